@@ -1,0 +1,115 @@
+"""What the rest of the hall may know about inventory."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Protocol
+from uuid import UUID
+
+from pydantic import Field
+
+from markethall.shared.call import Call
+from markethall.shared.errors import Refusal
+from markethall.shared.model import Dto
+from markethall.shared.money import Money
+
+
+class ReservationStatus(StrEnum):
+    """held -> committed -> consumed; held -> released | expired; committed -> released."""
+
+    HELD = "held"
+    COMMITTED = "committed"
+    CONSUMED = "consumed"
+    RELEASED = "released"
+    EXPIRED = "expired"
+
+
+class Want(Dto):
+    product_id: UUID
+    quantity: Annotated[int, Field(ge=1)]
+
+
+class Reserve(Dto):
+    """Lines of the same product are summed. The hold ends by itself at expires_at."""
+
+    reservation_id: UUID
+    order_id: UUID
+    customer_id: UUID
+    lines: tuple[Want, ...]
+    expires_at: datetime
+
+
+class Consume(Dto):
+    """The goods of one fulfilment leave the house."""
+
+    reservation_id: UUID
+    fulfilment_id: UUID
+    lines: tuple[Want, ...]
+
+
+class ReservedLine(Dto):
+    """What was reserved, at the price of that moment."""
+
+    product_id: UUID
+    sku: str
+    name: str
+    unit_price: Money
+    quantity: int
+
+
+class Reservation(Dto):
+    """Lines in product id order, one per product. A tombstone has none."""
+
+    reservation_id: UUID
+    order_id: UUID | None
+    status: ReservationStatus
+    lines: tuple[ReservedLine, ...]
+    expires_at: datetime
+
+
+class ProductNotFound(Refusal):
+    """Unknown, or not for sale. Details: product_ids."""
+
+    code = "inventory.product_not_found"
+    status = 404
+    title = "There is no such product"
+
+
+class OutOfStock(Refusal):
+    """Details: lines, each with product_id, requested, available."""
+
+    code = "inventory.out_of_stock"
+    status = 409
+    title = "There is not enough stock"
+
+
+class ReservationClosed(Refusal):
+    """It was released, or never made. Details: reservation_id, status."""
+
+    code = "inventory.reservation_closed"
+    status = 409
+    title = "The reservation has ended"
+
+
+class Inventory(Protocol):
+    """What a neighbour may ask. Every command may be repeated."""
+
+    async def reserve(self, call: Call, command: Reserve) -> Reservation:
+        """Hold all lines or none.
+
+        Repeated, it gives back the reservation as it stands now, with the prices of the first
+        time, whatever its status: a late reserve never wins over its release.
+        Raises ProductNotFound, OutOfStock.
+        """
+
+    async def commit(self, call: Call, reservation_id: UUID) -> Reservation:
+        """The goods are paid for: held -> committed, which never expires.
+
+        A hold that has expired is taken again if the goods are there. Raises OutOfStock,
+        ReservationClosed.
+        """
+
+    async def consume(self, call: Call, command: Consume) -> Reservation:
+        """Goods leave the shelf, once per fulfilment. Raises ReservationClosed."""
+
+    async def release(self, call: Call, reservation_id: UUID) -> Reservation:
+        """Give back what was not consumed, or forbid a reserve that has not arrived yet."""

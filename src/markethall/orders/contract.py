@@ -1,0 +1,58 @@
+"""What the rest of the hall may know about orders. Nobody calls them; news travels by event."""
+
+from typing import ClassVar
+from uuid import UUID
+
+from markethall.shared.events import Event
+from markethall.shared.model import Dto
+from markethall.shared.money import Money
+
+
+class OrderEvent(Event):
+    type: ClassVar[str] = "orders.order_event"
+    order_id: UUID
+
+    @property
+    def key(self) -> UUID:
+        return self.order_id
+
+
+class OrderPlaced(OrderEvent):
+    type: ClassVar[str] = "orders.order_placed"
+    user_id: UUID
+    total: Money
+
+
+class OrderPaid(OrderEvent):
+    type: ClassVar[str] = "orders.order_paid"
+    reservation_id: UUID
+
+
+class OrderCancelled(OrderEvent):
+    type: ClassVar[str] = "orders.order_cancelled"
+    reservation_id: UUID
+    payment_id: UUID
+    reason: str
+
+
+class OrderExpired(OrderEvent):
+    type: ClassVar[str] = "orders.order_expired"
+    reservation_id: UUID
+
+
+class FulfilledLine(Dto):
+    product_id: UUID
+    quantity: int
+
+
+class OrderFulfilled(OrderEvent):
+    """Goods have left the house: one fulfilment, perhaps of many."""
+
+    type: ClassVar[str] = "orders.order_fulfilled"
+    reservation_id: UUID
+    fulfilment_id: UUID
+    lines: tuple[FulfilledLine, ...]
+
+
+class OrderCompleted(OrderEvent):
+    type: ClassVar[str] = "orders.order_completed"

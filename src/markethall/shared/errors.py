@@ -1,0 +1,170 @@
+"""Refusals: errors that may cross a context's border, in process or over HTTP."""
+
+from typing import Any, ClassVar
+
+
+class Refusal(Exception):
+    """A clear no: a stable code, an HTTP status, structured details, words for people."""
+
+    code: ClassVar[str] = ""
+    status: ClassVar[int] = 400
+    title: ClassVar[str] = "The request was refused"
+    retryable: ClassVar[bool] = False
+    by_code: ClassVar[dict[str, type["Refusal"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        if cls.code in Refusal.by_code:
+            raise TypeError(f"two refusals share the code {cls.code}")
+        Refusal.by_code[cls.code] = cls
+
+    def __init__(self, detail: str = "", /, **details: Any) -> None:
+        super().__init__(self.code, details)
+        self.detail = detail or f"{self.title}."
+        self.details = details
+
+    @property
+    def retry_after(self) -> int | None:
+        """Whole seconds after which the same request may succeed."""
+        return self.details.get("retry_after", 1) if self.retryable else None
+
+    @property
+    def deterministic(self) -> bool:
+        """True when the same request would be refused again, so the answer may be stored."""
+        return not self.retryable and self.status < 500 and self.status not in {401, 429}
+
+
+class Unavailable(Refusal):
+    """Something this process depends on does not answer. Details: dependency, retry_after."""
+
+    code = "system.unavailable"
+    status = 503
+    title = "A dependency is not available"
+    retryable = True
+
+
+class Internal(Refusal):
+    """A fault of ours. Details: error_id, which the log line carries too."""
+
+    code = "system.internal"
+    status = 500
+    title = "Internal error"
+
+
+class Busy(Refusal):
+    """A bounded queue is full. Details: retry_after."""
+
+    code = "system.busy"
+    status = 503
+    title = "Too much work is waiting"
+    retryable = True
+
+
+class RouteNotFound(Refusal):
+    code = "request.not_found"
+    status = 404
+    title = "There is nothing at this address"
+
+
+class MethodNotAllowed(Refusal):
+    code = "request.method_not_allowed"
+    status = 405
+    title = "This address does not take this method"
+
+
+class Malformed(Refusal):
+    """The bytes are not what they claim to be: not JSON, duplicate keys, nested too deep."""
+
+    code = "request.malformed"
+    status = 400
+    title = "The request cannot be read"
+
+
+class Invalid(Refusal):
+    """Details: errors, each with field (a JSON pointer), code and message."""
+
+    code = "request.invalid"
+    status = 422
+    title = "The request is not valid"
+
+
+class TooLarge(Refusal):
+    """Details: limit, in bytes."""
+
+    code = "request.too_large"
+    status = 413
+    title = "The request body is too large"
+
+
+class HeadersTooLarge(Refusal):
+    """Details: limit, in bytes."""
+
+    code = "request.headers_too_large"
+    status = 431
+    title = "The request headers are too large"
+
+
+class UnsupportedMediaType(Refusal):
+    """Details: supported."""
+
+    code = "request.unsupported_media_type"
+    status = 415
+    title = "The content type is not supported"
+
+
+class RequestTimeout(Refusal):
+    code = "request.timeout"
+    status = 408
+    title = "The request body did not arrive in time"
+    retryable = True
+
+
+class DeadlineExceeded(Refusal):
+    """The work outlived its deadline; its outcome is unknown. Details: retry_after."""
+
+    code = "system.deadline_exceeded"
+    status = 503
+    title = "The answer took too long"
+    retryable = True
+
+
+class TooManyRequests(Refusal):
+    """Details: policy, retry_after in seconds."""
+
+    code = "request.rate_limited"
+    status = 429
+    title = "Too many requests"
+    retryable = True
+
+
+class Unauthenticated(Refusal):
+    """No token, or one that is not good (RFC 6750). Details: reason."""
+
+    code = "auth.unauthenticated"
+    status = 401
+    title = "A valid access token is needed"
+
+
+class Forbidden(Refusal):
+    """Details: scope, the one that is missing."""
+
+    code = "auth.forbidden"
+    status = 403
+    title = "The token lacks a scope"
+
+
+class PreconditionRequired(Refusal):
+    code = "request.if_match_missing"
+    status = 428
+    title = "If-Match is required"
+
+
+class PreconditionFailed(Refusal):
+    """Details: etag, the current one."""
+
+    code = "request.if_match_failed"
+    status = 412
+    title = "The resource has changed since it was read"
+
+
+class CalledInTransaction(AssertionError):
+    """A contract was called while the caller held an open transaction (law 5 of the split)."""

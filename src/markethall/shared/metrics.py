@@ -1,0 +1,45 @@
+"""Prometheus metrics, each declared here once; docs/metrics.md lists them all."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+REQUESTS = Counter(
+    "markethall_http_requests",
+    "Requests answered, by method, route template and status.",
+    ["method", "route", "status"],
+    registry=REGISTRY,
+)
+LATENCY = Histogram(
+    "markethall_http_request_seconds",
+    "Time from the request's head to the end of its answer.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+IN_FLIGHT = Gauge("markethall_http_in_flight", "Requests being answered.", registry=REGISTRY)
+STATEMENTS = Counter(
+    "markethall_db_statements", "SQL statements sent, less BEGIN and COMMIT.", registry=REGISTRY
+)
+CACHE = Counter(
+    "markethall_cache", "Cache lookups, by cache and outcome.", ["cache", "outcome"],
+    registry=REGISTRY,
+)
+EVENTS_RELAYED = Counter(
+    "markethall_events_relayed", "Events taken from an outbox.", ["context"], registry=REGISTRY
+)
+EVENTS_HANDLED = Counter(
+    "markethall_events_handled", "Events handled, by handler and outcome.",
+    ["handler", "outcome"], registry=REGISTRY,
+)
+LEADING = Gauge(
+    "markethall_leading", "1 where this process leads a context's background work.", ["context"],
+    registry=REGISTRY,
+)
+LIMITED = Counter(
+    "markethall_rate_limited", "Requests refused by a rate limit.", ["policy"], registry=REGISTRY
+)
+INFO = Gauge(
+    "markethall_context_info", "Where each context runs and what it stores in.",
+    ["context", "where", "storage"], registry=REGISTRY,
+)

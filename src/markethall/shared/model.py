@@ -1,0 +1,41 @@
+"""The two kinds of pydantic models, and the field types they share."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Dto(BaseModel):
+    """What crosses a border between contexts: deeply immutable, tolerant of a newer sender."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64")
+
+
+class Body(BaseModel):
+    """What a client sends: nothing unknown is accepted, nothing is coerced."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+
+
+def _printable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain a NUL character")
+    if not text.isascii():
+        text.encode()  # a lone surrogate raises UnicodeEncodeError, a ValueError
+    return text
+
+
+def _canonical_uuid(value: Any) -> Any:
+    if isinstance(value, str) and (len(value) != 36 or value[8] != "-"):
+        raise ValueError("must be a UUID in its 36 character form")
+    return value
+
+
+Text = Annotated[str, Field(strict=True), AfterValidator(_printable)]
+Int = Annotated[int, Field(strict=True)]
+Bool = Annotated[bool, Field(strict=True)]
+Id = Annotated[UUID, BeforeValidator(_canonical_uuid)]
+
+# Postgres BIGINT, less a wide margin for sums
+MAX_AMOUNT = 10**15

@@ -1,0 +1,91 @@
+"""Money in integer minor units of an ISO 4217 currency."""
+
+from collections.abc import Iterable, Sequence
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field
+
+from markethall.shared.errors import Refusal
+from markethall.shared.model import MAX_AMOUNT, Dto, Int, Text
+
+# ISO 4217 exponents; every currency that is not named here has two decimals
+_EXPONENTS = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+_TWO = (
+    "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF"
+    " CHF CNY COP CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD"
+    " HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA"
+    " MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN"
+    " QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP"
+    " TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD YER ZAR ZMW ZWG"
+)
+EXPONENT = dict.fromkeys(_TWO.split(), 2) | {
+    code: exponent for exponent, codes in _EXPONENTS.items() for code in codes.split()
+}
+
+
+class CurrencyMismatch(Refusal):
+    """Two currencies in one sum. Details: currencies."""
+
+    code = "money.currency_mismatch"
+    status = 422
+    title = "Amounts of different currencies cannot be added"
+
+
+def _known(code: str) -> str:
+    if code not in EXPONENT:
+        raise ValueError("must be an ISO 4217 currency code in capitals")
+    return code
+
+
+Currency = Annotated[Text, AfterValidator(_known), Field(examples=["EUR"])]
+
+
+class Money(Dto):
+    """An amount in minor units: 1999 EUR is 19.99 euro, 500 JPY is 500 yen."""
+
+    amount: Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT, examples=[1999])]
+    currency: Currency
+
+    @classmethod
+    def zero(cls, currency: str) -> Self:
+        return cls(amount=0, currency=currency)
+
+    def __add__(self, other: "Money") -> "Money":
+        """Raises CurrencyMismatch."""
+        if other.currency != self.currency:
+            raise CurrencyMismatch(currencies=sorted({self.currency, other.currency}))
+        return Money(amount=self.amount + other.amount, currency=self.currency)
+
+    def __sub__(self, other: "Money") -> "Money":
+        """Raises CurrencyMismatch."""
+        return self + Money(amount=-other.amount, currency=other.currency)
+
+    def times(self, quantity: int) -> "Money":
+        return Money(amount=self.amount * quantity, currency=self.currency)
+
+    def share(self, rate: Decimal) -> "Money":
+        """The part that a rate takes, rounded half to even, as accountants do."""
+        exact = (Decimal(self.amount) * rate).quantize(Decimal(1), ROUND_HALF_EVEN)
+        return Money(amount=int(exact), currency=self.currency)
+
+    def split(self, weights: Sequence[int]) -> tuple["Money", ...]:
+        """Parts in proportion to the weights, by largest remainder, that sum exactly."""
+        total = sum(weights)
+        if total <= 0 or min(weights) < 0:
+            raise ValueError("weights must be positive in sum and none negative")
+        parts = [self.amount * weight // total for weight in weights]
+        remainders = [self.amount * weight % total for weight in weights]
+        order = sorted(range(len(weights)), key=lambda i: (-remainders[i], i))
+        for i in order[: self.amount - sum(parts)]:
+            parts[i] += 1
+        return tuple(Money(amount=part, currency=self.currency) for part in parts)
+
+
+def total(amounts: Iterable[Money], currency: str) -> Money:
+    """Raises CurrencyMismatch."""
+    return sum(amounts, start=Money.zero(currency))
