@@ -1,0 +1,59 @@
+# One image for every deployment: MARKETHALL_SERVE says which contexts a process serves.
+ARG PYTHON_IMAGE=python:3.13-slim
+
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore
+
+# First what changes seldom. Wheels only: nothing is compiled here, so no compiler is ever needed.
+COPY requirements/ requirements/
+RUN python -m venv --without-pip /opt/markethall \
+ && python -m pip --python /opt/markethall/bin/python install --require-hashes --only-binary :all: \
+    --requirement requirements/run.txt
+RUN python -m venv /opt/build \
+ && /opt/build/bin/pip install --require-hashes --only-binary :all: --requirement requirements/build.txt
+
+COPY pyproject.toml README.md LICENSE alembic.ini ./
+COPY migrations/ migrations/
+COPY src/ src/
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir dist . \
+ && python -m pip --python /opt/markethall/bin/python install --no-deps --no-index dist/*.whl
+
+# A read-only root cannot write bytecode later. Unchecked, because no source changes inside an image.
+RUN python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /opt/markethall/lib
+
+
+FROM ${PYTHON_IMAGE} AS run
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Markethall" \
+      org.opencontainers.image.description="A commerce backend: users, inventory, orders and payments" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# The official image comes without the bytecode of the standard library: each start would compile it anew.
+RUN python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash \
+    "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+ && useradd --uid 10001 --no-log-init --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin markethall
+
+COPY --from=build /opt/markethall /opt/markethall
+
+ENV PATH=/opt/markethall/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    MARKETHALL_PORT=8000
+
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+
+# Whoever serves on another port says so twice: `serve --port 9000` and MARKETHALL_PORT=9000.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; connection = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('MARKETHALL_PORT', '8000')), timeout=2); connection.request('GET', '/health'); sys.exit(connection.getresponse().status != 200)"]
+
+ENTRYPOINT ["markethall"]
+CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,0 +1,232 @@
+"""What the Dockerfile promises, read from its text; the health check is really run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+COMPILERS = (
+    "build-essential",
+    "gcc",
+    "g++",
+    "clang",
+    "make",
+    "-dev",
+    "cargo",
+    "rustc",
+    "apt-get",
+    "apk ",
+)
+
+
+class Instruction(NamedTuple):
+    word: str
+    rest: str
+
+
+def instructions() -> list[Instruction]:
+    text = re.sub(r"^\s*#.*\n", "", (REPOSITORY / "Dockerfile").read_text(), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+    return [Instruction(*line.split(maxsplit=1)) for line in lines if line.strip()]
+
+
+def stages() -> list[list[Instruction]]:
+    """The instructions of each stage, from its FROM on."""
+    every = instructions()
+    starts = [index for index, each in enumerate(every) if each.word == "FROM"]
+    return [every[start:end] for start, end in zip(starts, [*starts[1:], len(every)], strict=True)]
+
+
+def final(word: str) -> list[str]:
+    return [each.rest for each in stages()[-1] if each.word == word]
+
+
+def runs(stage: list[Instruction]) -> str:
+    return "\n".join(each.rest for each in stage if each.word == "RUN")
+
+
+def health_check() -> list[str]:
+    options, _, command = final("HEALTHCHECK")[0].partition("CMD ")
+    assert "--timeout=" in options
+    arguments: list[str] = json.loads(command)
+    return arguments
+
+
+def test_hadolint_has_no_finding() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+
+    result = subprocess.run(
+        [hadolint, REPOSITORY / "Dockerfile"], capture_output=True, check=False, text=True
+    )
+
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "hadolint ignore" not in (REPOSITORY / "Dockerfile").read_text()
+    assert not list(REPOSITORY.glob(".hadolint.y*ml"))
+
+
+def test_both_stages_stand_on_the_same_replaceable_slim_image() -> None:
+    bases = [stage[0].rest.split()[0] for stage in stages()]
+
+    assert instructions()[0] == Instruction("ARG", "PYTHON_IMAGE=python:3.13-slim")
+    assert bases == ["${PYTHON_IMAGE}"] * 2
+
+
+def test_everything_from_elsewhere_is_locked_by_hash() -> None:
+    installs = [
+        step
+        for step in runs(stages()[0]).replace("\n", "&&").split("&&")
+        if re.search(r"pip.* install ", step)
+    ]
+
+    fetching = [step for step in installs if "--no-index" not in step]
+
+    assert len(fetching) == 2
+    assert all("--require-hashes" in step and "--only-binary :all:" in step for step in fetching)
+
+
+@pytest.mark.parametrize("locked", ["run", "build"])
+def test_the_locked_requirements_are_there_with_hashes(locked: str) -> None:
+    lines = (REPOSITORY / "requirements" / f"{locked}.txt").read_text().splitlines()
+    pinned = [
+        index
+        for index, line in enumerate(lines)
+        if "==" in line and not line.startswith((" ", "#"))
+    ]
+
+    assert pinned
+    assert all(lines[index + 1].strip().startswith("--hash=sha256:") for index in pinned)
+
+
+def test_our_wheel_brings_no_dependency_of_its_own() -> None:
+    steps = runs(stages()[0])
+
+    assert re.search(r"pip wheel --no-deps --no-build-isolation --no-index", steps)
+    assert re.search(r"install --no-deps --no-index dist/\*\.whl", steps)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_no_compiler_comes_in(compiler: str) -> None:
+    assert not any(compiler in runs(stage) for stage in stages())
+
+
+def test_the_final_stage_installs_nothing_and_copies_only_what_was_built() -> None:
+    assert "pip" not in runs(stages()[-1])
+    assert final("COPY") == ["--from=build /opt/markethall /opt/markethall"]
+    assert final("ADD") == []
+
+
+def test_it_runs_as_a_number_nobody_else_has() -> None:
+    user, _, group = final("USER")[-1].partition(":")
+
+    assert int(user) >= 10_000
+    assert int(group) >= 10_000
+
+
+def test_nothing_needs_to_write_below_the_root() -> None:
+    environment = " ".join(final("ENV"))
+
+    assert "PYTHONDONTWRITEBYTECODE=1" in environment
+    assert all("compileall" in runs(stage) for stage in stages())
+    assert final("VOLUME") == []
+
+
+@pytest.mark.parametrize("word", ["ENTRYPOINT", "CMD"])
+def test_commands_are_in_exec_form(word: str) -> None:
+    (command,) = final(word)
+
+    assert all(isinstance(argument, str) for argument in json.loads(command))
+
+
+def test_the_default_command_serves_on_the_exposed_port() -> None:
+    (port,) = final("EXPOSE")
+
+    assert json.loads(final("ENTRYPOINT")[0]) == ["markethall"]
+    assert final("CMD") == [f'["serve", "--host", "0.0.0.0", "--port", "{port}"]']
+    assert f"MARKETHALL_PORT={port}" in final("ENV")[-1]
+
+
+def test_it_is_stopped_by_sigterm() -> None:
+    assert final("STOPSIGNAL") == ["SIGTERM"]
+
+
+def test_labels_follow_oci_and_the_project() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', final("LABEL")[0]))
+
+    assert labels.keys() >= {"title", "description", "licenses", "version", "revision"}
+    assert labels["licenses"] == project["license"]
+    assert f"VERSION={project['version']}" in final("ARG")
+
+
+def test_the_build_context_is_a_list_of_what_is_let_in() -> None:
+    lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = {
+        source.rstrip("/")
+        for each in stages()[0]
+        if each.word == "COPY"
+        for source in each.rest.split()[:-1]
+    }
+
+    assert next(line for line in lines if not line.startswith("#")) == "*"
+    assert let_in == copied
+
+
+@contextmanager
+def answering(status: int) -> Iterator[int]:
+    """The port of a server that answers /health with the status, everything else with 404."""
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def health_check_exit_code(port: int) -> int:
+    _, *arguments = health_check()
+    environment = os.environ | {"MARKETHALL_PORT": str(port), "http_proxy": "http://192.0.2.1:9"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, check=False, env=environment, stderr=subprocess.DEVNULL
+    ).returncode
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1), (404, 1)])
+def test_the_health_check_says_what_the_process_says(status: int, expected: int) -> None:
+    with answering(status) as port:
+        assert health_check_exit_code(port) == expected
+
+
+def test_the_health_check_fails_when_nobody_answers() -> None:
+    with answering(200) as port:
+        pass
+
+    assert health_check_exit_code(port) == 1
+
+
+def test_the_health_check_needs_no_shell_and_only_python() -> None:
+    python, option, snippet = health_check()
+
+    assert (python, option) == ("python", "-c")
+    assert re.findall(r"import ([\w., ]+);", snippet) == ["http.client, os, sys"]
