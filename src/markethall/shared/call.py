@@ -15,6 +15,8 @@ class Actor(Dto):
     name: str = "anonymous"
     roles: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset()
+    # the login that the access token came from
+    session_id: UUID | None = None
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes

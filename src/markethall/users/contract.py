@@ -1,11 +1,17 @@
 """What the rest of the hall may know about users."""
 
-from typing import Protocol
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal, Protocol
 from uuid import UUID
+
+from pydantic import Field
 
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
+from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Dto
+from markethall.shared.pages import Page
 
 
 class Customer(Dto):
@@ -37,3 +43,224 @@ class Users(Protocol):
 
     async def active(self, call: Call, user_id: UUID) -> Customer:
         """The person, if they may buy now. Raises UserNotFound, UserInactive."""
+
+
+# What this context's own router needs
+
+
+class Role(StrEnum):
+    """What a person is; shared/auth.py says which scopes each role gives."""
+
+    CUSTOMER = "customer"
+    STAFF_CATALOGUE = "staff:catalogue"
+    STAFF_ORDERS = "staff:orders"
+    STAFF_PAYMENTS = "staff:payments"
+    STAFF = "staff"
+    ADMIN = "admin"
+
+
+class Account(Dto):
+    """A person as they, and those who manage users, see them."""
+
+    user_id: UUID
+    username: str
+    email: str
+    full_name: str | None
+    tags: tuple[str, ...]
+    roles: tuple[Role, ...]
+    is_active: bool
+    email_verified: bool
+    signup_date: datetime
+    version: int
+
+
+class Register(Dto):
+    username: str
+    email: str
+    password: Annotated[str, Field(repr=False)]
+    full_name: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class ChangeProfile(Dto):
+    """Only the fields that were set are changed; a full name of None is taken away."""
+
+    full_name: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class ChangeUser(Dto):
+    """What is None stays as it is."""
+
+    is_active: bool | None = None
+    roles: tuple[Role, ...] | None = None
+
+
+class TokenPair(Dto):
+    """RFC 6749, section 5.1. `expires_in` is in seconds and about the access token."""
+
+    access_token: Annotated[str, Field(repr=False)]
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - a kind, no secret
+    expires_in: int
+    refresh_token: Annotated[str, Field(repr=False)]
+    scope: str
+
+
+class Jwk(Dto):
+    """A public Ed25519 key (RFC 8037)."""
+
+    kty: Literal["OKP"] = "OKP"
+    crv: Literal["Ed25519"] = "Ed25519"
+    use: Literal["sig"] = "sig"
+    alg: Literal["EdDSA"] = "EdDSA"
+    kid: str
+    x: str
+
+
+class KeySet(Dto):
+    """RFC 7517, section 5."""
+
+    keys: tuple[Jwk, ...]
+
+
+class UsernameTaken(Refusal):
+    """Case does not count. Details: username."""
+
+    code = "users.username_taken"
+    status = 409
+    title = "This user name is taken"
+
+
+class EmailTaken(Refusal):
+    """Case and Unicode form do not count. Details: none."""
+
+    code = "users.email_taken"
+    status = 409
+    title = "There is an account with this e-mail address"
+
+
+class PasswordUnacceptable(Refusal):
+    """Details: reason (too_short, too_long, too_common, personal)."""
+
+    code = "users.password_unacceptable"
+    status = 422
+    title = "This password is not acceptable"
+
+
+class BadCredentials(Refusal):
+    """The same for an unknown name, a wrong password and a disabled account."""
+
+    code = "users.bad_credentials"
+    status = 401
+    title = "The name or the password is wrong"
+
+
+class BadRefreshToken(Refusal):
+    """Unknown, used before, expired or revoked, or the account is disabled."""
+
+    code = "users.bad_refresh_token"
+    status = 401
+    title = "The refresh token is not good any more"
+
+
+class UnsupportedGrantType(Refusal):
+    """Details: supported."""
+
+    code = "users.unsupported_grant_type"
+    status = 400
+    title = "This grant type is not supported"
+
+
+class LastAdmin(Refusal):
+    """Details: user_id."""
+
+    code = "users.last_admin"
+    status = 409
+    title = "The last active admin cannot be disabled or demoted"
+
+
+class Accounts(Protocol):
+    """People: who they are and what they may be."""
+
+    async def register(self, call: Call, command: Register, attempt: Attempt) -> Account:
+        """A new customer, whose user id is the attempt's.
+
+        Raises Invalid, PasswordUnacceptable, UsernameTaken, EmailTaken, Busy.
+        """
+
+    async def me(self, call: Call) -> Account:
+        """The caller's own account. Raises UserNotFound, UserInactive."""
+
+    async def update_me(self, call: Call, change: ChangeProfile, seen: int | None) -> Account:
+        """`seen` is the version that the caller has read, if they care.
+
+        Raises UserNotFound, UserInactive, PreconditionFailed, Invalid.
+        """
+
+    async def change_password(self, call: Call, current: str, new: str) -> None:
+        """Ends every other session of the caller; the one of this access token goes on.
+
+        Raises UserNotFound, UserInactive, BadCredentials, PasswordUnacceptable, Busy.
+        """
+
+    async def users(self, call: Call, limit: int, cursor: str | None) -> Page[Account]:
+        """In the order of their ids, which is that of signing up. Raises CursorInvalid."""
+
+    async def user(self, call: Call, user_id: UUID) -> Account:
+        """Raises UserNotFound."""
+
+    async def change_user(
+        self, call: Call, user_id: UUID, change: ChangeUser, seen: int
+    ) -> Account:
+        """Disabling ends all sessions. An access token keeps its scopes until it expires.
+
+        Raises UserNotFound, PreconditionFailed, LastAdmin.
+        """
+
+    async def count(self) -> int:
+        """All users, disabled ones included."""
+
+    async def create_staff(
+        self, call: Call, email: str, role: Role, password: str, username: str | None = None
+    ) -> Account:
+        """A new account with this role. Without a name it gets one made from the e-mail address.
+
+        Raises Invalid, PasswordUnacceptable, UsernameTaken, EmailTaken, Busy.
+        """
+
+    async def first_admin(self, call: Call, email: str, password: str) -> Account | None:
+        """An admin where no active one is; None where there is one.
+
+        An account that has this address already is not promoted. Raises Invalid,
+        PasswordUnacceptable, EmailTaken, Busy.
+        """
+
+
+class Sessions(Protocol):
+    """Signing in, staying in, and the keys that prove it."""
+
+    async def sign_in(self, call: Call, name: str, password: str) -> TokenPair:
+        """Open a session. `name` is the user name or the e-mail address.
+
+        Raises BadCredentials, Busy.
+        """
+
+    async def refresh(self, call: Call, refresh_token: str) -> TokenPair:
+        """Trade a refresh token for a new pair, once (RFC 9700, section 4.14).
+
+        A token that was traded before ends its session, for it may be a thief's. One exception:
+        the token that was traded last is good for ten more seconds, for a client that never got
+        the answer. Raises BadRefreshToken.
+        """
+
+    async def revoke(self, call: Call, refresh_token: str) -> None:
+        """End the token's session, if it is a token (RFC 7009)."""
+
+    async def key_set(self, call: Call) -> KeySet:
+        """The keys that access tokens are to be checked with."""
+
+    def issuer(self) -> str:
+        """The address that all tokens name."""
+
+    def fingerprint(self, secret: str) -> str:
+        """A keyed digest: two requests can be compared without keeping the secret they carry."""

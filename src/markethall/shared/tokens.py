@@ -1,0 +1,259 @@
+"""Access tokens: JWTs signed with Ed25519 (RFC 8037), in the profile of RFC 9068.
+
+What RFC 8725 asks for: one algorithm, pinned; the type in the header, so that no other kind of
+token passes for this one; issuer, audience and the times always checked.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from markethall.shared.call import Actor
+from markethall.shared.clock import Clock
+from markethall.shared.errors import Unauthenticated
+from markethall.shared.ids import new_id
+
+ALGORITHM: Final = "EdDSA"
+TYPE: Final = "at+jwt"
+LIFETIME: Final = timedelta(minutes=15)
+LONGEST: Final = 4096
+# a token may come from a machine whose clock is a little ahead of ours
+AHEAD: Final = 60
+
+_REQUIRED: Final = ("iss", "aud", "exp", "iat", "sub", "jti")
+# the times are checked here, against the clock that was handed in
+_OPTIONS: Final[Any] = {
+    "require": list(_REQUIRED),
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+    "strict_aud": True,
+}
+
+KeySetProvider = Callable[[], Mapping[str, Any]]
+
+
+def generate_key() -> str:
+    """A new private key, as PEM text."""
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def load_key(pem: str) -> Ed25519PrivateKey:
+    """Raises ValueError, with one readable line, for all but an Ed25519 private key."""
+    try:
+        key = load_pem_private_key(pem.strip().encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("is not a private key in PEM form without a password") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("is a private key, but not an Ed25519 one")  # noqa: TRY004 - the text is wrong, not its type
+    return key
+
+
+class Signer:
+    """Makes access tokens. Holds the private key; nothing else does."""
+
+    def __init__(
+        self,
+        key: Ed25519PrivateKey | str,
+        issuer: str,
+        audience: str,
+        lifetime: timedelta,
+        clock: Clock,
+    ) -> None:
+        """`key` may be PEM text. Raises ValueError for a bad one."""
+        self._key = load_key(key) if isinstance(key, str) else key
+        self.issuer = issuer
+        self.audience = audience
+        self.lifetime = lifetime
+        self._clock = clock
+        self._jwks = {"keys": [_jwk(self._key.public_key())]}
+        self._kid: str = self._jwks["keys"][0]["kid"]
+        self._secret = hmac.digest(
+            self._key.private_bytes_raw(), b"markethall fingerprint", "sha256"
+        )
+
+    def sign(self, actor: Actor) -> str:
+        """For a person, with the roles and scopes of the actor."""
+        now = int(self._clock().timestamp())
+        claims = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "sub": str(actor.user_id),
+            "client_id": "markethall",
+            "iat": now,
+            "exp": now + int(self.lifetime.total_seconds()),
+            "jti": str(new_id()),
+            "scope": " ".join(sorted(actor.scopes)),
+            "roles": list(actor.roles),
+        }
+        if actor.session_id:
+            claims["sid"] = str(actor.session_id)
+        headers = {"typ": TYPE, "kid": self._kid}
+        return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers=headers)
+
+    def jwks(self) -> Mapping[str, Any]:
+        """The public half, as a JSON Web Key Set (RFC 7517)."""
+        return self._jwks
+
+    def fingerprint(self, secret: str) -> str:
+        """A keyed digest: equal for equal secrets, and of no use to whoever lacks the key."""
+        return hmac.digest(self._secret, secret.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+@dataclass(frozen=True)
+class _Verified:
+    actor: Actor
+    expires: int
+
+
+class Verifier:
+    """Tells who bears a token. Remembers good tokens, by hash, until they expire.
+
+    `keys` gives the current key set and must not block. When it gives another set, everything
+    remembered is forgotten.
+    """
+
+    def __init__(
+        self,
+        keys: KeySetProvider,
+        issuer: str,
+        audience: str,
+        clock: Clock,
+        remembered: int = 4096,
+    ) -> None:
+        self._provider = keys
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
+        self._most = remembered
+        self._source: Mapping[str, Any] = {}
+        self._keys: dict[str, Ed25519PublicKey] = {}
+        self._known: OrderedDict[bytes, _Verified] = OrderedDict()
+
+    def verify(self, token: str) -> Actor:
+        """Raises Unauthenticated, with the reason `expired` or `invalid`, and nothing else."""
+        if len(token) > LONGEST:
+            raise Unauthenticated(reason="invalid")
+        self._follow_keys()
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        verified = self._known.get(digest)
+        if verified is None:
+            verified = self._read(token)
+            self._check_time(digest, verified)
+            self._remember(digest, verified)
+        else:
+            self._check_time(digest, verified)
+            self._known.move_to_end(digest)
+        return verified.actor
+
+    def _follow_keys(self) -> None:
+        source = self._provider()
+        if source is self._source or source == self._source:
+            return
+        self._source = source
+        self._keys = _public_keys(source)
+        self._known.clear()
+
+    def _check_time(self, digest: bytes, verified: _Verified) -> None:
+        if verified.expires <= self._clock().timestamp():
+            self._known.pop(digest, None)
+            raise Unauthenticated("The access token has expired.", reason="expired")
+
+    def _remember(self, digest: bytes, verified: _Verified) -> None:
+        self._known[digest] = verified
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+
+    def _read(self, token: str) -> _Verified:
+        try:
+            return self._verified(self._claims(token))
+        except (jwt.PyJWTError, ValueError, TypeError, LookupError, RecursionError, OverflowError):
+            # one answer for whatever is wrong: nobody learns which part they got right
+            raise Unauthenticated(reason="invalid") from None
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        header = jwt.get_unverified_header(token)
+        # exactly these: a header that brings its own key (jwk, jku, x5u) is not one of ours
+        if set(header) != {"alg", "typ", "kid"} or header["typ"] != TYPE:
+            raise ValueError("not the header of an access token")
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            self._keys[header["kid"]],
+            algorithms=[ALGORITHM],
+            issuer=self._issuer,
+            audience=self._audience,
+            options=_OPTIONS,
+        )
+        return claims
+
+    def _verified(self, claims: dict[str, Any]) -> _Verified:
+        if int(claims["iat"]) > self._clock().timestamp() + AHEAD:
+            raise ValueError("from the future")
+        actor = Actor(
+            user_id=UUID(claims["sub"]),
+            name="user",
+            roles=tuple(claims.get("roles", ())),
+            scopes=frozenset(claims.get("scope", "").split()),
+            session_id=claims.get("sid"),
+        )
+        return _Verified(actor, int(claims["exp"]))
+
+
+def _public_keys(key_set: Mapping[str, Any]) -> dict[str, Ed25519PublicKey]:
+    """Keys of another kind, or broken, are left out: their tokens are not good."""
+    keys = {}
+    for key in key_set.get("keys", ()):
+        with suppress(ValueError, TypeError, LookupError):
+            keys[str(key["kid"])] = _public_key(key)
+    return keys
+
+
+def _public_key(key: Mapping[str, Any]) -> Ed25519PublicKey:
+    if (key["kty"], key["crv"]) != ("OKP", "Ed25519"):
+        raise ValueError("a key of another kind")
+    return Ed25519PublicKey.from_public_bytes(_unpadded(key["x"]))
+
+
+def _jwk(key: Ed25519PublicKey) -> dict[str, str]:
+    x = _base64(key.public_bytes_raw())
+    return {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "use": "sig",
+        "alg": ALGORITHM,
+        "kid": _thumbprint(x),
+        "x": x,
+    }
+
+
+def _thumbprint(x: str) -> str:
+    """RFC 7638: over the required members, in the order of their names, without spaces."""
+    members = {"crv": "Ed25519", "kty": "OKP", "x": x}
+    return _base64(hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest())
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _unpadded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

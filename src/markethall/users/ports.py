@@ -1,0 +1,92 @@
+"""What users needs from the outside."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from markethall.shared.call import Actor
+from markethall.shared.idempotency import Attempt
+from markethall.users.contract import Account
+from markethall.users.domain import Names, Session, User
+
+
+class Reads(Protocol):
+    async def user(self, user_id: UUID) -> User | None: ...
+
+    async def user_by_username(self, key: str) -> User | None: ...
+
+    async def user_by_email(self, key: str) -> User | None: ...
+
+    async def users(self, after: UUID | None, limit: int) -> Sequence[User]:
+        """In the order of their ids."""
+
+    async def count(self) -> int: ...
+
+    async def has_admin(self, besides: UUID | None) -> bool:
+        """Is there an active admin, other than this one?"""
+
+
+class Store(Reads, Protocol):
+    """Reads and writes of one transaction."""
+
+    async def finish(self, attempt: Attempt, result: Account) -> None:
+        """Keep the answer under the attempt's key. Raises LeaseLost."""
+
+    async def add_user(self, user: User) -> bool:
+        """False when the id, the name or the address is there already."""
+
+    async def namesakes(self, user_id: UUID, names: Names) -> Sequence[User]:
+        """Who has this id, this name or this address."""
+
+    async def locked_user(self, user_id: UUID) -> User | None:
+        """Nobody else changes it before this transaction ends."""
+
+    async def save_user(self, user: User) -> None:
+        """All but the names, the password and the day of signing up."""
+
+    async def change_password(self, user_id: UUID, was: str, now: str) -> bool:
+        """Check and act in one step; False when it was changed, or the user disabled."""
+
+    async def lock_admins(self) -> None:
+        """One change at a time of who is an admin."""
+
+    async def open_session(self, session: Session, password_hash: str) -> bool:
+        """False when the user is disabled, or the password is not this one any more."""
+
+    async def locked_session(self, family_hash: bytes) -> tuple[Session, User] | None:
+        """With its user, who is not locked."""
+
+    async def save_session(self, session: Session) -> None: ...
+
+    async def end_session(self, family_hash: bytes, now: datetime) -> None: ...
+
+    async def end_sessions(self, user_id: UUID, now: datetime, besides: UUID | None) -> None:
+        """All of this user's, but one."""
+
+    async def purge_sessions(self, before: datetime) -> int:
+        """Forget what expired before then; how many."""
+
+
+class Database(Protocol):
+    on_publish: Callable[[], None]
+
+    def transaction(self) -> AbstractAsyncContextManager[Store]:
+        """Commits when the block ends, rolls back when it raises."""
+
+    def reading(self) -> AbstractAsyncContextManager[Reads]:
+        """Takes no locks."""
+
+
+class Signer(Protocol):
+    """Makes access tokens."""
+
+    issuer: str
+    lifetime: timedelta
+
+    def sign(self, actor: Actor) -> str: ...
+
+    def jwks(self) -> Mapping[str, Any]: ...
+
+    def fingerprint(self, secret: str) -> str: ...
