@@ -39,7 +39,7 @@ def give(folder: Path, account: Account) -> None:
 def _accounts(cluster: Path) -> Iterator[Account]:
     """Who may try, in this order.
 
-    Root becomes the owner of the data, or nobody. Where these cannot go (below a closed /root), a
+    Root becomes the owner of the data, or nobody. Where these cannot go (a closed home), a
     user namespace makes root itself look like nobody; containers often forbid that, hence last.
     initdb refuses a user without a name (runAsUser in Kubernetes): the same mask helps.
     """
