@@ -10,7 +10,7 @@ from pathlib import Path
 
 from markethall.embedded.accounts import account_for, give
 from markethall.embedded.binaries import PostgresBinaries, major_of, postgres_for
-from markethall.embedded.errors import EmbeddedError
+from markethall.embedded.errors import EmbeddedBusy, EmbeddedError
 from markethall.embedded.occupancy import Lock, wait_for_previous
 from markethall.embedded.processes import (
     Account,
@@ -77,6 +77,17 @@ class EmbeddedPostgres:
             end(process, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
         self._lock.release()
 
+    def running_url(self) -> str:
+        """The URL of a server that another process of ours has started on this data directory.
+
+        Raises EmbeddedBusy when its port cannot be read yet.
+        """
+        try:
+            port = int((self._cluster / "postmaster.pid").read_text().splitlines()[3])
+            return self._url_at(port)
+        except (OSError, IndexError, ValueError) as error:
+            raise EmbeddedBusy(f"{self._folder} is in use, try again in a moment") from error
+
     def __enter__(self) -> str:
         return self.start()
 
@@ -103,8 +114,11 @@ class EmbeddedPostgres:
             self._build(binaries, account)
         give(self._cluster, account)
         port = self._launch(binaries, account)
+        self._url = self._url_at(port)
+
+    def _url_at(self, port: int) -> str:
         password = self._password.read_text().strip()
-        self._url = f"postgresql+asyncpg://markethall:{password}@127.0.0.1:{port}/markethall"
+        return f"postgresql+asyncpg://markethall:{password}@127.0.0.1:{port}/markethall"
 
     def _launch(self, binaries: PostgresBinaries, account: Account) -> int:
         with open_log(self._folder / "postgres.log") as log:

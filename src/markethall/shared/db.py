@@ -213,6 +213,23 @@ class Postgres:
         await connection.close()
 
 
+class Pools:
+    """One pool per database and role: contexts with the same address share it."""
+
+    def __init__(self, size: PoolSize) -> None:
+        self._size = size
+        self._opened: dict[str, Postgres] = {}
+
+    def of(self, url: str) -> Postgres:
+        if url not in self._opened:
+            self._opened[url] = Postgres(url, self._size)
+        return self._opened[url]
+
+    async def close(self) -> None:
+        for postgres in self._opened.values():
+            await postgres.close()
+
+
 def open_engine(url: str, pool: PoolSize, application: str) -> AsyncEngine:
     milliseconds = str(int(pool.timeout * 1000))
     return create_async_engine(

@@ -37,7 +37,7 @@ class Relay:
     """Takes what the outbox has not sent yet, in order, and sends it down every pipe."""
 
     def __init__(self, context: str, pipes: Sequence[Pipe], clock: Clock) -> None:
-        self._context = context
+        self.context = context
         self._pipes = pipes
         self._clock = clock
 
@@ -48,7 +48,7 @@ class Relay:
             for pipe in self._pipes:
                 await pipe.send(envelopes)
             await lead.mark_published(envelopes, self._clock())
-            EVENTS_RELAYED.labels(self._context).inc(len(envelopes))
+            EVENTS_RELAYED.labels(self.context).inc(len(envelopes))
         return len(envelopes)
 
 
@@ -110,7 +110,7 @@ class Steward:
         sweeps: Sequence[Sweep],
         pace: Pace,
     ) -> None:
-        self._context = context
+        self.context = context
         self._outbox = outbox
         self._relay = relay
         self._processor = processor
@@ -134,14 +134,14 @@ class Steward:
                     if lead is not None:
                         await self._serve(lead)
             except Unavailable as error:
-                log.warning("steward.waiting", context=self._context, error=repr(error.details))
+                log.warning("steward.waiting", context=self.context, error=repr(error.details))
             except Exception:
-                log.exception("steward.failed", context=self._context)
+                log.exception("steward.failed", context=self.context)
             await asyncio.sleep(self._pace.retry_lead)
 
     async def _serve(self, lead: Lead) -> None:
-        log.info("steward.leading", context=self._context)
-        LEADING.labels(self._context).set(1)
+        log.info("steward.leading", context=self.context)
+        LEADING.labels(self.context).set(1)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_relaying(lead))
@@ -150,7 +150,7 @@ class Steward:
         except* Unavailable as group:
             raise Unavailable(dependency="postgres") from group
         finally:
-            LEADING.labels(self._context).set(0)
+            LEADING.labels(self.context).set(0)
 
     async def _keep_relaying(self, lead: Lead) -> None:
         while True:
@@ -174,9 +174,9 @@ class Steward:
         try:
             await sweep()
         except Unavailable:
-            log.warning("sweep.postponed", context=self._context)
+            log.warning("sweep.postponed", context=self.context)
         except Exception:  # one bad row must not end the sweeping of the others
-            log.exception("sweep.failed", context=self._context)
+            log.exception("sweep.failed", context=self.context)
 
 
 def _about(delivery: Delivery) -> dict[str, object]:

@@ -1,0 +1,63 @@
+# make serve and make test need git, make and Python 3.11 or newer, and nothing else.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# what the two stamps hold: the environment for serving, and the one for developing
+SERVE  := $(VENV)/serve.stamp
+DEV    := $(VENV)/dev.stamp
+
+.PHONY: serve test install install-dev check lint types imports openapi docs bench lock clean
+
+## serve: run the hall on http://localhost:8000, with a Postgres of its own
+serve: $(SERVE)
+	$(BIN)/markethall serve $(ARGS)
+
+## test: all tests, on memory, on a real Postgres and on a real Valkey
+test: $(DEV)
+	$(BIN)/python -m pytest $(ARGS)
+
+install: $(SERVE)
+install-dev: $(DEV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Markethall needs Python 3.11 or newer; say which by make PYTHON=…"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(SERVE): requirements/serve.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV): requirements/dev.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ $(SERVE)
+
+## check: everything that CI checks besides the tests
+check: lint types imports
+
+lint: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/deptry .
+	$(BIN)/hadolint Dockerfile
+
+types: $(DEV)
+	$(BIN)/mypy
+
+imports: $(DEV)
+	$(BIN)/lint-imports
+
+## bench: how fast, as ratios to bare applications (several minutes, a quiet machine)
+bench: $(DEV)
+	$(BIN)/python -m bench $(ARGS)
+
+## lock: compile requirements/ again (needs uv)
+lock:
+	scripts/lock.sh
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

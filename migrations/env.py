@@ -1,0 +1,68 @@
+"""One run of alembic serves one context; the default section runs the others first, in turn.
+
+The address of the database: `-x url=…`, else what the settings say for the context.
+"""
+
+import asyncio
+from importlib import import_module
+
+from alembic import context
+from alembic.config import Config
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from markethall.settings import Context, MigrationSettings
+from markethall.shared.db import asyncpg_url
+
+section = context.config.config_ini_section
+schema = "users" if section == "alembic" else section
+metadata = import_module(f"markethall.{schema}.sql").metadata
+
+
+def run_the_others() -> None:
+    """Repeat the command that was typed, for each other context."""
+    options = context.config.cmd_opts
+    if section != "alembic" or options is None:
+        return
+    command, positional, keywords = options.cmd
+    for other in Context:
+        if other != schema:
+            config = Config(context.config.config_file_name, other.value, cmd_opts=options)
+            arguments = [getattr(options, name, None) for name in positional]
+            command(config, *arguments, **{name: getattr(options, name) for name in keywords})
+
+
+def migrate(connection: Connection) -> None:
+    """Two deployments that migrate at once wait for each other, context by context."""
+    lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+    connection.execute(lock, {"name": f"markethall.migrate.{schema}"})
+    connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table_schema=schema,
+        include_schemas=True,
+        include_name=lambda name, kind, _: kind != "schema" or name == schema,
+        transaction_per_migration=False,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def address() -> str:
+    given = context.config.attributes.get("url") or context.get_x_argument(as_dictionary=True).get(
+        "url"
+    )
+    return given or MigrationSettings().url_of(Context(schema))
+
+
+async def main() -> None:
+    engine = create_async_engine(asyncpg_url(address()))
+    async with engine.begin() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+
+run_the_others()
+asyncio.run(main())

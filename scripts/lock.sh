@@ -1,0 +1,13 @@
+#!/bin/sh
+# Compiles requirements/*.txt from pyproject.toml: exact versions with hashes, and no addresses.
+set -eu
+cd "$(dirname "$0")/.."
+lock() {
+    out=$1; shift
+    uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+        --generate-hashes --no-header --no-annotate --no-emit-index-url -o "requirements/$out" "$@"
+}
+lock run.txt
+lock build.txt --group build
+lock serve.txt --extra embedded --group build
+lock dev.txt --extra embedded --group build --group dev

@@ -1,0 +1,60 @@
+"""Secrets: from the settings, else generated once and kept in the data directory."""
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from markethall.settings import BadSettings, Settings
+from markethall.shared.tokens import generate_key, load_key
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """`secret` signs cursors and webhooks; `signing_key` (PEM) signs access tokens."""
+
+    secret: bytes = field(repr=False)
+    signing_key: str = field(repr=False)
+
+
+def read_keys(settings: Settings) -> Secrets:
+    """Raises BadSettings when the signing key cannot be read."""
+    folder = None if settings.storage == "memory" else settings.home / "keys"
+    secret = settings.secret.get_secret_value() or _kept(folder, "secret", _new_secret)
+    key = settings.signing_key.get_secret_value() or _kept(folder, "signing.pem", generate_key)
+    try:
+        load_key(key)
+    except ValueError as error:
+        raise BadSettings([f"MARKETHALL_SIGNING_KEY: {error}"]) from None
+    return Secrets(secret=secret.encode(), signing_key=key)
+
+
+def _new_secret() -> str:
+    return secrets.token_urlsafe(48)
+
+
+def _kept(folder: Path | None, name: str, make: Callable[[], str]) -> str:
+    """Read it, or make it and keep it where only this user can read it."""
+    if folder is None:
+        return make()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / name
+    if not path.exists():
+        _write_once(path, make())
+    return path.read_text()
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Whole or not at all, and the first one wins when two processes start at once."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink()

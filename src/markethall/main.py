@@ -1,0 +1,153 @@
+"""The ASGI application: what is served is mounted, opened and closed here, and nowhere else."""
+
+import asyncio
+import platform
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+import markethall.inventory.router
+import markethall.orders.router
+import markethall.payments.router
+import markethall.users.router
+from markethall import __version__
+from markethall.container import Container, build_container, stewards
+from markethall.keys import read_keys
+from markethall.settings import Context, Settings
+from markethall.shared.errors import Refusal
+from markethall.shared.front import Front, Manners
+from markethall.shared.http import refuse, refuse_http, refuse_invalid
+from markethall.shared.metrics import INFO
+from markethall.system import Readiness, system_router
+
+log = structlog.get_logger("markethall.main")
+
+ROUTERS: Final[Mapping[Context, APIRouter]] = {
+    Context.USERS: markethall.users.router.router,
+    Context.INVENTORY: markethall.inventory.router.router,
+    Context.ORDERS: markethall.orders.router.router,
+    Context.PAYMENTS: markethall.payments.router.router,
+}
+
+# whose path is it: the first segment decides, for the access log here and for any front
+OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
+    Context.USERS: (
+        "users", "token", ".well-known", "password-resets", "api-keys", "audit-log",
+    ),
+    Context.INVENTORY: (
+        "products", "categories", "warehouses", "stock-transfers", "imports", "exports",
+        "reservations",
+    ),
+    Context.ORDERS: (
+        "orders", "carts", "fulfilments", "returns", "vouchers", "events", "webhooks",
+    ),
+    Context.PAYMENTS: ("payments", "transactions", "ledger"),
+}
+OWNERS: Final = {segment: context.value for context, owned in OWNED.items() for segment in owned}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """One ASGI application for the contexts that the settings serve. Opens nothing yet."""
+    container = build_container(settings, read_keys(settings))
+    app = FastAPI(
+        title="Markethall",
+        version=__version__,
+        summary="A commerce backend: users, inventory, orders and payments.",
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.shows_docs else None,
+        exception_handlers={
+            Refusal: refuse,
+            RequestValidationError: refuse_invalid,
+            HTTPException: refuse_http,
+        },
+        middleware=[
+            Middleware(
+                Front,
+                manners=_manners(settings),
+                verifier=container.verifier,
+                limits=container.limits(),
+            )
+        ],
+    )
+    app.state.container = container
+    app.state.settings = settings
+    app.state.readiness = Readiness(settings, container)
+    app.include_router(system_router(settings))
+    for context in sorted(settings.serve):
+        app.include_router(ROUTERS[context])
+    return app
+
+
+def _manners(settings: Settings) -> Manners:
+    return Manners(
+        body_limit=settings.body_limit,
+        body_timeout=settings.body_timeout,
+        trusted_proxies=settings.trusted_proxies,
+        owners=OWNERS,
+        forms=frozenset({"/token", "/token/revoke"}),
+        unlimited=frozenset({"/health", "/ready", "/metrics"}),
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Opened in order, closed in the reverse order: pools, first admin, background work."""
+    container: Container = app.state.container
+    settings: Settings = app.state.settings
+    async with AsyncExitStack() as stack:
+        stack.callback(container.passwords().close)
+        stack.push_async_callback(container.pools().close)
+        stack.push_async_callback(container.redis().close)
+        await _first_admin(settings, container)
+        await stack.enter_async_context(_background(container, settings))
+        _announce(settings)
+        try:
+            yield
+        finally:
+            app.state.readiness.draining = True
+
+
+async def _first_admin(settings: Settings, container: Container) -> None:
+    password = settings.admin_password.get_secret_value()
+    if Context.USERS in settings.serve and settings.admin_email and password:
+        await container.accounts().first_admin(settings.admin_email, password)
+
+
+@asynccontextmanager
+async def _background(container: Container, settings: Settings) -> AsyncIterator[None]:
+    tasks = [
+        asyncio.create_task(steward.run(), name=f"steward {steward.context}")
+        for steward in stewards(container, settings)
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _announce(settings: Settings) -> None:
+    for context in Context:
+        INFO.labels(context.value, settings.mode(context), settings.storage).set(1)
+    log.info(
+        "hall.open",
+        version=__version__,
+        serve=sorted(settings.serve),
+        storage=settings.storage,
+        cache="redis" if settings.redis_url.get_secret_value() else "process",
+        environment=settings.environment,
+    )
+    if settings.storage == "memory":
+        log.warning("hall.memory", note="nothing is kept when this process ends")

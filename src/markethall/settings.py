@@ -1,0 +1,285 @@
+"""Everything that can be set, from the environment (MARKETHALL_…)."""
+
+import ipaddress
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SHORTEST_SECRET = 32
+
+
+class Context(StrEnum):
+    USERS = "users"
+    INVENTORY = "inventory"
+    ORDERS = "orders"
+    PAYMENTS = "payments"
+
+
+# whom a context calls through a contract
+NEEDS: dict[Context, frozenset[Context]] = {
+    Context.USERS: frozenset(),
+    Context.INVENTORY: frozenset(),
+    Context.ORDERS: frozenset({Context.USERS, Context.INVENTORY, Context.PAYMENTS}),
+    Context.PAYMENTS: frozenset(),
+}
+
+
+class BadSettings(Exception):
+    """One readable line for each thing that is wrong."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def _comma_list(value: Any) -> Any:
+    """`users,orders` as well as `["users", "orders"]`."""
+    if isinstance(value, str) and not value.strip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, str):
+        import json  # noqa: PLC0415 - only for the longer form
+
+        return json.loads(value)
+    return value
+
+
+CommaList = BeforeValidator(_comma_list)
+
+
+class MigrationSettings(BaseSettings):
+    """What alembic needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix="MARKETHALL_", extra="ignore")
+
+    database_url: str = ""
+    database_urls: dict[Context, str] = {}
+
+    def url_of(self, context: Context) -> str:
+        """Raises BadSettings when no database is named."""
+        url = self.database_urls.get(context) or self.database_url
+        if not url:
+            raise BadSettings(["MARKETHALL_DATABASE_URL: say which database to migrate"])
+        return url
+
+
+class Settings(BaseSettings):
+    """All settings. The table in the README is made from this class."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MARKETHALL_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    environment: Annotated[
+        Literal["development", "production"],
+        Field(description="production refuses generated secrets and everything meant for trying"),
+    ] = "development"
+    serve: Annotated[
+        frozenset[Context],
+        NoDecode,
+        CommaList,
+        Field(description="The contexts that this process serves", min_length=1),
+    ] = frozenset(Context)
+    remotes: Annotated[
+        dict[Context, str],
+        Field(description="Where the others are: a JSON object of context to base URL"),
+    ] = {}
+    storage: Annotated[
+        Literal["sql", "memory"], Field(description="memory keeps nothing after the process ends")
+    ] = "sql"
+    database_url: Annotated[
+        SecretStr,
+        Field(description="Postgres; empty starts the embedded server in the data directory"),
+    ] = SecretStr("")
+    database_urls: Annotated[
+        dict[Context, SecretStr],
+        Field(description="Postgres per context, as a JSON object; the others use DATABASE_URL"),
+    ] = {}
+    database_pool_min: Annotated[int, Field(ge=1, description="Connections kept open")] = 5
+    database_pool_max: Annotated[int, Field(ge=1, description="Connections at most")] = 20
+    database_timeout: Annotated[
+        float, Field(gt=0, description="Seconds to wait for a connection, a lock, a statement")
+    ] = 1.8
+    redis_url: Annotated[
+        SecretStr, Field(description="Cache and rate limits; empty keeps both in the process")
+    ] = SecretStr("")
+    data_dir: Annotated[
+        Path, Field(description="Where the embedded server and the generated keys live")
+    ] = Path("~/.local/share/markethall")
+    secret: Annotated[
+        SecretStr,
+        Field(description="At least 32 characters; signs cursors and webhooks. Empty: generated"),
+    ] = SecretStr("")
+    signing_key: Annotated[
+        SecretStr,
+        Field(description="Ed25519 private key (PEM) that signs access tokens. Empty: generated"),
+    ] = SecretStr("")
+    issuer: Annotated[str, Field(description="`iss` of the access tokens: the public address")] = (
+        "http://localhost:8000"
+    )
+    admin_email: Annotated[
+        str, Field(description="With ADMIN_PASSWORD: the first admin, made where there is none")
+    ] = ""
+    admin_password: Annotated[SecretStr, Field(description="See ADMIN_EMAIL")] = SecretStr("")
+    bcrypt_cost: Annotated[int, Field(ge=4, le=16, description="Each step doubles the time")] = 12
+    token_ttl: Annotated[int, Field(ge=1, description="Seconds an access token is good for")] = 900
+    hold_ttl: Annotated[
+        float, Field(gt=0, description="Seconds that stock is held for an unpaid order")
+    ] = 900
+    idempotency_lease: Annotated[
+        float, Field(gt=0, description="Seconds before a retry may take a crashed request over")
+    ] = 15
+    gateway_timeout: Annotated[
+        float, Field(gt=0, description="Seconds to wait for the card provider")
+    ] = 8
+    reconcile_after: Annotated[
+        float, Field(gt=0, description="Seconds before an unanswered charge is asked after")
+    ] = 15
+    cache: Annotated[
+        Literal["on", "off"], Field(description="The cache of product reads")
+    ] = "on"
+    rate_limits: Annotated[
+        Literal["on", "off"], Field(description="off is for benchmarks; refused in production")
+    ] = "on"
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        CommaList,
+        Field(description="Networks whose X-Forwarded-For is believed, as a comma list"),
+    ] = ()
+    body_limit: Annotated[
+        int, Field(ge=1024, description="Bytes of a request body at most")
+    ] = 1024 * 1024
+    body_timeout: Annotated[
+        float, Field(gt=0, description="Seconds for a request body to arrive")
+    ] = 10
+    docs: Annotated[
+        Literal["auto", "on", "off"],
+        Field(description="/docs and /openapi.json; auto: on, but off in production"),
+    ] = "auto"
+    debug: Annotated[bool, Field(description="/debug, and a provoked error there")] = False
+    log_format: Annotated[
+        Literal["auto", "json", "pretty"], Field(description="auto: pretty in a terminal")
+    ] = "auto"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="The least that is logged")
+    ] = "info"
+    drain_seconds: Annotated[
+        float, Field(ge=0, description="Seconds not ready before SIGTERM closes the door")
+    ] = 0
+    shutdown_seconds: Annotated[
+        int, Field(ge=1, description="Seconds for requests in flight to finish")
+    ] = 20
+
+    @field_validator("remotes")
+    @classmethod
+    def _base_urls(cls, remotes: dict[Context, str]) -> dict[Context, str]:
+        for context, url in remotes.items():
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{context}: must be an http or https address")
+        return remotes
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            ipaddress.ip_network(proxy, strict=False)
+        return proxies
+
+    @field_validator("secret")
+    @classmethod
+    def _strong(cls, secret: SecretStr) -> SecretStr:
+        text = secret.get_secret_value()
+        if text and (len(text) < SHORTEST_SECRET or len(set(text)) < SHORTEST_SECRET // 4):
+            raise ValueError(f"is too weak: at least {SHORTEST_SECRET} random characters")
+        return secret
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        wrong = [*self._wrong_topology(), *self._wrong_pool(), *self._wrong_in_production()]
+        if wrong:
+            raise BadSettings(wrong)
+        return self
+
+    def _wrong_topology(self) -> list[str]:
+        wrong = [
+            f"MARKETHALL_REMOTES: {context} is served by this process and cannot be remote too"
+            for context in sorted(self.serve & set(self.remotes))
+        ]
+        for context in sorted(self.serve):
+            missing = sorted(NEEDS[context] - self.serve - set(self.remotes))
+            if missing:
+                names = ", ".join(missing)
+                wrong.append(
+                    f"MARKETHALL_REMOTES: {context} needs {names}: serve them or say where they are"
+                )
+        return wrong
+
+    def _wrong_pool(self) -> list[str]:
+        if self.database_pool_max < self.database_pool_min:
+            return ["MARKETHALL_DATABASE_POOL_MAX: is less than MARKETHALL_DATABASE_POOL_MIN"]
+        return []
+
+    def _wrong_in_production(self) -> list[str]:
+        if self.environment != "production":
+            return []
+        wrong = []
+        if not self.secret.get_secret_value():
+            wrong.append("MARKETHALL_SECRET: is required in production")
+        if Context.USERS in self.serve and not self.signing_key.get_secret_value():
+            wrong.append("MARKETHALL_SIGNING_KEY: is required in production where users is served")
+        if self.storage == "memory":
+            wrong.append("MARKETHALL_STORAGE: memory keeps nothing; it is refused in production")
+        elif missing := self._without_database():
+            wrong.append(f"MARKETHALL_DATABASE_URL: is required in production for {missing}")
+        if self.rate_limits == "off":
+            wrong.append("MARKETHALL_RATE_LIMITS: off is refused in production")
+        if self.debug:
+            wrong.append("MARKETHALL_DEBUG: is refused in production")
+        return wrong
+
+    def _without_database(self) -> str:
+        return ", ".join(c for c in sorted(self.serve) if not self.database_of(c))
+
+    def database_of(self, context: Context) -> str:
+        own = self.database_urls.get(context)
+        return (own or self.database_url).get_secret_value()
+
+    def mode(self, context: Context) -> Literal["local", "remote"]:
+        return "local" if context in self.serve else "remote"
+
+    @property
+    def shows_docs(self) -> bool:
+        return self.docs == "on" or (self.docs == "auto" and self.environment != "production")
+
+    @cached_property
+    def home(self) -> Path:
+        """The data directory, `~` resolved."""
+        return self.data_dir.expanduser()
+
+
+def read_settings(**given: Any) -> Settings:
+    """From the environment, and what is given over it. Raises BadSettings."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise BadSettings([_line(item) for item in error.errors()]) from None
+    except ValueError as error:
+        # pydantic-settings: a value that should be JSON and is not
+        raise BadSettings([str(error).splitlines()[0]]) from None
+
+
+def _line(item: Any) -> str:
+    name, *rest = item["loc"] or ("",)
+    where = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in rest)
+    return f"{where}: {item['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,33 @@
+"""A cache for reads: in the process or in Redis, and never in the way.
+
+Values are bytes. What every cache here promises:
+- N concurrent misses of one key load once in this process (single flight). A caller that gives up
+  does not take the others along; a load that fails, fails those who waited for it, and is not kept.
+- A `forget` wins over a load that began before it: what that load brings is not kept, and a fetch
+  that begins after the forget does not wait for it. Forget after the commit, not before.
+- `None` from the load means absent, and is not kept.
+"""
+
+from markethall.shared.cache.ports import Cache, Load, NoCache
+from markethall.shared.cache.process import ProcessCache
+from markethall.shared.cache.reads import Cached, key_of
+from markethall.shared.cache.shared import RedisCache
+from markethall.shared.redis import RedisClient
+
+__all__ = [
+    "Cache",
+    "Cached",
+    "Load",
+    "NoCache",
+    "ProcessCache",
+    "RedisCache",
+    "key_of",
+    "open_cache",
+]
+
+
+def open_cache(mode: str, redis: RedisClient) -> Cache:
+    """The cache for the setting "on" or "off": in Redis where there is one."""
+    if mode == "off":
+        return NoCache()
+    return RedisCache(redis) if redis.configured else ProcessCache()

@@ -1,0 +1,47 @@
+"""Forgets that Redis has not confirmed."""
+
+from markethall.shared.redis import Script
+
+TOMBSTONE = 60.0  # seconds; a load that took longer than half of that keeps nothing
+DEAD = b"x"
+
+# names <- token, milliseconds, for each name the kind of its tombstone; nothing: a generation
+FORGET = Script("""
+for i, name in ipairs(KEYS) do
+  if ARGV[i + 2] == '' then
+    redis.call('SET', name, ARGV[1])
+  else
+    redis.call('SET', name, ARGV[i + 2] .. ARGV[1], 'PX', ARGV[2])
+  end
+end
+""")
+
+Debt = tuple[str, str | None]  # space and key, None: the whole space
+_MANY = 1000
+
+
+class Debts:
+    """Each has a number: to forget the same key again is another debt, not yet settled."""
+
+    def __init__(self) -> None:
+        self._owed: dict[Debt, int] = {}
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._owed)
+
+    def owe(self, space: str, key: str | None) -> None:
+        """Bounded: beyond some number the whole space is forgotten."""
+        if key is None or len(self._owed) >= _MANY:
+            key = None
+            self._owed = {debt: n for debt, n in self._owed.items() if debt[0] != space}
+        self._count += 1
+        self._owed[space, key] = self._count
+
+    def bill(self) -> dict[Debt, int]:
+        return dict(self._owed)
+
+    def settle(self, bill: dict[Debt, int]) -> None:
+        for debt, number in bill.items():
+            if self._owed.get(debt) == number:
+                del self._owed[debt]

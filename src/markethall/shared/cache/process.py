@@ -1,0 +1,94 @@
+"""The cache in this process."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from markethall.shared.breaker import Seconds
+from markethall.shared.cache.flights import Flight, Flights
+from markethall.shared.cache.ports import Counters, Load, Name
+
+_MIB = 1024 * 1024
+_ENTRY_BYTES = 400  # what dictionary, tuples and texts take beside what is in them
+
+
+class ProcessCache:
+    """Bounded by entries and by bytes; the least recently used go first.
+
+    Several processes do not hear of each other's forgets: there a value lives for its `ttl`.
+    """
+
+    def __init__(
+        self,
+        max_entries: int = 10_000,
+        clock: Seconds = time.monotonic,
+        max_bytes: int = 64 * _MIB,
+    ) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._clock = clock
+        # name -> expires at, generation of the space, value
+        self._entries: OrderedDict[Name, tuple[float, int, bytes]] = OrderedDict()
+        self._generations: dict[str, int] = {}
+        self._bytes = 0
+        self._flights = Flights()
+        self._hits = Counters("hit")
+        self._misses = Counters("miss")
+
+    async def fetch(self, space: str, key: str, ttl: float, load: Load) -> bytes | None:
+        kept = self.peek(space, key)
+        if kept is not None:
+            return kept
+        self._misses[space].inc()
+        name = (space, key)
+
+        async def fly(flight: Flight) -> bytes | None:
+            value = await load()
+            if value is not None and not flight.forgotten:
+                self._keep(name, ttl, value)
+            return value
+
+        return await self._flights.join(name, None, fly)
+
+    async def forget(self, space: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._flights.forget((space, key))
+            self._drop((space, key))
+
+    async def forget_space(self, space: str) -> None:
+        self._flights.forget_space(space)
+        # what is left of older generations is never read again, and goes as the oldest
+        self._generations[space] = self._generations.get(space, 0) + 1
+
+    def peek(self, space: str, key: str) -> bytes | None:
+        name = (space, key)
+        entry = self._entries.get(name)
+        if entry is None:
+            return None
+        expires_at, generation, value = entry
+        if expires_at <= self._clock() or generation != self._generations.get(space, 0):
+            self._drop(name)
+            return None
+        self._entries.move_to_end(name)
+        self._hits[space].inc()
+        return value
+
+    async def close(self) -> None:
+        await self._flights.close()
+
+    def _keep(self, name: Name, ttl: float, value: bytes) -> None:
+        self._drop(name)
+        generation = self._generations.get(name[0], 0)
+        self._entries[name] = (self._clock() + ttl, generation, value)
+        self._bytes += _weight(name, value)
+        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, name: Name) -> None:
+        entry = self._entries.pop(name, None)
+        if entry is not None:
+            self._bytes -= _weight(name, entry[2])
+
+
+def _weight(name: Name, value: bytes) -> int:
+    return _ENTRY_BYTES + len(name[1]) + len(value)

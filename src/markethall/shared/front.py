@@ -1,0 +1,412 @@
+"""The front door: one pure ASGI layer that every request passes, whatever it asks for.
+
+It gives the request its id, reads and bounds its head and body, finds out who asks, applies the
+rate limits, turns every failure into problem+json, and writes one access line and the metrics.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from markethall.shared.call import Actor, Call
+from markethall.shared.errors import (
+    HeadersTooLarge,
+    Internal,
+    Invalid,
+    Malformed,
+    Refusal,
+    RequestTimeout,
+    RouteNotFound,
+    TooLarge,
+    TooManyRequests,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
+from markethall.shared.http import problem
+from markethall.shared.ids import new_id
+from markethall.shared.limits import Limits
+from markethall.shared.metrics import IN_FLIGHT, LATENCY, REQUESTS
+
+access = structlog.get_logger("markethall.access")
+log = structlog.get_logger("markethall.front")
+
+HEADER_LIMIT: Final = 32 * 1024
+DEEPEST: Final = 64
+
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
+_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_JSON_TYPE: Final = re.compile(
+    rb"application/(?:json|[a-z.-]+\+json)\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
+)
+_FORM_TYPE: Final = re.compile(
+    rb"application/x-www-form-urlencoded\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
+)
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Verifies(Protocol):
+    def verify(self, token: str) -> Actor:
+        """Raises Unauthenticated."""
+
+
+@dataclass(frozen=True)
+class Manners:
+    """What the front needs to know of the application behind it."""
+
+    body_limit: int
+    body_timeout: float
+    trusted_proxies: tuple[str, ...]
+    # first segment of a path -> context, for the access line
+    owners: Mapping[str, str]
+    forms: frozenset[str] = field(default=frozenset())
+    # for probes and scrapers: no rate limit
+    unlimited: frozenset[str] = field(default=frozenset())
+
+
+class Front:
+    def __init__(
+        self, app: ASGIApp, manners: Manners, verifier: Callable[[], Verifies], limits: Limits
+    ) -> None:
+        self._app = app
+        self._manners = manners
+        self._verifier = verifier
+        self._limits = limits
+        self._proxies = tuple(ip_network(net, strict=False) for net in manners.trusted_proxies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        visit = Visit(scope, self._proxies)
+        IN_FLIGHT.inc()
+        try:
+            await self._answer(visit, receive, visit.watching(send))
+        finally:
+            IN_FLIGHT.dec()
+            self._tell(visit)
+
+    async def _answer(self, visit: "Visit", receive: Receive, send: Send) -> None:
+        try:
+            visit.read_head()
+            body = await self._body(visit, receive)
+            visit.authenticate(self._verifier)
+            await self._limit(visit, body)
+            await self._app(visit.scope, _replaying(body, receive), send)
+        except Refusal as refusal:
+            await self._refuse(visit, refusal, receive, send)
+        except Exception as error:  # the last net: never a bare 500
+            refusal = Internal(error_id=visit.request_id)
+            log.exception(
+                "request.failed",
+                request_id=visit.request_id,
+                method=visit.scope["method"],
+                path=visit.scope["path"],
+                error=type(error).__name__,
+            )
+            await self._refuse(visit, refusal, receive, send)
+
+    async def _refuse(
+        self, visit: "Visit", refusal: Refusal, receive: Receive, send: Send
+    ) -> None:
+        if visit.status == 0:
+            await problem(visit.scope, refusal)(visit.scope, receive, send)
+
+    async def _body(self, visit: "Visit", receive: Receive) -> bytes:
+        """The whole body, within its limits of size and time, and of the type that is due."""
+        if visit.scope["method"] not in _WITH_BODY:
+            return b""
+        limit = self._manners.body_limit
+        if visit.content_length > limit:
+            raise TooLarge(limit=limit)
+        try:
+            async with asyncio.timeout(self._manners.body_timeout):
+                body = await _read(receive, limit)
+        except TimeoutError:
+            raise RequestTimeout from None
+        if body:
+            self._check(visit, body)
+        return body
+
+    def _check(self, visit: "Visit", body: bytes) -> None:
+        kind = visit.header(b"content-type")
+        if visit.scope["path"].rstrip("/") in self._manners.forms:
+            if not _FORM_TYPE.fullmatch(kind):
+                raise UnsupportedMediaType(supported=["application/x-www-form-urlencoded"])
+            return
+        if not _JSON_TYPE.fullmatch(kind):
+            raise UnsupportedMediaType(supported=["application/json"])
+        check_json(body)
+
+    async def _limit(self, visit: "Visit", body: bytes) -> None:
+        scope = visit.scope
+        if scope["path"] in self._manners.unlimited:
+            return
+        account = _account(scope, body)
+        who = f"user:{visit.actor.user_id}" if visit.actor.user_id else f"ip:{visit.client_ip}"
+        verdict = await self._limits.check(
+            scope["method"], scope["path"].rstrip("/"), who, visit.client_ip, account
+        )
+        if verdict is None:
+            return
+        visit.extra_headers += verdict.headers
+        if not verdict.allowed:
+            raise TooManyRequests(policy=verdict.policy, retry_after=verdict.retry_after)
+
+    def _tell(self, visit: "Visit") -> None:
+        seconds = time.perf_counter() - visit.started
+        scope = visit.scope
+        route = visit.route()
+        REQUESTS.labels(scope["method"], route, visit.status).inc()
+        LATENCY.labels(route).observe(seconds)
+        access.info(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=visit.status,
+            duration_ms=round(seconds * 1000, 3),
+            client_ip=visit.client_ip,
+            user_agent=visit.header(b"user-agent")[:200].decode("latin-1"),
+            request_id=visit.request_id,
+            user_id=str(visit.actor.user_id) if visit.actor.user_id else None,
+            context=self._manners.owners.get(scope["path"].split("/", 2)[1], "system"),
+        )
+
+
+class Visit:
+    """One request on its way through the front."""
+
+    def __init__(
+        self, scope: Scope, proxies: tuple[IPv4Network | IPv6Network, ...]
+    ) -> None:
+        self.started = time.perf_counter()
+        self.scope = scope
+        self.status = 0
+        self.actor = Actor()
+        self.extra_headers: list[tuple[bytes, bytes]] = []
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        given = self._headers.get(b"x-request-id", b"")
+        self.request_id = given.decode() if _SANE_ID.fullmatch(given) else str(new_id())
+        self.client_ip = self._client(proxies)
+        self.state: dict[str, Any] = scope.setdefault("state", {})
+        self.state["request_id"] = self.request_id
+
+    def header(self, name: bytes) -> bytes:
+        return self._headers.get(name, b"")
+
+    @property
+    def content_length(self) -> int:
+        text = self.header(b"content-length")
+        return int(text) if text.isdigit() and len(text) < 20 else 0  # noqa: PLR2004 - 64 bits
+
+    def read_head(self) -> None:
+        """Raises HeadersTooLarge, RouteNotFound, Invalid."""
+        size = sum(len(name) + len(value) for name, value in self.scope["headers"])
+        if size > HEADER_LIMIT:
+            raise HeadersTooLarge(limit=HEADER_LIMIT)
+        if "\x00" in self.scope["path"] or "�" in self.scope["path"]:
+            raise RouteNotFound
+        if b"%00" in self.scope["query_string"]:
+            errors = [{"field": "/query", "code": "nul", "message": "must not contain NUL"}]
+            raise Invalid("/query: must not contain NUL.", errors=errors)
+
+    def authenticate(self, verifier: Callable[[], Verifies]) -> None:
+        """Who asks. A bad token is remembered, and refused where a person is needed."""
+        header = self.header(b"authorization")
+        if header:
+            try:
+                self.actor = verifier().verify(_bearer(header))
+            except Unauthenticated as refusal:
+                self.state["unauthenticated"] = refusal
+        traceparent = self.header(b"traceparent")
+        self.state["call"] = Call.model_construct(
+            actor=self.actor,
+            request_id=self.request_id,
+            traceparent=traceparent.decode() if _TRACEPARENT.fullmatch(traceparent) else None,
+            deadline=None,
+        )
+
+    def watching(self, send: Send) -> Send:
+        """Notes the status and adds the headers that every answer has."""
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", self.request_id.encode()),
+                    *self._defaults(message["headers"]),
+                    *self.extra_headers,
+                ]
+            await send(message)
+
+        return watched
+
+    def _defaults(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        names = {name for name, _ in headers}
+        defaults = [(b"x-content-type-options", b"nosniff")]
+        if b"cache-control" not in names:
+            defaults.append((b"cache-control", b"no-store"))
+        return defaults
+
+    def route(self) -> str:
+        """The template of the path, never what a client made up."""
+        context = self.scope.get("fastapi", {}).get("effective_route_context")
+        return getattr(context, "path", None) or self.state.get("route") or "unmatched"
+
+    def _client(self, proxies: tuple[IPv4Network | IPv6Network, ...]) -> str:
+        """The nearest address that is no proxy of ours (X-Forwarded-For, from the right)."""
+        peer = self.scope["client"][0] if self.scope.get("client") else ""
+        if not proxies or not _is_in(peer, proxies):
+            return peer
+        forwarded = self.header(b"x-forwarded-for").decode("latin-1").split(",")
+        for address in reversed([part.strip() for part in forwarded]):
+            if not _is_address(address):
+                break
+            peer = address
+            if not _is_in(address, proxies):
+                break
+        return peer
+
+
+def check_json(body: bytes) -> None:
+    """What the parser would let through and should not. Raises Malformed, Invalid."""
+    try:
+        text = body.decode()
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"The body is not JSON: {_short(error)}.") from None
+    if text.count("[") + text.count("{") > DEEPEST:
+        _check_depth(value)
+    if "\\u" in text:
+        _check_texts(value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """RFC 8259 leaves the meaning of a repeated name open; we do not guess."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object repeats a name")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return str(error)[:120]
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return
+    raise Malformed(f"The body is nested deeper than {DEEPEST} levels.")
+
+
+def _check_texts(value: Any) -> None:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        waiting += _children(item)
+        texts = [item] if isinstance(item, str) else item if isinstance(item, dict) else ()
+        for text in texts:
+            _check_text(text)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _bad_text("a lone surrogate") from None
+    if "\x00" in text:
+        raise _bad_text("a NUL character")
+
+
+def _bad_text(what: str) -> Invalid:
+    message = f"must not contain {what}"
+    return Invalid(
+        f"A text {message}.", errors=[{"field": "", "code": "text_invalid", "message": message}]
+    )
+
+
+def _children(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return list(item.values())
+    return item if isinstance(item, list) else []
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Malformed("The client went away.")
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise TooLarge(limit=limit)
+        if not message.get("more_body"):
+            return body
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """Hands the body on that was read already, then whatever comes after it."""
+    done = False
+
+    async def replay() -> Message:
+        nonlocal done
+        if done:
+            return await receive()
+        done = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _bearer(header: bytes) -> str:
+    scheme, _, token = header.partition(b" ")
+    if scheme.lower() != b"bearer" or not token.isascii():
+        raise Unauthenticated(reason="invalid")
+    return token.strip().decode()
+
+
+def _account(scope: Scope, body: bytes) -> str:
+    """The account that a login is for, so that one account cannot be guessed from many places."""
+    if scope["path"].rstrip("/") != "/token" or scope["method"] != "POST":
+        return ""
+    try:
+        names = parse_qs(body.decode(), max_num_fields=20).get("username", [""])
+    except ValueError:
+        return ""
+    return names[0].casefold()[:320]
+
+
+@lru_cache(maxsize=4096)
+def _is_in(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    return _is_address(address) and any(ip_address(address) in network for network in networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+

@@ -1,0 +1,17 @@
+"""The files of Swagger UI 5.35.0 (Apache 2.0, see LICENSE and NOTICE), so that /docs asks nobody."""
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+FILES: Final = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+}
+
+
+@cache
+def read(name: str) -> bytes:
+    """The file of this name, one of FILES."""
+    return (Path(__file__).parent / name).read_bytes()

@@ -1,0 +1,210 @@
+"""The process's own addresses: health, readiness, metrics, counts, documentation, debugging."""
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Annotated, Final
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from markethall import __version__
+from markethall.container import Container
+from markethall.settings import Context, Settings
+from markethall.shared import swagger
+from markethall.shared.auth import STATS_READ, allow, anyone
+from markethall.shared.call import Call
+from markethall.shared.errors import Forbidden, RouteNotFound, Unauthenticated, Unavailable
+from markethall.shared.http import problems
+from markethall.shared.metrics import REGISTRY
+
+log = structlog.get_logger("markethall.system")
+
+_SHOWN: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "redis", "uvicorn")
+
+
+class NotReady(Unavailable):
+    """Details: failing, the names of what does not answer."""
+
+    code = "system.not_ready"
+    title = "This process is not ready"
+
+
+class Health(BaseModel):
+    status: str = "ok"
+
+
+class Ready(BaseModel):
+    status: str
+    checks: dict[str, str]
+
+
+class Stats(BaseModel):
+    """Counts of the contexts that this process serves; the others are null."""
+
+    user_count: int | None = None
+    product_count: int | None = None
+    order_count: int | None = None
+    payment_count: int | None = None
+
+
+class Place(BaseModel):
+    where: str
+    storage: str | None
+    remote: str | None
+
+
+class Debug(BaseModel):
+    version: str
+    python: str
+    environment: str
+    contexts: dict[str, Place]
+    cache: str
+    libraries: dict[str, str]
+    provoked_error: str
+
+
+@dataclass
+class Readiness:
+    """Each dependency that this process really uses; false as soon as it is to end."""
+
+    settings: Settings
+    container: Container
+    draining: bool = field(default=False)
+
+    async def check(self) -> dict[str, str]:
+        checks = self._checks()
+        results = await asyncio.gather(*(check() for check in checks.values()))
+        answers = dict(zip(checks, results, strict=True))
+        if self.draining:
+            answers["shutdown"] = "draining"
+        return answers
+
+    def _checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
+        if self.settings.storage == "memory":
+            return {}
+        pools = self.container.pools()
+        urls: dict[str, list[str]] = {}
+        for context in sorted(self.settings.serve):
+            urls.setdefault(self.settings.database_of(context), []).append(context)
+        one = len(urls) == 1
+        return {
+            "postgres" if one else f"postgres ({', '.join(names)})": _ping(pools.of(url).ping)
+            for url, names in urls.items()
+        }
+
+
+def _ping(ping: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str]]:
+    async def check() -> str:
+        try:
+            await ping()
+        except Unavailable:
+            return "down"
+        return "ok"
+
+    return check
+
+
+def system_router(settings: Settings) -> APIRouter:
+    router = APIRouter(tags=["system"])
+    _add_probes(router)
+    _add_stats(router)
+    if settings.shows_docs:
+        _add_docs(router)
+    if settings.debug:
+        _add_debug(router)
+    return router
+
+
+def _add_probes(router: APIRouter) -> None:
+    @router.get("/health", summary="Is the process alive?")
+    async def health(_: Annotated[Call, anyone()]) -> Health:
+        return Health()
+
+    @router.get("/ready", summary="Can it serve?", responses=problems(NotReady))
+    async def is_ready(request: Request, _: Annotated[Call, anyone()]) -> Ready:
+        checks = await request.app.state.readiness.check()
+        failing = sorted(name for name, state in checks.items() if state != "ok")
+        if failing:
+            raise NotReady(f"Failing: {', '.join(failing)}.", failing=failing)
+        return Ready(status="ready", checks=checks)
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics(_: Annotated[Call, anyone()]) -> Response:
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_stats(router: APIRouter) -> None:
+    @router.get(
+        "/stats", summary="Counts", responses=problems(Unauthenticated, Forbidden, Unavailable)
+    )
+    async def stats(request: Request, _: Annotated[Call, allow(STATS_READ)]) -> Stats:
+        container: Container = request.app.state.container
+        counts = {
+            Context.USERS: ("user_count", container.accounts),
+            Context.INVENTORY: ("product_count", container.catalogue),
+            Context.ORDERS: ("order_count", container.orders),
+            Context.PAYMENTS: ("payment_count", container.payment_desk),
+        }
+        served = [counts[context] for context in sorted(request.app.state.settings.serve)]
+        return Stats(**{name: await provider().count() for name, provider in served})
+
+
+def _add_docs(router: APIRouter) -> None:
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Markethall",
+        swagger_js_url="/docs/swagger-ui-bundle.js",
+        swagger_css_url="/docs/swagger-ui.css",
+        swagger_favicon_url="/docs/favicon-32x32.png",
+        swagger_ui_parameters={"persistAuthorization": True, "validatorUrl": None},
+    )
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs(_: Annotated[Call, anyone()]) -> Response:
+        return page
+
+    @router.get("/docs/{name}", include_in_schema=False)
+    async def docs_file(name: str, _: Annotated[Call, anyone()]) -> Response:
+        if name not in swagger.FILES:
+            raise RouteNotFound
+        headers = {"cache-control": "public, max-age=86400"}
+        return Response(swagger.read(name), media_type=swagger.FILES[name], headers=headers)
+
+
+def _add_debug(router: APIRouter) -> None:
+    @router.get("/debug", include_in_schema=False)
+    async def debug(request: Request, call: Annotated[Call, anyone()]) -> Debug:
+        settings: Settings = request.app.state.settings
+        return Debug(
+            version=__version__,
+            python=platform.python_version(),
+            environment=settings.environment,
+            contexts={context.value: _place(settings, context) for context in Context},
+            cache="redis" if settings.redis_url.get_secret_value() else "process",
+            libraries={name: version(name) for name in _SHOWN},
+            provoked_error=_provoke(call),
+        )
+
+
+def _place(settings: Settings, context: Context) -> Place:
+    local = context in settings.serve
+    return Place(
+        where=settings.mode(context),
+        storage=settings.storage if local else None,
+        remote=None if local else settings.remotes.get(context),
+    )
+
+
+def _provoke(call: Call) -> str:
+    """An error on purpose, to see how errors are logged."""
+    try:
+        return str(1 // 0)
+    except ZeroDivisionError as error:
+        log.exception("debug.provoked", request_id=call.request_id)
+        return repr(error)

@@ -1,0 +1,111 @@
+"""Real servers for all tests: Postgres and Redis from the environment, PATH or the wheels."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from markethall.embedded import EmbeddedPostgres, EmbeddedValkey
+from markethall.migrating import upgrade
+from markethall.shared.db import PoolSize, Postgres
+from markethall.shared.ids import new_id
+
+# cheap passwords, no limits: what these settings protect has tests of its own
+TEST_ENVIRONMENT = {
+    "MARKETHALL_BCRYPT_COST": "4",
+    "MARKETHALL_RATE_LIMITS": "off",
+    "MARKETHALL_LOG_FORMAT": "json",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment() -> Iterator[None]:
+    """No setting of the developer's shell changes a test."""
+    before = {name: os.environ.pop(name) for name in list(os.environ) if _is_setting(name)}
+    os.environ.update(TEST_ENVIRONMENT)
+    yield
+    for name in TEST_ENVIRONMENT:
+        os.environ.pop(name)
+    os.environ.update(before)
+
+
+def _is_setting(name: str) -> bool:
+    return name.startswith("MARKETHALL_") and not name.startswith("MARKETHALL_TEST_")
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder that any user may enter: Postgres does not run as root."""
+    with tempfile.TemporaryDirectory(prefix="markethall-test-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def server_url(scratch: Path) -> Iterator[str]:
+    """A database of a real server in which tests may make further databases."""
+    given = os.environ.get("MARKETHALL_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    server = EmbeddedPostgres(scratch / "pg", durable=False, max_connections=200)
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    given = os.environ.get("MARKETHALL_TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    server = EmbeddedValkey()
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+async def template(server_url: str) -> AsyncIterator[str]:
+    """The name of a migrated, empty database, to be copied."""
+    name = f"template_{new_id().hex}"
+    await on_server(server_url, f"CREATE DATABASE {name}")
+    await asyncio.to_thread(upgrade, url_of(server_url, name))
+    yield name
+    await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(server_url: str, template: str) -> AsyncIterator[str]:
+    """A migrated, empty database of this test's own."""
+    name = f"test_{new_id().hex}"
+    await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield url_of(server_url, name)
+    await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def postgres(database_url: str) -> AsyncIterator[Postgres]:
+    database = Postgres(database_url, PoolSize(least=5, most=20, timeout=10))
+    yield database
+    await database.close()
+
+
+async def on_server(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(plain(url))
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+def plain(url: str) -> str:
+    """The address in the form that asyncpg itself takes."""
+    return url.replace("+asyncpg", "")
+
+
+def url_of(server: str, database: str) -> str:
+    return server.rpartition("/")[0] + f"/{database}"

@@ -1,0 +1,239 @@
+"""The founding flow and its branches, on every wiring, by base URLs alone."""
+
+import asyncio
+import secrets
+
+from tests.e2e.shop import Shop, good, refused
+
+
+async def test_somebody_registers(shop: Shop) -> None:
+    name = f"anna-{secrets.token_hex(4)}"
+    body = {"username": name, "email": f"{name}@example.com", "password": "a long enough one"}
+
+    answer = await shop.post("/users", json=body)
+
+    user = good(answer, 201)
+    assert answer.headers["location"] == f"/users/{user['user_id']}"
+    assert user["username"] == name
+    assert user["is_active"] is True
+    assert "password" not in answer.text
+
+
+async def test_a_token_tells_who_one_is(shop: Shop) -> None:
+    buyer = await shop.customer()
+
+    me = good(await shop.get("/users/me", buyer), 200)
+
+    assert me["user_id"] == buyer.user_id
+    assert me["roles"] == ["customer"]
+
+
+async def test_without_a_token_one_is_asked_for_it(shop: Shop) -> None:
+    answer = await shop.get("/users/me")
+
+    refused(answer, 401, "auth.unauthenticated")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_products_are_open_to_all(shop: Shop) -> None:
+    product = await shop.product(stock=3)
+
+    page = good(await shop.get("/products?limit=100&sort=-created_at"), 200)
+    one = good(await shop.get(f"/products/{product['product_id']}"), 200)
+
+    assert product["product_id"] in [item["product_id"] for item in page["items"]]
+    assert one["sku"] == product["sku"]
+    assert one["available"] == 3
+
+
+async def test_from_the_order_to_the_delivery(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=5, amount=1250)
+
+    placed = await shop.place(buyer, product["product_id"], quantity=2)
+
+    order = good(placed, 201)
+    order_id, payment_id = order["order_id"], order["payment"]["payment_id"]
+    assert placed.headers["location"] == f"/orders/{order_id}"
+    assert order["status"] == "pending"
+    assert order["total"] == {"amount": 2500, "currency": "EUR"}
+    assert await shop.available(product["product_id"]) == 3
+
+    payment = good(await shop.confirm(buyer, payment_id), 200)
+    assert payment["status"] == "captured"
+    assert payment["captured"] == order["total"]
+    status = await shop.until(buyer, order_id, status="processing")
+    assert status["payment_status"] == "paid"
+
+    parcel = {"carrier": "DHL", "tracking_number": "JD0123456789"}
+    sent = await shop.post(f"/orders/{order_id}/fulfilments", shop.admin, json=parcel)
+    fulfilment = good(sent, 201)
+    assert (await shop.status(buyer, order_id))["fulfilment_status"] == "fulfilled"
+    path = f"/fulfilments/{fulfilment['fulfilment_id']}/deliver"
+    good(await shop.post(path, shop.admin), 200)
+
+    done = await shop.until(buyer, order_id, status="completed")
+    assert done["fulfilment_status"] == "delivered"
+    assert await shop.available(product["product_id"]) == 3
+
+
+async def test_the_timeline_tells_who_did_what(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product()
+    order = good(await shop.place(buyer, product["product_id"]), 201)
+    await shop.confirm(buyer, order["payment"]["payment_id"])
+    await shop.until(buyer, order["order_id"], status="processing")
+
+    timeline = good(await shop.get(f"/orders/{order['order_id']}/timeline", buyer), 200)
+
+    actors = [entry["actor"] for entry in timeline["items"]]
+    assert actors[0] == f"user:{buyer.user_id}"
+    assert any(actor.startswith("system:") for actor in actors)
+
+
+async def test_a_decline_leaves_the_order_payable(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product()
+    order = good(await shop.place(buyer, product["product_id"]), 201)
+    payment_id = order["payment"]["payment_id"]
+
+    declined = good(await shop.confirm(buyer, payment_id, "sandbox_declined"), 200)
+    await shop.until(buyer, order["order_id"], payment_status="failed")
+    paid = good(await shop.confirm(buyer, payment_id), 200)
+
+    assert declined["status"] == "failed"
+    assert declined["failure_code"]
+    assert paid["status"] == "captured"
+    await shop.until(buyer, order["order_id"], status="processing", payment_status="paid")
+
+
+async def test_a_cancelled_order_gives_its_stock_back(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=4)
+    order = good(await shop.place(buyer, product["product_id"], quantity=3), 201)
+
+    path = f"/orders/{order['order_id']}/cancel"
+    cancelled = good(await shop.post(path, buyer, json={"reason": "changed my mind"}), 200)
+
+    assert cancelled["status"] == "cancelled"
+    await shop.until_available(product["product_id"], 4)
+    late = await shop.confirm(buyer, order["payment"]["payment_id"])
+    assert late.status_code == 409
+
+
+async def test_a_paid_order_that_is_cancelled_is_refunded(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=4)
+    order = good(await shop.place(buyer, product["product_id"]), 201)
+    await shop.confirm(buyer, order["payment"]["payment_id"])
+    await shop.until(buyer, order["order_id"], status="processing")
+
+    path = f"/orders/{order['order_id']}/cancel"
+    good(await shop.post(path, buyer, json={"reason": "too late"}), 200)
+
+    await shop.until(buyer, order["order_id"], status="cancelled", payment_status="refunded")
+    await shop.until_available(product["product_id"], 4)
+    path = f"/payments/{order['payment']['payment_id']}"
+    payment = good(await shop.get(path, buyer), 200)
+    assert payment["refunded"] == payment["captured"]
+
+
+async def test_the_same_key_twenty_times_gives_one_order(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=50)
+    key = secrets.token_hex(8)
+
+    answers = await asyncio.gather(
+        *(shop.place(buyer, product["product_id"], key=key) for _ in range(20))
+    )
+
+    placed = [answer for answer in answers if answer.status_code == 201]
+    waiting = [answer for answer in answers if answer.status_code != 201]
+    assert placed
+    for answer in waiting:
+        refused(answer, 409, "idempotency.in_flight")
+        assert answer.headers["retry-after"]
+    assert len({answer.text for answer in placed}) == 1
+    again = await shop.place(buyer, product["product_id"], key=key)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.headers["location"] == placed[0].headers["location"]
+    assert again.text == placed[0].text
+    assert await shop.available(product["product_id"]) == 49
+
+
+async def test_a_key_with_another_payload_is_refused(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product()
+    key = secrets.token_hex(8)
+    await shop.place(buyer, product["product_id"], 1, key)
+
+    answer = await shop.place(buyer, product["product_id"], 2, key)
+
+    refused(answer, 422, "idempotency.payload_mismatch")
+
+
+async def test_a_refusal_is_replayed_too(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=1)
+    key = secrets.token_hex(8)
+    first = await shop.place(buyer, product["product_id"], 5, key)
+    await shop.receive(product["product_id"], 10)
+
+    again = await shop.place(buyer, product["product_id"], 5, key)
+
+    line = refused(first, 409, "inventory.out_of_stock")["details"]["lines"][0]
+    assert line == {"product_id": product["product_id"], "requested": 5, "available": 1}
+    assert refused(again, 409, "inventory.out_of_stock")["details"]["lines"] == [line]
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_money_and_stock_want_a_key(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product()
+    body = {"product_id": product["product_id"], "quantity": 1, "shipping_address": "Market 1"}
+
+    answer = await shop.send("POST", "/orders", buyer, json=body)
+
+    refused(answer, 400, "idempotency.key_missing")
+
+
+async def test_the_last_unit_is_sold_once(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=7)
+
+    answers = await asyncio.gather(
+        *(shop.place(buyer, product["product_id"]) for _ in range(50))
+    )
+
+    assert sum(answer.status_code == 201 for answer in answers) == 7
+    for answer in answers:
+        if answer.status_code != 201:
+            refused(answer, 409, "inventory.out_of_stock")
+    assert await shop.available(product["product_id"]) == 0
+
+
+async def test_an_order_is_seen_by_its_owner_and_by_staff_alone(shop: Shop) -> None:
+    buyer, other = await shop.customer(), await shop.customer()
+    product = await shop.product()
+    order = good(await shop.place(buyer, product["product_id"]), 201)
+    path = f"/orders/{order['order_id']}"
+
+    missing = await shop.get("/orders/01890000-0000-7000-8000-000000000000", other)
+
+    good(await shop.get(path, buyer), 200)
+    good(await shop.get(path, shop.admin), 200)
+    theirs = refused(await shop.get(path, other), 404, "orders.not_found")
+    assert theirs["title"] == refused(missing, 404, "orders.not_found")["title"]
+
+
+async def test_a_disabled_customer_cannot_order(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product()
+    path = f"/users/{buyer.user_id}"
+    tag = (await shop.get(path, shop.admin)).headers["etag"]
+    change = await shop.send(
+        "PATCH", path, shop.admin, json={"is_active": False}, headers={"If-Match": tag}
+    )
+    good(change, 200)
+
+    refused(await shop.place(buyer, product["product_id"]), 403, "users.inactive")
+    form = {"username": buyer.name, "password": buyer.password, "grant_type": "password"}
+    refused(await shop.send("POST", "/token", data=form), 401, "users.bad_credentials")
+
+
+async def test_the_counts_are_for_staff(shop: Shop) -> None:
+    buyer = await shop.customer()
+
+    stats = good(await shop.get("/stats", shop.admin), 200)
+
+    assert stats["user_count"] >= 2
+    refused(await shop.get("/stats", buyer), 403, "auth.forbidden")
