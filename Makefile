@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 
-.PHONY: serve test install install-dev check lint types imports openapi docs bench lock clean
+.PHONY: serve test install install-dev check lint types imports migrations manifests bench lock clean
 
 ## serve: run the hall on http://localhost:8000, with a Postgres of its own
 serve: $(SERVE)
@@ -61,3 +61,11 @@ lock:
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+## migrations: each context up, compared with its tables, down and up again, on an embedded server
+migrations: $(DEV)
+	$(BIN)/python -m scripts.check_migrations
+
+## manifests: render both overlays and look at them closely (needs kubectl)
+manifests: $(DEV)
+	$(BIN)/python -m pytest -q k8s

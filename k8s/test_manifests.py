@@ -17,7 +17,7 @@ import yaml
 from markethall.settings import NEEDS, Settings, read_settings
 from scripts.check_manifests import NEIGHBOURS, Hall, Workload, findings, main
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 OVERLAYS = ("together", "apart")
 
 Document = dict[str, Any]
