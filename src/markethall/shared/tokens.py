@@ -33,7 +33,6 @@ from markethall.shared.ids import new_id
 
 ALGORITHM: Final = "EdDSA"
 TYPE: Final = "at+jwt"
-LIFETIME: Final = timedelta(minutes=15)
 LONGEST: Final = 4096
 # a token may come from a machine whose clock is a little ahead of ours
 AHEAD: Final = 60
@@ -76,14 +75,14 @@ class Signer:
         key: Ed25519PrivateKey | str,
         issuer: str,
         audience: str,
-        lifetime: timedelta,
+        ttl: timedelta,
         clock: Clock,
     ) -> None:
         """`key` may be PEM text. Raises ValueError for a bad one."""
         self._key = load_key(key) if isinstance(key, str) else key
         self.issuer = issuer
         self.audience = audience
-        self.lifetime = lifetime
+        self.lifetime = ttl
         self._clock = clock
         self._jwks = {"keys": [_jwk(self._key.public_key())]}
         self._kid: str = self._jwks["keys"][0]["kid"]

@@ -221,15 +221,16 @@ class Accounts(Protocol):
         """All users, disabled ones included."""
 
     async def create_staff(
-        self, call: Call, email: str, role: Role, password: str, username: str | None = None
+        self, email: str, role: str, password: str, username: str | None = None
     ) -> Account:
-        """A new account with this role. Without a name it gets one made from the e-mail address.
+        """For the command line: a new account with this role.
 
+        Without a name it gets one made from the e-mail address.
         Raises Invalid, PasswordUnacceptable, UsernameTaken, EmailTaken, Busy.
         """
 
-    async def first_admin(self, call: Call, email: str, password: str) -> Account | None:
-        """An admin where no active one is; None where there is one.
+    async def first_admin(self, email: str, password: str) -> Account | None:
+        """For the start of a process: an admin where no active one is, else None.
 
         An account that has this address already is not promoted. Raises Invalid,
         PasswordUnacceptable, EmailTaken, Busy.
@@ -259,8 +260,8 @@ class Sessions(Protocol):
     async def key_set(self, call: Call) -> KeySet:
         """The keys that access tokens are to be checked with."""
 
-    def issuer(self) -> str:
+    async def issuer(self) -> str:
         """The address that all tokens name."""
 
-    def fingerprint(self, secret: str) -> str:
+    async def fingerprint(self, secret: str) -> str:
         """A keyed digest: two requests can be compared without keeping the secret they carry."""

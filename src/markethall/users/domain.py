@@ -82,6 +82,14 @@ def check_password(password: str, username: str, email: str) -> None:
         raise PasswordUnacceptable(_WHY[reason], reason=reason)
 
 
+def known_role(name: str) -> Role:
+    """Raises Invalid."""
+    try:
+        return Role(name)
+    except ValueError:
+        raise _invalid("/role", f"one of {', '.join(Role)}") from None
+
+
 @dataclass(frozen=True)
 class Names:
     """What a person is known by, checked, and the keys that make it theirs alone."""

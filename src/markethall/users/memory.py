@@ -72,8 +72,7 @@ class MemoryStore(CommonStore):
         user = self._tables.accounts.get(user_id)
         if user is None or not user.is_active or user.password_hash != was:
             return False
-        changed = replace(user, password_hash=now, version=user.version + 1)
-        self._tables.accounts.put(user_id, changed)
+        self._tables.accounts.put(user_id, replace(user, password_hash=now))
         return True
 
     async def lock_admins(self) -> None:
@@ -101,7 +100,11 @@ class MemoryStore(CommonStore):
 
     async def end_sessions(self, user_id: UUID, now: datetime, besides: UUID | None) -> None:
         for session in self._tables.sessions.where(
-            lambda session: session.user_id == user_id and session.session_id != besides
+            lambda session: (
+                session.user_id == user_id
+                and session.expires_at > now
+                and session.session_id != besides
+            )
         ):
             await self.end_session(session.family_hash, now)
 

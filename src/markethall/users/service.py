@@ -36,6 +36,7 @@ from markethall.users.domain import (
     User,
     check_password,
     key_of,
+    known_role,
     login_key,
     username_from,
 )
@@ -143,23 +144,13 @@ class AccountService:
             return await reads.count()
 
     async def create_staff(
-        self,
-        call: Call,  # noqa: ARG002 - the command line, which nobody can check
-        email: str,
-        role: Role,
-        password: str,
-        username: str | None = None,
+        self, email: str, role: str, password: str, username: str | None = None
     ) -> Account:
         user = await self._new_staff(email, role, password, username)
         async with self._database.transaction() as store:
             return _account(await _add_staff(store, user, named=username is not None))
 
-    async def first_admin(
-        self,
-        call: Call,  # noqa: ARG002 - the process itself, when it starts
-        email: str,
-        password: str,
-    ) -> Account | None:
+    async def first_admin(self, email: str, password: str) -> Account | None:
         async with self._database.reading() as reads:
             if await reads.has_admin(besides=None):
                 return None
@@ -183,11 +174,12 @@ class AccountService:
         return User(user_id, names, hashed, signup_date=self._clock())
 
     async def _new_staff(
-        self, email: str, role: Role, password: str, username: str | None = None
+        self, email: str, role: str, password: str, username: str | None = None
     ) -> User:
         names = Names.checked(username or username_from(email), email)
+        roles = dict.fromkeys((Role.CUSTOMER, known_role(role)))
         user = await self._new_user(new_id(), names, password)
-        user.roles = (Role.CUSTOMER, role) if role is not Role.CUSTOMER else (role,)
+        user.roles = tuple(roles)
         return user
 
     async def _appoint(self, store: Store, user: User, change: ChangeUser) -> None:
@@ -246,10 +238,10 @@ class SessionService:
     async def key_set(self, call: Call) -> KeySet:  # noqa: ARG002 - public
         return KeySet.model_validate(self._signer.jwks())
 
-    def issuer(self) -> str:
+    async def issuer(self) -> str:
         return self._signer.issuer
 
-    def fingerprint(self, secret: str) -> str:
+    async def fingerprint(self, secret: str) -> str:
         return self._signer.fingerprint(secret)
 
     async def _named(self, name: str) -> User | None:

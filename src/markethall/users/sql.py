@@ -150,7 +150,7 @@ CHANGE_PASSWORD = Statement(
         account.c.is_active,
         account.c.password_hash == bindparam("was"),
     )
-    .values(password_hash=bindparam("now"), version=account.c.version + 1)
+    .values(password_hash=bindparam("now"))
 )
 LOCK_ADMINS = Statement(
     sa.select(
@@ -199,7 +199,13 @@ END_SESSION = Statement(
 )
 END_SESSIONS = Statement(
     sa.update(session)
-    .where(session.c.user_id == _OF, _LIVE, session.c.session_id.is_distinct_from(_BESIDES))
+    .where(
+        session.c.user_id == _OF,
+        _LIVE,
+        # those that have expired are left to the purge, which takes rows in an order of its own
+        session.c.expires_at > bindparam("now"),
+        session.c.session_id.is_distinct_from(_BESIDES),
+    )
     .values(revoked_at=bindparam("now"))
 )
 PURGE_SESSIONS = Statement(sa.delete(session).where(session.c.expires_at < bindparam("before")))

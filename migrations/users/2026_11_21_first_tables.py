@@ -1,0 +1,186 @@
+"""First tables: accounts and sessions, and what every context has."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "5b1f6f2c9a10"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+SCHEMA = "users"
+ROLES = "'customer', 'staff:catalogue', 'staff:orders', 'staff:payments', 'staff', 'admin'"
+
+
+def upgrade() -> None:
+    _account()
+    _session()
+    _outbox()
+    _inbox()
+    _idempotency_key()
+
+
+def downgrade() -> None:
+    for table in ("idempotency_key", "inbox", "outbox", "session", "account"):
+        op.drop_table(table, schema=SCHEMA)
+
+
+def _account() -> None:
+    op.create_table(
+        "account",
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("username", sa.Text(), nullable=False),
+        sa.Column("username_key", sa.Text(), nullable=False),
+        sa.Column("email", sa.Text(), nullable=False),
+        sa.Column("email_key", sa.Text(), nullable=False),
+        sa.Column("password_hash", sa.Text(), nullable=False),
+        sa.Column("full_name", sa.Text(), nullable=True),
+        sa.Column("tags", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("roles", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("email_verified", sa.Boolean(), nullable=False),
+        _time("signup_date"),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_account")),
+        sa.UniqueConstraint("username_key", name=op.f("uq_account_username_key")),
+        sa.UniqueConstraint("email_key", name=op.f("uq_account_email_key")),
+        *_account_checks(),
+        schema=SCHEMA,
+    )
+    op.create_index(
+        op.f("ix_account_admin"),
+        "account",
+        ["user_id"],
+        schema=SCHEMA,
+        postgresql_where=sa.text("is_active AND (roles @> ARRAY['admin'])"),
+    )
+
+
+def _account_checks() -> list[sa.CheckConstraint]:
+    rules = {
+        "username": r"username ~ '^[A-Za-z0-9_.-]{3,50}$'",
+        "username_key": 'username_key = lower(username COLLATE "C")',
+        "email": "length(email) BETWEEN 3 AND 254",
+        "email_key": "email_key <> ''",
+        "password_hash": r"password_hash ~ '^\$2b\$\d\d\$.{53}$'",
+        "full_name": "length(full_name) <= 200",
+        "tags": "cardinality(tags) <= 20 AND length(array_to_string(tags, '')) <= 1000",
+        "roles": f"cardinality(roles) > 0 AND roles <@ ARRAY[{ROLES}]",
+        "version": "version > 0",
+    }
+    return [
+        sa.CheckConstraint(rule, name=op.f(f"ck_account_{name}")) for name, rule in rules.items()
+    ]
+
+
+def _session() -> None:
+    op.create_table(
+        "session",
+        sa.Column("session_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("family_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("token_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("previous_hash", sa.LargeBinary(), nullable=True),
+        _time("created_at"),
+        _time("expires_at"),
+        _time("rotated_at", nullable=True),
+        _time("revoked_at", nullable=True),
+        sa.PrimaryKeyConstraint("session_id", name=op.f("pk_session")),
+        sa.ForeignKeyConstraint(
+            ["user_id"], [f"{SCHEMA}.account.user_id"], name=op.f("fk_session_user_id")
+        ),
+        sa.UniqueConstraint("family_hash", name=op.f("uq_session_family_hash")),
+        sa.CheckConstraint(
+            "length(family_hash) = 32 AND length(token_hash) = 32 AND length(previous_hash) = 32",
+            name=op.f("ck_session_hashes"),
+        ),
+        sa.CheckConstraint("expires_at > created_at", name=op.f("ck_session_expires_at")),
+        sa.CheckConstraint(
+            "(previous_hash IS NULL) = (rotated_at IS NULL)", name=op.f("ck_session_rotated")
+        ),
+        schema=SCHEMA,
+    )
+    op.create_index(op.f("ix_session_user_id"), "session", ["user_id"], schema=SCHEMA)
+    op.create_index(op.f("ix_session_expires_at"), "session", ["expires_at"], schema=SCHEMA)
+
+
+def _outbox() -> None:
+    op.create_table(
+        "outbox",
+        sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("event_id", sa.Uuid(), nullable=False),
+        *_envelope(),
+        _time("published_at", nullable=True),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_outbox")),
+        sa.UniqueConstraint("event_id", name=op.f("uq_outbox_event_id")),
+        schema=SCHEMA,
+    )
+    op.create_index(
+        op.f("ix_outbox_unpublished"),
+        "outbox",
+        ["seq"],
+        schema=SCHEMA,
+        postgresql_where=sa.text("published_at IS NULL"),
+    )
+    op.create_index(op.f("ix_outbox_published_at"), "outbox", ["published_at"], schema=SCHEMA)
+
+
+def _inbox() -> None:
+    op.create_table(
+        "inbox",
+        sa.Column("handler", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("source_seq", sa.BigInteger(), nullable=False),
+        *_envelope(),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        _time("received_at"),
+        _time("due_at"),
+        _time("done_at", nullable=True),
+        sa.PrimaryKeyConstraint("handler", "event_id", name=op.f("pk_inbox")),
+        sa.CheckConstraint("state IN ('waiting', 'done', 'dead')", name=op.f("ck_inbox_state")),
+        schema=SCHEMA,
+    )
+    waiting = sa.text("state = 'waiting'")
+    for name, columns in (
+        ("ix_inbox_waiting", ["position"]),
+        ("ix_inbox_waiting_key", ["key", "position"]),
+    ):
+        op.create_index(op.f(name), "inbox", columns, schema=SCHEMA, postgresql_where=waiting)
+    op.create_index(op.f("ix_inbox_done_at"), "inbox", ["done_at"], schema=SCHEMA)
+
+
+def _idempotency_key() -> None:
+    op.create_table(
+        "idempotency_key",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("request_hash", sa.Text(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        _time("lease_until"),
+        sa.Column("answer", sa.Text(), nullable=True),
+        _time("expires_at"),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_key")),
+        schema=SCHEMA,
+    )
+    op.create_index(
+        op.f("ix_idempotency_key_expires_at"), "idempotency_key", ["expires_at"], schema=SCHEMA
+    )
+
+
+def _envelope() -> list[sa.Column]:
+    return [
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("key", sa.Uuid(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        _time("occurred_at"),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("traceparent", sa.Text(), nullable=True),
+    ]
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column:
+    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable)
