@@ -1,4 +1,4 @@
-"""What the rest of the hall may know about orders. Nobody calls them; news travels by event."""
+"""What orders tells the hall: facts in the past tense."""
 
 from typing import ClassVar
 from uuid import UUID

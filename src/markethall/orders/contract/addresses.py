@@ -1,0 +1,60 @@
+"""Where goods and bills go: a text, or an address in its parts."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field, TypeAdapter, WrapValidator
+
+from markethall.shared.model import Body, Text
+
+# ISO 3166-1 alpha-2, officially assigned
+_ASSIGNED = (
+    "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR"
+    " BS BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ"
+    " EC EE EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW"
+    " GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY"
+    " KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV"
+    " MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY"
+    " QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG"
+    " TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM"
+    " ZW"
+)
+COUNTRIES: Final = frozenset(_ASSIGNED.split())
+
+
+def _assigned(code: str) -> str:
+    if code not in COUNTRIES:
+        raise ValueError("must be an ISO 3166-1 alpha-2 country code in capitals")
+    return code
+
+
+def said(longest: int, **options: Any) -> Any:
+    """A text that says something: not empty, not only spaces."""
+    return Field(min_length=1, max_length=longest, pattern=r"\S", **options)
+
+
+Country = Annotated[Text, AfterValidator(_assigned), Field(examples=["NL"])]
+
+
+class Address(Body):
+    recipient: Annotated[Text, said(200, examples=["Ada Lovelace"])]
+    line1: Annotated[Text, said(200, examples=["Keizersgracht 1"])]
+    line2: Annotated[Text, said(200)] | None = None
+    city: Annotated[Text, said(100, examples=["Amsterdam"])]
+    region: Annotated[Text, said(100)] | None = None
+    postal_code: Annotated[Text, said(20, examples=["1015 CJ"])]
+    country: Country
+    phone: Annotated[Text, said(40)] | None = None
+
+
+AddressText = Annotated[Text, said(500, examples=["Keizersgracht 1, 1015 CJ Amsterdam, NL"])]
+_ADDRESS_TEXT: Final[TypeAdapter[str]] = TypeAdapter(AddressText)
+
+
+def _by_shape(value: Any, _: Any) -> str | Address:
+    """One reading per shape, so that an error names the field and not both readings."""
+    if isinstance(value, Address | dict):
+        return Address.model_validate(value)
+    return _ADDRESS_TEXT.validate_python(value)
+
+
+AnyAddress = Annotated[AddressText | Address, WrapValidator(_by_shape)]

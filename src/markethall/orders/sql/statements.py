@@ -1,0 +1,205 @@
+"""The statements of orders, built once."""
+
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, func
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, aggregate_order_by, insert
+
+from markethall.orders.sql.tables import (
+    fulfilment_lines,
+    fulfilments,
+    lines,
+    orders,
+    timeline,
+)
+from markethall.shared.db import Statement, constant
+
+NEWS_COLUMNS = tuple(column.name for column in timeline.c if column.name != "order_id")
+LINE_COLUMNS = tuple(column.name for column in lines.c if column.name != "order_id")
+CHANGING = (
+    "status",
+    "payment_status",
+    "fulfilment_status",
+    "payment_state",
+    "refunded",
+    "reservation_id",
+    "updated_at",
+    "version",
+)
+
+
+def _array(name: str, kind: Any) -> Any:
+    return bindparam(name, type_=ARRAY(kind))
+
+
+def _many_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
+    """The rows of several parameters, one array per column: `line_position[]` and so on."""
+    arrays = [_array(f"{alias}_{name}", table.c[name].type) for name in names]
+    columns = [sa.column(name, table.c[name].type) for name in names]
+    return func.unnest(*arrays).table_valued(*columns).render_derived(name=alias)
+
+
+def _insert_many(table: sa.Table, names: tuple[str, ...], alias: str, parent: Any) -> Any:
+    """Rows of a child table, if the statement before it touched the parent."""
+    rows = _many_rows(table, names, alias)
+    source = sa.select(parent.c.order_id, *(rows.c[name] for name in names)).join_from(
+        parent, rows, sa.true()
+    )
+    return sa.insert(table).from_select(["order_id", *names], source)
+
+
+def _add() -> Statement:
+    """The order, its lines and its timeline; the number, or nothing when it is there already."""
+    names = [column.name for column in orders.c if column.name != "number"]
+    added = (
+        insert(orders)
+        .values({name: bindparam(name) for name in names})
+        .on_conflict_do_nothing(index_elements=["order_id"])
+        .returning(orders.c.order_id, orders.c.number)
+        .cte("added")
+    )
+    its_lines = _insert_many(lines, LINE_COLUMNS, "line", added).cte("its_lines")
+    its_news = _insert_many(timeline, NEWS_COLUMNS, "news", added).cte("its_news")
+    return Statement(sa.select(added.c.number).add_cte(its_lines, its_news))
+
+
+def _save() -> Statement:
+    """What may change of an order and its lines, and the news; counts the news written."""
+    saved = (
+        sa.update(orders)
+        .where(orders.c.order_id == bindparam("of"), orders.c.version == bindparam("was"))
+        .values({name: bindparam(f"new_{name}") for name in CHANGING})
+        .returning(orders.c.order_id)
+        .cte("saved")
+    )
+    moved = _many_rows(lines, ("line_id", "fulfilled", "delivered"), "line")
+    its_lines = (
+        sa.update(lines)
+        .where(
+            lines.c.order_id == saved.c.order_id,
+            lines.c.line_id == moved.c.line_id,
+            sa.tuple_(lines.c.fulfilled, lines.c.delivered)
+            != sa.tuple_(moved.c.fulfilled, moved.c.delivered),
+        )
+        .values(fulfilled=moved.c.fulfilled, delivered=moved.c.delivered)
+        .cte("its_lines")
+    )
+    return Statement(_insert_many(timeline, NEWS_COLUMNS, "news", saved).add_cte(its_lines))
+
+
+def _with_lines() -> "sa.Select[Any]":
+    """Each order with its lines as one JSON array: one statement, however many orders."""
+    line = func.jsonb_build_object(
+        *(part for name in LINE_COLUMNS for part in (constant(name), lines.c[name]))
+    )
+    its_lines = (
+        sa.select(func.jsonb_agg(aggregate_order_by(line, lines.c.position)))
+        .where(lines.c.order_id == orders.c.order_id)
+        .scalar_subquery()
+    )
+    return sa.select(orders, its_lines.label("lines"))
+
+
+_AFTER = sa.tuple_(
+    bindparam("after_at", type_=sa.TIMESTAMP(timezone=True)), bindparam("after_id", type_=sa.Uuid)
+)
+_LIMIT = bindparam("limit", type_=sa.Integer)
+
+ADD = _add()
+SAVE = _save()
+ORDER = Statement(_with_lines().where(orders.c.order_id == bindparam("of")))
+STATE = Statement(
+    sa.select(
+        orders.c.order_id,
+        orders.c.user_id,
+        orders.c.status,
+        orders.c.payment_status,
+        orders.c.fulfilment_status,
+        orders.c.updated_at,
+    ).where(orders.c.order_id == bindparam("of"))
+)
+ENTRIES = Statement(
+    sa.select(timeline).where(timeline.c.order_id == bindparam("of")).order_by(timeline.c.version)
+)
+COUNT = Statement(sa.select(func.count()).select_from(orders))
+OVERDUE = Statement(
+    _with_lines()
+    .where(
+        orders.c.status == constant("pending"),
+        orders.c.expires_at <= bindparam("now"),
+        sa.tuple_(orders.c.expires_at, orders.c.order_id) > _AFTER,
+    )
+    .order_by(orders.c.expires_at, orders.c.order_id)
+    .limit(_LIMIT)
+)
+
+_FILTERS: dict[str, "sa.ColumnElement[bool]"] = {
+    name: orders.c[name] == bindparam(name)
+    for name in ("user_id", "status", "payment_status", "fulfilment_status", "number")
+} | {
+    # both a filter on the user and the border of the owner
+    "owner_id": orders.c.user_id == bindparam("owner_id"),
+    "created_after": orders.c.created_at > bindparam("created_after"),
+    "created_before": orders.c.created_at < bindparam("created_before"),
+}
+
+
+@lru_cache(maxsize=1024)
+def listing(filters: frozenset[str], sort: str, *, continued: bool) -> Statement:
+    """One statement per combination that is really asked for: each uses its best index."""
+    place = sa.tuple_(orders.c.created_at, orders.c.order_id)
+    newest_first = sort.startswith("-")
+    clause = _with_lines().where(*(_FILTERS[name] for name in sorted(filters))).limit(_LIMIT)
+    if continued:
+        clause = clause.where(place < _AFTER if newest_first else place > _AFTER)
+    columns = (orders.c.created_at, orders.c.order_id)
+    return Statement(clause.order_by(*(c.desc() if newest_first else c.asc() for c in columns)))
+
+
+def _add_fulfilment() -> Statement:
+    added = (
+        sa.insert(fulfilments)
+        .values({column.name: bindparam(column.name) for column in fulfilments.c})
+        .returning(fulfilments.c.fulfilment_id)
+        .cte("added")
+    )
+    rows = _many_rows(fulfilment_lines, ("line_id", "quantity"), "line")
+    source = sa.select(added.c.fulfilment_id, rows.c.line_id, rows.c.quantity).join_from(
+        added, rows, sa.true()
+    )
+    names = ["fulfilment_id", "line_id", "quantity"]
+    return Statement(sa.insert(fulfilment_lines).from_select(names, source))
+
+
+def _fulfilment() -> Statement:
+    line = func.jsonb_build_object(
+        constant("line_id"),
+        lines.c.line_id,
+        constant("product_id"),
+        lines.c.product_id,
+        constant("quantity"),
+        fulfilment_lines.c.quantity,
+    )
+    its_lines = (
+        sa.select(func.jsonb_agg(aggregate_order_by(line, lines.c.position), type_=JSONB))
+        .join_from(fulfilment_lines, lines)
+        .where(fulfilment_lines.c.fulfilment_id == fulfilments.c.fulfilment_id)
+        .scalar_subquery()
+    )
+    return Statement(
+        sa.select(fulfilments, its_lines.label("lines")).where(
+            fulfilments.c.fulfilment_id == bindparam("of")
+        )
+    )
+
+
+ADD_FULFILMENT = _add_fulfilment()
+FULFILMENT = _fulfilment()
+# only one deliver can win: it is compared and set
+SAVE_FULFILMENT = Statement(
+    sa.update(fulfilments)
+    .where(fulfilments.c.fulfilment_id == bindparam("of"), fulfilments.c.delivered_at.is_(None))
+    .values(status=bindparam("new_status"), delivered_at=bindparam("now"))
+)

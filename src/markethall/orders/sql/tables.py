@@ -1,0 +1,151 @@
+"""The tables of the schema `orders`. Triggers that go with them stand in the migrations."""
+
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from markethall.orders.contract import (
+    FulfilmentState,
+    FulfilmentStatus,
+    OrderStatus,
+    PaymentState,
+)
+from markethall.shared.db import constant
+from markethall.shared.sql import context_metadata, timestamp
+
+metadata = context_metadata("orders")
+
+
+def _one_of(column: str, values: type[StrEnum]) -> str:
+    return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
+
+
+def _amount(name: str) -> "sa.Column[int]":
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+def _required(name: str, kind: "sa.types.TypeEngine[str] | type[sa.Text]") -> "sa.Column[str]":
+    return sa.Column(name, kind, nullable=False)
+
+
+orders = sa.Table(
+    "order",
+    metadata,
+    sa.Column("order_id", sa.Uuid, primary_key=True),
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True, start=1001), nullable=False),
+    sa.Column("user_id", sa.Uuid, nullable=False),
+    _required("status", sa.Text),
+    _required("payment_status", sa.Text),
+    _required("fulfilment_status", sa.Text),
+    _required("currency", sa.Text),
+    _amount("subtotal"),
+    _amount("discount"),
+    _amount("shipping"),
+    _amount("tax"),
+    _amount("total"),
+    _amount("refunded"),
+    sa.Column("shipping_address", JSONB, nullable=False),
+    sa.Column("billing_address", JSONB),
+    sa.Column("note", sa.Text),
+    sa.Column("payment_id", sa.Uuid, nullable=False),
+    _required("payment_state", sa.Text),
+    sa.Column("reservation_id", sa.Uuid, nullable=False),
+    timestamp("expires_at"),
+    timestamp("created_at"),
+    timestamp("updated_at"),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.UniqueConstraint("number"),
+    sa.UniqueConstraint("payment_id"),
+    sa.CheckConstraint(_one_of("status", OrderStatus), name="status"),
+    sa.CheckConstraint(_one_of("payment_status", PaymentState), name="payment_status"),
+    sa.CheckConstraint(_one_of("fulfilment_status", FulfilmentState), name="fulfilment_status"),
+    sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+    sa.CheckConstraint("total = subtotal - discount + shipping + tax", name="total"),
+    sa.CheckConstraint(
+        "subtotal >= 0 AND discount >= 0 AND shipping >= 0 AND tax >= 0 AND total >= 0"
+        " AND refunded >= 0",
+        name="amounts",
+    ),
+    sa.CheckConstraint(
+        "status IN ('processing', 'completed') OR fulfilment_status = 'unfulfilled'",
+        name="nothing_shipped",
+    ),
+    sa.CheckConstraint(
+        "status <> 'completed' OR fulfilment_status = 'delivered'", name="completed"
+    ),
+    sa.CheckConstraint(
+        "CASE WHEN status IN ('processing', 'completed')"
+        " THEN payment_status NOT IN ('none', 'failed')"
+        " ELSE status <> 'pending' OR payment_status <> 'paid' END",
+        name="paid",
+    ),
+    sa.CheckConstraint("version >= 1", name="version"),
+)
+sa.Index("ix_order_user_id_created_at", orders.c.user_id, orders.c.created_at, orders.c.order_id)
+sa.Index("ix_order_created_at", orders.c.created_at, orders.c.order_id)
+sa.Index(
+    "ix_order_pending",
+    orders.c.expires_at,
+    orders.c.order_id,
+    postgresql_where=orders.c.status == constant("pending"),
+)
+
+lines = sa.Table(
+    "order_line",
+    metadata,
+    sa.Column("line_id", sa.Uuid, primary_key=True),
+    sa.Column("order_id", sa.ForeignKey(orders.c.order_id), nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("product_id", sa.Uuid, nullable=False),
+    _required("sku", sa.Text),
+    _required("name", sa.Text),
+    _amount("unit_price"),
+    sa.Column("quantity", sa.Integer, nullable=False),
+    sa.Column("fulfilled", sa.Integer, nullable=False),
+    sa.Column("delivered", sa.Integer, nullable=False),
+    _amount("total"),
+    sa.UniqueConstraint("order_id", "product_id"),
+    sa.CheckConstraint("quantity BETWEEN 1 AND 999", name="quantity"),
+    sa.CheckConstraint("fulfilled BETWEEN 0 AND quantity", name="fulfilled"),
+    sa.CheckConstraint("delivered BETWEEN 0 AND fulfilled", name="delivered"),
+    sa.CheckConstraint("unit_price >= 0", name="unit_price"),
+    sa.CheckConstraint("total = unit_price * quantity", name="total"),
+)
+
+timeline = sa.Table(
+    "timeline",
+    metadata,
+    sa.Column("order_id", sa.ForeignKey(orders.c.order_id), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    _required("change", sa.Text),
+    _required("actor", sa.Text),
+    timestamp("at"),
+    _required("reason", sa.Text),
+    _required("status", sa.Text),
+    _required("payment_status", sa.Text),
+    _required("fulfilment_status", sa.Text),
+)
+
+fulfilments = sa.Table(
+    "fulfilment",
+    metadata,
+    sa.Column("fulfilment_id", sa.Uuid, primary_key=True),
+    sa.Column("order_id", sa.ForeignKey(orders.c.order_id), nullable=False, index=True),
+    _required("status", sa.Text),
+    _required("carrier", sa.Text),
+    _required("tracking_number", sa.Text),
+    timestamp("shipped_at"),
+    timestamp("delivered_at", nullable=True),
+    sa.CheckConstraint(_one_of("status", FulfilmentStatus), name="status"),
+    sa.CheckConstraint("(status = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_at"),
+)
+
+fulfilment_lines = sa.Table(
+    "fulfilment_line",
+    metadata,
+    sa.Column("fulfilment_id", sa.ForeignKey(fulfilments.c.fulfilment_id), primary_key=True),
+    sa.Column("line_id", sa.ForeignKey(lines.c.line_id), primary_key=True),
+    sa.Column("quantity", sa.Integer, nullable=False),
+    sa.CheckConstraint("quantity BETWEEN 1 AND 999", name="quantity"),
+)
