@@ -55,14 +55,15 @@ def scopes_of(roles: tuple[str, ...]) -> frozenset[str]:
 class Policy:
     """Marks a dependency as a route's policy; a test finds a route that has none."""
 
-    def __init__(self, scope: str | None) -> None:
+    def __init__(self, scope: str | None, *others: str) -> None:
         self.scope = scope
+        self.others = others
 
     async def __call__(self, request: Request) -> Call:
         """Raises Unauthenticated, Forbidden."""
         call: Call = request.scope["state"]["call"]
         if self.scope is not None:
-            _check(request, call.actor, self.scope)
+            _check(request, call.actor, self.scope, *self.others)
         return call
 
 
@@ -73,13 +74,13 @@ class ScopedPolicy(Policy):
         return await super().__call__(request)
 
 
-def _check(request: Request, actor: Actor, scope: str) -> None:
+def _check(request: Request, actor: Actor, scope: str, *others: str) -> None:
     refusal: Unauthenticated | None = request.scope["state"].get("unauthenticated")
     if refusal:
         raise refusal
     if actor.user_id is None:
         raise Unauthenticated(reason="missing")
-    if not actor.may(scope):
+    if not any(actor.may(enough) for enough in (scope, *others)):
         raise Forbidden(scope=scope)
 
 
@@ -88,8 +89,8 @@ def anyone() -> Any:
     return Depends(Policy(None))
 
 
-def allow(scope: str) -> Any:
-    """Policy: only who holds this scope. Raises Unauthenticated, Forbidden."""
-    return Depends(ScopedPolicy(scope))
+def allow(scope: str, *others: str) -> Any:
+    """Policy: who holds this scope or one of the others. Raises Unauthenticated, Forbidden."""
+    return Depends(ScopedPolicy(scope, *others))
 
 
