@@ -1,15 +1,18 @@
 """What the rest of the hall may know about payments."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 from uuid import UUID
 
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.events import Event
-from markethall.shared.model import Dto
+from markethall.shared.idempotency import Attempt
+from markethall.shared.model import Dto, Id
 from markethall.shared.money import Money
+from markethall.shared.pages import Page, PageQuery
 
 
 class PaymentStatus(StrEnum):
@@ -154,7 +157,7 @@ class Payments(Protocol):
     """What a neighbour may ask. Every command may be repeated."""
 
     async def open(self, call: Call, command: OpenPayment) -> Payment:
-        """Once per payment id; after a cancel it stays cancelled."""
+        """Once per payment id; after a cancel it stays cancelled. Raises OrderHasPayment."""
 
     async def cancel(self, call: Call, payment_id: UUID) -> None:
         """Nothing will be charged any more; a payment that was never opened cannot be.
@@ -166,5 +169,185 @@ class Payments(Protocol):
     async def refund(self, call: Call, command: RefundPayment) -> Refund:
         """Give money back, once per refund id.
 
-        Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured.
+        Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken.
         """
+
+
+class OperationKind(StrEnum):
+    CHARGE = "charge"
+    REFUND = "refund"
+
+
+class OperationStatus(StrEnum):
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Operation(Dto):
+    """One call of the provider. Its id is the idempotency key that the provider knows it by."""
+
+    operation_id: UUID
+    payment_id: UUID
+    kind: OperationKind
+    status: OperationStatus
+    amount: Money
+    method: str | None = None
+    provider_reference: str | None = None
+    failure_code: str | None = None
+    created_at: datetime
+    settled_at: datetime | None = None
+
+
+class PostingKind(StrEnum):
+    CAPTURE = "capture"
+    REFUND = "refund"
+
+
+class Entry(Dto):
+    """One line of a posting. A debit is positive, a credit negative."""
+
+    account: str
+    amount: Money
+
+
+class Posting(Dto):
+    """Money that moved, in double entry: per currency the entries sum to zero."""
+
+    posting_id: UUID
+    payment_id: UUID
+    operation_id: UUID
+    kind: PostingKind
+    entries: tuple[Entry, ...]
+    created_at: datetime
+
+
+class AccountKind(StrEnum):
+    ASSET = "asset"
+    LIABILITY = "liability"
+
+
+class AccountBalance(Dto):
+    """One account in one currency. The balance is debits less credits."""
+
+    account: str
+    kind: AccountKind
+    balance: Money
+
+
+class LedgerReport(Dto):
+    """O4 and our half of O2, evaluated on the live data; at most 100 ids of each fault."""
+
+    balanced: bool
+    posting_count: int
+    unbalanced_postings: tuple[UUID, ...]
+    mismatched_payments: tuple[UUID, ...]
+
+
+class WebhookReceipt(Dto):
+    """The raw event is stored; a duplicate was stored before."""
+
+    event_id: str
+    duplicate: bool
+
+
+class PaymentQuery(PageQuery):
+    """Owners see their own payments; user_id is for staff."""
+
+    order_id: Id | None = None
+    user_id: Id | None = None
+    status: PaymentStatus | None = None
+    sort: Literal["created_at", "-created_at"] = "-created_at"
+
+
+class PostingQuery(PageQuery):
+    payment_id: Id | None = None
+
+
+class UnknownMethod(Refusal):
+    """Details: payment_method."""
+
+    code = "payments.unknown_method"
+    status = 422
+    title = "The provider does not know this payment method"
+
+
+class UnknownProvider(Refusal):
+    """Details: provider."""
+
+    code = "payments.unknown_provider"
+    status = 404
+    title = "There is no such provider"
+
+
+class WebhookSignatureInvalid(Refusal):
+    """Missing, forged or too old."""
+
+    code = "payments.webhook_signature_invalid"
+    status = 401
+    title = "The webhook's signature is not valid"
+
+
+class OrderHasPayment(Refusal):
+    """Another payment was opened for this order. Details: order_id."""
+
+    code = "payments.order_has_payment"
+    status = 409
+    title = "The order has a payment already"
+
+
+class OperationIdTaken(Refusal):
+    """The id of this refund names another operation. Details: operation_id."""
+
+    code = "payments.operation_id_taken"
+    status = 409
+    title = "This id names another operation"
+
+
+class PaymentDesk(Protocol):
+    """What the world may ask, over HTTP."""
+
+    async def payment(self, call: Call, payment_id: UUID) -> Payment:
+        """Raises PaymentNotFound."""
+
+    async def payments(self, call: Call, query: PaymentQuery) -> Page[Payment]:
+        """One's own; all of them for staff. Raises CursorInvalid."""
+
+    async def confirm(self, call: Call, payment_id: UUID, method: str, attempt: Attempt) -> Payment:
+        """Take the money. A decline is an answer (failed), so is no answer (unknown).
+
+        Raises PaymentNotFound, UnknownMethod, InvalidPaymentTransition, PaymentInProgress.
+        """
+
+    async def operations(self, call: Call, payment_id: UUID) -> tuple[Operation, ...]:
+        """In the order they were made. Raises PaymentNotFound."""
+
+    async def refund(
+        self, call: Call, payment_id: UUID, amount: Money | None, reason: str, attempt: Attempt
+    ) -> Refund:
+        """By staff; without an amount, all that is left.
+
+        Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch.
+        """
+
+    async def refunds(self, call: Call, payment_id: UUID) -> tuple[Refund, ...]:
+        """In the order they were made. Raises PaymentNotFound."""
+
+    async def webhook(
+        self, call: Call, provider: str, headers: Mapping[str, str], body: bytes
+    ) -> WebhookReceipt:
+        """Store the raw event, then apply it. Header names are in lower case.
+
+        Raises UnknownProvider, WebhookSignatureInvalid, TooLarge, Malformed, Invalid.
+        """
+
+    async def postings(self, call: Call, query: PostingQuery) -> Page[Posting]:
+        """The newest first. Raises CursorInvalid."""
+
+    async def accounts(self, call: Call) -> tuple[AccountBalance, ...]: ...
+
+    async def verify(self, call: Call) -> LedgerReport: ...
+
+    async def count(self) -> int:
+        """How many payments there are."""

@@ -1,0 +1,140 @@
+"""The built-in provider: behaves as a real one would, good and bad, and keeps its own ledger."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Literal
+from uuid import UUID
+
+from markethall.payments.contract import OperationKind
+from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
+from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
+from markethall.payments.ports import (
+    NEVER_ARRIVED,
+    GatewayTimeout,
+    SandboxBook,
+    SandboxCharge,
+    SandboxRefund,
+)
+from markethall.shared.clock import Clock
+from markethall.shared.errors import Refusal
+from markethall.shared.money import Money
+
+Sleep = Callable[[float], Awaitable[None]]
+Deliver = Callable[[Mapping[str, str], bytes], Awaitable[object]]
+Verdict = Literal["succeeded", "failed", "requires_action"]
+
+TIMEOUT_BEFORE: Final = "sandbox_timeout_before"
+TIMEOUT_AFTER: Final = "sandbox_timeout_after"
+SLOW: Final = "sandbox_slow"
+WEBHOOK_FIRST: Final = "sandbox_webhook_first"
+
+# what each payment method does, and the code of a refusal
+METHODS: Final[Mapping[str, tuple[Verdict, str | None]]] = {
+    "sandbox_ok": ("succeeded", None),
+    "sandbox_declined": ("failed", "card_declined"),
+    "sandbox_insufficient_funds": ("failed", "insufficient_funds"),
+    "sandbox_action_required": ("requires_action", None),
+    TIMEOUT_BEFORE: ("succeeded", None),
+    TIMEOUT_AFTER: ("succeeded", None),
+    SLOW: ("succeeded", None),
+    WEBHOOK_FIRST: ("succeeded", None),
+}
+SLOW_SECONDS: Final = 5.0
+
+
+class SandboxGateway:
+    """The adapter and the provider in one; only the book is shared with what happened before."""
+
+    provider = "sandbox"
+
+    def __init__(
+        self,
+        book: SandboxBook,
+        webhooks: SandboxWebhooks,
+        deliver: Deliver,
+        clock: Clock,
+        sleep: Sleep,
+    ) -> None:
+        self._book = book
+        self._webhooks = webhooks
+        self._deliver = deliver
+        self._clock = clock
+        self._sleep = sleep
+
+    def accepts(self, method: str) -> bool:
+        return method in METHODS
+
+    async def charge(self, operation_id: UUID, amount: Money, method: str) -> Outcome:
+        if method == TIMEOUT_BEFORE:
+            raise GatewayTimeout
+        if method == SLOW:
+            await self._sleep(SLOW_SECONDS)
+        outcome = _of_charge(await self._book.charge(self._new(operation_id, amount, method)))
+        if method == TIMEOUT_AFTER:
+            raise GatewayTimeout
+        if method == WEBHOOK_FIRST:
+            await self._notify(operation_id, outcome)
+        return outcome
+
+    async def refund(self, operation_id: UUID, charge_operation_id: UUID, amount: Money) -> Outcome:
+        wanted = SandboxRefund(
+            operation_id=operation_id,
+            status="succeeded",
+            created_at=self._clock(),
+            charge_operation_id=charge_operation_id,
+            amount=amount.amount,
+            currency=amount.currency,
+        )
+        return _of_refund(await self._book.refund(wanted))
+
+    async def lookup(self, operation_id: UUID, kind: OperationKind) -> Outcome | None:
+        if kind is OperationKind.REFUND:
+            refund = await self._book.find_refund(operation_id)
+            return _of_refund(refund) if refund else None
+        charge = await self._book.find_charge(operation_id)
+        return _of_charge(charge) if charge else None
+
+    async def close(self, operation_id: UUID, kind: OperationKind) -> Outcome:
+        now = self._clock()
+        if kind is OperationKind.REFUND:
+            return _of_refund(await self._book.refund(SandboxRefund(operation_id, "closed", now)))
+        return _of_charge(await self._book.charge(SandboxCharge(operation_id, "closed", now)))
+
+    def _new(self, operation_id: UUID, amount: Money, method: str) -> SandboxCharge:
+        status, code = METHODS[method]
+        return SandboxCharge(
+            operation_id=operation_id,
+            status=status,
+            created_at=self._clock(),
+            amount=amount.amount,
+            currency=amount.currency,
+            method=method,
+            failure_code=code,
+        )
+
+    async def _notify(self, operation_id: UUID, outcome: Outcome) -> None:
+        """Send the webhook before the answer; who refuses it gets the answer all the same."""
+        headers, body = self._webhooks.signed(operation_id, outcome, self._clock())
+        try:
+            await self._deliver(headers, body)
+        except Refusal:
+            return
+
+
+def _of_charge(charge: SandboxCharge) -> Outcome:
+    match charge.status:
+        case "succeeded":
+            return Succeeded(f"ch_{charge.operation_id.hex}")
+        case "requires_action":
+            return ActionRequired(f"https://sandbox.example/actions/{charge.operation_id.hex}")
+        case "failed" | "closed":
+            return Failed(charge.failure_code or NEVER_ARRIVED)
+
+
+def _of_refund(refund: SandboxRefund) -> Outcome:
+    match refund.status:
+        case "succeeded":
+            return Succeeded(f"re_{refund.operation_id.hex}")
+        case "failed":
+            return Failed("refund_exceeds_charge")
+        case "closed":
+            return Failed(NEVER_ARRIVED)

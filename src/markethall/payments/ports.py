@@ -1,0 +1,207 @@
+"""What payments needs from outside: a database, a card provider, and the provider's webhooks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+from markethall.payments.contract import (
+    AccountBalance,
+    LedgerReport,
+    OperationKind,
+    PaymentStatus,
+)
+from markethall.payments.domain import Operation, Outcome, Payment, Posting
+from markethall.shared.call import Call
+from markethall.shared.events import Delivery, Event
+from markethall.shared.idempotency import Attempt
+from markethall.shared.money import Money
+
+
+@dataclass(frozen=True)
+class PaymentFilter:
+    """`after` is the place where the page before ended: (created_at, payment_id)."""
+
+    limit: int
+    descending: bool = True
+    user_id: UUID | None = None
+    order_id: UUID | None = None
+    status: PaymentStatus | None = None
+    after: tuple[datetime, UUID] | None = None
+
+
+@dataclass(frozen=True)
+class ProviderEvent:
+    """News from the provider. `operation_id` is None for news that we do not act on."""
+
+    provider: str
+    event_id: str
+    type: str
+    operation_id: UUID | None
+    body: str
+
+
+WebhookState = Literal["parked", "applied", "ignored"]
+
+
+class Reading(Protocol):
+    """Looks, takes no locks."""
+
+    async def payment(self, payment_id: UUID) -> Payment | None: ...
+    async def payments(self, wanted: PaymentFilter) -> Sequence[Payment]: ...
+    async def operation(self, operation_id: UUID) -> Operation | None: ...
+    async def operations(self, payment_id: UUID) -> Sequence[Operation]:
+        """In the order they were made."""
+
+    async def ripe_events(self, limit: int) -> Sequence[ProviderEvent]:
+        """Parked events whose operation is known by now, the oldest first."""
+
+    async def postings(
+        self, payment_id: UUID | None, before: UUID | None, limit: int
+    ) -> Sequence[Posting]:
+        """The newest first."""
+
+    async def balances(self) -> Sequence[AccountBalance]: ...
+    async def report(self) -> LedgerReport: ...
+    async def count(self) -> int: ...
+
+
+class Store(Reading, Protocol):
+    """One transaction."""
+
+    async def publish(self, event: Event, call: Call) -> None: ...
+    async def handled(self, delivery: Delivery) -> bool: ...
+    async def finish(self, attempt: Attempt, result: Any) -> None: ...
+
+    async def open(self, payment: Payment) -> Payment:
+        """What stands under this id now: new, opened before, or cancelled before it was opened.
+
+        Raises OrderHasPayment.
+        """
+
+    async def forbid(self, payment_id: UUID, now: datetime) -> bool:
+        """Leave a tombstone, so that an open that comes later is cancelled already.
+
+        False when there is something under this id.
+        """
+
+    async def locked(self, payment_id: UUID) -> Payment | None:
+        """Nobody else changes it before this transaction ends. None for a tombstone too."""
+
+    async def locked_operation(self, operation_id: UUID) -> tuple[Payment, Operation] | None:
+        """The operation with its payment, both locked."""
+
+    async def save(self, payment: Payment) -> None: ...
+    async def begin(self, payment: Payment, operation: Operation) -> None:
+        """Save the payment and add the operation."""
+
+    async def settle(self, payment: Payment, operation: Operation) -> None:
+        """Save both."""
+
+    async def post(self, posting: Posting) -> None: ...
+    async def claim_due(self, now: datetime, until: datetime, limit: int) -> Sequence[Operation]:
+        """Open operations that are due to be asked for; they are due again at `until`."""
+
+    async def expire_overdue(self, now: datetime, limit: int) -> int: ...
+
+    async def keep_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
+        """False when it is here already, by provider and event id."""
+
+    async def mark_event(
+        self, event: ProviderEvent, state: WebhookState, now: datetime
+    ) -> None: ...
+
+
+class Database(Protocol):
+    on_publish: Callable[[], None]
+
+    def transaction(self) -> AbstractAsyncContextManager[Store]:
+        """Commits when the block ends, rolls back when it raises."""
+
+    def reading(self) -> AbstractAsyncContextManager[Reading]:
+        """Takes no locks."""
+
+
+class GatewayTimeout(Exception):
+    """The provider gave no answer: whether it did what was asked is unknown."""
+
+
+class Gateway(Protocol):
+    """A card provider. Every command is idempotent by its operation id.
+
+    All but `accepts` raise GatewayTimeout.
+    """
+
+    provider: str
+
+    def accepts(self, method: str) -> bool:
+        """Does it know this payment method?"""
+
+    async def charge(self, operation_id: UUID, amount: Money, method: str) -> Outcome:
+        """Whatever the answer, it is the last word on this operation id."""
+
+    async def refund(
+        self, operation_id: UUID, charge_operation_id: UUID, amount: Money
+    ) -> Outcome: ...
+
+    async def lookup(self, operation_id: UUID, kind: OperationKind) -> Outcome | None:
+        """What became of it; None when it never arrived."""
+
+    async def close(self, operation_id: UUID, kind: OperationKind) -> Outcome:
+        """Forbid what has not arrived yet: Failed("provider_timeout"); else what became of it."""
+
+
+NEVER_ARRIVED = "provider_timeout"
+
+
+class WebhookReader(Protocol):
+    """Reads what one provider sends us."""
+
+    provider: str
+
+    def verified(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
+        """Raises WebhookSignatureInvalid, TooLarge, Malformed, Invalid."""
+
+    def outcome(self, event: ProviderEvent) -> Outcome:
+        """What an event with an operation id says about it."""
+
+
+@dataclass(frozen=True)
+class SandboxCharge:
+    """`closed` forbids a charge that has not arrived; it has no amount."""
+
+    operation_id: UUID
+    status: Literal["succeeded", "failed", "requires_action", "closed"]
+    created_at: datetime
+    amount: int = 0
+    currency: str = ""
+    method: str = ""
+    failure_code: str | None = None
+    refunded: int = 0
+
+
+@dataclass(frozen=True)
+class SandboxRefund:
+    operation_id: UUID
+    status: Literal["succeeded", "failed", "closed"]
+    created_at: datetime
+    charge_operation_id: UUID | None = None
+    amount: int = 0
+    currency: str = ""
+
+
+class SandboxBook(Protocol):
+    """The sandbox's own ledger. It outlives this process, as a real provider does."""
+
+    async def charge(self, charge: SandboxCharge) -> SandboxCharge:
+        """Write it down unless its id is known; what stands there now."""
+
+    async def refund(self, refund: SandboxRefund) -> SandboxRefund:
+        """The same; failed when the charge has not enough left in this currency."""
+
+    async def find_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
+    async def find_refund(self, operation_id: UUID) -> SandboxRefund | None: ...
+    async def charges(self) -> Sequence[SandboxCharge]:
+        """All that ever arrived, for audits."""

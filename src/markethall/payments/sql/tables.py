@@ -1,0 +1,187 @@
+"""The tables. What they refuse by themselves, whoever writes: O2 and half of O4.
+
+The other half of O4 is in the migration: deferred triggers that weigh each posting at commit, and
+triggers that refuse to change what is in the ledger.
+"""
+
+import sqlalchemy as sa
+
+from markethall.payments.domain import PAYABLE
+from markethall.shared.db import constant
+from markethall.shared.sql import ContextStatements, context_metadata, timestamp
+
+metadata = context_metadata("payments")
+STATEMENTS = ContextStatements(metadata)
+
+PAYABLE_NOW = [constant(status.value) for status in sorted(PAYABLE)]
+OPEN = [constant("pending"), constant("unknown")]
+PARKED = constant("parked")
+
+payment = sa.Table(
+    "payment",
+    metadata,
+    sa.Column("payment_id", sa.Uuid, primary_key=True),
+    # all of these are NULL in a tombstone: cancelled before it was opened
+    sa.Column("order_id", sa.Uuid, unique=True),
+    sa.Column("user_id", sa.Uuid),
+    sa.Column("currency", sa.Text),
+    timestamp("expires_at", nullable=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("authorized", sa.BigInteger, nullable=False),
+    sa.Column("captured", sa.BigInteger, nullable=False),
+    sa.Column("refunded", sa.BigInteger, nullable=False),
+    sa.Column("refunding", sa.BigInteger, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("failure_code", sa.Text),
+    sa.Column("next_action", sa.Text),
+    sa.Column("charge_id", sa.Uuid),
+    timestamp("created_at"),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.CheckConstraint(
+        "status IN ('created', 'processing', 'requires_action', 'authorized', 'captured', 'failed',"
+        " 'unknown', 'voided', 'cancelled', 'expired')",
+        name="status",
+    ),
+    sa.CheckConstraint(
+        "order_id IS NOT NULL AND user_id IS NOT NULL AND currency IS NOT NULL"
+        " AND expires_at IS NOT NULL OR order_id IS NULL AND status = 'cancelled' AND amount = 0",
+        name="opened_or_tombstone",
+    ),
+    sa.CheckConstraint("0 <= authorized AND authorized <= amount", name="authorized"),
+    sa.CheckConstraint("0 <= captured AND captured <= authorized", name="captured"),
+    sa.CheckConstraint(
+        "0 <= refunded AND 0 <= refunding AND refunded + refunding <= captured", name="refunded"
+    ),
+    sa.CheckConstraint(
+        "captured = 0 OR status = 'captured' AND charge_id IS NOT NULL", name="captured_by_charge"
+    ),
+)
+sa.Index("ix_payment_of_user", payment.c.user_id, payment.c.created_at, payment.c.payment_id)
+sa.Index("ix_payment_created_at", payment.c.created_at, payment.c.payment_id)
+sa.Index(
+    "ix_payment_payable",
+    payment.c.expires_at,
+    postgresql_where=payment.c.status.in_(PAYABLE_NOW),
+)
+
+operation = sa.Table(
+    "operation",
+    metadata,
+    sa.Column("operation_id", sa.Uuid, primary_key=True),
+    sa.Column("payment_id", sa.Uuid, sa.ForeignKey(payment.c.payment_id), nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("method", sa.Text),
+    sa.Column("charge_id", sa.Uuid, sa.ForeignKey("payments.operation.operation_id")),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("provider_reference", sa.Text),
+    sa.Column("failure_code", sa.Text),
+    timestamp("created_at"),
+    timestamp("due_at"),
+    timestamp("settled_at", nullable=True),
+    sa.CheckConstraint("status IN ('pending', 'succeeded', 'failed', 'unknown')", name="status"),
+    sa.CheckConstraint(
+        "kind = 'charge' AND amount >= 0 AND method IS NOT NULL AND charge_id IS NULL"
+        " OR kind = 'refund' AND amount > 0 AND method IS NULL AND charge_id IS NOT NULL",
+        name="kind",
+    ),
+    sa.CheckConstraint("(settled_at IS NULL) = (status IN ('pending', 'unknown'))", name="settled"),
+)
+_is_charge = operation.c.kind == constant("charge")
+sa.Index("ix_operation_payment_id", operation.c.payment_id, operation.c.created_at)
+sa.Index(
+    "uq_operation_one_open_charge",
+    operation.c.payment_id,
+    unique=True,
+    postgresql_where=sa.and_(_is_charge, operation.c.status.in_(OPEN)),
+)
+sa.Index(
+    "uq_operation_one_succeeded_charge",
+    operation.c.payment_id,
+    unique=True,
+    postgresql_where=sa.and_(_is_charge, operation.c.status == constant("succeeded")),
+)
+sa.Index("ix_operation_due", operation.c.due_at, postgresql_where=operation.c.status.in_(OPEN))
+
+posting = sa.Table(
+    "posting",
+    metadata,
+    sa.Column("posting_id", sa.Uuid, primary_key=True),
+    sa.Column("payment_id", sa.Uuid, sa.ForeignKey(payment.c.payment_id), nullable=False),
+    sa.Column(
+        "operation_id",
+        sa.Uuid,
+        sa.ForeignKey(operation.c.operation_id),
+        nullable=False,
+        unique=True,
+    ),
+    sa.Column("kind", sa.Text, nullable=False),
+    timestamp("created_at"),
+    sa.CheckConstraint("kind IN ('capture', 'refund')", name="kind"),
+)
+sa.Index("ix_posting_payment_id", posting.c.payment_id, posting.c.posting_id)
+
+entry = sa.Table(
+    "entry",
+    metadata,
+    sa.Column("posting_id", sa.Uuid, sa.ForeignKey(posting.c.posting_id), primary_key=True),
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("currency", sa.Text, primary_key=True),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("amount <> 0", name="amount"),
+)
+
+webhook_event = sa.Table(
+    "webhook_event",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("event_id", sa.Text, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("operation_id", sa.Uuid),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    timestamp("received_at"),
+    timestamp("applied_at", nullable=True),
+    sa.CheckConstraint("state IN ('parked', 'applied', 'ignored')", name="state"),
+)
+sa.Index(
+    "ix_webhook_event_parked",
+    webhook_event.c.operation_id,
+    postgresql_where=webhook_event.c.state == PARKED,
+)
+
+# the sandbox's own ledger: another company's books, only by chance in our schema
+sandbox_charge = sa.Table(
+    "sandbox_charge",
+    metadata,
+    sa.Column("operation_id", sa.Uuid, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("failure_code", sa.Text),
+    sa.Column("refunded", sa.BigInteger, nullable=False),
+    timestamp("created_at"),
+    sa.CheckConstraint(
+        "status IN ('succeeded', 'failed', 'requires_action', 'closed')", name="status"
+    ),
+    sa.CheckConstraint(
+        "0 <= refunded AND refunded <= amount AND (refunded = 0 OR status = 'succeeded')",
+        name="refunded",
+    ),
+)
+sandbox_refund = sa.Table(
+    "sandbox_refund",
+    metadata,
+    sa.Column("operation_id", sa.Uuid, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("charge_operation_id", sa.Uuid),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    timestamp("created_at"),
+    sa.CheckConstraint("status IN ('succeeded', 'failed', 'closed')", name="status"),
+    sa.CheckConstraint("amount >= 0", name="amount"),
+)
