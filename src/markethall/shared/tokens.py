@@ -47,6 +47,17 @@ _OPTIONS: Final[Any] = {
     "strict_aud": True,
 }
 
+# whatever a forged header or claim may set off, from a bad type to nesting without end
+_UNREADABLE: Final = (
+    jwt.PyJWTError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    OverflowError,
+)
+
 KeySetProvider = Callable[[], Mapping[str, Any]]
 
 
@@ -185,7 +196,7 @@ class Verifier:
     def _read(self, token: str) -> _Verified:
         try:
             return self._verified(self._claims(token))
-        except (jwt.PyJWTError, ValueError, TypeError, LookupError, RecursionError, OverflowError):
+        except _UNREADABLE:
             # one answer for whatever is wrong: nobody learns which part they got right
             raise Unauthenticated(reason="invalid") from None
 

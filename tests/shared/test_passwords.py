@@ -1,0 +1,172 @@
+"""Passwords are kept safely, and never on the event loop."""
+
+import asyncio
+from collections.abc import Iterator
+from unicodedata import normalize
+
+import bcrypt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from markethall.shared.errors import Busy
+from markethall.shared.passwords import COMMON, LONGEST, SHORTEST, Passwords, weakness
+
+GOOD = "correct horse battery staple"
+
+
+@pytest.fixture
+def passwords() -> Iterator[Passwords]:
+    passwords = Passwords(cost=4)
+    yield passwords
+    passwords.close()
+
+
+async def test_a_password_is_verified_against_its_own_hash_only(passwords: Passwords) -> None:
+    hashed = await passwords.hash(GOOD)
+
+    assert await passwords.verify(GOOD, hashed)
+    assert not await passwords.verify(GOOD + "r", hashed)
+    assert hashed.startswith("$2b$04$")
+    assert hashed != await passwords.hash(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x" * 72 + "one", "x" * 72 + "two"),
+        ("é" * 60 + "one", "é" * 60 + "two"),
+        ("before\x00one", "before\x00two"),
+        ("before", "before\x00"),
+        ("Correct horse", "correct horse"),
+        ("trailing ", "trailing"),
+    ],
+)
+async def test_every_character_counts(passwords: Passwords, one: str, other: str) -> None:
+    hashed = await passwords.hash(one)
+
+    assert await passwords.verify(one, hashed)
+    assert not await passwords.verify(other, hashed)
+
+
+async def test_however_the_letters_were_typed_it_is_the_same_password(passwords: Passwords) -> None:
+    hashed = await passwords.hash("caf\u00e9 \ufb01ne")
+
+    assert await passwords.verify("cafe\u0301 fine", hashed)
+
+
+async def test_nobody_has_no_password(passwords: Passwords) -> None:
+    for guess in ("", GOOD, "." * 31):
+        assert not await passwords.verify(guess, None)
+
+
+def test_nobody_is_refused_as_slowly_as_somebody(passwords: Passwords) -> None:
+    """The cost in the hash alone decides how long bcrypt takes."""
+    somebody = bcrypt.hashpw(b"x", bcrypt.gensalt(4))
+
+    assert passwords._nobody[:7] == somebody[:7] == b"$2b$04$"
+    assert len(passwords._nobody) == len(somebody)
+    assert not bcrypt.checkpw(b"x", passwords._nobody)
+
+
+async def test_who_comes_when_the_queue_is_full_is_told_to_come_back() -> None:
+    passwords = Passwords(cost=8, workers=1, queue=2)
+
+    results = await asyncio.gather(
+        *(passwords.hash(GOOD) for _ in range(10)), return_exceptions=True
+    )
+
+    refused = [result for result in results if isinstance(result, Busy)]
+    assert len(refused) == 7
+    assert refused[0].retry_after == 1
+    assert await passwords.hash(GOOD)
+    passwords.close()
+
+
+async def test_who_gives_up_waiting_gives_the_place_back() -> None:
+    passwords = Passwords(cost=8, workers=1, queue=3)
+    waiting = [asyncio.create_task(passwords.hash(GOOD)) for _ in range(4)]
+    await asyncio.sleep(0)
+
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    # one may be running still; the places of the others are free at once
+    assert await asyncio.gather(*(passwords.hash(GOOD) for _ in range(3)))
+    passwords.close()
+
+
+async def test_the_loop_runs_on_while_passwords_are_hashed() -> None:
+    passwords = Passwords(cost=11, workers=2, queue=8)
+    work = asyncio.gather(*(passwords.hash(GOOD) for _ in range(4)))
+    turns = 0
+
+    while not work.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+
+    assert turns > 20
+    passwords.close()
+
+
+async def test_after_the_end_nothing_is_hashed(passwords: Passwords) -> None:
+    passwords.close()
+
+    with pytest.raises(Busy):
+        await passwords.hash(GOOD)
+
+
+@settings(max_examples=60, deadline=None)
+@given(one=st.text(max_size=300), other=st.text(max_size=300))
+def test_any_text_is_a_password_of_its_own(one: str, other: str) -> None:
+    passwords = Passwords(cost=4)
+
+    async def check() -> bool:
+        hashed = await passwords.hash(one)
+        assert await passwords.verify(one, hashed)
+        return await passwords.verify(other, hashed)
+
+    same = asyncio.run(check())
+
+    passwords.close()
+    assert same == (normalize("NFKC", one) == normalize("NFKC", other))
+
+
+def test_what_is_kept_is_plain_bcrypt() -> None:
+    passwords = Passwords(cost=4)
+
+    hashed = asyncio.run(passwords.hash(GOOD))
+
+    passwords.close()
+    assert len(hashed) == 60
+    assert not bcrypt.checkpw(GOOD.encode(), hashed.encode())
+
+
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [
+        ("", "too_short"),
+        ("seven77", "too_short"),
+        # eight code points, of which only four are left after normalisation
+        ("e\u0301" * 4, "too_short"),
+        ("x" * (LONGEST + 1), "too_long"),
+        ("password", "too_common"),
+        ("PASSWORD1", "too_common"),
+        ("\uff50assword", "too_common"),
+        ("ada.lovelace", "personal"),
+        ("ADA.Lovelace", "personal"),
+        (GOOD, None),
+        ("eight888"[:SHORTEST], None),
+        ("x" * LONGEST, None),
+        ("密码密码密码密码", None),
+        ("        ", None),
+    ],
+)
+def test_length_counts_and_what_everybody_would_try(password: str, reason: str | None) -> None:
+    assert weakness(password, "ada.lovelace", "ada@example.com") == reason
+
+
+def test_the_list_holds_only_what_the_length_would_let_through() -> None:
+    assert all(len(word) >= SHORTEST and word == word.casefold() for word in COMMON)
+    assert len(COMMON) > 100

@@ -1,0 +1,375 @@
+"""Access tokens: only ours, only now, and nothing but a refusal for anything else."""
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from markethall.shared.call import Actor
+from markethall.shared.errors import Unauthenticated
+from markethall.shared.ids import new_id
+from markethall.shared.tokens import AHEAD, Signer, Verifier, generate_key, load_key
+
+ISSUER = "https://hall.example"
+AUDIENCE = "markethall"
+TTL = timedelta(minutes=15)
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+PEM = generate_key()
+ADA = Actor(
+    user_id=new_id(),
+    name="user",
+    roles=("customer",),
+    scopes=frozenset({"orders", "profile"}),
+    session_id=new_id(),
+)
+
+
+class Watch:
+    """A clock that stands until it is put forward."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def signer(watch: Watch) -> Signer:
+    return Signer(PEM, ISSUER, AUDIENCE, TTL, watch)
+
+
+@pytest.fixture
+def verifier(signer: Signer, watch: Watch) -> Verifier:
+    return Verifier(signer.jwks, ISSUER, AUDIENCE, watch)
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    now = int(START.timestamp())
+    good = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": str(ADA.user_id),
+        "iat": now,
+        "exp": now + 900,
+        "jti": "1",
+        "scope": "orders",
+        "roles": ["customer"],
+    }
+    return {name: value for name, value in (good | changes).items() if value is not None}
+
+
+def signed(
+    payload: dict[str, Any] | None = None,
+    key: Any = None,
+    algorithm: str = "EdDSA",
+    **header: Any,
+) -> str:
+    headers = {"typ": "at+jwt", "kid": kid(), **header}
+    given_key = load_key(PEM) if key is None else key
+    return jwt.encode(payload or claims(), given_key, algorithm=algorithm, headers=headers)
+
+
+def kid() -> str:
+    key: str = Signer(PEM, ISSUER, AUDIENCE, TTL, Watch()).jwks()["keys"][0]["kid"]
+    return key
+
+
+def raw(header: Any, payload: Any, signature: bytes = b"x" * 64) -> str:
+    parts = [json.dumps(header).encode(), json.dumps(payload).encode(), signature]
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+def refusal_of(verifier: Verifier, token: str) -> str:
+    with pytest.raises(Unauthenticated) as refusal:
+        verifier.verify(token)
+    assert len(token) < 20 or token not in repr(refusal.value)
+    return str(refusal.value.details["reason"])
+
+
+def test_who_was_signed_is_who_is_found(signer: Signer, verifier: Verifier) -> None:
+    token = signer.sign(ADA)
+
+    assert verifier.verify(token) == ADA
+    assert verifier.verify(token) == ADA
+
+
+def test_a_token_is_in_the_profile_of_rfc_9068(signer: Signer) -> None:
+    token = signer.sign(ADA)
+
+    header = jwt.get_unverified_header(token)
+    body = jwt.decode(token, options={"verify_signature": False})
+    assert header == {"alg": "EdDSA", "typ": "at+jwt", "kid": kid()}
+    assert {"iss", "exp", "aud", "sub", "client_id", "iat", "jti"} <= body.keys()
+    assert body["exp"] - body["iat"] == 900
+    assert body["scope"] == "orders profile"
+
+
+def test_no_two_tokens_are_alike(signer: Signer) -> None:
+    assert signer.sign(ADA) != signer.sign(ADA)
+
+
+def test_a_token_expires_also_when_it_is_remembered(
+    signer: Signer, verifier: Verifier, watch: Watch
+) -> None:
+    token, unseen = signer.sign(ADA), signer.sign(ADA)
+    verifier.verify(token)
+    watch.now += TTL - timedelta(seconds=1)
+    verifier.verify(token)
+    watch.now += timedelta(seconds=1)
+
+    assert refusal_of(verifier, token) == "expired"
+    assert refusal_of(verifier, token) == "expired"
+    assert refusal_of(verifier, unseen) == "expired"
+
+
+def test_a_key_that_is_withdrawn_takes_its_tokens_along(signer: Signer, watch: Watch) -> None:
+    published: list[Mapping[str, Any]] = [signer.jwks()]
+    verifier = Verifier(lambda: published[0], ISSUER, AUDIENCE, watch)
+    token = signer.sign(ADA)
+    verifier.verify(token)
+
+    published[0] = Signer(generate_key(), ISSUER, AUDIENCE, TTL, watch).jwks()
+
+    assert refusal_of(verifier, token) == "invalid"
+
+
+def test_an_equal_key_set_forgets_nothing(signer: Signer, watch: Watch) -> None:
+    verifier = Verifier(lambda: json.loads(json.dumps(signer.jwks())), ISSUER, AUDIENCE, watch)
+    token = signer.sign(ADA)
+
+    assert verifier.verify(token) is verifier.verify(token)
+
+
+@pytest.mark.parametrize(
+    "key_set",
+    [
+        {},
+        {"keys": [{}]},
+        {"keys": [{"kty": "RSA", "kid": "a", "n": "AQAB", "e": "AQAB"}]},
+        {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "short"}]},
+        {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "a", "x": 7}]},
+        {"keys": ["text"]},
+    ],
+)
+def test_with_a_broken_key_set_nobody_gets_in(
+    key_set: Mapping[str, Any], signer: Signer, watch: Watch
+) -> None:
+    verifier = Verifier(lambda: key_set, ISSUER, AUDIENCE, watch)
+
+    assert refusal_of(verifier, signer.sign(ADA)) == "invalid"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"iss": "https://elsewhere.example"},
+        {"iss": None},
+        {"aud": "another hall"},
+        {"aud": [AUDIENCE]},
+        {"aud": None},
+        {"sub": "ada"},
+        {"sub": None},
+        {"sub": 7},
+        {"jti": None},
+        {"iat": None},
+        {"iat": "soon"},
+        {"iat": int(START.timestamp()) + AHEAD + 1},
+        {"exp": None},
+        {"exp": "never"},
+        {"exp": [1]},
+        {"exp": float("inf")},
+        {"scope": 7},
+        {"roles": 7},
+        {"roles": [7]},
+        {"sid": "no id"},
+    ],
+    ids=str,
+)
+def test_claims_that_are_not_ours_are_refused(verifier: Verifier, wrong: dict[str, Any]) -> None:
+    token = signed(claims(**wrong))
+
+    assert refusal_of(verifier, token) == "invalid"
+
+
+def test_a_token_of_a_clock_that_is_a_little_ahead_is_good(verifier: Verifier) -> None:
+    assert verifier.verify(signed(claims(iat=int(START.timestamp()) + AHEAD)))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"typ": "JWT"},
+        {"typ": "at+JWT"},
+        {"typ": None},
+        {"kid": "unknown"},
+        {"jku": "https://elsewhere.example/keys"},
+        {"x5u": "https://elsewhere.example/keys"},
+        {"crit": ["b64"], "b64": True},
+    ],
+    ids=str,
+)
+def test_headers_that_are_not_ours_are_refused(verifier: Verifier, header: dict[str, Any]) -> None:
+    assert refusal_of(verifier, signed(**header)) == "invalid"
+
+
+def test_a_token_that_brings_its_own_key_is_refused(verifier: Verifier) -> None:
+    thief = Ed25519PrivateKey.generate()
+    x = base64.urlsafe_b64encode(thief.public_key().public_bytes_raw()).rstrip(b"=").decode()
+    own = {"kty": "OKP", "crv": "Ed25519", "x": x}
+
+    assert refusal_of(verifier, signed(key=thief, jwk=own)) == "invalid"
+    assert refusal_of(verifier, signed(key=thief)) == "invalid"
+
+
+def test_another_algorithm_is_refused(verifier: Verifier, signer: Signer) -> None:
+    public = load_key(PEM).public_key()
+    x = signer.jwks()["keys"][0]["x"]
+    header = {"typ": "at+jwt", "kid": kid()}
+    tokens = [
+        raw({"alg": "none", **header}, claims(), b""),
+        raw({"alg": "None", **header}, claims(), b""),
+        raw({"alg": "EdDSA", **header}, claims(), b""),
+        raw({"alg": ["EdDSA"], **header}, claims()),
+        signed(key=public.public_bytes_raw(), algorithm="HS256"),
+        signed(key=x.encode(), algorithm="HS256"),
+        signed(key=ec.generate_private_key(ec.SECP256R1()), algorithm="ES256"),
+        signed(key=rsa.generate_private_key(65537, 2048), algorithm="RS256"),
+    ]
+
+    for token in tokens:
+        assert refusal_of(verifier, token) == "invalid"
+
+
+def test_a_changed_token_is_refused(verifier: Verifier, signer: Signer) -> None:
+    head, _, signature = signer.sign(ADA).split(".")
+    admin = raw({}, claims(scope="users:manage")).split(".")[1]
+
+    assert refusal_of(verifier, f"{head}.{admin}.{signature}") == "invalid"
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        ".",
+        "..",
+        "a.b.c",
+        "e30.e30.e30",
+        "x" * 5_000_000,
+        "ünïcode.tökén.hére",
+        "\ud800.\ud800.\ud800",
+        "\x00.\x00.\x00",
+        raw([], []),
+        raw(None, None),
+        raw("text", "text"),
+        raw({"alg": "EdDSA", "typ": "at+jwt"}, {}),
+        raw({"alg": "EdDSA", "typ": "at+jwt", "kid": None}, {}),
+        raw({"alg": "EdDSA", "typ": "at+jwt", "kid": {}}, {}),
+        raw({"alg": "EdDSA", "typ": "at+jwt", "kid": ["a"]}, {}),
+        base64.urlsafe_b64encode(b'{"alg":' + b"[" * 2500).decode() + ".e30.e30",
+        "e30." * 900,
+    ],
+    ids=lambda token: repr(token[:20]),
+)
+def test_what_is_no_token_is_refused_like_any_other(verifier: Verifier, token: str) -> None:
+    assert refusal_of(verifier, token) == "invalid"
+
+
+@given(token=st.text(max_size=200) | st.from_regex(r"[\w-]{0,40}(\.[\w-]{0,40}){0,4}"))
+def test_no_text_gives_anything_but_a_refusal(token: str) -> None:
+    signer = Signer(PEM, ISSUER, AUDIENCE, TTL, Watch())
+    verifier = Verifier(signer.jwks, ISSUER, AUDIENCE, Watch())
+
+    assert refusal_of(verifier, token + "!") == "invalid"
+
+
+def test_only_so_many_tokens_are_remembered(signer: Signer, watch: Watch) -> None:
+    verifier = Verifier(signer.jwks, ISSUER, AUDIENCE, watch, remembered=3)
+    tokens = [signer.sign(ADA) for _ in range(5)]
+    first = verifier.verify(tokens[0])
+
+    for token in tokens[1:3]:
+        verifier.verify(token)
+        assert verifier.verify(tokens[0]) is first  # used often, kept
+    for token in tokens[3:]:
+        verifier.verify(token)
+
+    assert len(verifier._known) == 3
+
+
+# Keys
+
+
+def test_the_key_is_named_by_its_thumbprint() -> None:
+    """The example of RFC 8037, appendix A.3."""
+    seed = base64.urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+
+    (jwk,) = Signer(key, ISSUER, AUDIENCE, TTL, Watch()).jwks()["keys"]
+
+    assert jwk["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+    assert jwk["x"] == "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+    assert "d" not in jwk
+
+
+def test_a_key_is_read_as_it_was_written() -> None:
+    key = load_key("\n" + PEM + "\n")
+
+    assert key.private_bytes_raw() == load_key(PEM).private_bytes_raw()
+
+
+def pem(key: Any, encryption: Any = None) -> str:
+    made: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
+    return made.decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nothing",
+        PEM[:60],
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
+        pem(ec.generate_private_key(ec.SECP256R1())),
+        pem(load_key(PEM), BestAvailableEncryption(b"secret")),
+        load_key(PEM)
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        .decode(),
+        "é",
+    ],
+    ids=["empty", "text", "cut", "hollow", "curve", "encrypted", "public", "unicode"],
+)
+def test_what_is_no_good_key_is_named_in_one_line(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^is (not )?a private key[^\n]*$") as error:
+        load_key(text)
+
+    assert error.value.__cause__ is None
+
+
+def test_a_fingerprint_depends_on_the_key_and_the_secret(signer: Signer) -> None:
+    other = Signer(generate_key(), ISSUER, AUDIENCE, TTL, Watch())
+
+    assert signer.fingerprint("secret") == signer.fingerprint("secret")
+    assert len({signer.fingerprint("secret"), signer.fingerprint("s"), other.fingerprint("s")}) == 3
