@@ -265,6 +265,14 @@ class PostingQuery(PageQuery):
     payment_id: Id | None = None
 
 
+class RefundNotFound(Refusal):
+    """Details: refund_id."""
+
+    code = "payments.refund_not_found"
+    status = 404
+    title = "There is no such refund of this payment"
+
+
 class UnknownMethod(Refusal):
     """Details: payment_method."""
 
@@ -320,8 +328,8 @@ class PaymentDesk(Protocol):
         Raises PaymentNotFound, UnknownMethod, InvalidPaymentTransition, PaymentInProgress.
         """
 
-    async def operations(self, call: Call, payment_id: UUID) -> tuple[Operation, ...]:
-        """In the order they were made. Raises PaymentNotFound."""
+    async def operations(self, call: Call, payment_id: UUID, query: PageQuery) -> Page[Operation]:
+        """In the order they were made. Raises PaymentNotFound, CursorInvalid."""
 
     async def refund(
         self, call: Call, payment_id: UUID, amount: Money | None, reason: str, attempt: Attempt
@@ -331,8 +339,11 @@ class PaymentDesk(Protocol):
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch.
         """
 
-    async def refunds(self, call: Call, payment_id: UUID) -> tuple[Refund, ...]:
-        """In the order they were made. Raises PaymentNotFound."""
+    async def refund_of(self, call: Call, payment_id: UUID, refund_id: UUID) -> Refund:
+        """Raises PaymentNotFound, RefundNotFound."""
+
+    async def refunds(self, call: Call, payment_id: UUID, query: PageQuery) -> Page[Refund]:
+        """In the order they were made. Raises PaymentNotFound, CursorInvalid."""
 
     async def webhook(
         self, call: Call, provider: str, headers: Mapping[str, str], body: bytes

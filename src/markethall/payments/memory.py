@@ -9,6 +9,7 @@ from uuid import UUID
 from markethall.payments.contract import AccountBalance, LedgerReport, OrderHasPayment
 from markethall.payments.domain import PAYABLE, Operation, Payment, Posting, account_kind
 from markethall.payments.ports import (
+    OperationFilter,
     PaymentFilter,
     ProviderEvent,
     SandboxCharge,
@@ -100,9 +101,16 @@ class MemoryStore(shared.MemoryStore):
     async def operation(self, operation_id: UUID) -> Operation | None:
         return self._tables.operations.get(operation_id)
 
-    async def operations(self, payment_id: UUID) -> Sequence[Operation]:
-        found = self._tables.operations.where(lambda operation: operation.payment_id == payment_id)
-        return sorted(found, key=lambda one: (one.created_at, one.operation_id))
+    async def operations(self, wanted: OperationFilter) -> Sequence[Operation]:
+        found = self._tables.operations.where(
+            lambda one: (
+                one.payment_id == wanted.payment_id
+                and wanted.kind in {None, one.kind}
+                and (not wanted.after or (one.created_at, one.operation_id) > wanted.after)
+            )
+        )
+        found.sort(key=lambda one: (one.created_at, one.operation_id))
+        return found[: wanted.limit]
 
     async def locked_operation(self, operation_id: UUID) -> tuple[Payment, Operation] | None:
         operation = self._tables.operations.get(operation_id)

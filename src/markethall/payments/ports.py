@@ -33,6 +33,16 @@ class PaymentFilter:
 
 
 @dataclass(frozen=True)
+class OperationFilter:
+    """`after` is the place where the page before ended: (created_at, operation_id)."""
+
+    limit: int
+    payment_id: UUID
+    kind: OperationKind | None = None
+    after: tuple[datetime, UUID] | None = None
+
+
+@dataclass(frozen=True)
 class ProviderEvent:
     """News from the provider. `operation_id` is None for news that we do not act on."""
 
@@ -52,7 +62,7 @@ class Reading(Protocol):
     async def payment(self, payment_id: UUID) -> Payment | None: ...
     async def payments(self, wanted: PaymentFilter) -> Sequence[Payment]: ...
     async def operation(self, operation_id: UUID) -> Operation | None: ...
-    async def operations(self, payment_id: UUID) -> Sequence[Operation]:
+    async def operations(self, wanted: OperationFilter) -> Sequence[Operation]:
         """In the order they were made."""
 
     async def ripe_events(self, limit: int) -> Sequence[ProviderEvent]:

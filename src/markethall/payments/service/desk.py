@@ -1,6 +1,6 @@
 """What the world may ask of payments, over HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -12,11 +12,12 @@ from markethall.payments.contract import (
     PaymentNotFound,
     PaymentQuery,
     PostingQuery,
+    RefundNotFound,
     RefundPayment,
     WebhookReceipt,
 )
-from markethall.payments.domain import Payment
-from markethall.payments.ports import Database, PaymentFilter
+from markethall.payments.domain import Operation, Payment
+from markethall.payments.ports import Database, OperationFilter, PaymentFilter
 from markethall.payments.service.charges import Charges
 from markethall.payments.service.refunds import Refunds
 from markethall.payments.service.webhooks import WebhookIntake
@@ -24,7 +25,7 @@ from markethall.shared.auth import PAYMENTS_MANAGE
 from markethall.shared.call import Call
 from markethall.shared.idempotency import Attempt
 from markethall.shared.money import Money
-from markethall.shared.pages import Cursors, Page
+from markethall.shared.pages import Cursors, Page, PageQuery
 
 
 class PaymentDeskService:
@@ -67,22 +68,43 @@ class PaymentDeskService:
         views = [payment.view() for payment in found]
         return self._cursors.page(listing, views, query.limit, _place_of)
 
-    async def operations(self, call: Call, payment_id: UUID) -> tuple[contract.Operation, ...]:
+    async def operations(
+        self, call: Call, payment_id: UUID, query: PageQuery
+    ) -> Page[contract.Operation]:
         await self._visible(call, payment_id)
-        async with self._database.reading() as reading:
-            found = await reading.operations(payment_id)
-        return tuple(operation.view() for operation in found)
+        found = await self._operations(payment_id, None, query)
+        views = [operation.view() for operation in found]
+        return self._cursors.page(f"operations {payment_id} None", views, query.limit, _made_at)
 
-    async def refunds(self, call: Call, payment_id: UUID) -> tuple[contract.Refund, ...]:
+    async def refunds(
+        self, call: Call, payment_id: UUID, query: PageQuery
+    ) -> Page[contract.Refund]:
+        payment = await self._visible(call, payment_id)
+        found = await self._operations(payment_id, OperationKind.REFUND, query)
+        views = [operation.refund_view(payment) for operation in found]
+        listing = f"operations {payment_id} {OperationKind.REFUND}"
+        return self._cursors.page(listing, views, query.limit, _refunded_at)
+
+    async def refund_of(self, call: Call, payment_id: UUID, refund_id: UUID) -> contract.Refund:
         payment = await self._visible(call, payment_id)
         async with self._database.reading() as reading:
-            found = await reading.operations(payment_id)
-        refunds = (operation for operation in found if operation.kind is OperationKind.REFUND)
-        return tuple(operation.refund_view(payment) for operation in refunds)
+            found = await reading.operation(refund_id)
+        if not found or (found.payment_id, found.kind) != (payment_id, OperationKind.REFUND):
+            raise RefundNotFound(refund_id=str(refund_id))
+        return found.refund_view(payment)
 
     async def count(self) -> int:
         async with self._database.reading() as reading:
             return await reading.count()
+
+    async def _operations(
+        self, payment_id: UUID, kind: OperationKind | None, query: PageQuery
+    ) -> Sequence[Operation]:
+        after = _place(self._cursors.decode(f"operations {payment_id} {kind}", query.cursor))
+        async with self._database.reading() as reading:
+            return await reading.operations(
+                OperationFilter(query.limit + 1, payment_id, kind, after)
+            )
 
     async def _visible(self, call: Call, payment_id: UUID) -> Payment:
         async with self._database.reading() as reading:
@@ -139,3 +161,11 @@ def _place(position: list[str] | None) -> tuple[datetime, UUID] | None:
 
 def _place_of(payment: contract.Payment) -> list[str]:
     return [payment.created_at.isoformat(), str(payment.payment_id)]
+
+
+def _made_at(operation: contract.Operation) -> list[str]:
+    return [operation.created_at.isoformat(), str(operation.operation_id)]
+
+
+def _refunded_at(refund: contract.Refund) -> list[str]:
+    return [refund.created_at.isoformat(), str(refund.refund_id)]

@@ -34,6 +34,11 @@ def _parameters(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
     return {column.name: bindparam(prefix + column.name, type_=column.type) for column in table.c}
 
 
+def _after(time: "sa.Column[Any]") -> "sa.Tuple":
+    """The place where the page before ended."""
+    return sa.tuple_(bindparam("after_time", type_=time.type), bindparam("after_id", type_=sa.Uuid))
+
+
 # Payments
 
 
@@ -94,12 +99,9 @@ EXPIRE = Statement(
 def payments_page(*, filtered: tuple[str, ...], after: bool, descending: bool) -> Statement:
     """One statement per combination of filters, so that each can have its own index."""
     place = sa.tuple_(payment.c.created_at, payment.c.payment_id)
-    there = sa.tuple_(
-        bindparam("after_time", type_=payment.c.created_at.type),
-        bindparam("after_id", type_=sa.Uuid),
-    )
     wanted = [payment.c[name] == bindparam(f"of_{name}") for name in filtered]
     if after:
+        there = _after(payment.c.created_at)
         wanted.append(place < there if descending else place > there)
     order = [column.desc() if descending else column.asc() for column in place.clauses]
     return Statement(sa.select(payment).where(_opened, *wanted).order_by(*order).limit(_limit))
@@ -148,11 +150,19 @@ SETTLE = Statement(
 OPERATION = Statement(
     sa.select(operation).where(operation.c.operation_id == bindparam("of_operation"))
 )
-OPERATIONS = Statement(
-    sa.select(operation)
-    .where(operation.c.payment_id == bindparam("of_payment"))
-    .order_by(operation.c.created_at, operation.c.operation_id)
-)
+
+
+@cache
+def operations_page(*, of_kind: bool, after: bool) -> Statement:
+    place = sa.tuple_(operation.c.created_at, operation.c.operation_id)
+    wanted = [operation.c.payment_id == bindparam("of_payment")]
+    if of_kind:
+        wanted.append(operation.c.kind == bindparam("of_kind"))
+    if after:
+        wanted.append(place > _after(operation.c.created_at))
+    return Statement(sa.select(operation).where(*wanted).order_by(*place.clauses).limit(_limit))
+
+
 LOCKED_OPERATION = Statement(
     sa.select(payment, *(column.label(OF_OPERATION + column.name) for column in operation.c))
     .join(operation, operation.c.payment_id == payment.c.payment_id)

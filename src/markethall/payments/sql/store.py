@@ -19,7 +19,7 @@ from markethall.payments.contract import (
     PostingKind,
 )
 from markethall.payments.domain import Operation, Payment, Posting, account_kind
-from markethall.payments.ports import PaymentFilter, ProviderEvent, WebhookState
+from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEvent, WebhookState
 from markethall.payments.sql import statements as sql
 from markethall.shared import sql as shared
 from markethall.shared.money import Money
@@ -80,8 +80,19 @@ class SqlStore(shared.SqlStore):
         row = await self._session.one(sql.OPERATION, of_operation=operation_id)
         return _operation(row) if row else None
 
-    async def operations(self, payment_id: UUID) -> Sequence[Operation]:
-        rows = await self._session.all(sql.OPERATIONS, of_payment=payment_id)
+    async def operations(self, wanted: OperationFilter) -> Sequence[Operation]:
+        statement = sql.operations_page(
+            of_kind=wanted.kind is not None, after=wanted.after is not None
+        )
+        at, operation_id = wanted.after or (None, None)
+        rows = await self._session.all(
+            statement,
+            of_payment=wanted.payment_id,
+            of_kind=wanted.kind,
+            after_time=at,
+            after_id=operation_id,
+            limit=wanted.limit,
+        )
         return [_operation(row) for row in rows]
 
     async def locked_operation(self, operation_id: UUID) -> tuple[Payment, Operation] | None:
