@@ -1,8 +1,8 @@
-"""What the rest of the hall may know about inventory."""
+"""What a neighbour may ask of inventory: to keep goods for an order."""
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Protocol
+from typing import Annotated, Final, Protocol
 from uuid import UUID
 
 from pydantic import Field
@@ -11,6 +11,8 @@ from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.model import Dto
 from markethall.shared.money import Money
+
+MOST_UNITS: Final = 1_000_000
 
 
 class ReservationStatus(StrEnum):
@@ -25,7 +27,7 @@ class ReservationStatus(StrEnum):
 
 class Want(Dto):
     product_id: UUID
-    quantity: Annotated[int, Field(ge=1)]
+    quantity: Annotated[int, Field(ge=1, le=MOST_UNITS)]
 
 
 class Reserve(Dto):
@@ -67,7 +69,7 @@ class Reservation(Dto):
 
 
 class ProductNotFound(Refusal):
-    """Unknown, or not for sale. Details: product_ids."""
+    """Unknown, or not for sale. Details: product_ids, or the sku that was asked for."""
 
     code = "inventory.product_not_found"
     status = 404
@@ -83,7 +85,11 @@ class OutOfStock(Refusal):
 
 
 class ReservationClosed(Refusal):
-    """It was released, or never made. Details: reservation_id, status."""
+    """It was released, or never made, or holds less than that.
+
+    Details: reservation_id, status (null when it was never made), and when more is to leave than
+    is left: lines, each with product_id, requested, remaining.
+    """
 
     code = "inventory.reservation_closed"
     status = 409
@@ -109,7 +115,10 @@ class Inventory(Protocol):
         """
 
     async def consume(self, call: Call, command: Consume) -> Reservation:
-        """Goods leave the shelf, once per fulfilment. Raises ReservationClosed."""
+        """Goods leave the shelf, once per fulfilment; a hold is thereby committed.
+
+        Raises ReservationClosed.
+        """
 
     async def release(self, call: Call, reservation_id: UUID) -> Reservation:
         """Give back what was not consumed, or forbid a reserve that has not arrived yet."""

@@ -1,0 +1,69 @@
+"""Which implementation stands behind each promise of inventory."""
+
+from datetime import timedelta
+from typing import Any
+
+from dependency_injector import containers, providers
+
+from markethall.inventory.contract import Catalogue, Inventory
+from markethall.inventory.memory import MemoryStore, Tables
+from markethall.inventory.ports import Bytes, Database, ProductCache
+from markethall.inventory.service import (
+    CachedProducts,
+    CatalogueService,
+    ExpiredHolds,
+    InventoryService,
+)
+from markethall.inventory.sql import STATEMENTS, SqlStore
+from markethall.shared.backend import Backend
+from markethall.shared.clock import Clock
+from markethall.shared.db import Postgres
+from markethall.shared.idempotency import Keys
+from markethall.shared.memory import MemoryDatabase, memory_backend
+from markethall.shared.pages import Cursors
+from markethall.shared.sql import SqlDatabase, sql_backend
+from markethall.shared.steward import Sweep
+
+
+def _in_memory(clock: Clock) -> Backend[MemoryDatabase[Tables, MemoryStore]]:
+    return memory_backend(Tables(), MemoryStore, clock)
+
+
+def _in_sql(postgres: Postgres, clock: Clock) -> Backend[SqlDatabase[SqlStore]]:
+    return sql_backend(postgres, STATEMENTS, SqlStore, clock)
+
+
+class InventoryContainer(containers.DeclarativeContainer):
+    config = providers.Configuration(strict=True)
+    postgres: providers.Dependency[Postgres] = providers.Dependency()
+    clock: providers.Dependency[Clock] = providers.Dependency()
+    cursors: providers.Dependency[Cursors] = providers.Dependency()
+    cache: providers.Dependency[Bytes] = providers.Dependency()
+
+    backend: providers.Selector[Backend[Any]] = providers.Selector(
+        config.storage,
+        memory=providers.Singleton(_in_memory, clock),
+        sql=providers.Singleton(_in_sql, postgres, clock),
+    )
+    database: providers.Callable[Database] = providers.Callable(
+        lambda backend: backend.database, backend
+    )
+    cached: providers.Singleton[ProductCache] = providers.Singleton(CachedProducts, cache)
+    expired: providers.Singleton[ExpiredHolds] = providers.Singleton(
+        ExpiredHolds, database, cached, clock
+    )
+
+    inventory: providers.Singleton[Inventory] = providers.Singleton(
+        InventoryService, database, cached, expired, clock
+    )
+    catalogue: providers.Singleton[Catalogue] = providers.Singleton(
+        CatalogueService, database, cached, expired, cursors, clock
+    )
+    keys: providers.Singleton[Keys] = providers.Singleton(
+        Keys,
+        backend.provided.claims,
+        clock,
+        providers.Factory(timedelta, seconds=config.idempotency_lease),
+    )
+    sweeps: providers.Provider[list[Sweep]] = providers.List(expired.provided.sweep)
+    handlers: providers.Provider[dict[str, Any]] = providers.Dict()

@@ -1,0 +1,338 @@
+"""What inventory's own router serves: products, and the stock behind them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, Protocol
+from uuid import UUID
+
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, PlainSerializer
+from pydantic import Tag as Kind
+
+from markethall.inventory.contract.reserving import MOST_UNITS, Reservation
+from markethall.shared.call import Call
+from markethall.shared.errors import Refusal
+from markethall.shared.idempotency import Attempt
+from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Id, Int, Text
+from markethall.shared.money import Currency, Money
+from markethall.shared.pages import Page, PageQuery
+
+
+class ProductStatus(StrEnum):
+    """Only active products are for sale, and seen by the public."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    ARCHIVED = "archived"
+
+
+class Reason(StrEnum):
+    """Why goods came or went."""
+
+    RECEIVED = "received"
+    ADJUSTED = "adjusted"
+    COUNTED = "counted"
+    DAMAGED = "damaged"
+    LOST = "lost"
+    FOUND = "found"
+    RETURNED = "returned"
+    SOLD = "sold"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    return "integer" if isinstance(value, int) else "text"
+
+
+def _absent() -> Any:
+    """A field of a merge patch that need not be there, but cannot be null."""
+    return Field(default=None)
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+Sku = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$"},
+        examples=["TEA-SENCHA-100"],
+    ),
+]
+ProductName = Annotated[Text, Field(min_length=1, max_length=200, examples=["Sencha, 100 g"])]
+Description = Annotated[Text, Field(max_length=10_000, examples=["Green tea from Uji."])]
+Label = Annotated[Text, Field(min_length=1, max_length=100)]
+Tag = Annotated[Text, Field(min_length=1, max_length=50, examples=["green"])]
+Tags = Annotated[tuple[Tag, ...], Field(max_length=50)]
+ImageUrl = Annotated[
+    Text,
+    Field(
+        max_length=2000,
+        pattern=r"^https?://[^\s/][^\s]*$",
+        json_schema_extra={"pattern": r"^https?://[^\s/][^\s]*$"},
+        examples=["https://images.example/sencha.jpg"],
+    ),
+]
+Images = Annotated[tuple[ImageUrl, ...], Field(max_length=20)]
+OptionName = Annotated[Text, Field(min_length=1, max_length=50)]
+OptionValue = Annotated[Text, Field(min_length=1, max_length=100)]
+Attribute = Annotated[
+    Annotated[Text, Field(max_length=1000), Kind("text")]
+    | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT), Kind("integer")]
+    | Annotated[Bool, Kind("boolean")],
+    Discriminator(_kind),
+]
+MAX_OPTIONS: Final = 10
+MAX_ATTRIBUTES: Final = 50
+
+
+class Price(Body):
+    """An amount in minor units: 1999 EUR is 19.99 euro."""
+
+    amount: Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1250])]
+    currency: Currency
+
+
+class NewProduct(Body):
+    """One sellable SKU. Products of a family differ by their options."""
+
+    sku: Sku
+    name: ProductName
+    price: Price
+    description: Description = ""
+    category: Annotated[Label, Field(examples=["tea"])] | None = None
+    family: Annotated[Label, Field(examples=["sencha"])] | None = None
+    options: dict[OptionName, OptionValue] = Field(
+        default_factory=dict, max_length=MAX_OPTIONS, examples=[{"weight": "100 g"}]
+    )
+    tags: Tags = ()
+    images: Images = ()
+    attributes: dict[OptionName, Attribute] = Field(
+        default_factory=dict,
+        max_length=MAX_ATTRIBUTES,
+        examples=[{"origin": "Uji", "organic": True}],
+    )
+    status: ProductStatus = ProductStatus.ACTIVE
+
+
+class ProductChange(Body):
+    """JSON merge patch (RFC 7396): what is absent stays, null clears.
+
+    Options and attributes are merged name by name; price, tags and images are replaced. Name,
+    sku, price and status cannot be cleared.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+    sku: Sku = _absent()
+    name: ProductName = _absent()
+    price: Price = _absent()
+    description: Description | None = None
+    category: Label | None = None
+    family: Label | None = None
+    options: Annotated[
+        dict[OptionName, OptionValue | None] | None, Field(max_length=MAX_OPTIONS)
+    ] = None
+    tags: Tags | None = None
+    images: Images | None = None
+    attributes: Annotated[
+        dict[OptionName, Attribute | None] | None, Field(max_length=MAX_ATTRIBUTES)
+    ] = None
+    status: ProductStatus = _absent()
+
+
+FrozenTexts = Annotated[
+    Mapping[str, str],
+    AfterValidator(lambda texts: MappingProxyType(dict(texts))),
+    PlainSerializer(dict, return_type=dict[str, str]),
+]
+FrozenAttributes = Annotated[
+    Mapping[str, str | int | bool],
+    AfterValidator(lambda attributes: MappingProxyType(dict(attributes))),
+    PlainSerializer(dict, return_type=dict[str, str | int | bool]),
+]
+
+
+class Product(Dto):
+    """`available` is what can be bought now: on hand, less what is reserved by live holds."""
+
+    product_id: UUID
+    sku: str
+    name: str
+    description: str
+    price: Money
+    category: str | None
+    family: str | None
+    options: FrozenTexts
+    tags: tuple[str, ...]
+    images: tuple[str, ...]
+    attributes: FrozenAttributes
+    status: ProductStatus
+    available: int
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """An answer that is ready to send. `etag` is quoted, as it goes into the header.
+
+    Of a product it is "v{version}-{12 hex of the body's hash}": If-Match compares the version
+    only, so that a sale does not make the edit of a colleague stale. `public` is false when the
+    answer depends on who asked.
+    """
+
+    body: bytes
+    etag: str
+    public: bool = True
+
+
+class ProductQuery(PageQuery):
+    """Filters and order of the product list. Prices are in minor units."""
+
+    category: Label | None = None
+    family: Label | None = None
+    tag: Tag | None = None
+    min_price: Annotated[int, Field(ge=0, le=MAX_AMOUNT)] | None = None
+    max_price: Annotated[int, Field(ge=0, le=MAX_AMOUNT)] | None = None
+    in_stock: bool | None = None
+    q: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
+    status: ProductStatus = ProductStatus.ACTIVE
+    sort: Literal["name", "price", "-price", "-created_at"] = "-created_at"
+
+
+class ReservationQuery(PageQuery):
+    order_id: Id
+
+
+class Category(Dto):
+    """A category of active products, and how many it has."""
+
+    category: str
+    product_count: int
+
+
+class StockLevel(Dto):
+    """One product in one warehouse. `reserved` includes holds that are about to expire."""
+
+    warehouse_id: UUID
+    on_hand: int
+    reserved: int
+    available: int
+
+
+class ProductStock(Dto):
+    product_id: UUID
+    available: int
+    warehouses: tuple[StockLevel, ...]
+
+
+class Adjustment(Body):
+    """Goods came or went (delta), or were counted (counted). Exactly one of the two."""
+
+    warehouse_id: Id | None = None
+    delta: Annotated[Int, Field(ge=-MOST_UNITS, le=MOST_UNITS)] | None = None
+    counted: Annotated[Int, Field(ge=0, le=MOST_UNITS)] | None = None
+    reason: Literal["received", "adjusted", "counted", "damaged", "lost", "found", "returned"]
+    note: Annotated[Text, Field(max_length=500)] = ""
+
+
+class Movement(Dto):
+    """One line of the stock ledger. `reference` is the fulfilment that goods were sold by."""
+
+    movement_id: UUID
+    product_id: UUID
+    warehouse_id: UUID
+    delta: int
+    on_hand_after: int
+    reason: Reason
+    note: str
+    reference: UUID | None
+    actor: str
+    created_at: datetime
+
+
+class SkuTaken(Refusal):
+    """Case does not count. Details: sku."""
+
+    code = "inventory.sku_taken"
+    status = 409
+    title = "Another product has this SKU"
+
+
+class WouldGoNegative(Refusal):
+    """Details: on_hand, reserved."""
+
+    code = "inventory.would_go_negative"
+    status = 409
+    title = "There would be less on hand than is reserved"
+
+
+class WarehouseNotFound(Refusal):
+    """Details: warehouse_id."""
+
+    code = "inventory.warehouse_not_found"
+    status = 404
+    title = "There is no such warehouse"
+
+
+class Catalogue(Protocol):
+    """The products and their stock. Who holds catalogue:write also sees drafts and archived."""
+
+    async def product(self, call: Call, product_id: UUID) -> Product:
+        """Raises ProductNotFound."""
+
+    async def product_by_sku(self, call: Call, sku: str) -> Product:
+        """Case does not count. Raises ProductNotFound."""
+
+    async def products(self, call: Call, query: ProductQuery) -> Page[Product]:
+        """Raises CursorInvalid, Forbidden (for another status than active)."""
+
+    async def product_body(self, call: Call, product_id: UUID) -> Rendered:
+        """`product`, as JSON. For the public it comes from the cache. Raises ProductNotFound."""
+
+    async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
+        """`products`, as JSON; some seconds old. Raises CursorInvalid, Forbidden."""
+
+    async def create(self, call: Call, command: NewProduct, attempt: Attempt) -> Product:
+        """A new product whose id is the attempt's; once per id. Raises SkuTaken."""
+
+    async def change(
+        self, call: Call, product_id: UUID, command: ProductChange, version: int
+    ) -> Product:
+        """Raises ProductNotFound, PreconditionFailed, SkuTaken, Invalid."""
+
+    async def archive(self, call: Call, product_id: UUID, version: int) -> None:
+        """Not for sale any more. Raises ProductNotFound, PreconditionFailed."""
+
+    async def categories(self, call: Call, query: PageQuery) -> Page[Category]:
+        """In the order of their names. Raises CursorInvalid."""
+
+    async def stock(self, call: Call, product_id: UUID) -> ProductStock:
+        """Raises ProductNotFound."""
+
+    async def adjust(
+        self, call: Call, product_id: UUID, command: Adjustment, attempt: Attempt
+    ) -> Movement:
+        """One movement whose id is the attempt's; once per id. In the main warehouse by default.
+
+        Raises Invalid, ProductNotFound, WarehouseNotFound, WouldGoNegative.
+        """
+
+    async def movements(self, call: Call, product_id: UUID, query: PageQuery) -> Page[Movement]:
+        """The newest first. Raises ProductNotFound, CursorInvalid."""
+
+    async def reservations(self, call: Call, query: ReservationQuery) -> Page[Reservation]:
+        """Of one order. Raises CursorInvalid."""
+
+    async def count(self) -> int:
+        """How many active products there are."""

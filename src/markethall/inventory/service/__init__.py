@@ -1,0 +1,8 @@
+"""Inventory, in this process."""
+
+from markethall.inventory.service.cached import CachedProducts
+from markethall.inventory.service.catalogue import CatalogueService
+from markethall.inventory.service.holds import ExpiredHolds
+from markethall.inventory.service.reservations import InventoryService
+
+__all__ = ["CachedProducts", "CatalogueService", "ExpiredHolds", "InventoryService"]

@@ -1,0 +1,54 @@
+"""Rendered products in the shared cache."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+from markethall.inventory.contract import Rendered
+from markethall.inventory.ports import Bytes
+
+PRODUCT: Final = "inventory.product"
+PAGE: Final = "inventory.page"
+
+# a product is forgotten with every change of it; a page only with a change of the catalogue
+PRODUCT_TTL: Final = 60.0
+PAGE_TTL: Final = 5.0
+
+
+class CachedProducts:
+    """A ports.ProductCache. Absent products are not kept."""
+
+    def __init__(self, cache: Bytes) -> None:
+        self._cache = cache
+
+    async def product(
+        self, product_id: UUID, load: Callable[[], Awaitable[Rendered | None]]
+    ) -> Rendered | None:
+        async def packed() -> bytes | None:
+            rendered = await load()
+            return _pack(rendered) if rendered else None
+
+        kept = await self._cache.fetch(PRODUCT, product_id.hex, PRODUCT_TTL, packed)
+        return _unpack(kept) if kept is not None else None
+
+    async def page(self, key: str, load: Callable[[], Awaitable[Rendered]]) -> Rendered:
+        async def packed() -> bytes:
+            return _pack(await load())
+
+        kept = await self._cache.fetch(PAGE, key, PAGE_TTL, packed)
+        return await load() if kept is None else _unpack(kept)
+
+    async def forget(self, product_ids: Sequence[UUID], *, pages: bool) -> None:
+        if product_ids:
+            await self._cache.forget(PRODUCT, [product_id.hex for product_id in product_ids])
+        if pages:
+            await self._cache.forget_space(PAGE)
+
+
+def _pack(rendered: Rendered) -> bytes:
+    return rendered.etag.encode() + b"\n" + rendered.body
+
+
+def _unpack(kept: bytes) -> Rendered:
+    etag, _, body = kept.partition(b"\n")
+    return Rendered(body, etag.decode())

@@ -1,0 +1,186 @@
+"""The tables of the schema `inventory`. Triggers and their functions are in the migration."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from markethall.shared.db import constant
+from markethall.shared.sql import context_metadata, timestamp
+
+metadata = context_metadata("inventory")
+
+ACTIVE, HELD, COMMITTED = constant("active"), constant("held"), constant("committed")
+
+
+def _text(name: str, **options: Any) -> "sa.Column[str]":
+    options.setdefault("nullable", False)
+    return sa.Column(name, sa.Text, **options)
+
+
+def _units(name: str) -> "sa.Column[int]":
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+warehouses = sa.Table(
+    "warehouse",
+    metadata,
+    sa.Column("warehouse_id", sa.Uuid, primary_key=True),
+    _text("name"),
+)
+
+products = sa.Table(
+    "product",
+    metadata,
+    sa.Column("product_id", sa.Uuid, primary_key=True),
+    _text("sku"),
+    _text("name"),
+    # lists are sorted without regard to case, byte by byte: the same on every server
+    sa.Column(
+        "name_key",
+        sa.Text(collation="C"),
+        sa.Computed("lower(name)", persisted=True),
+        nullable=False,
+    ),
+    _text("description"),
+    sa.Column("price_amount", sa.BigInteger, nullable=False),
+    _text("price_currency"),
+    _text("category", nullable=True),
+    _text("family", nullable=True),
+    sa.Column("options", JSONB, nullable=False),
+    sa.Column("tags", ARRAY(sa.Text), nullable=False),
+    sa.Column("images", ARRAY(sa.Text), nullable=False),
+    sa.Column("attributes", JSONB, nullable=False),
+    _text("status"),
+    sa.Column("version", sa.Integer, nullable=False),
+    timestamp("created_at"),
+    timestamp("updated_at"),
+    sa.CheckConstraint("status IN ('draft', 'active', 'archived')", name="status"),
+    sa.CheckConstraint("price_amount >= 0", name="price"),
+    sa.CheckConstraint("version >= 1", name="version"),
+)
+_active: dict[str, Any] = {"postgresql_where": products.c.status == ACTIVE}
+sa.Index("uq_product_sku", sa.func.lower(products.c.sku), unique=True)
+sa.Index("ix_product_created_at", products.c.created_at, products.c.product_id, **_active)
+sa.Index("ix_product_price", products.c.price_amount, products.c.product_id, **_active)
+sa.Index("ix_product_name", products.c.name_key, products.c.product_id, **_active)
+sa.Index("ix_product_category", products.c.category, products.c.created_at, **_active)
+sa.Index("ix_product_family", products.c.family, **_active)
+sa.Index("ix_product_tags", products.c.tags, postgresql_using="gin")
+
+stock = sa.Table(
+    "stock",
+    metadata,
+    sa.Column("product_id", sa.ForeignKey(products.c.product_id), primary_key=True),
+    sa.Column("warehouse_id", sa.ForeignKey(warehouses.c.warehouse_id), primary_key=True),
+    _units("on_hand"),
+    _units("reserved"),
+    sa.CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved"),
+)
+
+_shelf = ["product_id", "warehouse_id"]
+
+movements = sa.Table(
+    "stock_movement",
+    metadata,
+    sa.Column("movement_id", sa.Uuid, primary_key=True),
+    # counts up per product: a movement is numbered while its stock row is locked
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True), nullable=False),
+    sa.Column("product_id", sa.Uuid, nullable=False),
+    sa.Column("warehouse_id", sa.Uuid, nullable=False),
+    _units("delta"),
+    _units("on_hand_after"),
+    _text("reason"),
+    _text("note"),
+    sa.Column("reference", sa.Uuid),
+    _text("actor"),
+    timestamp("created_at"),
+    sa.ForeignKeyConstraint(_shelf, [stock.c.product_id, stock.c.warehouse_id]),
+    sa.CheckConstraint(
+        "reason IN ('received', 'adjusted', 'counted', 'damaged', 'lost', 'found', 'returned',"
+        " 'sold')",
+        name="reason",
+    ),
+    sa.CheckConstraint("delta <> 0 OR reason = 'counted'", name="delta"),
+    sa.CheckConstraint("reason <> 'sold' OR (delta < 0 AND reference IS NOT NULL)", name="sold"),
+)
+sa.Index("ix_stock_movement_product_id", movements.c.product_id, movements.c.number)
+sa.Index(
+    "uq_stock_movement_reference",
+    movements.c.reference,
+    movements.c.product_id,
+    unique=True,
+    postgresql_where=movements.c.reference.is_not(None),
+)
+
+reservations = sa.Table(
+    "reservation",
+    metadata,
+    sa.Column("reservation_id", sa.Uuid, primary_key=True),
+    sa.Column("order_id", sa.Uuid),
+    sa.Column("customer_id", sa.Uuid),
+    _text("status"),
+    timestamp("expires_at"),
+    sa.CheckConstraint(
+        "status IN ('held', 'committed', 'consumed', 'released', 'expired')", name="status"
+    ),
+    sa.CheckConstraint("order_id IS NOT NULL OR status = 'released'", name="order"),
+    # what a line repeats of its reservation; see there
+    sa.UniqueConstraint("reservation_id", "status", "expires_at"),
+)
+sa.Index("ix_reservation_order_id", reservations.c.order_id, reservations.c.reservation_id)
+sa.Index(
+    "ix_reservation_overdue",
+    reservations.c.expires_at,
+    postgresql_where=reservations.c.status == HELD,
+)
+
+lines = sa.Table(
+    "reservation_line",
+    metadata,
+    sa.Column("reservation_id", sa.Uuid, primary_key=True),
+    sa.Column("product_id", sa.Uuid, primary_key=True),
+    sa.Column("warehouse_id", sa.Uuid, primary_key=True),
+    # repeated here so that a product's live lines are one index away, and kept true by the
+    # foreign key: a reservation's new status comes down by ON UPDATE CASCADE
+    _text("status"),
+    timestamp("expires_at"),
+    _units("quantity"),
+    _units("consumed"),
+    sa.Column(
+        "reserved",
+        sa.BigInteger,
+        sa.Computed(
+            "CASE WHEN status IN ('held', 'committed') THEN quantity - consumed ELSE 0 END",
+            persisted=True,
+        ),
+        nullable=False,
+    ),
+    _text("sku"),
+    _text("name"),
+    sa.Column("unit_amount", sa.BigInteger, nullable=False),
+    _text("unit_currency"),
+    sa.ForeignKeyConstraint(
+        ["reservation_id", "status", "expires_at"],
+        [reservations.c.reservation_id, reservations.c.status, reservations.c.expires_at],
+        onupdate="CASCADE",
+    ),
+    sa.ForeignKeyConstraint(_shelf, [stock.c.product_id, stock.c.warehouse_id]),
+    sa.CheckConstraint("quantity > 0", name="quantity"),
+    sa.CheckConstraint("0 <= consumed AND consumed <= quantity", name="consumed"),
+    sa.CheckConstraint("consumed = 0 OR status <> 'held'", name="held"),
+)
+sa.Index(
+    "ix_reservation_line_live",
+    lines.c.product_id,
+    lines.c.warehouse_id,
+    postgresql_include=["reserved"],
+    postgresql_where=lines.c.reserved > 0,
+)
+sa.Index(
+    "ix_reservation_line_overdue",
+    lines.c.product_id,
+    lines.c.expires_at,
+    postgresql_include=["reserved", "warehouse_id"],
+    postgresql_where=lines.c.status == HELD,
+)
