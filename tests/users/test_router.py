@@ -1,0 +1,496 @@
+"""What a client sees of users, over HTTP."""
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from markethall.shared.call import Actor, Call
+from markethall.shared.errors import Refusal, Unauthenticated
+from markethall.shared.http import refuse, refuse_http, refuse_invalid
+from markethall.users.router import router
+from tests.users.conftest import ISSUER, PASSWORD, House
+
+NEW_PASSWORD = "tr0ubador and three more words"
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+class Door:
+    """As much of the front as these routes need: who asks."""
+
+    def __init__(self, app: ASGIApp, house: House) -> None:
+        self._app = app
+        self._house = house
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        header = dict(scope.get("headers", ())).get(b"authorization", b"").decode()
+        state: dict[str, Any] = {"request_id": "test"}
+        actor = Actor()
+        if header:
+            try:
+                actor = self._house.verifier.verify(header.removeprefix("Bearer "))
+            except Unauthenticated as refusal:
+                state["unauthenticated"] = refusal
+        state["call"] = Call(actor=actor, request_id="test")
+        await self._app({**scope, "state": state}, receive, send)
+
+
+class Client:
+    """Asks as somebody, or as nobody."""
+
+    def __init__(self, http: httpx2.AsyncClient, house: House) -> None:
+        self.http = http
+        self.house = house
+
+    async def sign_in(self, name: str, password: str = PASSWORD) -> dict[str, str]:
+        pair = await self.house.sign_in(name, password)
+        return {"authorization": f"Bearer {pair.access_token}"}
+
+    async def admin(self) -> dict[str, str]:
+        await self.house.accounts.create_staff("boss@example.com", "admin", PASSWORD, "boss")
+        return await self.sign_in("boss")
+
+    async def register(self, **fields: Any) -> httpx2.Response:
+        headers = fields.pop("headers", None)
+        body = {"username": "ada", "email": "ada@example.com", "password": PASSWORD, **fields}
+        return await self.http.post("/users", json=body, headers=headers)
+
+    async def token(self, **form: str) -> httpx2.Response:
+        return await self.http.post("/token", data=form)
+
+
+@pytest.fixture
+async def client(house: House) -> AsyncIterator[Client]:
+    app = FastAPI(
+        exception_handlers={
+            Refusal: refuse,
+            RequestValidationError: refuse_invalid,
+            HTTPException: refuse_http,
+        }
+    )
+    app.include_router(router)
+    app.state.container = SimpleNamespace(
+        accounts=house.container.accounts,
+        sessions=house.container.sessions,
+        users_keys=house.container.keys,
+    )
+    transport = httpx2.ASGITransport(Door(app, house))
+    async with httpx2.AsyncClient(transport=transport, base_url=ISSUER) as http:
+        yield Client(http, house)
+
+
+def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["code"]) == (status, code)
+    assert PASSWORD not in response.text
+    return body
+
+
+# Signing up and in
+
+
+async def test_who_registers_gets_an_account_and_its_address(client: Client) -> None:
+    response = await client.register(full_name="Ada Lovelace", tags=["vip"])
+
+    body = response.json()
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/users/{body['user_id']}"
+    assert body == {
+        "user_id": body["user_id"],
+        "username": "ada",
+        "email": "ada@example.com",
+        "full_name": "Ada Lovelace",
+        "tags": ["vip"],
+        "roles": ["customer"],
+        "is_active": True,
+        "email_verified": False,
+        "signup_date": body["signup_date"],
+        "version": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"username": "ad"}, "/username"),
+        ({"username": "ada lovelace"}, "/username"),
+        ({"username": "ada\n"}, "/username"),
+        ({"username": 7}, "/username"),
+        ({"email": "nothing"}, "/email"),
+        ({"email": None}, "/email"),
+        ({"email": "a" * 250 + "@example.com"}, "/email"),
+        ({"password": ""}, "/password"),
+        ({"password": "x" * 1025}, "/password"),
+        ({"password": 12345678}, "/password"),
+        ({"full_name": "x" * 201}, "/full_name"),
+        ({"full_name": "a\x00b"}, "/full_name"),
+        ({"tags": ["t"] * 21}, "/tags"),
+        ({"tags": ["t" * 51]}, "/tags/0"),
+        ({"tags": [""]}, "/tags/0"),
+        ({"tags": "vip"}, "/tags"),
+        ({"roles": ["admin"]}, "/roles"),
+        ({"is_active": False}, "/is_active"),
+    ],
+    ids=str,
+)
+async def test_a_registration_that_is_not_valid_is_refused(
+    client: Client, wrong: dict[str, Any], field: str
+) -> None:
+    response = await client.register(**wrong)
+
+    body = refused(response, 422, "request.invalid")
+    assert [error["field"] for error in body["errors"]] == [field]
+
+
+async def test_a_weak_password_is_refused_with_its_reason(client: Client) -> None:
+    response = await client.register(password="password123")
+
+    body = refused(response, 422, "users.password_unacceptable")
+    assert body["details"] == {"reason": "too_common"}
+
+
+async def test_a_taken_name_and_a_taken_address_are_told_apart(client: Client) -> None:
+    await client.register()
+
+    same_name = await client.register(username="ADA", email="other@example.com")
+    same_email = await client.register(username="other", email="ADA@Example.com")
+
+    refused(same_name, 409, "users.username_taken")
+    refused(same_email, 409, "users.email_taken")
+
+
+async def test_a_registration_with_a_key_is_made_once(client: Client) -> None:
+    headers = {"idempotency-key": "my-key"}
+
+    first = await client.register(headers=headers)
+    again = await client.register(headers=headers)
+    other = await client.register(headers=headers, password=NEW_PASSWORD)
+
+    assert (again.status_code, again.content) == (201, first.content)
+    assert again.headers["location"] == first.headers["location"]
+    assert again.headers["idempotency-replayed"] == "true"
+    refused(other, 422, "idempotency.payload_mismatch")
+
+
+async def test_a_refused_registration_with_a_key_is_refused_again(client: Client) -> None:
+    await client.register()
+    headers = {"idempotency-key": "my-key"}
+
+    first = await client.register(headers=headers, email="other@example.com")
+    again = await client.register(headers=headers, email="other@example.com")
+
+    assert refused(again, 409, "users.username_taken") == refused(
+        first, 409, "users.username_taken"
+    )
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize("grant", [{}, {"grant_type": "password"}, {"grant_type": ""}])
+async def test_who_signs_in_gets_a_pair_of_tokens(client: Client, grant: dict[str, str]) -> None:
+    await client.register()
+
+    response = await client.token(
+        username="ada", password=PASSWORD, scope="", client_id="docs", **grant
+    )
+
+    body = response.json()
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    assert body.keys() == {
+        "access_token",
+        "token_type",
+        "expires_in",
+        "refresh_token",
+        "scope",
+    }
+    assert (body["token_type"], body["expires_in"]) == ("bearer", 900)
+    assert body["scope"] == "orders payments profile"
+
+
+async def test_a_wrong_password_is_no_clue(client: Client) -> None:
+    await client.register()
+
+    wrong = await client.token(username="ada", password=NEW_PASSWORD)
+    unknown = await client.token(username="nobody", password=NEW_PASSWORD)
+
+    assert refused(wrong, 401, "users.bad_credentials") == refused(
+        unknown, 401, "users.bad_credentials"
+    )
+    assert wrong.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_refresh_token_is_good_for_one_use(client: Client) -> None:
+    await client.register()
+    first = (await client.token(username="ada", password=PASSWORD)).json()["refresh_token"]
+
+    second = await client.token(grant_type="refresh_token", refresh_token=first)
+    client.house.watch.forward(seconds=11)
+    reused = await client.token(grant_type="refresh_token", refresh_token=first)
+
+    assert second.status_code == 200
+    assert second.json()["refresh_token"] != first
+    refused(reused, 401, "users.bad_refresh_token")
+
+
+@pytest.mark.parametrize(
+    ("form", "missing"),
+    [
+        ({}, ["/username", "/password"]),
+        ({"username": "ada"}, ["/password"]),
+        ({"username": "ada", "password": ""}, ["/password"]),
+        ({"grant_type": "refresh_token"}, ["/refresh_token"]),
+    ],
+    ids=str,
+)
+async def test_what_is_missing_is_named(
+    client: Client, form: dict[str, str], missing: list[str]
+) -> None:
+    response = await client.http.post("/token", data=form, headers=FORM)
+
+    body = refused(response, 422, "request.invalid")
+    assert [error["field"] for error in body["errors"]] == missing
+
+
+@pytest.mark.parametrize("grant", ["client_credentials", "PASSWORD", "authorization_code", "ü"])
+async def test_another_grant_is_not_supported(client: Client, grant: str) -> None:
+    response = await client.token(grant_type=grant, username="ada", password=PASSWORD)
+
+    body = refused(response, 400, "users.unsupported_grant_type")
+    assert body["details"] == {"supported": ["password", "refresh_token"]}
+
+
+@pytest.mark.parametrize("path", ["/token", "/token/revoke"])
+async def test_a_form_is_a_form(client: Client, path: str) -> None:
+    fields = {"username": "ada", "password": PASSWORD, "token": "x"}
+
+    as_json = await client.http.post(path, json=fields)
+    as_parts = await client.http.post(path, files={"token": b"x"})
+    twice = await client.http.post(path, content=b"token=x&token=y", headers=FORM)
+
+    refused(as_json, 415, "request.unsupported_media_type")
+    refused(as_parts, 415, "request.unsupported_media_type")
+    refused(twice, 400, "request.malformed")
+
+
+async def test_who_signs_out_is_out(client: Client) -> None:
+    await client.register()
+    token = (await client.token(username="ada", password=PASSWORD)).json()["refresh_token"]
+
+    responses = [
+        await client.http.post("/token/revoke", data={"token": text})
+        for text in (token, token, "never a token", "x" * 8000)
+    ]
+
+    assert [(response.status_code, response.content) for response in responses] == [(200, b"")] * 4
+    again = await client.token(grant_type="refresh_token", refresh_token=token)
+    refused(again, 401, "users.bad_refresh_token")
+
+
+async def test_keys_and_addresses_are_published(client: Client) -> None:
+    keys = await client.http.get("/.well-known/jwks.json")
+    where = await client.http.get("/.well-known/openid-configuration")
+
+    (key,) = keys.json()["keys"]
+    assert key.keys() == {"kty", "crv", "use", "alg", "kid", "x"}
+    assert keys.headers["cache-control"] == "public, max-age=300"
+    assert where.json()["issuer"] == ISSUER
+    assert where.json()["jwks_uri"] == f"{ISSUER}/.well-known/jwks.json"
+    assert where.json()["token_endpoint"] == f"{ISSUER}/token"
+
+
+# One's own account
+
+
+async def test_one_reads_and_changes_ones_own_account(client: Client) -> None:
+    made = (await client.register()).json()
+    ada = await client.sign_in("ada")
+
+    read = await client.http.get("/users/me", headers=ada)
+    unchanged = await client.http.get(
+        "/users/me", headers=ada | {"if-none-match": read.headers["etag"]}
+    )
+    changed = await client.http.patch("/users/me", headers=ada, json={"full_name": "Ada"})
+
+    assert (read.status_code, read.json(), read.headers["etag"]) == (200, made, '"v1"')
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert changed.json() == made | {"full_name": "Ada", "version": 2}
+    assert changed.headers["etag"] == '"v2"'
+
+
+async def test_a_change_of_ones_account_honours_if_match(client: Client) -> None:
+    await client.register()
+    ada = await client.sign_in("ada")
+
+    stale = await client.http.patch(
+        "/users/me", headers=ada | {"if-match": '"v7"'}, json={"tags": ["a"]}
+    )
+    good = await client.http.patch(
+        "/users/me", headers=ada | {"if-match": '"v1"'}, json={"tags": ["a"]}
+    )
+
+    refused(stale, 412, "request.if_match_failed")
+    assert good.json()["tags"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "body", [{"roles": ["admin"]}, {"is_active": True}, {"email": "b@example.com"}, {"tags": None}]
+)
+async def test_one_cannot_change_what_one_is(client: Client, body: dict[str, Any]) -> None:
+    await client.register()
+    ada = await client.sign_in("ada")
+
+    response = await client.http.patch("/users/me", headers=ada, json=body)
+
+    refused(response, 422, "request.invalid")
+
+
+async def test_one_changes_ones_password(client: Client) -> None:
+    await client.register()
+    ada = await client.sign_in("ada")
+    body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+
+    changed = await client.http.post("/users/me/password", headers=ada, json=body)
+    again = await client.http.post("/users/me/password", headers=ada, json=body)
+
+    assert (changed.status_code, changed.content) == (204, b"")
+    refused(again, 401, "users.bad_credentials")
+    assert (await client.token(username="ada", password=NEW_PASSWORD)).status_code == 200
+
+
+async def test_a_disabled_user_is_told_so(client: Client) -> None:
+    user_id = (await client.register()).json()["user_id"]
+    ada, boss = await client.sign_in("ada"), await client.admin()
+
+    await client.http.patch(
+        f"/users/{user_id}", headers=boss | {"if-match": '"v1"'}, json={"is_active": False}
+    )
+    response = await client.http.get("/users/me", headers=ada)
+
+    refused(response, 403, "users.inactive")
+
+
+# Managing users
+
+
+async def test_an_admin_appoints_and_disables(client: Client) -> None:
+    user_id = (await client.register()).json()["user_id"]
+    boss = await client.admin()
+    path = f"/users/{user_id}"
+
+    blind = await client.http.patch(path, headers=boss, json={"is_active": False})
+    first = await client.http.patch(
+        path, headers=boss | {"if-match": '"v1"'}, json={"roles": ["customer", "staff:orders"]}
+    )
+    stale = await client.http.patch(
+        path, headers=boss | {"if-match": '"v1"'}, json={"is_active": False}
+    )
+    read = await client.http.get(path, headers=boss)
+
+    refused(blind, 428, "request.if_match_missing")
+    assert first.json()["roles"] == ["customer", "staff:orders"]
+    body = refused(stale, 412, "request.if_match_failed")
+    assert body["details"] == {"etag": '"v2"'}
+    assert (read.json(), read.headers["etag"]) == (first.json(), '"v2"')
+
+
+async def test_the_last_admin_cannot_leave(client: Client) -> None:
+    boss = await client.admin()
+    user_id = (await client.http.get("/users/me", headers=boss)).json()["user_id"]
+
+    response = await client.http.patch(
+        f"/users/{user_id}", headers=boss | {"if-match": '"v1"'}, json={"roles": ["customer"]}
+    )
+
+    refused(response, 409, "users.last_admin")
+
+
+@pytest.mark.parametrize(
+    "body", [{"roles": ["king"]}, {"roles": []}, {"is_active": "no"}, {"version": 3}, []]
+)
+async def test_an_appointment_that_makes_no_sense_is_refused(client: Client, body: Any) -> None:
+    user_id = (await client.register()).json()["user_id"]
+    boss = await client.admin()
+
+    response = await client.http.patch(
+        f"/users/{user_id}", headers=boss | {"if-match": '"v1"'}, json=body
+    )
+
+    refused(response, 422, "request.invalid")
+
+
+async def test_all_users_are_listed_page_by_page(client: Client) -> None:
+    for i in range(4):
+        await client.house.register(f"user{i}")
+    boss = await client.admin()
+
+    names: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        params = {"limit": "2"} | ({"cursor": cursor} if cursor else {})
+        page = (await client.http.get("/users", headers=boss, params=params)).json()
+        names += [item["username"] for item in page["items"]]
+        cursor = page["next_cursor"]
+
+    assert names == ["user0", "user1", "user2", "user3", "boss"]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "offset=3", "limit=a"])
+async def test_a_list_is_asked_for_in_its_own_terms(client: Client, query: str) -> None:
+    boss = await client.admin()
+
+    refused(await client.http.get(f"/users?{query}", headers=boss), 422, "request.invalid")
+
+
+UNKNOWN = "0199c0de-0000-7000-8000-000000000001"
+MANAGED: list[tuple[str, str]] = [
+    ("GET", "/users"),
+    ("GET", f"/users/{UNKNOWN}"),
+    ("PATCH", f"/users/{UNKNOWN}"),
+]
+OWN: list[tuple[str, str]] = [
+    ("GET", "/users/me"),
+    ("PATCH", "/users/me"),
+    ("POST", "/users/me/password"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), MANAGED + OWN)
+async def test_nobody_and_forgers_stay_outside(client: Client, method: str, path: str) -> None:
+    nobody = await client.http.request(method, path, json={})
+    forger = await client.http.request(
+        method, path, json={}, headers={"authorization": "Bearer x.y.z"}
+    )
+
+    refused(nobody, 401, "auth.unauthenticated")
+    refused(forger, 401, "auth.unauthenticated")
+    assert forger.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
+@pytest.mark.parametrize(("method", "path"), MANAGED)
+async def test_customers_and_staff_manage_nobody(client: Client, method: str, path: str) -> None:
+    await client.register()
+    await client.house.accounts.create_staff("staff@example.com", "staff", PASSWORD, "staff")
+
+    for name in ("ada", "staff"):
+        person = await client.sign_in(name)
+        response = await client.http.request(method, path, json={}, headers=person)
+        body = refused(response, 403, "auth.forbidden")
+        assert body["details"] == {"scope": "users:manage"}
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH"])
+async def test_an_unknown_user_is_not_found(client: Client, method: str) -> None:
+    boss = await client.admin() | {"if-match": '"v1"'}
+
+    unknown = await client.http.request(method, f"/users/{UNKNOWN}", json={}, headers=boss)
+    no_id = await client.http.request(method, "/users/nobody", json={}, headers=boss)
+
+    refused(unknown, 404, "users.not_found")
+    assert no_id.status_code in {404, 422}
