@@ -71,18 +71,14 @@ class House:
     async def product(self, sku: str = "", stock: int = 0, **fields: Any) -> Product:
         """A product, with so many on hand."""
         sku = sku or f"SKU-{new_id().hex}"
-        command = NewProduct(
-            **{"sku": sku, "name": sku.title(), "price": Price(amount=1250, currency="EUR")}
-            | fields
-        )
+        usual = {"sku": sku, "name": sku.title(), "price": Price(amount=1250, currency="EUR")}
+        command = NewProduct.model_validate(usual | fields)
         product = await self.catalogue.create(STAFF, command, no_key())
         if stock:
             await self.adjust(product.product_id, delta=stock)
         return product
 
-    async def adjust(
-        self, product_id: UUID, reason: str = "received", **fields: Any
-    ) -> Movement:
+    async def adjust(self, product_id: UUID, reason: str = "received", **fields: Any) -> Movement:
         command = Adjustment.model_validate({"reason": reason} | fields)
         return await self.catalogue.adjust(STAFF, product_id, command, no_key())
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
 from markethall.inventory.contract import ProductStatus
 from markethall.inventory.sql.parameters import AVAILABLE, IDS, LIMIT, uuid
@@ -132,8 +132,13 @@ ADD: Final = Statement(
     )
     .returning(stock.c.product_id)
 )
+# JSON as text, whatever codec the connection has
+_read: Final = [
+    sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
+    for column in _written
+]
 ITEM: Final = Statement(
-    sa.select(products).where(products.c.product_id == bindparam("of")).with_for_update()
+    sa.select(*_read).where(products.c.product_id == bindparam("of")).with_for_update()
 )
 SAVE: Final = Statement(
     sa.update(products)
