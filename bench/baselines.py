@@ -1,0 +1,137 @@
+"""The two programs ours is compared with; each runs as `python -m bench.baselines NAME`.
+
+raw   an ASGI app that answers one ready-made body: what uvicorn itself can do.
+sql   FastAPI and asyncpg, one statement a request, the JSON text stored ready-made in Postgres:
+      what the stack can do when nothing is computed in Python.
+"""
+
+import argparse
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import asyncpg
+import uvicorn
+from fastapi import FastAPI, Response
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+
+TABLES = """
+DROP SCHEMA IF EXISTS bench CASCADE;
+CREATE SCHEMA bench;
+CREATE TABLE bench.products (product_id uuid PRIMARY KEY, body text NOT NULL);
+CREATE TABLE bench.cards (product_id uuid PRIMARY KEY, card text NOT NULL);
+"""
+PRODUCT = "SELECT body FROM bench.products WHERE product_id = $1"
+# Joined by Postgres, on its own core: the server's core moves one string instead of twenty rows.
+PAGE = """
+SELECT '{"items":[' || coalesce(string_agg(card, ','), '')
+       || '],"next_cursor":"' || coalesce(max(product_id::text), '') || '"}'
+FROM (SELECT product_id, card FROM bench.cards
+      WHERE product_id > $1 ORDER BY product_id LIMIT $2) AS page
+"""
+FIRST = UUID(int=0)
+
+
+def raw_app(body: bytes) -> App:
+    """Answer every request with `body`."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    start: Message = {"type": "http.response.start", "status": 200, "headers": headers}
+    content: Message = {"type": "http.response.body", "body": body}
+
+    async def app(_scope: Message, _receive: Receive, send: Send) -> None:
+        await send(start)
+        await send(content)
+
+    return app
+
+
+class _Unreset(asyncpg.Connection):
+    """No RESET round trip on return to the pool: these statements leave nothing to reset."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+def sql_app(database_url: str) -> FastAPI:
+    """One row by primary key, one page by keyset, ready-made text."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with asyncpg.create_pool(
+            database_url, min_size=10, max_size=10, connection_class=_Unreset
+        ) as app.state.pool:
+            yield
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None)
+
+    @app.get("/products/{product_id}")
+    async def product(product_id: UUID) -> Response:
+        return _json(await app.state.pool.fetchval(PRODUCT, product_id))
+
+    @app.get("/products")
+    async def page(limit: int = 20, after: UUID = FIRST) -> Response:
+        return _json(await app.state.pool.fetchval(PAGE, after, limit))
+
+    return app
+
+
+def _json(text: str | None) -> Response:
+    if text is None:
+        return Response(status_code=404)
+    return Response(text, media_type="application/json")
+
+
+async def fill(database_url: str, products: dict[UUID, str], cards: dict[UUID, str]) -> None:
+    """Store the bodies both sides answer with in the comparison's own tables."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(TABLES)
+        await connection.copy_records_to_table(
+            "products", schema_name="bench", records=list(products.items())
+        )
+        await connection.copy_records_to_table(
+            "cards", schema_name="bench", records=list(cards.items())
+        )
+        await connection.execute("VACUUM ANALYZE bench.products")
+        await connection.execute("VACUUM ANALYZE bench.cards")
+    finally:
+        await connection.close()
+
+
+async def clear(database_url: str) -> None:
+    """Take the comparison's tables away again."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("DROP SCHEMA IF EXISTS bench CASCADE")
+    finally:
+        await connection.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.baselines")
+    parser.add_argument("name", choices=("raw", "sql"))
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--body", type=Path, help="raw: a file with the body to answer")
+    options = parser.parse_args()
+    raw = options.name == "raw"
+    app = raw_app(options.body.read_bytes()) if raw else sql_app(os.environ["BENCH_DATABASE_URL"])
+    uvicorn.run(
+        app,
+        port=options.port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off" if raw else "on",
+        access_log=False,
+        log_level="warning",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Figures, the goals they are held against, and the table at the end."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from math import isnan, nan
+from pathlib import Path
+from typing import NamedTuple
+
+RAW = "(i) raw ASGI"
+SQL_ONE = "(ii) FastAPI + asyncpg, one"
+SQL_PAGE = "(ii) FastAPI + asyncpg, page"
+QUIET = 0.05  # foreign use of the cores that leaves a figure believable
+LATEST = Path(__file__).parent / "results" / "latest.json"
+HEADER = (
+    *("measure", "at once", "value", "p50 ms", "p99 ms", "n", "stmts"),
+    *("per cpu s", "server", "others", "foreign", "ratio", "goal"),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured line. `busy` and `foreign` are shares of the cores' time, 0 to 1."""
+
+    name: str
+    value: float
+    unit: str = "/s"
+    at_once: int | None = None
+    p50_ms: float = nan
+    p99_ms: float = nan
+    samples: int = 0
+    statements: float | None = None
+    per_cpu_second: float = nan
+    busy_server: float = nan
+    busy_others: float = nan
+    foreign: float = nan
+
+
+class Goal(NamedTuple):
+    """`wanted` is a share of the baseline `of`, or without one a value in the figure's unit."""
+
+    applies: Callable[[Figure], bool]
+    wanted: float
+    of: str | None = None
+    at_most: bool = False
+
+
+# Which baseline a figure is shown against, and the goals of docs and issues.
+COMPARED = {
+    "product, cached": RAW,
+    "product, uncached": SQL_ONE,
+    "page of 20, cached": RAW,
+    "page of 20, uncached": SQL_PAGE,
+    "GET /users/me": SQL_ONE,
+}
+GOALS = (
+    Goal(lambda it: it.name == "product, uncached" and it.at_once == 16, 0.60, of=SQL_ONE),
+    Goal(lambda it: it.name == "page of 20, uncached" and it.at_once == 16, 0.60, of=SQL_PAGE),
+    Goal(lambda it: it.name == "product, cached" and it.at_once == 16, 0.30, of=RAW),
+    Goal(lambda it: it.name == "place + confirm" and (it.at_once or 0) >= 8, 100),
+    Goal(lambda it: it.name.startswith("cold start"), 3, at_most=True),
+    Goal(lambda it: it.name.startswith("memory of the server"), 160, at_most=True),
+)
+
+
+@dataclass
+class Report:
+    """Everything one run found."""
+
+    options: dict[str, object]
+    figures: list[Figure] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
+    expected: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, figure: Figure) -> None:
+        """Keep a figure; the same baseline measured twice becomes one."""
+        twin = next((it for it in self.figures if _same(it, figure)), None)
+        if twin is None:
+            self.figures.append(figure)
+            return
+        self.notes.append(
+            f"{twin.name} at {twin.at_once}: {twin.value:,.0f}{twin.unit} before ours, "
+            f"{figure.value:,.0f}{figure.unit} after ({figure.value / twin.value - 1:+.0%})"
+        )
+        self.figures[self.figures.index(twin)] = merged(twin, figure)
+
+    def ratio(self, figure: Figure) -> float | None:
+        """The figure as a share of its baseline at the same concurrency."""
+        base = self._baseline(figure)
+        return figure.value / base.value if base and base.value else None
+
+    def _baseline(self, figure: Figure) -> Figure | None:
+        wanted = (COMPARED.get(figure.name), figure.at_once)
+        return next((it for it in self.figures if (it.name, it.at_once) == wanted), None)
+
+    def _compared(self, figure: Figure) -> str:
+        base, ratio = self._baseline(figure), self.ratio(figure)
+        if base is None or ratio is None:
+            return ""
+        by_cpu = figure.per_cpu_second / base.per_cpu_second
+        return f"{ratio:.0%} (cpu {by_cpu:.0%}) of {base.name.split()[0]}"
+
+    def verdict(self, figure: Figure) -> str:
+        """The goal and whether it was reached; empty when there is none.
+
+        "Unclear" when programs of others took part in the figure or its baseline.
+        """
+        goal = next((goal for goal in GOALS if goal.applies(figure)), None)
+        if goal is None:
+            return ""
+        found = self.ratio(figure) if goal.of else figure.value
+        base = self._baseline(figure) if goal.of else None
+        loud = any(it.foreign > QUIET for it in (figure, base) if it)
+        wanted = f"{goal.wanted:.0%} of {goal.of[:4].split()[0]}" if goal.of else f"{goal.wanted:g}"
+        sign = "<=" if goal.at_most else ">="
+        return f"{sign} {wanted}: {_reached(found, goal, loud)}"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [HEADER, *(self._row(figure) for figure in self.figures)]
+
+    def _row(self, it: Figure) -> tuple[str, ...]:
+        return (
+            it.name,
+            str(it.at_once or ""),
+            f"{it.value:,.{_digits(it)}f} {it.unit}",
+            _number(it.p50_ms, 2),
+            _number(it.p99_ms, 2),
+            str(it.samples or ""),
+            "" if it.statements is None else f"{it.statements:.2f}",
+            _number(it.per_cpu_second, 0),
+            _percent(it.busy_server),
+            _percent(it.busy_others),
+            _percent(it.foreign),
+            self._compared(it),
+            self.verdict(it),
+        )
+
+    def text(self) -> str:
+        """The table for a terminal."""
+        widths = [max(map(len, column)) for column in zip(*self.rows(), strict=True)]
+        return "\n".join(_aligned(row, widths) for row in self.rows()) + "\n" + self._remarks()
+
+    def markdown(self) -> str:
+        """The table for a page."""
+        head, *rows = [f"| {' | '.join(row)} |" for row in self.rows()]
+        rule = "|---|" + "---:|" * (len(HEADER) - 2) + "---|"
+        return "\n".join([head, rule, *rows]) + "\n" + self._remarks("- ")
+
+    def write(self) -> None:
+        """Write bench/results/latest.json."""
+        found = [
+            asdict(it) | {"ratio": self.ratio(it), "verdict": self.verdict(it)}
+            for it in self.figures
+        ]
+        whole = {"machine": machine(), **asdict(self), "figures": found}
+        LATEST.parent.mkdir(exist_ok=True)
+        LATEST.write_text(json.dumps(_plain(whole), indent=2) + "\n")
+
+    def _remarks(self, bullet: str = "") -> str:
+        expected = [f"expected refusal, {what}: {times}" for what, times in self.expected.items()]
+        failed = [f"FAILED, {what}: {times}" for what, times in self.failures.items()]
+        lines = [_machine_line(), *self.notes, *self._doubts(), *expected, *failed]
+        return "\n" + "\n".join(bullet + line for line in lines) + "\n"
+
+    def _doubts(self) -> list[str]:
+        disturbed = [it for it in self.figures if it.foreign > QUIET]
+        text = (
+            f"{len(disturbed)} measures shared the machine with programs of others (> {QUIET:.0%}):"
+        )
+        return [f"{text} trust their rates less than their per cpu s"] if disturbed else []
+
+
+def merged(one: Figure, other: Figure) -> Figure:
+    """Both measured the same thing: the quieter one if a neighbour was loud, else the mean."""
+    if max(one.foreign, other.foreign) > QUIET:
+        return min(one, other, key=lambda it: it.foreign)
+    return replace(
+        one,
+        value=(one.value + other.value) / 2,
+        p50_ms=(one.p50_ms + other.p50_ms) / 2,
+        p99_ms=(one.p99_ms + other.p99_ms) / 2,
+        samples=one.samples + other.samples,
+        busy_server=(one.busy_server + other.busy_server) / 2,
+        busy_others=(one.busy_others + other.busy_others) / 2,
+        foreign=(one.foreign + other.foreign) / 2,
+        per_cpu_second=(one.per_cpu_second + other.per_cpu_second) / 2,
+    )
+
+
+def machine() -> dict[str, object]:
+    """Where this ran."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": models[0] if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("uvicorn", "fastapi", "sqlalchemy", "asyncpg")},
+    }
+
+
+def _machine_line() -> str:
+    return ", ".join(f"{name} {value}" for name, value in machine().items())
+
+
+def _same(one: Figure, other: Figure) -> bool:
+    return (one.name, one.at_once) == (other.name, other.at_once)
+
+
+def _reached(found: float | None, goal: Goal, loud: bool) -> str:
+    if found is None:
+        return "not measured"
+    good = found <= goal.wanted if goal.at_most else found >= goal.wanted
+    # Neighbours only slow things down: what was reached all the same counts, but a ratio may be
+    # wrong in both directions.
+    if loud and (goal.of or not good):
+        return "unclear, disturbed"
+    return "reached" if good else "missed"
+
+
+def _digits(figure: Figure) -> int:
+    return 2 if figure.unit == "s" else 0 if figure.value >= 100 else 1
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if isnan(value) else f"{value:,.{digits}f}"
+
+
+def _percent(share: float) -> str:
+    return "" if isnan(share) else f"{share:.0%}"
+
+
+def _aligned(row: Iterable[str], widths: list[int]) -> str:
+    first, *middle, last = [
+        (cell.ljust if at in (0, len(widths) - 1) else cell.rjust)(width)
+        for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join([first, *middle, last]).rstrip()
+
+
+def _plain(value: object) -> object:
+    """NaN is no JSON: null instead."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and isnan(value) else value
