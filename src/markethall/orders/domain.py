@@ -212,10 +212,12 @@ class Order:
     def unfulfilled(self) -> dict[UUID, int]:
         return {line.line_id: line.unfulfilled for line in self.lines if line.unfulfilled}
 
-    def allowed(self, now: datetime) -> list[Command]:
+    def allowed(self, now: datetime) -> list[str]:
         """The commands that the order takes as it stands."""
         return [
-            row.command for row in TRANSITIONS if row.status is self.status and row.guard(self, now)
+            row.command.value
+            for row in TRANSITIONS
+            if row.status is self.status and row.guard(self, now)
         ]
 
     def _take_money(self) -> None:

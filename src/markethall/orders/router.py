@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
-from pydantic import Field, WrapValidator
+from pydantic import WrapValidator
 
 from markethall.orders.contract import (
     AnyAddress,

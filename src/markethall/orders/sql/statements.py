@@ -30,6 +30,13 @@ CHANGING = (
 )
 
 
+# JSON as text, whatever codec the connection has
+_COLUMNS = [
+    sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
+    for column in orders.c
+]
+
+
 def _array(name: str, kind: Any) -> Any:
     return bindparam(name, type_=ARRAY(kind))
 
@@ -99,7 +106,7 @@ def _with_lines() -> "sa.Select[Any]":
         .where(lines.c.order_id == orders.c.order_id)
         .scalar_subquery()
     )
-    return sa.select(orders, its_lines.label("lines"))
+    return sa.select(*_COLUMNS, sa.cast(its_lines, sa.Text).label("lines"))
 
 
 _AFTER = sa.tuple_(
@@ -183,13 +190,13 @@ def _fulfilment() -> Statement:
         fulfilment_lines.c.quantity,
     )
     its_lines = (
-        sa.select(func.jsonb_agg(aggregate_order_by(line, lines.c.position), type_=JSONB))
+        sa.select(func.jsonb_agg(aggregate_order_by(line, lines.c.position)))
         .join_from(fulfilment_lines, lines)
         .where(fulfilment_lines.c.fulfilment_id == fulfilments.c.fulfilment_id)
         .scalar_subquery()
     )
     return Statement(
-        sa.select(fulfilments, its_lines.label("lines")).where(
+        sa.select(fulfilments, sa.cast(its_lines, sa.Text).label("lines")).where(
             fulfilments.c.fulfilment_id == bindparam("of")
         )
     )

@@ -1,0 +1,358 @@
+"""The rules of an order, without a store."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from markethall.inventory.contract import Reservation, ReservationStatus, ReservedLine
+from markethall.orders.contract import (
+    FulfilmentState,
+    InvalidTransition,
+    OrderCurrencyMismatch,
+    OrderStatus,
+    PaymentState,
+    TooMuchToFulfil,
+    TotalChanged,
+    TotalTooLarge,
+)
+from markethall.orders.domain import (
+    TRANSITIONS,
+    By,
+    Command,
+    Fulfilment,
+    Line,
+    Order,
+    derived,
+    shipped_lines,
+)
+from markethall.orders.service.checkout import agreed
+from markethall.shared.ids import new_id
+from markethall.shared.model import MAX_AMOUNT
+from markethall.shared.money import Money
+from tests.orders.conftest import wanted
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+AFTER = NOW + timedelta(hours=1)
+BY = By("somebody", AFTER, "because")
+
+
+def line(quantity: int = 2, price: int = 500) -> Line:
+    return Line(new_id(), new_id(), "SKU", "A thing", price, quantity)
+
+
+def placed(*lines: Line) -> Order:
+    order = Order(
+        order_id=new_id(),
+        user_id=new_id(),
+        currency="EUR",
+        lines=lines or (line(),),
+        shipping_address="Market 1",
+        billing_address=None,
+        note=None,
+        payment_id=new_id(),
+        reservation_id=new_id(),
+        expires_at=NOW + timedelta(minutes=15),
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    order.placed(By("user", NOW))
+    return order
+
+
+def paid(*lines: Line) -> Order:
+    order = placed(*lines)
+    order.pay(BY)
+    return order
+
+
+def shipped() -> Order:
+    order = paid()
+    order.fulfil(order.unfulfilled(), BY)
+    return order
+
+
+def completed() -> Order:
+    order = shipped()
+    order.deliver({line.line_id: line.quantity for line in order.lines}, BY)
+    return order
+
+
+def cancelled() -> Order:
+    order = placed()
+    order.cancel(BY)
+    return order
+
+
+def expired() -> Order:
+    order = placed()
+    order.expire(BY)
+    return order
+
+
+DO: dict[Command, Callable[[Order], None]] = {
+    Command.PAY: lambda order: order.pay(BY),
+    Command.CANCEL: lambda order: order.cancel(BY),
+    Command.EXPIRE: lambda order: order.expire(BY),
+    Command.REVIVE: lambda order: order.revive(new_id(), BY),
+    Command.FULFIL: lambda order: order.fulfil(order.unfulfilled(), BY),
+    Command.DELIVER: lambda order: order.deliver(
+        {line.line_id: line.fulfilled for line in order.lines}, BY
+    ),
+}
+# each state an order can be in, and where each command leads from it; all others are refused
+CELLS: dict[Callable[[], Order], dict[Command, OrderStatus]] = {
+    placed: {
+        Command.PAY: OrderStatus.PROCESSING,
+        Command.EXPIRE: OrderStatus.EXPIRED,
+        Command.CANCEL: OrderStatus.CANCELLED,
+    },
+    paid: {
+        Command.CANCEL: OrderStatus.CANCELLED,
+        Command.FULFIL: OrderStatus.PROCESSING,
+    },
+    shipped: {Command.DELIVER: OrderStatus.COMPLETED},
+    completed: {},
+    cancelled: {},
+    expired: {Command.REVIVE: OrderStatus.PROCESSING},
+}
+
+
+@pytest.mark.parametrize("command", DO)
+@pytest.mark.parametrize("make", CELLS)
+def test_every_command_in_every_state_goes_where_the_table_says_or_is_refused(
+    make: Callable[[], Order], command: Command
+) -> None:
+    order, expected = make(), CELLS[make].get(command)
+    before = order.status
+
+    if expected is None:
+        with pytest.raises(InvalidTransition) as refusal:
+            DO[command](order)
+        assert refusal.value.details == {"status": before.value, "allowed": list(CELLS[make])}
+        assert order.status is before
+    else:
+        DO[command](order)
+        assert order.status is expected
+
+
+def test_every_command_of_the_table_is_tried_above() -> None:
+    # complete is no command of its own: the last delivery does it
+    assert {row.command for row in TRANSITIONS} == {*DO, Command.COMPLETE}
+
+
+def test_an_order_does_not_expire_before_its_time() -> None:
+    order = placed()
+
+    with pytest.raises(InvalidTransition) as refusal:
+        order.expire(By("system", order.expires_at - timedelta(microseconds=1)))
+
+    assert refusal.value.details == {"status": "pending", "allowed": ["pay", "cancel"]}
+
+
+def test_a_shipped_order_cannot_be_cancelled() -> None:
+    one, other = line(), line()
+    order = paid(one, other)
+    order.fulfil({one.line_id: 1}, BY)
+
+    with pytest.raises(InvalidTransition) as refusal:
+        order.cancel(BY)
+
+    assert refusal.value.details == {"status": "processing", "allowed": ["fulfil", "deliver"]}
+
+
+def test_an_order_is_shipped_and_delivered_in_parts_and_completes_with_the_last() -> None:
+    one, other = line(quantity=2), line(quantity=1)
+    order = paid(one, other)
+    seen = []
+
+    order.fulfil({one.line_id: 1}, BY)
+    seen.append((order.status, order.fulfilment_status))
+    order.fulfil(order.unfulfilled(), BY)
+    seen.append((order.status, order.fulfilment_status))
+    order.deliver({one.line_id: 1}, BY)
+    seen.append((order.status, order.fulfilment_status))
+    order.deliver({one.line_id: 1, other.line_id: 1}, BY)
+    seen.append((order.status, order.fulfilment_status))
+
+    assert seen == [
+        (OrderStatus.PROCESSING, FulfilmentState.PARTIAL),
+        (OrderStatus.PROCESSING, FulfilmentState.FULFILLED),
+        (OrderStatus.PROCESSING, FulfilmentState.FULFILLED),
+        (OrderStatus.COMPLETED, FulfilmentState.DELIVERED),
+    ]
+
+
+def test_more_than_was_ordered_cannot_be_shipped() -> None:
+    order = paid(line(quantity=2))
+    (ordered,) = order.lines
+    stranger = new_id()
+
+    with pytest.raises(TooMuchToFulfil) as refusal:
+        order.fulfil({ordered.line_id: 3, stranger: 1}, BY)
+
+    assert refusal.value.details == {
+        "lines": [
+            {"line_id": str(ordered.line_id), "requested": 3, "unfulfilled": 2},
+            {"line_id": str(stranger), "requested": 1, "unfulfilled": 0},
+        ]
+    }
+
+
+def test_every_change_is_news_with_its_own_version() -> None:
+    order = completed()
+
+    assert [entry.change for entry in order.news] == [
+        "placed",
+        "paid",
+        "fulfilled",
+        "delivered",
+        "completed",
+    ]
+    assert [entry.version for entry in order.news] == [1, 2, 3, 4, 5]
+    assert order.saved_version == 0
+    assert (order.news[1].actor, order.news[1].at, order.news[1].reason) == (
+        "somebody",
+        AFTER,
+        "because",
+    )
+    assert order.news[1].status is OrderStatus.PROCESSING
+
+
+def test_a_decline_is_told_until_the_money_comes_and_never_after() -> None:
+    order = placed()
+
+    order.fail_payment(BY)
+    failed = order.payment_status
+    order.pay(BY)
+    order.fail_payment(BY)
+
+    assert failed is PaymentState.FAILED
+    assert order.payment_status is PaymentState.PAID
+    assert order.news[-1].change == "paid"
+
+
+def test_refunds_add_up_whatever_the_order_they_are_told_in() -> None:
+    order = paid()
+
+    order.refund(1000, 1000, BY)
+    order.refund(400, 1000, BY)
+
+    assert order.payment_status is PaymentState.REFUNDED
+    assert order.refunded == 1000
+
+
+def test_a_part_of_the_money_back_is_a_partial_refund() -> None:
+    order = paid()
+
+    order.refund(400, 1000, BY)
+
+    assert order.payment_status is PaymentState.PARTIALLY_REFUNDED
+
+
+def test_a_fulfilment_is_delivered_once() -> None:
+    order = shipped()
+    lines = shipped_lines(order.lines, {line.line_id: line.quantity for line in order.lines})
+    fulfilment = Fulfilment(new_id(), order.order_id, lines, "DHL", "JD01", NOW)
+    fulfilment.deliver(AFTER)
+
+    with pytest.raises(InvalidTransition) as refusal:
+        fulfilment.deliver(AFTER)
+
+    assert refusal.value.details == {"status": "delivered", "allowed": []}
+
+
+@given(st.uuids(), st.text(max_size=20))
+def test_a_derived_id_is_a_uuid_of_version_7_and_of_the_same_millisecond(
+    origin: UUID, purpose: str
+) -> None:
+    made = derived(origin, purpose)
+
+    assert (made.version, made.variant) == (7, "specified in RFC 4122")
+    assert made.int >> 80 == origin.int >> 80
+    assert made == derived(origin, purpose)
+
+
+def test_derived_ids_differ_by_purpose_and_by_origin() -> None:
+    origin, other = new_id(), new_id()
+
+    made = {derived(o, p) for o in (origin, other) for p in ("payment", "reservation")}
+
+    assert len(made | {origin, other}) == 6
+
+
+# What the customer and the shelf agree on
+
+
+def held(*prices: Money) -> Reservation:
+    lines = (
+        ReservedLine(product_id=new_id(), sku="SKU", name="A thing", unit_price=price, quantity=3)
+        for price in prices
+    )
+    return Reservation(
+        reservation_id=new_id(),
+        order_id=new_id(),
+        status=ReservationStatus.HELD,
+        lines=tuple(lines),
+        expires_at=AFTER,
+    )
+
+
+def eur(amount: int) -> Money:
+    return Money(amount=amount, currency="EUR")
+
+
+def test_the_total_is_the_sum_of_the_lines() -> None:
+    reservation = held(eur(500), eur(0), eur(1))
+    first, *others = (line.product_id for line in reservation.lines)
+    more = [{"product_id": product_id, "quantity": 3} for product_id in others]
+    command = wanted(first, 3)
+    command = command.model_validate(
+        command.model_dump() | {"lines": [*command.model_dump()["lines"], *more]}
+    )
+
+    basket = agreed(command, reservation)
+
+    assert basket.total == eur(1503)
+    assert [line.total for line in basket.lines] == [1500, 0, 3]
+
+
+def test_two_currencies_make_no_order() -> None:
+    reservation = held(eur(500), Money(amount=500, currency="USD"))
+
+    with pytest.raises(OrderCurrencyMismatch) as refusal:
+        agreed(wanted(new_id()), reservation)
+
+    assert refusal.value.details == {"currencies": ["EUR", "USD"]}
+
+
+def test_another_currency_than_asked_for_makes_no_order() -> None:
+    reservation = held(eur(500))
+
+    with pytest.raises(OrderCurrencyMismatch) as refusal:
+        agreed(wanted(reservation.lines[0].product_id, currency="JPY"), reservation)
+
+    assert refusal.value.details == {"currencies": ["EUR", "JPY"]}
+
+
+@pytest.mark.parametrize(
+    "expected", [{"amount": 1501, "currency": "EUR"}, {"amount": 1500, "currency": "USD"}]
+)
+def test_another_total_than_expected_makes_no_order(expected: dict[str, object]) -> None:
+    reservation = held(eur(500))
+    command = wanted(reservation.lines[0].product_id, expected_total=expected)
+
+    with pytest.raises(TotalChanged) as refusal:
+        agreed(command, reservation)
+
+    assert refusal.value.details == {"total": {"amount": 1500, "currency": "EUR"}}
+
+
+def test_a_total_that_no_money_can_hold_makes_no_order() -> None:
+    reservation = held(eur(MAX_AMOUNT))
+
+    with pytest.raises(TotalTooLarge):
+        agreed(wanted(reservation.lines[0].product_id), reservation)
