@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Outcome
 from markethall.payments.gateway import SandboxWebhooks
+from markethall.payments.gateway.sandbox import Sleep
 from markethall.payments.ports import Gateway, SandboxBook
 from markethall.settings import Context
 from markethall.shared.auth import scopes_of
@@ -108,7 +109,6 @@ class Stall:
     container: PaymentsContainer
     clock: TurnableClock
     wire: Wire
-    slept: list[float] = field(default_factory=list)
 
     @property
     def payments(self) -> Payments:
@@ -228,13 +228,11 @@ STAFF = Call(
 )
 
 
-def open_stall(storage: str, postgres: Postgres | None) -> Stall:
-    slept: list[float] = []
+async def no_time(seconds: float) -> None:
+    await asyncio.sleep(0)
 
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await asyncio.sleep(0)
 
+def open_stall(storage: str, postgres: Postgres | None, sleep: Sleep = no_time) -> Stall:
     clock = TurnableClock()
     container = PaymentsContainer(
         postgres=providers.Object(postgres),
@@ -251,7 +249,7 @@ def open_stall(storage: str, postgres: Postgres | None) -> Stall:
     )
     wire = Wire(container.gateway())
     container.gateway.override(providers.Object(wire))
-    return Stall(container, clock, wire, slept)
+    return Stall(container, clock, wire)
 
 
 @pytest.fixture(params=["memory", "sql"])

@@ -74,6 +74,11 @@ _GUARDED: Final = (Unauthenticated, Forbidden, Invalid, Unavailable)
 _KEYED: Final = (KeyMissing, KeyInvalid, InFlight, PayloadMismatch)
 
 
+_UNANSWERED: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": Payment, "description": "The provider gave no answer yet: unknown"}
+}
+
+
 class Confirmation(Body):
     payment_method: Annotated[Text, Field(min_length=1, max_length=100, examples=["sandbox_ok"])]
 
@@ -91,7 +96,7 @@ class RefundRequest(Body):
 
     @property
     def money(self) -> Money | None:
-        return self.amount and Money(**self.amount.model_dump())
+        return Money(**self.amount.model_dump()) if self.amount else None
 
 
 # Paying
@@ -125,7 +130,7 @@ async def payment(request: Request, call: OwnerOrStaff, payment_id: Id, desk: De
     "/payments/{payment_id}/confirm",
     response_model=Payment,
     summary="Pay",
-    responses={202: {"model": Payment, "description": "The provider gave no answer yet: unknown"}}
+    responses=_UNANSWERED
     | problems(
         *_GUARDED, *_KEYED, PaymentNotFound, UnknownMethod, InvalidPaymentTransition,
         PaymentInProgress,

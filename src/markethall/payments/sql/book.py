@@ -1,7 +1,7 @@
 """The sandbox's ledger in Postgres, in transactions of its own."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from uuid import UUID
 
 from markethall.payments.ports import SandboxCharge, SandboxRefund
@@ -24,7 +24,7 @@ class SqlSandboxBook:
     async def refund(self, refund: SandboxRefund) -> SandboxRefund:
         async with self._postgres.transaction() as session:
             if await session.run(sql.BOOK_REFUND, **asdict(refund)):
-                await _take(session, refund)
+                return await _taken(session, refund)
             standing = await _refund(session, refund.operation_id)
         return standing or refund
 
@@ -41,18 +41,20 @@ class SqlSandboxBook:
             return [SandboxCharge(**dict(row)) for row in await session.all(sql.CHARGES)]
 
 
-async def _take(session: Session, refund: SandboxRefund) -> None:
-    """From the charge, or the refund has failed."""
+async def _taken(session: Session, refund: SandboxRefund) -> SandboxRefund:
+    """Taken from the charge, or failed."""
     if refund.status == "closed":
-        return
+        return refund
     taken = await session.run(
         sql.TAKE_FROM_CHARGE,
         of_charge=refund.charge_operation_id,
         of_currency=refund.currency,
         more=refund.amount,
     )
-    if not taken:
-        await session.run(sql.FAIL_REFUND, of_operation=refund.operation_id)
+    if taken:
+        return refund
+    await session.run(sql.FAIL_REFUND, of_operation=refund.operation_id)
+    return replace(refund, status="failed")
 
 
 async def _charge(session: Session, operation_id: UUID) -> SandboxCharge | None:

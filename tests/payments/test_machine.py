@@ -1,0 +1,186 @@
+"""Any mixture of confirms, webhooks, refunds, cancels, deaths and time keeps O2 and O4."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from markethall.payments.contract import OperationKind, OperationStatus, Payment, PaymentStatus
+from markethall.payments.gateway.sandbox import METHODS
+from markethall.payments.ports import GatewayTimeout, SandboxCharge
+from markethall.shared.db import PoolSize, Postgres
+from markethall.shared.errors import Refusal
+from markethall.shared.idempotency import Attempt
+from markethall.shared.ids import new_id
+from markethall.shared.pages import PageQuery
+from tests.payments.conftest import NEIGHBOUR, STAFF, Killed, Stall, open_stall, unkeyed
+
+T = TypeVar("T")
+Cut = type[BaseException] | None
+CUTS: st.SearchStrategy[Cut] = st.sampled_from([None, None, GatewayTimeout, Killed])
+ENDED = {PaymentStatus.CAPTURED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
+
+
+class PaymentMachine(RuleBasedStateMachine):
+    storage: ClassVar[str]
+    postgres: ClassVar[Postgres | None]
+    loop: ClassVar[asyncio.AbstractEventLoop]
+
+    opened: Bundle[Payment] = Bundle("opened")
+    attempts: Bundle[tuple[Payment, Attempt]] = Bundle("attempts")
+    refunds: Bundle[tuple[Payment, UUID]] = Bundle("refunds")
+
+    @initialize()
+    def start(self) -> None:
+        self.stall: Stall = open_stall(self.storage, self.postgres)
+        self.payments: list[Payment] = []
+        self.charge_ids: dict[UUID, list[UUID]] = {}
+
+    @rule(target=opened, amount=st.integers(1, 5000))
+    def open(self, amount: int) -> Payment:
+        payment = self.run(self.stall.open(amount))
+        self.payments.append(payment)
+        self.charge_ids[payment.payment_id] = []
+        return payment
+
+    @rule(target=attempts, payment=opened)
+    def attempt(self, payment: Payment) -> tuple[Payment, Attempt]:
+        attempt = unkeyed()
+        self.charge_ids[payment.payment_id].append(attempt.id)
+        return payment, attempt
+
+    @rule(of=attempts, method=st.sampled_from(sorted(METHODS)), before=CUTS, after=CUTS)
+    def confirm(self, of: tuple[Payment, Attempt], method: str, before: Cut, after: Cut) -> None:
+        self.cut(before, after)
+        self.may_be_refused(self.stall.confirm(of[0], method, of[1]))
+
+    @rule(of=attempts)
+    def webhook(self, of: tuple[Payment, Attempt]) -> None:
+        """The provider tells the truth, whenever it likes, as often as it likes."""
+        outcome = self.run(self.stall.wire.lookup(of[1].id, OperationKind.CHARGE))
+        if outcome:
+            self.run(self.stall.send(of[1].id, outcome))
+
+    @rule(target=refunds, payment=opened)
+    def refund_id(self, payment: Payment) -> tuple[Payment, UUID]:
+        return payment, new_id()
+
+    @rule(of=refunds, amount=st.none() | st.integers(1, 5000), before=CUTS, after=CUTS)
+    def refund(self, of: tuple[Payment, UUID], amount: int | None, before: Cut, after: Cut) -> None:
+        self.cut(before, after)
+        self.may_be_refused(self.stall.refund(of[0], amount, of[1]))
+
+    @rule(payment=opened)
+    def cancel(self, payment: Payment) -> None:
+        self.may_be_refused(self.stall.payments.cancel(NEIGHBOUR, payment.payment_id))
+
+    @rule(seconds=st.sampled_from([1, 16, 16, 600]))
+    def time_goes_by(self, seconds: int) -> None:
+        self.stall.clock.turn(seconds)
+        self.run(self.stall.sweep())
+
+    @invariant()
+    def captured_and_refunded_stay_within_bounds(self) -> None:
+        for payment in self.payments:
+            now = self.run(self.stall.now(payment))
+            assert now.captured.amount <= now.amount.amount
+            assert now.refunded.amount <= now.captured.amount
+            assert len(self.charged(payment)) <= 1
+
+    @invariant()
+    def the_ledger_balances(self) -> None:
+        report = self.run(self.stall.desk.verify(STAFF))
+        assert report.balanced, report
+
+    def teardown(self) -> None:
+        """O8: everything comes to an end by itself, and then the provider agrees with us."""
+        if not hasattr(self, "stall"):
+            return
+        self.cut(None, None)
+        self.time_goes_by(1000)
+        self.time_goes_by(1000)
+        for payment in self.payments:
+            self.has_ended_in_agreement(payment)
+
+    def has_ended_in_agreement(self, payment: Payment) -> None:
+        now = self.run(self.stall.now(payment))
+        assert now.status in ENDED
+        page = self.stall.desk.operations(STAFF, payment.payment_id, PageQuery(limit=100))
+        settled = {OperationStatus.SUCCEEDED, OperationStatus.FAILED}
+        assert {one.status for one in self.run(page).items} <= settled
+        taken = [(charge.amount, charge.refunded) for charge in self.charged(payment)]
+        paid = now.status is PaymentStatus.CAPTURED
+        assert taken == ([(now.captured.amount, now.refunded.amount)] if paid else [])
+
+    def charged(self, payment: Payment) -> list[SandboxCharge]:
+        found = [
+            self.run(self.stall.book.find_charge(charge_id))
+            for charge_id in self.charge_ids[payment.payment_id]
+        ]
+        return [charge for charge in found if charge and charge.status == "succeeded"]
+
+    def cut(self, before: Cut, after: Cut) -> None:
+        self.stall.wire.before = before() if before else None
+        self.stall.wire.after = after() if after else None
+
+    def may_be_refused(self, act: Coroutine[Any, Any, object]) -> None:
+        try:
+            self.run(act)
+        except (Refusal, Killed):
+            return
+        finally:
+            self.cut(None, None)
+
+    def run(self, act: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(act)
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The machine is no coroutine: it needs a loop of its own."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.mark.parametrize(("storage", "examples"), [("memory", 100), ("sql", 25)])
+def test_any_mixture_keeps_the_invariants(
+    storage: str,
+    examples: int,
+    loop: asyncio.AbstractEventLoop,
+    request: pytest.FixtureRequest,
+) -> None:
+    postgres = None
+    if storage == "sql":
+        url = request.getfixturevalue("database_url")
+        postgres = Postgres(url, PoolSize(least=1, most=5, timeout=10))
+    machine = type(
+        "Machine", (PaymentMachine,), {"storage": storage, "postgres": postgres, "loop": loop}
+    )
+
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+    if postgres:
+        loop.run_until_complete(postgres.close())
