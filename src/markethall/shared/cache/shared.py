@@ -24,11 +24,10 @@ _BEGIN = Script("""
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return redis.call('GET', KEYS[1])
 """)
-# generation, entry <- generation and head as they were before the load, value, milliseconds
+# entry <- its head as it was before the load, text, milliseconds
 _KEEP = Script(f"""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if redis.call('GETRANGE', KEYS[2], 0, {_HEAD - 1}) ~= ARGV[2] then return 0 end
-redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
+if redis.call('GETRANGE', KEYS[1], 0, {_HEAD - 1}) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
@@ -49,9 +48,10 @@ class RedisCache:
     is random because a count would begin again after a wipe and could meet an old value. The braces
     are literal: they keep a space on one node of a cluster, as MGET and scripts need.
 
-    To forget is to write a tombstone with a token of its own. A load keeps its value only if
-    generation and head of the entry are still what it saw before it began: so a forget wins from
-    anywhere, as does a wipe, and a late command of a paused server does no harm.
+    To forget is to write a tombstone with a token of its own. A load keeps its value under the
+    generation that it saw before it began, and only if the head of the entry is still the one
+    it saw: so a forget wins from anywhere, as does a wipe, and a command that a paused server
+    carries out late does no harm.
 
     A forget that Redis did not hear is owed: it is told before anything else is read here, and
     in the background as soon as Redis is back. Until then processes that still reach Redis, or if
@@ -131,7 +131,7 @@ class RedisCache:
     async def _keep(self, entry: "Entry", seen: Seen, value: bytes, until: float) -> None:
         text = _ALIVE + seen.generation + value
         await self._redis.run_script(
-            _KEEP, entry.names, *seen, text, entry.milliseconds, until=until
+            _KEEP, entry.names[1:], seen.head, text, entry.milliseconds, until=until
         )
 
     async def _pay_now_or_later(self) -> None:
