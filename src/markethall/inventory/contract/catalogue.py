@@ -285,6 +285,14 @@ class WarehouseNotFound(Refusal):
     title = "There is no such warehouse"
 
 
+class MovementNotFound(Refusal):
+    """Details: movement_id."""
+
+    code = "inventory.movement_not_found"
+    status = 404
+    title = "There is no such movement of this product"
+
+
 class Catalogue(Protocol):
     """The products and their stock. Who holds catalogue:write also sees drafts and archived."""
 
@@ -299,6 +307,9 @@ class Catalogue(Protocol):
 
     async def product_body(self, call: Call, product_id: UUID) -> Rendered:
         """`product`, as JSON. For the public it comes from the cache. Raises ProductNotFound."""
+
+    async def sku_body(self, call: Call, sku: str) -> Rendered:
+        """`product_by_sku`, as JSON; never from the cache. Raises ProductNotFound."""
 
     async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
         """`products`, as JSON; some seconds old. Raises CursorInvalid, Forbidden."""
@@ -330,6 +341,9 @@ class Catalogue(Protocol):
 
     async def movements(self, call: Call, product_id: UUID, query: PageQuery) -> Page[Movement]:
         """The newest first. Raises ProductNotFound, CursorInvalid."""
+
+    async def movement(self, call: Call, product_id: UUID, movement_id: UUID) -> Movement:
+        """Raises MovementNotFound."""
 
     async def reservations(self, call: Call, query: ReservationQuery) -> Page[Reservation]:
         """Of one order. Raises CursorInvalid."""

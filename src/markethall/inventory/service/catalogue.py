@@ -11,6 +11,7 @@ from markethall.inventory.contract import (
     Adjustment,
     Category,
     Movement,
+    MovementNotFound,
     NewProduct,
     Product,
     ProductChange,
@@ -67,11 +68,7 @@ class CatalogueService:
         return _product(await self._card(call, product_id))
 
     async def product_by_sku(self, call: Call, sku: str) -> Product:
-        async with self._database.reading() as shelf:
-            card = await shelf.card_by_sku(sku, self._clock())
-        if card is None or not _sees(call, card):
-            raise ProductNotFound(sku=sku)
-        return _product(card)
+        return _product(await self._card_by_sku(call, sku))
 
     async def products(self, call: Call, query: ProductQuery) -> Page[Product]:
         cards, cursor = await self._cards(call, query)
@@ -90,6 +87,10 @@ class CatalogueService:
         if rendered is None:
             raise _no_product(product_id)
         return rendered
+
+    async def sku_body(self, call: Call, sku: str) -> Rendered:
+        public = not call.actor.may(CATALOGUE_WRITE)
+        return _rendered(await self._card_by_sku(call, sku), public=public)
 
     async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
         async def load() -> Rendered:
@@ -115,6 +116,13 @@ class CatalogueService:
             card = await shelf.card(product_id, self._clock())
         if card is None or not _sees(call, card):
             raise _no_product(product_id)
+        return card
+
+    async def _card_by_sku(self, call: Call, sku: str) -> Card:
+        async with self._database.reading() as shelf:
+            card = await shelf.card_by_sku(sku, self._clock())
+        if card is None or not _sees(call, card):
+            raise ProductNotFound(sku=sku)
         return card
 
     async def _cards(self, call: Call, query: ProductQuery) -> tuple[Sequence[Card], str | None]:
@@ -210,6 +218,13 @@ class CatalogueService:
                 await _levels(shelf, product_id, self._clock())
         page = self._cursors.page(name, rows, query.limit, lambda row: [row[0]])
         return Page(items=tuple(row[1] for row in page.items), next_cursor=page.next_cursor)
+
+    async def movement(self, call: Call, product_id: UUID, movement_id: UUID) -> Movement:  # noqa: ARG002
+        async with self._database.reading() as shelf:
+            movement = await shelf.movement(movement_id)
+        if movement is None or movement.product_id != product_id:
+            raise MovementNotFound(movement_id=str(movement_id))
+        return movement
 
     async def reservations(self, call: Call, query: ReservationQuery) -> Page[Reservation]:  # noqa: ARG002
         name = f"reservations:{query.order_id}"
