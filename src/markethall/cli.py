@@ -40,7 +40,10 @@ def main() -> None:
     except BadSettings as error:
         _say_what_is_wrong(error.lines)
         sys.exit(BAD_SETTINGS)
-    except Exception as error:
+    except OSError as error:
+        _say_what_is_wrong([str(error)])
+        sys.exit(1)
+    except RuntimeError as error:
         if not _is_embedded_error(error):
             raise
         _say_what_is_wrong([str(error)])
@@ -73,7 +76,8 @@ def serve(
         # here and not above: the other commands need not wait for the web framework
         from markethall import server  # noqa: PLC0415
 
-        server.serve(settings, host, port, workers)
+        code = server.serve(settings, host, port, workers)
+    raise typer.Exit(code)
 
 
 def _check_workers(settings: Settings, workers: int) -> None:

@@ -1,16 +1,14 @@
 """The ASGI application: what is served is mounted, opened and closed here, and nowhere else."""
 
 import asyncio
-import platform
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
@@ -26,6 +24,7 @@ from markethall.shared.errors import Refusal
 from markethall.shared.front import Front, Manners
 from markethall.shared.http import refuse, refuse_http, refuse_invalid
 from markethall.shared.metrics import INFO
+from markethall.shared.openapi import completing
 from markethall.system import Readiness, system_router
 
 log = structlog.get_logger("markethall.main")
@@ -52,6 +51,14 @@ OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
     Context.PAYMENTS: ("payments", "transactions", "ledger"),
 }
 OWNERS: Final = {segment: context.value for context, owned in OWNED.items() for segment in owned}
+
+
+DESCRIPTION: Final = """
+Errors are problem details (RFC 9457) with a stable `code`. Money is in integer minor units. Lists are
+pages with a `next_cursor`. A `POST` takes an `Idempotency-Key`; where money or stock moves it needs one.
+
+To try it here: `POST /users`, then **Authorize** with that name and password.
+"""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -86,6 +93,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(system_router(settings))
     for context in sorted(settings.serve):
         app.include_router(ROUTERS[context])
+    # FastAPI resolves its routes at the first request otherwise, for half a second
+    list(iter_route_contexts(app.routes))
+    app.openapi = completing(app)  # type: ignore[method-assign] - the documented way to extend it
     return app
 
 

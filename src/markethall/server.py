@@ -1,16 +1,28 @@
-"""Serving: uvicorn with an orderly end. Not ready first, then the door closes, then we go."""
+"""Serving: uvicorn with an orderly end. Not ready first, then the door closes, then we go.
 
+With several workers a parent holds the listening socket and starts processes that share it.
+"""
+
+import ctypes
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from types import FrameType
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.supervisors import Multiprocess
 
 from markethall.main import create_app
 from markethall.settings import Settings, read_settings
 from markethall.shared import log
+
+# a worker that ends sooner than this after its start would end again
+_TOO_SOON: Final = 5.0
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class HallServer(uvicorn.Server):
@@ -41,34 +53,103 @@ class HallServer(uvicorn.Server):
         app.state.readiness.draining = True
 
 
-def serve(settings: Settings, host: str, port: int, workers: int) -> None:
-    """Blocks until the server has ended. The workers read the settings from the environment."""
+def serve(settings: Settings, host: str, port: int, workers: int) -> int:
+    """Blocks until the server has ended; its exit code. Raises OSError when the port is taken."""
+    with listening(host, port) as door:
+        if workers == 1:
+            return _serve_here(settings, door)
+        return Workers(door.fileno(), workers).run()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """The door: bound before anything is told to the user."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=1024)
+
+
+def _serve_here(settings: Settings, door: socket.socket) -> int:
     config = uvicorn.Config(
         "markethall.server:app_from_environment",
         factory=True,
-        host=host,
-        port=port,
-        workers=workers,
         loop="uvloop",
         http="httptools",
+        ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=settings.shutdown_seconds,
-        backlog=1024,
-        h11_max_incomplete_event_size=64 * 1024,
     )
     server = HallServer(config, settings.drain_seconds)
-    if workers == 1:
-        server.run()
-    else:
-        Multiprocess(config, target=server.run, sockets=[config.bind_socket()]).run()
+    server.run([door])
+    return 0 if server.started else 1
 
 
 def app_from_environment() -> FastAPI:
-    """For a worker process."""
+    """What a server process serves."""
     settings = read_settings()
     log.configure(settings.log_format, settings.log_level)
     return create_app(settings)
+
+
+class Workers:
+    """Keeps so many processes on one door; passes SIGTERM and SIGINT on, and waits for them."""
+
+    def __init__(self, door: int, count: int) -> None:
+        self._door = door
+        self._count = count
+        self._ending = False
+        self._running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+
+    def run(self) -> int:
+        """Blocks. 1 when a worker could not even start."""
+        before = {sig: signal.signal(sig, self._end) for sig in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            for _ in range(self._count):
+                self._start()
+            return self._watch()
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "markethall.server", str(self._door)]
+        process = subprocess.Popen(  # noqa: S603 - this very program
+            command, pass_fds=[self._door], stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        self._running[process.pid] = (process, time.monotonic())
+
+    def _watch(self) -> int:
+        code = 0
+        while self._running:
+            pid, status = os.wait()
+            ended = self._running.pop(pid, None)
+            if ended is None or self._ending:
+                continue
+            if time.monotonic() - ended[1] < _TOO_SOON:
+                code = 1
+                self._end()
+            else:
+                log.get_logger("markethall.server").error("worker.died", pid=pid, status=status)
+                self._start()
+        return code
+
+    def _end(self, *_: object) -> None:
+        self._ending = True
+        for process, _started in self._running.values():
+            process.terminate()
+
+
+def _worker(door: int) -> int:
+    """A worker ends with its parent, also when that is killed."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return 1
+    return _serve_here(read_settings(), socket.socket(fileno=door))
+
+
+if __name__ == "__main__":
+    sys.exit(_worker(int(sys.argv[1])))

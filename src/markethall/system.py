@@ -5,7 +5,7 @@ import platform
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -26,6 +26,12 @@ from markethall.shared.metrics import REGISTRY
 log = structlog.get_logger("markethall.system")
 
 _SHOWN: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "redis", "uvicorn")
+
+
+class Counts(Protocol):
+    """What every context can say of itself."""
+
+    async def count(self) -> int: ...
 
 
 class NotReady(Unavailable):
@@ -145,13 +151,13 @@ def _add_stats(router: APIRouter) -> None:
     )
     async def stats(request: Request, _: Annotated[Call, allow(STATS_READ)]) -> Stats:
         container: Container = request.app.state.container
-        counts = {
+        counted: dict[Context, tuple[str, Callable[[], Counts]]] = {
             Context.USERS: ("user_count", container.accounts),
             Context.INVENTORY: ("product_count", container.catalogue),
             Context.ORDERS: ("order_count", container.orders),
             Context.PAYMENTS: ("payment_count", container.payment_desk),
         }
-        served = [counts[context] for context in sorted(request.app.state.settings.serve)]
+        served = [counted[context] for context in sorted(request.app.state.settings.serve)]
         return Stats(**{name: await provider().count() for name, provider in served})
 
 

@@ -32,13 +32,13 @@ from markethall.shared.call import Call
 from markethall.shared.errors import Forbidden, Invalid, Refusal, Unauthenticated, Unavailable
 from markethall.shared.http import (
     MONEY,
-    Problem,
     conditional,
     created,
     etag,
     from_container,
     ok,
     once,
+    problem_response,
     problems,
     ready,
 )
@@ -129,7 +129,7 @@ def _with_passing(*refusals: type[Refusal]) -> dict[int | str, dict[str, Any]]:
     """For `responses`: our own refusals, and those of the neighbours that a client may see."""
     responses = problems(*refusals)
     for status, codes in _PASSING.items():
-        entry = responses.setdefault(status, {"model": Problem, "description": "Refused"})
+        entry = responses.setdefault(status, problem_response("Refused", {}))
         entry["description"] += ", " + ", ".join(f"`{code}`" for code in codes)
     return responses
 

@@ -70,7 +70,9 @@ class Policy:
 class ScopedPolicy(Policy):
     """The same, with the padlock in the documentation."""
 
-    async def __call__(self, request: Request, _: Annotated[str | None, Depends(_bearer)]) -> Call:
+    async def __call__(
+        self, request: Request, _: Annotated[str | None, Depends(_bearer)] = None
+    ) -> Call:
         return await super().__call__(request)
 
 

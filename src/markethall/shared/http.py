@@ -33,6 +33,8 @@ D = TypeVar("D", bound=BaseModel)
 DAY: Final = timedelta(days=1)
 MONEY: Final = timedelta(days=30)
 
+PROBLEM_REF: Final = "#/components/schemas/Problem"
+
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
@@ -260,7 +262,8 @@ async def refuse_http(request: Request, error: Exception) -> Response:
         case HTTPStatus.NOT_FOUND:
             refusal: Refusal = RouteNotFound()
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            refusal = MethodNotAllowed(allow=(error.headers or {}).get("allow", ""))
+            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+            refusal = MethodNotAllowed(allow=headers.get("allow", ""))
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             refusal = TooLarge()
         case HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
@@ -310,11 +313,12 @@ def _documented(kinds: list[type[Refusal]]) -> dict[str, Any]:
     examples = {
         kind.code: {"summary": kind.title, "value": _example(kind)} for kind in kinds
     }
-    return {
-        "model": Problem,
-        "description": f"{kinds[0].title} ({names})",
-        "content": {_PROBLEM: {"examples": examples}},
-    }
+    return problem_response(f"{kinds[0].title} ({names})", examples)
+
+
+def problem_response(description: str, examples: dict[str, Any]) -> dict[str, Any]:
+    content = {_PROBLEM: {"schema": {"$ref": PROBLEM_REF}, "examples": examples}}
+    return {"description": description, "content": content}
 
 
 def _example(kind: type[Refusal]) -> dict[str, Any]:

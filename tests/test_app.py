@@ -1,0 +1,335 @@
+"""The process as a whole: what every route must have, and what must be true of all of them."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+from dependency_injector import providers
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from markethall.container import LISTENERS, build_container
+from markethall.keys import read_keys
+from markethall.main import OWNED, ROUTERS, create_app
+from markethall.settings import Context, Settings, read_settings
+from markethall.shared.auth import Policy
+from markethall.shared.db import Postgres
+from markethall.shared.metrics import REGISTRY
+
+ADMIN = {"admin_email": "admin@example.com", "admin_password": "an admin's long password"}
+
+
+def memory_settings(**given: Any) -> Settings:
+    return read_settings(storage="memory", **ADMIN, **given)
+
+
+@asynccontextmanager
+async def visiting(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://hall") as http,
+    ):
+        yield http
+
+
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    return create_app(memory_settings(debug=True))
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    async with visiting(create_app(memory_settings(debug=True))) as client:
+        yield client
+
+
+def routes(app: FastAPI) -> Iterator[APIRoute]:
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, APIRoute):
+            yield context.original_route
+
+
+def policies(dependant: Any) -> list[Policy]:
+    found = [dependant.call] if isinstance(dependant.call, Policy) else []
+    return found + [one for child in dependant.dependencies for one in policies(child)]
+
+
+def test_every_route_declares_one_policy(app: FastAPI) -> None:
+    without = [route.path for route in routes(app) if len(policies(route.dependant)) != 1]
+
+    assert len(list(routes(app))) > 40
+    assert without == []
+
+
+def test_every_path_belongs_to_its_context() -> None:
+    for context, router in ROUTERS.items():
+        segments = {route.path.split("/")[1] for route in router.routes if hasattr(route, "path")}
+        assert segments <= set(OWNED[context])
+
+
+def test_every_handler_that_is_listened_to_exists() -> None:
+    settings = memory_settings()
+    container = build_container(settings, read_keys(settings))
+
+    for listeners in LISTENERS.values():
+        for context, handler in listeners:
+            assert handler in getattr(container, f"{context.value}_context").handlers()
+    listened = {handler for listeners in LISTENERS.values() for _, handler in listeners}
+    assert listened == set(container.orders_context.handlers())
+
+
+@pytest.mark.parametrize("storage", ["memory", "sql"])
+@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.parametrize("redis", ["", "redis://127.0.0.1:1/0"])
+async def test_every_provider_can_be_built(storage: str, cache: str, redis: str, tmp_path: Any) -> None:
+    settings = read_settings(
+        storage=storage,
+        cache=cache,
+        redis_url=redis,
+        database_url="postgresql://nobody@127.0.0.1:1/nothing",
+        data_dir=tmp_path,
+    )
+
+    container = build_container(settings, read_keys(settings))
+
+    for provider in container.traverse([providers.Singleton, providers.Factory]):
+        provider()
+    container.passwords().close()
+
+
+def test_importing_opens_nothing() -> None:
+    code = (
+        "import threading, asyncio, sys; import markethall.main, markethall.cli, markethall.server;"
+        "assert threading.active_count() == 1;"
+        "import os; names = os.listdir('/proc/self/fd') if sys.platform == 'linux' else [];"
+        "links = [os.readlink(f'/proc/self/fd/{n}') for n in names if os.path.exists(f'/proc/self/fd/{n}')];"
+        "assert not [l for l in links if l.startswith('socket:')], links"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+async def test_unknown_routes_and_methods_are_problems(http: httpx2.AsyncClient) -> None:
+    missing = await http.get("/nowhere")
+    wrong = await http.request("DELETE", "/health")
+
+    assert missing.status_code == 404
+    assert missing.json()["code"] == "request.not_found"
+    assert wrong.status_code == 405
+    assert wrong.json()["code"] == "request.method_not_allowed"
+    assert wrong.headers["allow"] == "GET"
+
+
+async def test_a_trailing_slash_leads_to_the_same_answer(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/products/", follow_redirects=False)
+
+    assert answer.status_code == 307
+    assert answer.headers["location"].endswith("/products")
+
+
+async def test_the_request_id_is_echoed_when_it_is_sane(http: httpx2.AsyncClient) -> None:
+    sane = await http.get("/health", headers={"X-Request-ID": "checkout-4711"})
+    insane = await http.get("/health", headers={"X-Request-ID": "x" * 500})
+
+    assert sane.headers["x-request-id"] == "checkout-4711"
+    assert len(insane.headers["x-request-id"]) == 36
+
+
+# Documentation
+
+
+def test_openapi_is_complete(app: FastAPI) -> None:
+    document = app.openapi()
+
+    assert document["openapi"].startswith("3.1")
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            assert operation["summary"], where
+            assert operation["operationId"], where
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    assert "application/problem+json" in response["content"], f"{where} {status}"
+            if "requestBody" in operation and not path.startswith("/payments/webhooks"):
+                assert "422" in operation["responses"], where
+                assert "413" in operation["responses"], where
+            if operation.get("security"):
+                assert {"401", "403"} <= set(operation["responses"]), where
+
+
+def test_openapi_has_examples_for_every_body(app: FastAPI) -> None:
+    document = app.openapi()
+
+    for name, schema in document["components"]["schemas"].items():
+        if schema.get("additionalProperties") is False:  # a body: nothing unknown is accepted
+            properties = schema["properties"].values()
+            assert any("examples" in str(part) or "example" in str(part) for part in properties) or (
+                "$ref" in str(schema)
+            ), name
+
+
+async def test_the_docs_ask_no_other_host(http: httpx2.AsyncClient) -> None:
+    page = await http.get("/docs")
+
+    assert page.status_code == 200
+    sources = [part.split('"')[1] for part in page.text.split("src=")[1:]]
+    sources += [part.split('"')[1] for part in page.text.split("href=")[1:]]
+    assert len(sources) == 3
+    for source in sources:
+        assert source.startswith("/docs/")
+        assert (await http.get(source)).status_code == 200
+    assert "https://" not in page.text
+    assert (await http.get("/docs/../../settings.py")).status_code == 404
+
+
+async def test_docs_and_debug_can_be_closed() -> None:
+    async with visiting(create_app(memory_settings(docs="off"))) as http:
+        answers = [await http.get(path) for path in ("/docs", "/openapi.json", "/debug")]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 404]
+
+
+async def test_debug_says_who_runs_where(http: httpx2.AsyncClient) -> None:
+    debug = (await http.get("/debug")).json()
+
+    assert debug["contexts"]["inventory"] == {"where": "local", "storage": "memory", "remote": None}
+    assert "ZeroDivisionError" in debug["provoked_error"]
+
+
+async def test_metrics_speak_of_routes_and_never_of_ids(http: httpx2.AsyncClient) -> None:
+    await http.get("/products/0199c0de-0000-7000-8000-00000000dead")
+    await http.get("/made-up-by-a-client")
+
+    text = (await http.get("/metrics")).text
+
+    assert 'route="/products/{product_id}"' in text
+    assert "dead" not in text
+    assert "made-up" not in text
+
+
+def test_every_metric_is_documented() -> None:
+    from pathlib import Path
+
+    names = {metric.name for metric in REGISTRY.collect()}
+
+    documented = Path("docs/metrics.md").read_text()
+    assert {name for name in names if f"`{name}" not in documented} == set()
+
+
+# Health
+
+
+async def test_ready_names_what_does_not_answer(tmp_path: Any) -> None:
+    settings = read_settings(
+        database_url="postgresql://nobody@127.0.0.1:1/nothing", data_dir=tmp_path
+    )
+    async with visiting(create_app(settings)) as http:
+        alive, ready = await http.get("/health"), await http.get("/ready")
+
+    assert alive.status_code == 200
+    assert ready.status_code == 503
+    assert ready.headers["retry-after"]
+    assert ready.json()["details"]["failing"] == ["postgres"]
+
+
+async def test_ready_is_false_once_shutdown_begins(app: FastAPI) -> None:
+    app = create_app(memory_settings())
+    async with visiting(app) as http:
+        before = await http.get("/ready")
+        app.state.readiness.draining = True
+        after = await http.get("/ready")
+
+    assert before.status_code == 200
+    assert after.json()["details"]["failing"] == ["shutdown"]
+
+
+async def test_the_lifespan_leaves_no_connection_behind(database_url: str, tmp_path: Any) -> None:
+    settings = read_settings(database_url=database_url, data_dir=tmp_path, **ADMIN)
+
+    async with visiting(create_app(settings)) as http:
+        assert (await http.get("/ready")).status_code == 200
+
+    watcher = Postgres(database_url, size())
+    async with watcher.reading() as session:
+        from sqlalchemy import text
+
+        from markethall.shared.db import Statement
+
+        count = await session.value(
+            Statement(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        )
+    await watcher.close()
+    assert count == 0
+
+
+def size() -> Any:
+    from markethall.shared.db import PoolSize
+
+    return PoolSize(least=1, most=1)
+
+
+async def test_an_empty_pool_is_a_503_with_retry_after(database_url: str, tmp_path: Any) -> None:
+    settings = read_settings(
+        database_url=database_url,
+        data_dir=tmp_path,
+        database_pool_min=1,
+        database_pool_max=1,
+        database_timeout=0.2,
+    )
+    app = create_app(settings)
+    transport = httpx2.ASGITransport(app)
+    pool = app.state.container.pools().of(settings.database_of(Context.INVENTORY))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
+        async with pool.reading():
+            answer = await http.get("/products")
+        healed = await http.get("/products")
+    await app.state.container.pools().close()
+    app.state.container.passwords().close()
+
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
+    assert answer.json()["code"] == "system.unavailable"
+    assert healed.status_code == 200
+
+
+# No blocking call on the event loop
+
+
+async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """A password takes half a second of one core here: on the loop it would be seen."""
+    loop = asyncio.get_running_loop()
+    app = create_app(memory_settings(bcrypt_cost=13))
+    async with visiting(app) as http:
+        before = loop.slow_callback_duration
+        loop.set_debug(True)
+        loop.slow_callback_duration = 0.3
+        try:
+            with caplog.at_level(logging.WARNING, logger="asyncio"):
+                await _found(http)
+        finally:
+            loop.set_debug(False)
+            loop.slow_callback_duration = before
+
+    assert [record.message for record in caplog.records if "took" in record.message] == []
+
+
+async def _found(http: httpx2.AsyncClient) -> None:
+    body = {"username": "anna", "email": "anna@example.com", "password": "a quiet sentence"}
+    assert (await http.post("/users", json=body)).status_code == 201
+    form = {"username": "anna", "password": "a quiet sentence"}
+    token = (await http.post("/token", data=form)).json()["access_token"]
+    me = await http.get("/users/me", headers={"Authorization": f"Bearer {token}"})
+    assert me.status_code == 200
+    assert (await http.get("/products")).status_code == 200
