@@ -70,6 +70,7 @@ class Hall:
     till: Till
     cuts: Cuts
     buyer: Call = field(default_factory=lambda: person(new_id(), "customer"))
+    stocked: int = 0
 
     @property
     def orders(self) -> Orders:
@@ -86,6 +87,11 @@ class Hall:
     @property
     def listeners(self) -> OrderListeners:
         return self.container.listeners()
+
+    def stock_up(self, quantity: int = 5) -> UUID:
+        """A product, whose stock the test will come back to."""
+        self.stocked = quantity
+        return self.shelf.stock(quantity)
 
     def later(self, time: timedelta) -> None:
         self.clock.now += time

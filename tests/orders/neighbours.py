@@ -49,8 +49,15 @@ PAYABLE = {PaymentStatus.CREATED, PaymentStatus.FAILED}
 ENDED = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
 
 
+class Killed(BaseException):
+    """The process dies here: nothing catches it, nothing is tidied up."""
+
+
 class Cuts:
-    """Which call of all that are made fails: before its effect, or with its answer lost."""
+    """Which call of all that are made fails: before its effect, or with its answer lost.
+
+    `when` is before or after, or with "killed" in front: then we die of it.
+    """
 
     def __init__(self) -> None:
         self.made: list[str] = []
@@ -74,16 +81,20 @@ class _Wire:
         method = getattr(self._service, name)
 
         async def over_the_wire(*arguments: Any) -> Any:
-            cut = self._cuts.start(name)
-            if cut == "before":
-                raise Unavailable(dependency=name)
+            cut = self._cuts.start(name) or ""
+            if cut.endswith("before"):
+                raise _broken(cut, name)
             answer = await method(*arguments)
-            if cut == "after":
-                raise Unavailable(dependency=name)
+            if cut.endswith("after"):
+                raise _broken(cut, name)
             return answer
 
         over_the_wire.__qualname__ = name
         return over_the_wire
+
+
+def _broken(cut: str, name: str) -> BaseException:
+    return Killed() if cut.startswith("killed") else Unavailable(dependency=name)
 
 
 def wired(service: T, cuts: Cuts) -> T:
@@ -326,6 +337,13 @@ class Till:
 
     def payments_of(self, order_id: UUID) -> list[Payment]:
         return [payment for payment in self._payments.values() if payment.order_id == order_id]
+
+    def all_payments(self) -> list[Payment]:
+        return list(self._payments.values())
+
+    def reopen(self, payment_id: UUID) -> None:
+        """As if the provider had never heard that it was cancelled."""
+        self._change(payment_id, status=PaymentStatus.CREATED)
 
     def kept(self, payment_id: UUID) -> int:
         """What the shop has of the customer's money."""
