@@ -1,0 +1,40 @@
+"""The demonstration catalogue."""
+
+from markethall import demo
+from markethall.inventory.contract import ProductQuery
+from markethall.shared.call import system_call
+from tests.inventory.conftest import ANYONE, STAFF, House
+
+CALL = system_call("demo")
+
+
+async def test_the_shop_is_filled_once(house: House) -> None:
+    first = await demo.fill(house.catalogue, CALL)
+    again = await demo.fill(house.catalogue, CALL)
+
+    page = await house.catalogue.products(ANYONE, ProductQuery(limit=100))
+    assert (first, again, len(page.items)) == (24, 0, 24)
+    assert all(product.available > 0 for product in page.items)
+    assert all(product.product_id.version == 7 for product in page.items)
+
+
+async def test_what_staff_did_to_the_shop_stays(house: House) -> None:
+    await demo.fill(house.catalogue, CALL)
+    cup = await house.catalogue.product_by_sku(ANYONE, "CUP-STONE-BLUE")
+    await house.catalogue.archive(STAFF, cup.product_id, 1)
+    await house.adjust(cup.product_id, "counted", counted=1)
+
+    assert await demo.fill(house.catalogue, CALL) == 0
+
+    kept = await house.catalogue.product(STAFF, cup.product_id)
+    assert (kept.status, kept.available) == ("archived", 1)
+
+
+async def test_a_product_that_has_a_sku_of_the_shop_keeps_it(house: House) -> None:
+    own = await house.product("tea-sencha-100", stock=2)
+
+    assert await demo.fill(house.catalogue, CALL) == 23
+
+    assert (await house.catalogue.product_by_sku(ANYONE, "TEA-SENCHA-100")) == (
+        await house.catalogue.product(ANYONE, own.product_id)
+    )

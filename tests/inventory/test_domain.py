@@ -1,0 +1,198 @@
+"""The rules of the shelf."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from pydantic import ValidationError
+
+from markethall.inventory.contract import (
+    Adjustment,
+    NewProduct,
+    Price,
+    ProductChange,
+    Reason,
+    ReservationClosed,
+    ReservationStatus,
+)
+from markethall.inventory.domain import (
+    MAIN_WAREHOUSE,
+    Change,
+    Goods,
+    Hold,
+    Item,
+    Line,
+    Missing,
+    Stock,
+    not_enough,
+    summed,
+    too_few,
+)
+from markethall.shared.ids import new_id
+from markethall.shared.money import Money
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+ONE, TWO = UUID(int=1), UUID(int=2)
+
+
+def goods(product_id: UUID, quantity: int) -> Goods:
+    return Goods(product_id, MAIN_WAREHOUSE, quantity)
+
+
+def hold(status: ReservationStatus = ReservationStatus.HELD, consumed: int = 0) -> Hold:
+    price = Money(amount=100, currency="EUR")
+    lines = (Line(ONE, MAIN_WAREHOUSE, "A", "a", price, 3, consumed),)
+    return Hold(new_id(), new_id(), new_id(), status, NOW + timedelta(minutes=30), lines)
+
+
+def test_goods_are_summed_per_product_in_product_order() -> None:
+    assert summed([goods(TWO, 1), goods(ONE, 2), goods(TWO, 3)]) == (goods(ONE, 2), goods(TWO, 4))
+
+
+def test_a_held_reservation_is_committed_without_taking_anything_again() -> None:
+    held = hold()
+
+    assert held.commit() == ()
+    assert held.status == ReservationStatus.COMMITTED
+
+
+def test_an_expired_reservation_takes_its_goods_again() -> None:
+    late = hold(ReservationStatus.EXPIRED)
+
+    assert late.commit() == (goods(ONE, 3),)
+    assert late.status == ReservationStatus.COMMITTED
+
+
+def test_a_released_reservation_stays_released() -> None:
+    ended = hold(ReservationStatus.RELEASED)
+
+    with pytest.raises(ReservationClosed):
+        ended.commit()
+    assert ended.release() == ()
+    assert ended.status == ReservationStatus.RELEASED
+
+
+@pytest.mark.parametrize(
+    ("status", "consumed", "freed"),
+    [
+        (ReservationStatus.HELD, 0, 3),
+        (ReservationStatus.COMMITTED, 1, 2),
+        (ReservationStatus.EXPIRED, 0, 0),
+        (ReservationStatus.CONSUMED, 3, 0),
+    ],
+)
+def test_release_frees_what_is_still_reserved(
+    status: ReservationStatus, consumed: int, freed: int
+) -> None:
+    assert sum(some.quantity for some in hold(status, consumed).release()) == freed
+
+
+def test_a_reservation_is_consumed_when_all_has_left() -> None:
+    held = hold()
+
+    held.consume([goods(ONE, 2)])
+    part = held.status
+    held.consume([goods(ONE, 1)])
+
+    assert (part, held.status) == (ReservationStatus.COMMITTED, ReservationStatus.CONSUMED)
+
+
+def test_available_is_on_hand_less_what_is_reserved_by_live_holds() -> None:
+    assert Stock(ONE, MAIN_WAREHOUSE, on_hand=9, reserved=5, overdue=2).available == 6
+
+
+def test_a_shortage_is_final_when_expired_holds_would_not_do() -> None:
+    hopeful = not_enough([Missing(goods(ONE, 3), available=3)])
+    final = not_enough([Missing(goods(ONE, 3), available=3), Missing(goods(TWO, 2), available=1)])
+
+    assert not hopeful.final
+    assert final.final
+    assert [line["product_id"] for line in final.refusal.details["lines"]] == [str(TWO)]
+
+
+def test_out_of_stock_never_says_that_enough_is_there() -> None:
+    shortage = not_enough([Missing(goods(ONE, 3), available=7)])
+
+    assert shortage.refusal.details["lines"][0]["available"] == 2
+
+
+@pytest.mark.parametrize(("overdue", "final"), [(0, True), (1, True), (2, False)])
+def test_a_count_waits_for_expired_holds_only_when_they_would_do(overdue: int, final: bool) -> None:
+    stock = Stock(ONE, MAIN_WAREHOUSE, on_hand=5, reserved=3, overdue=overdue)
+    counted = Change(new_id(), ONE, MAIN_WAREHOUSE, None, 1, Reason.COUNTED, "", None, "me", NOW)
+
+    assert too_few(stock, counted).final == final
+
+
+def test_a_patch_names_only_what_it_changes() -> None:
+    command = NewProduct(sku="TEA", name="Tea", price=Price(amount=1, currency="EUR"))
+    item = Item.new(new_id(), command, NOW)
+
+    changed = item.change(ProductChange.model_validate({"category": "tea"}), NOW)
+    again = item.change(ProductChange.model_validate({"category": "tea"}), NOW)
+
+    assert (changed, again, item.version, item.category, item.name) == (
+        True, False, 2, "tea", "Tea",
+    )  # fmt: skip
+
+
+GOOD = {"sku": "TEA-1", "name": "Tea", "price": {"amount": 1, "currency": "EUR"}}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sku": ""},
+        {"sku": "no spaces"},
+        {"sku": "a/b"},
+        {"sku": "x" * 65},
+        {"name": ""},
+        {"name": "nul\x00"},
+        {"name": "\ud800"},
+        {"price": {"amount": -1, "currency": "EUR"}},
+        {"price": {"amount": 1.0, "currency": "EUR"}},
+        {"price": {"amount": True, "currency": "EUR"}},
+        {"price": {"amount": "1", "currency": "EUR"}},
+        {"price": {"amount": 10**16, "currency": "EUR"}},
+        {"price": {"amount": 1, "currency": "EURO"}},
+        {"price": {"amount": 1, "currency": "EUR", "more": 1}},
+        {"tags": ["x"] * 51},
+        {"tags": [""]},
+        {"images": ["javascript:alert(1)"]},
+        {"options": {"a": 1}},
+        {"attributes": {"a": 1.5}},
+        {"attributes": {"a": None}},
+        {"attributes": {"a": 10**16}},
+        {"attributes": {str(i): i for i in range(51)}},
+        {"status": "gone"},
+        {"nonsense": 1},
+    ],
+)
+def test_a_wrong_product_is_refused(wrong: dict[str, object]) -> None:
+    NewProduct.model_validate(GOOD)
+
+    with pytest.raises(ValidationError):
+        NewProduct.model_validate(GOOD | wrong)
+
+
+@pytest.mark.parametrize("name", ["sku", "name", "price", "status"])
+def test_what_every_product_has_cannot_be_cleared(name: str) -> None:
+    with pytest.raises(ValidationError):
+        ProductChange.model_validate({name: None})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"delta": 10**7},
+        {"delta": 1.0},
+        {"counted": -1},
+        {"counted": True},
+        {"reason": "sold"},
+        {"warehouse_id": "main"},
+        {"note": "x" * 501},
+    ],
+)
+def test_a_wrong_adjustment_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Adjustment.model_validate({"reason": "received"} | wrong)

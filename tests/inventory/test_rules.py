@@ -1,0 +1,199 @@
+"""The database itself refuses lies, whoever tells them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from markethall.inventory.domain import MAIN_WAREHOUSE
+from markethall.shared.ids import new_id
+from tests.conftest import plain
+from tests.inventory.conftest import ANYONE, House, leaving
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
+
+    Driver = asyncpg.Connection[Record]
+
+
+@dataclass
+class Liar:
+    """Raw SQL on a shop with one product: 5 on hand, 2 held."""
+
+    driver: "Driver"
+    house: House
+    product_id: UUID
+    reservation_id: UUID
+
+    async def says(self, *statements: str) -> None:
+        """In one transaction, so that what is checked at commit is checked too."""
+        async with self.driver.transaction():
+            for statement in statements:
+                await self.driver.execute(statement.format(**self.words()))
+
+    def words(self) -> dict[str, str]:
+        return {
+            "p": f"'{self.product_id}'",
+            "w": f"'{MAIN_WAREHOUSE}'",
+            "r": f"'{self.reservation_id}'",
+            "new": f"'{new_id()}'",
+        }
+
+
+@pytest.fixture
+async def liar(sql_house: House, database_url: str) -> AsyncIterator[Liar]:
+    tea = await sql_house.product("TEA", stock=5)
+    held = await sql_house.reserve({tea.product_id: 2})
+    driver = await asyncpg.connect(plain(database_url))
+    await driver.execute("SET search_path TO inventory")
+    yield Liar(driver, sql_house, tea.product_id, held.reservation_id)
+    await driver.close()
+
+
+MOVEMENT = (
+    "INSERT INTO stock_movement (movement_id, product_id, warehouse_id, delta, on_hand_after,"
+    " reason, note, reference, actor, created_at)"
+    " VALUES ({{new}}, {{p}}, {{w}}, {delta}, {after}, '{reason}', '', {reference}, 'me', now())"
+)
+LINE = (
+    "INSERT INTO reservation_line (reservation_id, product_id, warehouse_id, status, expires_at,"
+    " quantity, consumed, sku, name, unit_amount, unit_currency)"
+    " SELECT reservation_id, {{p}}, {{w}}, {status}, expires_at, {quantity}, {consumed},"
+    " 's', 'n', 1, 'EUR' FROM reservation WHERE {which}"
+)
+
+
+def movement(delta: int, after: int, reason: str = "received", reference: str = "NULL") -> str:
+    return MOVEMENT.format(delta=delta, after=after, reason=reason, reference=reference)
+
+
+def line(quantity: int, *, status: str = "status", consumed: int = 0) -> str:
+    which = "reservation_id <> {r}"
+    return LINE.format(status=status, quantity=quantity, consumed=consumed, which=which)
+
+
+OTHER = (
+    "INSERT INTO reservation (reservation_id, order_id, status, expires_at)"
+    " VALUES ({new}, {new}, 'held', now() + interval '1 hour')"
+)
+RAISE = "UPDATE stock SET reserved = reserved + 1"
+
+LIES = {
+    "more reserved than on hand": ["UPDATE stock SET reserved = 6"],
+    "less than nothing reserved": ["UPDATE stock SET reserved = -1"],
+    "reserved for nobody": [RAISE],
+    "not reserved, though held": ["UPDATE stock SET reserved = 0"],
+    "on hand without a movement": ["UPDATE stock SET on_hand = 100"],
+    "on hand changed with reserved": ["UPDATE stock SET reserved = 2, on_hand = 100"],
+    "a shelf that starts full": [
+        "INSERT INTO warehouse (warehouse_id, name) VALUES ({r}, 'other')",
+        "INSERT INTO stock (product_id, warehouse_id, on_hand, reserved) VALUES ({p}, {r}, 9, 0)",
+    ],
+    "a movement that cannot add": [movement(3, 9)],
+    "a movement below zero": [movement(-6, -1, "lost")],
+    "a movement below what is reserved": [movement(-4, 1, "lost")],
+    "a movement of nothing": [movement(0, 5)],
+    "a movement for no known reason": [movement(1, 6, "magic")],
+    "a sale that adds": [movement(1, 6, "sold", "{new}")],
+    "a sale without a fulfilment": [movement(-1, 4, "sold")],
+    "a movement rewritten": ["UPDATE stock_movement SET delta = 6"],
+    "a movement renoted": ["UPDATE stock_movement SET note = 'x'"],
+    "a movement taken away": ["DELETE FROM stock_movement"],
+    "a line that nobody reserved": [OTHER, line(1)],
+    "a line larger than it was": ["UPDATE reservation_line SET quantity = 3"],
+    "a line gone": ["DELETE FROM reservation_line"],
+    "a released hold that still reserves": ["UPDATE reservation SET status = 'released'"],
+    "an expired hold that still reserves": ["UPDATE reservation SET status = 'expired'"],
+    "a consumed hold that still reserves": ["UPDATE reservation SET status = 'consumed'"],
+    "a line that says committed of a hold": ["UPDATE reservation_line SET status = 'committed'"],
+    "a line with a time of its own": ["UPDATE reservation_line SET expires_at = now()"],
+    "goods gone from a hold": ["UPDATE reservation_line SET consumed = 1"],
+    "more gone than was reserved": [
+        "UPDATE reservation SET status = 'committed'",
+        "UPDATE reservation_line SET consumed = 3",
+    ],
+    "a line of nothing": [OTHER, line(0)],
+    "a status that is none": ["UPDATE reservation SET status = 'lost'"],
+    "a hold of no order": ["UPDATE reservation SET order_id = NULL"],
+    "a price below zero": ["UPDATE product SET price_amount = -1"],
+    "a product status that is none": ["UPDATE product SET status = 'gone'"],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_lie_is_refused(liar: Liar, lie: str) -> None:
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refusal:
+        await liar.says(*LIES[lie])
+
+    assert refusal.value.sqlstate in {"23514", "23503"}  # check, foreign key
+    assert await liar.house.shelf(liar.product_id) == (5, 2)
+
+
+@pytest.mark.parametrize("table", ["stock", "product", "reservation", "warehouse"])
+async def test_what_is_spoken_of_elsewhere_cannot_be_taken_away(liar: Liar, table: str) -> None:
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await liar.says(f"DELETE FROM {table}")  # noqa: S608 - names from this list
+
+
+async def test_a_sku_is_unique_whatever_the_case(liar: Liar) -> None:
+    copy = (
+        "INSERT INTO product (product_id, sku, name, description, price_amount, price_currency,"
+        " options, tags, images, attributes, status, version, created_at, updated_at)"
+        " SELECT {new}, 'tea', name, description, price_amount, price_currency,"
+        " options, tags, images, attributes, status, version, created_at, updated_at FROM product"
+    )
+
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await liar.says(copy)
+
+
+async def test_a_line_cannot_move_to_another_product(liar: Liar) -> None:
+    cup = await liar.house.product(stock=5)
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await liar.says(f"UPDATE reservation_line SET product_id = '{cup.product_id}'")  # noqa: S608
+
+
+async def test_a_fulfilment_sells_a_product_once(liar: Liar) -> None:
+    part = leaving(liar.reservation_id, {liar.product_id: 1})
+    await liar.house.inventory.consume(ANYONE, part)
+
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await liar.says(movement(-1, 3, "sold", f"'{part.fulfilment_id}'"))
+
+
+async def test_the_truth_passes(liar: Liar) -> None:
+    await liar.says(movement(3, 8), OTHER, line(4), "UPDATE stock SET reserved = reserved + 4")
+    await liar.says("UPDATE reservation SET status = 'committed' WHERE reservation_id = {r}")
+    await liar.says(
+        "UPDATE reservation SET status = 'released' WHERE reservation_id = {r}",
+        "UPDATE stock SET reserved = reserved - 2",
+    )
+
+    assert await liar.house.shelf(liar.product_id) == (8, 4)
+
+
+async def test_two_who_reserve_the_same_unit_at_once_cannot_both_commit(
+    liar: Liar, database_url: str
+) -> None:
+    other = await asyncpg.connect(plain(database_url))
+    await other.execute("SET search_path TO inventory")
+    words = liar.words()
+    mine = liar.driver.transaction()
+    theirs = other.transaction(isolation="repeatable_read")
+    await mine.start()
+    await theirs.start()
+    await other.fetchval("SELECT reserved FROM stock")
+
+    await liar.driver.execute(OTHER.format(**words))
+    await liar.driver.execute(line(3).format(**words))
+    await liar.driver.execute("UPDATE stock SET reserved = reserved + 3")
+    await mine.commit()
+
+    with pytest.raises(asyncpg.SerializationError):
+        await other.execute("UPDATE stock SET reserved = reserved + 3")
+    await other.close()
+    assert await liar.house.shelf(liar.product_id) == (5, 5)
