@@ -1,7 +1,7 @@
 """The payments stall on every storage, with a clock to turn and a provider that can be cut off."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +25,7 @@ from markethall.payments.domain import Outcome
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.payments.gateway.sandbox import Sleep
 from markethall.payments.ports import Gateway, SandboxBook
+from markethall.payments.sql import metadata
 from markethall.settings import Context
 from markethall.shared.auth import scopes_of
 from markethall.shared.call import Actor, Call, system_call
@@ -259,14 +260,19 @@ def stall(request: pytest.FixtureRequest) -> Stall:
 
 
 @pytest.fixture(scope="session")
-async def template(server_url: str) -> AsyncIterator[str]:
-    """Payments need their own schema and no other."""
-    name = f"template_{new_id().hex}"
+async def own_database(server_url: str) -> AsyncIterator[str]:
+    """One database with the schema of payments and no other, for all tests of this folder."""
+    name = f"payments_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
-    await asyncio.to_thread(upgrade, url_of(server_url, name), [Context.PAYMENTS])
-    yield name
+    url = url_of(server_url, name)
+    await asyncio.to_thread(upgrade, url, [Context.PAYMENTS])
+    yield url
     await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def statuses(payments: Iterable[Payment]) -> set[str]:
-    return {payment.status.value for payment in payments}
+@pytest.fixture
+async def database_url(own_database: str) -> str:
+    """Emptied before each test: twenty times as fast as a new one."""
+    tables = ", ".join(str(table) for table in metadata.sorted_tables)
+    await on_server(own_database, f"TRUNCATE {tables}")
+    return own_database

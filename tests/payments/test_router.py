@@ -1,0 +1,357 @@
+"""What a client sees: statuses, headers, bodies, refusals."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from markethall.payments.contract import Payment
+from markethall.payments.router import router
+from markethall.shared.auth import scopes_of
+from markethall.shared.call import Actor
+from markethall.shared.clock import utc_now
+from markethall.shared.errors import Refusal
+from markethall.shared.front import Front, Manners
+from markethall.shared.http import refuse, refuse_http, refuse_invalid
+from markethall.shared.ids import new_id
+from markethall.shared.limits import Limits
+from markethall.shared.redis import RedisClient
+from markethall.shared.tokens import Signer, Verifier, generate_key
+from tests.payments.conftest import Stall
+
+ISSUER, AUDIENCE = "https://hall.example", "markethall"
+
+
+@dataclass
+class Client:
+    stall: Stall
+    http: httpx2.AsyncClient
+    signer: Signer
+
+    async def get(self, path: str, user_id: UUID | None = None, role: str = "") -> httpx2.Response:
+        return await self.http.get(path, headers=self.headers(user_id, role))
+
+    async def post(
+        self,
+        path: str,
+        body: Any,
+        user_id: UUID | None = None,
+        role: str = "",
+        **headers: str,
+    ) -> httpx2.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.http.post(path, json=body, headers=self.headers(user_id, role) | named)
+
+    async def confirm(
+        self, payment: Payment, method: str = "sandbox_ok", key: str = "key"
+    ) -> httpx2.Response:
+        path = f"/payments/{payment.payment_id}/confirm"
+        body = {"payment_method": method}
+        return await self.post(path, body, payment.user_id, idempotency_key=key)
+
+    async def refund(self, payment: Payment, body: Any, key: str = "key") -> httpx2.Response:
+        path = f"/payments/{payment.payment_id}/refunds"
+        return await self.post(path, body, role="staff", idempotency_key=key)
+
+    def headers(self, user_id: UUID | None, role: str) -> dict[str, str]:
+        if user_id is None and not role:
+            return {}
+        roles = (role or "customer",)
+        who = Actor(user_id=user_id or STAFF_ID, roles=roles, scopes=scopes_of(roles))
+        return {"authorization": f"Bearer {self.signer.sign(who)}"}
+
+
+STAFF_ID = new_id()
+
+
+@pytest.fixture
+async def client(stall: Stall) -> AsyncIterator[Client]:
+    signer = Signer(generate_key(), ISSUER, AUDIENCE, timedelta(minutes=15), utc_now)
+    http = httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app_of(stall, signer)), base_url="http://hall"
+    )
+    async with http:
+        yield Client(stall, http, signer)
+
+
+def app_of(stall: Stall, signer: Signer) -> FastAPI:
+    verifier = Verifier(signer.jwks, ISSUER, AUDIENCE, utc_now)
+    manners = Manners(body_limit=1024 * 1024, body_timeout=10, trusted_proxies=(), owners={})
+    limits = Limits("off", RedisClient(None))
+    front = Middleware(Front, manners=manners, verifier=lambda: verifier, limits=limits)
+    handlers: Any = {
+        Refusal: refuse,
+        RequestValidationError: refuse_invalid,
+        HTTPException: refuse_http,
+    }
+    app = FastAPI(exception_handlers=handlers, middleware=[front])
+    app.state.container = SimpleNamespace(
+        payment_desk=stall.container.payment_desk, payments_keys=stall.container.keys
+    )
+    app.include_router(router)
+    return app
+
+
+async def test_a_payment_looks_like_this(client: Client) -> None:
+    payment = await client.stall.open(1999)
+
+    answer = await client.get(f"/payments/{payment.payment_id}", payment.user_id)
+
+    assert answer.status_code == 200
+    assert answer.headers["etag"] == '"v1"'
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json() == {
+        "payment_id": str(payment.payment_id),
+        "order_id": str(payment.order_id),
+        "user_id": str(payment.user_id),
+        "status": "created",
+        "amount": {"amount": 1999, "currency": "EUR"},
+        "authorized": {"amount": 0, "currency": "EUR"},
+        "captured": {"amount": 0, "currency": "EUR"},
+        "refunded": {"amount": 0, "currency": "EUR"},
+        "provider": "sandbox",
+        "failure_code": None,
+        "next_action": None,
+        "expires_at": payment.model_dump(mode="json")["expires_at"],
+        "created_at": payment.model_dump(mode="json")["created_at"],
+        "version": 1,
+    }
+
+
+async def test_paying_answers_the_captured_payment(client: Client) -> None:
+    payment = await client.stall.open()
+
+    answer = await client.confirm(payment)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "captured")
+    assert "idempotency-replayed" not in answer.headers
+
+
+async def test_the_same_key_gets_the_same_answer(client: Client) -> None:
+    payment = await client.stall.open()
+    first = await client.confirm(payment)
+
+    again = await client.confirm(payment)
+
+    assert again.content == first.content
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_the_same_key_with_another_method_is_refused(client: Client) -> None:
+    payment = await client.stall.open()
+    await client.confirm(payment, "sandbox_declined")
+
+    answer = await client.confirm(payment, "sandbox_ok")
+
+    assert_problem(answer, 422, "idempotency.payload_mismatch")
+
+
+async def test_a_decline_is_an_answer(client: Client) -> None:
+    payment = await client.stall.open()
+
+    answer = await client.confirm(payment, "sandbox_declined")
+
+    assert answer.status_code == 200
+    assert answer.json()["failure_code"] == "card_declined"
+
+
+async def test_no_answer_of_the_provider_is_accepted_and_unknown(client: Client) -> None:
+    payment = await client.stall.open()
+
+    answer = await client.confirm(payment, "sandbox_timeout_after")
+    again = await client.confirm(payment, key="another")
+
+    assert (answer.status_code, answer.json()["status"]) == (202, "unknown")
+    assert_problem(again, 409, "payments.in_progress")
+    assert again.headers["retry-after"] == "5"
+
+
+async def test_paying_twice_is_refused(client: Client) -> None:
+    payment = await client.stall.open()
+    await client.confirm(payment)
+
+    answer = await client.confirm(payment, key="another")
+
+    assert_problem(answer, 409, "payments.invalid_transition")
+    assert answer.json()["details"] == {"status": "captured", "allowed": []}
+
+
+async def test_paying_needs_a_key(client: Client) -> None:
+    payment = await client.stall.open()
+    path = f"/payments/{payment.payment_id}/confirm"
+
+    answer = await client.post(path, {"payment_method": "sandbox_ok"}, payment.user_id)
+
+    assert_problem(answer, 400, "idempotency.key_missing")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        {"payment_method": 1},
+        {"payment_method": ""},
+        {"payment_method": "x" * 101},
+        {"payment_method": "a\x00b"},
+        {"payment_method": "sandbox_ok", "amount": 1},
+    ],
+)
+async def test_a_body_that_does_not_fit_is_refused(client: Client, body: Any) -> None:
+    payment = await client.stall.open()
+    path = f"/payments/{payment.payment_id}/confirm"
+
+    answer = await client.post(path, body, payment.user_id, idempotency_key="key")
+
+    assert_problem(answer, 422, "request.invalid")
+
+
+async def test_an_unknown_method_is_refused(client: Client) -> None:
+    payment = await client.stall.open()
+
+    assert_problem(await client.confirm(payment, "gold"), 422, "payments.unknown_method")
+
+
+async def test_without_a_token_nothing_is_told(client: Client) -> None:
+    payment = await client.stall.open()
+
+    for path in ("/payments", f"/payments/{payment.payment_id}", "/transactions"):
+        answer = await client.get(path)
+        assert_problem(answer, 401, "auth.unauthenticated")
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_what_is_for_staff_is_not_for_customers(client: Client) -> None:
+    payment = await client.stall.paid()
+    refunds = f"/payments/{payment.payment_id}/refunds"
+
+    for path in ("/transactions", "/ledger/accounts", "/ledger/verify", refunds):
+        answer = await client.get(path, payment.user_id)
+        assert_problem(answer, 403, "auth.forbidden")
+        assert answer.json()["details"] == {"scope": "payments:manage"}
+
+
+async def test_not_yours_and_absent_look_the_same(client: Client) -> None:
+    payment, stranger = await client.stall.open(), new_id()
+
+    theirs = await client.get(f"/payments/{payment.payment_id}", stranger)
+    absent = await client.get(f"/payments/{new_id()}", stranger)
+
+    assert_problem(theirs, 404, "payments.not_found")
+    assert theirs.json()["detail"] == absent.json()["detail"]
+
+
+async def test_an_unreadable_id_is_refused(client: Client) -> None:
+    assert_problem(await client.get("/payments/7", new_id()), 422, "request.invalid")
+
+
+async def test_customers_list_their_own_and_staff_all(client: Client) -> None:
+    payment = await client.stall.open()
+    await client.stall.open()
+
+    own = await client.get("/payments", payment.user_id)
+    everything = await client.get("/payments?limit=1&status=created", role="staff")
+
+    assert [one["payment_id"] for one in own.json()["items"]] == [str(payment.payment_id)]
+    assert own.json()["next_cursor"] is None
+    assert everything.json()["next_cursor"]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "status=paid", "sort=amount", "page=2"])
+async def test_an_unknown_query_is_refused(client: Client, query: str) -> None:
+    assert_problem(await client.get(f"/payments?{query}", new_id()), 422, "request.invalid")
+
+
+async def test_a_refund_is_made_and_found(client: Client) -> None:
+    payment = await client.stall.paid(1000)
+    some = {"amount": 400, "currency": "EUR"}
+
+    answer = await client.refund(payment, {"amount": some, "reason": "damaged"})
+    found = await client.get(answer.headers["location"], role="staff")
+    listed = await client.get(f"/payments/{payment.payment_id}/refunds", role="staff")
+
+    assert answer.status_code == 201
+    assert answer.json()["amount"] == some
+    assert answer.json()["status"] == "succeeded"
+    assert found.json() == answer.json()
+    assert listed.json()["items"] == [answer.json()]
+
+
+async def test_a_refund_beyond_the_captured_is_refused(client: Client) -> None:
+    payment = await client.stall.paid(1000)
+    too_much = {"amount": {"amount": 1001, "currency": "EUR"}, "reason": "damaged"}
+
+    answer = await client.refund(payment, too_much)
+
+    assert_problem(answer, 409, "payments.refund_exceeds_captured")
+    assert answer.json()["details"]["refundable"] == {"amount": 1000, "currency": "EUR"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"reason": ""},
+        {"amount": {"amount": 0, "currency": "EUR"}, "reason": "x"},
+        {"amount": {"amount": 1.0, "currency": "EUR"}, "reason": "x"},
+        {"amount": {"amount": 1, "currency": "XXX"}, "reason": "x"},
+        {"amount": 5, "reason": "x"},
+    ],
+)
+async def test_a_refund_that_does_not_fit_is_refused(client: Client, body: Any) -> None:
+    payment = await client.stall.paid(1000)
+
+    assert_problem(await client.refund(payment, body), 422, "request.invalid")
+
+
+async def test_the_provider_is_heard_when_it_signs(client: Client) -> None:
+    body = b'{"event_id": "evt_1", "type": "payout.paid"}'
+    signature = client.stall.webhooks.signature(body, client.stall.clock())
+    headers = {"Sandbox-Signature": signature, "Content-Type": "application/json"}
+
+    first = await client.http.post("/payments/webhooks/sandbox", content=body, headers=headers)
+    second = await client.http.post("/payments/webhooks/sandbox", content=body, headers=headers)
+
+    assert (first.status_code, first.json()["duplicate"]) == (200, False)
+    assert (second.status_code, second.json()["duplicate"]) == (200, True)
+
+
+async def test_an_unsigned_webhook_is_refused(client: Client) -> None:
+    answer = await client.post("/payments/webhooks/sandbox", {})
+    unknown = await client.post("/payments/webhooks/other", {})
+
+    assert_problem(answer, 401, "payments.webhook_signature_invalid")
+    assert_problem(unknown, 404, "payments.unknown_provider")
+
+
+async def test_the_ledger_is_open_to_staff(client: Client) -> None:
+    payment = await client.stall.paid(1000)
+
+    postings = await client.get("/transactions", role="staff:payments")
+    accounts = await client.get("/ledger/accounts", role="staff:payments")
+    report = await client.get("/ledger/verify", role="staff:payments")
+    operations = await client.get(f"/payments/{payment.payment_id}/operations", payment.user_id)
+
+    assert [entry["amount"]["amount"] for entry in postings.json()["items"][0]["entries"]] == [
+        1000,
+        -1000,
+    ]
+    assert {one["account"]: one["kind"] for one in accounts.json()["items"]} == {
+        "provider:sandbox": "asset",
+        "customers:payments": "liability",
+    }
+    assert report.json()["balanced"] is True
+    assert operations.json()["items"][0]["status"] == "succeeded"
+
+
+def assert_problem(answer: httpx2.Response, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
