@@ -4,33 +4,45 @@ SQLAlchemy builds the statements, owns the pool and opens the connections; the s
 run straight on the asyncpg connection. See docs/decisions/0003.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 from sqlalchemy import ColumnElement, Text, literal_column
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from markethall.shared.errors import Unavailable
 from markethall.shared.metrics import STATEMENTS
+from markethall.shared.pool import PoolSize, asyncpg_url, open_engine, open_lone_engine
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
     Driver = asyncpg.Connection[Record]
 
+__all__ = [
+    "IN_TRANSACTION",
+    "PoolSize",
+    "Pools",
+    "Postgres",
+    "Session",
+    "Statement",
+    "asyncpg_url",
+    "constant",
+    "unavailable_when_away",
+]
+
 # set while this task is inside a transaction; the guard of contract calls reads it
 IN_TRANSACTION: ContextVar[str] = ContextVar("in_transaction", default="")
 
-_DIALECT = asyncpg_dialect()
+_DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
 
 # the server is away, stopping, full, or we waited for it as long as we may
 _AWAY = (
@@ -58,6 +70,22 @@ _CONNECTION_IS_FINE = (
 )
 
 
+@contextmanager
+def unavailable_when_away() -> Iterator[None]:
+    """Raises Unavailable for whatever means that the database does not answer now."""
+    try:
+        yield
+    except _AWAY as error:
+        if _is_misuse(error):
+            raise
+        raise Unavailable(dependency="postgres") from error
+
+
+def _is_misuse(error: BaseException) -> bool:
+    """A fault of ours, such as two statements at once on one connection."""
+    return isinstance(error, asyncpg.InterfaceError) and "closed" not in str(error)
+
+
 class Statement:
     """A Core statement, rendered for asyncpg at first use.
 
@@ -79,7 +107,7 @@ class Statement:
         return self._sql, [values[name] for name in self._names]
 
     def _compile(self) -> None:
-        compiled = self._clause.compile(dialect=_DIALECT)
+        compiled = cast("SQLCompiler", self._clause.compile(dialect=_DIALECT))
         self._names = tuple(compiled.positiontup or ())
         self._constants = {
             name: bind.value for name, bind in compiled.binds.items() if not bind.required
@@ -130,21 +158,13 @@ class Session:
             await self._driver.executemany(bound[0][0], [arguments for _, arguments in bound])
 
 
-@dataclass(frozen=True)
-class PoolSize:
-    """Connections kept, connections at most, and seconds to wait for the database."""
-
-    least: int = 5
-    most: int = 20
-    timeout: float = 1.8
-
-
 class Postgres:
     """One database as one role, with its own pool. Nothing connects before the first use."""
 
     def __init__(self, url: str, pool: PoolSize, *, application: str = "markethall") -> None:
         self._timeout = pool.timeout
         self.engine = open_engine(url, pool, application)
+        self._lone = open_lone_engine(url, pool, application)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
@@ -154,7 +174,7 @@ class Postgres:
             try:
                 await driver.execute("BEGIN")
                 yield Session(driver)
-                await driver.execute("COMMIT")
+                await _commit(driver)
             finally:
                 IN_TRANSACTION.reset(token)
 
@@ -164,6 +184,22 @@ class Postgres:
         async with self._driver() as driver:
             yield Session(driver)
 
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[Session]:
+        """A connection outside the pool, for what takes long: a lock that says who leads.
+
+        It ends with the block, and its locks with it. Raises Unavailable.
+        """
+        with unavailable_when_away():
+            connection = await self._lone.connect()
+            driver = await _driver_of(connection)
+            try:
+                yield Session(driver)
+            finally:
+                with suppress(*_AWAY):
+                    await driver.close(timeout=self._timeout)
+                await connection.close()
+
     async def ping(self) -> None:
         """Raises Unavailable."""
         async with self._driver() as driver:
@@ -171,10 +207,11 @@ class Postgres:
 
     async def close(self) -> None:
         await self.engine.dispose()
+        await self._lone.dispose()
 
     @asynccontextmanager
     async def _driver(self) -> AsyncIterator["Driver"]:
-        try:
+        with unavailable_when_away():
             connection = await self._checkout()
             try:
                 yield await _driver_of(connection)
@@ -183,8 +220,6 @@ class Postgres:
                 raise
             else:
                 await connection.close()
-        except _AWAY as error:
-            raise Unavailable(dependency="postgres") from error
 
     async def _checkout(self) -> AsyncConnection:
         """A connection that the server has not closed in the meantime."""
@@ -198,14 +233,11 @@ class Postgres:
     async def _give_back(self, connection: AsyncConnection, error: BaseException) -> None:
         """Rolled back when the connection can still be trusted, else thrown away."""
         driver = await _driver_of(connection)
-        broken = not isinstance(error, Exception) or (
-            isinstance(error, _AWAY) and not isinstance(error, _CONNECTION_IS_FINE)
-        )
+        broken = _breaks_connection(error)
         try:
             if not broken and driver.is_in_transaction():
                 await driver.execute("ROLLBACK", timeout=self._timeout)
-        except Exception:
-            # whatever it was, the first error is the one to tell
+        except Exception:  # noqa: BLE001 - whatever it was, the first error is the one to tell
             broken = True
         if broken:
             driver.terminate()
@@ -230,39 +262,20 @@ class Pools:
             await postgres.close()
 
 
-def open_engine(url: str, pool: PoolSize, application: str) -> AsyncEngine:
-    milliseconds = str(int(pool.timeout * 1000))
-    return create_async_engine(
-        asyncpg_url(url),
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-        pool_reset_on_return=None,
-        pool_size=pool.least,
-        max_overflow=pool.most - pool.least,
-        pool_timeout=pool.timeout,
-        connect_args={
-            "timeout": pool.timeout,
-            "command_timeout": pool.timeout,
-            "statement_cache_size": 256,
-            "server_settings": {
-                "application_name": application,
-                "lock_timeout": milliseconds,
-                "idle_in_transaction_session_timeout": "10000",
-                "jit": "off",
-            },
-        },
-    )
+def _breaks_connection(error: BaseException) -> bool:
+    """True when nobody knows what the connection is doing after this error."""
+    if isinstance(error, _CONNECTION_IS_FINE):
+        return False
+    return isinstance(error, _AWAY) or not isinstance(error, Exception)
 
 
-def asyncpg_url(url: str) -> str:
-    """Accept the URL that everybody has, postgresql://… or postgres://…."""
-    if url.startswith("postgres://"):
-        url = "postgresql://" + url.removeprefix("postgres://")
-    parsed = make_url(url).set(drivername="postgresql+asyncpg")
-    return parsed.render_as_string(hide_password=False)
+async def _commit(driver: "Driver") -> None:
+    """Postgres answers the COMMIT of a failed transaction with ROLLBACK, and no error."""
+    done = await driver.execute("COMMIT")
+    if done != "COMMIT":
+        raise RuntimeError("an error was caught inside this transaction: it was rolled back")
 
 
 async def _driver_of(connection: AsyncConnection) -> "Driver":
     raw = await connection.get_raw_connection()
-    driver: Driver = raw.driver_connection
-    return driver
+    return cast("Driver", raw.driver_connection)

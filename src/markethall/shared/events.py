@@ -117,7 +117,10 @@ class Inbox(Protocol):
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         """The oldest waiting delivery of each key, none while an earlier one waits."""
 
-    async def postpone(self, delivery: Delivery, error: str, due_at: datetime) -> None: ...
+    async def postpone(
+        self, delivery: Delivery, error: str, due_at: datetime, *, excused: bool = False
+    ) -> None:
+        """Try it again then. Excused: it was not its own fault, this try does not count."""
 
     async def bury(self, delivery: Delivery, error: str) -> None:
         """Mark it dead: kept and listed, no longer tried."""

@@ -84,7 +84,10 @@ class Table(Generic[K, V]):
             before = self._rows[key]
             self._on_undo(lambda: self._rows.__setitem__(key, before))
         else:
-            self._on_undo(lambda: self._rows.pop(key))
+            self._on_undo(lambda: self._forget(key))
+
+    def _forget(self, key: K) -> None:
+        del self._rows[key]
 
     def _restore(self, rows: dict[K, V]) -> None:
         self._rows = rows
@@ -126,10 +129,12 @@ class CommonTables:
 
 
 T = TypeVar("T", bound=CommonTables)
+T_contra = TypeVar("T_contra", bound=CommonTables, contravariant=True)
+S_co = TypeVar("S_co", covariant=True)
 
 
-class StoreOf(Protocol[T, S]):
-    def __call__(self, tables: T, clock: Clock) -> S: ...
+class StoreOf(Protocol[T_contra, S_co]):
+    def __call__(self, tables: T_contra, clock: Clock) -> S_co: ...
 
 
 class MemoryStore:
@@ -174,6 +179,7 @@ class MemoryDatabase(Generic[T, S]):
         self._store = store
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._holder: asyncio.Task[Any] | None = None
         self.on_publish: Callable[[], None] = lambda: None
 
     @asynccontextmanager
@@ -192,12 +198,12 @@ class MemoryDatabase(Generic[T, S]):
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[S]:
         """Waits for the running transaction, so that its draft is never seen."""
-        async with self._lock:
+        async with self._alone():
             yield self._store(self.tables, self._clock)
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[T]:
-        async with self._lock:
+        async with self._alone():
             undo: list[Callable[[], None]] = []
             for table in self.tables.all():
                 table.begin(undo)
@@ -210,6 +216,19 @@ class MemoryDatabase(Generic[T, S]):
             finally:
                 for table in self.tables.all():
                     table.end()
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """A task that waits for itself would wait for ever; say so instead."""
+        task = asyncio.current_task()
+        if self._holder is task:
+            raise RuntimeError("this task is inside a block of the same memory database already")
+        async with self._lock:
+            self._holder = task
+            try:
+                yield
+            finally:
+                self._holder = None
 
 
 def memory_backend(
@@ -287,8 +306,12 @@ class MemoryInbox:
                 tables.inbox.put(_key(row.delivery), row)
             return [row.delivery for row in claimed]
 
-    async def postpone(self, delivery: Delivery, error: str, due_at: datetime) -> None:
-        await self._change(delivery, error=error, due_at=due_at)
+    async def postpone(
+        self, delivery: Delivery, error: str, due_at: datetime, *, excused: bool = False
+    ) -> None:
+        attempts = delivery.attempts - int(excused)
+        tried = delivery.model_copy(update={"attempts": attempts})
+        await self._change(delivery, delivery=tried, error=error, due_at=due_at)
 
     async def bury(self, delivery: Delivery, error: str) -> None:
         await self._change(delivery, error=error, state="dead")
@@ -300,8 +323,7 @@ class MemoryInbox:
 
     async def retry_dead(self, event_id: UUID | None = None) -> int:
         return await self._again(
-            lambda row: row.state == "dead"
-            and event_id in {None, row.delivery.envelope.event_id}
+            lambda row: row.state == "dead" and event_id in {None, row.delivery.envelope.event_id}
         )
 
     async def replay(self, event_id: UUID) -> int:
@@ -325,7 +347,7 @@ class MemoryInbox:
                 tables.inbox.put(_key(fresh), replace(again, due_at=row.received_at))
             return len(rows)
 
-    async def _change(self, delivery: Delivery, **changes: Any) -> None:
+    async def _change(self, delivery: Delivery, /, **changes: Any) -> None:
         async with self._database.changing() as tables:
             row = tables.inbox.get(_key(delivery))
             if row and row.state == "waiting":

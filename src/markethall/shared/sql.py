@@ -1,6 +1,5 @@
 """What every context keeps in its own schema beside its own tables, and who reads and writes it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -14,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from markethall.shared.backend import Backend
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
-from markethall.shared.db import Postgres, Session, Statement, constant
+from markethall.shared.db import Postgres, Session, Statement, constant, unavailable_when_away
 from markethall.shared.events import DeadLetter, Delivery, Envelope, Event, Lead, sealed
 from markethall.shared.idempotency import Answer, Attempt, Claim, LeaseLost
 
@@ -133,26 +132,27 @@ class ContextStatements:
             .where(t.c.seq == sa.any_(bindparam("seqs", type_=ARRAY(sa.BigInteger))))
             .values(published_at=bindparam("now"))
         )
-        self.purge_outbox = Statement(
-            sa.delete(t).where(t.c.published_at < bindparam("before"))
-        )
+        self.purge_outbox = Statement(sa.delete(t).where(t.c.published_at < bindparam("before")))
 
     def _inbox_statements(self, t: sa.Table) -> None:
         columns = [c for c in t.c if c.name not in {"position", "done_at"}]
         self.accept = Statement(
-            insert(t)
-            .values({c.name: bindparam(c.name) for c in columns})
-            .on_conflict_do_nothing()
+            insert(t).values({c.name: bindparam(c.name) for c in columns}).on_conflict_do_nothing()
         )
         earlier = t.alias("earlier")
-        blocked = sa.exists().where(
-            earlier.c.key == t.c.key,
-            earlier.c.position < t.c.position,
-            earlier.c.state == WAITING,
+        # not EXISTS: as an anti-join it is quadratic in the backlog of one key
+        first_of_key = (
+            sa.select(sa.func.min(earlier.c.position))
+            .where(earlier.c.key == t.c.key, earlier.c.state == WAITING)
+            .scalar_subquery()
         )
         heads = (
             sa.select(t.c.handler, t.c.event_id)
-            .where(t.c.state == WAITING, t.c.due_at <= bindparam("now"), ~blocked)
+            .where(
+                t.c.state == WAITING,
+                t.c.due_at <= bindparam("now"),
+                t.c.position == first_of_key,
+            )
             .order_by(t.c.position)
             .limit(bindparam("limit", type_=sa.Integer))
             .with_for_update(skip_locked=True)
@@ -173,7 +173,11 @@ class ContextStatements:
         self.postpone = Statement(
             sa.update(t)
             .where(one, t.c.state == WAITING)
-            .values(due_at=bindparam("due"), error=bindparam("why"))
+            .values(
+                due_at=bindparam("due"),
+                error=bindparam("why"),
+                attempts=t.c.attempts - bindparam("excused", type_=sa.Integer),
+            )
         )
         self.bury = Statement(
             sa.update(t)
@@ -306,7 +310,11 @@ def sql_backend(
 
 
 class SqlOutbox:
-    """Elects the leader by an advisory lock that lives and dies with one connection."""
+    """Elects the leader by an advisory lock that lives and dies with one connection.
+
+    That connection is not one of the pool: leaders hold theirs for as long as they live, and must
+    not wait for requests, nor requests for them.
+    """
 
     def __init__(self, postgres: Postgres, statements: ContextStatements) -> None:
         self._postgres = postgres
@@ -314,14 +322,18 @@ class SqlOutbox:
 
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[Lead | None]:
+        name = f"markethall.relay.{self._statements.schema}"
+        if not await self._is_vacant(name):
+            yield None
+            return
+        async with self._postgres.apart() as session:
+            elected = await session.value(TRY_LOCK, name=name)
+            yield SqlLead(session, self._statements) if elected else None
+
+    async def _is_vacant(self, name: str) -> bool:
+        """Ask on a connection of the pool: who only waits needs none of their own."""
         async with self._postgres.reading() as session:
-            key = f"markethall.relay.{self._statements.schema}"
-            elected = await session.value(TRY_LOCK, name=key)
-            try:
-                yield SqlLead(session, self._statements) if elected else None
-            finally:
-                if elected:
-                    await asyncio.shield(session.value(UNLOCK, name=key))
+            return bool(await session.value(LOCK_IS_FREE, name=name))
 
     async def purge(self, before: datetime) -> int:
         async with self._postgres.reading() as session:
@@ -336,12 +348,14 @@ class SqlLead:
         self._statements = statements
 
     async def unpublished(self, limit: int) -> Sequence[Envelope]:
-        rows = await self._session.all(self._statements.unpublished, limit=limit)
+        with unavailable_when_away():
+            rows = await self._session.all(self._statements.unpublished, limit=limit)
         return [_envelope(row, seq=row["seq"]) for row in rows]
 
     async def mark_published(self, envelopes: Sequence[Envelope], now: datetime) -> None:
         seqs = [envelope.seq for envelope in envelopes]
-        await self._session.run(self._statements.mark_published, seqs=seqs, now=now)
+        with unavailable_when_away():
+            await self._session.run(self._statements.mark_published, seqs=seqs, now=now)
 
 
 class SqlInbox:
@@ -368,8 +382,16 @@ class SqlInbox:
             for row in sorted(rows, key=lambda row: row["position"])
         ]
 
-    async def postpone(self, delivery: Delivery, error: str, due_at: datetime) -> None:
-        await self._run(self._statements.postpone, **_of(delivery), why=error, due=due_at)
+    async def postpone(
+        self, delivery: Delivery, error: str, due_at: datetime, *, excused: bool = False
+    ) -> None:
+        await self._run(
+            self._statements.postpone,
+            **_of(delivery),
+            why=error,
+            due=due_at,
+            excused=int(excused),
+        )
 
     async def bury(self, delivery: Delivery, error: str) -> None:
         await self._run(self._statements.bury, **_of(delivery), why=error)
@@ -436,8 +458,11 @@ class SqlClaims:
 
 
 _lock_key = sa.func.hashtextextended(bindparam("name", type_=sa.Text), 0)
-TRY_LOCK = Statement(sa.select(sa.func.pg_try_advisory_lock(_lock_key)))
-UNLOCK = Statement(sa.select(sa.func.pg_advisory_unlock(_lock_key)))
+_try_lock = sa.func.pg_try_advisory_lock(_lock_key, type_=sa.Boolean)
+_unlock = sa.func.pg_advisory_unlock(_lock_key, type_=sa.Boolean)
+TRY_LOCK = Statement(sa.select(_try_lock))
+# taken and given back at once; CASE, because it keeps the order
+LOCK_IS_FREE = Statement(sa.select(sa.case((_try_lock, _unlock), else_=sa.false())))
 
 
 def _of(delivery: Delivery) -> dict[str, Any]:

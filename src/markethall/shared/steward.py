@@ -5,6 +5,7 @@ Every process that serves a context runs a steward for it; one of them leads.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -28,6 +29,7 @@ class Pace:
     sweep: float = 1.0
     retry_lead: float = 1.0
     batch: int = 100
+    side_by_side: int = 8
     lease: float = 30.0
     attempts: int = 8
     longest_wait: float = 60.0
@@ -62,46 +64,77 @@ class Processor:
         self._handlers = handlers
         self._clock = clock
         self._pace = pace
+        self._running: set[asyncio.Task[None]] = set()
 
-    async def run_once(self) -> int:
-        """How many were tried."""
+    async def start_due(
+        self, tasks: asyncio.TaskGroup, on_end: Callable[[], None] = lambda: None
+    ) -> int:
+        """Begin what is due, as far as hands are free, so a slow one stops no other; how many."""
+        free = self._pace.side_by_side - len(self._running)
+        if free <= 0:
+            return 0
         lease = timedelta(seconds=self._pace.lease)
-        deliveries = await self._inbox.claim(self._clock(), lease, limit=16)
-        await asyncio.gather(*(self._deliver(delivery) for delivery in deliveries))
+        deliveries = await self._inbox.claim(self._clock(), lease, limit=free)
+        for delivery in deliveries:
+            task = tasks.create_task(self._deliver(delivery))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            task.add_done_callback(lambda _: on_end())
         return len(deliveries)
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
+            if delivery.attempts > self._pace.attempts:
+                await self._bury(delivery, RuntimeError("no try came to an end"))
+                return
             event = delivery.envelope.open()
             await self._handlers[delivery.handler](delivery, event)
         except Unavailable as error:
             # somebody is away, that is not this event's fault: wait for as long as it takes
-            await self._postpone(delivery, error)
-        except Exception as error:  # whatever a handler raises must not stop the queue
+            await self._postpone(delivery, error, self._half_its_age(delivery), excused=True)
+        except asyncio.CancelledError as error:
+            if _is_ending():
+                await self._hand_back(delivery)
+                raise
+            await self._give_up_or_postpone(delivery, error)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises must not stop the queue
             await self._give_up_or_postpone(delivery, error)
         else:
             EVENTS_HANDLED.labels(delivery.handler, "done").inc()
 
-    async def _give_up_or_postpone(self, delivery: Delivery, error: Exception) -> None:
+    async def _give_up_or_postpone(self, delivery: Delivery, error: BaseException) -> None:
         if delivery.attempts < self._pace.attempts:
-            await self._postpone(delivery, error)
-            return
+            await self._postpone(delivery, error, 0.1 * 2 ** min(delivery.attempts, 20))
+        else:
+            await self._bury(delivery, error)
+
+    async def _bury(self, delivery: Delivery, error: BaseException) -> None:
         log.error("event.dead", **_about(delivery), exc_info=error)
         EVENTS_HANDLED.labels(delivery.handler, "dead").inc()
-        await self._inbox.bury(delivery, repr(error))
+        await self._inbox.bury(delivery, _words(error))
 
-    async def _postpone(self, delivery: Delivery, error: Exception) -> None:
-        log.warning("event.postponed", **_about(delivery), error=repr(error))
+    async def _postpone(
+        self, delivery: Delivery, error: BaseException, wait: float, *, excused: bool = False
+    ) -> None:
+        log.warning("event.postponed", **_about(delivery), error=_words(error))
         EVENTS_HANDLED.labels(delivery.handler, "postponed").inc()
-        wait = min(0.1 * 2 ** min(delivery.attempts, 20), self._pace.longest_wait)
-        due_at = self._clock() + timedelta(seconds=wait)
-        await self._inbox.postpone(delivery, repr(error), due_at)
+        due_at = self._clock() + timedelta(seconds=min(wait, self._pace.longest_wait))
+        await self._inbox.postpone(delivery, _words(error), due_at, excused=excused)
+
+    def _half_its_age(self, delivery: Delivery) -> float:
+        age = self._clock() - delivery.envelope.occurred_at
+        return max(0.2, age.total_seconds() / 2)
+
+    async def _hand_back(self, delivery: Delivery) -> None:
+        """We are to end: whoever leads next need not wait for the lease."""
+        with suppress(Unavailable):
+            await self._inbox.postpone(delivery, "handed back", self._clock(), excused=True)
 
 
 class Steward:
     """Leads one context's background work, or waits until it may."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the parts of a context's background work
         self,
         context: str,
         outbox: Outbox,
@@ -144,10 +177,12 @@ class Steward:
         LEADING.labels(self.context).set(1)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._keep_relaying(lead))
-                tasks.create_task(self._keep_processing())
-                tasks.create_task(self._keep_sweeping())
-        except* Unavailable as group:
+                tasks.create_task(_unending(self._keep_relaying(lead)))
+                tasks.create_task(_unending(self._keep_processing()))
+                tasks.create_task(_unending(self._keep_sweeping()))
+        except ExceptionGroup as group:
+            if group.split(Unavailable)[1]:
+                raise
             raise Unavailable(dependency="postgres") from group
         finally:
             LEADING.labels(self.context).set(0)
@@ -159,9 +194,10 @@ class Steward:
                 await _set_or_timeout(self._published, self._pace.poll)
 
     async def _keep_processing(self) -> None:
-        while True:
-            self._delivered.clear()
-            if not await self._processor.run_once():
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._delivered.clear()
+                await self._processor.start_due(tasks, on_end=self._delivered.set)
                 await _set_or_timeout(self._delivered, self._pace.poll)
 
     async def _keep_sweeping(self) -> None:
@@ -188,6 +224,26 @@ def _about(delivery: Delivery) -> dict[str, object]:
         "attempts": delivery.attempts,
         "request_id": envelope.request_id,
     }
+
+
+def _words(error: BaseException) -> str:
+    return repr(error)[:1000]
+
+
+def _is_ending() -> bool:
+    """True when this task was told to end, and not just something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _unending(work: Awaitable[None]) -> None:
+    """A stray cancellation would end a loop, and nobody would see it."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        if _is_ending():
+            raise
+    raise RuntimeError("a loop of the background work has ended by itself")
 
 
 async def _set_or_timeout(event: asyncio.Event, seconds: float) -> None:

@@ -1,0 +1,153 @@
+"""A context of the tests' own: the common tables, one table of things, no migration."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateSchema
+
+from markethall.shared.backend import Backend
+from markethall.shared.call import Call, system_call
+from markethall.shared.db import PoolSize, Postgres, Statement
+from markethall.shared.events import Event
+from markethall.shared.ids import new_id
+from markethall.shared.memory import CommonTables, MemoryStore, Table, memory_backend
+from markethall.shared.model import Dto
+from markethall.shared.sql import ContextStatements, SqlStore, context_metadata, sql_backend
+from tests.conftest import on_server, url_of
+
+metadata = context_metadata("probe")
+thing = sa.Table(
+    "thing",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)
+STATEMENTS = ContextStatements(metadata)
+
+EMPTY = "SET lock_timeout = '5s'; TRUNCATE " + ", ".join(
+    table.fullname for table in metadata.sorted_tables
+)
+
+ADD = Statement(insert(thing).values(name=bindparam("name"), number=bindparam("number")))
+COUNT = Statement(sa.select(sa.func.count()).select_from(thing))
+LOCK = Statement(sa.select(thing.c.number).where(thing.c.name == bindparam("of")).with_for_update())
+PUT = Statement(
+    sa.update(thing).where(thing.c.name == bindparam("of")).values(number=bindparam("to"))
+)
+SLEEP = Statement(sa.select(sa.func.pg_sleep(bindparam("seconds", type_=sa.Float))))
+PID = Statement(sa.select(sa.func.pg_backend_pid()))
+
+
+class Something(Dto):
+    """What the effects of these tests answer."""
+
+    thing_id: UUID
+    name: str = ""
+
+
+class ThingHappened(Event):
+    type = "probe.thing_happened"
+
+    thing: UUID
+    number: int
+
+    @property
+    def key(self) -> UUID:
+        return self.thing
+
+
+@dataclass
+class Watch:
+    """A clock that goes only when it is told to."""
+
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **span: float) -> None:
+        self.now += timedelta(**span)
+
+
+class ProbeTables(CommonTables):
+    def __init__(self) -> None:
+        super().__init__()
+        self.things: Table[str, int] = Table()
+
+
+class ProbeMemoryStore(MemoryStore):
+    def __init__(self, tables: ProbeTables, clock: Any) -> None:
+        super().__init__(tables, clock)
+        self._things = tables.things
+
+    async def add(self, name: str, number: int = 0) -> None:
+        self._things.put(name, number)
+
+    async def count(self) -> int:
+        return len(self._things)
+
+
+class ProbeSqlStore(SqlStore):
+    async def add(self, name: str, number: int = 0) -> None:
+        await self._session.run(ADD, name=name, number=number)
+
+    async def count(self) -> int:
+        count: int = await self._session.value(COUNT)
+        return count
+
+
+@pytest.fixture
+def call() -> Call:
+    return system_call("test", request_id="request-of-a-test")
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture(scope="session")
+async def probe_database(server_url: str) -> AsyncIterator[str]:
+    """A database with the schema `probe` in it."""
+    name = f"probe_{new_id().hex}"
+    await on_server(server_url, f"CREATE DATABASE {name}")
+    await create_schema(url_of(server_url, name))
+    yield url_of(server_url, name)
+    await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def probe_url(probe_database: str) -> str:
+    """The same, with empty tables. What a test before has left open would be found here."""
+    await on_server(probe_database, EMPTY)
+    return probe_database
+
+
+@pytest.fixture
+async def probe(probe_url: str) -> AsyncIterator[Postgres]:
+    database = Postgres(probe_url, PoolSize(least=2, most=10, timeout=5))
+    yield database
+    await database.close()
+
+
+@pytest.fixture(params=["memory", "sql"])
+async def backend(request: pytest.FixtureRequest, watch: Watch, probe: Postgres) -> Backend[Any]:
+    if request.param == "memory":
+        return memory_backend(ProbeTables(), ProbeMemoryStore, watch)
+    return sql_backend(probe, STATEMENTS, ProbeSqlStore, watch)
+
+
+async def create_schema(url: str) -> None:
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(CreateSchema("probe"))
+        await connection.run_sync(metadata.create_all)
+    await engine.dispose()
