@@ -21,6 +21,7 @@ from markethall.container import Container, build_container, stewards
 from markethall.keys import read_keys
 from markethall.settings import Context, Settings
 from markethall.shared.errors import Refusal
+from markethall.shared.express import Express, Lane
 from markethall.shared.front import Front, Manners
 from markethall.shared.http import refuse, refuse_http, refuse_invalid
 from markethall.shared.metrics import INFO
@@ -84,7 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
                 manners=_manners(settings),
                 verifier=container.verifier,
                 limits=container.limits(),
-            )
+            ),
+            Middleware(Express, lanes=_lanes(settings, container)),
         ],
     )
     app.state.container = container
@@ -97,6 +99,12 @@ def create_app(settings: Settings) -> FastAPI:
     list(iter_route_contexts(app.routes))
     app.openapi = completing(app)  # type: ignore[method-assign] - the documented way to extend it
     return app
+
+
+def _lanes(settings: Settings, container: Container) -> list[Lane]:
+    if Context.INVENTORY not in settings.serve:
+        return []
+    return [markethall.inventory.router.express(container.catalogue)]
 
 
 def _manners(settings: Settings) -> Manners:

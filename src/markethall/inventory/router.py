@@ -1,6 +1,10 @@
 """What the world may ask of inventory."""
 
+import re
+from collections.abc import Callable
 from typing import Annotated, Final
+from urllib.parse import parse_qsl
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
@@ -36,6 +40,7 @@ from markethall.shared.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from markethall.shared.express import Lane
 from markethall.shared.http import (
     MONEY,
     conditional,
@@ -68,6 +73,8 @@ Merchant = Annotated[Call, allow(CATALOGUE_WRITE)]
 Keeper = Annotated[Call, allow(STOCK_WRITE)]
 SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
 
+_PRODUCT_PATH: Final = re.compile(r"/products/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_NO_QUERY: Final = ProductQuery()
 _PUBLIC: Final = "public, max-age=5, stale-while-revalidate=30"
 _GUARDED: Final = (Unauthenticated, Forbidden, Invalid, Unavailable)
 _BODY: Final = (Malformed, UnsupportedMediaType)
@@ -126,6 +133,38 @@ async def product(
 ) -> Response:
     """Staff also see drafts and what is archived."""
     return _answer(request, await catalogue.product_body(call, product_id))
+
+
+def express(catalogue: Callable[[], Catalogue]) -> Lane:
+    """The lane for a page of products and for one product."""
+
+    async def lane(request: Request) -> Response | None:
+        path = request.scope["path"]
+        if path == "/products":
+            query = _plain_query(request.scope["query_string"])
+            if query is None:
+                return None
+            request.state.route = "/products"
+            return await products(request, request.state.call, query, catalogue())
+        found = _PRODUCT_PATH.fullmatch(path)
+        if found is None:
+            return None
+        request.state.route = "/products/{product_id}"
+        return await product(request, request.state.call, UUID(found[1]), catalogue())
+
+    return lane
+
+
+def _plain_query(text: bytes) -> ProductQuery | None:
+    """None for anything unusual: the long way knows how to refuse it."""
+    if not text:
+        return _NO_QUERY
+    try:
+        pairs = parse_qsl(text.decode(), keep_blank_values=True)
+        named = dict(pairs)
+        return ProductQuery.model_validate(named) if len(named) == len(pairs) else None
+    except ValueError:
+        return None
 
 
 @router.post(

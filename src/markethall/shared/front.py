@@ -43,6 +43,7 @@ log = structlog.get_logger("markethall.front")
 HEADER_LIMIT: Final = 32 * 1024
 DEEPEST: Final = 64
 
+_NOBODY: Final = Actor()
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _JSON_TYPE: Final = re.compile(
@@ -51,6 +52,7 @@ _JSON_TYPE: Final = re.compile(
 _FORM_TYPE: Final = re.compile(
     rb"application/x-www-form-urlencoded\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
 )
+_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -166,8 +168,9 @@ class Front:
         seconds = time.perf_counter() - visit.started
         scope = visit.scope
         route = visit.route()
-        REQUESTS.labels(scope["method"], route, visit.status).inc()
-        LATENCY.labels(route).observe(seconds)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        _requests(method, route, visit.status).inc()
+        _latency(route).observe(seconds)
         access.info(
             "request",
             method=scope["method"],
@@ -182,6 +185,11 @@ class Front:
         )
 
 
+# the children of a metric are looked up under a lock otherwise
+_requests = lru_cache(maxsize=4096)(REQUESTS.labels)
+_latency = lru_cache(maxsize=1024)(LATENCY.labels)
+
+
 class Visit:
     """One request on its way through the front."""
 
@@ -191,7 +199,7 @@ class Visit:
         self.started = time.perf_counter()
         self.scope = scope
         self.status = 0
-        self.actor = Actor()
+        self.actor = _NOBODY
         self.extra_headers: list[tuple[bytes, bytes]] = []
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         given = self._headers.get(b"x-request-id", b"")
@@ -228,11 +236,11 @@ class Visit:
             except Unauthenticated as refusal:
                 self.state["unauthenticated"] = refusal
         traceparent = self.header(b"traceparent")
-        self.state["call"] = Call.model_construct(
+        traced = bool(traceparent) and _TRACEPARENT.fullmatch(traceparent)
+        self.state["call"] = Call(
             actor=self.actor,
             request_id=self.request_id,
-            traceparent=traceparent.decode() if _TRACEPARENT.fullmatch(traceparent) else None,
-            deadline=None,
+            traceparent=traceparent.decode() if traced else None,
         )
 
     def watching(self, send: Send) -> Send:

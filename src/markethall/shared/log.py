@@ -3,6 +3,8 @@
 import logging
 import re
 import sys
+from functools import lru_cache
+from json import JSONEncoder
 from typing import Any, Final
 
 import structlog
@@ -14,6 +16,8 @@ _SECRET: Final = re.compile(
 )
 # user:password@ in an address
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
+# made once: json.dumps with options makes one for each call
+_ENCODE: Final = JSONEncoder(default=repr, separators=(",", ":")).encode
 
 
 def configure(style: str, level: str) -> None:
@@ -28,7 +32,7 @@ def configure(style: str, level: str) -> None:
     structlog.configure(
         processors=[*shared, *_rendering(pretty=pretty)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=True,
     )
     _take_over_standard_logging(shared, level, pretty=pretty)
@@ -37,7 +41,8 @@ def configure(style: str, level: str) -> None:
 def _rendering(*, pretty: bool) -> list[Processor]:
     if pretty:
         return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    as_json = structlog.processors.JSONRenderer(serializer=lambda event, **_: _ENCODE(event))
+    return [structlog.processors.format_exc_info, as_json]
 
 
 def _take_over_standard_logging(shared: list[Processor], level: str, *, pretty: bool) -> None:
@@ -64,11 +69,16 @@ def _take_over_standard_logging(shared: list[Processor], level: str, *, pretty: 
 def without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Whatever is called like a secret is one; passwords inside addresses too."""
     for name, value in event.items():
-        if _SECRET.search(name):
+        if _is_secret(name):
             event[name] = "***"
         elif isinstance(value, str) and "://" in value:
             event[name] = _CREDENTIALS.sub("***@", value)
     return event
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET.search(name))
 
 
 def get_logger(name: str) -> Any:
