@@ -11,6 +11,7 @@ from markethall.inventory.contract import (
     OutOfStock,
     ProductChange,
     ProductNotFound,
+    ProductQuery,
     Reservation,
     ReservationClosed,
     ReservationQuery,
@@ -19,6 +20,7 @@ from markethall.inventory.contract import (
     Want,
 )
 from markethall.shared.ids import new_id
+from markethall.shared.metrics import STATEMENTS
 from markethall.shared.money import Money
 from markethall.shared.pages import PageQuery
 from tests.inventory.conftest import ANYONE, STAFF, House, leaving
@@ -531,3 +533,25 @@ async def test_the_reservations_of_an_order_are_listed(house: House) -> None:
     quantities = [one.lines[0].quantity for page in (first, second) for one in page.items]
     assert sorted(quantities) == [1, 2, 3]
     assert second.next_cursor is None
+
+
+# What it costs
+
+
+async def test_the_statements_of_a_purchase_are_few(sql_house: House) -> None:
+    house = sql_house
+    tea, cup = await house.product(stock=5), await house.product(stock=5)
+
+    async def cost(work: Awaitable[T]) -> tuple[T, float]:
+        before = STATEMENTS._value.get()
+        result = await work
+        return result, STATEMENTS._value.get() - before
+
+    held, reserve = await cost(house.reserve({tea.product_id: 1}))
+    _, reserve_two = await cost(house.reserve({tea.product_id: 1, cup.product_id: 1}))
+    _, commit = await cost(house.inventory.commit(ANYONE, held.reservation_id))
+    _, product = await cost(house.catalogue.product_body(ANYONE, tea.product_id))
+    _, cached = await cost(house.catalogue.product_body(ANYONE, tea.product_id))
+    _, page = await cost(house.catalogue.page_body(ANYONE, ProductQuery(in_stock=True)))
+
+    assert (reserve, reserve_two, commit, product, cached, page) == (2, 3, 1, 1, 0, 1)

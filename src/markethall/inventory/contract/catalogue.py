@@ -8,8 +8,16 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Protocol
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, PlainSerializer
-from pydantic import Tag as Kind
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
 from markethall.inventory.contract.reserving import MOST_UNITS, Reservation
 from markethall.shared.call import Call
@@ -41,10 +49,11 @@ class Reason(StrEnum):
     SOLD = "sold"
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    return "integer" if isinstance(value, int) else "text"
+def _one_of_them(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise PydanticCustomError("attribute", "must be a text, an integer or a boolean") from None
 
 
 def _absent() -> Any:
@@ -85,10 +94,11 @@ Images = Annotated[tuple[ImageUrl, ...], Field(max_length=20)]
 OptionName = Annotated[Text, Field(min_length=1, max_length=50)]
 OptionValue = Annotated[Text, Field(min_length=1, max_length=100)]
 Attribute = Annotated[
-    Annotated[Text, Field(max_length=1000), Kind("text")]
-    | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT), Kind("integer")]
-    | Annotated[Bool, Kind("boolean")],
-    Discriminator(_kind),
+    Annotated[Text, Field(max_length=1000)]
+    | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+    | Bool,
+    # one error at the attribute's own place, not one per branch of the union
+    WrapValidator(_one_of_them),
 ]
 MAX_OPTIONS: Final = 10
 MAX_ATTRIBUTES: Final = 50

@@ -1,0 +1,339 @@
+"""What a client sees of inventory, through the whole application."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+
+from markethall.container import Container
+from markethall.inventory.contract import Product, Reserve, Want
+from markethall.main import create_app
+from markethall.settings import Settings
+from markethall.shared.auth import scopes_of
+from markethall.shared.call import Actor
+from markethall.shared.clock import utc_now
+from markethall.shared.ids import new_id
+from markethall.shared.pages import Page
+from tests.inventory.conftest import ANYONE
+
+EURO = {"amount": 1250, "currency": "EUR"}
+TEA = {
+    "sku": "TEA-1",
+    "name": "Sencha",
+    "price": EURO,
+    "category": "tea",
+    "options": {"weight": "100 g"},
+    "tags": ["green"],
+    "attributes": {"organic": True},
+}
+PUBLIC = "public, max-age=5, stale-while-revalidate=30"
+
+
+class Client:
+    """Asks as staff, as a customer, or as nobody."""
+
+    def __init__(self, http: httpx2.AsyncClient, container: Container) -> None:
+        self.http = http
+        self.container = container
+        self.staff = self.token("staff:catalogue")
+        self.customer = self.token("customer")
+
+    def token(self, role: str) -> dict[str, str]:
+        actor = Actor(user_id=new_id(), roles=(role,), scopes=scopes_of((role,)))
+        return {"authorization": f"Bearer {self.container.signer().sign(actor)}"}
+
+    async def create(self, **fields: Any) -> dict[str, Any]:
+        response = await self.http.post("/products", json=TEA | fields, headers=self.staff)
+        assert response.status_code == 201, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    async def adjust(
+        self, product_id: str, key: str | None = None, **fields: Any
+    ) -> httpx2.Response:
+        headers = self.staff | {"idempotency-key": key or str(new_id())}
+        body = {"reason": "received"} | fields
+        return await self.http.post(
+            f"/products/{product_id}/stock-adjustments", json=body, headers=headers
+        )
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    app = create_app(Settings(storage="memory"))
+    transport = httpx2.ASGITransport(app)
+    same = {"x-request-id": "the-same-for-all"}
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://hall", headers=same) as http,
+    ):
+        yield Client(http, app.state.container)
+
+
+def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/problem+json"
+    return body
+
+
+# Reading
+
+
+async def test_anyone_reads_a_product(client: Client) -> None:
+    made = await client.create()
+
+    response = await client.http.get(f"/products/{made['product_id']}")
+
+    assert response.status_code == 200
+    assert response.json() == made
+    assert response.headers["cache-control"] == PUBLIC
+    assert response.headers["content-type"] == "application/json"
+    Product.model_validate_json(response.content)
+    assert set(made) == set(Product.model_fields)
+
+
+async def test_what_a_client_has_is_not_sent_again(client: Client) -> None:
+    made = await client.create()
+    for path in (f"/products/{made['product_id']}", "/products", "/products/by-sku/tea-1"):
+        tag = (await client.http.get(path)).headers["etag"]
+
+        fresh = await client.http.get(path, headers={"if-none-match": tag})
+        other = await client.http.get(path, headers={"if-none-match": '"v0-000000000000"'})
+
+        assert (fresh.status_code, fresh.content) == (304, b"")
+        assert fresh.headers["etag"] == tag
+        assert fresh.headers["cache-control"] == PUBLIC
+        assert other.status_code == 200
+
+
+async def test_a_list_has_pages(client: Client) -> None:
+    for i in range(3):
+        await client.create(sku=f"S{i}", name=f"Tea {i}")
+
+    first = (await client.http.get("/products?limit=2&sort=name")).json()
+    second = (
+        await client.http.get(f"/products?limit=2&sort=name&cursor={first['next_cursor']}")
+    ).json()
+
+    assert [item["sku"] for item in first["items"] + second["items"]] == ["S0", "S1", "S2"]
+    assert second["next_cursor"] is None
+    Page[Product].model_validate(first)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "nonsense=1", "limit=0", "limit=101", "limit=x", "sort=sku", "min_price=-1", "cursor=%00",
+        "cursor=abc", "q=", "q=%00", "in_stock=maybe", "category=", "max_price=99999999999999999",
+    ],
+)  # fmt: skip
+async def test_a_wrong_query_is_refused(client: Client, query: str) -> None:
+    response = await client.http.get(f"/products?{query}")
+
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("product_id", ["1", "nonsense", "%00", "0" * 36, str(UUID(int=5))])
+async def test_a_wrong_id_is_a_clear_no(client: Client, product_id: str) -> None:
+    response = await client.http.get(f"/products/{product_id}")
+
+    assert response.status_code in {404, 422}
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_drafts_are_for_staff(client: Client) -> None:
+    made = await client.create(status="draft")
+    path = f"/products/{made['product_id']}"
+
+    seen = await client.http.get(path, headers=client.staff)
+
+    assert seen.json()["status"] == "draft"
+    assert seen.headers["cache-control"] == "no-store"
+    refused(await client.http.get(path), 404, "inventory.product_not_found")
+    refused(await client.http.get("/products/by-sku/TEA-1"), 404, "inventory.product_not_found")
+    refused(
+        await client.http.get(path, headers=client.customer), 404, "inventory.product_not_found"
+    )
+    refused(await client.http.get("/products?status=draft"), 403, "auth.forbidden")
+    listed = await client.http.get("/products?status=draft", headers=client.staff)
+    assert [item["product_id"] for item in listed.json()["items"]] == [made["product_id"]]
+
+
+async def test_categories_are_for_anyone(client: Client) -> None:
+    await client.create()
+
+    response = await client.http.get("/categories")
+
+    assert response.json() == {
+        "items": [{"category": "tea", "product_count": 1}],
+        "next_cursor": None,
+    }
+
+
+# Changing
+
+
+async def test_a_product_is_made_once_per_key(client: Client) -> None:
+    headers = client.staff | {"idempotency-key": "k1"}
+
+    first = await client.http.post("/products", json=TEA, headers=headers)
+    again = await client.http.post("/products", json=TEA, headers=headers)
+    other = await client.http.post("/products", json=TEA | {"name": "X"}, headers=headers)
+
+    assert first.status_code == again.status_code == 201
+    assert first.headers["location"] == f"/products/{first.json()['product_id']}"
+    assert first.content == again.content
+    assert again.headers["idempotency-replayed"] == "true"
+    refused(other, 422, "idempotency.payload_mismatch")
+
+
+async def test_a_taken_sku_is_a_conflict(client: Client) -> None:
+    await client.create()
+
+    response = await client.http.post(
+        "/products", json=TEA | {"sku": "tea-1"}, headers=client.staff
+    )
+
+    assert refused(response, 409, "inventory.sku_taken")["details"] == {"sku": "tea-1"}
+
+
+async def test_what_is_wrong_with_a_product_is_named(client: Client) -> None:
+    response = await client.http.post(
+        "/products", json=TEA | {"attributes": {"a": 1.5}, "more": 1}, headers=client.staff
+    )
+
+    errors = refused(response, 422, "request.invalid")["errors"]
+    assert {error["field"] for error in errors} == {"/attributes/a", "/more"}
+
+
+async def test_a_patch_needs_the_version_that_was_read(client: Client) -> None:
+    made = await client.create()
+    path = f"/products/{made['product_id']}"
+    tag = (await client.http.get(path)).headers["etag"]
+    body = {"name": "Gyokuro", "category": None}
+
+    missing = await client.http.patch(path, json=body, headers=client.staff)
+    changed = await client.http.patch(path, json=body, headers=client.staff | {"if-match": tag})
+    stale = await client.http.patch(path, json=body, headers=client.staff | {"if-match": tag})
+
+    refused(missing, 428, "request.if_match_missing")
+    assert (changed.json()["name"], changed.json()["category"]) == ("Gyokuro", None)
+    assert changed.headers["etag"] == '"v2"'
+    assert refused(stale, 412, "request.if_match_failed")["details"] == {"etag": '"v2"'}
+    assert (await client.http.get(path)).json() == changed.json()
+
+
+async def test_a_sale_does_not_make_an_edit_stale(client: Client) -> None:
+    made = await client.create()
+    path = f"/products/{made['product_id']}"
+    tag = (await client.http.get(path)).headers["etag"]
+
+    await client.adjust(made["product_id"], delta=5)
+    newer = (await client.http.get(path)).headers["etag"]
+    changed = await client.http.patch(
+        path, json={"name": "X"}, headers=client.staff | {"if-match": tag}
+    )
+
+    assert newer != tag
+    assert changed.status_code == 200
+
+
+async def test_an_archived_product_is_gone_for_the_public(client: Client) -> None:
+    made = await client.create()
+    path = f"/products/{made['product_id']}"
+
+    missing = await client.http.delete(path, headers=client.staff)
+    gone = await client.http.delete(path, headers=client.staff | {"if-match": '"v1"'})
+
+    refused(missing, 428, "request.if_match_missing")
+    assert (gone.status_code, gone.content) == (204, b"")
+    refused(await client.http.get(path), 404, "inventory.product_not_found")
+
+
+# Stock
+
+
+async def test_stock_is_adjusted_with_a_key_once(client: Client) -> None:
+    made = await client.create()
+    product_id = made["product_id"]
+
+    first = await client.adjust(product_id, "k1", delta=5, note="pallet")
+    again = await client.adjust(product_id, "k1", delta=5, note="pallet")
+
+    assert first.status_code == again.status_code == 201
+    assert first.json() == again.json()
+    assert (first.json()["delta"], first.json()["on_hand_after"]) == (5, 5)
+    location = await client.http.get(first.headers["location"], headers=client.staff)
+    assert location.json() == first.json()
+    stock = (await client.http.get(f"/products/{product_id}/stock", headers=client.staff)).json()
+    assert stock["available"] == 5
+    assert stock["warehouses"][0]["on_hand"] == 5
+    assert (await client.http.get(f"/products/{product_id}")).json()["available"] == 5
+
+
+async def test_stock_needs_a_key_and_stays_above_zero(client: Client) -> None:
+    made = await client.create()
+    path = f"/products/{made['product_id']}/stock-adjustments"
+    body = {"delta": 1, "reason": "received"}
+
+    keyless = await client.http.post(path, json=body, headers=client.staff)
+    negative = await client.adjust(made["product_id"], delta=-1)
+    both = await client.adjust(made["product_id"], delta=1, counted=1)
+    unknown = await client.adjust(str(new_id()), delta=1)
+
+    refused(keyless, 400, "idempotency.key_missing")
+    assert refused(negative, 409, "inventory.would_go_negative")["details"] == {
+        "on_hand": 0,
+        "reserved": 0,
+    }
+    refused(both, 422, "request.invalid")
+    refused(unknown, 404, "inventory.product_not_found")
+
+
+async def test_the_ledger_and_the_reservations_are_for_staff(client: Client) -> None:
+    made = await client.create()
+    await client.adjust(made["product_id"], delta=5)
+    command = Reserve(
+        reservation_id=new_id(),
+        order_id=new_id(),
+        customer_id=new_id(),
+        lines=(Want(product_id=UUID(made["product_id"]), quantity=2),),
+        expires_at=utc_now() + timedelta(minutes=9),
+    )
+    await client.container.inventory().reserve(ANYONE, command)
+
+    ledger = await client.http.get(
+        f"/products/{made['product_id']}/stock-movements", headers=client.staff
+    )
+    held = await client.http.get(f"/reservations?order_id={command.order_id}", headers=client.staff)
+
+    assert [movement["delta"] for movement in ledger.json()["items"]] == [5]
+    assert held.json()["items"][0]["lines"][0]["quantity"] == 2
+
+
+PROTECTED = [
+    ("POST", "/products"),
+    ("PATCH", "/products/{id}"),
+    ("DELETE", "/products/{id}"),
+    ("GET", "/products/{id}/stock"),
+    ("POST", "/products/{id}/stock-adjustments"),
+    ("GET", "/products/{id}/stock-movements"),
+    ("GET", "/products/{id}/stock-movements/{id}"),
+    ("GET", "/reservations?order_id={id}"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+async def test_only_staff_may(client: Client, method: str, path: str) -> None:
+    path = path.replace("{id}", str(new_id()))
+
+    nobody = await client.http.request(method, path)
+    customer = await client.http.request(method, path, headers=client.customer)
+
+    refused(nobody, 401, "auth.unauthenticated")
+    refused(customer, 403, "auth.forbidden")
