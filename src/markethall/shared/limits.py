@@ -65,7 +65,7 @@ class Limiter(Protocol):
 class ProcessLimiter:
     """In this process, for at most `max_identities`: the longest unseen is forgotten first.
 
-    Each takes about 400 bytes, and goes when its windows are over. Who can show so many identities
+    Each takes about 250 bytes, and goes when its windows are over. Who can show so many identities
     that their own is forgotten is not held by a limit per identity anyway.
     """
 

@@ -50,8 +50,7 @@ class RedisClient:
         self.timeout = timeout
         self.breaker = breaker or Breaker(time.monotonic)
         self._redis = _open(url, connections) if url else None
-        # Ours, because the pool of redis-py raises when it is empty, and its blocking one can
-        # lose a connection for good when the task that gives it back is cancelled in the queue.
+        # the pool of redis-py raises when it is empty: here the next one waits, first come first
         self._free = asyncio.Semaphore(connections)
 
     @property
@@ -65,7 +64,10 @@ class RedisClient:
         return now + (self.timeout if seconds is None else seconds)
 
     async def run(self, *command: Word, until: float | None = None) -> Any:
-        """The answer to one command, texts as bytes. `until`: a deadline() shared with others."""
+        """The answer to one command as redis-py reads it, texts as bytes.
+
+        `until` is a deadline() shared with other commands.
+        """
         return await self._guarded(lambda: self._execute(*command), until)
 
     async def run_script(

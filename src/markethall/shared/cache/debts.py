@@ -17,7 +17,7 @@ end
 """)
 
 Debt = tuple[str, str | None]  # space and key, None: the whole space
-_MANY = 1000
+MANY = 100
 
 
 class Debts:
@@ -32,8 +32,9 @@ class Debts:
 
     def owe(self, space: str, key: str | None) -> None:
         """Bounded: beyond some number the whole space is forgotten."""
-        if key is None or len(self._owed) >= _MANY:
+        if (space, None) in self._owed or len(self._owed) >= MANY:
             key = None
+        if key is None:
             self._owed = {debt: n for debt, n in self._owed.items() if debt[0] != space}
         self._count += 1
         self._owed[space, key] = self._count

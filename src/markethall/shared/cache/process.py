@@ -9,7 +9,7 @@ from markethall.shared.cache.flights import Flight, Flights
 from markethall.shared.cache.ports import Counters, Load, Name
 
 _MIB = 1024 * 1024
-_ENTRY_BYTES = 400  # what dictionary, tuples and texts take beside what is in them
+_ENTRY_BYTES = 300  # what dictionary, tuples and texts take beside what is in them
 
 
 class ProcessCache:

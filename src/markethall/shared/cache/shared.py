@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from markethall.shared.breaker import Seconds
-from markethall.shared.cache.debts import DEAD, FORGET, TOMBSTONE, Debts
+from markethall.shared.cache.debts import DEAD, FORGET, MANY, TOMBSTONE, Debts
 from markethall.shared.cache.flights import Flights
 from markethall.shared.cache.ports import Counters, Load
 from markethall.shared.redis import RedisAway, RedisClient, Script
@@ -90,10 +90,11 @@ class RedisCache:
         )
 
     async def forget(self, space: str, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._flights.forget((space, key))
-            self._debts.owe(space, key)
-        await self._pay_now_or_later()
+        for start in range(0, len(keys), MANY):
+            for key in keys[start : start + MANY]:
+                self._flights.forget((space, key))
+                self._debts.owe(space, key)
+            await self._pay_now_or_later()
 
     async def forget_space(self, space: str) -> None:
         self._flights.forget_space(space)
