@@ -178,6 +178,18 @@ async def test_the_same_attempt_again_is_the_same_order(hall: Hall) -> None:
     assert await hall.orders.count() == 1
 
 
+async def test_two_tries_of_one_attempt_at_once_are_one_order(hall: Hall) -> None:
+    product_id, attempt = hall.shelf.stock(5), unkeyed()
+
+    orders = await gather(
+        *(hall.orders.place(hall.buyer, wanted(product_id), attempt) for _ in range(5))
+    )
+
+    assert len({order.model_dump_json() for order in orders}) == 1
+    assert await hall.orders.count() == 1
+    assert hall.shelf.available(product_id) == 4
+
+
 async def test_an_attempt_that_comes_late_finds_what_became_of_its_order(hall: Hall) -> None:
     product_id, attempt = hall.shelf.stock(5), unkeyed()
     order = await hall.orders.place(hall.buyer, wanted(product_id), attempt)

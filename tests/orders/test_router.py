@@ -21,6 +21,9 @@ from markethall.shared.ids import new_id
 from markethall.users.contract import UserInactive, UserNotFound
 from tests.orders.conftest import STAFF, Hall, person
 
+# what the paths do is the same on every storage; the end-to-end suite goes through both
+pytestmark = pytest.mark.parametrize("hall", ["memory"], indirect=True)
+
 NOWHERE = "/orders/0199c0de-0000-7000-8000-000000000009"
 
 
@@ -391,7 +394,7 @@ async def test_every_route_is_for_those_it_is_for(
     assert {name for name, status in answers.items() if status != 403} == scopes
 
 
-def test_the_neighbours_refusals_are_documented_under_their_status() -> None:
+def test_the_neighbours_refusals_are_documented_under_their_status(hall: Hall) -> None:
     passing = (UserInactive, UserNotFound, ProductNotFound, OutOfStock, ReservationClosed)
 
     documented = {(status, code) for status, codes in _PASSING.items() for code in codes}
