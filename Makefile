@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 
-.PHONY: serve test install install-dev check lint types imports migrations manifests bench lock clean
+.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench crash lock clean
 
 ## serve: run the hall on http://localhost:8000, with a Postgres of its own
 serve: $(SERVE)
@@ -69,3 +69,11 @@ migrations: $(DEV)
 ## manifests: render both overlays and look at them closely (needs kubectl)
 manifests: $(DEV)
 	$(BIN)/python -m pytest -q k8s
+
+## docs: write the generated parts of the documents
+docs: $(DEV)
+	$(BIN)/python -m scripts.generate_docs
+
+## crash: kill -9 at every commit of the founding flow, not only at some (several minutes)
+crash: $(DEV)
+	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py $(ARGS)

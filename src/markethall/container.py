@@ -25,7 +25,7 @@ from markethall.payments.contract import (
     PaymentRefunded,
     Payments,
 )
-from markethall.settings import Context, Settings
+from markethall.settings import NEEDS, BadSettings, Context, Settings
 from markethall.shared.backend import Backend, Housekeeping
 from markethall.shared.cache import Cache, open_cache
 from markethall.shared.clock import Clock, utc_now
@@ -140,7 +140,11 @@ class Container(containers.DeclarativeContainer):
 
 
 def build_container(settings: Settings, keys: Secrets) -> Container:
-    """The wiring that these settings ask for. Nothing is opened yet."""
+    """The wiring that these settings ask for. Nothing is opened yet.
+
+    Raises BadSettings for a neighbour that is remote: the wire is not built yet.
+    """
+    _refuse_remotes(settings)
     container = Container()
     container.config.from_dict(
         {
@@ -160,6 +164,16 @@ def build_container(settings: Settings, keys: Secrets) -> Container:
         }
     )
     return container
+
+
+def _refuse_remotes(settings: Settings) -> None:
+    wrong = [
+        f"MARKETHALL_REMOTES: {context} needs {needed} in the same process in this release"
+        for context in sorted(settings.serve)
+        for needed in sorted(NEEDS[context] - settings.serve)
+    ]
+    if wrong:
+        raise BadSettings(wrong)
 
 
 def _config_of(context: Context, settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,195 @@
+"""Writes what the documents say of the code, from the code: settings, pictures, addresses.
+
+`python -m scripts.generate_docs` writes; `--check` only says what is out of date.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from fastapi.routing import APIRoute
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from markethall.container import LISTENERS
+from markethall.main import OWNED, ROUTERS
+from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
+from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
+from markethall.settings import NEEDS, Context, Settings
+from markethall.shared.auth import SCOPES_OF_ROLE, Policy
+
+ROOT = Path(__file__).parents[1]
+
+
+# Settings
+
+
+def settings_table() -> str:
+    rows = ["| variable | default | what |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        rows.append(f"| `MARKETHALL_{name.upper()}` | {_default(field)} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    if isinstance(value, frozenset):
+        return "all four"
+    if value in ("", (), {}, PydanticUndefined):
+        return ""
+    return f"`{value}`"
+
+
+# Pictures
+
+
+def hall_together() -> str:
+    """One process, from whom the contexts call and what they listen to."""
+    lines = [
+        "flowchart LR",
+        "    client([shop, app, staff]) --> front",
+        '    subgraph process["one process"]',
+        "        front[front door: identity, limits, access log]",
+        *(f"        front --> {context}" for context in Context),
+        *_edges("        "),
+        "    end",
+        *(f"    {context} --> {context}_db[({context} schema)]" for context in Context),
+    ]
+    return _mermaid(lines)
+
+
+def hall_apart() -> str:
+    """Inventory has moved out: the same edges, now over the wire."""
+    lines = [
+        "flowchart LR",
+        "    client([shop, app, staff]) --> ingress{{routes by path}}",
+        '    subgraph hall["the hall"]',
+        *(f"        {context}" for context in Context if context != Context.INVENTORY),
+        "    end",
+        '    subgraph building["its own deployment"]',
+        "        inventory",
+        "    end",
+        *(f"    ingress --> {context}" for context in Context),
+        *_edges("    "),
+        "    hall --> one_db[(database of the hall)]",
+        "    inventory --> own_db[(database of inventory)]",
+    ]
+    return _mermaid(lines)
+
+
+def _edges(indent: str) -> Iterable[str]:
+    for caller, needed in NEEDS.items():
+        for callee in sorted(needed):
+            yield f"{indent}{caller} -->|contract| {callee}"
+    heard: dict[tuple[str, str], list[str]] = {}
+    for event, listeners in LISTENERS.items():
+        for listener, _ in listeners:
+            heard.setdefault((event.type.split(".")[0], listener), []).append(event.__name__)
+    for (publisher, listener), names in heard.items():
+        yield f'{indent}{publisher} -.->|"{"<br/>".join(names)}"| {listener}'
+
+
+def order_states() -> str:
+    lines = ["stateDiagram-v2", "    [*] --> pending"]
+    for row in ORDER_TRANSITIONS:
+        if row.to is not row.status:
+            lines.append(f"    {row.status} --> {row.to}: {row.command}")
+    return _mermaid(lines)
+
+
+def payment_states() -> str:
+    lines = ["stateDiagram-v2", "    [*] --> created"]
+    for status, commands in PAYMENT_TRANSITIONS.items():
+        lines += [f"    {status} --> {to}: {command}" for command, to in commands.items()]
+    return _mermaid(lines)
+
+
+def _mermaid(lines: Iterable[str]) -> str:
+    return "\n".join(["```mermaid", *lines, "```"])
+
+
+# Addresses
+
+
+def routes_table() -> str:
+    rows = ["| address | who | what |", "|---|---|---|"]
+    for context in Context:
+        for route in ROUTERS[context].routes:
+            if isinstance(route, APIRoute) and route.include_in_schema:
+                methods = ", ".join(sorted(route.methods))
+                rows.append(f"| `{methods} {route.path}` | {_who(route)} | {route.summary} |")
+    return "\n".join(rows)
+
+
+def _who(route: APIRoute) -> str:
+    policy = next(_policies(route.dependant))
+    if policy.scope is None:
+        return "anyone"
+    return " or ".join(f"`{scope}`" for scope in (policy.scope, *policy.others))
+
+
+def _policies(dependant: Any) -> Iterable[Policy]:
+    if isinstance(dependant.call, Policy):
+        yield dependant.call
+    for child in dependant.dependencies:
+        yield from _policies(child)
+
+
+def roles_table() -> str:
+    rows = ["| role | scopes |", "|---|---|"]
+    for role, scopes in SCOPES_OF_ROLE.items():
+        rows.append(f"| `{role}` | {', '.join(f'`{scope}`' for scope in sorted(scopes))} |")
+    return "\n".join(rows)
+
+
+def owners_table() -> str:
+    rows = ["| context | first segments of its paths |", "|---|---|"]
+    for context, owned in OWNED.items():
+        rows.append(f"| {context} | {', '.join(f'`/{segment}`' for segment in owned)} |")
+    return "\n".join(rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "together": hall_together,
+    "apart": hall_apart,
+    "order-states": order_states,
+    "payment-states": payment_states,
+    "routes": routes_table,
+    "roles": roles_table,
+    "owners": owners_table,
+}
+DOCUMENTS = ("README.md", "docs/api.md", "docs/states.md")
+
+
+def filled(text: str) -> str:
+    """The text with every generated part made anew."""
+
+    def part(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}"
+
+    return re.sub(
+        r"(<!-- generated: ([a-z-]+) -->)\n.*?(<!-- end -->)", part, text, flags=re.DOTALL
+    )
+
+
+def main(*, check: bool) -> int:
+    stale = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text()
+        after = filled(before)
+        if before != after:
+            stale.append(name)
+            if not check:
+                path.write_text(after)
+    print("\n".join(f"{'out of date' if check else 'written'}: {name}" for name in stale))
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(check="--check" in sys.argv))

@@ -1,0 +1,27 @@
+"""What the documents say of the code is what the code has."""
+
+from pathlib import Path
+
+from scripts.generate_docs import DOCUMENTS, PARTS, ROOT, filled
+
+
+def test_generated_parts_are_current() -> None:
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text()
+        assert filled(text) == text, f"{name}: run make docs"
+
+
+def test_every_generated_part_stands_somewhere() -> None:
+    texts = "".join((ROOT / name).read_text() for name in DOCUMENTS)
+
+    assert [part for part in PARTS if f"<!-- generated: {part} -->" not in texts] == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    import re
+
+    documents = [*Path(ROOT).glob("*.md"), *Path(ROOT / "docs").rglob("*.md")]
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
