@@ -33,6 +33,7 @@ class Figure:
     p50_ms: float = nan
     p99_ms: float = nan
     samples: int = 0
+    sustained: float | None = None  # the rate, when work was left over that must be done too
     statements: float | None = None
     per_cpu_second: float = nan
     busy_server: float = nan
@@ -113,7 +114,8 @@ class Report:
         goal = next((goal for goal in GOALS if goal.applies(figure)), None)
         if goal is None:
             return ""
-        found = self.ratio(figure) if goal.of else figure.value
+        kept_up = figure.value if figure.sustained is None else figure.sustained
+        found = self.ratio(figure) if goal.of else kept_up
         base = self._baseline(figure) if goal.of else None
         loud = any(it.foreign > QUIET for it in (figure, base) if it)
         wanted = f"{goal.wanted:.0%} of {goal.of[:4].split()[0]}" if goal.of else f"{goal.wanted:g}"

@@ -157,8 +157,10 @@ class Suite:
 
     def _cold_starts(self) -> None:
         """On a data directory of its own, with the database the server starts itself."""
+        kept = (self._folder / "cold").exists()  # by --data-dir
+        name = "first start of this run" if kept else "first start, empty directory"
         with self._ours(None, folder="cold") as server:
-            self._report_start("first start, empty directory", server.wait("/ready", 120))
+            self._report_start(name, server.wait("/ready", 120))
             self._do(Shop(self._shop.admin_password).stock(server.port, 20))
         starts = [self._cold_start() for _ in range(self._options.starts)]
         foreign = max(loud for _, loud in starts)
@@ -189,13 +191,14 @@ class Suite:
         tally = Tally(limit=options.requests, tolerated=TOLERATED.get(scene.kind, frozenset()))
         counted, before = self._do(statements(server.port)), Ticks.now(server.process.pid)
         self._do(load(server.port, scripts, tally, options.warmup, options.seconds))
-        after, now = Ticks.now(server.process.pid), self._do(statements(server.port))
+        after, left = Ticks.now(server.process.pid), _settle(server)
+        # what the load left behind belongs to it: statements and processor time count until here
+        settled, now = Ticks.now(server.process.pid), self._do(statements(server.port))
         sent = None if counted is None or now is None else now - counted
         self._tell(scene, tally)
-        self._show(
-            _with_cores(_figure(scene, tally, sent), tally.answered[scene.kind], before, after)
-        )
-        self._note_unsettled(server, scene)
+        figure = _with_cores(_figure(scene, tally, sent), before, after)
+        figure = _with_cost(figure, tally.answered[scene.kind], settled.seconds(before))
+        self._show(self._with_rest(figure, left))
 
     def _tell(self, scene: Scene, tally: Tally) -> None:
         where = f"{scene.name} at {scene.at_once}"
@@ -225,12 +228,15 @@ class Suite:
         if before is not None and after is not None:
             self._report.notes.append(f"statements while idle: {(after - before) / 2:.1f}/s")
 
-    def _note_unsettled(self, server: Server, scene: Scene) -> None:
-        """Work a load leaves behind belongs to it: say how long it took."""
-        seconds = _settle(server)
-        if seconds > 1:
-            left = f"{'more than ' if seconds >= PATIENCE else ''}{seconds:.1f} s of work"
-            self._report.notes.append(f"{scene.name} at {scene.at_once}: {left} were left after it")
+    def _with_rest(self, figure: Figure, left: float) -> Figure:
+        """What can be kept up: the rate, had the load lasted until its work was done."""
+        if left <= 0.5:
+            return figure
+        span = self._options.warmup + self._options.seconds
+        sustained = figure.value * span / (span + left)
+        rest = f"{'more than ' if left >= PATIENCE else ''}{left:.1f} s of work were left after it"
+        self._report.notes.append(f"{figure.name} at {figure.at_once}: {rest}, {sustained:.0f}/s")
+        return replace(figure, sustained=sustained)
 
     @contextmanager
     def _ours(self, url: str | None, folder: str = "ours", **more: str) -> Iterator[Server]:
@@ -294,11 +300,13 @@ def _figure(scene: Scene, tally: Tally, sent: float | None) -> Figure:
     )
 
 
-def _with_cores(figure: Figure, answered: int, before: Ticks, after: Ticks) -> Figure:
-    seconds = after.seconds(before)
+def _with_cost(figure: Figure, answered: int, seconds: float) -> Figure:
+    return replace(figure, per_cpu_second=answered / seconds if seconds else nan)
+
+
+def _with_cores(figure: Figure, before: Ticks, after: Ticks) -> Figure:
     return replace(
         figure,
-        per_cpu_second=answered / seconds if seconds else nan,
         busy_server=after.busy(before, SERVER),
         busy_others=after.busy(before, OTHERS),
         foreign=after.foreign(before),
