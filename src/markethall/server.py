@@ -3,6 +3,7 @@
 With several workers a parent holds the listening socket and starts processes that share it.
 """
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -11,10 +12,11 @@ import subprocess
 import sys
 import time
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from markethall.main import create_app
 from markethall.settings import Settings, read_settings
@@ -23,6 +25,80 @@ from markethall.shared import log
 # a worker that ends sooner than this after its start would end again
 _TOO_SOON: Final = 5.0
 _PR_SET_PDEATHSIG: Final = 1
+# twice what the front takes, so that it is the front that refuses where it can
+_HEAD_LIMIT: Final = 64 * 1024
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+class HallConfig(uvicorn.Config):
+    head_timeout = 10.0
+
+
+class HallProtocol(HttpToolsProtocol):
+    """Waits only so long for the head of a request, and takes only so much of it.
+
+    uvicorn knows neither limit: a client that sends a byte a minute, or headers without end,
+    would keep its connection, and us all that it sent, for ever.
+    """
+
+    _in_head = True
+    _head_size = 0
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_size = 0
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # not idle: half a head, or what nobody reads, as the rest of a body that was refused
+        if self._in_head or not self._is_answering():
+            self._await_head()
+            self._limit_head(len(data))
+        else:
+            self._stop_waiting()
+
+    def _limit_head(self, more: int) -> None:
+        self._head_size += more if self._in_head else 0
+        if self._head_size > _HEAD_LIMIT and not self.transport.is_closing():
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def _await_head(self) -> None:
+        if self._patience is None:
+            seconds = cast("HallConfig", self.config).head_timeout
+            self._patience = self.loop.call_later(seconds, self._too_slow)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _too_slow(self) -> None:
+        self._patience = None
+        if self._is_answering():
+            self._await_head()
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
 
 class HallServer(uvicorn.Server):
@@ -68,11 +144,11 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def _serve_here(settings: Settings, door: socket.socket) -> int:
-    config = uvicorn.Config(
+    config = HallConfig(
         "markethall.server:app_from_environment",
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=HallProtocol,
         ws="none",
         access_log=False,
         log_config=None,
@@ -81,6 +157,7 @@ def _serve_here(settings: Settings, door: socket.socket) -> int:
         timeout_keep_alive=15,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
+    config.head_timeout = settings.body_timeout
     server = HallServer(config, settings.drain_seconds)
     server.run([door])
     return 0 if server.started else 1

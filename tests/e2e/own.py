@@ -1,0 +1,70 @@
+"""Halls of one test's own, for settings that the shared ones do not have."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx2
+
+from markethall.shared.ids import new_id
+from tests.conftest import on_server, plain, url_of
+from tests.e2e.halls import ADMIN, Hall, running
+from tests.e2e.shop import Shop
+
+
+@asynccontextmanager
+async def own_database(server_url: str, template: str) -> AsyncIterator[str]:
+    """A migrated, empty database that outlives the halls which work on it."""
+    name = f"own_{new_id().hex}"
+    await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield url_of(server_url, name)
+    finally:
+        await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def own_hall(scratch: Path, name: str, *arguments: str, **settings: str) -> Iterator[Hall]:
+    """Settings by their names without the prefix, in lower case."""
+    folder = scratch / f"own-{name}"
+    folder.mkdir(exist_ok=True)
+    with running(folder, environment(folder, **settings), *arguments) as hall:
+        yield hall
+
+
+def environment(folder: Path, **settings: str) -> dict[str, str]:
+    given = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
+    return {"MARKETHALL_DATA_DIR": str(folder), **given}
+
+
+@asynccontextmanager
+async def visiting(hall: Hall) -> AsyncIterator[Shop]:
+    async with httpx2.AsyncClient(timeout=20) as http:
+        shop = Shop(hall, http)
+        await shop.sign_in_admin(*ADMIN)
+        yield shop
+
+
+def port_of(hall: Hall) -> int:
+    return urlsplit(hall.urls["users"]).port or 0
+
+
+class Books:
+    """What the database says, asked by hand."""
+
+    def __init__(self, url: str) -> None:
+        self._url = plain(url)
+
+    async def all(self, sql: str, *values: object) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(self._url)
+        try:
+            found: list[asyncpg.Record] = await connection.fetch(sql, *values)
+            return found
+        finally:
+            await connection.close()
+
+    async def value(self, sql: str, *values: object) -> object:
+        rows = await self.all(sql, *values)
+        return rows[0][0] if rows else None
