@@ -42,7 +42,8 @@ class Call(Dto):
 
     def sees(self, owner_id: UUID, scope: str) -> bool:
         """May the actor see a thing of this owner: their own, or with the staff scope."""
-        return self.actor.user_id == owner_id or self.actor.may(scope)
+        own = self.actor.user_id is not None and self.actor.user_id == owner_id
+        return own or self.actor.may(scope)
 
 
 def system_call(name: str, *, request_id: str = "", traceparent: str | None = None) -> Call:

@@ -5,7 +5,6 @@ rate limits, turns every failure into problem+json, and writes one access line a
 """
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -13,17 +12,18 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qs
+from unicodedata import normalize
+from urllib.parse import parse_qsl
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from markethall.shared.bodies import check_json, checked_form, read_body
 from markethall.shared.call import Actor, Call
 from markethall.shared.errors import (
     HeadersTooLarge,
     Internal,
     Invalid,
-    Malformed,
     Refusal,
     RequestTimeout,
     RouteNotFound,
@@ -41,7 +41,6 @@ access = structlog.get_logger("markethall.access")
 log = structlog.get_logger("markethall.front")
 
 HEADER_LIMIT: Final = 32 * 1024
-DEEPEST: Final = 64
 
 _NOBODY: Final = Actor()
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
@@ -107,7 +106,6 @@ class Front:
         except Refusal as refusal:
             await self._refuse(visit, refusal, receive, send)
         except Exception as error:  # the last net: never a bare 500
-            refusal = Internal(error_id=visit.request_id)
             log.exception(
                 "request.failed",
                 request_id=visit.request_id,
@@ -115,11 +113,9 @@ class Front:
                 path=visit.scope["path"],
                 error=type(error).__name__,
             )
-            await self._refuse(visit, refusal, receive, send)
+            await self._refuse(visit, Internal(error_id=visit.request_id), receive, send)
 
-    async def _refuse(
-        self, visit: "Visit", refusal: Refusal, receive: Receive, send: Send
-    ) -> None:
+    async def _refuse(self, visit: "Visit", refusal: Refusal, receive: Receive, send: Send) -> None:
         if visit.status == 0:
             await problem(visit.scope, refusal)(visit.scope, receive, send)
 
@@ -132,22 +128,23 @@ class Front:
             raise TooLarge(limit=limit)
         try:
             async with asyncio.timeout(self._manners.body_timeout):
-                body = await _read(receive, limit)
+                body = await read_body(receive, limit)
         except TimeoutError:
+            # who sends so slowly would hold the connection for as long as they like
+            visit.extra_headers.append((b"connection", b"close"))
             raise RequestTimeout from None
-        if body:
-            self._check(visit, body)
-        return body
+        return self._checked(visit, body) if body else body
 
-    def _check(self, visit: "Visit", body: bytes) -> None:
+    def _checked(self, visit: "Visit", body: bytes) -> bytes:
         kind = visit.header(b"content-type")
         if visit.scope["path"].rstrip("/") in self._manners.forms:
             if not _FORM_TYPE.fullmatch(kind):
                 raise UnsupportedMediaType(supported=["application/x-www-form-urlencoded"])
-            return
+            return checked_form(body)
         if not _JSON_TYPE.fullmatch(kind):
             raise UnsupportedMediaType(supported=["application/json"])
         check_json(body)
+        return body
 
     async def _limit(self, visit: "Visit", body: bytes) -> None:
         scope = visit.scope
@@ -193,9 +190,7 @@ _latency = lru_cache(maxsize=1024)(LATENCY.labels)
 class Visit:
     """One request on its way through the front."""
 
-    def __init__(
-        self, scope: Scope, proxies: tuple[IPv4Network | IPv6Network, ...]
-    ) -> None:
+    def __init__(self, scope: Scope, proxies: tuple[IPv4Network | IPv6Network, ...]) -> None:
         self.started = time.perf_counter()
         self.scope = scope
         self.status = 0
@@ -249,10 +244,11 @@ class Visit:
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.status = message["status"]
+                headers = list(message.get("headers", ()))
                 message["headers"] = [
-                    *message["headers"],
+                    *headers,
                     (b"x-request-id", self.request_id.encode()),
-                    *self._defaults(message["headers"]),
+                    *self._defaults(headers),
                     *self.extra_headers,
                 ]
             await send(message)
@@ -276,7 +272,9 @@ class Visit:
         peer = self.scope["client"][0] if self.scope.get("client") else ""
         if not proxies or not _is_in(peer, proxies):
             return peer
-        forwarded = self.header(b"x-forwarded-for").decode("latin-1").split(",")
+        # a proxy may add a line of its own instead of lengthening the one that is there
+        lines = [value for name, value in self.scope["headers"] if name == b"x-forwarded-for"]
+        forwarded = b",".join(lines).decode("latin-1").split(",")
         for address in reversed([part.strip() for part in forwarded]):
             if not _is_address(address):
                 break
@@ -284,93 +282,6 @@ class Visit:
             if not _is_in(address, proxies):
                 break
         return peer
-
-
-def check_json(body: bytes) -> None:
-    """What the parser would let through and should not. Raises Malformed, Invalid."""
-    try:
-        text = body.decode()
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"The body is not JSON: {_short(error)}.") from None
-    if text.count("[") + text.count("{") > DEEPEST:
-        _check_depth(value)
-    if "\\u" in text:
-        _check_texts(value)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """RFC 8259 leaves the meaning of a repeated name open; we do not guess."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object repeats a name")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _short(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deep"
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8"
-    return str(error)[:120]
-
-
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return
-    raise Malformed(f"The body is nested deeper than {DEEPEST} levels.")
-
-
-def _check_texts(value: Any) -> None:
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        waiting += _children(item)
-        texts = [item] if isinstance(item, str) else item if isinstance(item, dict) else ()
-        for text in texts:
-            _check_text(text)
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise _bad_text("a lone surrogate") from None
-    if "\x00" in text:
-        raise _bad_text("a NUL character")
-
-
-def _bad_text(what: str) -> Invalid:
-    message = f"must not contain {what}"
-    return Invalid(
-        f"A text {message}.", errors=[{"field": "", "code": "text_invalid", "message": message}]
-    )
-
-
-def _children(item: Any) -> list[Any]:
-    if isinstance(item, dict):
-        return list(item.values())
-    return item if isinstance(item, list) else []
-
-
-async def _read(receive: Receive, limit: int) -> bytes:
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Malformed("The client went away.")
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise TooLarge(limit=limit)
-        if not message.get("more_body"):
-            return body
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
@@ -398,16 +309,18 @@ def _account(scope: Scope, body: bytes) -> str:
     """The account that a login is for, so that one account cannot be guessed from many places."""
     if scope["path"].rstrip("/") != "/token" or scope["method"] != "POST":
         return ""
-    try:
-        names = parse_qs(body.decode(), max_num_fields=20).get("username", [""])
-    except ValueError:
-        return ""
-    return names[0].casefold()[:320]
+    name = dict(parse_qsl(body.decode())).get("username", "")[:1000]
+    # the same for all ways to write the same name, or each of them would have a limit of its own
+    return normalize("NFKC", normalize("NFKC", name).casefold())[:320]
 
 
 @lru_cache(maxsize=4096)
 def _is_in(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
-    return _is_address(address) and any(ip_address(address) in network for network in networks)
+    if not _is_address(address):
+        return False
+    ip = ip_address(address)
+    plain = getattr(ip, "ipv4_mapped", None) or ip
+    return any(plain in network for network in networks)
 
 
 def _is_address(text: str) -> bool:
@@ -415,6 +328,4 @@ def _is_address(text: str) -> bool:
         ip_address(text)
     except ValueError:
         return False
-    return True
-
-
+    return "%" not in text  # a zone may be called anything, at any length

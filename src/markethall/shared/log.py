@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from json import JSONEncoder
 from typing import Any, Final
@@ -12,10 +13,23 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 # part of a key: its value is never written
 _SECRET: Final = re.compile(
-    "password|secret|token|authorization|cookie|api_key|signing_key|private", re.IGNORECASE
+    "passw|secret|token|authorization|cookie|api_?key|signing_key|private|credential",
+    re.IGNORECASE,
 )
-# user:password@ in an address
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
+# in running text: user:password@ in an address, a bearer token, a JWT, password=… and its like
+_LEAKS: Final = (
+    (re.compile(r"(?<=://)[^\s/?#'\"]*@"), "***@"),
+    (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*"), "***"),
+    (
+        re.compile(
+            r"\b(passw\w*|\w*secret|\w*token)(['\"]?\s*[=:]\s*)[^\s,;&)}\]]+", re.IGNORECASE
+        ),
+        r"\1\2***",
+    ),
+)
+# what every leak has in it: most texts need no closer look
+_SUSPECT: Final = re.compile(r"://|bearer|basic|eyJ|passw|secret|token", re.IGNORECASE)
 # made once: json.dumps with options makes one for each call
 _ENCODE: Final = JSONEncoder(default=repr, separators=(",", ":")).encode
 
@@ -27,7 +41,6 @@ def configure(style: str, level: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        without_secrets,
     ]
     structlog.configure(
         processors=[*shared, *_rendering(pretty=pretty)],
@@ -39,10 +52,17 @@ def configure(style: str, level: str) -> None:
 
 
 def _rendering(*, pretty: bool) -> list[Processor]:
+    """Tracebacks become text first, since they are searched for secrets too."""
     if pretty:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
-    as_json = structlog.processors.JSONRenderer(serializer=lambda event, **_: _ENCODE(event))
-    return [structlog.processors.format_exc_info, as_json]
+        # quoted, so that what a client sent can neither begin a line nor colour one
+        last: Processor = structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(),
+            repr_native_str=True,
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    else:
+        last = structlog.processors.JSONRenderer(serializer=lambda event, **_: _ENCODE(event))
+    return [structlog.processors.format_exc_info, without_secrets, last]
 
 
 def _take_over_standard_logging(shared: list[Processor], level: str, *, pretty: bool) -> None:
@@ -67,13 +87,31 @@ def _take_over_standard_logging(shared: list[Processor], level: str, *, pretty: 
 
 
 def without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Whatever is called like a secret is one; passwords inside addresses too."""
+    """Whatever is called like a secret is one, at any depth; and what looks like one in a text."""
     for name, value in event.items():
-        if _is_secret(name):
-            event[name] = "***"
-        elif isinstance(value, str) and "://" in value:
-            event[name] = _CREDENTIALS.sub("***@", value)
+        event[name] = "***" if _is_secret(name) else _clean(value)
     return event
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _clean_text(value)
+    if isinstance(value, Mapping):
+        return {
+            name: "***" if _is_secret(str(name)) else _clean(item) for name, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item) for item in value]
+    if value is None or isinstance(value, int | float):
+        return value
+    return _clean_text(repr(value))
+
+
+def _clean_text(text: str) -> str:
+    if _SUSPECT.search(text):
+        for leak, instead in _LEAKS:
+            text = leak.sub(instead, text)
+    return text
 
 
 @lru_cache(maxsize=1024)

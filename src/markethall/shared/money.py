@@ -1,7 +1,8 @@
 """Money in integer minor units of an ISO 4217 currency."""
 
 from collections.abc import Iterable, Sequence
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field
@@ -21,11 +22,19 @@ _TWO = (
     " HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA"
     " MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN"
     " QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP"
-    " TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD YER ZAR ZMW ZWG"
+    " TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG"
 )
 EXPONENT = dict.fromkeys(_TWO.split(), 2) | {
     code: exponent for exponent, codes in _EXPONENTS.items() for code in codes.split()
 }
+
+
+class AmountOutOfRange(Refusal):
+    """A sum or product beyond what can be kept exactly. Details: limit."""
+
+    code = "money.amount_out_of_range"
+    status = 422
+    title = "The amount is out of range"
 
 
 class CurrencyMismatch(Refusal):
@@ -56,22 +65,26 @@ class Money(Dto):
         return cls(amount=0, currency=currency)
 
     def __add__(self, other: "Money") -> "Money":
-        """Raises CurrencyMismatch."""
+        """Raises CurrencyMismatch, AmountOutOfRange."""
         if other.currency != self.currency:
             raise CurrencyMismatch(currencies=sorted({self.currency, other.currency}))
-        return Money(amount=self.amount + other.amount, currency=self.currency)
+        return self._of(self.amount + other.amount)
 
     def __sub__(self, other: "Money") -> "Money":
-        """Raises CurrencyMismatch."""
+        """Raises CurrencyMismatch, AmountOutOfRange."""
         return self + Money(amount=-other.amount, currency=other.currency)
 
     def times(self, quantity: int) -> "Money":
-        return Money(amount=self.amount * quantity, currency=self.currency)
+        """Raises AmountOutOfRange."""
+        return self._of(self.amount * quantity)
 
     def share(self, rate: Decimal) -> "Money":
-        """The part that a rate takes, rounded half to even, as accountants do."""
-        exact = (Decimal(self.amount) * rate).quantize(Decimal(1), ROUND_HALF_EVEN)
-        return Money(amount=int(exact), currency=self.currency)
+        """The part that a rate takes, rounded half to even, as accountants do.
+
+        Raises AmountOutOfRange.
+        """
+        # a fraction is exact, and is rounded half to even; a Decimal has 28 digits
+        return self._of(round(self.amount * Fraction(rate)))
 
     def split(self, weights: Sequence[int]) -> tuple["Money", ...]:
         """Parts in proportion to the weights, by largest remainder, that sum exactly."""
@@ -83,9 +96,14 @@ class Money(Dto):
         order = sorted(range(len(weights)), key=lambda i: (-remainders[i], i))
         for i in order[: self.amount - sum(parts)]:
             parts[i] += 1
-        return tuple(Money(amount=part, currency=self.currency) for part in parts)
+        return tuple(self._of(part) for part in parts)
+
+    def _of(self, amount: int) -> "Money":
+        if abs(amount) > MAX_AMOUNT:
+            raise AmountOutOfRange(limit=MAX_AMOUNT)
+        return Money(amount=amount, currency=self.currency)
 
 
 def total(amounts: Iterable[Money], currency: str) -> Money:
-    """Raises CurrencyMismatch."""
+    """Raises CurrencyMismatch, AmountOutOfRange."""
     return sum(amounts, start=Money.zero(currency))

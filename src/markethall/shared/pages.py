@@ -33,7 +33,8 @@ class PageQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    cursor: Annotated[str | None, Field(max_length=1000)] = None
+    # long enough for a position that holds the longest name, in the longest letters
+    cursor: Annotated[str | None, Field(max_length=4000)] = None
 
 
 class Cursors:
@@ -44,7 +45,7 @@ class Cursors:
 
     def encode(self, listing: str, position: Sequence[Any]) -> str:
         """`listing` names the list, its sort and filters; `position` is JSON."""
-        body = json.dumps(position, separators=(",", ":")).encode()
+        body = json.dumps(position, separators=(",", ":"), ensure_ascii=False).encode()
         return base64.urlsafe_b64encode(self._tag(listing, body) + body).decode().rstrip("=")
 
     def decode(self, listing: str, cursor: str | None) -> list[Any] | None:
