@@ -178,7 +178,7 @@ class Front:
             user_agent=visit.header(b"user-agent")[:200].decode("latin-1"),
             request_id=visit.request_id,
             user_id=str(visit.actor.user_id) if visit.actor.user_id else None,
-            context=self._manners.owners.get(scope["path"].split("/", 2)[1], "system"),
+            context=self._manners.owners.get(_first_segment(scope["path"]), "system"),
         )
 
 
@@ -282,6 +282,11 @@ class Visit:
             if not _is_in(address, proxies):
                 break
         return peer
+
+
+def _first_segment(path: str) -> str:
+    """A request line may name a path without a slash, or none."""
+    return path.removeprefix("/").partition("/")[0]
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
