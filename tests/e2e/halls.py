@@ -70,9 +70,13 @@ def running(
 
 
 def spawn(
-    port: int, environment: Mapping[str, str], arguments: tuple[str, ...], output: IO[bytes]
+    port: int,
+    environment: Mapping[str, str],
+    arguments: tuple[str, ...],
+    output: IO[bytes],
+    program: tuple[str, ...] = ("markethall",),
 ) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "markethall", "serve", "--port", str(port), *arguments]
+    command = [sys.executable, "-m", *program, "serve", "--port", str(port), *arguments]
     settings = {
         "MARKETHALL_BCRYPT_COST": "4",
         "MARKETHALL_RATE_LIMITS": "off",
