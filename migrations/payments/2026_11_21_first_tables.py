@@ -166,7 +166,8 @@ def _ledger() -> None:
         *_checks("posting", {"kind": "kind IN ('capture', 'refund')"}),
         schema=SCHEMA,
     )
-    _index("ix_posting_payment_id", "posting", ["payment_id", "posting_id"])
+    _index("ix_posting_payment_id", "posting", ["payment_id", "created_at", "posting_id"])
+    _index("ix_posting_created_at", "posting", ["created_at", "posting_id"])
     op.create_table(
         "entry",
         sa.Column("posting_id", sa.Uuid(), nullable=False),

@@ -133,15 +133,15 @@ class MemoryStore(shared.MemoryStore):
             raise AssertionError("an operation is posted once")
 
     async def postings(
-        self, payment_id: UUID | None, before: UUID | None, limit: int
+        self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Posting]:
         found = self._tables.postings.where(
             lambda posting: (
                 payment_id in {None, posting.payment_id}
-                and (before is None or posting.posting_id < before)
+                and (before is None or _posted_at(posting) < before)
             )
         )
-        found.sort(key=lambda posting: posting.posting_id, reverse=True)
+        found.sort(key=_posted_at, reverse=True)
         return found[:limit]
 
     async def balances(self) -> Sequence[AccountBalance]:
@@ -249,6 +249,10 @@ def _is_after(payment: Payment, place: tuple[datetime, UUID], *, descending: boo
 
 def _place(payment: Payment) -> tuple[datetime, UUID]:
     return payment.created_at, payment.payment_id
+
+
+def _posted_at(posting: Posting) -> tuple[datetime, UUID]:
+    return posting.created_at, posting.posting_id
 
 
 def _balance(account: str, currency: str, amount: int) -> AccountBalance:

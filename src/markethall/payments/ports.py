@@ -69,7 +69,7 @@ class Reading(Protocol):
         """Parked events whose operation is known by now, the oldest first."""
 
     async def postings(
-        self, payment_id: UUID | None, before: UUID | None, limit: int
+        self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Posting]:
         """The newest first."""
 

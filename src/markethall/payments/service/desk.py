@@ -137,14 +137,11 @@ class PaymentDeskService:
 
     async def postings(self, call: Call, query: PostingQuery) -> Page[contract.Posting]:  # noqa: ARG002 - the route's policy is the check
         listing = f"postings {query.payment_id}"
-        place = self._cursors.decode(listing, query.cursor)
-        before = UUID(place[0]) if place else None
+        before = _place(self._cursors.decode(listing, query.cursor))
         async with self._database.reading() as reading:
             found = await reading.postings(query.payment_id, before, query.limit + 1)
         views = [posting.view() for posting in found]
-        return self._cursors.page(
-            listing, views, query.limit, lambda posting: [str(posting.posting_id)]
-        )
+        return self._cursors.page(listing, views, query.limit, _posted_at)
 
     async def accounts(self, call: Call) -> tuple[AccountBalance, ...]:  # noqa: ARG002 - as above
         async with self._database.reading() as reading:
@@ -169,3 +166,7 @@ def _made_at(operation: contract.Operation) -> list[str]:
 
 def _refunded_at(refund: contract.Refund) -> list[str]:
     return [refund.created_at.isoformat(), str(refund.refund_id)]
+
+
+def _posted_at(posting: contract.Posting) -> list[str]:
+    return [posting.created_at.isoformat(), str(posting.posting_id)]

@@ -213,20 +213,23 @@ POST = Statement(
 
 @cache
 def postings_page(*, of_payment: bool, before: bool) -> Statement:
-    wanted = [posting.c.payment_id == bindparam("of_payment")] if of_payment else []
+    wanted: list[sa.ColumnElement[bool]] = []
+    if of_payment:
+        wanted.append(posting.c.payment_id == bindparam("of_payment"))
     if before:
-        wanted.append(posting.c.posting_id < bindparam("before"))
+        place = sa.tuple_(posting.c.created_at, posting.c.posting_id)
+        wanted.append(place < _after(posting.c.created_at))
     page = (
         sa.select(posting)
         .where(*wanted)
-        .order_by(posting.c.posting_id.desc())
+        .order_by(posting.c.created_at.desc(), posting.c.posting_id.desc())
         .limit(_limit)
         .cte("page")
     )
     return Statement(
         sa.select(page, entry.c.account, entry.c.currency, entry.c.amount)
         .join(entry, entry.c.posting_id == page.c.posting_id)
-        .order_by(page.c.posting_id.desc(), entry.c.amount.desc())
+        .order_by(page.c.created_at.desc(), page.c.posting_id.desc(), entry.c.amount.desc())
     )
 
 

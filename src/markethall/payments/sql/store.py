@@ -119,10 +119,13 @@ class SqlStore(shared.SqlStore):
         )
 
     async def postings(
-        self, payment_id: UUID | None, before: UUID | None, limit: int
+        self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Posting]:
         statement = sql.postings_page(of_payment=payment_id is not None, before=before is not None)
-        rows = await self._session.all(statement, of_payment=payment_id, before=before, limit=limit)
+        at, posting_id = before or (None, None)
+        rows = await self._session.all(
+            statement, of_payment=payment_id, after_time=at, after_id=posting_id, limit=limit
+        )
         groups = groupby(rows, key=lambda row: row["posting_id"])
         return [_posting(list(group)) for _, group in groups]
 

@@ -122,7 +122,8 @@ posting = sa.Table(
     timestamp("created_at"),
     sa.CheckConstraint("kind IN ('capture', 'refund')", name="kind"),
 )
-sa.Index("ix_posting_payment_id", posting.c.payment_id, posting.c.posting_id)
+sa.Index("ix_posting_payment_id", posting.c.payment_id, posting.c.created_at, posting.c.posting_id)
+sa.Index("ix_posting_created_at", posting.c.created_at, posting.c.posting_id)
 
 entry = sa.Table(
     "entry",
