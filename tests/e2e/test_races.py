@@ -1,0 +1,238 @@
+"""Many at once, over HTTP, on one process and on several: as if one after the other."""
+
+import asyncio
+import secrets
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+
+from markethall.payments.domain import Succeeded
+from markethall.payments.gateway import SandboxWebhooks
+from tests.conftest import url_of
+from tests.e2e.halls import Hall
+from tests.e2e.own import Books
+from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
+from tests.e2e.test_crash import BROKEN
+
+CHARGES = """
+SELECT c.status, c.amount, c.refunded FROM payments.sandbox_charge c
+JOIN payments.operation o USING (operation_id) WHERE o.payment_id = $1
+"""
+POSTINGS = "SELECT kind FROM payments.posting WHERE payment_id = $1"
+
+pytestmark = pytest.mark.parametrize("hall", ["postgres", "workers"], indirect=True)
+
+
+@pytest.fixture
+def books(request: pytest.FixtureRequest, server_url: str) -> Books:
+    """The database of this wiring's hall."""
+    wiring = request.node.callspec.params["hall"]
+    return Books(url_of(server_url, f"hall_{wiring}"))
+
+
+@pytest.fixture
+async def crowd(shop: Shop) -> list[Person]:
+    return list(await asyncio.gather(*(shop.customer() for _ in range(50))))
+
+
+async def patiently(ask: Any) -> httpx2.Response:
+    """Ask until the answer is final."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            answer: httpx2.Response = await ask()
+            if answer.status_code < 400 or not answer.json()["retryable"]:
+                return answer
+            assert answer.status_code < 500, answer.text
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("stock", [1, 7])
+async def test_fifty_buyers_never_get_more_than_there_is(
+    shop: Shop, books: Books, crowd: list[Person], stock: int
+) -> None:
+    product_id = (await shop.product(stock=stock))["product_id"]
+
+    answers = await asyncio.gather(*(shop.place(buyer, product_id) for buyer in crowd))
+
+    assert Counter(answer.status_code for answer in answers) == {201: stock, 409: 50 - stock}
+    for answer in answers:
+        if answer.status_code == 409:
+            refused(answer, 409, "inventory.out_of_stock")
+    assert await shop.available(product_id) == 0
+    assert await books.all(BROKEN) == []
+
+
+async def test_crossed_carts_do_not_wait_for_each_other_for_ever(
+    shop: Shop, books: Books, crowd: list[Person]
+) -> None:
+    one, other = [(await shop.product(stock=500))["product_id"] for _ in range(2)]
+    carts = [(one, other), (other, one)] * 50
+
+    answers = await asyncio.gather(
+        *(place_cart(shop, crowd[n % 50], cart) for n, cart in enumerate(carts))
+    )
+
+    assert Counter(answer.status_code for answer in answers) == {201: 100}
+    assert await shop.available(one) == await shop.available(other) == 400
+    assert await books.all(BROKEN) == []
+
+
+async def place_cart(shop: Shop, buyer: Person, cart: tuple[str, ...]) -> httpx2.Response:
+    lines = [{"product_id": product_id, "quantity": 1} for product_id in cart]
+    return await shop.post("/orders", buyer, json={"lines": lines, "shipping_address": "Market 1"})
+
+
+async def test_crossed_carts_share_the_last_goods_justly(shop: Shop, crowd: list[Person]) -> None:
+    one, other = [(await shop.product(stock=10))["product_id"] for _ in range(2)]
+
+    answers = await asyncio.gather(
+        *(
+            place_cart(shop, buyer, (one, other) if n % 2 else (other, one))
+            for n, buyer in enumerate(crowd)
+        )
+    )
+
+    assert Counter(answer.status_code for answer in answers) == {201: 10, 409: 40}
+    assert await shop.available(one) == await shop.available(other) == 0
+
+
+async def test_the_same_key_twenty_times_until_everybody_has_an_answer(
+    shop: Shop, books: Books
+) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=50)
+    key = secrets.token_hex(8)
+
+    answers = await asyncio.gather(
+        *(patiently(lambda: shop.place(buyer, product["product_id"], key=key)) for _ in range(20))
+    )
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.text for answer in answers}) == 1
+    assert await shop.available(product["product_id"]) == 49
+    count = 'SELECT count(*) FROM orders."order" WHERE user_id = $1'
+    assert await books.value(count, UUID(buyer.user_id)) == 1
+
+
+async def test_ten_ways_to_pay_at_once_charge_once(shop: Shop, books: Books) -> None:
+    buyer, order = await ordered(shop)
+    payment_id = order["payment"]["payment_id"]
+    methods = ["sandbox_ok", "sandbox_webhook_first"] * 5
+
+    answers = await asyncio.gather(
+        *(patiently(lambda m=method: shop.confirm(buyer, payment_id, m)) for method in methods)
+    )
+
+    assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 9}
+    for answer in answers:
+        if answer.status_code == 409:
+            refused(answer, 409, "payments.invalid_transition")
+    await shop.until(buyer, order["order_id"], status="processing", payment_status="paid")
+    await charged_once(books, order)
+
+
+async def test_one_key_to_pay_ten_times_at_once_charges_once(shop: Shop, books: Books) -> None:
+    buyer, order = await ordered(shop)
+    payment_id, key = order["payment"]["payment_id"], secrets.token_hex(8)
+
+    answers = await asyncio.gather(
+        *(
+            patiently(lambda: shop.confirm(buyer, payment_id, "sandbox_webhook_first", key))
+            for _ in range(10)
+        )
+    )
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+    await charged_once(books, order)
+
+
+async def test_news_from_the_provider_races_with_its_answer(
+    shop: Shop, books: Books, hall: Hall
+) -> None:
+    """The answer takes 5 s; the signed news, ten times over, comes in between and after."""
+    buyer, order = await ordered(shop)
+    payment_id = order["payment"]["payment_id"]
+    confirming = asyncio.create_task(shop.confirm(buyer, payment_id, "sandbox_slow"))
+    headers, body = news_of(hall, await operation_of(shop, buyer, payment_id))
+
+    early = await asyncio.gather(*(tell(shop, headers, body) for _ in range(10)))
+    await shop.until(buyer, order["order_id"], status="processing", payment_status="paid")
+    confirmed = await confirming
+    late = await tell(shop, headers, body)
+
+    assert [answer.status_code for answer in (*early, late)] == [200] * 11
+    assert sum(not answer.json()["duplicate"] for answer in (*early, late)) == 1
+    assert good(confirmed, 200)["status"] == "captured"
+    await charged_once(books, order)
+
+
+async def operation_of(shop: Shop, buyer: Person, payment_id: str) -> UUID:
+    """As soon as it is written down."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            page = good(await shop.get(f"/payments/{payment_id}/operations", buyer), 200)
+            if page["items"]:
+                return UUID(page["items"][0]["operation_id"])
+
+
+def news_of(hall: Hall, operation_id: UUID) -> tuple[dict[str, str], bytes]:
+    secret = Path(hall.log.parent, "keys", "secret").read_text()
+    charge = Succeeded(f"ch_{operation_id.hex}")
+    return SandboxWebhooks(secret.encode()).signed(operation_id, charge, datetime.now(UTC))
+
+
+async def tell(shop: Shop, headers: dict[str, str], body: bytes) -> httpx2.Response:
+    return await shop.send("POST", "/payments/webhooks/sandbox", headers=headers, content=body)
+
+
+@pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])
+async def test_cancelling_races_with_paying(shop: Shop, books: Books, method: str) -> None:
+    """Whoever wins: the goods are back, and no money stays with us."""
+    orders = await asyncio.gather(*(ordered(shop) for _ in range(10)))
+
+    await asyncio.gather(*(pay_and_cancel(shop, buyer, order, method) for buyer, order in orders))
+
+    for buyer, order in orders:
+        await shop.until(buyer, order["order_id"], status="cancelled")
+        await shop.until_available(order["lines"][0]["product_id"], 10)
+        await nothing_kept(books, UUID(order["payment"]["payment_id"]))
+    assert await books.all(BROKEN) == []
+
+
+async def pay_and_cancel(shop: Shop, buyer: Person, order: dict[str, Any], method: str) -> None:
+    path = f"/orders/{order['order_id']}/cancel"
+    paid, cancelled = await asyncio.gather(
+        patiently(lambda: shop.confirm(buyer, order["payment"]["payment_id"], method)),
+        patiently(lambda: shop.post(path, buyer, json={"reason": "too slow"})),
+    )
+    assert paid.status_code in {200, 409}
+    good(cancelled, 200)
+
+
+async def nothing_kept(books: Books, payment_id: UUID) -> None:
+    """Refunds travel as events: wait for the balance."""
+    kept: Any = None
+    async with asyncio.timeout(PATIENCE):
+        while kept != 0:
+            charges = await books.all(CHARGES, payment_id)
+            kept = sum(c["amount"] - c["refunded"] for c in charges if c["status"] == "succeeded")
+            await asyncio.sleep(0.01)
+
+
+async def ordered(shop: Shop) -> tuple[Person, dict[str, Any]]:
+    buyer, product = await shop.customer(), await shop.product(stock=10)
+    return buyer, good(await shop.place(buyer, product["product_id"]), 201)
+
+
+async def charged_once(books: Books, order: dict[str, Any]) -> None:
+    payment_id = UUID(order["payment"]["payment_id"])
+    charges = [tuple(row) for row in await books.all(CHARGES, payment_id)]
+    postings = [row["kind"] for row in await books.all(POSTINGS, payment_id)]
+    assert charges == [("succeeded", order["total"]["amount"], 0)]
+    assert postings == ["capture"]
+    assert await books.all(BROKEN) == []
