@@ -69,7 +69,9 @@ class Container(containers.DeclarativeContainer):
     pools: providers.Singleton[Pools] = providers.Singleton(Pools, config.pool)
     redis: providers.Singleton[RedisClient] = providers.Singleton(RedisClient, config.redis_url)
     cache: providers.Singleton[Cache] = providers.Singleton(open_cache, config.cache, redis)
-    limits: providers.Singleton[Limits] = providers.Singleton(Limits, config.rate_limits, redis)
+    limits: providers.Singleton[Limits] = providers.Singleton(
+        Limits, config.rate_limits, redis, config.secret
+    )
     cursors: providers.Singleton[Cursors] = providers.Singleton(Cursors, config.secret)
     passwords: providers.Singleton[Passwords] = providers.Singleton(
         Passwords, config.users.bcrypt_cost, workers=2, queue=64

@@ -127,6 +127,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(container.passwords().close)
         stack.push_async_callback(container.pools().close)
         stack.push_async_callback(container.redis().close)
+        stack.push_async_callback(container.cache().close)
         await _first_admin(settings, container)
         await stack.enter_async_context(_background(container, settings))
         _announce(settings)

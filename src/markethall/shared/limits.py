@@ -14,6 +14,7 @@ two round trips for an answer with headers. What remains, the arithmetic, is ten
 below, once for the process and once in Lua. A hit in the process takes 3 us.
 """
 
+import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -220,10 +221,11 @@ class Answer(NamedTuple):
 class Limits:
     """Which limits hold for a request: logins and registrations have their own."""
 
-    def __init__(self, mode: str, redis: RedisClient) -> None:
+    def __init__(self, mode: str, redis: RedisClient, secret: bytes = b"") -> None:
         """For the setting "on" or "off" (benchmarks); counted in Redis where there is one."""
         local = ProcessLimiter()
-        counted: Limiter = RedisLimiter(redis, local) if redis.configured else local
+        key = hmac.digest(secret, b"markethall limits", "sha256")
+        counted: Limiter = RedisLimiter(redis, local, key) if redis.configured else local
         self._limiter = None if mode == "off" else counted
 
     async def check(

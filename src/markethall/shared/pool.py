@@ -18,7 +18,7 @@ class PoolSize:
     timeout: float = 1.8
 
 
-class _Pool(AsyncAdaptedQueuePool):
+class HallPool(AsyncAdaptedQueuePool):
     """Grows to its size, and shrinks to what the last minutes needed, but never below `least`.
 
     SQLAlchemy's own overflow closes a connection the moment it is idle: measured with 64 readers
@@ -30,19 +30,29 @@ class _Pool(AsyncAdaptedQueuePool):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._demand = _Demand()
+        self._dead = 0
+
+    @property
+    def at_hand(self) -> bool:
+        """Live connections lie ready: connect() waits for nothing, so it needs no greenlet."""
+        return not self._dead and bool(self.checkedin())
 
     def _do_get(self) -> ConnectionPoolEntry:
         entry = super()._do_get()
+        self._dead -= entry.dbapi_connection is None
         self._demand.note(self.checkedout())
         return entry
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        # invalidated; it connects anew when it is next asked for
+        self._dead += record.dbapi_connection is None
         # whoever waits for a connection has made the demand as large as the pool
         if self.checkedin() + self.checkedout() <= max(self.least, self._demand.peak):
             super()._do_return_conn(record)
             return
         try:
-            record.close()
+            # not close(): that waits for the server, and nobody may wait here
+            record.invalidate()
         finally:
             self._dec_overflow()
 
@@ -72,7 +82,7 @@ def open_engine(url: str, pool: PoolSize, application: str) -> AsyncEngine:
         asyncpg_url(url),
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
-        poolclass=_Pool,
+        poolclass=HallPool,
         pool_reset_on_return=None,
         pool_size=pool.most,
         max_overflow=0,
@@ -80,7 +90,7 @@ def open_engine(url: str, pool: PoolSize, application: str) -> AsyncEngine:
         pool_use_lifo=True,
         connect_args=_connect_args(pool, application),
     )
-    cast("_Pool", engine.pool).least = pool.least
+    cast("HallPool", engine.pool).least = pool.least
     return engine
 
 
