@@ -5,7 +5,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +89,17 @@ def _edges(indent: str) -> Iterable[str]:
     for event, listeners in LISTENERS.items():
         for listener, _ in listeners:
             heard.setdefault((event.type.split(".")[0], listener), []).append(event.__name__)
-    for (publisher, listener), names in heard.items():
-        yield f'{indent}{publisher} -.->|"{"<br/>".join(names)}"| {listener}'
+    for (publisher, hearer), names in heard.items():
+        yield f'{indent}{publisher} -.->|"{"<br/>".join(names)}"| {hearer}'
 
 
 def order_states() -> str:
     lines = ["stateDiagram-v2", "    [*] --> pending"]
-    for row in ORDER_TRANSITIONS:
-        if row.to is not row.status:
-            lines.append(f"    {row.status} --> {row.to}: {row.command}")
+    lines += [
+        f"    {row.status} --> {row.to}: {row.command}"
+        for row in ORDER_TRANSITIONS
+        if row.to is not row.status
+    ]
     return _mermaid(lines)
 
 
@@ -118,10 +120,12 @@ def _mermaid(lines: Iterable[str]) -> str:
 def routes_table() -> str:
     rows = ["| address | who | what |", "|---|---|---|"]
     for context in Context:
-        for route in ROUTERS[context].routes:
-            if isinstance(route, APIRoute) and route.include_in_schema:
-                methods = ", ".join(sorted(route.methods))
-                rows.append(f"| `{methods} {route.path}` | {_who(route)} | {route.summary} |")
+        rows += [
+            f"| `{', '.join(sorted(route.methods or ()))} {route.path}` | {_who(route)} "
+            f"| {route.summary} |"
+            for route in ROUTERS[context].routes
+            if isinstance(route, APIRoute) and route.include_in_schema
+        ]
     return "\n".join(rows)
 
 
@@ -132,7 +136,7 @@ def _who(route: APIRoute) -> str:
     return " or ".join(f"`{scope}`" for scope in (policy.scope, *policy.others))
 
 
-def _policies(dependant: Any) -> Iterable[Policy]:
+def _policies(dependant: Any) -> Iterator[Policy]:
     if isinstance(dependant.call, Policy):
         yield dependant.call
     for child in dependant.dependencies:

@@ -55,7 +55,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if reporter is None:  # a worker of a parallel run: its parent counts
+        return
+    skipped = reporter.stats.get("skipped", [])
     if session.config.getoption("--no-skips") and skipped:
         reporter.write_line(f"{len(skipped)} skipped tests are failures here", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

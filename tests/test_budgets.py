@@ -40,8 +40,8 @@ async def product_id(http: httpx2.AsyncClient) -> str:
     body = {"sku": "TEA", "name": "Tea", "price": price}
     made = (await http.post("/products", json=body)).json()
     path = f"/products/{made['product_id']}/stock-adjustments"
-    body = {"delta": 100, "reason": "received"}
-    assert (await http.post(path, json=body, headers=key("stock"))).status_code == 201
+    goods = {"delta": 100, "reason": "received"}
+    assert (await http.post(path, json=goods, headers=key("stock"))).status_code == 201
     return str(made["product_id"])
 
 

@@ -1,5 +1,6 @@
 """What the documents say of the code is what the code has."""
 
+import re
 from pathlib import Path
 
 from scripts.generate_docs import DOCUMENTS, PARTS, ROOT, filled
@@ -18,8 +19,6 @@ def test_every_generated_part_stands_somewhere() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    import re
-
     documents = [*Path(ROOT).glob("*.md"), *Path(ROOT / "docs").rglob("*.md")]
     for document in documents:
         for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):

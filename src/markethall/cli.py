@@ -51,7 +51,9 @@ def main() -> None:
 
 
 @cli.callback(invoke_without_command=True)
-def version(show: Annotated[bool, typer.Option("--version", help="Print the version")] = False) -> None:  # noqa: FBT002, E501
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version")] = False,
+) -> None:
     if show:
         out.print(__version__)
         raise typer.Exit
@@ -62,7 +64,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=65535)] = 8000,
     workers: Annotated[int, typer.Option(help="Processes", min=1)] = 1,
-    memory: Annotated[bool, typer.Option("--memory", help="Keep everything in memory")] = False,  # noqa: FBT002
+    memory: Annotated[bool, typer.Option("--memory", help="Keep everything in memory")] = False,
 ) -> None:
     """Serve the hall: on an embedded Postgres, on MARKETHALL_DATABASE_URL, or in memory."""
     if memory:
@@ -107,7 +109,7 @@ def create_staff(
     role: Annotated[str, typer.Option(help="admin, staff, staff:catalogue, …")] = "staff",
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input")
-    ] = False,  # noqa: FBT002
+    ] = False,
 ) -> None:
     """Make an account for somebody who works here."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()

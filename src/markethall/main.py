@@ -40,14 +40,30 @@ ROUTERS: Final[Mapping[Context, APIRouter]] = {
 # whose path is it: the first segment decides, for the access log here and for any front
 OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
     Context.USERS: (
-        "users", "token", ".well-known", "password-resets", "api-keys", "audit-log",
+        "users",
+        "token",
+        ".well-known",
+        "password-resets",
+        "api-keys",
+        "audit-log",
     ),
     Context.INVENTORY: (
-        "products", "categories", "warehouses", "stock-transfers", "imports", "exports",
+        "products",
+        "categories",
+        "warehouses",
+        "stock-transfers",
+        "imports",
+        "exports",
         "reservations",
     ),
     Context.ORDERS: (
-        "orders", "carts", "fulfilments", "returns", "vouchers", "events", "webhooks",
+        "orders",
+        "carts",
+        "fulfilments",
+        "returns",
+        "vouchers",
+        "events",
+        "webhooks",
     ),
     Context.PAYMENTS: ("payments", "transactions", "ledger"),
 }
@@ -55,8 +71,9 @@ OWNERS: Final = {segment: context.value for context, owned in OWNED.items() for 
 
 
 DESCRIPTION: Final = """
-Errors are problem details (RFC 9457) with a stable `code`. Money is in integer minor units. Lists are
-pages with a `next_cursor`. A `POST` takes an `Idempotency-Key`; where money or stock moves it needs one.
+Errors are problem details (RFC 9457) with a stable `code`. Money is in integer minor units.
+Lists are pages with a `next_cursor`. A `POST` takes an `Idempotency-Key`; where money or stock
+moves it needs one.
 
 To try it here: `POST /users`, then **Authorize** with that name and password.
 """
@@ -97,7 +114,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(ROUTERS[context])
     # FastAPI resolves its routes at the first request otherwise, for half a second
     list(iter_route_contexts(app.routes))
-    app.openapi = completing(app)  # type: ignore[method-assign] - the documented way to extend it
+    app.openapi = completing(app)  # type: ignore[method-assign]  # the documented way
     return app
 
 

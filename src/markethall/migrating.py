@@ -31,12 +31,15 @@ def upgrade_if_behind(url: str, contexts: Iterable[Context]) -> list[Context]:
 async def _behind(url: str, contexts: list[Context]) -> list[Context]:
     connection = await asyncpg.connect(asyncpg_url(url).replace("+asyncpg", ""), timeout=10)
     try:
-        return [context for context in contexts if await _revision(connection, context) != _head(context)]
+        found = {context: await _revision(connection, context) for context in contexts}
     finally:
         await connection.close()
+    return [context for context, revision in found.items() if revision != _head(context)]
 
 
-async def _revision(connection: "asyncpg.Connection[asyncpg.Record]", context: Context) -> str | None:
+async def _revision(
+    connection: "asyncpg.Connection[asyncpg.Record]", context: Context
+) -> str | None:
     table = f"{context.value}.alembic_version"
     if await connection.fetchval("SELECT to_regclass($1)", table) is None:
         return None

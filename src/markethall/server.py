@@ -134,7 +134,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> int:
     with listening(host, port) as door:
         if workers == 1:
             return _serve_here(settings, door)
-        return Workers(door.fileno(), workers).run()
+        return Workers(door, workers).run()
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -173,7 +173,7 @@ def app_from_environment() -> FastAPI:
 class Workers:
     """Keeps so many processes on one door; passes SIGTERM and SIGINT on, and waits for them."""
 
-    def __init__(self, door: int, count: int) -> None:
+    def __init__(self, door: socket.socket, count: int) -> None:
         self._door = door
         self._count = count
         self._ending = False
@@ -191,11 +191,17 @@ class Workers:
                 signal.signal(sig, handler)
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "markethall.server", str(self._door)]
+        if self._ending:
+            return
+        door = self._door.fileno()
+        command = [sys.executable, "-m", "markethall.server", str(door), str(os.getpid())]
         process = subprocess.Popen(  # noqa: S603 - this very program
-            command, pass_fds=[self._door], stdin=subprocess.DEVNULL, start_new_session=True
+            command, pass_fds=[door], stdin=subprocess.DEVNULL, start_new_session=True
         )
         self._running[process.pid] = (process, time.monotonic())
+        if self._ending:
+            # told to go between the two lines above
+            process.terminate()
 
     def _watch(self) -> int:
         code = 0
@@ -214,13 +220,14 @@ class Workers:
 
     def _end(self, *_: object) -> None:
         self._ending = True
+        # ours as well, or whoever knocks would wait until the last worker has gone
+        self._door.close()
         for process, _started in self._running.values():
             process.terminate()
 
 
-def _worker(door: int) -> int:
+def _worker(door: int, parent: int) -> int:
     """A worker ends with its parent, also when that is killed."""
-    parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
@@ -229,4 +236,4 @@ def _worker(door: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_worker(int(sys.argv[1])))
+    sys.exit(_worker(int(sys.argv[1]), int(sys.argv[2])))

@@ -145,9 +145,7 @@ class Settings(BaseSettings):
     reconcile_after: Annotated[
         float, Field(gt=0, description="Seconds before an unanswered charge is asked after")
     ] = 15
-    cache: Annotated[
-        Literal["on", "off"], Field(description="The cache of product reads")
-    ] = "on"
+    cache: Annotated[Literal["on", "off"], Field(description="The cache of product reads")] = "on"
     rate_limits: Annotated[
         Literal["on", "off"], Field(description="off is for benchmarks; refused in production")
     ] = "on"
@@ -157,9 +155,9 @@ class Settings(BaseSettings):
         CommaList,
         Field(description="Networks whose X-Forwarded-For is believed, as a comma list"),
     ] = ()
-    body_limit: Annotated[
-        int, Field(ge=1024, description="Bytes of a request body at most")
-    ] = 1024 * 1024
+    body_limit: Annotated[int, Field(ge=1024, description="Bytes of a request body at most")] = (
+        1024 * 1024
+    )
     body_timeout: Annotated[
         float, Field(gt=0, description="Seconds for a request body to arrive")
     ] = 10

@@ -1,5 +1,6 @@
 """Refusals: errors that may cross a context's border, in process or over HTTP."""
 
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 
@@ -30,7 +31,9 @@ class Refusal(Exception):
     @property
     def deterministic(self) -> bool:
         """True when the same request would be refused again, so the answer may be stored."""
-        return not self.retryable and self.status < 500 and self.status not in {401, 429}
+        unsure = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
+        ours = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return not self.retryable and not ours and self.status not in unsure
 
 
 class Unavailable(Refusal):

@@ -1,6 +1,6 @@
 """The two kinds of pydantic models, and the field types they share."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -26,8 +26,11 @@ def _printable(text: str) -> str:
     return text
 
 
+_UUID_LENGTH: Final = 36
+
+
 def _canonical_uuid(value: Any) -> Any:
-    if isinstance(value, str) and (len(value) != 36 or value[8] != "-"):
+    if isinstance(value, str) and (len(value) != _UUID_LENGTH or value[8] != "-"):
         raise ValueError("must be a UUID in its 36 character form")
     return value
 

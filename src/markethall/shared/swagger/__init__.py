@@ -1,4 +1,4 @@
-"""The files of Swagger UI 5.35.0 (Apache 2.0, see LICENSE and NOTICE), so that /docs asks nobody."""
+"""The files of Swagger UI 5.35.0 (Apache 2.0, see LICENSE), so that /docs asks nobody."""
 
 from functools import cache
 from pathlib import Path
