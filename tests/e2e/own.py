@@ -1,5 +1,7 @@
 """Halls of one test's own, for settings that the shared ones do not have."""
 
+import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -10,7 +12,16 @@ import httpx2
 
 from markethall.shared.ids import new_id
 from tests.conftest import on_server, plain, url_of
-from tests.e2e.halls import ADMIN, Hall, running
+from tests.e2e.halls import (
+    ADMIN,
+    CONTEXTS,
+    Hall,
+    end,
+    free_port,
+    running,
+    spawn,
+    wait_until_ready,
+)
 from tests.e2e.shop import Shop
 
 
@@ -68,3 +79,26 @@ class Books:
     async def value(self, sql: str, *values: object) -> object:
         rows = await self.all(sql, *values)
         return rows[0][0] if rows else None
+
+
+@contextmanager
+def own_process(
+    scratch: Path, name: str, *arguments: str, **settings: str
+) -> "Iterator[tuple[subprocess.Popen[bytes], Hall]]":
+    """The same, with the process in hand, for tests that end it themselves."""
+    folder, port = scratch / f"own-{name}", free_port()
+    folder.mkdir(exist_ok=True)
+    log = folder / f"serve-{port}.log"
+    with log.open("ab") as output:
+        process = spawn(port, environment(folder, **settings), arguments, output)
+    try:
+        wait_until_ready(process, port, log)
+        url = f"http://127.0.0.1:{port}"
+        yield process, Hall(dict.fromkeys(CONTEXTS, url), (process.pid,), log)
+    finally:
+        end(process)
+
+
+async def ended(process: "subprocess.Popen[bytes]", within: float) -> int:
+    """Its exit code. Raises TimeoutExpired."""
+    return await asyncio.to_thread(process.wait, within)

@@ -1,0 +1,183 @@
+"""SIGTERM: not ready, then the door closes, then the last answers, then the end. And SIGKILL."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.e2e.halls import Hall
+from tests.e2e.own import ended, own_database, own_process, visiting
+from tests.e2e.shop import Person, Shop, good, refused
+
+SLOW = 5.0  # the sandbox's own slowness
+OLD_ENOUGH = 6.0  # a worker that dies younger is not replaced
+
+
+@asynccontextmanager
+async def slow_payment(shop: Shop) -> AsyncIterator[tuple[Person, str, Any]]:
+    """Somebody pays, the provider takes its time, and we know that it has begun."""
+    buyer, product = await shop.customer(), await shop.product()
+    order = good(await shop.place(buyer, product["product_id"]), 201)
+    payment_id = order["payment"]["payment_id"]
+    paying = asyncio.create_task(shop.confirm(buyer, payment_id, "sandbox_slow"))
+    try:
+        path = f"/payments/{payment_id}/operations"
+        while not good(await shop.get(path, buyer), 200)["items"]:
+            await asyncio.sleep(0.01)
+        yield buyer, payment_id, paying
+    finally:
+        paying.cancel()
+        await asyncio.gather(paying, return_exceptions=True)
+
+
+async def fresh(hall: Hall, path: str) -> httpx2.Response | None:
+    """An answer on a connection of its own; None when the door is shut."""
+    async with httpx2.AsyncClient(timeout=5) as client:
+        try:
+            return await client.get(hall.url(path))
+        except httpx2.TransportError:
+            return None
+
+
+async def until(true: Callable[[], Any], within: float) -> None:
+    async with asyncio.timeout(within):
+        while not true():
+            await asyncio.sleep(0.02)
+
+
+async def sees_the_door_close(hall: Hall, paying: "asyncio.Task[httpx2.Response]") -> None:
+    """First not ready but serving, then shut, and all the time somebody is still being served."""
+    async with asyncio.timeout(1):
+        while (ready := await fresh(hall, "/ready")) is None or ready.status_code == 200:
+            await asyncio.sleep(0.02)
+    health, products = await fresh(hall, "/health"), await fresh(hall, "/products")
+    assert refused(ready, 503, "system.not_ready")["details"]["failing"] == ["shutdown"]
+    assert ready.headers["retry-after"]
+    assert health is not None
+    assert health.status_code == 200
+    assert products is not None
+    assert products.status_code == 200
+    async with asyncio.timeout(3):
+        while await fresh(hall, "/health") is not None:
+            await asyncio.sleep(0.02)
+    assert not paying.done()
+
+
+@pytest.mark.parametrize("wiring", ["memory", "workers"])
+async def test_who_is_being_served_is_served_to_the_end(
+    scratch: Path, server_url: str, template: str, wiring: str
+) -> None:
+    name = f"leaving-{wiring}"
+    async with own_database(server_url, template) as url:
+        arguments = ["--memory"] if wiring == "memory" else ["--workers", "2"]
+        settings = {"database_url": url, "drain_seconds": "1"}
+        with own_process(scratch, name, *arguments, **settings) as (process, hall):
+            async with visiting(hall) as shop, slow_payment(shop) as (_, _, paying):
+                process.terminate()
+
+                await sees_the_door_close(hall, paying)
+
+                assert good(await paying, 200)["status"] == "captured"
+            assert await ended(process, within=3) == 0
+
+
+async def test_an_idle_hall_ends_at_once(scratch: Path) -> None:
+    with own_process(scratch, "idle", "--memory") as (process, hall):
+        async with visiting(hall):
+            process.terminate()
+
+            assert await ended(process, within=2) == 0
+
+
+async def test_the_end_does_not_wait_for_ever_and_the_next_start_settles_what_was_open(
+    scratch: Path, server_url: str, template: str
+) -> None:
+    async with own_database(server_url, template) as url:
+        settings = {"database_url": url, "shutdown_seconds": "1", "reconcile_after": "1"}
+        with own_process(scratch, "impatient", **settings) as (process, hall):
+            async with visiting(hall) as shop, slow_payment(shop) as (buyer, payment_id, _):
+                process.terminate()
+                assert await ended(process, within=SLOW - 1) == 0
+
+        with own_process(scratch, "impatient", **settings) as (_, hall):
+            async with visiting(hall) as shop:
+                path = f"/payments/{payment_id}"
+                async with asyncio.timeout(20):
+                    while (status := good(await shop.get(path, buyer), 200)["status"]) not in {
+                        "failed",
+                        "captured",
+                    }:
+                        await asyncio.sleep(0.05)
+
+    # the provider was never reached: the charge is forbidden, and the customer may pay again
+    assert status == "failed"
+
+
+async def test_a_killed_worker_is_replaced(scratch: Path, server_url: str, template: str) -> None:
+    async with own_database(server_url, template) as url:
+        with own_process(scratch, "mended", "--workers", "2", database_url=url) as (process, hall):
+            first = children(process.pid)
+            await until(lambda: age(first[0]) > OLD_ENOUGH, within=OLD_ENOUGH + 5)
+            os.kill(first[0], signal.SIGKILL)
+            await until(lambda: len(set(children(process.pid)) - set(first)) == 1, within=15)
+            answers = [await fresh(hall, "/ready") for _ in range(20)]
+
+            async with visiting(hall) as shop:
+                await sells(shop)
+        assert [answer.status_code for answer in answers if answer is not None] == [200] * 20
+        assert "worker.died" in hall.log.read_text()
+
+
+async def test_workers_do_not_outlive_their_parent(
+    scratch: Path, server_url: str, template: str
+) -> None:
+    async with own_database(server_url, template) as url:
+        with own_process(scratch, "orphans", "--workers", "2", database_url=url) as (process, hall):
+            workers = children(process.pid)
+            process.kill()
+
+            await until(lambda: not any(alive(pid) for pid in workers), within=15)
+
+            assert len(workers) == 2
+            assert await fresh(hall, "/health") is None
+
+
+async def sells(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product()
+    order = good(await shop.place(buyer, product["product_id"]), 201)
+    good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    await shop.until(buyer, order["order_id"], status="processing")
+
+
+def children(pid: int) -> list[int]:
+    return sorted(
+        int(folder.name)
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdigit() and stat(int(folder.name))[1:2] == [str(pid)]
+    )
+
+
+def alive(pid: int) -> bool:
+    """A zombie that nobody has buried yet is dead."""
+    return stat(pid)[:1] not in ([], ["Z"])
+
+
+def age(pid: int) -> float:
+    """Seconds since its start."""
+    started = int(stat(pid)[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+
+def stat(pid: int) -> list[str]:
+    """The fields after the name (proc_pid_stat(5)): state, parent, …; none when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
