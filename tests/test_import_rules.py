@@ -1,0 +1,94 @@
+"""Each of the five import rules is seen to fail: a rule that cannot fail protects nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# rule -> (file, the line that is planted at its end)
+PLANTED = {
+    "Top to bottom; a new file or folder must be placed here": [
+        ("shared/clock.py", "import markethall.users.contract"),
+        ("settings.py", "import markethall.main"),
+        ("helpers.py", "x = 1"),
+    ],
+    "Contexts know each other by contract, and only a service looks": [
+        ("orders/service/views.py", "import markethall.inventory.domain"),
+        ("orders/domain.py", "import markethall.payments.contract"),
+        ("users/service.py", "import markethall.inventory.contract"),
+    ],
+    "Inside a context, top to bottom; a new kind of file must be placed here": [
+        ("users/domain.py", "import markethall.users.ports"),
+        ("users/memory.py", "import markethall.users.sql"),
+        ("users/utils.py", "x = 1"),
+    ],
+    "Promises and rules know no framework": [
+        ("users/service.py", "import fastapi"),
+        ("inventory/contract/catalogue.py", "import sqlalchemy"),
+        ("payments/ports.py", "import redis"),
+    ],
+    "Only a container names an implementation": [
+        ("main.py", "import markethall.users.service"),
+        ("users/router.py", "import markethall.users.sql"),
+        ("system.py", "import markethall.payments.gateway"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rules")
+    ignored = shutil.ignore_patterns("__pycache__", "swagger-ui*")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def test_the_rules_are_kept(copy: Path) -> None:
+    assert "5 kept, 0 broken" in lint(copy)
+
+
+def test_every_rule_is_planted() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+    rules = {contract["name"] for contract in settings["tool"]["importlinter"]["contracts"]}
+    assert rules == set(PLANTED)
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "line"),
+    [(rule, *plant) for rule, plants in PLANTED.items() for plant in plants],
+)
+def test_a_planted_import_breaks_its_rule(copy: Path, rule: str, file: str, line: str) -> None:
+    path = copy / "src" / "markethall" / file
+    before = path.read_text() if path.exists() else None
+    path.write_text(f"{before or ''}\n{line}\n")
+
+    said = lint(copy)
+
+    if before is None:
+        path.unlink()
+    else:
+        path.write_text(before)
+    assert broken(said, rule), said
+
+
+def broken(said: str, rule: str) -> bool:
+    """Kept rules are listed with KEPT; an unplaced file stops the linter with its name."""
+    return f"{rule} BROKEN" in said or "not listed as layers" in said or "Missing layer" in said
+
+
+def lint(folder: Path) -> str:
+    program = Path(sys.executable).with_name("lint-imports")
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "COLUMNS": "300"}
+    command = [str(program), "--no-cache", "--config", str(folder / "pyproject.toml")]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr
