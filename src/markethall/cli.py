@@ -11,7 +11,6 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from markethall import __version__
 from markethall.settings import BadSettings, Context, Settings, read_settings
@@ -141,17 +140,12 @@ def events_dead(context: Context = Context.ORDERS) -> None:
         return await _backend(container, context).inbox.dead()
 
     letters = _in_hall(dead)
-    table = Table("event_id", "type", "handler", "attempts", "received", "error")
     for letter in letters:
-        table.add_row(
-            str(letter.event_id),
-            letter.type,
-            letter.handler,
-            str(letter.attempts),
-            letter.received_at.isoformat(timespec="seconds"),
-            letter.error,
-        )
-    out.print(table if letters else "No dead letters.")
+        received = letter.received_at.isoformat(timespec="seconds")
+        out.print(f"{letter.event_id}  {letter.type}  to {letter.handler}, since {received}")
+        out.print(f"    tried {letter.attempts} times: {letter.error}", markup=False)
+    if not letters:
+        out.print("No dead letters.")
 
 
 @events.command("retry")
@@ -178,7 +172,7 @@ def events_replay(event_id: UUID, context: Context = Context.ORDERS) -> None:
 
 
 def _backend(container: Any, context: Context) -> Any:
-    return getattr(container, f"{context.value}_backend")()
+    return getattr(container, f"{context.value}_context").backend()
 
 
 def _settings() -> Settings:

@@ -1,0 +1,144 @@
+"""The command line: what it does, and how it says no."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from markethall.orders.contract import OrderExpired
+from markethall.shared.call import system_call
+from markethall.shared.clock import utc_now
+from markethall.shared.events import sealed
+from markethall.shared.ids import new_id
+from tests.conftest import plain
+
+
+def markethall(
+    *arguments: str, given: str = "", **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
+    settings = {f"MARKETHALL_{name.upper()}": value for name, value in environment.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "markethall", *arguments],
+        env={**clean, "MARKETHALL_BCRYPT_COST": "4", **settings},
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"serve": "users,shelf"}, "MARKETHALL_SERVE[1]: "),
+        ({"serve": "orders"}, "MARKETHALL_REMOTES: orders needs inventory, payments, users"),
+        ({"remotes": '{"users": "ftp://x"}'}, "MARKETHALL_REMOTES: "),
+        ({"secret": "short"}, "MARKETHALL_SECRET: is too weak"),
+        ({"environment": "production"}, "MARKETHALL_SECRET: is required in production"),
+        ({"signing_key": "no key"}, "MARKETHALL_SIGNING_KEY: "),
+        ({"database_pool_max": "2"}, "MARKETHALL_DATABASE_POOL_MAX: "),
+        ({"trusted_proxies": "everybody"}, "MARKETHALL_TRUSTED_PROXIES: "),
+    ],
+)
+def test_bad_settings_are_one_line_each_and_exit_code_two(
+    environment: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    base = {"storage": "memory", "data_dir": str(tmp_path)}
+
+    done = markethall("serve", "--port", "0", **{**base, **environment})
+
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert any(expected in line for line in lines), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_memory_serves_one_worker_only() -> None:
+    done = markethall("serve", "--memory", "--workers", "2")
+
+    assert done.returncode == 2
+    assert "memory storage serves one process and one worker" in done.stderr
+
+
+def test_a_taken_port_is_said_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = markethall("serve", "--memory", "--port", str(taken.getsockname()[1]))
+
+    assert done.returncode == 1
+    assert "error:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_knows_its_version() -> None:
+    assert markethall("--version").stdout.strip() == "0.1.0"
+
+
+def test_staff_is_made_and_not_made_twice(database_url: str, tmp_path: Path) -> None:
+    arguments = ("create-staff", "boss@example.com", "--role", "admin", "--password-stdin")
+    where = {"database_url": database_url, "data_dir": str(tmp_path)}
+
+    first = markethall(*arguments, given="a long enough sentence\n", **where)
+    second = markethall(*arguments, given="a long enough sentence\n", **where)
+    weak = markethall("create-staff", "x@example.com", "--password-stdin", given="abc\n", **where)
+    odd = markethall(
+        "create-staff", "y@example.com", "--role", "king", "--password-stdin",
+        given="a long enough sentence\n", **where,
+    )  # fmt: skip
+
+    assert first.returncode == 0, first.stderr
+    assert "is admin now" in first.stdout
+    for done in (second, weak, odd):
+        assert done.returncode == 1
+        assert "refused" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_demonstration_runs_twice_and_adds_nothing(database_url: str, tmp_path: Path) -> None:
+    where = {"database_url": database_url, "data_dir": str(tmp_path)}
+
+    first, second = markethall("demo", **where), markethall("demo", **where)
+
+    assert first.stdout.strip() == "24 products added.", first.stderr
+    assert second.stdout.strip() == "0 products added."
+
+
+def test_migrate_is_done_already(database_url: str, tmp_path: Path) -> None:
+    done = markethall("migrate", database_url=database_url, data_dir=str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    assert "up to date" in done.stdout
+
+
+async def test_dead_letters_are_listed_and_woken(database_url: str, tmp_path: Path) -> None:
+    where = {"database_url": database_url, "data_dir": str(tmp_path)}
+    event = OrderExpired(order_id=new_id(), reservation_id=new_id())
+    envelope = sealed(event, system_call("test"), utc_now())
+    connection = await asyncpg.connect(plain(database_url))
+    await connection.execute(
+        "INSERT INTO orders.inbox (handler, event_id, source_seq, type, version, key, payload,"
+        " occurred_at, request_id, state, attempts, error, received_at, due_at)"
+        " VALUES ('orders.release_stock', $1, 1, $2, 1, $3, $4, now(), 'r', 'dead', 8,"
+        " 'it broke', now(), now())",
+        envelope.event_id, envelope.type, envelope.key, envelope.payload,
+    )  # fmt: skip
+
+    listed = markethall("events", "dead", **where)
+    woken = markethall("events", "retry", "--event-id", str(envelope.event_id), **where)
+    state = await connection.fetchval("SELECT state FROM orders.inbox")
+    await connection.execute("UPDATE orders.inbox SET state = 'done', done_at = now()")
+    replayed = markethall("events", "replay", str(envelope.event_id), **where)
+    again = await connection.fetchval("SELECT state FROM orders.inbox")
+    await connection.close()
+
+    assert str(envelope.event_id) in listed.stdout, listed.stderr
+    assert "it broke" in listed.stdout
+    assert woken.stdout.strip() == "1 events will be tried again."
+    assert state == "waiting"
+    assert replayed.stdout.strip() == "1 handlers will run again."
+    assert again == "waiting"
