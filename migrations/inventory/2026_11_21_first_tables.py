@@ -20,8 +20,13 @@ TABLES = (
     "idempotency_key", "inbox", "outbox", "reservation_line", "reservation", "stock_movement",
     "stock", "product", "warehouse",
 )  # fmt: skip
-FUNCTIONS = ("refuse", "apply_movement", "check_reserved", "assert_reserved(uuid, uuid)")
+FUNCTIONS = (
+    "refuse", "apply_movement", "check_reserved", "assert_reserved(uuid, uuid)", "write_face",
+    "utc(timestamptz)",
+)  # fmt: skip
 
+# `face` is the product's JSON as the API shows it, up to what changes with every sale, `available`,
+# which closes it: a list is read far more often than a product is changed.
 # `reserved` of a shelf is what the live lines of its product have, read through their own index
 RULES = """
 CREATE FUNCTION inventory.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -29,6 +34,25 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = TG_ARGV[0],
         SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $$;
+
+CREATE FUNCTION inventory.utc(moment timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+$$;
+
+CREATE FUNCTION inventory.write_face() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT left(row_to_json(face)::text, -1) INTO NEW.face FROM (
+        SELECT NEW.product_id, NEW.sku, NEW.name, NEW.description,
+            json_build_object('amount', NEW.price_amount, 'currency', NEW.price_currency) AS price,
+            NEW.category, NEW.family, NEW.options, NEW.tags, NEW.images, NEW.attributes,
+            NEW.status, NEW.version, inventory.utc(NEW.created_at) AS created_at,
+            inventory.utc(NEW.updated_at) AS updated_at
+    ) face;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER face_is_the_product BEFORE INSERT OR UPDATE ON inventory.product
+    FOR EACH ROW EXECUTE FUNCTION inventory.write_face();
 
 CREATE TRIGGER stock_starts_empty BEFORE INSERT ON inventory.stock
     FOR EACH ROW WHEN (NEW.on_hand <> 0 OR NEW.reserved <> 0)
@@ -160,6 +184,7 @@ def _product() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         _time("created_at"),
         _time("updated_at"),
+        _text("face"),
         sa.PrimaryKeyConstraint("product_id", name=op.f("pk_product")),
         _check("product", "status", "status IN ('draft', 'active', 'archived')"),
         _check("product", "price", "price_amount >= 0"),

@@ -197,3 +197,10 @@ async def test_two_who_reserve_the_same_unit_at_once_cannot_both_commit(
         await other.execute("UPDATE stock SET reserved = reserved + 3")
     await other.close()
     assert await liar.house.shelf(liar.product_id) == (5, 5)
+
+
+async def test_what_is_shown_is_the_product_whoever_changed_it(liar: Liar) -> None:
+    await liar.says("UPDATE product SET face = '{{}}', price_amount = 7, name = 'Gyokuro'")
+
+    shown = await liar.house.catalogue.product(ANYONE, liar.product_id)
+    assert (shown.name, shown.price.amount, shown.available) == ("Gyokuro", 7, 3)

@@ -24,7 +24,7 @@ from markethall.inventory.domain import (
     Stock,
     summed,
 )
-from markethall.inventory.ports import Card, Expired, Listing, Standing
+from markethall.inventory.ports import Card, Cards, Expired, Listing, Standing
 from markethall.shared import memory
 from markethall.shared.clock import Clock
 from markethall.shared.memory import CommonTables, Table
@@ -68,7 +68,7 @@ class MemoryStore(memory.MemoryStore):
         product_id = self._tables.skus.get(sku.lower())
         return await self.card(product_id, now) if product_id else None
 
-    async def cards(self, listing: Listing, now: datetime) -> Sequence[Card]:
+    async def page(self, listing: Listing, now: datetime) -> Cards:
         query = listing.query
         key = _KEYS[query.sort.removeprefix("-")]
         falling = query.sort.startswith("-")
@@ -77,10 +77,12 @@ class MemoryStore(memory.MemoryStore):
             return key(item), item.product_id
 
         items = self._tables.items.where(lambda item: self._matches(item, query, now))
-        if (last := listing.after) is not None:
-            items = [i for i in items if (place(i) < last if falling else place(i) > last)]
+        if (after := listing.after) is not None:
+            items = [i for i in items if (place(i) < after if falling else place(i) > after)]
         items.sort(key=place, reverse=falling)
-        return [self._card(item, now, key(item)) for item in items[: listing.limit]]
+        kept = items[: query.limit]
+        last = (key(kept[-1]), str(kept[-1].product_id)) if len(items) > query.limit else None
+        return Cards(",".join(self._card(item, now).json for item in kept), last)
 
     async def categories(self, after: str, limit: int) -> Sequence[Category]:
         counts: dict[str, int] = {}
@@ -233,10 +235,9 @@ class MemoryStore(memory.MemoryStore):
 
     # Helpers
 
-    def _card(self, item: Item, now: datetime, key: Any = None) -> Card:
+    def _card(self, item: Item, now: datetime) -> Card:
         text = item.seen_with(self._available(item.product_id, now)).model_dump_json()
-        position = (key, item.product_id)
-        return Card(item.product_id, item.version, _is_active(item), text, position)
+        return Card(item.version, _is_active(item), text)
 
     def _available(self, product_id: UUID, now: datetime) -> int:
         stock = self._tables.stock.get((product_id, MAIN_WAREHOUSE))

@@ -16,25 +16,30 @@ from markethall.shared.idempotency import Attempt
 
 @dataclass(frozen=True)
 class Card:
-    """A product as the store shows it: its JSON (contract.Product), and its place in a list.
+    """A product as the store shows it: its JSON is that of contract.Product.
 
     The store makes the JSON, so that a read copies it to the client and never takes it apart.
     """
 
-    product_id: UUID
     version: int
     active: bool
     json: str
-    position: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cards:
+    """A page of them: their JSON joined by commas, and the place of the last when more follow."""
+
+    json: str
+    last: tuple[Any, str] | None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A page of products to read: `after` is the position where the last page ended."""
+    """A page of products to read: `after` is the place where the last page ended."""
 
     query: ProductQuery
     after: tuple[Any, UUID] | None
-    limit: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Shelf(Protocol):
     async def card_by_sku(self, sku: str, now: datetime) -> Card | None:
         """Case does not count."""
 
-    async def cards(self, listing: Listing, now: datetime) -> Sequence[Card]: ...
+    async def page(self, listing: Listing, now: datetime) -> Cards: ...
 
     async def categories(self, after: str, limit: int) -> Sequence[Category]:
         """Of active products, in the order of their names, later than `after`."""

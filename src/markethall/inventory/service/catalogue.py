@@ -4,8 +4,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.inventory.contract import (
     Adjustment,
@@ -35,7 +37,7 @@ from markethall.inventory.domain import (
     check_adjustment,
     too_few,
 )
-from markethall.inventory.ports import Card, Database, Listing, ProductCache, Shelf, Store
+from markethall.inventory.ports import Card, Cards, Database, Listing, ProductCache, Shelf, Store
 from markethall.inventory.service.holds import ExpiredHolds
 from markethall.shared.auth import CATALOGUE_WRITE
 from markethall.shared.call import Call
@@ -43,6 +45,8 @@ from markethall.shared.clock import Clock
 from markethall.shared.errors import Forbidden, PreconditionFailed
 from markethall.shared.idempotency import Attempt
 from markethall.shared.pages import Cursors, Page, PageQuery
+
+_PRODUCTS: Final = TypeAdapter(tuple[Product, ...])
 
 
 class CatalogueService:
@@ -72,7 +76,7 @@ class CatalogueService:
 
     async def products(self, call: Call, query: ProductQuery) -> Page[Product]:
         cards, cursor = await self._cards(call, query)
-        return Page(items=tuple(_product(card) for card in cards), next_cursor=cursor)
+        return Page(items=_PRODUCTS.validate_json(f"[{cards.json}]"), next_cursor=cursor)
 
     async def product_body(self, call: Call, product_id: UUID) -> Rendered:
         if call.actor.may(CATALOGUE_WRITE):
@@ -125,17 +129,15 @@ class CatalogueService:
             raise ProductNotFound(sku=sku)
         return card
 
-    async def _cards(self, call: Call, query: ProductQuery) -> tuple[Sequence[Card], str | None]:
+    async def _cards(self, call: Call, query: ProductQuery) -> tuple[Cards, str | None]:
         """The cards of a page, and the cursor of the next one."""
         if query.status != ProductStatus.ACTIVE and not call.actor.may(CATALOGUE_WRITE):
             raise Forbidden(scope=CATALOGUE_WRITE)
         name = "products:" + query.model_dump_json(exclude={"limit", "cursor"})
         after = _place(query.sort, self._cursors.decode(name, query.cursor))
         async with self._database.reading() as shelf:
-            rows = await shelf.cards(Listing(query, after, query.limit + 1), self._clock())
-        page = rows[: query.limit]
-        more = len(rows) > query.limit
-        return page, self._cursors.encode(name, _position(page[-1])) if more else None
+            cards = await shelf.page(Listing(query, after), self._clock())
+        return cards, self._cursors.encode(name, _position(cards.last)) if cards.last else None
 
     # Changing
 
@@ -271,19 +273,18 @@ def _rendered(card: Card, *, public: bool = True) -> Rendered:
     return Rendered(body, f'"v{card.version}-{_digest(body)}"', public)
 
 
-def _rendered_page(cards: Sequence[Card], cursor: str | None) -> Rendered:
-    items = ",".join([card.json for card in cards])
-    body = f'{{"items":[{items}],"next_cursor":{json.dumps(cursor)}}}'.encode()
+def _rendered_page(cards: Cards, cursor: str | None) -> Rendered:
+    body = f'{{"items":[{cards.json}],"next_cursor":{json.dumps(cursor)}}}'.encode()
     return Rendered(body, f'"{_digest(body)}"')
 
 
 def _digest(body: bytes) -> str:
-    return hashlib.blake2b(body, digest_size=6).hexdigest()
+    return hashlib.sha256(body).hexdigest()[:12]
 
 
-def _position(card: Card) -> list[Any]:
-    key, product_id = card.position
-    return [key.isoformat() if isinstance(key, datetime) else key, str(product_id)]
+def _position(last: tuple[Any, str]) -> list[Any]:
+    key, product_id = last
+    return [key.isoformat() if isinstance(key, datetime) else key, product_id]
 
 
 def _place(sort: str, position: list[Any] | None) -> tuple[Any, UUID] | None:

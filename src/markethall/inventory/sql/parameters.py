@@ -5,11 +5,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql.selectable import LateralFromClause
 
-from markethall.inventory.sql.tables import HELD, lines, products, stock
+from markethall.inventory.sql.tables import HELD, lines, stock
 
 NOW: Final = bindparam("now", type_=sa.TIMESTAMP(timezone=True))
 LIMIT: Final = bindparam("limit", type_=sa.Integer)
+ZERO: Final = sa.literal_column("0", sa.BigInteger)
 IDS: Final = bindparam("product_ids", type_=ARRAY(sa.Uuid))
 
 
@@ -22,7 +24,7 @@ def uuid(name: str) -> "sa.BindParameter[Any]":
 
 
 def total(column: "sa.ColumnElement[int]") -> "sa.ColumnElement[int]":
-    return sa.func.coalesce(sa.cast(sa.func.sum(column), sa.BigInteger), 0)
+    return sa.func.coalesce(sa.cast(sa.func.sum(column), sa.BigInteger), ZERO)
 
 
 def overdue(*where: "sa.ColumnElement[bool]") -> "sa.ScalarSelect[int]":
@@ -31,15 +33,13 @@ def overdue(*where: "sa.ColumnElement[bool]") -> "sa.ScalarSelect[int]":
     return sa.select(total(lines.c.reserved)).where(expired, *where).scalar_subquery()
 
 
-OF_PRODUCT: Final = stock.c.product_id == products.c.product_id
-AVAILABLE: Final = (
-    sa.select(
-        (
-            total(stock.c.on_hand - stock.c.reserved)
-            + overdue(lines.c.product_id == products.c.product_id).correlate(products)
-        ).label("available")
+def available(of: "sa.FromClause") -> LateralFromClause:
+    """What can be bought now of a row that has a product_id."""
+    free = total(stock.c.on_hand - stock.c.reserved)
+    late = overdue(lines.c.product_id == of.c.product_id).correlate(of)
+    return (
+        sa.select((free + late).label("available"))
+        .where(stock.c.product_id == of.c.product_id)
+        .correlate(of)
+        .lateral("shelf")
     )
-    .where(OF_PRODUCT)
-    .correlate(products)
-    .lateral("shelf")
-)

@@ -6,7 +6,15 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
-from markethall.inventory.sql.parameters import IDS, LIMIT, NOW, OF_PRODUCT, overdue, units, uuid
+from markethall.inventory.sql.parameters import (
+    IDS,
+    LIMIT,
+    NOW,
+    ZERO,
+    overdue,
+    units,
+    uuid,
+)
 from markethall.inventory.sql.tables import (
     ACTIVE,
     HELD,
@@ -89,7 +97,9 @@ _there: Final = sa.and_(
 )
 _taken: Final = (
     sa.update(stock)
-    .where(OF_PRODUCT, _there, products.c.status == ACTIVE, _enough)
+    .where(
+        stock.c.product_id == products.c.product_id, _there, products.c.status == ACTIVE, _enough
+    )
     .values(reserved=stock.c.reserved + units("units"))
     .returning(
         stock.c.product_id,
@@ -112,7 +122,7 @@ TAKE: Final = Statement(
             HELD,
             bindparam("expires", type_=sa.TIMESTAMP(timezone=True)),
             units("units"),
-            sa.literal(0),
+            ZERO,
             _taken.c.sku,
             _taken.c.name,
             _taken.c.price_amount,

@@ -12,6 +12,7 @@ import asyncpg
 from markethall.inventory.contract import (
     Category,
     Movement,
+    ProductQuery,
     ProductStatus,
     ReservationStatus,
     SkuTaken,
@@ -26,7 +27,7 @@ from markethall.inventory.domain import (
     Stock,
     summed,
 )
-from markethall.inventory.ports import Card, Expired, Listing, Standing
+from markethall.inventory.ports import Card, Cards, Expired, Listing, Standing
 from markethall.inventory.sql import products, reservations
 from markethall.shared import sql as shared
 from markethall.shared.money import Money
@@ -48,16 +49,18 @@ class SqlStore(shared.SqlStore):
         row = await self._session.one(products.CARD_BY_SKU, of=sku, now=now)
         return _card(row) if row else None
 
-    async def cards(self, listing: Listing, now: datetime) -> Sequence[Card]:
+    async def page(self, listing: Listing, now: datetime) -> Cards:
         query, after = listing.query, listing.after
-        filters = _filters(listing)
-        statement = products.cards(
-            frozenset(filters), query.status, query.sort, after=after is not None
+        filters = _filters(query)
+        statement = products.page(
+            filters, query.status, query.sort, query.limit, after=after is not None
         )
         if after is not None:
             filters |= {"key": after[0], "id": after[1]}
-        rows = await self._session.all(statement, **filters, now=now, limit=listing.limit)
-        return [_card(row) for row in rows]
+        row = await self._session.one(statement, **filters, now=now, limit=query.limit)
+        if row is None or row["json"] is None:
+            return Cards("", None)
+        return Cards(row["json"], (row["key"], row["id"]) if row["more"] else None)
 
     async def categories(self, after: str, limit: int) -> Sequence[Category]:
         rows = await self._session.all(products.CATEGORIES, after=after, limit=limit)
@@ -193,13 +196,12 @@ class SqlStore(shared.SqlStore):
 
 
 def _card(row: "Record") -> Card:
-    product_id, version, status, text, key = row
-    return Card(product_id, version, status == "active", text, (key, product_id))
+    version, status, text = row
+    return Card(version, status == "active", text)
 
 
-def _filters(listing: Listing) -> dict[str, Any]:
+def _filters(query: ProductQuery) -> dict[str, Any]:
     """Only those that are set."""
-    query = listing.query
     names = ("category", "family", "min_price", "max_price", "in_stock")
     filters = {name: getattr(query, name) for name in names if getattr(query, name) is not None}
     if query.tag is not None:

@@ -55,6 +55,8 @@ products = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     timestamp("created_at"),
     timestamp("updated_at"),
+    # contract.Product as JSON up to `available`, which closes it; written by a trigger
+    _text("face"),
     sa.CheckConstraint("status IN ('draft', 'active', 'archived')", name="status"),
     sa.CheckConstraint("price_amount >= 0", name="price"),
     sa.CheckConstraint("version >= 1", name="version"),
