@@ -107,8 +107,11 @@ class Claims(Protocol):
     async def finish(self, scope: str, answer: Answer, expires_at: datetime) -> None:
         """For refusals, which have no transaction. What is finished stays as it is."""
 
-    async def hand_back(self, scope: str, now: datetime) -> None:
-        """End the lease of an unfinished claim; a retry goes on at once, with the same id."""
+    async def hand_back(self, claim: Claim, now: datetime) -> None:
+        """End the lease of an unfinished claim; a retry goes on at once, with the same id.
+
+        Nothing happens when somebody else has taken the claim over since.
+        """
 
     async def purge(self, now: datetime) -> int:
         """Forget what has expired; how many."""
@@ -159,7 +162,7 @@ class Keys:
         try:
             return present(await effect(attempt)), False
         except Exception as error:
-            await self._remember(attempt, error)
+            await self._remember(claim, kept_for, error)
             raise
 
     async def _claim(self, request: Request, kept_for: timedelta) -> Claim:
@@ -183,16 +186,16 @@ class Keys:
             raise InFlight(retry_after=int(left.total_seconds()) + 1)
         if not await self._claims.take_over(standing, mine.lease_until):
             raise InFlight
-        return standing
+        return standing.model_copy(update={"lease_until": mine.lease_until})
 
-    async def _remember(self, attempt: Attempt, error: Exception) -> None:
+    async def _remember(self, claim: Claim, kept_for: timedelta, error: Exception) -> None:
         """A deterministic refusal is an answer; after anything else the key may be tried again."""
         now = self._clock()
         try:
             if isinstance(error, Refusal) and error.deterministic:
-                await self._claims.finish(attempt.scope, refused(error), now + attempt.kept_for)
+                await self._claims.finish(claim.scope, refused(error), now + kept_for)
             else:
-                await self._claims.hand_back(attempt.scope, now)
+                await self._claims.hand_back(claim, now)
         except Unavailable:
             # the lease runs out by itself; the first error is the one to tell
             return

@@ -377,11 +377,11 @@ class MemoryClaims:
         async with self._database.changing() as tables:
             _finish(tables, scope, answer, expires_at)
 
-    async def hand_back(self, scope: str, now: datetime) -> None:
+    async def hand_back(self, claim: Claim, now: datetime) -> None:
         async with self._database.changing() as tables:
-            row: KeyRow | None = tables.keys.get(scope)
-            if row and row.claim.answer is None:
-                tables.keys.put(scope, _leased(row, now))
+            row: KeyRow | None = tables.keys.get(claim.scope)
+            if row and row.claim == claim:
+                tables.keys.put(claim.scope, _leased(row, now))
 
     async def purge(self, now: datetime) -> int:
         async with self._database.changing() as tables:

@@ -220,7 +220,9 @@ class ContextStatements:
             .values(answer=bindparam("text"), expires_at=bindparam("expires"))
         )
         self.hand_back_key = Statement(
-            sa.update(t).where(unfinished).values(lease_until=bindparam("now"))
+            sa.update(t)
+            .where(unfinished, t.c.lease_until == bindparam("was"))
+            .values(lease_until=bindparam("now"))
         )
         self.purge_keys = Statement(sa.delete(t).where(t.c.expires_at < bindparam("now")))
 
@@ -446,8 +448,10 @@ class SqlClaims:
         text = answer.model_dump_json()
         await self._run(self._statements.finish_key, of=scope, text=text, expires=expires_at)
 
-    async def hand_back(self, scope: str, now: datetime) -> None:
-        await self._run(self._statements.hand_back_key, of=scope, now=now)
+    async def hand_back(self, claim: Claim, now: datetime) -> None:
+        await self._run(
+            self._statements.hand_back_key, of=claim.scope, was=claim.lease_until, now=now
+        )
 
     async def purge(self, now: datetime) -> int:
         return await self._run(self._statements.purge_keys, now=now)
