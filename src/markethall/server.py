@@ -134,6 +134,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> int:
     with listening(host, port) as door:
         if workers == 1:
             return _serve_here(settings, door)
+        log.configure(settings.log_format, settings.log_level)
         return Workers(door, workers).run()
 
 

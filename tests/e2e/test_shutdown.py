@@ -1,6 +1,7 @@
 """SIGTERM: not ready, then the door closes, then the last answers, then the end. And SIGKILL."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -132,7 +133,9 @@ async def test_a_killed_worker_is_replaced(scratch: Path, server_url: str, templ
             async with visiting(hall) as shop:
                 await sells(shop)
         assert [answer.status_code for answer in answers if answer is not None] == [200] * 20
-        assert "worker.died" in hall.log.read_text()
+        lines = hall.log.read_text().splitlines()
+        (died,) = [json.loads(line) for line in lines if "worker.died" in line]
+        assert (died["pid"], died["level"]) == (first[0], "error")
 
 
 async def test_workers_do_not_outlive_their_parent(
