@@ -139,6 +139,18 @@ async def test_a_cancelled_statement_leaves_no_broken_connection_behind(probe_ur
             assert await things(postgres) == 0
 
 
+async def test_a_task_that_is_cancelled_while_it_rolls_back_gives_its_connection_back(
+    probe_url: str,
+) -> None:
+    async with pool(probe_url, most=1) as postgres:
+        for _ in range(3):
+            task = asyncio.create_task(add_and_raise(postgres, Malformed(), cancelled=True))
+            await asyncio.wait([task])
+
+            assert task.cancelled()
+            assert await things(postgres) == 0
+
+
 async def test_a_full_pool_is_unavailable_within_its_timeout(probe_url: str) -> None:
     async with pool(probe_url, most=1, patience=0.3) as postgres, postgres.reading():
         before = time.perf_counter()
@@ -543,9 +555,12 @@ async def add_or_name(postgres: Postgres, name: str) -> str:
     return "added"
 
 
-async def add_and_raise(postgres: Postgres, error: Exception) -> None:
+async def add_and_raise(postgres: Postgres, error: Exception, *, cancelled: bool = False) -> None:
     async with postgres.transaction() as session:
         await session.run(ADD, name="a", number=1)
+        task = asyncio.current_task()
+        if cancelled and task:
+            task.cancel()
         raise error
 
 

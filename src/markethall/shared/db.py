@@ -258,17 +258,23 @@ class _Loan:
     async def _give_back(self, error: BaseException) -> None:
         """Rolled back when the connection can still be trusted, else thrown away."""
         driver = cast("Driver", self._lent.driver_connection)
-        broken = _breaks_connection(error)
+        clean = False
         try:
-            if not broken and driver.is_in_transaction():
+            clean = not _breaks_connection(error) and await self._is_rolled_back(driver)
+        finally:  # cancelled while we waited, too: a connection that is kept is lost to the pool
+            if clean:
+                self._lent.close()
+            else:
+                driver.terminate()
+                self._throw_away()
+
+    async def _is_rolled_back(self, driver: "Driver") -> bool:
+        try:
+            if driver.is_in_transaction():
                 await driver.execute("ROLLBACK", timeout=self._timeout)
         except Exception:  # noqa: BLE001 - whatever it was, the first error is the one to tell
-            broken = True
-        if broken:
-            driver.terminate()
-            self._throw_away()
-        else:
-            self._lent.close()
+            return False
+        return True
 
     def _throw_away(self) -> None:
         self._lent.invalidate()
