@@ -33,8 +33,9 @@ from markethall.shared.errors import (
     UnsupportedMediaType,
 )
 from markethall.shared.http import problem
-from markethall.shared.ids import new_id
+from markethall.shared.ids import new_request_id
 from markethall.shared.limits import Limits
+from markethall.shared.log import clean_text
 from markethall.shared.metrics import IN_FLIGHT, LATENCY, REQUESTS
 
 access = structlog.get_logger("markethall.access")
@@ -171,13 +172,14 @@ class Front:
         access.info(
             "request",
             method=scope["method"],
-            path=scope["path"],
+            path=clean_text(scope["path"]),
             status=visit.status,
             duration_ms=round(seconds * 1000, 3),
             client_ip=visit.client_ip,
-            user_agent=visit.header(b"user-agent")[:200].decode("latin-1"),
+            user_agent=clean_text(visit.header(b"user-agent")[:200].decode("latin-1")),
             request_id=visit.request_id,
             user_id=str(visit.actor.user_id) if visit.actor.user_id else None,
+            cleaned=True,
             context=self._manners.owners.get(_first_segment(scope["path"]), "system"),
         )
 
@@ -198,7 +200,7 @@ class Visit:
         self.extra_headers: list[tuple[bytes, bytes]] = []
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         given = self._headers.get(b"x-request-id", b"")
-        self.request_id = given.decode() if _SANE_ID.fullmatch(given) else str(new_id())
+        self.request_id = given.decode() if _SANE_ID.fullmatch(given) else new_request_id()
         self.client_ip = self._client(proxies)
         self.state: dict[str, Any] = scope.setdefault("state", {})
         self.state["request_id"] = self.request_id

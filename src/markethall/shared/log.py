@@ -87,7 +87,12 @@ def _take_over_standard_logging(shared: list[Processor], level: str, *, pretty: 
 
 
 def without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Whatever is called like a secret is one, at any depth; and what looks like one in a text."""
+    """Whatever is called like a secret is one, at any depth; and what looks like one in a text.
+
+    `cleaned=True` says that the writer of the line has seen to it: the access line does.
+    """
+    if event.pop("cleaned", False):
+        return event
     for name, value in event.items():
         event[name] = "***" if _is_secret(name) else _clean(value)
     return event
@@ -95,7 +100,7 @@ def without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return _clean_text(value)
+        return clean_text(value)
     if isinstance(value, Mapping):
         return {
             name: "***" if _is_secret(str(name)) else _clean(item) for name, item in value.items()
@@ -104,10 +109,11 @@ def _clean(value: Any) -> Any:
         return [_clean(item) for item in value]
     if value is None or isinstance(value, int | float):
         return value
-    return _clean_text(repr(value))
+    return clean_text(repr(value))
 
 
-def _clean_text(text: str) -> str:
+def clean_text(text: str) -> str:
+    """Without what looks like a password, a token or a key."""
     if _SUSPECT.search(text):
         for leak, instead in _LEAKS:
             text = leak.sub(instead, text)
