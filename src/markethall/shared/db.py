@@ -95,8 +95,8 @@ def _is_misuse(error: BaseException) -> bool:
 class Statement:
     """A Core statement, rendered for asyncpg at first use.
 
-    JSON columns take and give text; every other type is asyncpg's own. Parameters are passed by
-    name, all of them.
+    JSON columns take text, and are read with a cast to text; every other type is asyncpg's own.
+    Parameters are passed by name, all of them.
     """
 
     def __init__(self, clause: ClauseElement) -> None:

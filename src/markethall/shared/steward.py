@@ -62,6 +62,7 @@ class Processor:
     ) -> None:
         self._inbox = inbox
         self._handlers = handlers
+        self.listens = bool(handlers)
         self._clock = clock
         self._pace = pace
         self._running: set[asyncio.Task[None]] = set()
@@ -178,7 +179,8 @@ class Steward:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_unending(self._keep_relaying(lead)))
-                tasks.create_task(_unending(self._keep_processing()))
+                if self._processor.listens:
+                    tasks.create_task(_unending(self._keep_processing()))
                 tasks.create_task(_unending(self._keep_sweeping()))
         except ExceptionGroup as group:
             if group.split(Unavailable)[1]:

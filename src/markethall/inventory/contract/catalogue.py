@@ -250,10 +250,10 @@ class Adjustment(Body):
     """Goods came or went (delta), or were counted (counted). Exactly one of the two."""
 
     warehouse_id: Id | None = None
-    delta: Annotated[Int, Field(ge=-MOST_UNITS, le=MOST_UNITS)] | None = None
+    delta: Annotated[Int, Field(ge=-MOST_UNITS, le=MOST_UNITS, examples=[12])] | None = None
     counted: Annotated[Int, Field(ge=0, le=MOST_UNITS)] | None = None
     reason: Literal["received", "adjusted", "counted", "damaged", "lost", "found", "returned"]
-    note: Annotated[Text, Field(max_length=500)] = ""
+    note: Annotated[Text, Field(max_length=500, examples=["delivery 4711"])] = ""
 
 
 class Movement(Dto):

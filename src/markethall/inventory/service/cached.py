@@ -10,8 +10,9 @@ from markethall.inventory.ports import Bytes
 PRODUCT: Final = "inventory.product"
 PAGE: Final = "inventory.page"
 
-# a product is forgotten with every change of it; a page only with a change of the catalogue
-PRODUCT_TTL: Final = 60.0
+# a product is forgotten with every change of it, a page only with a change of the catalogue; the
+# time is for workers that share no Redis and do not hear of the change
+PRODUCT_TTL: Final = 10.0
 PAGE_TTL: Final = 5.0
 
 
