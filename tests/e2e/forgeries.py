@@ -85,7 +85,8 @@ class Mint:
         raw = public.public_bytes_raw()
         pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         for alg in ("none", "None", "NONE", ""):
-            yield f"alg {alg!r}", f"{_part({**self.header, 'alg': alg})}.{_part(self.claims)}.".encode()
+            head = _part({**self.header, "alg": alg})
+            yield f"alg {alg!r}", f"{head}.{_part(self.claims)}.".encode()
         for name, secret in {"raw": raw, "pem": pem, "empty": b""}.items():
             yield f"HS256 by the {name} public key", self._hmac(secret)
         header = {name: self.header[name] for name in ("typ", "kid")}

@@ -14,7 +14,8 @@ HOSTILE: tuple[Any, ...] = (
     None, True, 0, -1, 1, 2**31, 2**53 + 1, 2**63, 2**64, 10**40, -(10**40), 1.0, 1.5, 1e308,
     "", " ", "1", "1.0", "true", "null", "\x00", "a\x00b", "\ud800", "\udfff\ud800", "a" * 20_000,
     "😀" * 300, "\u202e\u0000", "'; DROP TABLE users; --", "%s%n{0}${jndi:ldap://x}", "<script>",
-    "../../../etc/passwd", "0" * 36, "01890000-0000-7000-8000-000000000000", "ı\u0307İß\ufb01",
+    "../../../etc/passwd", "0" * 36, "01890000-0000-7000-8000-000000000000",
+    "\u0131\u0307\u0130ß\ufb01",
     "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "infinity", "http://[::1", "a@b@c",
     [], [[]], [None], {}, {"a": 1}, {"": {}}, [[[[[[]]]]]], ["x"] * 2_000,
     {str(number): number for number in range(2_000)},
@@ -80,7 +81,7 @@ class Samples:
             for name in value.keys() & fields.keys():
                 yield from self.places(fields[name], value[name], (*path, name))
         elif isinstance(value, list) and value:
-            items = next((branch["items"] for branch in branches if "items" in branch), {})
+            items: Schema = next((branch["items"] for branch in branches if "items" in branch), {})
             yield from self.places(items, value[0], (*path, 0))
 
 

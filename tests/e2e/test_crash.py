@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.e2e.halls import ADMIN
-from tests.e2e.mortal import PATIENCE, Mortal, Patient, mortal_hall
+from tests.e2e.mortal import PATIENCE, Patient, mortal_hall
 from tests.e2e.own import own_database
 from tests.e2e.shop import Person, good
 
@@ -35,7 +35,7 @@ UNION ALL SELECT 'reservation is ' || status FROM inventory.reservation
 UNION ALL SELECT 'key has no answer' FROM orders.idempotency_key WHERE answer IS NULL
 UNION ALL SELECT 'key has no answer' FROM payments.idempotency_key WHERE answer IS NULL
 """
-# O1–O4, over the whole database: each row is a broken promise
+# O1 to O4, over the whole database: each row is a broken promise
 BROKEN = """
 SELECT 'on_hand is not the sum of the movements' AS what FROM inventory.stock s WHERE on_hand <>
   (SELECT coalesce(sum(delta), 0) FROM inventory.stock_movement m

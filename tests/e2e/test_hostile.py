@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from markethall.payments.gateway import SandboxWebhooks
 from markethall.shared.http import Problem
 from markethall.shared.tokens import generate_key
 from tests.e2e.attacks import Attack, World, attacks
@@ -36,6 +37,7 @@ class Siege:
     hall: Hall
     shop: Shop
     pem: str
+    secret: str
 
     @property
     def port(self) -> int:
@@ -69,7 +71,7 @@ async def siege(
             settings["database_url"], arguments = url, []
         name = f"besieged-{request.param}"
         hall = stack.enter_context(own_hall(scratch, name, *arguments, **settings))
-        yield Siege(hall, await stack.enter_async_context(visiting(hall)), pem)
+        yield Siege(hall, await stack.enter_async_context(visiting(hall)), pem, settings["secret"])
 
 
 async def test_nothing_a_client_can_send_breaks_the_hall(
@@ -171,6 +173,7 @@ async def scouted(siege: Siege) -> World:
         ids=ids,
         tokens={name: person.token for name, person in everyone.items()},
         forged=list(Mint(people["all"].token, siege.pem).forged()),
+        webhooks=SandboxWebhooks(siege.secret.encode()),
         cursors={path: await cursor(shop, path) for path in ("/products", "/users")},
     )
 

@@ -97,7 +97,7 @@ CASES: list[tuple[str, str, str, int, str]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "who", "status", "context"), CASES)
-async def test_every_request_has_one_line_that_says_all_of_it(
+async def test_every_request_has_one_line_that_says_all_of_it(  # noqa: PLR0917 - one case each
     watched: Watched, method: str, path: str, who: str, status: int, context: str
 ) -> None:
     person = await watched.shop.customer() if who == "buyer" else None
@@ -248,7 +248,7 @@ async def without_database(watched: Watched) -> None:
     await on_server(elsewhere, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     await on_server(
         elsewhere,
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - ours
     )
     async with asyncio.timeout(PATIENCE):
         while (await watched.shop.get("/ready")).status_code != 503:
