@@ -23,7 +23,7 @@ from markethall.settings import Context, Settings
 from markethall.shared.errors import Refusal
 from markethall.shared.express import Express, Lane
 from markethall.shared.front import Front, Manners
-from markethall.shared.http import refuse, refuse_http, refuse_invalid
+from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
 from markethall.shared.metrics import INFO
 from markethall.shared.openapi import completing
 from markethall.system import Readiness, system_router
@@ -109,6 +109,7 @@ def create_app(settings: Settings) -> Hall:
             Refusal: refuse,
             RequestValidationError: refuse_invalid,
             HTTPException: refuse_http,
+            Exception: refuse_unexpected,
         },
     )
     app.open_front(settings, container)

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from markethall.shared import idempotency
 from markethall.shared.call import Call
 from markethall.shared.errors import (
+    Internal,
     Invalid,
     Malformed,
     MethodNotAllowed,
@@ -275,6 +276,11 @@ async def refuse_http(request: Request, error: Exception) -> Response:
         case _:
             refusal = Malformed(str(error.detail))
     return problem(request.scope, refusal)
+
+
+async def refuse_unexpected(request: Request, _: Exception) -> Response:
+    """Exception handler for a fault of ours: the framework raises it again, and the front logs it."""
+    return problem(request.scope, Internal(error_id=request.scope["state"]["request_id"]))
 
 
 def _field_error(item: dict[str, Any]) -> dict[str, str]:

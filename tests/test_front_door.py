@@ -1,0 +1,25 @@
+"""The whole application behind its front door: even a fault of ours is told in its own way."""
+
+import httpx2
+
+from markethall.main import create_app
+from markethall.settings import read_settings
+
+
+async def test_a_fault_of_ours_is_a_problem_with_an_error_id_and_says_nothing_of_itself() -> None:
+    app = create_app(read_settings(storage="memory"))
+
+    @app.get("/fault")
+    async def fault() -> None:
+        raise ZeroDivisionError("what nobody outside should read")
+
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
+        response = await http.get("/fault", headers={"x-request-id": "one-of-mine"})
+
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"] == "one-of-mine"
+    assert response.json()["details"] == {"error_id": "one-of-mine"}
+    assert "nobody" not in response.text
+    assert "ZeroDivision" not in response.text
