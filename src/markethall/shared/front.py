@@ -267,7 +267,8 @@ class Visit:
     def route(self) -> str:
         """The template of the path, never what a client made up."""
         context = self.scope.get("fastapi", {}).get("effective_route_context")
-        return getattr(context, "path", None) or self.state.get("route") or "unmatched"
+        found = context or self.scope.get("route")
+        return getattr(found, "path", None) or self.state.get("route") or "unmatched"
 
     def _client(self, proxies: tuple[IPv4Network | IPv6Network, ...]) -> str:
         """The nearest address that is no proxy of ours (X-Forwarded-For, from the right)."""

@@ -279,7 +279,7 @@ async def refuse_http(request: Request, error: Exception) -> Response:
 
 
 async def refuse_unexpected(request: Request, _: Exception) -> Response:
-    """Exception handler for a fault of ours: the framework raises it again, and the front logs it."""
+    """Exception handler for a fault of ours. The framework raises it again, for the log."""
     return problem(request.scope, Internal(error_id=request.scope["state"]["request_id"]))
 
 
