@@ -40,6 +40,8 @@ class Fate:
             self._wrote.setdefault(connection, found[1])
         else:
             self._counted(found[1])
+            # it is kept already: there is no before
+            self._strike("before")
             self._strike("after")
 
     def begins(self, connection: asyncpg.Connection) -> None:

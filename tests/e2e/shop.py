@@ -61,9 +61,7 @@ class Shop:
         body = {"username": name, "email": f"{name}@example.com", "password": "correct horse 9"}
         user = good(await self.post("/users", json=body), 201)
         token = await self.sign_in(name, body["password"])
-        return Person(
-            name, body["email"], body["password"], user["user_id"], token["access_token"]
-        )
+        return Person(name, body["email"], body["password"], user["user_id"], token["access_token"])
 
     async def product(self, stock: int = 10, amount: int = 1999, **fields: Any) -> dict[str, Any]:
         sku = f"SKU-{secrets.token_hex(6)}"

@@ -191,9 +191,7 @@ async def test_money_and_stock_want_a_key(shop: Shop) -> None:
 async def test_the_last_unit_is_sold_once(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=7)
 
-    answers = await asyncio.gather(
-        *(shop.place(buyer, product["product_id"]) for _ in range(50))
-    )
+    answers = await asyncio.gather(*(shop.place(buyer, product["product_id"]) for _ in range(50)))
 
     assert sum(answer.status_code == 201 for answer in answers) == 7
     for answer in answers:

@@ -94,5 +94,3 @@ def anyone() -> Any:
 def allow(scope: str, *others: str) -> Any:
     """Policy: who holds this scope or one of the others. Raises Unauthenticated, Forbidden."""
     return Depends(ScopedPolicy(scope, *others))
-
-

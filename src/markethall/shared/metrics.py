@@ -22,24 +22,32 @@ STATEMENTS = Counter(
     "markethall_db_statements", "SQL statements sent, less BEGIN and COMMIT.", registry=REGISTRY
 )
 CACHE = Counter(
-    "markethall_cache", "Cache lookups, by cache and outcome.", ["cache", "outcome"],
+    "markethall_cache",
+    "Cache lookups, by cache and outcome.",
+    ["cache", "outcome"],
     registry=REGISTRY,
 )
 EVENTS_RELAYED = Counter(
     "markethall_events_relayed", "Events taken from an outbox.", ["context"], registry=REGISTRY
 )
 EVENTS_HANDLED = Counter(
-    "markethall_events_handled", "Events handled, by handler and outcome.",
-    ["handler", "outcome"], registry=REGISTRY,
+    "markethall_events_handled",
+    "Events handled, by handler and outcome.",
+    ["handler", "outcome"],
+    registry=REGISTRY,
 )
 LEADING = Gauge(
-    "markethall_leading", "1 where this process leads a context's background work.", ["context"],
+    "markethall_leading",
+    "1 where this process leads a context's background work.",
+    ["context"],
     registry=REGISTRY,
 )
 LIMITED = Counter(
     "markethall_rate_limited", "Requests refused by a rate limit.", ["policy"], registry=REGISTRY
 )
 INFO = Gauge(
-    "markethall_context_info", "Where each context runs and what it stores in.",
-    ["context", "where", "storage"], registry=REGISTRY,
+    "markethall_context_info",
+    "Where each context runs and what it stores in.",
+    ["context", "where", "storage"],
+    registry=REGISTRY,
 )
