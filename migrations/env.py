@@ -28,9 +28,12 @@ def run_the_others() -> None:
     command, positional, keywords = options.cmd
     for other in Context:
         if other != schema:
-            config = Config(context.config.config_file_name, other.value, cmd_opts=options)
+            config = Config(
+                context.config.config_file_name, ini_section=other.value, cmd_opts=options
+            )
             arguments = [getattr(options, name, None) for name in positional]
-            command(config, *arguments, **{name: getattr(options, name) for name in keywords})
+            named = {name: getattr(options, name, None) for name in keywords}
+            command(config, *arguments, **named)
 
 
 def migrate(connection: Connection) -> None:

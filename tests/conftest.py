@@ -42,7 +42,8 @@ DO $$ DECLARE t text; filled bool; BEGIN
     IF filled THEN EXECUTE format('DELETE FROM %s', t); END IF;
   END LOOP;
   PERFORM setval(c.oid, s.seqstart, false)
-    FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname IN ('users', 'inventory', 'orders', 'payments');
 END $$;
 """

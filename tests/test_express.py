@@ -48,7 +48,7 @@ async def ways(app: FastAPI) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.A
     """The same container behind both: with the express lane, and without it."""
     slow = create_app(memory_settings())
     slow.state.container = app.state.container
-    slow.front._app._lanes = []  # the express lane itself stays, with nothing to look at
+    slow.open_front(memory_settings(), slow.state.container, lanes=[])
     async with _client(app) as short, _client(slow) as long:
         yield short, long
 

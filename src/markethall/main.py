@@ -1,7 +1,7 @@
 """The ASGI application: what is served is mounted, opened and closed here, and nowhere else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -82,9 +82,9 @@ To try it here: `POST /users`, then **Authorize** with that name and password.
 class Hall(FastAPI):
     """The framework, behind the front door and the express lane."""
 
-    def open_front(self, settings: Settings, container: Container) -> None:
+    def open_front(self, settings: Settings, container: Container, lanes: Sequence[Lane]) -> None:
         # outside FastAPI's own middleware, which costs each request a tenth of a cached read
-        express = Express(super().__call__, _lanes(settings, container))
+        express = Express(super().__call__, lanes)
         self.front: ASGIApp = Front(
             express, _manners(settings), container.verifier, container.limits()
         )
@@ -112,7 +112,7 @@ def create_app(settings: Settings) -> Hall:
             Exception: refuse_unexpected,
         },
     )
-    app.open_front(settings, container)
+    app.open_front(settings, container, _lanes(settings, container))
     app.state.container = container
     app.state.settings = settings
     app.state.readiness = Readiness(settings, container)

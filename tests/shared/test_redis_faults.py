@@ -551,7 +551,7 @@ async def test_what_was_forgotten_is_told_without_another_fetch_here(
     plant.mend(fault)
 
     async with asyncio.timeout(PATIENT):
-        while await elsewhere.fetch("s", "a", 60, shelf.load) != b"new":  # noqa: ASYNC110
+        while await elsewhere.fetch("s", "a", 60, shelf.load) != b"new":
             await asyncio.sleep(0.01)  # nobody but Redis knows
 
 
