@@ -23,7 +23,9 @@ _LEAKS: Final = (
     (re.compile(r"\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*"), "***"),
     (
         re.compile(
-            r"\b(passw\w*|\w*secret|\w*token)(['\"]?\s*[=:]\s*)[^\s,;&)}\]]+", re.IGNORECASE
+            r"\b(passw\w*|\w*secret|\w*token)(['\"]?\s*[=:]\s*)"
+            r"(\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)",
+            re.IGNORECASE,
         ),
         r"\1\2***",
     ),

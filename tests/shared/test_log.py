@@ -1,0 +1,195 @@
+"""Log lines: one JSON object each, whatever is in them, and never a secret."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+from markethall.shared.log import clean_text, without_secrets
+
+SECRETS = (
+    "hunter2-the-password",
+    "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl",
+    "mh_live_0123456789abcdef",
+)
+PASSWORD, JWT, API_KEY = SECRETS
+
+# a process of its own: loggers are configured once, for all of it
+LOGGING = textwrap.dedent(
+    """
+    import logging, sys
+    import structlog
+    from markethall.shared.log import configure
+    from pydantic import SecretStr
+
+    configure(sys.argv[1], "info")
+    log = structlog.get_logger("probe")
+    PASSWORD, JWT, API_KEY = sys.argv[2:5]
+    DSN = f"postgresql+asyncpg://market:{PASSWORD}@db:5432/hall"
+    """
+)
+
+
+def lines_of(code: str, style: str = "json") -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING + textwrap.dedent(code), style, *SECRETS],
+        capture_output=True,
+        check=True,
+        text=True,
+        env={"PYTHONPATH": "src", "PATH": "/usr/bin:/bin"},
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def entries_of(code: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines_of(code)]
+
+
+def test_a_line_is_one_json_object_with_its_time_and_level() -> None:
+    (entry,) = entries_of('log.info("request", path="/things", status=200, ok=True, none=None)')
+
+    assert entry["event"] == "request"
+    assert entry["level"] == "info"
+    assert (entry["path"], entry["status"], entry["ok"], entry["none"]) == (
+        "/things",
+        200,
+        True,
+        None,
+    )
+    assert entry["timestamp"].endswith("Z")
+
+
+def test_newlines_and_control_characters_never_begin_a_line_of_their_own() -> None:
+    entries = entries_of(
+        r"""
+        log.info("request", path="/a\n{\"event\": \"forged\"}", agent="\x1b[31mred\r\n\x00\u2028")
+        logging.getLogger("library").warning("told\nin two lines: %s", "a\nb")
+        """
+    )
+
+    assert [entry["event"] for entry in entries] == ["request", "told\nin two lines: a\nb"]
+
+
+def test_an_exception_is_part_of_its_line() -> None:
+    own, library = entries_of(
+        """
+        for tell in (log.exception, logging.getLogger("library").exception):
+            try:
+                1 / 0
+            except ZeroDivisionError:
+                tell("failed")
+        """
+    )
+
+    assert "ZeroDivisionError" in own["exception"]
+    assert "ZeroDivisionError" in library["exception"]
+
+
+def test_what_json_does_not_know_is_written_all_the_same() -> None:
+    (entry,) = entries_of(
+        r"""
+        import datetime, uuid
+        log.info("odd", when=datetime.datetime(2026, 1, 1), id=uuid.UUID(int=1), raw=b"\xff",
+                 several={1, 2}, lone="\ud800", nested={5: [uuid.UUID(int=2)]}, nan=float("nan"))
+        """
+    )
+
+    assert "00000000-0000-0000-0000-000000000001" in entry["id"]
+    assert sorted(entry["several"]) == [1, 2]
+
+
+def test_lines_below_the_level_are_not_written() -> None:
+    entries = entries_of(
+        """
+        log.debug("no")
+        logging.getLogger("library").debug("no")
+        log.info("yes")
+        """
+    )
+
+    assert [entry["event"] for entry in entries] == ["yes"]
+
+
+LEAKY = (
+    'log.info("x", password=PASSWORD, access_token=JWT, api_key=API_KEY)',
+    'log.info("x", current_password=PASSWORD, Authorization="Bearer " + JWT)',
+    'log.info("x", passwd=PASSWORD, client_secret=PASSWORD, cookie=PASSWORD, apiKey=API_KEY)',
+    'log.info("x", body={"user": {"password": PASSWORD, "tokens": [JWT]}})',
+    'log.info("x", rows=[{"password": PASSWORD}, ({"secret": PASSWORD},)])',
+    'log.info("x", headers={"authorization": "Bearer " + JWT, "set-cookie": PASSWORD})',
+    'log.info("x", url=DSN, urls=[DSN], nested={"deep": {"dsn": DSN}})',
+    'log.info(f"connecting to {DSN}")',
+    'log.info("x", header=f"Bearer {JWT}", header2=f"bearer {API_KEY}", text=f"got {JWT}!")',
+    'log.info("x", query=f"a=1&password={PASSWORD}&b=2", fields=f"password: {PASSWORD}")',
+    'log.info("x", settings=SecretStr(PASSWORD))',
+    'log.info("x", error=ValueError(f"cannot reach {DSN}"))',
+    """
+        try:
+            raise ConnectionError(f"cannot reach {DSN} with Bearer {JWT}")
+        except ConnectionError:
+            log.exception("failed")
+            logging.getLogger("library").exception("failed at %s", DSN)
+        """,
+    """
+        try:
+            (lambda password: 1 / 0)(PASSWORD)
+        except ZeroDivisionError:
+            log.exception("locals are nobody's business")
+        """,
+    'logging.getLogger("library").warning("at %s", DSN)',
+    'logging.getLogger("library").warning("sent %s", {"password": PASSWORD})',
+    'logging.getLogger("uvicorn.error").error("bad header: Bearer %s", JWT)',
+    'structlog.contextvars.bind_contextvars(token=JWT, place=DSN); log.info("x")',
+)
+
+
+@pytest.mark.parametrize("style", ["json", "pretty"])
+def test_no_secret_is_ever_written(style: str) -> None:
+    # one process for all: starting it is what takes its time
+    code = "\n".join(textwrap.dedent(code) for code in LEAKY)
+
+    lines = lines_of(code, style)
+
+    assert len(lines) >= len(LEAKY)
+    leaked = [line for line in lines for secret in SECRETS if secret in line]
+    assert leaked == []
+
+
+def test_a_terminal_shows_what_a_client_sent_on_one_line_and_without_its_colours() -> None:
+    lines = lines_of(
+        r'log.info("request", path="/a\n[info] forged", agent="\x1b[31mred")', "pretty"
+    )
+
+    assert len(lines) == 1
+    assert "\x1b[31mred" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("postgresql://u:p@ss@h/d", "postgresql://***@h/d"),
+        ("redis://:p@h:1 and amqp://x:y@z", "redis://***@h:1 and amqp://***@z"),
+        ("https://example.com/a@b", "https://example.com/a@b"),
+        ("mail ada@example.com", "mail ada@example.com"),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic ***"),
+        ('{"password": "x y"}', '{"password": ***}'),
+        ("the password was wrong", "the password was wrong"),
+        ("POST /token", "POST /token"),
+    ],
+)
+def test_only_what_looks_like_a_secret_is_taken_out(text: str, clean: str) -> None:
+    assert clean_text(text) == clean
+
+
+def test_a_value_called_like_a_secret_is_hidden_whatever_it_is() -> None:
+    for value in ("x", 5, None, ["x"], {"a": "x"}):
+        assert without_secrets(None, "info", {"refresh_token": value}) == {"refresh_token": "***"}
+
+
+def test_even_a_long_text_is_searched_in_no_time() -> None:
+    for text in ("password" * 50_000, "a" * 500_000 + "token", "://" * 200_000, "bearer " * 80_000):
+        clean_text(text)
