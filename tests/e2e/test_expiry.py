@@ -12,7 +12,7 @@ from tests.e2e.halls import ADMIN
 from tests.e2e.mortal import Patient, mortal_hall
 from tests.e2e.own import own_database, own_hall, visiting
 from tests.e2e.shop import Shop, good, refused
-from tests.e2e.test_crash import BROKEN
+from tests.e2e.test_crash import BROKEN, at_rest
 
 HOLD = 2.0
 
@@ -123,6 +123,8 @@ async def place_of(shop: Patient, table: str) -> int:
     shop.mortal.doom(10**9, "after")
     good(await shop.place(buyer, product["product_id"]), 201)
     writes = shop.mortal.trace()
+    # that order has to end first: what it writes in doing so would be counted
+    await at_rest(shop)
     return writes.index(f"{table} COMMIT") + 1
 
 
