@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from markethall.settings import BadSettings, Settings
+from markethall.settings import SHORTEST_SECRET, BadSettings, Settings
 from markethall.shared.tokens import generate_key, load_key
 
 
@@ -20,14 +20,24 @@ class Secrets:
 
 def read_keys(settings: Settings) -> Secrets:
     """Raises BadSettings when the signing key cannot be read."""
-    folder = None if settings.storage == "memory" else settings.home / "keys"
-    secret = settings.secret.get_secret_value() or _kept(folder, "secret", _new_secret)
-    key = settings.signing_key.get_secret_value() or _kept(folder, "signing.pem", generate_key)
     try:
+        secret, key = _read(settings)
         load_key(key)
     except ValueError as error:
         raise BadSettings([f"MARKETHALL_SIGNING_KEY: {error}"]) from None
+    except OSError as error:
+        words = error.strerror or type(error).__name__
+        raise BadSettings([f"MARKETHALL_DATA_DIR: cannot keep the keys there: {words}"]) from None
+    if len(secret) < SHORTEST_SECRET:
+        raise BadSettings([f"MARKETHALL_DATA_DIR: the secret in {settings.home} is damaged"])
     return Secrets(secret=secret.encode(), signing_key=key)
+
+
+def _read(settings: Settings) -> tuple[str, str]:
+    folder = None if settings.storage == "memory" else settings.home / "keys"
+    secret = settings.secret.get_secret_value() or _kept(folder, "secret", _new_secret)
+    key = settings.signing_key.get_secret_value() or _kept(folder, "signing.pem", generate_key)
+    return secret, key
 
 
 def _new_secret() -> str:

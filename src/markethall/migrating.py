@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
-import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import Column, MetaData, NullPool, Table, Text, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from markethall.settings import Context
 from markethall.shared.db import asyncpg_url
@@ -29,21 +30,21 @@ def upgrade_if_behind(url: str, contexts: Iterable[Context]) -> list[Context]:
 
 
 async def _behind(url: str, contexts: list[Context]) -> list[Context]:
-    connection = await asyncpg.connect(asyncpg_url(url).replace("+asyncpg", ""), timeout=10)
-    try:
+    engine = create_async_engine(
+        asyncpg_url(url), poolclass=NullPool, connect_args={"timeout": 10, "command_timeout": 10}
+    )
+    async with engine.connect() as connection:
         found = {context: await _revision(connection, context) for context in contexts}
-    finally:
-        await connection.close()
     return [context for context, revision in found.items() if revision != _head(context)]
 
 
-async def _revision(
-    connection: "asyncpg.Connection[asyncpg.Record]", context: Context
-) -> str | None:
+async def _revision(connection: AsyncConnection, context: Context) -> str | None:
     table = f"{context.value}.alembic_version"
-    if await connection.fetchval("SELECT to_regclass($1)", table) is None:
+    there = await connection.scalar(select(func.to_regclass(table)))
+    if there is None:
         return None
-    revision: str | None = await connection.fetchval(f"SELECT version_num FROM {table}")  # noqa: S608 - a name of ours
+    versions = Table("alembic_version", MetaData(), Column("version_num", Text), schema=context)
+    revision: str | None = await connection.scalar(select(versions.c.version_num))
     return revision
 
 

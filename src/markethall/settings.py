@@ -1,10 +1,12 @@
 """Everything that can be set, from the environment (MARKETHALL_…)."""
 
 import ipaddress
+import json
+import re
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import (
     BeforeValidator,
@@ -14,9 +16,22 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 SHORTEST_SECRET = 32
+# OWASP's least work factor for bcrypt
+LEAST_COST = 10
+
+
+class _Kind(NamedTuple):
+    schemes: frozenset[str]
+    example: str
+
+
+_POSTGRES: Final = _Kind(
+    frozenset({"postgres", "postgresql", "postgresql+asyncpg"}), "postgresql://user:…@host/database"
+)
+_REDIS: Final = _Kind(frozenset({"redis", "rediss", "unix"}), "redis://host:6379/0")
 
 
 class Context(StrEnum):
@@ -48,9 +63,10 @@ def _comma_list(value: Any) -> Any:
     if isinstance(value, str) and not value.strip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, str):
-        import json  # noqa: PLC0415 - only for the longer form
-
-        return json.loads(value)
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("must be a comma list or a JSON array") from None
     return value
 
 
@@ -77,7 +93,11 @@ class Settings(BaseSettings):
     """All settings. The table in the README is made from this class."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MARKETHALL_", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix="MARKETHALL_",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     environment: Annotated[
@@ -187,6 +207,21 @@ class Settings(BaseSettings):
                 raise ValueError(f"{context}: must be an http or https address")
         return remotes
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, url: SecretStr) -> SecretStr:
+        return _checked_url(url, _POSTGRES)
+
+    @field_validator("database_urls")
+    @classmethod
+    def _are_postgres(cls, urls: dict[Context, SecretStr]) -> dict[Context, SecretStr]:
+        return {context: _checked_url(url, _POSTGRES) for context, url in urls.items()}
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr) -> SecretStr:
+        return _checked_url(url, _REDIS)
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
@@ -204,7 +239,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        wrong = [*self._wrong_topology(), *self._wrong_pool(), *self._wrong_in_production()]
+        wrong = [
+            *self._wrong_topology(),
+            *self._wrong_pool(),
+            *self._wrong_admin(),
+            *self._wrong_in_production(),
+        ]
         if wrong:
             raise BadSettings(wrong)
         return self
@@ -228,6 +268,11 @@ class Settings(BaseSettings):
             return ["MARKETHALL_DATABASE_POOL_MAX: is less than MARKETHALL_DATABASE_POOL_MIN"]
         return []
 
+    def _wrong_admin(self) -> list[str]:
+        if bool(self.admin_email) == bool(self.admin_password.get_secret_value()):
+            return []
+        return ["MARKETHALL_ADMIN_EMAIL: comes together with MARKETHALL_ADMIN_PASSWORD"]
+
     def _wrong_in_production(self) -> list[str]:
         if self.environment != "production":
             return []
@@ -244,6 +289,8 @@ class Settings(BaseSettings):
             wrong.append("MARKETHALL_RATE_LIMITS: off is refused in production")
         if self.debug:
             wrong.append("MARKETHALL_DEBUG: is refused in production")
+        if self.bcrypt_cost < LEAST_COST:
+            wrong.append(f"MARKETHALL_BCRYPT_COST: is at least {LEAST_COST} in production")
         return wrong
 
     def _without_database(self) -> str:
@@ -272,12 +319,39 @@ def read_settings(**given: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise BadSettings([_line(item) for item in error.errors()]) from None
-    except ValueError as error:
-        # pydantic-settings: a value that should be JSON and is not
-        raise BadSettings([str(error).splitlines()[0]]) from None
+    except SettingsError as error:
+        raise BadSettings([_not_json(error)]) from None
 
 
 def _line(item: Any) -> str:
     name, *rest = item["loc"] or ("",)
-    where = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in rest)
+    # a key of a JSON object may be anything, an address with a password too
+    parts = [part for part in map(str, rest) if part.isalnum() and len(part) < 20]  # noqa: PLR2004
+    where = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in parts)
     return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _not_json(error: SettingsError) -> str:
+    """pydantic-settings names the field, and in its own words."""
+    found = re.search(r'field "(\w+)"', str(error))
+    name = f"MARKETHALL_{found[1].upper()}" if found else "a setting"
+    return f"{name}: must be a JSON object"
+
+
+def _checked_url(url: SecretStr, kind: _Kind) -> SecretStr:
+    """The address, if it is one of this kind. It is never repeated: there is a password in it."""
+    text = url.get_secret_value()
+    if text and _scheme(text) not in kind.schemes:
+        raise ValueError(f"must be an address like {kind.example}")
+    return url
+
+
+def _scheme(url: str) -> str:
+    """Empty for what is no address at all."""
+    from sqlalchemy import make_url  # noqa: PLC0415 - large, and wanted only with a server
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    try:
+        return make_url(url).drivername
+    except (ArgumentError, ValueError):
+        return ""

@@ -1,0 +1,168 @@
+"""Migrations: up, down and up again, one context at a time or all, by us or by alembic itself."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from markethall import migrating
+from markethall.migrating import upgrade, upgrade_if_behind
+from markethall.settings import Context
+from markethall.shared.ids import new_id
+from tests.conftest import on_server, plain, url_of
+
+ROOT = Path(__file__).parents[1]
+TABLES = (
+    "SELECT table_schema || '.' || table_name FROM information_schema.tables"
+    " WHERE table_schema = ANY($1) ORDER BY 1"
+)
+CODE = (
+    "SELECT n.nspname || '.' || p.proname FROM pg_proc p JOIN pg_namespace n"
+    " ON n.oid = p.pronamespace WHERE n.nspname = ANY($1) ORDER BY 1"
+)
+
+
+@pytest.fixture
+async def empty_url(server_url: str) -> AsyncIterator[str]:
+    """A database with nothing in it."""
+    name = f"empty_{new_id().hex}"
+    await on_server(server_url, f"CREATE DATABASE {name}")
+    yield url_of(server_url, name)
+    await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("context", Context)
+async def test_a_context_goes_up_down_and_up_again(empty_url: str, context: Context) -> None:
+    await asyncio.to_thread(upgrade, empty_url, [context])
+    first = await made(empty_url)
+    await asyncio.to_thread(downgrade, empty_url, context)
+    between = await made(empty_url)
+    await asyncio.to_thread(upgrade, empty_url, [context])
+    again = await made(empty_url)
+
+    assert f"{context.value}.outbox" in first
+    assert between == [f"{context.value}.alembic_version"]
+    assert again == first
+    assert all(name.startswith(f"{context.value}.") for name in first)
+
+
+async def test_alembic_alone_does_all_contexts_and_finds_nothing_to_change(empty_url: str) -> None:
+    alembic(empty_url, "upgrade", "head")
+    by_alembic = await made(empty_url)
+    schemas = {name.partition(".")[0] for name in by_alembic}
+
+    checked = alembic(empty_url, "check")
+    alembic(empty_url, "downgrade", "base")
+
+    assert schemas == {context.value for context in Context}
+    assert all("No new upgrade operations" in told for told in checks)
+    assert bare_check.count("No new upgrade operations") == len(Context)
+    assert await made(empty_url) == sorted(
+        f"{context.value}.alembic_version" for context in Context
+    )
+
+
+async def test_a_context_is_checked_against_its_own_schema_only(empty_url: str) -> None:
+    await asyncio.to_thread(upgrade, empty_url, [Context.USERS, Context.INVENTORY])
+    await on_server(empty_url, "CREATE TABLE inventory.of_nobody (x integer)")
+
+    users = alembic(empty_url, "-n", "users", "check")
+    inventory = alembic(empty_url, "-n", "inventory", "check", fails=True)
+
+    assert "No new upgrade operations" in users
+    assert "of_nobody" in inventory
+
+
+async def test_what_is_up_to_date_is_left_alone(empty_url: str) -> None:
+    first = await asyncio.to_thread(upgrade_if_behind, empty_url, list(Context))
+    second = await asyncio.to_thread(upgrade_if_behind, empty_url, list(Context))
+
+    assert first == list(Context)
+    assert second == []
+
+
+async def test_only_what_is_behind_is_upgraded(empty_url: str) -> None:
+    await asyncio.to_thread(upgrade, empty_url, [Context.USERS])
+    await asyncio.to_thread(upgrade, empty_url, [Context.ORDERS])
+    await asyncio.to_thread(downgrade, empty_url, Context.ORDERS)
+
+    behind = await asyncio.to_thread(upgrade_if_behind, empty_url, [Context.USERS, Context.ORDERS])
+
+    assert behind == [Context.ORDERS]
+
+
+async def test_a_role_that_may_not_migrate_may_start_when_nothing_is_to_do(
+    empty_url: str, server_url: str
+) -> None:
+    await asyncio.to_thread(upgrade, empty_url)
+    role = f"guest_{new_id().hex[:12]}"
+    await on_server(empty_url, f"CREATE ROLE {role} LOGIN PASSWORD 'guest'")
+    await on_server(empty_url, f"GRANT USAGE ON SCHEMA users TO {role}")
+    await on_server(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA users TO {role}")
+    guest = sa.make_url(empty_url).set(username=role, password="guest")
+
+    behind = await asyncio.to_thread(
+        upgrade_if_behind, guest.render_as_string(hide_password=False), [Context.USERS]
+    )
+
+    assert behind == []
+    await on_server(empty_url, f"DROP OWNED BY {role}")
+    await on_server(server_url, f"DROP ROLE {role}")
+
+
+async def test_two_that_migrate_at_once_wait_for_each_other(empty_url: str) -> None:
+    results = await asyncio.gather(
+        *(asyncio.to_thread(alembic, empty_url, "-n", "users", "upgrade", "head") for _ in range(3))
+    )
+
+    assert len(results) == 3
+    assert "users.outbox" in await made(empty_url)
+
+
+def test_alembic_without_a_database_says_which_setting_is_missing() -> None:
+    told = alembic("", "upgrade", "head", fails=True)
+
+    assert "MARKETHALL_DATABASE_URL" in told
+
+
+def downgrade(url: str, context: Context) -> None:
+    config = migrating._config(context)
+    config.attributes["url"] = url
+    command.downgrade(config, "base")
+
+
+def alembic(url: str, *arguments: str, fails: bool = False) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env=environment(url),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = done.stdout + done.stderr
+    assert (done.returncode != 0) is fails, told
+    return told
+
+
+def environment(url: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return kept | {"PYTHONPATH": "src"} | ({"MARKETHALL_DATABASE_URL": url} if url else {})
+
+
+async def made(url: str) -> list[str]:
+    """Tables and functions of our schemas."""
+    schemas = [context.value for context in Context]
+    connection = await asyncpg.connect(plain(url))
+    try:
+        rows = [*await connection.fetch(TABLES, schemas), *await connection.fetch(CODE, schemas)]
+    finally:
+        await connection.close()
+    return sorted(row[0] for row in rows)
