@@ -62,11 +62,8 @@ async def test_alembic_alone_does_all_contexts_and_finds_nothing_to_change(empty
     alembic(empty_url, "downgrade", "base")
 
     assert schemas == {context.value for context in Context}
-    assert all("No new upgrade operations" in told for told in checks)
-    assert bare_check.count("No new upgrade operations") == len(Context)
-    assert await made(empty_url) == sorted(
-        f"{context.value}.alembic_version" for context in Context
-    )
+    assert checked.count("No new upgrade operations") == len(Context)
+    assert await made(empty_url) == sorted(f"{name}.alembic_version" for name in schemas)
 
 
 async def test_a_context_is_checked_against_its_own_schema_only(empty_url: str) -> None:
