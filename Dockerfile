@@ -51,9 +51,9 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 
-# Whoever serves on another port says so twice: `serve --port 9000` and MARKETHALL_PORT=9000.
+# The server and its health check read the same MARKETHALL_PORT.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; connection = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('MARKETHALL_PORT', '8000')), timeout=2); connection.request('GET', '/health'); sys.exit(connection.getresponse().status != 200)"]
 
 ENTRYPOINT ["markethall"]
-CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["serve", "--host", "0.0.0.0"]

@@ -60,8 +60,12 @@ def version(
 
 @cli.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on", min=0, max=65535)] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on", envvar="MARKETHALL_HOST")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on", min=0, max=65535, envvar="MARKETHALL_PORT")
+    ] = 8000,
     workers: Annotated[int, typer.Option(help="Processes", min=1)] = 1,
     memory: Annotated[bool, typer.Option("--memory", help="Keep everything in memory")] = False,
 ) -> None:

@@ -179,7 +179,7 @@ class Settings(BaseSettings):
         1024 * 1024
     )
     body_timeout: Annotated[
-        float, Field(gt=0, description="Seconds for a request body to arrive")
+        float, Field(gt=0, description="Seconds for a request's head, and for its body, to arrive")
     ] = 10
     docs: Annotated[
         Literal["auto", "on", "off"],
