@@ -5,9 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from markethall.shared.backend import Backend, Housekeeping
 from markethall.shared.call import Call
+from markethall.shared.db import Postgres, Statement
 from markethall.shared.errors import (
     Forbidden,
     Malformed,
@@ -28,7 +30,8 @@ from markethall.shared.idempotency import (
     Request,
 )
 from markethall.shared.ids import new_id
-from tests.shared.conftest import Something, ThingHappened, Watch
+from markethall.shared.sql import PURGED_AT_ONCE, sql_backend
+from tests.shared.conftest import STATEMENTS, ProbeSqlStore, Something, ThingHappened, Watch
 
 LEASE = timedelta(seconds=15)
 KEPT = timedelta(days=1)
@@ -366,6 +369,22 @@ async def test_housekeeping_forgets_keys_and_events_but_not_each_time_it_is_aske
         assert len(await lead.unpublished(10)) == 1
 
 
+async def test_a_long_backlog_is_forgotten_in_statements_of_bounded_length(
+    probe: Postgres, watch: Watch
+) -> None:
+    backend = sql_backend(probe, STATEMENTS, ProbeSqlStore, watch)
+    async with probe.reading() as session:
+        await session.run(EXPIRED, now=watch())
+
+    at_once = await backend.claims.purge(watch())
+    watch.forward(minutes=1)
+    await Housekeeping(backend, watch, every=timedelta(minutes=1)).sweep()
+
+    assert at_once == PURGED_AT_ONCE
+    async with probe.reading() as session:
+        assert await session.value(KEYS) == 0
+
+
 async def test_a_claim_is_compared_before_it_is_taken_over(
     backend: Backend[Any], watch: Watch
 ) -> None:
@@ -378,6 +397,16 @@ async def test_a_claim_is_compared_before_it_is_taken_over(
     second = await backend.claims.take_over(standing, watch() + LEASE)
 
     assert (first, second) == (True, False)
+
+
+EXPIRED = Statement(
+    sa.text(
+        "INSERT INTO probe.idempotency_key (scope, request_hash, id, lease_until, expires_at)"
+        " SELECT n::text, 'h', gen_random_uuid(), w, w - interval '1 second'"
+        " FROM generate_series(1, 4500) n, (SELECT CAST(:now AS timestamptz) AS w) AS times"
+    ).bindparams(sa.bindparam("now", type_=sa.TIMESTAMP(timezone=True)))
+)
+KEYS = Statement(sa.text("SELECT count(*) FROM probe.idempotency_key"))
 
 
 async def crash(keys: Keys, making: Making) -> None:

@@ -43,6 +43,10 @@ class Housekeeping:
         if now < self._next:
             return
         self._next = now + self._every
-        await self._backend.claims.purge(now)
-        await self._backend.inbox.purge(now - KEPT_EVENTS)
-        await self._backend.outbox.purge(now - KEPT_EVENTS)
+        # each forgets a bounded number at once
+        while await self._backend.claims.purge(now):
+            continue
+        while await self._backend.inbox.purge(now - KEPT_EVENTS):
+            continue
+        while await self._backend.outbox.purge(now - KEPT_EVENTS):
+            continue

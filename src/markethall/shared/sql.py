@@ -132,7 +132,8 @@ class ContextStatements:
             .where(t.c.seq == sa.any_(bindparam("seqs", type_=ARRAY(sa.BigInteger))))
             .values(published_at=bindparam("now"))
         )
-        self.purge_outbox = Statement(sa.delete(t).where(t.c.published_at < bindparam("before")))
+        old = t.c.published_at < bindparam("before")
+        self.purge_outbox = _delete_some(t, [t.c.seq], old)
 
     def _inbox_statements(self, t: sa.Table) -> None:
         columns = [c for c in t.c if c.name not in {"position", "done_at"}]
@@ -202,7 +203,8 @@ class ContextStatements:
             .where(t.c.event_id == bindparam("event"), t.c.state != WAITING)
             .values(again)
         )
-        self.purge_inbox = Statement(sa.delete(t).where(t.c.done_at < bindparam("before")))
+        old = t.c.done_at < bindparam("before")
+        self.purge_inbox = _delete_some(t, [t.c.handler, t.c.event_id], old)
 
     def _key_statements(self, t: sa.Table) -> None:
         unfinished = sa.and_(t.c.scope == bindparam("of"), t.c.answer.is_(None))
@@ -224,7 +226,18 @@ class ContextStatements:
             .where(unfinished, t.c.lease_until == bindparam("was"))
             .values(lease_until=bindparam("now"))
         )
-        self.purge_keys = Statement(sa.delete(t).where(t.c.expires_at < bindparam("now")))
+        self.purge_keys = _delete_some(t, [t.c.scope], t.c.expires_at < bindparam("now"))
+
+
+# so few that a statement ends in its time, however much there is to forget
+PURGED_AT_ONCE = 2000
+
+
+def _delete_some(
+    t: sa.Table, key: "Sequence[sa.Column[Any]]", old: sa.ColumnElement[bool]
+) -> Statement:
+    some = sa.select(*key).where(old).limit(sa.literal_column(str(PURGED_AT_ONCE)))
+    return Statement(sa.delete(t).where(sa.tuple_(*key).in_(some)))
 
 
 class SqlStore:
