@@ -1,0 +1,132 @@
+"""Tables in memory, with undo, and those that every context has."""
+
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+from markethall.shared.clock import Clock
+from markethall.shared.events import Delivery, Envelope
+from markethall.shared.idempotency import Claim
+
+K = TypeVar("K")
+V = TypeVar("V")
+S = TypeVar("S")
+
+
+class Table(Generic[K, V]):
+    """Rows by key, in the order they were added. Give and get copies.
+
+    `copied` makes the copy of a row; the default is shallow, so rows hold immutable values.
+    """
+
+    def __init__(self, copied: Callable[[V], V] = copy) -> None:
+        self._rows: dict[K, V] = {}
+        self._copied = copied
+        self._undo: list[Callable[[], None]] | None = None
+
+    def get(self, key: K) -> V | None:
+        row = self._rows.get(key)
+        return None if row is None else self._copied(row)
+
+    def put(self, key: K, row: V) -> None:
+        self._remember(key)
+        self._rows[key] = self._copied(row)
+
+    def add(self, key: K, row: V) -> bool:
+        """False when the key is taken."""
+        new = key not in self._rows
+        if new:
+            self.put(key, row)
+        return new
+
+    def remove(self, key: K) -> bool:
+        if key not in self._rows:
+            return False
+        # put back at its place: the whole order is kept, since removing is rare
+        before = dict(self._rows)
+        self._on_undo(lambda: self._restore(before))
+        del self._rows[key]
+        return True
+
+    def rows(self) -> Iterator[V]:
+        return (self._copied(row) for row in self._rows.values())
+
+    def where(self, wanted: Callable[[V], bool]) -> list[V]:
+        """Copies of the rows that are wanted; `wanted` must only look."""
+        return [self._copied(row) for row in self._rows.values() if wanted(row)]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._rows
+
+    def begin(self, undo: list[Callable[[], None]]) -> None:
+        self._undo = undo
+
+    def end(self) -> None:
+        self._undo = None
+
+    def _remember(self, key: K) -> None:
+        if key in self._rows:
+            before = self._rows[key]
+            self._on_undo(lambda: self._rows.__setitem__(key, before))
+        else:
+            self._on_undo(lambda: self._forget(key))
+
+    def _forget(self, key: K) -> None:
+        del self._rows[key]
+
+    def _restore(self, rows: dict[K, V]) -> None:
+        self._rows = rows
+
+    def _on_undo(self, action: Callable[[], None]) -> None:
+        if self._undo is None:
+            raise RuntimeError("a memory table was written outside a transaction")
+        self._undo.append(action)
+
+
+@dataclass(frozen=True)
+class InboxRow:
+    delivery: Delivery
+    position: int
+    received_at: datetime
+    due_at: datetime
+    state: str = "waiting"
+    error: str = ""
+    done_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class KeyRow:
+    claim: Claim
+    expires_at: datetime
+
+
+class CommonTables:
+    """What every context has. A context's own tables inherit and add theirs."""
+
+    def __init__(self) -> None:
+        self.outbox: Table[UUID, Envelope] = Table()
+        self.inbox: Table[tuple[str, UUID], InboxRow] = Table()
+        self.keys: Table[str, KeyRow] = Table()
+        self.last_seq = 0
+
+    def all(self) -> "list[Table[Any, Any]]":
+        return [table for table in vars(self).values() if isinstance(table, Table)]
+
+
+T = TypeVar("T", bound=CommonTables)
+T_contra = TypeVar("T_contra", bound=CommonTables, contravariant=True)
+S_co = TypeVar("S_co", covariant=True)
+
+
+class StoreOf(Protocol[T_contra, S_co]):
+    def __call__(self, tables: T_contra, clock: Clock) -> S_co: ...
+
+
+def key_of(delivery: Delivery) -> tuple[str, UUID]:
+    return delivery.handler, delivery.envelope.event_id
