@@ -320,9 +320,7 @@ def problems(*refusals: type[Refusal]) -> dict[int | str, dict[str, Any]]:
 
 def _documented(kinds: list[type[Refusal]]) -> dict[str, Any]:
     names = ", ".join(f"`{kind.code}`" for kind in kinds)
-    examples = {
-        kind.code: {"summary": kind.title, "value": _example(kind)} for kind in kinds
-    }
+    examples = {kind.code: {"summary": kind.title, "value": _example(kind)} for kind in kinds}
     return problem_response(f"{kinds[0].title} ({names})", examples)
 
 
