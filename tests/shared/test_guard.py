@@ -41,6 +41,16 @@ async def test_inside_a_transaction_every_call_fails(backend: Backend[Any]) -> N
     assert await neighbour.greet("you") == "hello you"
 
 
+async def test_inside_a_reading_too_since_it_holds_a_connection(backend: Backend[Any]) -> None:
+    neighbour = guarded(Neighbour())
+
+    async with backend.database.reading():
+        with pytest.raises(CalledInTransaction, match="greet"):
+            await neighbour.greet("you")
+
+    assert await neighbour.greet("you") == "hello you"
+
+
 async def test_another_task_is_free_while_one_is_in_a_transaction(probe: Postgres) -> None:
     neighbour = guarded(Neighbour())
     task = asyncio.Event()

@@ -43,7 +43,8 @@ __all__ = [
     "unavailable_when_away",
 ]
 
-# set while this task is inside a transaction; the guard of contract calls reads it
+# set while this task holds a connection, in a transaction or reading; the guard of contract calls
+# reads it
 IN_TRANSACTION: ContextVar[str] = ContextVar("in_transaction", default="")
 
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
@@ -188,7 +189,11 @@ class Postgres:
     async def reading(self) -> AsyncIterator[Session]:
         """Each statement is its own snapshot; nothing is locked. Raises Unavailable."""
         async with self._lend() as driver:
-            yield Session(driver)
+            token = IN_TRANSACTION.set("reading")
+            try:
+                yield Session(driver)
+            finally:
+                IN_TRANSACTION.reset(token)
 
     @asynccontextmanager
     async def apart(self) -> AsyncIterator[Session]:

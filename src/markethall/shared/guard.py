@@ -22,7 +22,8 @@ def guarded(service: T) -> T:
     """The service, refusing any call that is made inside an open transaction (law 5).
 
     Over the wire such a call would hold locks while it waits for a neighbour; so it must not
-    work in process either.
+    work in process either. Nor while reading: who holds a connection and waits for a neighbour
+    that needs one of the same pool may wait for ever, once all do.
     """
     return cast("T", _Guarded(service))
 
@@ -31,7 +32,7 @@ def _outside_transaction(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     async def call(*arguments: Any, **named: Any) -> Any:
         if IN_TRANSACTION.get():
-            raise CalledInTransaction(f"{method.__qualname__} was called inside a transaction")
+            raise CalledInTransaction(f"{method.__qualname__} was called with a connection in hand")
         return await method(*arguments, **named)
 
     return call

@@ -77,7 +77,11 @@ class MemoryDatabase(Generic[T, S]):
     async def reading(self) -> AsyncIterator[S]:
         """Waits for the running transaction, so that its draft is never seen."""
         async with self._alone():
-            yield self._store(self.tables, self._clock)
+            token = IN_TRANSACTION.set("reading")
+            try:
+                yield self._store(self.tables, self._clock)
+            finally:
+                IN_TRANSACTION.reset(token)
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[T]:
