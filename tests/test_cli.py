@@ -42,6 +42,11 @@ def markethall(
         ({"secret": "short"}, "MARKETHALL_SECRET: is too weak"),
         ({"environment": "production"}, "MARKETHALL_SECRET: is required in production"),
         ({"signing_key": "no key"}, "MARKETHALL_SIGNING_KEY: "),
+        ({"admin_email": "a@example.com"}, "MARKETHALL_ADMIN_EMAIL: comes together"),
+        (
+            {"admin_email": "a@example.com", "admin_password": "password"},
+            "MARKETHALL_ADMIN_PASSWORD: is too common",
+        ),
         ({"database_pool_max": "2"}, "MARKETHALL_DATABASE_POOL_MAX: "),
         ({"trusted_proxies": "everybody"}, "MARKETHALL_TRUSTED_PROXIES: "),
     ],

@@ -27,6 +27,7 @@ from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_u
 from markethall.shared.metrics import INFO
 from markethall.shared.openapi import completing
 from markethall.system import Readiness, system_router
+from markethall.users.contract import EmailTaken
 
 log = structlog.get_logger("markethall.main")
 
@@ -164,7 +165,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _first_admin(settings: Settings, container: Container) -> None:
     password = settings.admin_password.get_secret_value()
     if Context.USERS in settings.serve and settings.admin_email and password:
-        await container.accounts().first_admin(settings.admin_email, password)
+        try:
+            await container.accounts().first_admin(settings.admin_email, password)
+        except EmailTaken as refusal:
+            # somebody has that address and is no admin: said aloud, and no reason not to serve
+            log.warning("admin.refused", email=settings.admin_email, reason=refusal.detail)
 
 
 @asynccontextmanager

@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from markethall.shared.passwords import weakness
+
 SHORTEST_SECRET = 32
 # OWASP's least work factor for bcrypt
 LEAST_COST = 10
@@ -269,9 +271,13 @@ class Settings(BaseSettings):
         return []
 
     def _wrong_admin(self) -> list[str]:
-        if bool(self.admin_email) == bool(self.admin_password.get_secret_value()):
+        password = self.admin_password.get_secret_value()
+        if bool(self.admin_email) != bool(password):
+            return ["MARKETHALL_ADMIN_EMAIL: comes together with MARKETHALL_ADMIN_PASSWORD"]
+        if not password:
             return []
-        return ["MARKETHALL_ADMIN_EMAIL: comes together with MARKETHALL_ADMIN_PASSWORD"]
+        weak = weakness(password, self.admin_email, self.admin_email.partition("@")[0])
+        return [f"MARKETHALL_ADMIN_PASSWORD: is {weak.replace('_', ' ')}"] if weak else []
 
     def _wrong_in_production(self) -> list[str]:
         if self.environment != "production":

@@ -204,6 +204,7 @@ class Visit:
         self.client_ip = self._client(proxies)
         self.state: dict[str, Any] = scope.setdefault("state", {})
         self.state["request_id"] = self.request_id
+        self.state["client_ip"] = self.client_ip
 
     def header(self, name: bytes) -> bytes:
         return self._headers.get(name, b"")

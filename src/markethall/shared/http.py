@@ -98,7 +98,7 @@ async def once(  # noqa: PLR0917 - what a route has in hand
         attempt = Attempt("", new_id(), kept_for, present)
         return _respond(present(await effect(attempt)))
     asked = idempotency.Request(
-        principal=call.actor.known_as,
+        principal=_principal(request, call),
         method=request.method,
         path=request.url.path,
         key=key,
@@ -106,6 +106,13 @@ async def once(  # noqa: PLR0917 - what a route has in hand
     )
     answer, replayed = await keys.once(asked, kept_for, present, effect)
     return _respond(answer) if not replayed else _replay(request, answer)
+
+
+def _principal(request: Request, call: Call) -> str:
+    """Strangers do not share their keys: each address has its own."""
+    if call.actor.user_id:
+        return call.actor.known_as
+    return f"{call.actor.known_as} {request.scope['state'].get('client_ip', '')}"
 
 
 def _key_of(request: Request, *, required: bool) -> str | None:
