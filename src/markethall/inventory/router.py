@@ -43,6 +43,7 @@ from markethall.shared.errors import (
 from markethall.shared.express import Lane
 from markethall.shared.http import (
     MONEY,
+    Kept,
     conditional,
     created,
     etag,
@@ -75,7 +76,7 @@ SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
 
 _PRODUCT_PATH: Final = re.compile(r"/products/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _NO_QUERY: Final = ProductQuery()
-_PUBLIC: Final = "public, max-age=5, stale-while-revalidate=30"
+_PUBLIC: Final = b"public, max-age=5, stale-while-revalidate=30"
 _GUARDED: Final = (Unauthenticated, Forbidden, Invalid, Unavailable)
 _BODY: Final = (Malformed, UnsupportedMediaType)
 _KEYED: Final = (KeyInvalid, InFlight, PayloadMismatch)
@@ -83,9 +84,8 @@ _VERSIONED: Final = (PreconditionRequired, PreconditionFailed)
 
 
 def _answer(request: Request, rendered: Rendered) -> Response:
-    kept = _PUBLIC if rendered.public else "no-store"
-    headers = {"etag": rendered.etag, "cache-control": kept}
-    return conditional(request, Response(rendered.body, 200, headers, "application/json"))
+    kept = _PUBLIC if rendered.public else b"no-store"
+    return conditional(request, Kept(rendered.body, rendered.etag, kept))
 
 
 # Products
@@ -223,7 +223,9 @@ async def categories(
     call: Anyone, query: Annotated[PageQuery, Query()], catalogue: CatalogueDep
 ) -> Response:
     """The categories of what is for sale, by name."""
-    return ready(await catalogue.categories(call, query), headers={"cache-control": _PUBLIC})
+    return ready(
+        await catalogue.categories(call, query), headers={"cache-control": _PUBLIC.decode()}
+    )
 
 
 # Stock

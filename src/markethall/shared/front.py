@@ -35,10 +35,9 @@ from markethall.shared.errors import (
 from markethall.shared.http import problem
 from markethall.shared.ids import new_request_id
 from markethall.shared.limits import Limits
-from markethall.shared.log import clean_text
+from markethall.shared.log import access, clean_text
 from markethall.shared.metrics import IN_FLIGHT, LATENCY, REQUESTS
 
-access = structlog.get_logger("markethall.access")
 log = structlog.get_logger("markethall.front")
 
 HEADER_LIMIT: Final = 32 * 1024
@@ -83,6 +82,8 @@ class Front:
         self._manners = manners
         self._verifier = verifier
         self._limits = limits
+        self.in_flight = 0
+        IN_FLIGHT.set_function(lambda: self.in_flight)
         self._proxies = tuple(ip_network(net, strict=False) for net in manners.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,11 +91,11 @@ class Front:
             await self._app(scope, receive, send)
             return
         visit = Visit(scope, self._proxies)
-        IN_FLIGHT.inc()
+        self.in_flight += 1
         try:
             await self._answer(visit, receive, visit.watching(send))
         finally:
-            IN_FLIGHT.dec()
+            self.in_flight -= 1
             self._tell(visit)
 
     async def _answer(self, visit: "Visit", receive: Receive, send: Send) -> None:
@@ -169,17 +170,15 @@ class Front:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         _requests(method, route, visit.status).inc()
         _latency(route).observe(seconds)
-        access.info(
-            "request",
+        access.write(
             method=scope["method"],
             path=clean_text(scope["path"]),
             status=visit.status,
             duration_ms=round(seconds * 1000, 3),
             client_ip=visit.client_ip,
-            user_agent=clean_text(visit.header(b"user-agent")[:200].decode("latin-1")),
+            user_agent=_agent(visit.header(b"user-agent")[:200]),
             request_id=visit.request_id,
             user_id=str(visit.actor.user_id) if visit.actor.user_id else None,
-            cleaned=True,
             context=self._manners.owners.get(_first_segment(scope["path"]), "system"),
         )
 
@@ -187,6 +186,11 @@ class Front:
 # the children of a metric are looked up under a lock otherwise
 _requests = lru_cache(maxsize=4096)(REQUESTS.labels)
 _latency = lru_cache(maxsize=1024)(LATENCY.labels)
+
+
+@lru_cache(maxsize=1024)
+def _agent(header: bytes) -> str:
+    return clean_text(header.decode("latin-1"))
 
 
 class Visit:

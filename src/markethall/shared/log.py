@@ -1,14 +1,17 @@
 """Logging: one JSON object per line on stdout, or colours in a terminal. Never a secret."""
 
+import asyncio
 import logging
 import re
 import sys
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from json import JSONEncoder
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
+from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 # part of a key: its value is never written
@@ -36,6 +39,53 @@ _SUSPECT: Final = re.compile(r"://|bearer|basic|eyJ|passw|secret|token", re.IGNO
 _ENCODE: Final = JSONEncoder(default=repr, separators=(",", ":")).encode
 
 
+class Access:
+    """Writes the access lines. Every request has one, so as JSON it takes the shortest way: the
+    same shape as structlog's lines, and one write for all requests that are answered in the same
+    turn of the event loop. Its texts must be clean already.
+    """
+
+    def __init__(self) -> None:
+        self._pretty: Any = structlog.get_logger("markethall.access")
+        self._stream: TextIO | None = None
+        self._silent = False
+        self._lines: list[bytes] = []
+
+    def configure(self, *, pretty: bool, level: str) -> None:
+        self._silent = logging.getLevelNamesMapping()[level.upper()] > logging.INFO
+        self._stream = None if pretty else sys.stdout
+
+    def write(self, **fields: Any) -> None:
+        if self._stream is None:
+            self._pretty.info("request", cleaned=True, **fields)
+        elif not self._silent:
+            self._keep(fields)
+
+    def _keep(self, fields: dict[str, Any]) -> None:
+        now = time.time()
+        fields["event"] = "request"
+        fields["level"] = "info"
+        fields["timestamp"] = f"{_second(int(now))}.{int(now % 1 * 1_000_000):06d}Z"
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._lines.append(to_json(fields))
+
+    def _flush(self) -> None:
+        text = b"\n".join(self._lines).decode()
+        self._lines.clear()
+        if self._stream is not None:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+
+access: Final = Access()
+
+
+@lru_cache(maxsize=2)
+def _second(now: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+
+
 def configure(style: str, level: str) -> None:
     """For the whole process: structlog, and the standard library's loggers through it."""
     pretty = style == "pretty" or (style == "auto" and sys.stdout.isatty())
@@ -50,6 +100,7 @@ def configure(style: str, level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=True,
     )
+    access.configure(pretty=pretty, level=level)
     _take_over_standard_logging(shared, level, pretty=pretty)
 
 
