@@ -159,6 +159,7 @@ def secrets_of(workload: Workload) -> dict[str, str]:
     addresses = {
         "MARKETHALL_DATABASE_URL": "postgresql://markethall:secret@database/markethall",
         "MARKETHALL_REDIS_URL": "redis://redis:6379/0",
+        "MARKETHALL_ADMIN_EMAIL": "admin@example.com",
     }
     return {
         each["name"]: addresses.get(each["name"], string.ascii_letters)

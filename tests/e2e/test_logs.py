@@ -89,7 +89,7 @@ CASES: list[tuple[str, str, str, int, str]] = [
     ("GET", "/stats", "buyer", 403, "system"),
     ("GET", "/payments/x", "buyer", 422, "payments"),
     ("POST", "/orders", "buyer", 422, "orders"),
-    ("HEAD", "/health", "nobody", 405, "system"),
+    ("HEAD", "/health", "nobody", 200, "system"),
     ("DELETE", "/token", "nobody", 405, "users"),
     ("GET", "/nothing/here", "nobody", 404, "system"),
     ("GET", "/users/%00", "nobody", 404, "users"),

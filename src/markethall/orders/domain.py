@@ -285,7 +285,8 @@ def overdue(order: Order, now: datetime) -> bool:
 
 
 def something_unfulfilled(order: Order, _: datetime) -> bool:
-    return bool(order.unfulfilled())
+    """And paid for: goods whose money went back stay here."""
+    return bool(order.unfulfilled()) and order.payment_status is not PaymentState.REFUNDED
 
 
 def something_on_its_way(order: Order, _: datetime) -> bool:

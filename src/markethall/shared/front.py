@@ -42,6 +42,8 @@ log = structlog.get_logger("markethall.front")
 
 HEADER_LIMIT: Final = 32 * 1024
 
+# of what a client sent, in a log line
+_LONGEST_PATH: Final = 2000
 _NOBODY: Final = Actor()
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -51,6 +53,7 @@ _JSON_TYPE: Final = re.compile(
 _FORM_TYPE: Final = re.compile(
     rb"application/x-www-form-urlencoded\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
 )
+_REDIRECT: Final = 307
 _METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -101,9 +104,12 @@ class Front:
     async def _answer(self, visit: "Visit", receive: Receive, send: Send) -> None:
         try:
             visit.read_head()
-            body = await self._body(visit, receive)
             visit.authenticate(self._verifier)
-            await self._limit(visit, body)
+            # before the body: one that is refused counts too, and is not read for whoever is over
+            await self._limit(visit)
+            body = await self._body(visit, receive)
+            if account := _account(visit.scope, body):
+                await self._limit(visit, account)
             await self._app(visit.scope, _replaying(body, receive), send)
         except Refusal as refusal:
             await self._refuse(visit, refusal, receive, send)
@@ -111,7 +117,7 @@ class Front:
             log.exception(
                 "request.failed",
                 request_id=visit.request_id,
-                method=visit.scope["method"],
+                method=visit.method,
                 path=visit.scope["path"],
                 error=type(error).__name__,
             )
@@ -148,18 +154,17 @@ class Front:
         check_json(body)
         return body
 
-    async def _limit(self, visit: "Visit", body: bytes) -> None:
+    async def _limit(self, visit: "Visit", account: str = "") -> None:
         scope = visit.scope
         if scope["path"] in self._manners.unlimited:
             return
-        account = _account(scope, body)
         who = f"user:{visit.actor.user_id}" if visit.actor.user_id else f"ip:{visit.client_ip}"
         verdict = await self._limits.check(
             scope["method"], scope["path"].rstrip("/"), who, visit.client_ip, account
         )
         if verdict is None:
             return
-        visit.extra_headers += verdict.headers
+        visit.limit_headers = verdict.headers
         if not verdict.allowed:
             raise TooManyRequests(policy=verdict.policy, retry_after=verdict.retry_after)
 
@@ -167,12 +172,12 @@ class Front:
         seconds = time.perf_counter() - visit.started
         scope = visit.scope
         route = visit.route()
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = visit.method if visit.method in _METHODS else "other"
         _requests(method, route, visit.status).inc()
         _latency(route).observe(seconds)
         access.write(
-            method=scope["method"],
-            path=clean_text(scope["path"]),
+            method=visit.method,
+            path=clean_text(scope["path"][:_LONGEST_PATH]),
             status=visit.status,
             duration_ms=round(seconds * 1000, 3),
             client_ip=visit.client_ip,
@@ -188,6 +193,14 @@ _requests = lru_cache(maxsize=4096)(REQUESTS.labels)
 _latency = lru_cache(maxsize=1024)(LATENCY.labels)
 
 
+def _here(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """A redirect leads to an address of ours: who asks knows host and scheme better than we do."""
+    return [
+        (name, b"/" + value.split(b"/", 3)[-1] if name == b"location" else value)
+        for name, value in headers
+    ]
+
+
 @lru_cache(maxsize=1024)
 def _agent(header: bytes) -> str:
     return clean_text(header.decode("latin-1"))
@@ -198,15 +211,18 @@ class Visit:
 
     def __init__(self, scope: Scope, proxies: tuple[IPv4Network | IPv6Network, ...]) -> None:
         self.started = time.perf_counter()
-        self.scope = scope
+        self.method: str = scope["method"]
+        # RFC 9110, section 9.3.2: HEAD is GET without the content of its answer
+        self.scope = {**scope, "method": "GET"} if self.method == "HEAD" else scope
         self.status = 0
         self.actor = _NOBODY
         self.extra_headers: list[tuple[bytes, bytes]] = []
+        self.limit_headers: list[tuple[bytes, bytes]] = []
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         given = self._headers.get(b"x-request-id", b"")
         self.request_id = given.decode() if _SANE_ID.fullmatch(given) else new_request_id()
         self.client_ip = self._client(proxies)
-        self.state: dict[str, Any] = scope.setdefault("state", {})
+        self.state: dict[str, Any] = self.scope.setdefault("state", {})
         self.state["request_id"] = self.request_id
         self.state["client_ip"] = self.client_ip
 
@@ -253,11 +269,14 @@ class Visit:
                 self.status = message["status"]
                 headers = list(message.get("headers", ()))
                 message["headers"] = [
-                    *headers,
+                    *(_here(headers) if self.status == _REDIRECT else headers),
                     (b"x-request-id", self.request_id.encode()),
                     *self._defaults(headers),
                     *self.extra_headers,
+                    *self.limit_headers,
                 ]
+            elif self.method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         return watched

@@ -115,7 +115,8 @@ async def once(  # noqa: PLR0917 - what a route has in hand
     asked = idempotency.Request(
         principal=_principal(request, call),
         method=request.method,
-        path=request.url.path,
+        # an id in capitals is the same id
+        path=request.url.path.lower().rstrip("/"),
         key=key,
         payload=body.model_dump(mode="json") if body else None,
     )

@@ -250,8 +250,12 @@ def _due(
     method: str, path: str, who: str, address: str, account: str
 ) -> Sequence[tuple[Policy, str]]:
     if method == "POST" and path == "/token":
-        by_address = (LOGIN, network_of(address))
-        return (by_address, (LOGIN_ACCOUNT, account)) if account else (by_address,)
+        if account:
+            return ((LOGIN, network_of(address)), (LOGIN_ACCOUNT, account))
+        # no password is tried: a refresh, or nothing that could succeed
+        return ((REQUESTS, network_of(address)),)
+    if method == "POST" and path == "/users/me/password":
+        return ((LOGIN_ACCOUNT, who),)
     if method == "POST" and path == "/users":
         return ((REGISTER, network_of(address)),)
     return ((REQUESTS, who if who.startswith("user:") else network_of(address)),)

@@ -23,7 +23,8 @@ _SECRET: Final = re.compile(
 _LEAKS: Final = (
     (re.compile(r"(?<=://)[^\s/?#'\"]*@"), "***@"),
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
-    (re.compile(r"\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*"), "***"),
+    # bounded, and not tried again inside what it has looked at: a text of many eyJ costs its length
+    (re.compile(r"(?<![\w-])eyJ[\w-]{5,2000}\.[\w-]{1,8000}\.[\w-]{0,2000}"), "***"),
     (
         re.compile(
             r"\b(passw\w*|\w*secret|\w*token)(['\"]?\s*[=:]\s*)"
@@ -136,7 +137,8 @@ def _take_over_standard_logging(shared: list[Processor], level: str, *, pretty: 
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = name != "uvicorn.access"
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    for name in ("uvicorn.error", "markethall.shared.pool"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def without_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -6,9 +6,10 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
-from markethall.shared.auth import PROFILE, scopes_of
+from markethall.shared.auth import PROFILE, USERS_MANAGE, scopes_of
 from markethall.shared.call import Actor, Call
 from markethall.shared.clock import Clock
+from markethall.shared.errors import Forbidden
 from markethall.shared.idempotency import Attempt
 from markethall.shared.ids import new_id
 from markethall.shared.pages import Cursors, Page
@@ -126,7 +127,7 @@ class AccountService:
 
     async def change_user(
         self,
-        call: Call,  # noqa: ARG002 - as above
+        call: Call,
         user_id: UUID,
         change: ChangeUser,
         seen: int,
@@ -134,6 +135,7 @@ class AccountService:
         async with self._database.transaction() as store:
             # before the user's own row: two changes take both locks in the same order
             await store.lock_admins()
+            await _check_still_admin(store, call)
             user = await _locked(store, user_id)
             user.check_seen(seen)
             await self._appoint(store, user, change)
@@ -351,3 +353,10 @@ def _account(user: User) -> Account:
         signup_date=user.signup_date,
         version=user.version,
     )
+
+
+async def _check_still_admin(store: Store, call: Call) -> None:
+    """The token may be older than the dismissal of who bears it. Raises Forbidden."""
+    boss = await store.user(call.user_id) if call.actor.user_id else None
+    if boss is not None and not boss.is_admin:
+        raise Forbidden(scope=USERS_MANAGE)

@@ -38,11 +38,16 @@ from markethall.payments.contract import (
     PaymentRefunded,
     RefundExceedsCaptured,
     RefundPayment,
+    RefundStatus,
 )
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Unavailable
 from markethall.shared.events import Delivery, Event
+
+
+class RefundRefused(Exception):
+    """The provider does not give the money back."""
 
 
 class OrderListeners:
@@ -200,7 +205,10 @@ class OrderListeners:
         )
         # nothing left: somebody has given it back already
         with suppress(RefundExceedsCaptured):
-            await self._payments.refund(call, command)
+            refund = await self._payments.refund(call, command)
+            if refund.status is RefundStatus.FAILED:
+                # kept as a dead letter: somebody must see to the customer's money
+                raise RefundRefused(refund.failure_code)
 
     def _note_payment_cancelled(self, delivery: Delivery) -> Callable[[Order], None]:
         return lambda order: order.cancel_payment(self._by(delivery))
