@@ -106,10 +106,13 @@ class Front:
             visit.read_head()
             visit.authenticate(self._verifier)
             # before the body: one that is refused counts too, and is not read for whoever is over
-            await self._limit(visit)
-            body = await self._body(visit, receive)
-            if account := _account(visit.scope, body):
-                await self._limit(visit, account)
+            if self._limits.on:
+                await self._limit(visit)
+            body = b""
+            if visit.method in _WITH_BODY:
+                body = await self._body(visit, receive)
+                if self._limits.on and (account := _account(visit.scope, body)):
+                    await self._limit(visit, account)
             await self._app(visit.scope, _replaying(body, receive), send)
         except Refusal as refusal:
             await self._refuse(visit, refusal, receive, send)
@@ -129,8 +132,6 @@ class Front:
 
     async def _body(self, visit: "Visit", receive: Receive) -> bytes:
         """The whole body, within its limits of size and time, and of the type that is due."""
-        if visit.scope["method"] not in _WITH_BODY:
-            return b""
         limit = self._manners.body_limit
         if visit.content_length > limit:
             raise TooLarge(limit=limit)

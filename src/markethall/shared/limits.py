@@ -227,6 +227,7 @@ class Limits:
         key = hmac.digest(secret, b"markethall limits", "sha256")
         counted: Limiter = RedisLimiter(redis, local, key) if redis.configured else local
         self._limiter = None if mode == "off" else counted
+        self.on = self._limiter is not None
 
     async def check(
         self, method: str, path: str, who: str, address: str, account: str = ""
