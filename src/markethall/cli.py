@@ -79,7 +79,7 @@ def serve(
         _prepare(settings)
         _banner(settings, f"http://{host}:{port}", embedded=embedded)
         # here and not above: the other commands need not wait for the web framework
-        from markethall import server  # noqa: PLC0415
+        from markethall import server  # noqa: PLC0415 - see serve
 
         code = server.serve(settings, host, port, workers)
     raise typer.Exit(code)
@@ -128,7 +128,7 @@ def create_staff(
 def demo() -> None:
     """Fill the shop with a small catalogue and stock. Run twice, it adds nothing."""
     from markethall import demo as catalogue  # noqa: PLC0415 - see serve
-    from markethall.shared.call import system_call  # noqa: PLC0415
+    from markethall.shared.call import system_call  # noqa: PLC0415 - see serve
 
     async def fill(container: Any) -> int:
         return await catalogue.fill(container.catalogue(), system_call("demo"))
@@ -189,7 +189,7 @@ def _refuse(line: str) -> NoReturn:
 
 def _is_embedded_error(error: Exception) -> bool:
     """Asked only when something has gone wrong, so the extra is not imported at every start."""
-    from markethall.embedded import EmbeddedError  # noqa: PLC0415
+    from markethall.embedded import EmbeddedError  # noqa: PLC0415 - see serve
 
     return isinstance(error, EmbeddedError)
 
@@ -299,8 +299,8 @@ def _in_hall(work: Callable[[Any], Awaitable[T]]) -> T:
 
 async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
     from markethall.container import build_container  # noqa: PLC0415 - see serve
-    from markethall.keys import read_keys  # noqa: PLC0415
-    from markethall.shared.errors import Refusal  # noqa: PLC0415
+    from markethall.keys import read_keys  # noqa: PLC0415 - see serve
+    from markethall.shared.errors import Refusal  # noqa: PLC0415 - see serve
 
     container = build_container(settings, read_keys(settings))
     try:

@@ -105,7 +105,7 @@ class CatalogueService:
         page = await load()
         return Rendered(page.body, page.etag, public=False)
 
-    async def categories(self, call: Call, query: PageQuery) -> Page[Category]:  # noqa: ARG002
+    async def categories(self, call: Call, query: PageQuery) -> Page[Category]:  # noqa: ARG002 - the contract
         after = self._cursors.decode("categories", query.cursor) or [""]
         async with self._database.reading() as shelf:
             rows = await shelf.categories(after[0], query.limit + 1)
@@ -141,7 +141,7 @@ class CatalogueService:
 
     # Changing
 
-    async def create(self, call: Call, command: NewProduct, attempt: Attempt) -> Product:  # noqa: ARG002
+    async def create(self, call: Call, command: NewProduct, attempt: Attempt) -> Product:  # noqa: ARG002 - the contract
         item = Item.new(attempt.id, command, self._clock())
         async with self._database.transaction() as store:
             new = await store.add(item)
@@ -152,7 +152,7 @@ class CatalogueService:
 
     async def change(
         self,
-        call: Call,  # noqa: ARG002
+        call: Call,  # noqa: ARG002 - the contract
         product_id: UUID,
         command: ProductChange,
         version: int,
@@ -166,7 +166,7 @@ class CatalogueService:
         await self._cache.forget([product_id], pages=True)
         return item.seen_with(available)
 
-    async def archive(self, call: Call, product_id: UUID, version: int) -> None:  # noqa: ARG002
+    async def archive(self, call: Call, product_id: UUID, version: int) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
             item = await _locked(store, product_id, version)
             if item.archive(self._clock()):
@@ -182,7 +182,7 @@ class CatalogueService:
 
     # Stock
 
-    async def stock(self, call: Call, product_id: UUID) -> ProductStock:  # noqa: ARG002
+    async def stock(self, call: Call, product_id: UUID) -> ProductStock:  # noqa: ARG002 - the contract
         async with self._database.reading() as shelf:
             levels = await _levels(shelf, product_id, self._clock())
         return ProductStock(
@@ -208,7 +208,7 @@ class CatalogueService:
 
     async def movements(
         self,
-        call: Call,  # noqa: ARG002
+        call: Call,  # noqa: ARG002 - the contract
         product_id: UUID,
         query: PageQuery,
     ) -> Page[Movement]:
@@ -221,14 +221,14 @@ class CatalogueService:
         page = self._cursors.page(name, rows, query.limit, lambda row: [row[0]])
         return Page(items=tuple(row[1] for row in page.items), next_cursor=page.next_cursor)
 
-    async def movement(self, call: Call, product_id: UUID, movement_id: UUID) -> Movement:  # noqa: ARG002
+    async def movement(self, call: Call, product_id: UUID, movement_id: UUID) -> Movement:  # noqa: ARG002 - the contract
         async with self._database.reading() as shelf:
             movement = await shelf.movement(movement_id)
         if movement is None or movement.product_id != product_id:
             raise MovementNotFound(movement_id=str(movement_id))
         return movement
 
-    async def reservations(self, call: Call, query: ReservationQuery) -> Page[Reservation]:  # noqa: ARG002
+    async def reservations(self, call: Call, query: ReservationQuery) -> Page[Reservation]:  # noqa: ARG002 - the contract
         name = f"reservations:{query.order_id}"
         after = self._cursors.decode(name, query.cursor)
         async with self._database.reading() as shelf:

@@ -41,7 +41,7 @@ class InventoryService:
         self._expired = expired
         self._clock = clock
 
-    async def reserve(self, call: Call, command: Reserve) -> Reservation:  # noqa: ARG002
+    async def reserve(self, call: Call, command: Reserve) -> Reservation:  # noqa: ARG002 - the contract
         now, goods = self._clock(), goods_of(command.lines)
 
         async def take_all(store: Store) -> Hold:
@@ -57,7 +57,7 @@ class InventoryService:
 
         return await self._told(await self._expired.without(take_all))
 
-    async def commit(self, call: Call, reservation_id: UUID) -> Reservation:  # noqa: ARG002
+    async def commit(self, call: Call, reservation_id: UUID) -> Reservation:  # noqa: ARG002 - the contract
         now = self._clock()
 
         async def commit(store: Store) -> Hold:
@@ -80,7 +80,7 @@ class InventoryService:
                 await store.sell(self._sales(call, command.fulfilment_id, goods))
         return await self._told(hold)
 
-    async def release(self, call: Call, reservation_id: UUID) -> Reservation:  # noqa: ARG002
+    async def release(self, call: Call, reservation_id: UUID) -> Reservation:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
             hold = await store.hold(reservation_id)
             if hold is None:

@@ -33,7 +33,7 @@ class Cache(Protocol):
 class NoCache:
     """Every fetch loads."""
 
-    async def fetch(self, space: str, key: str, ttl: float, load: Load) -> bytes | None:  # noqa: ARG002
+    async def fetch(self, space: str, key: str, ttl: float, load: Load) -> bytes | None:  # noqa: ARG002 - the contract
         return await load()
 
     async def forget(self, space: str, keys: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ class NoCache:
     async def forget_space(self, space: str) -> None:
         """Nothing is kept."""
 
-    def peek(self, space: str, key: str) -> bytes | None:  # noqa: ARG002
+    def peek(self, space: str, key: str) -> bytes | None:  # noqa: ARG002 - the contract
         return None
 
     async def close(self) -> None:

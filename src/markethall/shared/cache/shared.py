@@ -101,7 +101,7 @@ class RedisCache:
         self._debts.owe(space, None)
         await self._pay_now_or_later()
 
-    def peek(self, space: str, key: str) -> bytes | None:  # noqa: ARG002
+    def peek(self, space: str, key: str) -> bytes | None:  # noqa: ARG002 - the contract
         return None
 
     async def close(self) -> None:
