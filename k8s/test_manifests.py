@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from markethall.settings import NEEDS, Settings, read_settings
+from markethall.settings import Settings, read_settings
+from markethall.topology import NEEDS
 from scripts.check_manifests import NEIGHBOURS, Hall, Workload, findings, main
 
 REPOSITORY = Path(__file__).parents[1]

@@ -14,11 +14,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from markethall.container import LISTENERS
-from markethall.main import OWNED, ROUTERS
+from markethall.main import ROUTERS
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
-from markethall.settings import NEEDS, Context, Settings
+from markethall.settings import Settings
 from markethall.shared.auth import SCOPES_OF_ROLE, Policy
+from markethall.topology import NEEDS, OWNED, Context
 
 ROOT = Path(__file__).parents[1]
 

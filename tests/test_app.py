@@ -18,11 +18,12 @@ from sqlalchemy import text
 
 from markethall.container import LISTENERS, build_container
 from markethall.keys import read_keys
-from markethall.main import OWNED, ROUTERS, create_app
-from markethall.settings import Context, Settings, read_settings
+from markethall.main import ROUTERS, create_app
+from markethall.settings import Settings, read_settings
 from markethall.shared.auth import Policy
 from markethall.shared.db import PoolSize, Postgres, Statement
 from markethall.shared.metrics import REGISTRY
+from markethall.topology import OWNED, Context
 
 ADMIN = {"admin_email": "admin@example.com", "admin_password": "an admin's long password"}
 

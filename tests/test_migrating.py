@@ -14,8 +14,8 @@ from alembic import command
 
 from markethall import migrating
 from markethall.migrating import upgrade, upgrade_if_behind
-from markethall.settings import Context
 from markethall.shared.ids import new_id
+from markethall.topology import Context
 from tests.conftest import on_server, plain, url_of
 
 ROOT = Path(__file__).parents[1]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from markethall.settings import BadSettings, Context, MigrationSettings, Settings, read_settings
+from markethall.settings import BadSettings, MigrationSettings, Settings, read_settings
 from markethall.shared.tokens import generate_key
+from markethall.topology import Context
 
 PASSWORD = "hunter2-the-password"
 SECRET = "0123456789abcdef-0123456789abcdef"

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from markethall import __version__
-from markethall.settings import BadSettings, Context, Settings, read_settings
+from markethall.settings import BadSettings, Settings, read_settings
+from markethall.topology import Context
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from markethall.payments.contract import (
     PaymentRefunded,
     Payments,
 )
-from markethall.settings import NEEDS, BadSettings, Context, Settings
+from markethall.settings import BadSettings, Settings
 from markethall.shared.backend import Backend, Housekeeping
 from markethall.shared.cache import Cache, open_cache
 from markethall.shared.clock import Clock, utc_now
@@ -39,6 +39,7 @@ from markethall.shared.passwords import Passwords
 from markethall.shared.redis import RedisClient
 from markethall.shared.steward import Pace, Processor, Relay, Steward
 from markethall.shared.tokens import Signer, Verifier
+from markethall.topology import NEEDS, Context
 from markethall.users.container import UsersContainer
 from markethall.users.contract import Accounts, Sessions, Users
 

@@ -19,7 +19,7 @@ import markethall.users.router
 from markethall import __version__
 from markethall.container import Container, build_container, stewards
 from markethall.keys import read_keys
-from markethall.settings import Context, Settings
+from markethall.settings import Settings
 from markethall.shared.errors import Refusal
 from markethall.shared.express import Express, Lane
 from markethall.shared.front import Front, Manners
@@ -27,6 +27,7 @@ from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_u
 from markethall.shared.metrics import INFO
 from markethall.shared.openapi import completing
 from markethall.system import Readiness, system_router
+from markethall.topology import OWNERS, Context
 from markethall.users.contract import EmailTaken
 
 log = structlog.get_logger("markethall.main")
@@ -37,39 +38,6 @@ ROUTERS: Final[Mapping[Context, APIRouter]] = {
     Context.ORDERS: markethall.orders.router.router,
     Context.PAYMENTS: markethall.payments.router.router,
 }
-
-# whose path is it: the first segment decides, for the access log here and for any front
-OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
-    Context.USERS: (
-        "users",
-        "token",
-        ".well-known",
-        "password-resets",
-        "api-keys",
-        "audit-log",
-    ),
-    Context.INVENTORY: (
-        "products",
-        "categories",
-        "warehouses",
-        "stock-transfers",
-        "imports",
-        "exports",
-        "reservations",
-    ),
-    Context.ORDERS: (
-        "orders",
-        "carts",
-        "fulfilments",
-        "returns",
-        "vouchers",
-        "events",
-        "webhooks",
-    ),
-    Context.PAYMENTS: ("payments", "transactions", "ledger"),
-}
-OWNERS: Final = {segment: context.value for context, owned in OWNED.items() for segment in owned}
-
 
 DESCRIPTION: Final = """
 Errors are problem details (RFC 9457) with a stable `code`. Money is in integer minor units.

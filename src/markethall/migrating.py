@@ -10,8 +10,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, NullPool, Table, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from markethall.settings import Context
 from markethall.shared.db import asyncpg_url
+from markethall.topology import Context
 
 
 def upgrade(url: str, contexts: Iterable[Context] = Context, revision: str = "head") -> None:

@@ -3,7 +3,6 @@
 import ipaddress
 import json
 import re
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
@@ -19,6 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from markethall.shared.passwords import weakness
+from markethall.topology import NEEDS, Context
 
 SHORTEST_SECRET = 32
 # OWASP's least work factor for bcrypt
@@ -34,22 +34,6 @@ _POSTGRES: Final = _Kind(
     frozenset({"postgres", "postgresql", "postgresql+asyncpg"}), "postgresql://user:…@host/database"
 )
 _REDIS: Final = _Kind(frozenset({"redis", "rediss", "unix"}), "redis://host:6379/0")
-
-
-class Context(StrEnum):
-    USERS = "users"
-    INVENTORY = "inventory"
-    ORDERS = "orders"
-    PAYMENTS = "payments"
-
-
-# whom a context calls through a contract
-NEEDS: dict[Context, frozenset[Context]] = {
-    Context.USERS: frozenset(),
-    Context.INVENTORY: frozenset(),
-    Context.ORDERS: frozenset({Context.USERS, Context.INVENTORY, Context.PAYMENTS}),
-    Context.PAYMENTS: frozenset(),
-}
 
 
 class BadSettings(Exception):

@@ -15,13 +15,14 @@ from pydantic import BaseModel
 
 from markethall import __version__
 from markethall.container import Container
-from markethall.settings import Context, Settings
+from markethall.settings import Settings
 from markethall.shared import swagger
 from markethall.shared.auth import STATS_READ, allow, anyone
 from markethall.shared.call import Call
 from markethall.shared.errors import Forbidden, RouteNotFound, Unauthenticated, Unavailable
 from markethall.shared.http import problems
 from markethall.shared.metrics import REGISTRY
+from markethall.topology import Context
 
 log = structlog.get_logger("markethall.system")
 

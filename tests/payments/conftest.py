@@ -26,7 +26,6 @@ from markethall.payments.gateway import SandboxWebhooks
 from markethall.payments.gateway.sandbox import Sleep
 from markethall.payments.ports import Gateway, SandboxBook
 from markethall.payments.sql import metadata
-from markethall.settings import Context
 from markethall.shared.auth import scopes_of
 from markethall.shared.call import Actor, Call, system_call
 from markethall.shared.db import IN_TRANSACTION, Postgres
@@ -36,6 +35,7 @@ from markethall.shared.idempotency import Answer, Attempt, Keys, Request
 from markethall.shared.ids import new_id
 from markethall.shared.money import Money
 from markethall.shared.pages import Cursors
+from markethall.topology import Context
 from tests.conftest import on_server, url_of
 
 SECRET = b"a secret that is only good for tests"

@@ -1,0 +1,88 @@
+"""Who there is, who may call whom, whose path is whose: tables and nothing else.
+
+The network policies, the documents, the settings and the checks of every call are made from these.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+
+class Context(StrEnum):
+    USERS = "users"
+    INVENTORY = "inventory"
+    ORDERS = "orders"
+    PAYMENTS = "payments"
+
+
+# the allow-list: who may call which method of which contract, in process and over the wire
+CALLERS: Final[Mapping[Context, Mapping[str, frozenset[Context]]]] = {
+    Context.USERS: {
+        "active": frozenset({Context.ORDERS}),
+    },
+    Context.INVENTORY: {
+        "reserve": frozenset({Context.ORDERS}),
+        "commit": frozenset({Context.ORDERS}),
+        "consume": frozenset({Context.ORDERS}),
+        "release": frozenset({Context.ORDERS}),
+    },
+    Context.ORDERS: {},
+    Context.PAYMENTS: {
+        "open": frozenset({Context.ORDERS}),
+        "cancel": frozenset({Context.ORDERS}),
+        "refund": frozenset({Context.ORDERS}),
+    },
+}
+
+# whom a context calls through a contract
+NEEDS: Final[Mapping[Context, frozenset[Context]]] = {
+    caller: frozenset(
+        target
+        for target, methods in CALLERS.items()
+        if any(caller in callers for callers in methods.values())
+    )
+    for caller in Context
+}
+
+# whose public keys a context reads: those of users for the tokens of people, and those of its
+# callers for the tokens of services
+KEYS: Final[Mapping[Context, frozenset[Context]]] = {
+    reader: frozenset(
+        {Context.USERS, *(caller for caller in Context if reader in NEEDS[caller])} - {reader}
+    )
+    for reader in Context
+}
+
+# whose path is it: the first segment decides, for the access log, the Ingress and any front
+OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
+    Context.USERS: (
+        "users",
+        "token",
+        ".well-known",
+        "password-resets",
+        "api-keys",
+        "audit-log",
+    ),
+    Context.INVENTORY: (
+        "products",
+        "categories",
+        "warehouses",
+        "stock-transfers",
+        "imports",
+        "exports",
+        "reservations",
+    ),
+    Context.ORDERS: (
+        "orders",
+        "carts",
+        "fulfilments",
+        "returns",
+        "vouchers",
+        "events",
+        "webhooks",
+    ),
+    Context.PAYMENTS: ("payments", "transactions", "ledger"),
+}
+OWNERS: Final[Mapping[str, Context]] = {
+    segment: context for context, owned in OWNED.items() for segment in owned
+}
