@@ -1,5 +1,6 @@
 """Settings: whatever is wrong is one readable line, and no line repeats a secret."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,9 +205,26 @@ def test_production_wants_a_signing_key_only_where_tokens_are_signed(read: Read)
         secret=SECRET,
         database_url="postgresql://db/hall",
         serve="inventory",
+        remotes='{"users": "http://users:8000"}',
     )
 
     assert settings.serve == {Context.INVENTORY}
+
+
+def test_production_wants_a_service_key_where_a_neighbour_is_called(read: Read) -> None:
+    leaves = {name: f"http://{name}:8000" for name in ("users", "inventory", "payments")}
+    apart = {**PRODUCTION, "serve": "orders", "remotes": json.dumps(leaves), "redis_url": "redis://redis:6379/0"}
+
+    (line,) = wrong(read, **apart)
+
+    assert line.startswith("MARKETHALL_SERVICE_KEY")
+    assert read(**apart, service_key="a key").calls_out
+
+
+def test_production_wants_to_know_where_the_tokens_come_from(read: Read) -> None:
+    (line,) = wrong(read, **PRODUCTION, serve="inventory")
+
+    assert line == "MARKETHALL_REMOTES: users: is required to read its public keys"
 
 
 def test_production_names_the_contexts_without_a_database(read: Read) -> None:

@@ -1,6 +1,6 @@
 """The root container: the one place that knows every context, and who listens to what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -25,21 +25,24 @@ from markethall.payments.contract import (
     PaymentRefunded,
     Payments,
 )
-from markethall.settings import BadSettings, Settings
+from markethall.settings import Settings
 from markethall.shared.backend import Backend, Housekeeping
 from markethall.shared.cache import Cache, open_cache
 from markethall.shared.clock import Clock, utc_now
 from markethall.shared.db import Pools, PoolSize, Postgres
 from markethall.shared.events import DirectPipe, Event
-from markethall.shared.guard import guarded
+from markethall.shared.guard import AllowList, Errands, Guard, guarded
 from markethall.shared.idempotency import Keys
+from markethall.shared.keyring import Keyring, KeySource, OwnKeys, People
 from markethall.shared.limits import Limits
 from markethall.shared.pages import Cursors
 from markethall.shared.passwords import Passwords
 from markethall.shared.redis import RedisClient
+from markethall.shared.service_tokens import ServiceSigner, ServiceVerifier
 from markethall.shared.steward import Pace, Processor, Relay, Steward
 from markethall.shared.tokens import Signer, Verifier
-from markethall.topology import NEEDS, Context
+from markethall.shared.wire import Clients, Patience, Wire
+from markethall.topology import CALLERS, Context
 from markethall.users.container import UsersContainer
 from markethall.users.contract import Accounts, Sessions, Users
 
@@ -57,8 +60,53 @@ LISTENERS: Final[Mapping[type[Event], tuple[tuple[Context, str], ...]]] = {
 }
 
 
+KEYS_OF_USERS: Final = "/.well-known/jwks.json"
+KEYS_OF_SERVICES: Final = "/internal/keys.json"
+
+
 def _pool(pools: Pools, url: str) -> Postgres:
     return pools.of(url)
+
+
+def _keys_of_people(elsewhere: bool, signer: Callable[[], Signer], clients: Clients) -> KeySource:
+    if elsewhere:
+        return Keyring(Context.USERS, KEYS_OF_USERS, clients.of(Context.USERS))
+    return OwnKeys(signer().jwks)
+
+
+def _people(keys: KeySource, issuer: str, audience: str, clock: Clock) -> People:
+    return People(Verifier(keys.current, issuer, audience, clock), keys)
+
+
+def _keys_of_callers(
+    callers: Mapping[str, bool], own: Callable[[], ServiceSigner], clients: Clients
+) -> Mapping[str, KeySource]:
+    """Of those whose address is known; another shares our key, or is nobody."""
+    return {
+        caller: Keyring(caller, KEYS_OF_SERVICES, clients.of(caller))
+        if named
+        else OwnKeys(own().jwks)
+        for caller, named in callers.items()
+    }
+
+
+def _wire_of_orders(target: Context, *parts: Any) -> "providers.Singleton[Wire]":
+    return providers.Singleton(_wire, Context.ORDERS.value, target.value, *parts)
+
+
+def _guard_of_orders(target: Context, *rules: Any) -> "providers.Factory[Guard]":
+    return providers.Factory(Guard, Context.ORDERS.value, target.value, *rules)
+
+
+def _wire(  # noqa: PLR0917 - a Wire, with the client of its target
+    caller: str,
+    target: str,
+    clients: Clients,
+    signer: ServiceSigner,
+    clock: Clock,
+    patience: Patience,
+) -> Wire:
+    return Wire(caller, target, clients.of(target), signer, clock, patience)
 
 
 class Container(containers.DeclarativeContainer):
@@ -85,9 +133,31 @@ class Container(containers.DeclarativeContainer):
         providers.Factory(timedelta, seconds=config.users.token_ttl),
         clock,
     )
-    verifier: providers.Singleton[Verifier] = providers.Singleton(
-        Verifier, signer.provided.jwks, config.issuer, config.audience, clock
+    # what goes out to the neighbours that are elsewhere, and what comes in from them
+    transport: providers.Provider[Any] = providers.Object(None)
+    clients: providers.Singleton[Clients] = providers.Singleton(
+        Clients, config.remotes, config.patience, transport
     )
+    service_signer: providers.Singleton[ServiceSigner] = providers.Singleton(
+        ServiceSigner, config.service_key, clock
+    )
+    services: providers.Singleton[ServiceVerifier] = providers.Singleton(
+        ServiceVerifier,
+        providers.Callable(_keys_of_callers, config.callers, service_signer.provider, clients),
+        config.serve,
+        clock,
+    )
+    people: providers.Singleton[People] = providers.Singleton(
+        _people,
+        providers.Callable(_keys_of_people, config.users_elsewhere, signer.provider, clients),
+        config.issuer,
+        config.audience,
+        clock,
+    )
+    errands: providers.Singleton[Errands] = providers.Singleton(Errands)
+    allowed: providers.Singleton[AllowList] = providers.Singleton(AllowList, CALLERS)
+
+    _means: Final = (clients, service_signer, clock, config.patience)
 
     users_context = providers.Container(
         UsersContainer,
@@ -97,6 +167,7 @@ class Container(containers.DeclarativeContainer):
         cursors=cursors,
         passwords=passwords,
         signer=signer,
+        remote_wire=_wire_of_orders(Context.USERS, *_means),
     )
     users: providers.Provider[Users] = users_context.users
     accounts: providers.Provider[Accounts] = users_context.accounts
@@ -110,6 +181,7 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
         cursors=cursors,
         cache=cache,
+        remote_wire=_wire_of_orders(Context.INVENTORY, *_means),
     )
     inventory: providers.Provider[Inventory] = inventory_context.inventory
     catalogue: providers.Provider[Catalogue] = inventory_context.catalogue
@@ -122,32 +194,32 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
         cursors=cursors,
         webhook_secret=config.secret,
+        remote_wire=_wire_of_orders(Context.PAYMENTS, *_means),
     )
     payments: providers.Provider[Payments] = payments_context.payments
     payment_desk: providers.Provider[PaymentDesk] = payments_context.payment_desk
     payments_keys: providers.Provider[Keys] = payments_context.keys
 
     # a neighbour is called through the guard: the laws of the split hold in process too
+    _rules: Final = (allowed, errands, clock, config.deadline)
     orders_context = providers.Container(
         OrdersContainer,
         config=config.orders,
         postgres=providers.Callable(_pool, pools, config.orders.database_url),
         clock=clock,
         cursors=cursors,
-        users=providers.Callable(guarded, users),
-        inventory=providers.Callable(guarded, inventory),
-        payments=providers.Callable(guarded, payments),
+        users=providers.Callable(guarded, users, _guard_of_orders(Context.USERS, *_rules)),
+        inventory=providers.Callable(
+            guarded, inventory, _guard_of_orders(Context.INVENTORY, *_rules)
+        ),
+        payments=providers.Callable(guarded, payments, _guard_of_orders(Context.PAYMENTS, *_rules)),
     )
     orders: providers.Provider[Orders] = orders_context.orders
     orders_keys: providers.Provider[Keys] = orders_context.keys
 
 
 def build_container(settings: Settings, keys: Secrets) -> Container:
-    """The wiring that these settings ask for. Nothing is opened yet.
-
-    Raises BadSettings for a neighbour that is remote: the wire is not built yet.
-    """
-    _refuse_remotes(settings)
+    """The wiring that these settings ask for. Nothing is opened yet."""
     container = Container()
     container.config.from_dict(
         {
@@ -161,27 +233,35 @@ def build_container(settings: Settings, keys: Secrets) -> Container:
             "rate_limits": settings.rate_limits,
             "secret": keys.secret,
             "signing_key": keys.signing_key,
+            "service_key": keys.service_key,
             "issuer": settings.issuer,
             "audience": AUDIENCE,
+            "serve": frozenset(settings.serve),
+            "remotes": dict(settings.remotes),
+            "callers": _callers(settings),
+            "users_elsewhere": Context.USERS in settings.remotes,
+            "deadline": settings.deadline,
+            "patience": Patience(
+                attempt=settings.remote_timeout,
+                total=settings.deadline,
+                connections=settings.remote_connections,
+            ),
             **{context.value: _config_of(context, settings) for context in Context},
         }
     )
     return container
 
 
-def _refuse_remotes(settings: Settings) -> None:
-    wrong = [
-        f"MARKETHALL_REMOTES: {context} needs {needed} in the same process in this release"
-        for context in sorted(settings.serve)
-        for needed in sorted(NEEDS[context] - settings.serve)
-    ]
-    if wrong:
-        raise BadSettings(wrong)
+def _callers(settings: Settings) -> dict[str, bool]:
+    """Who calls from another process, and whether we know its address."""
+    callers = {caller for context in settings.serve for caller in settings.callers_of(context)}
+    return {caller.value: caller in settings.remotes for caller in sorted(callers)}
 
 
 def _config_of(context: Context, settings: Settings) -> dict[str, Any]:
     """Every context gets the same dictionary, and reads of it what its container names."""
     return {
+        "where": settings.mode(context),
         "storage": settings.storage,
         "database_url": settings.database_of(context),
         "bcrypt_cost": settings.bcrypt_cost,

@@ -8,36 +8,57 @@ from pathlib import Path
 
 from markethall.settings import SHORTEST_SECRET, BadSettings, Settings
 from markethall.shared.tokens import generate_key, load_key
+from markethall.topology import Context
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """`secret` signs cursors and webhooks; `signing_key` (PEM) signs access tokens."""
+    """`secret` signs cursors and webhooks; the others are private keys (PEM).
+
+    `signing_key` signs access tokens, `service_key` the calls of a remote neighbour. One that
+    this process has no use for is empty.
+    """
 
     secret: bytes = field(repr=False)
     signing_key: str = field(repr=False)
+    service_key: str = field(default="", repr=False)
 
 
 def read_keys(settings: Settings) -> Secrets:
     """Raises BadSettings when the signing key cannot be read."""
     try:
-        secret, key = _read(settings)
-        load_key(key)
-    except ValueError as error:
-        raise BadSettings([f"MARKETHALL_SIGNING_KEY: {error}"]) from None
+        keys = _read(settings)
     except OSError as error:
         words = error.strerror or type(error).__name__
         raise BadSettings([f"MARKETHALL_DATA_DIR: cannot keep the keys there: {words}"]) from None
-    if len(secret) < SHORTEST_SECRET:
+    if len(keys.secret) < SHORTEST_SECRET:
         raise BadSettings([f"MARKETHALL_DATA_DIR: the secret in {settings.home} is damaged"])
-    return Secrets(secret=secret.encode(), signing_key=key)
+    for name, key in (("SIGNING", keys.signing_key), ("SERVICE", keys.service_key)):
+        _check(f"MARKETHALL_{name}_KEY", key)
+    return keys
 
 
-def _read(settings: Settings) -> tuple[str, str]:
+def _check(name: str, key: str) -> None:
+    try:
+        if key:
+            load_key(key)
+    except ValueError as error:
+        raise BadSettings([f"{name}: {error}"]) from None
+
+
+def _read(settings: Settings) -> Secrets:
     folder = None if settings.storage == "memory" else settings.home / "keys"
+    # who can ask users for the public keys needs none of its own
+    signs = Context.USERS in settings.serve or Context.USERS not in settings.remotes
+    calls = settings.calls_out or (settings.trusts_itself and settings.environment != "production")
     secret = settings.secret.get_secret_value() or _kept(folder, "secret", _new_secret)
-    key = settings.signing_key.get_secret_value() or _kept(folder, "signing.pem", generate_key)
-    return secret, key
+    signing = settings.signing_key.get_secret_value()
+    service = settings.service_key.get_secret_value()
+    return Secrets(
+        secret=secret.encode(),
+        signing_key=signing or (_kept(folder, "signing.pem", generate_key) if signs else ""),
+        service_key=service or (_kept(folder, "service.pem", generate_key) if calls else ""),
+    )
 
 
 def _new_secret() -> str:

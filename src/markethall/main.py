@@ -3,26 +3,32 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from datetime import timedelta
+from typing import Annotated, Any, Final
 
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+import markethall.inventory.remote
 import markethall.inventory.router
 import markethall.orders.router
+import markethall.payments.remote
 import markethall.payments.router
+import markethall.users.remote
 import markethall.users.router
 from markethall import __version__
-from markethall.container import Container, build_container, stewards
+from markethall.container import KEYS_OF_SERVICES, Container, build_container, stewards
 from markethall.keys import read_keys
 from markethall.settings import Settings
+from markethall.shared.auth import anyone
+from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.express import Express, Lane
-from markethall.shared.front import Front, Manners
+from markethall.shared.front import Front, Identities, Manners
 from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
 from markethall.shared.metrics import INFO
 from markethall.shared.openapi import completing
@@ -37,6 +43,13 @@ ROUTERS: Final[Mapping[Context, APIRouter]] = {
     Context.INVENTORY: markethall.inventory.router.router,
     Context.ORDERS: markethall.orders.router.router,
     Context.PAYMENTS: markethall.payments.router.router,
+}
+
+# what neighbours may call, mounted only where one of them is in another process
+INTERNAL: Final[Mapping[Context, APIRouter]] = {
+    Context.USERS: markethall.users.remote.router,
+    Context.INVENTORY: markethall.inventory.remote.router,
+    Context.PAYMENTS: markethall.payments.remote.router,
 }
 
 DESCRIPTION: Final = """
@@ -55,7 +68,10 @@ class Hall(FastAPI):
         # outside FastAPI's own middleware, which costs each request a tenth of a cached read
         express = Express(super().__call__, lanes)
         self.front: ASGIApp = Front(
-            express, _manners(settings), container.verifier, container.limits()
+            express,
+            _manners(settings),
+            Identities(container.people, container.services),
+            container.limits(),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,13 +101,30 @@ def create_app(settings: Settings) -> Hall:
     app.state.container = container
     app.state.settings = settings
     app.state.readiness = Readiness(settings, container)
+    app.state.allowed = container.allowed()
     app.include_router(system_router(settings))
     for context in sorted(settings.serve):
         app.include_router(ROUTERS[context])
+        if settings.callers_of(context):
+            app.include_router(INTERNAL[context], include_in_schema=False)
+    if settings.calls_out:
+        app.include_router(_service_keys(), include_in_schema=False)
     # FastAPI resolves its routes at the first request otherwise, for half a second
     list(iter_route_contexts(app.routes))
     app.openapi = completing(app)  # type: ignore[method-assign]  # the documented way
     return app
+
+
+def _service_keys() -> APIRouter:
+    """The public keys of this process's service tokens: for its neighbours, and no secret."""
+    router = APIRouter(tags=["internal"])
+
+    @router.get(KEYS_OF_SERVICES)
+    async def keys(request: Request, _: Annotated[Call, anyone()]) -> Mapping[str, Any]:
+        container: Container = request.app.state.container
+        return container.service_signer().jwks()
+
+    return router
 
 
 def _lanes(settings: Settings, container: Container) -> list[Lane]:
@@ -106,8 +139,9 @@ def _manners(settings: Settings) -> Manners:
         body_timeout=settings.body_timeout,
         trusted_proxies=settings.trusted_proxies,
         owners=OWNERS,
+        deadline=timedelta(seconds=settings.deadline),
         forms=frozenset({"/token", "/token/revoke"}),
-        unlimited=frozenset({"/health", "/ready", "/metrics"}),
+        unlimited=frozenset({"/health", "/ready", "/metrics", KEYS_OF_SERVICES}),
     )
 
 
@@ -121,6 +155,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(container.pools().close)
         stack.push_async_callback(container.redis().close)
         stack.push_async_callback(container.cache().close)
+        stack.push_async_callback(container.clients().close)
+        stack.push_async_callback(container.errands().finish, settings.deadline)
         await _first_admin(settings, container)
         await stack.enter_async_context(_background(container, settings))
         _announce(settings)

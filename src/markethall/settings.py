@@ -6,6 +6,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -130,6 +131,29 @@ class Settings(BaseSettings):
         SecretStr,
         Field(description="Ed25519 private key (PEM) that signs access tokens. Empty: generated"),
     ] = SecretStr("")
+    service_key: Annotated[
+        SecretStr,
+        Field(
+            description="Ed25519 private key (PEM) that signs calls of a remote neighbour. "
+            "Empty: generated"
+        ),
+    ] = SecretStr("")
+    deadline: Annotated[
+        float, Field(gt=0, le=60, description="Seconds that a request may wait for neighbours")
+    ] = 5
+    remote_timeout: Annotated[
+        float, Field(gt=0, description="Seconds for one attempt to reach a remote neighbour")
+    ] = 2
+    remote_connections: Annotated[
+        int, Field(ge=1, description="Connections to each remote neighbour at most")
+    ] = 32
+    events: Annotated[
+        Literal["auto", "both"],
+        Field(
+            description="auto: straight to listeners here, by Redis Streams to those elsewhere; "
+            "both: by Redis Streams to those here too, for the time of a move"
+        ),
+    ] = "auto"
     issuer: Annotated[str, Field(description="`iss` of the access tokens: the public address")] = (
         "http://localhost:8000"
     )
@@ -189,7 +213,8 @@ class Settings(BaseSettings):
     @classmethod
     def _base_urls(cls, remotes: dict[Context, str]) -> dict[Context, str]:
         for context, url in remotes.items():
-            if not url.startswith(("http://", "https://")):
+            parts = urlsplit(url)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
                 raise ValueError(f"{context}: must be an http or https address")
         return remotes
 
@@ -266,11 +291,7 @@ class Settings(BaseSettings):
     def _wrong_in_production(self) -> list[str]:
         if self.environment != "production":
             return []
-        wrong = []
-        if not self.secret.get_secret_value():
-            wrong.append("MARKETHALL_SECRET: is required in production")
-        if Context.USERS in self.serve and not self.signing_key.get_secret_value():
-            wrong.append("MARKETHALL_SIGNING_KEY: is required in production where users is served")
+        wrong = self._wrong_keys()
         if self.storage == "memory":
             wrong.append("MARKETHALL_STORAGE: memory keeps nothing; it is refused in production")
         elif missing := self._without_database():
@@ -283,12 +304,38 @@ class Settings(BaseSettings):
             wrong.append(f"MARKETHALL_BCRYPT_COST: is at least {LEAST_COST} in production")
         return wrong
 
+    def _wrong_keys(self) -> list[str]:
+        wrong = []
+        if not self.secret.get_secret_value():
+            wrong.append("MARKETHALL_SECRET: is required in production")
+        if Context.USERS in self.serve and not self.signing_key.get_secret_value():
+            wrong.append("MARKETHALL_SIGNING_KEY: is required in production where users is served")
+        if Context.USERS not in self.serve | set(self.remotes):
+            wrong.append("MARKETHALL_REMOTES: users: is required to read its public keys")
+        if self.calls_out and not self.service_key.get_secret_value():
+            wrong.append("MARKETHALL_SERVICE_KEY: is required in production to call a neighbour")
+        return wrong
+
     def _without_database(self) -> str:
         return ", ".join(c for c in sorted(self.serve) if not self.database_of(c))
 
     def database_of(self, context: Context) -> str:
         own = self.database_urls.get(context)
         return (own or self.database_url).get_secret_value()
+
+    @property
+    def calls_out(self) -> bool:
+        """Whether a context that is served here calls one that is not."""
+        return any(NEEDS[context] - self.serve for context in self.serve)
+
+    def callers_of(self, context: Context) -> frozenset[Context]:
+        """Who calls this context from another process."""
+        return frozenset(c for c in Context if context in NEEDS[c]) - self.serve
+
+    @property
+    def trusts_itself(self) -> bool:
+        """Whether a caller is not named, so that only a key which we share can vouch for it."""
+        return any(self.callers_of(context) - set(self.remotes) for context in self.serve)
 
     def mode(self, context: Context) -> Literal["local", "remote"]:
         return "local" if context in self.serve else "remote"

@@ -1,6 +1,7 @@
 """The inventory context, wired by its own container, on memory and on Postgres."""
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from markethall.inventory.contract import (
     Reserve,
     Want,
 )
+from markethall.inventory.remote import RemoteInventory, router
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.cache import ProcessCache
 from markethall.shared.call import Actor, Call
@@ -30,6 +32,7 @@ from markethall.shared.http import MONEY, created
 from markethall.shared.idempotency import Attempt
 from markethall.shared.ids import new_id
 from markethall.shared.pages import Cursors
+from tests.remote import at_the_end_of_the_wire
 
 ANYONE = Call(request_id="test")
 STAFF = Call(
@@ -120,7 +123,7 @@ def leaving(
 def build(storage: str, postgres: Any = None) -> House:
     watch = Watch()
     container = InventoryContainer(
-        config={"storage": storage, "idempotency_lease": 30},
+        config={"where": "local", "storage": storage, "idempotency_lease": 30},
         postgres=providers.Object(postgres),
         clock=providers.Object(watch),
         cursors=providers.Object(Cursors(b"secret")),
@@ -129,11 +132,22 @@ def build(storage: str, postgres: Any = None) -> House:
     return House(container.inventory(), container.catalogue(), watch, container)
 
 
-@pytest.fixture(params=["memory", "sql"])
-def house(request: pytest.FixtureRequest) -> House:
+@pytest.fixture(params=["memory", "sql", "remote"])
+def wiring(request: pytest.FixtureRequest) -> tuple[str, House]:
     if request.param == "memory":
-        return build("memory")
-    return build("sql", request.getfixturevalue("postgres"))
+        return request.param, build("memory")
+    return request.param, build("sql", request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+async def house(wiring: tuple[str, House]) -> AsyncIterator[House]:
+    where, house = wiring
+    if where != "remote":
+        yield house
+        return
+    here = house.inventory
+    async with at_the_end_of_the_wire("inventory", router, here, RemoteInventory) as remote:
+        yield replace(house, inventory=remote)
 
 
 @pytest.fixture

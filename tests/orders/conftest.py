@@ -32,6 +32,7 @@ from markethall.shared.idempotency import Answer, Attempt, Keys, Request
 from markethall.shared.ids import new_id
 from markethall.shared.pages import Cursors
 from markethall.shared.steward import Relay
+from markethall.topology import Context
 from markethall.users.contract import Users
 from tests.orders.neighbours import Cuts, People, Shelf, Till, TurnableClock, wired
 
@@ -185,9 +186,9 @@ def hall(request: pytest.FixtureRequest) -> Hall:
     postgres: Postgres | None = request.getfixturevalue("postgres") if storage == "sql" else None
     clock = TurnableClock(START)
     people, shelf, till, cuts = People(), Shelf(clock), Till(clock), Cuts()
-    users: Users = wired(people, cuts)
-    inventory: Inventory = wired(shelf, cuts)
-    payments: Payments = wired(till, cuts)
+    users: Users = wired(people, cuts, Context.USERS)
+    inventory: Inventory = wired(shelf, cuts, Context.INVENTORY)
+    payments: Payments = wired(till, cuts, Context.PAYMENTS)
     container = OrdersContainer(
         config={
             "storage": storage,

@@ -36,13 +36,16 @@ from markethall.payments.contract import (
     RefundStatus,
 )
 from markethall.shared.call import Call
-from markethall.shared.clock import Clock
+from markethall.shared.clock import Clock, utc_now
 from markethall.shared.errors import Unavailable
 from markethall.shared.events import Event
-from markethall.shared.guard import guarded
+from markethall.shared.guard import AllowList, Errands, Guard, guarded
 from markethall.shared.ids import new_id
 from markethall.shared.money import Money
+from markethall.topology import CALLERS, Context
 from markethall.users.contract import Customer, UserInactive
+
+ALLOWED = AllowList(CALLERS)
 
 T = TypeVar("T")
 PAYABLE = {PaymentStatus.CREATED, PaymentStatus.FAILED}
@@ -97,9 +100,15 @@ def _broken(cut: str, name: str) -> BaseException:
     return Killed() if cut.startswith("killed") else Unavailable(dependency=name)
 
 
-def wired(service: T, cuts: Cuts) -> T:
-    """The service at the end of a wire, and under the guard of the in-process call."""
-    return guarded(cast("T", _Wire(service, cuts)))
+def cut_off(service: T, cuts: Cuts) -> T:
+    """The service at the end of a wire that a test can cut."""
+    return cast("T", _Wire(service, cuts))
+
+
+def wired(service: T, cuts: Cuts, target: Context) -> T:
+    """The same, under the guard of every contract call."""
+    guard = Guard("orders", target, ALLOWED, Errands(), utc_now, seconds=5)
+    return guarded(cut_off(service, cuts), guard)
 
 
 class People:

@@ -30,7 +30,7 @@ from markethall.shared.steward import Relay
 from markethall.shared.tokens import generate_key
 from markethall.users.contract import Register
 from tests.orders.conftest import CANCEL, HOLD, SHIP, STAFF, person, present, unkeyed, wanted
-from tests.orders.neighbours import Cuts, TurnableClock, wired
+from tests.orders.neighbours import Cuts, TurnableClock, cut_off
 
 CALLS = ["active", "reserve", "open"]
 MOST_STATEMENTS = 12
@@ -55,7 +55,7 @@ class House:
             self.container.inventory,
             self.container.payments,
         ):
-            provider.override(providers.Object(wired(provider(), self.cuts)))
+            provider.override(providers.Object(cut_off(provider(), self.cuts)))
 
     async def open(self) -> None:
         name = f"buyer{new_id().hex[-8:]}"
@@ -140,7 +140,9 @@ def settings(request: pytest.FixtureRequest) -> Settings:
 
 @pytest.fixture
 async def house(settings: Settings) -> AsyncIterator[House]:
-    secrets = Secrets(secret=b"a secret of the tests" * 2, signing_key=generate_key())
+    secrets = Secrets(
+        secret=b"a secret of the tests" * 2, signing_key=generate_key(), service_key=generate_key()
+    )
     house = House(build_container(settings, secrets), TurnableClock(utc_now()))
     house.container.clock.override(providers.Object(house.clock))
     house.wire_up()

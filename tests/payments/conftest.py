@@ -25,6 +25,7 @@ from markethall.payments.domain import Outcome
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.payments.gateway.sandbox import Sleep
 from markethall.payments.ports import Gateway, SandboxBook
+from markethall.payments.remote import RemotePayments, router
 from markethall.payments.sql import metadata
 from markethall.shared.auth import scopes_of
 from markethall.shared.call import Actor, Call, system_call
@@ -37,6 +38,7 @@ from markethall.shared.money import Money
 from markethall.shared.pages import Cursors
 from markethall.topology import Context
 from tests.conftest import on_server, url_of
+from tests.remote import at_the_end_of_the_wire
 
 SECRET = b"a secret that is only good for tests"
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -242,6 +244,7 @@ def open_stall(storage: str, postgres: Postgres | None, sleep: Sleep = no_time) 
         webhook_secret=providers.Object(SECRET),
         sleep=providers.Object(sleep),
         config={
+            "where": "local",
             "storage": storage,
             "idempotency_lease": 15,
             "gateway_timeout": 8,
@@ -253,10 +256,23 @@ def open_stall(storage: str, postgres: Postgres | None, sleep: Sleep = no_time) 
     return Stall(container, clock, wire)
 
 
-@pytest.fixture(params=["memory", "sql"])
-def stall(request: pytest.FixtureRequest) -> Stall:
-    postgres = request.getfixturevalue("postgres") if request.param == "sql" else None
-    return open_stall(request.param, postgres)
+@pytest.fixture(params=["memory", "sql", "remote"])
+def wiring(request: pytest.FixtureRequest) -> tuple[str, Stall]:
+    if request.param == "memory":
+        return request.param, open_stall("memory", None)
+    return request.param, open_stall("sql", request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+async def stall(wiring: tuple[str, Stall]) -> AsyncIterator[Stall]:
+    where, stall = wiring
+    if where != "remote":
+        yield stall
+        return
+    here = stall.payments
+    async with at_the_end_of_the_wire("payments", router, here, RemotePayments) as remote:
+        stall.container.payments.override(providers.Object(remote))
+        yield stall
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,10 @@ from markethall.shared.auth import scopes_of
 from markethall.shared.call import Actor
 from markethall.shared.clock import utc_now
 from markethall.shared.errors import Refusal
-from markethall.shared.front import Front, Manners
+from markethall.shared.front import Front, Identities, Manners
 from markethall.shared.http import refuse, refuse_http, refuse_invalid
 from markethall.shared.ids import new_id
+from markethall.shared.keyring import OwnKeys, People
 from markethall.shared.limits import Limits
 from markethall.shared.redis import RedisClient
 from markethall.shared.tokens import Signer, Verifier, generate_key
@@ -84,10 +85,11 @@ async def client(stall: Stall) -> AsyncIterator[Client]:
 
 
 def app_of(stall: Stall, signer: Signer) -> FastAPI:
-    verifier = Verifier(signer.jwks, ISSUER, AUDIENCE, utc_now)
     manners = Manners(body_limit=1024 * 1024, body_timeout=10, trusted_proxies=(), owners={})
     limits = Limits("off", RedisClient(None))
-    front = Middleware(Front, manners=manners, verifier=lambda: verifier, limits=limits)
+    people = People(Verifier(signer.jwks, ISSUER, AUDIENCE, utc_now), OwnKeys(signer.jwks))
+    identities = Identities(lambda: people)
+    front = Middleware(Front, manners=manners, identities=identities, limits=limits)
     handlers: Any = {
         Refusal: refuse,
         RequestValidationError: refuse_invalid,

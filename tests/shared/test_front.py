@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message
 from markethall.shared.bodies import check_json, checked_form
 from markethall.shared.call import Actor, Call
 from markethall.shared.errors import Busy, Malformed, Refusal, Unauthenticated
-from markethall.shared.front import HEADER_LIMIT, Front, Manners, Verifies
+from markethall.shared.front import HEADER_LIMIT, Front, Identities, Manners, Verifies
 from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
 from markethall.shared.ids import new_id
 from markethall.shared.limits import LOGIN_ACCOUNT, REQUESTS, Limits
@@ -50,7 +50,7 @@ class Got:
 
 
 class OneToken:
-    def verify(self, token: str) -> Actor:
+    async def verify(self, token: str) -> Actor:
         if token != "good":
             raise Unauthenticated(reason="invalid")
         return PERSON
@@ -113,7 +113,9 @@ def front(
         unlimited=frozenset({"/busy"}),
     )
     verifier: Verifies = OneToken()
-    return Front(app or shop(), manners, lambda: verifier, Limits(limits, RedisClient(None)))
+    return Front(
+        app or shop(), manners, Identities(lambda: verifier), Limits(limits, RedisClient(None))
+    )
 
 
 async def ask(

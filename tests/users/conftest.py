@@ -1,7 +1,7 @@
 """The users context, wired by its own container, on memory and on Postgres."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,6 +18,8 @@ from markethall.shared.passwords import Passwords
 from markethall.shared.tokens import Signer, Verifier, generate_key
 from markethall.users.container import UsersContainer
 from markethall.users.contract import Account, Accounts, Register, Sessions, TokenPair, Users
+from markethall.users.remote import RemoteUsers, router
+from tests.remote import at_the_end_of_the_wire
 
 ISSUER = "https://hall.example"
 AUDIENCE = "markethall"
@@ -79,14 +81,28 @@ def passwords() -> Iterator[Passwords]:
     passwords.close()
 
 
-@pytest.fixture(params=["memory", "sql"])
-def house(request: pytest.FixtureRequest, passwords: Passwords) -> House:
-    storage: str = request.param
-    postgres: Postgres | None = request.getfixturevalue("postgres") if storage == "sql" else None
+@pytest.fixture(params=["memory", "sql", "remote"])
+def wiring(request: pytest.FixtureRequest, passwords: Passwords) -> tuple[str, House]:
+    if request.param == "memory":
+        return request.param, build("memory", passwords)
+    return request.param, build("sql", passwords, request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+async def house(wiring: tuple[str, House]) -> AsyncIterator[House]:
+    where, house = wiring
+    if where != "remote":
+        yield house
+        return
+    async with at_the_end_of_the_wire("users", router, house.users, RemoteUsers) as remote:
+        yield replace(house, users=remote)
+
+
+def build(storage: str, passwords: Passwords, postgres: Postgres | None = None) -> House:
     watch = Watch()
     signer = Signer(generate_key(), ISSUER, AUDIENCE, timedelta(minutes=15), watch)
     container = UsersContainer(
-        config={"storage": storage, "idempotency_lease": 15.0},
+        config={"where": "local", "storage": storage, "idempotency_lease": 15.0},
         postgres=providers.Object(postgres),
         clock=providers.Object(watch),
         signer=providers.Object(signer),

@@ -11,8 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from markethall.shared.errors import Refusal
-from markethall.shared.front import Front, Manners
+from markethall.shared.front import Front, Identities, Manners
 from markethall.shared.http import refuse, refuse_http, refuse_invalid
+from markethall.shared.keyring import OwnKeys, People
 from markethall.shared.limits import Limits
 from markethall.shared.redis import RedisClient
 from markethall.users.router import router
@@ -70,7 +71,9 @@ async def client(house: House) -> AsyncIterator[Client]:
         sessions=house.container.sessions,
         users_keys=house.container.keys,
     )
-    front = Front(app, MANNERS, lambda: house.verifier, Limits("off", RedisClient(None)))
+    people = People(house.verifier, OwnKeys(house.container.signer().jwks))
+    identities = Identities(lambda: people)
+    front = Front(app, MANNERS, identities, Limits("off", RedisClient(None)))
     transport = httpx2.ASGITransport(front)
     same = {"x-request-id": "the-same-for-all"}
     async with httpx2.AsyncClient(transport=transport, base_url=ISSUER, headers=same) as http:

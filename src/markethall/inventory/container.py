@@ -8,6 +8,7 @@ from dependency_injector import containers, providers
 from markethall.inventory.contract import Catalogue, Inventory
 from markethall.inventory.memory import MemoryStore, Tables
 from markethall.inventory.ports import Bytes, Database, ProductCache
+from markethall.inventory.remote import RemoteInventory
 from markethall.inventory.service import (
     CachedProducts,
     CatalogueService,
@@ -23,6 +24,7 @@ from markethall.shared.memory import MemoryDatabase, memory_backend
 from markethall.shared.pages import Cursors
 from markethall.shared.sql import SqlDatabase, sql_backend
 from markethall.shared.steward import Sweep
+from markethall.shared.wire import Wire
 
 
 def _in_memory(clock: Clock) -> Backend[MemoryDatabase[Tables, MemoryStore]]:
@@ -39,6 +41,7 @@ class InventoryContainer(containers.DeclarativeContainer):
     clock: providers.Dependency[Clock] = providers.Dependency()
     cursors: providers.Dependency[Cursors] = providers.Dependency()
     cache: providers.Dependency[Bytes] = providers.Dependency()
+    remote_wire: providers.Dependency[Wire] = providers.Dependency()
 
     backend: providers.Selector[Backend[Any]] = providers.Selector(
         config.storage,
@@ -53,8 +56,12 @@ class InventoryContainer(containers.DeclarativeContainer):
         ExpiredHolds, database, cached, clock
     )
 
-    inventory: providers.Singleton[Inventory] = providers.Singleton(
+    here: providers.Singleton[Inventory] = providers.Singleton(
         InventoryService, database, cached, expired, clock
+    )
+    elsewhere: providers.Singleton[Inventory] = providers.Singleton(RemoteInventory, remote_wire)
+    inventory: providers.Selector[Inventory] = providers.Selector(
+        config.where, local=here, remote=elsewhere
     )
     catalogue: providers.Singleton[Catalogue] = providers.Singleton(
         CatalogueService, database, cached, expired, cursors, clock

@@ -12,6 +12,7 @@ from markethall.payments.gateway import SandboxGateway, SandboxWebhooks
 from markethall.payments.gateway.sandbox import Deliver, Sleep
 from markethall.payments.memory import MemorySandboxBook, MemoryStore, Tables
 from markethall.payments.ports import Database, Gateway, SandboxBook, WebhookReader
+from markethall.payments.remote import RemotePayments
 from markethall.payments.service import (
     Charges,
     Patience,
@@ -32,6 +33,7 @@ from markethall.shared.memory import MemoryDatabase, memory_backend
 from markethall.shared.pages import Cursors
 from markethall.shared.sql import SqlDatabase, sql_backend
 from markethall.shared.steward import Sweep
+from markethall.shared.wire import Wire
 
 
 def _in_memory(clock: Clock) -> Backend[MemoryDatabase[Tables, MemoryStore]]:
@@ -61,6 +63,7 @@ class PaymentsContainer(containers.DeclarativeContainer):
     clock: providers.Dependency[Clock] = providers.Dependency()
     cursors: providers.Dependency[Cursors] = providers.Dependency()
     webhook_secret: providers.Dependency[bytes] = providers.Dependency()
+    remote_wire: providers.Dependency[Wire] = providers.Dependency()
     sleep: providers.Provider[Sleep] = providers.Object(asyncio.sleep)
 
     backend: providers.Selector[Backend[Any]] = providers.Selector(
@@ -99,8 +102,12 @@ class PaymentsContainer(containers.DeclarativeContainer):
     charges: providers.Singleton[Charges] = providers.Singleton(Charges, database, till, clock)
     refunds: providers.Singleton[Refunds] = providers.Singleton(Refunds, database, till, clock)
 
-    payments: providers.Singleton[Payments] = providers.Singleton(
+    here: providers.Singleton[Payments] = providers.Singleton(
         PaymentService, database, till, refunds, clock
+    )
+    elsewhere: providers.Singleton[Payments] = providers.Singleton(RemotePayments, remote_wire)
+    payments: providers.Selector[Payments] = providers.Selector(
+        config.where, local=here, remote=elsewhere
     )
     payment_desk: providers.Singleton[PaymentDesk] = providers.Singleton(
         PaymentDeskService, database, charges, refunds, intake, cursors

@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
 from markethall.shared.call import Actor, Call
-from markethall.shared.errors import Forbidden, Unauthenticated
+from markethall.shared.errors import Forbidden, Unauthenticated, Unavailable
 
 PROFILE: Final = "profile"
 ORDERS: Final = "orders"
@@ -77,7 +77,7 @@ class ScopedPolicy(Policy):
 
 
 def _check(request: Request, actor: Actor, scope: str, *others: str) -> None:
-    refusal: Unauthenticated | None = request.scope["state"].get("unauthenticated")
+    refusal: Unauthenticated | Unavailable | None = request.scope["state"].get("unauthenticated")
     if refusal:
         raise refusal
     if actor.user_id is None:

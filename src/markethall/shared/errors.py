@@ -45,6 +45,13 @@ class Unavailable(Refusal):
     retryable = True
 
 
+class DeadlineExceeded(Unavailable):
+    """The work outlived its deadline; its outcome is unknown. Details: dependency, retry_after."""
+
+    code = "system.deadline_exceeded"
+    title = "The answer took too long"
+
+
 class Internal(Refusal):
     """A fault of ours. Details: error_id, which the log line carries too."""
 
@@ -118,15 +125,6 @@ class RequestTimeout(Refusal):
     code = "request.timeout"
     status = 408
     title = "The request body did not arrive in time"
-    retryable = True
-
-
-class DeadlineExceeded(Refusal):
-    """The work outlived its deadline; its outcome is unknown. Details: retry_after."""
-
-    code = "system.deadline_exceeded"
-    status = 503
-    title = "The answer took too long"
     retryable = True
 
 

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Protocol
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from markethall.shared.bodies import check_json, checked_form, read_body
 from markethall.shared.call import Actor, Call
+from markethall.shared.clock import utc_now
 from markethall.shared.errors import (
     HeadersTooLarge,
     Internal,
@@ -30,6 +32,7 @@ from markethall.shared.errors import (
     TooLarge,
     TooManyRequests,
     Unauthenticated,
+    Unavailable,
     UnsupportedMediaType,
 )
 from markethall.shared.http import problem
@@ -37,6 +40,8 @@ from markethall.shared.ids import new_request_id
 from markethall.shared.limits import Limits
 from markethall.shared.log import access, clean_text
 from markethall.shared.metrics import IN_FLIGHT, LATENCY, REQUESTS
+from markethall.shared.service_tokens import ServiceIdentity
+from markethall.shared.wire import DEADLINE_HEADER
 
 log = structlog.get_logger("markethall.front")
 
@@ -50,6 +55,9 @@ _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{1
 _JSON_TYPE: Final = re.compile(
     rb"application/(?:json|[a-z.-]+\+json)\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
 )
+_DEADLINE: Final = DEADLINE_HEADER.encode()
+# milliseconds
+_LONGEST_WAIT: Final = 60_000
 _FORM_TYPE: Final = re.compile(
     rb"application/x-www-form-urlencoded\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
 )
@@ -59,8 +67,21 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Verifies(Protocol):
-    def verify(self, token: str) -> Actor:
-        """Raises Unauthenticated."""
+    async def verify(self, token: str) -> Actor:
+        """Raises Unauthenticated; Unavailable when nobody can say."""
+
+
+class VerifiesServices(Protocol):
+    async def verify(self, token: str) -> ServiceIdentity:
+        """Raises Unauthenticated; Unavailable when nobody can say."""
+
+
+@dataclass(frozen=True)
+class Identities:
+    """Who may come in by the public door, and who by the inner one."""
+
+    people: Callable[[], Verifies]
+    services: Callable[[], VerifiesServices] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,8 @@ class Manners:
     trusted_proxies: tuple[str, ...]
     # first segment of a path -> context, for the access line
     owners: Mapping[str, str]
+    # how long a request may wait for neighbours
+    deadline: timedelta = timedelta(seconds=5)
     forms: frozenset[str] = field(default=frozenset())
     # for probes and scrapers: no rate limit
     unlimited: frozenset[str] = field(default=frozenset())
@@ -79,11 +102,11 @@ class Manners:
 
 class Front:
     def __init__(
-        self, app: ASGIApp, manners: Manners, verifier: Callable[[], Verifies], limits: Limits
+        self, app: ASGIApp, manners: Manners, identities: Identities, limits: Limits
     ) -> None:
         self._app = app
         self._manners = manners
-        self._verifier = verifier
+        self._identities = identities
         self._limits = limits
         self.in_flight = 0
         IN_FLIGHT.set_function(lambda: self.in_flight)
@@ -104,14 +127,18 @@ class Front:
     async def _answer(self, visit: "Visit", receive: Receive, send: Send) -> None:
         try:
             visit.read_head()
-            visit.authenticate(self._verifier)
+            if visit.internal:
+                await visit.identify(self._identities.services)
+            else:
+                await visit.authenticate(self._identities.people, self._manners.deadline)
             # before the body: one that is refused counts too, and is not read for whoever is over
-            if self._limits.on:
+            limited = self._limits.on and not visit.internal
+            if limited:
                 await self._limit(visit)
             body = b""
             if visit.method in _WITH_BODY:
                 body = await self._body(visit, receive)
-                if self._limits.on and (account := _account(visit.scope, body)):
+                if limited and (account := _account(visit.scope, body)):
                     await self._limit(visit, account)
             await self._app(visit.scope, _replaying(body, receive), send)
         except Refusal as refusal:
@@ -185,7 +212,7 @@ class Front:
             user_agent=_agent(visit.header(b"user-agent")[:200]),
             request_id=visit.request_id,
             user_id=str(visit.actor.user_id) if visit.actor.user_id else None,
-            context=self._manners.owners.get(_first_segment(scope["path"]), "system"),
+            context=self._manners.owners.get(visit.owner_segment(), "system"),
         )
 
 
@@ -246,20 +273,53 @@ class Visit:
             errors = [{"field": "/query", "code": "nul", "message": "must not contain NUL"}]
             raise Invalid("/query: must not contain NUL.", errors=errors)
 
-    def authenticate(self, verifier: Callable[[], Verifies]) -> None:
+    async def authenticate(self, people: Callable[[], Verifies], deadline: timedelta) -> None:
         """Who asks. A bad token is remembered, and refused where a person is needed."""
         header = self.header(b"authorization")
         if header:
             try:
-                self.actor = verifier().verify(_bearer(header))
-            except Unauthenticated as refusal:
+                self.actor = await people().verify(_bearer(header))
+            except (Unauthenticated, Unavailable) as refusal:
                 self.state["unauthenticated"] = refusal
+        self._note_call(deadline)
+
+    async def identify(self, services: Callable[[], VerifiesServices] | None) -> None:
+        """Which service asks, on whose behalf, and how long it will wait."""
+        header = self.header(b"authorization")
+        if header and services:
+            try:
+                identity = await services().verify(_bearer(header))
+                self.actor = identity.actor
+                self.state["service"] = identity
+            except (Unauthenticated, Unavailable) as refusal:
+                self.state["unauthenticated"] = refusal
+        given = self.header(_DEADLINE)
+        waits = int(given) if given.isdigit() and len(given) < 8 else _LONGEST_WAIT  # noqa: PLR2004 - hours
+        self._note_call(timedelta(milliseconds=min(waits, _LONGEST_WAIT)))
+
+    def _note_call(self, waits: timedelta) -> None:
         traceparent = self.header(b"traceparent")
         traced = bool(traceparent) and _TRACEPARENT.fullmatch(traceparent)
         self.state["call"] = Call(
             actor=self.actor,
             request_id=self.request_id,
             traceparent=traceparent.decode() if traced else None,
+            deadline=utc_now() + waits,
+        )
+
+    @property
+    def internal(self) -> bool:
+        """Through the inner door: services only."""
+        path: str = self.scope["path"]
+        return path.startswith("/internal/") and path != "/internal/keys.json"
+
+    def owner_segment(self) -> str:
+        """An internal path names the context in its second segment."""
+        path = self.scope["path"]
+        return (
+            _first_segment(path.removeprefix("/internal"))
+            if self.internal
+            else _first_segment(path)
         )
 
     def watching(self, send: Send) -> Send:

@@ -27,6 +27,24 @@ CACHE = Counter(
     ["cache", "outcome"],
     registry=REGISTRY,
 )
+NEIGHBOUR_CALLS = Counter(
+    "markethall_neighbour_calls",
+    "Calls of a neighbour's contract, by how they ended: ok, or the code of the refusal.",
+    ["target", "method", "outcome"],
+    registry=REGISTRY,
+)
+NEIGHBOUR_ATTEMPTS = Counter(
+    "markethall_neighbour_attempts",
+    "Requests sent to a neighbour over the wire, retries included.",
+    ["target", "method"],
+    registry=REGISTRY,
+)
+NEIGHBOUR_BREAKER = Gauge(
+    "markethall_neighbour_breaker_open",
+    "1 while a neighbour is left alone because it did not answer.",
+    ["target"],
+    registry=REGISTRY,
+)
 EVENTS_RELAYED = Counter(
     "markethall_events_relayed", "Events taken from an outbox.", ["context"], registry=REGISTRY
 )

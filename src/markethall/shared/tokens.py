@@ -48,7 +48,7 @@ _OPTIONS: Final[Any] = {
 }
 
 # whatever a forged header or claim may set off, from a bad type to nesting without end
-_UNREADABLE: Final = (
+UNREADABLE: Final = (
     jwt.PyJWTError,
     ValueError,
     TypeError,
@@ -95,7 +95,7 @@ class Signer:
         self.audience = audience
         self.lifetime = ttl
         self._clock = clock
-        self._jwks = {"keys": [_jwk(self._key.public_key())]}
+        self._jwks = key_set_of(self._key)
         self._kid: str = self._jwks["keys"][0]["kid"]
         self._secret = hmac.digest(
             self._key.private_bytes_raw(), b"markethall fingerprint", "sha256"
@@ -180,7 +180,7 @@ class Verifier:
         if source is self._source or source == self._source:
             return
         self._source = source
-        self._keys = _public_keys(source)
+        self._keys = public_keys(source)
         self._known.clear()
 
     def _check_time(self, digest: bytes, verified: _Verified) -> None:
@@ -196,7 +196,7 @@ class Verifier:
     def _read(self, token: str) -> _Verified:
         try:
             return self._verified(self._claims(token))
-        except _UNREADABLE:
+        except UNREADABLE:
             # one answer for whatever is wrong: nobody learns which part they got right
             raise Unauthenticated(reason="invalid") from None
 
@@ -228,7 +228,12 @@ class Verifier:
         return _Verified(actor, int(claims["exp"]))
 
 
-def _public_keys(key_set: Mapping[str, Any]) -> dict[str, Ed25519PublicKey]:
+def key_set_of(key: Ed25519PrivateKey) -> dict[str, list[dict[str, str]]]:
+    """The public half, as a JSON Web Key Set (RFC 7517)."""
+    return {"keys": [_jwk(key.public_key())]}
+
+
+def public_keys(key_set: Mapping[str, Any]) -> dict[str, Ed25519PublicKey]:
     """Keys of another kind, or broken, are left out: their tokens are not good."""
     keys = {}
     for key in key_set.get("keys", ()):

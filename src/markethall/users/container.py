@@ -14,9 +14,11 @@ from markethall.shared.pages import Cursors
 from markethall.shared.passwords import Passwords
 from markethall.shared.sql import SqlDatabase, sql_backend
 from markethall.shared.steward import Sweep
+from markethall.shared.wire import Wire
 from markethall.users.contract import Accounts, Sessions, Users
 from markethall.users.memory import MemoryStore, Tables
 from markethall.users.ports import Database, Signer
+from markethall.users.remote import RemoteUsers
 from markethall.users.service import AccountService, SessionPurge, SessionService, UsersService
 from markethall.users.sql import STATEMENTS, SqlStore
 
@@ -39,6 +41,7 @@ class UsersContainer(containers.DeclarativeContainer):
     signer: providers.Dependency[Signer] = providers.Dependency()
     passwords: providers.Dependency[Passwords] = providers.Dependency()
     cursors: providers.Dependency[Cursors] = providers.Dependency()
+    remote_wire: providers.Dependency[Wire] = providers.Dependency()
 
     backend: providers.Selector[Backend[Any]] = providers.Selector(
         config.storage,
@@ -49,7 +52,11 @@ class UsersContainer(containers.DeclarativeContainer):
         lambda backend: backend.database, backend
     )
 
-    users: providers.Singleton[Users] = providers.Singleton(UsersService, database)
+    here: providers.Singleton[Users] = providers.Singleton(UsersService, database)
+    elsewhere: providers.Singleton[Users] = providers.Singleton(RemoteUsers, remote_wire)
+    users: providers.Selector[Users] = providers.Selector(
+        config.where, local=here, remote=elsewhere
+    )
     accounts: providers.Singleton[Accounts] = providers.Singleton(
         AccountService, database, passwords, cursors, clock
     )

@@ -1,0 +1,63 @@
+"""The serving half of the wire: what every internal endpoint asks of its caller and its body."""
+
+from typing import Any, Final
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from markethall.shared.auth import Policy
+from markethall.shared.call import Call
+from markethall.shared.errors import Refusal, Unauthenticated
+from markethall.shared.guard import AllowList
+from markethall.shared.service_tokens import ServiceIdentity
+
+
+class ServicePolicy(Policy):
+    """Only a service, with a token for this very method, and only one that the table allows."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(scope)
+        self.target, _, self.method = scope.partition(".")
+
+    async def __call__(self, request: Request) -> Call:
+        """Raises Unauthenticated, Forbidden; Unavailable when the caller's keys are not known."""
+        identity = self._identity(request)
+        allowed: AllowList = request.app.state.allowed
+        if identity.target != self.target or identity.scope != self.scope:
+            # a token for somewhere else is no token here
+            raise Unauthenticated(reason="invalid")
+        allowed.check(identity.caller, self.target, self.method)
+        call: Call = request.scope["state"]["call"]
+        return call
+
+    def _identity(self, request: Request) -> ServiceIdentity:
+        state = request.scope["state"]
+        refusal: Refusal | None = state.get("unauthenticated")
+        if refusal:
+            raise refusal
+        identity: ServiceIdentity | None = state.get("service")
+        if identity is None:
+            raise Unauthenticated(reason="missing")
+        return identity
+
+
+def service(scope: str) -> Any:
+    """Policy: a service whose token names this `target.method`."""
+    return Depends(ServicePolicy(scope))
+
+
+class _Strict:
+    """Nothing unknown is accepted, however deep: a caller who is newer than us must not believe
+    that we have done what we have not understood."""
+
+    def __get_pydantic_core_schema__(
+        self, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        def read(value: Any, _: Any) -> BaseModel:
+            return source.model_validate(value, extra="forbid")
+
+        return core_schema.no_info_wrap_validator_function(read, handler(source))
+
+
+STRICT: Final = _Strict()
