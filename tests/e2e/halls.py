@@ -15,8 +15,10 @@ from typing import IO
 
 import httpx2
 
+from markethall.topology import OWNERS, Context
+
 ADMIN = ("admin@hall.example", "an-admin-password-for-tests")
-CONTEXTS = ("users", "inventory", "orders", "payments")
+CONTEXTS = tuple(context.value for context in Context)
 START_LIMIT = 60
 
 
@@ -33,16 +35,8 @@ class Hall:
 
 
 def owner(path: str) -> str:
-    """Whose path it is: the first segment decides."""
-    match path.split("/")[1].partition("?")[0]:
-        case "products" | "categories" | "reservations":
-            return "inventory"
-        case "orders" | "fulfilments":
-            return "orders"
-        case "payments" | "transactions" | "ledger":
-            return "payments"
-        case _:
-            return "users"
+    """Whose path it is: the first segment decides. What every process has is asked of users."""
+    return OWNERS.get(path.split("/")[1].partition("?")[0], Context.USERS).value
 
 
 def free_port() -> int:
