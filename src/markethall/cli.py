@@ -15,6 +15,7 @@ from rich.console import Console
 from markethall import __version__
 from markethall.settings import BadSettings, Settings, read_settings
 from markethall.topology import Context
+from markethall.whereabouts import places, ways, wrong_addresses
 
 T = TypeVar("T")
 
@@ -75,6 +76,8 @@ def serve(
         os.environ["MARKETHALL_STORAGE"] = "memory"
     settings = _settings()
     _check_workers(settings, workers)
+    if wrong := wrong_addresses(settings, host, port):
+        raise BadSettings(wrong)
     embedded = _is_embedded(settings)
     with _database(settings) as settings:
         _prepare(settings)
@@ -105,6 +108,16 @@ def migrate(
     with _database(_settings(), beside=True) as settings:
         _migrate(settings, context or sorted(settings.serve))
         out.print("The schema is up to date.")
+
+
+@cli.command()
+def topology() -> None:
+    """Show who runs where, and what carries calls and events between them, by these settings."""
+    settings = _settings()
+    for place in places(settings):
+        out.print(f"{place.context:10}{'here' if place.here else 'remote':8}{place.at}")
+    for way in ways(settings):
+        out.print(f"{way.source} -> {way.target}: {way.what} {way.by}")
 
 
 @cli.command()
@@ -284,6 +297,9 @@ def _banner(settings: Settings, address: str, *, embedded: bool) -> None:
         "Fill the shop": goods,
     }
     err.print(f"[bold]Markethall {__version__}[/] serves {', '.join(sorted(settings.serve))}")
+    elsewhere = [f"{place.context} at {place.at}" for place in places(settings) if not place.here]
+    if elsewhere:
+        lines["Elsewhere"] = ", ".join(elsewhere)
     for name, value in lines.items():
         err.print(f"  {name + ':':15}{value}", markup=False)
 

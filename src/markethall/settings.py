@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from markethall.shared.passwords import weakness
-from markethall.topology import NEEDS, Context
+from markethall.topology import HEARS, NEEDS, Context
 
 SHORTEST_SECRET = 32
 # OWASP's least work factor for bcrypt
@@ -252,6 +252,7 @@ class Settings(BaseSettings):
     def _whole(self) -> Self:
         wrong = [
             *self._wrong_topology(),
+            *self._wrong_events(),
             *self._wrong_pool(),
             *self._wrong_admin(),
             *self._wrong_in_production(),
@@ -269,9 +270,19 @@ class Settings(BaseSettings):
             missing = sorted(NEEDS[context] - self.serve - set(self.remotes))
             if missing:
                 names = ", ".join(missing)
-                wrong.append(
-                    f"MARKETHALL_REMOTES: {context} needs {names}: serve them or say where they are"
-                )
+                wrong.append(f"MARKETHALL_REMOTES: {context} needs {names}: serve or name them")
+        return wrong
+
+    def _wrong_events(self) -> list[str]:
+        if self.redis_url.get_secret_value():
+            return []
+        wrong = [
+            f"MARKETHALL_REDIS_URL: is required: {publisher} or {listener} is served elsewhere"
+            for publisher, listener in self.flows
+            if (publisher in self.serve) != (listener in self.serve)
+        ]
+        if self.events == "both" and not wrong:
+            wrong.append("MARKETHALL_EVENTS: both needs MARKETHALL_REDIS_URL")
         return wrong
 
     def _wrong_pool(self) -> list[str]:
@@ -322,6 +333,18 @@ class Settings(BaseSettings):
     def database_of(self, context: Context) -> str:
         own = self.database_urls.get(context)
         return (own or self.database_url).get_secret_value()
+
+    @property
+    def flows(self) -> list[tuple[Context, Context]]:
+        """(publisher, listener), of all contexts, wherever they are served."""
+        return [
+            (publisher, listener) for listener in Context for publisher in sorted(HEARS[listener])
+        ]
+
+    def pipes(self, publisher: Context, listener: Context) -> tuple[bool, bool]:
+        """Whether events go straight into the listener's inbox, and whether by Redis Streams."""
+        direct = {publisher, listener} <= self.serve
+        return direct, not direct or self.events == "both"
 
     @property
     def calls_out(self) -> bool:

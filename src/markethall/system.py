@@ -23,6 +23,7 @@ from markethall.shared.errors import Forbidden, RouteNotFound, Unauthenticated, 
 from markethall.shared.http import problems
 from markethall.shared.metrics import REGISTRY
 from markethall.topology import Context
+from markethall.whereabouts import ways
 
 log = structlog.get_logger("markethall.system")
 
@@ -71,6 +72,7 @@ class Debug(BaseModel):
     python: str
     environment: str
     contexts: dict[str, Place]
+    ways: list[str]
     cache: str
     libraries: dict[str, str]
     provoked_error: str
@@ -193,6 +195,7 @@ def _add_debug(router: APIRouter) -> None:
             python=platform.python_version(),
             environment=settings.environment,
             contexts={context.value: _place(settings, context) for context in Context},
+            ways=[f"{w.source} -> {w.target}: {w.what} {w.by}" for w in ways(settings)],
             cache="redis" if settings.redis_url.get_secret_value() else "process",
             libraries={name: version(name) for name in _SHOWN},
             provoked_error=_provoke(call),

@@ -53,6 +53,14 @@ KEYS: Final[Mapping[Context, frozenset[Context]]] = {
     for reader in Context
 }
 
+# who hears of whose events; the events themselves are in LISTENERS of the root container
+HEARS: Final[Mapping[Context, frozenset[Context]]] = {
+    Context.USERS: frozenset(),
+    Context.INVENTORY: frozenset(),
+    Context.ORDERS: frozenset({Context.ORDERS, Context.PAYMENTS}),
+    Context.PAYMENTS: frozenset(),
+}
+
 # whose path is it: the first segment decides, for the access log, the Ingress and any front
 OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
     Context.USERS: (
