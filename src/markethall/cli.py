@@ -79,7 +79,8 @@ def serve(
     if wrong := wrong_addresses(settings, host, port):
         raise BadSettings(wrong)
     embedded = _is_embedded(settings)
-    with _database(settings) as settings:
+    # a stall that has moved out may stand beside the hall, on the hall's own Postgres
+    with _database(settings, beside=settings.serve != set(Context)) as settings:
         _prepare(settings)
         _banner(settings, f"http://{host}:{port}", embedded=embedded)
         # here and not above: the other commands need not wait for the web framework
