@@ -212,7 +212,8 @@ class Front:
             user_agent=_agent(visit.header(b"user-agent")[:200]),
             request_id=visit.request_id,
             user_id=str(visit.actor.user_id) if visit.actor.user_id else None,
-            context=self._manners.owners.get(visit.owner_segment(), "system"),
+            context=visit.owner(self._manners.owners),
+            **visit.travelled(),
         )
 
 
@@ -307,20 +308,29 @@ class Visit:
             deadline=utc_now() + waits,
         )
 
+    def travelled(self) -> dict[str, str]:
+        """What joins this line to those of other processes: the trace, and which service called."""
+        found = {}
+        call: Call | None = self.state.get("call")
+        if call and call.traceparent:
+            found["trace_id"] = call.traceparent.split("-")[1]
+        if service := self.state.get("service"):
+            found["caller"] = service.caller
+        return found
+
     @property
     def internal(self) -> bool:
         """Through the inner door: services only."""
         path: str = self.scope["path"]
         return path.startswith("/internal/") and path != "/internal/keys.json"
 
-    def owner_segment(self) -> str:
-        """An internal path names the context in its second segment."""
-        path = self.scope["path"]
-        return (
-            _first_segment(path.removeprefix("/internal"))
-            if self.internal
-            else _first_segment(path)
-        )
+    def owner(self, owners: Mapping[str, str]) -> str:
+        """Whose path it is; an internal one names its context in the second segment."""
+        path: str = self.scope["path"]
+        if self.internal:
+            named = path.split("/")[2]
+            return named if named in owners.values() else "system"
+        return owners.get(_first_segment(path), "system")
 
     def watching(self, send: Send) -> Send:
         """Notes the status and adds the headers that every answer has."""

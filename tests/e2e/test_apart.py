@@ -1,0 +1,119 @@
+"""Four processes: what one asks of another can be followed, and the inner door has its own lock."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.e2e.halls import ADMIN, CONTEXTS
+from tests.e2e.own import own_database
+from tests.e2e.shop import Shop, good, refused
+from tests.e2e.split import APART, Split, split_hall
+
+PATIENCE = 10
+
+
+@dataclass(frozen=True)
+class Apart:
+    split: Split
+    shop: Shop
+
+    async def line(self, context: str, request_id: str, path: str) -> dict[str, Any]:
+        """The access line that this context wrote of this request."""
+        async with asyncio.timeout(PATIENCE):
+            while not (found := self._lines(context, request_id, path)):
+                await asyncio.sleep(0.01)
+        assert len(found) == 1
+        return found[0]
+
+    def _lines(self, context: str, request_id: str, path: str) -> list[dict[str, Any]]:
+        texts = self.split.of(context).log.read_text().splitlines()
+        lines = [json.loads(text) for text in texts if text.startswith("{")]
+        wanted = ("request", request_id, path)
+        return [
+            line
+            for line in lines
+            if (line["event"], line.get("request_id"), line.get("path")) == wanted
+        ]
+
+
+@pytest.fixture(scope="module")
+async def apart(
+    scratch: Path, server_url: str, template: str, redis_url: str
+) -> AsyncIterator[Apart]:
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(own_database(server_url, template))
+        split = await stack.enter_async_context(
+            split_hall(scratch / "apart", APART, url, redis_url, database_pool_min="1")
+        )
+        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
+        shop = Shop(split.hall, http)
+        await shop.sign_in_admin(*ADMIN)
+        yield Apart(split, shop)
+
+
+async def test_an_order_is_one_request_and_one_trace_in_four_logs(apart: Apart) -> None:
+    buyer, product = await apart.shop.customer(), await apart.shop.product()
+    request_id, trace_id = f"test-{secrets.token_hex(8)}", secrets.token_hex(16)
+    headers = {
+        "X-Request-ID": request_id,
+        "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
+        "Idempotency-Key": secrets.token_hex(8),
+    }
+    body = {"product_id": product["product_id"], "quantity": 1, "shipping_address": "Market 1"}
+
+    good(await apart.shop.send("POST", "/orders", buyer, headers=headers, json=body), 201)
+
+    lines = {
+        "orders": await apart.line("orders", request_id, "/orders"),
+        "users": await apart.line("users", request_id, "/internal/users/active"),
+        "inventory": await apart.line("inventory", request_id, "/internal/inventory/reserve"),
+        "payments": await apart.line("payments", request_id, "/internal/payments/open"),
+    }
+    for context, line in lines.items():
+        assert (line["context"], line["trace_id"]) == (context, trace_id)
+        assert (line["user_id"], line["status"] // 100) == (buyer.user_id, 2)
+    callers = {context: line.get("caller") for context, line in lines.items()}
+    assert callers == {
+        "orders": None,
+        "users": "orders",
+        "inventory": "orders",
+        "payments": "orders",
+    }
+
+
+async def test_a_person_has_no_business_at_the_inner_door(apart: Apart) -> None:
+    body = {"user_id": apart.shop.admin.user_id}
+    address = apart.split.of("users").url + "/internal/users/active"
+
+    for headers in ({}, apart.shop.admin.headers):
+        answer = await apart.shop.http.post(address, json=body, headers=headers)
+
+        refused(answer, 401, "auth.unauthenticated")
+
+
+async def test_only_the_caller_publishes_service_keys(apart: Apart) -> None:
+    answers = {
+        context: await apart.shop.http.get(apart.split.of(context).url + "/internal/keys.json")
+        for context in CONTEXTS
+    }
+
+    published = {context for context, answer in answers.items() if answer.status_code == 200}
+    (key,) = answers["orders"].json()["keys"]
+    assert published == {"orders"}
+    assert set(key) == {"kty", "crv", "use", "alg", "kid", "x"}
+
+
+async def test_who_runs_where_is_a_metric(apart: Apart) -> None:
+    text = (await apart.shop.http.get(apart.split.of("orders").url + "/metrics")).text
+
+    where = 'markethall_context_info{{context="{}",storage="sql",where="{}"}} 1.0'
+    assert where.format("orders", "local") in text
+    assert where.format("inventory", "remote") in text
