@@ -6,16 +6,21 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from markethall.shared.call import Actor
+from markethall.shared.ids import new_id
+from markethall.shared.tokens import Signer, generate_key
 from tests.e2e.halls import ADMIN, CONTEXTS
 from tests.e2e.own import own_database
 from tests.e2e.shop import Shop, good, refused
-from tests.e2e.split import APART, Split, split_hall
+from tests.e2e.split import APART, Split, planned, split_hall
 
 PATIENCE = 10
 
@@ -117,3 +122,30 @@ async def test_who_runs_where_is_a_metric(apart: Apart) -> None:
     where = 'markethall_context_info{{context="{}",storage="sql",where="{}"}} 1.0'
     assert where.format("orders", "local") in text
     assert where.format("inventory", "remote") in text
+
+
+async def test_who_starts_alone_is_ready_and_says_who_is_missing(
+    scratch: Path, server_url: str, template: str, redis_url: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(own_database(server_url, template))
+        split = planned(scratch / "alone", APART, url, redis_url, database_pool_min="1")
+        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
+        orders = split.of("orders")
+        orders.spawn()
+        stack.push_async_callback(orders.end)
+        await orders.is_ready()
+
+        # nobody can say whether this token is good: that is no reason to sign out
+        signed = {"Authorization": f"Bearer {a_token()}"}
+        answer = await http.get(f"{orders.url}/orders", headers=signed)
+
+        assert refused(answer, 503, "system.unavailable")["details"] == {"dependency": "users"}
+        assert answer.headers["retry-after"] == "1"
+
+
+def a_token() -> str:
+    """Such as users might have signed, with a key that nobody has seen yet."""
+    now = partial(datetime.now, UTC)
+    signer = Signer(generate_key(), "http://localhost:8000", "markethall", timedelta(hours=1), now)
+    return signer.sign(Actor(user_id=new_id(), roles=("customer",)))
