@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 
-.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench crash lock clean
+.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench crash partitions lock clean
 
 ## serve: run the hall on http://localhost:8000, with a Postgres of its own
 serve: $(SERVE)
@@ -73,6 +73,10 @@ manifests: $(DEV)
 ## docs: write the generated parts of the documents
 docs: $(DEV)
 	$(BIN)/python -m scripts.generate_docs
+
+## partitions: the same suite and the same log on all fifteen partitions, also as real processes
+partitions: $(DEV)
+	$(BIN)/python -m pytest -q tests/partitions tests/e2e/test_flow.py $(ARGS)
 
 ## crash: kill -9 at every commit of the founding flow, not only at some (several minutes)
 crash: $(DEV)

@@ -13,6 +13,7 @@ from markethall.embedded import EmbeddedPostgres, EmbeddedValkey
 from markethall.migrating import upgrade
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.ids import new_id
+from tests.partitions.report import summary
 
 # cheap passwords, no limits: what these settings protect has tests of its own
 TEST_ENVIRONMENT = {
@@ -62,6 +63,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.getoption("--no-skips") and skipped:
         reporter.write_line(f"{len(skipped)} skipped tests are failures here", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [
+        report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
+    ]
+    lines = list(summary(report for report in reports if report.when == "call"))
+    if lines:
+        terminalreporter.section("the differential log")
+        terminalreporter.write("\n".join([*lines, ""]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,16 +1,23 @@
 """The wirings on which the one end-to-end suite runs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from markethall.embedded import EmbeddedValkey
 from tests.conftest import on_server, url_of
-from tests.e2e.halls import ADMIN, Execute, Hall, as_json, restricted_urls, running
+from tests.e2e.halls import ADMIN, CONTEXTS, Execute, Hall, as_json, restricted_urls, running
+from tests.e2e.own import own_database
 from tests.e2e.shop import Shop
+from tests.e2e.split import split_hall
+from tests.partitions.sets import APART, EXTREMES, PARTITIONS, TOGETHER
 
-WIRINGS = ["memory", "postgres", "roles", "workers"]
+# all in one process in several ways, and in several processes
+SPLIT = [name for name in EXTREMES if name != TOGETHER]
+WIRINGS = ["memory", "postgres", "roles", "workers", *SPLIT]
 
 
 @pytest.fixture(scope="session", params=WIRINGS)
@@ -21,22 +28,48 @@ async def hall(
     folder = scratch / f"hall-{wiring}"
     folder.mkdir(exist_ok=True)
     data = {"MARKETHALL_DATA_DIR": str(folder)}
-    if wiring == "memory":
-        with running(folder, data, "--memory") as hall:
-            yield hall
-        return
-    database = f"hall_{wiring}"
-    await on_server(server_url, f"CREATE DATABASE {database} TEMPLATE {template}")
-    url = url_of(server_url, database)
-    if wiring == "roles":
-        urls = await restricted_urls(server_url, database, Execute(url))
-        addresses = {"MARKETHALL_DATABASE_URLS": as_json(urls)}
-    else:
-        addresses = {"MARKETHALL_DATABASE_URL": url}
-    workers = ["--workers", "2"] if wiring == "workers" else []
-    with running(folder, data | addresses, *workers) as hall:
-        yield hall
-    await on_server(server_url, f"DROP DATABASE {database} WITH (FORCE)")
+    async with AsyncExitStack() as stack:
+        if wiring == "memory":
+            yield stack.enter_context(running(folder, data, "--memory"))
+            return
+        url = await stack.enter_async_context(_database(server_url, template, wiring))
+        if wiring in SPLIT:
+            urls = dict.fromkeys(CONTEXTS, url)
+            if wiring == APART:
+                for context in CONTEXTS:
+                    own = own_database(server_url, template)
+                    urls[context] = await stack.enter_async_context(own)
+            yield await stack.enter_async_context(_split(wiring, folder, urls))
+            return
+        if wiring == "roles":
+            urls = await restricted_urls(server_url, database_of(wiring), Execute(url))
+            data["MARKETHALL_DATABASE_URLS"] = as_json(urls)
+        else:
+            data["MARKETHALL_DATABASE_URL"] = url
+        workers = ["--workers", "2"] if wiring == "workers" else []
+        yield stack.enter_context(running(folder, data, *workers))
+
+
+def database_of(wiring: str) -> str:
+    """Postgres wants a plain name."""
+    return "hall_" + "".join(letter if letter.isalnum() else "_" for letter in wiring)
+
+
+@asynccontextmanager
+async def _database(server_url: str, template: str, wiring: str) -> AsyncIterator[str]:
+    name = database_of(wiring)
+    await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield url_of(server_url, name)
+    await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def _split(wiring: str, folder: Path, urls: Mapping[str, str]) -> AsyncIterator[Hall]:
+    """A Valkey of its own: events in it are from nobody else."""
+    partition = [frozenset(context.value for context in block) for block in PARTITIONS[wiring]]
+    with EmbeddedValkey() as redis_url:
+        async with split_hall(folder, partition, urls, redis_url) as split:
+            yield split.hall
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ class MemoryStore(shared.MemoryStore):
             )
         )
         found.sort(key=_posted_at, reverse=True)
-        return found[:limit]
+        return [_debits_first(posting) for posting in found[:limit]]
 
     async def balances(self) -> Sequence[AccountBalance]:
         sums: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -253,6 +253,11 @@ def _place(payment: Payment) -> tuple[datetime, UUID]:
 
 def _posted_at(posting: Posting) -> tuple[datetime, UUID]:
     return posting.created_at, posting.posting_id
+
+
+def _debits_first(posting: Posting) -> Posting:
+    entries = sorted(posting.entries, key=lambda entry: entry[1], reverse=True)
+    return replace(posting, entries=tuple(entries))
 
 
 def _balance(account: str, currency: str, amount: int) -> AccountBalance:

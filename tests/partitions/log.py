@@ -1,0 +1,58 @@
+"""The log of a story: what was answered, what was published and received, what is stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+from tests.partitions.inside import Inside
+from tests.partitions.normal import Names
+
+SHOWN = 8
+
+
+@dataclass
+class Log:
+    """Lines that must be the same in every run of the same story."""
+
+    names: Names = field(default_factory=Names)
+    lines: list[str] = field(default_factory=list)
+    # how many of them say what is stored; they stand at the end
+    stored: int = 0
+
+    def write(self, *texts: str) -> None:
+        self.lines += [self.names.normal(text) for text in texts]
+
+    async def close(self, inside: Inside) -> None:
+        """All has come to rest: the events, in their order, and every row of every table."""
+        await inside.rest()
+        self.write(*await inside.events())
+        self.lines += self.names.in_order(await inside.inboxes())
+        for table, rows in (await inside.tables()).items():
+            stored = [f"{table} has {len(rows)} rows", *self.names.in_order(rows)]
+            self.lines += [f"{table}: {line}" for line in stored]
+            self.stored += len(stored)
+
+    def without_tables(self) -> list[str]:
+        return self.lines[: len(self.lines) - self.stored]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    compared: int
+    differences: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"{self.compared:,} lines compared, {len(self.differences)} differences"
+
+
+def compared(expected: Sequence[str], found: Sequence[str]) -> Comparison:
+    """Line by line. A line that is missing or too much is a difference too."""
+    pairs = list(zip_longest(expected, found))
+    return Comparison(
+        compared=len(pairs),
+        differences=[
+            f"line {number}:\n  expected {one}\n  found    {other}"
+            for number, (one, other) in enumerate(pairs, start=1)
+            if one != other
+        ],
+    )

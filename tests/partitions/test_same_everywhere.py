@@ -1,0 +1,80 @@
+"""The differential log: one story, told in every topology, and not a line is different."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.partitions.halls import (
+    Ground,
+    log_in_memory,
+    log_of_partition,
+    log_of_processes,
+    log_of_workers,
+)
+from tests.partitions.log import Log, compared
+from tests.partitions.sets import EXTREMES, PARTITIONS, TOGETHER
+
+Record = Callable[[str, object], None]
+
+# so much at least is in a story; a log of nothing would be equal to any other
+ANSWERED, STORED = 8000, 300
+
+
+@pytest.fixture(scope="session")
+async def reference(ground: Ground) -> Log:
+    """All together on Postgres: what the others are compared with."""
+    log = await log_of_partition(ground, TOGETHER)
+    assert len(log.without_tables()) > ANSWERED
+    assert log.stored > STORED
+    return log
+
+
+def same(record: Record, expected: Sequence[str], found: Sequence[str]) -> None:
+    comparison = compared(expected, found)
+    record("lines_compared", comparison.compared)
+    record("differences", len(comparison.differences))
+    assert not comparison.differences, "\n".join(comparison.differences[:8])
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+async def test_any_partition_in_one_process(
+    ground: Ground, reference: Log, partition: str, record_property: Record
+) -> None:
+    """The first is all together once more: the same story gives the same log."""
+    log = await log_of_partition(ground, partition)
+
+    same(record_property, reference.lines, log.lines)
+
+
+@pytest.mark.parametrize("partition", EXTREMES)
+async def test_real_processes(
+    ground: Ground, reference: Log, partition: str, record_property: Record
+) -> None:
+    log = await log_of_processes(ground, partition)
+
+    same(record_property, reference.lines, log.lines)
+
+
+async def test_two_workers(ground: Ground, reference: Log, record_property: Record) -> None:
+    log = await log_of_workers(ground)
+
+    same(record_property, reference.lines, log.lines)
+
+
+async def test_memory(ground: Ground, reference: Log, record_property: Record) -> None:
+    """Answers and events; there are no tables that could be read."""
+    log = await log_in_memory(ground)
+
+    same(record_property, reference.without_tables(), log.lines)
+
+
+def test_a_difference_is_seen(reference: Log) -> None:
+    lines = reference.lines
+    changed = [line.replace("id-30", "id-31") for line in lines]
+
+    assert compared(lines, lines).differences == []
+    assert compared(lines, lines[:-1]).differences == [
+        f"line {len(lines)}:\n  expected {lines[-1]}\n  found    None"
+    ]
+    assert len(compared(lines, [*lines[:7], "planted", *lines[8:]]).differences) == 1
+    assert len(compared(lines, changed).differences) > 1

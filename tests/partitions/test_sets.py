@@ -1,0 +1,24 @@
+"""The partitions: all of them, each once."""
+
+from markethall.topology import Context
+from tests.partitions.sets import EXTREMES, PARTITIONS, partitions_of
+
+
+def test_there_are_fifteen_partitions_of_four_contexts() -> None:
+    found = list(partitions_of(list(Context)))
+
+    as_sets = {frozenset(frozenset(block) for block in partition) for partition in found}
+    assert len(found) == len(as_sets) == len(PARTITIONS) == 15
+    for partition in found:
+        assert sorted(context for block in partition for context in block) == sorted(Context)
+
+
+def test_so_many_ways_to_part_fewer() -> None:
+    """The Bell numbers."""
+    contexts = list(Context)
+
+    assert [len(list(partitions_of(contexts[:n]))) for n in range(5)] == [1, 1, 2, 5, 15]
+
+
+def test_the_extreme_ones_are_among_them() -> None:
+    assert set(EXTREMES) <= set(PARTITIONS)
