@@ -6,7 +6,7 @@ waiting, as it would elsewhere.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context as Ambience
 from dataclasses import dataclass
@@ -60,11 +60,21 @@ class Neighbourhood(httpx2.AsyncBaseTransport):
         return await asyncio.shield(going)
 
 
+def as_it_is(_: Container) -> None:
+    """Nothing is changed."""
+
+
 @asynccontextmanager
-async def parted_hall(partition: Partition, folder: Path, **settings: Any) -> AsyncIterator[Parted]:
+async def parted_hall(
+    partition: Partition,
+    folder: Path,
+    prepare: Callable[[Container], None] = as_it_is,
+    **settings: Any,
+) -> AsyncIterator[Parted]:
     """An application for each block, all of them open. Settings as for `read_settings`.
 
-    Each has the keys that it signs with and no others, and a folder of its own.
+    Each has the keys that it signs with and no others, and a folder of its own. `prepare` may
+    change the wiring before anything is opened.
     """
     neighbourhood = Neighbourhood()
     common = {"secret": SECRET, "admin_email": ADMIN[0], "admin_password": ADMIN[1], **settings}
@@ -86,6 +96,7 @@ async def parted_hall(partition: Partition, folder: Path, **settings: Any) -> As
         await stack.enter_async_context(http)
         for block, app in apps.items():
             app.state.container.transport.override(providers.Object(neighbourhood))
+            prepare(app.state.container)
             neighbourhood.open_door(host_of(block), app)
             await stack.enter_async_context(app.router.lifespan_context(app))
         addresses = {context.value: address_of(block) for block in apps for context in block}
