@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -10,13 +11,16 @@ import pytest
 from markethall.embedded import EmbeddedValkey
 from tests.conftest import on_server, url_of
 from tests.e2e.halls import ADMIN, CONTEXTS, Execute, Hall, as_json, restricted_urls, running
-from tests.e2e.own import own_database
+from tests.e2e.own import database_of, own_database
 from tests.e2e.shop import Shop
 from tests.e2e.split import split_hall
 from tests.partitions.sets import APART, EXTREMES, PARTITIONS, TOGETHER
 
 # all in one process in several ways, and in several processes
 SPLIT = [name for name in EXTREMES if name != TOGETHER]
+SECRET = "a-secret-of-the-split-halls-0123456789-0123456789"
+# many at once on a busy machine take their time, and that is not what is asked here
+PATIENT = {"deadline": "30", "remote_timeout": "10"}
 WIRINGS = ["memory", "postgres", "roles", "workers", *SPLIT]
 
 
@@ -50,11 +54,6 @@ async def hall(
         yield stack.enter_context(running(folder, data, *workers))
 
 
-def database_of(wiring: str) -> str:
-    """Postgres wants a plain name."""
-    return "hall_" + "".join(letter if letter.isalnum() else "_" for letter in wiring)
-
-
 @asynccontextmanager
 async def _database(server_url: str, template: str, wiring: str) -> AsyncIterator[str]:
     name = database_of(wiring)
@@ -68,8 +67,10 @@ async def _split(wiring: str, folder: Path, urls: Mapping[str, str]) -> AsyncIte
     """A Valkey of its own: events in it are from nobody else."""
     partition = [frozenset(context.value for context in block) for block in PARTITIONS[wiring]]
     with EmbeddedValkey() as redis_url:
-        async with split_hall(folder, partition, urls, redis_url) as split:
-            yield split.hall
+        async with split_hall(
+            folder, partition, urls, redis_url, secret=SECRET, **PATIENT
+        ) as split:
+            yield replace(split.hall, secret=SECRET)
 
 
 @pytest.fixture

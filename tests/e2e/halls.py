@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +29,8 @@ class Hall:
     urls: Mapping[str, str]
     pids: tuple[int, ...]
     log: Path
+    # what webhooks are signed with; empty: it stands in the data directory, beside the log
+    secret: str = field(default="", repr=False)
 
     def url(self, path: str) -> str:
         return self.urls[owner(path)] + path

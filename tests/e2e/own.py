@@ -36,6 +36,11 @@ async def own_database(server_url: str, template: str) -> AsyncIterator[str]:
         await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def database_of(wiring: str) -> str:
+    """The database of a wiring of the suite, by a name that Postgres takes without quotes."""
+    return "hall_" + "".join(letter if letter.isalnum() else "_" for letter in wiring)
+
+
 @contextmanager
 def own_hall(scratch: Path, name: str, *arguments: str, **settings: str) -> Iterator[Hall]:
     """Settings by their names without the prefix, in lower case."""

@@ -15,9 +15,10 @@ from markethall.payments.domain import Succeeded
 from markethall.payments.gateway import SandboxWebhooks
 from tests.conftest import url_of
 from tests.e2e.halls import Hall
-from tests.e2e.own import Books
+from tests.e2e.own import Books, database_of
 from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
 from tests.e2e.test_crash import BROKEN
+from tests.partitions.sets import HALVES
 
 CHARGES = """
 SELECT c.status, c.amount, c.refunded FROM payments.sandbox_charge c
@@ -25,14 +26,16 @@ JOIN payments.operation o USING (operation_id) WHERE o.payment_id = $1
 """
 POSTINGS = "SELECT kind FROM payments.posting WHERE payment_id = $1"
 
-pytestmark = pytest.mark.parametrize("hall", ["postgres", "workers"], indirect=True)
+# in one process, in two, and with the calls and the events of an order on the way between two
+WIRINGS = ["postgres", "workers", HALVES]
+pytestmark = pytest.mark.parametrize("hall", WIRINGS, indirect=True)
 
 
 @pytest.fixture
 def books(request: pytest.FixtureRequest, server_url: str) -> Books:
     """The database of this wiring's hall."""
     wiring = request.node.callspec.params["hall"]
-    return Books(url_of(server_url, f"hall_{wiring}"))
+    return Books(url_of(server_url, database_of(wiring)))
 
 
 @pytest.fixture
@@ -181,7 +184,7 @@ async def operation_of(shop: Shop, buyer: Person, payment_id: str) -> UUID:
 
 
 def news_of(hall: Hall, operation_id: UUID) -> tuple[dict[str, str], bytes]:
-    secret = Path(hall.log.parent, "keys", "secret").read_text()
+    secret = hall.secret or Path(hall.log.parent, "keys", "secret").read_text()
     charge = Succeeded(f"ch_{operation_id.hex}")
     return SandboxWebhooks(secret.encode()).signed(operation_id, charge, datetime.now(UTC))
 

@@ -37,9 +37,6 @@ PARTITIONS = {name_of(partition): partition for partition in partitions_of(list(
 # over the wire to one process; and two halves, where calls and events go both ways of the cut
 TOGETHER = "users+inventory+orders+payments"
 APART = "users|inventory|orders|payments"
-EXTREMES = (
-    TOGETHER,
-    APART,
-    "users+inventory+payments|orders",
-    "users+orders|inventory+payments",
-)
+ALONE = "users+inventory+payments|orders"
+HALVES = "users+orders|inventory+payments"
+EXTREMES = (TOGETHER, APART, ALONE, HALVES)
