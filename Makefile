@@ -66,17 +66,18 @@ clean:
 migrations: $(DEV)
 	$(BIN)/python -m scripts.check_migrations
 
-## manifests: render both overlays and look at them closely (needs kubectl)
+## manifests: render the overlays and look at them closely (needs kubectl)
 manifests: $(DEV)
 	$(BIN)/python -m pytest -q k8s
 
-## docs: write the generated parts of the documents
+## docs: write the generated parts of the documents, and the network policies
 docs: $(DEV)
+	$(BIN)/python -m scripts.generate_network
 	$(BIN)/python -m scripts.generate_docs
 
 ## partitions: the same suite and the same log on all fifteen partitions, also as real processes
 partitions: $(DEV)
-	$(BIN)/python -m pytest -q tests/partitions tests/e2e/test_flow.py $(ARGS)
+	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q tests/partitions tests/e2e/test_flow.py $(ARGS)
 
 ## crash: kill -9 at every commit of the founding flow, not only at some (several minutes)
 crash: $(DEV)

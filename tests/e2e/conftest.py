@@ -19,8 +19,6 @@ from tests.partitions.sets import APART, EXTREMES, PARTITIONS, TOGETHER
 # all in one process in several ways, and in several processes
 SPLIT = [name for name in EXTREMES if name != TOGETHER]
 SECRET = "a-secret-of-the-split-halls-0123456789-0123456789"
-# many at once on a busy machine take their time, and that is not what is asked here
-PATIENT = {"deadline": "30", "remote_timeout": "10"}
 WIRINGS = ["memory", "postgres", "roles", "workers", *SPLIT]
 
 
@@ -67,8 +65,10 @@ async def _split(wiring: str, folder: Path, urls: Mapping[str, str]) -> AsyncIte
     """A Valkey of its own: events in it are from nobody else."""
     partition = [frozenset(context.value for context in block) for block in PARTITIONS[wiring]]
     with EmbeddedValkey() as redis_url:
+        # many at once on a busy machine take their time, and that is not what is asked here
+        patience = {"deadline": "30", "remote_timeout": "10"}
         async with split_hall(
-            folder, partition, urls, redis_url, secret=SECRET, **PATIENT
+            folder, partition, urls, redis_url, None, secret=SECRET, **patience
         ) as split:
             yield replace(split.hall, secret=SECRET)
 

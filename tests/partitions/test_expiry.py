@@ -1,0 +1,37 @@
+"""What nobody pays for ends by itself, wherever its parts live: the functions of the suite.
+
+An ordinary run tries the partition in which everything is apart, `make partitions` all of them.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from inspect import signature
+
+import pytest
+
+from tests.e2e import test_expiry
+from tests.e2e.halls import ADMIN
+from tests.e2e.shop import Shop
+from tests.partitions.halls import Ground, in_process
+from tests.partitions.sets import APART, PARTITIONS
+
+FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+
+
+@pytest.fixture(scope="module", params=PARTITIONS if FULL else [APART])
+async def hasty(request: pytest.FixtureRequest, ground: Ground) -> AsyncIterator[Shop]:
+    """A shop that holds goods for two seconds."""
+    async with in_process(ground, request.param, hold_ttl=test_expiry.HOLD) as (parted, _):
+        shop = Shop(parted.hall, parted.http)
+        await shop.sign_in_admin(*ADMIN)
+        yield shop
+
+
+# those that ask for this shop; the others kill a process
+globals().update(
+    {
+        name: test
+        for name, test in vars(test_expiry).items()
+        if name.startswith("test_") and "hasty" in signature(test).parameters
+    }
+)
