@@ -20,6 +20,7 @@ from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITION
 from markethall.settings import Settings
 from markethall.shared.auth import SCOPES_OF_ROLE, Policy
 from markethall.topology import NEEDS, OWNED, Context
+from scripts.generate_network import OVERLAYS, picture
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,6 +112,14 @@ def payment_states() -> str:
     return _mermaid(lines)
 
 
+def network() -> str:
+    return picture(OVERLAYS["apart"])
+
+
+def network_moving() -> str:
+    return picture(OVERLAYS["moving"])
+
+
 def _mermaid(lines: Iterable[str]) -> str:
     return "\n".join(["```mermaid", *lines, "```"])
 
@@ -167,8 +176,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "routes": routes_table,
     "roles": roles_table,
     "owners": owners_table,
+    "network": network,
+    "network-moving": network_moving,
 }
-DOCUMENTS = ("README.md", "docs/api.md", "docs/states.md")
+DOCUMENTS = ("README.md", "docs/api.md", "docs/deployment.md", "docs/states.md")
 
 
 def filled(text: str) -> str:
