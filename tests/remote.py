@@ -3,7 +3,7 @@
 Everything is the product's own but the cable: the client asks the application in this process.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -34,8 +34,18 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def serving(target: str, router: APIRouter, service: Any, signer: ServiceSigner) -> Front:
-    """The application that serves this one contract to its neighbours."""
+def serving(  # noqa: PLR0917 - a contract, and who may call it
+    target: str,
+    router: APIRouter,
+    service: Any,
+    signer: ServiceSigner,
+    allowed: AllowList = ALLOWED,
+    callers: Collection[str] = ("orders",),
+) -> Front:
+    """The application that serves this one contract to its neighbours.
+
+    `callers`: those whose service tokens are signed by the signer, allowed to call or not.
+    """
     app = FastAPI(
         exception_handlers={
             Refusal: refuse,
@@ -46,8 +56,9 @@ def serving(target: str, router: APIRouter, service: Any, signer: ServiceSigner)
     )
     app.include_router(router)
     app.state.container = SimpleNamespace(**{target: lambda: service})
-    app.state.allowed = ALLOWED
-    services = ServiceVerifier({"orders": OwnKeys(signer.jwks)}, {target}, now)
+    app.state.allowed = allowed
+    keys = OwnKeys(signer.jwks)
+    services = ServiceVerifier(dict.fromkeys(callers, keys), {target}, now)
     nobody = People(Verifier(lambda: {"keys": []}, "", "", now), OwnKeys(lambda: {"keys": []}))
     identities = Identities(lambda: nobody, lambda: services)
     return Front(app, MANNERS, identities, Limits("off", RedisClient(None)))

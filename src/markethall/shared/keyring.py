@@ -1,6 +1,7 @@
 """Public keys that somebody else publishes: fetched when first needed, kept, and followed."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -11,7 +12,7 @@ import structlog
 
 from markethall.shared.call import Actor
 from markethall.shared.errors import Unauthenticated, Unavailable
-from markethall.shared.tokens import UNREADABLE, KeySetProvider, Verifier
+from markethall.shared.tokens import UNREADABLE, KeySetProvider, Verifier, public_keys
 
 log = structlog.get_logger("markethall.keyring")
 
@@ -97,17 +98,24 @@ class Keyring:
         try:
             self._keys = await self._ask()
             self._fetched_at = self._clock()
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, LookupError, TypeError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, *UNREADABLE) as error:
             self._failed_at = self._clock()
             log.warning("keys.not_fetched", issuer=self._issuer, error=repr(error))
 
     async def _ask(self) -> Mapping[str, Any]:
-        answer = await self._http.get(self._path)
-        answer.raise_for_status()
-        if len(answer.content) > _MOST_BYTES:
-            raise ValueError("the key set is too large")
-        keys = answer.json()
-        return {"keys": [dict(key) for key in keys["keys"]]}
+        """Raises what httpx2 raises, TimeoutError, and UNREADABLE for what is no key set."""
+        # one limit for everything: httpx's own read timeout begins anew with each byte
+        async with (
+            asyncio.timeout(self._http.timeout.read),
+            self._http.stream("GET", self._path) as answer,
+        ):
+            answer.raise_for_status()
+            body = await _bounded(answer)
+        keys = {"keys": [dict(key) for key in json.loads(body)["keys"]]}
+        if not public_keys(keys):
+            # better the keys that we have than none
+            raise ValueError("there is no key in it that we can use")
+        return keys
 
     def _is_over(self, seconds: float, since: float) -> bool:
         return self._clock() - since >= seconds
@@ -144,6 +152,16 @@ def unverified_claims(token: str) -> dict[str, Any]:
     """What it says, true or not. Raises what jwt raises."""
     claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     return claims
+
+
+async def _bounded(answer: httpx2.Response) -> bytes:
+    """Raises ValueError for more than a key set can be, before all of it is here."""
+    body = bytearray()
+    async for part in answer.aiter_bytes():
+        body += part
+        if len(body) > _MOST_BYTES:
+            raise ValueError("the key set is too large")
+    return bytes(body)
 
 
 def _kids(key_set: Mapping[str, Any]) -> set[str]:

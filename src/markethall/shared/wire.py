@@ -43,6 +43,8 @@ _GATEWAYS: Final = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
+# whatever reading a document that is none may set off, nesting without end included
+_UNREADABLE: Final = (ValueError, LookupError, TypeError, RecursionError)
 # the neighbour is there and does not take us: a release under way, keys that are being changed
 _NOT_NOW: Final = (Unauthenticated, RouteNotFound)
 
@@ -189,6 +191,9 @@ class Wire:
                 )
         except (httpx2.TransportError, TimeoutError) as error:
             raise Silence(repr(error)) from error
+        except httpx2.RequestError as error:
+            # it answered, and what it said cannot be unpacked
+            raise self._fault(call, method, repr(error)) from error
 
     def _headers(self, call: Call, method: str, seconds: float) -> dict[str, str]:
         token = self._signer.sign(self._caller, self._target, method, call.actor)
@@ -214,7 +219,7 @@ class Wire:
             problem = response.json()
             kind = Refusal.by_code[problem["code"]]
             refusal = kind(problem["detail"], **_details(problem))
-        except (ValueError, LookupError, TypeError):
+        except _UNREADABLE:
             return self._fault(call, method, f"{response.status_code} {_code(response)}")
         if isinstance(refusal, _NOT_NOW):
             log.error("neighbour.refuses_us", target=self._target, method=method, code=refusal.code)
@@ -293,7 +298,7 @@ def _now() -> float:
 def _code(response: httpx2.Response) -> str:
     try:
         return str(response.json()["code"])
-    except (ValueError, LookupError, TypeError):
+    except _UNREADABLE:
         return "no problem document"
 
 
