@@ -21,6 +21,10 @@ from tests.partitions.sets import PARTITIONS, TOGETHER, Partition
 from tests.partitions.story import play
 
 
+# a busy machine takes its time, and when to give up waiting is not what is asked here
+PATIENT = {"deadline": "30", "remote_timeout": "10"}
+
+
 @dataclass(frozen=True)
 class Ground:
     """What halls are built on: a server of databases, and a folder for keys."""
@@ -60,6 +64,7 @@ async def in_process(
                 database_urls=urls,
                 database_pool_min=1,
                 redis_url=redis_url,
+                **PATIENT,
                 **settings,
             ) as parted,
         ):
@@ -86,7 +91,9 @@ async def log_of_processes(ground: Ground, name: str) -> Log:
     with EmbeddedValkey() as redis_url:
         async with (
             ground.databases(PARTITIONS[name]) as urls,
-            split_hall(folder, partition, by_name(urls), redis_url, secret=SECRET) as split,
+            split_hall(
+                folder, partition, by_name(urls), redis_url, None, secret=SECRET, **PATIENT
+            ) as split,
             visited(split.hall, urls) as player,
         ):
             return await log_of(player)
