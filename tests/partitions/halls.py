@@ -13,13 +13,12 @@ from markethall.topology import Context
 from tests.e2e.halls import Hall, as_json, running
 from tests.e2e.own import environment, own_database
 from tests.e2e.split import split_hall
-from tests.partitions.in_process import SECRET, Parted, parted_hall
+from tests.partitions.in_process import SECRET, Parted, as_it_is, parted_hall
 from tests.partitions.inside import MemoryInside, SqlInside
 from tests.partitions.log import Log
 from tests.partitions.player import Player
 from tests.partitions.sets import PARTITIONS, TOGETHER, Partition
 from tests.partitions.story import play
-
 
 # a busy machine takes its time, and when to give up waiting is not what is asked here
 PATIENT = {"deadline": "30", "remote_timeout": "10"}
@@ -61,6 +60,7 @@ async def in_process(
             parted_hall(
                 partition,
                 ground.folder(name),
+                as_it_is,
                 database_urls=urls,
                 database_pool_min=1,
                 redis_url=redis_url,
