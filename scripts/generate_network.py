@@ -117,7 +117,8 @@ def _policy(name: str, hall: str, kind: str, others: Iterable[tuple[str, str]]) 
 
 def picture(halls: Halls) -> str:
     """The same ways, drawn: a call is a line, the fetching of public keys alone is dotted."""
-    lines = ["flowchart LR", *(f"    ingress{{{{Ingress}}}} --> {hall}" for hall in halls)]
+    lines = ["flowchart LR", "    ingress{{Ingress}}"]
+    lines += [f"    ingress --> {hall}" for hall in halls]
     for way in ways(halls):
         arrow = "-->" if way.calls else "-.->"
         words = " and ".join(word for word, said in _words(way) if said)
