@@ -153,16 +153,23 @@ class ServiceVerifier:
             issuer=audience_of(caller),
             options=_OPTIONS | {"verify_aud": False},
         )
-        now = self._clock().timestamp()
-        if claims["iat"] > now + AHEAD or claims["exp"] - claims["iat"] > LIFETIME:
+        issued, expires = _seconds(claims["iat"]), _seconds(claims["exp"])
+        if issued > self._clock().timestamp() + AHEAD or expires - issued > LIFETIME:
             raise ValueError("from the future, or good for too long")
         return ServiceIdentity(
             caller=caller,
             target=self._targets[claims["aud"]],
             scope=str(claims["scope"]),
             actor=Actor.model_validate(claims["actor"], extra="forbid"),
-            expires=int(claims["exp"]),
+            expires=expires,
         )
+
+
+def _seconds(value: object) -> int:
+    """NaN is neither later than anything nor too long: whole numbers only. Raises ValueError."""
+    if type(value) is not int:
+        raise ValueError("no time in whole seconds")
+    return value
 
 
 def _good(read: Callable[[], T]) -> T:
