@@ -1,6 +1,6 @@
 """The root container: the one place that knows every context, and who listens to what."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -26,11 +26,10 @@ from markethall.payments.contract import (
     Payments,
 )
 from markethall.settings import Settings
-from markethall.shared.backend import Backend, Housekeeping
 from markethall.shared.cache import Cache, open_cache
 from markethall.shared.clock import Clock, utc_now
 from markethall.shared.db import Pools, PoolSize, Postgres
-from markethall.shared.events import DirectPipe, Event
+from markethall.shared.events import Event
 from markethall.shared.guard import AllowList, Errands, Guard, guarded
 from markethall.shared.idempotency import Keys
 from markethall.shared.keyring import Keyring, KeySource, OwnKeys, People
@@ -39,7 +38,6 @@ from markethall.shared.pages import Cursors
 from markethall.shared.passwords import Passwords
 from markethall.shared.redis import RedisClient
 from markethall.shared.service_tokens import ServiceSigner, ServiceVerifier
-from markethall.shared.steward import Pace, Processor, Relay, Steward
 from markethall.shared.tokens import Signer, Verifier
 from markethall.shared.wire import Clients, Patience, Wire
 from markethall.topology import CALLERS, Context
@@ -117,6 +115,10 @@ class Container(containers.DeclarativeContainer):
     clock: providers.Provider[Clock] = providers.Object(utc_now)
     pools: providers.Singleton[Pools] = providers.Singleton(Pools, config.pool)
     redis: providers.Singleton[RedisClient] = providers.Singleton(RedisClient, config.redis_url)
+    # a broker of its own, as it were: a blocked read must not keep a cached one waiting
+    broker: providers.Singleton[RedisClient] = providers.Singleton(
+        RedisClient, config.redis_url, timeout=1.0
+    )
     cache: providers.Singleton[Cache] = providers.Singleton(open_cache, config.cache, redis)
     limits: providers.Singleton[Limits] = providers.Singleton(
         Limits, config.rate_limits, redis, config.secret
@@ -273,45 +275,3 @@ def _config_of(context: Context, settings: Settings) -> dict[str, Any]:
         "gateway_timeout": settings.gateway_timeout,
         "reconcile_after": settings.reconcile_after,
     }
-
-
-def stewards(container: Container, settings: Settings) -> list[Steward]:
-    """The background work of the served contexts, wired to each other by LISTENERS."""
-    parts = {context: _part(container, context) for context in sorted(settings.serve)}
-    pipes = {context: _pipe(part.backend(), context) for context, part in parts.items()}
-    made = {
-        context: _steward(context, part, list(pipes.values()), container.clock())
-        for context, part in parts.items()
-    }
-    for context, steward in made.items():
-        pipes[context].wake = steward.wake_processor
-    return list(made.values())
-
-
-def _part(container: Container, context: Context) -> Any:
-    return getattr(container, f"{context.value}_context")
-
-
-def _pipe(backend: Backend[Any], listener: Context) -> DirectPipe:
-    handlers = {
-        event.type: [handler for context, handler in listeners if context == listener]
-        for event, listeners in LISTENERS.items()
-        if any(context == listener for context, _ in listeners)
-    }
-    return DirectPipe(backend.inbox, handlers)
-
-
-def _steward(context: Context, part: Any, pipes: Sequence[DirectPipe], clock: Clock) -> Steward:
-    backend: Backend[Any] = part.backend()
-    pace = Pace()
-    housekeeping = Housekeeping(backend, clock, every=timedelta(minutes=1))
-    steward = Steward(
-        context.value,
-        backend.outbox,
-        Relay(context.value, pipes, clock),
-        Processor(backend.inbox, part.handlers(), clock, pace),
-        [*part.sweeps(), housekeeping.sweep],
-        pace,
-    )
-    backend.database.on_publish = steward.wake
-    return steward

@@ -21,7 +21,8 @@ import markethall.payments.router
 import markethall.users.remote
 import markethall.users.router
 from markethall import __version__
-from markethall.container import KEYS_OF_SERVICES, Container, build_container, stewards
+from markethall.background import stewards
+from markethall.container import KEYS_OF_SERVICES, Container, build_container
 from markethall.keys import read_keys
 from markethall.settings import Settings
 from markethall.shared.auth import anyone
@@ -107,7 +108,8 @@ def create_app(settings: Settings) -> Hall:
         app.include_router(ROUTERS[context])
         if settings.callers_of(context):
             app.include_router(INTERNAL[context], include_in_schema=False)
-    if settings.calls_out:
+    # also before it calls anybody: who is asked first may ask any of us for the keys
+    if settings.calls_out or settings.service_key.get_secret_value():
         app.include_router(_service_keys(), include_in_schema=False)
     # FastAPI resolves its routes at the first request otherwise, for half a second
     list(iter_route_contexts(app.routes))
@@ -154,6 +156,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(container.passwords().close)
         stack.push_async_callback(container.pools().close)
         stack.push_async_callback(container.redis().close)
+        stack.push_async_callback(container.broker().close)
         stack.push_async_callback(container.cache().close)
         stack.push_async_callback(container.clients().close)
         stack.push_async_callback(container.errands().finish, settings.deadline)

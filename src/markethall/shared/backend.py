@@ -25,12 +25,13 @@ class Backend(Generic[D]):
     claims: Claims
 
 
-# a done inbox row is what makes a late duplicate harmless: keep it longer than any pipe would
 KEPT_EVENTS = timedelta(days=7)
+# a done inbox row is what makes a late duplicate harmless: it outlives whatever could be sent again
+KEPT_INBOX = 2 * KEPT_EVENTS
 
 
 class Housekeeping:
-    """Forgets keys that have expired, and events that were done a week ago."""
+    """Forgets keys that have expired, and events that all have taken a week or two ago."""
 
     def __init__(self, backend: Backend[D], clock: Clock, every: timedelta) -> None:
         self._backend = backend
@@ -46,7 +47,7 @@ class Housekeeping:
         # each forgets a bounded number at once
         while await self._backend.claims.purge(now):
             continue
-        while await self._backend.inbox.purge(now - KEPT_EVENTS):
+        while await self._backend.inbox.purge(now - KEPT_INBOX):
             continue
         while await self._backend.outbox.purge(now - KEPT_EVENTS):
             continue

@@ -5,7 +5,7 @@ through a pipe into each listener's inbox, at least once. A processor runs the h
 ticks the inbox row off in the transaction of its effect: exactly once.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol
@@ -97,7 +97,15 @@ class Lead(Protocol):
     async def unpublished(self, limit: int) -> Sequence[Envelope]:
         """In the order of seq, whatever was committed late included."""
 
-    async def mark_published(self, envelopes: Sequence[Envelope], now: datetime) -> None: ...
+    async def mark_published(
+        self, envelopes: Sequence[Envelope], now: datetime, awaited: Collection[UUID] = ()
+    ) -> None:
+        """`awaited`: ids that listeners elsewhere have to confirm; the others are confirmed now."""
+
+    async def unconfirmed(self, after: int, limit: int) -> Sequence[Envelope]:
+        """Published, and not known to have arrived everywhere: in order, from beyond that seq."""
+
+    async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None: ...
 
 
 class Outbox(Protocol):
@@ -105,7 +113,7 @@ class Outbox(Protocol):
         """Become the one leader of this context; None where another process leads."""
 
     async def purge(self, before: datetime) -> int:
-        """Forget what was published before then; how many."""
+        """Forget what was confirmed before then; how many."""
 
 
 class Inbox(Protocol):
@@ -113,6 +121,9 @@ class Inbox(Protocol):
 
     async def accept(self, handlers: Sequence[str], envelopes: Sequence[Envelope]) -> None:
         """Insert what is not there yet, by (handler, event id)."""
+
+    async def accept_dead(self, handler: str, envelope: Envelope, error: str) -> None:
+        """Insert a dead letter, if it is not there yet: nobody can read it, but it is kept."""
 
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         """The oldest waiting delivery of each key, none while an earlier one waits."""
@@ -143,6 +154,18 @@ class Pipe(Protocol):
     async def send(self, envelopes: Sequence[Envelope]) -> None: ...
 
 
+class Stream(Pipe, Protocol):
+    """A pipe that may lose what it was given. It sees to that by itself; the outbox remembers."""
+
+    def wants(self, envelope: Envelope) -> bool: ...
+
+    def forget(self) -> None:
+        """A new lead begins: what an earlier one knew of the stream may not be true any more."""
+
+    async def tend(self, lead: Lead) -> None:
+        """Regularly: send again what may be lost, confirm what has arrived."""
+
+
 Handler = Callable[[Delivery, Any], Awaitable[None]]
 
 
@@ -154,8 +177,11 @@ class DirectPipe:
         self._handlers = handlers
         self.wake: Callable[[], None] = lambda: None
 
+    def wants(self, envelope: Envelope) -> bool:
+        return envelope.type in self._handlers
+
     async def send(self, envelopes: Sequence[Envelope]) -> None:
-        wanted = [envelope for envelope in envelopes if envelope.type in self._handlers]
+        wanted = [envelope for envelope in envelopes if self.wants(envelope)]
         for handlers, group in _by_handlers(wanted, self._handlers):
             await self._inbox.accept(handlers, group)
         if wanted:

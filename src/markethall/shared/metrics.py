@@ -54,6 +54,18 @@ EVENTS_HANDLED = Counter(
     ["handler", "outcome"],
     registry=REGISTRY,
 )
+STREAM_ENTRIES = Counter(
+    "markethall_stream_entries",
+    "Entries of a publisher's stream that were added, taken into an inbox, or trimmed.",
+    ["publisher", "what"],
+    registry=REGISTRY,
+)
+STREAM_RESENT = Counter(
+    "markethall_stream_resent",
+    "Events sent again because the stream was not as it had been left.",
+    ["publisher"],
+    registry=REGISTRY,
+)
 LEADING = Gauge(
     "markethall_leading",
     "1 where this process leads a context's background work.",

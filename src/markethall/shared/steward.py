@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 import structlog
 
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Unavailable
-from markethall.shared.events import Delivery, Handler, Inbox, Lead, Outbox, Pipe
+from markethall.shared.events import Delivery, Handler, Inbox, Lead, Outbox, Pipe, Stream
 from markethall.shared.metrics import EVENTS_HANDLED, EVENTS_RELAYED, LEADING
 
 log = structlog.get_logger("markethall.steward")
@@ -21,11 +22,17 @@ log = structlog.get_logger("markethall.steward")
 Sweep = Callable[[], Awaitable[None]]
 
 
+class Reader(Protocol):
+    async def run(self) -> None:
+        """Take what comes from other processes into the inbox, until cancelled."""
+
+
 @dataclass(frozen=True)
 class Pace:
     """How often, how much, how long. Times in seconds."""
 
     poll: float = 0.25
+    tend: float = 1.0
     sweep: float = 1.0
     retry_lead: float = 1.0
     batch: int = 100
@@ -38,20 +45,33 @@ class Pace:
 class Relay:
     """Takes what the outbox has not sent yet, in order, and sends it down every pipe."""
 
-    def __init__(self, context: str, pipes: Sequence[Pipe], clock: Clock) -> None:
+    def __init__(
+        self, context: str, pipes: Sequence[Pipe], clock: Clock, streams: Sequence[Stream] = ()
+    ) -> None:
         self.context = context
         self._pipes = pipes
+        self._streams = streams
         self._clock = clock
+
+    def begin(self) -> None:
+        """This process leads from now on."""
+        for stream in self._streams:
+            stream.forget()
 
     async def run_once(self, lead: Lead, limit: int) -> int:
         """How many were relayed. What fails half-way is sent again: the inbox knows it."""
         envelopes = await lead.unpublished(limit)
         if envelopes:
-            for pipe in self._pipes:
+            for pipe in (*self._pipes, *self._streams):
                 await pipe.send(envelopes)
-            await lead.mark_published(envelopes, self._clock())
+            awaited = {e.event_id for s in self._streams for e in envelopes if s.wants(e)}
+            await lead.mark_published(envelopes, self._clock(), awaited)
             EVENTS_RELAYED.labels(self.context).inc(len(envelopes))
         return len(envelopes)
+
+    async def tend(self, lead: Lead) -> None:
+        for stream in self._streams:
+            await stream.tend(lead)
 
 
 class Processor:
@@ -143,6 +163,7 @@ class Steward:
         processor: Processor,
         sweeps: Sequence[Sweep],
         pace: Pace,
+        readers: Sequence[Reader] = (),
     ) -> None:
         self.context = context
         self._outbox = outbox
@@ -150,6 +171,7 @@ class Steward:
         self._processor = processor
         self._sweeps = sweeps
         self._pace = pace
+        self._readers = readers
         self._published = asyncio.Event()
         self._delivered = asyncio.Event()
 
@@ -182,6 +204,8 @@ class Steward:
                 if self._processor.listens:
                     tasks.create_task(_unending(self._keep_processing()))
                 tasks.create_task(_unending(self._keep_sweeping()))
+                for reader in self._readers:
+                    tasks.create_task(_unending(reader.run()))
         except ExceptionGroup as group:
             if group.split(Unavailable)[1]:
                 raise
@@ -190,9 +214,16 @@ class Steward:
             LEADING.labels(self.context).set(0)
 
     async def _keep_relaying(self, lead: Lead) -> None:
+        loop = asyncio.get_running_loop()
+        self._relay.begin()
+        tend_at = loop.time()
         while True:
             self._published.clear()
-            if not await self._relay.run_once(lead, self._pace.batch):
+            relayed = await self._relay.run_once(lead, self._pace.batch)
+            if loop.time() >= tend_at:
+                await self._relay.tend(lead)
+                tend_at = loop.time() + self._pace.tend
+            if not relayed:
                 await _set_or_timeout(self._published, self._pace.poll)
 
     async def _keep_processing(self) -> None:

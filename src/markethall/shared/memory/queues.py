@@ -1,6 +1,6 @@
 """Outbox, inbox and claimed keys, on the same tables and the same lock."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -44,10 +44,27 @@ class MemoryLead:
         async with self._database.changing() as tables:
             return list(tables.outbox.rows())[:limit]
 
-    async def mark_published(self, envelopes: Sequence[Envelope], now: datetime) -> None:  # noqa: ARG002 - memory keeps no history
+    async def mark_published(
+        self,
+        envelopes: Sequence[Envelope],
+        now: datetime,  # noqa: ARG002 - memory keeps no history
+        awaited: Collection[UUID] = (),
+    ) -> None:
         async with self._database.changing() as tables:
             for envelope in envelopes:
                 tables.outbox.remove(envelope.event_id)
+                if envelope.event_id in awaited:
+                    tables.sent.put(envelope.event_id, envelope)
+
+    async def unconfirmed(self, after: int, limit: int) -> Sequence[Envelope]:
+        async with self._database.changing() as tables:
+            sent: list[Envelope] = tables.sent.where(lambda envelope: envelope.seq > after)
+            return sent[:limit]
+
+    async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None:  # noqa: ARG002 - as above
+        async with self._database.changing() as tables:
+            for event_id in event_ids:
+                tables.sent.remove(event_id)
 
 
 class MemoryInbox:
@@ -65,6 +82,14 @@ class MemoryInbox:
                     delivery = Delivery(handler=handler, envelope=envelope, attempts=0)
                     row = InboxRow(delivery, self._position, received_at=now, due_at=now)
                     tables.inbox.add(key_of(delivery), row)
+
+    async def accept_dead(self, handler: str, envelope: Envelope, error: str) -> None:
+        now = self._clock()
+        async with self._database.changing() as tables:
+            self._position += 1
+            delivery = Delivery(handler=handler, envelope=envelope, attempts=0)
+            row = InboxRow(delivery, self._position, received_at=now, due_at=now)
+            tables.inbox.add(key_of(delivery), replace(row, state="dead", error=error))
 
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         async with self._database.changing() as tables:

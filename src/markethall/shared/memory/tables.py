@@ -111,6 +111,8 @@ class CommonTables:
 
     def __init__(self) -> None:
         self.outbox: Table[UUID, Envelope] = Table()
+        # published, and awaited by listeners in other processes
+        self.sent: Table[UUID, Envelope] = Table()
         self.inbox: Table[tuple[str, UUID], InboxRow] = Table()
         self.keys: Table[str, KeyRow] = Table()
         self.last_seq = 0

@@ -27,6 +27,11 @@ class SqlInbox:
         async with self._postgres.reading() as session:
             await session.many(self._statements.accept, rows)
 
+    async def accept_dead(self, handler: str, envelope: Envelope, error: str) -> None:
+        row = _inbox_row(handler, envelope, self._clock())
+        async with self._postgres.reading() as session:
+            await session.many(self._statements.accept, [row | {"state": "dead", "error": error}])
+
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         async with self._postgres.reading() as session:
             rows = await session.all(

@@ -1,9 +1,10 @@
 """The outbox, and who may relay it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -67,10 +68,25 @@ class SqlLead:
             rows = await self._session.all(self._statements.unpublished, limit=limit)
         return [envelope_of(row, seq=row["seq"]) for row in rows]
 
-    async def mark_published(self, envelopes: Sequence[Envelope], now: datetime) -> None:
+    async def mark_published(
+        self, envelopes: Sequence[Envelope], now: datetime, awaited: Collection[UUID] = ()
+    ) -> None:
         seqs = [envelope.seq for envelope in envelopes]
         with unavailable_when_away():
-            await self._session.run(self._statements.mark_published, seqs=seqs, now=now)
+            await self._session.run(
+                self._statements.mark_published, seqs=seqs, now=now, awaited=list(awaited)
+            )
+
+    async def unconfirmed(self, after: int, limit: int) -> Sequence[Envelope]:
+        with unavailable_when_away():
+            rows = await self._session.all(self._statements.unconfirmed, after=after, limit=limit)
+        return [envelope_of(row, seq=row["seq"]) for row in rows]
+
+    async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None:
+        with unavailable_when_away():
+            await self._session.run(
+                self._statements.mark_confirmed, events=list(event_ids), now=now
+            )
 
 
 def envelope_of(row: "Record", seq: int | None = None) -> Envelope:

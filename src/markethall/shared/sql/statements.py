@@ -22,7 +22,7 @@ class ContextStatements:
         self._key_statements(tables["idempotency_key"])
 
     def _outbox_statements(self, t: sa.Table) -> None:
-        columns = [c for c in t.c if c.name not in {"seq", "published_at"}]
+        columns = [c for c in t.c if c.name not in {"seq", "published_at", "confirmed_at"}]
         self.publish = Statement(sa.insert(t).values({c.name: bindparam(c.name) for c in columns}))
         self.unpublished = Statement(
             sa.select(t)
@@ -33,9 +33,33 @@ class ContextStatements:
         self.mark_published = Statement(
             sa.update(t)
             .where(t.c.seq == sa.any_(bindparam("seqs", type_=ARRAY(sa.BigInteger))))
-            .values(published_at=bindparam("now"))
+            .values(
+                published_at=bindparam("now"),
+                confirmed_at=sa.case(
+                    (
+                        t.c.event_id == sa.any_(bindparam("awaited", type_=ARRAY(sa.Uuid))),
+                        sa.null(),
+                    ),
+                    else_=bindparam("now"),
+                ),
+            )
         )
-        old = t.c.published_at < bindparam("before")
+        self.unconfirmed = Statement(
+            sa.select(t)
+            .where(
+                t.c.published_at.is_not(None),
+                t.c.confirmed_at.is_(None),
+                t.c.seq > bindparam("after", type_=sa.BigInteger),
+            )
+            .order_by(t.c.seq)
+            .limit(bindparam("limit", type_=sa.Integer))
+        )
+        self.mark_confirmed = Statement(
+            sa.update(t)
+            .where(t.c.event_id == sa.any_(bindparam("events", type_=ARRAY(sa.Uuid))))
+            .values(confirmed_at=bindparam("now"))
+        )
+        old = t.c.confirmed_at < bindparam("before")
         self.purge_outbox = _delete_some(t, [t.c.seq], old)
 
     def _inbox_statements(self, t: sa.Table) -> None:

@@ -42,10 +42,13 @@ def _outbox(metadata: sa.MetaData) -> None:
         sa.Column("event_id", sa.Uuid, nullable=False, unique=True),
         *_envelope_columns(),
         timestamp("published_at", nullable=True),
+        timestamp("confirmed_at", nullable=True),
     )
     unpublished = outbox.c.published_at.is_(None)
     sa.Index("ix_outbox_unpublished", outbox.c.seq, postgresql_where=unpublished)
-    sa.Index("ix_outbox_published_at", outbox.c.published_at)
+    unconfirmed = sa.and_(outbox.c.published_at.is_not(None), outbox.c.confirmed_at.is_(None))
+    sa.Index("ix_outbox_unconfirmed", outbox.c.seq, postgresql_where=unconfirmed)
+    sa.Index("ix_outbox_confirmed_at", outbox.c.confirmed_at)
 
 
 def _inbox(metadata: sa.MetaData) -> None:
