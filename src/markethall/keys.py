@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from markethall.settings import SHORTEST_SECRET, BadSettings, Settings
-from markethall.shared.tokens import generate_key, load_key
+from markethall.shared.tokens import generate_key, load_keys
 from markethall.topology import Context
 
 
@@ -41,7 +41,7 @@ def read_keys(settings: Settings) -> Secrets:
 def _check(name: str, key: str) -> None:
     try:
         if key:
-            load_key(key)
+            load_keys(key)
     except ValueError as error:
         raise BadSettings([f"{name}: {error}"]) from None
 

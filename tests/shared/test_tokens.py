@@ -339,6 +339,24 @@ def test_a_key_is_read_as_it_was_written() -> None:
     assert key.private_bytes_raw() == load_key(PEM).private_bytes_raw()
 
 
+def test_a_new_key_is_known_before_it_signs_and_the_old_one_after_it() -> None:
+    old, new = generate_key(), generate_key()
+    watch = Watch()
+    before, both, after = (
+        Signer(text, ISSUER, AUDIENCE, timedelta(minutes=15), watch)
+        for text in (old + new, new + old, new)
+    )
+    token_of_old, token_of_new = before.sign(ADA), both.sign(ADA)
+
+    for signer in (before, both):
+        verifier = Verifier(signer.jwks, ISSUER, AUDIENCE, watch)
+        assert verifier.verify(token_of_old) == verifier.verify(token_of_new) == ADA
+    last = Verifier(after.jwks, ISSUER, AUDIENCE, watch)
+    assert last.verify(token_of_new) == ADA
+    with pytest.raises(Unauthenticated):
+        last.verify(token_of_old)
+
+
 def pem(key: Any, encryption: Any = None) -> str:
     made: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
     return made.decode()

@@ -22,7 +22,7 @@ from markethall.shared.tokens import (
     ALGORITHM,
     UNREADABLE,
     key_set_of,
-    load_key,
+    load_keys,
     public_keys,
 )
 
@@ -63,10 +63,11 @@ class ServiceSigner:
     """Signs for the contexts of this process. Holds the private key; nothing else does."""
 
     def __init__(self, pem: str, clock: Clock) -> None:
-        """Raises ValueError for a bad key."""
-        self._key = load_key(pem)
+        """The first key signs, further ones are only published. Raises ValueError for a bad one."""
+        keys = load_keys(pem)
+        self._key = keys[0]
         self._clock = clock
-        self._jwks = key_set_of(self._key)
+        self._jwks = key_set_of(keys)
         self._headers = {"typ": TYPE, "kid": self._jwks["keys"][0]["kid"]}
         self._kept: OrderedDict[tuple[str, str, str, Actor], tuple[str, int]] = OrderedDict()
 

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -67,6 +67,17 @@ def generate_key() -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
+def load_keys(pem: str) -> list[Ed25519PrivateKey]:
+    """Several keys, one after the other: the first signs, the others are published besides.
+
+    So a new key is known everywhere before it signs, and an old one for as long as its tokens
+    are good. Raises ValueError.
+    """
+    begin = "-----BEGIN"
+    found = [f"{begin}{part}" for part in pem.split(begin)[1:]]
+    return [load_key(text) for text in found or [pem]]
+
+
 def load_key(pem: str) -> Ed25519PrivateKey:
     """Raises ValueError, with one readable line, for all but an Ed25519 private key."""
     try:
@@ -89,13 +100,14 @@ class Signer:
         ttl: timedelta,
         clock: Clock,
     ) -> None:
-        """`key` may be PEM text. Raises ValueError for a bad one."""
-        self._key = load_key(key) if isinstance(key, str) else key
+        """`key` may be PEM text, of several keys too. Raises ValueError for a bad one."""
+        keys = load_keys(key) if isinstance(key, str) else [key]
+        self._key = keys[0]
         self.issuer = issuer
         self.audience = audience
         self.lifetime = ttl
         self._clock = clock
-        self._jwks = key_set_of(self._key)
+        self._jwks = key_set_of(keys)
         self._kid: str = self._jwks["keys"][0]["kid"]
         self._secret = hmac.digest(
             self._key.private_bytes_raw(), b"markethall fingerprint", "sha256"
@@ -228,9 +240,9 @@ class Verifier:
         return _Verified(actor, int(claims["exp"]))
 
 
-def key_set_of(key: Ed25519PrivateKey) -> dict[str, list[dict[str, str]]]:
-    """The public half, as a JSON Web Key Set (RFC 7517)."""
-    return {"keys": [_jwk(key.public_key())]}
+def key_set_of(keys: Sequence[Ed25519PrivateKey]) -> dict[str, list[dict[str, str]]]:
+    """The public halves, as a JSON Web Key Set (RFC 7517)."""
+    return {"keys": [_jwk(key.public_key()) for key in keys]}
 
 
 def public_keys(key_set: Mapping[str, Any]) -> dict[str, Ed25519PublicKey]:
