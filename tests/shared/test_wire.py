@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from markethall.shared.errors import (
     Busy,
@@ -178,11 +179,13 @@ async def test_a_fault_of_the_neighbour_is_told_with_the_id_in_its_log() -> None
         raise RuntimeError("a secret")
 
     greeter.meanwhile = fail
-    async with over_tcp(greeter) as remote:
-        refusal = await refusal_of(remote.greet(CALL, hello()))
+    with capture_logs() as lines:
+        async with over_tcp(greeter) as remote:
+            refusal = await refusal_of(remote.greet(CALL, hello()))
 
     assert type(refusal) is Internal
     assert (refusal.details, refusal.detail) == ({"error_id": CALL.request_id}, "Internal error.")
+    assert [line["request_id"] for line in lines if line.get("exc_info")] == [CALL.request_id]
     assert len(greeter.heard) == 1
 
 

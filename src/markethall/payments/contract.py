@@ -169,7 +169,8 @@ class Payments(Protocol):
     async def refund(self, call: Call, command: RefundPayment) -> Refund:
         """Give money back, once per refund id.
 
-        Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken.
+        Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken,
+        Invalid (for an amount that is not positive), CurrencyMismatch.
         """
 
 

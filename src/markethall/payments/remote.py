@@ -19,8 +19,10 @@ from markethall.payments.contract import (
     RefundPayment,
 )
 from markethall.shared.call import Call
+from markethall.shared.errors import Invalid
 from markethall.shared.http import from_container, problems, ready
 from markethall.shared.model import Dto
+from markethall.shared.money import CurrencyMismatch
 from markethall.shared.serving import STRICT, service
 from markethall.shared.wire import Wire
 
@@ -60,7 +62,12 @@ async def cancel(
     "/refund",
     response_model=Refund,
     responses=problems(
-        PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken
+        PaymentNotFound,
+        InvalidPaymentTransition,
+        RefundExceedsCaptured,
+        OperationIdTaken,
+        Invalid,
+        CurrencyMismatch,
     ),
 )
 async def refund(

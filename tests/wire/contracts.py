@@ -1,0 +1,205 @@
+"""The three contracts that are called by neighbours: their halves, and good values for each method.
+
+No value is a default, so that one which is lost on the way is missed.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from fastapi import APIRouter
+
+import markethall.inventory.contract
+import markethall.inventory.remote
+import markethall.payments.contract
+import markethall.payments.remote
+import markethall.users.contract
+import markethall.users.remote
+from markethall.inventory.contract import (
+    Consume,
+    Inventory,
+    Reservation,
+    ReservationStatus,
+    Reserve,
+    ReservedLine,
+    Want,
+)
+from markethall.payments.contract import (
+    OpenPayment,
+    Payment,
+    Payments,
+    PaymentStatus,
+    Refund,
+    RefundPayment,
+    RefundStatus,
+)
+from markethall.shared import errors
+from markethall.shared.call import Call
+from markethall.shared.errors import Refusal
+from markethall.shared.ids import new_id
+from markethall.shared.money import Money
+from markethall.topology import Context
+from markethall.users.contract import Customer, Users
+
+AT: Final = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
+PAID: Final = Money(amount=123456789012345, currency="KWD")
+WANTS: Final = (Want(product_id=new_id(), quantity=7), Want(product_id=new_id(), quantity=1000000))
+
+
+@dataclass(frozen=True)
+class Contract:
+    """`samples`: method -> what it is asked, what it answers."""
+
+    context: Context
+    module: Any
+    protocol: type[Any]
+    router: APIRouter
+    remote: type[Any]
+    samples: Mapping[str, tuple[Any, Any]]
+
+    def refusals(self, method: str) -> set[type[Refusal]]:
+        """Those that the method's docstring names."""
+        names = re.findall(r"\b[A-Z][A-Za-z]+\b", getattr(self.protocol, method).__doc__ or "")
+        places = (self.module, markethall.shared.money, errors)
+        found = (getattr(place, name, None) for name in names for place in places)
+        return {kind for kind in found if isinstance(kind, type) and issubclass(kind, Refusal)}
+
+
+def methods_of(protocol: type[Any]) -> set[str]:
+    return {name for name in vars(protocol) if not name.startswith("_")}
+
+
+_LINE: Final = ReservedLine(
+    product_id=new_id(), sku="TEA-1", name="Sencha 煎茶", unit_price=PAID, quantity=3
+)
+_RESERVATION: Final = Reservation(
+    reservation_id=new_id(),
+    order_id=new_id(),
+    status=ReservationStatus.COMMITTED,
+    lines=(_LINE, _LINE.model_copy(update={"sku": "CUP"})),
+    expires_at=AT,
+)
+_TOMBSTONE: Final = Reservation(
+    reservation_id=new_id(),
+    order_id=None,
+    status=ReservationStatus.RELEASED,
+    lines=(),
+    expires_at=AT,
+)
+_PAYMENT: Final = Payment(
+    payment_id=new_id(),
+    order_id=new_id(),
+    user_id=new_id(),
+    status=PaymentStatus.REQUIRES_ACTION,
+    amount=PAID,
+    authorized=PAID,
+    captured=Money.zero("KWD"),
+    refunded=Money(amount=-1, currency="KWD"),
+    provider="sandbox",
+    failure_code="card_declined",
+    next_action="https://bank.example/?a=1&b=%20",
+    expires_at=AT,
+    created_at=AT,
+    version=9,
+)
+_REFUND: Final = Refund(
+    refund_id=new_id(),
+    payment_id=new_id(),
+    order_id=new_id(),
+    amount=PAID,
+    status=RefundStatus.UNKNOWN,
+    reason='"quoted"\n',
+    failure_code="late",
+    created_at=AT,
+)
+
+CONTRACTS: Final[Mapping[Context, Contract]] = {
+    Context.USERS: Contract(
+        Context.USERS,
+        markethall.users.contract,
+        Users,
+        markethall.users.remote.router,
+        markethall.users.remote.RemoteUsers,
+        {"active": (new_id(), Customer(user_id=new_id(), email="ä@example.com", full_name="Ada"))},
+    ),
+    Context.INVENTORY: Contract(
+        Context.INVENTORY,
+        markethall.inventory.contract,
+        Inventory,
+        markethall.inventory.remote.router,
+        markethall.inventory.remote.RemoteInventory,
+        {
+            "reserve": (
+                Reserve(
+                    reservation_id=new_id(),
+                    order_id=new_id(),
+                    customer_id=new_id(),
+                    lines=WANTS,
+                    expires_at=AT,
+                ),
+                _RESERVATION,
+            ),
+            "commit": (new_id(), _RESERVATION),
+            "consume": (
+                Consume(reservation_id=new_id(), fulfilment_id=new_id(), lines=WANTS),
+                _RESERVATION,
+            ),
+            "release": (new_id(), _TOMBSTONE),
+        },
+    ),
+    Context.PAYMENTS: Contract(
+        Context.PAYMENTS,
+        markethall.payments.contract,
+        Payments,
+        markethall.payments.remote.router,
+        markethall.payments.remote.RemotePayments,
+        {
+            "open": (
+                OpenPayment(
+                    payment_id=new_id(),
+                    order_id=new_id(),
+                    user_id=new_id(),
+                    amount=PAID,
+                    expires_at=AT,
+                ),
+                _PAYMENT,
+            ),
+            "cancel": (new_id(), None),
+            "refund": (
+                RefundPayment(
+                    payment_id=new_id(), refund_id=new_id(), amount=PAID, reason="broken"
+                ),
+                _REFUND,
+            ),
+        },
+    ),
+}
+METHODS: Final = tuple(
+    (context, method) for context, contract in CONTRACTS.items() for method in contract.samples
+)
+SYSTEM: Final = tuple(
+    kind for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, Refusal) and kind is not Refusal
+)  # fmt: skip
+
+
+class StandIn:
+    """A provider that notes what it is asked, and answers or refuses as a test says."""
+
+    def __init__(self, contract: Contract, refusal: BaseException | None = None) -> None:
+        self._contract = contract
+        self._refusal = refusal
+        self.asked: list[tuple[str, Call, Any]] = []
+
+    def __getattr__(self, method: str) -> Callable[[Call, Any], Any]:
+        _, answer = self._contract.samples[method]
+
+        async def ask(call: Call, given: Any) -> Any:
+            self.asked.append((method, call, given))
+            if self._refusal:
+                raise self._refusal
+            return answer
+
+        return ask

@@ -1,0 +1,193 @@
+"""Every method of every contract: what is asked, answered and refused arrives unchanged."""
+
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from structlog.testing import capture_logs
+
+from markethall.shared.call import Call
+from markethall.shared.errors import (
+    Internal,
+    Refusal,
+    RouteNotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from markethall.shared.guard import guarded
+from markethall.shared.serving import ServicePolicy
+from markethall.topology import CALLERS, Context
+from tests.remote import at_the_end_of_the_wire, guard_of
+from tests.wire.contracts import CONTRACTS, METHODS, SYSTEM, StandIn, methods_of
+from tests.wire.greeter import CALL, refusal_of
+
+DETAILS = {
+    "lines": [{"product_id": "p", "requested": 3, "available": None}, {}],
+    "status": None,
+    "amount": {"amount": -(10**15), "currency": "EUR"},
+    "text": '日本 "quoted" \\ \n',
+    "errors": [{"field": "/lines/0", "code": "missing", "message": "is missing"}],
+    "retry_after": 7,
+}
+# of these the caller can say no more than that the neighbour is not to be had
+OURS_ALONE = {Unauthenticated: Unavailable, RouteNotFound: Unavailable}
+
+
+@asynccontextmanager
+async def both_ways(context: Context, provider: Any) -> AsyncIterator[tuple[Any, Any]]:
+    """The contract as orders has it: in process, and over the wire."""
+    contract = CONTRACTS[context]
+    wired = at_the_end_of_the_wire(context, contract.router, provider, contract.remote)
+    async with wired as remote:
+        yield guarded(provider, guard_of(context)), guarded(remote, guard_of(context))
+
+
+def cells() -> Iterator[tuple[Context, str, type[Refusal]]]:
+    """(context, method, refusal): those of the docstring, and those that any call may end in."""
+    for context, method in METHODS:
+        named = CONTRACTS[context].refusals(method)
+        yield from ((context, method, kind) for kind in sorted(named, key=lambda kind: kind.code))
+    for context in CONTRACTS:
+        method = next(iter(CONTRACTS[context].samples))
+        yield from ((context, method, kind) for kind in SYSTEM)
+
+
+def told(refusal: Refusal) -> tuple[Any, ...]:
+    return (
+        type(refusal),
+        refusal.detail,
+        refusal.details,
+        refusal.status,
+        refusal.retry_after,
+        refusal.deterministic,
+    )
+
+
+@pytest.mark.parametrize(("context", "method"), METHODS)
+async def test_what_is_asked_and_answered_arrives_whole(context: Context, method: str) -> None:
+    provider = StandIn(CONTRACTS[context])
+    asked, answered = CONTRACTS[context].samples[method]
+
+    async with both_ways(context, provider) as ways:
+        answers = [await getattr(way, method)(CALL, asked) for way in ways]
+
+    here, there = provider.asked
+    assert answers == [answered, answered]
+    assert (here[0], here[2]) == (there[0], there[2]) == (method, asked)
+    assert _lasting(here[1]) == _lasting(there[1]) == _lasting(CALL)
+
+
+@pytest.mark.parametrize(("context", "method", "kind"), list(cells()))
+async def test_a_refusal_is_the_same_on_both_ways(
+    context: Context, method: str, kind: type[Refusal]
+) -> None:
+    provider = StandIn(CONTRACTS[context], kind("In these words: é.", **DETAILS))
+    asked, _ = CONTRACTS[context].samples[method]
+
+    async with both_ways(context, provider) as ways:
+        here, there = [await refusal_of(getattr(way, method)(CALL, asked)) for way in ways]
+
+    assert told(here) == (kind, "In these words: é.", DETAILS, kind.status, *told(here)[4:])
+    if kind in OURS_ALONE:
+        assert told(there) == told(OURS_ALONE[kind](dependency=context.value))
+    else:
+        assert told(there) == told(here)
+
+
+@pytest.mark.parametrize(("context", "method"), METHODS)
+async def test_a_fault_is_the_same_on_both_ways(context: Context, method: str) -> None:
+    provider = StandIn(CONTRACTS[context], RuntimeError("a secret"))
+    asked, _ = CONTRACTS[context].samples[method]
+
+    with capture_logs() as lines:
+        async with both_ways(context, provider) as ways:
+            here, there = [await refusal_of(getattr(way, method)(CALL, asked)) for way in ways]
+
+    assert told(here) == told(there) == told(Internal(error_id=CALL.request_id))
+    assert [(line["event"], line["request_id"]) for line in lines if line.get("exc_info")] == [
+        ("neighbour.failed", CALL.request_id),
+        ("request.failed", CALL.request_id),
+    ]
+
+
+# What must be complete
+
+
+@pytest.mark.parametrize("context", CONTRACTS)
+def test_the_table_of_callers_names_the_methods_of_the_contract(context: Context) -> None:
+    contract = CONTRACTS[context]
+
+    assert set(CALLERS[context]) == methods_of(contract.protocol) == set(contract.samples)
+    assert all(CALLERS[context].values()), "a method that nobody may call is no promise"
+
+
+def test_whoever_is_called_has_a_contract_here() -> None:
+    assert {context for context, methods in CALLERS.items() if methods} == set(CONTRACTS)
+
+
+@pytest.mark.parametrize("context", CONTRACTS)
+def test_each_method_has_one_endpoint_and_its_own_scope(context: Context) -> None:
+    contract = CONTRACTS[context]
+    routes = [route for route in contract.router.routes if isinstance(route, APIRoute)]
+    found = sorted((route.path, _scopes(route), sorted(route.methods or ())) for route in routes)
+
+    assert len(routes) == len(contract.router.routes)
+    assert found == sorted(
+        (f"/internal/{context}/{method}", [f"{context}.{method}"], ["POST"])
+        for method in methods_of(contract.protocol)
+    )
+
+
+@pytest.mark.parametrize("context", CONTRACTS)
+def test_the_calling_half_has_the_methods_of_the_contract_and_no_others(context: Context) -> None:
+    contract = CONTRACTS[context]
+    remote: Any = contract.remote
+
+    assert methods_of(remote) == methods_of(contract.protocol)
+    for method in methods_of(remote):
+        there, here = getattr(remote, method), getattr(contract.protocol, method)
+        assert inspect.signature(there) == inspect.signature(here), method
+        assert inspect.iscoroutinefunction(there)
+
+
+@pytest.mark.parametrize(("context", "method"), METHODS)
+def test_the_endpoint_documents_what_the_docstring_promises(context: Context, method: str) -> None:
+    contract = CONTRACTS[context]
+    (route,) = [
+        route
+        for route in contract.router.routes
+        if isinstance(route, APIRoute) and route.path.endswith(f"/{method}")
+    ]
+
+    assert _documented(route) == {kind.code for kind in contract.refusals(method)}
+
+
+@pytest.mark.parametrize(("context", "method"), METHODS)
+def test_no_sample_is_a_default_that_nobody_would_miss(context: Context, method: str) -> None:
+    for sample in CONTRACTS[context].samples[method]:
+        if isinstance(sample, BaseModel):
+            kept = sample.model_dump(exclude_defaults=True)
+            assert set(kept) == set(type(sample).model_fields)
+
+
+def _lasting(call: Call) -> Call:
+    """All but the deadline, which is shorter at the other end."""
+    return call.model_copy(update={"deadline": None})
+
+
+def _scopes(route: APIRoute) -> list[str | None]:
+    calls = [dependency.call for dependency in route.dependant.dependencies]
+    return [call.scope for call in calls if isinstance(call, ServicePolicy)]
+
+
+def _documented(route: APIRoute) -> set[str]:
+    return {
+        code
+        for response in route.responses.values()
+        for content in response["content"].values()
+        for code in content["examples"]
+    }
