@@ -112,6 +112,19 @@ async def test_a_token_is_good_for_a_minute(
     assert await reason(verifier, token) == "expired"
 
 
+@pytest.mark.parametrize(("ahead", "good"), [(0, True), (60, True), (61, False)])
+async def test_the_clock_of_a_caller_may_be_a_minute_ahead(
+    verifier: ServiceVerifier, forger: Forger, ahead: int, good: bool
+) -> None:
+    now = int(START.timestamp())
+    token = forger.signed(claims={"iat": now + ahead, "exp": now + ahead + 60})
+
+    if good:
+        await verifier.verify(token)
+    else:
+        assert await reason(verifier, token) == "invalid"
+
+
 async def test_an_expired_token_is_refused_also_at_first_sight(
     signer: ServiceSigner, verifier: ServiceVerifier, watch: Watch
 ) -> None:

@@ -137,7 +137,7 @@ class Forger:
             "exp is a text": {"exp": str(now + 60)},
             "exp is null": {"exp": None},
             "exp is true": {"exp": True},
-            "from the future": {"iat": now + 61, "exp": now + 121},
+            "from the future": {"iat": now + 3600, "exp": now + 3660},
             "iat is a text": {"iat": "now"},
             "iat is huge": {"iat": 10**400},
             "actor is a text": {"actor": "admin"},
