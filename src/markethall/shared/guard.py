@@ -117,17 +117,20 @@ class Guard:
         if seconds <= 0:
             raise DeadlineExceeded(dependency=self._target)
         bounded = call if call.deadline == until else call.model_copy(update={"deadline": until})
-        task = self._errands.start(method(bounded, *given, **named))
+        task = self._errands.start(self._told(method(bounded, *given, **named), bounded))
         # not wait_for: that would cancel what over the wire could not be cancelled
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise DeadlineExceeded(dependency=self._target)
-        return self._result(task, bounded)
+        return task.result()
 
-    def _result(self, task: "asyncio.Task[Any]", call: Call) -> Any:
-        """A fault of the neighbour's is Internal, as it would be over the wire."""
+    async def _told(self, work: Coroutine[Any, Any, Any], call: Call) -> Any:
+        """A fault of the neighbour's is Internal, as it would be over the wire.
+
+        It is told where it happens: perhaps nobody waits for it any more.
+        """
         try:
-            return task.result()
+            return await work
         except Refusal:
             raise
         except Exception as error:
