@@ -172,10 +172,11 @@ async def test_known_keys_go_on_while_nobody_answers(
         await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("away", [httpx2.ConnectError("away"), OSError(107, "its socket is gone")])
 async def test_a_token_of_an_unknown_key_is_not_called_bad_while_nobody_can_say(
-    people: People, publisher: Publisher, hands: Hands
+    people: People, publisher: Publisher, hands: Hands, away: Exception
 ) -> None:
-    publisher.answer = httpx2.ConnectError("away")
+    publisher.answer = away
     for _ in range(10):
         with pytest.raises(Unavailable) as refusal:
             await people.verify(publisher.signer.sign(ADA))

@@ -159,6 +159,15 @@ def test_no_secret_is_ever_written(style: str) -> None:
     assert leaked == []
 
 
+def test_calls_of_neighbours_write_no_lines_of_the_client_library() -> None:
+    code = 'logging.getLogger("httpx2").info("HTTP Request"); logging.getLogger("other").info("x")'
+
+    lines = lines_of(code, "json")
+
+    assert len(lines) == 1
+    assert '"logger":"other"' in lines[0]
+
+
 def test_a_terminal_shows_what_a_client_sent_on_one_line_and_without_its_colours() -> None:
     lines = lines_of(
         r'log.info("request", path="/a\n[info] forged", agent="\x1b[31mred")', "pretty"

@@ -38,6 +38,28 @@ async def test_three_attempts_with_the_same_ids_and_no_more() -> None:
     assert (len(asked), len(set(asked))) == (3, 1)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("'NoneType' object has no attribute 'getpeername'"),
+        OSError(107, "Transport endpoint is not connected"),
+    ],
+    ids=["no socket", "no peer"],
+)
+async def test_a_connection_that_ends_while_it_is_looked_at_is_silence(error: Exception) -> None:
+    """The client lets such errors through as they are, seen with a proxy that resets."""
+    asked: list[bytes] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.content)
+        raise error
+
+    refusal = await refusal_of(over(handler).greet(CALL, hello("Ada")))
+
+    assert type(refusal) is Unavailable
+    assert len(asked) == 3
+
+
 async def test_a_hundred_calls_of_a_dead_neighbour_cost_a_tenth_more() -> None:
     asked: list[bytes] = []
     remote = over(dead(asked))

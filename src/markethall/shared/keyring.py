@@ -98,7 +98,7 @@ class Keyring:
         try:
             self._keys = await self._ask()
             self._fetched_at = self._clock()
-        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, *UNREADABLE) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, *UNREADABLE) as error:
             self._failed_at = self._clock()
             log.warning("keys.not_fetched", issuer=self._issuer, error=repr(error))
 

@@ -45,6 +45,9 @@ _GATEWAYS: Final = {
 }
 # whatever reading a document that is none may set off, nesting without end included
 _UNREADABLE: Final = (ValueError, LookupError, TypeError, RecursionError)
+# nobody answers. A connection that is reset while the client looks at its socket ends in errors
+# that are none of the client's own
+_SILENT: Final = (httpx2.TransportError, OSError, AttributeError)
 # the neighbour is there and does not take us: a release under way, keys that are being changed
 _NOT_NOW: Final = (Unauthenticated, RouteNotFound)
 
@@ -189,7 +192,7 @@ class Wire:
                 return await self._http.post(
                     f"/internal/{self._target}/{method}", content=body, headers=headers
                 )
-        except (httpx2.TransportError, TimeoutError) as error:
+        except _SILENT as error:
             raise Silence(repr(error)) from error
         except httpx2.RequestError as error:
             # it answered, and what it said cannot be unpacked
