@@ -96,7 +96,9 @@ async def log_of_processes(ground: Ground, name: str) -> Log:
             ) as split,
             visited(split.hall, urls) as player,
         ):
-            return await log_of(player)
+            log = await log_of(player)
+    assert faults_in(folder) == []
+    return log
 
 
 async def log_of_workers(ground: Ground) -> Log:
@@ -108,7 +110,15 @@ async def log_of_workers(ground: Ground) -> Log:
             given = environment(folder, secret=SECRET, **addresses)
             with running(folder, given, "--workers", "2") as hall:
                 async with visited(hall, urls) as player:
-                    return await log_of(player)
+                    log = await log_of(player)
+    assert faults_in(folder) == []
+    return log
+
+
+def faults_in(folder: Path) -> list[str]:
+    """What the processes say went wrong with themselves: a story is no reason for any of it."""
+    lines = [line for log in folder.rglob("*.log") for line in log.read_text().splitlines()]
+    return [line for line in lines if '"level":"error"' in line]
 
 
 def by_name(urls: Mapping[Context, str]) -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
+from typing import Final
 
 from tests.partitions.inside import Inside
 from tests.partitions.normal import Names
 
-SHOWN = 8
+# of a line that differs: characters before the difference, and in all
+_BEFORE: Final = 60
+_SHOWN: Final = 200
 
 
 @dataclass
@@ -51,8 +54,16 @@ def compared(expected: Sequence[str], found: Sequence[str]) -> Comparison:
     return Comparison(
         compared=len(pairs),
         differences=[
-            f"line {number}:\n  expected {one}\n  found    {other}"
+            _told(number, str(one), str(other))
             for number, (one, other) in enumerate(pairs, start=1)
             if one != other
         ],
     )
+
+
+def _told(number: int, expected: str, found: str) -> str:
+    """Both lines, from shortly before the place where they part."""
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(expected, found, strict=False))
+    start = max(0, sum(1 for _ in alike) - _BEFORE)
+    shown = slice(start, start + _SHOWN)
+    return f"line {number}, from {start}:\n  expected {expected[shown]}\n  found    {found[shown]}"

@@ -73,8 +73,8 @@ def test_a_difference_is_seen(reference: Log) -> None:
     changed = [line.replace("id-30", "id-31") for line in lines]
 
     assert compared(lines, lines).differences == []
-    assert compared(lines, lines[:-1]).differences == [
-        f"line {len(lines)}:\n  expected {lines[-1]}\n  found    None"
-    ]
+    (short,) = compared(lines, lines[:-1]).differences
+    assert short.startswith(f"line {len(lines)}, from 0:\n  expected {lines[-1][:200]}\n")
+    assert short.endswith("found    None")
     assert len(compared(lines, [*lines[:7], "planted", *lines[8:]]).differences) == 1
     assert len(compared(lines, changed).differences) > 1

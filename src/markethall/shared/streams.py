@@ -172,7 +172,8 @@ class StreamPipe:
         """Up to here the group has acknowledged everything."""
         if not row["pending"]:
             return _position(row["last-delivered-id"])
-        _, first, *_ = await self._redis.run("XPENDING", self._stream, group)
+        pending = await self._redis.run("XPENDING", self._stream, group)
+        first = pending["min"]
         return _before(_position(first)) if first else _position(row["last-delivered-id"])
 
     def _lost(self, error: RedisAway) -> None:
