@@ -1,62 +1,125 @@
-"""`python -m bench`: measure, print the table, write bench/results/latest.json."""
+"""`python -m bench [hall] [split] [contract]`: measure, print tables, write bench/results.
+
+hall      how fast the hall is beside what its stack can do
+split     the hall in one process against the hall in four
+contract  one call of a neighbour's contract: in process, over ASGI, over loopback
+"""
 
 import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Final, Protocol
 
 import asyncpg
 
+from . import contract, split
+from .loop import STOPPING
 from .report import Report
-from .suite import STOPPING, Options, Suite
+from .suite import Options, Suite
+
+
+class Tables(Protocol):
+    """What a part found."""
+
+    def text(self) -> str: ...
+    def markdown(self) -> str: ...
 
 
 def main() -> int:
     """0 when every answer was a good one; a missed goal is a figure, not a failure."""
-    arguments = _parser().parse_args()
-    options = _options(arguments)
+    parser = _parser()
+    arguments = parser.parse_args()
     _end_in_order()
-    report = Report(options={**asdict(options), "database_url": bool(options.database_url)})
-    with _folder(arguments.data_dir) as folder:
-        problem = _run(options, folder, report)
-    print(report.text())
     if arguments.markdown:
-        arguments.markdown.write_text(report.markdown())
-    if problem:
-        print(f"stopped early: {problem}", file=sys.stderr)
-    else:
-        report.write()
-    return 1 if problem or report.failures else 0
+        arguments.markdown.write_text("")
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    wanted = arguments.parts or (["hall"] if arguments.baselines_only else list(PARTS))
+    problems = [problem for name in wanted if (problem := _problem(PARTS[name], arguments))]
+    return 1 if problems else 0
 
 
-def _run(options: Options, folder: Path, report: Report) -> str:
-    """The reason the run ended early; empty when it did not."""
+def _problem(part: "Part", arguments: argparse.Namespace) -> str:
+    """The reason why it ended early or is not to be believed; empty when all is well."""
+    try:
+        with _folder(arguments.data_dir if part is _hall else None) as folder:
+            failures = part(arguments, folder)
+    except (RuntimeError, OSError, ImportError, asyncpg.PostgresError) as problem:
+        failures = f"stopped early: {type(problem).__name__}: {problem}"
+    if failures:
+        print(failures, file=sys.stderr)
+    return failures
+
+
+def _hall(arguments: argparse.Namespace, folder: Path) -> str:
+    options = _options(arguments)
+    report = Report(options={**asdict(options), "database_url": bool(options.database_url)})
     try:
         Suite(options, folder, report).run()
-    except (RuntimeError, OSError, ImportError, asyncpg.PostgresError) as problem:
-        return f"{type(problem).__name__}: {problem}"
-    except KeyboardInterrupt:
-        return "interrupted"
+    finally:
+        _show(report, arguments)
+    report.write()
+    return _failures(report.failures)
+
+
+def _split(arguments: argparse.Namespace, folder: Path) -> str:
+    options = split.Options(seconds=1, rounds=1) if arguments.quick else split.Options()
+    comparison = split.Comparison(options, folder)
+    comparison.run()
+    _show(comparison.found, arguments)
+    comparison.found.write(asdict(options))
+    return _failures(comparison.found.failures)
+
+
+def _contract(arguments: argparse.Namespace, folder: Path) -> str:
+    options = contract.Options(rounds=2) if arguments.quick else contract.Options()
+    found = contract.measure(options, folder)
+    _show(found, arguments)
+    found.write(options)
     return ""
 
 
+def _show(found: Tables, arguments: argparse.Namespace) -> None:
+    print(found.text())
+    if arguments.markdown:
+        with arguments.markdown.open("a") as page:
+            page.write(found.markdown() + "\n")
+
+
+def _failures(failures: Mapping[str, int]) -> str:
+    return f"{sum(failures.values())} answers were not the expected ones" if failures else ""
+
+
+Part = Callable[[argparse.Namespace, Path], str]
+PARTS: Final[Mapping[str, Part]] = {"hall": _hall, "split": _split, "contract": _contract}
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="1 s phases, 16 at once: a smoke test")
-    parser.add_argument("--seconds", type=float, default=4, help="measured time of a phase")
-    parser.add_argument("--warmup", type=float, default=1, help="unmeasured time before it")
-    parser.add_argument("--requests", type=int, default=200_000, help="at most so many a phase")
-    parser.add_argument("--products", type=int, default=1000)
-    parser.add_argument("--customers", type=int, default=64)
-    parser.add_argument("--data-dir", type=Path, help="kept and used again; default: temporary")
-    parser.add_argument("--database-url", help="a Postgres that runs already, instead of our own")
-    parser.add_argument("--baselines-only", action="store_true", help="leave ours out")
-    parser.add_argument("--markdown", type=Path, help="write the table as Markdown to this file")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; default: all"
+    )
+    parser.add_argument("--quick", action="store_true", help="short phases: a smoke test")
+    parser.add_argument("--markdown", type=Path, help="write the tables as Markdown to this file")
+    hall = parser.add_argument_group("hall")
+    hall.add_argument("--seconds", type=float, default=4, help="measured time of a phase")
+    hall.add_argument("--warmup", type=float, default=1, help="unmeasured time before it")
+    hall.add_argument("--requests", type=int, default=200_000, help="at most so many a phase")
+    hall.add_argument("--products", type=int, default=1000)
+    hall.add_argument("--customers", type=int, default=64)
+    hall.add_argument("--data-dir", type=Path, help="kept and used again; default: temporary")
+    hall.add_argument("--database-url", help="a Postgres that runs already, instead of our own")
+    hall.add_argument("--baselines-only", action="store_true", help="leave ours out")
     return parser
 
 
@@ -64,7 +127,7 @@ def _options(arguments: argparse.Namespace) -> Options:
     given = {
         name: value
         for name, value in vars(arguments).items()
-        if name not in {"quick", "data_dir", "markdown"}
+        if name not in {"parts", "quick", "data_dir", "markdown"}
     }
     if arguments.quick:
         short = {"seconds": 1.0, "warmup": 0.5, "readers": (16,), "buyers": (16,), "customers": 16}
@@ -95,4 +158,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

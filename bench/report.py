@@ -1,21 +1,16 @@
 """Figures, the goals they are held against, and the table at the end."""
 
-import json
-import os
-import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from math import isnan, nan
-from pathlib import Path
 from typing import NamedTuple
+
+from . import tables
 
 RAW = "(i) raw ASGI"
 SQL_ONE = "(ii) FastAPI + asyncpg, one"
 SQL_PAGE = "(ii) FastAPI + asyncpg, page"
 QUIET = 0.05  # foreign use of the cores that leaves a figure believable
-LATEST = Path(__file__).parent / "results" / "latest.json"
 HEADER = (
     *("measure", "at once", "value", "p50 ms", "p99 ms", "n", "stmts"),
     *("per cpu s", "server", "others", "foreign", "ratio", "goal"),
@@ -130,11 +125,11 @@ class Report:
             it.name,
             str(it.at_once or ""),
             f"{it.value:,.{_digits(it)}f} {it.unit}",
-            _number(it.p50_ms, 2),
-            _number(it.p99_ms, 2),
+            tables.number(it.p50_ms, 2),
+            tables.number(it.p99_ms, 2),
             str(it.samples or ""),
             "" if it.statements is None else f"{it.statements:.2f}",
-            _number(it.per_cpu_second, 0),
+            tables.number(it.per_cpu_second, 0),
             _percent(it.busy_server),
             _percent(it.busy_others),
             _percent(it.foreign),
@@ -144,29 +139,24 @@ class Report:
 
     def text(self) -> str:
         """The table for a terminal."""
-        widths = [max(map(len, column)) for column in zip(*self.rows(), strict=True)]
-        return "\n".join(_aligned(row, widths) for row in self.rows()) + "\n" + self._remarks()
+        return tables.text(self.rows()) + self._remarks()
 
     def markdown(self) -> str:
         """The table for a page."""
-        head, *rows = [f"| {' | '.join(row)} |" for row in self.rows()]
-        rule = "|---|" + "---:|" * (len(HEADER) - 2) + "---|"
-        return "\n".join([head, rule, *rows]) + "\n" + self._remarks("- ")
+        return tables.markdown(self.rows()) + self._remarks("- ")
 
     def write(self) -> None:
-        """Write bench/results/latest.json."""
+        """Write results/latest.json."""
         found = [
             asdict(it) | {"ratio": self.ratio(it), "verdict": self.verdict(it)}
             for it in self.figures
         ]
-        whole = {"machine": machine(), **asdict(self), "figures": found}
-        LATEST.parent.mkdir(exist_ok=True)
-        LATEST.write_text(json.dumps(_plain(whole), indent=2) + "\n")
+        tables.write("latest", {**asdict(self), "figures": found})
 
     def _remarks(self, bullet: str = "") -> str:
         expected = [f"expected refusal, {what}: {times}" for what, times in self.expected.items()]
         failed = [f"FAILED, {what}: {times}" for what, times in self.failures.items()]
-        lines = [_machine_line(), *self.notes, *self._doubts(), *expected, *failed]
+        lines = [tables.machine_line(), *self.notes, *self._doubts(), *expected, *failed]
         return "\n" + "\n".join(bullet + line for line in lines) + "\n"
 
     def _doubts(self) -> list[str]:
@@ -194,26 +184,6 @@ def merged(one: Figure, other: Figure) -> Figure:
     )
 
 
-def machine() -> dict[str, object]:
-    """Where this ran."""
-    models = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("uvicorn", "fastapi", "sqlalchemy", "asyncpg")},
-    }
-
-
-def _machine_line() -> str:
-    return ", ".join(f"{name} {value}" for name, value in machine().items())
-
-
 def _same(one: Figure, other: Figure) -> bool:
     return (one.name, one.at_once) == (other.name, other.at_once)
 
@@ -233,26 +203,5 @@ def _digits(figure: Figure) -> int:
     return 2 if figure.unit == "s" else 0 if figure.value >= 100 else 1
 
 
-def _number(value: float, digits: int) -> str:
-    return "" if isnan(value) else f"{value:,.{digits}f}"
-
-
 def _percent(share: float) -> str:
     return "" if isnan(share) else f"{share:.0%}"
-
-
-def _aligned(row: Iterable[str], widths: list[int]) -> str:
-    first, *middle, last = [
-        (cell.ljust if at in (0, len(widths) - 1) else cell.rjust)(width)
-        for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join([first, *middle, last]).rstrip()
-
-
-def _plain(value: object) -> object:
-    """NaN is no JSON: null instead."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and isnan(value) else value

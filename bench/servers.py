@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ALL = os.sched_getaffinity(0)
 SERVER = {min(ALL)}
 OTHERS = ALL - SERVER or SERVER  # on a one-core machine everything shares
+SETTLED = 0.15  # servers that use less than this of a core have nothing left to do
+PATIENCE = 10.0  # seconds to wait for that
 
 
 class StartFailed(RuntimeError):
@@ -69,7 +72,7 @@ class Server:
 
 
 @contextmanager
-def pinned(cores: set[int]) -> Iterator[None]:
+def pinned(cores: AbstractSet[int]) -> Iterator[None]:
     """This thread, and what it starts meanwhile, on these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
@@ -80,17 +83,24 @@ def pinned(cores: set[int]) -> Iterator[None]:
 
 
 @contextmanager
-def serving(module: str, *args: str, log: Path, **environ: str) -> Iterator[Server]:
-    """`python -m module args --port P` on the server's core, until the block ends."""
-    port = free_port()
+def serving(
+    module: str,
+    *args: str,
+    log: Path,
+    environ: Mapping[str, str],
+    port: int = 0,
+    cores: AbstractSet[int] = frozenset(SERVER),
+) -> Iterator[Server]:
+    """`python -m module args --port P`, on the server's core by default, until the block ends."""
+    port = port or free_port()
     command = [sys.executable, "-m", module, *args, "--port", str(port)]
-    with log.open("ab") as output, pinned(SERVER):
+    with log.open("ab") as output, pinned(cores):
         started = time.perf_counter()
         # its own session: Ctrl-C reaches us alone, and we end the processes in order
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment(**environ),
+            env=environment(environ),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -102,12 +112,12 @@ def serving(module: str, *args: str, log: Path, **environ: str) -> Iterator[Serv
         end(process)
 
 
-def run(module: str, *args: str, log: Path, **environ: str) -> None:
+def run(module: str, *args: str, log: Path, environ: Mapping[str, str]) -> None:
     """`python -m module args` to its end; raises StartFailed when it fails."""
     done = subprocess.run(
         [sys.executable, "-m", module, *args],
         cwd=ROOT,
-        env=environment(**environ),
+        env=environment(environ),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -118,11 +128,11 @@ def run(module: str, *args: str, log: Path, **environ: str) -> None:
         raise StartFailed(f"{module} {' '.join(args)} failed:\n{done.stderr[-2000:]}")
 
 
-def environment(**ours: str) -> dict[str, str]:
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without MARKETHALL_ settings, with the source tree importable."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("MARKETHALL_")}
     paths = [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
-    return kept | {"PYTHONPATH": os.pathsep.join([*paths, str(ROOT / "src")])} | ours
+    return kept | {"PYTHONPATH": os.pathsep.join([*paths, str(ROOT / "src")])} | dict(ours)
 
 
 @contextmanager
@@ -153,10 +163,28 @@ def end(process: "subprocess.Popen[bytes]") -> None:
                 os.kill(pid, 9)
 
 
+def settle(*pids: int) -> float:
+    """Wait until these servers have nothing left to do; the seconds that took."""
+    began = time.perf_counter()
+    while (passed := time.perf_counter() - began) < PATIENCE:
+        before = Ticks.now(*pids)
+        time.sleep(0.3)
+        if Ticks.now(*pids).seconds(before) < 0.3 * SETTLED:
+            break
+    return passed
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """All different: none is given back before the last is taken."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def status(port: int, path: str) -> int | None:
@@ -173,9 +201,18 @@ def status(port: int, path: str) -> int | None:
 
 def rss(pid: int) -> float:
     """Resident memory in MB (10^6 bytes); 0 when the process is gone."""
+    return _megabytes(Path(f"/proc/{pid}/status"), "VmRSS:")
+
+
+def pss(pid: int) -> float:
+    """The same with each shared page divided by those who share it; 0 where it is not readable."""
+    return _megabytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+
+
+def _megabytes(file: Path, name: str) -> float:
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+        for line in file.read_text().splitlines():
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024 / 1e6
     return 0.0
 
@@ -214,23 +251,23 @@ def _stat(pid: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Ticks:
-    """The clock ticks spent until now: per core (busy, stolen, all), by us and by one process.
+    """The clock ticks spent until now: per core (busy, stolen, all), by us, by some processes.
 
     "Us" is this harness and all it has started; what the cores did beyond that is foreign.
     """
 
     cores: dict[int, tuple[int, int, int]]
     us: int
-    process: int
+    processes: int
 
     @classmethod
-    def now(cls, pid: int = 0) -> "Ticks":
-        """With the ticks of the process `pid`."""
+    def now(cls, *pids: int) -> "Ticks":
+        """With the ticks of these processes."""
         rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
         cores = [row for row in rows if row[0].startswith("cpu") and row[0] != "cpu"]
         spent = {int(row[0][3:]): _spent([int(tick) for tick in row[1:9]]) for row in cores}
         family = [os.getpid(), *descendants(os.getpid())]
-        return cls(spent, sum(map(_worked, family)), _worked(pid))
+        return cls(spent, sum(map(_worked, family)), sum(map(_worked, pids)))
 
     def busy(self, since: "Ticks", cores: set[int]) -> float:
         """The share of these cores' time that was spent working, 0 to 1."""
@@ -246,8 +283,8 @@ class Ticks:
         return max(_share(theirs, self._passed(since, ALL, 2)), 0.0)
 
     def seconds(self, since: "Ticks") -> float:
-        """The processor seconds the process used."""
-        return (self.process - since.process) / os.sysconf("SC_CLK_TCK")
+        """The processor seconds that the processes used."""
+        return (self.processes - since.processes) / os.sysconf("SC_CLK_TCK")
 
     def _passed(self, since: "Ticks", cores: set[int], kind: int) -> int:
         return sum(self.cores[core][kind] - since.cores[core][kind] for core in cores)

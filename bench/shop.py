@@ -41,9 +41,12 @@ class Shop:
     run: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: Iterator[int] = field(default_factory=count)
 
-    async def stock(self, port: int, products: int) -> None:
-        """Have `products` products with plenty of stock each, in no particular order."""
-        admin = await self._token(port, ADMIN, self.admin_password)
+    async def stock(self, port: int, products: int, door: int = 0) -> None:
+        """Have `products` products with plenty of stock each, in no particular order.
+
+        `door`: where one logs in, if that is elsewhere.
+        """
+        admin = await self._token(door or port, ADMIN, self.admin_password)
         self.product_ids = await _listed(port, products)
         missing = range(len(self.product_ids), products)
         made = await call_all(port, [self._product(number, admin) for number in missing])
@@ -91,6 +94,22 @@ class Shop:
         """Customers who place one order after another."""
         return lambda _tally: [self._placing(token) for token in self._some(customers)]
 
+    async def order_once(self, port: int) -> list[Request]:
+        """An order of each customer, and what they have to pay."""
+        answers = await call_all(port, [self._order(token) for token in self.tokens], at_once=1)
+        payments = [_json(answer, 201)["payment"]["payment_id"] for answer in answers]
+        return [self._confirm(*each) for each in zip(self.tokens, payments, strict=True)]
+
+    def ordering(self, customers: int, unpaid: list[list[Request]]) -> Scripts:
+        """The same, and what each customer has to pay afterwards is added to `unpaid`."""
+
+        def scripts(_: Tally) -> list[Script]:
+            buyers = self._some(customers)
+            unpaid.extend([] for _ in buyers)
+            return [self._ordering(*each) for each in zip(buyers, unpaid, strict=True)]
+
+        return scripts
+
     def buying(self, customers: int) -> Scripts:
         """Customers who place an order and pay for it, again and again."""
         return lambda tally: [self._buying(token, tally) for token in self._some(customers)]
@@ -101,6 +120,13 @@ class Shop:
     def _placing(self, token: str) -> Script:
         while True:
             yield self._order(token)
+
+    def _ordering(self, token: str, unpaid: list[Request]) -> Script:
+        while True:
+            placed = yield self._order(token)
+            if placed.status == 201:
+                payment_id = json.loads(placed.body)["payment"]["payment_id"]
+                unpaid.append(self._confirm(token, payment_id))
 
     def _buying(self, token: str, tally: Tally) -> Script:
         while True:
@@ -191,12 +217,17 @@ async def bodies(port: int, requests: Sequence[Request]) -> list[bytes]:
 
 async def statements(port: int) -> float | None:
     """The SQL statements the server has counted; None when it does not count them."""
-    [answer] = await call_all(
-        port, [Request("metrics", request_bytes("GET", "/metrics"))], at_once=1
-    )
+    counted = await counters(port, "markethall_db_statements_total")
+    return sum(counted.values()) if counted else None
+
+
+async def counters(port: int, name: str) -> dict[str, float]:
+    """What the server has counted under this name, by its labels."""
+    asked = Request("metrics", request_bytes("GET", "/metrics"))
+    [answer] = await call_all(port, [asked], at_once=1)
     lines = answer.body.decode().splitlines() if answer.status == 200 else []
-    counted = [line for line in lines if line.startswith("markethall_db_statements_total")]
-    return sum(float(line.rpartition(" ")[2]) for line in counted) if counted else None
+    parts = [line.removeprefix(name).rpartition(" ") for line in lines if line.startswith(name)]
+    return {labels: float(value) for labels, _, value in parts}
 
 
 def _json(answer: Answer, expected: int) -> Any:

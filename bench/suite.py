@@ -1,35 +1,28 @@
 """One run from the empty database to the last figure: what is started and loaded, in order."""
 
-import asyncio
 import json
 import os
 import secrets
-import signal
 import statistics
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 from uuid import UUID
-
-import uvloop
 
 from . import baselines, servers
 from .client import Request, Scripts, Tally, endless, load, request_bytes
+from .loop import Loop
 from .report import RAW, SQL_ONE, SQL_PAGE, Figure, Report
-from .servers import OTHERS, SERVER, Server, Ticks
+from .servers import OTHERS, PATIENCE, SERVER, Server, Ticks, settle
 from .shop import ADMIN, PAGE, Shop, bodies, fetch, statements
 
-T = TypeVar("T")
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # 503 is an honest answer when 64 ask for a password hash at once.
 TOLERATED = {"login": frozenset({503})}
-SETTLED = 0.15  # a server that uses less than this of its core has nothing left to do
-PATIENCE = 10.0  # seconds to wait for that
 FIRSTS = ["/health", "/ready", PAGE]  # each asked until it answers 200
 
 
@@ -72,12 +65,12 @@ class Suite:
     def __init__(self, options: Options, folder: Path, report: Report) -> None:
         self._options, self._folder, self._report = options, folder, report
         self._shop = Shop(admin_password=_kept_secret(folder / "admin-password"))
-        self._loop = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._loop = Loop()
 
     def run(self) -> None:
         """Every measurement; raises StartFailed or Refused when ours does not play along."""
         began = Ticks.now()
-        with servers.pinned(OTHERS), self._loop, self._database() as url:
+        with servers.pinned(OTHERS), closing(self._loop), self._database() as url:
             if self._options.baselines_only:
                 self._baselines(url, _invented(self._options.products))
             else:
@@ -87,7 +80,7 @@ class Suite:
     def _everything(self, url: str) -> None:
         # the address by environment only: it holds a password
         servers.run(
-            "markethall", "migrate", log=self._log("migrate"), **self._settings("ours", url)
+            "markethall", "migrate", log=self._log("migrate"), environ=self._settings("ours", url)
         )
         sample = self._prepare(url)
         self._baselines(url, sample)
@@ -106,10 +99,10 @@ class Suite:
     def _prepare(self, url: str) -> Sample:
         with self._ours(url) as server:
             _say(f"preparing {self._options.products} products ...")
-            self._do(self._shop.stock(server.port, self._options.products))
+            self._loop.do(self._shop.stock(server.port, self._options.products))
             _say(f"preparing {self._options.customers} customers ...")
-            self._do(self._shop.register(server.port, self._options.customers))
-            return self._do(_sampled(server.port, self._shop.products()))
+            self._loop.do(self._shop.register(server.port, self._options.customers))
+            return self._loop.do(_sampled(server.port, self._shop.products()))
 
     def _baselines(self, url: str, sample: Sample) -> None:
         body = self._folder / "product.json"
@@ -120,33 +113,33 @@ class Suite:
         with self._baseline("raw", "--body", str(body)) as server:
             self._reads(server, RAW, reads)
         dsn = url.replace("postgresql+asyncpg:", "postgresql:")
-        self._do(baselines.fill(dsn, sample.products, sample.cards))
+        self._loop.do(baselines.fill(dsn, sample.products, sample.cards))
         with self._baseline("sql", BENCH_DATABASE_URL=dsn) as server:
             self._reads(server, SQL_ONE, reads)
             self._reads(server, SQL_PAGE, page)
-        self._do(baselines.clear(dsn))
+        self._loop.do(baselines.clear(dsn))
 
     def _cached(self, url: str) -> None:
         with self._ours(url) as server:
-            _settle(server)
+            settle(server.process.pid)
             self._memory(server, "memory of the server, idle")
             self._note_background(server)
-            self._do(bodies(server.port, self._shop.products()))  # so that all are cached
+            self._loop.do(bodies(server.port, self._shop.products()))  # so that all are cached
             self._reads(server, "product, cached", self._shop.products())
             self._reads(server, "page of 20, cached", self._shop.page())
             self._customers(server)
             self._memory(server, "memory of the server, after load")
 
     def _customers(self, server: Server) -> None:
-        self._do(self._shop.log_in(server.port))
+        self._loop.do(self._shop.log_in(server.port))
         self._reads(server, "GET /users/me", self._shop.me())
         self._reads(server, "login (mostly bcrypt)", self._shop.logins())
         for customers in self._options.buyers:
-            self._do(self._shop.stay_logged_in(server.port))
+            self._loop.do(self._shop.stay_logged_in(server.port))
             scripts = self._shop.placing(customers)
             self._measure(server, Scene("place", "place", customers), scripts)
         for customers in self._options.buyers:
-            self._do(self._shop.stay_logged_in(server.port))
+            self._loop.do(self._shop.stay_logged_in(server.port))
             scripts = self._shop.buying(customers)
             self._measure(server, Scene("place + confirm", "purchase", customers), scripts)
 
@@ -161,20 +154,22 @@ class Suite:
         name = "first start of this run" if kept else "first start, empty directory"
         with self._ours(None, folder="cold") as server:
             self._report_start(name, server.wait("/ready", 120))
-            self._do(Shop(self._shop.admin_password).stock(server.port, 20))
+            self._loop.do(Shop(self._shop.admin_password).stock(server.port, 20))
         starts = [self._cold_start() for _ in range(self._options.starts)]
         foreign = max(loud for _, loud in starts)
         for path in FIRSTS:
             middle = statistics.median(took[path] for took, _ in starts)
             self._report_start(f"cold start to {path.partition('?')[0]}", middle, foreign)
         with self._ours(None, folder="cold") as server:
-            _settle(server)
+            settle(server.process.pid)
             self._memory(server, "memory of the server, idle, embedded database")
 
     def _cold_start(self) -> tuple[dict[str, float], float]:
         """Seconds to the first 200 by path, and what others used of the machine meanwhile."""
         settings, before = self._settings("cold", None), Ticks.now()
-        with servers.serving("markethall", "serve", log=self._log("cold"), **settings) as server:
+        with servers.serving(
+            "markethall", "serve", log=self._log("cold"), environ=settings
+        ) as server:
             took = server.wait_all(FIRSTS)
             return took, Ticks.now().foreign(before)
 
@@ -189,11 +184,11 @@ class Suite:
     def _measure(self, server: Server, scene: Scene, scripts: Scripts) -> None:
         options = self._options
         tally = Tally(limit=options.requests, tolerated=TOLERATED.get(scene.kind, frozenset()))
-        counted, before = self._do(statements(server.port)), Ticks.now(server.process.pid)
-        self._do(load(server.port, scripts, tally, options.warmup, options.seconds))
-        after, left = Ticks.now(server.process.pid), _settle(server)
+        counted, before = self._loop.do(statements(server.port)), Ticks.now(server.process.pid)
+        self._loop.do(load(server.port, scripts, tally, options.warmup, options.seconds))
+        after, left = Ticks.now(server.process.pid), settle(server.process.pid)
         # what the load left behind belongs to it: statements and processor time count until here
-        settled, now = Ticks.now(server.process.pid), self._do(statements(server.port))
+        settled, now = Ticks.now(server.process.pid), self._loop.do(statements(server.port))
         sent = None if counted is None or now is None else now - counted
         self._tell(scene, tally)
         figure = _with_cores(_figure(scene, tally, sent), before, after)
@@ -222,9 +217,9 @@ class Suite:
             self._show(Figure(title, whole, "MB"))
 
     def _note_background(self, server: Server) -> None:
-        before = self._do(statements(server.port))
+        before = self._loop.do(statements(server.port))
         time.sleep(2)
-        after = self._do(statements(server.port))
+        after = self._loop.do(statements(server.port))
         if before is not None and after is not None:
             self._report.notes.append(f"statements while idle: {(after - before) / 2:.1f}/s")
 
@@ -241,14 +236,16 @@ class Suite:
     @contextmanager
     def _ours(self, url: str | None, folder: str = "ours", **more: str) -> Iterator[Server]:
         settings = self._settings(folder, url) | more
-        with servers.serving("markethall", "serve", log=self._log(folder), **settings) as server:
+        with servers.serving(
+            "markethall", "serve", log=self._log(folder), environ=settings
+        ) as server:
             server.wait("/ready", 120)
             yield server
 
     @contextmanager
     def _baseline(self, name: str, *args: str, **environ: str) -> Iterator[Server]:
         log = self._log(name)
-        with servers.serving("bench.baselines", name, *args, log=log, **environ) as server:
+        with servers.serving("bench.baselines", name, *args, log=log, environ=environ) as server:
             server.wait(PAGE)
             yield server
 
@@ -264,27 +261,6 @@ class Suite:
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
-
-    def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return self._loop.run(_stoppable(work))
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-
-
-async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
-    """The loop would swallow what a signal handler raises inside its callbacks: cancel instead."""
-    task, loop = cast("asyncio.Task[Any]", asyncio.current_task()), asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in STOPPING}
-    caught = [number for number, handler in before.items() if handler != signal.SIG_IGN]
-    for number in caught:
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        return await work
-    finally:
-        for number in caught:
-            loop.remove_signal_handler(number)
-            signal.signal(number, before[number])
 
 
 def _figure(scene: Scene, tally: Tally, sent: float | None) -> Figure:
@@ -311,17 +287,6 @@ def _with_cores(figure: Figure, before: Ticks, after: Ticks) -> Figure:
         busy_others=after.busy(before, OTHERS),
         foreign=after.foreign(before),
     )
-
-
-def _settle(server: Server) -> float:
-    """Wait until the server has nothing left to do; the seconds that took."""
-    began, pid = time.perf_counter(), server.process.pid
-    while (passed := time.perf_counter() - began) < PATIENCE:
-        before = Ticks.now(pid)
-        time.sleep(0.3)
-        if Ticks.now(pid).seconds(before) < 0.3 * SETTLED:
-            break
-    return passed
 
 
 async def _sampled(port: int, reads: Sequence[Request]) -> Sample:
