@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
@@ -87,6 +88,32 @@ def serve(
         from markethall import server  # noqa: PLC0415 - see serve
 
         code = server.serve(settings, host, port, workers)
+    raise typer.Exit(code)
+
+
+@cli.command()
+def apart(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on", envvar="MARKETHALL_HOST")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on", min=0, max=65535, envvar="MARKETHALL_PORT")
+    ] = 8000,
+) -> None:
+    """Serve the hall as four processes behind one port, to see the split on one machine."""
+    # here and not above: the other commands need not wait for the web framework
+    from markethall.apart import serving  # noqa: PLC0415 - see serve
+
+    settings = _settings()
+    serving.check(settings)
+    data = serving.where_the_data_lies(settings)
+    with (
+        _ending_on_sigterm(),
+        _database(settings) as settings,
+        serving.broker(settings) as settings,
+    ):
+        _prepare(settings)
+        code = serving.serve(settings, host, port, data, partial(err.print, markup=False))
     raise typer.Exit(code)
 
 

@@ -146,9 +146,17 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def _serve_here(settings: Settings, door: socket.socket) -> int:
+    config = hall_config("markethall.server:app_from_environment", settings, factory=True)
+    server = HallServer(config, settings.drain_seconds)
+    server.run([door])
+    return 0 if server.started else 1
+
+
+def hall_config(app: str | FastAPI, settings: Settings, *, factory: bool = False) -> HallConfig:
+    """How the hall, and whatever stands before it, is served."""
     config = HallConfig(
-        "markethall.server:app_from_environment",
-        factory=True,
+        app,
+        factory=factory,
         loop="uvloop",
         http=HallProtocol,
         ws="none",
@@ -160,9 +168,7 @@ def _serve_here(settings: Settings, door: socket.socket) -> int:
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
     config.head_timeout = settings.body_timeout
-    server = HallServer(config, settings.drain_seconds)
-    server.run([door])
-    return 0 if server.started else 1
+    return config
 
 
 def app_from_environment() -> FastAPI:

@@ -124,7 +124,7 @@ def system_router(settings: Settings) -> APIRouter:
     _add_probes(router)
     _add_stats(router)
     if settings.shows_docs:
-        _add_docs(router)
+        add_docs(router)
     if settings.debug:
         _add_debug(router)
     return router
@@ -164,7 +164,8 @@ def _add_stats(router: APIRouter) -> None:
         return Stats(**{name: await provider().count() for name, provider in served})
 
 
-def _add_docs(router: APIRouter) -> None:
+def add_docs(router: APIRouter) -> None:
+    """The page and its files, none of them from elsewhere."""
     page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title="Markethall",
