@@ -17,7 +17,7 @@ from tests.wire.contracts import CONTRACTS, METHODS
 from tests.wire.greeter import CALL, refusal_of
 
 
-@pytest.fixture(params=[TOGETHER, APART])
+@pytest.fixture(params=[TOGETHER, APART], ids=["together", "apart"])
 def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """The container of the process that serves orders. Nothing is opened."""
     partition = PARTITIONS[request.param]

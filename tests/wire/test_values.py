@@ -3,11 +3,13 @@
 import inspect
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from structlog.testing import capture_logs
 
 from markethall.shared.call import Call
@@ -19,6 +21,7 @@ from markethall.shared.errors import (
     Unavailable,
 )
 from markethall.shared.guard import guarded
+from markethall.shared.model import Dto
 from markethall.shared.serving import ServicePolicy
 from markethall.topology import CALLERS, Context
 from tests.remote import at_the_end_of_the_wire, guard_of
@@ -33,6 +36,7 @@ DETAILS = {
     "errors": [{"field": "/lines/0", "code": "missing", "message": "is missing"}],
     "retry_after": 7,
 }
+_IMMUTABLE = (str, int, UUID, datetime, type(None))
 # of these the caller can say no more than that the neighbour is not to be had
 OURS_ALONE = {Unauthenticated: Unavailable, RouteNotFound: Unavailable}
 
@@ -172,6 +176,35 @@ def test_no_sample_is_a_default_that_nobody_would_miss(context: Context, method:
         if isinstance(sample, BaseModel):
             kept = sample.model_dump(exclude_defaults=True)
             assert set(kept) == set(type(sample).model_fields)
+
+
+@pytest.mark.parametrize(("context", "method"), METHODS)
+def test_what_crosses_is_immutable_to_the_bottom(context: Context, method: str) -> None:
+    """In process the very object is handed over: nobody can change it behind the other's back."""
+    for sample in CONTRACTS[context].samples[method]:
+        assert list(_changeable(sample)) == []
+
+
+def _changeable(value: Any) -> Iterator[str]:
+    if isinstance(value, tuple | frozenset):
+        for part in value:
+            yield from _changeable(part)
+    elif isinstance(value, Dto):
+        for name in type(value).model_fields:
+            yield from _changeable(getattr(value, name))
+        if _takes_changes(value):
+            yield type(value).__name__
+    elif not isinstance(value, _IMMUTABLE):
+        yield type(value).__name__
+
+
+def _takes_changes(dto: Dto) -> bool:
+    name = next(iter(type(dto).model_fields))
+    try:
+        setattr(dto, name, getattr(dto, name))
+    except ValidationError:
+        return False
+    return True
 
 
 def _lasting(call: Call) -> Call:
