@@ -100,12 +100,18 @@ class Shop:
 
     async def until(self, who: Person, order_id: str, **expected: str) -> dict[str, Any]:
         """Events travel in their own time: ask until the order is as expected."""
-        status: dict[str, Any] = {}
+        return await self._until(f"/orders/{order_id}/status", who, expected)
+
+    async def until_payment(self, who: Person, payment_id: str, **expected: str) -> dict[str, Any]:
+        return await self._until(f"/payments/{payment_id}", who, expected)
+
+    async def _until(self, path: str, who: Person, expected: dict[str, str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         async with asyncio.timeout(PATIENCE):
-            while any(status.get(name) != value for name, value in expected.items()):
-                status = await self.status(who, order_id)
+            while any(found.get(name) != value for name, value in expected.items()):
+                found = good(await self.get(path, who), 200)
                 await asyncio.sleep(0.02)
-        return status
+        return found
 
     async def until_available(self, product_id: str, expected: int) -> None:
         async with asyncio.timeout(PATIENCE):

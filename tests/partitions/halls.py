@@ -50,29 +50,33 @@ class Ground:
 
 @asynccontextmanager
 async def in_process(
-    ground: Ground, name: str, **settings: Any
-) -> AsyncIterator[tuple[Parted, Mapping[Context, str]]]:
-    """The partition of that name, and its databases."""
-    partition = PARTITIONS[name]
+    ground: Ground, name: str, urls: Mapping[Context, str], **settings: Any
+) -> AsyncIterator[Parted]:
+    """The partition of that name, on these databases."""
+    addresses = {"database_urls": urls, "database_pool_min": 1}
     with EmbeddedValkey() as redis_url:
-        async with (
-            ground.databases(partition) as urls,
-            parted_hall(
-                partition,
-                ground.folder(name),
-                as_it_is,
-                database_urls=urls,
-                database_pool_min=1,
-                redis_url=redis_url,
-                **PATIENT,
-                **settings,
-            ) as parted,
-        ):
-            yield parted, urls
+        addresses["redis_url"] = redis_url
+        given = addresses | PATIENT | settings
+        async with parted_hall(PARTITIONS[name], ground.folder(name), as_it_is, **given) as parted:
+            yield parted
+
+
+@asynccontextmanager
+async def on_one_database(ground: Ground, name: str, **settings: Any) -> AsyncIterator[Parted]:
+    async with (
+        ground.databases(PARTITIONS[TOGETHER]) as urls,
+        in_process(ground, name, urls, **settings) as parted,
+    ):
+        yield parted
 
 
 async def log_of_partition(ground: Ground, name: str) -> Log:
-    async with in_process(ground, name) as (parted, urls), inside_of(urls) as inside:
+    """In one process, each block with a database of its own."""
+    async with (
+        ground.databases(PARTITIONS[name]) as urls,
+        in_process(ground, name, urls) as parted,
+        inside_of(urls) as inside,
+    ):
         return await log_of(Player(parted.hall, parted.http, inside))
 
 

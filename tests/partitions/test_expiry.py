@@ -12,7 +12,7 @@ import pytest
 from tests.e2e import test_expiry
 from tests.e2e.halls import ADMIN
 from tests.e2e.shop import Shop
-from tests.partitions.halls import Ground, in_process
+from tests.partitions.halls import Ground, on_one_database
 from tests.partitions.sets import APART, PARTITIONS
 
 FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
@@ -21,7 +21,7 @@ FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
 @pytest.fixture(scope="module", params=PARTITIONS if FULL else [APART])
 async def hasty(request: pytest.FixtureRequest, ground: Ground) -> AsyncIterator[Shop]:
     """A shop that holds goods for two seconds."""
-    async with in_process(ground, request.param, hold_ttl=test_expiry.HOLD) as (parted, _):
+    async with on_one_database(ground, request.param, hold_ttl=test_expiry.HOLD) as parted:
         shop = Shop(parted.hall, parted.http)
         await shop.sign_in_admin(*ADMIN)
         yield shop

@@ -7,14 +7,14 @@ import pytest
 from tests.e2e import test_flow
 from tests.e2e.halls import ADMIN
 from tests.e2e.shop import Shop
-from tests.partitions.halls import Ground, in_process
+from tests.partitions.halls import Ground, on_one_database
 from tests.partitions.in_process import Parted
 from tests.partitions.sets import PARTITIONS
 
 
 @pytest.fixture(scope="session", params=PARTITIONS)
 async def parted(request: pytest.FixtureRequest, ground: Ground) -> AsyncIterator[Parted]:
-    async with in_process(ground, request.param) as (parted, _):
+    async with on_one_database(ground, request.param) as parted:
         yield parted
 
 
