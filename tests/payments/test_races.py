@@ -2,6 +2,7 @@
 
 from asyncio import gather
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,8 @@ from markethall.shared.ids import new_id
 from tests.payments.conftest import NEIGHBOUR, Stall, unkeyed
 
 MANY = 20
+# the moment in which two may clash is short
+RACES = 300
 
 
 @pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])
@@ -36,6 +39,16 @@ async def test_one_key_many_times_is_one_charge(stall: Stall, method: str) -> No
     assert all(isinstance(answer, Answer) and answer.status == 200 for answer in answers)
     assert all(isinstance(refusal, InFlight) for refusal in refused)
     await once_only(stall, payment)
+
+
+async def test_a_payment_opened_twice_at_once_is_one(stall: Stall) -> None:
+    """A retry meets what it repeats: neither is told that the order has another payment."""
+    for _ in range(RACES):
+        ids: dict[str, Any] = {"payment_id": new_id(), "order_id": new_id(), "user_id": new_id()}
+
+        opened = await gather(*(stall.open(**ids) for _ in range(4)))
+
+        assert {payment.payment_id for payment in opened} == {ids["payment_id"]}
 
 
 @pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])

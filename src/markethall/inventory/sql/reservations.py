@@ -89,7 +89,8 @@ MOVE: Final = Statement(
 OPEN: Final = Statement(
     insert(reservations)
     .values({column.name: bindparam(column.name) for column in reservations.c})
-    .on_conflict_do_nothing(index_elements=["reservation_id"])
+    # no target: where two do the same at once, the other unique key may be the first to clash
+    .on_conflict_do_nothing()
 )
 _enough: Final = stock.c.on_hand - stock.c.reserved >= units("units")
 _there: Final = sa.and_(

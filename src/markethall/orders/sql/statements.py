@@ -63,7 +63,8 @@ def _add() -> Statement:
     added = (
         insert(orders)
         .values({name: bindparam(name) for name in names})
-        .on_conflict_do_nothing(index_elements=["order_id"])
+        # no target: where two do the same at once, another unique key may be the first to clash
+        .on_conflict_do_nothing()
         .returning(orders.c.order_id, orders.c.number)
         .cte("added")
     )

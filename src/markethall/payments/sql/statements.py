@@ -42,20 +42,21 @@ def _after(time: "sa.Column[Any]") -> "sa.Tuple":
 # Payments
 
 
-def _open() -> Statement:
+def _name() -> Statement:
     """A tombstone becomes the payment that it forbade: cancelled, but with a name."""
-    new = insert(payment).values(_parameters(payment))
     buried = payment.c.order_id.is_(None)
-    known = {
-        name: sa.case((buried, new.excluded[name]), else_=payment.c[name])
-        for name in ("order_id", "user_id", "currency", "expires_at", "amount", "provider")
-    }
-    return Statement(
-        new.on_conflict_do_update(index_elements=["payment_id"], set_=known).returning(payment)
-    )
+    names = ("order_id", "user_id", "currency", "expires_at", "amount", "provider")
+    given = {name: bindparam(f"new_{name}", type_=payment.c[name].type) for name in names}
+    known = {name: sa.case((buried, value), else_=payment.c[name]) for name, value in given.items()}
+    the_payment = payment.c.payment_id == bindparam("of_payment")
+    return Statement(sa.update(payment).where(the_payment).values(known).returning(payment))
 
 
-OPEN_PAYMENT = _open()
+# no conflict target: where two do the same at once, the other unique key may be the first to clash
+OPEN_PAYMENT = Statement(
+    insert(payment).values(_parameters(payment)).on_conflict_do_nothing().returning(payment)
+)
+NAME_PAYMENT = _name()
 FORBID = Statement(insert(payment).values(_parameters(payment)).on_conflict_do_nothing())
 _one_payment = sa.select(payment).where(payment.c.payment_id == bindparam("of_payment"), _opened)
 PAYMENT = Statement(_one_payment)

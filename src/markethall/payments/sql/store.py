@@ -1,6 +1,7 @@
 """One transaction on the payments schema, and what its rows mean."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from itertools import groupby
@@ -32,12 +33,18 @@ class SqlStore(shared.SqlStore):
     # Payments
 
     async def open(self, payment: Payment) -> Payment:
-        try:
-            row = await self._session.one(sql.OPEN_PAYMENT, **_payment_row(payment))
-        except asyncpg.UniqueViolationError:
-            # only the order id can clash: a clash of payment ids is no conflict
-            raise OrderHasPayment(order_id=str(payment.order_id)) from None
-        return _payment(_there(row))
+        row = await self._session.one(sql.OPEN_PAYMENT, **_payment_row(payment))
+        return _payment(row or await self._standing(payment))
+
+    async def _standing(self, payment: Payment) -> "Record":
+        """What has its id already. Raises OrderHasPayment where only the order is the same."""
+        row = None
+        with suppress(asyncpg.UniqueViolationError):
+            given = {f"new_{name}": value for name, value in _payment_row(payment).items()}
+            row = await self._session.one(sql.NAME_PAYMENT, of_payment=payment.payment_id, **given)
+        if row is None:
+            raise OrderHasPayment(order_id=str(payment.order_id))
+        return row
 
     async def forbid(self, payment_id: UUID, now: datetime) -> bool:
         return bool(await self._session.run(sql.FORBID, **_tombstone(payment_id, now)))
@@ -222,12 +229,6 @@ def _balance(row: "Record") -> AccountBalance:
         kind=account_kind(row["account"]),
         balance=Money(amount=row["balance"], currency=row["currency"]),
     )
-
-
-def _there(row: "Record | None") -> "Record":
-    if row is None:
-        raise AssertionError("an upsert gave no row back")
-    return row
 
 
 def _expect_one(touched: int) -> None:
