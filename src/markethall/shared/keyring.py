@@ -148,12 +148,6 @@ def key_id(token: str) -> str:
         raise Unauthenticated(reason="invalid") from None
 
 
-def unverified_claims(token: str) -> dict[str, Any]:
-    """What it says, true or not. Raises what jwt raises."""
-    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
-    return claims
-
-
 async def _bounded(answer: httpx2.Response) -> bytes:
     """Raises ValueError for more than a key set can be, before all of it is here."""
     body = bytearray()
