@@ -14,7 +14,9 @@ from tests.partitions.inside import MemoryInside
 from tests.partitions.log import Log, compared
 from tests.partitions.player import Player
 from tests.partitions.sets import PARTITIONS, TOGETHER
-from tests.partitions.story import people, refused, shelves
+from tests.partitions.story.orders import refused
+from tests.partitions.story.people import people
+from tests.partitions.story.shelves import shelves
 
 
 class Forgetful:
