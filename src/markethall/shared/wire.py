@@ -113,6 +113,7 @@ class Wire:
         self._clock = clock
         self._patience = patience
         self._budget = RetryBudget()
+        self._addresses: dict[str, httpx2.URL] = {}
         self._breaker = Breaker(time.monotonic, failures=5, cool_down=1.0)
         NEIGHBOUR_BREAKER.labels(target).set_function(lambda: self._breaker.state != "closed")
 
@@ -186,17 +187,24 @@ class Wire:
 
     async def _send(self, call: Call, method: str, body: bytes, seconds: float) -> httpx2.Response:
         headers = self._headers(call, method, seconds)
+        address = self._address(method)
+        # not the client's build_request: it merges what is always the same, for a tenth of the call
+        request = httpx2.Request("POST", address, headers=headers, content=body)
         try:
             # one limit for everything: httpx's own read timeout begins anew with each byte
             async with asyncio.timeout(seconds):
-                return await self._http.post(
-                    f"/internal/{self._target}/{method}", content=body, headers=headers
-                )
+                return await self._http.send(request)
         except _SILENT as error:
             raise Silence(repr(error)) from error
         except httpx2.RequestError as error:
             # it answered, and what it said cannot be unpacked
             raise self._fault(call, method, repr(error)) from error
+
+    def _address(self, method: str) -> httpx2.URL:
+        if method not in self._addresses:
+            path = f"/internal/{self._target}/{method}"
+            self._addresses[method] = self._http.build_request("POST", path).url
+        return self._addresses[method]
 
     def _headers(self, call: Call, method: str, seconds: float) -> dict[str, str]:
         token = self._signer.sign(self._caller, self._target, method, call.actor)
