@@ -101,7 +101,7 @@ class StreamPipe:
         Raises Unavailable when the outbox cannot be read.
         """
         try:
-            if self._marker is None:
+            if not await self._is_as_left():
                 await self._send_again(lead)
             await self._confirm(lead)
         except RedisAway as error:
@@ -119,6 +119,13 @@ class StreamPipe:
             STREAM_ENTRIES.labels(self._publisher, "added").inc(len(entries))
         else:
             log.warning("stream.not_as_it_was", stream=self._stream)
+
+    async def _is_as_left(self) -> bool:
+        """Asked, because it may have come back empty while there was nothing to add."""
+        if self._marker is None:
+            return False
+        there = await self._redis.run("GET", f"{self._stream}:marker")
+        return bool(there == self._marker.encode())
 
     async def _send_again(self, lead: Lead) -> None:
         """All that was published and not confirmed, in order; the marker only at the end.
