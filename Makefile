@@ -82,3 +82,7 @@ partitions: $(DEV)
 ## crash: kill -9 at every commit of the founding flow, not only at some (several minutes)
 crash: $(DEV)
 	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py $(ARGS)
+
+## faults: everything that can break between four processes, twenty times each (hours)
+faults: $(DEV)
+	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/e2e/test_split_faults.py $(ARGS)
