@@ -1,15 +1,19 @@
-"""How many SQL statements a request may cost, counted on a real Postgres."""
+"""How many SQL statements and calls of neighbours a request may cost, on a real Postgres."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 
+from markethall.background import stewards
 from markethall.main import create_app
 from markethall.settings import read_settings
-from markethall.shared.metrics import STATEMENTS
+from markethall.shared.metrics import EVENTS_HANDLED, NEIGHBOUR_CALLS, STATEMENTS
 from tests.test_app import ADMIN
 
 
@@ -56,6 +60,34 @@ async def cost(http: httpx2.AsyncClient, method: str, path: str, **options: Any)
     return int(STATEMENTS._value.get() - before), answer.json()
 
 
+def neighbour_calls() -> Counter[str]:
+    """By contract and method, however they ended."""
+    counted: Counter[str] = Counter()
+    for sample in next(iter(NEIGHBOUR_CALLS.collect())).samples:
+        if sample.name.endswith("_total"):
+            counted[f"{sample.labels['target']}.{sample.labels['method']}"] += int(sample.value)
+    return counted
+
+
+@asynccontextmanager
+async def background_work(app: FastAPI) -> AsyncIterator[None]:
+    working = [
+        asyncio.create_task(steward.run())
+        for steward in stewards(app.state.container, app.state.settings)
+    ]
+    yield
+    for task in working:
+        task.cancel()
+    await asyncio.gather(*working, return_exceptions=True)
+
+
+async def handled(handler: str, before: float) -> None:
+    """Raises TimeoutError."""
+    async with asyncio.timeout(60):
+        while EVENTS_HANDLED.labels(handler, "done")._value.get() <= before:
+            await asyncio.sleep(0.01)  # looks again; nothing hangs on the length
+
+
 async def test_reads_are_one_statement(http: httpx2.AsyncClient, product_id: str) -> None:
     assert (await cost(http, "GET", f"/products/{product_id}"))[0] == 1
     assert (await cost(http, "GET", "/products?limit=20"))[0] == 1
@@ -79,3 +111,23 @@ async def test_placing_an_order_is_at_most_twelve(
     assert statements <= 12
     assert paying[0] <= 11
     assert (await cost(http, "GET", f"/orders/{order['order_id']}/status"))[0] == 1
+
+
+async def test_an_order_asks_its_neighbours_three_times_and_once_more_when_it_is_paid(
+    app: FastAPI, http: httpx2.AsyncClient, product_id: str
+) -> None:
+    """The budget of the issue is four: each call may be a way to another machine."""
+    body = {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1"}
+    last_step = "orders.commit_stock"
+    committed = EVENTS_HANDLED.labels(last_step, "done")._value.get()
+    before = neighbour_calls()
+
+    _, order = await cost(http, "POST", "/orders", json=body, headers=key("order"))
+    placing = neighbour_calls() - before
+    path, card = f"/payments/{order['payment']['payment_id']}/confirm", "sandbox_ok"
+    await cost(http, "POST", path, json={"payment_method": card}, headers=key("pay"))
+    async with background_work(app):
+        await handled(last_step, committed)
+
+    assert placing == {"users.active": 1, "inventory.reserve": 1, "payments.open": 1}
+    assert neighbour_calls() - before == {**placing, "inventory.commit": 1}
