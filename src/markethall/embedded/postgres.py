@@ -1,11 +1,13 @@
 """One Postgres cluster: made at first use, started, stopped."""
 
 import os
+import re
 import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from markethall.embedded.accounts import account_for, give
@@ -129,8 +131,16 @@ class EmbeddedPostgres:
                 # Fast shutdown when we die, not the axe: the next start needs no recovery.
                 ending=signal.SIGINT,
                 log=log,
+                port_before=self._port_before(),
             )
         return port
+
+    def _port_before(self) -> int | None:
+        """An address that somebody has written down stays true, as far as it is up to us."""
+        with suppress(OSError):
+            if found := re.search(r'"port=(\d+)"', (self._cluster / "postmaster.opts").read_text()):
+                return int(found[1])
+        return None
 
     def _is_built(self) -> bool:
         if major_of(self._cluster) is None:

@@ -55,14 +55,16 @@ def serve(
     *,
     ending: signal.Signals,
     log: IO[bytes],
+    port_before: int | None = None,
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server on a free port, wait until it is ready, return both.
 
     `command(port)` makes the command, `is_ready(pid, port)` looks once, `ending` is the signal the
-    server gets when we die.
+    server gets when we die. `port_before` is taken again where nobody else has it.
     """
-    for _ in range(_PORT_ATTEMPTS):
-        port, begin = _free_port(), log.seek(0, os.SEEK_END)
+    for attempt in range(_PORT_ATTEMPTS):
+        port = port_before if port_before and not attempt else _free_port()
+        begin = log.seek(0, os.SEEK_END)
         process = _spawn(command(port), account, ending, (subprocess.DEVNULL, log))
         if _becomes_ready(process, partial(is_ready, process.pid, port)):
             return process, port
