@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 
-.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench crash partitions lock clean
+.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench crash faults partitions lock clean
 
 ## serve: run the hall on http://localhost:8000, with a Postgres of its own
 serve: $(SERVE)

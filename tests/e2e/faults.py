@@ -17,6 +17,7 @@ from tests.proxy import Mode, Proxy
 Edge = tuple[str, str]
 REDIS: Edge = ("everybody", "redis")
 DELAY = 2.0
+LATE = f"{DELAY:.0f} s late"
 # what a customer or the staff asks for, and whom it needs besides the one who is asked
 LEAVES = frozenset({"users", "inventory", "payments"})
 NEEDED = {"place": {"users", "inventory", "payments"}, "fulfil": {"inventory"}}
@@ -77,6 +78,11 @@ class Fault:
     @property
     def name(self) -> str:
         return f"{self.where}: {self.kind}"
+
+    @property
+    def silent(self) -> bool:
+        """Nobody is told that anything is wrong: only time tells."""
+        return self.kind in {"stopped", LATE, "blackhole"}
 
     async def prepare(self, stage: Stage) -> None:
         """Before the crowd comes."""
@@ -160,7 +166,7 @@ def spoilt(*targets: str) -> frozenset[str]:
 BREAKS = {
     "reset": Mode.RESET,
     "answers lost": Mode.LOSE_ANSWERS,
-    f"{DELAY:.0f} s late": Mode.DELAY,
+    LATE: Mode.DELAY,
     "blackhole": Mode.BLACKHOLE,
 }
 
