@@ -94,14 +94,25 @@ class Processor:
         free = self._pace.side_by_side - len(self._running)
         if free <= 0:
             return 0
-        lease = timedelta(seconds=self._pace.lease)
-        deliveries = await self._inbox.claim(self._clock(), lease, limit=free)
+        deliveries = await self._claimed(free)
         for delivery in deliveries:
             task = tasks.create_task(self._deliver(delivery))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             task.add_done_callback(lambda _: on_end())
         return len(deliveries)
+
+    async def _claimed(self, limit: int) -> Sequence[Delivery]:
+        """Who is told to end while asking gives back what it gets: nobody waits for a lease then."""
+        lease = timedelta(seconds=self._pace.lease)
+        claiming = asyncio.ensure_future(self._inbox.claim(self._clock(), lease, limit))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            with suppress(Unavailable):
+                for delivery in await claiming:
+                    await self._hand_back(delivery)
+            raise
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:

@@ -47,12 +47,16 @@ def stream_of(publisher: str) -> str:
 
 @dataclass(frozen=True)
 class Pace:
-    """Times in seconds. `stale`: how long an entry may lie unacknowledged with somebody."""
+    """Times in seconds. `stale`: how long an entry may lie unacknowledged with somebody.
+
+    `batch`: entries that are taken at once.
+    """
 
     block: float = 0.5
     claim: float = 15.0
     stale: float = 60.0
     longest_wait: float = 5.0
+    batch: int = _BATCH
 
 
 class StreamPipe:
@@ -258,7 +262,7 @@ class StreamReader:
     async def _new_entries(self) -> Sequence[Entry]:
         block = self._pace.block
         answer = await self._redis.run(
-            *("XREADGROUP", "GROUP", self._group, _READER, "COUNT", _BATCH),
+            *("XREADGROUP", "GROUP", self._group, _READER, "COUNT", self._pace.batch),
             *("BLOCK", int(block * 1000), "STREAMS", self._stream, ">"),
             until=self._redis.deadline(block + self._redis.timeout),
         )
@@ -269,7 +273,7 @@ class StreamReader:
         while True:
             answer = await self._redis.run(
                 *("XAUTOCLAIM", self._stream, self._group, _READER, int(idle * 1000)),
-                *(cursor, "COUNT", _BATCH),
+                *(cursor, "COUNT", self._pace.batch),
             )
             cursor = answer[0]
             await self._take([_entry(item) for item in answer[1]])
