@@ -91,9 +91,10 @@ class Stall:
         ]
 
     def last_words(self) -> str:
-        """What it said on stderr before it was ready: its banner, or why it cannot start."""
+        """Why it cannot start, as it said on stderr; all that it said there, if that is unclear."""
         self._join()
-        return b"".join(self._held).decode(errors="replace").strip()
+        said = b"".join(self._held).decode(errors="replace").splitlines()
+        return "\n".join([line for line in said if line.startswith("error:")] or said)
 
     def terminate(self) -> None:
         if self.pid:
@@ -119,7 +120,7 @@ class Stall:
             reader.join()
 
     def _hold_or_show(self, line: bytes) -> None:
-        """Four banners say less than ours, so they are kept for the case that it cannot start."""
+        """Four banners say less than ours: they are kept for the case that it cannot start."""
         if self.ready:
             self._show(line)
         else:
