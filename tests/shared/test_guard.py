@@ -162,8 +162,9 @@ async def test_at_the_deadline_the_caller_gives_up_and_the_work_goes_on() -> Non
     neighbour, errands = Neighbour(), Errands()
     hurried = open_to_orders(neighbour, seconds=0.05, errands=errands)
 
-    with pytest.raises(DeadlineExceeded) as refusal:
-        await hurried.work(CALL)
+    async with asyncio.timeout(30):
+        with pytest.raises(DeadlineExceeded) as refusal:
+            await hurried.work(CALL)
     ended_before = neighbour.ended.is_set()
     neighbour.may_end.set()
     await errands.finish(10)
@@ -193,8 +194,9 @@ async def test_the_end_of_the_process_waits_for_what_is_under_way_and_not_for_ev
             await open_to_orders(neighbour, seconds=0.01, errands=errands).work(CALL)
     quick.may_end.set()
 
-    await errands.finish(0.5)
-    await errands.finish(0.5)
+    async with asyncio.timeout(30):
+        await errands.finish(0.5)
+        await errands.finish(0.5)
 
     assert (quick.ended.is_set(), endless.ended.is_set()) == (True, False)
     assert not errands._going

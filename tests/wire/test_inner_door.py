@@ -125,6 +125,15 @@ async def test_a_token_for_another_method_opens_nothing(
     assert len(scene.behind.asked) == before
 
 
+async def test_a_token_for_another_context_of_the_same_process_opens_nothing(scene: Scene) -> None:
+    before = len(scene.behind.asked)
+
+    answer = await scene.knock(scene.forger.signed(claims={"aud": "markethall:inventory"}))
+
+    assert is_refused(answer)
+    assert len(scene.behind.asked) == before
+
+
 async def test_a_person_stays_outside_whoever_they_are(scene: Scene) -> None:
     before = len(scene.behind.asked)
 
