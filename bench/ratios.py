@@ -1,10 +1,10 @@
 """What both sides did, as ratios of apart to together."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil, nan
-from statistics import mean
+from statistics import median
 from typing import Final, NamedTuple
 
 from . import tables
@@ -25,39 +25,36 @@ class Scene(NamedTuple):
     at_once: int
 
 
+class Round(NamedTuple):
+    """One phase of one side. `cpu_us`: of all its processes, per answer, with what came after."""
+
+    rate: float
+    p50_ms: float
+    cpu_us: float
+
+
 @dataclass
 class Pile:
     """What one side did in all phases of a scene. Latencies in seconds."""
 
     latencies: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-    answered: int = 0
-    cpu: float = 0.0
+    rounds: list[Round] = field(default_factory=list)
 
     def add(self, tally: Tally, kind: str, cpu: float) -> None:
+        """`cpu`: processor seconds."""
         self.latencies.extend(tally.latencies[kind])
-        self.rates.append(tally.rate(kind))
-        self.answered += tally.answered[kind]
-        self.cpu += cpu
+        each = cpu * 1e6 / max(tally.answered[kind], 1)
+        self.rounds.append(Round(tally.rate(kind), tally.percentile(kind, 50) * 1000, each))
 
     def figures(self) -> dict[str, float]:
-        return {
-            "rate": mean(self.rates),
-            "p50_ms": self.percentile(50),
-            "p99_ms": self.percentile(99),
-            "cpu_us": self.cpu_us,
-            "n": len(self.latencies),
-        }
+        """Medians of the rounds. Only p99 is of all answers: a round has too few for it."""
+        middle = map(median, zip(*self.rounds, strict=True))
+        n = len(self.latencies)
+        return {**dict(zip(Round._fields, middle, strict=True)), "p99_ms": self._p99(), "n": n}
 
-    def percentile(self, percent: float) -> float:
-        """Milliseconds, by nearest rank."""
+    def _p99(self) -> float:
         ordered = sorted(self.latencies)
-        return ordered[ceil(len(ordered) * percent / 100) - 1] * 1000 if ordered else nan
-
-    @property
-    def cpu_us(self) -> float:
-        """Processor time of all its processes per answer, with the work that came after it."""
-        return self.cpu * 1e6 / self.answered if self.answered else nan
+        return ordered[ceil(len(ordered) * 0.99) - 1] * 1000 if ordered else nan
 
 
 @dataclass
@@ -88,7 +85,7 @@ class Found:
         scenes = [
             {
                 **scene._asdict(),
-                "foreign": max(self.foreign[scene]),
+                "foreign": median(self.foreign[scene]),
                 "apart/together": ratios(piles),
             }
             | {side: pile.figures() for side, pile in piles.items()}
@@ -104,17 +101,16 @@ class Found:
 
     def _row(self, scene: Scene) -> tuple[str, ...]:
         together, apart = (self.piles[scene][side].figures() for side in SIDES)
-        ratio = ratios(self.piles[scene])
-        least, most = by_round(self.piles[scene])
+        ratio, rates = ratios(self.piles[scene]), by_round(self.piles[scene])["rate"]
         return (
             *(scene.measure, str(scene.at_once)),
             *(f"{together['rate']:,.0f}", f"{apart['rate']:,.0f}", _times(ratio["rate"])),
-            f"{least:.2f}-{most:.2f}",
+            f"{min(rates):.2f}-{max(rates):.2f}",
             *(_pair(together, apart, "p50_ms", 2), _times(ratio["p50_ms"])),
             *(_pair(together, apart, "p99_ms", 2), _times(ratio["p99_ms"])),
             *(_pair(together, apart, "cpu_us", 0), _times(ratio["cpu_us"])),
             f"{together['n']:.0f}, {apart['n']:.0f}",
-            f"{max(self.foreign[scene]):.0%}",
+            f"{median(self.foreign[scene]):.0%}",
         )
 
     def _remarks(self) -> Iterator[str]:
@@ -129,23 +125,26 @@ class Found:
             yield f"calls of neighbours per order, {side}: {sum(calls.values()):.2f} ({each})"
         for side, sent in self.attempts.items():
             yield f"requests over the wire per order, {side}: {sum(sent.values()):.2f}"
-        if loud := sum(max(shares) > QUIET for shares in self.foreign.values()):
+        if loud := sum(median(shares) > QUIET for shares in self.foreign.values()):
             yield f"{loud} measures shared the machine with others: believe ratios, not rates"
         for what, times in self.failures.items():
             yield f"FAILED, {what}: {times}"
 
 
-def ratios(piles: dict[str, Pile]) -> dict[str, float]:
-    """Apart to together, by name of the figure."""
+def ratios(piles: Mapping[str, Pile]) -> dict[str, float]:
+    """Apart to together: the median of the rounds, in each of which both had the same weather."""
+    found = {name: median(each) for name, each in by_round(piles).items()}
     together, apart = (piles[side].figures() for side in SIDES)
-    return {name: apart[name] / together[name] for name in together if name != "n"}
+    return found | {"p99_ms": apart["p99_ms"] / together["p99_ms"]}
 
 
-def by_round(piles: dict[str, Pile]) -> tuple[float, float]:
-    """The least and the greatest ratio of rates: how much one round is to be believed."""
-    together, apart = (piles[side].rates for side in SIDES)
-    each = [there / here for here, there in zip(together, apart, strict=True)]
-    return min(each), max(each)
+def by_round(piles: Mapping[str, Pile]) -> dict[str, list[float]]:
+    """Apart to together in each round, by figure."""
+    pairs = list(zip(*(piles[side].rounds for side in SIDES), strict=True))
+    return {
+        name: [getattr(apart, name) / getattr(together, name) for together, apart in pairs]
+        for name in Round._fields
+    }
 
 
 def _pair(together: dict[str, float], apart: dict[str, float], name: str, digits: int) -> str:
