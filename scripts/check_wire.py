@@ -17,8 +17,9 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from markethall.main import INTERNAL
+from markethall.shared.call import Actor
 from markethall.shared.errors import Refusal
-from markethall.shared.events import Event
+from markethall.shared.events import Envelope, Event
 from markethall.shared.openapi import completing
 from scripts.wire_breaks import Wire, breaks
 
@@ -70,8 +71,15 @@ def number_of(version: str) -> tuple[int, ...]:
 
 
 def said_now() -> dict[str, Any]:
-    """Of all that is called or heard by a neighbour: an OpenAPI document, and the events."""
-    return {"openapi": _document(), "events": dict(_events()), "refusals": dict(_refusals())}
+    """Of all that is called or heard by a neighbour: an OpenAPI document, events, and around them
+    the actor in a service token and the envelope in a stream."""
+    return {
+        "openapi": _document(),
+        "actor": Actor.model_json_schema(),
+        "envelope": Envelope.model_json_schema(mode="serialization"),
+        "events": dict(_events()),
+        "refusals": dict(_refusals()),
+    }
 
 
 def _document() -> dict[str, Any]:

@@ -5,13 +5,13 @@ from typing import Any
 
 from scripts.schema_breaks import ANSWER, ANSWER_OF_OLDER, REQUEST, Direction, Schema, compared
 
-# {"openapi": …, "events": type -> schema, "refusals": code -> status}
+# {"openapi": …, "actor": …, "envelope": …, "events": type -> schema, "refusals": code -> status}
 Wire = Mapping[str, Any]
 
 
 def breaks(old: Wire, new: Wire) -> list[str]:
     """One readable line for each, in the order of their places."""
-    return sorted({*_methods(old, new), *_problems(old, new), *_events(old, new)})
+    return sorted({*_methods(old, new), *_around(old, new), *_events(old, new)})
 
 
 # Methods
@@ -88,11 +88,15 @@ def _codes(operation: Schema) -> dict[str, str]:
     }
 
 
-def _problems(old: Wire, new: Wire) -> Iterator[str]:
-    """The shape that every refusal has."""
+def _around(old: Wire, new: Wire) -> Iterator[str]:
+    """What every call, every refusal and every event has around it."""
     roots = old["openapi"], new["openapi"]
     before, now = (root["components"]["schemas"]["Problem"] for root in roots)
     yield from _both_ways("refusals: field", before, now, roots)
+    before, now = roots = old["actor"], new["actor"]
+    yield from compared("actor: field", before, now, roots, REQUEST)
+    before, now = roots = old["envelope"], new["envelope"]
+    yield from _both_ways("envelope: field", before, now, roots)
 
 
 # Events

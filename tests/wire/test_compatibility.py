@@ -195,6 +195,21 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
         lambda wire: wire.take_away("Problem", "details"),
         {"refusals: field details: is not there any more"},
     ),
+    "the actor of a token lacks a field": (
+        lambda wire: wire.said["actor"]["properties"].pop("roles"),
+        {"actor: field roles: is not taken any more"},
+    ),
+    "the envelope of an event lacks a field": (
+        lambda wire: wire.said["envelope"]["properties"].pop("traceparent"),
+        {"envelope: field traceparent: is not there any more"},
+    ),
+    "the envelope of an event has a field that old ones lack": (
+        lambda wire: (
+            wire.said["envelope"]["properties"].update(shop={"type": "string"}),
+            wire.said["envelope"]["required"].append("shop"),
+        ),
+        {f"envelope: field shop: {NEVER_SENT}"},
+    ),
     "an event is gone": (
         lambda wire: wire.events.pop("payments.payment_failed"),
         {"event payments.payment_failed: is not there any more"},
@@ -237,6 +252,9 @@ ALLOWED: dict[str, Change] = {
     ),
     "a refusal is new that every caller knows": lambda wire: wire.problems(USERS, "403").update(
         {"users.email_taken": {}}
+    ),
+    "a field of the actor is new": lambda wire: wire.said["actor"]["properties"].update(
+        locale={"type": "string", "default": ""}
     ),
     "an event is new": lambda wire: wire.events.update(
         {"users.left": {"type": "object", "properties": {}}}
