@@ -103,7 +103,7 @@ class Processor:
         return len(deliveries)
 
     async def _claimed(self, limit: int) -> Sequence[Delivery]:
-        """Who is told to end while asking gives back what it gets: nobody waits for a lease then."""
+        """Who is told to end while asking gives back what it gets, so nobody waits for a lease."""
         lease = timedelta(seconds=self._pace.lease)
         claiming = asyncio.ensure_future(self._inbox.claim(self._clock(), lease, limit))
         try:
