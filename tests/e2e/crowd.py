@@ -57,6 +57,9 @@ class Answer:
         return self.response.text if self.response else ""
 
 
+Look = Callable[[], Awaitable[Answer]]
+
+
 @dataclass(frozen=True)
 class Sale:
     """An order that was acknowledged, and paid; cancelled again or not."""
@@ -184,7 +187,13 @@ class Crowd(Shop):
 
     # bystanders
 
-    def bystanders(self, sale: Sale) -> list[Callable[[], Awaitable[Any]]]:
+    async def is_served(self) -> None:
+        """Everybody, with everything; asks again until it is so."""
+        for look in self.bystanders(self.sales[0]):
+            while (await look()).status != 200:
+                await asyncio.sleep(AGAIN)
+
+    def bystanders(self, sale: Sale) -> list[Look]:
         """What others do meanwhile, one look each."""
         product, order = f"/products/{self.product_id}", f"/orders/{sale.order_id}"
         looks: dict[str, tuple[str, Person | None]] = {
@@ -198,16 +207,14 @@ class Crowd(Shop):
         }
         return [self._looks(*look) for look in looks.items()] + [lambda: self._signs_in(sale.buyer)]
 
-    def _looks(
-        self, what: str, where: tuple[str, Person | None]
-    ) -> Callable[[], Awaitable[Answer]]:
+    def _looks(self, what: str, where: tuple[str, Person | None]) -> Look:
         return lambda: self.watched(what, where[0], lambda: self.get(*where))
 
-    async def _signs_in(self, who: Person) -> None:
+    async def _signs_in(self, who: Person) -> Answer:
         form = {"grant_type": "password", "username": who.name, "password": who.password}
-        await self.watched("login", "/token", lambda: self.send("POST", "/token", data=form))
+        return await self.watched("login", "/token", lambda: self.send("POST", "/token", data=form))
 
-    async def stands_by(self, look: Callable[[], Awaitable[Any]], closing: asyncio.Event) -> None:
+    async def stands_by(self, look: Look, closing: asyncio.Event) -> None:
         while not closing.is_set():
             await look()
             await asyncio.sleep(PACE)

@@ -244,12 +244,13 @@ async def struck_and_healed(hall: Stage, crowd: Crowd, fault: Fault) -> float:
 
 
 async def comes_to_rest(crowd: Crowd, books: Books) -> None:
-    """Every order reaches its end, and then nothing is left to do."""
-    left: list[object] = ["orders on their way"]
+    """Everybody is served, every order reaches its end, and then nothing is left to do."""
+    left: list[object] = ["people or orders on their way"]
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + CONVERGED):
             if not FULL:
                 await books.all(HASTEN)
+            await crowd.is_served()
             await crowd.settle()
             while left:
                 left = [row["what"] for row in await books.all(UNFINISHED)]
