@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,32 +15,18 @@ import pytest
 from markethall.migrating import upgrade_if_behind
 from markethall.moving import MoveFailed, libpq, programs_for
 from markethall.topology import Context
-from tests.conftest import on_server, plain
+from tests.conftest import on_server
 from tests.e2e.own import Books, own_database, own_hall
+from tests.parked import PARKED, parked
 from tests.test_cli import markethall
 
-PATIENCE = 30
-# stops whoever restores there at a command of the schema, until the test lets them go on
-PARK = """
-CREATE FUNCTION public.park() RETURNS event_trigger LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_advisory_xact_lock(1); END $$;
-CREATE EVENT TRIGGER park ON ddl_command_end WHEN TAG IN ('{tag}') EXECUTE FUNCTION public.park()
-"""
 SPOIL = """
 CREATE FUNCTION public.spoil() RETURNS event_trigger LANGUAGE plpgsql AS
   $$ BEGIN UPDATE inventory.product SET name = 'another' WHERE sku = 'CUP-STONE-BLUE'; END $$;
 CREATE EVENT TRIGGER spoil ON ddl_command_end WHEN TAG IN ('CREATE INDEX')
   EXECUTE FUNCTION public.spoil()
 """
-PARKED = (
-    "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-    " AND application_name = 'psql' AND wait_event = 'advisory'"
-)
 END_PARKED = PARKED.replace("SELECT pid", "SELECT pg_terminate_backend(pid)")
-RESTORING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-    " AND application_name = 'psql'"
-)
 SHELF = "SELECT product_id, on_hand, reserved FROM {}.stock ORDER BY product_id"
 LEDGER = "SELECT number, delta, on_hand_after FROM {}.stock_movement ORDER BY number"
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'inventory%' ORDER BY 1"
@@ -75,35 +60,6 @@ async def there(server_url: str) -> AsyncIterator[str]:
         yield url
 
 
-@asynccontextmanager
-async def parked(here: str, there: str, tag: str) -> "AsyncIterator[subprocess.Popen[str]]":
-    """A move in the middle of its copy; it goes on after the block."""
-    await on_server(there, PARK.format(tag=tag))
-    connection = await asyncpg.connect(plain(there))
-    await connection.execute("SELECT pg_advisory_lock(1)")
-    process = begun("move", "inventory", "--to", there, database_url=here)
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while await connection.fetchval(PARKED) is None:
-                assert process.poll() is None, process.stderr and process.stderr.read()
-                await asyncio.sleep(0.01)
-        yield process
-    finally:
-        await connection.close()
-        await asyncio.to_thread(process.communicate)
-
-
-def begun(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    given = {f"MARKETHALL_{name.upper()}": value for name, value in environment.items()}
-    return subprocess.Popen(
-        [sys.executable, "-m", "markethall", *arguments],
-        env={**os.environ, **given},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 async def moved(here: str, to: str, *more: str) -> "subprocess.CompletedProcess[str]":
     return await asyncio.to_thread(
         markethall, "move", "inventory", "--to", to, *more, database_url=here
@@ -112,14 +68,6 @@ async def moved(here: str, to: str, *more: str) -> "subprocess.CompletedProcess[
 
 async def schemas(url: str) -> list[str]:
     return [row[0] for row in await Books(url).all(SCHEMAS)]
-
-
-async def nothing_came(there: str) -> None:
-    """Once whoever was restoring has gone."""
-    async with asyncio.timeout(PATIENCE):
-        while await Books(there).value(RESTORING):
-            await asyncio.sleep(0.01)
-    assert await schemas(there) == []
 
 
 def refusal(done: "subprocess.CompletedProcess[str]") -> str:
@@ -221,7 +169,7 @@ async def test_killed_in_the_middle_nothing_is_there_and_nothing_is_gone(
 
     async with parked(here, there, tag) as process:
         process.kill()
-    await nothing_came(there)
+    assert await schemas(there) == []
     kept = await Books(here).all(SHELF.format("inventory"))
     again = await moved(here, there)
 
@@ -240,7 +188,7 @@ async def test_half_a_dump_is_never_committed(here: str, there: str, program: st
         if program == "psql":
             # its server process waits for the test, and does not notice
             await on_server(there, END_PARKED)
-    await nothing_came(there)
+    assert await schemas(there) == []
 
     assert process.returncode == 1
     assert await schemas(here) == ["inventory"]
