@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 
-.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench pipes crash faults partitions lock clean
+.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench pipes rehearse-split crash faults partitions lock clean
 
 ## serve: run the hall on http://localhost:8000, with a Postgres of its own
 serve: $(SERVE)
@@ -90,3 +90,7 @@ faults: $(DEV)
 ## pipes: 2,000 events, two listeners, twenty kill -9 (a minute)
 pipes: $(DEV)
 	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/shared/test_pipes.py tests/shared/test_streams.py tests/shared/test_stream_kills.py $(ARGS)
+
+## rehearse-split: moving day under a crowd, undisturbed and with a kill -9 in each step (minutes)
+rehearse-split: $(DEV)
+	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/e2e/test_rehearsal.py $(ARGS)
