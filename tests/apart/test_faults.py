@@ -16,6 +16,8 @@ from tests.e2e.shop import refused
 from tests.wire import tcp
 
 PATIENCE = 10
+# a front that waits a second and a half for an answer to begin
+HASTY = {"body_timeout": 0.1, "deadline": 0.1, "gateway_timeout": 0.1}
 # half a request, and nothing after it
 HALF = b"POST /orders HTTP/1.1\r\nHost: hall\r\nContent-Length: 10\r\n\r\nhalf "
 
@@ -114,7 +116,10 @@ async def departure(receive: Receive, left: asyncio.Event) -> None:
 @pytest.mark.parametrize("kind", [endless, unanswered])
 @pytest.mark.parametrize("sent", [request(b"GET", b"/events"), HALF], ids=["whole", "half"])
 async def test_a_client_that_goes_away_is_waited_for_by_nobody(
-    four: Market, kind: Callable[[asyncio.Event, asyncio.Event], Handler], sent: bytes
+    four: Market,
+    kind: Callable[[asyncio.Event, asyncio.Event], Handler],
+    sent: bytes,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     begun, left = asyncio.Event(), asyncio.Event()
     four.services[Context.ORDERS].says = kind(begun, left)
@@ -125,7 +130,9 @@ async def test_a_client_that_goes_away_is_waited_for_by_nobody(
     writer.close()
     await soon(left)
 
-    assert left.is_set()
+    # our side of it has ended too before the next request is answered
+    await exchange(four.port, request(b"GET", b"/users"))
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_service_that_is_away_is_said_and_the_others_go_on() -> None:
@@ -203,13 +210,28 @@ async def test_a_service_that_does_not_answer_is_not_waited_for_without_end() ->
     async def hangs(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    hasty = {"body_timeout": 0.1, "deadline": 0.1, "gateway_timeout": 0.1}
-    async with tcp.bare(hangs) as told, with_orders_at(told.url, **hasty) as http:
+    async with tcp.bare(hangs) as told, with_orders_at(told.url, **HASTY) as http:
         answer = await http.get("/orders")
 
     problem = refused(answer, 503, "system.deadline_exceeded")
     assert problem["details"] == {"dependency": "orders"}
     assert answer.headers["retry-after"] == "1"
+
+
+async def test_between_two_pieces_of_an_answer_any_time_may_pass() -> None:
+    """An event stream is silent for as long as nothing happens."""
+
+    async def pauses(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")
+        await writer.drain()
+        await asyncio.sleep(2)  # longer than the hasty wait for a whole answer
+        writer.write(b"later")
+        await writer.drain()
+
+    async with tcp.bare(pauses) as told, with_orders_at(told.url, **HASTY) as http:
+        answer = await http.get("/events")
+
+    assert answer.content == b"firstlater"
 
 
 async def test_a_body_that_does_not_arrive_is_not_waited_for_without_end() -> None:

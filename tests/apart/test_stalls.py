@@ -2,14 +2,16 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from markethall.apart.stalls import environment_of, marked
+from markethall.apart.stalls import ENDING, Stalls, environment_of, marked
 from markethall.settings import Settings, read_settings
-from markethall.topology import Context
+from markethall.topology import NEEDS, Context
+from tests.apart.running import survivors
 from tests.test_cli import markethall
 
 ADDRESSES = {context: f"http://127.0.0.1:{port}" for port, context in enumerate(Context, 9001)}
@@ -78,6 +80,32 @@ def test_the_front_is_believed_and_whoever_the_front_believes(
     settings = told(monkeypatch, given, Context.USERS)
 
     assert settings.trusted_proxies == ("127.0.0.1/32", "192.0.2.0/24")
+
+
+def test_whoever_calls_another_ends_before_it() -> None:
+    ends = {context: step for step, together in enumerate(ENDING) for context in together}
+
+    assert set(ends) == set(Context)
+    for caller, needed in NEEDS.items():
+        assert all(ends[caller] < ends[context] for context in needed)
+
+
+def test_all_end_in_order_and_one_that_is_stopped_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MARKETHALL_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setenv("MARKETHALL_REDIS_URL", "redis://127.0.0.1:1")
+    stalls = Stalls(read_settings(data_dir=tmp_path, shutdown_seconds=1), say=print)
+    stalls.start()
+    pids = {context: seat.pid or 0 for context, seat in stalls.seats().items()}
+    os.kill(pids[Context.PAYMENTS], signal.SIGSTOP)
+
+    stalls.end()
+
+    how = {context: stall.exit_code for context, stall in stalls.all.items()}
+    assert how.pop(Context.PAYMENTS) == -signal.SIGKILL
+    assert -signal.SIGKILL not in how.values()
+    assert survivors(list(pids.values())) == []
 
 
 def test_lines_are_told_apart() -> None:

@@ -35,7 +35,7 @@ _ATTEMPTS: Final = 3
 # seconds over the time that a service gives itself
 _GRACE: Final = 5.0
 # who calls others ends first: for its last answers it may need them
-_ENDING: Final = (
+ENDING: Final = (
     [context for context in Context if NEEDS[context]],
     [context for context in Context if not NEEDS[context]],
 )
@@ -142,7 +142,7 @@ class Stalls:
         self._welcomed = False
         self._settings = settings
         self._say = say
-        self._all = {
+        self.all = {
             context: Stall(context, port, environment_of(context, settings, self.addresses))
             for context, port in ports.items()
         }
@@ -150,18 +150,18 @@ class Stalls:
     def seats(self) -> dict[Context, Seat]:
         return {
             context: Seat(at=stall.url, pid=stall.pid, starts=stall.starts)
-            for context, stall in self._all.items()
+            for context, stall in self.all.items()
         }
 
     def start(self) -> None:
-        for stall in self._all.values():
+        for stall in self.all.values():
             stall.start()
 
     async def look_after(self, is_ready: IsReady, welcome: Callable[[], None]) -> None:
         """Returns when one of them cannot start. `welcome` is called once, when all are ready."""
         keeping = [
             asyncio.create_task(self._keep(stall, is_ready, welcome))
-            for stall in self._all.values()
+            for stall in self.all.values()
         ]
         try:
             done, _ = await asyncio.wait(keeping, return_when=asyncio.FIRST_COMPLETED)
@@ -175,10 +175,10 @@ class Stalls:
     def end(self) -> None:
         """In order, each within its time; whatever happens here, none of them is left."""
         try:
-            for together in _ENDING:
-                self._end([self._all[context] for context in together])
+            for together in ENDING:
+                self._end([self.all[context] for context in together])
         finally:
-            for stall in self._all.values():
+            for stall in self.all.values():
                 stall.kill()
 
     def _end(self, stalls: Sequence[Stall]) -> None:
@@ -219,7 +219,7 @@ class Stalls:
         self._been_ready.add(stall.context)
         if self._welcomed:
             self._say(f"{stall.context} is back: pid {stall.pid}")
-        elif len(self._been_ready) == len(self._all):
+        elif len(self._been_ready) == len(self.all):
             self._welcomed = True
             welcome()
 
