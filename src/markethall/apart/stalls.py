@@ -160,8 +160,7 @@ class Stalls:
     async def look_after(self, is_ready: IsReady, welcome: Callable[[], None]) -> None:
         """Returns when one of them cannot start. `welcome` is called once, when all are ready."""
         keeping = [
-            asyncio.create_task(self._keep(stall, is_ready, welcome))
-            for stall in self.all.values()
+            asyncio.create_task(self._keep(stall, is_ready, welcome)) for stall in self.all.values()
         ]
         try:
             done, _ = await asyncio.wait(keeping, return_when=asyncio.FIRST_COMPLETED)
