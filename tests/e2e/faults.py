@@ -143,7 +143,7 @@ class RedisKilled(Fault):
     """kill -9, and with it all that it held."""
 
     async def strike(self, stage: Stage) -> None:
-        os.kill(stage.valkey.pid or 0, signal.SIGKILL)
+        _signal(stage.valkey, signal.SIGKILL)
         stage.valkey.stop()
 
     async def heal(self, stage: Stage) -> None:
@@ -152,10 +152,15 @@ class RedisKilled(Fault):
 
 class RedisStopped(Fault):
     async def strike(self, stage: Stage) -> None:
-        os.kill(stage.valkey.pid or 0, signal.SIGSTOP)
+        _signal(stage.valkey, signal.SIGSTOP)
 
     async def heal(self, stage: Stage) -> None:
-        os.kill(stage.valkey.pid or 0, signal.SIGCONT)
+        _signal(stage.valkey, signal.SIGCONT)
+
+
+def _signal(server: EmbeddedValkey, number: signal.Signals) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, number)
 
 
 def spoilt(*targets: str) -> frozenset[str]:
