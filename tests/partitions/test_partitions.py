@@ -12,7 +12,8 @@ from tests.partitions.in_process import Parted
 from tests.partitions.sets import PARTITIONS
 
 
-@pytest.fixture(scope="session", params=PARTITIONS)
+# not for the whole session: its background work would count into the budgets of other tests
+@pytest.fixture(scope="module", params=PARTITIONS)
 async def parted(request: pytest.FixtureRequest, ground: Ground) -> AsyncIterator[Parted]:
     async with on_one_database(ground, request.param) as parted:
         yield parted
