@@ -253,7 +253,9 @@ async def test_an_order_whose_payment_is_being_decided_expires_later(hall: Hall)
 
 async def test_one_order_that_cannot_end_stops_no_other(hall: Hall) -> None:
     product_id = hall.stock_up(200)
-    orders = [await hall.place(product_id) for _ in range(60)]
+    placed_at_once = [await hall.place(product_id) for _ in range(60)]
+    # all are due in the same moment: the sweep goes by id, and a cut must not meet a stuck one
+    orders = sorted(placed_at_once, key=lambda order: order.order_id)
     stuck = orders[::7]
     for order in stuck:
         hall.till.begin(order.payment.payment_id)
