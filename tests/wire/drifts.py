@@ -38,7 +38,7 @@ def a_field_is_lost_in_what_is_answered() -> None:
 
 
 def a_field_is_lost_in_the_rows() -> None:
-    store = module("inventory.sql.store")
+    store = module("inventory.sql.stock_rows")
     line = store._line
     store._line = lambda row: line({**row, "name": row["sku"]})
 
