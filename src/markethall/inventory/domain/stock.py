@@ -1,0 +1,135 @@
+"""What is on the shelves, and how it changes."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from markethall.inventory.contract import (
+    Adjustment,
+    OutOfStock,
+    Reason,
+    Want,
+    WouldGoNegative,
+)
+from markethall.shared.errors import Invalid, Refusal
+
+# the one warehouse that every hall has
+MAIN_WAREHOUSE: Final = UUID("00000000-0000-7000-8000-000000000001")
+
+
+@dataclass(frozen=True)
+class Stock:
+    """One product in one warehouse. `overdue` is what expired holds still have of `reserved`."""
+
+    product_id: UUID
+    warehouse_id: UUID
+    on_hand: int = 0
+    reserved: int = 0
+    overdue: int = 0
+
+    @property
+    def available(self) -> int:
+        return self.on_hand - self.reserved + self.overdue
+
+
+@dataclass(frozen=True)
+class Goods:
+    """Some units of one product in one warehouse."""
+
+    product_id: UUID
+    warehouse_id: UUID
+    quantity: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A movement that is asked for: by so much (delta), or to so much (counted)."""
+
+    movement_id: UUID
+    product_id: UUID
+    warehouse_id: UUID
+    delta: int | None
+    counted: int | None
+    reason: Reason
+    note: str
+    reference: UUID | None
+    actor: str
+    created_at: datetime
+
+    def delta_of(self, on_hand: int) -> int:
+        if self.delta is not None:
+            return self.delta
+        return (self.counted or 0) - on_hand
+
+
+def check_adjustment(command: Adjustment) -> None:
+    """Raises Invalid."""
+    if (command.delta is None) == (command.counted is None):
+        message = "exactly one of delta and counted must be given"
+        raise Invalid(errors=[{"field": "", "code": "delta_or_counted", "message": message}])
+    if command.delta == 0:
+        message = "must not be zero"
+        raise Invalid(errors=[{"field": "/delta", "code": "zero", "message": message}])
+
+
+def summed(goods: Iterable[Goods]) -> tuple[Goods, ...]:
+    """One per product and warehouse, in that order."""
+    total: Counter[tuple[UUID, UUID]] = Counter()
+    for some in goods:
+        total[some.product_id, some.warehouse_id] += some.quantity
+    # sorted: whoever takes several products locks their rows in the same order as all others
+    return tuple(Goods(*place, total[place]) for place in sorted(total))
+
+
+def goods_of(wants: Iterable[Want]) -> tuple[Goods, ...]:
+    return summed(Goods(want.product_id, MAIN_WAREHOUSE, want.quantity) for want in wants)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Goods that could not be taken, and how many there were, those of expired holds included."""
+
+    goods: Goods
+    available: int
+
+    @property
+    def short(self) -> bool:
+        return self.available < self.goods.quantity
+
+
+class Shortage(Exception):
+    """There is too little just now: `refusal`. Unless it is `final`, the goods of expired holds
+    would do.
+    """
+
+    def __init__(self, product_ids: Sequence[UUID], refusal: Refusal, *, final: bool) -> None:
+        super().__init__(refusal)
+        self.product_ids = product_ids
+        self.refusal = refusal
+        self.final = final
+
+
+def not_enough(missing: Sequence[Missing]) -> Shortage:
+    """For what could not be taken."""
+    short = [some for some in missing if some.short]
+    refusal = OutOfStock(lines=[_line_of(some) for some in short or missing])
+    return Shortage([some.goods.product_id for some in missing], refusal, final=bool(short))
+
+
+def too_few(stock: Stock, change: Change) -> Shortage:
+    """For a movement that would leave less on hand than is reserved."""
+    left = stock.on_hand + change.delta_of(stock.on_hand)
+    refusal = WouldGoNegative(on_hand=stock.on_hand, reserved=stock.reserved)
+    return Shortage([stock.product_id], refusal, final=left < stock.reserved - stock.overdue)
+
+
+def _line_of(some: Missing) -> dict[str, Any]:
+    return {
+        "product_id": str(some.goods.product_id),
+        "requested": some.goods.quantity,
+        # what came back since we failed to take it was not there when we did
+        "available": min(some.available, some.goods.quantity - 1),
+    }

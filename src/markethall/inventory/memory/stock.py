@@ -1,0 +1,206 @@
+"""Stock and reservations in memory."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from markethall.inventory.contract import (
+    Movement,
+    ProductStatus,
+)
+from markethall.inventory.domain import (
+    HELD,
+    MAIN_WAREHOUSE,
+    Change,
+    Goods,
+    Hold,
+    Item,
+    Line,
+    Stock,
+    summed,
+)
+from markethall.inventory.memory.tables import Tables
+from markethall.inventory.ports import Expired, Standing
+from markethall.shared import memory
+from markethall.shared.clock import Clock
+
+_NOBODY: Final[frozenset[UUID]] = frozenset()
+
+
+class MemoryStock(memory.MemoryStore):
+    """One transaction, or reads without one: stock and reservations."""
+
+    def __init__(self, tables: Tables, clock: Clock) -> None:
+        super().__init__(tables, clock)
+        self._tables = tables
+
+    async def levels(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
+        stock = self._tables.stock.get((product_id, MAIN_WAREHOUSE))
+        return [replace(stock, overdue=self._overdue(product_id, now))] if stock else []
+
+    async def movement(self, movement_id: UUID) -> Movement | None:
+        return self._tables.movements.get(movement_id)
+
+    async def movements(
+        self, product_id: UUID, before: int | None, limit: int
+    ) -> Sequence[tuple[int, Movement]]:
+        ids = self._tables.ledger.get(product_id) or ()
+        last = len(ids) if before is None else before - 1
+        numbers = range(last, max(0, last - limit), -1)
+        found = ((number, self._tables.movements.get(ids[number - 1])) for number in numbers)
+        return [(number, movement) for number, movement in found if movement]
+
+    async def move(self, change: Change) -> Movement | None:
+        shelf = (change.product_id, change.warehouse_id)
+        stock = self._tables.stock.get(shelf)
+        if stock is None or change.movement_id in self._tables.movements:
+            return None
+        delta = change.delta_of(stock.on_hand)
+        if stock.on_hand + delta < stock.reserved:
+            return None
+        stock = replace(stock, on_hand=stock.on_hand + delta)
+        self._tables.stock.put(shelf, stock)
+        return self._recorded(change, delta, stock.on_hand)
+
+    async def sell(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            await self.move(change)
+
+    async def sold(self, reference: UUID) -> bool:
+        return reference in self._tables.sales
+
+    # Reservations
+
+    async def open(self, hold: Hold) -> bool:
+        if hold.reservation_id in self._tables.holds:
+            return False
+        self._put(hold)
+        if hold.order_id is not None:
+            others = self._tables.of_order.get(hold.order_id) or ()
+            self._tables.of_order.put(hold.order_id, (*others, hold.reservation_id))
+        return True
+
+    async def take(self, hold: Hold, goods: Goods) -> Line | None:
+        item = self._tables.items.get(goods.product_id)
+        if item is None or not is_active(item) or not await self.take_again(goods):
+            return None
+        shelf = (goods.product_id, goods.warehouse_id)
+        line = Line(*shelf, item.sku, item.name, item.price, goods.quantity)
+        stored = self._tables.holds.get(hold.reservation_id)
+        if stored is not None:
+            self._put(replace(stored, lines=(*stored.lines, line)))
+        return line
+
+    async def take_again(self, goods: Goods) -> bool:
+        shelf = (goods.product_id, goods.warehouse_id)
+        stock = self._tables.stock.get(shelf)
+        if stock is None or stock.on_hand - stock.reserved < goods.quantity:
+            return False
+        self._tables.stock.put(shelf, replace(stock, reserved=stock.reserved + goods.quantity))
+        return True
+
+    async def commit_held(self, reservation_id: UUID) -> Hold | None:
+        hold = self._tables.holds.get(reservation_id)
+        if hold is None or hold.status != HELD:
+            return None
+        hold.commit()
+        return self._put(hold)
+
+    async def hold(self, reservation_id: UUID) -> Hold | None:
+        return self._tables.holds.get(reservation_id)
+
+    async def holds_of(self, order_id: UUID, after: UUID | None, limit: int) -> Sequence[Hold]:
+        ids = sorted(self._tables.of_order.get(order_id) or ())
+        holds = (self._tables.holds.get(key) for key in ids if after is None or key > after)
+        return [hold for hold in holds if hold is not None][:limit]
+
+    async def save_hold(self, hold: Hold) -> None:
+        self._put(hold)
+
+    async def save_consumed(self, hold: Hold) -> None:
+        self._put(hold)
+
+    async def give_back(self, goods: Sequence[Goods]) -> None:
+        for some in goods:
+            shelf = (some.product_id, some.warehouse_id)
+            stock = self._tables.stock.get(shelf)
+            if stock is not None:
+                left = stock.reserved - some.quantity
+                self._tables.stock.put(shelf, replace(stock, reserved=left))
+
+    async def expire(
+        self, now: datetime, limit: int, product_ids: Collection[UUID] | None
+    ) -> Expired:
+        due = self._due(now, product_ids)[:limit]
+        goods: list[Goods] = []
+        for hold in due:
+            goods += hold.expire()
+            self._put(hold)
+        return Expired(len(due), summed(goods))
+
+    async def standing(
+        self, product_ids: Collection[UUID], now: datetime
+    ) -> Mapping[UUID, Standing]:
+        items = (self._tables.items.get(product_id) for product_id in product_ids)
+        return {
+            item.product_id: Standing(is_active(item), self._available(item.product_id, now))
+            for item in items
+            if item is not None
+        }
+
+    # Helpers
+    def _available(self, product_id: UUID, now: datetime) -> int:
+        stock = self._tables.stock.get((product_id, MAIN_WAREHOUSE))
+        overdue = self._overdue(product_id, now)
+        return stock.on_hand - stock.reserved + overdue if stock else 0
+
+    def _overdue(self, product_id: UUID, now: datetime) -> int:
+        return sum(
+            line.quantity
+            for hold in self._due(now, [product_id])
+            for line in hold.lines
+            if line.product_id == product_id
+        )
+
+    def _due(self, now: datetime, product_ids: Collection[UUID] | None) -> list[Hold]:
+        """Holds that are overdue, in the order of their ids."""
+        keys = [None] if product_ids is None else product_ids
+        ids = sorted(_NOBODY.union(*(self._tables.held.get(key) or _NOBODY for key in keys)))
+        holds = (self._tables.holds.get(reservation_id) for reservation_id in ids)
+        return [hold for hold in holds if hold is not None and hold.expires_at <= now]
+
+    def _put(self, hold: Hold) -> Hold:
+        self._tables.holds.put(hold.reservation_id, hold)
+        mine = frozenset({hold.reservation_id})
+        for key in (None, *(line.product_id for line in hold.lines)):
+            held = self._tables.held.get(key) or _NOBODY
+            after = held | mine if hold.status == HELD else held - mine
+            if after != held:
+                self._tables.held.put(key, after)
+        return hold
+
+    def _recorded(self, change: Change, delta: int, on_hand: int) -> Movement:
+        movement = Movement(
+            movement_id=change.movement_id,
+            product_id=change.product_id,
+            warehouse_id=change.warehouse_id,
+            delta=delta,
+            on_hand_after=on_hand,
+            reason=change.reason,
+            note=change.note,
+            reference=change.reference,
+            actor=change.actor,
+            created_at=change.created_at,
+        )
+        self._tables.movements.put(movement.movement_id, movement)
+        ids = self._tables.ledger.get(change.product_id) or ()
+        self._tables.ledger.put(change.product_id, (*ids, movement.movement_id))
+        if change.reference is not None:
+            self._tables.sales.put(change.reference, movement.movement_id)
+        return movement
+
+
+def is_active(item: Item) -> bool:
+    return item.status == ProductStatus.ACTIVE

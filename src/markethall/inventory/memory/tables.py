@@ -1,0 +1,30 @@
+"""What is kept."""
+
+from uuid import UUID
+
+from markethall.inventory.contract import Movement
+from markethall.inventory.domain import (
+    Hold,
+    Item,
+    Stock,
+)
+from markethall.shared.memory import CommonTables, Table
+
+Shelf = tuple[UUID, UUID]  # product and warehouse
+
+
+class Tables(CommonTables):
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: Table[UUID, Item] = Table()
+        self.skus: Table[str, UUID] = Table()
+        self.stock: Table[Shelf, Stock] = Table()
+        self.movements: Table[UUID, Movement] = Table()
+        # the ids of a product's movements, the oldest first
+        self.ledger: Table[UUID, tuple[UUID, ...]] = Table()
+        # which fulfilments have taken goods
+        self.sales: Table[UUID, UUID] = Table()
+        self.holds: Table[UUID, Hold] = Table()
+        self.of_order: Table[UUID, tuple[UUID, ...]] = Table()
+        # which reservations are held: those that have this product, and under None all of them
+        self.held: Table[UUID | None, frozenset[UUID]] = Table()

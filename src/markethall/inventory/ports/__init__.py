@@ -1,0 +1,61 @@
+"""What inventory needs from the outside."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from markethall.inventory.ports.catalogue import (
+    Bytes,
+    Card,
+    Cards,
+    Listing,
+    ProductCache,
+    Products,
+    ProductStore,
+)
+from markethall.inventory.ports.stock import Expired, Standing, Stocks, StockStore
+from markethall.shared.call import Call
+from markethall.shared.events import Delivery, Event
+from markethall.shared.idempotency import Attempt
+
+
+class Shelf(Products, Stocks, Protocol):
+    """Reads. Each is one statement that takes no lock."""
+
+
+class Store(Shelf, ProductStore, StockStore, Protocol):
+    """Reads and writes of one transaction."""
+
+    async def publish(self, event: Event, call: Call) -> None: ...
+
+    async def handled(self, delivery: Delivery) -> bool: ...
+
+    async def finish(self, attempt: Attempt, result: Any) -> None: ...
+
+
+class Database(Protocol):
+    on_publish: Callable[[], None]
+
+    def transaction(self) -> AbstractAsyncContextManager[Store]:
+        """Commits when the block ends, rolls back when it raises."""
+
+    def reading(self) -> AbstractAsyncContextManager[Shelf]:
+        """Takes no locks."""
+
+
+__all__ = [
+    "Bytes",
+    "Card",
+    "Cards",
+    "Database",
+    "Expired",
+    "Listing",
+    "ProductCache",
+    "ProductStore",
+    "Products",
+    "Shelf",
+    "Standing",
+    "StockStore",
+    "Stocks",
+    "Store",
+]

@@ -1,0 +1,91 @@
+"""What the catalogue needs from the outside."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from markethall.inventory.contract import Category, ProductQuery, Rendered
+from markethall.inventory.domain import Item
+
+
+@dataclass(frozen=True)
+class Card:
+    """A product as the store shows it: its JSON is that of contract.Product.
+
+    The store makes the JSON, so that a read copies it to the client and never takes it apart.
+    """
+
+    version: int
+    active: bool
+    json: str
+
+
+@dataclass(frozen=True)
+class Cards:
+    """A page of them: their JSON joined by commas, and the place of the last when more follow."""
+
+    json: str
+    last: tuple[Any, str] | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A page of products to read: `after` is the place where the last page ended."""
+
+    query: ProductQuery
+    after: tuple[Any, UUID] | None
+
+
+class Products(Protocol):
+    """Reads. Each is one statement that takes no lock."""
+
+    async def card(self, product_id: UUID, now: datetime) -> Card | None: ...
+
+    async def card_by_sku(self, sku: str, now: datetime) -> Card | None:
+        """Case does not count."""
+
+    async def page(self, listing: Listing, now: datetime) -> Cards: ...
+
+    async def categories(self, after: str, limit: int) -> Sequence[Category]:
+        """Of active products, in the order of their names, later than `after`."""
+
+    async def count(self) -> int: ...
+
+
+class ProductStore(Products, Protocol):
+    """Reads and writes of one transaction."""
+
+    async def add(self, item: Item) -> bool:
+        """With an empty shelf in the main warehouse. False when its id or sku is taken."""
+
+    async def item(self, product_id: UUID) -> Item | None:
+        """Locked until the end of the transaction."""
+
+    async def save(self, item: Item) -> None:
+        """Raises SkuTaken."""
+
+
+class ProductCache(Protocol):
+    """Rendered answers for the public. What is absent is not kept."""
+
+    async def product(
+        self, product_id: UUID, load: Callable[[], Awaitable[Rendered | None]]
+    ) -> Rendered | None: ...
+
+    async def page(self, key: str, load: Callable[[], Awaitable[Rendered]]) -> Rendered: ...
+
+    async def forget(self, product_ids: Sequence[UUID], *, pages: bool) -> None: ...
+
+
+class Bytes(Protocol):
+    """A cache of bytes: shared.cache.Cache."""
+
+    async def fetch(
+        self, space: str, key: str, ttl: float, load: Callable[[], Awaitable[bytes | None]]
+    ) -> bytes | None: ...
+
+    async def forget(self, space: str, keys: Sequence[str]) -> None: ...
+
+    async def forget_space(self, space: str) -> None: ...

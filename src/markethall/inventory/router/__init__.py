@@ -1,0 +1,12 @@
+"""What the world may ask of inventory."""
+
+from fastapi import APIRouter
+
+from markethall.inventory.router import products, stock
+from markethall.inventory.router.products import express
+
+router = APIRouter()
+router.include_router(products.router)
+router.include_router(stock.router)
+
+__all__ = ["express", "router"]

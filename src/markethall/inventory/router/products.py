@@ -1,0 +1,200 @@
+"""Products and categories."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Final
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+
+from markethall.inventory.contract import (
+    Catalogue,
+    Category,
+    NewProduct,
+    Product,
+    ProductChange,
+    ProductNotFound,
+    ProductQuery,
+    Rendered,
+    SkuTaken,
+)
+from markethall.inventory.router.deps import (
+    BODY,
+    GUARDED,
+    KEYED,
+    VERSIONED,
+    Anyone,
+    CatalogueDep,
+    KeysDep,
+    Merchant,
+    Seen,
+)
+from markethall.shared.errors import (
+    Forbidden,
+    Invalid,
+    Unavailable,
+)
+from markethall.shared.express import Lane
+from markethall.shared.http import (
+    Kept,
+    conditional,
+    created,
+    etag,
+    once,
+    problems,
+    ready,
+)
+from markethall.shared.idempotency import Attempt
+from markethall.shared.model import Id, Text
+from markethall.shared.pages import CursorInvalid, Page, PageQuery
+
+router = APIRouter(tags=["inventory"])
+
+SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
+_PRODUCT_PATH: Final = re.compile(r"/products/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_NO_QUERY: Final = ProductQuery()
+PUBLIC: Final = b"public, max-age=5, stale-while-revalidate=30"
+
+
+def _answer(request: Request, rendered: Rendered) -> Response:
+    kept = PUBLIC if rendered.public else b"no-store"
+    return conditional(request, Kept(rendered.body, rendered.etag, kept))
+
+
+@router.get(
+    "/products",
+    response_model=Page[Product],
+    summary="Products",
+    responses=problems(Invalid, CursorInvalid, Forbidden, Unavailable),
+)
+async def products(
+    request: Request,
+    call: Anyone,
+    query: Annotated[ProductQuery, Query()],
+    catalogue: CatalogueDep,
+) -> Response:
+    """What is for sale. Availability may be some seconds old. `status` other than active is for
+    staff.
+    """
+    return _answer(request, await catalogue.page_body(call, query))
+
+
+@router.get(
+    "/products/by-sku/{sku}",
+    response_model=Product,
+    summary="A product, by its SKU",
+    responses=problems(ProductNotFound, Invalid, Unavailable),
+)
+async def product_by_sku(
+    request: Request, call: Anyone, sku: SkuPath, catalogue: CatalogueDep
+) -> Response:
+    """Case does not count."""
+    return _answer(request, await catalogue.sku_body(call, sku))
+
+
+@router.get(
+    "/products/{product_id}",
+    response_model=Product,
+    summary="A product",
+    responses=problems(ProductNotFound, Invalid, Unavailable),
+)
+async def product(
+    request: Request, call: Anyone, product_id: Id, catalogue: CatalogueDep
+) -> Response:
+    """Staff also see drafts and what is archived."""
+    return _answer(request, await catalogue.product_body(call, product_id))
+
+
+def express(catalogue: Callable[[], Catalogue]) -> Lane:
+    """The lane for a page of products and for one product."""
+
+    async def lane(request: Request) -> Response | None:
+        path = request.scope["path"]
+        if path == "/products":
+            query = _plain_query(request.scope["query_string"])
+            if query is None:
+                return None
+            request.state.route = "/products"
+            return await products(request, request.state.call, query, catalogue())
+        found = _PRODUCT_PATH.fullmatch(path)
+        if found is None:
+            return None
+        request.state.route = "/products/{product_id}"
+        return await product(request, request.state.call, UUID(found[1]), catalogue())
+
+    return lane
+
+
+def _plain_query(text: bytes) -> ProductQuery | None:
+    """None for anything unusual: the long way knows how to refuse it."""
+    if not text:
+        return _NO_QUERY
+    try:
+        pairs = parse_qsl(text.decode(), keep_blank_values=True)
+        named = dict(pairs)
+        return ProductQuery.model_validate(named) if len(named) == len(pairs) else None
+    except ValueError:
+        return None
+
+
+@router.post(
+    "/products",
+    status_code=201,
+    response_model=Product,
+    summary="Add a product",
+    responses=problems(*GUARDED, *BODY, *KEYED, SkuTaken),
+)
+async def create(
+    request: Request, call: Merchant, body: NewProduct, catalogue: CatalogueDep, keys: KeysDep
+) -> Response:
+    """It starts without stock."""
+
+    async def effect(attempt: Attempt) -> Product:
+        return await catalogue.create(call, body, attempt)
+
+    present = created(lambda made: f"/products/{made.product_id}")
+    return await once(request, call, body, keys, effect, present)
+
+
+@router.patch(
+    "/products/{product_id}",
+    response_model=Product,
+    summary="Change a product",
+    responses=problems(*GUARDED, *BODY, *VERSIONED, ProductNotFound, SkuTaken),
+)
+async def change(
+    call: Merchant, product_id: Id, seen: Seen, body: ProductChange, catalogue: CatalogueDep
+) -> Response:
+    """JSON merge patch (RFC 7396). A sale does not make what you have seen stale."""
+    changed = await catalogue.change(call, product_id, body, seen)
+    return ready(changed, headers={"etag": etag(changed.version)})
+
+
+@router.delete(
+    "/products/{product_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Archive a product",
+    responses=problems(*GUARDED, *VERSIONED, ProductNotFound),
+)
+async def archive(call: Merchant, product_id: Id, seen: Seen, catalogue: CatalogueDep) -> Response:
+    """It is not for sale any more; orders, reservations and the ledger keep it."""
+    await catalogue.archive(call, product_id, seen)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/categories",
+    response_model=Page[Category],
+    summary="Categories",
+    responses=problems(Invalid, CursorInvalid, Unavailable),
+)
+async def categories(
+    call: Anyone, query: Annotated[PageQuery, Query()], catalogue: CatalogueDep
+) -> Response:
+    """The categories of what is for sale, by name."""
+    return ready(
+        await catalogue.categories(call, query), headers={"cache-control": PUBLIC.decode()}
+    )
