@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 
-.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench pipes rehearse-split crash faults partitions lock clean
+.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench pipes rehearse-split crash faults partitions races lock clean
 
 ## serve: run the hall on http://localhost:8000, with a Postgres of its own
 serve: $(SERVE)
@@ -86,6 +86,10 @@ crash: $(DEV)
 ## faults: everything that can break between four processes, twenty times each (hours)
 faults: $(DEV)
 	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/e2e/test_split_faults.py $(ARGS)
+
+## races: a hundred buyers, twenty rounds of each race, with the database 0 and 20 ms away (minutes)
+races: $(DEV)
+	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_careless.py tests/e2e/test_hot_product.py $(ARGS)
 
 ## pipes: 2,000 events, two listeners, twenty kill -9 (a minute)
 pipes: $(DEV)

@@ -1,0 +1,237 @@
+"""Many at once on a real Postgres, next door and at the end of a slow line: O1 always holds.
+
+What is promised to buyers who race for the last goods: never more is sold than there is; an order
+gets all its lines or none; and who was refused wanted more than what is left in the end, so that
+no unit stays unsold that somebody small enough has asked for.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from itertools import cycle, islice
+from random import Random
+from typing import Any, Final
+from uuid import UUID
+
+import pytest
+
+from markethall.inventory.contract import (
+    Movement,
+    OutOfStock,
+    Reservation,
+    ReservationClosed,
+    ReservationStatus,
+    WouldGoNegative,
+)
+from tests.inventory.arena import Arena, arena, at_once, units, winners
+from tests.inventory.conftest import ANYONE, leaving
+
+FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+NEAR, FAR = 0.0, 0.02
+# a round at the end of the slow line takes seconds
+ROUNDS: Final = {NEAR: 20, FAR: 20 if FULL else 1}
+SEED = 20261121
+
+
+@pytest.fixture(params=[NEAR, FAR], ids=["0ms", "20ms"])
+async def place(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Arena]:
+    async with arena(database_url, request.param) as ready:
+        yield ready
+
+
+def rounds(place: Arena) -> range:
+    return range(ROUNDS[place.late])
+
+
+# The last goods
+
+
+async def test_a_hundred_buyers_of_the_last_unit_buy_one(place: Arena) -> None:
+    for _ in rounds(place):
+        tea = await place.house.product(stock=1)
+
+        won = winners(await place.reserve(*[{tea.product_id: 1}] * 100))
+        for reservation in won:
+            await place.sell(reservation)
+
+        assert len(won) == 1
+        assert await place.house.shelf(tea.product_id) == (0, 0)
+        assert await place.is_true()
+
+
+async def test_of_the_last_seven_no_unit_is_sold_twice_or_kept_from_who_wants_it(
+    place: Arena,
+) -> None:
+    chance = Random(SEED)  # noqa: S311 - the same race every time
+    for _ in rounds(place):
+        tea = await place.house.product(stock=7)
+        wanted = [chance.randint(1, 6) for _ in range(30)]
+
+        outcomes = await place.reserve(*({tea.product_id: quantity} for quantity in wanted))
+
+        left = 7 - units(winners(outcomes))[tea.product_id]
+        refused = [
+            n for n, out in zip(wanted, outcomes, strict=True) if isinstance(out, OutOfStock)
+        ]
+        assert 0 <= left < min(refused)
+        assert await place.house.available(tea.product_id) == left
+        assert await place.is_true()
+
+
+async def test_crossed_carts_get_all_or_nothing_and_never_wait_for_each_other(
+    place: Arena,
+) -> None:
+    for _ in rounds(place):
+        a, b, c = [(await place.house.product(stock=20)).product_id for _ in range(3)]
+        carts = [{a: 1, b: 1}, {b: 1, a: 1}, {b: 1, c: 1}, {c: 1, a: 1}, {c: 1, b: 1, a: 1}]
+
+        won = winners(await place.reserve(*islice(cycle(carts), 100)))
+
+        taken = units(won)
+        # each pair of goods was wanted more often than it was there: of each, one is gone
+        assert max(taken.values()) == 20
+        assert sum(count == 20 for count in taken.values()) >= 2
+        assert await place.is_true()
+
+
+async def test_everything_at_once_never_waits_for_itself(place: Arena) -> None:
+    """Crossed carts come, pay, change their mind and go overdue, while the sweeper sweeps."""
+    chance = Random(SEED)  # noqa: S311 - the same race every time
+    for _ in rounds(place):
+        goods = [(await place.house.product(stock=15)).product_id for _ in range(3)]
+        old = winners(await place.reserve(*(some(goods, chance) for _ in range(15))))
+        late = [place.house.order(some(goods, chance), minutes=0.01) for _ in range(10)]
+        await place.reserve_all(late)
+        place.house.watch.forward(minutes=1)
+
+        done = await at_once(
+            [
+                *(place.house.inventory.commit(ANYONE, hold.reservation_id) for hold in old[::2]),
+                *(place.house.inventory.release(ANYONE, hold.reservation_id) for hold in old),
+                *(place.house.inventory.commit(ANYONE, hold.reservation_id) for hold in late),
+                *(place.reserve(some(goods, chance)) for _ in range(20)),
+                *(place.house.adjust(key, "found", delta=1) for key in goods),
+                *(place.house.sweep() for _ in range(3)),
+            ]
+        )
+
+        refusals = {type(one) for one in done if isinstance(one, BaseException)}
+        assert refusals <= {OutOfStock, ReservationClosed}
+        assert await place.is_true()
+
+
+def some(goods: list[UUID], chance: Random) -> dict[UUID, int]:
+    """A cart with two or three of the goods, in any order."""
+    return {key: chance.randint(1, 2) for key in chance.sample(goods, chance.randint(2, 3))}
+
+
+# A hold and its time
+
+
+async def test_expiry_races_with_paying_and_one_buyer_has_the_goods(place: Arena) -> None:
+    for _ in rounds(place):
+        tea = await place.house.product(stock=1)
+        hold = await place.house.reserve({tea.product_id: 1}, minutes=5)
+        place.house.watch.forward(minutes=6)
+
+        paid, *others = await at_once(
+            [
+                place.house.inventory.commit(ANYONE, hold.reservation_id),
+                *(place.house.reserve({tea.product_id: 1}) for _ in range(5)),
+                *(place.house.sweep() for _ in range(2)),
+            ]
+        )
+
+        kept = [one for one in (paid, *others) if isinstance(one, Reservation)]
+        refused = [one for one in (paid, *others) if isinstance(one, OutOfStock)]
+        assert (len(kept), len(refused)) == (1, 5)
+        is_ours = await place.status(hold.reservation_id) == ReservationStatus.COMMITTED
+        assert is_ours == (kept[0] is paid)
+        assert await place.house.shelf(tea.product_id) == (1, 1)
+        assert await place.is_true()
+
+
+async def test_a_release_races_with_its_own_reserve_and_nothing_stays_reserved(
+    place: Arena,
+) -> None:
+    for _ in rounds(place):
+        tea = await place.house.product(stock=5)
+        orders = [place.house.order({tea.product_id: 1}) for _ in range(5)]
+
+        await at_once(
+            asked
+            for order in orders
+            for asked in (
+                place.house.inventory.reserve(ANYONE, order),
+                place.house.inventory.release(ANYONE, order.reservation_id),
+            )
+        )
+
+        assert await place.house.shelf(tea.product_id) == (5, 0)
+        assert await place.is_true()
+
+
+async def test_goods_that_leave_race_with_their_release(place: Arena) -> None:
+    for _ in rounds(place):
+        tea = await place.house.product(stock=5)
+        hold = await place.house.reserve({tea.product_id: 3})
+
+        sent, _ = await at_once(
+            [
+                place.house.inventory.consume(
+                    ANYONE, leaving(hold.reservation_id, {tea.product_id: 2})
+                ),
+                place.house.inventory.release(ANYONE, hold.reservation_id),
+            ]
+        )
+
+        left = 3 if isinstance(sent, Reservation) else 5
+        assert isinstance(sent, Reservation | ReservationClosed)
+        assert await place.house.shelf(tea.product_id) == (left, 0)
+        assert await place.is_true()
+
+
+# Stock that is counted while it is sold
+
+
+async def test_an_adjustment_races_with_buyers_and_nobody_is_promised_what_is_gone(
+    place: Arena,
+) -> None:
+    for number in rounds(place):
+        tea = await place.house.product(stock=5)
+        change: dict[str, Any] = {"delta": -3} if number % 2 else {"counted": 2}
+
+        lost, *outcomes = await at_once(
+            [
+                place.house.adjust(tea.product_id, "counted", **change),
+                *(place.house.reserve({tea.product_id: 1}) for _ in range(8)),
+            ]
+        )
+
+        won = len([one for one in outcomes if isinstance(one, Reservation)])
+        assert {type(one) for one in outcomes} <= {Reservation, OutOfStock}
+        if isinstance(lost, Movement):
+            assert (won, await place.house.shelf(tea.product_id)) == (2, (2, 2))
+        else:
+            assert isinstance(lost, WouldGoNegative)
+            assert (won, await place.house.shelf(tea.product_id)) == (5, (5, 5))
+        assert await place.is_true()
+
+
+async def test_goods_that_arrive_while_buyers_race_are_sold_too(place: Arena) -> None:
+    for _ in rounds(place):
+        tea = await place.house.product(stock=3)
+
+        *_, fourth = await at_once(
+            [
+                *(place.house.reserve({tea.product_id: 1}) for _ in range(10)),
+                *(place.house.adjust(tea.product_id, delta=1) for _ in range(4)),
+                place.house.reserve({tea.product_id: 1}),
+            ]
+        )
+        late = winners(await place.reserve(*[{tea.product_id: 1}] * 5))
+
+        assert isinstance(fourth, Reservation | OutOfStock)
+        on_hand, reserved = await place.house.shelf(tea.product_id)
+        assert (on_hand, reserved) == (7, 7)
+        assert len(late) <= 4
+        assert await place.is_true()
