@@ -69,7 +69,10 @@ async def arena(database_url: str, late: float) -> AsyncIterator[Arena]:
     async with AsyncExitStack() as stack:
         driver = await asyncpg.connect(plain(database_url))
         stack.push_async_callback(driver.close)
-        url = await stack.enter_async_context(_line(database_url, late)) if late else database_url
+        url = database_url
+        if late:
+            url, line = await stack.enter_async_context(line_to(database_url, late))
+            await line.switch(Mode.DELAY)
         postgres = Postgres(url, POOL, application=application)
         before = await deadlocks(driver)
         try:
@@ -106,10 +109,9 @@ def _served(outcome: Any) -> Reservation | OutOfStock:
 
 
 @asynccontextmanager
-async def _line(database_url: str, late: float) -> AsyncIterator[str]:
-    """The same database, further away."""
+async def line_to(database_url: str, late: float) -> AsyncIterator[tuple[str, Proxy]]:
+    """The same database at the end of a line that delays its words once it is switched so."""
     parts = urlsplit(database_url)
     async with Proxy(parts.port or 5432, delay=late) as line:
-        await line.switch(Mode.DELAY)
         place = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{line.port}"
-        yield urlunsplit(parts._replace(netloc=place))
+        yield urlunsplit(parts._replace(netloc=place)), line

@@ -39,6 +39,11 @@ SELECT 'sold is not what has left', product_id, NULL FROM inventory.product p WH
 """
 _DEADLOCKS: Final = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
+_STILL_THERE: Final = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = $1"
+)
+
 
 async def lies(driver: "Driver") -> set[str]:
     """What is not true. Nothing, ever."""
@@ -55,7 +60,6 @@ async def deadlocks(driver: "Driver") -> int:
 
 
 async def hung_up(driver: "Driver", application: str) -> None:
-    """When all connections of that name have ended and reported."""
-    still = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1"
-    while await driver.fetchval(still, application):
+    """When all connections of that name to this database have ended and reported."""
+    while await driver.fetchval(_STILL_THERE, application):
         pass

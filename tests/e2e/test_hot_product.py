@@ -1,0 +1,101 @@
+"""One product that everybody wants, over HTTP, on a hall with its usual pool."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import httpx2
+
+from tests.conftest import plain
+from tests.e2e.halls import ADMIN
+from tests.e2e.own import own_database, own_hall
+from tests.e2e.shop import Person, Shop, refused
+from tests.inventory.arena import line_to
+from tests.inventory.truth import deadlocks, hung_up, lies
+from tests.proxy import Mode
+
+FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+BUYERS, STOCK = 500, 200
+# the other buyers wait at the door: so many ask at once
+CONNECTIONS = 64
+
+
+@asynccontextmanager
+async def crowded(scratch: Path, url: str) -> AsyncIterator[Shop]:
+    limits = httpx2.Limits(max_connections=CONNECTIONS)
+    opening = own_hall(scratch, "hot", database_url=url)
+    # in a thread: the line to the database may be one of this loop
+    hall = await asyncio.to_thread(opening.__enter__)
+    try:
+        async with httpx2.AsyncClient(limits=limits, timeout=120) as http:
+            shop = Shop(hall, http)
+            await shop.sign_in_admin(*ADMIN)
+            yield shop
+    finally:
+        await asyncio.to_thread(opening.__exit__, None, None, None)
+
+
+async def crowd(shop: Shop, size: int) -> list[Person]:
+    return list(await asyncio.gather(*(shop.customer() for _ in range(size))))
+
+
+async def test_five_hundred_buyers_of_one_product_buy_exactly_what_is_there(
+    scratch: Path, server_url: str, template: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(own_database(server_url, template))
+        driver = await asyncpg.connect(plain(url))
+        stack.push_async_callback(driver.close)
+        async with crowded(scratch, url) as shop:
+            buyers = await crowd(shop, BUYERS)
+            product_id = (await shop.product(stock=STOCK))["product_id"]
+
+            answers = await asyncio.gather(*(shop.place(buyer, product_id) for buyer in buyers))
+
+            assert Counter(answer.status_code for answer in answers) == {
+                201: STOCK,
+                409: BUYERS - STOCK,
+            }
+            for answer in answers:
+                if answer.status_code == 409:
+                    refused(answer, 409, "inventory.out_of_stock")
+            assert await shop.available(product_id) == 0
+        await hung_up(driver, "markethall")
+        assert (await lies(driver), await deadlocks(driver)) == (set(), 0)
+
+
+async def test_the_last_unit_is_sold_once_though_the_database_is_far_away(
+    scratch: Path, server_url: str, template: str
+) -> None:
+    """Who is told to come again comes again; nobody is told anything worse."""
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(own_database(server_url, template))
+        driver = await asyncpg.connect(plain(url))
+        stack.push_async_callback(driver.close)
+        far, line = await stack.enter_async_context(line_to(url, late=0.02))
+        async with crowded(scratch, far) as shop:
+            await line.switch(Mode.DELAY)
+            buyers = await crowd(shop, 100)
+            for _ in range(20 if FULL else 2):
+                product_id = (await shop.product(stock=1))["product_id"]
+
+                answers = await asyncio.gather(
+                    *(persistent(shop, buyer, product_id) for buyer in buyers)
+                )
+
+                assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 99}
+                assert await lies(driver) == set()
+        await hung_up(driver, "markethall")
+        assert await deadlocks(driver) == 0
+
+
+async def persistent(shop: Shop, buyer: Person, product_id: str) -> httpx2.Response:
+    while True:
+        answer = await shop.place(buyer, product_id)
+        if answer.status_code != 503:
+            return answer
+        await asyncio.sleep(float(answer.headers["retry-after"]))
