@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -133,10 +133,17 @@ def routes_table() -> str:
         rows += [
             f"| `{', '.join(sorted(route.methods or ()))} {route.path}` | {_who(route)} "
             f"| {route.summary} |"
-            for route in ROUTERS[context].routes
-            if isinstance(route, APIRoute) and route.include_in_schema
+            for route in _routes(context)
         ]
     return "\n".join(rows)
+
+
+def _routes(context: Context) -> Iterator[APIRoute]:
+    """Those of included routers too."""
+    for found in iter_route_contexts(ROUTERS[context].routes):
+        route = found.original_route
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            yield route
 
 
 def _who(route: APIRoute) -> str:
