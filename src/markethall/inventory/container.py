@@ -1,21 +1,24 @@
 """Which implementation stands behind each promise of inventory."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from dependency_injector import containers, providers
 
 from markethall.inventory.contract import Catalogue, Inventory
 from markethall.inventory.memory import MemoryStore, Tables
-from markethall.inventory.ports import Bytes, Database, ProductCache
+from markethall.inventory.ports import Bytes, Database, ProductCache, SearchIndex
 from markethall.inventory.remote import RemoteInventory
 from markethall.inventory.service import (
     CachedProducts,
     CatalogueService,
     ExpiredHolds,
     InventoryService,
+    NoSearchIndex,
+    ProductLists,
 )
-from markethall.inventory.sql import STATEMENTS, SqlStore
+from markethall.inventory.sql import STATEMENTS, SqlStore, Trigrams
 from markethall.shared.backend import Backend
 from markethall.shared.clock import Clock
 from markethall.shared.db import Postgres
@@ -32,7 +35,8 @@ def _in_memory(clock: Clock) -> Backend[MemoryDatabase[Tables, MemoryStore]]:
 
 
 def _in_sql(postgres: Postgres, clock: Clock) -> Backend[SqlDatabase[SqlStore]]:
-    return sql_backend(postgres, STATEMENTS, SqlStore, clock)
+    store = partial(SqlStore, trigrams=Trigrams())
+    return sql_backend(postgres, STATEMENTS, store, clock)
 
 
 class InventoryContainer(containers.DeclarativeContainer):
@@ -63,8 +67,13 @@ class InventoryContainer(containers.DeclarativeContainer):
     inventory: providers.Selector[Inventory] = providers.Selector(
         config.where, local=here, remote=elsewhere
     )
+    # an engine outside goes here
+    index: providers.Singleton[SearchIndex] = providers.Singleton(NoSearchIndex)
+    lists: providers.Singleton[ProductLists] = providers.Singleton(
+        ProductLists, database, cached, index, cursors, clock
+    )
     catalogue: providers.Singleton[Catalogue] = providers.Singleton(
-        CatalogueService, database, cached, expired, cursors, clock
+        CatalogueService, database, cached, lists, expired, cursors, clock
     )
     keys: providers.Singleton[Keys] = providers.Singleton(
         Keys,

@@ -13,8 +13,7 @@ from markethall.inventory.contract.catalogue import (
     Price,
     Product,
     ProductChange,
-    ProductQuery,
-    ProductStatus,
+    ProductPage,
     ProductStock,
     Reason,
     Rendered,
@@ -25,6 +24,7 @@ from markethall.inventory.contract.catalogue import (
     WarehouseNotFound,
     WouldGoNegative,
 )
+from markethall.inventory.contract.kinds import ProductStatus
 from markethall.inventory.contract.reserving import (
     MOST_UNITS,
     Consume,
@@ -38,16 +38,25 @@ from markethall.inventory.contract.reserving import (
     ReservedLine,
     Want,
 )
+from markethall.inventory.contract.searching import (
+    MOST_FACET_VALUES,
+    Facets,
+    FacetValue,
+    ProductQuery,
+)
 
 __all__ = [
     "MAX_ATTRIBUTES",
     "MAX_OPTIONS",
+    "MOST_FACET_VALUES",
     "MOST_UNITS",
     "Adjustment",
     "Attribute",
     "Catalogue",
     "Category",
     "Consume",
+    "FacetValue",
+    "Facets",
     "Inventory",
     "Movement",
     "MovementNotFound",
@@ -57,6 +66,7 @@ __all__ = [
     "Product",
     "ProductChange",
     "ProductNotFound",
+    "ProductPage",
     "ProductQuery",
     "ProductStatus",
     "ProductStock",

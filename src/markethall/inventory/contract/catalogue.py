@@ -19,21 +19,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from markethall.inventory.contract.kinds import Label, ProductStatus, Tag
 from markethall.inventory.contract.reserving import MOST_UNITS, Reservation
+from markethall.inventory.contract.searching import Facets, ProductQuery
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Id, Int, Text
 from markethall.shared.money import Currency, Money
 from markethall.shared.pages import Page, PageQuery
-
-
-class ProductStatus(StrEnum):
-    """Only active products are for sale, and seen by the public."""
-
-    DRAFT = "draft"
-    ACTIVE = "active"
-    ARCHIVED = "archived"
 
 
 class Reason(StrEnum):
@@ -78,8 +72,6 @@ Sku = Annotated[
 ]
 ProductName = Annotated[Text, Field(min_length=1, max_length=200, examples=["Sencha, 100 g"])]
 Description = Annotated[Text, Field(max_length=10_000, examples=["Green tea from Uji."])]
-Label = Annotated[Text, Field(min_length=1, max_length=100)]
-Tag = Annotated[Text, Field(min_length=1, max_length=50, examples=["green"])]
 Tags = Annotated[tuple[Tag, ...], Field(max_length=50)]
 ImageUrl = Annotated[
     Text,
@@ -206,18 +198,10 @@ class Rendered:
     public: bool = True
 
 
-class ProductQuery(PageQuery):
-    """Filters and order of the product list. Prices are in minor units."""
+class ProductPage(Page[Product]):
+    """Some products, and how all that match are spread: `facets`, when they are asked for."""
 
-    category: Label | None = None
-    family: Label | None = None
-    tag: Tag | None = None
-    min_price: Annotated[int, Field(ge=0, le=MAX_AMOUNT)] | None = None
-    max_price: Annotated[int, Field(ge=0, le=MAX_AMOUNT)] | None = None
-    in_stock: bool | None = None
-    q: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
-    status: ProductStatus = ProductStatus.ACTIVE
-    sort: Literal["name", "price", "-price", "-created_at"] = "-created_at"
+    facets: Facets | None = None
 
 
 class ReservationQuery(PageQuery):
@@ -312,7 +296,7 @@ class Catalogue(Protocol):
     async def product_by_sku(self, call: Call, sku: str) -> Product:
         """Case does not count. Raises ProductNotFound."""
 
-    async def products(self, call: Call, query: ProductQuery) -> Page[Product]:
+    async def products(self, call: Call, query: ProductQuery) -> ProductPage:
         """Raises CursorInvalid, Forbidden (for another status than active)."""
 
     async def product_body(self, call: Call, product_id: UUID) -> Rendered:

@@ -1,10 +1,10 @@
 """Inventory in the memory of this process. The same promises as in Postgres, kept by one lock."""
 
-from markethall.inventory.memory.products import MemoryProducts
+from markethall.inventory.memory.search import MemorySearch
 from markethall.inventory.memory.tables import Tables
 
 
-class MemoryStore(MemoryProducts):
+class MemoryStore(MemorySearch):
     """One transaction, or reads without one."""
 
 

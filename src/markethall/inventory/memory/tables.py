@@ -6,6 +6,7 @@ from markethall.inventory.contract import Movement
 from markethall.inventory.domain import (
     Hold,
     Item,
+    SearchText,
     Stock,
 )
 from markethall.shared.memory import CommonTables, Table
@@ -18,6 +19,9 @@ class Tables(CommonTables):
         super().__init__()
         self.items: Table[UUID, Item] = Table()
         self.skus: Table[str, UUID] = Table()
+        # the words by which products are found, and those that a mistyped one may have been
+        self.texts: Table[UUID, SearchText] = Table()
+        self.vocabulary: Table[str, str] = Table()
         self.stock: Table[Shelf, Stock] = Table()
         self.movements: Table[UUID, Movement] = Table()
         # the ids of a product's movements, the oldest first

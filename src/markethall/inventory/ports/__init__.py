@@ -7,11 +7,18 @@ from typing import Any, Protocol
 from markethall.inventory.ports.catalogue import (
     Bytes,
     Card,
-    Cards,
-    Listing,
     ProductCache,
     Products,
     ProductStore,
+)
+from markethall.inventory.ports.search import (
+    Cards,
+    Count,
+    Found,
+    Listing,
+    Lists,
+    SearchIndex,
+    spread,
 )
 from markethall.inventory.ports.stock import Expired, Standing, Stocks, StockStore
 from markethall.shared.call import Call
@@ -19,7 +26,7 @@ from markethall.shared.events import Delivery, Event
 from markethall.shared.idempotency import Attempt
 
 
-class Shelf(Products, Stocks, Protocol):
+class Shelf(Products, Lists, Stocks, Protocol):
     """Reads. Each is one statement that takes no lock."""
 
 
@@ -47,15 +54,20 @@ __all__ = [
     "Bytes",
     "Card",
     "Cards",
+    "Count",
     "Database",
     "Expired",
+    "Found",
     "Listing",
+    "Lists",
     "ProductCache",
     "ProductStore",
     "Products",
+    "SearchIndex",
     "Shelf",
     "Standing",
     "StockStore",
     "Stocks",
     "Store",
+    "spread",
 ]

@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
-from markethall.inventory.contract import Category, ProductQuery, Rendered
+from markethall.inventory.contract import Category, Rendered
 from markethall.inventory.domain import Item
 
 
@@ -22,22 +22,6 @@ class Card:
     json: str
 
 
-@dataclass(frozen=True)
-class Cards:
-    """A page of them: their JSON joined by commas, and the place of the last when more follow."""
-
-    json: str
-    last: tuple[Any, str] | None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A page of products to read: `after` is the place where the last page ended."""
-
-    query: ProductQuery
-    after: tuple[Any, UUID] | None
-
-
 class Products(Protocol):
     """Reads. Each is one statement that takes no lock."""
 
@@ -45,8 +29,6 @@ class Products(Protocol):
 
     async def card_by_sku(self, sku: str, now: datetime) -> Card | None:
         """Case does not count."""
-
-    async def page(self, listing: Listing, now: datetime) -> Cards: ...
 
     async def categories(self, after: str, limit: int) -> Sequence[Category]:
         """Of active products, in the order of their names, later than `after`."""

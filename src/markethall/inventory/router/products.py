@@ -16,6 +16,7 @@ from markethall.inventory.contract import (
     Product,
     ProductChange,
     ProductNotFound,
+    ProductPage,
     ProductQuery,
     Rendered,
     SkuTaken,
@@ -65,7 +66,7 @@ def _answer(request: Request, rendered: Rendered) -> Response:
 
 @router.get(
     "/products",
-    response_model=Page[Product],
+    response_model=ProductPage,
     summary="Products",
     responses=problems(Invalid, CursorInvalid, Forbidden, Unavailable),
 )

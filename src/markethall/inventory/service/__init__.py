@@ -3,6 +3,14 @@
 from markethall.inventory.service.cached import CachedProducts
 from markethall.inventory.service.catalogue import CatalogueService
 from markethall.inventory.service.holds import ExpiredHolds
+from markethall.inventory.service.lists import NoSearchIndex, ProductLists
 from markethall.inventory.service.reservations import InventoryService
 
-__all__ = ["CachedProducts", "CatalogueService", "ExpiredHolds", "InventoryService"]
+__all__ = [
+    "CachedProducts",
+    "CatalogueService",
+    "ExpiredHolds",
+    "InventoryService",
+    "NoSearchIndex",
+    "ProductLists",
+]

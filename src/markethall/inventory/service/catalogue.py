@@ -1,13 +1,8 @@
 """What the world asks: products to look at, and for staff to change, with their stock."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
 from uuid import UUID
-
-from pydantic import TypeAdapter
 
 from markethall.inventory.contract import (
     Adjustment,
@@ -18,8 +13,8 @@ from markethall.inventory.contract import (
     Product,
     ProductChange,
     ProductNotFound,
+    ProductPage,
     ProductQuery,
-    ProductStatus,
     ProductStock,
     Reason,
     Rendered,
@@ -37,31 +32,32 @@ from markethall.inventory.domain import (
     check_adjustment,
     too_few,
 )
-from markethall.inventory.ports import Card, Cards, Database, Listing, ProductCache, Shelf, Store
+from markethall.inventory.ports import Card, Database, ProductCache, Shelf, Store
 from markethall.inventory.service.holds import ExpiredHolds
+from markethall.inventory.service.lists import ProductLists, digest
 from markethall.shared.auth import CATALOGUE_WRITE
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
-from markethall.shared.errors import Forbidden, PreconditionFailed
+from markethall.shared.errors import PreconditionFailed
 from markethall.shared.idempotency import Attempt
 from markethall.shared.pages import Cursors, Page, PageQuery
-
-_PRODUCTS: Final = TypeAdapter(tuple[Product, ...])
 
 
 class CatalogueService:
     """A contract.Catalogue."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what it asks of stock goes elsewhere
         self,
         database: Database,
         cache: ProductCache,
+        lists: ProductLists,
         expired: ExpiredHolds,
         cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
+        self._lists = lists
         self._expired = expired
         self._cursors = cursors
         self._clock = clock
@@ -74,9 +70,8 @@ class CatalogueService:
     async def product_by_sku(self, call: Call, sku: str) -> Product:
         return _product(await self._card_by_sku(call, sku))
 
-    async def products(self, call: Call, query: ProductQuery) -> Page[Product]:
-        cards, cursor = await self._cards(call, query)
-        return Page(items=_PRODUCTS.validate_json(f"[{cards.json}]"), next_cursor=cursor)
+    async def products(self, call: Call, query: ProductQuery) -> ProductPage:
+        return await self._lists.products(call, query)
 
     async def product_body(self, call: Call, product_id: UUID) -> Rendered:
         if call.actor.may(CATALOGUE_WRITE):
@@ -97,13 +92,7 @@ class CatalogueService:
         return _rendered(await self._card_by_sku(call, sku), public=public)
 
     async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
-        async def load() -> Rendered:
-            return _rendered_page(*await self._cards(call, query))
-
-        if query.status == ProductStatus.ACTIVE:
-            return await self._cache.page(query.model_dump_json(exclude_defaults=True), load)
-        page = await load()
-        return Rendered(page.body, page.etag, public=False)
+        return await self._lists.page_body(call, query)
 
     async def categories(self, call: Call, query: PageQuery) -> Page[Category]:  # noqa: ARG002 - the contract
         after = self._cursors.decode("categories", query.cursor) or [""]
@@ -129,16 +118,6 @@ class CatalogueService:
             raise ProductNotFound(sku=sku)
         return card
 
-    async def _cards(self, call: Call, query: ProductQuery) -> tuple[Cards, str | None]:
-        """The cards of a page, and the cursor of the next one."""
-        if query.status != ProductStatus.ACTIVE and not call.actor.may(CATALOGUE_WRITE):
-            raise Forbidden(scope=CATALOGUE_WRITE)
-        name = "products:" + query.model_dump_json(exclude={"limit", "cursor"})
-        after = _place(query.sort, self._cursors.decode(name, query.cursor))
-        async with self._database.reading() as shelf:
-            cards = await shelf.page(Listing(query, after), self._clock())
-        return cards, self._cursors.encode(name, _position(cards.last)) if cards.last else None
-
     # Changing
 
     async def create(self, call: Call, command: NewProduct, attempt: Attempt) -> Product:  # noqa: ARG002 - the contract
@@ -147,6 +126,7 @@ class CatalogueService:
             new = await store.add(item)
             product = item.seen_with(0) if new else await self._made_before(store, item)
             await store.finish(attempt, product)
+        await self._lists.tell([item])
         await self._cache.forget([item.product_id], pages=True)
         return product
 
@@ -163,6 +143,7 @@ class CatalogueService:
             if item.change(command, now):
                 await store.save(item)
             available = _available(await store.levels(product_id, now))
+        await self._lists.tell([item])
         await self._cache.forget([product_id], pages=True)
         return item.seen_with(available)
 
@@ -171,6 +152,7 @@ class CatalogueService:
             item = await _locked(store, product_id, version)
             if item.archive(self._clock()):
                 await store.save(item)
+        await self._lists.tell([item])
         await self._cache.forget([product_id], pages=True)
 
     async def _made_before(self, store: Store, item: Item) -> Product:
@@ -270,28 +252,7 @@ def _product(card: Card) -> Product:
 
 def _rendered(card: Card, *, public: bool = True) -> Rendered:
     body = card.json.encode()
-    return Rendered(body, f'"v{card.version}-{_digest(body)}"', public)
-
-
-def _rendered_page(cards: Cards, cursor: str | None) -> Rendered:
-    body = f'{{"items":[{cards.json}],"next_cursor":{json.dumps(cursor)}}}'.encode()
-    return Rendered(body, f'"{_digest(body)}"')
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()[:12]
-
-
-def _position(last: tuple[Any, str]) -> list[Any]:
-    key, product_id = last
-    return [key.isoformat() if isinstance(key, datetime) else key, product_id]
-
-
-def _place(sort: str, position: list[Any] | None) -> tuple[Any, UUID] | None:
-    if position is None:
-        return None
-    key, product_id = position
-    return datetime.fromisoformat(key) if sort == "-created_at" else key, UUID(product_id)
+    return Rendered(body, f'"v{card.version}-{digest(body)}"', public)
 
 
 # Items and stock

@@ -10,16 +10,17 @@ import asyncpg
 
 from markethall.inventory.contract import (
     Category,
-    ProductQuery,
     ProductStatus,
     SkuTaken,
 )
 from markethall.inventory.domain import (
     MAIN_WAREHOUSE,
     Item,
+    search_text,
 )
-from markethall.inventory.ports import Card, Cards, Listing
+from markethall.inventory.ports import Card
 from markethall.inventory.sql import products
+from markethall.inventory.sql.vectors import vector
 from markethall.shared import sql as shared
 from markethall.shared.money import Money
 
@@ -37,19 +38,6 @@ class SqlProducts(shared.SqlStore):
     async def card_by_sku(self, sku: str, now: datetime) -> Card | None:
         row = await self._session.one(products.CARD_BY_SKU, of=sku, now=now)
         return _card(row) if row else None
-
-    async def page(self, listing: Listing, now: datetime) -> Cards:
-        query, after = listing.query, listing.after
-        filters = _filters(query)
-        statement = products.page(
-            filters, query.status, query.sort, query.limit, after=after is not None
-        )
-        if after is not None:
-            filters |= {"key": after[0], "id": after[1]}
-        row = await self._session.one(statement, **filters, now=now, limit=query.limit)
-        if row is None or row["json"] is None:
-            return Cards("", None)
-        return Cards(row["json"], (row["key"], row["id"]) if row["more"] else None)
 
     async def categories(self, after: str, limit: int) -> Sequence[Category]:
         rows = await self._session.all(products.CATEGORIES, after=after, limit=limit)
@@ -69,7 +57,8 @@ class SqlProducts(shared.SqlStore):
     async def save(self, item: Item) -> None:
         row = {f"new_{name}": value for name, value in _row(item).items()}
         try:
-            await self._session.run(products.SAVE, of=item.product_id, **row)
+            words = row.pop("new_vocabulary")
+            await self._session.run(products.SAVE, of=item.product_id, vocabulary=words, **row)
         except asyncpg.UniqueViolationError:
             raise SkuTaken(sku=item.sku) from None
 
@@ -79,22 +68,8 @@ def _card(row: "Record") -> Card:
     return Card(version, status == "active", text)
 
 
-def _filters(query: ProductQuery) -> dict[str, Any]:
-    """Only those that are set."""
-    names = ("category", "family", "min_price", "max_price", "in_stock")
-    filters = {name: getattr(query, name) for name in names if getattr(query, name) is not None}
-    if query.tag is not None:
-        filters["tag"] = [query.tag]
-    if query.q is not None:
-        filters["q"] = f"%{_literally(query.q)}%"
-    return filters
-
-
-def _literally(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
 def _row(item: Item) -> dict[str, Any]:
+    text = search_text(item)
     return {
         **vars(item),
         "price_amount": item.price.amount,
@@ -104,6 +79,8 @@ def _row(item: Item) -> dict[str, Any]:
         "tags": list(item.tags),
         "images": list(item.images),
         "status": item.status.value,
+        "search": vector(text),
+        "vocabulary": text.vocabulary,
     }
 
 

@@ -1,8 +1,8 @@
 """All of inventory in one transaction."""
 
-from markethall.inventory.sql.product_rows import SqlProducts
+from markethall.inventory.sql.search_rows import SqlSearch
 from markethall.inventory.sql.stock_rows import SqlStock
 
 
-class SqlStore(SqlProducts, SqlStock):
+class SqlStore(SqlSearch, SqlStock):
     """One transaction, or reads without one."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 
 from markethall.shared.db import constant
 from markethall.shared.sql import context_metadata, timestamp
@@ -55,6 +55,8 @@ products = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     timestamp("created_at"),
     timestamp("updated_at"),
+    # the words by which it is found, made by domain.search_text
+    sa.Column("search", TSVECTOR, nullable=False, server_default=""),
     # contract.Product as JSON up to `available`, which closes it; written by a trigger
     _text("face"),
     sa.CheckConstraint("status IN ('draft', 'active', 'archived')", name="status"),
@@ -69,6 +71,10 @@ sa.Index("ix_product_name", products.c.name_key, products.c.product_id, **_activ
 sa.Index("ix_product_category", products.c.category, products.c.created_at, **_active)
 sa.Index("ix_product_family", products.c.family, **_active)
 sa.Index("ix_product_tags", products.c.tags, postgresql_using="gin")
+sa.Index("ix_product_search", products.c.search, postgresql_using="gin")
+
+# words that a mistyped one may have been; one that no product has any more does no harm
+vocabulary = sa.Table("word", metadata, sa.Column("word", sa.Text(collation="C"), primary_key=True))
 
 stock = sa.Table(
     "stock",
