@@ -44,7 +44,8 @@ PATHS = [
 async def app() -> AsyncIterator[FastAPI]:
     app = create_app(memory_settings())
     async with visiting(app):
-        await demo.fill(app.state.container.catalogue(), system_call("test"))
+        hall = app.state.container
+        await demo.fill(hall.catalogue(), hall.stockroom(), system_call("test"))
         yield app
 
 

@@ -26,7 +26,8 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
         app.router.lifespan_context(app),
         httpx2.AsyncClient(transport=transport, base_url="https://shop.example") as client,
     ):
-        await demo.fill(app.state.container.catalogue(), system_call("test"))
+        hall = app.state.container
+        await demo.fill(hall.catalogue(), hall.stockroom(), system_call("test"))
         yield client
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 # a movement is written while its row of stock is locked: no other is under way
-ALONE = {("inventory/sql/reservations.py", "movement_id")}
+ALONE = {("inventory/sql/stock.py", "movement_id")}
 
 SOURCE = Path(__file__).parent.parent / "src" / "markethall"
 

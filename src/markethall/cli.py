@@ -205,7 +205,9 @@ def demo() -> None:
     from markethall.shared.call import system_call  # noqa: PLC0415 - see serve
 
     async def fill(container: Any) -> int:
-        return await catalogue.fill(container.catalogue(), system_call("demo"))
+        return await catalogue.fill(
+            container.catalogue(), container.stockroom(), system_call("demo")
+        )
 
     out.print(f"{_in_hall(fill)} products added.")
 

@@ -21,6 +21,7 @@ from markethall.inventory.contract import (
     Product,
     Reservation,
     Reserve,
+    Stockroom,
     Want,
 )
 from markethall.inventory.remote import RemoteInventory, router
@@ -68,6 +69,7 @@ class House:
 
     inventory: Inventory
     catalogue: Catalogue
+    stockroom: Stockroom
     watch: Watch
     container: InventoryContainer
 
@@ -83,7 +85,7 @@ class House:
 
     async def adjust(self, product_id: UUID, reason: str = "received", **fields: Any) -> Movement:
         command = Adjustment.model_validate({"reason": reason} | fields)
-        return await self.catalogue.adjust(STAFF, product_id, command, no_key())
+        return await self.stockroom.adjust(STAFF, product_id, command, no_key())
 
     def order(self, wants: dict[UUID, int], *, minutes: float = 30) -> Reserve:
         return Reserve(
@@ -102,7 +104,7 @@ class House:
 
     async def shelf(self, product_id: UUID) -> tuple[int, int]:
         """On hand, reserved."""
-        stock = await self.catalogue.stock(STAFF, product_id)
+        stock = await self.stockroom.stock(STAFF, product_id)
         return stock.warehouses[0].on_hand, stock.warehouses[0].reserved
 
     async def sweep(self) -> None:
@@ -129,7 +131,9 @@ def build(storage: str, postgres: Any = None) -> House:
         cursors=providers.Object(Cursors(b"secret")),
         cache=providers.Singleton(ProcessCache),
     )
-    return House(container.inventory(), container.catalogue(), watch, container)
+    return House(
+        container.inventory(), container.catalogue(), container.stockroom(), watch, container
+    )
 
 
 @pytest.fixture(params=["memory", "sql", "remote"])

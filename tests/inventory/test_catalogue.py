@@ -438,9 +438,9 @@ async def test_stock_changes_by_movements_that_stay_in_a_ledger(house: House) ->
     for fields in changes:
         await house.adjust(tea.product_id, **fields)
 
-    pages = [await house.catalogue.movements(STAFF, tea.product_id, PageQuery(limit=3))]
+    pages = [await house.stockroom.movements(STAFF, tea.product_id, PageQuery(limit=3))]
     pages.append(
-        await house.catalogue.movements(
+        await house.stockroom.movements(
             STAFF, tea.product_id, PageQuery(limit=3, cursor=pages[0].next_cursor)
         )
     )
@@ -483,13 +483,13 @@ async def test_an_adjustment_repeated_under_its_id_is_made_once(house: House) ->
     attempt = no_key()
 
     results = await gather(
-        *(house.catalogue.adjust(STAFF, tea.product_id, command, attempt) for _ in range(10))
+        *(house.stockroom.adjust(STAFF, tea.product_id, command, attempt) for _ in range(10))
     )
 
     assert all(result == results[0] for result in results)
     assert results[0].movement_id == attempt.id
     assert await house.shelf(tea.product_id) == (5, 0)
-    assert await house.catalogue.movement(STAFF, tea.product_id, attempt.id) == results[0]
+    assert await house.stockroom.movement(STAFF, tea.product_id, attempt.id) == results[0]
 
 
 async def test_the_answer_is_kept_with_the_effect(house: House) -> None:
@@ -501,7 +501,7 @@ async def test_the_answer_is_kept_with_the_effect(house: House) -> None:
     claim = Claim(scope="scope", request_hash="hash", id=attempt.id, lease_until=now)
     await claims.claim(claim, now)
 
-    movement = await house.catalogue.adjust(
+    movement = await house.stockroom.adjust(
         STAFF, tea.product_id, Adjustment(delta=5, reason="received"), attempt
     )
 
@@ -526,11 +526,11 @@ async def test_only_known_shelves_are_adjusted_and_shown(house: House) -> None:
     with pytest.raises(ProductNotFound):
         await house.adjust(new_id(), delta=1)
     with pytest.raises(ProductNotFound):
-        await house.catalogue.stock(STAFF, new_id())
+        await house.stockroom.stock(STAFF, new_id())
     with pytest.raises(ProductNotFound):
-        await house.catalogue.movements(STAFF, new_id(), PageQuery())
+        await house.stockroom.movements(STAFF, new_id(), PageQuery())
 
-    assert (await house.catalogue.movements(STAFF, tea.product_id, PageQuery())).items == ()
+    assert (await house.stockroom.movements(STAFF, tea.product_id, PageQuery())).items == ()
 
 
 async def test_stock_and_available_tell_the_same_story(house: House) -> None:
@@ -539,7 +539,7 @@ async def test_stock_and_available_tell_the_same_story(house: House) -> None:
     await house.reserve({tea.product_id: 3}, minutes=60)
     house.watch.forward(minutes=11)
 
-    stock = await house.catalogue.stock(STAFF, tea.product_id)
+    stock = await house.stockroom.stock(STAFF, tea.product_id)
 
     level = stock.warehouses[0]
     assert (level.on_hand, level.reserved, level.available, stock.available) == (9, 5, 6, 6)
@@ -561,7 +561,7 @@ async def test_adjustments_and_buyers_at_once_keep_the_books(house: House) -> No
         for result in results
         if isinstance(result, BaseException)
     )
-    page = await house.catalogue.movements(STAFF, tea.product_id, PageQuery(limit=100))
+    page = await house.stockroom.movements(STAFF, tea.product_id, PageQuery(limit=100))
     on_hand, reserved = await house.shelf(tea.product_id)
     assert on_hand == sum(movement.delta for movement in page.items)
     assert 0 <= reserved <= on_hand

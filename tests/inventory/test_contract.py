@@ -383,7 +383,7 @@ async def test_sold_goods_stand_in_the_ledger_with_their_fulfilment(house: House
 
     await house.inventory.consume(STAFF, part)
 
-    page = await house.catalogue.movements(STAFF, tea.product_id, PageQuery())
+    page = await house.stockroom.movements(STAFF, tea.product_id, PageQuery())
     sold, received = page.items
     assert (sold.delta, sold.on_hand_after, sold.reason) == (-3, 2, "sold")
     assert (sold.reference, sold.actor) == (part.fulfilment_id, STAFF.actor.known_as)
@@ -525,8 +525,8 @@ async def test_the_reservations_of_an_order_are_listed(house: House) -> None:
         await house.inventory.reserve(ANYONE, command.model_copy(update={"order_id": order_id}))
     await house.reserve({tea.product_id: 4})
 
-    first = await house.catalogue.reservations(STAFF, ReservationQuery(order_id=order_id, limit=2))
-    second = await house.catalogue.reservations(
+    first = await house.stockroom.reservations(STAFF, ReservationQuery(order_id=order_id, limit=2))
+    second = await house.stockroom.reservations(
         STAFF, ReservationQuery(order_id=order_id, limit=2, cursor=first.next_cursor)
     )
 

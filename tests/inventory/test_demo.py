@@ -9,8 +9,8 @@ CALL = system_call("demo")
 
 
 async def test_the_shop_is_filled_once(house: House) -> None:
-    first = await demo.fill(house.catalogue, CALL)
-    again = await demo.fill(house.catalogue, CALL)
+    first = await demo.fill(house.catalogue, house.stockroom, CALL)
+    again = await demo.fill(house.catalogue, house.stockroom, CALL)
 
     page = await house.catalogue.products(ANYONE, ProductQuery(limit=100))
     assert (first, again, len(page.items)) == (24, 0, 24)
@@ -19,12 +19,12 @@ async def test_the_shop_is_filled_once(house: House) -> None:
 
 
 async def test_what_staff_did_to_the_shop_stays(house: House) -> None:
-    await demo.fill(house.catalogue, CALL)
+    await demo.fill(house.catalogue, house.stockroom, CALL)
     cup = await house.catalogue.product_by_sku(ANYONE, "CUP-STONE-BLUE")
     await house.catalogue.archive(STAFF, cup.product_id, 1)
     await house.adjust(cup.product_id, "counted", counted=1)
 
-    assert await demo.fill(house.catalogue, CALL) == 0
+    assert await demo.fill(house.catalogue, house.stockroom, CALL) == 0
 
     kept = await house.catalogue.product(STAFF, cup.product_id)
     assert (kept.status, kept.available) == ("archived", 1)
@@ -33,7 +33,7 @@ async def test_what_staff_did_to_the_shop_stays(house: House) -> None:
 async def test_a_product_that_has_a_sku_of_the_shop_keeps_it(house: House) -> None:
     own = await house.product("tea-sencha-100", stock=2)
 
-    assert await demo.fill(house.catalogue, CALL) == 23
+    assert await demo.fill(house.catalogue, house.stockroom, CALL) == 23
 
     assert (await house.catalogue.product_by_sku(ANYONE, "TEA-SENCHA-100")) == (
         await house.catalogue.product(ANYONE, own.product_id)

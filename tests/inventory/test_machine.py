@@ -169,7 +169,7 @@ class Shop(RuleBasedStateMachine):
     @invariant()
     def the_shelf_is_as_the_model_says(self) -> None:
         for i, product in enumerate(self.products):
-            stock = self.run(self.house.catalogue.stock(STAFF, product.product_id))
+            stock = self.run(self.house.stockroom.stock(STAFF, product.product_id))
             level = stock.warehouses[0]
             assert level.on_hand == self.on_hand[i]
             assert level.available == self.free(i)
@@ -178,7 +178,7 @@ class Shop(RuleBasedStateMachine):
     def teardown(self) -> None:
         for i, product in enumerate(self.products):
             page = self.run(
-                self.house.catalogue.movements(STAFF, product.product_id, PageQuery(limit=100))
+                self.house.stockroom.movements(STAFF, product.product_id, PageQuery(limit=100))
             )
             assert sum(movement.delta for movement in page.items) == self.on_hand[i]
 

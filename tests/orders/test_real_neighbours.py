@@ -69,7 +69,7 @@ class House:
         command = NewProduct.model_validate(body)
         product = await self.container.catalogue().create(STAFF, command, unkeyed())
         received = Adjustment(delta=stock, reason="received")
-        await self.container.catalogue().adjust(STAFF, product.product_id, received, unkeyed())
+        await self.container.stockroom().adjust(STAFF, product.product_id, received, unkeyed())
         return product.product_id
 
     async def place(self, product_id: UUID, quantity: int = 2) -> OrderView:
@@ -92,7 +92,7 @@ class House:
         return await self.container.payment_desk().payment(STAFF, order.payment.payment_id)
 
     async def available(self, product_id: UUID) -> int:
-        stock = await self.container.catalogue().stock(STAFF, product_id)
+        stock = await self.container.stockroom().stock(STAFF, product_id)
         return stock.available
 
     async def seen(self, order: OrderView) -> OrderView:
@@ -171,7 +171,7 @@ async def test_an_order_is_placed_paid_shipped_and_delivered(house: House) -> No
         PaymentState.PAID,
     )
     assert (await house.seen(order)).status is OrderStatus.COMPLETED
-    stock = await house.container.catalogue().stock(STAFF, product_id)
+    stock = await house.container.stockroom().stock(STAFF, product_id)
     assert [(level.on_hand, level.reserved) for level in stock.warehouses] == [(3, 0)]
 
 
@@ -263,7 +263,7 @@ async def test_a_retry_after_a_neighbour_was_away_gives_the_one_order(
     assert await house.orders.count() == 1
     assert await house.container.payment_desk().count() == 1
     query = ReservationQuery(order_id=order_id)
-    assert len((await house.container.catalogue().reservations(STAFF, query)).items) == 1
+    assert len((await house.container.stockroom().reservations(STAFF, query)).items) == 1
     payments = await house.container.payment_desk().payments(STAFF, PaymentQuery(order_id=order_id))
     assert len(payments.items) == 1
     assert await house.available(product_id) == 3

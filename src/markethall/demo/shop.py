@@ -13,6 +13,7 @@ from markethall.inventory.contract import (
     Price,
     ProductNotFound,
     SkuTaken,
+    Stockroom,
 )
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.call import Call
@@ -178,7 +179,7 @@ SHOP: Final = (
 )
 
 
-async def fill(catalogue: Catalogue, call: Call) -> int:
+async def fill(catalogue: Catalogue, stockroom: Stockroom, call: Call) -> int:
     """How many products are new; what is there already stays as it is."""
     keeper = _with_keys(call)
     new = 0
@@ -195,11 +196,13 @@ async def fill(catalogue: Catalogue, call: Call) -> int:
                 tags=family.tags,
                 attributes=dict(family.attributes),
             )
-            new += await _add(catalogue, keeper, product, units)
+            new += await _add(catalogue, stockroom, keeper, product, units)
     return new
 
 
-async def _add(catalogue: Catalogue, call: Call, product: NewProduct, units: int) -> bool:
+async def _add(
+    catalogue: Catalogue, stockroom: Stockroom, call: Call, product: NewProduct, units: int
+) -> bool:
     """With its first delivery. Every step may be repeated, so a fill that was cut short goes on."""
     product_id = _fixed_id(product.sku)
     new = not await _is_there(catalogue, call, product_id)
@@ -208,7 +211,7 @@ async def _add(catalogue: Catalogue, call: Call, product: NewProduct, units: int
     except SkuTaken:
         return False
     delivery = Adjustment(delta=units, reason="received", note="first delivery")
-    await catalogue.adjust(call, product_id, delivery, _once(_fixed_id(f"{product.sku} stock")))
+    await stockroom.adjust(call, product_id, delivery, _once(_fixed_id(f"{product.sku} stock")))
     return new
 
 

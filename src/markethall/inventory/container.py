@@ -6,7 +6,7 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.inventory.contract import Catalogue, Inventory
+from markethall.inventory.contract import Catalogue, Inventory, Stockroom
 from markethall.inventory.memory import MemoryStore, Tables
 from markethall.inventory.ports import Bytes, Database, ProductCache, SearchIndex
 from markethall.inventory.remote import RemoteInventory
@@ -17,6 +17,7 @@ from markethall.inventory.service import (
     InventoryService,
     NoSearchIndex,
     ProductLists,
+    StockroomService,
 )
 from markethall.inventory.sql import STATEMENTS, SqlStore, Trigrams
 from markethall.shared.backend import Backend
@@ -73,7 +74,10 @@ class InventoryContainer(containers.DeclarativeContainer):
         ProductLists, database, cached, index, cursors, clock
     )
     catalogue: providers.Singleton[Catalogue] = providers.Singleton(
-        CatalogueService, database, cached, lists, expired, cursors, clock
+        CatalogueService, database, cached, lists, cursors, clock
+    )
+    stockroom: providers.Singleton[Stockroom] = providers.Singleton(
+        StockroomService, database, cached, expired, cursors, clock
     )
     keys: providers.Singleton[Keys] = providers.Singleton(
         Keys,

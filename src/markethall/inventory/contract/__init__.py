@@ -3,26 +3,17 @@
 from markethall.inventory.contract.catalogue import (
     MAX_ATTRIBUTES,
     MAX_OPTIONS,
-    Adjustment,
     Attribute,
     Catalogue,
     Category,
-    Movement,
-    MovementNotFound,
     NewProduct,
     Price,
     Product,
     ProductChange,
     ProductPage,
-    ProductStock,
-    Reason,
     Rendered,
-    ReservationQuery,
     Sku,
     SkuTaken,
-    StockLevel,
-    WarehouseNotFound,
-    WouldGoNegative,
 )
 from markethall.inventory.contract.kinds import ProductStatus
 from markethall.inventory.contract.reserving import (
@@ -43,6 +34,18 @@ from markethall.inventory.contract.searching import (
     Facets,
     FacetValue,
     ProductQuery,
+)
+from markethall.inventory.contract.stock import (
+    Adjustment,
+    Movement,
+    MovementNotFound,
+    ProductStock,
+    Reason,
+    ReservationQuery,
+    StockLevel,
+    Stockroom,
+    WarehouseNotFound,
+    WouldGoNegative,
 )
 
 __all__ = [
@@ -81,6 +84,7 @@ __all__ = [
     "Sku",
     "SkuTaken",
     "StockLevel",
+    "Stockroom",
     "Want",
     "WarehouseNotFound",
     "WouldGoNegative",

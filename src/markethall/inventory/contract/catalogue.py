@@ -1,11 +1,10 @@
-"""What inventory's own router serves: products, and the stock behind them."""
+"""What inventory's own router serves of products."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
 from pydantic import (
@@ -20,27 +19,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from markethall.inventory.contract.kinds import Label, ProductStatus, Tag
-from markethall.inventory.contract.reserving import MOST_UNITS, Reservation
 from markethall.inventory.contract.searching import Facets, ProductQuery
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.idempotency import Attempt
-from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Id, Int, Text
+from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Int, Text
 from markethall.shared.money import Currency, Money
 from markethall.shared.pages import Page, PageQuery
-
-
-class Reason(StrEnum):
-    """Why goods came or went."""
-
-    RECEIVED = "received"
-    ADJUSTED = "adjusted"
-    COUNTED = "counted"
-    DAMAGED = "damaged"
-    LOST = "lost"
-    FOUND = "found"
-    RETURNED = "returned"
-    SOLD = "sold"
 
 
 def _one_of_them(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -204,55 +189,11 @@ class ProductPage(Page[Product]):
     facets: Facets | None = None
 
 
-class ReservationQuery(PageQuery):
-    order_id: Id
-
-
 class Category(Dto):
     """A category of active products, and how many it has."""
 
     category: str
     product_count: int
-
-
-class StockLevel(Dto):
-    """One product in one warehouse. `reserved` includes holds that are about to expire."""
-
-    warehouse_id: UUID
-    on_hand: int
-    reserved: int
-    available: int
-
-
-class ProductStock(Dto):
-    product_id: UUID
-    available: int
-    warehouses: tuple[StockLevel, ...]
-
-
-class Adjustment(Body):
-    """Goods came or went (delta), or were counted (counted). Exactly one of the two."""
-
-    warehouse_id: Id | None = None
-    delta: Annotated[Int, Field(ge=-MOST_UNITS, le=MOST_UNITS, examples=[12])] | None = None
-    counted: Annotated[Int, Field(ge=0, le=MOST_UNITS)] | None = None
-    reason: Literal["received", "adjusted", "counted", "damaged", "lost", "found", "returned"]
-    note: Annotated[Text, Field(max_length=500, examples=["delivery 4711"])] = ""
-
-
-class Movement(Dto):
-    """One line of the stock ledger. `reference` is the fulfilment that goods were sold by."""
-
-    movement_id: UUID
-    product_id: UUID
-    warehouse_id: UUID
-    delta: int
-    on_hand_after: int
-    reason: Reason
-    note: str
-    reference: UUID | None
-    actor: str
-    created_at: datetime
 
 
 class SkuTaken(Refusal):
@@ -263,32 +204,8 @@ class SkuTaken(Refusal):
     title = "Another product has this SKU"
 
 
-class WouldGoNegative(Refusal):
-    """Details: on_hand, reserved."""
-
-    code = "inventory.would_go_negative"
-    status = 409
-    title = "There would be less on hand than is reserved"
-
-
-class WarehouseNotFound(Refusal):
-    """Details: warehouse_id."""
-
-    code = "inventory.warehouse_not_found"
-    status = 404
-    title = "There is no such warehouse"
-
-
-class MovementNotFound(Refusal):
-    """Details: movement_id."""
-
-    code = "inventory.movement_not_found"
-    status = 404
-    title = "There is no such movement of this product"
-
-
 class Catalogue(Protocol):
-    """The products and their stock. Who holds catalogue:write also sees drafts and archived."""
+    """The products. Who holds catalogue:write also sees drafts and archived."""
 
     async def product(self, call: Call, product_id: UUID) -> Product:
         """Raises ProductNotFound."""
@@ -321,26 +238,6 @@ class Catalogue(Protocol):
 
     async def categories(self, call: Call, query: PageQuery) -> Page[Category]:
         """In the order of their names. Raises CursorInvalid."""
-
-    async def stock(self, call: Call, product_id: UUID) -> ProductStock:
-        """Raises ProductNotFound."""
-
-    async def adjust(
-        self, call: Call, product_id: UUID, command: Adjustment, attempt: Attempt
-    ) -> Movement:
-        """One movement whose id is the attempt's; once per id. In the main warehouse by default.
-
-        Raises Invalid, ProductNotFound, WarehouseNotFound, WouldGoNegative.
-        """
-
-    async def movements(self, call: Call, product_id: UUID, query: PageQuery) -> Page[Movement]:
-        """The newest first. Raises ProductNotFound, CursorInvalid."""
-
-    async def movement(self, call: Call, product_id: UUID, movement_id: UUID) -> Movement:
-        """Raises MovementNotFound."""
-
-    async def reservations(self, call: Call, query: ReservationQuery) -> Page[Reservation]:
-        """Of one order. Raises CursorInvalid."""
 
     async def count(self) -> int:
         """How many active products there are."""

@@ -15,7 +15,7 @@ from markethall.inventory.contract import (
     WarehouseNotFound,
     WouldGoNegative,
 )
-from markethall.inventory.router.deps import BODY, GUARDED, KEYED, CatalogueDep, Keeper, KeysDep
+from markethall.inventory.router.deps import BODY, GUARDED, KEYED, Keeper, KeysDep, StockroomDep
 from markethall.shared.http import (
     MONEY,
     created,
@@ -39,9 +39,9 @@ router = APIRouter(tags=["inventory"])
     summary="Stock of a product",
     responses=problems(*GUARDED, ProductNotFound),
 )
-async def stock(call: Keeper, product_id: Id, catalogue: CatalogueDep) -> Response:
+async def stock(call: Keeper, product_id: Id, stockroom: StockroomDep) -> Response:
     """Per warehouse. `available` counts what expired holds still have reserved."""
-    return ready(await catalogue.stock(call, product_id))
+    return ready(await stockroom.stock(call, product_id))
 
 
 @router.post(
@@ -59,13 +59,13 @@ async def adjust(
     call: Keeper,
     product_id: Id,
     body: Adjustment,
-    catalogue: CatalogueDep,
+    stockroom: StockroomDep,
     keys: KeysDep,
 ) -> Response:
     """Goods came or went (`delta`), or were counted (`counted`): exactly one of the two."""
 
     async def effect(attempt: Attempt) -> Movement:
-        return await catalogue.adjust(call, product_id, body, attempt)
+        return await stockroom.adjust(call, product_id, body, attempt)
 
     present = created(
         lambda made: f"/products/{made.product_id}/stock-movements/{made.movement_id}"
@@ -80,10 +80,10 @@ async def adjust(
     responses=problems(*GUARDED, CursorInvalid, ProductNotFound),
 )
 async def movements(
-    call: Keeper, product_id: Id, query: Annotated[PageQuery, Query()], catalogue: CatalogueDep
+    call: Keeper, product_id: Id, query: Annotated[PageQuery, Query()], stockroom: StockroomDep
 ) -> Response:
     """The ledger of what is on hand, the newest first. It is only added to."""
-    return ready(await catalogue.movements(call, product_id, query))
+    return ready(await stockroom.movements(call, product_id, query))
 
 
 @router.get(
@@ -93,9 +93,9 @@ async def movements(
     responses=problems(*GUARDED, MovementNotFound),
 )
 async def movement(
-    call: Keeper, product_id: Id, movement_id: Id, catalogue: CatalogueDep
+    call: Keeper, product_id: Id, movement_id: Id, stockroom: StockroomDep
 ) -> Response:
-    return ready(await catalogue.movement(call, product_id, movement_id))
+    return ready(await stockroom.movement(call, product_id, movement_id))
 
 
 @router.get(
@@ -105,6 +105,6 @@ async def movement(
     responses=problems(*GUARDED, CursorInvalid),
 )
 async def reservations(
-    call: Keeper, query: Annotated[ReservationQuery, Query()], catalogue: CatalogueDep
+    call: Keeper, query: Annotated[ReservationQuery, Query()], stockroom: StockroomDep
 ) -> Response:
-    return ready(await catalogue.reservations(call, query))
+    return ready(await stockroom.reservations(call, query))

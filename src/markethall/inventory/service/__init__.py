@@ -5,6 +5,7 @@ from markethall.inventory.service.catalogue import CatalogueService
 from markethall.inventory.service.holds import ExpiredHolds
 from markethall.inventory.service.lists import NoSearchIndex, ProductLists
 from markethall.inventory.service.reservations import InventoryService
+from markethall.inventory.service.stock import StockroomService
 
 __all__ = [
     "CachedProducts",
@@ -13,4 +14,5 @@ __all__ = [
     "InventoryService",
     "NoSearchIndex",
     "ProductLists",
+    "StockroomService",
 ]

@@ -20,7 +20,7 @@ from markethall.inventory.domain import (
     summed,
 )
 from markethall.inventory.ports import Expired, Standing
-from markethall.inventory.sql import products, reservations
+from markethall.inventory.sql import products, reservations, stock
 from markethall.shared import sql as shared
 from markethall.shared.money import Money
 
@@ -34,30 +34,28 @@ class SqlStock(shared.SqlStore):
     # Stock
 
     async def levels(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
-        rows = await self._session.all(reservations.LEVELS, of=product_id, now=now)
+        rows = await self._session.all(stock.LEVELS, of=product_id, now=now)
         return [Stock(**row) for row in rows]
 
     async def movement(self, movement_id: UUID) -> Movement | None:
-        row = await self._session.one(reservations.MOVEMENT, of=movement_id)
+        row = await self._session.one(stock.MOVEMENT, of=movement_id)
         return _movement(row) if row else None
 
     async def movements(
         self, product_id: UUID, before: int | None, limit: int
     ) -> Sequence[tuple[int, Movement]]:
-        rows = await self._session.all(
-            reservations.MOVEMENTS, of=product_id, before=before, limit=limit
-        )
+        rows = await self._session.all(stock.MOVEMENTS, of=product_id, before=before, limit=limit)
         return [(row["number"], _movement(row)) for row in rows]
 
     async def move(self, change: Change) -> Movement | None:
-        row = await self._session.one(reservations.MOVE, **_move(change))
+        row = await self._session.one(stock.MOVE, **_move(change))
         return _movement(row) if row else None
 
     async def sell(self, changes: Sequence[Change]) -> None:
-        await self._session.many(reservations.MOVE, map(_move, changes))
+        await self._session.many(stock.MOVE, map(_move, changes))
 
     async def sold(self, reference: UUID) -> bool:
-        return bool(await self._session.value(reservations.SOLD, reference=reference))
+        return bool(await self._session.value(stock.SOLD, reference=reference))
 
     # Reservations
 
