@@ -86,6 +86,8 @@ LIES = {
     "less than nothing reserved": ["UPDATE stock SET reserved = -1"],
     "reserved for nobody": [RAISE],
     "not reserved, though held": ["UPDATE stock SET reserved = 0"],
+    "kept by nobody": ["UPDATE stock SET kept = 3"],
+    "reserved and kept by nobody": ["UPDATE stock SET reserved = 3, kept = 3"],
     "on hand without a movement": ["UPDATE stock SET on_hand = 100"],
     "on hand changed with reserved": ["UPDATE stock SET reserved = 2, on_hand = 100"],
     "a shelf that starts full": [

@@ -12,7 +12,7 @@ from markethall.shared.db import Statement
 
 LEVELS: Final = Statement(
     sa.select(
-        stock,
+        *(column for column in stock.c if column.name != "kept"),
         overdue(
             lines.c.product_id == stock.c.product_id, lines.c.warehouse_id == stock.c.warehouse_id
         )

@@ -83,6 +83,8 @@ stock = sa.Table(
     sa.Column("warehouse_id", sa.ForeignKey(warehouses.c.warehouse_id), primary_key=True),
     _units("on_hand"),
     _units("reserved"),
+    # what the live lines of the shelf have: counted by triggers, and the same as `reserved`
+    sa.Column("kept", sa.BigInteger, nullable=False, server_default="0"),
     sa.CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved"),
 )
 
