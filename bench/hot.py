@@ -28,6 +28,7 @@ from markethall.inventory.contract import (
     NewProduct,
     Price,
     Reserve,
+    Stockroom,
     Want,
 )
 from markethall.main import create_app
@@ -151,7 +152,7 @@ async def _ways(url: str, options: Options) -> AsyncIterator[tuple[Sequence[UUID
         hall = create_app(read_settings(database_url=url, database_pool_min=CONNECTIONS))
         container = hall.state.container
         inventory: Inventory = container.inventory()
-        goods = await _stocked(container.catalogue(), options.spread + 1)
+        goods = await _stocked(container.catalogue(), container.stockroom(), options.spread + 1)
         pool = await asyncpg.create_pool(
             url.replace("+asyncpg", ""), min_size=CONNECTIONS, max_size=CONNECTIONS
         )
@@ -199,7 +200,7 @@ def _reserve(inventory: Inventory, product_id: UUID) -> Awaitable[object]:
     return inventory.reserve(Call(request_id="bench"), command)
 
 
-async def _stocked(catalogue: Catalogue, count: int) -> list[UUID]:
+async def _stocked(catalogue: Catalogue, stockroom: Stockroom, count: int) -> list[UUID]:
     call = system_call("bench")
     scopes = frozenset({CATALOGUE_WRITE, STOCK_WRITE})
     keeper = call.model_copy(update={"actor": call.actor.model_copy(update={"scopes": scopes})})
@@ -209,7 +210,7 @@ async def _stocked(catalogue: Catalogue, count: int) -> list[UUID]:
         new = NewProduct(sku=f"HOT-{number}", name=f"Wanted thing {number}", price=price)
         product = await catalogue.create(keeper, new, _once())
         delivery = Adjustment(delta=PLENTY, reason="received")
-        await catalogue.adjust(keeper, product.product_id, delivery, _once())
+        await stockroom.adjust(keeper, product.product_id, delivery, _once())
         made.append(product.product_id)
     return made
 
