@@ -8,7 +8,7 @@ from markethall.container import LISTENERS, Container
 from markethall.settings import Settings
 from markethall.shared.backend import Backend, Housekeeping
 from markethall.shared.events import DirectPipe
-from markethall.shared.steward import Pace, Processor, Relay, Steward
+from markethall.shared.steward import Pace, Processor, Relay, Steward, Worker
 from markethall.shared.streams import StreamPipe, StreamReader
 from markethall.topology import HEARS, Context
 
@@ -40,10 +40,15 @@ def _steward(
         Processor(backend.inbox, part.handlers(), clock, pace),
         [*part.sweeps(), Housekeeping(backend, clock, every=timedelta(minutes=1)).sweep],
         pace,
-        _readers(container, settings, context, pipes[context]),
+        [*_readers(container, settings, context, pipes[context]), *_workers(part)],
     )
     backend.database.on_publish = steward.wake
     return steward
+
+
+def _workers(part: Any) -> Sequence[Worker]:
+    """Of a context that has long work to do."""
+    return part.workers() if hasattr(part, "workers") else []
 
 
 def _into(container: Container, listener: Context) -> DirectPipe:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.inventory.contract import Catalogue, Inventory, Stockroom
+from markethall.inventory.contract import Catalogue, Imports, Inventory, Stockroom
 from markethall.inventory.memory import MemoryStore, Tables
 from markethall.inventory.ports import Bytes, Database, ProductCache, SearchIndex
 from markethall.inventory.remote import RemoteInventory
@@ -14,6 +14,8 @@ from markethall.inventory.service import (
     CachedProducts,
     CatalogueService,
     ExpiredHolds,
+    Importer,
+    ImportService,
     InventoryService,
     NoSearchIndex,
     ProductLists,
@@ -27,7 +29,7 @@ from markethall.shared.idempotency import Keys
 from markethall.shared.memory import MemoryDatabase, memory_backend
 from markethall.shared.pages import Cursors
 from markethall.shared.sql import SqlDatabase, sql_backend
-from markethall.shared.steward import Sweep
+from markethall.shared.steward import Sweep, Worker
 from markethall.shared.wire import Wire
 
 
@@ -79,11 +81,19 @@ class InventoryContainer(containers.DeclarativeContainer):
     stockroom: providers.Singleton[Stockroom] = providers.Singleton(
         StockroomService, database, cached, expired, cursors, clock
     )
+    importer: providers.Singleton[Importer] = providers.Singleton(Importer, database, cached, clock)
+    imports: providers.Singleton[Imports] = providers.Singleton(
+        ImportService, database, importer.provided.wake, cursors, clock
+    )
     keys: providers.Singleton[Keys] = providers.Singleton(
         Keys,
         backend.provided.claims,
         clock,
         providers.Factory(timedelta, seconds=config.idempotency_lease),
     )
-    sweeps: providers.Provider[list[Sweep]] = providers.List(expired.provided.sweep)
+    sweeps: providers.Provider[list[Sweep]] = providers.List(
+        expired.provided.sweep, importer.provided.sweep
+    )
+    # what runs beside the sweeps, as long as this process leads
+    workers: providers.Provider[list[Worker]] = providers.List(importer)
     handlers: providers.Provider[dict[str, Any]] = providers.Dict()

@@ -30,15 +30,20 @@ def check_json(body: bytes) -> None:
     """What the parser would let through and should not. Raises Malformed, Invalid."""
     try:
         text = body.decode()
-        value = json.loads(
-            text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
-        )
+        value = parsed_json(text)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"The body is not JSON: {_short(error)}.") from None
     if text.count("[") + text.count("{") > DEEPEST:
         _check_depth(value)
     if "\\u" in text:
         _check_texts(value)
+
+
+def parsed_json(text: str) -> Any:
+    """Strictly: names once, numbers finite. Raises ValueError, RecursionError."""
+    return json.loads(
+        text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -164,6 +164,11 @@ class Session:
             STATEMENTS.inc()
             await self._driver.executemany(bound[0][0], [arguments for _, arguments in bound])
 
+    async def copy(self, table: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """COPY into a table of this connection's search path: the quickest way for many rows."""
+        STATEMENTS.inc()
+        await self._driver.copy_records_to_table(table, columns=list(names), records=rows)
+
 
 class Postgres:
     """One database as one role, with its own pool. Nothing connects before the first use."""

@@ -1,5 +1,6 @@
 """Money in integer minor units of an ISO 4217 currency."""
 
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -102,6 +103,27 @@ class Money(Dto):
         if abs(amount) > MAX_AMOUNT:
             raise AmountOutOfRange(limit=MAX_AMOUNT)
         return Money(amount=amount, currency=self.currency)
+
+
+_DECIMAL = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,8})?")
+
+
+def in_major_units(amount: int, currency: str) -> str:
+    """How people and tables write it: 1999 EUR is "19.99", 500 JPY is "500". Never negative."""
+    exponent = EXPONENT[currency]
+    digits = f"{amount:0{exponent + 1}d}"
+    return f"{digits[:-exponent]}.{digits[-exponent:]}" if exponent else digits
+
+
+def from_major_units(text: str, currency: str) -> int:
+    """The amount in minor units. Raises ValueError for what is no such number of this currency."""
+    if currency not in EXPONENT or not _DECIMAL.fullmatch(text):
+        raise ValueError("must be a decimal number such as 19.99")
+    whole, _, part = text.partition(".")
+    part = part.rstrip("0")
+    if len(part) > EXPONENT[currency]:
+        raise ValueError(f"has more decimals than {currency}")
+    return int(whole + part.ljust(EXPONENT[currency], "0"))
 
 
 def total(amounts: Iterable[Money], currency: str) -> Money:

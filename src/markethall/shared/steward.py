@@ -22,9 +22,11 @@ log = structlog.get_logger("markethall.steward")
 Sweep = Callable[[], Awaitable[None]]
 
 
-class Reader(Protocol):
+class Worker(Protocol):
     async def run(self) -> None:
-        """Take what comes from other processes into the inbox, until cancelled."""
+        """What runs beside the sweeps, until cancelled: what comes from other processes is taken
+        into the inbox, long work is done.
+        """
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class Steward:
         processor: Processor,
         sweeps: Sequence[Sweep],
         pace: Pace,
-        readers: Sequence[Reader] = (),
+        workers: Sequence[Worker] = (),
     ) -> None:
         self.context = context
         self._outbox = outbox
@@ -182,7 +184,7 @@ class Steward:
         self._processor = processor
         self._sweeps = sweeps
         self._pace = pace
-        self._readers = readers
+        self._workers = workers
         self._published = asyncio.Event()
         self._delivered = asyncio.Event()
 
@@ -215,8 +217,8 @@ class Steward:
                 if self._processor.listens:
                     tasks.create_task(_unending(self._keep_processing()))
                 tasks.create_task(_unending(self._keep_sweeping()))
-                for reader in self._readers:
-                    tasks.create_task(_unending(reader.run()))
+                for worker in self._workers:
+                    tasks.create_task(_unending(worker.run()))
         except ExceptionGroup as group:
             if group.split(Unavailable)[1]:
                 raise

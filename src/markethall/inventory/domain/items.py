@@ -1,6 +1,6 @@
 """Products as they are kept."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -60,6 +60,13 @@ class Item:
         for name, value in new.items():
             setattr(self, name, value)
         return self._changed(now) if new else False
+
+    def become(self, wanted: Self, names: Collection[str], now: datetime) -> bool:
+        """As `wanted` in what is named. False when everything is so already."""
+        changed = [name for name in names if getattr(self, name) != getattr(wanted, name)]
+        for name in changed:
+            setattr(self, name, getattr(wanted, name))
+        return self._changed(now) if changed else False
 
     def archive(self, now: datetime) -> bool:
         """False when it is archived already."""

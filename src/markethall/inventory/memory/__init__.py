@@ -1,10 +1,11 @@
 """Inventory in the memory of this process. The same promises as in Postgres, kept by one lock."""
 
+from markethall.inventory.memory.imports import MemoryImports
 from markethall.inventory.memory.search import MemorySearch
 from markethall.inventory.memory.tables import Tables
 
 
-class MemoryStore(MemorySearch):
+class MemoryStore(MemorySearch, MemoryImports):
     """One transaction, or reads without one."""
 
 

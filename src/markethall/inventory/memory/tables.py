@@ -1,5 +1,6 @@
 """What is kept."""
 
+from datetime import datetime
 from uuid import UUID
 
 from markethall.inventory.contract import Movement
@@ -9,6 +10,7 @@ from markethall.inventory.domain import (
     SearchText,
     Stock,
 )
+from markethall.inventory.domain.importing import Flaw, Job
 from markethall.shared.memory import CommonTables, Table
 
 Shelf = tuple[UUID, UUID]  # product and warehouse
@@ -32,3 +34,8 @@ class Tables(CommonTables):
         self.of_order: Table[UUID, tuple[UUID, ...]] = Table()
         # which reservations are held: those that have this product, and under None all of them
         self.held: Table[UUID | None, frozenset[UUID]] = Table()
+        # files on their way in, in parts; imports, and what was wrong with their rows, by number
+        self.uploads: Table[UUID, tuple[UUID, datetime]] = Table()
+        self.parts: Table[tuple[UUID, int], bytes] = Table()
+        self.jobs: Table[UUID, Job] = Table()
+        self.flaws: Table[tuple[UUID, int], Flaw] = Table()

@@ -11,6 +11,7 @@ from markethall.inventory.ports.catalogue import (
     Products,
     ProductStore,
 )
+from markethall.inventory.ports.importing import ImportReads, ImportStore
 from markethall.inventory.ports.search import (
     Cards,
     Count,
@@ -26,11 +27,11 @@ from markethall.shared.events import Delivery, Event
 from markethall.shared.idempotency import Attempt
 
 
-class Shelf(Products, Lists, Stocks, Protocol):
+class Shelf(Products, Lists, Stocks, ImportReads, Protocol):
     """Reads. Each is one statement that takes no lock."""
 
 
-class Store(Shelf, ProductStore, StockStore, Protocol):
+class Store(Shelf, ProductStore, StockStore, ImportStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def publish(self, event: Event, call: Call) -> None: ...
@@ -58,6 +59,8 @@ __all__ = [
     "Database",
     "Expired",
     "Found",
+    "ImportReads",
+    "ImportStore",
     "Listing",
     "Lists",
     "ProductCache",

@@ -3,6 +3,8 @@
 from markethall.inventory.service.cached import CachedProducts
 from markethall.inventory.service.catalogue import CatalogueService
 from markethall.inventory.service.holds import ExpiredHolds
+from markethall.inventory.service.importing import Importer
+from markethall.inventory.service.imports import ImportService
 from markethall.inventory.service.lists import NoSearchIndex, ProductLists
 from markethall.inventory.service.reservations import InventoryService
 from markethall.inventory.service.stock import StockroomService
@@ -11,6 +13,8 @@ __all__ = [
     "CachedProducts",
     "CatalogueService",
     "ExpiredHolds",
+    "ImportService",
+    "Importer",
     "InventoryService",
     "NoSearchIndex",
     "ProductLists",

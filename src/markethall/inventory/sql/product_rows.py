@@ -47,15 +47,15 @@ class SqlProducts(shared.SqlStore):
         return int(await self._session.value(products.COUNT))
 
     async def add(self, item: Item) -> bool:
-        row = _row(item)
+        row = row_of(item)
         return bool(await self._session.value(products.ADD, **row, main=MAIN_WAREHOUSE))
 
     async def item(self, product_id: UUID) -> Item | None:
         row = await self._session.one(products.ITEM, of=product_id)
-        return _item(row) if row else None
+        return item_of(row) if row else None
 
     async def save(self, item: Item) -> None:
-        row = {f"new_{name}": value for name, value in _row(item).items()}
+        row = {f"new_{name}": value for name, value in row_of(item).items()}
         try:
             words = row.pop("new_vocabulary")
             await self._session.run(products.SAVE, of=item.product_id, vocabulary=words, **row)
@@ -68,7 +68,7 @@ def _card(row: "Record") -> Card:
     return Card(version, status == "active", text)
 
 
-def _row(item: Item) -> dict[str, Any]:
+def row_of(item: Item) -> dict[str, Any]:
     text = search_text(item)
     return {
         **vars(item),
@@ -84,7 +84,7 @@ def _row(item: Item) -> dict[str, Any]:
     }
 
 
-def _item(row: "Record") -> Item:
+def item_of(row: "Record") -> Item:
     return Item(
         product_id=row["product_id"],
         sku=row["sku"],

@@ -43,19 +43,20 @@ COUNT: Final = Statement(
     sa.select(sa.func.count()).select_from(products).where(products.c.status == ACTIVE)
 )
 
-_written: Final = [
+# all but what the database writes itself
+WRITTEN: Final = [
     column for column in products.c if column.computed is None and column.name != "face"
 ]
 _new_product: Final = (
     insert(products)
-    .values({column.name: bindparam(column.name) for column in _written})
+    .values({column.name: bindparam(column.name) for column in WRITTEN})
     .on_conflict_do_nothing()
     .returning(products.c.product_id)
     .cte("new_product")
 )
 
 
-def _learnt(*where: "sa.ColumnElement[bool]") -> "sa.CTE":
+def learnt(*where: "sa.ColumnElement[bool]") -> "sa.CTE":
     """The new words among `vocabulary`; in order, for whoever writes the same waits for us."""
     words = sa.func.unnest(bindparam("vocabulary", type_=ARRAY(sa.Text))).table_valued("word")
     words = words.render_derived(name="words")
@@ -75,17 +76,17 @@ ADD: Final = Statement(
         ["product_id", "warehouse_id", "on_hand", "reserved"],
         sa.select(_new_product.c.product_id, uuid("main"), ZERO, ZERO),
     )
-    .add_cte(_learnt(sa.exists().select_from(_new_product)))
+    .add_cte(learnt(sa.exists().select_from(_new_product)))
     .returning(stock.c.product_id)
 )
 # JSON as text, whatever codec the connection has
-_read: Final = [
+ITEM_COLUMNS: Final = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
-    for column in _written
+    for column in WRITTEN
     if column.name != "search"
 ]
 ITEM: Final = Statement(
-    sa.select(*_read).where(products.c.product_id == bindparam("of")).with_for_update()
+    sa.select(*ITEM_COLUMNS).where(products.c.product_id == bindparam("of")).with_for_update()
 )
 SAVE: Final = Statement(
     sa.update(products)
@@ -93,11 +94,11 @@ SAVE: Final = Statement(
     .values(
         {
             column.name: bindparam(f"new_{column.name}")
-            for column in _written
+            for column in WRITTEN
             if column.name not in {"product_id", "created_at"}
         }
     )
-    .add_cte(_learnt())
+    .add_cte(learnt())
 )
 STANDING: Final = Statement(
     sa.select(products.c.product_id, products.c.status, _shelf.c.available)

@@ -1,0 +1,140 @@
+"""An import, from the upload to its end."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Self
+from uuid import UUID
+
+from markethall.inventory.contract import (
+    Import,
+    ImportFailure,
+    ImportFormat,
+    ImportNotFailed,
+    ImportRows,
+    ImportStatus,
+    NewImport,
+    Upload,
+)
+from markethall.inventory.domain.importing.places import Place, Unreadable
+
+CREATED: Final = "created"
+UPDATED: Final = "updated"
+UNCHANGED: Final = "unchanged"
+FAILED: Final = "failed"
+OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED)
+# of errors; beyond, rows are only counted
+MOST_KEPT: Final = 10_000
+
+
+@dataclass
+class Job:
+    """`token` says whose turn it is: who holds another has lost it."""
+
+    import_id: UUID
+    upload_id: UUID
+    size: int
+    format: ImportFormat
+    dry_run: bool
+    currency: str
+    actor: str
+    created_at: datetime
+    status: ImportStatus = ImportStatus.WAITING
+    place: Place = field(default_factory=Place)
+    read: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    flaws: int = 0
+    failure_code: str = ""
+    failure_message: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    moved_at: datetime | None = None
+    token: UUID | None = None
+    lease_until: datetime | None = None
+
+    @classmethod
+    def new(
+        cls, import_id: UUID, upload: Upload, command: NewImport, actor: str, now: datetime
+    ) -> Self:
+        return cls(
+            import_id=import_id,
+            upload_id=upload.upload_id,
+            size=upload.size,
+            format=command.format,
+            dry_run=command.dry_run,
+            currency=command.currency,
+            actor=actor,
+            created_at=now,
+        )
+
+    @property
+    def is_done(self) -> bool:
+        return self.place.offset >= self.size
+
+    def advance(
+        self, after: Place, read: int, outcomes: Counter[str], flaws: int, now: datetime
+    ) -> None:
+        self.place = after
+        self.read += read
+        self.outcomes = {name: self.outcomes.get(name, 0) + outcomes[name] for name in OUTCOMES}
+        self.flaws += flaws
+        self.moved_at = now
+        if self.is_done:
+            self._end(ImportStatus.DONE, now)
+
+    def fail(self, reason: Unreadable, now: datetime) -> None:
+        self.failure_code, self.failure_message = reason.code, reason.message
+        self._end(ImportStatus.FAILED, now)
+
+    def retry(self) -> None:
+        """Raises ImportNotFailed."""
+        if self.status != ImportStatus.FAILED:
+            raise ImportNotFailed(status=self.status.value)
+        self.status = ImportStatus.WAITING
+        self.failure_code = self.failure_message = ""
+        self.finished_at = None
+
+    def view(self) -> Import:
+        return Import(
+            import_id=self.import_id,
+            status=self.status,
+            dry_run=self.dry_run,
+            format=self.format,
+            size=self.size,
+            rows=ImportRows(read=self.read, **self._counts()),
+            percent=self._percent(),
+            rows_per_second=self._pace(),
+            rows_left=self._left(),
+            failure=self._failure(),
+            created_at=self.created_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+        )
+
+    def _end(self, status: ImportStatus, now: datetime) -> None:
+        self.status = status
+        self.finished_at = now
+        self.token = self.lease_until = None
+
+    def _counts(self) -> dict[str, Any]:
+        return {name: self.outcomes.get(name, 0) for name in OUTCOMES}
+
+    def _percent(self) -> int:
+        return min(100, 100 * self.place.offset // self.size) if self.size else 100
+
+    def _pace(self) -> int:
+        if self.started_at is None or self.moved_at is None:
+            return 0
+        seconds = (self.moved_at - self.started_at).total_seconds()
+        return round(self.read / seconds) if seconds > 0 else 0
+
+    def _left(self) -> int | None:
+        if not self.read or not self.place.offset:
+            return None
+        return max(0, self.size - self.place.offset) * self.read // self.place.offset
+
+    def _failure(self) -> ImportFailure | None:
+        if not self.failure_code:
+            return None
+        return ImportFailure(code=self.failure_code, message=self.failure_message)

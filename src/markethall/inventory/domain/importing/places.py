@@ -1,0 +1,51 @@
+"""Where in a file the reading stands."""
+
+from dataclasses import dataclass
+from typing import Final
+
+# of one record; what is longer is an error, and is passed over
+LONGEST: Final = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Place:
+    """At the beginning of a record: its first byte, its line (counted from one).
+
+    `skipping`: inside a record that is too long. `full`: the Shopify handle that has too many
+    rows, so that the rest of them are errors.
+    """
+
+    offset: int = 0
+    line: int = 1
+    skipping: bool = False
+    full: str = ""
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """One thing that is wrong with a row."""
+
+    line: int
+    field: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as it stands in the file: cells (or one JSON text), or what is wrong with it."""
+
+    line: int
+    size: int
+    cells: list[str]
+    after: Place
+    flaw: Flaw | None = None
+
+
+class Unreadable(Exception):
+    """The file as a whole cannot be read: a stable code, and words for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message

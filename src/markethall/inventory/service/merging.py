@@ -1,0 +1,141 @@
+"""Rows of a file become products: what is new, what changes, what was counted."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from markethall.inventory.contract import Reason
+from markethall.inventory.domain import MAIN_WAREHOUSE, Change, Item, Stock
+from markethall.inventory.domain.importing import (
+    CREATED,
+    FAILED,
+    UNCHANGED,
+    UPDATED,
+    Draft,
+    Flaw,
+    Job,
+    Row,
+)
+from markethall.inventory.ports import Store
+from markethall.shared.ids import new_id
+
+_NOTHING: Final[Mapping[UUID, Stock]] = {}
+
+
+class Overtaken(Exception):
+    """Somebody else has made a product of a sku of ours meanwhile: look again."""
+
+
+@dataclass
+class Merge:
+    """What a batch comes to. Rows of the same sku come one after the other: the later wins."""
+
+    job: Job
+    now: datetime
+    items: dict[str, Item]
+    shelves: Mapping[UUID, Stock]
+    fresh: dict[UUID, Item] = field(default_factory=dict)
+    changed: dict[UUID, Item] = field(default_factory=dict)
+    counted: dict[UUID, int] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    flaws: list[Flaw] = field(default_factory=list)
+
+    def take(self, row: Row) -> None:
+        flaws = row if isinstance(row, tuple) else self._against(row)
+        if flaws or isinstance(row, tuple):
+            self.outcomes[FAILED] += 1
+            self.flaws += flaws
+        else:
+            self.outcomes[self._apply(row)] += 1
+
+    @property
+    def touched(self) -> list[UUID]:
+        return sorted({*self.fresh, *self.changed, *self.counted})
+
+    @property
+    def movements(self) -> list[Change]:
+        return [
+            self._movement(product_id, self.counted[product_id] - self._on_hand(product_id))
+            for product_id in sorted(self.counted)
+            if self.counted[product_id] != self._on_hand(product_id)
+        ]
+
+    def _against(self, draft: Draft) -> Sequence[Flaw]:
+        item = self.items.get(draft.key)
+        if item is None:
+            return draft.missing
+        stock = self.shelves.get(item.product_id)
+        counted = draft.command.on_hand
+        if stock is None or counted is None or counted >= stock.reserved:
+            return ()
+        message = f"{stock.reserved} are reserved"
+        return (Flaw(draft.line, "on_hand", "inventory.would_go_negative", message),)
+
+    def _apply(self, draft: Draft) -> str:
+        item = self.items.get(draft.key)
+        if item is None:
+            item = draft.new(new_id(), self.now)
+            self.items[draft.key] = self.fresh[item.product_id] = item
+            self._count(item.product_id, draft.command.on_hand)
+            return CREATED
+        changed = draft.change(item, self.now)
+        if changed and item.product_id not in self.fresh:
+            self.changed[item.product_id] = item
+        recounted = self._count(item.product_id, draft.command.on_hand)
+        return UPDATED if changed or recounted else UNCHANGED
+
+    def _count(self, product_id: UUID, on_hand: int | None) -> bool:
+        """True when that is another number than we know."""
+        known = self.counted.get(product_id, self._on_hand(product_id))
+        if on_hand is None:
+            return False
+        self.counted[product_id] = on_hand
+        return on_hand != known
+
+    def _on_hand(self, product_id: UUID) -> int:
+        stock = self.shelves.get(product_id)
+        return stock.on_hand if stock else 0
+
+    def _movement(self, product_id: UUID, delta: int) -> Change:
+        return Change(
+            movement_id=new_id(),
+            product_id=product_id,
+            warehouse_id=MAIN_WAREHOUSE,
+            delta=delta,
+            counted=None,
+            reason=Reason.COUNTED,
+            note=f"import {self.job.import_id}",
+            reference=None,
+            actor=self.job.actor,
+            created_at=self.now,
+        )
+
+
+async def merged(store: Store, job: Job, rows: Sequence[Row], now: datetime) -> Merge:
+    """What the rows come to, beside what is there. Products and shelves are locked."""
+    drafts = [row for row in rows if isinstance(row, Draft)]
+    items = {item.sku.lower(): item for item in await _known(store, drafts)}
+    counted = {draft.key for draft in drafts if draft.command.on_hand is not None}
+    ids = [items[key].product_id for key in counted & items.keys()]
+    shelves = await store.main_shelves(sorted(ids)) if ids else _NOTHING
+    merge = Merge(job, now, items, shelves)
+    for row in rows:
+        merge.take(row)
+    return merge
+
+
+async def keep(store: Store, merge: Merge) -> None:
+    """Raises Overtaken."""
+    fresh, changed = list(merge.fresh.values()), list(merge.changed.values())
+    if (fresh or changed) and not await store.put_items(fresh, changed):
+        raise Overtaken
+    if movements := merge.movements:
+        await store.move_all(movements)
+
+
+async def _known(store: Store, drafts: Iterable[Draft]) -> Sequence[Item]:
+    skus = {draft.key for draft in drafts}
+    return await store.known_items(skus) if skus else ()

@@ -1,0 +1,271 @@
+"""Files become products: the same in memory and in Postgres."""
+
+import json
+
+import pytest
+
+from markethall.inventory.contract import (
+    ImportFormat,
+    ImportNotFailed,
+    ImportNotFound,
+    ImportStatus,
+    NewImport,
+    ProductStatus,
+)
+from markethall.shared.ids import new_id
+from markethall.shared.pages import PageQuery
+from tests.inventory.carrier import Carrier, counts
+from tests.inventory.conftest import STAFF, House, build, no_key
+
+OURS = """\
+sku,name,price,currency,category,tags,options,on_hand
+TEA-1,Sencha,12.50,EUR,tea,"green,loose","{""weight"":""100 g""}",7
+TEA-2,Gyokuro,1250,JPY,tea,,,
+"""
+
+
+@pytest.fixture(params=["memory", "sql"])
+def house(request: pytest.FixtureRequest) -> House:
+    if request.param == "memory":
+        return build("memory")
+    return build("sql", request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def carrier(house: House) -> Carrier:
+    return Carrier(house)
+
+
+async def test_a_file_becomes_products_with_stock(carrier: Carrier) -> None:
+    done = await carrier.bring(OURS)
+
+    assert done.status == ImportStatus.DONE
+    assert counts(done) == (2, 2, 0, 0, 0)
+    assert (done.percent, done.rows_left) == (100, 0)
+    sencha = await carrier.house.catalogue.product_by_sku(STAFF, "tea-1")
+    gyokuro = await carrier.house.catalogue.product_by_sku(STAFF, "tea-2")
+    assert (sencha.price.amount, sencha.available) == (1250, 7)
+    assert sencha.tags == ("green", "loose")
+    assert dict(sencha.options) == {"weight": "100 g"}
+    assert (gyokuro.price.amount, gyokuro.price.currency, gyokuro.available) == (1250, "JPY", 0)
+
+
+async def test_the_same_file_again_changes_nothing(carrier: Carrier) -> None:
+    await carrier.bring(OURS)
+    before = await carrier.house.catalogue.product_by_sku(STAFF, "TEA-1")
+
+    done = await carrier.bring(OURS)
+
+    assert counts(done) == (2, 0, 0, 2, 0)
+    assert await carrier.house.catalogue.product_by_sku(STAFF, "TEA-1") == before
+
+
+async def test_columns_that_a_file_does_not_have_stay_as_they_are(carrier: Carrier) -> None:
+    await carrier.bring(OURS)
+
+    done = await carrier.bring("SKU;price;currency\ntea-1;9.99;EUR\n")
+
+    assert counts(done) == (1, 0, 1, 0, 0)
+    product = await carrier.house.catalogue.product_by_sku(STAFF, "TEA-1")
+    assert (product.sku, product.name, product.price.amount) == ("TEA-1", "Sencha", 999)
+    assert (product.version, product.available) == (2, 7)
+
+
+async def test_what_is_counted_becomes_a_movement(carrier: Carrier) -> None:
+    house = carrier.house
+    product = await house.product("TEA-1", stock=10)
+
+    done = await carrier.bring("sku,on_hand\nTEA-1,4\n")
+
+    assert counts(done) == (1, 0, 1, 0, 0)
+    assert await house.shelf(product.product_id) == (4, 0)
+    page = await house.stockroom.movements(STAFF, product.product_id, PageQuery())
+    assert (page.items[0].delta, page.items[0].reason) == (-6, "counted")
+    assert page.items[0].note == f"import {done.import_id}"
+
+
+async def test_a_count_below_what_is_reserved_is_an_error_of_its_row(carrier: Carrier) -> None:
+    product = await carrier.house.product("TEA-1", stock=10)
+    await carrier.house.reserve({product.product_id: 5})
+
+    done = await carrier.bring("sku,name,price,on_hand\nTEA-1,New name,1,4\n")
+
+    assert counts(done) == (1, 0, 0, 0, 1)
+    assert [error.code for error in await carrier.errors(done)] == ["inventory.would_go_negative"]
+    kept = await carrier.house.catalogue.product_by_sku(STAFF, "TEA-1")
+    assert kept.name == product.name
+
+
+async def test_a_bad_row_stops_nothing_and_is_named(carrier: Carrier) -> None:
+    rows = [
+        b"sku,name,price,status",
+        b"A-1,Good,1.00,active",
+        b"A 2,Bad sku,1.00,active",
+        b"A-3,Too exact,1.001,active",
+        b"A-4,Ragged",
+        b"A-5,No such status,1.00,sold",
+        b"A-6,Latin-1 \xe9,1.00,active",
+        b"A-7,N\x00L,1.00,active",
+        b'A-8,"Quoted" wrongly,1.00,active',
+        b"A-9,,1.00,active",
+        b"A-10,Good too,2.00,draft",
+    ]
+
+    done = await carrier.bring(b"\r\n".join(rows))
+
+    assert counts(done) == (10, 2, 0, 0, 8)
+    found = [(error.line, error.field, error.code) for error in await carrier.errors(done)]
+    assert found == [
+        (3, "sku", "string_pattern_mismatch"),
+        (4, "price", "invalid"),
+        (5, "", "ragged"),
+        (6, "status", "enum"),
+        (7, "name", "encoding"),
+        (8, "name", "value_error"),
+        (9, "", "quotes"),
+        (10, "name", "string_too_short"),
+    ]
+    last = await carrier.house.catalogue.product_by_sku(STAFF, "A-10")
+    assert last.status == ProductStatus.DRAFT
+
+
+async def test_a_quote_that_never_closes_costs_one_row(carrier: Carrier) -> None:
+    rows = ["sku,name,price", 'B-1,"never closed,1', "B-2,Two,2", "B-3,Three,3", ""]
+
+    done = await carrier.bring("\n".join(rows))
+
+    assert counts(done) == (3, 2, 0, 0, 1)
+    assert [error.line for error in await carrier.errors(done)] == [2]
+
+
+async def test_a_row_without_end_is_passed_over(carrier: Carrier) -> None:
+    long = b"x" * 3_000_000
+
+    done = await carrier.bring(b"sku,name,price\nC-1," + long + b",1\nC-2,Two,2\n")
+
+    assert counts(done) == (2, 1, 0, 0, 1)
+    assert [(e.line, e.code) for e in await carrier.errors(done)] == [(2, "row_too_long")]
+
+
+async def test_the_later_row_of_a_sku_wins(carrier: Carrier) -> None:
+    done = await carrier.bring("sku,name,price,on_hand\nD-1,Old,1,5\nd-1,New,2,3\n")
+
+    assert counts(done) == (2, 1, 1, 0, 0)
+    product = await carrier.house.catalogue.product_by_sku(STAFF, "D-1")
+    assert (product.name, product.price.amount, product.available) == ("New", 200, 3)
+
+
+async def test_a_new_product_needs_a_name_and_a_price(carrier: Carrier) -> None:
+    done = await carrier.bring("sku,category\nE-1,tea\n")
+
+    errors = await carrier.errors(done)
+    assert [(error.field, error.code) for error in errors] == [
+        ("name", "missing"),
+        ("price", "missing"),
+    ]
+
+
+async def test_a_dry_run_tells_and_changes_nothing(carrier: Carrier) -> None:
+    await carrier.bring("sku,name,price\nF-1,One,1\n")
+
+    done = await carrier.bring("sku,name,price\nF-1,Uno,1\nF-2,Two,2\nF-3,,3\n", dry_run=True)
+
+    assert (done.status, done.dry_run) == (ImportStatus.DONE, True)
+    assert counts(done) == (3, 1, 1, 0, 1)
+    assert (await carrier.house.catalogue.product_by_sku(STAFF, "F-1")).name == "One"
+    assert await carrier.house.catalogue.count() == 1
+
+
+async def test_lines_of_json_become_products_with_a_byte_order_mark_or_without(
+    carrier: Carrier,
+) -> None:
+    lines = [
+        {"sku": "G-1", "name": "One", "price": {"amount": 100, "currency": "EUR"}, "on_hand": 2},
+        {"sku": "G-2", "name": "Two", "price": {"amount": "1", "currency": "EUR"}},
+        {"sku": "G-1", "tags": ["a", "b"]},
+    ]
+    data = "\n\n".join(json.dumps(line) for line in lines) + '\nnonsense\n{"a":1,"a":2}'
+
+    for mark in ("", "\ufeff"):
+        done = await carrier.bring(mark + data, format="ndjson")
+
+        assert done.rows.read == 5
+        assert done.rows.failed == 3
+        found = [(error.line, error.field, error.code) for error in await carrier.errors(done)]
+        assert found == [(3, "/price/amount", "int_type"), (7, "", "json"), (8, "", "json")]
+    product = await carrier.house.catalogue.product_by_sku(STAFF, "G-1")
+    assert (product.tags, product.available) == (("a", "b"), 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "empty"),
+        (b"\xef\xbb\xbf", "empty"),
+        (b"name,price\nOne,1\n", "header"),
+        (b"sku,name,colour\n", "header"),
+        (b"sku,sku\n", "header"),
+        (b"sku,\xe9t\xe9\n", "encoding"),
+        ("sku,name\nA,B\n".encode("utf-16"), "encoding"),
+        (b"\x1f\x8b\x08\x00\x00\x00", "encoding"),
+    ],
+)
+async def test_a_file_that_is_none_fails_as_a_whole(
+    carrier: Carrier, data: bytes, code: str
+) -> None:
+    done = await carrier.bring(data)
+
+    assert done.status == ImportStatus.FAILED
+    assert done.failure is not None
+    assert done.failure.code == code
+
+
+async def test_a_failed_import_may_be_tried_again_and_no_other(carrier: Carrier) -> None:
+    failed = await carrier.bring("nonsense")
+    done = await carrier.bring(OURS)
+
+    again = await carrier.imports.retry(STAFF, failed.import_id, no_key())
+
+    assert (again.status, again.failure) == (ImportStatus.WAITING, None)
+    with pytest.raises(ImportNotFailed):
+        await carrier.imports.retry(STAFF, done.import_id, no_key())
+    with pytest.raises(ImportNotFound):
+        await carrier.imports.retry(STAFF, new_id(), no_key())
+
+
+async def test_an_import_is_started_once_per_attempt(carrier: Carrier) -> None:
+    attempt = no_key()
+    done = await carrier.bring(OURS)
+    upload = await carrier.upload(OURS.encode())
+    command = NewImport(sha256=upload.sha256, format=ImportFormat.CSV)
+
+    first = await carrier.imports.start(STAFF, upload, command, attempt)
+    second = await carrier.imports.start(STAFF, upload, command, attempt)
+
+    assert first == second
+    assert first.import_id != done.import_id
+
+
+async def test_pages_of_errors_follow_the_file(carrier: Carrier) -> None:
+    done = await carrier.bring("sku,name,price\n" + "H-1,x,bad\n" * 5)
+
+    first = await carrier.imports.errors(STAFF, done.import_id, PageQuery(limit=3))
+    cursor = first.next_cursor
+    second = await carrier.imports.errors(STAFF, done.import_id, PageQuery(limit=3, cursor=cursor))
+
+    assert [error.line for error in (*first.items, *second.items)] == [2, 3, 4, 5, 6]
+    assert second.next_cursor is None
+    with pytest.raises(ImportNotFound):
+        await carrier.imports.errors(STAFF, new_id(), PageQuery())
+
+
+async def test_a_large_file_takes_many_batches_and_loses_no_row(carrier: Carrier) -> None:
+    rows = [f'I-{n},"Number {n},\nin two lines",{n}.50,{n % 7}' for n in range(3500)]
+    data = "\ufeffsku,name,price,on_hand\n" + "\n".join(rows)
+
+    done = await carrier.bring(data, piece=777)
+
+    assert counts(done) == (3500, 3500, 0, 0, 0)
+    assert await carrier.house.catalogue.count() == 3500
+    last = await carrier.house.catalogue.product_by_sku(STAFF, "I-3499")
+    assert (last.name, last.available) == ("Number 3499,\nin two lines", 6)
