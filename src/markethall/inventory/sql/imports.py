@@ -194,7 +194,7 @@ SAVE_STAGED: Final = Statement(
         }
     )
 )
-LEARN: Final = Statement(sa.select(sa.func.count()).select_from(learnt()))
+LEARN: Final = Statement(sa.select(sa.literal_column("1")).add_cte(learnt()))
 
 # Stock: the shelves are locked, or as new as their products
 
