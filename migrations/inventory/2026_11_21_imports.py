@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "e07b3a91d5f4"
-down_revision = "5b1e90c47d2a"
+down_revision = "e7409b6d15fc"
 branch_labels = None
 depends_on = None
 

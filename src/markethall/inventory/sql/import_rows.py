@@ -90,7 +90,7 @@ class SqlImports(shared.SqlStore):
         rows = await self._session.all(
             imports.MAIN_SHELVES, product_ids=list(product_ids), main=MAIN_WAREHOUSE
         )
-        return {row["product_id"]: Stock(**row) for row in rows}
+        return {row["product_id"]: _stock(row) for row in rows}
 
     async def items_after(self, after: UUID | None, limit: int) -> Sequence[tuple[Item, int]]:
         rows = await self._session.all(
@@ -127,6 +127,10 @@ class SqlImports(shared.SqlStore):
             who=changes[0].actor,
             now=changes[0].created_at,
         )
+
+
+def _stock(row: "Record") -> Stock:
+    return Stock(row["product_id"], row["warehouse_id"], row["on_hand"], row["reserved"])
 
 
 _SAME = (
