@@ -1,8 +1,9 @@
-"""`python -m bench [hall] [split] [contract]`: measure, print tables, write bench/results.
+"""`python -m bench [hall] [split] [contract] [hot]`: measure, print tables, write bench/results.
 
 hall      how fast the hall is beside what its stack can do
 split     the hall in one process against the hall in four
 contract  one call of a neighbour's contract: in process, over ASGI, over loopback
+hot       one product that everybody wants: reservations and orders beside a plain UPDATE
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
-from . import contract, split
+from . import contract, hot, split
 from .loop import STOPPING
 from .report import Report
 from .suite import Options, Suite
@@ -85,6 +86,14 @@ def _contract(arguments: argparse.Namespace, folder: Path) -> str:
     return ""
 
 
+def _hot(arguments: argparse.Namespace, folder: Path) -> str:
+    options = hot.Options(seconds=1, rounds=1) if arguments.quick else hot.Options()
+    found = hot.measure(options, folder)
+    _show(found, arguments)
+    found.write()
+    return _failures(found.failures)
+
+
 def _show(found: Tables, arguments: argparse.Namespace) -> None:
     print(found.text())
     if arguments.markdown:
@@ -97,7 +106,12 @@ def _failures(failures: Mapping[str, int]) -> str:
 
 
 Part = Callable[[argparse.Namespace, Path], str]
-PARTS: Final[Mapping[str, Part]] = {"hall": _hall, "split": _split, "contract": _contract}
+PARTS: Final[Mapping[str, Part]] = {
+    "hall": _hall,
+    "split": _split,
+    "contract": _contract,
+    "hot": _hot,
+}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,9 +8,9 @@ round, so that what disturbs the machine disturbs all of them.
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from pathlib import Path
@@ -21,6 +21,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from markethall.container import Container
 from markethall.inventory.contract import (
     Adjustment,
     Catalogue,
@@ -41,11 +42,14 @@ from markethall.shared.db import asyncpg_url
 from markethall.shared.idempotency import Answer, Attempt
 
 from . import servers, tables
+from .client import Tally, load
 from .loop import Loop
-from .servers import SERVER, Ticks
+from .servers import OTHERS, SERVER, Server, Ticks
+from .shop import Shop
 
 PLENTY: Final = 1_000_000
 CONNECTIONS: Final = 20  # the pool of a hall
+WARMUP: Final = 0.5
 PLAIN: Final = """
 CREATE TABLE shelf (shelf_id uuid PRIMARY KEY, on_hand bigint NOT NULL, reserved bigint NOT NULL,
     CHECK (0 <= reserved AND reserved <= on_hand))
@@ -60,13 +64,13 @@ Buy = Callable[[UUID], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Options:
-    """`rounds` phases of `seconds` each; `spread` rows besides the one; `held` before it begins."""
+    """`rounds` phases of `seconds` each; `spread` rows beside the one; `held` before it begins."""
 
     seconds: float = 3
-    warmup: float = 0.5
     rounds: int = 5
     spread: int = 1000
     held: int = 5000
+    customers: int = 200
 
 
 @dataclass
@@ -127,55 +131,99 @@ def measure(options: Options, folder: Path) -> Found:
     """Raises StartFailed, Refused."""
     log.configure("json", "warning")
     before, found = Ticks.now(), Found(options)
-    with servers.database(folder) as url, servers.pinned(SERVER), closing(Loop()) as loop:
+    with servers.database(folder / "database") as url, closing(Loop()) as loop:
         upgrade(asyncpg_url(url))
-        loop.do(_reservations(url, found))
+        with _hall(url, folder) as hall, closing(_Ways(url, loop)) as ways:
+            ways.prepare(options, hall)
+            for number in range(-1, options.rounds):
+                _say(f"round {number + 1} of {options.rounds}")
+                # the first one warms up
+                _round(ways, hall, found if number >= 0 else Found(options))
     found.foreign = Ticks.now().foreign(before)
     return found
 
 
-async def _reservations(url: str, found: Found) -> None:
-    async with _ways(url, found.options) as (goods, ways):
-        for number in range(-1, found.options.rounds):
-            _say(f"round {number + 1} of {found.options.rounds}")
-            for rows in (goods[:1], goods[1:]):
-                for what, buy in ways.items():
-                    count, seconds = await _phase(buy, rows, found.options)
-                    if number >= 0:
-                        found.note(what, len(rows), count, seconds)
+def _round(ways: "_Ways", hall: Server, found: Found) -> None:
+    for goods in (ways.goods[:1], ways.goods[1:]):
+        for what, buy in ways.inside.items():
+            with servers.pinned(SERVER):
+                count, seconds = ways.loop.do(_phase(buy, goods, found.options.seconds))
+            found.note(what, len(goods), count, seconds)
+        tally, shop = Tally(), replace(ways.shop, product_ids=[str(key) for key in goods])
+        orders = shop.placing(CONNECTIONS)
+        with servers.pinned(OTHERS):
+            ways.loop.do(load(hall.port, orders, tally, WARMUP, found.options.seconds))
+        servers.settle(hall.process.pid)
+        found.note(ORDER, len(goods), len(tally.latencies["place"]), tally.closes - tally.opens)
+        found.failures.update(tally.failures)
 
 
-@asynccontextmanager
-async def _ways(url: str, options: Options) -> AsyncIterator[tuple[Sequence[UUID], dict[str, Buy]]]:
-    """The goods, the first of them the wanted one, and who takes a unit of one in which way."""
-    async with AsyncExitStack() as stack:
-        hall = create_app(read_settings(database_url=url, database_pool_min=CONNECTIONS))
-        container = hall.state.container
-        inventory: Inventory = container.inventory()
-        goods = await _stocked(container.catalogue(), container.stockroom(), options.spread + 1)
-        pool = await asyncpg.create_pool(
-            url.replace("+asyncpg", ""), min_size=CONNECTIONS, max_size=CONNECTIONS
-        )
-        stack.push_async_callback(pool.close)
-        await pool.execute(PLAIN)
-        shelves = [(product_id, PLENTY, 0) for product_id in goods]
-        await pool.executemany("INSERT INTO shelf VALUES ($1, $2, $3)", shelves)
+class _Ways:
+    """Who takes a unit in which way, all on one database: two of them in this process."""
+
+    def __init__(self, url: str, loop: Loop) -> None:
+        self._url, self.loop = url, loop
+        self.inside: dict[str, Buy] = {}
+        self.goods: Sequence[UUID] = ()
+        self.shop = Shop(admin_password="")
+
+    def prepare(self, options: Options, hall: Server) -> None:
+        """The first of the goods is the wanted one."""
+        self.loop.do(self._prepare(options))
+        self.loop.do(self.shop.register(hall.port, options.customers))
+        self.loop.do(self.shop.log_in(hall.port))
+
+    def close(self) -> None:
+        self.loop.do(self._close())
+
+    async def _prepare(self, options: Options) -> None:
+        settings = read_settings(database_url=self._url, database_pool_min=CONNECTIONS)
+        self._container: Container = create_app(settings).state.container
+        inventory = self._container.inventory()
+        catalogue, stockroom = self._container.catalogue(), self._container.stockroom()
+        self.goods = await _stocked(catalogue, stockroom, options.spread + 1)
+        self._pool = await _shelves(self._url, self.goods)
         for _ in range(options.held // 100):
-            await asyncio.gather(*(_reserve(inventory, goods[0]) for _ in range(100)))
-        await pool.execute("ANALYZE")
-        yield (
-            goods,
-            {
-                UPDATE: lambda product_id: pool.execute(TAKE, product_id),
-                RESERVE: lambda product_id: _reserve(inventory, product_id),
-            },
-        )
-        await container.pools().close()
+            await asyncio.gather(*(_reserve(inventory, self.goods[0]) for _ in range(100)))
+        await self._pool.execute("ANALYZE")
+        self.inside = {
+            UPDATE: lambda product_id: self._pool.execute(TAKE, product_id),
+            RESERVE: lambda product_id: _reserve(inventory, product_id),
+        }
+
+    async def _close(self) -> None:
+        await self._pool.close()
+        await self._container.pools().close()
 
 
-async def _phase(buy: Buy, rows: Sequence[UUID], options: Options) -> tuple[int, float]:
+@contextmanager
+def _hall(url: str, folder: Path) -> Iterator[Server]:
+    settings = {
+        "MARKETHALL_DATABASE_URL": url,
+        "MARKETHALL_DATA_DIR": str(folder / "hall"),
+        "MARKETHALL_RATE_LIMITS": "off",
+        "MARKETHALL_BCRYPT_COST": "4",
+        "MARKETHALL_LOG_FORMAT": "json",
+    }
+    log_file = folder / "hall.log"
+    with servers.serving("markethall", "serve", log=log_file, environ=settings) as hall:
+        hall.wait("/ready", 120)
+        yield hall
+
+
+async def _shelves(url: str, goods: Sequence[UUID]) -> "asyncpg.Pool[asyncpg.Record]":
+    """The plain table, and as many connections as the hall has."""
+    address = url.replace("+asyncpg", "")
+    pool = await asyncpg.create_pool(address, min_size=CONNECTIONS, max_size=CONNECTIONS)
+    await pool.execute(PLAIN)
+    rows = [(product_id, PLENTY, 0) for product_id in goods]
+    await pool.executemany("INSERT INTO shelf VALUES ($1, $2, $3)", rows)
+    return pool
+
+
+async def _phase(buy: Buy, goods: Sequence[UUID], seconds: float) -> tuple[int, float]:
     """How many units were taken, in how many seconds."""
-    turn, closes = cycle(rows), perf_counter() + options.seconds
+    turn, closes = cycle(goods), perf_counter() + seconds
 
     async def buyer() -> int:
         taken = 0
