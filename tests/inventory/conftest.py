@@ -73,12 +73,14 @@ class House:
     watch: Watch
     container: InventoryContainer
 
-    async def product(self, sku: str = "", stock: int = 0, **fields: Any) -> Product:
+    async def product(
+        self, sku: str = "", stock: int = 0, thing_id: UUID | None = None, **fields: Any
+    ) -> Product:
         """A product, with so many on hand."""
         sku = sku or f"SKU-{new_id().hex}"
         usual = {"sku": sku, "name": sku.title(), "price": Price(amount=1250, currency="EUR")}
         command = NewProduct.model_validate(usual | fields)
-        product = await self.catalogue.create(STAFF, command, no_key())
+        product = await self.catalogue.create(STAFF, command, no_key(thing_id))
         if stock:
             await self.adjust(product.product_id, delta=stock)
         return product

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -14,7 +15,7 @@ from tests.conftest import plain
 from tests.inventory.conftest import STAFF, House, build
 
 EXAMPLES = settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -63,7 +64,9 @@ class Houses:
     async def stocked(self, catalogue: list[dict[str, Any]]) -> None:
         for number, fields in enumerate(catalogue):
             for house in (self.memory, self.sql):
-                await house.product(f"Tea-{number}", **fields)
+                # the same id in both, and not in the order of making
+                thing_id = UUID(int=number * 37 % 101)
+                await house.product(f"Tea-{number}", thing_id=thing_id, **fields)
 
 
 @pytest.fixture
@@ -131,6 +134,40 @@ async def test_memory_and_sql_weigh_alike(
     in_sql = await names(houses.sql, {"q": " ".join(words)}, 100)
 
     assert in_sql == await names(houses.memory, {"q": " ".join(words)}, 100)
+
+
+many = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["tea", "tea pot", "pot"]),
+        "tags": st.sampled_from([(), ("tea",), ("pot", "x")]),
+        "category": st.sampled_from(["tea", "cups"]),
+        "price": st.integers(0, 2).map(lambda amount: {"amount": amount, "currency": "EUR"}),
+    }
+)
+common = st.fixed_dictionaries(
+    {"sort": st.sampled_from(["relevance", "name", "price", "-price", "-created_at"])},
+    optional={
+        "q": st.sampled_from(["tea", "tea pot", "te", "tea-7", "tae"]),
+        "category": st.just("tea"),
+        "tag": st.just("x"),
+        "in_stock": st.just(False),
+        "max_price": st.just(1),
+    },
+)
+
+
+@settings(EXAMPLES, max_examples=15)
+@given(catalogue=st.lists(many, min_size=40, max_size=70), query=common)
+async def test_lists_of_many_pages_are_the_same_too(
+    connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
+) -> None:
+    houses = await emptied(connection, postgres)
+    await houses.stocked(catalogue)
+
+    whole = await names(houses.memory, query, 100)
+
+    assert await names(houses.sql, query, 20) == whole
+    assert await names(houses.sql, query, 7) == whole
 
 
 @EXAMPLES

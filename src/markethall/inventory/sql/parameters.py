@@ -23,6 +23,11 @@ def uuid(name: str) -> "sa.BindParameter[Any]":
     return bindparam(name, type_=sa.Uuid)
 
 
+def number(fixed: int) -> "sa.ColumnElement[int]":
+    """A fixed number inside a statement."""
+    return sa.literal_column(str(fixed), sa.Integer)
+
+
 def total(column: "sa.ColumnElement[int]") -> "sa.ColumnElement[int]":
     return sa.func.coalesce(sa.cast(sa.func.sum(column), sa.BigInteger), ZERO)
 

@@ -1,8 +1,8 @@
-"""Statements on the list of products: one per set of filters, words and size of page."""
+"""Statements that find products: by filters and by words, counted, guessed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
@@ -10,176 +10,60 @@ from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, aggregate_order_by
 
 from markethall.inventory.contract import MOST_FACET_VALUES, ProductStatus
 from markethall.inventory.domain import CANDIDATES, EXACT_SKU, MOST_SLIPS, WEIGHTS
-from markethall.inventory.sql.parameters import LIMIT, available
+from markethall.inventory.sql.parameters import available, number
 from markethall.inventory.sql.products import card_json
 from markethall.inventory.sql.tables import ACTIVE, products, vocabulary
 from markethall.inventory.sql.vectors import LETTERS
 from markethall.shared.db import Statement, constant
 
-_shelf: Final = available(products)
-_FILTERS: Final[Mapping[str, "sa.ColumnElement[bool]"]] = {
-    "category": products.c.category == bindparam("category"),
-    "family": products.c.family == bindparam("family"),
-    "tag": products.c.tags.contains(bindparam("tag", type_=ARRAY(sa.Text))),
-    "min_price": products.c.price_amount >= bindparam("min_price"),
-    "max_price": products.c.price_amount <= bindparam("max_price"),
-    "in_stock": (_shelf.c.available > 0) == bindparam("in_stock", type_=sa.Boolean),
-    "words": products.c.search.op("@@")(bindparam("words", type_=TSQUERY)),
-}
-_SIZES: Final = (20, 50, 100)
-_KEYS: Final[Mapping[str, "sa.Column[Any]"]] = {
-    "name": products.c.name_key,
-    "price": products.c.price_amount,
-    "created_at": products.c.created_at,
+# products, or some of them
+Rows = "sa.Table | sa.Subquery"
+
+_FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
+    "category": lambda rows: rows.c.category == bindparam("category"),
+    "family": lambda rows: rows.c.family == bindparam("family"),
+    "tag": lambda rows: rows.c.tags.contains(bindparam("tag", type_=ARRAY(sa.Text))),
+    "min_price": lambda rows: rows.c.price_amount >= bindparam("min_price"),
+    "max_price": lambda rows: rows.c.price_amount <= bindparam("max_price"),
+    "words": lambda rows: matches(rows, "words"),
+    "top": lambda rows: matches(rows, "top"),
 }
 
 
-class Shape(NamedTuple):
-    """What makes one list's statement another than the next one's. `terms`: how many words."""
-
-    filters: frozenset[str]
-    status: ProductStatus
-    order: str
-    size: int
-    after: bool
-    terms: int
-
-    @property
-    def falling(self) -> bool:
-        return self.order.startswith("-") or self.order == "relevance"
-
-
-def page(
-    filters: Iterable[str],
-    status: ProductStatus,
-    order: str,
-    limit: int,
-    *,
-    after: bool,
-    terms: int,
-) -> Statement:
-    """A page in one row: its cards' JSON joined by commas, is there more, where it ends.
-
-    One statement per set of filters and size of page, so that Postgres sees just what is asked,
-    and plans it once: with a limit that it does not know it would plan anew each time.
-    """
-    size = next(size for size in _SIZES if limit <= size)
-    scored = terms if order == "relevance" else 0
-    return _page(Shape(frozenset(filters), status, order, size, after, scored))
-
-
-@cache
-def _page(shape: Shape) -> Statement:
-    row = _numbered(shape)
-    joined = sa.func.string_agg(row.c.json, aggregate_order_by(constant(","), row.c.number))
-    last = row.c.number == LIMIT
-    return Statement(
-        sa.select(
-            joined.filter(row.c.number <= LIMIT).label("json"),
-            (sa.func.count() > LIMIT).label("more"),
-            *(
-                sa.func.max(row.c[name]).filter(last).label(name)
-                for name in ("score", "key")
-                if name in row.c
-            ),
-            sa.func.max(sa.cast(row.c.product_id, sa.Text)).filter(last).label("id"),
-        )
-    )
-
-
-def _numbered(shape: Shape) -> "sa.Subquery":
-    found = _best(shape) if shape.terms else _found(shape)
-    shelf = available(found)
-    number = sa.func.row_number().over(order_by=_order(shape, _place(found)))
-    return (
-        sa.select(found, card_json(found.c.face, shelf).label("json"), number.label("number"))
-        .select_from(found.join(shelf, sa.true()))
-        .subquery("numbered")
-    )
-
-
-def _found(shape: Shape) -> "sa.Subquery":
-    """One more than the page holds. What is available is asked here only to filter by it."""
-    key = _KEYS[shape.order.removeprefix("-")]
-    query = _matching(shape, products.c.product_id, products.c.face, key.label("key"))
-    return _cut(shape, query, [key, products.c.product_id]).subquery("found")
-
-
-def _best(shape: Shape) -> "sa.Subquery":
-    """As _found, by score: all that match are weighed, and only the page's own are read."""
-    weighed = (
-        _matching(
-            shape,
-            products.c.product_id,
-            products.c.created_at.label("key"),
-            _score(shape.terms).label("score"),
-        )
-        # a fence: else the score would be reckoned once to compare, and again to sort
-        .offset(sa.literal_column("0", sa.Integer))
-        .subquery("weighed")
-    )
-    best = _cut(shape, sa.select(weighed), _place(weighed)).subquery("best")
-    return (
-        sa.select(best, products.c.face)
-        .join_from(best, products, products.c.product_id == best.c.product_id)
-        .subquery("found")
-    )
-
-
-def _matching(shape: Shape, *columns: "sa.ColumnElement[Any]") -> "sa.Select[Any]":
+def matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Select[Any]":
+    """The rows that fit. What is available is asked here only to filter by it."""
     query = sa.select(*columns)
-    if "in_stock" in shape.filters:
-        query = query.select_from(products.join(_shelf, sa.true()))
-    query = query.where(products.c.status == constant(shape.status))
-    return query.where(*(_FILTERS[name] for name in sorted(shape.filters)))
+    if "in_stock" in filters:
+        shelf = available(rows)
+        query = query.select_from(rows.join(shelf, sa.true()))
+        wanted = bindparam("in_stock", type_=sa.Boolean)
+        query = query.where((shelf.c.available > number(0)) == wanted)
+    return query.where(*(_FILTERS[name](rows) for name in sorted(filters) if name in _FILTERS))
 
 
-def _cut(
-    shape: Shape, query: "sa.Select[Any]", place: "list[sa.ColumnElement[Any]]"
-) -> "sa.Select[Any]":
-    if shape.after:
-        names = ("score", "key", "id")[-len(place) :]
-        last = sa.tuple_(
-            *(bindparam(name, type_=key.type) for name, key in zip(names, place, strict=True))
-        )
-        here = sa.tuple_(*place)
-        query = query.where(here < last if shape.falling else here > last)
-    size = sa.literal_column(str(shape.size + 1), sa.Integer)
-    return query.order_by(*_order(shape, place)).limit(size)
+def matches(rows: Any, name: str) -> "sa.ColumnElement[bool]":
+    return sa.type_coerce(rows.c.search.op("@@")(bindparam(name, type_=TSQUERY)), sa.Boolean)
 
 
-def _place(rows: "sa.Subquery") -> "list[sa.ColumnElement[Any]]":
-    return [rows.c[name] for name in ("score", "key", "product_id") if name in rows.c]
+def with_sku() -> "sa.Select[tuple[Any]]":
+    """The one product whose SKU is the whole query."""
+    whole = sa.func.lower(products.c.sku) == bindparam("sku", type_=sa.Text)
+    return sa.select(products.c.product_id).where(whole).correlate(None)
 
 
-def _order(shape: Shape, place: "Iterable[sa.ColumnElement[Any]]") -> list[Any]:
-    direction = sa.desc if shape.falling else sa.asc
-    return [direction(key) for key in place]
-
-
-def _score(terms: int) -> "sa.ColumnElement[int]":
+def score(terms: int) -> "sa.ColumnElement[int]":
     """domain.Search.score of a product that has all the terms."""
-    exact = sa.func.lower(products.c.sku) == bindparam("sku", type_=sa.Text)
-    bonus: sa.ColumnElement[int] = sa.case((exact, _number(EXACT_SKU)), else_=_number(0))
+    exact = products.c.product_id == with_sku().scalar_subquery()
+    bonus: sa.ColumnElement[int] = sa.case((exact, number(EXACT_SKU)), else_=number(0))
     return sum((_weight(term) for term in range(terms)), start=bonus)
 
 
 def _weight(term: int) -> "sa.ColumnElement[int]":
-    *better, least = zip(LETTERS, WEIGHTS, strict=True)
+    *better, (_, least) = zip(LETTERS, WEIGHTS, strict=True)
     return sa.case(
-        *(
-            (
-                products.c.search.op("@@")(bindparam(f"{letter}{term}", type_=TSQUERY)),
-                _number(weight),
-            )
-            for letter, weight in better
-        ),
-        else_=_number(least[1]),
+        *((matches(products, f"{letter}{term}"), number(weight)) for letter, weight in better),
+        else_=number(least),
     )
-
-
-def _number(number: int) -> "sa.ColumnElement[int]":
-    return sa.literal_column(str(number), sa.Integer)
 
 
 # Facets
@@ -187,45 +71,45 @@ def _number(number: int) -> "sa.ColumnElement[int]":
 
 def facets(kinds: Iterable[str], filters: Iterable[str], status: ProductStatus) -> Statement:
     """How all that match are spread: facet, name, value, count; the most frequent first."""
-    return _facets(tuple(sorted(kinds)), Shape(frozenset(filters), status, "", 0, False, 0))
+    return _facets(tuple(sorted(kinds)), frozenset(filters), status)
 
 
 @cache
-def _facets(kinds: tuple[str, ...], shape: Shape) -> Statement:
-    columns = (products.c.category, products.c.options, products.c.tags)
-    matched = _matching(shape, *columns).cte("matched")
-    return Statement(sa.union_all(*(_counted(kind, matched) for kind in kinds)))
+def _facets(kinds: tuple[str, ...], filters: frozenset[str], status: ProductStatus) -> Statement:
+    # not one common table: of a large catalogue that would go to the disk
+    return Statement(sa.union_all(*(_counted(kind, filters, status) for kind in kinds)))
 
 
-def _counted(kind: str, matched: "sa.CTE") -> "sa.Select[Any]":
-    values = _values(kind, matched)
+def _counted(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Select[Any]":
+    values = _values(kind, filters, status)
     # as text of the collation C: the same order on every server, and in memory
     name, value = (sa.collate(values.c[part], "C") for part in ("name", "value"))
     count = sa.func.count()
     most = (
         sa.select(name.label("name"), value.label("value"), count.label("count"))
+        .where(value.is_not(None))
         .group_by(name, value)
         .order_by(count.desc(), name, value)
-        .limit(_number(MOST_FACET_VALUES))
+        .limit(number(MOST_FACET_VALUES))
         .subquery(f"most_{kind}")
     )
     return sa.select(constant(kind).label("facet"), most)
 
 
-def _values(kind: str, matched: "sa.CTE") -> "sa.Subquery":
-    nothing = constant("").label("name")
+def _values(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Subquery":
+    """The name, of an option, and the values of each product that matches."""
+    columns = (products.c.category, products.c.options, products.c.tags)
+    some = matching(products, filters, *columns).where(products.c.status == constant(status))
+    matched = some.subquery("matched")
+    name = constant("").label("name")
     if kind == "category":
-        query = sa.select(nothing, matched.c.category.label("value")).where(
-            matched.c.category.is_not(None)
-        )
+        query = sa.select(name, matched.c.category.label("value"))
     elif kind == "tag":
-        query = sa.select(nothing, sa.func.unnest(matched.c.tags).label("value"))
+        query = sa.select(name, sa.func.unnest(matched.c.tags).label("value"))
     else:
-        pair = sa.func.jsonb_each_text(matched.c.options).table_valued("key", "value")
-        pair = pair.render_derived(name="pair")
-        query = sa.select(pair.c.key.label("name"), pair.c.value).select_from(
-            sa.join(matched, pair, sa.true())
-        )
+        pairs = sa.func.jsonb_each_text(matched.c.options).table_valued("name", "value")
+        pair = pairs.render_derived(name="pair")
+        query = sa.select(pair.c.name, pair.c.value).select_from(matched.join(pair, sa.true()))
     return query.subquery(f"values_{kind}")
 
 
@@ -246,9 +130,9 @@ def _guesses() -> Statement:
     slips = sa.func.abs(sa.func.length(vocabulary.c.word) - sa.func.length(word))
     near = (
         sa.select(vocabulary.c.word)
-        .where(slips <= _number(MOST_SLIPS))
+        .where(slips <= number(MOST_SLIPS))
         .order_by(sa.func.similarity(vocabulary.c.word, word).desc(), vocabulary.c.word)
-        .limit(_number(CANDIDATES))
+        .limit(number(CANDIDATES))
         .correlate(typed)
         .lateral("near")
     )
@@ -268,13 +152,14 @@ GUESSES: Final = _guesses()
 def _cards() -> Statement:
     ids = sa.func.unnest(bindparam("product_ids", type_=ARRAY(sa.Uuid)))
     wanted = ids.table_valued("product_id", with_ordinality="number").render_derived(name="wanted")
-    card = card_json(products.c.face, _shelf)
+    shelf = available(products)
+    card = card_json(products.c.face, shelf)
     joined = sa.func.string_agg(card, aggregate_order_by(constant(","), wanted.c.number))
     return Statement(
         sa.select(joined)
         .select_from(
             wanted.join(products, products.c.product_id == wanted.c.product_id).join(
-                _shelf, sa.true()
+                shelf, sa.true()
             )
         )
         .where(products.c.status == ACTIVE)

@@ -1,19 +1,25 @@
 """The list of products in SQL: what the rest of the context sees of the statements."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 from uuid import UUID
 
 from markethall.inventory.contract import Facets
-from markethall.inventory.domain import Search, guesses
+from markethall.inventory.domain import WEIGHTS, Search, guesses
 from markethall.inventory.ports import Cards, Count, Listing, spread
 from markethall.inventory.sql import search as statements
+from markethall.inventory.sql.lists import page
 from markethall.inventory.sql.product_rows import SqlProducts
 from markethall.inventory.sql.vectors import LETTERS, every, one
 from markethall.shared.clock import Clock
 from markethall.shared.db import Session
 from markethall.shared.sql import ContextStatements
+
+# before all products, and after them
+_AGES_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
+_NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
+_NO_ID: Final = UUID(int=0)
 
 
 class Trigrams:
@@ -38,22 +44,22 @@ class SqlSearch(SqlProducts):
         self._trigrams = trigrams
 
     async def page(self, listing: Listing, now: datetime) -> Cards:
-        query, after = listing.query, listing.after
+        query = listing.query
         filters = _filters(listing)
-        statement = statements.page(
+        statement = page(
             filters,
             query.status,
             query.order,
             query.limit,
-            after=after is not None,
+            after=listing.after is not None,
             terms=len(listing.search.terms) if listing.search else 0,
         )
-        values = {**filters, **_terms(listing), **_place(after)}
+        values = {**filters, **_terms(listing), **_place(listing)}
         row = await self._session.one(statement, **values, now=now, limit=query.limit)
         if row is None or row["json"] is None:
             return Cards("")
-        places = [row[name] for name in ("score", "key", "id") if name in row]
-        return Cards(row["json"], tuple(places) if row["more"] else None)
+        json, more, *place = row
+        return Cards(json, tuple(place) if more else None)
 
     async def facets(self, listing: Listing, now: datetime) -> Facets:
         filters, kinds = _filters(listing), listing.query.counted
@@ -98,13 +104,20 @@ def _terms(listing: Listing) -> dict[str, Any]:
         for number, term in enumerate(listing.search.terms)
         for letter in LETTERS[:-1]
     }
-    return {**terms, "sku": listing.search.sku}
+    return {**terms, "top": every(listing.search, LETTERS[0]), "sku": listing.search.sku}
 
 
-def _place(after: tuple[Any, ...] | None) -> dict[str, Any]:
-    if after is None:
+def _place(listing: Listing) -> dict[str, Any]:
+    """Where the last page ended; `top`: among those that have all words in their name."""
+    if listing.after is None:
         return {}
-    return dict(zip(("score", "key", "id")[-len(after) :], after, strict=True))
+    *scores, key, product_id = listing.after
+    place = {"key": key, "product_id": product_id}
+    if not scores or listing.search is None:
+        return place
+    score, best = scores[0], len(listing.search.terms) * WEIGHTS[0]
+    top = (key, product_id) if score == best else (_AGES_AGO if score < best else _NEVER, _NO_ID)
+    return {**place, "score": score, "top_key": top[0], "top_product_id": top[1]}
 
 
 def _rank(count: Count) -> tuple[int, str, str]:

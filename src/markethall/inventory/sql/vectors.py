@@ -14,9 +14,9 @@ def vector(text: SearchText) -> str:
     return " ".join(f"'{word}':1{_LETTER[weight]}" for word, weight in text.weights.items())
 
 
-def every(search: Search) -> str:
-    """A tsquery: all terms."""
-    return " & ".join(f"({one(term)})" for term in search.terms)
+def every(search: Search, letter: str = "") -> str:
+    """A tsquery: all terms, in fields of this letter or in any."""
+    return " & ".join(f"({one(term, letter)})" for term in search.terms)
 
 
 def one(term: Term, letter: str = "") -> str:
