@@ -205,8 +205,8 @@ def _field_of_one(place: _Place, name: str, field: _Place) -> Iterator[str]:
 
 
 def _choices(schema: Schema, root: Schema) -> list[Schema]:
-    whole = _resolved(schema, root)
-    return [_resolved(one, root) for one in whole.get("anyOf", (whole,))]
+    whole = resolved(schema, root)
+    return [resolved(one, root) for one in whole.get("anyOf", (whole,))]
 
 
 def _kind(schema: Schema) -> str:
@@ -214,7 +214,7 @@ def _kind(schema: Schema) -> str:
     return f"{kind} ({schema['format']})" if "format" in schema else kind
 
 
-def _resolved(schema: Schema, root: Schema) -> Schema:
+def resolved(schema: Schema, root: Schema) -> Schema:
     """What it refers to, with the words that stand beside the reference."""
     while "$ref" in schema:
         target: Any = root

@@ -1,9 +1,18 @@
 """Which changes of the wire would break a neighbour one release older."""
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
-from scripts.schema_breaks import ANSWER, ANSWER_OF_OLDER, REQUEST, Direction, Schema, compared
+from scripts.schema_breaks import (
+    ANSWER,
+    ANSWER_OF_OLDER,
+    REQUEST,
+    Direction,
+    Schema,
+    compared,
+    resolved,
+)
 
 # {"openapi": …, "actor": …, "envelope": …, "events": type -> schema, "refusals": code -> status}
 Wire = Mapping[str, Any]
@@ -26,7 +35,8 @@ def _methods(old: Wire, new: Wire) -> Iterator[str]:
             continue
         yield from _requests(name, operation, now[name], roots)
         yield from _answers(name, operation, now[name], roots)
-        yield from _refusals(name, operation, now[name], old["refusals"])
+        known = old["refusals"].keys() | _not_for_older(operation, now[name], old["openapi"])
+        yield from _refusals(name, operation, now[name], known)
 
 
 def _operations(wire: Wire) -> dict[str, Schema]:
@@ -68,14 +78,21 @@ def _body(part: Schema) -> Schema:
     return schema
 
 
-def _refusals(name: str, old: Schema, new: Schema, known: Mapping[str, int]) -> Iterator[str]:
+def _not_for_older(old: Schema, new: Schema, root: Schema) -> set[str]:
+    """The refusals that only a request gets which has a field that an older caller cannot send."""
+    sent = resolved(_body(old.get("requestBody", {})), root).get("properties", {})
+    asked: Mapping[str, list[str]] = new.get("x-refused-only-with", {})
+    return {code for field, codes in asked.items() if field not in sent for code in codes}
+
+
+def _refusals(name: str, old: Schema, new: Schema, known: AbstractSet[str]) -> Iterator[str]:
     before, now = _codes(old), _codes(new)
     for code in before.keys() - now.keys():
         yield f"{name}: refusal {code}: is not there any more"
     for code in before.keys() & now.keys():
         if before[code] != now[code]:
             yield f"{name}: refusal {code}: status {before[code]} -> {now[code]}"
-    for code in now.keys() - before.keys() - known.keys():
+    for code in now.keys() - before.keys() - known:
         yield f"{name}: refusal {code}: is new, and an older caller takes it for a fault"
 
 

@@ -274,6 +274,8 @@ def _config_of(context: Context, settings: Settings) -> dict[str, Any]:
         "token_ttl": settings.token_ttl,
         "idempotency_lease": settings.idempotency_lease,
         "hold_ttl": settings.hold_ttl,
+        "open_holds": settings.open_holds,
+        "held_units": settings.held_units,
         "gateway_timeout": settings.gateway_timeout,
         "reconcile_after": settings.reconcile_after,
     }

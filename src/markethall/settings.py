@@ -164,8 +164,18 @@ class Settings(BaseSettings):
     bcrypt_cost: Annotated[int, Field(ge=4, le=16, description="Each step doubles the time")] = 12
     token_ttl: Annotated[int, Field(ge=1, description="Seconds an access token is good for")] = 900
     hold_ttl: Annotated[
-        float, Field(gt=0, description="Seconds that stock is held for an unpaid order")
+        float,
+        # 15 minutes: inventory holds goods no longer for anybody
+        Field(
+            gt=0, le=900, description="Seconds that stock is held for an unpaid order; 900 at most"
+        ),
     ] = 900
+    open_holds: Annotated[
+        int, Field(ge=1, description="Unpaid orders that stock is held for at a time, per customer")
+    ] = 20
+    held_units: Annotated[
+        int, Field(ge=1, description="Units of a product that one customer may hold unpaid")
+    ] = 1000
     idempotency_lease: Annotated[
         float, Field(gt=0, description="Seconds before a retry may take a crashed request over")
     ] = 15

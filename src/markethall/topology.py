@@ -22,8 +22,10 @@ CALLERS: Final[Mapping[Context, Mapping[str, frozenset[Context]]]] = {
     },
     Context.INVENTORY: {
         "reserve": frozenset({Context.ORDERS}),
+        "extend": frozenset({Context.ORDERS}),
         "commit": frozenset({Context.ORDERS}),
         "consume": frozenset({Context.ORDERS}),
+        "release_part": frozenset({Context.ORDERS}),
         "release": frozenset({Context.ORDERS}),
     },
     Context.ORDERS: {},

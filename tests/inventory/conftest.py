@@ -42,6 +42,7 @@ STAFF = Call(
         user_id=UUID(int=7), scopes=frozenset({CATALOGUE_WRITE, STOCK_WRITE}), roles=("staff",)
     ),
 )
+OPEN_HOLDS, HELD_UNITS = 3, 100
 PRESENT = created(lambda thing: f"/things/{thing}")
 
 
@@ -96,6 +97,7 @@ class House:
             customer_id=new_id(),
             lines=tuple(Want(product_id=key, quantity=n) for key, n in wants.items()),
             expires_at=self.watch.now + timedelta(minutes=minutes),
+            limited=True,
         )
 
     async def reserve(self, wants: dict[UUID, int], *, minutes: float = 30) -> Reservation:
@@ -127,7 +129,13 @@ def leaving(
 def build(storage: str, postgres: Any = None) -> House:
     watch = Watch()
     container = InventoryContainer(
-        config={"where": "local", "storage": storage, "idempotency_lease": 30},
+        config={
+            "where": "local",
+            "storage": storage,
+            "idempotency_lease": 30,
+            "open_holds": OPEN_HOLDS,
+            "held_units": HELD_UNITS,
+        },
         postgres=providers.Object(postgres),
         clock=providers.Object(watch),
         cursors=providers.Object(Cursors(b"secret")),

@@ -77,7 +77,7 @@ def line(quantity: int, *, status: str = "status", consumed: int = 0) -> str:
 
 OTHER = (
     "INSERT INTO reservation (reservation_id, order_id, status, expires_at)"
-    " VALUES ({new}, {new}, 'held', now() + interval '1 hour')"
+    " VALUES ({new}, {new}, 'held', now() + interval '10 minutes')"
 )
 RAISE = "UPDATE stock SET reserved = reserved + 1"
 

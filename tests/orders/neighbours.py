@@ -12,8 +12,10 @@ from uuid import UUID
 
 from markethall.inventory.contract import (
     Consume,
+    Extend,
     OutOfStock,
     ProductNotFound,
+    ReleasePart,
     Reservation,
     ReservationClosed,
     ReservationStatus,
@@ -228,6 +230,12 @@ class Shelf:
             gone = all(hold.left(line.product_id) == 0 for line in hold.reservation.lines)
             self._set(hold, ReservationStatus.CONSUMED if gone else ReservationStatus.COMMITTED)
         return self._seen(self._holds[command.reservation_id])
+
+    async def extend(self, call: Call, command: Extend) -> Reservation:
+        raise NotImplementedError("orders does not ask for this")
+
+    async def release_part(self, call: Call, command: ReleasePart) -> Reservation:
+        raise NotImplementedError("orders does not ask for this")
 
     async def release(self, call: Call, reservation_id: UUID) -> Reservation:
         hold = self._holds.get(reservation_id)

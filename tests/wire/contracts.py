@@ -19,7 +19,9 @@ import markethall.users.contract
 import markethall.users.remote
 from markethall.inventory.contract import (
     Consume,
+    Extend,
     Inventory,
+    ReleasePart,
     Reservation,
     ReservationStatus,
     Reserve,
@@ -72,7 +74,13 @@ def methods_of(protocol: type[Any]) -> set[str]:
 
 
 _LINE: Final = ReservedLine(
-    product_id=new_id(), sku="TEA-1", name="Sencha 煎茶", unit_price=PAID, quantity=3
+    product_id=new_id(),
+    sku="TEA-1",
+    name="Sencha 煎茶",
+    unit_price=PAID,
+    quantity=3,
+    consumed=1,
+    released=2,
 )
 _RESERVATION: Final = Reservation(
     reservation_id=new_id(),
@@ -138,12 +146,18 @@ CONTRACTS: Final[Mapping[Context, Contract]] = {
                     customer_id=new_id(),
                     lines=WANTS,
                     expires_at=AT,
+                    limited=True,
                 ),
                 _RESERVATION,
             ),
+            "extend": (Extend(reservation_id=new_id(), expires_at=AT), _RESERVATION),
             "commit": (new_id(), _RESERVATION),
             "consume": (
                 Consume(reservation_id=new_id(), fulfilment_id=new_id(), lines=WANTS),
+                _RESERVATION,
+            ),
+            "release_part": (
+                ReleasePart(reservation_id=new_id(), release_id=new_id(), lines=WANTS),
                 _RESERVATION,
             ),
             "release": (new_id(), _TOMBSTONE),

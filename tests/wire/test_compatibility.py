@@ -44,6 +44,10 @@ class Wire:
         found: dict[str, Any] = self.paths[path]["post"]["responses"][status]
         return found
 
+    def refuse_only_with(self, field: str, code: str) -> None:
+        self.problems(USERS, "403")[code] = {}
+        self.paths[USERS]["post"]["x-refused-only-with"] = {field: [code]}
+
     def problems(self, path: str, status: str) -> dict[str, Any]:
         found: dict[str, Any] = self.answer(path, status)["content"]["application/problem+json"]
         return found["examples"]  # type: ignore[no-any-return]
@@ -55,6 +59,7 @@ def said() -> dict[str, Any]:
 
 
 USERS = "/internal/users/active"
+WITH_WANTS = ("reserve", "consume", "release_part")
 UNREADABLE = "is new, and an older one cannot read it"
 STILL_SENT = "is gone, and an older one still sends it"
 NEVER_SENT = "is new and has no default, and an older one does not send it"
@@ -103,15 +108,15 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
     "less is taken": (
         lambda wire: wire.field("Want", "quantity").update(maximum=100),
         {
-            "inventory.reserve: request field lines[].quantity: maximum 1000000 -> 100",
-            "inventory.consume: request field lines[].quantity: maximum 1000000 -> 100",
+            f"inventory.{method}: request field lines[].quantity: maximum 1000000 -> 100"
+            for method in WITH_WANTS
         },
     ),
     "more is asked for": (
         lambda wire: wire.field("Want", "quantity").update(minimum=2),
         {
-            "inventory.reserve: request field lines[].quantity: minimum 1 -> 2",
-            "inventory.consume: request field lines[].quantity: minimum 1 -> 2",
+            f"inventory.{method}: request field lines[].quantity: minimum 1 -> 2"
+            for method in WITH_WANTS
         },
     ),
     "a limit is new": (
@@ -162,7 +167,7 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
         lambda wire: wire.field("ReservedLine", "quantity").update(type="number"),
         {
             f"inventory.{method}: response field lines[].quantity: type integer -> number"
-            for method in ("reserve", "commit", "consume", "release")
+            for method in ("reserve", "extend", "commit", "consume", "release_part", "release")
         },
     ),
     "a response field has a new value": (
@@ -189,6 +194,10 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
     ),
     "a refusal is new": (
         lambda wire: wire.problems(USERS, "403").update({"users.asleep": {}}),
+        {"users.active: refusal users.asleep: is new, and an older caller takes it for a fault"},
+    ),
+    "a refusal is new for what an older one sends": (
+        lambda wire: wire.refuse_only_with("user_id", "users.asleep"),
         {"users.active: refusal users.asleep: is new, and an older caller takes it for a fault"},
     ),
     "refusals have another shape": (
@@ -253,6 +262,9 @@ ALLOWED: dict[str, Change] = {
     "a refusal is new that every caller knows": lambda wire: wire.problems(USERS, "403").update(
         {"users.email_taken": {}}
     ),
+    "a refusal is new for what no older one sends": lambda wire: wire.refuse_only_with(
+        "politely", "users.asleep"
+    ),
     "a field of the actor is new": lambda wire: wire.said["actor"]["properties"].update(
         locale={"type": "string", "default": ""}
     ),
@@ -310,7 +322,7 @@ def test_the_last_release_is_no_later_than_we_are() -> None:
 
 
 def test_all_that_neighbours_say_is_in_it(said: dict[str, Any]) -> None:
-    assert len(said["openapi"]["paths"]) == 8
+    assert len(said["openapi"]["paths"]) == 10
     assert "payments.payment_captured" in said["events"]
     assert said["refusals"]["inventory.out_of_stock"] == 409
     assert json.dumps(said, sort_keys=True) == json.dumps(said_now(), sort_keys=True)

@@ -7,8 +7,9 @@ from typing import Any
 from dependency_injector import containers, providers
 
 from markethall.inventory.contract import Catalogue, Imports, Inventory, Stockroom
+from markethall.inventory.domain import FewestParcels, Limits
 from markethall.inventory.memory import MemoryStore, Tables
-from markethall.inventory.ports import Bytes, Database, ProductCache, SearchIndex
+from markethall.inventory.ports import Allocation, Bytes, Database, ProductCache, SearchIndex
 from markethall.inventory.remote import RemoteInventory
 from markethall.inventory.service import (
     CachedProducts,
@@ -18,6 +19,7 @@ from markethall.inventory.service import (
     ImportService,
     InventoryService,
     NoSearchIndex,
+    Plans,
     ProductLists,
     StockroomService,
 )
@@ -63,8 +65,16 @@ class InventoryContainer(containers.DeclarativeContainer):
         ExpiredHolds, database, cached, clock
     )
 
+    allocation: providers.Singleton[Allocation] = providers.Singleton(FewestParcels)
+    plans: providers.Singleton[Plans] = providers.Singleton(
+        Plans, database, expired, allocation, clock
+    )
+    limits: providers.Factory[Limits] = providers.Factory(
+        Limits, config.open_holds, config.held_units
+    )
+
     here: providers.Singleton[Inventory] = providers.Singleton(
-        InventoryService, database, cached, expired, clock
+        InventoryService, database, cached, plans, limits, clock
     )
     elsewhere: providers.Singleton[Inventory] = providers.Singleton(RemoteInventory, remote_wire)
     inventory: providers.Selector[Inventory] = providers.Selector(

@@ -121,7 +121,12 @@ PlaceBody = Annotated[
 _PASSING: dict[int, tuple[str, ...]] = {
     403: ("users.inactive",),
     404: ("users.not_found", "inventory.product_not_found"),
-    409: ("inventory.out_of_stock", "inventory.reservation_closed"),
+    409: (
+        "inventory.out_of_stock",
+        "inventory.reservation_closed",
+        "inventory.too_many_holds",
+        "inventory.too_many_units",
+    ),
 }
 
 

@@ -32,16 +32,22 @@ from markethall.inventory.contract.importing import (
 )
 from markethall.inventory.contract.kinds import ProductStatus
 from markethall.inventory.contract.reserving import (
+    EXTENDED_AT_MOST,
+    HOLD_AT_MOST,
     MOST_UNITS,
     Consume,
+    Extend,
     Inventory,
     OutOfStock,
     ProductNotFound,
+    ReleasePart,
     Reservation,
     ReservationClosed,
     ReservationStatus,
     Reserve,
     ReservedLine,
+    TooManyHolds,
+    TooManyUnits,
     Want,
 )
 from markethall.inventory.contract.searching import (
@@ -64,6 +70,8 @@ from markethall.inventory.contract.stock import (
 )
 
 __all__ = [
+    "EXTENDED_AT_MOST",
+    "HOLD_AT_MOST",
     "MAX_ATTRIBUTES",
     "MAX_IMPORT",
     "MAX_OPTIONS",
@@ -74,6 +82,7 @@ __all__ = [
     "Catalogue",
     "Category",
     "Consume",
+    "Extend",
     "FacetValue",
     "Facets",
     "Import",
@@ -100,6 +109,7 @@ __all__ = [
     "ProductStatus",
     "ProductStock",
     "Reason",
+    "ReleasePart",
     "Rendered",
     "Reservation",
     "ReservationClosed",
@@ -112,6 +122,8 @@ __all__ = [
     "SkuTaken",
     "StockLevel",
     "Stockroom",
+    "TooManyHolds",
+    "TooManyUnits",
     "Upload",
     "Want",
     "WarehouseNotFound",

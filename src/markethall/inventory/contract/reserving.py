@@ -1,6 +1,6 @@
 """What a neighbour may ask of inventory: to keep goods for an order."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Protocol
 from uuid import UUID
@@ -13,6 +13,9 @@ from markethall.shared.model import Dto
 from markethall.shared.money import Money
 
 MOST_UNITS: Final = 1_000_000
+# however late the caller wants a hold to end: counted from its reserve, and with all extensions
+HOLD_AT_MOST: Final = timedelta(minutes=15)
+EXTENDED_AT_MOST: Final = timedelta(minutes=30)
 
 
 class ReservationStatus(StrEnum):
@@ -31,12 +34,24 @@ class Want(Dto):
 
 
 class Reserve(Dto):
-    """Lines of the same product are summed. The hold ends by itself at expires_at."""
+    """Lines of the same product are summed. The hold ends by itself at expires_at, and never later
+    than 15 minutes after it was made.
+
+    `limited`: it is not paid yet, so what the customer may hold at a time sets a limit to it.
+    """
 
     reservation_id: UUID
     order_id: UUID
     customer_id: UUID
     lines: tuple[Want, ...]
+    expires_at: datetime
+    limited: bool = False
+
+
+class Extend(Dto):
+    """The hold is to end at expires_at, but not later than 30 minutes after it was made."""
+
+    reservation_id: UUID
     expires_at: datetime
 
 
@@ -48,14 +63,26 @@ class Consume(Dto):
     lines: tuple[Want, ...]
 
 
+class ReleasePart(Dto):
+    """These goods are not wanted any more; the others are."""
+
+    reservation_id: UUID
+    release_id: UUID
+    lines: tuple[Want, ...]
+
+
 class ReservedLine(Dto):
-    """What was reserved, at the price of that moment."""
+    """What was reserved, at the price of that moment; what has left of it, and what was given
+    back in part. From whatever warehouses they come, the goods of a product are one line.
+    """
 
     product_id: UUID
     sku: str
     name: str
     unit_price: Money
     quantity: int
+    consumed: int = 0
+    released: int = 0
 
 
 class Reservation(Dto):
@@ -96,6 +123,25 @@ class ReservationClosed(Refusal):
     title = "The reservation has ended"
 
 
+class TooManyHolds(Refusal):
+    """The customer holds goods for as many unpaid orders as one may. Details: limit, open."""
+
+    code = "inventory.too_many_holds"
+    status = 409
+    title = "Too many orders of yours wait to be paid"
+
+
+class TooManyUnits(Refusal):
+    """The customer would hold more of a product than one may before paying.
+
+    Details: limit, and lines, each with product_id, requested, held.
+    """
+
+    code = "inventory.too_many_units"
+    status = 409
+    title = "That is more of a product than one customer may hold"
+
+
 class Inventory(Protocol):
     """What a neighbour may ask. Every command may be repeated."""
 
@@ -104,7 +150,13 @@ class Inventory(Protocol):
 
         Repeated, it gives back the reservation as it stands now, with the prices of the first
         time, whatever its status: a late reserve never wins over its release.
-        Raises ProductNotFound, OutOfStock.
+        Raises ProductNotFound, OutOfStock, and when it is limited TooManyHolds, TooManyUnits.
+        """
+
+    async def extend(self, call: Call, command: Extend) -> Reservation:
+        """A hold that has not ended lasts longer, never shorter: `expires_at` says until when.
+
+        Raises ReservationClosed, for what is committed too.
         """
 
     async def commit(self, call: Call, reservation_id: UUID) -> Reservation:
@@ -118,6 +170,11 @@ class Inventory(Protocol):
         """Goods leave the shelf, once per fulfilment; a hold is thereby committed.
 
         Raises ReservationClosed.
+        """
+
+    async def release_part(self, call: Call, command: ReleasePart) -> Reservation:
+        """Give back some goods, once per release. With the last of them it ends: as consumed when
+        some have left, else as released. Raises ReservationClosed.
         """
 
     async def release(self, call: Call, reservation_id: UUID) -> Reservation:

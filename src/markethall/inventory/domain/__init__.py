@@ -1,5 +1,6 @@
 """The rules of the shelf: no framework, no database, no clock."""
 
+from markethall.inventory.domain.allocation import FewestParcels, Free, Shelves, all_from_main
 from markethall.inventory.domain.holds import (
     COMMITTED,
     CONSUMED,
@@ -7,8 +8,11 @@ from markethall.inventory.domain.holds import (
     HELD,
     RELEASED,
     Hold,
+    Holding,
+    Limits,
     Line,
     closed,
+    units_of,
 )
 from markethall.inventory.domain.items import Item
 from markethall.inventory.domain.stock import (
@@ -19,7 +23,6 @@ from markethall.inventory.domain.stock import (
     Shortage,
     Stock,
     check_adjustment,
-    goods_of,
     not_enough,
     summed,
     too_few,
@@ -50,16 +53,22 @@ __all__ = [
     "RELEASED",
     "WEIGHTS",
     "Change",
+    "FewestParcels",
+    "Free",
     "Goods",
     "Hold",
+    "Holding",
     "Item",
+    "Limits",
     "Line",
     "Missing",
     "Search",
     "SearchText",
+    "Shelves",
     "Shortage",
     "Stock",
     "Term",
+    "all_from_main",
     "check_adjustment",
     "closed",
     "goods_of",
@@ -69,5 +78,6 @@ __all__ = [
     "search_text",
     "summed",
     "too_few",
+    "units_of",
     "words_of",
 ]

@@ -11,7 +11,6 @@ from markethall.inventory.contract import (
     Adjustment,
     OutOfStock,
     Reason,
-    Want,
     WouldGoNegative,
 )
 from markethall.shared.errors import Invalid, Refusal
@@ -84,20 +83,15 @@ def summed(goods: Iterable[Goods]) -> tuple[Goods, ...]:
     return tuple(Goods(*place, total[place]) for place in sorted(total))
 
 
-def goods_of(wants: Iterable[Want]) -> tuple[Goods, ...]:
-    return summed(Goods(want.product_id, MAIN_WAREHOUSE, want.quantity) for want in wants)
-
-
 @dataclass(frozen=True)
 class Missing:
-    """Goods that could not be taken, and how many there were, those of expired holds included."""
+    """Units of a product that could not be taken, and how many there were, those of expired holds
+    included.
+    """
 
-    goods: Goods
+    product_id: UUID
+    quantity: int
     available: int
-
-    @property
-    def short(self) -> bool:
-        return self.available < self.goods.quantity
 
 
 class Shortage(Exception):
@@ -112,11 +106,9 @@ class Shortage(Exception):
         self.final = final
 
 
-def not_enough(missing: Sequence[Missing]) -> Shortage:
+def not_enough(missing: Sequence[Missing]) -> OutOfStock:
     """For what could not be taken."""
-    short = [some for some in missing if some.short]
-    refusal = OutOfStock(lines=[_line_of(some) for some in short or missing])
-    return Shortage([some.goods.product_id for some in missing], refusal, final=bool(short))
+    return OutOfStock(lines=[_line_of(some) for some in missing])
 
 
 def too_few(stock: Stock, change: Change) -> Shortage:
@@ -128,8 +120,8 @@ def too_few(stock: Stock, change: Change) -> Shortage:
 
 def _line_of(some: Missing) -> dict[str, Any]:
     return {
-        "product_id": str(some.goods.product_id),
-        "requested": some.goods.quantity,
+        "product_id": str(some.product_id),
+        "requested": some.quantity,
         # what came back since we failed to take it was not there when we did
-        "available": min(some.available, some.goods.quantity - 1),
+        "available": min(some.available, some.quantity - 1),
     }

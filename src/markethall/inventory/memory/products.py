@@ -48,8 +48,7 @@ class MemoryProducts(MemoryStock):
             return False
         self._tables.skus.put(item.sku.lower(), item.product_id)
         self._tell(item)
-        shelf = (item.product_id, MAIN_WAREHOUSE)
-        self._tables.stock.put(shelf, Stock(*shelf))
+        self._add_shelf(Stock(item.product_id, MAIN_WAREHOUSE))
         return True
 
     async def item(self, product_id: UUID) -> Item | None:

@@ -1,9 +1,10 @@
 """Stock and reservations in memory."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from markethall.inventory.contract import (
@@ -12,19 +13,24 @@ from markethall.inventory.contract import (
 )
 from markethall.inventory.domain import (
     HELD,
-    MAIN_WAREHOUSE,
     Change,
+    Free,
     Goods,
     Hold,
+    Holding,
     Item,
     Line,
     Stock,
     summed,
+    units_of,
 )
 from markethall.inventory.memory.tables import Tables
-from markethall.inventory.ports import Expired, Standing
+from markethall.inventory.ports import Expired, Supply
 from markethall.shared import memory
 from markethall.shared.clock import Clock
+from markethall.shared.memory import Table
+
+K = TypeVar("K")
 
 _NOBODY: Final[frozenset[UUID]] = frozenset()
 
@@ -37,8 +43,10 @@ class MemoryStock(memory.MemoryStore):
         self._tables = tables
 
     async def levels(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
-        stock = self._tables.stock.get((product_id, MAIN_WAREHOUSE))
-        return [replace(stock, overdue=self._overdue(product_id, now))] if stock else []
+        late = self._overdue(product_id, now)
+        return [
+            replace(stock, overdue=late[stock.warehouse_id]) for stock in self._shelves(product_id)
+        ]
 
     async def movement(self, movement_id: UUID) -> Movement | None:
         return self._tables.movements.get(movement_id)
@@ -82,6 +90,13 @@ class MemoryStock(memory.MemoryStore):
             self._tables.of_order.put(hold.order_id, (*others, hold.reservation_id))
         return True
 
+    async def holding(self, hold: Hold, product_ids: Collection[UUID], now: datetime) -> Holding:
+        ids = self._tables.of_customer.get(hold.customer_id) if hold.customer_id else None
+        found = (self._tables.holds.get(key) for key in (ids or _NOBODY) - {hold.reservation_id})
+        others = [other for other in found if other and other.standing(now) == HELD]
+        lines = (line.remaining for other in others for line in other.lines)
+        return Holding(len(others), units_of(s for s in lines if s.product_id in product_ids))
+
     async def take(self, hold: Hold, goods: Goods) -> Line | None:
         item = self._tables.items.get(goods.product_id)
         if item is None or not is_active(item) or not await self.take_again(goods):
@@ -101,6 +116,15 @@ class MemoryStock(memory.MemoryStore):
         self._tables.stock.put(shelf, replace(stock, reserved=stock.reserved + goods.quantity))
         return True
 
+    async def extend_held(
+        self, reservation_id: UUID, until: datetime, now: datetime
+    ) -> Hold | None:
+        hold = self._tables.holds.get(reservation_id)
+        if hold is None or hold.standing(now) != HELD:
+            return None
+        hold.extend(until, now)
+        return self._put(hold)
+
     async def commit_held(self, reservation_id: UUID) -> Hold | None:
         hold = self._tables.holds.get(reservation_id)
         if hold is None or hold.status != HELD:
@@ -119,8 +143,14 @@ class MemoryStock(memory.MemoryStore):
     async def save_hold(self, hold: Hold) -> None:
         self._put(hold)
 
-    async def save_consumed(self, hold: Hold) -> None:
+    async def save_lines(self, hold: Hold) -> None:
         self._put(hold)
+
+    async def move_lines(self, hold: Hold) -> None:
+        self._put(hold)
+
+    async def note_release(self, release_id: UUID, reservation_id: UUID) -> bool:
+        return self._tables.part_releases.add(release_id, reservation_id)
 
     async def give_back(self, goods: Sequence[Goods]) -> None:
         for some in goods:
@@ -140,29 +170,43 @@ class MemoryStock(memory.MemoryStore):
             self._put(hold)
         return Expired(len(due), summed(goods))
 
-    async def standing(
-        self, product_ids: Collection[UUID], now: datetime
-    ) -> Mapping[UUID, Standing]:
+    async def supply(self, product_ids: Collection[UUID], now: datetime) -> Mapping[UUID, Supply]:
         items = (self._tables.items.get(product_id) for product_id in product_ids)
-        return {
-            item.product_id: Standing(is_active(item), self._available(item.product_id, now))
-            for item in items
-            if item is not None
-        }
+        return {item.product_id: self._supply(item, now) for item in items if item is not None}
 
     # Helpers
     def _available(self, product_id: UUID, now: datetime) -> int:
-        stock = self._tables.stock.get((product_id, MAIN_WAREHOUSE))
-        overdue = self._overdue(product_id, now)
-        return stock.on_hand - stock.reserved + overdue if stock else 0
+        shelves = self._shelves(product_id)
+        free = sum(stock.on_hand - stock.reserved for stock in shelves)
+        return free + self._overdue(product_id, now).total()
 
-    def _overdue(self, product_id: UUID, now: datetime) -> int:
-        return sum(
-            line.quantity
-            for hold in self._due(now, [product_id])
-            for line in hold.lines
-            if line.product_id == product_id
+    def _supply(self, item: Item, now: datetime) -> Supply:
+        shelves = self._shelves(item.product_id)
+        late = self._overdue(item.product_id, now)
+        return Supply(
+            is_active(item),
+            tuple(Free(s.warehouse_id, 0, s.on_hand - s.reserved) for s in shelves),
+            tuple(Free(s.warehouse_id, 0, late[s.warehouse_id]) for s in shelves),
         )
+
+    def _shelves(self, product_id: UUID) -> list[Stock]:
+        places = self._tables.places.get(product_id) or ()
+        shelves = (self._tables.stock.get((product_id, place)) for place in places)
+        return [shelf for shelf in shelves if shelf is not None]
+
+    def _add_shelf(self, stock: Stock) -> None:
+        self._tables.stock.put((stock.product_id, stock.warehouse_id), stock)
+        places = self._tables.places.get(stock.product_id) or ()
+        self._tables.places.put(stock.product_id, tuple(sorted({*places, stock.warehouse_id})))
+
+    def _overdue(self, product_id: UUID, now: datetime) -> Counter[UUID]:
+        """What expired holds still have, per warehouse."""
+        late: Counter[UUID] = Counter()
+        for hold in self._due(now, [product_id]):
+            for line in hold.lines:
+                if line.product_id == product_id:
+                    late[line.warehouse_id] += line.left
+        return late
 
     def _due(self, now: datetime, product_ids: Collection[UUID] | None) -> list[Hold]:
         """Holds that are overdue, in the order of their ids."""
@@ -173,12 +217,10 @@ class MemoryStock(memory.MemoryStore):
 
     def _put(self, hold: Hold) -> Hold:
         self._tables.holds.put(hold.reservation_id, hold)
-        mine = frozenset({hold.reservation_id})
         for key in (None, *(line.product_id for line in hold.lines)):
-            held = self._tables.held.get(key) or _NOBODY
-            after = held | mine if hold.status == HELD else held - mine
-            if after != held:
-                self._tables.held.put(key, after)
+            _index(self._tables.held, key, hold)
+        if hold.customer_id is not None:
+            _index(self._tables.of_customer, hold.customer_id, hold)
         return hold
 
     def _recorded(self, change: Change, delta: int, on_hand: int) -> Movement:
@@ -200,6 +242,14 @@ class MemoryStock(memory.MemoryStore):
         if change.reference is not None:
             self._tables.sales.put(change.reference, movement.movement_id)
         return movement
+
+
+def _index(table: "Table[K, frozenset[UUID]]", key: K, hold: Hold) -> None:
+    """Under this key is the hold while it is held, and not after."""
+    before, mine = table.get(key) or _NOBODY, frozenset({hold.reservation_id})
+    after = before | mine if hold.status == HELD else before - mine
+    if after != before:
+        table.put(key, after)
 
 
 def is_active(item: Item) -> bool:

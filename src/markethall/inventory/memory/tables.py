@@ -25,6 +25,8 @@ class Tables(CommonTables):
         self.texts: Table[UUID, SearchText] = Table()
         self.vocabulary: Table[str, str] = Table()
         self.stock: Table[Shelf, Stock] = Table()
+        # the warehouses that a product has a shelf in, in the order of their ids
+        self.places: Table[UUID, tuple[UUID, ...]] = Table()
         self.movements: Table[UUID, Movement] = Table()
         # the ids of a product's movements, the oldest first
         self.ledger: Table[UUID, tuple[UUID, ...]] = Table()
@@ -32,6 +34,10 @@ class Tables(CommonTables):
         self.sales: Table[UUID, UUID] = Table()
         self.holds: Table[UUID, Hold] = Table()
         self.of_order: Table[UUID, tuple[UUID, ...]] = Table()
+        # which parts of reservations were given back
+        self.part_releases: Table[UUID, UUID] = Table()
+        # which reservations of a customer are held
+        self.of_customer: Table[UUID, frozenset[UUID]] = Table()
         # which reservations are held: those that have this product, and under None all of them
         self.held: Table[UUID | None, frozenset[UUID]] = Table()
         # files on their way in, in parts; imports, and what was wrong with their rows, by number

@@ -21,7 +21,7 @@ from markethall.inventory.ports.search import (
     SearchIndex,
     spread,
 )
-from markethall.inventory.ports.stock import Expired, Standing, Stocks, StockStore
+from markethall.inventory.ports.stock import Allocation, Expired, Stocks, StockStore, Supply
 from markethall.shared.call import Call
 from markethall.shared.events import Delivery, Event
 from markethall.shared.idempotency import Attempt
@@ -52,6 +52,7 @@ class Database(Protocol):
 
 
 __all__ = [
+    "Allocation",
     "Bytes",
     "Card",
     "Cards",
@@ -68,9 +69,9 @@ __all__ = [
     "Products",
     "SearchIndex",
     "Shelf",
-    "Standing",
     "StockStore",
     "Stocks",
     "Store",
+    "Supply",
     "spread",
 ]

@@ -1,21 +1,34 @@
 """What stock and reservations need from the outside."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from markethall.inventory.contract import Movement
-from markethall.inventory.domain import Change, Goods, Hold, Line, Stock
+from markethall.inventory.domain import Change, Free, Goods, Hold, Holding, Line, Shelves, Stock
 
 
 @dataclass(frozen=True)
-class Standing:
-    """May it be sold, and how many are there, those of expired holds included."""
+class Supply:
+    """May it be sold, where is it, and how much more do expired holds still have there."""
 
     for_sale: bool
-    available: int
+    free: tuple[Free, ...]
+    overdue: tuple[Free, ...]
+
+    @property
+    def available(self) -> int:
+        return sum(shelf.units for shelf in (*self.free, *self.overdue))
+
+    @property
+    def soon(self) -> tuple[Free, ...]:
+        """What is free once the expired holds have given back theirs."""
+        return tuple(
+            replace(shelf, units=shelf.units + late.units)
+            for shelf, late in zip(self.free, self.overdue, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,15 @@ class Expired:
 
     count: int
     goods: tuple[Goods, ...]
+
+
+class Allocation(Protocol):
+    """From which warehouses an order is sent: a strategy that only thinks."""
+
+    def plan(self, wants: Mapping[UUID, int], shelves: Shelves) -> tuple[Goods, ...] | None:
+        """Units per product, in the order of product ids, from these shelves: goods in the order
+        of product ids and then of warehouse ids. None when there is too little.
+        """
 
 
 class Stocks(Protocol):
@@ -44,9 +66,8 @@ class Stocks(Protocol):
     async def holds_of(self, order_id: UUID, after: UUID | None, limit: int) -> Sequence[Hold]:
         """In the order of their ids."""
 
-    async def standing(
-        self, product_ids: Collection[UUID], now: datetime
-    ) -> Mapping[UUID, Standing]: ...
+    async def supply(self, product_ids: Collection[UUID], now: datetime) -> Mapping[UUID, Supply]:
+        """Of products that there are."""
 
 
 class StockStore(Stocks, Protocol):
@@ -58,13 +79,24 @@ class StockStore(Stocks, Protocol):
         """
 
     async def open(self, hold: Hold) -> bool:
-        """Without lines. False when this reservation is known already."""
+        """Without lines. False when this reservation is known already.
+
+        Its customer, if it has one, opens no other until the end of the transaction.
+        """
+
+    async def holding(self, hold: Hold, product_ids: Collection[UUID], now: datetime) -> Holding:
+        """What its customer holds unpaid beside it, and of these products how many units."""
 
     async def take(self, hold: Hold, goods: Goods) -> Line | None:
         """Check, reserve and write the line in one step; None unless all of it can be sold."""
 
     async def take_again(self, goods: Goods) -> bool:
         """Check and reserve in one step, for a line that is written already."""
+
+    async def extend_held(
+        self, reservation_id: UUID, until: datetime, now: datetime
+    ) -> Hold | None:
+        """A longer hold in one step, as Hold.extend does it; None when it is not held any more."""
 
     async def commit_held(self, reservation_id: UUID) -> Hold | None:
         """held -> committed in one step; None when it is not held."""
@@ -75,8 +107,16 @@ class StockStore(Stocks, Protocol):
     async def save_hold(self, hold: Hold) -> None:
         """Its status."""
 
-    async def save_consumed(self, hold: Hold) -> None:
-        """Its status, and what of its lines is consumed."""
+    async def save_lines(self, hold: Hold) -> None:
+        """Its status, and what of its lines is wanted, consumed and released."""
+
+    async def move_lines(self, hold: Hold) -> None:
+        """Its status, and its lines in the place of those that it had, which keep nothing any
+        more. Their goods are taken before.
+        """
+
+    async def note_release(self, release_id: UUID, reservation_id: UUID) -> bool:
+        """Of a part of it. False when this release is known already."""
 
     async def give_back(self, goods: Sequence[Goods]) -> None:
         """Not reserved any more. In product id order."""

@@ -6,6 +6,7 @@ from markethall.inventory.service.holds import ExpiredHolds
 from markethall.inventory.service.importing import Importer
 from markethall.inventory.service.imports import ImportService
 from markethall.inventory.service.lists import NoSearchIndex, ProductLists
+from markethall.inventory.service.plans import Plans
 from markethall.inventory.service.reservations import InventoryService
 from markethall.inventory.service.stock import StockroomService
 
@@ -17,6 +18,7 @@ __all__ = [
     "Importer",
     "InventoryService",
     "NoSearchIndex",
+    "Plans",
     "ProductLists",
     "StockroomService",
 ]

@@ -23,7 +23,7 @@ class ExpiredHolds:
 
     async def sweep(self) -> None:
         """All that are overdue now, in small transactions."""
-        await self._expire(None)
+        await self.give_back(None)
 
     async def without(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """The work, in a transaction; once more without expired holds when they stand in its way.
@@ -36,7 +36,7 @@ class ExpiredHolds:
         except Shortage as shortage:
             if shortage.final:
                 raise shortage.refusal from None
-            await self._expire(shortage.product_ids)
+            await self.give_back(shortage.product_ids)
         return await self._again(work)
 
     async def _again(self, work: Callable[[Store], Awaitable[T]]) -> T:
@@ -46,7 +46,8 @@ class ExpiredHolds:
         except Shortage as shortage:
             raise shortage.refusal from None
 
-    async def _expire(self, product_ids: Collection[UUID] | None) -> None:
+    async def give_back(self, product_ids: Collection[UUID] | None) -> None:
+        """What expired holds have of these products, or of any."""
         now = self._clock()
         while True:
             async with self._database.transaction() as store:

@@ -1,13 +1,13 @@
 """What neighbours ask for: goods kept for an order, and what becomes of them."""
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from markethall.inventory.contract import (
     Consume,
-    ProductNotFound,
+    Extend,
     Reason,
+    ReleasePart,
     Reservation,
     Reserve,
 )
@@ -15,69 +15,83 @@ from markethall.inventory.domain import (
     Change,
     Goods,
     Hold,
-    Missing,
-    Shortage,
+    Limits,
+    Line,
+    all_from_main,
     closed,
-    goods_of,
-    not_enough,
+    units_of,
 )
 from markethall.inventory.ports import Database, ProductCache, Store
-from markethall.inventory.service.holds import ExpiredHolds
+from markethall.inventory.service.plans import Gone, Plans
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.ids import new_id
 
 
 class InventoryService:
-    """A contract.Inventory. Whoever locks a reservation and shelves does it in that order, and
-    the shelves in product id order, so that no two callers ever wait for each other.
+    """A contract.Inventory. Whoever locks a customer, a reservation and shelves does it in that
+    order, and the shelves in the order of product ids and then of warehouse ids, so that no two
+    callers ever wait for each other.
     """
 
     def __init__(
-        self, database: Database, cache: ProductCache, expired: ExpiredHolds, clock: Clock
+        self, database: Database, cache: ProductCache, plans: Plans, limits: Limits, clock: Clock
     ) -> None:
         self._database = database
         self._cache = cache
-        self._expired = expired
+        self._plans = plans
+        self._limits = limits
         self._clock = clock
 
     async def reserve(self, call: Call, command: Reserve) -> Reservation:  # noqa: ARG002 - the contract
-        now, goods = self._clock(), goods_of(command.lines)
+        wants = units_of(command.lines)
 
-        async def take_all(store: Store) -> Hold:
-            hold = Hold.of(command)
+        async def reserve(store: Store, plan: Sequence[Goods] | None) -> Hold:
+            hold = Hold.of(command, self._clock())
             if not await store.open(hold):
                 return await _known(store, hold.reservation_id)
-            taken = [await store.take(hold, some) for some in goods]
-            left = [some for some, line in zip(goods, taken, strict=True) if line is None]
-            if left:
-                raise await _shortage(store, left, now)
-            hold.lines = tuple(line for line in taken if line is not None)
+            if command.limited:
+                await self._check_limits(store, hold, wants)
+            goods = all_from_main(wants) if plan is None else plan
+            hold.lines = tuple([await _taken(store, hold, some, wants) for some in goods])
             return hold
 
-        return await self._told(await self._expired.without(take_all))
+        return await self._told(await self._plans.carry_out(reserve))
+
+    async def extend(self, call: Call, command: Extend) -> Reservation:  # noqa: ARG002 - the contract
+        reservation_id, now = command.reservation_id, self._clock()
+        async with self._database.transaction() as store:
+            hold = await store.extend_held(reservation_id, command.expires_at, now)
+            if hold is None:
+                ended = await store.find_hold(reservation_id)
+                raise closed(reservation_id, ended.standing(now) if ended else None)
+        return hold.view()
 
     async def commit(self, call: Call, reservation_id: UUID) -> Reservation:  # noqa: ARG002 - the contract
-        now = self._clock()
-
-        async def commit(store: Store) -> Hold:
+        async def commit(store: Store, plan: Sequence[Goods] | None) -> Hold:
             return await store.commit_held(reservation_id) or await _commit_late(
-                store, reservation_id, now
+                store, reservation_id, plan
             )
 
-        return await self._told(await self._expired.without(commit))
+        return await self._told(await self._plans.carry_out(commit))
 
     async def consume(self, call: Call, command: Consume) -> Reservation:
-        goods = goods_of(command.lines)
         async with self._database.transaction() as store:
-            hold = await store.hold(command.reservation_id)
-            if hold is None:
-                raise closed(command.reservation_id, None)
+            hold = await _to_change(store, command.reservation_id)
             if not await store.sold(command.fulfilment_id):
-                hold.consume(goods)
-                await store.save_consumed(hold)
+                goods = hold.consume(units_of(command.lines))
+                await store.save_lines(hold)
                 await store.give_back(goods)
                 await store.sell(self._sales(call, command.fulfilment_id, goods))
+        return await self._told(hold)
+
+    async def release_part(self, call: Call, command: ReleasePart) -> Reservation:  # noqa: ARG002 - the contract
+        async with self._database.transaction() as store:
+            hold = await _to_change(store, command.reservation_id)
+            if await store.note_release(command.release_id, hold.reservation_id):
+                freed = hold.release_part(units_of(command.lines))
+                await store.save_lines(hold)
+                await store.give_back(freed)
         return await self._told(hold)
 
     async def release(self, call: Call, reservation_id: UUID) -> Reservation:  # noqa: ARG002 - the contract
@@ -93,6 +107,11 @@ class InventoryService:
             await store.save_hold(hold)
             await store.give_back(freed)
         return await self._told(hold)
+
+    async def _check_limits(self, store: Store, hold: Hold, wants: Mapping[UUID, int]) -> None:
+        """Raises TooManyHolds, TooManyUnits."""
+        holding = await store.holding(hold, list(wants), hold.held_since)
+        self._limits.check(holding, wants)
 
     def _sales(self, call: Call, fulfilment_id: UUID, goods: Sequence[Goods]) -> list[Change]:
         now = self._clock()
@@ -125,29 +144,34 @@ async def _known(store: Store, reservation_id: UUID) -> Hold:
     return hold
 
 
-async def _commit_late(store: Store, reservation_id: UUID, now: datetime) -> Hold:
-    """It is not held: done already, expired, or closed. Raises Shortage, ReservationClosed."""
+async def _to_change(store: Store, reservation_id: UUID) -> Hold:
+    """Locked. Raises ReservationClosed when it was never made."""
     hold = await store.hold(reservation_id)
     if hold is None:
         raise closed(reservation_id, None)
-    lost = hold.commit()
-    left = [some for some in lost if not await store.take_again(some)]
-    if left:
-        raise await _shortage(store, left, now, for_sale=False)
-    await store.save_hold(hold)
     return hold
 
 
-async def _shortage(
-    store: Store, left: Sequence[Goods], now: datetime, *, for_sale: bool = True
-) -> Shortage:
-    """Why these goods could not be taken. Raises ProductNotFound for what is not for sale."""
-    standing = await store.standing([some.product_id for some in left], now)
-    unknown = [
-        str(some.product_id)
-        for some in left
-        if for_sale and not (some.product_id in standing and standing[some.product_id].for_sale)
-    ]
-    if unknown:
-        raise ProductNotFound(product_ids=unknown)
-    return not_enough([Missing(some, standing[some.product_id].available) for some in left])
+async def _taken(store: Store, hold: Hold, goods: Goods, wants: Mapping[UUID, int]) -> Line:
+    """Raises Gone."""
+    line = await store.take(hold, goods)
+    if line is None:
+        raise Gone(wants, goods)
+    return line
+
+
+async def _commit_late(store: Store, reservation_id: UUID, plan: Sequence[Goods] | None) -> Hold:
+    """It is not held: done already, expired, or closed. Raises Gone, ReservationClosed."""
+    hold = await _to_change(store, reservation_id)
+    lost = hold.commit()
+    moved = plan if lost else None
+    for goods in moved or lost:
+        if not await store.take_again(goods):
+            # paid for: it is theirs even if it is not for sale any more
+            raise Gone(units_of(lost), goods, for_sale=False)
+    if moved:
+        hold.move_to(moved)
+        await store.move_lines(hold)
+    else:
+        await store.save_hold(hold)
+    return hold

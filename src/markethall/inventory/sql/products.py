@@ -7,7 +7,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from markethall.inventory.sql.parameters import IDS, LIMIT, ZERO, available, uuid
+from markethall.inventory.sql.parameters import LIMIT, ZERO, available, uuid
 from markethall.inventory.sql.tables import ACTIVE, products, stock, vocabulary
 from markethall.shared.db import Statement, constant
 
@@ -99,9 +99,4 @@ SAVE: Final = Statement(
         }
     )
     .add_cte(learnt())
-)
-STANDING: Final = Statement(
-    sa.select(products.c.product_id, products.c.status, _shelf.c.available)
-    .select_from(products.join(_shelf, sa.true()))
-    .where(products.c.product_id == sa.any_(IDS))
 )

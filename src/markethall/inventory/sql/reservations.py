@@ -6,11 +6,13 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
+from markethall.inventory.contract import EXTENDED_AT_MOST
 from markethall.inventory.sql.parameters import (
     IDS,
     LIMIT,
     NOW,
     ZERO,
+    overdue,
     units,
     uuid,
 )
@@ -18,17 +20,54 @@ from markethall.inventory.sql.tables import (
     ACTIVE,
     HELD,
     lines,
+    part_releases,
     products,
     reservations,
     stock,
 )
 from markethall.shared.db import Statement, constant
 
+_new: Final = [bindparam(column.name, type_=column.type) for column in reservations.c]
+_lock: Final = (
+    sa.select(
+        sa.func.pg_advisory_xact_lock(
+            sa.func.hashtextextended(
+                constant("markethall.inventory.customer.") + sa.cast(uuid("customer"), sa.Text), 0
+            )
+        )
+    )
+    .where(uuid("customer").is_not(None))
+    .cte("locked_customer")
+)
+# its customer is locked first: nobody counts what they hold while another hold of theirs is made
 OPEN: Final = Statement(
     insert(reservations)
-    .values({column.name: bindparam(column.name) for column in reservations.c})
+    .from_select(
+        [column.name for column in reservations.c],
+        sa.select(*_new).select_from(sa.select(sa.func.count()).select_from(_lock).subquery()),
+    )
     # no target: where two do the same at once, the other unique key may be the first to clash
     .on_conflict_do_nothing()
+)
+# after OPEN, and not in it: a statement sees nothing of what was committed while it waited
+HOLDING: Final = Statement(
+    sa.select(reservations.c.reservation_id, lines.c.product_id, lines.c.reserved)
+    .select_from(
+        sa.outerjoin(
+            reservations,
+            lines,
+            sa.and_(
+                lines.c.reservation_id == reservations.c.reservation_id,
+                lines.c.product_id == sa.any_(IDS),
+            ),
+        )
+    )
+    .where(
+        reservations.c.customer_id == uuid("customer"),
+        reservations.c.status == HELD,
+        reservations.c.expires_at > NOW,
+        reservations.c.reservation_id != bindparam("but"),
+    )
 )
 _enough: Final = stock.c.on_hand - stock.c.reserved >= units("units")
 _there: Final = sa.and_(
@@ -50,10 +89,11 @@ _taken: Final = (
     )
     .cte("taken")
 )
+_written: Final = [column for column in lines.c if column.computed is None]
 TAKE: Final = Statement(
     insert(lines)
     .from_select(
-        [column.name for column in lines.c if column.name != "reserved"],
+        [column.name for column in _written],
         sa.select(
             uuid("reservation"),
             _taken.c.product_id,
@@ -61,6 +101,7 @@ TAKE: Final = Statement(
             HELD,
             bindparam("expires", type_=sa.TIMESTAMP(timezone=True)),
             units("units"),
+            ZERO,
             ZERO,
             _taken.c.sku,
             _taken.c.name,
@@ -77,6 +118,19 @@ GIVE_BACK: Final = Statement(
     sa.update(stock).where(_there).values(reserved=stock.c.reserved - units("units"))
 )
 
+_until: Final = bindparam("until", type_=sa.TIMESTAMP(timezone=True))
+_longest: Final = sa.func.least(_until, reservations.c.held_since + EXTENDED_AT_MOST)
+_extended: Final = (
+    sa.update(reservations)
+    .where(
+        reservations.c.reservation_id == bindparam("of"),
+        reservations.c.status == HELD,
+        reservations.c.expires_at > NOW,
+    )
+    .values(expires_at=sa.func.greatest(reservations.c.expires_at, _longest))
+    .returning(reservations)
+    .cte("extended")
+)
 _committed: Final = (
     sa.update(reservations)
     .where(reservations.c.reservation_id == bindparam("of"), reservations.c.status == HELD)
@@ -99,6 +153,7 @@ def _with_lines(header: Any) -> "sa.Select[Any]":
             "unit_currency",
             "quantity",
             "consumed",
+            "released",
         )
     ]
     joined = sa.outerjoin(header, lines, lines.c.reservation_id == header.c.reservation_id)
@@ -110,6 +165,7 @@ def _with_lines(header: Any) -> "sa.Select[Any]":
 
 
 COMMIT_HELD: Final = Statement(_with_lines(_committed))
+EXTEND_HELD: Final = Statement(_with_lines(_extended))
 FIND_HOLD: Final = Statement(
     _with_lines(reservations).where(reservations.c.reservation_id == bindparam("of"))
 )
@@ -134,14 +190,46 @@ SAVE_HOLD: Final = Statement(
     .where(reservations.c.reservation_id == bindparam("of"))
     .values(status=bindparam("new_status"))
 )
-SAVE_CONSUMED: Final = Statement(
+SAVE_LINE: Final = Statement(
     sa.update(lines)
     .where(
         lines.c.reservation_id == bindparam("of"),
         lines.c.product_id == bindparam("product"),
         lines.c.warehouse_id == bindparam("in_warehouse"),
     )
-    .values(consumed=bindparam("new_consumed"))
+    .values(
+        quantity=bindparam("new_quantity"),
+        consumed=bindparam("new_consumed"),
+        released=bindparam("new_released"),
+    )
+)
+REMOVE_LINES: Final = Statement(sa.delete(lines).where(lines.c.reservation_id == bindparam("of")))
+ADD_LINE: Final = Statement(
+    sa.insert(lines).values({column.name: bindparam(column.name) for column in _written})
+)
+NOTE_RELEASE: Final = Statement(
+    insert(part_releases)
+    .values({column.name: bindparam(column.name) for column in part_releases.c})
+    .on_conflict_do_nothing()
+)
+
+# Where goods are, when they are not where one looked first
+
+SUPPLY: Final = Statement(
+    sa.select(
+        products.c.product_id,
+        products.c.status,
+        stock.c.warehouse_id,
+        (stock.c.on_hand - stock.c.reserved).label("free"),
+        overdue(
+            lines.c.product_id == stock.c.product_id, lines.c.warehouse_id == stock.c.warehouse_id
+        )
+        .correlate(stock)
+        .label("overdue"),
+    )
+    .select_from(sa.join(products, stock, stock.c.product_id == products.c.product_id))
+    .where(products.c.product_id == sa.any_(IDS))
+    .order_by(products.c.product_id, stock.c.warehouse_id)
 )
 
 

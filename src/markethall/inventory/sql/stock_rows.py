@@ -1,5 +1,6 @@
 """Stock and reservations in SQL: what the rest of the context sees of the statements."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -13,14 +14,16 @@ from markethall.inventory.contract import (
 )
 from markethall.inventory.domain import (
     Change,
+    Free,
     Goods,
     Hold,
+    Holding,
     Line,
     Stock,
     summed,
 )
-from markethall.inventory.ports import Expired, Standing
-from markethall.inventory.sql import products, reservations, stock
+from markethall.inventory.ports import Expired, Supply
+from markethall.inventory.sql import reservations, stock
 from markethall.shared import sql as shared
 from markethall.shared.money import Money
 
@@ -61,7 +64,20 @@ class SqlStock(shared.SqlStore):
 
     async def open(self, hold: Hold) -> bool:
         row = {name: value for name, value in vars(hold).items() if name != "lines"}
-        return bool(await self._session.run(reservations.OPEN, **row))
+        return bool(await self._session.run(reservations.OPEN, customer=hold.customer_id, **row))
+
+    async def holding(self, hold: Hold, product_ids: Collection[UUID], now: datetime) -> Holding:
+        rows = await self._session.all(
+            reservations.HOLDING,
+            customer=hold.customer_id,
+            but=hold.reservation_id,
+            product_ids=list(product_ids),
+            now=now,
+        )
+        units: Counter[UUID] = Counter()
+        for row in rows:
+            units[row["product_id"]] += row["reserved"] or 0
+        return Holding(len({row["reservation_id"] for row in rows}), units)
 
     async def take(self, hold: Hold, goods: Goods) -> Line | None:
         row = await self._session.one(
@@ -74,6 +90,15 @@ class SqlStock(shared.SqlStore):
 
     async def take_again(self, goods: Goods) -> bool:
         return bool(await self._session.run(reservations.TAKE_AGAIN, **_units(goods)))
+
+    async def extend_held(
+        self, reservation_id: UUID, until: datetime, now: datetime
+    ) -> Hold | None:
+        return _hold(
+            await self._session.all(
+                reservations.EXTEND_HELD, of=reservation_id, until=until, now=now
+            )
+        )
 
     async def commit_held(self, reservation_id: UUID) -> Hold | None:
         return _hold(await self._session.all(reservations.COMMIT_HELD, of=reservation_id))
@@ -97,18 +122,32 @@ class SqlStock(shared.SqlStore):
             reservations.SAVE_HOLD, of=hold.reservation_id, new_status=hold.status.value
         )
 
-    async def save_consumed(self, hold: Hold) -> None:
+    async def save_lines(self, hold: Hold) -> None:
         await self.save_hold(hold)
         rows = [
             {
                 "of": hold.reservation_id,
                 "product": line.product_id,
                 "in_warehouse": line.warehouse_id,
+                "new_quantity": line.quantity,
                 "new_consumed": line.consumed,
+                "new_released": line.released,
             }
             for line in hold.lines
         ]
-        await self._session.many(reservations.SAVE_CONSUMED, rows)
+        await self._session.many(reservations.SAVE_LINE, rows)
+
+    async def move_lines(self, hold: Hold) -> None:
+        # in this order: a line that is kept by nobody leaves no shelf to be counted again
+        await self._session.run(reservations.REMOVE_LINES, of=hold.reservation_id)
+        await self.save_hold(hold)
+        await self._session.many(reservations.ADD_LINE, (_row(hold, line) for line in hold.lines))
+
+    async def note_release(self, release_id: UUID, reservation_id: UUID) -> bool:
+        noted = await self._session.run(
+            reservations.NOTE_RELEASE, release_id=release_id, reservation_id=reservation_id
+        )
+        return bool(noted)
 
     async def give_back(self, goods: Sequence[Goods]) -> None:
         await self._session.many(reservations.GIVE_BACK, map(_units, goods))
@@ -130,14 +169,10 @@ class SqlStock(shared.SqlStore):
         ]
         return Expired(len({row["reservation_id"] for row in rows}), summed(goods))
 
-    async def standing(
-        self, product_ids: Collection[UUID], now: datetime
-    ) -> Mapping[UUID, Standing]:
-        rows = await self._session.all(products.STANDING, product_ids=list(product_ids), now=now)
-        return {
-            row["product_id"]: Standing(row["status"] == ProductStatus.ACTIVE, row["available"])
-            for row in rows
-        }
+    async def supply(self, product_ids: Collection[UUID], now: datetime) -> Mapping[UUID, Supply]:
+        rows = await self._session.all(reservations.SUPPLY, product_ids=list(product_ids), now=now)
+        groups = groupby(rows, key=lambda row: row["product_id"])
+        return {product_id: _supply(list(group)) for product_id, group in groups}
 
 
 def _move(change: Change) -> dict[str, Any]:
@@ -172,7 +207,28 @@ def _line(row: "Record") -> Line:
         unit_price=Money(amount=row["unit_amount"], currency=row["unit_currency"]),
         quantity=row["quantity"],
         consumed=row["consumed"],
+        released=row["released"],
     )
+
+
+def _row(hold: Hold, line: Line) -> dict[str, Any]:
+    return {
+        "reservation_id": hold.reservation_id,
+        "status": hold.status.value,
+        "expires_at": hold.expires_at,
+        "unit_amount": line.unit_price.amount,
+        "unit_currency": line.unit_price.currency,
+        **{name: value for name, value in vars(line).items() if name != "unit_price"},
+    }
+
+
+def _supply(rows: "Sequence[Record]") -> Supply:
+    """From the rows of one product, one per warehouse."""
+
+    def shelves(name: str) -> tuple[Free, ...]:
+        return tuple(Free(row["warehouse_id"], 0, row[name]) for row in rows)
+
+    return Supply(rows[0]["status"] == ProductStatus.ACTIVE, shelves("free"), shelves("overdue"))
 
 
 def _hold(rows: "Sequence[Record]") -> Hold | None:
@@ -185,6 +241,7 @@ def _hold(rows: "Sequence[Record]") -> Hold | None:
         order_id=first["order_id"],
         customer_id=first["customer_id"],
         status=ReservationStatus(first["status"]),
+        held_since=first["held_since"],
         expires_at=first["expires_at"],
         lines=tuple(_line(row) for row in rows if row["product_id"]),
     )

@@ -119,6 +119,7 @@ sa.Index(
     "uq_stock_movement_reference",
     movements.c.reference,
     movements.c.product_id,
+    movements.c.warehouse_id,
     unique=True,
     postgresql_where=movements.c.reference.is_not(None),
 )
@@ -130,10 +131,13 @@ reservations = sa.Table(
     sa.Column("order_id", sa.Uuid),
     sa.Column("customer_id", sa.Uuid),
     _text("status"),
+    # the default is for a process of an older release, in the time of an update
+    timestamp("held_since", server_default=sa.func.now()),
     timestamp("expires_at"),
     sa.CheckConstraint(
         "status IN ('held', 'committed', 'consumed', 'released', 'expired')", name="status"
     ),
+    sa.CheckConstraint("expires_at <= held_since + interval '30 minutes'", name="extended"),
     sa.CheckConstraint("order_id IS NOT NULL OR status = 'released'", name="order"),
     # what a line repeats of its reservation; see there
     sa.UniqueConstraint("reservation_id", "status", "expires_at"),
@@ -143,6 +147,21 @@ sa.Index(
     "ix_reservation_overdue",
     reservations.c.expires_at,
     postgresql_where=reservations.c.status == HELD,
+)
+
+sa.Index(
+    "ix_reservation_customer_id",
+    reservations.c.customer_id,
+    reservations.c.expires_at,
+    postgresql_where=reservations.c.status == HELD,
+)
+
+# which parts of reservations were given back
+part_releases = sa.Table(
+    "part_release",
+    metadata,
+    sa.Column("release_id", sa.Uuid, primary_key=True),
+    sa.Column("reservation_id", sa.ForeignKey(reservations.c.reservation_id), nullable=False),
 )
 
 lines = sa.Table(
@@ -155,8 +174,10 @@ lines = sa.Table(
     # foreign key: a reservation's new status comes down by ON UPDATE CASCADE
     _text("status"),
     timestamp("expires_at"),
+    # what is wanted, less what was given back in part: that is in `released`
     _units("quantity"),
     _units("consumed"),
+    sa.Column("released", sa.BigInteger, server_default="0", nullable=False),
     sa.Column(
         "reserved",
         sa.BigInteger,
@@ -176,7 +197,8 @@ lines = sa.Table(
         onupdate="CASCADE",
     ),
     sa.ForeignKeyConstraint(_shelf, [stock.c.product_id, stock.c.warehouse_id]),
-    sa.CheckConstraint("quantity > 0", name="quantity"),
+    sa.CheckConstraint("quantity >= 0 AND quantity + released > 0", name="quantity"),
+    sa.CheckConstraint("released >= 0", name="released"),
     sa.CheckConstraint("0 <= consumed AND consumed <= quantity", name="consumed"),
     sa.CheckConstraint("consumed = 0 OR status <> 'held'", name="held"),
 )

@@ -300,8 +300,8 @@ class Orders(Protocol):
     async def place(self, call: Call, command: PlaceOrder, attempt: Attempt) -> OrderView:
         """Hold the goods, open the payment, write the order: once per attempt id.
 
-        Raises UserNotFound and UserInactive (users), ProductNotFound, OutOfStock and
-        ReservationClosed (inventory; the last when a retry comes too late),
+        Raises UserNotFound and UserInactive (users), ProductNotFound, OutOfStock, TooManyHolds,
+        TooManyUnits and ReservationClosed (inventory; the last when a retry comes too late),
         OrderCurrencyMismatch, TotalChanged, TotalTooLarge.
         """
 

@@ -103,6 +103,7 @@ class Checkout:
             customer_id=call.user_id,
             lines=tuple(wants),
             expires_at=self._clock() + self._terms.hold_ttl,
+            limited=True,
         )
 
     async def _agree(
