@@ -24,9 +24,11 @@ TEST_ENVIRONMENT = {
 
 
 # tables that a migration has filled stay as they are; the others are emptied, without the triggers
-# that forbid it (a copy of the whole database costs ten times as much)
+# that forbid it (a copy of the whole database costs ten times as much). Warehouses are put back: a
+# migration has made the main one, and tests add others
 REMEMBER_WHAT_IS_THERE = """
 CREATE TEMP TABLE emptied (name text);
+CREATE TEMP TABLE warehouses AS TABLE inventory.warehouse;
 DO $$ DECLARE t regclass; filled bool; BEGIN
   FOR t IN SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
            WHERE c.relkind = 'r' AND n.nspname IN ('users', 'inventory', 'orders', 'payments') LOOP
@@ -42,6 +44,11 @@ DO $$ DECLARE t text; filled bool; BEGIN
     EXECUTE format('SELECT EXISTS (SELECT FROM %s)', t) INTO filled;
     IF filled THEN EXECUTE format('DELETE FROM %s', t); END IF;
   END LOOP;
+  IF (SELECT count(*) FROM inventory.warehouse) > 1
+      OR EXISTS (TABLE inventory.warehouse EXCEPT TABLE warehouses) THEN
+    DELETE FROM inventory.warehouse;
+    INSERT INTO inventory.warehouse TABLE warehouses;
+  END IF;
   PERFORM setval(c.oid, s.seqstart, false)
     FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
     JOIN pg_namespace n ON n.oid = c.relnamespace

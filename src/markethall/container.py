@@ -7,7 +7,13 @@ from typing import Any, Final
 from dependency_injector import containers, providers
 
 from markethall.inventory.container import InventoryContainer
-from markethall.inventory.contract import Catalogue, Imports, Inventory, Stockroom
+from markethall.inventory.contract import (
+    Catalogue,
+    Imports,
+    Inventory,
+    Stockroom,
+    Warehouses,
+)
 from markethall.keys import Secrets
 from markethall.orders.container import OrdersContainer
 from markethall.orders.contract import (
@@ -189,6 +195,7 @@ class Container(containers.DeclarativeContainer):
     catalogue: providers.Provider[Catalogue] = inventory_context.catalogue
     stockroom: providers.Provider[Stockroom] = inventory_context.stockroom
     imports: providers.Provider[Imports] = inventory_context.imports
+    warehouses: providers.Provider[Warehouses] = inventory_context.warehouses
     inventory_keys: providers.Provider[Keys] = inventory_context.keys
 
     payments_context = providers.Container(

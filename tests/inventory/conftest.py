@@ -17,12 +17,15 @@ from markethall.inventory.contract import (
     Inventory,
     Movement,
     NewProduct,
+    NewWarehouse,
     Price,
     Product,
     Reservation,
     Reserve,
     Stockroom,
     Want,
+    Warehouse,
+    Warehouses,
 )
 from markethall.inventory.remote import RemoteInventory, router
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
@@ -71,6 +74,7 @@ class House:
     inventory: Inventory
     catalogue: Catalogue
     stockroom: Stockroom
+    warehouses: Warehouses
     watch: Watch
     container: InventoryContainer
 
@@ -89,6 +93,10 @@ class House:
     async def adjust(self, product_id: UUID, reason: str = "received", **fields: Any) -> Movement:
         command = Adjustment.model_validate({"reason": reason} | fields)
         return await self.stockroom.adjust(STAFF, product_id, command, no_key())
+
+    async def warehouse(self, name: str = "Rotterdam", **fields: Any) -> Warehouse:
+        command = NewWarehouse.model_validate({"name": name} | fields)
+        return await self.warehouses.create(STAFF, command, no_key())
 
     def order(self, wants: dict[UUID, int], *, minutes: float = 30) -> Reserve:
         return Reserve(
@@ -142,7 +150,12 @@ def build(storage: str, postgres: Any = None) -> House:
         cache=providers.Singleton(ProcessCache),
     )
     return House(
-        container.inventory(), container.catalogue(), container.stockroom(), watch, container
+        container.inventory(),
+        container.catalogue(),
+        container.stockroom(),
+        container.warehouses(),
+        watch,
+        container,
     )
 
 

@@ -6,7 +6,13 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.inventory.contract import Catalogue, Imports, Inventory, Stockroom
+from markethall.inventory.contract import (
+    Catalogue,
+    Imports,
+    Inventory,
+    Stockroom,
+    Warehouses,
+)
 from markethall.inventory.domain import FewestParcels, Limits
 from markethall.inventory.memory import MemoryStore, Tables
 from markethall.inventory.ports import Allocation, Bytes, Database, ProductCache, SearchIndex
@@ -22,6 +28,7 @@ from markethall.inventory.service import (
     Plans,
     ProductLists,
     StockroomService,
+    WarehouseService,
 )
 from markethall.inventory.sql import STATEMENTS, SqlStore, Trigrams
 from markethall.shared.backend import Backend
@@ -94,6 +101,9 @@ class InventoryContainer(containers.DeclarativeContainer):
     importer: providers.Singleton[Importer] = providers.Singleton(Importer, database, cached, clock)
     imports: providers.Singleton[Imports] = providers.Singleton(
         ImportService, database, importer.provided.wake, cursors, clock
+    )
+    warehouses: providers.Singleton[Warehouses] = providers.Singleton(
+        WarehouseService, database, cursors
     )
     keys: providers.Singleton[Keys] = providers.Singleton(
         Keys,

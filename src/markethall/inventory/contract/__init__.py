@@ -65,8 +65,16 @@ from markethall.inventory.contract.stock import (
     ReservationQuery,
     StockLevel,
     Stockroom,
-    WarehouseNotFound,
     WouldGoNegative,
+)
+from markethall.inventory.contract.warehouses import (
+    NewWarehouse,
+    Warehouse,
+    WarehouseChange,
+    WarehouseClosed,
+    WarehouseInUse,
+    WarehouseNotFound,
+    Warehouses,
 )
 
 __all__ = [
@@ -99,6 +107,7 @@ __all__ = [
     "MovementNotFound",
     "NewImport",
     "NewProduct",
+    "NewWarehouse",
     "OutOfStock",
     "Price",
     "Product",
@@ -126,6 +135,11 @@ __all__ = [
     "TooManyUnits",
     "Upload",
     "Want",
+    "Warehouse",
+    "WarehouseChange",
+    "WarehouseClosed",
+    "WarehouseInUse",
     "WarehouseNotFound",
+    "Warehouses",
     "WouldGoNegative",
 ]

@@ -80,14 +80,6 @@ class WouldGoNegative(Refusal):
     title = "There would be less on hand than is reserved"
 
 
-class WarehouseNotFound(Refusal):
-    """Details: warehouse_id."""
-
-    code = "inventory.warehouse_not_found"
-    status = 404
-    title = "There is no such warehouse"
-
-
 class MovementNotFound(Refusal):
     """Details: movement_id."""
 

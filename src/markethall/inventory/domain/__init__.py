@@ -16,7 +16,6 @@ from markethall.inventory.domain.holds import (
 )
 from markethall.inventory.domain.items import Item
 from markethall.inventory.domain.stock import (
-    MAIN_WAREHOUSE,
     Change,
     Goods,
     Missing,
@@ -27,6 +26,7 @@ from markethall.inventory.domain.stock import (
     summed,
     too_few,
 )
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE, Depot
 from markethall.inventory.domain.words import (
     CANDIDATES,
     EXACT_SKU,
@@ -53,6 +53,7 @@ __all__ = [
     "RELEASED",
     "WEIGHTS",
     "Change",
+    "Depot",
     "FewestParcels",
     "Free",
     "Goods",

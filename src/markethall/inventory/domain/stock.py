@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from markethall.inventory.contract import (
@@ -14,9 +14,6 @@ from markethall.inventory.contract import (
     WouldGoNegative,
 )
 from markethall.shared.errors import Invalid, Refusal
-
-# the one warehouse that every hall has
-MAIN_WAREHOUSE: Final = UUID("00000000-0000-7000-8000-000000000001")
 
 
 @dataclass(frozen=True)

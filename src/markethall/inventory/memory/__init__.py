@@ -3,9 +3,10 @@
 from markethall.inventory.memory.imports import MemoryImports
 from markethall.inventory.memory.search import MemorySearch
 from markethall.inventory.memory.tables import Tables
+from markethall.inventory.memory.warehouses import MemoryWarehouses
 
 
-class MemoryStore(MemorySearch, MemoryImports):
+class MemoryStore(MemorySearch, MemoryImports, MemoryWarehouses):
     """One transaction, or reads without one."""
 
 

@@ -5,6 +5,8 @@ from uuid import UUID
 
 from markethall.inventory.contract import Movement
 from markethall.inventory.domain import (
+    MAIN_WAREHOUSE,
+    Depot,
     Hold,
     Item,
     SearchText,
@@ -24,6 +26,8 @@ class Tables(CommonTables):
         # the words by which products are found, and those that a mistyped one may have been
         self.texts: Table[UUID, SearchText] = Table()
         self.vocabulary: Table[str, str] = Table()
+        main = Depot(MAIN_WAREHOUSE, "Main")
+        self.warehouses: Table[UUID, Depot] = Table(rows={MAIN_WAREHOUSE: main})
         self.stock: Table[Shelf, Stock] = Table()
         # the warehouses that a product has a shelf in, in the order of their ids
         self.places: Table[UUID, tuple[UUID, ...]] = Table()

@@ -22,16 +22,17 @@ from markethall.inventory.ports.search import (
     spread,
 )
 from markethall.inventory.ports.stock import Allocation, Expired, Stocks, StockStore, Supply
+from markethall.inventory.ports.warehouses import Depots, DepotStore
 from markethall.shared.call import Call
 from markethall.shared.events import Delivery, Event
 from markethall.shared.idempotency import Attempt
 
 
-class Shelf(Products, Lists, Stocks, ImportReads, Protocol):
+class Shelf(Products, Lists, Stocks, ImportReads, Depots, Protocol):
     """Reads. Each is one statement that takes no lock."""
 
 
-class Store(Shelf, ProductStore, StockStore, ImportStore, Protocol):
+class Store(Shelf, ProductStore, StockStore, ImportStore, DepotStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def publish(self, event: Event, call: Call) -> None: ...
@@ -58,6 +59,8 @@ __all__ = [
     "Cards",
     "Count",
     "Database",
+    "DepotStore",
+    "Depots",
     "Expired",
     "Found",
     "ImportReads",

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends
 
-from markethall.inventory.contract import Catalogue, Stockroom
+from markethall.inventory.contract import Catalogue, Stockroom, Warehouses
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE, allow, anyone
 from markethall.shared.call import Call
 from markethall.shared.errors import (
@@ -30,6 +30,7 @@ from markethall.shared.idempotency import (
 
 CatalogueDep = Annotated[Catalogue, Depends(from_container("catalogue"))]
 StockroomDep = Annotated[Stockroom, Depends(from_container("stockroom"))]
+WarehousesDep = Annotated[Warehouses, Depends(from_container("warehouses"))]
 KeysDep = Annotated[Keys, Depends(from_container("inventory_keys"))]
 Seen = Annotated[int, Depends(if_match)]
 Anyone = Annotated[Call, anyone()]

@@ -9,6 +9,7 @@ from markethall.inventory.service.lists import NoSearchIndex, ProductLists
 from markethall.inventory.service.plans import Plans
 from markethall.inventory.service.reservations import InventoryService
 from markethall.inventory.service.stock import StockroomService
+from markethall.inventory.service.warehouses import WarehouseService
 
 __all__ = [
     "CachedProducts",
@@ -21,4 +22,5 @@ __all__ = [
     "Plans",
     "ProductLists",
     "StockroomService",
+    "WarehouseService",
 ]

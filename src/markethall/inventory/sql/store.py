@@ -3,7 +3,8 @@
 from markethall.inventory.sql.import_rows import SqlImports
 from markethall.inventory.sql.search_rows import SqlSearch
 from markethall.inventory.sql.stock_rows import SqlStock
+from markethall.inventory.sql.warehouse_rows import SqlWarehouses
 
 
-class SqlStore(SqlSearch, SqlStock, SqlImports):
+class SqlStore(SqlSearch, SqlStock, SqlImports, SqlWarehouses):
     """One transaction, or reads without one."""

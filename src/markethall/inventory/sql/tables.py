@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 
+from markethall.inventory.domain import MAIN_WAREHOUSE
 from markethall.shared.db import constant
 from markethall.shared.sql import context_metadata, timestamp
 
@@ -27,6 +28,12 @@ warehouses = sa.Table(
     metadata,
     sa.Column("warehouse_id", sa.Uuid, primary_key=True),
     _text("name"),
+    sa.Column("priority", sa.Integer, server_default="0", nullable=False),
+    sa.Column("active", sa.Boolean, server_default="true", nullable=False),
+    sa.Column("version", sa.Integer, server_default="1", nullable=False),
+    sa.CheckConstraint("priority >= 0", name="priority"),
+    sa.CheckConstraint("version >= 1", name="version"),
+    sa.CheckConstraint(f"active OR warehouse_id <> '{MAIN_WAREHOUSE}'", name="main"),
 )
 
 products = sa.Table(
@@ -87,6 +94,8 @@ stock = sa.Table(
     sa.Column("kept", sa.BigInteger, nullable=False, server_default="0"),
     sa.CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved"),
 )
+
+sa.Index("ix_stock_warehouse_id", stock.c.warehouse_id)
 
 _shelf = ["product_id", "warehouse_id"]
 

@@ -1,9 +1,10 @@
 """Tables in memory, with undo, and those that every context has."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
@@ -19,11 +20,14 @@ S = TypeVar("S")
 class Table(Generic[K, V]):
     """Rows by key, in the order they were added. Give and get copies.
 
-    `copied` makes the copy of a row; the default is shallow, so rows hold immutable values.
+    `copied` makes the copy of a row; the default is shallow, so rows hold immutable values. `rows`
+    are there from the start.
     """
 
-    def __init__(self, copied: Callable[[V], V] = copy) -> None:
-        self._rows: dict[K, V] = {}
+    def __init__(
+        self, copied: Callable[[V], V] = copy, rows: Mapping[K, V] = MappingProxyType({})
+    ) -> None:
+        self._rows: dict[K, V] = dict(rows)
         self._copied = copied
         self._undo: list[Callable[[], None]] | None = None
 

@@ -1,0 +1,96 @@
+"""Where goods are kept."""
+
+from typing import Annotated, Any, Protocol
+from uuid import UUID
+
+from pydantic import ConfigDict, Field
+
+from markethall.shared.call import Call
+from markethall.shared.errors import Refusal
+from markethall.shared.idempotency import Attempt
+from markethall.shared.model import Body, Bool, Dto, Int, Text
+from markethall.shared.pages import Page, PageQuery
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+WarehouseName = Annotated[Text, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
+# of warehouses that would do equally well, the one with the lowest comes first
+Priority = Annotated[Int, Field(ge=0, le=1000, examples=[10])]
+
+
+class NewWarehouse(Body):
+    name: WarehouseName
+    priority: Priority = 100
+    active: Bool = True
+
+
+class WarehouseChange(Body):
+    """JSON merge patch (RFC 7396): what is absent stays; nothing can be cleared."""
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+    name: WarehouseName = Field(default="")
+    priority: Priority = Field(default=0)
+    active: Bool = Field(default=True)
+
+
+class Warehouse(Dto):
+    """One that is not `active` is closed: nothing is in it, and nothing comes in."""
+
+    warehouse_id: UUID
+    name: str
+    priority: int
+    active: bool
+    version: int
+
+
+class WarehouseNotFound(Refusal):
+    """Details: warehouse_id."""
+
+    code = "inventory.warehouse_not_found"
+    status = 404
+    title = "There is no such warehouse"
+
+
+class WarehouseInUse(Refusal):
+    """It is the main one, or goods are in it (to close it), or were ever in it (to delete it).
+
+    Details: warehouse_id.
+    """
+
+    code = "inventory.warehouse_in_use"
+    status = 409
+    title = "The warehouse is in use"
+
+
+class WarehouseClosed(Refusal):
+    """Details: warehouse_id."""
+
+    code = "inventory.warehouse_closed"
+    status = 409
+    title = "The warehouse is closed: no goods can go there"
+
+
+class Warehouses(Protocol):
+    """The warehouses, for staff. There is always the main one, which is never closed."""
+
+    async def warehouse(self, call: Call, warehouse_id: UUID) -> Warehouse:
+        """Raises WarehouseNotFound."""
+
+    async def warehouses(self, call: Call, query: PageQuery) -> Page[Warehouse]:
+        """By priority, the lowest first. Raises CursorInvalid."""
+
+    async def create(self, call: Call, command: NewWarehouse, attempt: Attempt) -> Warehouse:
+        """A new one whose id is the attempt's; once per id."""
+
+    async def change(
+        self, call: Call, warehouse_id: UUID, command: WarehouseChange, version: int
+    ) -> Warehouse:
+        """Raises WarehouseNotFound, PreconditionFailed, WarehouseInUse."""
+
+    async def delete(self, call: Call, warehouse_id: UUID, version: int) -> None:
+        """For one that never had goods. Raises as `change` does."""
