@@ -6,7 +6,8 @@ from itertools import chain, combinations, islice
 from typing import Final
 from uuid import UUID
 
-from markethall.inventory.domain.stock import MAIN_WAREHOUSE, Goods
+from markethall.inventory.domain.stock import Goods
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 
 # sets of warehouses that are looked at before a good one will do instead of the best
 _MOST_TRIED: Final = 500
