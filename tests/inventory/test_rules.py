@@ -120,6 +120,13 @@ LIES = {
     "a line of nothing": [OTHER, line(0)],
     "a status that is none": ["UPDATE reservation SET status = 'lost'"],
     "a hold of no order": ["UPDATE reservation SET order_id = NULL"],
+    "a hold for an hour": ["UPDATE reservation SET expires_at = held_since + interval '1 hour'"],
+    "a hold since later": ["UPDATE reservation SET held_since = now() - interval '1 day'"],
+    "less than nothing given back": ["UPDATE reservation_line SET released = -1"],
+    "less wanted than nothing": ["UPDATE reservation_line SET quantity = -1, released = 9"],
+    "a line of nothing that was never more": ["UPDATE reservation_line SET quantity = 0"],
+    "given back, and still reserved": ["UPDATE reservation_line SET quantity = 1, released = 1"],
+    "a part of no reservation given back": ["INSERT INTO part_release VALUES ({new}, {new})"],
     "a price below zero": ["UPDATE product SET price_amount = -1"],
     "a product status that is none": ["UPDATE product SET status = 'gone'"],
 }

@@ -132,6 +132,9 @@ class MemoryStock(memory.MemoryStore):
         hold.commit()
         return self._put(hold)
 
+    async def find_hold(self, reservation_id: UUID) -> Hold | None:
+        return self._tables.holds.get(reservation_id)
+
     async def hold(self, reservation_id: UUID) -> Hold | None:
         return self._tables.holds.get(reservation_id)
 
