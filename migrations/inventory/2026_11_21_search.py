@@ -104,4 +104,4 @@ def _weights(row: "sa.Row[tuple[object, ...]]") -> dict[str, str]:
 def _words(text: str) -> list[str]:
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     bare = "".join(c for c in folded if not unicodedata.category(c).startswith("M"))
-    return [word[:50] for word in re.findall(r"\w+", bare)]
+    return re.findall(r"\w{1,50}", bare)

@@ -16,10 +16,9 @@ EXACT_SKU: Final = 1000
 
 MOST_TERMS: Final = 10
 # a product's words fit into a tsvector (1 MB), however long its texts are
-LONGEST_WORD: Final = 50
 _MOST_WORDS: Final = 4000
-
-_WORD: Final = re.compile(r"\w+")
+# a longer word is two words, in a product and in a query alike
+_WORDS: Final = re.compile(r"\w{1,50}")
 _SHORTEST_GUESSED: Final = 3
 _ONE_SLIP_BELOW: Final = 6
 _MOST_GUESSES: Final = 3
@@ -88,32 +87,29 @@ class Search:
 def words_of(text: str) -> list[str]:
     """Letters and digits without case and accents: "Crème Brûlée" is creme, brulee."""
     if text.isascii():
-        bare = text.lower()
-    else:
-        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-        bare = "".join(c for c in folded if not unicodedata.category(c).startswith("M"))
-    return [word[:LONGEST_WORD] for word in _WORD.findall(bare)]
+        return _WORDS.findall(text.lower())
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    bare = "".join(c for c in folded if not unicodedata.category(c).startswith("M"))
+    return _WORDS.findall(bare)
 
 
 def search_text(item: Item) -> SearchText:
     """What of a product can be found."""
-    fields = (
-        (NAME, (item.name,)),
-        (SKU, (item.sku,)),
-        (TAGS, item.tags),
-        (DESCRIPTION, (item.description,)),
-    )
     weights: dict[str, int] = {}
-    for weight, texts in fields:
-        for text in texts:
-            _weigh(weights, weight, words_of(text))
-    return SearchText(weights)
+    # the best field comes last, and wins
+    for weight, text in (
+        (DESCRIPTION, item.description),
+        (TAGS, " ".join(item.tags)),
+        (SKU, item.sku),
+        (NAME, item.name),
+    ):
+        weights.update(dict.fromkeys(words_of(text), weight))
+    return SearchText(weights if len(weights) <= _MOST_WORDS else _best(weights))
 
 
-def _weigh(weights: dict[str, int], weight: int, words: Iterable[str]) -> None:
-    for word in words:
-        if len(weights) < _MOST_WORDS:
-            weights.setdefault(word, weight)
+def _best(weights: Mapping[str, int]) -> Mapping[str, int]:
+    best = sorted(weights, key=lambda word: -weights[word])
+    return {word: weights[word] for word in best[:_MOST_WORDS]}
 
 
 # Words that were mistyped
