@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from markethall.inventory.contract import ProductStatus
 from markethall.inventory.domain import WEIGHTS
 from markethall.inventory.sql.parameters import LIMIT, available, number
-from markethall.inventory.sql.products import card_json
+from markethall.inventory.sql.products import SHOWN, card_json
 from markethall.inventory.sql.search import matching, score, with_sku
 from markethall.inventory.sql.tables import products
 from markethall.shared.db import Statement, constant
@@ -102,16 +102,17 @@ def _numbered(shape: Shape) -> "sa.Subquery":
     shelf = available(found)
     place = sa.func.row_number().over(order_by=_order(shape, _place(found)))
     return (
-        sa.select(found, card_json(found.c.face, shelf).label("json"), place.label("number"))
+        sa.select(found, card_json(found, shelf).label("json"), place.label("number"))
         .select_from(found.join(shelf, sa.true()))
         .subquery("numbered")
     )
 
 
 def _read(best: "sa.Subquery") -> "sa.Subquery":
-    """Only the page's own faces are read."""
+    """Only what the page itself shows is read."""
+    shown = [column for column in SHOWN if column.name not in best.c]
     return (
-        sa.select(best, products.c.face)
+        sa.select(best, *shown)
         .join_from(best, products, products.c.product_id == best.c.product_id)
         .subquery("found")
     )
@@ -119,9 +120,7 @@ def _read(best: "sa.Subquery") -> "sa.Subquery":
 
 def _walked(shape: Shape) -> "sa.Subquery":
     """One more than the page holds, by an index that has them in order."""
-    query = matching(
-        products, shape.filters, products.c.product_id, products.c.face, shape.key.label("key")
-    )
+    query = matching(products, shape.filters, *SHOWN, shape.key.label("key"))
     query = _behind(shape, query.where(_status(shape)), [shape.key, products.c.product_id])
     order = _order(shape, [shape.key, products.c.product_id])
     return _cut(shape, query.order_by(*order)).subquery("found")

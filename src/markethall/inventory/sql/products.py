@@ -11,16 +11,18 @@ from markethall.inventory.sql.parameters import LIMIT, ZERO, available, uuid
 from markethall.inventory.sql.tables import ACTIVE, products, stock, vocabulary
 from markethall.shared.db import Statement, constant
 
+SHOWN: Final = [products.c.product_id, products.c.face]
 
-def card_json(face: "sa.ColumnElement[str]", shelf: LateralFromClause) -> "sa.ColumnElement[str]":
-    """The face, closed with what is available."""
+
+def card_json(of: "sa.FromClause", shelf: LateralFromClause) -> "sa.ColumnElement[str]":
+    """The face of a row with all that is SHOWN, closed with what is available."""
     units = sa.cast(shelf.c.available, sa.Text)
-    return face + constant(',"available":') + units + constant("}")
+    return of.c.face + constant(',"available":') + units + constant("}")
 
 
 _shelf: Final = available(products)
 _card: Final = sa.select(
-    products.c.version, products.c.status, card_json(products.c.face, _shelf).label("json")
+    products.c.version, products.c.status, card_json(products, _shelf).label("json")
 ).select_from(products.join(_shelf, sa.true()))
 
 CARD: Final = Statement(_card.where(products.c.product_id == bindparam("of")))

@@ -153,7 +153,7 @@ def _cards() -> Statement:
     ids = sa.func.unnest(bindparam("product_ids", type_=ARRAY(sa.Uuid)))
     wanted = ids.table_valued("product_id", with_ordinality="number").render_derived(name="wanted")
     shelf = available(products)
-    card = card_json(products.c.face, shelf)
+    card = card_json(products, shelf)
     joined = sa.func.string_agg(card, aggregate_order_by(constant(","), wanted.c.number))
     return Statement(
         sa.select(joined)
