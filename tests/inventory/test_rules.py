@@ -150,9 +150,11 @@ async def test_what_is_spoken_of_elsewhere_cannot_be_taken_away(liar: Liar, tabl
 async def test_a_sku_is_unique_whatever_the_case(liar: Liar) -> None:
     copy = (
         "INSERT INTO product (product_id, sku, name, description, price_amount, price_currency,"
-        " options, tags, images, attributes, status, version, created_at, updated_at)"
+        " options, tags, images, attributes, status, version, created_at, updated_at, tax_class,"
+        " prices, translations, backorder_limit)"
         " SELECT {new}, 'tea', name, description, price_amount, price_currency,"
-        " options, tags, images, attributes, status, version, created_at, updated_at FROM product"
+        " options, tags, images, attributes, status, version, created_at, updated_at, tax_class,"
+        " prices, translations, backorder_limit FROM product"
     )
 
     with pytest.raises(asyncpg.UniqueViolationError):

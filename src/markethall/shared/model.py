@@ -1,9 +1,10 @@
 """The two kinds of pydantic models, and the field types they share."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Dto(BaseModel):
@@ -35,9 +36,24 @@ def _canonical_uuid(value: Any) -> Any:
     return value
 
 
+def _written(value: Any) -> Any:
+    if not isinstance(value, str | datetime):
+        raise ValueError("must be a time in ISO 8601, with its offset")  # noqa: TRY004 - for pydantic
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie in the years 1 to 9999, in UTC too") from None
+
+
 Text = Annotated[str, Field(strict=True), AfterValidator(_printable)]
 Int = Annotated[int, Field(strict=True)]
 Bool = Annotated[bool, Field(strict=True)]
+# a time with its offset (RFC 3339), kept in UTC
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_in_utc)]
 Id = Annotated[UUID, BeforeValidator(_canonical_uuid)]
 
 # Postgres BIGINT, less a wide margin for sums

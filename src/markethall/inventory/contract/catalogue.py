@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol, Self
 from uuid import UUID
 
 from pydantic import (
@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -23,7 +24,7 @@ from markethall.inventory.contract.searching import Facets, ProductQuery
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.idempotency import Attempt
-from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Int, Text
+from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Int, Moment, Text
 from markethall.shared.money import Currency, Money
 from markethall.shared.pages import Page, PageQuery
 
@@ -77,6 +78,24 @@ Attribute = Annotated[
     # one error at the attribute's own place, not one per branch of the union
     WrapValidator(_one_of_them),
 ]
+Barcode = Annotated[Text, Field(min_length=1, max_length=64, examples=["4006381333931"])]
+Grams = Annotated[Int, Field(ge=0, le=10**9, examples=[120])]
+MinorUnits = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1490])]
+TaxClass = Annotated[Text, Field(min_length=1, max_length=50, examples=["reduced"])]
+Units = Annotated[Int, Field(ge=0, le=MOST_UNITS)]
+# the shape of BCP 47 (RFC 5646): language, script, region, variants
+_LANGUAGE: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*$"
+Language = Annotated[
+    Text,
+    Field(
+        max_length=35,
+        pattern=_LANGUAGE,
+        json_schema_extra={"pattern": _LANGUAGE},
+        examples=["de"],
+    ),
+]
+MAX_PRICES: Final = 50
+MAX_LANGUAGES: Final = 50
 MAX_OPTIONS: Final = 10
 MAX_ATTRIBUTES: Final = 50
 
@@ -86,6 +105,33 @@ class Price(Body):
 
     amount: Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1250])]
     currency: Currency
+
+
+class FurtherPrice(Price):
+    """A price in another currency, or one that holds for a time: from then, until before then.
+
+    Of the prices in the product's own currency that hold, the one that began last is its price.
+    """
+
+    compare_at: MinorUnits | None = None
+    valid_from: Moment | None = None
+    valid_until: Moment | None = None
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Self:
+        if self.valid_from and self.valid_until and self.valid_from >= self.valid_until:
+            raise PydanticCustomError("window", "valid_from must be before valid_until")
+        return self
+
+
+FurtherPrices = Annotated[tuple[FurtherPrice, ...], Field(max_length=MAX_PRICES)]
+
+
+class Translation(Body):
+    """What a language says otherwise."""
+
+    name: ProductName | None = None
+    description: Description | None = None
 
 
 class NewProduct(Body):
@@ -107,14 +153,24 @@ class NewProduct(Body):
         max_length=MAX_ATTRIBUTES,
         examples=[{"origin": "Uji", "organic": True}],
     )
+    barcode: Barcode | None = None
+    weight_grams: Grams | None = None
+    tax_class: TaxClass = "standard"
+    compare_at: MinorUnits | None = None
+    prices: FurtherPrices = ()
+    translations: dict[Language, Translation] = Field(
+        default_factory=dict, max_length=MAX_LANGUAGES, examples=[{"de": {"name": "Sencha, 100 g"}}]
+    )
+    backorder_limit: Units = 0
+    low_stock_threshold: Units | None = None
     status: ProductStatus = ProductStatus.ACTIVE
 
 
 class ProductChange(Body):
     """JSON merge patch (RFC 7396): what is absent stays, null clears.
 
-    Options and attributes are merged name by name; price, tags and images are replaced. Name,
-    sku, price and status cannot be cleared.
+    Options, attributes and translations are merged name by name; price, prices, tags and images
+    are replaced. Name, sku, price, tax class, backorder limit and status cannot be cleared.
     """
 
     model_config = ConfigDict(json_schema_extra=_without_defaults)
@@ -133,6 +189,16 @@ class ProductChange(Body):
     attributes: Annotated[
         dict[OptionName, Attribute | None] | None, Field(max_length=MAX_ATTRIBUTES)
     ] = None
+    barcode: Barcode | None = None
+    weight_grams: Grams | None = None
+    tax_class: TaxClass = _absent()
+    compare_at: MinorUnits | None = None
+    prices: FurtherPrices | None = None
+    translations: Annotated[
+        dict[Language, Translation | None] | None, Field(max_length=MAX_LANGUAGES)
+    ] = None
+    backorder_limit: Units = _absent()
+    low_stock_threshold: Units | None = None
     status: ProductStatus = _absent()
 
 
@@ -148,25 +214,59 @@ FrozenAttributes = Annotated[
 ]
 
 
+class PriceView(Money):
+    """A further price. Times are in UTC."""
+
+    compare_at: int | None
+    valid_from: datetime | None
+    valid_until: datetime | None
+
+
+class TranslationView(Dto):
+    """What is null is as in the product's own language."""
+
+    name: str | None
+    description: str | None
+
+
+FrozenTranslations = Annotated[
+    Mapping[str, TranslationView],
+    AfterValidator(lambda texts: MappingProxyType(dict(texts))),
+    PlainSerializer(dict, return_type=dict[str, TranslationView]),
+]
+
+
 class Product(Dto):
-    """`available` is what can be bought now: on hand, less what is reserved by live holds."""
+    """`price` and `compare_at` (minor units, what it cost before) are those of this moment.
+
+    `available` is what can be bought now: on hand, less what is reserved by live holds. Lists are
+    sorted and filtered by the price without time.
+    """
 
     product_id: UUID
     sku: str
     name: str
     description: str
-    price: Money
     category: str | None
     family: str | None
     options: FrozenTexts
     tags: tuple[str, ...]
     images: tuple[str, ...]
     attributes: FrozenAttributes
+    barcode: str | None
+    weight_grams: int | None
+    tax_class: str
+    prices: tuple[PriceView, ...]
+    translations: FrozenTranslations
+    backorder_limit: int
+    low_stock_threshold: int | None
     status: ProductStatus
-    available: int
     version: int
     created_at: datetime
     updated_at: datetime
+    price: Money
+    compare_at: int | None
+    available: int
 
 
 @dataclass(frozen=True)

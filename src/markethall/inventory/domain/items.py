@@ -2,27 +2,43 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, Self
 from uuid import UUID
 
 from markethall.inventory.contract import (
     MAX_ATTRIBUTES,
+    MAX_LANGUAGES,
     MAX_OPTIONS,
+    FurtherPrice,
     NewProduct,
     Price,
+    PriceView,
     Product,
     ProductChange,
     ProductStatus,
+    Translation,
+    TranslationView,
 )
 from markethall.shared.errors import Invalid
 from markethall.shared.money import Money
 
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 _CLEARED: Final[Mapping[str, Any]] = MappingProxyType(
-    {"description": "", "tags": (), "images": (), "options": {}, "attributes": {}}
+    {
+        "description": "",
+        "tags": (),
+        "images": (),
+        "options": {},
+        "attributes": {},
+        "prices": (),
+        "translations": {},
+    }
 )
-_MOST: Final = MappingProxyType({"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES})
+_MOST: Final = MappingProxyType(
+    {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
+)
 
 
 @dataclass
@@ -40,6 +56,14 @@ class Item:
     tags: tuple[str, ...]
     images: tuple[str, ...]
     attributes: Mapping[str, str | int | bool]
+    barcode: str | None
+    weight_grams: int | None
+    tax_class: str
+    compare_at: int | None
+    prices: tuple[PriceView, ...]
+    translations: Mapping[str, TranslationView]
+    backorder_limit: int
+    low_stock_threshold: int | None
     status: ProductStatus
     version: int
     created_at: datetime
@@ -75,8 +99,26 @@ class Item:
         self.status = ProductStatus.ARCHIVED
         return self._changed(now)
 
-    def seen_with(self, available: int) -> Product:
-        return Product(**vars(self), available=available)
+    def price_at(self, now: datetime) -> tuple[Money, int | None]:
+        """What it costs at that time, and what it is compared with."""
+        timed = [price for price in self.prices if self._holds(price, now)]
+        if not timed:
+            return self.price, self.compare_at
+        # the later entry, where two began at once
+        last = max(enumerate(timed), key=lambda entry: (_begin(entry[1]), entry[0]))[1]
+        return Money(amount=last.amount, currency=last.currency), last.compare_at
+
+    def seen_with(self, available: int, now: datetime) -> Product:
+        price, compare_at = self.price_at(now)
+        fields = {**vars(self), "price": price, "compare_at": compare_at}
+        return Product(**fields, available=available)
+
+    def _holds(self, price: PriceView, now: datetime) -> bool:
+        return (
+            price.currency == self.price.currency
+            and (price.valid_from is None or price.valid_from <= now)
+            and (price.valid_until is None or now < price.valid_until)
+        )
 
     def _changed(self, now: datetime) -> bool:
         self.version += 1
@@ -84,11 +126,29 @@ class Item:
         return True
 
 
+def _begin(price: PriceView) -> datetime:
+    return price.valid_from or _EVER
+
+
 def _kept(value: Any) -> Any:
     """A request's value as the entity keeps it: tags once, money as Money."""
-    if isinstance(value, Price):
-        return Money(amount=value.amount, currency=value.currency)
-    return tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value
+    match value:
+        case FurtherPrice():
+            return PriceView(**value.model_dump())
+        case Price():
+            return Money(amount=value.amount, currency=value.currency)
+        case Translation():
+            return TranslationView(name=value.name, description=value.description)
+        case dict():
+            return _in_order({name: _kept(part) for name, part in value.items()})
+        case tuple():
+            return tuple(dict.fromkeys(_kept(part) for part in value))
+    return value
+
+
+def _in_order(named: Mapping[str, Any]) -> dict[str, Any]:
+    """The order of PostgreSQL's jsonb, so that every storage shows the same."""
+    return dict(sorted(named.items(), key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
 
 
 def _patched(now: Any, name: str, value: Any) -> Any:
@@ -98,7 +158,8 @@ def _patched(now: Any, name: str, value: Any) -> Any:
 
 
 def _merged(now: Mapping[str, Any], name: str, patch: Mapping[str, Any]) -> Mapping[str, Any]:
-    merged = {key: value for key, value in {**now, **patch}.items() if value is not None}
+    both = {**now, **_kept(patch)}
+    merged = _in_order({key: value for key, value in both.items() if value is not None})
     if len(merged) > _MOST[name]:
         message = f"should have at most {_MOST[name]} after the change"
         raise Invalid(errors=[{"field": f"/{name}", "code": "too_long", "message": message}])

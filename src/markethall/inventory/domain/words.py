@@ -98,13 +98,18 @@ def search_text(item: Item) -> SearchText:
     weights: dict[str, int] = {}
     # the best field comes last, and wins
     for weight, text in (
-        (DESCRIPTION, item.description),
+        (DESCRIPTION, _with(item.description, (t.description for t in item.translations.values()))),
         (TAGS, " ".join(item.tags)),
         (SKU, item.sku),
-        (NAME, item.name),
+        (NAME, _with(item.name, (t.name for t in item.translations.values()))),
     ):
         weights.update(dict.fromkeys(words_of(text), weight))
     return SearchText(weights if len(weights) <= _MOST_WORDS else _best(weights))
+
+
+def _with(text: str, translations: Iterable[str | None]) -> str:
+    """All languages of a field count alike."""
+    return " ".join([text, *(words for words in translations if words)])
 
 
 def _best(weights: Mapping[str, int]) -> Mapping[str, int]:

@@ -71,5 +71,5 @@ class MemoryProducts(MemoryStock):
             self._tables.vocabulary.add(word, word)
 
     def _card(self, item: Item, now: datetime) -> Card:
-        text = item.seen_with(self._available(item.product_id, now)).model_dump_json()
+        text = item.seen_with(self._available(item.product_id, now), now).model_dump_json()
         return Card(item.version, is_active(item), text)

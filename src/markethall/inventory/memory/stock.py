@@ -102,7 +102,8 @@ class MemoryStock(memory.MemoryStore):
         if item is None or not is_active(item) or not await self.take_again(goods):
             return None
         shelf = (goods.product_id, goods.warehouse_id)
-        line = Line(*shelf, item.sku, item.name, item.price, goods.quantity)
+        price, _ = item.price_at(hold.held_since)
+        line = Line(*shelf, item.sku, item.name, price, goods.quantity)
         stored = self._tables.holds.get(hold.reservation_id)
         if stored is not None:
             self._put(replace(stored, lines=(*stored.lines, line)))

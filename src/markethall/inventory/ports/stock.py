@@ -88,7 +88,9 @@ class StockStore(Stocks, Protocol):
         """What its customer holds unpaid beside it, and of these products how many units."""
 
     async def take(self, hold: Hold, goods: Goods) -> Line | None:
-        """Check, reserve and write the line in one step; None unless all of it can be sold."""
+        """Check, reserve and write the line, at the price of when it was held first, in one step;
+        None unless all of it can be sold.
+        """
 
     async def take_again(self, goods: Goods) -> bool:
         """Check and reserve in one step, for a line that is written already."""

@@ -107,7 +107,9 @@ class CatalogueService:
         item = Item.new(attempt.id, command, self._clock())
         async with self._database.transaction() as store:
             new = await store.add(item)
-            product = item.seen_with(0) if new else await self._made_before(store, item)
+            product = (
+                item.seen_with(0, item.created_at) if new else await self._made_before(store, item)
+            )
             await store.finish(attempt, product)
         await self._lists.tell([item])
         await self._cache.forget([item.product_id], pages=True)
@@ -128,7 +130,7 @@ class CatalogueService:
             available = _available(await store.levels(product_id, now))
         await self._lists.tell([item])
         await self._cache.forget([product_id], pages=True)
-        return item.seen_with(available)
+        return item.seen_with(available, self._clock())
 
     async def archive(self, call: Call, product_id: UUID, version: int) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:

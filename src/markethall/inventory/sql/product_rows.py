@@ -3,15 +3,18 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import asyncpg
+from pydantic import TypeAdapter
 
 from markethall.inventory.contract import (
     Category,
+    PriceView,
     ProductStatus,
     SkuTaken,
+    TranslationView,
 )
 from markethall.inventory.domain import (
     MAIN_WAREHOUSE,
@@ -26,6 +29,9 @@ from markethall.shared.money import Money
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
+
+_PRICES: Final = TypeAdapter(tuple[PriceView, ...])
+_TRANSLATIONS: Final = TypeAdapter(dict[str, TranslationView])
 
 
 class SqlProducts(shared.SqlStore):
@@ -76,6 +82,10 @@ def row_of(item: Item) -> dict[str, Any]:
         "price_currency": item.price.currency,
         "options": json.dumps(dict(item.options)),
         "attributes": json.dumps(dict(item.attributes)),
+        "prices": json.dumps([price.model_dump(mode="json") for price in item.prices]),
+        "translations": json.dumps(
+            {language: texts.model_dump() for language, texts in item.translations.items()}
+        ),
         "tags": list(item.tags),
         "images": list(item.images),
         "status": item.status.value,
@@ -97,6 +107,14 @@ def item_of(row: "Record") -> Item:
         tags=tuple(row["tags"]),
         images=tuple(row["images"]),
         attributes=json.loads(row["attributes"]),
+        barcode=row["barcode"],
+        weight_grams=row["weight_grams"],
+        tax_class=row["tax_class"],
+        compare_at=row["compare_at"],
+        prices=_PRICES.validate_json(row["prices"]),
+        translations=_TRANSLATIONS.validate_json(row["translations"]),
+        backorder_limit=row["backorder_limit"],
+        low_stock_threshold=row["low_stock_threshold"],
         status=ProductStatus(row["status"]),
         version=row["version"],
         created_at=row["created_at"],

@@ -1,23 +1,43 @@
 """Statements on products; their list is in search."""
 
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from markethall.inventory.sql.parameters import LIMIT, ZERO, available, uuid
+from markethall.inventory.sql.parameters import LIMIT, NOW, ZERO, available, uuid
 from markethall.inventory.sql.tables import ACTIVE, products, stock, vocabulary
 from markethall.shared.db import Statement, constant
 
-SHOWN: Final = [products.c.product_id, products.c.face]
+SHOWN: Final = [
+    products.c[name]
+    for name in (
+        "product_id",
+        "face",
+        "timed",
+        "price_amount",
+        "compare_at",
+        "price_currency",
+        "prices",
+    )
+]
+
+
+def price_now(of: "sa.FromClause") -> list[Any]:
+    """What the price functions of the schema are asked with."""
+    return [of.c.price_amount, of.c.compare_at, of.c.price_currency, of.c.prices, NOW]
 
 
 def card_json(of: "sa.FromClause", shelf: LateralFromClause) -> "sa.ColumnElement[str]":
-    """The face of a row with all that is SHOWN, closed with what is available."""
+    """The face of a row with all that is SHOWN, closed with the price if it is timed, and with
+    what is available.
+    """
+    timed = of.c.face + sa.func.inventory.timed_price(*price_now(of), type_=sa.Text)
+    priced = sa.case((of.c.timed, timed), else_=of.c.face)
     units = sa.cast(shelf.c.available, sa.Text)
-    return of.c.face + constant(',"available":') + units + constant("}")
+    return priced + constant(',"available":') + units + constant("}")
 
 
 _shelf: Final = available(products)
@@ -47,7 +67,9 @@ COUNT: Final = Statement(
 
 # all but what the database writes itself
 WRITTEN: Final = [
-    column for column in products.c if column.computed is None and column.name != "face"
+    column
+    for column in products.c
+    if column.computed is None and column.name not in {"face", "timed"}
 ]
 _new_product: Final = (
     insert(products)

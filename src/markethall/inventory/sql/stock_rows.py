@@ -84,6 +84,7 @@ class SqlStock(shared.SqlStore):
             reservations.TAKE,
             reservation=hold.reservation_id,
             expires=hold.expires_at,
+            now=hold.held_since,
             **_units(goods),
         )
         return _line(row) if row else None

@@ -58,17 +58,33 @@ products = sa.Table(
     sa.Column("tags", ARRAY(sa.Text), nullable=False),
     sa.Column("images", ARRAY(sa.Text), nullable=False),
     sa.Column("attributes", JSONB, nullable=False),
+    _text("barcode", nullable=True),
+    sa.Column("weight_grams", sa.BigInteger),
+    _text("tax_class"),
+    sa.Column("compare_at", sa.BigInteger),
+    # further prices; some may hold for a time in the product's own currency: then it is `timed`,
+    # which a trigger says
+    sa.Column("prices", JSONB, nullable=False),
+    sa.Column("timed", sa.Boolean, nullable=False),
+    sa.Column("translations", JSONB, nullable=False),
+    sa.Column("backorder_limit", sa.BigInteger, nullable=False),
+    sa.Column("low_stock_threshold", sa.BigInteger),
     _text("status"),
     sa.Column("version", sa.Integer, nullable=False),
     timestamp("created_at"),
     timestamp("updated_at"),
     # the words by which it is found, made by domain.search_text
     sa.Column("search", TSVECTOR, nullable=False, server_default=""),
-    # contract.Product as JSON up to `available`, which closes it; written by a trigger
+    # contract.Product as JSON up to what changes with time: `available`, which closes it, and the
+    # price if it is timed; written by a trigger
     _text("face"),
     sa.CheckConstraint("status IN ('draft', 'active', 'archived')", name="status"),
     sa.CheckConstraint("price_amount >= 0", name="price"),
     sa.CheckConstraint("version >= 1", name="version"),
+    sa.CheckConstraint("compare_at >= 0", name="compare_at"),
+    sa.CheckConstraint("weight_grams >= 0", name="weight"),
+    sa.CheckConstraint("backorder_limit >= 0", name="backorder_limit"),
+    sa.CheckConstraint("low_stock_threshold >= 0", name="low_stock_threshold"),
 )
 _active: dict[str, Any] = {"postgresql_where": products.c.status == ACTIVE}
 sa.Index("uq_product_sku", sa.func.lower(products.c.sku), unique=True)
