@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from markethall.inventory.contract.kinds import Label, ProductStatus, Tag
+from markethall.inventory.contract.reserving import MOST_UNITS
 from markethall.inventory.contract.searching import Facets, ProductQuery
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
