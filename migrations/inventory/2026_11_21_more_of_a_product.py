@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "3f7a1c9e52d0"
-down_revision = "5b1e90c47d2a"
+down_revision = "e07b3a91d5f4"
 branch_labels = None
 depends_on = None
 
