@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "3f7a1c9e52d0"
-down_revision = "e07b3a91d5f4"
+down_revision = "e41b7c90a5d3"
 branch_labels = None
 depends_on = None
 

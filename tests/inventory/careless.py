@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from datetime import datetime
 from itertools import count
 from typing import Final
 
@@ -33,13 +32,13 @@ def planted() -> Iterator[None]:
     """Two buyers look at the same moment, whatever the machine is doing."""
     take, looked, second = SqlStore.take, count(1), asyncio.Event()
 
-    async def careless(store: SqlStore, hold: Hold, goods: Goods, now: datetime) -> Line | None:
+    async def careless(store: SqlStore, hold: Hold, goods: Goods) -> Line | None:
         if not await _looks_enough(store, goods):
             return None
         if next(looked) == 2:
             second.set()
         await second.wait()
-        return await take(store, hold, goods, now)
+        return await take(store, hold, goods)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reservations, "TAKE", _without_condition())
