@@ -202,6 +202,33 @@ async def test_the_last_unit_is_sold_once(shop: Shop) -> None:
     assert await shop.available(product["product_id"]) == 0
 
 
+async def test_nobody_keeps_the_goods_of_more_than_twenty_unpaid_orders(shop: Shop) -> None:
+    buyer, other = await shop.customer(), await shop.customer()
+    product = await shop.product(stock=30)
+    placed = [good(await shop.place(buyer, product["product_id"]), 201) for _ in range(20)]
+
+    one_more = await shop.place(buyer, product["product_id"])
+    good(await shop.place(other, product["product_id"]), 201)
+
+    problem = refused(one_more, 409, "inventory.too_many_holds")
+    assert problem["details"] == {"limit": 20, "open": 20}
+    assert len({order["order_id"] for order in placed}) == 20
+    assert await shop.available(product["product_id"]) == 9
+
+
+async def test_nobody_keeps_more_than_a_thousand_units_unpaid(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=1500)
+    good(await shop.place(buyer, product["product_id"], 600), 201)
+
+    too_many = await shop.place(buyer, product["product_id"], 401)
+    good(await shop.place(buyer, product["product_id"], 400), 201)
+
+    line = {"product_id": product["product_id"], "requested": 401, "held": 600}
+    problem = refused(too_many, 409, "inventory.too_many_units")
+    assert problem["details"] == {"limit": 1000, "lines": [line]}
+    assert await shop.available(product["product_id"]) == 500
+
+
 async def test_an_order_is_seen_by_its_owner_and_by_staff_alone(shop: Shop) -> None:
     buyer, other = await shop.customer(), await shop.customer()
     product = await shop.product()
