@@ -3,7 +3,7 @@
 from typing import Final
 from uuid import UUID
 
-from markethall.inventory.contract import Adjustment
+from markethall.inventory.contract import Adjustment, NewWarehouse
 from markethall.inventory.domain import Stock
 from markethall.inventory.memory import MemoryStore
 from tests.inventory.conftest import STAFF, House, no_key
@@ -11,6 +11,8 @@ from tests.inventory.conftest import STAFF, House, no_key
 NORTH: Final = UUID("00000000-0000-7000-8000-00000000000a")
 EAST: Final = UUID("00000000-0000-7000-8000-00000000000b")
 SOUTH: Final = UUID("00000000-0000-7000-8000-00000000000c")
+# the first in the order of ids comes last
+PRIORITIES: Final = {NORTH: 30, EAST: 20, SOUTH: 10}
 
 
 async def put_on_shelf(house: House, product_id: UUID, warehouse_id: UUID, units: int) -> None:
@@ -27,18 +29,14 @@ async def shelves(house: House, product_id: UUID) -> dict[UUID, tuple[int, int]]
 
 
 async def _make(house: House, product_id: UUID, warehouse_id: UUID) -> None:
+    warehouse = NewWarehouse(name=str(warehouse_id), priority=PRIORITIES[warehouse_id])
+    await house.container.warehouses().create(STAFF, warehouse, no_key(warehouse_id))
     async with house.container.database().transaction() as store:
         if isinstance(store, MemoryStore):
             if (product_id, warehouse_id) not in store._tables.stock:
                 store._add_shelf(Stock(product_id, warehouse_id))
             return
         driver = store._session._driver  # type: ignore[attr-defined] # in Postgres
-        await driver.execute(
-            "INSERT INTO inventory.warehouse (warehouse_id, name) VALUES ($1, $2)"
-            " ON CONFLICT DO NOTHING",
-            warehouse_id,
-            str(warehouse_id),
-        )
         await driver.execute(
             "INSERT INTO inventory.stock (product_id, warehouse_id, on_hand, reserved)"
             " VALUES ($1, $2, 0, 0) ON CONFLICT DO NOTHING",

@@ -343,6 +343,19 @@ async def test_one_warehouse_that_has_all_is_better_than_two(house: House) -> No
         }
 
 
+async def test_of_as_many_warehouses_those_with_the_lower_priority_are_better(
+    house: House,
+) -> None:
+    tea = await house.product(stock=1)
+    for place in (NORTH, EAST, SOUTH):
+        await put_on_shelf(house, tea.product_id, place, 4)
+
+    await house.reserve({tea.product_id: 3})
+
+    reserved = {key: held for key, (_, held) in (await shelves(house, tea.product_id)).items()}
+    assert reserved == {MAIN_WAREHOUSE: 0, NORTH: 0, EAST: 0, SOUTH: 3}
+
+
 async def test_a_product_from_two_warehouses_is_one_line(house: House) -> None:
     tea = await house.product(stock=2)
     await put_on_shelf(house, tea.product_id, EAST, 3)

@@ -189,9 +189,13 @@ class MemoryStock(memory.MemoryStore):
         late = self._overdue(item.product_id, now)
         return Supply(
             is_active(item),
-            tuple(Free(s.warehouse_id, 0, s.on_hand - s.reserved) for s in shelves),
-            tuple(Free(s.warehouse_id, 0, late[s.warehouse_id]) for s in shelves),
+            tuple(self._free(s.warehouse_id, s.on_hand - s.reserved) for s in shelves),
+            tuple(self._free(s.warehouse_id, late[s.warehouse_id]) for s in shelves),
         )
+
+    def _free(self, warehouse_id: UUID, units: int) -> Free:
+        depot = self._tables.warehouses.get(warehouse_id)
+        return Free(warehouse_id, depot.priority if depot else 0, units)
 
     def _shelves(self, product_id: UUID) -> list[Stock]:
         places = self._tables.places.get(product_id) or ()

@@ -25,6 +25,7 @@ from markethall.inventory.sql.tables import (
     products,
     reservations,
     stock,
+    warehouses,
 )
 from markethall.shared.db import Statement, constant
 
@@ -225,6 +226,7 @@ SUPPLY: Final = Statement(
         products.c.product_id,
         products.c.status,
         stock.c.warehouse_id,
+        warehouses.c.priority,
         (stock.c.on_hand - stock.c.reserved).label("free"),
         overdue(
             lines.c.product_id == stock.c.product_id, lines.c.warehouse_id == stock.c.warehouse_id
@@ -232,7 +234,11 @@ SUPPLY: Final = Statement(
         .correlate(stock)
         .label("overdue"),
     )
-    .select_from(sa.join(products, stock, stock.c.product_id == products.c.product_id))
+    .select_from(
+        sa.join(products, stock, stock.c.product_id == products.c.product_id).join(
+            warehouses, warehouses.c.warehouse_id == stock.c.warehouse_id
+        )
+    )
     .where(products.c.product_id == sa.any_(IDS))
     .order_by(products.c.product_id, stock.c.warehouse_id)
 )

@@ -227,7 +227,7 @@ def _supply(rows: "Sequence[Record]") -> Supply:
     """From the rows of one product, one per warehouse."""
 
     def shelves(name: str) -> tuple[Free, ...]:
-        return tuple(Free(row["warehouse_id"], 0, row[name]) for row in rows)
+        return tuple(Free(row["warehouse_id"], row["priority"], row[name]) for row in rows)
 
     return Supply(rows[0]["status"] == ProductStatus.ACTIVE, shelves("free"), shelves("overdue"))
 
