@@ -9,6 +9,7 @@ from dependency_injector import containers, providers
 from markethall.inventory.container import InventoryContainer
 from markethall.inventory.contract import (
     Catalogue,
+    Categories,
     Imports,
     Inventory,
     Stockroom,
@@ -193,6 +194,7 @@ class Container(containers.DeclarativeContainer):
     )
     inventory: providers.Provider[Inventory] = inventory_context.inventory
     catalogue: providers.Provider[Catalogue] = inventory_context.catalogue
+    categories: providers.Provider[Categories] = inventory_context.categories
     stockroom: providers.Provider[Stockroom] = inventory_context.stockroom
     imports: providers.Provider[Imports] = inventory_context.imports
     warehouses: providers.Provider[Warehouses] = inventory_context.warehouses

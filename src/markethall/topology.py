@@ -76,6 +76,7 @@ OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
     Context.INVENTORY: (
         "products",
         "categories",
+        "families",
         "warehouses",
         "stock-transfers",
         "imports",

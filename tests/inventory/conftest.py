@@ -13,6 +13,7 @@ from markethall.inventory.container import InventoryContainer
 from markethall.inventory.contract import (
     Adjustment,
     Catalogue,
+    Categories,
     Consume,
     Inventory,
     Movement,
@@ -73,6 +74,7 @@ class House:
 
     inventory: Inventory
     catalogue: Catalogue
+    categories: Categories
     stockroom: Stockroom
     warehouses: Warehouses
     watch: Watch
@@ -152,6 +154,7 @@ def build(storage: str, postgres: Any = None) -> House:
     return House(
         container.inventory(),
         container.catalogue(),
+        container.categories(),
         container.stockroom(),
         container.warehouses(),
         watch,

@@ -7,6 +7,7 @@ import pytest
 
 from markethall.inventory.contract import (
     Adjustment,
+    CategoryQuery,
     NewProduct,
     OutOfStock,
     Price,
@@ -288,21 +289,7 @@ async def test_a_cursor_is_good_for_its_own_list_only(house: House) -> None:
         with pytest.raises(CursorInvalid):
             await house.catalogue.page_body(ANYONE, query)
     with pytest.raises(CursorInvalid):
-        await house.catalogue.categories(ANYONE, PageQuery(cursor=cursor))
-
-
-async def test_categories_are_counted(house: House) -> None:
-    for category in ("tea", "cups", "tea", None, "books"):
-        await house.product(category=category)
-    await house.product(category="linen", status="draft")
-
-    first = await house.catalogue.categories(ANYONE, PageQuery(limit=2))
-    second = await house.catalogue.categories(ANYONE, PageQuery(limit=2, cursor=first.next_cursor))
-
-    found = [(one.category, one.product_count) for page in (first, second) for one in page.items]
-    assert found == [("books", 1), ("cups", 1), ("tea", 2)]
-    assert second.next_cursor is None
-    assert await house.catalogue.count() == 5
+        await house.categories.categories(ANYONE, CategoryQuery(cursor=cursor))
 
 
 # Changing

@@ -8,6 +8,7 @@ from dependency_injector import containers, providers
 
 from markethall.inventory.contract import (
     Catalogue,
+    Categories,
     Imports,
     Inventory,
     Stockroom,
@@ -20,7 +21,9 @@ from markethall.inventory.remote import RemoteInventory
 from markethall.inventory.service import (
     CachedProducts,
     CatalogueService,
+    CategoryService,
     ExpiredHolds,
+    FamilyPages,
     Importer,
     ImportService,
     InventoryService,
@@ -92,8 +95,14 @@ class InventoryContainer(containers.DeclarativeContainer):
     lists: providers.Singleton[ProductLists] = providers.Singleton(
         ProductLists, database, cached, index, cursors, clock
     )
+    families: providers.Singleton[FamilyPages] = providers.Singleton(
+        FamilyPages, database, cached, lists, clock
+    )
     catalogue: providers.Singleton[Catalogue] = providers.Singleton(
-        CatalogueService, database, cached, lists, cursors, clock
+        CatalogueService, database, cached, lists, families, clock
+    )
+    categories: providers.Singleton[Categories] = providers.Singleton(
+        CategoryService, database, cached, cursors
     )
     stockroom: providers.Singleton[Stockroom] = providers.Singleton(
         StockroomService, database, cached, expired, cursors, clock

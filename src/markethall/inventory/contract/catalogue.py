@@ -19,7 +19,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from markethall.inventory.contract.kinds import Label, ProductStatus, Tag
+from markethall.inventory.contract.kinds import (
+    MAX_LANGUAGES,
+    Label,
+    Language,
+    ProductStatus,
+    Tag,
+    absent,
+    without_defaults,
+)
 from markethall.inventory.contract.reserving import MOST_UNITS
 from markethall.inventory.contract.searching import Facets, ProductQuery
 from markethall.shared.call import Call
@@ -35,16 +43,6 @@ def _one_of_them(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         return validate(value)
     except ValidationError:
         raise PydanticCustomError("attribute", "must be a text, an integer or a boolean") from None
-
-
-def _absent() -> Any:
-    """A field of a merge patch that need not be there, but cannot be null."""
-    return Field(default=None)
-
-
-def _without_defaults(schema: dict[str, Any]) -> None:
-    for field in schema["properties"].values():
-        field.pop("default", None)
 
 
 Sku = Annotated[
@@ -84,19 +82,7 @@ Grams = Annotated[Int, Field(ge=0, le=10**9, examples=[120])]
 MinorUnits = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1490])]
 TaxClass = Annotated[Text, Field(min_length=1, max_length=50, examples=["reduced"])]
 Units = Annotated[Int, Field(ge=0, le=MOST_UNITS)]
-# the shape of BCP 47 (RFC 5646): language, script, region, variants
-_LANGUAGE: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*$"
-Language = Annotated[
-    Text,
-    Field(
-        max_length=35,
-        pattern=_LANGUAGE,
-        json_schema_extra={"pattern": _LANGUAGE},
-        examples=["de"],
-    ),
-]
 MAX_PRICES: Final = 50
-MAX_LANGUAGES: Final = 50
 MAX_OPTIONS: Final = 10
 MAX_ATTRIBUTES: Final = 50
 
@@ -174,11 +160,11 @@ class ProductChange(Body):
     are replaced. Name, sku, price, tax class, backorder limit and status cannot be cleared.
     """
 
-    model_config = ConfigDict(json_schema_extra=_without_defaults)
+    model_config = ConfigDict(json_schema_extra=without_defaults)
 
-    sku: Sku = _absent()
-    name: ProductName = _absent()
-    price: Price = _absent()
+    sku: Sku = absent()
+    name: ProductName = absent()
+    price: Price = absent()
     description: Description | None = None
     category: Label | None = None
     family: Label | None = None
@@ -192,15 +178,15 @@ class ProductChange(Body):
     ] = None
     barcode: Barcode | None = None
     weight_grams: Grams | None = None
-    tax_class: TaxClass = _absent()
+    tax_class: TaxClass = absent()
     compare_at: MinorUnits | None = None
     prices: FurtherPrices | None = None
     translations: Annotated[
         dict[Language, Translation | None] | None, Field(max_length=MAX_LANGUAGES)
     ] = None
-    backorder_limit: Units = _absent()
+    backorder_limit: Units = absent()
     low_stock_threshold: Units | None = None
-    status: ProductStatus = _absent()
+    status: ProductStatus = absent()
 
 
 FrozenTexts = Annotated[
@@ -290,11 +276,40 @@ class ProductPage(Page[Product]):
     facets: Facets | None = None
 
 
-class Category(Dto):
-    """A category of active products, and how many it has."""
+class PriceRange(Dto):
+    """What the members of a family cost in one currency, in minor units."""
 
-    category: str
+    currency: str
+    lowest: int
+    highest: int
+
+
+FrozenValues = Annotated[
+    Mapping[str, tuple[str, ...]],
+    AfterValidator(lambda values: MappingProxyType(dict(values))),
+    PlainSerializer(dict, return_type=dict[str, tuple[str, ...]]),
+]
+
+
+class Family(Page[Product]):
+    """Products that differ by their options: a page of those for sale, by name.
+
+    Of all of them: how many there are, the values of each option, the earliest product's first,
+    and what they cost now.
+    """
+
+    family: str
     product_count: int
+    options: FrozenValues
+    prices: tuple[PriceRange, ...]
+
+
+class FamilyNotFound(Refusal):
+    """None of its products is for sale. Details: family."""
+
+    code = "inventory.family_not_found"
+    status = 404
+    title = "There is no such family"
 
 
 class SkuTaken(Refusal):
@@ -326,6 +341,12 @@ class Catalogue(Protocol):
     async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
         """`products`, as JSON; some seconds old. Raises CursorInvalid, Forbidden."""
 
+    async def family(self, call: Call, family: str, query: PageQuery) -> Family:
+        """Raises FamilyNotFound, CursorInvalid."""
+
+    async def family_body(self, call: Call, family: str, query: PageQuery) -> Rendered:
+        """`family`, as JSON; some seconds old. Raises FamilyNotFound, CursorInvalid."""
+
     async def create(self, call: Call, command: NewProduct, attempt: Attempt) -> Product:
         """A new product whose id is the attempt's; once per id. Raises SkuTaken."""
 
@@ -336,9 +357,6 @@ class Catalogue(Protocol):
 
     async def archive(self, call: Call, product_id: UUID, version: int) -> None:
         """Not for sale any more. Raises ProductNotFound, PreconditionFailed."""
-
-    async def categories(self, call: Call, query: PageQuery) -> Page[Category]:
-        """In the order of their names. Raises CursorInvalid."""
 
     async def count(self) -> int:
         """How many active products there are."""

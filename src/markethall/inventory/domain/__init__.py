@@ -1,6 +1,7 @@
 """The rules of the shelf: no framework, no database, no clock."""
 
 from markethall.inventory.domain.allocation import FewestParcels, Free, Shelves, all_from_main
+from markethall.inventory.domain.categories import Branch
 from markethall.inventory.domain.holds import (
     COMMITTED,
     CONSUMED,
@@ -52,6 +53,7 @@ __all__ = [
     "MOST_SLIPS",
     "RELEASED",
     "WEIGHTS",
+    "Branch",
     "Change",
     "Depot",
     "FewestParcels",

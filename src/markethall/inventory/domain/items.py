@@ -140,13 +140,13 @@ def _kept(value: Any) -> Any:
         case Translation():
             return TranslationView(name=value.name, description=value.description)
         case dict():
-            return _in_order({name: _kept(part) for name, part in value.items()})
+            return in_order({name: _kept(part) for name, part in value.items()})
         case tuple():
             return tuple(dict.fromkeys(_kept(part) for part in value))
     return value
 
 
-def _in_order(named: Mapping[str, Any]) -> dict[str, Any]:
+def in_order(named: Mapping[str, Any]) -> dict[str, Any]:
     """The order of PostgreSQL's jsonb, so that every storage shows the same."""
     return dict(sorted(named.items(), key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
 
@@ -159,7 +159,7 @@ def _patched(now: Any, name: str, value: Any) -> Any:
 
 def _merged(now: Mapping[str, Any], name: str, patch: Mapping[str, Any]) -> Mapping[str, Any]:
     both = {**now, **_kept(patch)}
-    merged = _in_order({key: value for key, value in both.items() if value is not None})
+    merged = in_order({key: value for key, value in both.items() if value is not None})
     if len(merged) > _MOST[name]:
         message = f"should have at most {_MOST[name]} after the change"
         raise Invalid(errors=[{"field": f"/{name}", "code": "too_long", "message": message}])

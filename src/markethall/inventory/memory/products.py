@@ -1,24 +1,22 @@
 """Products in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    Category,
-    SkuTaken,
-)
+from markethall.inventory.contract import MOST_FACET_VALUES, PriceRange, SkuTaken
 from markethall.inventory.domain import (
     MAIN_WAREHOUSE,
     Item,
     Stock,
     search_text,
 )
-from markethall.inventory.memory.stock import MemoryStock, is_active
-from markethall.inventory.ports import Card
+from markethall.inventory.memory.categories import MemoryCategories
+from markethall.inventory.memory.stock import is_active
+from markethall.inventory.ports import Card, FamilyFacts
 
 
-class MemoryProducts(MemoryStock):
+class MemoryProducts(MemoryCategories):
     """One transaction, or reads without one: the products."""
 
     async def card(self, product_id: UUID, now: datetime) -> Card | None:
@@ -29,14 +27,12 @@ class MemoryProducts(MemoryStock):
         product_id = self._tables.skus.get(sku.lower())
         return await self.card(product_id, now) if product_id else None
 
-    async def categories(self, after: str, limit: int) -> Sequence[Category]:
-        counts: dict[str, int] = {}
-        for item in self._tables.items.where(is_active):
-            if item.category is not None and item.category > after:
-                counts[item.category] = counts.get(item.category, 0) + 1
-        return [Category(category=name, product_count=counts[name]) for name in sorted(counts)][
-            :limit
-        ]
+    async def family(self, family: str, now: datetime) -> FamilyFacts | None:
+        members = self._tables.items.where(lambda item: item.family == family and is_active(item))
+        if not members:
+            return None
+        members.sort(key=lambda item: (item.created_at, item.product_id))
+        return FamilyFacts(len(members), _options(members), _price_ranges(members, now))
 
     async def count(self) -> int:
         return len(self._tables.items.where(is_active))
@@ -47,6 +43,7 @@ class MemoryProducts(MemoryStock):
         ):
             return False
         self._tables.skus.put(item.sku.lower(), item.product_id)
+        self._name(item.category)
         self._tell(item)
         self._add_shelf(Stock(item.product_id, MAIN_WAREHOUSE))
         return True
@@ -61,6 +58,7 @@ class MemoryProducts(MemoryStock):
                 raise SkuTaken(sku=item.sku)
             self._tables.skus.remove(before.sku.lower())
         self._tables.items.put(item.product_id, item)
+        self._name(item.category)
         self._tell(item)
 
     def _tell(self, item: Item) -> None:
@@ -73,3 +71,22 @@ class MemoryProducts(MemoryStock):
     def _card(self, item: Item, now: datetime) -> Card:
         text = item.seen_with(self._available(item.product_id, now), now).model_dump_json()
         return Card(item.version, is_active(item), text)
+
+
+def _options(members: Iterable[Item]) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {}
+    for item in members:
+        for name, value in item.options.items():
+            found.setdefault(name, {})[value] = None
+    return {name: tuple(found[name])[:MOST_FACET_VALUES] for name in sorted(found)}
+
+
+def _price_ranges(members: Iterable[Item], now: datetime) -> tuple[PriceRange, ...]:
+    amounts: dict[str, list[int]] = {}
+    for item in members:
+        price, _ = item.price_at(now)
+        amounts.setdefault(price.currency, []).append(price.amount)
+    return tuple(
+        PriceRange(currency=currency, lowest=min(some), highest=max(some))
+        for currency, some in sorted(amounts.items())
+    )

@@ -78,7 +78,7 @@ class MemorySearch(MemoryProducts):
     def _matches(self, item: Item, query: ProductQuery, now: datetime) -> bool:
         return (
             item.status == query.status
-            and query.category in {None, item.category}
+            and (query.category is None or item.category in self._below(query.category))
             and query.family in {None, item.family}
             and (query.tag is None or query.tag in item.tags)
             and (query.min_price is None or query.min_price <= item.price.amount)

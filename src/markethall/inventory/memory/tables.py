@@ -6,6 +6,7 @@ from uuid import UUID
 from markethall.inventory.contract import Movement
 from markethall.inventory.domain import (
     MAIN_WAREHOUSE,
+    Branch,
     Depot,
     Hold,
     Item,
@@ -23,6 +24,7 @@ class Tables(CommonTables):
         super().__init__()
         self.items: Table[UUID, Item] = Table()
         self.skus: Table[str, UUID] = Table()
+        self.categories: Table[str, Branch] = Table()
         # the words by which products are found, and those that a mistyped one may have been
         self.texts: Table[UUID, SearchText] = Table()
         self.vocabulary: Table[str, str] = Table()

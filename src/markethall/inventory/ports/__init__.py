@@ -7,10 +7,12 @@ from typing import Any, Protocol
 from markethall.inventory.ports.catalogue import (
     Bytes,
     Card,
+    FamilyFacts,
     ProductCache,
     Products,
     ProductStore,
 )
+from markethall.inventory.ports.categories import Tree, TreeStore
 from markethall.inventory.ports.importing import ImportReads, ImportStore
 from markethall.inventory.ports.search import (
     Cards,
@@ -28,11 +30,11 @@ from markethall.shared.events import Delivery, Event
 from markethall.shared.idempotency import Attempt
 
 
-class Shelf(Products, Lists, Stocks, ImportReads, Depots, Protocol):
+class Shelf(Products, Lists, Stocks, ImportReads, Depots, Tree, Protocol):
     """Reads. Each is one statement that takes no lock."""
 
 
-class Store(Shelf, ProductStore, StockStore, ImportStore, DepotStore, Protocol):
+class Store(Shelf, ProductStore, StockStore, ImportStore, DepotStore, TreeStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def publish(self, event: Event, call: Call) -> None: ...
@@ -62,6 +64,7 @@ __all__ = [
     "DepotStore",
     "Depots",
     "Expired",
+    "FamilyFacts",
     "Found",
     "ImportReads",
     "ImportStore",
@@ -76,5 +79,7 @@ __all__ = [
     "Stocks",
     "Store",
     "Supply",
+    "Tree",
+    "TreeStore",
     "spread",
 ]

@@ -1,12 +1,12 @@
 """What the catalogue needs from the outside."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from markethall.inventory.contract import Category, Rendered
+from markethall.inventory.contract import PriceRange, Rendered
 from markethall.inventory.domain import Item
 
 
@@ -22,6 +22,15 @@ class Card:
     json: str
 
 
+@dataclass(frozen=True)
+class FamilyFacts:
+    """What the members of a family have between them."""
+
+    product_count: int
+    options: Mapping[str, tuple[str, ...]]
+    prices: tuple[PriceRange, ...]
+
+
 class Products(Protocol):
     """Reads. Each is one statement that takes no lock."""
 
@@ -30,8 +39,8 @@ class Products(Protocol):
     async def card_by_sku(self, sku: str, now: datetime) -> Card | None:
         """Case does not count."""
 
-    async def categories(self, after: str, limit: int) -> Sequence[Category]:
-        """Of active products, in the order of their names, later than `after`."""
+    async def family(self, family: str, now: datetime) -> FamilyFacts | None:
+        """Of its active products; None when there are none."""
 
     async def count(self) -> int: ...
 
@@ -40,13 +49,15 @@ class ProductStore(Products, Protocol):
     """Reads and writes of one transaction."""
 
     async def add(self, item: Item) -> bool:
-        """With an empty shelf in the main warehouse. False when its id or sku is taken."""
+        """With an empty shelf in the main warehouse, and its category if that is new. False when
+        its id or sku is taken.
+        """
 
     async def item(self, product_id: UUID) -> Item | None:
         """Locked until the end of the transaction."""
 
     async def save(self, item: Item) -> None:
-        """Raises SkuTaken."""
+        """With its category if that is new. Raises SkuTaken."""
 
 
 class ProductCache(Protocol):

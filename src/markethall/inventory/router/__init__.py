@@ -2,11 +2,12 @@
 
 from fastapi import APIRouter
 
-from markethall.inventory.router import products, stock, warehouses
+from markethall.inventory.router import categories, products, stock, warehouses
 from markethall.inventory.router.products import express
 
 router = APIRouter()
 router.include_router(products.router)
+router.include_router(categories.router)
 router.include_router(stock.router)
 router.include_router(warehouses.router)
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Final
 
-from fastapi import Depends
+from fastapi import Depends, Request, Response
 
-from markethall.inventory.contract import Catalogue, Stockroom, Warehouses
+from markethall.inventory.contract import Catalogue, Categories, Rendered, Stockroom, Warehouses
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE, allow, anyone
 from markethall.shared.call import Call
 from markethall.shared.errors import (
@@ -18,6 +18,8 @@ from markethall.shared.errors import (
     UnsupportedMediaType,
 )
 from markethall.shared.http import (
+    Kept,
+    conditional,
     from_container,
     if_match,
 )
@@ -29,6 +31,7 @@ from markethall.shared.idempotency import (
 )
 
 CatalogueDep = Annotated[Catalogue, Depends(from_container("catalogue"))]
+CategoriesDep = Annotated[Categories, Depends(from_container("categories"))]
 StockroomDep = Annotated[Stockroom, Depends(from_container("stockroom"))]
 WarehousesDep = Annotated[Warehouses, Depends(from_container("warehouses"))]
 KeysDep = Annotated[Keys, Depends(from_container("inventory_keys"))]
@@ -41,3 +44,10 @@ GUARDED: Final = (Unauthenticated, Forbidden, Invalid, Unavailable)
 BODY: Final = (Malformed, UnsupportedMediaType)
 KEYED: Final = (KeyInvalid, InFlight, PayloadMismatch)
 VERSIONED: Final = (PreconditionRequired, PreconditionFailed)
+PUBLIC: Final = b"public, max-age=5, stale-while-revalidate=30"
+
+
+def answer(request: Request, rendered: Rendered) -> Response:
+    """It, or 304 when the client has it already."""
+    kept = PUBLIC if rendered.public else b"no-store"
+    return conditional(request, Kept(rendered.body, rendered.etag, kept))

@@ -1,4 +1,4 @@
-"""Products and categories."""
+"""Products and their families."""
 
 import re
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from pydantic import Field
 
 from markethall.inventory.contract import (
     Catalogue,
-    Category,
+    Family,
+    FamilyNotFound,
     NewProduct,
     Product,
     ProductChange,
     ProductNotFound,
     ProductPage,
     ProductQuery,
-    Rendered,
     SkuTaken,
 )
 from markethall.inventory.router.deps import (
@@ -31,6 +31,7 @@ from markethall.inventory.router.deps import (
     KeysDep,
     Merchant,
     Seen,
+    answer,
 )
 from markethall.shared.errors import (
     Forbidden,
@@ -39,8 +40,6 @@ from markethall.shared.errors import (
 )
 from markethall.shared.express import Lane
 from markethall.shared.http import (
-    Kept,
-    conditional,
     created,
     etag,
     once,
@@ -49,19 +48,14 @@ from markethall.shared.http import (
 )
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Id, Text
-from markethall.shared.pages import CursorInvalid, Page, PageQuery
+from markethall.shared.pages import CursorInvalid, PageQuery
 
 router = APIRouter(tags=["inventory"])
 
+FamilyPath = Annotated[Text, Field(min_length=1, max_length=100, examples=["sencha"])]
 SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
 _PRODUCT_PATH: Final = re.compile(r"/products/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _NO_QUERY: Final = ProductQuery()
-PUBLIC: Final = b"public, max-age=5, stale-while-revalidate=30"
-
-
-def _answer(request: Request, rendered: Rendered) -> Response:
-    kept = PUBLIC if rendered.public else b"no-store"
-    return conditional(request, Kept(rendered.body, rendered.etag, kept))
 
 
 @router.get(
@@ -79,7 +73,7 @@ async def products(
     """What is for sale. Availability may be some seconds old. `status` other than active is for
     staff.
     """
-    return _answer(request, await catalogue.page_body(call, query))
+    return answer(request, await catalogue.page_body(call, query))
 
 
 @router.get(
@@ -92,7 +86,7 @@ async def product_by_sku(
     request: Request, call: Anyone, sku: SkuPath, catalogue: CatalogueDep
 ) -> Response:
     """Case does not count."""
-    return _answer(request, await catalogue.sku_body(call, sku))
+    return answer(request, await catalogue.sku_body(call, sku))
 
 
 @router.get(
@@ -105,7 +99,24 @@ async def product(
     request: Request, call: Anyone, product_id: Id, catalogue: CatalogueDep
 ) -> Response:
     """Staff also see drafts and what is archived."""
-    return _answer(request, await catalogue.product_body(call, product_id))
+    return answer(request, await catalogue.product_body(call, product_id))
+
+
+@router.get(
+    "/families/{family}",
+    response_model=Family,
+    summary="A family of products",
+    responses=problems(FamilyNotFound, Invalid, CursorInvalid, Unavailable),
+)
+async def family(
+    request: Request,
+    call: Anyone,
+    family: FamilyPath,
+    query: Annotated[PageQuery, Query()],
+    catalogue: CatalogueDep,
+) -> Response:
+    """The products that differ by their options: what one page of a shop shows."""
+    return answer(request, await catalogue.family_body(call, family, query))
 
 
 def express(catalogue: Callable[[], Catalogue]) -> Lane:
@@ -184,18 +195,3 @@ async def archive(call: Merchant, product_id: Id, seen: Seen, catalogue: Catalog
     """It is not for sale any more; orders, reservations and the ledger keep it."""
     await catalogue.archive(call, product_id, seen)
     return Response(status_code=204)
-
-
-@router.get(
-    "/categories",
-    response_model=Page[Category],
-    summary="Categories",
-    responses=problems(Invalid, CursorInvalid, Unavailable),
-)
-async def categories(
-    call: Anyone, query: Annotated[PageQuery, Query()], catalogue: CatalogueDep
-) -> Response:
-    """The categories of what is for sale, by name."""
-    return ready(
-        await catalogue.categories(call, query), headers={"cache-control": PUBLIC.decode()}
-    )

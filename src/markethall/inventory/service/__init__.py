@@ -2,6 +2,8 @@
 
 from markethall.inventory.service.cached import CachedProducts
 from markethall.inventory.service.catalogue import CatalogueService
+from markethall.inventory.service.categories import CategoryService
+from markethall.inventory.service.families import FamilyPages
 from markethall.inventory.service.holds import ExpiredHolds
 from markethall.inventory.service.importing import Importer
 from markethall.inventory.service.imports import ImportService
@@ -14,7 +16,9 @@ from markethall.inventory.service.warehouses import WarehouseService
 __all__ = [
     "CachedProducts",
     "CatalogueService",
+    "CategoryService",
     "ExpiredHolds",
+    "FamilyPages",
     "ImportService",
     "Importer",
     "InventoryService",

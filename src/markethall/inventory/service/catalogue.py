@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from markethall.inventory.contract import (
-    Category,
+    Family,
     NewProduct,
     Product,
     ProductChange,
@@ -19,13 +19,14 @@ from markethall.inventory.domain import (
     Stock,
 )
 from markethall.inventory.ports import Card, Database, ProductCache, Store
+from markethall.inventory.service.families import FamilyPages
 from markethall.inventory.service.lists import ProductLists, digest
 from markethall.shared.auth import CATALOGUE_WRITE
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.errors import PreconditionFailed
 from markethall.shared.idempotency import Attempt
-from markethall.shared.pages import Cursors, Page, PageQuery
+from markethall.shared.pages import PageQuery
 
 
 class CatalogueService:
@@ -36,13 +37,13 @@ class CatalogueService:
         database: Database,
         cache: ProductCache,
         lists: ProductLists,
-        cursors: Cursors,
+        families: FamilyPages,
         clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
         self._lists = lists
-        self._cursors = cursors
+        self._families = families
         self._clock = clock
 
     # Reading
@@ -77,11 +78,11 @@ class CatalogueService:
     async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
         return await self._lists.page_body(call, query)
 
-    async def categories(self, call: Call, query: PageQuery) -> Page[Category]:  # noqa: ARG002 - the contract
-        after = self._cursors.decode("categories", query.cursor) or [""]
-        async with self._database.reading() as shelf:
-            rows = await shelf.categories(after[0], query.limit + 1)
-        return self._cursors.page("categories", rows, query.limit, lambda row: [row.category])
+    async def family(self, call: Call, family: str, query: PageQuery) -> Family:
+        return await self._families.family(call, family, query)
+
+    async def family_body(self, call: Call, family: str, query: PageQuery) -> Rendered:
+        return await self._families.body(call, family, query)
 
     async def count(self) -> int:
         async with self._database.reading() as shelf:

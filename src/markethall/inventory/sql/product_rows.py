@@ -10,7 +10,7 @@ import asyncpg
 from pydantic import TypeAdapter
 
 from markethall.inventory.contract import (
-    Category,
+    PriceRange,
     PriceView,
     ProductStatus,
     SkuTaken,
@@ -21,8 +21,8 @@ from markethall.inventory.domain import (
     Item,
     search_text,
 )
-from markethall.inventory.ports import Card
-from markethall.inventory.sql import products
+from markethall.inventory.ports import Card, FamilyFacts
+from markethall.inventory.sql import families, products
 from markethall.inventory.sql.vectors import vector
 from markethall.shared import sql as shared
 from markethall.shared.money import Money
@@ -45,9 +45,8 @@ class SqlProducts(shared.SqlStore):
         row = await self._session.one(products.CARD_BY_SKU, of=sku, now=now)
         return _card(row) if row else None
 
-    async def categories(self, after: str, limit: int) -> Sequence[Category]:
-        rows = await self._session.all(products.CATEGORIES, after=after, limit=limit)
-        return [Category(**row) for row in rows]
+    async def family(self, family: str, now: datetime) -> FamilyFacts | None:
+        return _facts(await self._session.all(families.FACTS, family=family, now=now))
 
     async def count(self) -> int:
         return int(await self._session.value(products.COUNT))
@@ -72,6 +71,20 @@ class SqlProducts(shared.SqlStore):
 def _card(row: "Record") -> Card:
     version, status, text = row
     return Card(version, status == "active", text)
+
+
+def _facts(rows: "Sequence[Record]") -> FamilyFacts | None:
+    options: dict[str, list[str]] = {}
+    prices = []
+    count = 0
+    for name, value, currency, lowest, highest, members in rows:
+        if currency is None:
+            options.setdefault(name, []).append(value)
+        else:
+            prices.append(PriceRange(currency=currency, lowest=lowest, highest=highest))
+            count += members
+    values = {name: tuple(options[name]) for name in sorted(options)}
+    return FamilyFacts(count, values, tuple(prices)) if prices else None
 
 
 def row_of(item: Item) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from markethall.inventory.sql.parameters import LIMIT, NOW, ZERO, available, uuid
+from markethall.inventory.sql.parameters import NOW, ZERO, available, uuid
 from markethall.inventory.sql.tables import ACTIVE, products, stock, vocabulary
 from markethall.shared.db import Statement, constant
 
@@ -30,6 +30,12 @@ def price_now(of: "sa.FromClause") -> list[Any]:
     return [of.c.price_amount, of.c.compare_at, of.c.price_currency, of.c.prices, NOW]
 
 
+def amount_now(of: "sa.FromClause") -> "sa.ColumnElement[int]":
+    """The price that holds. Only a timed one costs the function."""
+    timed = sa.func.inventory.price_at(*price_now(of), type_=JSONB)["amount"].astext
+    return sa.case((of.c.timed, sa.cast(timed, sa.BigInteger)), else_=of.c.price_amount)
+
+
 def card_json(of: "sa.FromClause", shelf: LateralFromClause) -> "sa.ColumnElement[str]":
     """The face of a row with all that is SHOWN, closed with the price if it is timed, and with
     what is available.
@@ -48,18 +54,6 @@ _card: Final = sa.select(
 CARD: Final = Statement(_card.where(products.c.product_id == bindparam("of")))
 CARD_BY_SKU: Final = Statement(
     _card.where(sa.func.lower(products.c.sku) == sa.func.lower(bindparam("of", type_=sa.Text)))
-)
-
-
-CATEGORIES: Final = Statement(
-    sa.select(products.c.category, sa.func.count().label("product_count"))
-    .where(
-        products.c.status == ACTIVE,
-        products.c.category.collate("C") > bindparam("after", type_=sa.Text),
-    )
-    .group_by(products.c.category)
-    .order_by(products.c.category.collate("C"))
-    .limit(LIMIT)
 )
 COUNT: Final = Statement(
     sa.select(sa.func.count()).select_from(products).where(products.c.status == ACTIVE)

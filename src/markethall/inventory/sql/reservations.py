@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from markethall.inventory.contract import EXTENDED_AT_MOST
 from markethall.inventory.sql.parameters import (
@@ -16,7 +16,7 @@ from markethall.inventory.sql.parameters import (
     units,
     uuid,
 )
-from markethall.inventory.sql.products import price_now
+from markethall.inventory.sql.products import amount_now
 from markethall.inventory.sql.tables import (
     ACTIVE,
     HELD,
@@ -75,7 +75,6 @@ _enough: Final = stock.c.on_hand - stock.c.reserved >= units("units")
 _there: Final = sa.and_(
     stock.c.product_id == uuid("of"), stock.c.warehouse_id == uuid("in_warehouse")
 )
-_price_now: Final = sa.func.inventory.price_at(*price_now(products), type_=JSONB)
 _taken: Final = (
     sa.update(stock)
     .where(
@@ -87,10 +86,7 @@ _taken: Final = (
         stock.c.warehouse_id,
         products.c.sku,
         products.c.name,
-        sa.case(
-            (products.c.timed, sa.cast(_price_now["amount"].astext, sa.BigInteger)),
-            else_=products.c.price_amount,
-        ).label("price_amount"),
+        amount_now(products).label("price_amount"),
         products.c.price_currency,
     )
     .cte("taken")

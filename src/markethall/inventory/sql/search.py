@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, aggregate_order_by
 
 from markethall.inventory.contract import MOST_FACET_VALUES, ProductStatus
 from markethall.inventory.domain import CANDIDATES, EXACT_SKU, MOST_SLIPS, WEIGHTS
+from markethall.inventory.sql.categories import BELOW
 from markethall.inventory.sql.parameters import available, number
 from markethall.inventory.sql.products import card_json
 from markethall.inventory.sql.tables import ACTIVE, products, vocabulary
@@ -20,7 +21,7 @@ from markethall.shared.db import Statement, constant
 Rows = "sa.Table | sa.Subquery"
 
 _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
-    "category": lambda rows: rows.c.category == bindparam("category"),
+    "category": lambda rows: rows.c.category == sa.any_(BELOW),
     "family": lambda rows: rows.c.family == bindparam("family"),
     "tag": lambda rows: rows.c.tags.contains(bindparam("tag", type_=ARRAY(sa.Text))),
     "min_price": lambda rows: rows.c.price_amount >= bindparam("min_price"),

@@ -36,6 +36,23 @@ warehouses = sa.Table(
     sa.CheckConstraint(f"active OR warehouse_id <> '{MAIN_WAREHOUSE}'", name="main"),
 )
 
+categories = sa.Table(
+    "category",
+    metadata,
+    sa.Column("category_id", sa.Uuid, primary_key=True),
+    # what products name; a trigger makes the row when one is the first
+    sa.Column("category", sa.Text, nullable=False, unique=True),
+    _text("name"),
+    sa.Column("parent", sa.Text, sa.ForeignKey("inventory.category.category")),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("translations", JSONB, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.CheckConstraint("parent <> category", name="parent"),
+    sa.CheckConstraint("position >= 0", name="position"),
+    sa.CheckConstraint("version >= 1", name="version"),
+)
+sa.Index("ix_category_parent", categories.c.parent)
+
 products = sa.Table(
     "product",
     metadata,
@@ -52,7 +69,7 @@ products = sa.Table(
     _text("description"),
     sa.Column("price_amount", sa.BigInteger, nullable=False),
     _text("price_currency"),
-    _text("category", nullable=True),
+    sa.Column("category", sa.Text, sa.ForeignKey(categories.c.category)),
     _text("family", nullable=True),
     sa.Column("options", JSONB, nullable=False),
     sa.Column("tags", ARRAY(sa.Text), nullable=False),

@@ -1,0 +1,67 @@
+"""The statement on what the members of a family have between them."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from markethall.inventory.contract import MOST_FACET_VALUES
+from markethall.inventory.sql.products import amount_now
+from markethall.inventory.sql.tables import ACTIVE, products
+from markethall.shared.db import Statement
+
+_members: Final = (
+    sa.select(
+        products.c.product_id,
+        products.c.created_at,
+        products.c.options,
+        products.c.price_currency.collate("C").label("currency"),
+        amount_now(products).label("amount"),
+    )
+    .where(products.c.status == ACTIVE, products.c.family == bindparam("family"))
+    .cte("members")
+)
+
+
+def _nothing(kind: Any) -> "sa.ColumnElement[Any]":
+    return sa.cast(sa.null(), kind)
+
+
+def _values() -> "sa.Select[Any]":
+    """Each value of each option, those of the earliest products first; not without end."""
+    pair = sa.func.jsonb_each_text(_members.c.options).table_valued("key", "value")
+    pair = pair.render_derived(name="pair")
+    first = [sa.func.min(_members.c.created_at), sa.func.min(pair.c.value)]
+    number = sa.func.row_number().over(partition_by=pair.c.key, order_by=first)
+    values = (
+        sa.select(pair.c.key, pair.c.value, number.label("number"))
+        .select_from(sa.join(_members, pair, sa.true()))
+        .group_by(pair.c.key, pair.c.value)
+        .subquery("numbered")
+    )
+    return sa.select(
+        values.c.key.label("name"),
+        values.c.value,
+        _nothing(sa.Text).label("currency"),
+        _nothing(sa.BigInteger).label("lowest"),
+        _nothing(sa.BigInteger).label("highest"),
+        values.c.number,
+    ).where(values.c.number <= sa.literal_column(str(MOST_FACET_VALUES), sa.BigInteger))
+
+
+def _ranges() -> "sa.Select[Any]":
+    return sa.select(
+        _nothing(sa.Text),
+        _nothing(sa.Text),
+        _members.c.currency,
+        sa.func.min(_members.c.amount),
+        sa.func.max(_members.c.amount),
+        sa.func.count(),
+    ).group_by(_members.c.currency)
+
+
+FACTS: Final = Statement(
+    sa.union_all(_values(), _ranges()).order_by(
+        sa.literal_column("currency"), sa.literal_column("number")
+    )
+)
