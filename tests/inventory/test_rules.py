@@ -79,6 +79,12 @@ OTHER = (
     "INSERT INTO reservation (reservation_id, order_id, status, expires_at)"
     " VALUES ({new}, {new}, 'held', now() + interval '10 minutes')"
 )
+CATEGORY = (
+    "INSERT INTO category (category_id, category, name, parent, position, translations, version)"
+    " VALUES ({{new}}, '{key}', 'n', {parent}, 0, '{{{{}}}}', 1)"
+)
+A = CATEGORY.format(key="a", parent="NULL")
+B_BELOW_A = CATEGORY.format(key="b", parent="'a'")
 RAISE = "UPDATE stock SET reserved = reserved + 1"
 
 LIES = {
@@ -128,6 +134,23 @@ LIES = {
     "given back, and still reserved": ["UPDATE reservation_line SET quantity = 1, released = 1"],
     "a part of no reservation given back": ["INSERT INTO part_release VALUES ({new}, {new})"],
     "a price below zero": ["UPDATE product SET price_amount = -1"],
+    "a category below itself": [A, "UPDATE category SET parent = 'a'"],
+    "a ring of categories": [A, B_BELOW_A, "UPDATE category SET parent = 'b' WHERE category = 'a'"],
+    "a category below nothing": [B_BELOW_A],
+    "a category gone from its product": [
+        "UPDATE product SET category = 'a'",
+        "DELETE FROM category WHERE category = 'a'",
+    ],
+    "a category gone from above another": [
+        A,
+        B_BELOW_A,
+        "DELETE FROM category WHERE parent IS NULL",
+    ],
+    "a category called otherwise than its product says": [
+        "UPDATE product SET category = 'a'",
+        "UPDATE category SET category = 'b'",
+    ],
+    "a category before the first": [A, "UPDATE category SET position = -1"],
     "a product status that is none": ["UPDATE product SET status = 'gone'"],
 }
 

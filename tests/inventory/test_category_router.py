@@ -1,0 +1,172 @@
+"""What a client sees of categories and families, through the whole application."""
+
+from typing import Any
+
+from markethall.inventory.contract import Category, Family
+from tests.inventory.test_router import PUBLIC, Client, client, refused
+
+__all__ = ["client"]
+
+GREEN = {
+    "category": "green-tea",
+    "name": "Green tea",
+    "parent": "tea",
+    "position": 2,
+    "translations": {"de": {"name": "Grüner Tee"}},
+}
+
+
+async def made(client: Client, **fields: Any) -> dict[str, Any]:
+    response = await client.http.post("/categories", json=fields, headers=client.staff)
+    assert response.status_code == 201, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+# Categories
+
+
+async def test_categories_are_for_anyone(client: Client) -> None:
+    await client.create()
+    green = await made(client, **GREEN)
+
+    response = await client.http.get("/categories")
+
+    tea, first = response.json()["items"]
+    assert first | {"category_id": ""} != first
+    assert (tea["category"], first) == ("tea", green)
+    assert (tea["product_count"], tea["position"]) == (1, 0)
+    assert response.headers["cache-control"] == PUBLIC
+    assert list(tea) == list(Category.model_fields)
+
+
+async def test_the_children_of_a_category(client: Client) -> None:
+    await client.create()
+    await made(client, **GREEN)
+
+    below = await client.http.get("/categories?parent=tea")
+    roots = await client.http.get("/categories?parent=")
+
+    assert [one["category"] for one in below.json()["items"]] == ["green-tea"]
+    assert [one["category"] for one in roots.json()["items"]] == ["tea"]
+
+
+async def test_a_category_is_made_once_per_key(client: Client) -> None:
+    await client.create()
+    headers = client.staff | {"idempotency-key": "k1"}
+
+    first = await client.http.post("/categories", json=GREEN, headers=headers)
+    again = await client.http.post("/categories", json=GREEN, headers=headers)
+
+    assert first.status_code == again.status_code == 201
+    assert first.headers["location"] == f"/categories/{first.json()['category_id']}"
+    assert (first.content, again.headers["idempotency-replayed"]) == (again.content, "true")
+    found = await client.http.get(first.headers["location"])
+    assert (found.json(), found.headers["cache-control"]) == (first.json(), PUBLIC)
+
+
+async def test_a_category_that_a_client_has_is_not_sent_again(client: Client) -> None:
+    path = f"/categories/{(await made(client, category='tea'))['category_id']}"
+    tag = (await client.http.get(path)).headers["etag"]
+
+    fresh = await client.http.get(path, headers={"if-none-match": tag})
+    await client.create()
+    counted = await client.http.get(path, headers={"if-none-match": tag})
+
+    assert (fresh.status_code, fresh.content) == (304, b"")
+    assert (counted.status_code, counted.json()["product_count"]) == (200, 1)
+
+
+async def test_a_category_is_changed_by_who_has_seen_it(client: Client) -> None:
+    path = f"/categories/{(await made(client, category='tea'))['category_id']}"
+    tag = (await client.http.get(path)).headers["etag"]
+    body = {"name": "Teas"}
+
+    missing = await client.http.patch(path, json=body, headers=client.staff)
+    changed = await client.http.patch(path, json=body, headers=client.staff | {"if-match": tag})
+    stale = await client.http.patch(path, json=body, headers=client.staff | {"if-match": tag})
+
+    refused(missing, 428, "request.if_match_missing")
+    assert (changed.json()["name"], changed.headers["etag"]) == ("Teas", '"v2"')
+    assert refused(stale, 412, "request.if_match_failed")["details"] == {"etag": '"v2"'}
+
+
+async def test_a_ring_of_categories_is_a_conflict(client: Client) -> None:
+    await client.create()
+    await made(client, **GREEN)
+    tea = (await client.http.get("/categories?parent=")).json()["items"][0]
+    headers = client.staff | {"if-match": '"v1"'}
+
+    response = await client.http.patch(
+        f"/categories/{tea['category_id']}", json={"parent": "green-tea"}, headers=headers
+    )
+
+    details = {"category": "tea", "parent": "green-tea"}
+    assert refused(response, 409, "inventory.category_cycle")["details"] == details
+
+
+async def test_a_category_in_use_is_not_removed(client: Client) -> None:
+    await client.create()
+    green = await made(client, **GREEN)
+    tea = (await client.http.get("/categories?parent=")).json()["items"][0]
+    headers = client.staff | {"if-match": '"v1"'}
+
+    used = await client.http.delete(f"/categories/{tea['category_id']}", headers=headers)
+    blind = await client.http.delete(f"/categories/{green['category_id']}", headers=client.staff)
+    removed = await client.http.delete(f"/categories/{green['category_id']}", headers=headers)
+    gone = await client.http.get(f"/categories/{green['category_id']}")
+
+    refused(used, 409, "inventory.category_in_use")
+    refused(blind, 428, "request.if_match_missing")
+    assert removed.status_code == 204
+    refused(gone, 404, "inventory.category_not_found")
+
+
+async def test_customers_change_no_category(client: Client) -> None:
+    tea = await made(client, category="tea")
+    path = f"/categories/{tea['category_id']}"
+    headers = client.customer | {"if-match": '"v1"'}
+
+    refused(
+        await client.http.post("/categories", json=GREEN, headers=client.customer),
+        403,
+        "auth.forbidden",
+    )
+    refused(await client.http.patch(path, json={}, headers=headers), 403, "auth.forbidden")
+    refused(await client.http.delete(path, headers=headers), 403, "auth.forbidden")
+
+
+# Families
+
+
+async def test_a_family_is_on_one_page(client: Client) -> None:
+    for size, amount in (("S", 900), ("M", 1000)):
+        await client.create(
+            sku=f"SHIRT-{size}",
+            name=f"Shirt {size}",
+            family="shirt",
+            options={"size": size},
+            price={"amount": amount, "currency": "EUR"},
+        )
+
+    response = await client.http.get("/families/shirt?limit=1")
+    tag = response.headers["etag"]
+    fresh = await client.http.get("/families/shirt?limit=1", headers={"if-none-match": tag})
+    rest = await client.http.get(
+        "/families/shirt", params={"limit": 1, "cursor": response.json()["next_cursor"]}
+    )
+
+    family = response.json()
+    assert Family.model_validate(family).product_count == 2
+    assert family["options"] == {"size": ["S", "M"]}
+    assert family["prices"] == [{"currency": "EUR", "lowest": 900, "highest": 1000}]
+    assert [page["items"][0]["sku"] for page in (family, rest.json())] == ["SHIRT-M", "SHIRT-S"]
+    assert response.headers["cache-control"] == PUBLIC
+    assert (fresh.status_code, rest.json()["next_cursor"]) == (304, None)
+
+
+async def test_an_unknown_family_is_not_found(client: Client) -> None:
+    response = await client.http.get("/families/shirt")
+
+    assert refused(response, 404, "inventory.family_not_found")["details"] == {"family": "shirt"}
+    refused(await client.http.get("/families/shirt?colour=red"), 422, "request.invalid")
