@@ -11,6 +11,7 @@ from markethall.inventory.domain import Item
 from markethall.inventory.ports import Found
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.errors import Unavailable
+from markethall.shared.metrics import STATEMENTS
 from tests.conftest import on_server, url_of
 from tests.inventory.conftest import ANYONE, STAFF, House, build
 from tests.inventory.test_catalogue import changed, skus
@@ -282,6 +283,55 @@ async def test_facets_are_in_the_page_only_when_they_are_asked_for(house: House)
 def test_an_unknown_facet_is_refused(facets: str) -> None:
     with pytest.raises(ValidationError):
         ProductQuery(facets=facets)
+
+
+# What it costs, and what is kept
+
+
+ASKED: dict[str, Any] = {
+    "limit": 1, "cursor": "x", "category": "tea", "family": "f", "tag": "x", "min_price": 2,
+    "max_price": 2, "in_stock": True, "q": "cup", "status": "draft", "sort": "name",
+    "facets": "tag",
+}  # fmt: skip
+
+
+async def test_no_two_questions_share_an_answer_that_is_kept(house: House) -> None:
+    euro = {"currency": "EUR"}
+    await house.product(
+        "A", 1, name="A", category="tea", family="f", tags=("x",), price={"amount": 1, **euro}
+    )
+    await house.product("B", name="Cup", tags=("x",), price={"amount": 2, **euro})
+    await house.product("C", name="C", category="tea", price={"amount": 3, **euro})
+    await house.product("D", name="D", status="draft")
+    first = await house.catalogue.page_body(ANYONE, ProductQuery(limit=2))
+    cursor = ProductPage.model_validate_json(first.body).next_cursor
+
+    plain = await house.catalogue.page_body(STAFF, ProductQuery(limit=2))
+    for name, value in ASKED.items():
+        query = {"limit": 2, name: cursor if name == "cursor" else value}
+        other = await house.catalogue.page_body(STAFF, ProductQuery.model_validate(query))
+
+        assert other.body != plain.body, name
+    assert set(ASKED) == set(ProductQuery.model_fields)
+
+
+async def test_a_search_is_one_statement(postgres: Postgres) -> None:
+    house = build("sql", postgres)
+    for number in range(30):
+        await house.product(f"TEA-{number}", name="Tea", category="tea", tags=("x",))
+
+    async def cost(**query: Any) -> float:
+        before: float = STATEMENTS._value.get()
+        await house.catalogue.products(ANYONE, ProductQuery.model_validate(query))
+        return float(STATEMENTS._value.get()) - before
+
+    assert await cost(q="tea") == 1
+    assert await cost(q="tea", category="tea", tag="x", in_stock=False, sort="price") == 1
+    assert await cost(q="tea", facets="category,options,tag") == 2
+    assert await cost(q="%") == 0
+    await cost(q="unknown")
+    assert await cost(q="unknown") == 2
+    assert await cost(q="tee") == 3
 
 
 # An engine outside

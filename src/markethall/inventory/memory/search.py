@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,18 +22,14 @@ class MemorySearch(MemoryProducts):
     async def page(self, listing: Listing, now: datetime) -> Cards:
         query, after = listing.query, listing.after
         falling = query.order.startswith("-") or query.order == "relevance"
-
-        def place(item: Item) -> tuple[Any, ...]:
-            return (*self._key(listing, item), item.product_id)
-
-        items = self._found(listing, now)
+        found = [(self._place(listing, item), item) for item in self._found(listing, now)]
         if after is not None:
-            items = [i for i in items if (place(i) < after if falling else place(i) > after)]
-        items.sort(key=place, reverse=falling)
-        kept = items[: query.limit]
+            found = [one for one in found if (one[0] < after if falling else one[0] > after)]
+        found.sort(key=itemgetter(0), reverse=falling)
+        kept = found[: query.limit]
         return Cards(
-            ",".join(self._card(item, now).json for item in kept),
-            place(kept[-1]) if len(items) > query.limit else None,
+            ",".join(self._card(item, now).json for _, item in kept),
+            kept[-1][0] if len(found) > query.limit else None,
         )
 
     async def facets(self, listing: Listing, now: datetime) -> Facets:
@@ -63,10 +60,10 @@ class MemorySearch(MemoryProducts):
 
         return self._tables.items.where(matches)
 
-    def _key(self, listing: Listing, item: Item) -> tuple[Any, ...]:
+    def _place(self, listing: Listing, item: Item) -> tuple[Any, ...]:
         if listing.query.order == "relevance" and listing.search is not None:
-            return self._score(listing.search, item), item.created_at
-        return (_KEYS[listing.query.order.removeprefix("-")](item),)
+            return self._score(listing.search, item), item.created_at, item.product_id
+        return _KEYS[listing.query.order.removeprefix("-")](item), item.product_id
 
     def _score(self, search: Search, item: Item) -> int:
         text = self._tables.texts.get(item.product_id)

@@ -1,0 +1,96 @@
+"""A page that lies deep in a long list costs what the first one costs."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from markethall.inventory.contract import ProductQuery
+from markethall.inventory.domain import Search
+from markethall.inventory.ports import Listing
+from markethall.inventory.sql import STATEMENTS, SqlStore, Trigrams
+from markethall.inventory.sql.tables import products
+from markethall.shared.clock import utc_now
+from markethall.shared.db import Postgres, Session, Statement
+from tests.inventory.conftest import build
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+# every second one is found by any of the filters; product n is n days old and costs n
+FIELDS = {
+    "product_id": "('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid",
+    "sku": "'P' || n",
+    "name": "'name ' || lpad(n::text, 5, '0')",
+    "description": "repeat('so ', 100)",
+    "price_amount": "n",
+    "category": "CASE n % 2 WHEN 0 THEN 'tea' ELSE 'cups' END",
+    "tags": "CASE n % 2 WHEN 0 THEN '{x}'::text[] ELSE '{y}' END",
+    "created_at": "timestamptz '2026-01-01Z' - n * interval '1 day'",
+    "search": "CASE n % 2 WHEN 0 THEN $$'tea':1A$$ ELSE $$'cup':1A$$ END::tsvector",
+}
+COLUMNS = [column.name for column in products.c if column.computed is None]
+CROWD = f"""
+INSERT INTO inventory.product ({", ".join(COLUMNS)})
+SELECT {", ".join(FIELDS.get(name, name) for name in COLUMNS)}
+FROM inventory.product, generate_series(1, 5000) n WHERE sku = 'FIRST';
+INSERT INTO inventory.stock (product_id, warehouse_id, on_hand, reserved)
+SELECT product_id, '00000000-0000-7000-8000-000000000001', 0, 0 FROM inventory.product
+ON CONFLICT DO NOTHING;
+ANALYZE inventory.product;
+ANALYZE inventory.stock
+"""  # noqa: S608 - our own names
+MIDDLE = "SELECT * FROM inventory.product WHERE price_amount = 2500"
+
+
+class Explaining(Session):
+    """Runs a statement only to count the pages of the database that it reads."""
+
+    pages = 0
+
+    async def one(self, statement: Statement, **values: Any) -> "Record | None":
+        sql, arguments = statement.bind(values)
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}"
+        plan = (await self._driver.fetchval(explain, *arguments))[0]["Plan"]
+        self.pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        return None
+
+
+async def read(postgres: Postgres, listing: Listing) -> int:
+    async with postgres.reading() as session:
+        explaining = Explaining(session._driver)
+        store = SqlStore(explaining, STATEMENTS, utc_now, trigrams=Trigrams())
+        await store.page(listing, NOW)
+    return explaining.pages
+
+
+LISTS: list[tuple[dict[str, Any], str]] = [
+    ({}, "created_at"),
+    ({"sort": "name"}, "name_key"),
+    ({"sort": "price"}, "price_amount"),
+    ({"sort": "-price"}, "price_amount"),
+    ({"in_stock": False}, "created_at"),
+    ({"q": "te"}, "created_at"),
+    ({"q": "te", "sort": "price"}, "price_amount"),
+    ({"category": "tea"}, "created_at"),
+    ({"category": "tea", "sort": "-price"}, "price_amount"),
+    ({"tag": "x", "sort": "name", "in_stock": False}, "name_key"),
+]
+
+
+async def test_a_deep_page_reads_no_more_than_the_first(postgres: Postgres) -> None:
+    house = build("sql", postgres)
+    await house.product("FIRST", category="tea")
+    await house.product("SECOND", category="cups")
+    async with postgres.reading() as session:
+        await session._driver.execute(CROWD)
+        middle = await session._driver.fetchrow(MIDDLE)
+    assert middle is not None
+
+    for query, key in LISTS:
+        search = Search.of(query["q"]) if "q" in query else None
+        first = Listing(ProductQuery.model_validate(query), search)
+        score = (8,) if search and "sort" not in query else ()
+        deep = replace(first, after=(*score, middle[key], middle["product_id"]))
+
+        assert await read(postgres, deep) <= 1.5 * await read(postgres, first), query
