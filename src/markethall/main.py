@@ -143,6 +143,7 @@ def _manners(settings: Settings) -> Manners:
         owners=OWNERS,
         deadline=timedelta(seconds=settings.deadline),
         forms=frozenset({"/token", "/token/revoke"}),
+        streams={"/imports": settings.import_limit},
         unlimited=frozenset({"/health", "/ready", "/metrics", KEYS_OF_SERVICES}),
     )
 

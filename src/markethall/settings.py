@@ -198,6 +198,9 @@ class Settings(BaseSettings):
     body_limit: Annotated[int, Field(ge=1024, description="Bytes of a request body at most")] = (
         1024 * 1024
     )
+    import_limit: Annotated[
+        int, Field(ge=1024, description="Bytes of a file to import at most")
+    ] = 64 * 1024 * 1024
     body_timeout: Annotated[
         float, Field(gt=0, description="Seconds for a request's head, and for its body, to arrive")
     ] = 10

@@ -102,6 +102,8 @@ class Operation:
     def encoded(self, value: Any) -> bytes:
         if self.media == FORM:
             return urlencode(value if isinstance(value, dict) else {"value": value}).encode()
+        if self.media != JSON:  # a file, read as it comes
+            return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
         return json.dumps(value).encode()
 
     def attack(
@@ -169,7 +171,9 @@ def bodies(op: Operation) -> Iterator[Attack]:
     for name, body in nonsense.items():
         for who in ("anonymous", "customer", "all"):
             yield op.attack(name, who, body=body, refused=op.media == JSON)
-    yield op.attack("1 MiB and one byte", body=good + b" " * (MIB + 1 - len(good)), refused=True)
+    small = op.media in {JSON, FORM}
+    large = good + b" " * (MIB + 1 - len(good))
+    yield op.attack("1 MiB and one byte", body=large, refused=small)
     yield op.attack("exactly 1 MiB", body=good + b" " * (MIB - len(good)))
     for media in wrong_media(op.media):
         yield op.attack(f"sent as {media[:40]!r}", media=media, refused=True)
@@ -217,7 +221,8 @@ def framing(op: Operation) -> Iterator[Attack]:
     drops = b"".join(b"1\r\n%c\r\n" % byte for byte in good) + b"0\r\n\r\n"
     yield op.attack("chunked byte by byte", headers=(chunked,), body=drops)
     large = b"100000\r\n" + b" " * MIB + b"\r\n" + whole
-    yield op.attack("chunked, 1 MiB and more", headers=(chunked,), body=large, refused=True)
+    small = op.media in {JSON, FORM}
+    yield op.attack("chunked, 1 MiB and more", headers=(chunked,), body=large, refused=small)
     for name, length in {
         "negative": b"-1", "text": b"many", "float": b"1.5", "hex": b"0x10", "plus": b"+5",
         "empty": b"", "list": b"5, 5", "arabic": "٣".encode(), "2**64": b"%d" % 2**64,

@@ -1,13 +1,15 @@
 """Request bodies: read within their limits, and checked for what the parsers let through."""
 
+import asyncio
 import json
+from collections.abc import Callable
 from math import isinf
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
-from markethall.shared.errors import Invalid, Malformed, TooLarge
+from markethall.shared.errors import Invalid, Malformed, RequestTimeout, TooLarge
 
 DEEPEST: Final = 64
 MOST_FIELDS: Final = 20
@@ -24,6 +26,46 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             raise TooLarge(limit=limit)
         if not message.get("more_body"):
             return bytes(body)
+
+
+# of a body that is read as it comes: who is slower, in bytes a second, is not waited for
+SLOWEST: Final = 16 * 1024
+
+
+class Streamed:
+    """A `receive` for a body that is read as it comes, bounded in size and in time. Raises
+    Malformed, TooLarge, RequestTimeout; `on_slow` is called before the last.
+    """
+
+    def __init__(
+        self, receive: Receive, limit: int, seconds: float, on_slow: Callable[[], None]
+    ) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._until = asyncio.get_running_loop().time() + seconds
+        self._on_slow = on_slow
+        self._size = 0
+        self._whole = False
+
+    async def __call__(self) -> Message:
+        if self._whole:
+            return await self._receive()
+        message = await self._next()
+        if message["type"] == "http.disconnect":
+            raise Malformed("The client went away.")
+        self._size += len(message.get("body", b""))
+        if self._size > self._limit:
+            raise TooLarge(limit=self._limit)
+        self._whole = not message.get("more_body")
+        return message
+
+    async def _next(self) -> Message:
+        try:
+            async with asyncio.timeout_at(self._until + self._size / SLOWEST):
+                return await self._receive()
+        except TimeoutError:
+            self._on_slow()
+            raise RequestTimeout from None
 
 
 def check_json(body: bytes) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from markethall.shared.bodies import check_json, checked_form, read_body
+from markethall.shared.bodies import Streamed, check_json, checked_form, read_body
 from markethall.shared.call import Actor, Call
 from markethall.shared.clock import utc_now
 from markethall.shared.errors import (
@@ -96,6 +96,8 @@ class Manners:
     # how long a request may wait for neighbours
     deadline: timedelta = timedelta(seconds=5)
     forms: frozenset[str] = field(default=frozenset())
+    # paths whose bodies are read as they come, by their routes: how many bytes they may have
+    streams: Mapping[str, int] = field(default_factory=dict)
     # for probes and scrapers: no rate limit
     unlimited: frozenset[str] = field(default=frozenset())
 
@@ -135,6 +137,9 @@ class Front:
             limited = self._limits.on and not visit.internal
             if limited:
                 await self._limit(visit)
+            if visit.method == "POST" and (limit := self._streams(visit)):
+                await self._app(visit.scope, self._streamed(visit, receive, limit), send)
+                return
             body = b""
             if visit.method in _WITH_BODY:
                 body = await self._body(visit, receive)
@@ -170,6 +175,19 @@ class Front:
             visit.extra_headers.append((b"connection", b"close"))
             raise RequestTimeout from None
         return self._checked(visit, body) if body else body
+
+    def _streams(self, visit: "Visit") -> int | None:
+        return self._manners.streams.get(visit.scope["path"])
+
+    def _streamed(self, visit: "Visit", receive: Receive, limit: int) -> Receive:
+        """Raises TooLarge."""
+        if visit.content_length > limit:
+            raise TooLarge(limit=limit)
+
+        def close() -> None:
+            visit.extra_headers.append((b"connection", b"close"))
+
+        return Streamed(receive, limit, self._manners.body_timeout, close)
 
     def _checked(self, visit: "Visit", body: bytes) -> bytes:
         kind = visit.header(b"content-type")

@@ -75,6 +75,15 @@ def created(path: Callable[[Any], str]) -> Callable[[Any], Answer]:
     return present
 
 
+def accepted(path: Callable[[Any], str]) -> Callable[[Any], Answer]:
+    """202 with the Location of the job that goes on."""
+
+    def present(dto: BaseModel) -> Answer:
+        return Answer(status=202, body=dto.model_dump_json(), location=path(dto))
+
+    return present
+
+
 class Kept(Response):
     """200 with a body and headers that are bytes already: nothing is looked at again."""
 

@@ -151,6 +151,11 @@ class Imports(Protocol):
     async def imported(self, call: Call, import_id: UUID) -> Import:
         """Raises ImportNotFound."""
 
+    async def follow(self, call: Call, import_id: UUID) -> AsyncIterator[Import | None]:
+        """It, each time it has changed, until its end; None where that takes long. Raises
+        ImportNotFound, Busy.
+        """
+
     async def errors(self, call: Call, import_id: UUID, query: PageQuery) -> Page[RowError]:
         """In the order of the file; the first 10,000 are kept. Raises ImportNotFound,
         CursorInvalid.

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from markethall.inventory.router import categories, products, stock, warehouses
+from markethall.inventory.router import categories, imports, products, stock, warehouses
 from markethall.inventory.router.products import express
 
 router = APIRouter()
@@ -10,5 +10,6 @@ router.include_router(products.router)
 router.include_router(categories.router)
 router.include_router(stock.router)
 router.include_router(warehouses.router)
+router.include_router(imports.router)
 
 __all__ = ["express", "router"]

@@ -1,7 +1,9 @@
 """Files that staff send, and what becomes of them; and the catalogue as a file."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -17,12 +19,18 @@ from markethall.inventory.ports import Database
 from markethall.inventory.service.sources import PART
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
+from markethall.shared.errors import Busy, Unavailable
 from markethall.shared.idempotency import Attempt
 from markethall.shared.ids import new_id
 from markethall.shared.pages import Cursors, Page, PageQuery
 
 # rows of an export that are in memory at once
 _AT_ONCE: Final = 500
+# who watch, in this process
+_MOST_FOLLOWERS: Final = 32
+# seconds between two looks at an import that is watched, and until a sign of life
+_LOOK: Final = 0.5
+_SILENCE: Final = 10.0
 
 
 class ImportService:
@@ -35,12 +43,21 @@ class ImportService:
         self._wake = wake
         self._cursors = cursors
         self._clock = clock
+        self._followers = 0
 
     async def upload(self, call: Call, chunks: AsyncIterable[bytes]) -> Upload:  # noqa: ARG002 - the contract
-        upload_id, digest, size = new_id(), hashlib.sha256(), 0
+        upload_id = new_id()
         async with self._database.transaction() as store:
             await store.open_upload(upload_id, self._clock())
-        number = 0
+        try:
+            return await self._kept(upload_id, chunks)
+        except BaseException:
+            with suppress(Unavailable):
+                await self._drop(upload_id)
+            raise
+
+    async def _kept(self, upload_id: UUID, chunks: AsyncIterable[bytes]) -> Upload:
+        digest, size, number = hashlib.sha256(), 0, 0
         async for part in _parts(chunks):
             digest.update(part)
             size += len(part)
@@ -51,8 +68,11 @@ class ImportService:
         return Upload(upload_id=upload_id, size=size, sha256=digest.hexdigest())
 
     async def discard(self, call: Call, upload: Upload) -> None:  # noqa: ARG002 - the contract
+        await self._drop(upload.upload_id)
+
+    async def _drop(self, upload_id: UUID) -> None:
         async with self._database.transaction() as store:
-            await store.drop_upload(upload.upload_id)
+            await store.drop_upload(upload_id)
 
     async def start(
         self, call: Call, upload: Upload, command: NewImport, attempt: Attempt
@@ -70,6 +90,31 @@ class ImportService:
     async def imported(self, call: Call, import_id: UUID) -> Import:  # noqa: ARG002 - the contract
         async with self._database.reading() as shelf:
             return _found(await shelf.job(import_id), import_id).view()
+
+    async def follow(self, call: Call, import_id: UUID) -> AsyncIterator[Import | None]:
+        if self._followers >= _MOST_FOLLOWERS:
+            raise Busy(retry_after=10)
+        return self._follow(call, import_id, await self.imported(call, import_id))
+
+    async def _follow(
+        self, call: Call, import_id: UUID, seen: Import
+    ) -> AsyncIterator[Import | None]:
+        self._followers += 1
+        try:
+            yield seen
+            silent = 0.0
+            while seen.finished_at is None:
+                await asyncio.sleep(_LOOK)
+                silent += _LOOK
+                now = await self.imported(call, import_id)
+                if now != seen:
+                    seen, silent = now, 0.0
+                    yield seen
+                elif silent >= _SILENCE:
+                    silent = 0.0
+                    yield None
+        finally:
+            self._followers -= 1
 
     async def errors(self, call: Call, import_id: UUID, query: PageQuery) -> Page[RowError]:  # noqa: ARG002 - the contract
         name = f"imports:{import_id}"
@@ -93,14 +138,14 @@ class ImportService:
         return view
 
     async def export(self, call: Call) -> AsyncIterator[bytes]:  # noqa: ARG002 - the contract
-        yield csv_row(HEADER).encode()
+        head = csv_row(HEADER)
         after: UUID | None = None
         while True:
             # one statement each, and no connection while the client takes its time
             async with self._database.reading() as shelf:
                 rows = await shelf.items_after(after, _AT_ONCE)
-            if rows:
-                yield "".join(csv_row(cells_of(item, on_hand)) for item, on_hand in rows).encode()
+            yield "".join([head, *(csv_row(cells_of(*row)) for row in rows)]).encode()
+            head = ""
             if len(rows) < _AT_ONCE:
                 return
             after = rows[-1][0].product_id

@@ -1,0 +1,183 @@
+"""Imports and exports as the world asks for them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from markethall.main import create_app
+from tests.test_app import ADMIN, memory_settings, visiting
+
+FILE = b"sku,name,price,on_hand\nA-1,One,1.00,3\nA-2,Two,bad,\n"
+CSV = {"Content-Type": "text/csv; charset=utf-8"}
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    return create_app(memory_settings(import_limit=100_000, body_timeout=0.2))
+
+
+@pytest.fixture
+async def http(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    async with visiting(app) as client:
+        form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
+        token = (await client.post("/token", data=form)).json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        yield client
+
+
+async def ended(http: httpx2.AsyncClient, path: str) -> dict[str, Any]:
+    """By its events."""
+    answer = await http.get(f"{path}/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    last = answer.text.strip().split("\n\n")[-1]
+    assert last.startswith("event: progress\ndata: ")
+    return dict(json.loads(last.partition("data: ")[2]))
+
+
+async def test_a_file_is_taken_and_followed_to_its_end(http: httpx2.AsyncClient) -> None:
+    answer = await http.post("/imports", content=FILE, headers=CSV)
+
+    assert answer.status_code == 202
+    path = answer.headers["location"]
+    assert path == f"/imports/{answer.json()['import_id']}"
+    seen = await ended(http, path)
+    assert (seen["status"], seen["rows"]["created"], seen["rows"]["failed"]) == ("done", 1, 1)
+    assert (await http.get(path)).json() == seen
+    errors = (await http.get(f"{path}/errors")).json()["items"]
+    assert errors == [
+        {
+            "line": 3,
+            "field": "price",
+            "code": "invalid",
+            "message": "must be a decimal number such as 19.99",
+        }
+    ]
+    assert (await http.get("/products/by-sku/A-1")).json()["available"] == 3
+
+
+async def test_a_key_makes_one_import_of_one_file(http: httpx2.AsyncClient) -> None:
+    headers = CSV | {"Idempotency-Key": "spring"}
+
+    first = await http.post("/imports", content=FILE, headers=headers)
+    second = await http.post("/imports", content=FILE, headers=headers)
+    other = await http.post("/imports", content=FILE + b"A-3,Three,3,\n", headers=headers)
+    dry = await http.post("/imports?dry_run=true", content=FILE, headers=headers)
+
+    assert second.json()["import_id"] == first.json()["import_id"]
+    assert second.headers["idempotency-replayed"] == "true"
+    assert [other.status_code, dry.status_code] == [422, 422]
+    assert other.json()["code"] == "idempotency.payload_mismatch"
+
+
+async def test_a_file_that_is_too_large_is_refused_however_it_comes(
+    http: httpx2.AsyncClient, app: FastAPI
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(101):
+            yield b"x" * 1000
+
+    told = await http.post("/imports", content=b"x" * 100_001, headers=CSV)
+    untold = await http.post("/imports", content=chunks(), headers=CSV)
+    small = await http.post("/products", json={"name": "x" * 2_000_000})
+
+    assert [told.status_code, untold.status_code, small.status_code] == [413, 413, 413]
+    assert told.json()["details"] == untold.json()["details"] == {"limit": 100_000}
+    tables = app.state.container.inventory_context.database().tables
+    assert len(tables.uploads) == len(tables.parts) == 0
+
+
+async def test_who_sends_too_slowly_is_not_waited_for(http: httpx2.AsyncClient) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"sku"
+        await asyncio.sleep(30)
+
+    answer = await http.post("/imports", content=chunks(), headers=CSV)
+
+    assert answer.status_code == 408
+    assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "text/plain", "text/csv; charset=latin-1", "", "text/csv,x"]
+)
+async def test_other_types_are_refused(http: httpx2.AsyncClient, kind: str) -> None:
+    answer = await http.post("/imports", content=FILE, headers={"Content-Type": kind})
+
+    assert answer.status_code == 415
+    assert answer.json()["details"]["supported"] == ["application/x-ndjson", "text/csv"]
+
+
+async def test_the_public_neither_imports_nor_exports(http: httpx2.AsyncClient) -> None:
+    path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
+    del http.headers["Authorization"]
+
+    answers = [
+        await http.post("/imports", content=FILE, headers=CSV),
+        await http.get(path),
+        await http.get(f"{path}/events"),
+        await http.get(f"{path}/errors"),
+        await http.post(f"{path}/retry"),
+        await http.get("/exports/products.csv"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [401] * 6
+
+
+async def test_an_unknown_import_is_not_found(http: httpx2.AsyncClient) -> None:
+    path = "/imports/0199c0de-0000-7000-8000-00000000c0fe"
+
+    answers = [await http.get(path + end) for end in ("", "/events", "/errors")]
+    answers.append(await http.post(f"{path}/retry"))
+
+    assert [answer.json()["code"] for answer in answers] == ["inventory.import_not_found"] * 4
+
+
+async def test_only_a_failed_import_is_tried_again(http: httpx2.AsyncClient) -> None:
+    failed = (await http.post("/imports", content=b"nonsense", headers=CSV)).headers["location"]
+    done = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
+    await ended(http, failed)
+    await ended(http, done)
+
+    again = await http.post(f"{failed}/retry")
+    refused = await http.post(f"{done}/retry")
+
+    assert (again.status_code, again.headers["location"]) == (202, failed)
+    assert (refused.status_code, refused.json()["details"]) == (409, {"status": "done"})
+    assert (await ended(http, failed))["failure"]["code"] == "header"
+
+
+async def test_the_events_end_when_the_hall_closes(http: httpx2.AsyncClient, app: FastAPI) -> None:
+    app.state.readiness.draining = True
+    path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
+
+    answer = await http.get(f"{path}/events")
+
+    assert (answer.status_code, answer.text) == (200, "")
+
+
+async def test_so_many_watch_and_no_more(http: httpx2.AsyncClient, app: FastAPI) -> None:
+    path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
+    app.state.container.imports()._followers = 32
+
+    answer = await http.get(f"{path}/events")
+
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "10"
+
+
+async def test_the_catalogue_comes_as_a_file(http: httpx2.AsyncClient) -> None:
+    path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
+    await ended(http, path)
+
+    answer = await http.get("/exports/products.csv")
+
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "products.csv" in answer.headers["content-disposition"]
+    header, row = answer.text.split("\r\n")[:2]
+    assert header.startswith("sku,name,")
+    assert row.startswith("A-1,One,,1.00,EUR,")
