@@ -1,9 +1,10 @@
-"""`python -m bench [hall] [split] [contract] [hot]`: measure, print tables, write bench/results.
+"""`python -m bench [part ...]`: measure, print tables, write bench/results.
 
 hall      how fast the hall is beside what its stack can do
 split     the hall in one process against the hall in four
 contract  one call of a neighbour's contract: in process, over ASGI, over loopback
 hot       one product that everybody wants: reservations and orders beside a plain UPDATE
+imports   a catalogue that comes as a file: rows per second, and memory
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
-from . import contract, hot, split
+from . import contract, hot, imports, split
 from .loop import STOPPING
 from .report import Report
 from .suite import Options, Suite
@@ -94,6 +95,15 @@ def _hot(arguments: argparse.Namespace, folder: Path) -> str:
     return _failures(found.failures)
 
 
+def _imports(arguments: argparse.Namespace, folder: Path) -> str:
+    options = imports.Options(rows=5000) if arguments.quick else imports.Options()
+    found = imports.measure(options, folder)
+    _show(found, arguments)
+    found.write()
+    failed = sum(int(run["failed"]) for run in found.runs.values())
+    return f"{failed} rows failed" if failed else ""
+
+
 def _show(found: Tables, arguments: argparse.Namespace) -> None:
     print(found.text())
     if arguments.markdown:
@@ -111,6 +121,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "split": _split,
     "contract": _contract,
     "hot": _hot,
+    "imports": _imports,
 }
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
@@ -210,6 +211,38 @@ def demo() -> None:
         )
 
     out.print(f"{_in_hall(fill)} products added.")
+
+
+@cli.command("import")
+def import_file(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV (ours, or as Shopify exports it), or NDJSON", exists=True, dir_okay=False
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Look at every row, and change nothing")
+    ] = False,
+    currency: Annotated[str, typer.Option(help="Of prices that name none")] = "EUR",
+) -> None:
+    """Bring products from a file into the shop. A bad row stops no other."""
+    from markethall import loading  # noqa: PLC0415 - see serve
+    from markethall.shared.call import system_call  # noqa: PLC0415 - see serve
+
+    load = loading.Load(file, currency, dry_run=dry_run)
+
+    async def bring(container: Any) -> loading.Loaded:
+        importer = container.inventory_context.importer()
+        with loading.Meter(err) as meter:
+            return await loading.bring(
+                load, container.imports(), importer.work, system_call("import"), meter.show
+            )
+
+    loaded = _in_hall(bring)
+    for line in loaded.lines():
+        out.print(line, markup=False)
+    raise typer.Exit(0 if loaded.is_good else 1)
 
 
 @events.command("dead")

@@ -1,0 +1,162 @@
+"""How fast a catalogue comes in as a file, and how much memory that takes.
+
+A process of its own does the work, as `markethall import` does, on a database of its own: first a
+new catalogue, then the same file again (nothing changes), then one with every price changed.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from markethall.container import build_container
+from markethall.inventory.contract import ImportFormat, NewImport
+from markethall.keys import read_keys
+from markethall.migrating import upgrade
+from markethall.settings import read_settings
+from markethall.shared import log
+from markethall.shared.call import system_call
+from markethall.shared.db import asyncpg_url
+from markethall.shared.idempotency import Answer, Attempt
+from markethall.shared.ids import new_id
+
+from . import servers, tables
+
+HEADER: Final = ("what", "rows /s", "seconds", "cpu s", "idle MB", "peak MB over idle", "rows")
+KINDS: Final = ("new", "unchanged", "changed")
+MB: Final = 1024 * 1024
+_WORDS: Final = (
+    "linen", "wool", "cotton", "oak", "copper", "blue", "green", "slate", "sand", "garden",
+    "kitchen", "travel",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    rows: int = 100_000
+
+
+@dataclass
+class Found:
+    options: Options
+    runs: dict[str, dict[str, float]] = field(default_factory=dict)
+    size: int = 0
+
+    def text(self) -> str:
+        return tables.text(self._rows()) + "\n" + "\n".join(self._remarks()) + "\n"
+
+    def markdown(self) -> str:
+        lines = "\n".join(f"- {line}" for line in self._remarks())
+        return tables.markdown(self._rows()) + "\n" + lines + "\n"
+
+    def write(self) -> None:
+        """Write results/imports.json."""
+        tables.write("imports", {"options": asdict(self.options), "runs": self.runs})
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [HEADER, *(self._row(kind, run) for kind, run in self.runs.items())]
+
+    def _row(self, kind: str, run: dict[str, float]) -> tuple[str, ...]:
+        return (
+            kind,
+            f"{run['rows'] / run['seconds']:,.0f}",
+            f"{run['seconds']:.1f}",
+            f"{run['cpu']:.1f}",
+            f"{run['idle'] / MB:.0f}",
+            f"{(run['peak'] - run['idle']) / MB:.0f}",
+            f"{run['rows']:,.0f}",
+        )
+
+    def _remarks(self) -> Iterator[str]:
+        yield f"a CSV of {self.size / MB:.0f} MB; the upload is not in these figures"
+        yield tables.machine_line()
+
+
+def measure(options: Options, folder: Path) -> Found:
+    """Raises StartFailed, CalledProcessError."""
+    found = Found(options)
+    with servers.database(folder / "database") as url:
+        upgrade(asyncpg_url(url))
+        for kind in KINDS:
+            path = folder / f"{kind}.csv"
+            path.write_text("".join(lines(options.rows, 7 if kind == "changed" else 0)))
+            found.size = path.stat().st_size
+            found.runs[kind] = _run(asyncpg_url(url), path, folder)
+    return found
+
+
+def lines(rows: int, more: int) -> Iterator[str]:
+    yield "sku,name,description,price,currency,category,tags,options,on_hand\r\n"
+    for n in range(rows):
+        one, two = _WORDS[n % 12], _WORDS[n // 12 % 12]
+        yield (
+            f'BENCH-{n:07d},{one.title()} {two} {n % 997},"A {one} thing of {two}, number {n}, made'
+            f' to be measured.",{n % 200 + more}.90,EUR,{two},"{one},{two}",'
+            f'"{{""size"":""{n % 9}""}}",{n % 50}\r\n'
+        )
+
+
+def _run(url: str, path: Path, folder: Path) -> dict[str, float]:
+    environment = os.environ | {
+        "MARKETHALL_DATABASE_URL": url,
+        "MARKETHALL_DATA_DIR": str(folder / "home"),
+        "MARKETHALL_DATABASE_TIMEOUT": "10",
+    }
+    command = [sys.executable, "-m", "bench.imports", str(path)]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+# In the process under measure
+
+
+async def _import(path: Path) -> dict[str, float]:
+    settings = read_settings()
+    container = build_container(settings, read_keys(settings))
+    imports, importer = container.imports(), container.inventory_context.importer()
+    call = system_call("bench")
+    upload = await imports.upload(call, _chunks(path))
+    command = NewImport(sha256=upload.sha256, format=ImportFormat.CSV)
+    attempt = Attempt("", new_id(), timedelta(days=1), _present)
+    started = await imports.start(call, upload, command, attempt)
+    idle, began, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
+    done = await importer.work(started.import_id)
+    found = {
+        "rows": done.rows.read,
+        "seconds": time.perf_counter() - began,
+        "cpu": time.process_time() - cpu,
+        "idle": idle,
+        "peak": _memory("VmHWM"),
+        "failed": done.rows.failed,
+    }
+    await container.pools().close()
+    container.passwords().close()
+    return found
+
+
+def _present(_: Any) -> Answer:
+    return Answer(status=202, body="")
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(65_536):
+            yield chunk
+
+
+def _memory(name: str) -> float:
+    text = Path("/proc/self/status").read_text()
+    line = next(line for line in text.splitlines() if line.startswith(name))
+    return float(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    log.configure("json", "warning")
+    print(json.dumps(asyncio.run(_import(Path(sys.argv[1])))))

@@ -1,0 +1,142 @@
+"""`markethall import`: a file into the catalogue, from the command line."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from uuid import UUID
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from markethall.inventory.contract import (
+    Import,
+    ImportFormat,
+    Imports,
+    ImportStatus,
+    NewImport,
+    RowError,
+)
+from markethall.shared.call import Call
+from markethall.shared.errors import Invalid
+from markethall.shared.idempotency import Answer, Attempt
+from markethall.shared.ids import new_id
+from markethall.shared.pages import PageQuery
+
+_LINES: Final = frozenset({".ndjson", ".jsonl"})
+_CHUNK: Final = 256 * 1024
+_SHOWN: Final = 20
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is to be brought, and how."""
+
+    path: Path
+    currency: str = "EUR"
+    dry_run: bool = False
+
+    def command(self, sha256: str) -> NewImport:
+        """Raises Invalid."""
+        lines = self.path.suffix.lower() in _LINES
+        format_ = ImportFormat.NDJSON if lines else ImportFormat.CSV
+        try:
+            return NewImport(
+                sha256=sha256, format=format_, dry_run=self.dry_run, currency=self.currency
+            )
+        except ValidationError:
+            raise Invalid("--currency must be an ISO 4217 code in capitals.") from None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """How it ended, and the first errors."""
+
+    done: Import
+    errors: tuple[RowError, ...]
+
+    @property
+    def is_good(self) -> bool:
+        return self.done.status == ImportStatus.DONE and not self.done.rows.failed
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        for error in self.errors:
+            where = f"line {error.line}" + (f", {error.field}" if error.field else "")
+            yield f"{where}: {error.message} ({error.code})"
+        if self.done.failure:
+            yield f"The file cannot be read: {self.done.failure.message}"
+        rows = self.done.rows
+        would = "would be " if self.done.dry_run else ""
+        yield (
+            f"{rows.read} rows read: {rows.created} {would}created, {rows.updated} {would}updated,"
+            f" {rows.unchanged} unchanged, {rows.failed} failed."
+        )
+
+
+class Meter:
+    """A bar with rows, rate and rows left; nothing where nobody looks."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rows]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("importing", total=100, rows="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, seen: Import) -> None:
+        left = "" if seen.rows_left is None else f", about {seen.rows_left:,} left"
+        rows = f"{seen.rows.read:,} rows, {seen.rows_per_second:,}/s{left}"
+        self._progress.update(self._task, completed=seen.percent, rows=rows)
+
+
+async def bring(
+    load: Load,
+    imports: Imports,
+    work: Callable[[UUID], Awaitable[Any]],
+    call: Call,
+    show: Callable[[Import], None],
+) -> Loaded:
+    """To its end, here or in a server that was faster to take it. Raises Invalid, Unavailable."""
+    load.command("")
+    upload = await imports.upload(call, _chunks(load.path))
+    attempt = Attempt("", new_id(), timedelta(), _nothing)
+    started = await imports.start(call, upload, load.command(upload.sha256), attempt)
+    working = asyncio.ensure_future(work(started.import_id))
+    try:
+        done = started
+        async for seen in await imports.follow(call, started.import_id):
+            if seen is not None:
+                done = seen
+                show(seen)
+    finally:
+        await working
+    page = await imports.errors(call, done.import_id, PageQuery(limit=_SHOWN))
+    return Loaded(done, page.items)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _nothing(_: Any) -> Answer:
+    return Answer(status=202, body="")

@@ -1,0 +1,110 @@
+"""What goes out as a file comes back as it was, and no spreadsheet runs it."""
+
+import csv
+import io
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from markethall.inventory.contract import NewProduct, Product
+from markethall.shared.money import EXPONENT, from_major_units, in_major_units
+from tests.inventory.carrier import Carrier, counts
+from tests.inventory.conftest import STAFF, House, build, no_key
+
+# what means something to a CSV reader or to a spreadsheet, between all the rest
+_SIGNS = st.sampled_from(
+    ["'", '"', ",", ";", "\r", "\n", "\r\n", "\t", "=", "+", "-", "@", "=1+1", "[", "{", "\ufeff",
+     "\u2028", "\x85", "\x0b", "\x1f", "null", " ", "0", "é", "😀"]
+)  # fmt: skip
+_LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
+
+
+def _texts(least: int, most: int) -> st.SearchStrategy[str]:
+    text = st.lists(_SIGNS | st.text(_LETTERS, max_size=5), max_size=6).map("".join)
+    return text.filter(lambda one: least <= len(one) <= most)
+
+
+_PRODUCTS = st.fixed_dictionaries(
+    {
+        "name": _texts(1, 200),
+        "description": _texts(0, 500),
+        "price": st.fixed_dictionaries(
+            {"amount": st.integers(0, 10**15), "currency": st.sampled_from(sorted(EXPONENT))}
+        ),
+        "category": st.none() | _texts(1, 100),
+        "family": st.none() | _texts(1, 100),
+        "options": st.dictionaries(_texts(1, 50), _texts(1, 100), max_size=3),
+        "tags": st.lists(_texts(1, 50), max_size=3),
+        "attributes": st.dictionaries(
+            _texts(1, 50),
+            _texts(0, 50) | st.booleans() | st.integers(-(10**15), 10**15),
+            max_size=3,
+        ),
+        "status": st.sampled_from(["draft", "active", "archived"]),
+    }
+)
+
+
+@given(st.lists(st.tuples(_PRODUCTS, st.integers(0, 1_000_000)), max_size=4))
+async def test_an_export_comes_back_as_the_same_catalogue(
+    products: list[tuple[dict[str, Any], int]],
+) -> None:
+    here, there = Carrier(build("memory")), Carrier(build("memory"))
+    for number, (fields, on_hand) in enumerate(products):
+        command = NewProduct.model_validate({"sku": f"P-{number}", **fields})
+        product = await here.house.catalogue.create(STAFF, command, no_key())
+        if on_hand:
+            await here.house.adjust(product.product_id, delta=on_hand)
+
+    file = await here.export()
+    moved = await there.bring(file)
+    again = await here.bring(file)
+
+    assert await there.errors(moved) == []
+    assert counts(moved) == (len(products), len(products), 0, 0, 0)
+    assert counts(again) == (len(products), 0, 0, len(products), 0)
+    assert await _seen(here, len(products)) == await _seen(there, len(products))
+    assert sorted(file.splitlines()) == sorted((await there.export()).splitlines())
+
+
+@given(_PRODUCTS)
+async def test_no_cell_of_an_export_is_a_formula(fields: dict[str, Any]) -> None:
+    carrier = Carrier(build("memory"))
+    command = NewProduct.model_validate({"sku": "P-1", **fields})
+    await carrier.house.catalogue.create(STAFF, command, no_key())
+
+    file = (await carrier.export()).decode()
+
+    for row in csv.reader(io.StringIO(file, newline="")):
+        assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
+
+
+async def _seen(carrier: Carrier, products: int) -> list[Product]:
+    """But for what is each product's own."""
+    own = {"product_id": None, "version": 1, "created_at": None, "updated_at": None}
+    found = [
+        await carrier.house.catalogue.product_by_sku(STAFF, f"P-{number}")
+        for number in range(products)
+    ]
+    return [product.model_copy(update=own) for product in found]
+
+
+@given(st.integers(0, 10**15), st.sampled_from(sorted(EXPONENT)))
+def test_an_amount_is_written_and_read_exactly(amount: int, currency: str) -> None:
+    assert from_major_units(in_major_units(amount, currency), currency) == amount
+
+
+async def test_an_export_from_postgres_is_complete_beyond_one_page(sql_house: House) -> None:
+    carrier = Carrier(sql_house)
+    rows = "".join(f"P-{n},Name {n},{n},{n % 3}\n" for n in range(1100))
+    await carrier.bring(f"sku,name,price,on_hand\n{rows}")
+
+    file = await carrier.export()
+
+    found = list(csv.DictReader(io.StringIO(file.decode(), newline="")))
+    assert {(row["sku"], row["price"], row["on_hand"]) for row in found} == {
+        (f"P-{n}", f"{n}.00", str(n % 3)) for n in range(1100)
+    }
+    assert len(found) == 1100
+    assert counts(await carrier.bring(file)) == (1100, 0, 0, 1100, 0)

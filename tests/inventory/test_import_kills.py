@@ -1,0 +1,112 @@
+"""A process that works on an import is killed; another one goes on at the very row."""
+
+import asyncio
+import os
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from markethall.inventory.contract import ImportStatus
+from markethall.shared.clock import utc_now
+from markethall.shared.db import Postgres
+from tests.conftest import plain
+from tests.inventory.carrier import Carrier, counts
+from tests.inventory.conftest import STAFF, House, build
+
+ROWS = 12_000
+READ = "SELECT read FROM inventory.import_job"
+# every row once: a product of one version, with as many as were counted, by one movement
+WRONG = """
+SELECT count(*) FROM inventory.product p
+LEFT JOIN inventory.stock s USING (product_id)
+LEFT JOIN (SELECT product_id, count(*) AS moves FROM inventory.stock_movement GROUP BY 1) m
+    USING (product_id)
+WHERE p.version <> 1 OR s.on_hand <> 1 + p.price_amount % 5 OR m.moves <> 1
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "many.csv"
+    # one row in a hundred is wrong
+    rows = (
+        f"K-{n},Name {n},0.{n % 100:02d}{'x' * (n % 100 == 7)},{1 + n % 5}\n" for n in range(ROWS)
+    )
+    path.write_text("sku,name,price,on_hand\n" + "".join(rows))
+    return path
+
+
+async def started(url: str, file: Path) -> asyncio.subprocess.Process:
+    command = (sys.executable, "-m", "markethall", "import", str(file))
+    environment = os.environ | {
+        "MARKETHALL_DATABASE_URL": url,
+        "MARKETHALL_DATA_DIR": str(file.parent),
+    }
+    return await asyncio.create_subprocess_exec(*command, env=environment)
+
+
+@pytest.mark.parametrize("at_least", [1, 3000, 7000])
+async def test_a_killed_import_goes_on_and_applies_no_row_twice(
+    postgres: Postgres, database_url: str, file: Path, at_least: int
+) -> None:
+    watcher = await asyncpg.connect(plain(database_url))
+    process = await started(database_url, file)
+    try:
+        while (await watcher.fetchval(READ) or 0) < at_least:
+            await asyncio.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    killed = await watcher.fetchval("SELECT status FROM inventory.import_job")
+
+    house = build("sql", postgres)
+    # past the lease of the dead
+    house.watch.now = utc_now() + timedelta(minutes=1)
+    done = await house.container.importer().work()
+
+    assert killed == "running"
+    assert done is not None
+    assert done.status == ImportStatus.DONE
+    assert counts(done) == (ROWS, ROWS - ROWS // 100, 0, 0, ROWS // 100)
+    assert await watcher.fetchval(WRONG) == 0
+    assert await watcher.fetchval("SELECT count(*) FROM inventory.import_error") == ROWS // 100
+    assert await watcher.fetchval("SELECT count(*) FROM inventory.import_part") == 0
+    await watcher.close()
+
+
+async def test_nobody_takes_what_another_works_on(sql_house: House) -> None:
+    carrier = Carrier(sql_house)
+    await carrier.start(b"sku,name,price\nL-1,One,1\n")
+    rows = b"".join(b"M-%d,Name,1\n" % n for n in range(5000))
+    await carrier.start(b"sku,name,price\n" + rows)
+    other = build("sql", sql_house.container.postgres())
+
+    seen = await asyncio.gather(
+        *(house.container.importer().work() for house in (sql_house, other, sql_house))
+    )
+
+    assert sorted(done.rows.created for done in seen if done) == [1, 5000]
+    assert seen.count(None) == 1
+
+
+async def test_who_lost_the_lease_changes_nothing_more(sql_house: House) -> None:
+    """A process that was only slow wakes up when another one has taken over."""
+    carrier = Carrier(sql_house)
+    rows = b"".join(b"N-%d,Name,1,2\n" % n for n in range(9000))
+    begun = await carrier.start(b"sku,name,price,on_hand\n" + rows)
+    late = build("sql", sql_house.container.postgres())
+    late.watch.forward(minutes=10)
+
+    slow = asyncio.create_task(sql_house.container.importer().work(begun.import_id))
+    while (await carrier.imports.imported(STAFF, begun.import_id)).rows.read == 0:
+        await asyncio.sleep(0.002)
+    done = await late.container.importer().work(begun.import_id)
+    await slow
+
+    assert done is not None
+    assert counts(done) == (9000, 9000, 0, 0, 0)
+    assert await sql_house.catalogue.count() == 9000

@@ -1,0 +1,131 @@
+"""Shopify's product CSV, as Shopify exports it."""
+
+import pytest
+
+from markethall.inventory.contract import ImportFormat, ProductStatus
+from markethall.inventory.domain.importing.plain import plain_text
+from markethall.inventory.domain.importing.shopify import stable_sku
+from tests.inventory.carrier import Carrier, counts
+from tests.inventory.conftest import STAFF, build
+
+HEADER = (
+    "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,"
+    "Option2 Value,Variant SKU,Variant Grams,Variant Inventory Qty,Variant Price,"
+    "Variant Compare At Price,Variant Barcode,Image Src,Status"
+)
+JUMPER = f"""{HEADER}
+jumper,Jumper,"<p>Warm &amp; soft.</p><ul><li>wool</li></ul>",Loom,Knitwear,"wool, winter",true,\
+Size,S,Colour,Red,,400,3,49.90,59.90,'4006381333931,https://img.example/1.jpg,active
+jumper,,,,,,,,M,,Red,'JUMPER-M,400,-2,49.90,,,https://img.example/2.jpg,
+jumper,,,,,,,,,,,,,,,,,https://img.example/3.jpg,
+mug,Mug,Plain.,,,,false,Title,Default Title,,,,,,9,,,,active
+"""
+
+
+@pytest.fixture(params=["memory", "sql"])
+def carrier(request: pytest.FixtureRequest) -> Carrier:
+    if request.param == "memory":
+        return Carrier(build("memory"))
+    return Carrier(build("sql", request.getfixturevalue("postgres")))
+
+
+async def test_variants_become_a_family_with_options(carrier: Carrier) -> None:
+    done = await carrier.bring(JUMPER)
+
+    assert done.format == ImportFormat.SHOPIFY
+    assert counts(done) == (4, 3, 0, 0, 0)
+    small = await carrier.house.catalogue.product_by_sku(STAFF, "jumper.S.Red")
+    medium = await carrier.house.catalogue.product_by_sku(STAFF, "JUMPER-M")
+    for one, size in ((small, "S"), (medium, "M")):
+        assert dict(one.options) == {"Size": size, "Colour": "Red"}
+        assert (one.family, one.name, one.category) == ("jumper", "Jumper", "Knitwear")
+        assert one.description == "Warm & soft.\nwool"
+        assert one.tags == ("wool", "winter")
+        assert dict(one.attributes) == {"vendor": "Loom"}
+        assert one.images == tuple(f"https://img.example/{n}.jpg" for n in (1, 2, 3))
+        assert (one.price.amount, one.price.currency) == (4990, "EUR")
+    assert (small.available, medium.available) == (3, 0)
+
+
+async def test_a_product_without_options_is_no_family(carrier: Carrier) -> None:
+    await carrier.bring(JUMPER, currency="JPY")
+
+    mug = await carrier.house.catalogue.product_by_sku(STAFF, "mug")
+    assert (mug.family, dict(mug.options)) == (None, {})
+    assert (mug.price.amount, mug.price.currency) == (9, "JPY")
+    assert mug.status == ProductStatus.DRAFT
+
+
+async def test_the_same_export_again_changes_nothing(carrier: Carrier) -> None:
+    await carrier.bring(JUMPER)
+
+    done = await carrier.bring(JUMPER)
+
+    assert counts(done) == (4, 0, 0, 3, 0)
+
+
+async def test_a_wrong_row_does_not_part_a_family(carrier: Carrier) -> None:
+    rows = JUMPER.splitlines()
+    data = "\n".join([*rows[:2], "jumper,ragged", *rows[2:]])
+
+    done = await carrier.bring(data)
+
+    assert (done.rows.failed, done.rows.created) == (1, 3)
+    assert [(e.line, e.code) for e in await carrier.errors(done)] == [(3, "ragged")]
+
+
+async def test_a_handle_with_too_many_rows_does_not_fill_the_memory(carrier: Carrier) -> None:
+    rows = [f"wall,Wall,,,,,,Number,{n},,,,,,1,,,,active" for n in range(3000)]
+    data = "\n".join([HEADER, *rows, "mug,Mug,,,,,,,,,,,,,9,,,,active"])
+
+    done = await carrier.bring(data, piece=65_536)
+
+    assert counts(done) == (3001, 2501, 0, 0, 500)
+    errors = await carrier.errors(done)
+    assert {error.code for error in errors} == {"too_many_rows"}
+    assert errors[0].line == 2502
+
+
+async def test_a_family_is_whole_wherever_the_file_is_cut(carrier: Carrier) -> None:
+    """A part of the upload ends inside of most of them."""
+    families = [
+        f"h{n},Name {n},{'x' * 9000},,,,,Size,{size},,,,,,1,,,,active"
+        for n in range(200)
+        for size in ("S", "M", "L")
+    ]
+    bare = [row if row.endswith("S,,,,,,1,,,,active") else _inherits(row) for row in families]
+
+    done = await carrier.bring("\n".join([HEADER, *bare]))
+
+    assert counts(done) == (600, 600, 0, 0, 0)
+
+
+def _inherits(row: str) -> str:
+    handle, _, _, rest = row.split(",", 3)
+    return f"{handle},,,{rest}"
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("no markup", "no markup"),
+        ("a < b &lt; c", "a < b < c"),
+        ("<p>One</p><p>Two<br>three</p>", "One\nTwo\nthree"),
+        ("<style>p{}</style>seen<script>alert(1)</script>", "seen"),
+        ("<p unclosed", "<p unclosed"),
+    ],
+)
+def test_html_becomes_text(html: str, text: str) -> None:
+    assert plain_text(html) == text
+
+
+def test_a_sku_that_is_made_up_is_stable_and_its_own() -> None:
+    skus = {
+        stable_sku(handle, options)
+        for handle in ("a", "a-b", "größe", "größé", "x" * 80, "x" * 81)
+        for options in ({}, {"o": "b"}, {"o": "1.5"}, {"o": "1 5"}, {"o": "b", "p": "c"})
+    }
+
+    assert len(skus) == 30
+    assert all(len(sku) <= 64 for sku in skus)
+    assert stable_sku("jumper", {"Size": "S"}) == "jumper.S"
