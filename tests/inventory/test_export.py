@@ -25,6 +25,14 @@ def _texts(least: int, most: int) -> st.SearchStrategy[str]:
     return text.filter(lambda one: least <= len(one) <= most)
 
 
+_PRICES = st.fixed_dictionaries(
+    {"amount": st.integers(0, 10**15), "currency": st.sampled_from(["EUR", "JPY", "KWD"])},
+    optional={
+        "compare_at": st.none() | st.integers(0, 10**15),
+        "valid_from": st.sampled_from(["2000-01-01T00:00:00Z", "2020-02-29T12:34:56.789012+02:00"]),
+        "valid_until": st.sampled_from(["2021-01-01T00:00:00Z", "2100-12-31T23:59:59-11:00"]),
+    },
+)
 _PRODUCTS = st.fixed_dictionaries(
     {
         "name": _texts(1, 200),
@@ -41,6 +49,19 @@ _PRODUCTS = st.fixed_dictionaries(
             _texts(0, 50) | st.booleans() | st.integers(-(10**15), 10**15),
             max_size=3,
         ),
+        "barcode": st.none() | _texts(1, 64),
+        "weight_grams": st.none() | st.integers(0, 10**9),
+        "tax_class": _texts(1, 50),
+        "compare_at": st.none() | st.integers(0, 10**15),
+        "prices": st.lists(_PRICES, max_size=3),
+        "translations": st.dictionaries(
+            st.sampled_from(["de", "pt-BR", "zh-Hant"]),
+            st.fixed_dictionaries(
+                {}, optional={"name": _texts(1, 50), "description": _texts(0, 9)}
+            ),
+        ),
+        "backorder_limit": st.integers(0, 1_000_000),
+        "low_stock_threshold": st.none() | st.integers(0, 1_000_000),
         "status": st.sampled_from(["draft", "active", "archived"]),
     }
 )

@@ -45,6 +45,8 @@ async def test_variants_become_a_family_with_options(carrier: Carrier) -> None:
         assert one.images == tuple(f"https://img.example/{n}.jpg" for n in (1, 2, 3))
         assert (one.price.amount, one.price.currency) == (4990, "EUR")
     assert (small.available, medium.available) == (3, 0)
+    assert (small.barcode, small.compare_at, small.weight_grams) == ("4006381333931", 5990, 400)
+    assert (medium.barcode, medium.compare_at, medium.weight_grams) == (None, None, 400)
 
 
 async def test_a_product_without_options_is_no_family(carrier: Carrier) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from markethall.inventory.domain.items import Item
 from markethall.shared.bodies import parsed_json
+from markethall.shared.model import Dto
 from markethall.shared.money import EXPONENT, from_major_units, in_major_units
 
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
@@ -103,6 +104,10 @@ def _price(text: str, currency: str) -> Any:
     return {"amount": amount(text, currency), "currency": currency} if text else ABSENT
 
 
+def _amount_of(minor: int | None, currency: str) -> str:
+    return "" if minor is None else in_major_units(minor, currency)
+
+
 def _json(name: str, empty: Callable[[], Any]) -> Column:
     def write(item: Item) -> str:
         value = plain(getattr(item, name))
@@ -132,6 +137,8 @@ def _parsed(text: str) -> Any:
 
 def plain(value: Any) -> Any:
     """As JSON knows it."""
+    if isinstance(value, Dto):
+        return value.model_dump(mode="json")
     if isinstance(value, Mapping):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -146,19 +153,27 @@ COLUMNS: Final[Mapping[str, Column]] = {
         _text("sku"),
         _text("name"),
         _text("description"),
-        Column(
-            "price",
-            _price,
-            lambda item: in_major_units(item.price.amount, item.price.currency),
-        ),
+        Column("price", _price, lambda item: _amount_of(item.price.amount, item.price.currency)),
         # read before all others, since amounts depend on it
         Column("currency", lambda _, __: ABSENT, lambda item: item.price.currency),
+        Column(
+            "compare_at",
+            lambda text, currency: amount(text, currency) if text else None,
+            lambda item: _amount_of(item.compare_at, item.price.currency),
+        ),
+        _json("prices", tuple),
         _optional("category"),
         _optional("family"),
         _json("options", dict),
         _list("tags"),
         _list("images"),
         _json("attributes", dict),
+        _json("translations", dict),
+        _optional("barcode"),
+        _number("weight_grams"),
+        _set_text("tax_class"),
+        _number("backorder_limit", ABSENT),
+        _number("low_stock_threshold"),
         Column("status", lambda text, _: text or ABSENT, lambda item: item.status.value),
     )
 }

@@ -168,8 +168,18 @@ class ShopifyReader:
             values["on_hand"] = max(0, _number("Variant Inventory Qty", quantity))
         return values | self._more(row)
 
-    def _more(self, row: Cells) -> dict[str, Any]:  # noqa: ARG002 - until products know more
-        return {}
+    def _more(self, row: Cells) -> dict[str, Any]:
+        """Raises _Wrong."""
+        more: dict[str, Any] = {
+            "barcode": _unquoted(row.get("Variant Barcode", "")) or None,
+            "compare_at": None,
+            "weight_grams": None,
+        }
+        if weight := row.get("Variant Grams", ""):
+            more["weight_grams"] = _number("Variant Grams", weight) or None
+        if before := row.get("Variant Compare At Price", ""):
+            more["compare_at"] = self._amount("Variant Compare At Price", before) or None
+        return more
 
     def _amount(self, column: str, text: str) -> int:
         try:

@@ -90,6 +90,8 @@ class NdjsonReader:
 def _check(header: Sequence[str]) -> None:
     """Raises Unreadable."""
     unknown = [name for name in header if name not in HEADER]
+    if "compare_at" in header and "price" not in header:
+        raise Unreadable("header", "compare_at is an amount of the price: it needs a price beside.")
     if "sku" not in header:
         raise Unreadable("header", "The first line must name the columns; sku is missing.")
     if unknown:
