@@ -1,6 +1,6 @@
 """The mistake that most shops make: to look whether there is enough, and then to take it.
 
-`planted()` puts it in the place of the one conditional statement, for as long as it lasts.
+Each of these puts it in the place of the one conditional statement, for as long as it lasts.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ LOOK: Final = Statement(
 
 
 @contextmanager
-def planted() -> Iterator[None]:
+def in_steps() -> Iterator[None]:
     """Two buyers look at the same moment, whatever the machine is doing."""
     take, looked, second = SqlStore.take, count(1), asyncio.Event()
 
@@ -40,9 +40,22 @@ def planted() -> Iterator[None]:
         await second.wait()
         return await take(store, hold, goods)
 
+    async def not_at_once(*_: object) -> None:
+        pass
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reservations, "TAKE", _without_condition())
+        patch.setattr(SqlStore, "reserve_at_once", not_at_once)
+        patch.setattr(reservations, "TAKE", _blind(reservations.TAKE, 0))
         patch.setattr(SqlStore, "take", careless)
+        yield
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """It looks and takes in one statement, but what it takes is not what it looks at."""
+    blind = _blind(reservations.RESERVE_AT_ONCE, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reservations, "RESERVE_AT_ONCE", blind)
         yield
 
 
@@ -54,9 +67,11 @@ async def _looks_enough(store: SqlStore, goods: Goods) -> bool:
     )
 
 
-def _without_condition() -> Statement:
-    blind = copy(reservations.TAKE)
+def _blind(statement: Statement, place: int) -> Statement:
+    """Without its so manieth condition."""
+    blind = copy(statement)
     blind._compile()
-    assert ENOUGH in blind._sql
-    blind._sql = blind._sql.replace(ENOUGH, f"{ENOUGH}-1000000 + ", 1)
+    parts = blind._sql.split(ENOUGH)
+    parts[place + 1] = f"-1000000 + {parts[place + 1]}"
+    blind._sql = ENOUGH.join(parts)
     return blind

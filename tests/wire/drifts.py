@@ -71,10 +71,11 @@ def a_row_is_not_locked() -> None:
 
 def a_check_and_its_act_are_two() -> None:
     """As if what is there had been looked up before, and is taken whatever it is by now."""
-    take = module("inventory.sql.reservations").TAKE
-    take._compile()
-    take._sql = take._sql.replace("stock.reserved >= ", "stock.reserved >= -1000000 + ", 1)
-    assert "-1000000" in take._sql
+    statements = module("inventory.sql.reservations")
+    for take in (statements.TAKE, statements.RESERVE_AT_ONCE):
+        take._compile()
+        take._sql = take._sql.replace("stock.reserved >= ", "stock.reserved >= -1000000 + ")
+        assert "-1000000" in take._sql
 
 
 def no_guard_in_process() -> None:

@@ -23,14 +23,14 @@ from markethall.inventory.ports.search import (
     SearchIndex,
     spread,
 )
-from markethall.inventory.ports.stock import Allocation, Expired, Stocks, StockStore, Supply
+from markethall.inventory.ports.stock import Allocation, AtOnce, Expired, Stocks, StockStore, Supply
 from markethall.inventory.ports.warehouses import Depots, DepotStore
 from markethall.shared.call import Call
 from markethall.shared.events import Delivery, Event
 from markethall.shared.idempotency import Attempt
 
 
-class Shelf(Products, Lists, Stocks, ImportReads, Depots, Tree, Protocol):
+class Shelf(Products, Lists, Stocks, AtOnce, ImportReads, Depots, Tree, Protocol):
     """Reads. Each is one statement that takes no lock."""
 
 
@@ -56,6 +56,7 @@ class Database(Protocol):
 
 __all__ = [
     "Allocation",
+    "AtOnce",
     "Bytes",
     "Card",
     "Cards",

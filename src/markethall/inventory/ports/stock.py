@@ -7,7 +7,17 @@ from typing import Protocol
 from uuid import UUID
 
 from markethall.inventory.contract import Movement
-from markethall.inventory.domain import Change, Free, Goods, Hold, Holding, Line, Shelves, Stock
+from markethall.inventory.domain import (
+    Change,
+    Free,
+    Goods,
+    Hold,
+    Holding,
+    Limits,
+    Line,
+    Shelves,
+    Stock,
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,15 @@ class Stocks(Protocol):
 
     async def supply(self, product_ids: Collection[UUID], now: datetime) -> Mapping[UUID, Supply]:
         """Of products that there are."""
+
+
+class AtOnce(Protocol):
+    """What is a transaction of its own, and needs none around it."""
+
+    async def reserve_at_once(self, hold: Hold, goods: Goods, limits: Limits | None) -> Line | None:
+        """The hold with this one line, if its customer may have it. None when it is not that
+        simple, with nothing done: step by step it is seen why.
+        """
 
 
 class StockStore(Stocks, Protocol):

@@ -75,7 +75,7 @@ _enough: Final = stock.c.on_hand - stock.c.reserved >= units("units")
 _there: Final = sa.and_(
     stock.c.product_id == uuid("of"), stock.c.warehouse_id == uuid("in_warehouse")
 )
-_taken: Final = (
+_taking: Final = (
     sa.update(stock)
     .where(
         stock.c.product_id == products.c.product_id, _there, products.c.status == ACTIVE, _enough
@@ -89,30 +89,72 @@ _taken: Final = (
         amount_now(products).label("price_amount"),
         products.c.price_currency,
     )
-    .cte("taken")
 )
 _written: Final = [column for column in lines.c if column.computed is None]
-TAKE: Final = Statement(
-    insert(lines)
+
+
+def _line_of(taken: "sa.CTE") -> Any:
+    """The line for what was taken."""
+    return (
+        insert(lines)
+        .from_select(
+            [column.name for column in _written],
+            sa.select(
+                uuid("reservation_id"),
+                taken.c.product_id,
+                taken.c.warehouse_id,
+                HELD,
+                bindparam("expires_at", type_=sa.TIMESTAMP(timezone=True)),
+                units("units"),
+                ZERO,
+                ZERO,
+                taken.c.sku,
+                taken.c.name,
+                taken.c.price_amount,
+                taken.c.price_currency,
+            ),
+        )
+        .returning(lines)
+    )
+
+
+TAKE: Final = Statement(_line_of(_taking.cte("taken")))
+
+# A whole reservation of one product, in one statement that is a transaction of its own: the shelf
+# is not locked while we wait for a word or say the next one. It begins only what can be done as far
+# as it sees, and undoes itself when somebody was faster.
+_may_hold: Final = sa.func.inventory.may_hold(
+    uuid("customer"),
+    uuid("of"),
+    units("units"),
+    bindparam("open_holds", type_=sa.Integer),
+    units("held_units"),
+    NOW,
+    type_=sa.Boolean,
+)
+_opened: Final = (
+    insert(reservations)
     .from_select(
-        [column.name for column in _written],
-        sa.select(
-            uuid("reservation"),
-            _taken.c.product_id,
-            _taken.c.warehouse_id,
-            HELD,
-            bindparam("expires", type_=sa.TIMESTAMP(timezone=True)),
-            units("units"),
-            ZERO,
-            ZERO,
-            _taken.c.sku,
-            _taken.c.name,
-            _taken.c.price_amount,
-            _taken.c.price_currency,
+        [column.name for column in reservations.c],
+        sa.select(*_new).where(
+            sa.exists().where(_there, _enough),
+            sa.or_(bindparam("unlimited", type_=sa.Boolean), _may_hold),
         ),
     )
-    .returning(lines)
+    .on_conflict_do_nothing()
+    .returning(reservations.c.reservation_id)
+    .cte("opened")
 )
+_only_line: Final = _line_of(_taking.where(sa.exists().select_from(_opened)).cte("taken")).cte(
+    "line"
+)
+RESERVE_AT_ONCE: Final = Statement(
+    sa.select(
+        _only_line,
+        sa.case((_only_line.c.product_id.is_(None), sa.func.inventory.undo())).label("undone"),
+    ).select_from(sa.outerjoin(_opened, _only_line, sa.true()))
+)
+
 TAKE_AGAIN: Final = Statement(
     sa.update(stock).where(_there, _enough).values(reserved=stock.c.reserved + units("units"))
 )

@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
+
+import asyncpg
 
 from markethall.inventory.contract import (
     Movement,
@@ -18,6 +20,7 @@ from markethall.inventory.domain import (
     Goods,
     Hold,
     Holding,
+    Limits,
     Line,
     Stock,
     summed,
@@ -29,6 +32,8 @@ from markethall.shared.money import Money
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
+
+_NO_LIMITS: Final = Limits(0, 0)
 
 
 class SqlStock(shared.SqlStore):
@@ -63,8 +68,22 @@ class SqlStock(shared.SqlStore):
     # Reservations
 
     async def open(self, hold: Hold) -> bool:
-        row = {name: value for name, value in vars(hold).items() if name != "lines"}
-        return bool(await self._session.run(reservations.OPEN, customer=hold.customer_id, **row))
+        return bool(await self._session.run(reservations.OPEN, **_header(hold)))
+
+    async def reserve_at_once(self, hold: Hold, goods: Goods, limits: Limits | None) -> Line | None:
+        most = limits or _NO_LIMITS
+        try:
+            row = await self._session.one(
+                reservations.RESERVE_AT_ONCE,
+                **_header(hold),
+                **_units(goods),
+                **vars(most),
+                unlimited=limits is None,
+                now=hold.held_since,
+            )
+        except asyncpg.RaiseError:
+            return None
+        return _line(row) if row else None
 
     async def holding(self, hold: Hold, product_ids: Collection[UUID], now: datetime) -> Holding:
         rows = await self._session.all(
@@ -82,8 +101,8 @@ class SqlStock(shared.SqlStore):
     async def take(self, hold: Hold, goods: Goods) -> Line | None:
         row = await self._session.one(
             reservations.TAKE,
-            reservation=hold.reservation_id,
-            expires=hold.expires_at,
+            reservation_id=hold.reservation_id,
+            expires_at=hold.expires_at,
             now=hold.held_since,
             **_units(goods),
         )
@@ -193,6 +212,11 @@ def _move(change: Change) -> dict[str, Any]:
 
 def _movement(row: "Record") -> Movement:
     return Movement(**{name: row[name] for name in Movement.model_fields})
+
+
+def _header(hold: Hold) -> dict[str, Any]:
+    row = {name: value for name, value in vars(hold).items() if name != "lines"}
+    return row | {"customer": hold.customer_id}
 
 
 def _units(goods: Goods) -> dict[str, Any]:
