@@ -79,6 +79,7 @@ OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
         "families",
         "warehouses",
         "stock-transfers",
+        "stocktakes",
         "imports",
         "exports",
         "reservations",

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from markethall.inventory.domain import MAIN_WAREHOUSE
+from markethall.shared.db import Postgres
 from markethall.shared.ids import new_id
 from tests.conftest import plain
 from tests.inventory.conftest import ANYONE, House, leaving
@@ -110,6 +111,20 @@ LIES = {
     "a movement rewritten": ["UPDATE stock_movement SET delta = 6"],
     "a movement renoted": ["UPDATE stock_movement SET note = 'x'"],
     "a movement taken away": ["DELETE FROM stock_movement"],
+    "a movement to another place that says not which": [movement(1, 6, "transferred")],
+    "a main warehouse that is closed": ["UPDATE warehouse SET active = false"],
+    "a warehouse closed with goods in it": [
+        "INSERT INTO warehouse (warehouse_id, name) VALUES ({r}, 'other')",
+        "INSERT INTO stock (product_id, warehouse_id, on_hand, reserved) VALUES ({p}, {r}, 0, 0)",
+        movement(2, 2).replace("{w}", "{r}"),
+        "UPDATE warehouse SET active = false WHERE warehouse_id = {r}",
+    ],
+    "goods that come where it is closed": [
+        "INSERT INTO warehouse (warehouse_id, name, active) VALUES ({r}, 'other', false)",
+        "INSERT INTO stock (product_id, warehouse_id, on_hand, reserved) VALUES ({p}, {r}, 0, 0)",
+        movement(2, 2).replace("{w}", "{r}"),
+    ],
+    "a warehouse before the first": ["UPDATE warehouse SET priority = -1"],
     "a line that nobody reserved": [OTHER, line(1)],
     "a line larger than it was": ["UPDATE reservation_line SET quantity = 3"],
     "a line gone": ["DELETE FROM reservation_line"],
@@ -238,3 +253,11 @@ async def test_what_is_shown_is_the_product_whoever_changed_it(liar: Liar) -> No
 
     shown = await liar.house.catalogue.product(ANYONE, liar.product_id)
     assert (shown.name, shown.price.amount, shown.available) == ("Gyokuro", 7, 3)
+
+
+async def test_the_main_warehouse_stays(database_url: str, postgres: Postgres) -> None:
+    driver = await asyncpg.connect(plain(database_url))
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await driver.execute("DELETE FROM inventory.warehouse")
+    await driver.close()

@@ -2,17 +2,22 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from markethall.inventory.contract.reserving import MOST_UNITS, Reservation
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.idempotency import Attempt
-from markethall.shared.model import Body, Dto, Id, Int, Text
+from markethall.shared.model import Body, Dto, Id, Int, Moment, Text
 from markethall.shared.pages import Page, PageQuery
+
+# shelves in one stocktake
+MOST_COUNTS: Final = 500
+
+Note = Annotated[Text, Field(max_length=500, examples=["delivery 4711"])]
 
 
 class Reason(StrEnum):
@@ -26,10 +31,17 @@ class Reason(StrEnum):
     FOUND = "found"
     RETURNED = "returned"
     SOLD = "sold"
+    TRANSFERRED = "transferred"
 
 
 class ReservationQuery(PageQuery):
     order_id: Id
+
+
+class StockQuery(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: Moment | None = None
 
 
 class StockLevel(Dto):
@@ -47,6 +59,22 @@ class ProductStock(Dto):
     warehouses: tuple[StockLevel, ...]
 
 
+class StockThen(Dto):
+    """What was on hand in one warehouse."""
+
+    warehouse_id: UUID
+    on_hand: int
+
+
+class ProductStockThen(Dto):
+    """What was on hand at a time: the sum of the movements up to then."""
+
+    product_id: UUID
+    at: datetime
+    on_hand: int
+    warehouses: tuple[StockThen, ...]
+
+
 class Adjustment(Body):
     """Goods came or went (delta), or were counted (counted). Exactly one of the two."""
 
@@ -54,11 +82,13 @@ class Adjustment(Body):
     delta: Annotated[Int, Field(ge=-MOST_UNITS, le=MOST_UNITS, examples=[12])] | None = None
     counted: Annotated[Int, Field(ge=0, le=MOST_UNITS)] | None = None
     reason: Literal["received", "adjusted", "counted", "damaged", "lost", "found", "returned"]
-    note: Annotated[Text, Field(max_length=500, examples=["delivery 4711"])] = ""
+    note: Note = ""
 
 
 class Movement(Dto):
-    """One line of the stock ledger. `reference` is the fulfilment that goods were sold by."""
+    """One line of the stock ledger. `reference` is the fulfilment, transfer or stocktake that made
+    it.
+    """
 
     movement_id: UUID
     product_id: UUID
@@ -72,8 +102,71 @@ class Movement(Dto):
     created_at: datetime
 
 
+class NewTransfer(Body):
+    """Goods go from one warehouse to another, all of them or none."""
+
+    product_id: Id
+    from_warehouse_id: Id
+    to_warehouse_id: Id
+    quantity: Annotated[Int, Field(ge=1, le=MOST_UNITS, examples=[6])]
+    note: Note = ""
+
+
+class Transfer(Dto):
+    """Its two movements: what left, then what arrived."""
+
+    transfer_id: UUID
+    product_id: UUID
+    from_warehouse_id: UUID
+    to_warehouse_id: UUID
+    quantity: int
+    note: str
+    actor: str
+    created_at: datetime
+    movements: tuple[Movement, ...]
+
+
+class Count(Body):
+    """What lies on a shelf. The product is named by exactly one of its id and its SKU."""
+
+    product_id: Id | None = None
+    sku: Annotated[Text, Field(min_length=1, max_length=64, examples=["TEA-1"])] | None = None
+    counted: Annotated[Int, Field(ge=0, le=MOST_UNITS, examples=[40])]
+
+
+class NewStocktake(Body):
+    """Shelves of one warehouse, the main one by default, were counted."""
+
+    warehouse_id: Id | None = None
+    lines: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MOST_COUNTS)]
+    note: Note = ""
+
+
+class CountedLine(Dto):
+    """`delta` is what the count has found more (or less) than was on hand."""
+
+    product_id: UUID
+    sku: str
+    counted: int
+    delta: int
+    movement_id: UUID
+
+
+class Stocktake(Dto):
+    """Lines in product id order."""
+
+    stocktake_id: UUID
+    warehouse_id: UUID
+    note: str
+    actor: str
+    created_at: datetime
+    lines: tuple[CountedLine, ...]
+
+
 class WouldGoNegative(Refusal):
-    """Details: on_hand, reserved."""
+    """Details: on_hand, reserved; of a stocktake lines, each with product_id, counted, on_hand,
+    reserved.
+    """
 
     code = "inventory.would_go_negative"
     status = 409
@@ -88,19 +181,56 @@ class MovementNotFound(Refusal):
     title = "There is no such movement of this product"
 
 
+class TransferNotFound(Refusal):
+    """Details: transfer_id."""
+
+    code = "inventory.transfer_not_found"
+    status = 404
+    title = "There is no such transfer"
+
+
+class StocktakeNotFound(Refusal):
+    """Details: stocktake_id."""
+
+    code = "inventory.stocktake_not_found"
+    status = 404
+    title = "There is no such stocktake"
+
+
 class Stockroom(Protocol):
     """The stock of products, for staff."""
 
     async def stock(self, call: Call, product_id: UUID) -> ProductStock:
         """Raises ProductNotFound."""
 
+    async def stock_at(self, call: Call, product_id: UUID, at: datetime) -> ProductStockThen:
+        """What was on hand then. Raises ProductNotFound."""
+
     async def adjust(
         self, call: Call, product_id: UUID, command: Adjustment, attempt: Attempt
     ) -> Movement:
         """One movement whose id is the attempt's; once per id. In the main warehouse by default.
 
-        Raises Invalid, ProductNotFound, WarehouseNotFound, WouldGoNegative.
+        Raises Invalid, ProductNotFound, WarehouseNotFound, WarehouseClosed, WouldGoNegative.
         """
+
+    async def transfer(self, call: Call, command: NewTransfer, attempt: Attempt) -> Transfer:
+        """Two movements, or none; once per id of the attempt, which is the transfer's.
+
+        Raises as `adjust` does.
+        """
+
+    async def transfer_made(self, call: Call, transfer_id: UUID) -> Transfer:
+        """Raises TransferNotFound."""
+
+    async def count(self, call: Call, command: NewStocktake, attempt: Attempt) -> Stocktake:
+        """One movement per line, or none; once per id of the attempt, which is the stocktake's.
+
+        Raises as `adjust` does.
+        """
+
+    async def stocktake(self, call: Call, stocktake_id: UUID) -> Stocktake:
+        """Raises StocktakeNotFound."""
 
     async def movements(self, call: Call, product_id: UUID, query: PageQuery) -> Page[Movement]:
         """The newest first. Raises ProductNotFound, CursorInvalid."""

@@ -16,6 +16,14 @@ from markethall.inventory.domain.holds import (
     units_of,
 )
 from markethall.inventory.domain.items import Item
+from markethall.inventory.domain.moves import (
+    check_stocktake,
+    check_transfer,
+    counts_of,
+    stocktake_of,
+    transfer_of,
+    transferred,
+)
 from markethall.inventory.domain.stock import (
     Change,
     Goods,
@@ -26,6 +34,7 @@ from markethall.inventory.domain.stock import (
     not_enough,
     summed,
     too_few,
+    too_many,
 )
 from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE, Depot
 from markethall.inventory.domain.words import (
@@ -73,14 +82,21 @@ __all__ = [
     "Term",
     "all_from_main",
     "check_adjustment",
+    "check_stocktake",
+    "check_transfer",
     "closed",
+    "counts_of",
     "goods_of",
     "guesses",
     "nearest",
     "not_enough",
     "search_text",
+    "stocktake_of",
     "summed",
     "too_few",
+    "too_many",
+    "transfer_of",
+    "transferred",
     "units_of",
     "words_of",
 ]

@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from markethall.inventory.contract import (
@@ -29,6 +29,11 @@ class Stock:
     @property
     def available(self) -> int:
         return self.on_hand - self.reserved + self.overdue
+
+    def lacks_for(self, change: "Change") -> bool:
+        """Less would be on hand than is reserved, expired holds left out."""
+        left = self.on_hand + change.delta_of(self.on_hand)
+        return left < self.reserved - self.overdue
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,11 @@ class Change:
         if self.delta is not None:
             return self.delta
         return (self.counted or 0) - on_hand
+
+    def opposite(self, movement_id: UUID, warehouse_id: UUID) -> Self:
+        """What leaves here arrives there."""
+        delta = None if self.delta is None else -self.delta
+        return replace(self, movement_id=movement_id, warehouse_id=warehouse_id, delta=delta)
 
 
 def check_adjustment(command: Adjustment) -> None:
@@ -110,9 +120,25 @@ def not_enough(missing: Sequence[Missing]) -> OutOfStock:
 
 def too_few(stock: Stock, change: Change) -> Shortage:
     """For a movement that would leave less on hand than is reserved."""
-    left = stock.on_hand + change.delta_of(stock.on_hand)
     refusal = WouldGoNegative(on_hand=stock.on_hand, reserved=stock.reserved)
-    return Shortage([stock.product_id], refusal, final=left < stock.reserved - stock.overdue)
+    return Shortage([stock.product_id], refusal, final=stock.lacks_for(change))
+
+
+def too_many(counted: Sequence[tuple[Stock, Change]]) -> Shortage:
+    """For shelves of which less was counted than is reserved."""
+    lines = [
+        {
+            "product_id": str(stock.product_id),
+            "counted": change.counted,
+            "on_hand": stock.on_hand,
+            "reserved": stock.reserved,
+        }
+        for stock, change in counted
+    ]
+    final = any(stock.lacks_for(change) for stock, change in counted)
+    return Shortage(
+        [stock.product_id for stock, _ in counted], WouldGoNegative(lines=lines), final=final
+    )
 
 
 def _line_of(some: Missing) -> dict[str, Any]:

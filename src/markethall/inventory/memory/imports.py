@@ -105,8 +105,7 @@ class MemoryImports(MemoryProducts):
         return all([await self.add(item) for item in fresh])
 
     async def move_all(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            await self.move(change)
+        await self.move(changes)
 
     def _is_wanted(self, upload_id: UUID) -> bool:
         return bool(

@@ -61,10 +61,47 @@ class MemoryStock(memory.MemoryStore):
         found = ((number, self._tables.movements.get(ids[number - 1])) for number in numbers)
         return [(number, movement) for number, movement in found if movement]
 
-    async def move(self, change: Change) -> Movement | None:
+    async def movements_by(self, reference: UUID) -> Sequence[Movement]:
+        ids = self._tables.of_reference.get(reference) or ()
+        found = (self._tables.movements.get(movement_id) for movement_id in ids)
+        return [movement for movement in found if movement]
+
+    async def on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
+        then = {stock.warehouse_id: 0 for stock in self._shelves(product_id)}
+        for movement_id in self._tables.ledger.get(product_id) or ():
+            movement = self._tables.movements.get(movement_id)
+            if movement is not None and movement.created_at <= at:
+                then[movement.warehouse_id] += movement.delta
+        return then
+
+    async def shelves(
+        self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
+    ) -> Sequence[Stock]:
+        levels = [await self.levels(product_id, now) for product_id in sorted(product_ids)]
+        return [stock for some in levels for stock in some if stock.warehouse_id == warehouse_id]
+
+    async def skus(
+        self, product_ids: Collection[UUID], skus: Collection[str]
+    ) -> Mapping[UUID, str]:
+        named = (self._tables.skus.get(sku.lower()) for sku in skus)
+        items = (self._tables.items.get(key) for key in {*product_ids, *named} if key)
+        return {item.product_id: item.sku for item in items if item}
+
+    async def move(self, changes: Sequence[Change]) -> Sequence[Movement]:
+        in_order = sorted(changes, key=lambda change: (change.product_id, change.warehouse_id))
+        made = [self._move(change) for change in in_order]
+        return [movement for movement in made if movement]
+
+    async def open_shelves(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
+        for product_id in product_ids:
+            shelf = (product_id, warehouse_id)
+            if product_id in self._tables.items and shelf not in self._tables.stock:
+                self._add_shelf(Stock(*shelf))
+
+    def _move(self, change: Change) -> Movement | None:
         shelf = (change.product_id, change.warehouse_id)
         stock = self._tables.stock.get(shelf)
-        if stock is None or change.movement_id in self._tables.movements:
+        if stock is None or self._is_made(change):
             return None
         delta = change.delta_of(stock.on_hand)
         if stock.on_hand + delta < stock.reserved:
@@ -73,12 +110,8 @@ class MemoryStock(memory.MemoryStore):
         self._tables.stock.put(shelf, stock)
         return self._recorded(change, delta, stock.on_hand)
 
-    async def sell(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            await self.move(change)
-
     async def sold(self, reference: UUID) -> bool:
-        return reference in self._tables.sales
+        return reference in self._tables.of_reference
 
     # Reservations
 
@@ -235,6 +268,14 @@ class MemoryStock(memory.MemoryStore):
             _index(self._tables.of_customer, hold.customer_id, hold)
         return hold
 
+    def _is_made(self, change: Change) -> bool:
+        ids = self._tables.of_reference.get(change.reference) if change.reference else None
+        others = (self._tables.movements.get(movement_id) for movement_id in ids or ())
+        shelf = (change.product_id, change.warehouse_id)
+        return change.movement_id in self._tables.movements or any(
+            (other.product_id, other.warehouse_id) == shelf for other in others if other
+        )
+
     def _recorded(self, change: Change, delta: int, on_hand: int) -> Movement:
         movement = Movement(
             movement_id=change.movement_id,
@@ -252,7 +293,8 @@ class MemoryStock(memory.MemoryStore):
         ids = self._tables.ledger.get(change.product_id) or ()
         self._tables.ledger.put(change.product_id, (*ids, movement.movement_id))
         if change.reference is not None:
-            self._tables.sales.put(change.reference, movement.movement_id)
+            others = self._tables.of_reference.get(change.reference) or ()
+            self._tables.of_reference.put(change.reference, (*others, movement.movement_id))
         return movement
 
 

@@ -36,8 +36,8 @@ class Tables(CommonTables):
         self.movements: Table[UUID, Movement] = Table()
         # the ids of a product's movements, the oldest first
         self.ledger: Table[UUID, tuple[UUID, ...]] = Table()
-        # which fulfilments have taken goods
-        self.sales: Table[UUID, UUID] = Table()
+        # the ids of the movements that a fulfilment, transfer or stocktake has made
+        self.of_reference: Table[UUID, tuple[UUID, ...]] = Table()
         self.holds: Table[UUID, Hold] = Table()
         self.of_order: Table[UUID, tuple[UUID, ...]] = Table()
         # which parts of reservations were given back

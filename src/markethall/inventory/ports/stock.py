@@ -71,6 +71,22 @@ class Stocks(Protocol):
 
     async def movement(self, movement_id: UUID) -> Movement | None: ...
 
+    async def movements_by(self, reference: UUID) -> Sequence[Movement]:
+        """Made by this fulfilment, transfer or stocktake."""
+
+    async def on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
+        """Per warehouse, in the order of their ids."""
+
+    async def shelves(
+        self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
+    ) -> Sequence[Stock]:
+        """Of these products in this warehouse, in product id order."""
+
+    async def skus(
+        self, product_ids: Collection[UUID], skus: Collection[str]
+    ) -> Mapping[UUID, str]:
+        """Of products that are there, named by their id or by their SKU, whatever its case."""
+
     async def find_hold(self, reservation_id: UUID) -> Hold | None: ...
 
     async def holds_of(self, order_id: UUID, after: UUID | None, limit: int) -> Sequence[Hold]:
@@ -92,10 +108,16 @@ class AtOnce(Protocol):
 class StockStore(Stocks, Protocol):
     """Reads and writes of one transaction."""
 
-    async def move(self, change: Change) -> Movement | None:
-        """The only way to change what is on hand. None when that is refused: the movement is
-        made already, there is no such shelf, or less would be on hand than is reserved.
+    async def move(self, changes: Sequence[Change]) -> Sequence[Movement]:
+        """The only way to change what is on hand; each shelf once, and all for the same reason.
+
+        Shelves are locked in the order of product ids and then of warehouse ids. What is refused is
+        left out: the movement is made already, there is no such shelf, or less would be on hand
+        than is reserved.
         """
+
+    async def open_shelves(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
+        """Empty ones, of those products that are there and have none in this warehouse yet."""
 
     async def open(self, hold: Hold) -> bool:
         """Without lines. False when this reservation is known already.
@@ -141,9 +163,6 @@ class StockStore(Stocks, Protocol):
 
     async def give_back(self, goods: Sequence[Goods]) -> None:
         """Not reserved any more. In product id order."""
-
-    async def sell(self, changes: Sequence[Change]) -> None:
-        """`move` for goods that were reserved; in product id order."""
 
     async def sold(self, reference: UUID) -> bool:
         """Were goods sold by this fulfilment already?"""

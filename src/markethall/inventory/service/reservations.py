@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from markethall.inventory.contract import (
     Consume,
     Extend,
+    OutOfStock,
     Reason,
     ReleasePart,
     Reservation,
@@ -18,8 +20,10 @@ from markethall.inventory.domain import (
     Hold,
     Limits,
     Line,
+    Missing,
     all_from_main,
     closed,
+    not_enough,
     units_of,
 )
 from markethall.inventory.ports import Database, ProductCache, Store
@@ -98,7 +102,9 @@ class InventoryService:
                 goods = hold.consume(units_of(command.lines))
                 await store.save_lines(hold)
                 await store.give_back(goods)
-                await store.sell(self._sales(call, command.fulfilment_id, goods))
+                sold = await store.move(self._sales(call, command.fulfilment_id, goods))
+                if len(sold) < len(goods):
+                    raise await _not_on_hand(store, goods, self._clock())
         return await self._told(hold)
 
     async def release_part(self, call: Call, command: ReleasePart) -> Reservation:  # noqa: ARG002 - the contract
@@ -166,6 +172,15 @@ async def _to_change(store: Store, reservation_id: UUID) -> Hold:
     if hold is None:
         raise closed(reservation_id, None)
     return hold
+
+
+async def _not_on_hand(store: Store, goods: Sequence[Goods], now: datetime) -> OutOfStock:
+    """They were promised before they are there."""
+    levels = [level for some in goods for level in await store.levels(some.product_id, now)]
+    on_hand = {(level.product_id, level.warehouse_id): level.on_hand for level in levels}
+    there = [(some, on_hand[some.product_id, some.warehouse_id]) for some in goods]
+    short = [(some, units) for some, units in there if units < some.quantity]
+    return not_enough([Missing(some.product_id, some.quantity, units) for some, units in short])
 
 
 async def _taken(store: Store, hold: Hold, goods: Goods, wants: Mapping[UUID, int]) -> Line:

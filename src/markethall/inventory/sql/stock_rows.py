@@ -55,12 +55,37 @@ class SqlStock(shared.SqlStore):
         rows = await self._session.all(stock.MOVEMENTS, of=product_id, before=before, limit=limit)
         return [(row["number"], _movement(row)) for row in rows]
 
-    async def move(self, change: Change) -> Movement | None:
-        row = await self._session.one(stock.MOVE, **_move(change))
-        return _movement(row) if row else None
+    async def movements_by(self, reference: UUID) -> Sequence[Movement]:
+        rows = await self._session.all(stock.MOVEMENTS_BY, reference=reference)
+        return [_movement(row) for row in rows]
 
-    async def sell(self, changes: Sequence[Change]) -> None:
-        await self._session.many(stock.MOVE, map(_move, changes))
+    async def on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
+        rows = await self._session.all(stock.ON_HAND_AT, of=product_id, now=at)
+        return {row["warehouse_id"]: row["on_hand"] for row in rows}
+
+    async def shelves(
+        self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
+    ) -> Sequence[Stock]:
+        rows = await self._session.all(
+            stock.SHELVES, product_ids=list(product_ids), in_warehouse=warehouse_id, now=now
+        )
+        return [Stock(**row) for row in rows]
+
+    async def skus(
+        self, product_ids: Collection[UUID], skus: Collection[str]
+    ) -> Mapping[UUID, str]:
+        lower = [sku.lower() for sku in skus]
+        rows = await self._session.all(stock.SKUS, product_ids=list(product_ids), skus=lower)
+        return {row["product_id"]: row["sku"] for row in rows}
+
+    async def move(self, changes: Sequence[Change]) -> Sequence[Movement]:
+        rows = await self._session.all(stock.MOVE, **_asked(changes))
+        return [_movement(row) for row in rows]
+
+    async def open_shelves(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
+        await self._session.run(
+            stock.OPEN_SHELVES, product_ids=list(product_ids), in_warehouse=warehouse_id
+        )
 
     async def sold(self, reference: UUID) -> bool:
         return bool(await self._session.value(stock.SOLD, reference=reference))
@@ -195,18 +220,19 @@ class SqlStock(shared.SqlStore):
         return {product_id: _supply(list(group)) for product_id, group in groups}
 
 
-def _move(change: Change) -> dict[str, Any]:
+def _asked(changes: Sequence[Change]) -> dict[str, Any]:
+    first = changes[0]
     return {
-        "movement": change.movement_id,
-        "of": change.product_id,
-        "in_warehouse": change.warehouse_id,
-        "by": change.delta,
-        "counted": change.counted,
-        "why": change.reason.value,
-        "words": change.note,
-        "fulfilment": change.reference,
-        "who": change.actor,
-        "now": change.created_at,
+        "movement_ids": [change.movement_id for change in changes],
+        "product_ids": [change.product_id for change in changes],
+        "warehouse_ids": [change.warehouse_id for change in changes],
+        "deltas": [change.delta for change in changes],
+        "counts": [change.counted for change in changes],
+        "why": first.reason.value,
+        "words": first.note,
+        "reference": first.reference,
+        "who": first.actor,
+        "now": first.created_at,
     }
 
 

@@ -150,11 +150,12 @@ movements = sa.Table(
     sa.ForeignKeyConstraint(_shelf, [stock.c.product_id, stock.c.warehouse_id]),
     sa.CheckConstraint(
         "reason IN ('received', 'adjusted', 'counted', 'damaged', 'lost', 'found', 'returned',"
-        " 'sold')",
+        " 'sold', 'transferred')",
         name="reason",
     ),
     sa.CheckConstraint("delta <> 0 OR reason = 'counted'", name="delta"),
     sa.CheckConstraint("reason <> 'sold' OR (delta < 0 AND reference IS NOT NULL)", name="sold"),
+    sa.CheckConstraint("reason <> 'transferred' OR reference IS NOT NULL", name="transferred"),
 )
 sa.Index("ix_stock_movement_product_id", movements.c.product_id, movements.c.number)
 sa.Index(
