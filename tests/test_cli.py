@@ -113,6 +113,18 @@ def test_the_demonstration_runs_twice_and_adds_nothing(database_url: str, tmp_pa
     assert second.stdout.strip() == "0 products added."
 
 
+def test_a_market_of_any_size_is_there_once_and_grows(database_url: str, tmp_path: Path) -> None:
+    where = {"database_url": database_url, "data_dir": str(tmp_path)}
+
+    first = markethall("demo", "--products", "300", **where)
+    second = markethall("demo", "--products", "300", **where)
+    larger = markethall("demo", "--products", "350", **where)
+
+    assert first.stdout.strip() == "300 products added.", first.stderr
+    assert second.stdout.strip() == "0 products added."
+    assert larger.stdout.strip() == "50 products added."
+
+
 def test_migrate_is_done_already(database_url: str, tmp_path: Path) -> None:
     done = markethall("migrate", database_url=database_url, data_dir=str(tmp_path))
 

@@ -200,8 +200,15 @@ def create_staff(
 
 
 @cli.command()
-def demo() -> None:
+def demo(
+    products: Annotated[
+        int, typer.Option(help="A large market of so many products instead", min=0)
+    ] = 0,
+) -> None:
     """Fill the shop with a small catalogue and stock. Run twice, it adds nothing."""
+    if products:
+        _fill_market(products)
+        return
     from markethall import demo as catalogue  # noqa: PLC0415 - see serve
     from markethall.shared.call import system_call  # noqa: PLC0415 - see serve
 
@@ -211,6 +218,25 @@ def demo() -> None:
         )
 
     out.print(f"{_in_hall(fill)} products added.")
+
+
+def _fill_market(products: int) -> None:
+    from markethall import demo as catalogue  # noqa: PLC0415 - see serve
+    from markethall import loading  # noqa: PLC0415 - see serve
+    from markethall.shared.call import system_call  # noqa: PLC0415 - see serve
+
+    async def fill(container: Any) -> str:
+        call, imports = system_call("demo"), container.imports()
+        market = catalogue.Market(products, await catalogue.known_skus(imports, call))
+        if market.is_there:
+            return "0 products added."
+        await catalogue.plant(container.categories(), call)
+        with loading.Meter(err) as meter:
+            work = container.inventory_context.importer().work
+            loaded = await loading.bring(market, imports, work, call, meter.show)
+        return f"{loaded.done.rows.created} products added."
+
+    out.print(_in_hall(fill))
 
 
 @cli.command("import")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -32,9 +32,18 @@ _CHUNK: Final = 256 * 1024
 _SHOWN: Final = 20
 
 
+class Source(Protocol):
+    """What is to be brought, and how."""
+
+    def command(self, sha256: str) -> NewImport:
+        """Raises Invalid."""
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
 @dataclass(frozen=True)
 class Load:
-    """What is to be brought, and how."""
+    """A file, and how it is to be brought."""
 
     path: Path
     currency: str = "EUR"
@@ -50,6 +59,11 @@ class Load:
             )
         except ValidationError:
             raise Invalid("--currency must be an ISO 4217 code in capitals.") from None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        with self.path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ class Meter:
 
 
 async def bring(
-    load: Load,
+    load: Source,
     imports: Imports,
     work: Callable[[UUID], Awaitable[Any]],
     call: Call,
@@ -116,7 +130,7 @@ async def bring(
 ) -> Loaded:
     """To its end, here or in a server that was faster to take it. Raises Invalid, Unavailable."""
     load.command("")
-    upload = await imports.upload(call, _chunks(load.path))
+    upload = await imports.upload(call, load.chunks())
     attempt = Attempt("", new_id(), timedelta(), _nothing)
     started = await imports.start(call, upload, load.command(upload.sha256), attempt)
     working = asyncio.ensure_future(work(started.import_id))
@@ -130,12 +144,6 @@ async def bring(
         await working
     page = await imports.errors(call, done.import_id, PageQuery(limit=_SHOWN))
     return Loaded(done, page.items)
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
 
 
 def _nothing(_: Any) -> Answer:

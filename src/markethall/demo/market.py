@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from markethall.demo.words import CATEGORIES, KINDS, MAKERS, SERIES, Axis, Branch, Kind
 
-__all__ = ["CATEGORIES", "Branch", "as_ndjson", "market"]
+__all__ = ["CATEGORIES", "Branch", "as_line", "as_ndjson", "market"]
 
 _NAMES: Final = len(KINDS) * len(MAKERS) * len(SERIES)
 # shares no factor with it: every name comes once before any comes again
@@ -46,7 +46,12 @@ def market(products: int) -> Iterator[dict[str, Any]]:
 def as_ndjson(products: int) -> Iterator[bytes]:
     """The same as lines of a file."""
     for row in market(products):
-        yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        yield as_line(row)
+
+
+def as_line(row: Mapping[str, Any]) -> bytes:
+    """As an import reads it."""
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def _all() -> Iterator[dict[str, Any]]:
