@@ -190,6 +190,20 @@ async def test_a_page_forgets_the_tree_that_was(house: House) -> None:
     assert (b'"S"' in before.body, b'"S"' in after.body) == (False, True)
 
 
+async def test_a_list_of_categories_forgets_the_tree_that_was(house: House) -> None:
+    tree = await drinks(house)
+    query = CategoryQuery(parent="")
+    first = await house.categories.categories_body(ANYONE, query)
+
+    await change(house, tree["coffee"], parent=None)
+    second = await house.categories.categories_body(ANYONE, query)
+    await house.categories.remove(STAFF, tree["coffee"].category_id, 2)
+    third = await house.categories.categories_body(ANYONE, query)
+
+    assert [b'"coffee"' in page.body for page in (first, second, third)] == [False, True, False]
+    assert first.etag == third.etag != second.etag
+
+
 # The list
 
 

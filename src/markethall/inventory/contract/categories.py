@@ -130,11 +130,14 @@ class Categories(Protocol):
     async def categories(self, call: Call, query: CategoryQuery) -> Page[Category]:
         """In the order of their positions, then of their keys. Raises CursorInvalid."""
 
+    async def categories_body(self, call: Call, query: CategoryQuery) -> Rendered:
+        """`categories`, as JSON; some seconds old. Raises CursorInvalid."""
+
     async def category(self, call: Call, category_id: UUID) -> Category:
         """Raises CategoryNotFound."""
 
     async def category_body(self, call: Call, category_id: UUID) -> Rendered:
-        """`category`, as JSON. Raises CategoryNotFound."""
+        """`category`, as JSON; for the public some seconds old. Raises CategoryNotFound."""
 
     async def create(self, call: Call, command: NewCategory, attempt: Attempt) -> Category:
         """A new category whose id is the attempt's; once per id.

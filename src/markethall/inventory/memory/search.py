@@ -51,11 +51,14 @@ class MemorySearch(MemoryProducts):
         return Cards(",".join(self._card(item, now).json for item in active))
 
     def _found(self, listing: Listing, now: datetime) -> list[Item]:
-        search = listing.search
+        search, category = listing.search, listing.query.category
+        below = self._below(category) if category is not None else None
 
         def matches(item: Item) -> bool:
-            return self._matches(item, listing.query, now) and (
-                search is None or self._score(search, item) > 0
+            return (
+                (below is None or item.category in below)
+                and self._matches(item, listing.query, now)
+                and (search is None or self._score(search, item) > 0)
             )
 
         return self._tables.items.where(matches)
@@ -75,7 +78,6 @@ class MemorySearch(MemoryProducts):
     def _matches(self, item: Item, query: ProductQuery, now: datetime) -> bool:
         return (
             item.status == query.status
-            and (query.category is None or item.category in self._below(query.category))
             and query.family in {None, item.family}
             and (query.tag is None or query.tag in item.tags)
             and (query.min_price is None or query.min_price <= item.price.amount)

@@ -18,7 +18,6 @@ from markethall.inventory.router.deps import (
     BODY,
     GUARDED,
     KEYED,
-    PUBLIC,
     VERSIONED,
     Anyone,
     CategoriesDep,
@@ -43,10 +42,13 @@ router = APIRouter(tags=["inventory"])
     responses=problems(Invalid, CursorInvalid, Unavailable),
 )
 async def categories(
-    call: Anyone, query: Annotated[CategoryQuery, Query()], tree: CategoriesDep
+    request: Request,
+    call: Anyone,
+    query: Annotated[CategoryQuery, Query()],
+    tree: CategoriesDep,
 ) -> Response:
     """By position, then by key. Products of a category are those of all that is below it too."""
-    return ready(await tree.categories(call, query), headers={"cache-control": PUBLIC.decode()})
+    return answer(request, await tree.categories_body(call, query))
 
 
 @router.get(

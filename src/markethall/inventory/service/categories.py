@@ -1,5 +1,6 @@
 """The category tree: to look at, and for staff to change."""
 
+from dataclasses import replace
 from uuid import UUID
 
 from markethall.inventory.contract import (
@@ -14,6 +15,7 @@ from markethall.inventory.contract import (
 from markethall.inventory.domain import Branch
 from markethall.inventory.ports import Database, ProductCache, Shelf, Store
 from markethall.inventory.service.lists import digest
+from markethall.shared.auth import CATALOGUE_WRITE
 from markethall.shared.call import Call
 from markethall.shared.errors import PreconditionFailed
 from markethall.shared.idempotency import Attempt
@@ -35,14 +37,28 @@ class CategoryService:
             rows = await shelf.categories(query, (after[0], after[1]) if after else None)
         return self._cursors.page(name, rows, query.limit, lambda row: [row.position, row.category])
 
+    async def categories_body(self, call: Call, query: CategoryQuery) -> Rendered:
+        async def load() -> Rendered:
+            body = (await self.categories(call, query)).model_dump_json().encode()
+            return Rendered(body, f'"{digest(body)}"')
+
+        return await self._cache.page(
+            f"categories {query.model_dump_json(exclude_defaults=True)}", load
+        )
+
     async def category(self, call: Call, category_id: UUID) -> Category:  # noqa: ARG002 - the contract
         async with self._database.reading() as shelf:
             return await _found(shelf, category_id)
 
     async def category_body(self, call: Call, category_id: UUID) -> Rendered:
-        category = await self.category(call, category_id)
-        body = category.model_dump_json().encode()
-        return Rendered(body, f'"v{category.version}-{digest(body)}"')
+        async def load() -> Rendered:
+            category = await self.category(call, category_id)
+            body = category.model_dump_json().encode()
+            return Rendered(body, f'"v{category.version}-{digest(body)}"')
+
+        if call.actor.may(CATALOGUE_WRITE):
+            return replace(await load(), public=False)
+        return await self._cache.page(f"category {category_id}", load)
 
     async def create(self, call: Call, command: NewCategory, attempt: Attempt) -> Category:  # noqa: ARG002 - the contract
         branch = Branch.new(attempt.id, command)
@@ -74,6 +90,7 @@ class CategoryService:
     async def remove(self, call: Call, category_id: UUID, version: int) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
             await store.remove_branch(await _locked(store, category_id, version))
+        await self._cache.forget([], pages=True)
 
 
 async def _found(shelf: Shelf, category_id: UUID) -> Category:
