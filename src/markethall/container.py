@@ -46,6 +46,7 @@ from markethall.shared.passwords import Passwords
 from markethall.shared.redis import RedisClient
 from markethall.shared.service_tokens import ServiceSigner, ServiceVerifier
 from markethall.shared.tokens import Signer, Verifier
+from markethall.shared.warm import Warm
 from markethall.shared.wire import Clients, Patience, Wire
 from markethall.topology import CALLERS, Context
 from markethall.users.container import UsersContainer
@@ -127,6 +128,7 @@ class Container(containers.DeclarativeContainer):
         RedisClient, config.redis_url, timeout=1.0
     )
     cache: providers.Singleton[Cache] = providers.Singleton(open_cache, config.cache, redis)
+    warm: providers.Singleton[Warm] = providers.Singleton(Warm, cache)
     limits: providers.Singleton[Limits] = providers.Singleton(
         Limits, config.rate_limits, redis, config.secret
     )

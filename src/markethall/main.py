@@ -67,12 +67,14 @@ class Hall(FastAPI):
 
     def open_front(self, settings: Settings, container: Container, lanes: Sequence[Lane]) -> None:
         # outside FastAPI's own middleware, which costs each request a tenth of a cached read
-        express = Express(super().__call__, lanes)
+        warm = container.warm()
+        express = Express(super().__call__, lanes, warm)
         self.front: ASGIApp = Front(
             express,
             _manners(settings),
             Identities(container.people, container.services),
             container.limits(),
+            warm,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,7 +134,7 @@ def _service_keys() -> APIRouter:
 def _lanes(settings: Settings, container: Container) -> list[Lane]:
     if Context.INVENTORY not in settings.serve:
         return []
-    return [markethall.inventory.router.express(container.catalogue)]
+    return [markethall.inventory.router.express(container.catalogue, container.warm())]
 
 
 def _manners(settings: Settings) -> Manners:

@@ -1,6 +1,7 @@
 """Logging: one JSON object per line on stdout, or colours in a terminal. Never a secret."""
 
 import asyncio
+import json
 import logging
 import re
 import sys
@@ -62,14 +63,25 @@ class Access:
         elif not self._silent:
             self._keep(fields)
 
+    def write_line(self, fields: str) -> None:
+        """As `write`, of fields that are JSON already: `"a":1,"b":2`."""
+        if self._stream is None:
+            self.write(**json.loads(f"{{{fields}}}"))
+        elif not self._silent:
+            stamp = _timestamp()
+            line = f'{{{fields},"event":"request","level":"info","timestamp":"{stamp}"}}'
+            self._append(line.encode())
+
     def _keep(self, fields: dict[str, Any]) -> None:
-        now = time.time()
         fields["event"] = "request"
         fields["level"] = "info"
-        fields["timestamp"] = f"{_second(int(now))}.{int(now % 1 * 1_000_000):06d}Z"
+        fields["timestamp"] = _timestamp()
+        self._append(to_json(fields))
+
+    def _append(self, line: bytes) -> None:
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._lines.append(to_json(fields))
+        self._lines.append(line)
 
     def _flush(self) -> None:
         text = b"\n".join(self._lines).decode()
@@ -80,6 +92,11 @@ class Access:
 
 
 access: Final = Access()
+
+
+def _timestamp() -> str:
+    now = time.time()
+    return f"{_second(int(now))}.{int(now % 1 * 1_000_000):06d}Z"
 
 
 @lru_cache(maxsize=2)

@@ -36,6 +36,7 @@ from markethall.shared.idempotency import Attempt
 from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Int, Moment, Text
 from markethall.shared.money import Currency, Money
 from markethall.shared.pages import Page, PageQuery
+from markethall.shared.warm import Held
 
 
 def _one_of_them(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -262,12 +263,13 @@ class Rendered:
 
     Of a product it is "v{version}-{12 hex of the body's hash}": If-Match compares the version
     only, so that a sale does not make the edit of a colleague stale. `public` is false when the
-    answer depends on who asked.
+    answer depends on who asked. `held` is where the cache has it, if it has.
     """
 
     body: bytes
     etag: str
     public: bool = True
+    held: Held | None = None
 
 
 class ProductPage(Page[Product]):

@@ -19,12 +19,14 @@ from markethall.inventory.contract import (
     ProductNotFound,
     ProductPage,
     ProductQuery,
+    Rendered,
     SkuTaken,
 )
 from markethall.inventory.router.deps import (
     BODY,
     GUARDED,
     KEYED,
+    PUBLIC,
     VERSIONED,
     Anyone,
     CatalogueDep,
@@ -49,6 +51,7 @@ from markethall.shared.http import (
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Id, Text
 from markethall.shared.pages import CursorInvalid, PageQuery
+from markethall.shared.warm import Ready, Warm
 
 router = APIRouter(tags=["inventory"])
 
@@ -119,8 +122,8 @@ async def family(
     return answer(request, await catalogue.family_body(call, family, query))
 
 
-def express(catalogue: Callable[[], Catalogue]) -> Lane:
-    """The lane for a page of products and for one product."""
+def express(catalogue: Callable[[], Catalogue], warm: Warm) -> Lane:
+    """The lane for a page of products and for one product. What is public stays warm."""
 
     async def lane(request: Request) -> Response | None:
         path = request.scope["path"]
@@ -129,14 +132,24 @@ def express(catalogue: Callable[[], Catalogue]) -> Lane:
             if query is None:
                 return None
             request.state.route = "/products"
-            return await products(request, request.state.call, query, catalogue())
-        found = _PRODUCT_PATH.fullmatch(path)
-        if found is None:
-            return None
-        request.state.route = "/products/{product_id}"
-        return await product(request, request.state.call, UUID(found[1]), catalogue())
+            rendered = await catalogue().page_body(request.state.call, query)
+        else:
+            found = _PRODUCT_PATH.fullmatch(path)
+            if found is None:
+                return None
+            request.state.route = "/products/{product_id}"
+            rendered = await catalogue().product_body(request.state.call, UUID(found[1]))
+        _keep_warm(warm, request, rendered)
+        return answer(request, rendered)
 
     return lane
+
+
+def _keep_warm(warm: Warm, request: Request, rendered: Rendered) -> None:
+    if rendered.public and rendered.held:
+        route = request.state.route
+        ready = Ready(rendered.held, route, rendered.body, rendered.etag, PUBLIC)
+        warm.keep(request.scope, ready)
 
 
 def _plain_query(text: bytes) -> ProductQuery | None:

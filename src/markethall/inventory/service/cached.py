@@ -6,12 +6,12 @@ from uuid import UUID
 
 from markethall.inventory.contract import Rendered
 from markethall.inventory.ports import Bytes
+from markethall.shared.warm import Held
 
 PRODUCT: Final = "inventory.product"
 PAGE: Final = "inventory.page"
 
-# a product is forgotten with every change of it, a page only with a change of the catalogue; the
-# time is for workers that share no Redis and do not hear of the change
+# seconds; a product is forgotten when it changes, a page when the catalogue does
 PRODUCT_TTL: Final = 10.0
 PAGE_TTL: Final = 5.0
 
@@ -30,14 +30,14 @@ class CachedProducts:
             return _pack(rendered) if rendered else None
 
         kept = await self._cache.fetch(PRODUCT, product_id.hex, PRODUCT_TTL, packed)
-        return _unpack(kept) if kept is not None else None
+        return _unpack(PRODUCT, product_id.hex, kept) if kept is not None else None
 
     async def page(self, key: str, load: Callable[[], Awaitable[Rendered]]) -> Rendered:
         async def packed() -> bytes:
             return _pack(await load())
 
         kept = await self._cache.fetch(PAGE, key, PAGE_TTL, packed)
-        return await load() if kept is None else _unpack(kept)
+        return await load() if kept is None else _unpack(PAGE, key, kept)
 
     async def forget(self, product_ids: Sequence[UUID], *, pages: bool) -> None:
         if product_ids:
@@ -50,6 +50,6 @@ def _pack(rendered: Rendered) -> bytes:
     return rendered.etag.encode() + b"\n" + rendered.body
 
 
-def _unpack(kept: bytes) -> Rendered:
+def _unpack(space: str, key: str, kept: bytes) -> Rendered:
     etag, _, body = kept.partition(b"\n")
-    return Rendered(body, etag.decode())
+    return Rendered(body, etag.decode(), held=Held(space, key, kept))

@@ -8,6 +8,9 @@ Values are bytes. What every cache here promises:
 - `None` from the load means absent, and is not kept.
 """
 
+import time
+
+from markethall.shared.cache.near import NEAR, NearCache
 from markethall.shared.cache.ports import Cache, Load, NoCache
 from markethall.shared.cache.process import ProcessCache
 from markethall.shared.cache.reads import Cached, key_of
@@ -18,6 +21,7 @@ __all__ = [
     "Cache",
     "Cached",
     "Load",
+    "NearCache",
     "NoCache",
     "ProcessCache",
     "RedisCache",
@@ -27,7 +31,10 @@ __all__ = [
 
 
 def open_cache(mode: str, redis: RedisClient) -> Cache:
-    """The cache for the setting "on" or "off": in Redis where there is one."""
+    """The cache for the setting "on" or "off": in this process, before Redis where there is one."""
     if mode == "off":
         return NoCache()
-    return RedisCache(redis) if redis.configured else ProcessCache()
+    if redis.configured:
+        return NearCache.before(RedisCache(redis), time.monotonic)
+    # without Redis nobody tells us what other processes have changed
+    return ProcessCache(longest=NEAR)

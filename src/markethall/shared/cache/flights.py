@@ -35,6 +35,11 @@ class Flights:
             flight = self._start(name, seen, fly)
         return await asyncio.shield(flight.task)
 
+    def begin(self, name: Name, fly: Fly) -> None:
+        """Unless it is under way; nobody waits for it."""
+        if name not in self._joinable:
+            self._start(name, None, fly)
+
     def forget(self, name: Name) -> None:
         """Nobody joins what is under way any more."""
         flight = self._joinable.pop(name, None)

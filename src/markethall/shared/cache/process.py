@@ -1,8 +1,10 @@
 """The cache in this process."""
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from markethall.shared.breaker import Seconds
 from markethall.shared.cache.flights import Flight, Flights
@@ -10,12 +12,22 @@ from markethall.shared.cache.ports import Counters, Load, Name
 
 _MIB = 1024 * 1024
 _ENTRY_BYTES = 300  # what dictionary, tuples and texts take beside what is in them
+_RENEWED = 0.8  # of its life
+
+
+class _Entry(NamedTuple):
+    expires_at: float
+    renew_at: float
+    generation: int
+    value: bytes
 
 
 class ProcessCache:
     """Bounded by entries and by bytes; the least recently used go first.
 
-    Several processes do not hear of each other's forgets: there a value lives for its `ttl`.
+    Several processes do not hear of each other's forgets: there a value lives for its `ttl`, or
+    for `longest` seconds if that is less. In the last fifth of its life a value is still given
+    to all, while the first who asks has it renewed: what is popular is never waited for.
     """
 
     def __init__(
@@ -23,32 +35,37 @@ class ProcessCache:
         max_entries: int = 10_000,
         clock: Seconds = time.monotonic,
         max_bytes: int = 64 * _MIB,
+        longest: float = math.inf,
+        hit: str = "hit",
     ) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._clock = clock
-        # name -> expires at, generation of the space, value
-        self._entries: OrderedDict[Name, tuple[float, int, bytes]] = OrderedDict()
+        self._longest = longest
+        self._entries: OrderedDict[Name, _Entry] = OrderedDict()
         self._generations: dict[str, int] = {}
         self._bytes = 0
         self._flights = Flights()
-        self._hits = Counters("hit")
+        self._hits = Counters(hit)
         self._misses = Counters("miss")
 
     async def fetch(self, space: str, key: str, ttl: float, load: Load) -> bytes | None:
-        kept = self.peek(space, key)
-        if kept is not None:
-            return kept
-        self._misses[space].inc()
         name = (space, key)
 
         async def fly(flight: Flight) -> bytes | None:
             value = await load()
             if value is not None and not flight.forgotten:
-                self._keep(name, ttl, value)
+                self._keep(name, min(ttl, self._longest), value)
             return value
 
-        return await self._flights.join(name, None, fly)
+        entry = self._find(name)
+        if entry is None:
+            self._misses[space].inc()
+            return await self._flights.join(name, None, fly)
+        if entry.renew_at <= self._clock():
+            self._flights.begin(name, fly)
+        self._hits[space].inc()
+        return entry.value
 
     async def forget(self, space: str, keys: Sequence[str]) -> None:
         for key in keys:
@@ -61,25 +78,31 @@ class ProcessCache:
         self._generations[space] = self._generations.get(space, 0) + 1
 
     def peek(self, space: str, key: str) -> bytes | None:
-        name = (space, key)
-        entry = self._entries.get(name)
-        if entry is None:
+        entry = self._find((space, key))
+        if entry is None or entry.renew_at <= self._clock():
             return None
-        expires_at, generation, value = entry
-        if expires_at <= self._clock() or generation != self._generations.get(space, 0):
-            self._drop(name)
-            return None
-        self._entries.move_to_end(name)
         self._hits[space].inc()
-        return value
+        return entry.value
 
     async def close(self) -> None:
         await self._flights.close()
 
+    def _find(self, name: Name) -> "_Entry | None":
+        entry = self._entries.get(name)
+        if entry is None:
+            return None
+        if entry.expires_at <= self._clock() or entry.generation != self._generations.get(
+            name[0], 0
+        ):
+            self._drop(name)
+            return None
+        self._entries.move_to_end(name)
+        return entry
+
     def _keep(self, name: Name, ttl: float, value: bytes) -> None:
         self._drop(name)
-        generation = self._generations.get(name[0], 0)
-        self._entries[name] = (self._clock() + ttl, generation, value)
+        now, generation = self._clock(), self._generations.get(name[0], 0)
+        self._entries[name] = _Entry(now + ttl, now + ttl * _RENEWED, generation, value)
         self._bytes += _weight(name, value)
         while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))
@@ -87,7 +110,7 @@ class ProcessCache:
     def _drop(self, name: Name) -> None:
         entry = self._entries.pop(name, None)
         if entry is not None:
-            self._bytes -= _weight(name, entry[2])
+            self._bytes -= _weight(name, entry.value)
 
 
 def _weight(name: Name, value: bytes) -> int:

@@ -1,0 +1,97 @@
+"""Answers that are ready to send, for as long as the cache keeps what they were made of.
+
+A public read that is asked for again and again costs less here than finding its route does. An
+answer is kept by the very address that was asked for, and is good only while the cache still has
+the same bytes: so whatever forgets those, or lets them grow old, ends the answer as well.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+Scope = MutableMapping[str, Any]
+Header = tuple[bytes, bytes]
+Address = tuple[str, bytes]  # path and query string
+
+_MOST_BYTES: Final = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Held:
+    """Where the cache holds what an answer was made of."""
+
+    space: str
+    key: str
+    value: bytes
+
+
+class Peek(Protocol):
+    def peek(self, space: str, key: str) -> bytes | None:
+        """What can be had without waiting, while nobody has to renew it."""
+
+
+class Ready:
+    """A public answer of 200, and the 304 in its stead. `etag` is quoted."""
+
+    __slots__ = ("body", "etag", "head", "held", "route", "unchanged")
+
+    def __init__(
+        self, held: Held, route: str, body: bytes, etag: str, cache_control: bytes
+    ) -> None:
+        self.held = held
+        self.route = route
+        self.etag = etag
+        self.body: Mapping[str, Any] = {"type": "http.response.body", "body": body}
+        self.unchanged: list[Header] = [
+            (b"etag", etag.encode()),
+            (b"cache-control", cache_control),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        self.head: list[Header] = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+            *self.unchanged,
+        ]
+
+    def __len__(self) -> int:
+        return len(self.body["body"])
+
+
+class Warm:
+    """At most so many bytes of them; when that is reached it begins anew."""
+
+    def __init__(self, cache: Peek, most_bytes: int = _MOST_BYTES) -> None:
+        self._cache = cache
+        self._most_bytes = most_bytes
+        self._ready: dict[Address, Ready] = {}
+        self._bytes = 0
+
+    def find(self, scope: Scope) -> Ready | None:
+        """For a GET; the caller sees to it that the answer is for everybody."""
+        address = (scope["path"], scope["query_string"])
+        ready = self._ready.get(address)
+        if ready is None:
+            return None
+        held = ready.held
+        if self._cache.peek(held.space, held.key) is held.value:
+            return ready
+        self._drop(address)
+        return None
+
+    def keep(self, scope: Scope, ready: Ready) -> None:
+        address = (scope["path"], scope["query_string"])
+        self._drop(address)
+        if self._bytes + len(ready) > self._most_bytes:
+            self._ready.clear()
+            self._bytes = 0
+        self._ready[address] = ready
+        self._bytes += len(ready)
+
+    def _drop(self, address: Address) -> None:
+        ready = self._ready.pop(address, None)
+        if ready is not None:
+            self._bytes -= len(ready)
+
+
+def is_anonymous(headers: Sequence[Header]) -> bool:
+    return not any(name == b"authorization" for name, _ in headers)
