@@ -26,6 +26,7 @@ from markethall.container import KEYS_OF_SERVICES, Container, build_container
 from markethall.keys import read_keys
 from markethall.settings import Settings
 from markethall.shared.auth import anyone
+from markethall.shared.cache import NoCache
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.express import Express, Lane
@@ -33,6 +34,7 @@ from markethall.shared.front import Front, Identities, Manners
 from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
 from markethall.shared.metrics import INFO
 from markethall.shared.openapi import completing
+from markethall.shared.warm import Warm
 from markethall.system import Readiness, system_router
 from markethall.topology import OWNERS, Context
 from markethall.users.contract import EmailTaken
@@ -67,7 +69,8 @@ class Hall(FastAPI):
 
     def open_front(self, settings: Settings, container: Container, lanes: Sequence[Lane]) -> None:
         # outside FastAPI's own middleware, which costs each request a tenth of a cached read
-        warm = container.warm()
+        # without lanes nothing is to be taken from where the lanes keep it
+        warm = container.warm() if lanes else Warm(NoCache())
         express = Express(super().__call__, lanes, warm)
         self.front: ASGIApp = Front(
             express,

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator
 from enum import IntEnum
 from uuid import UUID, uuid4
@@ -11,6 +12,7 @@ import pytest
 from markethall.shared.cache import (
     Cache,
     Cached,
+    NearCache,
     NoCache,
     ProcessCache,
     RedisCache,
@@ -72,9 +74,11 @@ async def clients(redis_url: str) -> AsyncIterator[list[RedisClient]]:
         await client.close()
 
 
-@pytest.fixture(params=["process", "redis"])
+@pytest.fixture(params=["process", "redis", "near"])
 async def cache(request: pytest.FixtureRequest, clients: list[RedisClient]) -> AsyncIterator[Cache]:
     made: Cache = ProcessCache() if request.param == "process" else RedisCache(clients[0])
+    if request.param == "near":
+        made = NearCache.before(made, time.monotonic)
     yield made
     await made.close()
 
@@ -291,7 +295,7 @@ async def test_hits_and_misses_are_counted(cache: Cache, space: str, shelf: Shel
     for _ in range(5):
         await cache.fetch(space, "a", 60, shelf.load)
 
-    assert counted(space, "hit") == 4
+    assert counted(space, "near" if isinstance(cache, NearCache) else "hit") == 4
     assert counted(space, "miss") == 1
 
 
@@ -373,7 +377,7 @@ async def test_the_setting_and_the_redis_choose_the_cache(clients: list[RedisCli
     nowhere = RedisClient(None)
 
     assert isinstance(open_cache("off", clients[0]), NoCache)
-    assert isinstance(open_cache("on", clients[0]), RedisCache)
+    assert isinstance(open_cache("on", clients[0]), NearCache)
     assert isinstance(open_cache("on", nowhere), ProcessCache)
 
 

@@ -46,8 +46,11 @@ class Hatch:
         unchanged = seen is not None and matches(seen.decode("latin-1"), ready.etag)
         request_id = new_request_id()
         status = 304 if unchanged else 200
-        head = [*(ready.unchanged if unchanged else ready.head)]
-        head.append((b"x-request-id", request_id.encode()))
+        head = [
+            *(ready.unchanged if unchanged else ready.head),
+            (b"x-request-id", request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
         try:
             await send({"type": "http.response.start", "status": status, "headers": head})
             await send({**(_BODY_304 if unchanged else ready.body)})

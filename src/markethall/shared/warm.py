@@ -45,7 +45,6 @@ class Ready:
         self.unchanged: list[Header] = [
             (b"etag", etag.encode()),
             (b"cache-control", cache_control),
-            (b"x-content-type-options", b"nosniff"),
         ]
         self.head: list[Header] = [
             (b"content-length", b"%d" % len(body)),

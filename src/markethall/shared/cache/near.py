@@ -24,7 +24,7 @@ class NearCache:
 
     @classmethod
     def before(cls, far: Cache, clock: Seconds) -> "NearCache":
-        return cls(far, ProcessCache(clock=clock, longest=NEAR, hit="near"))
+        return cls(far, ProcessCache(clock=clock, longest=NEAR, outcomes=("near", "far")))
 
     async def fetch(self, space: str, key: str, ttl: float, load: Load) -> bytes | None:
         async def from_afar() -> bytes | None:

@@ -36,7 +36,7 @@ class ProcessCache:
         clock: Seconds = time.monotonic,
         max_bytes: int = 64 * _MIB,
         longest: float = math.inf,
-        hit: str = "hit",
+        outcomes: tuple[str, str] = ("hit", "miss"),
     ) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
@@ -46,8 +46,8 @@ class ProcessCache:
         self._generations: dict[str, int] = {}
         self._bytes = 0
         self._flights = Flights()
-        self._hits = Counters(hit)
-        self._misses = Counters("miss")
+        self._hits = Counters(outcomes[0])
+        self._misses = Counters(outcomes[1])
 
     async def fetch(self, space: str, key: str, ttl: float, load: Load) -> bytes | None:
         name = (space, key)
