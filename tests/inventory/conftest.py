@@ -21,6 +21,7 @@ from markethall.inventory.contract import (
     NewWarehouse,
     Price,
     Product,
+    ReleasePart,
     Reservation,
     Reserve,
     Stockroom,
@@ -132,6 +133,14 @@ def leaving(
     return Consume(
         reservation_id=reservation_id,
         fulfilment_id=fulfilment_id or new_id(),
+        lines=tuple(Want(product_id=key, quantity=n) for key, n in wants.items()),
+    )
+
+
+def giving_back(reservation_id: UUID, wants: dict[UUID, int]) -> ReleasePart:
+    return ReleasePart(
+        reservation_id=reservation_id,
+        release_id=new_id(),
         lines=tuple(Want(product_id=key, quantity=n) for key, n in wants.items()),
     )
 

@@ -12,14 +12,12 @@ import pytest
 from markethall.inventory.contract import (
     Extend,
     OutOfStock,
-    ReleasePart,
     Reservation,
     ReservationClosed,
     ReservationStatus,
     Reserve,
     TooManyHolds,
     TooManyUnits,
-    Want,
 )
 from markethall.inventory.domain import MAIN_WAREHOUSE
 from markethall.shared.ids import new_id
@@ -31,6 +29,7 @@ from tests.inventory.conftest import (
     OPEN_HOLDS,
     STAFF,
     House,
+    giving_back,
     leaving,
 )
 from tests.inventory.shelves import EAST, NORTH, SOUTH, put_on_shelf, shelves
@@ -50,14 +49,6 @@ def minutes(count: float) -> timedelta:
 
 def extending(reservation: Reservation, until: datetime) -> Extend:
     return Extend(reservation_id=reservation.reservation_id, expires_at=until)
-
-
-def giving_back(reservation_id: UUID, wants: dict[UUID, int]) -> ReleasePart:
-    return ReleasePart(
-        reservation_id=reservation_id,
-        release_id=new_id(),
-        lines=tuple(Want(product_id=key, quantity=n) for key, n in wants.items()),
-    )
 
 
 def of_customer(house: House, customer_id: UUID, wants: dict[UUID, int], **more: Any) -> Reserve:

@@ -1,52 +1,114 @@
-"""Any sequence of commands leaves the shelf as a simple model says."""
+"""Any sequence of commands leaves the shelves as a simple model says."""
 
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from markethall.inventory.contract import (
+    Extend,
     OutOfStock,
     Product,
+    Reservation,
     ReservationClosed,
+    StockLevel,
+    TooManyHolds,
     WouldGoNegative,
 )
+from markethall.inventory.domain import MAIN_WAREHOUSE
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.errors import Refusal
+from markethall.shared.ids import new_id
 from markethall.shared.pages import PageQuery
-from tests.inventory.conftest import ANYONE, STAFF, House, build, leaving
+from tests.inventory.conftest import (
+    ANYONE,
+    OPEN_HOLDS,
+    STAFF,
+    House,
+    build,
+    giving_back,
+    leaving,
+)
+from tests.inventory.shelves import EAST, put_on_shelf
+from tests.inventory.truth import lies
 
 T = TypeVar("T")
 
+Pair = tuple[int, int]
 QUANTITIES = st.tuples(st.integers(0, 3), st.integers(0, 3))
+SOME = QUANTITIES.filter(any)
 WHICH = st.integers(0, 1)
+PLACES = st.sampled_from([MAIN_WAREHOUSE, EAST])
+A_MOMENT = timedelta(milliseconds=1)
+
+
+def plus(one: Pair, other: Pair) -> Pair:
+    return one[0] + other[0], one[1] + other[1]
 
 
 @dataclass
 class Promise:
     """What the model knows of a reservation."""
 
-    reservation: Any
-    wanted: tuple[int, int]
+    reservation: Reservation
+    wanted: Pair
+    since: datetime
     expires_at: datetime
+    regular: bool = False
     status: str = "held"
-    gone: tuple[int, int] = (0, 0)
+    gone: Pair = (0, 0)
+    given_back: Pair = (0, 0)
+
+    @property
+    def reservation_id(self) -> UUID:
+        return self.reservation.reservation_id
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in {"held", "committed"}
 
     def left(self, i: int) -> int:
-        return self.wanted[i] - self.gone[i]
+        return self.wanted[i] - self.gone[i] - self.given_back[i]
+
+    @property
+    def nothing_left(self) -> bool:
+        return not self.left(0) and not self.left(1)
+
+    def has_less_than(self, quantities: Pair) -> bool:
+        return any(quantities[i] > self.left(i) for i in (0, 1))
+
+    def open(self, now: datetime) -> bool:
+        return self.status == "held" and now < self.expires_at
 
     def live(self, now: datetime) -> bool:
-        return self.status == "committed" or (self.status == "held" and now < self.expires_at)
+        return self.status == "committed" or self.open(now)
+
+    def undecided(self, now: datetime) -> bool:
+        """Overdue: whether it has expired depends on the sweeper."""
+        return self.status == "held" and not self.live(now)
+
+
+def has_promised(shop: "Shop") -> bool:
+    return bool(shop.promises)
 
 
 class Shop(RuleBasedStateMachine):
-    """Two products; what is available is what is on hand, less what live promises have."""
+    """Two products in two warehouses. What is available is what is on hand, less what live promises
+    have, wherever it is.
+    """
 
     runner: asyncio.Runner
     storage: str
@@ -58,8 +120,12 @@ class Shop(RuleBasedStateMachine):
         self.products: list[Product] = sorted(
             [self.run(self.house.product()) for _ in range(2)], key=lambda p: p.product_id
         )
-        self.on_hand = [0, 0]
+        for product in self.products:
+            self.run(self.house.adjust(product.product_id, delta=3))
+            self.run(put_on_shelf(self.house, product.product_id, EAST, 3))
+        self.on_hand = [6, 6]
         self.promises: list[Promise] = []
+        self.regular = new_id()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -76,47 +142,84 @@ class Shop(RuleBasedStateMachine):
         kept = (p.left(i) for p in self.promises if p is not but and p.live(self.now()))
         return self.on_hand[i] - sum(kept)
 
-    def wants(self, quantities: tuple[int, int]) -> dict[Any, int]:
+    def wants(self, quantities: Pair) -> dict[Any, int]:
         pairs = zip(self.products, quantities, strict=True)
         return {product.product_id: quantity for product, quantity in pairs if quantity}
 
-    @rule(i=WHICH, delta=st.integers(-4, 6).filter(bool))
-    def goods_come_or_go(self, i: int, delta: int) -> None:
-        work = self.house.adjust(self.products[i].product_id, "adjusted", delta=delta)
-        if self.free(i) + delta < 0:
+    def levels(self, i: int) -> dict[UUID, StockLevel]:
+        product_id = self.products[i].product_id
+        stock = self.run(self.house.stockroom.stock(STAFF, product_id))
+        return {level.warehouse_id: level for level in stock.warehouses}
+
+    @rule(i=WHICH, place=PLACES, units=st.integers(1, 6))
+    def goods_come(self, i: int, place: UUID, units: int) -> None:
+        product_id = self.products[i].product_id
+        self.run(self.house.adjust(product_id, "received", delta=units, warehouse_id=place))
+        self.on_hand[i] += units
+
+    @rule(i=WHICH, place=PLACES, delta=st.integers(-4, 2).filter(bool))
+    def goods_are_lost_or_found(self, i: int, place: UUID, delta: int) -> None:
+        there = self.levels(i)[place].available
+        product_id = self.products[i].product_id
+        work = self.house.adjust(product_id, "adjusted", delta=delta, warehouse_id=place)
+        if there + delta < 0:
             self.refused(WouldGoNegative, work)
         else:
             self.run(work)
             self.on_hand[i] += delta
 
-    @rule(i=WHICH, counted=st.integers(0, 9))
-    def goods_are_counted(self, i: int, counted: int) -> None:
-        work = self.house.adjust(self.products[i].product_id, "counted", counted=counted)
-        if self.free(i) + counted - self.on_hand[i] < 0:
+    @rule(i=WHICH, place=PLACES, counted=st.integers(0, 9))
+    def goods_are_counted(self, i: int, place: UUID, counted: int) -> None:
+        level = self.levels(i)[place]
+        product_id = self.products[i].product_id
+        work = self.house.adjust(product_id, "counted", counted=counted, warehouse_id=place)
+        if level.available + counted - level.on_hand < 0:
             self.refused(WouldGoNegative, work)
         else:
             self.run(work)
-            self.on_hand[i] = counted
+            self.on_hand[i] += counted - level.on_hand
 
-    @rule(quantities=QUANTITIES, minutes=st.integers(5, 15))
-    def somebody_orders(self, quantities: tuple[int, int], minutes: int) -> None:
+    @rule(quantities=SOME, minutes=st.integers(5, 20), regular=st.booleans())
+    def somebody_orders(self, quantities: Pair, minutes: int, regular: bool) -> None:
         command = self.house.order(self.wants(quantities), minutes=minutes)
+        if regular:
+            command = command.model_copy(update={"customer_id": self.regular})
+        since = self.now()
+        open_ = sum(p.regular and p.open(since) for p in self.promises)
         work = self.house.inventory.reserve(ANYONE, command)
         short = [i for i in (0, 1) if quantities[i] > self.free(i)]
-        if short:
+        if regular and open_ == OPEN_HOLDS:
+            self.refused(TooManyHolds, work)
+        elif short:
             refusal = self.refused(OutOfStock, work)
             named = [line["product_id"] for line in refusal.details["lines"]]
             assert named == [str(self.products[i].product_id) for i in short]
         else:
-            reservation = self.run(work)
-            self.promises.append(Promise(reservation, quantities, command.expires_at))
+            held = self.run(work)
+            latest = min(command.expires_at, since + timedelta(minutes=15))
+            assert latest <= held.expires_at < latest + A_MOMENT
+            self.promises.append(Promise(held, quantities, since, held.expires_at, regular))
 
+    @precondition(has_promised)
+    @rule(data=st.data(), minutes=st.sampled_from([-5, 4, 12, 40]))
+    def somebody_asks_for_time(self, data: st.DataObject, minutes: int) -> None:
+        promise = self.some_promise(data)
+        until = self.now() + timedelta(minutes=minutes)
+        command = Extend(reservation_id=promise.reservation_id, expires_at=until)
+        work = self.house.inventory.extend(ANYONE, command)
+        if not promise.open(self.now()):
+            self.refused(ReservationClosed, work)
+            return
+        longer = self.run(work).expires_at
+        expected = max(promise.expires_at, min(until, promise.since + timedelta(minutes=30)))
+        assert expected <= longer < expected + A_MOMENT
+        promise.expires_at = longer
+
+    @precondition(has_promised)
     @rule(data=st.data())
     def somebody_pays(self, data: st.DataObject) -> None:
         promise = self.some_promise(data)
-        if promise is None:
-            return
-        work = self.house.inventory.commit(ANYONE, promise.reservation.reservation_id)
+        work = self.house.inventory.commit(ANYONE, promise.reservation_id)
         if promise.status == "released":
             self.refused(ReservationClosed, work)
         elif promise.status == "held" and any(
@@ -128,33 +231,47 @@ class Shop(RuleBasedStateMachine):
             promise.status = "consumed" if promise.status == "consumed" else "committed"
             assert found.status == promise.status
 
-    @rule(data=st.data(), quantities=QUANTITIES)
-    def goods_leave(self, data: st.DataObject, quantities: tuple[int, int]) -> None:
+    @precondition(has_promised)
+    @rule(data=st.data(), quantities=SOME)
+    def goods_leave(self, data: st.DataObject, quantities: Pair) -> None:
         promise = self.some_promise(data)
-        if promise is None or not any(quantities):
+        if promise.undecided(self.now()):
             return
-        if promise.status == "held" and not promise.live(self.now()):
-            return  # whether it has expired depends on the sweeper
-        reservation_id = promise.reservation.reservation_id
-        command = leaving(reservation_id, self.wants(quantities))
+        command = leaving(promise.reservation_id, self.wants(quantities))
         work = self.house.inventory.consume(ANYONE, command)
-        open_ = promise.status in {"held", "committed"}
-        if not open_ or any(quantities[i] > promise.left(i) for i in (0, 1)):
+        if promise.ended or promise.has_less_than(quantities):
             self.refused(ReservationClosed, work)
             return
         first = self.run(work)
         assert self.run(self.house.inventory.consume(ANYONE, command)) == first
-        promise.gone = (promise.gone[0] + quantities[0], promise.gone[1] + quantities[1])
+        promise.gone = plus(promise.gone, quantities)
         self.on_hand = [self.on_hand[i] - quantities[i] for i in (0, 1)]
-        promise.status = "committed" if any(promise.left(i) for i in (0, 1)) else "consumed"
+        promise.status = "consumed" if promise.nothing_left else "committed"
         assert first.status == promise.status
 
+    @precondition(has_promised)
+    @rule(data=st.data(), quantities=SOME)
+    def somebody_wants_less(self, data: st.DataObject, quantities: Pair) -> None:
+        promise = self.some_promise(data)
+        if promise.undecided(self.now()):
+            return
+        command = giving_back(promise.reservation_id, self.wants(quantities))
+        work = self.house.inventory.release_part(ANYONE, command)
+        if promise.ended or promise.has_less_than(quantities):
+            self.refused(ReservationClosed, work)
+            return
+        first = self.run(work)
+        assert self.run(self.house.inventory.release_part(ANYONE, command)) == first
+        promise.given_back = plus(promise.given_back, quantities)
+        if promise.nothing_left:
+            promise.status = "consumed" if any(promise.gone) else "released"
+        assert first.status == promise.status
+
+    @precondition(has_promised)
     @rule(data=st.data())
     def somebody_cancels(self, data: st.DataObject) -> None:
         promise = self.some_promise(data)
-        if promise is None:
-            return
-        found = self.run(self.house.inventory.release(ANYONE, promise.reservation.reservation_id))
+        found = self.run(self.house.inventory.release(ANYONE, promise.reservation_id))
         promise.status = "consumed" if promise.status == "consumed" else "released"
         assert found.status == promise.status
 
@@ -167,13 +284,13 @@ class Shop(RuleBasedStateMachine):
         self.run(self.house.sweep())
 
     @invariant()
-    def the_shelf_is_as_the_model_says(self) -> None:
-        for i, product in enumerate(self.products):
-            stock = self.run(self.house.stockroom.stock(STAFF, product.product_id))
-            level = stock.warehouses[0]
-            assert level.on_hand == self.on_hand[i]
-            assert level.available == self.free(i)
-            assert 0 <= level.on_hand - level.available <= level.reserved <= level.on_hand
+    def the_shelves_are_as_the_model_says(self) -> None:
+        for i in (0, 1):
+            levels = self.levels(i).values()
+            assert sum(level.on_hand for level in levels) == self.on_hand[i]
+            assert sum(level.available for level in levels) == self.free(i)
+            for level in levels:
+                assert 0 <= level.on_hand - level.available <= level.reserved <= level.on_hand
 
     def teardown(self) -> None:
         for i, product in enumerate(self.products):
@@ -181,9 +298,17 @@ class Shop(RuleBasedStateMachine):
                 self.house.stockroom.movements(STAFF, product.product_id, PageQuery(limit=100))
             )
             assert sum(movement.delta for movement in page.items) == self.on_hand[i]
+        if self.postgres is not None:
+            assert self.run(self.lies_in(self.postgres)) == set()
 
-    def some_promise(self, data: st.DataObject) -> Promise | None:
-        return data.draw(st.sampled_from(self.promises)) if self.promises else None
+    async def lies_in(self, postgres: Postgres) -> set[str]:
+        async with postgres.reading() as session:
+            return await lies(session._driver)
+
+    def some_promise(self, data: st.DataObject) -> Promise:
+        """The newest more often: the oldest have ended."""
+        number = data.draw(st.integers(1, len(self.promises)) | st.just(1))
+        return self.promises[-number]
 
 
 def play(kind: str, postgres: Postgres | None, runner: asyncio.Runner, examples: int) -> None:
@@ -201,7 +326,7 @@ def play(kind: str, postgres: Postgres | None, runner: asyncio.Runner, examples:
 
 def test_any_sequence_of_commands_in_memory() -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        play("memory", None, runner, examples=60)
+        play("memory", None, runner, examples=120)
 
 
 def test_any_sequence_of_commands_in_postgres(database_url: str) -> None:
