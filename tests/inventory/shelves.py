@@ -4,8 +4,6 @@ from typing import Final
 from uuid import UUID
 
 from markethall.inventory.contract import Adjustment, NewWarehouse
-from markethall.inventory.domain import Stock
-from markethall.inventory.memory import MemoryStore
 from tests.inventory.conftest import STAFF, House, no_key
 
 NORTH: Final = UUID("00000000-0000-7000-8000-00000000000a")
@@ -17,7 +15,8 @@ PRIORITIES: Final = {NORTH: 30, EAST: 20, SOUTH: 10}
 
 async def put_on_shelf(house: House, product_id: UUID, warehouse_id: UUID, units: int) -> None:
     """So many more of this product in that warehouse, which is made when there is none."""
-    await _make(house, product_id, warehouse_id)
+    warehouse = NewWarehouse(name=str(warehouse_id), priority=PRIORITIES[warehouse_id])
+    await house.container.warehouses().create(STAFF, warehouse, no_key(warehouse_id))
     command = Adjustment(warehouse_id=warehouse_id, delta=units, reason="received")
     await house.stockroom.adjust(STAFF, product_id, command, no_key())
 
@@ -26,20 +25,3 @@ async def shelves(house: House, product_id: UUID) -> dict[UUID, tuple[int, int]]
     """On hand and reserved, per warehouse."""
     stock = await house.stockroom.stock(STAFF, product_id)
     return {level.warehouse_id: (level.on_hand, level.reserved) for level in stock.warehouses}
-
-
-async def _make(house: House, product_id: UUID, warehouse_id: UUID) -> None:
-    warehouse = NewWarehouse(name=str(warehouse_id), priority=PRIORITIES[warehouse_id])
-    await house.container.warehouses().create(STAFF, warehouse, no_key(warehouse_id))
-    async with house.container.database().transaction() as store:
-        if isinstance(store, MemoryStore):
-            if (product_id, warehouse_id) not in store._tables.stock:
-                store._add_shelf(Stock(product_id, warehouse_id))
-            return
-        driver = store._session._driver  # type: ignore[attr-defined] # in Postgres
-        await driver.execute(
-            "INSERT INTO inventory.stock (product_id, warehouse_id, on_hand, reserved)"
-            " VALUES ($1, $2, 0, 0) ON CONFLICT DO NOTHING",
-            product_id,
-            warehouse_id,
-        )

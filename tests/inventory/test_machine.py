@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from markethall.inventory.contract import (
     Extend,
+    NewTransfer,
     OutOfStock,
     Product,
     Reservation,
@@ -41,6 +42,7 @@ from tests.inventory.conftest import (
     build,
     giving_back,
     leaving,
+    no_key,
 )
 from tests.inventory.shelves import EAST, put_on_shelf
 from tests.inventory.truth import lies
@@ -178,6 +180,21 @@ class Shop(RuleBasedStateMachine):
         else:
             self.run(work)
             self.on_hand[i] += counted - level.on_hand
+
+    @rule(i=WHICH, place=PLACES, units=st.integers(1, 4))
+    def goods_are_moved(self, i: int, place: UUID, units: int) -> None:
+        there = self.levels(i)[place].available
+        command = NewTransfer(
+            product_id=self.products[i].product_id,
+            from_warehouse_id=place,
+            to_warehouse_id=EAST if place == MAIN_WAREHOUSE else MAIN_WAREHOUSE,
+            quantity=units,
+        )
+        work = self.house.stockroom.transfer(STAFF, command, no_key())
+        if there < units:
+            self.refused(WouldGoNegative, work)
+        else:
+            self.run(work)
 
     @rule(quantities=SOME, minutes=st.integers(5, 20), regular=st.booleans())
     def somebody_orders(self, quantities: Pair, minutes: int, regular: bool) -> None:
