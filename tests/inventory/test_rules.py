@@ -125,6 +125,17 @@ LIES = {
         movement(2, 2).replace("{w}", "{r}"),
     ],
     "a warehouse before the first": ["UPDATE warehouse SET priority = -1"],
+    "more on order than the product allows": ["UPDATE stock SET backorder = 9"],
+    "another limit than the product's": ["UPDATE stock SET backorder_limit = 9, backorder = 9"],
+    "more reserved than is there and on order": [
+        "UPDATE product SET backorder_limit = 2",
+        OTHER,
+        "UPDATE stock SET reserved = 8",
+    ],
+    "a movement below zero, on order or not": [
+        "UPDATE product SET backorder_limit = 9",
+        movement(-6, -1, "lost"),
+    ],
     "a line that nobody reserved": [OTHER, line(1)],
     "a line larger than it was": ["UPDATE reservation_line SET quantity = 3"],
     "a line gone": ["DELETE FROM reservation_line"],

@@ -22,7 +22,7 @@ FROM inventory.stock s WHERE reserved <>
      AND r.status IN ('held', 'committed'))
 UNION ALL
 SELECT 'more reserved than there is', product_id, warehouse_id
-FROM inventory.stock WHERE reserved > on_hand
+FROM inventory.stock WHERE reserved > on_hand + backorder
 UNION ALL
 SELECT 'less than nothing', product_id, warehouse_id
 FROM inventory.stock WHERE reserved < 0 OR on_hand < 0

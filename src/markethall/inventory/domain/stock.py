@@ -25,15 +25,34 @@ class Stock:
     on_hand: int = 0
     reserved: int = 0
     overdue: int = 0
+    # how many may be sold before they are there: more than the limit where more were promised
+    # before it was lowered, until goods move
+    backorder: int = 0
+    backorder_limit: int = 0
 
     @property
     def available(self) -> int:
-        return self.on_hand - self.reserved + self.overdue
+        return self.free + self.overdue
+
+    @property
+    def free(self) -> int:
+        """How many can be taken, expired holds left alone."""
+        return self.on_hand - self.reserved + self.backorder
+
+    def limited_to(self, backorder_limit: int) -> Self:
+        """What is promised already stays promised."""
+        backorder = max(backorder_limit, self.reserved - self.on_hand)
+        return replace(self, backorder=backorder, backorder_limit=backorder_limit)
+
+    def settled(self) -> Self:
+        """After goods have come or gone: what is not promised beyond the limit is not on offer."""
+        needed = max(self.backorder_limit, self.reserved - self.on_hand)
+        return replace(self, backorder=min(self.backorder, needed))
 
     def lacks_for(self, change: "Change") -> bool:
         """Less would be on hand than is reserved, expired holds left out."""
         left = self.on_hand + change.delta_of(self.on_hand)
-        return left < self.reserved - self.overdue
+        return left < max(0, self.reserved - self.overdue - self.backorder)
 
 
 @dataclass(frozen=True)

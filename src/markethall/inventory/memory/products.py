@@ -45,7 +45,7 @@ class MemoryProducts(MemoryCategories):
         self._tables.skus.put(item.sku.lower(), item.product_id)
         self._name(item.category)
         self._tell(item)
-        self._add_shelf(Stock(item.product_id, MAIN_WAREHOUSE))
+        self._add_shelf(Stock(item.product_id, MAIN_WAREHOUSE).limited_to(item.backorder_limit))
         return True
 
     async def item(self, product_id: UUID) -> Item | None:
@@ -58,8 +58,15 @@ class MemoryProducts(MemoryCategories):
                 raise SkuTaken(sku=item.sku)
             self._tables.skus.remove(before.sku.lower())
         self._tables.items.put(item.product_id, item)
+        self._limit_backorders(item)
         self._name(item.category)
         self._tell(item)
+
+    def _limit_backorders(self, item: Item) -> None:
+        shelf = (item.product_id, MAIN_WAREHOUSE)
+        stock = self._tables.stock.get(shelf)
+        if stock is not None:
+            self._tables.stock.put(shelf, stock.limited_to(item.backorder_limit))
 
     def _tell(self, item: Item) -> None:
         """The words by which it is found."""

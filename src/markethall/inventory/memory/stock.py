@@ -104,9 +104,10 @@ class MemoryStock(memory.MemoryStore):
         if stock is None or self._is_made(change):
             return None
         delta = change.delta_of(stock.on_hand)
-        if stock.on_hand + delta < stock.reserved:
-            return None
         stock = replace(stock, on_hand=stock.on_hand + delta)
+        if stock.on_hand < 0 or stock.free < 0:
+            return None
+        stock = stock.settled()
         self._tables.stock.put(shelf, stock)
         return self._recorded(change, delta, stock.on_hand)
 
@@ -149,7 +150,7 @@ class MemoryStock(memory.MemoryStore):
     async def take_again(self, goods: Goods) -> bool:
         shelf = (goods.product_id, goods.warehouse_id)
         stock = self._tables.stock.get(shelf)
-        if stock is None or stock.on_hand - stock.reserved < goods.quantity:
+        if stock is None or stock.free < goods.quantity:
             return False
         self._tables.stock.put(shelf, replace(stock, reserved=stock.reserved + goods.quantity))
         return True
@@ -218,7 +219,7 @@ class MemoryStock(memory.MemoryStore):
     # Helpers
     def _available(self, product_id: UUID, now: datetime) -> int:
         shelves = self._shelves(product_id)
-        free = sum(stock.on_hand - stock.reserved for stock in shelves)
+        free = sum(stock.free for stock in shelves)
         return free + self._overdue(product_id, now).total()
 
     def _supply(self, item: Item, now: datetime) -> Supply:
@@ -226,7 +227,7 @@ class MemoryStock(memory.MemoryStore):
         late = self._overdue(item.product_id, now)
         return Supply(
             is_active(item),
-            tuple(self._free(s.warehouse_id, s.on_hand - s.reserved) for s in shelves),
+            tuple(self._free(s.warehouse_id, s.free) for s in shelves),
             tuple(self._free(s.warehouse_id, late[s.warehouse_id]) for s in shelves),
         )
 

@@ -69,7 +69,7 @@ class Merge:
             return draft.missing
         stock = self.shelves.get(item.product_id)
         counted = draft.command.on_hand
-        if stock is None or counted is None or counted >= stock.reserved:
+        if stock is None or counted is None or counted + stock.backorder >= stock.reserved:
             return ()
         message = f"{stock.reserved} are reserved"
         return (Flaw(draft.line, "on_hand", "inventory.would_go_negative", message),)

@@ -130,7 +130,8 @@ class SqlImports(shared.SqlStore):
 
 
 def _stock(row: "Record") -> Stock:
-    return Stock(row["product_id"], row["warehouse_id"], row["on_hand"], row["reserved"])
+    names = ("product_id", "warehouse_id", "on_hand", "reserved", "backorder")
+    return Stock(**{name: row[name] for name in names})
 
 
 _SAME = (

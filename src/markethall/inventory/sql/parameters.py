@@ -38,9 +38,15 @@ def overdue(*where: "sa.ColumnElement[bool]") -> "sa.ScalarSelect[int]":
     return sa.select(total(lines.c.reserved)).where(expired, *where).scalar_subquery()
 
 
+def free_of(shelf: "sa.FromClause") -> "sa.ColumnElement[int]":
+    """How many of a shelf can be taken, expired holds left alone."""
+    free: sa.ColumnElement[int] = shelf.c.on_hand - shelf.c.reserved + shelf.c.backorder
+    return free
+
+
 def available(of: "sa.FromClause") -> LateralFromClause:
     """What can be bought now of a row that has a product_id."""
-    free = total(stock.c.on_hand - stock.c.reserved)
+    free = total(free_of(stock))
     late = overdue(lines.c.product_id == of.c.product_id).correlate(of)
     return (
         sa.select((free + late).label("available"))

@@ -12,6 +12,7 @@ from markethall.inventory.sql.parameters import (
     LIMIT,
     NOW,
     ZERO,
+    free_of,
     overdue,
     units,
     uuid,
@@ -71,7 +72,7 @@ HOLDING: Final = Statement(
         reservations.c.reservation_id != bindparam("but"),
     )
 )
-_enough: Final = stock.c.on_hand - stock.c.reserved >= units("units")
+_enough: Final = free_of(stock) >= units("units")
 _there: Final = sa.and_(
     stock.c.product_id == uuid("of"), stock.c.warehouse_id == uuid("in_warehouse")
 )
@@ -265,7 +266,7 @@ SUPPLY: Final = Statement(
         products.c.status,
         stock.c.warehouse_id,
         warehouses.c.priority,
-        (stock.c.on_hand - stock.c.reserved).label("free"),
+        free_of(stock).label("free"),
         overdue(
             lines.c.product_id == stock.c.product_id, lines.c.warehouse_id == stock.c.warehouse_id
         )

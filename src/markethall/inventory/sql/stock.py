@@ -120,6 +120,7 @@ _locked: Final = (
         stock.c.warehouse_id,
         stock.c.on_hand,
         stock.c.reserved,
+        stock.c.backorder,
         sa.func.coalesce(_asked.c.delta, _asked.c.counted - stock.c.on_hand).label("delta"),
     )
     .select_from(
@@ -152,7 +153,7 @@ MOVE: Final = Statement(
             uuid("reference"),
             bindparam("who", type_=sa.Text),
             NOW,
-        ).where(_after >= _locked.c.reserved),
+        ).where(_after >= ZERO, _after + _locked.c.backorder >= _locked.c.reserved),
     )
     .on_conflict_do_nothing()
     .returning(movements)

@@ -125,7 +125,14 @@ stock = sa.Table(
     _units("reserved"),
     # what the live lines of the shelf have: counted by triggers, and the same as `reserved`
     sa.Column("kept", sa.BigInteger, nullable=False, server_default="0"),
-    sa.CheckConstraint("0 <= reserved AND reserved <= on_hand", name="reserved"),
+    # of the main warehouse alone, and changed by triggers: how many may be sold before they are
+    # there. More than the limit where more were promised before it was lowered, until goods move
+    sa.Column("backorder", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("backorder_limit", sa.BigInteger, nullable=False, server_default="0"),
+    sa.CheckConstraint(
+        "0 <= reserved AND 0 <= on_hand AND reserved <= on_hand + backorder", name="reserved"
+    ),
+    sa.CheckConstraint("0 <= backorder_limit AND backorder_limit <= backorder", name="backorder"),
 )
 
 sa.Index("ix_stock_warehouse_id", stock.c.warehouse_id)
