@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from markethall.inventory.contract import ProductStatus
 from markethall.inventory.domain import WEIGHTS
+from markethall.inventory.sql.categories import BELOW
 from markethall.inventory.sql.parameters import LIMIT, available, number
 from markethall.inventory.sql.products import SHOWN, card_json
 from markethall.inventory.sql.search import matching, score, with_sku
@@ -49,6 +50,17 @@ class Shape(NamedTuple):
     @property
     def falling(self) -> bool:
         return self.order.startswith("-") or self.terms > 0
+
+    @property
+    def branches(self) -> bool:
+        """Has each category its products in this order, less few that do not fit?"""
+        others = {"category", "in_stock"} | self._prices
+        active = self.status == ProductStatus.ACTIVE
+        return active and "category" in self.filters and self.filters <= others
+
+    @property
+    def _prices(self) -> set[str]:
+        return {"min_price", "max_price"} if self.order.endswith("price") else set()
 
     @property
     def narrow(self) -> bool:
@@ -95,10 +107,7 @@ def _page(shape: Shape) -> Statement:
 
 
 def _numbered(shape: Shape) -> "sa.Subquery":
-    if shape.narrow or shape.terms:
-        found = _read(_tried_or_all(shape) if shape.narrow else _all(shape).subquery("best"))
-    else:
-        found = _walked(shape)
+    found = _found(shape)
     shelf = available(found)
     place = sa.func.row_number().over(order_by=_order(shape, _place(found)))
     return (
@@ -106,6 +115,14 @@ def _numbered(shape: Shape) -> "sa.Subquery":
         .select_from(found.join(shelf, sa.true()))
         .subquery("numbered")
     )
+
+
+def _found(shape: Shape) -> "sa.Subquery":
+    if shape.branches:
+        return _read(_by_category(shape))
+    if shape.narrow:
+        return _read(_tried_or_all(shape))
+    return _read(_all(shape).subquery("best")) if shape.terms else _walked(shape)
 
 
 def _read(best: "sa.Subquery") -> "sa.Subquery":
@@ -124,6 +141,20 @@ def _walked(shape: Shape) -> "sa.Subquery":
     query = _behind(shape, query.where(_status(shape)), [shape.key, products.c.product_id])
     order = _order(shape, [shape.key, products.c.product_id])
     return _cut(shape, query.order_by(*order)).subquery("found")
+
+
+def _by_category(shape: Shape) -> "sa.Subquery":
+    """The first of each category below the one that is asked for, by an index of its own."""
+    below = sa.func.unnest(BELOW).table_valued("category").render_derived(name="branch")
+    columns = (products.c.product_id, shape.key.label("key"))
+    rows = matching(products, shape.filters - {"category"}, *columns).where(
+        _status(shape), products.c.category == below.c.category
+    )
+    rows = _behind(shape, rows, [shape.key, products.c.product_id])
+    rows = rows.order_by(*_order(shape, [shape.key, products.c.product_id]))
+    first = _cut(shape, rows).correlate(below).lateral("first")
+    merged = sa.select(first).select_from(below.join(first, sa.true()))
+    return _cut(shape, merged.order_by(*_order(shape, _place(first)))).subquery("best")
 
 
 def _tried_or_all(shape: Shape) -> "sa.Subquery":
@@ -203,7 +234,7 @@ def _status(shape: Shape) -> "sa.ColumnElement[bool]":
     return products.c.status == constant(shape.status)
 
 
-def _place(rows: "sa.Subquery") -> "list[sa.ColumnElement[Any]]":
+def _place(rows: "sa.FromClause") -> "list[sa.ColumnElement[Any]]":
     return [rows.c[name] for name in _NAMES if name in rows.c]
 
 

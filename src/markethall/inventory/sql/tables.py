@@ -108,7 +108,14 @@ sa.Index("uq_product_sku", sa.func.lower(products.c.sku), unique=True)
 sa.Index("ix_product_created_at", products.c.created_at, products.c.product_id, **_active)
 sa.Index("ix_product_price", products.c.price_amount, products.c.product_id, **_active)
 sa.Index("ix_product_name", products.c.name_key, products.c.product_id, **_active)
-sa.Index("ix_product_category", products.c.category, products.c.created_at, **_active)
+for _name, _key in (
+    ("created_at", products.c.created_at),
+    ("price", products.c.price_amount),
+    ("name", products.c.name_key),
+):
+    sa.Index(
+        f"ix_product_category_{_name}", products.c.category, _key, products.c.product_id, **_active
+    )
 sa.Index("ix_product_family", products.c.family, **_active)
 sa.Index("ix_product_tags", products.c.tags, postgresql_using="gin")
 sa.Index("ix_product_search", products.c.search, postgresql_using="gin")
