@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from markethall.inventory.contract import HOLD_AT_MOST
 from markethall.settings import BadSettings, MigrationSettings, Settings, read_settings
 from markethall.shared.tokens import generate_key
 from markethall.topology import Context
@@ -263,3 +264,13 @@ def test_alembic_without_a_database_says_so() -> None:
 
 def test_the_data_directory_may_begin_at_home(read: Read) -> None:
     assert read(data_dir="~/hall").home == Path.home() / "hall"
+
+
+def test_orders_never_asks_for_a_longer_hold_than_inventory_gives() -> None:
+    longest = HOLD_AT_MOST.total_seconds()
+
+    assert read_settings(hold_ttl=longest).hold_ttl == longest
+    with pytest.raises(
+        BadSettings, match="MARKETHALL_HOLD_TTL: .* less than or equal"
+    ):
+        read_settings(hold_ttl=longest + 1)
