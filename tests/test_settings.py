@@ -270,7 +270,5 @@ def test_orders_never_asks_for_a_longer_hold_than_inventory_gives() -> None:
     longest = HOLD_AT_MOST.total_seconds()
 
     assert read_settings(hold_ttl=longest).hold_ttl == longest
-    with pytest.raises(
-        BadSettings, match="MARKETHALL_HOLD_TTL: .* less than or equal"
-    ):
+    with pytest.raises(BadSettings, match=r"MARKETHALL_HOLD_TTL: .* less than or equal"):
         read_settings(hold_ttl=longest + 1)
