@@ -15,13 +15,13 @@ import sqlalchemy as sa
 
 from markethall.inventory.domain import Goods, Hold, Line
 from markethall.inventory.sql import SqlStore, reservations
-from markethall.inventory.sql.parameters import units, uuid
+from markethall.inventory.sql.parameters import free_of, units, uuid
 from markethall.inventory.sql.tables import stock
 from markethall.shared.db import Statement
 
-ENOUGH: Final = "stock.reserved >= "
+ENOUGH: Final = "stock.backorder >= "
 LOOK: Final = Statement(
-    sa.select(stock.c.on_hand - stock.c.reserved >= units("units")).where(
+    sa.select(free_of(stock) >= units("units")).where(
         stock.c.product_id == uuid("of"), stock.c.warehouse_id == uuid("in_warehouse")
     )
 )

@@ -62,7 +62,8 @@ async def test_without_that_check_it_sells_twice_and_the_races_see_it(
 async def test_a_careless_store_fails_the_race_for_the_last_unit(place: Arena) -> None:
     await place.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
 
-    with careless.in_steps(), pytest.raises(AssertionError):
+    # one too many bought: it is seen when the goods are to leave, or when they are counted
+    with careless.in_steps(), pytest.raises((AssertionError, OutOfStock)):
         await test_races.test_a_hundred_buyers_of_the_last_unit_buy_one(place)
 
 

@@ -179,7 +179,7 @@ async def _not_on_hand(store: Store, goods: Sequence[Goods], now: datetime) -> O
     levels = [level for some in goods for level in await store.levels(some.product_id, now)]
     on_hand = {(level.product_id, level.warehouse_id): level.on_hand for level in levels}
     there = [(some, on_hand[some.product_id, some.warehouse_id]) for some in goods]
-    short = [(some, units) for some, units in there if units < some.quantity]
+    short = [(some, units) for some, units in there if units < some.quantity] or there
     return not_enough([Missing(some.product_id, some.quantity, units) for some, units in short])
 
 
