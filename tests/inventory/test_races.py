@@ -7,6 +7,7 @@ no unit stays unsold that somebody small enough has asked for.
 
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from itertools import cycle, islice
 from random import Random
 from typing import Any, Final
@@ -15,15 +16,22 @@ from uuid import UUID
 import pytest
 
 from markethall.inventory.contract import (
+    Extend,
     Movement,
+    NewTransfer,
     OutOfStock,
     Reservation,
     ReservationClosed,
     ReservationStatus,
+    Reserve,
+    TooManyHolds,
+    Transfer,
     WouldGoNegative,
 )
+from markethall.inventory.domain import MAIN_WAREHOUSE
+from markethall.shared.ids import new_id
 from tests.inventory.arena import Arena, arena, at_once, units, winners
-from tests.inventory.conftest import ANYONE, leaving
+from tests.inventory.conftest import ANYONE, OPEN_HOLDS, STAFF, leaving, no_key
 
 FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
 NEAR, FAR = 0.0, 0.02
@@ -187,6 +195,91 @@ async def test_goods_that_leave_race_with_their_release(place: Arena) -> None:
         left = 3 if isinstance(sent, Reservation) else 5
         assert isinstance(sent, Reservation | ReservationClosed)
         assert await place.house.shelf(tea.product_id) == (left, 0)
+        assert await place.is_true()
+
+
+async def test_an_extension_races_with_the_end_and_one_buyer_has_the_goods(place: Arena) -> None:
+    for _ in rounds(place):
+        tea = await place.house.product(stock=1)
+        hold = await place.house.reserve({tea.product_id: 1}, minutes=5)
+        # every look at the clock moves it on: some see the hold before its end, others after it
+        place.house.watch.now = hold.expires_at - timedelta(microseconds=3)
+        later = Extend(
+            reservation_id=hold.reservation_id, expires_at=hold.expires_at + timedelta(minutes=5)
+        )
+
+        *others, extended, _ = await at_once(
+            [
+                *(place.house.reserve({tea.product_id: 1}) for _ in range(5)),
+                place.house.inventory.extend(ANYONE, later),
+                place.house.sweep(),
+            ]
+        )
+
+        kept = [one for one in (*others, extended) if isinstance(one, Reservation)]
+        assert {type(one) for one in others} <= {Reservation, OutOfStock}
+        assert isinstance(extended, Reservation | ReservationClosed)
+        assert len(kept) <= 1
+        assert len(kept) + len(winners(await place.reserve({tea.product_id: 1}))) == 1
+        assert await place.house.shelf(tea.product_id) == (1, 1)
+        assert await place.is_true()
+
+
+# What one customer may hold
+
+
+@pytest.mark.parametrize("kinds", [(1, 1), (1, 2), (2, 2)], ids=str)
+async def test_a_customer_who_may_hold_one_more_gets_one_more(
+    place: Arena, kinds: tuple[int, int]
+) -> None:
+    """With one product in the cart and with two: they are reserved in different ways."""
+    for _ in rounds(place):
+        goods = [(await place.house.product(stock=50)).product_id for _ in range(2)]
+        customer_id = new_id()
+        held = [order_of(place, customer_id, goods[:1]) for _ in range(OPEN_HOLDS - 1)]
+        await place.reserve_all(held)
+
+        outcomes = await at_once(
+            place.house.inventory.reserve(ANYONE, order_of(place, customer_id, goods[:count]))
+            for count in kinds
+        )
+
+        assert {type(one) for one in outcomes} == {Reservation, TooManyHolds}
+        assert await place.is_true()
+
+
+def order_of(place: Arena, customer_id: UUID, goods: list[UUID]) -> Reserve:
+    order = place.house.order(dict.fromkeys(goods, 1))
+    return order.model_copy(update={"customer_id": customer_id})
+
+
+# Goods that move while they are sold
+
+
+async def test_goods_that_move_to_another_warehouse_are_sold_from_there(place: Arena) -> None:
+    other = (await place.house.warehouse()).warehouse_id
+    for _ in rounds(place):
+        tea = await place.house.product(stock=6)
+        move = NewTransfer(
+            product_id=tea.product_id,
+            from_warehouse_id=MAIN_WAREHOUSE,
+            to_warehouse_id=other,
+            quantity=3,
+        )
+
+        moved, *outcomes = await at_once(
+            [
+                place.house.stockroom.transfer(STAFF, move, no_key()),
+                *(place.house.reserve({tea.product_id: 1}) for _ in range(8)),
+            ]
+        )
+        late = await place.reserve(*[{tea.product_id: 1}] * 6)
+
+        assert isinstance(moved, Transfer | WouldGoNegative)
+        assert {type(one) for one in outcomes} <= {Reservation, OutOfStock}
+        won = [one for one in (*outcomes, *late) if isinstance(one, Reservation)]
+        assert units(won)[tea.product_id] == 6
+        assert await place.house.available(tea.product_id) == 0
         assert await place.is_true()
 
 
