@@ -123,7 +123,8 @@ TAKE: Final = Statement(_line_of(_taking.cte("taken")))
 
 # A whole reservation of one product, in one statement that is a transaction of its own: the shelf
 # is not locked while we wait for a word or say the next one. It begins only what can be done as far
-# as it sees, and undoes itself when somebody was faster.
+# as it sees, and undoes itself when somebody was faster. It tells nobody: a take that an event has
+# to be published of must undo itself too, and is then made in steps.
 _may_hold: Final = sa.func.inventory.may_hold(
     uuid("customer"),
     uuid("of"),
