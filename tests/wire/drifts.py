@@ -55,7 +55,7 @@ def a_refusal_loses_its_class() -> None:
 def a_live_row_is_handed_out() -> None:
     table = module("shared.memory.tables").Table
     begin = table.__init__
-    table.__init__ = lambda self, *_: begin(self, lambda row: row)
+    table.__init__ = lambda self, *_, **rows: begin(self, lambda row: row, **rows)
 
 
 def an_answer_can_be_changed() -> None:
