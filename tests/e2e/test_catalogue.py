@@ -1,0 +1,225 @@
+"""The catalogue and its stock, on every wiring, by base URLs alone."""
+
+import asyncio
+import csv
+import io
+import secrets
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from tests.e2e.shop import PATIENCE, Shop, good, refused
+
+SHOPIFY = (
+    "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Variant SKU,"
+    "Variant Grams,Variant Inventory Qty,Variant Price,Variant Compare At Price,Variant Barcode,"
+    "Image Src,Status"
+)
+
+
+def a_word() -> str:
+    """Found nowhere else in a hall that others use too."""
+    return "q" + secrets.token_hex(6)
+
+
+def shopify(word: str) -> str:
+    """Two sizes of one shirt, and a mug without options and without a SKU."""
+    small = f"Size,S,{word}-S,180,4,29.90,39.90,,https://images.example/{word}.jpg,active"
+    return "\n".join(
+        [
+            SHOPIFY,
+            f"shirt-{word},Shirt {word},<p>Soft &amp; warm.</p>,Loom,Shirts,linen,true,{small}",
+            f"shirt-{word},,,,,,,,M,{word}-M,190,0,31.90,,,,",
+            f"mug-{word},Mug {word},,Kiln,Mugs,,true,Title,Default Title,,350,7,12.00,,,,active",
+            "",
+        ]
+    )
+
+
+async def imported(shop: Shop, text: str, query: str = "") -> dict[str, Any]:
+    headers = {"Content-Type": "text/csv"}
+    answer = await shop.send(
+        "POST", f"/imports{query}", shop.admin, headers=headers, content=text.encode()
+    )
+    path = f"/imports/{good(answer, 202)['import_id']}"
+    assert answer.headers["location"] == path
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            job = good(await shop.get(path, shop.admin), 200)
+            if job["status"] in {"done", "failed"}:
+                return job
+            await asyncio.sleep(0.05)
+
+
+def counted(job: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(job["rows"][name] for name in ("created", "updated", "unchanged", "failed"))
+
+
+async def found(shop: Shop, query: str) -> list[dict[str, Any]]:
+    return list(good(await shop.get(f"/products?{query}"), 200)["items"])
+
+
+async def until_found(shop: Shop, query: str, count: int) -> list[dict[str, Any]]:
+    """A list may be some seconds old: ask until it knows."""
+    async with asyncio.timeout(PATIENCE):
+        while len(items := await found(shop, query)) != count:
+            await asyncio.sleep(0.1)
+    return items
+
+
+def skus(items: Sequence[dict[str, Any]]) -> list[str]:
+    return [item["sku"] for item in items]
+
+
+async def test_a_shopify_export_is_imported_and_found(shop: Shop) -> None:
+    word = a_word()
+
+    job = await imported(shop, shopify(word))
+
+    assert (job["status"], counted(job)) == ("done", (3, 0, 0, 0))
+    small, middle = await until_found(shop, f"q=shirt+{word}&sort=price", 2)
+    assert (small["sku"], middle["sku"]) == (f"{word}-S", f"{word}-M")
+    assert small["options"] == {"Size": "S"}
+    assert small["family"] == middle["family"]
+    assert small["price"]["amount"] == 2990
+    assert small["description"] == "Soft & warm."
+    assert (small["available"], middle["available"]) == (4, 0)
+
+
+async def test_the_same_file_twice_changes_nothing(shop: Shop) -> None:
+    word = a_word()
+    await imported(shop, shopify(word))
+
+    again = await imported(shop, shopify(word))
+
+    assert counted(again) == (0, 0, 3, 0)
+
+
+async def test_a_bad_row_is_named_and_stops_no_other(shop: Shop) -> None:
+    word = a_word()
+    text = shopify(word).replace("31.90", "cheap")
+
+    job = await imported(shop, text)
+
+    assert counted(job) == (2, 0, 0, 1)
+    errors = good(await shop.get(f"/imports/{job['import_id']}/errors", shop.admin), 200)["items"]
+    assert [(error["line"], error["field"]) for error in errors] == [(3, "Variant Price")]
+
+
+async def test_a_dry_run_writes_nothing(shop: Shop) -> None:
+    word = a_word()
+
+    job = await imported(shop, shopify(word), "?dry_run=true")
+
+    assert (job["status"], counted(job)) == ("done", (3, 0, 0, 0))
+    refused(await shop.get(f"/products/by-sku/{word}-S"), 404, "inventory.product_not_found")
+
+
+async def test_the_export_has_what_was_imported(shop: Shop) -> None:
+    word = a_word()
+    await imported(shop, shopify(word))
+
+    answer = await shop.get("/exports/products.csv", shop.admin)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff")))
+    assert {row["sku"] for row in rows if word in row["name"]} >= {f"{word}-S", f"{word}-M"}
+
+
+async def test_the_beginning_of_a_word_is_enough(shop: Shop) -> None:
+    word = a_word()
+    product = await shop.product(name=f"Kettle {word}", stock=1)
+
+    items = await until_found(shop, f"q={word[:-3]}", 1)
+
+    assert items[0]["product_id"] == product["product_id"]
+
+
+async def test_facets_count_all_that_is_found(shop: Shop) -> None:
+    word, tag = a_word(), a_word()
+    for size in ("S", "M", "M"):
+        await shop.product(
+            stock=0, name=f"Sock {word}", category=word, tags=[tag], options={"size": size}
+        )
+
+    page = good(await shop.get(f"/products?q={word}&limit=1&facets=category,options,tag"), 200)
+
+    assert len(page["items"]) == 1
+    assert page["facets"] == {
+        "category": [{"value": word, "count": 3}],
+        "options": {"size": [{"value": "M", "count": 2}, {"value": "S", "count": 1}]},
+        "tag": [{"value": tag, "count": 3}],
+    }
+
+
+async def test_a_category_has_what_its_children_have(shop: Shop) -> None:
+    drinks, tea = a_word(), a_word()
+    for key, parent in ((drinks, None), (tea, drinks)):
+        body = {"category": key, "name": key.title(), "parent": parent}
+        good(await shop.post("/categories", shop.admin, json=body), 201)
+    product = await shop.product(category=tea, stock=0)
+
+    items = await until_found(shop, f"category={drinks}", 1)
+
+    assert items[0]["product_id"] == product["product_id"]
+
+
+async def test_a_category_is_never_its_own_ancestor(shop: Shop) -> None:
+    above, below = a_word(), a_word()
+    root = await shop.post("/categories", shop.admin, json={"category": above, "name": above})
+    leaf = {"category": below, "name": below, "parent": above}
+    good(await shop.post("/categories", shop.admin, json=leaf), 201)
+
+    path = f"/categories/{good(root, 201)['category_id']}"
+    seen = {"If-Match": (await shop.get(path)).headers["etag"]}
+    answer = await shop.send("PATCH", path, shop.admin, headers=seen, json={"parent": below})
+
+    refused(answer, 409, "inventory.category_cycle")
+
+
+async def test_a_family_lists_its_members(shop: Shop) -> None:
+    family = a_word()
+    for size, amount in (("S", 1000), ("M", 1200)):
+        await shop.product(family=family, options={"size": size}, amount=amount, stock=0)
+
+    page = good(await shop.get(f"/families/{quote(family)}"), 200)
+
+    assert page["options"] == {"size": ["S", "M"]}
+    assert page["prices"] == [{"currency": "EUR", "lowest": 1000, "highest": 1200}]
+    assert len(page["items"]) == 2
+
+
+async def test_an_order_takes_goods_from_two_warehouses(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=5)
+    second = good(await shop.post("/warehouses", shop.admin, json={"name": a_word()}), 201)
+    ids = [row["warehouse_id"] for row in await levels(shop, product)]
+    body = {
+        "product_id": product["product_id"],
+        "from_warehouse_id": ids[0],
+        "to_warehouse_id": second["warehouse_id"],
+        "quantity": 2,
+    }
+    good(await shop.post("/stock-transfers", shop.admin, json=body), 201)
+
+    placed = await shop.place(buyer, product["product_id"], quantity=5)
+
+    order = good(placed, 201)
+    assert [line["quantity"] for line in order["lines"]] == [5]
+    assert await shop.available(product["product_id"]) == 0
+    assert sum(row["reserved"] for row in await levels(shop, product)) == 5
+
+
+async def test_what_is_not_there_may_be_ordered_up_to_the_backorder_limit(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=1, backorder_limit=2)
+
+    first = await shop.place(buyer, product["product_id"], quantity=3)
+    second = await shop.place(buyer, product["product_id"], quantity=1)
+
+    good(first, 201)
+    refused(second, 409, "inventory.out_of_stock")
+
+
+async def levels(shop: Shop, product: dict[str, Any]) -> list[dict[str, Any]]:
+    path = f"/products/{product['product_id']}/stock"
+    return list(good(await shop.get(path, shop.admin), 200)["warehouses"])
