@@ -1,5 +1,7 @@
 """Shopify's product CSV, as Shopify exports it."""
 
+from pathlib import Path
+
 import pytest
 
 from markethall.inventory.contract import ImportFormat, ProductStatus
@@ -8,6 +10,8 @@ from markethall.inventory.domain.importing.shopify import stable_sku
 from tests.inventory.carrier import Carrier, counts
 from tests.inventory.conftest import STAFF, build
 
+README = Path("README.md")
+SAMPLE = Path("docs/samples/shopify.csv")
 HEADER = (
     "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,"
     "Option2 Value,Variant SKU,Variant Grams,Variant Inventory Qty,Variant Price,"
@@ -27,6 +31,22 @@ def carrier(request: pytest.FixtureRequest) -> Carrier:
     if request.param == "memory":
         return Carrier(build("memory"))
     return Carrier(build("sql", request.getfixturevalue("postgres")))
+
+
+async def test_the_sample_of_the_readme_comes_in_as_it_says(carrier: Carrier) -> None:
+    done = await carrier.bring(SAMPLE.read_bytes())
+
+    rows = done.rows
+    told = (
+        f"{rows.read} rows read: {rows.created} created, {rows.updated} updated,"
+        f" {rows.unchanged} unchanged, {rows.failed} failed."
+    )
+    errors = [
+        f"line {error.line}, {error.field}: {error.message} ({error.code})"
+        for error in await carrier.errors(done)
+    ]
+    readme = README.read_text()
+    assert "\n".join([*errors, told]) in readme
 
 
 async def test_variants_become_a_family_with_options(carrier: Carrier) -> None:

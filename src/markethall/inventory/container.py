@@ -107,7 +107,9 @@ class InventoryContainer(containers.DeclarativeContainer):
     stockroom: providers.Singleton[Stockroom] = providers.Singleton(
         StockroomService, database, cached, expired, cursors, clock
     )
-    importer: providers.Singleton[Importer] = providers.Singleton(Importer, database, cached, clock)
+    importer: providers.Singleton[Importer] = providers.Singleton(
+        Importer, database, cached, index, clock
+    )
     imports: providers.Singleton[Imports] = providers.Singleton(
         ImportService, database, importer.provided.wake, cursors, clock
     )

@@ -11,7 +11,7 @@ import structlog
 
 from markethall.inventory.contract import Import
 from markethall.inventory.domain.importing import MOST_KEPT, Job, Unreadable
-from markethall.inventory.ports import Database, ProductCache
+from markethall.inventory.ports import Database, ProductCache, SearchIndex
 from markethall.inventory.service.merging import Merge, Overtaken, keep, merged
 from markethall.inventory.service.sources import Batch, Source
 from markethall.shared.clock import Clock
@@ -43,9 +43,12 @@ class Importer:
     transaction: whoever dies loses no row, and applies none twice.
     """
 
-    def __init__(self, database: Database, cache: ProductCache, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, cache: ProductCache, index: SearchIndex, clock: Clock
+    ) -> None:
         self._database = database
         self._cache = cache
+        self._index = index
         self._clock = clock
         self._woken = asyncio.Event()
         self._tidy_at = clock()
@@ -142,12 +145,15 @@ class Importer:
             if job.finished_at:
                 await store.drop_upload(job.upload_id)
         if not job.dry_run:
-            await self._forget(merge)
+            await self._tell(merge)
         return job
 
-    async def _forget(self, merge: Merge) -> None:
+    async def _tell(self, merge: Merge) -> None:
+        """After the commit: what was rendered of these products is old now."""
         touched = merge.touched
         await self._cache.forget(touched, pages=bool(touched))
+        if items := merge.written:
+            await self._index.tell(items)
 
     async def _failed(self, job: Job, token: UUID, reason: Unreadable) -> Job:
         job = replace(job)

@@ -56,6 +56,11 @@ class Merge:
         return sorted({*self.fresh, *self.changed, *self.counted})
 
     @property
+    def written(self) -> list[Item]:
+        """Products that are new or have changed."""
+        return [*self.fresh.values(), *self.changed.values()]
+
+    @property
     def movements(self) -> list[Change]:
         return [
             self._movement(product_id, self.counted[product_id] - self._on_hand(product_id))
