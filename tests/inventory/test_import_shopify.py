@@ -10,8 +10,8 @@ from markethall.inventory.domain.importing.shopify import stable_sku
 from tests.inventory.carrier import Carrier, counts
 from tests.inventory.conftest import STAFF, build
 
-README = Path("README.md")
-SAMPLE = Path("docs/samples/shopify.csv")
+README = Path("README.md").read_text()
+SAMPLE = Path("docs/samples/shopify.csv").read_bytes()
 HEADER = (
     "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,"
     "Option2 Value,Variant SKU,Variant Grams,Variant Inventory Qty,Variant Price,"
@@ -34,7 +34,7 @@ def carrier(request: pytest.FixtureRequest) -> Carrier:
 
 
 async def test_the_sample_of_the_readme_comes_in_as_it_says(carrier: Carrier) -> None:
-    done = await carrier.bring(SAMPLE.read_bytes())
+    done = await carrier.bring(SAMPLE)
 
     rows = done.rows
     told = (
@@ -45,8 +45,7 @@ async def test_the_sample_of_the_readme_comes_in_as_it_says(carrier: Carrier) ->
         f"line {error.line}, {error.field}: {error.message} ({error.code})"
         for error in await carrier.errors(done)
     ]
-    readme = README.read_text()
-    assert "\n".join([*errors, told]) in readme
+    assert "\n".join([*errors, told]) in README
 
 
 async def test_variants_become_a_family_with_options(carrier: Carrier) -> None:

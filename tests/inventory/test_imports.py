@@ -96,6 +96,17 @@ async def test_a_count_below_what_is_reserved_is_an_error_of_its_row(carrier: Ca
     assert kept.name == product.name
 
 
+async def test_a_lower_backorder_limit_and_a_lower_count_come_together(carrier: Carrier) -> None:
+    product = await carrier.house.product("TEA-1", stock=10, backorder_limit=5)
+    await carrier.house.reserve({product.product_id: 8})
+
+    done = await carrier.bring("sku,backorder_limit,on_hand\nTEA-1,0,6\n")
+
+    assert counts(done) == (1, 0, 1, 0, 0)
+    assert await carrier.house.shelf(product.product_id) == (6, 8)
+    assert (await carrier.house.catalogue.product_by_sku(STAFF, "TEA-1")).backorder_limit == 0
+
+
 async def test_a_bad_row_stops_nothing_and_is_named(carrier: Carrier) -> None:
     rows = [
         b"sku,name,price,status",

@@ -13,7 +13,7 @@ from markethall.inventory.contract import Import
 from markethall.inventory.domain.importing import MOST_KEPT, Job, Unreadable
 from markethall.inventory.ports import Database, ProductCache, SearchIndex
 from markethall.inventory.service.merging import Merge, Overtaken, keep, merged
-from markethall.inventory.service.sources import Batch, Source
+from markethall.inventory.service.sources import Ahead, Batch, Source
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Unavailable
 from markethall.shared.ids import new_id
@@ -101,12 +101,7 @@ class Importer:
             job = replace(job, format=reader.format)
             if job.place.offset < first.offset:
                 job = replace(job, place=first)
-            size = BATCH
-            while True:
-                batch = await source.batch(reader, job.place, size)
-                job, size = await self._applied(job, token, batch, size)
-                if job.finished_at:
-                    return job
+            return await self._drive_on(job, token, Ahead(source, reader))
         except Unreadable as reason:
             return await self._failed(job, token, reason)
         except (Unavailable, TurnLost):
@@ -115,6 +110,20 @@ class Importer:
             log.exception("import.failed", import_id=str(job.import_id))
             fault = Unreadable("internal", "A fault of ours: a retry goes on where it stopped.")
             return await self._failed(job, token, fault)
+
+    async def _drive_on(self, job: Job, token: UUID, ahead: Ahead) -> Job:
+        """Rows are looked at while the database has the ones before. Raises TurnLost,
+        Unavailable.
+        """
+        size = BATCH
+        try:
+            while not job.finished_at:
+                batch = await ahead.batch(job.place, size)
+                ahead.begin(batch.after, size)
+                job, size = await self._applied(job, token, batch, size)
+        finally:
+            await ahead.end()
+        return job
 
     async def _applied(self, job: Job, token: UUID, batch: Batch, size: int) -> tuple[Job, int]:
         """The job as it stands then, and the size of the next batch."""

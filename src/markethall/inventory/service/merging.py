@@ -60,12 +60,13 @@ class Merge:
         """Products that are new or have changed."""
         return [*self.fresh.values(), *self.changed.values()]
 
-    @property
-    def movements(self) -> list[Change]:
+    def movements(self, *, fresh: bool) -> list[Change]:
+        """Of new products, or of those that were there."""
         return [
             self._movement(product_id, self.counted[product_id] - self._on_hand(product_id))
             for product_id in sorted(self.counted)
             if self.counted[product_id] != self._on_hand(product_id)
+            and (product_id in self.fresh) == fresh
         ]
 
     def _against(self, draft: Draft) -> Sequence[Flaw]:
@@ -73,7 +74,7 @@ class Merge:
         if item is None:
             return draft.missing
         stock = self.shelves.get(item.product_id)
-        counted = draft.command.on_hand
+        counted = draft.on_hand
         if stock is None or counted is None or counted + stock.backorder >= stock.reserved:
             return ()
         message = f"{stock.reserved} are reserved"
@@ -84,12 +85,12 @@ class Merge:
         if item is None:
             item = draft.new(new_id(), self.now)
             self.items[draft.key] = self.fresh[item.product_id] = item
-            self._count(item.product_id, draft.command.on_hand)
+            self._count(item.product_id, draft.on_hand)
             return CREATED
         changed = draft.change(item, self.now)
         if changed and item.product_id not in self.fresh:
             self.changed[item.product_id] = item
-        recounted = self._count(item.product_id, draft.command.on_hand)
+        recounted = self._count(item.product_id, draft.on_hand)
         return UPDATED if changed or recounted else UNCHANGED
 
     def _count(self, product_id: UUID, on_hand: int | None) -> bool:
@@ -123,7 +124,7 @@ async def merged(store: Store, job: Job, rows: Sequence[Row], now: datetime) -> 
     """What the rows come to, beside what is there. Products and shelves are locked."""
     drafts = [row for row in rows if isinstance(row, Draft)]
     items = {item.sku.lower(): item for item in await _known(store, drafts)}
-    counted = {draft.key for draft in drafts if draft.command.on_hand is not None}
+    counted = {draft.key for draft in drafts if draft.on_hand is not None}
     ids = [items[key].product_id for key in counted & items.keys()]
     shelves = await store.main_shelves(sorted(ids)) if ids else _NOTHING
     merge = Merge(job, now, items, shelves)
@@ -134,10 +135,13 @@ async def merged(store: Store, job: Job, rows: Sequence[Row], now: datetime) -> 
 
 async def keep(store: Store, merge: Merge) -> None:
     """Raises Overtaken."""
+    # what was counted goes by the backorder limit that we saw, and not by one of this file
+    if movements := merge.movements(fresh=False):
+        await store.move_all(movements)
     fresh, changed = list(merge.fresh.values()), list(merge.changed.values())
     if (fresh or changed) and not await store.put_items(fresh, changed):
         raise Overtaken
-    if movements := merge.movements:
+    if movements := merge.movements(fresh=True):
         await store.move_all(movements)
 
 

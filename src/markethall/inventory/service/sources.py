@@ -93,3 +93,35 @@ class Source:
                 pieces.append(part[skipped:])
                 have += len(part) - skipped
         self._data = b"".join(pieces)
+
+
+class Ahead:
+    """Reads the next batch while the last one is applied."""
+
+    def __init__(self, source: Source, reader: Reader) -> None:
+        self._source = source
+        self._reader = reader
+        self._next: tuple[Place, asyncio.Task[Batch]] | None = None
+
+    def begin(self, place: Place, most: int) -> None:
+        """Somebody will want the batch at this place."""
+        reading = asyncio.create_task(self._source.batch(self._reader, place, most))
+        self._next = place, reading
+
+    async def batch(self, place: Place, most: int) -> Batch:
+        if self._next and self._next[0] == place:
+            (_, reading), self._next = self._next, None
+            return await reading
+        # the last one was not applied whole: its rows are wanted again
+        await self.end()
+        return await self._source.batch(self._reader, place, most)
+
+    async def end(self) -> None:
+        """What was read ahead is not wanted."""
+        if self._next:
+            (_, reading), self._next = self._next, None
+            reading.cancel()
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                # it may have failed too, which nobody needs to know
+                reading.exception()

@@ -1,7 +1,7 @@
 """Products in SQL: what the rest of the context sees of the statements."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -93,10 +93,10 @@ def row_of(item: Item) -> dict[str, Any]:
         **vars(item),
         "price_amount": item.price.amount,
         "price_currency": item.price.currency,
-        "options": json.dumps(dict(item.options)),
-        "attributes": json.dumps(dict(item.attributes)),
-        "prices": json.dumps([price.model_dump(mode="json") for price in item.prices]),
-        "translations": json.dumps(
+        "options": _named(item.options),
+        "attributes": _named(item.attributes),
+        "prices": _prices(item.prices),
+        "translations": _named(
             {language: texts.model_dump() for language, texts in item.translations.items()}
         ),
         "tags": list(item.tags),
@@ -105,6 +105,15 @@ def row_of(item: Item) -> dict[str, Any]:
         "search": vector(text),
         "vocabulary": text.vocabulary,
     }
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    # most have none, and an import makes a hundred thousand of them
+    return json.dumps(dict(values)) if values else "{}"
+
+
+def _prices(prices: Sequence[PriceView]) -> str:
+    return json.dumps([price.model_dump(mode="json") for price in prices]) if prices else "[]"
 
 
 def item_of(row: "Record") -> Item:

@@ -1,8 +1,8 @@
 """A row, validated: what it wants a product to be."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -14,6 +14,8 @@ from markethall.inventory.domain.importing.places import Flaw, Place
 from markethall.inventory.domain.items import Item
 
 MOST_FLAWS: Final = 10
+_NOT_YET: Final = UUID(int=0)
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 # stand in for what a row need not say of a product that is there already
 _STAND_INS: Final[Mapping[str, Any]] = MappingProxyType(
     {"name": "-", "price": MappingProxyType({"amount": 0, "currency": "EUR"})}
@@ -28,21 +30,23 @@ class Draft:
     """A row that makes sense. `given`: what it says of the product; the rest stays as it is."""
 
     line: int
-    command: ImportedProduct
+    # as it would be if it were new; made with the draft, while the database is busy
+    item: Item
+    on_hand: int | None
     given: frozenset[str]
     missing: tuple[Flaw, ...] = ()
 
     @property
     def key(self) -> str:
         """Case does not count in a sku."""
-        return self.command.sku.lower()
+        return self.item.sku.lower()
 
     def new(self, product_id: UUID, now: datetime) -> Item:
-        return Item.new(product_id, self.command, now)
+        return replace(self.item, product_id=product_id, created_at=now, updated_at=now)
 
     def change(self, item: Item, now: datetime) -> bool:
         """False when the product is so already."""
-        return item.become(self.new(item.product_id, now), self.given, now)
+        return item.become(self.item, self.given, now)
 
 
 # a row that stands for a product: a draft, or what is wrong with it
@@ -67,7 +71,8 @@ def drafted(line: int, values: Mapping[str, Any], named: Named) -> Row:
     except ValidationError as error:
         return _flaws(line, error, named)
     missing = tuple(Flaw(line, named((name,)), "missing", "is required") for name in absent)
-    return Draft(line, command, given, missing)
+    item = Item.new(_NOT_YET, command, _NEVER)
+    return Draft(line, item, command.on_hand, given, missing)
 
 
 def _flaws(line: int, error: ValidationError, named: Named) -> tuple[Flaw, ...]:
