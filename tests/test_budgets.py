@@ -94,6 +94,35 @@ async def test_reads_are_one_statement(http: httpx2.AsyncClient, product_id: str
     assert (await cost(http, "GET", "/users/me"))[0] == 1
 
 
+async def test_a_page_with_facets_is_two_statements(
+    http: httpx2.AsyncClient, product_id: str
+) -> None:
+    cost_of_facets, page = await cost(http, "GET", "/products?facets=category,options,tag")
+
+    assert cost_of_facets <= 2
+    assert [card["product_id"] for card in page["items"]] == [product_id]
+    assert page["facets"] is not None
+
+
+async def test_warm_reads_and_304_are_no_statement(
+    http: httpx2.AsyncClient, product_id: str, database_url: str, tmp_path: Any
+) -> None:
+    caching = create_app(read_settings(database_url=database_url, data_dir=tmp_path, **ADMIN))
+    transport = httpx2.ASGITransport(caching)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as anyone:
+        for path in (f"/products/{product_id}", "/products?limit=20"):
+            tag = (await anyone.get(path)).headers["etag"]
+            before = STATEMENTS._value.get()
+
+            again = await anyone.get(path)
+            unchanged = await anyone.get(path, headers={"If-None-Match": tag})
+
+            assert (again.status_code, unchanged.status_code) == (200, 304)
+            assert STATEMENTS._value.get() == before
+    await caching.state.container.pools().close()
+    caching.state.container.passwords().close()
+
+
 async def test_placing_an_order_is_at_most_twelve(
     http: httpx2.AsyncClient, product_id: str
 ) -> None:
