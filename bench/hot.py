@@ -203,6 +203,9 @@ def _hall(url: str, folder: Path) -> Iterator[Server]:
         "MARKETHALL_DATA_DIR": str(folder / "hall"),
         "MARKETHALL_RATE_LIMITS": "off",
         "MARKETHALL_BCRYPT_COST": "4",
+        # few customers buy very often
+        "MARKETHALL_OPEN_HOLDS": "10000",
+        "MARKETHALL_HELD_UNITS": "10000",
         "MARKETHALL_LOG_FORMAT": "json",
     }
     log_file = folder / "hall.log"
