@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, ClassVar, Final, Literal, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from markethall.inventory.contract.reserving import MOST_UNITS, Reservation
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
+from markethall.shared.events import Event
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Body, Dto, Id, Int, Moment, Text
 from markethall.shared.pages import Page, PageQuery
@@ -195,6 +196,23 @@ class StocktakeNotFound(Refusal):
     code = "inventory.stocktake_not_found"
     status = 404
     title = "There is no such stocktake"
+
+
+class StockLow(Event):
+    """What is available on a shelf has fallen to the product's threshold, or below. Once per fall;
+    goods that are sold were taken before.
+    """
+
+    type: ClassVar[str] = "inventory.stock_low"
+    product_id: UUID
+    warehouse_id: UUID
+    sku: str
+    available: int
+    threshold: int
+
+    @property
+    def key(self) -> UUID:
+        return self.product_id
 
 
 class Stockroom(Protocol):

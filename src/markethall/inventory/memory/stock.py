@@ -10,6 +10,8 @@ from uuid import UUID
 from markethall.inventory.contract import (
     Movement,
     ProductStatus,
+    Reason,
+    StockLow,
 )
 from markethall.inventory.domain import (
     HELD,
@@ -28,6 +30,7 @@ from markethall.inventory.domain import (
 from markethall.inventory.memory.tables import Tables
 from markethall.inventory.ports import Expired, Supply
 from markethall.shared import memory
+from markethall.shared.call import system_call
 from markethall.shared.clock import Clock
 from markethall.shared.memory import Table
 
@@ -89,7 +92,7 @@ class MemoryStock(memory.MemoryStore):
 
     async def move(self, changes: Sequence[Change]) -> Sequence[Movement]:
         in_order = sorted(changes, key=lambda change: (change.product_id, change.warehouse_id))
-        made = [self._move(change) for change in in_order]
+        made = [await self._move(change) for change in in_order]
         return [movement for movement in made if movement]
 
     async def open_shelves(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
@@ -98,7 +101,7 @@ class MemoryStock(memory.MemoryStore):
             if product_id in self._tables.items and shelf not in self._tables.stock:
                 self._add_shelf(Stock(*shelf))
 
-    def _move(self, change: Change) -> Movement | None:
+    async def _move(self, change: Change) -> Movement | None:
         shelf = (change.product_id, change.warehouse_id)
         stock = self._tables.stock.get(shelf)
         if stock is None or self._is_made(change):
@@ -107,8 +110,10 @@ class MemoryStock(memory.MemoryStore):
         stock = replace(stock, on_hand=stock.on_hand + delta)
         if stock.on_hand < 0 or stock.free < 0:
             return None
-        stock = stock.settled()
+        before, stock = stock.free - delta, stock.settled()
         self._tables.stock.put(shelf, stock)
+        if change.reason != Reason.SOLD:
+            await self._tell_low(stock, before)
         return self._recorded(change, delta, stock.on_hand)
 
     async def sold(self, reference: UUID) -> bool:
@@ -152,7 +157,9 @@ class MemoryStock(memory.MemoryStore):
         stock = self._tables.stock.get(shelf)
         if stock is None or stock.free < goods.quantity:
             return False
-        self._tables.stock.put(shelf, replace(stock, reserved=stock.reserved + goods.quantity))
+        before, stock = stock.free, replace(stock, reserved=stock.reserved + goods.quantity)
+        self._tables.stock.put(shelf, stock)
+        await self._tell_low(stock, before)
         return True
 
     async def extend_held(
@@ -221,6 +228,20 @@ class MemoryStock(memory.MemoryStore):
         shelves = self._shelves(product_id)
         free = sum(stock.free for stock in shelves)
         return free + self._overdue(product_id, now).total()
+
+    async def _tell_low(self, stock: Stock, before: int) -> None:
+        item = self._tables.items.get(stock.product_id)
+        if item is None or (threshold := item.low_stock_threshold) is None:
+            return
+        if stock.free <= threshold < before:
+            fallen = StockLow(
+                product_id=item.product_id,
+                warehouse_id=stock.warehouse_id,
+                sku=item.sku,
+                available=stock.free,
+                threshold=threshold,
+            )
+            await self.publish(fallen, system_call("stock"))
 
     def _supply(self, item: Item, now: datetime) -> Supply:
         shelves = self._shelves(item.product_id)

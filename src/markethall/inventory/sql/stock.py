@@ -20,7 +20,7 @@ from markethall.inventory.sql.tables import lines, movements, products, stock
 from markethall.shared.db import Statement
 
 _levels: Final = sa.select(
-    *(column for column in stock.c if column.name != "kept"),
+    *(column for column in stock.c if column.name not in {"kept", "low_at"}),
     overdue(lines.c.product_id == stock.c.product_id, lines.c.warehouse_id == stock.c.warehouse_id)
     .correlate(stock)
     .label("overdue"),

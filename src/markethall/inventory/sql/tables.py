@@ -136,6 +136,8 @@ stock = sa.Table(
     # there. More than the limit where more were promised before it was lowered, until goods move
     sa.Column("backorder", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("backorder_limit", sa.BigInteger, nullable=False, server_default="0"),
+    # the product's threshold, kept by triggers; one that falls to it tells so
+    sa.Column("low_at", sa.BigInteger),
     sa.CheckConstraint(
         "0 <= reserved AND 0 <= on_hand AND reserved <= on_hand + backorder", name="reserved"
     ),

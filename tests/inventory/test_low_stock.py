@@ -1,0 +1,80 @@
+"""A shelf that runs low says so, once per fall."""
+
+from uuid import UUID
+
+from markethall.inventory.contract import Product, ProductChange, StockLow
+from tests.inventory.conftest import ANYONE, STAFF, House, leaving
+
+
+async def told(house: House) -> list[tuple[UUID, int, int]]:
+    """What has been said since it was asked last: product, available, threshold."""
+    async with house.container.backend().outbox.lead() as lead:
+        assert lead is not None
+        envelopes = await lead.unpublished(100)
+        await lead.mark_published(envelopes, house.watch())
+    events = [envelope.open() for envelope in envelopes]
+    return [(e.product_id, e.available, e.threshold) for e in events if isinstance(e, StockLow)]
+
+
+async def product_with(house: House, stock: int, threshold: int | None = 3) -> Product:
+    return await house.product(stock=stock, low_stock_threshold=threshold)
+
+
+async def test_a_take_that_falls_to_the_threshold_is_told_once(house: House) -> None:
+    tea = await product_with(house, 6)
+
+    falls = []
+    for quantity in (2, 1, 1, 2):
+        await house.reserve({tea.product_id: quantity})
+        falls.append(await told(house))
+
+    assert falls == [[], [(tea.product_id, 3, 3)], [], []]
+
+
+async def test_it_is_told_again_when_it_has_been_filled_up(house: House) -> None:
+    tea = await product_with(house, 4)
+    await house.reserve({tea.product_id: 2})
+    await house.adjust(tea.product_id, delta=5)
+    first = await told(house)
+
+    await house.adjust(tea.product_id, "damaged", delta=-6)
+
+    assert first == [(tea.product_id, 2, 3)]
+    assert await told(house) == [(tea.product_id, 1, 3)]
+
+
+async def test_goods_that_are_sold_were_told_of_when_they_were_taken(house: House) -> None:
+    tea = await product_with(house, 5)
+    held = await house.reserve({tea.product_id: 3})
+    taken = await told(house)
+
+    await house.inventory.consume(ANYONE, leaving(held.reservation_id, {tea.product_id: 3}))
+
+    assert len(taken) == 1
+    assert await told(house) == []
+
+
+async def test_without_a_threshold_nothing_is_told(house: House) -> None:
+    tea = await product_with(house, 5, threshold=None)
+
+    await house.reserve({tea.product_id: 5})
+
+    assert await told(house) == []
+
+
+async def test_a_new_threshold_counts_from_now_on(house: House) -> None:
+    tea = await product_with(house, 9, threshold=None)
+    change = ProductChange.model_validate({"low_stock_threshold": 8})
+    await house.catalogue.change(STAFF, tea.product_id, change, 1)
+
+    await house.reserve({tea.product_id: 1})
+
+    assert await told(house) == [(tea.product_id, 8, 8)]
+
+
+async def test_a_count_that_finds_too_few_is_told(house: House) -> None:
+    tea = await product_with(house, 9)
+
+    await house.adjust(tea.product_id, "counted", counted=2)
+
+    assert await told(house) == [(tea.product_id, 2, 3)]
