@@ -27,6 +27,8 @@ from markethall.shared.wire import Patience, Wire
 from markethall.topology import CALLERS
 
 ALLOWED = AllowList(CALLERS)
+# how slow the machine is, is not what the contract suites ask
+PATIENT = Patience(attempt=30, total=60)
 MANNERS = Manners(body_limit=1024 * 1024, body_timeout=10, trusted_proxies=(), owners={})
 
 
@@ -73,7 +75,7 @@ async def at_the_end_of_the_wire(
     front = serving(target, router, service, signer)
     transport = httpx2.ASGITransport(front, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://neighbour") as http:
-        yield remote(Wire("orders", target, http, signer, now, Patience()))
+        yield remote(Wire("orders", target, http, signer, now, PATIENT))
 
 
 def guard_of(target: str, table: Mapping[str, Any] | None = None) -> Guard:

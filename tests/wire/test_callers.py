@@ -9,9 +9,9 @@ from markethall.shared.errors import Forbidden
 from markethall.shared.guard import Errands, Guard, guarded
 from markethall.shared.service_tokens import ServiceSigner
 from markethall.shared.tokens import generate_key
-from markethall.shared.wire import Patience, Wire
+from markethall.shared.wire import Wire
 from markethall.topology import CALLERS, Context
-from tests.remote import ALLOWED, now, serving
+from tests.remote import ALLOWED, PATIENT, now, serving
 from tests.wire.contracts import CONTRACTS, METHODS, StandIn
 from tests.wire.greeter import CALL, refusal_of
 
@@ -30,7 +30,7 @@ def over_the_wire(caller: Context, target: Context, provider: Any) -> Any:
     front = serving(target, contract.router, provider, SIGNER, callers=tuple(Context))
     transport = httpx2.ASGITransport(front, raise_app_exceptions=False)
     http = httpx2.AsyncClient(transport=transport, base_url="http://neighbour")
-    return contract.remote(Wire(caller, target, http, SIGNER, now, Patience()))
+    return contract.remote(Wire(caller, target, http, SIGNER, now, PATIENT))
 
 
 WAYS = (in_process, over_the_wire)
