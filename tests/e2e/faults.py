@@ -213,9 +213,11 @@ def of_redis() -> list[Fault]:
 
 
 def of_processes() -> list[Fault]:
+    # whoever starts anew must first learn the keys of users, who may be a moment later
+    keyless = frozenset().union(*_BY_TOKEN.values())
     return [
         Killed("orders", "killed", frozenset({"orders"})),
         Stopped("orders", "stopped", frozenset({"orders"})),
-        Killed("all leaves", "killed", LEAVES, spoilt(*LEAVES)),
+        Killed("all leaves", "killed", LEAVES, spoilt(*LEAVES) | keyless),
         Stopped("all leaves", "stopped", LEAVES, spoilt(*LEAVES)),
     ]
