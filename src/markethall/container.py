@@ -74,6 +74,11 @@ def _pool(pools: Pools, url: str) -> Postgres:
     return pools.of(url)
 
 
+def _told_by(pools: Pools, url: str) -> Postgres | None:
+    """The database by which the processes that cache tell each other what to forget."""
+    return pools.of(url) if url else None
+
+
 def _keys_of_people(elsewhere: bool, signer: Callable[[], Signer], clients: Clients) -> KeySource:
     if elsewhere:
         return Keyring(Context.USERS, KEYS_OF_USERS, clients.of(Context.USERS))
@@ -127,7 +132,9 @@ class Container(containers.DeclarativeContainer):
     broker: providers.Singleton[RedisClient] = providers.Singleton(
         RedisClient, config.redis_url, timeout=1.0
     )
-    cache: providers.Singleton[Cache] = providers.Singleton(open_cache, config.cache, redis)
+    cache: providers.Singleton[Cache] = providers.Singleton(
+        open_cache, config.cache, redis, providers.Callable(_told_by, pools, config.cache_database)
+    )
     warm: providers.Singleton[Warm] = providers.Singleton(Warm, cache)
     limits: providers.Singleton[Limits] = providers.Singleton(
         Limits, config.rate_limits, redis, config.secret
@@ -233,6 +240,12 @@ class Container(containers.DeclarativeContainer):
     orders_keys: providers.Provider[Keys] = orders_context.keys
 
 
+def _cache_database(settings: Settings) -> str:
+    """Of what is cached. None where all is in this process's memory."""
+    told = Context.INVENTORY in settings.serve and settings.storage == "sql"
+    return settings.database_of(Context.INVENTORY) if told else ""
+
+
 def build_container(settings: Settings, keys: Secrets) -> Container:
     """The wiring that these settings ask for. Nothing is opened yet."""
     container = Container()
@@ -245,6 +258,7 @@ def build_container(settings: Settings, keys: Secrets) -> Container:
             ),
             "redis_url": settings.redis_url.get_secret_value() or None,
             "cache": settings.cache,
+            "cache_database": _cache_database(settings),
             "rate_limits": settings.rate_limits,
             "secret": keys.secret,
             "signing_key": keys.signing_key,

@@ -191,6 +191,7 @@ async def _background(container: Container, settings: Settings) -> AsyncIterator
         asyncio.create_task(steward.run(), name=f"steward {steward.context}")
         for steward in stewards(container, settings)
     ]
+    tasks.append(asyncio.create_task(container.cache().listen(), name="cache: listen"))
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from markethall.shared.cache import (
     NoCache,
     ProcessCache,
     RedisCache,
+    ToldCache,
     key_of,
     open_cache,
 )
@@ -377,7 +378,7 @@ async def test_the_setting_and_the_redis_choose_the_cache(clients: list[RedisCli
     nowhere = RedisClient(None)
 
     assert isinstance(open_cache("off", clients[0]), NoCache)
-    assert isinstance(open_cache("on", clients[0]), NearCache)
+    assert isinstance(open_cache("on", clients[0]), ToldCache)
     assert isinstance(open_cache("on", nowhere), ProcessCache)
 
 

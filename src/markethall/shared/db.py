@@ -4,7 +4,7 @@ SQLAlchemy builds the statements, owns the pool and opens the connections; the s
 run straight on the asyncpg connection. See docs/decisions/0003.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
@@ -168,6 +168,22 @@ class Session:
         """COPY into a table of this connection's search path: the quickest way for many rows."""
         STATEMENTS.inc()
         await self._driver.copy_records_to_table(table, columns=list(names), records=rows)
+
+    async def listen(self, channel: str, heard: Callable[[str], None]) -> None:
+        """Calls `heard` with what other sessions say there; for a session apart."""
+        own = self._driver.get_server_pid()
+
+        def take(_: object, pid: int, __: str, text: object) -> None:
+            if pid != own:
+                heard(str(text))
+
+        with unavailable_when_away():
+            await self._driver.add_listener(channel, take)
+
+    async def notify(self, channel: str, text: str) -> None:
+        """Said at once, outside a transaction. Raises Unavailable."""
+        with unavailable_when_away():
+            await self._driver.execute("SELECT pg_notify($1, $2)", channel, text)
 
 
 class Postgres:

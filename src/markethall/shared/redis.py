@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha1
 from typing import Any, TypeVar
 
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from markethall.shared.breaker import Breaker, BreakerOpen
 
@@ -96,6 +97,26 @@ class RedisClient:
         self.breaker.succeed()
         return True
 
+    @asynccontextmanager
+    async def subscribed(
+        self, channel: str, pulse: float
+    ) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+        """Gives a function that waits for the next message. Raises RedisAway, there too.
+
+        A connection that has been silent for `pulse` seconds is asked, and has as long to answer.
+        """
+        if self._redis is None:
+            raise RedisAway("there is no Redis")
+        subscription = Subscription(self._redis.pubsub(), pulse)
+        try:
+            await subscription.begin(channel)
+            yield subscription.following
+        except (OSError, RedisError) as error:
+            raise RedisAway(str(error)) from error
+        finally:
+            with suppress(Exception):
+                await subscription.end()
+
     async def close(self) -> None:
         """Close all connections; from now on Redis is away."""
         redis, self._redis = self._redis, None
@@ -136,6 +157,38 @@ class RedisClient:
             raise _Silence(str(error) or type(error).__name__) from error
 
 
+class Subscription:
+    """A connection that hears one channel."""
+
+    def __init__(self, pubsub: PubSub, pulse: float) -> None:
+        self._pubsub = pubsub
+        self._pulse = pulse
+
+    async def begin(self, channel: str) -> None:
+        async with asyncio.timeout(2 * self._pulse):
+            await self._pubsub.subscribe(channel)
+            while (await self._next() or {}).get("type") != "subscribe":
+                pass
+
+    async def following(self) -> bytes:
+        asked = False
+        while True:
+            message = await self._next()
+            if message is None:
+                if asked:
+                    raise TimeoutError("no answer to a ping")
+                await self._pubsub.ping()
+            elif message["type"] == "message":
+                return bytes(message["data"])
+            asked = message is None
+
+    async def end(self) -> None:
+        await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # theirs
+
+    async def _next(self) -> Any:
+        return await self._pubsub.get_message(timeout=self._pulse)
+
+
 class _Silence(Exception):
     """No answer, or none that can be read."""
 
@@ -151,7 +204,8 @@ def _open(url: str, connections: int) -> "Redis":
     """
     pool = ConnectionPool.from_url(
         url,
-        max_connections=connections,
+        # and one that listens
+        max_connections=connections + 1,
         protocol=2,
         driver_info=None,
         socket_timeout=None,

@@ -10,11 +10,14 @@ Values are bytes. What every cache here promises:
 
 import time
 
+from markethall.shared.cache.bells import PostgresBell, RedisBell
 from markethall.shared.cache.near import NEAR, NearCache
 from markethall.shared.cache.ports import Cache, Load, NoCache
 from markethall.shared.cache.process import ProcessCache
 from markethall.shared.cache.reads import Cached, key_of
 from markethall.shared.cache.shared import RedisCache
+from markethall.shared.cache.told import ToldCache
+from markethall.shared.db import Postgres
 from markethall.shared.redis import RedisClient
 
 __all__ = [
@@ -23,18 +26,25 @@ __all__ = [
     "Load",
     "NearCache",
     "NoCache",
+    "PostgresBell",
     "ProcessCache",
+    "RedisBell",
     "RedisCache",
+    "ToldCache",
     "key_of",
     "open_cache",
 ]
 
 
-def open_cache(mode: str, redis: RedisClient) -> Cache:
-    """The cache for the setting "on" or "off": in this process, before Redis where there is one."""
+def open_cache(mode: str, redis: RedisClient, postgres: Postgres | None = None) -> Cache:
+    """The cache for the setting "on" or "off": in this process, before Redis where there is one.
+
+    By Redis, else by the database, the processes hear of each other's forgets.
+    """
     if mode == "off":
         return NoCache()
     if redis.configured:
-        return NearCache.before(RedisCache(redis), time.monotonic)
-    # without Redis nobody tells us what other processes have changed
-    return ProcessCache(longest=NEAR)
+        near = NearCache.before(RedisCache(redis), time.monotonic)
+        return ToldCache(near, near.near, RedisBell(redis))
+    alone = ProcessCache(longest=NEAR)
+    return ToldCache(alone, alone, PostgresBell(postgres)) if postgres else alone

@@ -1,23 +1,44 @@
 """Forgets that Redis has not confirmed."""
 
+import json
+from collections.abc import Sequence
+
+from markethall.shared.cache.ports import Forgotten
 from markethall.shared.redis import Script
 
 TOMBSTONE = 60.0  # seconds; a load that took longer than half of that keeps nothing
 DEAD = b"x"
 
-# names <- token, milliseconds, for each name the kind of its tombstone; nothing: a generation
+CHANNEL = "markethall:cache"
+
+# names <- token, milliseconds, channel, what is said there, then for each name the kind of its
+# tombstone; nothing: a generation
 FORGET = Script("""
 for i, name in ipairs(KEYS) do
-  if ARGV[i + 2] == '' then
+  if ARGV[i + 4] == '' then
     redis.call('SET', name, ARGV[1])
   else
-    redis.call('SET', name, ARGV[i + 2] .. ARGV[1], 'PX', ARGV[2])
+    redis.call('SET', name, ARGV[i + 4] .. ARGV[1], 'PX', ARGV[2])
   end
 end
+redis.call('PUBLISH', ARGV[3], ARGV[4])
 """)
 
-Debt = tuple[str, str | None]  # space and key, None: the whole space
+Debt = Forgotten
 MANY = 100
+
+
+def said_of(names: Sequence[Forgotten]) -> str:
+    """For the other processes."""
+    return json.dumps(names, separators=(",", ":"))
+
+
+def read_said(text: str | bytes) -> list[Forgotten]:
+    """Nothing, if it is not what `said_of` writes."""
+    try:
+        return [(str(space), key) for space, key in json.loads(text)]
+    except (ValueError, TypeError):
+        return []
 
 
 class Debts:

@@ -20,7 +20,7 @@ class NearCache:
 
     def __init__(self, far: Cache, near: ProcessCache) -> None:
         self._far = far
-        self._near = near
+        self.near = near
 
     @classmethod
     def before(cls, far: Cache, clock: Seconds) -> "NearCache":
@@ -30,20 +30,23 @@ class NearCache:
         async def from_afar() -> bytes | None:
             return await self._far.fetch(space, key, ttl, load)
 
-        return await self._near.fetch(space, key, ttl, from_afar)
+        return await self.near.fetch(space, key, ttl, from_afar)
 
     async def forget(self, space: str, keys: Sequence[str]) -> None:
         # the far one first: else what is read there meanwhile would be kept here
         await self._far.forget(space, keys)
-        await self._near.forget(space, keys)
+        await self.near.forget(space, keys)
 
     async def forget_space(self, space: str) -> None:
         await self._far.forget_space(space)
-        await self._near.forget_space(space)
+        await self.near.forget_space(space)
 
     def peek(self, space: str, key: str) -> bytes | None:
-        return self._near.peek(space, key)
+        return self.near.peek(space, key)
+
+    async def listen(self) -> None:
+        """Nobody rings: a ToldCache hears for it."""
 
     async def close(self) -> None:
-        await self._near.close()
+        await self.near.close()
         await self._far.close()

@@ -9,6 +9,7 @@ from markethall.shared.metrics import CACHE
 
 Load = Callable[[], Awaitable[bytes | None]]
 Name = tuple[str, str]  # space and key
+Forgotten = tuple[str, str | None]  # space and key; None: the whole space
 
 
 class Cache(Protocol):
@@ -26,8 +27,31 @@ class Cache(Protocol):
     def peek(self, space: str, key: str) -> bytes | None:
         """What can be had without waiting. None says nothing: ask `fetch`."""
 
+    async def listen(self) -> None:
+        """Hear what other processes forget; until cancelled, where there may be others."""
+
     async def close(self) -> None:
         """Give up what is still being loaded."""
+
+
+class Ear(Protocol):
+    """Who is told of forgets elsewhere."""
+
+    def heard(self, names: Sequence[Forgotten]) -> None:
+        """Others have forgotten these."""
+
+    def hears(self, now: bool) -> None:
+        """Whether forgets are heard from now on. Whatever came before may have been missed."""
+
+
+class Bell(Protocol):
+    """The way from one process's forgets to all others."""
+
+    def ring(self, names: Sequence[Forgotten]) -> None:
+        """Tell the others, soon. Never raises, and never waits."""
+
+    async def listen(self, ear: Ear) -> None:
+        """Until cancelled; begins again whenever the connection is lost."""
 
 
 class NoCache:
@@ -44,6 +68,9 @@ class NoCache:
 
     def peek(self, space: str, key: str) -> bytes | None:  # noqa: ARG002 - the contract
         return None
+
+    async def listen(self) -> None:
+        """Nothing is kept."""
 
     async def close(self) -> None:
         """Nothing is open."""

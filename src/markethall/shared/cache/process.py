@@ -3,12 +3,12 @@
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from markethall.shared.breaker import Seconds
 from markethall.shared.cache.flights import Flight, Flights
-from markethall.shared.cache.ports import Counters, Load, Name
+from markethall.shared.cache.ports import Counters, Forgotten, Load, Name
 
 _MIB = 1024 * 1024
 _ENTRY_BYTES = 300  # what dictionary, tuples and texts take beside what is in them
@@ -41,7 +41,7 @@ class ProcessCache:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._clock = clock
-        self._longest = longest
+        self.longest = longest
         self._entries: OrderedDict[Name, _Entry] = OrderedDict()
         self._generations: dict[str, int] = {}
         self._bytes = 0
@@ -55,7 +55,7 @@ class ProcessCache:
         async def fly(flight: Flight) -> bytes | None:
             value = await load()
             if value is not None and not flight.forgotten:
-                self._keep(name, min(ttl, self._longest), value)
+                self._keep(name, min(ttl, self.longest), value)
             return value
 
         entry = self._find(name)
@@ -68,11 +68,25 @@ class ProcessCache:
         return entry.value
 
     async def forget(self, space: str, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._flights.forget((space, key))
-            self._drop((space, key))
+        self.forget_now([(space, key) for key in keys])
 
     async def forget_space(self, space: str) -> None:
+        self.forget_now([(space, None)])
+
+    def forget_now(self, names: Iterable[Forgotten]) -> None:
+        for space, key in names:
+            if key is None:
+                self._forget_space(space)
+            else:
+                self._flights.forget((space, key))
+                self._drop((space, key))
+
+    def forget_all(self) -> None:
+        self._flights.forget_all()
+        self._entries.clear()
+        self._bytes = 0
+
+    def _forget_space(self, space: str) -> None:
         self._flights.forget_space(space)
         # what is left of older generations is never read again, and goes as the oldest
         self._generations[space] = self._generations.get(space, 0) + 1
@@ -83,6 +97,9 @@ class ProcessCache:
             return None
         self._hits[space].inc()
         return entry.value
+
+    async def listen(self) -> None:
+        """There is nobody else."""
 
     async def close(self) -> None:
         await self._flights.close()

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from markethall.shared.breaker import Seconds
-from markethall.shared.cache.debts import DEAD, FORGET, MANY, TOMBSTONE, Debts
+from markethall.shared.cache.debts import CHANNEL, DEAD, FORGET, MANY, TOMBSTONE, Debts, said_of
 from markethall.shared.cache.flights import Flights
 from markethall.shared.cache.ports import Counters, Load
 from markethall.shared.redis import RedisAway, RedisClient, Script
@@ -104,6 +104,9 @@ class RedisCache:
     def peek(self, space: str, key: str) -> bytes | None:  # noqa: ARG002 - the contract
         return None
 
+    async def listen(self) -> None:
+        """It is asked every time."""
+
     async def close(self) -> None:
         if self._payer is not None:
             self._payer.cancel()
@@ -153,7 +156,8 @@ class RedisCache:
             names = [_name(space, key) for space, key in bill]
             kinds = [b"" if key is None else DEAD for _, key in bill]
             life = int(TOMBSTONE * 1000)
-            await self._redis.run_script(FORGET, names, _token(), life, *kinds, until=until)
+            said = (CHANNEL, said_of(list(bill)))
+            await self._redis.run_script(FORGET, names, _token(), life, *said, *kinds, until=until)
             self._debts.settle(bill)
 
 

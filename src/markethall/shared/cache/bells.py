@@ -1,0 +1,90 @@
+"""How processes tell each other what they forget: by Redis, or by the database they share."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from markethall.shared.cache.debts import CHANNEL, Debts, read_said, said_of
+from markethall.shared.cache.ports import Ear, Forgotten
+from markethall.shared.db import Postgres, Session
+from markethall.shared.errors import Unavailable
+from markethall.shared.redis import RedisAway, RedisClient
+
+# seconds: so often a silent connection is asked whether it still is one
+PULSE: Final = 0.5
+RETRY: Final = 0.25
+# for more to forget, which is told together: many sales a second are still few messages
+_GATHER: Final = 0.02
+# bytes; Postgres takes less than 8000
+_LONGEST: Final = 7500
+_PG_CHANNEL: Final = "markethall_cache"
+
+
+class RedisBell:
+    """Redis rings itself, in the same script that forgets; here it is only heard."""
+
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis = redis
+
+    def ring(self, names: Sequence[Forgotten]) -> None:
+        """It has rung already."""
+
+    async def listen(self, ear: Ear) -> None:
+        while True:
+            with suppress(RedisAway):
+                await self._listen(ear)
+            await asyncio.sleep(RETRY)
+
+    async def _listen(self, ear: Ear) -> None:
+        async with self._redis.subscribed(CHANNEL, PULSE) as following:
+            ear.hears(True)
+            try:
+                while True:
+                    ear.heard(read_said(await following()))
+            finally:
+                ear.hears(False)
+
+
+class PostgresBell:
+    """By NOTIFY over one connection of its own. What could not be told is told later."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+        self._owed = Debts()
+        self._rung = asyncio.Event()
+
+    def ring(self, names: Sequence[Forgotten]) -> None:
+        for space, key in names:
+            self._owed.owe(space, key)
+        self._rung.set()
+
+    async def listen(self, ear: Ear) -> None:
+        while True:
+            with suppress(Unavailable):
+                async with self._postgres.apart() as session:
+                    await self._serve(session, ear)
+            await asyncio.sleep(RETRY)
+
+    async def _serve(self, session: Session, ear: Ear) -> None:
+        await session.listen(_PG_CHANNEL, lambda text: ear.heard(read_said(text)))
+        ear.hears(True)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PULSE):
+                        await self._rung.wait()
+                        await asyncio.sleep(_GATHER)
+                self._rung.clear()
+                await self._tell(session)
+        finally:
+            ear.hears(False)
+
+    async def _tell(self, session: Session) -> None:
+        bill = self._owed.bill()
+        # nothing said is heard by nobody, but shows that the connection lives
+        said = said_of(list(bill))
+        if len(said) > _LONGEST:
+            said = said_of([(space, None) for space in {space for space, _ in bill}])
+        await session.notify(_PG_CHANNEL, said)
+        self._owed.settle(bill)

@@ -1,0 +1,204 @@
+"""What one process forgets, the others forget too: by Redis, and by the database they share."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+from uuid import uuid4
+
+import pytest
+
+from markethall.shared.cache import (
+    Cache,
+    ProcessCache,
+    ToldCache,
+    open_cache,
+)
+from markethall.shared.cache.ports import Ear, Forgotten
+from markethall.shared.db import PoolSize, Postgres
+from markethall.shared.redis import RedisClient
+
+# of looks, each some milliseconds after the one before: a limit of failure, not a measure
+MOST_LOOKS = 1000
+
+
+class Two(NamedTuple):
+    here: Cache
+    there: Cache
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class NoBell:
+    def ring(self, names: Sequence[Forgotten]) -> None:
+        pass
+
+    async def listen(self, ear: Ear) -> None:
+        pass
+
+
+@pytest.fixture
+def space() -> str:
+    return f"test.{uuid4().hex}"
+
+
+@pytest.fixture(params=["redis", "postgres"])
+async def two(
+    request: pytest.FixtureRequest, redis_url: str, database_url: str
+) -> AsyncIterator[Two]:
+    """Of two processes, each listening."""
+    closing: list[Callable[[], Awaitable[None]]] = []
+    made = []
+    for _ in range(2):
+        if request.param == "redis":
+            client = RedisClient(redis_url, timeout=5)
+            made.append(open_cache("on", client))
+            closing.append(client.close)
+        else:
+            postgres = Postgres(database_url, PoolSize(1, 2, 5))
+            made.append(open_cache("on", RedisClient(None), postgres))
+            closing.append(postgres.close)
+    tasks = [asyncio.create_task(cache.listen()) for cache in made]
+    both = Two(*made)
+    await _hear_each_other(both)
+    yield both
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for cache in made:
+        await cache.close()
+    for close in closing:
+        await close()
+
+
+async def _hear_each_other(two: Two) -> None:
+    for one, other in (two, reversed(two)):
+        await _until_forgotten(one, other, f"test.{uuid4().hex}")
+
+
+async def _until_forgotten(one: Cache, other: Cache, space: str) -> None:
+    """Tries until a forget of one reaches the other."""
+    for _ in range(MOST_LOOKS):
+        await other.fetch(space, "key", 1000, old)
+        if other.peek(space, "key"):
+            await one.forget(space, ["key"])
+            with suppress(AssertionError):
+                await gone(other, space, "key", looks=20)
+                return
+        await asyncio.sleep(0.01)  # looks again; nothing hangs on the length
+    raise AssertionError("they do not hear each other")
+
+
+async def gone(cache: Cache, space: str, key: str, looks: int = MOST_LOOKS) -> None:
+    for _ in range(looks):
+        if cache.peek(space, key) is None:
+            return
+        await asyncio.sleep(0.005)  # looks again; nothing hangs on the length
+    raise AssertionError("it is still there")
+
+
+async def old() -> bytes | None:
+    return b"old"
+
+
+async def new() -> bytes | None:
+    return b"new"
+
+
+async def test_a_value_lies_in_the_process(two: Two, space: str) -> None:
+    await two.here.fetch(space, "key", 1000, old)
+
+    assert two.here.peek(space, "key") == b"old"
+
+
+async def test_what_one_forgets_the_other_forgets(two: Two, space: str) -> None:
+    await two.there.fetch(space, "key", 1000, old)
+    await two.there.fetch(space, "other", 1000, old)
+
+    await two.here.forget(space, ["key"])
+    await gone(two.there, space, "key")
+
+    assert await two.there.fetch(space, "key", 1000, new) == b"new"
+    assert two.there.peek(space, "other") == b"old"
+
+
+async def test_a_space_that_one_forgets_is_forgotten_everywhere(two: Two, space: str) -> None:
+    await two.there.fetch(space, "key", 1000, old)
+
+    await two.here.forget_space(space)
+    await gone(two.there, space, "key")
+
+    assert await two.there.fetch(space, "key", 1000, new) == b"new"
+
+
+async def test_a_forget_elsewhere_wins_over_a_load_that_began_before_it(
+    two: Two, space: str
+) -> None:
+    reading, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> bytes | None:
+        reading.set()
+        await may_answer.wait()
+        return b"old"
+
+    await two.there.fetch(space, "sign", 1000, old)
+    load = asyncio.create_task(two.there.fetch(space, "key", 1000, slow))
+    await reading.wait()
+    await two.here.forget(space, ["key"])
+    await two.here.forget(space, ["sign"])
+    await gone(two.there, space, "sign")
+    may_answer.set()
+    await load
+
+    assert await two.there.fetch(space, "key", 1000, new) == b"new"
+
+
+async def test_more_than_can_be_said_at_once_is_forgotten(two: Two, space: str) -> None:
+    keys = [f"{number}-{'x' * 60}" for number in range(300)]
+    for key in keys:
+        await two.there.fetch(space, key, 1000, old)
+
+    await two.here.forget(space, keys)
+
+    for key in keys:
+        await gone(two.there, space, key)
+
+
+async def test_who_cannot_hear_believes_nothing_for_longer_than_a_second(space: str) -> None:
+    clock = Clock()
+    near = ProcessCache(clock=clock)
+    deaf = ToldCache(near, near, NoBell())
+    deaf.hears(False)
+    await deaf.fetch(space, "key", 1000, old)
+
+    clock.now += 1.0
+
+    assert await deaf.fetch(space, "key", 1000, new) == b"new"
+
+
+async def test_who_hears_keeps_a_value_for_its_time(space: str) -> None:
+    clock = Clock()
+    near = ProcessCache(clock=clock)
+    cache = ToldCache(near, near, NoBell())
+    cache.hears(True)
+    await cache.fetch(space, "key", 1000, old)
+
+    clock.now += 500
+
+    assert await cache.fetch(space, "key", 1000, new) == b"old"
+
+
+async def test_what_was_missed_in_a_silence_is_not_believed(space: str) -> None:
+    near = ProcessCache()
+    cache = ToldCache(near, near, NoBell())
+    await cache.fetch(space, "key", 1000, old)
+
+    cache.hears(True)
+
+    assert cache.peek(space, "key") is None
