@@ -448,5 +448,6 @@ async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]
         raise typer.Exit(1) from None
     finally:
         container.passwords().close()
+        await container.cache().close()
         await container.pools().close()
         await container.redis().close()

@@ -1,20 +1,14 @@
 """What one process forgets, the others forget too: by Redis, and by the database they share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
 
-from markethall.shared.cache import (
-    Cache,
-    ProcessCache,
-    ToldCache,
-    open_cache,
-)
-from markethall.shared.cache.ports import Ear, Forgotten
+from markethall.shared.cache import Cache, ToldCache, open_cache
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.redis import RedisClient
 
@@ -33,14 +27,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class NoBell:
-    def ring(self, names: Sequence[Forgotten]) -> None:
-        pass
-
-    async def listen(self, ear: Ear) -> None:
-        pass
 
 
 @pytest.fixture
@@ -64,6 +50,10 @@ async def two(
             postgres = Postgres(database_url, PoolSize(1, 2, 5))
             made.append(open_cache("on", RedisClient(None), postgres))
             closing.append(postgres.close)
+    for cache in made:
+        assert isinstance(cache, ToldCache)
+        # time stands still: nothing goes because it is old
+        cache._near._clock = lambda: 0.0
     tasks = [asyncio.create_task(cache.listen()) for cache in made]
     both = Two(*made)
     await _hear_each_other(both)
@@ -170,35 +160,31 @@ async def test_more_than_can_be_said_at_once_is_forgotten(two: Two, space: str) 
         await gone(two.there, space, key)
 
 
-async def test_who_cannot_hear_believes_nothing_for_longer_than_a_second(space: str) -> None:
+async def test_what_is_owed_is_told_at_the_end_by_who_never_listened(
+    two: Two, space: str, request: pytest.FixtureRequest, database_url: str, redis_url: str
+) -> None:
+    """A command that imports and ends."""
+    postgres = Postgres(database_url, PoolSize(1, 2, 5))
+    redis = RedisClient(redis_url if "redis" in request.node.name else None, timeout=5)
+    command = open_cache("on", redis, postgres)
+    await two.there.fetch(space, "key", 1000, old)
+
+    await command.forget(space, ["key"])
+    await command.close()
+
+    await gone(two.there, space, "key")
+    await redis.close()
+    await postgres.close()
+
+
+async def test_what_nobody_tells_is_believed_for_no_longer_than_a_second(space: str) -> None:
+    postgres = Postgres("postgresql://nobody@127.0.0.1:9/nothing", PoolSize(1, 2, 5))
+    cache = open_cache("on", RedisClient(None), postgres)
+    assert isinstance(cache, ToldCache)
     clock = Clock()
-    near = ProcessCache(clock=clock)
-    deaf = ToldCache(near, near, NoBell())
-    deaf.hears(False)
-    await deaf.fetch(space, "key", 1000, old)
+    cache._near._clock = clock
+    await cache.fetch(space, "key", 1000, old)
 
     clock.now += 1.0
 
-    assert await deaf.fetch(space, "key", 1000, new) == b"new"
-
-
-async def test_who_hears_keeps_a_value_for_its_time(space: str) -> None:
-    clock = Clock()
-    near = ProcessCache(clock=clock)
-    cache = ToldCache(near, near, NoBell())
-    cache.hears(True)
-    await cache.fetch(space, "key", 1000, old)
-
-    clock.now += 500
-
-    assert await cache.fetch(space, "key", 1000, new) == b"old"
-
-
-async def test_what_was_missed_in_a_silence_is_not_believed(space: str) -> None:
-    near = ProcessCache()
-    cache = ToldCache(near, near, NoBell())
-    await cache.fetch(space, "key", 1000, old)
-
-    cache.hears(True)
-
-    assert cache.peek(space, "key") is None
+    assert await cache.fetch(space, "key", 1000, new) == b"new"

@@ -12,7 +12,7 @@ from markethall.shared.errors import Unavailable
 from markethall.shared.redis import RedisAway, RedisClient
 
 # seconds: so often a silent connection is asked whether it still is one
-PULSE: Final = 0.5
+PULSE: Final = 5.0
 RETRY: Final = 0.25
 # for more to forget, which is told together: many sales a second are still few messages
 _GATHER: Final = 0.02
@@ -30,6 +30,9 @@ class RedisBell:
     def ring(self, names: Sequence[Forgotten]) -> None:
         """It has rung already."""
 
+    async def close(self) -> None:
+        """Nothing is owed."""
+
     async def listen(self, ear: Ear) -> None:
         while True:
             with suppress(RedisAway):
@@ -38,12 +41,8 @@ class RedisBell:
 
     async def _listen(self, ear: Ear) -> None:
         async with self._redis.subscribed(CHANNEL, PULSE) as following:
-            ear.hears(True)
-            try:
-                while True:
-                    ear.heard(read_said(await following()))
-            finally:
-                ear.hears(False)
+            while True:
+                ear(read_said(await following()))
 
 
 class PostgresBell:
@@ -66,19 +65,21 @@ class PostgresBell:
                     await self._serve(session, ear)
             await asyncio.sleep(RETRY)
 
+    async def close(self) -> None:
+        if self._owed:
+            with suppress(Unavailable):
+                async with self._postgres.apart() as session:
+                    await self._tell(session)
+
     async def _serve(self, session: Session, ear: Ear) -> None:
-        await session.listen(_PG_CHANNEL, lambda text: ear.heard(read_said(text)))
-        ear.hears(True)
-        try:
-            while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PULSE):
-                        await self._rung.wait()
-                        await asyncio.sleep(_GATHER)
-                self._rung.clear()
-                await self._tell(session)
-        finally:
-            ear.hears(False)
+        await session.listen(_PG_CHANNEL, lambda text: ear(read_said(text)))
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PULSE):
+                    await self._rung.wait()
+            await asyncio.sleep(_GATHER)
+            self._rung.clear()
+            await self._tell(session)
 
     async def _tell(self, session: Session) -> None:
         bill = self._owed.bill()

@@ -10,6 +10,7 @@ from markethall.shared.metrics import CACHE
 Load = Callable[[], Awaitable[bytes | None]]
 Name = tuple[str, str]  # space and key
 Forgotten = tuple[str, str | None]  # space and key; None: the whole space
+Ear = Callable[[Sequence[Forgotten]], None]
 
 
 class Cache(Protocol):
@@ -34,16 +35,6 @@ class Cache(Protocol):
         """Give up what is still being loaded."""
 
 
-class Ear(Protocol):
-    """Who is told of forgets elsewhere."""
-
-    def heard(self, names: Sequence[Forgotten]) -> None:
-        """Others have forgotten these."""
-
-    def hears(self, now: bool) -> None:
-        """Whether forgets are heard from now on. Whatever came before may have been missed."""
-
-
 class Bell(Protocol):
     """The way from one process's forgets to all others."""
 
@@ -52,6 +43,9 @@ class Bell(Protocol):
 
     async def listen(self, ear: Ear) -> None:
         """Until cancelled; begins again whenever the connection is lost."""
+
+    async def close(self) -> None:
+        """Tell what is not told yet."""
 
 
 class NoCache:

@@ -41,7 +41,7 @@ class ProcessCache:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._clock = clock
-        self.longest = longest
+        self._longest = longest
         self._entries: OrderedDict[Name, _Entry] = OrderedDict()
         self._generations: dict[str, int] = {}
         self._bytes = 0
@@ -55,7 +55,7 @@ class ProcessCache:
         async def fly(flight: Flight) -> bytes | None:
             value = await load()
             if value is not None and not flight.forgotten:
-                self._keep(name, min(ttl, self.longest), value)
+                self._keep(name, min(ttl, self._longest), value)
             return value
 
         entry = self._find(name)
@@ -80,11 +80,6 @@ class ProcessCache:
             else:
                 self._flights.forget((space, key))
                 self._drop((space, key))
-
-    def forget_all(self) -> None:
-        self._flights.forget_all()
-        self._entries.clear()
-        self._bytes = 0
 
     def _forget_space(self, space: str) -> None:
         self._flights.forget_space(space)

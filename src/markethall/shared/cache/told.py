@@ -1,18 +1,16 @@
 """A cache that is told what the other processes forget."""
 
-import math
 from collections.abc import Sequence
 
-from markethall.shared.cache.near import NEAR
-from markethall.shared.cache.ports import Bell, Cache, Forgotten, Load
+from markethall.shared.cache.ports import Bell, Cache, Load
 from markethall.shared.cache.process import ProcessCache
 
 
 class ToldCache:
     """`near` is the part of `cache` that lies in this process, or all of it.
 
-    While others can be heard a value lives there for its `ttl`, else for a second. Whenever that
-    changes all is forgotten: something may have been missed.
+    What is missed because the way is broken is still believed no longer than a second: `near`
+    keeps nothing for longer.
     """
 
     def __init__(self, cache: Cache, near: ProcessCache, bell: Bell) -> None:
@@ -27,6 +25,7 @@ class ToldCache:
         return self._cache.peek(space, key)
 
     async def close(self) -> None:
+        await self._bell.close()
         await self._cache.close()
 
     async def forget(self, space: str, keys: Sequence[str]) -> None:
@@ -38,11 +37,4 @@ class ToldCache:
         self._bell.ring([(space, None)])
 
     async def listen(self) -> None:
-        await self._bell.listen(self)
-
-    def heard(self, names: Sequence[Forgotten]) -> None:
-        self._near.forget_now(names)
-
-    def hears(self, now: bool) -> None:
-        self._near.longest = math.inf if now else NEAR
-        self._near.forget_all()
+        await self._bell.listen(self._near.forget_now)
