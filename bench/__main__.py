@@ -5,6 +5,7 @@ split     the hall in one process against the hall in four
 contract  one call of a neighbour's contract: in process, over ASGI, over loopback
 hot       one product that everybody wants: reservations and orders beside a plain UPDATE
 imports   a catalogue that comes as a file: rows per second, and memory
+catalogue 100,000 products: warm and uncached reads, searches, deep pages
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
-from . import contract, hot, imports, split
+from . import catalogue, contract, hot, imports, split
 from .loop import STOPPING
 from .report import Report
 from .suite import Options, Suite
@@ -104,6 +105,14 @@ def _imports(arguments: argparse.Namespace, folder: Path) -> str:
     return f"{failed} rows failed" if failed else ""
 
 
+def _catalogue(arguments: argparse.Namespace, folder: Path) -> str:
+    few = catalogue.Options(products=5000, seconds=0.5, rounds=1, depth=2000)
+    found = catalogue.measure(few if arguments.quick else catalogue.Options(), folder)
+    _show(found, arguments)
+    found.write()
+    return _failures(found.failures)
+
+
 def _show(found: Tables, arguments: argparse.Namespace) -> None:
     print(found.text())
     if arguments.markdown:
@@ -122,6 +131,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "contract": _contract,
     "hot": _hot,
     "imports": _imports,
+    "catalogue": _catalogue,
 }
 
 

@@ -1,21 +1,26 @@
-"""The two programs ours is compared with; each runs as `python -m bench.baselines NAME`.
+"""The programs ours is compared with; each runs as `python -m bench.baselines NAME`.
 
 raw   an ASGI app that answers one ready-made body: what uvicorn itself can do.
 sql   FastAPI and asyncpg, one statement a request, the JSON text stored ready-made in Postgres:
       what the stack can do when nothing is computed in Python.
+same  the same, with the statements that ours sends, on its tables: what they bring is the answer.
 """
 
 import argparse
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
 import uvicorn
 from fastapi import FastAPI, Response
+
+if TYPE_CHECKING:
+    from markethall.shared.db import Statement
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -82,6 +87,42 @@ def sql_app(database_url: str) -> FastAPI:
     return app
 
 
+def same_app(database_url: str) -> FastAPI:
+    """Our statements, without what we do around them."""
+    one, page = _ours()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with asyncpg.create_pool(
+            database_url, min_size=10, max_size=10, connection_class=_Unreset
+        ) as app.state.pool:
+            yield
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None)
+
+    @app.get("/products/{product_id}")
+    async def product(product_id: UUID) -> Response:
+        sql, values = one.bind({"of": product_id, "now": datetime.now(UTC)})
+        return _json((await app.state.pool.fetchrow(sql, *values))["json"])
+
+    @app.get("/products")
+    async def products(limit: int = 20) -> Response:
+        sql, values = page.bind({"limit": limit, "now": datetime.now(UTC)})
+        return _json((await app.state.pool.fetchrow(sql, *values))["json"])
+
+    return app
+
+
+def _ours() -> "tuple[Statement, Statement]":
+    """Of a product, and of the first page."""
+    from markethall.inventory.contract import ProductStatus  # noqa: PLC0415 - raw needs none of it
+    from markethall.inventory.sql.lists import page  # noqa: PLC0415
+    from markethall.inventory.sql.products import CARD  # noqa: PLC0415
+
+    first = page((), ProductStatus.ACTIVE, "-created_at", 20, after=False, terms=0)
+    return CARD, first
+
+
 def _json(text: str | None) -> Response:
     if text is None:
         return Response(status_code=404)
@@ -116,12 +157,17 @@ async def clear(database_url: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.baselines")
-    parser.add_argument("name", choices=("raw", "sql"))
+    parser.add_argument("name", choices=("raw", "sql", "same"))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--body", type=Path, help="raw: a file with the body to answer")
     options = parser.parse_args()
     raw = options.name == "raw"
-    app = raw_app(options.body.read_bytes()) if raw else sql_app(os.environ["BENCH_DATABASE_URL"])
+    made = {"sql": sql_app, "same": same_app}
+    app: Any = (
+        raw_app(options.body.read_bytes())
+        if raw
+        else made[options.name](os.environ["BENCH_DATABASE_URL"])
+    )
     uvicorn.run(
         app,
         port=options.port,

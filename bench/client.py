@@ -16,6 +16,7 @@ from math import ceil, inf, nan
 from time import perf_counter
 from typing import NamedTuple, TypeAlias, cast
 
+NOT_MODIFIED = 304  # what was asked for, where it was asked for
 GRACE = 30.0  # seconds an answer may take after its phase has closed
 
 
@@ -50,7 +51,7 @@ class Tally:
 
     def answer(self, kind: str, status: int, began: float, now: float) -> None:
         """Count an answer by its status."""
-        if 200 <= status < 300:
+        if 200 <= status < 300 or status == NOT_MODIFIED:
             self.keep(kind, began, now)
         elif status in self.tolerated:
             self.expected[f"{kind}: {status}"] += 1
