@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def test_all_end_in_order_and_one_that_is_stopped_is_killed(
     stalls = Stalls(read_settings(data_dir=tmp_path, shutdown_seconds=1), say=print)
     stalls.start()
     pids = {context: seat.pid or 0 for context, seat in stalls.seats().items()}
+    until_it_would_hear(pids[Context.PAYMENTS], signal.SIGTERM)
     os.kill(pids[Context.PAYMENTS], signal.SIGSTOP)
 
     stalls.end()
@@ -106,6 +108,17 @@ def test_all_end_in_order_and_one_that_is_stopped_is_killed(
     assert how.pop(Context.PAYMENTS) == -signal.SIGKILL
     assert -signal.SIGKILL not in how.values()
     assert survivors(list(pids.values())) == []
+
+
+def until_it_would_hear(pid: int, number: signal.Signals) -> None:
+    """Before it has a handler of its own a signal ends it, though it is stopped."""
+    for _ in range(6000):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        caught = next(line.split()[1] for line in lines if line.startswith("SigCgt:"))
+        if int(caught, 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.005)  # looks again; nothing hangs on the length
+    raise AssertionError("it never would")
 
 
 def test_lines_are_told_apart() -> None:

@@ -125,7 +125,9 @@ async def place_of(shop: Patient, table: str) -> int:
     writes = shop.mortal.trace()
     # that order has to end first: what it writes in doing so would be counted
     await at_rest(shop)
-    return writes.index(f"{table} COMMIT") + 1
+    # of a transaction, or of one statement alone
+    of_table = [at for at, what in enumerate(writes, 1) if what.removesuffix(" COMMIT") == table]
+    return of_table[0]
 
 
 async def nothing_open(shop: Patient) -> None:

@@ -11,7 +11,13 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from markethall.inventory.contract import OutOfStock, ProductNotFound, ReservationClosed
+from markethall.inventory.contract import (
+    OutOfStock,
+    ProductNotFound,
+    ReservationClosed,
+    TooManyHolds,
+    TooManyUnits,
+)
 from markethall.orders.contract import OrderView
 from markethall.orders.router import _PASSING, router
 from markethall.shared.call import Call
@@ -396,7 +402,10 @@ async def test_every_route_is_for_those_it_is_for(
 
 
 def test_the_neighbours_refusals_are_documented_under_their_status(hall: Hall) -> None:
-    passing = (UserInactive, UserNotFound, ProductNotFound, OutOfStock, ReservationClosed)
+    passing = (
+        *(UserInactive, UserNotFound, ProductNotFound, OutOfStock, ReservationClosed),
+        *(TooManyHolds, TooManyUnits),
+    )
 
     documented = {(status, code) for status, codes in _PASSING.items() for code in codes}
 
