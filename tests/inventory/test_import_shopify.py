@@ -150,3 +150,15 @@ def test_a_sku_that_is_made_up_is_stable_and_its_own() -> None:
     assert len(skus) == 30
     assert all(len(sku) <= 64 for sku in skus)
     assert stable_sku("jumper", {"Size": "S"}) == "jumper.S"
+
+
+@pytest.mark.parametrize("strange", [b"\x00", b"\xe9"])
+async def test_a_strange_handle_with_too_many_rows_stops_nothing(
+    carrier: Carrier, strange: bytes
+) -> None:
+    rows = [b"wall" + strange + b",Wall,,,,,,Number,%d,,,,,,1,,,,active" % n for n in range(2600)]
+    data = b"\n".join([HEADER.encode(), *rows, b"mug,Mug,,,,,,,,,,,,,9,,,,active"])
+
+    done = await carrier.bring(data, piece=65_536)
+
+    assert counts(done) == (2601, 1, 0, 0, 2600)

@@ -280,3 +280,22 @@ async def test_a_large_file_takes_many_batches_and_loses_no_row(carrier: Carrier
     assert await carrier.house.catalogue.count() == 3500
     last = await carrier.house.catalogue.product_by_sku(STAFF, "I-3499")
     assert (last.name, last.available) == ("Number 3499,\nin two lines", 6)
+
+async def test_a_name_that_cannot_be_kept_is_an_error_of_its_line(carrier: Carrier) -> None:
+    line = {"sku": "J-1", "name": "One", "price": {"amount": 100, "currency": "EUR"}}
+    wrong = [
+        {"\x00": 1},
+        {"options": {"a\x00": "b"}},
+        {"attributes": {"a\x00": "b"}},
+        {"translations": {"\x00": {}}},
+        {"attributes": {"\ud800": "b"}},
+    ]
+
+    lines = (json.dumps(line | part) for part in wrong)
+
+    done = await carrier.bring("\n".join(lines), format="ndjson")
+
+    assert (done.status, done.rows.failed) == (ImportStatus.DONE, 5)
+    fields = {error.field for error in await carrier.errors(done)}
+    assert "/\ufffd" in fields
+    assert not any("\x00" in field for field in fields)

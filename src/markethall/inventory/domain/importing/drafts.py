@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from markethall.inventory.contract import ImportedProduct
-from markethall.inventory.domain.importing.places import Flaw, Place
+from markethall.inventory.domain.importing.places import Flaw, Place, legible
 from markethall.inventory.domain.items import Item
 
 MOST_FLAWS: Final = 10
@@ -95,5 +95,4 @@ def _is_unicode(text: str) -> bool:
 
 
 def _readable(message: str) -> str:
-    message = message.removeprefix("Value error, ").encode("utf-8", "replace").decode()
-    return message[:200]
+    return legible(message.removeprefix("Value error, "))[:200]

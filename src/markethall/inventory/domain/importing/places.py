@@ -42,6 +42,11 @@ class Record:
     flaw: Flaw | None = None
 
 
+def legible(text: str) -> str:
+    """What Postgres keeps: no NUL, and nothing that is no Unicode."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
 class Unreadable(Exception):
     """The file as a whole cannot be read: a stable code, and words for people."""
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from markethall.inventory.contract import ImportFormat, ProductStatus
 from markethall.inventory.domain.importing.cells import Unfit, amount
 from markethall.inventory.domain.importing.drafts import Row, Step, drafted
-from markethall.inventory.domain.importing.places import Flaw, Place, Record
+from markethall.inventory.domain.importing.places import Flaw, Place, Record, legible
 from markethall.inventory.domain.importing.plain import plain_text
 from markethall.inventory.domain.importing.records import Window, csv_records
 
@@ -98,7 +98,7 @@ class ShopifyReader:
                 else:
                     yield Step(stray, len(stray), _within(place, full))
                 continue
-            if handle == full:
+            if full and legible(handle) == full:
                 yield Step(((_too_many(record.line),),), 1, _within(place, full))
                 continue
             full = ""
@@ -106,7 +106,7 @@ class ShopifyReader:
             group.rows.append((record.line, cells))
             group.size += record.size
             if group.is_full:
-                full = handle
+                full = legible(handle)
                 yield self._step(group, _within(place, full))
                 group = None
         if group and window.last:

@@ -14,7 +14,7 @@ from markethall.inventory.domain.importing.cells import (
     whole,
 )
 from markethall.inventory.domain.importing.drafts import Row, Step, drafted
-from markethall.inventory.domain.importing.places import Flaw, Record, Unreadable
+from markethall.inventory.domain.importing.places import Flaw, Record, Unreadable, legible
 from markethall.inventory.domain.importing.records import Window, csv_records, ndjson_records
 from markethall.shared.bodies import parsed_json
 
@@ -124,4 +124,4 @@ def _column(path: tuple[Any, ...]) -> str:
 def _pointer(path: tuple[Any, ...]) -> str:
     """RFC 6901."""
     parts = (str(part)[:100].replace("~", "~0").replace("/", "~1") for part in path)
-    return "".join(f"/{part}" for part in parts).encode("utf-8", "replace").decode()
+    return legible("".join(f"/{part}" for part in parts))
