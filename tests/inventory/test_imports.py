@@ -1,6 +1,7 @@
 """Files become products: the same in memory and in Postgres."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,17 @@ async def test_a_count_below_what_is_reserved_is_an_error_of_its_row(carrier: Ca
     assert [error.code for error in await carrier.errors(done)] == ["inventory.would_go_negative"]
     kept = await carrier.house.catalogue.product_by_sku(STAFF, "TEA-1")
     assert kept.name == product.name
+
+
+async def test_a_count_below_what_expired_holds_have_is_kept(carrier: Carrier) -> None:
+    product = await carrier.house.product("TEA-1", stock=10)
+    await carrier.house.reserve({product.product_id: 5})
+    carrier.house.watch.forward(hours=1)
+
+    done = await carrier.bring("sku,on_hand\nTEA-1,4\n")
+
+    assert counts(done) == (1, 0, 1, 0, 0)
+    assert await carrier.house.shelf(product.product_id) == (4, 0)
 
 
 async def test_a_lower_backorder_limit_and_a_lower_count_come_together(carrier: Carrier) -> None:
@@ -281,9 +293,14 @@ async def test_a_large_file_takes_many_batches_and_loses_no_row(carrier: Carrier
     last = await carrier.house.catalogue.product_by_sku(STAFF, "I-3499")
     assert (last.name, last.available) == ("Number 3499,\nin two lines", 6)
 
+
 async def test_a_name_that_cannot_be_kept_is_an_error_of_its_line(carrier: Carrier) -> None:
-    line = {"sku": "J-1", "name": "One", "price": {"amount": 100, "currency": "EUR"}}
-    wrong = [
+    line: dict[str, Any] = {
+        "sku": "J-1",
+        "name": "One",
+        "price": {"amount": 100, "currency": "EUR"},
+    }
+    wrong: list[dict[str, Any]] = [
         {"\x00": 1},
         {"options": {"a\x00": "b"}},
         {"attributes": {"a\x00": "b"}},

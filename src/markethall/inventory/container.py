@@ -108,7 +108,7 @@ class InventoryContainer(containers.DeclarativeContainer):
         StockroomService, database, cached, expired, cursors, clock
     )
     importer: providers.Singleton[Importer] = providers.Singleton(
-        Importer, database, cached, index, clock
+        Importer, database, cached, expired, index, clock
     )
     imports: providers.Singleton[Imports] = providers.Singleton(
         ImportService, database, importer.provided.wake, cursors, clock

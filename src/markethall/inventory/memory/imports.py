@@ -63,9 +63,9 @@ class MemoryImports(MemoryProducts):
         self._tables.jobs.put(job.import_id, job)
         return job
 
-    async def advance_job(self, job: Job, token: UUID) -> bool:
+    async def advance_job(self, job: Job, token: UUID, offset: int) -> bool:
         stored = self._tables.jobs.get(job.import_id)
-        if stored is None or stored.token != token:
+        if stored is None or (stored.token, stored.place.offset) != (token, offset):
             return False
         self._tables.jobs.put(job.import_id, job)
         return True

@@ -49,8 +49,10 @@ class ImportStore(ImportReads, Protocol):
     ) -> Job | None:
         """The oldest that nobody works on is ours until then; or this one."""
 
-    async def advance_job(self, job: Job, token: UUID) -> bool:
-        """Save it; False when somebody else has taken it meanwhile."""
+    async def advance_job(self, job: Job, token: UUID, offset: int) -> bool:
+        """Save it; False when somebody else has taken it meanwhile, or it stands elsewhere than
+        at this offset.
+        """
 
     async def hand_back_job(self, import_id: UUID, token: UUID) -> None:
         """Whoever takes the next one may take this at once."""

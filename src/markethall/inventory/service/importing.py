@@ -10,9 +10,10 @@ from uuid import UUID
 import structlog
 
 from markethall.inventory.contract import Import
-from markethall.inventory.domain.importing import MOST_KEPT, Job, Unreadable
-from markethall.inventory.ports import Database, ProductCache, SearchIndex
-from markethall.inventory.service.merging import Merge, Overtaken, keep, merged
+from markethall.inventory.domain.importing import MOST_KEPT, Job, Place, Unreadable
+from markethall.inventory.ports import Database, ProductCache, SearchIndex, Store
+from markethall.inventory.service.holds import ExpiredHolds
+from markethall.inventory.service.merging import Late, Merge, Overtaken, check_late, keep, merged
 from markethall.inventory.service.sources import Ahead, Batch, Source
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Unavailable
@@ -38,16 +39,26 @@ class TurnLost(Exception):
     """Our lease ran out, and somebody else has taken the import."""
 
 
+class Moved(Exception):
+    """Our turn it is, but a batch that we took for lost was kept."""
+
+
 class Importer:
     """Takes imports one after the other. A batch of rows, its errors and the new place are one
     transaction: whoever dies loses no row, and applies none twice.
     """
 
     def __init__(
-        self, database: Database, cache: ProductCache, index: SearchIndex, clock: Clock
+        self,
+        database: Database,
+        cache: ProductCache,
+        expired: ExpiredHolds,
+        index: SearchIndex,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
+        self._expired = expired
         self._index = index
         self._clock = clock
         self._woken = asyncio.Event()
@@ -99,9 +110,7 @@ class Importer:
         try:
             reader, first = await source.open()
             job = replace(job, format=reader.format)
-            if job.place.offset < first.offset:
-                job = replace(job, place=first)
-            return await self._drive_on(job, token, Ahead(source, reader))
+            return await self._drive_on(job, token, Ahead(source, reader), first)
         except Unreadable as reason:
             return await self._failed(job, token, reason)
         except (Unavailable, TurnLost):
@@ -111,14 +120,15 @@ class Importer:
             fault = Unreadable("internal", "A fault of ours: a retry goes on where it stopped.")
             return await self._failed(job, token, fault)
 
-    async def _drive_on(self, job: Job, token: UUID, ahead: Ahead) -> Job:
+    async def _drive_on(self, job: Job, token: UUID, ahead: Ahead, first: Place) -> Job:
         """Rows are looked at while the database has the ones before. Raises TurnLost,
         Unavailable.
         """
         size = BATCH
         try:
             while not job.finished_at:
-                batch = await ahead.batch(job.place, size)
+                place = max(job.place, first, key=lambda place: place.offset)
+                batch = await ahead.batch(place, size)
                 ahead.begin(batch.after, size)
                 job, size = await self._applied(job, token, batch, size)
         finally:
@@ -134,28 +144,66 @@ class Importer:
                 continue
             except Unavailable:
                 await asyncio.sleep(_PAUSE)
+            except Moved:
+                pass
+            with suppress(Unavailable):
+                stored = await self._stored(job, token)
+                if stored.place != job.place:
+                    # it was kept, only the answer was lost
+                    return stored, size
                 if size > _LEAST:
                     # the same rows, in more than one go
                     return job, size // 2
         raise Unavailable(dependency="postgres")
 
+    async def _stored(self, job: Job, token: UUID) -> Job:
+        """Where the import stands. Raises TurnLost, Unavailable."""
+        async with self._database.reading() as shelf:
+            stored = await shelf.job(job.import_id)
+        if stored is None or (stored.token != token and not stored.finished_at):
+            raise TurnLost
+        return replace(stored, format=job.format)
+
     async def _apply(self, job: Job, token: UUID, batch: Batch) -> Job:
-        """Raises Overtaken, TurnLost, Unavailable."""
-        now = self._clock()
-        async with self._database.transaction() as store:
-            merge = await merged(store, job, batch.rows, now)
-            if not job.dry_run:
-                await keep(store, merge)
-            kept = merge.flaws[: max(0, MOST_KEPT - job.flaws)]
-            await store.note_flaws(job.import_id, job.flaws + 1, kept)
-            job = _advanced(job, batch, merge, len(kept))
-            if not await store.advance_job(job, token):
-                raise TurnLost
-            if job.finished_at:
-                await store.drop_upload(job.upload_id)
+        """Once more without expired holds when they stand in its way. Raises Overtaken, Moved,
+        Unavailable.
+        """
+        try:
+            return await self._tried(job, token, batch)
+        except Late as late:
+            await self._expired.give_back(late.product_ids)
+        return await self._tried(job, token, batch, last=True)
+
+    async def _tried(self, job: Job, token: UUID, batch: Batch, *, last: bool = False) -> Job:
+        """Raises Late unless it is the last time, Overtaken, Moved, Unavailable."""
+        merge: Merge | None = None
+        try:
+            async with self._database.transaction() as store:
+                merge = await merged(store, job, batch.rows, self._clock())
+                if not last:
+                    await check_late(store, merge)
+                job = await self._keep(store, job, token, batch, merge)
+        except Unavailable:
+            # it may have been kept all the same
+            if merge and not job.dry_run:
+                await self._cache.forget(merge.touched, pages=True)
+            raise
         if not job.dry_run:
             await self._tell(merge)
         return job
+
+    async def _keep(self, store: Store, job: Job, token: UUID, batch: Batch, merge: Merge) -> Job:
+        """The job as it stands then. Raises Overtaken, Moved."""
+        if not job.dry_run:
+            await keep(store, merge)
+        kept = merge.flaws[: max(0, MOST_KEPT - job.flaws)]
+        await store.note_flaws(job.import_id, job.flaws + 1, kept)
+        advanced = _advanced(job, batch, merge, len(kept))
+        if not await store.advance_job(advanced, token, job.place.offset):
+            raise Moved
+        if advanced.finished_at:
+            await store.drop_upload(job.upload_id)
+        return advanced
 
     async def _tell(self, merge: Merge) -> None:
         """After the commit: what was rendered of these products is old now."""
@@ -165,12 +213,12 @@ class Importer:
             await self._index.tell(items)
 
     async def _failed(self, job: Job, token: UUID, reason: Unreadable) -> Job:
-        job = replace(job)
-        job.fail(reason, self._clock())
+        failed = replace(job)
+        failed.fail(reason, self._clock())
         async with self._database.transaction() as store:
-            if not await store.advance_job(job, token):
+            if not await store.advance_job(failed, token, job.place.offset):
                 raise TurnLost
-        return job
+        return failed
 
     async def _leave(self, job: Job, token: UUID) -> None:
         """Told to end, or without a database: the next one need not wait for the lease."""

@@ -29,6 +29,14 @@ class Overtaken(Exception):
     """Somebody else has made a product of a sku of ours meanwhile: look again."""
 
 
+class Late(Exception):
+    """Rows were refused for the sake of holds that have expired."""
+
+    def __init__(self, product_ids: Sequence[UUID]) -> None:
+        super().__init__()
+        self.product_ids = product_ids
+
+
 @dataclass
 class Merge:
     """What a batch comes to. Rows of the same sku come one after the other: the later wins."""
@@ -40,6 +48,8 @@ class Merge:
     fresh: dict[UUID, Item] = field(default_factory=dict)
     changed: dict[UUID, Item] = field(default_factory=dict)
     counted: dict[UUID, int] = field(default_factory=dict)
+    # of which fewer were counted than are reserved
+    short: set[UUID] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     flaws: list[Flaw] = field(default_factory=list)
 
@@ -77,6 +87,7 @@ class Merge:
         counted = draft.on_hand
         if stock is None or counted is None or counted + stock.backorder >= stock.reserved:
             return ()
+        self.short.add(item.product_id)
         message = f"{stock.reserved} are reserved"
         return (Flaw(draft.line, "on_hand", "inventory.would_go_negative", message),)
 
@@ -131,6 +142,14 @@ async def merged(store: Store, job: Job, rows: Sequence[Row], now: datetime) -> 
     for row in rows:
         merge.take(row)
     return merge
+
+
+async def check_late(store: Store, merge: Merge) -> None:
+    """Raises Late."""
+    if merge.short:
+        shelves = await store.shelves(sorted(merge.short), MAIN_WAREHOUSE, merge.now)
+        if late := [shelf.product_id for shelf in shelves if shelf.overdue]:
+            raise Late(late)
 
 
 async def keep(store: Store, merge: Merge) -> None:

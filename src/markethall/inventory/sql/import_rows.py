@@ -60,8 +60,12 @@ class SqlImports(shared.SqlStore):
             )
         )
 
-    async def advance_job(self, job: Job, token: UUID) -> bool:
-        return bool(await self._session.run(imports.ADVANCE_JOB, **_new_row(job), mine=token))
+    async def advance_job(self, job: Job, token: UUID, offset: int) -> bool:
+        return bool(
+            await self._session.run(
+                imports.ADVANCE_JOB, **_new_row(job), mine=token, old_offset=offset
+            )
+        )
 
     async def hand_back_job(self, import_id: UUID, token: UUID) -> None:
         await self._session.run(imports.HAND_BACK_JOB, of=import_id, mine=token)

@@ -57,7 +57,10 @@ _new_values: Final = {
 }
 SAVE_JOB: Final = Statement(sa.update(jobs).where(_of_job).values(_new_values))
 ADVANCE_JOB: Final = Statement(
-    sa.update(jobs).where(_of_job, jobs.c.token == uuid("mine")).values(_new_values)
+    sa.update(jobs)
+    # the place too: a batch of which the answer was lost is not applied twice
+    .where(_of_job, jobs.c.token == uuid("mine"), jobs.c.place_offset == units("old_offset"))
+    .values(_new_values)
 )
 HAND_BACK_JOB: Final = Statement(
     sa.update(jobs)
