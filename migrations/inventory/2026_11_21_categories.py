@@ -13,7 +13,8 @@ SCHEMA = "inventory"
 
 # name_category: the row is locked (KEY SHARE) before the foreign key looks for it, so that whoever
 # removes it meanwhile is waited for, and it is made anew.
-# refuse_cycle: the lock of the service, taken here too, so that raw SQL cannot close a ring either
+# refuse_cycle: the lock of the service, taken here too, so that raw SQL cannot close a ring either.
+# A new one that is there already is for the unique key to refuse.
 RULES = """
 CREATE FUNCTION inventory.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
     SELECT encode(
@@ -57,6 +58,11 @@ CREATE TRIGGER product_names_its_category BEFORE UPDATE OF category ON inventory
 CREATE FUNCTION inventory.refuse_cycle() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('inventory.category', 0));
+    IF TG_OP = 'INSERT' AND EXISTS (
+        SELECT FROM inventory.category c WHERE c.category = NEW.category
+    ) THEN
+        RETURN NEW;
+    END IF;
     PERFORM FROM (
         WITH RECURSIVE above AS (
             SELECT c.category, c.parent FROM inventory.category c WHERE c.category = NEW.parent

@@ -12,6 +12,7 @@ SCHEMA = "inventory"
 
 # `low_at` of a shelf is the product's threshold: so a take that does not fall below it costs one
 # comparison. Goods that are sold were taken before, and are no second fall.
+# give_threshold locks the shelves first, in the order in which everybody does.
 RULES = """
 CREATE FUNCTION inventory.take_threshold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -25,6 +26,8 @@ CREATE TRIGGER shelf_has_the_threshold BEFORE INSERT ON inventory.stock
 
 CREATE FUNCTION inventory.give_threshold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM FROM inventory.stock WHERE product_id = NEW.product_id
+    ORDER BY warehouse_id FOR NO KEY UPDATE;
     UPDATE inventory.stock SET low_at = NEW.low_stock_threshold WHERE product_id = NEW.product_id;
     RETURN NULL;
 END $$;
@@ -36,7 +39,7 @@ CREATE TRIGGER shelves_follow_the_threshold AFTER UPDATE OF low_stock_threshold 
 CREATE FUNCTION inventory.tell_low(of_product uuid, in_warehouse uuid, before bigint)
 RETURNS void LANGUAGE sql AS $$
     INSERT INTO inventory.outbox (event_id, type, version, key, payload, occurred_at, request_id)
-    SELECT gen_random_uuid(), 'inventory.stock_low', 1, p.product_id,
+    SELECT inventory.uuid7(), 'inventory.stock_low', 1, p.product_id,
         json_build_object('product_id', p.product_id, 'warehouse_id', s.warehouse_id,
             'sku', p.sku, 'available', s.on_hand - s.reserved + s.backorder,
             'threshold', s.low_at)::text,

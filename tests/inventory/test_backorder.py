@@ -27,6 +27,13 @@ async def test_as_many_as_the_limit_are_sold_before_they_are_there(house: House)
     assert await house.available(tea.product_id) == 0
 
 
+async def test_a_new_product_says_at_once_what_may_be_sold(house: House) -> None:
+    tea = await house.product(backorder_limit=5)
+
+    assert tea.available == 5
+    assert await house.available(tea.product_id) == 5
+
+
 async def test_many_buyers_get_exactly_what_is_there_and_on_order(house: House) -> None:
     tea = await house.product(stock=2, backorder_limit=3)
 

@@ -109,6 +109,15 @@ async def test_a_key_is_taken_once(house: House) -> None:
         assert refused.value.details == {"category": category}
 
 
+async def test_a_key_is_taken_whatever_parent_is_named(house: House) -> None:
+    await drinks(house)
+
+    for parent in ("sencha", "coffee"):
+        with pytest.raises(CategoryTaken) as refused:
+            await add(house, "tea", parent)
+        assert refused.value.details == {"category": "tea"}
+
+
 async def test_a_parent_must_be_there(house: House) -> None:
     with pytest.raises(CategoryNotFound) as refused:
         await add(house, "tea", "drinks")

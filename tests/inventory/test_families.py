@@ -7,6 +7,7 @@ import pytest
 
 from markethall.inventory.contract import Family, FamilyNotFound, PriceRange, ProductQuery
 from markethall.shared.pages import CursorInvalid, PageQuery
+from tests.inventory.carrier import Carrier
 from tests.inventory.conftest import ANYONE, STAFF, House
 
 
@@ -35,6 +36,17 @@ async def test_a_family_shows_what_its_members_have_between_them(house: House) -
     ]  # fmt: skip
     assert family.prices == (PriceRange(currency="EUR", lowest=900, highest=1100),)
     assert {product.sku for product in family.items} == {"S-RED", "M-RED", "L-BLUE"}
+
+
+async def test_values_of_products_that_came_at_once_are_in_the_order_of_the_file(
+    house: House,
+) -> None:
+    rows = [f'SHIRT-{size},Shirt,10,EUR,shirt,"{{""size"":""{size}""}}"' for size in "SMLS"]
+    file = "\n".join(["sku,name,price,currency,family,options", *rows])
+
+    await Carrier(house).bring(file)
+
+    assert (await seen(house)).options == {"size": ("S", "M", "L")}
 
 
 async def test_prices_range_per_currency(house: House) -> None:

@@ -16,10 +16,15 @@ from uuid import UUID
 import pytest
 
 from markethall.inventory.contract import (
+    Category,
+    CategoryChange,
     Extend,
     Movement,
+    NewCategory,
     NewTransfer,
     OutOfStock,
+    Product,
+    ProductChange,
     Reservation,
     ReservationClosed,
     ReservationStatus,
@@ -29,8 +34,10 @@ from markethall.inventory.contract import (
     WouldGoNegative,
 )
 from markethall.inventory.domain import MAIN_WAREHOUSE
+from markethall.shared.errors import PreconditionFailed
 from markethall.shared.ids import new_id
 from tests.inventory.arena import Arena, arena, at_once, units, winners
+from tests.inventory.carrier import Carrier, counts
 from tests.inventory.conftest import ANYONE, OPEN_HOLDS, STAFF, leaving, no_key
 
 FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
@@ -281,6 +288,95 @@ async def test_goods_that_move_to_another_warehouse_are_sold_from_there(place: A
         assert units(won)[tea.product_id] == 6
         assert await place.house.available(tea.product_id) == 0
         assert await place.is_true()
+
+
+# Limits that change while goods are sold
+
+
+async def test_an_import_of_limits_and_crossed_carts_never_wait_for_each_other(
+    place: Arena,
+) -> None:
+    other = (await place.house.warehouse()).warehouse_id
+    carrier = Carrier(place.house)
+    for number in rounds(place):
+        goods = [await place.house.product(stock=30) for _ in range(4)]
+        for product in goods:
+            await place.house.adjust(product.product_id, delta=30, warehouse_id=other)
+        lines = [f"{p.sku},{number + 1},{number + 2}," for p in reversed(goods)]
+        # the last of them is counted too
+        lines[0] += "31"
+        file = "sku,backorder_limit,low_stock_threshold,on_hand\n" + "\n".join(lines) + "\n"
+        ids = [product.product_id for product in goods]
+        carts = [dict.fromkeys(ids, 1), dict.fromkeys(reversed(ids), 1)]
+
+        done, *outcomes = await at_once(
+            [
+                carrier.bring(file),
+                *(place.reserve(cart) for cart in islice(cycle(carts), 40)),
+            ]
+        )
+
+        assert counts(done) == (4, 0, 4, 0, 0)
+        assert all(isinstance(outcome, list) for outcome in outcomes)
+        assert await place.is_true()
+
+
+async def test_a_new_threshold_and_carts_from_two_warehouses_never_wait_for_each_other(
+    place: Arena,
+) -> None:
+    other = (await place.house.warehouse()).warehouse_id
+    for _ in rounds(place):
+        tea = await place.house.product(stock=1)
+        await place.house.adjust(tea.product_id, delta=30, warehouse_id=other)
+        # its row lies behind the other now
+        await place.house.adjust(tea.product_id, delta=29)
+
+        changed, *outcomes = await at_once(
+            [
+                limited(place, tea),
+                *(place.reserve({tea.product_id: quantity}) for quantity in [31, 5, 2] * 5),
+            ]
+        )
+
+        assert isinstance(changed, Product)
+        assert all(isinstance(outcome, list) for outcome in outcomes)
+        assert await place.is_true()
+
+
+async def limited(place: Arena, product: Product) -> Product:
+    """Its limits, changed."""
+    command = ProductChange(backorder_limit=2, low_stock_threshold=4)
+    return await place.house.catalogue.change(STAFF, product.product_id, command, product.version)
+
+
+# Categories
+
+
+async def test_a_name_and_a_place_of_one_category_change_without_waiting_for_each_other(
+    place: Arena,
+) -> None:
+    for _ in rounds(place):
+        root, leaf, there = [await category(place) for _ in range(3)]
+        leaf = await changed_to(place, leaf, parent=root.category)
+
+        outcomes = await at_once(
+            changed_to(place, leaf, **fields)
+            for fields in ({"name": "Leaf"}, {"parent": there.category}) * 5
+        )
+
+        assert {type(one) for one in outcomes} == {Category, PreconditionFailed}
+
+
+async def category(place: Arena) -> Category:
+    command = NewCategory(category=new_id().hex)
+    return await place.house.categories.create(STAFF, command, no_key())
+
+
+async def changed_to(place: Arena, category: Category, **fields: Any) -> Category:
+    command = CategoryChange.model_validate(fields)
+    return await place.house.categories.change(
+        STAFF, category.category_id, command, category.version
+    )
 
 
 # Stock that is counted while it is sold

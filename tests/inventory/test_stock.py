@@ -64,6 +64,29 @@ async def closed(house: House, warehouse: Warehouse) -> Warehouse:
     return await house.warehouses.change(STAFF, warehouse.warehouse_id, command, warehouse.version)
 
 
+# Counting
+
+
+@pytest.mark.parametrize(("on_hand", "reason"), [(0, "adjusted"), (3, "lost"), (3, "counted")])
+async def test_a_count_that_finds_what_was_known_is_just_a_count(
+    house: House, on_hand: int, reason: str
+) -> None:
+    tea = await house.product(stock=on_hand)
+
+    movement = await house.adjust(tea.product_id, reason, counted=on_hand)
+
+    assert (movement.delta, movement.on_hand_after) == (0, on_hand)
+    assert movement.reason == Reason.COUNTED
+
+
+async def test_a_count_that_finds_another_number_keeps_its_reason(house: House) -> None:
+    tea = await house.product(stock=3)
+
+    movement = await house.adjust(tea.product_id, "damaged", counted=1)
+
+    assert (movement.delta, movement.reason) == (-2, Reason.DAMAGED)
+
+
 # Several warehouses
 
 

@@ -1,5 +1,6 @@
 """O1, asked of the database by hand: what is on hand, what is kept, and what was sold."""
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -60,6 +61,10 @@ async def deadlocks(driver: "Driver") -> int:
 
 
 async def hung_up(driver: "Driver", application: str) -> None:
-    """When all connections of that name to this database have ended and reported."""
-    while await driver.fetchval(_STILL_THERE, application):
-        pass
+    """When all connections of that name to this database have ended and reported.
+
+    Raises TimeoutError when one has not after half a minute.
+    """
+    async with asyncio.timeout(30):
+        while await driver.fetchval(_STILL_THERE, application):
+            pass

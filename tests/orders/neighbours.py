@@ -170,6 +170,9 @@ class Shelf:
         """Somebody else buys."""
         self._on_hand[product_id] -= quantity
 
+    def arrive(self, product_id: UUID, quantity: int) -> None:
+        self._on_hand[product_id] += quantity
+
     def on_hand(self, product_id: UUID) -> int:
         return self._on_hand[product_id]
 
@@ -218,6 +221,7 @@ class Shelf:
     async def consume(self, call: Call, command: Consume) -> Reservation:
         hold = self._open(command.reservation_id)
         if command.fulfilment_id not in hold.fulfilments:
+            self._check_on_hand(command)
             consumed = dict(hold.consumed)
             for want in command.lines:
                 consumed[want.product_id] = consumed.get(want.product_id, 0) + want.quantity
@@ -270,6 +274,15 @@ class Shelf:
             {"product_id": str(p), "requested": n, "available": self.available(p)}
             for p, n in wants.items()
             if n > self.available(p)
+        ]
+        if short:
+            raise OutOfStock(lines=short)
+
+    def _check_on_hand(self, command: Consume) -> None:
+        short = [
+            {"product_id": str(w.product_id), "requested": w.quantity, "available": there}
+            for w in command.lines
+            if w.quantity > (there := self._on_hand[w.product_id])
         ]
         if short:
             raise OutOfStock(lines=short)

@@ -118,6 +118,24 @@ async def test_a_refund_changes_the_payment_status_and_nothing_else(hall: Hall) 
     ]
 
 
+async def test_goods_that_are_not_there_yet_leave_when_they_have_come(hall: Hall) -> None:
+    product_id = hall.stock_up(2)
+    order = await hall.paid(product_id, 2)
+    hall.shelf.take_away(product_id, 1)
+    await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
+    for _ in range(20):
+        await hall.settle()
+        hall.later(timedelta(minutes=1))
+    before = hall.shelf.on_hand(product_id)
+
+    hall.shelf.arrive(product_id, 1)
+    await hall.settle()
+
+    assert (before, hall.shelf.on_hand(product_id)) == (1, 0)
+    (hold,) = hall.shelf.holds_of(order.order_id)
+    assert hold.status is ReservationStatus.CONSUMED
+
+
 async def test_money_that_is_back_before_we_hear_that_it_came_sells_nothing(hall: Hall) -> None:
     order = await placed(hall)
     captured = hall.till.capture(order.payment.payment_id)

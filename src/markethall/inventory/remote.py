@@ -68,7 +68,9 @@ async def commit(
     return ready(await inventory.commit(call, which.reservation_id))
 
 
-@router.post("/consume", response_model=Reservation, responses=problems(ReservationClosed))
+@router.post(
+    "/consume", response_model=Reservation, responses=problems(OutOfStock, ReservationClosed)
+)
 async def consume(
     call: Annotated[Call, service("inventory.consume")],
     command: Annotated[Consume, STRICT],

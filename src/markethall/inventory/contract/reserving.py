@@ -169,7 +169,8 @@ class Inventory(Protocol):
     async def consume(self, call: Call, command: Consume) -> Reservation:
         """Goods leave the shelf, once per fulfilment; a hold is thereby committed.
 
-        Raises ReservationClosed.
+        Raises ReservationClosed, and OutOfStock while some are not on hand yet: nothing has left
+        then.
         """
 
     async def release_part(self, call: Call, command: ReleasePart) -> Reservation:

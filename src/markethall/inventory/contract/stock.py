@@ -77,7 +77,10 @@ class ProductStockThen(Dto):
 
 
 class Adjustment(Body):
-    """Goods came or went (delta), or were counted (counted). Exactly one of the two."""
+    """Goods came or went (delta), or were counted (counted). Exactly one of the two.
+
+    A count that finds just what was on hand is kept with the reason counted, whatever was given.
+    """
 
     warehouse_id: Id | None = None
     delta: Annotated[Int, Field(ge=-MOST_UNITS, le=MOST_UNITS, examples=[12])] | None = None

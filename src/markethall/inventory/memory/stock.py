@@ -305,7 +305,8 @@ class MemoryStock(memory.MemoryStore):
             warehouse_id=change.warehouse_id,
             delta=delta,
             on_hand_after=on_hand,
-            reason=change.reason,
+            # a count that finds what was known is no adjustment
+            reason=change.reason if delta else Reason.COUNTED,
             note=change.note,
             reference=change.reference,
             actor=change.actor,

@@ -64,7 +64,9 @@ class ImportStore(ImportReads, Protocol):
         """By their skus in small letters; locked, in the order of their ids."""
 
     async def main_shelves(self, product_ids: Collection[UUID]) -> Mapping[UUID, Stock]:
-        """In the main warehouse; locked, in the order of their ids."""
+        """In the main warehouse; locked with all their others, in the order of product ids and
+        then of warehouse ids.
+        """
 
     async def put_items(self, fresh: Sequence[Item], changed: Sequence[Item]) -> bool:
         """False when a sku of the fresh ones is taken meanwhile: nothing may be kept then."""

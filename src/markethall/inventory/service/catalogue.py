@@ -109,7 +109,9 @@ class CatalogueService:
         async with self._database.transaction() as store:
             new = await store.add(item)
             product = (
-                item.seen_with(0, item.created_at) if new else await self._made_before(store, item)
+                item.seen_with(item.backorder_limit, item.created_at)
+                if new
+                else await self._made_before(store, item)
             )
             await store.finish(attempt, product)
         await self._lists.tell([item])

@@ -78,6 +78,9 @@ class CategoryService:
         version: int,
     ) -> Category:
         async with self._database.transaction() as store:
+            # before any row: two that move each other's parents wait here, and the second sees the
+            # first; and whoever only renames meets the same lock, behind a row that both want
+            await store.hold_tree()
             above = await _above(store, command)
             branch = await _locked(store, category_id, version)
             if branch.change(command, above):
@@ -105,8 +108,6 @@ async def _above(store: Store, command: CategoryChange) -> list[str]:
     """The new parent, and all that it is below; that stays so. Raises CategoryNotFound."""
     if command.parent is None:
         return []
-    # before any row: two that move each other's parents wait here, and the second sees the first
-    await store.hold_tree()
     above = list(await store.above(command.parent))
     if not above:
         raise CategoryNotFound(category=command.parent)

@@ -23,6 +23,8 @@ from markethall.inventory.ports import Store
 from markethall.shared.ids import new_id
 
 _NOTHING: Final[Mapping[UUID, Stock]] = {}
+_NO_ID: Final = UUID(int=0)
+_OF_SHELVES: Final = frozenset({"backorder_limit", "low_stock_threshold"})
 
 
 class Overtaken(Exception):
@@ -52,6 +54,7 @@ class Merge:
     short: set[UUID] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     flaws: list[Flaw] = field(default_factory=list)
+    last_id: UUID = _NO_ID
 
     def take(self, row: Row) -> None:
         flaws = row if isinstance(row, tuple) else self._against(row)
@@ -94,7 +97,7 @@ class Merge:
     def _apply(self, draft: Draft) -> str:
         item = self.items.get(draft.key)
         if item is None:
-            item = draft.new(new_id(), self.now)
+            item = draft.new(self._next_id(), self.now)
             self.items[draft.key] = self.fresh[item.product_id] = item
             self._count(item.product_id, draft.on_hand)
             return CREATED
@@ -103,6 +106,11 @@ class Merge:
             self.changed[item.product_id] = item
         recounted = self._count(item.product_id, draft.on_hand)
         return UPDATED if changed or recounted else UNCHANGED
+
+    def _next_id(self) -> UUID:
+        """Later than the one before: what came at the same time is in the order of the file."""
+        self.last_id = max(new_id(), UUID(int=self.last_id.int + 1))
+        return self.last_id
 
     def _count(self, product_id: UUID, on_hand: int | None) -> bool:
         """True when that is another number than we know."""
@@ -135,8 +143,8 @@ async def merged(store: Store, job: Job, rows: Sequence[Row], now: datetime) -> 
     """What the rows come to, beside what is there. Products and shelves are locked."""
     drafts = [row for row in rows if isinstance(row, Draft)]
     items = {item.sku.lower(): item for item in await _known(store, drafts)}
-    counted = {draft.key for draft in drafts if draft.on_hand is not None}
-    ids = [items[key].product_id for key in counted & items.keys()]
+    moved = {draft.key for draft in drafts if _moves_shelves(draft)}
+    ids = [items[key].product_id for key in moved & items.keys()]
     shelves = await store.main_shelves(sorted(ids)) if ids else _NOTHING
     merge = Merge(job, now, items, shelves)
     for row in rows:
@@ -167,3 +175,8 @@ async def keep(store: Store, merge: Merge) -> None:
 async def _known(store: Store, drafts: Iterable[Draft]) -> Sequence[Item]:
     skus = {draft.key for draft in drafts}
     return await store.known_items(skus) if skus else ()
+
+
+def _moves_shelves(draft: Draft) -> bool:
+    """Shelves are counted, or follow a limit of their product."""
+    return draft.on_hand is not None or bool(draft.given & _OF_SHELVES)

@@ -13,7 +13,10 @@ from markethall.shared.db import Statement
 _members: Final = (
     sa.select(
         products.c.product_id,
-        products.c.created_at,
+        # an import makes many at the same time
+        sa.func.row_number()
+        .over(order_by=[products.c.created_at, products.c.product_id])
+        .label("place"),
         products.c.options,
         products.c.price_currency.collate("C").label("currency"),
         amount_now(products).label("amount"),
@@ -31,7 +34,7 @@ def _values() -> "sa.Select[Any]":
     """Each value of each option, those of the earliest products first; not without end."""
     pair = sa.func.jsonb_each_text(_members.c.options).table_valued("key", "value")
     pair = pair.render_derived(name="pair")
-    first = [sa.func.min(_members.c.created_at), sa.func.min(pair.c.value)]
+    first = sa.func.min(_members.c.place)
     number = sa.func.row_number().over(partition_by=pair.c.key, order_by=first)
     values = (
         sa.select(pair.c.key, pair.c.value, number.label("number"))

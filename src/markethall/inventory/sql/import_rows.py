@@ -91,10 +91,10 @@ class SqlImports(shared.SqlStore):
         return [item_of(row) for row in rows]
 
     async def main_shelves(self, product_ids: Collection[UUID]) -> Mapping[UUID, Stock]:
-        rows = await self._session.all(
-            imports.MAIN_SHELVES, product_ids=list(product_ids), main=MAIN_WAREHOUSE
-        )
-        return {row["product_id"]: _stock(row) for row in rows}
+        rows = await self._session.all(imports.SHELVES, product_ids=list(product_ids))
+        return {
+            row["product_id"]: _stock(row) for row in rows if row["warehouse_id"] == MAIN_WAREHOUSE
+        }
 
     async def items_after(self, after: UUID | None, limit: int) -> Sequence[tuple[Item, int]]:
         rows = await self._session.all(

@@ -115,10 +115,11 @@ KNOWN_ITEMS: Final = Statement(
     .order_by(products.c.product_id)
     .with_for_update(key_share=True)
 )
-MAIN_SHELVES: Final = Statement(
+# all of each product, at once and in the order of all others: what its limits follow is changed too
+SHELVES: Final = Statement(
     sa.select(stock)
-    .where(stock.c.product_id == sa.any_(IDS), stock.c.warehouse_id == uuid("main"))
-    .order_by(stock.c.product_id)
+    .where(stock.c.product_id == sa.any_(IDS))
+    .order_by(stock.c.product_id, stock.c.warehouse_id)
     .with_for_update(key_share=True)
 )
 _after: Final = uuid("after")

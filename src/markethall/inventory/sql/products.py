@@ -103,8 +103,11 @@ ITEM_COLUMNS: Final = [
     for column in WRITTEN
     if column.name != "search"
 ]
+# its shelves refer to it meanwhile: who takes from them must not wait for who waits for them
 ITEM: Final = Statement(
-    sa.select(*ITEM_COLUMNS).where(products.c.product_id == bindparam("of")).with_for_update()
+    sa.select(*ITEM_COLUMNS)
+    .where(products.c.product_id == bindparam("of"))
+    .with_for_update(key_share=True)
 )
 SAVE: Final = Statement(
     sa.update(products)

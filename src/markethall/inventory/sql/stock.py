@@ -17,7 +17,7 @@ from markethall.inventory.sql.parameters import (
     uuid,
 )
 from markethall.inventory.sql.tables import lines, movements, products, stock
-from markethall.shared.db import Statement
+from markethall.shared.db import Statement, constant
 
 _levels: Final = sa.select(
     *(column for column in stock.c if column.name not in {"kept", "low_at"}),
@@ -137,6 +137,7 @@ _locked: Final = (
     .with_for_update(key_share=True, of=stock)
     .cte("locked")
 )
+_why: Final = bindparam("why", type_=sa.Text)
 _after: Final = _locked.c.on_hand + _locked.c.delta
 MOVE: Final = Statement(
     insert(movements)
@@ -148,7 +149,8 @@ MOVE: Final = Statement(
             _locked.c.warehouse_id,
             _locked.c.delta,
             _after,
-            bindparam("why", type_=sa.Text),
+            # a count that finds what was known is no adjustment
+            sa.case((_locked.c.delta == ZERO, constant("counted")), else_=_why),
             bindparam("words", type_=sa.Text),
             uuid("reference"),
             bindparam("who", type_=sa.Text),

@@ -182,7 +182,11 @@ class OrderListeners:
             fulfilment_id=event.fulfilment_id,
             lines=tuple(wants),
         )
-        await self._inventory.consume(delivery.call(), command)
+        try:
+            await self._inventory.consume(delivery.call(), command)
+        except OutOfStock as error:
+            # sold before they were there; until they are, this event waits, as long as it takes
+            raise Unavailable("The goods are not on hand.", dependency="inventory") from error
         await self._tick(delivery)
 
     # how
