@@ -13,15 +13,20 @@ import subprocess
 import sys
 import time
 from types import FrameType
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from markethall.main import create_app
 from markethall.settings import Settings, read_settings
 from markethall.shared import log
+from markethall.shared.hatch import Hatch
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+    from uvicorn._types import ASGI3Application
 
 # a worker that ends sooner than this after its start would end again
 _TOO_SOON: Final = 5.0
@@ -46,6 +51,8 @@ class HallProtocol(HttpToolsProtocol):
     """
 
     _in_head = True
+    _in_message = False
+    _handed_out = False
     _head_size = 0
     _patience: asyncio.TimerHandle | None = None
 
@@ -58,7 +65,7 @@ class HallProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        self._in_head = self._in_message = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -66,14 +73,41 @@ class HallProtocol(HttpToolsProtocol):
         self._head_size = 0
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
+        self._handed_out = False
         super().data_received(data)
+        if self._handed_out and not self._in_message:
+            self._stop_waiting()
         # not idle: half a head, or what nobody reads, as the rest of a body that was refused
-        if self._in_head or not self._is_answering():
+        elif self._in_head or not self._is_answering():
             self._await_head()
             self._limit_head(len(data))
         else:
             self._stop_waiting()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
+        if not self._hand_out(cycle):
+            super()._start_asgi_task(cycle, app)
+
+    def _hand_out(self, cycle: RequestResponseCycle) -> bool:
+        """What is ready is written at once: a task and an application cost more than it does."""
+        front = getattr(self.app, "front", None)
+        # of those that wait in a row only the last one: each would be answered inside the other
+        if front is None or self.pipeline or not cycle.keep_alive or self.flow.write_paused:
+            return False
+        hatch: Hatch | None = front.hatch
+        handed = hatch.look(cast("Scope", cycle.scope)) if hatch else None
+        if hatch is None or handed is None:
+            return False
+        self.transport.write(handed.message(self.server_state.default_headers))
+        hatch.tell(handed)
+        cycle.response_started = cycle.response_complete = self._handed_out = True
+        self.on_response_complete()
+        return True
 
     def _limit_head(self, more: int) -> None:
         self._head_size += more if self._in_head else 0

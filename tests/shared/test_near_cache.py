@@ -157,6 +157,6 @@ async def test_without_redis_nothing_is_older_than_a_second() -> None:
     cache = open_cache("on", RedisClient(None))
     assert isinstance(cache, ProcessCache)
 
-    assert cache._longest == 1.0
+    assert cache.longest == 1.0
     key = uuid4().hex
     assert await cache.fetch(SPACE, key, 60, Shop().load) == b"1"

@@ -1,14 +1,15 @@
 """What one process forgets, the others forget too: by Redis, and by the database they share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
 
-from markethall.shared.cache import Cache, ToldCache, open_cache
+from markethall.shared.cache import Cache, ProcessCache, ToldCache, open_cache
+from markethall.shared.cache.ports import Ear, Forgotten
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.redis import RedisClient
 
@@ -150,7 +151,8 @@ async def test_a_forget_elsewhere_wins_over_a_load_that_began_before_it(
 
 
 async def test_more_than_can_be_said_at_once_is_forgotten(two: Two, space: str) -> None:
-    keys = [f"{number}-{'x' * 60}" for number in range(300)]
+    # fewer than are told one by one, and longer in all than the database takes
+    keys = [f"{number}-{'x' * 100}" for number in range(90)]
     for key in keys:
         await two.there.fetch(space, key, 1000, old)
 
@@ -175,6 +177,39 @@ async def test_what_is_owed_is_told_at_the_end_by_who_never_listened(
     await gone(two.there, space, "key")
     await redis.close()
     await postgres.close()
+
+
+class NoBell:
+    def ring(self, names: Sequence[Forgotten]) -> None:
+        pass
+
+    async def listen(self, ear: Ear) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_who_hears_keeps_a_value_for_its_time(space: str) -> None:
+    clock = Clock()
+    near = ProcessCache(clock=clock)
+    cache = ToldCache(near, near, NoBell())
+    cache.hears(True)
+    await cache.fetch(space, "key", 1000, old)
+
+    clock.now += 500
+
+    assert await cache.fetch(space, "key", 1000, new) == b"old"
+
+
+async def test_what_was_missed_in_a_silence_is_not_believed(space: str) -> None:
+    near = ProcessCache()
+    cache = ToldCache(near, near, NoBell())
+    await cache.fetch(space, "key", 1000, old)
+
+    cache.hears(True)
+
+    assert cache.peek(space, "key") is None
 
 
 async def test_what_nobody_tells_is_believed_for_no_longer_than_a_second(space: str) -> None:

@@ -27,8 +27,7 @@ class Express:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "GET":
-            ready = self._warm.find(scope)
-            if ready is not None and is_anonymous(scope["headers"]):
+            if is_anonymous(scope["headers"]) and (ready := self._warm.find(scope)):
                 await give(ready, scope, send)
                 return
             for lane in self._lanes:
@@ -48,4 +47,4 @@ async def give(ready: Ready, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.body", "body": b""})
         return
     await send({"type": "http.response.start", "status": 200, "headers": ready.head})
-    await send(dict(ready.body))
+    await send({"type": "http.response.body", "body": ready.body})

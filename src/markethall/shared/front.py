@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any, Final, Protocol
 from unicodedata import normalize
 from urllib.parse import parse_qsl
@@ -21,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from markethall.shared.bodies import Streamed, check_json, checked_form, read_body
 from markethall.shared.call import Actor, Call
+from markethall.shared.callers import Networks, client_of
 from markethall.shared.clock import utc_now
 from markethall.shared.errors import (
     HeadersTooLarge,
@@ -35,12 +35,12 @@ from markethall.shared.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from markethall.shared.hatch import Hatch
+from markethall.shared.hatch import Handed, Hatch
 from markethall.shared.http import problem
 from markethall.shared.ids import new_request_id
 from markethall.shared.limits import Limits
-from markethall.shared.log import access, clean_text
-from markethall.shared.metrics import IN_FLIGHT, LATENCY, REQUESTS
+from markethall.shared.log import LONGEST_PATH, access, agent_text, clean_text
+from markethall.shared.metrics import IN_FLIGHT, latency_of, requests_of
 from markethall.shared.service_tokens import ServiceIdentity
 from markethall.shared.warm import Warm
 from markethall.shared.wire import DEADLINE_HEADER
@@ -49,8 +49,6 @@ log = structlog.get_logger("markethall.front")
 
 HEADER_LIMIT: Final = 32 * 1024
 
-# of what a client sent, in a log line
-_LONGEST_PATH: Final = 2000
 _NOBODY: Final = Actor()
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -117,18 +115,19 @@ class Front:
         self._manners = manners
         self._identities = identities
         self._limits = limits
-        # a warm answer must not pass by the limits, nor by the proxies' headers
-        beside = warm is not None and not limits.on and not manners.trusted_proxies
-        self._hatch = Hatch(warm, HEADER_LIMIT, manners.owners) if warm and beside else None
+        self._proxies = tuple(ip_network(net, strict=False) for net in manners.trusted_proxies)
+        self.hatch = (
+            Hatch(warm, HEADER_LIMIT, manners.owners, limits, self._proxies) if warm else None
+        )
         self.in_flight = 0
         IN_FLIGHT.set_function(lambda: self.in_flight)
-        self._proxies = tuple(ip_network(net, strict=False) for net in manners.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._hatch and scope["method"] == "GET" and await self._hatch.give(scope, send):
+        if self.hatch and (handed := self.hatch.look(scope)):
+            await self._hand_out(self.hatch, handed, send)
             return
         visit = Visit(scope, self._proxies)
         self.in_flight += 1
@@ -137,6 +136,15 @@ class Front:
         finally:
             self.in_flight -= 1
             self._tell(visit)
+
+    async def _hand_out(self, hatch: Hatch, handed: Handed, send: Send) -> None:
+        """Where the server has not done it already."""
+        start = {"status": handed.status, "headers": handed.headers()}
+        try:
+            await send({"type": "http.response.start", **start})
+            await send({"type": "http.response.body", "body": handed.body})
+        finally:
+            hatch.tell(handed)
 
     async def _answer(self, visit: "Visit", receive: Receive, send: Send) -> None:
         try:
@@ -231,25 +239,20 @@ class Front:
         scope = visit.scope
         route = visit.route()
         method = visit.method if visit.method in _METHODS else "other"
-        _requests(method, route, visit.status).inc()
-        _latency(route).observe(seconds)
+        requests_of(method, route, visit.status).inc()
+        latency_of(route).observe(seconds)
         access.write(
             method=visit.method,
-            path=clean_text(scope["path"][:_LONGEST_PATH]),
+            path=clean_text(scope["path"][:LONGEST_PATH]),
             status=visit.status,
             duration_ms=round(seconds * 1000, 3),
             client_ip=visit.client_ip,
-            user_agent=_agent(visit.header(b"user-agent")[:200]),
+            user_agent=agent_text(visit.header(b"user-agent")[:200]),
             request_id=visit.request_id,
             user_id=str(visit.actor.user_id) if visit.actor.user_id else None,
             context=visit.owner(self._manners.owners),
             **visit.travelled(),
         )
-
-
-# the children of a metric are looked up under a lock otherwise
-_requests = lru_cache(maxsize=4096)(REQUESTS.labels)
-_latency = lru_cache(maxsize=1024)(LATENCY.labels)
 
 
 def _here(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -260,15 +263,10 @@ def _here(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     ]
 
 
-@lru_cache(maxsize=1024)
-def _agent(header: bytes) -> str:
-    return clean_text(header.decode("latin-1"))
-
-
 class Visit:
     """One request on its way through the front."""
 
-    def __init__(self, scope: Scope, proxies: tuple[IPv4Network | IPv6Network, ...]) -> None:
+    def __init__(self, scope: Scope, proxies: Networks) -> None:
         self.started = time.perf_counter()
         self.method: str = scope["method"]
         # RFC 9110, section 9.3.2: HEAD is GET without the content of its answer
@@ -280,7 +278,7 @@ class Visit:
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         given = self._headers.get(b"x-request-id", b"")
         self.request_id = given.decode() if _SANE_ID.fullmatch(given) else new_request_id()
-        self.client_ip = self._client(proxies)
+        self.client_ip = client_of(self.scope, proxies)
         self.state: dict[str, Any] = self.scope.setdefault("state", {})
         self.state["request_id"] = self.request_id
         self.state["client_ip"] = self.client_ip
@@ -395,22 +393,6 @@ class Visit:
         found = context or self.scope.get("route")
         return getattr(found, "path", None) or self.state.get("route") or "unmatched"
 
-    def _client(self, proxies: tuple[IPv4Network | IPv6Network, ...]) -> str:
-        """The nearest address that is no proxy of ours (X-Forwarded-For, from the right)."""
-        peer = self.scope["client"][0] if self.scope.get("client") else ""
-        if not proxies or not _is_in(peer, proxies):
-            return peer
-        # a proxy may add a line of its own instead of lengthening the one that is there
-        lines = [value for name, value in self.scope["headers"] if name == b"x-forwarded-for"]
-        forwarded = b",".join(lines).decode("latin-1").split(",")
-        for address in reversed([part.strip() for part in forwarded]):
-            if not _is_address(address):
-                break
-            peer = address
-            if not _is_in(address, proxies):
-                break
-        return peer
-
 
 def _first_segment(path: str) -> str:
     """A request line may name a path without a slash, or none."""
@@ -445,20 +427,3 @@ def _account(scope: Scope, body: bytes) -> str:
     name = dict(parse_qsl(body.decode())).get("username", "")[:1000]
     # the same for all ways to write the same name, or each of them would have a limit of its own
     return normalize("NFKC", normalize("NFKC", name).casefold())[:320]
-
-
-@lru_cache(maxsize=4096)
-def _is_in(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
-    if not _is_address(address):
-        return False
-    ip = ip_address(address)
-    plain = getattr(ip, "ipv4_mapped", None) or ip
-    return any(plain in network for network in networks)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text  # a zone may be called anything, at any length

@@ -227,6 +227,7 @@ class Limits:
         key = hmac.digest(secret, b"markethall limits", "sha256")
         counted: Limiter = RedisLimiter(redis, local, key) if redis.configured else local
         self._limiter = None if mode == "off" else counted
+        self._alone = local if counted is local else None
         self.on = self._limiter is not None
 
     async def check(
@@ -245,6 +246,12 @@ class Limits:
             if not verdict.allowed:
                 break
         return _answer(verdicts)
+
+    def at_once(self, address: str) -> Answer | None:
+        """Count a read by a stranger; None where that cannot be said without asking Redis."""
+        if self._alone is None:
+            return None
+        return _answer([(REQUESTS, self._alone.judge(REQUESTS, network_of(address)))])
 
 
 def _due(

@@ -15,6 +15,8 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+# characters of what a client sent, in a line
+LONGEST_PATH: Final = 2000
 # part of a key: its value is never written
 _SECRET: Final = re.compile(
     "passw|secret|token|authorization|cookie|api_?key|signing_key|private|credential",
@@ -92,6 +94,12 @@ class Access:
 
 
 access: Final = Access()
+
+
+@lru_cache(maxsize=1024)
+def agent_text(header: bytes) -> str:
+    """Of a User-Agent, as it may be written."""
+    return clean_text(header.decode("latin-1"))
 
 
 def _timestamp() -> str:

@@ -1,5 +1,7 @@
 """Prometheus metrics, each declared here once; docs/metrics.md lists them all."""
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry(auto_describe=True)
@@ -17,6 +19,9 @@ LATENCY = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
+# the children of a metric are looked up under a lock otherwise
+requests_of = lru_cache(maxsize=4096)(REQUESTS.labels)
+latency_of = lru_cache(maxsize=1024)(LATENCY.labels)
 IN_FLIGHT = Gauge("markethall_http_in_flight", "Requests being answered.", registry=REGISTRY)
 STATEMENTS = Counter(
     "markethall_db_statements", "SQL statements sent, less BEGIN and COMMIT.", registry=REGISTRY

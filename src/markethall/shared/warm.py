@@ -5,7 +5,7 @@ answer is kept by the very address that was asked for, and is good only while th
 the same bytes: so whatever forgets those, or lets them grow old, ends the answer as well.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -14,6 +14,7 @@ Header = tuple[bytes, bytes]
 Address = tuple[str, bytes]  # path and query string
 
 _MOST_BYTES: Final = 32 * 1024 * 1024
+_AROUND: Final = 2048
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,15 @@ class Peek(Protocol):
         """What can be had without waiting, while nobody has to renew it."""
 
 
+def written(headers: Sequence[Header]) -> bytes:
+    """As lines of HTTP/1.1."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
 class Ready:
     """A public answer of 200, and the 304 in its stead. `etag` is quoted."""
 
-    __slots__ = ("body", "etag", "head", "held", "route", "unchanged")
+    __slots__ = ("body", "etag", "head", "held", "lines", "route", "unchanged", "unchanged_lines")
 
     def __init__(
         self, held: Held, route: str, body: bytes, etag: str, cache_control: bytes
@@ -41,7 +47,7 @@ class Ready:
         self.held = held
         self.route = route
         self.etag = etag
-        self.body: Mapping[str, Any] = {"type": "http.response.body", "body": body}
+        self.body = body
         self.unchanged: list[Header] = [
             (b"etag", etag.encode()),
             (b"cache-control", cache_control),
@@ -51,9 +57,12 @@ class Ready:
             (b"content-type", b"application/json"),
             *self.unchanged,
         ]
+        self.lines = b"HTTP/1.1 200 OK\r\n" + written(self.head)
+        self.unchanged_lines = b"HTTP/1.1 304 Not Modified\r\n" + written(self.unchanged)
 
-    def __len__(self) -> int:
-        return len(self.body["body"])
+    def weight(self, address: Address) -> int:
+        """Bytes, about: the body, what it was made of, and all that is small around it."""
+        return 2 * len(self.body) + len(address[0]) + len(address[1]) + _AROUND
 
 
 class Warm:
@@ -80,16 +89,17 @@ class Warm:
     def keep(self, scope: Scope, ready: Ready) -> None:
         address = (scope["path"], scope["query_string"])
         self._drop(address)
-        if self._bytes + len(ready) > self._most_bytes:
+        weight = ready.weight(address)
+        if self._bytes + weight > self._most_bytes:
             self._ready.clear()
             self._bytes = 0
         self._ready[address] = ready
-        self._bytes += len(ready)
+        self._bytes += weight
 
     def _drop(self, address: Address) -> None:
         ready = self._ready.pop(address, None)
         if ready is not None:
-            self._bytes -= len(ready)
+            self._bytes -= ready.weight(address)
 
 
 def is_anonymous(headers: Sequence[Header]) -> bool:

@@ -11,9 +11,10 @@ from markethall.shared.warm import Held
 PRODUCT: Final = "inventory.product"
 PAGE: Final = "inventory.page"
 
-# seconds; a product is forgotten when it changes, a page when the catalogue does
+# seconds; a product is forgotten when it changes, a page when the catalogue does. What is available
+# changes with each sale: a page shows it as it was a second ago, half of it here and half in Redis
 PRODUCT_TTL: Final = 10.0
-PAGE_TTL: Final = 5.0
+PAGE_TTL: Final = 0.5
 
 
 class CachedProducts:

@@ -5,14 +5,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+import structlog
+
 from markethall.shared.cache.debts import CHANNEL, Debts, read_said, said_of
 from markethall.shared.cache.ports import Ear, Forgotten
 from markethall.shared.db import Postgres, Session
 from markethall.shared.errors import Unavailable
 from markethall.shared.redis import RedisAway, RedisClient
 
+log = structlog.get_logger("markethall.cache")
+
 # seconds: so often a silent connection is asked whether it still is one
-PULSE: Final = 5.0
+PULSE: Final = 0.5
 RETRY: Final = 0.25
 # for more to forget, which is told together: many sales a second are still few messages
 _GATHER: Final = 0.02
@@ -35,14 +39,22 @@ class RedisBell:
 
     async def listen(self, ear: Ear) -> None:
         while True:
-            with suppress(RedisAway):
+            try:
                 await self._listen(ear)
+            except RedisAway:
+                pass
+            except Exception:  # whatever it is: a deaf process would be one until its end
+                log.exception("cache.deaf")
             await asyncio.sleep(RETRY)
 
     async def _listen(self, ear: Ear) -> None:
         async with self._redis.subscribed(CHANNEL, PULSE) as following:
-            while True:
-                ear(read_said(await following()))
+            ear.hears(True)
+            try:
+                while True:
+                    ear.heard(read_said(await following()))
+            finally:
+                ear.hears(False)
 
 
 class PostgresBell:
@@ -60,9 +72,13 @@ class PostgresBell:
 
     async def listen(self, ear: Ear) -> None:
         while True:
-            with suppress(Unavailable):
+            try:
                 async with self._postgres.apart() as session:
                     await self._serve(session, ear)
+            except Unavailable:
+                pass
+            except Exception:  # whatever it is: a deaf process would be one until its end
+                log.exception("cache.deaf")
             await asyncio.sleep(RETRY)
 
     async def close(self) -> None:
@@ -72,14 +88,18 @@ class PostgresBell:
                     await self._tell(session)
 
     async def _serve(self, session: Session, ear: Ear) -> None:
-        await session.listen(_PG_CHANNEL, lambda text: ear(read_said(text)))
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PULSE):
-                    await self._rung.wait()
-            await asyncio.sleep(_GATHER)
-            self._rung.clear()
-            await self._tell(session)
+        await session.listen(_PG_CHANNEL, lambda text: ear.heard(read_said(text)))
+        ear.hears(True)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PULSE):
+                        await self._rung.wait()
+                        await asyncio.sleep(_GATHER)
+                self._rung.clear()
+                await self._tell(session)
+        finally:
+            ear.hears(False)
 
     async def _tell(self, session: Session) -> None:
         bill = self._owed.bill()

@@ -46,6 +46,10 @@ class Flights:
         if flight is not None:
             flight.forgotten = True
 
+    def forget_all(self) -> None:
+        for name in list(self._joinable):
+            self.forget(name)
+
     def forget_space(self, space: str) -> None:
         for name in [name for name in self._joinable if name[0] == space]:
             self.forget(name)

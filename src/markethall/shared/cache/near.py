@@ -12,10 +12,9 @@ NEAR: Final = 1.0
 
 
 class NearCache:
-    """What is popular is asked of the far cache about once a second, whoever asks here.
+    """What is popular is asked of the far cache once in a while, whoever asks here.
 
-    A forget is at once for all who ask here, and for the other processes as soon as their own
-    copies are a second old.
+    A forget is at once for all who ask here; a ToldCache hears of those of other processes.
     """
 
     def __init__(self, far: Cache, near: ProcessCache) -> None:

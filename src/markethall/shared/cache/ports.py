@@ -10,7 +10,6 @@ from markethall.shared.metrics import CACHE
 Load = Callable[[], Awaitable[bytes | None]]
 Name = tuple[str, str]  # space and key
 Forgotten = tuple[str, str | None]  # space and key; None: the whole space
-Ear = Callable[[Sequence[Forgotten]], None]
 
 
 class Cache(Protocol):
@@ -33,6 +32,16 @@ class Cache(Protocol):
 
     async def close(self) -> None:
         """Give up what is still being loaded."""
+
+
+class Ear(Protocol):
+    """Who is told of forgets elsewhere."""
+
+    def heard(self, names: Sequence[Forgotten]) -> None:
+        """Others have forgotten these."""
+
+    def hears(self, now: bool) -> None:
+        """Whether forgets are heard from now on. Whatever came before may have been missed."""
 
 
 class Bell(Protocol):

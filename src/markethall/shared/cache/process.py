@@ -25,8 +25,8 @@ class _Entry(NamedTuple):
 class ProcessCache:
     """Bounded by entries and by bytes; the least recently used go first.
 
-    Several processes do not hear of each other's forgets: there a value lives for its `ttl`, or
-    for `longest` seconds if that is less. In the last fifth of its life a value is still given
+    A value lives for its `ttl`, or for `longest` seconds if that is less: where nobody tells what
+    other processes forget (see ToldCache). In the last fifth of its life a value is still given
     to all, while the first who asks has it renewed: what is popular is never waited for.
     """
 
@@ -41,7 +41,7 @@ class ProcessCache:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._clock = clock
-        self._longest = longest
+        self.longest = longest
         self._entries: OrderedDict[Name, _Entry] = OrderedDict()
         self._generations: dict[str, int] = {}
         self._bytes = 0
@@ -55,7 +55,7 @@ class ProcessCache:
         async def fly(flight: Flight) -> bytes | None:
             value = await load()
             if value is not None and not flight.forgotten:
-                self._keep(name, min(ttl, self._longest), value)
+                self._keep(name, min(ttl, self.longest), value)
             return value
 
         entry = self._find(name)
@@ -80,6 +80,11 @@ class ProcessCache:
             else:
                 self._flights.forget((space, key))
                 self._drop((space, key))
+
+    def forget_all(self) -> None:
+        self._flights.forget_all()
+        self._entries.clear()
+        self._bytes = 0
 
     def _forget_space(self, space: str) -> None:
         self._flights.forget_space(space)

@@ -1,16 +1,18 @@
 """A cache that is told what the other processes forget."""
 
+import math
 from collections.abc import Sequence
 
-from markethall.shared.cache.ports import Bell, Cache, Load
+from markethall.shared.cache.near import NEAR
+from markethall.shared.cache.ports import Bell, Cache, Forgotten, Load
 from markethall.shared.cache.process import ProcessCache
 
 
 class ToldCache:
     """`near` is the part of `cache` that lies in this process, or all of it.
 
-    What is missed because the way is broken is still believed no longer than a second: `near`
-    keeps nothing for longer.
+    While others can be heard a value lives there for its `ttl`, else for a second. Whenever that
+    changes all is forgotten: something may have been missed.
     """
 
     def __init__(self, cache: Cache, near: ProcessCache, bell: Bell) -> None:
@@ -37,4 +39,11 @@ class ToldCache:
         self._bell.ring([(space, None)])
 
     async def listen(self) -> None:
-        await self._bell.listen(self._near.forget_now)
+        await self._bell.listen(self)
+
+    def heard(self, names: Sequence[Forgotten]) -> None:
+        self._near.forget_now(names)
+
+    def hears(self, now: bool) -> None:
+        self._near.longest = math.inf if now else NEAR
+        self._near.forget_all()

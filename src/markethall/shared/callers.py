@@ -1,0 +1,42 @@
+"""From which address a request comes, when proxies of ours stand before us."""
+
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from starlette.types import Scope
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+def client_of(scope: Scope, proxies: Networks) -> str:
+    """The nearest address that is no proxy of ours (X-Forwarded-For, from the right)."""
+    peer: str = scope["client"][0] if scope.get("client") else ""
+    if not proxies or not _is_in(peer, proxies):
+        return peer
+    # a proxy may add a line of its own instead of lengthening the one that is there
+    lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    forwarded = b",".join(lines).decode("latin-1").split(",")
+    for address in reversed([part.strip() for part in forwarded]):
+        if not _is_address(address):
+            break
+        peer = address
+        if not _is_in(address, proxies):
+            break
+    return peer
+
+
+@lru_cache(maxsize=4096)
+def _is_in(address: str, networks: Networks) -> bool:
+    if not _is_address(address):
+        return False
+    ip = ip_address(address)
+    plain = getattr(ip, "ipv4_mapped", None) or ip
+    return any(plain in network for network in networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text  # a zone may be called anything, at any length
