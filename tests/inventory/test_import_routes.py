@@ -181,3 +181,11 @@ async def test_the_catalogue_comes_as_a_file(http: httpx2.AsyncClient) -> None:
     header, row = answer.text.split("\r\n")[:2]
     assert header.startswith("sku,name,")
     assert row.startswith("A-1,One,,1.00,EUR,")
+
+
+async def test_a_slash_at_the_end_of_the_address_takes_nothing_away(
+    http: httpx2.AsyncClient,
+) -> None:
+    answer = await http.post("/imports/", content=FILE, headers=CSV, follow_redirects=True)
+
+    assert answer.status_code == 202

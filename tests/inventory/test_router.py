@@ -159,7 +159,9 @@ async def test_drafts_are_for_staff(client: Client) -> None:
     refused(
         await client.http.get(path, headers=client.customer), 404, "inventory.product_not_found"
     )
-    refused(await client.http.get("/products?status=draft"), 403, "auth.forbidden")
+    refused(await client.http.get("/products?status=draft"), 401, "auth.unauthenticated")
+    buyer = await client.http.get("/products?status=draft", headers=client.customer)
+    refused(buyer, 403, "auth.forbidden")
     listed = await client.http.get("/products?status=draft", headers=client.staff)
     assert [item["product_id"] for item in listed.json()["items"]] == [made["product_id"]]
 
@@ -259,6 +261,8 @@ async def test_stock_is_adjusted_with_a_key_once(client: Client) -> None:
     assert (first.json()["delta"], first.json()["on_hand_after"]) == (5, 5)
     location = await client.http.get(first.headers["location"], headers=client.staff)
     assert location.json() == first.json()
+    known = {**client.staff, "If-None-Match": location.headers["etag"]}
+    assert (await client.http.get(first.headers["location"], headers=known)).status_code == 304
     stock = (await client.http.get(f"/products/{product_id}/stock", headers=client.staff)).json()
     assert stock["available"] == 5
     assert stock["warehouses"][0]["on_hand"] == 5

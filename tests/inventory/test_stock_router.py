@@ -138,3 +138,13 @@ async def test_what_was_on_hand_is_asked_by_time(client: Client) -> None:
     assert then.json()["warehouses"] == [{"warehouse_id": MAIN, "on_hand": 10}]
     for nonsense in ("", "x", "2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00"):
         refused(await at(nonsense), 422, "request.invalid")
+
+
+@pytest.mark.parametrize("at", ["1700000000", "-62135596801", "2026-11-21", "yesterday"])
+async def test_a_time_is_written_with_date_and_offset(client: Client, at: str) -> None:
+    made = await client.create()
+    path = f"/products/{made['product_id']}/stock"
+
+    answer = await client.http.get(path, params={"at": at}, headers=client.staff)
+
+    refused(answer, 422, "request.invalid")

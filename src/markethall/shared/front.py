@@ -197,7 +197,7 @@ class Front:
         return self._checked(visit, body) if body else body
 
     def _streams(self, visit: "Visit") -> int | None:
-        return self._manners.streams.get(visit.scope["path"])
+        return self._manners.streams.get(visit.scope["path"].rstrip("/"))
 
     def _streamed(self, visit: "Visit", receive: Receive, limit: int) -> Receive:
         """Raises TooLarge."""

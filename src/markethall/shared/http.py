@@ -1,5 +1,6 @@
 """Between HTTP and the services: answers, refusals as problem+json, conditions, idempotency."""
 
+import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -60,6 +61,13 @@ def from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
 def ready(dto: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Serialised once, here; FastAPI does not look at it again."""
     return Response(dto.model_dump_json().encode(), status, headers, _JSON)
+
+
+def whole(request: Request, dto: BaseModel) -> Response:
+    """200 with a strong entity tag of the very bytes, or 304: for what has no version."""
+    response = ready(dto)
+    response.headers["etag"] = f'"{hashlib.sha256(response.body).hexdigest()[:12]}"'
+    return conditional(request, response)
 
 
 def ok(dto: BaseModel) -> Answer:

@@ -1,5 +1,6 @@
 """The two kinds of pydantic models, and the field types they share."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -36,9 +37,15 @@ def _canonical_uuid(value: Any) -> Any:
     return value
 
 
+_DATED: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+
+
 def _written(value: Any) -> Any:
-    if not isinstance(value, str | datetime):
-        raise ValueError("must be a time in ISO 8601, with its offset")  # noqa: TRY004 - for pydantic
+    if not isinstance(value, str | datetime) or (
+        # a number in quotes would be taken for seconds, or for milliseconds
+        isinstance(value, str) and not _DATED.match(value)
+    ):
+        raise ValueError("must be a time in ISO 8601, with its offset")
     return value
 
 

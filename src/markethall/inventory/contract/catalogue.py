@@ -332,7 +332,7 @@ class Catalogue(Protocol):
         """Case does not count. Raises ProductNotFound."""
 
     async def products(self, call: Call, query: ProductQuery) -> ProductPage:
-        """Raises CursorInvalid, Forbidden (for another status than active)."""
+        """Raises CursorInvalid; for another status than active Unauthenticated, Forbidden."""
 
     async def product_body(self, call: Call, product_id: UUID) -> Rendered:
         """`product`, as JSON. For the public it comes from the cache. Raises ProductNotFound."""
@@ -341,13 +341,13 @@ class Catalogue(Protocol):
         """`product_by_sku`, as JSON; never from the cache. Raises ProductNotFound."""
 
     async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
-        """`products`, as JSON; some seconds old. Raises CursorInvalid, Forbidden."""
+        """`products`, as JSON; a second old at most. Raises as `products`."""
 
     async def family(self, call: Call, family: str, query: PageQuery) -> Family:
         """Raises FamilyNotFound, CursorInvalid."""
 
     async def family_body(self, call: Call, family: str, query: PageQuery) -> Rendered:
-        """`family`, as JSON; some seconds old. Raises FamilyNotFound, CursorInvalid."""
+        """`family`, as JSON; a second old at most. Raises FamilyNotFound, CursorInvalid."""
 
     async def create(self, call: Call, command: NewProduct, attempt: Attempt) -> Product:
         """A new product whose id is the attempt's; once per id. Raises SkuTaken."""

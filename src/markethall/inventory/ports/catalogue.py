@@ -67,7 +67,10 @@ class ProductCache(Protocol):
         self, product_id: UUID, load: Callable[[], Awaitable[Rendered | None]]
     ) -> Rendered | None: ...
 
-    async def page(self, key: str, load: Callable[[], Awaitable[Rendered]]) -> Rendered: ...
+    async def page(
+        self, key: str, load: Callable[[], Awaitable[Rendered]], *, counted: bool = False
+    ) -> Rendered:
+        """`counted`: what shows how many there are of something is dear, and kept for longer."""
 
     async def forget(self, product_ids: Sequence[UUID], *, pages: bool) -> None: ...
 

@@ -27,7 +27,7 @@ from markethall.shared.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from markethall.shared.http import accepted, from_container, once, problems, ready
+from markethall.shared.http import accepted, from_container, once, problems, ready, whole
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Id
 from markethall.shared.money import Currency
@@ -112,9 +112,11 @@ async def start(
     summary="An import",
     responses=problems(*GUARDED, ImportNotFound),
 )
-async def imported(call: Merchant, import_id: Id, imports: ImportsDep) -> Response:
+async def imported(
+    request: Request, call: Merchant, import_id: Id, imports: ImportsDep
+) -> Response:
     """How far it is, and what became of its rows."""
-    return ready(await imports.imported(call, import_id))
+    return whole(request, await imports.imported(call, import_id))
 
 
 @router.get(

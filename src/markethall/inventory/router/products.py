@@ -38,6 +38,7 @@ from markethall.inventory.router.deps import (
 from markethall.shared.errors import (
     Forbidden,
     Invalid,
+    Unauthenticated,
     Unavailable,
 )
 from markethall.shared.express import Lane
@@ -65,7 +66,7 @@ _NO_QUERY: Final = ProductQuery()
     "/products",
     response_model=ProductPage,
     summary="Products",
-    responses=problems(Invalid, CursorInvalid, Forbidden, Unavailable),
+    responses=problems(Invalid, CursorInvalid, Unauthenticated, Forbidden, Unavailable),
 )
 async def products(
     request: Request,
@@ -73,7 +74,7 @@ async def products(
     query: Annotated[ProductQuery, Query()],
     catalogue: CatalogueDep,
 ) -> Response:
-    """What is for sale. Availability may be some seconds old. `status` other than active is for
+    """What is for sale. Availability may be a second old. `status` other than active is for
     staff.
     """
     return answer(request, await catalogue.page_body(call, query))

@@ -31,6 +31,7 @@ from markethall.shared.http import (
     once,
     problems,
     ready,
+    whole,
 )
 from markethall.shared.idempotency import (
     Attempt,
@@ -120,9 +121,9 @@ async def movements(
     responses=problems(*GUARDED, MovementNotFound),
 )
 async def movement(
-    call: Keeper, product_id: Id, movement_id: Id, stockroom: StockroomDep
+    request: Request, call: Keeper, product_id: Id, movement_id: Id, stockroom: StockroomDep
 ) -> Response:
-    return ready(await stockroom.movement(call, product_id, movement_id))
+    return whole(request, await stockroom.movement(call, product_id, movement_id))
 
 
 @router.post(
@@ -150,8 +151,10 @@ async def transfer(
     summary="A stock transfer",
     responses=problems(*GUARDED, TransferNotFound),
 )
-async def transfer_made(call: Keeper, transfer_id: Id, stockroom: StockroomDep) -> Response:
-    return ready(await stockroom.transfer_made(call, transfer_id))
+async def transfer_made(
+    request: Request, call: Keeper, transfer_id: Id, stockroom: StockroomDep
+) -> Response:
+    return whole(request, await stockroom.transfer_made(call, transfer_id))
 
 
 @router.post(
@@ -181,8 +184,10 @@ async def count(
     summary="A stocktake",
     responses=problems(*GUARDED, StocktakeNotFound),
 )
-async def stocktake(call: Keeper, stocktake_id: Id, stockroom: StockroomDep) -> Response:
-    return ready(await stockroom.stocktake(call, stocktake_id))
+async def stocktake(
+    request: Request, call: Keeper, stocktake_id: Id, stockroom: StockroomDep
+) -> Response:
+    return whole(request, await stockroom.stocktake(call, stocktake_id))
 
 
 @router.get(

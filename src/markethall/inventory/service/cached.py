@@ -15,6 +15,7 @@ PAGE: Final = "inventory.page"
 # changes with each sale: a page shows it as it was a second ago, half of it here and half in Redis
 PRODUCT_TTL: Final = 10.0
 PAGE_TTL: Final = 0.5
+COUNTED_TTL: Final = 5.0
 
 
 class CachedProducts:
@@ -33,11 +34,14 @@ class CachedProducts:
         kept = await self._cache.fetch(PRODUCT, product_id.hex, PRODUCT_TTL, packed)
         return _unpack(PRODUCT, product_id.hex, kept) if kept is not None else None
 
-    async def page(self, key: str, load: Callable[[], Awaitable[Rendered]]) -> Rendered:
+    async def page(
+        self, key: str, load: Callable[[], Awaitable[Rendered]], *, counted: bool = False
+    ) -> Rendered:
         async def packed() -> bytes:
             return _pack(await load())
 
-        kept = await self._cache.fetch(PAGE, key, PAGE_TTL, packed)
+        ttl = COUNTED_TTL if counted else PAGE_TTL
+        kept = await self._cache.fetch(PAGE, key, ttl, packed)
         return await load() if kept is None else _unpack(PAGE, key, kept)
 
     async def forget(self, product_ids: Sequence[UUID], *, pages: bool) -> None:

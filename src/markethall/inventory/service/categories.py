@@ -43,7 +43,7 @@ class CategoryService:
             return Rendered(body, f'"{digest(body)}"')
 
         return await self._cache.page(
-            f"categories {query.model_dump_json(exclude_defaults=True)}", load
+            f"categories {query.model_dump_json(exclude_defaults=True)}", load, counted=True
         )
 
     async def category(self, call: Call, category_id: UUID) -> Category:  # noqa: ARG002 - the contract
@@ -58,7 +58,7 @@ class CategoryService:
 
         if call.actor.may(CATALOGUE_WRITE):
             return replace(await load(), public=False)
-        return await self._cache.page(f"category {category_id}", load)
+        return await self._cache.page(f"category {category_id}", load, counted=True)
 
     async def create(self, call: Call, command: NewCategory, attempt: Attempt) -> Category:  # noqa: ARG002 - the contract
         branch = Branch.new(attempt.id, command)

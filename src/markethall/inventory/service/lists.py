@@ -32,7 +32,7 @@ from markethall.inventory.ports import (
 from markethall.shared.auth import CATALOGUE_WRITE
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
-from markethall.shared.errors import Forbidden, Unavailable
+from markethall.shared.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.pages import Cursors
 
 _PRODUCTS: Final = TypeAdapter(tuple[Product, ...])
@@ -86,7 +86,8 @@ class ProductLists:
             return _rendered(await self._answer(call, query))
 
         if query.status == ProductStatus.ACTIVE:
-            return await self._cache.page(query.model_dump_json(exclude_defaults=True), load)
+            key = query.model_dump_json(exclude_defaults=True)
+            return await self._cache.page(key, load, counted=bool(query.facets))
         page = await load()
         return Rendered(page.body, page.etag, public=False)
 
@@ -95,8 +96,10 @@ class ProductLists:
         await self._index.tell(items)
 
     async def _answer(self, call: Call, query: ProductQuery) -> Answer:
-        """Raises CursorInvalid, Forbidden, Unavailable."""
+        """Raises CursorInvalid, Unauthenticated, Forbidden, Unavailable."""
         if query.status != ProductStatus.ACTIVE and not call.actor.may(CATALOGUE_WRITE):
+            if call.actor.known_as == "anonymous":
+                raise Unauthenticated(reason="missing")
             raise Forbidden(scope=CATALOGUE_WRITE)
         name = "products:" + query.model_dump_json(exclude={"limit", "cursor", "facets"})
         position = self._cursors.decode(name, query.cursor)
