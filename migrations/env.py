@@ -41,6 +41,8 @@ def migrate(connection: Connection) -> None:
     """Two deployments that migrate at once wait for each other, context by context."""
     lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
     connection.execute(lock, {"name": f"markethall.migrate.{schema}"})
+    # a change that waits behind a long query keeps everybody behind itself waiting: rather fail
+    connection.execute(text("SET LOCAL lock_timeout = '5s'"))
     connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
     context.configure(
         connection=connection,

@@ -94,9 +94,8 @@ END $$
 
 def upgrade() -> None:
     for column in COLUMNS:
+        # the defaults stay: a process of an older release, in the time of an update, names none
         op.add_column("product", column, schema=SCHEMA)
-        if column.server_default is not None:
-            op.alter_column("product", column.name, server_default=None, schema=SCHEMA)
     for name, rule in CHECKS.items():
         op.create_check_constraint(op.f(f"ck_product_{name}"), "product", rule, schema=SCHEMA)
     for function in PRICES.strip().split("\n\n"):

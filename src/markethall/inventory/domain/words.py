@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from markethall.inventory.domain.items import Item
@@ -22,6 +23,7 @@ _WORDS: Final = re.compile(r"\w{1,50}")
 _SHORTEST_GUESSED: Final = 3
 _ONE_SLIP_BELOW: Final = 6
 _MOST_GUESSES: Final = 3
+_MOST_GUESSED: Final = 4
 # so many words with the most trigrams in common are looked at letter by letter
 CANDIDATES: Final = 50
 MOST_SLIPS: Final = 2
@@ -70,6 +72,12 @@ class Search:
         """The first ten words count."""
         words = list(dict.fromkeys(words_of(q)))[:MOST_TERMS]
         return cls(tuple(Term(word) for word in words), q.strip().lower())
+
+    @property
+    def doubtful(self) -> list[str]:
+        """Words that may be mistyped. To look for what each may have been is dear: not many."""
+        words = (term.word for term in self.terms if len(term.word) >= _SHORTEST_GUESSED)
+        return list(islice(words, _MOST_GUESSED))
 
     def instead(self, guesses: Mapping[str, Sequence[str]]) -> "Search":
         """With the guesses for what was mistyped."""

@@ -40,9 +40,9 @@ class MemorySearch(MemoryProducts):
     async def guesses(self, search: Search) -> Mapping[str, Sequence[str]]:
         vocabulary = list(self._tables.vocabulary.rows())
         return {
-            term.word: guesses(term.word, nearest(term.word, vocabulary))
-            for term in search.terms
-            if not self._begins_a_word(term)
+            word: guesses(word, nearest(word, vocabulary))
+            for word in search.doubtful
+            if not self._begins_a_word(Term(word))
         }
 
     async def cards_of(self, product_ids: Sequence[UUID], now: datetime) -> Cards:

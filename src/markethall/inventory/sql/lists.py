@@ -65,9 +65,7 @@ class Shape(NamedTuple):
     @property
     def narrow(self) -> bool:
         """Would a walk in the order of the list meet many products in vain?"""
-        walked = {"in_stock"} | (
-            {"min_price", "max_price"} if self.order.endswith("price") else set()
-        )
+        walked = {"in_stock"} | self._prices
         return self.status == ProductStatus.ACTIVE and not self.filters <= walked
 
 
@@ -159,7 +157,12 @@ def _by_category(shape: Shape) -> "sa.Subquery":
 
 def _tried_or_all(shape: Shape) -> "sa.Subquery":
     tried = _tried(shape).cte("tried")
-    enough = sa.select(sa.func.count() > shape.size).select_from(tried).scalar_subquery()
+    enough: sa.ColumnElement[bool] = (
+        sa.select(sa.func.count() > shape.size).select_from(tried).scalar_subquery()
+    )
+    if not shape.terms:
+        # those were all that there are: at the end of the list
+        enough = sa.or_(enough, _ending(shape))
     every = _all(shape).where(~enough).subquery("every")
     both = sa.union_all(sa.select(tried).where(enough), sa.select(every))
     return both.subquery("best")
@@ -187,6 +190,17 @@ def _first(shape: Shape) -> "sa.Subquery":
     query = sa.select(products, shape.key.label("key")).where(_status(shape))
     query = _behind(shape, query, place, "top_" if shape.terms else "")
     return query.order_by(*_order(shape, place)).limit(number(_TRIED)).subquery("first")
+
+
+def _ending(shape: Shape) -> "sa.ColumnElement[bool]":
+    place = [shape.key, products.c.product_id]
+    rest = _behind(shape, sa.select(number(1)).where(_status(shape)), place)
+    rest = rest.select_from(products).order_by(*_order(shape, place)).limit(number(_TRIED))
+    return (
+        sa.select(sa.func.count() < number(_TRIED))
+        .select_from(rest.subquery("rest"))
+        .scalar_subquery()
+    )
 
 
 def _all(shape: Shape) -> "sa.Select[Any]":

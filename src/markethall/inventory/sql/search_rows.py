@@ -72,9 +72,8 @@ class SqlSearch(SqlProducts):
     async def guesses(self, search: Search) -> Mapping[str, Sequence[str]]:
         if not await self._trigrams.there(self._session):
             return {}
-        typed = [term.word for term in search.terms]
         near: dict[str, list[str]] = {}
-        for word, candidate in await self._session.all(statements.GUESSES, typed=typed):
+        for word, candidate in await self._session.all(statements.GUESSES, typed=search.doubtful):
             near.setdefault(word, []).append(candidate)
         return {word: guesses(word, candidates) for word, candidates in near.items()}
 
