@@ -13,7 +13,9 @@ MAIN_WAREHOUSE = "00000000-0000-7000-8000-000000000001"
 BEFORE = "0 <= reserved AND reserved <= on_hand"
 AFTER = "0 <= reserved AND 0 <= on_hand AND reserved <= on_hand + backorder"
 
-# What is promised stays promised when the limit is lowered; it comes down as goods come or go.
+# What is promised stays promised when the limit is lowered; it comes down as goods come or go, or
+# are given back: that is seen when the transaction ends, for goods that are sold are given back
+# first.
 RULES = """
 CREATE FUNCTION inventory.take_backorder_limit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -59,15 +61,34 @@ END $$;
 CREATE TRIGGER backorder_comes_down BEFORE UPDATE OF on_hand ON inventory.stock
     FOR EACH ROW WHEN (NEW.backorder > NEW.backorder_limit)
     EXECUTE FUNCTION inventory.settle_backorder();
+
+CREATE FUNCTION inventory.settle_given_back() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE inventory.stock SET backorder = greatest(backorder_limit, reserved - on_hand)
+    WHERE product_id = NEW.product_id AND warehouse_id = NEW.warehouse_id
+        AND backorder > greatest(backorder_limit, reserved - on_hand);
+    RETURN NULL;
+END $$;
+
+CREATE CONSTRAINT TRIGGER backorder_comes_down_later AFTER UPDATE OF reserved ON inventory.stock
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (NEW.reserved < OLD.reserved AND NEW.backorder > NEW.backorder_limit)
+    EXECUTE FUNCTION inventory.settle_given_back();
 """
 TRIGGERS = {
+    "backorder_comes_down_later": "stock",
     "backorder_comes_down": "stock",
     "main_shelf_follows": "product",
     "backorder_follows_the_product": "stock",
     "other_shelves_have_none": "stock",
     "main_shelf_has_the_limit": "stock",
 }
-FUNCTIONS = ("settle_backorder", "give_backorder_limit", "take_backorder_limit")
+FUNCTIONS = (
+    "settle_given_back",
+    "settle_backorder",
+    "give_backorder_limit",
+    "take_backorder_limit",
+)
 
 
 def upgrade() -> None:

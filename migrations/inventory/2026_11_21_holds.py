@@ -12,6 +12,15 @@ depends_on = None
 
 SCHEMA = "inventory"
 REFERENCE = "uq_stock_movement_reference"
+FROM_SEVERAL = """
+SELECT EXISTS (
+    SELECT FROM inventory.stock_movement WHERE reference IS NOT NULL
+    GROUP BY reference, product_id HAVING count(*) > 1
+) OR EXISTS (
+    SELECT FROM inventory.reservation_line WHERE reserved > 0
+    GROUP BY reservation_id, product_id HAVING count(*) > 1
+)
+"""
 
 
 def upgrade() -> None:
@@ -22,6 +31,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    if op.get_bind().scalar(sa.text(FROM_SEVERAL)):
+        raise RuntimeError(
+            "goods of one product were kept or sold from several warehouses for one order:"
+            " the release before knows no such thing"
+        )
     _one_sale_per(["reference", "product_id"])
     op.drop_table("part_release", schema=SCHEMA)
     _drop_check("reservation_line", "released")

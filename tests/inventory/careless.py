@@ -4,6 +4,7 @@ Each of these puts it in the place of the one conditional statement, for as long
 """
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -19,7 +20,7 @@ from markethall.inventory.sql.parameters import free_of, units, uuid
 from markethall.inventory.sql.tables import stock
 from markethall.shared.db import Statement
 
-ENOUGH: Final = "stock.backorder >= "
+ENOUGH: Final = re.compile(r"(?:stock\.reserved|ELSE 0 END) >= ")
 LOOK: Final = Statement(
     sa.select(free_of(stock) >= units("units")).where(
         stock.c.product_id == uuid("of"), stock.c.warehouse_id == uuid("in_warehouse")
@@ -32,13 +33,13 @@ def in_steps() -> Iterator[None]:
     """Two buyers look at the same moment, whatever the machine is doing."""
     take, looked, second = SqlStore.take, count(1), asyncio.Event()
 
-    async def careless(store: SqlStore, hold: Hold, goods: Goods) -> Line | None:
+    async def careless(store: SqlStore, hold: Hold, goods: Goods, *, ahead: bool) -> Line | None:
         if not await _looks_enough(store, goods):
             return None
         if next(looked) == 2:
             second.set()
         await second.wait()
-        return await take(store, hold, goods)
+        return await take(store, hold, goods, ahead=ahead)
 
     async def not_at_once(*_: object) -> None:
         pass
@@ -71,7 +72,6 @@ def _blind(statement: Statement, place: int) -> Statement:
     """Without its so manieth condition."""
     blind = copy(statement)
     blind._compile()
-    parts = blind._sql.split(ENOUGH)
-    parts[place + 1] = f"-1000000 + {parts[place + 1]}"
-    blind._sql = ENOUGH.join(parts)
+    condition = list(ENOUGH.finditer(blind._sql))[place]
+    blind._sql = f"{blind._sql[: condition.end()]}-1000000 + {blind._sql[condition.end() :]}"
     return blind

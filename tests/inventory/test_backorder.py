@@ -5,7 +5,9 @@ from asyncio import gather
 import pytest
 
 from markethall.inventory.contract import OutOfStock, Product, ProductChange
-from tests.inventory.conftest import ANYONE, STAFF, House, leaving
+from markethall.inventory.domain import MAIN_WAREHOUSE
+from tests.inventory.conftest import ANYONE, STAFF, House, giving_back, leaving
+from tests.inventory.shelves import NORTH, put_on_shelf, shelves
 
 
 async def limited(house: House, product: Product, limit: int) -> None:
@@ -87,3 +89,76 @@ async def test_what_is_promised_stays_promised_when_the_limit_is_lowered(house: 
     assert await house.available(tea.product_id) == 1
     await house.inventory.release(ANYONE, held.reservation_id)
     assert await house.available(tea.product_id) == 5
+
+
+async def test_when_it_is_given_back_it_is_on_offer_no_more(house: House) -> None:
+    tea = await house.product(backorder_limit=5)
+    first, second = [await house.reserve({tea.product_id: 2}) for _ in range(2)]
+    await house.reserve({tea.product_id: 1}, minutes=1)
+    await limited(house, tea, 0)
+
+    await house.inventory.release(ANYONE, first.reservation_id)
+    await house.inventory.release_part(
+        ANYONE, giving_back(second.reservation_id, {tea.product_id: 1})
+    )
+    house.watch.forward(minutes=2)
+    await house.sweep()
+
+    assert await house.available(tea.product_id) == 0
+    assert await house.shelf(tea.product_id) == (0, 1)
+    with pytest.raises(OutOfStock):
+        await house.reserve({tea.product_id: 1})
+
+
+async def test_goods_that_are_elsewhere_go_before_those_that_are_nowhere(house: House) -> None:
+    tea = await house.product(backorder_limit=5)
+    cup = await house.product(stock=5)
+    await put_on_shelf(house, tea.product_id, NORTH, 4)
+
+    seen = []
+    for wants in ({tea.product_id: 3}, {tea.product_id: 1, cup.product_id: 1}, {tea.product_id: 2}):
+        await house.reserve(wants)
+        seen.append(await shelves(house, tea.product_id))
+
+    assert seen == [
+        {MAIN_WAREHOUSE: (0, 0), NORTH: (4, 3)},
+        {MAIN_WAREHOUSE: (0, 0), NORTH: (4, 4)},
+        {MAIN_WAREHOUSE: (0, 2), NORTH: (4, 4)},
+    ]
+    assert await house.available(tea.product_id) == 3
+
+
+async def test_goods_of_expired_holds_go_before_those_that_are_nowhere(house: House) -> None:
+    tea = await house.product(stock=2, backorder_limit=5)
+    await house.reserve({tea.product_id: 2}, minutes=1)
+    house.watch.forward(minutes=2)
+
+    await house.reserve({tea.product_id: 2})
+
+    assert await house.shelf(tea.product_id) == (2, 2)
+
+
+async def test_with_what_is_nowhere_yet_there_is_just_enough(house: House) -> None:
+    tea = await house.product(stock=1, backorder_limit=2)
+    await put_on_shelf(house, tea.product_id, NORTH, 1)
+    await house.reserve({tea.product_id: 1}, minutes=1)
+    house.watch.forward(minutes=2)
+
+    held = await house.reserve({tea.product_id: 4})
+    with pytest.raises(OutOfStock):
+        await house.reserve({tea.product_id: 1})
+
+    assert held.lines[0].quantity == 4
+    assert await shelves(house, tea.product_id) == {MAIN_WAREHOUSE: (1, 3), NORTH: (1, 1)}
+
+
+async def test_a_late_payment_takes_what_is_elsewhere_first(house: House) -> None:
+    tea = await house.product(backorder_limit=2)
+    held = await house.reserve({tea.product_id: 2}, minutes=1)
+    house.watch.forward(minutes=2)
+    await house.sweep()
+    await put_on_shelf(house, tea.product_id, NORTH, 2)
+
+    await house.inventory.commit(ANYONE, held.reservation_id)
+
+    assert await shelves(house, tea.product_id) == {MAIN_WAREHOUSE: (0, 0), NORTH: (2, 2)}

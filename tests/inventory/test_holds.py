@@ -14,6 +14,7 @@ from markethall.inventory.contract import (
     OutOfStock,
     Reservation,
     ReservationClosed,
+    ReservationQuery,
     ReservationStatus,
     Reserve,
     TooManyHolds,
@@ -35,11 +36,12 @@ from tests.inventory.conftest import (
 from tests.inventory.shelves import EAST, NORTH, SOUTH, put_on_shelf, shelves
 from tests.inventory.test_contract import refusals, together
 
-HELD, COMMITTED, RELEASED, CONSUMED = (
+HELD, COMMITTED, RELEASED, CONSUMED, EXPIRED = (
     ReservationStatus.HELD,
     ReservationStatus.COMMITTED,
     ReservationStatus.RELEASED,
     ReservationStatus.CONSUMED,
+    ReservationStatus.EXPIRED,
 )
 
 
@@ -56,6 +58,19 @@ def of_customer(house: House, customer_id: UUID, wants: dict[UUID, int], **more:
 
 
 # How long
+
+
+async def test_an_overdue_hold_is_seen_as_expired_before_the_sweeper_comes(house: House) -> None:
+    tea = await house.product(stock=5)
+    order = house.order({tea.product_id: 2}, minutes=1)
+    await house.inventory.reserve(ANYONE, order)
+    house.watch.forward(minutes=2)
+
+    page = await house.stockroom.reservations(STAFF, ReservationQuery(order_id=order.order_id))
+    again = await house.inventory.reserve(ANYONE, order)
+
+    assert [one.status for one in page.items] == [EXPIRED]
+    assert again.status == EXPIRED
 
 
 async def test_a_hold_ends_fifteen_minutes_after_its_reserve_at_the_latest(house: House) -> None:
@@ -426,6 +441,25 @@ async def test_a_late_commit_takes_its_goods_from_wherever_they_are(house: House
     main, north = (await shelves(house, tea.product_id)).values()
     assert main[1] + north[1] == 3
     assert await house.shelf(cup.product_id) == (2, 1)
+
+
+async def test_a_late_commit_from_elsewhere_keeps_what_was_given_back_whole(house: House) -> None:
+    goods = sorted([(await house.product(stock=2)).product_id for _ in range(3)])
+    first, tea, last = goods
+    held = await house.reserve(dict.fromkeys(goods, 2))
+    back = {first: 2, last: 2}
+    await house.inventory.release_part(ANYONE, giving_back(held.reservation_id, back))
+    house.watch.forward(minutes=16)
+    await house.reserve({tea: 1})
+    await put_on_shelf(house, tea, NORTH, 9)
+
+    await house.inventory.commit(ANYONE, held.reservation_id)
+    seen = await house.inventory.commit(ANYONE, held.reservation_id)
+
+    assert [(line.product_id, line.quantity, line.released) for line in seen.lines] == [
+        (first, 2, 2), (tea, 2, 0), (last, 2, 2),
+    ]  # fmt: skip
+    assert [await house.shelf(key) for key in (first, last)] == [(2, 0), (2, 0)]
 
 
 async def test_many_buyers_share_what_two_warehouses_have(house: House) -> None:

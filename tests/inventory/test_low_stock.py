@@ -78,3 +78,20 @@ async def test_a_count_that_finds_too_few_is_told(house: House) -> None:
     await house.adjust(tea.product_id, "counted", counted=2)
 
     assert await told(house) == [(tea.product_id, 2, 3)]
+
+
+async def test_what_was_promised_beyond_the_limit_is_no_fall_when_it_comes_down(
+    house: House,
+) -> None:
+    tea = await house.product(stock=10, backorder_limit=5, low_stock_threshold=6)
+    held, _ = [await house.reserve({tea.product_id: quantity}) for quantity in (10, 5)]
+    change = ProductChange(backorder_limit=0)
+    await house.catalogue.change(STAFF, tea.product_id, change, tea.version)
+    await told(house)
+
+    await house.inventory.release(ANYONE, held.reservation_id)
+    after_release = await told(house)
+    await house.adjust(tea.product_id, "lost", delta=-1)
+
+    assert (after_release, await told(house)) == ([], [])
+    assert await house.available(tea.product_id) == 4

@@ -113,6 +113,20 @@ async def test_translations_are_merged_by_language(house: House) -> None:
     }
 
 
+async def test_of_a_translation_a_text_that_is_absent_stays(house: House) -> None:
+    both = {"name": "Tee", "description": "Grün"}
+    product = await product_with(house, translations={"de": both, "fr": both})
+    texts = {"de": {"name": "Neu"}, "fr": {"description": None}}
+    change = ProductChange.model_validate({"translations": texts})
+
+    changed = await house.catalogue.change(STAFF, product.product_id, change, product.version)
+
+    assert {key: text.model_dump() for key, text in changed.translations.items()} == {
+        "de": {"name": "Neu", "description": "Grün"},
+        "fr": {"name": "Tee", "description": None},
+    }
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -157,7 +157,8 @@ class NewProduct(Body):
 class ProductChange(Body):
     """JSON merge patch (RFC 7396): what is absent stays, null clears.
 
-    Options, attributes and translations are merged name by name; price, prices, tags and images
+    Options, attributes and translations are merged name by name, and so are the texts of a
+    translation; price, prices, tags and images
     are replaced. Name, sku, price, tax class, backorder limit and status cannot be cleared.
     """
 

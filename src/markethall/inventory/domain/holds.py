@@ -112,17 +112,20 @@ class Hold:
         return taken_again
 
     def move_to(self, goods: Sequence[Goods]) -> None:
-        """All that remains comes from elsewhere; nothing has left yet."""
+        """All that remains comes from elsewhere; nothing has left yet. What was given back whole
+        stays as it is.
+        """
         first = {line.product_id: line for line in reversed(self.lines)}
         released = units_of(replace(line.remaining, quantity=line.released) for line in self.lines)
-        lines = []
+        moved = {some.product_id for some in goods}
+        lines = [line for line in self.lines if line.product_id not in moved]
         for some in goods:
             line = replace(first[some.product_id], warehouse_id=some.warehouse_id)
             # what was given back of the product stands in its first line
             lines.append(
                 replace(line, quantity=some.quantity, released=released.pop(some.product_id, 0))
             )
-        self.lines = tuple(lines)
+        self.lines = tuple(sorted(lines, key=lambda line: (line.product_id, line.warehouse_id)))
 
     def release(self) -> tuple[Goods, ...]:
         """The goods to give back."""
@@ -151,12 +154,12 @@ class Hold:
         self.status = COMMITTED if self._remaining() else CONSUMED
         return leaving
 
-    def view(self) -> Reservation:
+    def view(self, now: datetime) -> Reservation:
         of_product = groupby(self.lines, key=lambda line: line.product_id)
         return Reservation(
             reservation_id=self.reservation_id,
             order_id=self.order_id,
-            status=self.status,
+            status=self.standing(now),
             lines=tuple(_reserved(list(lines)) for _, lines in of_product),
             expires_at=self.expires_at,
         )

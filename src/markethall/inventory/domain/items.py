@@ -157,8 +157,16 @@ def _patched(now: Any, name: str, value: Any) -> Any:
     return _merged(now, name, value) if name in _MOST else _kept(value)
 
 
+def _onto(now: Any, patch: Any) -> Any:
+    """RFC 7396: of a translation, a text that is absent stays as it is."""
+    if isinstance(now, TranslationView) and isinstance(patch, Translation):
+        given = {name: getattr(patch, name) for name in patch.model_fields_set}
+        return now.model_copy(update=given)
+    return _kept(patch)
+
+
 def _merged(now: Mapping[str, Any], name: str, patch: Mapping[str, Any]) -> Mapping[str, Any]:
-    both = {**now, **_kept(patch)}
+    both = {**now, **{key: _onto(now.get(key), part) for key, part in patch.items()}}
     merged = in_order({key: value for key, value in both.items() if value is not None})
     if len(merged) > _MOST[name]:
         message = f"should have at most {_MOST[name]} after the change"

@@ -26,7 +26,7 @@ class Stock:
     reserved: int = 0
     overdue: int = 0
     # how many may be sold before they are there: more than the limit where more were promised
-    # before it was lowered, until goods move
+    # before it was lowered, until goods move or are given back
     backorder: int = 0
     backorder_limit: int = 0
 
@@ -36,8 +36,13 @@ class Stock:
 
     @property
     def free(self) -> int:
-        """How many can be taken, expired holds left alone."""
-        return self.on_hand - self.reserved + self.backorder
+        """How many can be taken, there or not yet, expired holds left alone."""
+        return self.there + self.backorder
+
+    @property
+    def there(self) -> int:
+        """How many are on hand for the next one: less than nothing where more are promised."""
+        return self.on_hand - self.reserved
 
     def limited_to(self, backorder_limit: int) -> Self:
         """What is promised already stays promised."""
@@ -45,7 +50,9 @@ class Stock:
         return replace(self, backorder=backorder, backorder_limit=backorder_limit)
 
     def settled(self) -> Self:
-        """After goods have come or gone: what is not promised beyond the limit is not on offer."""
+        """After goods have come, gone or been given back: what is not promised beyond the
+        limit is not on offer.
+        """
         needed = max(self.backorder_limit, self.reserved - self.on_hand)
         return replace(self, backorder=min(self.backorder, needed))
 

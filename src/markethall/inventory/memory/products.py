@@ -58,7 +58,8 @@ class MemoryProducts(MemoryCategories):
                 raise SkuTaken(sku=item.sku)
             self._tables.skus.remove(before.sku.lower())
         self._tables.items.put(item.product_id, item)
-        self._limit_backorders(item)
+        if before is None or before.backorder_limit != item.backorder_limit:
+            self._limit_backorders(item)
         self._name(item.category)
         self._tell(item)
 

@@ -140,9 +140,9 @@ class MemoryStock(memory.MemoryStore):
         lines = (line.remaining for other in others for line in other.lines)
         return Holding(len(others), units_of(s for s in lines if s.product_id in product_ids))
 
-    async def take(self, hold: Hold, goods: Goods) -> Line | None:
+    async def take(self, hold: Hold, goods: Goods, *, ahead: bool) -> Line | None:
         item = self._tables.items.get(goods.product_id)
-        if item is None or not is_active(item) or not await self.take_again(goods):
+        if item is None or not is_active(item) or not await self.take_again(goods, ahead=ahead):
             return None
         shelf = (goods.product_id, goods.warehouse_id)
         price, _ = item.price_at(hold.held_since)
@@ -152,10 +152,10 @@ class MemoryStock(memory.MemoryStore):
             self._put(replace(stored, lines=(*stored.lines, line)))
         return line
 
-    async def take_again(self, goods: Goods) -> bool:
+    async def take_again(self, goods: Goods, *, ahead: bool) -> bool:
         shelf = (goods.product_id, goods.warehouse_id)
         stock = self._tables.stock.get(shelf)
-        if stock is None or stock.free < goods.quantity:
+        if stock is None or (stock.free if ahead else stock.there) < goods.quantity:
             return False
         before, stock = stock.free, replace(stock, reserved=stock.reserved + goods.quantity)
         self._tables.stock.put(shelf, stock)
@@ -201,13 +201,13 @@ class MemoryStock(memory.MemoryStore):
     async def note_release(self, release_id: UUID, reservation_id: UUID) -> bool:
         return self._tables.part_releases.add(release_id, reservation_id)
 
-    async def give_back(self, goods: Sequence[Goods]) -> None:
+    async def give_back(self, goods: Sequence[Goods], *, leaving: bool = False) -> None:
         for some in goods:
             shelf = (some.product_id, some.warehouse_id)
             stock = self._tables.stock.get(shelf)
             if stock is not None:
-                left = stock.reserved - some.quantity
-                self._tables.stock.put(shelf, replace(stock, reserved=left))
+                stock = replace(stock, reserved=stock.reserved - some.quantity)
+                self._tables.stock.put(shelf, stock if leaving else stock.settled())
 
     async def expire(
         self, now: datetime, limit: int, product_ids: Collection[UUID] | None
@@ -248,8 +248,9 @@ class MemoryStock(memory.MemoryStore):
         late = self._overdue(item.product_id, now)
         return Supply(
             is_active(item),
-            tuple(self._free(s.warehouse_id, s.free) for s in shelves),
+            tuple(self._free(s.warehouse_id, s.there) for s in shelves),
             tuple(self._free(s.warehouse_id, late[s.warehouse_id]) for s in shelves),
+            tuple(self._free(s.warehouse_id, s.backorder) for s in shelves),
         )
 
     def _free(self, warehouse_id: UUID, units: int) -> Free:

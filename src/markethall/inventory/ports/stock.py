@@ -22,22 +22,27 @@ from markethall.inventory.domain import (
 
 @dataclass(frozen=True)
 class Supply:
-    """May it be sold, where is it, and how much more do expired holds still have there."""
+    """May it be sold, where is it, how much more do expired holds still have there, and how much
+    more is sold before it is there. Where more is promised than there is, less than nothing is
+    free.
+    """
 
     for_sale: bool
     free: tuple[Free, ...]
     overdue: tuple[Free, ...]
+    backorder: tuple[Free, ...]
 
     @property
     def available(self) -> int:
-        return sum(shelf.units for shelf in (*self.free, *self.overdue))
+        return sum(shelf.units for shelf in self.shelves(soon=True, ahead=True))
 
-    @property
-    def soon(self) -> tuple[Free, ...]:
-        """What is free once the expired holds have given back theirs."""
+    def shelves(self, *, soon: bool, ahead: bool) -> tuple[Free, ...]:
+        """What can be taken: soon, once the expired holds have given back theirs; ahead, before it
+        is there.
+        """
         return tuple(
-            replace(shelf, units=shelf.units + late.units)
-            for shelf, late in zip(self.free, self.overdue, strict=True)
+            replace(shelf, units=shelf.units + soon * late.units + ahead * more.units)
+            for shelf, late, more in zip(self.free, self.overdue, self.backorder, strict=True)
         )
 
 
@@ -128,12 +133,12 @@ class StockStore(Stocks, Protocol):
     async def holding(self, hold: Hold, product_ids: Collection[UUID], now: datetime) -> Holding:
         """What its customer holds unpaid beside it, and of these products how many units."""
 
-    async def take(self, hold: Hold, goods: Goods) -> Line | None:
+    async def take(self, hold: Hold, goods: Goods, *, ahead: bool) -> Line | None:
         """Check, reserve and write the line, at the price of when it was held first, in one step;
-        None unless all of it can be sold.
+        None unless all of it can be sold: what is on hand or, `ahead`, what is not there yet too.
         """
 
-    async def take_again(self, goods: Goods) -> bool:
+    async def take_again(self, goods: Goods, *, ahead: bool) -> bool:
         """Check and reserve in one step, for a line that is written already."""
 
     async def extend_held(
@@ -161,8 +166,12 @@ class StockStore(Stocks, Protocol):
     async def note_release(self, release_id: UUID, reservation_id: UUID) -> bool:
         """Of a part of it. False when this release is known already."""
 
-    async def give_back(self, goods: Sequence[Goods]) -> None:
-        """Not reserved any more. In product id order."""
+    async def give_back(self, goods: Sequence[Goods], *, leaving: bool = False) -> None:
+        """Not reserved any more. In product id order.
+
+        What was promised beyond the backorder limit is on offer no more; of goods that are
+        `leaving`, their movement sees to that.
+        """
 
     async def sold(self, reference: UUID) -> bool:
         """Were goods sold by this fulfilment already?"""

@@ -1,6 +1,8 @@
 """Taking goods off the shelves, wherever they are, while others do the same."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -14,6 +16,14 @@ T = TypeVar("T")
 
 # so often others may be faster, before the goods count as gone
 _MOST_TRIES: Final = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """From where goods are taken; `ahead`: also such as are not there yet."""
+
+    goods: Sequence[Goods]
+    ahead: bool = False
 
 
 class Gone(Exception):
@@ -37,13 +47,13 @@ class Plans:
         self._allocation = allocation
         self._clock = clock
 
-    async def carry_out(self, work: Callable[[Store, Sequence[Goods] | None], Awaitable[T]]) -> T:
+    async def carry_out(self, work: Callable[[Store, Plan | None], Awaitable[T]]) -> T:
         """The work, in a transaction: first without a plan, then with one for what was Gone.
 
         A transaction that did not find all its goods leaves nothing behind. Raises OutOfStock,
         ProductNotFound.
         """
-        plan: Sequence[Goods] | None = None
+        plan: Plan | None = None
         for _ in range(_MOST_TRIES):
             try:
                 async with self._database.transaction() as store:
@@ -53,18 +63,17 @@ class Plans:
             plan = await self._plan(gone)
         raise await self._not_to_be_had(gone)
 
-    async def _plan(self, gone: Gone) -> Sequence[Goods]:
+    async def _plan(self, gone: Gone) -> Plan:
         """Raises ProductNotFound, OutOfStock."""
         supply = await self._supply(gone)
-        free = {product_id: some.free for product_id, some in supply.items()}
-        if plan := self._allocation.plan(gone.wants, free):
-            return plan
-        soon = {product_id: some.soon for product_id, some in supply.items()}
-        plan = self._allocation.plan(gone.wants, soon)
-        if plan is None:
-            raise _short(gone.wants, supply)
-        await self._expired.give_back([some.product_id for some in plan])
-        return plan
+        # what is there goes before what is promised, even if expired holds have it
+        for ahead, soon in product((False, True), repeat=2):
+            shelves = {key: some.shelves(soon=soon, ahead=ahead) for key, some in supply.items()}
+            if goods := self._allocation.plan(gone.wants, shelves):
+                if soon:
+                    await self._expired.give_back([some.product_id for some in goods])
+                return Plan(goods, ahead)
+        raise _short(gone.wants, supply)
 
     async def _supply(self, gone: Gone) -> Mapping[UUID, Supply]:
         """Raises ProductNotFound."""

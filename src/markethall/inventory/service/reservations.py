@@ -27,7 +27,7 @@ from markethall.inventory.domain import (
     units_of,
 )
 from markethall.inventory.ports import Database, ProductCache, Store
-from markethall.inventory.service.plans import Gone, Plans
+from markethall.inventory.service.plans import Gone, Plan, Plans
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.ids import new_id
@@ -66,14 +66,13 @@ class InventoryService:
     async def _in_steps(self, command: Reserve, wants: Mapping[UUID, int]) -> Hold:
         """Raises what reserve does."""
 
-        async def reserve(store: Store, plan: Sequence[Goods] | None) -> Hold:
+        async def reserve(store: Store, plan: Plan | None) -> Hold:
             hold = Hold.of(command, self._clock())
             if not await store.open(hold):
                 return await _known(store, hold.reservation_id)
             if command.limited:
                 await self._check_limits(store, hold, wants)
-            goods = all_from_main(wants) if plan is None else plan
-            hold.lines = tuple([await _taken(store, hold, some, wants) for some in goods])
+            await _take(store, hold, plan or Plan(all_from_main(wants)), wants)
             return hold
 
         return await self._plans.carry_out(reserve)
@@ -85,10 +84,10 @@ class InventoryService:
             if hold is None:
                 ended = await store.find_hold(reservation_id)
                 raise closed(reservation_id, ended.standing(now) if ended else None)
-        return hold.view()
+        return hold.view(now)
 
     async def commit(self, call: Call, reservation_id: UUID) -> Reservation:  # noqa: ARG002 - the contract
-        async def commit(store: Store, plan: Sequence[Goods] | None) -> Hold:
+        async def commit(store: Store, plan: Plan | None) -> Hold:
             return await store.commit_held(reservation_id) or await _commit_late(
                 store, reservation_id, plan
             )
@@ -101,7 +100,7 @@ class InventoryService:
             if not await store.sold(command.fulfilment_id):
                 goods = hold.consume(units_of(command.lines))
                 await store.save_lines(hold)
-                await store.give_back(goods)
+                await store.give_back(goods, leaving=True)
                 sold = await store.move(self._sales(call, command.fulfilment_id, goods))
                 if len(sold) < len(goods):
                     raise await _not_on_hand(store, goods, self._clock())
@@ -122,7 +121,7 @@ class InventoryService:
             if hold is None:
                 hold = Hold.tombstone(reservation_id, self._clock())
                 if await store.open(hold):
-                    return hold.view()
+                    return hold.view(self._clock())
                 # its reserve has just come in between
                 hold = await _known(store, reservation_id)
             freed = hold.release()
@@ -156,7 +155,7 @@ class InventoryService:
     async def _told(self, hold: Hold) -> Reservation:
         """After the commit: what was rendered of these products is old now."""
         await self._cache.forget([line.product_id for line in hold.lines], pages=False)
-        return hold.view()
+        return hold.view(self._clock())
 
 
 async def _known(store: Store, reservation_id: UUID) -> Hold:
@@ -183,25 +182,28 @@ async def _not_on_hand(store: Store, goods: Sequence[Goods], now: datetime) -> O
     return not_enough([Missing(some.product_id, some.quantity, units) for some, units in short])
 
 
-async def _taken(store: Store, hold: Hold, goods: Goods, wants: Mapping[UUID, int]) -> Line:
+async def _take(store: Store, hold: Hold, plan: Plan, wants: Mapping[UUID, int]) -> None:
     """Raises Gone."""
-    line = await store.take(hold, goods)
-    if line is None:
-        raise Gone(wants, goods)
-    return line
+    lines: list[Line] = []
+    for goods in plan.goods:
+        line = await store.take(hold, goods, ahead=plan.ahead)
+        if line is None:
+            raise Gone(wants, goods)
+        lines.append(line)
+    hold.lines = tuple(lines)
 
 
-async def _commit_late(store: Store, reservation_id: UUID, plan: Sequence[Goods] | None) -> Hold:
+async def _commit_late(store: Store, reservation_id: UUID, plan: Plan | None) -> Hold:
     """It is not held: done already, expired, or closed. Raises Gone, ReservationClosed."""
     hold = await _to_change(store, reservation_id)
     lost = hold.commit()
-    moved = plan if lost else None
-    for goods in moved or lost:
-        if not await store.take_again(goods):
+    way = plan or Plan(lost)
+    for goods in way.goods if lost else ():
+        if not await store.take_again(goods, ahead=way.ahead):
             # paid for: it is theirs even if it is not for sale any more
             raise Gone(units_of(lost), goods, for_sale=False)
-    if moved:
-        hold.move_to(moved)
+    if lost and plan:
+        hold.move_to(plan.goods)
         await store.move_lines(hold)
     else:
         await store.save_hold(hold)

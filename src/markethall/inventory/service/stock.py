@@ -186,7 +186,8 @@ class StockroomService:
             holds = await shelf.holds_of(
                 query.order_id, UUID(after[0]) if after else None, query.limit + 1
             )
-        views = [hold.view() for hold in holds]
+        now = self._clock()
+        views = [hold.view(now) for hold in holds]
         return self._cursors.page(name, views, query.limit, lambda row: [str(row.reservation_id)])
 
     def _asked(self, call: Call, product_id: UUID, command: Adjustment, attempt: Attempt) -> Change:

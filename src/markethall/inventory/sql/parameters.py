@@ -38,9 +38,15 @@ def overdue(*where: "sa.ColumnElement[bool]") -> "sa.ScalarSelect[int]":
     return sa.select(total(lines.c.reserved)).where(expired, *where).scalar_subquery()
 
 
+def there_of(shelf: "sa.FromClause") -> "sa.ColumnElement[int]":
+    """How many of a shelf are there for the next one, expired holds left alone."""
+    there: sa.ColumnElement[int] = shelf.c.on_hand - shelf.c.reserved
+    return there
+
+
 def free_of(shelf: "sa.FromClause") -> "sa.ColumnElement[int]":
-    """How many of a shelf can be taken, expired holds left alone."""
-    free: sa.ColumnElement[int] = shelf.c.on_hand - shelf.c.reserved + shelf.c.backorder
+    """How many of a shelf can be taken, there or not yet, expired holds left alone."""
+    free: sa.ColumnElement[int] = there_of(shelf) + shelf.c.backorder
     return free
 
 

@@ -12,8 +12,8 @@ from markethall.inventory.sql.parameters import (
     LIMIT,
     NOW,
     ZERO,
-    free_of,
     overdue,
+    there_of,
     units,
     uuid,
 )
@@ -72,15 +72,15 @@ HOLDING: Final = Statement(
         reservations.c.reservation_id != bindparam("but"),
     )
 )
-_enough: Final = free_of(stock) >= units("units")
+_on_hand: Final = there_of(stock) >= units("units")
+_ahead: Final = sa.case((bindparam("ahead", type_=sa.Boolean), stock.c.backorder), else_=ZERO)
+_enough: Final = there_of(stock) + _ahead >= units("units")
 _there: Final = sa.and_(
     stock.c.product_id == uuid("of"), stock.c.warehouse_id == uuid("in_warehouse")
 )
 _taking: Final = (
     sa.update(stock)
-    .where(
-        stock.c.product_id == products.c.product_id, _there, products.c.status == ACTIVE, _enough
-    )
+    .where(stock.c.product_id == products.c.product_id, _there, products.c.status == ACTIVE)
     .values(reserved=stock.c.reserved + units("units"))
     .returning(
         stock.c.product_id,
@@ -119,12 +119,13 @@ def _line_of(taken: "sa.CTE") -> Any:
     )
 
 
-TAKE: Final = Statement(_line_of(_taking.cte("taken")))
+TAKE: Final = Statement(_line_of(_taking.where(_enough).cte("taken")))
 
 # A whole reservation of one product, in one statement that is a transaction of its own: the shelf
 # is not locked while we wait for a word or say the next one. It begins only what can be done as far
-# as it sees, and undoes itself when somebody was faster. It tells nobody: a take that an event has
-# to be published of must undo itself too, and is then made in steps.
+# as it sees, and undoes itself when somebody was faster. It takes what is on hand: what is there
+# elsewhere goes before what is not there yet. That a shelf runs low is told by the database, in the
+# same statement (take_tells_low).
 _may_hold: Final = sa.func.inventory.may_hold(
     uuid("customer"),
     uuid("of"),
@@ -139,7 +140,7 @@ _opened: Final = (
     .from_select(
         [column.name for column in reservations.c],
         sa.select(*_new).where(
-            sa.exists().where(_there, _enough),
+            sa.exists().where(_there, _on_hand),
             sa.or_(bindparam("unlimited", type_=sa.Boolean), _may_hold),
         ),
     )
@@ -147,9 +148,8 @@ _opened: Final = (
     .returning(reservations.c.reservation_id)
     .cte("opened")
 )
-_only_line: Final = _line_of(_taking.where(sa.exists().select_from(_opened)).cte("taken")).cte(
-    "line"
-)
+_only_taken: Final = _taking.where(_on_hand, sa.exists().select_from(_opened)).cte("taken")
+_only_line: Final = _line_of(_only_taken).cte("line")
 RESERVE_AT_ONCE: Final = Statement(
     sa.select(
         _only_line,
@@ -267,7 +267,8 @@ SUPPLY: Final = Statement(
         products.c.status,
         stock.c.warehouse_id,
         warehouses.c.priority,
-        free_of(stock).label("free"),
+        there_of(stock).label("free"),
+        stock.c.backorder,
         overdue(
             lines.c.product_id == stock.c.product_id, lines.c.warehouse_id == stock.c.warehouse_id
         )

@@ -123,18 +123,19 @@ class SqlStock(shared.SqlStore):
             units[row["product_id"]] += row["reserved"] or 0
         return Holding(len({row["reservation_id"] for row in rows}), units)
 
-    async def take(self, hold: Hold, goods: Goods) -> Line | None:
+    async def take(self, hold: Hold, goods: Goods, *, ahead: bool) -> Line | None:
         row = await self._session.one(
             reservations.TAKE,
             reservation_id=hold.reservation_id,
             expires_at=hold.expires_at,
             now=hold.held_since,
+            ahead=ahead,
             **_units(goods),
         )
         return _line(row) if row else None
 
-    async def take_again(self, goods: Goods) -> bool:
-        return bool(await self._session.run(reservations.TAKE_AGAIN, **_units(goods)))
+    async def take_again(self, goods: Goods, *, ahead: bool) -> bool:
+        return bool(await self._session.run(reservations.TAKE_AGAIN, ahead=ahead, **_units(goods)))
 
     async def extend_held(
         self, reservation_id: UUID, until: datetime, now: datetime
@@ -194,7 +195,7 @@ class SqlStock(shared.SqlStore):
         )
         return bool(noted)
 
-    async def give_back(self, goods: Sequence[Goods]) -> None:
+    async def give_back(self, goods: Sequence[Goods], *, leaving: bool = False) -> None:  # noqa: ARG002 - the database looks when the transaction ends
         await self._session.many(reservations.GIVE_BACK, map(_units, goods))
 
     async def expire(
@@ -279,7 +280,8 @@ def _supply(rows: "Sequence[Record]") -> Supply:
     def shelves(name: str) -> tuple[Free, ...]:
         return tuple(Free(row["warehouse_id"], row["priority"], row[name]) for row in rows)
 
-    return Supply(rows[0]["status"] == ProductStatus.ACTIVE, shelves("free"), shelves("overdue"))
+    for_sale = rows[0]["status"] == ProductStatus.ACTIVE
+    return Supply(for_sale, shelves("free"), shelves("overdue"), shelves("backorder"))
 
 
 def _hold(rows: "Sequence[Record]") -> Hold | None:

@@ -135,6 +135,7 @@ stock = sa.Table(
     sa.Column("kept", sa.BigInteger, nullable=False, server_default="0"),
     # of the main warehouse alone, and changed by triggers: how many may be sold before they are
     # there. More than the limit where more were promised before it was lowered, until goods move
+    # or are given back
     sa.Column("backorder", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("backorder_limit", sa.BigInteger, nullable=False, server_default="0"),
     # the product's threshold, kept by triggers; one that falls to it tells so
