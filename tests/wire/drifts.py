@@ -74,7 +74,8 @@ def a_check_and_its_act_are_two() -> None:
     statements = module("inventory.sql.reservations")
     for take in (statements.TAKE, statements.RESERVE_AT_ONCE):
         take._compile()
-        take._sql = take._sql.replace("stock.backorder >= ", "stock.backorder >= -1000000 + ")
+        for enough in ("stock.reserved >= ", "ELSE 0 END >= "):
+            take._sql = take._sql.replace(enough, f"{enough}-1000000 + ")
         assert "-1000000" in take._sql
 
 
