@@ -64,9 +64,7 @@ class _Unreset(asyncpg.Connection):
         return ""
 
 
-def sql_app(database_url: str) -> FastAPI:
-    """One row by primary key, one page by keyset, ready-made text."""
-
+def _pooled(database_url: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with asyncpg.create_pool(
@@ -74,7 +72,12 @@ def sql_app(database_url: str) -> FastAPI:
         ) as app.state.pool:
             yield
 
-    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    return FastAPI(lifespan=lifespan, openapi_url=None)
+
+
+def sql_app(database_url: str) -> FastAPI:
+    """One row by primary key, one page by keyset, ready-made text."""
+    app = _pooled(database_url)
 
     @app.get("/products/{product_id}")
     async def product(product_id: UUID) -> Response:
@@ -90,15 +93,7 @@ def sql_app(database_url: str) -> FastAPI:
 def same_app(database_url: str) -> FastAPI:
     """Our statements, without what we do around them."""
     one, page = _ours()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with asyncpg.create_pool(
-            database_url, min_size=10, max_size=10, connection_class=_Unreset
-        ) as app.state.pool:
-            yield
-
-    app = FastAPI(lifespan=lifespan, openapi_url=None)
+    app = _pooled(database_url)
 
     @app.get("/products/{product_id}")
     async def product(product_id: UUID) -> Response:

@@ -175,7 +175,8 @@ def measure(options: Options, folder: Path) -> Found:
             hall.reads(found)
             hall.searches(found)
             hall.deep(found)
-        found.foreign = Ticks.now().foreign(before)
+            # while they live: what has ended is no longer counted as ours
+            found.foreign = Ticks.now().foreign(before)
     return found
 
 

@@ -130,16 +130,18 @@ class Found:
 def measure(options: Options, folder: Path) -> Found:
     """Raises StartFailed, Refused."""
     log.configure("json", "warning")
-    before, found = Ticks.now(), Found(options)
+    found = Found(options)
     with servers.database(folder / "database") as url, closing(Loop()) as loop:
         upgrade(asyncpg_url(url))
         with _hall(url, folder) as hall, closing(_Ways(url, loop)) as ways:
             ways.prepare(options, hall)
+            before = Ticks.now()
             for number in range(-1, options.rounds):
                 _say(f"round {number + 1} of {options.rounds}")
                 # the first one warms up
                 _round(ways, hall, found if number >= 0 else Found(options))
-    found.foreign = Ticks.now().foreign(before)
+            # while they live: what has ended is no longer counted as ours
+            found.foreign = Ticks.now().foreign(before)
     return found
 
 
