@@ -28,7 +28,7 @@ from .loop import Loop
 from .servers import OTHERS, Server, Ticks
 from .shop import PAGE, fetch
 
-WARMUP: Final = 0.3
+WARMUP: Final = 1.0
 READERS: Final = 16
 SEARCHERS: Final = 4
 READ: Final = 2000  # products that are read in turn
