@@ -16,7 +16,7 @@ from itertools import cycle
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -39,7 +39,7 @@ from markethall.shared import log
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.call import Call, system_call
 from markethall.shared.db import asyncpg_url
-from markethall.shared.idempotency import Answer, Attempt
+from markethall.shared.idempotency import Attempt
 
 from . import servers, tables
 from .client import Tally, load
@@ -261,19 +261,11 @@ async def _stocked(catalogue: Catalogue, stockroom: Stockroom, count: int) -> li
     for number in range(count):
         price = Price(amount=1000, currency="EUR")
         new = NewProduct(sku=f"HOT-{number}", name=f"Wanted thing {number}", price=price)
-        product = await catalogue.create(keeper, new, _once())
+        product = await catalogue.create(keeper, new, Attempt.keyless(uuid4()))
         delivery = Adjustment(delta=PLENTY, reason="received")
-        await stockroom.adjust(keeper, product.product_id, delivery, _once())
+        await stockroom.adjust(keeper, product.product_id, delivery, Attempt.keyless(uuid4()))
         made.append(product.product_id)
     return made
-
-
-def _once() -> Attempt:
-    return Attempt("", uuid4(), timedelta(), _no_answer)
-
-
-def _no_answer(_: Any) -> Answer:
-    return Answer(status=200, body="")
 
 
 def _say(what: str) -> None:

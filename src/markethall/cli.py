@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
 import typer
@@ -18,6 +18,9 @@ from markethall import __version__
 from markethall.settings import BadSettings, Settings, read_settings
 from markethall.topology import Context
 from markethall.whereabouts import places, ways, wrong_addresses
+
+if TYPE_CHECKING:
+    from markethall.loading import Loaded
 
 T = TypeVar("T")
 
@@ -225,18 +228,20 @@ def _fill_market(products: int) -> None:
     from markethall import loading  # noqa: PLC0415 - see serve
     from markethall.shared.call import system_call  # noqa: PLC0415 - see serve
 
-    async def fill(container: Any) -> str:
+    async def fill(container: Any) -> loading.Loaded | None:
         call, imports = system_call("demo"), container.imports()
         market = catalogue.Market(products, await catalogue.known_skus(imports, call))
         if market.is_there:
-            return "0 products added."
+            return None
         await catalogue.plant(container.categories(), call)
         with loading.Meter(err) as meter:
             work = container.inventory_context.importer().work
-            loaded = await loading.bring(market, imports, work, call, meter.show)
-        return f"{loaded.done.rows.created} products added."
+            return await loading.bring(market, imports, work, call, meter.show)
 
-    out.print(_in_hall(fill))
+    loaded = _in_hall(fill)
+    if loaded and not loaded.is_good:
+        _report(loaded)
+    out.print(f"{loaded.done.rows.created if loaded else 0} products added.")
 
 
 @cli.command("import")
@@ -256,7 +261,7 @@ def import_file(
     from markethall import loading  # noqa: PLC0415 - see serve
     from markethall.shared.call import system_call  # noqa: PLC0415 - see serve
 
-    load = loading.Load(file, currency, dry_run=dry_run)
+    load = loading.Load(file, _settings().import_limit, currency, dry_run=dry_run)
 
     async def bring(container: Any) -> loading.Loaded:
         importer = container.inventory_context.importer()
@@ -265,7 +270,10 @@ def import_file(
                 load, container.imports(), importer.work, system_call("import"), meter.show
             )
 
-    loaded = _in_hall(bring)
+    _report(_in_hall(bring))
+
+
+def _report(loaded: "Loaded") -> None:
     for line in loaded.lines():
         out.print(line, markup=False)
     raise typer.Exit(0 if loaded.is_good else 1)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -23,13 +22,16 @@ from markethall.inventory.contract import (
 )
 from markethall.shared.call import Call
 from markethall.shared.errors import Invalid
-from markethall.shared.idempotency import Answer, Attempt
+from markethall.shared.idempotency import Attempt
 from markethall.shared.ids import new_id
 from markethall.shared.pages import PageQuery
 
 _LINES: Final = frozenset({".ndjson", ".jsonl"})
 _CHUNK: Final = 256 * 1024
 _SHOWN: Final = 20
+_SETTING: Final = "MARKETHALL_IMPORT_LIMIT"
+# seconds until it is looked whether somebody still works on an import that another one took
+_AGAIN: Final = 1.0
 
 
 class Source(Protocol):
@@ -43,9 +45,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Load:
-    """A file, and how it is to be brought."""
+    """A file of at most `limit` bytes, and how it is to be brought."""
 
     path: Path
+    limit: int
     currency: str = "EUR"
     dry_run: bool = False
 
@@ -61,8 +64,13 @@ class Load:
             raise Invalid("--currency must be an ISO 4217 code in capitals.") from None
 
     async def chunks(self) -> AsyncIterator[bytes]:
+        """Raises Invalid."""
+        size = 0
         with self.path.open("rb") as file:
             while chunk := file.read(_CHUNK):
+                size += len(chunk)
+                if size > self.limit:
+                    raise Invalid(f"The file has more than {self.limit} bytes: {_SETTING}.")
                 yield chunk
 
 
@@ -131,20 +139,41 @@ async def bring(
     """To its end, here or in a server that was faster to take it. Raises Invalid, Unavailable."""
     load.command("")
     upload = await imports.upload(call, load.chunks())
-    attempt = Attempt("", new_id(), timedelta(), _nothing)
-    started = await imports.start(call, upload, load.command(upload.sha256), attempt)
-    working = asyncio.ensure_future(work(started.import_id))
+    command, attempt = load.command(upload.sha256), Attempt.keyless(new_id())
+    started = await imports.start(call, upload, command, attempt)
+    both = [
+        asyncio.create_task(_watched(started, imports, call, show)),
+        asyncio.create_task(_driven(started.import_id, imports, work, call)),
+    ]
     try:
-        done = started
-        async for seen in await imports.follow(call, started.import_id):
-            if seen is not None:
-                done = seen
-                show(seen)
+        done, _ = await asyncio.gather(*both)
     finally:
-        await working
+        for task in both:
+            task.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
     page = await imports.errors(call, done.import_id, PageQuery(limit=_SHOWN))
     return Loaded(done, page.items)
 
 
-def _nothing(_: Any) -> Answer:
-    return Answer(status=202, body="")
+async def _watched(
+    started: Import, imports: Imports, call: Call, show: Callable[[Import], None]
+) -> Import:
+    """As it is in the end."""
+    done = started
+    async for seen in await imports.follow(call, started.import_id):
+        if seen is not None:
+            done = seen
+            show(seen)
+    return done
+
+
+async def _driven(
+    import_id: UUID, imports: Imports, work: Callable[[UUID], Awaitable[Any]], call: Call
+) -> Import:
+    """Whoever was faster to take it may die: it is taken until it has ended."""
+    while True:
+        await work(import_id)
+        seen = await imports.imported(call, import_id)
+        if seen.finished_at:
+            return seen
+        await asyncio.sleep(_AGAIN)

@@ -6,8 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from markethall.apart.relay import Incoming
 from markethall.topology import Context
 from tests.apart.services import Handler, Market, Service, answering, front_of, market, pieces
 from tests.e2e.halls import free_port
@@ -240,6 +241,29 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for_without_end() -> No
 
     assert (reply.status, reply.json()["code"]) == (408, "request.timeout")
     assert reply.headers["connection"] == "close"
+
+
+async def test_a_body_has_time_by_its_size() -> None:
+    """No time at all, but for what has arrived: a megabyte gives it a minute."""
+    messages = iter([b"x" * 1024 * 1024, b"later"])
+
+    async def receive() -> Message:
+        piece = next(messages)
+        if piece == b"later":
+            # enough for a time that has run out to be noticed
+            for _ in range(10):
+                await asyncio.sleep(0)
+        return {"type": "http.request", "body": piece, "more_body": piece != b"later"}
+
+    told: list[float] = []
+    incoming = Incoming(receive, 0, has_body=True)
+
+    with incoming.watched(told.append):
+        heard = [len(piece) async for piece in incoming]
+
+    assert heard == [1024 * 1024, 5]
+    # and whoever waits for the answer waits as much longer, until the body is through
+    assert max(told) - told[0] >= 60 > told[-1] - told[0]
 
 
 async def test_a_refusal_comes_before_the_body_that_it_refuses(four: Market) -> None:

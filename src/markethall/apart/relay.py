@@ -1,8 +1,9 @@
 """Requests passed on to the service whose path it is, answers passed back, piece by piece."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from ipaddress import ip_network
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from markethall.settings import Settings
+from markethall.shared.bodies import SLOWEST
 from markethall.shared.errors import (
     DeadlineExceeded,
     Malformed,
@@ -64,9 +66,8 @@ class Relay:
         self._proxies = tuple(ip_network(net, strict=False) for net in settings.trusted_proxies)
         # after the service's own limit, so that it is the service that refuses where it can
         self._body_timeout = settings.body_timeout + 1
-        # twice what a service may take until it answers
-        longest = settings.deadline + settings.gateway_timeout
-        self._patience = self._body_timeout + 2 * longest
+        # twice what a service may take until it answers a request that is whole
+        self._patience = 2 * (settings.deadline + settings.gateway_timeout)
         # not a client: no cookie is kept, no redirect followed, nothing unpacked
         self._transport = httpx2.AsyncHTTPTransport(limits=_LIMITS, trust_env=False)
 
@@ -94,7 +95,7 @@ class Relay:
     ) -> httpx2.Response:
         """The whole answer to a GET. Raises Unavailable, DeadlineExceeded."""
         request = self._request(context, "GET", path.encode(), [*headers], httpx2.ByteStream(b""))
-        response = await self._answer(context, request, seconds)
+        response = await self._answer(context, request, seconds, _no_body())
         try:
             async with asyncio.timeout(seconds):
                 await response.aread()
@@ -118,7 +119,7 @@ class Relay:
         target = _target(visit.scope)
         headers = _passed_on(visit)
         request = self._request(context, visit.method, target, headers, incoming)
-        response = await self._answer(context, request, self._patience)
+        response = await self._answer(context, request, self._patience, incoming)
         try:
             await _pass_back(response, send)
         except _SILENT as error:
@@ -147,12 +148,14 @@ class Relay:
         return urlsplit(self._addresses[context]).netloc.encode()
 
     async def _answer(
-        self, context: Context, request: httpx2.Request, seconds: float
+        self, context: Context, request: httpx2.Request, seconds: float, incoming: "Incoming"
     ) -> httpx2.Response:
         """Its head. Raises Malformed, RequestTimeout, Unavailable, DeadlineExceeded."""
         try:
-            async with asyncio.timeout(seconds):
-                return await self._transport.handle_async_request(request)
+            async with asyncio.timeout(seconds) as patience:
+                # the time of a body is its own, however large it is
+                with incoming.watched(lambda until: _wait_until(patience, until + seconds)):
+                    return await self._transport.handle_async_request(request)
         except TimeoutError as error:
             raise DeadlineExceeded(dependency=context.value) from error
         except httpx2.LocalProtocolError as error:
@@ -172,21 +175,43 @@ class Incoming(httpx2.AsyncByteStream):
         self._receive = receive
         self._seconds = seconds
         self._read = asyncio.Event()
-        if not has_body:
+        self._until = _now()
+        self._watcher: Callable[[float], None] | None = None
+        if has_body:
+            self._until += seconds
+        else:
             self._read.set()
+
+    @contextmanager
+    def watched(self, told: Callable[[float], None]) -> Iterator[None]:
+        """Told now, and whenever it changes, until when the body has time to arrive."""
+        self._watcher = told
+        self._give(self._until)
+        try:
+            yield
+        finally:
+            self._watcher = None
+
+    def _give(self, until: float) -> None:
+        self._until = until
+        if self._watcher:
+            self._watcher(until)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Raises RequestTimeout, Gone."""
-        until = asyncio.get_running_loop().time() + self._seconds
+        self._give(_now() + self._seconds)
         try:
             while not self._read.is_set():
-                message = await self._next(until)
+                message = await self._next(self._until)
                 if piece := message.get("body", b""):
+                    # as long as the service itself waits for a body
+                    self._give(self._until + len(piece) / SLOWEST)
                     yield piece
                 if not message.get("more_body"):
                     return
         finally:
             self._read.set()
+            self._give(_now())
 
     async def gone(self) -> None:
         """Returns when the client goes away."""
@@ -203,6 +228,22 @@ class Incoming(httpx2.AsyncByteStream):
         if message["type"] == "http.disconnect":
             raise Gone
         return message
+
+
+def _wait_until(patience: asyncio.Timeout, when: float) -> None:
+    if not patience.expired():
+        patience.reschedule(when)
+
+
+def _no_body() -> Incoming:
+    async def nothing() -> Message:
+        return {"type": "http.request"}
+
+    return Incoming(nothing, 0, has_body=False)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _while_wanted(work: Coroutine[Any, Any, None], incoming: Incoming) -> None:

@@ -1,12 +1,11 @@
 """A market of any size into the shop: its category tree, and its products by way of an import."""
 
 import csv
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from io import StringIO
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from markethall.demo.market import as_line, market
 from markethall.demo.words import CATEGORIES, Branch
@@ -20,7 +19,7 @@ from markethall.inventory.contract import (
     NewImport,
 )
 from markethall.shared.call import Call
-from markethall.shared.idempotency import Answer, Attempt
+from markethall.shared.idempotency import Attempt
 from markethall.shared.ids import new_id
 
 _AT_ONCE: Final = 200
@@ -50,8 +49,14 @@ class Market:
 
 async def known_skus(imports: Imports, call: Call) -> set[str]:
     """Of all products, the archived ones too."""
-    text = b"".join([part async for part in imports.export(call)]).decode("utf-8-sig")
-    return {row["sku"] for row in csv.DictReader(StringIO(text, newline=""))}
+    known: set[str] = set()
+    header: Sequence[str] | None = None
+    # piece by piece: the whole of a large shop is no small thing
+    async for piece in imports.export(call):
+        rows = csv.DictReader(StringIO(piece.decode(), newline=""), header)
+        known |= {row["sku"] for row in rows}
+        header = rows.fieldnames
+    return known
 
 
 async def plant(categories: Categories, call: Call) -> None:
@@ -59,7 +64,7 @@ async def plant(categories: Categories, call: Call) -> None:
     for position, (key, branch) in enumerate(CATEGORIES.items()):
         command = _category(key, branch, position)
         try:
-            await categories.create(call, command, Attempt("", new_id(), timedelta(), _nothing))
+            await categories.create(call, command, Attempt.keyless(new_id()))
         except CategoryTaken:
             continue
 
@@ -73,7 +78,3 @@ def _category(key: str, branch: Branch, position: int) -> NewCategory:
         position=position,
         translations={language: CategoryTranslation(name=name) for language, name in words.items()},
     )
-
-
-def _nothing(_: Any) -> Answer:
-    return Answer(status=201, body="")

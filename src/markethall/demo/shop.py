@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from markethall.inventory.contract import (
@@ -17,7 +16,7 @@ from markethall.inventory.contract import (
 )
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.call import Call
-from markethall.shared.idempotency import Answer, Attempt
+from markethall.shared.idempotency import Attempt
 
 # 21 November 2026, in milliseconds: the ids are UUIDv7, and the same in every hall
 _MADE_AT: Final = 1_795_219_200_000
@@ -207,11 +206,13 @@ async def _add(
     product_id = _fixed_id(product.sku)
     new = not await _is_there(catalogue, call, product_id)
     try:
-        await catalogue.create(call, product, _once(product_id))
+        await catalogue.create(call, product, Attempt.keyless(product_id))
     except SkuTaken:
         return False
     delivery = Adjustment(delta=units, reason="received", note="first delivery")
-    await stockroom.adjust(call, product_id, delivery, _once(_fixed_id(f"{product.sku} stock")))
+    await stockroom.adjust(
+        call, product_id, delivery, Attempt.keyless(_fixed_id(f"{product.sku} stock"))
+    )
     return new
 
 
@@ -231,12 +232,3 @@ def _with_keys(call: Call) -> Call:
 def _fixed_id(name: str) -> UUID:
     low = uuid5(NAMESPACE_URL, f"urn:markethall:demo:{name}").int & (1 << 80) - 1
     return UUID(int=_MADE_AT << 80 | low & ~(0xF << 76) | 0x7 << 76)
-
-
-def _once(thing_id: UUID) -> Attempt:
-    """No key: the fixed id alone makes it happen once."""
-    return Attempt("", thing_id, timedelta(), _no_answer)
-
-
-def _no_answer(_: Any) -> Answer:
-    return Answer(status=200, body="")

@@ -13,6 +13,8 @@ from markethall.shared.errors import Invalid, Malformed, RequestTimeout, TooLarg
 
 DEEPEST: Final = 64
 MOST_FIELDS: Final = 20
+# of a body that is read as it comes: who is slower, in bytes a second, is not waited for
+SLOWEST: Final = 16 * 1024
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
@@ -26,10 +28,6 @@ async def read_body(receive: Receive, limit: int) -> bytes:
             raise TooLarge(limit=limit)
         if not message.get("more_body"):
             return bytes(body)
-
-
-# of a body that is read as it comes: who is slower, in bytes a second, is not waited for
-SLOWEST: Final = 16 * 1024
 
 
 class Streamed:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -80,9 +80,18 @@ class Attempt:
     kept_for: timedelta
     present: Callable[[Any], Answer]
 
+    @classmethod
+    def keyless(cls, thing_id: UUID) -> Self:
+        """Of a command that no client sent: the id alone makes it happen once."""
+        return cls("", thing_id, timedelta(), _no_answer)
+
     @property
     def keyed(self) -> bool:
         return bool(self.scope)
+
+
+def _no_answer(_: Any) -> Answer:
+    return Answer(status=200, body="")
 
 
 class Claim(Dto):

@@ -35,7 +35,6 @@ from markethall.inventory.contract.categories import (
     NewCategory,
 )
 from markethall.inventory.contract.importing import (
-    MAX_IMPORT,
     Import,
     ImportedProduct,
     ImportFailure,
@@ -113,7 +112,6 @@ __all__ = [
     "EXTENDED_AT_MOST",
     "HOLD_AT_MOST",
     "MAX_ATTRIBUTES",
-    "MAX_IMPORT",
     "MAX_LANGUAGES",
     "MAX_OPTIONS",
     "MOST_COUNTS",

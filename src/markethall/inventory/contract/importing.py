@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterable, AsyncIterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Protocol
 from uuid import UUID
 
 from pydantic import Field
@@ -16,8 +16,6 @@ from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Body, Bool, Dto, Int
 from markethall.shared.money import Currency
 from markethall.shared.pages import Page, PageQuery
-
-MAX_IMPORT: Final = 64 * 1024 * 1024
 
 
 class ImportStatus(StrEnum):
@@ -165,4 +163,6 @@ class Imports(Protocol):
         """It goes on at the row where it stopped. Raises ImportNotFound, ImportNotFailed."""
 
     def export(self, call: Call) -> AsyncIterator[bytes]:
-        """All products as CSV, in the order of their ids: what an import of ours reads back."""
+        """All products as CSV, in the order of their ids: what an import of ours reads back. In
+        pieces of whole rows.
+        """

@@ -1,21 +1,16 @@
 """Where goods are kept."""
 
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
+from markethall.inventory.contract.kinds import without_defaults
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Body, Bool, Dto, Int, Text
 from markethall.shared.pages import Page, PageQuery
-
-
-def _without_defaults(schema: dict[str, Any]) -> None:
-    for field in schema["properties"].values():
-        field.pop("default", None)
-
 
 WarehouseName = Annotated[Text, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
 # of warehouses that would do equally well, the one with the lowest comes first
@@ -31,7 +26,7 @@ class NewWarehouse(Body):
 class WarehouseChange(Body):
     """JSON merge patch (RFC 7396): what is absent stays; nothing can be cleared."""
 
-    model_config = ConfigDict(json_schema_extra=_without_defaults)
+    model_config = ConfigDict(json_schema_extra=without_defaults)
 
     name: WarehouseName = Field(default="")
     priority: Priority = Field(default=0)

@@ -65,7 +65,10 @@ Carrier = Annotated[Call, Depends(_both)]
 
 
 def _body(example: str) -> dict[str, Any]:
-    schema = {"type": "string", "description": "The file, UTF-8, 64 MiB at most"}
+    schema = {
+        "type": "string",
+        "description": "The file, UTF-8; 64 MiB at most, unless set otherwise",
+    }
     return {"schema": schema | {"examples": [example]}}
 
 

@@ -5,7 +5,7 @@ surrogates, which every text of ours refuses: so it is known which cell they are
 """
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,9 +26,6 @@ class Window:
     data: bytes
     place: Place
     last: bool
-
-
-Cutter = Callable[[Window], Iterator[Record]]
 
 
 def ndjson_records(window: Window) -> Iterator[Record]:
