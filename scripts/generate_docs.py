@@ -150,7 +150,8 @@ def _who(route: APIRoute) -> str:
     policy = next(_policies(route.dependant))
     if policy.scope is None:
         return "anyone"
-    return " or ".join(f"`{scope}`" for scope in (policy.scope, *policy.others))
+    enough = " or ".join(f"`{scope}`" for scope in (policy.scope, *policy.others))
+    return f"{enough} and `{policy.beside}`" if policy.beside else enough
 
 
 def _policies(dependant: Any) -> Iterator[Policy]:

@@ -24,6 +24,7 @@ jumper,,,,,,,,M,,Red,'JUMPER-M,400,-2,49.90,,,https://img.example/2.jpg,
 jumper,,,,,,,,,,,,,,,,,https://img.example/3.jpg,
 mug,Mug,Plain.,,,,false,Title,Default Title,,,,,,9,,,,active
 """
+SMALL = stable_sku("jumper", {"Size": "S", "Colour": "Red"})
 
 
 @pytest.fixture(params=["memory", "sql"])
@@ -53,7 +54,7 @@ async def test_variants_become_a_family_with_options(carrier: Carrier) -> None:
 
     assert done.format == ImportFormat.SHOPIFY
     assert counts(done) == (4, 3, 0, 0, 0)
-    small = await carrier.house.catalogue.product_by_sku(STAFF, "jumper.S.Red")
+    small = await carrier.house.catalogue.product_by_sku(STAFF, SMALL)
     medium = await carrier.house.catalogue.product_by_sku(STAFF, "JUMPER-M")
     for one, size in ((small, "S"), (medium, "M")):
         assert dict(one.options) == {"Size": size, "Colour": "Red"}
@@ -149,7 +150,15 @@ def test_a_sku_that_is_made_up_is_stable_and_its_own() -> None:
 
     assert len(skus) == 30
     assert all(len(sku) <= 64 for sku in skus)
-    assert stable_sku("jumper", {"Size": "S"}) == "jumper.S"
+    assert stable_sku("jumper", {"Size": "s"}) == "jumper.s"
+
+
+async def test_variants_that_differ_in_case_only_are_two_products(carrier: Carrier) -> None:
+    rows = [f"screw,Screw,,,,,,Thread,{thread},,,,,,1,,,,active" for thread in ("m", "M")]
+
+    done = await carrier.bring("\n".join([HEADER, *rows]))
+
+    assert counts(done) == (2, 2, 0, 0, 0)
 
 
 @pytest.mark.parametrize("strange", [b"\x00", b"\xe9"])

@@ -316,3 +316,14 @@ async def test_a_name_that_cannot_be_kept_is_an_error_of_its_line(carrier: Carri
     fields = {error.field for error in await carrier.errors(done)}
     assert "/\ufffd" in fields
     assert not any("\x00" in field for field in fields)
+
+
+async def test_an_amount_to_compare_with_needs_a_price_beside_it(carrier: Carrier) -> None:
+    """Or it would be read in the row's currency, and kept in the product's."""
+    await carrier.bring("sku,name,price,currency\nK-1,One,10,EUR\n")
+
+    done = await carrier.bring("sku,price,currency,compare_at\nK-1,,JPY,100\nK-1,5,EUR,6\n")
+
+    assert counts(done) == (2, 0, 1, 0, 1)
+    found = [(error.line, error.field, error.code) for error in await carrier.errors(done)]
+    assert found == [(2, "compare_at", "price_missing")]

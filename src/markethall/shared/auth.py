@@ -55,15 +55,18 @@ def scopes_of(roles: tuple[str, ...]) -> frozenset[str]:
 class Policy:
     """Marks a dependency as a route's policy; a test finds a route that has none."""
 
-    def __init__(self, scope: str | None, *others: str) -> None:
+    def __init__(self, scope: str | None, *others: str, beside: str | None = None) -> None:
         self.scope = scope
         self.others = others
+        self.beside = beside
 
     async def __call__(self, request: Request) -> Call:
         """Raises Unauthenticated, Forbidden."""
         call: Call = request.scope["state"]["call"]
         if self.scope is not None:
             _check(request, call.actor, self.scope, *self.others)
+        if self.beside is not None:
+            _check(request, call.actor, self.beside)
         return call
 
 
@@ -91,6 +94,9 @@ def anyone() -> Any:
     return Depends(Policy(None))
 
 
-def allow(scope: str, *others: str) -> Any:
-    """Policy: who holds this scope or one of the others. Raises Unauthenticated, Forbidden."""
-    return Depends(ScopedPolicy(scope, *others))
+def allow(scope: str, *others: str, beside: str | None = None) -> Any:
+    """Policy: who holds this scope or one of the others, and the one beside it.
+
+    Raises Unauthenticated, Forbidden.
+    """
+    return Depends(ScopedPolicy(scope, *others, beside=beside))

@@ -18,11 +18,10 @@ from markethall.inventory.contract import (
     RowError,
 )
 from markethall.inventory.router.deps import BODY, GUARDED, KEYED, KeysDep, Merchant
-from markethall.shared.auth import STOCK_WRITE
+from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE, allow
 from markethall.shared.call import Call
 from markethall.shared.errors import (
     Busy,
-    Forbidden,
     RequestTimeout,
     TooLarge,
     UnsupportedMediaType,
@@ -54,14 +53,8 @@ class ImportQuery(BaseModel):
     currency: Annotated[Currency, Field(description="Of prices that name none")] = "EUR"
 
 
-async def _both(call: Merchant) -> Call:
-    """A file changes products and stock. Raises Forbidden."""
-    if not call.actor.may(STOCK_WRITE):
-        raise Forbidden(scope=STOCK_WRITE)
-    return call
-
-
-Carrier = Annotated[Call, Depends(_both)]
+# a file changes products and stock
+Carrier = Annotated[Call, allow(CATALOGUE_WRITE, beside=STOCK_WRITE)]
 
 
 def _body(example: str) -> dict[str, Any]:
@@ -93,7 +86,8 @@ async def start(
     keys: KeysDep,
 ) -> Response:
     """CSV with our columns (see the export) or as Shopify exports it, or a product per line as
-    JSON. Rows are upserted by `sku`; a bad row stops no other.
+    JSON. Rows are upserted by `sku`; a bad row stops no other. Needs `catalogue:write` and
+    `stock:write`.
     """
     format_ = _format_of(request)
     upload = await imports.upload(call, request.stream())
@@ -165,7 +159,9 @@ async def errors(
 async def retry(
     request: Request, call: Carrier, import_id: Id, imports: ImportsDep, keys: KeysDep
 ) -> Response:
-    """It goes on at the row where it stopped. One that waits or runs needs no retry."""
+    """It goes on at the row where it stopped. One that waits or runs needs no retry. Needs
+    `catalogue:write` and `stock:write`.
+    """
 
     async def effect(attempt: Attempt) -> Import:
         return await imports.retry(call, import_id, attempt)

@@ -199,7 +199,9 @@ def stable_sku(handle: str, options: Mapping[str, str]) -> str:
     """For a variant without one: the same each time, and another for each variant."""
     parts = [handle, *options.values()]
     sku = ".".join(parts)
-    if all(_PLAIN.fullmatch(part) for part in parts) and len(sku) <= LONGEST_SKU:
+    plain = all(_PLAIN.fullmatch(part) for part in parts)
+    # case does not count in a sku: of m and M one would become the other
+    if plain and sku == sku.lower() and len(sku) <= LONGEST_SKU:
         return sku
     # letters were lost: what tells it from its like is in the digest
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]

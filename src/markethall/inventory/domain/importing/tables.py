@@ -52,6 +52,10 @@ class CsvReader:
         if not known_currency(currency):
             message = "must be an ISO 4217 currency code in capitals"
             return (Flaw(record.line, "currency", "currency", message),)
+        if cells.get("compare_at") and not cells.get("price"):
+            # of a product that is there, the currency may be another one
+            message = "needs a price in the same row"
+            return (Flaw(record.line, "compare_at", "price_missing", message),)
         values: dict[str, Any] = {}
         flaws = []
         for name, text in cells.items():
