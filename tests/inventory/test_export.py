@@ -129,3 +129,26 @@ async def test_an_export_from_postgres_is_complete_beyond_one_page(sql_house: Ho
     }
     assert len(found) == 1100
     assert counts(await carrier.bring(file)) == (1100, 0, 0, 1100, 0)
+
+
+async def test_the_largest_product_comes_back() -> None:
+    """Its translations are one cell; a quote of JSON in a cell of CSV takes three bytes."""
+    text = '"\N{GRINNING FACE}' * 5000
+    languages = [f"{a}{b}" for a in "abcde" for b in "klmnopqrst"]
+    fields = {
+        "description": text,
+        "images": [f"https://img.example/{n:02d}/{'x' * 1900}" for n in range(20)],
+        "attributes": {f"a{n}": text[:1000] for n in range(20)},
+        "translations": {one: {"name": one, "description": text} for one in languages},
+    }
+    here, there = Carrier(build("memory")), Carrier(build("memory"))
+    command = NewProduct.model_validate(
+        {"sku": "P-0", "name": "Large", "price": {"amount": 1, "currency": "EUR"}, **fields}
+    )
+    await here.house.catalogue.create(STAFF, command, no_key())
+
+    moved = await there.bring(await here.export())
+
+    assert await there.errors(moved) == []
+    assert counts(moved) == (1, 1, 0, 0, 0)
+    assert await _seen(here, 1) == await _seen(there, 1)

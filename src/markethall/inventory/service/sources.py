@@ -10,6 +10,8 @@ from markethall.inventory.ports import Database
 
 # of an upload, as it is kept
 PART: Final = 256 * 1024
+# of a batch: few rows may be long ones
+_MOST_BYTES: Final = 8 * 1024 * 1024
 # rows that are looked at before others get a turn: some milliseconds
 _SLICE: Final = 50
 
@@ -42,8 +44,9 @@ class Source:
         """At most about so many rows; none only at the end of the file."""
         rows: list[Row] = []
         read = looked_at = 0
+        end = min(self._job.size, place.offset + _MOST_BYTES)
         await self._go_to(place)
-        while len(rows) < most and place.offset < self._job.size:
+        while len(rows) < most and place.offset < end:
             window = self._window(place)
             before = place
             for step in reader.steps(window):
@@ -53,7 +56,7 @@ class Source:
                 if len(rows) >= looked_at + _SLICE:
                     looked_at = len(rows)
                     await asyncio.sleep(0)
-                if len(rows) >= most:
+                if len(rows) >= most or place.offset >= end:
                     break
             if place == before and window.last:
                 place = Place(self._job.size, place.line)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
-# of one record; what is longer is an error, and is passed over
-LONGEST: Final = 1024 * 1024
+# of one record, in bytes: the largest product fits, with its texts in every language. What is
+# longer is an error, and is passed over
+LONGEST: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Final
 from markethall.inventory.domain.importing.places import LONGEST, Flaw, Place, Record
 
 BOM: Final = b"\xef\xbb\xbf"
-# of one cell, in characters: the csv module's own limit
-LONGEST_CELL: Final = 131_072
+# one cell may be nearly all of a row; the csv module knows only one limit for all its readers
+csv.field_size_limit(LONGEST)
 
 _TOO_LONG: Final = f"is longer than {LONGEST} bytes"
-_UNCLOSED: Final = f"a quoted cell does not end, or is longer than {LONGEST_CELL} characters"
+_UNCLOSED: Final = f"a quoted cell does not end, or is longer than {LONGEST} characters"
 
 
 @dataclass(frozen=True)
