@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from markethall.inventory.contract import (
+    ImportForgotten,
     ImportFormat,
     ImportNotFailed,
     ImportNotFound,
@@ -254,6 +255,40 @@ async def test_a_failed_import_may_be_tried_again_and_no_other(carrier: Carrier)
         await carrier.imports.retry(STAFF, done.import_id, no_key())
     with pytest.raises(ImportNotFound):
         await carrier.imports.retry(STAFF, new_id(), no_key())
+
+
+async def test_the_file_of_a_failed_import_is_kept_for_a_week(carrier: Carrier) -> None:
+    failed = await carrier.bring("nonsense")
+    later = await carrier.bring("nonsense too")
+
+    carrier.house.watch.forward(days=6)
+    await carrier.house.sweep()
+    await carrier.imports.retry(STAFF, later.import_id, no_key())
+    carrier.house.watch.forward(days=2)
+    await carrier.house.sweep()
+
+    with pytest.raises(ImportForgotten):
+        await carrier.imports.retry(STAFF, failed.import_id, no_key())
+    assert (await carrier.imports.imported(STAFF, failed.import_id)).status == ImportStatus.FAILED
+    await carrier.house.container.importer().work(later.import_id)
+    seen = await carrier.imports.imported(STAFF, later.import_id)
+    assert seen.failure is not None
+    assert seen.failure.code == "header"
+
+
+async def test_imports_of_long_ago_are_forgotten_with_their_errors(carrier: Carrier) -> None:
+    old = await carrier.bring("sku,name,price\nH-1,x,bad\n")
+    carrier.house.watch.forward(days=89)
+    await carrier.house.sweep()
+    assert len(await carrier.errors(old)) == 1
+    young = await carrier.bring(OURS)
+
+    carrier.house.watch.forward(days=2)
+    await carrier.house.sweep()
+
+    with pytest.raises(ImportNotFound):
+        await carrier.errors(old)
+    assert (await carrier.imports.imported(STAFF, young.import_id)).status == ImportStatus.DONE
 
 
 async def test_an_import_is_started_once_per_attempt(carrier: Carrier) -> None:

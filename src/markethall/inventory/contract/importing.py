@@ -126,6 +126,14 @@ class ImportNotFailed(Refusal):
     title = "This import has not failed"
 
 
+class ImportForgotten(Refusal):
+    """The file of an import that has failed is kept for a week. Details: import_id."""
+
+    code = "inventory.import_forgotten"
+    status = 409
+    title = "The file of this import is not kept any more"
+
+
 class Imports(Protocol):
     """Files into the catalogue, and the catalogue into a file."""
 
@@ -160,7 +168,9 @@ class Imports(Protocol):
         """
 
     async def retry(self, call: Call, import_id: UUID, attempt: Attempt) -> Import:
-        """It goes on at the row where it stopped. Raises ImportNotFound, ImportNotFailed."""
+        """It goes on at the row where it stopped. Raises ImportNotFound, ImportNotFailed,
+        ImportForgotten.
+        """
 
     def export(self, call: Call) -> AsyncIterator[bytes]:
         """All products as CSV, in the order of their ids: what an import of ours reads back. In

@@ -23,15 +23,25 @@ class MemoryImports(MemoryProducts):
         return self._tables.parts.get((upload_id, number))
 
     async def drop_upload(self, upload_id: UUID) -> None:
-        if self._is_wanted(upload_id) or not self._tables.uploads.remove(upload_id):
+        self._drop_upload(upload_id, None)
+
+    def _drop_upload(self, upload_id: UUID, failed_before: datetime | None) -> None:
+        wanted = self._is_wanted(upload_id, failed_before)
+        if wanted or not self._tables.uploads.remove(upload_id):
             return
         number = 0
         while self._tables.parts.remove((upload_id, number)):
             number += 1
 
-    async def drop_stale_uploads(self, before: datetime) -> None:
+    async def drop_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
         for upload_id, _ in self._tables.uploads.where(lambda upload: upload[1] < before):
-            await self.drop_upload(upload_id)
+            self._drop_upload(upload_id, failed_before)
+
+    async def drop_old_jobs(self, before: datetime) -> None:
+        for job in self._tables.jobs.where(lambda job: _ended(job, before)):
+            self._tables.jobs.remove(job.import_id)
+            for number in range(1, job.flaws + 1):
+                self._tables.flaws.remove((job.import_id, number))
 
     async def add_job(self, job: Job) -> bool:
         return self._tables.jobs.add(job.import_id, job)
@@ -107,9 +117,17 @@ class MemoryImports(MemoryProducts):
     async def move_all(self, changes: Sequence[Change]) -> None:
         await self.move(changes)
 
-    def _is_wanted(self, upload_id: UUID) -> bool:
+    def _is_wanted(self, upload_id: UUID, failed_before: datetime | None) -> bool:
         return bool(
             self._tables.jobs.where(
-                lambda job: job.upload_id == upload_id and job.status != ImportStatus.DONE
+                lambda job: (
+                    job.upload_id == upload_id
+                    and job.status != ImportStatus.DONE
+                    and not _ended(job, failed_before)
+                )
             )
         )
+
+
+def _ended(job: Job, before: datetime | None) -> bool:
+    return bool(before and job.finished_at and job.finished_at < before)

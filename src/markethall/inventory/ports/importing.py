@@ -33,8 +33,11 @@ class ImportStore(ImportReads, Protocol):
     async def drop_upload(self, upload_id: UUID) -> None:
         """With its parts; not while an import is to read it."""
 
-    async def drop_stale_uploads(self, before: datetime) -> None:
-        """Those that no import is to read."""
+    async def drop_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
+        """Those that no import is to read; one that failed before that time is not."""
+
+    async def drop_old_jobs(self, before: datetime) -> None:
+        """Those that had ended by then, with their errors."""
 
     async def add_job(self, job: Job) -> bool:
         """False when its id is taken."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from markethall.inventory.contract import (
     Import,
+    ImportForgotten,
     ImportFormat,
     ImportNotFailed,
     ImportNotFound,
@@ -154,7 +155,7 @@ async def errors(
     status_code=202,
     response_model=Import,
     summary="Try a failed import again",
-    responses=problems(*GUARDED, *KEYED, ImportNotFound, ImportNotFailed),
+    responses=problems(*GUARDED, *KEYED, ImportNotFound, ImportNotFailed, ImportForgotten),
 )
 async def retry(
     request: Request, call: Carrier, import_id: Id, imports: ImportsDep, keys: KeysDep

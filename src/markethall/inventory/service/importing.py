@@ -28,6 +28,10 @@ _LEAST: Final = 50
 LEASE: Final = timedelta(seconds=30)
 # an upload that nothing came of
 _STALE: Final = timedelta(hours=1)
+# who wants to try a failed one again does so within a week; a file may have 64 MiB
+_RETRIED: Final = timedelta(days=7)
+# an import that has ended, and what was wrong with its rows
+_KEPT: Final = timedelta(days=90)
 _TIDY: Final = timedelta(minutes=5)
 # seconds
 _POLL: Final = 1.0
@@ -97,12 +101,13 @@ class Importer:
         return job.view()
 
     async def sweep(self) -> None:
-        """Forget uploads that nothing came of."""
+        """Forget uploads that nothing came of, and imports of long ago."""
         now = self._clock()
         if now >= self._tidy_at:
             self._tidy_at = now + _TIDY
             async with self._database.transaction() as store:
-                await store.drop_stale_uploads(now - _STALE)
+                await store.drop_stale_uploads(now - _STALE, now - _RETRIED)
+                await store.drop_old_jobs(now - _KEPT)
 
     async def _drive(self, job: Job, token: UUID) -> Job:
         """Raises TurnLost, Unavailable."""

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from markethall.inventory.contract import (
     Import,
+    ImportForgotten,
     ImportNotFound,
     NewImport,
     RowError,
@@ -133,6 +134,8 @@ class ImportService:
         async with self._database.transaction() as store:
             job = _found(await store.lock_job(import_id), import_id)
             job.retry()
+            if job.size and await store.part(job.upload_id, 0) is None:
+                raise ImportForgotten(import_id=str(import_id))
             await store.save_job(job)
             view = job.view()
             await store.finish(attempt, view)

@@ -34,8 +34,11 @@ class SqlImports(shared.SqlStore):
     async def drop_upload(self, upload_id: UUID) -> None:
         await self._session.run(imports.DROP_UPLOAD, of=upload_id)
 
-    async def drop_stale_uploads(self, before: datetime) -> None:
-        await self._session.run(imports.DROP_STALE, before=before)
+    async def drop_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
+        await self._session.run(imports.DROP_STALE, before=before, failed_before=failed_before)
+
+    async def drop_old_jobs(self, before: datetime) -> None:
+        await self._session.run(imports.DROP_OLD_JOBS, before=before)
 
     # Jobs
 

@@ -14,6 +14,11 @@ from markethall.shared.db import Statement
 
 # Uploads
 
+
+def _time(name: str) -> "sa.BindParameter[Any]":
+    return bindparam(name, type_=sa.TIMESTAMP(timezone=True))
+
+
 # one that has failed may be retried
 _wanted: Final = (
     sa.exists()
@@ -36,7 +41,10 @@ DROP_UPLOAD: Final = Statement(
 )
 DROP_STALE: Final = Statement(
     sa.delete(uploads).where(
-        uploads.c.created_at < bindparam("before", type_=sa.TIMESTAMP(timezone=True)), ~_wanted
+        uploads.c.created_at < _time("before"),
+        ~_wanted.where(
+            sa.or_(jobs.c.finished_at.is_(None), jobs.c.finished_at >= _time("failed_before"))
+        ),
     )
 )
 
@@ -62,6 +70,7 @@ ADVANCE_JOB: Final = Statement(
     .where(_of_job, jobs.c.token == uuid("mine"), jobs.c.place_offset == units("old_offset"))
     .values(_new_values)
 )
+DROP_OLD_JOBS: Final = Statement(sa.delete(jobs).where(jobs.c.finished_at < _time("before")))
 HAND_BACK_JOB: Final = Statement(
     sa.update(jobs)
     .where(_of_job, jobs.c.token == uuid("mine"))
