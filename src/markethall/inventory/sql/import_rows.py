@@ -1,8 +1,9 @@
 """Imports in SQL: what the rest of the context sees of the statements."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from markethall.inventory.contract import ImportFormat, ImportStatus
@@ -14,6 +15,11 @@ from markethall.shared import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
+
+
+# rows that are rendered before others get a turn: some milliseconds. Each turn is one of the
+# reading ahead too, which had better wait until the database is busy
+_SLICE: Final = 200
 
 
 class SqlImports(shared.SqlStore):
@@ -106,11 +112,17 @@ class SqlImports(shared.SqlStore):
         return [(item_of(row), row["on_hand"]) for row in rows]
 
     async def put_items(self, fresh: Sequence[Item], changed: Sequence[Item]) -> bool:
-        rows = [row_of(item) | {"fresh": True} for item in fresh]
-        rows += [row_of(item) | {"fresh": False} for item in changed]
-        await self._session.value(imports.STAGE)
         names = [*imports.STAGED, "fresh"]
-        records = [[row[name] for name in names] for row in rows]
+        records: list[list[Any]] = []
+        words: set[str] = set()
+        for at, item in enumerate([*fresh, *changed]):
+            row = row_of(item) | {"fresh": at < len(fresh)}
+            words.update(row["vocabulary"])
+            records.append([row[name] for name in names])
+            if len(records) % _SLICE == 0:
+                # this process serves others too
+                await asyncio.sleep(0)
+        await self._session.value(imports.STAGE)
         await self._session.copy(imports.STAGING, names, records)
         if changed:
             await self._session.run(imports.SAVE_STAGED)
@@ -118,7 +130,6 @@ class SqlImports(shared.SqlStore):
             added = await self._session.run(imports.ADD_STAGED, main=MAIN_WAREHOUSE)
             if added < len(fresh):
                 return False
-        words = {word for row in rows for word in row["vocabulary"]}
         await self._session.run(imports.LEARN, vocabulary=list(words))
         return True
 
