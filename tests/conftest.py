@@ -8,12 +8,17 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from markethall.embedded import EmbeddedPostgres, EmbeddedValkey
 from markethall.migrating import upgrade
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.ids import new_id
 from tests.partitions.report import summary
+
+# how fast the machine is decides no test
+settings.register_profile("markethall", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("markethall")
 
 # cheap passwords, no limits: what these settings protect has tests of its own
 TEST_ENVIRONMENT = {

@@ -161,8 +161,8 @@ def _tried_or_all(shape: Shape) -> "sa.Subquery":
         sa.select(sa.func.count() > shape.size).select_from(tried).scalar_subquery()
     )
     if not shape.terms:
-        # those were all that there are: at the end of the list
-        enough = sa.or_(enough, _ending(shape))
+        # or those were all that there are, at the end of the list. Looked at in this order
+        enough = sa.case((enough, sa.true()), else_=_ending(shape))
     every = _all(shape).where(~enough).subquery("every")
     both = sa.union_all(sa.select(tried).where(enough), sa.select(every))
     return both.subquery("best")
