@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from markethall.container import LISTENERS
+from markethall.inventory.domain.importing.cells import HEADER
 from markethall.main import ROUTERS
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
@@ -33,6 +34,11 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         rows.append(f"| `MARKETHALL_{name.upper()}` | {_default(field)} | {field.description} |")
     return "\n".join(rows)
+
+
+def columns() -> str:
+    """Of our own CSV, in the order of an export."""
+    return ", ".join(f"`{name}`" for name in HEADER)
 
 
 def _default(field: FieldInfo) -> str:
@@ -177,6 +183,7 @@ def owners_table() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
+    "columns": columns,
     "together": hall_together,
     "apart": hall_apart,
     "order-states": order_states,
