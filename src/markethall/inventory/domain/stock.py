@@ -97,6 +97,11 @@ class Change:
         return replace(self, movement_id=movement_id, warehouse_id=warehouse_id, delta=delta)
 
 
+def available_of(levels: Iterable[Stock]) -> int:
+    """In all warehouses."""
+    return sum(level.available for level in levels)
+
+
 def check_adjustment(command: Adjustment) -> None:
     """Raises Invalid."""
     if (command.delta is None) == (command.counted is None):

@@ -1,6 +1,5 @@
 """What the world asks: products to look at, and for staff to change, with their stock."""
 
-from collections.abc import Sequence
 from uuid import UUID
 
 from markethall.inventory.contract import (
@@ -16,7 +15,7 @@ from markethall.inventory.contract import (
 )
 from markethall.inventory.domain import (
     Item,
-    Stock,
+    available_of,
 )
 from markethall.inventory.ports import Card, Database, ProductCache, Store
 from markethall.inventory.service.families import FamilyPages
@@ -130,7 +129,7 @@ class CatalogueService:
             item = await _locked(store, product_id, version)
             if item.change(command, now):
                 await store.save(item)
-            available = _available(await store.levels(product_id, now))
+            available = available_of(await store.levels(product_id, now))
         await self._lists.tell([item])
         await self._cache.forget([product_id], pages=True)
         return item.seen_with(available, self._clock())
@@ -182,7 +181,3 @@ async def _locked(store: Store, product_id: UUID, version: int) -> Item:
     if item.version != version:
         raise PreconditionFailed(etag=f'"v{item.version}"')
     return item
-
-
-def _available(levels: Sequence[Stock]) -> int:
-    return sum(level.available for level in levels)

@@ -30,6 +30,7 @@ from markethall.inventory.domain import (
     Change,
     Shortage,
     Stock,
+    available_of,
     check_adjustment,
     check_stocktake,
     check_transfer,
@@ -71,7 +72,7 @@ class StockroomService:
             levels = await _levels(shelf, product_id, self._clock())
         return ProductStock(
             product_id=product_id,
-            available=_available(levels),
+            available=available_of(levels),
             warehouses=tuple(_level(level) for level in levels),
         )
 
@@ -263,10 +264,6 @@ async def _levels(shelf: Shelf, product_id: UUID, now: datetime) -> Sequence[Sto
     if not levels:
         raise ProductNotFound(product_ids=[str(product_id)])
     return levels
-
-
-def _available(levels: Sequence[Stock]) -> int:
-    return sum(level.available for level in levels)
 
 
 def _level(level: Stock) -> StockLevel:
