@@ -1,0 +1,24 @@
+"""What the commands say: results on standard output, everything else on standard error."""
+
+from typing import NoReturn
+
+from rich.console import Console
+
+from markethall.settings import BadSettings
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def note(line: str) -> None:
+    """To people: what is on standard output may go into a variable."""
+    err.print(line, markup=False)
+
+
+def refuse(line: str) -> NoReturn:
+    raise BadSettings([line])
+
+
+def say_what_is_wrong(lines: list[str]) -> None:
+    for line in lines:
+        err.print("error:", line, markup=False)

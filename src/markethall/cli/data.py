@@ -1,0 +1,53 @@
+"""The data under the hall: its schema, and where it lies."""
+
+import asyncio
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+
+from markethall.cli import hall
+from markethall.cli.console import note, out, refuse, say_what_is_wrong
+from markethall.settings import read_settings
+from markethall.topology import Context
+
+cli = typer.Typer()
+
+
+@cli.command()
+def migrate(
+    context: Annotated[
+        list[Context] | None, typer.Option(help="Only these contexts; default: all served")
+    ] = None,
+) -> None:
+    """Bring the schema up to date."""
+    with hall.database(read_settings(), beside=True) as settings:
+        hall.migrate(settings, context or sorted(settings.serve))
+        out.print("The schema is up to date.")
+
+
+@cli.command()
+def move(
+    context: Context,
+    to: Annotated[
+        str, typer.Option(help="A Postgres address, or a name for a new database on this server")
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if a process seems to serve the context")
+    ] = False,
+) -> None:
+    """Move one context's data into another database, and print that one's address."""
+    from markethall import moving  # noqa: PLC0415 - see serving
+
+    settings = read_settings()
+    if settings.storage == "memory":
+        refuse("MARKETHALL_STORAGE: memory cannot be moved")
+    given = nullcontext(settings) if settings.database_of(context) else None
+    with given or hall.database(settings, beside=True) as settings:
+        source = settings.database_of(context)
+        try:
+            url = asyncio.run(moving.move(context, source, to, force=force, say=note))
+        except moving.MoveFailed as error:
+            say_what_is_wrong([str(error)])
+            raise typer.Exit(1) from None
+    print(url)

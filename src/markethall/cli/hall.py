@@ -1,0 +1,100 @@
+"""What the commands work in: the settings, the database they name, the services on top of it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from markethall.cli.console import err, refuse
+from markethall.settings import Settings, read_settings
+from markethall.topology import Context
+
+T = TypeVar("T")
+
+
+@contextmanager
+def database(settings: Settings, *, beside: bool = False) -> Iterator[Settings]:
+    """The settings with a database in them: the embedded one, where none is named.
+
+    `beside`: this command may run beside a server, and then uses the server's Postgres.
+    """
+    if settings.storage == "memory" or all(settings.database_of(c) for c in settings.serve):
+        yield settings
+        return
+    from markethall.embedded import EmbeddedBusy, EmbeddedPostgres  # noqa: PLC0415 - an extra
+
+    server = EmbeddedPostgres(settings.home)
+    with ending_on_sigterm():
+        try:
+            url = server.start()
+        except EmbeddedBusy:
+            if not beside:
+                raise
+            url = server.running_url()
+        os.environ["MARKETHALL_DATABASE_URL"] = url
+        try:
+            yield read_settings()
+        finally:
+            server.stop()
+
+
+@contextmanager
+def ending_on_sigterm() -> Iterator[None]:
+    """So that the embedded server is stopped in order when we are told to go."""
+
+    def leave(*_: object) -> NoReturn:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def prepare(settings: Settings) -> None:
+    """In development the schema is brought up to date at start; in production by a job."""
+    if settings.storage == "sql" and settings.environment == "development":
+        migrate(settings, sorted(settings.serve))
+
+
+def migrate(settings: Settings, contexts: list[Context]) -> None:
+    from markethall.migrating import upgrade_if_behind  # noqa: PLC0415 - see serving
+
+    by_url: dict[str, list[Context]] = {}
+    for context in contexts:
+        by_url.setdefault(settings.database_of(context), []).append(context)
+    for url, theirs in by_url.items():
+        upgrade_if_behind(url, theirs)
+
+
+def in_hall(work: Callable[[Any], Awaitable[T]]) -> T:
+    """Run one piece of work on the services, as the server would wire them."""
+    settings = read_settings()
+    if settings.storage == "memory":
+        refuse("MARKETHALL_STORAGE: this command needs a database; memory ends with its process")
+    with database(settings, beside=True) as settings:
+        prepare(settings)
+        return asyncio.run(_with_container(settings, work))
+
+
+async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
+    from markethall.container import build_container  # noqa: PLC0415 - see serving
+    from markethall.keys import read_keys  # noqa: PLC0415 - see serving
+    from markethall.shared.errors import Refusal  # noqa: PLC0415 - see serving
+
+    container = build_container(settings, read_keys(settings))
+    try:
+        return await work(container)
+    except Refusal as refusal:
+        err.print(f"[red]refused[/] {refusal.detail}")
+        raise typer.Exit(1) from None
+    finally:
+        container.passwords().close()
+        await container.cache().close()
+        await container.pools().close()
+        await container.redis().close()

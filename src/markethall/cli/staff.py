@@ -1,0 +1,33 @@
+"""Who works here."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from markethall.cli.console import out
+from markethall.cli.hall import in_hall
+
+cli = typer.Typer()
+
+
+@cli.command()
+def create_staff(
+    email: str,
+    role: Annotated[str, typer.Option(help="admin, staff, staff:catalogue, …")] = "staff",
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input")
+    ] = False,
+) -> None:
+    """Make an account for somebody who works here."""
+    password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()
+
+    async def create(container: Any) -> str:
+        user = await container.accounts().create_staff(email, role, password)
+        return f"{user.username} ({email}) is {role} now."
+
+    out.print(in_hall(create))
+
+
+def _ask_password() -> str:
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
