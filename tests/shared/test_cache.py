@@ -4,20 +4,17 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator
-from enum import IntEnum
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
 from markethall.shared.cache import (
     Cache,
-    Cached,
     NearCache,
     NoCache,
     ProcessCache,
     RedisCache,
     ToldCache,
-    key_of,
     open_cache,
 )
 from markethall.shared.metrics import REGISTRY
@@ -496,77 +493,3 @@ async def test_what_others_wrote_under_our_names_is_no_answer(
 
 
 # reads
-
-
-class Size(IntEnum):
-    SMALL = 1
-
-
-def test_arguments_of_different_types_or_shapes_never_share_a_key() -> None:
-    one = UUID(int=1)
-    arguments: list[tuple[object, ...]] = [
-        (), (1,), ("1",), (True,), (False,), (0,), (None,), ("",), (one,), (str(one),), (one.hex,),
-        (1, 2), (12,), ("1", "2"), ("12",), ("1;i2;",), ((1,), 2), ((1, 2),), (((1, 2),),), ((),),
-        ("a", "b"), ("ab", ""), ("", "ab"), ("a,b",), (1, None), (None, 1), (-1,), ("n",), ("t",),
-        ("s1:a",), (10**30,),
-    ]  # fmt: skip
-
-    keys = {key_of(each) for each in arguments}
-
-    assert len(keys) == len(arguments)
-
-
-@pytest.mark.parametrize("value", [1.5, b"x", [1], {"a": 1}, Size.SMALL, object(), (1, [2])])
-def test_anything_else_makes_no_key(value: object) -> None:
-    with pytest.raises(TypeError):
-        key_of((value,))
-
-
-class Catalogue:
-    def __init__(self) -> None:
-        self.asked: list[tuple[object, ...]] = []
-
-    async def card(self, product_id: UUID, locale: str = "en", *, page: int = 1) -> bytes | None:
-        self.asked.append((product_id, locale, page))
-        return f"{product_id} {locale} {page} {len(self.asked)}".encode()
-
-
-async def test_a_cached_read_is_called_like_the_read(cache: Cache, space: str) -> None:
-    catalogue, product_id = Catalogue(), uuid4()
-    read = Cached(cache, space=space, ttl=60, load=catalogue.card)
-
-    answers = {
-        await read(product_id),
-        await read(product_id, "en"),
-        await read(product_id=product_id),
-        await read(locale="en", product_id=product_id, page=1),
-    }
-
-    assert answers == {f"{product_id} en 1 1".encode()}
-    assert await read(product_id, "de", page=2) == f"{product_id} de 2 2".encode()
-
-
-async def test_a_cached_read_forgets_one_answer_or_all(cache: Cache, space: str) -> None:
-    catalogue, one, two = Catalogue(), uuid4(), uuid4()
-    read = Cached(cache, space=space, ttl=60, load=catalogue.card)
-    for product_id in (one, two):
-        await read(product_id)
-
-    await read.forget(one)
-    for product_id in (one, two):
-        await read(product_id)
-    assert catalogue.asked == [(one, "en", 1), (two, "en", 1), (one, "en", 1)]
-
-    await read.forget_all()
-    await read(two)
-    assert catalogue.asked[3:] == [(two, "en", 1)]
-
-
-async def test_a_cached_read_can_be_looked_at_without_waiting(space: str) -> None:
-    catalogue, product_id = Catalogue(), uuid4()
-    read = Cached(ProcessCache(), space=space, ttl=60, load=catalogue.card)
-    assert read.peek(product_id) is None
-
-    answer = await read(product_id)
-
-    assert read.peek(product_id, "en") == answer

@@ -14,7 +14,6 @@ from markethall.shared.cache.bells import PostgresBell, RedisBell
 from markethall.shared.cache.near import NEAR, NearCache
 from markethall.shared.cache.ports import Cache, Load, NoCache
 from markethall.shared.cache.process import ProcessCache
-from markethall.shared.cache.reads import Cached, key_of
 from markethall.shared.cache.shared import RedisCache
 from markethall.shared.cache.told import ToldCache
 from markethall.shared.db import Postgres
@@ -22,7 +21,6 @@ from markethall.shared.redis import RedisClient
 
 __all__ = [
     "Cache",
-    "Cached",
     "Load",
     "NearCache",
     "NoCache",
@@ -31,7 +29,6 @@ __all__ = [
     "RedisBell",
     "RedisCache",
     "ToldCache",
-    "key_of",
     "open_cache",
 ]
 
