@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -66,7 +65,7 @@ async def clients(redis_url: str) -> AsyncIterator[list[RedisClient]]:
 
     One connection each: commands are answered in the order of the calls.
     """
-    both = [RedisClient(redis_url, timeout=5, connections=1) for _ in range(2)]
+    both = [RedisClient(redis_url, timeout=30, connections=1) for _ in range(2)]
     yield both
     for client in both:
         await client.close()
@@ -76,7 +75,8 @@ async def clients(redis_url: str) -> AsyncIterator[list[RedisClient]]:
 async def cache(request: pytest.FixtureRequest, clients: list[RedisClient]) -> AsyncIterator[Cache]:
     made: Cache = ProcessCache() if request.param == "process" else RedisCache(clients[0])
     if request.param == "near":
-        made = NearCache.before(made, time.monotonic)
+        # a clock that stands: nothing gets old in the middle of a test, however slow the machine
+        made = NearCache.before(made, Clock())
     yield made
     await made.close()
 
@@ -471,7 +471,7 @@ async def test_in_redis_values_and_tombstones_expire(
 
     lives = [await clients[1].run("PTTL", f"markethall:cache:{{{space}}}:{key}") for key in "ab"]
 
-    assert all(55_000 < life <= 60_000 for life in lives)
+    assert all(30_000 < life <= 60_000 for life in lives)
 
 
 async def test_what_others_wrote_under_our_names_is_no_answer(

@@ -220,7 +220,7 @@ async def test_who_loses_the_connection_loses_the_lead_and_cannot_relay_any_more
 
 
 async def test_a_leader_needs_no_connection_of_the_pool(probe_url: str, watch: Watch) -> None:
-    postgres = Postgres(probe_url, PoolSize(least=1, most=1, timeout=1))
+    postgres = Postgres(probe_url, PoolSize(least=1, most=1, timeout=5))
     backend = sql_backend(postgres, STATEMENTS, ProbeSqlStore, watch)
 
     async with backend.outbox.lead() as lead, backend.database.transaction() as store:
@@ -681,7 +681,7 @@ async def take_part(postgres: Postgres, together: asyncio.Barrier) -> bool:
 
 async def no_locks(postgres: Postgres) -> bool:
     """The server lets go a moment after the connection has ended."""
-    async with asyncio.timeout(5), postgres.reading() as session:
+    async with asyncio.timeout(30), postgres.reading() as session:
         while await session.value(LOCKS):
             continue
     return True

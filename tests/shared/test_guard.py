@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from markethall.shared.backend import Backend
 from markethall.shared.call import Call
-from markethall.shared.clock import utc_now
+from markethall.shared.clock import Clock, utc_now
 from markethall.shared.db import Postgres
 from markethall.shared.errors import (
     CalledInTransaction,
@@ -58,9 +58,13 @@ TABLE = {"greeter": {name: frozenset({"orders"}) for name in METHODS}}
 
 
 def open_to_orders(
-    neighbour: Neighbour, caller: str = "orders", seconds: float = 5, errands: Errands | None = None
+    neighbour: Neighbour,
+    caller: str = "orders",
+    seconds: float = 5,
+    errands: Errands | None = None,
+    clock: Clock = utc_now,
 ) -> Neighbour:
-    guard = Guard(caller, "greeter", AllowList(TABLE), errands or Errands(), utc_now, seconds)
+    guard = Guard(caller, "greeter", AllowList(TABLE), errands or Errands(), clock, seconds)
     return guarded(neighbour, guard)
 
 
@@ -136,14 +140,13 @@ async def test_what_is_not_in_the_table_may_nobody() -> None:
 async def test_the_neighbour_has_until_the_sooner_of_two_deadlines(
     seconds: float | None, most: float
 ) -> None:
-    neighbour, before = Neighbour(), utc_now()
-    deadline = before + timedelta(seconds=seconds) if seconds else None
+    neighbour, now = Neighbour(), utc_now()
+    deadline = now + timedelta(seconds=seconds) if seconds else None
 
-    await open_to_orders(neighbour).note(CALL.model_copy(update={"deadline": deadline}))
+    standing = open_to_orders(neighbour, clock=lambda: now)
+    await standing.note(CALL.model_copy(update={"deadline": deadline}))
 
-    given = neighbour.called_with.deadline
-    assert given is not None
-    assert before < given <= utc_now() + timedelta(seconds=most)
+    assert neighbour.called_with.deadline == now + timedelta(seconds=most)
     assert neighbour.called_with.model_copy(update={"deadline": None}) == CALL
 
 

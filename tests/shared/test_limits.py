@@ -41,7 +41,7 @@ class Clock:
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[RedisClient]:
     """The timeout is long: a slow test machine is not a fault."""
-    client = RedisClient(redis_url, timeout=5)
+    client = RedisClient(redis_url, timeout=30)
     yield client
     await client.close()
 
@@ -219,7 +219,7 @@ def test_identities_go_when_their_windows_are_over() -> None:
 
 
 async def test_processes_count_together(redis_url: str, policy: Policy) -> None:
-    clients = [RedisClient(redis_url, timeout=5) for _ in range(2)]
+    clients = [RedisClient(redis_url, timeout=30) for _ in range(2)]
 
     verdicts = [await RedisLimiter(clients[number % 2]).hit(policy, "a") for number in range(8)]
 

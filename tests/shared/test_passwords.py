@@ -1,6 +1,7 @@
 """Passwords are kept safely, and never on the event loop."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from unicodedata import normalize
 
@@ -70,11 +71,14 @@ def test_nobody_is_refused_as_slowly_as_somebody(passwords: Passwords) -> None:
 
 
 async def test_who_comes_when_the_queue_is_full_is_told_to_come_back() -> None:
-    passwords = Passwords(cost=8, workers=1, queue=2)
+    passwords = Passwords(cost=4, workers=1, queue=2)
+    may_end = threading.Event()
+    at_work = asyncio.create_task(passwords._work(may_end.wait))
+    coming = [asyncio.create_task(passwords.hash(GOOD)) for _ in range(9)]
+    await asyncio.sleep(0)  # all have asked; whoever works does not end before
 
-    results = await asyncio.gather(
-        *(passwords.hash(GOOD) for _ in range(10)), return_exceptions=True
-    )
+    may_end.set()
+    results = await asyncio.gather(at_work, *coming, return_exceptions=True)
 
     refused = [result for result in results if isinstance(result, Busy)]
     assert len(refused) == 7

@@ -44,11 +44,11 @@ async def two(
     made = []
     for _ in range(2):
         if request.param == "redis":
-            client = RedisClient(redis_url, timeout=5)
+            client = RedisClient(redis_url, timeout=30)
             made.append(open_cache("on", client))
             closing.append(client.close)
         else:
-            postgres = Postgres(database_url, PoolSize(1, 2, 5))
+            postgres = Postgres(database_url, PoolSize(1, 2, 30))
             made.append(open_cache("on", RedisClient(None), postgres))
             closing.append(postgres.close)
     for cache in made:
@@ -166,8 +166,8 @@ async def test_what_is_owed_is_told_at_the_end_by_who_never_listened(
     two: Two, space: str, request: pytest.FixtureRequest, database_url: str, redis_url: str
 ) -> None:
     """A command that imports and ends."""
-    postgres = Postgres(database_url, PoolSize(1, 2, 5))
-    redis = RedisClient(redis_url if "redis" in request.node.name else None, timeout=5)
+    postgres = Postgres(database_url, PoolSize(1, 2, 30))
+    redis = RedisClient(redis_url if "redis" in request.node.name else None, timeout=30)
     command = open_cache("on", redis, postgres)
     await two.there.fetch(space, "key", 1000, old)
 

@@ -132,20 +132,21 @@ class StreamPipe:
         return bool(there == self._marker.encode())
 
     async def _send_again(self, lead: Lead) -> None:
-        """All that was published and not confirmed, in order; the marker only at the end.
+        """All that was published and not confirmed, in order; we trust the marker only at the end.
 
-        Who dies half-way leaves no marker that anybody trusts, and the next one begins anew.
+        Who dies half-way leaves a marker that nobody knows, and the next one begins anew. So do we
+        where Redis is wiped half-way: the first ones are lost again.
         """
+        marker = str(new_id())
+        keys = (self._stream, f"{self._stream}:marker")
+        await self._redis.run("SET", keys[1], marker)
         after, count = 0, 0
         while envelopes := await lead.unconfirmed(after, _BATCH):
             after = envelopes[-1].seq
-            for envelope in envelopes:
-                if self.wants(envelope):
-                    entry = envelope.model_dump_json()
-                    await self._redis.run("XADD", self._stream, "*", "event", entry)
-                    count += 1
-        marker = str(new_id())
-        await self._redis.run("SET", f"{self._stream}:marker", marker)
+            entries = [one.model_dump_json() for one in envelopes if self.wants(one)]
+            if not await self._redis.run_script(_ADD, keys, marker, marker, *entries):
+                return
+            count += len(entries)
         self._marker = marker
         if count:
             STREAM_RESENT.labels(self._publisher).inc(count)
