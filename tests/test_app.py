@@ -209,6 +209,32 @@ def test_openapi_is_complete(app: FastAPI) -> None:
                 assert {"401", "403"} <= set(operation["responses"]), where
 
 
+def test_openapi_says_what_a_change_asks_for_and_what_it_is_given(app: FastAPI) -> None:
+    paths = app.openapi()["paths"]
+    tagged = {path for path, ops in paths.items() if "ETag" in _headers_of_201(ops)}
+    asking = {
+        (method, path, given["required"])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        for given in operation.get("parameters", ())
+        if given["name"] == "If-Match"
+    }
+
+    assert tagged == {"/users", "/orders", "/products", "/categories", "/warehouses"}
+    assert ("patch", "/products/{product_id}", True) in asking
+    assert ("patch", "/users/me", False) in asking
+    assert len(asking) == 8
+    assert all("Location" in _headers_of_201(ops) for ops in paths.values() if _made_by_post(ops))
+
+
+def _headers_of_201(operations: Any) -> Any:
+    return _made_by_post(operations).get("headers", {})
+
+
+def _made_by_post(operations: Any) -> Any:
+    return operations.get("post", {}).get("responses", {}).get("201", {})
+
+
 def test_openapi_has_examples_for_every_body(app: FastAPI) -> None:
     document = app.openapi()
 

@@ -177,7 +177,7 @@ async def test_a_warm_answer_ends_with_the_change_of_what_it_shows(
 
     change = ProductChange.model_validate({"name": "Cup of another name"})
     staff = system_call("test")
-    await hall.catalogue().change(staff, UUID(product["product_id"]), change, product["version"])
+    await hall.catalogue().change(staff, UUID(product["product_id"]), change, None)
 
     assert not is_warm(app, path)
     assert (await short.get(path)).json()["name"] == "Cup of another name"

@@ -251,7 +251,7 @@ def headers(op: Operation) -> Iterator[Attack]:
         refused = op.method == "POST" and "key" in str(op.spec.get("responses", {}).get("400", ""))
         key = (b"Idempotency-Key", value)
         yield op.attack(f"key {value[:20]!r}", headers=(key,), refused=refused)
-    for value in (b"*", b"v1", b'"v1', b'"v' + b"9" * 20 + b'"', b'W/"v1"', b'"v1", "v2"', b"\xff"):
+    for value in (b"**", b"v1", b'"v1', b'"v' + b"9" * 20 + b'"', b'W/"v1"', b'*, "v1"', b"\xff"):
         tag = (b"If-Match", value)
         yield op.attack(f"If-Match {value!r}", headers=(tag,), refused=op.method == "PATCH")
     many = tuple((b"X-%d" % number, b"y") for number in range(2_000))

@@ -13,7 +13,7 @@ from tests.inventory.shelves import NORTH, put_on_shelf, shelves
 async def limited(house: House, product: Product, limit: int) -> None:
     command = ProductChange(backorder_limit=limit)
     seen = await house.catalogue.product(STAFF, product.product_id)
-    await house.catalogue.change(STAFF, product.product_id, command, seen.version)
+    await house.catalogue.change(STAFF, product.product_id, command, {seen.version})
 
 
 async def test_as_many_as_the_limit_are_sold_before_they_are_there(house: House) -> None:

@@ -105,7 +105,7 @@ async def test_the_tag_tells_stock_from_version(house: House) -> None:
 
 async def changed(house: House, product: Product, version: int, **fields: Any) -> Product:
     command = ProductChange.model_validate(fields)
-    return await house.catalogue.change(STAFF, product.product_id, command, version)
+    return await house.catalogue.change(STAFF, product.product_id, command, {version})
 
 
 async def test_a_product_is_found_by_its_sku_whatever_the_case(house: House) -> None:
@@ -189,7 +189,7 @@ async def test_a_new_product_and_a_changed_one_are_in_the_list_at_once(house: Ho
     await house.product("CUP")
     await changed(house, tea, 1, name="Sencha")
     second = await listed()
-    await house.catalogue.archive(STAFF, tea.product_id, 2)
+    await house.catalogue.archive(STAFF, tea.product_id, {2})
 
     assert (first, second, await listed()) == (["Tea"], ["Cup", "Sencha"], ["Cup"])
 
@@ -371,9 +371,9 @@ async def test_a_stale_version_is_refused(house: House) -> None:
     with pytest.raises(PreconditionFailed) as refusal:
         await changed(house, tea, 1, name="Gyokuro")
     with pytest.raises(PreconditionFailed):
-        await house.catalogue.archive(STAFF, tea.product_id, 1)
+        await house.catalogue.archive(STAFF, tea.product_id, {1})
     with pytest.raises(ProductNotFound):
-        await house.catalogue.archive(STAFF, new_id(), 1)
+        await house.catalogue.archive(STAFF, new_id(), {1})
 
     assert refusal.value.details == {"etag": '"v2"'}
 
@@ -401,8 +401,8 @@ async def test_options_cannot_grow_without_bound_by_patches(house: House) -> Non
 async def test_an_archived_product_is_sold_no_more(house: House) -> None:
     tea = await house.product(stock=5)
 
-    await house.catalogue.archive(STAFF, tea.product_id, 1)
-    await house.catalogue.archive(STAFF, tea.product_id, 2)
+    await house.catalogue.archive(STAFF, tea.product_id, {1})
+    await house.catalogue.archive(STAFF, tea.product_id, {2})
 
     with pytest.raises(ProductNotFound):
         await house.reserve({tea.product_id: 1})

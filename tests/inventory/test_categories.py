@@ -31,7 +31,7 @@ async def add(house: House, category: str, parent: str | None = None, **fields: 
 async def change(house: House, category: Category, version: int = 0, **fields: Any) -> Category:
     command = CategoryChange.model_validate(fields)
     seen = version or category.version
-    return await house.categories.change(STAFF, category.category_id, command, seen)
+    return await house.categories.change(STAFF, category.category_id, command, {seen})
 
 
 async def listed(house: House, **query: Any) -> list[Category]:
@@ -138,7 +138,7 @@ async def test_a_product_makes_the_category_that_it_is_first_to_name(house: Hous
     first = await house.product(category="tea")
     await house.product(category="tea")
     await house.catalogue.change(
-        STAFF, first.product_id, ProductChange.model_validate({"category": "cups"}), 1
+        STAFF, first.product_id, ProductChange.model_validate({"category": "cups"}), {1}
     )
 
     made = await listed(house)
@@ -206,7 +206,7 @@ async def test_a_list_of_categories_forgets_the_tree_that_was(house: House) -> N
 
     await change(house, tree["coffee"], parent=None)
     second = await house.categories.categories_body(ANYONE, query)
-    await house.categories.remove(STAFF, tree["coffee"].category_id, 2)
+    await house.categories.remove(STAFF, tree["coffee"].category_id, {2})
     third = await house.categories.categories_body(ANYONE, query)
 
     assert [b'"coffee"' in page.body for page in (first, second, third)] == [False, True, False]
@@ -322,7 +322,7 @@ async def test_a_stale_change_is_refused(house: House) -> None:
     with pytest.raises(PreconditionFailed) as refused:
         await change(house, tea, name="Leaves")
     with pytest.raises(PreconditionFailed):
-        await house.categories.remove(STAFF, tea.category_id, 1)
+        await house.categories.remove(STAFF, tea.category_id, {1})
 
     assert refused.value.details == {"etag": '"v2"'}
 
@@ -333,9 +333,9 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
     with pytest.raises(CategoryNotFound) as refused:
         await house.categories.category(ANYONE, nobody)
     with pytest.raises(CategoryNotFound):
-        await house.categories.change(STAFF, nobody, CategoryChange(name="x"), 1)
+        await house.categories.change(STAFF, nobody, CategoryChange(name="x"), {1})
     with pytest.raises(CategoryNotFound):
-        await house.categories.remove(STAFF, nobody, 1)
+        await house.categories.remove(STAFF, nobody, {1})
 
     assert refused.value.details == {"category_id": str(nobody)}
 
@@ -346,7 +346,7 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
 async def test_an_empty_category_is_removed_and_may_come_again(house: House) -> None:
     tea = await add(house, "tea")
 
-    await house.categories.remove(STAFF, tea.category_id, 1)
+    await house.categories.remove(STAFF, tea.category_id, {1})
     again = await house.product(category="tea")
 
     assert again.category == "tea"
@@ -358,11 +358,11 @@ async def test_an_empty_category_is_removed_and_may_come_again(house: House) -> 
 async def test_what_is_in_use_stays(house: House) -> None:
     tree = await drinks(house)
     old = await house.product(category="sencha")
-    await house.catalogue.archive(STAFF, old.product_id, 1)
+    await house.catalogue.archive(STAFF, old.product_id, {1})
 
     for key in ("tea", "sencha"):
         with pytest.raises(CategoryInUse) as refused:
-            await house.categories.remove(STAFF, tree[key].category_id, 1)
+            await house.categories.remove(STAFF, tree[key].category_id, {1})
         assert refused.value.details == {"category": key}
 
     assert len(await keys(house)) == 5
@@ -442,7 +442,7 @@ async def test_a_product_and_the_removal_of_its_category_at_once(sql_house: Hous
 
         ended = await outcomes(
             sql_house.product(key, category=key),
-            sql_house.categories.remove(STAFF, tea.category_id, 1),
+            sql_house.categories.remove(STAFF, tea.category_id, {1}),
         )
 
         assert ended[0] is None
@@ -464,7 +464,7 @@ async def test_a_child_and_the_removal_of_its_parent_at_once(sql_house: House) -
 
         ended = await outcomes(
             add(sql_house, f"green{number}", tea.category),
-            sql_house.categories.remove(STAFF, tea.category_id, 1),
+            sql_house.categories.remove(STAFF, tea.category_id, {1}),
         )
 
         assert ended in ([None, CategoryInUse], [CategoryNotFound, None])

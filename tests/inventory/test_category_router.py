@@ -60,6 +60,7 @@ async def test_a_category_is_made_once_per_key(client: Client) -> None:
     assert first.status_code == again.status_code == 201
     assert first.headers["location"] == f"/categories/{first.json()['category_id']}"
     assert (first.content, again.headers["idempotency-replayed"]) == (again.content, "true")
+    assert first.headers["etag"] == again.headers["etag"] == '"v1"'
     found = await client.http.get(first.headers["location"])
     assert (found.json(), found.headers["cache-control"]) == (first.json(), PUBLIC)
 

@@ -80,7 +80,7 @@ async def test_a_repeated_reserve_takes_nothing_more(house: House) -> None:
 
     first = await house.inventory.reserve(ANYONE, command)
     dearer = ProductChange.model_validate({"price": {"amount": 9999, "currency": "EUR"}})
-    await house.catalogue.change(STAFF, tea.product_id, dearer, 1)
+    await house.catalogue.change(STAFF, tea.product_id, dearer, {1})
     second = await house.inventory.reserve(ANYONE, command)
 
     assert first == second

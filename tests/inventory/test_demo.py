@@ -21,7 +21,7 @@ async def test_the_shop_is_filled_once(house: House) -> None:
 async def test_what_staff_did_to_the_shop_stays(house: House) -> None:
     await demo.fill(house.catalogue, house.stockroom, CALL)
     cup = await house.catalogue.product_by_sku(ANYONE, "CUP-STONE-BLUE")
-    await house.catalogue.archive(STAFF, cup.product_id, 1)
+    await house.catalogue.archive(STAFF, cup.product_id, {1})
     await house.adjust(cup.product_id, "counted", counted=1)
 
     assert await demo.fill(house.catalogue, house.stockroom, CALL) == 0

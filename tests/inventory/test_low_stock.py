@@ -65,7 +65,7 @@ async def test_without_a_threshold_nothing_is_told(house: House) -> None:
 async def test_a_new_threshold_counts_from_now_on(house: House) -> None:
     tea = await product_with(house, 9, threshold=None)
     change = ProductChange.model_validate({"low_stock_threshold": 8})
-    await house.catalogue.change(STAFF, tea.product_id, change, 1)
+    await house.catalogue.change(STAFF, tea.product_id, change, {1})
 
     await house.reserve({tea.product_id: 1})
 
@@ -86,7 +86,7 @@ async def test_what_was_promised_beyond_the_limit_is_no_fall_when_it_comes_down(
     tea = await house.product(stock=10, backorder_limit=5, low_stock_threshold=6)
     held, _ = [await house.reserve({tea.product_id: quantity}) for quantity in (10, 5)]
     change = ProductChange(backorder_limit=0)
-    await house.catalogue.change(STAFF, tea.product_id, change, tea.version)
+    await house.catalogue.change(STAFF, tea.product_id, change, {tea.version})
     await told(house)
 
     await house.inventory.release(ANYONE, held.reservation_id)

@@ -29,7 +29,7 @@ def timed(house: House, amount: int, begins: int | None, ends: int | None, **mor
 async def product_with(house: House, *prices: Any, **fields: Any) -> Product:
     made = await house.product(stock=9, price={"amount": 1000, **EUR})
     change = ProductChange.model_validate({"prices": list(prices), **fields})
-    return await house.catalogue.change(STAFF, made.product_id, change, 1)
+    return await house.catalogue.change(STAFF, made.product_id, change, {1})
 
 
 async def shown(house: House, product: Product) -> Product:
@@ -105,7 +105,7 @@ async def test_translations_are_merged_by_language(house: House) -> None:
     product = await product_with(house, translations={"de": {"name": "Tee"}, "fr": {"name": "Thé"}})
     change = ProductChange.model_validate({"translations": {"fr": None, "it": {"name": "Tè"}}})
 
-    changed = await house.catalogue.change(STAFF, product.product_id, change, product.version)
+    changed = await house.catalogue.change(STAFF, product.product_id, change, {product.version})
 
     assert {key: text.name for key, text in changed.translations.items()} == {
         "de": "Tee",
@@ -119,7 +119,7 @@ async def test_of_a_translation_a_text_that_is_absent_stays(house: House) -> Non
     texts = {"de": {"name": "Neu"}, "fr": {"description": None}}
     change = ProductChange.model_validate({"translations": texts})
 
-    changed = await house.catalogue.change(STAFF, product.product_id, change, product.version)
+    changed = await house.catalogue.change(STAFF, product.product_id, change, {product.version})
 
     assert {key: text.model_dump() for key, text in changed.translations.items()} == {
         "de": {"name": "Neu", "description": "Grün"},

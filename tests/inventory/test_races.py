@@ -346,7 +346,7 @@ async def test_a_new_threshold_and_carts_from_two_warehouses_never_wait_for_each
 async def limited(place: Arena, product: Product) -> Product:
     """Its limits, changed."""
     command = ProductChange(backorder_limit=2, low_stock_threshold=4)
-    return await place.house.catalogue.change(STAFF, product.product_id, command, product.version)
+    return await place.house.catalogue.change(STAFF, product.product_id, command, {product.version})
 
 
 # Categories
@@ -375,7 +375,7 @@ async def category(place: Arena) -> Category:
 async def changed_to(place: Arena, category: Category, **fields: Any) -> Category:
     command = CategoryChange.model_validate(fields)
     return await place.house.categories.change(
-        STAFF, category.category_id, command, category.version
+        STAFF, category.category_id, command, {category.version}
     )
 
 

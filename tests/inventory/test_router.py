@@ -179,6 +179,7 @@ async def test_a_product_is_made_once_per_key(client: Client) -> None:
     assert first.status_code == again.status_code == 201
     assert first.headers["location"] == f"/products/{first.json()['product_id']}"
     assert first.content == again.content
+    assert first.headers["etag"] == again.headers["etag"] == '"v1"'
     assert again.headers["idempotency-replayed"] == "true"
     refused(other, 422, "idempotency.payload_mismatch")
 
@@ -217,6 +218,39 @@ async def test_a_patch_needs_the_version_that_was_read(client: Client) -> None:
     assert changed.headers["etag"] == '"v2"'
     assert refused(stale, 412, "request.if_match_failed")["details"] == {"etag": '"v2"'}
     assert (await client.http.get(path)).json() == changed.json()
+
+
+async def test_what_was_just_made_is_changed_without_another_read(client: Client) -> None:
+    made = await client.http.post("/products", json=TEA, headers=client.staff)
+    seen = client.staff | {"if-match": made.headers["etag"]}
+
+    changed = await client.http.patch(
+        made.headers["location"], json={"name": "Gyokuro"}, headers=seen
+    )
+
+    assert (changed.status_code, changed.headers["etag"]) == (200, '"v2"')
+
+
+async def test_a_change_names_any_version_or_several(client: Client) -> None:
+    path = f"/products/{(await client.create())['product_id']}"
+
+    async def renamed(name: str, tag: str) -> httpx2.Response:
+        headers = client.staff | {"if-match": tag}
+        return await client.http.patch(path, json={"name": name}, headers=headers)
+
+    among = await renamed("A", '"v9", "v1"')
+    weak = await renamed("B", 'W/"v2"')
+    other = await renamed("C", '"v1", "v3"')
+    whatever = await renamed("D", "*")
+    nobody = await client.http.patch(
+        f"/products/{new_id()}", json={"name": "E"}, headers=client.staff | {"if-match": "*"}
+    )
+
+    assert (among.status_code, among.headers["etag"]) == (200, '"v2"')
+    refused(weak, 412, "request.if_match_failed")
+    refused(other, 412, "request.if_match_failed")
+    assert (whatever.json()["name"], whatever.headers["etag"]) == ("D", '"v3"')
+    refused(nobody, 404, "inventory.product_not_found")
 
 
 async def test_a_sale_does_not_make_an_edit_stale(client: Client) -> None:

@@ -370,7 +370,7 @@ async def test_an_engine_outside_finds_what_it_was_told_of(house: House) -> None
     engine = with_engine(house)
     products = [await house.product(sku) for sku in ("A", "B", "C")]
     await changed(house, products[0], 1, name="Z")
-    await house.catalogue.archive(STAFF, products[1].product_id, 1)
+    await house.catalogue.archive(STAFF, products[1].product_id, {1})
 
     listed = await skus(house, q="whatever")
 

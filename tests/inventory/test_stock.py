@@ -61,7 +61,8 @@ async def ledger(house: House, product_id: UUID) -> list[Movement]:
 
 async def closed(house: House, warehouse: Warehouse) -> Warehouse:
     command = WarehouseChange(active=False)
-    return await house.warehouses.change(STAFF, warehouse.warehouse_id, command, warehouse.version)
+    seen = {warehouse.version}
+    return await house.warehouses.change(STAFF, warehouse.warehouse_id, command, seen)
 
 
 # Counting
@@ -142,7 +143,7 @@ async def test_a_warehouse_with_goods_is_not_closed_and_one_that_had_some_is_not
         await closed(house, other)
     await house.adjust(tea.product_id, "lost", delta=-2, warehouse_id=other.warehouse_id)
     with pytest.raises(WarehouseInUse):
-        await house.warehouses.delete(STAFF, other.warehouse_id, 1)
+        await house.warehouses.delete(STAFF, other.warehouse_id, {1})
     after = await closed(house, other)
 
     assert refusal.value.details == {"warehouse_id": str(other.warehouse_id)}

@@ -48,6 +48,15 @@ async def test_a_warehouse_is_made_read_changed_and_deleted(client: Client) -> N
     refused(await client.http.get(path, headers=client.staff), 404, "inventory.warehouse_not_found")
 
 
+async def test_a_new_warehouse_is_changed_by_the_tag_it_came_with(client: Client) -> None:
+    made = await post(client, "/warehouses", {"name": "Rotterdam"})
+    seen = client.staff | {"if-match": made.headers["etag"]}
+
+    changed = await client.http.patch(made.headers["location"], json={"priority": 2}, headers=seen)
+
+    assert (made.headers["etag"], changed.headers["etag"]) == ('"v1"', '"v2"')
+
+
 async def test_warehouses_are_listed_for_staff_only(client: Client) -> None:
     await warehouse(client, priority=5)
 

@@ -21,7 +21,8 @@ from tests.inventory.conftest import STAFF, House, no_key
 
 async def changed(house: House, warehouse: Warehouse, **fields: Any) -> Warehouse:
     command = WarehouseChange.model_validate(fields)
-    return await house.warehouses.change(STAFF, warehouse.warehouse_id, command, warehouse.version)
+    seen = {warehouse.version}
+    return await house.warehouses.change(STAFF, warehouse.warehouse_id, command, seen)
 
 
 async def names(house: House) -> list[str]:
@@ -46,7 +47,7 @@ async def test_there_is_always_the_main_one(house: House) -> None:
     with pytest.raises(WarehouseInUse):
         await changed(house, main, active=False)
     with pytest.raises(WarehouseInUse):
-        await house.warehouses.delete(STAFF, MAIN_WAREHOUSE, 1)
+        await house.warehouses.delete(STAFF, MAIN_WAREHOUSE, {1})
     assert (await changed(house, main, name="Utrecht", priority=5)).version == 2
 
 
@@ -88,13 +89,13 @@ async def test_a_change_needs_the_version_that_was_seen(house: House) -> None:
     with pytest.raises(PreconditionFailed):
         await changed(house, seen, name="Ghent")
     with pytest.raises(PreconditionFailed):
-        await house.warehouses.delete(STAFF, seen.warehouse_id, 1)
+        await house.warehouses.delete(STAFF, seen.warehouse_id, {1})
 
 
 async def test_what_never_had_goods_can_be_deleted(house: House) -> None:
     other = await house.warehouse()
 
-    await house.warehouses.delete(STAFF, other.warehouse_id, 1)
+    await house.warehouses.delete(STAFF, other.warehouse_id, {1})
 
     with pytest.raises(WarehouseNotFound) as refusal:
         await house.warehouses.warehouse(STAFF, other.warehouse_id)
@@ -106,6 +107,6 @@ async def test_an_unknown_warehouse_is_not_found(house: House) -> None:
     with pytest.raises(WarehouseNotFound):
         await house.warehouses.warehouse(STAFF, new_id())
     with pytest.raises(WarehouseNotFound):
-        await house.warehouses.change(STAFF, new_id(), WarehouseChange(), 1)
+        await house.warehouses.change(STAFF, new_id(), WarehouseChange(), {1})
     with pytest.raises(WarehouseNotFound):
-        await house.warehouses.delete(STAFF, new_id(), 1)
+        await house.warehouses.delete(STAFF, new_id(), {1})

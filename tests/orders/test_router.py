@@ -100,6 +100,7 @@ async def test_the_short_form_means_one_line(counter: Counter) -> None:
     order = answer.json()
     assert answer.status_code == 201
     assert answer.headers["location"] == f"/orders/{order['order_id']}"
+    assert answer.headers["etag"] == f'"v{order["version"]}"'
     assert [(line["product_id"], line["quantity"]) for line in order["lines"]] == [
         (body["product_id"], 2)
     ]

@@ -28,7 +28,6 @@ from markethall.shared.http import (
     MONEY,
     conditional,
     created,
-    etag,
     from_container,
     if_match,
     if_match_optional,
@@ -46,6 +45,7 @@ from markethall.shared.idempotency import Attempt, Keys
 from markethall.shared.ids import new_id
 from markethall.shared.memory import MemoryDatabase, memory_backend
 from markethall.shared.model import Body, Id, Int, Text
+from markethall.shared.versions import Seen, check_seen, etag
 from tests.shared.conftest import ProbeMemoryStore, ProbeTables, Something, Watch
 from tests.shared.test_front import JSON, Got, ask, front
 
@@ -111,12 +111,12 @@ class Shop:
             )  # fmt: skip
 
         @app.patch("/things/1")
-        async def change(version: Annotated[int, Depends(if_match)]) -> int:
-            return version
+        async def change(seen: Annotated[Seen, Depends(if_match)]) -> Any:
+            return seen and sorted(seen)
 
         @app.delete("/things/1")
-        async def drop(version: Annotated[int | None, Depends(if_match_optional)]) -> int | None:
-            return version
+        async def drop(seen: Annotated[Seen, Depends(if_match_optional)]) -> Any:
+            return seen and sorted(seen)
 
         @app.get("/things")
         async def things(
@@ -258,21 +258,34 @@ def test_an_entity_tag_carries_the_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "version"),
-    [('"v7"', 7), ('"v7-0123456789ab"', 7), (' "v0" ', 0), ('"v999999999"', 999999999)],
-)
-async def test_if_match_gives_the_version_that_was_seen(
-    shop: Shop, header: str, version: int
+    ("header", "versions"),
+    [('"v7"', [7]), ('"v7-0123456789ab"', [7]), (' "v0" ', [0]), ('"v999999999"', [999999999]),
+     ('"v7", "v8"', [7, 8]), ('"v7","v7"', [7]), (',"v7" ,\t, "v8",', [7, 8]),
+     ('W/"v6", "v7"', [7]), ('"other", "v7"', [7]), ('"a,b", "\xe9", "", "v7"', [7]),
+     ("*", None), (" * ", None)],
+)  # fmt: skip
+async def test_if_match_gives_the_versions_that_were_seen(
+    shop: Shop, header: str, versions: list[int] | None
 ) -> None:
     got = await shop.ask("PATCH", "/things/1", headers=[("if-match", header)])
 
-    assert (got.status, got.json) == (200, version)
+    assert (got.status, got.json) == (200, versions)
+
+
+async def test_an_if_match_in_several_lines_is_one_list(shop: Shop) -> None:
+    lines = [("if-match", '"v7"'), ("if-match", '"v8"')]
+
+    got = await shop.ask("PATCH", "/things/1", headers=lines)
+
+    assert (got.status, got.json) == (200, [7, 8])
 
 
 @pytest.mark.parametrize(
     "header",
-    ["", "7", "v7", '"7"', 'W/"v7"', '"v7', '"v-7"', '"v7", "v8"', '"v"', "*", '"v1e3"',
-     '"v9999999999"', '"v' + "9" * 5000 + '"', '"v\xb2"', '"v7-xyz"', "\xff"],
+    ["", ",,", "7", "v7", '"7"', 'W/"v7"', 'w/"v7"', 'W/ "v7"', '"v7', '"v-7"', '"v07"', '"v"',
+     '"v1e3"', '"v9999999999"', '"v' + "9" * 5000 + '"', '"v\xb2"', '"v7-xyz"', "\xff",
+     '"v7" "v8"', '"v7""v8"', '"v7", v8', '"v7", "v8', '*, "v7"', '"v7", *', "**", '"v7";',
+     'W/"v7", W/"v8"', '"v7 "', " " * 20_000 + "!", '"v7"' + " ," * 10_000 + "!"],
 )  # fmt: skip
 async def test_an_if_match_that_is_no_tag_of_ours_has_failed(shop: Shop, header: str) -> None:
     got = await shop.ask("PATCH", "/things/1", headers=[("if-match", header)])
@@ -287,7 +300,16 @@ async def test_if_match_is_missed_where_it_is_required_and_not_where_it_is_not(s
 
     assert (required.status, required.code) == (428, "request.if_match_missing")
     assert (optional.status, optional.json) == (200, None)
-    assert given_all_the_same.json == 3
+    assert given_all_the_same.json == [3]
+
+
+def test_a_change_is_good_for_who_has_seen_the_version_or_takes_any() -> None:
+    check_seen({6, 7, 8}, 7)
+    check_seen(None, 7)
+    with pytest.raises(PreconditionFailed) as refused:
+        check_seen({6, 8}, 7)
+
+    assert refused.value.details == {"etag": '"v7"'}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from markethall.shared.auth import SCOPES_OF_ROLE
-from markethall.shared.errors import Invalid, PreconditionFailed
+from markethall.shared.errors import Invalid
 from markethall.shared.ids import new_id
 from markethall.users.contract import (
     BadRefreshToken,
@@ -121,15 +121,6 @@ def test_only_what_was_given_is_changed() -> None:
 def test_the_disabled_describe_nothing() -> None:
     with pytest.raises(UserInactive):
         user(is_active=False).describe(ChangeProfile(full_name="Eve"))
-
-
-def test_a_version_that_was_not_asked_for_is_not_checked() -> None:
-    ada = user(version=3)
-
-    ada.check_seen(None)
-    ada.check_seen(3)
-    with pytest.raises(PreconditionFailed):
-        ada.check_seen(2)
 
 
 def test_an_admin_may_leave_only_when_another_stays() -> None:

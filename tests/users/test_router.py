@@ -171,6 +171,7 @@ async def test_a_registration_with_a_key_is_made_once(client: Client) -> None:
 
     assert (again.status_code, again.content) == (201, first.content)
     assert again.headers["location"] == first.headers["location"]
+    assert again.headers["etag"] == first.headers["etag"] == '"v1"'
     assert again.headers["idempotency-replayed"] == "true"
     refused(other, 422, "idempotency.payload_mismatch")
 

@@ -34,7 +34,6 @@ from markethall.shared.http import (
     MONEY,
     conditional,
     created,
-    etag,
     from_container,
     ok,
     once,
@@ -52,6 +51,7 @@ from markethall.shared.idempotency import (
 )
 from markethall.shared.model import Id
 from markethall.shared.pages import CursorInvalid, Page
+from markethall.shared.versions import etag
 
 router = APIRouter(tags=["orders"])
 

@@ -41,7 +41,6 @@ from markethall.shared.http import (
     MONEY,
     conditional,
     created,
-    etag,
     from_container,
     once,
     problems,
@@ -59,6 +58,7 @@ from markethall.shared.idempotency import (
 from markethall.shared.model import MAX_AMOUNT, Body, Id, Int, Text
 from markethall.shared.money import Currency, CurrencyMismatch, Money
 from markethall.shared.pages import CursorInvalid, Page, PageQuery
+from markethall.shared.versions import etag
 
 router = APIRouter(tags=["payments"])
 

@@ -21,7 +21,6 @@ from markethall.shared.errors import (
     Invalid,
     Malformed,
     MethodNotAllowed,
-    PreconditionFailed,
     PreconditionRequired,
     Refusal,
     RouteNotFound,
@@ -30,6 +29,7 @@ from markethall.shared.errors import (
 )
 from markethall.shared.idempotency import Answer, Attempt, KeyInvalid, KeyMissing, Keys
 from markethall.shared.ids import new_id
+from markethall.shared.versions import Seen, etag, seen_by
 
 D = TypeVar("D", bound=BaseModel)
 
@@ -41,8 +41,6 @@ PROBLEM_REF: Final = "#/components/schemas/Problem"
 _JSON: Final = "application/json"
 _PROBLEM: Final = "application/problem+json"
 _KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
-# as many digits as every INTEGER column holds
-_ETAG: Final = re.compile(r'"v([0-9]{1,9})(?:-[0-9a-f]{12})?"')
 _MOST_ERRORS: Final = 50
 
 
@@ -75,10 +73,12 @@ def ok(dto: BaseModel) -> Answer:
 
 
 def created(path: Callable[[Any], str]) -> Callable[[Any], Answer]:
-    """201 with the Location of what was made."""
+    """201 with the Location of what was made, and its entity tag where it has a version."""
 
     def present(dto: BaseModel) -> Answer:
-        return Answer(status=201, body=dto.model_dump_json(), location=path(dto))
+        version = getattr(dto, "version", None)
+        tag = None if version is None else etag(version)
+        return Answer(status=201, body=dto.model_dump_json(), location=path(dto), etag=tag)
 
     return present
 
@@ -161,7 +161,8 @@ def _key_of(request: Request, *, required: bool) -> str | None:
 
 
 def _respond(answer: Answer) -> Response:
-    headers = {"location": answer.location} if answer.location else None
+    given = {"location": answer.location, "etag": answer.etag}
+    headers = {name: value for name, value in given.items() if value is not None}
     return Response(answer.body.encode(), answer.status, headers, answer.content_type)
 
 
@@ -178,26 +179,18 @@ def _replay(request: Request, answer: Answer) -> Response:
 # Conditions
 
 
-def etag(version: int, digest: str = "") -> str:
-    """A strong entity tag. Only the version counts for If-Match; the digest is for caches."""
-    return f'"v{version}-{digest}"' if digest else f'"v{version}"'
-
-
-async def if_match(request: Request) -> int:
-    """Dependency: the version that the client has seen.
+async def if_match(request: Request) -> Seen:
+    """Dependency: the versions that the client has seen.
 
     Raises PreconditionRequired, PreconditionFailed.
     """
-    header = request.headers.get("if-match")
-    if header is None:
+    if "if-match" not in request.headers:
         raise PreconditionRequired
-    found = _ETAG.fullmatch(header.strip())
-    if not found:
-        raise PreconditionFailed("If-Match holds no entity tag of this resource.")
-    return int(found[1])
+    # several lines are one list (RFC 9110, section 5.3)
+    return seen_by(", ".join(request.headers.getlist("if-match")))
 
 
-async def if_match_optional(request: Request) -> int | None:
+async def if_match_optional(request: Request) -> Seen:
     """Dependency: as if_match, for resources that one may change without having read them."""
     return await if_match(request) if "if-match" in request.headers else None
 

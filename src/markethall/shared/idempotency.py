@@ -65,6 +65,7 @@ class Answer(Dto):
     status: int
     body: str
     location: str | None = None
+    etag: str | None = None
     content_type: str = "application/json"
 
 

@@ -26,6 +26,18 @@ WITH_BODY: Final = (Malformed, TooLarge, UnsupportedMediaType, RequestTimeout)
 WITH_TOKEN: Final = (Unauthenticated, Forbidden)
 
 _DEFAULTS: Final = ("HTTPValidationError", "ValidationError")
+_TEXT: Final = {"type": "string"}
+_LOCATION: Final = {"description": "The path of what was made", "schema": _TEXT}
+_ETAG: Final = {
+    "description": "Its version, for `If-Match`",
+    "schema": _TEXT | {"examples": ['"v1"']},
+}
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "The `ETag` that was read, a list of them, or `*` to take it as it is",
+    "schema": _TEXT | {"examples": ['"v1"']},
+}
 
 
 def completing(app: FastAPI) -> Callable[[], dict[str, Any]]:
@@ -48,7 +60,19 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     for operation in _operations(document):
         for refusal in _common(operation):
             _add(operation["responses"], refusal)
+        if "412" in operation["responses"]:
+            required = "428" in operation["responses"]
+            operation.setdefault("parameters", []).append(_IF_MATCH | {"required": required})
+        if made := operation["responses"].get("201"):
+            made["headers"] = _headers_of(made, schemas)
     return document
+
+
+def _headers_of(made: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a 201: as http.created answers it."""
+    name = made["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    tagged = "version" in schemas[name]["properties"]
+    return {"Location": _LOCATION} | ({"ETag": _ETAG} if tagged else {})
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

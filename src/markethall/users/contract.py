@@ -12,6 +12,7 @@ from markethall.shared.errors import Refusal
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Dto
 from markethall.shared.pages import Page
+from markethall.shared.versions import Seen
 
 
 class Customer(Dto):
@@ -191,8 +192,8 @@ class Accounts(Protocol):
     async def me(self, call: Call) -> Account:
         """The caller's own account. Raises UserNotFound, UserInactive."""
 
-    async def update_me(self, call: Call, change: ChangeProfile, seen: int | None) -> Account:
-        """`seen` is the version that the caller has read, if they care.
+    async def update_me(self, call: Call, change: ChangeProfile, seen: Seen) -> Account:
+        """`seen`: what the caller has read, if they care.
 
         Raises UserNotFound, UserInactive, PreconditionFailed, Invalid.
         """
@@ -210,7 +211,7 @@ class Accounts(Protocol):
         """Raises UserNotFound."""
 
     async def change_user(
-        self, call: Call, user_id: UUID, change: ChangeUser, seen: int
+        self, call: Call, user_id: UUID, change: ChangeUser, seen: Seen
     ) -> Account:
         """Disabling ends all sessions. An access token keeps its scopes until it expires.
 

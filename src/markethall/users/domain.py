@@ -14,7 +14,7 @@ from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
 
-from markethall.shared.errors import Invalid, PreconditionFailed
+from markethall.shared.errors import Invalid
 from markethall.shared.passwords import weakness
 from markethall.users.contract import (
     BadRefreshToken,
@@ -145,11 +145,6 @@ class User:
         """Raises UserInactive."""
         if not self.is_active:
             raise UserInactive(user_id=str(self.user_id))
-
-    def check_seen(self, version: int | None) -> None:
-        """Raises PreconditionFailed when somebody has changed the user since."""
-        if version is not None and version != self.version:
-            raise PreconditionFailed(etag=f'"v{self.version}"')
 
     def describe(self, change: ChangeProfile) -> None:
         """Change what the person says about themself. Raises UserInactive, Invalid."""

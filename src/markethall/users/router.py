@@ -22,7 +22,6 @@ from markethall.shared.errors import (
 from markethall.shared.http import (
     conditional,
     created,
-    etag,
     from_container,
     if_match,
     if_match_optional,
@@ -33,6 +32,7 @@ from markethall.shared.http import (
 from markethall.shared.idempotency import InFlight, KeyInvalid, Keys, PayloadMismatch
 from markethall.shared.model import Body, Bool, Dto, Id, Text
 from markethall.shared.pages import CursorInvalid, Page, PageQuery
+from markethall.shared.versions import Seen, etag
 from markethall.users.contract import (
     Account,
     Accounts,
@@ -296,7 +296,7 @@ async def me(
 )  # fmt: skip
 async def update_me(
     call: Annotated[Call, allow(PROFILE)],
-    seen: Annotated[int | None, Depends(if_match_optional)],
+    seen: Annotated[Seen, Depends(if_match_optional)],
     body: ProfileChange,
     accounts: AccountsDep,
 ) -> Response:
@@ -368,7 +368,7 @@ async def user(
 async def change_user(
     call: Annotated[Call, allow(USERS_MANAGE)],
     user_id: Id,
-    seen: Annotated[int, Depends(if_match)],
+    seen: Annotated[Seen, Depends(if_match)],
     body: UserChange,
     accounts: AccountsDep,
 ) -> Response:

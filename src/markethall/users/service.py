@@ -14,6 +14,7 @@ from markethall.shared.idempotency import Attempt
 from markethall.shared.ids import new_id
 from markethall.shared.pages import Cursors, Page
 from markethall.shared.passwords import Passwords
+from markethall.shared.versions import Seen, check_seen
 from markethall.users.contract import (
     Account,
     BadCredentials,
@@ -88,11 +89,11 @@ class AccountService:
     async def me(self, call: Call) -> Account:
         return _account(await self._myself(call))
 
-    async def update_me(self, call: Call, change: ChangeProfile, seen: int | None) -> Account:
+    async def update_me(self, call: Call, change: ChangeProfile, seen: Seen) -> Account:
         async with self._database.transaction() as store:
             user = await _locked(store, call.user_id)
             user.check_active()
-            user.check_seen(seen)
+            check_seen(seen, user.version)
             user.describe(change)
             await store.save_user(user)
         return _account(user)
@@ -130,14 +131,14 @@ class AccountService:
         call: Call,
         user_id: UUID,
         change: ChangeUser,
-        seen: int,
+        seen: Seen,
     ) -> Account:
         async with self._database.transaction() as store:
             # before the user's own row: two changes take both locks in the same order
             await store.lock_admins()
             await _check_still_admin(store, call)
             user = await _locked(store, user_id)
-            user.check_seen(seen)
+            check_seen(seen, user.version)
             await self._appoint(store, user, change)
         return _account(user)
 

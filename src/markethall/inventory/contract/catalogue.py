@@ -36,6 +36,7 @@ from markethall.shared.idempotency import Attempt
 from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Int, Moment, Text
 from markethall.shared.money import Currency, Money
 from markethall.shared.pages import Page, PageQuery
+from markethall.shared.versions import Seen
 from markethall.shared.warm import Held
 
 
@@ -354,11 +355,11 @@ class Catalogue(Protocol):
         """A new product whose id is the attempt's; once per id. Raises SkuTaken."""
 
     async def change(
-        self, call: Call, product_id: UUID, command: ProductChange, version: int
+        self, call: Call, product_id: UUID, command: ProductChange, seen: Seen
     ) -> Product:
         """Raises ProductNotFound, PreconditionFailed, SkuTaken, Invalid."""
 
-    async def archive(self, call: Call, product_id: UUID, version: int) -> None:
+    async def archive(self, call: Call, product_id: UUID, seen: Seen) -> None:
         """Not for sale any more. Raises ProductNotFound, PreconditionFailed."""
 
     async def count(self) -> int:

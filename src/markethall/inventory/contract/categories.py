@@ -20,6 +20,7 @@ from markethall.shared.errors import Refusal
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Body, Dto, Int, Text
 from markethall.shared.pages import Page, PageQuery
+from markethall.shared.versions import Seen
 
 Key = Annotated[Label, Field(examples=["green-tea"])]
 CategoryName = Annotated[Label, Field(examples=["Green tea"])]
@@ -146,9 +147,9 @@ class Categories(Protocol):
         """
 
     async def change(
-        self, call: Call, category_id: UUID, command: CategoryChange, version: int
+        self, call: Call, category_id: UUID, command: CategoryChange, seen: Seen
     ) -> Category:
         """Raises CategoryNotFound, PreconditionFailed, CategoryCycle, Invalid."""
 
-    async def remove(self, call: Call, category_id: UUID, version: int) -> None:
+    async def remove(self, call: Call, category_id: UUID, seen: Seen) -> None:
         """Raises CategoryNotFound, PreconditionFailed, CategoryInUse."""

@@ -11,6 +11,7 @@ from markethall.shared.errors import Refusal
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Body, Bool, Dto, Int, Text
 from markethall.shared.pages import Page, PageQuery
+from markethall.shared.versions import Seen
 
 WarehouseName = Annotated[Text, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
 # of warehouses that would do equally well, the one with the lowest comes first
@@ -83,9 +84,9 @@ class Warehouses(Protocol):
         """A new one whose id is the attempt's; once per id."""
 
     async def change(
-        self, call: Call, warehouse_id: UUID, command: WarehouseChange, version: int
+        self, call: Call, warehouse_id: UUID, command: WarehouseChange, seen: Seen
     ) -> Warehouse:
         """Raises WarehouseNotFound, PreconditionFailed, WarehouseInUse."""
 
-    async def delete(self, call: Call, warehouse_id: UUID, version: int) -> None:
+    async def delete(self, call: Call, warehouse_id: UUID, seen: Seen) -> None:
         """For one that never had goods. Raises as `change` does."""

@@ -27,10 +27,11 @@ from markethall.inventory.router.deps import (
     answer,
 )
 from markethall.shared.errors import Invalid, Unavailable
-from markethall.shared.http import created, etag, once, problems, ready
+from markethall.shared.http import created, once, problems, ready
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Id
 from markethall.shared.pages import CursorInvalid, Page
+from markethall.shared.versions import etag
 
 router = APIRouter(tags=["inventory"])
 

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Request, Response
 
 from markethall.inventory.contract import Catalogue, Categories, Rendered, Stockroom, Warehouses
+from markethall.shared import versions
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE, allow, anyone
 from markethall.shared.call import Call
 from markethall.shared.errors import (
@@ -35,7 +36,7 @@ CategoriesDep = Annotated[Categories, Depends(from_container("categories"))]
 StockroomDep = Annotated[Stockroom, Depends(from_container("stockroom"))]
 WarehousesDep = Annotated[Warehouses, Depends(from_container("warehouses"))]
 KeysDep = Annotated[Keys, Depends(from_container("inventory_keys"))]
-Seen = Annotated[int, Depends(if_match)]
+Seen = Annotated[versions.Seen, Depends(if_match)]
 Anyone = Annotated[Call, anyone()]
 Merchant = Annotated[Call, allow(CATALOGUE_WRITE)]
 Keeper = Annotated[Call, allow(STOCK_WRITE)]

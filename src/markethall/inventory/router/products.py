@@ -44,7 +44,6 @@ from markethall.shared.errors import (
 from markethall.shared.express import Lane
 from markethall.shared.http import (
     created,
-    etag,
     once,
     problems,
     ready,
@@ -52,6 +51,7 @@ from markethall.shared.http import (
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Id, Text
 from markethall.shared.pages import CursorInvalid, PageQuery
+from markethall.shared.versions import etag
 from markethall.shared.warm import Ready, Warm
 
 router = APIRouter(tags=["inventory"])

@@ -21,10 +21,11 @@ from markethall.inventory.router.deps import (
     Seen,
     WarehousesDep,
 )
-from markethall.shared.http import conditional, created, etag, once, problems, ready
+from markethall.shared.http import conditional, created, once, problems, ready
 from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Id
 from markethall.shared.pages import CursorInvalid, Page, PageQuery
+from markethall.shared.versions import etag
 
 router = APIRouter(prefix="/warehouses", tags=["inventory"])
 

@@ -23,9 +23,9 @@ from markethall.inventory.service.lists import ProductLists, digest
 from markethall.shared.auth import CATALOGUE_WRITE
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
-from markethall.shared.errors import PreconditionFailed
 from markethall.shared.idempotency import Attempt
 from markethall.shared.pages import PageQuery
+from markethall.shared.versions import Seen, check_seen
 
 
 class CatalogueService:
@@ -122,11 +122,11 @@ class CatalogueService:
         call: Call,  # noqa: ARG002 - the contract
         product_id: UUID,
         command: ProductChange,
-        version: int,
+        seen: Seen,
     ) -> Product:
         now = self._clock()
         async with self._database.transaction() as store:
-            item = await _locked(store, product_id, version)
+            item = await _locked(store, product_id, seen)
             if item.change(command, now):
                 await store.save(item)
             available = available_of(await store.levels(product_id, now))
@@ -134,9 +134,9 @@ class CatalogueService:
         await self._cache.forget([product_id], pages=True)
         return item.seen_with(available, self._clock())
 
-    async def archive(self, call: Call, product_id: UUID, version: int) -> None:  # noqa: ARG002 - the contract
+    async def archive(self, call: Call, product_id: UUID, seen: Seen) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
-            item = await _locked(store, product_id, version)
+            item = await _locked(store, product_id, seen)
             if item.archive(self._clock()):
                 await store.save(item)
         await self._lists.tell([item])
@@ -173,11 +173,10 @@ def _rendered(card: Card, *, public: bool = True) -> Rendered:
 # Items and stock
 
 
-async def _locked(store: Store, product_id: UUID, version: int) -> Item:
+async def _locked(store: Store, product_id: UUID, seen: Seen) -> Item:
     """Raises ProductNotFound, PreconditionFailed."""
     item = await store.item(product_id)
     if item is None:
         raise _no_product(product_id)
-    if item.version != version:
-        raise PreconditionFailed(etag=f'"v{item.version}"')
+    check_seen(seen, item.version)
     return item

@@ -17,9 +17,9 @@ from markethall.inventory.ports import Database, ProductCache, Shelf, Store
 from markethall.inventory.service.lists import digest
 from markethall.shared.auth import CATALOGUE_WRITE
 from markethall.shared.call import Call
-from markethall.shared.errors import PreconditionFailed
 from markethall.shared.idempotency import Attempt
 from markethall.shared.pages import Cursors, Page
+from markethall.shared.versions import Seen, check_seen
 
 
 class CategoryService:
@@ -75,14 +75,14 @@ class CategoryService:
         call: Call,  # noqa: ARG002 - the contract
         category_id: UUID,
         command: CategoryChange,
-        version: int,
+        seen: Seen,
     ) -> Category:
         async with self._database.transaction() as store:
             # before any row: two that move each other's parents wait here, and the second sees the
             # first; and whoever only renames meets the same lock, behind a row that both want
             await store.hold_tree()
             above = await _above(store, command)
-            branch = await _locked(store, category_id, version)
+            branch = await _locked(store, category_id, seen)
             if branch.change(command, above):
                 await store.save_branch(branch)
             category = await _found(store, category_id)
@@ -90,9 +90,9 @@ class CategoryService:
         await self._cache.forget([], pages=True)
         return category
 
-    async def remove(self, call: Call, category_id: UUID, version: int) -> None:  # noqa: ARG002 - the contract
+    async def remove(self, call: Call, category_id: UUID, seen: Seen) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
-            await store.remove_branch(await _locked(store, category_id, version))
+            await store.remove_branch(await _locked(store, category_id, seen))
         await self._cache.forget([], pages=True)
 
 
@@ -114,11 +114,10 @@ async def _above(store: Store, command: CategoryChange) -> list[str]:
     return above
 
 
-async def _locked(store: Store, category_id: UUID, version: int) -> Branch:
+async def _locked(store: Store, category_id: UUID, seen: Seen) -> Branch:
     """Raises CategoryNotFound, PreconditionFailed."""
     branch = await store.branch(category_id)
     if branch is None:
         raise CategoryNotFound(category_id=str(category_id))
-    if branch.version != version:
-        raise PreconditionFailed(etag=f'"v{branch.version}"')
+    check_seen(seen, branch.version)
     return branch

@@ -11,9 +11,9 @@ from markethall.inventory.contract import (
 from markethall.inventory.domain import Depot
 from markethall.inventory.ports import Database, Store
 from markethall.shared.call import Call
-from markethall.shared.errors import PreconditionFailed
 from markethall.shared.idempotency import Attempt
 from markethall.shared.pages import Cursors, Page, PageQuery
+from markethall.shared.versions import Seen, check_seen
 
 
 class WarehouseService:
@@ -51,17 +51,17 @@ class WarehouseService:
         call: Call,  # noqa: ARG002 - the contract
         warehouse_id: UUID,
         command: WarehouseChange,
-        version: int,
+        seen: Seen,
     ) -> Warehouse:
         async with self._database.transaction() as store:
-            depot = await _locked(store, warehouse_id, version)
+            depot = await _locked(store, warehouse_id, seen)
             if depot.change(command, empty=not await store.has_goods(warehouse_id)):
                 await store.save_depot(depot)
         return depot.view()
 
-    async def delete(self, call: Call, warehouse_id: UUID, version: int) -> None:  # noqa: ARG002 - the contract
+    async def delete(self, call: Call, warehouse_id: UUID, seen: Seen) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
-            depot = await _locked(store, warehouse_id, version)
+            depot = await _locked(store, warehouse_id, seen)
             depot.check_unused(used=await store.has_shelves(warehouse_id))
             await store.remove_depot(warehouse_id)
 
@@ -72,9 +72,8 @@ def _there(depot: Depot | None, warehouse_id: UUID) -> Depot:
     return depot
 
 
-async def _locked(store: Store, warehouse_id: UUID, version: int) -> Depot:
+async def _locked(store: Store, warehouse_id: UUID, seen: Seen) -> Depot:
     """Raises WarehouseNotFound, PreconditionFailed."""
     depot = _there(await store.depot(warehouse_id), warehouse_id)
-    if depot.version != version:
-        raise PreconditionFailed(etag=f'"v{depot.version}"')
+    check_seen(seen, depot.version)
     return depot
