@@ -26,9 +26,15 @@ BEGIN
     );
 END $$;
 
-CREATE FUNCTION inventory.undo() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION inventory.take(of_product uuid, in_warehouse uuid, units bigint)
+RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    RAISE EXCEPTION 'somebody was faster';
+    UPDATE inventory.stock SET reserved = reserved + units
+    WHERE product_id = of_product AND warehouse_id = in_warehouse AND on_hand - reserved >= units;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'somebody was faster';
+    END IF;
+    RETURN NULL;
 END $$;
 """
 
@@ -39,5 +45,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP FUNCTION inventory.undo")
+    op.execute("DROP FUNCTION inventory.take")
     op.execute("DROP FUNCTION inventory.may_hold")

@@ -20,7 +20,11 @@ from markethall.inventory.sql.parameters import free_of, units, uuid
 from markethall.inventory.sql.tables import stock
 from markethall.shared.db import Statement
 
-ENOUGH: Final = re.compile(r"(?:stock\.reserved|ELSE 0 END) >= ")
+ENOUGH: Final = re.compile(r"ELSE 0 END >= ")
+TAKING: Final = re.compile(r"(inventory\.take\((\S+), (\S+), line\.reserved\))")
+BLIND: Final = """, blind AS (
+    UPDATE inventory.stock s SET reserved = s.reserved + line.reserved FROM line
+    WHERE s.product_id = {product} AND s.warehouse_id = {warehouse})"""
 LOOK: Final = Statement(
     sa.select(free_of(stock) >= units("units")).where(
         stock.c.product_id == uuid("of"), stock.c.warehouse_id == uuid("in_warehouse")
@@ -46,7 +50,7 @@ def in_steps() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SqlStore, "reserve_at_once", not_at_once)
-        patch.setattr(reservations, "TAKE", _blind(reservations.TAKE, 0))
+        patch.setattr(reservations, "TAKE", _blind(reservations.TAKE))
         patch.setattr(SqlStore, "take", careless)
         yield
 
@@ -54,7 +58,7 @@ def in_steps() -> Iterator[None]:
 @contextmanager
 def at_once() -> Iterator[None]:
     """It looks and takes in one statement, but what it takes is not what it looks at."""
-    blind = _blind(reservations.RESERVE_AT_ONCE, 1)
+    blind = _blind_at_once(reservations.RESERVE_AT_ONCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reservations, "RESERVE_AT_ONCE", blind)
         yield
@@ -68,10 +72,20 @@ async def _looks_enough(store: SqlStore, goods: Goods) -> bool:
     )
 
 
-def _blind(statement: Statement, place: int) -> Statement:
-    """Without its so manieth condition."""
+def _blind(statement: Statement) -> Statement:
+    """Without its condition."""
     blind = copy(statement)
     blind._compile()
-    condition = list(ENOUGH.finditer(blind._sql))[place]
+    [condition] = ENOUGH.finditer(blind._sql)
     blind._sql = f"{blind._sql[: condition.end()]}-1000000 + {blind._sql[condition.end() :]}"
+    return blind
+
+
+def _blind_at_once(statement: Statement) -> Statement:
+    """It takes without asking the function that has the condition."""
+    blind = copy(statement)
+    blind._compile()
+    [(call, product, warehouse)] = TAKING.findall(blind._sql)
+    before, select, after = blind._sql.replace(call, "NULL").rpartition("\n SELECT")
+    blind._sql = before + BLIND.format(product=product, warehouse=warehouse) + select + after
     return blind

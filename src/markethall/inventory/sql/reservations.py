@@ -78,18 +78,18 @@ _enough: Final = there_of(stock) + _ahead >= units("units")
 _there: Final = sa.and_(
     stock.c.product_id == uuid("of"), stock.c.warehouse_id == uuid("in_warehouse")
 )
+# what a line keeps of its product, as it is now
+_sold_as: Final = (
+    products.c.sku,
+    products.c.name,
+    amount_now(products).label("price_amount"),
+    products.c.price_currency,
+)
 _taking: Final = (
     sa.update(stock)
     .where(stock.c.product_id == products.c.product_id, _there, products.c.status == ACTIVE)
     .values(reserved=stock.c.reserved + units("units"))
-    .returning(
-        stock.c.product_id,
-        stock.c.warehouse_id,
-        products.c.sku,
-        products.c.name,
-        amount_now(products).label("price_amount"),
-        products.c.price_currency,
-    )
+    .returning(stock.c.product_id, stock.c.warehouse_id, *_sold_as)
 )
 _written: Final = [column for column in lines.c if column.computed is None]
 
@@ -124,8 +124,9 @@ TAKE: Final = Statement(_line_of(_taking.where(_enough).cte("taken")))
 # A whole reservation of one product, in one statement that is a transaction of its own: the shelf
 # is not locked while we wait for a word or say the next one. It begins only what can be done as far
 # as it sees, and undoes itself when somebody was faster. It takes what is on hand: what is there
-# elsewhere goes before what is not there yet. That a shelf runs low is told by the database, in the
-# same statement (take_tells_low).
+# elsewhere goes before what is not there yet. The shelf comes last, and in a function: whoever
+# waited for it looks again at it alone, and not at the whole statement. That it runs low is told by
+# the database, in the same statement (take_tells_low).
 _may_hold: Final = sa.func.inventory.may_hold(
     uuid("customer"),
     uuid("of"),
@@ -148,13 +149,19 @@ _opened: Final = (
     .returning(reservations.c.reservation_id)
     .cte("opened")
 )
-_only_taken: Final = _taking.where(_on_hand, sa.exists().select_from(_opened)).cte("taken")
-_only_line: Final = _line_of(_only_taken).cte("line")
+_sold: Final = (
+    sa.select(products.c.product_id, uuid("in_warehouse").label("warehouse_id"), *_sold_as)
+    .where(
+        products.c.product_id == uuid("of"),
+        products.c.status == ACTIVE,
+        sa.exists().select_from(_opened),
+    )
+    .cte("sold")
+)
+_line: Final = _line_of(_sold).cte("line")
+_take: Final = sa.func.inventory.take(uuid("of"), uuid("in_warehouse"), _line.c.reserved)
 RESERVE_AT_ONCE: Final = Statement(
-    sa.select(
-        _only_line,
-        sa.case((_only_line.c.product_id.is_(None), sa.func.inventory.undo())).label("undone"),
-    ).select_from(sa.outerjoin(_opened, _only_line, sa.true()))
+    sa.select(_line, _take.label("taken")).select_from(sa.outerjoin(_opened, _line, sa.true()))
 )
 
 TAKE_AGAIN: Final = Statement(
