@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import lru_cache
 from types import FrameType
 from typing import TYPE_CHECKING, Final, cast
 
@@ -22,7 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from markethall.main import create_app
 from markethall.settings import Settings, read_settings
 from markethall.shared import log
-from markethall.shared.hatch import Hatch
+from markethall.shared.hatch import Handed, Hatch
+from markethall.shared.warm import Header, written
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -52,12 +54,22 @@ class HallProtocol(HttpToolsProtocol):
 
     _in_head = True
     _in_message = False
-    _handed_out = False
     _head_size = 0
     _patience: asyncio.TimerHandle | None = None
+    # what is ready is handed out here, or nowhere
+    _hatch: Hatch | None = None
+    # messages that began in the bytes at hand, and what was handed out for the last of them
+    _begun = 0
+    _handed: Handed | None = None
+    _upgrades = False
+    _used_at = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         super().connection_made(transport)
+        front = getattr(self.app, "front", None)
+        # who may be turned away for the crowd takes the long way
+        if front is not None and self.client and self.limit_concurrency is None:
+            self._hatch = front.hatch
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,11 +78,14 @@ class HallProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = self._in_message = True
+        self._begun += 1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_size = 0
+        # what comes after it is not for the parser
+        self._upgrades = self._upgrades or self.parser.should_upgrade()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -78,10 +93,16 @@ class HallProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
-        self._handed_out = False
+        if self._hatch is not None and self._hand_out_again(self._hatch, data):
+            return
+        at_rest = not self._in_message
+        self._handed = None
+        self._begun = 0
         super().data_received(data)
-        if self._handed_out and not self._in_message:
+        if self._handed is not None and not self._in_message:
             self._stop_waiting()
+            if at_rest and self._begun == 1 and self._hatch is not None:
+                self._hatch.heads.keep(data, self._handed.asked)
         # not idle: half a head, or what nobody reads, as the rest of a body that was refused
         elif self._in_head or not self._is_answering():
             self._await_head()
@@ -89,23 +110,67 @@ class HallProtocol(HttpToolsProtocol):
         else:
             self._stop_waiting()
 
+    def _hand_out_again(self, hatch: Hatch, data: bytes) -> bool:
+        """Very bytes that were a whole request before are one again, where a request may begin.
+
+        The parser need not hear of it: it stands between two messages before and after.
+        """
+        asked = hatch.heads.find(data)
+        if (
+            asked is None
+            or self._in_message
+            or self._upgrades
+            or self._is_answering()
+            or self.flow.write_paused
+            or self.transport.is_closing()
+        ):
+            return False
+        handed = hatch.again(asked, self.client[0] if self.client else "")
+        if handed is None:
+            return False
+        self.transport.write(handed.message(_lines(tuple(self.server_state.default_headers))))
+        hatch.tell(handed)
+        self._answered()
+        return True
+
+    def _answered(self) -> None:
+        """As after any other answer, except that the timer of an idle connection runs on."""
+        self._in_head = False
+        self._head_size = 0
+        self._stop_waiting()
+        self.server_state.total_requests += 1
+        self._used_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._end_when_idle(self.timeout_keep_alive)
+
+    def _end_when_idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
+    def timeout_keep_alive_handler(self) -> None:
+        left = self._used_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._end_when_idle(left)
+        else:
+            super().timeout_keep_alive_handler()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
-        if not self._hand_out(cycle):
+        if self._hatch is None or not self._hand_out(self._hatch, cycle):
             super()._start_asgi_task(cycle, app)
 
-    def _hand_out(self, cycle: RequestResponseCycle) -> bool:
+    def _hand_out(self, hatch: Hatch, cycle: RequestResponseCycle) -> bool:
         """What is ready is written at once: a task and an application cost more than it does."""
-        front = getattr(self.app, "front", None)
         # of those that wait in a row only the last one: each would be answered inside the other
-        if front is None or self.pipeline or not cycle.keep_alive or self.flow.write_paused:
+        if self.pipeline or not cycle.keep_alive or self.flow.write_paused:
             return False
-        hatch: Hatch | None = front.hatch
-        handed = hatch.look(cast("Scope", cycle.scope)) if hatch else None
-        if hatch is None or handed is None:
+        handed = hatch.look(cast("Scope", cycle.scope))
+        if handed is None:
             return False
-        self.transport.write(handed.message(self.server_state.default_headers))
+        self.transport.write(handed.message(_lines(tuple(cycle.default_headers))))
         hatch.tell(handed)
-        cycle.response_started = cycle.response_complete = self._handed_out = True
+        self._handed = handed
+        cycle.response_started = cycle.response_complete = True
         self.on_response_complete()
         return True
 
@@ -134,6 +199,12 @@ class HallProtocol(HttpToolsProtocol):
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+
+@lru_cache(maxsize=2)
+def _lines(headers: tuple[Header, ...]) -> bytes:
+    """Those that the server adds; every second they are others."""
+    return written(headers)
 
 
 class HallServer(uvicorn.Server):

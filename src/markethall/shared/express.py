@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from markethall.shared.http import matches
 from markethall.shared.warm import Ready, Warm, is_anonymous
 
 # the answer, or None: not for this lane
@@ -39,10 +38,10 @@ class Express:
 
 
 async def give(ready: Ready, scope: Scope, send: Send) -> None:
-    """The answer, or 304 to who has it already (RFC 9110, section 13.1.2)."""
+    """The answer, or 304 to who has it already."""
     scope["state"]["route"] = ready.route
     seen = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
-    if seen is not None and matches(seen.decode("latin-1"), ready.etag):
+    if ready.is_known_by(seen):
         await send({"type": "http.response.start", "status": 304, "headers": ready.unchanged})
         await send({"type": "http.response.body", "body": b""})
         return

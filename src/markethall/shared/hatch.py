@@ -5,19 +5,17 @@ test compares them. Where the limits are counted in Redis nothing can be said wi
 everybody takes the long way.
 """
 
-import json
 import time
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from starlette.types import Scope
 
 from markethall.shared.callers import Networks, client_of
-from markethall.shared.http import matches
+from markethall.shared.heads import Asked, Heads
 from markethall.shared.ids import new_request_id
 from markethall.shared.limits import Limits
-from markethall.shared.log import LONGEST_PATH, access, agent_text, clean_text
+from markethall.shared.log import access
 from markethall.shared.metrics import latency_of, requests_of
 from markethall.shared.warm import Header, Ready, Warm, written
 
@@ -34,8 +32,7 @@ class Handed(NamedTuple):
     unchanged: bool
     request_id: str
     client_ip: str
-    agent: str
-    path: str
+    asked: Asked
     limits: list[Header]
     started: float
 
@@ -49,15 +46,19 @@ class Handed(NamedTuple):
 
     def headers(self) -> list[Header]:
         head = self.ready.unchanged if self.unchanged else self.ready.head
-        return [*head, *self._own()]
+        own = (b"x-request-id", self.request_id.encode())
+        return [*head, own, _NOSNIFF, *self.limits]
 
-    def message(self, first: list[Header]) -> bytes:
-        """All of it as HTTP/1.1; `first`: the headers that the server itself adds."""
-        lines = self.ready.unchanged_lines if self.unchanged else self.ready.lines
-        return b"".join([lines, written(first), written(self._own()), b"\r\n", self.body])
-
-    def _own(self) -> list[Header]:
-        return [(b"x-request-id", self.request_id.encode()), _NOSNIFF, *self.limits]
+    def message(self, first: bytes) -> bytes:
+        """All of it as HTTP/1.1; `first`: the lines that the server itself adds."""
+        ready, unchanged = self.ready, self.unchanged
+        return b"%b%bx-request-id: %b\r\nx-content-type-options: nosniff\r\n%b\r\n%b" % (
+            ready.unchanged_lines if unchanged else ready.lines,
+            first,
+            self.request_id.encode(),
+            written(self.limits) if self.limits else b"",
+            b"" if unchanged else ready.body,
+        )
 
 
 class Hatch:
@@ -76,6 +77,7 @@ class Hatch:
         self._owners = owners
         self._limits = limits
         self._proxies = proxies
+        self.heads = Heads()
 
     def look(self, scope: Scope) -> Handed | None:
         """None when the request has to take the long way. What is given has to be told of."""
@@ -88,36 +90,41 @@ class Hatch:
         ready = self._warm.find(scope)
         if ready is None:
             return None
-        client_ip = client_of(scope, self._proxies)
+        path: str = scope["path"]
+        owner = self._owners[path.split("/", 2)[1]]
+        asked = Asked((path, scope["query_string"]), headers, owner)
+        return self._hand(asked, ready, scope["client"][0], started)
+
+    def again(self, asked: Asked, peer: str) -> Handed | None:
+        """As `look`, for what was asked before; `peer`: the address at the other end."""
+        started = time.perf_counter()
+        ready = self._warm.at(asked.address)
+        return None if ready is None else self._hand(asked, ready, peer, started)
+
+    def _hand(self, asked: Asked, ready: Ready, peer: str, started: float) -> Handed | None:
+        if self._proxies:
+            peer = client_of({"client": (peer, 0), "headers": asked.forwarded}, self._proxies)
         limits: list[Header] = []
         if self._limits.on:
-            verdict = self._limits.at_once(client_ip)
+            verdict = self._limits.at_once(peer)
             if verdict is None or not verdict.allowed:
                 return None
             limits = verdict.headers
-        seen = headers.get(b"if-none-match")
-        return Handed(
-            ready,
-            seen is not None and matches(seen.decode("latin-1"), ready.etag),
-            new_request_id(),
-            client_ip,
-            _agent(headers.get(b"user-agent", b"")[:200]),
-            scope["path"],
-            limits,
-            started,
-        )
+        if asked.tag != ready.etag:
+            asked.tag, asked.unchanged = ready.etag, ready.is_known_by(asked.seen)
+        return Handed(ready, asked.unchanged, new_request_id(), peer, asked, limits, started)
 
     def tell(self, handed: Handed) -> None:
         """The access line and the metrics."""
-        seconds = time.perf_counter() - handed.started
-        route, status, path = handed.ready.route, handed.status, handed.path
-        requests_of("GET", route, status).inc()
-        latency_of(route).observe(seconds)
+        ready, unchanged, request_id, client_ip, asked, _, started = handed
+        seconds = time.perf_counter() - started
+        status = 304 if unchanged else 200
+        requests_of("GET", ready.route, status).inc()
+        latency_of(ready.route).observe(seconds)
+        before, after = asked.line_tail
         access.write_line(
-            f'"method":"GET","path":{_path(path)},"status":{status}'
-            f',"duration_ms":{round(seconds * 1000, 3)},"client_ip":"{handed.client_ip}"'
-            f',"user_agent":{handed.agent},"request_id":"{handed.request_id}"'
-            f',"user_id":null,"context":"{self._owners[path.split("/", 2)[1]]}"'
+            f'{asked.line_head}{status},"duration_ms":{round(seconds * 1000, 3)}'
+            f',"client_ip":"{client_ip}"{before}{request_id}{after}'
         )
 
     def _is_unusual(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
@@ -129,13 +136,3 @@ class Hatch:
             or sum(map(len, headers)) + sum(map(len, headers.values())) > self._header_limit
             or not scope.get("client")
         )
-
-
-@lru_cache(maxsize=4096)
-def _path(path: str) -> str:
-    return json.dumps(clean_text(path[:LONGEST_PATH]), ensure_ascii=False)
-
-
-@lru_cache(maxsize=1024)
-def _agent(header: bytes) -> str:
-    return json.dumps(agent_text(header), ensure_ascii=False)

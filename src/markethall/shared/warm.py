@@ -9,6 +9,8 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from markethall.shared.http import matches
+
 Scope = MutableMapping[str, Any]
 Header = tuple[bytes, bytes]
 Address = tuple[str, bytes]  # path and query string
@@ -60,6 +62,10 @@ class Ready:
         self.lines = b"HTTP/1.1 200 OK\r\n" + written(self.head)
         self.unchanged_lines = b"HTTP/1.1 304 Not Modified\r\n" + written(self.unchanged)
 
+    def is_known_by(self, if_none_match: bytes | None) -> bool:
+        """Whether 304 is the answer (RFC 9110, section 13.1.2)."""
+        return if_none_match is not None and matches(if_none_match.decode("latin-1"), self.etag)
+
     def weight(self, address: Address) -> int:
         """Bytes, about: the body, what it was made of, and all that is small around it."""
         return 2 * len(self.body) + len(address[0]) + len(address[1]) + _AROUND
@@ -76,7 +82,9 @@ class Warm:
 
     def find(self, scope: Scope) -> Ready | None:
         """For a GET; the caller sees to it that the answer is for everybody."""
-        address = (scope["path"], scope["query_string"])
+        return self.at((scope["path"], scope["query_string"]))
+
+    def at(self, address: Address) -> Ready | None:
         ready = self._ready.get(address)
         if ready is None:
             return None
