@@ -32,6 +32,7 @@ WARMUP: Final = 1.0
 READERS: Final = 16
 SEARCHERS: Final = 4
 READ: Final = 2000  # products that are read in turn
+STRANGE: Final = 20_000  # heads that are all different
 STEP: Final = 100  # products of a page on the way down
 LOOKS: Final = 200  # at the first page and at the deep one, by turns
 HEADER: Final = (
@@ -45,6 +46,7 @@ GOALS: Final[Mapping[str, tuple[str, float]]] = {
     "product, cached": ("raw, product", 0.5),
     "page of 20, cached": ("raw, page", 0.5),
     "304, warm": ("raw, product", 0.6),
+    "304, heads never seen": ("raw, product", 0.6),
     "product, uncached": ("same statement, product", 0.6),
     "page of 20, uncached": ("same statement, page", 0.7),
 }
@@ -282,10 +284,13 @@ class _Hall:
     def _plays(self) -> Mapping[str, tuple[Server, Sequence[Request]]]:
         products, page = [_get(path) for path in self.paths], [_get(PAGE)]
         known = [_get(path, _etag(self.cached.port, path)) for path in (*self.paths[:100], PAGE)]
+        tag = _etag(self.cached.port, PAGE)
+        strange = [_get(PAGE, tag, accept_language=f"x-{n}") for n in range(STRANGE)]
         return {
             "raw, product": (self.bare["raw, product"], products),
             "product, cached": (self.cached, products),
             "304, warm": (self.cached, known),
+            "304, heads never seen": (self.cached, strange),
             "raw, page": (self.bare["raw, page"], page),
             "page of 20, cached": (self.cached, page),
             "same statement, product": (self.same, products),
@@ -350,8 +355,8 @@ def _etag(port: int, path: str) -> str:
         return connection.getresponse().headers["etag"]
 
 
-def _get(path: str, etag: str = "") -> Request:
-    headers = {"if_none_match": etag} if etag else {}
+def _get(path: str, etag: str = "", **headers: str) -> Request:
+    headers |= {"if_none_match": etag} if etag else {}
     return Request("GET", request_bytes("GET", path, **headers))
 
 

@@ -1,6 +1,7 @@
 """What is ready is written by the server itself: the same answers, on the same connection."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -10,14 +11,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from markethall import demo
+from markethall.inventory.contract import ProductChange
 from markethall.main import Hall, create_app
 from markethall.server import HallServer, hall_config, listening
 from markethall.shared.call import system_call
 from markethall.shared.limits import REQUESTS
+from markethall.shared.metrics import REGISTRY
 from tests.test_app import memory_settings
 
 PATH = b"/products?limit=3"
 HEAD = b"Host: hall\r\n"
+AGENT = b'User-Agent: a"b\\c\xe4\r\n'
 # the long way, and nothing else that shows
 LONG = b"X-Request-ID: a-name-of-my-own\r\n"
 
@@ -72,7 +76,7 @@ async def serving(**settings: Any) -> AsyncIterator[tuple[Hall, int]]:
     hall = app.state.container
     hall.cache()._clock = lambda: 0.0
     with listening("127.0.0.1", 0) as door:
-        server = _Server(hall_config(app, given), drain_seconds=0)
+        app.state.server = server = _Server(hall_config(app, given), drain_seconds=0)
         task = asyncio.create_task(server.serve([door]))
         await demo.fill(hall.catalogue(), hall.stockroom(), system_call("test"))
         try:
@@ -111,16 +115,60 @@ def seen(reply: Reply) -> Reply:
 @pytest.mark.parametrize("header", [b"", b"If-None-Match: *\r\n", b'If-None-Match: "v1-x"\r\n'])
 async def test_it_is_the_answer_of_the_long_way(line: Line, header: bytes) -> None:
     with capture_logs() as lines:
-        short = await line.ask(header)
-        long = await line.ask(header, LONG)
+        short = await line.ask(header, AGENT)
+        again = await line.ask(header, AGENT)
+        long = await line.ask(header, AGENT, LONG)
 
-    assert seen(short) == seen(long)
-    assert long.headers["x-request-id"] == "a-name-of-my-own"
-    assert lines[0].pop("request_id") == short.headers["x-request-id"]
-    assert lines[1].pop("request_id") == "a-name-of-my-own"
-    assert lines[0].pop("duration_ms") >= 0
-    assert lines[1].pop("duration_ms") >= 0
-    assert lines[0] == lines[1]
+    assert seen(short) == seen(again) == seen(long)
+    assert list(short.headers) == list(again.headers)
+    assert [entry.pop("request_id") for entry in lines] == [
+        short.headers["x-request-id"],
+        again.headers["x-request-id"],
+        "a-name-of-my-own",
+    ]
+    assert all(entry.pop("duration_ms") >= 0 for entry in lines)
+    assert lines[0] == lines[1] == lines[2]
+    assert list(lines[0]) == list(lines[1]) == list(lines[2])
+
+
+async def test_each_way_is_counted(line: Line) -> None:
+    labels = {"method": "GET", "route": "/products", "status": "200"}
+    before = REGISTRY.get_sample_value("markethall_http_requests_total", labels) or 0
+
+    for header in (b"", b"", b"", LONG):
+        await line.ask(header)
+
+    assert REGISTRY.get_sample_value("markethall_http_requests_total", labels) == before + 4
+
+
+async def test_bytes_that_were_read_once_are_not_read_again() -> None:
+    async with serving() as (app, port), calling(app, port) as line:
+        await line.ask()
+        [protocol] = app.state.server.server_state.connections
+        read, counted = protocol.cycle, app.state.server.server_state.total_requests
+
+        statuses = [(await line.ask()).status for _ in range(3)]
+
+        assert statuses == [200] * 3
+        assert protocol.cycle is read
+        assert app.state.server.server_state.total_requests == counted + 3
+
+
+async def test_a_change_of_what_it_shows_reaches_who_asks_with_the_same_bytes() -> None:
+    async with serving() as (app, port), calling(app, port) as line:
+        hall = app.state.container
+        cup = await hall.catalogue().product_by_sku(system_call("test"), "CUP-STONE-BLUE")
+        path = f"/products/{cup.product_id}".encode()
+        etag = (await line.ask(path=path)).headers["etag"].encode()
+        known = [await line.ask(b"If-None-Match: " + etag + b"\r\n", path=path) for _ in range(3)]
+
+        change = ProductChange.model_validate({"name": "Cup of another name"})
+        await hall.catalogue().change(system_call("test"), cup.product_id, change, cup.version)
+        changed = [await line.ask(b"If-None-Match: " + etag + b"\r\n", path=path) for _ in range(3)]
+
+    assert [reply.status for reply in known] == [304] * 3
+    assert [reply.status for reply in changed] == [200] * 3
+    assert {json.loads(reply.body)["name"] for reply in changed} == {"Cup of another name"}
 
 
 async def test_a_connection_has_many_answers_in_the_order_of_its_questions(line: Line) -> None:
@@ -194,6 +242,7 @@ async def test_the_limit_counts_what_is_handed_out() -> None:
         short = await line.ask()
         long = await line.ask(LONG)
         spent = [(await line.ask()).status for _ in range(REQUESTS.amount - 3)]
+        before = _refusals()
         refused = await line.ask()
 
     policy, left = f'"{REQUESTS.name}"', REQUESTS.amount
@@ -202,6 +251,12 @@ async def test_the_limit_counts_what_is_handed_out() -> None:
     assert seen(short) == seen(long)
     assert set(spent) == {200}
     assert refused.status == 429
+    assert _refusals() == before + 1
+
+
+def _refusals() -> float:
+    labels = {"policy": REQUESTS.name}
+    return REGISTRY.get_sample_value("markethall_rate_limited_total", labels) or 0
 
 
 async def test_behind_a_proxy_of_ours_each_client_has_a_limit_of_its_own() -> None:
@@ -210,6 +265,8 @@ async def test_behind_a_proxy_of_ours_each_client_has_a_limit_of_its_own() -> No
         with capture_logs() as lines:
             one = await line.ask(b"X-Forwarded-For: 192.0.2.1\r\n")
             other = await line.ask(b"X-Forwarded-For: 192.0.2.2\r\n")
+            again = await line.ask(b"X-Forwarded-For: 192.0.2.1\r\n")
 
-    assert [entry["client_ip"] for entry in lines] == ["192.0.2.1", "192.0.2.2"]
+    assert [entry["client_ip"] for entry in lines] == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
     assert one.headers["ratelimit"] == other.headers["ratelimit"]
+    assert f";r={REQUESTS.amount - 2};" in again.headers["ratelimit"]

@@ -121,8 +121,7 @@ class HallProtocol(HttpToolsProtocol):
             or self._in_message
             or self._upgrades
             or self._is_answering()
-            or self.flow.write_paused
-            or self.transport.is_closing()
+            or not self._is_writable()
         ):
             return False
         handed = hatch.again(asked, self.client[0] if self.client else "")
@@ -133,10 +132,11 @@ class HallProtocol(HttpToolsProtocol):
         self._answered()
         return True
 
+    def _is_writable(self) -> bool:
+        return not self.flow.write_paused and not self.transport.is_closing()
+
     def _answered(self) -> None:
         """As after any other answer, except that the timer of an idle connection runs on."""
-        self._in_head = False
-        self._head_size = 0
         self._stop_waiting()
         self.server_state.total_requests += 1
         self._used_at = self.loop.time()
@@ -162,7 +162,7 @@ class HallProtocol(HttpToolsProtocol):
     def _hand_out(self, hatch: Hatch, cycle: RequestResponseCycle) -> bool:
         """What is ready is written at once: a task and an application cost more than it does."""
         # of those that wait in a row only the last one: each would be answered inside the other
-        if self.pipeline or not cycle.keep_alive or self.flow.write_paused:
+        if self.pipeline or not cycle.keep_alive or not self._is_writable():
             return False
         handed = hatch.look(cast("Scope", cycle.scope))
         if handed is None:

@@ -12,8 +12,8 @@ from typing import Final
 from markethall.shared.log import LONGEST_PATH, agent_text, clean_text
 from markethall.shared.warm import Address, Header
 
-# who sends one of these is not kept in mind
-_PRIVATE: Final = frozenset({b"cookie", b"proxy-authorization"})
+# who sends one of these is not kept in mind: it is a secret, or more than a question
+_PASSING: Final = frozenset({b"cookie", b"proxy-authorization", b"upgrade"})
 _LONGEST: Final = 2048
 _MOST_BYTES: Final = 8 * 1024 * 1024
 _AROUND: Final = 1024
@@ -22,9 +22,9 @@ _AROUND: Final = 1024
 class Asked:
     """A GET by a stranger, as far as its bytes say.
 
-    `forwarded`: the headers that say for whom it comes; `line_head` and `line_tail`: what of the
-    access line is known already. `tag` and `unchanged`: the entity tag that `seen` was last
-    compared with, and what came of it.
+    `forwarded`: the headers that say for whom it comes; `passing`: not to be kept; `line_head` and
+    `line_tail`: what of the access line is known already. `tag` and `unchanged`: the entity tag
+    that `seen` was last compared with, and what came of it.
     """
 
     __slots__ = (
@@ -32,7 +32,7 @@ class Asked:
         "forwarded",
         "line_head",
         "line_tail",
-        "private",
+        "passing",
         "seen",
         "tag",
         "unchanged",
@@ -45,7 +45,7 @@ class Asked:
         self.forwarded: Sequence[Header] = (
             () if forwarded is None else ((b"x-forwarded-for", forwarded),)
         )
-        self.private = not _PRIVATE.isdisjoint(headers)
+        self.passing = not _PASSING.isdisjoint(headers)
         self.line_head = f'"method":"GET","path":{_path(address[0])},"status":'
         self.line_tail = (
             f',"user_agent":{_agent(headers.get(b"user-agent", b"")[:200])},"request_id":"',
@@ -70,7 +70,7 @@ class Heads:
         return self._asked.get(head) if len(head) <= _LONGEST else None
 
     def keep(self, head: bytes, asked: Asked) -> None:
-        if len(head) > _LONGEST or asked.private or head in self._asked:
+        if len(head) > _LONGEST or asked.passing or head in self._asked:
             return
         weight = len(head) + _AROUND
         if self._bytes + weight > self._most_bytes:

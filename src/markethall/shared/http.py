@@ -1,6 +1,5 @@
 """Between HTTP and the services: answers, refusals as problem+json, conditions, idempotency."""
 
-import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -29,7 +28,7 @@ from markethall.shared.errors import (
 )
 from markethall.shared.idempotency import Answer, Attempt, KeyInvalid, KeyMissing, Keys
 from markethall.shared.ids import new_id
-from markethall.shared.versions import Seen, etag, seen_by
+from markethall.shared.versions import Seen, digest, etag, seen_by
 
 D = TypeVar("D", bound=BaseModel)
 
@@ -64,7 +63,7 @@ def ready(dto: BaseModel, status: int = 200, headers: dict[str, str] | None = No
 def whole(request: Request, dto: BaseModel) -> Response:
     """200 with a strong entity tag of the very bytes, or 304: for what has no version."""
     response = ready(dto)
-    response.headers["etag"] = f'"{hashlib.sha256(response.body).hexdigest()[:12]}"'
+    response.headers["etag"] = f'"{digest(response.body)}"'
     return conditional(request, response)
 
 

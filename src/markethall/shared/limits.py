@@ -79,10 +79,10 @@ class ProcessLimiter:
         return len(self._windows)
 
     async def hit(self, policy: Policy, identity: str) -> Verdict:
-        return self.judge(policy, identity)
+        return _told(policy, self.judge(policy, identity))
 
     def judge(self, policy: Policy, identity: str) -> Verdict:
-        """The same without waiting."""
+        """The same without waiting, and without a word of a refusal."""
         now = self._clock()
         window = self._window(policy, _digest(policy, identity), now)
         elapsed = now - window.start
@@ -132,8 +132,8 @@ class RedisLimiter:
                 _HIT, [key], policy.amount, policy.per * 1000
             )
         except RedisAway:
-            return self._local.judge(policy, identity)
-        return _verdict(policy, bool(allowed), current, previous, elapsed / 1000)
+            return await self._local.hit(policy, identity)
+        return _told(policy, _verdict(policy, bool(allowed), current, previous, elapsed / 1000))
 
 
 # key <- amount, milliseconds. The server's clock, so that all processes have the same.
@@ -179,9 +179,14 @@ class _Window:
             self.start, self.current, self.previous = self.start + self.per, 0, self.current
 
 
+def _told(policy: Policy, verdict: Verdict) -> Verdict:
+    if not verdict.allowed:
+        LIMITED.labels(policy.name).inc()
+    return verdict
+
+
 def _verdict(policy: Policy, allowed: bool, current: int, previous: int, elapsed: float) -> Verdict:
     if not allowed:
-        LIMITED.labels(policy.name).inc()
         return Verdict(False, policy.amount, 0, _wait(policy, current, previous, elapsed))
     count = previous * (1 - elapsed / policy.per) + current
     return Verdict(True, policy.amount, max(0, ceil(policy.amount - count)), policy.per - elapsed)
@@ -248,7 +253,10 @@ class Limits:
         return _answer(verdicts)
 
     def at_once(self, address: str) -> Answer | None:
-        """Count a read by a stranger; None where that cannot be said without asking Redis."""
+        """Count a read by a stranger; None where that cannot be said without asking Redis.
+
+        Who is refused here has to `check`, which tells the metrics.
+        """
         if self._alone is None:
             return None
         return _answer([(REQUESTS, self._alone.judge(REQUESTS, network_of(address)))])

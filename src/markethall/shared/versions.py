@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Set as AbstractSet
+from hashlib import sha256
 from typing import Final
 
 from markethall.shared.errors import PreconditionFailed
@@ -20,6 +21,11 @@ _LIST: Final = re.compile(rf"[ \t,]*+(?:{_TAG}[ \t]*+(?:,[ \t,]*+|\Z))*+")
 def etag(version: int, digest: str = "") -> str:
     """A strong entity tag. Only the version counts for If-Match; the digest is for caches."""
     return f'"v{version}-{digest}"' if digest else f'"v{version}"'
+
+
+def digest(body: bytes | memoryview) -> str:
+    """Twelve letters that name these very bytes."""
+    return sha256(body).hexdigest()[:12]
 
 
 def seen_by(if_match: str) -> Seen:

@@ -19,13 +19,13 @@ from markethall.inventory.domain import (
 )
 from markethall.inventory.ports import Card, Database, ProductCache, Store
 from markethall.inventory.service.families import FamilyPages
-from markethall.inventory.service.lists import ProductLists, digest
+from markethall.inventory.service.lists import ProductLists
 from markethall.shared.auth import CATALOGUE_WRITE
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.idempotency import Attempt
 from markethall.shared.pages import PageQuery
-from markethall.shared.versions import Seen, check_seen
+from markethall.shared.versions import Seen, check_seen, digest
 
 
 class CatalogueService:

@@ -14,12 +14,11 @@ from markethall.inventory.contract import (
 )
 from markethall.inventory.domain import Branch
 from markethall.inventory.ports import Database, ProductCache, Shelf, Store
-from markethall.inventory.service.lists import digest
 from markethall.shared.auth import CATALOGUE_WRITE
 from markethall.shared.call import Call
 from markethall.shared.idempotency import Attempt
 from markethall.shared.pages import Cursors, Page
-from markethall.shared.versions import Seen, check_seen
+from markethall.shared.versions import Seen, check_seen, digest
 
 
 class CategoryService:

@@ -2,7 +2,7 @@
 
 from markethall.inventory.contract import Family, FamilyNotFound, ProductQuery, Rendered
 from markethall.inventory.ports import Database, ProductCache
-from markethall.inventory.service.lists import ProductLists, digest
+from markethall.inventory.service.lists import ProductLists
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.pages import PageQuery

@@ -1,6 +1,5 @@
 """The list of products: its pages, and how all that match are spread."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.pages import Cursors
+from markethall.shared.versions import digest
 
 _PRODUCTS: Final = TypeAdapter(tuple[Product, ...])
 # stands before a place that is an engine's own
@@ -157,10 +157,6 @@ def _rendered(answer: Answer) -> Rendered:
     cursor = json.dumps(answer.cursor)
     body = f'{{"items":[{answer.json}],"next_cursor":{cursor},"facets":{facets}}}'.encode()
     return Rendered(body, f'"{digest(body)}"')
-
-
-def digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()[:12]
 
 
 def _position(last: tuple[Any, ...]) -> list[Any]:
