@@ -242,9 +242,8 @@ def _servers(url: str, folder: Path, loop: Loop) -> Iterator["_Hall"]:
 
 async def _products(port: int) -> list[str]:
     """Where some of the products are, in no particular order."""
-    found: list[str] = []
-    async for items, _ in _walk(port, {}, READ):
-        found += [f"/products/{item['product_id']}" for item in items]
+    walk = _walk(port, {}, READ)
+    found = [f"/products/{item['product_id']}" async for items, _ in walk for item in items]
     Random(7).shuffle(found)  # noqa: S311 - any order but the index's
     return found
 
@@ -283,9 +282,9 @@ class _Hall:
 
     def _plays(self) -> Mapping[str, tuple[Server, Sequence[Request]]]:
         products, page = [_get(path) for path in self.paths], [_get(PAGE)]
-        known = [_get(path, _etag(self.cached.port, path)) for path in (*self.paths[:100], PAGE)]
-        tag = _etag(self.cached.port, PAGE)
-        strange = [_get(PAGE, tag, accept_language=f"x-{n}") for n in range(STRANGE)]
+        tags = {path: _etag(self.cached.port, path) for path in (*self.paths[:100], PAGE)}
+        known = [_get(path, if_none_match=tag) for path, tag in tags.items()]
+        strange = [_get(PAGE, if_none_match=tags[PAGE], x_n=str(n)) for n in range(STRANGE)]
         return {
             "raw, product": (self.bare["raw, product"], products),
             "product, cached": (self.cached, products),
@@ -319,8 +318,7 @@ class _Hall:
             scripts = endless([_get(path) for path in paths], SEARCHERS)
             seconds = 2 * found.options.seconds
             self.loop.do(load(self.uncached.port, scripts, tally, WARMUP, seconds))
-            times = [each * 1000 for each in tally.latencies["GET"]]
-            found.searches[name] = times, len(set(paths))
+            found.searches[name] = [it * 1000 for it in tally.latencies["GET"]], len(set(paths))
             found.failures.update({f"{name}, {it}": n for it, n in tally.failures.items()})
 
     def deep(self, found: Found) -> None:
@@ -339,8 +337,8 @@ class _Hall:
         )
         tally = Tally(opens=0)
         await load(self.uncached.port, lambda _: [_by_turns(first, deep)], tally, 0, 30)
-        middle = {kind: median(tally.latencies[kind]) * 1000 for kind in ("first", "deep")}
-        return before, middle["first"], middle["deep"]
+        at_first, far = (median(tally.latencies[kind]) * 1000 for kind in ("first", "deep"))
+        return before, at_first, far
 
 
 def _by_turns(first: Request, deep: Request) -> Any:
@@ -355,8 +353,7 @@ def _etag(port: int, path: str) -> str:
         return connection.getresponse().headers["etag"]
 
 
-def _get(path: str, etag: str = "", **headers: str) -> Request:
-    headers |= {"if_none_match": etag} if etag else {}
+def _get(path: str, **headers: str) -> Request:
     return Request("GET", request_bytes("GET", path, **headers))
 
 
