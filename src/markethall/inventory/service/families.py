@@ -6,6 +6,7 @@ from markethall.inventory.service.lists import ProductLists
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.pages import PageQuery
+from markethall.shared.versions import digest
 
 
 class FamilyPages:
