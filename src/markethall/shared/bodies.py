@@ -81,9 +81,7 @@ def check_json(body: bytes) -> None:
 
 def parsed_json(text: str) -> Any:
     """Strictly: names once, numbers finite. Raises ValueError, RecursionError."""
-    return json.loads(
-        text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
-    )
+    return _STRICT.decode(text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -103,6 +101,12 @@ def _finite(text: str) -> float:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+# made once: json.loads makes one for each call, which takes as long as a short text does
+_STRICT: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+)
 
 
 def _short(error: Exception) -> str:

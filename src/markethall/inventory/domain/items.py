@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -39,6 +39,8 @@ _CLEARED: Final[Mapping[str, Any]] = MappingProxyType(
 _MOST: Final = MappingProxyType(
     {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
 )
+# most values of a product, and an import has millions of them
+_AS_THEY_ARE: Final = frozenset({str, int, NoneType, ProductStatus})
 
 
 @dataclass
@@ -132,22 +134,26 @@ def _begin(price: PriceView) -> datetime:
 
 def _kept(value: Any) -> Any:
     """A request's value as the entity keeps it: tags once, money as Money."""
+    if type(value) in _AS_THEY_ARE:
+        return value
     match value:
+        case dict():
+            return in_order({name: _kept(part) for name, part in value.items()})
+        case tuple():
+            return tuple(dict.fromkeys(map(_kept, value)))
         case FurtherPrice():
             return PriceView(**value.model_dump())
         case Price():
             return Money(amount=value.amount, currency=value.currency)
         case Translation():
             return TranslationView(name=value.name, description=value.description)
-        case dict():
-            return in_order({name: _kept(part) for name, part in value.items()})
-        case tuple():
-            return tuple(dict.fromkeys(_kept(part) for part in value))
     return value
 
 
 def in_order(named: Mapping[str, Any]) -> dict[str, Any]:
     """The order of PostgreSQL's jsonb, so that every storage shows the same."""
+    if len(named) < 2:  # noqa: PLR2004 - nothing to put in order
+        return dict(named)
     return dict(sorted(named.items(), key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
 
 

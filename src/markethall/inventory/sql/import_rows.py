@@ -1,25 +1,20 @@
 """Imports in SQL: what the rest of the context sees of the statements."""
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from markethall.inventory.contract import ImportFormat, ImportStatus
 from markethall.inventory.domain import MAIN_WAREHOUSE, Change, Item, Stock
 from markethall.inventory.domain.importing import Flaw, Job, Place
 from markethall.inventory.sql import imports
-from markethall.inventory.sql.product_rows import item_of, row_of
+from markethall.inventory.sql.product_rows import item_of
+from markethall.inventory.sql.staging import Staging
 from markethall.shared import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
-
-
-# rows that are rendered before others get a turn: some milliseconds. Each turn is one of the
-# reading ahead too, which had better wait until the database is busy
-_SLICE: Final = 200
 
 
 class SqlImports(shared.SqlStore):
@@ -112,26 +107,7 @@ class SqlImports(shared.SqlStore):
         return [(item_of(row), row["on_hand"]) for row in rows]
 
     async def put_items(self, fresh: Sequence[Item], changed: Sequence[Item]) -> bool:
-        names = [*imports.STAGED, "fresh"]
-        records: list[list[Any]] = []
-        words: set[str] = set()
-        for at, item in enumerate([*fresh, *changed]):
-            row = row_of(item) | {"fresh": at < len(fresh)}
-            words.update(row["vocabulary"])
-            records.append([row[name] for name in names])
-            if len(records) % _SLICE == 0:
-                # this process serves others too
-                await asyncio.sleep(0)
-        await self._session.value(imports.STAGE)
-        await self._session.copy(imports.STAGING, names, records)
-        if changed:
-            await self._session.run(imports.SAVE_STAGED)
-        if fresh:
-            added = await self._session.run(imports.ADD_STAGED, main=MAIN_WAREHOUSE)
-            if added < len(fresh):
-                return False
-        await self._session.run(imports.LEARN, vocabulary=list(words))
-        return True
+        return await Staging(self._session).put(fresh, changed) == len(fresh)
 
     async def move_all(self, changes: Sequence[Change]) -> None:
         await self._session.run(

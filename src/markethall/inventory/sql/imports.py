@@ -162,14 +162,16 @@ STAGE: Final = Statement(
     sa.text(
         f"CREATE TEMP TABLE {STAGING} ON COMMIT DROP AS"  # noqa: S608 - names of our own columns
         f" SELECT {', '.join(map(_staged_as, WRITTEN)).replace(':', chr(92) + ':')},"
-        " false AS fresh FROM inventory.product WITH NO DATA"
+        " 0 AS piece, 0 AS place FROM inventory.product WITH NO DATA"
     )
 )
 _staging: Final = sa.table(
     STAGING,
     *(sa.column(column.name, column.type) for column in WRITTEN),
-    sa.column("fresh", sa.Boolean),
+    sa.column("piece", sa.Integer),
+    sa.column("place", sa.Integer),
 )
+_of_piece: Final = _staging.c.piece == bindparam("piece", type_=sa.Integer)
 
 
 def _unstaged(column: "sa.Column[Any]") -> "sa.ColumnElement[Any]":
@@ -181,10 +183,7 @@ _new: Final = (
     insert(products)
     .from_select(
         STAGED,
-        # sorted by what may clash: two who add the same must wait for each other in one order
-        sa.select(*map(_unstaged, WRITTEN))
-        .where(_staging.c.fresh)
-        .order_by(sa.func.lower(_staging.c.sku)),
+        sa.select(*map(_unstaged, WRITTEN)).where(_of_piece).order_by(_staging.c.place),
     )
     .on_conflict_do_nothing()
     .returning(products.c.product_id)
@@ -198,7 +197,7 @@ ADD_STAGED: Final = Statement(
 )
 SAVE_STAGED: Final = Statement(
     sa.update(products)
-    .where(products.c.product_id == _staging.c.product_id, ~_staging.c.fresh)
+    .where(products.c.product_id == _staging.c.product_id, _of_piece)
     .values(
         {
             column.name: _unstaged(column)

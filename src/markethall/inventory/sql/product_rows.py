@@ -125,16 +125,18 @@ def item_of(row: "Record") -> Item:
         price=Money(amount=row["price_amount"], currency=row["price_currency"]),
         category=row["category"],
         family=row["family"],
-        options=json.loads(row["options"]),
+        options=_mapping(row["options"]),
         tags=tuple(row["tags"]),
         images=tuple(row["images"]),
-        attributes=json.loads(row["attributes"]),
+        attributes=_mapping(row["attributes"]),
         barcode=row["barcode"],
         weight_grams=row["weight_grams"],
         tax_class=row["tax_class"],
         compare_at=row["compare_at"],
-        prices=_PRICES.validate_json(row["prices"]),
-        translations=_TRANSLATIONS.validate_json(row["translations"]),
+        prices=_PRICES.validate_json(prices) if (prices := row["prices"]) != "[]" else (),
+        translations=_TRANSLATIONS.validate_json(texts)
+        if (texts := row["translations"]) != "{}"
+        else {},
         backorder_limit=row["backorder_limit"],
         low_stock_threshold=row["low_stock_threshold"],
         status=ProductStatus(row["status"]),
@@ -142,3 +144,8 @@ def item_of(row: "Record") -> Item:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    # as above: most have none
+    return json.loads(text) if text != "{}" else {}

@@ -1,7 +1,7 @@
 """A row, validated: what it wants a product to be."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -42,7 +42,9 @@ class Draft:
         return self.item.sku.lower()
 
     def new(self, product_id: UUID, now: datetime) -> Item:
-        return replace(self.item, product_id=product_id, created_at=now, updated_at=now)
+        own = {"product_id": product_id, "created_at": now, "updated_at": now}
+        # not replace(): it costs as much as all else that is done for a row here
+        return Item(**(vars(self.item) | own))
 
     def change(self, item: Item, now: datetime) -> bool:
         """False when the product is so already."""
