@@ -31,6 +31,12 @@ class Hall:
     log: Path
     # what webhooks are signed with; empty: it stands in the data directory, beside the log
     secret: str = field(default="", repr=False)
+    # of its other processes, where each has a log of its own
+    other_logs: tuple[Path, ...] = ()
+
+    def has_said(self, event: str) -> bool:
+        """Whether any of its processes has logged it, ever."""
+        return any(event in log.read_text() for log in (self.log, *self.other_logs))
 
     def url(self, path: str) -> str:
         return self.urls[owner(path)] + path

@@ -111,7 +111,9 @@ class Split:
     def hall(self) -> Hall:
         """Where each context answers, and the processes of this moment. The log: that of orders."""
         pids = tuple(part.pid for part in self.parts)
-        return Hall(self.urls, pids, self.of("orders").log)
+        log = self.of("orders").log
+        others = tuple(part.log for part in self.parts if part.log != log)
+        return Hall(self.urls, pids, log, other_logs=others)
 
     @property
     def urls(self) -> dict[str, str]:

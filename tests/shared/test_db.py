@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import bindparam
+from structlog.testing import capture_logs
 
 from markethall.embedded import EmbeddedPostgres
 from markethall.shared.db import (
@@ -259,11 +260,14 @@ async def test_the_loser_of_a_deadlock_gets_unavailable_and_nothing_else(
                 await both.wait()
                 await session.run(PUT, of=second, to=1)
 
-        results = await asyncio.gather(
-            crosswise("a", "b"), crosswise("b", "a"), return_exceptions=True
-        )
+        with capture_logs() as lines:
+            results = await asyncio.gather(
+                crosswise("a", "b"), crosswise("b", "a"), return_exceptions=True
+            )
 
         assert sorted(type(result).__name__ for result in results) == ["NoneType", "Unavailable"]
+        assert [line["event"] for line in lines] == ["database.deadlock"]
+        assert "waits for ShareLock" in lines[0]["detail"]
         assert await things(postgres) == 2
 
 

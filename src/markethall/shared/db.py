@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
+import structlog
 from sqlalchemy import ColumnElement, Text, literal_column
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
     Driver = asyncpg.Connection[Record]
+
+log = structlog.get_logger("markethall.database")
 
 __all__ = [
     "IN_TRANSACTION",
@@ -278,6 +281,9 @@ class _Loan:
             self._lent.close()
             return
         await self._give_back(error)
+        if isinstance(error, asyncpg.DeadlockDetectedError):
+            # rows are locked in one order everywhere: two that meet are a fault of ours
+            log.error("database.deadlock", detail=error.detail, exc_info=error)
         if isinstance(error, _AWAY) and not _is_misuse(error):
             raise Unavailable(dependency="postgres") from error
 
