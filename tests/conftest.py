@@ -16,8 +16,18 @@ from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.ids import new_id
 from tests.partitions.report import summary
 
-# how fast the machine is decides no test
-settings.register_profile("markethall", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# neither how fast the machine is decides a test nor the dice: the same examples each time, and in
+# a sweep others
+settings.register_profile(
+    "markethall",
+    deadline=None,
+    derandomize=os.environ.get("MARKETHALL_TEST_SWEEP") != "full",
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.data_too_large,
+    ],
+)
 settings.load_profile("markethall")
 
 # cheap passwords, no limits: what these settings protect has tests of its own

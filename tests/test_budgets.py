@@ -20,8 +20,8 @@ from tests.test_app import ADMIN
 @pytest.fixture
 async def app(database_url: str, tmp_path: Any) -> AsyncIterator[FastAPI]:
     """Without its lifespan: no background work counts into a request."""
-    settings = read_settings(database_url=database_url, data_dir=tmp_path, cache="off", **ADMIN)
-    app = create_app(settings)
+    given = {"data_dir": tmp_path, "cache": "off", "database_timeout": 30, "deadline": 60}
+    app = create_app(read_settings(database_url=database_url, **given, **ADMIN))
     await app.state.container.accounts().first_admin(*ADMIN.values())
     yield app
     await app.state.container.pools().close()

@@ -16,6 +16,9 @@ from markethall.shared.events import sealed
 from markethall.shared.ids import new_id
 from tests.conftest import plain
 
+# a busy machine takes its time
+USUAL = {"MARKETHALL_BCRYPT_COST": "4", "MARKETHALL_DATABASE_TIMEOUT": "30"}
+
 
 def markethall(
     *arguments: str, given: str = "", **environment: str
@@ -24,12 +27,12 @@ def markethall(
     settings = {f"MARKETHALL_{name.upper()}": value for name, value in environment.items()}
     return subprocess.run(
         [sys.executable, "-m", "markethall", *arguments],
-        env={**clean, "MARKETHALL_BCRYPT_COST": "4", **settings},
+        env={**clean, **USUAL, **settings},
         input=given,
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 

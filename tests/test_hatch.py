@@ -51,7 +51,7 @@ class Line:
         return await self.reply(method)
 
     async def reply(self, method: bytes = b"GET") -> Reply:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             fields = [line.split(": ", 1) for line in head[1:] if line]
             headers = dict(fields)
@@ -60,7 +60,7 @@ class Line:
 
     @property
     async def ended(self) -> bool:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.reader.read() == b""
 
 

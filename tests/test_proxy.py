@@ -9,7 +9,7 @@ import pytest
 
 from tests.proxy import Mode, Proxy
 
-PATIENT = 10
+PATIENT = 30
 
 
 class Echo:

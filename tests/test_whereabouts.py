@@ -25,7 +25,7 @@ def markethall(*arguments: str, **settings: str) -> "subprocess.CompletedProcess
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 

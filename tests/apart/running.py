@@ -71,6 +71,10 @@ def settings(folder: Path, **given: str) -> dict[str, str]:
         "log_format": "json",
         "admin_email": ADMIN[0],
         "admin_password": ADMIN[1],
+        # a busy machine takes its time
+        "deadline": "30",
+        "remote_timeout": "10",
+        "database_timeout": "20",
         **given,
     }
     named = {f"MARKETHALL_{name.upper()}": value for name, value in ours.items()}

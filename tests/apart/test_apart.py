@@ -94,7 +94,7 @@ async def line_of(running: Running, request_id: str) -> dict[str, Any]:
         lines = [json.loads(text) for text in running.lines if request_id in text]
         return [line for line in lines if line.get("request_id") == request_id]
 
-    await until(found, within=10)
+    await until(found)
     (line,) = found()
     return line
 
@@ -153,7 +153,7 @@ async def test_a_killed_service_comes_back_and_in_the_end_all_of_it_is_gone(scra
 async def loses_and_regains_its_inventory(running: Running) -> None:
     killed = running.pid_of("inventory")
     os.kill(killed, signal.SIGKILL)
-    await until(lambda: not survivors([killed]), within=10)
+    await until(lambda: not survivors([killed]))
     async with httpx2.AsyncClient(base_url=running.url, timeout=20) as http:
         gone, other, all_of_it = [await http.get(path) for path in ("/products", *STILL)]
         async with asyncio.timeout(60):
@@ -166,7 +166,7 @@ async def loses_and_regains_its_inventory(running: Running) -> None:
     assert refused(all_of_it, 503, "system.not_ready")["details"] == {"failing": ["inventory"]}
     assert back.status_code == 200
     assert "inventory was ended by SIGKILL; it starts again in" in running.said
-    await until(lambda: "inventory is back: pid" in running.said, within=10)
+    await until(lambda: "inventory is back: pid" in running.said)
 
 
 async def test_nothing_outlives_it_when_it_is_killed(scratch: Path) -> None:
@@ -177,7 +177,7 @@ async def test_nothing_outlives_it_when_it_is_killed(scratch: Path) -> None:
 
         running.process.kill()
 
-        await until(lambda: not survivors(family), within=30)
+        await until(lambda: not survivors(family))
         assert len(family) >= FEWEST
 
 

@@ -16,7 +16,7 @@ from tests.e2e.raw import exchange, request
 from tests.e2e.shop import refused
 from tests.wire import tcp
 
-PATIENCE = 10
+PATIENCE = 30
 # a front that waits a second and a half for an answer to begin
 HASTY = {"body_timeout": 0.1, "deadline": 0.1, "gateway_timeout": 0.1}
 # half a request, and nothing after it

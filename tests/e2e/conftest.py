@@ -65,11 +65,7 @@ async def _split(wiring: str, folder: Path, urls: Mapping[str, str]) -> AsyncIte
     """A Valkey of its own: events in it are from nobody else."""
     partition = [frozenset(context.value for context in block) for block in PARTITIONS[wiring]]
     with EmbeddedValkey() as redis_url:
-        # many at once on a busy machine take their time, and that is not what is asked here
-        patience = {"deadline": "30", "remote_timeout": "10"}
-        async with split_hall(
-            folder, partition, urls, redis_url, None, secret=SECRET, **patience
-        ) as split:
+        async with split_hall(folder, partition, urls, redis_url, None, secret=SECRET) as split:
             yield replace(split.hall, secret=SECRET)
 
 

@@ -19,7 +19,8 @@ from markethall.topology import OWNERS, Context
 
 ADMIN = ("admin@hall.example", "an-admin-password-for-tests")
 CONTEXTS = tuple(context.value for context in Context)
-START_LIMIT = 60
+START_LIMIT = 180
+_KEPT: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ def owner(path: str) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Kept for us: it is offered to nobody else, and who listens there later may bind it too."""
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    _KEPT.append(keeper)
+    port: int = keeper.getsockname()[1]
+    return port
 
 
 @contextmanager
@@ -85,6 +89,10 @@ def spawn(
         "MARKETHALL_LOG_FORMAT": "json",
         "MARKETHALL_ADMIN_EMAIL": ADMIN[0],
         "MARKETHALL_ADMIN_PASSWORD": ADMIN[1],
+        # a busy machine takes its time; a test of how long things may take says it itself
+        "MARKETHALL_DEADLINE": "30",
+        "MARKETHALL_REMOTE_TIMEOUT": "10",
+        "MARKETHALL_DATABASE_TIMEOUT": "20",
     }
     clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
     return subprocess.Popen(

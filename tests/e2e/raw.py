@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-LIMIT = 10
+LIMIT = 60
 Header = tuple[bytes, bytes]
 
 

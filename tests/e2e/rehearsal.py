@@ -78,6 +78,8 @@ class Street:
             "service_key": generate_key(),
             "database_pool_min": "1",
             "token_ttl": "7200",
+            "deadline": "5",
+            "remote_timeout": "2",
             **plan.settings,
         }
         self._started: list[Part] = []

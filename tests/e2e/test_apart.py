@@ -22,7 +22,7 @@ from tests.e2e.own import own_database
 from tests.e2e.shop import Shop, good, refused
 from tests.e2e.split import APART, Split, planned, split_hall
 
-PATIENCE = 10
+PATIENCE = 30
 
 
 @dataclass(frozen=True)

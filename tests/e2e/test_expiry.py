@@ -11,17 +11,17 @@ import pytest
 from tests.e2e.halls import ADMIN
 from tests.e2e.mortal import Patient, mortal_hall
 from tests.e2e.own import own_database, own_hall, visiting
-from tests.e2e.shop import Shop, good, refused
+from tests.e2e.shop import PATIENCE, Shop, good, refused
 from tests.e2e.test_crash import BROKEN, at_rest
 
-HOLD = 2.0
+HOLD = 6.0
 
 
 @pytest.fixture(scope="module", params=["memory", "postgres"])
 async def hasty(
     request: pytest.FixtureRequest, scratch: Path, server_url: str, template: str
 ) -> AsyncIterator[Shop]:
-    """A shop that holds goods for two seconds."""
+    """A shop that holds goods for some seconds."""
     settings, arguments = {"hold_ttl": str(HOLD)}, ["--memory"]
     async with AsyncExitStack() as stack:
         if request.param == "postgres":
@@ -136,7 +136,7 @@ async def nothing_open(shop: Patient) -> None:
         "SELECT count(*) FROM payments.payment"
         " WHERE order_id IS NOT NULL AND status NOT IN ('expired', 'cancelled')"
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await shop.mortal.books.value(waiting) != 0:
             await asyncio.sleep(0.05)
     assert await shop.mortal.books.all(BROKEN) == []

@@ -64,6 +64,7 @@ async def siege(
 ) -> AsyncIterator[Siege]:
     pem = generate_key()
     settings = {"signing_key": pem, "secret": secrets.token_urlsafe(48), "body_timeout": "1"}
+    settings["token_ttl"] = "7200"
     async with AsyncExitStack() as stack:
         arguments = ["--memory"]
         if request.param == "postgres":

@@ -17,7 +17,23 @@ from tests.inventory.carrier import Carrier, counts
 from tests.inventory.conftest import STAFF, House, build
 
 ROWS = 12_000
-READ = "SELECT read FROM inventory.import_job"
+# whoever has read so many rows stops at the end of its next batch, until we let it go on
+PARK = """
+CREATE FUNCTION public.park() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN new; END $$;
+CREATE TRIGGER park BEFORE UPDATE ON inventory.import_job
+  FOR EACH ROW WHEN (old.read >= {at_least}) EXECUTE FUNCTION public.park();
+SELECT pg_advisory_lock(1)
+"""
+UNPARK = """
+SELECT pg_advisory_unlock(1);
+DROP TRIGGER park ON inventory.import_job;
+DROP FUNCTION public.park()
+"""
+PARKED = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event = 'advisory'"
+)
 # every row once: a product of one version, with as many as were counted, by one movement
 WRONG = """
 SELECT count(*) FROM inventory.product p
@@ -44,23 +60,24 @@ async def started(url: str, file: Path) -> asyncio.subprocess.Process:
     environment = os.environ | {
         "MARKETHALL_DATABASE_URL": url,
         "MARKETHALL_DATA_DIR": str(file.parent),
+        # it waits for us, however slow we are
+        "MARKETHALL_DATABASE_TIMEOUT": "60",
     }
     return await asyncio.create_subprocess_exec(*command, env=environment)
 
 
-async def killed_at(
-    watcher: "asyncpg.Connection[asyncpg.Record]",
-    at_least: int,
-    process: asyncio.subprocess.Process,
-) -> bool:
-    """It cannot keep a batch while we hold the row of its job: it does not get away."""
-    async with watcher.transaction():
-        read = await watcher.fetchval(f"{READ} FOR UPDATE")
-        if (read or 0) < at_least:
-            return False
-        process.kill()
+async def killed_where_it_parks(
+    watcher: "asyncpg.Connection[asyncpg.Record]", process: asyncio.subprocess.Process
+) -> None:
+    """In the middle of a batch: it has done its rows, and does not get to keep them."""
+    try:
+        while not await watcher.fetchval(PARKED):
+            assert process.returncode is None, "it ended before it could be killed"
+            await asyncio.sleep(0.002)
+    finally:
+        if process.returncode is None:
+            process.kill()
         await process.wait()
-    return True
 
 
 @pytest.mark.parametrize("at_least", [1, 3000, 7000])
@@ -68,15 +85,11 @@ async def test_a_killed_import_goes_on_and_applies_no_row_twice(
     postgres: Postgres, database_url: str, file: Path, at_least: int
 ) -> None:
     watcher = await asyncpg.connect(plain(database_url))
-    process = await started(database_url, file)
+    await watcher.execute(PARK.format(at_least=at_least))
     try:
-        while not await killed_at(watcher, at_least, process):
-            assert process.returncode is None, "it ended before it could be killed"
-            await asyncio.sleep(0.002)
+        await killed_where_it_parks(watcher, await started(database_url, file))
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await watcher.execute(UNPARK)
     killed = await watcher.fetchval("SELECT status FROM inventory.import_job")
 
     house = build("sql", postgres)

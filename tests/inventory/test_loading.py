@@ -13,7 +13,7 @@ from markethall.loading import Load, Loaded, bring
 from markethall.shared.errors import Invalid, Unavailable
 from tests.inventory.conftest import STAFF, House, build
 
-PATIENCE = 10
+PATIENCE = 30
 
 
 @pytest.fixture

@@ -135,6 +135,9 @@ def settings(request: pytest.FixtureRequest) -> Settings:
         database_url=request.getfixturevalue("database_url") if storage == "sql" else "",
         hold_ttl=HOLD.total_seconds(),
         cache="off",
+        # a busy machine takes its time
+        database_timeout=30,
+        deadline=60,
     )
 
 

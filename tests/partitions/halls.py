@@ -21,7 +21,7 @@ from tests.partitions.sets import PARTITIONS, TOGETHER, Partition
 from tests.partitions.story import play
 
 # a busy machine takes its time, and when to give up waiting is not what is asked here
-PATIENT = {"deadline": "30", "remote_timeout": "10"}
+PATIENT = {"deadline": "30", "remote_timeout": "10", "database_timeout": "20"}
 
 
 @dataclass(frozen=True)

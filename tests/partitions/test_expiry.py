@@ -20,7 +20,7 @@ FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
 
 @pytest.fixture(scope="module", params=PARTITIONS if FULL else [APART])
 async def hasty(request: pytest.FixtureRequest, ground: Ground) -> AsyncIterator[Shop]:
-    """A shop that holds goods for two seconds."""
+    """A shop that holds goods for some seconds."""
     async with on_one_database(ground, request.param, hold_ttl=test_expiry.HOLD) as parted:
         shop = Shop(parted.hall, parted.http)
         await shop.sign_in_admin(*ADMIN)

@@ -117,12 +117,12 @@ async def test_who_does_not_answer_in_time_is_asked_until_the_deadline() -> None
     async def never(_: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    patience = Patience(attempt=0.1, total=0.25, first_pause=0.001)
+    patience = Patience(attempt=0.3, attempts=100, total=2, first_pause=0.001)
     async with bare(never) as told, calling(told.url, patience) as remote:
         refusal = await refusal_of(remote.greet(CALL, hello()))
 
     assert isinstance(refusal, Unavailable)
-    assert 2 <= len(told.asked) <= 3
+    assert 2 <= len(told.asked) <= 8
 
 
 async def test_a_neighbour_that_drips_is_cut_at_the_limit_of_an_attempt() -> None:
@@ -133,7 +133,7 @@ async def test_a_neighbour_that_drips_is_cut_at_the_limit_of_an_attempt() -> Non
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    patience = Patience(attempt=0.2, attempts=2, first_pause=0.001)
+    patience = Patience(attempt=1, attempts=2, first_pause=0.001)
     async with bare(drip) as told, calling(told.url, patience) as remote, asyncio.timeout(30):
         # a million bytes would take three hours
         refusal = await refusal_of(remote.greet(CALL, hello()))
