@@ -11,6 +11,7 @@ from markethall.inventory.sql import STATEMENTS, SqlStore, Trigrams
 from markethall.inventory.sql.tables import products
 from markethall.shared.clock import utc_now
 from markethall.shared.db import Postgres, Session, Statement
+from tests.conftest import on_server
 from tests.inventory.conftest import build
 
 if TYPE_CHECKING:
@@ -76,14 +77,17 @@ LISTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_a_deep_page_reads_no_more_than_the_first(postgres: Postgres) -> None:
+async def test_a_deep_page_reads_no_more_than_the_first(
+    postgres: Postgres, database_url: str
+) -> None:
     house = build("sql", postgres)
     await house.product("FIRST", category="tea")
     await house.product("SECOND", category="cups")
+    # not by the pool, which waits ten seconds for a statement
+    await on_server(database_url, CROWD)
+    # rows that earlier tests deleted are not to be read on the way
+    await on_server(database_url, "VACUUM (ANALYZE)")
     async with postgres.reading() as session:
-        await session._driver.execute(CROWD)
-        # rows that earlier tests deleted are not to be read on the way
-        await session._driver.execute("VACUUM (ANALYZE)")
         middle = await session._driver.fetchrow(MIDDLE)
     assert middle is not None
 

@@ -651,5 +651,5 @@ async def healed(postgres: Postgres) -> bool:
 
 async def reached_us() -> None:
     """Let the loop read what is in its sockets already."""
-    for _ in range(10):
+    for _ in range(1000):
         await asyncio.sleep(0)

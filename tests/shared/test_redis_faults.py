@@ -9,6 +9,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -277,8 +278,12 @@ async def test_a_connection_that_died_while_idle_is_replaced_without_a_failure(
     plant: Plant,
 ) -> None:
     await plant.redis.run("ECHO", "x")
+    redis: Any = plant.redis._redis
+    (idle,) = redis.connection_pool._available_connections
     plant.line.cut()
-    await asyncio.sleep(0.01)  # the news of it travels through the kernel
+    async with asyncio.timeout(PATIENT):
+        while not (idle._reader.at_eof() or idle._reader.exception()):
+            await asyncio.sleep(0)  # the news of it travels through the kernel
 
     assert await plant.redis.run("ECHO", "x") == b"x"
 
