@@ -1,5 +1,6 @@
 """The command line: what it does, and how it says no."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -9,12 +10,15 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from markethall.demo import market
 from markethall.orders.contract import OrderExpired
 from markethall.shared.call import system_call
 from markethall.shared.clock import utc_now
+from markethall.shared.db import Postgres
 from markethall.shared.events import sealed
 from markethall.shared.ids import new_id
 from tests.conftest import plain
+from tests.inventory.conftest import ANYONE, build
 
 # a busy machine takes its time
 USUAL = {"MARKETHALL_BCRYPT_COST": "4", "MARKETHALL_DATABASE_TIMEOUT": "30"}
@@ -126,6 +130,27 @@ def test_a_market_of_any_size_is_there_once_and_grows(database_url: str, tmp_pat
     assert first.stdout.strip() == "300 products added.", first.stderr
     assert second.stdout.strip() == "0 products added."
     assert larger.stdout.strip() == "50 products added."
+
+
+async def test_a_market_that_is_not_whole_is_told_and_fails(
+    database_url: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Somebody sells one of its products under the same sku in other letters."""
+    row = min(market(30), key=lambda row: row["on_hand"])
+    house = build("sql", postgres)
+    theirs = await house.product(row["sku"].lower(), stock=row["on_hand"] + 1)
+    hold = await house.reserve({theirs.product_id: row["on_hand"] + 1})
+    await house.inventory.commit(ANYONE, hold.reservation_id)
+
+    done = await asyncio.to_thread(
+        markethall, "demo", "--products", "30", database_url=database_url, data_dir=str(tmp_path)
+    )
+
+    assert done.returncode == 1
+    reserved = row["on_hand"] + 1
+    assert f"on_hand: {reserved} are reserved (inventory.would_go_negative)" in done.stdout
+    assert "30 rows read: 29 created, 0 updated, 0 unchanged, 1 failed." in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_migrate_is_done_already(database_url: str, tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ import pytest
 from fastapi import FastAPI
 
 from markethall.main import create_app
+from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
+from markethall.shared.call import Actor
+from markethall.shared.ids import new_id
 from tests.test_app import ADMIN, memory_settings, visiting
 
 FILE = b"sku,name,price,on_hand\nA-1,One,1.00,3\nA-2,Two,bad,\n"
@@ -132,6 +135,25 @@ async def test_the_public_neither_imports_nor_exports(http: httpx2.AsyncClient) 
     ]
 
     assert [answer.status_code for answer in answers] == [401] * 6
+
+
+@pytest.mark.parametrize(
+    ("held", "missing"), [(CATALOGUE_WRITE, STOCK_WRITE), (STOCK_WRITE, CATALOGUE_WRITE)]
+)
+async def test_a_file_needs_both_scopes_for_it_changes_products_and_stock(
+    http: httpx2.AsyncClient, app: FastAPI, held: str, missing: str
+) -> None:
+    path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
+    clerk = Actor(user_id=new_id(), scopes=frozenset({held}))
+    headers = {"Authorization": f"Bearer {app.state.container.signer().sign(clerk)}"}
+
+    answers = [
+        await http.post("/imports", content=FILE, headers=CSV | headers),
+        await http.post(f"{path}/retry", headers=headers),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403, 403]
+    assert [answer.json()["details"] for answer in answers] == [{"scope": missing}] * 2
 
 
 async def test_an_unknown_import_is_not_found(http: httpx2.AsyncClient) -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from markethall.inventory.contract import (
     ImportForgotten,
@@ -14,10 +15,13 @@ from markethall.inventory.contract import (
     NewImport,
     ProductStatus,
 )
+from markethall.shared.db import PoolSize, Postgres, Statement
 from markethall.shared.ids import new_id
 from markethall.shared.pages import PageQuery
+from tests.inventory.arena import line_to
 from tests.inventory.carrier import Carrier, counts
 from tests.inventory.conftest import STAFF, House, build, no_key
+from tests.proxy import Mode
 
 OURS = """\
 sku,name,price,currency,category,tags,options,on_hand
@@ -274,6 +278,28 @@ async def test_the_file_of_a_failed_import_is_kept_for_a_week(carrier: Carrier) 
     seen = await carrier.imports.imported(STAFF, later.import_id)
     assert seen.failure is not None
     assert seen.failure.code == "header"
+
+
+async def test_a_file_that_cannot_be_dropped_now_goes_with_the_sweep(
+    database_url: str, postgres: Postgres
+) -> None:
+    kept = Statement(sa.text("SELECT count(*) FROM inventory.import_upload"))
+    async with line_to(database_url, late=0) as (url, line):
+        far = Postgres(url, PoolSize(1, 2, 5))
+        carrier = Carrier(build("sql", far))
+        upload = await carrier.upload(OURS.encode())
+        await line.switch(Mode.CUT)
+
+        await carrier.imports.discard(STAFF, upload)
+
+        await line.switch(Mode.PASS)
+        async with postgres.reading() as session:
+            assert await session.value(kept) == 1
+        carrier.house.watch.forward(hours=2)
+        await carrier.house.sweep()
+        async with postgres.reading() as session:
+            assert await session.value(kept) == 0
+        await far.close()
 
 
 async def test_imports_of_long_ago_are_forgotten_with_their_errors(carrier: Carrier) -> None:

@@ -3,16 +3,22 @@
 from uuid import UUID
 
 from markethall.inventory.contract import Product, ProductChange, StockLow
+from markethall.shared.events import Envelope
 from tests.inventory.conftest import ANYONE, STAFF, House, leaving
 
 
-async def told(house: House) -> list[tuple[UUID, int, int]]:
-    """What has been said since it was asked last: product, available, threshold."""
+async def said(house: House) -> list[Envelope]:
+    """Since it was asked last."""
     async with house.container.backend().outbox.lead() as lead:
         assert lead is not None
         envelopes = await lead.unpublished(100)
         await lead.mark_published(envelopes, house.watch())
-    events = [envelope.open() for envelope in envelopes]
+    return [envelope for envelope in envelopes if envelope.type == StockLow.type]
+
+
+async def told(house: House) -> list[tuple[UUID, int, int]]:
+    """What has been said since it was asked last: product, available, threshold."""
+    events = [envelope.open() for envelope in await said(house)]
     return [(e.product_id, e.available, e.threshold) for e in events if isinstance(e, StockLow)]
 
 
@@ -41,6 +47,33 @@ async def test_it_is_told_again_when_it_has_been_filled_up(house: House) -> None
 
     assert first == [(tea.product_id, 2, 3)]
     assert await told(house) == [(tea.product_id, 1, 3)]
+
+
+async def test_the_same_reserve_again_is_no_second_fall(house: House) -> None:
+    tea = await product_with(house, 4)
+    order = house.order({tea.product_id: 1})
+
+    first = await house.inventory.reserve(ANYONE, order)
+    again = await house.inventory.reserve(ANYONE, order)
+
+    assert first == again
+    assert await told(house) == [(tea.product_id, 3, 3)]
+
+
+async def test_every_fall_is_an_event_of_its_own(house: House) -> None:
+    """Listeners know them by their ids: two that share one would be one."""
+    tea, cup = await product_with(house, 4), await product_with(house, 4)
+
+    await house.reserve({tea.product_id: 1, cup.product_id: 1})
+    await house.adjust(tea.product_id, delta=5)
+    await house.adjust(tea.product_id, "damaged", delta=-6)
+
+    envelopes = await said(house)
+    fallen = [envelope.key for envelope in envelopes]
+    assert sorted(fallen[:2]) == sorted((tea.product_id, cup.product_id))
+    assert fallen[2:] == [tea.product_id]
+    assert len({envelope.event_id for envelope in envelopes}) == 3
+    assert {envelope.event_id.version for envelope in envelopes} == {7}
 
 
 async def test_goods_that_are_sold_were_told_of_when_they_were_taken(house: House) -> None:

@@ -1,15 +1,25 @@
 """What one process forgets, the others forget too: by Redis, and by the database they share."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
-from markethall.shared.cache import Cache, ProcessCache, ToldCache, open_cache
-from markethall.shared.cache.ports import Ear, Forgotten
+from markethall.shared.cache import (
+    Cache,
+    PostgresBell,
+    ProcessCache,
+    RedisBell,
+    ToldCache,
+    open_cache,
+)
+from markethall.shared.cache.near import NEAR
+from markethall.shared.cache.ports import Bell, Ear, Forgotten
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.redis import RedisClient
 
@@ -94,6 +104,14 @@ async def gone(cache: Cache, space: str, key: str, looks: int = MOST_LOOKS) -> N
     raise AssertionError("it is still there")
 
 
+async def until(so: Callable[[], bool]) -> None:
+    for _ in range(MOST_LOOKS):
+        if so():
+            return
+        await asyncio.sleep(0.005)  # looks again; nothing hangs on the length
+    raise AssertionError("it is not so")
+
+
 async def old() -> bytes | None:
     return b"old"
 
@@ -175,6 +193,49 @@ async def test_what_is_owed_is_told_at_the_end_by_who_never_listened(
     await command.close()
 
     await gone(two.there, space, "key")
+    await redis.close()
+    await postgres.close()
+
+
+class Startled(ToldCache):
+    """The first forget that it hears of is too much for it. `kept` is how long it keeps values."""
+
+    def __init__(self, bell: Bell) -> None:
+        near = ProcessCache(clock=lambda: 0.0)
+        super().__init__(near, near, bell)
+        self.kept: list[float] = []
+        self._calm = False
+
+    def heard(self, names: Sequence[Forgotten]) -> None:
+        if names and not self._calm:
+            self._calm = True
+            raise ZeroDivisionError
+        super().heard(names)
+
+    def hears(self, now: bool) -> None:
+        super().hears(now)
+        self.kept.append(self._near.longest)
+
+
+async def test_who_cannot_take_a_word_believes_nothing_for_long_and_listens_again(
+    two: Two, space: str, request: pytest.FixtureRequest, database_url: str, redis_url: str
+) -> None:
+    postgres = Postgres(database_url, PoolSize(1, 2, 30))
+    redis = RedisClient(redis_url, timeout=30)
+    by_redis = "redis" in request.node.name
+    startled = Startled(RedisBell(redis) if by_redis else PostgresBell(postgres))
+
+    with capture_logs() as lines:
+        listening = asyncio.create_task(startled.listen())
+        await until(lambda: len(startled.kept) == 1)
+        await two.here.forget(space, ["key"])
+        await until(lambda: len(startled.kept) == 3)
+        await _until_forgotten(two.here, startled, space)
+
+    assert startled.kept == [math.inf, NEAR, math.inf]
+    assert [line["event"] for line in lines] == ["cache.deaf"]
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
     await redis.close()
     await postgres.close()
 

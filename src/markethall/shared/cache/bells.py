@@ -49,8 +49,8 @@ class RedisBell:
 
     async def _listen(self, ear: Ear) -> None:
         async with self._redis.subscribed(CHANNEL, PULSE) as following:
-            ear.hears(True)
             try:
+                ear.hears(True)
                 while True:
                     ear.heard(read_said(await following()))
             finally:
@@ -88,16 +88,26 @@ class PostgresBell:
                     await self._tell(session)
 
     async def _serve(self, session: Session, ear: Ear) -> None:
-        await session.listen(_PG_CHANNEL, lambda text: ear.heard(read_said(text)))
-        ear.hears(True)
+        failed: list[Exception] = []
+
+        def hear(text: str) -> None:
+            try:
+                ear.heard(read_said(text))
+            except Exception as error:  # noqa: BLE001 - asyncpg would only note it: it is raised below
+                failed.append(error)
+                self._rung.set()
+
+        await session.listen(_PG_CHANNEL, hear)
         try:
-            while True:
+            ear.hears(True)
+            while not failed:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PULSE):
                         await self._rung.wait()
                         await asyncio.sleep(_GATHER)
                 self._rung.clear()
                 await self._tell(session)
+            raise failed[0]
         finally:
             ear.hears(False)
 
