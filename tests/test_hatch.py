@@ -115,20 +115,18 @@ def seen(reply: Reply) -> Reply:
 @pytest.mark.parametrize("header", [b"", b"If-None-Match: *\r\n", b'If-None-Match: "v1-x"\r\n'])
 async def test_it_is_the_answer_of_the_long_way(line: Line, header: bytes) -> None:
     with capture_logs() as lines:
-        short = await line.ask(header, AGENT)
-        again = await line.ask(header, AGENT)
+        short, second, again = [await line.ask(header, AGENT) for _ in range(3)]
         long = await line.ask(header, AGENT, LONG)
 
-    assert seen(short) == seen(again) == seen(long)
+    assert seen(short) == seen(second) == seen(again) == seen(long)
     assert list(short.headers) == list(again.headers)
     assert [entry.pop("request_id") for entry in lines] == [
-        short.headers["x-request-id"],
-        again.headers["x-request-id"],
+        *(reply.headers["x-request-id"] for reply in (short, second, again)),
         "a-name-of-my-own",
     ]
     assert all(entry.pop("duration_ms") >= 0 for entry in lines)
-    assert lines[0] == lines[1] == lines[2]
-    assert list(lines[0]) == list(lines[1]) == list(lines[2])
+    assert lines[1:] == lines[:-1]
+    assert len({tuple(entry) for entry in lines}) == 1
 
 
 async def test_each_way_is_counted(line: Line) -> None:
@@ -141,17 +139,18 @@ async def test_each_way_is_counted(line: Line) -> None:
     assert REGISTRY.get_sample_value("markethall_http_requests_total", labels) == before + 4
 
 
-async def test_bytes_that_were_read_once_are_not_read_again() -> None:
+async def test_bytes_that_came_twice_are_not_read_again() -> None:
     async with serving() as (app, port), calling(app, port) as line:
-        await line.ask()
-        [protocol] = app.state.server.server_state.connections
-        read, counted = protocol.cycle, app.state.server.server_state.total_requests
+        for _ in range(2):
+            await line.ask()
+        server = app.state.server.server_state
+        [protocol] = server.connections
+        counted, protocol.parser = server.total_requests, None
 
         statuses = [(await line.ask()).status for _ in range(3)]
 
         assert statuses == [200] * 3
-        assert protocol.cycle is read
-        assert app.state.server.server_state.total_requests == counted + 3
+        assert server.total_requests == counted + 3
 
 
 async def test_a_change_of_what_it_shows_reaches_who_asks_with_the_same_bytes() -> None:
@@ -265,8 +264,10 @@ async def test_behind_a_proxy_of_ours_each_client_has_a_limit_of_its_own() -> No
         with capture_logs() as lines:
             one = await line.ask(b"X-Forwarded-For: 192.0.2.1\r\n")
             other = await line.ask(b"X-Forwarded-For: 192.0.2.2\r\n")
-            again = await line.ask(b"X-Forwarded-For: 192.0.2.1\r\n")
+            for _ in range(3):
+                again = await line.ask(b"X-Forwarded-For: 192.0.2.1\r\n")
 
-    assert [entry["client_ip"] for entry in lines] == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
+    assert [entry["client_ip"] for entry in lines[:2]] == ["192.0.2.1", "192.0.2.2"]
+    assert {entry["client_ip"] for entry in lines[2:]} == {"192.0.2.1"}
     assert one.headers["ratelimit"] == other.headers["ratelimit"]
-    assert f";r={REQUESTS.amount - 2};" in again.headers["ratelimit"]
+    assert f";r={REQUESTS.amount - 4};" in again.headers["ratelimit"]

@@ -14,21 +14,17 @@ import sys
 import time
 from functools import lru_cache
 from types import FrameType
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from markethall.main import create_app
 from markethall.settings import Settings, read_settings
 from markethall.shared import log
 from markethall.shared.hatch import Handed, Hatch
 from markethall.shared.warm import Header, written
-
-if TYPE_CHECKING:
-    from starlette.types import Scope
-    from uvicorn._types import ASGI3Application
 
 # a worker that ends sooner than this after its start would end again
 _TOO_SOON: Final = 5.0
@@ -58,6 +54,7 @@ class HallProtocol(HttpToolsProtocol):
     _patience: asyncio.TimerHandle | None = None
     # what is ready is handed out here, or nowhere
     _hatch: Hatch | None = None
+    _peer = ""
     # messages that began in the bytes at hand, and what was handed out for the last of them
     _begun = 0
     _handed: Handed | None = None
@@ -69,7 +66,8 @@ class HallProtocol(HttpToolsProtocol):
         front = getattr(self.app, "front", None)
         # who may be turned away for the crowd takes the long way
         if front is not None and self.client and self.limit_concurrency is None:
-            self._hatch = front.hatch
+            self._peer = self.client[0]
+            self._hatch = None if self.root_path else front.hatch
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -79,6 +77,7 @@ class HallProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = self._in_message = True
         self._begun += 1
+        self._handed = None
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -86,11 +85,14 @@ class HallProtocol(HttpToolsProtocol):
         self._head_size = 0
         # what comes after it is not for the parser
         self._upgrades = self._upgrades or self.parser.should_upgrade()
-        super().on_headers_complete()
+        if self._hatch is None or not self._hand_out(self._hatch):
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._in_message = False
-        super().on_message_complete()
+        # uvicorn has heard nothing of one that was handed out
+        if self._handed is None:
+            super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         if self._hatch is not None and self._hand_out_again(self._hatch, data):
@@ -124,9 +126,12 @@ class HallProtocol(HttpToolsProtocol):
             or not self._is_writable()
         ):
             return False
-        handed = hatch.again(asked, self.client[0] if self.client else "")
+        return self._give(hatch, hatch.again(asked, self._peer))
+
+    def _give(self, hatch: Hatch, handed: Handed | None) -> bool:
         if handed is None:
             return False
+        self._handed = handed
         self.transport.write(handed.message(_lines(tuple(self.server_state.default_headers))))
         hatch.tell(handed)
         self._answered()
@@ -155,24 +160,18 @@ class HallProtocol(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
-        if self._hatch is None or not self._hand_out(self._hatch, cycle):
-            super()._start_asgi_task(cycle, app)
-
-    def _hand_out(self, hatch: Hatch, cycle: RequestResponseCycle) -> bool:
+    def _hand_out(self, hatch: Hatch) -> bool:
         """What is ready is written at once: a task and an application cost more than it does."""
-        # of those that wait in a row only the last one: each would be answered inside the other
-        if self.pipeline or not cycle.keep_alive or not self._is_writable():
+        parser = self.parser
+        if (
+            self._is_answering()
+            or not self._is_writable()
+            or parser.get_method() != b"GET"
+            or parser.get_http_version() != "1.1"
+            or not parser.should_keep_alive()
+        ):
             return False
-        handed = hatch.look(cast("Scope", cycle.scope))
-        if handed is None:
-            return False
-        self.transport.write(handed.message(_lines(tuple(cycle.default_headers))))
-        hatch.tell(handed)
-        self._handed = handed
-        cycle.response_started = cycle.response_complete = True
-        self.on_response_complete()
-        return True
+        return self._give(hatch, hatch.read(self.url, self.headers, self._peer))
 
     def _limit_head(self, more: int) -> None:
         self._head_size += more if self._in_head else 0

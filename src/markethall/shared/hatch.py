@@ -6,7 +6,7 @@ everybody takes the long way.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from starlette.types import Scope
@@ -17,7 +17,7 @@ from markethall.shared.ids import new_request_id
 from markethall.shared.limits import Limits
 from markethall.shared.log import access
 from markethall.shared.metrics import latency_of, requests_of
-from markethall.shared.warm import Header, Ready, Warm, written
+from markethall.shared.warm import Address, Header, Ready, Warm, written
 
 # who sends one of these needs a closer look
 _LONG_WAY: Final = frozenset({b"authorization", b"traceparent", b"x-request-id", b"expect"})
@@ -81,25 +81,36 @@ class Hatch:
 
     def look(self, scope: Scope) -> Handed | None:
         """None when the request has to take the long way. What is given has to be told of."""
-        started = time.perf_counter()
-        if scope["method"] != "GET":
+        # no client: no address to write down
+        if scope["method"] != "GET" or not scope.get("client"):
             return None
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        if self._is_unusual(scope, headers):
+        address = (scope["path"], scope["query_string"])
+        return self._look(address, scope["headers"], scope["client"][0])
+
+    def read(self, target: bytes, headers: Sequence[Header], peer: str) -> Handed | None:
+        """As `look`, for a GET whose target is as it was sent."""
+        path, _, query = target.partition(b"?")
+        # it may mean another path than it says
+        if b"%" in path or b"#" in target:
             return None
-        ready = self._warm.find(scope)
-        if ready is None:
-            return None
-        path: str = scope["path"]
-        owner = self._owners[path.split("/", 2)[1]]
-        asked = Asked((path, scope["query_string"]), headers, owner)
-        return self._hand(asked, ready, scope["client"][0], started)
+        return self._look((path.decode("ascii"), query), headers, peer)
 
     def again(self, asked: Asked, peer: str) -> Handed | None:
         """As `look`, for what was asked before; `peer`: the address at the other end."""
         started = time.perf_counter()
         ready = self._warm.at(asked.address)
         return None if ready is None else self._hand(asked, ready, peer, started)
+
+    def _look(self, address: Address, given: Sequence[Header], peer: str) -> Handed | None:
+        started = time.perf_counter()
+        headers = dict(given)
+        if len(headers) != len(given) or self._is_unusual(headers):
+            return None
+        ready = self._warm.at(address)
+        if ready is None:
+            return None
+        owner = self._owners[address[0].split("/", 2)[1]]
+        return self._hand(Asked(address, headers, owner), ready, peer, started)
 
     def _hand(self, asked: Asked, ready: Ready, peer: str, started: float) -> Handed | None:
         if self._proxies:
@@ -127,12 +138,10 @@ class Hatch:
             f',"client_ip":"{client_ip}"{before}{request_id}{after}'
         )
 
-    def _is_unusual(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
-        """A body, repeated headers, too many bytes of them, or no address to write down."""
+    def _is_unusual(self, headers: dict[bytes, bytes]) -> bool:
+        """A body, too many bytes of headers, or one that asks for more."""
         return (
             not _LONG_WAY.isdisjoint(headers)
             or not _BODIES.isdisjoint(headers)
-            or len(headers) != len(scope["headers"])
             or sum(map(len, headers)) + sum(map(len, headers.values())) > self._header_limit
-            or not scope.get("client")
         )

@@ -17,6 +17,7 @@ _PASSING: Final = frozenset({b"cookie", b"proxy-authorization", b"upgrade"})
 _LONGEST: Final = 2048
 _MOST_BYTES: Final = 8 * 1024 * 1024
 _AROUND: Final = 1024
+_MOST_ONCE: Final = 8192
 
 
 class Asked:
@@ -56,12 +57,18 @@ class Asked:
 
 
 class Heads:
-    """At most so many bytes of them; when that is reached it begins anew."""
+    """At most so many bytes of them; when that is reached it begins anew.
+
+    A head is kept when it comes a second time: most come once, and to keep one costs a tenth of
+    its answer.
+    """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._asked: dict[bytes, Asked] = {}
         self._bytes = 0
+        # hashes: of two heads that share one, the second is kept too soon, that is all
+        self._once: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -72,12 +79,23 @@ class Heads:
     def keep(self, head: bytes, asked: Asked) -> None:
         if len(head) > _LONGEST or asked.passing or head in self._asked:
             return
+        if not self._came_before(hash(head)):
+            return
         weight = len(head) + _AROUND
         if self._bytes + weight > self._most_bytes:
             self._asked.clear()
             self._bytes = 0
         self._asked[head] = asked
         self._bytes += weight
+
+    def _came_before(self, name: int) -> bool:
+        if name in self._once:
+            self._once.remove(name)
+            return True
+        if len(self._once) >= _MOST_ONCE:
+            self._once.clear()
+        self._once.add(name)
+        return False
 
 
 @lru_cache(maxsize=4096)

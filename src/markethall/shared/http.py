@@ -208,6 +208,8 @@ def conditional(request: Request, response: Response) -> Response:
 
 
 def matches(if_none_match: str, tag: str) -> bool:
+    if if_none_match == tag:
+        return True
     tags = (part.strip().removeprefix("W/") for part in if_none_match.split(","))
     return if_none_match.strip() == "*" or tag in tags
 
