@@ -12,8 +12,9 @@ from markethall.inventory.ports import Database
 PART: Final = 256 * 1024
 # of a batch: few rows may be long ones
 _MOST_BYTES: Final = 8 * 1024 * 1024
-# rows that are looked at before others get a turn: some milliseconds
-_SLICE: Final = 50
+# rows that are looked at before others get a turn: a millisecond, for who applies the batch before
+# is one of them, and the database waits for them
+_SLICE: Final = 20
 
 
 @dataclass(frozen=True)

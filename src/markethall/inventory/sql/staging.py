@@ -1,10 +1,10 @@
 """Products on their way into their table, some at a time: COPY, then one statement for them all.
 
-Some are rendered while the database has those before: each of the two takes about as long.
+Some are rendered while the database writes those before.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, Final
 
 from markethall.inventory.domain import MAIN_WAREHOUSE, Item
@@ -12,11 +12,9 @@ from markethall.inventory.sql import imports
 from markethall.inventory.sql.product_rows import row_of
 from markethall.shared.db import Session
 
-# few, so that the database does not wait long for the first; each costs it a round trip
+# rendered in some milliseconds, for then others of this process get their turn, and so that the
+# database does not wait long for the first; each costs it a round trip
 _PIECE: Final = 250
-# rows that are rendered before others get a turn: some milliseconds. Each turn is one of the
-# reading ahead too, which had better wait until the database is busy
-_SLICE: Final = 125
 _NAMES: Final = [*imports.STAGED, "piece", "place"]
 
 Record = list[Any]
@@ -35,36 +33,42 @@ class Staging:
         """How many of the fresh ones are new indeed."""
         # by what may clash: two who add the same must wait for each other in one order
         fresh = sorted(fresh, key=lambda item: item.sku.lower())
-        await self._session.value(imports.STAGE)
         try:
+            await self._begin(self._stage())
             for piece, (items, is_fresh) in enumerate(_pieces(fresh, changed)):
-                records = await self._rendered(items, piece)
+                records = self._rendered(items, piece)
                 await self._written()
-                self._writing = asyncio.create_task(self._write(piece, records, fresh=is_fresh))
+                await self._session.copy(imports.STAGING, _NAMES, records)
+                await self._begin(self._write(piece, fresh=is_fresh))
             await self._written()
         finally:
             await self._end()
         await self._session.run(imports.LEARN, vocabulary=list(self._words))
         return self._added
 
-    async def _rendered(self, items: Sequence[Item], piece: int) -> list[Record]:
+    def _rendered(self, items: Sequence[Item], piece: int) -> list[Record]:
         records = []
-        for place, item in enumerate(items, 1):
+        for place, item in enumerate(items):
             row = row_of(item)
             self._words.update(row["vocabulary"])
             records.append([*(row[name] for name in imports.STAGED), piece, place])
-            if place % _SLICE == 0:
-                # this process serves others too
-                await asyncio.sleep(0)
         return records
 
-    async def _write(self, piece: int, records: list[Record], *, fresh: bool) -> int:
+    async def _stage(self) -> int:
+        await self._session.value(imports.STAGE)
+        return 0
+
+    async def _write(self, piece: int, *, fresh: bool) -> int:
         """How many were added."""
-        await self._session.copy(imports.STAGING, _NAMES, records)
         if fresh:
             return await self._session.run(imports.ADD_STAGED, piece=piece, main=MAIN_WAREHOUSE)
         await self._session.run(imports.SAVE_STAGED, piece=piece)
         return 0
+
+    async def _begin(self, writing: Coroutine[Any, Any, int]) -> None:
+        self._writing = asyncio.create_task(writing)
+        # now it goes out, before we are busy again
+        await asyncio.sleep(0)
 
     async def _written(self) -> None:
         if self._writing:
