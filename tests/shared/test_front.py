@@ -15,13 +15,14 @@ from starlette.types import ASGIApp, Message
 from markethall.shared.bodies import check_json, checked_form
 from markethall.shared.call import Actor, Call
 from markethall.shared.errors import Busy, Malformed, Refusal, Unauthenticated
-from markethall.shared.front import HEADER_LIMIT, Front, Identities, Manners, Verifies
+from markethall.shared.front import Front, Identities, Manners
 from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
 from markethall.shared.ids import new_id
 from markethall.shared.limits import LOGIN_ACCOUNT, REQUESTS, Limits
 from markethall.shared.metrics import REGISTRY
 from markethall.shared.model import Body, Int, Text
 from markethall.shared.redis import RedisClient
+from markethall.shared.visit import HEADER_LIMIT, Verifies
 
 LIMIT = 2048
 PERSON = Actor(user_id=new_id())

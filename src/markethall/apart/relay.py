@@ -21,8 +21,8 @@ from markethall.shared.errors import (
     RequestTimeout,
     Unavailable,
 )
-from markethall.shared.front import Visit
 from markethall.shared.http import problem
+from markethall.shared.visit import Visit
 from markethall.topology import Context
 
 log = structlog.get_logger("markethall.apart")
