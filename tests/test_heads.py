@@ -335,6 +335,18 @@ async def test_an_idle_line_ends_so_long_after_its_last_answer(line: Line) -> No
     assert line.wire.closed
 
 
+async def test_a_line_is_not_idle_while_it_waits_for_its_second_answer(line: Line) -> None:
+    line.send(KNOWN + SLOW)
+
+    line.loop.pass_by(2 * IDLE)
+    line.app.gate.set()
+
+    assert await line.settled() == [b"ready", b"/slow"]
+    assert not line.wire.closed
+    line.loop.pass_by(IDLE)
+    assert line.wire.closed
+
+
 async def test_a_line_whose_first_head_is_known_ends_when_idle_too(line: Line) -> None:
     other = Line()
     for _ in range(2):

@@ -154,6 +154,9 @@ class HallProtocol(HttpToolsProtocol):
         )
 
     def timeout_keep_alive_handler(self) -> None:
+        if self._is_answering():
+            # what came behind the last answer in the same bytes: its end sets the timer anew
+            return
         left = self._used_at + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self._end_when_idle(left)
