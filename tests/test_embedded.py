@@ -144,7 +144,11 @@ def test_a_wrong_password_is_refused(shared: Shared) -> None:
         ask(url.replace(password, "guessed"), "SELECT 1")
 
 
-def test_a_killed_parent_takes_its_server_along_and_loses_nothing(any_folder: Path) -> None:
+def test_a_killed_parent_takes_its_server_along_and_loses_nothing(
+    any_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # on a busy disk the last checkpoint takes its time
+    monkeypatch.setattr(occupancy, "PATIENCE_SECONDS", 60)
     with parent(f"EmbeddedPostgres(Path({str(any_folder)!r}))") as process:
         url, pid = first_line(process)
         ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")

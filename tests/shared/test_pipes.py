@@ -150,7 +150,7 @@ class Traffic:
 
 @pytest.fixture
 async def traffic(backend: Backend[Any], redis_url: str) -> AsyncIterator[Traffic]:
-    redis = RedisClient(redis_url, timeout=1.0)
+    redis = RedisClient(redis_url, timeout=10)
     own: Any = Redis.from_url(redis_url)
     await own.delete("markethall:events:probe", "markethall:events:probe:marker")
     await own.aclose()
