@@ -121,9 +121,10 @@ async def place_of(shop: Patient, table: str) -> int:
     """The so manieth write of an order is the one into this table."""
     buyer, product = await shop.customer(), await shop.product()
     shop.mortal.doom(10**9, "after")
-    good(await shop.place(buyer, product["product_id"]), 201)
+    order = good(await shop.place(buyer, product["product_id"]), 201)
     writes = shop.mortal.trace()
     # that order has to end first: what it writes in doing so would be counted
+    await shop.until(buyer, order["order_id"], status="expired")
     await at_rest(shop)
     # of a transaction, or of one statement alone
     of_table = [at for at, what in enumerate(writes, 1) if what.removesuffix(" COMMIT") == table]
