@@ -28,6 +28,7 @@ from markethall.inventory.domain import (
 )
 from markethall.inventory.ports import Database, ProductCache, Store
 from markethall.inventory.service.plans import Gone, Plan, Plans
+from markethall.inventory.service.turns import Turns
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.ids import new_id
@@ -47,6 +48,7 @@ class InventoryService:
         self._plans = plans
         self._limits = limits
         self._clock = clock
+        self._turns = Turns()
 
     async def reserve(self, call: Call, command: Reserve) -> Reservation:  # noqa: ARG002 - the contract
         wants = units_of(command.lines)
@@ -59,7 +61,7 @@ class InventoryService:
             return None
         hold, [goods] = Hold.of(command, self._clock()), all_from_main(wants)
         limits = self._limits if command.limited else None
-        async with self._database.reading() as shelf:
+        async with self._turns.on(goods.product_id), self._database.reading() as shelf:
             line = await shelf.reserve_at_once(hold, goods, limits)
         return replace(hold, lines=(line,)) if line else None
 
