@@ -183,6 +183,18 @@ async def test_a_warm_answer_ends_with_the_change_of_what_it_shows(
     assert (await short.get(path)).json()["name"] == "Cup of another name"
 
 
+async def test_without_a_cache_nothing_is_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[object] = []
+    monkeypatch.setattr(Warm, "keep", lambda _, *ready: kept.append(ready))
+    app = create_app(memory_settings(cache="off"))
+
+    async with visiting(app), _client(app) as http:
+        answer = await http.get("/products")
+
+    assert answer.status_code == 200
+    assert kept == []
+
+
 def is_warm(app: FastAPI, path: str) -> bool:
     plain, _, query = path.partition("?")
     warm: Warm = app.state.container.warm()

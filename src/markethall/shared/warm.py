@@ -88,11 +88,14 @@ class Warm:
         ready = self._ready.get(address)
         if ready is None:
             return None
-        held = ready.held
-        if self._cache.peek(held.space, held.key) is held.value:
+        if self.holds(ready.held):
             return ready
         self._drop(address)
         return None
+
+    def holds(self, held: Held) -> bool:
+        """Whether the cache still has the very bytes; with no cache it never has."""
+        return self._cache.peek(held.space, held.key) is held.value
 
     def keep(self, scope: Scope, ready: Ready) -> None:
         address = (scope["path"], scope["query_string"])

@@ -147,7 +147,7 @@ def express(catalogue: Callable[[], Catalogue], warm: Warm) -> Lane:
 
 
 def _keep_warm(warm: Warm, request: Request, rendered: Rendered) -> None:
-    if rendered.public and rendered.held:
+    if rendered.public and rendered.held and warm.holds(rendered.held):
         route = request.state.route
         ready = Ready(rendered.held, route, rendered.body, rendered.etag, PUBLIC)
         warm.keep(request.scope, ready)
