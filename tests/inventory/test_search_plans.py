@@ -1,8 +1,11 @@
 """A page that lies deep in a long list costs what the first one costs."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from markethall.inventory.contract import ProductQuery
 from markethall.inventory.domain import Search
@@ -10,8 +13,9 @@ from markethall.inventory.ports import Listing
 from markethall.inventory.sql import STATEMENTS, SqlStore, Trigrams
 from markethall.inventory.sql.tables import products
 from markethall.shared.clock import utc_now
-from markethall.shared.db import Postgres, Session, Statement
-from tests.conftest import on_server
+from markethall.shared.db import PoolSize, Postgres, Session, Statement
+from markethall.shared.ids import new_id
+from tests.conftest import on_server, url_of
 from tests.inventory.conftest import build
 
 if TYPE_CHECKING:
@@ -55,6 +59,24 @@ class Explaining(Session):
         return None
 
 
+@pytest.fixture
+async def own_url(server_url: str, template: str) -> AsyncIterator[str]:
+    """A database for this test alone: what others left in the common one changes what is planned,
+    even when it is deleted.
+    """
+    name = f"plans_{new_id().hex}"
+    await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield url_of(server_url, name)
+    await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def postgres(own_url: str) -> AsyncIterator[Postgres]:
+    database = Postgres(own_url, PoolSize(timeout=60))
+    yield database
+    await database.close()
+
+
 async def read(postgres: Postgres, listing: Listing) -> int:
     async with postgres.reading() as session:
         explaining = Explaining(session._driver)
@@ -77,16 +99,13 @@ LISTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_a_deep_page_reads_no_more_than_the_first(
-    postgres: Postgres, database_url: str
-) -> None:
+async def test_a_deep_page_reads_no_more_than_the_first(postgres: Postgres, own_url: str) -> None:
     house = build("sql", postgres)
     await house.product("FIRST", category="tea")
     await house.product("SECOND", category="cups")
     # not by the pool, which waits ten seconds for a statement
-    await on_server(database_url, CROWD)
-    # rows that earlier tests deleted are not to be read on the way
-    await on_server(database_url, "VACUUM (ANALYZE)")
+    await on_server(own_url, CROWD)
+    await on_server(own_url, "VACUUM (ANALYZE)")
     async with postgres.reading() as session:
         middle = await session._driver.fetchrow(MIDDLE)
     assert middle is not None
