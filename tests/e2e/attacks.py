@@ -130,7 +130,8 @@ class Operation:
         if self.method == "POST" and b"idempotency-key" not in taken:
             sent.append((b"Idempotency-Key", b"%s-%d" % (self.path.encode(), self.count)))
         if self.method == "PATCH" and b"if-match" not in taken:
-            sent.append((b"If-Match", b'"v1"'))
+            # whatever came before: no attack fails for its version alone
+            sent.append((b"If-Match", b"*"))
         where = self.target() if target is None else target
         wire = request(self.method.encode(), where, sent, body)
         return Attack(f"{self.method} {self.path} as {who}: {name}", wire, **verdict)
@@ -207,7 +208,9 @@ def _unspeakable(op: Operation, good: Any, path: Any, name: str) -> Iterator[Att
     marked = json.dumps(spoiled(good, path, "@RAW@"))
     for text in RAW:
         body = marked.replace('"@RAW@"', text).encode()
-        yield op.attack(f"/{name} is {text[:20]}", body=body, refused=text != "-0")
+        # nothing at all between brackets is an empty list
+        fits = text == "-0" or (not text and path[-1:] == (0,))
+        yield op.attack(f"/{name} is {text[:20]}", body=body, refused=not fits)
 
 
 def framing(op: Operation) -> Iterator[Attack]:
