@@ -359,7 +359,7 @@ def _get(path: str, **headers: str) -> Request:
 
 def _searches(products: int) -> Mapping[str, Sequence[Mapping[str, str]]]:
     """What people look for, each in some words or values: no answer is known by heart."""
-    rows = Random(11).sample([*market(products)], min(200, products))  # noqa: S311 - some
+    rows = Random(11).sample([*market(products)], min(200, products))  # noqa: S311 - any of them will do
     nouns = sorted({row["name"].split(",")[0].split()[-1] for row in rows})
     makers = sorted({row["attributes"]["maker"] for row in rows})
     materials = sorted({row["attributes"]["material"].split()[-1] for row in rows})

@@ -422,7 +422,7 @@ def _checked_url(url: SecretStr, kind: _Kind) -> SecretStr:
 def _scheme(url: str) -> str:
     """Empty for what is no address at all."""
     from sqlalchemy import make_url  # noqa: PLC0415 - large, and wanted only with a server
-    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - large, as the line above
 
     try:
         return make_url(url).drivername

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,29 @@ async def crowd(shop: Shop) -> list[Person]:
     return list(await asyncio.gather(*(shop.customer() for _ in range(50))))
 
 
-async def patiently(ask: Any) -> httpx2.Response:
-    """Ask until the answer is final."""
+async def until_final(ask: Any, pause: Callable[[httpx2.Response], float]) -> httpx2.Response:
+    """`pause`: seconds after an answer that says to come again."""
     async with asyncio.timeout(PATIENCE):
         while True:
             answer: httpx2.Response = await ask()
             if answer.status_code < 400 or not answer.json()["retryable"]:
                 return answer
-            assert answer.status_code < 500, answer.text
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause(answer))
+
+
+async def patiently(ask: Any) -> httpx2.Response:
+    """Somebody else may be at it; nothing may break."""
+
+    def soon(answer: httpx2.Response) -> float:
+        assert answer.status_code < 500, answer.text
+        return 0.01
+
+    return await until_final(ask, soon)
+
+
+async def in_the_end(ask: Any) -> httpx2.Response:
+    """A busy machine may say 503; it says then when to come again."""
+    return await until_final(ask, lambda answer: float(answer.headers["retry-after"]))
 
 
 @pytest.mark.parametrize("stock", [1, 7])
@@ -68,16 +83,6 @@ async def test_fifty_buyers_never_get_more_than_there_is(
             refused(answer, 409, "inventory.out_of_stock")
     assert await shop.available(product_id) == 0
     assert await books.all(BROKEN) == []
-
-
-async def in_the_end(ask: Any) -> httpx2.Response:
-    """A busy machine may say 503; it says then when to come again."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            answer: httpx2.Response = await ask()
-            if answer.status_code < 400 or not answer.json()["retryable"]:
-                return answer
-            await asyncio.sleep(float(answer.headers["retry-after"]))
 
 
 async def test_crossed_carts_do_not_wait_for_each_other_for_ever(

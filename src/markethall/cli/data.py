@@ -37,7 +37,7 @@ def move(
     ] = False,
 ) -> None:
     """Move one context's data into another database, and print that one's address."""
-    from markethall import moving  # noqa: PLC0415 - see serving
+    from markethall import moving  # noqa: PLC0415 - large; others need not wait
 
     settings = read_settings()
     if settings.storage == "memory":

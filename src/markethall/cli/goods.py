@@ -25,8 +25,8 @@ def demo(
     if products:
         _fill_market(products)
         return
-    from markethall import demo as catalogue  # noqa: PLC0415 - see serving
-    from markethall.shared.call import system_call  # noqa: PLC0415 - see serving
+    from markethall import demo as catalogue  # noqa: PLC0415 - large; others need not wait
+    from markethall.shared.call import system_call  # noqa: PLC0415 - large; others need not wait
 
     async def fill(container: Any) -> int:
         return await catalogue.fill(
@@ -50,8 +50,8 @@ def import_file(
     currency: Annotated[str, typer.Option(help="Of prices that name none")] = "EUR",
 ) -> None:
     """Bring products from a file into the shop. A bad row stops no other."""
-    from markethall import loading  # noqa: PLC0415 - see serving
-    from markethall.shared.call import system_call  # noqa: PLC0415 - see serving
+    from markethall import loading  # noqa: PLC0415 - large; others need not wait
+    from markethall.shared.call import system_call  # noqa: PLC0415 - large; others need not wait
 
     load = loading.Load(file, read_settings().import_limit, currency, dry_run=dry_run)
 
@@ -66,9 +66,9 @@ def import_file(
 
 
 def _fill_market(products: int) -> None:
-    from markethall import demo as catalogue  # noqa: PLC0415 - see serving
-    from markethall import loading  # noqa: PLC0415 - see serving
-    from markethall.shared.call import system_call  # noqa: PLC0415 - see serving
+    from markethall import demo as catalogue  # noqa: PLC0415 - large; others need not wait
+    from markethall import loading  # noqa: PLC0415 - large; others need not wait
+    from markethall.shared.call import system_call  # noqa: PLC0415 - large; others need not wait
 
     async def fill(container: Any) -> loading.Loaded | None:
         call, imports = system_call("demo"), container.imports()

@@ -63,7 +63,7 @@ def prepare(settings: Settings) -> None:
 
 
 def migrate(settings: Settings, contexts: list[Context]) -> None:
-    from markethall.migrating import upgrade_if_behind  # noqa: PLC0415 - see serving
+    from markethall.migrating import upgrade_if_behind  # noqa: PLC0415 - large; others need not wait
 
     by_url: dict[str, list[Context]] = {}
     for context in contexts:
@@ -83,9 +83,9 @@ def in_hall(work: Callable[[Any], Awaitable[T]]) -> T:
 
 
 async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
-    from markethall.container import build_container  # noqa: PLC0415 - see serving
-    from markethall.keys import read_keys  # noqa: PLC0415 - see serving
-    from markethall.shared.errors import Refusal  # noqa: PLC0415 - see serving
+    from markethall.container import build_container  # noqa: PLC0415 - large; others need not wait
+    from markethall.keys import read_keys  # noqa: PLC0415 - large; others need not wait
+    from markethall.shared.errors import Refusal  # noqa: PLC0415 - large; others need not wait
 
     container = build_container(settings, read_keys(settings))
     try:

@@ -15,15 +15,16 @@ from markethall.whereabouts import places, ways, wrong_addresses
 
 cli = typer.Typer()
 
+Host = Annotated[str, typer.Option(help="Address to listen on", envvar="MARKETHALL_HOST")]
+Port = Annotated[
+    int, typer.Option(help="Port to listen on", min=0, max=65535, envvar="MARKETHALL_PORT")
+]
+
 
 @cli.command()
 def serve(
-    host: Annotated[
-        str, typer.Option(help="Address to listen on", envvar="MARKETHALL_HOST")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port to listen on", min=0, max=65535, envvar="MARKETHALL_PORT")
-    ] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     workers: Annotated[int, typer.Option(help="Processes", min=1)] = 1,
     memory: Annotated[bool, typer.Option("--memory", help="Keep everything in memory")] = False,
 ) -> None:
@@ -39,8 +40,7 @@ def serve(
     with database(settings, beside=settings.serve != set(Context)) as settings:
         prepare(settings)
         _banner(settings, f"http://{host}:{port}", embedded=embedded)
-        # here and not above: the other commands need not wait for the web framework
-        from markethall import server  # noqa: PLC0415 - see serve
+        from markethall import server  # noqa: PLC0415 - large; others need not wait
 
         code = server.serve(settings, host, port, workers)
     raise typer.Exit(code)
@@ -48,16 +48,11 @@ def serve(
 
 @cli.command()
 def apart(
-    host: Annotated[
-        str, typer.Option(help="Address to listen on", envvar="MARKETHALL_HOST")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port to listen on", min=0, max=65535, envvar="MARKETHALL_PORT")
-    ] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
 ) -> None:
     """Serve the hall as four processes behind one port, to see the split on one machine."""
-    # here and not above: the other commands need not wait for the web framework
-    from markethall.apart import serving  # noqa: PLC0415 - see serve
+    from markethall.apart import serving  # noqa: PLC0415 - large; others need not wait
 
     settings = read_settings()
     serving.check(settings)
