@@ -26,11 +26,10 @@ from markethall.orders.domain import (
     Fulfilment,
     Line,
     Order,
-    derived,
     shipped_lines,
 )
 from markethall.orders.service.checkout import agreed
-from markethall.shared.ids import new_id
+from markethall.shared.ids import derive_uuid7, new_id
 from markethall.shared.model import MAX_AMOUNT
 from markethall.shared.money import Money
 from tests.orders.conftest import wanted
@@ -269,17 +268,17 @@ def test_a_fulfilment_is_delivered_once() -> None:
 def test_a_derived_id_is_a_uuid_of_version_7_and_of_the_same_millisecond(
     origin: UUID, purpose: str
 ) -> None:
-    made = derived(origin, purpose)
+    made = derive_uuid7(origin, purpose)
 
     assert (made.version, made.variant) == (7, "specified in RFC 4122")
     assert made.int >> 80 == origin.int >> 80
-    assert made == derived(origin, purpose)
+    assert made == derive_uuid7(origin, purpose)
 
 
 def test_derived_ids_differ_by_purpose_and_by_origin() -> None:
     origin, other = new_id(), new_id()
 
-    made = {derived(o, p) for o in (origin, other) for p in ("payment", "reservation")}
+    made = {derive_uuid7(o, p) for o in (origin, other) for p in ("payment", "reservation")}
 
     assert len(made | {origin, other}) == 6
 

@@ -3,7 +3,7 @@
 import time
 from uuid import RFC_4122, UUID
 
-from markethall.shared.ids import new_id
+from markethall.shared.ids import derive_uuid7, new_id
 
 
 def test_an_id_is_a_uuid_of_version_7_in_its_rfc_variant() -> None:
@@ -32,15 +32,20 @@ def test_ids_of_different_milliseconds_sort_by_time() -> None:
     assert str(first) < str(second)
 
 
-def test_no_two_ids_are_the_same_and_all_random_bits_move() -> None:
+def test_ids_made_in_a_row_are_unique_and_in_order() -> None:
     made = [new_id() for _ in range(20_000)]
 
-    assert len(set(made)) == len(made)
-    moved = 0
-    for one in made:
-        moved |= one.int ^ made[0].int
-    random_bits = ((1 << 12) - 1) << 64 | (1 << 62) - 1
-    assert moved & random_bits == random_bits
+    assert made == sorted(set(made))
+
+
+def test_derived_id_is_the_same_each_time_and_keeps_the_time_of_its_origin() -> None:
+    origin = new_id()
+
+    first, again, other = (derive_uuid7(origin, purpose) for purpose in ("a", "a", "b"))
+
+    assert first == again != other
+    assert first.version == 7
+    assert first.int >> 80 == origin.int >> 80
 
 
 def test_an_id_survives_its_text() -> None:

@@ -1,6 +1,5 @@
 """The rules of an order: what it costs, what may happen to it, what has happened."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,15 +16,6 @@ from markethall.orders.contract import (
     PaymentState,
     TooMuchToFulfil,
 )
-
-
-def derived(origin: UUID, purpose: str) -> UUID:
-    """A UUIDv7 of the same millisecond that every retry computes again."""
-    digest = hashlib.sha256(origin.bytes + purpose.encode()).digest()
-    value = (origin.int >> 80) << 80 | int.from_bytes(digest[:10])
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return UUID(int=value)
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,35 @@
 """Identifiers: UUID version 7 (RFC 9562), which sort by the time they were made."""
 
-import os
-import time
-from random import getrandbits
+import sys
+from hashlib import sha256
+from typing import Final
 from uuid import UUID
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils.compat import uuid7
+
+_RANDOM_BITS: Final = 80
 
 
 def new_id() -> UUID:
-    """48 bits of milliseconds, then 74 random bits (RFC 9562, section 5.7)."""
-    return UUID(int=_shaped(int.from_bytes(os.urandom(10))))
+    """Make an id: 48 bits of milliseconds, then a counter and random bits (RFC 9562, 6.2)."""
+    return uuid7()
 
 
 def new_request_id() -> str:
-    """The same as text, without the object: every request has one."""
-    # a name to search logs by: it need not be hard to guess
-    digits = f"{_shaped(getrandbits(80)):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    """Make an id as text, for one request."""
+    return str(uuid7())
 
 
-def _shaped(random_bits: int) -> int:
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & (1 << 48) - 1) << 80 | random_bits
+def derive_uuid7(origin: UUID, purpose: str) -> UUID:
+    """Derive an id from another one: the same origin and purpose always give the same id.
+
+    It keeps the origin's time. A retry that starts from the same origin finds what the first
+    attempt wrote.
+    """
+    digest = sha256(origin.bytes + purpose.encode()).digest()
+    value = (origin.int >> _RANDOM_BITS) << _RANDOM_BITS | int.from_bytes(digest[:10])
     value = value & ~(0xF << 76) | 0x7 << 76
-    return value & ~(0x3 << 62) | 0x2 << 62
+    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)

@@ -1,32 +1,25 @@
 """Money in integer minor units of an ISO 4217 currency."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
+import iso4217
 from pydantic import AfterValidator, Field
 
 from markethall.shared.errors import Refusal
 from markethall.shared.model import MAX_AMOUNT, Dto, Int, Text
 
-# ISO 4217 exponents; every currency that is not named here has two decimals
-_EXPONENTS = {
-    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
-    3: "BHD IQD JOD KWD LYD OMR TND",
-    4: "CLF UYW",
-}
-_TWO = (
-    "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF"
-    " CHF CNY COP CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD"
-    " HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA"
-    " MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN"
-    " QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP"
-    " TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG"
-)
-EXPONENT = dict.fromkeys(_TWO.split(), 2) | {
-    code: exponent for exponent, codes in _EXPONENTS.items() for code in codes.split()
+_FUNDS: Final = frozenset({"BOV", "CHE", "CHW", "COU", "MXV", "USN", "XAD"})
+# code of each currency in use -> decimals of its minor unit (ISO 4217)
+EXPONENT: Final[Mapping[str, int]] = {
+    currency.code: currency.exponent
+    for currency in iso4217.Currency
+    # without the seven funds and units of account that ISO 4217 lists among the currencies,
+    # and without the codes that it reserves for metals and for tests, which have no minor unit
+    if currency.exponent is not None and currency.code not in _FUNDS
 }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field
 
 from markethall.inventory.contract import (
@@ -38,7 +39,8 @@ router = APIRouter(tags=["inventory"])
 ImportsDep = Annotated[Imports, Depends(from_container("imports"))]
 
 # a comment: it shows whether the client is still there
-HEARTBEAT: Final = b": still here\n\n"
+# a comment line: proxies close a connection on which nothing is sent
+HEARTBEAT: Final = format_sse_event(comment="heartbeat")
 
 _CSV: Final = "text/csv"
 _TYPES: Final = {_CSV: ImportFormat.CSV, "application/x-ndjson": ImportFormat.NDJSON}
@@ -204,7 +206,7 @@ async def _told(request: Request, seen: AsyncIterator[Import | None]) -> AsyncIt
         if one is None:
             yield HEARTBEAT
         else:
-            yield f"event: progress\ndata: {one.model_dump_json()}\n\n".encode()
+            yield format_sse_event(event="progress", data_str=one.model_dump_json())
 
 
 async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -24,13 +24,14 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
 )
-from markethall.orders.domain import By, Line, Order, derived
+from markethall.orders.domain import By, Line, Order
 from markethall.orders.ports import Database
 from markethall.orders.service.views import order_view
 from markethall.payments.contract import OpenPayment, Payment, Payments, PaymentStatus
 from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.idempotency import Attempt
+from markethall.shared.ids import derive_uuid7
 from markethall.shared.model import MAX_AMOUNT
 from markethall.shared.money import Money
 from markethall.users.contract import Users
@@ -98,7 +99,7 @@ class Checkout:
     def _reserve(self, call: Call, command: PlaceOrder, order_id: UUID) -> Reserve:
         wants = (Want(product_id=w.product_id, quantity=w.quantity) for w in command.lines)
         return Reserve(
-            reservation_id=derived(order_id, "reservation"),
+            reservation_id=derive_uuid7(order_id, "reservation"),
             order_id=order_id,
             customer_id=call.user_id,
             lines=tuple(wants),
@@ -197,7 +198,7 @@ def _lines(command: PlaceOrder, reservation: Reservation) -> tuple[Line, ...]:
     products = dict.fromkeys(wanted.product_id for wanted in command.lines)
     return tuple(
         Line(
-            line_id=derived(reservation.reservation_id, f"line {product_id}"),
+            line_id=derive_uuid7(reservation.reservation_id, f"line {product_id}"),
             product_id=product_id,
             sku=reserved[product_id].sku,
             name=reserved[product_id].name,
@@ -214,7 +215,7 @@ def _holds(reservation: Reservation) -> bool:
 
 def _open(call: Call, order_id: UUID, basket: Basket, until: datetime) -> OpenPayment:
     return OpenPayment(
-        payment_id=derived(order_id, "payment"),
+        payment_id=derive_uuid7(order_id, "payment"),
         order_id=order_id,
         user_id=call.user_id,
         amount=basket.total,

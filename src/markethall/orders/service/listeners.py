@@ -25,7 +25,7 @@ from markethall.orders.contract import (
     OrderStatus,
     PaymentState,
 )
-from markethall.orders.domain import By, Order, derived
+from markethall.orders.domain import By, Order
 from markethall.orders.ports import Database
 from markethall.orders.service.checkout import Neighbours, Terms
 from markethall.orders.service.desk import cancelled
@@ -44,6 +44,7 @@ from markethall.shared.call import Call
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Unavailable
 from markethall.shared.events import Delivery, Event
+from markethall.shared.ids import derive_uuid7
 
 
 class RefundRefused(Exception):
@@ -85,7 +86,7 @@ class OrderListeners:
 
     async def _revive(self, delivery: Delivery, order: Order) -> None:
         """The goods once more, under a new hold; without them the money goes back."""
-        reservation_id = derived(order.order_id, "revival")
+        reservation_id = derive_uuid7(order.order_id, "revival")
         if await self._hold_again(delivery.call(), order, reservation_id):
             order.revive(reservation_id, self._by(delivery, "paid after it had expired"))
             await self._save(delivery, order, _paid(order))
@@ -205,7 +206,7 @@ class OrderListeners:
     async def _give_back(self, call: Call, payment_id: UUID, reason: str) -> None:
         """All that is left of the money, once: the refund's id comes from the payment's."""
         command = RefundPayment(
-            payment_id=payment_id, refund_id=derived(payment_id, "refund"), reason=reason
+            payment_id=payment_id, refund_id=derive_uuid7(payment_id, "refund"), reason=reason
         )
         # nothing left: somebody has given it back already
         with suppress(RefundExceedsCaptured):
