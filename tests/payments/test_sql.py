@@ -65,7 +65,9 @@ async def test_no_connection_is_held_while_the_provider_thinks(postgres: Postgre
     held: list[int] = []
 
     async def sleep(_: float) -> None:
-        held.append(postgres.engine.pool.checkedout())  # type: ignore[attr-defined]
+        pool = postgres._pool
+        assert pool is not None
+        held.append(pool.get_size() - pool.get_idle_size())
 
     stall = open_stall("sql", postgres, sleep)
     await stall.confirm(await stall.open(), "sandbox_slow")

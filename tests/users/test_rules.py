@@ -26,10 +26,8 @@ INSERT = """
 
 
 async def add(postgres: Postgres, **changes: object) -> None:
-    async with postgres.engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        assert raw.driver_connection
-        await raw.driver_connection.execute(INSERT, new_id(), *(GOOD | changes).values())
+    async with postgres.reading() as session:
+        await session._driver.execute(INSERT, new_id(), *(GOOD | changes).values())
 
 
 async def test_a_good_row_is_taken(postgres: Postgres) -> None:
@@ -86,10 +84,8 @@ async def test_a_session_belongs_to_somebody(postgres: Postgres) -> None:
         VALUES ($1, $2, $3, $3, now(), now() + interval '1 day')
     """
 
-    async with postgres.engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        assert raw.driver_connection
+    async with postgres.reading() as session:
         with pytest.raises(asyncpg.ForeignKeyViolationError):
-            await raw.driver_connection.execute(insert, new_id(), new_id(), b"x" * 32)
+            await session._driver.execute(insert, new_id(), new_id(), b"x" * 32)
         with pytest.raises(asyncpg.CheckViolationError):
-            await raw.driver_connection.execute(insert, new_id(), new_id(), b"short")
+            await session._driver.execute(insert, new_id(), new_id(), b"short")

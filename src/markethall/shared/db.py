@@ -1,36 +1,33 @@
-"""Postgres: one pool per database, statements compiled once, errors turned into refusals.
+"""Postgres: one pool per database, statements compiled once, errors translated to domain errors.
 
-SQLAlchemy builds the statements, owns the pool and opens the connections; the statements then
-run straight on the asyncpg connection. See docs/decisions/0003.
+SQLAlchemy Core describes the statements; asyncpg runs them on connections of its own pool.
+See docs/decisions/0003.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from types import TracebackType
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 import structlog
 from sqlalchemy import ColumnElement, Text, literal_column
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
-from sqlalchemy.exc import DBAPIError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.engine import make_url
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.util import greenlet_spawn
 
 from markethall.shared.errors import Unavailable
 from markethall.shared.metrics import STATEMENTS
-from markethall.shared.pool import HallPool, PoolSize, asyncpg_url, open_engine, open_lone_engine
 
 if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
     from asyncpg.protocol import Record
 
-    Driver = asyncpg.Connection[Record]
+    Driver = asyncpg.Connection[Record] | PoolConnectionProxy[Record]
+    Pool = asyncpg.Pool[Record]
 
 log = structlog.get_logger("markethall.database")
 
@@ -41,6 +38,7 @@ __all__ = [
     "Postgres",
     "Session",
     "Statement",
+    "asyncpg_dsn",
     "asyncpg_url",
     "constant",
     "unavailable_when_away",
@@ -56,12 +54,10 @@ _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
 _AWAY = (
     OSError,
     TimeoutError,
-    PoolTimeout,
-    # while connecting, SQLAlchemy gives asyncpg's errors other names
-    AsyncAdapt_asyncpg_dbapi.Error,
-    DBAPIError,
-    InterfaceError,
     asyncpg.InterfaceError,
+    # a wrong password, a database that does not exist
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -92,8 +88,11 @@ def unavailable_when_away() -> Iterator[None]:
 
 
 def _is_misuse(error: BaseException) -> bool:
-    """A fault of ours, such as two statements at once on one connection."""
-    return isinstance(error, asyncpg.InterfaceError) and "closed" not in str(error)
+    """True for a fault of this program, such as two statements at once on one connection."""
+    if not isinstance(error, asyncpg.InterfaceError):
+        return False
+    # asyncpg says so of a connection, or of a pool, that has been closed meanwhile
+    return not any(word in str(error) for word in ("closed", "closing", "released back"))
 
 
 class Statement:
@@ -189,13 +188,24 @@ class Session:
             await self._driver.execute("SELECT pg_notify($1, $2)", channel, text)
 
 
+@dataclass(frozen=True)
+class PoolSize:
+    """Connections kept, connections at most, and seconds to wait for the database."""
+
+    least: int = 5
+    most: int = 20
+    timeout: float = 1.8
+
+
 class Postgres:
-    """One database as one role, with its own pool. Nothing connects before the first use."""
+    """One database as one role, with its own pool. Connects at the first use."""
 
     def __init__(self, url: str, pool: PoolSize, *, application: str = "markethall") -> None:
+        self._size = pool
         self._timeout = pool.timeout
-        self.engine = open_engine(url, pool, application)
-        self._lone = open_lone_engine(url, pool, application)
+        self._connect_arguments = {"dsn": asyncpg_dsn(url), **_connect_arguments(pool, application)}
+        self._pool: Pool | None = None
+        self._opening = asyncio.Lock()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
@@ -221,19 +231,17 @@ class Postgres:
 
     @asynccontextmanager
     async def apart(self) -> AsyncIterator[Session]:
-        """A connection outside the pool, for what takes long: a lock that says who leads.
+        """A connection outside the pool, for a lock that is held for long: the leader's.
 
         It ends with the block, and its locks with it. Raises Unavailable.
         """
         with unavailable_when_away():
-            connection = await self._lone.connect()
-            driver = await _driver_of(connection)
+            driver = await asyncpg.connect(**self._connect_arguments)
             try:
                 yield Session(driver)
             finally:
                 with suppress(*_AWAY):
                     await driver.close(timeout=self._timeout)
-                await connection.close()
 
     async def ping(self) -> None:
         """Raises Unavailable."""
@@ -241,76 +249,68 @@ class Postgres:
             await driver.fetchval("SELECT 1")
 
     async def close(self) -> None:
-        await self.engine.dispose()
-        await self._lone.dispose()
-
-    def _lend(self) -> "_Loan":
-        return _Loan(cast("HallPool", self.engine.pool), self._timeout)
-
-
-class _Loan:
-    """A connection of the pool for the length of a block; given back clean, or thrown away.
-
-    Asks the pool itself and not an AsyncConnection: that switches greenlets four times for a
-    connection that lies ready, which costs more than the statement it is wanted for.
-    """
-
-    def __init__(self, pool: HallPool, timeout: float) -> None:
-        self._pool = pool
-        self._timeout = timeout
-
-    async def __aenter__(self) -> "Driver":
-        with unavailable_when_away():
-            while True:
-                self._lent = await self._take()
-                driver = cast("Driver", self._lent.driver_connection)
-                if not driver.is_closed():
-                    return driver
-                # the server has closed it in the meantime
-                self._throw_away()
-
-    async def _take(self) -> PoolProxiedConnection:
-        if self._pool.at_hand:
-            return self._pool.connect()
-        return cast("PoolProxiedConnection", await greenlet_spawn(self._pool.connect))
-
-    async def __aexit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
-        if error is None:
-            self._lent.close()
+        """Close the connections. A later use opens the pool again, on the event loop of its own."""
+        pool, self._pool = self._pool, None
+        self._opening = asyncio.Lock()
+        if pool is None:
             return
-        await self._give_back(error)
-        if isinstance(error, asyncpg.DeadlockDetectedError):
-            # rows are locked in one order everywhere: two that meet are a fault of ours
-            log.error("database.deadlock", detail=error.detail, exc_info=error)
-        if isinstance(error, _AWAY) and not _is_misuse(error):
-            raise Unavailable(dependency="postgres") from error
+        try:
+            async with asyncio.timeout(self._timeout):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
 
-    async def _give_back(self, error: BaseException) -> None:
-        """Rolled back when the connection can still be trusted, else thrown away."""
-        driver = cast("Driver", self._lent.driver_connection)
+    @asynccontextmanager
+    async def _lend(self) -> "AsyncIterator[Driver]":
+        """A connection of the pool for the length of a block; released clean, or terminated."""
+        with unavailable_when_away():
+            async with asyncio.timeout(self._timeout):
+                pool = self._pool or await self._open()
+                driver = await pool.acquire()
+        try:
+            yield driver
+        except BaseException as error:
+            await self._release_after(error, pool, driver)
+            if isinstance(error, asyncpg.DeadlockDetectedError):
+                # all code locks rows in one order: a deadlock is a fault of this program
+                log.exception("database.deadlock", detail=error.detail)
+            if isinstance(error, _AWAY) and not _is_misuse(error):
+                raise Unavailable(dependency="postgres") from error
+            raise
+        await pool.release(driver, timeout=self._timeout)
+
+    async def _open(self) -> "Pool":
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    min_size=self._size.least,
+                    max_size=self._size.most,
+                    reset=_keep_session,
+                    **self._connect_arguments,
+                )
+            return self._pool
+
+    async def _release_after(
+        self, error: BaseException, pool: "Pool", driver: "PoolConnectionProxy[Record]"
+    ) -> None:
+        """Roll back when the connection can still be trusted, else terminate it."""
         clean = False
         try:
             clean = not _breaks_connection(error) and await self._is_rolled_back(driver)
-        finally:  # cancelled while we waited, too: a connection that is kept is lost to the pool
-            if clean:
-                self._lent.close()
-            else:
-                driver.terminate()
-                self._throw_away()
+        finally:  # also when cancelled meanwhile: a connection that is not released is lost
+            if not clean:
+                # the pool has taken back by itself a connection that the server has closed
+                with suppress(asyncpg.InterfaceError):
+                    driver.terminate()
+            await pool.release(driver, timeout=self._timeout)
 
     async def _is_rolled_back(self, driver: "Driver") -> bool:
         try:
             if driver.is_in_transaction():
                 await driver.execute("ROLLBACK", timeout=self._timeout)
-        except Exception:  # noqa: BLE001 - whatever it was, the first error is the one to tell
+        except Exception:  # noqa: BLE001 - the first error is the one to report
             return False
         return True
-
-    def _throw_away(self) -> None:
-        self._lent.invalidate()
-        self._lent.close()
 
 
 class Pools:
@@ -344,6 +344,49 @@ async def _commit(driver: "Driver") -> None:
         raise RuntimeError("an error was caught inside this transaction: it was rolled back")
 
 
-async def _driver_of(connection: AsyncConnection) -> "Driver":
-    raw = await connection.get_raw_connection()
-    return cast("Driver", raw.driver_connection)
+async def _keep_session(_: object) -> None:
+    """Instead of the pool's reset, a round trip: nothing here changes the settings of a session."""
+
+
+def _connect_arguments(pool: PoolSize, application: str) -> dict[str, Any]:
+    milliseconds = pool.timeout * 1000
+    return {
+        "timeout": pool.timeout,
+        "command_timeout": pool.timeout,
+        "statement_cache_size": 256,
+        "server_settings": {
+            "application_name": application,
+            # before our own timeout, which costs the connection; 0 would mean no limit
+            "lock_timeout": str(max(1, int(milliseconds * 0.9))),
+            "idle_in_transaction_session_timeout": "10000",
+            # a leader whose machine is gone keeps its lock no longer than this
+            "tcp_keepalives_idle": "10",
+            "tcp_keepalives_interval": "5",
+            "tcp_keepalives_count": "3",
+            "jit": "off",
+        },
+    }
+
+
+def asyncpg_dsn(url: str) -> str:
+    """A Postgres URL as asyncpg takes it: postgresql://…, with libpq's sslmode."""
+    parsed = make_url(_postgresql(url)).set(drivername="postgresql")
+    if "ssl" in parsed.query:
+        mode = parsed.query["ssl"]
+        parsed = parsed.difference_update_query(["ssl"]).update_query_dict({"sslmode": mode})
+    return parsed.render_as_string(hide_password=False)
+
+
+def asyncpg_url(url: str) -> str:
+    """A Postgres URL as SQLAlchemy takes it: postgresql+asyncpg://…, with asyncpg's ssl."""
+    parsed = make_url(_postgresql(url)).set(drivername="postgresql+asyncpg")
+    if "sslmode" in parsed.query:
+        mode = parsed.query["sslmode"]
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+    return parsed.render_as_string(hide_password=False)
+
+
+def _postgresql(url: str) -> str:
+    if url.startswith("postgres://"):
+        return "postgresql://" + url.removeprefix("postgres://")
+    return url

@@ -162,7 +162,7 @@ def _take_over_standard_logging(shared: list[Processor], level: str, *, pretty: 
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = name != "uvicorn.access"
-    for name in ("uvicorn.error", "markethall.shared.pool", "httpx2"):
+    for name in ("uvicorn.error", "httpx2"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
