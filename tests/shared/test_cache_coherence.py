@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,7 @@ from markethall.shared.cache.invalidation_bus import (
 from markethall.shared.cache.ports import Invalidation
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.redis import RedisClient
+from tests.proxy import Mode, Proxy
 from tests.shared.cache_fixtures import Clock, Source
 
 # of attempts, each some milliseconds after the one before: a limit of failure, not a measure
@@ -240,6 +242,32 @@ async def test_a_listener_that_fails_trusts_nothing_and_listens_again(
     assert [line["event"] for line in lines] == ["cache.invalidation_listener_failed"]
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_connection_that_stops_answering_is_noticed(
+    transport: str, redis_url: str, database_url: str
+) -> None:
+    url = urlsplit(redis_url if transport == "redis" else database_url)
+    async with Proxy(url.port or 0) as proxy:
+        user = f"{url.netloc.rpartition('@')[0]}@" if "@" in url.netloc else ""
+        proxied = url._replace(netloc=f"{user}127.0.0.1:{proxy.port}").geturl()
+        redis = RedisClient(proxied if transport == "redis" else None)
+        # longer than this test waits: no other timeout may end the connection
+        postgres = Postgres(
+            proxied if transport == "postgres" else database_url, PoolSize(1, 2, 30)
+        )
+        cache = open_cache("on", redis, postgres)
+        listening = asyncio.create_task(cache.listen())
+        await until(lambda: cache._l1_max_ttl == math.inf)
+
+        await proxy.switch(Mode.BLACKHOLE)
+
+        await until(lambda: cache._l1_max_ttl == L1_TTL_WITHOUT_BUS)
+        await proxy.switch(Mode.PASS)
+        await until(lambda: cache._l1_max_ttl == math.inf)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await Connections(redis, postgres).close()
 
 
 # one process

@@ -575,6 +575,24 @@ async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
     await asyncio.gather(listening, return_exceptions=True)
 
 
+async def test_a_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
+    plant: Plant,
+) -> None:
+    await plant.redis.run("ECHO", "x")
+    plant.line.hold()
+    plant.bus.publish([("s", "a"), ("s", "b")])
+    sending = asyncio.create_task(plant.bus.flush())
+    await plant.line.asked.wait()
+    assert plant.bus.is_pending(("s", "b"))
+    plant.bus.publish([("s", "a")])
+
+    plant.line.open.set()
+    await sending
+
+    assert plant.bus.is_pending(("s", "a"))
+    assert not plant.bus.is_pending(("s", "b"))
+
+
 async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_invalidation(
     plant: Plant,
 ) -> None:
