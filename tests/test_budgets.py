@@ -109,7 +109,7 @@ async def test_warm_reads_and_304_are_no_statement(
 ) -> None:
     caching = create_app(read_settings(database_url=database_url, data_dir=tmp_path, **ADMIN))
     # its time stands still: a slow machine must not make the answers old
-    caching.state.container.cache()._near._clock = lambda: 0.0
+    caching.state.container.cache()._clock = lambda: 0.0
     transport = httpx2.ASGITransport(caching)
     async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as anyone:
         for path in (f"/products/{product_id}", "/products?limit=20"):

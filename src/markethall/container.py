@@ -33,7 +33,7 @@ from markethall.payments.contract import (
     Payments,
 )
 from markethall.settings import Settings
-from markethall.shared.cache import Cache, open_cache
+from markethall.shared.cache import CoherentCache, open_cache
 from markethall.shared.clock import Clock, utc_now
 from markethall.shared.db import Pools, PoolSize, Postgres
 from markethall.shared.events import Event
@@ -74,8 +74,8 @@ def _pool(pools: Pools, url: str) -> Postgres:
     return pools.of(url)
 
 
-def _told_by(pools: Pools, url: str) -> Postgres | None:
-    """The database by which the processes that cache tell each other what to forget."""
+def _invalidation_database(pools: Pools, url: str) -> Postgres | None:
+    """Return the database that carries the invalidations of the cache, if there is one."""
     return pools.of(url) if url else None
 
 
@@ -132,8 +132,11 @@ class Container(containers.DeclarativeContainer):
     broker: providers.Singleton[RedisClient] = providers.Singleton(
         RedisClient, config.redis_url, timeout=1.0
     )
-    cache: providers.Singleton[Cache] = providers.Singleton(
-        open_cache, config.cache, redis, providers.Callable(_told_by, pools, config.cache_database)
+    cache: providers.Singleton[CoherentCache] = providers.Singleton(
+        open_cache,
+        config.cache,
+        redis,
+        providers.Callable(_invalidation_database, pools, config.cache_database),
     )
     warm: providers.Singleton[Warm] = providers.Singleton(Warm, cache)
     limits: providers.Singleton[Limits] = providers.Singleton(
@@ -241,9 +244,9 @@ class Container(containers.DeclarativeContainer):
 
 
 def _cache_database(settings: Settings) -> str:
-    """Of what is cached. None where all is in this process's memory."""
-    told = Context.INVENTORY in settings.serve and settings.storage == "sql"
-    return settings.database_of(Context.INVENTORY) if told else ""
+    """Return the URL of the database whose rows are cached; empty for storage in memory."""
+    is_shared = Context.INVENTORY in settings.serve and settings.storage == "sql"
+    return settings.database_of(Context.INVENTORY) if is_shared else ""
 
 
 def build_container(settings: Settings, keys: Secrets) -> Container:

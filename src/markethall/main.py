@@ -26,7 +26,7 @@ from markethall.container import KEYS_OF_SERVICES, Container, build_container
 from markethall.keys import read_keys
 from markethall.settings import Settings
 from markethall.shared.auth import anyone
-from markethall.shared.cache import NoCache
+from markethall.shared.cache import CoherentCache
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
 from markethall.shared.express import Express, Lane
@@ -70,7 +70,7 @@ class Hall(FastAPI):
     def open_front(self, settings: Settings, container: Container, lanes: Sequence[Lane]) -> None:
         # outside FastAPI's own middleware, which costs each request a tenth of a cached read
         # without lanes nothing is to be taken from where the lanes keep it
-        warm = container.warm() if lanes else Warm(NoCache())
+        warm = container.warm() if lanes else Warm(CoherentCache(enabled=False))
         express = Express(super().__call__, lanes, warm)
         self.front: ASGIApp = Front(
             express,
@@ -191,7 +191,7 @@ async def _background(container: Container, settings: Settings) -> AsyncIterator
         asyncio.create_task(steward.run(), name=f"steward {steward.context}")
         for steward in stewards(container, settings)
     ]
-    tasks.append(asyncio.create_task(container.cache().listen(), name="cache: listen"))
+    tasks.append(asyncio.create_task(container.cache().listen(), name="cache invalidations"))
     try:
         yield
     finally:

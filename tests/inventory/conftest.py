@@ -31,7 +31,7 @@ from markethall.inventory.contract import (
 )
 from markethall.inventory.remote import RemoteInventory, router
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
-from markethall.shared.cache import ProcessCache
+from markethall.shared.cache import CoherentCache
 from markethall.shared.call import Actor, Call
 from markethall.shared.db import Postgres
 from markethall.shared.http import MONEY, created
@@ -158,7 +158,7 @@ def build(storage: str, postgres: Any = None) -> House:
         postgres=providers.Object(postgres),
         clock=providers.Object(watch),
         cursors=providers.Object(Cursors(b"secret")),
-        cache=providers.Singleton(ProcessCache),
+        cache=providers.Singleton(CoherentCache),
     )
     return House(
         container.inventory(),

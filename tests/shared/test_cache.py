@@ -1,4 +1,4 @@
-"""The caches: one suite for the process and for Redis, then what each has of its own."""
+"""The cache of one process: one suite without and with Redis, then each level by itself."""
 
 import asyncio
 import gc
@@ -7,56 +7,23 @@ from uuid import uuid4
 
 import pytest
 
-from markethall.shared.cache import (
-    Cache,
-    NearCache,
-    NoCache,
-    ProcessCache,
-    RedisCache,
-    ToldCache,
-    open_cache,
-)
+from markethall.shared.cache import CoherentCache, open_cache
+from markethall.shared.cache.invalidation_bus import RedisInvalidationBus
+from markethall.shared.cache.redis_cache import RedisCache
 from markethall.shared.metrics import REGISTRY
 from markethall.shared.redis import RedisClient
+from tests.shared.cache_fixtures import Clock, Source
+
+NAMESPACE = "test.process"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+class LoadFailed(Exception):
+    """The loader failed."""
 
 
-class Shelf:
-    """What the cache stands before: counts how often it is asked, and can keep askers waiting."""
-
-    def __init__(self, value: bytes | None = b"old") -> None:
-        self.value = value
-        self.asked = 0
-        self.reading = asyncio.Event()
-        self.may_answer = asyncio.Event()
-        self.may_answer.set()
-
-    async def load(self) -> bytes | None:
-        self.asked += 1
-        value = self.value
-        self.reading.set()
-        await self.may_answer.wait()
-        return value
-
-    def hold(self) -> None:
-        self.reading.clear()
-        self.may_answer.clear()
-
-
-class Burnt(Exception):
-    """The shelf is gone."""
-
-
-async def burn() -> bytes | None:
+async def failing_load() -> bytes | None:
     await asyncio.sleep(0)
-    raise Burnt
+    raise LoadFailed
 
 
 @pytest.fixture
@@ -71,425 +38,537 @@ async def clients(redis_url: str) -> AsyncIterator[list[RedisClient]]:
         await client.close()
 
 
-@pytest.fixture(params=["process", "redis", "near"])
-async def cache(request: pytest.FixtureRequest, clients: list[RedisClient]) -> AsyncIterator[Cache]:
-    made: Cache = ProcessCache() if request.param == "process" else RedisCache(clients[0])
-    if request.param == "near":
-        # a clock that stands: nothing gets old in the middle of a test, however slow the machine
-        made = NearCache.before(made, Clock())
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["process", "redis"])
+async def cache(
+    request: pytest.FixtureRequest, clients: list[RedisClient], clock: Clock
+) -> AsyncIterator[CoherentCache]:
+    """The clock stands still: nothing expires during a test, however slow the machine is."""
+    made = CoherentCache(clock=clock)
+    if request.param == "redis":
+        bus = RedisInvalidationBus(clients[0])
+        made = CoherentCache(bus, RedisCache(clients[0], bus.is_pending), clock=clock)
     yield made
     await made.close()
 
 
 @pytest.fixture
-def space() -> str:
+def connected(clock: Clock) -> CoherentCache:
+    """A cache in the process alone, whose values live for their ttl."""
+    made = CoherentCache(clock=clock)
+    made.on_connection_changed(True)
+    return made
+
+
+@pytest.fixture
+def namespace() -> str:
     return f"test.{uuid4().hex}"
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf()
+def source() -> Source:
+    return Source()
 
 
-# both
+# without and with Redis
 
 
-async def test_what_was_loaded_is_not_loaded_again(cache: Cache, space: str, shelf: Shelf) -> None:
-    answers = [await cache.fetch(space, "a", 60, shelf.load) for _ in range(3)]
+async def test_a_loaded_value_is_not_loaded_again(
+    cache: CoherentCache, namespace: str, source: Source
+) -> None:
+    answers = [await cache.get_or_load(namespace, "a", 60, source.load) for _ in range(3)]
 
     assert answers == [b"old"] * 3
-    assert shelf.asked == 1
+    assert source.loads == 1
 
 
-async def test_keys_and_spaces_do_not_mix(cache: Cache, space: str) -> None:
-    one, two, three = Shelf(b"1"), Shelf(b"2"), Shelf(b"3")
+async def test_keys_and_namespaces_do_not_mix(cache: CoherentCache, namespace: str) -> None:
+    one, two, three = Source(b"1"), Source(b"2"), Source(b"3")
     for _ in range(2):
         answers = [
-            await cache.fetch(space, "a", 60, one.load),
-            await cache.fetch(space, "b", 60, two.load),
-            await cache.fetch(space + "x", "a", 60, three.load),
+            await cache.get_or_load(namespace, "a", 60, one.load),
+            await cache.get_or_load(namespace, "b", 60, two.load),
+            await cache.get_or_load(namespace + "x", "a", 60, three.load),
         ]
 
         assert answers == [b"1", b"2", b"3"]
 
 
-async def test_absence_is_not_kept(cache: Cache, space: str) -> None:
-    shelf = Shelf(None)
-    assert await cache.fetch(space, "a", 60, shelf.load) is None
+async def test_absence_is_not_cached(cache: CoherentCache, namespace: str) -> None:
+    source = Source(None)
+    assert await cache.get_or_load(namespace, "a", 60, source.load) is None
 
-    shelf.value = b"new"
+    source.value = b"new"
 
-    assert await cache.fetch(space, "a", 60, shelf.load) == b"new"
+    assert await cache.get_or_load(namespace, "a", 60, source.load) == b"new"
 
 
-async def test_an_empty_value_is_a_value(cache: Cache, space: str) -> None:
-    shelf = Shelf(b"")
+async def test_an_empty_value_is_a_value(cache: CoherentCache, namespace: str) -> None:
+    source = Source(b"")
 
-    answers = [await cache.fetch(space, "a", 60, shelf.load) for _ in range(2)]
+    answers = [await cache.get_or_load(namespace, "a", 60, source.load) for _ in range(2)]
 
     assert answers == [b"", b""]
-    assert shelf.asked == 1
+    assert source.loads == 1
 
 
-async def test_any_text_is_a_key(cache: Cache, space: str) -> None:
+async def test_any_text_is_a_key(cache: CoherentCache, namespace: str) -> None:
     keys = ["", "ä\0\n {x}:*", "\ud800", "long" * 1000, "long" * 1000 + "er"]
-    shelves = [Shelf(str(number).encode()) for number in range(len(keys))]
+    sources = [Source(str(number).encode()) for number in range(len(keys))]
     for _ in range(2):
         answers = [
-            await cache.fetch(space, key, 60, shelf.load)
-            for key, shelf in zip(keys, shelves, strict=True)
+            await cache.get_or_load(namespace, key, 60, source.load)
+            for key, source in zip(keys, sources, strict=True)
         ]
-        assert answers == [shelf.value for shelf in shelves]
+        assert answers == [source.value for source in sources]
 
-    assert [shelf.asked for shelf in shelves] == [1] * len(keys)
-
-
-async def test_what_is_forgotten_is_loaded_again(cache: Cache, space: str, shelf: Shelf) -> None:
-    other = Shelf(b"other")
-    await cache.fetch(space, "a", 60, shelf.load)
-    await cache.fetch(space, "b", 60, other.load)
-    shelf.value = b"new"
-
-    await cache.forget(space, ["a", "never seen"])
-
-    assert await cache.fetch(space, "a", 60, shelf.load) == b"new"
-    assert await cache.fetch(space, "a", 60, shelf.load) == b"new"
-    assert await cache.fetch(space, "b", 60, other.load) == b"other"
-    assert (shelf.asked, other.asked) == (2, 1)
+    assert [source.loads for source in sources] == [1] * len(keys)
+    cache.invalidate(namespace, keys)
+    for source in sources:
+        source.value = b"new"
+    answers = [
+        await cache.get_or_load(namespace, key, 60, source.load)
+        for key, source in zip(keys, sources, strict=True)
+    ]
+    assert answers == [b"new"] * len(keys)
 
 
-async def test_a_space_is_forgotten_at_once_and_others_are_not(
-    cache: Cache, space: str, shelf: Shelf
+async def test_an_invalidated_key_is_loaded_again(
+    cache: CoherentCache, namespace: str, source: Source
 ) -> None:
-    neighbour = Shelf(b"neighbour")
+    other = Source(b"other")
+    await cache.get_or_load(namespace, "a", 60, source.load)
+    await cache.get_or_load(namespace, "b", 60, other.load)
+    source.value = b"new"
+
+    cache.invalidate(namespace, ["a", "never loaded"])
+
+    assert await cache.get_or_load(namespace, "a", 60, source.load) == b"new"
+    assert await cache.get_or_load(namespace, "a", 60, source.load) == b"new"
+    assert await cache.get_or_load(namespace, "b", 60, other.load) == b"other"
+    assert (source.loads, other.loads) == (2, 1)
+
+
+async def test_invalidating_a_namespace_leaves_other_namespaces(
+    cache: CoherentCache, namespace: str, source: Source
+) -> None:
+    other = Source(b"other")
     for key in "ab":
-        await cache.fetch(space, key, 60, shelf.load)
-    await cache.fetch(space + "x", "a", 60, neighbour.load)
-    shelf.value = b"new"
+        await cache.get_or_load(namespace, key, 60, source.load)
+    await cache.get_or_load(namespace + "x", "a", 60, other.load)
+    source.value = b"new"
 
-    await cache.forget_space(space)
+    cache.invalidate_namespace(namespace)
 
-    assert [await cache.fetch(space, key, 60, shelf.load) for key in "ab"] == [b"new"] * 2
-    assert await cache.fetch(space + "x", "a", 60, neighbour.load) == b"neighbour"
-    assert neighbour.asked == 1
-
-
-async def in_line(cache: Cache, space: str) -> None:
-    """All fetches that were begun have looked and wait for the load: this one came after them."""
-    await cache.fetch(space, "last in line", 60, Shelf().load)
+    answers = [await cache.get_or_load(namespace, key, 60, source.load) for key in "ab"]
+    assert answers == [b"new"] * 2
+    assert await cache.get_or_load(namespace + "x", "a", 60, other.load) == b"other"
+    assert other.loads == 1
 
 
-async def test_a_hundred_at_once_load_once(cache: Cache, space: str, shelf: Shelf) -> None:
-    await in_line(cache, space)
-    shelf.hold()
-    fetches = [asyncio.create_task(cache.fetch(space, "a", 60, shelf.load)) for _ in range(100)]
-    await in_line(cache, space)
-
-    shelf.may_answer.set()
-
-    assert await asyncio.gather(*fetches) == [b"old"] * 100
-    assert shelf.asked == 1
+async def all_calls_wait(cache: CoherentCache, namespace: str) -> None:
+    """Return when every earlier call waits for its load: this one came after them."""
+    await cache.get_or_load(namespace, "last", 60, Source().load)
 
 
-async def test_the_first_caller_may_leave_and_the_others_get_their_answer(
-    cache: Cache, space: str, shelf: Shelf
+async def test_a_hundred_concurrent_misses_load_once(
+    cache: CoherentCache, namespace: str, source: Source
 ) -> None:
-    shelf.hold()
-    first = asyncio.create_task(cache.fetch(space, "a", 60, shelf.load))
-    await shelf.reading.wait()
-    others = [asyncio.create_task(cache.fetch(space, "a", 60, shelf.load)) for _ in range(3)]
-    await in_line(cache, space)
+    await all_calls_wait(cache, namespace)
+    source.block()
+    calls = [
+        asyncio.create_task(cache.get_or_load(namespace, "a", 60, source.load)) for _ in range(100)
+    ]
+    await all_calls_wait(cache, namespace)
+
+    source.may_answer.set()
+
+    assert await asyncio.gather(*calls) == [b"old"] * 100
+    assert source.loads == 1
+
+
+async def test_cancelling_the_first_caller_does_not_fail_the_others(
+    cache: CoherentCache, namespace: str, source: Source
+) -> None:
+    source.block()
+    first = asyncio.create_task(cache.get_or_load(namespace, "a", 60, source.load))
+    await source.reading.wait()
+    others = [
+        asyncio.create_task(cache.get_or_load(namespace, "a", 60, source.load)) for _ in range(3)
+    ]
+    await all_calls_wait(cache, namespace)
 
     first.cancel()
     await asyncio.wait([first])
-    shelf.may_answer.set()
+    source.may_answer.set()
 
     assert first.cancelled()
     assert await asyncio.gather(*others) == [b"old"] * 3
-    assert shelf.asked == 1
+    assert source.loads == 1
 
 
-async def test_a_failing_load_fails_those_who_wait_and_keeps_nothing(
-    cache: Cache, space: str, shelf: Shelf
+async def test_a_failing_load_raises_in_every_caller_and_stores_nothing(
+    cache: CoherentCache, namespace: str, source: Source
 ) -> None:
-    fetches = [cache.fetch(space, "a", 60, burn) for _ in range(3)]
+    calls = [cache.get_or_load(namespace, "a", 60, failing_load) for _ in range(3)]
 
-    outcomes = await asyncio.gather(*fetches, return_exceptions=True)
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes] == [Burnt] * 3
-    assert await cache.fetch(space, "a", 60, shelf.load) == b"old"
+    assert [type(outcome) for outcome in outcomes] == [LoadFailed] * 3
+    assert await cache.get_or_load(namespace, "a", 60, source.load) == b"old"
 
 
 @pytest.fixture
-async def complaints() -> AsyncIterator[list[object]]:
-    """What asyncio says about errors that nobody took."""
-    heard: list[object] = []
+async def unretrieved() -> AsyncIterator[list[object]]:
+    """Errors that asyncio reports because nobody retrieved them."""
+    reported: list[object] = []
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, what: heard.append(what))
-    yield heard
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    yield reported
     loop.set_exception_handler(None)
 
 
-async def test_a_failure_that_nobody_waits_for_any_more_is_quiet(
-    cache: Cache, space: str, shelf: Shelf, complaints: list[object]
+async def test_a_failure_without_waiting_callers_is_not_reported(
+    cache: CoherentCache, namespace: str, source: Source, unretrieved: list[object]
 ) -> None:
-    over = asyncio.Event()
+    failed = asyncio.Event()
 
-    async def burn_late() -> bytes | None:
-        await shelf.load()
-        over.set()
-        raise Burnt
+    async def fail_later() -> bytes | None:
+        await source.load()
+        failed.set()
+        raise LoadFailed
 
-    shelf.hold()
-    fetch = asyncio.create_task(cache.fetch(space, "a", 60, burn_late))
-    await shelf.reading.wait()
-    fetch.cancel()
-    await asyncio.wait([fetch])
-    shelf.may_answer.set()
-    await over.wait()
-    await in_line(cache, space)
+    source.block()
+    call = asyncio.create_task(cache.get_or_load(namespace, "a", 60, fail_later))
+    await source.reading.wait()
+    call.cancel()
+    await asyncio.wait([call])
+    source.may_answer.set()
+    await failed.wait()
+    await all_calls_wait(cache, namespace)
     gc.collect()
 
-    assert complaints == []
+    assert unretrieved == []
 
 
-@pytest.mark.parametrize("what", ["key", "space"])
-async def test_a_forget_wins_over_a_load_that_began_before_it(
-    cache: Cache, space: str, shelf: Shelf, what: str
+def invalidate(cache: CoherentCache, namespace: str, what: str) -> None:
+    if what == "key":
+        cache.invalidate(namespace, ["a"])
+    else:
+        cache.invalidate_namespace(namespace)
+
+
+@pytest.mark.parametrize("what", ["key", "namespace"])
+async def test_a_load_that_began_before_an_invalidation_is_not_stored(
+    cache: CoherentCache, namespace: str, source: Source, what: str
 ) -> None:
-    shelf.hold()
-    early = asyncio.create_task(cache.fetch(space, "a", 60, shelf.load))
-    await shelf.reading.wait()
-    shelf.value = b"new"
+    source.block()
+    early = asyncio.create_task(cache.get_or_load(namespace, "a", 60, source.load))
+    await source.reading.wait()
+    source.value = b"new"
 
-    await (cache.forget(space, ["a"]) if what == "key" else cache.forget_space(space))
-    shelf.may_answer.set()
+    invalidate(cache, namespace, what)
+    source.may_answer.set()
 
     assert await early == b"old"
-    assert await cache.fetch(space, "a", 60, shelf.load) == b"new"
-    assert await cache.fetch(space, "a", 60, shelf.load) == b"new"
-    assert shelf.asked == 2
+    assert await cache.get_or_load(namespace, "a", 60, source.load) == b"new"
+    assert await cache.get_or_load(namespace, "a", 60, source.load) == b"new"
+    assert source.loads == 2
 
 
-@pytest.mark.parametrize("what", ["key", "space"])
-async def test_who_comes_after_a_forget_does_not_wait_for_the_old_load(
-    cache: Cache, space: str, shelf: Shelf, what: str
+@pytest.mark.parametrize("what", ["key", "namespace"])
+async def test_a_call_after_an_invalidation_does_not_join_the_load_before_it(
+    cache: CoherentCache, namespace: str, what: str
 ) -> None:
-    old, new = Shelf(b"old"), Shelf(b"new")
-    old.hold()
-    early = asyncio.create_task(cache.fetch(space, "a", 60, old.load))
+    old, new = Source(b"old"), Source(b"new")
+    old.block()
+    early = asyncio.create_task(cache.get_or_load(namespace, "a", 60, old.load))
     await old.reading.wait()
-    await (cache.forget(space, ["a"]) if what == "key" else cache.forget_space(space))
+    invalidate(cache, namespace, what)
 
-    assert await cache.fetch(space, "a", 60, new.load) == b"new"
+    assert await cache.get_or_load(namespace, "a", 60, new.load) == b"new"
     old.may_answer.set()
 
     assert await early == b"old"
-    assert await cache.fetch(space, "a", 60, new.load) == b"new"
-    assert new.asked == 1
+    assert await cache.get_or_load(namespace, "a", 60, new.load) == b"new"
+    assert new.loads == 1
 
 
-async def test_hits_and_misses_are_counted(cache: Cache, space: str, shelf: Shelf) -> None:
+async def test_hits_and_misses_are_counted(
+    cache: CoherentCache, namespace: str, source: Source
+) -> None:
     for _ in range(5):
-        await cache.fetch(space, "a", 60, shelf.load)
+        await cache.get_or_load(namespace, "a", 60, source.load)
 
-    assert counted(space, "near" if isinstance(cache, NearCache) else "hit") == 4
-    assert counted(space, "miss") == 1
+    assert counted(namespace, "l1_hit") == 4
+    assert counted(namespace, "miss") == 1
 
 
-def counted(space: str, outcome: str) -> float | None:
-    return REGISTRY.get_sample_value("markethall_cache_total", {"cache": space, "outcome": outcome})
+def counted(namespace: str, outcome: str) -> float | None:
+    labels = {"cache": namespace, "outcome": outcome}
+    return REGISTRY.get_sample_value("markethall_cache_total", labels)
+
+
+async def test_a_peek_returns_the_same_object_until_an_invalidation(
+    cache: CoherentCache, namespace: str, source: Source
+) -> None:
+    assert cache.peek(namespace, "a") is None
+    await cache.get_or_load(namespace, "a", 60, source.load)
+    value = cache.peek(namespace, "a")
+
+    assert value == b"old"
+    assert cache.peek(namespace, "a") is value
+    cache.invalidate_namespace(namespace)
+    assert cache.peek(namespace, "a") is None
 
 
 # in the process
 
 
-async def test_in_the_process_a_value_lives_for_its_time() -> None:
-    clock, shelf = Clock(), Shelf()
-    cache = ProcessCache(10, clock)
-    await cache.fetch("s", "a", 60, shelf.load)
-    shelf.value = b"new"
+async def test_a_value_lives_for_its_ttl(
+    connected: CoherentCache, clock: Clock, source: Source
+) -> None:
+    await connected.get_or_load(NAMESPACE, "a", 60, source.load)
+    source.value = b"new"
 
-    clock.now += 59.9
-    assert await cache.fetch("s", "a", 60, shelf.load) == b"old"
-    clock.now += 0.1
-    assert await cache.fetch("s", "a", 60, shelf.load) == b"new"
+    clock.now += 47.9
+    assert await connected.get_or_load(NAMESPACE, "a", 60, source.load) == b"old"
+    clock.now += 12.1
+    assert await connected.get_or_load(NAMESPACE, "a", 60, source.load) == b"new"
 
 
-async def test_in_the_process_the_longest_unused_goes_first() -> None:
-    cache, shelf = ProcessCache(max_entries=3), Shelf()
+async def test_the_least_recently_used_value_is_evicted_first(source: Source) -> None:
+    cache = CoherentCache(max_bytes=1000)
     for key in "abc":
-        await cache.fetch("s", key, 60, shelf.load)
-    cache.peek("s", "a")
+        await cache.get_or_load(NAMESPACE, key, 60, source.load)
+    cache.peek(NAMESPACE, "a")
 
-    await cache.fetch("s", "d", 60, shelf.load)
+    await cache.get_or_load(NAMESPACE, "d", 60, source.load)
 
-    assert [key for key in "abcd" if cache.peek("s", key)] == ["a", "c", "d"]
+    assert [key for key in "abcd" if cache.peek(NAMESPACE, key)] == ["a", "c", "d"]
 
 
-async def test_in_the_process_memory_is_bounded_by_bytes_too() -> None:
-    cache, shelf = ProcessCache(max_bytes=10_000), Shelf(b"x" * 2_000)
+async def test_memory_is_bounded_by_bytes(clock: Clock) -> None:
+    cache, source = CoherentCache(clock=clock, max_bytes=10_000), Source(b"x" * 2_000)
     for key in "abcdefgh":
-        await cache.fetch("s", key, 60, shelf.load)
-    giant = Shelf(b"x" * 20_000)
+        await cache.get_or_load(NAMESPACE, key, 60, source.load)
+    giant = Source(b"x" * 20_000)
 
-    assert [key for key in "abcdefgh" if cache.peek("s", key)] == ["e", "f", "g", "h"]
-    assert await cache.fetch("s", "giant", 60, giant.load) == giant.value
-    assert cache.peek("s", "giant") is None
+    assert [key for key in "abcdefgh" if cache.peek(NAMESPACE, key)] == ["e", "f", "g", "h"]
+    assert await cache.get_or_load(NAMESPACE, "giant", 60, giant.load) == giant.value
+    assert cache.peek(NAMESPACE, "giant") is None
 
 
-async def test_in_the_process_what_replaces_a_value_is_weighed_once() -> None:
-    clock = Clock()
-    cache, shelf = ProcessCache(10, clock, max_bytes=5_000), Shelf(b"x" * 2_000)
-    await cache.fetch("s", "other", 3600, shelf.load)
+async def test_a_replaced_value_is_counted_once(clock: Clock) -> None:
+    cache, source = CoherentCache(clock=clock, max_bytes=5_000), Source(b"x" * 2_000)
+    cache.on_connection_changed(True)
+    await cache.get_or_load(NAMESPACE, "other", 3600, source.load)
 
     for _ in range(100):
-        await cache.fetch("s", "a", 1, shelf.load)
-        clock.now += 1
+        await cache.get_or_load(NAMESPACE, "a", 1, source.load)
+        clock.now += 0.9  # refreshed, not expired
+        await refreshed()
 
-    assert cache.peek("s", "other") is not None
-
-
-async def test_a_peek_finds_what_is_there_without_waiting(space: str, shelf: Shelf) -> None:
-    cache = ProcessCache()
-    assert cache.peek(space, "a") is None
-
-    await cache.fetch(space, "a", 60, shelf.load)
-
-    assert cache.peek(space, "a") == b"old"
-    await cache.forget_space(space)
-    assert cache.peek(space, "a") is None
+    assert cache.peek(NAMESPACE, "other") is not None
 
 
-async def test_without_a_cache_every_fetch_loads(space: str, shelf: Shelf) -> None:
-    cache = NoCache()
+async def refreshed() -> None:
+    """Let the loads that run in the background finish."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_value_near_its_end_is_refreshed_once_and_nobody_waits(
+    connected: CoherentCache, clock: Clock, source: Source
+) -> None:
+    await connected.get_or_load(NAMESPACE, "a", 10, source.load)
+    source.value = b"new"
+
+    clock.now += 8
+    answers = [await connected.get_or_load(NAMESPACE, "a", 10, source.load) for _ in range(5)]
+    assert connected.peek(NAMESPACE, "a") is None
+    await refreshed()
+
+    assert answers == [b"old"] * 5
+    assert source.loads == 2
+    assert connected.peek(NAMESPACE, "a") == b"new"
+
+
+async def test_a_refresh_that_began_before_an_invalidation_is_not_stored(
+    connected: CoherentCache, clock: Clock, source: Source
+) -> None:
+    await connected.get_or_load(NAMESPACE, "a", 10, source.load)
+    clock.now += 8
+    await connected.get_or_load(NAMESPACE, "a", 10, source.load)
+
+    connected.invalidate(NAMESPACE, ["a"])
+    await refreshed()
+
+    assert connected.peek(NAMESPACE, "a") is None
+
+
+async def test_a_failed_refresh_leaves_the_value_and_is_not_reported(
+    connected: CoherentCache, clock: Clock, source: Source, unretrieved: list[object]
+) -> None:
+    await connected.get_or_load(NAMESPACE, "a", 10, source.load)
+
+    clock.now += 8
+    assert await connected.get_or_load(NAMESPACE, "a", 10, failing_load) == b"old"
+    await refreshed()
+    gc.collect()
+
+    assert unretrieved == []
+    assert await connected.get_or_load(NAMESPACE, "a", 10, source.load) == b"old"
+
+
+async def test_a_disabled_cache_loads_every_time(source: Source) -> None:
+    cache = open_cache("off", RedisClient(None))
 
     for _ in range(3):
-        assert await cache.fetch(space, "a", 60, shelf.load) == b"old"
+        assert await cache.get_or_load(NAMESPACE, "a", 60, source.load) == b"old"
 
-    assert shelf.asked == 3
-    assert cache.peek(space, "a") is None
-
-
-async def test_the_setting_and_the_redis_choose_the_cache(clients: list[RedisClient]) -> None:
-    nowhere = RedisClient(None)
-
-    assert isinstance(open_cache("off", clients[0]), NoCache)
-    assert isinstance(open_cache("on", clients[0]), ToldCache)
-    assert isinstance(open_cache("on", nowhere), ProcessCache)
+    assert source.loads == 3
+    assert cache.peek(NAMESPACE, "a") is None
 
 
 # in Redis
 
 
+class RedisProcess:
+    """The Redis level and the bus of one process; nothing is cached in the process itself."""
+
+    def __init__(self, client: RedisClient, clock: Clock | None = None) -> None:
+        self.bus = RedisInvalidationBus(client)
+        self.cache = RedisCache(client, self.bus.is_pending, clock or Clock())
+
+    async def get(self, namespace: str, key: str, source: Source) -> bytes | None:
+        return await self.cache.get_or_load(namespace, key, 60, source.load)
+
+    async def invalidate(self, namespace: str, *keys: str | None) -> None:
+        self.bus.publish([(namespace, key) for key in keys])
+        await self.bus.flush()
+
+
+Two = tuple[RedisProcess, RedisProcess]
+
+
 @pytest.fixture
-async def two(clients: list[RedisClient]) -> AsyncIterator[tuple[RedisCache, RedisCache]]:
-    here, there = RedisCache(clients[0]), RedisCache(clients[1])
-    yield here, there
-    await here.close()
-    await there.close()
+def two(clients: list[RedisClient]) -> Two:
+    return RedisProcess(clients[0]), RedisProcess(clients[1])
 
 
-Two = tuple[RedisCache, RedisCache]
+KEY_OR_NAMESPACE = pytest.mark.parametrize("key", ["a", None], ids=["key", "namespace"])
 
 
-async def test_processes_share_what_one_of_them_loaded(two: Two, space: str, shelf: Shelf) -> None:
+async def test_processes_share_loaded_values(two: Two, namespace: str, source: Source) -> None:
     here, there = two
-    await here.fetch(space, "a", 60, shelf.load)
+    await here.get(namespace, "a", source)
 
-    assert await there.fetch(space, "a", 60, shelf.load) == b"old"
-    assert shelf.asked == 1
+    assert await there.get(namespace, "a", source) == b"old"
+    assert source.loads == 1
+    assert counted(namespace, "l2") == 1
 
 
-@pytest.mark.parametrize("what", ["key", "space"])
-async def test_what_one_process_forgets_the_next_fetch_of_the_other_loads(
-    two: Two, space: str, shelf: Shelf, what: str
+@pytest.mark.parametrize("keys", [["a"], [None], ["a", None]])
+async def test_a_key_invalidated_by_one_process_is_loaded_again_by_the_other(
+    two: Two, namespace: str, source: Source, keys: list[str | None]
 ) -> None:
     here, there = two
-    await there.fetch(space, "a", 60, shelf.load)
-    shelf.value = b"new"
+    await there.get(namespace, "a", source)
+    source.value = b"new"
 
-    await (here.forget(space, ["a"]) if what == "key" else here.forget_space(space))
+    await here.invalidate(namespace, *keys)
 
-    assert await there.fetch(space, "a", 60, shelf.load) == b"new"
+    assert await there.get(namespace, "a", source) == b"new"
 
 
-@pytest.mark.parametrize("what", ["key", "space"])
-async def test_a_forget_elsewhere_wins_over_a_load_here(
-    two: Two, space: str, shelf: Shelf, what: str
+@KEY_OR_NAMESPACE
+async def test_a_load_that_began_before_an_invalidation_elsewhere_is_not_stored(
+    two: Two, namespace: str, source: Source, key: str | None
 ) -> None:
     here, there = two
-    shelf.hold()
-    early = asyncio.create_task(here.fetch(space, "a", 60, shelf.load))
-    await shelf.reading.wait()
-    fresh = Shelf(b"new")
+    source.block()
+    early = asyncio.create_task(here.get(namespace, "a", source))
+    await source.reading.wait()
+    fresh = Source(b"new")
 
-    await (there.forget(space, ["a"]) if what == "key" else there.forget_space(space))
-    joined = await here.fetch(space, "a", 60, fresh.load)
-    shelf.may_answer.set()
+    await there.invalidate(namespace, key)
+    source.may_answer.set()
 
-    assert joined == b"new"
     assert await early == b"old"
-    assert [await cache.fetch(space, "a", 60, fresh.load) for cache in two] == [b"new"] * 2
-    assert fresh.asked == 1
+    assert [await process.get(namespace, "a", fresh) for process in two] == [b"new"] * 2
+    assert fresh.loads == 1
 
 
-async def test_a_forget_of_many_keys_reaches_each(two: Two, space: str) -> None:
+@KEY_OR_NAMESPACE
+async def test_an_invalidation_that_is_not_sent_yet_hides_the_value_in_redis(
+    two: Two, namespace: str, source: Source, key: str | None
+) -> None:
+    here, _ = two
+    await here.get(namespace, "a", source)
+    source.value = b"new"
+
+    here.bus.publish([(namespace, key)])
+
+    assert await here.get(namespace, "a", source) == b"new"
+
+
+async def test_an_invalidation_of_many_keys_reaches_each(two: Two, namespace: str) -> None:
     here, there = two
     keys = [str(number) for number in range(2500)]
-    old, new = Shelf(b"old"), Shelf(b"new")
+    old, new = Source(b"old"), Source(b"new")
     for key in keys[::250]:
-        await there.fetch(space, key, 60, old.load)
+        await there.get(namespace, key, old)
 
-    await here.forget(space, keys)
+    await here.invalidate(namespace, *keys)
 
     for key in keys[::250]:
-        assert await there.fetch(space, key, 60, new.load) == b"new"
+        assert await there.get(namespace, key, new) == b"new"
 
 
-async def test_a_load_that_outlived_its_tombstone_keeps_nothing(
-    clients: list[RedisClient], space: str, shelf: Shelf
+async def test_a_load_that_took_longer_than_its_tombstone_lives_is_not_stored(
+    clients: list[RedisClient], namespace: str, source: Source, clock: Clock
 ) -> None:
-    clock = Clock()
-    cache = RedisCache(clients[0], clock)
+    process = RedisProcess(clients[0], clock)
 
-    async def endless() -> bytes | None:
+    async def slow_load() -> bytes | None:
         clock.now += 30
-        return await shelf.load()
+        return await source.load()
 
     for _ in range(2):
-        assert await cache.fetch(space, "a", 60, endless) == b"old"
+        assert await process.cache.get_or_load(namespace, "a", 60, slow_load) == b"old"
 
-    assert shelf.asked == 2
+    assert source.loads == 2
 
 
-async def test_in_redis_values_and_tombstones_expire(
-    clients: list[RedisClient], two: Two, space: str, shelf: Shelf
+async def test_values_and_tombstones_expire_in_redis(
+    clients: list[RedisClient], two: Two, namespace: str, source: Source
 ) -> None:
-    await two[0].fetch(space, "a", 60, shelf.load)
-    await two[0].forget(space, ["b"])
+    await two[0].get(namespace, "a", source)
+    await two[0].invalidate(namespace, "b")
 
-    lives = [await clients[1].run("PTTL", f"markethall:cache:{{{space}}}:{key}") for key in "ab"]
+    ttls = [await clients[1].run("PTTL", f"markethall:cache:{{{namespace}}}:{key}") for key in "ab"]
 
-    assert all(30_000 < life <= 60_000 for life in lives)
+    assert all(30_000 < ttl <= 60_000 for ttl in ttls)
 
 
-async def test_what_others_wrote_under_our_names_is_no_answer(
-    clients: list[RedisClient], two: Two, space: str, shelf: Shelf
+async def test_foreign_data_under_our_names_is_not_returned(
+    clients: list[RedisClient], two: Two, namespace: str, source: Source
 ) -> None:
-    name = f"markethall:cache:{{{space}}}"
+    name = f"markethall:cache:{{{namespace}}}"
     for command in (
         ("SET", f"{name}:a", "foreign"),
         ("RPUSH", f"{name}:b", "a", "list"),
-        ("SET", f"{name}x", "a generation of no form"),
-        ("RPUSH", f"{name}y", "no generation"),
+        ("SET", f"markethall:cache:{{{namespace}x}}", "a generation of another form"),
+        ("RPUSH", f"markethall:cache:{{{namespace}y}}", "no generation"),
     ):
         await clients[1].run(*command)
 
     for key in "ab":
-        assert await two[0].fetch(space, key, 60, shelf.load) == b"old"
-    for other in "xy":
-        assert await two[0].fetch(space + other, "a", 60, shelf.load) == b"old"
-
-
-# reads
+        assert await two[0].get(namespace, key, source) == b"old"
+    for suffix in "xy":
+        assert await two[0].get(namespace + suffix, "a", source) == b"old"

@@ -1,13 +1,14 @@
 """A real Valkey that is stopped, paused, cut off, slow, wiped and restarted.
 
-Nothing but speed may be lost: every fetch and hit is answered, rightly and soon, and all heals.
+Only speed may be lost: every read and every rate limit is answered, correctly and soon, and
+everything recovers by itself.
 """
 
 import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +17,14 @@ import pytest
 
 from markethall.embedded import EmbeddedValkey
 from markethall.shared.breaker import Breaker
-from markethall.shared.cache import RedisCache
+from markethall.shared.cache import open_cache
+from markethall.shared.cache.invalidation_bus import RedisInvalidationBus
+from markethall.shared.cache.ports import Invalidation
+from markethall.shared.cache.redis_cache import RedisCache
 from markethall.shared.limits import Policy, RedisLimiter, Verdict
 from markethall.shared.metrics import REGISTRY
 from markethall.shared.redis import RedisAway, RedisClient, Script
+from tests.shared.cache_fixtures import Source
 
 FAILURES = 3
 PATIENT = 30.0  # seconds, for what must work on a slow machine too; what takes longer hangs
@@ -110,12 +115,12 @@ class Plant:
     async def open(self) -> None:
         self.url = await self.line.start()
         self.redis = self.client(connections=1)
-        self.cache = RedisCache(self.redis, pay_every=0.01)
+        self.bus = RedisInvalidationBus(self.redis)
+        self.cache = RedisCache(self.redis, self.bus.is_pending)
         self.limiter = RedisLimiter(self.redis)
 
     async def close(self) -> None:
         self.resume()
-        await self.cache.close()
         for client in self._clients:
             await client.close()
         await self.line.close()
@@ -127,6 +132,11 @@ class Plant:
         made = RedisClient(self.url, timeout=PATIENT, connections=connections, breaker=breaker)
         self._clients.append(made)
         return made
+
+    def other_cache(self) -> RedisCache:
+        """Of another process, which has nothing to send."""
+        client = self.client()
+        return RedisCache(client, RedisInvalidationBus(client).is_pending)
 
     def stop(self) -> None:
         self.server.stop()
@@ -185,26 +195,13 @@ async def plant(server: EmbeddedValkey) -> AsyncIterator[Plant]:
     await made.close()
 
 
-class Shelf:
-    """The truth behind the cache."""
-
-    def __init__(self) -> None:
-        self.value = b"old"
-        self.asked = 0
-
-    async def load(self) -> bytes | None:
-        self.asked += 1
-        await asyncio.sleep(0)
-        return self.value
-
-
 # the client
 
 
 async def test_nothing_connects_before_the_first_command(plant: Plant) -> None:
     before = plant.line.connections
     client = plant.client()
-    RedisCache(client)
+    open_cache("on", client)
     RedisLimiter(client)
     assert plant.line.connections == before
 
@@ -416,170 +413,209 @@ async def test_cancelled_at_any_step_no_answer_is_mixed_up_and_no_connection_los
 # the cache
 
 
+async def get(cache: RedisCache, source: Source, key: str = "a") -> bytes | None:
+    return await cache.get_or_load("s", key, 60, source.load)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fetch_is_answered_by_the_load_while_redis_is_away(
-    plant: Plant, fault: str
-) -> None:
-    shelf = Shelf()
-    await plant.cache.fetch("s", "a", 60, shelf.load)
+async def test_the_loader_answers_while_redis_is_unavailable(plant: Plant, fault: str) -> None:
+    source = Source()
+    await get(plant.cache, source)
     plant.break_by(fault)
-    shelf.value = b"new"
+    source.value = b"new"
 
     async with asyncio.timeout(PATIENT):
-        answers = {await plant.cache.fetch("s", "a", 60, shelf.load) for _ in range(100)}
+        answers = {await get(plant.cache, source) for _ in range(100)}
 
     assert answers == {b"new"}
-    assert shelf.asked == 101
+    assert source.loads == 101
     plant.mend(fault)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_stampede_on_a_dead_redis_is_still_one_load(plant: Plant, fault: str) -> None:
+async def test_a_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
+    plant: Plant, fault: str
+) -> None:
     client = plant.client()
-    cache, shelf = RedisCache(client), Shelf()
+    cache, source = open_cache("on", client), Source()
     plant.break_by(fault)
     client.timeout = IMPATIENT
-    for _ in range(FAILURES):
-        await cache.fetch("s", "other", 60, shelf.load)
-    shelf.asked = 0
+    for number in range(FAILURES):
+        await cache.get_or_load("s", str(number), 60, Source().load)
 
-    answers = await asyncio.gather(*(cache.fetch("s", "a", 60, shelf.load) for _ in range(100)))
+    calls = (cache.get_or_load("s", "a", 60, source.load) for _ in range(100))
+    answers = await asyncio.gather(*calls)
 
     assert set(answers) == {b"old"}
-    assert shelf.asked == 1
+    assert source.loads == 1
     plant.mend(fault)
     await cache.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_cache_heals_by_itself(plant: Plant, fault: str) -> None:
-    shelf = Shelf()
+async def test_the_cache_recovers_by_itself(plant: Plant, fault: str) -> None:
+    source = Source()
     plant.break_by(fault)
     for _ in range(10):
-        await plant.cache.fetch("s", "a", 60, shelf.load)
+        await get(plant.cache, source)
     plant.mend(fault)
-    shelf.asked = 0
+    source.loads = 0
 
     for _ in range(10):
-        assert await plant.cache.fetch("s", "a", 60, shelf.load) == b"old"
+        assert await get(plant.cache, source) == b"old"
 
-    assert shelf.asked == 1
+    assert source.loads == 1
 
 
-async def test_lookups_without_redis_are_counted_as_away(plant: Plant) -> None:
+async def test_lookups_without_redis_are_counted_as_unavailable(plant: Plant) -> None:
     plant.stop()
 
     for _ in range(5):
-        await plant.cache.fetch("counted", "a", 60, Shelf().load)
+        await plant.cache.get_or_load("counted", "a", 60, Source().load)
 
-    labels = {"cache": "counted", "outcome": "away"}
+    labels = {"cache": "counted", "outcome": "unavailable"}
     assert REGISTRY.get_sample_value("markethall_cache_total", labels) == 5
     plant.start()
 
 
 async def test_a_wiped_redis_fills_again(plant: Plant) -> None:
-    shelf = Shelf()
-    await plant.cache.fetch("s", "a", 60, shelf.load)
-    shelf.value = b"new"
+    source = Source()
+    await get(plant.cache, source)
+    source.value = b"new"
 
     await plant.redis.run("FLUSHALL")
 
-    assert await plant.cache.fetch("s", "a", 60, shelf.load) == b"new"
-    assert await plant.cache.fetch("s", "a", 60, shelf.load) == b"new"
-    assert shelf.asked == 2
+    assert await get(plant.cache, source) == b"new"
+    assert await get(plant.cache, source) == b"new"
+    assert source.loads == 2
 
 
-@pytest.mark.parametrize("wipe", ["before the forget", "after the forget"])
-async def test_a_wipe_during_a_load_does_not_let_the_old_value_in(plant: Plant, wipe: str) -> None:
-    other, shelf = RedisCache(plant.client()), Shelf()
+@pytest.mark.parametrize("wipe", ["before the invalidation", "after the invalidation"])
+async def test_a_wipe_during_a_load_does_not_let_a_stale_value_in(plant: Plant, wipe: str) -> None:
+    other, source = plant.other_cache(), Source()
 
     async def slow_load() -> bytes | None:
-        value = await shelf.load()
-        shelf.value = b"new"
-        if wipe == "before the forget":
+        value = await source.load()
+        source.value = b"new"
+        if wipe == "before the invalidation":
             await plant.redis.run("FLUSHALL")
-        await other.forget("s", ["a"])
-        if wipe == "after the forget":
+        plant.bus.publish([("s", "a")])
+        await plant.bus.flush()
+        if wipe == "after the invalidation":
             await plant.redis.run("FLUSHALL")
         return value
 
-    assert await plant.cache.fetch("s", "a", 60, slow_load) == b"old"
+    assert await other.get_or_load("s", "a", 60, slow_load) == b"old"
 
     for cache in (plant.cache, other):
-        assert await cache.fetch("s", "a", 60, shelf.load) == b"new"
-    await other.close()
+        assert await get(cache, source) == b"new"
 
 
 async def test_a_restarted_redis_is_used_again(plant: Plant) -> None:
-    shelf = Shelf()
-    await plant.cache.fetch("s", "a", 60, shelf.load)
+    source = Source()
+    await get(plant.cache, source)
 
     plant.stop()
     plant.start()
 
-    answers = [await plant.cache.fetch("s", "a", 60, shelf.load) for _ in range(5)]
+    answers = [await get(plant.cache, source) for _ in range(5)]
     assert answers == [b"old"] * 5
-    assert shelf.asked <= 3
+    assert source.loads <= 3
     assert plant.redis.breaker.state == "closed"
 
 
 @pytest.mark.parametrize("fault", ["paused", "slow"])
-@pytest.mark.parametrize("what", ["key", "space"])
-async def test_what_was_forgotten_while_redis_was_away_is_not_read_when_it_is_back(
-    plant: Plant, fault: str, what: str
+@pytest.mark.parametrize("key", ["a", None], ids=["key", "namespace"])
+async def test_an_invalidation_while_redis_is_unavailable_holds_when_it_is_back(
+    plant: Plant, fault: str, key: str | None
 ) -> None:
-    elsewhere, shelf = RedisCache(plant.client()), Shelf()
-    await elsewhere.fetch("s", "a", 60, shelf.load)
+    other, source = plant.other_cache(), Source()
+    await get(other, source)
     plant.break_by(fault)
-    shelf.value = b"new"
-    await (plant.cache.forget("s", ["a"]) if what == "key" else plant.cache.forget_space("s"))
+    source.value = b"new"
+    plant.bus.publish([("s", key)])
+    await plant.bus.flush()
 
     plant.mend(fault)
 
-    assert await plant.cache.fetch("s", "a", 60, shelf.load) == b"new"
-    assert await elsewhere.fetch("s", "a", 60, shelf.load) == b"new"
+    assert await get(plant.cache, source) == b"new"
+    await plant.bus.flush()
+    assert await get(other, source) == b"new"
+
+
+class NoListener:
+    def on_invalidated(self, invalidations: Collection[Invalidation]) -> None:
+        pass
+
+    def on_connection_changed(self, connected: bool) -> None:
+        pass
 
 
 @pytest.mark.parametrize("fault", ["paused", "slow"])
-@pytest.mark.parametrize("others", [FAILURES, 3000])
-async def test_what_was_forgotten_is_told_without_another_fetch_here(
+@pytest.mark.parametrize("others", [0, 3000])
+async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
     plant: Plant, fault: str, others: int
 ) -> None:
-    elsewhere, shelf = RedisCache(plant.client()), Shelf()
-    await elsewhere.fetch("s", "a", 60, shelf.load)
+    other, source = plant.other_cache(), Source()
+    await get(other, source)
     plant.break_by(fault)
-    shelf.value = b"new"
-    for number in range(others):
-        await plant.cache.forget("s", [str(number)])
-    await plant.cache.forget("s", ["a"])
+    source.value = b"new"
+    plant.bus.publish([("s", str(number)) for number in range(others)])
+    plant.bus.publish([("s", "a")])
+    for _ in range(FAILURES):
+        await plant.bus.flush()
+    listening = asyncio.create_task(plant.bus.listen(NoListener()))
 
     plant.mend(fault)
 
     async with asyncio.timeout(PATIENT):
-        while await elsewhere.fetch("s", "a", 60, shelf.load) != b"new":
-            await asyncio.sleep(0.01)  # nobody but Redis knows
+        while await get(other, source) != b"new":
+            await asyncio.sleep(0.01)  # polls; nothing depends on the length
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
 
 
-async def test_a_value_that_a_paused_server_takes_late_does_not_win_over_a_forget(
+async def test_a_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
     plant: Plant,
 ) -> None:
-    elsewhere, shelf = RedisCache(plant.client()), Shelf()
+    await plant.redis.run("ECHO", "x")
+    plant.line.hold()
+    plant.bus.publish([("s", "a"), ("s", "b")])
+    sending = asyncio.create_task(plant.bus.flush())
+    await plant.line.asked.wait()
+    assert plant.bus.is_pending(("s", "b"))
+    plant.bus.publish([("s", "a")])
+
+    plant.line.open.set()
+    await sending
+
+    assert plant.bus.is_pending(("s", "a"))
+    assert not plant.bus.is_pending(("s", "b"))
+
+
+async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_invalidation(
+    plant: Plant,
+) -> None:
+    other, source = plant.other_cache(), Source()
 
     async def load_and_pause() -> bytes | None:
-        value = await shelf.load()
+        value = await source.load()
         plant.pause()
         return value
 
     await plant.redis.run("ECHO", "x")
     plant.redis.timeout = IMPATIENT
-    assert await plant.cache.fetch("s", "a", 60, load_and_pause) == b"old"
-    shelf.value = b"new"
-    await plant.cache.forget("s", ["a"])
+    assert await plant.cache.get_or_load("s", "a", 60, load_and_pause) == b"old"
+    source.value = b"new"
+    plant.bus.publish([("s", "a")])
+    await plant.bus.flush()
 
     plant.mend("paused")
 
-    for cache in (plant.cache, elsewhere):
-        assert await cache.fetch("s", "a", 60, shelf.load) == b"new"
+    assert await get(plant.cache, source) == b"new"
+    await plant.bus.flush()
+    for cache in (plant.cache, other):
+        assert await get(cache, source) == b"new"
 
 
 # rate limits

@@ -11,15 +11,16 @@ from markethall.shared.warm import Held
 PRODUCT: Final = "inventory.product"
 PAGE: Final = "inventory.page"
 
-# seconds; a product is forgotten when it changes, a page when the catalogue does. What is available
-# changes with each sale: a page shows it as it was a second ago, half of it here and half in Redis
+# seconds; a product is invalidated when it changes, pages when the catalogue does. A sale changes
+# what is available without invalidating pages, so a page may be a second old: half of that in this
+# process, half in Redis
 PRODUCT_TTL: Final = 10.0
 PAGE_TTL: Final = 0.5
 COUNTED_TTL: Final = 5.0
 
 
 class CachedProducts:
-    """A ports.ProductCache. Absent products are not kept."""
+    """A ports.ProductCache. Absent products are not cached."""
 
     def __init__(self, cache: Bytes) -> None:
         self._cache = cache
@@ -31,7 +32,7 @@ class CachedProducts:
             rendered = await load()
             return _pack(rendered) if rendered else None
 
-        kept = await self._cache.fetch(PRODUCT, product_id.hex, PRODUCT_TTL, packed)
+        kept = await self._cache.get_or_load(PRODUCT, product_id.hex, PRODUCT_TTL, packed)
         return _unpack(PRODUCT, product_id.hex, kept) if kept is not None else None
 
     async def page(
@@ -41,14 +42,14 @@ class CachedProducts:
             return _pack(await load())
 
         ttl = COUNTED_TTL if counted else PAGE_TTL
-        kept = await self._cache.fetch(PAGE, key, ttl, packed)
+        kept = await self._cache.get_or_load(PAGE, key, ttl, packed)
         return await load() if kept is None else _unpack(PAGE, key, kept)
 
-    async def forget(self, product_ids: Sequence[UUID], *, pages: bool) -> None:
+    def invalidate(self, product_ids: Sequence[UUID], *, pages: bool) -> None:
         if product_ids:
-            await self._cache.forget(PRODUCT, [product_id.hex for product_id in product_ids])
+            self._cache.invalidate(PRODUCT, [product_id.hex for product_id in product_ids])
         if pages:
-            await self._cache.forget_space(PAGE)
+            self._cache.invalidate_namespace(PAGE)
 
 
 def _pack(rendered: Rendered) -> bytes:

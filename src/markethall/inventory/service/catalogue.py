@@ -114,7 +114,7 @@ class CatalogueService:
             )
             await store.finish(attempt, product)
         await self._lists.tell([item])
-        await self._cache.forget([item.product_id], pages=True)
+        self._cache.invalidate([item.product_id], pages=True)
         return product
 
     async def change(
@@ -131,7 +131,7 @@ class CatalogueService:
                 await store.save(item)
             available = available_of(await store.levels(product_id, now))
         await self._lists.tell([item])
-        await self._cache.forget([product_id], pages=True)
+        self._cache.invalidate([product_id], pages=True)
         return item.seen_with(available, self._clock())
 
     async def archive(self, call: Call, product_id: UUID, seen: Seen) -> None:  # noqa: ARG002 - the contract
@@ -140,7 +140,7 @@ class CatalogueService:
             if item.archive(self._clock()):
                 await store.save(item)
         await self._lists.tell([item])
-        await self._cache.forget([product_id], pages=True)
+        self._cache.invalidate([product_id], pages=True)
 
     async def _made_before(self, store: Store, item: Item) -> Product:
         """By the same attempt. Raises SkuTaken."""

@@ -66,7 +66,7 @@ class CategoryService:
                 raise CategoryTaken(category=command.category)
             category = await _found(store, attempt.id)
             await store.finish(attempt, category)
-        await self._cache.forget([], pages=True)
+        self._cache.invalidate([], pages=True)
         return category
 
     async def change(
@@ -86,13 +86,13 @@ class CategoryService:
                 await store.save_branch(branch)
             category = await _found(store, category_id)
         # what a category has below it decides what is found in it
-        await self._cache.forget([], pages=True)
+        self._cache.invalidate([], pages=True)
         return category
 
     async def remove(self, call: Call, category_id: UUID, seen: Seen) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
             await store.remove_branch(await _locked(store, category_id, seen))
-        await self._cache.forget([], pages=True)
+        self._cache.invalidate([], pages=True)
 
 
 async def _found(shelf: Shelf, category_id: UUID) -> Category:

@@ -54,6 +54,6 @@ class ExpiredHolds:
                 expired = await store.expire(now, _BATCH, product_ids)
                 await store.give_back(expired.goods)
             touched = [goods.product_id for goods in expired.goods]
-            await self._cache.forget(touched, pages=False)
+            self._cache.invalidate(touched, pages=False)
             if expired.count < _BATCH:
                 return

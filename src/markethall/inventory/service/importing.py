@@ -191,7 +191,7 @@ class Importer:
         except Unavailable:
             # it may have been kept all the same
             if merge and not job.dry_run:
-                await self._cache.forget(merge.touched, pages=True)
+                self._cache.invalidate(merge.touched, pages=True)
             raise
         if not job.dry_run:
             await self._tell(merge)
@@ -213,7 +213,7 @@ class Importer:
     async def _tell(self, merge: Merge) -> None:
         """After the commit: what was rendered of these products is old now."""
         touched = merge.touched
-        await self._cache.forget(touched, pages=bool(touched))
+        self._cache.invalidate(touched, pages=bool(touched))
         if items := merge.written:
             await self._index.tell(items)
 

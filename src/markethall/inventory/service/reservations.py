@@ -156,7 +156,7 @@ class InventoryService:
 
     async def _told(self, hold: Hold) -> Reservation:
         """After the commit: what was rendered of these products is old now."""
-        await self._cache.forget([line.product_id for line in hold.lines], pages=False)
+        self._cache.invalidate([line.product_id for line in hold.lines], pages=False)
         return hold.view(self._clock())
 
 

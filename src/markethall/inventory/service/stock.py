@@ -106,7 +106,7 @@ class StockroomService:
             return movement
 
         movement = await self._expired.without(move)
-        await self._cache.forget([product_id], pages=False)
+        self._cache.invalidate([product_id], pages=False)
         return movement
 
     async def transfer(self, call: Call, command: NewTransfer, attempt: Attempt) -> Transfer:
@@ -125,7 +125,7 @@ class StockroomService:
             return transfer
 
         transfer = await self._expired.without(move)
-        await self._cache.forget([command.product_id], pages=False)
+        self._cache.invalidate([command.product_id], pages=False)
         return transfer
 
     async def transfer_made(self, call: Call, transfer_id: UUID) -> Transfer:  # noqa: ARG002 - the contract
@@ -147,7 +147,7 @@ class StockroomService:
             return stocktake
 
         stocktake = await self._expired.without(count)
-        await self._cache.forget([line.product_id for line in stocktake.lines], pages=False)
+        self._cache.invalidate([line.product_id for line in stocktake.lines], pages=False)
         return stocktake
 
     async def stocktake(self, call: Call, stocktake_id: UUID) -> Stocktake:  # noqa: ARG002 - the contract

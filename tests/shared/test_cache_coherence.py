@@ -1,0 +1,331 @@
+"""What one process invalidates, the others drop: over Redis, and over the database they share."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from structlog.testing import capture_logs
+
+from markethall.shared.cache import CoherentCache, open_cache
+from markethall.shared.cache.coherent_cache import L1_TTL_WITHOUT_BUS
+from markethall.shared.cache.invalidation_bus import (
+    InvalidationBus,
+    PostgresInvalidationBus,
+    RedisInvalidationBus,
+)
+from markethall.shared.cache.ports import Invalidation
+from markethall.shared.db import PoolSize, Postgres
+from markethall.shared.redis import RedisClient
+from tests.proxy import Mode, Proxy
+from tests.shared.cache_fixtures import Clock, Source
+
+# of attempts, each some milliseconds after the one before: a limit of failure, not a measure
+MAX_ATTEMPTS = 1000
+
+
+class Two(NamedTuple):
+    """The caches of two processes."""
+
+    here: CoherentCache
+    there: CoherentCache
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"test.{uuid4().hex}"
+
+
+@pytest.fixture(params=["redis", "postgres"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class Connections(NamedTuple):
+    """What one process opens: a Redis that is not configured makes Postgres carry the bus."""
+
+    redis: RedisClient
+    postgres: Postgres
+
+    async def close(self) -> None:
+        await self.redis.close()
+        await self.postgres.close()
+
+
+@pytest.fixture
+async def connect(
+    transport: str, redis_url: str, database_url: str
+) -> AsyncIterator[Callable[[], Connections]]:
+    opened: list[Connections] = []
+
+    def open_connections() -> Connections:
+        redis = RedisClient(redis_url if transport == "redis" else None, timeout=30)
+        opened.append(Connections(redis, Postgres(database_url, PoolSize(1, 2, 30))))
+        return opened[-1]
+
+    yield open_connections
+    for connections in opened:
+        await connections.close()
+
+
+@pytest.fixture
+async def two(connect: Callable[[], Connections]) -> AsyncIterator[Two]:
+    """Both listen, and their clocks stand still: nothing expires."""
+    both = Two(*(open_cache("on", *connect()) for _ in range(2)))
+    for cache in both:
+        cache._clock = lambda: 0.0
+    tasks = [asyncio.create_task(cache.listen()) for cache in both]
+    for sender, receiver in (both, reversed(both)):
+        await until_invalidations_arrive(sender, receiver)
+    yield both
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for cache in both:
+        await cache.close()
+
+
+async def until_invalidations_arrive(sender: CoherentCache, receiver: CoherentCache) -> None:
+    namespace = f"test.{uuid4().hex}"
+    for _ in range(MAX_ATTEMPTS):
+        await receiver.get_or_load(namespace, "key", 1000, Source().load)
+        if receiver.peek(namespace, "key"):
+            sender.invalidate(namespace, ["key"])
+            with suppress(AssertionError):
+                await until_dropped(receiver, namespace, "key", attempts=20)
+                return
+        await asyncio.sleep(0.01)  # polls; nothing depends on the length
+    raise AssertionError("no invalidation arrives")
+
+
+async def until_dropped(
+    cache: CoherentCache, namespace: str, key: str, attempts: int = MAX_ATTEMPTS
+) -> None:
+    await until(lambda: cache.peek(namespace, key) is None, attempts)
+
+
+async def until(condition: Callable[[], bool], attempts: int = MAX_ATTEMPTS) -> None:
+    for _ in range(attempts):
+        if condition():
+            return
+        await asyncio.sleep(0.005)  # polls; nothing depends on the length
+    raise AssertionError("it did not happen")
+
+
+async def get(cache: CoherentCache, namespace: str, key: str, value: bytes) -> bytes | None:
+    return await cache.get_or_load(namespace, key, 1000, Source(value).load)
+
+
+async def test_a_value_is_cached_in_the_process(two: Two, namespace: str) -> None:
+    await get(two.here, namespace, "key", b"old")
+
+    assert two.here.peek(namespace, "key") == b"old"
+
+
+async def test_a_key_invalidated_by_one_process_is_dropped_by_the_other(
+    two: Two, namespace: str
+) -> None:
+    await get(two.there, namespace, "key", b"old")
+    await get(two.there, namespace, "other", b"old")
+
+    two.here.invalidate(namespace, ["key"])
+    await until_dropped(two.there, namespace, "key")
+
+    assert await get(two.there, namespace, "key", b"new") == b"new"
+    assert two.there.peek(namespace, "other") == b"old"
+
+
+async def test_a_namespace_invalidated_by_one_process_is_dropped_by_the_other(
+    two: Two, namespace: str
+) -> None:
+    await get(two.there, namespace, "key", b"old")
+
+    two.here.invalidate_namespace(namespace)
+    await until_dropped(two.there, namespace, "key")
+
+    assert await get(two.there, namespace, "key", b"new") == b"new"
+
+
+async def test_a_process_keeps_what_it_loaded_after_its_own_invalidation(
+    two: Two, namespace: str
+) -> None:
+    await get(two.there, namespace, "key", b"old")
+    two.here.invalidate(namespace, ["key"])
+    await get(two.here, namespace, "key", b"new")
+
+    await until_dropped(two.there, namespace, "key")
+    # what it publishes itself has come back to it by the time it receives from the other
+    await until_invalidations_arrive(two.there, two.here)
+
+    assert two.here.peek(namespace, "key") == b"new"
+
+
+async def test_a_load_that_began_before_an_invalidation_elsewhere_is_not_stored(
+    two: Two, namespace: str
+) -> None:
+    source = Source(b"old")
+    source.block()
+    await get(two.there, namespace, "marker", b"old")
+    load = asyncio.create_task(two.there.get_or_load(namespace, "key", 1000, source.load))
+    await source.reading.wait()
+    two.here.invalidate(namespace, ["key"])
+    two.here.invalidate(namespace, ["marker"])
+    await until_dropped(two.there, namespace, "marker")
+    source.may_answer.set()
+    await load
+
+    assert await get(two.there, namespace, "key", b"new") == b"new"
+
+
+async def test_more_than_fits_into_one_message_is_invalidated(two: Two, namespace: str) -> None:
+    keys = [f"{number}-{'x' * 100}" for number in range(90)]
+    for key in keys:
+        await get(two.there, namespace, key, b"old")
+
+    two.here.invalidate(namespace, keys)
+
+    for key in keys:
+        await until_dropped(two.there, namespace, key)
+
+
+async def test_a_process_that_never_listened_sends_its_invalidations_when_it_closes(
+    two: Two, namespace: str, connect: Callable[[], Connections]
+) -> None:
+    """As the import command does."""
+    command = open_cache("on", *connect())
+    await get(two.there, namespace, "key", b"old")
+
+    command.invalidate(namespace, ["key"])
+    await command.close()
+
+    await until_dropped(two.there, namespace, "key")
+
+
+class FailsOnce(CoherentCache):
+    """The first invalidation from elsewhere raises. `max_ttls` are those of each connection."""
+
+    def __init__(self, bus: InvalidationBus) -> None:
+        super().__init__(bus, clock=lambda: 0.0)
+        self.max_ttls: list[float] = []
+        self._has_failed = False
+
+    def on_invalidated(self, invalidations: Collection[Invalidation]) -> None:
+        if invalidations and not self._has_failed:
+            self._has_failed = True
+            raise ZeroDivisionError
+        super().on_invalidated(invalidations)
+
+    def on_connection_changed(self, connected: bool) -> None:
+        super().on_connection_changed(connected)
+        self.max_ttls.append(self._l1_max_ttl)
+
+
+async def test_a_listener_that_fails_trusts_nothing_and_listens_again(
+    two: Two, namespace: str, connect: Callable[[], Connections], transport: str
+) -> None:
+    redis, postgres = connect()
+    bus = RedisInvalidationBus(redis) if transport == "redis" else PostgresInvalidationBus(postgres)
+    failing = FailsOnce(bus)
+
+    with capture_logs() as lines:
+        listening = asyncio.create_task(failing.listen())
+        await until(lambda: len(failing.max_ttls) == 1)
+        two.here.invalidate(namespace, ["key"])
+        await until(lambda: len(failing.max_ttls) == 3)
+        await until_invalidations_arrive(two.here, failing)
+
+    assert failing.max_ttls == [math.inf, L1_TTL_WITHOUT_BUS, math.inf]
+    assert [line["event"] for line in lines] == ["cache.invalidation_listener_failed"]
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_connection_that_stops_answering_is_noticed(
+    transport: str, redis_url: str, database_url: str
+) -> None:
+    url = urlsplit(redis_url if transport == "redis" else database_url)
+    async with Proxy(url.port or 0) as proxy:
+        user = f"{url.netloc.rpartition('@')[0]}@" if "@" in url.netloc else ""
+        proxied = url._replace(netloc=f"{user}127.0.0.1:{proxy.port}").geturl()
+        redis = RedisClient(proxied if transport == "redis" else None)
+        # longer than this test waits: no other timeout may end the connection
+        postgres = Postgres(
+            proxied if transport == "postgres" else database_url, PoolSize(1, 2, 30)
+        )
+        cache = open_cache("on", redis, postgres)
+        listening = asyncio.create_task(cache.listen())
+        await until(lambda: cache._l1_max_ttl == math.inf)
+
+        await proxy.switch(Mode.BLACKHOLE)
+
+        await until(lambda: cache._l1_max_ttl == L1_TTL_WITHOUT_BUS)
+        await proxy.switch(Mode.PASS)
+        await until(lambda: cache._l1_max_ttl == math.inf)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await Connections(redis, postgres).close()
+
+
+# one process
+
+
+async def test_a_connected_process_keeps_a_value_for_its_ttl(namespace: str) -> None:
+    clock = Clock()
+    cache = CoherentCache(clock=clock)
+    cache.on_connection_changed(True)
+    await get(cache, namespace, "key", b"old")
+
+    clock.now += 500
+
+    assert await get(cache, namespace, "key", b"new") == b"old"
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_change_of_the_connection_drops_every_value_and_every_running_load(
+    namespace: str, connected: bool
+) -> None:
+    cache = CoherentCache(clock=Clock())
+    cache.on_connection_changed(not connected)
+    await get(cache, namespace, "key", b"old")
+    source = Source(b"old")
+    source.block()
+    load = asyncio.create_task(cache.get_or_load(namespace, "loading", 1000, source.load))
+    await source.reading.wait()
+
+    cache.on_connection_changed(connected)
+    source.may_answer.set()
+    await load
+
+    assert cache.peek(namespace, "key") is None
+    assert cache.peek(namespace, "loading") is None
+
+
+async def test_without_a_connection_no_value_is_older_than_a_second(namespace: str) -> None:
+    postgres = Postgres("postgresql://nobody@127.0.0.1:9/nothing", PoolSize(1, 2, 5))
+    clock = Clock()
+    for database in (None, postgres):
+        cache = open_cache("on", RedisClient(None), database)
+        cache._clock = clock
+        await get(cache, namespace, "key", b"old")
+
+        clock.now += 1.0
+
+        assert await get(cache, namespace, "key", b"new") == b"new"
+
+
+async def test_without_a_connection_the_second_begins_with_the_load(namespace: str) -> None:
+    clock = Clock()
+    cache = CoherentCache(clock=clock)
+
+    async def slow_load() -> bytes | None:
+        clock.now += 0.6
+        return b"old"
+
+    await cache.get_or_load(namespace, "key", 1000, slow_load)
+    clock.now += 0.4
+
+    assert await get(cache, namespace, "key", b"new") == b"new"
