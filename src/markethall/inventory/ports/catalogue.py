@@ -85,3 +85,6 @@ class Bytes(Protocol):
     async def forget(self, space: str, keys: Sequence[str]) -> None: ...
 
     async def forget_space(self, space: str) -> None: ...
+
+    def peek(self, space: str, key: str) -> bytes | None:
+        """The cached value, the same object as long as it is not invalidated; else None."""
