@@ -11,7 +11,6 @@ from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from markethall.app import create_app
@@ -19,8 +18,8 @@ from markethall.http_protocol import HttpProtocol, ServerConfig
 from markethall.settings import Settings, read_settings
 from markethall.shared import log
 
-# a worker answers as soon as its interpreter has started, which takes seconds on a busy machine
-_WORKER_HEALTHCHECK_SECONDS: Final = 60
+# a worker is pinged from its start on; importing takes it seconds on a busy machine
+_WORKER_HEALTHCHECK_SECONDS: Final = 30
 
 logger = log.get_logger("markethall.server")
 
@@ -34,24 +33,30 @@ class GracefulServer(uvicorn.Server):
 
 
 class WorkerSupervisor(Multiprocess):
-    """Restarts workers that died, and closes its own copy of the socket at shutdown."""
+    """Restarts workers that were killed, and ends when one of them fails by itself."""
+
+    exit_code = 0
 
     def keep_subprocess_alive(self) -> None:
         before = list(self.processes)
+        for process in before:
+            # with this end open, a ping would wait for a worker that has died
+            process.child_conn.close()
         super().keep_subprocess_alive()
         for process in before:
-            if process not in self.processes:
-                logger.error("worker.died", pid=process.pid, exit_code=process.exitcode)
+            if process.exitcode is None:
+                continue
+            logger.error("worker.died", pid=process.pid, exit_code=process.exitcode)
+            if process.exitcode > 0:
+                # an exception, which most likely came at its start and would come again
+                self.exit_code = 1
+                self.should_exit.set()
 
     def terminate_all(self) -> None:
         super().terminate_all()
         # else the kernel would accept connections that no worker serves any more
         for listener in self.sockets:
             listener.close()
-
-    @property
-    def exit_code(self) -> int:
-        return int(any(process.exitcode == STARTUP_FAILURE for process in self.processes))
 
 
 def serve(settings: Settings, host: str, port: int, workers: int) -> int:
