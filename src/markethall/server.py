@@ -27,7 +27,7 @@ logger = log.get_logger("markethall.server")
 class GracefulServer(uvicorn.Server):
     """Returns after a signal, where uvicorn's own server raises the signal once more."""
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal API
+    def handle_exit(self, sig: int, _: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 

@@ -4,15 +4,17 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.e2e.halls import Hall, end, free_port, spawn
+from tests.e2e.halls import Hall, end, free_port, spawn, wait_until_ready
 from tests.e2e.own import ended, environment, own_database, own_process, visiting
 from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
 
@@ -85,6 +87,38 @@ async def test_who_is_being_served_is_served_to_the_end(
 
                 assert good(await paying, 200)["status"] == "captured"
             assert await ended(process, within=PATIENCE) == 0
+
+
+async def test_another_asgi_server_drains_too(scratch: Path) -> None:
+    with uvicorn_process(scratch / "own-asgi", drain_seconds="2") as (process, url):
+        process.terminate()
+        async with httpx2.AsyncClient(base_url=url) as client, asyncio.timeout(PATIENCE):
+            while (ready := await client.get("/ready")).status_code == 200:
+                await asyncio.sleep(0.02)
+        assert refused(ready, 503, "system.not_ready")["details"]["failing"] == ["shutdown"]
+        await ended(process, within=PATIENCE)
+
+
+@contextmanager
+def uvicorn_process(
+    folder: Path, **settings: str
+) -> "Iterator[tuple[subprocess.Popen[bytes], str]]":
+    """`uvicorn markethall.asgi:app` in memory, and its address."""
+    folder.mkdir()
+    port, log = free_port(), folder / "serve.log"
+    given = environment(folder, storage="memory", bcrypt_cost="4", **settings)
+    clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
+    command = [sys.executable, "-m", "uvicorn", "markethall.asgi:app", "--port", str(port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, env={**clean, **given, "PYTHONPATH": "src"}, stdout=output, stderr=output
+        )
+    try:
+        wait_until_ready(process, port, log)
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def test_an_idle_hall_ends_at_once(scratch: Path) -> None:

@@ -7,6 +7,7 @@ request with a token may see more, and goes to the application.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -111,7 +112,7 @@ class ResponseCacheMiddleware:
             nonlocal held
             if message["type"] == "http.response.start":
                 scope["state"]["route"] = route_template(inner)
-                if message["status"] == 200 and _value(message["headers"], b"etag"):  # noqa: PLR2004 - HTTP
+                if message["status"] == HTTPStatus.OK and _value(message["headers"], b"etag"):
                     held = message
                     return
             if held is None:
