@@ -5,7 +5,7 @@ split     the hall in one process against the hall in four
 contract  one call of a neighbour's contract: in process, over ASGI, over loopback
 hot       one product that everybody wants: reservations and orders beside a plain UPDATE
 imports   a catalogue that comes as a file: rows per second, and memory
-catalogue 100,000 products: warm and uncached reads, searches, deep pages
+catalogue 100,000 products: cached and uncached reads, searches, deep pages
 """
 
 import argparse

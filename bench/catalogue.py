@@ -1,4 +1,4 @@
-"""A large catalogue: warm and uncached reads beside the bare apps, searches, and deep pages.
+"""A large catalogue: cached and uncached reads beside the bare apps, searches, and deep pages.
 
 All servers are up at once, on one core, and take turns, round after round: what disturbs the
 machine disturbs all of them. The bare app of an uncached read sends the very statement that ours
@@ -32,7 +32,6 @@ WARMUP: Final = 1.0
 READERS: Final = 16
 SEARCHERS: Final = 4
 READ: Final = 2000  # products that are read in turn
-STRANGE: Final = 20_000  # heads that are all different
 STEP: Final = 100  # products of a page on the way down
 LOOKS: Final = 200  # at the first page and at the deep one, by turns
 HEADER: Final = (
@@ -43,10 +42,9 @@ SEARCH_HEADER: Final = ("search", "p50 ms", "p99 ms", "most ms", "n", "different
 DEEP_HEADER: Final = ("list", "products before it", "first p50 ms", "deep p50 ms", "deep / first")
 # ours, what it is held against, and the share of it that is the goal
 GOALS: Final[Mapping[str, tuple[str, float]]] = {
-    "product, cached": ("raw, product", 0.5),
-    "page of 20, cached": ("raw, page", 0.5),
-    "304, warm": ("raw, product", 0.6),
-    "304, heads never seen": ("raw, product", 0.6),
+    "product, cached": ("raw, product", 0.45),
+    "page of 20, cached": ("raw, page", 0.45),
+    "304, cached": ("raw, product", 0.45),
     "product, uncached": ("same statement, product", 0.6),
     "page of 20, uncached": ("same statement, page", 0.7),
 }
@@ -284,12 +282,10 @@ class _Hall:
         products, page = [_get(path) for path in self.paths], [_get(PAGE)]
         tags = {path: _etag(self.cached.port, path) for path in (*self.paths[:100], PAGE)}
         known = [_get(path, if_none_match=tag) for path, tag in tags.items()]
-        strange = [_get(PAGE, if_none_match=tags[PAGE], x_n=str(n)) for n in range(STRANGE)]
         return {
             "raw, product": (self.bare["raw, product"], products),
             "product, cached": (self.cached, products),
-            "304, warm": (self.cached, known),
-            "304, heads never seen": (self.cached, strange),
+            "304, cached": (self.cached, known),
             "raw, page": (self.bare["raw, page"], page),
             "page of 20, cached": (self.cached, page),
             "same statement, product": (self.same, products),

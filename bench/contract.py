@@ -19,9 +19,9 @@ from uuid import UUID, uuid4
 import httpx2
 from dependency_injector import providers
 
+from markethall.app import Gateway, create_app
 from markethall.container import Container
 from markethall.inventory.contract import Inventory, Reserve, Want
-from markethall.main import Hall, create_app
 from markethall.settings import read_settings
 from markethall.shared import log
 from markethall.shared.call import Actor, Call
@@ -210,7 +210,7 @@ async def _ways(folder: Path) -> AsyncIterator[list[Way]]:
         away = await _delivered(httpx2.AsyncHTTPTransport(), address)
         asgi, tcp = _caller(INSIDE, **keys), _caller(address, **keys)
         asgi.transport.override(providers.Object(httpx2.ASGITransport(leaves)))
-        inside: Container = whole.state.container
+        inside: Container = whole.container
         yield [
             Way("direct", inside.users(), inside.inventory(), goods[whole]),
             _guarded("in process", inside, goods[whole]),
@@ -226,7 +226,7 @@ def _guarded(name: str, caller: Container, goods: Goods, callee: int = 0) -> Way
     return Way(name, orders.users(), orders.inventory(), goods, callee)
 
 
-def _hall(**settings: Any) -> Hall:
+def _hall(**settings: Any) -> Gateway:
     """Not opened: no background work takes part."""
     return create_app(read_settings(**MEMORY, **BOSS, **settings))
 
@@ -234,8 +234,7 @@ def _hall(**settings: Any) -> Hall:
 def _caller(leaves: str, **settings: Any) -> Container:
     """Orders and payments, with the leaves elsewhere."""
     remotes = dict.fromkeys(LEAVES, leaves)
-    container: Container = _hall(serve=CALLERS, remotes=remotes, **settings).state.container
-    return container
+    return _hall(serve=CALLERS, remotes=remotes, **settings).container
 
 
 @contextmanager
@@ -248,8 +247,8 @@ def _leaf(folder: Path, keys: dict[str, str]) -> Iterator[Server]:
         yield leaf
 
 
-async def _delivered_inside(hall: Hall) -> Goods:
-    await hall.state.container.accounts().first_admin(*BOSS.values())
+async def _delivered_inside(hall: Gateway) -> Goods:
+    await hall.container.accounts().first_admin(*BOSS.values())
     return await _delivered(httpx2.ASGITransport(hall))
 
 

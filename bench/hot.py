@@ -21,6 +21,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from markethall.app import create_app
 from markethall.container import Container
 from markethall.inventory.contract import (
     Adjustment,
@@ -32,7 +33,6 @@ from markethall.inventory.contract import (
     Stockroom,
     Want,
 )
-from markethall.main import create_app
 from markethall.migrating import upgrade
 from markethall.settings import read_settings
 from markethall.shared import log
@@ -180,7 +180,7 @@ class _Ways:
 
     async def _prepare(self, options: Options) -> None:
         settings = read_settings(database_url=self._url, database_pool_min=CONNECTIONS)
-        self._container: Container = create_app(settings).state.container
+        self._container: Container = create_app(settings).container
         inventory = self._container.inventory()
         catalogue, stockroom = self._container.catalogue(), self._container.stockroom()
         self.goods = await _stocked(catalogue, stockroom, options.spread + 1)

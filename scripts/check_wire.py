@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from markethall.main import INTERNAL
+from markethall.app import INTERNAL
 from markethall.shared.call import Actor
 from markethall.shared.errors import Refusal
 from markethall.shared.events import Envelope, Event

@@ -13,9 +13,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from markethall.app import ROUTERS
 from markethall.container import LISTENERS
 from markethall.inventory.domain.importing.cells import HEADER
-from markethall.main import ROUTERS
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings

@@ -6,28 +6,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx2
 import pytest
 from dependency_injector import providers
-from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import text
 
+from markethall.app import ROUTERS, Gateway, create_app
 from markethall.container import LISTENERS, build_container
 from markethall.keys import read_keys
-from markethall.main import ROUTERS, create_app
 from markethall.settings import Settings, read_settings
 from markethall.shared.auth import Policy
 from markethall.shared.db import PoolSize, Postgres, Statement
 from markethall.shared.metrics import REGISTRY
 from markethall.shared.tokens import generate_key
 from markethall.topology import NEEDS, OWNED, Context
+
+T = TypeVar("T")
 
 ADMIN = {"admin_email": "admin@example.com", "admin_password": "an admin's long password"}
 
@@ -37,27 +39,27 @@ def memory_settings(**given: Any) -> Settings:
 
 
 @asynccontextmanager
-async def visiting(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+async def visiting(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     async with (
-        app.router.lifespan_context(app),
+        app.lifespan(),
         httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://hall") as http,
     ):
         yield http
 
 
 @pytest.fixture(scope="module")
-def app() -> FastAPI:
+def app() -> Gateway:
     return create_app(memory_settings(debug=True))
 
 
 @pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     async with visiting(create_app(memory_settings(debug=True))) as client:
         yield client
 
 
-def routes(app: FastAPI) -> Iterator[APIRoute]:
-    for context in iter_route_contexts(app.routes):
+def routes(app: Gateway) -> Iterator[APIRoute]:
+    for context in iter_route_contexts(app.app.routes):
         if isinstance(context.original_route, APIRoute):
             yield context.original_route
 
@@ -67,7 +69,7 @@ def policies(dependant: Any) -> list[Policy]:
     return found + [one for child in dependant.dependencies for one in policies(child)]
 
 
-def test_every_route_declares_one_policy(app: FastAPI) -> None:
+def test_every_route_declares_one_policy(app: Gateway) -> None:
     without = [route.path for route in routes(app) if len(policies(route.dependant)) != 1]
 
     assert len(list(routes(app))) > 40
@@ -147,7 +149,7 @@ async def test_every_provider_can_be_built_in_a_split_hall(tmp_path: Any) -> Non
 
 IMPORT_ALL = """
 import os, sys, threading
-import markethall.cli, markethall.main, markethall.server
+import markethall.app, markethall.cli, markethall.server
 assert threading.active_count() == 1, threading.enumerate()
 if sys.platform == "linux":
     for name in os.listdir("/proc/self/fd"):
@@ -191,8 +193,8 @@ async def test_the_request_id_is_echoed_when_it_is_sane(http: httpx2.AsyncClient
 # Documentation
 
 
-def test_openapi_is_complete(app: FastAPI) -> None:
-    document = app.openapi()
+def test_openapi_is_complete(app: Gateway) -> None:
+    document = app.app.openapi()
 
     assert document["openapi"].startswith("3.1")
     assert "HTTPValidationError" not in document["components"]["schemas"]
@@ -211,8 +213,8 @@ def test_openapi_is_complete(app: FastAPI) -> None:
                 assert {"401", "403"} <= set(operation["responses"]), where
 
 
-def test_openapi_says_what_a_change_asks_for_and_what_it_is_given(app: FastAPI) -> None:
-    paths = app.openapi()["paths"]
+def test_openapi_says_what_a_change_asks_for_and_what_it_is_given(app: Gateway) -> None:
+    paths = app.app.openapi()["paths"]
     tagged = {path for path, ops in paths.items() if "ETag" in _headers_of_201(ops)}
     asking = {
         (method, path, given["required"])
@@ -237,8 +239,8 @@ def _made_by_post(operations: Any) -> Any:
     return operations.get("post", {}).get("responses", {}).get("201", {})
 
 
-def test_openapi_has_examples_for_every_body(app: FastAPI) -> None:
-    document = app.openapi()
+def test_openapi_has_examples_for_every_body(app: Gateway) -> None:
+    document = app.app.openapi()
 
     for name, schema in document["components"]["schemas"].items():
         if schema.get("additionalProperties") is False:  # a body: nothing unknown is accepted
@@ -308,11 +310,11 @@ async def test_ready_names_what_does_not_answer(tmp_path: Any) -> None:
     assert ready.json()["details"]["failing"] == ["postgres"]
 
 
-async def test_ready_is_false_once_shutdown_begins(app: FastAPI) -> None:
+async def test_ready_is_false_once_shutdown_begins(app: Gateway) -> None:
     app = create_app(memory_settings())
     async with visiting(app) as http:
         before = await http.get("/ready")
-        app.state.readiness.draining = True
+        app.readiness.draining = True
         after = await http.get("/ready")
 
     assert before.status_code == 200
@@ -352,18 +354,50 @@ async def test_an_empty_pool_is_a_503_with_retry_after(database_url: str, tmp_pa
     )
     app = create_app(settings)
     transport = httpx2.ASGITransport(app)
-    pool = app.state.container.pools().of(settings.database_of(Context.INVENTORY))
+    pool = app.container.pools().of(settings.database_of(Context.INVENTORY))
     async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
         async with pool.reading():
             answer = await http.get("/products")
         healed = await http.get("/products")
-    await app.state.container.pools().close()
-    app.state.container.passwords().close()
+    await app.container.pools().close()
+    app.container.passwords().close()
 
     assert answer.status_code == 503
     assert answer.headers["retry-after"]
     assert answer.json()["code"] == "system.unavailable"
     assert healed.status_code == 200
+
+
+# Two lifespans
+
+
+def test_one_application_serves_again_on_another_event_loop() -> None:
+    app = create_app(memory_settings(bcrypt_cost=4))
+
+    for _ in range(2):
+        ended = threads_result(lambda: asyncio.run(_import_a_file(app)))
+        assert (ended["status"], ended["rows"]["created"]) == ("done", 1)
+
+
+def threads_result(work: Callable[[], T]) -> T:
+    """Runs it in a thread of its own: this one has an event loop already."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(work).result()
+
+
+async def _import_a_file(app: Gateway) -> dict[str, Any]:
+    async with visiting(app) as http, asyncio.timeout(20):
+        assert (await http.get("/ready")).status_code == 200
+        form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
+        token = (await http.post("/token", data=form)).json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "text/csv"}
+        file = b"sku,name,price\nA-1,One,1.00\n"
+        made = await http.post("/imports", content=file, headers=headers)
+        while True:
+            seen = (await http.get(made.headers["location"], headers=headers)).json()
+            if seen["finished_at"]:
+                return dict(seen)
+            await asyncio.sleep(0.02)
 
 
 # No blocking call on the event loop

@@ -8,28 +8,27 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 
+from markethall.app import Gateway, create_app
 from markethall.background import stewards
-from markethall.main import create_app
 from markethall.settings import read_settings
 from markethall.shared.metrics import EVENTS_HANDLED, NEIGHBOUR_CALLS, STATEMENTS
 from tests.test_app import ADMIN
 
 
 @pytest.fixture
-async def app(database_url: str, tmp_path: Any) -> AsyncIterator[FastAPI]:
+async def app(database_url: str, tmp_path: Any) -> AsyncIterator[Gateway]:
     """Without its lifespan: no background work counts into a request."""
     given = {"data_dir": tmp_path, "cache": "off", "database_timeout": 30, "deadline": 60}
     app = create_app(read_settings(database_url=database_url, **given, **ADMIN))
-    await app.state.container.accounts().first_admin(*ADMIN.values())
+    await app.container.accounts().first_admin(*ADMIN.values())
     yield app
-    await app.state.container.pools().close()
-    app.state.container.passwords().close()
+    await app.container.pools().close()
+    app.container.passwords().close()
 
 
 @pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
         form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
@@ -70,10 +69,9 @@ def neighbour_calls() -> Counter[str]:
 
 
 @asynccontextmanager
-async def background_work(app: FastAPI) -> AsyncIterator[None]:
+async def background_work(app: Gateway) -> AsyncIterator[None]:
     working = [
-        asyncio.create_task(steward.run())
-        for steward in stewards(app.state.container, app.state.settings)
+        asyncio.create_task(steward.run()) for steward in stewards(app.container, app.settings)
     ]
     yield
     for task in working:
@@ -109,7 +107,7 @@ async def test_warm_reads_and_304_are_no_statement(
 ) -> None:
     caching = create_app(read_settings(database_url=database_url, data_dir=tmp_path, **ADMIN))
     # its time stands still: a slow machine must not make the answers old
-    caching.state.container.cache()._clock = lambda: 0.0
+    caching.container.cache()._clock = lambda: 0.0
     transport = httpx2.ASGITransport(caching)
     async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as anyone:
         for path in (f"/products/{product_id}", "/products?limit=20"):
@@ -121,8 +119,8 @@ async def test_warm_reads_and_304_are_no_statement(
 
             assert (again.status_code, unchanged.status_code) == (200, 304)
             assert STATEMENTS._value.get() == before
-    await caching.state.container.pools().close()
-    caching.state.container.passwords().close()
+    await caching.container.pools().close()
+    caching.container.passwords().close()
 
 
 async def test_placing_an_order_is_at_most_twelve(
@@ -145,7 +143,7 @@ async def test_placing_an_order_is_at_most_twelve(
 
 
 async def test_an_order_asks_its_neighbours_three_times_and_once_more_when_it_is_paid(
-    app: FastAPI, http: httpx2.AsyncClient, product_id: str
+    app: Gateway, http: httpx2.AsyncClient, product_id: str
 ) -> None:
     """The budget of the issue is four: each call may be a way to another machine."""
     body = {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1"}

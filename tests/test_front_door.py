@@ -2,14 +2,14 @@
 
 import httpx2
 
-from markethall.main import create_app
+from markethall.app import create_app
 from markethall.settings import read_settings
 
 
 async def test_a_fault_of_ours_is_a_problem_with_an_error_id_and_says_nothing_of_itself() -> None:
     app = create_app(read_settings(storage="memory"))
 
-    @app.get("/fault")
+    @app.app.get("/fault")
     async def fault() -> None:
         raise ZeroDivisionError("what nobody outside should read")
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PLANTED = {
     "Top to bottom; a new file or folder must be placed here": [
         ("shared/clock.py", "import markethall.users.contract"),
-        ("settings.py", "import markethall.main"),
+        ("settings.py", "import markethall.app"),
         ("helpers.py", "x = 1"),
     ],
     "Contexts know each other by contract, and only a service looks": [

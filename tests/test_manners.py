@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from markethall import demo
-from markethall.main import create_app
+from markethall.app import create_app
 from markethall.settings import read_settings
 from markethall.shared.call import system_call
 from markethall.shared.log import clean_text
@@ -23,10 +23,10 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
     app = create_app(settings)
     transport = httpx2.ASGITransport(app)
     async with (
-        app.router.lifespan_context(app),
+        app.lifespan(),
         httpx2.AsyncClient(transport=transport, base_url="https://shop.example") as client,
     ):
-        hall = app.state.container
+        hall = app.container
         await demo.fill(hall.catalogue(), hall.stockroom(), system_call("test"))
         yield client
 

@@ -46,7 +46,6 @@ from markethall.shared.passwords import Passwords
 from markethall.shared.redis import RedisClient
 from markethall.shared.service_tokens import ServiceSigner, ServiceVerifier
 from markethall.shared.tokens import Signer, Verifier
-from markethall.shared.warm import Warm
 from markethall.shared.wire import Clients, Patience, Wire
 from markethall.topology import CALLERS, Context
 from markethall.users.container import UsersContainer
@@ -138,7 +137,6 @@ class Container(containers.DeclarativeContainer):
         redis,
         providers.Callable(_invalidation_database, pools, config.cache_database),
     )
-    warm: providers.Singleton[Warm] = providers.Singleton(Warm, cache)
     limits: providers.Singleton[Limits] = providers.Singleton(
         Limits, config.rate_limits, redis, config.secret
     )

@@ -186,6 +186,14 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="Seconds before an unanswered charge is asked after")
     ] = 15
     cache: Annotated[Literal["on", "off"], Field(description="The cache of product reads")] = "on"
+    response_cache_ttl_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Seconds that a whole public response is reused while the cache holds its "
+            "data; 0 turns this off",
+        ),
+    ] = 5
     rate_limits: Annotated[
         Literal["on", "off"], Field(description="off is for benchmarks; refused in production")
     ] = "on"

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from markethall.apart.front import Seat, create_front
 from markethall.apart.relay import Relay
-from markethall.server import HallServer, hall_config, listening
+from markethall.server import GracefulServer, listen_socket, server_config
 from markethall.settings import read_settings
 from markethall.topology import Context
 from tests.wire import tcp
@@ -95,7 +95,7 @@ class Market:
         return [request for service in self.services.values() for request in service.asked]
 
 
-class _Server(HallServer):
+class _Server(GracefulServer):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """The signals of this process are those of the tests."""
@@ -124,8 +124,8 @@ async def front_of(urls: Mapping[Context, str], **settings: Any) -> AsyncIterato
     """As `markethall apart` serves it, with services of the test's own behind it."""
     given = read_settings(shutdown_seconds=1, **settings)
     front = create_front(given, Relay(urls, given), Nowhere(), _nothing)
-    with listening("127.0.0.1", 0) as door:
-        server = _Server(hall_config(front, given), drain_seconds=0)
+    with listen_socket("127.0.0.1", 0) as door:
+        server = _Server(server_config(front, given))
         serving = asyncio.create_task(server.serve([door]))
         try:
             yield f"http://127.0.0.1:{door.getsockname()[1]}", front

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from markethall.main import create_app
+from markethall.app import create_app
 from markethall.settings import Settings, read_settings
 from markethall.topology import KEYS, NEEDS, Context
 from tests.apart.services import Market, Nowhere, as_json, front_of, market
@@ -151,7 +151,7 @@ def alone(context: Context, folder: Path, **settings: str) -> Settings:
 
 
 async def test_the_document_of_four_is_that_of_the_hall(tmp_path: Path) -> None:
-    whole = create_app(read_settings(storage="memory", data_dir=tmp_path)).openapi()
+    whole = create_app(read_settings(storage="memory", data_dir=tmp_path)).app.openapi()
 
     async with real(tmp_path) as http:
         document = good(await http.get("/openapi.json"), 200)

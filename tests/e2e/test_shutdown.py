@@ -4,21 +4,21 @@ import asyncio
 import json
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.e2e.halls import Hall
-from tests.e2e.own import ended, own_database, own_process, visiting
+from tests.e2e.halls import Hall, end, free_port, spawn, wait_until_ready
+from tests.e2e.own import ended, environment, own_database, own_process, visiting
 from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
 
 SLOW = 5.0  # the sandbox's own slowness
-OLD_ENOUGH = 6.0  # a worker that dies younger is not replaced
 
 
 @asynccontextmanager
@@ -89,6 +89,38 @@ async def test_who_is_being_served_is_served_to_the_end(
             assert await ended(process, within=PATIENCE) == 0
 
 
+async def test_another_asgi_server_drains_too(scratch: Path) -> None:
+    with uvicorn_process(scratch / "own-asgi", drain_seconds="2") as (process, url):
+        process.terminate()
+        async with httpx2.AsyncClient(base_url=url) as client, asyncio.timeout(PATIENCE):
+            while (ready := await client.get("/ready")).status_code == 200:
+                await asyncio.sleep(0.02)
+        assert refused(ready, 503, "system.not_ready")["details"]["failing"] == ["shutdown"]
+        await ended(process, within=PATIENCE)
+
+
+@contextmanager
+def uvicorn_process(
+    folder: Path, **settings: str
+) -> "Iterator[tuple[subprocess.Popen[bytes], str]]":
+    """`uvicorn markethall.asgi:app` in memory, and its address."""
+    folder.mkdir()
+    port, log = free_port(), folder / "serve.log"
+    given = environment(folder, storage="memory", bcrypt_cost="4", **settings)
+    clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
+    command = [sys.executable, "-m", "uvicorn", "markethall.asgi:app", "--port", str(port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, env={**clean, **given, "PYTHONPATH": "src"}, stdout=output, stderr=output
+        )
+    try:
+        wait_until_ready(process, port, log)
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
 async def test_an_idle_hall_ends_at_once(scratch: Path) -> None:
     with own_process(scratch, "idle", "--memory") as (process, hall):
         async with visiting(hall):
@@ -124,10 +156,9 @@ async def test_the_end_does_not_wait_for_ever_and_the_next_start_settles_what_wa
 async def test_a_killed_worker_is_replaced(scratch: Path, server_url: str, template: str) -> None:
     async with own_database(server_url, template) as url:
         with own_process(scratch, "mended", "--workers", "2", database_url=url) as (process, hall):
-            first = children(process.pid)
-            await until(lambda: age(first[0]) > OLD_ENOUGH)
+            first = worker_pids(process.pid)
             os.kill(first[0], signal.SIGKILL)
-            await until(lambda: len(set(children(process.pid)) - set(first)) == 1)
+            await until(lambda: len(set(worker_pids(process.pid)) - set(first)) == 1)
             answers = [await fresh(hall, "/ready") for _ in range(20)]
 
             async with visiting(hall) as shop:
@@ -143,7 +174,7 @@ async def test_workers_do_not_outlive_their_parent(
 ) -> None:
     async with own_database(server_url, template) as url:
         with own_process(scratch, "orphans", "--workers", "2", database_url=url) as (process, hall):
-            workers = children(process.pid)
+            workers = worker_pids(process.pid)
             process.kill()
 
             await until(lambda: not any(alive(pid) for pid in workers))
@@ -152,11 +183,35 @@ async def test_workers_do_not_outlive_their_parent(
             assert await fresh(hall, "/health") is None
 
 
+async def test_workers_that_cannot_start_end_the_command(
+    scratch: Path, server_url: str, template: str
+) -> None:
+    folder = scratch / "own-damaged"
+    keys = folder / "keys"
+    keys.mkdir(parents=True)
+    (keys / "secret").write_text("short")
+    log = folder / "serve.log"
+    async with own_database(server_url, template) as url:
+        with log.open("ab") as output:
+            given = environment(folder, database_url=url)
+            process = spawn(free_port(), given, ("--workers", "2"), output)
+            try:
+                assert await ended(process, within=PATIENCE) == 1
+            finally:
+                end(process)
+    assert "the secret" in log.read_text()
+
+
 async def sells(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product()
     order = good(await shop.place(buyer, product["product_id"]), 201)
     good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
     await shop.until(buyer, order["order_id"], status="processing")
+
+
+def worker_pids(pid: int) -> list[int]:
+    """The workers of this supervisor, without the resource tracker of multiprocessing."""
+    return [child for child in children(pid) if b"spawn_main" in command_line(child)]
 
 
 def children(pid: int) -> list[int]:
@@ -167,15 +222,16 @@ def children(pid: int) -> list[int]:
     )
 
 
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def alive(pid: int) -> bool:
     """A zombie that nobody has buried yet is dead."""
     return stat(pid)[:1] not in ([], ["Z"])
-
-
-def age(pid: int) -> float:
-    """Seconds since its start."""
-    started = int(stat(pid)[19]) / os.sysconf("SC_CLK_TCK")
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def stat(pid: int) -> list[str]:

@@ -7,9 +7,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 
-from markethall.main import create_app
+from markethall.app import Gateway, create_app
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.call import Actor
 from markethall.shared.ids import new_id
@@ -25,12 +24,12 @@ def body_timeout() -> float:
 
 
 @pytest.fixture
-def app(body_timeout: float) -> FastAPI:
+def app(body_timeout: float) -> Gateway:
     return create_app(memory_settings(import_limit=100_000, body_timeout=body_timeout))
 
 
 @pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     async with visiting(app) as client:
         form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
         token = (await client.post("/token", data=form)).json()["access_token"]
@@ -83,7 +82,7 @@ async def test_a_key_makes_one_import_of_one_file(http: httpx2.AsyncClient) -> N
 
 
 async def test_a_file_that_is_too_large_is_refused_however_it_comes(
-    http: httpx2.AsyncClient, app: FastAPI
+    http: httpx2.AsyncClient, app: Gateway
 ) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(101):
@@ -95,7 +94,7 @@ async def test_a_file_that_is_too_large_is_refused_however_it_comes(
 
     assert [told.status_code, untold.status_code, small.status_code] == [413, 413, 413]
     assert told.json()["details"] == untold.json()["details"] == {"limit": 100_000}
-    tables = app.state.container.inventory_context.database().tables
+    tables = app.container.inventory_context.database().tables
     assert len(tables.uploads) == len(tables.parts) == 0
 
 
@@ -141,11 +140,11 @@ async def test_the_public_neither_imports_nor_exports(http: httpx2.AsyncClient) 
     ("held", "missing"), [(CATALOGUE_WRITE, STOCK_WRITE), (STOCK_WRITE, CATALOGUE_WRITE)]
 )
 async def test_a_file_needs_both_scopes_for_it_changes_products_and_stock(
-    http: httpx2.AsyncClient, app: FastAPI, held: str, missing: str
+    http: httpx2.AsyncClient, app: Gateway, held: str, missing: str
 ) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     clerk = Actor(user_id=new_id(), scopes=frozenset({held}))
-    headers = {"Authorization": f"Bearer {app.state.container.signer().sign(clerk)}"}
+    headers = {"Authorization": f"Bearer {app.container.signer().sign(clerk)}"}
 
     answers = [
         await http.post("/imports", content=FILE, headers=CSV | headers),
@@ -179,8 +178,8 @@ async def test_only_a_failed_import_is_tried_again(http: httpx2.AsyncClient) -> 
     assert (await ended(http, failed))["failure"]["code"] == "header"
 
 
-async def test_the_events_end_when_the_hall_closes(http: httpx2.AsyncClient, app: FastAPI) -> None:
-    app.state.readiness.draining = True
+async def test_the_events_end_when_the_hall_closes(http: httpx2.AsyncClient, app: Gateway) -> None:
+    app.readiness.draining = True
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
 
     answer = await http.get(f"{path}/events")
@@ -188,9 +187,10 @@ async def test_the_events_end_when_the_hall_closes(http: httpx2.AsyncClient, app
     assert (answer.status_code, answer.text) == (200, "")
 
 
-async def test_so_many_watch_and_no_more(http: httpx2.AsyncClient, app: FastAPI) -> None:
+async def test_so_many_watch_and_no_more(http: httpx2.AsyncClient, app: Gateway) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
-    app.state.container.imports()._followers = 32
+    imports: Any = app.container.imports()
+    imports._followers = 32
 
     answer = await http.get(f"{path}/events")
 

@@ -8,9 +8,9 @@ from uuid import UUID
 import httpx2
 import pytest
 
+from markethall.app import create_app
 from markethall.container import Container
 from markethall.inventory.contract import Product, Reserve, Want
-from markethall.main import create_app
 from markethall.settings import Settings
 from markethall.shared.auth import scopes_of
 from markethall.shared.call import Actor
@@ -67,10 +67,10 @@ async def client() -> AsyncIterator[Client]:
     transport = httpx2.ASGITransport(app)
     same = {"x-request-id": "the-same-for-all"}
     async with (
-        app.router.lifespan_context(app),
+        app.lifespan(),
         httpx2.AsyncClient(transport=transport, base_url="http://hall", headers=same) as http,
     ):
-        yield Client(http, app.state.container)
+        yield Client(http, app.container)
 
 
 def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:

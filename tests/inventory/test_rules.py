@@ -153,7 +153,9 @@ LIES = {
     "a status that is none": ["UPDATE reservation SET status = 'lost'"],
     "a hold of no order": ["UPDATE reservation SET order_id = NULL"],
     "a hold for an hour": ["UPDATE reservation SET expires_at = held_since + interval '1 hour'"],
-    "a hold since later": ["UPDATE reservation SET held_since = expires_at - interval '31 minutes'"],
+    "a hold for longer than thirty minutes": [
+        "UPDATE reservation SET held_since = expires_at - interval '31 minutes'"
+    ],
     "less than nothing given back": ["UPDATE reservation_line SET released = -1"],
     "less wanted than nothing": ["UPDATE reservation_line SET quantity = -1, released = 9"],
     "a line of nothing that was never more": ["UPDATE reservation_line SET quantity = 0"],

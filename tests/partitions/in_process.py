@@ -15,10 +15,10 @@ from typing import Any
 
 import httpx2
 from dependency_injector import providers
+from starlette.types import ASGIApp
 
+from markethall.app import create_app
 from markethall.container import Container
-from markethall.main import Hall as Application
-from markethall.main import create_app
 from markethall.settings import read_settings
 from markethall.shared.tokens import generate_key
 from markethall.topology import NEEDS, Context
@@ -45,7 +45,7 @@ class Neighbourhood(httpx2.AsyncBaseTransport):
         self._doors: dict[str, httpx2.ASGITransport] = {}
         self._going: set[asyncio.Task[httpx2.Response]] = set()
 
-    def open_door(self, host: str, app: Application) -> None:
+    def open_door(self, host: str, app: ASGIApp) -> None:
         # an error of the server is an answer with 500, as it is over TCP
         self._doors[host] = httpx2.ASGITransport(app, raise_app_exceptions=False)
 
@@ -95,14 +95,12 @@ async def parted_hall(
         http = httpx2.AsyncClient(transport=neighbourhood, timeout=20)
         await stack.enter_async_context(http)
         for block, app in apps.items():
-            app.state.container.transport.override(providers.Object(neighbourhood))
-            prepare(app.state.container)
+            app.container.transport.override(providers.Object(neighbourhood))
+            prepare(app.container)
             neighbourhood.open_door(host_of(block), app)
-            await stack.enter_async_context(app.router.lifespan_context(app))
+            await stack.enter_async_context(app.lifespan())
         addresses = {context.value: address_of(block) for block in apps for context in block}
-        containers = {
-            context: app.state.container for block, app in apps.items() for context in block
-        }
+        containers = {context: app.container for block, app in apps.items() for context in block}
         yield Parted(Hall(addresses, (), folder / "none.log"), http, containers)
 
 

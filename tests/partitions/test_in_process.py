@@ -2,13 +2,11 @@
 
 import asyncio
 from contextvars import ContextVar
-from typing import cast
 
 import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from markethall.main import Hall as Application
 from markethall.topology import Context
 from tests.partitions.in_process import Neighbourhood, address_of, remotes_of
 from tests.partitions.sets import APART, PARTITIONS, TOGETHER
@@ -39,7 +37,7 @@ def slow() -> Slow:
 @pytest.fixture
 def http(slow: Slow) -> httpx2.AsyncClient:
     neighbourhood = Neighbourhood()
-    neighbourhood.open_door("slow.hall", cast("Application", slow))
+    neighbourhood.open_door("slow.hall", slow)
     return httpx2.AsyncClient(transport=neighbourhood)
 
 

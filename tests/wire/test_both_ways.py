@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from markethall.main import create_app
+from markethall.app import create_app
 from markethall.settings import read_settings
 from markethall.shared.errors import CalledInTransaction, DeadlineExceeded
 from markethall.topology import NEEDS, Context
@@ -29,7 +29,7 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         redis_url="redis://127.0.0.1:1/0",
         data_dir=tmp_path,
     )
-    return create_app(settings).state.container.orders_context
+    return create_app(settings).container.orders_context
 
 
 def ask(orders: Any, context: Context, method: str, **of_call: Any) -> Any:

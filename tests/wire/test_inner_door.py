@@ -11,7 +11,7 @@ import pytest
 from dependency_injector import providers
 from fastapi.routing import iter_route_contexts
 
-from markethall.main import create_app
+from markethall.app import create_app
 from markethall.settings import read_settings
 from markethall.shared.call import Actor
 from markethall.shared.service_tokens import ServiceSigner
@@ -194,7 +194,7 @@ def test_a_method_has_a_door_where_one_of_its_callers_is_outside(
 ) -> None:
     app = hall_of(partition, block, tmp_path)
 
-    doors = {route.path for route in iter_route_contexts(app.routes)}
+    doors = {route.path for route in iter_route_contexts(app.app.routes)}
 
     expected = {
         f"/internal/{target}/{method}"

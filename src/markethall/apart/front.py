@@ -27,6 +27,7 @@ from markethall.shared.auth import anyone
 from markethall.shared.call import Actor, Call
 from markethall.shared.errors import Refusal, Unauthenticated
 from markethall.shared.front import Front, Identities, Manners
+from markethall.shared.graceful_shutdown import drain_on_signal
 from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
 from markethall.shared.limits import Limits
 from markethall.shared.metrics import REGISTRY
@@ -62,7 +63,7 @@ class Whereabouts(BaseModel):
 
 @dataclass
 class Readiness:
-    """Set by the server that is told to end."""
+    """`draining` is set when the shutdown begins."""
 
     draining: bool = False
 
@@ -120,7 +121,8 @@ def create_front(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             async with running():
-                yield
+                with drain_on_signal(app.state.readiness, settings.drain_seconds):
+                    yield
         finally:
             await relay.close()
 

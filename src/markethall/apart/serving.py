@@ -10,7 +10,7 @@ from markethall import __version__
 from markethall.apart.front import create_front
 from markethall.apart.relay import Relay
 from markethall.apart.stalls import Say, Stalls, owned
-from markethall.server import HallServer, hall_config, listening
+from markethall.server import GracefulServer, listen_socket, server_config
 from markethall.settings import BadSettings, Settings, read_settings
 from markethall.shared import log
 from markethall.topology import Context
@@ -57,7 +57,7 @@ def serve(settings: Settings, host: str, port: int, data: str, say: Say) -> int:
 
     `data` is for the banner, see `where_the_data_lies`.
     """
-    with listening(host, port) as door:
+    with listen_socket(host, port) as door:
         log.configure(settings.log_format, settings.log_level)
         stalls = Stalls(settings, say)
         relay = Relay(stalls.addresses, settings)
@@ -74,7 +74,7 @@ def serve(settings: Settings, host: str, port: int, data: str, say: Say) -> int:
             server.should_exit = True
 
         front = create_front(settings, relay, stalls, running)
-        server = HallServer(hall_config(front, settings), settings.drain_seconds)
+        server = GracefulServer(server_config(front, settings))
         try:
             stalls.start()
             server.run([door])

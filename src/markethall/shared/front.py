@@ -27,13 +27,11 @@ from markethall.shared.errors import (
     TooManyRequests,
     UnsupportedMediaType,
 )
-from markethall.shared.hatch import Handed, Hatch
 from markethall.shared.http import problem
 from markethall.shared.limits import Limits
 from markethall.shared.log import LONGEST_PATH, access, agent_text, clean_text
 from markethall.shared.metrics import IN_FLIGHT, latency_of, requests_of
-from markethall.shared.visit import HEADER_LIMIT, Verifies, VerifiesServices, Visit
-from markethall.shared.warm import Warm
+from markethall.shared.visit import Verifies, VerifiesServices, Visit
 
 log = structlog.get_logger("markethall.front")
 
@@ -80,25 +78,18 @@ class Front:
         manners: Manners,
         identities: Identities,
         limits: Limits,
-        warm: Warm | None = None,
     ) -> None:
         self._app = app
         self._manners = manners
         self._identities = identities
         self._limits = limits
         self._proxies = tuple(ip_network(net, strict=False) for net in manners.trusted_proxies)
-        self.hatch = (
-            Hatch(warm, HEADER_LIMIT, manners.owners, limits, self._proxies) if warm else None
-        )
         self.in_flight = 0
         IN_FLIGHT.set_function(lambda: self.in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        if self.hatch and (handed := self.hatch.look(scope)):
-            await self._hand_out(self.hatch, handed, send)
             return
         visit = Visit(scope, self._proxies)
         self.in_flight += 1
@@ -107,15 +98,6 @@ class Front:
         finally:
             self.in_flight -= 1
             self._tell(visit)
-
-    async def _hand_out(self, hatch: Hatch, handed: Handed, send: Send) -> None:
-        """Where the server has not done it already."""
-        start = {"status": handed.status, "headers": handed.headers()}
-        try:
-            await send({"type": "http.response.start", **start})
-            await send({"type": "http.response.body", "body": handed.body})
-        finally:
-            hatch.tell(handed)
 
     async def _answer(self, visit: Visit, receive: Receive, send: Send) -> None:
         try:

@@ -82,7 +82,7 @@ class ProcessLimiter:
         return _told(policy, self.judge(policy, identity))
 
     def judge(self, policy: Policy, identity: str) -> Verdict:
-        """The same without waiting, and without a word of a refusal."""
+        """Counts a hit without waiting, and without counting a refusal in the metrics."""
         now = self._clock()
         window = self._window(policy, _digest(policy, identity), now)
         elapsed = now - window.start
@@ -232,7 +232,6 @@ class Limits:
         key = hmac.digest(secret, b"markethall limits", "sha256")
         counted: Limiter = RedisLimiter(redis, local, key) if redis.configured else local
         self._limiter = None if mode == "off" else counted
-        self._alone = local if counted is local else None
         self.on = self._limiter is not None
 
     async def check(
@@ -251,15 +250,6 @@ class Limits:
             if not verdict.allowed:
                 break
         return _answer(verdicts)
-
-    def at_once(self, address: str) -> Answer | None:
-        """Count a read by a stranger; None where that cannot be said without asking Redis.
-
-        Who is refused here has to `check`, which tells the metrics.
-        """
-        if self._alone is None:
-            return None
-        return _answer([(REQUESTS, self._alone.judge(REQUESTS, network_of(address)))])
 
 
 def _due(

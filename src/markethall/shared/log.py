@@ -1,7 +1,6 @@
 """Logging: one JSON object per line on stdout, or colours in a terminal. Never a secret."""
 
 import asyncio
-import json
 import logging
 import re
 import sys
@@ -65,25 +64,13 @@ class Access:
         elif not self._silent:
             self._keep(fields)
 
-    def write_line(self, fields: str) -> None:
-        """As `write`, of fields that are JSON already: `"a":1,"b":2`."""
-        if self._stream is None:
-            self.write(**json.loads(f"{{{fields}}}"))
-        elif not self._silent:
-            stamp = _timestamp()
-            line = f'{{{fields},"event":"request","level":"info","timestamp":"{stamp}"}}'
-            self._append(line.encode())
-
     def _keep(self, fields: dict[str, Any]) -> None:
         fields["event"] = "request"
         fields["level"] = "info"
         fields["timestamp"] = _timestamp()
-        self._append(to_json(fields))
-
-    def _append(self, line: bytes) -> None:
         if not self._lines:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._lines.append(line)
+        self._lines.append(to_json(fields))
 
     def _flush(self) -> None:
         text = b"\n".join(self._lines).decode()

@@ -168,10 +168,14 @@ class Visit:
         return defaults
 
     def route(self) -> str:
-        """The template of the path, never what a client made up."""
-        context = self.scope.get("fastapi", {}).get("effective_route_context")
-        found = context or self.scope.get("route")
-        return getattr(found, "path", None) or self.state.get("route") or "unmatched"
+        return route_template(self.scope)
+
+
+def route_template(scope: Scope) -> str:
+    """Returns the template of the path, never the path that a client sent."""
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    found = context or scope.get("route")
+    return getattr(found, "path", None) or scope["state"].get("route") or "unmatched"
 
 
 def _here(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

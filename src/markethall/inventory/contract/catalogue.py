@@ -1,6 +1,6 @@
 """What inventory's own router serves of products."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -37,7 +37,6 @@ from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Int, Moment, Te
 from markethall.shared.money import Currency, Money
 from markethall.shared.pages import Page, PageQuery
 from markethall.shared.versions import Seen
-from markethall.shared.warm import Held
 
 
 def _one_of_them(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -265,13 +264,14 @@ class Rendered:
 
     Of a product it is "v{version}-{12 hex of the body's hash}": If-Match compares the version
     only, so that a sale does not make the edit of a colleague stale. `public` is false when the
-    answer depends on who asked. `held` is where the cache has it, if it has.
+    answer depends on who asked. `is_current` tells whether the cache still holds its data; None
+    where it did not come from a cache.
     """
 
     body: bytes
     etag: str
     public: bool = True
-    held: Held | None = None
+    is_current: Callable[[], bool] | None = None
 
 
 class ProductPage(Page[Product]):

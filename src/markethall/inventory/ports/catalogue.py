@@ -85,3 +85,6 @@ class Bytes(Protocol):
     def invalidate(self, namespace: str, keys: Sequence[str]) -> None: ...
 
     def invalidate_namespace(self, namespace: str) -> None: ...
+
+    def peek(self, namespace: str, key: str) -> bytes | None:
+        """The cached value, the same object as long as it is not invalidated; else None."""

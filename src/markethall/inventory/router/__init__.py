@@ -3,7 +3,6 @@
 from fastapi import APIRouter
 
 from markethall.inventory.router import categories, imports, products, stock, warehouses
-from markethall.inventory.router.products import express
 
 router = APIRouter()
 router.include_router(products.router)
@@ -12,4 +11,4 @@ router.include_router(stock.router)
 router.include_router(warehouses.router)
 router.include_router(imports.router)
 
-__all__ = ["express", "router"]
+__all__ = ["router"]

@@ -30,6 +30,7 @@ from markethall.shared.idempotency import (
     Keys,
     PayloadMismatch,
 )
+from markethall.shared.response_cache import offer
 
 CatalogueDep = Annotated[Catalogue, Depends(from_container("catalogue"))]
 CategoriesDep = Annotated[Categories, Depends(from_container("categories"))]
@@ -49,6 +50,8 @@ PUBLIC: Final = b"public, max-age=5, stale-while-revalidate=30"
 
 
 def answer(request: Request, rendered: Rendered) -> Response:
-    """It, or 304 when the client has it already."""
+    """200, or 304 when the client has this version. What is public may be cached."""
+    if rendered.public and rendered.is_current is not None:
+        offer(request.scope, rendered.is_current)
     kept = PUBLIC if rendered.public else b"no-store"
     return conditional(request, Kept(rendered.body, rendered.etag, kept))

@@ -1,16 +1,11 @@
 """Products and their families."""
 
-import re
-from collections.abc import Callable
-from typing import Annotated, Final
-from urllib.parse import parse_qsl
-from uuid import UUID
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from markethall.inventory.contract import (
-    Catalogue,
     Family,
     FamilyNotFound,
     NewProduct,
@@ -19,14 +14,12 @@ from markethall.inventory.contract import (
     ProductNotFound,
     ProductPage,
     ProductQuery,
-    Rendered,
     SkuTaken,
 )
 from markethall.inventory.router.deps import (
     BODY,
     GUARDED,
     KEYED,
-    PUBLIC,
     VERSIONED,
     Anyone,
     CatalogueDep,
@@ -41,7 +34,6 @@ from markethall.shared.errors import (
     Unauthenticated,
     Unavailable,
 )
-from markethall.shared.express import Lane
 from markethall.shared.http import (
     created,
     once,
@@ -52,14 +44,11 @@ from markethall.shared.idempotency import Attempt
 from markethall.shared.model import Id, Text
 from markethall.shared.pages import CursorInvalid, PageQuery
 from markethall.shared.versions import etag
-from markethall.shared.warm import Ready, Warm
 
 router = APIRouter(tags=["inventory"])
 
 FamilyPath = Annotated[Text, Field(min_length=1, max_length=100, examples=["sencha"])]
 SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
-_PRODUCT_PATH: Final = re.compile(r"/products/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-_NO_QUERY: Final = ProductQuery()
 
 
 @router.get(
@@ -121,48 +110,6 @@ async def family(
 ) -> Response:
     """The products that differ by their options: what one page of a shop shows."""
     return answer(request, await catalogue.family_body(call, family, query))
-
-
-def express(catalogue: Callable[[], Catalogue], warm: Warm) -> Lane:
-    """The lane for a page of products and for one product. What is public stays warm."""
-
-    async def lane(request: Request) -> Response | None:
-        path = request.scope["path"]
-        if path == "/products":
-            query = _plain_query(request.scope["query_string"])
-            if query is None:
-                return None
-            request.state.route = "/products"
-            rendered = await catalogue().page_body(request.state.call, query)
-        else:
-            found = _PRODUCT_PATH.fullmatch(path)
-            if found is None:
-                return None
-            request.state.route = "/products/{product_id}"
-            rendered = await catalogue().product_body(request.state.call, UUID(found[1]))
-        _keep_warm(warm, request, rendered)
-        return answer(request, rendered)
-
-    return lane
-
-
-def _keep_warm(warm: Warm, request: Request, rendered: Rendered) -> None:
-    if rendered.public and rendered.held and warm.holds(rendered.held):
-        route = request.state.route
-        ready = Ready(rendered.held, route, rendered.body, rendered.etag, PUBLIC)
-        warm.keep(request.scope, ready)
-
-
-def _plain_query(text: bytes) -> ProductQuery | None:
-    """None for anything unusual: the long way knows how to refuse it."""
-    if not text:
-        return _NO_QUERY
-    try:
-        pairs = parse_qsl(text.decode(), keep_blank_values=True)
-        named = dict(pairs)
-        return ProductQuery.model_validate(named) if len(named) == len(pairs) else None
-    except ValueError:
-        return None
 
 
 @router.post(

@@ -6,7 +6,6 @@ from uuid import UUID
 
 from markethall.inventory.contract import Rendered
 from markethall.inventory.ports import Bytes
-from markethall.shared.warm import Held
 
 PRODUCT: Final = "inventory.product"
 PAGE: Final = "inventory.page"
@@ -33,7 +32,7 @@ class CachedProducts:
             return _pack(rendered) if rendered else None
 
         kept = await self._cache.get_or_load(PRODUCT, product_id.hex, PRODUCT_TTL, packed)
-        return _unpack(PRODUCT, product_id.hex, kept) if kept is not None else None
+        return self._rendered(PRODUCT, product_id.hex, kept) if kept is not None else None
 
     async def page(
         self, key: str, load: Callable[[], Awaitable[Rendered]], *, counted: bool = False
@@ -43,7 +42,7 @@ class CachedProducts:
 
         ttl = COUNTED_TTL if counted else PAGE_TTL
         kept = await self._cache.get_or_load(PAGE, key, ttl, packed)
-        return await load() if kept is None else _unpack(PAGE, key, kept)
+        return await load() if kept is None else self._rendered(PAGE, key, kept)
 
     def invalidate(self, product_ids: Sequence[UUID], *, pages: bool) -> None:
         if product_ids:
@@ -51,11 +50,13 @@ class CachedProducts:
         if pages:
             self._cache.invalidate_namespace(PAGE)
 
+    def _rendered(self, space: str, key: str, value: bytes) -> Rendered:
+        def is_current() -> bool:
+            return self._cache.peek(space, key) is value
+
+        etag, _, body = value.partition(b"\n")
+        return Rendered(body, etag.decode(), is_current=is_current)
+
 
 def _pack(rendered: Rendered) -> bytes:
     return rendered.etag.encode() + b"\n" + rendered.body
-
-
-def _unpack(space: str, key: str, kept: bytes) -> Rendered:
-    etag, _, body = kept.partition(b"\n")
-    return Rendered(body, etag.decode(), held=Held(space, key, kept))

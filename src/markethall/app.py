@@ -1,8 +1,8 @@
-"""The ASGI application: what is served is mounted, opened and closed here, and nowhere else."""
+"""Application factory: mounts, opens and closes what the settings serve."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import markethall.inventory.remote
 import markethall.inventory.router
@@ -26,20 +26,19 @@ from markethall.container import KEYS_OF_SERVICES, Container, build_container
 from markethall.keys import read_keys
 from markethall.settings import Settings
 from markethall.shared.auth import anyone
-from markethall.shared.cache import CoherentCache
 from markethall.shared.call import Call
 from markethall.shared.errors import Refusal
-from markethall.shared.express import Express, Lane
 from markethall.shared.front import Front, Identities, Manners
+from markethall.shared.graceful_shutdown import drain_on_signal
 from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
 from markethall.shared.metrics import INFO
 from markethall.shared.openapi import completing
-from markethall.shared.warm import Warm
+from markethall.shared.response_cache import ResponseCacheMiddleware
 from markethall.system import Readiness, system_router
 from markethall.topology import OWNERS, Context
 from markethall.users.contract import EmailTaken
 
-log = structlog.get_logger("markethall.main")
+log = structlog.get_logger("markethall.app")
 
 ROUTERS: Final[Mapping[Context, APIRouter]] = {
     Context.USERS: markethall.users.router.router,
@@ -64,35 +63,59 @@ To try it here: `POST /users`, then **Authorize** with that name and password.
 """
 
 
-class Hall(FastAPI):
-    """The framework, behind the front door and the express lane."""
+class Gateway:
+    """The ASGI application: the gateway middleware and the response cache around FastAPI.
 
-    def open_front(self, settings: Settings, container: Container, lanes: Sequence[Lane]) -> None:
-        # outside FastAPI's own middleware, which costs each request a tenth of a cached read
-        # without lanes nothing is to be taken from where the lanes keep it
-        warm = container.warm() if lanes else Warm(CoherentCache(enabled=False))
-        express = Express(super().__call__, lanes, warm)
-        self.front: ASGIApp = Front(
-            express,
-            _manners(settings),
-            Identities(container.people, container.services),
-            container.limits(),
-            warm,
-        )
+    They are not FastAPI's own middleware, which would cost each request a tenth of a cached read.
+    """
+
+    def __init__(self, settings: Settings, container: Container) -> None:
+        self.settings = settings
+        self.container = container
+        self.readiness = Readiness(settings, container)
+        self.app = _build_fastapi(settings, _lifespan_of(self))
+        self.app.state.container = container
+        self.app.state.settings = settings
+        self.app.state.readiness = self.readiness
+        self.app.state.allowed = container.allowed()
+        self._middleware = self._build_middleware()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.front(scope, receive, send)
+        await self._middleware(scope, receive, send)
+
+    def lifespan(self) -> AbstractAsyncContextManager[Any]:
+        """Runs start-up and shutdown, for whatever has no ASGI server to do it."""
+        return self.app.router.lifespan_context(self.app)
+
+    def reset(self) -> None:
+        """Replaces what a lifespan has closed or bound to its event loop, for the next lifespan.
+
+        Data in memory storage is lost, as at the end of a process.
+        """
+        self.container.reset_singletons()
+        self._middleware = self._build_middleware()
+
+    def _build_middleware(self) -> ASGIApp:
+        container, ttl_seconds = self.container, self.settings.response_cache_ttl_seconds
+        inner: ASGIApp = self.app
+        if self.settings.cache == "on" and ttl_seconds:
+            inner = ResponseCacheMiddleware(inner, ttl_seconds)
+        verifiers = Identities(container.people, container.services)
+        return Front(inner, _gateway_config(self.settings), verifiers, container.limits())
 
 
-def create_app(settings: Settings) -> Hall:
-    """One ASGI application for the contexts that the settings serve. Opens nothing yet."""
-    container = build_container(settings, read_keys(settings))
-    app = Hall(
+def create_app(settings: Settings) -> Gateway:
+    """Creates the application of the contexts that the settings serve. Opens nothing yet."""
+    return Gateway(settings, build_container(settings, read_keys(settings)))
+
+
+def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
+    app = FastAPI(
         title="Markethall",
         version=__version__,
         summary="A commerce backend: users, inventory, orders and payments.",
         description=DESCRIPTION,
-        lifespan=_lifespan,
+        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.shows_docs else None,
@@ -103,11 +126,6 @@ def create_app(settings: Settings) -> Hall:
             Exception: refuse_unexpected,
         },
     )
-    app.open_front(settings, container, _lanes(settings, container))
-    app.state.container = container
-    app.state.settings = settings
-    app.state.readiness = Readiness(settings, container)
-    app.state.allowed = container.allowed()
     app.include_router(system_router(settings))
     for context in sorted(settings.serve):
         app.include_router(ROUTERS[context])
@@ -134,13 +152,7 @@ def _service_keys() -> APIRouter:
     return router
 
 
-def _lanes(settings: Settings, container: Container) -> list[Lane]:
-    if Context.INVENTORY not in settings.serve:
-        return []
-    return [markethall.inventory.router.express(container.catalogue, container.warm())]
-
-
-def _manners(settings: Settings) -> Manners:
+def _gateway_config(settings: Settings) -> Manners:
     return Manners(
         body_limit=settings.body_limit,
         body_timeout=settings.body_timeout,
@@ -153,26 +165,27 @@ def _manners(settings: Settings) -> Manners:
     )
 
 
-@asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Opened in order, closed in the reverse order: pools, first admin, background work."""
-    container: Container = app.state.container
-    settings: Settings = app.state.settings
-    async with AsyncExitStack() as stack:
-        stack.callback(container.passwords().close)
-        stack.push_async_callback(container.pools().close)
-        stack.push_async_callback(container.redis().close)
-        stack.push_async_callback(container.broker().close)
-        stack.push_async_callback(container.cache().close)
-        stack.push_async_callback(container.clients().close)
-        stack.push_async_callback(container.errands().finish, settings.deadline)
-        await _first_admin(settings, container)
-        await stack.enter_async_context(_background(container, settings))
-        _announce(settings)
-        try:
-            yield
-        finally:
-            app.state.readiness.draining = True
+def _lifespan_of(gateway: Gateway) -> Lifespan[FastAPI]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        """Opens in order, and closes in the reverse order: pools, first admin, background work."""
+        container, settings = gateway.container, gateway.settings
+        async with AsyncExitStack() as stack:
+            stack.callback(gateway.reset)
+            stack.callback(container.passwords().close)
+            stack.push_async_callback(container.pools().close)
+            stack.push_async_callback(container.redis().close)
+            stack.push_async_callback(container.broker().close)
+            stack.push_async_callback(container.cache().close)
+            stack.push_async_callback(container.clients().close)
+            stack.push_async_callback(container.errands().finish, settings.deadline)
+            await _first_admin(settings, container)
+            await stack.enter_async_context(_background(container, settings))
+            _log_startup(settings)
+            with drain_on_signal(gateway.readiness, settings.drain_seconds):
+                yield
+
+    return lifespan
 
 
 async def _first_admin(settings: Settings, container: Container) -> None:
@@ -200,7 +213,7 @@ async def _background(container: Container, settings: Settings) -> AsyncIterator
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _announce(settings: Settings) -> None:
+def _log_startup(settings: Settings) -> None:
     for context in Context:
         INFO.labels(context.value, settings.mode(context), settings.storage).set(1)
     log.info(

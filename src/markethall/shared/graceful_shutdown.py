@@ -1,0 +1,68 @@
+"""The first step of a shutdown: readiness turns false before the server closes its socket."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final, Protocol
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Readiness(Protocol):
+    draining: bool
+
+
+@contextmanager
+def drain_on_signal(readiness: Readiness, drain_seconds: float) -> Iterator[None]:
+    """Handles SIGTERM and SIGINT before the server does, for as long as the block runs.
+
+    The first signal sets `draining`; after `drain_seconds` the server gets it. A SIGINT meanwhile
+    ends the wait. The server installs its own handlers before it starts the lifespan.
+    """
+    readiness.draining = False
+    handler = _SignalHandler(readiness, drain_seconds)
+    # Python accepts signal handlers in the main thread only
+    if threading.current_thread() is threading.main_thread():
+        handler.install()
+    try:
+        yield
+    finally:
+        readiness.draining = True
+        handler.uninstall()
+
+
+class _SignalHandler:
+    def __init__(self, readiness: Readiness, drain_seconds: float) -> None:
+        self._readiness = readiness
+        self._drain_seconds = drain_seconds
+        self._loop = asyncio.get_running_loop()
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def install(self) -> None:
+        for sig in _SIGNALS:
+            self._previous[sig] = signal.signal(sig, self._on_signal)
+
+    def uninstall(self) -> None:
+        for sig, previous in self._previous.items():
+            # another application of this process may have replaced it
+            if signal.getsignal(sig) == self._on_signal:
+                signal.signal(sig, previous)
+        self._previous.clear()
+
+    def _on_signal(self, sig: int, _: FrameType | None) -> None:
+        if not self._readiness.draining:
+            self._readiness.draining = True
+            self._loop.call_soon_threadsafe(self._pass_on_later, sig)
+        elif sig == signal.SIGINT:
+            self._pass_on(sig)
+
+    def _pass_on_later(self, sig: int) -> None:
+        self._loop.call_later(self._drain_seconds, self._pass_on, sig)
+
+    def _pass_on(self, sig: int) -> None:
+        if self._previous:
+            self.uninstall()
+            signal.raise_signal(sig)
