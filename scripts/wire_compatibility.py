@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from scripts.schema_breaks import (
+from scripts.schema_compatibility import (
     ANSWER,
     ANSWER_OF_OLDER,
     REQUEST,

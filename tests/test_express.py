@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 from structlog.testing import capture_logs
 
-from markethall import demo
 from markethall.inventory.contract import ProductChange
+from markethall.local import demo
 from markethall.main import create_app
 from markethall.shared.call import system_call
 from markethall.shared.warm import Warm

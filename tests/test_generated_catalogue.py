@@ -1,20 +1,23 @@
-"""The market of the demonstration."""
+"""The generated catalogue of the demo."""
 
 import json
 from collections import Counter
-from itertools import islice
 
-from markethall.demo.market import as_ndjson, market
-from markethall.demo.words import CATEGORIES, KINDS
+from markethall.local.demo.generate_products import as_ndjson_line, generate_products
+from markethall.local.demo.vocabulary import CATEGORIES, PRODUCT_TEMPLATES
 
-ROWS = list(market(5_000))
+ROWS = list(generate_products(5_000))
 
 
 def test_it_is_the_same_each_time_and_at_every_size() -> None:
-    assert list(market(500)) == ROWS[:500]
-    assert list(islice(as_ndjson(3), 3)) == [
-        json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in ROWS[:3]
-    ]
+    assert list(generate_products(500)) == ROWS[:500]
+
+
+def test_an_ndjson_line_is_one_row() -> None:
+    line = as_ndjson_line(ROWS[0])
+
+    assert line.endswith(b"\n")
+    assert json.loads(line) == ROWS[0]
 
 
 def test_every_product_has_its_own_sku_and_name() -> None:
@@ -30,12 +33,12 @@ def test_members_of_a_family_differ_by_their_options_alone() -> None:
     assert len(descriptions) == len({row["family"] for row in ROWS})
 
 
-def test_all_kinds_of_goods_are_there_in_known_categories() -> None:
+def test_every_template_is_used_and_every_category_exists() -> None:
     seen = {row["category"] for row in ROWS}
 
-    assert seen == {kind.category for kind in KINDS}
+    assert seen == {template.category for template in PRODUCT_TEMPLATES}
     assert seen <= CATEGORIES.keys()
-    assert {branch.parent for branch in CATEGORIES.values()} <= {None, *CATEGORIES}
+    assert {category.parent for category in CATEGORIES.values()} <= {None, *CATEGORIES}
 
 
 def test_some_are_sold_out_some_reduced_and_some_translated() -> None:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 from structlog.testing import capture_logs
 
-from markethall import demo
 from markethall.inventory.contract import ProductChange
+from markethall.local import demo
 from markethall.main import Hall, create_app
 from markethall.server import HallServer, hall_config, listening
 from markethall.shared.call import system_call

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from markethall import demo
+from markethall.local import demo
 from markethall.main import create_app
 from markethall.settings import read_settings
 from markethall.shared.call import system_call

@@ -1,8 +1,6 @@
-"""`markethall move`: all of one context's data, compared, or nothing; after a kill, once more."""
+"""`markethall relocate`: all data of one context or nothing, and repeatable after a kill."""
 
 import asyncio
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,25 +8,28 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import psutil
 import pytest
 
 from markethall.migrating import upgrade_if_behind
-from markethall.moving import MoveFailed, libpq, programs_for
+from markethall.relocation import RelocationFailed
+from markethall.relocation.database_urls import libpq_environment
+from markethall.relocation.pg_tools import find_pg_tools
 from markethall.topology import Context
 from tests.conftest import on_server
 from tests.e2e.own import Books, own_database, own_hall
 from tests.parked import PARKED, parked
 from tests.test_cli import markethall
 
-SPOIL = """
-CREATE FUNCTION public.spoil() RETURNS event_trigger LANGUAGE plpgsql AS
+CORRUPT = """
+CREATE FUNCTION public.corrupt() RETURNS event_trigger LANGUAGE plpgsql AS
   $$ BEGIN UPDATE inventory.product SET name = 'another' WHERE sku = 'CUP-STONE-BLUE'; END $$;
-CREATE EVENT TRIGGER spoil ON ddl_command_end WHEN TAG IN ('CREATE INDEX')
-  EXECUTE FUNCTION public.spoil()
+CREATE EVENT TRIGGER corrupt ON ddl_command_end WHEN TAG IN ('CREATE INDEX')
+  EXECUTE FUNCTION public.corrupt()
 """
 END_PARKED = PARKED.replace("SELECT pid", "SELECT pg_terminate_backend(pid)")
-SHELF = "SELECT product_id, on_hand, reserved FROM {}.stock ORDER BY product_id"
-LEDGER = "SELECT number, delta, on_hand_after FROM {}.stock_movement ORDER BY number"
+STOCK = "SELECT product_id, on_hand, reserved FROM {}.stock ORDER BY product_id"
+MOVEMENTS = "SELECT number, delta, on_hand_after FROM {}.stock_movement ORDER BY number"
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'inventory%' ORDER BY 1"
 # more than a pipe holds, so that pg_dump has to wait for psql
 LONG = """
@@ -40,7 +41,7 @@ UPDATE inventory.product SET description = repeat('long ', 100000) WHERE sku = '
 async def stocked(
     server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
-    """The name of a database with a catalogue in it, to be copied."""
+    """The name of a database with a catalogue, to be used as a template."""
     async with own_database(server_url, template) as url:
         folder = tmp_path_factory.mktemp("stocked")
         done = await asyncio.to_thread(markethall, "demo", database_url=url, data_dir=str(folder))
@@ -49,20 +50,20 @@ async def stocked(
 
 
 @pytest.fixture
-async def here(server_url: str, stocked: str) -> AsyncIterator[str]:
+async def source(server_url: str, stocked: str) -> AsyncIterator[str]:
     async with own_database(server_url, stocked) as url:
         yield url
 
 
 @pytest.fixture
-async def there(server_url: str) -> AsyncIterator[str]:
+async def target(server_url: str) -> AsyncIterator[str]:
     async with own_database(server_url, "template0") as url:
         yield url
 
 
-async def moved(here: str, to: str, *more: str) -> "subprocess.CompletedProcess[str]":
+async def relocate(source: str, to: str, *more: str) -> "subprocess.CompletedProcess[str]":
     return await asyncio.to_thread(
-        markethall, "move", "inventory", "--to", to, *more, database_url=here
+        markethall, "relocate", "inventory", "--to", to, *more, database_url=source
     )
 
 
@@ -71,7 +72,7 @@ async def schemas(url: str) -> list[str]:
 
 
 def refusal(done: "subprocess.CompletedProcess[str]") -> str:
-    """The one line that says why."""
+    """The one error line."""
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -79,47 +80,48 @@ def refusal(done: "subprocess.CompletedProcess[str]") -> str:
     return line
 
 
-def children_of(pid: int) -> list[Path]:
-    found = Path(f"/proc/{pid}/task").glob("*/children")
-    return [Path(f"/proc/{child}") for file in found for child in file.read_text().split()]
+def children_of(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children()
 
 
-async def test_all_of_it_goes_along_and_only_the_address_is_printed(here: str, there: str) -> None:
-    shelf, ledger = [await Books(here).all(sql.format("inventory")) for sql in (SHELF, LEDGER)]
+async def test_all_data_is_moved_and_only_the_address_is_printed(source: str, target: str) -> None:
+    stock, movements = [
+        await Books(source).all(sql.format("inventory")) for sql in (STOCK, MOVEMENTS)
+    ]
 
-    done = await moved(here, there)
+    done = await relocate(source, target)
 
-    assert (done.returncode, done.stdout) == (0, f"{there}\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
     assert "inventory.product: 24 rows" in done.stderr
-    assert await Books(there).all(SHELF.format("inventory")) == shelf
-    assert await Books(there).all(LEDGER.format("inventory")) == ledger
-    assert await asyncio.to_thread(upgrade_if_behind, there, [Context.INVENTORY]) == []
+    assert await Books(target).all(STOCK.format("inventory")) == stock
+    assert await Books(target).all(MOVEMENTS.format("inventory")) == movements
+    assert await asyncio.to_thread(upgrade_if_behind, target, [Context.INVENTORY]) == []
 
 
-async def test_the_rules_go_along_too(here: str, there: str) -> None:
-    await moved(here, there)
+async def test_constraints_are_moved_too(source: str, target: str) -> None:
+    await relocate(source, target)
 
     with pytest.raises(asyncpg.CheckViolationError, match="on_hand changes only by a movement"):
-        await on_server(there, "UPDATE inventory.stock SET on_hand = on_hand + 1")
+        await on_server(target, "UPDATE inventory.stock SET on_hand = on_hand + 1")
     with pytest.raises(asyncpg.CheckViolationError, match="only added to"):
-        await on_server(there, "DELETE FROM inventory.stock_movement")
+        await on_server(target, "DELETE FROM inventory.stock_movement")
 
 
-async def test_what_is_left_behind_is_put_aside_and_the_neighbours_stay(
-    here: str, there: str
+async def test_the_source_schema_is_renamed_and_other_contexts_stay(
+    source: str, target: str
 ) -> None:
-    shelf = await Books(here).all(SHELF.format("inventory"))
+    stock = await Books(source).all(STOCK.format("inventory"))
 
-    await moved(here, there)
+    await relocate(source, target)
 
-    assert await schemas(here) == ["inventory_before"]
-    assert await Books(here).all(SHELF.format("inventory_before")) == shelf
-    assert await asyncio.to_thread(upgrade_if_behind, here, [Context.ORDERS]) == []
+    assert await schemas(source) == ["inventory_before"]
+    assert await Books(source).all(STOCK.format("inventory_before")) == stock
+    assert await asyncio.to_thread(upgrade_if_behind, source, [Context.ORDERS]) == []
 
 
-async def test_a_name_is_a_new_database_on_the_same_server(here: str, server_url: str) -> None:
-    name = urlsplit(here).path[1:] + "_own"
-    done = await moved(here, name)
+async def test_a_name_creates_a_database_on_the_same_server(source: str, server_url: str) -> None:
+    name = urlsplit(source).path[1:] + "_own"
+    done = await relocate(source, name)
     own = done.stdout.strip()
     try:
         assert done.returncode == 0, done.stderr
@@ -129,77 +131,77 @@ async def test_a_name_is_a_new_database_on_the_same_server(here: str, server_url
         await on_server(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-async def test_there_and_back_again_any_number_of_times(here: str, there: str) -> None:
-    shelf = await Books(here).all(SHELF.format("inventory"))
+async def test_data_can_be_moved_back_and_forth(source: str, target: str) -> None:
+    stock = await Books(source).all(STOCK.format("inventory"))
 
-    for source, target in ((here, there), (there, here)) * 2:
-        done = await moved(source, target)
+    for here, there in ((source, target), (target, source)) * 2:
+        done = await relocate(here, there)
         assert done.returncode == 0, done.stderr
-        await on_server(source, "DROP SCHEMA inventory_before CASCADE")
+        await on_server(here, "DROP SCHEMA inventory_before CASCADE")
 
-    assert await schemas(there) == []
-    assert await Books(here).all(SHELF.format("inventory")) == shelf
+    assert await schemas(target) == []
+    assert await Books(source).all(STOCK.format("inventory")) == stock
 
 
-async def test_when_all_is_done_a_second_run_says_so(here: str, there: str) -> None:
-    first = await moved(here, there)
+async def test_a_second_run_reports_that_nothing_is_left_to_do(source: str, target: str) -> None:
+    first = await relocate(source, target)
 
-    second = await moved(here, there)
+    second = await relocate(source, target)
 
     assert (second.returncode, second.stdout) == (0, first.stdout)
-    assert "inventory is there already" in second.stderr
+    assert "inventory is in the target already" in second.stderr
 
 
-async def test_killed_after_the_copy_the_second_run_only_finishes(
-    here: str, server_url: str, stocked: str
+async def test_after_a_kill_behind_the_copy_a_second_run_completes(
+    source: str, server_url: str, stocked: str
 ) -> None:
     async with own_database(server_url, stocked) as copied:
-        done = await moved(here, copied)
+        done = await relocate(source, copied)
 
     assert done.returncode == 0, done.stderr
     assert "copied before, and nothing has changed since" in done.stderr
-    assert await schemas(here) == ["inventory_before"]
+    assert await schemas(source) == ["inventory_before"]
 
 
 @pytest.mark.parametrize("tag", ["CREATE TABLE", "CREATE INDEX", "CREATE TRIGGER"])
-async def test_killed_in_the_middle_nothing_is_there_and_nothing_is_gone(
-    here: str, there: str, tag: str
-) -> None:
-    shelf = await Books(here).all(SHELF.format("inventory"))
+async def test_a_kill_during_the_copy_changes_nothing(source: str, target: str, tag: str) -> None:
+    stock = await Books(source).all(STOCK.format("inventory"))
 
-    async with parked(here, there, tag) as process:
+    async with parked(source, target, tag) as process:
         process.kill()
-    assert await schemas(there) == []
-    kept = await Books(here).all(SHELF.format("inventory"))
-    again = await moved(here, there)
+    assert await schemas(target) == []
+    kept = await Books(source).all(STOCK.format("inventory"))
+    again = await relocate(source, target)
 
-    assert kept == shelf
+    assert kept == stock
     assert again.returncode == 0, again.stderr
-    assert await Books(there).all(SHELF.format("inventory")) == shelf
+    assert await Books(target).all(STOCK.format("inventory")) == stock
 
 
 @pytest.mark.parametrize("program", ["pg_dump", "psql"])
-async def test_half_a_dump_is_never_committed(here: str, there: str, program: str) -> None:
-    await on_server(here, LONG)
+async def test_an_incomplete_dump_is_never_committed(
+    source: str, target: str, program: str
+) -> None:
+    await on_server(source, LONG)
 
-    async with parked(here, there, "CREATE TABLE") as process:
-        (victim,) = [c for c in children_of(process.pid) if program in (c / "comm").read_text()]
-        os.kill(int(victim.name), signal.SIGKILL)
+    async with parked(source, target, "CREATE TABLE") as process:
+        (victim,) = [child for child in children_of(process.pid) if child.name() == program]
+        victim.kill()
         if program == "psql":
-            # its server process waits for the test, and does not notice
-            await on_server(there, END_PARKED)
-    assert await schemas(there) == []
+            # its server process waits for a lock, and does not notice
+            await on_server(target, END_PARKED)
+    assert await schemas(target) == []
 
     assert process.returncode == 1
-    assert await schemas(here) == ["inventory"]
+    assert await schemas(source) == ["inventory"]
 
 
-async def test_no_argument_holds_a_password(here: str, there: str) -> None:
-    await on_server(here, LONG)
-    password = urlsplit(here).password
+async def test_no_argument_holds_a_password(source: str, target: str) -> None:
+    await on_server(source, LONG)
+    password = urlsplit(source).password
 
-    async with parked(here, there, "CREATE TABLE") as process:
-        arguments = [(child / "cmdline").read_text() for child in children_of(process.pid)]
+    async with parked(source, target, "CREATE TABLE") as process:
+        arguments = [" ".join(child.cmdline()) for child in children_of(process.pid)]
 
     assert any("pg_dump" in line for line in arguments)
     assert any("psql" in line for line in arguments)
@@ -207,147 +209,151 @@ async def test_no_argument_holds_a_password(here: str, there: str) -> None:
     assert not any(password in line for line in arguments)
 
 
-async def test_while_it_is_copied_it_can_be_read_and_not_written(here: str, there: str) -> None:
+async def test_during_the_copy_the_source_can_be_read_and_not_written(
+    source: str, target: str
+) -> None:
     receive = "UPDATE inventory.stock SET reserved = reserved"
 
-    async with parked(here, there, "CREATE INDEX"):
-        count = await Books(here).value("SELECT count(*) FROM inventory.stock")
+    async with parked(source, target, "CREATE INDEX"):
+        count = await Books(source).value("SELECT count(*) FROM inventory.stock")
         with pytest.raises(asyncpg.LockNotAvailableError):
-            await on_server(here, f"SET lock_timeout = '100ms'; {receive}")
-        await on_server(here, "UPDATE orders.inbox SET state = state")
+            await on_server(source, f"SET lock_timeout = '100ms'; {receive}")
+        await on_server(source, "UPDATE orders.inbox SET state = state")
 
     assert count == 24
-    assert await schemas(there) == ["inventory"]
+    assert await schemas(target) == ["inventory"]
 
 
-async def test_what_is_not_the_same_there_is_not_kept(here: str, there: str) -> None:
-    await on_server(there, SPOIL)
+async def test_a_copy_that_differs_is_not_committed(source: str, target: str) -> None:
+    await on_server(target, CORRUPT)
 
-    done = await moved(here, there)
+    done = await relocate(source, target)
 
     assert "inventory.product is not the same" in refusal(done)
-    assert await schemas(there) == []
-    assert await schemas(here) == ["inventory"]
+    assert await schemas(target) == []
+    assert await schemas(source) == ["inventory"]
 
 
-async def test_a_database_made_for_nothing_is_taken_away_again(here: str, server_url: str) -> None:
-    name = urlsplit(here).path[1:] + "_own"
-    await on_server(here, "CREATE SCHEMA inventory_before")
+async def test_a_database_created_in_vain_is_dropped(source: str, server_url: str) -> None:
+    name = urlsplit(source).path[1:] + "_own"
+    await on_server(source, "CREATE SCHEMA inventory_before")
 
-    done = await moved(here, name)
+    done = await relocate(source, name)
 
-    assert "inventory_before is still here" in refusal(done)
+    assert "inventory_before of an earlier relocation exists" in refusal(done)
     found = await Books(server_url).all("SELECT FROM pg_database WHERE datname = $1", name)
     assert found == []
 
 
-async def test_other_data_there_is_not_touched(here: str, server_url: str, stocked: str) -> None:
-    async with own_database(server_url, stocked) as there:
-        await on_server(there, "UPDATE inventory.product SET name = name || '!'")
-        done = await moved(here, there)
+async def test_other_data_in_the_target_is_not_touched(
+    source: str, server_url: str, stocked: str
+) -> None:
+    async with own_database(server_url, stocked) as target:
+        await on_server(target, "UPDATE inventory.product SET name = name || '!'")
+        done = await relocate(source, target)
 
-        assert "there is another inventory already; it differs in inventory.product" in refusal(
-            done
-        )
-        assert await schemas(there) == ["inventory"]
-    assert await schemas(here) == ["inventory"]
+        assert "the target has another inventory: inventory.product differ" in refusal(done)
+        assert await schemas(target) == ["inventory"]
+    assert await schemas(source) == ["inventory"]
 
 
-async def test_an_empty_schema_made_by_hand_is_no_hindrance(here: str, there: str) -> None:
-    await on_server(there, "CREATE SCHEMA inventory")
+async def test_an_empty_schema_in_the_target_is_replaced(source: str, target: str) -> None:
+    await on_server(target, "CREATE SCHEMA inventory")
 
-    done = await moved(here, there)
+    done = await relocate(source, target)
 
     assert done.returncode == 0, done.stderr
-    assert await Books(there).value("SELECT count(*) FROM inventory.product") == 24
+    assert await Books(target).value("SELECT count(*) FROM inventory.product") == 24
 
 
-async def test_nobody_moves_onto_himself(here: str) -> None:
-    done = await moved(here, here)
+async def test_the_target_must_be_another_database(source: str) -> None:
+    done = await relocate(source, source)
 
     assert "it is the same database" in refusal(done)
-    assert await schemas(here) == ["inventory"]
+    assert await schemas(source) == ["inventory"]
 
 
-async def test_what_is_not_here_cannot_be_moved(there: str, server_url: str) -> None:
+async def test_a_missing_context_cannot_be_moved(target: str, server_url: str) -> None:
     async with own_database(server_url, "template0") as nowhere:
-        done = await moved(there, nowhere)
+        done = await relocate(target, nowhere)
 
-    assert "there is no inventory here to move" in refusal(done)
+    assert "the source has no inventory to move" in refusal(done)
 
 
-async def test_a_context_that_is_being_served_stays_unless_forced(
-    here: str, there: str, scratch: Path
+async def test_a_context_that_is_being_served_is_moved_only_by_force(
+    source: str, target: str, scratch: Path
 ) -> None:
-    with own_hall(scratch, "served", database_url=here):
-        refused = await moved(here, there)
-        kept = await schemas(here)
-        forced = await moved(here, there, "--force")
+    with own_hall(scratch, "served", database_url=source):
+        refused = await relocate(source, target)
+        kept = await schemas(source)
+        forced = await relocate(source, target, "--force")
 
     assert "a process serves inventory on this database: stop it first" in refusal(refused)
     assert kept == ["inventory"]
     assert forced.returncode == 0, forced.stderr
-    assert await schemas(there) == ["inventory"]
+    assert await schemas(target) == ["inventory"]
 
 
-async def test_a_context_can_be_moved_while_its_neighbours_are_served(
-    here: str, there: str, scratch: Path
+async def test_a_context_can_be_moved_while_others_are_served(
+    source: str, target: str, scratch: Path
 ) -> None:
-    with own_hall(scratch, "neighbours", database_url=here, serve="users"):
-        done = await moved(here, there)
+    with own_hall(scratch, "others", database_url=source, serve="users"):
+        done = await relocate(source, target)
 
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("to", ["Inventory", "a b", "x" * 64, 'a"; DROP DATABASE b'])
-async def test_a_name_that_would_need_quotes_is_refused(here: str, to: str) -> None:
-    done = await moved(here, to)
+async def test_a_name_that_would_need_quotes_is_refused(source: str, to: str) -> None:
+    done = await relocate(source, to)
 
     assert "a name for a database of a-z, 0-9 and _" in refusal(done)
 
 
-def test_a_database_that_is_not_reached_is_said_without_its_password() -> None:
+def test_an_unreachable_database_is_reported_without_its_password() -> None:
     nowhere = "postgresql://me:hidden@127.0.0.1:1/x"
 
-    done = markethall("move", "inventory", "--to", "own", database_url=nowhere)
+    done = markethall("relocate", "inventory", "--to", "own", database_url=nowhere)
 
-    assert "the database here cannot be reached" in refusal(done)
+    assert "the source database cannot be reached" in refusal(done)
     assert "hidden" not in done.stderr
 
 
-def test_memory_has_nothing_to_move() -> None:
-    done = markethall("move", "inventory", "--to", "own", storage="memory")
+def test_memory_storage_cannot_be_moved() -> None:
+    done = markethall("relocate", "inventory", "--to", "own", storage="memory")
 
     assert done.returncode == 2
-    assert "memory cannot be moved" in done.stderr
+    assert "memory cannot be relocated" in done.stderr
 
 
-def test_an_older_pg_dump_on_the_path_is_passed_over(
+def test_an_older_pg_dump_on_path_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(tmp_path, 14, monkeypatch)
+    fake_pg_tools(tmp_path, 14, monkeypatch)
 
-    assert programs_for(14, 18).folder == tmp_path
-    assert programs_for(18, 18).folder != tmp_path
+    assert find_pg_tools(14, 18).folder == tmp_path
+    assert find_pg_tools(18, 18).folder != tmp_path
 
 
-def test_without_a_pg_dump_that_is_new_enough_it_says_which_is_needed(
+def test_the_needed_version_of_pg_dump_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plant(tmp_path, 14, monkeypatch)
+    fake_pg_tools(tmp_path, 14, monkeypatch)
     monkeypatch.setattr(sys, "path", [])
 
-    with pytest.raises(MoveFailed, match="of Postgres 18 are needed; found: 14"):
-        programs_for(18, 18)
+    with pytest.raises(RelocationFailed, match="of Postgres 18 are needed; found: 14"):
+        find_pg_tools(18, 18)
 
 
-def test_a_move_to_an_older_server_is_refused() -> None:
-    with pytest.raises(MoveFailed, match="the server there is Postgres 17, older than 18 here"):
-        programs_for(18, 17)
+def test_an_older_target_server_is_refused() -> None:
+    with pytest.raises(
+        RelocationFailed, match="the target server is Postgres 17, older than the source, 18"
+    ):
+        find_pg_tools(18, 17)
 
 
-def plant(folder: Path, major: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs of that version, the only ones on PATH."""
+def fake_pg_tools(folder: Path, major: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts tools of that version on PATH, and no others."""
     for name in ("pg_dump", "psql"):
         program = folder / name
         program.write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) {major}.1'\n")
@@ -355,10 +361,12 @@ def plant(folder: Path, major: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder))
 
 
-def test_all_that_an_address_says_goes_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MARKETHALL_SECRET", "not for them")
+def test_every_part_of_an_address_goes_into_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MARKETHALL_SECRET", "not for pg_dump")
 
-    given = libpq("postgresql+asyncpg://me:p%40ss@db.example:6432/shop?ssl=require")
+    given = libpq_environment("postgresql+asyncpg://me:p%40ss@db.example:6432/shop?ssl=require")
 
     assert given["PGPASSWORD"] == "p@ss"
     assert (given["PGHOST"], given["PGPORT"], given["PGUSER"]) == ("db.example", "6432", "me")

@@ -1,10 +1,10 @@
 """The check sees every kind of mistake that it promises to see."""
 
 import pytest
-
 from k8s.mistakes import MISTAKES
 from k8s.mistakes.kind import Mistake
 from k8s.rendered import Manifests
+
 from scripts.check_manifests import CHECKS, findings
 from scripts.check_manifests.hall import Hall
 from scripts.check_manifests.objects import check_schemas

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from k8s.rendered import OVERLAYS, REPOSITORY, Document, Manifests, parsed, rendered
+
 from markethall.keys import read_keys
 from markethall.settings import Settings, read_settings
 from markethall.shared.tokens import generate_key

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from k8s.rendered import REPOSITORY, Document, Manifests, parsed
 
 import markethall.topology
-from k8s.rendered import REPOSITORY, Document, Manifests, parsed
 from markethall.topology import Context
 from scripts.check_manifests import findings
 from scripts.generate_network import OVERLAYS, Way, main, network, ways

@@ -1,9 +1,9 @@
-"""Becomes another program that ends with its parent, also when that is killed.
+"""Ends a process when its parent ends, also after kill -9 of the parent.
 
-    python -m markethall.apart.tether PARENT -m markethall serve …
+A parent with threads must not run Python code between fork and exec. It starts the child by way
+of this module instead, which sets the signal and then becomes the program:
 
-In the child and before the program, not between fork and exec: there a parent that has threads may
-not run Python.
+    python -m markethall.die_with_parent PARENT_PID -m markethall serve …
 """
 
 import ctypes
@@ -13,16 +13,27 @@ import sys
 from typing import Final, NoReturn
 
 _PR_SET_PDEATHSIG: Final = 1
+# loaded at import: a function that runs between fork and exec should do as little as possible
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def become(parent: int, arguments: list[str]) -> NoReturn:
+def die_with_parent(parent: int, ending: signal.Signals) -> None:
+    """Asks Linux for the signal when the parent ends; elsewhere only checks that it is alive.
+
+    A change of user clears the request, so call this after it.
+    """
     if sys.platform == "linux":
-        # the axe: a stopped process heeds nothing else, and whoever was being served is gone too
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(ending))
+    # the parent may have ended before the line above
     if os.getppid() != parent:
-        sys.exit(1)
-    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - this very program
+        os._exit(1)
+
+
+def exec_with_parent_death(parent: int, arguments: list[str]) -> NoReturn:
+    """Becomes Python with these arguments. SIGKILL, because a stopped process takes no other."""
+    die_with_parent(parent, signal.SIGKILL)
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - our own program
 
 
 if __name__ == "__main__":
-    become(int(sys.argv[1]), sys.argv[2:])
+    exec_with_parent_death(int(sys.argv[1]), sys.argv[2:])

@@ -4,7 +4,6 @@ With several workers a parent holds the listening socket and starts processes th
 """
 
 import asyncio
-import ctypes
 import gc
 import os
 import signal
@@ -18,8 +17,10 @@ from typing import Final, cast
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from markethall.die_with_parent import die_with_parent
 from markethall.main import create_app
 from markethall.settings import Settings, read_settings
 from markethall.shared import log
@@ -28,7 +29,6 @@ from markethall.shared.warm import Header, written
 
 # a worker that ends sooner than this after its start would end again
 _TOO_SOON: Final = 5.0
-_PR_SET_PDEATHSIG: Final = 1
 # twice what the front takes, so that it is the front that refuses where it can
 _HEAD_LIMIT: Final = 64 * 1024
 _TOO_LARGE: Final = (
@@ -259,7 +259,7 @@ def _serve_here(settings: Settings, door: socket.socket) -> int:
     return 0 if server.started else 1
 
 
-def hall_config(app: str | FastAPI, settings: Settings, *, factory: bool = False) -> HallConfig:
+def hall_config(app: str | ASGIApp, settings: Settings, *, factory: bool = False) -> HallConfig:
     """How the hall, and whatever stands before it, is served."""
     config = HallConfig(
         app,
@@ -352,10 +352,7 @@ class Workers:
 
 def _worker(door: int, parent: int) -> int:
     """A worker ends with its parent, also when that is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        return 1
+    die_with_parent(parent, signal.SIGTERM)
     return _serve_here(read_settings(), socket.socket(fileno=door))
 
 

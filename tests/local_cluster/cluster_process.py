@@ -1,4 +1,4 @@
-"""`markethall apart` as somebody runs it: one command, known by its port and by what it says."""
+"""Starts `markethall local-cluster` as a user does: one command, known by its port and output."""
 
 import os
 import re
@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import psutil
 
 from tests.e2e.halls import ADMIN, CONTEXTS, Hall, free_port
-from tests.e2e.test_shutdown import alive, children
+from tests.e2e.test_shutdown import alive
 
-START_LIMIT = 120
+START_TIMEOUT_SECONDS = 120
 
 
 @dataclass(frozen=True)
-class Running:
+class ClusterProcess:
     process: "subprocess.Popen[bytes]"
     port: int
     folder: Path
@@ -30,72 +31,70 @@ class Running:
 
     @property
     def hall(self) -> Hall:
-        """All of it at one address."""
+        """All contexts at one address."""
         return Hall(dict.fromkeys(CONTEXTS, self.url), (self.process.pid,), self.folder / "out.log")
 
     @property
-    def said(self) -> str:
-        """The banner and what came after it."""
+    def stderr(self) -> str:
         return (self.folder / "err.log").read_text()
 
     @property
-    def lines(self) -> list[str]:
-        """The logs of all."""
+    def log_lines(self) -> list[str]:
         return (self.folder / "out.log").read_text().splitlines()
 
     def pid_of(self, name: str) -> int:
-        """As the banner says it."""
-        found = re.search(rf"^  {name} +pid (\d+)", self.said, re.MULTILINE)
-        assert found, self.said
-        return int(found[1])
+        """The pid of a service, or of the proxy, as reported last."""
+        found = re.findall(rf"^  {name} +pid (\d+)", self.stderr, re.MULTILINE)
+        assert found, self.stderr
+        return int(found[-1])
 
     @property
-    def family(self) -> list[int]:
-        """Itself, its services, its servers, and what these have started."""
-        found = [self.process.pid]
-        for pid in found:
-            found += children(pid)
-        return found
+    def all_pids(self) -> list[int]:
+        """The process itself, its services, its servers, and their children."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [self.process.pid, *(child.pid for child in children)]
 
 
 def survivors(pids: list[int]) -> list[int]:
     return [pid for pid in pids if alive(pid)]
 
 
-def settings(folder: Path, **given: str) -> dict[str, str]:
+def environment(folder: Path, **given: str) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
-    ours = {
+    settings = {
         "data_dir": str(folder / "data"),
         "bcrypt_cost": "4",
         "rate_limits": "off",
         "log_format": "json",
         "admin_email": ADMIN[0],
         "admin_password": ADMIN[1],
-        # a busy machine takes its time
+        # for a busy machine
         "deadline": "30",
         "remote_timeout": "10",
         "database_timeout": "20",
         **given,
     }
-    named = {f"MARKETHALL_{name.upper()}": value for name, value in ours.items()}
+    named = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
     return {**clean, **named, "PYTHONPATH": "src"}
 
 
 @contextmanager
-def started(folder: Path, port: int | None = None, **given: str) -> Iterator[Running]:
-    """Begun, and nothing awaited; ended by its pid, if it has not ended before."""
+def started_cluster(
+    folder: Path, port: int | None = None, **given: str
+) -> Iterator[ClusterProcess]:
+    """Does not wait for the start. Ends the process by its pid."""
     folder.mkdir(exist_ok=True)
     port = port or free_port()
     with (folder / "out.log").open("wb") as out, (folder / "err.log").open("wb") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "markethall", "apart", "--port", str(port)],
-            env=settings(folder, **given),
+            [sys.executable, "-m", "markethall", "local-cluster", "--port", str(port)],
+            env=environment(folder, **given),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
         )
     try:
-        yield Running(process, port, folder)
+        yield ClusterProcess(process, port, folder)
     finally:
         process.terminate()
         try:
@@ -107,13 +106,13 @@ def started(folder: Path, port: int | None = None, **given: str) -> Iterator[Run
 
 
 @contextmanager
-def apart(folder: Path, **given: str) -> Iterator[Running]:
-    """Ready, as its banner says."""
-    with started(folder, None, **given) as running:
-        deadline = time.monotonic() + START_LIMIT
-        while "payments  " not in running.said:
-            assert running.process.poll() is None, running.said
-            assert time.monotonic() < deadline, running.said
-            time.sleep(0.05)  # polls a process that is starting; no outcome hangs on the length
-        assert httpx2.get(f"{running.url}/ready").status_code == 200
-        yield running
+def ready_cluster(folder: Path, **given: str) -> Iterator[ClusterProcess]:
+    """Waits until every service has been reported as ready."""
+    with started_cluster(folder, None, **given) as cluster:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not all(f"  {context} " in cluster.stderr for context in CONTEXTS):
+            assert cluster.process.poll() is None, cluster.stderr
+            assert time.monotonic() < deadline, cluster.stderr
+            time.sleep(0.05)  # polls a process that is starting; the result does not depend on it
+        assert httpx2.get(f"{cluster.url}/ready").status_code == 200
+        yield cluster

@@ -1,4 +1,4 @@
-"""Small services on loopback, and a real front before them."""
+"""Small services on loopback, behind the real application of the local cluster."""
 
 import asyncio
 import hashlib
@@ -10,8 +10,8 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from markethall.apart.front import Seat, create_front
-from markethall.apart.relay import Relay
+from markethall.local.cluster.app import ClusterApp, create_cluster_app
+from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.server import HallServer, hall_config, listening
 from markethall.settings import read_settings
 from markethall.topology import Context
@@ -22,26 +22,23 @@ Header = tuple[bytes, bytes]
 
 
 @dataclass
-class Service:
-    """Notes what it is asked; says what it heard, or what its test wants it to say."""
+class FakeService:
+    """Records its requests. Answers with the request it got, or by `handler`."""
 
     name: Context
-    asked: list[bytes] = field(default_factory=list)
-    # the headers of the last request
-    heard: dict[str, str] = field(default_factory=dict)
-    says: Handler | None = None
+    requests: list[bytes] = field(default_factory=list)
+    handler: Handler | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked.append(scope["method"].encode() + b" " + scope["raw_path"])
-        self.heard = {name.decode(): value.decode() for name, value in scope["headers"]}
-        await (self.says or self.echo)(scope, receive, send)
+        self.requests.append(scope["method"].encode() + b" " + scope["raw_path"])
+        await (self.handler or self.echo)(scope, receive, send)
 
     async def echo(self, scope: Scope, receive: Receive, send: Send) -> None:
         digest, size = hashlib.sha256(), 0
         async for piece in pieces(receive):
             digest.update(piece)
             size += len(piece)
-        heard = {
+        request = {
             "service": self.name,
             "method": scope["method"],
             "path": scope["raw_path"].decode(),
@@ -50,91 +47,83 @@ class Service:
             "size": size,
             "sha256": digest.hexdigest(),
         }
-        await answering(200, json.dumps(heard).encode())(scope, receive, send)
+        await answer(200, json.dumps(request).encode())(scope, receive, send)
 
 
 async def pieces(receive: Receive) -> AsyncIterator[bytes]:
     more = True
     while more:
         message = await receive()
-        assert message["type"] == "http.request", "the request broke off"
+        assert message["type"] == "http.request", "the request is incomplete"
         yield message.get("body", b"")
         more = message.get("more_body", False)
 
 
-def answering(status: int, body: bytes = b"", *headers: Header) -> Handler:
-    """The same to everybody; its length is said where there is a body."""
+def answer(status: int, body: bytes = b"", *headers: Header) -> Handler:
+    """Always the same response, with a content-length where there is a body."""
     length = [(b"content-length", str(len(body)).encode())] if body else []
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        head = [*length, *headers]
-        await send({"type": "http.response.start", "status": status, "headers": head})
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        all_headers = [*length, *headers]
+        await send({"type": "http.response.start", "status": status, "headers": all_headers})
         await send({"type": "http.response.body", "body": body})
 
-    return answer
-
-
-def as_json(document: Any, status: int = 200, kind: bytes = b"application/json") -> Handler:
-    return answering(status, json.dumps(document).encode(), (b"content-type", kind))
+    return respond
 
 
 @dataclass
-class Market:
-    """Four services and their front."""
-
+class FakeCluster:
     url: str
-    services: Mapping[Context, Service]
-    front: Any
+    services: Mapping[Context, FakeService]
+    app: ClusterApp
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
     @property
-    def asked(self) -> list[bytes]:
-        return [request for service in self.services.values() for request in service.asked]
+    def requests(self) -> list[bytes]:
+        return [request for service in self.services.values() for request in service.requests]
 
 
 class _Server(HallServer):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The signals of this process are those of the tests."""
+        """Leaves the signals of this process to the tests."""
         yield
 
 
-class Nowhere:
-    def seats(self) -> dict[Context, Seat]:
-        return {context: Seat(at="http://x", pid=7, starts=1) for context in Context}
-
-
 @asynccontextmanager
-async def market(**settings: Any) -> AsyncIterator[Market]:
-    services = {context: Service(context) for context in Context}
+async def fake_cluster(**settings: Any) -> AsyncIterator[FakeCluster]:
+    services = {context: FakeService(context) for context in Context}
     async with AsyncExitStack() as stack:
         urls = {
             context: await stack.enter_async_context(tcp.listening(service))
             for context, service in services.items()
         }
-        url, front = await stack.enter_async_context(front_of(urls, **settings))
-        yield Market(url, services, front)
+        url, app = await stack.enter_async_context(cluster_of(urls, **settings))
+        yield FakeCluster(url, services, app)
 
 
 @asynccontextmanager
-async def front_of(urls: Mapping[Context, str], **settings: Any) -> AsyncIterator[tuple[str, Any]]:
-    """As `markethall apart` serves it, with services of the test's own behind it."""
+async def cluster_of(
+    urls: Mapping[Context, str], **settings: Any
+) -> AsyncIterator[tuple[str, ClusterApp]]:
+    """Serves the application as `markethall local-cluster` does, for services at these URLs."""
     given = read_settings(shutdown_seconds=1, **settings)
-    front = create_front(given, Relay(urls, given), Nowhere(), _nothing)
-    with listening("127.0.0.1", 0) as door:
-        server = _Server(hall_config(front, given), drain_seconds=0)
-        serving = asyncio.create_task(server.serve([door]))
+    proxy = ReverseProxy(urls, given)
+    app = create_cluster_app(given, proxy, _without_supervisor)
+    with listening("127.0.0.1", 0) as socket:
+        server = _Server(hall_config(app, given), drain_seconds=0)
+        serving = asyncio.create_task(server.serve([socket]))
         try:
-            yield f"http://127.0.0.1:{door.getsockname()[1]}", front
+            yield f"http://127.0.0.1:{socket.getsockname()[1]}", app
         finally:
             server.should_exit = True
             await serving
+            await proxy.close()
 
 
 @asynccontextmanager
-async def _nothing() -> AsyncIterator[None]:
-    """Nobody looks after services that the test itself has started."""
+async def _without_supervisor() -> AsyncIterator[None]:
     yield

@@ -1,4 +1,4 @@
-"""`markethall apart` from outside: one address, four services, and an end that leaves nothing."""
+"""`markethall local-cluster` from outside: one address, four services, and a complete shutdown."""
 
 import asyncio
 import json
@@ -12,31 +12,35 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
-from tests.apart.running import Running, apart, settings, started, survivors
 from tests.e2e.halls import ADMIN, CONTEXTS
 from tests.e2e.own import ended
 from tests.e2e.shop import Shop, good, refused
 from tests.e2e.test_shutdown import until
+from tests.local_cluster.cluster_process import (
+    ClusterProcess,
+    environment,
+    ready_cluster,
+    started_cluster,
+    survivors,
+)
 
-NAMES = ("front", *CONTEXTS)
-# what is asked while inventory is away, besides what it answers itself
-STILL = ("/users/me", "/ready")
-# four services, Postgres and Valkey, and the front
-FEWEST = 7
+# four services, Postgres and Valkey, and the proxy
+MIN_PROCESSES = 7
 
 
 @pytest.fixture(scope="module")
-def running(scratch: Path) -> Iterator[Running]:
-    with apart(scratch / "apart-one") as found:
+def cluster(scratch: Path) -> Iterator[ClusterProcess]:
+    with ready_cluster(scratch / "cluster-1") as found:
         yield found
 
 
 @pytest.fixture
-async def shop(running: Running) -> AsyncIterator[Shop]:
+async def shop(cluster: ClusterProcess) -> AsyncIterator[Shop]:
     async with httpx2.AsyncClient(timeout=20) as http:
-        shop = Shop(running.hall, http)
+        shop = Shop(cluster.hall, http)
         await shop.sign_in_admin(*ADMIN)
         yield shop
 
@@ -58,40 +62,36 @@ async def test_an_order_is_placed_paid_and_fulfilled_through_one_address(shop: S
     await shop.until_available(product["product_id"], 3)
 
 
-async def test_the_banner_says_who_runs_where(running: Running) -> None:
-    pids = {name: running.pid_of(name) for name in NAMES}
+async def test_each_process_is_reported_with_its_pid_and_url(cluster: ClusterProcess) -> None:
+    pids = {context: cluster.pid_of(context) for context in CONTEXTS}
 
-    assert pids.pop("front") == running.process.pid
-    assert set(pids.values()) < set(running.family)
-    for context, pid in pids.items():
-        command = command_of(pid)
-        address = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
+    assert cluster.pid_of("proxy") == cluster.process.pid
+    assert cluster.url in cluster.stderr
+    assert set(pids.values()) < set(cluster.all_pids)
+    for pid in pids.values():
+        command = psutil.Process(pid).cmdline()
+        url = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
         assert "markethall" in command
-        assert f"{pid:<8}{address}" in running.said
-        assert f"{context:11}pid" in running.said
+        assert f"{pid:<8}{url}" in cluster.stderr
 
 
-def command_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+async def test_log_lines_name_the_service_and_the_client(cluster: ClusterProcess) -> None:
+    headers = {"X-Request-ID": "cluster-request-01", "X-Forwarded-For": "203.0.113.9"}
+    transport = httpx2.AsyncHTTPTransport(local_address="127.0.0.2")
+    async with httpx2.AsyncClient(base_url=cluster.url, transport=transport) as http:
+        await http.get("/products", headers=headers)
 
-
-async def test_lines_say_which_service_wrote_them_and_who_asked(running: Running) -> None:
-    made_up = {"X-Request-ID": "told-apart-01", "X-Forwarded-For": "203.0.113.9"}
-    from_elsewhere = httpx2.AsyncHTTPTransport(local_address="127.0.0.2")
-    async with httpx2.AsyncClient(base_url=running.url, transport=from_elsewhere) as http:
-        await http.get("/products", headers=made_up)
-
-    line = await line_of(running, "told-apart-01")
+    line = await line_of(cluster, "cluster-request-01")
 
     assert (line["service"], line["context"], line["path"]) == ("inventory",) * 2 + ("/products",)
     assert line["client_ip"] == "127.0.0.2"
-    services = {json.loads(text).get("service") for text in running.lines}
+    services = {json.loads(text).get("service") for text in cluster.log_lines}
     assert set(CONTEXTS) <= services
 
 
-async def line_of(running: Running, request_id: str) -> dict[str, Any]:
+async def line_of(cluster: ClusterProcess, request_id: str) -> dict[str, Any]:
     def found() -> list[dict[str, Any]]:
-        lines = [json.loads(text) for text in running.lines if request_id in text]
+        lines = [json.loads(text) for text in cluster.log_lines if request_id in text]
         return [line for line in lines if line.get("request_id") == request_id]
 
     await until(found)
@@ -99,23 +99,9 @@ async def line_of(running: Running, request_id: str) -> dict[str, Any]:
     return line
 
 
-async def test_counts_of_all_are_for_those_who_may_see_them(shop: Shop) -> None:
-    buyer = await shop.customer()
-    await shop.product()
-
-    stats = good(await shop.get("/stats", shop.admin), 200)
-
-    assert set(stats) == {"user_count", "product_count", "order_count", "payment_count"}
-    assert stats["user_count"] >= 2
-    assert stats["product_count"] >= 1
-    assert None not in stats.values()
-    refused(await shop.get("/stats"), 401, "auth.unauthenticated")
-    refused(await shop.get("/stats", buyer), 403, "auth.forbidden")
-
-
-async def test_commands_work_beside_it(running: Running, shop: Shop) -> None:
-    demo = beside(running, "demo")
-    staff = beside(running, "create-staff", "clerk@example.com", "--password-stdin")
+async def test_commands_work_beside_it(cluster: ClusterProcess, shop: Shop) -> None:
+    demo = command(cluster, "demo")
+    staff = command(cluster, "create-staff", "clerk@example.com", "--password-stdin")
 
     assert demo.stdout.strip() == "24 products added.", demo.stderr
     assert "is staff now" in staff.stdout, staff.stderr
@@ -125,10 +111,10 @@ async def test_commands_work_beside_it(running: Running, shop: Shop) -> None:
     assert clerk["access_token"]
 
 
-def beside(running: Running, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def command(cluster: ClusterProcess, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "markethall", *arguments],
-        env=settings(running.folder),
+        env=environment(cluster.folder),
         input="a long enough sentence\n",
         capture_output=True,
         text=True,
@@ -137,72 +123,74 @@ def beside(running: Running, *arguments: str) -> "subprocess.CompletedProcess[st
     )
 
 
-async def test_a_killed_service_comes_back_and_in_the_end_all_of_it_is_gone(scratch: Path) -> None:
-    with apart(scratch / "apart-two") as running:
-        await loses_and_regains_its_inventory(running)
-        family = running.family
+async def test_a_killed_service_restarts_and_the_shutdown_leaves_no_process(scratch: Path) -> None:
+    with ready_cluster(scratch / "cluster-2") as cluster:
+        await kill_inventory_and_wait_for_its_restart(cluster)
+        pids = cluster.all_pids
 
-        running.process.send_signal(signal.SIGINT)
+        cluster.process.send_signal(signal.SIGINT)
 
-        assert await ended(running.process, within=60) == 0
-        assert len(family) >= FEWEST
-        assert survivors(family) == []
-        assert "Traceback" not in running.said
+        assert await ended(cluster.process, within=60) == 0
+        assert len(pids) >= MIN_PROCESSES
+        assert survivors(pids) == []
+        assert "Traceback" not in cluster.stderr
 
 
-async def loses_and_regains_its_inventory(running: Running) -> None:
-    killed = running.pid_of("inventory")
+async def kill_inventory_and_wait_for_its_restart(cluster: ClusterProcess) -> None:
+    killed = cluster.pid_of("inventory")
     os.kill(killed, signal.SIGKILL)
     await until(lambda: not survivors([killed]))
-    async with httpx2.AsyncClient(base_url=running.url, timeout=20) as http:
-        gone, other, all_of_it = [await http.get(path) for path in ("/products", *STILL)]
+    async with httpx2.AsyncClient(base_url=cluster.url, timeout=20) as http:
+        products = await http.get("/products")
+        me = await http.get("/users/me")
+        ready = await http.get("/ready")
         async with asyncio.timeout(60):
             while (await http.get("/ready")).status_code != 200:
                 await asyncio.sleep(0.05)
-        back = await http.get("/products")
+        restarted = await http.get("/products")
 
-    assert refused(gone, 503, "system.unavailable")["details"] == {"dependency": "inventory"}
-    refused(other, 401, "auth.unauthenticated")
-    assert refused(all_of_it, 503, "system.not_ready")["details"] == {"failing": ["inventory"]}
-    assert back.status_code == 200
-    assert "inventory was ended by SIGKILL; it starts again in" in running.said
-    await until(lambda: "inventory is back: pid" in running.said)
-
-
-async def test_nothing_outlives_it_when_it_is_killed(scratch: Path) -> None:
-    """Not even a service that is stopped, and heeds no signal but the last."""
-    with apart(scratch / "apart-three") as running:
-        family = running.family
-        os.kill(running.pid_of("payments"), signal.SIGSTOP)
-
-        running.process.kill()
-
-        await until(lambda: not survivors(family))
-        assert len(family) >= FEWEST
+    assert refused(products, 503, "system.unavailable")["details"] == {"dependency": "inventory"}
+    refused(me, 401, "auth.unauthenticated")
+    assert refused(ready, 503, "system.not_ready")["details"] == {"failing": ["inventory"]}
+    assert restarted.status_code == 200
+    assert "inventory ended by SIGKILL; it starts again in" in cluster.stderr
+    await until(lambda: cluster.pid_of("inventory") != killed)
 
 
-async def test_a_service_that_cannot_start_ends_the_whole_and_says_why(scratch: Path) -> None:
-    folder = scratch / "apart-four"
+async def test_no_process_survives_kill_9_of_the_cluster(scratch: Path) -> None:
+    """Not even a stopped service, which takes no signal but SIGKILL."""
+    with ready_cluster(scratch / "cluster-3") as cluster:
+        pids = cluster.all_pids
+        os.kill(cluster.pid_of("payments"), signal.SIGSTOP)
+
+        cluster.process.kill()
+
+        await until(lambda: not survivors(pids))
+        assert len(pids) >= MIN_PROCESSES
+
+
+async def test_a_service_that_cannot_start_ends_the_cluster_with_its_reason(scratch: Path) -> None:
+    folder = scratch / "cluster-4"
     keys = folder / "data" / "keys"
     keys.mkdir(parents=True)
     (keys / "secret").write_text("damaged")
 
-    with started(folder) as running:
-        code = await ended(running.process, within=120)
+    with started_cluster(folder) as cluster:
+        code = await ended(cluster.process, within=120)
 
     assert code == 2
-    assert "cannot start:" in running.said
-    assert "error: MARKETHALL_DATA_DIR: the secret in" in running.said
-    assert "Traceback" not in running.said
+    assert "cannot start: ended with exit code 2" in cluster.stderr
+    assert "error: MARKETHALL_DATA_DIR: the secret in" in cluster.stderr
+    assert "Traceback" not in cluster.stderr
 
 
-async def test_a_taken_port_is_said_in_one_line(scratch: Path) -> None:
+async def test_a_taken_port_is_one_line_of_error(scratch: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
-        started(scratch / "apart-four", port=taken.getsockname()[1]) as running,
+        started_cluster(scratch / "cluster-4", port=taken.getsockname()[1]) as cluster,
     ):
-        code = await ended(running.process, within=60)
+        code = await ended(cluster.process, within=60)
 
     assert code == 1
-    assert "error:" in running.said
-    assert "Traceback" not in running.said
+    assert "error:" in cluster.stderr
+    assert "Traceback" not in cluster.stderr

@@ -1,4 +1,4 @@
-"""At the front: a request finds the service whose path it is, unchanged, or nobody."""
+"""The reverse proxy passes a request unchanged to the service that owns its path, or refuses it."""
 
 import asyncio
 import hashlib
@@ -10,33 +10,33 @@ import httpx2
 import pytest
 
 from markethall.topology import OWNERS, Context
-from tests.apart.services import Market, answering, market
 from tests.e2e.raw import exchange, request
+from tests.local_cluster.fake_services import FakeCluster, answer, fake_cluster
 
 
 @pytest.fixture(scope="module")
-async def four() -> AsyncIterator[Market]:
-    async with market() as found:
+async def module_cluster() -> AsyncIterator[FakeCluster]:
+    async with fake_cluster() as found:
         yield found
 
 
 @pytest.fixture
-def stalls(four: Market) -> Market:
-    for service in four.services.values():
-        service.asked.clear()
-        service.says = None
-    return four
+def cluster(module_cluster: FakeCluster) -> FakeCluster:
+    for service in module_cluster.services.values():
+        service.requests.clear()
+        service.handler = None
+    return module_cluster
 
 
 @pytest.fixture
-async def http(four: Market) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(base_url=four.url, timeout=20) as client:
+async def http(module_cluster: FakeCluster) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=module_cluster.url, timeout=20) as client:
         yield client
 
 
 @pytest.mark.parametrize("segment", OWNERS)
-async def test_the_first_segment_decides_who_is_asked(
-    stalls: Market, http: httpx2.AsyncClient, segment: str
+async def test_the_first_path_segment_decides_the_service(
+    cluster: FakeCluster, http: httpx2.AsyncClient, segment: str
 ) -> None:
     alone = (await http.get(f"/{segment}")).json()
     deeper = (await http.get(f"/{segment}/x/y")).json()
@@ -57,11 +57,11 @@ async def test_the_first_segment_decides_who_is_asked(
         "/orders/...",
     ],
 )
-async def test_paths_and_queries_travel_byte_by_byte(stalls: Market, target: str) -> None:
-    reply = await exchange(stalls.port, request(b"GET", target.encode()))
+async def test_paths_and_queries_are_passed_byte_by_byte(cluster: FakeCluster, target: str) -> None:
+    reply = await exchange(cluster.port, request(b"GET", target.encode()))
 
-    heard = reply.json()
-    assert target == heard["path"] + ("?" + heard["query"] if heard["query"] else "")
+    got = reply.json()
+    assert target == got["path"] + ("?" + got["query"] if got["query"] else "")
 
 
 CLIMBING = [
@@ -86,49 +86,51 @@ INTERNAL = [
     b"http://hall/internal/users/active",
     b"http://hall//internal/users/active",
 ]
-NOBODYS = [b"/", b"/nothing", b"/Users/me", b"/users%00/me", b"/userss", b"//users/me", b"/%ff"]
+UNKNOWN = [b"/", b"/nothing", b"/Users/me", b"/users%00/me", b"/userss", b"//users/me", b"/%ff"]
 
 
-@pytest.mark.parametrize("target", [*CLIMBING, *INTERNAL, *NOBODYS])
+@pytest.mark.parametrize("target", [*CLIMBING, *INTERNAL, *UNKNOWN])
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-async def test_what_is_nobodys_path_reaches_nobody(
-    stalls: Market, method: bytes, target: bytes
+async def test_a_path_without_an_owner_reaches_no_service(
+    cluster: FakeCluster, method: bytes, target: bytes
 ) -> None:
-    reply = await exchange(stalls.port, request(method, target, [(b"X-Request-ID", b"asked-01")]))
+    reply = await exchange(cluster.port, request(method, target, [(b"X-Request-ID", b"first-01")]))
 
     problem = reply.json()
     assert (reply.status, problem["code"]) == (404, "request.not_found")
     assert reply.headers["content-type"] == "application/problem+json"
-    assert reply.headers["x-request-id"] == problem["request_id"] == "asked-01"
+    assert reply.headers["x-request-id"] == problem["request_id"] == "first-01"
     assert set(problem) == {
         "type", "title", "status", "detail", "instance", "code", "request_id", "retryable",
         "details",
     }  # fmt: skip
-    assert stalls.asked == []
+    assert cluster.requests == []
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_every_method_arrives(stalls: Market, http: httpx2.AsyncClient, method: str) -> None:
-    answer = await http.request(method, "/orders/1")
-
-    assert answer.json()["method"] == method
-
-
-async def test_head_is_answered_without_content_and_with_its_length(
-    stalls: Market, http: httpx2.AsyncClient
+async def test_every_method_is_passed_on(
+    cluster: FakeCluster, http: httpx2.AsyncClient, method: str
 ) -> None:
-    stalls.services[Context.USERS].says = answering(200, b"x" * 1234)
+    response = await http.request(method, "/orders/1")
 
-    answer = await http.head("/users/me")
+    assert response.json()["method"] == method
+
+
+async def test_head_has_a_length_and_no_content(
+    cluster: FakeCluster, http: httpx2.AsyncClient
+) -> None:
+    cluster.services[Context.USERS].handler = answer(200, b"x" * 1234)
+
+    response = await http.head("/users/me")
     after = await http.get("/users/me")
 
-    assert (answer.headers["content-length"], answer.content) == ("1234", b"")
-    assert stalls.asked == [b"HEAD /users/me", b"GET /users/me"]
+    assert (response.headers["content-length"], response.content) == ("1234", b"")
+    assert cluster.requests == [b"HEAD /users/me", b"GET /users/me"]
     assert len(after.content) == 1234
 
 
-async def test_headers_travel_but_for_those_of_one_connection(
-    stalls: Market, http: httpx2.AsyncClient
+async def test_all_but_hop_by_hop_headers_are_passed_on(
+    cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     headers = [
         ("Host", "shop.example"),
@@ -145,42 +147,42 @@ async def test_headers_travel_but_for_those_of_one_connection(
         ("Upgrade", "websocket"),
     ]
 
-    heard = (await http.get("/users/me", headers=headers)).json()["headers"]
+    got = (await http.get("/users/me", headers=headers)).json()["headers"]
 
     given = [[name.lower(), value] for name, value in headers[:6]]
-    names = {name for name, _ in heard}
-    assert sorted(item for item in heard if item in given) == sorted(given)
-    assert [value for name, value in heard if name == "x-many"] == ["one", "two"]
+    names = {name for name, _ in got}
+    assert sorted(item for item in got if item in given) == sorted(given)
+    assert [value for name, value in got if name == "x-many"] == ["one", "two"]
     assert names.isdisjoint(
         {"connection", "x-secret", "keep-alive", "proxy-authorization", "te", "upgrade"}
     )
 
 
-async def test_an_id_is_given_to_a_request_that_has_none(
-    stalls: Market, http: httpx2.AsyncClient
+async def test_a_request_without_an_id_gets_one(
+    cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
-    heard = (await http.get("/users/me")).json()["headers"]
+    got = (await http.get("/users/me")).json()["headers"]
 
-    assert len([value for name, value in heard if name == "x-request-id"]) == 1
+    assert len([value for name, value in got if name == "x-request-id"]) == 1
 
 
-async def test_an_address_that_a_client_makes_up_is_not_passed_on(
-    stalls: Market, http: httpx2.AsyncClient
+async def test_a_forged_client_address_is_not_passed_on(
+    cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
-    heard = (await http.get("/users", headers={"X-Forwarded-For": "203.0.113.9"})).json()
+    got = (await http.get("/users", headers={"X-Forwarded-For": "203.0.113.9"})).json()
 
-    assert forwarded(heard["headers"]) == ["127.0.0.1"]
+    assert forwarded(got["headers"]) == ["127.0.0.1"]
 
 
-async def test_the_list_of_a_proxy_that_is_trusted_is_lengthened() -> None:
+async def test_the_client_address_of_a_trusted_proxy_is_passed_on() -> None:
     lists = [("X-Forwarded-For", "192.0.2.1, 203.0.113.9"), ("X-Forwarded-For", "203.0.113.10")]
     async with (
-        market(trusted_proxies="127.0.0.1/32") as trusting,
+        fake_cluster(trusted_proxies="127.0.0.1/32") as trusting,
         httpx2.AsyncClient(base_url=trusting.url) as http,
     ):
-        heard = (await http.get("/users", headers=lists)).json()
+        got = (await http.get("/users", headers=lists)).json()
 
-    assert forwarded(heard["headers"]) == ["192.0.2.1, 203.0.113.9, 203.0.113.10, 127.0.0.1"]
+    assert forwarded(got["headers"]) == ["203.0.113.10"]
 
 
 def forwarded(headers: list[list[str]]) -> list[str]:
@@ -199,28 +201,28 @@ def forwarded(headers: list[list[str]]) -> list[str]:
         (200, b"\x1f\x8b not unpacked", [(b"content-encoding", b"gzip")]),
     ],
 )
-async def test_answers_travel_unchanged(
-    stalls: Market,
+async def test_responses_are_passed_unchanged(
+    cluster: FakeCluster,
     http: httpx2.AsyncClient,
     status: int,
     body: bytes,
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     one_hop = [(b"connection", b"x-inner"), (b"x-inner", b"1"), (b"keep-alive", b"timeout=1")]
-    stalls.services[Context.ORDERS].says = answering(status, body, *headers, *one_hop)
+    cluster.services[Context.ORDERS].handler = answer(status, body, *headers, *one_hop)
 
-    async with http.stream("GET", "/orders") as answer:
-        content = b"".join([piece async for piece in answer.aiter_raw()])
+    async with http.stream("GET", "/orders") as response:
+        content = b"".join([piece async for piece in response.aiter_raw()])
 
-    assert (answer.status_code, content) == (status, body)
-    assert [item for item in answer.headers.raw if item in headers] == headers
-    assert answer.headers.get_list("date") == [answer.headers["date"]]
-    assert not {"x-inner", "keep-alive"} & set(answer.headers)
+    assert (response.status_code, content) == (status, body)
+    assert [item for item in response.headers.raw if item in headers] == headers
+    assert response.headers.get_list("date") == [response.headers["date"]]
+    assert not {"x-inner", "keep-alive"} & set(response.headers)
 
 
 @pytest.mark.parametrize("length", ["said", "chunked"])
-async def test_a_large_body_arrives_whole(
-    stalls: Market, http: httpx2.AsyncClient, length: str
+async def test_a_large_body_is_passed_completely(
+    cluster: FakeCluster, http: httpx2.AsyncClient, length: str
 ) -> None:
     body = secrets.token_bytes(1 << 20) * 20
 
@@ -229,20 +231,20 @@ async def test_a_large_body_arrives_whole(
             yield body[start : start + 100_000]
 
     content = body if length == "said" else in_pieces()
-    heard = (await http.post("/imports", content=content)).json()
+    got = (await http.post("/imports", content=content)).json()
 
-    assert (heard["size"], heard["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+    assert (got["size"], got["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
 
 
-async def test_what_is_no_header_of_a_request_is_refused_and_not_passed_on(
-    stalls: Market,
+async def test_a_request_with_two_hosts_is_refused_and_not_passed_on(
+    cluster: FakeCluster,
 ) -> None:
     twice = request(b"GET", b"/users/me", [(b"Host", b"another")])
 
-    reply = await exchange(stalls.port, twice)
+    reply = await exchange(cluster.port, twice)
 
     assert (reply.status, reply.json()["code"]) == (400, "request.malformed")
-    assert stalls.asked == []
+    assert cluster.requests == []
 
 
 @pytest.mark.parametrize(
@@ -256,22 +258,22 @@ async def test_what_is_no_header_of_a_request_is_refused_and_not_passed_on(
         [(b"Connection", b"content-length"), (b"Content-Length", b"47")],
     ],
 )
-async def test_no_second_request_hides_in_the_body_of_the_first(
-    stalls: Market, framing: list[tuple[bytes, bytes]]
+async def test_no_second_request_is_smuggled_in_the_body_of_the_first(
+    cluster: FakeCluster, framing: list[tuple[bytes, bytes]]
 ) -> None:
     hidden = b"0\r\n\r\nGET /users/hidden HTTP/1.1\r\nHost: hall\r\n\r\n"
 
-    await exchange(stalls.port, request(b"POST", b"/users", framing, hidden))
+    await exchange(cluster.port, request(b"POST", b"/users", framing, hidden))
 
-    assert b"GET /users/hidden" not in stalls.asked
-    assert len(stalls.asked) <= 1
+    assert b"GET /users/hidden" not in cluster.requests
+    assert len(cluster.requests) <= 1
 
 
-async def test_many_at_once_get_each_their_own_answer(
-    stalls: Market, http: httpx2.AsyncClient
+async def test_concurrent_requests_get_their_own_responses(
+    cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     paths = [f"/{segment}/{number}" for number in range(10) for segment in OWNERS]
 
-    answers = await asyncio.gather(*(http.get(path) for path in paths))
+    responses = await asyncio.gather(*(http.get(path) for path in paths))
 
-    assert [json.loads(answer.content)["path"] for answer in answers] == paths
+    assert [json.loads(response.content)["path"] for response in responses] == paths

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from markethall.embedded import EmbeddedValkey
+from markethall.local.valkey import EmbeddedValkey
 from markethall.shared.breaker import Breaker
 from markethall.shared.cache import RedisCache
 from markethall.shared.limits import Policy, RedisLimiter, Verdict

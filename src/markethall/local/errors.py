@@ -1,4 +1,4 @@
-"""Why there is no server. Each text is one line for the person at the terminal."""
+"""Errors of the embedded servers. Each text is one line for the terminal."""
 
 
 class EmbeddedError(RuntimeError):
@@ -6,13 +6,12 @@ class EmbeddedError(RuntimeError):
 
 
 class EmbeddedMissing(EmbeddedError):
-    """There is no server binary on this machine that would do."""
+    """This machine has no suitable server binary."""
 
 
 class EmbeddedBusy(EmbeddedError):
-    """The data directory belongs to a server that is still alive."""
+    """A running server already uses the data directory."""
 
 
-def busy(what: str, holder: str) -> EmbeddedBusy:
-    """The refusal that names the process to stop."""
-    return EmbeddedBusy(f"{what} is in use by process {holder}: stop it, or use another folder")
+def busy(directory: str, pid: str) -> EmbeddedBusy:
+    return EmbeddedBusy(f"{directory} is in use by process {pid}: stop it, or use another folder")

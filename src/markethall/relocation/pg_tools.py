@@ -1,4 +1,4 @@
-"""pg_dump and psql: where they are, and which are new enough."""
+"""Finds pg_dump and psql of a version that can read the source server."""
 
 import re
 import shutil
@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from markethall.embedded.binaries import wheel_folder
-from markethall.moving.addresses import MoveFailed
+from markethall.local.postgres.binaries import wheel_bin_folder
+from markethall.relocation.database_urls import RelocationFailed
 
 
 @dataclass(frozen=True)
-class Programs:
+class PgTools:
     """pg_dump and psql of one Postgres installation."""
 
     folder: Path
@@ -28,33 +28,37 @@ class Programs:
         return str(self.folder / "psql")
 
 
-def programs_for(source: int, target: int) -> Programs:
-    """The oldest that read a server of the major version `source`. Raises MoveFailed."""
-    if target < source:
-        raise MoveFailed(f"the server there is Postgres {target}, older than {source} here")
+def find_pg_tools(source_major: int, target_major: int) -> PgTools:
+    """The oldest tools that can read the source server. Raises RelocationFailed."""
+    if target_major < source_major:
+        raise RelocationFailed(
+            f"the target server is Postgres {target_major}, older than the source, {source_major}"
+        )
     found = list(_installations())
-    able = [programs for programs in found if programs.major >= source]
-    if not able:
-        have = ", ".join(str(programs.major) for programs in found) or "none"
-        raise MoveFailed(f"pg_dump and psql of Postgres {source} are needed; found: {have}")
-    return min(able, key=lambda programs: programs.major)
+    suitable = [tools for tools in found if tools.major >= source_major]
+    if not suitable:
+        have = ", ".join(str(tools.major) for tools in found) or "none"
+        raise RelocationFailed(
+            f"pg_dump and psql of Postgres {source_major} are needed; found: {have}"
+        )
+    return min(suitable, key=lambda tools: tools.major)
 
 
-def _installations() -> Iterator[Programs]:
-    """On PATH, and in the wheel of the embedded server."""
+def _installations() -> Iterator[PgTools]:
+    """Yields the tools on PATH and those in the wheel of the embedded server."""
     on_path = shutil.which("pg_dump")
-    for folder in (on_path and Path(on_path).parent, wheel_folder()):
-        majors = [_major_in(folder / name) for name in ("pg_dump", "psql")] if folder else [0]
+    for folder in (on_path and Path(on_path).parent, wheel_bin_folder()):
+        majors = [_major_of(folder / name) for name in ("pg_dump", "psql")] if folder else [0]
         if folder and all(majors):
-            yield Programs(folder, min(majors))
+            yield PgTools(folder, min(majors))
 
 
-def _major_in(program: Path) -> int:
-    """0 where there is no such program of Postgres."""
+def _major_of(program: Path) -> int:
+    """0 when there is no such program of Postgres."""
     with suppress(OSError):
-        told = subprocess.run(  # noqa: S603 - asks for its version
+        done = subprocess.run(  # noqa: S603 - only prints its version
             [str(program), "--version"], capture_output=True, text=True, check=False
         )
-        if found := re.search(r"\(PostgreSQL\) (\d+)", told.stdout):
+        if found := re.search(r"\(PostgreSQL\) (\d+)", done.stdout):
             return int(found[1])
     return 0

@@ -1,4 +1,4 @@
-"""The split on one machine: four services as four processes, and a front on one port.
+"""Local cluster: every context as a process of its own, behind one reverse proxy on one port.
 
-For seeing it, not for production: there an Ingress routes, and Kubernetes starts and restarts.
+For development only. In production an Ingress routes, and Kubernetes starts and restarts.
 """

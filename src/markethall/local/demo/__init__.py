@@ -1,7 +1,10 @@
-"""Something to look at and to buy: a small shop made by hand, and a market of any size."""
+"""Demo data: a small hand-made shop, and a generated catalogue of any size."""
 
-from markethall.demo.crowding import Market, known_skus, plant
-from markethall.demo.market import CATEGORIES, Branch, market
-from markethall.demo.shop import fill
+from markethall.local.demo.generated_catalogue import (
+    GeneratedCatalogue,
+    create_categories,
+    known_skus,
+)
+from markethall.local.demo.shop import fill
 
-__all__ = ["CATEGORIES", "Branch", "Market", "fill", "known_skus", "market", "plant"]
+__all__ = ["GeneratedCatalogue", "create_categories", "fill", "known_skus"]

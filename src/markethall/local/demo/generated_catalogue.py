@@ -1,14 +1,12 @@
-"""A market of any size into the shop: its category tree, and its products by way of an import."""
+"""Brings the generated catalogue into the shop: its categories, and its products by an import."""
 
 import csv
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
-from markethall.demo.market import as_line, market
-from markethall.demo.words import CATEGORIES, Branch
 from markethall.inventory.contract import (
     Categories,
     CategoryTaken,
@@ -18,40 +16,45 @@ from markethall.inventory.contract import (
     NewCategory,
     NewImport,
 )
+from markethall.local.demo.generate_products import as_ndjson_line, generate_products
+from markethall.local.demo.vocabulary import CATEGORIES, CategoryTemplate
 from markethall.shared.call import Call
 from markethall.shared.idempotency import Attempt
 from markethall.shared.ids import new_id
 
-_AT_ONCE: Final = 200
+_ROWS_PER_CHUNK: Final = 200
 
 
 @dataclass(frozen=True)
-class Market:
-    """The first so many products of the market, without those that are `known` by their sku: what
-    became of them in the shop stays.
-    """
+class GeneratedCatalogue:
+    """The first `products` generated products, without those whose SKU the shop knows already."""
 
     products: int
-    known: Collection[str]
+    known_skus: Collection[str]
 
     def command(self, sha256: str) -> NewImport:
         return NewImport(sha256=sha256, format=ImportFormat.NDJSON)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        lines = (as_line(row) for row in market(self.products) if row["sku"] not in self.known)
-        while some := b"".join(islice(lines, _AT_ONCE)):
-            yield some
+        lines = (as_ndjson_line(row) for row in self._new_products())
+        while chunk := b"".join(islice(lines, _ROWS_PER_CHUNK)):
+            yield chunk
 
     @property
-    def is_there(self) -> bool:
-        return all(row["sku"] in self.known for row in market(self.products))
+    def is_complete(self) -> bool:
+        """Whether the shop has all of the products."""
+        return next(self._new_products(), None) is None
+
+    def _new_products(self) -> Iterator[dict[str, Any]]:
+        rows = generate_products(self.products)
+        return (row for row in rows if row["sku"] not in self.known_skus)
 
 
 async def known_skus(imports: Imports, call: Call) -> set[str]:
-    """Of all products, the archived ones too."""
+    """SKUs of all products, including archived ones."""
     known: set[str] = set()
     header: Sequence[str] | None = None
-    # piece by piece: the whole of a large shop is no small thing
+    # in pieces: a large export does not fit into memory
     async for piece in imports.export(call):
         rows = csv.DictReader(StringIO(piece.decode(), newline=""), header)
         known |= {row["sku"] for row in rows}
@@ -59,22 +62,22 @@ async def known_skus(imports: Imports, call: Call) -> set[str]:
     return known
 
 
-async def plant(categories: Categories, call: Call) -> None:
-    """The category tree; a category that is there already stays as it is."""
-    for position, (key, branch) in enumerate(CATEGORIES.items()):
-        command = _category(key, branch, position)
+async def create_categories(categories: Categories, call: Call) -> None:
+    """Creates the category tree. A category that exists stays unchanged."""
+    for position, (key, template) in enumerate(CATEGORIES.items()):
+        command = _category(key, template, position)
         try:
             await categories.create(call, command, Attempt.keyless(new_id()))
         except CategoryTaken:
             continue
 
 
-def _category(key: str, branch: Branch, position: int) -> NewCategory:
-    words = {"de": branch.german, "fr": branch.french}
+def _category(key: str, template: CategoryTemplate, position: int) -> NewCategory:
+    names = {"de": template.german, "fr": template.french}
     return NewCategory(
         category=key,
-        name=branch.name,
-        parent=branch.parent,
+        name=template.name,
+        parent=template.parent,
         position=position,
-        translations={language: CategoryTranslation(name=name) for language, name in words.items()},
+        translations={language: CategoryTranslation(name=name) for language, name in names.items()},
     )

@@ -1,4 +1,4 @@
-"""A small believable shop, so that there is something to look at and to buy."""
+"""A small hand-made catalogue with stock, to look at and to buy from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.call import Call
 from markethall.shared.idempotency import Attempt
 
-# 21 November 2026, in milliseconds: the ids are UUIDv7, and the same in every hall
-_MADE_AT: Final = 1_795_219_200_000
+# 21 November 2026, in milliseconds: the ids are UUIDv7, and the same in every installation
+_CREATED_AT_MS: Final = 1_795_219_200_000
 
 
 @dataclass(frozen=True)
 class Family:
-    """Products that differ by their options, and what they have in common."""
+    """Products that differ only by their options, with their common fields."""
 
     name: str
     category: str
@@ -179,8 +179,8 @@ SHOP: Final = (
 
 
 async def fill(catalogue: Catalogue, stockroom: Stockroom, call: Call) -> int:
-    """How many products are new; what is there already stays as it is."""
-    keeper = _with_keys(call)
+    """Returns the number of new products. A product that exists stays unchanged."""
+    writer = _with_write_scopes(call)
     new = 0
     for family in SHOP:
         for sku, name, cents, units, options in family.products:
@@ -195,16 +195,16 @@ async def fill(catalogue: Catalogue, stockroom: Stockroom, call: Call) -> int:
                 tags=family.tags,
                 attributes=dict(family.attributes),
             )
-            new += await _add(catalogue, stockroom, keeper, product, units)
+            new += await _add(catalogue, stockroom, writer, product, units)
     return new
 
 
 async def _add(
     catalogue: Catalogue, stockroom: Stockroom, call: Call, product: NewProduct, units: int
 ) -> bool:
-    """With its first delivery. Every step may be repeated, so a fill that was cut short goes on."""
+    """Creates a product with its first delivery. Every step is idempotent, so a retry continues."""
     product_id = _fixed_id(product.sku)
-    new = not await _is_there(catalogue, call, product_id)
+    new = not await _exists(catalogue, call, product_id)
     try:
         await catalogue.create(call, product, Attempt.keyless(product_id))
     except SkuTaken:
@@ -216,7 +216,7 @@ async def _add(
     return new
 
 
-async def _is_there(catalogue: Catalogue, call: Call, product_id: UUID) -> bool:
+async def _exists(catalogue: Catalogue, call: Call, product_id: UUID) -> bool:
     try:
         await catalogue.product(call, product_id)
     except ProductNotFound:
@@ -224,11 +224,11 @@ async def _is_there(catalogue: Catalogue, call: Call, product_id: UUID) -> bool:
     return True
 
 
-def _with_keys(call: Call) -> Call:
+def _with_write_scopes(call: Call) -> Call:
     scopes = call.actor.scopes | {CATALOGUE_WRITE, STOCK_WRITE}
     return call.model_copy(update={"actor": call.actor.model_copy(update={"scopes": scopes})})
 
 
 def _fixed_id(name: str) -> UUID:
     low = uuid5(NAMESPACE_URL, f"urn:markethall:demo:{name}").int & (1 << 80) - 1
-    return UUID(int=_MADE_AT << 80 | low & ~(0xF << 76) | 0x7 << 76)
+    return UUID(int=_CREATED_AT_MS << 80 | low & ~(0xF << 76) | 0x7 << 76)

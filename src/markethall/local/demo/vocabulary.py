@@ -1,22 +1,22 @@
-"""What the market of the demonstration is made of."""
+"""Words, option values and templates of the generated catalogue."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
 @dataclass(frozen=True)
-class Axis:
-    """One option: its name, and its values with German and French words and a code for the SKU."""
+class OptionValues:
+    """One option and its values, each in English, German and French with a code for the SKU."""
 
     name: str
     values: tuple[tuple[str, str, str, str], ...]
-    most: int
+    max_values: int
 
 
 @dataclass(frozen=True)
-class Branch:
-    """A place in the category tree, with its names in German and French."""
+class CategoryTemplate:
+    """A category with its parent and its names in German and French."""
 
     name: str
     parent: str | None
@@ -25,8 +25,8 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One sort of goods. Prices are in euro cents, weights in grams."""
+class ProductTemplate:
+    """One kind of product. Prices are in euro cents, weights in grams."""
 
     code: str
     noun: str
@@ -35,12 +35,12 @@ class Kind:
     category: str
     prices: tuple[int, int]
     weights: tuple[int, int]
-    axes: tuple[Axis, ...]
+    options: tuple[OptionValues, ...]
     materials: tuple[str, ...]
     uses: tuple[str, ...]
 
 
-COLOUR: Final = Axis(
+COLOUR: Final = OptionValues(
     "colour",
     (
         ("black", "schwarz", "noir", "BLK"),
@@ -54,7 +54,7 @@ COLOUR: Final = Axis(
     ),
     4,
 )
-CLOTHES_SIZE: Final = Axis(
+CLOTHES_SIZE: Final = OptionValues(
     "size",
     (
         ("XS", "XS", "XS", "XS"),
@@ -65,8 +65,10 @@ CLOTHES_SIZE: Final = Axis(
     ),
     5,
 )
-SHOE_SIZE: Final = Axis("size", tuple((str(n), str(n), str(n), str(n)) for n in range(37, 46)), 6)
-VOLUME: Final = Axis(
+SHOE_SIZE: Final = OptionValues(
+    "size", tuple((str(n), str(n), str(n), str(n)) for n in range(37, 46)), 6
+)
+VOLUME: Final = OptionValues(
     "volume",
     (
         ("250 ml", "250 ml", "250 ml", "025"),
@@ -76,7 +78,7 @@ VOLUME: Final = Axis(
     ),
     3,
 )
-PACK: Final = Axis(
+PACK: Final = OptionValues(
     "weight",
     (
         ("100 g", "100 g", "100 g", "100"),
@@ -86,7 +88,7 @@ PACK: Final = Axis(
     ),
     3,
 )
-RULING: Final = Axis(
+RULING: Final = OptionValues(
     "ruling",
     (
         ("plain", "blanko", "uni", "PLN"),
@@ -95,13 +97,15 @@ RULING: Final = Axis(
     ),
     3,
 )
-DIAMETER: Final = Axis("diameter", tuple((f"{n} cm",) * 3 + (str(n),) for n in (20, 24, 28)), 3)
-SPAN: Final = Axis(
+DIAMETER: Final = OptionValues(
+    "diameter", tuple((f"{n} cm",) * 3 + (str(n),) for n in (20, 24, 28)), 3
+)
+SPAN: Final = OptionValues(
     "dimensions",
     tuple((f"{a} x {b} cm",) * 3 + (f"{a}X{b}",) for a, b in ((50, 80), (130, 170), (160, 230))),
     3,
 )
-BINDING: Final = Axis(
+BINDING: Final = OptionValues(
     "binding",
     (
         ("paperback", "Taschenbuch", "broché", "PB"),
@@ -110,148 +114,155 @@ BINDING: Final = Axis(
     2,
 )
 
-CATEGORIES: Final[Mapping[str, Branch]] = {
-    "clothing": Branch("Clothing", None, "Kleidung", "Vêtements"),
-    "shirts": Branch("Shirts", "clothing", "Hemden", "Chemises"),
-    "trousers": Branch("Trousers", "clothing", "Hosen", "Pantalons"),
-    "jackets": Branch("Jackets", "clothing", "Jacken", "Vestes"),
-    "knitwear": Branch("Knitwear", "clothing", "Strick", "Maille"),
-    "socks": Branch("Socks", "clothing", "Socken", "Chaussettes"),
-    "shoes": Branch("Shoes", None, "Schuhe", "Chaussures"),
-    "boots": Branch("Boots", "shoes", "Stiefel", "Bottes"),
-    "sneakers": Branch("Sneakers", "shoes", "Turnschuhe", "Baskets"),
-    "kitchen": Branch("Kitchen", None, "Küche", "Cuisine"),
-    "pans": Branch("Pans", "kitchen", "Pfannen", "Poêles"),
-    "knives": Branch("Knives", "kitchen", "Messer", "Couteaux"),
-    "cups": Branch("Cups", "kitchen", "Tassen", "Tasses"),
-    "bottles": Branch("Bottles", "kitchen", "Flaschen", "Bouteilles"),
-    "home": Branch("Home", None, "Wohnen", "Maison"),
-    "lamps": Branch("Lamps", "home", "Lampen", "Lampes"),
-    "blankets": Branch("Blankets", "home", "Decken", "Couvertures"),
-    "rugs": Branch("Rugs", "home", "Teppiche", "Tapis"),
-    "food": Branch("Food", None, "Lebensmittel", "Épicerie"),
-    "tea": Branch("Tea", "food", "Tee", "Thé"),
-    "coffee": Branch("Coffee", "food", "Kaffee", "Café"),
-    "chocolate": Branch("Chocolate", "food", "Schokolade", "Chocolat"),
-    "outdoor": Branch("Outdoor", None, "Draußen", "Plein air"),
-    "backpacks": Branch("Backpacks", "outdoor", "Rucksäcke", "Sacs à dos"),
-    "tents": Branch("Tents", "outdoor", "Zelte", "Tentes"),
-    "desk": Branch("Desk", None, "Schreibtisch", "Bureau"),
-    "notebooks": Branch("Notebooks", "desk", "Notizbücher", "Carnets"),
-    "pens": Branch("Pens", "desk", "Stifte", "Stylos"),
-    "books": Branch("Books", None, "Bücher", "Livres"),
+TWO_COLOURS: Final = replace(COLOUR, max_values=2)
+THREE_COLOURS: Final = replace(COLOUR, max_values=3)
+FIVE_COLOURS: Final = replace(COLOUR, max_values=5)
+BLADE: Final = OptionValues("blade", tuple((f"{n} cm",) * 3 + (str(n),) for n in (9, 15, 21)), 3)
+NIB: Final = OptionValues("nib", tuple((width,) * 4 for width in ("F", "M", "B")), 3)
+PERSONS: Final = OptionValues("persons", tuple((str(n),) * 4 for n in (1, 2, 4)), 3)
+
+CATEGORIES: Final[Mapping[str, CategoryTemplate]] = {
+    "clothing": CategoryTemplate("Clothing", None, "Kleidung", "Vêtements"),
+    "shirts": CategoryTemplate("Shirts", "clothing", "Hemden", "Chemises"),
+    "trousers": CategoryTemplate("Trousers", "clothing", "Hosen", "Pantalons"),
+    "jackets": CategoryTemplate("Jackets", "clothing", "Jacken", "Vestes"),
+    "knitwear": CategoryTemplate("Knitwear", "clothing", "Strick", "Maille"),
+    "socks": CategoryTemplate("Socks", "clothing", "Socken", "Chaussettes"),
+    "shoes": CategoryTemplate("Shoes", None, "Schuhe", "Chaussures"),
+    "boots": CategoryTemplate("Boots", "shoes", "Stiefel", "Bottes"),
+    "sneakers": CategoryTemplate("Sneakers", "shoes", "Turnschuhe", "Baskets"),
+    "kitchen": CategoryTemplate("Kitchen", None, "Küche", "Cuisine"),
+    "pans": CategoryTemplate("Pans", "kitchen", "Pfannen", "Poêles"),
+    "knives": CategoryTemplate("Knives", "kitchen", "Messer", "Couteaux"),
+    "cups": CategoryTemplate("Cups", "kitchen", "Tassen", "Tasses"),
+    "bottles": CategoryTemplate("Bottles", "kitchen", "Flaschen", "Bouteilles"),
+    "home": CategoryTemplate("Home", None, "Wohnen", "Maison"),
+    "lamps": CategoryTemplate("Lamps", "home", "Lampen", "Lampes"),
+    "blankets": CategoryTemplate("Blankets", "home", "Decken", "Couvertures"),
+    "rugs": CategoryTemplate("Rugs", "home", "Teppiche", "Tapis"),
+    "food": CategoryTemplate("Food", None, "Lebensmittel", "Épicerie"),
+    "tea": CategoryTemplate("Tea", "food", "Tee", "Thé"),
+    "coffee": CategoryTemplate("Coffee", "food", "Kaffee", "Café"),
+    "chocolate": CategoryTemplate("Chocolate", "food", "Schokolade", "Chocolat"),
+    "outdoor": CategoryTemplate("Outdoor", None, "Draußen", "Plein air"),
+    "backpacks": CategoryTemplate("Backpacks", "outdoor", "Rucksäcke", "Sacs à dos"),
+    "tents": CategoryTemplate("Tents", "outdoor", "Zelte", "Tentes"),
+    "desk": CategoryTemplate("Desk", None, "Schreibtisch", "Bureau"),
+    "notebooks": CategoryTemplate("Notebooks", "desk", "Notizbücher", "Carnets"),
+    "pens": CategoryTemplate("Pens", "desk", "Stifte", "Stylos"),
+    "books": CategoryTemplate("Books", None, "Bücher", "Livres"),
 }
 
-KINDS: Final = (
-    Kind(
+PRODUCT_TEMPLATES: Final = (
+    ProductTemplate(
         "SHI", "Shirt", "Hemd", "Chemise", "shirts", (3900, 11900), (180, 320),
         (CLOTHES_SIZE, COLOUR), ("organic cotton", "linen", "flannel", "poplin"),
         ("for the office and the evening after it", "for warm days", "to wear open or buttoned"),
     ),
-    Kind(
+    ProductTemplate(
         "TRO", "Trousers", "Hose", "Pantalon", "trousers", (5900, 15900), (400, 700),
         (CLOTHES_SIZE, COLOUR), ("twill", "corduroy", "denim", "wool"),
         ("for work and for the road", "with room for a folding rule", "with a straight leg"),
     ),
-    Kind(
+    ProductTemplate(
         "JAC", "Jacket", "Jacke", "Veste", "jackets", (9900, 34900), (500, 1400),
         (CLOTHES_SIZE, COLOUR), ("waxed cotton", "boiled wool", "recycled nylon"),
         ("for wind and drizzle", "for the first cold mornings", "that packs into its own pocket"),
     ),
-    Kind(
+    ProductTemplate(
         "KNI", "Pullover", "Pullover", "Pull", "knitwear", (6900, 18900), (300, 800),
         (CLOTHES_SIZE, COLOUR), ("merino", "lambswool", "cotton yarn", "alpaca"),
         ("knitted in one piece", "with a collar that stands", "for long evenings outside"),
     ),
-    Kind(
+    ProductTemplate(
         "SOC", "Socks", "Socken", "Chaussettes", "socks", (900, 2400), (40, 120),
         (COLOUR,), ("merino", "cotton", "bamboo viscose"),
         ("without a seam at the toes", "that stay up", "for boots and for the sofa"),
     ),
-    Kind(
+    ProductTemplate(
         "BOO", "Boots", "Stiefel", "Bottes", "boots", (12900, 32900), (1100, 1900),
         (SHOE_SIZE,), ("full-grain leather", "suede", "rubber"),
         ("that can be soled again", "for mud and for town", "with a welt sewn by hand"),
     ),
-    Kind(
+    ProductTemplate(
         "SNE", "Sneakers", "Turnschuhe", "Baskets", "sneakers", (6900, 18900), (500, 900),
-        (SHOE_SIZE, Axis("colour", COLOUR.values, 2)), ("canvas", "leather", "recycled mesh"),
+        (SHOE_SIZE, TWO_COLOURS), ("canvas", "leather", "recycled mesh"),
         ("for every day", "with a sole of natural rubber", "light enough to forget"),
     ),
-    Kind(
+    ProductTemplate(
         "PAN", "Pan", "Pfanne", "Poêle", "pans", (3900, 16900), (900, 2900),
         (DIAMETER,), ("cast iron", "carbon steel", "copper", "stainless steel"),
         ("for gas, induction and the oven", "that gets better with use", "for eggs and for steaks"),
     ),
-    Kind(
+    ProductTemplate(
         "KNF", "Kitchen Knife", "Küchenmesser", "Couteau de cuisine", "knives", (2900, 24900),
-        (90, 320), (Axis("blade", tuple((f"{n} cm",) * 3 + (str(n),) for n in (9, 15, 21)), 3),),
+        (90, 320), (BLADE,),
         ("carbon steel", "Damascus steel", "stainless steel"),
         ("ground by hand", "with a handle of walnut", "that holds its edge"),
     ),
-    Kind(
+    ProductTemplate(
         "CUP", "Cup", "Tasse", "Tasse", "cups", (900, 3900), (180, 420),
         (COLOUR,), ("stoneware", "porcelain", "enamel"),
         ("thrown by hand", "for coffee, tea and soup", "that fits any saucer"),
     ),
-    Kind(
+    ProductTemplate(
         "BOT", "Bottle", "Flasche", "Bouteille", "bottles", (1900, 4900), (200, 600),
-        (VOLUME, Axis("colour", COLOUR.values, 3)), ("stainless steel", "glass", "aluminium"),
+        (VOLUME, THREE_COLOURS), ("stainless steel", "glass", "aluminium"),
         ("that keeps tea hot for a day", "that does not leak", "for school, work and mountain"),
     ),
-    Kind(
+    ProductTemplate(
         "LAM", "Lamp", "Lampe", "Lampe", "lamps", (4900, 39900), (700, 4200),
         (COLOUR,), ("oak", "brass", "paper", "aluminium"),
         ("with a warm light", "for the corner where one reads", "that can be dimmed"),
     ),
-    Kind(
+    ProductTemplate(
         "BLA", "Blanket", "Decke", "Couverture", "blankets", (4900, 19900), (700, 2200),
-        (Axis("colour", COLOUR.values, 5),), ("wool", "cotton", "cashmere"),
+        (FIVE_COLOURS,), ("wool", "cotton", "cashmere"),
         ("for the sofa", "woven with fringes", "that is warm and light"),
     ),
-    Kind(
+    ProductTemplate(
         "RUG", "Rug", "Teppich", "Tapis", "rugs", (7900, 69900), (1500, 9000),
-        (SPAN, Axis("colour", COLOUR.values, 3)), ("wool", "jute", "cotton"),
+        (SPAN, THREE_COLOURS), ("wool", "jute", "cotton"),
         ("knotted by hand", "that lies flat", "for bare feet"),
     ),
-    Kind(
+    ProductTemplate(
         "TEA", "Tea", "Tee", "Thé", "tea", (490, 3900), (100, 1000),
         (PACK,), ("green leaf", "black leaf", "oolong", "rooibos"),
         ("picked in spring", "for the afternoon", "that takes milk"),
     ),
-    Kind(
+    ProductTemplate(
         "COF", "Coffee", "Kaffee", "Café", "coffee", (790, 3200), (250, 1000),
         (PACK,), ("arabica", "robusta and arabica", "single origin beans"),
         ("roasted slowly", "for espresso", "for the filter"),
     ),
-    Kind(
+    ProductTemplate(
         "CHO", "Chocolate", "Schokolade", "Chocolat", "chocolate", (290, 1490), (70, 500),
         (PACK,), ("dark cocoa", "milk", "cocoa and hazelnut"),
         ("with sea salt", "with 70 % cocoa", "broken, not cut"),
     ),
-    Kind(
+    ProductTemplate(
         "BAC", "Backpack", "Rucksack", "Sac à dos", "backpacks", (6900, 24900), (600, 1900),
         (COLOUR,), ("recycled nylon", "waxed canvas", "cordura"),
         ("for a day", "for a weekend", "with a sleeve for a laptop"),
     ),
-    Kind(
+    ProductTemplate(
         "TEN", "Tent", "Zelt", "Tente", "tents", (14900, 79900), (1400, 6500),
-        (Axis("persons", tuple((str(n),) * 4 for n in (1, 2, 4)), 3),),
+        (PERSONS,),
         ("ripstop nylon", "polycotton"),
         ("that stands in five minutes", "for wind and snow", "with two doors"),
     ),
-    Kind(
+    ProductTemplate(
         "NOT", "Notebook", "Notizbuch", "Carnet", "notebooks", (590, 2900), (120, 480),
-        (RULING, Axis("colour", COLOUR.values, 3)), ("thread-bound paper", "recycled paper"),
+        (RULING, THREE_COLOURS), ("thread-bound paper", "recycled paper"),
         ("that lies open", "for ink that does not bleed", "with numbered pages"),
     ),
-    Kind(
+    ProductTemplate(
         "PEN", "Fountain Pen", "Füllfederhalter", "Stylo plume", "pens", (1900, 29900), (15, 60),
-        (Axis("nib", (("F", "F", "F", "F"), ("M", "M", "M", "M"), ("B", "B", "B", "B")), 3),),
+        (NIB,),
         ("brass", "resin", "aluminium"),
         ("that fills from a bottle", "for long letters", "with a steel nib"),
     ),
-    Kind(
+    ProductTemplate(
         "BOK", "Field Guide", "Naturführer", "Guide nature", "books", (1200, 5900), (200, 1400),
         (BINDING,), ("wood-free paper",),
         ("for the pocket", "with drawings by hand", "to read and to look things up"),

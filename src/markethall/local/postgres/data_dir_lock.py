@@ -1,27 +1,28 @@
-"""Who else uses the data directory."""
+"""Keeps two servers from using one data directory."""
 
 import fcntl
 import os
-import sys
 import time
 from pathlib import Path
 from typing import IO
 
-from markethall.embedded.errors import busy
-from markethall.embedded.processes import POLL_SECONDS, open_private
+import psutil
 
-PATIENCE_SECONDS = 5.0  # how long a server that lost its parent may take to shut down
+from markethall.local.errors import busy
+from markethall.local.server_process import POLL_SECONDS, open_private
+
+SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for a server whose parent was killed
 
 
-class Lock:
-    """Held by one living process at most: the kernel releases it on kill -9 too."""
+class DataDirLock:
+    """A file lock on the data directory. The kernel releases it after kill -9 too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[bytes] | None = None
 
-    def take(self) -> None:
-        """Hold the lock until `release()`; EmbeddedBusy when somebody else holds it."""
+    def acquire(self) -> None:
+        """Raises EmbeddedBusy when another process holds the lock."""
         file = open_private(self._path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,48 +37,41 @@ class Lock:
         self._file = file
 
     def release(self) -> None:
-        """Let the next one in; without effect when the lock is not held."""
+        """Does nothing when the lock is not held."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
 
-def wait_for_previous(cluster: Path) -> None:
-    """Return when no process works in the cluster; EmbeddedBusy when that takes too long.
+def wait_for_previous_server(cluster: Path) -> None:
+    """Returns when no process works in the cluster. Raises EmbeddedBusy after a timeout.
 
     The server of a killed process needs a moment to shut down.
     """
     pid_file = cluster / "postmaster.pid"
-    if sys.platform != "linux" or not pid_file.exists():
+    if not pid_file.exists():
         return
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while workers := _processes_in(cluster):
+    deadline = time.monotonic() + SHUTDOWN_TIMEOUT_SECONDS
+    while workers := _processes_in(cluster.resolve()):
         if time.monotonic() > deadline:
             raise busy(str(cluster), str(min(workers)))
         time.sleep(POLL_SECONDS)
-    # Postgres refuses to start while the number in the file is alive; as nobody works in the
-    # cluster, that number was given to a stranger. A dead one is left: Postgres cleans up by it.
-    if _is_alive(pid_file):
+    # Postgres refuses to start while the pid in the file is alive. No process works in the
+    # cluster, so another program has got that pid. A dead pid stays: Postgres cleans up by it.
+    if _names_a_living_process(pid_file):
         pid_file.unlink(missing_ok=True)
 
 
 def _processes_in(cluster: Path) -> list[int]:
-    """All processes of a Postgres work in its data directory, so this finds exactly those."""
-    here = cluster.resolve()
-    processes = (path for path in Path("/proc").iterdir() if path.name.isdecimal())
-    return [int(path.name) for path in processes if _works_at(path, here)]
+    """Finds the processes of the server: all of them work in its data directory.
+
+    psutil reports no working directory for processes of other users, which cannot enter ours.
+    """
+    return [p.pid for p in psutil.process_iter(["cwd"]) if p.info["cwd"] == str(cluster)]
 
 
-def _works_at(process: Path, folder: Path) -> bool:
+def _names_a_living_process(pid_file: Path) -> bool:
     try:
-        return (process / "cwd").readlink() == folder
-    except OSError:
-        return False  # it ended, or it belongs to another user, who cannot enter our cluster
-
-
-def _is_alive(pid_file: Path) -> bool:
-    try:
-        pid = int(pid_file.read_text().split("\n")[0])
+        return psutil.pid_exists(int(pid_file.read_text().split("\n")[0]))
     except (FileNotFoundError, ValueError):
         return False
-    return Path(f"/proc/{pid}").exists()

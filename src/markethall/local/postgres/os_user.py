@@ -1,4 +1,4 @@
-"""Which user runs Postgres, which refuses root."""
+"""Chooses the user that runs Postgres, which refuses to run as root."""
 
 import os
 import pwd
@@ -6,67 +6,67 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from markethall.embedded.errors import EmbeddedError
-from markethall.embedded.processes import Account, run
+from markethall.local.errors import EmbeddedError
+from markethall.local.server_process import OsUser, run
 
-_OVERFLOW_ID = 65534  # what Linux itself calls somebody it does not know
+_OVERFLOW_ID = 65534  # Linux shows ids without a mapping as this one
 
 
-def account_for(program: str, cluster: Path) -> Account:
-    """The first account that can run the program and enter the folder of the cluster.
+def choose_os_user(program: str, cluster: Path) -> OsUser:
+    """The first user that can run the program and enter the folder of the cluster.
 
-    Tried, not computed from mode bits: access lists, mounts and containers have a say as well.
+    Tried instead of computed from mode bits: access lists, mounts and containers decide too.
     """
-    for account in _accounts(cluster):
-        if _can_work(account, program, cluster.parent):
-            return account
+    for user in _candidates(cluster):
+        if _can_work(user, program, cluster.parent):
+            return user
     folders = f"{cluster.parent} and {Path(program).parent}"
     text = f"Postgres refuses root, and the user nobody cannot enter {folders}"
     raise EmbeddedError(f"{text}: start as an ordinary user, or use folders open to all")
 
 
-def give(folder: Path, account: Account) -> None:
-    """Make the account the owner of the folder and of all that is in it."""
-    if folder.stat().st_uid == account.uid:
+def chown(folder: Path, user: OsUser) -> None:
+    """Gives the folder and everything in it to the user."""
+    if folder.stat().st_uid == user.uid:
         return
-    # Bottom-up: the folder itself changes last, so an interrupted walk is seen and repeated.
+    # Bottom-up: the folder itself changes last, so an interrupted walk is repeated.
     for path, folders, files in os.walk(folder, topdown=False):
         for name in [*folders, *files]:
-            os.chown(Path(path) / name, account.uid, account.gid, follow_symlinks=False)
-    os.chown(folder, account.uid, account.gid)
+            os.chown(Path(path) / name, user.uid, user.gid, follow_symlinks=False)
+    os.chown(folder, user.uid, user.gid)
 
 
-def _accounts(cluster: Path) -> Iterator[Account]:
-    """Who may try, in this order.
+def _candidates(cluster: Path) -> Iterator[OsUser]:
+    """Yields the users to try, in order.
 
-    Root becomes the owner of the data, or nobody. Where these cannot go (a closed home), a
-    user namespace makes root itself look like nobody; containers often forbid that, hence last.
-    initdb refuses a user without a name (runAsUser in Kubernetes): the same mask helps.
+    Root becomes the owner of the data, or nobody. Where these cannot enter (a closed home), a
+    user namespace maps root to nobody; containers often forbid that, so it comes last.
+    initdb refuses a user without a name (runAsUser in Kubernetes): the same mapping helps.
     """
-    ours, nobody = Account.ours(), _nobody()
-    if ours.uid == 0:
+    current, nobody = OsUser.current(), _nobody()
+    if current.uid == 0:
         if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
-            yield Account(owner.st_uid, owner.st_gid)
+            yield OsUser(owner.st_uid, owner.st_gid)
         yield nobody
-    elif _has_name(ours.uid):
-        yield ours
-    yield Account(ours.uid, ours.gid, mask=(nobody.uid, nobody.gid))
+    elif _has_name(current.uid):
+        yield current
+    yield OsUser(current.uid, current.gid, namespace_mapping=(nobody.uid, nobody.gid))
 
 
-def _can_work(account: Account, program: str, folder: Path) -> bool:
+def _can_work(user: OsUser, program: str, folder: Path) -> bool:
     try:
-        run([program, "--version"], account, at=folder)
+        run([program, "--version"], user, at=folder)
     except (OSError, subprocess.SubprocessError, EmbeddedError):
         return False
     return True
 
 
-def _nobody() -> Account:
+def _nobody() -> OsUser:
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:
-        return Account(_OVERFLOW_ID, _OVERFLOW_ID)
-    return Account(entry.pw_uid, entry.pw_gid)
+        return OsUser(_OVERFLOW_ID, _OVERFLOW_ID)
+    return OsUser(entry.pw_uid, entry.pw_gid)
 
 
 def _has_name(uid: int) -> bool:
