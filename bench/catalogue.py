@@ -18,7 +18,8 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
-from markethall.demo.market import CATEGORIES, market
+from markethall.local.demo.generate_products import generate_products
+from markethall.local.demo.vocabulary import CATEGORIES
 from markethall.migrating import upgrade
 from markethall.shared.db import asyncpg_url
 
@@ -355,7 +356,7 @@ def _get(path: str, **headers: str) -> Request:
 
 def _searches(products: int) -> Mapping[str, Sequence[Mapping[str, str]]]:
     """What people look for, each in some words or values: no answer is known by heart."""
-    rows = Random(11).sample([*market(products)], min(200, products))  # noqa: S311 - any of them will do
+    rows = Random(11).sample([*generate_products(products)], min(200, products))  # noqa: S311 - any of them will do
     nouns = sorted({row["name"].split(",")[0].split()[-1] for row in rows})
     makers = sorted({row["attributes"]["maker"] for row in rows})
     materials = sorted({row["attributes"]["material"].split()[-1] for row in rows})

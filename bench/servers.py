@@ -31,7 +31,7 @@ class StartFailed(RuntimeError):
 
 
 class Database(Protocol):
-    """What is used of `markethall.embedded.EmbeddedPostgres`."""
+    """What is used of `markethall.local.postgres.EmbeddedPostgres`."""
 
     def start(self) -> str: ...
     def stop(self) -> None: ...
@@ -140,8 +140,8 @@ def database(folder: Path) -> Iterator[str]:
     """Markethall's embedded Postgres beside the client, and its URL."""
     if str(ROOT / "src") not in sys.path:
         sys.path.append(str(ROOT / "src"))
-    embedded = importlib.import_module("markethall.embedded")
-    server = cast("Database", embedded.EmbeddedPostgres(folder))
+    postgres = importlib.import_module("markethall.local.postgres")
+    server = cast("Database", postgres.EmbeddedPostgres(folder))
     with ExitStack() as stack, pinned(OTHERS):
         stack.callback(server.stop)
         yield server.start()

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from markethall.embedded import EmbeddedPostgres
+from markethall.local.postgres import EmbeddedPostgres
 
 SECTIONS = ("users", "inventory", "orders", "payments")
 

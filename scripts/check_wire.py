@@ -21,13 +21,13 @@ from markethall.shared.call import Actor
 from markethall.shared.errors import Refusal
 from markethall.shared.events import Envelope, Event
 from markethall.shared.openapi import completing
-from scripts.wire_breaks import Wire, breaks
+from scripts.wire_compatibility import Wire, breaks
 
 RELEASES: Final = Path(__file__).parents[1] / "docs" / "wire"
 HOW_TO_RECORD: Final = (
-    "If this is what a neighbour one release older can live with, the rules in\n"
-    "scripts/wire_breaks.py are wrong. Else make it additive: a field with a default, a method\n"
-    "beside the old one. With a release: python -m scripts.check_wire --record VERSION"
+    "If a service one release older works with this, the rules in\n"
+    "scripts/wire_compatibility.py are wrong. Else make it additive: a field with a default, a\n"
+    "method beside the old one. With a release: python -m scripts.check_wire --record VERSION"
 )
 
 

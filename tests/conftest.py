@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from markethall.embedded import EmbeddedPostgres, EmbeddedValkey
+from markethall.local.postgres import EmbeddedPostgres
+from markethall.local.valkey import EmbeddedValkey
 from markethall.migrating import upgrade
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.ids import new_id

@@ -1,4 +1,4 @@
-"""`markethall move`, stopped in the middle of its copy."""
+"""`markethall relocate`, stopped in the middle of its copy."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ async def parked(
     await on_server(there, PARK.format(tag=tag))
     connection = await asyncpg.connect(plain(there))
     await connection.execute("SELECT pg_advisory_lock(1)")
-    process = begun("move", "inventory", "--to", there, database_url=here)
+    process = begun("relocate", "inventory", "--to", there, database_url=here)
     try:
         async with asyncio.timeout(PATIENCE):
             while await connection.fetchval(PARKED) is None:

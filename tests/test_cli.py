@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from markethall.demo import market
+from markethall.local.demo.generate_products import generate_products
 from markethall.orders.contract import OrderExpired
 from markethall.shared.call import system_call
 from markethall.shared.clock import utc_now
@@ -136,7 +136,7 @@ async def test_a_market_that_is_not_whole_is_told_and_fails(
     database_url: str, postgres: Postgres, tmp_path: Path
 ) -> None:
     """Somebody sells one of its products under the same sku in other letters."""
-    row = min(market(30), key=lambda row: row["on_hand"])
+    row = min(generate_products(30), key=lambda row: row["on_hand"])
     house = build("sql", postgres)
     theirs = await house.product(row["sku"].lower(), stock=row["on_hand"] + 1)
     hold = await house.reserve({theirs.product_id: row["on_hand"] + 1})

@@ -1,4 +1,4 @@
-"""Real servers: they start for any user, keep what they promised, and never outlive us."""
+"""Embedded servers: they start for any user, keep the data, and end with their parent."""
 
 import asyncio
 import os
@@ -14,24 +14,21 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
 import redis
 
-from markethall.embedded import (
-    EmbeddedBusy,
-    EmbeddedError,
-    EmbeddedMissing,
-    EmbeddedPostgres,
-    EmbeddedValkey,
-    occupancy,
-)
+from markethall.local.errors import EmbeddedBusy, EmbeddedError, EmbeddedMissing
+from markethall.local.postgres import EmbeddedPostgres, data_dir_lock
+from markethall.local.valkey import EmbeddedValkey
 
 Shared = tuple[EmbeddedPostgres, Path, str]
 
 PARENT = """
 import sys, time
 from pathlib import Path
-from markethall.embedded import EmbeddedPostgres, EmbeddedValkey
+from markethall.local.postgres import EmbeddedPostgres
+from markethall.local.valkey import EmbeddedValkey
 server = {server}
 print(server.start(), server.pid, flush=True)
 time.sleep(60)
@@ -40,7 +37,7 @@ time.sleep(60)
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can enter; pytest's own are closed to all but us."""
+    """A folder that every user can enter. Those of pytest are open to the current user only."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -48,7 +45,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Shared]:
-    """One server, its folder and its URL, for the tests that only look."""
+    """One server, its folder and its URL, for the tests that only read."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         server = EmbeddedPostgres(Path(name), durable=False, max_connections=17)
@@ -58,7 +55,7 @@ def shared() -> Iterator[Shared]:
 
 @pytest.fixture
 def closed_folder(folder: Path) -> Path:
-    """A folder that only we can enter, as far as Postgres can be started there."""
+    """A folder that only the current user can enter, where Postgres can be started in it."""
     if can_use_closed_folders():
         folder.chmod(0o700)
     return folder
@@ -70,7 +67,7 @@ def any_folder(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def test_what_was_written_is_there_after_a_restart(folder: Path) -> None:
+def test_data_survives_a_restart(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     with server as url:
         ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -82,14 +79,14 @@ def test_what_was_written_is_there_after_a_restart(folder: Path) -> None:
         assert ask(url, "SHOW fsync") == "on"
 
 
-def test_starting_a_started_server_changes_nothing(shared: Shared) -> None:
+def test_a_second_start_returns_the_same_url(shared: Shared) -> None:
     server, _, url = shared
     pid = server.pid
 
     assert (server.start(), server.pid) == (url, pid)
 
 
-def test_stopping_a_stopped_server_is_nothing(folder: Path) -> None:
+def test_stop_may_be_called_at_any_time(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.stop()
     server.stop()
@@ -97,7 +94,7 @@ def test_stopping_a_stopped_server_is_nothing(folder: Path) -> None:
     assert server.pid is None
 
 
-def test_a_server_for_tests_trades_safety_for_speed(shared: Shared) -> None:
+def test_a_server_that_is_not_durable_does_not_sync(shared: Shared) -> None:
     _, _, url = shared
 
     assert ask(url, "SHOW fsync") == "off"
@@ -112,8 +109,8 @@ def test_text_is_unicode_sorted_by_code_point(shared: Shared) -> None:
     assert ask(url, "SELECT upper('ä')") == "Ä"
 
 
-def test_a_folder_that_only_we_can_enter(tmp_path: Path) -> None:
-    """Postgres refuses root, and nobody else comes in here."""
+def test_a_folder_that_only_the_current_user_can_enter(tmp_path: Path) -> None:
+    """Postgres refuses root, and the user nobody cannot enter."""
     tmp_path.chmod(0o700)
 
     if can_use_closed_folders():
@@ -144,23 +141,23 @@ def test_a_wrong_password_is_refused(shared: Shared) -> None:
         ask(url.replace(password, "guessed"), "SELECT 1")
 
 
-def test_a_killed_parent_takes_its_server_along_and_loses_nothing(
+def test_the_server_of_a_killed_parent_ends_and_keeps_its_data(
     any_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # on a busy disk the last checkpoint takes its time
-    monkeypatch.setattr(occupancy, "PATIENCE_SECONDS", 60)
+    # the last checkpoint may be slow
+    monkeypatch.setattr(data_dir_lock, "SHUTDOWN_TIMEOUT_SECONDS", 60)
     with parent(f"EmbeddedPostgres(Path({str(any_folder)!r}))") as process:
         url, pid = first_line(process)
         ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
         process.kill()
 
-    # The next start does not wait for us to look: the old server may still be shutting down.
+    # the next start comes at once: the old server may still be shutting down
     with EmbeddedPostgres(any_folder) as url:
         assert not is_alive(pid)
         assert ask(url, "SELECT answer FROM kept") == 42
 
 
-def test_a_first_start_killed_half_way_is_begun_anew(folder: Path) -> None:
+def test_a_first_start_that_was_killed_starts_again(folder: Path) -> None:
     with parent(f"EmbeddedPostgres(Path({str(folder)!r}))") as process:
         wait_until(lambda: any(folder.glob("postgres.building-*/cluster/global")))
         process.kill()
@@ -185,10 +182,10 @@ def test_a_folder_in_use_is_refused(folder: Path) -> None:
     wait_until(lambda: not is_alive(pid))
 
 
-def test_a_server_started_by_hand_is_not_disturbed(
+def test_a_server_without_our_lock_is_left_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(occupancy, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(data_dir_lock, "SHUTDOWN_TIMEOUT_SECONDS", 0.1)
     server = EmbeddedPostgres(folder, durable=False)
     with server as url:
         (folder / "postgres.lock").unlink()
@@ -199,10 +196,10 @@ def test_a_server_started_by_hand_is_not_disturbed(
         assert ask(url, "SELECT 1") == 1
 
 
-def test_a_killed_server_recovers_though_its_process_id_is_now_a_strangers(
+def test_a_killed_server_recovers_when_another_program_has_its_pid(
     closed_folder: Path,
 ) -> None:
-    # Closed: there the server has our user id, so Postgres takes the stranger for its old self.
+    # a closed folder: the server has our user id, so Postgres takes the other program for its own
     server = EmbeddedPostgres(closed_folder)
     with server as url:
         ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -210,8 +207,8 @@ def test_a_killed_server_recovers_though_its_process_id_is_now_a_strangers(
         os.kill(server.pid, signal.SIGKILL)
     pid_file = closed_folder / "postgres" / "postmaster.pid"
 
-    with killed_in_the_end(["sleep", "60"]) as stranger:
-        pid_file.write_text(re.sub(r"^\d+", str(stranger.pid), pid_file.read_text()))
+    with killed_in_the_end(["sleep", "60"]) as other:
+        pid_file.write_text(re.sub(r"^\d+", str(other.pid), pid_file.read_text()))
         with server as url:
             assert ask(url, "SELECT answer FROM kept") == 42
 
@@ -227,7 +224,7 @@ def test_a_cluster_of_another_version_is_named_and_left_alone(tmp_path: Path) ->
     assert version.read_text() == "12\n"
 
 
-def test_what_is_not_a_cluster_is_left_alone(folder: Path) -> None:
+def test_a_folder_that_is_no_cluster_is_left_alone(folder: Path) -> None:
     notes = folder / "postgres" / "notes.txt"
     notes.parent.mkdir()
     notes.write_text("mine")
@@ -251,7 +248,7 @@ def test_without_any_server_the_error_says_what_to_do(
         EmbeddedValkey().start()
 
 
-def test_a_passing_thread_may_not_start_a_server(tmp_path: Path) -> None:
+def test_only_the_main_thread_may_start_a_server(tmp_path: Path) -> None:
     errors: list[EmbeddedError] = []
 
     def start(server: EmbeddedPostgres | EmbeddedValkey) -> None:
@@ -281,7 +278,7 @@ def test_valkey_answers_and_stops(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["valkey.log"]
 
 
-def test_a_killed_parent_takes_its_valkey_along() -> None:
+def test_the_valkey_of_a_killed_parent_ends() -> None:
     with parent("EmbeddedValkey()") as process:
         _, pid = first_line(process)
         process.kill()
@@ -290,7 +287,7 @@ def test_a_killed_parent_takes_its_valkey_along() -> None:
 
 
 def ask(url: str, query: str) -> object:
-    """The first value of the answer, over a connection of its own."""
+    """The first value of the result, over a new connection."""
 
     async def connect_and_ask() -> object:
         connection = await asyncpg.connect(url.replace("+asyncpg", ""))
@@ -300,7 +297,7 @@ def ask(url: str, query: str) -> object:
         finally:
             await connection.close()
 
-    # A loop of our own: asyncio.run would take away the one pytest-asyncio has set.
+    # asyncio.run would close the loop of pytest-asyncio
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(connect_and_ask())
 
@@ -317,7 +314,7 @@ def killed_in_the_end(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def parent(server: str) -> AbstractContextManager[subprocess.Popen[str]]:
-    """A Python that starts the server, says so, and waits to be killed."""
+    """A Python process that starts the server, prints its URL and pid, and waits to be killed."""
     return killed_in_the_end([sys.executable, "-c", PARENT.format(server=server)])
 
 
@@ -329,18 +326,14 @@ def first_line(process: subprocess.Popen[str]) -> tuple[str, int]:
 
 def is_alive(pid: int) -> bool:
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return state != "Z"  # ended, and init has not looked yet
 
 
 def command_lines() -> Iterator[str]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            yield path.read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    for process in psutil.process_iter(["cmdline"]):
+        yield " ".join(process.info["cmdline"] or ())
 
 
 def wait_until(happened: Callable[[], bool]) -> None:

@@ -18,6 +18,11 @@ PLANTED = {
         ("settings.py", "import markethall.app"),
         ("helpers.py", "x = 1"),
     ],
+    "Tools for one machine, top to bottom; the embedded servers know no application": [
+        ("local/errors.py", "import markethall.local.valkey"),
+        ("local/postgres/server.py", "import markethall.local.cluster.runner"),
+        ("local/helpers.py", "x = 1"),
+    ],
     "Contexts know each other by contract, and only a service looks": [
         ("orders/service/views.py", "import markethall.inventory.domain"),
         ("orders/domain.py", "import markethall.payments.contract"),
@@ -51,7 +56,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_rules_are_kept(copy: Path) -> None:
-    assert "5 kept, 0 broken" in lint(copy)
+    assert f"{len(PLANTED)} kept, 0 broken" in lint(copy)
 
 
 def test_every_rule_is_planted() -> None:

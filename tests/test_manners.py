@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from markethall import demo
 from markethall.app import create_app
+from markethall.local import demo
 from markethall.settings import read_settings
 from markethall.shared.call import system_call
 from markethall.shared.log import clean_text

@@ -11,9 +11,9 @@ from jsonschema import Draft202012Validator
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from markethall import demo
 from markethall.app import Gateway, create_app
 from markethall.inventory.contract import ProductChange
+from markethall.local import demo
 from markethall.shared.cache import CoherentCache
 from markethall.shared.call import system_call
 from markethall.shared.limits import REQUESTS

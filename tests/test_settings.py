@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from platformdirs import user_data_path
 
 from markethall.inventory.contract import HOLD_AT_MOST
 from markethall.settings import BadSettings, MigrationSettings, Settings, read_settings
@@ -264,6 +265,18 @@ def test_alembic_without_a_database_says_so() -> None:
 
 def test_the_data_directory_may_begin_at_home(read: Read) -> None:
     assert read(data_dir="~/hall").home == Path.home() / "hall"
+
+
+def test_the_data_directory_defaults_to_the_former_one_where_it_exists(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    former = tmp_path / ".local" / "share" / "markethall"
+
+    assert read().home == user_data_path("markethall")
+    former.mkdir(parents=True)
+    assert read().home == former
 
 
 def test_orders_never_asks_for_a_longer_hold_than_inventory_gives() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
+from platformdirs import user_data_path
 from pydantic import (
     BeforeValidator,
     Field,
@@ -24,6 +25,8 @@ from markethall.topology import HEARS, NEEDS, Context
 SHORTEST_SECRET = 32
 # OWASP's least work factor for bcrypt
 LEAST_COST = 10
+# on every platform, before the platform decided
+_FORMER_DATA_DIR: Final = "~/.local/share/markethall"
 
 
 class _Kind(NamedTuple):
@@ -121,8 +124,12 @@ class Settings(BaseSettings):
         SecretStr, Field(description="Cache and rate limits; empty keeps both in the process")
     ] = SecretStr("")
     data_dir: Annotated[
-        Path, Field(description="Where the embedded server and the generated keys live")
-    ] = Path("~/.local/share/markethall")
+        Path | None,
+        Field(
+            description="Embedded server and generated keys. Empty: `~/.local/share/markethall` "
+            "where it exists, else the platform's folder for user data"
+        ),
+    ] = None
     secret: Annotated[
         SecretStr,
         Field(description="At least 32 characters; signs cursors and webhooks. Empty: generated"),
@@ -391,7 +398,10 @@ class Settings(BaseSettings):
     @cached_property
     def home(self) -> Path:
         """The data directory, `~` resolved."""
-        return self.data_dir.expanduser()
+        if self.data_dir:
+            return self.data_dir.expanduser()
+        former = Path(_FORMER_DATA_DIR).expanduser()
+        return former if former.exists() else user_data_path("markethall")
 
 
 def read_settings(**given: Any) -> Settings:

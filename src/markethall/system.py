@@ -121,7 +121,7 @@ def _ping(ping: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str]]:
 
 def system_router(settings: Settings) -> APIRouter:
     router = APIRouter(tags=["system"])
-    _add_probes(router)
+    add_probes(router)
     _add_stats(router)
     if settings.shows_docs:
         add_docs(router)
@@ -130,7 +130,7 @@ def system_router(settings: Settings) -> APIRouter:
     return router
 
 
-def _add_probes(router: APIRouter) -> None:
+def add_probes(router: APIRouter) -> None:
     @router.get("/health", summary="Is the process alive?")
     async def health(_: Annotated[Call, anyone()]) -> Health:
         return Health()

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from markethall.embedded import EmbeddedValkey
+from markethall.local.valkey import EmbeddedValkey
 from tests.conftest import on_server, url_of
 from tests.e2e.halls import ADMIN, CONTEXTS, Execute, Hall, as_json, restricted_urls, running
 from tests.e2e.own import database_of, own_database

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from markethall.embedded import EmbeddedValkey
+from markethall.local.valkey import EmbeddedValkey
 from markethall.topology import KEYS, NEEDS
 from tests.e2e.split import APART, Split, split_hall
 from tests.proxy import Mode, Proxy

@@ -21,8 +21,8 @@ from pathlib import Path
 import httpx2
 from starlette.types import Receive, Scope, Send
 
-from markethall.apart.front import owner_of
-from markethall.apart.relay import Relay
+from markethall.local.cluster.app import context_of
+from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import read_settings
 from markethall.shared.tokens import generate_key
 from markethall.topology import Context
@@ -85,13 +85,13 @@ class Street:
         self._started: list[Part] = []
         self.of_hall, self.of_inventory = Proxy(), Proxy()
         self._public: dict[Context, str] = {}
-        self._relay = Relay(self._public, read_settings(storage="memory"))
+        self._proxy = ReverseProxy(self._public, read_settings(storage="memory"))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
         """The one address. All that was started is ended with it."""
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._relay.close)
+            stack.push_async_callback(self._proxy.close)
             for name in (self.of_hall, self.of_inventory):
                 await stack.enter_async_context(name)
             stack.push_async_callback(self._end_all)
@@ -103,9 +103,9 @@ class Street:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})
-        owner = owner_of(scope["path"])
+        owner = context_of(scope["path"])
         assert owner is not None, scope["path"]
-        await self._relay.pass_on(owner, scope, receive, send)
+        await self._proxy.proxy(owner, scope, receive, send)
 
     def send_to(self, part: Part) -> None:
         """From now on the paths of what it serves lead there, and its name as well."""
@@ -211,7 +211,7 @@ class Rehearsal:
 
     async def _move(self, here: str, there: str) -> None:
         begun_at = time.monotonic()
-        process = begun("move", "inventory", "--to", there, database_url=here)
+        process = begun("relocate", "inventory", "--to", there, database_url=here)
         told, why = await asyncio.to_thread(process.communicate)
         assert (process.returncode, told) == (0, f"{there}\n"), why
         self.moves.append(time.monotonic() - begun_at)
@@ -245,6 +245,7 @@ class Rehearsal:
             )
         whole = (min(told.placed), max(told.placed))
         yield f"longest pause of orders: {longest_gap(told.placed, *whole):.1f} s"
-        yield f"`markethall move` took: {', '.join(f'{seconds:.1f} s' for seconds in self.moves)}"
+        moves = ", ".join(f"{seconds:.1f} s" for seconds in self.moves)
+        yield f"`markethall relocate` took: {moves}"
         yield f"refused for a moment, and tried again: {len(told.refused)}"
         yield f"connections broken, and tried again: {len(told.unheard)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from markethall.embedded import EmbeddedValkey
+from markethall.local.valkey import EmbeddedValkey
 from tests.conftest import on_server
 from tests.e2e.halls import ADMIN, CONTEXTS, Hall
 from tests.e2e.own import Books, own_database

@@ -1,7 +1,7 @@
-"""The demonstration catalogue."""
+"""The small shop of the demo."""
 
-from markethall import demo
 from markethall.inventory.contract import ProductQuery
+from markethall.local import demo
 from markethall.shared.call import system_call
 from tests.inventory.conftest import ANYONE, STAFF, House
 
@@ -18,7 +18,7 @@ async def test_the_shop_is_filled_once(house: House) -> None:
     assert all(product.product_id.version == 7 for product in page.items)
 
 
-async def test_what_staff_did_to_the_shop_stays(house: House) -> None:
+async def test_changes_by_staff_are_kept(house: House) -> None:
     await demo.fill(house.catalogue, house.stockroom, CALL)
     cup = await house.catalogue.product_by_sku(ANYONE, "CUP-STONE-BLUE")
     await house.catalogue.archive(STAFF, cup.product_id, {1})
@@ -30,7 +30,7 @@ async def test_what_staff_did_to_the_shop_stays(house: House) -> None:
     assert (kept.status, kept.available) == ("archived", 1)
 
 
-async def test_a_product_that_has_a_sku_of_the_shop_keeps_it(house: House) -> None:
+async def test_a_product_with_a_sku_of_the_demo_keeps_it(house: House) -> None:
     own = await house.product("tea-sencha-100", stock=2)
 
     assert await demo.fill(house.catalogue, house.stockroom, CALL) == 23

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from markethall.demo import known_skus
 from markethall.inventory.contract import ImportStatus
 from markethall.loading import Load, Loaded, bring
+from markethall.local.demo import known_skus
 from markethall.shared.errors import Invalid, Unavailable
 from tests.inventory.conftest import STAFF, House, build
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from markethall.embedded import EmbeddedValkey
+from markethall.local.valkey import EmbeddedValkey
 from markethall.topology import Context
 from tests.e2e.halls import Hall, as_json, running
 from tests.e2e.own import environment, own_database

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from structlog.testing import capture_logs
 
-from markethall.embedded import EmbeddedPostgres
+from markethall.local.postgres import EmbeddedPostgres
 from markethall.shared.db import (
     IN_TRANSACTION,
     Pools,

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from markethall.embedded import EmbeddedValkey
+from markethall.local.valkey import EmbeddedValkey
 from markethall.shared.breaker import Breaker
 from markethall.shared.cache import open_cache
 from markethall.shared.cache.invalidation_bus import RedisInvalidationBus

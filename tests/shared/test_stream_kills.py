@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from markethall.embedded import EmbeddedValkey
+from markethall.local.valkey import EmbeddedValkey
 from markethall.shared.call import Call
 from markethall.shared.clock import utc_now
 from markethall.shared.db import Postgres

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
-from markethall.embedded import EmbeddedValkey
+from markethall.local.valkey import EmbeddedValkey
 from markethall.shared.backend import Backend
 from markethall.shared.call import Call
 from markethall.shared.errors import Unavailable

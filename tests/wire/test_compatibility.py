@@ -10,7 +10,7 @@ import pytest
 
 from markethall import __version__
 from scripts.check_wire import HOW_TO_RECORD, RELEASES, last_release, main, number_of, said_now
-from scripts.wire_breaks import breaks
+from scripts.wire_compatibility import breaks
 
 Change = Callable[["Wire"], Any]
 

@@ -52,6 +52,6 @@ def version(
 
 def _is_embedded_error(error: Exception) -> bool:
     """Asked only when something has gone wrong, so the extra is not imported at every start."""
-    from markethall.embedded import EmbeddedError  # noqa: PLC0415 - large; others need not wait
+    from markethall.local.errors import EmbeddedError  # noqa: PLC0415 - large; others need not wait
 
     return isinstance(error, EmbeddedError)

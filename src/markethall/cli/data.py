@@ -27,7 +27,7 @@ def migrate(
 
 
 @cli.command()
-def move(
+def relocate(
     context: Context,
     to: Annotated[
         str, typer.Option(help="A Postgres address, or a name for a new database on this server")
@@ -36,18 +36,18 @@ def move(
         bool, typer.Option("--force", help="Even if a process seems to serve the context")
     ] = False,
 ) -> None:
-    """Move one context's data into another database, and print that one's address."""
-    from markethall import moving  # noqa: PLC0415 - large; others need not wait
+    """Move one context's data into another database, and print its address."""
+    from markethall import relocation  # noqa: PLC0415 - large; others need not wait
 
     settings = read_settings()
     if settings.storage == "memory":
-        refuse("MARKETHALL_STORAGE: memory cannot be moved")
+        refuse("MARKETHALL_STORAGE: memory cannot be relocated")
     given = nullcontext(settings) if settings.database_of(context) else None
     with given or hall.database(settings, beside=True) as settings:
         source = settings.database_of(context)
         try:
-            url = asyncio.run(moving.move(context, source, to, force=force, say=note))
-        except moving.MoveFailed as error:
+            url = asyncio.run(relocation.relocate(context, source, to, force=force, report=note))
+        except relocation.RelocationFailed as error:
             say_what_is_wrong([str(error)])
             raise typer.Exit(1) from None
     print(url)

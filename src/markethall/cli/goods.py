@@ -18,14 +18,14 @@ cli = typer.Typer()
 @cli.command()
 def demo(
     products: Annotated[
-        int, typer.Option(help="A large market of so many products instead", min=0)
+        int, typer.Option(help="Import so many generated products instead", min=0)
     ] = 0,
 ) -> None:
     """Fill the shop with a small catalogue and stock. Run twice, it adds nothing."""
     if products:
-        _fill_market(products)
+        _import_generated(products)
         return
-    from markethall import demo as catalogue  # noqa: PLC0415 - large; others need not wait
+    from markethall.local import demo as catalogue  # noqa: PLC0415 - large; others need not wait
     from markethall.shared.call import system_call  # noqa: PLC0415 - large; others need not wait
 
     async def fill(container: Any) -> int:
@@ -65,20 +65,21 @@ def import_file(
     _report(in_hall(bring))
 
 
-def _fill_market(products: int) -> None:
-    from markethall import demo as catalogue  # noqa: PLC0415 - large; others need not wait
+def _import_generated(products: int) -> None:
     from markethall import loading  # noqa: PLC0415 - large; others need not wait
+    from markethall.local import demo as catalogue  # noqa: PLC0415 - large; others need not wait
     from markethall.shared.call import system_call  # noqa: PLC0415 - large; others need not wait
 
     async def fill(container: Any) -> loading.Loaded | None:
         call, imports = system_call("demo"), container.imports()
-        market = catalogue.Market(products, await catalogue.known_skus(imports, call))
-        if market.is_there:
+        known = await catalogue.known_skus(imports, call)
+        generated = catalogue.GeneratedCatalogue(products, known)
+        if generated.is_complete:
             return None
-        await catalogue.plant(container.categories(), call)
+        await catalogue.create_categories(container.categories(), call)
         with loading.Meter(err) as meter:
             work = container.inventory_context.importer().work
-            return await loading.bring(market, imports, work, call, meter.show)
+            return await loading.bring(generated, imports, work, call, meter.show)
 
     loaded = in_hall(fill)
     if loaded and not loaded.is_good:

@@ -25,7 +25,8 @@ def database(settings: Settings, *, beside: bool = False) -> Iterator[Settings]:
     if settings.storage == "memory" or all(settings.database_of(c) for c in settings.serve):
         yield settings
         return
-    from markethall.embedded import EmbeddedBusy, EmbeddedPostgres  # noqa: PLC0415 - an extra
+    from markethall.local.errors import EmbeddedBusy  # noqa: PLC0415 - an extra
+    from markethall.local.postgres import EmbeddedPostgres  # noqa: PLC0415 - an extra
 
     server = EmbeddedPostgres(settings.home)
     with ending_on_sigterm():
@@ -40,6 +41,19 @@ def database(settings: Settings, *, beside: bool = False) -> Iterator[Settings]:
             yield read_settings()
         finally:
             server.stop()
+
+
+@contextmanager
+def redis(settings: Settings) -> Iterator[Settings]:
+    """Yields settings with a Redis URL: the configured one, or that of an embedded Valkey."""
+    if settings.redis_url.get_secret_value():
+        yield settings
+        return
+    from markethall.local.valkey import EmbeddedValkey  # noqa: PLC0415 - an extra
+
+    with EmbeddedValkey(settings.home) as url:
+        os.environ["MARKETHALL_REDIS_URL"] = url
+        yield read_settings()
 
 
 @contextmanager

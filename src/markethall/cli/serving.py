@@ -8,7 +8,7 @@ import typer
 
 from markethall import __version__
 from markethall.cli.console import err, out, refuse
-from markethall.cli.hall import database, ending_on_sigterm, prepare
+from markethall.cli.hall import database, ending_on_sigterm, prepare, redis
 from markethall.settings import BadSettings, Settings, read_settings
 from markethall.topology import Context
 from markethall.whereabouts import places, ways, wrong_addresses
@@ -27,6 +27,7 @@ def serve(
     port: Port = 8000,
     workers: Annotated[int, typer.Option(help="Processes", min=1)] = 1,
     memory: Annotated[bool, typer.Option("--memory", help="Keep everything in memory")] = False,
+    banner: Annotated[bool, typer.Option(help="Print addresses and first steps")] = True,
 ) -> None:
     """Serve the hall: on an embedded Postgres, on MARKETHALL_DATABASE_URL, or in memory."""
     if memory:
@@ -39,7 +40,8 @@ def serve(
     # a stall that has moved out may stand beside the hall, on the hall's own Postgres
     with database(settings, beside=settings.serve != set(Context)) as settings:
         prepare(settings)
-        _banner(settings, f"http://{host}:{port}", embedded=embedded)
+        if banner:
+            _banner(settings, f"http://{host}:{port}", embedded=embedded)
         from markethall import server  # noqa: PLC0415 - large; others need not wait
 
         code = server.serve(settings, host, port, workers)
@@ -47,23 +49,18 @@ def serve(
 
 
 @cli.command()
-def apart(
+def local_cluster(
     host: Host = "127.0.0.1",
     port: Port = 8000,
 ) -> None:
-    """Serve the hall as four processes behind one port, to see the split on one machine."""
-    from markethall.apart import serving  # noqa: PLC0415 - large; others need not wait
-
+    """Serve each context as a process of its own, behind a reverse proxy on one port."""
     settings = read_settings()
-    serving.check(settings)
-    data = serving.where_the_data_lies(settings)
-    with (
-        ending_on_sigterm(),
-        database(settings) as settings,
-        serving.broker(settings) as settings,
-    ):
+    _check_cluster(settings)
+    with ending_on_sigterm(), database(settings) as settings, redis(settings) as settings:
         prepare(settings)
-        code = serving.serve(settings, host, port, data, partial(err.print, markup=False))
+        from markethall.local.cluster import runner  # noqa: PLC0415 - large; others need not wait
+
+        code = runner.run(settings, host, port, partial(err.print, markup=False))
     raise typer.Exit(code)
 
 
@@ -75,6 +72,19 @@ def topology() -> None:
         out.print(f"{place.context:10}{'here' if place.here else 'remote':8}{place.at}")
     for way in ways(settings):
         out.print(f"{way.source} -> {way.target}: {way.what} {way.by}")
+
+
+def _check_cluster(settings: Settings) -> None:
+    """Raises BadSettings for settings that do not fit several services on one machine."""
+    wrong = []
+    if settings.serve != set(Context) or settings.remotes:
+        wrong.append("MARKETHALL_SERVE, MARKETHALL_REMOTES: local-cluster sets them itself")
+    if settings.storage == "memory":
+        wrong.append("MARKETHALL_STORAGE: memory cannot be shared by several processes")
+    if settings.environment == "production":
+        wrong.append("MARKETHALL_ENVIRONMENT: for development only; see docs/deployment.md")
+    if wrong:
+        raise BadSettings(wrong)
 
 
 def _check_workers(settings: Settings, workers: int) -> None:

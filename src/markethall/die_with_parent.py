@@ -1,0 +1,39 @@
+"""Ends a process when its parent ends, also after kill -9 of the parent.
+
+A parent with threads must not run Python code between fork and exec. It starts the child by way
+of this module instead, which sets the signal and then becomes the program:
+
+    python -m markethall.die_with_parent PARENT_PID -m markethall serve …
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from typing import Final, NoReturn
+
+_PR_SET_PDEATHSIG: Final = 1
+# loaded at import: a function that runs between fork and exec should do as little as possible
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(parent: int, ending: signal.Signals) -> None:
+    """Asks Linux for the signal when the parent ends; elsewhere only checks that it is alive.
+
+    A change of user clears the request, so call this after it.
+    """
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(ending))
+    # the parent may have ended before the line above
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def exec_with_parent_death(parent: int, arguments: list[str]) -> NoReturn:
+    """Becomes Python with these arguments. SIGKILL, because a stopped process takes no other."""
+    die_with_parent(parent, signal.SIGKILL)
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - our own program
+
+
+if __name__ == "__main__":
+    exec_with_parent_death(int(sys.argv[1]), sys.argv[2:])

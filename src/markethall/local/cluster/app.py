@@ -1,0 +1,117 @@
+"""ASGI application of the local cluster: routes by path, and speaks for all services together.
+
+`/ready` is the readiness of all, and `/openapi.json` is their merged document.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from markethall.local.cluster.reverse_proxy import ReverseProxy
+from markethall.settings import Settings
+from markethall.shared.auth import anyone
+from markethall.shared.call import Actor, Call
+from markethall.shared.errors import Refusal, Unauthenticated
+from markethall.shared.front import Front, Identities, Manners
+from markethall.shared.graceful_shutdown import drain_on_signal
+from markethall.shared.http import refuse, refuse_http
+from markethall.shared.limits import Limits
+from markethall.shared.redis import RedisClient
+from markethall.system import add_docs, add_probes
+from markethall.topology import OWNERS, Context
+
+
+@dataclass
+class ClusterReadiness:
+    """Readiness of all services. `draining` is set when the shutdown begins."""
+
+    proxy: ReverseProxy
+    draining: bool = False
+
+    async def check(self) -> dict[str, str]:
+        states = await asyncio.gather(*(self.proxy.readiness(context) for context in Context))
+        checks = dict(zip(map(str, Context), states, strict=True))
+        return {**checks, "shutdown": "draining"} if self.draining else checks
+
+
+class NoTokens:
+    """Refuses every token: the services verify tokens, not the proxy."""
+
+    async def verify(self, token: str) -> Actor:  # noqa: ARG002 - the interface of a verifier
+        raise Unauthenticated(reason="unknown")
+
+
+class ClusterApp:
+    """Passes a path of a service to that service, and answers every other path itself."""
+
+    def __init__(self, app: FastAPI, proxy: ReverseProxy, settings: Settings) -> None:
+        self.app = app
+        self._proxy = proxy
+        manners = Manners(
+            settings.body_limit, settings.body_timeout, settings.trusted_proxies, OWNERS
+        )
+        self._own = Front(app, manners, Identities(NoTokens), Limits("off", RedisClient(None)))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = context_of(scope["path"]) if scope["type"] == "http" else None
+        if context:
+            await self._proxy.proxy(context, scope, receive, send)
+        else:
+            await self._own(scope, receive, send)
+
+
+def context_of(path: str) -> Context | None:
+    """The owner of the first segment. A path with `.` or `..` has none: it is ambiguous."""
+    root, *segments = path.split("/")
+    if root or not segments or {".", ".."} & set(segments):
+        return None
+    return OWNERS.get(segments[0])
+
+
+def create_cluster_app(
+    settings: Settings,
+    proxy: ReverseProxy,
+    running: Callable[[], AbstractAsyncContextManager[None]],
+) -> ClusterApp:
+    """Builds the application. `running` is entered at its start-up and left at its shutdown."""
+    readiness = ClusterReadiness(proxy)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with running():
+            with drain_on_signal(readiness, settings.drain_seconds):
+                yield
+
+    app = FastAPI(
+        lifespan=lifespan,
+        openapi_url=None,
+        exception_handlers={Refusal: refuse, HTTPException: refuse_http},
+    )
+    app.state.readiness = readiness
+    add_probes(app.router)
+    if settings.shows_docs:
+        add_docs(app.router)
+
+        @app.get("/openapi.json")
+        async def document(_: Annotated[Call, anyone()]) -> dict[str, Any]:
+            requests = (proxy.get(context, "/openapi.json") for context in sorted(Context))
+            responses = await asyncio.gather(*requests)
+            return merge_documents([response.raise_for_status().json() for response in responses])
+
+    return ClusterApp(app, proxy, settings)
+
+
+def merge_documents(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Merges OpenAPI documents. Components of the same name are the same in all of them."""
+    merged = documents[0]
+    for document in documents[1:]:
+        merged["paths"].update(document["paths"])
+        for kind, components in document["components"].items():
+            merged["components"].setdefault(kind, {}).update(components)
+    return merged

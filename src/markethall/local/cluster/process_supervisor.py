@@ -1,0 +1,159 @@
+"""Process supervisor: starts each service as a process, restarts it when it ends, stops it."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Final, cast
+
+from markethall.local.cluster.reverse_proxy import ReverseProxy
+from markethall.settings import Settings
+from markethall.topology import KEYS, NEEDS, Context
+
+Report = Callable[[str], None]
+Urls = Mapping[Context, str]
+
+_POLL_SECONDS: Final = 0.1
+_RESTART_DELAY_SECONDS: Final = 0.5
+# on top of the time that a service itself takes to stop
+_STOP_MARGIN_SECONDS: Final = 5.0
+# callers stop first: their last requests may still need the services that they call
+STOP_ORDER: Final = ([c for c in Context if NEEDS[c]], [c for c in Context if not NEEDS[c]])
+# together they fit into the 100 connections of the embedded server, with a command beside them
+_POOL_SIZES: Final = {"MARKETHALL_DATABASE_POOL_MIN": "1", "MARKETHALL_DATABASE_POOL_MAX": "10"}
+
+
+class ServiceCannotStart(Exception):
+    """The process of a service ended before it was ready for the first time."""
+
+
+class ServiceProcess:
+    """One service in a process of its own. A restart keeps its port and its environment."""
+
+    def __init__(self, context: Context, url: str, environment: Mapping[str, str]) -> None:
+        self.context = context
+        self.url = url
+        self.process: Process | None = None
+        self._environment = environment
+        self._output: asyncio.Task[None] | None = None
+
+    async def start(self) -> Process:
+        serve = ["markethall", "serve", "--no-banner", "--port", self.url.rpartition(":")[2]]
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "markethall.die_with_parent", str(os.getpid()), "-m", *serve),
+            env=self._environment,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            limit=2**24,
+            # Ctrl-C reaches only this process, which stops the services in order
+            start_new_session=True,
+        )
+        self._output = asyncio.create_task(self._copy_output(self.process))
+        return self.process
+
+    async def stop(self, timeout_seconds: float) -> None:
+        """Sends SIGTERM, and SIGKILL after the timeout."""
+        process = self.process
+        if process and process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), timeout_seconds)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if self._output:
+            await self._output
+
+    async def _copy_output(self, process: Process) -> None:
+        async for line in cast("asyncio.StreamReader", process.stdout):
+            # the service goes on when the reader of our output has gone
+            with suppress(OSError):
+                sys.stdout.buffer.write(prefix_log_line(self.context, line))
+                sys.stdout.buffer.flush()
+
+
+class ServiceSupervisor:
+    """All services. One that ends is started again; one that cannot start ends the whole run."""
+
+    def __init__(self, settings: Settings, urls: Urls, proxy: ReverseProxy, report: Report) -> None:
+        self._stop_seconds = settings.drain_seconds + settings.shutdown_seconds
+        self._proxy = proxy
+        self._report = report
+        self.exit_code = 0
+        self.services = {
+            context: ServiceProcess(context, url, environment_of(context, settings, urls))
+            for context, url in urls.items()
+        }
+
+    async def supervise(self) -> None:
+        """Starts the services. Returns when one of them cannot start."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for service in self.services.values():
+                    group.create_task(self._keep_running(service))
+        except* ServiceCannotStart as errors:
+            self._report(str(errors.exceptions[0]))
+
+    async def stop(self) -> None:
+        limit = self._stop_seconds + _STOP_MARGIN_SECONDS
+        for contexts in STOP_ORDER:
+            await asyncio.gather(*(self.services[context].stop(limit) for context in contexts))
+
+    async def _keep_running(self, service: ServiceProcess) -> None:
+        was_ready = False
+        while True:
+            process = await service.start()
+            waiting = asyncio.create_task(self._wait_until_ready(service, process.pid))
+            code = await process.wait()
+            was_ready = was_ready or waiting.done()
+            waiting.cancel()
+            if not was_ready:
+                self.exit_code = max(code, 1)
+                raise ServiceCannotStart(f"{service.context} cannot start: {_ending(code)}")
+            delay = _RESTART_DELAY_SECONDS
+            self._report(f"{service.context} {_ending(code)}; it starts again in {delay:g} s")
+            await asyncio.sleep(delay)
+
+    async def _wait_until_ready(self, service: ServiceProcess, pid: int) -> None:
+        while await self._proxy.readiness(service.context) != "ok":  # noqa: ASYNC110 - a process
+            await asyncio.sleep(_POLL_SECONDS)
+        self._report(f"  {service.context:11}pid {pid:<8}{service.url}")
+
+
+def environment_of(context: Context, settings: Settings, urls: Urls) -> dict[str, str]:
+    """The environment of one service: ours, with its context and the URLs that it needs."""
+    # "auto" would look at the pipe of the service
+    auto = "pretty" if sys.stdout.isatty() else "json"
+    needed = sorted(NEEDS[context] | KEYS[context])
+    return {
+        **_POOL_SIZES,
+        **os.environ,
+        "MARKETHALL_SERVE": context.value,
+        "MARKETHALL_REMOTES": json.dumps({name: urls[name] for name in needed}),
+        "MARKETHALL_DATA_DIR": str(settings.home.absolute()),
+        "MARKETHALL_TRUSTED_PROXIES": "127.0.0.1/32",
+        "MARKETHALL_LOG_FORMAT": auto if settings.log_format == "auto" else settings.log_format,
+    }
+
+
+def prefix_log_line(context: Context, line: bytes) -> bytes:
+    """Adds the service: as a field of a JSON object, in front of any other line."""
+    if line.startswith(b'{"'):
+        return b'{"service":"' + context.value.encode() + b'",' + line[1:]
+    return f"{context.value:10}| ".encode() + line
+
+
+def free_urls() -> dict[Context, str]:
+    """A URL with a free port for each context. All ports are held until the last one is found."""
+    with ExitStack() as stack:
+        sockets = {c: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for c in Context}
+        return {c: f"http://127.0.0.1:{each.getsockname()[1]}" for c, each in sockets.items()}
+
+
+def _ending(code: int) -> str:
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

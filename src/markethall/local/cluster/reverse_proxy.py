@@ -1,0 +1,181 @@
+"""Reverse proxy: passes a request to a service and streams both bodies."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from ipaddress import ip_network
+from typing import Final
+
+import httpx2
+import structlog
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from markethall.settings import Settings
+from markethall.shared.errors import (
+    DeadlineExceeded,
+    Malformed,
+    Refusal,
+    RequestTimeout,
+    Unavailable,
+)
+from markethall.shared.http import problem
+from markethall.shared.visit import Visit
+from markethall.topology import Context
+
+log = structlog.get_logger("markethall.local.cluster")
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+# RFC 9110, section 7.6.1, and the headers of a proxy's own authentication
+_HOP_BY_HOP: Final = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    b"transfer-encoding upgrade".split()
+)
+# set anew for the service; our own server has answered Expect
+_REPLACED: Final = frozenset({b"content-length", b"expect", b"x-forwarded-for", b"x-request-id"})
+# the client library raises the last two where a connection is reset while it checks the socket
+_CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
+_CONNECT_TIMEOUT_SECONDS: Final = 2.0
+_GET_TIMEOUT_SECONDS: Final = 5.0
+# Without a maximum, a service that hangs cannot take the connections of the others. Idle
+# connections close before the service closes them, after 15 s.
+_LIMITS: Final = httpx2.Limits(
+    max_connections=None, max_keepalive_connections=64, keepalive_expiry=10
+)
+
+
+class ReverseProxy:
+    """Streams requests to the services. It never retries: the first attempt may have had effect."""
+
+    def __init__(self, urls: Mapping[Context, str], settings: Settings) -> None:
+        self._urls = urls
+        self._trusted = tuple(ip_network(net, strict=False) for net in settings.trusted_proxies)
+        # longer than the service's own limits, so that the service can refuse first
+        self._body_timeout = settings.body_timeout + 1
+        self._response_timeout = 2 * (settings.deadline + settings.gateway_timeout)
+        self._client = httpx2.AsyncClient(
+            limits=_LIMITS, timeout=_GET_TIMEOUT_SECONDS, trust_env=False
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def get(self, context: Context, path: str, headers: Headers = ()) -> httpx2.Response:
+        """Fetches a whole response. Raises Unavailable."""
+        try:
+            return await self._client.get(self._urls[context] + path, headers=[*headers])
+        except _CONNECTION_ERRORS as error:
+            raise Unavailable(dependency=context.value) from error
+
+    async def readiness(self, context: Context) -> str:
+        """Returns "ok", "not ready" or "down"."""
+        try:
+            response = await self.get(context, "/ready")
+        except Unavailable:
+            return "down"
+        return "ok" if response.is_success else "not ready"
+
+    async def proxy(self, context: Context, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = Visit(scope, self._trusted)
+        try:
+            response = await self._send(context, visit, RequestBody(receive, self._body_timeout))
+        except ClientDisconnected:
+            return
+        except Refusal as refusal:
+            if isinstance(refusal, Unavailable):
+                cause = repr(refusal.__cause__)
+                log.warning("proxy.upstream_unavailable", service=context.value, error=cause)
+            if isinstance(refusal, RequestTimeout):
+                # the rest of the body may still arrive and must not be read as a request
+                visit.extra_headers.append((b"connection", b"close"))
+            await problem(visit.scope, refusal)(visit.scope, receive, visit.watching(send))
+            return
+        try:
+            await _streaming(response)(scope, receive, send)
+        except _CONNECTION_ERRORS as error:
+            # the head is sent already: our server closes the client's connection
+            log.warning("proxy.upstream_disconnected", service=context.value, error=repr(error))
+        finally:
+            await response.aclose()
+
+    async def _send(self, context: Context, visit: Visit, body: "RequestBody") -> httpx2.Response:
+        """Returns when the response headers are there. Raises a Refusal, ClientDisconnected."""
+        seconds = self._response_timeout
+        timeouts = {"connect": _CONNECT_TIMEOUT_SECONDS, "write": seconds, "read": seconds}
+        path, query = visit.scope["raw_path"], visit.scope["query_string"]
+        request = httpx2.Request(
+            visit.method,
+            self._urls[context],
+            headers=[*_request_headers(visit, self._urls[context])],
+            stream=body,
+            # the target keeps its percent-encoding byte by byte
+            extensions={"target": path + (query and b"?" + query), "timeout": timeouts},
+        )
+        try:
+            response = await self._client.send(request, stream=True)
+        except (httpx2.ReadTimeout, httpx2.WriteTimeout) as error:
+            raise DeadlineExceeded(dependency=context.value) from error
+        except httpx2.LocalProtocolError as error:
+            raise Malformed(f"The request cannot be passed on: {error}.") from None
+        except _CONNECTION_ERRORS as error:
+            raise Unavailable(dependency=context.value) from error
+        # an event stream may be silent for any time between two pieces
+        del timeouts["read"]
+        return response
+
+
+class ClientDisconnected(Exception):
+    """The client closed its connection before the request was complete."""
+
+
+class RequestBody(httpx2.AsyncByteStream):
+    """Yields the body of a request as it arrives. The service limits the time of the whole body."""
+
+    def __init__(self, receive: Receive, piece_timeout: float) -> None:
+        self._receive = receive
+        self._piece_timeout = piece_timeout
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Raises RequestTimeout, ClientDisconnected."""
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout(self._piece_timeout):
+                    message = await self._receive()
+            except TimeoutError:
+                raise RequestTimeout from None
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            more = message.get("more_body", False)
+            yield message.get("body", b"")
+
+
+def _streaming(response: httpx2.Response) -> StreamingResponse:
+    """Ends with the client's connection: an event stream has no end of its own."""
+    streaming = StreamingResponse(response.aiter_raw(), response.status_code)
+    # our own server sets the date
+    streaming.raw_headers = _end_to_end(response.headers.raw, {b"date"})
+    return streaming
+
+
+def _request_headers(visit: Visit, url: str) -> Headers:
+    given = visit.scope["headers"]
+    yield from _end_to_end(given, _REPLACED)
+    yield b"x-forwarded-for", visit.client_ip.encode()
+    yield b"x-request-id", visit.request_id.encode()
+    if not visit.header(b"host"):
+        yield b"host", httpx2.URL(url).netloc
+    if visit.header(b"transfer-encoding"):
+        # RFC 9112, section 6.3: it overrides a content-length
+        yield b"transfer-encoding", b"chunked"
+    else:
+        yield from (item for item in given if item[0] == b"content-length")
+
+
+def _end_to_end(headers: Headers, dropped: AbstractSet[bytes]) -> list[tuple[bytes, bytes]]:
+    """Removes headers that concern one connection. Repeated headers keep their order."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    listed = b",".join(value for name, value in lowered if name == b"connection").split(b",")
+    one_hop = _HOP_BY_HOP | {name.strip().lower() for name in listed}
+    return [item for item in lowered if item[0] not in one_hop | dropped]

@@ -1,0 +1,46 @@
+"""The whole run of `markethall local-cluster`: starts, serves and stops all processes."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from markethall import __version__
+from markethall.local.cluster.app import create_cluster_app
+from markethall.local.cluster.process_supervisor import Report, ServiceSupervisor, free_urls
+from markethall.local.cluster.reverse_proxy import ReverseProxy
+from markethall.server import GracefulServer, listen_socket, server_config
+from markethall.settings import Settings
+from markethall.shared import log
+
+
+def run(settings: Settings, host: str, port: int, report: Report) -> int:
+    """Blocks until all processes have ended. Returns the exit code; OSError for a taken port."""
+    with listen_socket(host, port) as socket:
+        log.configure(settings.log_format, settings.log_level)
+        urls = free_urls()
+        proxy = ReverseProxy(urls, settings)
+        supervisor = ServiceSupervisor(settings, urls, proxy, report)
+
+        @asynccontextmanager
+        async def running() -> AsyncIterator[None]:
+            task = asyncio.create_task(supervisor.supervise())
+            task.add_done_callback(lambda _: stop())
+            try:
+                yield
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                await supervisor.stop()
+                await proxy.close()
+
+        def stop() -> None:
+            server.should_exit = True
+
+        app = create_cluster_app(settings, proxy, running)
+        server = GracefulServer(server_config(app, settings))
+        report(f"Markethall {__version__} starts {len(urls)} services behind one proxy")
+        report(f"  {'proxy':11}pid {os.getpid():<8}http://{host}:{socket.getsockname()[1]}")
+        server.run([socket])
+        return supervisor.exit_code or (0 if server.started else 1)

@@ -1,0 +1,172 @@
+"""Generates a realistic catalogue of any size that is the same each time.
+
+Product n is the same in a catalogue of a hundred and of a million: it depends only on the number
+of its family, which is the seed of all its random choices.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count, islice, product
+from random import Random
+from typing import Any, Final
+
+from markethall.local.demo.vocabulary import (
+    MAKERS,
+    PRODUCT_TEMPLATES,
+    SERIES,
+    OptionValues,
+    ProductTemplate,
+)
+
+_NAMES: Final = len(PRODUCT_TEMPLATES) * len(MAKERS) * len(SERIES)
+# shares no factor with it, so every name comes once before one is repeated
+_STRIDE: Final = 30_011
+_MAX_FAMILY_SIZE: Final = 12
+_TRANSLATED_SHARE, _REDUCED_SHARE, _SOLD_OUT_SHARE, _LOW_STOCK_SHARE = 0.3, 0.15, 0.06, 0.1
+
+Choice = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class _Family:
+    number: int
+    template: ProductTemplate
+    maker: str
+    series: str
+    material: str
+    price: int
+    weight: int
+    sentences: str
+    translated: bool
+    tags: tuple[str, ...]
+
+
+def generate_products(count: int) -> Iterator[dict[str, Any]]:
+    """The first `count` products as rows of an import, family by family."""
+    return islice(_all_products(), count)
+
+
+def as_ndjson_line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def _all_products() -> Iterator[dict[str, Any]]:
+    for number in count(1):
+        rng = Random(number)  # noqa: S311 - no secret
+        family = _family(number, rng)
+        for choices in _members(family.template, rng):
+            yield _row(family, choices, rng)
+
+
+def _family(number: int, rng: Random) -> _Family:
+    rest, template_index = divmod(number * _STRIDE % _NAMES, len(PRODUCT_TEMPLATES))
+    maker, series = divmod(rest, len(SERIES))
+    repetition = number // _NAMES
+    template = PRODUCT_TEMPLATES[template_index]
+    material = rng.choice(template.materials)
+    return _Family(
+        number=number,
+        template=template,
+        maker=MAKERS[maker],
+        series=SERIES[series] + (f" {repetition + 1}" if repetition else ""),
+        material=material,
+        price=_price(rng, *template.prices),
+        weight=rng.randint(*template.weights),
+        sentences=_sentences(template, MAKERS[maker], material, rng),
+        translated=rng.random() < _TRANSLATED_SHARE,
+        tags=(material.split()[-1], *(("new",) if rng.random() < _REDUCED_SHARE else ())),
+    )
+
+
+def _price(rng: Random, lowest: int, highest: int) -> int:
+    """Prefers low prices, and ends them in 90 cents."""
+    cents = lowest + (highest - lowest) * rng.random() ** 2
+    return round(cents / 100) * 100 - 10
+
+
+def _sentences(template: ProductTemplate, maker: str, material: str, rng: Random) -> str:
+    noun = template.noun.lower()
+    use, other = rng.sample([*template.uses, "made to be mended"], 2)
+    first = f"{noun.capitalize()} of {material}, {use}, {other}."
+    second = f"Made by {maker} {rng.choice(_PLACES)}."
+    third = rng.choice(_CLOSINGS)
+    return " ".join([first, second, third] if rng.random() < 0.6 else [first, second])  # noqa: PLR2004
+
+
+_PLACES: Final = (
+    "in a small workshop by the sea", "in Porto", "in the Black Forest", "in Lyon", "in Gdansk",
+    "in small batches", "with a cooperative in Umbria", "in Sheffield",
+)  # fmt: skip
+_CLOSINGS: Final = (
+    "Guaranteed for ten years.", "Every piece is a little different.", "Comes in a box of card.",
+    "Spare parts are kept for twenty years.", "Tested for a winter before it was sold.",
+)  # fmt: skip
+
+
+def _members(
+    template: ProductTemplate, rng: Random
+) -> list[tuple[tuple[OptionValues, Choice], ...]]:
+    """The first combinations of some values of each option."""
+    choices = [
+        [(option, value) for value in _some_values(option, rng)] for option in template.options
+    ]
+    return list(islice(product(*choices), _MAX_FAMILY_SIZE))
+
+
+def _some_values(option: OptionValues, rng: Random) -> list[Choice]:
+    number = rng.randint(1, min(option.max_values, len(option.values)))
+    indexes = set(rng.sample(range(len(option.values)), number))
+    return [value for index, value in enumerate(option.values) if index in indexes]
+
+
+def _row(
+    family: _Family, choices: tuple[tuple[OptionValues, Choice], ...], rng: Random
+) -> dict[str, Any]:
+    sku = "-".join(
+        [family.template.code, f"{family.number:05d}", *(value[3] for _, value in choices)]
+    )
+    reduced = rng.random() < _REDUCED_SHARE
+    row: dict[str, Any] = {
+        "sku": sku,
+        "name": _name(family, family.template.noun, [value[0] for _, value in choices]),
+        "description": family.sentences,
+        "price": {"amount": family.price, "currency": "EUR"},
+        "compare_at": round(family.price * 1.25 / 100) * 100 if reduced else None,
+        "category": family.template.category,
+        "family": f"{family.template.code.lower()}-{family.number:05d}",
+        "options": {option.name: value[0] for option, value in choices},
+        "tags": [*family.tags, *(["sale"] if reduced else [])],
+        "attributes": {"maker": family.maker, "material": family.material},
+        "barcode": _ean(family.number, rng),
+        "weight_grams": family.weight,
+        "on_hand": _stock(rng),
+    }
+    if family.translated:
+        row["translations"] = _translations(family, [value for _, value in choices])
+    return row
+
+
+def _name(family: _Family, noun: str, values: list[str]) -> str:
+    return ", ".join([f"{family.maker} {family.series} {noun}", *values])
+
+
+def _translations(family: _Family, values: list[Choice]) -> Mapping[str, Mapping[str, str]]:
+    return {
+        "de": {"name": _name(family, family.template.german, [value[1] for value in values])},
+        "fr": {"name": _name(family, family.template.french, [value[2] for value in values])},
+    }
+
+
+def _ean(number: int, rng: Random) -> str:
+    """EAN-13 from the range for use inside a shop, which begins with 2 (GS1)."""
+    digits = f"2{number % 10**7:07d}{rng.randrange(10**4):04d}"
+    weighted = sum(int(digit) * (3 if index % 2 else 1) for index, digit in enumerate(digits))
+    return digits + str(-weighted % 10)
+
+
+def _stock(rng: Random) -> int:
+    draw = rng.random()
+    if draw < _SOLD_OUT_SHARE:
+        return 0
+    return rng.randint(1, 4) if draw < _SOLD_OUT_SHARE + _LOW_STOCK_SHARE else rng.randint(5, 250)

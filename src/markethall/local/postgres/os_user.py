@@ -1,0 +1,77 @@
+"""Chooses the user that runs Postgres, which refuses to run as root."""
+
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from markethall.local.errors import EmbeddedError
+from markethall.local.server_process import OsUser, run
+
+_OVERFLOW_ID = 65534  # Linux shows ids without a mapping as this one
+
+
+def choose_os_user(program: str, cluster: Path) -> OsUser:
+    """The first user that can run the program and enter the folder of the cluster.
+
+    Tried instead of computed from mode bits: access lists, mounts and containers decide too.
+    """
+    for user in _candidates(cluster):
+        if _can_work(user, program, cluster.parent):
+            return user
+    folders = f"{cluster.parent} and {Path(program).parent}"
+    text = f"Postgres refuses root, and the user nobody cannot enter {folders}"
+    raise EmbeddedError(f"{text}: start as an ordinary user, or use folders open to all")
+
+
+def chown(folder: Path, user: OsUser) -> None:
+    """Gives the folder and everything in it to the user."""
+    if folder.stat().st_uid == user.uid:
+        return
+    # Bottom-up: the folder itself changes last, so an interrupted walk is repeated.
+    for path, folders, files in os.walk(folder, topdown=False):
+        for name in [*folders, *files]:
+            os.chown(Path(path) / name, user.uid, user.gid, follow_symlinks=False)
+    os.chown(folder, user.uid, user.gid)
+
+
+def _candidates(cluster: Path) -> Iterator[OsUser]:
+    """Yields the users to try, in order.
+
+    Root becomes the owner of the data, or nobody. Where these cannot enter (a closed home), a
+    user namespace maps root to nobody; containers often forbid that, so it comes last.
+    initdb refuses a user without a name (runAsUser in Kubernetes): the same mapping helps.
+    """
+    current, nobody = OsUser.current(), _nobody()
+    if current.uid == 0:
+        if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
+            yield OsUser(owner.st_uid, owner.st_gid)
+        yield nobody
+    elif _has_name(current.uid):
+        yield current
+    yield OsUser(current.uid, current.gid, namespace_mapping=(nobody.uid, nobody.gid))
+
+
+def _can_work(user: OsUser, program: str, folder: Path) -> bool:
+    try:
+        run([program, "--version"], user, at=folder)
+    except (OSError, subprocess.SubprocessError, EmbeddedError):
+        return False
+    return True
+
+
+def _nobody() -> OsUser:
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        return OsUser(_OVERFLOW_ID, _OVERFLOW_ID)
+    return OsUser(entry.pw_uid, entry.pw_gid)
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True

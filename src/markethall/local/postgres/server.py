@@ -1,0 +1,197 @@
+"""Creates, starts and stops one Postgres cluster."""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from markethall.local.errors import EmbeddedBusy, EmbeddedError
+from markethall.local.postgres.binaries import PostgresBinaries, major_of, postgres_for
+from markethall.local.postgres.data_dir_lock import DataDirLock, wait_for_previous_server
+from markethall.local.postgres.os_user import choose_os_user, chown
+from markethall.local.server_process import (
+    OsUser,
+    end,
+    open_log,
+    open_private,
+    require_main_thread,
+    run,
+    serve,
+)
+
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",  # a socket path may be too long, and is not needed
+    "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+_UNSAFE_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class EmbeddedPostgres:
+    """One Postgres cluster in `data_dir/postgres` with one database, `markethall`.
+
+    `durable=False` trades the safety of the data for speed: a power cut may destroy the cluster.
+    As a context manager it yields the URL and stops the server at the end.
+    """
+
+    def __init__(self, data_dir: Path, *, durable: bool = True, max_connections: int = 100) -> None:
+        self._folder = data_dir.absolute()
+        self._cluster = self._folder / "postgres"
+        self._password = self._folder / "postgres.password"
+        self._lock = DataDirLock(self._folder / "postgres.lock")
+        self._durable = durable
+        self._settings = {**_SETTINGS, "max_connections": str(max_connections)}
+        if not durable:
+            self._settings |= _UNSAFE_FAST
+        self._process: subprocess.Popen[bytes] | None = None
+        self._url = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server, None while this object has not started it."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> str:
+        """Starts the server and returns its SQLAlchemy URL. Creates the cluster at first use.
+
+        A second call returns the same URL. Must be called in the main thread. Raises
+        EmbeddedMissing, EmbeddedBusy or EmbeddedError.
+        """
+        if self._process is None:
+            require_main_thread()
+            self._start()
+        return self._url
+
+    def stop(self) -> None:
+        """Shuts down without waiting for clients, and waits for the end. May be called twice."""
+        process, self._process = self._process, None
+        if process is not None:
+            # fast shutdown, then immediate shutdown
+            end(process, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+        self._lock.release()
+
+    def running_url(self) -> str:
+        """The URL of the server that another process has started on this data directory.
+
+        Raises EmbeddedBusy when its port cannot be read yet.
+        """
+        try:
+            port = int((self._cluster / "postmaster.pid").read_text().splitlines()[3])
+            return self._url_at(port)
+        except (OSError, IndexError, ValueError) as error:
+            raise EmbeddedBusy(f"{self._folder} is in use, try again in a moment") from error
+
+    def __enter__(self) -> str:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            self._start_with_lock()
+        except OSError as error:
+            self.stop()
+            raise EmbeddedError(f"{self._folder} cannot hold a Postgres: {error}") from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_with_lock(self) -> None:
+        wait_for_previous_server(self._cluster)
+        binaries = postgres_for(self._cluster)
+        user = choose_os_user(binaries.postgres, self._cluster)
+        if not self._is_built():
+            self._build(binaries, user)
+        chown(self._cluster, user)
+        port = self._launch(binaries, user)
+        self._url = self._url_at(port)
+
+    def _url_at(self, port: int) -> str:
+        password = self._password.read_text().strip()
+        return f"postgresql+asyncpg://markethall:{password}@127.0.0.1:{port}/markethall"
+
+    def _launch(self, binaries: PostgresBinaries, user: OsUser) -> int:
+        with open_log(self._folder / "postgres.log") as log:
+            self._process, port = serve(
+                lambda port: binaries.serve(self._cluster, {**self._settings, "port": str(port)}),
+                lambda pid, port: _is_ready(self._cluster, pid, port),
+                user,
+                # fast shutdown when this process dies: the next start needs no recovery
+                ending=signal.SIGINT,
+                log=log,
+                previous_port=self._previous_port(),
+            )
+        return port
+
+    def _previous_port(self) -> int | None:
+        """Keeps the URL of the last start, which clients may have stored."""
+        with suppress(OSError):
+            if found := re.search(r'"port=(\d+)"', (self._cluster / "postmaster.opts").read_text()):
+                return int(found[1])
+        return None
+
+    def _is_built(self) -> bool:
+        if major_of(self._cluster) is None:
+            if self._cluster.exists() and any(self._cluster.iterdir()):
+                raise EmbeddedError(f"{self._cluster} is not a Postgres cluster: move it away")
+            return False
+        if not self._password.exists():
+            advice = f"restore it, or delete {self._cluster} to start with an empty database"
+            raise EmbeddedError(f"{self._password} is lost: {advice}")
+        return True
+
+    def _build(self, binaries: PostgresBinaries, user: OsUser) -> None:
+        """Creates the cluster under another name and renames it, so that it is never half made.
+
+        A killed process leaves a folder that the next call removes.
+        """
+        for unfinished in self._folder.glob("postgres.building-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        site = Path(tempfile.mkdtemp(prefix="postgres.building-", dir=self._folder))
+        try:
+            self._build_in(site, binaries, user)
+        finally:
+            shutil.rmtree(site, ignore_errors=True)
+
+    def _build_in(self, site: Path, binaries: PostgresBinaries, user: OsUser) -> None:
+        cluster, secret = site / "cluster", site / "password"
+        password = secrets.token_urlsafe(24)
+        _write_secret(secret, password)
+        chown(site, user)
+        run(binaries.initdb(cluster, secret, durable=self._durable), user)
+        run(binaries.single(cluster), user, stdin="CREATE DATABASE markethall;\n")
+        _write_secret(self._password, password)
+        cluster.rename(self._cluster)
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with open_private(path) as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_ready(cluster: Path, pid: int, port: int) -> bool:
+    """Reads the status line of postmaster.pid, as `pg_ctl -w` does.
+
+    A connection would prove less: another Postgres may have taken the port.
+    """
+    try:
+        lines = (cluster / "postmaster.pid").read_text().split("\n")
+        # the port too: in a container a stale file may contain the same process id
+        return (lines[0], lines[3], lines[7].strip()) == (str(pid), str(port), "ready")
+    except (FileNotFoundError, IndexError):
+        return False

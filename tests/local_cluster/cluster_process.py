@@ -1,0 +1,118 @@
+"""Starts `markethall local-cluster` as a user does: one command, known by its port and output."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import psutil
+
+from tests.e2e.halls import ADMIN, CONTEXTS, Hall, free_port
+from tests.e2e.test_shutdown import alive
+
+START_TIMEOUT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class ClusterProcess:
+    process: "subprocess.Popen[bytes]"
+    port: int
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def hall(self) -> Hall:
+        """All contexts at one address."""
+        return Hall(dict.fromkeys(CONTEXTS, self.url), (self.process.pid,), self.folder / "out.log")
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "err.log").read_text()
+
+    @property
+    def log_lines(self) -> list[str]:
+        return (self.folder / "out.log").read_text().splitlines()
+
+    def pid_of(self, name: str) -> int:
+        """The pid of a service, or of the proxy, as reported last."""
+        found = re.findall(rf"^  {name} +pid (\d+)", self.stderr, re.MULTILINE)
+        assert found, self.stderr
+        return int(found[-1])
+
+    @property
+    def all_pids(self) -> list[int]:
+        """The process itself, its services, its servers, and their children."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [self.process.pid, *(child.pid for child in children)]
+
+
+def survivors(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if alive(pid)]
+
+
+def environment(folder: Path, **given: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
+    settings = {
+        "data_dir": str(folder / "data"),
+        "bcrypt_cost": "4",
+        "rate_limits": "off",
+        "log_format": "json",
+        "admin_email": ADMIN[0],
+        "admin_password": ADMIN[1],
+        # for a busy machine
+        "deadline": "30",
+        "remote_timeout": "10",
+        "database_timeout": "20",
+        **given,
+    }
+    named = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
+    return {**clean, **named, "PYTHONPATH": "src"}
+
+
+@contextmanager
+def started_cluster(
+    folder: Path, port: int | None = None, **given: str
+) -> Iterator[ClusterProcess]:
+    """Does not wait for the start. Ends the process by its pid."""
+    folder.mkdir(exist_ok=True)
+    port = port or free_port()
+    with (folder / "out.log").open("wb") as out, (folder / "err.log").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "markethall", "local-cluster", "--port", str(port)],
+            env=environment(folder, **given),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
+    try:
+        yield ClusterProcess(process, port, folder)
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+@contextmanager
+def ready_cluster(folder: Path, **given: str) -> Iterator[ClusterProcess]:
+    """Waits until every service has been reported as ready."""
+    with started_cluster(folder, None, **given) as cluster:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not all(f"  {context} " in cluster.stderr for context in CONTEXTS):
+            assert cluster.process.poll() is None, cluster.stderr
+            assert time.monotonic() < deadline, cluster.stderr
+            time.sleep(0.05)  # polls a process that is starting; the result does not depend on it
+        assert httpx2.get(f"{cluster.url}/ready").status_code == 200
+        yield cluster

@@ -1,0 +1,129 @@
+"""Small services on loopback, behind the real application of the local cluster."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from markethall.local.cluster.app import ClusterApp, create_cluster_app
+from markethall.local.cluster.reverse_proxy import ReverseProxy
+from markethall.server import GracefulServer, listen_socket, server_config
+from markethall.settings import read_settings
+from markethall.topology import Context
+from tests.wire import tcp
+
+Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+
+@dataclass
+class FakeService:
+    """Records its requests. Answers with the request it got, or by `handler`."""
+
+    name: Context
+    requests: list[bytes] = field(default_factory=list)
+    handler: Handler | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests.append(scope["method"].encode() + b" " + scope["raw_path"])
+        await (self.handler or self.echo)(scope, receive, send)
+
+    async def echo(self, scope: Scope, receive: Receive, send: Send) -> None:
+        digest, size = hashlib.sha256(), 0
+        async for piece in pieces(receive):
+            digest.update(piece)
+            size += len(piece)
+        request = {
+            "service": self.name,
+            "method": scope["method"],
+            "path": scope["raw_path"].decode(),
+            "query": scope["query_string"].decode(),
+            "headers": [[name.decode(), value.decode()] for name, value in scope["headers"]],
+            "size": size,
+            "sha256": digest.hexdigest(),
+        }
+        await answer(200, json.dumps(request).encode())(scope, receive, send)
+
+
+async def pieces(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await receive()
+        assert message["type"] == "http.request", "the request is incomplete"
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+def answer(status: int, body: bytes = b"", *headers: Header) -> Handler:
+    """Always the same response, with a content-length where there is a body."""
+    length = [(b"content-length", str(len(body)).encode())] if body else []
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        all_headers = [*length, *headers]
+        await send({"type": "http.response.start", "status": status, "headers": all_headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return respond
+
+
+@dataclass
+class FakeCluster:
+    url: str
+    services: Mapping[Context, FakeService]
+    app: ClusterApp
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def requests(self) -> list[bytes]:
+        return [request for service in self.services.values() for request in service.requests]
+
+
+class _Server(GracefulServer):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signals of this process to the tests."""
+        yield
+
+
+@asynccontextmanager
+async def fake_cluster(**settings: Any) -> AsyncIterator[FakeCluster]:
+    services = {context: FakeService(context) for context in Context}
+    async with AsyncExitStack() as stack:
+        urls = {
+            context: await stack.enter_async_context(tcp.listening(service))
+            for context, service in services.items()
+        }
+        url, app = await stack.enter_async_context(cluster_of(urls, **settings))
+        yield FakeCluster(url, services, app)
+
+
+@asynccontextmanager
+async def cluster_of(
+    urls: Mapping[Context, str], **settings: Any
+) -> AsyncIterator[tuple[str, ClusterApp]]:
+    """Serves the application as `markethall local-cluster` does, for services at these URLs."""
+    given = read_settings(shutdown_seconds=1, **settings)
+    proxy = ReverseProxy(urls, given)
+    app = create_cluster_app(given, proxy, _without_supervisor)
+    with listen_socket("127.0.0.1", 0) as socket:
+        server = _Server(server_config(app, given))
+        serving = asyncio.create_task(server.serve([socket]))
+        try:
+            yield f"http://127.0.0.1:{socket.getsockname()[1]}", app
+        finally:
+            server.should_exit = True
+            await serving
+            await proxy.close()
+
+
+@asynccontextmanager
+async def _without_supervisor() -> AsyncIterator[None]:
+    yield

@@ -1,0 +1,196 @@
+"""`markethall local-cluster` from outside: one address, four services, and a complete shutdown."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from tests.e2e.halls import ADMIN, CONTEXTS
+from tests.e2e.own import ended
+from tests.e2e.shop import Shop, good, refused
+from tests.e2e.test_shutdown import until
+from tests.local_cluster.cluster_process import (
+    ClusterProcess,
+    environment,
+    ready_cluster,
+    started_cluster,
+    survivors,
+)
+
+# four services, Postgres and Valkey, and the proxy
+MIN_PROCESSES = 7
+
+
+@pytest.fixture(scope="module")
+def cluster(scratch: Path) -> Iterator[ClusterProcess]:
+    with ready_cluster(scratch / "cluster-1") as found:
+        yield found
+
+
+@pytest.fixture
+async def shop(cluster: ClusterProcess) -> AsyncIterator[Shop]:
+    async with httpx2.AsyncClient(timeout=20) as http:
+        shop = Shop(cluster.hall, http)
+        await shop.sign_in_admin(*ADMIN)
+        yield shop
+
+
+async def test_an_order_is_placed_paid_and_fulfilled_through_one_address(shop: Shop) -> None:
+    buyer, product = await shop.customer(), await shop.product(stock=5)
+
+    order = good(await shop.place(buyer, product["product_id"], 2), 201)
+    good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    await shop.until(buyer, order["order_id"], status="processing", payment_status="paid")
+    path, parcel = (
+        f"/orders/{order['order_id']}/fulfilments",
+        {"carrier": "X", "tracking_number": "1"},
+    )
+    sent = good(await shop.post(path, shop.admin, json=parcel), 201)
+    good(await shop.post(f"/fulfilments/{sent['fulfilment_id']}/deliver", shop.admin), 200)
+    await shop.until(buyer, order["order_id"], status="completed")
+
+    await shop.until_available(product["product_id"], 3)
+
+
+async def test_each_process_is_reported_with_its_pid_and_url(cluster: ClusterProcess) -> None:
+    pids = {context: cluster.pid_of(context) for context in CONTEXTS}
+
+    assert cluster.pid_of("proxy") == cluster.process.pid
+    assert cluster.url in cluster.stderr
+    assert set(pids.values()) < set(cluster.all_pids)
+    for pid in pids.values():
+        command = psutil.Process(pid).cmdline()
+        url = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
+        assert "markethall" in command
+        assert f"{pid:<8}{url}" in cluster.stderr
+
+
+async def test_log_lines_name_the_service_and_the_client(cluster: ClusterProcess) -> None:
+    headers = {"X-Request-ID": "cluster-request-01", "X-Forwarded-For": "203.0.113.9"}
+    transport = httpx2.AsyncHTTPTransport(local_address="127.0.0.2")
+    async with httpx2.AsyncClient(base_url=cluster.url, transport=transport) as http:
+        await http.get("/products", headers=headers)
+
+    line = await line_of(cluster, "cluster-request-01")
+
+    assert (line["service"], line["context"], line["path"]) == ("inventory",) * 2 + ("/products",)
+    assert line["client_ip"] == "127.0.0.2"
+    services = {json.loads(text).get("service") for text in cluster.log_lines}
+    assert set(CONTEXTS) <= services
+
+
+async def line_of(cluster: ClusterProcess, request_id: str) -> dict[str, Any]:
+    def found() -> list[dict[str, Any]]:
+        lines = [json.loads(text) for text in cluster.log_lines if request_id in text]
+        return [line for line in lines if line.get("request_id") == request_id]
+
+    await until(found)
+    (line,) = found()
+    return line
+
+
+async def test_commands_work_beside_it(cluster: ClusterProcess, shop: Shop) -> None:
+    demo = command(cluster, "demo")
+    staff = command(cluster, "create-staff", "clerk@example.com", "--password-stdin")
+
+    assert demo.stdout.strip() == "24 products added.", demo.stderr
+    assert "is staff now" in staff.stdout, staff.stderr
+    listed = good(await shop.get("/products?limit=100"), 200)["items"]
+    assert len(listed) >= 24
+    clerk = await shop.sign_in("clerk@example.com", "a long enough sentence")
+    assert clerk["access_token"]
+
+
+def command(cluster: ClusterProcess, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "markethall", *arguments],
+        env=environment(cluster.folder),
+        input="a long enough sentence\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+async def test_a_killed_service_restarts_and_the_shutdown_leaves_no_process(scratch: Path) -> None:
+    with ready_cluster(scratch / "cluster-2") as cluster:
+        await kill_inventory_and_wait_for_its_restart(cluster)
+        pids = cluster.all_pids
+
+        cluster.process.send_signal(signal.SIGINT)
+
+        assert await ended(cluster.process, within=60) == 0
+        assert len(pids) >= MIN_PROCESSES
+        assert survivors(pids) == []
+        assert "Traceback" not in cluster.stderr
+
+
+async def kill_inventory_and_wait_for_its_restart(cluster: ClusterProcess) -> None:
+    killed = cluster.pid_of("inventory")
+    os.kill(killed, signal.SIGKILL)
+    await until(lambda: not survivors([killed]))
+    async with httpx2.AsyncClient(base_url=cluster.url, timeout=20) as http:
+        products = await http.get("/products")
+        me = await http.get("/users/me")
+        ready = await http.get("/ready")
+        async with asyncio.timeout(60):
+            while (await http.get("/ready")).status_code != 200:
+                await asyncio.sleep(0.05)
+        restarted = await http.get("/products")
+
+    assert refused(products, 503, "system.unavailable")["details"] == {"dependency": "inventory"}
+    refused(me, 401, "auth.unauthenticated")
+    assert refused(ready, 503, "system.not_ready")["details"] == {"failing": ["inventory"]}
+    assert restarted.status_code == 200
+    assert "inventory ended by SIGKILL; it starts again in" in cluster.stderr
+    await until(lambda: cluster.pid_of("inventory") != killed)
+
+
+async def test_no_process_survives_kill_9_of_the_cluster(scratch: Path) -> None:
+    """Not even a stopped service, which takes no signal but SIGKILL."""
+    with ready_cluster(scratch / "cluster-3") as cluster:
+        pids = cluster.all_pids
+        os.kill(cluster.pid_of("payments"), signal.SIGSTOP)
+
+        cluster.process.kill()
+
+        await until(lambda: not survivors(pids))
+        assert len(pids) >= MIN_PROCESSES
+
+
+async def test_a_service_that_cannot_start_ends_the_cluster_with_its_reason(scratch: Path) -> None:
+    folder = scratch / "cluster-4"
+    keys = folder / "data" / "keys"
+    keys.mkdir(parents=True)
+    (keys / "secret").write_text("damaged")
+
+    with started_cluster(folder) as cluster:
+        code = await ended(cluster.process, within=120)
+
+    assert code == 2
+    assert "cannot start: ended with exit code 2" in cluster.stderr
+    assert "error: MARKETHALL_DATA_DIR: the secret in" in cluster.stderr
+    assert "Traceback" not in cluster.stderr
+
+
+async def test_a_taken_port_is_one_line_of_error(scratch: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        started_cluster(scratch / "cluster-4", port=taken.getsockname()[1]) as cluster,
+    ):
+        code = await ended(cluster.process, within=60)
+
+    assert code == 1
+    assert "error:" in cluster.stderr
+    assert "Traceback" not in cluster.stderr

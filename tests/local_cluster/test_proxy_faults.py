@@ -1,0 +1,310 @@
+"""The reverse proxy while a service, a connection or a client breaks, hangs or never ends."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx2
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from markethall.topology import Context
+from tests.e2e.halls import free_port
+from tests.e2e.raw import exchange, request
+from tests.e2e.shop import refused
+from tests.local_cluster.fake_services import (
+    FakeCluster,
+    FakeService,
+    Handler,
+    answer,
+    cluster_of,
+    fake_cluster,
+    pieces,
+)
+from tests.wire import tcp
+
+TIMEOUT_SECONDS = 30
+# the proxy waits 0.4 s for the head of a response
+SHORT_TIMEOUTS = {"body_timeout": 0.1, "deadline": 0.1, "gateway_timeout": 0.1}
+HALF_A_REQUEST = b"POST /orders HTTP/1.1\r\nHost: hall\r\nContent-Length: 10\r\n\r\nhalf "
+
+Break = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[FakeCluster]:
+    async with fake_cluster() as found:
+        yield found
+
+
+@pytest.fixture
+async def http(cluster: FakeCluster) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url=cluster.url, timeout=20) as client:
+        yield client
+
+
+async def wait_for(event: asyncio.Event) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await event.wait()
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"10")]], ids=["chunked", "said"])
+async def test_a_response_is_streamed(
+    cluster: FakeCluster, http: httpx2.AsyncClient, headers: list[tuple[bytes, bytes]]
+) -> None:
+    may_continue = asyncio.Event()
+
+    async def slowly(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await wait_for(may_continue)
+        await send({"type": "http.response.body", "body": b"later"})
+
+    cluster.services[Context.ORDERS].handler = slowly
+
+    async with http.stream("GET", "/events") as response:
+        parts = response.aiter_raw()
+        first = await anext(parts)
+        may_continue.set()
+        rest = [part async for part in parts]
+
+    assert (first, b"".join(rest)) == (b"first", b"later")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "10"}], ids=["chunked", "said"])
+async def test_a_request_body_is_streamed(
+    cluster: FakeCluster, http: httpx2.AsyncClient, headers: dict[str, str]
+) -> None:
+    arrived = asyncio.Event()
+
+    async def listening(scope: Scope, receive: Receive, send: Send) -> None:
+        received = b""
+        async for piece in pieces(receive):
+            received += piece
+            arrived.set()
+        await answer(200, received)(scope, receive, send)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"first"
+        await wait_for(arrived)
+        yield b"later"
+
+    cluster.services[Context.INVENTORY].handler = listening
+
+    response = await http.post("/imports", content=body(), headers=headers)
+
+    assert response.content == b"firstlater"
+
+
+def endless(begun: asyncio.Event, left: asyncio.Event) -> Handler:
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b": here\n\n", "more_body": True})
+        begun.set()
+        await departure(receive, left)
+
+    return stream
+
+
+def unanswered(begun: asyncio.Event, left: asyncio.Event) -> Handler:
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await departure(receive, left)
+
+    return wait
+
+
+async def departure(receive: Receive, left: asyncio.Event) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    left.set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        (endless, request(b"GET", b"/events")),
+        (endless, HALF_A_REQUEST),
+        (unanswered, HALF_A_REQUEST),
+    ],
+    ids=["event stream", "event stream, half a request", "no response, half a request"],
+)
+async def test_a_disconnect_of_the_client_reaches_the_service(
+    cluster: FakeCluster,
+    kind: Callable[[asyncio.Event, asyncio.Event], Handler],
+    sent: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+    cluster.services[Context.ORDERS].handler = kind(begun, left)
+
+    _, writer = await asyncio.open_connection("127.0.0.1", cluster.port)
+    writer.write(sent)
+    await wait_for(begun)
+    writer.close()
+    await wait_for(left)
+
+    # the proxy has ended its side too before it answers the next request
+    await exchange(cluster.port, request(b"GET", b"/users"))
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_an_unavailable_service_is_named_and_the_others_may_continue() -> None:
+    async with with_orders_at(f"http://127.0.0.1:{free_port()}") as http:
+        gone = await http.post("/orders", json={})
+        others = [await http.get(path) for path in ("/users", "/products", "/payments")]
+
+    problem = refused(gone, 503, "system.unavailable")
+    assert (problem["details"], problem["retryable"]) == ({"dependency": "orders"}, True)
+    assert gone.headers["retry-after"] == "1"
+    assert [response.status_code for response in others] == [200] * 3
+
+
+@asynccontextmanager
+async def with_orders_at(orders: str, **settings: float) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a cluster whose orders service is at this URL."""
+    urls = {Context.ORDERS: orders}
+    async with AsyncExitStack() as stack:
+        for context in set(Context) - {Context.ORDERS}:
+            listening = tcp.listening(FakeService(context))
+            urls[context] = await stack.enter_async_context(listening)
+        url, _ = await stack.enter_async_context(cluster_of(urls, **settings))
+        client = httpx2.AsyncClient(base_url=url, timeout=20)
+        yield await stack.enter_async_context(client)
+
+
+async def closes(writer: asyncio.StreamWriter) -> None:
+    """Sends nothing."""
+
+
+async def resets(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def speaks_no_http(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"this is not HTTP\r\n\r\n")
+
+
+@pytest.mark.parametrize("breaks", [closes, resets, speaks_no_http])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_is_never_retried(breaks: Break, method: str) -> None:
+    async with tcp.bare(breaks) as upstream, with_orders_at(upstream.url) as http:
+        response = await http.request(method, "/orders")
+
+    assert refused(response, 503, "system.unavailable")["details"] == {"dependency": "orders"}
+    assert len(upstream.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "framing", [b"content-length: 100\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n4\r\n"]
+)
+async def test_an_incomplete_response_is_never_taken_for_a_complete_one(framing: bytes) -> None:
+    async def dies(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + framing + b"half\r\n")
+        await writer.drain()
+        await wait_for(was_read)
+        writer.transport.abort()
+
+    was_read = asyncio.Event()
+    async with (
+        tcp.bare(dies) as upstream,
+        with_orders_at(upstream.url) as http,
+        http.stream("GET", "/orders") as response,
+    ):
+        parts = response.aiter_raw()
+        first = await anext(parts)
+        was_read.set()
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await anext(parts)
+
+    assert (response.status_code, first[:4]) == (200, b"half")
+
+
+async def test_a_service_that_hangs_ends_in_deadline_exceeded() -> None:
+    async def hangs(writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with tcp.bare(hangs) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+        response = await http.get("/orders")
+
+    problem = refused(response, 503, "system.deadline_exceeded")
+    assert problem["details"] == {"dependency": "orders"}
+    assert response.headers["retry-after"] == "1"
+
+
+async def test_any_time_may_pass_between_two_pieces_of_a_response() -> None:
+    """An event stream is silent while nothing happens."""
+
+    async def pauses(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")
+        await writer.drain()
+        await asyncio.sleep(2)  # longer than the wait for the head
+        writer.write(b"later")
+        await writer.drain()
+
+    async with tcp.bare(pauses) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+        response = await http.get("/events")
+
+    assert response.content == b"firstlater"
+
+
+async def test_a_body_that_does_not_arrive_is_a_timeout() -> None:
+    async with fake_cluster(body_timeout=0.1) as cluster:
+        reply = await exchange(cluster.port, HALF_A_REQUEST)
+
+    assert (reply.status, reply.json()["code"]) == (408, "request.timeout")
+    assert reply.headers["connection"] == "close"
+
+
+async def test_a_body_may_take_longer_than_the_timeout_between_its_pieces() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"piece"
+            await asyncio.sleep(0.6)  # below the timeout of one piece, above it in total
+
+    async with (
+        fake_cluster(body_timeout=0.1) as cluster,
+        httpx2.AsyncClient(base_url=cluster.url, timeout=20) as http,
+    ):
+        response = await http.post("/imports", content=body())
+
+    assert response.json()["size"] == 15
+
+
+async def test_a_service_may_refuse_before_it_has_read_the_body(cluster: FakeCluster) -> None:
+    large = request(b"POST", b"/imports", body=b"x" * 5_000_000)
+    cluster.services[Context.INVENTORY].handler = answer(413, b"too large")
+
+    reply = await exchange(cluster.port, large)
+
+    assert (reply.status, reply.body) == (413, b"too large")
+
+
+async def test_a_connection_that_a_service_closed_is_not_reused(
+    cluster: FakeCluster, http: httpx2.AsyncClient
+) -> None:
+    closing = answer(200, b"x", (b"connection", b"close"))
+    cluster.services[Context.USERS].handler = closing
+
+    responses = [await http.get("/users") for _ in range(5)]
+
+    assert [response.status_code for response in responses] == [200] * 5
+
+
+async def test_a_hanging_service_takes_no_connections_from_the_others(
+    cluster: FakeCluster, http: httpx2.AsyncClient
+) -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+    cluster.services[Context.ORDERS].handler = unanswered(begun, left)
+    stuck = [asyncio.create_task(http.get(f"/orders/{n}")) for n in range(90)]
+    await wait_for(begun)
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while len(cluster.services[Context.ORDERS].requests) < len(stuck):
+            await asyncio.sleep(0.01)
+
+    reply = await exchange(cluster.port, request(b"GET", b"/users"))
+    for task in stuck:
+        task.cancel()
+    await asyncio.gather(*stuck, return_exceptions=True)
+
+    assert reply.status == 200

@@ -1,0 +1,374 @@
+"""`markethall relocate`: all data of one context or nothing, and repeatable after a kill."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import psutil
+import pytest
+
+from markethall.migrating import upgrade_if_behind
+from markethall.relocation import RelocationFailed
+from markethall.relocation.database_urls import libpq_environment
+from markethall.relocation.pg_tools import find_pg_tools
+from markethall.topology import Context
+from tests.conftest import on_server
+from tests.e2e.own import Books, own_database, own_hall
+from tests.parked import PARKED, parked
+from tests.test_cli import markethall
+
+CORRUPT = """
+CREATE FUNCTION public.corrupt() RETURNS event_trigger LANGUAGE plpgsql AS
+  $$ BEGIN UPDATE inventory.product SET name = 'another' WHERE sku = 'CUP-STONE-BLUE'; END $$;
+CREATE EVENT TRIGGER corrupt ON ddl_command_end WHEN TAG IN ('CREATE INDEX')
+  EXECUTE FUNCTION public.corrupt()
+"""
+END_PARKED = PARKED.replace("SELECT pid", "SELECT pg_terminate_backend(pid)")
+STOCK = "SELECT product_id, on_hand, reserved FROM {}.stock ORDER BY product_id"
+MOVEMENTS = "SELECT number, delta, on_hand_after FROM {}.stock_movement ORDER BY number"
+SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'inventory%' ORDER BY 1"
+# more than a pipe holds, so that pg_dump has to wait for psql
+LONG = """
+UPDATE inventory.product SET description = repeat('long ', 100000) WHERE sku = 'CUP-STONE-BLUE'
+"""
+
+
+@pytest.fixture(scope="module")
+async def stocked(
+    server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[str]:
+    """The name of a database with a catalogue, to be used as a template."""
+    async with own_database(server_url, template) as url:
+        folder = tmp_path_factory.mktemp("stocked")
+        done = await asyncio.to_thread(markethall, "demo", database_url=url, data_dir=str(folder))
+        assert done.returncode == 0, done.stderr
+        yield urlsplit(url).path[1:]
+
+
+@pytest.fixture
+async def source(server_url: str, stocked: str) -> AsyncIterator[str]:
+    async with own_database(server_url, stocked) as url:
+        yield url
+
+
+@pytest.fixture
+async def target(server_url: str) -> AsyncIterator[str]:
+    async with own_database(server_url, "template0") as url:
+        yield url
+
+
+async def relocate(source: str, to: str, *more: str) -> "subprocess.CompletedProcess[str]":
+    return await asyncio.to_thread(
+        markethall, "relocate", "inventory", "--to", to, *more, database_url=source
+    )
+
+
+async def schemas(url: str) -> list[str]:
+    return [row[0] for row in await Books(url).all(SCHEMAS)]
+
+
+def refusal(done: "subprocess.CompletedProcess[str]") -> str:
+    """The one error line."""
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children()
+
+
+async def test_all_data_is_moved_and_only_the_address_is_printed(source: str, target: str) -> None:
+    stock, movements = [
+        await Books(source).all(sql.format("inventory")) for sql in (STOCK, MOVEMENTS)
+    ]
+
+    done = await relocate(source, target)
+
+    assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
+    assert "inventory.product: 24 rows" in done.stderr
+    assert await Books(target).all(STOCK.format("inventory")) == stock
+    assert await Books(target).all(MOVEMENTS.format("inventory")) == movements
+    assert await asyncio.to_thread(upgrade_if_behind, target, [Context.INVENTORY]) == []
+
+
+async def test_constraints_are_moved_too(source: str, target: str) -> None:
+    await relocate(source, target)
+
+    with pytest.raises(asyncpg.CheckViolationError, match="on_hand changes only by a movement"):
+        await on_server(target, "UPDATE inventory.stock SET on_hand = on_hand + 1")
+    with pytest.raises(asyncpg.CheckViolationError, match="only added to"):
+        await on_server(target, "DELETE FROM inventory.stock_movement")
+
+
+async def test_the_source_schema_is_renamed_and_other_contexts_stay(
+    source: str, target: str
+) -> None:
+    stock = await Books(source).all(STOCK.format("inventory"))
+
+    await relocate(source, target)
+
+    assert await schemas(source) == ["inventory_before"]
+    assert await Books(source).all(STOCK.format("inventory_before")) == stock
+    assert await asyncio.to_thread(upgrade_if_behind, source, [Context.ORDERS]) == []
+
+
+async def test_a_name_creates_a_database_on_the_same_server(source: str, server_url: str) -> None:
+    name = urlsplit(source).path[1:] + "_own"
+    done = await relocate(source, name)
+    own = done.stdout.strip()
+    try:
+        assert done.returncode == 0, done.stderr
+        assert own.endswith(f"/{name}")
+        assert await Books(own).value("SELECT count(*) FROM inventory.product") == 24
+    finally:
+        await on_server(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+async def test_data_can_be_moved_back_and_forth(source: str, target: str) -> None:
+    stock = await Books(source).all(STOCK.format("inventory"))
+
+    for here, there in ((source, target), (target, source)) * 2:
+        done = await relocate(here, there)
+        assert done.returncode == 0, done.stderr
+        await on_server(here, "DROP SCHEMA inventory_before CASCADE")
+
+    assert await schemas(target) == []
+    assert await Books(source).all(STOCK.format("inventory")) == stock
+
+
+async def test_a_second_run_reports_that_nothing_is_left_to_do(source: str, target: str) -> None:
+    first = await relocate(source, target)
+
+    second = await relocate(source, target)
+
+    assert (second.returncode, second.stdout) == (0, first.stdout)
+    assert "inventory is in the target already" in second.stderr
+
+
+async def test_after_a_kill_behind_the_copy_a_second_run_completes(
+    source: str, server_url: str, stocked: str
+) -> None:
+    async with own_database(server_url, stocked) as copied:
+        done = await relocate(source, copied)
+
+    assert done.returncode == 0, done.stderr
+    assert "copied before, and nothing has changed since" in done.stderr
+    assert await schemas(source) == ["inventory_before"]
+
+
+@pytest.mark.parametrize("tag", ["CREATE TABLE", "CREATE INDEX", "CREATE TRIGGER"])
+async def test_a_kill_during_the_copy_changes_nothing(source: str, target: str, tag: str) -> None:
+    stock = await Books(source).all(STOCK.format("inventory"))
+
+    async with parked(source, target, tag) as process:
+        process.kill()
+    assert await schemas(target) == []
+    kept = await Books(source).all(STOCK.format("inventory"))
+    again = await relocate(source, target)
+
+    assert kept == stock
+    assert again.returncode == 0, again.stderr
+    assert await Books(target).all(STOCK.format("inventory")) == stock
+
+
+@pytest.mark.parametrize("program", ["pg_dump", "psql"])
+async def test_an_incomplete_dump_is_never_committed(
+    source: str, target: str, program: str
+) -> None:
+    await on_server(source, LONG)
+
+    async with parked(source, target, "CREATE TABLE") as process:
+        (victim,) = [child for child in children_of(process.pid) if child.name() == program]
+        victim.kill()
+        if program == "psql":
+            # its server process waits for a lock, and does not notice
+            await on_server(target, END_PARKED)
+    assert await schemas(target) == []
+
+    assert process.returncode == 1
+    assert await schemas(source) == ["inventory"]
+
+
+async def test_no_argument_holds_a_password(source: str, target: str) -> None:
+    await on_server(source, LONG)
+    password = urlsplit(source).password
+
+    async with parked(source, target, "CREATE TABLE") as process:
+        arguments = [" ".join(child.cmdline()) for child in children_of(process.pid)]
+
+    assert any("pg_dump" in line for line in arguments)
+    assert any("psql" in line for line in arguments)
+    assert password
+    assert not any(password in line for line in arguments)
+
+
+async def test_during_the_copy_the_source_can_be_read_and_not_written(
+    source: str, target: str
+) -> None:
+    receive = "UPDATE inventory.stock SET reserved = reserved"
+
+    async with parked(source, target, "CREATE INDEX"):
+        count = await Books(source).value("SELECT count(*) FROM inventory.stock")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await on_server(source, f"SET lock_timeout = '100ms'; {receive}")
+        await on_server(source, "UPDATE orders.inbox SET state = state")
+
+    assert count == 24
+    assert await schemas(target) == ["inventory"]
+
+
+async def test_a_copy_that_differs_is_not_committed(source: str, target: str) -> None:
+    await on_server(target, CORRUPT)
+
+    done = await relocate(source, target)
+
+    assert "inventory.product is not the same" in refusal(done)
+    assert await schemas(target) == []
+    assert await schemas(source) == ["inventory"]
+
+
+async def test_a_database_created_in_vain_is_dropped(source: str, server_url: str) -> None:
+    name = urlsplit(source).path[1:] + "_own"
+    await on_server(source, "CREATE SCHEMA inventory_before")
+
+    done = await relocate(source, name)
+
+    assert "inventory_before of an earlier relocation exists" in refusal(done)
+    found = await Books(server_url).all("SELECT FROM pg_database WHERE datname = $1", name)
+    assert found == []
+
+
+async def test_other_data_in_the_target_is_not_touched(
+    source: str, server_url: str, stocked: str
+) -> None:
+    async with own_database(server_url, stocked) as target:
+        await on_server(target, "UPDATE inventory.product SET name = name || '!'")
+        done = await relocate(source, target)
+
+        assert "the target has another inventory: inventory.product differ" in refusal(done)
+        assert await schemas(target) == ["inventory"]
+    assert await schemas(source) == ["inventory"]
+
+
+async def test_an_empty_schema_in_the_target_is_replaced(source: str, target: str) -> None:
+    await on_server(target, "CREATE SCHEMA inventory")
+
+    done = await relocate(source, target)
+
+    assert done.returncode == 0, done.stderr
+    assert await Books(target).value("SELECT count(*) FROM inventory.product") == 24
+
+
+async def test_the_target_must_be_another_database(source: str) -> None:
+    done = await relocate(source, source)
+
+    assert "it is the same database" in refusal(done)
+    assert await schemas(source) == ["inventory"]
+
+
+async def test_a_missing_context_cannot_be_moved(target: str, server_url: str) -> None:
+    async with own_database(server_url, "template0") as nowhere:
+        done = await relocate(target, nowhere)
+
+    assert "the source has no inventory to move" in refusal(done)
+
+
+async def test_a_context_that_is_being_served_is_moved_only_by_force(
+    source: str, target: str, scratch: Path
+) -> None:
+    with own_hall(scratch, "served", database_url=source):
+        refused = await relocate(source, target)
+        kept = await schemas(source)
+        forced = await relocate(source, target, "--force")
+
+    assert "a process serves inventory on this database: stop it first" in refusal(refused)
+    assert kept == ["inventory"]
+    assert forced.returncode == 0, forced.stderr
+    assert await schemas(target) == ["inventory"]
+
+
+async def test_a_context_can_be_moved_while_others_are_served(
+    source: str, target: str, scratch: Path
+) -> None:
+    with own_hall(scratch, "others", database_url=source, serve="users"):
+        done = await relocate(source, target)
+
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("to", ["Inventory", "a b", "x" * 64, 'a"; DROP DATABASE b'])
+async def test_a_name_that_would_need_quotes_is_refused(source: str, to: str) -> None:
+    done = await relocate(source, to)
+
+    assert "a name for a database of a-z, 0-9 and _" in refusal(done)
+
+
+def test_an_unreachable_database_is_reported_without_its_password() -> None:
+    nowhere = "postgresql://me:hidden@127.0.0.1:1/x"
+
+    done = markethall("relocate", "inventory", "--to", "own", database_url=nowhere)
+
+    assert "the source database cannot be reached" in refusal(done)
+    assert "hidden" not in done.stderr
+
+
+def test_memory_storage_cannot_be_moved() -> None:
+    done = markethall("relocate", "inventory", "--to", "own", storage="memory")
+
+    assert done.returncode == 2
+    assert "memory cannot be relocated" in done.stderr
+
+
+def test_an_older_pg_dump_on_path_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_pg_tools(tmp_path, 14, monkeypatch)
+
+    assert find_pg_tools(14, 18).folder == tmp_path
+    assert find_pg_tools(18, 18).folder != tmp_path
+
+
+def test_the_needed_version_of_pg_dump_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_pg_tools(tmp_path, 14, monkeypatch)
+    monkeypatch.setattr(sys, "path", [])
+
+    with pytest.raises(RelocationFailed, match="of Postgres 18 are needed; found: 14"):
+        find_pg_tools(18, 18)
+
+
+def test_an_older_target_server_is_refused() -> None:
+    with pytest.raises(
+        RelocationFailed, match="the target server is Postgres 17, older than the source, 18"
+    ):
+        find_pg_tools(18, 17)
+
+
+def fake_pg_tools(folder: Path, major: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts tools of that version on PATH, and no others."""
+    for name in ("pg_dump", "psql"):
+        program = folder / name
+        program.write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) {major}.1'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_every_part_of_an_address_goes_into_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MARKETHALL_SECRET", "not for pg_dump")
+
+    given = libpq_environment("postgresql+asyncpg://me:p%40ss@db.example:6432/shop?ssl=require")
+
+    assert given["PGPASSWORD"] == "p@ss"
+    assert (given["PGHOST"], given["PGPORT"], given["PGUSER"]) == ("db.example", "6432", "me")
+    assert (given["PGDATABASE"], given["PGSSLMODE"]) == ("shop", "require")
+    assert not [name for name in given if name.startswith("MARKETHALL")]
