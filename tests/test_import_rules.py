@@ -39,7 +39,7 @@ PLANTED = {
         ("payments/ports.py", "import redis"),
     ],
     "Only a container names an implementation": [
-        ("main.py", "import markethall.users.service"),
+        ("app.py", "import markethall.users.service"),
         ("users/router.py", "import markethall.users.sql"),
         ("system.py", "import markethall.payments.gateway"),
     ],

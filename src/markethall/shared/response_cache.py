@@ -90,7 +90,7 @@ class ResponseCacheMiddleware:
         if scope["type"] != "http" or scope["method"] != "GET" or _value(headers, b"authorization"):
             await self._app(scope, receive, send)
             return
-        if_none_match = b", ".join([value for name, value in headers if name == b"if-none-match"])
+        if_none_match = _value(headers, b"if-none-match")
         key = CacheKey(scope["path"], scope["query_string"], _value(headers, b"accept-language"))
         response = self.get(key)
         if response is None:
@@ -112,7 +112,9 @@ class ResponseCacheMiddleware:
             nonlocal held
             if message["type"] == "http.response.start":
                 scope["state"]["route"] = route_template(inner)
-                if message["status"] == HTTPStatus.OK and _value(message["headers"], b"etag"):
+                if message["status"] == HTTPStatus.OK and _value(
+                    message.get("headers", ()), b"etag"
+                ):
                     held = message
                     return
             if held is None:
