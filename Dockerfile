@@ -1,4 +1,4 @@
-# One image for every deployment: MARKETHALL_SERVE says which contexts a process serves.
+# One image for every deployment: MARKETHALL_CONTEXTS says which contexts a process serves.
 ARG PYTHON_IMAGE=python:3.13-slim
 
 

@@ -77,24 +77,24 @@ docs: $(DEV)
 
 ## partitions: the same suite and the same log on all fifteen partitions, also as real processes
 partitions: $(DEV)
-	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q tests/partitions tests/e2e/test_flow.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/partitions tests/e2e/test_flow.py $(ARGS)
 
 ## crash: kill -9 at every commit of the founding flow, not only at some (several minutes)
 crash: $(DEV)
-	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py $(ARGS)
 
 ## faults: everything that can break between four processes, twenty times each (hours)
 faults: $(DEV)
-	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/e2e/test_split_faults.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_split_faults.py $(ARGS)
 
 ## races: a hundred buyers, twenty rounds of each race, with the database 0 and 20 ms away (minutes)
 races: $(DEV)
-	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_careless.py tests/e2e/test_hot_product.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_store_mutants.py tests/e2e/test_hot_product.py $(ARGS)
 
 ## pipes: 2,000 events, two listeners, twenty kill -9 (a minute)
 pipes: $(DEV)
-	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/shared/test_pipes.py tests/shared/test_streams.py tests/shared/test_stream_kills.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/shared/test_event_delivery.py tests/shared/test_redis_streams.py tests/shared/test_redis_stream_kills.py $(ARGS)
 
 ## rehearse-split: moving day under a crowd, undisturbed and with a kill -9 in each step (minutes)
 rehearse-split: $(DEV)
-	MARKETHALL_TEST_SWEEP=full $(BIN)/python -m pytest -q -s tests/e2e/test_rehearsal.py $(ARGS)
+	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_relocation.py $(ARGS)

@@ -97,7 +97,7 @@ def same_app(database_url: str) -> FastAPI:
 
     @app.get("/products/{product_id}")
     async def product(product_id: UUID) -> Response:
-        sql, values = one.bind({"of": product_id, "now": datetime.now(UTC)})
+        sql, values = one.bind({"product_id": product_id, "now": datetime.now(UTC)})
         return _json((await app.state.pool.fetchrow(sql, *values))["json"])
 
     @app.get("/products")
@@ -110,12 +110,14 @@ def same_app(database_url: str) -> FastAPI:
 
 def _ours() -> "tuple[Statement, Statement]":
     """Of a product, and of the first page."""
-    from markethall.inventory.contract import ProductStatus  # noqa: PLC0415 - raw needs none of it
-    from markethall.inventory.sql.lists import page  # noqa: PLC0415 - raw needs none of it
-    from markethall.inventory.sql.products import CARD  # noqa: PLC0415 - raw needs none of it
+    from markethall.inventory.contract.kinds import ProductStatus  # noqa: PLC0415 - raw needs none of it
+    from markethall.inventory.sql.lists import product_page_statement  # noqa: PLC0415 - raw needs none of it
+    from markethall.inventory.sql.products import GET_PRODUCT_JSON  # noqa: PLC0415 - raw needs none of it
 
-    first = page((), ProductStatus.ACTIVE, "-created_at", 20, after=False, terms=0)
-    return CARD, first
+    first = product_page_statement(
+        (), ProductStatus.ACTIVE, "-created_at", 20, after=False, terms=0
+    )
+    return GET_PRODUCT_JSON, first
 
 
 def _json(text: str | None) -> Response:

@@ -21,11 +21,11 @@ from dependency_injector import providers
 
 from markethall.app import Gateway, create_app
 from markethall.container import Container
-from markethall.inventory.contract import Inventory, Reserve, Want
+from markethall.inventory.contract.reserving import Inventory, RequestedLine, Reserve
 from markethall.settings import read_settings
 from markethall.shared import log
-from markethall.shared.call import Actor, Call
-from markethall.shared.tokens import generate_key
+from markethall.shared.call import Actor, CallContext
+from markethall.shared.tokens import generate_private_key
 from markethall.topology import Context
 from markethall.users.contract import Users
 
@@ -44,7 +44,11 @@ HEADER: Final = (
     *("method", "p50 us", "p99 us", "more", "caller cpu us", "callee cpu us"),
     *("n", "way"),
 )
-METHODS: Final = ("users.active", "users.active, a new customer", "inventory.reserve")
+METHODS: Final = (
+    "users.get_active_customer",
+    "users.get_active_customer, a new customer",
+    "inventory.reserve",
+)
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,10 @@ class Way:
     def _call(self, method: str) -> Callable[[], Awaitable[object]]:
         user_id, _ = self.goods
         if method == "inventory.reserve":
-            call, command = _call_of(user_id), _reserve(self.goods)
-            return lambda: self.inventory.reserve(call, command)
-        call = _call_of(uuid4() if "new" in method else user_id)
-        return lambda: self.users.active(call, user_id)
+            ctx, command = _call_of(user_id), _reserve(self.goods)
+            return lambda: self.inventory.reserve(ctx, command)
+        ctx = _call_of(uuid4() if "new" in method else user_id)
+        return lambda: self.users.get_active_customer(ctx, user_id)
 
 
 @dataclass(frozen=True)
@@ -202,8 +206,11 @@ async def _make(calls: list[Callable[[], Awaitable[object]]], cost: Cost) -> Non
 @asynccontextmanager
 async def _ways(folder: Path) -> AsyncIterator[list[Way]]:
     """The hall in one process; its leaves behind ASGI; its leaves in a process of their own."""
-    keys = {"service_key": generate_key(), "secret": uuid4().hex + uuid4().hex}
-    whole, leaves = _hall(serve=frozenset(Context), **keys), _hall(serve=LEAVES, **keys)
+    keys = {
+        "service_token_private_key": generate_private_key(),
+        "secret_key": uuid4().hex + uuid4().hex,
+    }
+    whole, leaves = _hall(contexts=frozenset(Context), **keys), _hall(contexts=LEAVES, **keys)
     goods = {hall: await _delivered_inside(hall) for hall in (whole, leaves)}
     with _leaf(folder, keys) as leaf:
         address = f"http://127.0.0.1:{leaf.port}"
@@ -217,7 +224,7 @@ async def _ways(folder: Path) -> AsyncIterator[list[Way]]:
             _guarded("over ASGI", asgi, goods[leaves]),
             _guarded("over loopback", tcp, away, leaf.process.pid),
         ]
-        await tcp.clients().close()
+        await tcp.http_clients().close()
 
 
 def _guarded(name: str, caller: Container, goods: Goods, callee: int = 0) -> Way:
@@ -234,12 +241,12 @@ def _hall(**settings: Any) -> Gateway:
 def _caller(leaves: str, **settings: Any) -> Container:
     """Orders and payments, with the leaves elsewhere."""
     remotes = dict.fromkeys(LEAVES, leaves)
-    return _hall(serve=CALLERS, remotes=remotes, **settings).container
+    return _hall(contexts=CALLERS, context_urls=remotes, **settings).container
 
 
 @contextmanager
 def _leaf(folder: Path, keys: dict[str, str]) -> Iterator[Server]:
-    given = MEMORY | BOSS | keys | {"serve": ",".join(sorted(LEAVES))}
+    given = MEMORY | BOSS | keys | {"contexts": ",".join(sorted(LEAVES))}
     environ = {f"MARKETHALL_{name.upper()}": value for name, value in given.items()}
     log_file = folder / "leaf.log"
     with servers.serving("markethall", "serve", log=log_file, environ=environ) as leaf:
@@ -248,7 +255,7 @@ def _leaf(folder: Path, keys: dict[str, str]) -> Iterator[Server]:
 
 
 async def _delivered_inside(hall: Gateway) -> Goods:
-    await hall.container.accounts().first_admin(*BOSS.values())
+    await hall.container.accounts().create_first_admin(*BOSS.values())
     return await _delivered(httpx2.ASGITransport(hall))
 
 
@@ -275,12 +282,12 @@ async def _answer(http: httpx2.AsyncClient, path: str, **given: Any) -> Any:
     return answer.json()
 
 
-def _call_of(user_id: UUID) -> Call:
+def _call_of(user_id: UUID) -> CallContext:
     """As the front makes it of a customer's request."""
     actor = Actor(user_id=user_id, name="customer", roles=("customer",))
     until = datetime.now(UTC) + timedelta(seconds=60)
     trace = f"00-{uuid4().hex}-{uuid4().hex[:16]}-01"
-    return Call(actor=actor, request_id=str(uuid4()), traceparent=trace, deadline=until)
+    return CallContext(actor=actor, request_id=str(uuid4()), traceparent=trace, deadline=until)
 
 
 def _reserve(goods: Goods) -> Reserve:
@@ -288,6 +295,6 @@ def _reserve(goods: Goods) -> Reserve:
         reservation_id=uuid4(),
         order_id=uuid4(),
         customer_id=goods.user_id,
-        lines=(Want(product_id=goods.product_id, quantity=1),),
+        lines=(RequestedLine(product_id=goods.product_id, quantity=1),),
         expires_at=datetime.now(UTC) + timedelta(minutes=15),
     )

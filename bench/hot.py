@@ -23,23 +23,16 @@ import asyncpg
 
 from markethall.app import create_app
 from markethall.container import Container
-from markethall.inventory.contract import (
-    Adjustment,
-    Catalogue,
-    Inventory,
-    NewProduct,
-    Price,
-    Reserve,
-    Stockroom,
-    Want,
-)
+from markethall.inventory.contract.catalogue import Catalogue, NewProduct, Price
+from markethall.inventory.contract.reserving import Inventory, RequestedLine, Reserve
+from markethall.inventory.contract.stock import Adjustment, Stockroom
 from markethall.migrating import upgrade
 from markethall.settings import read_settings
 from markethall.shared import log
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
-from markethall.shared.call import Call, system_call
+from markethall.shared.call import CallContext, system_context
 from markethall.shared.db import asyncpg_url
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 
 from . import servers, tables
 from .client import Tally, load
@@ -50,13 +43,11 @@ from .shop import Shop
 PLENTY: Final = 1_000_000
 CONNECTIONS: Final = 20  # the pool of a hall
 WARMUP: Final = 0.5
-PLAIN: Final = """
-CREATE TABLE shelf (shelf_id uuid PRIMARY KEY, on_hand bigint NOT NULL, reserved bigint NOT NULL,
+CREATE_PLAIN_TABLE: Final = """
+CREATE TABLE plain_stock (product_id uuid PRIMARY KEY, on_hand bigint NOT NULL, reserved bigint NOT NULL,
     CHECK (0 <= reserved AND reserved <= on_hand))
 """
-TAKE: Final = (
-    "UPDATE shelf SET reserved = reserved + 1 WHERE shelf_id = $1 AND on_hand - reserved >= 1"
-)
+RESERVE_SQL: Final = "UPDATE plain_stock SET reserved = reserved + 1 WHERE product_id = $1 AND on_hand - reserved >= 1"
 UPDATE, RESERVE, ORDER = "plain UPDATE", "inventory.reserve", "POST /orders"
 HEADER: Final = ("what", "on one row /s", "on many rows /s", "one row / plain", "many / plain", "n")
 Buy = Callable[[UUID], Awaitable[object]]
@@ -68,13 +59,13 @@ class Options:
 
     seconds: float = 3
     rounds: int = 5
-    spread: int = 1000
-    held: int = 5000
+    other_rows: int = 1000
+    reservations: int = 5000
     customers: int = 200
 
 
 @dataclass
-class Found:
+class HotProductResult:
     """Rates by what was done and on how many rows, one per round."""
 
     options: Options
@@ -108,7 +99,7 @@ class Found:
         return [HEADER, *(self._row(what) for what in (UPDATE, RESERVE, ORDER))]
 
     def _row(self, what: str) -> tuple[str, ...]:
-        kinds = (1, self.options.spread)
+        kinds = (1, self.options.other_rows)
         rates = [self._rate(what, rows) for rows in kinds]
         ratios = [rate / self._rate(UPDATE, rows) for rate, rows in zip(rates, kinds, strict=True)]
         return (
@@ -122,30 +113,30 @@ class Found:
         return median(self.rates.get((what, rows), [float("nan")]))
 
     def _remarks(self) -> Iterator[str]:
-        yield f"{CONNECTIONS} connections; {self.options.held} holds on the one row beforehand"
+        yield f"{CONNECTIONS} connections; {self.options.reservations} holds on the one row beforehand"
         yield tables.machine_line()
         yield f"others used {self.foreign:.0%} of the cores meanwhile"
 
 
-def measure(options: Options, folder: Path) -> Found:
+def measure(options: Options, folder: Path) -> HotProductResult:
     """Raises StartFailed, Refused."""
     log.configure("json", "warning")
-    found = Found(options)
+    found = HotProductResult(options)
     with servers.database(folder / "database") as url, closing(Loop()) as loop:
         upgrade(asyncpg_url(url))
-        with _hall(url, folder) as hall, closing(_Ways(url, loop)) as ways:
+        with _hall(url, folder) as hall, closing(_Methods(url, loop)) as ways:
             ways.prepare(options, hall)
             before = Ticks.now()
             for number in range(-1, options.rounds):
-                _say(f"round {number + 1} of {options.rounds}")
+                _print_progress(f"round {number + 1} of {options.rounds}")
                 # the first one warms up
-                _round(ways, hall, found if number >= 0 else Found(options))
+                _round(ways, hall, found if number >= 0 else HotProductResult(options))
             # while they live: what has ended is no longer counted as ours
             found.foreign = Ticks.now().foreign(before)
     return found
 
 
-def _round(ways: "_Ways", hall: Server, found: Found) -> None:
+def _round(ways: "_Methods", hall: Server, found: HotProductResult) -> None:
     for goods in (ways.goods[:1], ways.goods[1:]):
         for what, buy in ways.inside.items():
             with servers.pinned(SERVER):
@@ -160,7 +151,7 @@ def _round(ways: "_Ways", hall: Server, found: Found) -> None:
         found.failures.update(tally.failures)
 
 
-class _Ways:
+class _Methods:
     """Who takes a unit in which way, all on one database: two of them in this process."""
 
     def __init__(self, url: str, loop: Loop) -> None:
@@ -183,19 +174,19 @@ class _Ways:
         self._container: Container = create_app(settings).container
         inventory = self._container.inventory()
         catalogue, stockroom = self._container.catalogue(), self._container.stockroom()
-        self.goods = await _stocked(catalogue, stockroom, options.spread + 1)
-        self._pool = await _shelves(self._url, self.goods)
-        for _ in range(options.held // 100):
+        self.goods = await _create_products(catalogue, stockroom, options.other_rows + 1)
+        self._pool = await _create_plain_rows(self._url, self.goods)
+        for _ in range(options.reservations // 100):
             await asyncio.gather(*(_reserve(inventory, self.goods[0]) for _ in range(100)))
         await self._pool.execute("ANALYZE")
         self.inside = {
-            UPDATE: lambda product_id: self._pool.execute(TAKE, product_id),
+            UPDATE: lambda product_id: self._pool.execute(RESERVE_SQL, product_id),
             RESERVE: lambda product_id: _reserve(inventory, product_id),
         }
 
     async def _close(self) -> None:
         await self._pool.close()
-        await self._container.pools().close()
+        await self._container.databases().close()
 
 
 @contextmanager
@@ -206,8 +197,8 @@ def _hall(url: str, folder: Path) -> Iterator[Server]:
         "MARKETHALL_RATE_LIMITS": "off",
         "MARKETHALL_BCRYPT_COST": "4",
         # few customers buy very often
-        "MARKETHALL_OPEN_HOLDS": "10000",
-        "MARKETHALL_HELD_UNITS": "10000",
+        "MARKETHALL_MAX_UNPAID_ORDERS_PER_CUSTOMER": "10000",
+        "MARKETHALL_MAX_RESERVED_UNITS_PER_CUSTOMER": "10000",
         "MARKETHALL_LOG_FORMAT": "json",
     }
     log_file = folder / "hall.log"
@@ -216,13 +207,13 @@ def _hall(url: str, folder: Path) -> Iterator[Server]:
         yield hall
 
 
-async def _shelves(url: str, goods: Sequence[UUID]) -> "asyncpg.Pool[asyncpg.Record]":
+async def _create_plain_rows(url: str, goods: Sequence[UUID]) -> "asyncpg.Pool[asyncpg.Record]":
     """The plain table, and as many connections as the hall has."""
     address = url.replace("+asyncpg", "")
     pool = await asyncpg.create_pool(address, min_size=CONNECTIONS, max_size=CONNECTIONS)
-    await pool.execute(PLAIN)
+    await pool.execute(CREATE_PLAIN_TABLE)
     rows = [(product_id, PLENTY, 0) for product_id in goods]
-    await pool.executemany("INSERT INTO shelf VALUES ($1, $2, $3)", rows)
+    await pool.executemany("INSERT INTO plain_stock VALUES ($1, $2, $3)", rows)
     return pool
 
 
@@ -231,11 +222,11 @@ async def _phase(buy: Buy, goods: Sequence[UUID], seconds: float) -> tuple[int, 
     turn, closes = cycle(goods), perf_counter() + seconds
 
     async def buyer() -> int:
-        taken = 0
+        units_bought = 0
         while perf_counter() < closes:
             await buy(next(turn))
-            taken += 1
-        return taken
+            units_bought += 1
+        return units_bought
 
     began = perf_counter()
     counts = await asyncio.gather(*(buyer() for _ in range(CONNECTIONS)))
@@ -247,26 +238,30 @@ def _reserve(inventory: Inventory, product_id: UUID) -> Awaitable[object]:
         reservation_id=uuid4(),
         order_id=uuid4(),
         customer_id=uuid4(),
-        lines=(Want(product_id=product_id, quantity=1),),
+        lines=(RequestedLine(product_id=product_id, quantity=1),),
         expires_at=datetime.now(UTC) + timedelta(minutes=15),
     )
-    return inventory.reserve(Call(request_id="bench"), command)
+    return inventory.reserve(CallContext(request_id="bench"), command)
 
 
-async def _stocked(catalogue: Catalogue, stockroom: Stockroom, count: int) -> list[UUID]:
-    call = system_call("bench")
+async def _create_products(catalogue: Catalogue, stockroom: Stockroom, count: int) -> list[UUID]:
+    ctx = system_context("bench")
     scopes = frozenset({CATALOGUE_WRITE, STOCK_WRITE})
-    keeper = call.model_copy(update={"actor": call.actor.model_copy(update={"scopes": scopes})})
+    staff_context = ctx.model_copy(
+        update={"actor": ctx.actor.model_copy(update={"scopes": scopes})}
+    )
     made = []
     for number in range(count):
         price = Price(amount=1000, currency="EUR")
         new = NewProduct(sku=f"HOT-{number}", name=f"Wanted thing {number}", price=price)
-        product = await catalogue.create(keeper, new, Attempt.keyless(uuid4()))
+        product = await catalogue.create(staff_context, new, IdempotentCommand.without_key(uuid4()))
         delivery = Adjustment(delta=PLENTY, reason="received")
-        await stockroom.adjust(keeper, product.product_id, delivery, Attempt.keyless(uuid4()))
+        await stockroom.adjust(
+            staff_context, product.product_id, delivery, IdempotentCommand.without_key(uuid4())
+        )
         made.append(product.product_id)
     return made
 
 
-def _say(what: str) -> None:
+def _print_progress(what: str) -> None:
     print(what, file=sys.stderr, flush=True)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from markethall.container import build_container
-from markethall.inventory.contract import ImportFormat, NewImport
-from markethall.keys import read_keys
+from markethall.inventory.contract.importing import ImportFormat, NewImport
+from markethall.keys import load_or_create_secrets
 from markethall.migrating import upgrade
 from markethall.settings import read_settings
 from markethall.shared import log
-from markethall.shared.call import system_call
+from markethall.shared.call import system_context
 from markethall.shared.db import asyncpg_url
-from markethall.shared.idempotency import Answer, Attempt
+from markethall.shared.idempotency import IdempotentCommand, StoredResponse
 from markethall.shared.ids import new_id
 
 from . import servers, tables
@@ -121,15 +121,15 @@ def _run(url: str, path: Path, folder: Path) -> dict[str, float]:
 
 async def _import(path: Path) -> dict[str, float]:
     settings = read_settings()
-    container = build_container(settings, read_keys(settings))
-    imports, importer = container.imports(), container.inventory_context.importer()
-    call = system_call("bench")
-    upload = await imports.upload(call, _chunks(path))
+    container = build_container(settings, load_or_create_secrets(settings))
+    imports, importer = container.imports(), container.inventory_context.import_worker()
+    ctx = system_context("bench")
+    upload = await imports.upload(ctx, _chunks(path))
     command = NewImport(sha256=upload.sha256, format=ImportFormat.CSV)
-    attempt = Attempt("", new_id(), timedelta(days=1), _present)
-    started = await imports.start(call, upload, command, attempt)
+    attempt = IdempotentCommand("", new_id(), timedelta(days=1), _present)
+    started = await imports.start_import(ctx, upload, command, attempt)
     idle, began, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
-    done = await importer.work(started.import_id)
+    done = await importer.process_next(started.import_id)
     found = {
         "rows": done.rows.read,
         "seconds": time.perf_counter() - began,
@@ -138,13 +138,13 @@ async def _import(path: Path) -> dict[str, float]:
         "peak": _memory("VmHWM"),
         "failed": done.rows.failed,
     }
-    await container.pools().close()
+    await container.databases().close()
     container.passwords().close()
     return found
 
 
-def _present(_: Any) -> Answer:
-    return Answer(status=202, body="")
+def _present(_: Any) -> StoredResponse:
+    return StoredResponse(status=202, body="")
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:

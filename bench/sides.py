@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from markethall.local.valkey import EmbeddedValkey
-from markethall.shared.tokens import generate_key
+from markethall.shared.tokens import generate_private_key
 from markethall.topology import Context
 
 from . import servers
@@ -79,7 +79,7 @@ def _side(  # noqa: PLR0917 - a partition, and what it stands on
     shop = Shop(admin_password=secrets.token_urlsafe(18))
     settings = COMMON | {
         "admin_password": shop.admin_password,
-        "secret": secrets.token_urlsafe(48),
+        "secret_key": secrets.token_urlsafe(48),
         "database_url": asyncio.run(_created(postgres, f"bench_{name}")),
         "redis_url": f"{valkey.rpartition('/')[0]}/{number}",
     }
@@ -99,16 +99,16 @@ def _planned(
     """For each process its port, its folder and its settings."""
     ports = dict(zip(partition, servers.free_ports(len(partition)), strict=True))
     urls = {context: f"http://127.0.0.1:{port}" for part, port in ports.items() for context in part}
-    keys = {Context.USERS: "signing_key", Context.ORDERS: "service_key"}
+    keys = {Context.USERS: "access_token_private_key", Context.ORDERS: "service_token_private_key"}
     return {
         part: (
             port,
             folder / "-".join(sorted(part)),
             {
                 **settings,
-                **{keys[context]: generate_key() for context in part if context in keys},
-                "serve": ",".join(sorted(part)),
-                "remotes": json.dumps({c: url for c, url in urls.items() if c not in part}),
+                **{keys[context]: generate_private_key() for context in part if context in keys},
+                "contexts": ",".join(sorted(part)),
+                "context_urls": json.dumps({c: url for c, url in urls.items() if c not in part}),
             },
         )
         for part, port in ports.items()

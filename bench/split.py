@@ -25,8 +25,8 @@ from .servers import OTHERS, Ticks
 from .shop import bodies, counters
 from .sides import Side, both
 
-CALLS: Final = "markethall_neighbour_calls_total"
-ATTEMPTS: Final = "markethall_neighbour_attempts_total"
+CALLS: Final = "markethall_rpc_client_calls_total"
+ATTEMPTS: Final = "markethall_rpc_client_attempts_total"
 LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 LONGEST: Final = 120.0  # seconds for paying what was ordered
 REST: Final = 3.0  # seconds of watching what is used at rest

@@ -60,7 +60,7 @@ def address() -> str:
     given = context.config.attributes.get("url") or context.get_x_argument(as_dictionary=True).get(
         "url"
     )
-    return given or MigrationSettings().url_of(Context(schema))
+    return given or MigrationSettings().database_url_of(Context(schema))
 
 
 async def main() -> None:

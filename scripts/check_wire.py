@@ -18,9 +18,9 @@ from fastapi import FastAPI
 
 from markethall.app import INTERNAL
 from markethall.shared.call import Actor
-from markethall.shared.errors import Refusal
-from markethall.shared.events import Envelope, Event
-from markethall.shared.openapi import completing
+from markethall.shared.errors import DomainError
+from markethall.shared.events import Event, EventEnvelope
+from markethall.shared.openapi import extend_openapi
 from scripts.wire_compatibility import Wire, breaks
 
 RELEASES: Final = Path(__file__).parents[1] / "docs" / "wire"
@@ -76,7 +76,7 @@ def said_now() -> dict[str, Any]:
     return {
         "openapi": _document(),
         "actor": Actor.model_json_schema(),
-        "envelope": Envelope.model_json_schema(mode="serialization"),
+        "envelope": EventEnvelope.model_json_schema(mode="serialization"),
         "events": dict(_events()),
         "refusals": dict(_refusals()),
     }
@@ -87,7 +87,7 @@ def _document() -> dict[str, Any]:
     app = FastAPI(title="Markethall, between its contexts", version="1")
     for router in INTERNAL.values():
         app.include_router(router)
-    document = completing(app)()
+    document = extend_openapi(app)()
     for operation in (one for path in document["paths"].values() for one in path.values()):
         # the examples of refusals name the codes; what else is in them is for people
         for response in operation["responses"].values():
@@ -109,7 +109,7 @@ def _events() -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _refusals() -> Iterator[tuple[str, int]]:
     """All that a caller of this release can tell apart, and their statuses."""
-    for code, kind in Refusal.by_code.items():
+    for code, kind in DomainError.by_code.items():
         if kind.__module__.startswith("markethall."):
             yield code, kind.status
 

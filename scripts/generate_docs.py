@@ -14,13 +14,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from markethall.app import ROUTERS
-from markethall.container import LISTENERS
-from markethall.inventory.domain.importing.cells import HEADER
+from markethall.container import EVENT_SUBSCRIPTIONS
+from markethall.inventory.domain.importing.cells import CSV_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
-from markethall.shared.auth import SCOPES_OF_ROLE, Policy
-from markethall.topology import NEEDS, OWNED, Context
+from markethall.shared.auth import SCOPES_BY_ROLE, RoutePolicy
+from markethall.topology import DEPENDENCIES, PATHS_BY_CONTEXT, Context
 from scripts.generate_network import OVERLAYS, picture
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def settings_table() -> str:
 
 def columns() -> str:
     """Of our own CSV, in the order of an export."""
-    return ", ".join(f"`{name}`" for name in HEADER)
+    return ", ".join(f"`{name}`" for name in CSV_HEADER)
 
 
 def _default(field: FieldInfo) -> str:
@@ -90,11 +90,11 @@ def hall_apart() -> str:
 
 
 def _edges(indent: str) -> Iterable[str]:
-    for caller, needed in NEEDS.items():
+    for caller, needed in DEPENDENCIES.items():
         for callee in sorted(needed):
             yield f"{indent}{caller} -->|contract| {callee}"
     heard: dict[tuple[str, str], list[str]] = {}
-    for event, listeners in LISTENERS.items():
+    for event, listeners in EVENT_SUBSCRIPTIONS.items():
         for listener, _ in listeners:
             heard.setdefault((event.type.split(".")[0], listener), []).append(event.__name__)
     for (publisher, hearer), names in heard.items():
@@ -156,12 +156,12 @@ def _who(route: APIRoute) -> str:
     policy = next(_policies(route.dependant))
     if policy.scope is None:
         return "anyone"
-    enough = " or ".join(f"`{scope}`" for scope in (policy.scope, *policy.others))
-    return f"{enough} and `{policy.beside}`" if policy.beside else enough
+    enough = " or ".join(f"`{scope}`" for scope in (policy.scope, *policy.alternative_scopes))
+    return f"{enough} and `{policy.also_requires}`" if policy.also_requires else enough
 
 
-def _policies(dependant: Any) -> Iterator[Policy]:
-    if isinstance(dependant.call, Policy):
+def _policies(dependant: Any) -> Iterator[RoutePolicy]:
+    if isinstance(dependant.call, RoutePolicy):
         yield dependant.call
     for child in dependant.dependencies:
         yield from _policies(child)
@@ -169,14 +169,14 @@ def _policies(dependant: Any) -> Iterator[Policy]:
 
 def roles_table() -> str:
     rows = ["| role | scopes |", "|---|---|"]
-    for role, scopes in SCOPES_OF_ROLE.items():
+    for role, scopes in SCOPES_BY_ROLE.items():
         rows.append(f"| `{role}` | {', '.join(f'`{scope}`' for scope in sorted(scopes))} |")
     return "\n".join(rows)
 
 
 def owners_table() -> str:
     rows = ["| context | first segments of its paths |", "|---|---|"]
-    for context, owned in OWNED.items():
+    for context, owned in PATHS_BY_CONTEXT.items():
         rows.append(f"| {context} | {', '.join(f'`/{segment}`' for segment in owned)} |")
     return "\n".join(rows)
 

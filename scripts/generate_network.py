@@ -1,4 +1,4 @@
-"""Writes the network policies between processes, from the tables of markethall.topology.
+"""Writes the network policies between processes, from the tables of markethall.contexts.
 
 `python -m scripts.generate_network` writes; `--check` only says what is out of date.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from markethall.topology import KEYS, NEEDS, Context
+from markethall.topology import DEPENDENCIES, JWKS_SOURCES, Context
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -25,7 +25,7 @@ OVERLAYS: Final[Mapping[str, Halls]] = {
 }
 
 HEAD: Final = """\
-# Written by `make docs` from the tables of markethall.topology: change those, not this.
+# Written by `make docs` from the tables of markethall.contexts: change those, not this.
 # A way is open only if the egress of one end and the ingress of the other say so: each stands
 # here twice.
 """
@@ -64,7 +64,9 @@ class Way(NamedTuple):
         return ", ".join((*self.calls, *self.keys))
 
 
-def ways(halls: Halls, needs: Relations = NEEDS, keys: Relations = KEYS) -> list[Way]:
+def ways(
+    halls: Halls, needs: Relations = DEPENDENCIES, keys: Relations = JWKS_SOURCES
+) -> list[Way]:
     """All there are. What two contexts of one process want of each other takes no way."""
     every = [
         Way(
@@ -88,7 +90,7 @@ def _said(
             yield f"{one} {verb} {other}"
 
 
-def network(halls: Halls, needs: Relations = NEEDS, keys: Relations = KEYS) -> str:
+def network(halls: Halls, needs: Relations = DEPENDENCIES, keys: Relations = JWKS_SOURCES) -> str:
     """The policies as a file: for each process, whom it may reach and who may reach it."""
     every = ways(halls, needs, keys)
     policies = [policy for hall in halls for policy in _policies(hall, every)]

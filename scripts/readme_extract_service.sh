@@ -24,7 +24,7 @@ words() {
         found && inside {print} found && /^```sh$/ {inside = 1}' README.md
 }
 words flow >"$folder/flow.sh"; words moving >"$folder/moving.sh"
-grep -q sandbox_ok "$folder/flow.sh"; grep -q 'markethall move' "$folder/moving.sh"
+grep -q sandbox_ok "$folder/flow.sh"; grep -q 'markethall relocate' "$folder/moving.sh"
 
 .venv/bin/markethall serve --port "${HALL##*:}" >"$folder/whole.log" 2>&1 & WHOLE=$!
 for _ in $(seq 600); do curl -fs "$HALL/ready" >/dev/null 2>&1 && break; sleep 0.1; done

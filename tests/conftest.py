@@ -22,7 +22,7 @@ from tests.partitions.report import summary
 settings.register_profile(
     "markethall",
     deadline=None,
-    derandomize=os.environ.get("MARKETHALL_TEST_SWEEP") != "full",
+    derandomize=os.environ.get("MARKETHALL_TEST_SCOPE") != "full",
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.filter_too_much,
@@ -182,7 +182,7 @@ async def database_url(
 
 @pytest.fixture
 async def postgres(database_url: str) -> AsyncIterator[Postgres]:
-    database = Postgres(database_url, PoolSize(least=5, most=20, timeout=10))
+    database = Postgres(database_url, PoolSize(min_size=5, max_size=20, timeout=10))
     yield database
     await database.close()
 

@@ -38,12 +38,12 @@ class Proxy:
         self.mode = Mode.PASS
         self.connections = 0
         # HTTP requests that were sent into the line, by path
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.port = 0
-        self._whole = asyncio.Event()
-        self._whole.set()
+        self._is_passing = asyncio.Event()
+        self._is_passing.set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._carrying: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -56,17 +56,17 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self._reset_all()
-        for task in self._carrying:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._carrying, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def switch(self, mode: Mode) -> None:
         """From now on, for connections that stand and for those to come."""
         before, self.mode = self.mode, mode
         if mode is Mode.BLACKHOLE:
-            self._whole.clear()
+            self._is_passing.clear()
         else:
-            self._whole.set()
+            self._is_passing.set()
         if mode is Mode.CUT:
             self._server.close()
         elif before is Mode.CUT:
@@ -85,15 +85,15 @@ class Proxy:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.create_task(self._connect((reader, writer)))
-        self._carrying.add(task)
-        task.add_done_callback(self._carrying.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, here: Pair) -> None:
         if self.mode is Mode.RESET:
             _reset(here[1])
             return
         self._writers.add(here[1])
-        await self._whole.wait()
+        await self._is_passing.wait()
         try:
             there = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
@@ -134,7 +134,7 @@ class Proxy:
             except OSError:
                 part = b""  # its reset must get through as late as its words
             if not answers and (found := _ASKED.match(part)):
-                self.asked[found[1].decode("latin-1")] += 1
+                self.requests[found[1].decode("latin-1")] += 1
             late = self.delay if self.mode is Mode.DELAY else 0.0
             await words.put((_now() + late, part))
 
@@ -150,7 +150,7 @@ class Proxy:
         while part:
             due, part = await words.get()
             await asyncio.sleep(due - _now())
-            await self._whole.wait()
+            await self._is_passing.wait()
             if answers and self.mode is Mode.LOSE_ANSWERS:
                 _reset(source[1])
                 _reset(sink[1])

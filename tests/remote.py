@@ -14,22 +14,29 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from markethall.shared.errors import Refusal
-from markethall.shared.front import Front, Identities, Manners
-from markethall.shared.guard import AllowList, Errands, Guard
-from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
-from markethall.shared.keyring import OwnKeys, People
-from markethall.shared.limits import Limits
+from markethall.shared.errors import DomainError
+from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.guard import AllowList, CallGuard, InFlightCalls
+from markethall.shared.http import (
+    http_exception_handler,
+    problem_handler,
+    unexpected_handler,
+    validation_handler,
+)
+from markethall.shared.keyring import LocalJwks, UserTokenVerifier
+from markethall.shared.limits import RateLimiter
 from markethall.shared.redis import RedisClient
 from markethall.shared.service_tokens import ServiceSigner, ServiceVerifier
-from markethall.shared.tokens import Verifier, generate_key
-from markethall.shared.wire import Patience, Wire
-from markethall.topology import CALLERS
+from markethall.shared.tokens import AccessTokenVerifier, generate_private_key
+from markethall.shared.wire import RetryPolicy, RpcClient
+from markethall.topology import ALLOWED_CALLS
 
-ALLOWED = AllowList(CALLERS)
+ALLOWED = AllowList(ALLOWED_CALLS)
 # how slow the machine is, is not what the contract suites ask
-PATIENT = Patience(attempt=30, total=60)
-MANNERS = Manners(body_limit=1024 * 1024, body_timeout=10, trusted_proxies=(), owners={})
+PATIENT = RetryPolicy(attempt_timeout_seconds=30, total_timeout_seconds=60)
+MANNERS = GatewayConfig(
+    max_body_bytes=1024 * 1024, body_timeout_seconds=10, trusted_proxies=(), context_by_path={}
+)
 
 
 def now() -> datetime:
@@ -43,41 +50,45 @@ def serving(  # noqa: PLR0917 - a contract, and who may call it
     signer: ServiceSigner,
     allowed: AllowList = ALLOWED,
     callers: Collection[str] = ("orders",),
-) -> Front:
+) -> GatewayMiddleware:
     """The application that serves this one contract to its neighbours.
 
     `callers`: those whose service tokens are signed by the signer, allowed to call or not.
     """
     app = FastAPI(
         exception_handlers={
-            Refusal: refuse,
-            RequestValidationError: refuse_invalid,
-            HTTPException: refuse_http,
-            Exception: refuse_unexpected,
+            DomainError: problem_handler,
+            RequestValidationError: validation_handler,
+            HTTPException: http_exception_handler,
+            Exception: unexpected_handler,
         }
     )
     app.include_router(router)
     app.state.container = SimpleNamespace(**{target: lambda: service})
-    app.state.allowed = allowed
-    keys = OwnKeys(signer.jwks)
+    app.state.allow_list = allowed
+    keys = LocalJwks(signer.jwks)
     services = ServiceVerifier(dict.fromkeys(callers, keys), {target}, now)
-    nobody = People(Verifier(lambda: {"keys": []}, "", "", now), OwnKeys(lambda: {"keys": []}))
-    identities = Identities(lambda: nobody, lambda: services)
-    return Front(app, MANNERS, identities, Limits("off", RedisClient(None)))
+    nobody = UserTokenVerifier(
+        AccessTokenVerifier(lambda: {"keys": []}, "", "", now), LocalJwks(lambda: {"keys": []})
+    )
+    identities = TokenVerifiers(lambda: nobody, lambda: services)
+    return GatewayMiddleware(app, MANNERS, identities, RateLimiter("off", RedisClient(None)))
 
 
 @asynccontextmanager
-async def at_the_end_of_the_wire(
+async def over_rpc(
     target: str, router: APIRouter, service: Any, remote: type[Any]
 ) -> AsyncIterator[Any]:
     """The contract as orders calls it when its provider is in another deployment."""
-    signer = ServiceSigner(generate_key(), now)
+    signer = ServiceSigner(generate_private_key(), now)
     front = serving(target, router, service, signer)
     transport = httpx2.ASGITransport(front, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://neighbour") as http:
-        yield remote(Wire("orders", target, http, signer, now, PATIENT))
+        yield remote(RpcClient("orders", target, http, signer, now, PATIENT))
 
 
-def guard_of(target: str, table: Mapping[str, Any] | None = None) -> Guard:
+def guard_of(target: str, table: Mapping[str, Any] | None = None) -> CallGuard:
     """The caller's side, as the container wires it."""
-    return Guard("orders", target, AllowList(table) if table else ALLOWED, Errands(), now, 5)
+    return CallGuard(
+        "orders", target, AllowList(table) if table else ALLOWED, InFlightCalls(), now, 5
+    )

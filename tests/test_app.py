@@ -20,14 +20,14 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import text
 
 from markethall.app import ROUTERS, Gateway, create_app
-from markethall.container import LISTENERS, build_container
-from markethall.keys import read_keys
+from markethall.container import EVENT_SUBSCRIPTIONS, build_container
+from markethall.keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
-from markethall.shared.auth import Policy
+from markethall.shared.auth import RoutePolicy
 from markethall.shared.db import PoolSize, Postgres, Statement
 from markethall.shared.metrics import REGISTRY
-from markethall.shared.tokens import generate_key
-from markethall.topology import NEEDS, OWNED, Context
+from markethall.shared.tokens import generate_private_key
+from markethall.topology import DEPENDENCIES, PATHS_BY_CONTEXT, Context
 
 T = TypeVar("T")
 
@@ -64,8 +64,8 @@ def routes(app: Gateway) -> Iterator[APIRoute]:
             yield context.original_route
 
 
-def policies(dependant: Any) -> list[Policy]:
-    found = [dependant.call] if isinstance(dependant.call, Policy) else []
+def policies(dependant: Any) -> list[RoutePolicy]:
+    found = [dependant.call] if isinstance(dependant.call, RoutePolicy) else []
     return found + [one for child in dependant.dependencies for one in policies(child)]
 
 
@@ -79,17 +79,17 @@ def test_every_route_declares_one_policy(app: Gateway) -> None:
 def test_every_path_belongs_to_its_context() -> None:
     for context, router in ROUTERS.items():
         segments = {route.path.split("/")[1] for route in router.routes if hasattr(route, "path")}
-        assert segments <= set(OWNED[context])
+        assert segments <= set(PATHS_BY_CONTEXT[context])
 
 
-def test_every_handler_that_is_listened_to_exists() -> None:
+def test_every_subscribed_handler_exists() -> None:
     settings = memory_settings()
-    container = build_container(settings, read_keys(settings))
+    container = build_container(settings, load_or_create_secrets(settings))
 
-    for listeners in LISTENERS.values():
+    for listeners in EVENT_SUBSCRIPTIONS.values():
         for context, handler in listeners:
             assert handler in getattr(container, f"{context.value}_context").handlers()
-    listened = {handler for listeners in LISTENERS.values() for _, handler in listeners}
+    listened = {handler for listeners in EVENT_SUBSCRIPTIONS.values() for _, handler in listeners}
     assert listened == set(container.orders_context.handlers())
 
 
@@ -107,7 +107,7 @@ async def test_every_provider_can_be_built(
         data_dir=tmp_path,
     )
 
-    container = build_container(settings, read_keys(settings))
+    container = build_container(settings, load_or_create_secrets(settings))
 
     for provider in container.traverse([providers.Singleton, providers.Factory]):
         if _made_by(provider) not in ONLY_APART:
@@ -116,7 +116,7 @@ async def test_every_provider_can_be_built(
 
 
 # what has nothing to stand on where every context is served here: an address, a key
-ONLY_APART = {"_wire", "RemoteUsers", "RemoteInventory", "RemotePayments", "ServiceSigner"}
+ONLY_APART = {"_rpc_client", "RemoteUsers", "RemoteInventory", "RemotePayments", "ServiceSigner"}
 
 
 def _made_by(provider: Any) -> str:
@@ -124,18 +124,20 @@ def _made_by(provider: Any) -> str:
     return name
 
 
-async def test_every_provider_can_be_built_in_a_split_hall(tmp_path: Any) -> None:
+async def test_every_provider_can_be_built_in_split_topology(tmp_path: Any) -> None:
     settings = read_settings(
-        serve=[Context.ORDERS],
-        remotes=dict.fromkeys(NEEDS[Context.ORDERS], "http://127.0.0.1:1"),
+        contexts=[Context.ORDERS],
+        context_urls=dict.fromkeys(DEPENDENCIES[Context.ORDERS], "http://127.0.0.1:1"),
         redis_url="redis://127.0.0.1:1/0",
         database_url="postgresql://nobody@127.0.0.1:1/nothing",
         data_dir=tmp_path,
     )
 
     # orders signs no access tokens
-    assert read_keys(settings).signing_key == ""
-    keys = replace(read_keys(settings), signing_key=generate_key())
+    assert load_or_create_secrets(settings).access_token_private_key == ""
+    keys = replace(
+        load_or_create_secrets(settings), access_token_private_key=generate_private_key()
+    )
     container = build_container(settings, keys)
 
     built = {
@@ -144,7 +146,7 @@ async def test_every_provider_can_be_built_in_a_split_hall(tmp_path: Any) -> Non
     }
     assert built.keys() >= ONLY_APART
     container.passwords().close()
-    await container.clients().close()
+    await container.http_clients().close()
 
 
 IMPORT_ALL = """
@@ -160,7 +162,7 @@ if sys.platform == "linux":
 """
 
 
-def test_importing_opens_nothing() -> None:
+def test_import_has_no_side_effects() -> None:
     subprocess.run([sys.executable, "-c", IMPORT_ALL], check=True, timeout=60)
 
 
@@ -175,14 +177,14 @@ async def test_unknown_routes_and_methods_are_problems(http: httpx2.AsyncClient)
     assert wrong.headers["allow"] == "GET"
 
 
-async def test_a_trailing_slash_leads_to_the_same_answer(http: httpx2.AsyncClient) -> None:
+async def test_trailing_slash_gives_same_response(http: httpx2.AsyncClient) -> None:
     answer = await http.get("/products/", follow_redirects=False)
 
     assert answer.status_code == 307
     assert answer.headers["location"].endswith("/products")
 
 
-async def test_the_request_id_is_echoed_when_it_is_sane(http: httpx2.AsyncClient) -> None:
+async def test_valid_request_id_is_echoed(http: httpx2.AsyncClient) -> None:
     sane = await http.get("/health", headers={"X-Request-ID": "checkout-4711"})
     insane = await http.get("/health", headers={"X-Request-ID": "x" * 500})
 
@@ -213,7 +215,7 @@ def test_openapi_is_complete(app: Gateway) -> None:
                 assert {"401", "403"} <= set(operation["responses"]), where
 
 
-def test_openapi_says_what_a_change_asks_for_and_what_it_is_given(app: Gateway) -> None:
+def test_openapi_documents_conditional_headers(app: Gateway) -> None:
     paths = app.app.openapi()["paths"]
     tagged = {path for path, ops in paths.items() if "ETag" in _headers_of_201(ops)}
     asking = {
@@ -247,7 +249,7 @@ def test_openapi_has_examples_for_every_body(app: Gateway) -> None:
             assert "example" in str(schema["properties"]) or "$ref" in str(schema), name
 
 
-async def test_the_docs_ask_no_other_host(http: httpx2.AsyncClient) -> None:
+async def test_docs_load_no_external_host(http: httpx2.AsyncClient) -> None:
     page = await http.get("/docs")
 
     assert page.status_code == 200
@@ -261,21 +263,21 @@ async def test_the_docs_ask_no_other_host(http: httpx2.AsyncClient) -> None:
     assert (await http.get("/docs/../../settings.py")).status_code == 404
 
 
-async def test_docs_and_debug_can_be_closed() -> None:
+async def test_docs_and_debug_can_be_disabled() -> None:
     async with visiting(create_app(memory_settings(docs="off"))) as http:
         answers = [await http.get(path) for path in ("/docs", "/openapi.json", "/debug")]
 
     assert [answer.status_code for answer in answers] == [404, 404, 404]
 
 
-async def test_debug_says_who_runs_where(http: httpx2.AsyncClient) -> None:
+async def test_debug_lists_context_locations(http: httpx2.AsyncClient) -> None:
     debug = (await http.get("/debug")).json()
 
     assert debug["contexts"]["inventory"] == {"where": "local", "storage": "memory", "remote": None}
     assert "ZeroDivisionError" in debug["provoked_error"]
 
 
-async def test_metrics_speak_of_routes_and_never_of_ids(http: httpx2.AsyncClient) -> None:
+async def test_metrics_use_route_templates(http: httpx2.AsyncClient) -> None:
     nothing = "0199c0de-0000-7000-8000-00000000c0fe"
     await http.get(f"/products/{nothing}")
     await http.get("/made-up-by-a-client")
@@ -297,7 +299,7 @@ def test_every_metric_is_documented() -> None:
 # Health
 
 
-async def test_ready_names_what_does_not_answer(tmp_path: Any) -> None:
+async def test_ready_names_unavailable_dependencies(tmp_path: Any) -> None:
     settings = read_settings(
         database_url="postgresql://nobody@127.0.0.1:1/nothing", data_dir=tmp_path
     )
@@ -321,17 +323,19 @@ async def test_ready_is_false_once_shutdown_begins(app: Gateway) -> None:
     assert after.json()["details"]["failing"] == ["shutdown"]
 
 
-async def test_the_lifespan_leaves_no_connection_behind(database_url: str, tmp_path: Any) -> None:
+async def test_lifespan_closes_all_connections(database_url: str, tmp_path: Any) -> None:
     given = {"data_dir": tmp_path, "database_timeout": 30}
     settings = read_settings(database_url=database_url, **given, **ADMIN)
 
     async with visiting(create_app(settings)) as http:
         assert (await http.get("/ready")).status_code == 200
 
-    watcher = Postgres(database_url, PoolSize(least=1, most=1, timeout=30), application="watcher")
-    async with watcher.reading() as session, asyncio.timeout(30):
+    watcher = Postgres(
+        database_url, PoolSize(min_size=1, max_size=1, timeout=30), application_name="watcher"
+    )
+    async with watcher.read_session() as connection, asyncio.timeout(30):
         # the server notices a moment later
-        while await session.value(OPEN_CONNECTIONS):
+        while await connection.fetch_value(OPEN_CONNECTIONS):
             await asyncio.sleep(0.01)
     await watcher.close()
 
@@ -354,12 +358,12 @@ async def test_an_empty_pool_is_a_503_with_retry_after(database_url: str, tmp_pa
     )
     app = create_app(settings)
     transport = httpx2.ASGITransport(app)
-    pool = app.container.pools().of(settings.database_of(Context.INVENTORY))
+    pool = app.container.databases().get(settings.database_url_of(Context.INVENTORY))
     async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
-        async with pool.reading():
+        async with pool.read_session():
             answer = await http.get("/products")
         healed = await http.get("/products")
-    await app.container.pools().close()
+    await app.container.databases().close()
     app.container.passwords().close()
 
     assert answer.status_code == 503

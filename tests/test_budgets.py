@@ -10,20 +10,25 @@ import httpx2
 import pytest
 
 from markethall.app import Gateway, create_app
-from markethall.background import stewards
+from markethall.background import build_event_workers
 from markethall.settings import read_settings
-from markethall.shared.metrics import EVENTS_HANDLED, NEIGHBOUR_CALLS, STATEMENTS
+from markethall.shared.metrics import EVENTS_HANDLED, RPC_CLIENT_CALLS, STATEMENTS
 from tests.test_app import ADMIN
 
 
 @pytest.fixture
 async def app(database_url: str, tmp_path: Any) -> AsyncIterator[Gateway]:
     """Without its lifespan: no background work counts into a request."""
-    given = {"data_dir": tmp_path, "cache": "off", "database_timeout": 30, "deadline": 60}
+    given = {
+        "data_dir": tmp_path,
+        "cache": "off",
+        "database_timeout": 30,
+        "request_deadline_seconds": 60,
+    }
     app = create_app(read_settings(database_url=database_url, **given, **ADMIN))
-    await app.container.accounts().first_admin(*ADMIN.values())
+    await app.container.accounts().create_first_admin(*ADMIN.values())
     yield app
-    await app.container.pools().close()
+    await app.container.databases().close()
     app.container.passwords().close()
 
 
@@ -62,7 +67,7 @@ async def cost(http: httpx2.AsyncClient, method: str, path: str, **options: Any)
 def neighbour_calls() -> Counter[str]:
     """By contract and method, however they ended."""
     counted: Counter[str] = Counter()
-    for sample in next(iter(NEIGHBOUR_CALLS.collect())).samples:
+    for sample in next(iter(RPC_CLIENT_CALLS.collect())).samples:
         if sample.name.endswith("_total"):
             counted[f"{sample.labels['target']}.{sample.labels['method']}"] += int(sample.value)
     return counted
@@ -71,7 +76,8 @@ def neighbour_calls() -> Counter[str]:
 @asynccontextmanager
 async def background_work(app: Gateway) -> AsyncIterator[None]:
     working = [
-        asyncio.create_task(steward.run()) for steward in stewards(app.container, app.settings)
+        asyncio.create_task(steward.run())
+        for steward in build_event_workers(app.container, app.settings)
     ]
     yield
     for task in working:
@@ -86,13 +92,13 @@ async def handled(handler: str, before: float) -> None:
             await asyncio.sleep(0.01)  # looks again; nothing hangs on the length
 
 
-async def test_reads_are_one_statement(http: httpx2.AsyncClient, product_id: str) -> None:
+async def test_read_takes_one_statement(http: httpx2.AsyncClient, product_id: str) -> None:
     assert (await cost(http, "GET", f"/products/{product_id}"))[0] == 1
     assert (await cost(http, "GET", "/products?limit=20"))[0] == 1
     assert (await cost(http, "GET", "/users/me"))[0] == 1
 
 
-async def test_a_page_with_facets_is_two_statements(
+async def test_page_with_facets_takes_two_statements(
     http: httpx2.AsyncClient, product_id: str
 ) -> None:
     cost_of_facets, page = await cost(http, "GET", "/products?facets=category,options,tag")
@@ -102,7 +108,7 @@ async def test_a_page_with_facets_is_two_statements(
     assert page["facets"] is not None
 
 
-async def test_warm_reads_and_304_are_no_statement(
+async def test_cached_reads_and_304_take_no_statement(
     http: httpx2.AsyncClient, product_id: str, database_url: str, tmp_path: Any
 ) -> None:
     caching = create_app(read_settings(database_url=database_url, data_dir=tmp_path, **ADMIN))
@@ -119,11 +125,11 @@ async def test_warm_reads_and_304_are_no_statement(
 
             assert (again.status_code, unchanged.status_code) == (200, 304)
             assert STATEMENTS._value.get() == before
-    await caching.container.pools().close()
+    await caching.container.databases().close()
     caching.container.passwords().close()
 
 
-async def test_placing_an_order_is_at_most_twelve(
+async def test_placing_order_takes_at_most_twelve_statements(
     http: httpx2.AsyncClient, product_id: str
 ) -> None:
     body = {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1"}
@@ -142,12 +148,12 @@ async def test_placing_an_order_is_at_most_twelve(
     assert (await cost(http, "GET", f"/orders/{order['order_id']}/status"))[0] == 1
 
 
-async def test_an_order_asks_its_neighbours_three_times_and_once_more_when_it_is_paid(
+async def test_order_makes_three_context_calls_and_one_after_payment(
     app: Gateway, http: httpx2.AsyncClient, product_id: str
 ) -> None:
     """The budget of the issue is four: each call may be a way to another machine."""
     body = {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1"}
-    last_step = "orders.commit_stock"
+    last_step = "orders.on_order_paid"
     committed = EVENTS_HANDLED.labels(last_step, "done")._value.get()
     before = neighbour_calls()
 
@@ -158,5 +164,5 @@ async def test_an_order_asks_its_neighbours_three_times_and_once_more_when_it_is
     async with background_work(app):
         await handled(last_step, committed)
 
-    assert placing == {"users.active": 1, "inventory.reserve": 1, "payments.open": 1}
+    assert placing == {"users.get_active_customer": 1, "inventory.reserve": 1, "payments.open": 1}
     assert neighbour_calls() - before == {**placing, "inventory.commit": 1}

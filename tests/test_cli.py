@@ -12,13 +12,13 @@ import pytest
 
 from markethall.local.demo.generate_products import generate_products
 from markethall.orders.contract import OrderExpired
-from markethall.shared.call import system_call
+from markethall.shared.call import system_context
 from markethall.shared.clock import utc_now
 from markethall.shared.db import Postgres
-from markethall.shared.events import sealed
+from markethall.shared.events import wrap_event
 from markethall.shared.ids import new_id
 from tests.conftest import plain
-from tests.inventory.conftest import ANYONE, build
+from tests.inventory.conftest import ANYONE, build_inventory_app
 
 # a busy machine takes its time
 USUAL = {"MARKETHALL_BCRYPT_COST": "4", "MARKETHALL_DATABASE_TIMEOUT": "30"}
@@ -43,12 +43,15 @@ def markethall(
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"serve": "users,shelf"}, "MARKETHALL_SERVE[1]: "),
-        ({"serve": "orders"}, "MARKETHALL_REMOTES: orders needs inventory, payments, users"),
-        ({"remotes": '{"users": "ftp://x"}'}, "MARKETHALL_REMOTES: "),
-        ({"secret": "short"}, "MARKETHALL_SECRET: is too weak"),
-        ({"environment": "production"}, "MARKETHALL_SECRET: is required in production"),
-        ({"signing_key": "no key"}, "MARKETHALL_SIGNING_KEY: "),
+        ({"contexts": "users,shelf"}, "MARKETHALL_CONTEXTS[1]: "),
+        (
+            {"contexts": "orders"},
+            "MARKETHALL_CONTEXT_URLS: orders needs inventory, payments, users",
+        ),
+        ({"context_urls": '{"users": "ftp://x"}'}, "MARKETHALL_CONTEXT_URLS: "),
+        ({"secret_key": "short"}, "MARKETHALL_SECRET_KEY: is too weak"),
+        ({"environment": "production"}, "MARKETHALL_SECRET_KEY: is required in production"),
+        ({"access_token_private_key": "no key"}, "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY: "),
         ({"admin_email": "a@example.com"}, "MARKETHALL_ADMIN_EMAIL: comes together"),
         (
             {"admin_email": "a@example.com", "admin_password": "password"},
@@ -78,7 +81,7 @@ def test_memory_serves_one_worker_only() -> None:
     assert "memory storage serves one process and one worker" in done.stderr
 
 
-def test_a_taken_port_is_said_in_one_line() -> None:
+def test_port_in_use_is_reported_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = markethall("serve", "--memory", "--port", str(taken.getsockname()[1]))
 
@@ -87,11 +90,11 @@ def test_a_taken_port_is_said_in_one_line() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_it_knows_its_version() -> None:
+def test_version_option() -> None:
     assert markethall("--version").stdout.strip() == "0.1.0"
 
 
-def test_staff_is_made_and_not_made_twice(database_url: str, tmp_path: Path) -> None:
+def test_create_staff_is_idempotent(database_url: str, tmp_path: Path) -> None:
     arguments = ("create-staff", "boss@example.com", "--role", "admin", "--password-stdin")
     where = {"database_url": database_url, "data_dir": str(tmp_path)}
 
@@ -111,7 +114,7 @@ def test_staff_is_made_and_not_made_twice(database_url: str, tmp_path: Path) -> 
         assert "Traceback" not in done.stderr
 
 
-def test_the_demonstration_runs_twice_and_adds_nothing(database_url: str, tmp_path: Path) -> None:
+def test_demo_is_idempotent(database_url: str, tmp_path: Path) -> None:
     where = {"database_url": database_url, "data_dir": str(tmp_path)}
 
     first, second = markethall("demo", **where), markethall("demo", **where)
@@ -120,7 +123,7 @@ def test_the_demonstration_runs_twice_and_adds_nothing(database_url: str, tmp_pa
     assert second.stdout.strip() == "0 products added."
 
 
-def test_a_market_of_any_size_is_there_once_and_grows(database_url: str, tmp_path: Path) -> None:
+def test_generated_catalogue_is_created_once_and_grows(database_url: str, tmp_path: Path) -> None:
     where = {"database_url": database_url, "data_dir": str(tmp_path)}
 
     first = markethall("demo", "--products", "300", **where)
@@ -132,15 +135,15 @@ def test_a_market_of_any_size_is_there_once_and_grows(database_url: str, tmp_pat
     assert larger.stdout.strip() == "50 products added."
 
 
-async def test_a_market_that_is_not_whole_is_told_and_fails(
+async def test_incomplete_generated_catalogue_fails(
     database_url: str, postgres: Postgres, tmp_path: Path
 ) -> None:
     """Somebody sells one of its products under the same sku in other letters."""
     row = min(generate_products(30), key=lambda row: row["on_hand"])
-    house = build("sql", postgres)
-    theirs = await house.product(row["sku"].lower(), stock=row["on_hand"] + 1)
-    hold = await house.reserve({theirs.product_id: row["on_hand"] + 1})
-    await house.inventory.commit(ANYONE, hold.reservation_id)
+    inventory_app = build_inventory_app("sql", postgres)
+    theirs = await inventory_app.product(row["sku"].lower(), stock=row["on_hand"] + 1)
+    hold = await inventory_app.reserve({theirs.product_id: row["on_hand"] + 1})
+    await inventory_app.inventory.commit(ANYONE, hold.reservation_id)
 
     done = await asyncio.to_thread(
         markethall, "demo", "--products", "30", database_url=database_url, data_dir=str(tmp_path)
@@ -153,22 +156,22 @@ async def test_a_market_that_is_not_whole_is_told_and_fails(
     assert "Traceback" not in done.stderr
 
 
-def test_migrate_is_done_already(database_url: str, tmp_path: Path) -> None:
+def test_migrate_is_idempotent(database_url: str, tmp_path: Path) -> None:
     done = markethall("migrate", database_url=database_url, data_dir=str(tmp_path))
 
     assert done.returncode == 0, done.stderr
     assert "up to date" in done.stdout
 
 
-async def test_dead_letters_are_listed_and_woken(database_url: str, tmp_path: Path) -> None:
+async def test_dead_letters_are_listed_and_requeued(database_url: str, tmp_path: Path) -> None:
     where = {"database_url": database_url, "data_dir": str(tmp_path)}
     event = OrderExpired(order_id=new_id(), reservation_id=new_id())
-    envelope = sealed(event, system_call("test"), utc_now())
+    envelope = wrap_event(event, system_context("test"), utc_now())
     connection = await asyncpg.connect(plain(database_url))
     await connection.execute(
         "INSERT INTO orders.inbox (handler, event_id, source_seq, type, version, key, payload,"
         " occurred_at, request_id, state, attempts, error, received_at, due_at)"
-        " VALUES ('orders.release_stock', $1, 1, $2, 1, $3, $4, now(), 'r', 'dead', 8,"
+        " VALUES ('orders.on_order_expired', $1, 1, $2, 1, $3, $4, now(), 'r', 'dead', 8,"
         " 'it broke', now(), now())",
         envelope.event_id, envelope.type, envelope.key, envelope.payload,
     )  # fmt: skip

@@ -12,13 +12,13 @@ def test_generated_parts_are_current() -> None:
         assert filled(text) == text, f"{name}: run make docs"
 
 
-def test_every_generated_part_stands_somewhere() -> None:
+def test_every_generated_part_is_used() -> None:
     texts = "".join((ROOT / name).read_text() for name in DOCUMENTS)
 
     assert [part for part in PARTS if f"<!-- generated: {part} -->" not in texts] == []
 
 
-def test_links_between_documents_lead_somewhere() -> None:
+def test_document_links_resolve() -> None:
     documents = [*Path(ROOT).glob("*.md"), *Path(ROOT / "docs").rglob("*.md")]
     for document in documents:
         for target in re.findall(r"\]\(([^)#]+?)\)", document.read_text()):

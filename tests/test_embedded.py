@@ -44,7 +44,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Shared]:
+def shared_server() -> Iterator[Shared]:
     """One server, its folder and its URL, for the tests that only read."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
@@ -101,8 +101,8 @@ def test_a_server_that_is_not_durable_does_not_sync(shared: Shared) -> None:
     assert ask(url, "SHOW max_connections") == "17"
 
 
-def test_text_is_unicode_sorted_by_code_point(shared: Shared) -> None:
-    _, _, url = shared
+def test_text_sorts_by_code_point(shared_server: Shared) -> None:
+    _, _, url = shared_server
     words = "SELECT string_agg(w, '' ORDER BY w) FROM unnest(ARRAY['ä', 'b', 'A', 'Z', 'a']) w"
 
     assert ask(url, words) == "AZabä"
@@ -123,8 +123,8 @@ def test_a_folder_that_only_the_current_user_can_enter(tmp_path: Path) -> None:
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
-def test_secrets_are_for_the_owner_only(shared: Shared) -> None:
-    _, folder, url = shared
+def test_secret_files_are_owner_readable(shared_server: Shared) -> None:
+    _, folder, url = shared_server
     password = folder / "postgres.password"
 
     assert password.read_text() in url
@@ -133,8 +133,8 @@ def test_secrets_are_for_the_owner_only(shared: Shared) -> None:
     assert (folder / "postgres").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_wrong_password_is_refused(shared: Shared) -> None:
-    _, folder, url = shared
+def test_a_wrong_password_is_refused(shared_server: Shared) -> None:
+    _, folder, url = shared_server
     password = (folder / "postgres.password").read_text()
 
     with pytest.raises(asyncpg.InvalidPasswordError):
@@ -170,7 +170,7 @@ def test_a_first_start_that_was_killed_starts_again(folder: Path) -> None:
         assert not any(folder.glob("postgres.building-*"))
 
 
-def test_a_folder_in_use_is_refused(folder: Path) -> None:
+def test_data_directory_in_use_is_rejected(folder: Path) -> None:
     with parent(f"EmbeddedPostgres(Path({str(folder)!r}), durable=False)") as process:
         url, pid = first_line(process)
 
@@ -213,7 +213,7 @@ def test_a_killed_server_recovers_when_another_program_has_its_pid(
             assert ask(url, "SELECT answer FROM kept") == 42
 
 
-def test_a_cluster_of_another_version_is_named_and_left_alone(tmp_path: Path) -> None:
+def test_other_postgres_version_is_reported(tmp_path: Path) -> None:
     version = tmp_path / "postgres" / "PG_VERSION"
     version.parent.mkdir()
     version.write_text("12\n")
@@ -235,7 +235,7 @@ def test_a_folder_that_is_no_cluster_is_left_alone(folder: Path) -> None:
     assert notes.read_text() == "mine"
 
 
-def test_without_any_server_the_error_says_what_to_do(
+def test_missing_postgres_error_gives_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [])
@@ -265,7 +265,7 @@ def test_only_the_main_thread_may_start_a_server(tmp_path: Path) -> None:
     assert ["main thread" in str(error) for error in errors] == [True, True]
 
 
-def test_valkey_answers_and_stops(tmp_path: Path) -> None:
+def test_valkey_starts_and_stops(tmp_path: Path) -> None:
     server = EmbeddedValkey(tmp_path)
     with server as url, redis.Redis.from_url(url) as client:
         assert client.ping()

@@ -6,7 +6,7 @@ from markethall.app import create_app
 from markethall.settings import read_settings
 
 
-async def test_a_fault_of_ours_is_a_problem_with_an_error_id_and_says_nothing_of_itself() -> None:
+async def test_internal_error_has_id_and_no_details() -> None:
     app = create_app(read_settings(storage="memory"))
 
     @app.app.get("/fault")

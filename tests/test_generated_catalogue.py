@@ -9,7 +9,7 @@ from markethall.local.demo.vocabulary import CATEGORIES, PRODUCT_TEMPLATES
 ROWS = list(generate_products(5_000))
 
 
-def test_it_is_the_same_each_time_and_at_every_size() -> None:
+def test_generated_catalogue_is_deterministic() -> None:
     assert list(generate_products(500)) == ROWS[:500]
 
 
@@ -41,7 +41,7 @@ def test_every_template_is_used_and_every_category_exists() -> None:
     assert {category.parent for category in CATEGORIES.values()} <= {None, *CATEGORIES}
 
 
-def test_some_are_sold_out_some_reduced_and_some_translated() -> None:
+def test_catalogue_has_sold_out_reduced_and_translated_products() -> None:
     sold_out = sum(row["on_hand"] == 0 for row in ROWS) / len(ROWS)
     reduced = sum(row["compare_at"] is not None for row in ROWS) / len(ROWS)
     translated = sum("translations" in row for row in ROWS) / len(ROWS)

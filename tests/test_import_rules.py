@@ -47,7 +47,7 @@ PLANTED = {
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rules")
     ignored = shutil.ignore_patterns("__pycache__", "swagger-ui*")
     shutil.copytree(ROOT / "src", folder / "src", ignore=ignored)
@@ -55,11 +55,11 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_rules_are_kept(copy: Path) -> None:
-    assert f"{len(PLANTED)} kept, 0 broken" in lint(copy)
+def test_import_rules_hold(source_copy: Path) -> None:
+    assert f"{len(PLANTED)} kept, 0 broken" in lint(source_copy)
 
 
-def test_every_rule_is_planted() -> None:
+def test_every_rule_has_a_planted_violation() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
     rules = {contract["name"] for contract in settings["tool"]["importlinter"]["contracts"]}
@@ -70,12 +70,14 @@ def test_every_rule_is_planted() -> None:
     ("rule", "file", "line"),
     [(rule, *plant) for rule, plants in PLANTED.items() for plant in plants],
 )
-def test_a_planted_import_breaks_its_rule(copy: Path, rule: str, file: str, line: str) -> None:
-    path = copy / "src" / "markethall" / file
+def test_planted_import_violates_its_rule(
+    source_copy: Path, rule: str, file: str, line: str
+) -> None:
+    path = source_copy / "src" / "markethall" / file
     before = path.read_text() if path.exists() else None
     path.write_text(f"{before or ''}\n{line}\n")
 
-    said = lint(copy)
+    said = lint(source_copy)
 
     if before is None:
         path.unlink()

@@ -6,29 +6,29 @@ import sys
 from pathlib import Path
 
 import pytest
+from markethall.secret_keys import ApplicationSecrets, load_or_create_secrets
 
-from markethall.keys import Secrets, read_keys
-from markethall.settings import BadSettings, Settings, read_settings
-from markethall.shared.tokens import generate_key
+from markethall.settings import Settings, SettingsError, read_settings
+from markethall.shared.tokens import generate_private_key
 
 
 def settings(folder: Path, **given: object) -> Settings:
     return read_settings(data_dir=folder, **given)
 
 
-def test_keys_are_made_once_and_found_again(tmp_path: Path) -> None:
-    first = read_keys(settings(tmp_path))
-    second = read_keys(settings(tmp_path))
+def test_secrets_are_created_once(tmp_path: Path) -> None:
+    first = load_or_create_secrets(settings(tmp_path))
+    second = load_or_create_secrets(settings(tmp_path))
 
     assert first == second
-    assert len(first.secret) >= 32
-    assert "PRIVATE KEY" in first.signing_key
+    assert len(first.secret_key) >= 32
+    assert "PRIVATE KEY" in first.access_token_private_key
 
 
-def test_only_their_owner_can_read_them(tmp_path: Path) -> None:
+def test_secret_files_are_owner_readable(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        read_keys(settings(tmp_path / "home"))
+        load_or_create_secrets(settings(tmp_path / "home"))
     finally:
         os.umask(before)
 
@@ -38,37 +38,42 @@ def test_only_their_owner_can_read_them(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["secret", "signing.pem"]
 
 
-def test_different_folders_have_different_keys(tmp_path: Path) -> None:
-    one, other = read_keys(settings(tmp_path / "a")), read_keys(settings(tmp_path / "b"))
+def test_directories_have_different_secrets(tmp_path: Path) -> None:
+    one, other = (
+        load_or_create_secrets(settings(tmp_path / "a")),
+        load_or_create_secrets(settings(tmp_path / "b")),
+    )
 
-    assert one.secret != other.secret
-    assert one.signing_key != other.signing_key
+    assert one.secret_key != other.secret_key
+    assert one.access_token_private_key != other.access_token_private_key
 
 
-def test_what_is_set_is_taken_and_nothing_is_written(tmp_path: Path) -> None:
-    secret, key = "0123456789abcdef-0123456789abcdef", generate_key()
+def test_configured_secrets_are_not_written(tmp_path: Path) -> None:
+    secret, key = "0123456789abcdef-0123456789abcdef", generate_private_key()
 
-    keys = read_keys(settings(tmp_path, secret=secret, signing_key=key))
+    keys = load_or_create_secrets(
+        settings(tmp_path, secret_key=secret, access_token_private_key=key)
+    )
 
-    assert keys == Secrets(secret.encode(), key)
+    assert keys == ApplicationSecrets(secret.encode(), key)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_in_memory_nothing_is_kept(tmp_path: Path) -> None:
-    first = read_keys(settings(tmp_path, storage="memory"))
-    second = read_keys(settings(tmp_path, storage="memory"))
+def test_memory_mode_writes_no_secrets(tmp_path: Path) -> None:
+    first = load_or_create_secrets(settings(tmp_path, storage="memory"))
+    second = load_or_create_secrets(settings(tmp_path, storage="memory"))
 
-    assert first.secret != second.secret
+    assert first.secret_key != second.secret_key
     assert list(tmp_path.iterdir()) == []
 
 
-def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
+def test_concurrent_starts_agree_on_secrets(tmp_path: Path) -> None:
     code = (
         "import sys; sys.stdin.read()\n"
-        "from markethall.keys import read_keys\n"
+        "from markethall.secret_keys import load_or_create_secrets\n"
         "from markethall.settings import read_settings\n"
-        "keys = read_keys(read_settings())\n"
-        "print(keys.secret, keys.signing_key)\n"
+        "keys = load_or_create_secrets(read_settings())\n"
+        "print(keys.secret_key, keys.access_token_private_key)\n"
     )
     environment = {"MARKETHALL_DATA_DIR": str(tmp_path), "PYTHONPATH": "src"}
 
@@ -94,34 +99,32 @@ def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["nonsense", "-----BEGIN PRIVATE KEY-----\nAAAA\n"])
-def test_a_signing_key_that_is_none_is_one_line_that_does_not_repeat_it(
-    tmp_path: Path, key: str
-) -> None:
-    with pytest.raises(BadSettings) as refused:
-        read_keys(settings(tmp_path, signing_key=key))
+def test_invalid_signing_key_is_reported_without_value(tmp_path: Path, key: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_or_create_secrets(settings(tmp_path, access_token_private_key=key))
 
     (line,) = refused.value.lines
-    assert line.startswith("MARKETHALL_SIGNING_KEY: is not a private key")
+    assert line.startswith("MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY: is not a private key")
     assert key not in line
 
 
-def test_a_secret_that_was_damaged_is_not_signed_with(tmp_path: Path) -> None:
-    read_keys(settings(tmp_path))
+def test_damaged_secret_is_rejected(tmp_path: Path) -> None:
+    load_or_create_secrets(settings(tmp_path))
     (tmp_path / "keys" / "secret").write_text("")
 
-    with pytest.raises(BadSettings, match="damaged"):
-        read_keys(settings(tmp_path))
+    with pytest.raises(SettingsError, match="damaged"):
+        load_or_create_secrets(settings(tmp_path))
 
 
-def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_invalid_data_directory_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(BadSettings, match="MARKETHALL_DATA_DIR"):
-        read_keys(settings(tmp_path / "file"))
+    with pytest.raises(SettingsError, match="MARKETHALL_DATA_DIR"):
+        load_or_create_secrets(settings(tmp_path / "file"))
 
 
-def test_secrets_do_not_show_themselves(tmp_path: Path) -> None:
-    keys = read_keys(settings(tmp_path))
+def test_secrets_are_hidden_in_repr(tmp_path: Path) -> None:
+    keys = load_or_create_secrets(settings(tmp_path))
 
-    assert keys.secret.decode() not in repr(keys)
+    assert keys.secret_key.decode() not in repr(keys)
     assert "PRIVATE" not in repr(keys)

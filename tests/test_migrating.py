@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import command
 
 from markethall import migrating
-from markethall.migrating import upgrade, upgrade_if_behind
+from markethall.migrating import upgrade, upgrade_outdated
 from markethall.shared.ids import new_id
 from markethall.topology import Context
 from tests.conftest import on_server, plain, url_of
@@ -53,7 +53,7 @@ async def test_a_context_goes_up_down_and_up_again(empty_url: str, context: Cont
     assert all(name.startswith(f"{context.value}.") for name in first)
 
 
-async def test_alembic_alone_does_all_contexts_and_finds_nothing_to_change(empty_url: str) -> None:
+async def test_alembic_upgrades_all_contexts_without_drift(empty_url: str) -> None:
     alembic(empty_url, "upgrade", "head")
     by_alembic = await made(empty_url)
     schemas = {name.partition(".")[0] for name in by_alembic}
@@ -77,27 +77,25 @@ async def test_a_context_is_checked_against_its_own_schema_only(empty_url: str) 
     assert "of_nobody" in inventory
 
 
-async def test_what_is_up_to_date_is_left_alone(empty_url: str) -> None:
-    first = await asyncio.to_thread(upgrade_if_behind, empty_url, list(Context))
-    second = await asyncio.to_thread(upgrade_if_behind, empty_url, list(Context))
+async def test_current_schema_is_not_upgraded(empty_url: str) -> None:
+    first = await asyncio.to_thread(upgrade_outdated, empty_url, list(Context))
+    second = await asyncio.to_thread(upgrade_outdated, empty_url, list(Context))
 
     assert first == list(Context)
     assert second == []
 
 
-async def test_only_what_is_behind_is_upgraded(empty_url: str) -> None:
+async def test_only_outdated_contexts_are_upgraded(empty_url: str) -> None:
     await asyncio.to_thread(upgrade, empty_url, [Context.USERS])
     await asyncio.to_thread(upgrade, empty_url, [Context.ORDERS])
     await asyncio.to_thread(downgrade, empty_url, Context.ORDERS)
 
-    behind = await asyncio.to_thread(upgrade_if_behind, empty_url, [Context.USERS, Context.ORDERS])
+    behind = await asyncio.to_thread(upgrade_outdated, empty_url, [Context.USERS, Context.ORDERS])
 
     assert behind == [Context.ORDERS]
 
 
-async def test_a_role_that_may_not_migrate_may_start_when_nothing_is_to_do(
-    empty_url: str, server_url: str
-) -> None:
+async def test_unprivileged_role_can_start_when_current(empty_url: str, server_url: str) -> None:
     await asyncio.to_thread(upgrade, empty_url)
     role = f"guest_{new_id().hex[:12]}"
     await on_server(empty_url, f"CREATE ROLE {role} LOGIN PASSWORD 'guest'")
@@ -106,7 +104,7 @@ async def test_a_role_that_may_not_migrate_may_start_when_nothing_is_to_do(
     guest = sa.make_url(empty_url).set(username=role, password="guest")
 
     behind = await asyncio.to_thread(
-        upgrade_if_behind, guest.render_as_string(hide_password=False), [Context.USERS]
+        upgrade_outdated, guest.render_as_string(hide_password=False), [Context.USERS]
     )
 
     assert behind == []
@@ -114,7 +112,7 @@ async def test_a_role_that_may_not_migrate_may_start_when_nothing_is_to_do(
     await on_server(server_url, f"DROP ROLE {role}")
 
 
-async def test_two_that_migrate_at_once_wait_for_each_other(empty_url: str) -> None:
+async def test_concurrent_migrations_are_serialised(empty_url: str) -> None:
     results = await asyncio.gather(
         *(asyncio.to_thread(alembic, empty_url, "-n", "users", "upgrade", "head") for _ in range(3))
     )
@@ -123,7 +121,7 @@ async def test_two_that_migrate_at_once_wait_for_each_other(empty_url: str) -> N
     assert "users.outbox" in await made(empty_url)
 
 
-def test_alembic_without_a_database_says_which_setting_is_missing() -> None:
+def test_alembic_without_database_names_missing_setting() -> None:
     told = alembic("", "upgrade", "head", fails=True)
 
     assert "MARKETHALL_DATABASE_URL" in told

@@ -61,10 +61,10 @@ async def echo() -> Echo:
 
 
 @pytest.fixture
-async def line(echo: Echo) -> AsyncIterator[Proxy]:
+async def proxy(echo: Echo) -> AsyncIterator[Proxy]:
     server = await asyncio.start_server(echo.answer, "127.0.0.1", 0)
-    async with Proxy(server.sockets[0].getsockname()[1], delay=0.2) as line:
-        yield line
+    async with Proxy(server.sockets[0].getsockname()[1], delay=0.2) as proxy:
+        yield proxy
     server.close()
 
 
@@ -72,8 +72,8 @@ async def line(echo: Echo) -> AsyncIterator[Proxy]:
 async def call() -> AsyncIterator[Call]:
     callers = []
 
-    async def call(line: Proxy) -> Caller:
-        callers.append(Caller(*await asyncio.open_connection("127.0.0.1", line.port)))
+    async def call(proxy: Proxy) -> Caller:
+        callers.append(Caller(*await asyncio.open_connection("127.0.0.1", proxy.port)))
         return callers[-1]
 
     yield call
@@ -81,18 +81,18 @@ async def call() -> AsyncIterator[Call]:
         await caller.close()
 
 
-async def test_words_pass_and_so_does_the_end(line: Proxy, call: Call) -> None:
-    caller = await call(line)
+async def test_data_and_close_are_forwarded(proxy: Proxy, call: Call) -> None:
+    caller = await call(proxy)
 
     caller.say(b"ab")
 
     assert await caller.hears(4) == b"abab"
     assert await caller.hears_the_end() == b""
-    assert line.connections == 1
+    assert proxy.connections == 1
 
 
-async def test_requests_are_counted_by_path(line: Proxy, call: Call) -> None:
-    caller = await call(line)
+async def test_requests_are_counted_by_path(proxy: Proxy, call: Call) -> None:
+    caller = await call(proxy)
 
     for _ in range(2):
         caller.say(b"POST /a HTTP/1.1\r\n\r\n")
@@ -100,35 +100,31 @@ async def test_requests_are_counted_by_path(line: Proxy, call: Call) -> None:
     caller.say(b"GET /b HTTP/1.1\r\n\r\n")
     await caller.hears(1)
 
-    assert line.asked == {"/a": 2, "/b": 1}
+    assert proxy.requests == {"/a": 2, "/b": 1}
 
 
-async def test_a_delay_is_for_each_way_and_keeps_the_order(
-    line: Proxy, echo: Echo, call: Call
-) -> None:
-    caller = await call(line)
-    await line.switch(Mode.DELAY)
+async def test_delay_applies_both_ways_in_order(proxy: Proxy, echo: Echo, call: Call) -> None:
+    caller = await call(proxy)
+    await proxy.switch(Mode.DELAY)
     begun = time.monotonic()
 
     caller.say(b"a")
     await caller.hears(2)
     caller.say(b"b")
-    await line.switch(Mode.PASS)
+    await proxy.switch(Mode.PASS)
     caller.say(b"c")
 
-    assert time.monotonic() - begun > 2 * line.delay
+    assert time.monotonic() - begun > 2 * proxy.delay
     await caller.hears(4)
     assert echo.heard == b"abc"
 
 
-async def test_a_blackhole_swallows_until_the_line_is_whole_again(
-    line: Proxy, echo: Echo, call: Call
-) -> None:
-    standing = await call(line)
+async def test_blackhole_holds_data_until_restored(proxy: Proxy, echo: Echo, call: Call) -> None:
+    standing = await call(proxy)
     standing.say(b"a")
     await standing.hears(2)
-    await line.switch(Mode.BLACKHOLE)
-    late = await call(line)
+    await proxy.switch(Mode.BLACKHOLE)
+    late = await call(proxy)
 
     standing.say(b"b")
     late.say(b"c")
@@ -136,21 +132,21 @@ async def test_a_blackhole_swallows_until_the_line_is_whole_again(
         async with asyncio.timeout(0.2):
             await standing.hears(1)
     assert echo.heard == b"a"
-    await line.switch(Mode.PASS)
+    await proxy.switch(Mode.PASS)
 
     assert await standing.hears(2) == b"bb"
     assert await late.hears(2) == b"cc"
 
 
-async def test_who_gave_up_in_a_blackhole_is_heard_all_the_same(line: Proxy, echo: Echo) -> None:
+async def test_close_during_blackhole_is_forwarded_later(proxy: Proxy, echo: Echo) -> None:
     """As the network does with a packet that is sent again."""
-    await line.switch(Mode.BLACKHOLE)
-    reader, writer = await asyncio.open_connection("127.0.0.1", line.port)
+    await proxy.switch(Mode.BLACKHOLE)
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     writer.write(b"late")
     writer.close()
     await writer.wait_closed()
 
-    await line.switch(Mode.PASS)
+    await proxy.switch(Mode.PASS)
 
     async with asyncio.timeout(PATIENT):
         await echo.told.wait()
@@ -158,25 +154,25 @@ async def test_who_gave_up_in_a_blackhole_is_heard_all_the_same(line: Proxy, ech
     assert reader.at_eof()
 
 
-async def test_a_reset_ends_what_stands_and_what_comes(line: Proxy, echo: Echo, call: Call) -> None:
-    standing = await call(line)
+async def test_reset_ends_open_and_new_connections(proxy: Proxy, echo: Echo, call: Call) -> None:
+    standing = await call(proxy)
     standing.say(b"a")
     await standing.hears(2)
 
-    await line.switch(Mode.RESET)
+    await proxy.switch(Mode.RESET)
 
     with pytest.raises(ConnectionResetError):
         await standing.hears(1)
     with pytest.raises(ConnectionResetError):
-        await (await call(line)).hears(1)
+        await (await call(proxy)).hears(1)
     assert echo.heard == b"a"
 
 
-async def test_an_answer_is_lost_and_the_question_is_not(
-    line: Proxy, echo: Echo, call: Call
+async def test_response_is_lost_after_request_is_delivered(
+    proxy: Proxy, echo: Echo, call: Call
 ) -> None:
-    await line.switch(Mode.LOSE_ANSWERS)
-    caller = await call(line)
+    await proxy.switch(Mode.LOSE_ANSWERS)
+    caller = await call(proxy)
 
     caller.say(b"a")
 
@@ -185,27 +181,27 @@ async def test_an_answer_is_lost_and_the_question_is_not(
     assert echo.heard == b"a"
 
 
-async def test_a_cut_line_refuses_until_it_is_mended(line: Proxy, call: Call) -> None:
-    port, standing = line.port, await call(line)
+async def test_cut_proxy_refuses_connections_until_restored(proxy: Proxy, call: Call) -> None:
+    port, standing = proxy.port, await call(proxy)
     standing.say(b"a")
     await standing.hears(2)
 
-    await line.switch(Mode.CUT)
+    await proxy.switch(Mode.CUT)
     with pytest.raises(ConnectionResetError):
         await standing.hears(1)
     with pytest.raises(ConnectionRefusedError):
-        await call(line)
-    await line.switch(Mode.PASS)
+        await call(proxy)
+    await proxy.switch(Mode.PASS)
 
-    caller = await call(line)
+    caller = await call(proxy)
     caller.say(b"b")
     assert await caller.hears(2) == b"bb"
-    assert line.port == port
+    assert proxy.port == port
 
 
-async def test_nobody_at_the_other_end_is_a_reset(line: Proxy, call: Call) -> None:
-    async with Proxy(line.port) as beyond:
-        await line.switch(Mode.CUT)
+async def test_missing_target_is_a_reset(proxy: Proxy, call: Call) -> None:
+    async with Proxy(proxy.port) as beyond:
+        await proxy.switch(Mode.CUT)
 
         with pytest.raises(ConnectionResetError):
             await (await call(beyond)).hears(1)

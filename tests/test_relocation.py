@@ -11,14 +11,14 @@ import asyncpg
 import psutil
 import pytest
 
-from markethall.migrating import upgrade_if_behind
+from markethall.migrating import upgrade_outdated
 from markethall.relocation import RelocationFailed
 from markethall.relocation.database_urls import libpq_environment
 from markethall.relocation.pg_tools import find_pg_tools
 from markethall.topology import Context
 from tests.conftest import on_server
-from tests.e2e.own import Books, own_database, own_hall
-from tests.parked import PARKED, parked
+from tests.e2e.own import DatabaseReader, dedicated_database, dedicated_server
+from tests.parked import SUSPENDED_PID, suspended_move
 from tests.test_cli import markethall
 
 CORRUPT = """
@@ -27,7 +27,7 @@ CREATE FUNCTION public.corrupt() RETURNS event_trigger LANGUAGE plpgsql AS
 CREATE EVENT TRIGGER corrupt ON ddl_command_end WHEN TAG IN ('CREATE INDEX')
   EXECUTE FUNCTION public.corrupt()
 """
-END_PARKED = PARKED.replace("SELECT pid", "SELECT pg_terminate_backend(pid)")
+TERMINATE_SUSPENDED = SUSPENDED_PID.replace("SELECT pid", "SELECT pg_terminate_backend(pid)")
 STOCK = "SELECT product_id, on_hand, reserved FROM {}.stock ORDER BY product_id"
 MOVEMENTS = "SELECT number, delta, on_hand_after FROM {}.stock_movement ORDER BY number"
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'inventory%' ORDER BY 1"
@@ -38,11 +38,11 @@ UPDATE inventory.product SET description = repeat('long ', 100000) WHERE sku = '
 
 
 @pytest.fixture(scope="module")
-async def stocked(
+async def filled_database(
     server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
     """The name of a database with a catalogue, to be used as a template."""
-    async with own_database(server_url, template) as url:
+    async with dedicated_database(server_url, template) as url:
         folder = tmp_path_factory.mktemp("stocked")
         done = await asyncio.to_thread(markethall, "demo", database_url=url, data_dir=str(folder))
         assert done.returncode == 0, done.stderr
@@ -51,13 +51,13 @@ async def stocked(
 
 @pytest.fixture
 async def source(server_url: str, stocked: str) -> AsyncIterator[str]:
-    async with own_database(server_url, stocked) as url:
+    async with dedicated_database(server_url, stocked) as url:
         yield url
 
 
 @pytest.fixture
 async def target(server_url: str) -> AsyncIterator[str]:
-    async with own_database(server_url, "template0") as url:
+    async with dedicated_database(server_url, "template0") as url:
         yield url
 
 
@@ -68,7 +68,7 @@ async def relocate(source: str, to: str, *more: str) -> "subprocess.CompletedPro
 
 
 async def schemas(url: str) -> list[str]:
-    return [row[0] for row in await Books(url).all(SCHEMAS)]
+    return [row[0] for row in await DatabaseReader(url).fetch_all(SCHEMAS)]
 
 
 def refusal(done: "subprocess.CompletedProcess[str]") -> str:
@@ -86,16 +86,17 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 async def test_all_data_is_moved_and_only_the_address_is_printed(source: str, target: str) -> None:
     stock, movements = [
-        await Books(source).all(sql.format("inventory")) for sql in (STOCK, MOVEMENTS)
+        await DatabaseReader(source).fetch_all(sql.format("inventory"))
+        for sql in (STOCK, MOVEMENTS)
     ]
 
     done = await relocate(source, target)
 
     assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
     assert "inventory.product: 24 rows" in done.stderr
-    assert await Books(target).all(STOCK.format("inventory")) == stock
-    assert await Books(target).all(MOVEMENTS.format("inventory")) == movements
-    assert await asyncio.to_thread(upgrade_if_behind, target, [Context.INVENTORY]) == []
+    assert await DatabaseReader(target).fetch_all(STOCK.format("inventory")) == stock
+    assert await DatabaseReader(target).fetch_all(MOVEMENTS.format("inventory")) == movements
+    assert await asyncio.to_thread(upgrade_outdated, target, [Context.INVENTORY]) == []
 
 
 async def test_constraints_are_moved_too(source: str, target: str) -> None:
@@ -110,13 +111,13 @@ async def test_constraints_are_moved_too(source: str, target: str) -> None:
 async def test_the_source_schema_is_renamed_and_other_contexts_stay(
     source: str, target: str
 ) -> None:
-    stock = await Books(source).all(STOCK.format("inventory"))
+    stock = await DatabaseReader(source).fetch_all(STOCK.format("inventory"))
 
     await relocate(source, target)
 
     assert await schemas(source) == ["inventory_before"]
-    assert await Books(source).all(STOCK.format("inventory_before")) == stock
-    assert await asyncio.to_thread(upgrade_if_behind, source, [Context.ORDERS]) == []
+    assert await DatabaseReader(source).fetch_all(STOCK.format("inventory_before")) == stock
+    assert await asyncio.to_thread(upgrade_outdated, source, [Context.ORDERS]) == []
 
 
 async def test_a_name_creates_a_database_on_the_same_server(source: str, server_url: str) -> None:
@@ -126,13 +127,13 @@ async def test_a_name_creates_a_database_on_the_same_server(source: str, server_
     try:
         assert done.returncode == 0, done.stderr
         assert own.endswith(f"/{name}")
-        assert await Books(own).value("SELECT count(*) FROM inventory.product") == 24
+        assert await DatabaseReader(own).fetch_value("SELECT count(*) FROM inventory.product") == 24
     finally:
         await on_server(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 async def test_data_can_be_moved_back_and_forth(source: str, target: str) -> None:
-    stock = await Books(source).all(STOCK.format("inventory"))
+    stock = await DatabaseReader(source).fetch_all(STOCK.format("inventory"))
 
     for here, there in ((source, target), (target, source)) * 2:
         done = await relocate(here, there)
@@ -140,7 +141,7 @@ async def test_data_can_be_moved_back_and_forth(source: str, target: str) -> Non
         await on_server(here, "DROP SCHEMA inventory_before CASCADE")
 
     assert await schemas(target) == []
-    assert await Books(source).all(STOCK.format("inventory")) == stock
+    assert await DatabaseReader(source).fetch_all(STOCK.format("inventory")) == stock
 
 
 async def test_a_second_run_reports_that_nothing_is_left_to_do(source: str, target: str) -> None:
@@ -155,7 +156,7 @@ async def test_a_second_run_reports_that_nothing_is_left_to_do(source: str, targ
 async def test_after_a_kill_behind_the_copy_a_second_run_completes(
     source: str, server_url: str, stocked: str
 ) -> None:
-    async with own_database(server_url, stocked) as copied:
+    async with dedicated_database(server_url, stocked) as copied:
         done = await relocate(source, copied)
 
     assert done.returncode == 0, done.stderr
@@ -165,17 +166,17 @@ async def test_after_a_kill_behind_the_copy_a_second_run_completes(
 
 @pytest.mark.parametrize("tag", ["CREATE TABLE", "CREATE INDEX", "CREATE TRIGGER"])
 async def test_a_kill_during_the_copy_changes_nothing(source: str, target: str, tag: str) -> None:
-    stock = await Books(source).all(STOCK.format("inventory"))
+    stock = await DatabaseReader(source).fetch_all(STOCK.format("inventory"))
 
-    async with parked(source, target, tag) as process:
+    async with suspended_move(source, target, tag) as process:
         process.kill()
     assert await schemas(target) == []
-    kept = await Books(source).all(STOCK.format("inventory"))
+    kept = await DatabaseReader(source).fetch_all(STOCK.format("inventory"))
     again = await relocate(source, target)
 
     assert kept == stock
     assert again.returncode == 0, again.stderr
-    assert await Books(target).all(STOCK.format("inventory")) == stock
+    assert await DatabaseReader(target).fetch_all(STOCK.format("inventory")) == stock
 
 
 @pytest.mark.parametrize("program", ["pg_dump", "psql"])
@@ -184,23 +185,23 @@ async def test_an_incomplete_dump_is_never_committed(
 ) -> None:
     await on_server(source, LONG)
 
-    async with parked(source, target, "CREATE TABLE") as process:
+    async with suspended_move(source, target, "CREATE TABLE") as process:
         (victim,) = [child for child in children_of(process.pid) if child.name() == program]
         victim.kill()
         if program == "psql":
             # its server process waits for a lock, and does not notice
-            await on_server(target, END_PARKED)
+            await on_server(target, TERMINATE_SUSPENDED)
     assert await schemas(target) == []
 
     assert process.returncode == 1
     assert await schemas(source) == ["inventory"]
 
 
-async def test_no_argument_holds_a_password(source: str, target: str) -> None:
+async def test_arguments_contain_no_password(source: str, target: str) -> None:
     await on_server(source, LONG)
     password = urlsplit(source).password
 
-    async with parked(source, target, "CREATE TABLE") as process:
+    async with suspended_move(source, target, "CREATE TABLE") as process:
         arguments = [" ".join(child.cmdline()) for child in children_of(process.pid)]
 
     assert any("pg_dump" in line for line in arguments)
@@ -214,8 +215,8 @@ async def test_during_the_copy_the_source_can_be_read_and_not_written(
 ) -> None:
     receive = "UPDATE inventory.stock SET reserved = reserved"
 
-    async with parked(source, target, "CREATE INDEX"):
-        count = await Books(source).value("SELECT count(*) FROM inventory.stock")
+    async with suspended_move(source, target, "CREATE INDEX"):
+        count = await DatabaseReader(source).fetch_value("SELECT count(*) FROM inventory.stock")
         with pytest.raises(asyncpg.LockNotAvailableError):
             await on_server(source, f"SET lock_timeout = '100ms'; {receive}")
         await on_server(source, "UPDATE orders.inbox SET state = state")
@@ -241,14 +242,16 @@ async def test_a_database_created_in_vain_is_dropped(source: str, server_url: st
     done = await relocate(source, name)
 
     assert "inventory_before of an earlier relocation exists" in refusal(done)
-    found = await Books(server_url).all("SELECT FROM pg_database WHERE datname = $1", name)
+    found = await DatabaseReader(server_url).fetch_all(
+        "SELECT FROM pg_database WHERE datname = $1", name
+    )
     assert found == []
 
 
 async def test_other_data_in_the_target_is_not_touched(
     source: str, server_url: str, stocked: str
 ) -> None:
-    async with own_database(server_url, stocked) as target:
+    async with dedicated_database(server_url, stocked) as target:
         await on_server(target, "UPDATE inventory.product SET name = name || '!'")
         done = await relocate(source, target)
 
@@ -263,7 +266,7 @@ async def test_an_empty_schema_in_the_target_is_replaced(source: str, target: st
     done = await relocate(source, target)
 
     assert done.returncode == 0, done.stderr
-    assert await Books(target).value("SELECT count(*) FROM inventory.product") == 24
+    assert await DatabaseReader(target).fetch_value("SELECT count(*) FROM inventory.product") == 24
 
 
 async def test_the_target_must_be_another_database(source: str) -> None:
@@ -274,7 +277,7 @@ async def test_the_target_must_be_another_database(source: str) -> None:
 
 
 async def test_a_missing_context_cannot_be_moved(target: str, server_url: str) -> None:
-    async with own_database(server_url, "template0") as nowhere:
+    async with dedicated_database(server_url, "template0") as nowhere:
         done = await relocate(target, nowhere)
 
     assert "the source has no inventory to move" in refusal(done)
@@ -283,7 +286,7 @@ async def test_a_missing_context_cannot_be_moved(target: str, server_url: str) -
 async def test_a_context_that_is_being_served_is_moved_only_by_force(
     source: str, target: str, scratch: Path
 ) -> None:
-    with own_hall(scratch, "served", database_url=source):
+    with dedicated_server(scratch, "served", database_url=source):
         refused = await relocate(source, target)
         kept = await schemas(source)
         forced = await relocate(source, target, "--force")
@@ -297,7 +300,7 @@ async def test_a_context_that_is_being_served_is_moved_only_by_force(
 async def test_a_context_can_be_moved_while_others_are_served(
     source: str, target: str, scratch: Path
 ) -> None:
-    with own_hall(scratch, "others", database_url=source, serve="users"):
+    with dedicated_server(scratch, "others", database_url=source, contexts="users"):
         done = await relocate(source, target)
 
     assert done.returncode == 0, done.stderr
@@ -364,7 +367,7 @@ def fake_pg_tools(folder: Path, major: int, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_part_of_an_address_goes_into_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MARKETHALL_SECRET", "not for pg_dump")
+    monkeypatch.setenv("MARKETHALL_SECRET_KEY", "not for pg_dump")
 
     given = libpq_environment("postgresql+asyncpg://me:p%40ss@db.example:6432/shop?ssl=require")
 

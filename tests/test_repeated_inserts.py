@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent.parent / "src" / "markethall"
 
 
-def test_no_insert_names_the_key_that_it_may_clash_on() -> None:
+def test_inserts_use_on_conflict_without_target() -> None:
     """Two at once may meet on the other key first, and that would be an error.
 
     See "speculative insertion" in PostgreSQL's execIndexing.c.

@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from markethall.app import Gateway, create_app
-from markethall.inventory.contract import ProductChange
+from markethall.inventory.contract.catalogue import ProductChange
 from markethall.local import demo
 from markethall.shared.cache import CoherentCache
-from markethall.shared.call import system_call
+from markethall.shared.call import system_context
 from markethall.shared.limits import REQUESTS
 from markethall.shared.metrics import REQUESTS as REQUESTS_METRIC
 from tests.test_app import memory_settings
@@ -72,7 +72,7 @@ async def running(**settings: Any) -> AsyncIterator[Gateway]:
         container, cache = app.container, app.container.cache()
         if isinstance(cache, CoherentCache):
             cache._clock = lambda: 0.0
-        await demo.fill(container.catalogue(), container.stockroom(), system_call("test"))
+        await demo.fill(container.catalogue(), container.stockroom(), system_context("test"))
         yield app
 
 
@@ -218,11 +218,11 @@ async def test_rate_limits_count_cached_responses_for_each_client() -> None:
                 (await http.get("/products", headers={"X-Forwarded-For": address})).headers
                 for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2")
             ]
-        for _ in range(REQUESTS.amount - 2):
+        for _ in range(REQUESTS.quota - 2):
             await http.get("/products", headers={"X-Forwarded-For": "192.0.2.1"})
         refused = await http.get("/products", headers={"X-Forwarded-For": "192.0.2.1"})
 
-    left = [f";r={REQUESTS.amount - spent};" for spent in (1, 2, 1)]
+    left = [f";r={REQUESTS.quota - spent};" for spent in (1, 2, 1)]
     assert all(part in it["ratelimit"] for part, it in zip(left, remaining, strict=True))
     assert [line["client_ip"] for line in lines] == ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
     assert refused.status_code == 429
@@ -235,7 +235,7 @@ async def test_a_change_ends_the_cached_response(app: Gateway, http: httpx2.Asyn
     known = await http.get(path, headers={"If-None-Match": etag})
 
     change = ProductChange.model_validate({"name": "Cup of another name"})
-    staff = system_call("test")
+    staff = system_context("test")
     await app.container.catalogue().change(staff, UUID(product["product_id"]), change, None)
     changed = await http.get(path, headers={"If-None-Match": etag})
 

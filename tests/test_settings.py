@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from platformdirs import user_data_path
 
-from markethall.inventory.contract import HOLD_AT_MOST
-from markethall.settings import BadSettings, MigrationSettings, Settings, read_settings
-from markethall.shared.tokens import generate_key
+from markethall.inventory.contract.reserving import MAX_RESERVATION_DURATION
+from markethall.settings import MigrationSettings, Settings, SettingsError, read_settings
+from markethall.shared.tokens import generate_private_key
 from markethall.topology import Context
 
 PASSWORD = "hunter2-the-password"
 SECRET = "0123456789abcdef-0123456789abcdef"
 PRODUCTION = {
     "environment": "production",
-    "secret": SECRET,
-    "signing_key": generate_key(),
+    "secret_key": SECRET,
+    "access_token_private_key": generate_private_key(),
     "database_url": "postgresql://market@db/hall",
 }
 
@@ -25,7 +25,7 @@ Read = Callable[..., Settings]
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Read:
+def read_from_environment(monkeypatch: pytest.MonkeyPatch) -> Read:
     """From an environment that holds only what is given."""
 
     def from_environment(**given: str) -> Settings:
@@ -38,31 +38,31 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
     return from_environment
 
 
-def wrong(read: Read, **given: str) -> list[str]:
-    with pytest.raises(BadSettings) as refused:
-        read(**given)
+def wrong(read_from_environment: Read, **given: str) -> list[str]:
+    with pytest.raises(SettingsError) as refused:
+        read_from_environment(**given)
     return refused.value.lines
 
 
-def test_nothing_set_is_everything_in_one_process_for_trying(read: Read) -> None:
-    settings = read()
+def test_defaults_serve_all_contexts_in_one_process(read_from_environment: Read) -> None:
+    settings = read_from_environment()
 
-    assert settings.serve == set(Context)
+    assert settings.contexts == set(Context)
     assert (settings.storage, settings.environment) == ("sql", "development")
     assert (settings.database_pool_min, settings.database_pool_max) == (5, 20)
-    assert settings.shows_docs
+    assert settings.serves_docs
 
 
 @pytest.mark.parametrize(
     "text",
     ["users,inventory", " users , inventory ,", '["users", "inventory"]', ' ["inventory","users"]'],
 )
-def test_a_list_is_written_with_commas_or_as_json(read: Read, text: str) -> None:
-    assert read(serve=text).serve == {Context.USERS, Context.INVENTORY}
+def test_lists_accept_commas_or_json(read_from_environment: Read, text: str) -> None:
+    assert read_from_environment(contexts=text).contexts == {Context.USERS, Context.INVENTORY}
 
 
-def test_proxies_are_networks(read: Read) -> None:
-    settings = read(trusted_proxies="10.0.0.0/8, 192.0.2.7,2001:db8::/32")
+def test_trusted_proxies_are_networks(read_from_environment: Read) -> None:
+    settings = read_from_environment(trusted_proxies="10.0.0.0/8, 192.0.2.7,2001:db8::/32")
 
     assert settings.trusted_proxies == ("10.0.0.0/8", "192.0.2.7", "2001:db8::/32")
 
@@ -70,14 +70,14 @@ def test_proxies_are_networks(read: Read) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "word"),
     [
-        ("serve", "stalls", "'users'"),
-        ("serve", "", "at least 1"),
-        ("serve", "[oops", "JSON array"),
-        ("remotes", "nowhere", "JSON object"),
-        ("remotes", "[]", "dictionary"),
-        ("remotes", '{"stalls": "http://x"}', "'users'"),
-        ("remotes", '{"users": "ftp://x"}', "http"),
-        ("remotes", '{"users": "http://x"}', "cannot be remote too"),
+        ("contexts", "stalls", "'users'"),
+        ("contexts", "", "at least 1"),
+        ("contexts", "[oops", "JSON array"),
+        ("context_urls", "nowhere", "JSON object"),
+        ("context_urls", "[]", "dictionary"),
+        ("context_urls", '{"stalls": "http://x"}', "'users'"),
+        ("context_urls", '{"users": "ftp://x"}', "http"),
+        ("context_urls", '{"users": "http://x"}', "cannot be remote too"),
         ("storage", "disk", "'memory'"),
         ("environment", "prod", "'production'"),
         ("database_url", "nowhere", "postgresql://"),
@@ -91,33 +91,37 @@ def test_proxies_are_networks(read: Read) -> None:
         ("database_timeout", "0", "greater than 0"),
         ("database_timeout", "inf", "finite"),
         ("database_timeout", "nan", "finite"),
-        ("hold_ttl", "-1", "greater than 0"),
+        ("reservation_ttl_seconds", "-1", "greater than 0"),
         ("redis_url", "http://x", "redis://"),
-        ("secret", "short", "at least 32"),
-        ("secret", "a" * 64, "at least 32"),
+        ("secret_key", "short", "at least 32"),
+        ("secret_key", "a" * 64, "at least 32"),
         ("bcrypt_cost", "3", "greater than or equal to 4"),
         ("bcrypt_cost", "20", "less than or equal to 16"),
         ("trusted_proxies", "10.0.0.0/8,proxy", "'proxy'"),
         ("trusted_proxies", "10.0.0.0/99", "'10.0.0.0/99'"),
-        ("body_limit", "10", "1024"),
+        ("max_body_bytes", "10", "1024"),
         ("debug", "perhaps", "boolean"),
         ("log_level", "loud", "'info'"),
         ("admin_email", "admin@example.com", "together"),
     ],
 )
-def test_a_bad_setting_is_one_readable_line(read: Read, name: str, value: str, word: str) -> None:
-    lines = wrong(read, **{name: value})
+def test_a_bad_setting_is_one_readable_line(
+    read_from_environment: Read, name: str, value: str, word: str
+) -> None:
+    lines = wrong(read_from_environment, **{name: value})
 
     assert len(lines) == 1
     assert lines[0].startswith("MARKETHALL_")
     assert word in lines[0]
     assert "\n" not in lines[0]
-    if name != "serve" or value != "orders":
+    if name != "contexts" or value != "orders":
         assert lines[0].startswith(f"MARKETHALL_{name.upper()}")
 
 
-def test_several_bad_settings_are_a_line_each(read: Read) -> None:
-    lines = wrong(read, storage="disk", bcrypt_cost="x", log_level="loud", debug="perhaps")
+def test_several_bad_settings_are_a_line_each(read_from_environment: Read) -> None:
+    lines = wrong(
+        read_from_environment, storage="disk", bcrypt_cost="x", log_level="loud", debug="perhaps"
+    )
 
     assert len(lines) == 4
 
@@ -133,23 +137,23 @@ def test_several_bad_settings_are_a_line_each(read: Read) -> None:
         ("database_urls", f'{{"postgresql://market:{PASSWORD}@db/hall": "users"}}'),
         ("database_urls", f'{{"users": ["{PASSWORD}"]}}'),
         ("redis_url", f"http://:{PASSWORD}@redis"),
-        ("secret", PASSWORD),
+        ("secret_key", PASSWORD),
         ("admin_password", PASSWORD),
     ],
 )
-def test_no_line_repeats_a_secret(read: Read, name: str, value: str) -> None:
-    lines = wrong(read, **{name: value})
+def test_error_lines_hide_secrets(read_from_environment: Read, name: str, value: str) -> None:
+    lines = wrong(read_from_environment, **{name: value})
 
     assert lines
     assert PASSWORD not in "\n".join(lines)
 
 
-def test_settings_hide_their_secrets_when_they_are_shown(read: Read) -> None:
-    settings = read(
+def test_settings_repr_hides_secrets(read_from_environment: Read) -> None:
+    settings = read_from_environment(
         database_url=f"postgresql://market:{PASSWORD}@db/hall",
         database_urls=f'{{"users": "postgresql://users:{PASSWORD}@db/hall"}}',
         redis_url=f"redis://:{PASSWORD}@redis",
-        secret=f"{PASSWORD}-0123456789-abcdef",
+        secret_key=f"{PASSWORD}-0123456789-abcdef",
         admin_email="admin@example.com",
         admin_password=PASSWORD,
     )
@@ -157,19 +161,21 @@ def test_settings_hide_their_secrets_when_they_are_shown(read: Read) -> None:
     assert PASSWORD not in f"{settings!r} {settings} {settings.model_dump_json()}"
 
 
-def test_each_context_has_its_own_database_or_the_one_of_all(read: Read) -> None:
-    settings = read(
+def test_context_database_url_falls_back_to_common(read_from_environment: Read) -> None:
+    settings = read_from_environment(
         database_url="postgresql://all/hall", database_urls='{"users": "postgresql://own/users"}'
     )
 
-    assert settings.database_of(Context.USERS) == "postgresql://own/users"
-    assert settings.database_of(Context.ORDERS) == "postgresql://all/hall"
+    assert settings.database_url_of(Context.USERS) == "postgresql://own/users"
+    assert settings.database_url_of(Context.ORDERS) == "postgresql://all/hall"
 
 
-def test_a_context_is_local_where_it_is_served_and_remote_elsewhere(read: Read) -> None:
+def test_context_is_local_if_served_else_remote(read_from_environment: Read) -> None:
     remotes = '{"users": "http://u", "inventory": "http://i", "payments": "https://p"}'
 
-    settings = read(serve="orders", remotes=remotes, redis_url="redis://redis:6379/0")
+    settings = read_from_environment(
+        contexts="orders", context_urls=remotes, redis_url="redis://redis:6379/0"
+    )
 
     assert settings.mode(Context.ORDERS) == "local"
     assert settings.mode(Context.USERS) == "remote"
@@ -178,15 +184,21 @@ def test_a_context_is_local_where_it_is_served_and_remote_elsewhere(read: Read) 
 # Production
 
 
-def test_production_starts_with_what_it_needs(read: Read) -> None:
-    settings = read(**PRODUCTION)
+def test_production_starts_with_required_settings(read_from_environment: Read) -> None:
+    settings = read_from_environment(**PRODUCTION)
 
-    assert not settings.shows_docs
-    assert read(**PRODUCTION, docs="on").shows_docs
+    assert not settings.serves_docs
+    assert read_from_environment(**PRODUCTION, docs="on").serves_docs
 
 
-def test_production_asks_for_everything_at_once(read: Read) -> None:
-    lines = wrong(read, environment="production", rate_limits="off", debug="true", bcrypt_cost="4")
+def test_production_reports_all_missing_settings(read_from_environment: Read) -> None:
+    lines = wrong(
+        read_from_environment,
+        environment="production",
+        rate_limits="off",
+        debug="true",
+        bcrypt_cost="4",
+    )
 
     names = [line.partition(":")[0].removeprefix("MARKETHALL_") for line in lines]
     assert names == [
@@ -194,51 +206,51 @@ def test_production_asks_for_everything_at_once(read: Read) -> None:
     ]  # fmt: skip
 
 
-def test_production_refuses_what_forgets(read: Read) -> None:
-    (line,) = wrong(read, **PRODUCTION, storage="memory")
+def test_production_rejects_memory_storage(read_from_environment: Read) -> None:
+    (line,) = wrong(read_from_environment, **PRODUCTION, storage="memory")
 
     assert line.startswith("MARKETHALL_STORAGE")
 
 
-def test_production_wants_a_signing_key_only_where_tokens_are_signed(read: Read) -> None:
-    settings = read(
+def test_production_requires_signing_key_only_for_users(read_from_environment: Read) -> None:
+    settings = read_from_environment(
         environment="production",
-        secret=SECRET,
+        secret_key=SECRET,
         database_url="postgresql://db/hall",
-        serve="inventory",
-        remotes='{"users": "http://users:8000"}',
+        contexts="inventory",
+        context_urls='{"users": "http://users:8000"}',
     )
 
-    assert settings.serve == {Context.INVENTORY}
+    assert settings.contexts == {Context.INVENTORY}
 
 
-def test_production_wants_a_service_key_where_a_neighbour_is_called(read: Read) -> None:
+def test_production_requires_service_key_for_remote_calls(read_from_environment: Read) -> None:
     leaves = {name: f"http://{name}:8000" for name in ("users", "inventory", "payments")}
     apart = {
         **PRODUCTION,
-        "serve": "orders",
-        "remotes": json.dumps(leaves),
+        "contexts": "orders",
+        "context_urls": json.dumps(leaves),
         "redis_url": "redis://redis:6379/0",
     }
 
-    (line,) = wrong(read, **apart)
+    (line,) = wrong(read_from_environment, **apart)
 
-    assert line.startswith("MARKETHALL_SERVICE_KEY")
-    assert read(**apart, service_key="a key").calls_out
-
-
-def test_production_wants_to_know_where_the_tokens_come_from(read: Read) -> None:
-    (line,) = wrong(read, **PRODUCTION, serve="inventory")
-
-    assert line == "MARKETHALL_REMOTES: users: is required to read its public keys"
+    assert line.startswith("MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY")
+    assert read_from_environment(**apart, service_token_private_key="a key").has_remote_dependencies
 
 
-def test_production_names_the_contexts_without_a_database(read: Read) -> None:
+def test_production_requires_jwks_source(read_from_environment: Read) -> None:
+    (line,) = wrong(read_from_environment, **PRODUCTION, contexts="inventory")
+
+    assert line == "MARKETHALL_CONTEXT_URLS: users: is required to read its public keys"
+
+
+def test_production_names_the_contexts_without_a_database(read_from_environment: Read) -> None:
     (line,) = wrong(
-        read,
+        read_from_environment,
         environment="production",
-        secret=SECRET,
-        signing_key=PRODUCTION["signing_key"],
+        secret_key=SECRET,
+        access_token_private_key=PRODUCTION["access_token_private_key"],
         database_urls='{"users": "postgresql://db/users", "orders": "postgresql://db/orders"}',
     )
 
@@ -248,23 +260,23 @@ def test_production_names_the_contexts_without_a_database(read: Read) -> None:
 # What alembic reads
 
 
-def test_alembic_is_told_which_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alembic_uses_configured_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARKETHALL_DATABASE_URL", "postgresql://all/hall")
     monkeypatch.setenv("MARKETHALL_DATABASE_URLS", '{"users": "postgresql://own/users"}')
 
     settings = MigrationSettings()
 
-    assert settings.url_of(Context.USERS) == "postgresql://own/users"
-    assert settings.url_of(Context.ORDERS) == "postgresql://all/hall"
+    assert settings.database_url_of(Context.USERS) == "postgresql://own/users"
+    assert settings.database_url_of(Context.ORDERS) == "postgresql://all/hall"
 
 
-def test_alembic_without_a_database_says_so() -> None:
-    with pytest.raises(BadSettings, match="MARKETHALL_DATABASE_URL"):
-        MigrationSettings().url_of(Context.USERS)
+def test_alembic_without_database_reports_it() -> None:
+    with pytest.raises(SettingsError, match="MARKETHALL_DATABASE_URL"):
+        MigrationSettings().database_url_of(Context.USERS)
 
 
-def test_the_data_directory_may_begin_at_home(read: Read) -> None:
-    assert read(data_dir="~/hall").home == Path.home() / "hall"
+def test_data_directory_expands_home(read_from_environment: Read) -> None:
+    assert read_from_environment(data_dir="~/hall").data_directory == Path.home() / "hall"
 
 
 def test_the_data_directory_defaults_to_the_former_one_where_it_exists(
@@ -274,14 +286,16 @@ def test_the_data_directory_defaults_to_the_former_one_where_it_exists(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
     former = tmp_path / ".local" / "share" / "markethall"
 
-    assert read().home == user_data_path("markethall")
+    assert read().data_directory == user_data_path("markethall")
     former.mkdir(parents=True)
-    assert read().home == former
+    assert read().data_directory == former
 
 
-def test_orders_never_asks_for_a_longer_hold_than_inventory_gives() -> None:
-    longest = HOLD_AT_MOST.total_seconds()
+def test_reservation_ttl_is_within_inventory_maximum() -> None:
+    longest = MAX_RESERVATION_DURATION.total_seconds()
 
-    assert read_settings(hold_ttl=longest).hold_ttl == longest
-    with pytest.raises(BadSettings, match=r"MARKETHALL_HOLD_TTL: .* less than or equal"):
-        read_settings(hold_ttl=longest + 1)
+    assert read_settings(reservation_ttl_seconds=longest).reservation_ttl_seconds == longest
+    with pytest.raises(
+        SettingsError, match=r"MARKETHALL_RESERVATION_TTL_SECONDS: .* less than or equal"
+    ):
+        read_settings(reservation_ttl_seconds=longest + 1)

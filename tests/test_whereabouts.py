@@ -8,10 +8,17 @@ from collections.abc import Mapping
 
 import pytest
 
-from markethall.container import LISTENERS
+from markethall.container import EVENT_SUBSCRIPTIONS
 from markethall.settings import read_settings
-from markethall.topology import CALLERS, HEARS, KEYS, NEEDS, OWNED, Context
-from markethall.whereabouts import places, ways, wrong_addresses
+from markethall.topology import (
+    ALLOWED_CALLS,
+    DEPENDENCIES,
+    JWKS_SOURCES,
+    PATHS_BY_CONTEXT,
+    SUBSCRIPTIONS,
+    Context,
+)
+from markethall.whereabouts import context_locations, describe_routes, invalid_remote_urls
 
 REDIS = "redis://localhost:6379/0"
 LEAVES = {name: f"http://{name}.example:8000" for name in ("users", "inventory", "payments")}
@@ -32,23 +39,23 @@ def markethall(*arguments: str, **settings: str) -> "subprocess.CompletedProcess
 # the tables
 
 
-def test_the_tables_name_every_context() -> None:
-    for table in (CALLERS, NEEDS, KEYS, OWNED, HEARS):
+def test_topology_names_every_context() -> None:
+    for table in (ALLOWED_CALLS, DEPENDENCIES, JWKS_SOURCES, PATHS_BY_CONTEXT, SUBSCRIPTIONS):
         assert set(table) == set(Context)
 
 
-def test_who_hears_of_whom_is_what_the_listeners_say() -> None:
+def test_subscriptions_match_handlers() -> None:
     heard: Mapping[Context, set[Context]] = {context: set() for context in Context}
-    for event, listeners in LISTENERS.items():
+    for event, listeners in EVENT_SUBSCRIPTIONS.items():
         for listener, _ in listeners:
             heard[listener].add(Context(event.type.partition(".")[0]))
 
-    assert heard == HEARS
+    assert heard == SUBSCRIPTIONS
 
 
-def test_only_orders_calls_and_everybody_reads_the_keys_of_users() -> None:
-    assert [context for context in Context if NEEDS[context]] == [Context.ORDERS]
-    assert {reader for reader in Context if Context.USERS in KEYS[reader]} == {
+def test_only_orders_calls_contexts_and_all_use_users_jwks() -> None:
+    assert [context for context in Context if DEPENDENCIES[context]] == [Context.ORDERS]
+    assert {reader for reader in Context if Context.USERS in JWKS_SOURCES[reader]} == {
         Context.INVENTORY,
         Context.ORDERS,
         Context.PAYMENTS,
@@ -58,11 +65,11 @@ def test_only_orders_calls_and_everybody_reads_the_keys_of_users() -> None:
 # what is said
 
 
-def test_topology_says_who_runs_where_and_repeats_no_password() -> None:
+def test_topology_report_hides_passwords() -> None:
     said = markethall(
         "topology",
-        serve="orders,users",
-        remotes=json.dumps({"inventory": "http://stall:8000", "payments": "http://till:8000"}),
+        contexts="orders,users",
+        context_urls=json.dumps({"inventory": "http://stall:8000", "payments": "http://till:8000"}),
         database_url="postgresql://market:hunter2@db:5433/hall",
         redis_url=REDIS,
     )
@@ -81,10 +88,12 @@ def test_topology_says_who_runs_where_and_repeats_no_password() -> None:
     ]
 
 
-def test_during_a_move_events_go_both_ways() -> None:
-    settings = read_settings(events="both", redis_url=REDIS)
+def test_relocation_uses_both_transports() -> None:
+    settings = read_settings(event_transport="dual", redis_url=REDIS)
 
-    events = {(way.source, way.by) for way in ways(settings) if way.what == "events"}
+    events = {
+        (way.source, way.transport) for way in describe_routes(settings) if way.kind == "events"
+    }
 
     assert events == {
         ("orders", "directly and by Redis Streams"),
@@ -92,48 +101,48 @@ def test_during_a_move_events_go_both_ways() -> None:
     }
 
 
-def test_a_leaf_may_be_served_without_knowing_where_the_others_are() -> None:
-    (users, *_) = places(read_settings(serve=[Context.INVENTORY]))
+def test_context_without_dependencies_needs_no_urls() -> None:
+    (users, *_) = context_locations(read_settings(contexts=[Context.INVENTORY]))
 
-    assert (users.here, users.at) == (False, "not known here")
+    assert (users.is_local, users.location) == (False, "not known here")
 
 
 # what is refused
 
 REFUSED = {
     "missing": (
-        {"serve": "orders", "redis_url": REDIS},
-        "MARKETHALL_REMOTES: orders needs inventory, payments, users: serve or name them",
+        {"contexts": "orders", "redis_url": REDIS},
+        "MARKETHALL_CONTEXT_URLS: orders needs inventory, payments, users: serve or name them",
     ),
     "served and remote": (
-        {"remotes": '{"users": "http://localhost:9"}'},
-        "MARKETHALL_REMOTES: users is served by this process and cannot be remote too",
+        {"context_urls": '{"users": "http://localhost:9"}'},
+        "MARKETHALL_CONTEXT_URLS: users is served by this process and cannot be remote too",
     ),
     "itself": (
-        {"serve": "inventory", "remotes": '{"users": "http://localhost:8123"}'},
-        "MARKETHALL_REMOTES: users: http://localhost:8123 is this process itself",
+        {"contexts": "inventory", "context_urls": '{"users": "http://localhost:8123"}'},
+        "MARKETHALL_CONTEXT_URLS: users: http://localhost:8123 is this process itself",
     ),
     "unknown by name": (
-        {"serve": "inventory", "remotes": '{"users": "http://nobody.invalid:8000"}'},
-        "MARKETHALL_REMOTES: users: no such host: nobody.invalid",
+        {"contexts": "inventory", "context_urls": '{"users": "http://nobody.invalid:8000"}'},
+        "MARKETHALL_CONTEXT_URLS: users: no such host: nobody.invalid",
     ),
     "no address": (
-        {"serve": "inventory", "remotes": '{"users": "users:8000"}'},
-        "MARKETHALL_REMOTES: users: must be an http or https address",
+        {"contexts": "inventory", "context_urls": '{"users": "users:8000"}'},
+        "MARKETHALL_CONTEXT_URLS: users: must be an http or https address",
     ),
     "events to nowhere": (
-        {"serve": "payments"},
+        {"contexts": "payments"},
         "MARKETHALL_REDIS_URL: is required: payments or orders is served elsewhere",
     ),
     "both without redis": (
-        {"events": "both"},
-        "MARKETHALL_EVENTS: both needs MARKETHALL_REDIS_URL",
+        {"event_transport": "dual"},
+        "MARKETHALL_EVENT_TRANSPORT: dual needs MARKETHALL_REDIS_URL",
     ),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_right_is_one_line_and_exit_code_2(what: str) -> None:
+def test_invalid_topology_is_one_line_and_exit_code_two(what: str) -> None:
     settings, line = REFUSED[what]
 
     said = markethall("serve", "--port", "8123", storage="memory", **settings)
@@ -143,10 +152,10 @@ def test_what_cannot_be_right_is_one_line_and_exit_code_2(what: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])  # noqa: S104 - asked for, not listened on
-def test_an_address_of_ours_on_another_port_is_somebody_else(host: str) -> None:
+def test_own_host_on_other_port_is_remote(host: str) -> None:
     settings = read_settings(
-        serve=[Context.INVENTORY], remotes={Context.USERS: "http://127.0.0.1:8000"}
+        contexts=[Context.INVENTORY], context_urls={Context.USERS: "http://127.0.0.1:8000"}
     )
 
-    assert wrong_addresses(settings, host, 8001) == []
-    assert len(wrong_addresses(settings, host, 8000)) == 1
+    assert invalid_remote_urls(settings, host, 8001) == []
+    assert len(invalid_remote_urls(settings, host, 8000)) == 1

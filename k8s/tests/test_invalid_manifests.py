@@ -24,7 +24,7 @@ def test_a_planted_mistake_is_found(mistake: Mistake) -> None:
     assert any(mistake.expected in finding for finding in found), found
 
 
-def test_every_part_of_the_check_has_found_something() -> None:
+def test_every_check_has_a_planted_mistake() -> None:
     idle = set(CHECKS)
     for mistake in MISTAKES:
         manifests = Manifests(mistake.overlay)

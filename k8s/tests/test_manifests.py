@@ -9,9 +9,9 @@ import pytest
 import yaml
 from k8s.rendered import OVERLAYS, REPOSITORY, Document, Manifests, parsed, rendered
 
-from markethall.keys import read_keys
+from markethall.keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
-from markethall.shared.tokens import generate_key
+from markethall.shared.tokens import generate_private_key
 from markethall.topology import Context
 from scripts.check_manifests import findings, main
 from scripts.check_manifests.hall import COMPONENT, Hall, Workload
@@ -23,12 +23,12 @@ def labelled(overlay: str, label: str, value: str) -> list[Document]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_has_no_finding(overlay: str) -> None:
+def test_overlays_have_no_finding(overlay: str) -> None:
     assert findings(parsed(overlay)) == []
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_image_is_the_version_of_the_project(overlay: str) -> None:
+def test_image_tag_is_project_version(overlay: str) -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
     images = {
@@ -47,7 +47,7 @@ def test_no_secret_is_rendered(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_a_first_run_can_leave_the_pods_that_serve_out(overlay: str) -> None:
+def test_first_run_can_exclude_serving_pods(overlay: str) -> None:
     """docs/deployment.md migrates with `-l 'task != serve'` before anything is served."""
     serving = {each["kind"] for each in labelled(overlay, "task", "serve")}
     routing = {each["kind"] for each in labelled(overlay, "task", "route")}
@@ -63,7 +63,7 @@ def test_a_first_run_can_leave_the_pods_that_serve_out(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_names_are_there_before_the_pods_that_look_for_them(overlay: str) -> None:
+def test_services_are_applied_before_deployments(overlay: str) -> None:
     """A process that is told of a neighbour whose name nobody knows does not start."""
     kinds = [each["kind"] for each in parsed(overlay)]
 
@@ -72,7 +72,7 @@ def test_names_are_there_before_the_pods_that_look_for_them(overlay: str) -> Non
 
 
 @pytest.mark.parametrize("context", Context)
-def test_a_stall_is_rolled_out_by_its_label(context: Context) -> None:
+def test_context_deployment_is_selected_by_label(context: Context) -> None:
     kinds = sorted(each["kind"] for each in labelled("apart", COMPONENT, context))
 
     assert kinds == [
@@ -85,7 +85,7 @@ def test_a_stall_is_rolled_out_by_its_label(context: Context) -> None:
     ]
 
 
-def test_a_stall_that_has_moved_out_is_the_same_while_the_others_stay_and_after() -> None:
+def test_extracted_context_is_same_during_and_after_split() -> None:
     moving = labelled("moving", COMPONENT, "inventory")
 
     assert moving == labelled("apart", COMPONENT, "inventory")
@@ -93,7 +93,7 @@ def test_a_stall_that_has_moved_out_is_the_same_while_the_others_stay_and_after(
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_context_has_its_name_and_its_paths_wherever_it_is_served(overlay: str) -> None:
+def test_every_context_has_service_and_paths_in_every_overlay(overlay: str) -> None:
     manifests = Manifests(overlay)
 
     services = {each["metadata"]["name"] for each in manifests.all("Service")}
@@ -105,7 +105,7 @@ def test_every_context_has_its_name_and_its_paths_wherever_it_is_served(overlay:
 
 
 @pytest.mark.parametrize("overlay", ["together", "moving"])
-def test_the_hall_serves_three_pods_and_scales_from_two_to_ten(overlay: str) -> None:
+def test_monolith_runs_three_pods_and_scales_two_to_ten(overlay: str) -> None:
     manifests = Manifests(overlay)
 
     scaler = manifests.spec("HorizontalPodAutoscaler")
@@ -115,7 +115,7 @@ def test_the_hall_serves_three_pods_and_scales_from_two_to_ten(overlay: str) -> 
     assert scaler["metrics"][0]["resource"]["target"]["averageUtilization"] == 70
 
 
-def test_the_hall_that_is_moved_out_of_is_changed_and_not_replaced() -> None:
+def test_monolith_is_updated_during_extraction() -> None:
     """The selector of a Deployment cannot be changed, and its name is its identity."""
     before, after = Manifests("together"), Manifests("moving")
 
@@ -123,7 +123,7 @@ def test_the_hall_that_is_moved_out_of_is_changed_and_not_replaced() -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_application_understands_what_each_pod_is_told(
+def test_pod_settings_are_valid(
     overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     hall = Hall(parsed(overlay))
@@ -131,14 +131,16 @@ def test_the_application_understands_what_each_pod_is_told(
     for workload in hall.workloads:
         told = hall.settings(workload) | secrets_of(workload)
         settings = settings_of(told, tmp_path / "home", monkeypatch)
-        keys = read_keys(settings)
+        keys = load_or_create_secrets(settings)
 
         assert settings.environment == "production"
-        assert sorted(settings.serve) == sorted(hall.served(workload))
+        assert sorted(settings.contexts) == sorted(hall.served(workload))
         assert settings.drain_seconds == 0, "preStop pauses already"
-        assert bool(keys.signing_key) == ("users" in settings.serve)
-        assert bool(keys.service_key) == ("MARKETHALL_SERVICE_KEY" in told)
-        assert not settings.home.exists(), "a read-only pod cannot keep a key of its own"
+        assert bool(keys.access_token_private_key) == ("users" in settings.contexts)
+        assert bool(keys.service_token_private_key) == (
+            "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY" in told
+        )
+        assert not settings.data_directory.exists(), "a read-only pod cannot keep a key of its own"
 
 
 def settings_of(told: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -160,15 +162,15 @@ def secrets_of(workload: Workload) -> dict[str, str]:
         "MARKETHALL_DATABASE_URL": "postgresql://markethall:secret@database/markethall",
         "MARKETHALL_REDIS_URL": "redis://redis:6379/0",
         "MARKETHALL_ADMIN_EMAIL": "admin@example.com",
-        "MARKETHALL_SIGNING_KEY": generate_key(),
-        "MARKETHALL_SERVICE_KEY": generate_key(),
+        "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY": generate_private_key(),
+        "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY": generate_private_key(),
     }
     return {
         each["name"]: values.get(each["name"], string.ascii_letters) for each in workload.variables
     }
 
 
-def test_the_command_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoilt = Manifests("together")
     spoilt.pod().pop("enableServiceLinks")
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
@@ -184,7 +186,7 @@ def test_the_command_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFi
     assert "Deployment/markethall: service links are on" in lines[1]
 
 
-def test_the_command_is_content_with_every_overlay(tmp_path: Path) -> None:
+def test_command_accepts_every_overlay(tmp_path: Path) -> None:
     files = [tmp_path / f"{overlay}.yaml" for overlay in OVERLAYS]
     for overlay, file in zip(OVERLAYS, files, strict=True):
         file.write_text(rendered(overlay))
@@ -192,6 +194,6 @@ def test_the_command_is_content_with_every_overlay(tmp_path: Path) -> None:
     assert main([str(file) for file in files]) == 0
 
 
-def test_the_command_without_files_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_without_files_prints_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "RENDERED.yaml" in capsys.readouterr().err

@@ -45,13 +45,13 @@ def edges(found: list[Way]) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_file_is_what_the_tables_say(overlay: str) -> None:
+def test_network_policy_file_matches_topology(overlay: str) -> None:
     file = REPOSITORY / "k8s" / overlay / "network.yaml"
 
     assert file.read_text() == network(OVERLAYS[overlay]), "run make docs"
 
 
-def test_apart_opens_the_calls_and_the_fetching_of_keys_and_nothing_else() -> None:
+def test_split_overlay_allows_only_calls_and_jwks() -> None:
     found = ways(OVERLAYS["apart"])
 
     assert edges(found) == CALLS | KEYS_OF_PEOPLE | KEYS_OF_SERVICES
@@ -61,7 +61,7 @@ def test_apart_opens_the_calls_and_the_fetching_of_keys_and_nothing_else() -> No
     )
 
 
-def test_one_stall_out_opens_one_way_each() -> None:
+def test_extracted_context_allows_its_calls_only() -> None:
     found = ways(OVERLAYS["moving"])
 
     assert {(way.source, way.target, way.why) for way in found} == {
@@ -74,11 +74,11 @@ def test_one_stall_out_opens_one_way_each() -> None:
     }
 
 
-def test_nothing_is_opened_inside_one_process() -> None:
+def test_monolith_overlay_needs_no_internal_edges() -> None:
     assert ways({"hall": frozenset(Context)}) == []
 
 
-def test_a_caller_added_to_the_table_opens_a_way(
+def test_added_caller_adds_edge(
     edited: Callable[[Edit], ModuleType],
 ) -> None:
     apart = OVERLAYS["apart"]
@@ -90,12 +90,12 @@ def test_a_caller_added_to_the_table_opens_a_way(
         )
     )
 
-    opened = edges(ways(apart, table.NEEDS, table.KEYS)) - edges(ways(apart))
+    opened = edges(ways(apart, table.DEPENDENCIES, table.JWKS_SOURCES)) - edges(ways(apart))
     assert opened == {("payments", "inventory"), ("inventory", "payments")}
-    assert "# payments calls inventory\n" in network(apart, table.NEEDS, table.KEYS)
+    assert "# payments calls inventory\n" in network(apart, table.DEPENDENCIES, table.JWKS_SOURCES)
 
 
-def test_a_caller_removed_from_the_table_closes_a_way(
+def test_removed_caller_removes_edge(
     edited: Callable[[Edit], ModuleType],
 ) -> None:
     apart = OVERLAYS["apart"]
@@ -108,12 +108,12 @@ def test_a_caller_removed_from_the_table_closes_a_way(
         )
     )
 
-    closed = edges(ways(apart)) - edges(ways(apart, table.NEEDS, table.KEYS))
+    closed = edges(ways(apart)) - edges(ways(apart, table.DEPENDENCIES, table.JWKS_SOURCES))
     assert closed == {("orders", "payments"), ("payments", "orders")}
-    assert "orders calls payments" not in network(apart, table.NEEDS, table.KEYS)
+    assert "orders calls payments" not in network(apart, table.DEPENDENCIES, table.JWKS_SOURCES)
 
 
-def test_the_check_and_the_writer_agree_on_every_way() -> None:
+def test_check_and_generator_agree() -> None:
     """The check does not trust the writer: a policy too few is a way that it misses."""
     manifests = Manifests("apart")
     written = [each for each in manifests.all("NetworkPolicy") if is_written(each)]
@@ -130,7 +130,7 @@ def is_written(policy: Document) -> bool:
     return name.endswith("-neighbours")
 
 
-def test_the_command_says_whether_the_files_are_current(
+def test_command_reports_outdated_files(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(check=True) == 0

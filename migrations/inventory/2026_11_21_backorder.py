@@ -17,28 +17,28 @@ AFTER = "0 <= reserved AND 0 <= on_hand AND reserved <= on_hand + backorder"
 # are given back: that is seen when the transaction ends, for goods that are sold are given back
 # first.
 RULES = """
-CREATE FUNCTION inventory.take_backorder_limit() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.copy_backorder_limit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     SELECT backorder_limit, backorder_limit INTO NEW.backorder_limit, NEW.backorder
     FROM inventory.product WHERE product_id = NEW.product_id;
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER main_shelf_has_the_limit BEFORE INSERT ON inventory.stock
+CREATE TRIGGER copy_backorder_limit BEFORE INSERT ON inventory.stock
     FOR EACH ROW WHEN (NEW.warehouse_id = '00000000-0000-7000-8000-000000000001')
-    EXECUTE FUNCTION inventory.take_backorder_limit();
+    EXECUTE FUNCTION inventory.copy_backorder_limit();
 
-CREATE TRIGGER other_shelves_have_none BEFORE INSERT ON inventory.stock
+CREATE TRIGGER backorder_only_in_main_warehouse BEFORE INSERT ON inventory.stock
     FOR EACH ROW WHEN (NEW.warehouse_id <> '00000000-0000-7000-8000-000000000001'
         AND (NEW.backorder <> 0 OR NEW.backorder_limit <> 0))
-    EXECUTE FUNCTION inventory.refuse('backorders are of the main warehouse');
+    EXECUTE FUNCTION inventory.raise_check_violation('backorders are of the main warehouse');
 
-CREATE TRIGGER backorder_follows_the_product
+CREATE TRIGGER backorder_is_derived
     BEFORE UPDATE OF backorder, backorder_limit ON inventory.stock
     FOR EACH ROW WHEN (pg_trigger_depth() = 0)
-    EXECUTE FUNCTION inventory.refuse('backorders follow the product');
+    EXECUTE FUNCTION inventory.raise_check_violation('backorders follow the product');
 
-CREATE FUNCTION inventory.give_backorder_limit() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.propagate_backorder_limit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE inventory.stock SET backorder_limit = NEW.backorder_limit,
         backorder = greatest(NEW.backorder_limit, reserved - on_hand)
@@ -47,22 +47,22 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER main_shelf_follows AFTER UPDATE OF backorder_limit ON inventory.product
+CREATE TRIGGER propagate_backorder_limit AFTER UPDATE OF backorder_limit ON inventory.product
     FOR EACH ROW WHEN (OLD.backorder_limit <> NEW.backorder_limit)
-    EXECUTE FUNCTION inventory.give_backorder_limit();
+    EXECUTE FUNCTION inventory.propagate_backorder_limit();
 
-CREATE FUNCTION inventory.settle_backorder() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.clamp_backorder() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.backorder := least(
         NEW.backorder, greatest(NEW.backorder_limit, NEW.reserved - NEW.on_hand));
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER backorder_comes_down BEFORE UPDATE OF on_hand ON inventory.stock
+CREATE TRIGGER clamp_backorder BEFORE UPDATE OF on_hand ON inventory.stock
     FOR EACH ROW WHEN (NEW.backorder > NEW.backorder_limit)
-    EXECUTE FUNCTION inventory.settle_backorder();
+    EXECUTE FUNCTION inventory.clamp_backorder();
 
-CREATE FUNCTION inventory.settle_given_back() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.clamp_backorder_after_release() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE inventory.stock SET backorder = greatest(backorder_limit, reserved - on_hand)
     WHERE product_id = NEW.product_id AND warehouse_id = NEW.warehouse_id
@@ -70,24 +70,24 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE CONSTRAINT TRIGGER backorder_comes_down_later AFTER UPDATE OF reserved ON inventory.stock
+CREATE CONSTRAINT TRIGGER clamp_backorder_after_release AFTER UPDATE OF reserved ON inventory.stock
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (NEW.reserved < OLD.reserved AND NEW.backorder > NEW.backorder_limit)
-    EXECUTE FUNCTION inventory.settle_given_back();
+    EXECUTE FUNCTION inventory.clamp_backorder_after_release();
 """
 TRIGGERS = {
-    "backorder_comes_down_later": "stock",
-    "backorder_comes_down": "stock",
-    "main_shelf_follows": "product",
-    "backorder_follows_the_product": "stock",
-    "other_shelves_have_none": "stock",
-    "main_shelf_has_the_limit": "stock",
+    "clamp_backorder_after_release": "stock",
+    "clamp_backorder": "stock",
+    "propagate_backorder_limit": "product",
+    "backorder_is_derived": "stock",
+    "backorder_only_in_main_warehouse": "stock",
+    "copy_backorder_limit": "stock",
 }
 FUNCTIONS = (
-    "settle_given_back",
-    "settle_backorder",
-    "give_backorder_limit",
-    "take_backorder_limit",
+    "clamp_backorder_after_release",
+    "clamp_backorder",
+    "propagate_backorder_limit",
+    "copy_backorder_limit",
 )
 
 

@@ -11,9 +11,9 @@ depends_on = None
 
 SCHEMA = "inventory"
 
-# name_category: the row is locked (KEY SHARE) before the foreign key looks for it, so that whoever
+# ensure_category: the row is locked (KEY SHARE) before the foreign key looks for it, so that whoever
 # removes it meanwhile is waited for, and it is made anew.
-# refuse_cycle: the lock of the service, taken here too, so that raw SQL cannot close a ring either.
+# check_category_cycle: the lock of the service, taken here too, so that raw SQL cannot close a ring either.
 # A new one that is there already is for the unique key to refuse.
 RULES = """
 CREATE FUNCTION inventory.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
@@ -35,7 +35,7 @@ CREATE FUNCTION inventory.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
     )::uuid
 $$;
 
-CREATE FUNCTION inventory.name_category() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.ensure_category() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     LOOP
         PERFORM FROM inventory.category c WHERE c.category = NEW.category FOR KEY SHARE;
@@ -48,14 +48,14 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER new_product_names_its_category BEFORE INSERT ON inventory.product
-    FOR EACH ROW WHEN (NEW.category IS NOT NULL) EXECUTE FUNCTION inventory.name_category();
+CREATE TRIGGER product_insert_ensures_category BEFORE INSERT ON inventory.product
+    FOR EACH ROW WHEN (NEW.category IS NOT NULL) EXECUTE FUNCTION inventory.ensure_category();
 
-CREATE TRIGGER product_names_its_category BEFORE UPDATE OF category ON inventory.product
+CREATE TRIGGER product_update_ensures_category BEFORE UPDATE OF category ON inventory.product
     FOR EACH ROW WHEN (NEW.category IS DISTINCT FROM OLD.category AND NEW.category IS NOT NULL)
-    EXECUTE FUNCTION inventory.name_category();
+    EXECUTE FUNCTION inventory.ensure_category();
 
-CREATE FUNCTION inventory.refuse_cycle() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.check_category_cycle() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('inventory.category', 0));
     IF TG_OP = 'INSERT' AND EXISTS (
@@ -78,8 +78,8 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER category_has_no_cycle BEFORE INSERT OR UPDATE OF parent ON inventory.category
-    FOR EACH ROW WHEN (NEW.parent IS NOT NULL) EXECUTE FUNCTION inventory.refuse_cycle();
+CREATE TRIGGER category_cycle_check BEFORE INSERT OR UPDATE OF parent ON inventory.category
+    FOR EACH ROW WHEN (NEW.parent IS NOT NULL) EXECUTE FUNCTION inventory.check_category_cycle();
 """
 
 
@@ -124,8 +124,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_constraint(op.f("fk_product_category"), "product", schema=SCHEMA)
-    op.execute("DROP TRIGGER new_product_names_its_category ON inventory.product")
-    op.execute("DROP TRIGGER product_names_its_category ON inventory.product")
+    op.execute("DROP TRIGGER product_insert_ensures_category ON inventory.product")
+    op.execute("DROP TRIGGER product_update_ensures_category ON inventory.product")
     op.drop_table("category", schema=SCHEMA)
-    for function in ("refuse_cycle", "name_category", "uuid7"):
+    for function in ("check_category_cycle", "ensure_category", "uuid7"):
         op.execute(f"DROP FUNCTION {SCHEMA}.{function}")

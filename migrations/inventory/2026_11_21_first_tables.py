@@ -17,53 +17,53 @@ SCHEMA = "inventory"
 MAIN_WAREHOUSE = UUID("00000000-0000-7000-8000-000000000001")
 
 TABLES = (
-    "idempotency_key", "inbox", "outbox", "reservation_line", "reservation", "stock_movement",
+    "idempotency_record", "inbox", "outbox", "reservation_line", "reservation", "stock_movement",
     "stock", "product", "warehouse",
 )  # fmt: skip
 FUNCTIONS = (
-    "refuse", "apply_movement", "check_reserved", "assert_reserved(uuid, uuid)", "write_face",
-    "utc(timestamptz)",
+    "raise_check_violation", "apply_movement", "check_reserved", "assert_reserved(uuid, uuid)", "write_product_json",
+    "format_utc(timestamptz)",
 )  # fmt: skip
 
 # `face` is the product's JSON as the API shows it, up to what changes with every sale, `available`,
 # which closes it: a list is read far more often than a product is changed.
 # `reserved` of a shelf is what the live lines of its product have, read through their own index
 RULES = """
-CREATE FUNCTION inventory.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.raise_check_violation() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = TG_ARGV[0],
         SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $$;
 
-CREATE FUNCTION inventory.utc(moment timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+CREATE FUNCTION inventory.format_utc(moment timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 $$;
 
-CREATE FUNCTION inventory.write_face() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.write_product_json() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT left(row_to_json(face)::text, -1) INTO NEW.face FROM (
+    SELECT left(row_to_json(document)::text, -1) INTO NEW.product_json FROM (
         SELECT NEW.product_id, NEW.sku, NEW.name, NEW.description,
             json_build_object('amount', NEW.price_amount, 'currency', NEW.price_currency) AS price,
             NEW.category, NEW.family, NEW.options, NEW.tags, NEW.images, NEW.attributes,
-            NEW.status, NEW.version, inventory.utc(NEW.created_at) AS created_at,
-            inventory.utc(NEW.updated_at) AS updated_at
-    ) face;
+            NEW.status, NEW.version, inventory.format_utc(NEW.created_at) AS created_at,
+            inventory.format_utc(NEW.updated_at) AS updated_at
+    ) document;
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER face_is_the_product BEFORE INSERT OR UPDATE ON inventory.product
-    FOR EACH ROW EXECUTE FUNCTION inventory.write_face();
+CREATE TRIGGER write_product_json BEFORE INSERT OR UPDATE ON inventory.product
+    FOR EACH ROW EXECUTE FUNCTION inventory.write_product_json();
 
 CREATE TRIGGER stock_starts_empty BEFORE INSERT ON inventory.stock
     FOR EACH ROW WHEN (NEW.on_hand <> 0 OR NEW.reserved <> 0)
-    EXECUTE FUNCTION inventory.refuse('stock starts empty');
+    EXECUTE FUNCTION inventory.raise_check_violation('stock starts empty');
 
 CREATE TRIGGER on_hand_changes_by_movement BEFORE UPDATE OF on_hand ON inventory.stock
     FOR EACH ROW WHEN (pg_trigger_depth() = 0)
-    EXECUTE FUNCTION inventory.refuse('on_hand changes only by a movement');
+    EXECUTE FUNCTION inventory.raise_check_violation('on_hand changes only by a movement');
 
-CREATE TRIGGER movements_stay BEFORE UPDATE OR DELETE ON inventory.stock_movement
-    FOR EACH ROW EXECUTE FUNCTION inventory.refuse('the stock ledger is only added to');
+CREATE TRIGGER movements_are_append_only BEFORE UPDATE OR DELETE ON inventory.stock_movement
+    FOR EACH ROW EXECUTE FUNCTION inventory.raise_check_violation('the stock ledger is only added to');
 
 CREATE FUNCTION inventory.apply_movement() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -77,7 +77,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER movement_applies AFTER INSERT ON inventory.stock_movement
+CREATE TRIGGER apply_movement AFTER INSERT ON inventory.stock_movement
     FOR EACH ROW EXECUTE FUNCTION inventory.apply_movement();
 
 CREATE FUNCTION inventory.assert_reserved(of_product uuid, in_warehouse uuid) RETURNS void
@@ -110,17 +110,17 @@ CREATE CONSTRAINT TRIGGER reserved_is_the_sum AFTER UPDATE OF reserved ON invent
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (OLD.reserved <> NEW.reserved) EXECUTE FUNCTION inventory.check_reserved();
 
-CREATE CONSTRAINT TRIGGER new_line_is_in_the_sum AFTER INSERT ON inventory.reservation_line
+CREATE CONSTRAINT TRIGGER inserted_line_in_sum AFTER INSERT ON inventory.reservation_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (NEW.reserved > 0) EXECUTE FUNCTION inventory.check_reserved();
 
-CREATE CONSTRAINT TRIGGER changed_line_is_in_the_sum AFTER UPDATE ON inventory.reservation_line
+CREATE CONSTRAINT TRIGGER updated_line_in_sum AFTER UPDATE ON inventory.reservation_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN ((OLD.reserved, OLD.product_id, OLD.warehouse_id)
         IS DISTINCT FROM (NEW.reserved, NEW.product_id, NEW.warehouse_id))
     EXECUTE FUNCTION inventory.check_reserved();
 
-CREATE CONSTRAINT TRIGGER lost_line_is_in_the_sum AFTER DELETE ON inventory.reservation_line
+CREATE CONSTRAINT TRIGGER deleted_line_in_sum AFTER DELETE ON inventory.reservation_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (OLD.reserved > 0) EXECUTE FUNCTION inventory.check_reserved();
 """
@@ -135,7 +135,7 @@ def upgrade() -> None:
     _reservation_line()
     _outbox()
     _inbox()
-    _idempotency_key()
+    _idempotency_record()
     for rule in RULES.strip().split("\n\n"):
         op.execute(rule)
 
@@ -184,7 +184,7 @@ def _product() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         _time("created_at"),
         _time("updated_at"),
-        _text("face"),
+        _text("product_json"),
         sa.PrimaryKeyConstraint("product_id", name=op.f("pk_product")),
         _check("product", "status", "status IN ('draft', 'active', 'archived')"),
         _check("product", "price", "price_amount >= 0"),
@@ -362,19 +362,19 @@ def _inbox() -> None:
     _index("ix_inbox_done_at", "inbox", ["done_at"])
 
 
-def _idempotency_key() -> None:
+def _idempotency_record() -> None:
     op.create_table(
-        "idempotency_key",
+        "idempotency_record",
         _text("scope"),
         _text("request_hash"),
         _id("id"),
         _time("lease_until"),
-        _text("answer", nullable=True),
+        _text("response", nullable=True),
         _time("expires_at"),
-        sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_key")),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_record")),
         schema=SCHEMA,
     )
-    _index("ix_idempotency_key_expires_at", "idempotency_key", ["expires_at"])
+    _index("ix_idempotency_record_expires_at", "idempotency_record", ["expires_at"])
 
 
 def _envelope() -> list[sa.Column]:

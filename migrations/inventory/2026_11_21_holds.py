@@ -37,7 +37,7 @@ def downgrade() -> None:
             " the release before knows no such thing"
         )
     _one_sale_per(["reference", "product_id"])
-    op.drop_table("part_release", schema=SCHEMA)
+    op.drop_table("partial_release", schema=SCHEMA)
     _drop_check("reservation_line", "released")
     _drop_check("reservation_line", "quantity")
     # a line that nothing is wanted of any more cannot be said without `released`
@@ -46,20 +46,20 @@ def downgrade() -> None:
     op.drop_column("reservation_line", "released", schema=SCHEMA)
     op.drop_index(op.f("ix_reservation_customer_id"), "reservation", schema=SCHEMA)
     _drop_check("reservation", "extended")
-    op.drop_column("reservation", "held_since", schema=SCHEMA)
+    op.drop_column("reservation", "reserved_at", schema=SCHEMA)
 
 
 def _held_since() -> None:
     since = sa.Column(
-        "held_since", sa.TIMESTAMP(timezone=True), server_default=sa.func.now(), nullable=False
+        "reserved_at", sa.TIMESTAMP(timezone=True), server_default=sa.func.now(), nullable=False
     )
     op.add_column("reservation", since, schema=SCHEMA)
     # until now nobody noted it: as long as a hold lasts unless a setting says otherwise
     op.execute(
-        f"UPDATE {SCHEMA}.reservation SET held_since = CASE"  # noqa: S608 - ours
+        f"UPDATE {SCHEMA}.reservation SET reserved_at = CASE"  # noqa: S608 - ours
         " WHEN order_id IS NULL THEN expires_at ELSE expires_at - interval '15 minutes' END"
     )
-    _add_check("reservation", "extended", "expires_at <= held_since + interval '30 minutes'")
+    _add_check("reservation", "extended", "expires_at <= reserved_at + interval '30 minutes'")
     op.create_index(
         op.f("ix_reservation_customer_id"),
         "reservation",
@@ -79,14 +79,14 @@ def _released() -> None:
 
 def _part_release() -> None:
     op.create_table(
-        "part_release",
+        "partial_release",
         sa.Column("release_id", sa.Uuid(), nullable=False),
         sa.Column("reservation_id", sa.Uuid(), nullable=False),
-        sa.PrimaryKeyConstraint("release_id", name=op.f("pk_part_release")),
+        sa.PrimaryKeyConstraint("release_id", name=op.f("pk_partial_release")),
         sa.ForeignKeyConstraint(
             ["reservation_id"],
             [f"{SCHEMA}.reservation.reservation_id"],
-            name=op.f("fk_part_release_reservation_id"),
+            name=op.f("fk_partial_release_reservation_id"),
         ),
         schema=SCHEMA,
     )

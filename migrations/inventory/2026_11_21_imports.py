@@ -64,22 +64,22 @@ def _job() -> None:
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("place_offset", sa.BigInteger(), nullable=False),
-        sa.Column("place_line", sa.BigInteger(), nullable=False),
-        sa.Column("place_skipping", sa.Boolean(), nullable=False),
-        sa.Column("place_full", sa.Text(), nullable=False),
+        sa.Column("position_offset", sa.BigInteger(), nullable=False),
+        sa.Column("position_line", sa.BigInteger(), nullable=False),
+        sa.Column("in_oversized_row", sa.Boolean(), nullable=False),
+        sa.Column("truncated_handle", sa.Text(), nullable=False),
         sa.Column("read", sa.BigInteger(), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("updated", sa.BigInteger(), nullable=False),
         sa.Column("unchanged", sa.BigInteger(), nullable=False),
         sa.Column("failed", sa.BigInteger(), nullable=False),
-        sa.Column("flaws", sa.BigInteger(), nullable=False),
+        sa.Column("error_count", sa.BigInteger(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=False),
         sa.Column("failure_message", sa.Text(), nullable=False),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("started_at", sa.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("finished_at", sa.TIMESTAMP(timezone=True), nullable=True),
-        sa.Column("moved_at", sa.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("progressed_at", sa.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("token", sa.Uuid(), nullable=True),
         sa.Column("lease_until", sa.TIMESTAMP(timezone=True), nullable=True),
         sa.CheckConstraint(
@@ -89,7 +89,8 @@ def _job() -> None:
             "format IN ('csv', 'ndjson', 'shopify')", name=op.f("ck_import_job_format")
         ),
         sa.CheckConstraint(
-            "place_offset >= 0 AND read >= 0 AND flaws >= 0", name=op.f("ck_import_job_counts")
+            "position_offset >= 0 AND read >= 0 AND error_count >= 0",
+            name=op.f("ck_import_job_counts"),
         ),
         sa.CheckConstraint(
             "(finished_at IS NOT NULL) = (status IN ('done', 'failed'))",

@@ -45,28 +45,28 @@ CREATE CONSTRAINT TRIGGER reserved_is_the_sum AFTER UPDATE OF reserved ON invent
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (OLD.reserved <> NEW.reserved) EXECUTE FUNCTION inventory.check_reserved();
 
-CREATE CONSTRAINT TRIGGER new_line_is_in_the_sum AFTER INSERT ON inventory.reservation_line
+CREATE CONSTRAINT TRIGGER inserted_line_in_sum AFTER INSERT ON inventory.reservation_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (NEW.reserved > 0) EXECUTE FUNCTION inventory.check_reserved();
 
-CREATE CONSTRAINT TRIGGER changed_line_is_in_the_sum AFTER UPDATE ON inventory.reservation_line
+CREATE CONSTRAINT TRIGGER updated_line_in_sum AFTER UPDATE ON inventory.reservation_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN ((OLD.reserved, OLD.product_id, OLD.warehouse_id)
         IS DISTINCT FROM (NEW.reserved, NEW.product_id, NEW.warehouse_id))
     EXECUTE FUNCTION inventory.check_reserved();
 
-CREATE CONSTRAINT TRIGGER lost_line_is_in_the_sum AFTER DELETE ON inventory.reservation_line
+CREATE CONSTRAINT TRIGGER deleted_line_in_sum AFTER DELETE ON inventory.reservation_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (OLD.reserved > 0) EXECUTE FUNCTION inventory.check_reserved();
 """
 NO_SUMS = """
 DROP TRIGGER reserved_is_the_sum ON inventory.stock;
 
-DROP TRIGGER new_line_is_in_the_sum ON inventory.reservation_line;
+DROP TRIGGER inserted_line_in_sum ON inventory.reservation_line;
 
-DROP TRIGGER changed_line_is_in_the_sum ON inventory.reservation_line;
+DROP TRIGGER updated_line_in_sum ON inventory.reservation_line;
 
-DROP TRIGGER lost_line_is_in_the_sum ON inventory.reservation_line;
+DROP TRIGGER deleted_line_in_sum ON inventory.reservation_line;
 
 DROP FUNCTION inventory.check_reserved;
 
@@ -75,36 +75,36 @@ DROP FUNCTION inventory.assert_reserved(uuid, uuid);
 
 # A new line counts at once: its shelf was locked when the goods were taken. A changed one counts at
 # the end of the transaction, when whoever changes several holds has locked their shelves in order.
-# What is looked at before all lines are counted is looked at again after it, by way of `kept`.
+# What is looked at before all lines are counted is looked at again after it, by way of `reserved_by_lines`.
 COUNTS = """
-CREATE FUNCTION inventory.keep(of_product uuid, in_warehouse uuid, more bigint) RETURNS void
+CREATE FUNCTION inventory.add_reserved_by_lines(of_product uuid, in_warehouse uuid, more bigint) RETURNS void
 LANGUAGE sql AS $$
-    UPDATE inventory.stock SET kept = kept + more
+    UPDATE inventory.stock SET reserved_by_lines = reserved_by_lines + more
     WHERE product_id = of_product AND warehouse_id = in_warehouse
 $$;
 
-CREATE FUNCTION inventory.count_line() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.count_reserved_by_lines() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        UPDATE inventory.stock SET kept = kept + NEW.reserved
+        UPDATE inventory.stock SET reserved_by_lines = reserved_by_lines + NEW.reserved
         WHERE product_id = NEW.product_id AND warehouse_id = NEW.warehouse_id;
     ELSE
-        PERFORM inventory.keep(OLD.product_id, OLD.warehouse_id, -OLD.reserved);
+        PERFORM inventory.add_reserved_by_lines(OLD.product_id, OLD.warehouse_id, -OLD.reserved);
         IF TG_OP = 'UPDATE' THEN
-            PERFORM inventory.keep(NEW.product_id, NEW.warehouse_id, NEW.reserved);
+            PERFORM inventory.add_reserved_by_lines(NEW.product_id, NEW.warehouse_id, NEW.reserved);
         END IF;
     END IF;
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION inventory.check_kept() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.check_reserved_by_lines() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM inventory.stock WHERE product_id = NEW.product_id
-        AND warehouse_id = NEW.warehouse_id AND reserved <> kept;
+        AND warehouse_id = NEW.warehouse_id AND reserved <> reserved_by_lines;
     IF NOT FOUND THEN
         RETURN NULL;
     ELSIF TG_ARGV[0] = 'early' THEN
-        UPDATE inventory.stock SET kept = kept
+        UPDATE inventory.stock SET reserved_by_lines = reserved_by_lines
         WHERE product_id = NEW.product_id AND warehouse_id = NEW.warehouse_id;
         RETURN NULL;
     END IF;
@@ -112,61 +112,63 @@ BEGIN
         format('reserved of product %s is not what its live lines have', NEW.product_id);
 END $$;
 
-CREATE TRIGGER kept_is_counted BEFORE UPDATE OF kept ON inventory.stock
+CREATE TRIGGER reserved_by_lines_is_derived BEFORE UPDATE OF reserved_by_lines ON inventory.stock
     FOR EACH ROW WHEN (pg_trigger_depth() = 0)
-    EXECUTE FUNCTION inventory.refuse('kept changes only by a line');
+    EXECUTE FUNCTION inventory.raise_check_violation('reserved_by_lines changes only by a line');
 
-CREATE TRIGGER kept_starts_at_nothing BEFORE INSERT ON inventory.stock
-    FOR EACH ROW WHEN (NEW.kept <> 0) EXECUTE FUNCTION inventory.refuse('stock starts empty');
+CREATE TRIGGER reserved_by_lines_starts_at_zero BEFORE INSERT ON inventory.stock
+    FOR EACH ROW WHEN (NEW.reserved_by_lines <> 0) EXECUTE FUNCTION inventory.raise_check_violation('stock starts empty');
 
-CREATE TRIGGER new_line_counts AFTER INSERT ON inventory.reservation_line
-    FOR EACH ROW WHEN (NEW.reserved > 0) EXECUTE FUNCTION inventory.count_line();
+CREATE TRIGGER count_inserted_line AFTER INSERT ON inventory.reservation_line
+    FOR EACH ROW WHEN (NEW.reserved > 0) EXECUTE FUNCTION inventory.count_reserved_by_lines();
 
-CREATE CONSTRAINT TRIGGER changed_line_counts AFTER UPDATE ON inventory.reservation_line
+CREATE CONSTRAINT TRIGGER count_updated_line AFTER UPDATE ON inventory.reservation_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN ((OLD.reserved, OLD.product_id, OLD.warehouse_id)
         IS DISTINCT FROM (NEW.reserved, NEW.product_id, NEW.warehouse_id))
-    EXECUTE FUNCTION inventory.count_line();
+    EXECUTE FUNCTION inventory.count_reserved_by_lines();
 
-CREATE CONSTRAINT TRIGGER lost_line_counts AFTER DELETE ON inventory.reservation_line
+CREATE CONSTRAINT TRIGGER count_deleted_line AFTER DELETE ON inventory.reservation_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN (OLD.reserved > 0) EXECUTE FUNCTION inventory.count_line();
+    WHEN (OLD.reserved > 0) EXECUTE FUNCTION inventory.count_reserved_by_lines();
 
-CREATE CONSTRAINT TRIGGER reserved_is_kept AFTER UPDATE OF reserved ON inventory.stock
+CREATE CONSTRAINT TRIGGER reserved_equals_lines_recheck AFTER UPDATE OF reserved ON inventory.stock
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN (NEW.reserved <> NEW.kept) EXECUTE FUNCTION inventory.check_kept('early');
+    WHEN (NEW.reserved <> NEW.reserved_by_lines) EXECUTE FUNCTION inventory.check_reserved_by_lines('early');
 
-CREATE CONSTRAINT TRIGGER kept_is_reserved AFTER UPDATE OF kept ON inventory.stock
+CREATE CONSTRAINT TRIGGER reserved_equals_lines AFTER UPDATE OF reserved_by_lines ON inventory.stock
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN (NEW.reserved <> NEW.kept) EXECUTE FUNCTION inventory.check_kept('late');
+    WHEN (NEW.reserved <> NEW.reserved_by_lines) EXECUTE FUNCTION inventory.check_reserved_by_lines('late');
 """
 NO_COUNTS = """
-DROP TRIGGER kept_is_counted ON inventory.stock;
+DROP TRIGGER reserved_by_lines_is_derived ON inventory.stock;
 
-DROP TRIGGER kept_starts_at_nothing ON inventory.stock;
+DROP TRIGGER reserved_by_lines_starts_at_zero ON inventory.stock;
 
-DROP TRIGGER new_line_counts ON inventory.reservation_line;
+DROP TRIGGER count_inserted_line ON inventory.reservation_line;
 
-DROP TRIGGER changed_line_counts ON inventory.reservation_line;
+DROP TRIGGER count_updated_line ON inventory.reservation_line;
 
-DROP TRIGGER lost_line_counts ON inventory.reservation_line;
+DROP TRIGGER count_deleted_line ON inventory.reservation_line;
 
-DROP TRIGGER reserved_is_kept ON inventory.stock;
+DROP TRIGGER reserved_equals_lines_recheck ON inventory.stock;
 
-DROP TRIGGER kept_is_reserved ON inventory.stock;
+DROP TRIGGER reserved_equals_lines ON inventory.stock;
 
-DROP FUNCTION inventory.check_kept;
+DROP FUNCTION inventory.check_reserved_by_lines;
 
-DROP FUNCTION inventory.count_line;
+DROP FUNCTION inventory.count_reserved_by_lines;
 
-DROP FUNCTION inventory.keep(uuid, uuid, bigint);
+DROP FUNCTION inventory.add_reserved_by_lines(uuid, uuid, bigint);
 """
 
 
 def upgrade() -> None:
-    kept = sa.Column("kept", sa.BigInteger(), server_default="0", nullable=False)
-    op.add_column("stock", kept, schema=SCHEMA)
-    op.execute(f"UPDATE {SCHEMA}.stock SET kept = reserved WHERE reserved > 0")  # noqa: S608 - ours
+    reserved_by_lines = sa.Column(
+        "reserved_by_lines", sa.BigInteger(), server_default="0", nullable=False
+    )
+    op.add_column("stock", reserved_by_lines, schema=SCHEMA)
+    op.execute(f"UPDATE {SCHEMA}.stock SET reserved_by_lines = reserved WHERE reserved > 0")  # noqa: S608 - ours
     _run(NO_SUMS)
     _run(COUNTS)
 
@@ -174,7 +176,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     _run(NO_COUNTS)
     _run(SUMS)
-    op.drop_column("stock", "kept", schema=SCHEMA)
+    op.drop_column("stock", "reserved_by_lines", schema=SCHEMA)
 
 
 def _run(statements: str) -> None:

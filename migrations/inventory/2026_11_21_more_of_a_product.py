@@ -17,7 +17,7 @@ COLUMNS = (
     sa.Column("tax_class", sa.Text(), server_default="standard", nullable=False),
     sa.Column("compare_at", sa.BigInteger()),
     sa.Column("prices", postgresql.JSONB(), server_default="[]", nullable=False),
-    sa.Column("timed", sa.Boolean(), server_default="false", nullable=False),
+    sa.Column("has_scheduled_price", sa.Boolean(), server_default="false", nullable=False),
     sa.Column("translations", postgresql.JSONB(), server_default="{}", nullable=False),
     sa.Column("backorder_limit", sa.BigInteger(), server_default="0", nullable=False),
     sa.Column("low_stock_threshold", sa.BigInteger()),
@@ -48,7 +48,7 @@ CREATE FUNCTION inventory.price_at(
     )
 $$;
 
-CREATE FUNCTION inventory.timed_price(
+CREATE FUNCTION inventory.scheduled_price_json(
     amount bigint, compare_at bigint, of_currency text, prices jsonb, moment timestamptz
 ) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT ',"price":{"amount":' || (now_at ->> 'amount') || ',"currency":"' || of_currency
@@ -58,19 +58,19 @@ $$;
 """
 
 FACE = """
-CREATE OR REPLACE FUNCTION inventory.write_face() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION inventory.write_product_json() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    NEW.timed := NEW.prices @> jsonb_build_array(
+    NEW.has_scheduled_price := NEW.prices @> jsonb_build_array(
         jsonb_build_object('currency', NEW.price_currency));
-    SELECT left(row_to_json(face)::text, -1) INTO NEW.face FROM (
+    SELECT left(row_to_json(document)::text, -1) INTO NEW.product_json FROM (
         SELECT NEW.product_id, NEW.sku, NEW.name, NEW.description, NEW.category, NEW.family,
             NEW.options, NEW.tags, NEW.images, NEW.attributes, NEW.barcode, NEW.weight_grams,
             NEW.tax_class, NEW.prices, NEW.translations, NEW.backorder_limit,
             NEW.low_stock_threshold, NEW.status, NEW.version,
-            inventory.utc(NEW.created_at) AS created_at, inventory.utc(NEW.updated_at) AS updated_at
-    ) face;
-    IF NOT NEW.timed THEN
-        NEW.face := NEW.face || inventory.timed_price(
+            inventory.format_utc(NEW.created_at) AS created_at, inventory.format_utc(NEW.updated_at) AS updated_at
+    ) document;
+    IF NOT NEW.has_scheduled_price THEN
+        NEW.product_json := NEW.product_json || inventory.scheduled_price_json(
             NEW.price_amount, NEW.compare_at, NEW.price_currency, '[]', NEW.updated_at);
     END IF;
     RETURN NEW;
@@ -78,15 +78,15 @@ END $$
 """
 
 FIRST_FACE = """
-CREATE OR REPLACE FUNCTION inventory.write_face() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION inventory.write_product_json() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT left(row_to_json(face)::text, -1) INTO NEW.face FROM (
+    SELECT left(row_to_json(document)::text, -1) INTO NEW.product_json FROM (
         SELECT NEW.product_id, NEW.sku, NEW.name, NEW.description,
             json_build_object('amount', NEW.price_amount, 'currency', NEW.price_currency) AS price,
             NEW.category, NEW.family, NEW.options, NEW.tags, NEW.images, NEW.attributes,
-            NEW.status, NEW.version, inventory.utc(NEW.created_at) AS created_at,
-            inventory.utc(NEW.updated_at) AS updated_at
-    ) face;
+            NEW.status, NEW.version, inventory.format_utc(NEW.created_at) AS created_at,
+            inventory.format_utc(NEW.updated_at) AS updated_at
+    ) document;
     RETURN NEW;
 END $$
 """
@@ -107,7 +107,7 @@ def downgrade() -> None:
     for column in COLUMNS:
         op.drop_column("product", column.name, schema=SCHEMA)
     _write_faces(FIRST_FACE)
-    op.execute("DROP FUNCTION inventory.timed_price")
+    op.execute("DROP FUNCTION inventory.scheduled_price_json")
     op.execute("DROP FUNCTION inventory.price_at")
 
 

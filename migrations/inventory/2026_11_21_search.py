@@ -33,9 +33,9 @@ def upgrade() -> None:
     search = sa.Column("search", postgresql.TSVECTOR(), server_default="", nullable=False)
     op.add_column("product", search, schema=SCHEMA)
     op.create_table(
-        "word",
+        "search_word",
         sa.Column("word", sa.Text(collation="C"), nullable=False),
-        sa.PrimaryKeyConstraint("word", name=op.f("pk_word")),
+        sa.PrimaryKeyConstraint("word", name=op.f("pk_search_word")),
         schema=SCHEMA,
     )
     _write_words()
@@ -48,7 +48,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     # pg_trgm stays: others of this database may have come to use it
     op.drop_index(op.f("ix_product_search"), "product", schema=SCHEMA)
-    op.drop_table("word", schema=SCHEMA)
+    op.drop_table("search_word", schema=SCHEMA)
     op.drop_column("product", "search", schema=SCHEMA)
 
 
@@ -83,7 +83,7 @@ def _write(connection: sa.Connection, found: "list[tuple[object, dict[str, str]]
         "UPDATE inventory.product SET search = CAST(:search AS tsvector) WHERE product_id = :id"
     )
     connection.execute(sa.text(update), vectors)
-    learn = "INSERT INTO inventory.word VALUES (:word) ON CONFLICT DO NOTHING"
+    learn = "INSERT INTO inventory.search_word VALUES (:word) ON CONFLICT DO NOTHING"
     if learnt:
         connection.execute(sa.text(learn), [{"word": word} for word in sorted(learnt)])
 

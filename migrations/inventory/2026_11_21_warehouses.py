@@ -13,7 +13,7 @@ MAIN_WAREHOUSE = "00000000-0000-7000-8000-000000000001"
 
 # what is brought into a warehouse holds a share of its row, so that nobody closes it meanwhile
 RULES = """
-CREATE FUNCTION inventory.check_emptied() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.check_warehouse_empty() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (
         SELECT FROM inventory.stock
@@ -25,15 +25,15 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER closed_when_empty BEFORE UPDATE OF active ON inventory.warehouse
+CREATE TRIGGER close_only_empty_warehouse BEFORE UPDATE OF active ON inventory.warehouse
     FOR EACH ROW WHEN (OLD.active AND NOT NEW.active)
-    EXECUTE FUNCTION inventory.check_emptied();
+    EXECUTE FUNCTION inventory.check_warehouse_empty();
 
-CREATE TRIGGER the_main_one_stays AFTER DELETE ON inventory.warehouse
+CREATE TRIGGER keep_main_warehouse AFTER DELETE ON inventory.warehouse
     FOR EACH ROW WHEN (OLD.warehouse_id = '00000000-0000-7000-8000-000000000001')
-    EXECUTE FUNCTION inventory.refuse('the main warehouse stays');
+    EXECUTE FUNCTION inventory.raise_check_violation('the main warehouse stays');
 
-CREATE FUNCTION inventory.check_open() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION inventory.check_warehouse_active() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM inventory.warehouse WHERE warehouse_id = NEW.warehouse_id AND active FOR SHARE;
     IF NOT FOUND THEN
@@ -43,9 +43,9 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE TRIGGER goods_come_where_it_is_open BEFORE INSERT ON inventory.stock_movement
+CREATE TRIGGER movement_into_active_warehouse BEFORE INSERT ON inventory.stock_movement
     FOR EACH ROW WHEN (NEW.delta > 0 AND NEW.warehouse_id <> '00000000-0000-7000-8000-000000000001')
-    EXECUTE FUNCTION inventory.check_open();
+    EXECUTE FUNCTION inventory.check_warehouse_active();
 """
 
 
@@ -70,12 +70,12 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     for trigger, table in (
-        ("goods_come_where_it_is_open", "stock_movement"),
-        ("the_main_one_stays", "warehouse"),
-        ("closed_when_empty", "warehouse"),
+        ("movement_into_active_warehouse", "stock_movement"),
+        ("keep_main_warehouse", "warehouse"),
+        ("close_only_empty_warehouse", "warehouse"),
     ):
         op.execute(f"DROP TRIGGER {trigger} ON {SCHEMA}.{table}")
-    for function in ("check_open", "check_emptied"):
+    for function in ("check_warehouse_active", "check_warehouse_empty"):
         op.execute(f"DROP FUNCTION {SCHEMA}.{function}")
     op.drop_index(op.f("ix_stock_warehouse_id"), "stock", schema=SCHEMA)
     for name in ("main", "version", "priority"):

@@ -11,8 +11,8 @@ depends_on = None
 
 # O3: an order's subtotal is the sum of its lines, and it has lines. Deferred: the order and its
 # lines are several rows, and only together they are true.
-LINES_ADD_UP = """
-CREATE FUNCTION orders.lines_add_up() RETURNS trigger LANGUAGE plpgsql AS $$
+LINES_MATCH_SUBTOTAL = """
+CREATE FUNCTION orders.lines_match_subtotal() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     wanted bigint;
     found numeric;
@@ -25,32 +25,32 @@ BEGIN
     SELECT sum(total) INTO found FROM orders.order_line WHERE order_id = changed;
     IF found IS NULL OR found <> wanted THEN
         RAISE EXCEPTION 'order %: lines sum to %, subtotal is %', changed, found, wanted
-            USING ERRCODE = 'check_violation', CONSTRAINT = 'lines_add_up';
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'lines_match_subtotal';
     END IF;
     RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER lines_add_up AFTER INSERT OR UPDATE OF subtotal ON orders."order"
-    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION orders.lines_add_up();
-CREATE CONSTRAINT TRIGGER lines_add_up AFTER INSERT OR DELETE OR UPDATE OF order_id, total
+CREATE CONSTRAINT TRIGGER lines_match_subtotal AFTER INSERT OR UPDATE OF subtotal ON orders."order"
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION orders.lines_match_subtotal();
+CREATE CONSTRAINT TRIGGER lines_match_subtotal AFTER INSERT OR DELETE OR UPDATE OF order_id, total
     ON orders.order_line
-    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION orders.lines_add_up();
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION orders.lines_match_subtotal();
 """
 # a line that leaves one order for another would escape the sum above
-LINES_STAY = """
-CREATE FUNCTION orders.lines_stay() RETURNS trigger LANGUAGE plpgsql AS $$
+LINE_ORDER_IS_IMMUTABLE = """
+CREATE FUNCTION orders.line_order_is_immutable() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'a line stays with its order' USING ERRCODE = 'restrict_violation';
 END $$;
-CREATE TRIGGER lines_stay BEFORE UPDATE OF order_id ON orders.order_line
-    FOR EACH ROW WHEN (OLD.order_id <> NEW.order_id) EXECUTE FUNCTION orders.lines_stay();
+CREATE TRIGGER line_order_is_immutable BEFORE UPDATE OF order_id ON orders.order_line
+    FOR EACH ROW WHEN (OLD.order_id <> NEW.order_id) EXECUTE FUNCTION orders.line_order_is_immutable();
 """
-TIMELINE_IS_WRITTEN_ONCE = """
-CREATE FUNCTION orders.timeline_is_written_once() RETURNS trigger LANGUAGE plpgsql AS $$
+TIMELINE_IS_APPEND_ONLY = """
+CREATE FUNCTION orders.timeline_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the timeline is only added to' USING ERRCODE = 'restrict_violation';
 END $$;
-CREATE TRIGGER timeline_is_written_once BEFORE UPDATE OR DELETE ON orders.timeline
-    FOR EACH ROW EXECUTE FUNCTION orders.timeline_is_written_once();
+CREATE TRIGGER timeline_is_append_only BEFORE UPDATE OR DELETE ON orders.timeline
+    FOR EACH ROW EXECUTE FUNCTION orders.timeline_is_append_only();
 """
 
 
@@ -60,7 +60,7 @@ def upgrade() -> None:
     _order_line()
     _timeline()
     _fulfilments()
-    for rule in (LINES_ADD_UP, LINES_STAY, TIMELINE_IS_WRITTEN_ONCE):
+    for rule in (LINES_MATCH_SUBTOTAL, LINE_ORDER_IS_IMMUTABLE, TIMELINE_IS_APPEND_ONLY):
         for statement in _statements(rule):
             op.execute(statement)
 
@@ -72,12 +72,12 @@ def downgrade() -> None:
         "timeline",
         "order_line",
         "order",
-        "idempotency_key",
+        "idempotency_record",
         "inbox",
         "outbox",
     ):
         op.drop_table(table, schema="orders")
-    for function in ("lines_add_up", "lines_stay", "timeline_is_written_once"):
+    for function in ("lines_match_subtotal", "line_order_is_immutable", "timeline_is_append_only"):
         op.execute(f"DROP FUNCTION orders.{function}()")
 
 
@@ -137,18 +137,18 @@ def _common_tables() -> None:
         )
     op.create_index("ix_inbox_done_at", "inbox", ["done_at"], schema="orders")
     op.create_table(
-        "idempotency_key",
+        "idempotency_record",
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("request_hash", sa.Text(), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         _time("lease_until"),
-        sa.Column("answer", sa.Text()),
+        sa.Column("response", sa.Text()),
         _time("expires_at"),
-        sa.PrimaryKeyConstraint("scope", name="pk_idempotency_key"),
+        sa.PrimaryKeyConstraint("scope", name="pk_idempotency_record"),
         schema="orders",
     )
     op.create_index(
-        "ix_idempotency_key_expires_at", "idempotency_key", ["expires_at"], schema="orders"
+        "ix_idempotency_record_expires_at", "idempotency_record", ["expires_at"], schema="orders"
     )
 
 
@@ -164,7 +164,7 @@ def _order() -> None:
         sa.Column("billing_address", JSONB()),
         sa.Column("note", sa.Text()),
         sa.Column("payment_id", sa.Uuid(), nullable=False),
-        *_texts("payment_state"),
+        *_texts("provider_payment_status"),
         sa.Column("reservation_id", sa.Uuid(), nullable=False),
         *(_time(name) for name in ("expires_at", "created_at", "updated_at")),
         sa.Column("version", sa.Integer(), nullable=False),

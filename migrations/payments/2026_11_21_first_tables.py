@@ -11,7 +11,7 @@ depends_on = None
 SCHEMA = "payments"
 
 TABLES = (
-    "idempotency_key",
+    "idempotency_record",
     "inbox",
     "outbox",
     "sandbox_refund",
@@ -58,7 +58,7 @@ def upgrade() -> None:
     _sandbox()
     _outbox()
     _inbox()
-    _idempotency_key()
+    _idempotency_record()
 
 
 def downgrade() -> None:
@@ -209,10 +209,10 @@ def _webhook_event() -> None:
         _time("received_at"),
         _time("applied_at", nullable=True),
         sa.PrimaryKeyConstraint("provider", "event_id", name=op.f("pk_webhook_event")),
-        *_checks("webhook_event", {"state": "state IN ('parked', 'applied', 'ignored')"}),
+        *_checks("webhook_event", {"state": "state IN ('pending', 'applied', 'ignored')"}),
         schema=SCHEMA,
     )
-    _index("ix_webhook_event_parked", "webhook_event", ["operation_id"], where="state = 'parked'")
+    _index("ix_webhook_event_pending", "webhook_event", ["operation_id"], where="state = 'pending'")
 
 
 def _sandbox() -> None:
@@ -302,20 +302,23 @@ def _inbox() -> None:
     op.create_index(op.f("ix_inbox_done_at"), "inbox", ["done_at"], schema=SCHEMA)
 
 
-def _idempotency_key() -> None:
+def _idempotency_record() -> None:
     op.create_table(
-        "idempotency_key",
+        "idempotency_record",
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("request_hash", sa.Text(), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         _time("lease_until"),
-        sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("response", sa.Text(), nullable=True),
         _time("expires_at"),
-        sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_key")),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_record")),
         schema=SCHEMA,
     )
     op.create_index(
-        op.f("ix_idempotency_key_expires_at"), "idempotency_key", ["expires_at"], schema=SCHEMA
+        op.f("ix_idempotency_record_expires_at"),
+        "idempotency_record",
+        ["expires_at"],
+        schema=SCHEMA,
     )
 
 

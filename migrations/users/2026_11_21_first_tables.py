@@ -1,4 +1,4 @@
-"""First tables: accounts and sessions, and what every context has."""
+"""First tables: users and sessions, and what every context has."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,21 +14,21 @@ ROLES = "'customer', 'staff:catalogue', 'staff:orders', 'staff:payments', 'staff
 
 
 def upgrade() -> None:
-    _account()
+    _user()
     _session()
     _outbox()
     _inbox()
-    _idempotency_key()
+    _idempotency_record()
 
 
 def downgrade() -> None:
-    for table in ("idempotency_key", "inbox", "outbox", "session", "account"):
+    for table in ("idempotency_record", "inbox", "outbox", "session", "user"):
         op.drop_table(table, schema=SCHEMA)
 
 
-def _account() -> None:
+def _user() -> None:
     op.create_table(
-        "account",
+        "user",
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("username", sa.Text(), nullable=False),
         sa.Column("username_key", sa.Text(), nullable=False),
@@ -42,22 +42,22 @@ def _account() -> None:
         sa.Column("email_verified", sa.Boolean(), nullable=False),
         _time("signup_date"),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_account")),
-        sa.UniqueConstraint("username_key", name=op.f("uq_account_username_key")),
-        sa.UniqueConstraint("email_key", name=op.f("uq_account_email_key")),
-        *_account_checks(),
+        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_user")),
+        sa.UniqueConstraint("username_key", name=op.f("uq_user_username_key")),
+        sa.UniqueConstraint("email_key", name=op.f("uq_user_email_key")),
+        *_user_checks(),
         schema=SCHEMA,
     )
     op.create_index(
-        op.f("ix_account_admin"),
-        "account",
+        op.f("ix_user_admin"),
+        "user",
         ["user_id"],
         schema=SCHEMA,
         postgresql_where=sa.text("is_active AND (roles @> ARRAY['admin'])"),
     )
 
 
-def _account_checks() -> list[sa.CheckConstraint]:
+def _user_checks() -> list[sa.CheckConstraint]:
     rules = {
         "username": r"username ~ '^[A-Za-z0-9_.-]{3,50}$'",
         "username_key": 'username_key = lower(username COLLATE "C")',
@@ -69,9 +69,7 @@ def _account_checks() -> list[sa.CheckConstraint]:
         "roles": f"cardinality(roles) > 0 AND roles <@ ARRAY[{ROLES}]",
         "version": "version > 0",
     }
-    return [
-        sa.CheckConstraint(rule, name=op.f(f"ck_account_{name}")) for name, rule in rules.items()
-    ]
+    return [sa.CheckConstraint(rule, name=op.f(f"ck_user_{name}")) for name, rule in rules.items()]
 
 
 def _session() -> None:
@@ -88,7 +86,7 @@ def _session() -> None:
         _time("revoked_at", nullable=True),
         sa.PrimaryKeyConstraint("session_id", name=op.f("pk_session")),
         sa.ForeignKeyConstraint(
-            ["user_id"], [f"{SCHEMA}.account.user_id"], name=op.f("fk_session_user_id")
+            ["user_id"], [f"{SCHEMA}.user.user_id"], name=op.f("fk_session_user_id")
         ),
         sa.UniqueConstraint("family_hash", name=op.f("uq_session_family_hash")),
         sa.CheckConstraint(
@@ -153,20 +151,23 @@ def _inbox() -> None:
     op.create_index(op.f("ix_inbox_done_at"), "inbox", ["done_at"], schema=SCHEMA)
 
 
-def _idempotency_key() -> None:
+def _idempotency_record() -> None:
     op.create_table(
-        "idempotency_key",
+        "idempotency_record",
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("request_hash", sa.Text(), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         _time("lease_until"),
-        sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("response", sa.Text(), nullable=True),
         _time("expires_at"),
-        sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_key")),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_record")),
         schema=SCHEMA,
     )
     op.create_index(
-        op.f("ix_idempotency_key_expires_at"), "idempotency_key", ["expires_at"], schema=SCHEMA
+        op.f("ix_idempotency_record_expires_at"),
+        "idempotency_record",
+        ["expires_at"],
+        schema=SCHEMA,
     )
 
 

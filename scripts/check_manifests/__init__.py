@@ -6,7 +6,7 @@ Each file is one rendered overlay. Schemas are checked strictly, against the old
 Kubernetes promised. The rest is what a schema cannot see: that names meet their objects, selectors
 their pods, ports their containers, network policies the intended edges and Ingress paths their
 owners, and that each process has the secrets that it needs and no other. Whose path, whose call and
-whose keys are the tables of markethall.topology. Exit code 1 when anything is found.
+whose keys are the tables of markethall.contexts. Exit code 1 when anything is found.
 """
 
 import sys

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from markethall.topology import OWNED
+from markethall.topology import PATHS_BY_CONTEXT
 from scripts.check_manifests.hall import NEIGHBOURS, Document, Hall, Workload, title
 from scripts.check_manifests.secrets import KNOWN_SECRETS
 
 OWNED_PATHS: Final = {
-    str(context): [f"/{segment}" for segment in owned] for context, owned in OWNED.items()
+    str(context): [f"/{segment}" for segment in owned]
+    for context, owned in PATHS_BY_CONTEXT.items()
 }
 # words in the annotations of Ingress controllers that give a path another meaning
 REWRITING: Final = ("rewrite", "regex", "snippet", "app-root")
@@ -25,7 +26,7 @@ def check_contexts(hall: Hall) -> Iterator[str]:
             yield f"context {context}: served by {serving[context]} Deployments"
     for workload in hall.deployments:
         where, served = title(workload.document), set(hall.served(workload))
-        remotes = json.loads(hall.settings(workload).get("MARKETHALL_REMOTES", "{}"))
+        remotes = json.loads(hall.settings(workload).get("MARKETHALL_CONTEXT_URLS", "{}"))
         needed = set().union(*(NEIGHBOURS.get(context, set()) for context in served)) - served
         if remotes.keys() != needed:
             yield f"{where}: remotes {sorted(remotes)}, but it needs {sorted(needed)}"

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from markethall.topology import KEYS, NEEDS, Context
+from markethall.topology import DEPENDENCIES, JWKS_SOURCES, Context
 
 Document = dict[str, Any]
 
 COMPONENT: Final = "app.kubernetes.io/component"
 CALLED: Final[Mapping[str, frozenset[str]]] = {
-    context.value: frozenset(target.value for target in NEEDS[context]) for context in Context
+    context.value: frozenset(target.value for target in DEPENDENCIES[context])
+    for context in Context
 }
 # whom a context asks anything: it calls them, or reads their public keys
 NEIGHBOURS: Final[Mapping[str, frozenset[str]]] = {
-    context.value: CALLED[context] | {owner.value for owner in KEYS[context]} for context in Context
+    context.value: CALLED[context] | {owner.value for owner in JWKS_SOURCES[context]}
+    for context in Context
 }
 KIND_OF_REFERENCE: Final = {
     "configMapRef": "ConfigMap",
@@ -124,7 +126,7 @@ class Hall:
         return {key: value for each in maps for key, value in each.get("data", {}).items()}
 
     def served(self, workload: Workload) -> list[str]:
-        value = self.settings(workload).get("MARKETHALL_SERVE", ",".join(Context))
+        value = self.settings(workload).get("MARKETHALL_CONTEXTS", ",".join(Context))
         served: list[str] = json.loads(value) if value.startswith("[") else value.split(",")
         return served
 

@@ -12,23 +12,23 @@ KNOWN_SECRETS: Final = {
     "database": {"url"},
     **{f"database-{context}": {"url"} for context in Context},
     "redis": {"url"},
-    "application": {"secret", "signing-key", "service-key"},
+    "application": {"secret", "access-token-private-key", "service-token-private-key"},
     "admin": {"email", "password"},
     "tls": {"tls.crt", "tls.key"},
 }
 DATABASE_URL: Final = "MARKETHALL_DATABASE_URL"
-SIGNING_KEY: Final = "MARKETHALL_SIGNING_KEY"
-SERVICE_KEY: Final = "MARKETHALL_SERVICE_KEY"
+ACCESS_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY"
+SERVICE_TOKEN_PRIVATE_KEY: Final = "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY"
 REDIS_URL: Final = "MARKETHALL_REDIS_URL"
-OF_ALL: Final = frozenset({DATABASE_URL, REDIS_URL, "MARKETHALL_SECRET"})
+OF_ALL: Final = frozenset({DATABASE_URL, REDIS_URL, "MARKETHALL_SECRET_KEY"})
 OF_ADMIN: Final = frozenset({"MARKETHALL_ADMIN_EMAIL", "MARKETHALL_ADMIN_PASSWORD"})
 # where each comes from: one key for two purposes would let a token of one kind pass for the other
 SOURCES: Final = {
     DATABASE_URL: ("database", "url"),
     REDIS_URL: ("redis", "url"),
-    "MARKETHALL_SECRET": ("application", "secret"),
-    SIGNING_KEY: ("application", "signing-key"),
-    SERVICE_KEY: ("application", "service-key"),
+    "MARKETHALL_SECRET_KEY": ("application", "secret"),
+    ACCESS_TOKEN_PRIVATE_KEY: ("application", "access-token-private-key"),
+    SERVICE_TOKEN_PRIVATE_KEY: ("application", "service-token-private-key"),
     "MARKETHALL_ADMIN_EMAIL": ("admin", "email"),
     "MARKETHALL_ADMIN_PASSWORD": ("admin", "password"),
 }
@@ -83,9 +83,9 @@ def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
 def _needed(served: set[str]) -> set[str]:
     needed = set(OF_ALL)
     if Context.USERS in served:
-        needed.add(SIGNING_KEY)
+        needed.add(ACCESS_TOKEN_PRIVATE_KEY)
     if any(target not in served for context in served for target in CALLED.get(context, ())):
-        needed.add(SERVICE_KEY)
+        needed.add(SERVICE_TOKEN_PRIVATE_KEY)
     return needed
 
 

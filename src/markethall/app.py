@@ -21,21 +21,26 @@ import markethall.payments.router
 import markethall.users.remote
 import markethall.users.router
 from markethall import __version__
-from markethall.background import stewards
-from markethall.container import KEYS_OF_SERVICES, Container, build_container
-from markethall.keys import read_keys
+from markethall.background import build_event_workers
+from markethall.container import SERVICES_JWKS_PATH, Container, build_container
+from markethall.keys import load_or_create_secrets
 from markethall.settings import Settings
-from markethall.shared.auth import anyone
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
-from markethall.shared.front import Front, Identities, Manners
+from markethall.shared.auth import public
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
+from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.graceful_shutdown import drain_on_signal
-from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
-from markethall.shared.metrics import INFO
-from markethall.shared.openapi import completing
+from markethall.shared.http import (
+    http_exception_handler,
+    problem_handler,
+    unexpected_handler,
+    validation_handler,
+)
+from markethall.shared.metrics import CONTEXT_INFO
+from markethall.shared.openapi import extend_openapi
 from markethall.shared.response_cache import ResponseCacheMiddleware
-from markethall.system import Readiness, system_router
-from markethall.topology import OWNERS, Context
+from markethall.system import Readiness, operations_router
+from markethall.topology import CONTEXT_BY_PATH, Context
 from markethall.users.contract import EmailTaken
 
 log = structlog.get_logger("markethall.app")
@@ -77,7 +82,7 @@ class Gateway:
         self.app.state.container = container
         self.app.state.settings = settings
         self.app.state.readiness = self.readiness
-        self.app.state.allowed = container.allowed()
+        self.app.state.allow_list = container.allow_list()
         self._middleware = self._build_middleware()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,13 +105,15 @@ class Gateway:
         inner: ASGIApp = self.app
         if self.settings.cache == "on" and ttl_seconds:
             inner = ResponseCacheMiddleware(inner, ttl_seconds)
-        verifiers = Identities(container.people, container.services)
-        return Front(inner, _gateway_config(self.settings), verifiers, container.limits())
+        verifiers = TokenVerifiers(container.user_token_verifier, container.service_token_verifier)
+        return GatewayMiddleware(
+            inner, _gateway_config(self.settings), verifiers, container.rate_limiter()
+        )
 
 
 def create_app(settings: Settings) -> Gateway:
     """Creates the application of the contexts that the settings serve. Opens nothing yet."""
-    return Gateway(settings, build_container(settings, read_keys(settings)))
+    return Gateway(settings, build_container(settings, load_or_create_secrets(settings)))
 
 
 def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
@@ -118,25 +125,25 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json" if settings.shows_docs else None,
+        openapi_url="/openapi.json" if settings.serves_docs else None,
         exception_handlers={
-            Refusal: refuse,
-            RequestValidationError: refuse_invalid,
-            HTTPException: refuse_http,
-            Exception: refuse_unexpected,
+            DomainError: problem_handler,
+            RequestValidationError: validation_handler,
+            HTTPException: http_exception_handler,
+            Exception: unexpected_handler,
         },
     )
-    app.include_router(system_router(settings))
-    for context in sorted(settings.serve):
+    app.include_router(operations_router(settings))
+    for context in sorted(settings.contexts):
         app.include_router(ROUTERS[context])
-        if settings.callers_of(context):
+        if settings.remote_callers_of(context):
             app.include_router(INTERNAL[context], include_in_schema=False)
     # also before it calls anybody: who is asked first may ask any of us for the keys
-    if settings.calls_out or settings.service_key.get_secret_value():
+    if settings.has_remote_dependencies or settings.service_token_private_key.get_secret_value():
         app.include_router(_service_keys(), include_in_schema=False)
     # FastAPI resolves its routes at the first request otherwise, for half a second
     list(iter_route_contexts(app.routes))
-    app.openapi = completing(app)  # type: ignore[method-assign]  # the documented way
+    app.openapi = extend_openapi(app)  # type: ignore[method-assign]  # the documented way
     return app
 
 
@@ -144,24 +151,24 @@ def _service_keys() -> APIRouter:
     """The public keys of this process's service tokens: for its neighbours, and no secret."""
     router = APIRouter(tags=["internal"])
 
-    @router.get(KEYS_OF_SERVICES)
-    async def keys(request: Request, _: Annotated[Call, anyone()]) -> Mapping[str, Any]:
+    @router.get(SERVICES_JWKS_PATH)
+    async def keys(request: Request, _: Annotated[CallContext, public()]) -> Mapping[str, Any]:
         container: Container = request.app.state.container
         return container.service_signer().jwks()
 
     return router
 
 
-def _gateway_config(settings: Settings) -> Manners:
-    return Manners(
-        body_limit=settings.body_limit,
-        body_timeout=settings.body_timeout,
+def _gateway_config(settings: Settings) -> GatewayConfig:
+    return GatewayConfig(
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_seconds=settings.body_timeout,
         trusted_proxies=settings.trusted_proxies,
-        owners=OWNERS,
-        deadline=timedelta(seconds=settings.deadline),
-        forms=frozenset({"/token", "/token/revoke"}),
-        streams={"/imports": settings.import_limit},
-        unlimited=frozenset({"/health", "/ready", "/metrics", KEYS_OF_SERVICES}),
+        context_by_path=CONTEXT_BY_PATH,
+        request_deadline=timedelta(seconds=settings.request_deadline_seconds),
+        form_paths=frozenset({"/token", "/token/revoke"}),
+        streaming_body_limits={"/imports": settings.max_import_bytes},
+        rate_limit_exempt_paths=frozenset({"/health", "/ready", "/metrics", SERVICES_JWKS_PATH}),
     )
 
 
@@ -173,12 +180,14 @@ def _lifespan_of(gateway: Gateway) -> Lifespan[FastAPI]:
         async with AsyncExitStack() as stack:
             stack.callback(gateway.reset)
             stack.callback(container.passwords().close)
-            stack.push_async_callback(container.pools().close)
+            stack.push_async_callback(container.databases().close)
             stack.push_async_callback(container.redis().close)
             stack.push_async_callback(container.broker().close)
             stack.push_async_callback(container.cache().close)
-            stack.push_async_callback(container.clients().close)
-            stack.push_async_callback(container.errands().finish, settings.deadline)
+            stack.push_async_callback(container.http_clients().close)
+            stack.push_async_callback(
+                container.in_flight_calls().drain, settings.request_deadline_seconds
+            )
             await _first_admin(settings, container)
             await stack.enter_async_context(_background(container, settings))
             _log_startup(settings)
@@ -190,19 +199,21 @@ def _lifespan_of(gateway: Gateway) -> Lifespan[FastAPI]:
 
 async def _first_admin(settings: Settings, container: Container) -> None:
     password = settings.admin_password.get_secret_value()
-    if Context.USERS in settings.serve and settings.admin_email and password:
+    if Context.USERS in settings.contexts and settings.admin_email and password:
         try:
-            await container.accounts().first_admin(settings.admin_email, password)
+            await container.accounts().create_first_admin(settings.admin_email, password)
         except EmailTaken as refusal:
             # somebody has that address and is no admin: said aloud, and no reason not to serve
-            log.warning("admin.refused", email=settings.admin_email, reason=refusal.detail)
+            log.warning(
+                "admin.bootstrap_skipped", email=settings.admin_email, reason=refusal.detail
+            )
 
 
 @asynccontextmanager
 async def _background(container: Container, settings: Settings) -> AsyncIterator[None]:
     tasks = [
-        asyncio.create_task(steward.run(), name=f"steward {steward.context}")
-        for steward in stewards(container, settings)
+        asyncio.create_task(steward.run(), name=f"worker {steward.context}")
+        for steward in build_event_workers(container, settings)
     ]
     tasks.append(asyncio.create_task(container.cache().listen(), name="cache invalidations"))
     try:
@@ -215,14 +226,14 @@ async def _background(container: Container, settings: Settings) -> AsyncIterator
 
 def _log_startup(settings: Settings) -> None:
     for context in Context:
-        INFO.labels(context.value, settings.mode(context), settings.storage).set(1)
+        CONTEXT_INFO.labels(context.value, settings.mode(context), settings.storage).set(1)
     log.info(
-        "hall.open",
+        "app.started",
         version=__version__,
-        serve=sorted(settings.serve),
+        contexts=sorted(settings.contexts),
         storage=settings.storage,
         cache="redis" if settings.redis_url.get_secret_value() else "process",
         environment=settings.environment,
     )
     if settings.storage == "memory":
-        log.warning("hall.memory", note="nothing is kept when this process ends")
+        log.warning("storage.not_persistent", note="nothing is kept when this process ends")

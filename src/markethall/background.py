@@ -4,92 +4,116 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from markethall.container import LISTENERS, Container
+from markethall.container import EVENT_SUBSCRIPTIONS, Container
 from markethall.settings import Settings
-from markethall.shared.backend import Backend, Housekeeping
-from markethall.shared.events import DirectPipe
-from markethall.shared.steward import Pace, Processor, Relay, Steward, Worker
-from markethall.shared.streams import StreamPipe, StreamReader
-from markethall.topology import HEARS, Context
+from markethall.shared.backend import ContextPersistence, RetentionJob
+from markethall.shared.events import InProcessTransport
+from markethall.shared.steward import (
+    ContextWorker,
+    InboxConsumer,
+    LongRunningTask,
+    OutboxRelay,
+    WorkerConfig,
+)
+from markethall.shared.streams import RedisStreamConsumer, RedisStreamPublisher
+from markethall.topology import SUBSCRIPTIONS, Context
 
 
-def stewards(container: Container, settings: Settings) -> list[Steward]:
+def build_event_workers(container: Container, settings: Settings) -> list[ContextWorker]:
     """One for each served context. Where a listener runs decides what carries the events to it."""
-    served = sorted(settings.serve)
-    pipes = {context: _into(container, context) for context in served}
-    made = {context: _steward(container, settings, context, pipes) for context in served}
-    for context, steward in made.items():
-        pipes[context].wake = steward.wake_processor
-    return list(made.values())
+    served = sorted(settings.contexts)
+    inbox_transports = {context: _inbox_transport(container, context) for context in served}
+    workers = {
+        context: _build_worker(container, settings, context, inbox_transports) for context in served
+    }
+    for context, worker in workers.items():
+        inbox_transports[context].notify_inbox = worker.notify_inbox
+    return list(workers.values())
 
 
-def _steward(
+def _build_worker(
     container: Container,
     settings: Settings,
     context: Context,
-    pipes: dict[Context, DirectPipe],
-) -> Steward:
-    part: Any = getattr(container, f"{context.value}_context")
-    backend: Backend[Any] = part.backend()
-    clock, pace = container.clock(), Pace()
-    direct = [pipe for listener, pipe in pipes.items() if context in HEARS[listener]]
-    steward = Steward(
+    inbox_transports: dict[Context, InProcessTransport],
+) -> ContextWorker:
+    context_container: Any = getattr(container, f"{context.value}_context")
+    persistence: ContextPersistence[Any] = context_container.persistence()
+    clock, config = container.clock(), WorkerConfig()
+    in_process_transports = [
+        pipe for listener, pipe in inbox_transports.items() if context in SUBSCRIPTIONS[listener]
+    ]
+    worker = ContextWorker(
         context.value,
-        backend.outbox,
-        Relay(context.value, direct, clock, _streams(container, settings, context)),
-        Processor(backend.inbox, part.handlers(), clock, pace),
-        [*part.sweeps(), Housekeeping(backend, clock, every=timedelta(minutes=1)).sweep],
-        pace,
-        [*_readers(container, settings, context, pipes[context]), *_workers(part)],
+        persistence.outbox,
+        OutboxRelay(
+            context.value,
+            in_process_transports,
+            clock,
+            _stream_publishers(container, settings, context),
+        ),
+        InboxConsumer(persistence.inbox, context_container.handlers(), clock, config),
+        [
+            *context_container.sweeps(),
+            RetentionJob(persistence, clock, interval=timedelta(minutes=1)).run_once,
+        ],
+        config,
+        [
+            *_stream_consumers(container, settings, context, inbox_transports[context]),
+            *_long_running_workers(context_container),
+        ],
     )
-    backend.database.on_publish = steward.wake
-    return steward
+    persistence.database.after_publish = worker.notify_outbox
+    return worker
 
 
-def _workers(part: Any) -> Sequence[Worker]:
+def _long_running_workers(context_container: Any) -> Sequence[LongRunningTask]:
     """Of a context that has long work to do."""
-    return part.workers() if hasattr(part, "workers") else []
+    return context_container.workers() if hasattr(context_container, "workers") else []
 
 
-def _into(container: Container, listener: Context) -> DirectPipe:
+def _inbox_transport(container: Container, listener: Context) -> InProcessTransport:
     """Into the inbox of this listener, wherever the events come from."""
     handlers = {
         event.type: [handler for context, handler in listeners if context == listener]
-        for event, listeners in LISTENERS.items()
+        for event, listeners in EVENT_SUBSCRIPTIONS.items()
         if any(context == listener for context, _ in listeners)
     }
-    part: Any = getattr(container, f"{listener.value}_context")
-    return DirectPipe(part.backend().inbox, handlers)
+    context_container: Any = getattr(container, f"{listener.value}_context")
+    return InProcessTransport(context_container.persistence().inbox, handlers)
 
 
-def _streams(container: Container, settings: Settings, publisher: Context) -> Sequence[StreamPipe]:
+def _stream_publishers(
+    container: Container, settings: Settings, publisher: Context
+) -> Sequence[RedisStreamPublisher]:
     """To the listeners that are reached by a stream; none where there are none."""
     listeners = {
-        listener.value: _types(publisher, listener)
+        listener.value: _event_types(publisher, listener)
         for listener in Context
-        if publisher in HEARS[listener] and settings.pipes(publisher, listener)[1]
+        if publisher in SUBSCRIPTIONS[listener]
+        and settings.event_transports(publisher, listener)[1]
     }
     if not listeners:
         return []
-    return [StreamPipe(publisher.value, listeners, container.broker(), container.clock())]
+    return [RedisStreamPublisher(publisher.value, listeners, container.broker(), container.clock())]
 
 
-def _readers(
-    container: Container, settings: Settings, listener: Context, pipe: DirectPipe
-) -> Sequence[StreamReader]:
-    part: Any = getattr(container, f"{listener.value}_context")
-    inbox, broker = part.backend().inbox, container.broker
+def _stream_consumers(
+    container: Container, settings: Settings, listener: Context, inbox_transport: InProcessTransport
+) -> Sequence[RedisStreamConsumer]:
+    context_container: Any = getattr(container, f"{listener.value}_context")
+    inbox, broker = context_container.persistence().inbox, container.broker
     return [
-        StreamReader(publisher.value, listener.value, pipe, inbox, broker())
-        for publisher in sorted(HEARS[listener])
-        if settings.pipes(publisher, listener)[1]
+        RedisStreamConsumer(publisher.value, listener.value, inbox_transport, inbox, broker())
+        for publisher in sorted(SUBSCRIPTIONS[listener])
+        if settings.event_transports(publisher, listener)[1]
     ]
 
 
-def _types(publisher: Context, listener: Context) -> frozenset[str]:
+def _event_types(publisher: Context, listener: Context) -> frozenset[str]:
     return frozenset(
         event.type
-        for event, listeners in LISTENERS.items()
+        for event, listeners in EVENT_SUBSCRIPTIONS.items()
         if event.type.startswith(f"{publisher}.")
         and any(context == listener for context, _ in listeners)
     )

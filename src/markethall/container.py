@@ -7,15 +7,13 @@ from typing import Any, Final
 from dependency_injector import containers, providers
 
 from markethall.inventory.container import InventoryContainer
-from markethall.inventory.contract import (
-    Catalogue,
-    Categories,
-    Imports,
-    Inventory,
-    Stockroom,
-    Warehouses,
-)
-from markethall.keys import Secrets
+from markethall.inventory.contract.catalogue import Catalogue
+from markethall.inventory.contract.categories import Categories
+from markethall.inventory.contract.importing import Imports
+from markethall.inventory.contract.reserving import Inventory
+from markethall.inventory.contract.stock import Stockroom
+from markethall.inventory.contract.warehouses import Warehouses
+from markethall.keys import ApplicationSecrets
 from markethall.orders.container import OrdersContainer
 from markethall.orders.contract import (
     OrderCancelled,
@@ -26,8 +24,8 @@ from markethall.orders.contract import (
 )
 from markethall.payments.container import PaymentsContainer
 from markethall.payments.contract import (
+    PaymentApi,
     PaymentCaptured,
-    PaymentDesk,
     PaymentFailed,
     PaymentRefunded,
     Payments,
@@ -35,88 +33,94 @@ from markethall.payments.contract import (
 from markethall.settings import Settings
 from markethall.shared.cache import CoherentCache, open_cache
 from markethall.shared.clock import Clock, utc_now
-from markethall.shared.db import Pools, PoolSize, Postgres
+from markethall.shared.db import Databases, PoolSize, Postgres
 from markethall.shared.events import Event
-from markethall.shared.guard import AllowList, Errands, Guard, guarded
-from markethall.shared.idempotency import Keys
-from markethall.shared.keyring import Keyring, KeySource, OwnKeys, People
-from markethall.shared.limits import Limits
+from markethall.shared.guard import AllowList, CallGuard, InFlightCalls, with_call_guard
+from markethall.shared.idempotency import IdempotencyService
+from markethall.shared.keyring import JwksProvider, LocalJwks, RemoteJwks, UserTokenVerifier
+from markethall.shared.limits import RateLimiter
 from markethall.shared.pages import Cursors
 from markethall.shared.passwords import Passwords
 from markethall.shared.redis import RedisClient
 from markethall.shared.service_tokens import ServiceSigner, ServiceVerifier
-from markethall.shared.tokens import Signer, Verifier
-from markethall.shared.wire import Clients, Patience, Wire
-from markethall.topology import CALLERS, Context
+from markethall.shared.tokens import AccessTokenSigner, AccessTokenVerifier
+from markethall.shared.wire import HttpClients, RetryPolicy, RpcClient
+from markethall.topology import ALLOWED_CALLS, Context
 from markethall.users.container import UsersContainer
 from markethall.users.contract import Accounts, Sessions, Users
 
 AUDIENCE: Final = "markethall"
 
 # who listens to what: event -> (listening context, handler)
-LISTENERS: Final[Mapping[type[Event], tuple[tuple[Context, str], ...]]] = {
-    PaymentCaptured: ((Context.ORDERS, "orders.note_payment_captured"),),
-    PaymentFailed: ((Context.ORDERS, "orders.note_payment_failed"),),
-    PaymentRefunded: ((Context.ORDERS, "orders.note_payment_refunded"),),
-    OrderPaid: ((Context.ORDERS, "orders.commit_stock"),),
-    OrderCancelled: ((Context.ORDERS, "orders.undo_order"),),
-    OrderExpired: ((Context.ORDERS, "orders.release_stock"),),
-    OrderFulfilled: ((Context.ORDERS, "orders.consume_stock"),),
+EVENT_SUBSCRIPTIONS: Final[Mapping[type[Event], tuple[tuple[Context, str], ...]]] = {
+    PaymentCaptured: ((Context.ORDERS, "orders.on_payment_captured"),),
+    PaymentFailed: ((Context.ORDERS, "orders.on_payment_failed"),),
+    PaymentRefunded: ((Context.ORDERS, "orders.on_payment_refunded"),),
+    OrderPaid: ((Context.ORDERS, "orders.on_order_paid"),),
+    OrderCancelled: ((Context.ORDERS, "orders.on_order_cancelled"),),
+    OrderExpired: ((Context.ORDERS, "orders.on_order_expired"),),
+    OrderFulfilled: ((Context.ORDERS, "orders.on_order_fulfilled"),),
 }
 
 
-KEYS_OF_USERS: Final = "/.well-known/jwks.json"
-KEYS_OF_SERVICES: Final = "/internal/keys.json"
+USERS_JWKS_PATH: Final = "/.well-known/jwks.json"
+SERVICES_JWKS_PATH: Final = "/internal/keys.json"
 
 
-def _pool(pools: Pools, url: str) -> Postgres:
-    return pools.of(url)
+def _get_database(databases: Databases, url: str) -> Postgres:
+    return databases.get(url)
 
 
-def _invalidation_database(pools: Pools, url: str) -> Postgres | None:
+def _invalidation_database(pools: Databases, url: str) -> Postgres | None:
     """Return the database that carries the invalidations of the cache, if there is one."""
-    return pools.of(url) if url else None
+    return pools.get(url) if url else None
 
 
-def _keys_of_people(elsewhere: bool, signer: Callable[[], Signer], clients: Clients) -> KeySource:
-    if elsewhere:
-        return Keyring(Context.USERS, KEYS_OF_USERS, clients.of(Context.USERS))
-    return OwnKeys(signer().jwks)
+def _user_jwks(
+    is_remote: bool, signer: Callable[[], AccessTokenSigner], http_clients: HttpClients
+) -> JwksProvider:
+    if is_remote:
+        return RemoteJwks(Context.USERS, USERS_JWKS_PATH, http_clients.get(Context.USERS))
+    return LocalJwks(signer().jwks)
 
 
-def _people(keys: KeySource, issuer: str, audience: str, clock: Clock) -> People:
-    return People(Verifier(keys.current, issuer, audience, clock), keys)
+def _token_verifier(
+    jwks: JwksProvider, issuer: str, audience: str, clock: Clock
+) -> UserTokenVerifier:
+    return UserTokenVerifier(AccessTokenVerifier(jwks.get_key_set, issuer, audience, clock), jwks)
 
 
-def _keys_of_callers(
-    callers: Mapping[str, bool], own: Callable[[], ServiceSigner], clients: Clients
-) -> Mapping[str, KeySource]:
+def _caller_jwks(
+    has_url_by_caller: Mapping[str, bool],
+    service_signer: Callable[[], ServiceSigner],
+    http_clients: HttpClients,
+) -> Mapping[str, JwksProvider]:
     """Of those whose address is known; another shares our key, or is nobody."""
     return {
-        caller: Keyring(caller, KEYS_OF_SERVICES, clients.of(caller))
+        caller: RemoteJwks(caller, SERVICES_JWKS_PATH, http_clients.get(caller))
         if named
-        else OwnKeys(own().jwks)
-        for caller, named in callers.items()
+        else LocalJwks(service_signer().jwks)
+        for caller, named in has_url_by_caller.items()
     }
 
 
-def _wire_of_orders(target: Context, *parts: Any) -> "providers.Singleton[Wire]":
-    return providers.Singleton(_wire, Context.ORDERS.value, target.value, *parts)
+def _orders_rpc_client(target: Context, *dependencies: Any) -> "providers.Singleton[RpcClient]":
+    return providers.Singleton(_rpc_client, Context.ORDERS.value, target.value, *dependencies)
 
 
-def _guard_of_orders(target: Context, *rules: Any) -> "providers.Factory[Guard]":
-    return providers.Factory(Guard, Context.ORDERS.value, target.value, *rules)
+def _orders_call_guard(target: Context, *dependencies: Any) -> "providers.Factory[CallGuard]":
+    return providers.Factory(CallGuard, Context.ORDERS.value, target.value, *dependencies)
 
 
-def _wire(  # noqa: PLR0917 - a Wire, with the client of its target
+def _rpc_client(  # noqa: PLR0917 - a Wire, with the client of its target
     caller: str,
     target: str,
-    clients: Clients,
+    http_clients: HttpClients,
     signer: ServiceSigner,
     clock: Clock,
-    patience: Patience,
-) -> Wire:
-    return Wire(caller, target, clients.of(target), signer, clock, patience)
+    retry_policy: RetryPolicy,
+) -> RpcClient:
+    return RpcClient(caller, target, http_clients.get(target), signer, clock, retry_policy)
 
 
 class Container(containers.DeclarativeContainer):
@@ -125,7 +129,7 @@ class Container(containers.DeclarativeContainer):
     config = providers.Configuration(strict=True)
 
     clock: providers.Provider[Clock] = providers.Object(utc_now)
-    pools: providers.Singleton[Pools] = providers.Singleton(Pools, config.pool)
+    databases: providers.Singleton[Databases] = providers.Singleton(Databases, config.database_pool)
     redis: providers.Singleton[RedisClient] = providers.Singleton(RedisClient, config.redis_url)
     # a broker of its own, as it were: a blocked read must not keep a cached one waiting
     broker: providers.Singleton[RedisClient] = providers.Singleton(
@@ -135,18 +139,18 @@ class Container(containers.DeclarativeContainer):
         open_cache,
         config.cache,
         redis,
-        providers.Callable(_invalidation_database, pools, config.cache_database),
+        providers.Callable(_invalidation_database, databases, config.cache_database),
     )
-    limits: providers.Singleton[Limits] = providers.Singleton(
-        Limits, config.rate_limits, redis, config.secret
+    rate_limiter: providers.Singleton[RateLimiter] = providers.Singleton(
+        RateLimiter, config.rate_limits, redis, config.secret_key
     )
-    cursors: providers.Singleton[Cursors] = providers.Singleton(Cursors, config.secret)
+    cursors: providers.Singleton[Cursors] = providers.Singleton(Cursors, config.secret_key)
     passwords: providers.Singleton[Passwords] = providers.Singleton(
         Passwords, config.users.bcrypt_cost, workers=2, queue=64
     )
-    signer: providers.Singleton[Signer] = providers.Singleton(
-        Signer,
-        config.signing_key,
+    access_token_signer: providers.Singleton[AccessTokenSigner] = providers.Singleton(
+        AccessTokenSigner,
+        config.access_token_private_key,
         config.issuer,
         config.audience,
         providers.Factory(timedelta, seconds=config.users.token_ttl),
@@ -154,53 +158,57 @@ class Container(containers.DeclarativeContainer):
     )
     # what goes out to the neighbours that are elsewhere, and what comes in from them
     transport: providers.Provider[Any] = providers.Object(None)
-    clients: providers.Singleton[Clients] = providers.Singleton(
-        Clients, config.remotes, config.patience, transport
+    http_clients: providers.Singleton[HttpClients] = providers.Singleton(
+        HttpClients, config.context_urls, config.retry_policy, transport
     )
     service_signer: providers.Singleton[ServiceSigner] = providers.Singleton(
-        ServiceSigner, config.service_key, clock
+        ServiceSigner, config.service_token_private_key, clock
     )
-    services: providers.Singleton[ServiceVerifier] = providers.Singleton(
+    service_token_verifier: providers.Singleton[ServiceVerifier] = providers.Singleton(
         ServiceVerifier,
-        providers.Callable(_keys_of_callers, config.callers, service_signer.provider, clients),
-        config.serve,
+        providers.Callable(
+            _caller_jwks, config.remote_callers, service_signer.provider, http_clients
+        ),
+        config.contexts,
         clock,
     )
-    people: providers.Singleton[People] = providers.Singleton(
-        _people,
-        providers.Callable(_keys_of_people, config.users_elsewhere, signer.provider, clients),
+    user_token_verifier: providers.Singleton[UserTokenVerifier] = providers.Singleton(
+        _token_verifier,
+        providers.Callable(
+            _user_jwks, config.users_is_remote, access_token_signer.provider, http_clients
+        ),
         config.issuer,
         config.audience,
         clock,
     )
-    errands: providers.Singleton[Errands] = providers.Singleton(Errands)
-    allowed: providers.Singleton[AllowList] = providers.Singleton(AllowList, CALLERS)
+    in_flight_calls: providers.Singleton[InFlightCalls] = providers.Singleton(InFlightCalls)
+    allow_list: providers.Singleton[AllowList] = providers.Singleton(AllowList, ALLOWED_CALLS)
 
-    _means: Final = (clients, service_signer, clock, config.patience)
+    _rpc_dependencies: Final = (http_clients, service_signer, clock, config.retry_policy)
 
     users_context = providers.Container(
         UsersContainer,
         config=config.users,
-        postgres=providers.Callable(_pool, pools, config.users.database_url),
+        postgres=providers.Callable(_get_database, databases, config.users.database_url),
         clock=clock,
         cursors=cursors,
         passwords=passwords,
-        signer=signer,
-        remote_wire=_wire_of_orders(Context.USERS, *_means),
+        signer=access_token_signer,
+        rpc_client=_orders_rpc_client(Context.USERS, *_rpc_dependencies),
     )
     users: providers.Provider[Users] = users_context.users
     accounts: providers.Provider[Accounts] = users_context.accounts
     sessions: providers.Provider[Sessions] = users_context.sessions
-    users_keys: providers.Provider[Keys] = users_context.keys
+    users_idempotency: providers.Provider[IdempotencyService] = users_context.idempotency
 
     inventory_context = providers.Container(
         InventoryContainer,
         config=config.inventory,
-        postgres=providers.Callable(_pool, pools, config.inventory.database_url),
+        postgres=providers.Callable(_get_database, databases, config.inventory.database_url),
         clock=clock,
         cursors=cursors,
         cache=cache,
-        remote_wire=_wire_of_orders(Context.INVENTORY, *_means),
+        rpc_client=_orders_rpc_client(Context.INVENTORY, *_rpc_dependencies),
     )
     inventory: providers.Provider[Inventory] = inventory_context.inventory
     catalogue: providers.Provider[Catalogue] = inventory_context.catalogue
@@ -208,100 +216,111 @@ class Container(containers.DeclarativeContainer):
     stockroom: providers.Provider[Stockroom] = inventory_context.stockroom
     imports: providers.Provider[Imports] = inventory_context.imports
     warehouses: providers.Provider[Warehouses] = inventory_context.warehouses
-    inventory_keys: providers.Provider[Keys] = inventory_context.keys
+    inventory_idempotency: providers.Provider[IdempotencyService] = inventory_context.idempotency
 
     payments_context = providers.Container(
         PaymentsContainer,
         config=config.payments,
-        postgres=providers.Callable(_pool, pools, config.payments.database_url),
+        postgres=providers.Callable(_get_database, databases, config.payments.database_url),
         clock=clock,
         cursors=cursors,
-        webhook_secret=config.secret,
-        remote_wire=_wire_of_orders(Context.PAYMENTS, *_means),
+        webhook_secret=config.secret_key,
+        rpc_client=_orders_rpc_client(Context.PAYMENTS, *_rpc_dependencies),
     )
     payments: providers.Provider[Payments] = payments_context.payments
-    payment_desk: providers.Provider[PaymentDesk] = payments_context.payment_desk
-    payments_keys: providers.Provider[Keys] = payments_context.keys
+    payment_api: providers.Provider[PaymentApi] = payments_context.payment_api
+    payments_idempotency: providers.Provider[IdempotencyService] = payments_context.idempotency
 
     # a neighbour is called through the guard: the laws of the split hold in process too
-    _rules: Final = (allowed, errands, clock, config.deadline)
+    _guard_dependencies: Final = (
+        allow_list,
+        in_flight_calls,
+        clock,
+        config.request_deadline_seconds,
+    )
     orders_context = providers.Container(
         OrdersContainer,
         config=config.orders,
-        postgres=providers.Callable(_pool, pools, config.orders.database_url),
+        postgres=providers.Callable(_get_database, databases, config.orders.database_url),
         clock=clock,
         cursors=cursors,
-        users=providers.Callable(guarded, users, _guard_of_orders(Context.USERS, *_rules)),
-        inventory=providers.Callable(
-            guarded, inventory, _guard_of_orders(Context.INVENTORY, *_rules)
+        users=providers.Callable(
+            with_call_guard, users, _orders_call_guard(Context.USERS, *_guard_dependencies)
         ),
-        payments=providers.Callable(guarded, payments, _guard_of_orders(Context.PAYMENTS, *_rules)),
+        inventory=providers.Callable(
+            with_call_guard, inventory, _orders_call_guard(Context.INVENTORY, *_guard_dependencies)
+        ),
+        payments=providers.Callable(
+            with_call_guard, payments, _orders_call_guard(Context.PAYMENTS, *_guard_dependencies)
+        ),
     )
     orders: providers.Provider[Orders] = orders_context.orders
-    orders_keys: providers.Provider[Keys] = orders_context.keys
+    orders_idempotency: providers.Provider[IdempotencyService] = orders_context.idempotency
 
 
 def _cache_database(settings: Settings) -> str:
     """Return the URL of the database whose rows are cached; empty for storage in memory."""
-    is_shared = Context.INVENTORY in settings.serve and settings.storage == "sql"
-    return settings.database_of(Context.INVENTORY) if is_shared else ""
+    is_shared = Context.INVENTORY in settings.contexts and settings.storage == "sql"
+    return settings.database_url_of(Context.INVENTORY) if is_shared else ""
 
 
-def build_container(settings: Settings, keys: Secrets) -> Container:
+def build_container(settings: Settings, application_secrets: ApplicationSecrets) -> Container:
     """The wiring that these settings ask for. Nothing is opened yet."""
     container = Container()
     container.config.from_dict(
         {
-            "pool": PoolSize(
-                least=settings.database_pool_min,
-                most=settings.database_pool_max,
+            "database_pool": PoolSize(
+                min_size=settings.database_pool_min,
+                max_size=settings.database_pool_max,
                 timeout=settings.database_timeout,
             ),
             "redis_url": settings.redis_url.get_secret_value() or None,
             "cache": settings.cache,
             "cache_database": _cache_database(settings),
             "rate_limits": settings.rate_limits,
-            "secret": keys.secret,
-            "signing_key": keys.signing_key,
-            "service_key": keys.service_key,
+            "secret_key": application_secrets.secret_key,
+            "access_token_private_key": application_secrets.access_token_private_key,
+            "service_token_private_key": application_secrets.service_token_private_key,
             "issuer": settings.issuer,
             "audience": AUDIENCE,
-            "serve": frozenset(settings.serve),
-            "remotes": dict(settings.remotes),
-            "callers": _callers(settings),
-            "users_elsewhere": Context.USERS in settings.remotes,
-            "deadline": settings.deadline,
-            "patience": Patience(
-                attempt=settings.remote_timeout,
-                total=settings.deadline,
-                connections=settings.remote_connections,
+            "contexts": frozenset(settings.contexts),
+            "context_urls": dict(settings.context_urls),
+            "remote_callers": _remote_callers(settings),
+            "users_is_remote": Context.USERS in settings.context_urls,
+            "request_deadline_seconds": settings.request_deadline_seconds,
+            "retry_policy": RetryPolicy(
+                attempt_timeout_seconds=settings.rpc_attempt_timeout_seconds,
+                total_timeout_seconds=settings.request_deadline_seconds,
+                max_connections=settings.rpc_max_connections,
             ),
-            **{context.value: _config_of(context, settings) for context in Context},
+            **{context.value: _context_config(context, settings) for context in Context},
         }
     )
     return container
 
 
-def _callers(settings: Settings) -> dict[str, bool]:
+def _remote_callers(settings: Settings) -> dict[str, bool]:
     """Who calls from another process, and whether we know its address."""
-    callers = {caller for context in settings.serve for caller in settings.callers_of(context)}
-    return {caller.value: caller in settings.remotes for caller in sorted(callers)}
+    callers = {
+        caller for context in settings.contexts for caller in settings.remote_callers_of(context)
+    }
+    return {caller.value: caller in settings.context_urls for caller in sorted(callers)}
 
 
-def _config_of(context: Context, settings: Settings) -> dict[str, Any]:
+def _context_config(context: Context, settings: Settings) -> dict[str, Any]:
     """Every context gets the same dictionary, and reads of it what its container names."""
     return {
-        "where": settings.mode(context),
+        "mode": settings.mode(context),
         "storage": settings.storage,
-        "database_url": settings.database_of(context),
+        "database_url": settings.database_url_of(context),
         "bcrypt_cost": settings.bcrypt_cost,
         "issuer": settings.issuer,
         "audience": AUDIENCE,
         "token_ttl": settings.token_ttl,
         "idempotency_lease": settings.idempotency_lease,
-        "hold_ttl": settings.hold_ttl,
-        "open_holds": settings.open_holds,
-        "held_units": settings.held_units,
-        "gateway_timeout": settings.gateway_timeout,
-        "reconcile_after": settings.reconcile_after,
+        "reservation_ttl_seconds": settings.reservation_ttl_seconds,
+        "max_unpaid_orders_per_customer": settings.max_unpaid_orders_per_customer,
+        "max_reserved_units_per_customer": settings.max_reserved_units_per_customer,
+        "payment_provider_timeout_seconds": settings.payment_provider_timeout_seconds,
+        "payment_reconcile_after_seconds": settings.payment_reconcile_after_seconds,
     }

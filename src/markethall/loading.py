@@ -12,95 +12,97 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from markethall.inventory.contract import (
-    Import,
+from markethall.inventory.contract.importing import (
     ImportFormat,
     Imports,
     ImportStatus,
+    ImportView,
     NewImport,
-    RowError,
+    RowErrorView,
 )
-from markethall.shared.call import Call
-from markethall.shared.errors import Invalid
-from markethall.shared.idempotency import Attempt
+from markethall.shared.call import CallContext
+from markethall.shared.errors import ValidationFailed
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.ids import new_id
 from markethall.shared.pages import PageQuery
 
-_LINES: Final = frozenset({".ndjson", ".jsonl"})
-_CHUNK: Final = 256 * 1024
-_SHOWN: Final = 20
-_SETTING: Final = "MARKETHALL_IMPORT_LIMIT"
+_NDJSON_SUFFIXES: Final = frozenset({".ndjson", ".jsonl"})
+_CHUNK_BYTES: Final = 256 * 1024
+_MAX_SHOWN_ERRORS: Final = 20
+_LIMIT_SETTING: Final = "MARKETHALL_MAX_IMPORT_BYTES"
 # seconds until it is looked whether somebody still works on an import that another one took
-_AGAIN: Final = 1.0
+_RECHECK_SECONDS: Final = 1.0
 
 
-class Source(Protocol):
+class ImportSource(Protocol):
     """What is to be brought, and how."""
 
     def command(self, sha256: str) -> NewImport:
-        """Raises Invalid."""
+        """Raises ValidationFailed."""
 
     def chunks(self) -> AsyncIterator[bytes]: ...
 
 
 @dataclass(frozen=True)
-class Load:
+class ImportFile:
     """A file of at most `limit` bytes, and how it is to be brought."""
 
     path: Path
-    limit: int
+    max_bytes: int
     currency: str = "EUR"
     dry_run: bool = False
 
     def command(self, sha256: str) -> NewImport:
-        """Raises Invalid."""
-        lines = self.path.suffix.lower() in _LINES
-        format_ = ImportFormat.NDJSON if lines else ImportFormat.CSV
+        """Raises ValidationFailed."""
+        is_ndjson = self.path.suffix.lower() in _NDJSON_SUFFIXES
+        format_ = ImportFormat.NDJSON if is_ndjson else ImportFormat.CSV
         try:
             return NewImport(
                 sha256=sha256, format=format_, dry_run=self.dry_run, currency=self.currency
             )
         except ValidationError:
-            raise Invalid("--currency must be an ISO 4217 code in capitals.") from None
+            raise ValidationFailed("--currency must be an ISO 4217 code in capitals.") from None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Raises Invalid."""
+        """Raises ValidationFailed."""
         size = 0
         with self.path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
+            while chunk := file.read(_CHUNK_BYTES):
                 size += len(chunk)
-                if size > self.limit:
-                    raise Invalid(f"The file has more than {self.limit} bytes: {_SETTING}.")
+                if size > self.max_bytes:
+                    raise ValidationFailed(
+                        f"The file has more than {self.max_bytes} bytes: {_LIMIT_SETTING}."
+                    )
                 yield chunk
 
 
 @dataclass(frozen=True)
-class Loaded:
+class ImportResult:
     """How it ended, and the first errors."""
 
-    done: Import
-    errors: tuple[RowError, ...]
+    final_state: ImportView
+    errors: tuple[RowErrorView, ...]
 
     @property
-    def is_good(self) -> bool:
-        return self.done.status == ImportStatus.DONE and not self.done.rows.failed
+    def is_successful(self) -> bool:
+        return self.final_state.status == ImportStatus.DONE and not self.final_state.rows.failed
 
-    def lines(self) -> Iterator[str]:
+    def to_lines(self) -> Iterator[str]:
         """For people."""
         for error in self.errors:
-            where = f"line {error.line}" + (f", {error.field}" if error.field else "")
-            yield f"{where}: {error.message} ({error.code})"
-        if self.done.failure:
-            yield f"The file cannot be read: {self.done.failure.message}"
-        rows = self.done.rows
-        would = "would be " if self.done.dry_run else ""
+            location = f"line {error.line}" + (f", {error.field}" if error.field else "")
+            yield f"{location}: {error.message} ({error.code})"
+        if self.final_state.failure:
+            yield f"The file cannot be read: {self.final_state.failure.message}"
+        rows = self.final_state.rows
+        verb_prefix = "would be " if self.final_state.dry_run else ""
         yield (
-            f"{rows.read} rows read: {rows.created} {would}created, {rows.updated} {would}updated,"
+            f"{rows.read} rows read: {rows.created} {verb_prefix}created, {rows.updated} {verb_prefix}updated,"
             f" {rows.unchanged} unchanged, {rows.failed} failed."
         )
 
 
-class Meter:
+class ProgressBar:
     """A bar with rows, rate and rows left; nothing where nobody looks."""
 
     def __init__(self, console: Console) -> None:
@@ -123,57 +125,64 @@ class Meter:
     ) -> None:
         self._progress.stop()
 
-    def show(self, seen: Import) -> None:
-        left = "" if seen.rows_left is None else f", about {seen.rows_left:,} left"
-        rows = f"{seen.rows.read:,} rows, {seen.rows_per_second:,}/s{left}"
-        self._progress.update(self._task, completed=seen.percent, rows=rows)
+    def update(self, progress: ImportView) -> None:
+        remaining_text = (
+            "" if progress.rows_left is None else f", about {progress.rows_left:,} left"
+        )
+        rows = f"{progress.rows.read:,} rows, {progress.rows_per_second:,}/s{remaining_text}"
+        self._progress.update(self._task, completed=progress.percent, rows=rows)
 
 
-async def bring(
-    load: Source,
+async def run_import(
+    source: ImportSource,
     imports: Imports,
-    work: Callable[[UUID], Awaitable[Any]],
-    call: Call,
-    show: Callable[[Import], None],
-) -> Loaded:
-    """To its end, here or in a server that was faster to take it. Raises Invalid, Unavailable."""
-    load.command("")
-    upload = await imports.upload(call, load.chunks())
-    command, attempt = load.command(upload.sha256), Attempt.keyless(new_id())
-    started = await imports.start(call, upload, command, attempt)
-    both = [
-        asyncio.create_task(_watched(started, imports, call, show)),
-        asyncio.create_task(_driven(started.import_id, imports, work, call)),
+    process: Callable[[UUID], Awaitable[Any]],
+    ctx: CallContext,
+    on_progress: Callable[[ImportView], None],
+) -> ImportResult:
+    """To its end, here or in a server that was faster to take it. Raises ValidationFailed, Unavailable."""
+    source.command("")
+    upload = await imports.upload(ctx, source.chunks())
+    command, attempt = source.command(upload.sha256), IdempotentCommand.without_key(new_id())
+    started = await imports.start_import(ctx, upload, command, attempt)
+    tasks = [
+        asyncio.create_task(_poll_progress(started, imports, ctx, on_progress)),
+        asyncio.create_task(_process_until_done(started.import_id, imports, process, ctx)),
     ]
     try:
-        done, _ = await asyncio.gather(*both)
+        final_state, _ = await asyncio.gather(*tasks)
     finally:
-        for task in both:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*both, return_exceptions=True)
-    page = await imports.errors(call, done.import_id, PageQuery(limit=_SHOWN))
-    return Loaded(done, page.items)
+        await asyncio.gather(*tasks, return_exceptions=True)
+    page = await imports.list_row_errors(
+        ctx, final_state.import_id, PageQuery(limit=_MAX_SHOWN_ERRORS)
+    )
+    return ImportResult(final_state, page.items)
 
 
-async def _watched(
-    started: Import, imports: Imports, call: Call, show: Callable[[Import], None]
-) -> Import:
+async def _poll_progress(
+    started: ImportView,
+    imports: Imports,
+    ctx: CallContext,
+    on_progress: Callable[[ImportView], None],
+) -> ImportView:
     """As it is in the end."""
-    done = started
-    async for seen in await imports.follow(call, started.import_id):
-        if seen is not None:
-            done = seen
-            show(seen)
-    return done
+    final_state = started
+    async for progress in await imports.watch_import(ctx, started.import_id):
+        if progress is not None:
+            final_state = progress
+            on_progress(progress)
+    return final_state
 
 
-async def _driven(
-    import_id: UUID, imports: Imports, work: Callable[[UUID], Awaitable[Any]], call: Call
-) -> Import:
+async def _process_until_done(
+    import_id: UUID, imports: Imports, process: Callable[[UUID], Awaitable[Any]], ctx: CallContext
+) -> ImportView:
     """Whoever was faster to take it may die: it is taken until it has ended."""
     while True:
-        await work(import_id)
-        seen = await imports.imported(call, import_id)
-        if seen.finished_at:
-            return seen
-        await asyncio.sleep(_AGAIN)
+        await process(import_id)
+        current = await imports.get_import(ctx, import_id)
+        if current.finished_at:
+            return current
+        await asyncio.sleep(_RECHECK_SECONDS)

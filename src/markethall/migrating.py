@@ -22,42 +22,44 @@ def upgrade(url: str, contexts: Iterable[Context] = Context, revision: str = "he
         command.upgrade(config, revision)
 
 
-def upgrade_if_behind(url: str, contexts: Iterable[Context]) -> list[Context]:
+def upgrade_outdated(url: str, contexts: Iterable[Context]) -> list[Context]:
     """Upgrade only what is not up to date: a role without rights to migrate may still start."""
-    behind = asyncio.run(_behind(url, list(contexts)))
-    upgrade(url, behind)
-    return behind
+    outdated = asyncio.run(_outdated_contexts(url, list(contexts)))
+    upgrade(url, outdated)
+    return outdated
 
 
-async def _behind(url: str, contexts: list[Context]) -> list[Context]:
+async def _outdated_contexts(url: str, contexts: list[Context]) -> list[Context]:
     engine = create_async_engine(
         asyncpg_url(url), poolclass=NullPool, connect_args={"timeout": 10, "command_timeout": 10}
     )
     async with engine.connect() as connection:
-        found = {context: await _revision(connection, context) for context in contexts}
-    return [context for context, revision in found.items() if revision != _head(context)]
+        revisions = {context: await _current_revision(connection, context) for context in contexts}
+    return [
+        context for context, revision in revisions.items() if revision != _head_revision(context)
+    ]
 
 
-async def _revision(connection: AsyncConnection, context: Context) -> str | None:
+async def _current_revision(connection: AsyncConnection, context: Context) -> str | None:
     table = f"{context.value}.alembic_version"
-    there = await connection.scalar(select(func.to_regclass(table)))
-    if there is None:
+    version_table = await connection.scalar(select(func.to_regclass(table)))
+    if version_table is None:
         return None
     versions = Table("alembic_version", MetaData(), Column("version_num", Text), schema=context)
     revision: str | None = await connection.scalar(select(versions.c.version_num))
     return revision
 
 
-def _head(context: Context) -> str | None:
+def _head_revision(context: Context) -> str | None:
     return ScriptDirectory.from_config(_config(context)).get_current_head()
 
 
 def _config(context: Context) -> Config:
-    return Config(ini_file(), ini_section=context.value)
+    return Config(alembic_ini_path(), ini_section=context.value)
 
 
-def ini_file() -> Path:
+def alembic_ini_path() -> Path:
     """alembic.ini beside the sources, or inside the wheel."""
-    here = Path(__file__).parent
-    places = [here.parents[1] / "alembic.ini", here / "alembic.ini"]
-    return next(place for place in places if place.exists())
+    package_directory = Path(__file__).parent
+    candidates = [package_directory.parents[1] / "alembic.ini", package_directory / "alembic.ini"]
+    return next(place for place in candidates if place.exists())

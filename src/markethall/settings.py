@@ -17,30 +17,31 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as PydanticSettingsError
 
 from markethall.shared.passwords import weakness
-from markethall.topology import HEARS, NEEDS, Context
+from markethall.topology import DEPENDENCIES, SUBSCRIPTIONS, Context
 
-SHORTEST_SECRET = 32
+MIN_SECRET_LENGTH = 32
 # OWASP's least work factor for bcrypt
-LEAST_COST = 10
+MIN_BCRYPT_COST = 10
 # on every platform, before the platform decided
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
 
 
-class _Kind(NamedTuple):
+class _UrlKind(NamedTuple):
     schemes: frozenset[str]
     example: str
 
 
-_POSTGRES: Final = _Kind(
+_POSTGRES: Final = _UrlKind(
     frozenset({"postgres", "postgresql", "postgresql+asyncpg"}), "postgresql://user:…@host/database"
 )
-_REDIS: Final = _Kind(frozenset({"redis", "rediss", "unix"}), "redis://host:6379/0")
+_REDIS: Final = _UrlKind(frozenset({"redis", "rediss", "unix"}), "redis://host:6379/0")
 
 
-class BadSettings(Exception):
+class SettingsError(Exception):
     """One readable line for each thing that is wrong."""
 
     def __init__(self, lines: list[str]) -> None:
@@ -48,7 +49,7 @@ class BadSettings(Exception):
         self.lines = lines
 
 
-def _comma_list(value: Any) -> Any:
+def _parse_comma_list(value: Any) -> Any:
     """`users,orders` as well as `["users", "orders"]`."""
     if isinstance(value, str) and not value.strip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
@@ -60,7 +61,7 @@ def _comma_list(value: Any) -> Any:
     return value
 
 
-CommaList = BeforeValidator(_comma_list)
+CommaList = BeforeValidator(_parse_comma_list)
 
 
 class MigrationSettings(BaseSettings):
@@ -71,11 +72,11 @@ class MigrationSettings(BaseSettings):
     database_url: str = ""
     database_urls: dict[Context, str] = {}
 
-    def url_of(self, context: Context) -> str:
-        """Raises BadSettings when no database is named."""
+    def database_url_of(self, context: Context) -> str:
+        """Raises SettingsError when no database is named."""
         url = self.database_urls.get(context) or self.database_url
         if not url:
-            raise BadSettings(["MARKETHALL_DATABASE_URL: say which database to migrate"])
+            raise SettingsError(["MARKETHALL_DATABASE_URL: say which database to migrate"])
         return url
 
 
@@ -94,13 +95,13 @@ class Settings(BaseSettings):
         Literal["development", "production"],
         Field(description="production refuses generated secrets and everything meant for trying"),
     ] = "development"
-    serve: Annotated[
+    contexts: Annotated[
         frozenset[Context],
         NoDecode,
         CommaList,
         Field(description="The contexts that this process serves", min_length=1),
     ] = frozenset(Context)
-    remotes: Annotated[
+    context_urls: Annotated[
         dict[Context, str],
         Field(description="Where the others are: a JSON object of context to base URL"),
     ] = {}
@@ -130,35 +131,35 @@ class Settings(BaseSettings):
             "where it exists, else the platform's folder for user data"
         ),
     ] = None
-    secret: Annotated[
+    secret_key: Annotated[
         SecretStr,
         Field(description="At least 32 characters; signs cursors and webhooks. Empty: generated"),
     ] = SecretStr("")
-    signing_key: Annotated[
+    access_token_private_key: Annotated[
         SecretStr,
         Field(description="Ed25519 private key (PEM) that signs access tokens. Empty: generated"),
     ] = SecretStr("")
-    service_key: Annotated[
+    service_token_private_key: Annotated[
         SecretStr,
         Field(
             description="Ed25519 private key (PEM) that signs calls of a remote neighbour. "
             "Empty: generated"
         ),
     ] = SecretStr("")
-    deadline: Annotated[
+    request_deadline_seconds: Annotated[
         float, Field(gt=0, le=60, description="Seconds that a request may wait for neighbours")
     ] = 5
-    remote_timeout: Annotated[
+    rpc_attempt_timeout_seconds: Annotated[
         float, Field(gt=0, description="Seconds for one attempt to reach a remote neighbour")
     ] = 2
-    remote_connections: Annotated[
+    rpc_max_connections: Annotated[
         int, Field(ge=1, description="Connections to each remote neighbour at most")
     ] = 32
-    events: Annotated[
-        Literal["auto", "both"],
+    event_transport: Annotated[
+        Literal["auto", "dual"],
         Field(
             description="auto: straight to listeners here, by Redis Streams to those elsewhere; "
-            "both: by Redis Streams to those here too, for the time of a move"
+            "dual: by Redis Streams to those here too, for the time of a move"
         ),
     ] = "auto"
     issuer: Annotated[str, Field(description="`iss` of the access tokens: the public address")] = (
@@ -170,26 +171,26 @@ class Settings(BaseSettings):
     admin_password: Annotated[SecretStr, Field(description="See ADMIN_EMAIL")] = SecretStr("")
     bcrypt_cost: Annotated[int, Field(ge=4, le=16, description="Each step doubles the time")] = 12
     token_ttl: Annotated[int, Field(ge=1, description="Seconds an access token is good for")] = 900
-    hold_ttl: Annotated[
+    reservation_ttl_seconds: Annotated[
         float,
         # 15 minutes: inventory holds goods no longer for anybody
         Field(
             gt=0, le=900, description="Seconds that stock is held for an unpaid order; 900 at most"
         ),
     ] = 900
-    open_holds: Annotated[
+    max_unpaid_orders_per_customer: Annotated[
         int, Field(ge=1, description="Unpaid orders that stock is held for at a time, per customer")
     ] = 20
-    held_units: Annotated[
+    max_reserved_units_per_customer: Annotated[
         int, Field(ge=1, description="Units of a product that one customer may hold unpaid")
     ] = 1000
     idempotency_lease: Annotated[
         float, Field(gt=0, description="Seconds before a retry may take a crashed request over")
     ] = 15
-    gateway_timeout: Annotated[
+    payment_provider_timeout_seconds: Annotated[
         float, Field(gt=0, description="Seconds to wait for the card provider")
     ] = 8
-    reconcile_after: Annotated[
+    payment_reconcile_after_seconds: Annotated[
         float, Field(gt=0, description="Seconds before an unanswered charge is asked after")
     ] = 15
     cache: Annotated[Literal["on", "off"], Field(description="The cache of product reads")] = "on"
@@ -210,10 +211,10 @@ class Settings(BaseSettings):
         CommaList,
         Field(description="Networks whose X-Forwarded-For is believed, as a comma list"),
     ] = ()
-    body_limit: Annotated[int, Field(ge=1024, description="Bytes of a request body at most")] = (
-        1024 * 1024
-    )
-    import_limit: Annotated[
+    max_body_bytes: Annotated[
+        int, Field(ge=1024, description="Bytes of a request body at most")
+    ] = 1024 * 1024
+    max_import_bytes: Annotated[
         int, Field(ge=1024, description="Bytes of a file to import at most")
     ] = 64 * 1024 * 1024
     body_timeout: Annotated[
@@ -237,166 +238,180 @@ class Settings(BaseSettings):
         int, Field(ge=1, description="Seconds for requests in flight to finish")
     ] = 20
 
-    @field_validator("remotes")
+    @field_validator("context_urls")
     @classmethod
-    def _base_urls(cls, remotes: dict[Context, str]) -> dict[Context, str]:
-        for context, url in remotes.items():
+    def _validate_context_urls(cls, context_urls: dict[Context, str]) -> dict[Context, str]:
+        for context, url in context_urls.items():
             parts = urlsplit(url)
             if parts.scheme not in {"http", "https"} or not parts.hostname:
                 raise ValueError(f"{context}: must be an http or https address")
-        return remotes
+        return context_urls
 
     @field_validator("database_url")
     @classmethod
-    def _is_postgres(cls, url: SecretStr) -> SecretStr:
-        return _checked_url(url, _POSTGRES)
+    def _validate_postgres_url(cls, url: SecretStr) -> SecretStr:
+        return _validate_url(url, _POSTGRES)
 
     @field_validator("database_urls")
     @classmethod
-    def _are_postgres(cls, urls: dict[Context, SecretStr]) -> dict[Context, SecretStr]:
-        return {context: _checked_url(url, _POSTGRES) for context, url in urls.items()}
+    def _validate_postgres_urls(cls, urls: dict[Context, SecretStr]) -> dict[Context, SecretStr]:
+        return {context: _validate_url(url, _POSTGRES) for context, url in urls.items()}
 
     @field_validator("redis_url")
     @classmethod
-    def _is_redis(cls, url: SecretStr) -> SecretStr:
-        return _checked_url(url, _REDIS)
+    def _validate_redis_url(cls, url: SecretStr) -> SecretStr:
+        return _validate_url(url, _REDIS)
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+    def _validate_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
         for proxy in proxies:
             ipaddress.ip_network(proxy, strict=False)
         return proxies
 
-    @field_validator("secret")
+    @field_validator("secret_key")
     @classmethod
-    def _strong(cls, secret: SecretStr) -> SecretStr:
+    def _validate_secret_strength(cls, secret: SecretStr) -> SecretStr:
         text = secret.get_secret_value()
-        if text and (len(text) < SHORTEST_SECRET or len(set(text)) < SHORTEST_SECRET // 4):
-            raise ValueError(f"is too weak: at least {SHORTEST_SECRET} random characters")
+        if text and (len(text) < MIN_SECRET_LENGTH or len(set(text)) < MIN_SECRET_LENGTH // 4):
+            raise ValueError(f"is too weak: at least {MIN_SECRET_LENGTH} random characters")
         return secret
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
-        wrong = [
-            *self._wrong_topology(),
-            *self._wrong_events(),
-            *self._wrong_pool(),
-            *self._wrong_admin(),
-            *self._wrong_in_production(),
+    def _cross_field_checks(self) -> Self:
+        problems = [
+            *self._topology_problems(),
+            *self._event_problems(),
+            *self._pool_problems(),
+            *self._admin_problems(),
+            *self._production_problems(),
         ]
-        if wrong:
-            raise BadSettings(wrong)
+        if problems:
+            raise SettingsError(problems)
         return self
 
-    def _wrong_topology(self) -> list[str]:
-        wrong = [
-            f"MARKETHALL_REMOTES: {context} is served by this process and cannot be remote too"
-            for context in sorted(self.serve & set(self.remotes))
+    def _topology_problems(self) -> list[str]:
+        problems = [
+            f"MARKETHALL_CONTEXT_URLS: {context} is served by this process and cannot be remote too"
+            for context in sorted(self.contexts & set(self.context_urls))
         ]
-        for context in sorted(self.serve):
-            missing = sorted(NEEDS[context] - self.serve - set(self.remotes))
+        for context in sorted(self.contexts):
+            missing = sorted(DEPENDENCIES[context] - self.contexts - set(self.context_urls))
             if missing:
                 names = ", ".join(missing)
-                wrong.append(f"MARKETHALL_REMOTES: {context} needs {names}: serve or name them")
-        return wrong
+                problems.append(
+                    f"MARKETHALL_CONTEXT_URLS: {context} needs {names}: serve or name them"
+                )
+        return problems
 
-    def _wrong_events(self) -> list[str]:
+    def _event_problems(self) -> list[str]:
         if self.redis_url.get_secret_value():
             return []
-        wrong = [
+        problems = [
             f"MARKETHALL_REDIS_URL: is required: {publisher} or {listener} is served elsewhere"
-            for publisher, listener in self.flows
-            if (publisher in self.serve) != (listener in self.serve)
+            for publisher, listener in self.event_flows
+            if (publisher in self.contexts) != (listener in self.contexts)
         ]
-        if self.events == "both" and not wrong:
-            wrong.append("MARKETHALL_EVENTS: both needs MARKETHALL_REDIS_URL")
-        return wrong
+        if self.event_transport == "dual" and not problems:
+            problems.append("MARKETHALL_EVENT_TRANSPORT: dual needs MARKETHALL_REDIS_URL")
+        return problems
 
-    def _wrong_pool(self) -> list[str]:
+    def _pool_problems(self) -> list[str]:
         if self.database_pool_max < self.database_pool_min:
             return ["MARKETHALL_DATABASE_POOL_MAX: is less than MARKETHALL_DATABASE_POOL_MIN"]
         return []
 
-    def _wrong_admin(self) -> list[str]:
+    def _admin_problems(self) -> list[str]:
         password = self.admin_password.get_secret_value()
         if bool(self.admin_email) != bool(password):
             return ["MARKETHALL_ADMIN_EMAIL: comes together with MARKETHALL_ADMIN_PASSWORD"]
         if not password:
             return []
-        weak = weakness(password, self.admin_email, self.admin_email.partition("@")[0])
-        return [f"MARKETHALL_ADMIN_PASSWORD: is {weak.replace('_', ' ')}"] if weak else []
+        weakness_code = weakness(password, self.admin_email, self.admin_email.partition("@")[0])
+        return (
+            [f"MARKETHALL_ADMIN_PASSWORD: is {weakness_code.replace('_', ' ')}"]
+            if weakness_code
+            else []
+        )
 
-    def _wrong_in_production(self) -> list[str]:
+    def _production_problems(self) -> list[str]:
         if self.environment != "production":
             return []
-        wrong = self._wrong_keys()
+        problems = self._secret_problems()
         if self.storage == "memory":
-            wrong.append("MARKETHALL_STORAGE: memory keeps nothing; it is refused in production")
-        elif missing := self._without_database():
-            wrong.append(f"MARKETHALL_DATABASE_URL: is required in production for {missing}")
+            problems.append("MARKETHALL_STORAGE: memory keeps nothing; it is refused in production")
+        elif missing := self._contexts_without_database():
+            problems.append(f"MARKETHALL_DATABASE_URL: is required in production for {missing}")
         if self.rate_limits == "off":
-            wrong.append("MARKETHALL_RATE_LIMITS: off is refused in production")
+            problems.append("MARKETHALL_RATE_LIMITS: off is refused in production")
         if self.debug:
-            wrong.append("MARKETHALL_DEBUG: is refused in production")
-        if self.bcrypt_cost < LEAST_COST:
-            wrong.append(f"MARKETHALL_BCRYPT_COST: is at least {LEAST_COST} in production")
-        return wrong
+            problems.append("MARKETHALL_DEBUG: is refused in production")
+        if self.bcrypt_cost < MIN_BCRYPT_COST:
+            problems.append(f"MARKETHALL_BCRYPT_COST: is at least {MIN_BCRYPT_COST} in production")
+        return problems
 
-    def _wrong_keys(self) -> list[str]:
-        wrong = []
-        if not self.secret.get_secret_value():
-            wrong.append("MARKETHALL_SECRET: is required in production")
-        if Context.USERS in self.serve and not self.signing_key.get_secret_value():
-            wrong.append("MARKETHALL_SIGNING_KEY: is required in production where users is served")
-        if Context.USERS not in self.serve | set(self.remotes):
-            wrong.append("MARKETHALL_REMOTES: users: is required to read its public keys")
-        if self.calls_out and not self.service_key.get_secret_value():
-            wrong.append("MARKETHALL_SERVICE_KEY: is required in production to call a neighbour")
-        return wrong
+    def _secret_problems(self) -> list[str]:
+        problems = []
+        if not self.secret_key.get_secret_value():
+            problems.append("MARKETHALL_SECRET_KEY: is required in production")
+        if Context.USERS in self.contexts and not self.access_token_private_key.get_secret_value():
+            problems.append(
+                "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY: is required in production where users is served"
+            )
+        if Context.USERS not in self.contexts | set(self.context_urls):
+            problems.append("MARKETHALL_CONTEXT_URLS: users: is required to read its public keys")
+        if self.has_remote_dependencies and not self.service_token_private_key.get_secret_value():
+            problems.append(
+                "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY: is required in production to call a neighbour"
+            )
+        return problems
 
-    def _without_database(self) -> str:
-        return ", ".join(c for c in sorted(self.serve) if not self.database_of(c))
+    def _contexts_without_database(self) -> str:
+        return ", ".join(c for c in sorted(self.contexts) if not self.database_url_of(c))
 
-    def database_of(self, context: Context) -> str:
-        own = self.database_urls.get(context)
-        return (own or self.database_url).get_secret_value()
+    def database_url_of(self, context: Context) -> str:
+        own_url = self.database_urls.get(context)
+        return (own_url or self.database_url).get_secret_value()
 
     @property
-    def flows(self) -> list[tuple[Context, Context]]:
+    def event_flows(self) -> list[tuple[Context, Context]]:
         """(publisher, listener), of all contexts, wherever they are served."""
         return [
-            (publisher, listener) for listener in Context for publisher in sorted(HEARS[listener])
+            (publisher, listener)
+            for listener in Context
+            for publisher in sorted(SUBSCRIPTIONS[listener])
         ]
 
-    def pipes(self, publisher: Context, listener: Context) -> tuple[bool, bool]:
+    def event_transports(self, publisher: Context, listener: Context) -> tuple[bool, bool]:
         """Whether events go straight into the listener's inbox, and whether by Redis Streams."""
-        direct = {publisher, listener} <= self.serve
-        return direct, not direct or self.events == "both"
+        is_in_process = {publisher, listener} <= self.contexts
+        return is_in_process, not is_in_process or self.event_transport == "dual"
 
     @property
-    def calls_out(self) -> bool:
+    def has_remote_dependencies(self) -> bool:
         """Whether a context that is served here calls one that is not."""
-        return any(NEEDS[context] - self.serve for context in self.serve)
+        return any(DEPENDENCIES[context] - self.contexts for context in self.contexts)
 
-    def callers_of(self, context: Context) -> frozenset[Context]:
+    def remote_callers_of(self, context: Context) -> frozenset[Context]:
         """Who calls this context from another process."""
-        return frozenset(c for c in Context if context in NEEDS[c]) - self.serve
+        return frozenset(c for c in Context if context in DEPENDENCIES[c]) - self.contexts
 
     @property
-    def trusts_itself(self) -> bool:
+    def accepts_own_service_key(self) -> bool:
         """Whether a caller is not named, so that only a key which we share can vouch for it."""
-        return any(self.callers_of(context) - set(self.remotes) for context in self.serve)
+        return any(
+            self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts
+        )
 
     def mode(self, context: Context) -> Literal["local", "remote"]:
-        return "local" if context in self.serve else "remote"
+        return "local" if context in self.contexts else "remote"
 
     @property
-    def shows_docs(self) -> bool:
+    def serves_docs(self) -> bool:
         return self.docs == "on" or (self.docs == "auto" and self.environment != "production")
 
     @cached_property
-    def home(self) -> Path:
+    def data_directory(self) -> Path:
         """The data directory, `~` resolved."""
         if self.data_dir:
             return self.data_dir.expanduser()
@@ -404,40 +419,40 @@ class Settings(BaseSettings):
         return former if former.exists() else user_data_path("markethall")
 
 
-def read_settings(**given: Any) -> Settings:
-    """From the environment, and what is given over it. Raises BadSettings."""
+def read_settings(**overrides: Any) -> Settings:
+    """From the environment, and what is given over it. Raises SettingsError."""
     try:
-        return Settings(**given)
+        return Settings(**overrides)
     except ValidationError as error:
-        raise BadSettings([_line(item) for item in error.errors()]) from None
-    except SettingsError as error:
-        raise BadSettings([_not_json(error)]) from None
+        raise SettingsError([_describe_error(item) for item in error.errors()]) from None
+    except PydanticSettingsError as error:
+        raise SettingsError([_describe_json_error(error)]) from None
 
 
-def _line(item: Any) -> str:
+def _describe_error(item: Any) -> str:
     name, *rest = item["loc"] or ("",)
     # a key of a JSON object may be anything, an address with a password too
     parts = [part for part in map(str, rest) if part.isalnum() and len(part) < 20]  # noqa: PLR2004
-    where = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in parts)
-    return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+    setting = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in parts)
+    return f"{setting}: {item['msg'].removeprefix('Value error, ')}"
 
 
-def _not_json(error: SettingsError) -> str:
+def _describe_json_error(error: PydanticSettingsError) -> str:
     """pydantic-settings names the field, and in its own words."""
-    found = re.search(r'field "(\w+)"', str(error))
-    name = f"MARKETHALL_{found[1].upper()}" if found else "a setting"
+    match = re.search(r'field "(\w+)"', str(error))
+    name = f"MARKETHALL_{match[1].upper()}" if match else "a setting"
     return f"{name}: must be a JSON object"
 
 
-def _checked_url(url: SecretStr, kind: _Kind) -> SecretStr:
+def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
     """The address, if it is one of this kind. It is never repeated: there is a password in it."""
     text = url.get_secret_value()
-    if text and _scheme(text) not in kind.schemes:
+    if text and _url_scheme(text) not in kind.schemes:
         raise ValueError(f"must be an address like {kind.example}")
     return url
 
 
-def _scheme(url: str) -> str:
+def _url_scheme(url: str) -> str:
     """Empty for what is no address at all."""
     from sqlalchemy import make_url  # noqa: PLC0415 - large, and wanted only with a server
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - large, as the line above

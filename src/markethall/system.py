@@ -17,20 +17,20 @@ from markethall import __version__
 from markethall.container import Container
 from markethall.settings import Settings
 from markethall.shared import swagger
-from markethall.shared.auth import STATS_READ, allow, anyone
-from markethall.shared.call import Call
+from markethall.shared.auth import STATS_READ, public, require_scope
+from markethall.shared.call import CallContext
 from markethall.shared.errors import Forbidden, RouteNotFound, Unauthenticated, Unavailable
 from markethall.shared.http import problems
 from markethall.shared.metrics import REGISTRY
 from markethall.topology import Context
-from markethall.whereabouts import ways
+from markethall.whereabouts import describe_routes
 
-log = structlog.get_logger("markethall.system")
+log = structlog.get_logger("markethall.operations")
 
-_SHOWN: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "redis", "uvicorn")
+_REPORTED_LIBRARIES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "redis", "uvicorn")
 
 
-class Counts(Protocol):
+class Countable(Protocol):
     """What every context can say of itself."""
 
     async def count(self) -> int: ...
@@ -61,7 +61,7 @@ class Stats(BaseModel):
     payment_count: int | None = None
 
 
-class Place(BaseModel):
+class ContextLocationView(BaseModel):
     where: str
     storage: str | None
     remote: str | None
@@ -71,8 +71,8 @@ class Debug(BaseModel):
     version: str
     python: str
     environment: str
-    contexts: dict[str, Place]
-    ways: list[str]
+    contexts: dict[str, ContextLocationView]
+    routes: list[str]
     cache: str
     libraries: dict[str, str]
     provoked_error: str
@@ -89,26 +89,28 @@ class Readiness:
     async def check(self) -> dict[str, str]:
         checks = self._checks()
         results = await asyncio.gather(*(check() for check in checks.values()))
-        answers = dict(zip(checks, results, strict=True))
+        states = dict(zip(checks, results, strict=True))
         if self.draining:
-            answers["shutdown"] = "draining"
-        return answers
+            states["shutdown"] = "draining"
+        return states
 
     def _checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
         if self.settings.storage == "memory":
             return {}
-        pools = self.container.pools()
+        pools = self.container.databases()
         urls: dict[str, list[str]] = {}
-        for context in sorted(self.settings.serve):
-            urls.setdefault(self.settings.database_of(context), []).append(context)
-        one = len(urls) == 1
+        for context in sorted(self.settings.contexts):
+            urls.setdefault(self.settings.database_url_of(context), []).append(context)
+        is_single_database = len(urls) == 1
         return {
-            "postgres" if one else f"postgres ({', '.join(names)})": _ping(pools.of(url).ping)
+            "postgres" if is_single_database else f"postgres ({', '.join(names)})": _ping_check(
+                pools.get(url).ping
+            )
             for url, names in urls.items()
         }
 
 
-def _ping(ping: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str]]:
+def _ping_check(ping: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str]]:
     async def check() -> str:
         try:
             await ping()
@@ -119,11 +121,11 @@ def _ping(ping: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str]]:
     return check
 
 
-def system_router(settings: Settings) -> APIRouter:
+def operations_router(settings: Settings) -> APIRouter:
     router = APIRouter(tags=["system"])
     add_probes(router)
     _add_stats(router)
-    if settings.shows_docs:
+    if settings.serves_docs:
         add_docs(router)
     if settings.debug:
         _add_debug(router)
@@ -132,11 +134,11 @@ def system_router(settings: Settings) -> APIRouter:
 
 def add_probes(router: APIRouter) -> None:
     @router.get("/health", summary="Is the process alive?")
-    async def health(_: Annotated[Call, anyone()]) -> Health:
+    async def health(_: Annotated[CallContext, public()]) -> Health:
         return Health()
 
     @router.get("/ready", summary="Can it serve?", responses=problems(NotReady))
-    async def is_ready(request: Request, _: Annotated[Call, anyone()]) -> Ready:
+    async def is_ready(request: Request, _: Annotated[CallContext, public()]) -> Ready:
         checks = await request.app.state.readiness.check()
         failing = sorted(name for name, state in checks.items() if state != "ok")
         if failing:
@@ -144,7 +146,7 @@ def add_probes(router: APIRouter) -> None:
         return Ready(status="ready", checks=checks)
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-    async def metrics(_: Annotated[Call, anyone()]) -> Response:
+    async def metrics(_: Annotated[CallContext, public()]) -> Response:
         return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -152,16 +154,20 @@ def _add_stats(router: APIRouter) -> None:
     @router.get(
         "/stats", summary="Counts", responses=problems(Unauthenticated, Forbidden, Unavailable)
     )
-    async def stats(request: Request, _: Annotated[Call, allow(STATS_READ)]) -> Stats:
+    async def stats(
+        request: Request, _: Annotated[CallContext, require_scope(STATS_READ)]
+    ) -> Stats:
         container: Container = request.app.state.container
-        counted: dict[Context, tuple[str, Callable[[], Counts]]] = {
+        count_sources: dict[Context, tuple[str, Callable[[], Countable]]] = {
             Context.USERS: ("user_count", container.accounts),
             Context.INVENTORY: ("product_count", container.catalogue),
             Context.ORDERS: ("order_count", container.orders),
-            Context.PAYMENTS: ("payment_count", container.payment_desk),
+            Context.PAYMENTS: ("payment_count", container.payment_api),
         }
-        served = [counted[context] for context in sorted(request.app.state.settings.serve)]
-        return Stats(**{name: await provider().count() for name, provider in served})
+        served_sources = [
+            count_sources[context] for context in sorted(request.app.state.settings.contexts)
+        ]
+        return Stats(**{name: await provider().count() for name, provider in served_sources})
 
 
 def add_docs(router: APIRouter) -> None:
@@ -176,11 +182,11 @@ def add_docs(router: APIRouter) -> None:
     )
 
     @router.get("/docs", include_in_schema=False)
-    async def docs(_: Annotated[Call, anyone()]) -> Response:
+    async def docs(_: Annotated[CallContext, public()]) -> Response:
         return page
 
     @router.get("/docs/{name}", include_in_schema=False)
-    async def docs_file(name: str, _: Annotated[Call, anyone()]) -> Response:
+    async def docs_file(name: str, _: Annotated[CallContext, public()]) -> Response:
         if name not in swagger.FILES:
             raise RouteNotFound
         headers = {"cache-control": "public, max-age=86400"}
@@ -189,33 +195,36 @@ def add_docs(router: APIRouter) -> None:
 
 def _add_debug(router: APIRouter) -> None:
     @router.get("/debug", include_in_schema=False)
-    async def debug(request: Request, call: Annotated[Call, anyone()]) -> Debug:
+    async def debug(request: Request, ctx: Annotated[CallContext, public()]) -> Debug:
         settings: Settings = request.app.state.settings
         return Debug(
             version=__version__,
             python=platform.python_version(),
             environment=settings.environment,
-            contexts={context.value: _place(settings, context) for context in Context},
-            ways=[f"{w.source} -> {w.target}: {w.what} {w.by}" for w in ways(settings)],
+            contexts={context.value: _location_of(settings, context) for context in Context},
+            routes=[
+                f"{w.source} -> {w.target}: {w.kind} {w.transport}"
+                for w in describe_routes(settings)
+            ],
             cache="redis" if settings.redis_url.get_secret_value() else "process",
-            libraries={name: version(name) for name in _SHOWN},
-            provoked_error=_provoke(call),
+            libraries={name: version(name) for name in _REPORTED_LIBRARIES},
+            provoked_error=_provoke_error(ctx),
         )
 
 
-def _place(settings: Settings, context: Context) -> Place:
-    local = context in settings.serve
-    return Place(
+def _location_of(settings: Settings, context: Context) -> ContextLocationView:
+    is_local = context in settings.contexts
+    return ContextLocationView(
         where=settings.mode(context),
-        storage=settings.storage if local else None,
-        remote=None if local else settings.remotes.get(context),
+        storage=settings.storage if is_local else None,
+        remote=None if is_local else settings.context_urls.get(context),
     )
 
 
-def _provoke(call: Call) -> str:
+def _provoke_error(ctx: CallContext) -> str:
     """An error on purpose, to see how errors are logged."""
     try:
         return str(1 // 0)
     except ZeroDivisionError as error:
-        log.exception("debug.provoked", request_id=call.request_id)
+        log.exception("debug.error_provoked", request_id=ctx.request_id)
         return repr(error)

@@ -16,9 +16,9 @@ class Context(StrEnum):
 
 
 # the allow-list: who may call which method of which contract, in process and over the wire
-CALLERS: Final[Mapping[Context, Mapping[str, frozenset[Context]]]] = {
+ALLOWED_CALLS: Final[Mapping[Context, Mapping[str, frozenset[Context]]]] = {
     Context.USERS: {
-        "active": frozenset({Context.ORDERS}),
+        "get_active_customer": frozenset({Context.ORDERS}),
     },
     Context.INVENTORY: {
         "reserve": frozenset({Context.ORDERS}),
@@ -37,10 +37,10 @@ CALLERS: Final[Mapping[Context, Mapping[str, frozenset[Context]]]] = {
 }
 
 # whom a context calls through a contract
-NEEDS: Final[Mapping[Context, frozenset[Context]]] = {
+DEPENDENCIES: Final[Mapping[Context, frozenset[Context]]] = {
     caller: frozenset(
         target
-        for target, methods in CALLERS.items()
+        for target, methods in ALLOWED_CALLS.items()
         if any(caller in callers for callers in methods.values())
     )
     for caller in Context
@@ -48,15 +48,16 @@ NEEDS: Final[Mapping[Context, frozenset[Context]]] = {
 
 # whose public keys a context reads: those of users for the tokens of people, and those of its
 # callers for the tokens of services
-KEYS: Final[Mapping[Context, frozenset[Context]]] = {
+JWKS_SOURCES: Final[Mapping[Context, frozenset[Context]]] = {
     reader: frozenset(
-        {Context.USERS, *(caller for caller in Context if reader in NEEDS[caller])} - {reader}
+        {Context.USERS, *(caller for caller in Context if reader in DEPENDENCIES[caller])}
+        - {reader}
     )
     for reader in Context
 }
 
-# who hears of whose events; the events themselves are in LISTENERS of the root container
-HEARS: Final[Mapping[Context, frozenset[Context]]] = {
+# who hears of whose events; the events themselves are in EVENT_SUBSCRIPTIONS of the root container
+SUBSCRIPTIONS: Final[Mapping[Context, frozenset[Context]]] = {
     Context.USERS: frozenset(),
     Context.INVENTORY: frozenset(),
     Context.ORDERS: frozenset({Context.ORDERS, Context.PAYMENTS}),
@@ -64,7 +65,7 @@ HEARS: Final[Mapping[Context, frozenset[Context]]] = {
 }
 
 # whose path is it: the first segment decides, for the access log, the Ingress and any front
-OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
+PATHS_BY_CONTEXT: Final[Mapping[Context, tuple[str, ...]]] = {
     Context.USERS: (
         "users",
         "token",
@@ -95,6 +96,6 @@ OWNED: Final[Mapping[Context, tuple[str, ...]]] = {
     ),
     Context.PAYMENTS: ("payments", "transactions", "ledger"),
 }
-OWNERS: Final[Mapping[str, Context]] = {
-    segment: context for context, owned in OWNED.items() for segment in owned
+CONTEXT_BY_PATH: Final[Mapping[str, Context]] = {
+    segment: context for context, owned in PATHS_BY_CONTEXT.items() for segment in owned
 }

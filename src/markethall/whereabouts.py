@@ -6,78 +6,79 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from markethall.settings import Settings
-from markethall.topology import CALLERS, Context
+from markethall.topology import ALLOWED_CALLS, Context
 
 
 @dataclass(frozen=True)
-class Place:
+class ContextLocation:
     """One context: `here` with what it stores in, else the address that it is called at."""
 
     context: Context
-    here: bool
-    at: str
+    is_local: bool
+    location: str
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """What carries the calls, or the events, from one context to another."""
 
     source: Context
     target: Context
-    what: str
-    by: str
+    kind: str
+    transport: str
 
 
-def places(settings: Settings) -> list[Place]:
+def context_locations(settings: Settings) -> list[ContextLocation]:
     return [
-        Place(context, context in settings.serve, _at(settings, context)) for context in Context
+        ContextLocation(context, context in settings.contexts, _location_of(settings, context))
+        for context in Context
     ]
 
 
-def ways(settings: Settings) -> list[Way]:
+def describe_routes(settings: Settings) -> list[Route]:
     """Those that begin or end in this process."""
-    return [*_calls(settings), *_events(settings)]
+    return [*_call_routes(settings), *_event_routes(settings)]
 
 
-def _calls(settings: Settings) -> list[Way]:
+def _call_routes(settings: Settings) -> list[Route]:
     return [
-        Way(caller, target, "calls", _carrier(settings, caller, target))
-        for target, methods in CALLERS.items()
+        Route(caller, target, "calls", _call_transport(settings, caller, target))
+        for target, methods in ALLOWED_CALLS.items()
         for caller in sorted(frozenset().union(*methods.values()))
-        if {caller, target} & settings.serve
+        if {caller, target} & settings.contexts
     ]
 
 
-def _carrier(settings: Settings, caller: Context, target: Context) -> str:
-    if {caller, target} <= settings.serve:
+def _call_transport(settings: Settings, caller: Context, target: Context) -> str:
+    if {caller, target} <= settings.contexts:
         return "in process"
     return "over HTTP"
 
 
-def _events(settings: Settings) -> list[Way]:
+def _event_routes(settings: Settings) -> list[Route]:
     return [
-        Way(publisher, listener, "events", _pipe(settings, publisher, listener))
-        for publisher, listener in settings.flows
-        if {publisher, listener} & settings.serve
+        Route(publisher, listener, "events", _event_transport(settings, publisher, listener))
+        for publisher, listener in settings.event_flows
+        if {publisher, listener} & settings.contexts
     ]
 
 
-def _pipe(settings: Settings, publisher: Context, listener: Context) -> str:
-    direct, streamed = settings.pipes(publisher, listener)
-    if direct and streamed:
+def _event_transport(settings: Settings, publisher: Context, listener: Context) -> str:
+    is_in_process, is_streamed = settings.event_transports(publisher, listener)
+    if is_in_process and is_streamed:
         return "directly and by Redis Streams"
-    return "directly" if direct else "by Redis Streams"
+    return "directly" if is_in_process else "by Redis Streams"
 
 
-def _at(settings: Settings, context: Context) -> str:
-    if context not in settings.serve:
-        return settings.remotes.get(context, "not known here")
+def _location_of(settings: Settings, context: Context) -> str:
+    if context not in settings.contexts:
+        return settings.context_urls.get(context, "not known here")
     if settings.storage == "memory":
         return "memory"
-    return _database(settings.database_of(context))
+    return _describe_database(settings.database_url_of(context))
 
 
-def _database(url: str) -> str:
+def _describe_database(url: str) -> str:
     """Host and name: never the user, never the password."""
     if not url:
         return "embedded Postgres"
@@ -86,27 +87,29 @@ def _database(url: str) -> str:
     return f"Postgres {parts.hostname or 'local'}{port}{parts.path}"
 
 
-def wrong_addresses(settings: Settings, host: str, port: int) -> list[str]:
+def invalid_remote_urls(settings: Settings, host: str, port: int) -> list[str]:
     """Remotes that cannot be right: this process itself, or a name that nobody knows.
 
     Nobody is called: a neighbour may well start after us.
     """
-    wrong = []
-    for context, url in sorted(settings.remotes.items()):
-        if not (found := _resolved(url)):
-            wrong.append(f"MARKETHALL_REMOTES: {context}: no such host: {urlsplit(url).hostname}")
-        elif _port(url) == port and found & _own(host):
-            wrong.append(f"MARKETHALL_REMOTES: {context}: {url} is this process itself")
-    return wrong
+    problems = []
+    for context, url in sorted(settings.context_urls.items()):
+        if not (addresses := _resolve(url)):
+            problems.append(
+                f"MARKETHALL_CONTEXT_URLS: {context}: no such host: {urlsplit(url).hostname}"
+            )
+        elif _port(url) == port and addresses & _own_addresses(host):
+            problems.append(f"MARKETHALL_CONTEXT_URLS: {context}: {url} is this process itself")
+    return problems
 
 
-def _resolved(url: str) -> set[str]:
+def _resolve(url: str) -> set[str]:
     """The addresses of its host; none for a name that cannot be found."""
     try:
-        found = socket.getaddrinfo(urlsplit(url).hostname, _port(url), type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(urlsplit(url).hostname, _port(url), type=socket.SOCK_STREAM)
     except OSError:
         return set()
-    return {str(address[0]) for *_, address in found}
+    return {str(address[0]) for *_, address in addresses}
 
 
 def _port(url: str) -> int:
@@ -114,9 +117,9 @@ def _port(url: str) -> int:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _own(host: str) -> set[str]:
+def _own_addresses(host: str) -> set[str]:
     """The addresses that lead to a process listening there. 0.0.0.0 listens on all of them."""
     if not ipaddress.ip_address(socket.gethostbyname(host)).is_unspecified:
-        return _resolved(f"http://{host}")
-    mine = _resolved(f"http://{socket.gethostname()}")
-    return mine | {"127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 - compared, not listened on
+        return _resolve(f"http://{host}")
+    addresses = _resolve(f"http://{socket.gethostname()}")
+    return addresses | {"127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 - compared, not listened on

@@ -63,7 +63,7 @@ def health_check() -> list[str]:
     return arguments
 
 
-def test_hadolint_has_no_finding() -> None:
+def test_hadolint_reports_nothing() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
 
     result = subprocess.run(
@@ -75,14 +75,14 @@ def test_hadolint_has_no_finding() -> None:
     assert not list(REPOSITORY.glob(".hadolint.y*ml"))
 
 
-def test_both_stages_stand_on_the_same_replaceable_slim_image() -> None:
+def test_both_stages_use_same_configurable_slim_image() -> None:
     bases = [stage[0].rest.split()[0] for stage in stages()]
 
     assert instructions()[0] == Instruction("ARG", "PYTHON_IMAGE=python:3.13-slim")
     assert bases == ["${PYTHON_IMAGE}"] * 2
 
 
-def test_everything_from_elsewhere_is_locked_by_hash() -> None:
+def test_downloads_are_locked_by_hash() -> None:
     installs = [
         step
         for step in runs(stages()[0]).replace("\n", "&&").split("&&")
@@ -108,7 +108,7 @@ def test_the_locked_requirements_are_there_with_hashes(locked: str) -> None:
     assert all(lines[index + 1].strip().startswith("--hash=sha256:") for index in pinned)
 
 
-def test_our_wheel_brings_no_dependency_of_its_own() -> None:
+def test_wheel_is_installed_without_dependencies() -> None:
     steps = runs(stages()[0])
 
     assert re.search(r"pip wheel --no-deps --no-build-isolation --no-index", steps)
@@ -116,24 +116,24 @@ def test_our_wheel_brings_no_dependency_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_no_compiler_comes_in(compiler: str) -> None:
+def test_no_compiler_is_installed(compiler: str) -> None:
     assert not any(compiler in runs(stage) for stage in stages())
 
 
-def test_the_final_stage_installs_nothing_and_copies_only_what_was_built() -> None:
+def test_final_stage_only_copies_build_output() -> None:
     assert "pip" not in runs(stages()[-1])
     assert final("COPY") == ["--from=build /opt/markethall /opt/markethall"]
     assert final("ADD") == []
 
 
-def test_it_runs_as_a_number_nobody_else_has() -> None:
+def test_container_runs_as_dedicated_numeric_user() -> None:
     user, _, group = final("USER")[-1].partition(":")
 
     assert int(user) >= 10_000
     assert int(group) >= 10_000
 
 
-def test_nothing_needs_to_write_below_the_root() -> None:
+def test_root_filesystem_can_be_read_only() -> None:
     environment = " ".join(final("ENV"))
 
     assert "PYTHONDONTWRITEBYTECODE=1" in environment
@@ -142,7 +142,7 @@ def test_nothing_needs_to_write_below_the_root() -> None:
 
 
 @pytest.mark.parametrize("word", ["ENTRYPOINT", "CMD"])
-def test_commands_are_in_exec_form(word: str) -> None:
+def test_commands_use_exec_form(word: str) -> None:
     (command,) = final(word)
 
     assert all(isinstance(argument, str) for argument in json.loads(command))
@@ -156,7 +156,7 @@ def test_the_default_command_serves_on_the_exposed_port() -> None:
     assert f"MARKETHALL_PORT={port}" in final("ENV")[-1]
 
 
-def test_it_is_stopped_by_sigterm() -> None:
+def test_stop_signal_is_sigterm() -> None:
     assert final("STOPSIGNAL") == ["SIGTERM"]
 
 
@@ -169,7 +169,7 @@ def test_labels_follow_oci_and_the_project() -> None:
     assert f"VERSION={project['version']}" in final("ARG")
 
 
-def test_the_build_context_is_a_list_of_what_is_let_in() -> None:
+def test_build_context_is_an_allow_list() -> None:
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
     let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
     copied = {
@@ -213,19 +213,19 @@ def health_check_exit_code(port: int) -> int:
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1), (404, 1)])
-def test_the_health_check_says_what_the_process_says(status: int, expected: int) -> None:
+def test_health_check_follows_health_endpoint(status: int, expected: int) -> None:
     with answering(status) as port:
         assert health_check_exit_code(port) == expected
 
 
-def test_the_health_check_fails_when_nobody_answers() -> None:
+def test_health_check_fails_without_response() -> None:
     with answering(200) as port:
         pass
 
     assert health_check_exit_code(port) == 1
 
 
-def test_the_health_check_needs_no_shell_and_only_python() -> None:
+def test_health_check_uses_python_without_shell() -> None:
     python, option, snippet = health_check()
 
     assert (python, option) == ("python", "-c")

@@ -13,11 +13,11 @@ from tests.e2e.poison import (
     JSON,
     STRANGE_IDS,
     STRANGE_VALUES,
-    form_nonsense,
-    json_nonsense,
-    strange_headers,
-    unreadable,
-    wrong_media,
+    invalid_forms,
+    invalid_json,
+    malformed_requests,
+    unusual_headers,
+    wrong_content_types,
 )
 from tests.e2e.raw import Header, request
 from tests.e2e.schemas import HOSTILE, RAW, Path, Samples, spoiled, without, wrong_type
@@ -168,7 +168,7 @@ def bodies(op: Operation) -> Iterator[Attack]:
         yield op.attack("a body where none is due", media=JSON.encode(), body=b'{"a":1}')
         return
     good = op.encoded(op.bodies()[0][0])
-    nonsense = json_nonsense(good) if op.media == JSON else form_nonsense(good)
+    nonsense = invalid_json(good) if op.media == JSON else invalid_forms(good)
     for name, body in nonsense.items():
         for who in ("anonymous", "customer", "all"):
             yield op.attack(name, who, body=body, refused=op.media == JSON)
@@ -176,7 +176,7 @@ def bodies(op: Operation) -> Iterator[Attack]:
     large = good + b" " * (MIB + 1 - len(good))
     yield op.attack("1 MiB and one byte", body=large, refused=small)
     yield op.attack("exactly 1 MiB", body=good + b" " * (MIB - len(good)))
-    for media in wrong_media(op.media):
+    for media in wrong_content_types(op.media):
         yield op.attack(f"sent as {media[:40]!r}", media=media, refused=True)
     yield op.attack("no content type", media=b"", body=good, refused=True)
 
@@ -247,7 +247,7 @@ def framing(op: Operation) -> Iterator[Attack]:
 
 def headers(op: Operation) -> Iterator[Attack]:
     long = b"x" * 20_000
-    for name, value in strange_headers(long):
+    for name, value in unusual_headers(long):
         yield op.attack(f"{name.decode()}: {value[:40]!r}", headers=((name, value),))
     bad_keys = (b"a" * 256, b"a b", "schlüssel".encode(), b"\xff", b'"open', b'"', b'""', b"a\tb")
     for value in bad_keys:
@@ -296,7 +296,7 @@ def webhooks(op: Operation) -> Iterator[Attack]:
         for value in HOSTILE:
             body = op.encoded(spoiled(event, place, value))
             yield _signed(op, f"signed, {'/'.join(map(str, place))} is {value!r:.40}", body)
-    for name, body in json_nonsense(op.encoded(event)).items():
+    for name, body in invalid_json(op.encoded(event)).items():
         yield _signed(op, f"signed {name}", body)
     for stamp in (
         b"t=9" * 40,
@@ -320,7 +320,7 @@ SIGNATURE = b"Sandbox-Signature"
 
 
 def _signed(op: Operation, name: str, body: bytes) -> Attack:
-    signature = op.world.webhooks.signature(body, datetime.now(UTC)).encode()
+    signature = op.world.webhooks.compute_signature(body, datetime.now(UTC)).encode()
     return op.attack(name, "anonymous", headers=((SIGNATURE, signature),), body=body)
 
 
@@ -377,5 +377,5 @@ def methods(world: World) -> Iterator[Attack]:
             for who in ("anonymous", "all"):
                 wire = request(method, target, world.passport(who))
                 yield Attack(f"{method.decode()} {target[:60]!r} as {who}", wire)
-    for name, data in unreadable().items():
+    for name, data in malformed_requests().items():
         yield Attack(f"on the wire: {name}", data, bare=True)

@@ -10,10 +10,18 @@ import pytest
 
 from markethall.local.valkey import EmbeddedValkey
 from tests.conftest import on_server, url_of
-from tests.e2e.halls import ADMIN, CONTEXTS, Execute, Hall, as_json, restricted_urls, running
-from tests.e2e.own import database_of, own_database
+from tests.e2e.halls import (
+    ADMIN,
+    CONTEXTS,
+    Execute,
+    RunningServer,
+    as_json,
+    restricted_urls,
+    running,
+)
+from tests.e2e.own import database_of, dedicated_database
 from tests.e2e.shop import Shop
-from tests.e2e.split import split_hall
+from tests.e2e.split import split_cluster
 from tests.partitions.sets import APART, EXTREMES, PARTITIONS, TOGETHER
 
 # all in one process in several ways, and in several processes
@@ -23,9 +31,9 @@ WIRINGS = ["memory", "postgres", "roles", "workers", *SPLIT]
 
 
 @pytest.fixture(scope="session", params=WIRINGS)
-async def hall(
+async def server(
     request: pytest.FixtureRequest, scratch: Path, server_url: str, template: str
-) -> AsyncIterator[Hall]:
+) -> AsyncIterator[RunningServer]:
     wiring: str = request.param
     folder = scratch / f"hall-{wiring}"
     folder.mkdir(exist_ok=True)
@@ -39,7 +47,7 @@ async def hall(
             urls = dict.fromkeys(CONTEXTS, url)
             if wiring == APART:
                 for context in CONTEXTS:
-                    own = own_database(server_url, template)
+                    own = dedicated_database(server_url, template)
                     urls[context] = await stack.enter_async_context(own)
             yield await stack.enter_async_context(_split(wiring, folder, urls))
             return
@@ -61,17 +69,21 @@ async def _database(server_url: str, template: str, wiring: str) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _split(wiring: str, folder: Path, urls: Mapping[str, str]) -> AsyncIterator[Hall]:
+async def _split(
+    wiring: str, folder: Path, urls: Mapping[str, str]
+) -> AsyncIterator[RunningServer]:
     """A Valkey of its own: events in it are from nobody else."""
     partition = [frozenset(context.value for context in block) for block in PARTITIONS[wiring]]
     with EmbeddedValkey() as redis_url:
-        async with split_hall(folder, partition, urls, redis_url, None, secret=SECRET) as split:
-            yield replace(split.hall, secret=SECRET)
+        async with split_cluster(
+            folder, partition, urls, redis_url, None, secret_key=SECRET
+        ) as split:
+            yield replace(split.server, secret_key=SECRET)
 
 
 @pytest.fixture
-async def shop(hall: Hall) -> AsyncIterator[Shop]:
+async def shop(server: RunningServer) -> AsyncIterator[Shop]:
     async with httpx2.AsyncClient(timeout=20) as http:
-        shop = Shop(hall, http)
+        shop = Shop(server, http)
         await shop.sign_in_admin(*ADMIN)
         yield shop

@@ -1,4 +1,4 @@
-"""`markethall serve`, but it kills itself at the n-th write: python -m tests.e2e.crash PLAN serve …
+"""`markethall serve`, but it kills itself at the n-th write: python -m tests.e2e.crash_injector PLAN serve …
 
 Nothing of Markethall is touched: the driver's five methods are wrapped. What counts is what the
 database keeps: a COMMIT of a transaction that wrote, and a writing statement outside of one. The
@@ -21,7 +21,7 @@ import asyncpg
 _WRITE = re.compile(r"(?<!FOR )(?<!KEY )(?<!DO )\b(?:INSERT INTO|UPDATE|DELETE FROM)\s+([\w.\"]+)")
 
 
-class Fate:
+class CrashPlan:
     """Counts the writes, and ends the process when its time has come."""
 
     def __init__(self, plan: Path) -> None:
@@ -31,7 +31,7 @@ class Fate:
         # a connection inside a transaction -> the first thing it wrote there
         self._wrote: WeakKeyDictionary[asyncpg.Connection, str] = WeakKeyDictionary()
 
-    def note(self, connection: asyncpg.Connection, sql: str, result: Any) -> None:
+    def on_statement(self, connection: asyncpg.Connection, sql: str, result: Any) -> None:
         """A statement has been done."""
         found = _WRITE.search(sql)
         if not found or not _touched_anything(result):
@@ -39,26 +39,26 @@ class Fate:
         if connection.is_in_transaction():
             self._wrote.setdefault(connection, found[1])
         else:
-            self._counted(found[1])
+            self._count_write(found[1])
             # it is kept already: there is no before
-            self._strike("before")
-            self._strike("after")
+            self._kill_if_planned("before")
+            self._kill_if_planned("after")
 
-    def begins(self, connection: asyncpg.Connection) -> None:
+    def on_begin(self, connection: asyncpg.Connection) -> None:
         self._wrote.pop(connection, None)
 
-    def commits(self, connection: asyncpg.Connection) -> bool:
+    def on_commit(self, connection: asyncpg.Connection) -> bool:
         """Whether anything will be kept."""
         table = self._wrote.pop(connection, None)
         if table:
-            self._counted(f"{table} COMMIT")
-            self._strike("before")
+            self._count_write(f"{table} COMMIT")
+            self._kill_if_planned("before")
         return bool(table)
 
-    def has_committed(self) -> None:
-        self._strike("after")
+    def after_commit(self) -> None:
+        self._kill_if_planned("after")
 
-    def _counted(self, what: str) -> None:
+    def _count_write(self, what: str) -> None:
         serial = (self._read() or ["", ""])[0]
         if serial != self._serial:
             self._serial, self._count = serial, 0
@@ -66,7 +66,7 @@ class Fate:
         with self._plan.with_suffix(".trace").open("a") as trace:
             trace.write(f"{serial} {self._count} {what}\n")
 
-    def _strike(self, moment: str) -> None:
+    def _kill_if_planned(self, moment: str) -> None:
         plan = self._read()
         if plan and plan[1:] == [str(self._count), moment]:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -85,24 +85,24 @@ def _touched_anything(result: Any) -> bool:
 MANY = object()
 
 
-def wrap(fate: Fate) -> None:
+def wrap(fate: CrashPlan) -> None:
     for name in ("fetch", "fetchrow", "fetchval", "execute", "executemany"):
         original = getattr(asyncpg.Connection, name)
         setattr(asyncpg.Connection, name, _watched(fate, original, many=name == "executemany"))
 
 
 def _watched(
-    fate: Fate, original: Callable[..., Awaitable[Any]], *, many: bool
+    fate: CrashPlan, original: Callable[..., Awaitable[Any]], *, many: bool
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(original)
     async def watched(self: asyncpg.Connection, sql: str, *args: Any, **named: Any) -> Any:
         if sql in {"BEGIN", "ROLLBACK"}:
-            fate.begins(self)
-        keeps = sql == "COMMIT" and fate.commits(self)
+            fate.on_begin(self)
+        keeps = sql == "COMMIT" and fate.on_commit(self)
         result = await original(self, sql, *args, **named)
         if keeps:
-            fate.has_committed()
-        fate.note(self, sql, MANY if many else result)
+            fate.after_commit()
+        fate.on_statement(self, sql, MANY if many else result)
         return result
 
     return watched
@@ -111,5 +111,5 @@ def _watched(
 if __name__ == "__main__":
     from markethall.cli import main
 
-    wrap(Fate(Path(sys.argv.pop(1))))
+    wrap(CrashPlan(Path(sys.argv.pop(1))))
     main()

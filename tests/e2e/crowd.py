@@ -13,14 +13,16 @@ from typing import Any
 
 import httpx2
 
-from tests.e2e.halls import owner
+from tests.e2e.halls import owning_context
 from tests.e2e.shop import Person, Shop, good
 
 AMOUNT = 700
 CUSTOMERS = 3
-PACE = 0.2  # seconds between two purchases of a customer, and between two looks of a bystander
-PATIENCE = 90
-AGAIN = 0.2  # before asking again where nobody was there
+SECONDS_BETWEEN_ACTIONS = (
+    0.2  # seconds between two purchases of a customer, and between two looks of a bystander
+)
+TIMEOUT_SECONDS = 90
+RETRY_DELAY_SECONDS = 0.2  # before asking again where nobody was there
 
 Ask = Callable[[], Awaitable[httpx2.Response]]
 
@@ -70,11 +72,11 @@ class Sale:
     cancelled: bool
 
 
-class Crowd(Shop):
+class LoadGenerator(Shop):
     """A shop that is watched: who asked what, and what came back, and when."""
 
     def __init__(self, shop: Shop, buyers: list[Person]) -> None:
-        super().__init__(shop.hall, shop.http)
+        super().__init__(shop.server, shop.http)
         self.admin = shop.admin
         self.buyers = buyers
         self.answers: list[Answer] = []
@@ -82,27 +84,31 @@ class Crowd(Shop):
         self.product_id = ""
         self._settled = 0
 
-    async def watched(self, what: str, path: str, ask: Ask) -> Answer:
+    async def logged_server(self, what: str, path: str, ask: Ask) -> Answer:
         begun = time.monotonic()
         response: httpx2.Response | None = None
         with suppress(httpx2.TransportError):
             response = await ask()
-        answer = Answer(what, owner(path), begun, time.monotonic(), response)
+        answer = Answer(what, owning_context(path), begun, time.monotonic(), response)
         self.answers.append(answer)
         return answer
 
-    async def insists(self, what: str, path: str, who: Person, body: Any = None) -> dict[str, Any]:
+    async def post_until_answered(
+        self, what: str, path: str, who: Person, body: Any = None
+    ) -> dict[str, Any]:
         """With one key, until there is a last word; as soon again as the answer allows."""
         key = secrets.token_hex(8)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
-                told = await self.watched(what, path, lambda: self.post(path, who, key, json=body))
-                wait = told.retry_after if told.response else AGAIN
+                told = await self.logged_server(
+                    what, path, lambda: self.post(path, who, key, json=body)
+                )
+                wait = told.retry_after if told.response else RETRY_DELAY_SECONDS
                 if told.response and wait is None:
                     return good(
                         told.response, 200 if what in {"confirm", "cancel", "deliver"} else 201
                     )
-                await asyncio.sleep(wait or AGAIN)
+                await asyncio.sleep(wait or RETRY_DELAY_SECONDS)
 
     async def opens(self, stock: int) -> None:
         """A new day with a new product; the first order comes at once."""
@@ -134,14 +140,14 @@ class Crowd(Shop):
         """Every third purchase is regretted. What was begun is brought to its end."""
         while not closing.is_set():
             await self.buys(buyer, regrets=len(self.sales) % 3 == 2)
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(SECONDS_BETWEEN_ACTIONS)
 
     async def buys(self, buyer: Person, *, regrets: bool = False) -> None:
         order = await self.places(buyer)
         await self.pays(buyer, order)
         if regrets:
             path = f"/orders/{order['order_id']}/cancel"
-            await self.insists("cancel", path, buyer, {"reason": "-"})
+            await self.post_until_answered("cancel", path, buyer, {"reason": "-"})
         self.sold(buyer, order, regrets=regrets)
 
     def sold(self, buyer: Person, order: dict[str, Any], *, regrets: bool = False) -> None:
@@ -151,13 +157,15 @@ class Crowd(Shop):
 
     async def places(self, buyer: Person) -> dict[str, Any]:
         body = {"product_id": self.product_id, "quantity": 1, "shipping_address": "Market 1"}
-        return await self.insists("place", "/orders", buyer, body)
+        return await self.post_until_answered("place", "/orders", buyer, body)
 
     async def pays(self, buyer: Person, order: dict[str, Any]) -> None:
         """A charge that died on its way may have been given up for good: then pay again."""
         path, status = f"/payments/{order['payment']['payment_id']}/confirm", ""
         while status != "captured":
-            paid = await self.insists("confirm", path, buyer, {"payment_method": "sandbox_ok"})
+            paid = await self.post_until_answered(
+                "confirm", path, buyer, {"payment_method": "sandbox_ok"}
+            )
             status = paid["status"]
             assert status in {"captured", "failed"}, paid
 
@@ -173,14 +181,16 @@ class Crowd(Shop):
         await self._reaches(sale, status="processing")
         parcel = {"carrier": "DHL", "tracking_number": "1"}
         path = f"/orders/{sale.order_id}/fulfilments"
-        sent = await self.insists("fulfil", path, self.admin, parcel)
-        await self.insists("deliver", f"/fulfilments/{sent['fulfilment_id']}/deliver", self.admin)
+        sent = await self.post_until_answered("fulfil", path, self.admin, parcel)
+        await self.post_until_answered(
+            "deliver", f"/fulfilments/{sent['fulfilment_id']}/deliver", self.admin
+        )
 
     async def _reaches(self, sale: Sale, **expected: str) -> None:
         path = f"/orders/{sale.order_id}/status"
         status: dict[str, Any] = {}
         while any(status.get(name) != value for name, value in expected.items()):
-            told = await self.watched("order", path, lambda: self.get(path, sale.buyer))
+            told = await self.logged_server("order", path, lambda: self.get(path, sale.buyer))
             if told.response and told.status == 200:
                 status = told.response.json()
             await asyncio.sleep(0.05)
@@ -191,7 +201,7 @@ class Crowd(Shop):
         """Everybody, with everything; asks again until it is so."""
         for look in self.bystanders(self.sales[0]):
             while (await look()).status != 200:
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(RETRY_DELAY_SECONDS)
 
     def bystanders(self, sale: Sale) -> list[Look]:
         """What others do meanwhile, one look each."""
@@ -208,13 +218,15 @@ class Crowd(Shop):
         return [self._looks(*look) for look in looks.items()] + [lambda: self._signs_in(sale.buyer)]
 
     def _looks(self, what: str, where: tuple[str, Person | None]) -> Look:
-        return lambda: self.watched(what, where[0], lambda: self.get(*where))
+        return lambda: self.logged_server(what, where[0], lambda: self.get(*where))
 
     async def _signs_in(self, who: Person) -> Answer:
         form = {"grant_type": "password", "username": who.name, "password": who.password}
-        return await self.watched("login", "/token", lambda: self.send("POST", "/token", data=form))
+        return await self.logged_server(
+            "login", "/token", lambda: self.send("POST", "/token", data=form)
+        )
 
     async def stands_by(self, look: Look, closing: asyncio.Event) -> None:
         while not closing.is_set():
             await look()
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(SECONDS_BETWEEN_ACTIONS)

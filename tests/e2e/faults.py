@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from markethall.local.valkey import EmbeddedValkey
-from markethall.topology import KEYS, NEEDS
-from tests.e2e.split import APART, Split, split_hall
+from markethall.topology import DEPENDENCIES, JWKS_SOURCES
+from tests.e2e.split import APART, SplitCluster, split_cluster
 from tests.proxy import Mode, Proxy
 
 Edge = tuple[str, str]
@@ -24,16 +24,18 @@ NEEDED = {"place": {"users", "inventory", "payments"}, "fulfil": {"inventory"}}
 
 
 @dataclass
-class Stage:
+class FaultSetup:
     """Four processes, and on every edge a line that can be broken."""
 
-    split: Split
+    split: SplitCluster
     lines: dict[Edge, Proxy]
     valkey: EmbeddedValkey
 
 
 @asynccontextmanager
-async def stage(folder: Path, database_url: str, **settings: str) -> AsyncIterator[Stage]:
+async def fault_setup(
+    folder: Path, database_url: str, **settings: str
+) -> AsyncIterator[FaultSetup]:
     async with AsyncExitStack() as stack:
         valkey = EmbeddedValkey()
         stack.callback(valkey.stop)
@@ -44,19 +46,19 @@ async def stage(folder: Path, database_url: str, **settings: str) -> AsyncIterat
         redis_url = f"redis://127.0.0.1:{lines[REDIS].port}/0"
         via = {edge: lines[edge].url for edge in _edges()}
         split = await stack.enter_async_context(
-            split_hall(folder, APART, database_url, redis_url, via, **settings)
+            split_cluster(folder, APART, database_url, redis_url, via, **settings)
         )
         for edge in _edges():
-            lines[edge].target = split.of(edge[1]).port
-        yield Stage(split, lines, valkey)
+            lines[edge].target = split.service(edge[1]).port
+        yield FaultSetup(split, lines, valkey)
 
 
 def _edges() -> list[Edge]:
     """Who calls whom, and whose keys are read."""
     return [
         (caller.value, target.value)
-        for caller in NEEDS
-        for target in sorted(NEEDS[caller] | KEYS[caller])
+        for caller in DEPENDENCIES
+        for target in sorted(DEPENDENCIES[caller] | JWKS_SOURCES[caller])
     ]
 
 
@@ -80,39 +82,39 @@ class Fault:
         return f"{self.where}: {self.kind}"
 
     @property
-    def silent(self) -> bool:
+    def is_silent(self) -> bool:
         """Nobody is told that anything is wrong: only time tells."""
         return self.kind in {"stopped", LATE, "blackhole"}
 
-    async def prepare(self, stage: Stage) -> None:
+    async def prepare(self, stage: FaultSetup) -> None:
         """Before the crowd comes."""
 
-    async def strike(self, stage: Stage) -> None: ...
+    async def inject(self, stage: FaultSetup) -> None: ...
 
-    async def heal(self, stage: Stage) -> None: ...
+    async def heal(self, stage: FaultSetup) -> None: ...
 
 
 class Killed(Fault):
     """kill -9; healed when it is ready again."""
 
-    async def strike(self, stage: Stage) -> None:
+    async def inject(self, stage: FaultSetup) -> None:
         for context in self.away:
-            stage.split.of(context).kill()
+            stage.split.service(context).kill()
 
-    async def heal(self, stage: Stage) -> None:
-        await asyncio.gather(*(stage.split.of(context).restart() for context in self.away))
+    async def heal(self, stage: FaultSetup) -> None:
+        await asyncio.gather(*(stage.split.service(context).restart() for context in self.away))
 
 
 class Stopped(Fault):
     """SIGSTOP: connections are taken, and nobody answers."""
 
-    async def strike(self, stage: Stage) -> None:
+    async def inject(self, stage: FaultSetup) -> None:
         for context in self.away:
-            stage.split.of(context).stop()
+            stage.split.service(context).stop()
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: FaultSetup) -> None:
         for context in self.away:
-            stage.split.of(context).cont()
+            stage.split.service(context).cont()
 
 
 @dataclass(frozen=True)
@@ -122,19 +124,19 @@ class Broken(Fault):
     edge: Edge = REDIS
     mode: Mode = Mode.PASS
 
-    async def strike(self, stage: Stage) -> None:
+    async def inject(self, stage: FaultSetup) -> None:
         await stage.lines[self.edge].switch(self.mode)
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: FaultSetup) -> None:
         await stage.lines[self.edge].switch(Mode.PASS)
 
 
 class Keyless(Broken):
     """The line to the keys is broken, and who needs them has just begun and knows none."""
 
-    async def prepare(self, stage: Stage) -> None:
+    async def prepare(self, stage: FaultSetup) -> None:
         await stage.lines[self.edge].switch(self.mode)
-        part = stage.split.of(self.edge[0])
+        part = stage.split.service(self.edge[0])
         part.kill()
         await part.restart()
 
@@ -142,19 +144,19 @@ class Keyless(Broken):
 class RedisKilled(Fault):
     """kill -9, and with it all that it held."""
 
-    async def strike(self, stage: Stage) -> None:
+    async def inject(self, stage: FaultSetup) -> None:
         _signal(stage.valkey, signal.SIGKILL)
         stage.valkey.stop()
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: FaultSetup) -> None:
         stage.lines[REDIS].target = _port(stage.valkey.start())
 
 
 class RedisStopped(Fault):
-    async def strike(self, stage: Stage) -> None:
+    async def inject(self, stage: FaultSetup) -> None:
         _signal(stage.valkey, signal.SIGSTOP)
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: FaultSetup) -> None:
         _signal(stage.valkey, signal.SIGCONT)
 
 
@@ -176,7 +178,7 @@ BREAKS = {
 }
 
 
-def of_a_neighbour(target: str) -> list[Fault]:
+def context_faults(target: str) -> list[Fault]:
     """All that can happen to one whom orders calls, and to the line between them."""
     it, spoils, line = frozenset({target}), spoilt(target), f"orders -> {target}"
     return [
@@ -193,7 +195,7 @@ def of_a_neighbour(target: str) -> list[Fault]:
 _BY_TOKEN = {"inventory": frozenset({"stock"}), "payments": frozenset({"payment", "confirm"})}
 
 
-def of_keys(reader: str, issuer: str) -> list[Fault]:
+def jwks_faults(reader: str, issuer: str) -> list[Fault]:
     spoils = _BY_TOKEN[reader] if issuer == "users" else spoilt(reader)
     line = f"{reader} -> keys of {issuer}"
     return [
@@ -203,7 +205,7 @@ def of_keys(reader: str, issuer: str) -> list[Fault]:
     ]
 
 
-def of_redis() -> list[Fault]:
+def redis_faults() -> list[Fault]:
     """Nothing is refused: what is late are the news of payments."""
     return [
         RedisKilled("redis", "killed and empty"),
@@ -212,7 +214,7 @@ def of_redis() -> list[Fault]:
     ]
 
 
-def of_processes() -> list[Fault]:
+def process_faults() -> list[Fault]:
     # whoever starts anew must first learn the keys of users, who may be a moment later
     keyless = frozenset().union(*_BY_TOKEN.values())
     return [

@@ -15,16 +15,16 @@ from typing import IO
 
 import httpx2
 
-from markethall.topology import OWNERS, Context
+from markethall.topology import CONTEXT_BY_PATH, Context
 
-ADMIN = ("admin@hall.example", "an-admin-password-for-tests")
+ADMIN = ("admin@markethall.example", "an-admin-password-for-tests")
 CONTEXTS = tuple(context.value for context in Context)
 START_LIMIT = 180
-_KEPT: list[socket.socket] = []
+_RESERVED_SOCKETS: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
-class Hall:
+class RunningServer:
     """Where each context answers. In one process all four addresses are the same."""
 
     urls: Mapping[str, str]
@@ -35,17 +35,17 @@ class Hall:
     # of its other processes, where each has a log of its own
     other_logs: tuple[Path, ...] = ()
 
-    def has_said(self, event: str) -> bool:
+    def has_logged(self, event: str) -> bool:
         """Whether any of its processes has logged it, ever."""
         return any(event in log.read_text() for log in (self.log, *self.other_logs))
 
     def url(self, path: str) -> str:
-        return self.urls[owner(path)] + path
+        return self.urls[owning_context(path)] + path
 
 
-def owner(path: str) -> str:
+def owning_context(path: str) -> str:
     """Whose path it is: the first segment decides. What every process has is asked of users."""
-    return OWNERS.get(path.split("/")[1].partition("?")[0], Context.USERS).value
+    return CONTEXT_BY_PATH.get(path.split("/")[1].partition("?")[0], Context.USERS).value
 
 
 def free_port() -> int:
@@ -53,7 +53,7 @@ def free_port() -> int:
     keeper = socket.socket()
     keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     keeper.bind(("127.0.0.1", 0))
-    _KEPT.append(keeper)
+    _RESERVED_SOCKETS.append(keeper)
     port: int = keeper.getsockname()[1]
     return port
 
@@ -61,7 +61,7 @@ def free_port() -> int:
 @contextmanager
 def running(
     folder: Path, environment: Mapping[str, str], *arguments: str, port: int | None = None
-) -> Iterator[Hall]:
+) -> Iterator[RunningServer]:
     """`markethall serve`, ready to answer; ended by its pid."""
     port = port or free_port()
     log = folder / f"serve-{port}.log"
@@ -70,7 +70,7 @@ def running(
         try:
             wait_until_ready(process, port, log)
             address = f"http://127.0.0.1:{port}"
-            yield Hall(dict.fromkeys(CONTEXTS, address), (process.pid,), log)
+            yield RunningServer(dict.fromkeys(CONTEXTS, address), (process.pid,), log)
         finally:
             end(process)
 
@@ -90,8 +90,8 @@ def spawn(
         "MARKETHALL_ADMIN_EMAIL": ADMIN[0],
         "MARKETHALL_ADMIN_PASSWORD": ADMIN[1],
         # a busy machine takes its time; a test of how long things may take says it itself
-        "MARKETHALL_DEADLINE": "30",
-        "MARKETHALL_REMOTE_TIMEOUT": "10",
+        "MARKETHALL_REQUEST_DEADLINE_SECONDS": "30",
+        "MARKETHALL_RPC_ATTEMPT_TIMEOUT_SECONDS": "10",
         "MARKETHALL_DATABASE_TIMEOUT": "20",
     }
     clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}

@@ -15,7 +15,7 @@ from tests.conftest import on_server, plain, url_of
 from tests.e2e.halls import (
     ADMIN,
     CONTEXTS,
-    Hall,
+    RunningServer,
     end,
     free_port,
     running,
@@ -26,7 +26,7 @@ from tests.e2e.shop import Shop
 
 
 @asynccontextmanager
-async def own_database(server_url: str, template: str) -> AsyncIterator[str]:
+async def dedicated_database(server_url: str, template: str) -> AsyncIterator[str]:
     """A migrated, empty database that outlives the halls which work on it."""
     name = f"own_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -42,12 +42,14 @@ def database_of(wiring: str) -> str:
 
 
 @contextmanager
-def own_hall(scratch: Path, name: str, *arguments: str, **settings: str) -> Iterator[Hall]:
+def dedicated_server(
+    scratch: Path, name: str, *arguments: str, **settings: str
+) -> Iterator[RunningServer]:
     """Settings by their names without the prefix, in lower case."""
     folder = scratch / f"own-{name}"
     folder.mkdir(exist_ok=True)
-    with running(folder, environment(folder, **settings), *arguments) as hall:
-        yield hall
+    with running(folder, environment(folder, **settings), *arguments) as server:
+        yield server
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
@@ -56,24 +58,24 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def visiting(hall: Hall) -> AsyncIterator[Shop]:
+async def open_shop(server: RunningServer) -> AsyncIterator[Shop]:
     async with httpx2.AsyncClient(timeout=20) as http:
-        shop = Shop(hall, http)
+        shop = Shop(server, http)
         await shop.sign_in_admin(*ADMIN)
         yield shop
 
 
-def port_of(hall: Hall) -> int:
-    return urlsplit(hall.urls["users"]).port or 0
+def port_of(server: RunningServer) -> int:
+    return urlsplit(server.urls["users"]).port or 0
 
 
-class Books:
+class DatabaseReader:
     """What the database says, asked by hand."""
 
     def __init__(self, url: str) -> None:
         self._url = plain(url)
 
-    async def all(self, sql: str, *values: object) -> list[asyncpg.Record]:
+    async def fetch_all(self, sql: str, *values: object) -> list[asyncpg.Record]:
         connection = await asyncpg.connect(self._url)
         try:
             found: list[asyncpg.Record] = await connection.fetch(sql, *values)
@@ -81,15 +83,15 @@ class Books:
         finally:
             await connection.close()
 
-    async def value(self, sql: str, *values: object) -> object:
-        rows = await self.all(sql, *values)
+    async def fetch_value(self, sql: str, *values: object) -> object:
+        rows = await self.fetch_all(sql, *values)
         return rows[0][0] if rows else None
 
 
 @contextmanager
-def own_process(
+def dedicated_process(
     scratch: Path, name: str, *arguments: str, **settings: str
-) -> "Iterator[tuple[subprocess.Popen[bytes], Hall]]":
+) -> "Iterator[tuple[subprocess.Popen[bytes], RunningServer]]":
     """The same, with the process in hand, for tests that end it themselves."""
     folder, port = scratch / f"own-{name}", free_port()
     folder.mkdir(exist_ok=True)
@@ -99,11 +101,11 @@ def own_process(
     try:
         wait_until_ready(process, port, log)
         url = f"http://127.0.0.1:{port}"
-        yield process, Hall(dict.fromkeys(CONTEXTS, url), (process.pid,), log)
+        yield process, RunningServer(dict.fromkeys(CONTEXTS, url), (process.pid,), log)
     finally:
         end(process)
 
 
-async def ended(process: "subprocess.Popen[bytes]", within: float) -> int:
+async def wait_for_exit(process: "subprocess.Popen[bytes]", within: float) -> int:
     """Its exit code. Raises TimeoutExpired."""
     return await asyncio.to_thread(process.wait, within)

@@ -27,7 +27,7 @@ STRANGE_VALUES = (
 )  # fmt: skip
 
 
-def json_nonsense(good: bytes) -> dict[str, bytes]:
+def invalid_json(good: bytes) -> dict[str, bytes]:
     first = good.partition(b",")[0].lstrip(b"{").rstrip(b"}")
     deep = 100_000
     return {
@@ -54,7 +54,7 @@ def json_nonsense(good: bytes) -> dict[str, bytes]:
     }  # fmt: skip
 
 
-def form_nonsense(good: bytes) -> dict[str, bytes]:
+def invalid_forms(good: bytes) -> dict[str, bytes]:
     return {
         "empty": b"", "JSON": b'{"username":"a","password":"b"}', "ampersands": b"&" * 10_000,
         "twice": good + b"&" + good, "one name": b"username", "no value": b"username=&password=",
@@ -71,7 +71,7 @@ def form_nonsense(good: bytes) -> dict[str, bytes]:
     }  # fmt: skip
 
 
-def wrong_media(good: str) -> list[bytes]:
+def wrong_content_types(good: str) -> list[bytes]:
     other = FORM if good == JSON else JSON
     return [
         b"text/plain", other.encode(), b"multipart/form-data; boundary=x", b"application/xml",
@@ -81,7 +81,7 @@ def wrong_media(good: str) -> list[bytes]:
     ]  # fmt: skip
 
 
-def strange_headers(long: bytes) -> list[Header]:
+def unusual_headers(long: bytes) -> list[Header]:
     return [
         (b"X-Request-ID", b"short"), (b"X-Request-ID", long), (b"X-Request-ID", b"a b;<script>"),
         (b"X-Request-ID", b"\xff\xfe" * 8), (b"X-Request-ID", b'"}\\u000a{"evil":1'),
@@ -101,7 +101,7 @@ def strange_headers(long: bytes) -> list[Header]:
     ]  # fmt: skip
 
 
-def unreadable() -> dict[str, bytes]:
+def malformed_requests() -> dict[str, bytes]:
     """What is hardly HTTP at all."""
     end = b" HTTP/1.1\r\nHost: hall\r\nConnection: close\r\n\r\n"
     return {

@@ -24,14 +24,14 @@ from starlette.types import Receive, Scope, Send
 from markethall.local.cluster.app import context_of
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import read_settings
-from markethall.shared.tokens import generate_key
+from markethall.shared.tokens import generate_private_key
 from markethall.topology import Context
 from tests.conftest import on_server
 from tests.e2e.halls import CONTEXTS, as_json, free_port
 from tests.e2e.own import environment
-from tests.e2e.rehearsal_buyers import Buyers, longest_gap
-from tests.e2e.split import Part
-from tests.parked import begun, parked
+from tests.e2e.rehearsal_buyers import RelocationLoad, longest_gap
+from tests.e2e.split import ServiceProcess
+from tests.parked import start_command, suspended_move
 from tests.proxy import Proxy
 from tests.wire.tcp import listening
 
@@ -39,7 +39,7 @@ ALL = frozenset(CONTEXTS)
 INVENTORY = frozenset({"inventory"})
 STOCK = 1_000_000
 PATIENCE = 60
-LEADS = 'markethall_leading{context="inventory"} 1.0'
+LEADS = 'markethall_leader{context="inventory"} 1.0'
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Step:
     ended: float
 
 
-class Street:
+class ProxyChain:
     """The processes of the day, the names by which they know each other, and the switch."""
 
     def __init__(self, folder: Path, plan: Plan, redis_url: str) -> None:
@@ -73,16 +73,16 @@ class Street:
         self._plan = plan
         self._common = {
             "redis_url": redis_url,
-            "secret": secrets.token_urlsafe(48),
-            "signing_key": generate_key(),
-            "service_key": generate_key(),
+            "secret_key": secrets.token_urlsafe(48),
+            "access_token_private_key": generate_private_key(),
+            "service_token_private_key": generate_private_key(),
             "database_pool_min": "1",
             "token_ttl": "7200",
-            "deadline": "5",
-            "remote_timeout": "2",
+            "request_deadline_seconds": "5",
+            "rpc_attempt_timeout_seconds": "2",
             **plan.settings,
         }
-        self._started: list[Part] = []
+        self._started: list[ServiceProcess] = []
         self.of_hall, self.of_inventory = Proxy(), Proxy()
         self._public: dict[Context, str] = {}
         self._proxy = ReverseProxy(self._public, read_settings(storage="memory"))
@@ -107,17 +107,21 @@ class Street:
         assert owner is not None, scope["path"]
         await self._proxy.proxy(owner, scope, receive, send)
 
-    def send_to(self, part: Part) -> None:
+    def send_to(self, part: ServiceProcess) -> None:
         """From now on the paths of what it serves lead there, and its name as well."""
         self._public.update({Context(context): part.url for context in part.serves})
         (self.of_inventory if part.serves == INVENTORY else self.of_hall).target = part.port
 
-    async def start(self, serves: frozenset[str], database_url: str) -> Part:
+    async def start(self, serves: frozenset[str], database_url: str) -> ServiceProcess:
         name = f"{len(self._started)}-{'+'.join(sorted(serves))}"
-        settings = {**self._common, "serve": ",".join(sorted(serves)), "database_url": database_url}
-        settings["remotes"] = as_json(self._neighbours(serves))
+        settings = {
+            **self._common,
+            "contexts": ",".join(sorted(serves)),
+            "database_url": database_url,
+        }
+        settings["context_urls"] = as_json(self._neighbours(serves))
         home = self._folder / name
-        part = Part(serves, free_port(), home, environment(home, **settings))
+        part = ServiceProcess(serves, free_port(), home, environment(home, **settings))
         self._started.append(part)
         part.spawn()
         await part.is_ready()
@@ -130,16 +134,16 @@ class Street:
 
 
 @dataclass
-class Rehearsal:
+class RelocationRun:
     """The steps, each begun where the one before has ended."""
 
     plan: Plan
-    street: Street
+    street: ProxyChain
     common: str
     own: str
-    buyers: Buyers
-    hall: Part
-    inventory: Part | None = None
+    buyers: RelocationLoad
+    server: ServiceProcess
+    inventory: ServiceProcess | None = None
     steps: list[Step] = field(default_factory=list)
     kills: int = 0
     moves: list[float] = field(default_factory=list)
@@ -168,14 +172,14 @@ class Rehearsal:
         with self.step("a  its own process starts, same database"):
             self.inventory = await self.street.start(INVENTORY, self.common)
             self.street.send_to(self.inventory)
-            await self._one_leads(self.hall, self.inventory)
+            await self._one_leads(self.server, self.inventory)
             await self._killed_and_back(self.inventory)
 
     async def b(self) -> None:
         with self.step("b  the hall lets go of it"):
-            old, self.hall = self.hall, await self.street.start(ALL - INVENTORY, self.common)
-            self.street.send_to(self.hall)
-            await self._killed_and_back(self.hall)
+            old, self.server = self.server, await self.street.start(ALL - INVENTORY, self.common)
+            self.street.send_to(self.server)
+            await self._killed_and_back(self.server)
             await old.end()
 
     async def c(self) -> None:
@@ -188,11 +192,11 @@ class Rehearsal:
 
     async def e(self) -> None:
         with self.step("e  the hall takes it in again"):
-            old, self.hall = self.hall, await self.street.start(ALL, self.common)
-            self.street.send_to(self.hall)
-            await self._killed_and_back(self.hall)
+            old, self.server = self.server, await self.street.start(ALL, self.common)
+            self.street.send_to(self.server)
+            await self._killed_and_back(self.server)
             assert self.inventory is not None
-            await self._one_leads(self.hall, self.inventory)
+            await self._one_leads(self.server, self.inventory)
             await old.end()
             await self.inventory.end()
             await on_server(self.common, "DROP SCHEMA inventory_before CASCADE")
@@ -202,7 +206,7 @@ class Rehearsal:
         assert self.inventory is not None
         await self.inventory.end()
         if self.plan.kills:
-            async with parked(here, there) as process:
+            async with suspended_move(here, there) as process:
                 process.kill()
                 self.kills += 1
         await self._move(here, there)
@@ -211,18 +215,18 @@ class Rehearsal:
 
     async def _move(self, here: str, there: str) -> None:
         begun_at = time.monotonic()
-        process = begun("relocate", "inventory", "--to", there, database_url=here)
+        process = start_command("relocate", "inventory", "--to", there, database_url=here)
         told, why = await asyncio.to_thread(process.communicate)
         assert (process.returncode, told) == (0, f"{there}\n"), why
         self.moves.append(time.monotonic() - begun_at)
 
-    async def _killed_and_back(self, part: Part) -> None:
+    async def _killed_and_back(self, part: ServiceProcess) -> None:
         if self.plan.kills:
             part.kill()
             self.kills += 1
             await part.restart()
 
-    async def _one_leads(self, *parts: Part) -> None:
+    async def _one_leads(self, *parts: ServiceProcess) -> None:
         """Two processes serve inventory on one database, and one of them does its housework."""
         leading = 0
         async with httpx2.AsyncClient() as http, asyncio.timeout(PATIENCE):

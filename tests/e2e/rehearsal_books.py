@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from tests.e2e.own import Books
-from tests.e2e.rehearsal_buyers import AMOUNT, Buyers, Sale
+from tests.e2e.own import DatabaseReader
+from tests.e2e.rehearsal_buyers import AMOUNT, RelocationLoad, Sale
 from tests.e2e.test_crash import BROKEN, UNFINISHED
 
 PATIENCE = 90
@@ -52,11 +52,11 @@ LEFT_INVENTORY, LEFT_OTHERS = parts_of(UNFINISHED)
 
 
 @dataclass
-class Watch:
+class InvariantWatcher:
     """Looks into all databases, every second."""
 
-    common: Books
-    own: Books
+    common: DatabaseReader
+    own: DatabaseReader
     looks: int = 0
     # databases in which inventory was looked at
     at_inventory: int = 0
@@ -78,66 +78,68 @@ class Watch:
             await asyncio.sleep(every)
 
     async def look(self) -> None:
-        self.broken += [row["what"] for row in await self.common.all(BROKEN_MEANWHILE)]
-        for books in (self.common, self.own):
-            self.broken += await self._of_inventory(books)
+        self.broken += [row["what"] for row in await self.common.fetch_all(BROKEN_MEANWHILE)]
+        for database in (self.common, self.own):
+            self.broken += await self._of_inventory(database)
         self.looks += 1
 
-    async def _of_inventory(self, books: Books) -> list[str]:
+    async def _of_inventory(self, database: DatabaseReader) -> list[str]:
         try:
-            rows = await books.all(BROKEN_INVENTORY)
+            rows = await database.fetch_all(BROKEN_INVENTORY)
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
             return []  # it is in the other one
         self.at_inventory += 1
         return [row["what"] for row in rows]
 
 
-async def at_rest(books: Books) -> None:
+async def is_idle(database: DatabaseReader) -> None:
     """In one database again, with every event handled: only parcels are left to be sent."""
     left = [""]
     try:
         async with asyncio.timeout(PATIENCE):
             while left:
-                left = [row["what"] for row in await books.all(LEFT_OTHERS)]
+                left = [row["what"] for row in await database.fetch_all(LEFT_OTHERS)]
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise AssertionError(f"hangs: {left}") from None
-    assert await books.all(BROKEN) == []
+    assert await database.fetch_all(BROKEN) == []
 
 
-async def holds(books: Books, buyers: Buyers, stock: int) -> tuple[int, int]:
+async def invariants_hold(
+    database: DatabaseReader, buyers: RelocationLoad, stock: int
+) -> tuple[int, int]:
     """Every order that was acknowledged is there once, as it became; none besides.
 
     How many there are, and how many are there twice.
     """
     sales = {sale.order_id: sale for sale in buyers.told.sales}
     mine = {person.user_id for person in buyers.buyers}
-    rows = [row for row in await books.all(ORDERS) if row["user_id"] in mine]
+    rows = [row for row in await database.fetch_all(ORDERS) if row["user_id"] in mine]
     found = {row["order_id"]: row for row in rows}
     doubled = len(set(found) - set(sales)) + sum(row["charges"] != 1 for row in rows)
     assert sorted(found) == sorted(sales)
-    reservations = await _reservations(books)
+    reservations = await _reservations(database)
     for order_id, sale in sales.items():
         row = found[order_id]
         state = (row["status"], row["payment_status"], reservations[str(row["reservation_id"])])
         assert state == STATES[sale.fate], sale
-    await _shelf_is_exact(books, buyers, stock)
+    await _stock_is_exact(database, buyers, stock)
     return len(found), doubled
 
 
-async def _reservations(books: Books) -> dict[str, str]:
+async def _reservations(database: DatabaseReader) -> dict[str, str]:
     sql = "SELECT reservation_id::text, status FROM inventory.reservation"
-    return {row["reservation_id"]: row["status"] for row in await books.all(sql)}
+    return {row["reservation_id"]: row["status"] for row in await database.fetch_all(sql)}
 
 
-async def _shelf_is_exact(books: Books, buyers: Buyers, stock: int) -> None:
+async def _stock_is_exact(database: DatabaseReader, buyers: RelocationLoad, stock: int) -> None:
     fates = [sale.fate for sale in buyers.told.sales]
     sql = "SELECT on_hand, reserved FROM inventory.stock WHERE product_id::text = $1"
-    shelf = [tuple(row) for row in await books.all(sql, buyers.product_id)]
+    shelf = [tuple(row) for row in await database.fetch_all(sql, buyers.product_id)]
     assert shelf == [(stock - fates.count("delivered"), fates.count("paid"))]
 
 
-async def answers_stand(buyers: Buyers, sales: list[Sale]) -> None:
+async def responses_are_consistent(buyers: RelocationLoad, sales: list[Sale]) -> None:
     """Who asks again with the same key is told the same."""
     for sale in sales:
         again = await buyers.post("/orders", sale.buyer, sale.key, json=buyers.wish)

@@ -38,7 +38,7 @@ class Sale:
 
 
 @dataclass
-class Told:
+class ReceivedResponse:
     """Times by time.monotonic()."""
 
     placed: list[float] = field(default_factory=list)
@@ -53,14 +53,14 @@ class Told:
 FATES = ("paid", "delivered", "paid", "cancelled")
 
 
-class Buyers(Shop):
+class RelocationLoad(Shop):
     def __init__(self, shop: Shop, buyers: list[Person], product_id: str, pace: float) -> None:
-        super().__init__(shop.hall, shop.http)
+        super().__init__(shop.server, shop.http)
         self.admin = shop.admin
         self.buyers = buyers
         self.product_id = product_id
         self.pace = pace
-        self.told = Told()
+        self.told = ReceivedResponse()
         self._come = 0
 
     @asynccontextmanager

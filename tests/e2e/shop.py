@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from tests.e2e.halls import Hall
+from tests.e2e.halls import RunningServer
 
 PATIENCE = 30
 
@@ -26,8 +26,8 @@ class Person:
 
 
 class Shop:
-    def __init__(self, hall: Hall, http: httpx2.AsyncClient) -> None:
-        self.hall = hall
+    def __init__(self, server: RunningServer, http: httpx2.AsyncClient) -> None:
+        self.server = server
         self.http = http
         self.admin = Person("admin", "", "", "", "")
 
@@ -44,7 +44,7 @@ class Shop:
         self, method: str, path: str, who: Person | None = None, **options: Any
     ) -> httpx2.Response:
         headers = {**(who.headers if who else {}), **options.pop("headers", {})}
-        return await self.http.request(method, self.hall.url(path), headers=headers, **options)
+        return await self.http.request(method, self.server.url(path), headers=headers, **options)
 
     async def sign_in(self, username: str, password: str) -> dict[str, Any]:
         form = {"grant_type": "password", "username": username, "password": password}
@@ -98,11 +98,13 @@ class Shop:
     async def status(self, who: Person, order_id: str) -> dict[str, Any]:
         return good(await self.get(f"/orders/{order_id}/status", who), 200)
 
-    async def until(self, who: Person, order_id: str, **expected: str) -> dict[str, Any]:
+    async def wait_for_status(self, who: Person, order_id: str, **expected: str) -> dict[str, Any]:
         """Events travel in their own time: ask until the order is as expected."""
         return await self._until(f"/orders/{order_id}/status", who, expected)
 
-    async def until_payment(self, who: Person, payment_id: str, **expected: str) -> dict[str, Any]:
+    async def wait_for_payment(
+        self, who: Person, payment_id: str, **expected: str
+    ) -> dict[str, Any]:
         return await self._until(f"/payments/{payment_id}", who, expected)
 
     async def _until(self, path: str, who: Person, expected: dict[str, str]) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class Shop:
                 await asyncio.sleep(0.02)
         return found
 
-    async def until_available(self, product_id: str, expected: int) -> None:
+    async def wait_for_available(self, product_id: str, expected: int) -> None:
         async with asyncio.timeout(PATIENCE):
             while await self.available(product_id) != expected:
                 await asyncio.sleep(0.02)

@@ -20,8 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from markethall.shared.tokens import generate_key
-from tests.e2e.halls import CONTEXTS, Hall, as_json, end, free_port, spawn, wait_until_ready
+from markethall.shared.tokens import generate_private_key
+from tests.e2e.halls import (
+    CONTEXTS,
+    RunningServer,
+    as_json,
+    end,
+    free_port,
+    spawn,
+    wait_until_ready,
+)
 from tests.e2e.own import environment
 
 Partition = Sequence[AbstractSet[str]]
@@ -32,7 +40,7 @@ APART: Final[Partition] = tuple(frozenset({context}) for context in CONTEXTS)
 
 
 @dataclass
-class Part:
+class ServiceProcess:
     """One process of a split hall. It keeps its port and its settings when it is started again."""
 
     serves: frozenset[str]
@@ -99,42 +107,42 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Split:
-    parts: tuple[Part, ...]
+class SplitCluster:
+    parts: tuple[ServiceProcess, ...]
 
-    def of(self, context: str) -> Part:
+    def service(self, context: str) -> ServiceProcess:
         """The process that serves it."""
         (part,) = (part for part in self.parts if context in part.serves)
         return part
 
     @property
-    def hall(self) -> Hall:
+    def server(self) -> RunningServer:
         """Where each context answers, and the processes of this moment. The log: that of orders."""
         pids = tuple(part.pid for part in self.parts)
-        log = self.of("orders").log
+        log = self.service("orders").log
         others = tuple(part.log for part in self.parts if part.log != log)
-        return Hall(self.urls, pids, log, other_logs=others)
+        return RunningServer(self.urls, pids, log, other_logs=others)
 
     @property
     def urls(self) -> dict[str, str]:
-        return {context: self.of(context).url for context in CONTEXTS}
+        return {context: self.service(context).url for context in CONTEXTS}
 
 
 @asynccontextmanager
-async def split_hall(
+async def split_cluster(
     folder: Path,
     partition: Partition,
     database_url: str | Mapping[str, str],
     redis_url: str = "",
     via: Detours | None = None,
     **settings: str,
-) -> AsyncIterator[Split]:
+) -> AsyncIterator[SplitCluster]:
     """All its processes, ready to answer; ended by their pids.
 
     `database_url`: one for all, or one per context. `via` puts something in the way of an edge.
     Settings by their names without the prefix, in lower case, for every process.
     """
-    split = planned(folder, partition, database_url, redis_url, via, **settings)
+    split = plan_cluster(folder, partition, database_url, redis_url, via, **settings)
     try:
         for part in split.parts:
             part.spawn()
@@ -144,29 +152,35 @@ async def split_hall(
         await asyncio.gather(*(part.end() for part in split.parts))
 
 
-def planned(
+def plan_cluster(
     folder: Path,
     partition: Partition,
     database_url: str | Mapping[str, str],
     redis_url: str = "",
     via: Detours | None = None,
     **settings: str,
-) -> Split:
+) -> SplitCluster:
     """The same, with nothing started: ports, keys and settings are fixed."""
     assert sorted(c for part in partition for c in part) == sorted(CONTEXTS), partition
     ports = dict(zip(map(frozenset, partition), _different_ports(len(partition)), strict=True))
     urls = {c: f"http://127.0.0.1:{port}" for serves, port in ports.items() for c in serves}
-    common = {"secret": secrets.token_urlsafe(48), "redis_url": redis_url} | settings
-    keys = {"users": {"signing_key": generate_key()}, "orders": {"service_key": generate_key()}}
+    common = {"secret_key": secrets.token_urlsafe(48), "redis_url": redis_url} | settings
+    keys = {
+        "users": {"access_token_private_key": generate_private_key()},
+        "orders": {"service_token_private_key": generate_private_key()},
+    }
 
-    def part(serves: frozenset[str], port: int) -> Part:
+    def service(serves: frozenset[str], port: int) -> ServiceProcess:
         home = folder / "+".join(sorted(serves))
         own = {name: key for context in serves for name, key in keys.get(context, {}).items()}
-        own |= {"serve": ",".join(sorted(serves)), "remotes": _remotes(serves, urls, via or {})}
+        own |= {
+            "contexts": ",".join(sorted(serves)),
+            "context_urls": _remotes(serves, urls, via or {}),
+        }
         given = environment(home, **common, **own, **_databases(database_url, serves))
-        return Part(serves, port, home, given)
+        return ServiceProcess(serves, port, home, given)
 
-    return Split(tuple(part(serves, port) for serves, port in ports.items()))
+    return SplitCluster(tuple(service(serves, port) for serves, port in ports.items()))
 
 
 def _remotes(serves: frozenset[str], urls: Mapping[str, str], via: Detours) -> str:

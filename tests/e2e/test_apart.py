@@ -16,18 +16,18 @@ import pytest
 
 from markethall.shared.call import Actor
 from markethall.shared.ids import new_id
-from markethall.shared.tokens import Signer, generate_key
+from markethall.shared.tokens import AccessTokenSigner, generate_private_key
 from tests.e2e.halls import ADMIN, CONTEXTS
-from tests.e2e.own import own_database
+from tests.e2e.own import dedicated_database
 from tests.e2e.shop import Shop, good, refused
-from tests.e2e.split import APART, Split, planned, split_hall
+from tests.e2e.split import APART, SplitCluster, plan_cluster, split_cluster
 
 PATIENCE = 30
 
 
 @dataclass(frozen=True)
 class Apart:
-    split: Split
+    split: SplitCluster
     shop: Shop
 
     async def line(self, context: str, request_id: str, path: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class Apart:
         return found[0]
 
     def _lines(self, context: str, request_id: str, path: str) -> list[dict[str, Any]]:
-        texts = self.split.of(context).log.read_text().splitlines()
+        texts = self.split.service(context).log.read_text().splitlines()
         lines = [json.loads(text) for text in texts if text.startswith("{")]
         wanted = ("request", request_id, path)
         return [
@@ -50,22 +50,22 @@ class Apart:
 
 
 @pytest.fixture(scope="module")
-async def apart(
+async def split_setup(
     scratch: Path, server_url: str, template: str, redis_url: str
 ) -> AsyncIterator[Apart]:
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(own_database(server_url, template))
+        url = await stack.enter_async_context(dedicated_database(server_url, template))
         split = await stack.enter_async_context(
-            split_hall(scratch / "apart", APART, url, redis_url, database_pool_min="1")
+            split_cluster(scratch / "apart", APART, url, redis_url, database_pool_min="1")
         )
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
-        shop = Shop(split.hall, http)
+        shop = Shop(split.server, http)
         await shop.sign_in_admin(*ADMIN)
         yield Apart(split, shop)
 
 
-async def test_an_order_is_one_request_and_one_trace_in_four_logs(apart: Apart) -> None:
-    buyer, product = await apart.shop.customer(), await apart.shop.product()
+async def test_order_has_one_request_id_and_trace_in_four_logs(split_setup: Apart) -> None:
+    buyer, product = await split_setup.shop.customer(), await split_setup.shop.product()
     request_id, trace_id = f"test-{secrets.token_hex(8)}", secrets.token_hex(16)
     headers = {
         "X-Request-ID": request_id,
@@ -74,13 +74,13 @@ async def test_an_order_is_one_request_and_one_trace_in_four_logs(apart: Apart) 
     }
     body = {"product_id": product["product_id"], "quantity": 1, "shipping_address": "Market 1"}
 
-    good(await apart.shop.send("POST", "/orders", buyer, headers=headers, json=body), 201)
+    good(await split_setup.shop.send("POST", "/orders", buyer, headers=headers, json=body), 201)
 
     lines = {
-        "orders": await apart.line("orders", request_id, "/orders"),
-        "users": await apart.line("users", request_id, "/internal/users/active"),
-        "inventory": await apart.line("inventory", request_id, "/internal/inventory/reserve"),
-        "payments": await apart.line("payments", request_id, "/internal/payments/open"),
+        "orders": await split_setup.line("orders", request_id, "/orders"),
+        "users": await split_setup.line("users", request_id, "/internal/users/get_active_customer"),
+        "inventory": await split_setup.line("inventory", request_id, "/internal/inventory/reserve"),
+        "payments": await split_setup.line("payments", request_id, "/internal/payments/open"),
     }
     for context, line in lines.items():
         assert (line["context"], line["trace_id"]) == (context, trace_id)
@@ -94,19 +94,21 @@ async def test_an_order_is_one_request_and_one_trace_in_four_logs(apart: Apart) 
     }
 
 
-async def test_a_person_has_no_business_at_the_inner_door(apart: Apart) -> None:
-    body = {"user_id": apart.shop.admin.user_id}
-    address = apart.split.of("users").url + "/internal/users/active"
+async def test_user_token_is_rejected_by_internal_api(split_setup: Apart) -> None:
+    body = {"user_id": split_setup.shop.admin.user_id}
+    address = split_setup.split.service("users").url + "/internal/users/get_active_customer"
 
-    for headers in ({}, apart.shop.admin.headers):
-        answer = await apart.shop.http.post(address, json=body, headers=headers)
+    for headers in ({}, split_setup.shop.admin.headers):
+        answer = await split_setup.shop.http.post(address, json=body, headers=headers)
 
         refused(answer, 401, "auth.unauthenticated")
 
 
-async def test_only_the_caller_publishes_service_keys(apart: Apart) -> None:
+async def test_only_calling_service_publishes_service_keys(split_setup: Apart) -> None:
     answers = {
-        context: await apart.shop.http.get(apart.split.of(context).url + "/internal/keys.json")
+        context: await split_setup.shop.http.get(
+            split_setup.split.service(context).url + "/internal/keys.json"
+        )
         for context in CONTEXTS
     }
 
@@ -116,22 +118,24 @@ async def test_only_the_caller_publishes_service_keys(apart: Apart) -> None:
     assert set(key) == {"kty", "crv", "use", "alg", "kid", "x"}
 
 
-async def test_who_runs_where_is_a_metric(apart: Apart) -> None:
-    text = (await apart.shop.http.get(apart.split.of("orders").url + "/metrics")).text
+async def test_context_location_is_a_metric(split_setup: Apart) -> None:
+    text = (
+        await split_setup.shop.http.get(split_setup.split.service("orders").url + "/metrics")
+    ).text
 
     where = 'markethall_context_info{{context="{}",storage="sql",where="{}"}} 1.0'
     assert where.format("orders", "local") in text
     assert where.format("inventory", "remote") in text
 
 
-async def test_who_starts_alone_is_ready_and_says_who_is_missing(
+async def test_service_started_alone_is_ready_and_names_missing_dependencies(
     scratch: Path, server_url: str, template: str, redis_url: str
 ) -> None:
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(own_database(server_url, template))
-        split = planned(scratch / "alone", APART, url, redis_url, database_pool_min="1")
+        url = await stack.enter_async_context(dedicated_database(server_url, template))
+        split = plan_cluster(scratch / "alone", APART, url, redis_url, database_pool_min="1")
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
-        orders = split.of("orders")
+        orders = split.service("orders")
         orders.spawn()
         stack.push_async_callback(orders.end)
         await orders.is_ready()
@@ -147,5 +151,7 @@ async def test_who_starts_alone_is_ready_and_says_who_is_missing(
 def a_token() -> str:
     """Such as users might have signed, with a key that nobody has seen yet."""
     now = partial(datetime.now, UTC)
-    signer = Signer(generate_key(), "http://localhost:8000", "markethall", timedelta(hours=1), now)
+    signer = AccessTokenSigner(
+        generate_private_key(), "http://localhost:8000", "markethall", timedelta(hours=1), now
+    )
     return signer.sign(Actor(user_id=new_id(), roles=("customer",)))

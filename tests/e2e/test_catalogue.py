@@ -86,7 +86,7 @@ async def test_a_shopify_export_is_imported_and_found(shop: Shop) -> None:
     assert (small["available"], middle["available"]) == (4, 0)
 
 
-async def test_the_same_file_twice_changes_nothing(shop: Shop) -> None:
+async def test_reimporting_same_file_changes_nothing(shop: Shop) -> None:
     word = a_word()
     await imported(shop, shopify(word))
 
@@ -95,7 +95,7 @@ async def test_the_same_file_twice_changes_nothing(shop: Shop) -> None:
     assert counted(again) == (0, 0, 3, 0)
 
 
-async def test_a_bad_row_is_named_and_stops_no_other(shop: Shop) -> None:
+async def test_bad_row_is_reported_and_others_are_imported(shop: Shop) -> None:
     word = a_word()
     text = shopify(word).replace("31.90", "cheap")
 
@@ -115,7 +115,7 @@ async def test_a_dry_run_writes_nothing(shop: Shop) -> None:
     refused(await shop.get(f"/products/by-sku/{word}-S"), 404, "inventory.product_not_found")
 
 
-async def test_the_export_has_what_was_imported(shop: Shop) -> None:
+async def test_export_contains_imported_products(shop: Shop) -> None:
     word = a_word()
     await imported(shop, shopify(word))
 
@@ -127,7 +127,7 @@ async def test_the_export_has_what_was_imported(shop: Shop) -> None:
     assert {row["sku"] for row in rows if word in row["name"]} >= {f"{word}-S", f"{word}-M"}
 
 
-async def test_the_beginning_of_a_word_is_enough(shop: Shop) -> None:
+async def test_search_matches_word_prefix(shop: Shop) -> None:
     word = a_word()
     product = await shop.product(name=f"Kettle {word}", stock=1)
 
@@ -136,7 +136,7 @@ async def test_the_beginning_of_a_word_is_enough(shop: Shop) -> None:
     assert items[0]["product_id"] == product["product_id"]
 
 
-async def test_facets_count_all_that_is_found(shop: Shop) -> None:
+async def test_facets_count_all_matches(shop: Shop) -> None:
     word, tag = a_word(), a_word()
     for size in ("S", "M", "M"):
         await shop.product(
@@ -153,7 +153,7 @@ async def test_facets_count_all_that_is_found(shop: Shop) -> None:
     }
 
 
-async def test_a_category_has_what_its_children_have(shop: Shop) -> None:
+async def test_category_includes_products_of_descendants(shop: Shop) -> None:
     drinks, tea = a_word(), a_word()
     for key, parent in ((drinks, None), (tea, drinks)):
         body = {"category": key, "name": key.title(), "parent": parent}
@@ -190,7 +190,7 @@ async def test_a_family_lists_its_members(shop: Shop) -> None:
     assert len(page["items"]) == 2
 
 
-async def test_an_order_takes_goods_from_two_warehouses(shop: Shop) -> None:
+async def test_order_is_allocated_from_two_warehouses(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=5)
     second = good(await shop.post("/warehouses", shop.admin, json={"name": a_word()}), 201)
     ids = [row["warehouse_id"] for row in await levels(shop, product)]
@@ -210,7 +210,7 @@ async def test_an_order_takes_goods_from_two_warehouses(shop: Shop) -> None:
     assert sum(row["reserved"] for row in await levels(shop, product)) == 5
 
 
-async def test_what_is_not_there_may_be_ordered_up_to_the_backorder_limit(shop: Shop) -> None:
+async def test_backorder_is_accepted_up_to_limit(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=1, backorder_limit=2)
 
     first = await shop.place(buyer, product["product_id"], quantity=3)

@@ -12,11 +12,11 @@ import httpx2
 import pytest
 
 from tests.e2e.halls import ADMIN
-from tests.e2e.mortal import PATIENCE, Patient, mortal_hall
-from tests.e2e.own import own_database
+from tests.e2e.mortal import TIMEOUT_SECONDS, RetryingShop, open_restartable_server
+from tests.e2e.own import dedicated_database
 from tests.e2e.shop import Person, good
 
-FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 NEVER = 10**9
 STOCK, QUANTITY, AMOUNT = 10, 3, 700
 
@@ -32,8 +32,8 @@ UNION ALL SELECT 'payment is ' || status FROM payments.payment
   WHERE status IN ('created', 'processing', 'unknown') AND order_id IS NOT NULL
 UNION ALL SELECT 'reservation is ' || status FROM inventory.reservation
   WHERE status IN ('held', 'committed')
-UNION ALL SELECT 'key has no answer' FROM orders.idempotency_key WHERE answer IS NULL
-UNION ALL SELECT 'key has no answer' FROM payments.idempotency_key WHERE answer IS NULL
+UNION ALL SELECT 'record has no response' FROM orders.idempotency_record WHERE response IS NULL
+UNION ALL SELECT 'record has no response' FROM payments.idempotency_record WHERE response IS NULL
 """
 # O1 to O4, over the whole database: each row is a broken promise
 BROKEN = """
@@ -68,7 +68,7 @@ UNION ALL SELECT 'two orders of one key' FROM orders."order" GROUP BY reservatio
 class Journey:
     """One customer's way with one product, and every answer they got on it."""
 
-    shop: Patient
+    shop: RetryingShop
     buyer: Person
     product_id: str
     answers: list[tuple[str, Person, str, Any, httpx2.Response]] = field(default_factory=list)
@@ -122,25 +122,27 @@ class Journey:
 
     async def reaches(self, order: dict[str, Any], **expected: str) -> None:
         status: dict[str, Any] = {}
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while any(status.get(name) != value for name, value in expected.items()):
                 status = await self.shop.status(self.buyer, order["order_id"])
                 await asyncio.sleep(0.02)
 
     async def has_left(self, *, on_hand: int, refunded: int) -> None:
         """All has come to rest, and is as if nobody had died."""
-        books = self.shop.mortal.books
+        database = self.shop.restartable.database
         await at_rest(self.shop)
-        assert await books.all(BROKEN) == []
+        assert await database.fetch_all(BROKEN) == []
         shelf = "SELECT on_hand, reserved FROM inventory.stock WHERE product_id = $1"
-        assert [tuple(row) for row in await books.all(shelf, self.product_id)] == [(on_hand, 0)]
+        assert [tuple(row) for row in await database.fetch_all(shelf, self.product_id)] == [
+            (on_hand, 0)
+        ]
         till = (
             "SELECT p.captured, p.refunded FROM orders.order_line l"
             ' JOIN orders."order" USING (order_id) JOIN payments.payment p USING (payment_id)'
             " WHERE l.product_id = $1"
         )
         expected = [(QUANTITY * AMOUNT, refunded)]
-        assert [tuple(row) for row in await books.all(till, self.product_id)] == expected
+        assert [tuple(row) for row in await database.fetch_all(till, self.product_id)] == expected
 
     async def answers_stand(self) -> None:
         """Who asks again with the same key is told the same."""
@@ -151,14 +153,16 @@ class Journey:
             assert again.headers.get("location") == first.headers.get("location")
 
 
-async def at_rest(shop: Patient) -> None:
+async def at_rest(shop: RetryingShop) -> None:
     """Sooner or later nothing is left to do; a hall that dies meanwhile is started again."""
     left: list[Any] = [None]
     try:
-        async with asyncio.timeout(PATIENCE):
-            while left or shop.mortal.dead:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while left or shop.restartable.has_exited:
                 await shop.get("/health")
-                left = [row["what"] for row in await shop.mortal.books.all(UNFINISHED)]
+                left = [
+                    row["what"] for row in await shop.restartable.database.fetch_all(UNFINISHED)
+                ]
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"hangs: {left}") from None
@@ -172,33 +176,37 @@ WAYS: dict[str, tuple[Callable[[Journey], Awaitable[None]], int]] = {
 
 
 @pytest.fixture(scope="module")
-async def patient(scratch: Path, server_url: str, template: str) -> AsyncIterator[Patient]:
+async def retrying_shop(
+    scratch: Path, server_url: str, template: str
+) -> AsyncIterator[RetryingShop]:
     async with (
-        own_database(server_url, template) as url,
-        mortal_hall(scratch, url) as mortal,
+        dedicated_database(server_url, template) as url,
+        open_restartable_server(scratch, url) as restartable,
         httpx2.AsyncClient(timeout=20) as http,
     ):
-        shop = Patient(mortal, http)
+        shop = RetryingShop(restartable, http)
         await shop.sign_in_admin(*ADMIN)
         yield shop
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_whenever_the_hall_is_killed_the_customer_gets_what_was_promised(
-    patient: Patient, way: str, capsys: pytest.CaptureFixture[str]
+async def test_order_completes_whenever_server_is_killed(
+    retrying_shop: RetryingShop, way: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An ordinary run tries a few points, `make crash` all of them."""
     goes, few = WAYS[way]
-    buyer, deaths = await patient.customer(), patient.mortal.deaths
-    writes = await undisturbed(patient, buyer, goes)
+    buyer, deaths = await retrying_shop.customer(), retrying_shop.restartable.restarts
+    writes = await undisturbed(retrying_shop, buyer, goes)
 
     points = all_points(writes)
     for number, moment in points if FULL else spread(points, few):
         # in a full run the leases of handlers that died are waited for, 30 s each
-        patient.mortal.hasty = not (FULL and writes[number - 1] == "orders.inbox")
-        await killed_once(patient, buyer, goes, number, moment)
+        retrying_shop.restartable.short_ttl_shop = not (
+            FULL and writes[number - 1] == "orders.inbox"
+        )
+        await killed_once(retrying_shop, buyer, goes, number, moment)
 
-    tried = patient.mortal.deaths - deaths
+    tried = retrying_shop.restartable.restarts - deaths
     with capsys.disabled():
         print(f"\n{way}: {len(writes)} writes, {len(points)} crash points, {tried} crashes")  # noqa: T201 - for the report
     # events overtake each other: the last points of one run may not come in the next
@@ -206,37 +214,37 @@ async def test_whenever_the_hall_is_killed_the_customer_gets_what_was_promised(
 
 
 async def undisturbed(
-    shop: Patient, buyer: Person, goes: Callable[[Journey], Awaitable[None]]
+    shop: RetryingShop, buyer: Person, goes: Callable[[Journey], Awaitable[None]]
 ) -> list[str]:
     """Everything that is written on the way, in its order."""
     journey = await prepared(shop, buyer)
-    shop.mortal.doom(NEVER, "after")
+    shop.restartable.kill_at_write(NEVER, "after")
     await goes(journey)
-    writes = shop.mortal.trace()
-    shop.mortal.spare()
+    writes = shop.restartable.written_since_plan()
+    shop.restartable.clear_kill_plan()
     await journey.answers_stand()
     return writes
 
 
 async def killed_once(
-    shop: Patient,
+    shop: RetryingShop,
     buyer: Person,
     goes: Callable[[Journey], Awaitable[None]],
     number: int,
     moment: str,
 ) -> None:
     journey = await prepared(shop, buyer)
-    shop.mortal.doom(number, moment)
+    shop.restartable.kill_at_write(number, moment)
     try:
         await goes(journey)
-        shop.mortal.spare()
+        shop.restartable.clear_kill_plan()
         await journey.answers_stand()
     except BaseException as error:
-        error.add_note(f"killed {moment} write {number} of {shop.mortal.trace()}")
+        error.add_note(f"killed {moment} write {number} of {shop.restartable.written_since_plan()}")
         raise
 
 
-async def prepared(shop: Patient, buyer: Person) -> Journey:
+async def prepared(shop: RetryingShop, buyer: Person) -> Journey:
     """A product of its own, and nothing else going on."""
     product = await shop.product(stock=STOCK, amount=AMOUNT)
     await at_rest(shop)

@@ -6,7 +6,7 @@ import secrets
 from tests.e2e.shop import Shop, good, refused
 
 
-async def test_somebody_registers(shop: Shop) -> None:
+async def test_customer_registers(shop: Shop) -> None:
     name = f"anna-{secrets.token_hex(4)}"
     body = {"username": name, "email": f"{name}@example.com", "password": "a long enough one"}
 
@@ -19,7 +19,7 @@ async def test_somebody_registers(shop: Shop) -> None:
     assert "password" not in answer.text
 
 
-async def test_a_token_tells_who_one_is(shop: Shop) -> None:
+async def test_token_identifies_user(shop: Shop) -> None:
     buyer = await shop.customer()
 
     me = good(await shop.get("/users/me", buyer), 200)
@@ -28,14 +28,14 @@ async def test_a_token_tells_who_one_is(shop: Shop) -> None:
     assert me["roles"] == ["customer"]
 
 
-async def test_without_a_token_one_is_asked_for_it(shop: Shop) -> None:
+async def test_missing_token_is_rejected(shop: Shop) -> None:
     answer = await shop.get("/users/me")
 
     refused(answer, 401, "auth.unauthenticated")
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-async def test_products_are_open_to_all(shop: Shop) -> None:
+async def test_products_are_public(shop: Shop) -> None:
     product = await shop.product(stock=3)
 
     page = good(await shop.get("/products?limit=100&sort=-created_at"), 200)
@@ -61,7 +61,7 @@ async def test_from_the_order_to_the_delivery(shop: Shop) -> None:
     payment = good(await shop.confirm(buyer, payment_id), 200)
     assert payment["status"] == "captured"
     assert payment["captured"] == order["total"]
-    status = await shop.until(buyer, order_id, status="processing")
+    status = await shop.wait_for_status(buyer, order_id, status="processing")
     assert status["payment_status"] == "paid"
 
     parcel = {"carrier": "DHL", "tracking_number": "JD0123456789"}
@@ -71,16 +71,16 @@ async def test_from_the_order_to_the_delivery(shop: Shop) -> None:
     path = f"/fulfilments/{fulfilment['fulfilment_id']}/deliver"
     good(await shop.post(path, shop.admin), 200)
 
-    done = await shop.until(buyer, order_id, status="completed")
+    done = await shop.wait_for_status(buyer, order_id, status="completed")
     assert done["fulfilment_status"] == "delivered"
     assert await shop.available(product["product_id"]) == 3
 
 
-async def test_the_timeline_tells_who_did_what(shop: Shop) -> None:
+async def test_timeline_records_actor_of_each_change(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product()
     order = good(await shop.place(buyer, product["product_id"]), 201)
     await shop.confirm(buyer, order["payment"]["payment_id"])
-    await shop.until(buyer, order["order_id"], status="processing")
+    await shop.wait_for_status(buyer, order["order_id"], status="processing")
 
     timeline = good(await shop.get(f"/orders/{order['order_id']}/timeline", buyer), 200)
 
@@ -95,16 +95,16 @@ async def test_a_decline_leaves_the_order_payable(shop: Shop) -> None:
     payment_id = order["payment"]["payment_id"]
 
     declined = good(await shop.confirm(buyer, payment_id, "sandbox_declined"), 200)
-    await shop.until(buyer, order["order_id"], payment_status="failed")
+    await shop.wait_for_status(buyer, order["order_id"], payment_status="failed")
     paid = good(await shop.confirm(buyer, payment_id), 200)
 
     assert declined["status"] == "failed"
     assert declined["failure_code"]
     assert paid["status"] == "captured"
-    await shop.until(buyer, order["order_id"], status="processing", payment_status="paid")
+    await shop.wait_for_status(buyer, order["order_id"], status="processing", payment_status="paid")
 
 
-async def test_a_cancelled_order_gives_its_stock_back(shop: Shop) -> None:
+async def test_cancelled_order_releases_stock(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=4)
     order = good(await shop.place(buyer, product["product_id"], quantity=3), 201)
 
@@ -112,9 +112,9 @@ async def test_a_cancelled_order_gives_its_stock_back(shop: Shop) -> None:
     cancelled = good(await shop.post(path, buyer, json={"reason": "changed my mind"}), 200)
 
     assert cancelled["status"] == "cancelled"
-    await shop.until_available(product["product_id"], 4)
+    await shop.wait_for_available(product["product_id"], 4)
     # until the news has come there the money would be taken, and given back
-    await shop.until_payment(buyer, order["payment"]["payment_id"], status="cancelled")
+    await shop.wait_for_payment(buyer, order["payment"]["payment_id"], status="cancelled")
     late = await shop.confirm(buyer, order["payment"]["payment_id"])
     refused(late, 409, "payments.invalid_transition")
 
@@ -123,19 +123,21 @@ async def test_a_paid_order_that_is_cancelled_is_refunded(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=4)
     order = good(await shop.place(buyer, product["product_id"]), 201)
     await shop.confirm(buyer, order["payment"]["payment_id"])
-    await shop.until(buyer, order["order_id"], status="processing")
+    await shop.wait_for_status(buyer, order["order_id"], status="processing")
 
     path = f"/orders/{order['order_id']}/cancel"
     good(await shop.post(path, buyer, json={"reason": "too late"}), 200)
 
-    await shop.until(buyer, order["order_id"], status="cancelled", payment_status="refunded")
-    await shop.until_available(product["product_id"], 4)
+    await shop.wait_for_status(
+        buyer, order["order_id"], status="cancelled", payment_status="refunded"
+    )
+    await shop.wait_for_available(product["product_id"], 4)
     path = f"/payments/{order['payment']['payment_id']}"
     payment = good(await shop.get(path, buyer), 200)
     assert payment["refunded"] == payment["captured"]
 
 
-async def test_the_same_key_twenty_times_gives_one_order(shop: Shop) -> None:
+async def test_same_key_twenty_times_places_one_order(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=50)
     key = secrets.token_hex(8)
 
@@ -167,7 +169,7 @@ async def test_a_key_with_another_payload_is_refused(shop: Shop) -> None:
     refused(answer, 422, "idempotency.payload_mismatch")
 
 
-async def test_a_refusal_is_replayed_too(shop: Shop) -> None:
+async def test_error_response_is_replayed(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=1)
     key = secrets.token_hex(8)
     first = await shop.place(buyer, product["product_id"], 5, key)
@@ -181,7 +183,7 @@ async def test_a_refusal_is_replayed_too(shop: Shop) -> None:
     assert again.headers["idempotency-replayed"] == "true"
 
 
-async def test_money_and_stock_want_a_key(shop: Shop) -> None:
+async def test_payment_and_stock_changes_require_idempotency_key(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product()
     body = {"product_id": product["product_id"], "quantity": 1, "shipping_address": "Market 1"}
 
@@ -202,7 +204,7 @@ async def test_the_last_unit_is_sold_once(shop: Shop) -> None:
     assert await shop.available(product["product_id"]) == 0
 
 
-async def test_nobody_keeps_the_goods_of_more_than_twenty_unpaid_orders(shop: Shop) -> None:
+async def test_unpaid_orders_per_customer_are_limited(shop: Shop) -> None:
     buyer, other = await shop.customer(), await shop.customer()
     product = await shop.product(stock=30)
     placed = [good(await shop.place(buyer, product["product_id"]), 201) for _ in range(20)]
@@ -216,7 +218,7 @@ async def test_nobody_keeps_the_goods_of_more_than_twenty_unpaid_orders(shop: Sh
     assert await shop.available(product["product_id"]) == 9
 
 
-async def test_nobody_keeps_more_than_a_thousand_units_unpaid(shop: Shop) -> None:
+async def test_reserved_units_per_customer_are_limited(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=1500)
     good(await shop.place(buyer, product["product_id"], 600), 201)
 
@@ -229,7 +231,7 @@ async def test_nobody_keeps_more_than_a_thousand_units_unpaid(shop: Shop) -> Non
     assert await shop.available(product["product_id"]) == 500
 
 
-async def test_an_order_is_seen_by_its_owner_and_by_staff_alone(shop: Shop) -> None:
+async def test_order_is_visible_to_owner_and_staff_only(shop: Shop) -> None:
     buyer, other = await shop.customer(), await shop.customer()
     product = await shop.product()
     order = good(await shop.place(buyer, product["product_id"]), 201)
@@ -257,7 +259,7 @@ async def test_a_disabled_customer_cannot_order(shop: Shop) -> None:
     refused(await shop.send("POST", "/token", data=form), 401, "users.bad_credentials")
 
 
-async def test_the_counts_are_for_staff(shop: Shop) -> None:
+async def test_stats_require_staff(shop: Shop) -> None:
     buyer = await shop.customer()
 
     stats = good(await shop.get("/stats", shop.admin), 200)

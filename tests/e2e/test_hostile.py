@@ -16,11 +16,11 @@ import pytest
 
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.shared.http import Problem
-from markethall.shared.tokens import generate_key
+from markethall.shared.tokens import generate_private_key
 from tests.e2e.attacks import Attack, World, attacks
 from tests.e2e.forgeries import Mint
-from tests.e2e.halls import Hall
-from tests.e2e.own import own_database, own_hall, port_of, visiting
+from tests.e2e.halls import RunningServer
+from tests.e2e.own import dedicated_database, dedicated_server, open_shop, port_of
 from tests.e2e.raw import CLOSED, HANGS, Reply, exchange, request
 from tests.e2e.shop import Person, Shop, good
 
@@ -28,20 +28,20 @@ AT_ONCE = 24
 MOST_GROWTH = 200 * 1024  # KiB: pools, caches and prepared statements fill up once
 PROBLEM = "application/problem+json"
 # an ordinary run sends every fourth request, the full one sends all
-FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 MEMBERS = {name for name in get_type_hints(Problem) if name != "errors"}
 
 
 @dataclass(frozen=True)
 class Siege:
-    hall: Hall
+    server: RunningServer
     shop: Shop
     pem: str
     secret: str
 
     @property
     def port(self) -> int:
-        return port_of(self.hall)
+        return port_of(self.server)
 
 
 @dataclass
@@ -59,38 +59,44 @@ class Tally:
 
 
 @pytest.fixture(scope="module", params=["memory", "postgres"])
-async def siege(
+async def attack_setup(
     request: pytest.FixtureRequest, scratch: Path, server_url: str, template: str
 ) -> AsyncIterator[Siege]:
-    pem = generate_key()
-    settings = {"signing_key": pem, "secret": secrets.token_urlsafe(48), "body_timeout": "1"}
+    pem = generate_private_key()
+    settings = {
+        "access_token_private_key": pem,
+        "secret_key": secrets.token_urlsafe(48),
+        "body_timeout": "1",
+    }
     settings["token_ttl"] = "7200"
     async with AsyncExitStack() as stack:
         arguments = ["--memory"]
         if request.param == "postgres":
-            url = await stack.enter_async_context(own_database(server_url, template))
+            url = await stack.enter_async_context(dedicated_database(server_url, template))
             settings["database_url"], arguments = url, []
         name = f"besieged-{request.param}"
-        hall = stack.enter_context(own_hall(scratch, name, *arguments, **settings))
-        yield Siege(hall, await stack.enter_async_context(visiting(hall)), pem, settings["secret"])
+        server = stack.enter_context(dedicated_server(scratch, name, *arguments, **settings))
+        yield Siege(
+            server, await stack.enter_async_context(open_shop(server)), pem, settings["secret_key"]
+        )
 
 
-async def test_nothing_a_client_can_send_breaks_the_hall(
-    siege: Siege, capsys: pytest.CaptureFixture[str]
+async def test_no_client_input_causes_server_error(
+    attack_setup: Siege, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world = await scouted(siege)
-    before = resident(siege.hall)
+    world = await scouted(attack_setup)
+    before = resident(attack_setup.server)
 
-    tally = await besieged(siege.port, islice(attacks(world), 0, None, 1 if FULL else 4))
+    tally = await besieged(attack_setup.port, islice(attacks(world), 0, None, 1 if FULL else 4))
 
     with capsys.disabled():
         print(f"\n{tally}")  # noqa: T201 - the count is part of the report
     assert not tally.holes, "\n".join([f"{len(tally.holes)} holes", *tally.holes[:40]])
     assert tally.total >= (20_000 if FULL else 6_000)
     assert tally.bare < tally.total / 20
-    assert resident(siege.hall) - before < MOST_GROWTH
-    assert failures(siege.hall) == []
-    await still_sells(siege.shop)
+    assert resident(attack_setup.server) - before < MOST_GROWTH
+    assert failures(attack_setup.server) == []
+    await still_sells(attack_setup.shop)
 
 
 async def besieged(port: int, all_attacks: Iterator[Attack]) -> Tally:
@@ -159,9 +165,9 @@ def wrong_in_problem(reply: Reply, problem: Any) -> Iterator[str]:
         yield f"422 without errors: {problem}"
 
 
-async def scouted(siege: Siege) -> World:
+async def scouted(attack_setup: Siege) -> World:
     """Things that exist, people who may do something, and what the hall says of itself."""
-    shop = siege.shop
+    shop = attack_setup.shop
     ids, customer = await everyday_life(shop)
     powers = ["customer", "admin"]
     people = {"customer": customer, "all": await appointed(shop, await shop.customer(), powers)}
@@ -173,8 +179,8 @@ async def scouted(siege: Siege) -> World:
         document=document,
         ids=ids,
         tokens={name: person.token for name, person in everyone.items()},
-        forged=list(Mint(people["all"].token, siege.pem).forged()),
-        webhooks=SandboxWebhooks(siege.secret.encode()),
+        forged=list(Mint(people["all"].token, attack_setup.pem).forged()),
+        webhooks=SandboxWebhooks(attack_setup.secret.encode()),
         cursors={path: await cursor(shop, path) for path in ("/products", "/users")},
     )
 
@@ -184,7 +190,7 @@ async def everyday_life(shop: Shop) -> tuple[dict[str, str], Person]:
     products = [await shop.product(stock=1_000_000) for _ in range(2)]
     order = good(await shop.place(buyer, products[0]["product_id"]), 201)
     good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
-    await shop.until(buyer, order["order_id"], status="processing")
+    await shop.wait_for_status(buyer, order["order_id"], status="processing")
     parcel = {"carrier": "DHL", "tracking_number": "1"}
     sent = await shop.post(f"/orders/{order['order_id']}/fulfilments", shop.admin, json=parcel)
     open_order = good(await shop.place(buyer, products[0]["product_id"]), 201)
@@ -222,59 +228,65 @@ async def still_sells(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=2)
     order = good(await shop.place(buyer, product["product_id"]), 201)
     good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
-    await shop.until(buyer, order["order_id"], status="processing")
+    await shop.wait_for_status(buyer, order["order_id"], status="processing")
     assert good(await shop.get("/ledger/verify", shop.admin), 200)["balanced"] is True
 
 
-def failures(hall: Hall) -> list[str]:
+def failures(server: RunningServer) -> list[str]:
     """What our own code did not expect."""
-    lines = hall.log.read_text().splitlines()
-    bad = ("request.failed", "steward.failed", "sweep.failed", "event.dead", "Traceback")
+    lines = server.log.read_text().splitlines()
+    bad = (
+        "request.failed",
+        "worker.failed",
+        "periodic_job.failed",
+        "event.dead_lettered",
+        "Traceback",
+    )
     return [line[:2000] for line in lines if any(word in line for word in bad)]
 
 
-def resident(hall: Hall) -> int:
+def resident(server: RunningServer) -> int:
     """KiB of memory that the process holds."""
-    status = Path(f"/proc/{hall.pids[0]}/status").read_text()
+    status = Path(f"/proc/{server.pids[0]}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
-async def test_a_slow_body_is_not_waited_for(siege: Siege) -> None:
+async def test_slow_body_times_out(attack_setup: Siege) -> None:
     head = [(b"Content-Type", b"application/json"), (b"Content-Length", b"100")]
 
-    reply = await exchange(siege.port, request(b"POST", b"/users", head, b'{"username":'))
+    reply = await exchange(attack_setup.port, request(b"POST", b"/users", head, b'{"username":'))
 
     assert reply.status == 408
     assert reply.json()["code"] == "request.timeout"
 
 
 @pytest.mark.parametrize("half", [b"", b"GET /he", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n"])
-async def test_half_a_head_is_not_waited_for(siege: Siege, half: bytes) -> None:
-    reply = await exchange(siege.port, half)
+async def test_incomplete_request_head_times_out(attack_setup: Siege, half: bytes) -> None:
+    reply = await exchange(attack_setup.port, half)
 
     assert reply == CLOSED
 
 
-async def test_a_second_request_on_a_connection_is_not_waited_for_either(siege: Siege) -> None:
+async def test_incomplete_second_request_head_times_out(attack_setup: Siege) -> None:
     whole = b"GET /health HTTP/1.1\r\nHost: hall\r\n\r\n"
 
-    reply = await exchange(siege.port, whole + b"GET /health HTTP/1.1\r\nHo")
+    reply = await exchange(attack_setup.port, whole + b"GET /health HTTP/1.1\r\nHo")
 
     assert reply.status == 200
 
 
-async def test_headers_without_end_are_cut_off(siege: Siege) -> None:
+async def test_endless_headers_are_rejected(attack_setup: Siege) -> None:
     endless = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(500_000))
 
-    reply = await exchange(siege.port, endless)
+    reply = await exchange(attack_setup.port, endless)
 
     assert reply.status in {0, 431}
 
 
-async def test_one_connection_may_send_many_requests_at_once(siege: Siege) -> None:
+async def test_pipelined_requests_are_answered(attack_setup: Siege) -> None:
     get = b"GET /health HTTP/1.1\r\nHost: hall\r\n\r\n"
 
-    reply = await exchange(siege.port, get * 50 + request(b"GET", b"/health"))
+    reply = await exchange(attack_setup.port, get * 50 + request(b"GET", b"/health"))
 
     whole = json.dumps({"status": "ok"}, separators=(",", ":")).encode()
     assert reply.status == 200

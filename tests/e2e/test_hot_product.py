@@ -14,13 +14,13 @@ import httpx2
 
 from tests.conftest import plain
 from tests.e2e.halls import ADMIN
-from tests.e2e.own import own_database, own_hall
+from tests.e2e.own import dedicated_database, dedicated_server
 from tests.e2e.shop import Person, Shop, refused
-from tests.inventory.arena import line_to
-from tests.inventory.truth import deadlocks, hung_up, lies
+from tests.inventory.arena import slow_connection_to
+from tests.inventory.truth import deadlocks, invariant_violations, wait_until_disconnected
 from tests.proxy import Mode
 
-FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 BUYERS, STOCK = 500, 200
 # the other buyers wait at the door: so many ask at once
 CONNECTIONS = 64
@@ -43,12 +43,14 @@ class Insisting(Shop):
 async def crowded(scratch: Path, url: str) -> AsyncIterator[Shop]:
     limits = httpx2.Limits(max_connections=CONNECTIONS)
     # as long as in production
-    opening = own_hall(scratch, "hot", database_url=url, database_timeout="1.8", deadline="5")
+    opening = dedicated_server(
+        scratch, "hot", database_url=url, database_timeout="1.8", request_deadline_seconds="5"
+    )
     # in a thread: the line to the database may be one of this loop
-    hall = await asyncio.to_thread(opening.__enter__)
+    server = await asyncio.to_thread(opening.__enter__)
     try:
         async with httpx2.AsyncClient(limits=limits, timeout=120) as http:
-            shop = Insisting(hall, http)
+            shop = Insisting(server, http)
             await shop.sign_in_admin(*ADMIN)
             yield shop
     finally:
@@ -66,11 +68,11 @@ async def crowd(shop: Shop, size: int) -> list[Person]:
     return list(await asyncio.gather(*(enter() for _ in range(size))))
 
 
-async def test_five_hundred_buyers_of_one_product_buy_exactly_what_is_there(
+async def test_five_hundred_concurrent_buyers_never_oversell(
     scratch: Path, server_url: str, template: str
 ) -> None:
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(own_database(server_url, template))
+        url = await stack.enter_async_context(dedicated_database(server_url, template))
         driver = await asyncpg.connect(plain(url))
         stack.push_async_callback(driver.close)
         async with crowded(scratch, url) as shop:
@@ -89,19 +91,19 @@ async def test_five_hundred_buyers_of_one_product_buy_exactly_what_is_there(
                 if answer.status_code == 409:
                     refused(answer, 409, "inventory.out_of_stock")
             assert await shop.available(product_id) == 0
-        await hung_up(driver, "markethall")
-        assert (await lies(driver), await deadlocks(driver)) == (set(), 0)
+        await wait_until_disconnected(driver, "markethall")
+        assert (await invariant_violations(driver), await deadlocks(driver)) == (set(), 0)
 
 
-async def test_the_last_unit_is_sold_once_though_the_database_is_far_away(
+async def test_last_unit_is_sold_once_with_slow_database(
     scratch: Path, server_url: str, template: str
 ) -> None:
     """Who is told to come again comes again; nobody is told anything worse."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(own_database(server_url, template))
+        url = await stack.enter_async_context(dedicated_database(server_url, template))
         driver = await asyncpg.connect(plain(url))
         stack.push_async_callback(driver.close)
-        far, line = await stack.enter_async_context(line_to(url, late=0.02))
+        far, line = await stack.enter_async_context(slow_connection_to(url, late=0.02))
         async with crowded(scratch, far) as shop:
             await line.switch(Mode.DELAY)
             buyers = await crowd(shop, 100)
@@ -113,8 +115,8 @@ async def test_the_last_unit_is_sold_once_though_the_database_is_far_away(
                 )
 
                 assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 99}
-                assert await lies(driver) == set()
-        await hung_up(driver, "markethall")
+                assert await invariant_violations(driver) == set()
+        await wait_until_disconnected(driver, "markethall")
         assert await deadlocks(driver) == 0
 
 

@@ -13,11 +13,11 @@ from urllib.parse import quote, urlsplit
 import httpx2
 import pytest
 
-from markethall.shared.tokens import generate_key
+from markethall.shared.tokens import generate_private_key
 from tests.conftest import on_server
 from tests.e2e.forgeries import Mint
-from tests.e2e.halls import ADMIN, Execute, Hall, as_json, restricted_urls
-from tests.e2e.own import own_database, own_hall, port_of, visiting
+from tests.e2e.halls import ADMIN, Execute, RunningServer, as_json, restricted_urls
+from tests.e2e.own import dedicated_database, dedicated_server, open_shop, port_of
 from tests.e2e.raw import exchange, request
 from tests.e2e.shop import PATIENCE, Person, Shop, good
 
@@ -32,7 +32,7 @@ PROXY = "127.0.0.2"
 class Watched:
     """A hall whose secrets are known, and its log."""
 
-    hall: Hall
+    server: RunningServer
     shop: Shop
     database: str
     urls: Mapping[str, str]
@@ -41,7 +41,7 @@ class Watched:
 
     def lines(self) -> list[dict[str, Any]]:
         """The banner for people comes first, then JSON and nothing else."""
-        texts = self.hall.log.read_text().splitlines()
+        texts = self.server.log.read_text().splitlines()
         first = next(number for number, text in enumerate(texts) if text.startswith("{"))
         return [json.loads(text) for text in texts[first:]]
 
@@ -63,21 +63,21 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-async def watched(scratch: Path, server_url: str, template: str) -> AsyncIterator[Watched]:
-    pem, secret = generate_key(), secrets.token_urlsafe(48)
+async def logged_server(scratch: Path, server_url: str, template: str) -> AsyncIterator[Watched]:
+    pem, secret = generate_private_key(), secrets.token_urlsafe(48)
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(own_database(server_url, template))
+        url = await stack.enter_async_context(dedicated_database(server_url, template))
         urls = await restricted_urls(server_url, url.rpartition("/")[2], Execute(url))
         settings = {
             "database_urls": as_json(urls),
-            "signing_key": pem,
-            "secret": secret,
+            "access_token_private_key": pem,
+            "secret_key": secret,
             "trusted_proxies": f"{PROXY}/32,10.0.0.0/8",
             "log_level": "debug",
         }
-        hall = stack.enter_context(own_hall(scratch, "watched", **settings))
-        shop = await stack.enter_async_context(visiting(hall))
-        yield Watched(hall, shop, url, urls, pem, secret)
+        server = stack.enter_context(dedicated_server(scratch, "watched", **settings))
+        shop = await stack.enter_async_context(open_shop(server))
+        yield Watched(server, shop, url, urls, pem, secret)
 
 
 CASES: list[tuple[str, str, str, int, str]] = [
@@ -97,16 +97,16 @@ CASES: list[tuple[str, str, str, int, str]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "who", "status", "context"), CASES)
-async def test_every_request_has_one_line_that_says_all_of_it(  # noqa: PLR0917 - one case each
-    watched: Watched, method: str, path: str, who: str, status: int, context: str
+async def test_each_request_has_one_complete_access_log_line(  # noqa: PLR0917 - one case each
+    logged_server: Watched, method: str, path: str, who: str, status: int, context: str
 ) -> None:
-    person = await watched.shop.customer() if who == "buyer" else None
+    person = await logged_server.shop.customer() if who == "buyer" else None
     request_id = f"test-{secrets.token_hex(8)}"
     headers = {"X-Request-ID": request_id, "User-Agent": "a test/1.0"}
 
-    answer = await watched.shop.send(method, path, person, headers=headers)
+    answer = await logged_server.shop.send(method, path, person, headers=headers)
 
-    line = await watched.line(request_id)
+    line = await logged_server.line(request_id)
     assert answer.status_code == status
     assert answer.headers["x-request-id"] == request_id
     assert set(line) == FIELDS
@@ -130,65 +130,65 @@ async def test_every_request_has_one_line_that_says_all_of_it(  # noqa: PLR0917 
         (PROXY, "", PROXY),
     ],
 )
-async def test_only_a_trusted_proxy_is_believed_where_a_request_came_from(
-    watched: Watched, through: str, forwarded: str, seen: str
+async def test_forwarded_address_is_accepted_from_trusted_proxy_only(
+    logged_server: Watched, through: str, forwarded: str, seen: str
 ) -> None:
     request_id = f"test-{secrets.token_hex(8)}"
     headers = {"X-Request-ID": request_id, "X-Forwarded-For": forwarded}
     transport = httpx2.AsyncHTTPTransport(local_address=through)
 
     async with httpx2.AsyncClient(transport=transport) as client:
-        await client.get(watched.hall.url("/health"), headers=headers)
+        await client.get(logged_server.server.url("/health"), headers=headers)
 
-    assert (await watched.line(request_id))["client_ip"] == seen
+    assert (await logged_server.line(request_id))["client_ip"] == seen
 
 
 @pytest.mark.parametrize(
     "strange", ["short", "x" * 129, "has space inside", 'quote"quote"', "semi;colon;s", ""]
 )
-async def test_a_strange_request_id_is_replaced(watched: Watched, strange: str) -> None:
-    answer = await watched.shop.get("/health", headers={"X-Request-ID": strange})
+async def test_invalid_request_id_is_replaced(logged_server: Watched, strange: str) -> None:
+    answer = await logged_server.shop.get("/health", headers={"X-Request-ID": strange})
 
     given = answer.headers["x-request-id"]
     assert given != strange
-    assert (await watched.line(given))["path"] == "/health"
+    assert (await logged_server.line(given))["path"] == "/health"
 
 
-async def test_no_line_can_be_made_up(watched: Watched) -> None:
+async def test_log_lines_cannot_be_forged(logged_server: Watched) -> None:
     """What a client sends stays inside its JSON string."""
     evil = b'x"}\\n{"event":"request","request_id":"made-up-line"'
-    port = port_of(watched.hall)
+    port = port_of(logged_server.server)
 
     for name in (b"User-Agent", b"X-Request-ID", b"X-Forwarded-For"):
         await exchange(port, request(b"GET", b"/health", [(name, evil)]))
     await exchange(port, request(b"GET", b"/%0a%7b%22request_id%22:%22made-up-line%22%7d"))
 
-    assert not any(line.get("request_id") == "made-up-line" for line in watched.lines())
+    assert not any(line.get("request_id") == "made-up-line" for line in logged_server.lines())
 
 
-async def test_no_secret_is_ever_written(watched: Watched) -> None:
+async def test_no_secret_is_logged(logged_server: Watched) -> None:
     """Logins, failures, forgeries, secrets in the wrong place, and a database that goes away."""
-    spoken = await much_ado(watched)
-    await without_database(watched)
+    spoken = await much_ado(logged_server)
+    await without_database(logged_server)
     told = {
         "admin password": ADMIN[1],
-        "secret": watched.secret,
-        "signing key": watched.pem.splitlines()[1],
-        **{name: urlsplit(url).password or "" for name, url in watched.urls.items()},
+        "secret": logged_server.secret,
+        "signing key": logged_server.pem.splitlines()[1],
+        **{name: urlsplit(url).password or "" for name, url in logged_server.urls.items()},
         **spoken,
     }
 
-    log = watched.hall.log.read_text()
+    log = logged_server.server.log.read_text()
 
     assert {name for name, text in told.items() if len(text) < 8} == set()
     assert {name for name, text in told.items() if text in log} == set()
     assert "request.failed" not in log
-    assert len(watched.lines()) > 100
+    assert len(logged_server.lines()) > 100
 
 
-async def much_ado(watched: Watched) -> dict[str, str]:
+async def much_ado(logged_server: Watched) -> dict[str, str]:
     """Everything that happens to secrets in a shop; which they were."""
-    shop, buyer = watched.shop, await watched.shop.customer()
+    shop, buyer = logged_server.shop, await logged_server.shop.customer()
     pair = await shop.sign_in(buyer.name, buyer.password)
     wrong, new = f"wrong-{secrets.token_hex(8)}", f"new-{secrets.token_hex(8)}"
     key = f"key-{secrets.token_hex(8)}"
@@ -196,7 +196,7 @@ async def much_ado(watched: Watched) -> dict[str, str]:
     change = {"current_password": buyer.password, "new_password": new}
     await shop.send("POST", "/users/me/password", buyer, json=change)
     await sell(shop, buyer, key)
-    await misplaced(watched, buyer, wrong)
+    await misplaced(logged_server, buyer, wrong)
     return {
         "password": buyer.password,
         "wrong password": wrong,
@@ -228,22 +228,22 @@ async def sell(shop: Shop, buyer: Person, key: str) -> None:
     await shop.confirm(buyer, order["payment"]["payment_id"], "sandbox_webhook_first")
 
 
-async def misplaced(watched: Watched, buyer: Person, wrong: str) -> None:
+async def misplaced(logged_server: Watched, buyer: Person, wrong: str) -> None:
     """Secrets where they do not belong, and forged ones."""
-    port, token = port_of(watched.hall), buyer.token.encode()
+    port, token = port_of(logged_server.server), buyer.token.encode()
     bearer = b"Bearer " + token
     for target in (b"/users/" + token, b"/users?access_token=" + token, b"/orders/" + token):
         await exchange(port, request(b"GET", target, [(b"User-Agent", bearer)]))
     userinfo = f"postgresql://somebody:{quote(wrong)}@db/x".encode()
     await exchange(port, request(b"GET", b"/health", [(b"User-Agent", userinfo)]))
-    for _, forged in Mint(buyer.token, watched.pem).forged():
+    for _, forged in Mint(buyer.token, logged_server.pem).forged():
         await exchange(port, request(b"GET", b"/stats", [(b"Authorization", b"Bearer " + forged)]))
     await exchange(port, request(b"GET", b"/stats", [(b"Authorization", b"Basic " + token)]))
 
 
-async def without_database(watched: Watched) -> None:
+async def without_database(logged_server: Watched) -> None:
     """It is away and comes back; drivers like to tell whom they could not reach."""
-    server, _, name = watched.database.rpartition("/")
+    server, _, name = logged_server.database.rpartition("/")
     elsewhere = f"{server}/postgres"
     await on_server(elsewhere, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     await on_server(
@@ -251,11 +251,11 @@ async def without_database(watched: Watched) -> None:
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - ours
     )
     async with asyncio.timeout(PATIENCE):
-        while (await watched.shop.get("/ready")).status_code != 503:
+        while (await logged_server.shop.get("/ready")).status_code != 503:
             await asyncio.sleep(0.02)
-        while "steward.waiting" not in watched.hall.log.read_text():
+        while "worker.unavailable" not in logged_server.server.log.read_text():
             await asyncio.sleep(0.02)
     await on_server(elsewhere, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     async with asyncio.timeout(PATIENCE):
-        while (await watched.shop.get("/ready")).status_code != 200:
+        while (await logged_server.shop.get("/ready")).status_code != 200:
             await asyncio.sleep(0.02)

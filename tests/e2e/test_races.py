@@ -15,8 +15,8 @@ import pytest
 from markethall.payments.domain import Succeeded
 from markethall.payments.gateway import SandboxWebhooks
 from tests.conftest import url_of
-from tests.e2e.halls import Hall
-from tests.e2e.own import Books, database_of
+from tests.e2e.halls import RunningServer
+from tests.e2e.own import DatabaseReader, database_of
 from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
 from tests.e2e.test_crash import BROKEN
 from tests.partitions.sets import HALVES
@@ -29,18 +29,18 @@ POSTINGS = "SELECT kind FROM payments.posting WHERE payment_id = $1"
 
 # in one process, in two, and with the calls and the events of an order on the way between two
 WIRINGS = ["postgres", "workers", HALVES]
-pytestmark = pytest.mark.parametrize("hall", WIRINGS, indirect=True)
+pytestmark = pytest.mark.parametrize("server", WIRINGS, indirect=True)
 
 
 @pytest.fixture
-def books(request: pytest.FixtureRequest, server_url: str) -> Books:
+def database(request: pytest.FixtureRequest, server_url: str) -> DatabaseReader:
     """The database of this wiring's hall."""
-    wiring = request.node.callspec.params["hall"]
-    return Books(url_of(server_url, database_of(wiring)))
+    wiring = request.node.callspec.params["server"]
+    return DatabaseReader(url_of(server_url, database_of(wiring)))
 
 
 @pytest.fixture
-async def crowd(shop: Shop) -> list[Person]:
+async def buyers(shop: Shop) -> list[Person]:
     return list(await asyncio.gather(*(shop.customer() for _ in range(50))))
 
 
@@ -70,36 +70,36 @@ async def in_the_end(ask: Any) -> httpx2.Response:
 
 
 @pytest.mark.parametrize("stock", [1, 7])
-async def test_fifty_buyers_never_get_more_than_there_is(
-    shop: Shop, books: Books, crowd: list[Person], stock: int
+async def test_fifty_concurrent_buyers_never_oversell(
+    shop: Shop, database: DatabaseReader, buyers: list[Person], stock: int
 ) -> None:
     product_id = (await shop.product(stock=stock))["product_id"]
 
-    answers = await asyncio.gather(*(shop.place(buyer, product_id) for buyer in crowd))
+    answers = await asyncio.gather(*(shop.place(buyer, product_id) for buyer in buyers))
 
     assert Counter(answer.status_code for answer in answers) == {201: stock, 409: 50 - stock}
     for answer in answers:
         if answer.status_code == 409:
             refused(answer, 409, "inventory.out_of_stock")
     assert await shop.available(product_id) == 0
-    assert await books.all(BROKEN) == []
+    assert await database.fetch_all(BROKEN) == []
 
 
-async def test_crossed_carts_do_not_wait_for_each_other_for_ever(
-    shop: Shop, hall: Hall, books: Books, crowd: list[Person]
+async def test_carts_in_opposite_order_do_not_deadlock(
+    shop: Shop, server: RunningServer, database: DatabaseReader, buyers: list[Person]
 ) -> None:
     """To wait too long on a busy machine is no deadlock: that one is in the log."""
     one, other = [(await shop.product(stock=500))["product_id"] for _ in range(2)]
     carts = [(one, other), (other, one)] * 50
 
     answers = await asyncio.gather(
-        *(placed_once(shop, crowd[n % 50], cart) for n, cart in enumerate(carts))
+        *(placed_once(shop, buyers[n % 50], cart) for n, cart in enumerate(carts))
     )
 
     assert Counter(answer.status_code for answer in answers) == {201: 100}
-    assert not hall.has_said("database.deadlock")
+    assert not server.has_logged("database.deadlock")
     assert await shop.available(one) == await shop.available(other) == 400
-    assert await books.all(BROKEN) == []
+    assert await database.fetch_all(BROKEN) == []
 
 
 async def place_cart(
@@ -116,13 +116,15 @@ async def placed_once(shop: Shop, buyer: Person, cart: tuple[str, ...]) -> httpx
     return await in_the_end(lambda: place_cart(shop, buyer, cart, key))
 
 
-async def test_crossed_carts_share_the_last_goods_justly(shop: Shop, crowd: list[Person]) -> None:
+async def test_carts_in_opposite_order_sell_all_remaining_stock(
+    shop: Shop, buyers: list[Person]
+) -> None:
     one, other = [(await shop.product(stock=10))["product_id"] for _ in range(2)]
 
     answers = await asyncio.gather(
         *(
             place_cart(shop, buyer, (one, other) if n % 2 else (other, one))
-            for n, buyer in enumerate(crowd)
+            for n, buyer in enumerate(buyers)
         )
     )
 
@@ -130,8 +132,8 @@ async def test_crossed_carts_share_the_last_goods_justly(shop: Shop, crowd: list
     assert await shop.available(one) == await shop.available(other) == 0
 
 
-async def test_the_same_key_twenty_times_until_everybody_has_an_answer(
-    shop: Shop, books: Books
+async def test_same_key_twenty_times_gives_same_response(
+    shop: Shop, database: DatabaseReader
 ) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=50)
     key = secrets.token_hex(8)
@@ -144,10 +146,12 @@ async def test_the_same_key_twenty_times_until_everybody_has_an_answer(
     assert len({answer.text for answer in answers}) == 1
     assert await shop.available(product["product_id"]) == 49
     count = 'SELECT count(*) FROM orders."order" WHERE user_id = $1'
-    assert await books.value(count, UUID(buyer.user_id)) == 1
+    assert await database.fetch_value(count, UUID(buyer.user_id)) == 1
 
 
-async def test_ten_ways_to_pay_at_once_charge_once(shop: Shop, books: Books) -> None:
+async def test_ten_concurrent_confirmations_charge_once(
+    shop: Shop, database: DatabaseReader
+) -> None:
     buyer, order = await ordered(shop)
     payment_id = order["payment"]["payment_id"]
     methods = ["sandbox_ok", "sandbox_webhook_first"] * 5
@@ -160,11 +164,13 @@ async def test_ten_ways_to_pay_at_once_charge_once(shop: Shop, books: Books) -> 
     for answer in answers:
         if answer.status_code == 409:
             refused(answer, 409, "payments.invalid_transition")
-    await shop.until(buyer, order["order_id"], status="processing", payment_status="paid")
-    await charged_once(books, order)
+    await shop.wait_for_status(buyer, order["order_id"], status="processing", payment_status="paid")
+    await charged_once(database, order)
 
 
-async def test_one_key_to_pay_ten_times_at_once_charges_once(shop: Shop, books: Books) -> None:
+async def test_same_key_ten_concurrent_confirmations_charge_once(
+    shop: Shop, database: DatabaseReader
+) -> None:
     buyer, order = await ordered(shop)
     payment_id, key = order["payment"]["payment_id"], secrets.token_hex(8)
 
@@ -177,27 +183,27 @@ async def test_one_key_to_pay_ten_times_at_once_charges_once(shop: Shop, books: 
 
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.text for answer in answers}) == 1
-    await charged_once(books, order)
+    await charged_once(database, order)
 
 
-async def test_news_from_the_provider_races_with_its_answer(
-    shop: Shop, books: Books, hall: Hall
+async def test_webhook_races_with_provider_response(
+    shop: Shop, database: DatabaseReader, server: RunningServer
 ) -> None:
     """The answer takes 5 s; the signed news, ten times over, comes in between and after."""
     buyer, order = await ordered(shop)
     payment_id = order["payment"]["payment_id"]
     confirming = asyncio.create_task(shop.confirm(buyer, payment_id, "sandbox_slow"))
-    headers, body = news_of(hall, await operation_of(shop, buyer, payment_id))
+    headers, body = news_of(server, await operation_of(shop, buyer, payment_id))
 
     early = await asyncio.gather(*(tell(shop, headers, body) for _ in range(10)))
-    await shop.until(buyer, order["order_id"], status="processing", payment_status="paid")
+    await shop.wait_for_status(buyer, order["order_id"], status="processing", payment_status="paid")
     confirmed = await confirming
     late = await tell(shop, headers, body)
 
     assert [answer.status_code for answer in (*early, late)] == [200] * 11
     assert sum(not answer.json()["duplicate"] for answer in (*early, late)) == 1
     assert good(confirmed, 200)["status"] == "captured"
-    await charged_once(books, order)
+    await charged_once(database, order)
 
 
 async def operation_of(shop: Shop, buyer: Person, payment_id: str) -> UUID:
@@ -209,10 +215,12 @@ async def operation_of(shop: Shop, buyer: Person, payment_id: str) -> UUID:
                 return UUID(page["items"][0]["operation_id"])
 
 
-def news_of(hall: Hall, operation_id: UUID) -> tuple[dict[str, str], bytes]:
-    secret = hall.secret or Path(hall.log.parent, "keys", "secret").read_text()
+def news_of(server: RunningServer, operation_id: UUID) -> tuple[dict[str, str], bytes]:
+    secret = server.secret or Path(server.log.parent, "keys", "secret").read_text()
     charge = Succeeded(f"ch_{operation_id.hex}")
-    return SandboxWebhooks(secret.encode()).signed(operation_id, charge, datetime.now(UTC))
+    return SandboxWebhooks(secret.encode()).build_signed_event(
+        operation_id, charge, datetime.now(UTC)
+    )
 
 
 async def tell(shop: Shop, headers: dict[str, str], body: bytes) -> httpx2.Response:
@@ -220,17 +228,17 @@ async def tell(shop: Shop, headers: dict[str, str], body: bytes) -> httpx2.Respo
 
 
 @pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])
-async def test_cancelling_races_with_paying(shop: Shop, books: Books, method: str) -> None:
+async def test_cancel_races_with_payment(shop: Shop, database: DatabaseReader, method: str) -> None:
     """Whoever wins: the goods are back, and no money stays with us."""
     orders = await asyncio.gather(*(ordered(shop) for _ in range(10)))
 
     await asyncio.gather(*(pay_and_cancel(shop, buyer, order, method) for buyer, order in orders))
 
     for buyer, order in orders:
-        await shop.until(buyer, order["order_id"], status="cancelled")
-        await shop.until_available(order["lines"][0]["product_id"], 10)
-        await nothing_kept(books, UUID(order["payment"]["payment_id"]))
-    assert await books.all(BROKEN) == []
+        await shop.wait_for_status(buyer, order["order_id"], status="cancelled")
+        await shop.wait_for_available(order["lines"][0]["product_id"], 10)
+        await nothing_kept(database, UUID(order["payment"]["payment_id"]))
+    assert await database.fetch_all(BROKEN) == []
 
 
 async def pay_and_cancel(shop: Shop, buyer: Person, order: dict[str, Any], method: str) -> None:
@@ -243,12 +251,12 @@ async def pay_and_cancel(shop: Shop, buyer: Person, order: dict[str, Any], metho
     good(cancelled, 200)
 
 
-async def nothing_kept(books: Books, payment_id: UUID) -> None:
+async def nothing_kept(database: DatabaseReader, payment_id: UUID) -> None:
     """Refunds travel as events: wait for the balance."""
     kept: Any = None
     async with asyncio.timeout(PATIENCE):
         while kept != 0:
-            charges = await books.all(CHARGES, payment_id)
+            charges = await database.fetch_all(CHARGES, payment_id)
             kept = sum(c["amount"] - c["refunded"] for c in charges if c["status"] == "succeeded")
             await asyncio.sleep(0.01)
 
@@ -258,10 +266,10 @@ async def ordered(shop: Shop) -> tuple[Person, dict[str, Any]]:
     return buyer, good(await shop.place(buyer, product["product_id"]), 201)
 
 
-async def charged_once(books: Books, order: dict[str, Any]) -> None:
+async def charged_once(database: DatabaseReader, order: dict[str, Any]) -> None:
     payment_id = UUID(order["payment"]["payment_id"])
-    charges = [tuple(row) for row in await books.all(CHARGES, payment_id)]
-    postings = [row["kind"] for row in await books.all(POSTINGS, payment_id)]
+    charges = [tuple(row) for row in await database.fetch_all(CHARGES, payment_id)]
+    postings = [row["kind"] for row in await database.fetch_all(POSTINGS, payment_id)]
     assert charges == [("succeeded", order["total"]["amount"], 0)]
     assert postings == ["capture"]
-    assert await books.all(BROKEN) == []
+    assert await database.fetch_all(BROKEN) == []

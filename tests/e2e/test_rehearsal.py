@@ -10,16 +10,21 @@ import pytest
 
 from markethall.local.valkey import EmbeddedValkey
 from tests.conftest import on_server
-from tests.e2e.halls import ADMIN, CONTEXTS, Hall
-from tests.e2e.own import Books, own_database
-from tests.e2e.rehearsal import ALL, STOCK, Plan, Rehearsal, Street
-from tests.e2e.rehearsal_books import Watch, answers_stand, at_rest, holds
-from tests.e2e.rehearsal_buyers import AMOUNT, Buyers
+from tests.e2e.halls import ADMIN, CONTEXTS, RunningServer
+from tests.e2e.own import DatabaseReader, dedicated_database
+from tests.e2e.rehearsal import ALL, STOCK, Plan, ProxyChain, RelocationRun
+from tests.e2e.rehearsal_books import (
+    InvariantWatcher,
+    invariants_hold,
+    is_idle,
+    responses_are_consistent,
+)
+from tests.e2e.rehearsal_buyers import AMOUNT, RelocationLoad
 from tests.e2e.shop import Shop
 
-FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 # who was killed with a key in hand is followed sooner than after the 15 s of the product
-HASTE = {"idempotency_lease": "1", "reconcile_after": "1"}
+HASTE = {"idempotency_lease": "1", "payment_reconcile_after_seconds": "1"}
 PLANS = (
     [
         Plan(kills=False, calm=5, old_reservations=100_000),
@@ -45,38 +50,40 @@ FROM old, inventory.stock
 @pytest.fixture(params=PLANS, ids=lambda plan: plan.name)
 async def rehearsal(
     request: pytest.FixtureRequest, scratch: Path, server_url: str, template: str
-) -> AsyncIterator[Rehearsal]:
+) -> AsyncIterator[RelocationRun]:
     plan: Plan = request.param
     async with AsyncExitStack() as stack:
-        common = await stack.enter_async_context(own_database(server_url, template))
-        own = await stack.enter_async_context(own_database(server_url, "template0"))
+        common = await stack.enter_async_context(dedicated_database(server_url, template))
+        own = await stack.enter_async_context(dedicated_database(server_url, "template0"))
         folder = scratch / f"rehearsal-{plan.kills}"
-        street = Street(folder, plan, stack.enter_context(EmbeddedValkey()))
+        street = ProxyChain(folder, plan, stack.enter_context(EmbeddedValkey()))
         address = await stack.enter_async_context(street.open())
-        hall = await street.start(ALL, common)
-        street.send_to(hall)
+        server = await street.start(ALL, common)
+        street.send_to(server)
         limits = httpx2.Limits(max_connections=None)
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20, limits=limits))
-        shop = Shop(Hall(dict.fromkeys(CONTEXTS, address), (hall.pid,), hall.log), http)
+        shop = Shop(
+            RunningServer(dict.fromkeys(CONTEXTS, address), (server.pid,), server.log), http
+        )
         await shop.sign_in_admin(*ADMIN)
         product = await shop.product(stock=STOCK, amount=AMOUNT)
         if plan.old_reservations:
             await on_server(common, OLD.format(count=plan.old_reservations))
         people = [await shop.customer() for _ in range(5)]
-        buyers = Buyers(shop, people, product["product_id"], plan.pace)
-        yield Rehearsal(plan, street, common, own, buyers, hall)
+        buyers = RelocationLoad(shop, people, product["product_id"], plan.pace)
+        yield RelocationRun(plan, street, common, own, buyers, server)
 
 
-async def test_inventory_moves_out_and_in_again_and_no_customer_loses_an_order(
-    rehearsal: Rehearsal, capsys: pytest.CaptureFixture[str]
+async def test_inventory_is_extracted_and_returned_without_losing_orders(
+    rehearsal: RelocationRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    books, buyers = Books(rehearsal.common), rehearsal.buyers
-    watch = Watch(books, Books(rehearsal.own))
+    database, buyers = DatabaseReader(rehearsal.common), rehearsal.buyers
+    watch = InvariantWatcher(database, DatabaseReader(rehearsal.own))
 
     async with watch.watching(), buyers.coming():
         await rehearsal.run()
-    await at_rest(books)
-    orders, doubled = await holds(books, buyers, STOCK)
+    await is_idle(database)
+    orders, doubled = await invariants_hold(database, buyers, STOCK)
 
     with capsys.disabled():
         report = [*rehearsal.report(), f"{orders} orders in the books, {doubled} doubled"]
@@ -86,4 +93,4 @@ async def test_inventory_moves_out_and_in_again_and_no_customer_loses_an_order(
     assert orders == len(buyers.told.placed) > 20
     assert watch.at_inventory >= watch.looks - 2 > 0
     assert rehearsal.kills == (5 if rehearsal.plan.kills else 0)
-    await answers_stand(buyers, buyers.told.sales[:: max(1, orders // 20)])
+    await responses_are_consistent(buyers, buyers.told.sales[:: max(1, orders // 20)])

@@ -14,8 +14,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.e2e.halls import Hall, end, free_port, spawn, wait_until_ready
-from tests.e2e.own import ended, environment, own_database, own_process, visiting
+from tests.e2e.halls import RunningServer, end, free_port, spawn, wait_until_ready
+from tests.e2e.own import (
+    dedicated_database,
+    dedicated_process,
+    environment,
+    open_shop,
+    wait_for_exit,
+)
 from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
 
 SLOW = 5.0  # the sandbox's own slowness
@@ -38,11 +44,11 @@ async def slow_payment(shop: Shop) -> AsyncIterator[tuple[Person, str, Any]]:
         await asyncio.gather(paying, return_exceptions=True)
 
 
-async def fresh(hall: Hall, path: str) -> httpx2.Response | None:
+async def fresh(server: RunningServer, path: str) -> httpx2.Response | None:
     """An answer on a connection of its own; None when the door is shut."""
     async with httpx2.AsyncClient(timeout=PATIENCE) as client:
         try:
-            return await client.get(hall.url(path))
+            return await client.get(server.url(path))
         except httpx2.TransportError:
             return None
 
@@ -53,12 +59,14 @@ async def until(true: Callable[[], Any]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def sees_the_door_close(hall: Hall, paying: "asyncio.Task[httpx2.Response]") -> None:
+async def sees_the_door_close(
+    server: RunningServer, paying: "asyncio.Task[httpx2.Response]"
+) -> None:
     """First not ready but serving, then shut, and all the time somebody is still being served."""
     async with asyncio.timeout(PATIENCE):
-        while (ready := await fresh(hall, "/ready")) is None or ready.status_code == 200:
+        while (ready := await fresh(server, "/ready")) is None or ready.status_code == 200:
             await asyncio.sleep(0.02)
-    health, products = await fresh(hall, "/health"), await fresh(hall, "/products")
+    health, products = await fresh(server, "/health"), await fresh(server, "/products")
     assert refused(ready, 503, "system.not_ready")["details"]["failing"] == ["shutdown"]
     assert ready.headers["retry-after"]
     assert health is not None
@@ -66,27 +74,27 @@ async def sees_the_door_close(hall: Hall, paying: "asyncio.Task[httpx2.Response]
     assert products is not None
     assert products.status_code == 200
     async with asyncio.timeout(PATIENCE):
-        while await fresh(hall, "/health") is not None:
+        while await fresh(server, "/health") is not None:
             await asyncio.sleep(0.02)
     assert not paying.done()
 
 
 @pytest.mark.parametrize("wiring", ["memory", "workers"])
-async def test_who_is_being_served_is_served_to_the_end(
+async def test_shutdown_finishes_running_requests(
     scratch: Path, server_url: str, template: str, wiring: str
 ) -> None:
     name = f"leaving-{wiring}"
-    async with own_database(server_url, template) as url:
+    async with dedicated_database(server_url, template) as url:
         arguments = ["--memory"] if wiring == "memory" else ["--workers", "2"]
         settings = {"database_url": url, "drain_seconds": str(SLOW / 2)}
-        with own_process(scratch, name, *arguments, **settings) as (process, hall):
-            async with visiting(hall) as shop, slow_payment(shop) as (_, _, paying):
+        with dedicated_process(scratch, name, *arguments, **settings) as (process, server):
+            async with open_shop(server) as shop, slow_payment(shop) as (_, _, paying):
                 process.terminate()
 
-                await sees_the_door_close(hall, paying)
+                await sees_the_door_close(server, paying)
 
                 assert good(await paying, 200)["status"] == "captured"
-            assert await ended(process, within=PATIENCE) == 0
+            assert await wait_for_exit(process, within=PATIENCE) == 0
 
 
 async def test_another_asgi_server_drains_too(scratch: Path) -> None:
@@ -96,7 +104,7 @@ async def test_another_asgi_server_drains_too(scratch: Path) -> None:
             while (ready := await client.get("/ready")).status_code == 200:
                 await asyncio.sleep(0.02)
         assert refused(ready, 503, "system.not_ready")["details"]["failing"] == ["shutdown"]
-        await ended(process, within=PATIENCE)
+        await wait_for_exit(process, within=PATIENCE)
 
 
 @contextmanager
@@ -121,26 +129,32 @@ def uvicorn_process(
         process.wait()
 
 
-async def test_an_idle_hall_ends_at_once(scratch: Path) -> None:
-    with own_process(scratch, "idle", "--memory") as (process, hall):
-        async with visiting(hall):
+async def test_idle_server_stops_immediately(scratch: Path) -> None:
+    with dedicated_process(scratch, "idle", "--memory") as (process, server):
+        async with open_shop(server):
             process.terminate()
 
-            assert await ended(process, within=15) == 0  # requests in flight would have 20 s
+            assert (
+                await wait_for_exit(process, within=15) == 0
+            )  # requests in flight would have 20 s
 
 
-async def test_the_end_does_not_wait_for_ever_and_the_next_start_settles_what_was_open(
+async def test_shutdown_is_bounded_and_next_start_settles_open_payments(
     scratch: Path, server_url: str, template: str
 ) -> None:
-    async with own_database(server_url, template) as url:
-        settings = {"database_url": url, "shutdown_seconds": "1", "reconcile_after": "1"}
-        with own_process(scratch, "impatient", **settings) as (process, hall):
-            async with visiting(hall) as shop, slow_payment(shop) as (buyer, payment_id, _):
+    async with dedicated_database(server_url, template) as url:
+        settings = {
+            "database_url": url,
+            "shutdown_seconds": "1",
+            "payment_reconcile_after_seconds": "1",
+        }
+        with dedicated_process(scratch, "impatient", **settings) as (process, server):
+            async with open_shop(server) as shop, slow_payment(shop) as (buyer, payment_id, _):
                 process.terminate()
-                assert await ended(process, within=PATIENCE) == 0
+                assert await wait_for_exit(process, within=PATIENCE) == 0
 
-        with own_process(scratch, "impatient", **settings) as (_, hall):
-            async with visiting(hall) as shop:
+        with dedicated_process(scratch, "impatient", **settings) as (_, server):
+            async with open_shop(server) as shop:
                 path = f"/payments/{payment_id}"
                 async with asyncio.timeout(PATIENCE):
                     while (status := good(await shop.get(path, buyer), 200)["status"]) not in {
@@ -154,17 +168,20 @@ async def test_the_end_does_not_wait_for_ever_and_the_next_start_settles_what_wa
 
 
 async def test_a_killed_worker_is_replaced(scratch: Path, server_url: str, template: str) -> None:
-    async with own_database(server_url, template) as url:
-        with own_process(scratch, "mended", "--workers", "2", database_url=url) as (process, hall):
+    async with dedicated_database(server_url, template) as url:
+        with dedicated_process(scratch, "mended", "--workers", "2", database_url=url) as (
+            process,
+            server,
+        ):
             first = worker_pids(process.pid)
             os.kill(first[0], signal.SIGKILL)
             await until(lambda: len(set(worker_pids(process.pid)) - set(first)) == 1)
-            answers = [await fresh(hall, "/ready") for _ in range(20)]
+            answers = [await fresh(server, "/ready") for _ in range(20)]
 
-            async with visiting(hall) as shop:
+            async with open_shop(server) as shop:
                 await sells(shop)
         assert [answer.status_code for answer in answers if answer is not None] == [200] * 20
-        lines = hall.log.read_text().splitlines()
+        lines = server.log.read_text().splitlines()
         (died,) = [json.loads(line) for line in lines if "worker.died" in line]
         assert (died["pid"], died["level"]) == (first[0], "error")
 
@@ -172,15 +189,18 @@ async def test_a_killed_worker_is_replaced(scratch: Path, server_url: str, templ
 async def test_workers_do_not_outlive_their_parent(
     scratch: Path, server_url: str, template: str
 ) -> None:
-    async with own_database(server_url, template) as url:
-        with own_process(scratch, "orphans", "--workers", "2", database_url=url) as (process, hall):
+    async with dedicated_database(server_url, template) as url:
+        with dedicated_process(scratch, "orphans", "--workers", "2", database_url=url) as (
+            process,
+            server,
+        ):
             workers = worker_pids(process.pid)
             process.kill()
 
             await until(lambda: not any(alive(pid) for pid in workers))
 
             assert len(workers) == 2
-            assert await fresh(hall, "/health") is None
+            assert await fresh(server, "/health") is None
 
 
 async def test_workers_that_cannot_start_end_the_command(
@@ -191,12 +211,12 @@ async def test_workers_that_cannot_start_end_the_command(
     keys.mkdir(parents=True)
     (keys / "secret").write_text("short")
     log = folder / "serve.log"
-    async with own_database(server_url, template) as url:
+    async with dedicated_database(server_url, template) as url:
         with log.open("ab") as output:
             given = environment(folder, database_url=url)
             process = spawn(free_port(), given, ("--workers", "2"), output)
             try:
-                assert await ended(process, within=PATIENCE) == 1
+                assert await wait_for_exit(process, within=PATIENCE) == 1
             finally:
                 end(process)
     assert "the secret" in log.read_text()
@@ -206,7 +226,7 @@ async def sells(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product()
     order = good(await shop.place(buyer, product["product_id"]), 201)
     good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
-    await shop.until(buyer, order["order_id"], status="processing")
+    await shop.wait_for_status(buyer, order["order_id"], status="processing")
 
 
 def worker_pids(pid: int) -> list[int]:

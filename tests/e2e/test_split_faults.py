@@ -18,25 +18,25 @@ from uuid import UUID
 import httpx2
 import pytest
 
-from tests.e2e.crowd import AMOUNT, CUSTOMERS, Answer, Crowd
+from tests.e2e.crowd import AMOUNT, CUSTOMERS, Answer, LoadGenerator
 from tests.e2e.faults import (
     Fault,
+    FaultSetup,
     RedisKilled,
-    Stage,
-    of_a_neighbour,
-    of_keys,
-    of_processes,
-    of_redis,
-    stage,
+    context_faults,
+    fault_setup,
+    jwks_faults,
+    process_faults,
+    redis_faults,
 )
-from tests.e2e.mortal import HASTEN
-from tests.e2e.own import Books, own_database, visiting
+from tests.e2e.mortal import MAKE_RETRIES_DUE
+from tests.e2e.own import DatabaseReader, dedicated_database, open_shop
 from tests.e2e.test_crash import BROKEN, UNFINISHED
 
-FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 ROUNDS = 20 if FULL else 1
 STOCK = 10_000
-DEADLINE = 5.0  # the default of MARKETHALL_DEADLINE
+DEADLINE = 5.0  # the default of MARKETHALL_REQUEST_DEADLINE_SECONDS
 SLACK = 2.0 if FULL else 10.0  # a busy machine
 LASTS = 2.0
 # where nobody is told that anything is wrong, the deadline of some requests must come
@@ -55,15 +55,15 @@ WHERE product_id = $1
 """
 
 ALL = [
-    *(fault for target in ("users", "inventory", "payments") for fault in of_a_neighbour(target)),
-    *(fault for reader in ("inventory", "payments") for fault in of_keys(reader, "users")),
+    *(fault for target in ("users", "inventory", "payments") for fault in context_faults(target)),
+    *(fault for reader in ("inventory", "payments") for fault in jwks_faults(reader, "users")),
     *(
         fault
         for reader in ("inventory", "payments", "users")
-        for fault in of_keys(reader, "orders")
+        for fault in jwks_faults(reader, "orders")
     ),
-    *of_redis(),
-    *of_processes(),
+    *redis_faults(),
+    *process_faults(),
 ]
 # every edge and every kind of fault, though not each on each
 FEW = {
@@ -142,120 +142,134 @@ class Calls:
 
 @pytest.fixture(scope="module")
 async def url(server_url: str, template: str) -> AsyncIterator[str]:
-    async with own_database(server_url, template) as url:
+    async with dedicated_database(server_url, template) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-async def books(url: str) -> Books:
-    return Books(url)
+async def database(url: str) -> DatabaseReader:
+    return DatabaseReader(url)
 
 
 @pytest.fixture(scope="module")
-async def hall(url: str, scratch: Path) -> AsyncIterator[Stage]:
+async def server(url: str, scratch: Path) -> AsyncIterator[FaultSetup]:
     # an ordinary run does not wait long for the leases of the dead
-    hasty = {} if FULL else {"idempotency_lease": str(DEADLINE + 1), "reconcile_after": "2"}
-    usual = {"deadline": str(DEADLINE), "remote_timeout": "2", "token_ttl": "86400"}
-    async with stage(scratch / "split-faults", url, **usual, **hasty) as hall:
-        yield hall
+    short_ttl_shop = (
+        {}
+        if FULL
+        else {"idempotency_lease": str(DEADLINE + 1), "payment_reconcile_after_seconds": "2"}
+    )
+    usual = {
+        "request_deadline_seconds": str(DEADLINE),
+        "rpc_attempt_timeout_seconds": "2",
+        "token_ttl": "86400",
+    }
+    async with fault_setup(scratch / "split-faults", url, **usual, **short_ttl_shop) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
-async def crowd(hall: Stage) -> AsyncIterator[Crowd]:
-    async with visiting(hall.split.hall) as shop:
+async def load(server: FaultSetup) -> AsyncIterator[LoadGenerator]:
+    async with open_shop(server.split.server) as shop:
         shop.http.timeout = httpx2.Timeout(DEADLINE + 2 * SLACK)
-        yield Crowd(shop, [await shop.customer() for _ in range(CUSTOMERS)])
+        yield LoadGenerator(shop, [await shop.customer() for _ in range(CUSTOMERS)])
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-async def test_whatever_breaks_between_the_stalls(
-    hall: Stage, crowd: Crowd, books: Books, fault: Fault, capsys: pytest.CaptureFixture[str]
+async def test_faults_between_services_never_lose_orders(
+    server: FaultSetup,
+    load: LoadGenerator,
+    database: DatabaseReader,
+    fault: Fault,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     report = Report()
 
     try:
         for _ in range(ROUNDS):
-            await one_round(hall, crowd, books, fault, report)
+            await one_round(server, load, database, fault, report)
     finally:
         with capsys.disabled():
             print(f"\n{fault.name}: {report}")  # noqa: T201 - for the report
 
 
-async def test_news_that_redis_has_lost_before_anybody_read_them_are_sent_again(
-    hall: Stage, crowd: Crowd, books: Books
+async def test_events_lost_by_redis_before_consumption_are_republished(
+    server: FaultSetup, load: LoadGenerator, database: DatabaseReader
 ) -> None:
     redis = RedisKilled("redis", "killed and empty")
     for _ in range(ROUNDS):
-        await crowd.opens(STOCK)
-        orders = [(buyer, await crowd.places(buyer)) for buyer in crowd.buyers]
-        hall.split.of("orders").stop()
+        await load.opens(STOCK)
+        orders = [(buyer, await load.places(buyer)) for buyer in load.buyers]
+        server.split.service("orders").stop()
         async with AsyncExitStack() as whole:
-            whole.callback(hall.split.of("orders").cont)
+            whole.callback(server.split.service("orders").cont)
             for buyer, order in orders:
-                await crowd.pays(buyer, order)
-            await all_sent(books)
-            await redis.strike(hall)
-            await redis.heal(hall)
+                await load.pays(buyer, order)
+            await all_sent(database)
+            await redis.inject(server)
+            await redis.heal(server)
         for buyer, order in orders:
-            crowd.sold(buyer, order)
+            load.sold(buyer, order)
 
-        await comes_to_rest(crowd, books)
-        assert await books.all(BROKEN) == []
-        await nothing_is_lost_or_doubled(crowd, books)
+        await comes_to_rest(load, database)
+        assert await database.fetch_all(BROKEN) == []
+        await nothing_is_lost_or_doubled(load, database)
 
 
-async def all_sent(books: Books) -> None:
+async def all_sent(database: DatabaseReader) -> None:
     """Payments has put its news into the stream; they are read when orders goes on."""
     unsent = "SELECT count(*) FROM payments.outbox WHERE published_at IS NULL"
     async with asyncio.timeout(CONVERGED):
-        while await books.value(unsent):
+        while await database.fetch_value(unsent):
             await asyncio.sleep(0.05)
 
 
-async def one_round(hall: Stage, crowd: Crowd, books: Books, fault: Fault, report: Report) -> None:
-    await crowd.opens(STOCK)
-    await comes_to_rest(crowd, books)
-    before, struck = await calls(hall), time.monotonic()
-    healed = await struck_and_healed(hall, crowd, fault)
-    assert wrong(crowd.answers, fault, struck, healed) == []
-    await comes_to_rest(crowd, books)
+async def one_round(
+    server: FaultSetup, load: LoadGenerator, database: DatabaseReader, fault: Fault, report: Report
+) -> None:
+    await load.opens(STOCK)
+    await comes_to_rest(load, database)
+    before, struck = await calls(server), time.monotonic()
+    healed = await struck_and_healed(server, load, fault)
+    assert wrong(load.answers, fault, struck, healed) == []
+    await comes_to_rest(load, database)
     at_rest = time.monotonic()
 
-    report.add(crowd.answers, healed, at_rest)
-    report.count((await calls(hall)).since(before), fault.asked)
-    assert wrong(crowd.answers, fault, struck, healed) == []
-    assert await books.all(BROKEN) == []
-    await nothing_is_lost_or_doubled(crowd, books)
+    report.add(load.answers, healed, at_rest)
+    report.count((await calls(server)).since(before), fault.asked)
+    assert wrong(load.answers, fault, struck, healed) == []
+    assert await database.fetch_all(BROKEN) == []
+    await nothing_is_lost_or_doubled(load, database)
     assert report.first_order < SOON
     assert report.converged < CONVERGED
 
 
-async def struck_and_healed(hall: Stage, crowd: Crowd, fault: Fault) -> float:
+async def struck_and_healed(server: FaultSetup, load: LoadGenerator, fault: Fault) -> float:
     """While the crowd is there. When it was whole again, by time.monotonic()."""
     async with AsyncExitStack() as whole:
-        whole.push_async_callback(fault.heal, hall)
-        await fault.prepare(hall)
-        async with crowd.shopping():
-            await fault.strike(hall)
+        whole.push_async_callback(fault.heal, server)
+        await fault.prepare(server)
+        async with load.shopping():
+            await fault.inject(server)
             # so long it lasts; nothing is decided by it
-            await asyncio.sleep(SILENCE if fault.silent else LASTS)
+            await asyncio.sleep(SILENCE if fault.is_silent else LASTS)
             await whole.aclose()
             healed = time.monotonic()
-            await crowd.buys(crowd.buyers[0])
+            await load.buys(load.buyers[0])
     return healed
 
 
-async def comes_to_rest(crowd: Crowd, books: Books) -> None:
+async def comes_to_rest(load: LoadGenerator, database: DatabaseReader) -> None:
     """Everybody is served, every order reaches its end, and then nothing is left to do."""
     left: list[object] = ["people or orders on their way"]
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + CONVERGED):
             if not FULL:
-                await books.all(HASTEN)
-            await crowd.is_served()
-            await crowd.settle()
+                await database.fetch_all(MAKE_RETRIES_DUE)
+            await load.is_served()
+            await load.settle()
             while left:
-                left = [row["what"] for row in await books.all(UNFINISHED)]
+                left = [row["what"] for row in await database.fetch_all(UNFINISHED)]
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise AssertionError(f"not at rest after {CONVERGED} s: {left}") from None
@@ -289,25 +303,25 @@ def _is_fair(answer: Answer, fault: Fault, struck: float, healed: float) -> bool
             return False
 
 
-async def nothing_is_lost_or_doubled(crowd: Crowd, books: Books) -> None:
+async def nothing_is_lost_or_doubled(load: LoadGenerator, database: DatabaseReader) -> None:
     """Each acknowledged order is there, once, and so are its goods and its money."""
-    product, sales = UUID(crowd.product_id), crowd.sales
+    product, sales = UUID(load.product_id), load.sales
     regretted = sum(sale.cancelled for sale in sales)
     sold = len(sales) - regretted
-    found = [str(row["order_id"]) for row in await books.all(ORDERED, product)]
+    found = [str(row["order_id"]) for row in await database.fetch_all(ORDERED, product)]
     assert sorted(found) == sorted(sale.order_id for sale in sales)
-    assert [tuple(row) for row in await books.all(SHELF, product)] == [(STOCK - sold, 0)]
-    till = Counter(tuple(row) for row in await books.all(TILL, product))
+    assert [tuple(row) for row in await database.fetch_all(SHELF, product)] == [(STOCK - sold, 0)]
+    till = Counter(tuple(row) for row in await database.fetch_all(TILL, product))
     assert till == Counter({(AMOUNT, 0): sold, (AMOUNT, AMOUNT): regretted})
 
 
-async def calls(hall: Stage) -> Calls:
-    orders = hall.split.of("orders")
+async def calls(server: FaultSetup) -> Calls:
+    orders = server.split.service("orders")
     async with httpx2.AsyncClient(timeout=DEADLINE) as http:
         page = (await http.get(f"{orders.url}/metrics")).text
     sent: Counter[str] = Counter()
-    for line in hall.lines.values():
-        for path, count in line.asked.items():
+    for line in server.lines.values():
+        for path, count in line.requests.items():
             sent[path.split("/")[2]] += count if path.startswith("/internal/") else 0
     return Calls(orders.pid, _counted(page, "calls"), _counted(page, "attempts"), sent)
 
@@ -316,7 +330,7 @@ def _counted(page: str, what: str) -> Counter[str]:
     """Per target, whatever the method and the outcome."""
     counted: Counter[str] = Counter()
     lines = re.findall(
-        rf'^markethall_neighbour_{what}_total{{.*target="(\w+)".*}} (\S+)$', page, re.MULTILINE
+        rf'^markethall_rpc_client_{what}_total{{.*target="(\w+)".*}} (\S+)$', page, re.MULTILINE
     )
     for target, count in lines:
         counted[target] += int(float(count))

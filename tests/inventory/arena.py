@@ -11,49 +11,56 @@ from uuid import UUID
 
 import asyncpg
 
-from markethall.inventory.contract import OutOfStock, Reservation, ReservationStatus, Reserve
+from markethall.inventory.contract.reserving import (
+    OutOfStock,
+    ReservationStatus,
+    ReservationView,
+    Reserve,
+)
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.ids import new_id
 from tests.conftest import plain
-from tests.inventory.conftest import ANYONE, House, build, leaving
-from tests.inventory.truth import deadlocks, hung_up, lies
+from tests.inventory.conftest import ANYONE, InventoryApp, build_inventory_app, consume_command
+from tests.inventory.truth import deadlocks, invariant_violations, wait_until_disconnected
 from tests.proxy import Mode, Proxy
 
 if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record]
 
 # the pool of a hall, with more patience: on a slow line a hundred buyers wait for each other
-POOL: Final = PoolSize(least=5, most=20, timeout=30)
+POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
 
 
 @dataclass
-class Arena:
+class RaceSetup:
     """`late` are the seconds that every word to the database takes, and every answer."""
 
-    house: House
+    inventory_app: InventoryApp
     driver: "Driver"
     postgres: Postgres
-    late: float
+    latency: float
 
-    async def is_true(self) -> bool:
+    async def invariants_hold(self) -> bool:
         """O1. Raises AssertionError with what does not hold."""
-        if found := await lies(self.driver):
+        if found := await invariant_violations(self.driver):
             raise AssertionError(found)
         return True
 
-    async def reserve(self, *wants: dict[UUID, int]) -> list[Reservation | OutOfStock]:
+    async def reserve(self, *wants: dict[UUID, int]) -> list[ReservationView | OutOfStock]:
         """All of them at once, each a buyer of their own."""
-        return await self.reserve_all([self.house.order(want) for want in wants])
+        return await self.reserve_all([self.inventory_app.order(want) for want in wants])
 
-    async def reserve_all(self, orders: Iterable[Reserve]) -> list[Reservation | OutOfStock]:
-        asked = [self.house.inventory.reserve(ANYONE, order) for order in orders]
-        return [_served(outcome) for outcome in await at_once(asked)]
+    async def reserve_all(self, orders: Iterable[Reserve]) -> list[ReservationView | OutOfStock]:
+        asked = [self.inventory_app.inventory.reserve(ANYONE, order) for order in orders]
+        return [_expected_outcome(outcome) for outcome in await run_concurrently(asked)]
 
-    async def sell(self, reservation: Reservation) -> None:
+    async def commit_and_consume(self, reservation: ReservationView) -> None:
         """Paid for and sent."""
-        paid = await self.house.inventory.commit(ANYONE, reservation.reservation_id)
-        wants = {line.product_id: line.quantity for line in paid.lines}
-        await self.house.inventory.consume(ANYONE, leaving(paid.reservation_id, wants))
+        paid = await self.inventory_app.inventory.commit(ANYONE, reservation.reservation_id)
+        requested = {line.product_id: line.quantity for line in paid.lines}
+        await self.inventory_app.inventory.consume(
+            ANYONE, consume_command(paid.reservation_id, requested)
+        )
 
     async def status(self, reservation_id: UUID) -> ReservationStatus:
         value = await self.driver.fetchval(
@@ -63,37 +70,39 @@ class Arena:
 
 
 @asynccontextmanager
-async def arena(database_url: str, late: float) -> AsyncIterator[Arena]:
+async def open_race_setup(database_url: str, latency: float) -> AsyncIterator[RaceSetup]:
     """Raises AssertionError when two have waited for each other."""
     application = f"race-{new_id().hex}"
     async with AsyncExitStack() as stack:
         driver = await asyncpg.connect(plain(database_url))
         stack.push_async_callback(driver.close)
         url = database_url
-        if late:
-            url, line = await stack.enter_async_context(line_to(database_url, late))
+        if latency:
+            url, line = await stack.enter_async_context(slow_connection_to(database_url, latency))
             await line.switch(Mode.DELAY)
-        postgres = Postgres(url, POOL, application=application)
+        postgres = Postgres(url, POOL, application_name=application)
         before = await deadlocks(driver)
         try:
-            yield Arena(build("sql", postgres), driver, postgres, late)
+            yield RaceSetup(build_inventory_app("sql", postgres), driver, postgres, latency)
         finally:
             await postgres.close()
-            await hung_up(driver, application)
+            await wait_until_disconnected(driver, application)
         if met := await deadlocks(driver) - before:
             raise AssertionError(f"{met} deadlocks")
 
 
-async def at_once(asked: Iterable[Awaitable[Any]]) -> list[Any]:
+async def run_concurrently(asked: Iterable[Awaitable[Any]]) -> list[Any]:
     """Everybody's outcome: what came back, or what was raised."""
     return await asyncio.gather(*asked, return_exceptions=True)
 
 
-def winners(outcomes: Sequence[Reservation | OutOfStock]) -> list[Reservation]:
-    return [one for one in outcomes if isinstance(one, Reservation)]
+def successful_reservations(
+    outcomes: Sequence[ReservationView | OutOfStock],
+) -> list[ReservationView]:
+    return [one for one in outcomes if isinstance(one, ReservationView)]
 
 
-def units(won: Iterable[Reservation]) -> Counter[UUID]:
+def units_by_product(won: Iterable[ReservationView]) -> Counter[UUID]:
     """By product."""
     total: Counter[UUID] = Counter()
     for reservation in won:
@@ -101,17 +110,17 @@ def units(won: Iterable[Reservation]) -> Counter[UUID]:
     return total
 
 
-def _served(outcome: Any) -> Reservation | OutOfStock:
+def _expected_outcome(outcome: Any) -> ReservationView | OutOfStock:
     """Either the goods, or the news that they are gone: there is no third answer."""
-    if isinstance(outcome, Reservation | OutOfStock):
+    if isinstance(outcome, ReservationView | OutOfStock):
         return outcome
     raise AssertionError(outcome) from outcome
 
 
 @asynccontextmanager
-async def line_to(database_url: str, late: float) -> AsyncIterator[tuple[str, Proxy]]:
+async def slow_connection_to(database_url: str, latency: float) -> AsyncIterator[tuple[str, Proxy]]:
     """The same database at the end of a line that delays its words once it is switched so."""
     parts = urlsplit(database_url)
-    async with Proxy(parts.port or 5432, delay=late) as line:
-        place = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{line.port}"
-        yield urlunsplit(parts._replace(netloc=place)), line
+    async with Proxy(parts.port or 5432, delay=latency) as line:
+        setup = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{line.port}"
+        yield urlunsplit(parts._replace(netloc=setup)), line

@@ -14,78 +14,100 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from markethall.inventory.domain import Goods, Hold, Line
-from markethall.inventory.sql import SqlStore, reservations
-from markethall.inventory.sql.parameters import free_of, units, uuid
+from markethall.inventory.domain.holds import Reservation, ReservationLine
+from markethall.inventory.domain.stock import StockQuantity
+from markethall.inventory.sql import reservations
+from markethall.inventory.sql.parameters import (
+    allocatable_quantity,
+    bigint_parameter,
+    uuid_parameter,
+)
+from markethall.inventory.sql.store import SqlStore
 from markethall.inventory.sql.tables import stock
 from markethall.shared.db import Statement
 
-ENOUGH: Final = re.compile(r"ELSE 0 END >= ")
-TAKING: Final = re.compile(r"(inventory\.take\((\S+), (\S+), line\.reserved\))")
-BLIND: Final = """, blind AS (
+IS_ALLOCATABLE: Final = re.compile(r"ELSE 0 END >= ")
+RESERVE_STOCK_CALL: Final = re.compile(
+    r"(inventory\.reserve_stock\((\S+), (\S+), line\.reserved\))"
+)
+UNCONDITIONAL_UPDATE: Final = """, blind AS (
     UPDATE inventory.stock s SET reserved = s.reserved + line.reserved FROM line
     WHERE s.product_id = {product} AND s.warehouse_id = {warehouse})"""
-LOOK: Final = Statement(
-    sa.select(free_of(stock) >= units("units")).where(
-        stock.c.product_id == uuid("of"), stock.c.warehouse_id == uuid("in_warehouse")
+CHECK_STOCK: Final = Statement(
+    sa.select(allocatable_quantity(stock) >= bigint_parameter("quantity")).where(
+        stock.c.product_id == uuid_parameter("product_id"),
+        stock.c.warehouse_id == uuid_parameter("warehouse_id"),
     )
 )
 
 
 @contextmanager
-def in_steps() -> Iterator[None]:
+def check_then_reserve() -> Iterator[None]:
     """Two buyers look at the same moment, whatever the machine is doing."""
-    take, looked, second = SqlStore.take, count(1), asyncio.Event()
+    reserve_line, looked, second = SqlStore.reserve_line, count(1), asyncio.Event()
 
-    async def careless(store: SqlStore, hold: Hold, goods: Goods, *, ahead: bool) -> Line | None:
-        if not await _looks_enough(store, goods):
+    async def careless(
+        store: SqlStore,
+        reservation: Reservation,
+        stock_quantity: StockQuantity,
+        *,
+        include_backorder: bool,
+    ) -> ReservationLine | None:
+        if not await _has_enough(store, stock_quantity):
             return None
         if next(looked) == 2:
             second.set()
         await second.wait()
-        return await take(store, hold, goods, ahead=ahead)
+        return await reserve_line(
+            store, reservation, stock_quantity, include_backorder=include_backorder
+        )
 
     async def not_at_once(*_: object) -> None:
         pass
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SqlStore, "reserve_at_once", not_at_once)
-        patch.setattr(reservations, "TAKE", _blind(reservations.TAKE))
-        patch.setattr(SqlStore, "take", careless)
+        patch.setattr(SqlStore, "reserve_single_statement", not_at_once)
+        patch.setattr(reservations, "RESERVE_LINE", _without_condition(reservations.RESERVE_LINE))
+        patch.setattr(SqlStore, "reserve_line", careless)
         yield
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
+def unconditional_single_statement() -> Iterator[None]:
     """It looks and takes in one statement, but what it takes is not what it looks at."""
-    blind = _blind_at_once(reservations.RESERVE_AT_ONCE)
+    blind = _without_reserve_function(reservations.RESERVE_SINGLE_STATEMENT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reservations, "RESERVE_AT_ONCE", blind)
+        patch.setattr(reservations, "RESERVE_SINGLE_STATEMENT", blind)
         yield
 
 
-async def _looks_enough(store: SqlStore, goods: Goods) -> bool:
+async def _has_enough(store: SqlStore, stock_quantity: StockQuantity) -> bool:
     return bool(
-        await store._session.value(
-            LOOK, of=goods.product_id, in_warehouse=goods.warehouse_id, units=goods.quantity
+        await store._connection.fetch_value(
+            CHECK_STOCK,
+            product_id=stock_quantity.product_id,
+            warehouse_id=stock_quantity.warehouse_id,
+            quantity=stock_quantity.quantity,
         )
     )
 
 
-def _blind(statement: Statement) -> Statement:
+def _without_condition(statement: Statement) -> Statement:
     """Without its condition."""
     blind = copy(statement)
     blind._compile()
-    [condition] = ENOUGH.finditer(blind._sql)
+    [condition] = IS_ALLOCATABLE.finditer(blind._sql)
     blind._sql = f"{blind._sql[: condition.end()]}-1000000 + {blind._sql[condition.end() :]}"
     return blind
 
 
-def _blind_at_once(statement: Statement) -> Statement:
+def _without_reserve_function(statement: Statement) -> Statement:
     """It takes without asking the function that has the condition."""
     blind = copy(statement)
     blind._compile()
-    [(call, product, warehouse)] = TAKING.findall(blind._sql)
+    [(call, product, warehouse)] = RESERVE_STOCK_CALL.findall(blind._sql)
     before, select, after = blind._sql.replace(call, "NULL").rpartition("\n SELECT")
-    blind._sql = before + BLIND.format(product=product, warehouse=warehouse) + select + after
+    blind._sql = (
+        before + UNCONDITIONAL_UPDATE.format(product=product, warehouse=warehouse) + select + after
+    )
     return blind

@@ -10,48 +10,41 @@ import pytest
 from dependency_injector import providers
 
 from markethall.inventory.container import InventoryContainer
-from markethall.inventory.contract import (
-    Adjustment,
-    Catalogue,
-    Categories,
+from markethall.inventory.contract.catalogue import Catalogue, NewProduct, Price, ProductView
+from markethall.inventory.contract.categories import Categories
+from markethall.inventory.contract.reserving import (
     Consume,
     Inventory,
-    Movement,
-    NewProduct,
-    NewWarehouse,
-    Price,
-    Product,
     ReleasePart,
-    Reservation,
+    RequestedLine,
+    ReservationView,
     Reserve,
-    Stockroom,
-    Want,
-    Warehouse,
-    Warehouses,
 )
+from markethall.inventory.contract.stock import Adjustment, Movement, Stockroom
+from markethall.inventory.contract.warehouses import NewWarehouse, Warehouses, WarehouseView
 from markethall.inventory.remote import RemoteInventory, router
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.cache import CoherentCache
-from markethall.shared.call import Actor, Call
+from markethall.shared.call import Actor, CallContext
 from markethall.shared.db import Postgres
-from markethall.shared.http import MONEY, created
-from markethall.shared.idempotency import Attempt
+from markethall.shared.http import IDEMPOTENCY_RETENTION_EXTENDED, created_response
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.ids import new_id
 from markethall.shared.pages import Cursors
-from tests.remote import at_the_end_of_the_wire
+from tests.remote import over_rpc
 
-ANYONE = Call(request_id="test")
-STAFF = Call(
+ANYONE = CallContext(request_id="test")
+STAFF = CallContext(
     request_id="test",
     actor=Actor(
         user_id=UUID(int=7), scopes=frozenset({CATALOGUE_WRITE, STOCK_WRITE}), roles=("staff",)
     ),
 )
-OPEN_HOLDS, HELD_UNITS = 3, 100
-PRESENT = created(lambda thing: f"/things/{thing}")
+MAX_UNPAID_ORDERS, MAX_RESERVED_UNITS = 3, 100
+PRESENT = created_response(lambda thing: f"/things/{thing}")
 
 
-class Watch:
+class FakeClock:
     """A clock that stands still, and can be put forward."""
 
     def __init__(self) -> None:
@@ -61,16 +54,16 @@ class Watch:
         self.now += timedelta(microseconds=1)
         return self.now
 
-    def forward(self, **time: float) -> None:
+    def advance(self, **time: float) -> None:
         self.now += timedelta(**time)
 
 
-def no_key(thing_id: UUID | None = None) -> Attempt:
-    return Attempt("", thing_id or new_id(), MONEY, PRESENT)
+def no_key(thing_id: UUID | None = None) -> IdempotentCommand:
+    return IdempotentCommand("", thing_id or new_id(), IDEMPOTENCY_RETENTION_EXTENDED, PRESENT)
 
 
 @dataclass
-class House:
+class InventoryApp:
     """What a test asks, and the few things it has to hand."""
 
     inventory: Inventory
@@ -78,12 +71,12 @@ class House:
     categories: Categories
     stockroom: Stockroom
     warehouses: Warehouses
-    watch: Watch
+    clock: FakeClock
     container: InventoryContainer
 
     async def product(
         self, sku: str = "", stock: int = 0, thing_id: UUID | None = None, **fields: Any
-    ) -> Product:
+    ) -> ProductView:
         """A product, with so many on hand."""
         sku = sku or f"SKU-{new_id().hex}"
         usual = {"sku": sku, "name": sku.title(), "price": Price(amount=1250, currency="EUR")}
@@ -97,98 +90,98 @@ class House:
         command = Adjustment.model_validate({"reason": reason} | fields)
         return await self.stockroom.adjust(STAFF, product_id, command, no_key())
 
-    async def warehouse(self, name: str = "Rotterdam", **fields: Any) -> Warehouse:
+    async def warehouse(self, name: str = "Rotterdam", **fields: Any) -> WarehouseView:
         command = NewWarehouse.model_validate({"name": name} | fields)
         return await self.warehouses.create(STAFF, command, no_key())
 
-    def order(self, wants: dict[UUID, int], *, minutes: float = 30) -> Reserve:
+    def order(self, requested: dict[UUID, int], *, minutes: float = 30) -> Reserve:
         return Reserve(
             reservation_id=new_id(),
             order_id=new_id(),
             customer_id=new_id(),
-            lines=tuple(Want(product_id=key, quantity=n) for key, n in wants.items()),
-            expires_at=self.watch.now + timedelta(minutes=minutes),
+            lines=tuple(RequestedLine(product_id=key, quantity=n) for key, n in requested.items()),
+            expires_at=self.clock.now + timedelta(minutes=minutes),
             limited=True,
         )
 
-    async def reserve(self, wants: dict[UUID, int], *, minutes: float = 30) -> Reservation:
-        return await self.inventory.reserve(ANYONE, self.order(wants, minutes=minutes))
+    async def reserve(self, requested: dict[UUID, int], *, minutes: float = 30) -> ReservationView:
+        return await self.inventory.reserve(ANYONE, self.order(requested, minutes=minutes))
 
     async def available(self, product_id: UUID) -> int:
-        return (await self.catalogue.product(STAFF, product_id)).available
+        return (await self.catalogue.get_product(STAFF, product_id)).available
 
-    async def shelf(self, product_id: UUID) -> tuple[int, int]:
+    async def main_stock(self, product_id: UUID) -> tuple[int, int]:
         """On hand, reserved."""
-        stock = await self.stockroom.stock(STAFF, product_id)
+        stock = await self.stockroom.get_stock(STAFF, product_id)
         return stock.warehouses[0].on_hand, stock.warehouses[0].reserved
 
-    async def sweep(self) -> None:
-        for sweep in self.container.sweeps():
+    async def run_periodic_jobs(self) -> None:
+        for sweep in self.container.periodic_jobs():
             await sweep()
 
 
-def leaving(
-    reservation_id: UUID, wants: dict[UUID, int], fulfilment_id: UUID | None = None
+def consume_command(
+    reservation_id: UUID, requested: dict[UUID, int], fulfilment_id: UUID | None = None
 ) -> Consume:
     return Consume(
         reservation_id=reservation_id,
         fulfilment_id=fulfilment_id or new_id(),
-        lines=tuple(Want(product_id=key, quantity=n) for key, n in wants.items()),
+        lines=tuple(RequestedLine(product_id=key, quantity=n) for key, n in requested.items()),
     )
 
 
-def giving_back(reservation_id: UUID, wants: dict[UUID, int]) -> ReleasePart:
+def partial_release_command(reservation_id: UUID, requested: dict[UUID, int]) -> ReleasePart:
     return ReleasePart(
         reservation_id=reservation_id,
         release_id=new_id(),
-        lines=tuple(Want(product_id=key, quantity=n) for key, n in wants.items()),
+        lines=tuple(RequestedLine(product_id=key, quantity=n) for key, n in requested.items()),
     )
 
 
-def build(storage: str, postgres: Any = None) -> House:
-    watch = Watch()
+def build_inventory_app(storage: str, postgres: Any = None) -> InventoryApp:
+    clock = FakeClock()
     container = InventoryContainer(
         config={
-            "where": "local",
+            "mode": "local",
             "storage": storage,
             "idempotency_lease": 30,
-            "open_holds": OPEN_HOLDS,
-            "held_units": HELD_UNITS,
+            "max_unpaid_orders_per_customer": MAX_UNPAID_ORDERS,
+            "max_reserved_units_per_customer": MAX_RESERVED_UNITS,
         },
         postgres=providers.Object(postgres),
-        clock=providers.Object(watch),
+        clock=providers.Object(clock),
         cursors=providers.Object(Cursors(b"secret")),
         cache=providers.Singleton(CoherentCache),
     )
-    return House(
+    return InventoryApp(
         container.inventory(),
         container.catalogue(),
         container.categories(),
         container.stockroom(),
         container.warehouses(),
-        watch,
+        clock,
         container,
     )
 
 
 @pytest.fixture(params=["memory", "sql", "remote"])
-def wiring(request: pytest.FixtureRequest) -> tuple[str, House]:
+def wiring(request: pytest.FixtureRequest) -> tuple[str, InventoryApp]:
     if request.param == "memory":
-        return request.param, build("memory")
-    return request.param, build("sql", request.getfixturevalue("postgres"))
+        return request.param, build_inventory_app("memory")
+    return request.param, build_inventory_app("sql", request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
-async def house(wiring: tuple[str, House]) -> AsyncIterator[House]:
-    where, house = wiring
+async def inventory_app(wiring: tuple[str, InventoryApp]) -> AsyncIterator[InventoryApp]:
+    where, inventory_app = wiring
     if where != "remote":
-        yield house
+        yield inventory_app
         return
-    here = house.inventory
-    async with at_the_end_of_the_wire("inventory", router, here, RemoteInventory) as remote:
-        yield replace(house, inventory=remote)
+    here = inventory_app.inventory
+    async with over_rpc("inventory", router, here, RemoteInventory) as remote:
+        yield replace(inventory_app, inventory=remote)
 
 
 @pytest.fixture
-def sql_house(postgres: Postgres) -> House:
-    return build("sql", postgres)
+def sql_inventory_app(postgres: Postgres) -> InventoryApp:
+    return build_inventory_app("sql", postgres)

@@ -9,26 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.inventory.domain import FewestParcels, Free, Goods
+from markethall.inventory.domain.allocation import FewestParcels, FreeStock
+from markethall.inventory.domain.stock import StockQuantity
 
 TEA, CUP, POT = (UUID(int=number) for number in (1, 2, 3))
 A, B, C, D = (UUID(int=number) for number in (10, 11, 12, 13))
 
 
-def shelves(of: Mapping[UUID, Mapping[UUID, int]], first: UUID = A) -> dict[UUID, list[Free]]:
+def shelves(of: Mapping[UUID, Mapping[UUID, int]], first: UUID = A) -> dict[UUID, list[FreeStock]]:
     """Units per product and warehouse; one warehouse comes before all others."""
     return {
-        product: [Free(where, int(where != first), units) for where, units in there.items()]
+        product: [FreeStock(where, int(where != first), units) for where, units in there.items()]
         for product, there in of.items()
     }
 
 
-def sent(goods: Sequence[Goods] | None) -> dict[tuple[UUID, UUID], int]:
+def sent(goods: Sequence[StockQuantity] | None) -> dict[tuple[UUID, UUID], int]:
     assert goods is not None
     return {(some.product_id, some.warehouse_id): some.quantity for some in goods}
 
 
-def test_one_parcel_is_better_than_two() -> None:
+def test_one_warehouse_is_preferred_to_two() -> None:
     there = shelves({TEA: {A: 1, B: 3}, CUP: {A: 5, B: 1}})
 
     goods = FewestParcels().plan({TEA: 2, CUP: 1}, there)
@@ -36,13 +37,13 @@ def test_one_parcel_is_better_than_two() -> None:
     assert sent(goods) == {(TEA, B): 2, (CUP, B): 1}
 
 
-def test_of_as_many_parcels_the_first_warehouses_are_better() -> None:
+def test_lower_priority_number_wins_for_equal_warehouse_count() -> None:
     there = shelves({TEA: {A: 9, B: 9, C: 9}}, first=C)
 
     assert sent(FewestParcels().plan({TEA: 2}, there)) == {(TEA, C): 2}
 
 
-def test_a_product_comes_from_one_warehouse_where_it_can() -> None:
+def test_product_is_not_split_if_one_warehouse_suffices() -> None:
     there = shelves({TEA: {A: 2, B: 3}, CUP: {A: 1}})
 
     goods = FewestParcels().plan({TEA: 3, CUP: 1}, there)
@@ -50,18 +51,18 @@ def test_a_product_comes_from_one_warehouse_where_it_can() -> None:
     assert sent(goods) == {(TEA, B): 3, (CUP, A): 1}
 
 
-def test_too_much_for_one_is_sent_from_several() -> None:
+def test_quantity_above_one_warehouse_is_split() -> None:
     there = shelves({TEA: {A: 2, B: 3, C: 1}})
 
     assert sent(FewestParcels().plan({TEA: 5}, there)) == {(TEA, A): 2, (TEA, B): 3}
 
 
 @pytest.mark.parametrize("there", [{}, {TEA: {}}, {TEA: {A: 1, B: 1}}, {TEA: {A: -2, B: 3}}])
-def test_too_little_is_no_plan(there: Mapping[UUID, Mapping[UUID, int]]) -> None:
+def test_insufficient_stock_gives_no_plan(there: Mapping[UUID, Mapping[UUID, int]]) -> None:
     assert FewestParcels().plan({TEA: 4}, shelves(there)) is None
 
 
-def test_goods_are_in_the_order_in_which_shelves_are_locked() -> None:
+def test_plan_is_in_stock_row_lock_order() -> None:
     there = shelves({TEA: {A: 1, B: 1, C: 1}, CUP: {B: 2}}, first=C)
 
     goods = FewestParcels().plan({TEA: 3, CUP: 1}, there)
@@ -71,7 +72,7 @@ def test_goods_are_in_the_order_in_which_shelves_are_locked() -> None:
     ]  # fmt: skip
 
 
-def test_among_very_many_warehouses_a_good_set_will_do() -> None:
+def test_many_warehouses_give_a_plan_within_search_limit() -> None:
     everywhere = {UUID(int=100 + number): 1 for number in range(60)}
     there = shelves({TEA: everywhere})
 
@@ -88,17 +89,17 @@ WANTS = st.dictionaries(st.sampled_from([TEA, CUP, POT]), st.integers(1, 6), min
 
 
 @given(wants=WANTS, there=THERE)
-def test_a_plan_has_all_that_is_wanted_in_as_few_parcels_as_can_be(
-    wants: dict[UUID, int], there: dict[UUID, dict[UUID, int]]
+def test_plan_covers_request_with_fewest_warehouses(
+    requested: dict[UUID, int], there: dict[UUID, dict[UUID, int]]
 ) -> None:
-    goods = FewestParcels().plan(wants, shelves(there))
+    goods = FewestParcels().plan(requested, shelves(there))
 
     fewest = next(
         (
             size
             for size in range(1, 5)
             for chosen in combinations((A, B, C, D), size)
-            if all(sum(there[p].get(w, 0) for w in chosen) >= n for p, n in wants.items())
+            if all(sum(there[p].get(w, 0) for w in chosen) >= n for p, n in requested.items())
         ),
         None,
     )
@@ -110,5 +111,5 @@ def test_a_plan_has_all_that_is_wanted_in_as_few_parcels_as_can_be(
         total: Counter[UUID] = Counter()
         for (product, _), units in planned.items():
             total[product] += units
-        assert dict(total) == wants
+        assert dict(total) == requested
         assert len({warehouse for _, warehouse in planned}) == fewest

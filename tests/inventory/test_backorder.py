@@ -4,161 +4,194 @@ from asyncio import gather
 
 import pytest
 
-from markethall.inventory.contract import OutOfStock, Product, ProductChange
-from markethall.inventory.domain import MAIN_WAREHOUSE
-from tests.inventory.conftest import ANYONE, STAFF, House, giving_back, leaving
-from tests.inventory.shelves import NORTH, put_on_shelf, shelves
+from markethall.inventory.contract.catalogue import ProductChange, ProductView
+from markethall.inventory.contract.reserving import OutOfStock
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
+from tests.inventory.conftest import (
+    ANYONE,
+    STAFF,
+    InventoryApp,
+    consume_command,
+    partial_release_command,
+)
+from tests.inventory.shelves import NORTH, receive_in_warehouse, stock_by_warehouse
 
 
-async def limited(house: House, product: Product, limit: int) -> None:
+async def limited(inventory_app: InventoryApp, product: ProductView, limit: int) -> None:
     command = ProductChange(backorder_limit=limit)
-    seen = await house.catalogue.product(STAFF, product.product_id)
-    await house.catalogue.change(STAFF, product.product_id, command, {seen.version})
+    seen = await inventory_app.catalogue.get_product(STAFF, product.product_id)
+    await inventory_app.catalogue.change(STAFF, product.product_id, command, {seen.version})
 
 
-async def test_as_many_as_the_limit_are_sold_before_they_are_there(house: House) -> None:
-    tea = await house.product(stock=2, backorder_limit=3)
+async def test_backorder_sells_up_to_limit(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=2, backorder_limit=3)
 
-    assert await house.available(tea.product_id) == 5
-    await house.reserve({tea.product_id: 5})
+    assert await inventory_app.available(tea.product_id) == 5
+    await inventory_app.reserve({tea.product_id: 5})
     with pytest.raises(OutOfStock) as refusal:
-        await house.reserve({tea.product_id: 1})
+        await inventory_app.reserve({tea.product_id: 1})
 
     assert refusal.value.details["lines"][0]["available"] == 0
-    assert await house.shelf(tea.product_id) == (2, 5)
-    assert await house.available(tea.product_id) == 0
+    assert await inventory_app.main_stock(tea.product_id) == (2, 5)
+    assert await inventory_app.available(tea.product_id) == 0
 
 
-async def test_a_new_product_says_at_once_what_may_be_sold(house: House) -> None:
-    tea = await house.product(backorder_limit=5)
+async def test_new_product_availability_includes_backorder_limit(
+    inventory_app: InventoryApp,
+) -> None:
+    tea = await inventory_app.product(backorder_limit=5)
 
     assert tea.available == 5
-    assert await house.available(tea.product_id) == 5
+    assert await inventory_app.available(tea.product_id) == 5
 
 
-async def test_many_buyers_get_exactly_what_is_there_and_on_order(house: House) -> None:
-    tea = await house.product(stock=2, backorder_limit=3)
+async def test_concurrent_buyers_get_stock_plus_backorder_limit(
+    inventory_app: InventoryApp,
+) -> None:
+    tea = await inventory_app.product(stock=2, backorder_limit=3)
 
     results = await gather(
-        *(house.reserve({tea.product_id: 1}) for _ in range(12)), return_exceptions=True
+        *(inventory_app.reserve({tea.product_id: 1}) for _ in range(12)), return_exceptions=True
     )
 
     assert sum(not isinstance(result, BaseException) for result in results) == 5
-    assert await house.shelf(tea.product_id) == (2, 5)
+    assert await inventory_app.main_stock(tea.product_id) == (2, 5)
 
 
-async def test_what_is_not_there_yet_cannot_leave(house: House) -> None:
-    tea = await house.product(stock=2, backorder_limit=3)
-    held = await house.reserve({tea.product_id: 5})
+async def test_backordered_units_cannot_be_consumed(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=2, backorder_limit=3)
+    held = await inventory_app.reserve({tea.product_id: 5})
 
     with pytest.raises(OutOfStock) as refusal:
-        await house.inventory.consume(ANYONE, leaving(held.reservation_id, {tea.product_id: 3}))
-    await house.inventory.consume(ANYONE, leaving(held.reservation_id, {tea.product_id: 2}))
-    before = await house.shelf(tea.product_id)
-    await house.adjust(tea.product_id, delta=3)
-    await house.inventory.consume(ANYONE, leaving(held.reservation_id, {tea.product_id: 3}))
+        await inventory_app.inventory.consume(
+            ANYONE, consume_command(held.reservation_id, {tea.product_id: 3})
+        )
+    await inventory_app.inventory.consume(
+        ANYONE, consume_command(held.reservation_id, {tea.product_id: 2})
+    )
+    before = await inventory_app.main_stock(tea.product_id)
+    await inventory_app.adjust(tea.product_id, delta=3)
+    await inventory_app.inventory.consume(
+        ANYONE, consume_command(held.reservation_id, {tea.product_id: 3})
+    )
 
     assert refusal.value.details == {
         "lines": [{"product_id": str(tea.product_id), "requested": 3, "available": 2}]
     }
     assert before == (0, 3)
-    assert await house.shelf(tea.product_id) == (0, 0)
+    assert await inventory_app.main_stock(tea.product_id) == (0, 0)
 
 
-async def test_the_limit_follows_the_product(house: House) -> None:
-    tea = await house.product(stock=1)
+async def test_stock_row_follows_product_backorder_limit(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=1)
 
-    await limited(house, tea, 4)
-    raised = await house.available(tea.product_id)
-    await limited(house, tea, 2)
+    await limited(inventory_app, tea, 4)
+    raised = await inventory_app.available(tea.product_id)
+    await limited(inventory_app, tea, 2)
 
     assert raised == 5
-    assert await house.available(tea.product_id) == 3
+    assert await inventory_app.available(tea.product_id) == 3
 
 
-async def test_what_is_promised_stays_promised_when_the_limit_is_lowered(house: House) -> None:
-    tea = await house.product(stock=5, backorder_limit=4)
-    held = await house.reserve({tea.product_id: 7})
+async def test_lowering_limit_keeps_existing_backorders(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=5, backorder_limit=4)
+    held = await inventory_app.reserve({tea.product_id: 7})
 
-    await limited(house, tea, 0)
+    await limited(inventory_app, tea, 0)
 
-    assert await house.available(tea.product_id) == 0
-    await house.inventory.consume(ANYONE, leaving(held.reservation_id, {tea.product_id: 3}))
-    assert await house.shelf(tea.product_id) == (2, 4)
-    await house.adjust(tea.product_id, delta=3)
-    assert await house.available(tea.product_id) == 1
-    await house.inventory.release(ANYONE, held.reservation_id)
-    assert await house.available(tea.product_id) == 5
-
-
-async def test_when_it_is_given_back_it_is_on_offer_no_more(house: House) -> None:
-    tea = await house.product(backorder_limit=5)
-    first, second = [await house.reserve({tea.product_id: 2}) for _ in range(2)]
-    await house.reserve({tea.product_id: 1}, minutes=1)
-    await limited(house, tea, 0)
-
-    await house.inventory.release(ANYONE, first.reservation_id)
-    await house.inventory.release_part(
-        ANYONE, giving_back(second.reservation_id, {tea.product_id: 1})
+    assert await inventory_app.available(tea.product_id) == 0
+    await inventory_app.inventory.consume(
+        ANYONE, consume_command(held.reservation_id, {tea.product_id: 3})
     )
-    house.watch.forward(minutes=2)
-    await house.sweep()
+    assert await inventory_app.main_stock(tea.product_id) == (2, 4)
+    await inventory_app.adjust(tea.product_id, delta=3)
+    assert await inventory_app.available(tea.product_id) == 1
+    await inventory_app.inventory.release(ANYONE, held.reservation_id)
+    assert await inventory_app.available(tea.product_id) == 5
 
-    assert await house.available(tea.product_id) == 0
-    assert await house.shelf(tea.product_id) == (0, 1)
+
+async def test_released_backorder_above_limit_is_not_available(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(backorder_limit=5)
+    first, second = [await inventory_app.reserve({tea.product_id: 2}) for _ in range(2)]
+    await inventory_app.reserve({tea.product_id: 1}, minutes=1)
+    await limited(inventory_app, tea, 0)
+
+    await inventory_app.inventory.release(ANYONE, first.reservation_id)
+    await inventory_app.inventory.release_part(
+        ANYONE, partial_release_command(second.reservation_id, {tea.product_id: 1})
+    )
+    inventory_app.clock.advance(minutes=2)
+    await inventory_app.run_periodic_jobs()
+
+    assert await inventory_app.available(tea.product_id) == 0
+    assert await inventory_app.main_stock(tea.product_id) == (0, 1)
     with pytest.raises(OutOfStock):
-        await house.reserve({tea.product_id: 1})
+        await inventory_app.reserve({tea.product_id: 1})
 
 
-async def test_goods_that_are_elsewhere_go_before_those_that_are_nowhere(house: House) -> None:
-    tea = await house.product(backorder_limit=5)
-    cup = await house.product(stock=5)
-    await put_on_shelf(house, tea.product_id, NORTH, 4)
+async def test_other_warehouse_stock_is_used_before_backorder(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(backorder_limit=5)
+    cup = await inventory_app.product(stock=5)
+    await receive_in_warehouse(inventory_app, tea.product_id, NORTH, 4)
 
     seen = []
-    for wants in ({tea.product_id: 3}, {tea.product_id: 1, cup.product_id: 1}, {tea.product_id: 2}):
-        await house.reserve(wants)
-        seen.append(await shelves(house, tea.product_id))
+    for requested in (
+        {tea.product_id: 3},
+        {tea.product_id: 1, cup.product_id: 1},
+        {tea.product_id: 2},
+    ):
+        await inventory_app.reserve(requested)
+        seen.append(await stock_by_warehouse(inventory_app, tea.product_id))
 
     assert seen == [
         {MAIN_WAREHOUSE: (0, 0), NORTH: (4, 3)},
         {MAIN_WAREHOUSE: (0, 0), NORTH: (4, 4)},
         {MAIN_WAREHOUSE: (0, 2), NORTH: (4, 4)},
     ]
-    assert await house.available(tea.product_id) == 3
+    assert await inventory_app.available(tea.product_id) == 3
 
 
-async def test_goods_of_expired_holds_go_before_those_that_are_nowhere(house: House) -> None:
-    tea = await house.product(stock=2, backorder_limit=5)
-    await house.reserve({tea.product_id: 2}, minutes=1)
-    house.watch.forward(minutes=2)
+async def test_expired_reservations_are_used_before_backorder(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=2, backorder_limit=5)
+    await inventory_app.reserve({tea.product_id: 2}, minutes=1)
+    inventory_app.clock.advance(minutes=2)
 
-    await house.reserve({tea.product_id: 2})
+    await inventory_app.reserve({tea.product_id: 2})
 
-    assert await house.shelf(tea.product_id) == (2, 2)
+    assert await inventory_app.main_stock(tea.product_id) == (2, 2)
 
 
-async def test_with_what_is_nowhere_yet_there_is_just_enough(house: House) -> None:
-    tea = await house.product(stock=1, backorder_limit=2)
-    await put_on_shelf(house, tea.product_id, NORTH, 1)
-    await house.reserve({tea.product_id: 1}, minutes=1)
-    house.watch.forward(minutes=2)
+async def test_stock_expired_reservations_and_backorder_combine(
+    inventory_app: InventoryApp,
+) -> None:
+    tea = await inventory_app.product(stock=1, backorder_limit=2)
+    await receive_in_warehouse(inventory_app, tea.product_id, NORTH, 1)
+    await inventory_app.reserve({tea.product_id: 1}, minutes=1)
+    inventory_app.clock.advance(minutes=2)
 
-    held = await house.reserve({tea.product_id: 4})
+    held = await inventory_app.reserve({tea.product_id: 4})
     with pytest.raises(OutOfStock):
-        await house.reserve({tea.product_id: 1})
+        await inventory_app.reserve({tea.product_id: 1})
 
     assert held.lines[0].quantity == 4
-    assert await shelves(house, tea.product_id) == {MAIN_WAREHOUSE: (1, 3), NORTH: (1, 1)}
+    assert await stock_by_warehouse(inventory_app, tea.product_id) == {
+        MAIN_WAREHOUSE: (1, 3),
+        NORTH: (1, 1),
+    }
 
 
-async def test_a_late_payment_takes_what_is_elsewhere_first(house: House) -> None:
-    tea = await house.product(backorder_limit=2)
-    held = await house.reserve({tea.product_id: 2}, minutes=1)
-    house.watch.forward(minutes=2)
-    await house.sweep()
-    await put_on_shelf(house, tea.product_id, NORTH, 2)
+async def test_late_commit_uses_other_warehouse_before_backorder(
+    inventory_app: InventoryApp,
+) -> None:
+    tea = await inventory_app.product(backorder_limit=2)
+    held = await inventory_app.reserve({tea.product_id: 2}, minutes=1)
+    inventory_app.clock.advance(minutes=2)
+    await inventory_app.run_periodic_jobs()
+    await receive_in_warehouse(inventory_app, tea.product_id, NORTH, 2)
 
-    await house.inventory.commit(ANYONE, held.reservation_id)
+    await inventory_app.inventory.commit(ANYONE, held.reservation_id)
 
-    assert await shelves(house, tea.product_id) == {MAIN_WAREHOUSE: (0, 0), NORTH: (2, 2)}
+    assert await stock_by_warehouse(inventory_app, tea.product_id) == {
+        MAIN_WAREHOUSE: (0, 0),
+        NORTH: (2, 2),
+    }

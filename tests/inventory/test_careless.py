@@ -8,85 +8,85 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from markethall.inventory.contract import OutOfStock, Reservation
-from tests.e2e.own import own_database
+from markethall.inventory.contract.reserving import OutOfStock, ReservationView
+from tests.e2e.own import dedicated_database
 from tests.inventory import careless, test_races
-from tests.inventory.arena import Arena, arena, at_once
+from tests.inventory.arena import RaceSetup, open_race_setup, run_concurrently
 
-Mistake = Callable[[], AbstractContextManager[None]]
-MISTAKES = [careless.in_steps, careless.at_once]
-WAITING = """
+BrokenStore = Callable[[], AbstractContextManager[None]]
+BROKEN_STORES = [careless.check_then_reserve, careless.unconditional_single_statement]
+WAITING_FOR_LOCK = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 
 
 @pytest.fixture
-async def place(server_url: str, template: str) -> AsyncIterator[Arena]:
+async def setup(server_url: str, template: str) -> AsyncIterator[RaceSetup]:
     """A database of its own, which may be spoiled."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(own_database(server_url, template))
-        yield await stack.enter_async_context(arena(url, 0))
+        url = await stack.enter_async_context(dedicated_database(server_url, template))
+        yield await stack.enter_async_context(open_race_setup(url, 0))
 
 
-@pytest.mark.parametrize("planted", MISTAKES)
-async def test_the_database_refuses_what_a_careless_store_sells_twice(
-    place: Arena, planted: Mistake
+@pytest.mark.parametrize("planted", BROKEN_STORES)
+async def test_database_constraint_rejects_overselling_by_broken_store(
+    setup: RaceSetup, planted: BrokenStore
 ) -> None:
-    tea = await place.house.product(stock=1)
+    tea = await setup.inventory_app.product(stock=1)
 
     with planted():
-        outcomes = await race(place, tea.product_id)
+        outcomes = await race_for_last_unit(setup, tea.product_id)
 
-    assert outcomes == {Reservation, OutOfStock, asyncpg.CheckViolationError}
-    assert await place.house.shelf(tea.product_id) == (1, 1)
-    assert await place.is_true()
+    assert outcomes == {ReservationView, OutOfStock, asyncpg.CheckViolationError}
+    assert await setup.inventory_app.main_stock(tea.product_id) == (1, 1)
+    assert await setup.invariants_hold()
 
 
-@pytest.mark.parametrize("planted", MISTAKES)
-async def test_without_that_check_it_sells_twice_and_the_races_see_it(
-    place: Arena, planted: Mistake
+@pytest.mark.parametrize("planted", BROKEN_STORES)
+async def test_without_constraint_broken_store_oversells_and_invariant_check_fails(
+    setup: RaceSetup, planted: BrokenStore
 ) -> None:
-    tea = await place.house.product(stock=1)
-    await place.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
+    tea = await setup.inventory_app.product(stock=1)
+    await setup.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
 
     with planted():
-        outcomes = await race(place, tea.product_id)
+        outcomes = await race_for_last_unit(setup, tea.product_id)
 
-    _, reserved = await place.house.shelf(tea.product_id)
-    assert (outcomes, reserved > 1) == ({Reservation, OutOfStock}, True)
+    _, reserved = await setup.inventory_app.main_stock(tea.product_id)
+    assert (outcomes, reserved > 1) == ({ReservationView, OutOfStock}, True)
     with pytest.raises(AssertionError, match="more reserved than there is"):
-        await place.is_true()
+        await setup.invariants_hold()
 
 
-async def test_a_careless_store_fails_the_race_for_the_last_unit(place: Arena) -> None:
-    await place.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
+async def test_broken_store_fails_last_unit_race(setup: RaceSetup) -> None:
+    await setup.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
 
     # one too many bought: it is seen when the goods are to leave, or when they are counted
-    with careless.in_steps(), pytest.raises((AssertionError, OutOfStock)):
-        await test_races.test_a_hundred_buyers_of_the_last_unit_buy_one(place)
+    with careless.check_then_reserve(), pytest.raises((AssertionError, OutOfStock)):
+        await test_races.test_hundred_concurrent_buyers_of_last_unit_buy_one(setup)
 
 
-async def test_the_careful_store_needs_no_check_of_the_database(place: Arena) -> None:
-    tea = await place.house.product(stock=1)
-    await place.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
+async def test_correct_store_does_not_rely_on_constraint(setup: RaceSetup) -> None:
+    tea = await setup.inventory_app.product(stock=1)
+    await setup.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
 
-    outcomes = await race(place, tea.product_id)
+    outcomes = await race_for_last_unit(setup, tea.product_id)
 
-    assert outcomes == {Reservation, OutOfStock}
-    assert await place.house.shelf(tea.product_id) == (1, 1)
-    assert await place.is_true()
+    assert outcomes == {ReservationView, OutOfStock}
+    assert await setup.inventory_app.main_stock(tea.product_id) == (1, 1)
+    assert await setup.invariants_hold()
 
 
-async def race(place: Arena, product_id: UUID) -> set[type]:
+async def race_for_last_unit(setup: RaceSetup, product_id: UUID) -> set[type]:
     """What a hundred buyers of the last unit get. Two have looked before the first one takes."""
-    asked = [place.house.reserve({product_id: 1}) for _ in range(100)]
-    async with place.driver.transaction():
-        await place.driver.execute(
+    asked = [setup.inventory_app.reserve({product_id: 1}) for _ in range(100)]
+    async with setup.driver.transaction():
+        await setup.driver.execute(
             "SELECT FROM inventory.stock WHERE product_id = $1 FOR UPDATE", product_id
         )
-        racing = asyncio.create_task(at_once(asked))
+        racing = asyncio.create_task(run_concurrently(asked))
         async with asyncio.timeout(30):
-            while await place.driver.fetchval(WAITING) < 2:
-                await place.driver.execute("SELECT pg_stat_clear_snapshot()")
+            while await setup.driver.fetchval(WAITING_FOR_LOCK) < 2:
+                await setup.driver.execute("SELECT pg_stat_clear_snapshot()")
     return {type(outcome) for outcome in await racing}

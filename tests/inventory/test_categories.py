@@ -6,50 +6,56 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from markethall.inventory.contract import (
-    Category,
+from markethall.inventory.contract.catalogue import ProductChange
+from markethall.inventory.contract.categories import (
     CategoryChange,
     CategoryCycle,
     CategoryInUse,
     CategoryNotFound,
     CategoryQuery,
     CategoryTaken,
+    CategoryView,
     NewCategory,
-    ProductChange,
-    ProductQuery,
 )
-from markethall.shared.errors import Invalid, PreconditionFailed
+from markethall.inventory.contract.searching import ProductQuery
+from markethall.shared.errors import PreconditionFailed, ValidationFailed
 from markethall.shared.ids import new_id
-from tests.inventory.conftest import ANYONE, STAFF, House, no_key
+from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, no_key
 
 
-async def add(house: House, category: str, parent: str | None = None, **fields: Any) -> Category:
+async def add(
+    inventory_app: InventoryApp, category: str, parent: str | None = None, **fields: Any
+) -> CategoryView:
     command = NewCategory.model_validate({"category": category, "parent": parent, **fields})
-    return await house.categories.create(STAFF, command, no_key())
+    return await inventory_app.categories.create(STAFF, command, no_key())
 
 
-async def change(house: House, category: Category, version: int = 0, **fields: Any) -> Category:
+async def change(
+    inventory_app: InventoryApp, category: CategoryView, version: int = 0, **fields: Any
+) -> CategoryView:
     command = CategoryChange.model_validate(fields)
     seen = version or category.version
-    return await house.categories.change(STAFF, category.category_id, command, {seen})
+    return await inventory_app.categories.change(STAFF, category.category_id, command, {seen})
 
 
-async def listed(house: House, **query: Any) -> list[Category]:
-    page = await house.categories.categories(ANYONE, CategoryQuery.model_validate(query))
+async def listed(inventory_app: InventoryApp, **query: Any) -> list[CategoryView]:
+    page = await inventory_app.categories.list_categories(
+        ANYONE, CategoryQuery.model_validate(query)
+    )
     return list(page.items)
 
 
-async def keys(house: House, **query: Any) -> list[str]:
-    return [one.category for one in await listed(house, **query)]
+async def keys(inventory_app: InventoryApp, **query: Any) -> list[str]:
+    return [one.category for one in await listed(inventory_app, **query)]
 
 
-async def found(house: House, category: str) -> set[str]:
+async def found(inventory_app: InventoryApp, category: str) -> set[str]:
     query = ProductQuery(category=category, limit=100)
-    page = await house.catalogue.products(ANYONE, query)
+    page = await inventory_app.catalogue.list_products(ANYONE, query)
     return {product.sku for product in page.items}
 
 
-async def drinks(house: House) -> dict[str, Category]:
+async def drinks(inventory_app: InventoryApp) -> dict[str, CategoryView]:
     """Drinks have tea and coffee; tea has green tea, which has sencha."""
     tree = (
         ("drinks", None),
@@ -58,20 +64,20 @@ async def drinks(house: House) -> dict[str, Category]:
         ("green", "tea"),
         ("sencha", "green"),
     )
-    return {key: await add(house, key, parent) for key, parent in tree}
+    return {key: await add(inventory_app, key, parent) for key, parent in tree}
 
 
 # Adding
 
 
-async def test_a_category_is_as_it_was_made(house: House) -> None:
-    await add(house, "drinks")
+async def test_category_has_all_created_fields(inventory_app: InventoryApp) -> None:
+    await add(inventory_app, "drinks")
 
     made = await add(
-        house, "tea", "drinks", name="Tea", position=3, translations={"de": {"name": "Tee"}}
+        inventory_app, "tea", "drinks", name="Tea", position=3, translations={"de": {"name": "Tee"}}
     )
 
-    assert made == await house.categories.category(ANYONE, made.category_id)
+    assert made == await inventory_app.categories.get_category(ANYONE, made.category_id)
     assert made.model_dump(exclude={"category_id"}) == {
         "category": "tea",
         "name": "Tea",
@@ -83,103 +89,105 @@ async def test_a_category_is_as_it_was_made(house: House) -> None:
     }
 
 
-async def test_without_a_name_it_is_called_by_its_key(house: House) -> None:
-    assert (await add(house, "tea")).name == "tea"
+async def test_name_defaults_to_key(inventory_app: InventoryApp) -> None:
+    assert (await add(inventory_app, "tea")).name == "tea"
 
 
-async def test_the_same_attempt_makes_one_category(house: House) -> None:
+async def test_create_is_idempotent_by_id(inventory_app: InventoryApp) -> None:
     attempt = no_key()
     command = NewCategory(category="tea")
 
-    first = await house.categories.create(STAFF, command, attempt)
-    again = await house.categories.create(STAFF, command, attempt)
+    first = await inventory_app.categories.create(STAFF, command, attempt)
+    again = await inventory_app.categories.create(STAFF, command, attempt)
 
     assert first == again
     assert first.category_id == attempt.id
-    assert await keys(house) == ["tea"]
+    assert await keys(inventory_app) == ["tea"]
 
 
-async def test_a_key_is_taken_once(house: House) -> None:
-    await add(house, "tea")
-    await house.product(category="cups")
+async def test_key_is_unique(inventory_app: InventoryApp) -> None:
+    await add(inventory_app, "tea")
+    await inventory_app.product(category="cups")
 
     for category in ("tea", "cups"):
         with pytest.raises(CategoryTaken) as refused:
-            await add(house, category)
+            await add(inventory_app, category)
         assert refused.value.details == {"category": category}
 
 
-async def test_a_key_is_taken_whatever_parent_is_named(house: House) -> None:
-    await drinks(house)
+async def test_key_is_unique_across_parents(inventory_app: InventoryApp) -> None:
+    await drinks(inventory_app)
 
     for parent in ("sencha", "coffee"):
         with pytest.raises(CategoryTaken) as refused:
-            await add(house, "tea", parent)
+            await add(inventory_app, "tea", parent)
         assert refused.value.details == {"category": "tea"}
 
 
-async def test_a_parent_must_be_there(house: House) -> None:
+async def test_parent_must_exist(inventory_app: InventoryApp) -> None:
     with pytest.raises(CategoryNotFound) as refused:
-        await add(house, "tea", "drinks")
+        await add(inventory_app, "tea", "drinks")
 
     assert refused.value.details == {"category": "drinks"}
-    assert await keys(house) == []
+    assert await keys(inventory_app) == []
 
 
-async def test_no_category_is_its_own_parent(house: House) -> None:
+async def test_category_cannot_be_its_own_parent(inventory_app: InventoryApp) -> None:
     with pytest.raises(CategoryCycle):
-        await add(house, "tea", "tea")
+        await add(inventory_app, "tea", "tea")
 
 
 # Products name them
 
 
-async def test_a_product_makes_the_category_that_it_is_first_to_name(house: House) -> None:
-    first = await house.product(category="tea")
-    await house.product(category="tea")
-    await house.catalogue.change(
+async def test_product_creates_missing_category(inventory_app: InventoryApp) -> None:
+    first = await inventory_app.product(category="tea")
+    await inventory_app.product(category="tea")
+    await inventory_app.catalogue.change(
         STAFF, first.product_id, ProductChange.model_validate({"category": "cups"}), {1}
     )
 
-    made = await listed(house)
+    made = await listed(inventory_app)
 
     assert [(one.category, one.name, one.parent, one.version) for one in made] == [
         ("cups", "cups", None, 1),
         ("tea", "tea", None, 1),
     ]
     assert all(one.category_id.version == 7 for one in made)
-    assert made[0] == await house.categories.category(ANYONE, made[0].category_id)
+    assert made[0] == await inventory_app.categories.get_category(ANYONE, made[0].category_id)
 
 
-async def test_a_product_joins_a_category_that_is_there(house: House) -> None:
-    await drinks(house)
+async def test_product_joins_existing_category(inventory_app: InventoryApp) -> None:
+    await drinks(inventory_app)
 
-    await house.product(category="green")
+    await inventory_app.product(category="green")
 
-    assert [(one.category, one.parent) for one in await listed(house, parent="tea")] == [
+    assert [(one.category, one.parent) for one in await listed(inventory_app, parent="tea")] == [
         ("green", "tea")
     ]
 
 
-async def test_a_category_counts_active_products_and_all_below_it(house: House) -> None:
-    await drinks(house)
+async def test_category_counts_active_products_of_subtree(inventory_app: InventoryApp) -> None:
+    await drinks(inventory_app)
     for category in ("tea", "green", "sencha", "sencha", None):
-        await house.product(category=category)
-    await house.product(category="tea", status="draft")
+        await inventory_app.product(category=category)
+    await inventory_app.product(category="tea", status="draft")
 
-    counts = {one.category: one.product_count for one in await listed(house)}
+    counts = {one.category: one.product_count for one in await listed(inventory_app)}
 
     assert counts == {"drinks": 4, "tea": 4, "green": 3, "sencha": 2, "coffee": 0}
 
 
-async def test_products_of_a_category_are_those_of_all_below_it(house: House) -> None:
-    tree = await drinks(house)
+async def test_category_filter_includes_subtree(inventory_app: InventoryApp) -> None:
+    tree = await drinks(inventory_app)
     for category in ("drinks", "tea", "sencha", "coffee"):
-        await house.product(category.upper(), category=category)
+        await inventory_app.product(category.upper(), category=category)
 
-    before = [await found(house, key) for key in ("drinks", "tea", "sencha", "coffee", "cups")]
-    await change(house, tree["green"], parent="coffee")
-    after = [await found(house, key) for key in ("tea", "coffee")]
+    before = [
+        await found(inventory_app, key) for key in ("drinks", "tea", "sencha", "coffee", "cups")
+    ]
+    await change(inventory_app, tree["green"], parent="coffee")
+    after = [await found(inventory_app, key) for key in ("tea", "coffee")]
 
     assert before == [
         {"DRINKS", "TEA", "SENCHA", "COFFEE"}, {"TEA", "SENCHA"}, {"SENCHA"}, {"COFFEE"}, set(),
@@ -187,27 +195,27 @@ async def test_products_of_a_category_are_those_of_all_below_it(house: House) ->
     assert after == [{"TEA"}, {"COFFEE", "SENCHA"}]
 
 
-async def test_a_page_forgets_the_tree_that_was(house: House) -> None:
-    tree = await drinks(house)
-    await house.product("S", category="sencha")
+async def test_product_page_is_invalidated_by_tree_change(inventory_app: InventoryApp) -> None:
+    tree = await drinks(inventory_app)
+    await inventory_app.product("S", category="sencha")
     query = ProductQuery(category="coffee")
-    before = await house.catalogue.page_body(ANYONE, query)
+    before = await inventory_app.catalogue.render_product_page(ANYONE, query)
 
-    await change(house, tree["green"], parent="coffee")
-    after = await house.catalogue.page_body(ANYONE, query)
+    await change(inventory_app, tree["green"], parent="coffee")
+    after = await inventory_app.catalogue.render_product_page(ANYONE, query)
 
     assert (b'"S"' in before.body, b'"S"' in after.body) == (False, True)
 
 
-async def test_a_list_of_categories_forgets_the_tree_that_was(house: House) -> None:
-    tree = await drinks(house)
+async def test_category_list_is_invalidated_by_tree_change(inventory_app: InventoryApp) -> None:
+    tree = await drinks(inventory_app)
     query = CategoryQuery(parent="")
-    first = await house.categories.categories_body(ANYONE, query)
+    first = await inventory_app.categories.render_categories(ANYONE, query)
 
-    await change(house, tree["coffee"], parent=None)
-    second = await house.categories.categories_body(ANYONE, query)
-    await house.categories.remove(STAFF, tree["coffee"].category_id, {2})
-    third = await house.categories.categories_body(ANYONE, query)
+    await change(inventory_app, tree["coffee"], parent=None)
+    second = await inventory_app.categories.render_categories(ANYONE, query)
+    await inventory_app.categories.remove(STAFF, tree["coffee"].category_id, {2})
+    third = await inventory_app.categories.render_categories(ANYONE, query)
 
     assert [b'"coffee"' in page.body for page in (first, second, third)] == [False, True, False]
     assert first.etag == third.etag != second.etag
@@ -216,34 +224,40 @@ async def test_a_list_of_categories_forgets_the_tree_that_was(house: House) -> N
 # The list
 
 
-async def test_categories_are_listed_by_position_then_key_page_by_page(house: House) -> None:
+async def test_categories_are_listed_by_position_then_key_page_by_page(
+    inventory_app: InventoryApp,
+) -> None:
     for key, position in (("b", 1), ("a", 2), ("Z", 1), ("ä", 1), ("c", 0)):
-        await add(house, key, position=position)
+        await add(inventory_app, key, position=position)
 
     pages: list[list[str]] = []
     cursor = None
     while cursor or not pages:
-        page = await house.categories.categories(ANYONE, CategoryQuery(limit=2, cursor=cursor))
+        page = await inventory_app.categories.list_categories(
+            ANYONE, CategoryQuery(limit=2, cursor=cursor)
+        )
         pages.append([one.category for one in page.items])
         cursor = page.next_cursor
 
     assert pages == [["c", "Z"], ["b", "ä"], ["a"]]
 
 
-async def test_the_children_of_one_parent_are_listed(house: House) -> None:
-    await drinks(house)
+async def test_the_children_of_one_parent_are_listed(inventory_app: InventoryApp) -> None:
+    await drinks(inventory_app)
 
-    assert await keys(house, parent="drinks") == ["coffee", "tea"]
-    assert await keys(house, parent="") == ["drinks"]
-    assert await keys(house, parent="nowhere") == []
+    assert await keys(inventory_app, parent="drinks") == ["coffee", "tea"]
+    assert await keys(inventory_app, parent="") == ["drinks"]
+    assert await keys(inventory_app, parent="nowhere") == []
 
 
-async def test_pages_below_a_parent_go_on(house: House) -> None:
-    await drinks(house)
-    first = await house.categories.categories(ANYONE, CategoryQuery(limit=1, parent="drinks"))
+async def test_children_are_paginated(inventory_app: InventoryApp) -> None:
+    await drinks(inventory_app)
+    first = await inventory_app.categories.list_categories(
+        ANYONE, CategoryQuery(limit=1, parent="drinks")
+    )
     query = CategoryQuery(limit=1, parent="drinks", cursor=first.next_cursor)
 
-    second = await house.categories.categories(ANYONE, query)
+    second = await inventory_app.categories.list_categories(ANYONE, query)
 
     assert ([one.category for one in second.items], second.next_cursor) == (["tea"], None)
 
@@ -251,15 +265,20 @@ async def test_pages_below_a_parent_go_on(house: House) -> None:
 # Changing
 
 
-async def test_what_is_absent_stays_and_languages_are_merged(house: House) -> None:
+async def test_patch_keeps_absent_fields_and_merges_translations(
+    inventory_app: InventoryApp,
+) -> None:
     made = await add(
-        house, "tea", position=2, translations={"de": {"name": "Tee"}, "fr": {"name": "The"}}
+        inventory_app,
+        "tea",
+        position=2,
+        translations={"de": {"name": "Tee"}, "fr": {"name": "The"}},
     )
 
     changed = await change(
-        house, made, name="Teas", translations={"fr": None, "it": {"name": "Tè"}}
+        inventory_app, made, name="Teas", translations={"fr": None, "it": {"name": "Tè"}}
     )
-    bare = await change(house, changed, translations=None)
+    bare = await change(inventory_app, changed, translations=None)
 
     assert (changed.name, changed.position, changed.version) == ("Teas", 2, 2)
     assert {key: names.name for key, names in changed.translations.items()} == {
@@ -269,73 +288,77 @@ async def test_what_is_absent_stays_and_languages_are_merged(house: House) -> No
     assert (dict(bare.translations), bare.version) == ({}, 3)
 
 
-async def test_too_many_languages_are_refused(house: House) -> None:
+async def test_too_many_languages_are_refused(inventory_app: InventoryApp) -> None:
     made = await add(
-        house, "tea", translations={f"a{chr(97 + n % 26)}{chr(97 + n // 26)}": {"name": "x"}
+        inventory_app, "tea", translations={f"a{chr(97 + n % 26)}{chr(97 + n // 26)}": {"name": "x"}
                                     for n in range(50)},
     )  # fmt: skip
 
-    with pytest.raises(Invalid):
-        await change(house, made, translations={"de": {"name": "Tee"}})
+    with pytest.raises(ValidationFailed):
+        await change(inventory_app, made, translations={"de": {"name": "Tee"}})
 
 
-async def test_what_is_so_already_is_no_new_version(house: House) -> None:
-    made = await add(house, "tea", translations={"de": {"name": "Tee"}})
+async def test_no_op_patch_keeps_version(inventory_app: InventoryApp) -> None:
+    made = await add(inventory_app, "tea", translations={"de": {"name": "Tee"}})
 
-    same = await change(house, made, name="tea", translations={"de": {"name": "Tee"}})
+    same = await change(inventory_app, made, name="tea", translations={"de": {"name": "Tee"}})
 
     assert same == made
 
 
-async def test_a_category_moves_with_all_below_it(house: House) -> None:
-    tree = await drinks(house)
+async def test_category_moves_with_subtree(inventory_app: InventoryApp) -> None:
+    tree = await drinks(inventory_app)
 
-    moved = await change(house, tree["tea"], parent=None)
+    moved = await change(inventory_app, tree["tea"], parent=None)
 
     assert (moved.parent, moved.version) == (None, 2)
-    assert await keys(house, parent="") == ["drinks", "tea"]
-    assert await keys(house, parent="tea") == ["green"]
+    assert await keys(inventory_app, parent="") == ["drinks", "tea"]
+    assert await keys(inventory_app, parent="tea") == ["green"]
 
 
 @pytest.mark.parametrize("parent", ["tea", "green", "sencha"])
-async def test_a_category_cannot_be_below_itself(house: House, parent: str) -> None:
-    tree = await drinks(house)
+async def test_category_cannot_become_its_own_descendant(
+    inventory_app: InventoryApp, parent: str
+) -> None:
+    tree = await drinks(inventory_app)
 
     with pytest.raises(CategoryCycle) as refused:
-        await change(house, tree["tea"], parent=parent)
+        await change(inventory_app, tree["tea"], parent=parent)
 
     assert refused.value.details == {"category": "tea", "parent": parent}
-    assert (await house.categories.category(ANYONE, tree["tea"].category_id)) == tree["tea"]
+    assert (await inventory_app.categories.get_category(ANYONE, tree["tea"].category_id)) == tree[
+        "tea"
+    ]
 
 
-async def test_a_category_does_not_move_below_what_is_not_there(house: House) -> None:
-    tea = await add(house, "tea")
+async def test_new_parent_must_exist(inventory_app: InventoryApp) -> None:
+    tea = await add(inventory_app, "tea")
 
     with pytest.raises(CategoryNotFound):
-        await change(house, tea, parent="drinks")
+        await change(inventory_app, tea, parent="drinks")
 
 
-async def test_a_stale_change_is_refused(house: House) -> None:
-    tea = await add(house, "tea")
-    await change(house, tea, name="Teas")
+async def test_a_stale_change_is_refused(inventory_app: InventoryApp) -> None:
+    tea = await add(inventory_app, "tea")
+    await change(inventory_app, tea, name="Teas")
 
     with pytest.raises(PreconditionFailed) as refused:
-        await change(house, tea, name="Leaves")
+        await change(inventory_app, tea, name="Leaves")
     with pytest.raises(PreconditionFailed):
-        await house.categories.remove(STAFF, tea.category_id, {1})
+        await inventory_app.categories.remove(STAFF, tea.category_id, {1})
 
     assert refused.value.details == {"etag": '"v2"'}
 
 
-async def test_what_is_not_there_is_not_found(house: House) -> None:
+async def test_unknown_category_is_not_found(inventory_app: InventoryApp) -> None:
     nobody = new_id()
 
     with pytest.raises(CategoryNotFound) as refused:
-        await house.categories.category(ANYONE, nobody)
+        await inventory_app.categories.get_category(ANYONE, nobody)
     with pytest.raises(CategoryNotFound):
-        await house.categories.change(STAFF, nobody, CategoryChange(name="x"), {1})
+        await inventory_app.categories.change(STAFF, nobody, CategoryChange(name="x"), {1})
     with pytest.raises(CategoryNotFound):
-        await house.categories.remove(STAFF, nobody, {1})
+        await inventory_app.categories.remove(STAFF, nobody, {1})
 
     assert refused.value.details == {"category_id": str(nobody)}
 
@@ -343,39 +366,39 @@ async def test_what_is_not_there_is_not_found(house: House) -> None:
 # Removing
 
 
-async def test_an_empty_category_is_removed_and_may_come_again(house: House) -> None:
-    tea = await add(house, "tea")
+async def test_empty_category_can_be_deleted_and_recreated(inventory_app: InventoryApp) -> None:
+    tea = await add(inventory_app, "tea")
 
-    await house.categories.remove(STAFF, tea.category_id, {1})
-    again = await house.product(category="tea")
+    await inventory_app.categories.remove(STAFF, tea.category_id, {1})
+    again = await inventory_app.product(category="tea")
 
     assert again.category == "tea"
-    assert await keys(house) == ["tea"]
+    assert await keys(inventory_app) == ["tea"]
     with pytest.raises(CategoryNotFound):
-        await house.categories.category(ANYONE, tea.category_id)
+        await inventory_app.categories.get_category(ANYONE, tea.category_id)
 
 
-async def test_what_is_in_use_stays(house: House) -> None:
-    tree = await drinks(house)
-    old = await house.product(category="sencha")
-    await house.catalogue.archive(STAFF, old.product_id, {1})
+async def test_category_in_use_is_not_deleted(inventory_app: InventoryApp) -> None:
+    tree = await drinks(inventory_app)
+    old = await inventory_app.product(category="sencha")
+    await inventory_app.catalogue.archive(STAFF, old.product_id, {1})
 
     for key in ("tea", "sencha"):
         with pytest.raises(CategoryInUse) as refused:
-            await house.categories.remove(STAFF, tree[key].category_id, {1})
+            await inventory_app.categories.remove(STAFF, tree[key].category_id, {1})
         assert refused.value.details == {"category": key}
 
-    assert len(await keys(house)) == 5
+    assert len(await keys(inventory_app)) == 5
 
 
-async def test_a_rendered_category_is_told_apart_by_its_tag(house: House) -> None:
-    tea = await add(house, "tea")
-    first = await house.categories.category_body(ANYONE, tea.category_id)
+async def test_etag_changes_with_category(inventory_app: InventoryApp) -> None:
+    tea = await add(inventory_app, "tea")
+    first = await inventory_app.categories.render_category(ANYONE, tea.category_id)
 
-    await house.product(category="tea")
-    second = await house.categories.category_body(ANYONE, tea.category_id)
+    await inventory_app.product(category="tea")
+    second = await inventory_app.categories.render_category(ANYONE, tea.category_id)
 
-    assert Category.model_validate_json(second.body).product_count == 1
+    assert CategoryView.model_validate_json(second.body).product_count == 1
     assert first.etag.startswith('"v1-')
     assert second.etag.startswith('"v1-')
     assert first.etag != second.etag
@@ -395,7 +418,7 @@ async def test_a_rendered_category_is_told_apart_by_its_tag(house: House) -> Non
         {"category": "a", "colour": "b"},
     ],
 )
-def test_what_is_no_category_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_category_is_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         NewCategory.model_validate(wrong)
 
@@ -410,23 +433,24 @@ async def outcomes(*attempts: Any) -> list[Any]:
     ]
 
 
-async def test_two_moves_at_once_never_close_a_ring(sql_house: House) -> None:
+async def test_concurrent_moves_never_create_cycle(sql_inventory_app: InventoryApp) -> None:
     for number in range(20):
-        a, b = [await add(sql_house, f"{key}{number}") for key in "ab"]
+        a, b = [await add(sql_inventory_app, f"{key}{number}") for key in "ab"]
 
         ended = await outcomes(
-            change(sql_house, a, parent=b.category), change(sql_house, b, parent=a.category)
+            change(sql_inventory_app, a, parent=b.category),
+            change(sql_inventory_app, b, parent=a.category),
         )
 
         assert sorted(map(str, ended)) == sorted(map(str, [None, CategoryCycle]))
 
 
-async def test_moves_around_a_ring_of_many_leave_one_out(sql_house: House) -> None:
-    ring = [await add(sql_house, f"c{number}") for number in range(8)]
+async def test_concurrent_moves_around_cycle_reject_one(sql_inventory_app: InventoryApp) -> None:
+    ring = [await add(sql_inventory_app, f"c{number}") for number in range(8)]
 
     ended = await outcomes(
         *(
-            change(sql_house, one, parent=ring[(number + 1) % 8].category)
+            change(sql_inventory_app, one, parent=ring[(number + 1) % 8].category)
             for number, one in enumerate(ring)
         )
     )
@@ -435,36 +459,40 @@ async def test_moves_around_a_ring_of_many_leave_one_out(sql_house: House) -> No
     assert ended.count(CategoryCycle) == 1
 
 
-async def test_a_product_and_the_removal_of_its_category_at_once(sql_house: House) -> None:
+async def test_product_creation_races_with_category_deletion(
+    sql_inventory_app: InventoryApp,
+) -> None:
     for number in range(20):
         key = f"tea{number}"
-        tea = await add(sql_house, key)
+        tea = await add(sql_inventory_app, key)
 
         ended = await outcomes(
-            sql_house.product(key, category=key),
-            sql_house.categories.remove(STAFF, tea.category_id, {1}),
+            sql_inventory_app.product(key, category=key),
+            sql_inventory_app.categories.remove(STAFF, tea.category_id, {1}),
         )
 
         assert ended[0] is None
         assert ended[1] in {None, CategoryInUse}
-        assert await found(sql_house, key) == {key}
-        assert len([one for one in await keys(sql_house, limit=100) if one == key]) == 1
+        assert await found(sql_inventory_app, key) == {key}
+        assert len([one for one in await keys(sql_inventory_app, limit=100) if one == key]) == 1
 
 
-async def test_many_products_name_a_new_category_at_once(sql_house: House) -> None:
-    products = await asyncio.gather(*(sql_house.product(category="tea") for _ in range(20)))
+async def test_concurrent_products_create_category_once(sql_inventory_app: InventoryApp) -> None:
+    products = await asyncio.gather(*(sql_inventory_app.product(category="tea") for _ in range(20)))
 
     assert len({product.product_id for product in products}) == 20
-    assert [(one.category, one.product_count) for one in await listed(sql_house)] == [("tea", 20)]
+    assert [(one.category, one.product_count) for one in await listed(sql_inventory_app)] == [
+        ("tea", 20)
+    ]
 
 
-async def test_a_child_and_the_removal_of_its_parent_at_once(sql_house: House) -> None:
+async def test_child_creation_races_with_parent_deletion(sql_inventory_app: InventoryApp) -> None:
     for number in range(20):
-        tea = await add(sql_house, f"tea{number}")
+        tea = await add(sql_inventory_app, f"tea{number}")
 
         ended = await outcomes(
-            add(sql_house, f"green{number}", tea.category),
-            sql_house.categories.remove(STAFF, tea.category_id, {1}),
+            add(sql_inventory_app, f"green{number}", tea.category),
+            sql_inventory_app.categories.remove(STAFF, tea.category_id, {1}),
         )
 
         assert ended in ([None, CategoryInUse], [CategoryNotFound, None])

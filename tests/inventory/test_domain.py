@@ -6,28 +6,21 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from markethall.inventory.contract import (
-    Adjustment,
-    NewProduct,
-    Price,
-    ProductChange,
-    Reason,
-    ReservationClosed,
-    ReservationStatus,
-)
-from markethall.inventory.domain import (
-    MAIN_WAREHOUSE,
-    Change,
-    Goods,
-    Hold,
-    Item,
-    Line,
-    Missing,
+from markethall.inventory.contract.catalogue import NewProduct, Price, ProductChange
+from markethall.inventory.contract.reserving import ReservationClosed, ReservationStatus
+from markethall.inventory.contract.stock import Adjustment, MovementReason
+from markethall.inventory.domain.holds import Reservation, ReservationLine
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.stock import (
+    ShortLine,
     Stock,
-    not_enough,
-    summed,
-    too_few,
+    StockChange,
+    StockQuantity,
+    movement_shortage,
+    out_of_stock_error,
+    sum_by_stock_row,
 )
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.ids import new_id
 from markethall.shared.money import Money
 
@@ -35,28 +28,33 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ONE, TWO = UUID(int=1), UUID(int=2)
 
 
-def goods(product_id: UUID, quantity: int) -> Goods:
-    return Goods(product_id, MAIN_WAREHOUSE, quantity)
+def goods(product_id: UUID, quantity: int) -> StockQuantity:
+    return StockQuantity(product_id, MAIN_WAREHOUSE, quantity)
 
 
-def hold(status: ReservationStatus = ReservationStatus.HELD, consumed: int = 0) -> Hold:
+def hold(status: ReservationStatus = ReservationStatus.HELD, consumed: int = 0) -> Reservation:
     price = Money(amount=100, currency="EUR")
-    lines = (Line(ONE, MAIN_WAREHOUSE, "A", "a", price, 3, consumed),)
-    return Hold(new_id(), new_id(), new_id(), status, NOW, NOW + timedelta(minutes=15), lines)
+    lines = (ReservationLine(ONE, MAIN_WAREHOUSE, "A", "a", price, 3, consumed),)
+    return Reservation(
+        new_id(), new_id(), new_id(), status, NOW, NOW + timedelta(minutes=15), lines
+    )
 
 
-def test_goods_are_summed_per_product_in_product_order() -> None:
-    assert summed([goods(TWO, 1), goods(ONE, 2), goods(TWO, 3)]) == (goods(ONE, 2), goods(TWO, 4))
+def test_quantities_are_summed_in_product_order() -> None:
+    assert sum_by_stock_row([goods(TWO, 1), goods(ONE, 2), goods(TWO, 3)]) == (
+        goods(ONE, 2),
+        goods(TWO, 4),
+    )
 
 
-def test_a_held_reservation_is_committed_without_taking_anything_again() -> None:
+def test_commit_of_held_reservation_reserves_nothing_again() -> None:
     held = hold()
 
     assert held.commit() == ()
     assert held.status == ReservationStatus.COMMITTED
 
 
-def test_an_expired_reservation_takes_its_goods_again() -> None:
+def test_commit_of_expired_reservation_reserves_again() -> None:
     late = hold(ReservationStatus.EXPIRED)
 
     assert late.commit() == (goods(ONE, 3),)
@@ -81,13 +79,13 @@ def test_a_released_reservation_stays_released() -> None:
         (ReservationStatus.CONSUMED, 3, 0),
     ],
 )
-def test_release_frees_what_is_still_reserved(
+def test_release_returns_remaining_quantity(
     status: ReservationStatus, consumed: int, freed: int
 ) -> None:
     assert sum(some.quantity for some in hold(status, consumed).release()) == freed
 
 
-def test_a_reservation_is_consumed_when_all_has_left() -> None:
+def test_reservation_is_consumed_after_last_unit() -> None:
     held = hold()
 
     held.consume({ONE: 2})
@@ -97,27 +95,29 @@ def test_a_reservation_is_consumed_when_all_has_left() -> None:
     assert (part, held.status) == (ReservationStatus.COMMITTED, ReservationStatus.CONSUMED)
 
 
-def test_available_is_on_hand_less_what_is_reserved_by_live_holds() -> None:
+def test_available_is_on_hand_minus_live_reservations() -> None:
     assert Stock(ONE, MAIN_WAREHOUSE, on_hand=9, reserved=5, overdue=2).available == 6
 
 
-def test_out_of_stock_never_says_that_enough_is_there() -> None:
-    refusal = not_enough([Missing(ONE, 3, available=7)])
+def test_out_of_stock_never_reports_enough_available() -> None:
+    refusal = out_of_stock_error([ShortLine(ONE, 3, available=7)])
 
     assert refusal.details["lines"][0]["available"] == 2
 
 
 @pytest.mark.parametrize(("overdue", "final"), [(0, True), (1, True), (2, False)])
-def test_a_count_waits_for_expired_holds_only_when_they_would_do(overdue: int, final: bool) -> None:
+def test_shortage_is_final_unless_expired_reservations_suffice(overdue: int, final: bool) -> None:
     stock = Stock(ONE, MAIN_WAREHOUSE, on_hand=5, reserved=3, overdue=overdue)
-    counted = Change(new_id(), ONE, MAIN_WAREHOUSE, None, 1, Reason.COUNTED, "", None, "me", NOW)
+    counted = StockChange(
+        new_id(), ONE, MAIN_WAREHOUSE, None, 1, MovementReason.COUNTED, "", None, "me", NOW
+    )
 
-    assert too_few(stock, counted).final == final
+    assert movement_shortage(stock, counted).is_final == final
 
 
-def test_a_patch_names_only_what_it_changes() -> None:
+def test_patch_contains_only_changed_fields() -> None:
     command = NewProduct(sku="TEA", name="Tea", price=Price(amount=1, currency="EUR"))
-    item = Item.new(new_id(), command, NOW)
+    item = Product.new(new_id(), command, NOW)
 
     changed = item.change(ProductChange.model_validate({"category": "tea"}), NOW)
     again = item.change(ProductChange.model_validate({"category": "tea"}), NOW)
@@ -159,7 +159,7 @@ GOOD = {"sku": "TEA-1", "name": "Tea", "price": {"amount": 1, "currency": "EUR"}
         {"nonsense": 1},
     ],
 )
-def test_a_wrong_product_is_refused(wrong: dict[str, object]) -> None:
+def test_invalid_product_is_rejected(wrong: dict[str, object]) -> None:
     NewProduct.model_validate(GOOD)
 
     with pytest.raises(ValidationError):
@@ -167,7 +167,7 @@ def test_a_wrong_product_is_refused(wrong: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("name", ["sku", "name", "price", "status"])
-def test_what_every_product_has_cannot_be_cleared(name: str) -> None:
+def test_required_fields_cannot_be_cleared(name: str) -> None:
     with pytest.raises(ValidationError):
         ProductChange.model_validate({name: None})
 
@@ -184,6 +184,6 @@ def test_what_every_product_has_cannot_be_cleared(name: str) -> None:
         {"note": "x" * 501},
     ],
 )
-def test_a_wrong_adjustment_is_refused(wrong: dict[str, object]) -> None:
+def test_invalid_adjustment_is_rejected(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Adjustment.model_validate({"reason": "received"} | wrong)

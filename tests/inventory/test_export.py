@@ -7,10 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.inventory.contract import NewProduct, Product
-from markethall.shared.money import EXPONENT, from_major_units, in_major_units
-from tests.inventory.carrier import Carrier, counts
-from tests.inventory.conftest import STAFF, House, build, no_key
+from markethall.inventory.contract.catalogue import NewProduct, ProductView
+from markethall.shared.money import EXPONENT_BY_CURRENCY, format_major_units, parse_major_units
+from tests.inventory.carrier import ImportClient, counts
+from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app, no_key
 
 # what means something to a CSV reader or to a spreadsheet, between all the rest
 _SIGNS = st.sampled_from(
@@ -38,7 +38,10 @@ _PRODUCTS = st.fixed_dictionaries(
         "name": _texts(1, 200),
         "description": _texts(0, 500),
         "price": st.fixed_dictionaries(
-            {"amount": st.integers(0, 10**15), "currency": st.sampled_from(sorted(EXPONENT))}
+            {
+                "amount": st.integers(0, 10**15),
+                "currency": st.sampled_from(sorted(EXPONENT_BY_CURRENCY)),
+            }
         ),
         "category": st.none() | _texts(1, 100),
         "family": st.none() | _texts(1, 100),
@@ -68,19 +71,22 @@ _PRODUCTS = st.fixed_dictionaries(
 
 
 @given(st.lists(st.tuples(_PRODUCTS, st.integers(0, 1_000_000)), max_size=4))
-async def test_an_export_comes_back_as_the_same_catalogue(
+async def test_export_reimports_as_same_catalogue(
     products: list[tuple[dict[str, Any], int]],
 ) -> None:
-    here, there = Carrier(build("memory")), Carrier(build("memory"))
+    here, there = (
+        ImportClient(build_inventory_app("memory")),
+        ImportClient(build_inventory_app("memory")),
+    )
     for number, (fields, on_hand) in enumerate(products):
         command = NewProduct.model_validate({"sku": f"P-{number}", **fields})
-        product = await here.house.catalogue.create(STAFF, command, no_key())
+        product = await here.inventory_app.catalogue.create(STAFF, command, no_key())
         if on_hand:
-            await here.house.adjust(product.product_id, delta=on_hand)
+            await here.inventory_app.adjust(product.product_id, delta=on_hand)
 
     file = await here.export()
-    moved = await there.bring(file)
-    again = await here.bring(file)
+    moved = await there.import_to_end(file)
+    again = await here.import_to_end(file)
 
     assert await there.errors(moved) == []
     assert counts(moved) == (len(products), len(products), 0, 0, 0)
@@ -90,48 +96,48 @@ async def test_an_export_comes_back_as_the_same_catalogue(
 
 
 @given(_PRODUCTS)
-async def test_no_cell_of_an_export_is_a_formula(fields: dict[str, Any]) -> None:
-    carrier = Carrier(build("memory"))
+async def test_export_escapes_formulas(fields: dict[str, Any]) -> None:
+    import_client = ImportClient(build_inventory_app("memory"))
     command = NewProduct.model_validate({"sku": "P-1", **fields})
-    await carrier.house.catalogue.create(STAFF, command, no_key())
+    await import_client.inventory_app.catalogue.create(STAFF, command, no_key())
 
-    file = (await carrier.export()).decode()
+    file = (await import_client.export()).decode()
 
     for row in csv.reader(io.StringIO(file, newline="")):
         assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
 
 
-async def _seen(carrier: Carrier, products: int) -> list[Product]:
+async def _seen(import_client: ImportClient, products: int) -> list[ProductView]:
     """But for what is each product's own."""
     own = {"product_id": None, "version": 1, "created_at": None, "updated_at": None}
     found = [
-        await carrier.house.catalogue.product_by_sku(STAFF, f"P-{number}")
+        await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, f"P-{number}")
         for number in range(products)
     ]
     return [product.model_copy(update=own) for product in found]
 
 
-@given(st.integers(0, 10**15), st.sampled_from(sorted(EXPONENT)))
-def test_an_amount_is_written_and_read_exactly(amount: int, currency: str) -> None:
-    assert from_major_units(in_major_units(amount, currency), currency) == amount
+@given(st.integers(0, 10**15), st.sampled_from(sorted(EXPONENT_BY_CURRENCY)))
+def test_amounts_round_trip_exactly(amount: int, currency: str) -> None:
+    assert parse_major_units(format_major_units(amount, currency), currency) == amount
 
 
-async def test_an_export_from_postgres_is_complete_beyond_one_page(sql_house: House) -> None:
-    carrier = Carrier(sql_house)
+async def test_export_spans_multiple_pages(sql_inventory_app: InventoryApp) -> None:
+    import_client = ImportClient(sql_inventory_app)
     rows = "".join(f"P-{n},Name {n},{n},{n % 3}\n" for n in range(1100))
-    await carrier.bring(f"sku,name,price,on_hand\n{rows}")
+    await import_client.import_to_end(f"sku,name,price,on_hand\n{rows}")
 
-    file = await carrier.export()
+    file = await import_client.export()
 
     found = list(csv.DictReader(io.StringIO(file.decode(), newline="")))
     assert {(row["sku"], row["price"], row["on_hand"]) for row in found} == {
         (f"P-{n}", f"{n}.00", str(n % 3)) for n in range(1100)
     }
     assert len(found) == 1100
-    assert counts(await carrier.bring(file)) == (1100, 0, 0, 1100, 0)
+    assert counts(await import_client.import_to_end(file)) == (1100, 0, 0, 1100, 0)
 
 
-async def test_the_largest_product_comes_back() -> None:
+async def test_largest_product_round_trips() -> None:
     """Its translations are one cell; a quote of JSON in a cell of CSV takes three bytes."""
     text = '"\N{GRINNING FACE}' * 5000
     languages = [f"{a}{b}" for a in "abcde" for b in "klmnopqrst"]
@@ -141,13 +147,16 @@ async def test_the_largest_product_comes_back() -> None:
         "attributes": {f"a{n}": text[:1000] for n in range(20)},
         "translations": {one: {"name": one, "description": text} for one in languages},
     }
-    here, there = Carrier(build("memory")), Carrier(build("memory"))
+    here, there = (
+        ImportClient(build_inventory_app("memory")),
+        ImportClient(build_inventory_app("memory")),
+    )
     command = NewProduct.model_validate(
         {"sku": "P-0", "name": "Large", "price": {"amount": 1, "currency": "EUR"}, **fields}
     )
-    await here.house.catalogue.create(STAFF, command, no_key())
+    await here.inventory_app.catalogue.create(STAFF, command, no_key())
 
-    moved = await there.bring(await here.export())
+    moved = await there.import_to_end(await here.export())
 
     assert await there.errors(moved) == []
     assert counts(moved) == (1, 1, 0, 0, 0)

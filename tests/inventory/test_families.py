@@ -5,30 +5,33 @@ from typing import Any
 
 import pytest
 
-from markethall.inventory.contract import Family, FamilyNotFound, PriceRange, ProductQuery
+from markethall.inventory.contract.catalogue import FamilyNotFound, FamilyView, PriceRange
+from markethall.inventory.contract.searching import ProductQuery
 from markethall.shared.pages import CursorInvalid, PageQuery
-from tests.inventory.carrier import Carrier
-from tests.inventory.conftest import ANYONE, STAFF, House
+from tests.inventory.carrier import ImportClient
+from tests.inventory.conftest import ANYONE, STAFF, InventoryApp
 
 
-async def shirt(house: House, sku: str, amount: int = 1000, **fields: Any) -> None:
+async def shirt(inventory_app: InventoryApp, sku: str, amount: int = 1000, **fields: Any) -> None:
     price = {"amount": amount, "currency": fields.pop("currency", "EUR")}
     usual: dict[str, Any] = {"family": "shirt", "price": price}
-    await house.product(sku, **(usual | fields))
+    await inventory_app.product(sku, **(usual | fields))
 
 
-async def seen(house: House, **query: Any) -> Family:
-    return await house.catalogue.family(ANYONE, "shirt", PageQuery.model_validate(query))
+async def seen(inventory_app: InventoryApp, **query: Any) -> FamilyView:
+    return await inventory_app.catalogue.get_family(
+        ANYONE, "shirt", PageQuery.model_validate(query)
+    )
 
 
-async def test_a_family_shows_what_its_members_have_between_them(house: House) -> None:
-    await shirt(house, "S-RED", 900, options={"size": "S", "colour": "red"})
-    await shirt(house, "M-RED", 1000, options={"size": "M", "colour": "red"})
-    await shirt(house, "L-BLUE", 1100, options={"size": "L", "colour": "blue"})
-    await shirt(house, "XL", 99_999, status="draft", options={"size": "XL"})
-    await house.product("CUP", family="cup", options={"size": "S"})
+async def test_family_combines_member_options(inventory_app: InventoryApp) -> None:
+    await shirt(inventory_app, "S-RED", 900, options={"size": "S", "colour": "red"})
+    await shirt(inventory_app, "M-RED", 1000, options={"size": "M", "colour": "red"})
+    await shirt(inventory_app, "L-BLUE", 1100, options={"size": "L", "colour": "blue"})
+    await shirt(inventory_app, "XL", 99_999, status="draft", options={"size": "XL"})
+    await inventory_app.product("CUP", family="cup", options={"size": "S"})
 
-    family = await seen(house)
+    family = await seen(inventory_app)
 
     assert (family.family, family.product_count) == ("shirt", 3)
     assert list(family.options.items()) == [
@@ -38,37 +41,37 @@ async def test_a_family_shows_what_its_members_have_between_them(house: House) -
     assert {product.sku for product in family.items} == {"S-RED", "M-RED", "L-BLUE"}
 
 
-async def test_values_of_products_that_came_at_once_are_in_the_order_of_the_file(
-    house: House,
+async def test_option_values_follow_file_order(
+    inventory_app: InventoryApp,
 ) -> None:
     rows = [f'SHIRT-{size},Shirt,10,EUR,shirt,"{{""size"":""{size}""}}"' for size in "SMLS"]
     file = "\n".join(["sku,name,price,currency,family,options", *rows])
 
-    await Carrier(house).bring(file)
+    await ImportClient(inventory_app).import_to_end(file)
 
-    assert (await seen(house)).options == {"size": ("S", "M", "L")}
+    assert (await seen(inventory_app)).options == {"size": ("S", "M", "L")}
 
 
-async def test_prices_range_per_currency(house: House) -> None:
-    await shirt(house, "A", 5, currency="JPY")
-    await shirt(house, "B", 900)
-    await shirt(house, "C", 1000)
+async def test_prices_range_per_currency(inventory_app: InventoryApp) -> None:
+    await shirt(inventory_app, "A", 5, currency="JPY")
+    await shirt(inventory_app, "B", 900)
+    await shirt(inventory_app, "C", 1000)
 
-    assert (await seen(house)).prices == (
+    assert (await seen(inventory_app)).prices == (
         PriceRange(currency="EUR", lowest=900, highest=1000),
         PriceRange(currency="JPY", lowest=5, highest=5),
     )
 
 
-async def test_prices_are_those_of_this_moment(house: House) -> None:
-    begins = (house.watch.now + timedelta(hours=1)).isoformat()
+async def test_family_prices_are_current(inventory_app: InventoryApp) -> None:
+    begins = (inventory_app.clock.now + timedelta(hours=1)).isoformat()
     sale = {"amount": 100, "currency": "EUR", "valid_from": begins}
-    await shirt(house, "A", 900, prices=[sale])
-    await shirt(house, "B", 1000)
-    before = await seen(house)
+    await shirt(inventory_app, "A", 900, prices=[sale])
+    await shirt(inventory_app, "B", 1000)
+    before = await seen(inventory_app)
 
-    house.watch.forward(hours=1)
-    after = await seen(house)
+    inventory_app.clock.advance(hours=1)
+    after = await seen(inventory_app)
 
     assert [(one.prices[0].lowest, one.prices[0].highest) for one in (before, after)] == [
         (900, 1000),
@@ -76,58 +79,58 @@ async def test_prices_are_those_of_this_moment(house: House) -> None:
     ]
 
 
-async def test_options_without_members_that_have_any(house: House) -> None:
-    await shirt(house, "A")
+async def test_family_without_options_has_none(inventory_app: InventoryApp) -> None:
+    await shirt(inventory_app, "A")
 
-    family = await seen(house)
+    family = await seen(inventory_app)
 
     assert (dict(family.options), family.product_count) == ({}, 1)
 
 
-async def test_options_have_a_hundred_values_at_most(house: House) -> None:
+async def test_option_values_are_limited_to_a_hundred(inventory_app: InventoryApp) -> None:
     for number in range(101):
-        await shirt(house, f"A{number}", options={"size": f"{number}"})
+        await shirt(inventory_app, f"A{number}", options={"size": f"{number}"})
 
-    family = await seen(house)
+    family = await seen(inventory_app)
 
     assert family.options["size"] == tuple(str(number) for number in range(100))
     assert family.product_count == 101
 
 
-async def test_members_are_listed_page_by_page_by_name(house: House) -> None:
+async def test_members_are_listed_page_by_page_by_name(inventory_app: InventoryApp) -> None:
     for name in "bca":
-        await shirt(house, name, name=name)
-    first = await seen(house, limit=2)
+        await shirt(inventory_app, name, name=name)
+    first = await seen(inventory_app, limit=2)
 
-    second = await seen(house, limit=2, cursor=first.next_cursor)
+    second = await seen(inventory_app, limit=2, cursor=first.next_cursor)
 
     assert [product.sku for page in (first, second) for product in page.items] == ["a", "b", "c"]
     assert (second.next_cursor, second.product_count) == (None, 3)
 
 
-async def test_a_family_without_active_products_is_not_found(house: House) -> None:
-    await shirt(house, "A", status="draft")
+async def test_a_family_without_active_products_is_not_found(inventory_app: InventoryApp) -> None:
+    await shirt(inventory_app, "A", status="draft")
 
     with pytest.raises(FamilyNotFound) as refused:
-        await house.catalogue.family(STAFF, "shirt", PageQuery())
+        await inventory_app.catalogue.get_family(STAFF, "shirt", PageQuery())
     with pytest.raises(FamilyNotFound):
-        await house.catalogue.family_body(ANYONE, "shirt", PageQuery())
+        await inventory_app.catalogue.render_family(ANYONE, "shirt", PageQuery())
 
     assert refused.value.details == {"family": "shirt"}
 
 
-async def test_a_cursor_of_another_list_is_refused(house: House) -> None:
+async def test_cursor_is_bound_to_its_list(inventory_app: InventoryApp) -> None:
     for sku in ("A", "B"):
-        await shirt(house, sku)
-    page = await house.catalogue.products(ANYONE, ProductQuery(limit=1))
+        await shirt(inventory_app, sku)
+    page = await inventory_app.catalogue.list_products(ANYONE, ProductQuery(limit=1))
 
     with pytest.raises(CursorInvalid):
-        await seen(house, cursor=page.next_cursor)
+        await seen(inventory_app, cursor=page.next_cursor)
 
 
-async def test_a_rendered_family_is_the_family(house: House) -> None:
-    await shirt(house, "A", options={"size": "S"})
+async def test_rendered_family_equals_family(inventory_app: InventoryApp) -> None:
+    await shirt(inventory_app, "A", options={"size": "S"})
 
-    rendered = await house.catalogue.family_body(ANYONE, "shirt", PageQuery())
+    rendered = await inventory_app.catalogue.render_family(ANYONE, "shirt", PageQuery())
 
-    assert Family.model_validate_json(rendered.body) == await seen(house)
+    assert FamilyView.model_validate_json(rendered.body) == await seen(inventory_app)

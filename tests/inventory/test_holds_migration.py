@@ -7,8 +7,8 @@ import pytest
 from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.ids import new_id
 from tests.conftest import on_server, url_of
-from tests.inventory.conftest import ANYONE, build, leaving
-from tests.inventory.shelves import NORTH, put_on_shelf
+from tests.inventory.conftest import ANYONE, build_inventory_app, consume_command
+from tests.inventory.shelves import NORTH, receive_in_warehouse
 from tests.test_migrating import alembic
 
 BEFORE = "e07b3a91d5f4"
@@ -24,14 +24,18 @@ async def new_url(server_url: str, template: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("sold", [False, True])
-async def test_goods_from_two_warehouses_are_not_forgotten(new_url: str, *, sold: bool) -> None:
-    postgres = Postgres(new_url, PoolSize(least=1, most=2, timeout=10))
-    house = build("sql", postgres)
-    tea = await house.product(stock=1)
-    await put_on_shelf(house, tea.product_id, NORTH, 2)
-    held = await house.reserve({tea.product_id: 3})
+async def test_downgrade_is_refused_with_lines_from_two_warehouses(
+    new_url: str, *, sold: bool
+) -> None:
+    postgres = Postgres(new_url, PoolSize(min_size=1, max_size=2, timeout=10))
+    inventory_app = build_inventory_app("sql", postgres)
+    tea = await inventory_app.product(stock=1)
+    await receive_in_warehouse(inventory_app, tea.product_id, NORTH, 2)
+    held = await inventory_app.reserve({tea.product_id: 3})
     if sold:
-        await house.inventory.consume(ANYONE, leaving(held.reservation_id, {tea.product_id: 3}))
+        await inventory_app.inventory.consume(
+            ANYONE, consume_command(held.reservation_id, {tea.product_id: 3})
+        )
     await postgres.close()
 
     told = alembic(new_url, "-n", "inventory", "downgrade", BEFORE, fails=True)

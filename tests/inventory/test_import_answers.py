@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from dependency_injector import providers
 
-from markethall.inventory.contract import ImportStatus
-from markethall.inventory.ports import Database, Shelf, Store
+from markethall.inventory.contract.importing import ImportStatus
+from markethall.inventory.ports import Database, ReadStore, Store
 from markethall.shared.errors import Unavailable
 from markethall.shared.pages import PageQuery
-from tests.inventory.carrier import Carrier, counts
-from tests.inventory.conftest import STAFF, House, build
+from tests.inventory.carrier import ImportClient, counts
+from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 
 
-class Deaf:
+class LosesCommitAnswers:
     """A database: the answer to each of some commits, counted from now, is lost."""
 
     def __init__(self, database: Database, lost: set[int]) -> None:
@@ -31,35 +31,35 @@ class Deaf:
         if self._commits in self._lost:
             raise Unavailable(dependency="postgres")
 
-    def reading(self) -> AbstractAsyncContextManager[Shelf]:
-        return self._database.reading()
+    def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
+        return self._database.read_session()
 
 
 @pytest.fixture(params=["memory", "sql"])
-def house(request: pytest.FixtureRequest) -> House:
+def inventory_app(request: pytest.FixtureRequest) -> InventoryApp:
     if request.param == "memory":
-        return build("memory")
-    return build("sql", request.getfixturevalue("postgres"))
+        return build_inventory_app("memory")
+    return build_inventory_app("sql", request.getfixturevalue("postgres"))
 
 
 # the first is the one that takes the import
 @pytest.mark.parametrize("lost", [{2}, {3}, {4}, {2, 3, 4}])
-async def test_a_batch_of_which_the_answer_is_lost_is_applied_once(
-    house: House, lost: set[int]
+async def test_batch_with_lost_commit_response_is_applied_once(
+    inventory_app: InventoryApp, lost: set[int]
 ) -> None:
-    carrier = Carrier(house)
-    product = await house.product("L-7", stock=1)
+    import_client = ImportClient(inventory_app)
+    product = await inventory_app.product("L-7", stock=1)
     rows = "".join(f"L-{n},Name,1,5\n" if n % 100 else f"L-{n},,1,5\n" for n in range(2500))
-    begun = await carrier.start(f"sku,name,price,on_hand\n{rows}".encode())
-    database: Any = Deaf(house.container.database(), lost)
-    house.container.importer.reset()
-    with house.container.database.override(providers.Object(database)):
-        importer = house.container.importer()
+    begun = await import_client.start(f"sku,name,price,on_hand\n{rows}".encode())
+    database: Any = LosesCommitAnswers(inventory_app.container.database(), lost)
+    inventory_app.container.import_worker.reset()
+    with inventory_app.container.database.override(providers.Object(database)):
+        importer = inventory_app.container.import_worker()
 
-    await importer.work(begun.import_id)
+    await importer.process_next(begun.import_id)
 
-    done = await carrier.imports.imported(STAFF, begun.import_id)
+    done = await import_client.imports.get_import(STAFF, begun.import_id)
     assert done.status == ImportStatus.DONE
     assert counts(done) == (2500, 2474, 1, 0, 25)
-    page = await house.stockroom.movements(STAFF, product.product_id, PageQuery())
+    page = await inventory_app.stockroom.list_movements(STAFF, product.product_id, PageQuery())
     assert [movement.delta for movement in page.items] == [4, 1]

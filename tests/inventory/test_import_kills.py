@@ -9,12 +9,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from markethall.inventory.contract import ImportStatus
+from markethall.inventory.contract.importing import ImportStatus
 from markethall.shared.clock import utc_now
 from markethall.shared.db import Postgres
 from tests.conftest import plain
-from tests.inventory.carrier import Carrier, counts
-from tests.inventory.conftest import STAFF, House, build
+from tests.inventory.carrier import ImportClient, counts
+from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 
 ROWS = 12_000
 # whoever has read so many rows stops at the end of its next batch, until we let it go on
@@ -45,7 +45,7 @@ WHERE p.version <> 1 OR s.on_hand <> 1 + p.price_amount % 5 OR m.moves <> 1
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def csv_file(tmp_path: Path) -> Path:
     path = tmp_path / "many.csv"
     # one row in a hundred is wrong
     rows = (
@@ -55,11 +55,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-async def started(url: str, file: Path) -> asyncio.subprocess.Process:
-    command = (sys.executable, "-m", "markethall", "import", str(file))
+async def started(url: str, csv_file: Path) -> asyncio.subprocess.Process:
+    command = (sys.executable, "-m", "markethall", "import", str(csv_file))
     environment = os.environ | {
         "MARKETHALL_DATABASE_URL": url,
-        "MARKETHALL_DATA_DIR": str(file.parent),
+        "MARKETHALL_DATA_DIR": str(csv_file.parent),
         # it waits for us, however slow we are
         "MARKETHALL_DATABASE_TIMEOUT": "60",
     }
@@ -81,21 +81,21 @@ async def killed_where_it_parks(
 
 
 @pytest.mark.parametrize("at_least", [1, 3000, 7000])
-async def test_a_killed_import_goes_on_and_applies_no_row_twice(
-    postgres: Postgres, database_url: str, file: Path, at_least: int
+async def test_killed_import_resumes_and_applies_rows_once(
+    postgres: Postgres, database_url: str, csv_file: Path, at_least: int
 ) -> None:
     watcher = await asyncpg.connect(plain(database_url))
     await watcher.execute(PARK.format(at_least=at_least))
     try:
-        await killed_where_it_parks(watcher, await started(database_url, file))
+        await killed_where_it_parks(watcher, await started(database_url, csv_file))
     finally:
         await watcher.execute(UNPARK)
     killed = await watcher.fetchval("SELECT status FROM inventory.import_job")
 
-    house = build("sql", postgres)
+    inventory_app = build_inventory_app("sql", postgres)
     # past the lease of the dead
-    house.watch.now = utc_now() + timedelta(minutes=1)
-    done = await house.container.importer().work()
+    inventory_app.clock.now = utc_now() + timedelta(minutes=1)
+    done = await inventory_app.container.import_worker().process_next()
 
     assert killed == "running"
     assert done is not None
@@ -107,35 +107,42 @@ async def test_a_killed_import_goes_on_and_applies_no_row_twice(
     await watcher.close()
 
 
-async def test_nobody_takes_what_another_works_on(sql_house: House) -> None:
-    carrier = Carrier(sql_house)
-    await carrier.start(b"sku,name,price\nL-1,One,1\n")
+async def test_leased_import_is_not_taken_by_another_worker(
+    sql_inventory_app: InventoryApp,
+) -> None:
+    import_client = ImportClient(sql_inventory_app)
+    await import_client.start(b"sku,name,price\nL-1,One,1\n")
     rows = b"".join(b"M-%d,Name,1\n" % n for n in range(5000))
-    await carrier.start(b"sku,name,price\n" + rows)
-    other = build("sql", sql_house.container.postgres())
+    await import_client.start(b"sku,name,price\n" + rows)
+    other = build_inventory_app("sql", sql_inventory_app.container.postgres())
 
     seen = await asyncio.gather(
-        *(house.container.importer().work() for house in (sql_house, other, sql_house))
+        *(
+            inventory_app.container.import_worker().process_next()
+            for inventory_app in (sql_inventory_app, other, sql_inventory_app)
+        )
     )
 
     assert sorted(done.rows.created for done in seen if done) == [1, 5000]
     assert seen.count(None) == 1
 
 
-async def test_who_lost_the_lease_changes_nothing_more(sql_house: House) -> None:
+async def test_worker_without_lease_writes_nothing(sql_inventory_app: InventoryApp) -> None:
     """A process that was only slow wakes up when another one has taken over."""
-    carrier = Carrier(sql_house)
+    import_client = ImportClient(sql_inventory_app)
     rows = b"".join(b"N-%d,Name,1,2\n" % n for n in range(9000))
-    begun = await carrier.start(b"sku,name,price,on_hand\n" + rows)
-    late = build("sql", sql_house.container.postgres())
-    late.watch.forward(minutes=10)
+    begun = await import_client.start(b"sku,name,price,on_hand\n" + rows)
+    late = build_inventory_app("sql", sql_inventory_app.container.postgres())
+    late.clock.advance(minutes=10)
 
-    slow = asyncio.create_task(sql_house.container.importer().work(begun.import_id))
-    while (await carrier.imports.imported(STAFF, begun.import_id)).rows.read == 0:
+    slow = asyncio.create_task(
+        sql_inventory_app.container.import_worker().process_next(begun.import_id)
+    )
+    while (await import_client.imports.get_import(STAFF, begun.import_id)).rows.read == 0:
         await asyncio.sleep(0.002)
-    done = await late.container.importer().work(begun.import_id)
+    done = await late.container.import_worker().process_next(begun.import_id)
     await slow
 
     assert done is not None
     assert counts(done) == (9000, 9000, 0, 0, 0)
-    assert await sql_house.catalogue.count() == 9000
+    assert await sql_inventory_app.catalogue.count() == 9000

@@ -25,7 +25,7 @@ def body_timeout() -> float:
 
 @pytest.fixture
 def app(body_timeout: float) -> Gateway:
-    return create_app(memory_settings(import_limit=100_000, body_timeout=body_timeout))
+    return create_app(memory_settings(max_import_bytes=100_000, body_timeout=body_timeout))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def ended(http: httpx2.AsyncClient, path: str) -> dict[str, Any]:
     return dict(json.loads(last.partition("data: ")[2]))
 
 
-async def test_a_file_is_taken_and_followed_to_its_end(http: httpx2.AsyncClient) -> None:
+async def test_import_is_accepted_and_streams_progress(http: httpx2.AsyncClient) -> None:
     answer = await http.post("/imports", content=FILE, headers=CSV)
 
     assert answer.status_code == 202
@@ -67,7 +67,7 @@ async def test_a_file_is_taken_and_followed_to_its_end(http: httpx2.AsyncClient)
     assert (await http.get("/products/by-sku/A-1")).json()["available"] == 3
 
 
-async def test_a_key_makes_one_import_of_one_file(http: httpx2.AsyncClient) -> None:
+async def test_idempotency_key_creates_one_import(http: httpx2.AsyncClient) -> None:
     headers = CSV | {"Idempotency-Key": "spring"}
 
     first = await http.post("/imports", content=FILE, headers=headers)
@@ -81,9 +81,7 @@ async def test_a_key_makes_one_import_of_one_file(http: httpx2.AsyncClient) -> N
     assert other.json()["code"] == "idempotency.payload_mismatch"
 
 
-async def test_a_file_that_is_too_large_is_refused_however_it_comes(
-    http: httpx2.AsyncClient, app: Gateway
-) -> None:
+async def test_oversized_file_is_rejected(http: httpx2.AsyncClient, app: Gateway) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(101):
             yield b"x" * 1000
@@ -99,7 +97,7 @@ async def test_a_file_that_is_too_large_is_refused_however_it_comes(
 
 
 @pytest.mark.parametrize("body_timeout", [0.2])
-async def test_who_sends_too_slowly_is_not_waited_for(http: httpx2.AsyncClient) -> None:
+async def test_slow_upload_times_out(http: httpx2.AsyncClient) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b"sku"
         await asyncio.sleep(30)
@@ -120,7 +118,7 @@ async def test_other_types_are_refused(http: httpx2.AsyncClient, kind: str) -> N
     assert answer.json()["details"]["supported"] == ["application/x-ndjson", "text/csv"]
 
 
-async def test_the_public_neither_imports_nor_exports(http: httpx2.AsyncClient) -> None:
+async def test_import_and_export_require_staff(http: httpx2.AsyncClient) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     del http.headers["Authorization"]
 
@@ -139,12 +137,12 @@ async def test_the_public_neither_imports_nor_exports(http: httpx2.AsyncClient) 
 @pytest.mark.parametrize(
     ("held", "missing"), [(CATALOGUE_WRITE, STOCK_WRITE), (STOCK_WRITE, CATALOGUE_WRITE)]
 )
-async def test_a_file_needs_both_scopes_for_it_changes_products_and_stock(
+async def test_import_requires_catalogue_and_stock_scopes(
     http: httpx2.AsyncClient, app: Gateway, held: str, missing: str
 ) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     clerk = Actor(user_id=new_id(), scopes=frozenset({held}))
-    headers = {"Authorization": f"Bearer {app.container.signer().sign(clerk)}"}
+    headers = {"Authorization": f"Bearer {app.container.access_token_signer().sign(clerk)}"}
 
     answers = [
         await http.post("/imports", content=FILE, headers=CSV | headers),
@@ -164,7 +162,7 @@ async def test_an_unknown_import_is_not_found(http: httpx2.AsyncClient) -> None:
     assert [answer.json()["code"] for answer in answers] == ["inventory.import_not_found"] * 4
 
 
-async def test_only_a_failed_import_is_tried_again(http: httpx2.AsyncClient) -> None:
+async def test_only_failed_import_can_be_retried(http: httpx2.AsyncClient) -> None:
     failed = (await http.post("/imports", content=b"nonsense", headers=CSV)).headers["location"]
     done = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     await ended(http, failed)
@@ -178,7 +176,7 @@ async def test_only_a_failed_import_is_tried_again(http: httpx2.AsyncClient) -> 
     assert (await ended(http, failed))["failure"]["code"] == "header"
 
 
-async def test_the_events_end_when_the_hall_closes(http: httpx2.AsyncClient, app: Gateway) -> None:
+async def test_event_stream_ends_at_shutdown(http: httpx2.AsyncClient, app: Gateway) -> None:
     app.readiness.draining = True
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
 
@@ -187,7 +185,7 @@ async def test_the_events_end_when_the_hall_closes(http: httpx2.AsyncClient, app
     assert (answer.status_code, answer.text) == (200, "")
 
 
-async def test_so_many_watch_and_no_more(http: httpx2.AsyncClient, app: Gateway) -> None:
+async def test_event_stream_count_is_limited(http: httpx2.AsyncClient, app: Gateway) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     imports: Any = app.container.imports()
     imports._followers = 32
@@ -198,7 +196,7 @@ async def test_so_many_watch_and_no_more(http: httpx2.AsyncClient, app: Gateway)
     assert answer.headers["retry-after"] == "10"
 
 
-async def test_the_catalogue_comes_as_a_file(http: httpx2.AsyncClient) -> None:
+async def test_export_is_a_file_download(http: httpx2.AsyncClient) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     await ended(http, path)
 
@@ -211,7 +209,7 @@ async def test_the_catalogue_comes_as_a_file(http: httpx2.AsyncClient) -> None:
     assert row.startswith("A-1,One,,1.00,EUR,")
 
 
-async def test_a_slash_at_the_end_of_the_address_takes_nothing_away(
+async def test_trailing_slash_keeps_upload_body(
     http: httpx2.AsyncClient,
 ) -> None:
     answer = await http.post("/imports/", content=FILE, headers=CSV, follow_redirects=True)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from markethall.inventory.contract import ImportFormat, ProductStatus
-from markethall.inventory.domain.importing.plain import plain_text
+from markethall.inventory.contract.importing import ImportFormat
+from markethall.inventory.contract.kinds import ProductStatus
+from markethall.inventory.domain.importing.plain import html_to_text
 from markethall.inventory.domain.importing.shopify import stable_sku
-from tests.inventory.carrier import Carrier, counts
-from tests.inventory.conftest import STAFF, build
+from tests.inventory.carrier import ImportClient, counts
+from tests.inventory.conftest import STAFF, build_inventory_app
 
 README = Path("README.md").read_text()
 SAMPLE = Path("docs/samples/shopify.csv").read_bytes()
@@ -28,14 +29,14 @@ SMALL = stable_sku("jumper", {"Size": "S", "Colour": "Red"})
 
 
 @pytest.fixture(params=["memory", "sql"])
-def carrier(request: pytest.FixtureRequest) -> Carrier:
+def import_client(request: pytest.FixtureRequest) -> ImportClient:
     if request.param == "memory":
-        return Carrier(build("memory"))
-    return Carrier(build("sql", request.getfixturevalue("postgres")))
+        return ImportClient(build_inventory_app("memory"))
+    return ImportClient(build_inventory_app("sql", request.getfixturevalue("postgres")))
 
 
-async def test_the_sample_of_the_readme_comes_in_as_it_says(carrier: Carrier) -> None:
-    done = await carrier.bring(SAMPLE)
+async def test_readme_sample_is_imported(import_client: ImportClient) -> None:
+    done = await import_client.import_to_end(SAMPLE)
 
     rows = done.rows
     told = (
@@ -44,18 +45,18 @@ async def test_the_sample_of_the_readme_comes_in_as_it_says(carrier: Carrier) ->
     )
     errors = [
         f"line {error.line}, {error.field}: {error.message} ({error.code})"
-        for error in await carrier.errors(done)
+        for error in await import_client.errors(done)
     ]
     assert "\n".join([*errors, told]) in README
 
 
-async def test_variants_become_a_family_with_options(carrier: Carrier) -> None:
-    done = await carrier.bring(JUMPER)
+async def test_variants_become_a_family_with_options(import_client: ImportClient) -> None:
+    done = await import_client.import_to_end(JUMPER)
 
     assert done.format == ImportFormat.SHOPIFY
     assert counts(done) == (4, 3, 0, 0, 0)
-    small = await carrier.house.catalogue.product_by_sku(STAFF, SMALL)
-    medium = await carrier.house.catalogue.product_by_sku(STAFF, "JUMPER-M")
+    small = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, SMALL)
+    medium = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "JUMPER-M")
     for one, size in ((small, "S"), (medium, "M")):
         assert dict(one.options) == {"Size": size, "Colour": "Red"}
         assert (one.family, one.name, one.category) == ("jumper", "Jumper", "Knitwear")
@@ -69,46 +70,46 @@ async def test_variants_become_a_family_with_options(carrier: Carrier) -> None:
     assert (medium.barcode, medium.compare_at, medium.weight_grams) == (None, None, 400)
 
 
-async def test_a_product_without_options_is_no_family(carrier: Carrier) -> None:
-    await carrier.bring(JUMPER, currency="JPY")
+async def test_product_without_options_has_no_family(import_client: ImportClient) -> None:
+    await import_client.import_to_end(JUMPER, currency="JPY")
 
-    mug = await carrier.house.catalogue.product_by_sku(STAFF, "mug")
+    mug = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "mug")
     assert (mug.family, dict(mug.options)) == (None, {})
     assert (mug.price.amount, mug.price.currency) == (9, "JPY")
     assert mug.status == ProductStatus.DRAFT
 
 
-async def test_the_same_export_again_changes_nothing(carrier: Carrier) -> None:
-    await carrier.bring(JUMPER)
+async def test_reimport_changes_nothing(import_client: ImportClient) -> None:
+    await import_client.import_to_end(JUMPER)
 
-    done = await carrier.bring(JUMPER)
+    done = await import_client.import_to_end(JUMPER)
 
     assert counts(done) == (4, 0, 0, 3, 0)
 
 
-async def test_a_wrong_row_does_not_part_a_family(carrier: Carrier) -> None:
+async def test_invalid_row_does_not_split_family(import_client: ImportClient) -> None:
     rows = JUMPER.splitlines()
     data = "\n".join([*rows[:2], "jumper,ragged", *rows[2:]])
 
-    done = await carrier.bring(data)
+    done = await import_client.import_to_end(data)
 
     assert (done.rows.failed, done.rows.created) == (1, 3)
-    assert [(e.line, e.code) for e in await carrier.errors(done)] == [(3, "ragged")]
+    assert [(e.line, e.code) for e in await import_client.errors(done)] == [(3, "ragged")]
 
 
-async def test_a_handle_with_too_many_rows_does_not_fill_the_memory(carrier: Carrier) -> None:
+async def test_handle_with_too_many_rows_uses_bounded_memory(import_client: ImportClient) -> None:
     rows = [f"wall,Wall,,,,,,Number,{n},,,,,,1,,,,active" for n in range(3000)]
     data = "\n".join([HEADER, *rows, "mug,Mug,,,,,,,,,,,,,9,,,,active"])
 
-    done = await carrier.bring(data, piece=65_536)
+    done = await import_client.import_to_end(data, piece=65_536)
 
     assert counts(done) == (3001, 2501, 0, 0, 500)
-    errors = await carrier.errors(done)
+    errors = await import_client.errors(done)
     assert {error.code for error in errors} == {"too_many_rows"}
     assert errors[0].line == 2502
 
 
-async def test_a_family_is_whole_wherever_the_file_is_cut(carrier: Carrier) -> None:
+async def test_family_is_complete_at_any_chunk_boundary(import_client: ImportClient) -> None:
     """A part of the upload ends inside of most of them."""
     families = [
         f"h{n},Name {n},{'x' * 9000},,,,,Size,{size},,,,,,1,,,,active"
@@ -117,7 +118,7 @@ async def test_a_family_is_whole_wherever_the_file_is_cut(carrier: Carrier) -> N
     ]
     bare = [row if row.endswith("S,,,,,,1,,,,active") else _inherits(row) for row in families]
 
-    done = await carrier.bring("\n".join([HEADER, *bare]))
+    done = await import_client.import_to_end("\n".join([HEADER, *bare]))
 
     assert counts(done) == (600, 600, 0, 0, 0)
 
@@ -137,11 +138,11 @@ def _inherits(row: str) -> str:
         ("<p unclosed", "<p unclosed"),
     ],
 )
-def test_html_becomes_text(html: str, text: str) -> None:
-    assert plain_text(html) == text
+def test_html_is_converted_to_text(html: str, text: str) -> None:
+    assert html_to_text(html) == text
 
 
-def test_a_sku_that_is_made_up_is_stable_and_its_own() -> None:
+def test_generated_sku_is_stable_and_unique() -> None:
     skus = {
         stable_sku(handle, options)
         for handle in ("a", "a-b", "größe", "größé", "x" * 80, "x" * 81)
@@ -153,21 +154,23 @@ def test_a_sku_that_is_made_up_is_stable_and_its_own() -> None:
     assert stable_sku("jumper", {"Size": "s"}) == "jumper.s"
 
 
-async def test_variants_that_differ_in_case_only_are_two_products(carrier: Carrier) -> None:
+async def test_variants_that_differ_in_case_only_are_two_products(
+    import_client: ImportClient,
+) -> None:
     rows = [f"screw,Screw,,,,,,Thread,{thread},,,,,,1,,,,active" for thread in ("m", "M")]
 
-    done = await carrier.bring("\n".join([HEADER, *rows]))
+    done = await import_client.import_to_end("\n".join([HEADER, *rows]))
 
     assert counts(done) == (2, 2, 0, 0, 0)
 
 
 @pytest.mark.parametrize("strange", [b"\x00", b"\xe9"])
-async def test_a_strange_handle_with_too_many_rows_stops_nothing(
-    carrier: Carrier, strange: bytes
+async def test_unusual_handle_with_too_many_rows_does_not_stop_import(
+    import_client: ImportClient, strange: bytes
 ) -> None:
     rows = [b"wall" + strange + b",Wall,,,,,,Number,%d,,,,,,1,,,,active" % n for n in range(2600)]
     data = b"\n".join([HEADER.encode(), *rows, b"mug,Mug,,,,,,,,,,,,,9,,,,active"])
 
-    done = await carrier.bring(data, piece=65_536)
+    done = await import_client.import_to_end(data, piece=65_536)
 
     assert counts(done) == (2601, 1, 0, 0, 2600)

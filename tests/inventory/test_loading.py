@@ -7,54 +7,66 @@ from uuid import UUID
 
 import pytest
 
-from markethall.inventory.contract import ImportStatus
-from markethall.loading import Load, Loaded, bring
+from markethall.inventory.contract.importing import ImportStatus
+from markethall.loading import ImportFile, ImportResult, run_import
 from markethall.local.demo import known_skus
-from markethall.shared.errors import Invalid, Unavailable
-from tests.inventory.conftest import STAFF, House, build
+from markethall.shared.errors import Unavailable, ValidationFailed
+from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 
 PATIENCE = 30
 
 
 @pytest.fixture
-def house() -> House:
-    return build("memory")
+def inventory_app() -> InventoryApp:
+    return build_inventory_app("memory")
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Load:
+def load(tmp_path: Path) -> ImportFile:
     path = tmp_path / "teas.csv"
     path.write_text("sku,name,price\nT-1,Sencha,1\nT-2,Gyokuro,2\n")
-    return Load(path, 1000)
+    return ImportFile(path, 1000)
 
 
-async def brought(house: House, load: Load, work: Any) -> Loaded:
+async def brought(inventory_app: InventoryApp, load: ImportFile, work: Any) -> ImportResult:
     async with asyncio.timeout(PATIENCE):
-        return await bring(load, house.container.imports(), work, STAFF, lambda _: None)
+        return await run_import(
+            load, inventory_app.container.imports(), work, STAFF, lambda _: None
+        )
 
 
-async def test_it_ends_when_the_database_is_away(house: House, load: Load) -> None:
+async def test_import_command_fails_when_database_is_unavailable(
+    inventory_app: InventoryApp, load: ImportFile
+) -> None:
     async def work(_: UUID) -> None:
         raise Unavailable(dependency="postgres")
 
     with pytest.raises(Unavailable):
-        await brought(house, load, work)
+        await brought(inventory_app, load, work)
 
 
-async def test_it_is_taken_again_when_whoever_was_faster_has_died(house: House, load: Load) -> None:
+async def test_import_command_retries_after_other_worker_died(
+    inventory_app: InventoryApp, load: ImportFile
+) -> None:
     turns = 0
 
     async def work(import_id: UUID) -> Any:
         nonlocal turns
         turns += 1
-        return await house.container.importer().work(import_id) if turns > 1 else None
+        return (
+            await inventory_app.container.import_worker().process_next(import_id)
+            if turns > 1
+            else None
+        )
 
-    loaded = await brought(house, load, work)
+    loaded = await brought(inventory_app, load, work)
 
-    assert (loaded.done.status, loaded.done.rows.created) == (ImportStatus.DONE, 2)
+    assert (loaded.final_state.status, loaded.final_state.rows.created) == (ImportStatus.DONE, 2)
 
 
-async def test_who_stops_it_does_not_wait_for_its_end(house: House, load: Load) -> None:
+async def test_interrupt_stops_without_waiting_for_completion(
+    inventory_app: InventoryApp, load: ImportFile
+) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def work(_: UUID) -> None:
@@ -64,7 +76,7 @@ async def test_who_stops_it_does_not_wait_for_its_end(house: House, load: Load) 
         finally:
             ended.set()
 
-    bringing = asyncio.create_task(brought(house, load, work))
+    bringing = asyncio.create_task(brought(inventory_app, load, work))
     await begun.wait()
     bringing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -73,22 +85,26 @@ async def test_who_stops_it_does_not_wait_for_its_end(house: House, load: Load) 
     assert ended.is_set()
 
 
-async def test_a_file_that_is_too_large_is_refused_and_forgotten(house: House, load: Load) -> None:
+async def test_oversized_file_is_rejected_and_deleted(
+    inventory_app: InventoryApp, load: ImportFile
+) -> None:
     load.path.write_text("x" * 1001)
 
-    with pytest.raises(Invalid) as refused:
-        await brought(house, load, house.container.importer().work)
+    with pytest.raises(ValidationFailed) as refused:
+        await brought(inventory_app, load, inventory_app.container.import_worker().process_next)
 
     assert "more than 1000 bytes" in refused.value.detail
-    assert not house.container.backend().database.tables.uploads.where(lambda _: True)
+    assert not inventory_app.container.persistence().database.tables.uploads.where(lambda _: True)
 
 
-async def test_every_sku_of_a_large_shop_is_known(house: House, load: Load) -> None:
+async def test_all_skus_of_a_large_catalogue_are_listed(
+    inventory_app: InventoryApp, load: ImportFile
+) -> None:
     rows = "".join(f'T-{n},"Name,\n{n}",1\n' for n in range(1200))
     load.path.write_text(f"sku,name,price\n{rows}")
-    whole = Load(load.path, 1_000_000)
-    await brought(house, whole, house.container.importer().work)
+    whole = ImportFile(load.path, 1_000_000)
+    await brought(inventory_app, whole, inventory_app.container.import_worker().process_next)
 
-    known = await known_skus(house.container.imports(), STAFF)
+    known = await known_skus(inventory_app.container.imports(), STAFF)
 
     assert known == {f"T-{n}" for n in range(1200)}

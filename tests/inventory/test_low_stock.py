@@ -2,73 +2,76 @@
 
 from uuid import UUID
 
-from markethall.inventory.contract import Product, ProductChange, StockLow
-from markethall.shared.events import Envelope
-from tests.inventory.conftest import ANYONE, STAFF, House, leaving
+from markethall.inventory.contract.catalogue import ProductChange, ProductView
+from markethall.inventory.contract.stock import StockLow
+from markethall.shared.events import EventEnvelope
+from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_command
 
 
-async def said(house: House) -> list[Envelope]:
+async def said(inventory_app: InventoryApp) -> list[EventEnvelope]:
     """Since it was asked last."""
-    async with house.container.backend().outbox.lead() as lead:
-        assert lead is not None
-        envelopes = await lead.unpublished(100)
-        await lead.mark_published(envelopes, house.watch())
+    async with inventory_app.container.persistence().outbox.acquire_leadership() as leader:
+        assert leader is not None
+        envelopes = await leader.get_unpublished(100)
+        await leader.mark_published(envelopes, inventory_app.clock())
     return [envelope for envelope in envelopes if envelope.type == StockLow.type]
 
 
-async def told(house: House) -> list[tuple[UUID, int, int]]:
+async def told(inventory_app: InventoryApp) -> list[tuple[UUID, int, int]]:
     """What has been said since it was asked last: product, available, threshold."""
-    events = [envelope.open() for envelope in await said(house)]
+    events = [envelope.decode() for envelope in await said(inventory_app)]
     return [(e.product_id, e.available, e.threshold) for e in events if isinstance(e, StockLow)]
 
 
-async def product_with(house: House, stock: int, threshold: int | None = 3) -> Product:
-    return await house.product(stock=stock, low_stock_threshold=threshold)
+async def product_with(
+    inventory_app: InventoryApp, stock: int, threshold: int | None = 3
+) -> ProductView:
+    return await inventory_app.product(stock=stock, low_stock_threshold=threshold)
 
 
-async def test_a_take_that_falls_to_the_threshold_is_told_once(house: House) -> None:
-    tea = await product_with(house, 6)
+async def test_reaching_threshold_publishes_one_event(inventory_app: InventoryApp) -> None:
+    tea = await product_with(inventory_app, 6)
 
     falls = []
     for quantity in (2, 1, 1, 2):
-        await house.reserve({tea.product_id: quantity})
-        falls.append(await told(house))
+        await inventory_app.reserve({tea.product_id: quantity})
+        falls.append(await told(inventory_app))
 
     assert falls == [[], [(tea.product_id, 3, 3)], [], []]
 
 
-async def test_it_is_told_again_when_it_has_been_filled_up(house: House) -> None:
-    tea = await product_with(house, 4)
-    await house.reserve({tea.product_id: 2})
-    await house.adjust(tea.product_id, delta=5)
-    first = await told(house)
+async def test_event_is_published_again_after_restock(inventory_app: InventoryApp) -> None:
+    tea = await product_with(inventory_app, 4)
+    await inventory_app.reserve({tea.product_id: 2})
+    await inventory_app.adjust(tea.product_id, delta=5)
+    first = await told(inventory_app)
 
-    await house.adjust(tea.product_id, "damaged", delta=-6)
+    await inventory_app.adjust(tea.product_id, "damaged", delta=-6)
 
     assert first == [(tea.product_id, 2, 3)]
-    assert await told(house) == [(tea.product_id, 1, 3)]
+    assert await told(inventory_app) == [(tea.product_id, 1, 3)]
 
 
-async def test_the_same_reserve_again_is_no_second_fall(house: House) -> None:
-    tea = await product_with(house, 4)
-    order = house.order({tea.product_id: 1})
+async def test_repeated_reserve_publishes_no_second_event(inventory_app: InventoryApp) -> None:
+    tea = await product_with(inventory_app, 4)
+    order = inventory_app.order({tea.product_id: 1})
 
-    first = await house.inventory.reserve(ANYONE, order)
-    again = await house.inventory.reserve(ANYONE, order)
+    first = await inventory_app.inventory.reserve(ANYONE, order)
+    again = await inventory_app.inventory.reserve(ANYONE, order)
 
     assert first == again
-    assert await told(house) == [(tea.product_id, 3, 3)]
+    assert await told(inventory_app) == [(tea.product_id, 3, 3)]
 
 
-async def test_every_fall_is_an_event_of_its_own(house: House) -> None:
+async def test_each_fall_publishes_its_own_event(inventory_app: InventoryApp) -> None:
     """Listeners know them by their ids: two that share one would be one."""
-    tea, cup = await product_with(house, 4), await product_with(house, 4)
+    tea, cup = await product_with(inventory_app, 4), await product_with(inventory_app, 4)
 
-    await house.reserve({tea.product_id: 1, cup.product_id: 1})
-    await house.adjust(tea.product_id, delta=5)
-    await house.adjust(tea.product_id, "damaged", delta=-6)
+    await inventory_app.reserve({tea.product_id: 1, cup.product_id: 1})
+    await inventory_app.adjust(tea.product_id, delta=5)
+    await inventory_app.adjust(tea.product_id, "damaged", delta=-6)
 
-    envelopes = await said(house)
+    envelopes = await said(inventory_app)
     fallen = [envelope.key for envelope in envelopes]
     assert sorted(fallen[:2]) == sorted((tea.product_id, cup.product_id))
     assert fallen[2:] == [tea.product_id]
@@ -76,55 +79,57 @@ async def test_every_fall_is_an_event_of_its_own(house: House) -> None:
     assert {envelope.event_id.version for envelope in envelopes} == {7}
 
 
-async def test_goods_that_are_sold_were_told_of_when_they_were_taken(house: House) -> None:
-    tea = await product_with(house, 5)
-    held = await house.reserve({tea.product_id: 3})
-    taken = await told(house)
+async def test_consume_publishes_no_event(inventory_app: InventoryApp) -> None:
+    tea = await product_with(inventory_app, 5)
+    held = await inventory_app.reserve({tea.product_id: 3})
+    taken = await told(inventory_app)
 
-    await house.inventory.consume(ANYONE, leaving(held.reservation_id, {tea.product_id: 3}))
+    await inventory_app.inventory.consume(
+        ANYONE, consume_command(held.reservation_id, {tea.product_id: 3})
+    )
 
     assert len(taken) == 1
-    assert await told(house) == []
+    assert await told(inventory_app) == []
 
 
-async def test_without_a_threshold_nothing_is_told(house: House) -> None:
-    tea = await product_with(house, 5, threshold=None)
+async def test_no_threshold_publishes_no_event(inventory_app: InventoryApp) -> None:
+    tea = await product_with(inventory_app, 5, threshold=None)
 
-    await house.reserve({tea.product_id: 5})
+    await inventory_app.reserve({tea.product_id: 5})
 
-    assert await told(house) == []
+    assert await told(inventory_app) == []
 
 
-async def test_a_new_threshold_counts_from_now_on(house: House) -> None:
-    tea = await product_with(house, 9, threshold=None)
+async def test_new_threshold_applies_to_later_changes(inventory_app: InventoryApp) -> None:
+    tea = await product_with(inventory_app, 9, threshold=None)
     change = ProductChange.model_validate({"low_stock_threshold": 8})
-    await house.catalogue.change(STAFF, tea.product_id, change, {1})
+    await inventory_app.catalogue.change(STAFF, tea.product_id, change, {1})
 
-    await house.reserve({tea.product_id: 1})
+    await inventory_app.reserve({tea.product_id: 1})
 
-    assert await told(house) == [(tea.product_id, 8, 8)]
-
-
-async def test_a_count_that_finds_too_few_is_told(house: House) -> None:
-    tea = await product_with(house, 9)
-
-    await house.adjust(tea.product_id, "counted", counted=2)
-
-    assert await told(house) == [(tea.product_id, 2, 3)]
+    assert await told(inventory_app) == [(tea.product_id, 8, 8)]
 
 
-async def test_what_was_promised_beyond_the_limit_is_no_fall_when_it_comes_down(
-    house: House,
+async def test_count_below_threshold_publishes_event(inventory_app: InventoryApp) -> None:
+    tea = await product_with(inventory_app, 9)
+
+    await inventory_app.adjust(tea.product_id, "counted", counted=2)
+
+    assert await told(inventory_app) == [(tea.product_id, 2, 3)]
+
+
+async def test_clamping_backorder_publishes_no_event(
+    inventory_app: InventoryApp,
 ) -> None:
-    tea = await house.product(stock=10, backorder_limit=5, low_stock_threshold=6)
-    held, _ = [await house.reserve({tea.product_id: quantity}) for quantity in (10, 5)]
+    tea = await inventory_app.product(stock=10, backorder_limit=5, low_stock_threshold=6)
+    held, _ = [await inventory_app.reserve({tea.product_id: quantity}) for quantity in (10, 5)]
     change = ProductChange(backorder_limit=0)
-    await house.catalogue.change(STAFF, tea.product_id, change, {tea.version})
-    await told(house)
+    await inventory_app.catalogue.change(STAFF, tea.product_id, change, {tea.version})
+    await told(inventory_app)
 
-    await house.inventory.release(ANYONE, held.reservation_id)
-    after_release = await told(house)
-    await house.adjust(tea.product_id, "lost", delta=-1)
+    await inventory_app.inventory.release(ANYONE, held.reservation_id)
+    after_release = await told(inventory_app)
+    await inventory_app.adjust(tea.product_id, "lost", delta=-1)
 
-    assert (after_release, await told(house)) == ([], [])
-    assert await house.available(tea.product_id) == 4
+    assert (after_release, await told(inventory_app)) == ([], [])
+    assert await inventory_app.available(tea.product_id) == 4

@@ -18,34 +18,32 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.catalogue import ProductView
+from markethall.inventory.contract.reserving import (
     Extend,
-    NewTransfer,
     OutOfStock,
-    Product,
-    Reservation,
     ReservationClosed,
-    StockLevel,
-    TooManyHolds,
-    WouldGoNegative,
+    ReservationView,
+    TooManyUnpaidOrders,
 )
-from markethall.inventory.domain import MAIN_WAREHOUSE
+from markethall.inventory.contract.stock import NewTransfer, StockLevel, WouldGoNegative
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.db import PoolSize, Postgres
-from markethall.shared.errors import Refusal
+from markethall.shared.errors import DomainError
 from markethall.shared.ids import new_id
 from markethall.shared.pages import PageQuery
 from tests.inventory.conftest import (
     ANYONE,
-    OPEN_HOLDS,
+    MAX_UNPAID_ORDERS,
     STAFF,
-    House,
-    build,
-    giving_back,
-    leaving,
+    InventoryApp,
+    build_inventory_app,
+    consume_command,
     no_key,
+    partial_release_command,
 )
-from tests.inventory.shelves import EAST, put_on_shelf
-from tests.inventory.truth import lies
+from tests.inventory.shelves import EAST, receive_in_warehouse
+from tests.inventory.truth import invariant_violations
 
 T = TypeVar("T")
 
@@ -62,17 +60,17 @@ def plus(one: Pair, other: Pair) -> Pair:
 
 
 @dataclass
-class Promise:
+class ExpectedReservation:
     """What the model knows of a reservation."""
 
-    reservation: Reservation
+    reservation: ReservationView
     wanted: Pair
-    since: datetime
+    reserved_at: datetime
     expires_at: datetime
     regular: bool = False
     status: str = "held"
-    gone: Pair = (0, 0)
-    given_back: Pair = (0, 0)
+    consumed: Pair = (0, 0)
+    released: Pair = (0, 0)
 
     @property
     def reservation_id(self) -> UUID:
@@ -82,15 +80,15 @@ class Promise:
     def ended(self) -> bool:
         return self.status not in {"held", "committed"}
 
-    def left(self, i: int) -> int:
-        return self.wanted[i] - self.gone[i] - self.given_back[i]
+    def remaining(self, i: int) -> int:
+        return self.wanted[i] - self.consumed[i] - self.released[i]
 
     @property
     def nothing_left(self) -> bool:
-        return not self.left(0) and not self.left(1)
+        return not self.remaining(0) and not self.remaining(1)
 
     def has_less_than(self, quantities: Pair) -> bool:
-        return any(quantities[i] > self.left(i) for i in (0, 1))
+        return any(quantities[i] > self.remaining(i) for i in (0, 1))
 
     def open(self, now: datetime) -> bool:
         return self.status == "held" and now < self.expires_at
@@ -103,11 +101,11 @@ class Promise:
         return self.status == "held" and not self.live(now)
 
 
-def has_promised(shop: "Shop") -> bool:
-    return bool(shop.promises)
+def has_reservations(shop: "StockMachine") -> bool:
+    return bool(shop.reservations)
 
 
-class Shop(RuleBasedStateMachine):
+class StockMachine(RuleBasedStateMachine):
     """Two products in two warehouses. What is available is what is on hand, less what live promises
     have, wherever it is.
     """
@@ -118,52 +116,52 @@ class Shop(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.house: House = build(self.storage, self.postgres)
-        self.products: list[Product] = sorted(
-            [self.run(self.house.product()) for _ in range(2)], key=lambda p: p.product_id
+        self.inventory_app: InventoryApp = build_inventory_app(self.storage, self.postgres)
+        self.products: list[ProductView] = sorted(
+            [self.run(self.inventory_app.product()) for _ in range(2)], key=lambda p: p.product_id
         )
         for product in self.products:
-            self.run(self.house.adjust(product.product_id, delta=3))
-            self.run(put_on_shelf(self.house, product.product_id, EAST, 3))
+            self.run(self.inventory_app.adjust(product.product_id, delta=3))
+            self.run(receive_in_warehouse(self.inventory_app, product.product_id, EAST, 3))
         self.on_hand = [6, 6]
-        self.promises: list[Promise] = []
+        self.reservations: list[ExpectedReservation] = []
         self.regular = new_id()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    def refused(self, kind: type[Refusal], work: Coroutine[Any, Any, Any]) -> Any:
+    def refused(self, kind: type[DomainError], work: Coroutine[Any, Any, Any]) -> Any:
         with pytest.raises(kind) as refusal:
             self.run(work)
         return refusal.value
 
     def now(self) -> datetime:
-        return self.house.watch.now
+        return self.inventory_app.clock.now
 
-    def free(self, i: int, but: Promise | None = None) -> int:
-        kept = (p.left(i) for p in self.promises if p is not but and p.live(self.now()))
+    def free(self, i: int, but: ExpectedReservation | None = None) -> int:
+        kept = (p.remaining(i) for p in self.reservations if p is not but and p.live(self.now()))
         return self.on_hand[i] - sum(kept)
 
-    def wants(self, quantities: Pair) -> dict[Any, int]:
+    def requested(self, quantities: Pair) -> dict[Any, int]:
         pairs = zip(self.products, quantities, strict=True)
         return {product.product_id: quantity for product, quantity in pairs if quantity}
 
     def levels(self, i: int) -> dict[UUID, StockLevel]:
         product_id = self.products[i].product_id
-        stock = self.run(self.house.stockroom.stock(STAFF, product_id))
+        stock = self.run(self.inventory_app.stockroom.get_stock(STAFF, product_id))
         return {level.warehouse_id: level for level in stock.warehouses}
 
     @rule(i=WHICH, place=PLACES, units=st.integers(1, 6))
     def goods_come(self, i: int, place: UUID, units: int) -> None:
         product_id = self.products[i].product_id
-        self.run(self.house.adjust(product_id, "received", delta=units, warehouse_id=place))
+        self.run(self.inventory_app.adjust(product_id, "received", delta=units, warehouse_id=place))
         self.on_hand[i] += units
 
     @rule(i=WHICH, place=PLACES, delta=st.integers(-4, 2).filter(bool))
     def goods_are_lost_or_found(self, i: int, place: UUID, delta: int) -> None:
         there = self.levels(i)[place].available
         product_id = self.products[i].product_id
-        work = self.house.adjust(product_id, "adjusted", delta=delta, warehouse_id=place)
+        work = self.inventory_app.adjust(product_id, "adjusted", delta=delta, warehouse_id=place)
         if there + delta < 0:
             self.refused(WouldGoNegative, work)
         else:
@@ -174,7 +172,7 @@ class Shop(RuleBasedStateMachine):
     def goods_are_counted(self, i: int, place: UUID, counted: int) -> None:
         level = self.levels(i)[place]
         product_id = self.products[i].product_id
-        work = self.house.adjust(product_id, "counted", counted=counted, warehouse_id=place)
+        work = self.inventory_app.adjust(product_id, "counted", counted=counted, warehouse_id=place)
         if level.available + counted - level.on_hand < 0:
             self.refused(WouldGoNegative, work)
         else:
@@ -190,7 +188,7 @@ class Shop(RuleBasedStateMachine):
             to_warehouse_id=EAST if place == MAIN_WAREHOUSE else MAIN_WAREHOUSE,
             quantity=units,
         )
-        work = self.house.stockroom.transfer(STAFF, command, no_key())
+        work = self.inventory_app.stockroom.transfer(STAFF, command, no_key())
         if there < units:
             self.refused(WouldGoNegative, work)
         else:
@@ -198,15 +196,15 @@ class Shop(RuleBasedStateMachine):
 
     @rule(quantities=SOME, minutes=st.integers(5, 20), regular=st.booleans())
     def somebody_orders(self, quantities: Pair, minutes: int, regular: bool) -> None:
-        command = self.house.order(self.wants(quantities), minutes=minutes)
+        command = self.inventory_app.order(self.requested(quantities), minutes=minutes)
         if regular:
             command = command.model_copy(update={"customer_id": self.regular})
         since = self.now()
-        open_ = sum(p.regular and p.open(since) for p in self.promises)
-        work = self.house.inventory.reserve(ANYONE, command)
+        open_ = sum(p.regular and p.open(since) for p in self.reservations)
+        work = self.inventory_app.inventory.reserve(ANYONE, command)
         short = [i for i in (0, 1) if quantities[i] > self.free(i)]
-        if regular and open_ == OPEN_HOLDS:
-            self.refused(TooManyHolds, work)
+        if regular and open_ == MAX_UNPAID_ORDERS:
+            self.refused(TooManyUnpaidOrders, work)
         elif short:
             refusal = self.refused(OutOfStock, work)
             named = [line["product_id"] for line in refusal.details["lines"]]
@@ -215,32 +213,34 @@ class Shop(RuleBasedStateMachine):
             held = self.run(work)
             latest = min(command.expires_at, since + timedelta(minutes=15))
             assert latest <= held.expires_at < latest + A_MOMENT
-            self.promises.append(Promise(held, quantities, since, held.expires_at, regular))
+            self.reservations.append(
+                ExpectedReservation(held, quantities, since, held.expires_at, regular)
+            )
 
-    @precondition(has_promised)
+    @precondition(has_reservations)
     @rule(data=st.data(), minutes=st.sampled_from([-5, 4, 12, 40]))
     def somebody_asks_for_time(self, data: st.DataObject, minutes: int) -> None:
         promise = self.some_promise(data)
         until = self.now() + timedelta(minutes=minutes)
         command = Extend(reservation_id=promise.reservation_id, expires_at=until)
-        work = self.house.inventory.extend(ANYONE, command)
+        work = self.inventory_app.inventory.extend(ANYONE, command)
         if not promise.open(self.now()):
             self.refused(ReservationClosed, work)
             return
         longer = self.run(work).expires_at
-        expected = max(promise.expires_at, min(until, promise.since + timedelta(minutes=30)))
+        expected = max(promise.expires_at, min(until, promise.reserved_at + timedelta(minutes=30)))
         assert expected <= longer < expected + A_MOMENT
         promise.expires_at = longer
 
-    @precondition(has_promised)
+    @precondition(has_reservations)
     @rule(data=st.data())
     def somebody_pays(self, data: st.DataObject) -> None:
         promise = self.some_promise(data)
-        work = self.house.inventory.commit(ANYONE, promise.reservation_id)
+        work = self.inventory_app.inventory.commit(ANYONE, promise.reservation_id)
         if promise.status == "released":
             self.refused(ReservationClosed, work)
         elif promise.status == "held" and any(
-            promise.left(i) > self.free(i, but=promise) for i in (0, 1)
+            promise.remaining(i) > self.free(i, but=promise) for i in (0, 1)
         ):
             self.refused(OutOfStock, work)
         else:
@@ -248,57 +248,57 @@ class Shop(RuleBasedStateMachine):
             promise.status = "consumed" if promise.status == "consumed" else "committed"
             assert found.status == promise.status
 
-    @precondition(has_promised)
+    @precondition(has_reservations)
     @rule(data=st.data(), quantities=SOME)
     def goods_leave(self, data: st.DataObject, quantities: Pair) -> None:
         promise = self.some_promise(data)
         if promise.undecided(self.now()):
             return
-        command = leaving(promise.reservation_id, self.wants(quantities))
-        work = self.house.inventory.consume(ANYONE, command)
+        command = consume_command(promise.reservation_id, self.requested(quantities))
+        work = self.inventory_app.inventory.consume(ANYONE, command)
         if promise.ended or promise.has_less_than(quantities):
             self.refused(ReservationClosed, work)
             return
         first = self.run(work)
-        assert self.run(self.house.inventory.consume(ANYONE, command)) == first
-        promise.gone = plus(promise.gone, quantities)
+        assert self.run(self.inventory_app.inventory.consume(ANYONE, command)) == first
+        promise.consumed = plus(promise.consumed, quantities)
         self.on_hand = [self.on_hand[i] - quantities[i] for i in (0, 1)]
         promise.status = "consumed" if promise.nothing_left else "committed"
         assert first.status == promise.status
 
-    @precondition(has_promised)
+    @precondition(has_reservations)
     @rule(data=st.data(), quantities=SOME)
     def somebody_wants_less(self, data: st.DataObject, quantities: Pair) -> None:
         promise = self.some_promise(data)
         if promise.undecided(self.now()):
             return
-        command = giving_back(promise.reservation_id, self.wants(quantities))
-        work = self.house.inventory.release_part(ANYONE, command)
+        command = partial_release_command(promise.reservation_id, self.requested(quantities))
+        work = self.inventory_app.inventory.release_part(ANYONE, command)
         if promise.ended or promise.has_less_than(quantities):
             self.refused(ReservationClosed, work)
             return
         first = self.run(work)
-        assert self.run(self.house.inventory.release_part(ANYONE, command)) == first
-        promise.given_back = plus(promise.given_back, quantities)
+        assert self.run(self.inventory_app.inventory.release_part(ANYONE, command)) == first
+        promise.released = plus(promise.released, quantities)
         if promise.nothing_left:
-            promise.status = "consumed" if any(promise.gone) else "released"
+            promise.status = "consumed" if any(promise.consumed) else "released"
         assert first.status == promise.status
 
-    @precondition(has_promised)
+    @precondition(has_reservations)
     @rule(data=st.data())
     def somebody_cancels(self, data: st.DataObject) -> None:
         promise = self.some_promise(data)
-        found = self.run(self.house.inventory.release(ANYONE, promise.reservation_id))
+        found = self.run(self.inventory_app.inventory.release(ANYONE, promise.reservation_id))
         promise.status = "consumed" if promise.status == "consumed" else "released"
         assert found.status == promise.status
 
     @rule(minutes=st.integers(1, 10))
     def time_goes_by(self, minutes: int) -> None:
-        self.house.watch.forward(minutes=minutes)
+        self.inventory_app.clock.advance(minutes=minutes)
 
     @rule()
     def the_sweeper_comes(self) -> None:
-        self.run(self.house.sweep())
+        self.run(self.inventory_app.run_periodic_jobs())
 
     @invariant()
     def the_shelves_are_as_the_model_says(self) -> None:
@@ -312,24 +312,28 @@ class Shop(RuleBasedStateMachine):
     def teardown(self) -> None:
         for i, product in enumerate(self.products):
             page = self.run(
-                self.house.stockroom.movements(STAFF, product.product_id, PageQuery(limit=100))
+                self.inventory_app.stockroom.list_movements(
+                    STAFF, product.product_id, PageQuery(limit=100)
+                )
             )
             assert sum(movement.delta for movement in page.items) == self.on_hand[i]
         if self.postgres is not None:
             assert self.run(self.lies_in(self.postgres)) == set()
 
     async def lies_in(self, postgres: Postgres) -> set[str]:
-        async with postgres.reading() as session:
-            return await lies(session._driver)
+        async with postgres.read_session() as connection:
+            return await invariant_violations(connection._driver)
 
-    def some_promise(self, data: st.DataObject) -> Promise:
+    def some_promise(self, data: st.DataObject) -> ExpectedReservation:
         """The newest more often: the oldest have ended."""
-        number = data.draw(st.integers(1, len(self.promises)) | st.just(1))
-        return self.promises[-number]
+        number = data.draw(st.integers(1, len(self.reservations)) | st.just(1))
+        return self.reservations[-number]
 
 
 def play(kind: str, postgres: Postgres | None, runner: asyncio.Runner, examples: int) -> None:
-    machine = type("ThisShop", (Shop,), {"storage": kind, "postgres": postgres, "runner": runner})
+    machine = type(
+        "ThisShop", (StockMachine,), {"storage": kind, "postgres": postgres, "runner": runner}
+    )
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -341,13 +345,13 @@ def play(kind: str, postgres: Postgres | None, runner: asyncio.Runner, examples:
     )
 
 
-def test_any_sequence_of_commands_in_memory() -> None:
+def test_any_command_sequence_keeps_invariants_in_memory() -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         play("memory", None, runner, examples=120)
 
 
-def test_any_sequence_of_commands_in_postgres(database_url: str) -> None:
+def test_any_command_sequence_keeps_invariants_in_postgres(database_url: str) -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        postgres = Postgres(database_url, PoolSize(least=2, most=4, timeout=10))
+        postgres = Postgres(database_url, PoolSize(min_size=2, max_size=4, timeout=10))
         play("sql", postgres, runner, examples=40)
         runner.run(postgres.close())

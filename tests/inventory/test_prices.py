@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from markethall.inventory.contract import NewProduct, Product, ProductChange
-from markethall.shared.model import Moment
-from tests.inventory.conftest import ANYONE, STAFF, House
+from markethall.inventory.contract.catalogue import NewProduct, ProductChange, ProductView
+from markethall.shared.model import UtcDatetime
+from tests.inventory.conftest import ANYONE, STAFF, InventoryApp
 
 EUR = {"currency": "EUR"}
 
 
-def timed(house: House, amount: int, begins: int | None, ends: int | None, **more: Any) -> Any:
+def timed(
+    inventory_app: InventoryApp, amount: int, begins: int | None, ends: int | None, **more: Any
+) -> Any:
     """A price from so many hours from now, until before so many."""
-    now = house.watch()
+    now = inventory_app.clock()
     window = {"valid_from": begins, "valid_until": ends}
     times = {
         name: (now + timedelta(hours=hours)).isoformat()
@@ -26,86 +28,92 @@ def timed(house: House, amount: int, begins: int | None, ends: int | None, **mor
     return {"amount": amount, **EUR, **times, **more}
 
 
-async def product_with(house: House, *prices: Any, **fields: Any) -> Product:
-    made = await house.product(stock=9, price={"amount": 1000, **EUR})
+async def product_with(inventory_app: InventoryApp, *prices: Any, **fields: Any) -> ProductView:
+    made = await inventory_app.product(stock=9, price={"amount": 1000, **EUR})
     change = ProductChange.model_validate({"prices": list(prices), **fields})
-    return await house.catalogue.change(STAFF, made.product_id, change, {1})
+    return await inventory_app.catalogue.change(STAFF, made.product_id, change, {1})
 
 
-async def shown(house: House, product: Product) -> Product:
-    return await house.catalogue.product(ANYONE, product.product_id)
+async def shown(inventory_app: InventoryApp, product: ProductView) -> ProductView:
+    return await inventory_app.catalogue.get_product(ANYONE, product.product_id)
 
 
-async def test_a_price_holds_for_its_time(house: House) -> None:
-    product = await product_with(house, timed(house, 700, 1, 3, compare_at=1200), compare_at=1100)
+async def test_scheduled_price_applies_during_its_period(inventory_app: InventoryApp) -> None:
+    product = await product_with(
+        inventory_app, timed(inventory_app, 700, 1, 3, compare_at=1200), compare_at=1100
+    )
 
     seen = [(product.price.amount, product.compare_at)]
     for hours in (1, 2):
-        house.watch.forward(hours=hours)
-        later = await shown(house, product)
+        inventory_app.clock.advance(hours=hours)
+        later = await shown(inventory_app, product)
         seen.append((later.price.amount, later.compare_at))
 
     assert seen == [(1000, 1100), (700, 1200), (1000, 1100)]
 
 
-async def test_of_several_that_hold_the_one_that_began_last_wins(house: House) -> None:
+async def test_latest_started_price_wins(inventory_app: InventoryApp) -> None:
     product = await product_with(
-        house,
-        timed(house, 700, None, None),
-        timed(house, 600, -1, 9),
-        timed(house, 500, -2, 9),
-        timed(house, 650, -1, 8),
+        inventory_app,
+        timed(inventory_app, 700, None, None),
+        timed(inventory_app, 600, -1, 9),
+        timed(inventory_app, 500, -2, 9),
+        timed(inventory_app, 650, -1, 8),
     )
 
     assert product.price.amount == 650
-    assert (await shown(house, product)).price.amount == 650
+    assert (await shown(inventory_app, product)).price.amount == 650
 
 
-async def test_a_price_in_another_currency_is_listed_and_not_taken(house: House) -> None:
-    product = await product_with(house, {"amount": 5, "currency": "JPY"})
+async def test_price_in_other_currency_is_listed_and_not_used(inventory_app: InventoryApp) -> None:
+    product = await product_with(inventory_app, {"amount": 5, "currency": "JPY"})
 
-    found = await shown(house, product)
+    found = await shown(inventory_app, product)
 
     assert (found.price.amount, found.price.currency) == (1000, "EUR")
     assert [(price.amount, price.currency) for price in found.prices] == [(5, "JPY")]
 
 
-async def test_goods_are_sold_at_the_price_of_the_moment(house: House) -> None:
-    product = await product_with(house, timed(house, 700, 1, 2))
-    before = await house.reserve({product.product_id: 1})
+async def test_reservation_uses_current_price(inventory_app: InventoryApp) -> None:
+    product = await product_with(inventory_app, timed(inventory_app, 700, 1, 2))
+    before = await inventory_app.reserve({product.product_id: 1})
 
-    house.watch.forward(hours=1)
-    during = await house.reserve({product.product_id: 1})
+    inventory_app.clock.advance(hours=1)
+    during = await inventory_app.reserve({product.product_id: 1})
 
     assert [hold.lines[0].unit_price.amount for hold in (before, during)] == [1000, 700]
 
 
-async def test_every_storage_shows_the_same_order_of_fields(house: House) -> None:
+async def test_storages_render_fields_in_same_order(inventory_app: InventoryApp) -> None:
     product = await product_with(
-        house,
-        timed(house, 700, None, 5),
+        inventory_app,
+        timed(inventory_app, 700, None, 5),
         options={"size": "S", "cut": "slim", "colour": "ä"},
         translations={"fr": {"name": "Thé"}, "de": {"description": "Grüner Tee"}},
     )
 
-    rendered = await house.catalogue.product_body(ANYONE, product.product_id)
+    rendered = await inventory_app.catalogue.render_product(ANYONE, product.product_id)
 
     body = json.loads(rendered.body)
-    assert list(body) == list(Product.model_fields)
+    assert list(body) == list(ProductView.model_fields)
     assert list(body["options"]) == ["cut", "size", "colour"]
     assert list(body["translations"]) == ["de", "fr"]
     assert body["translations"]["fr"] == {"name": "Thé", "description": None}
     assert list(body["prices"][0]) == [
         "amount", "currency", "compare_at", "valid_from", "valid_until",
     ]  # fmt: skip
-    assert Product.model_validate(body) == product
+    assert ProductView.model_validate(body) == product
 
 
-async def test_translations_are_merged_by_language(house: House) -> None:
-    product = await product_with(house, translations={"de": {"name": "Tee"}, "fr": {"name": "Thé"}})
+async def test_translations_are_merged_by_language(inventory_app: InventoryApp) -> None:
+    product = await product_with(
+        inventory_app, translations={"de": {"name": "Tee"}, "fr": {"name": "Thé"}}
+    )
     change = ProductChange.model_validate({"translations": {"fr": None, "it": {"name": "Tè"}}})
 
-    changed = await house.catalogue.change(STAFF, product.product_id, change, {product.version})
+    changed = await inventory_app.catalogue.change(
+        STAFF, product.product_id, change, {product.version}
+    )
 
     assert {key: text.name for key, text in changed.translations.items()} == {
         "de": "Tee",
@@ -113,13 +121,15 @@ async def test_translations_are_merged_by_language(house: House) -> None:
     }
 
 
-async def test_of_a_translation_a_text_that_is_absent_stays(house: House) -> None:
+async def test_absent_translation_text_is_kept(inventory_app: InventoryApp) -> None:
     both = {"name": "Tee", "description": "Grün"}
-    product = await product_with(house, translations={"de": both, "fr": both})
+    product = await product_with(inventory_app, translations={"de": both, "fr": both})
     texts = {"de": {"name": "Neu"}, "fr": {"description": None}}
     change = ProductChange.model_validate({"translations": texts})
 
-    changed = await house.catalogue.change(STAFF, product.product_id, change, {product.version})
+    changed = await inventory_app.catalogue.change(
+        STAFF, product.product_id, change, {product.version}
+    )
 
     assert {key: text.model_dump() for key, text in changed.translations.items()} == {
         "de": {"name": "Neu", "description": "Grün"},
@@ -154,7 +164,7 @@ async def test_of_a_translation_a_text_that_is_absent_stays(house: House) -> Non
         {"tax_class": ""},
     ],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_price_is_rejected(wrong: dict[str, Any]) -> None:
     product = {"sku": "A", "name": "A", "price": {"amount": 1, **EUR}}
 
     NewProduct.model_validate(product)
@@ -162,7 +172,7 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
         NewProduct.model_validate(product | wrong)
 
 
-def test_a_moment_is_kept_in_utc() -> None:
-    moment = TypeAdapter(Moment).validate_python("2026-01-01T01:00:00+01:00")
+def test_times_are_stored_in_utc() -> None:
+    moment = TypeAdapter(UtcDatetime).validate_python("2026-01-01T01:00:00+01:00")
 
     assert moment.isoformat() == "2026-01-01T00:00:00+00:00"

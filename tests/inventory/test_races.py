@@ -15,32 +15,32 @@ from uuid import UUID
 
 import pytest
 
-from markethall.inventory.contract import (
-    Category,
-    CategoryChange,
+from markethall.inventory.contract.catalogue import ProductChange, ProductView
+from markethall.inventory.contract.categories import CategoryChange, CategoryView, NewCategory
+from markethall.inventory.contract.reserving import (
     Extend,
-    Movement,
-    NewCategory,
-    NewTransfer,
     OutOfStock,
-    Product,
-    ProductChange,
-    Reservation,
     ReservationClosed,
     ReservationStatus,
+    ReservationView,
     Reserve,
-    TooManyHolds,
-    Transfer,
-    WouldGoNegative,
+    TooManyUnpaidOrders,
 )
-from markethall.inventory.domain import MAIN_WAREHOUSE
+from markethall.inventory.contract.stock import Movement, NewTransfer, Transfer, WouldGoNegative
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.errors import PreconditionFailed
 from markethall.shared.ids import new_id
-from tests.inventory.arena import Arena, arena, at_once, units, winners
-from tests.inventory.carrier import Carrier, counts
-from tests.inventory.conftest import ANYONE, OPEN_HOLDS, STAFF, leaving, no_key
+from tests.inventory.arena import (
+    RaceSetup,
+    open_race_setup,
+    run_concurrently,
+    successful_reservations,
+    units_by_product,
+)
+from tests.inventory.carrier import ImportClient, counts
+from tests.inventory.conftest import ANYONE, MAX_UNPAID_ORDERS, STAFF, consume_command, no_key
 
-FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 NEAR, FAR = 0.0, 0.02
 # a round at the end of the slow line takes seconds
 ROUNDS: Final = {NEAR: 20, FAR: 20 if FULL else 1}
@@ -48,90 +48,101 @@ SEED = 20261121
 
 
 @pytest.fixture(params=[NEAR, FAR], ids=["0ms", "20ms"])
-async def place(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Arena]:
-    async with arena(database_url, request.param) as ready:
+async def setup(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[RaceSetup]:
+    async with open_race_setup(database_url, request.param) as ready:
         yield ready
 
 
-def rounds(place: Arena) -> range:
-    return range(ROUNDS[place.late])
+def rounds(setup: RaceSetup) -> range:
+    return range(ROUNDS[setup.latency])
 
 
 # The last goods
 
 
-async def test_a_hundred_buyers_of_the_last_unit_buy_one(place: Arena) -> None:
-    for _ in rounds(place):
-        tea = await place.house.product(stock=1)
+async def test_hundred_concurrent_buyers_of_last_unit_buy_one(setup: RaceSetup) -> None:
+    for _ in rounds(setup):
+        tea = await setup.inventory_app.product(stock=1)
 
-        won = winners(await place.reserve(*[{tea.product_id: 1}] * 100))
+        won = successful_reservations(await setup.reserve(*[{tea.product_id: 1}] * 100))
         for reservation in won:
-            await place.sell(reservation)
+            await setup.commit_and_consume(reservation)
 
         assert len(won) == 1
-        assert await place.house.shelf(tea.product_id) == (0, 0)
-        assert await place.is_true()
+        assert await setup.inventory_app.main_stock(tea.product_id) == (0, 0)
+        assert await setup.invariants_hold()
 
 
-async def test_of_the_last_seven_no_unit_is_sold_twice_or_kept_from_who_wants_it(
-    place: Arena,
+async def test_last_seven_units_are_sold_exactly_once_each(
+    setup: RaceSetup,
 ) -> None:
     chance = Random(SEED)  # noqa: S311 - the same race every time
-    for _ in rounds(place):
-        tea = await place.house.product(stock=7)
+    for _ in rounds(setup):
+        tea = await setup.inventory_app.product(stock=7)
         wanted = [chance.randint(1, 6) for _ in range(30)]
 
-        outcomes = await place.reserve(*({tea.product_id: quantity} for quantity in wanted))
+        outcomes = await setup.reserve(*({tea.product_id: quantity} for quantity in wanted))
 
-        left = 7 - units(winners(outcomes))[tea.product_id]
+        left = 7 - units_by_product(successful_reservations(outcomes))[tea.product_id]
         refused = [
             n for n, out in zip(wanted, outcomes, strict=True) if isinstance(out, OutOfStock)
         ]
         assert 0 <= left < min(refused)
-        assert await place.house.available(tea.product_id) == left
-        assert await place.is_true()
+        assert await setup.inventory_app.available(tea.product_id) == left
+        assert await setup.invariants_hold()
 
 
-async def test_crossed_carts_get_all_or_nothing_and_never_wait_for_each_other(
-    place: Arena,
+async def test_carts_in_opposite_order_are_atomic_and_do_not_deadlock(
+    setup: RaceSetup,
 ) -> None:
-    for _ in rounds(place):
-        a, b, c = [(await place.house.product(stock=20)).product_id for _ in range(3)]
+    for _ in rounds(setup):
+        a, b, c = [(await setup.inventory_app.product(stock=20)).product_id for _ in range(3)]
         carts = [{a: 1, b: 1}, {b: 1, a: 1}, {b: 1, c: 1}, {c: 1, a: 1}, {c: 1, b: 1, a: 1}]
 
-        won = winners(await place.reserve(*islice(cycle(carts), 100)))
+        won = successful_reservations(await setup.reserve(*islice(cycle(carts), 100)))
 
-        taken = units(won)
+        taken = units_by_product(won)
         # each pair of goods was wanted more often than it was there: of each, one is gone
         assert max(taken.values()) == 20
         assert sum(count == 20 for count in taken.values()) >= 2
-        assert await place.is_true()
+        assert await setup.invariants_hold()
 
 
-async def test_everything_at_once_never_waits_for_itself(place: Arena) -> None:
+async def test_concurrent_commands_do_not_deadlock(setup: RaceSetup) -> None:
     """Crossed carts come, pay, change their mind and go overdue, while the sweeper sweeps."""
     chance = Random(SEED)  # noqa: S311 - the same race every time
-    for _ in rounds(place):
-        goods = [(await place.house.product(stock=15)).product_id for _ in range(3)]
-        old = winners(await place.reserve(*(some(goods, chance) for _ in range(15))))
-        late = [place.house.order(some(goods, chance), minutes=0.01) for _ in range(10)]
-        await place.reserve_all(late)
-        place.house.watch.forward(minutes=1)
+    for _ in rounds(setup):
+        goods = [(await setup.inventory_app.product(stock=15)).product_id for _ in range(3)]
+        old = successful_reservations(
+            await setup.reserve(*(some(goods, chance) for _ in range(15)))
+        )
+        latency = [setup.inventory_app.order(some(goods, chance), minutes=0.01) for _ in range(10)]
+        await setup.reserve_all(latency)
+        setup.inventory_app.clock.advance(minutes=1)
 
-        done = await at_once(
+        done = await run_concurrently(
             [
-                *(place.house.inventory.commit(ANYONE, hold.reservation_id) for hold in old[::2]),
-                *(place.house.inventory.release(ANYONE, hold.reservation_id) for hold in old),
-                *(place.house.inventory.commit(ANYONE, hold.reservation_id) for hold in late),
-                *(place.reserve(some(goods, chance)) for _ in range(20)),
-                *(place.house.adjust(key, "found", delta=1) for key in goods),
-                *(place.house.sweep() for _ in range(3)),
+                *(
+                    setup.inventory_app.inventory.commit(ANYONE, hold.reservation_id)
+                    for hold in old[::2]
+                ),
+                *(
+                    setup.inventory_app.inventory.release(ANYONE, hold.reservation_id)
+                    for hold in old
+                ),
+                *(
+                    setup.inventory_app.inventory.commit(ANYONE, hold.reservation_id)
+                    for hold in latency
+                ),
+                *(setup.reserve(some(goods, chance)) for _ in range(20)),
+                *(setup.inventory_app.adjust(key, "found", delta=1) for key in goods),
+                *(setup.inventory_app.run_periodic_jobs() for _ in range(3)),
             ]
         )
 
         refusals = {type(one) for one in done if isinstance(one, BaseException)}
         assert refusals <= {OutOfStock, ReservationClosed}
-        assert await place.is_true()
+        assert await setup.invariants_hold()
 
 
 def some(goods: list[UUID], chance: Random) -> dict[UUID, int]:
@@ -142,131 +153,135 @@ def some(goods: list[UUID], chance: Random) -> dict[UUID, int]:
 # A hold and its time
 
 
-async def test_expiry_races_with_paying_and_one_buyer_has_the_goods(place: Arena) -> None:
-    for _ in rounds(place):
-        tea = await place.house.product(stock=1)
-        hold = await place.house.reserve({tea.product_id: 1}, minutes=5)
-        place.house.watch.forward(minutes=6)
+async def test_expiry_races_with_commit_and_one_buyer_wins(setup: RaceSetup) -> None:
+    for _ in rounds(setup):
+        tea = await setup.inventory_app.product(stock=1)
+        hold = await setup.inventory_app.reserve({tea.product_id: 1}, minutes=5)
+        setup.inventory_app.clock.advance(minutes=6)
 
-        paid, *others = await at_once(
+        paid, *others = await run_concurrently(
             [
-                place.house.inventory.commit(ANYONE, hold.reservation_id),
-                *(place.house.reserve({tea.product_id: 1}) for _ in range(5)),
-                *(place.house.sweep() for _ in range(2)),
+                setup.inventory_app.inventory.commit(ANYONE, hold.reservation_id),
+                *(setup.inventory_app.reserve({tea.product_id: 1}) for _ in range(5)),
+                *(setup.inventory_app.run_periodic_jobs() for _ in range(2)),
             ]
         )
 
-        kept = [one for one in (paid, *others) if isinstance(one, Reservation)]
+        kept = [one for one in (paid, *others) if isinstance(one, ReservationView)]
         refused = [one for one in (paid, *others) if isinstance(one, OutOfStock)]
         assert (len(kept), len(refused)) == (1, 5)
-        is_ours = await place.status(hold.reservation_id) == ReservationStatus.COMMITTED
+        is_ours = await setup.status(hold.reservation_id) == ReservationStatus.COMMITTED
         assert is_ours == (kept[0] is paid)
-        assert await place.house.shelf(tea.product_id) == (1, 1)
-        assert await place.is_true()
+        assert await setup.inventory_app.main_stock(tea.product_id) == (1, 1)
+        assert await setup.invariants_hold()
 
 
-async def test_a_release_races_with_its_own_reserve_and_nothing_stays_reserved(
-    place: Arena,
+async def test_release_races_with_reserve_and_nothing_stays_reserved(
+    setup: RaceSetup,
 ) -> None:
-    for _ in rounds(place):
-        tea = await place.house.product(stock=5)
-        orders = [place.house.order({tea.product_id: 1}) for _ in range(5)]
+    for _ in rounds(setup):
+        tea = await setup.inventory_app.product(stock=5)
+        orders = [setup.inventory_app.order({tea.product_id: 1}) for _ in range(5)]
 
-        await at_once(
+        await run_concurrently(
             asked
             for order in orders
             for asked in (
-                place.house.inventory.reserve(ANYONE, order),
-                place.house.inventory.release(ANYONE, order.reservation_id),
+                setup.inventory_app.inventory.reserve(ANYONE, order),
+                setup.inventory_app.inventory.release(ANYONE, order.reservation_id),
             )
         )
 
-        assert await place.house.shelf(tea.product_id) == (5, 0)
-        assert await place.is_true()
+        assert await setup.inventory_app.main_stock(tea.product_id) == (5, 0)
+        assert await setup.invariants_hold()
 
 
-async def test_goods_that_leave_race_with_their_release(place: Arena) -> None:
-    for _ in rounds(place):
-        tea = await place.house.product(stock=5)
-        hold = await place.house.reserve({tea.product_id: 3})
+async def test_consume_races_with_release(setup: RaceSetup) -> None:
+    for _ in rounds(setup):
+        tea = await setup.inventory_app.product(stock=5)
+        hold = await setup.inventory_app.reserve({tea.product_id: 3})
 
-        sent, _ = await at_once(
+        sent, _ = await run_concurrently(
             [
-                place.house.inventory.consume(
-                    ANYONE, leaving(hold.reservation_id, {tea.product_id: 2})
+                setup.inventory_app.inventory.consume(
+                    ANYONE, consume_command(hold.reservation_id, {tea.product_id: 2})
                 ),
-                place.house.inventory.release(ANYONE, hold.reservation_id),
+                setup.inventory_app.inventory.release(ANYONE, hold.reservation_id),
             ]
         )
 
-        left = 3 if isinstance(sent, Reservation) else 5
-        assert isinstance(sent, Reservation | ReservationClosed)
-        assert await place.house.shelf(tea.product_id) == (left, 0)
-        assert await place.is_true()
+        left = 3 if isinstance(sent, ReservationView) else 5
+        assert isinstance(sent, ReservationView | ReservationClosed)
+        assert await setup.inventory_app.main_stock(tea.product_id) == (left, 0)
+        assert await setup.invariants_hold()
 
 
-async def test_an_extension_races_with_the_end_and_one_buyer_has_the_goods(place: Arena) -> None:
-    for _ in rounds(place):
-        tea = await place.house.product(stock=1)
-        hold = await place.house.reserve({tea.product_id: 1}, minutes=5)
+async def test_extend_races_with_expiry_and_one_buyer_wins(setup: RaceSetup) -> None:
+    for _ in rounds(setup):
+        tea = await setup.inventory_app.product(stock=1)
+        hold = await setup.inventory_app.reserve({tea.product_id: 1}, minutes=5)
         # every look at the clock moves it on: some see the hold before its end, others after it
-        place.house.watch.now = hold.expires_at - timedelta(microseconds=3)
+        setup.inventory_app.clock.now = hold.expires_at - timedelta(microseconds=3)
         later = Extend(
             reservation_id=hold.reservation_id, expires_at=hold.expires_at + timedelta(minutes=5)
         )
 
-        *others, extended, _ = await at_once(
+        *others, extended, _ = await run_concurrently(
             [
-                *(place.house.reserve({tea.product_id: 1}) for _ in range(5)),
-                place.house.inventory.extend(ANYONE, later),
-                place.house.sweep(),
+                *(setup.inventory_app.reserve({tea.product_id: 1}) for _ in range(5)),
+                setup.inventory_app.inventory.extend(ANYONE, later),
+                setup.inventory_app.run_periodic_jobs(),
             ]
         )
 
-        kept = [one for one in (*others, extended) if isinstance(one, Reservation)]
-        assert {type(one) for one in others} <= {Reservation, OutOfStock}
-        assert isinstance(extended, Reservation | ReservationClosed)
+        kept = [one for one in (*others, extended) if isinstance(one, ReservationView)]
+        assert {type(one) for one in others} <= {ReservationView, OutOfStock}
+        assert isinstance(extended, ReservationView | ReservationClosed)
         assert len(kept) <= 1
-        assert len(kept) + len(winners(await place.reserve({tea.product_id: 1}))) == 1
-        assert await place.house.shelf(tea.product_id) == (1, 1)
-        assert await place.is_true()
+        assert (
+            len(kept) + len(successful_reservations(await setup.reserve({tea.product_id: 1}))) == 1
+        )
+        assert await setup.inventory_app.main_stock(tea.product_id) == (1, 1)
+        assert await setup.invariants_hold()
 
 
 # What one customer may hold
 
 
 @pytest.mark.parametrize("kinds", [(1, 1), (1, 2), (2, 2)], ids=str)
-async def test_a_customer_who_may_hold_one_more_gets_one_more(
-    place: Arena, kinds: tuple[int, int]
+async def test_customer_limit_holds_under_concurrency(
+    setup: RaceSetup, kinds: tuple[int, int]
 ) -> None:
     """With one product in the cart and with two: they are reserved in different ways."""
-    for _ in rounds(place):
-        goods = [(await place.house.product(stock=50)).product_id for _ in range(2)]
+    for _ in rounds(setup):
+        goods = [(await setup.inventory_app.product(stock=50)).product_id for _ in range(2)]
         customer_id = new_id()
-        held = [order_of(place, customer_id, goods[:1]) for _ in range(OPEN_HOLDS - 1)]
-        await place.reserve_all(held)
+        held = [order_of(setup, customer_id, goods[:1]) for _ in range(MAX_UNPAID_ORDERS - 1)]
+        await setup.reserve_all(held)
 
-        outcomes = await at_once(
-            place.house.inventory.reserve(ANYONE, order_of(place, customer_id, goods[:count]))
+        outcomes = await run_concurrently(
+            setup.inventory_app.inventory.reserve(
+                ANYONE, order_of(setup, customer_id, goods[:count])
+            )
             for count in kinds
         )
 
-        assert {type(one) for one in outcomes} == {Reservation, TooManyHolds}
-        assert await place.is_true()
+        assert {type(one) for one in outcomes} == {ReservationView, TooManyUnpaidOrders}
+        assert await setup.invariants_hold()
 
 
-def order_of(place: Arena, customer_id: UUID, goods: list[UUID]) -> Reserve:
-    order = place.house.order(dict.fromkeys(goods, 1))
+def order_of(setup: RaceSetup, customer_id: UUID, goods: list[UUID]) -> Reserve:
+    order = setup.inventory_app.order(dict.fromkeys(goods, 1))
     return order.model_copy(update={"customer_id": customer_id})
 
 
 # Goods that move while they are sold
 
 
-async def test_goods_that_move_to_another_warehouse_are_sold_from_there(place: Arena) -> None:
-    other = (await place.house.warehouse()).warehouse_id
-    for _ in rounds(place):
-        tea = await place.house.product(stock=6)
+async def test_transfer_races_with_reserve(setup: RaceSetup) -> None:
+    other = (await setup.inventory_app.warehouse()).warehouse_id
+    for _ in rounds(setup):
+        tea = await setup.inventory_app.product(stock=6)
         move = NewTransfer(
             product_id=tea.product_id,
             from_warehouse_id=MAIN_WAREHOUSE,
@@ -274,34 +289,34 @@ async def test_goods_that_move_to_another_warehouse_are_sold_from_there(place: A
             quantity=3,
         )
 
-        moved, *outcomes = await at_once(
+        moved, *outcomes = await run_concurrently(
             [
-                place.house.stockroom.transfer(STAFF, move, no_key()),
-                *(place.house.reserve({tea.product_id: 1}) for _ in range(8)),
+                setup.inventory_app.stockroom.transfer(STAFF, move, no_key()),
+                *(setup.inventory_app.reserve({tea.product_id: 1}) for _ in range(8)),
             ]
         )
-        late = await place.reserve(*[{tea.product_id: 1}] * 6)
+        latency = await setup.reserve(*[{tea.product_id: 1}] * 6)
 
         assert isinstance(moved, Transfer | WouldGoNegative)
-        assert {type(one) for one in outcomes} <= {Reservation, OutOfStock}
-        won = [one for one in (*outcomes, *late) if isinstance(one, Reservation)]
-        assert units(won)[tea.product_id] == 6
-        assert await place.house.available(tea.product_id) == 0
-        assert await place.is_true()
+        assert {type(one) for one in outcomes} <= {ReservationView, OutOfStock}
+        won = [one for one in (*outcomes, *latency) if isinstance(one, ReservationView)]
+        assert units_by_product(won)[tea.product_id] == 6
+        assert await setup.inventory_app.available(tea.product_id) == 0
+        assert await setup.invariants_hold()
 
 
 # Limits that change while goods are sold
 
 
-async def test_an_import_of_limits_and_crossed_carts_never_wait_for_each_other(
-    place: Arena,
+async def test_backorder_limit_import_does_not_deadlock_with_reserves(
+    setup: RaceSetup,
 ) -> None:
-    other = (await place.house.warehouse()).warehouse_id
-    carrier = Carrier(place.house)
-    for number in rounds(place):
-        goods = [await place.house.product(stock=30) for _ in range(4)]
+    other = (await setup.inventory_app.warehouse()).warehouse_id
+    import_client = ImportClient(setup.inventory_app)
+    for number in rounds(setup):
+        goods = [await setup.inventory_app.product(stock=30) for _ in range(4)]
         for product in goods:
-            await place.house.adjust(product.product_id, delta=30, warehouse_id=other)
+            await setup.inventory_app.adjust(product.product_id, delta=30, warehouse_id=other)
         lines = [f"{p.sku},{number + 1},{number + 2}," for p in reversed(goods)]
         # the last of them is counted too
         lines[0] += "31"
@@ -309,72 +324,74 @@ async def test_an_import_of_limits_and_crossed_carts_never_wait_for_each_other(
         ids = [product.product_id for product in goods]
         carts = [dict.fromkeys(ids, 1), dict.fromkeys(reversed(ids), 1)]
 
-        done, *outcomes = await at_once(
+        done, *outcomes = await run_concurrently(
             [
-                carrier.bring(file),
-                *(place.reserve(cart) for cart in islice(cycle(carts), 40)),
+                import_client.import_to_end(file),
+                *(setup.reserve(cart) for cart in islice(cycle(carts), 40)),
             ]
         )
 
         assert counts(done) == (4, 0, 4, 0, 0)
         assert all(isinstance(outcome, list) for outcome in outcomes)
-        assert await place.is_true()
+        assert await setup.invariants_hold()
 
 
-async def test_a_new_threshold_and_carts_from_two_warehouses_never_wait_for_each_other(
-    place: Arena,
+async def test_threshold_change_does_not_deadlock_with_reserves(
+    setup: RaceSetup,
 ) -> None:
-    other = (await place.house.warehouse()).warehouse_id
-    for _ in rounds(place):
-        tea = await place.house.product(stock=1)
-        await place.house.adjust(tea.product_id, delta=30, warehouse_id=other)
+    other = (await setup.inventory_app.warehouse()).warehouse_id
+    for _ in rounds(setup):
+        tea = await setup.inventory_app.product(stock=1)
+        await setup.inventory_app.adjust(tea.product_id, delta=30, warehouse_id=other)
         # its row lies behind the other now
-        await place.house.adjust(tea.product_id, delta=29)
+        await setup.inventory_app.adjust(tea.product_id, delta=29)
 
-        changed, *outcomes = await at_once(
+        changed, *outcomes = await run_concurrently(
             [
-                limited(place, tea),
-                *(place.reserve({tea.product_id: quantity}) for quantity in [31, 5, 2] * 5),
+                limited(setup, tea),
+                *(setup.reserve({tea.product_id: quantity}) for quantity in [31, 5, 2] * 5),
             ]
         )
 
-        assert isinstance(changed, Product)
+        assert isinstance(changed, ProductView)
         assert all(isinstance(outcome, list) for outcome in outcomes)
-        assert await place.is_true()
+        assert await setup.invariants_hold()
 
 
-async def limited(place: Arena, product: Product) -> Product:
+async def limited(setup: RaceSetup, product: ProductView) -> ProductView:
     """Its limits, changed."""
     command = ProductChange(backorder_limit=2, low_stock_threshold=4)
-    return await place.house.catalogue.change(STAFF, product.product_id, command, {product.version})
+    return await setup.inventory_app.catalogue.change(
+        STAFF, product.product_id, command, {product.version}
+    )
 
 
 # Categories
 
 
-async def test_a_name_and_a_place_of_one_category_change_without_waiting_for_each_other(
-    place: Arena,
+async def test_category_rename_and_move_do_not_deadlock(
+    setup: RaceSetup,
 ) -> None:
-    for _ in rounds(place):
-        root, leaf, there = [await category(place) for _ in range(3)]
-        leaf = await changed_to(place, leaf, parent=root.category)
+    for _ in rounds(setup):
+        root, leaf, there = [await category(setup) for _ in range(3)]
+        leaf = await changed_to(setup, leaf, parent=root.category)
 
-        outcomes = await at_once(
-            changed_to(place, leaf, **fields)
+        outcomes = await run_concurrently(
+            changed_to(setup, leaf, **fields)
             for fields in ({"name": "Leaf"}, {"parent": there.category}) * 5
         )
 
-        assert {type(one) for one in outcomes} == {Category, PreconditionFailed}
+        assert {type(one) for one in outcomes} == {CategoryView, PreconditionFailed}
 
 
-async def category(place: Arena) -> Category:
+async def category(setup: RaceSetup) -> CategoryView:
     command = NewCategory(category=new_id().hex)
-    return await place.house.categories.create(STAFF, command, no_key())
+    return await setup.inventory_app.categories.create(STAFF, command, no_key())
 
 
-async def changed_to(place: Arena, category: Category, **fields: Any) -> Category:
+async def changed_to(setup: RaceSetup, category: CategoryView, **fields: Any) -> CategoryView:
     command = CategoryChange.model_validate(fields)
-    return await place.house.categories.change(
+    return await setup.inventory_app.categories.change(
         STAFF, category.category_id, command, {category.version}
     )
 
@@ -382,45 +399,45 @@ async def changed_to(place: Arena, category: Category, **fields: Any) -> Categor
 # Stock that is counted while it is sold
 
 
-async def test_an_adjustment_races_with_buyers_and_nobody_is_promised_what_is_gone(
-    place: Arena,
+async def test_adjustment_races_with_reserves_without_overselling(
+    setup: RaceSetup,
 ) -> None:
-    for number in rounds(place):
-        tea = await place.house.product(stock=5)
+    for number in rounds(setup):
+        tea = await setup.inventory_app.product(stock=5)
         change: dict[str, Any] = {"delta": -3} if number % 2 else {"counted": 2}
 
-        lost, *outcomes = await at_once(
+        lost, *outcomes = await run_concurrently(
             [
-                place.house.adjust(tea.product_id, "counted", **change),
-                *(place.house.reserve({tea.product_id: 1}) for _ in range(8)),
+                setup.inventory_app.adjust(tea.product_id, "counted", **change),
+                *(setup.inventory_app.reserve({tea.product_id: 1}) for _ in range(8)),
             ]
         )
 
-        won = len([one for one in outcomes if isinstance(one, Reservation)])
-        assert {type(one) for one in outcomes} <= {Reservation, OutOfStock}
+        won = len([one for one in outcomes if isinstance(one, ReservationView)])
+        assert {type(one) for one in outcomes} <= {ReservationView, OutOfStock}
         if isinstance(lost, Movement):
-            assert (won, await place.house.shelf(tea.product_id)) == (2, (2, 2))
+            assert (won, await setup.inventory_app.main_stock(tea.product_id)) == (2, (2, 2))
         else:
             assert isinstance(lost, WouldGoNegative)
-            assert (won, await place.house.shelf(tea.product_id)) == (5, (5, 5))
-        assert await place.is_true()
+            assert (won, await setup.inventory_app.main_stock(tea.product_id)) == (5, (5, 5))
+        assert await setup.invariants_hold()
 
 
-async def test_goods_that_arrive_while_buyers_race_are_sold_too(place: Arena) -> None:
-    for _ in rounds(place):
-        tea = await place.house.product(stock=3)
+async def test_stock_received_during_race_is_sold(setup: RaceSetup) -> None:
+    for _ in rounds(setup):
+        tea = await setup.inventory_app.product(stock=3)
 
-        *_, fourth = await at_once(
+        *_, fourth = await run_concurrently(
             [
-                *(place.house.reserve({tea.product_id: 1}) for _ in range(10)),
-                *(place.house.adjust(tea.product_id, delta=1) for _ in range(4)),
-                place.house.reserve({tea.product_id: 1}),
+                *(setup.inventory_app.reserve({tea.product_id: 1}) for _ in range(10)),
+                *(setup.inventory_app.adjust(tea.product_id, delta=1) for _ in range(4)),
+                setup.inventory_app.reserve({tea.product_id: 1}),
             ]
         )
-        late = winners(await place.reserve(*[{tea.product_id: 1}] * 5))
+        latency = successful_reservations(await setup.reserve(*[{tea.product_id: 1}] * 5))
 
-        assert isinstance(fourth, Reservation | OutOfStock)
-        on_hand, reserved = await place.house.shelf(tea.product_id)
+        assert isinstance(fourth, ReservationView | OutOfStock)
+        on_hand, reserved = await setup.inventory_app.main_stock(tea.product_id)
         assert (on_hand, reserved) == (7, 7)
-        assert len(late) <= 4
-        assert await place.is_true()
+        assert len(latency) <= 4
+        assert await setup.invariants_hold()

@@ -10,9 +10,10 @@ import pytest
 
 from markethall.app import create_app
 from markethall.container import Container
-from markethall.inventory.contract import Product, Reserve, Want
+from markethall.inventory.contract.catalogue import ProductView
+from markethall.inventory.contract.reserving import RequestedLine, Reserve
 from markethall.settings import Settings
-from markethall.shared.auth import scopes_of
+from markethall.shared.auth import scopes_for_roles
 from markethall.shared.call import Actor
 from markethall.shared.clock import utc_now
 from markethall.shared.ids import new_id
@@ -42,8 +43,8 @@ class Client:
         self.customer = self.token("customer")
 
     def token(self, role: str) -> dict[str, str]:
-        actor = Actor(user_id=new_id(), roles=(role,), scopes=scopes_of((role,)))
-        return {"authorization": f"Bearer {self.container.signer().sign(actor)}"}
+        actor = Actor(user_id=new_id(), roles=(role,), scopes=scopes_for_roles((role,)))
+        return {"authorization": f"Bearer {self.container.access_token_signer().sign(actor)}"}
 
     async def create(self, **fields: Any) -> dict[str, Any]:
         response = await self.http.post("/products", json=TEA | fields, headers=self.staff)
@@ -83,7 +84,7 @@ def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]
 # Reading
 
 
-async def test_anyone_reads_a_product(client: Client) -> None:
+async def test_products_are_public(client: Client) -> None:
     made = await client.create()
 
     response = await client.http.get(f"/products/{made['product_id']}")
@@ -92,11 +93,11 @@ async def test_anyone_reads_a_product(client: Client) -> None:
     assert response.json() == made
     assert response.headers["cache-control"] == PUBLIC
     assert response.headers["content-type"] == "application/json"
-    Product.model_validate_json(response.content)
-    assert set(made) == set(Product.model_fields)
+    ProductView.model_validate_json(response.content)
+    assert set(made) == set(ProductView.model_fields)
 
 
-async def test_what_a_client_has_is_not_sent_again(client: Client) -> None:
+async def test_matching_etag_returns_304(client: Client) -> None:
     made = await client.create()
     for path in (f"/products/{made['product_id']}", "/products", "/products/by-sku/tea-1"):
         tag = (await client.http.get(path)).headers["etag"]
@@ -110,7 +111,7 @@ async def test_what_a_client_has_is_not_sent_again(client: Client) -> None:
         assert other.status_code == 200
 
 
-async def test_a_list_has_pages(client: Client) -> None:
+async def test_list_is_paginated(client: Client) -> None:
     for i in range(3):
         await client.create(sku=f"S{i}", name=f"Tea {i}")
 
@@ -121,7 +122,7 @@ async def test_a_list_has_pages(client: Client) -> None:
 
     assert [item["sku"] for item in first["items"] + second["items"]] == ["S0", "S1", "S2"]
     assert second["next_cursor"] is None
-    Page[Product].model_validate(first)
+    Page[ProductView].model_validate(first)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ async def test_a_list_has_pages(client: Client) -> None:
         "cursor=abc", "q=", "q=%00", "in_stock=maybe", "category=", "max_price=99999999999999999",
     ],
 )  # fmt: skip
-async def test_a_wrong_query_is_refused(client: Client, query: str) -> None:
+async def test_invalid_query_is_rejected(client: Client, query: str) -> None:
     response = await client.http.get(f"/products?{query}")
 
     assert response.status_code == 422
@@ -139,14 +140,14 @@ async def test_a_wrong_query_is_refused(client: Client, query: str) -> None:
 
 
 @pytest.mark.parametrize("product_id", ["1", "nonsense", "%00", "0" * 36, str(UUID(int=5))])
-async def test_a_wrong_id_is_a_clear_no(client: Client, product_id: str) -> None:
+async def test_invalid_id_is_rejected(client: Client, product_id: str) -> None:
     response = await client.http.get(f"/products/{product_id}")
 
     assert response.status_code in {404, 422}
     assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_drafts_are_for_staff(client: Client) -> None:
+async def test_drafts_are_visible_to_staff_only(client: Client) -> None:
     made = await client.create(status="draft")
     path = f"/products/{made['product_id']}"
 
@@ -169,7 +170,7 @@ async def test_drafts_are_for_staff(client: Client) -> None:
 # Changing
 
 
-async def test_a_product_is_made_once_per_key(client: Client) -> None:
+async def test_create_is_idempotent_by_key(client: Client) -> None:
     headers = client.staff | {"idempotency-key": "k1"}
 
     first = await client.http.post("/products", json=TEA, headers=headers)
@@ -194,7 +195,7 @@ async def test_a_taken_sku_is_a_conflict(client: Client) -> None:
     assert refused(response, 409, "inventory.sku_taken")["details"] == {"sku": "tea-1"}
 
 
-async def test_what_is_wrong_with_a_product_is_named(client: Client) -> None:
+async def test_validation_errors_name_fields(client: Client) -> None:
     response = await client.http.post(
         "/products", json=TEA | {"attributes": {"a": 1.5}, "more": 1}, headers=client.staff
     )
@@ -203,7 +204,7 @@ async def test_what_is_wrong_with_a_product_is_named(client: Client) -> None:
     assert {error["field"] for error in errors} == {"/attributes/a", "/more"}
 
 
-async def test_a_patch_needs_the_version_that_was_read(client: Client) -> None:
+async def test_patch_requires_current_version(client: Client) -> None:
     made = await client.create()
     path = f"/products/{made['product_id']}"
     tag = (await client.http.get(path)).headers["etag"]
@@ -220,7 +221,7 @@ async def test_a_patch_needs_the_version_that_was_read(client: Client) -> None:
     assert (await client.http.get(path)).json() == changed.json()
 
 
-async def test_what_was_just_made_is_changed_without_another_read(client: Client) -> None:
+async def test_created_etag_can_be_used_for_patch(client: Client) -> None:
     made = await client.http.post("/products", json=TEA, headers=client.staff)
     seen = client.staff | {"if-match": made.headers["etag"]}
 
@@ -231,7 +232,7 @@ async def test_what_was_just_made_is_changed_without_another_read(client: Client
     assert (changed.status_code, changed.headers["etag"]) == (200, '"v2"')
 
 
-async def test_a_change_names_any_version_or_several(client: Client) -> None:
+async def test_if_match_accepts_star_and_lists(client: Client) -> None:
     path = f"/products/{(await client.create())['product_id']}"
 
     async def renamed(name: str, tag: str) -> httpx2.Response:
@@ -253,7 +254,7 @@ async def test_a_change_names_any_version_or_several(client: Client) -> None:
     refused(nobody, 404, "inventory.product_not_found")
 
 
-async def test_a_sale_does_not_make_an_edit_stale(client: Client) -> None:
+async def test_stock_change_does_not_change_product_version(client: Client) -> None:
     made = await client.create()
     path = f"/products/{made['product_id']}"
     tag = (await client.http.get(path)).headers["etag"]
@@ -268,7 +269,7 @@ async def test_a_sale_does_not_make_an_edit_stale(client: Client) -> None:
     assert changed.status_code == 200
 
 
-async def test_an_archived_product_is_gone_for_the_public(client: Client) -> None:
+async def test_archived_product_is_hidden_from_public(client: Client) -> None:
     made = await client.create()
     path = f"/products/{made['product_id']}"
 
@@ -283,7 +284,7 @@ async def test_an_archived_product_is_gone_for_the_public(client: Client) -> Non
 # Stock
 
 
-async def test_stock_is_adjusted_with_a_key_once(client: Client) -> None:
+async def test_adjustment_is_idempotent_by_key(client: Client) -> None:
     made = await client.create()
     product_id = made["product_id"]
 
@@ -303,7 +304,7 @@ async def test_stock_is_adjusted_with_a_key_once(client: Client) -> None:
     assert (await client.http.get(f"/products/{product_id}")).json()["available"] == 5
 
 
-async def test_stock_needs_a_key_and_stays_above_zero(client: Client) -> None:
+async def test_adjustment_requires_key_and_keeps_stock_non_negative(client: Client) -> None:
     made = await client.create()
     path = f"/products/{made['product_id']}/stock-adjustments"
     body = {"delta": 1, "reason": "received"}
@@ -322,14 +323,14 @@ async def test_stock_needs_a_key_and_stays_above_zero(client: Client) -> None:
     refused(unknown, 404, "inventory.product_not_found")
 
 
-async def test_the_ledger_and_the_reservations_are_for_staff(client: Client) -> None:
+async def test_movements_and_reservations_require_staff(client: Client) -> None:
     made = await client.create()
     await client.adjust(made["product_id"], delta=5)
     command = Reserve(
         reservation_id=new_id(),
         order_id=new_id(),
         customer_id=new_id(),
-        lines=(Want(product_id=UUID(made["product_id"]), quantity=2),),
+        lines=(RequestedLine(product_id=UUID(made["product_id"]), quantity=2),),
         expires_at=utc_now() + timedelta(minutes=9),
     )
     await client.container.inventory().reserve(ANYONE, command)
@@ -356,7 +357,7 @@ PROTECTED = [
 
 
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
-async def test_only_staff_may(client: Client, method: str, path: str) -> None:
+async def test_catalogue_changes_require_staff(client: Client, method: str, path: str) -> None:
     path = path.replace("{id}", str(new_id()))
 
     nobody = await client.http.request(method, path)

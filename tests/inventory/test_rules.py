@@ -8,11 +8,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from markethall.inventory.domain import MAIN_WAREHOUSE
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.db import Postgres
 from markethall.shared.ids import new_id
 from tests.conftest import plain
-from tests.inventory.conftest import ANYONE, House, leaving
+from tests.inventory.conftest import ANYONE, InventoryApp, consume_command
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Liar:
+class RawSql:
     """Raw SQL on a shop with one product: 5 on hand, 2 held."""
 
     driver: "Driver"
-    house: House
+    inventory_app: InventoryApp
     product_id: UUID
     reservation_id: UUID
 
-    async def says(self, *statements: str) -> None:
+    async def execute(self, *statements: str) -> None:
         """In one transaction, so that what is checked at commit is checked too."""
         async with self.driver.transaction():
             for statement in statements:
-                await self.driver.execute(statement.format(**self.words()))
+                await self.driver.execute(statement.format(**self.parameters()))
 
-    def words(self) -> dict[str, str]:
+    def parameters(self) -> dict[str, str]:
         return {
             "p": f"'{self.product_id}'",
             "w": f"'{MAIN_WAREHOUSE}'",
@@ -45,12 +45,12 @@ class Liar:
 
 
 @pytest.fixture
-async def liar(sql_house: House, database_url: str) -> AsyncIterator[Liar]:
-    tea = await sql_house.product("TEA", stock=5)
-    held = await sql_house.reserve({tea.product_id: 2})
+async def raw_sql(sql_inventory_app: InventoryApp, database_url: str) -> AsyncIterator[RawSql]:
+    tea = await sql_inventory_app.product("TEA", stock=5)
+    held = await sql_inventory_app.reserve({tea.product_id: 2})
     driver = await asyncpg.connect(plain(database_url))
     await driver.execute("SET search_path TO inventory")
-    yield Liar(driver, sql_house, tea.product_id, held.reservation_id)
+    yield RawSql(driver, sql_inventory_app, tea.product_id, held.reservation_id)
     await driver.close()
 
 
@@ -88,13 +88,15 @@ A = CATEGORY.format(key="a", parent="NULL")
 B_BELOW_A = CATEGORY.format(key="b", parent="'a'")
 RAISE = "UPDATE stock SET reserved = reserved + 1"
 
-LIES = {
+VIOLATIONS = {
     "more reserved than on hand": ["UPDATE stock SET reserved = 6"],
     "less than nothing reserved": ["UPDATE stock SET reserved = -1"],
     "reserved for nobody": [RAISE],
     "not reserved, though held": ["UPDATE stock SET reserved = 0"],
-    "kept by nobody": ["UPDATE stock SET kept = 3"],
-    "reserved and kept by nobody": ["UPDATE stock SET reserved = 3, kept = 3"],
+    "reserved_by_lines without lines": ["UPDATE stock SET reserved_by_lines = 3"],
+    "reserved and reserved_by_lines without lines": [
+        "UPDATE stock SET reserved = 3, reserved_by_lines = 3"
+    ],
     "on hand without a movement": ["UPDATE stock SET on_hand = 100"],
     "on hand changed with reserved": ["UPDATE stock SET reserved = 2, on_hand = 100"],
     "a shelf that starts full": [
@@ -152,15 +154,15 @@ LIES = {
     "a line of nothing": [OTHER, line(0)],
     "a status that is none": ["UPDATE reservation SET status = 'lost'"],
     "a hold of no order": ["UPDATE reservation SET order_id = NULL"],
-    "a hold for an hour": ["UPDATE reservation SET expires_at = held_since + interval '1 hour'"],
+    "a hold for an hour": ["UPDATE reservation SET expires_at = reserved_at + interval '1 hour'"],
     "a hold for longer than thirty minutes": [
-        "UPDATE reservation SET held_since = expires_at - interval '31 minutes'"
+        "UPDATE reservation SET reserved_at = expires_at - interval '31 minutes'"
     ],
     "less than nothing given back": ["UPDATE reservation_line SET released = -1"],
     "less wanted than nothing": ["UPDATE reservation_line SET quantity = -1, released = 9"],
     "a line of nothing that was never more": ["UPDATE reservation_line SET quantity = 0"],
     "given back, and still reserved": ["UPDATE reservation_line SET quantity = 1, released = 1"],
-    "a part of no reservation given back": ["INSERT INTO part_release VALUES ({new}, {new})"],
+    "a part of no reservation given back": ["INSERT INTO partial_release VALUES ({new}, {new})"],
     "a price below zero": ["UPDATE product SET price_amount = -1"],
     "a category below itself": [A, "UPDATE category SET parent = 'a'"],
     "a ring of categories": [A, B_BELOW_A, "UPDATE category SET parent = 'b' WHERE category = 'a'"],
@@ -183,22 +185,22 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-async def test_a_lie_is_refused(liar: Liar, lie: str) -> None:
+@pytest.mark.parametrize("lie", VIOLATIONS)
+async def test_constraint_violation_is_rejected(raw_sql: RawSql, lie: str) -> None:
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refusal:
-        await liar.says(*LIES[lie])
+        await raw_sql.execute(*VIOLATIONS[lie])
 
     assert refusal.value.sqlstate in {"23514", "23503"}  # check, foreign key
-    assert await liar.house.shelf(liar.product_id) == (5, 2)
+    assert await raw_sql.inventory_app.main_stock(raw_sql.product_id) == (5, 2)
 
 
 @pytest.mark.parametrize("table", ["stock", "product", "reservation", "warehouse"])
-async def test_what_is_spoken_of_elsewhere_cannot_be_taken_away(liar: Liar, table: str) -> None:
+async def test_referenced_row_cannot_be_deleted(raw_sql: RawSql, table: str) -> None:
     with pytest.raises(asyncpg.ForeignKeyViolationError):
-        await liar.says(f"DELETE FROM {table}")  # noqa: S608 - names from this list
+        await raw_sql.execute(f"DELETE FROM {table}")  # noqa: S608 - names from this list
 
 
-async def test_a_sku_is_unique_whatever_the_case(liar: Liar) -> None:
+async def test_sku_is_unique_ignoring_case(raw_sql: RawSql) -> None:
     copy = (
         "INSERT INTO product (product_id, sku, name, description, price_amount, price_currency,"
         " options, tags, images, attributes, status, version, created_at, updated_at, tax_class,"
@@ -209,66 +211,70 @@ async def test_a_sku_is_unique_whatever_the_case(liar: Liar) -> None:
     )
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await liar.says(copy)
+        await raw_sql.execute(copy)
 
 
-async def test_a_line_cannot_move_to_another_product(liar: Liar) -> None:
-    cup = await liar.house.product(stock=5)
+async def test_line_cannot_change_product(raw_sql: RawSql) -> None:
+    cup = await raw_sql.inventory_app.product(stock=5)
 
     with pytest.raises(asyncpg.CheckViolationError):
-        await liar.says(f"UPDATE reservation_line SET product_id = '{cup.product_id}'")  # noqa: S608
+        await raw_sql.execute(f"UPDATE reservation_line SET product_id = '{cup.product_id}'")  # noqa: S608
 
 
-async def test_a_fulfilment_sells_a_product_once(liar: Liar) -> None:
-    part = leaving(liar.reservation_id, {liar.product_id: 1})
-    await liar.house.inventory.consume(ANYONE, part)
+async def test_fulfilment_records_one_sale_per_product(raw_sql: RawSql) -> None:
+    part = consume_command(raw_sql.reservation_id, {raw_sql.product_id: 1})
+    await raw_sql.inventory_app.inventory.consume(ANYONE, part)
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await liar.says(movement(-1, 3, "sold", f"'{part.fulfilment_id}'"))
+        await raw_sql.execute(movement(-1, 3, "sold", f"'{part.fulfilment_id}'"))
 
 
-async def test_the_truth_passes(liar: Liar) -> None:
-    await liar.says(movement(3, 8), OTHER, line(4), "UPDATE stock SET reserved = reserved + 4")
-    await liar.says("UPDATE reservation SET status = 'committed' WHERE reservation_id = {r}")
-    await liar.says(
+async def test_valid_changes_are_accepted(raw_sql: RawSql) -> None:
+    await raw_sql.execute(
+        movement(3, 8), OTHER, line(4), "UPDATE stock SET reserved = reserved + 4"
+    )
+    await raw_sql.execute("UPDATE reservation SET status = 'committed' WHERE reservation_id = {r}")
+    await raw_sql.execute(
         "UPDATE reservation SET status = 'released' WHERE reservation_id = {r}",
         "UPDATE stock SET reserved = reserved - 2",
     )
 
-    assert await liar.house.shelf(liar.product_id) == (8, 4)
+    assert await raw_sql.inventory_app.main_stock(raw_sql.product_id) == (8, 4)
 
 
-async def test_two_who_reserve_the_same_unit_at_once_cannot_both_commit(
-    liar: Liar, database_url: str
+async def test_concurrent_transactions_cannot_both_reserve_last_unit(
+    raw_sql: RawSql, database_url: str
 ) -> None:
     other = await asyncpg.connect(plain(database_url))
     await other.execute("SET search_path TO inventory")
-    words = liar.words()
-    mine = liar.driver.transaction()
+    words = raw_sql.parameters()
+    mine = raw_sql.driver.transaction()
     theirs = other.transaction(isolation="repeatable_read")
     await mine.start()
     await theirs.start()
     await other.fetchval("SELECT reserved FROM stock")
 
-    await liar.driver.execute(OTHER.format(**words))
-    await liar.driver.execute(line(3).format(**words))
-    await liar.driver.execute("UPDATE stock SET reserved = reserved + 3")
+    await raw_sql.driver.execute(OTHER.format(**words))
+    await raw_sql.driver.execute(line(3).format(**words))
+    await raw_sql.driver.execute("UPDATE stock SET reserved = reserved + 3")
     await mine.commit()
 
     with pytest.raises(asyncpg.SerializationError):
         await other.execute("UPDATE stock SET reserved = reserved + 3")
     await other.close()
-    assert await liar.house.shelf(liar.product_id) == (5, 5)
+    assert await raw_sql.inventory_app.main_stock(raw_sql.product_id) == (5, 5)
 
 
-async def test_what_is_shown_is_the_product_whoever_changed_it(liar: Liar) -> None:
-    await liar.says("UPDATE product SET face = '{{}}', price_amount = 7, name = 'Gyokuro'")
+async def test_stored_json_follows_direct_sql_changes(raw_sql: RawSql) -> None:
+    await raw_sql.execute(
+        "UPDATE product SET product_json = '{{}}', price_amount = 7, name = 'Gyokuro'"
+    )
 
-    shown = await liar.house.catalogue.product(ANYONE, liar.product_id)
+    shown = await raw_sql.inventory_app.catalogue.get_product(ANYONE, raw_sql.product_id)
     assert (shown.name, shown.price.amount, shown.available) == ("Gyokuro", 7, 3)
 
 
-async def test_the_main_warehouse_stays(database_url: str, postgres: Postgres) -> None:
+async def test_main_warehouse_cannot_be_deleted(database_url: str, postgres: Postgres) -> None:
     driver = await asyncpg.connect(plain(database_url))
 
     with pytest.raises(asyncpg.CheckViolationError):

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from markethall.inventory.contract import ProductQuery
+from markethall.inventory.contract.searching import ProductQuery
 from markethall.shared.db import Postgres
 from tests.conftest import plain
-from tests.inventory.conftest import STAFF, House, build
+from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 
 EXAMPLES = settings(
     max_examples=60,
@@ -58,15 +58,15 @@ queries = st.fixed_dictionaries(
 
 @dataclass
 class Houses:
-    memory: House
-    sql: House
+    memory: InventoryApp
+    sql: InventoryApp
 
     async def stocked(self, catalogue: list[dict[str, Any]]) -> None:
         for number, fields in enumerate(catalogue):
-            for house in (self.memory, self.sql):
+            for inventory_app in (self.memory, self.sql):
                 # the same id in both, and not in the order of making
                 thing_id = UUID(int=number * 37 % 101)
-                await house.product(f"Tea-{number}", thing_id=thing_id, **fields)
+                await inventory_app.product(f"Tea-{number}", thing_id=thing_id, **fields)
 
 
 @pytest.fixture
@@ -80,18 +80,18 @@ async def emptied(connection: Any, postgres: Postgres) -> Houses:
     """Hypothesis tries many catalogues within one test."""
     await connection.execute(
         "SET session_replication_role = replica; DELETE FROM inventory.stock_movement;"
-        "DELETE FROM inventory.stock; DELETE FROM inventory.product; DELETE FROM inventory.word"
+        "DELETE FROM inventory.stock; DELETE FROM inventory.product; DELETE FROM inventory.search_word"
     )
-    return Houses(build("memory"), build("sql", postgres))
+    return Houses(build_inventory_app("memory"), build_inventory_app("sql", postgres))
 
 
-async def names(house: House, query: dict[str, Any], limit: int) -> list[str]:
+async def names(inventory_app: InventoryApp, query: dict[str, Any], limit: int) -> list[str]:
     """The SKUs in the order of the list, read in pages of this size."""
     skus: list[str] = []
     cursor = None
     while True:
         asked = ProductQuery.model_validate({**query, "limit": limit, "cursor": cursor})
-        page = await house.catalogue.products(STAFF, asked)
+        page = await inventory_app.catalogue.list_products(STAFF, asked)
         skus += [product.sku for product in page.items]
         cursor = page.next_cursor
         if cursor is None:
@@ -100,7 +100,7 @@ async def names(house: House, query: dict[str, Any], limit: int) -> list[str]:
 
 @EXAMPLES
 @given(catalogue=st.lists(products, max_size=8), query=queries)
-async def test_memory_and_sql_give_the_same_and_pages_join(
+async def test_memory_and_sql_return_same_pages(
     connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
 ) -> None:
     houses = await emptied(connection, postgres)
@@ -120,7 +120,7 @@ similar = st.fixed_dictionaries({"name": few, "description": few, "tags": few})
 
 @EXAMPLES
 @given(catalogue=st.lists(similar, min_size=2, max_size=6), words=few)
-async def test_memory_and_sql_weigh_alike(
+async def test_memory_and_sql_rank_alike(
     connection: Any, postgres: Postgres, catalogue: list[dict[str, list[str]]], words: list[str]
 ) -> None:
     houses = await emptied(connection, postgres)
@@ -158,7 +158,7 @@ common = st.fixed_dictionaries(
 
 @settings(EXAMPLES, max_examples=15)
 @given(catalogue=st.lists(many, min_size=40, max_size=70), query=common)
-async def test_lists_of_many_pages_are_the_same_too(
+async def test_memory_and_sql_agree_over_many_pages(
     connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
 ) -> None:
     houses = await emptied(connection, postgres)
@@ -172,15 +172,15 @@ async def test_lists_of_many_pages_are_the_same_too(
 
 @EXAMPLES
 @given(catalogue=st.lists(products, max_size=8), query=queries)
-async def test_memory_and_sql_count_the_same(
+async def test_memory_and_sql_facets_agree(
     connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
 ) -> None:
     houses = await emptied(connection, postgres)
     await houses.stocked(catalogue)
     counting = ProductQuery.model_validate({**query, "facets": "category,options,tag"})
 
-    in_sql = await houses.sql.catalogue.products(STAFF, counting)
-    in_memory = await houses.memory.catalogue.products(STAFF, counting)
+    in_sql = await houses.sql.catalogue.list_products(STAFF, counting)
+    in_memory = await houses.memory.catalogue.list_products(STAFF, counting)
 
     assert in_sql.facets == in_memory.facets
     assert in_sql.facets is not None

@@ -14,7 +14,7 @@ from markethall.shared.db import PoolSize, Postgres
 from markethall.shared.ids import new_id
 from markethall.topology import Context
 from tests.conftest import on_server, plain, url_of
-from tests.inventory.conftest import build
+from tests.inventory.conftest import build_inventory_app
 from tests.inventory.test_catalogue import skus
 
 BEFORE = "c8d3f2ba1045"
@@ -46,31 +46,31 @@ def migrated(url: str, revision: str) -> None:
     command.upgrade(config, revision)
 
 
-async def test_products_that_were_there_are_found(old_url: str) -> None:
+async def test_existing_products_are_indexed(old_url: str) -> None:
     await asyncio.to_thread(migrated, old_url, "head")
-    postgres = Postgres(old_url, PoolSize(least=1, most=2, timeout=10))
-    house = build("sql", postgres)
+    postgres = Postgres(old_url, PoolSize(min_size=1, max_size=2, timeout=10))
+    inventory_app = build_inventory_app("sql", postgres)
 
     for q in ("tea-1001", "creme 1001", "grun 1001", "brewed 1001", "gurn 1001"):
-        assert await skus(house, q=q) == ["TEA-1001"], q
+        assert await skus(inventory_app, q=q) == ["TEA-1001"], q
     await postgres.close()
 
 
-async def test_the_words_of_old_and_new_products_are_the_same(old_url: str) -> None:
+async def test_migrated_and_new_products_have_same_terms(old_url: str) -> None:
     await asyncio.to_thread(migrated, old_url, "head")
-    postgres = Postgres(old_url, PoolSize(least=1, most=2, timeout=10))
+    postgres = Postgres(old_url, PoolSize(min_size=1, max_size=2, timeout=10))
     words = "SELECT search::text FROM inventory.product WHERE lower(sku) = 'tea-7'"
     old = await asked(old_url, words)
 
     await on_server(old_url, "DELETE FROM inventory.product WHERE sku = 'TEA-7'")
-    house = build("sql", postgres)
-    await house.product("tea-7", name="Crème 7", description="brewed", tags=("Grün",))
+    inventory_app = build_inventory_app("sql", postgres)
+    await inventory_app.product("tea-7", name="Crème 7", description="brewed", tags=("Grün",))
 
     await postgres.close()
     assert await asked(old_url, words) == old
 
 
-async def test_who_may_not_make_extensions_goes_on_without(old_url: str) -> None:
+async def test_migration_succeeds_without_extension_privilege(old_url: str) -> None:
     make = runpy.run_path(str(MIGRATION))["TRIGRAMS"]
     role = f"guest_{new_id().hex[:12]}"
     await on_server(old_url, f"CREATE ROLE {role}")

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from markethall.inventory.contract import ProductQuery
-from markethall.inventory.domain import Search
-from markethall.inventory.ports import Listing
-from markethall.inventory.sql import STATEMENTS, SqlStore, Trigrams
+from markethall.inventory.contract.searching import ProductQuery
+from markethall.inventory.domain.words import SearchQuery
+from markethall.inventory.ports.search import ProductPageRequest
+from markethall.inventory.sql import STATEMENTS
+from markethall.inventory.sql.search_rows import TrigramSupport
+from markethall.inventory.sql.store import SqlStore
 from markethall.inventory.sql.tables import products
 from markethall.shared.clock import utc_now
-from markethall.shared.db import PoolSize, Postgres, Session, Statement
+from markethall.shared.db import Connection, PoolSize, Postgres, Statement
 from markethall.shared.ids import new_id
 from tests.conftest import on_server, url_of
-from tests.inventory.conftest import build
+from tests.inventory.conftest import build_inventory_app
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -46,12 +48,12 @@ ON CONFLICT DO NOTHING
 MIDDLE = "SELECT * FROM inventory.product WHERE price_amount = 2500"
 
 
-class Explaining(Session):
+class ExplainingConnection(Connection):
     """Runs a statement only to count the pages of the database that it reads."""
 
     pages = 0
 
-    async def one(self, statement: Statement, **values: Any) -> "Record | None":
+    async def fetch_one(self, statement: Statement, **values: Any) -> "Record | None":
         sql, arguments = statement.bind(values)
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}"
         plan = (await self._driver.fetchval(explain, *arguments))[0]["Plan"]
@@ -77,11 +79,11 @@ async def postgres(own_url: str) -> AsyncIterator[Postgres]:
     await database.close()
 
 
-async def read(postgres: Postgres, listing: Listing) -> int:
-    async with postgres.reading() as session:
-        explaining = Explaining(session._driver)
-        store = SqlStore(explaining, STATEMENTS, utc_now, trigrams=Trigrams())
-        await store.page(listing, NOW)
+async def read(postgres: Postgres, listing: ProductPageRequest) -> int:
+    async with postgres.read_session() as connection:
+        explaining = ExplainingConnection(connection._driver)
+        store = SqlStore(explaining, STATEMENTS, utc_now, trigrams=TrigramSupport())
+        await store.get_product_page(listing, NOW)
     return explaining.pages
 
 
@@ -99,20 +101,20 @@ LISTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_a_deep_page_reads_no_more_than_the_first(postgres: Postgres, own_url: str) -> None:
-    house = build("sql", postgres)
-    await house.product("FIRST", category="tea")
-    await house.product("SECOND", category="cups")
+async def test_deep_page_reads_as_many_rows_as_first(postgres: Postgres, own_url: str) -> None:
+    inventory_app = build_inventory_app("sql", postgres)
+    await inventory_app.product("FIRST", category="tea")
+    await inventory_app.product("SECOND", category="cups")
     # not by the pool, which waits ten seconds for a statement
     await on_server(own_url, CROWD)
     await on_server(own_url, "VACUUM (ANALYZE)")
-    async with postgres.reading() as session:
-        middle = await session._driver.fetchrow(MIDDLE)
+    async with postgres.read_session() as connection:
+        middle = await connection._driver.fetchrow(MIDDLE)
     assert middle is not None
 
     for query, key in LISTS:
-        search = Search.of(query["q"]) if "q" in query else None
-        first = Listing(ProductQuery.model_validate(query), search)
+        search = SearchQuery.parse(query["q"]) if "q" in query else None
+        first = ProductPageRequest(ProductQuery.model_validate(query), search)
         score = (8,) if search and "sort" not in query else ()
         deep = replace(first, after=(*score, middle[key], middle["product_id"]))
 

@@ -5,33 +5,33 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from markethall.inventory.contract import NewProduct, Price
-from markethall.inventory.domain import Item
-from markethall.inventory.sql.staging import Staging
+from markethall.inventory.contract.catalogue import NewProduct, Price
+from markethall.inventory.domain.items import Product
+from markethall.inventory.sql.staging import ProductStaging
 from markethall.shared.clock import utc_now
 from markethall.shared.db import Postgres, Statement
 from markethall.shared.ids import new_id
-from tests.inventory.conftest import House
+from tests.inventory.conftest import InventoryApp
 
 
-def item(number: int) -> Item:
+def item(number: int) -> Product:
     price = Price(amount=number, currency="EUR")
     command = NewProduct(sku=f"S-{number:04d}", name=f"Number {number}", price=price)
-    return Item.new(new_id(), command, utc_now())
+    return Product.new(new_id(), command, utc_now())
 
 
-async def put(postgres: Postgres, fresh: list[Item], changed: list[Item]) -> int:
-    async with postgres.transaction() as session:
-        return await Staging(session).put(fresh, changed)
+async def put(postgres: Postgres, fresh: list[Product], changed: list[Product]) -> int:
+    async with postgres.transaction() as connection:
+        return await ProductStaging(connection).write(fresh, changed)
 
 
 async def asked(postgres: Postgres, sql: str) -> int:
-    async with postgres.reading() as session:
-        return int(await session.value(Statement(sa.text(sql))))
+    async with postgres.read_session() as connection:
+        return int(await connection.fetch_value(Statement(sa.text(sql))))
 
 
-async def test_new_and_changed_ones_of_many_pieces_are_all_written(
-    sql_house: House, postgres: Postgres
+async def test_all_batches_write_new_and_changed_products(
+    sql_inventory_app: InventoryApp, postgres: Postgres
 ) -> None:
     there = [item(number) for number in range(600)]
     await put(postgres, there, [])
@@ -40,12 +40,12 @@ async def test_new_and_changed_ones_of_many_pieces_are_all_written(
     added = await put(postgres, [item(number) for number in range(600, 1200)], changed)
 
     assert added == 600
-    assert await sql_house.catalogue.count() == 1200
+    assert await sql_inventory_app.catalogue.count() == 1200
     sql = "SELECT count(*) FROM inventory.product WHERE name = 'Changed' AND version = 2"
     assert await asked(postgres, sql) == 550
 
 
-async def test_a_sku_that_is_taken_is_told_in_whatever_piece(postgres: Postgres) -> None:
+async def test_sku_conflict_is_reported_in_any_batch(postgres: Postgres) -> None:
     await put(postgres, [item(1)], [])
 
     added = await put(postgres, [item(number) for number in range(600)], [])
@@ -53,8 +53,8 @@ async def test_a_sku_that_is_taken_is_told_in_whatever_piece(postgres: Postgres)
     assert added == 599
 
 
-async def test_one_that_cannot_be_rendered_leaves_a_connection_that_nobody_uses(
-    sql_house: House, postgres: Postgres
+async def test_rendering_error_leaves_connection_usable(
+    sql_inventory_app: InventoryApp, postgres: Postgres
 ) -> None:
     pid = "SELECT pg_backend_pid()"
     before = await asked(postgres, pid)
@@ -63,5 +63,5 @@ async def test_one_that_cannot_be_rendered_leaves_a_connection_that_nobody_uses(
     with pytest.raises(TypeError):
         await put(postgres, [*(item(number) for number in range(400)), odd], [])
 
-    assert await sql_house.catalogue.count() == 0
+    assert await sql_inventory_app.catalogue.count() == 0
     assert await asked(postgres, pid) == before

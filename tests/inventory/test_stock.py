@@ -7,191 +7,200 @@ from uuid import UUID
 
 import pytest
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import ProductNotFound
+from markethall.inventory.contract.stock import (
     Movement,
+    MovementReason,
     NewStocktake,
     NewTransfer,
-    ProductNotFound,
-    Reason,
     Stocktake,
     StocktakeNotFound,
     Transfer,
     TransferNotFound,
-    Warehouse,
+    WouldGoNegative,
+)
+from markethall.inventory.contract.warehouses import (
     WarehouseChange,
     WarehouseClosed,
     WarehouseInUse,
     WarehouseNotFound,
-    WouldGoNegative,
+    WarehouseView,
 )
-from markethall.inventory.domain import MAIN_WAREHOUSE
-from markethall.shared.errors import Invalid
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.errors import ValidationFailed
 from markethall.shared.ids import new_id
 from markethall.shared.pages import PageQuery
-from tests.inventory.conftest import ANYONE, STAFF, House, leaving, no_key
+from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_command, no_key
 
 
-async def levels(house: House, product_id: UUID) -> dict[UUID, tuple[int, int, int]]:
+async def levels(inventory_app: InventoryApp, product_id: UUID) -> dict[UUID, tuple[int, int, int]]:
     """Per warehouse: on hand, reserved, available."""
-    stock = await house.stockroom.stock(STAFF, product_id)
+    stock = await inventory_app.stockroom.get_stock(STAFF, product_id)
     return {
         one.warehouse_id: (one.on_hand, one.reserved, one.available) for one in stock.warehouses
     }
 
 
 async def moved(
-    house: House, product_id: UUID, to: UUID, quantity: int, *, since: UUID = MAIN_WAREHOUSE
+    inventory_app: InventoryApp,
+    product_id: UUID,
+    to: UUID,
+    quantity: int,
+    *,
+    since: UUID = MAIN_WAREHOUSE,
 ) -> Transfer:
     command = NewTransfer(
         product_id=product_id, from_warehouse_id=since, to_warehouse_id=to, quantity=quantity
     )
-    return await house.stockroom.transfer(STAFF, command, no_key())
+    return await inventory_app.stockroom.transfer(STAFF, command, no_key())
 
 
-async def counted(house: House, *lines: dict[str, Any], **fields: Any) -> Stocktake:
+async def counted(inventory_app: InventoryApp, *lines: dict[str, Any], **fields: Any) -> Stocktake:
     command = NewStocktake.model_validate({"lines": lines} | fields)
-    return await house.stockroom.count(STAFF, command, no_key())
+    return await inventory_app.stockroom.record_stocktake(STAFF, command, no_key())
 
 
-async def ledger(house: House, product_id: UUID) -> list[Movement]:
+async def ledger(inventory_app: InventoryApp, product_id: UUID) -> list[Movement]:
     """The oldest first."""
-    page = await house.stockroom.movements(STAFF, product_id, PageQuery(limit=100))
+    page = await inventory_app.stockroom.list_movements(STAFF, product_id, PageQuery(limit=100))
     return list(reversed(page.items))
 
 
-async def closed(house: House, warehouse: Warehouse) -> Warehouse:
+async def closed(inventory_app: InventoryApp, warehouse: WarehouseView) -> WarehouseView:
     command = WarehouseChange(active=False)
     seen = {warehouse.version}
-    return await house.warehouses.change(STAFF, warehouse.warehouse_id, command, seen)
+    return await inventory_app.warehouses.change(STAFF, warehouse.warehouse_id, command, seen)
 
 
 # Counting
 
 
 @pytest.mark.parametrize(("on_hand", "reason"), [(0, "adjusted"), (3, "lost"), (3, "counted")])
-async def test_a_count_that_finds_what_was_known_is_just_a_count(
-    house: House, on_hand: int, reason: str
+async def test_unchanged_count_has_reason_counted(
+    inventory_app: InventoryApp, on_hand: int, reason: str
 ) -> None:
-    tea = await house.product(stock=on_hand)
+    tea = await inventory_app.product(stock=on_hand)
 
-    movement = await house.adjust(tea.product_id, reason, counted=on_hand)
+    movement = await inventory_app.adjust(tea.product_id, reason, counted=on_hand)
 
     assert (movement.delta, movement.on_hand_after) == (0, on_hand)
-    assert movement.reason == Reason.COUNTED
+    assert movement.reason == MovementReason.COUNTED
 
 
-async def test_a_count_that_finds_another_number_keeps_its_reason(house: House) -> None:
-    tea = await house.product(stock=3)
+async def test_changed_count_keeps_given_reason(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=3)
 
-    movement = await house.adjust(tea.product_id, "damaged", counted=1)
+    movement = await inventory_app.adjust(tea.product_id, "damaged", counted=1)
 
-    assert (movement.delta, movement.reason) == (-2, Reason.DAMAGED)
+    assert (movement.delta, movement.reason) == (-2, MovementReason.DAMAGED)
 
 
 # Several warehouses
 
 
-async def test_a_shelf_is_there_once_goods_go_there(house: House) -> None:
-    tea = await house.product(stock=3)
-    other = await house.warehouse()
+async def test_first_receipt_creates_stock_row(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=3)
+    other = await inventory_app.warehouse()
 
-    before = await levels(house, tea.product_id)
-    await house.adjust(tea.product_id, delta=5, warehouse_id=other.warehouse_id)
+    before = await levels(inventory_app, tea.product_id)
+    await inventory_app.adjust(tea.product_id, delta=5, warehouse_id=other.warehouse_id)
 
     assert before == {MAIN_WAREHOUSE: (3, 0, 3)}
-    assert await levels(house, tea.product_id) == {
+    assert await levels(inventory_app, tea.product_id) == {
         MAIN_WAREHOUSE: (3, 0, 3),
         other.warehouse_id: (5, 0, 5),
     }
-    assert await house.available(tea.product_id) == 8
+    assert await inventory_app.available(tea.product_id) == 8
 
 
-async def test_nothing_is_taken_from_a_shelf_that_is_not_there(house: House) -> None:
-    tea = await house.product(stock=3)
-    other = await house.warehouse()
+async def test_missing_stock_row_cannot_be_reduced(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=3)
+    other = await inventory_app.warehouse()
 
     with pytest.raises(WouldGoNegative) as refusal:
-        await house.adjust(tea.product_id, "lost", delta=-1, warehouse_id=other.warehouse_id)
+        await inventory_app.adjust(
+            tea.product_id, "lost", delta=-1, warehouse_id=other.warehouse_id
+        )
 
     assert refusal.value.details == {"on_hand": 0, "reserved": 0}
-    assert await levels(house, tea.product_id) == {MAIN_WAREHOUSE: (3, 0, 3)}
+    assert await levels(inventory_app, tea.product_id) == {MAIN_WAREHOUSE: (3, 0, 3)}
 
 
-async def test_goods_need_a_warehouse_that_is_there_and_open(house: House) -> None:
-    tea = await house.product(stock=3)
-    shut = await closed(house, await house.warehouse())
-    other = await house.warehouse()
+async def test_receipt_requires_active_warehouse(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=3)
+    shut = await closed(inventory_app, await inventory_app.warehouse())
+    other = await inventory_app.warehouse()
 
     with pytest.raises(WarehouseNotFound):
-        await house.adjust(tea.product_id, delta=1, warehouse_id=new_id())
+        await inventory_app.adjust(tea.product_id, delta=1, warehouse_id=new_id())
     with pytest.raises(WarehouseClosed) as refusal:
-        await house.adjust(tea.product_id, delta=1, warehouse_id=shut.warehouse_id)
+        await inventory_app.adjust(tea.product_id, delta=1, warehouse_id=shut.warehouse_id)
     with pytest.raises(ProductNotFound):
-        await house.adjust(new_id(), delta=1, warehouse_id=other.warehouse_id)
+        await inventory_app.adjust(new_id(), delta=1, warehouse_id=other.warehouse_id)
 
     assert refusal.value.details == {"warehouse_id": str(shut.warehouse_id)}
 
 
-async def test_a_warehouse_with_goods_is_not_closed_and_one_that_had_some_is_not_deleted(
-    house: House,
+async def test_warehouse_with_stock_cannot_be_closed_and_used_one_not_deleted(
+    inventory_app: InventoryApp,
 ) -> None:
-    tea = await house.product()
-    other = await house.warehouse()
-    await house.adjust(tea.product_id, delta=2, warehouse_id=other.warehouse_id)
+    tea = await inventory_app.product()
+    other = await inventory_app.warehouse()
+    await inventory_app.adjust(tea.product_id, delta=2, warehouse_id=other.warehouse_id)
 
     with pytest.raises(WarehouseInUse) as refusal:
-        await closed(house, other)
-    await house.adjust(tea.product_id, "lost", delta=-2, warehouse_id=other.warehouse_id)
+        await closed(inventory_app, other)
+    await inventory_app.adjust(tea.product_id, "lost", delta=-2, warehouse_id=other.warehouse_id)
     with pytest.raises(WarehouseInUse):
-        await house.warehouses.delete(STAFF, other.warehouse_id, {1})
-    after = await closed(house, other)
+        await inventory_app.warehouses.delete(STAFF, other.warehouse_id, {1})
+    after = await closed(inventory_app, other)
 
     assert refusal.value.details == {"warehouse_id": str(other.warehouse_id)}
     assert not after.active
 
 
-async def test_goods_that_come_while_it_is_closed_are_refused_or_keep_it_open(house: House) -> None:
-    tea = await house.product()
+async def test_receipt_races_with_closing_warehouse(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product()
     for _ in range(5):
-        other = await house.warehouse()
+        other = await inventory_app.warehouse()
 
         await gather(
-            closed(house, other),
-            house.adjust(tea.product_id, delta=1, warehouse_id=other.warehouse_id),
+            closed(inventory_app, other),
+            inventory_app.adjust(tea.product_id, delta=1, warehouse_id=other.warehouse_id),
             return_exceptions=True,
         )
 
-        active = (await house.warehouses.warehouse(STAFF, other.warehouse_id)).active
-        here = (await levels(house, tea.product_id)).get(other.warehouse_id, (0, 0, 0))
+        active = (await inventory_app.warehouses.get_warehouse(STAFF, other.warehouse_id)).active
+        here = (await levels(inventory_app, tea.product_id)).get(other.warehouse_id, (0, 0, 0))
         assert here == ((1, 0, 1) if active else (0, 0, 0))
 
 
 # Transfers
 
 
-async def test_goods_go_from_one_warehouse_to_another(house: House) -> None:
-    tea = await house.product(stock=10)
-    other = await house.warehouse()
+async def test_transfer_moves_stock_between_warehouses(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=10)
+    other = await inventory_app.warehouse()
 
-    transfer = await moved(house, tea.product_id, other.warehouse_id, 4)
+    transfer = await moved(inventory_app, tea.product_id, other.warehouse_id, 4)
 
-    assert await levels(house, tea.product_id) == {
+    assert await levels(inventory_app, tea.product_id) == {
         MAIN_WAREHOUSE: (6, 0, 6),
         other.warehouse_id: (4, 0, 4),
     }
     leaves, arrives = transfer.movements
     assert (leaves.delta, leaves.on_hand_after, leaves.warehouse_id) == (-4, 6, MAIN_WAREHOUSE)
     assert (arrives.delta, arrives.on_hand_after) == (4, 4)
-    assert {leaves.reason, arrives.reason} == {Reason.TRANSFERRED}
+    assert {leaves.reason, arrives.reason} == {MovementReason.TRANSFERRED}
     assert {leaves.reference, arrives.reference} == {transfer.transfer_id}
-    assert (transfer.quantity, transfer.actor) == (4, STAFF.actor.known_as)
-    assert await house.stockroom.transfer_made(STAFF, transfer.transfer_id) == transfer
-    assert await house.available(tea.product_id) == 10
+    assert (transfer.quantity, transfer.actor) == (4, STAFF.actor.audit_name)
+    assert await inventory_app.stockroom.get_transfer(STAFF, transfer.transfer_id) == transfer
+    assert await inventory_app.available(tea.product_id) == 10
 
 
-async def test_a_transfer_is_made_once_per_id(house: House) -> None:
-    tea = await house.product(stock=10)
-    other = await house.warehouse()
+async def test_transfer_is_idempotent_by_id(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=10)
+    other = await inventory_app.warehouse()
     attempt = no_key()
     command = NewTransfer(
         product_id=tea.product_id,
@@ -200,75 +209,79 @@ async def test_a_transfer_is_made_once_per_id(house: House) -> None:
         quantity=7,
     )
 
-    made = await gather(*(house.stockroom.transfer(STAFF, command, attempt) for _ in range(5)))
+    made = await gather(
+        *(inventory_app.stockroom.transfer(STAFF, command, attempt) for _ in range(5))
+    )
 
     assert made == [made[0]] * 5
     assert made[0].transfer_id == attempt.id
-    assert (await levels(house, tea.product_id))[MAIN_WAREHOUSE] == (3, 0, 3)
+    assert (await levels(inventory_app, tea.product_id))[MAIN_WAREHOUSE] == (3, 0, 3)
 
 
-async def test_what_is_reserved_stays_where_it_is(house: House) -> None:
-    tea = await house.product(stock=10)
-    other = await house.warehouse()
-    await house.reserve({tea.product_id: 4})
+async def test_reserved_stock_cannot_be_transferred(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=10)
+    other = await inventory_app.warehouse()
+    await inventory_app.reserve({tea.product_id: 4})
 
     with pytest.raises(WouldGoNegative) as refusal:
-        await moved(house, tea.product_id, other.warehouse_id, 7)
-    await moved(house, tea.product_id, other.warehouse_id, 6)
+        await moved(inventory_app, tea.product_id, other.warehouse_id, 7)
+    await moved(inventory_app, tea.product_id, other.warehouse_id, 6)
 
     assert refusal.value.details == {"on_hand": 10, "reserved": 4}
-    assert (await levels(house, tea.product_id))[MAIN_WAREHOUSE] == (4, 4, 0)
+    assert (await levels(inventory_app, tea.product_id))[MAIN_WAREHOUSE] == (4, 4, 0)
 
 
-async def test_what_expired_holds_have_can_be_moved(house: House) -> None:
-    tea = await house.product(stock=10)
-    other = await house.warehouse()
-    await house.reserve({tea.product_id: 4}, minutes=5)
-    house.watch.forward(minutes=6)
+async def test_stock_of_expired_reservations_can_be_transferred(
+    inventory_app: InventoryApp,
+) -> None:
+    tea = await inventory_app.product(stock=10)
+    other = await inventory_app.warehouse()
+    await inventory_app.reserve({tea.product_id: 4}, minutes=5)
+    inventory_app.clock.advance(minutes=6)
 
-    await moved(house, tea.product_id, other.warehouse_id, 10)
+    await moved(inventory_app, tea.product_id, other.warehouse_id, 10)
 
-    assert (await levels(house, tea.product_id))[other.warehouse_id] == (10, 0, 10)
+    assert (await levels(inventory_app, tea.product_id))[other.warehouse_id] == (10, 0, 10)
 
 
-async def test_a_transfer_that_cannot_be_is_refused(house: House) -> None:
-    tea = await house.product(stock=1)
-    other = await house.warehouse()
-    shut = await closed(house, await house.warehouse())
+async def test_invalid_transfer_is_rejected(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=1)
+    other = await inventory_app.warehouse()
+    shut = await closed(inventory_app, await inventory_app.warehouse())
 
-    with pytest.raises(Invalid):
-        await moved(house, tea.product_id, MAIN_WAREHOUSE, 1)
+    with pytest.raises(ValidationFailed):
+        await moved(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1)
     with pytest.raises(WarehouseNotFound):
-        await moved(house, tea.product_id, new_id(), 1)
+        await moved(inventory_app, tea.product_id, new_id(), 1)
     with pytest.raises(WarehouseNotFound):
-        await moved(house, tea.product_id, MAIN_WAREHOUSE, 1, since=new_id())
+        await moved(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1, since=new_id())
     with pytest.raises(WarehouseClosed):
-        await moved(house, tea.product_id, shut.warehouse_id, 1)
+        await moved(inventory_app, tea.product_id, shut.warehouse_id, 1)
     with pytest.raises(ProductNotFound):
-        await moved(house, new_id(), other.warehouse_id, 1)
+        await moved(inventory_app, new_id(), other.warehouse_id, 1)
     with pytest.raises(WouldGoNegative):
-        await moved(house, tea.product_id, MAIN_WAREHOUSE, 1, since=other.warehouse_id)
+        await moved(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1, since=other.warehouse_id)
     with pytest.raises(TransferNotFound):
-        await house.stockroom.transfer_made(STAFF, new_id())
+        await inventory_app.stockroom.get_transfer(STAFF, new_id())
 
-    assert await levels(house, tea.product_id) == {MAIN_WAREHOUSE: (1, 0, 1)}
+    assert await levels(inventory_app, tea.product_id) == {MAIN_WAREHOUSE: (1, 0, 1)}
 
 
-async def test_transfers_both_ways_at_once_never_wait_for_each_other(house: House) -> None:
-    tea = await house.product(stock=50)
-    other = await house.warehouse()
-    await moved(house, tea.product_id, other.warehouse_id, 25)
+async def test_opposite_transfers_do_not_deadlock(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=50)
+    other = await inventory_app.warehouse()
+    await moved(inventory_app, tea.product_id, other.warehouse_id, 25)
 
     await gather(
-        *(moved(house, tea.product_id, other.warehouse_id, 1) for _ in range(8)),
+        *(moved(inventory_app, tea.product_id, other.warehouse_id, 1) for _ in range(8)),
         *(
-            moved(house, tea.product_id, MAIN_WAREHOUSE, 1, since=other.warehouse_id)
+            moved(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1, since=other.warehouse_id)
             for _ in range(8)
         ),
-        *(house.reserve({tea.product_id: 2}) for _ in range(8)),
+        *(inventory_app.reserve({tea.product_id: 2}) for _ in range(8)),
     )
 
-    stock = await house.stockroom.stock(STAFF, tea.product_id)
+    stock = await inventory_app.stockroom.get_stock(STAFF, tea.product_id)
     assert sum(one.on_hand for one in stock.warehouses) == 50
     assert stock.available == 34
 
@@ -276,22 +289,22 @@ async def test_transfers_both_ways_at_once_never_wait_for_each_other(house: Hous
 # On hand at a time
 
 
-async def test_what_was_on_hand_at_a_time_is_the_sum_of_what_was_moved_by_then(
-    house: House,
+async def test_historical_stock_is_sum_of_earlier_movements(
+    inventory_app: InventoryApp,
 ) -> None:
-    tea = await house.product()
-    other = await house.warehouse()
-    start = house.watch.now
-    house.watch.forward(hours=1)
-    await house.adjust(tea.product_id, delta=10)
-    house.watch.forward(hours=1)
-    await moved(house, tea.product_id, other.warehouse_id, 4)
-    house.watch.forward(hours=1)
-    await house.adjust(tea.product_id, "counted", counted=5)
+    tea = await inventory_app.product()
+    other = await inventory_app.warehouse()
+    start = inventory_app.clock.now
+    inventory_app.clock.advance(hours=1)
+    await inventory_app.adjust(tea.product_id, delta=10)
+    inventory_app.clock.advance(hours=1)
+    await moved(inventory_app, tea.product_id, other.warehouse_id, 4)
+    inventory_app.clock.advance(hours=1)
+    await inventory_app.adjust(tea.product_id, "counted", counted=5)
 
     async def then(hours: float) -> tuple[int, list[int]]:
         at = start + timedelta(hours=hours)
-        stock = await house.stockroom.stock_at(STAFF, tea.product_id, at)
+        stock = await inventory_app.stockroom.get_stock_at(STAFF, tea.product_id, at)
         assert stock.at == at
         return stock.on_hand, [one.on_hand for one in stock.warehouses]
 
@@ -300,18 +313,18 @@ async def test_what_was_on_hand_at_a_time_is_the_sum_of_what_was_moved_by_then(
     assert await then(2.5) == (10, [6, 4])
     assert await then(3.5) == (9, [5, 4])
     with pytest.raises(ProductNotFound):
-        await house.stockroom.stock_at(STAFF, new_id(), start)
+        await inventory_app.stockroom.get_stock_at(STAFF, new_id(), start)
 
 
 # Stocktakes
 
 
-async def test_a_stocktake_says_what_was_found(house: House) -> None:
-    tea = await house.product("TEA", stock=10)
-    await house.product("CUP", stock=3)
+async def test_stocktake_reports_differences(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product("TEA", stock=10)
+    await inventory_app.product("CUP", stock=3)
 
     stocktake = await counted(
-        house, {"sku": "cup", "counted": 5}, {"product_id": tea.product_id, "counted": 8}
+        inventory_app, {"sku": "cup", "counted": 5}, {"product_id": tea.product_id, "counted": 8}
     )
 
     assert {(line.sku, line.counted, line.delta) for line in stocktake.lines} == {
@@ -319,100 +332,112 @@ async def test_a_stocktake_says_what_was_found(house: House) -> None:
         ("CUP", 5, 2),
     }
     of_tea = next(line for line in stocktake.lines if line.sku == "TEA")
-    last = (await ledger(house, tea.product_id))[-1]
-    assert (last.reason, last.delta, last.on_hand_after) == (Reason.COUNTED, -2, 8)
+    last = (await ledger(inventory_app, tea.product_id))[-1]
+    assert (last.reason, last.delta, last.on_hand_after) == (MovementReason.COUNTED, -2, 8)
     assert last.reference == stocktake.stocktake_id
     assert of_tea.movement_id == last.movement_id
-    assert await house.stockroom.stocktake(STAFF, stocktake.stocktake_id) == stocktake
+    assert await inventory_app.stockroom.get_stocktake(STAFF, stocktake.stocktake_id) == stocktake
 
 
-async def test_a_count_that_finds_what_was_expected_is_in_the_ledger_too(house: House) -> None:
-    tea = await house.product("TEA", stock=10)
+async def test_unchanged_count_is_recorded(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product("TEA", stock=10)
 
-    stocktake = await counted(house, {"sku": "TEA", "counted": 10})
+    stocktake = await counted(inventory_app, {"sku": "TEA", "counted": 10})
 
     assert stocktake.lines[0].delta == 0
-    assert (await ledger(house, tea.product_id))[-1].reason == Reason.COUNTED
+    assert (await ledger(inventory_app, tea.product_id))[-1].reason == MovementReason.COUNTED
 
 
-async def test_another_warehouse_is_counted_too(house: House) -> None:
-    tea = await house.product("TEA", stock=10)
-    other = await house.warehouse()
+async def test_stocktake_works_in_other_warehouse(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product("TEA", stock=10)
+    other = await inventory_app.warehouse()
 
     stocktake = await counted(
-        house, {"sku": "TEA", "counted": 6}, warehouse_id=other.warehouse_id, note="found some"
+        inventory_app,
+        {"sku": "TEA", "counted": 6},
+        warehouse_id=other.warehouse_id,
+        note="found some",
     )
 
     assert (stocktake.warehouse_id, stocktake.note) == (other.warehouse_id, "found some")
-    assert (await levels(house, tea.product_id))[other.warehouse_id] == (6, 0, 6)
+    assert (await levels(inventory_app, tea.product_id))[other.warehouse_id] == (6, 0, 6)
 
 
-async def test_no_line_is_taken_over_when_one_says_less_than_is_reserved(house: House) -> None:
-    tea, cup = await house.product("TEA", stock=10), await house.product("CUP", stock=3)
-    await house.reserve({cup.product_id: 2})
+async def test_stocktake_is_atomic_when_one_line_is_below_reserved(
+    inventory_app: InventoryApp,
+) -> None:
+    tea, cup = (
+        await inventory_app.product("TEA", stock=10),
+        await inventory_app.product("CUP", stock=3),
+    )
+    await inventory_app.reserve({cup.product_id: 2})
 
     with pytest.raises(WouldGoNegative) as refusal:
-        await counted(house, {"sku": "TEA", "counted": 8}, {"sku": "CUP", "counted": 1})
+        await counted(inventory_app, {"sku": "TEA", "counted": 8}, {"sku": "CUP", "counted": 1})
 
     assert refusal.value.details == {
         "lines": [{"product_id": str(cup.product_id), "counted": 1, "on_hand": 3, "reserved": 2}]
     }
-    assert await house.shelf(tea.product_id) == (10, 0)
+    assert await inventory_app.main_stock(tea.product_id) == (10, 0)
 
 
-async def test_what_expired_holds_have_does_not_stand_in_the_way_of_a_count(house: House) -> None:
-    cup = await house.product("CUP", stock=3)
-    await house.reserve({cup.product_id: 2}, minutes=5)
-    house.watch.forward(minutes=6)
+async def test_expired_reservations_do_not_block_stocktake(inventory_app: InventoryApp) -> None:
+    cup = await inventory_app.product("CUP", stock=3)
+    await inventory_app.reserve({cup.product_id: 2}, minutes=5)
+    inventory_app.clock.advance(minutes=6)
 
-    await counted(house, {"sku": "CUP", "counted": 1})
+    await counted(inventory_app, {"sku": "CUP", "counted": 1})
 
-    assert await house.shelf(cup.product_id) == (1, 0)
+    assert await inventory_app.main_stock(cup.product_id) == (1, 0)
 
 
-async def test_a_stocktake_is_made_once_per_id(house: House) -> None:
-    tea = await house.product("TEA", stock=10)
+async def test_stocktake_is_idempotent_by_id(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product("TEA", stock=10)
     attempt = no_key()
     command = NewStocktake.model_validate({"lines": [{"sku": "TEA", "counted": 7}]})
 
-    made = await gather(*(house.stockroom.count(STAFF, command, attempt) for _ in range(5)))
+    made = await gather(
+        *(inventory_app.stockroom.record_stocktake(STAFF, command, attempt) for _ in range(5))
+    )
 
     assert made == [made[0]] * 5
-    assert len(await ledger(house, tea.product_id)) == 2
+    assert len(await ledger(inventory_app, tea.product_id)) == 2
 
 
-async def test_a_stocktake_that_cannot_be_is_refused(house: House) -> None:
-    tea = await house.product("TEA", stock=1)
+async def test_invalid_stocktake_is_rejected(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product("TEA", stock=1)
 
-    with pytest.raises(Invalid):
-        await counted(house, {"counted": 1})
-    with pytest.raises(Invalid):
-        await counted(house, {"sku": "TEA", "product_id": tea.product_id, "counted": 1})
-    with pytest.raises(Invalid) as twice:
+    with pytest.raises(ValidationFailed):
+        await counted(inventory_app, {"counted": 1})
+    with pytest.raises(ValidationFailed):
+        await counted(inventory_app, {"sku": "TEA", "product_id": tea.product_id, "counted": 1})
+    with pytest.raises(ValidationFailed) as twice:
         await counted(
-            house, {"sku": "TEA", "counted": 1}, {"product_id": tea.product_id, "counted": 2}
+            inventory_app,
+            {"sku": "TEA", "counted": 1},
+            {"product_id": tea.product_id, "counted": 2},
         )
     with pytest.raises(ProductNotFound) as unnamed:
-        await counted(house, {"sku": "CUP", "counted": 1})
+        await counted(inventory_app, {"sku": "CUP", "counted": 1})
     with pytest.raises(ProductNotFound):
-        await counted(house, {"product_id": new_id(), "counted": 1})
+        await counted(inventory_app, {"product_id": new_id(), "counted": 1})
     with pytest.raises(WarehouseNotFound):
-        await counted(house, {"sku": "TEA", "counted": 1}, warehouse_id=new_id())
+        await counted(inventory_app, {"sku": "TEA", "counted": 1}, warehouse_id=new_id())
     with pytest.raises(StocktakeNotFound):
-        await house.stockroom.stocktake(STAFF, new_id())
+        await inventory_app.stockroom.get_stocktake(STAFF, new_id())
 
     assert twice.value.details["errors"][0]["field"] == "/lines/1"
     assert unnamed.value.details == {"sku": "CUP"}
-    assert len(await ledger(house, tea.product_id)) == 1
+    assert len(await ledger(inventory_app, tea.product_id)) == 1
 
 
-async def test_a_sale_is_neither_a_transfer_nor_a_stocktake(house: House) -> None:
-    tea = await house.product(stock=3)
-    held = await house.reserve({tea.product_id: 1})
-    sale = leaving(held.reservation_id, {tea.product_id: 1})
-    await house.inventory.consume(ANYONE, sale)
+async def test_sale_reference_is_not_a_transfer_or_stocktake(inventory_app: InventoryApp) -> None:
+    tea = await inventory_app.product(stock=3)
+    held = await inventory_app.reserve({tea.product_id: 1})
+    sale = consume_command(held.reservation_id, {tea.product_id: 1})
+    await inventory_app.inventory.consume(ANYONE, sale)
 
     with pytest.raises(TransferNotFound):
-        await house.stockroom.transfer_made(STAFF, sale.fulfilment_id)
+        await inventory_app.stockroom.get_transfer(STAFF, sale.fulfilment_id)
     with pytest.raises(StocktakeNotFound):
-        await house.stockroom.stocktake(STAFF, sale.fulfilment_id)
+        await inventory_app.stockroom.get_stocktake(STAFF, sale.fulfilment_id)

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from markethall.inventory.domain import MAIN_WAREHOUSE
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.ids import new_id
 from tests.inventory.test_router import Client, client, refused
 
@@ -26,7 +26,7 @@ async def warehouse(client: Client, **fields: Any) -> dict[str, Any]:
     return made
 
 
-async def test_a_warehouse_is_made_read_changed_and_deleted(client: Client) -> None:
+async def test_warehouse_crud(client: Client) -> None:
     made = await warehouse(client, priority=5)
     path = f"/warehouses/{made['warehouse_id']}"
 
@@ -48,7 +48,7 @@ async def test_a_warehouse_is_made_read_changed_and_deleted(client: Client) -> N
     refused(await client.http.get(path, headers=client.staff), 404, "inventory.warehouse_not_found")
 
 
-async def test_a_new_warehouse_is_changed_by_the_tag_it_came_with(client: Client) -> None:
+async def test_created_etag_can_be_used_for_patch(client: Client) -> None:
     made = await post(client, "/warehouses", {"name": "Rotterdam"})
     seen = client.staff | {"if-match": made.headers["etag"]}
 
@@ -57,7 +57,7 @@ async def test_a_new_warehouse_is_changed_by_the_tag_it_came_with(client: Client
     assert (made.headers["etag"], changed.headers["etag"]) == ('"v1"', '"v2"')
 
 
-async def test_warehouses_are_listed_for_staff_only(client: Client) -> None:
+async def test_warehouses_require_staff(client: Client) -> None:
     await warehouse(client, priority=5)
 
     page = (await client.http.get("/warehouses?limit=1", headers=client.staff)).json()
@@ -70,7 +70,7 @@ async def test_warehouses_are_listed_for_staff_only(client: Client) -> None:
     assert buyer.status_code == 403
 
 
-async def test_nothing_in_a_warehouse_can_be_cleared(client: Client) -> None:
+async def test_warehouse_fields_cannot_be_cleared(client: Client) -> None:
     path = f"/warehouses/{MAIN}"
     for body in ({"name": None}, {"priority": None}, {"active": None}, {"name": ""}, {"x": 1}):
         answer = await client.http.patch(
@@ -83,7 +83,7 @@ async def test_nothing_in_a_warehouse_can_be_cleared(client: Client) -> None:
     refused(closed, 409, "inventory.warehouse_in_use")
 
 
-async def test_goods_are_transferred_once_per_key(client: Client) -> None:
+async def test_transfer_is_idempotent_by_key(client: Client) -> None:
     tea, other = await client.create(), await warehouse(client)
     await client.adjust(tea["product_id"], delta=10)
     body = {
@@ -110,7 +110,7 @@ async def test_goods_are_transferred_once_per_key(client: Client) -> None:
     )
 
 
-async def test_shelves_are_counted_once_per_key(client: Client) -> None:
+async def test_stocktake_is_idempotent_by_key(client: Client) -> None:
     await client.create()
     body = {"lines": [{"sku": "tea-1", "counted": 7}], "note": "yearly"}
 
@@ -129,11 +129,11 @@ async def test_shelves_are_counted_once_per_key(client: Client) -> None:
 
 
 @pytest.mark.parametrize("lines", [[], [{"counted": 1}], [{"sku": "A", "counted": -1}], [{}] * 501])
-async def test_a_stocktake_has_bounds(client: Client, lines: list[Any]) -> None:
+async def test_stocktake_line_count_is_limited(client: Client, lines: list[Any]) -> None:
     refused(await post(client, "/stocktakes", {"lines": lines}), 422, "request.invalid")
 
 
-async def test_what_was_on_hand_is_asked_by_time(client: Client) -> None:
+async def test_historical_stock_is_queried_by_time(client: Client) -> None:
     tea = await client.create()
     moved = (await client.adjust(tea["product_id"], delta=10)).json()
     path = f"/products/{tea['product_id']}/stock"
@@ -150,7 +150,7 @@ async def test_what_was_on_hand_is_asked_by_time(client: Client) -> None:
 
 
 @pytest.mark.parametrize("at", ["1700000000", "-62135596801", "2026-11-21", "yesterday"])
-async def test_a_time_is_written_with_date_and_offset(client: Client, at: str) -> None:
+async def test_time_requires_date_and_offset(client: Client, at: str) -> None:
     made = await client.create()
     path = f"/products/{made['product_id']}/stock"
 

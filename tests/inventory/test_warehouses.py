@@ -5,108 +5,112 @@ from typing import Any
 
 import pytest
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.warehouses import (
     NewWarehouse,
-    Warehouse,
     WarehouseChange,
     WarehouseInUse,
     WarehouseNotFound,
+    WarehouseView,
 )
-from markethall.inventory.domain import MAIN_WAREHOUSE
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.errors import PreconditionFailed
 from markethall.shared.ids import new_id
 from markethall.shared.pages import PageQuery
-from tests.inventory.conftest import STAFF, House, no_key
+from tests.inventory.conftest import STAFF, InventoryApp, no_key
 
 
-async def changed(house: House, warehouse: Warehouse, **fields: Any) -> Warehouse:
+async def changed(
+    inventory_app: InventoryApp, warehouse: WarehouseView, **fields: Any
+) -> WarehouseView:
     command = WarehouseChange.model_validate(fields)
     seen = {warehouse.version}
-    return await house.warehouses.change(STAFF, warehouse.warehouse_id, command, seen)
+    return await inventory_app.warehouses.change(STAFF, warehouse.warehouse_id, command, seen)
 
 
-async def names(house: House) -> list[str]:
+async def names(inventory_app: InventoryApp) -> list[str]:
     """What the list gives, read in pages of two."""
     found: list[str] = []
     cursor = None
     while True:
         query = PageQuery(limit=2, cursor=cursor)
-        page = await house.warehouses.warehouses(STAFF, query)
+        page = await inventory_app.warehouses.list_warehouses(STAFF, query)
         found += [warehouse.name for warehouse in page.items]
         cursor = page.next_cursor
         if cursor is None:
             return found
 
 
-async def test_there_is_always_the_main_one(house: House) -> None:
-    main = await house.warehouses.warehouse(STAFF, MAIN_WAREHOUSE)
+async def test_main_warehouse_always_exists(inventory_app: InventoryApp) -> None:
+    main = await inventory_app.warehouses.get_warehouse(STAFF, MAIN_WAREHOUSE)
 
-    assert main == Warehouse(
+    assert main == WarehouseView(
         warehouse_id=MAIN_WAREHOUSE, name="Main", priority=0, active=True, version=1
     )
     with pytest.raises(WarehouseInUse):
-        await changed(house, main, active=False)
+        await changed(inventory_app, main, active=False)
     with pytest.raises(WarehouseInUse):
-        await house.warehouses.delete(STAFF, MAIN_WAREHOUSE, {1})
-    assert (await changed(house, main, name="Utrecht", priority=5)).version == 2
+        await inventory_app.warehouses.delete(STAFF, MAIN_WAREHOUSE, {1})
+    assert (await changed(inventory_app, main, name="Utrecht", priority=5)).version == 2
 
 
-async def test_a_warehouse_has_all_that_it_was_made_with(house: House) -> None:
-    made = await house.warehouse("Rotterdam", priority=7, active=False)
+async def test_warehouse_has_all_created_fields(inventory_app: InventoryApp) -> None:
+    made = await inventory_app.warehouse("Rotterdam", priority=7, active=False)
 
-    read = await house.warehouses.warehouse(STAFF, made.warehouse_id)
+    read = await inventory_app.warehouses.get_warehouse(STAFF, made.warehouse_id)
 
     assert made == read
     assert (read.name, read.priority, read.active, read.version) == ("Rotterdam", 7, False, 1)
 
 
-async def test_a_warehouse_is_made_once_per_id(house: House) -> None:
+async def test_create_is_idempotent_by_id(inventory_app: InventoryApp) -> None:
     attempt = no_key()
     command = NewWarehouse(name="Rotterdam")
 
-    made = await gather(*(house.warehouses.create(STAFF, command, attempt) for _ in range(5)))
+    made = await gather(
+        *(inventory_app.warehouses.create(STAFF, command, attempt) for _ in range(5))
+    )
 
     assert {warehouse.warehouse_id for warehouse in made} == {attempt.id}
-    assert await names(house) == ["Main", "Rotterdam"]
+    assert await names(inventory_app) == ["Main", "Rotterdam"]
 
 
-async def test_warehouses_come_by_priority(house: House) -> None:
+async def test_warehouses_are_ordered_by_priority(inventory_app: InventoryApp) -> None:
     for name, priority in (("C", 30), ("A", 10), ("B", 20), ("D", 0)):
-        await house.warehouse(name, priority=priority)
+        await inventory_app.warehouse(name, priority=priority)
 
-    assert (await names(house))[-3:] == ["A", "B", "C"]
-    assert set(await names(house)) == {"Main", "A", "B", "C", "D"}
+    assert (await names(inventory_app))[-3:] == ["A", "B", "C"]
+    assert set(await names(inventory_app)) == {"Main", "A", "B", "C", "D"}
 
 
-async def test_a_change_needs_the_version_that_was_seen(house: House) -> None:
-    seen = await house.warehouse("Rotterdam", priority=7)
+async def test_change_requires_current_version(inventory_app: InventoryApp) -> None:
+    seen = await inventory_app.warehouse("Rotterdam", priority=7)
 
-    after = await changed(house, seen, name="Antwerp")
-    same = await changed(house, after, name="Antwerp")
+    after = await changed(inventory_app, seen, name="Antwerp")
+    same = await changed(inventory_app, after, name="Antwerp")
 
     assert (after.name, after.priority, after.version) == ("Antwerp", 7, 2)
     assert same == after
     with pytest.raises(PreconditionFailed):
-        await changed(house, seen, name="Ghent")
+        await changed(inventory_app, seen, name="Ghent")
     with pytest.raises(PreconditionFailed):
-        await house.warehouses.delete(STAFF, seen.warehouse_id, {1})
+        await inventory_app.warehouses.delete(STAFF, seen.warehouse_id, {1})
 
 
-async def test_what_never_had_goods_can_be_deleted(house: House) -> None:
-    other = await house.warehouse()
+async def test_warehouse_without_stock_rows_can_be_deleted(inventory_app: InventoryApp) -> None:
+    other = await inventory_app.warehouse()
 
-    await house.warehouses.delete(STAFF, other.warehouse_id, {1})
+    await inventory_app.warehouses.delete(STAFF, other.warehouse_id, {1})
 
     with pytest.raises(WarehouseNotFound) as refusal:
-        await house.warehouses.warehouse(STAFF, other.warehouse_id)
+        await inventory_app.warehouses.get_warehouse(STAFF, other.warehouse_id)
     assert refusal.value.details == {"warehouse_id": str(other.warehouse_id)}
-    assert await names(house) == ["Main"]
+    assert await names(inventory_app) == ["Main"]
 
 
-async def test_an_unknown_warehouse_is_not_found(house: House) -> None:
+async def test_an_unknown_warehouse_is_not_found(inventory_app: InventoryApp) -> None:
     with pytest.raises(WarehouseNotFound):
-        await house.warehouses.warehouse(STAFF, new_id())
+        await inventory_app.warehouses.get_warehouse(STAFF, new_id())
     with pytest.raises(WarehouseNotFound):
-        await house.warehouses.change(STAFF, new_id(), WarehouseChange(), {1})
+        await inventory_app.warehouses.change(STAFF, new_id(), WarehouseChange(), {1})
     with pytest.raises(WarehouseNotFound):
-        await house.warehouses.delete(STAFF, new_id(), {1})
+        await inventory_app.warehouses.delete(STAFF, new_id(), {1})

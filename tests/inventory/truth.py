@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
 # each row is a broken promise
-LIES: Final = """
+INVARIANT_VIOLATIONS: Final = """
 SELECT 'on hand is not the sum of the movements' AS what, product_id, warehouse_id
 FROM inventory.stock s WHERE on_hand <>
   (SELECT coalesce(sum(delta), 0) FROM inventory.stock_movement m
@@ -42,15 +42,15 @@ SELECT 'sold is not what has left', product_id, NULL FROM inventory.product p WH
 """
 _DEADLOCKS: Final = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
-_STILL_THERE: Final = (
+_OPEN_CONNECTIONS: Final = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND application_name = $1"
 )
 
 
-async def lies(driver: "Driver") -> set[str]:
+async def invariant_violations(driver: "Driver") -> set[str]:
     """What is not true. Nothing, ever."""
-    return {row["what"] for row in await driver.fetch(LIES)}
+    return {row["what"] for row in await driver.fetch(INVARIANT_VIOLATIONS)}
 
 
 async def deadlocks(driver: "Driver") -> int:
@@ -62,11 +62,11 @@ async def deadlocks(driver: "Driver") -> int:
     return count
 
 
-async def hung_up(driver: "Driver", application: str) -> None:
+async def wait_until_disconnected(driver: "Driver", application: str) -> None:
     """When all connections of that name to this database have ended and reported.
 
     Raises TimeoutError when one has not after half a minute.
     """
     async with asyncio.timeout(30):
-        while await driver.fetchval(_STILL_THERE, application):
+        while await driver.fetchval(_OPEN_CONNECTIONS, application):
             pass

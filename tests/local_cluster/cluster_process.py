@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from tests.e2e.halls import ADMIN, CONTEXTS, Hall, free_port
+from tests.e2e.halls import ADMIN, CONTEXTS, RunningServer, free_port
 from tests.e2e.test_shutdown import alive
 
 START_TIMEOUT_SECONDS = 120
@@ -30,9 +30,11 @@ class ClusterProcess:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def hall(self) -> Hall:
+    def hall(self) -> RunningServer:
         """All contexts at one address."""
-        return Hall(dict.fromkeys(CONTEXTS, self.url), (self.process.pid,), self.folder / "out.log")
+        return RunningServer(
+            dict.fromkeys(CONTEXTS, self.url), (self.process.pid,), self.folder / "out.log"
+        )
 
     @property
     def stderr(self) -> str:
@@ -55,7 +57,7 @@ class ClusterProcess:
         return [self.process.pid, *(child.pid for child in children)]
 
 
-def survivors(pids: list[int]) -> list[int]:
+def remaining_processes(pids: list[int]) -> list[int]:
     return [pid for pid in pids if alive(pid)]
 
 
@@ -69,8 +71,8 @@ def environment(folder: Path, **given: str) -> dict[str, str]:
         "admin_email": ADMIN[0],
         "admin_password": ADMIN[1],
         # for a busy machine
-        "deadline": "30",
-        "remote_timeout": "10",
+        "request_deadline_seconds": "30",
+        "rpc_attempt_timeout_seconds": "10",
         "database_timeout": "20",
         **given,
     }

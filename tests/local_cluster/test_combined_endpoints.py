@@ -10,7 +10,7 @@ import pytest
 
 from markethall.app import create_app
 from markethall.settings import Settings, read_settings
-from markethall.topology import KEYS, NEEDS, Context
+from markethall.topology import DEPENDENCIES, JWKS_SOURCES, Context
 from tests.e2e.shop import good, refused
 from tests.local_cluster.fake_services import FakeCluster, answer, cluster_of, fake_cluster
 from tests.wire import tcp
@@ -69,7 +69,7 @@ async def test_it_is_not_ready_while_it_shuts_down(
     assert problem["details"] == {"failing": ["shutdown"]}
 
 
-async def test_its_metrics_are_its_own(cluster: FakeCluster, http: httpx2.AsyncClient) -> None:
+async def test_metrics_are_of_proxy_only(cluster: FakeCluster, http: httpx2.AsyncClient) -> None:
     response = await http.get("/metrics")
 
     assert "http_requests" in response.text
@@ -104,8 +104,10 @@ async def real_services(folder: Path, **settings: str) -> AsyncIterator[httpx2.A
 
 def settings_of(context: Context, folder: Path, **settings: str) -> Settings:
     return read_settings(
-        serve=context.value,
-        remotes=dict.fromkeys(NEEDS[context] | KEYS[context], "http://127.0.0.1:1"),
+        contexts=context.value,
+        context_urls=dict.fromkeys(
+            DEPENDENCIES[context] | JWKS_SOURCES[context], "http://127.0.0.1:1"
+        ),
         redis_url="redis://127.0.0.1:1",
         storage="memory",
         data_dir=folder,

@@ -16,15 +16,15 @@ import psutil
 import pytest
 
 from tests.e2e.halls import ADMIN, CONTEXTS
-from tests.e2e.own import ended
+from tests.e2e.own import wait_for_exit
 from tests.e2e.shop import Shop, good, refused
 from tests.e2e.test_shutdown import until
 from tests.local_cluster.cluster_process import (
     ClusterProcess,
     environment,
     ready_cluster,
+    remaining_processes,
     started_cluster,
-    survivors,
 )
 
 # four services, Postgres and Valkey, and the proxy
@@ -45,21 +45,21 @@ async def shop(cluster: ClusterProcess) -> AsyncIterator[Shop]:
         yield shop
 
 
-async def test_an_order_is_placed_paid_and_fulfilled_through_one_address(shop: Shop) -> None:
+async def test_order_is_placed_paid_and_fulfilled_through_proxy(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=5)
 
     order = good(await shop.place(buyer, product["product_id"], 2), 201)
     good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
-    await shop.until(buyer, order["order_id"], status="processing", payment_status="paid")
+    await shop.wait_for_status(buyer, order["order_id"], status="processing", payment_status="paid")
     path, parcel = (
         f"/orders/{order['order_id']}/fulfilments",
         {"carrier": "X", "tracking_number": "1"},
     )
     sent = good(await shop.post(path, shop.admin, json=parcel), 201)
     good(await shop.post(f"/fulfilments/{sent['fulfilment_id']}/deliver", shop.admin), 200)
-    await shop.until(buyer, order["order_id"], status="completed")
+    await shop.wait_for_status(buyer, order["order_id"], status="completed")
 
-    await shop.until_available(product["product_id"], 3)
+    await shop.wait_for_available(product["product_id"], 3)
 
 
 async def test_each_process_is_reported_with_its_pid_and_url(cluster: ClusterProcess) -> None:
@@ -99,7 +99,9 @@ async def line_of(cluster: ClusterProcess, request_id: str) -> dict[str, Any]:
     return line
 
 
-async def test_commands_work_beside_it(cluster: ClusterProcess, shop: Shop) -> None:
+async def test_cli_commands_work_against_running_cluster(
+    cluster: ClusterProcess, shop: Shop
+) -> None:
     demo = command(cluster, "demo")
     staff = command(cluster, "create-staff", "clerk@example.com", "--password-stdin")
 
@@ -130,16 +132,16 @@ async def test_a_killed_service_restarts_and_the_shutdown_leaves_no_process(scra
 
         cluster.process.send_signal(signal.SIGINT)
 
-        assert await ended(cluster.process, within=60) == 0
+        assert await wait_for_exit(cluster.process, within=60) == 0
         assert len(pids) >= MIN_PROCESSES
-        assert survivors(pids) == []
+        assert remaining_processes(pids) == []
         assert "Traceback" not in cluster.stderr
 
 
 async def kill_inventory_and_wait_for_its_restart(cluster: ClusterProcess) -> None:
     killed = cluster.pid_of("inventory")
     os.kill(killed, signal.SIGKILL)
-    await until(lambda: not survivors([killed]))
+    await until(lambda: not remaining_processes([killed]))
     async with httpx2.AsyncClient(base_url=cluster.url, timeout=20) as http:
         products = await http.get("/products")
         me = await http.get("/users/me")
@@ -165,7 +167,7 @@ async def test_no_process_survives_kill_9_of_the_cluster(scratch: Path) -> None:
 
         cluster.process.kill()
 
-        await until(lambda: not survivors(pids))
+        await until(lambda: not remaining_processes(pids))
         assert len(pids) >= MIN_PROCESSES
 
 
@@ -176,7 +178,7 @@ async def test_a_service_that_cannot_start_ends_the_cluster_with_its_reason(scra
     (keys / "secret").write_text("damaged")
 
     with started_cluster(folder) as cluster:
-        code = await ended(cluster.process, within=120)
+        code = await wait_for_exit(cluster.process, within=120)
 
     assert code == 2
     assert "cannot start: ended with exit code 2" in cluster.stderr
@@ -189,7 +191,7 @@ async def test_a_taken_port_is_one_line_of_error(scratch: Path) -> None:
         socket.create_server(("127.0.0.1", 0)) as taken,
         started_cluster(scratch / "cluster-4", port=taken.getsockname()[1]) as cluster,
     ):
-        code = await ended(cluster.process, within=60)
+        code = await wait_for_exit(cluster.process, within=60)
 
     assert code == 1
     assert "error:" in cluster.stderr

@@ -19,9 +19,9 @@ from markethall.local.cluster.process_supervisor import (
 )
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import Settings, read_settings
-from markethall.topology import NEEDS, Context
+from markethall.topology import DEPENDENCIES, Context
 from tests.e2e.test_shutdown import until
-from tests.local_cluster.cluster_process import survivors
+from tests.local_cluster.cluster_process import remaining_processes
 from tests.test_cli import markethall
 
 URLS = {context: f"http://127.0.0.1:{port}" for port, context in enumerate(Context, 9001)}
@@ -50,7 +50,7 @@ def settings_of_service(
 
 
 @pytest.mark.parametrize(
-    ("context", "remotes"),
+    ("context", "context_urls"),
     [
         (Context.ORDERS, {Context.USERS, Context.INVENTORY, Context.PAYMENTS}),
         (Context.USERS, {Context.ORDERS}),
@@ -63,9 +63,9 @@ def test_each_service_serves_one_context_and_knows_the_urls_that_it_needs(
 ) -> None:
     found = settings_of_service(monkeypatch, settings, context)
 
-    assert found.serve == {context}
-    assert found.remotes == {name: URLS[name] for name in remotes}
-    assert found.home == settings.home
+    assert found.contexts == {context}
+    assert found.context_urls == {name: URLS[name] for name in remotes}
+    assert found.data_directory == settings.data_directory
 
 
 def test_the_pools_of_all_services_and_a_command_fit_the_embedded_server(
@@ -98,7 +98,7 @@ def test_a_caller_stops_before_the_services_that_it_calls() -> None:
     step_of = {context: step for step, contexts in enumerate(STOP_ORDER) for context in contexts}
 
     assert set(step_of) == set(Context)
-    for caller, called in NEEDS.items():
+    for caller, called in DEPENDENCIES.items():
         assert all(step_of[caller] < step_of[context] for context in called)
 
 
@@ -119,7 +119,7 @@ async def test_all_services_stop_and_a_suspended_one_is_killed(
     codes = {context: process.returncode for context, process in processes.items()}
     assert codes.pop(Context.PAYMENTS) == -signal.SIGKILL
     assert -signal.SIGKILL not in codes.values()
-    assert survivors([process.pid for process in processes.values()]) == []
+    assert remaining_processes([process.pid for process in processes.values()]) == []
 
 
 async def test_a_service_that_cannot_start_ends_the_run(
@@ -149,10 +149,13 @@ def test_a_log_line_names_its_service() -> None:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"serve": "users"}, "MARKETHALL_SERVE"),
-        ({"remotes": '{"users": "http://x"}', "serve": "inventory"}, "MARKETHALL_REMOTES"),
+        ({"contexts": "users"}, "MARKETHALL_CONTEXTS"),
+        (
+            {"context_urls": '{"users": "http://x"}', "contexts": "inventory"},
+            "MARKETHALL_CONTEXT_URLS",
+        ),
         ({"storage": "memory"}, "MARKETHALL_STORAGE: memory cannot be shared"),
-        ({"environment": "production"}, "MARKETHALL_SECRET: is required in production"),
+        ({"environment": "production"}, "MARKETHALL_SECRET_KEY: is required in production"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line_each_and_exit_code_two(

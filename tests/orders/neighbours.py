@@ -10,44 +10,44 @@ from datetime import datetime
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import (
     Consume,
     Extend,
     OutOfStock,
     ProductNotFound,
     ReleasePart,
-    Reservation,
     ReservationClosed,
+    ReservationLineView,
     ReservationStatus,
+    ReservationView,
     Reserve,
-    ReservedLine,
 )
 from markethall.payments.contract import (
     InvalidPaymentTransition,
     OpenPayment,
-    Payment,
     PaymentCaptured,
     PaymentFailed,
     PaymentInProgress,
     PaymentNotFound,
     PaymentRefunded,
     PaymentStatus,
-    Refund,
+    PaymentView,
     RefundExceedsCaptured,
     RefundPayment,
     RefundStatus,
+    RefundView,
 )
-from markethall.shared.call import Call
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock, utc_now
 from markethall.shared.errors import Unavailable
 from markethall.shared.events import Event
-from markethall.shared.guard import AllowList, Errands, Guard, guarded
+from markethall.shared.guard import AllowList, CallGuard, InFlightCalls, with_call_guard
 from markethall.shared.ids import new_id
 from markethall.shared.money import Money
-from markethall.topology import CALLERS, Context
+from markethall.topology import ALLOWED_CALLS, Context
 from markethall.users.contract import Customer, UserInactive
 
-ALLOWED = AllowList(CALLERS)
+ALLOWED = AllowList(ALLOWED_CALLS)
 
 T = TypeVar("T")
 PAYABLE = {PaymentStatus.CREATED, PaymentStatus.FAILED}
@@ -58,27 +58,27 @@ class Killed(BaseException):
     """The process dies here: nothing catches it, nothing is tidied up."""
 
 
-class Cuts:
+class CallFailures:
     """Which call of all that are made fails: before its effect, or with its answer lost.
 
     `when` is before or after, or with "killed" in front: then we die of it.
     """
 
     def __init__(self) -> None:
-        self.made: list[str] = []
+        self.calls: list[str] = []
         self._cuts: dict[int, str] = {}
 
-    def cut(self, number: int, when: str) -> None:
+    def fail_call(self, number: int, when: str) -> None:
         """The call with this number, counted from one and from now."""
-        self._cuts[len(self.made) + number] = when
+        self._cuts[len(self.calls) + number] = when
 
     def start(self, name: str) -> str | None:
-        self.made.append(name)
-        return self._cuts.get(len(self.made))
+        self.calls.append(name)
+        return self._cuts.get(len(self.calls))
 
 
-class _Wire:
-    def __init__(self, service: object, cuts: Cuts) -> None:
+class _FailingProxy:
+    def __init__(self, service: object, cuts: CallFailures) -> None:
         self._service = service
         self._cuts = cuts
 
@@ -88,38 +88,38 @@ class _Wire:
         async def over_the_wire(*arguments: Any) -> Any:
             cut = self._cuts.start(name) or ""
             if cut.endswith("before"):
-                raise _broken(cut, name)
+                raise _failure(cut, name)
             answer = await method(*arguments)
             if cut.endswith("after"):
-                raise _broken(cut, name)
+                raise _failure(cut, name)
             return answer
 
         over_the_wire.__qualname__ = name
         return over_the_wire
 
 
-def _broken(cut: str, name: str) -> BaseException:
+def _failure(cut: str, name: str) -> BaseException:
     return Killed() if cut.startswith("killed") else Unavailable(dependency=name)
 
 
-def cut_off(service: T, cuts: Cuts) -> T:
+def with_failures(service: T, cuts: CallFailures) -> T:
     """The service at the end of a wire that a test can cut."""
-    return cast("T", _Wire(service, cuts))
+    return cast("T", _FailingProxy(service, cuts))
 
 
-def wired(service: T, cuts: Cuts, target: Context) -> T:
+def with_guard_and_failures(service: T, cuts: CallFailures, target: Context) -> T:
     """The same, under the guard of every contract call."""
-    guard = Guard("orders", target, ALLOWED, Errands(), utc_now, seconds=5)
-    return guarded(cut_off(service, cuts), guard)
+    guard = CallGuard("orders", target, ALLOWED, InFlightCalls(), utc_now, timeout_seconds=5)
+    return with_call_guard(with_failures(service, cuts), guard)
 
 
-class People:
+class FakeUsers:
     """Everybody may buy, but those who are disabled."""
 
     def __init__(self) -> None:
         self.disabled: set[UUID] = set()
 
-    async def active(self, call: Call, user_id: UUID) -> Customer:
+    async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         if user_id in self.disabled:
             raise UserInactive(user_id=str(user_id))
         return Customer(user_id=user_id, email="somebody@example.com", full_name=None)
@@ -133,27 +133,27 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Hold:
-    reservation: Reservation
+class FakeReservation:
+    reservation: ReservationView
     consumed: Mapping[UUID, int] = field(default_factory=dict)
     fulfilments: frozenset[UUID] = frozenset()
 
-    def left(self, product_id: UUID) -> int:
+    def remaining(self, product_id: UUID) -> int:
         """How much of the product this hold keeps from others, once it is alive."""
         wanted = sum(r.quantity for r in self.reservation.lines if r.product_id == product_id)
         return wanted - self.consumed.get(product_id, 0)
 
 
-class Shelf:
+class FakeInventory:
     """Stock, and the holds on it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._products: dict[UUID, Product] = {}
         self._on_hand: dict[UUID, int] = {}
-        self._holds: dict[UUID, Hold] = {}
+        self._reservations: dict[UUID, FakeReservation] = {}
 
-    def stock(self, quantity: int, amount: int = 1000, currency: str = "EUR") -> UUID:
+    def add_product(self, quantity: int, amount: int = 1000, currency: str = "EUR") -> UUID:
         """A new product with its stock."""
         product_id = new_id()
         price = Money(amount=amount, currency=currency)
@@ -166,38 +166,42 @@ class Shelf:
         price = Money(amount=amount, currency=product.price.currency)
         self._products[product_id] = replace(product, price=price)
 
-    def take_away(self, product_id: UUID, quantity: int) -> None:
+    def remove_stock(self, product_id: UUID, quantity: int) -> None:
         """Somebody else buys."""
         self._on_hand[product_id] -= quantity
 
-    def arrive(self, product_id: UUID, quantity: int) -> None:
+    def receive_stock(self, product_id: UUID, quantity: int) -> None:
         self._on_hand[product_id] += quantity
 
     def on_hand(self, product_id: UUID) -> int:
         return self._on_hand[product_id]
 
     def available(self, product_id: UUID) -> int:
-        kept = sum(hold.left(product_id) for hold in self._holds.values() if self._live(hold))
+        kept = sum(
+            hold.remaining(product_id)
+            for hold in self._reservations.values()
+            if self._is_live(hold)
+        )
         return self._on_hand[product_id] - kept
 
     def status(self, reservation_id: UUID) -> ReservationStatus:
-        return self._seen(self._holds[reservation_id]).status
+        return self._effective(self._reservations[reservation_id]).status
 
-    def holds_of(self, order_id: UUID) -> list[Reservation]:
+    def reservations_of(self, order_id: UUID) -> list[ReservationView]:
         return [
-            self._seen(hold)
-            for hold in self._holds.values()
+            self._effective(hold)
+            for hold in self._reservations.values()
             if hold.reservation.order_id == order_id
         ]
 
-    async def reserve(self, call: Call, command: Reserve) -> Reservation:
-        if command.reservation_id not in self._holds:
+    async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
+        if command.reservation_id not in self._reservations:
             wants: dict[UUID, int] = {}
             for want in command.lines:
                 wants[want.product_id] = wants.get(want.product_id, 0) + want.quantity
             self._check(wants)
             lines = tuple(
-                ReservedLine(
+                ReservationLineView(
                     product_id=product_id,
                     sku=self._products[product_id].sku,
                     name="A thing",
@@ -206,20 +210,20 @@ class Shelf:
                 )
                 for product_id in sorted(wants)
             )
-            self._keep(command, lines)
-        return self._seen(self._holds[command.reservation_id])
+            self._store(command, lines)
+        return self._effective(self._reservations[command.reservation_id])
 
-    async def commit(self, call: Call, reservation_id: UUID) -> Reservation:
-        hold = self._open(reservation_id)
-        status = self._seen(hold).status
+    async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        hold = self._get_open(reservation_id)
+        status = self._effective(hold).status
         if status is ReservationStatus.EXPIRED:
             self._check({line.product_id: line.quantity for line in hold.reservation.lines})
         if status in {ReservationStatus.HELD, ReservationStatus.EXPIRED}:
-            self._set(hold, ReservationStatus.COMMITTED)
-        return self._seen(self._holds[reservation_id])
+            self._set_status(hold, ReservationStatus.COMMITTED)
+        return self._effective(self._reservations[reservation_id])
 
-    async def consume(self, call: Call, command: Consume) -> Reservation:
-        hold = self._open(command.reservation_id)
+    async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
+        hold = self._get_open(command.reservation_id)
         if command.fulfilment_id not in hold.fulfilments:
             self._check_on_hand(command)
             consumed = dict(hold.consumed)
@@ -231,40 +235,42 @@ class Shelf:
                 consumed=consumed,
                 fulfilments=hold.fulfilments | {command.fulfilment_id},
             )
-            gone = all(hold.left(line.product_id) == 0 for line in hold.reservation.lines)
-            self._set(hold, ReservationStatus.CONSUMED if gone else ReservationStatus.COMMITTED)
-        return self._seen(self._holds[command.reservation_id])
+            gone = all(hold.remaining(line.product_id) == 0 for line in hold.reservation.lines)
+            self._set_status(
+                hold, ReservationStatus.CONSUMED if gone else ReservationStatus.COMMITTED
+            )
+        return self._effective(self._reservations[command.reservation_id])
 
-    async def extend(self, call: Call, command: Extend) -> Reservation:
+    async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
         raise NotImplementedError("orders does not ask for this")
 
-    async def release_part(self, call: Call, command: ReleasePart) -> Reservation:
+    async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
         raise NotImplementedError("orders does not ask for this")
 
-    async def release(self, call: Call, reservation_id: UUID) -> Reservation:
-        hold = self._holds.get(reservation_id)
+    async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        hold = self._reservations.get(reservation_id)
         if hold is None:
-            tombstone = Reservation(
+            tombstone = ReservationView(
                 reservation_id=reservation_id,
                 order_id=None,
                 status=ReservationStatus.RELEASED,
                 lines=(),
                 expires_at=self._clock(),
             )
-            self._holds[reservation_id] = Hold(tombstone)
-        elif self._seen(hold).status is not ReservationStatus.CONSUMED:
-            self._set(hold, ReservationStatus.RELEASED)
-        return self._seen(self._holds[reservation_id])
+            self._reservations[reservation_id] = FakeReservation(tombstone)
+        elif self._effective(hold).status is not ReservationStatus.CONSUMED:
+            self._set_status(hold, ReservationStatus.RELEASED)
+        return self._effective(self._reservations[reservation_id])
 
-    def _keep(self, command: Reserve, lines: tuple[ReservedLine, ...]) -> None:
-        reservation = Reservation(
+    def _store(self, command: Reserve, lines: tuple[ReservationLineView, ...]) -> None:
+        reservation = ReservationView(
             reservation_id=command.reservation_id,
             order_id=command.order_id,
             status=ReservationStatus.HELD,
             lines=lines,
             expires_at=command.expires_at,
         )
-        self._holds[command.reservation_id] = Hold(reservation)
+        self._reservations[command.reservation_id] = FakeReservation(reservation)
 
     def _check(self, wants: Mapping[UUID, int]) -> None:
         unknown = [str(product_id) for product_id in wants if product_id not in self._products]
@@ -287,41 +293,41 @@ class Shelf:
         if short:
             raise OutOfStock(lines=short)
 
-    def _open(self, reservation_id: UUID) -> Hold:
-        hold = self._holds.get(reservation_id)
+    def _get_open(self, reservation_id: UUID) -> FakeReservation:
+        hold = self._reservations.get(reservation_id)
         if hold is None or hold.reservation.status is ReservationStatus.RELEASED:
             status = hold.reservation.status if hold else None
             raise ReservationClosed(reservation_id=str(reservation_id), status=status)
         return hold
 
-    def _set(self, hold: Hold, status: ReservationStatus) -> None:
+    def _set_status(self, hold: FakeReservation, status: ReservationStatus) -> None:
         reservation = hold.reservation.model_copy(update={"status": status})
-        self._holds[reservation.reservation_id] = replace(hold, reservation=reservation)
+        self._reservations[reservation.reservation_id] = replace(hold, reservation=reservation)
 
-    def _seen(self, hold: Hold) -> Reservation:
+    def _effective(self, hold: FakeReservation) -> ReservationView:
         held = hold.reservation.status is ReservationStatus.HELD
         if held and hold.reservation.expires_at <= self._clock():
             return hold.reservation.model_copy(update={"status": ReservationStatus.EXPIRED})
         return hold.reservation
 
-    def _live(self, hold: Hold) -> bool:
-        return self._seen(hold).status in {ReservationStatus.HELD, ReservationStatus.COMMITTED}
+    def _is_live(self, hold: FakeReservation) -> bool:
+        return self._effective(hold).status in {ReservationStatus.HELD, ReservationStatus.COMMITTED}
 
 
-class Till:
+class FakePayments:
     """Payments, and what a customer does with them. `news` is what has not been told yet."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._payments: dict[UUID, Payment] = {}
-        self._forbidden: set[UUID] = set()
-        self._refunds: dict[UUID, Refund] = {}
-        self.news: list[Event] = []
+        self._payments: dict[UUID, PaymentView] = {}
+        self._tombstones: set[UUID] = set()
+        self._refunds: dict[UUID, RefundView] = {}
+        self.pending_events: list[Event] = []
 
-    async def open(self, call: Call, command: OpenPayment) -> Payment:
-        forbidden = command.payment_id in self._forbidden
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
+        forbidden = command.payment_id in self._tombstones
         zero = Money.zero(command.amount.currency)
-        payment = Payment(
+        payment = PaymentView(
             payment_id=command.payment_id,
             order_id=command.order_id,
             user_id=command.user_id,
@@ -337,10 +343,10 @@ class Till:
         )
         return self._payments.setdefault(command.payment_id, payment)
 
-    async def cancel(self, call: Call, payment_id: UUID) -> None:
+    async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         payment = self._payments.get(payment_id)
         if payment is None:
-            self._forbidden.add(payment_id)
+            self._tombstones.add(payment_id)
         elif payment.status is PaymentStatus.PROCESSING:
             raise PaymentInProgress(retry_after=1)
         elif payment.status in PAYABLE:
@@ -348,7 +354,7 @@ class Till:
         elif payment.status not in ENDED:
             raise InvalidPaymentTransition(status=payment.status, allowed=[])
 
-    async def refund(self, call: Call, command: RefundPayment) -> Refund:
+    async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         if command.refund_id in self._refunds:
             return self._refunds[command.refund_id]
         payment = self._payments.get(command.payment_id)
@@ -360,27 +366,27 @@ class Till:
         amount = command.amount or left
         if amount.amount > left.amount or not left.amount:
             raise RefundExceedsCaptured(requested=amount.model_dump(), refundable=left.model_dump())
-        return self._give_back(payment, command, amount)
+        return self._refund(payment, command, amount)
 
-    def payment(self, payment_id: UUID) -> Payment:
+    def payment(self, payment_id: UUID) -> PaymentView:
         return self._payments[payment_id]
 
-    def payments_of(self, order_id: UUID) -> list[Payment]:
+    def payments_of(self, order_id: UUID) -> list[PaymentView]:
         return [payment for payment in self._payments.values() if payment.order_id == order_id]
 
-    def all_payments(self) -> list[Payment]:
+    def all_payments(self) -> list[PaymentView]:
         return list(self._payments.values())
 
     def reopen(self, payment_id: UUID) -> None:
         """As if the provider had never heard that it was cancelled."""
         self._change(payment_id, status=PaymentStatus.CREATED)
 
-    def kept(self, payment_id: UUID) -> int:
+    def captured_minus_refunded(self, payment_id: UUID) -> int:
         """What the shop has of the customer's money."""
         payment = self._payments[payment_id]
         return payment.captured.amount - payment.refunded.amount
 
-    def begin(self, payment_id: UUID) -> None:
+    def start_processing(self, payment_id: UUID) -> None:
         """The customer confirms; the provider is thinking."""
         assert self._payments[payment_id].status in PAYABLE
         self._change(payment_id, status=PaymentStatus.PROCESSING)
@@ -393,18 +399,18 @@ class Till:
         event = PaymentCaptured(
             payment_id=payment_id, order_id=payment.order_id, amount=payment.amount
         )
-        self.news.append(event)
+        self.pending_events.append(event)
         return event
 
     def decline(self, payment_id: UUID) -> PaymentFailed:
         order_id = self._payments[payment_id].order_id
         self._change(payment_id, status=PaymentStatus.FAILED)
         event = PaymentFailed(payment_id=payment_id, order_id=order_id, failure_code="declined")
-        self.news.append(event)
+        self.pending_events.append(event)
         return event
 
-    def _give_back(self, payment: Payment, command: RefundPayment, amount: Money) -> Refund:
-        refund = Refund(
+    def _refund(self, payment: PaymentView, command: RefundPayment, amount: Money) -> RefundView:
+        refund = RefundView(
             refund_id=command.refund_id,
             payment_id=payment.payment_id,
             order_id=payment.order_id,
@@ -424,7 +430,7 @@ class Till:
             captured=payment.captured,
             refunded=refunded,
         )
-        self.news.append(told)
+        self.pending_events.append(told)
         return refund
 
     def _change(self, payment_id: UUID, **changes: Any) -> None:
@@ -432,7 +438,7 @@ class Till:
         self._payments[payment_id] = payment.model_copy(update=changes)
 
 
-class TurnableClock:
+class FakeClock:
     def __init__(self, now: datetime) -> None:
         self.now = now
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import (
     OutOfStock,
     ProductNotFound,
     ReservationClosed,
@@ -13,18 +13,18 @@ from markethall.inventory.contract import (
 )
 from markethall.orders.contract import (
     Address,
+    FulfilmentLineRequest,
     FulfilmentNotFound,
-    FulfilmentState,
     FulfilmentStatus,
     FulfilOrder,
     InvalidTransition,
-    LineToFulfil,
     OrderCurrencyMismatch,
+    OrderFulfilmentStatus,
     OrderNotFound,
-    OrdersQuery,
+    OrderPaymentStatus,
+    OrderQuery,
     OrderStatus,
     OrderView,
-    PaymentState,
     TooMuchToFulfil,
     TotalChanged,
 )
@@ -35,7 +35,16 @@ from markethall.shared.ids import new_id
 from markethall.shared.metrics import STATEMENTS
 from markethall.shared.pages import CursorInvalid
 from markethall.users.contract import UserInactive
-from tests.orders.conftest import CANCEL, HOLD, SHIP, STAFF, Hall, person, unkeyed, wanted
+from tests.orders.conftest import (
+    CANCEL,
+    HOLD,
+    SHIP,
+    STAFF,
+    OrdersApp,
+    attempt_without_key,
+    order_command,
+    person,
+)
 
 ADDRESS = {
     "recipient": "Ada Lovelace",
@@ -49,192 +58,202 @@ ADDRESS = {
 # Placing
 
 
-async def test_a_placed_order_holds_its_goods_and_has_its_payment_open(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5, amount=1250)
+async def test_placed_order_has_reservation_and_open_payment(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5, amount=1250)
 
-    order = await hall.place(product_id, 2, note="ring twice")
+    order = await orders_app.place(product_id, 2, note="ring twice")
 
     assert order.status is OrderStatus.PENDING
-    assert order.payment_status is PaymentState.NONE
-    assert order.fulfilment_status is FulfilmentState.UNFULFILLED
-    assert order.user_id == hall.buyer.user_id
+    assert order.payment_status is OrderPaymentStatus.NONE
+    assert order.fulfilment_status is OrderFulfilmentStatus.UNFULFILLED
+    assert order.user_id == orders_app.buyer.user_id
     assert order.note == "ring twice"
     (line,) = order.lines
     assert (line.product_id, line.quantity, line.unit_price.amount) == (product_id, 2, 1250)
     assert (order.subtotal, order.total, line.total) == (order.total, line.total, order.subtotal)
     assert (order.total.amount, order.total.currency) == (2500, "EUR")
-    assert hall.shelf.available(product_id) == 3
-    (payment,) = hall.till.payments_of(order.order_id)
+    assert orders_app.fake_inventory.available(product_id) == 3
+    (payment,) = orders_app.fake_payments.payments_of(order.order_id)
     assert order.payment.payment_id == payment.payment_id
     assert (payment.status, payment.amount) == (PaymentStatus.CREATED, order.total)
 
 
-async def test_the_money_must_come_a_while_before_the_goods_are_let_go(hall: Hall) -> None:
-    order = await hall.place(hall.shelf.stock(5))
+async def test_payment_expires_before_reservation(orders_app: OrdersApp) -> None:
+    order = await orders_app.place(orders_app.fake_inventory.add_product(5))
 
-    (hold,) = hall.shelf.holds_of(order.order_id)
+    (reservation,) = orders_app.fake_inventory.reservations_of(order.order_id)
 
-    assert hold.expires_at == hall.clock() + HOLD
-    assert order.expires_at == hold.expires_at - timedelta(seconds=60)
-    assert hall.till.payment(order.payment.payment_id).expires_at == order.expires_at
+    assert reservation.expires_at == orders_app.clock() + HOLD
+    assert order.expires_at == reservation.expires_at - timedelta(seconds=60)
+    assert orders_app.fake_payments.payment(order.payment.payment_id).expires_at == order.expires_at
 
 
-async def test_what_was_placed_is_what_is_read(hall: Hall) -> None:
-    order = await hall.place(hall.shelf.stock(5), 2, shipping_address=ADDRESS)
+async def test_placed_order_equals_read_order(orders_app: OrdersApp) -> None:
+    order = await orders_app.place(
+        orders_app.fake_inventory.add_product(5), 2, shipping_address=ADDRESS
+    )
 
-    assert await hall.orders.order(hall.buyer, order.order_id) == order
+    assert await orders_app.orders.get_order(orders_app.buyer, order.order_id) == order
     assert order.shipping_address == Address.model_validate(ADDRESS)
 
 
-async def test_a_billing_address_is_kept_beside_the_other(hall: Hall) -> None:
-    order = await hall.place(hall.shelf.stock(5), billing_address='Straße 1, "Köln"')
+async def test_billing_address_is_stored_separately(orders_app: OrdersApp) -> None:
+    order = await orders_app.place(
+        orders_app.fake_inventory.add_product(5), billing_address='Straße 1, "Köln"'
+    )
 
-    again = await hall.seen(order)
+    again = await orders_app.read_order(order)
 
     assert (again.shipping_address, again.billing_address) == ("Market 1", 'Straße 1, "Köln"')
 
 
-async def test_numbers_are_given_in_turn(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5)
+async def test_order_numbers_are_sequential(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
 
-    numbers = [(await hall.place(product_id)).number for _ in range(3)]
+    numbers = [(await orders_app.place(product_id)).number for _ in range(3)]
 
     assert numbers == ["MH-1001", "MH-1002", "MH-1003"]
 
 
-async def test_lines_of_the_same_product_are_one_and_keep_the_customers_order(hall: Hall) -> None:
-    one, other = hall.shelf.stock(9, amount=100), hall.shelf.stock(9, amount=10)
+async def test_lines_of_one_product_are_merged_in_request_order(orders_app: OrdersApp) -> None:
+    one, other = (
+        orders_app.fake_inventory.add_product(9, amount=100),
+        orders_app.fake_inventory.add_product(9, amount=10),
+    )
     lines = [(other, 1), (one, 2), (other, 3)]
-    command = wanted(one).model_validate(
+    command = order_command(one).model_validate(
         {
             "lines": [{"product_id": p, "quantity": n} for p, n in lines],
             "shipping_address": "Market 1",
         }
     )
 
-    order = await hall.orders.place(hall.buyer, command, unkeyed())
+    order = await orders_app.orders.place(orders_app.buyer, command, attempt_without_key())
 
     assert [(line.product_id, line.quantity) for line in order.lines] == [(other, 4), (one, 2)]
     assert order.total.amount == 240
 
 
-async def test_who_may_not_buy_is_told_so_and_nothing_is_held(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5)
-    hall.people.disabled.add(hall.buyer.user_id)
+async def test_inactive_customer_is_rejected_and_nothing_is_reserved(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
+    orders_app.fake_users.disabled.add(orders_app.buyer.user_id)
 
     with pytest.raises(UserInactive):
-        await hall.place(product_id)
+        await orders_app.place(product_id)
 
-    assert hall.shelf.available(product_id) == 5
+    assert orders_app.fake_inventory.available(product_id) == 5
 
 
-async def test_an_order_for_more_than_there_is_is_refused(hall: Hall) -> None:
-    product_id = hall.shelf.stock(1)
+async def test_order_above_stock_is_rejected(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(1)
 
     with pytest.raises(OutOfStock) as refusal:
-        await hall.place(product_id, 2)
+        await orders_app.place(product_id, 2)
 
     assert refusal.value.details["lines"] == [
         {"product_id": str(product_id), "requested": 2, "available": 1}
     ]
-    assert await hall.orders.count() == 0
+    assert await orders_app.orders.count() == 0
 
 
-async def test_an_order_for_nothing_we_have_is_refused(hall: Hall) -> None:
+async def test_order_for_unknown_product_is_rejected(orders_app: OrdersApp) -> None:
     with pytest.raises(ProductNotFound):
-        await hall.place(new_id())
+        await orders_app.place(new_id())
 
 
-async def test_another_currency_lets_the_goods_go_again(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5)
+async def test_currency_mismatch_releases_reservation(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
 
     with pytest.raises(OrderCurrencyMismatch):
-        await hall.place(product_id, currency="USD")
+        await orders_app.place(product_id, currency="USD")
 
-    assert hall.shelf.available(product_id) == 5
-    assert await hall.orders.count() == 0
+    assert orders_app.fake_inventory.available(product_id) == 5
+    assert await orders_app.orders.count() == 0
 
 
-async def test_a_changed_price_lets_the_goods_go_again_and_says_the_total(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5, amount=1000)
-    hall.shelf.reprice(product_id, 1100)
+async def test_price_change_releases_reservation_and_reports_total(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5, amount=1000)
+    orders_app.fake_inventory.reprice(product_id, 1100)
 
     with pytest.raises(TotalChanged) as refusal:
-        await hall.place(product_id, 2, expected_total={"amount": 2000, "currency": "EUR"})
+        await orders_app.place(product_id, 2, expected_total={"amount": 2000, "currency": "EUR"})
 
     assert refusal.value.details == {"total": {"amount": 2200, "currency": "EUR"}}
-    assert hall.shelf.available(product_id) == 5
+    assert orders_app.fake_inventory.available(product_id) == 5
 
 
-async def test_the_same_attempt_again_is_the_same_order(hall: Hall) -> None:
-    product_id, attempt = hall.shelf.stock(5), unkeyed()
+async def test_retry_returns_same_order(orders_app: OrdersApp) -> None:
+    product_id, attempt = orders_app.fake_inventory.add_product(5), attempt_without_key()
 
-    first = await hall.orders.place(hall.buyer, wanted(product_id), attempt)
-    second = await hall.orders.place(hall.buyer, wanted(product_id), attempt)
+    first = await orders_app.orders.place(orders_app.buyer, order_command(product_id), attempt)
+    second = await orders_app.orders.place(orders_app.buyer, order_command(product_id), attempt)
 
     assert second == first
     assert first.order_id == attempt.id
-    assert hall.shelf.available(product_id) == 4
-    assert await hall.orders.count() == 1
+    assert orders_app.fake_inventory.available(product_id) == 4
+    assert await orders_app.orders.count() == 1
 
 
-async def test_two_tries_of_one_attempt_at_once_are_one_order(hall: Hall) -> None:
-    product_id, attempt = hall.shelf.stock(5), unkeyed()
+async def test_concurrent_retries_create_one_order(orders_app: OrdersApp) -> None:
+    product_id, attempt = orders_app.fake_inventory.add_product(5), attempt_without_key()
 
     orders = await gather(
-        *(hall.orders.place(hall.buyer, wanted(product_id), attempt) for _ in range(5))
+        *(
+            orders_app.orders.place(orders_app.buyer, order_command(product_id), attempt)
+            for _ in range(5)
+        )
     )
 
     assert len({order.model_dump_json() for order in orders}) == 1
-    assert await hall.orders.count() == 1
-    assert hall.shelf.available(product_id) == 4
+    assert await orders_app.orders.count() == 1
+    assert orders_app.fake_inventory.available(product_id) == 4
 
 
-async def test_an_attempt_that_comes_late_finds_what_became_of_its_order(hall: Hall) -> None:
-    product_id, attempt = hall.shelf.stock(5), unkeyed()
-    order = await hall.orders.place(hall.buyer, wanted(product_id), attempt)
-    await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
-    await hall.settle()
+async def test_late_retry_returns_current_order(orders_app: OrdersApp) -> None:
+    product_id, attempt = orders_app.fake_inventory.add_product(5), attempt_without_key()
+    order = await orders_app.orders.place(orders_app.buyer, order_command(product_id), attempt)
+    await orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key())
+    await orders_app.process_events()
 
-    again = await hall.orders.place(hall.buyer, wanted(product_id), attempt)
+    again = await orders_app.orders.place(orders_app.buyer, order_command(product_id), attempt)
 
-    assert again == await hall.seen(order)
+    assert again == await orders_app.read_order(order)
     assert again.status is OrderStatus.CANCELLED
 
 
-async def test_the_price_of_the_first_attempt_stands(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5, amount=1000)
-    hall.cuts.cut(3, "before")
+async def test_retry_keeps_price_of_first_attempt(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5, amount=1000)
+    orders_app.call_failures.fail_call(3, "before")
     with pytest.raises(Unavailable):
-        await hall.place_with_key("key", wanted(product_id))
-    hall.shelf.reprice(product_id, 9000)
+        await orders_app.place_with_key("key", order_command(product_id))
+    orders_app.fake_inventory.reprice(product_id, 9000)
 
-    answer = await hall.place_with_key("key", wanted(product_id))
+    answer = await orders_app.place_with_key("key", order_command(product_id))
 
     assert OrderView.model_validate_json(answer.body).total.amount == 1000
 
 
-async def test_a_retry_after_the_hold_has_ended_is_refused_for_good(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5)
-    hall.cuts.cut(3, "after")
+async def test_retry_after_reservation_ended_is_rejected_permanently(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
+    orders_app.call_failures.fail_call(3, "after")
     with pytest.raises(Unavailable):
-        await hall.place_with_key("key", wanted(product_id))
-    hall.later(HOLD)
+        await orders_app.place_with_key("key", order_command(product_id))
+    orders_app.advance_clock(HOLD)
 
     with pytest.raises(ReservationClosed):
-        await hall.place_with_key("key", wanted(product_id))
-    replayed = await hall.place_with_key("key", wanted(product_id))
+        await orders_app.place_with_key("key", order_command(product_id))
+    replayed = await orders_app.place_with_key("key", order_command(product_id))
 
     assert (replayed.status, replayed.content_type) == (409, "application/problem+json")
-    assert await hall.orders.count() == 0
-    assert hall.shelf.available(product_id) == 5
+    assert await orders_app.orders.count() == 0
+    assert orders_app.fake_inventory.available(product_id) == 5
 
 
-async def test_twenty_requests_with_one_key_make_one_order(hall: Hall) -> None:
-    product_id = hall.shelf.stock(50)
+async def test_twenty_requests_with_one_key_make_one_order(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(50)
 
     answers = await gather(
-        *(hall.place_with_key("key", wanted(product_id)) for _ in range(20)),
+        *(orders_app.place_with_key("key", order_command(product_id)) for _ in range(20)),
         return_exceptions=True,
     )
 
@@ -242,16 +261,19 @@ async def test_twenty_requests_with_one_key_make_one_order(hall: Hall) -> None:
     others = [answer for answer in answers if isinstance(answer, BaseException)]
     assert len(bodies) == 1
     assert all(isinstance(other, InFlight) for other in others)
-    assert await hall.orders.count() == 1
-    assert hall.shelf.available(product_id) == 49
+    assert await orders_app.orders.count() == 1
+    assert orders_app.fake_inventory.available(product_id) == 49
 
 
-async def test_fifty_buyers_of_ten_things_get_ten(hall: Hall) -> None:
-    product_id = hall.shelf.stock(10)
+async def test_fifty_concurrent_buyers_get_ten_units(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(10)
     buyers = [person(new_id(), "customer") for _ in range(50)]
 
     answers = await gather(
-        *(hall.orders.place(buyer, wanted(product_id), unkeyed()) for buyer in buyers),
+        *(
+            orders_app.orders.place(buyer, order_command(product_id), attempt_without_key())
+            for buyer in buyers
+        ),
         return_exceptions=True,
     )
 
@@ -263,48 +285,50 @@ async def test_fifty_buyers_of_ten_things_get_ten(hall: Hall) -> None:
 # Seeing
 
 
-async def test_what_is_not_yours_is_not_there(hall: Hall) -> None:
-    order = await hall.paid(hall.shelf.stock(5))
-    shipped = await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
+async def test_order_of_other_customer_is_not_found(orders_app: OrdersApp) -> None:
+    order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
+    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     stranger = person(new_id(), "customer")
 
     refusals = []
     for ask in (
-        lambda order_id: hall.orders.order(stranger, order_id),
-        lambda order_id: hall.orders.status(stranger, order_id),
-        lambda order_id: hall.orders.timeline(stranger, order_id),
-        lambda order_id: hall.orders.cancel(stranger, order_id, CANCEL, unkeyed()),
+        lambda order_id: orders_app.orders.get_order(stranger, order_id),
+        lambda order_id: orders_app.orders.get_order_status(stranger, order_id),
+        lambda order_id: orders_app.orders.get_timeline(stranger, order_id),
+        lambda order_id: orders_app.orders.cancel(
+            stranger, order_id, CANCEL, attempt_without_key()
+        ),
     ):
         for order_id in (order.order_id, new_id()):
             with pytest.raises(OrderNotFound) as refusal:
                 await ask(order_id)
             refusals.append((refusal.value.detail, set(refusal.value.details)))
     with pytest.raises(FulfilmentNotFound):
-        await hall.orders.fulfilment(stranger, shipped.fulfilment_id)
+        await orders_app.orders.get_fulfilment(stranger, shipped.fulfilment_id)
 
     assert len(set(map(str, refusals))) == 1
-    assert (await hall.orders.orders(stranger, OrdersQuery())).items == ()
+    assert (await orders_app.orders.list_orders(stranger, OrderQuery())).items == ()
 
 
-async def test_the_owner_and_staff_see_how_an_order_stands(hall: Hall) -> None:
-    order = await hall.place(hall.shelf.stock(5))
+async def test_owner_and_staff_can_read_order(orders_app: OrdersApp) -> None:
+    order = await orders_app.place(orders_app.fake_inventory.add_product(5))
 
-    for who in (hall.buyer, STAFF):
-        state = await hall.orders.status(who, order.order_id)
+    for who in (orders_app.buyer, STAFF):
+        state = await orders_app.orders.get_order_status(who, order.order_id)
         assert state.model_dump() == order.model_dump(include=set(type(state).model_fields))
 
 
-async def test_the_timeline_tells_every_change(hall: Hall) -> None:
-    order = await hall.paid(hall.shelf.stock(5))
-    shipped = await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
-    await hall.orders.deliver(STAFF, shipped.fulfilment_id, unkeyed())
+async def test_timeline_records_every_change(orders_app: OrdersApp) -> None:
+    order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
+    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
 
-    timeline = await hall.orders.timeline(hall.buyer, order.order_id)
+    timeline = await orders_app.orders.get_timeline(orders_app.buyer, order.order_id)
 
-    staff = STAFF.actor.known_as
+    staff = STAFF.actor.audit_name
     assert [(entry.change, entry.actor, entry.reason) for entry in timeline.items] == [
-        ("placed", hall.buyer.actor.known_as, ""),
-        ("paid", "system:orders.note_payment_captured", ""),
+        ("placed", orders_app.buyer.actor.audit_name, ""),
+        ("paid", "system:orders.on_payment_captured", ""),
         ("fulfilled", staff, "DHL JD01"),
         ("delivered", staff, "DHL JD01"),
         ("completed", staff, "DHL JD01"),
@@ -312,17 +336,19 @@ async def test_the_timeline_tells_every_change(hall: Hall) -> None:
     assert timeline.items[-1].status is OrderStatus.COMPLETED
 
 
-async def test_a_list_goes_on_where_it_stopped_though_orders_are_added(hall: Hall) -> None:
-    product_id, placed = hall.shelf.stock(50), []
+async def test_pagination_is_stable_during_inserts(orders_app: OrdersApp) -> None:
+    product_id, placed = orders_app.fake_inventory.add_product(50), []
     for _ in range(7):
-        hall.later(timedelta(seconds=1))
-        placed.append((await hall.place(product_id)).order_id)
+        orders_app.advance_clock(timedelta(seconds=1))
+        placed.append((await orders_app.place(product_id)).order_id)
 
     seen, cursor = [], None
     while True:
-        page = await hall.orders.orders(hall.buyer, OrdersQuery(limit=3, cursor=cursor))
+        page = await orders_app.orders.list_orders(
+            orders_app.buyer, OrderQuery(limit=3, cursor=cursor)
+        )
         seen += [order.order_id for order in page.items]
-        await hall.place(product_id)
+        await orders_app.place(product_id)
         cursor = page.next_cursor
         if cursor is None:
             break
@@ -330,14 +356,14 @@ async def test_a_list_goes_on_where_it_stopped_though_orders_are_added(hall: Hal
     assert seen == placed[::-1]
 
 
-async def test_orders_of_the_same_moment_are_listed_once_each(hall: Hall) -> None:
-    product_id = hall.shelf.stock(50)
-    placed = [(await hall.place(product_id)).order_id for _ in range(5)]
+async def test_orders_with_equal_time_are_listed_once(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(50)
+    placed = [(await orders_app.place(product_id)).order_id for _ in range(5)]
 
     seen, cursor = [], None
     for _ in range(5):
-        query = OrdersQuery(limit=1, cursor=cursor, sort="created_at")
-        page = await hall.orders.orders(hall.buyer, query)
+        query = OrderQuery(limit=1, cursor=cursor, sort="created_at")
+        page = await orders_app.orders.list_orders(orders_app.buyer, query)
         seen += [order.order_id for order in page.items]
         cursor = page.next_cursor
 
@@ -345,18 +371,18 @@ async def test_orders_of_the_same_moment_are_listed_once_each(hall: Hall) -> Non
     assert seen == sorted(placed)
 
 
-async def test_a_list_shows_only_what_was_asked_for(hall: Hall) -> None:
-    product_id = hall.shelf.stock(50)
-    first = await hall.place(product_id)
-    hall.later(timedelta(seconds=1))
-    second = await hall.paid(product_id)
-    hall.later(timedelta(seconds=1))
+async def test_list_applies_filters(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(50)
+    first = await orders_app.place(product_id)
+    orders_app.advance_clock(timedelta(seconds=1))
+    second = await orders_app.paid(product_id)
+    orders_app.advance_clock(timedelta(seconds=1))
     other = person(new_id(), "customer")
-    third = await hall.orders.place(other, wanted(product_id), unkeyed())
+    third = await orders_app.orders.place(other, order_command(product_id), attempt_without_key())
 
     async def numbers(**filters: object) -> list[str]:
-        query = OrdersQuery.model_validate({"sort": "created_at", **filters})
-        return [order.number for order in (await hall.orders.orders(STAFF, query)).items]
+        query = OrderQuery.model_validate({"sort": "created_at", **filters})
+        return [order.number for order in (await orders_app.orders.list_orders(STAFF, query)).items]
 
     everything = [first.number, second.number, third.number]
     assert await numbers() == everything
@@ -367,82 +393,96 @@ async def test_a_list_shows_only_what_was_asked_for(hall: Hall) -> None:
     assert await numbers(number=second.number) == [second.number]
     assert await numbers(created_after=first.created_at) == [second.number, third.number]
     assert await numbers(created_before=third.created_at) == [first.number, second.number]
-    assert await numbers(status="pending", user_id=str(hall.buyer.user_id)) == [first.number]
+    assert await numbers(status="pending", user_id=str(orders_app.buyer.user_id)) == [first.number]
     assert await numbers(number="MH-1") == []
 
 
-async def test_a_customers_filter_on_somebody_else_shows_nothing(hall: Hall) -> None:
-    order = await hall.place(hall.shelf.stock(5))
+async def test_customer_filter_on_other_customer_is_empty(orders_app: OrdersApp) -> None:
+    order = await orders_app.place(orders_app.fake_inventory.add_product(5))
     stranger = person(new_id(), "customer")
 
     for filters in ({"user_id": str(order.user_id)}, {"number": order.number}):
-        page = await hall.orders.orders(stranger, OrdersQuery.model_validate(filters))
+        page = await orders_app.orders.list_orders(stranger, OrderQuery.model_validate(filters))
         assert page.items == ()
 
 
-async def test_a_cursor_is_good_for_its_own_list_only(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5)
+async def test_cursor_is_bound_to_its_list(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
     for _ in range(2):
-        await hall.place(product_id)
-    page = await hall.orders.orders(hall.buyer, OrdersQuery(limit=1))
+        await orders_app.place(product_id)
+    page = await orders_app.orders.list_orders(orders_app.buyer, OrderQuery(limit=1))
 
     for who, query in (
-        (hall.buyer, OrdersQuery(limit=1, cursor=page.next_cursor, sort="created_at")),
-        (STAFF, OrdersQuery(limit=1, cursor=page.next_cursor)),
+        (orders_app.buyer, OrderQuery(limit=1, cursor=page.next_cursor, sort="created_at")),
+        (STAFF, OrderQuery(limit=1, cursor=page.next_cursor)),
     ):
         with pytest.raises(CursorInvalid):
-            await hall.orders.orders(who, query)
+            await orders_app.orders.list_orders(who, query)
 
 
 # Cancelling
 
 
-async def test_a_cancelled_order_gives_its_goods_back_and_can_no_longer_be_paid(
-    hall: Hall,
+async def test_cancelled_order_releases_stock_and_cannot_be_paid(
+    orders_app: OrdersApp,
 ) -> None:
-    product_id = hall.shelf.stock(5)
-    order = await hall.place(product_id, 2)
+    product_id = orders_app.fake_inventory.add_product(5)
+    order = await orders_app.place(product_id, 2)
 
-    cancelled = await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
-    await hall.settle()
+    cancelled = await orders_app.orders.cancel(
+        orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
+    )
+    await orders_app.process_events()
 
     assert cancelled.status is OrderStatus.CANCELLED
-    assert hall.shelf.available(product_id) == 5
-    assert hall.till.payment(order.payment.payment_id).status is PaymentStatus.CANCELLED
-    after = await hall.seen(order)
-    assert (after.payment_status, after.payment.status) == (PaymentState.NONE, "cancelled")
-    assert await hall.changes(order) == ["placed", "cancelled", "payment_cancelled"]
-    assert (await hall.told(order)).items[1].reason == "changed my mind"
+    assert orders_app.fake_inventory.available(product_id) == 5
+    assert (
+        orders_app.fake_payments.payment(order.payment.payment_id).status is PaymentStatus.CANCELLED
+    )
+    after = await orders_app.read_order(order)
+    assert (after.payment_status, after.payment.status) == (OrderPaymentStatus.NONE, "cancelled")
+    assert await orders_app.changes(order) == ["placed", "cancelled", "payment_cancelled"]
+    assert (await orders_app.read_timeline(order)).items[1].reason == "changed my mind"
 
 
-async def test_a_paid_order_that_is_cancelled_is_refunded(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5)
-    order = await hall.paid(product_id, 2)
+async def test_a_paid_order_that_is_cancelled_is_refunded(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
+    order = await orders_app.paid(product_id, 2)
 
-    await hall.orders.cancel(STAFF, order.order_id, CANCEL, unkeyed())
-    await hall.settle()
+    await orders_app.orders.cancel(STAFF, order.order_id, CANCEL, attempt_without_key())
+    await orders_app.process_events()
 
-    after = await hall.seen(order)
-    assert (after.status, after.payment_status) == (OrderStatus.CANCELLED, PaymentState.REFUNDED)
-    assert hall.till.kept(order.payment.payment_id) == 0
-    assert hall.shelf.available(product_id) == 5
+    after = await orders_app.read_order(order)
+    assert (after.status, after.payment_status) == (
+        OrderStatus.CANCELLED,
+        OrderPaymentStatus.REFUNDED,
+    )
+    assert orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id) == 0
+    assert orders_app.fake_inventory.available(product_id) == 5
 
 
-async def test_a_cancelled_order_is_not_cancelled_again(hall: Hall) -> None:
-    order = await hall.place(hall.shelf.stock(5))
-    await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
+async def test_a_cancelled_order_is_not_cancelled_again(orders_app: OrdersApp) -> None:
+    order = await orders_app.place(orders_app.fake_inventory.add_product(5))
+    await orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key())
 
     with pytest.raises(InvalidTransition) as refusal:
-        await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
+        await orders_app.orders.cancel(
+            orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
+        )
 
     assert refusal.value.details == {"status": "cancelled", "allowed": []}
 
 
-async def test_of_ten_who_cancel_at_once_one_does(hall: Hall) -> None:
-    order = await hall.place(hall.shelf.stock(5))
+async def test_one_of_ten_concurrent_cancels_wins(orders_app: OrdersApp) -> None:
+    order = await orders_app.place(orders_app.fake_inventory.add_product(5))
 
     answers = await gather(
-        *(hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed()) for _ in range(10)),
+        *(
+            orders_app.orders.cancel(
+                orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
+            )
+            for _ in range(10)
+        ),
         return_exceptions=True,
     )
 
@@ -453,185 +493,203 @@ async def test_of_ten_who_cancel_at_once_one_does(hall: Hall) -> None:
 # Shipping
 
 
-async def test_goods_that_are_shipped_leave_the_shelf(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5)
-    order = await hall.paid(product_id, 2)
+async def test_shipping_consumes_stock(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
+    order = await orders_app.paid(product_id, 2)
 
-    shipped = await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
-    await hall.settle()
+    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.process_events()
 
     assert shipped.status is FulfilmentStatus.SHIPPED
     assert [(line.product_id, line.quantity) for line in shipped.lines] == [(product_id, 2)]
     assert (shipped.carrier, shipped.tracking_number) == ("DHL", "JD01")
-    assert hall.shelf.on_hand(product_id) == 3
-    after = await hall.seen(order)
+    assert orders_app.fake_inventory.on_hand(product_id) == 3
+    after = await orders_app.read_order(order)
     assert (after.status, after.fulfilment_status) == (
         OrderStatus.PROCESSING,
-        FulfilmentState.FULFILLED,
+        OrderFulfilmentStatus.FULFILLED,
     )
     assert after.lines[0].fulfilled == 2
-    assert await hall.orders.fulfilment(hall.buyer, shipped.fulfilment_id) == shipped
+    assert (
+        await orders_app.orders.get_fulfilment(orders_app.buyer, shipped.fulfilment_id) == shipped
+    )
 
 
-async def test_an_order_leaves_in_two_parcels_and_completes_with_the_second(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5)
-    order = await hall.paid(product_id, 3)
+async def test_two_fulfilments_complete_order(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
+    order = await orders_app.paid(product_id, 3)
     (line,) = order.lines
     part = FulfilOrder(
-        lines=(LineToFulfil(line_id=line.line_id, quantity=1),),
+        lines=(FulfilmentLineRequest(line_id=line.line_id, quantity=1),),
         carrier="DHL",
         tracking_number="JD01",
     )
 
-    first = await hall.orders.fulfil(STAFF, order.order_id, part, unkeyed())
-    partial = await hall.seen(order)
-    second = await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
-    await hall.orders.deliver(STAFF, first.fulfilment_id, unkeyed())
-    halfway = await hall.seen(order)
-    arrived = await hall.orders.deliver(STAFF, second.fulfilment_id, unkeyed())
-    await hall.settle()
+    first = await orders_app.orders.fulfil(STAFF, order.order_id, part, attempt_without_key())
+    partial = await orders_app.read_order(order)
+    second = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.orders.deliver(STAFF, first.fulfilment_id, attempt_without_key())
+    halfway = await orders_app.read_order(order)
+    arrived = await orders_app.orders.deliver(STAFF, second.fulfilment_id, attempt_without_key())
+    await orders_app.process_events()
 
-    assert partial.fulfilment_status is FulfilmentState.PARTIAL
+    assert partial.fulfilment_status is OrderFulfilmentStatus.PARTIAL
     assert second.lines[0].quantity == 2
     assert halfway.status is OrderStatus.PROCESSING
     assert arrived.status is FulfilmentStatus.DELIVERED
-    assert arrived.delivered_at == hall.clock()
-    done = await hall.seen(order)
+    assert arrived.delivered_at == orders_app.clock()
+    done = await orders_app.read_order(order)
     assert (done.status, done.fulfilment_status) == (
         OrderStatus.COMPLETED,
-        FulfilmentState.DELIVERED,
+        OrderFulfilmentStatus.DELIVERED,
     )
-    assert hall.shelf.on_hand(product_id) == 2
-    (hold,) = hall.shelf.holds_of(order.order_id)
-    assert hold.status is ReservationStatus.CONSUMED
+    assert orders_app.fake_inventory.on_hand(product_id) == 2
+    (reservation,) = orders_app.fake_inventory.reservations_of(order.order_id)
+    assert reservation.status is ReservationStatus.CONSUMED
 
 
-async def test_an_unpaid_order_is_not_shipped(hall: Hall) -> None:
-    order = await hall.place(hall.shelf.stock(5))
+async def test_an_unpaid_order_is_not_shipped(orders_app: OrdersApp) -> None:
+    order = await orders_app.place(orders_app.fake_inventory.add_product(5))
 
     with pytest.raises(InvalidTransition) as refusal:
-        await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
+        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     assert refusal.value.details == {"status": "pending", "allowed": ["pay", "cancel"]}
 
 
-async def test_more_than_was_ordered_is_not_shipped(hall: Hall) -> None:
-    order = await hall.paid(hall.shelf.stock(5), 2)
+async def test_shipping_above_ordered_quantity_is_rejected(orders_app: OrdersApp) -> None:
+    order = await orders_app.paid(orders_app.fake_inventory.add_product(5), 2)
     line_id = order.lines[0].line_id
-    command = SHIP.model_copy(update={"lines": (LineToFulfil(line_id=line_id, quantity=3),)})
+    command = SHIP.model_copy(
+        update={"lines": (FulfilmentLineRequest(line_id=line_id, quantity=3),)}
+    )
 
     with pytest.raises(TooMuchToFulfil) as refusal:
-        await hall.orders.fulfil(STAFF, order.order_id, command, unkeyed())
+        await orders_app.orders.fulfil(STAFF, order.order_id, command, attempt_without_key())
 
     assert refusal.value.details["lines"] == [
         {"line_id": str(line_id), "requested": 3, "unfulfilled": 2}
     ]
 
 
-async def test_a_shipped_order_is_not_shipped_again_and_not_cancelled(hall: Hall) -> None:
-    order = await hall.paid(hall.shelf.stock(5))
-    await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
+async def test_a_shipped_order_is_not_shipped_again_and_not_cancelled(
+    orders_app: OrdersApp,
+) -> None:
+    order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
+    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     with pytest.raises(InvalidTransition):
-        await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
+        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     with pytest.raises(InvalidTransition) as refusal:
-        await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
+        await orders_app.orders.cancel(
+            orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
+        )
 
     assert refusal.value.details == {"status": "processing", "allowed": ["deliver"]}
 
 
-async def test_the_same_attempt_ships_once(hall: Hall) -> None:
-    product_id, attempt = hall.shelf.stock(5), unkeyed()
-    order = await hall.paid(product_id)
+async def test_ship_is_idempotent(orders_app: OrdersApp) -> None:
+    product_id, attempt = orders_app.fake_inventory.add_product(5), attempt_without_key()
+    order = await orders_app.paid(product_id)
 
-    first = await hall.orders.fulfil(STAFF, order.order_id, SHIP, attempt)
-    second = await hall.orders.fulfil(STAFF, order.order_id, SHIP, attempt)
+    first = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt)
+    second = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt)
 
     assert second == first
     assert first.fulfilment_id == attempt.id
 
 
-async def test_a_parcel_is_delivered_once(hall: Hall) -> None:
-    order = await hall.paid(hall.shelf.stock(5))
-    shipped = await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
+async def test_deliver_is_idempotent(orders_app: OrdersApp) -> None:
+    order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
+    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
     answers = await gather(
-        *(hall.orders.deliver(STAFF, shipped.fulfilment_id, unkeyed()) for _ in range(5)),
+        *(
+            orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+            for _ in range(5)
+        ),
         return_exceptions=True,
     )
 
     assert sum(isinstance(answer, InvalidTransition) for answer in answers) == 4
-    assert (await hall.changes(order))[-2:] == ["delivered", "completed"]
+    assert (await orders_app.changes(order))[-2:] == ["delivered", "completed"]
 
 
-async def test_shipping_is_for_staff(hall: Hall) -> None:
-    order = await hall.paid(hall.shelf.stock(5))
+async def test_shipping_requires_staff(orders_app: OrdersApp) -> None:
+    order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
 
     with pytest.raises(Forbidden):
-        await hall.orders.fulfil(hall.buyer, order.order_id, SHIP, unkeyed())
+        await orders_app.orders.fulfil(
+            orders_app.buyer, order.order_id, SHIP, attempt_without_key()
+        )
     with pytest.raises(Forbidden):
-        await hall.orders.deliver(hall.buyer, new_id(), unkeyed())
+        await orders_app.orders.deliver(orders_app.buyer, new_id(), attempt_without_key())
 
 
-async def test_what_is_not_there_is_not_shipped_or_delivered(hall: Hall) -> None:
+async def test_unknown_order_cannot_be_shipped_or_delivered(orders_app: OrdersApp) -> None:
     with pytest.raises(OrderNotFound):
-        await hall.orders.fulfil(STAFF, new_id(), SHIP, unkeyed())
+        await orders_app.orders.fulfil(STAFF, new_id(), SHIP, attempt_without_key())
     with pytest.raises(FulfilmentNotFound):
-        await hall.orders.deliver(STAFF, new_id(), unkeyed())
+        await orders_app.orders.deliver(STAFF, new_id(), attempt_without_key())
     with pytest.raises(FulfilmentNotFound):
-        await hall.orders.fulfilment(STAFF, new_id())
+        await orders_app.orders.get_fulfilment(STAFF, new_id())
 
 
-async def test_goods_that_are_gone_are_not_shipped_though_they_are_paid(hall: Hall) -> None:
-    product_id = hall.shelf.stock(1)
-    order = await hall.place(product_id)
-    captured = hall.till.capture(order.payment.payment_id)
-    hall.till.news.clear()
-    hall.later(HOLD)
-    hall.shelf.take_away(product_id, 1)
-    await hall.hear(captured)
-    (delivery,) = await hall.claim()
-    await hall.handle(delivery)
+async def test_paid_order_without_stock_is_not_shipped(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(1)
+    order = await orders_app.place(product_id)
+    captured = orders_app.fake_payments.capture(order.payment.payment_id)
+    orders_app.fake_payments.pending_events.clear()
+    orders_app.advance_clock(HOLD)
+    orders_app.fake_inventory.remove_stock(product_id, 1)
+    await orders_app.receive_event(captured)
+    (delivery,) = await orders_app.claim()
+    await orders_app.handle(delivery)
 
     with pytest.raises(OutOfStock):
-        await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
-    await hall.settle()
+        await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.process_events()
 
-    after = await hall.seen(order)
-    assert (after.status, after.payment_status) == (OrderStatus.CANCELLED, PaymentState.REFUNDED)
+    after = await orders_app.read_order(order)
+    assert (after.status, after.payment_status) == (
+        OrderStatus.CANCELLED,
+        OrderPaymentStatus.REFUNDED,
+    )
 
 
 # How much it asks of the database
 
 
-async def spent(hall: Hall, before: float) -> float | None:
+async def spent(orders_app: OrdersApp, before: float) -> float | None:
     """Statements since then; memory sends none."""
-    return STATEMENTS._value.get() - before if hall.container.config.storage() == "sql" else None
+    return (
+        STATEMENTS._value.get() - before if orders_app.container.config.storage() == "sql" else None
+    )
 
 
-async def test_an_order_costs_five_statements_at_most(hall: Hall) -> None:
-    product_id = hall.shelf.stock(5)
-    await hall.place(product_id)
+async def test_placing_order_takes_at_most_five_statements(orders_app: OrdersApp) -> None:
+    product_id = orders_app.fake_inventory.add_product(5)
+    await orders_app.place(product_id)
     before = STATEMENTS._value.get()
 
-    await hall.place_with_key("key", wanted(product_id))
+    await orders_app.place_with_key("key", order_command(product_id))
 
     # the claim of the key, the order with its lines and timeline, the event, the answer
-    assert await spent(hall, before) in {None, 4}
+    assert await spent(orders_app, before) in {None, 4}
 
 
-async def test_a_status_costs_one_statement_and_so_does_a_page(hall: Hall) -> None:
-    order = await hall.place(hall.shelf.stock(5))
+async def test_reading_order_or_page_takes_one_statement(orders_app: OrdersApp) -> None:
+    order = await orders_app.place(orders_app.fake_inventory.add_product(5))
     costs = []
 
     for ask in (
-        lambda: hall.orders.status(hall.buyer, order.order_id),
-        lambda: hall.orders.order(hall.buyer, order.order_id),
-        lambda: hall.orders.orders(hall.buyer, OrdersQuery()),
-        hall.orders.count,
+        lambda: orders_app.orders.get_order_status(orders_app.buyer, order.order_id),
+        lambda: orders_app.orders.get_order(orders_app.buyer, order.order_id),
+        lambda: orders_app.orders.list_orders(orders_app.buyer, OrderQuery()),
+        orders_app.orders.count,
     ):
         before = STATEMENTS._value.get()
         await ask()
-        costs.append(await spent(hall, before))
+        costs.append(await spent(orders_app, before))
 
     assert set(costs) <= {None, 1}

@@ -8,42 +8,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.inventory.contract import Reservation, ReservationStatus, ReservedLine
+from markethall.inventory.contract.reserving import (
+    ReservationLineView,
+    ReservationStatus,
+    ReservationView,
+)
 from markethall.orders.contract import (
-    FulfilmentState,
     InvalidTransition,
     OrderCurrencyMismatch,
+    OrderFulfilmentStatus,
+    OrderPaymentStatus,
     OrderStatus,
-    PaymentState,
     TooMuchToFulfil,
     TotalChanged,
     TotalTooLarge,
 )
 from markethall.orders.domain import (
     TRANSITIONS,
-    By,
-    Command,
+    AuditInfo,
     Fulfilment,
-    Line,
     Order,
-    shipped_lines,
+    OrderCommand,
+    OrderLine,
+    build_fulfilment_lines,
 )
-from markethall.orders.service.checkout import agreed
+from markethall.orders.service.checkout import price_order
 from markethall.shared.ids import derive_uuid7, new_id
 from markethall.shared.model import MAX_AMOUNT
 from markethall.shared.money import Money
-from tests.orders.conftest import wanted
+from tests.orders.conftest import order_command
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 AFTER = NOW + timedelta(hours=1)
-BY = By("somebody", AFTER, "because")
+BY = AuditInfo("somebody", AFTER, "because")
 
 
-def line(quantity: int = 2, price: int = 500) -> Line:
-    return Line(new_id(), new_id(), "SKU", "A thing", price, quantity)
+def line(quantity: int = 2, price: int = 500) -> OrderLine:
+    return OrderLine(new_id(), new_id(), "SKU", "A thing", price, quantity)
 
 
-def placed(*lines: Line) -> Order:
+def placed(*lines: OrderLine) -> Order:
     order = Order(
         order_id=new_id(),
         user_id=new_id(),
@@ -58,11 +62,11 @@ def placed(*lines: Line) -> Order:
         created_at=NOW,
         updated_at=NOW,
     )
-    order.placed(By("user", NOW))
+    order.mark_placed(AuditInfo("user", NOW))
     return order
 
 
-def paid(*lines: Line) -> Order:
+def paid(*lines: OrderLine) -> Order:
     order = placed(*lines)
     order.pay(BY)
     return order
@@ -70,7 +74,7 @@ def paid(*lines: Line) -> Order:
 
 def shipped() -> Order:
     order = paid()
-    order.fulfil(order.unfulfilled(), BY)
+    order.fulfil(order.unfulfilled_quantities(), BY)
     return order
 
 
@@ -92,38 +96,38 @@ def expired() -> Order:
     return order
 
 
-DO: dict[Command, Callable[[Order], None]] = {
-    Command.PAY: lambda order: order.pay(BY),
-    Command.CANCEL: lambda order: order.cancel(BY),
-    Command.EXPIRE: lambda order: order.expire(BY),
-    Command.REVIVE: lambda order: order.revive(new_id(), BY),
-    Command.FULFIL: lambda order: order.fulfil(order.unfulfilled(), BY),
-    Command.DELIVER: lambda order: order.deliver(
+DO: dict[OrderCommand, Callable[[Order], None]] = {
+    OrderCommand.PAY: lambda order: order.pay(BY),
+    OrderCommand.CANCEL: lambda order: order.cancel(BY),
+    OrderCommand.EXPIRE: lambda order: order.expire(BY),
+    OrderCommand.REINSTATE: lambda order: order.reinstate(new_id(), BY),
+    OrderCommand.FULFIL: lambda order: order.fulfil(order.unfulfilled_quantities(), BY),
+    OrderCommand.DELIVER: lambda order: order.deliver(
         {line.line_id: line.fulfilled for line in order.lines}, BY
     ),
 }
 # each state an order can be in, and where each command leads from it; all others are refused
-CELLS: dict[Callable[[], Order], dict[Command, OrderStatus]] = {
+CELLS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
     placed: {
-        Command.PAY: OrderStatus.PROCESSING,
-        Command.EXPIRE: OrderStatus.EXPIRED,
-        Command.CANCEL: OrderStatus.CANCELLED,
+        OrderCommand.PAY: OrderStatus.PROCESSING,
+        OrderCommand.EXPIRE: OrderStatus.EXPIRED,
+        OrderCommand.CANCEL: OrderStatus.CANCELLED,
     },
     paid: {
-        Command.CANCEL: OrderStatus.CANCELLED,
-        Command.FULFIL: OrderStatus.PROCESSING,
+        OrderCommand.CANCEL: OrderStatus.CANCELLED,
+        OrderCommand.FULFIL: OrderStatus.PROCESSING,
     },
-    shipped: {Command.DELIVER: OrderStatus.COMPLETED},
+    shipped: {OrderCommand.DELIVER: OrderStatus.COMPLETED},
     completed: {},
     cancelled: {},
-    expired: {Command.REVIVE: OrderStatus.PROCESSING},
+    expired: {OrderCommand.REINSTATE: OrderStatus.PROCESSING},
 }
 
 
 @pytest.mark.parametrize("command", DO)
 @pytest.mark.parametrize("make", CELLS)
-def test_every_command_in_every_state_goes_where_the_table_says_or_is_refused(
-    make: Callable[[], Order], command: Command
+def test_every_command_in_every_state_follows_transition_table(
+    make: Callable[[], Order], command: OrderCommand
 ) -> None:
     order, expected = make(), CELLS[make].get(command)
     before = order.status
@@ -138,16 +142,16 @@ def test_every_command_in_every_state_goes_where_the_table_says_or_is_refused(
         assert order.status is expected
 
 
-def test_every_command_of_the_table_is_tried_above() -> None:
+def test_every_command_of_transition_table_is_tested() -> None:
     # complete is no command of its own: the last delivery does it
-    assert {row.command for row in TRANSITIONS} == {*DO, Command.COMPLETE}
+    assert {row.command for row in TRANSITIONS} == {*DO, OrderCommand.COMPLETE}
 
 
 def test_an_order_does_not_expire_before_its_time() -> None:
     order = placed()
 
     with pytest.raises(InvalidTransition) as refusal:
-        order.expire(By("system", order.expires_at - timedelta(microseconds=1)))
+        order.expire(AuditInfo("system", order.expires_at - timedelta(microseconds=1)))
 
     assert refusal.value.details == {"status": "pending", "allowed": ["pay", "cancel"]}
 
@@ -170,7 +174,7 @@ def test_an_order_is_shipped_and_delivered_in_parts_and_completes_with_the_last(
 
     order.fulfil({one.line_id: 1}, BY)
     seen.append((order.status, order.fulfilment_status))
-    order.fulfil(order.unfulfilled(), BY)
+    order.fulfil(order.unfulfilled_quantities(), BY)
     seen.append((order.status, order.fulfilment_status))
     order.deliver({one.line_id: 1}, BY)
     seen.append((order.status, order.fulfilment_status))
@@ -178,10 +182,10 @@ def test_an_order_is_shipped_and_delivered_in_parts_and_completes_with_the_last(
     seen.append((order.status, order.fulfilment_status))
 
     assert seen == [
-        (OrderStatus.PROCESSING, FulfilmentState.PARTIAL),
-        (OrderStatus.PROCESSING, FulfilmentState.FULFILLED),
-        (OrderStatus.PROCESSING, FulfilmentState.FULFILLED),
-        (OrderStatus.COMPLETED, FulfilmentState.DELIVERED),
+        (OrderStatus.PROCESSING, OrderFulfilmentStatus.PARTIAL),
+        (OrderStatus.PROCESSING, OrderFulfilmentStatus.FULFILLED),
+        (OrderStatus.PROCESSING, OrderFulfilmentStatus.FULFILLED),
+        (OrderStatus.COMPLETED, OrderFulfilmentStatus.DELIVERED),
     ]
 
 
@@ -201,27 +205,31 @@ def test_more_than_was_ordered_cannot_be_shipped() -> None:
     }
 
 
-def test_every_change_is_news_with_its_own_version() -> None:
+def test_every_change_adds_timeline_entry_with_version() -> None:
     order = completed()
 
-    assert [entry.change for entry in order.news] == [
+    assert [entry.change for entry in order.pending_timeline_entries] == [
         "placed",
         "paid",
         "fulfilled",
         "delivered",
         "completed",
     ]
-    assert [entry.version for entry in order.news] == [1, 2, 3, 4, 5]
-    assert order.saved_version == 0
-    assert (order.news[1].actor, order.news[1].at, order.news[1].reason) == (
+    assert [entry.version for entry in order.pending_timeline_entries] == [1, 2, 3, 4, 5]
+    assert order.expected_version == 0
+    assert (
+        order.pending_timeline_entries[1].actor,
+        order.pending_timeline_entries[1].at,
+        order.pending_timeline_entries[1].reason,
+    ) == (
         "somebody",
         AFTER,
         "because",
     )
-    assert order.news[1].status is OrderStatus.PROCESSING
+    assert order.pending_timeline_entries[1].status is OrderStatus.PROCESSING
 
 
-def test_a_decline_is_told_until_the_money_comes_and_never_after() -> None:
+def test_decline_is_recorded_only_before_capture() -> None:
     order = placed()
 
     order.fail_payment(BY)
@@ -229,32 +237,34 @@ def test_a_decline_is_told_until_the_money_comes_and_never_after() -> None:
     order.pay(BY)
     order.fail_payment(BY)
 
-    assert failed is PaymentState.FAILED
-    assert order.payment_status is PaymentState.PAID
-    assert order.news[-1].change == "paid"
+    assert failed is OrderPaymentStatus.FAILED
+    assert order.payment_status is OrderPaymentStatus.PAID
+    assert order.pending_timeline_entries[-1].change == "paid"
 
 
-def test_refunds_add_up_whatever_the_order_they_are_told_in() -> None:
+def test_refunds_add_up_in_any_event_order() -> None:
     order = paid()
 
     order.refund(1000, 1000, BY)
     order.refund(400, 1000, BY)
 
-    assert order.payment_status is PaymentState.REFUNDED
+    assert order.payment_status is OrderPaymentStatus.REFUNDED
     assert order.refunded == 1000
 
 
-def test_a_part_of_the_money_back_is_a_partial_refund() -> None:
+def test_partial_refund_sets_payment_status() -> None:
     order = paid()
 
     order.refund(400, 1000, BY)
 
-    assert order.payment_status is PaymentState.PARTIALLY_REFUNDED
+    assert order.payment_status is OrderPaymentStatus.PARTIALLY_REFUNDED
 
 
 def test_a_fulfilment_is_delivered_once() -> None:
     order = shipped()
-    lines = shipped_lines(order.lines, {line.line_id: line.quantity for line in order.lines})
+    lines = build_fulfilment_lines(
+        order.lines, {line.line_id: line.quantity for line in order.lines}
+    )
     fulfilment = Fulfilment(new_id(), order.order_id, lines, "DHL", "JD01", NOW)
     fulfilment.deliver(AFTER)
 
@@ -286,12 +296,14 @@ def test_derived_ids_differ_by_purpose_and_by_origin() -> None:
 # What the customer and the shelf agree on
 
 
-def held(*prices: Money) -> Reservation:
+def held(*prices: Money) -> ReservationView:
     lines = (
-        ReservedLine(product_id=new_id(), sku="SKU", name="A thing", unit_price=price, quantity=3)
+        ReservationLineView(
+            product_id=new_id(), sku="SKU", name="A thing", unit_price=price, quantity=3
+        )
         for price in prices
     )
-    return Reservation(
+    return ReservationView(
         reservation_id=new_id(),
         order_id=new_id(),
         status=ReservationStatus.HELD,
@@ -308,31 +320,31 @@ def test_the_total_is_the_sum_of_the_lines() -> None:
     reservation = held(eur(500), eur(0), eur(1))
     first, *others = (line.product_id for line in reservation.lines)
     more = [{"product_id": product_id, "quantity": 3} for product_id in others]
-    command = wanted(first, 3)
+    command = order_command(first, 3)
     command = command.model_validate(
         command.model_dump() | {"lines": [*command.model_dump()["lines"], *more]}
     )
 
-    basket = agreed(command, reservation)
+    basket = price_order(command, reservation)
 
     assert basket.total == eur(1503)
     assert [line.total for line in basket.lines] == [1500, 0, 3]
 
 
-def test_two_currencies_make_no_order() -> None:
+def test_mixed_currencies_are_rejected() -> None:
     reservation = held(eur(500), Money(amount=500, currency="USD"))
 
     with pytest.raises(OrderCurrencyMismatch) as refusal:
-        agreed(wanted(new_id()), reservation)
+        price_order(order_command(new_id()), reservation)
 
     assert refusal.value.details == {"currencies": ["EUR", "USD"]}
 
 
-def test_another_currency_than_asked_for_makes_no_order() -> None:
+def test_currency_mismatch_is_rejected() -> None:
     reservation = held(eur(500))
 
     with pytest.raises(OrderCurrencyMismatch) as refusal:
-        agreed(wanted(reservation.lines[0].product_id, currency="JPY"), reservation)
+        price_order(order_command(reservation.lines[0].product_id, currency="JPY"), reservation)
 
     assert refusal.value.details == {"currencies": ["EUR", "JPY"]}
 
@@ -340,18 +352,18 @@ def test_another_currency_than_asked_for_makes_no_order() -> None:
 @pytest.mark.parametrize(
     "expected", [{"amount": 1501, "currency": "EUR"}, {"amount": 1500, "currency": "USD"}]
 )
-def test_another_total_than_expected_makes_no_order(expected: dict[str, object]) -> None:
+def test_total_mismatch_is_rejected(expected: dict[str, object]) -> None:
     reservation = held(eur(500))
-    command = wanted(reservation.lines[0].product_id, expected_total=expected)
+    command = order_command(reservation.lines[0].product_id, expected_total=expected)
 
     with pytest.raises(TotalChanged) as refusal:
-        agreed(command, reservation)
+        price_order(command, reservation)
 
     assert refusal.value.details == {"total": {"amount": 1500, "currency": "EUR"}}
 
 
-def test_a_total_that_no_money_can_hold_makes_no_order() -> None:
+def test_total_out_of_range_is_rejected() -> None:
     reservation = held(eur(MAX_AMOUNT))
 
     with pytest.raises(TotalTooLarge):
-        agreed(wanted(reservation.lines[0].product_id), reservation)
+        price_order(order_command(reservation.lines[0].product_id), reservation)

@@ -5,101 +5,114 @@ from datetime import timedelta
 
 import pytest
 
-from markethall.inventory.contract import ReservationStatus
+from markethall.inventory.contract.reserving import ReservationStatus
 from markethall.orders.contract import (
     InvalidTransition,
+    OrderPaymentStatus,
     OrderStatus,
     OrderView,
-    PaymentState,
 )
-from markethall.orders.service import LISTENERS
+from markethall.orders.service import EVENT_HANDLERS
 from markethall.payments.contract import PaymentRefunded, PaymentStatus, RefundPayment
 from markethall.shared.errors import Unavailable
 from markethall.shared.events import Event
 from markethall.shared.ids import new_id
-from tests.orders.conftest import CANCEL, HOLD, SHIP, STAFF, Hall, unkeyed, wanted
+from tests.orders.conftest import (
+    CANCEL,
+    HOLD,
+    SHIP,
+    STAFF,
+    OrdersApp,
+    attempt_without_key,
+    order_command,
+)
 
 TWICE = 2
 
 
-async def is_consistent(hall: Hall, order: OrderView) -> OrderView:
+async def is_consistent(orders_app: OrdersApp, order: OrderView) -> OrderView:
     """Goods and money where the order says they are; nothing is left on the way."""
-    await hall.settle()
-    after = await hall.seen(order)
-    kept = hall.till.kept(order.payment.payment_id)
+    await orders_app.process_events()
+    after = await orders_app.read_order(order)
+    kept = orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id)
     (product_id,) = (line.product_id for line in order.lines)
     quantity = order.lines[0].quantity
     sold = after.status in {OrderStatus.PROCESSING, OrderStatus.COMPLETED}
     assert kept == (order.total.amount if sold else 0)
-    assert hall.shelf.available(product_id) == hall.stocked - (quantity if sold else 0)
-    assert (await hall.told(order)).items[-1].status is after.status
+    assert orders_app.fake_inventory.available(product_id) == orders_app.initial_stock - (
+        quantity if sold else 0
+    )
+    assert (await orders_app.read_timeline(order)).items[-1].status is after.status
     return after
 
 
-async def placed(hall: Hall, quantity: int = 2) -> OrderView:
-    return await hall.place(hall.stock_up(), quantity)
+async def placed(orders_app: OrdersApp, quantity: int = 2) -> OrderView:
+    return await orders_app.place(orders_app.stock_up(), quantity)
 
 
 # The money comes
 
 
-async def test_a_captured_payment_sells_the_goods_once(hall: Hall) -> None:
-    order = await placed(hall)
+async def test_captured_payment_commits_stock_once(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
 
-    hall.till.capture(order.payment.payment_id)
-    await hall.settle(TWICE)
+    orders_app.fake_payments.capture(order.payment.payment_id)
+    await orders_app.process_events(TWICE)
 
-    after = await is_consistent(hall, order)
-    assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, PaymentState.PAID)
+    after = await is_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
     assert after.payment.status == "captured"
-    assert await hall.changes(order) == ["placed", "paid"]
-    (hold,) = hall.shelf.holds_of(order.order_id)
-    assert hold.status is ReservationStatus.COMMITTED
+    assert await orders_app.changes(order) == ["placed", "paid"]
+    (reservation,) = orders_app.fake_inventory.reservations_of(order.order_id)
+    assert reservation.status is ReservationStatus.COMMITTED
 
 
-async def test_the_same_news_in_two_envelopes_pays_once(hall: Hall) -> None:
-    order = await placed(hall)
+async def test_duplicate_event_in_two_envelopes_is_applied_once(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
 
-    event = hall.till.capture(order.payment.payment_id)
-    await hall.hear(event)
-    await hall.settle()
+    event = orders_app.fake_payments.capture(order.payment.payment_id)
+    await orders_app.receive_event(event)
+    await orders_app.process_events()
 
-    await is_consistent(hall, order)
-    assert await hall.changes(order) == ["placed", "paid"]
-
-
-async def test_a_decline_leaves_the_order_payable(hall: Hall) -> None:
-    order = await placed(hall)
-
-    hall.till.decline(order.payment.payment_id)
-    await hall.settle(TWICE)
-    failed = await hall.seen(order)
-    hall.till.capture(order.payment.payment_id)
-    await hall.settle(TWICE)
-
-    assert (failed.status, failed.payment_status) == (OrderStatus.PENDING, PaymentState.FAILED)
-    after = await is_consistent(hall, order)
-    assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, PaymentState.PAID)
-    assert await hall.changes(order) == ["placed", "payment_failed", "paid"]
-    assert (await hall.told(order)).items[1].reason == "declined"
+    await is_consistent(orders_app, order)
+    assert await orders_app.changes(order) == ["placed", "paid"]
 
 
-async def test_an_old_decline_does_not_unpay_an_order(hall: Hall) -> None:
-    order = await placed(hall)
-    declined = hall.till.decline(order.payment.payment_id)
-    captured = hall.till.capture(order.payment.payment_id)
-    hall.till.news = [captured]
-    await hall.settle()
+async def test_a_decline_leaves_the_order_payable(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
 
-    await hall.hear(declined)
-    await hall.settle()
+    orders_app.fake_payments.decline(order.payment.payment_id)
+    await orders_app.process_events(TWICE)
+    failed = await orders_app.read_order(order)
+    orders_app.fake_payments.capture(order.payment.payment_id)
+    await orders_app.process_events(TWICE)
 
-    after = await is_consistent(hall, order)
-    assert after.payment_status is PaymentState.PAID
+    assert (failed.status, failed.payment_status) == (
+        OrderStatus.PENDING,
+        OrderPaymentStatus.FAILED,
+    )
+    after = await is_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
+    assert await orders_app.changes(order) == ["placed", "payment_failed", "paid"]
+    assert (await orders_app.read_timeline(order)).items[1].reason == "declined"
 
 
-async def test_a_refund_changes_the_payment_status_and_nothing_else(hall: Hall) -> None:
-    order = await hall.paid(hall.stock_up(), 2)
+async def test_late_decline_does_not_change_paid_order(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    declined = orders_app.fake_payments.decline(order.payment.payment_id)
+    captured = orders_app.fake_payments.capture(order.payment.payment_id)
+    orders_app.fake_payments.pending_events = [captured]
+    await orders_app.process_events()
+
+    await orders_app.receive_event(declined)
+    await orders_app.process_events()
+
+    after = await is_consistent(orders_app, order)
+    assert after.payment_status is OrderPaymentStatus.PAID
+
+
+async def test_a_refund_changes_the_payment_status_and_nothing_else(orders_app: OrdersApp) -> None:
+    order = await orders_app.paid(orders_app.stock_up(), 2)
     half = order.total.model_copy(update={"amount": order.total.amount // 2})
     states = []
 
@@ -107,362 +120,398 @@ async def test_a_refund_changes_the_payment_status_and_nothing_else(hall: Hall) 
         command = RefundPayment(
             payment_id=order.payment.payment_id, refund_id=new_id(), amount=half
         )
-        await hall.till.refund(STAFF, command)
-        await hall.settle(TWICE)
-        after = await hall.seen(order)
+        await orders_app.fake_payments.refund(STAFF, command)
+        await orders_app.process_events(TWICE)
+        after = await orders_app.read_order(order)
         states.append((after.status, after.payment_status))
 
     assert states == [
-        (OrderStatus.PROCESSING, PaymentState.PARTIALLY_REFUNDED),
-        (OrderStatus.PROCESSING, PaymentState.REFUNDED),
+        (OrderStatus.PROCESSING, OrderPaymentStatus.PARTIALLY_REFUNDED),
+        (OrderStatus.PROCESSING, OrderPaymentStatus.REFUNDED),
     ]
 
 
-async def test_goods_that_are_not_there_yet_leave_when_they_have_come(hall: Hall) -> None:
-    product_id = hall.stock_up(2)
-    order = await hall.paid(product_id, 2)
-    hall.shelf.take_away(product_id, 1)
-    await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
+async def test_backordered_units_are_consumed_after_receipt(orders_app: OrdersApp) -> None:
+    product_id = orders_app.stock_up(2)
+    order = await orders_app.paid(product_id, 2)
+    orders_app.fake_inventory.remove_stock(product_id, 1)
+    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     for _ in range(20):
-        await hall.settle()
-        hall.later(timedelta(minutes=1))
-    before = hall.shelf.on_hand(product_id)
+        await orders_app.process_events()
+        orders_app.advance_clock(timedelta(minutes=1))
+    before = orders_app.fake_inventory.on_hand(product_id)
 
-    hall.shelf.arrive(product_id, 1)
-    await hall.settle()
+    orders_app.fake_inventory.receive_stock(product_id, 1)
+    await orders_app.process_events()
 
-    assert (before, hall.shelf.on_hand(product_id)) == (1, 0)
-    (hold,) = hall.shelf.holds_of(order.order_id)
-    assert hold.status is ReservationStatus.CONSUMED
+    assert (before, orders_app.fake_inventory.on_hand(product_id)) == (1, 0)
+    (reservation,) = orders_app.fake_inventory.reservations_of(order.order_id)
+    assert reservation.status is ReservationStatus.CONSUMED
 
 
-async def test_money_that_is_back_before_we_hear_that_it_came_sells_nothing(hall: Hall) -> None:
-    order = await placed(hall)
-    captured = hall.till.capture(order.payment.payment_id)
+async def test_refund_before_capture_event_commits_nothing(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    captured = orders_app.fake_payments.capture(order.payment.payment_id)
     refund = RefundPayment(payment_id=order.payment.payment_id, refund_id=new_id())
-    await hall.till.refund(STAFF, refund)
-    (refunded,) = (event for event in hall.till.news if isinstance(event, PaymentRefunded))
-    hall.till.news = [refunded]
-    await hall.settle(TWICE)
+    await orders_app.fake_payments.refund(STAFF, refund)
+    (refunded,) = (
+        event
+        for event in orders_app.fake_payments.pending_events
+        if isinstance(event, PaymentRefunded)
+    )
+    orders_app.fake_payments.pending_events = [refunded]
+    await orders_app.process_events(TWICE)
 
-    await hall.hear(captured)
-    await hall.settle(TWICE)
+    await orders_app.receive_event(captured)
+    await orders_app.process_events(TWICE)
 
-    after = await is_consistent(hall, order)
-    assert (after.status, after.payment_status) == (OrderStatus.CANCELLED, PaymentState.REFUNDED)
+    after = await is_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (
+        OrderStatus.CANCELLED,
+        OrderPaymentStatus.REFUNDED,
+    )
 
 
-async def test_money_for_an_order_that_is_still_being_written_waits_for_it(hall: Hall) -> None:
-    product_id = hall.stock_up()
-    hall.cuts.cut(3, "after")
+async def test_capture_event_waits_for_order_being_placed(orders_app: OrdersApp) -> None:
+    product_id = orders_app.stock_up()
+    orders_app.call_failures.fail_call(3, "after")
     with pytest.raises(Unavailable):
-        await hall.place_with_key("key", wanted(product_id, 2))
-    (payment,) = hall.till.all_payments()
-    hall.till.capture(payment.payment_id)
-    await hall.settle()
+        await orders_app.place_with_key("key", order_command(product_id, 2))
+    (payment,) = orders_app.fake_payments.all_payments()
+    orders_app.fake_payments.capture(payment.payment_id)
+    await orders_app.process_events()
 
-    answer = await hall.place_with_key("key", wanted(product_id, 2))
-    hall.later(timedelta(seconds=2))
+    answer = await orders_app.place_with_key("key", order_command(product_id, 2))
+    orders_app.advance_clock(timedelta(seconds=2))
 
     order = OrderView.model_validate_json(answer.body)
-    after = await is_consistent(hall, order)
+    after = await is_consistent(orders_app, order)
     assert after.status is OrderStatus.PROCESSING
 
 
-async def test_money_for_an_order_that_is_never_written_goes_back(hall: Hall) -> None:
-    product_id = hall.stock_up()
-    hall.cuts.cut(3, "after")
+async def test_capture_without_order_is_refunded(orders_app: OrdersApp) -> None:
+    product_id = orders_app.stock_up()
+    orders_app.call_failures.fail_call(3, "after")
     with pytest.raises(Unavailable):
-        await hall.place_with_key("key", wanted(product_id, 2))
-    (payment,) = hall.till.all_payments()
-    hall.till.capture(payment.payment_id)
-    await hall.settle()
+        await orders_app.place_with_key("key", order_command(product_id, 2))
+    (payment,) = orders_app.fake_payments.all_payments()
+    orders_app.fake_payments.capture(payment.payment_id)
+    await orders_app.process_events()
 
-    hall.later(HOLD + timedelta(seconds=1))
-    await hall.settle(TWICE)
-    hall.later(HOLD + timedelta(seconds=1))
-    await hall.settle(TWICE)
+    orders_app.advance_clock(HOLD + timedelta(seconds=1))
+    await orders_app.process_events(TWICE)
+    orders_app.advance_clock(HOLD + timedelta(seconds=1))
+    await orders_app.process_events(TWICE)
 
-    assert hall.till.kept(payment.payment_id) == 0
-    assert hall.shelf.available(product_id) == hall.stocked
-    assert await hall.claim() == []
+    assert orders_app.fake_payments.captured_minus_refunded(payment.payment_id) == 0
+    assert orders_app.fake_inventory.available(product_id) == orders_app.initial_stock
+    assert await orders_app.claim() == []
 
 
 # The goods are gone
 
 
-async def test_a_paid_order_whose_goods_are_gone_is_cancelled_and_refunded(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.till.capture(order.payment.payment_id)
-    hall.later(HOLD)
-    hall.shelf.take_away(order.lines[0].product_id, hall.stocked)
-    hall.stocked = 0
+async def test_paid_order_without_stock_is_cancelled_and_refunded(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.fake_payments.capture(order.payment.payment_id)
+    orders_app.advance_clock(HOLD)
+    orders_app.fake_inventory.remove_stock(order.lines[0].product_id, orders_app.initial_stock)
+    orders_app.initial_stock = 0
 
-    await hall.settle(TWICE)
+    await orders_app.process_events(TWICE)
 
-    after = await is_consistent(hall, order)
-    assert (after.status, after.payment_status) == (OrderStatus.CANCELLED, PaymentState.REFUNDED)
-    assert await hall.changes(order) == ["placed", "paid", "cancelled", "payment_refunded"]
-    assert (await hall.told(order)).items[2].reason == "out of stock"
+    after = await is_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (
+        OrderStatus.CANCELLED,
+        OrderPaymentStatus.REFUNDED,
+    )
+    assert await orders_app.changes(order) == ["placed", "paid", "cancelled", "payment_refunded"]
+    assert (await orders_app.read_timeline(order)).items[2].reason == "out of stock"
 
 
-async def test_shipped_goods_leave_the_shelf_once(hall: Hall) -> None:
-    order = await hall.paid(hall.stock_up(), 2)
-    await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
+async def test_shipment_event_consumes_stock_once(orders_app: OrdersApp) -> None:
+    order = await orders_app.paid(orders_app.stock_up(), 2)
+    await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
-    await hall.settle(TWICE)
+    await orders_app.process_events(TWICE)
 
-    assert hall.shelf.on_hand(order.lines[0].product_id) == hall.stocked - 2
+    assert (
+        orders_app.fake_inventory.on_hand(order.lines[0].product_id) == orders_app.initial_stock - 2
+    )
 
 
 # Time runs out
 
 
-async def test_an_unpaid_order_expires_and_gives_its_goods_back(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.later(order.expires_at - hall.clock())
+async def test_unpaid_order_expires_and_releases_stock(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.advance_clock(order.expires_at - orders_app.clock())
 
-    await hall.sweep()
-    await hall.sweep()
-    await hall.settle(TWICE)
+    await orders_app.run_periodic_jobs()
+    await orders_app.run_periodic_jobs()
+    await orders_app.process_events(TWICE)
 
-    after = await is_consistent(hall, order)
+    after = await is_consistent(orders_app, order)
     assert after.status is OrderStatus.EXPIRED
     assert after.payment.status == "cancelled"
-    assert hall.till.payment(order.payment.payment_id).status is PaymentStatus.CANCELLED
-    assert await hall.changes(order) == ["placed", "expired"]
-    assert (await hall.told(order)).items[1].actor == "system:orders.expire"
+    assert (
+        orders_app.fake_payments.payment(order.payment.payment_id).status is PaymentStatus.CANCELLED
+    )
+    assert await orders_app.changes(order) == ["placed", "expired"]
+    assert (await orders_app.read_timeline(order)).items[1].actor == "system:orders.expire"
 
 
-async def test_an_order_does_not_expire_early(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.later(order.expires_at - hall.clock() - timedelta(microseconds=1))
+async def test_an_order_does_not_expire_early(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.advance_clock(order.expires_at - orders_app.clock() - timedelta(microseconds=1))
 
-    await hall.sweep()
+    await orders_app.run_periodic_jobs()
 
-    assert (await hall.seen(order)).status is OrderStatus.PENDING
-
-
-async def test_an_order_whose_money_is_taken_waits_for_the_news(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.till.capture(order.payment.payment_id)
-    hall.later(HOLD)
-
-    await hall.sweep()
-    meanwhile = await hall.seen(order)
-
-    assert meanwhile.status is OrderStatus.PENDING
-    assert (await is_consistent(hall, order)).status is OrderStatus.PROCESSING
+    assert (await orders_app.read_order(order)).status is OrderStatus.PENDING
 
 
-async def test_an_order_whose_payment_is_being_decided_expires_later(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.till.begin(order.payment.payment_id)
-    hall.later(HOLD)
+async def test_order_with_captured_payment_is_not_expired(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.fake_payments.capture(order.payment.payment_id)
+    orders_app.advance_clock(HOLD)
 
-    await hall.sweep()
-    meanwhile = await hall.seen(order)
-    hall.till.decline(order.payment.payment_id)
-    await hall.sweep()
+    await orders_app.run_periodic_jobs()
+    meanwhile = await orders_app.read_order(order)
 
     assert meanwhile.status is OrderStatus.PENDING
-    assert (await is_consistent(hall, order)).status is OrderStatus.EXPIRED
+    assert (await is_consistent(orders_app, order)).status is OrderStatus.PROCESSING
 
 
-async def test_one_order_that_cannot_end_stops_no_other(hall: Hall) -> None:
-    product_id = hall.stock_up(200)
-    placed_at_once = [await hall.place(product_id) for _ in range(60)]
+async def test_expiry_is_deferred_while_payment_is_processing(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.fake_payments.start_processing(order.payment.payment_id)
+    orders_app.advance_clock(HOLD)
+
+    await orders_app.run_periodic_jobs()
+    meanwhile = await orders_app.read_order(order)
+    orders_app.fake_payments.decline(order.payment.payment_id)
+    await orders_app.run_periodic_jobs()
+
+    assert meanwhile.status is OrderStatus.PENDING
+    assert (await is_consistent(orders_app, order)).status is OrderStatus.EXPIRED
+
+
+async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: OrdersApp) -> None:
+    product_id = orders_app.stock_up(200)
+    placed_at_once = [await orders_app.place(product_id) for _ in range(60)]
     # all are due in the same moment: the sweep goes by id, and a cut must not meet a stuck one
     orders = sorted(placed_at_once, key=lambda order: order.order_id)
     stuck = orders[::7]
     for order in stuck:
-        hall.till.begin(order.payment.payment_id)
-    hall.later(HOLD)
-    hall.cuts.cut(2, "before")
-    hall.cuts.cut(5, "after")
+        orders_app.fake_payments.start_processing(order.payment.payment_id)
+    orders_app.advance_clock(HOLD)
+    orders_app.call_failures.fail_call(2, "before")
+    orders_app.call_failures.fail_call(5, "after")
 
-    await hall.sweep()
+    await orders_app.run_periodic_jobs()
 
-    states = [(await hall.seen(order)).status for order in orders]
+    states = [(await orders_app.read_order(order)).status for order in orders]
     assert states.count(OrderStatus.PENDING) == len(stuck) + 2
-    await hall.sweep()
-    states = [(await hall.seen(order)).status for order in orders]
+    await orders_app.run_periodic_jobs()
+    states = [(await orders_app.read_order(order)).status for order in orders]
     assert states.count(OrderStatus.PENDING) == len(stuck)
 
 
 # Late money
 
 
-async def late_money(hall: Hall, order: OrderView) -> None:
+async def late_money(orders_app: OrdersApp, order: OrderView) -> None:
     """The provider has taken the money, though the payment was cancelled."""
-    hall.till.reopen(order.payment.payment_id)
-    hall.till.capture(order.payment.payment_id)
-    await hall.settle(TWICE)
+    orders_app.fake_payments.reopen(order.payment.payment_id)
+    orders_app.fake_payments.capture(order.payment.payment_id)
+    await orders_app.process_events(TWICE)
 
 
-async def test_money_that_comes_after_the_end_revives_the_order(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.later(HOLD)
-    await hall.sweep()
-    await hall.settle()
+async def test_late_capture_reinstates_expired_order(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.advance_clock(HOLD)
+    await orders_app.run_periodic_jobs()
+    await orders_app.process_events()
 
-    await late_money(hall, order)
+    await late_money(orders_app, order)
 
-    after = await is_consistent(hall, order)
-    assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, PaymentState.PAID)
-    assert await hall.changes(order) == ["placed", "expired", "revived"]
-    old, new = hall.shelf.holds_of(order.order_id)
+    after = await is_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
+    assert await orders_app.changes(order) == ["placed", "expired", "reinstated"]
+    old, new = orders_app.fake_inventory.reservations_of(order.order_id)
     assert (old.status, new.status) == (ReservationStatus.RELEASED, ReservationStatus.COMMITTED)
 
 
-async def test_a_revived_order_is_shipped_like_any_other(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.later(HOLD)
-    await hall.sweep()
-    await late_money(hall, order)
+async def test_reinstated_order_can_be_shipped(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.advance_clock(HOLD)
+    await orders_app.run_periodic_jobs()
+    await late_money(orders_app, order)
 
-    shipped = await hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed())
-    await hall.orders.deliver(STAFF, shipped.fulfilment_id, unkeyed())
-    await hall.settle(TWICE)
+    shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
+    await orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
+    await orders_app.process_events(TWICE)
 
-    assert (await hall.seen(order)).status is OrderStatus.COMPLETED
-    assert hall.shelf.on_hand(order.lines[0].product_id) == hall.stocked - 2
-
-
-async def test_late_money_goes_back_when_the_goods_are_gone(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.later(HOLD)
-    await hall.sweep()
-    await hall.settle()
-    hall.shelf.take_away(order.lines[0].product_id, hall.stocked - 1)
-    hall.stocked = 1
-
-    await late_money(hall, order)
-
-    after = await is_consistent(hall, order)
-    assert (after.status, after.payment_status) == (OrderStatus.EXPIRED, PaymentState.REFUNDED)
-    assert await hall.changes(order) == ["placed", "expired", "late_payment", "payment_refunded"]
-    assert (await hall.told(order)).items[2].reason == "out of stock by now: refunded"
+    assert (await orders_app.read_order(order)).status is OrderStatus.COMPLETED
+    assert (
+        orders_app.fake_inventory.on_hand(order.lines[0].product_id) == orders_app.initial_stock - 2
+    )
 
 
-async def test_money_for_a_cancelled_order_goes_back(hall: Hall) -> None:
-    order = await placed(hall)
-    await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
-    await hall.settle()
+async def test_late_capture_without_stock_is_refunded(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.advance_clock(HOLD)
+    await orders_app.run_periodic_jobs()
+    await orders_app.process_events()
+    orders_app.fake_inventory.remove_stock(order.lines[0].product_id, orders_app.initial_stock - 1)
+    orders_app.initial_stock = 1
 
-    await late_money(hall, order)
+    await late_money(orders_app, order)
 
-    after = await is_consistent(hall, order)
-    assert (after.status, after.payment_status) == (OrderStatus.CANCELLED, PaymentState.REFUNDED)
-    assert (await hall.changes(order))[-2:] == ["late_payment", "payment_refunded"]
-
-
-async def test_an_order_cancelled_while_it_is_being_paid_gives_the_money_back(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.till.begin(order.payment.payment_id)
-    await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
-    await hall.settle()
-
-    hall.till.capture(order.payment.payment_id)
-    hall.later(timedelta(seconds=2))
-    await hall.settle(TWICE)
-
-    after = await is_consistent(hall, order)
-    assert (after.status, after.payment_status) == (OrderStatus.CANCELLED, PaymentState.REFUNDED)
+    after = await is_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (
+        OrderStatus.EXPIRED,
+        OrderPaymentStatus.REFUNDED,
+    )
+    assert await orders_app.changes(order) == [
+        "placed",
+        "expired",
+        "late_payment",
+        "payment_refunded",
+    ]
+    assert (await orders_app.read_timeline(order)).items[
+        2
+    ].reason == "out of stock by now: refunded"
 
 
-async def test_an_order_cancelled_while_its_payment_fails_can_no_longer_be_paid(
-    hall: Hall,
+async def test_capture_of_cancelled_order_is_refunded(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    await orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key())
+    await orders_app.process_events()
+
+    await late_money(orders_app, order)
+
+    after = await is_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (
+        OrderStatus.CANCELLED,
+        OrderPaymentStatus.REFUNDED,
+    )
+    assert (await orders_app.changes(order))[-2:] == ["late_payment", "payment_refunded"]
+
+
+async def test_cancel_during_payment_refunds_capture(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.fake_payments.start_processing(order.payment.payment_id)
+    await orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key())
+    await orders_app.process_events()
+
+    orders_app.fake_payments.capture(order.payment.payment_id)
+    orders_app.advance_clock(timedelta(seconds=2))
+    await orders_app.process_events(TWICE)
+
+    after = await is_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (
+        OrderStatus.CANCELLED,
+        OrderPaymentStatus.REFUNDED,
+    )
+
+
+async def test_cancel_during_failed_payment_closes_payment(
+    orders_app: OrdersApp,
 ) -> None:
-    order = await placed(hall)
-    hall.till.begin(order.payment.payment_id)
-    await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
-    await hall.settle()
+    order = await placed(orders_app)
+    orders_app.fake_payments.start_processing(order.payment.payment_id)
+    await orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key())
+    await orders_app.process_events()
 
-    hall.till.decline(order.payment.payment_id)
-    hall.later(timedelta(seconds=2))
-    await hall.settle(TWICE)
+    orders_app.fake_payments.decline(order.payment.payment_id)
+    orders_app.advance_clock(timedelta(seconds=2))
+    await orders_app.process_events(TWICE)
 
-    await is_consistent(hall, order)
-    assert hall.till.payment(order.payment.payment_id).status is PaymentStatus.CANCELLED
+    await is_consistent(orders_app, order)
+    assert (
+        orders_app.fake_payments.payment(order.payment.payment_id).status is PaymentStatus.CANCELLED
+    )
 
 
 # All at once
 
 
 @pytest.mark.parametrize("round_", range(4))
-async def test_cancelling_and_paying_at_once_ends_in_one_of_them(hall: Hall, round_: int) -> None:
-    order = await placed(hall)
-    await hall.hear(hall.till.capture(order.payment.payment_id))
-    hall.till.news.clear()
-    (delivery,) = await hall.claim()
-    cancel = hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
-    pay = hall.handle(delivery)
+async def test_cancel_and_pay_race_has_one_outcome(orders_app: OrdersApp, round_: int) -> None:
+    order = await placed(orders_app)
+    await orders_app.receive_event(orders_app.fake_payments.capture(order.payment.payment_id))
+    orders_app.fake_payments.pending_events.clear()
+    (delivery,) = await orders_app.claim()
+    cancel = orders_app.orders.cancel(
+        orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
+    )
+    pay = orders_app.handle(delivery)
 
     await gather(*((cancel, pay) if round_ % 2 else (pay, cancel)))
 
-    after = await is_consistent(hall, order)
+    after = await is_consistent(orders_app, order)
     assert after.status is OrderStatus.CANCELLED
-    assert after.payment_status is PaymentState.REFUNDED
+    assert after.payment_status is OrderPaymentStatus.REFUNDED
 
 
 @pytest.mark.parametrize("round_", range(4))
-async def test_expiring_and_paying_at_once_ends_in_one_of_them(hall: Hall, round_: int) -> None:
-    order = await placed(hall)
-    hall.later(HOLD)
-    await hall.hear(hall.till.capture(order.payment.payment_id))
-    hall.till.news.clear()
-    (delivery,) = await hall.claim()
-    expire = hall.sweep()
-    pay = hall.handle(delivery)
+async def test_expiry_and_pay_race_has_one_outcome(orders_app: OrdersApp, round_: int) -> None:
+    order = await placed(orders_app)
+    orders_app.advance_clock(HOLD)
+    await orders_app.receive_event(orders_app.fake_payments.capture(order.payment.payment_id))
+    orders_app.fake_payments.pending_events.clear()
+    (delivery,) = await orders_app.claim()
+    expire = orders_app.run_periodic_jobs()
+    pay = orders_app.handle(delivery)
 
     await gather(*((expire, pay) if round_ % 2 else (pay, expire)))
 
-    after = await is_consistent(hall, order)
-    assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, PaymentState.PAID)
+    after = await is_consistent(orders_app, order)
+    assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
 
 
-async def test_cancelling_and_expiring_at_once_ends_in_one_of_them(hall: Hall) -> None:
-    order = await placed(hall)
-    hall.later(HOLD)
+async def test_cancel_and_expiry_race_has_one_outcome(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    orders_app.advance_clock(HOLD)
 
     await gather(
-        hall.sweep(),
-        hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed()),
+        orders_app.run_periodic_jobs(),
+        orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key()),
         return_exceptions=True,
     )
-    await hall.settle(TWICE)
+    await orders_app.process_events(TWICE)
 
-    after = await is_consistent(hall, order)
+    after = await is_consistent(orders_app, order)
     assert after.status in {OrderStatus.CANCELLED, OrderStatus.EXPIRED}
 
 
-async def test_shipping_and_cancelling_at_once_ends_in_one_of_them(hall: Hall) -> None:
-    order = await hall.paid(hall.stock_up(), 2)
+async def test_ship_and_cancel_race_has_one_outcome(orders_app: OrdersApp) -> None:
+    order = await orders_app.paid(orders_app.stock_up(), 2)
 
     shipped, cancelled = await gather(
-        hall.orders.fulfil(STAFF, order.order_id, SHIP, unkeyed()),
-        hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed()),
+        orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key()),
+        orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key()),
         return_exceptions=True,
     )
-    await hall.settle(TWICE)
+    await orders_app.process_events(TWICE)
 
     assert [isinstance(answer, InvalidTransition) for answer in (shipped, cancelled)].count(
         True
     ) == 1
-    await is_consistent(hall, order)
+    await is_consistent(orders_app, order)
 
 
-async def test_a_handler_run_by_two_processes_at_once_has_one_effect(hall: Hall) -> None:
-    order = await placed(hall)
-    await hall.hear(hall.till.capture(order.payment.payment_id))
-    hall.till.news.clear()
-    (delivery,) = await hall.claim()
+async def test_concurrent_handler_runs_have_one_effect(orders_app: OrdersApp) -> None:
+    order = await placed(orders_app)
+    await orders_app.receive_event(orders_app.fake_payments.capture(order.payment.payment_id))
+    orders_app.fake_payments.pending_events.clear()
+    (delivery,) = await orders_app.claim()
 
-    await gather(*(hall.handle(delivery) for _ in range(5)))
+    await gather(*(orders_app.handle(delivery) for _ in range(5)))
 
-    await is_consistent(hall, order)
-    assert await hall.changes(order) == ["placed", "paid"]
+    await is_consistent(orders_app, order)
+    assert await orders_app.changes(order) == ["placed", "paid"]
 
 
 # Neighbours go away
@@ -478,24 +527,28 @@ STEPS = {
 }
 
 
-async def lead_to(hall: Hall, what: str) -> OrderView:
+async def lead_to(orders_app: OrdersApp, what: str) -> OrderView:
     """An order with the events of one kind of ending under way."""
-    order = await placed(hall)
+    order = await placed(orders_app)
     if what in {"late", "late and cancelled", "expired"}:
-        hall.later(HOLD)
+        orders_app.advance_clock(HOLD)
         if what == "late and cancelled":
-            await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
+            await orders_app.orders.cancel(
+                orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
+            )
         else:
-            await hall.sweep()
+            await orders_app.run_periodic_jobs()
         if what != "expired":
-            await hall.settle()
-            hall.till.reopen(order.payment.payment_id)
+            await orders_app.process_events()
+            orders_app.fake_payments.reopen(order.payment.payment_id)
     if what.startswith(("paid", "late")):
-        hall.till.capture(order.payment.payment_id)
+        orders_app.fake_payments.capture(order.payment.payment_id)
     if what == "paid and cancelled":
-        await hall.settle()
+        await orders_app.process_events()
     if what in {"cancelled", "paid and cancelled"}:
-        await hall.orders.cancel(hall.buyer, order.order_id, CANCEL, unkeyed())
+        await orders_app.orders.cancel(
+            orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
+        )
     return order
 
 
@@ -504,20 +557,20 @@ async def lead_to(hall: Hall, what: str) -> OrderView:
     ("what", "number"),
     [(what, number) for what, calls in STEPS.items() for number in range(1, len(calls) + 1)],
 )
-async def test_a_neighbour_that_is_away_delays_the_end_and_does_not_change_it(
-    hall: Hall, what: str, number: int, when: str
+async def test_unavailable_context_delays_expiry_without_changing_outcome(
+    orders_app: OrdersApp, what: str, number: int, when: str
 ) -> None:
-    order = await lead_to(hall, what)
-    hall.cuts.cut(number, when)
-    made = len(hall.cuts.made)
+    order = await lead_to(orders_app, what)
+    orders_app.call_failures.fail_call(number, when)
+    made = len(orders_app.call_failures.calls)
 
-    await hall.settle()
+    await orders_app.process_events()
     for _ in range(3):
-        hall.later(timedelta(seconds=2))
-        await hall.settle()
+        orders_app.advance_clock(timedelta(seconds=2))
+        await orders_app.process_events()
 
-    assert set(STEPS[what]) <= set(hall.cuts.made[made:])
-    after = await is_consistent(hall, order)
+    assert set(STEPS[what]) <= set(orders_app.call_failures.calls[made:])
+    after = await is_consistent(orders_app, order)
     assert after.status is {
         "paid": OrderStatus.PROCESSING,
         "late": OrderStatus.PROCESSING,
@@ -525,10 +578,10 @@ async def test_a_neighbour_that_is_away_delays_the_end_and_does_not_change_it(
     }.get(what, OrderStatus.CANCELLED)
 
 
-def test_every_handler_is_bound_under_its_name(hall: Hall) -> None:
-    handlers = hall.container.handlers()
+def test_every_handler_is_registered_under_its_name(orders_app: OrdersApp) -> None:
+    handlers = orders_app.container.handlers()
 
-    assert list(handlers) == [entry.handler for entry in LISTENERS]
-    assert len(handlers) == len({entry.event for entry in LISTENERS})
-    assert all(issubclass(entry.event, Event) for entry in LISTENERS)
+    assert list(handlers) == [entry.handler for entry in EVENT_HANDLERS]
+    assert len(handlers) == len({entry.event for entry in EVENT_HANDLERS})
+    assert all(issubclass(entry.event, Event) for entry in EVENT_HANDLERS)
     assert all(name.startswith("orders.") for name in handlers)

@@ -11,24 +11,24 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import (
     OutOfStock,
     ProductNotFound,
     ReservationClosed,
-    TooManyHolds,
     TooManyUnits,
+    TooManyUnpaidOrders,
 )
 from markethall.orders.contract import OrderView
-from markethall.orders.router import _PASSING, router
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
-from markethall.shared.http import refuse, refuse_invalid
+from markethall.orders.router import _UPSTREAM_ERROR_CODES, router
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
+from markethall.shared.http import problem_handler, validation_handler
 from markethall.shared.ids import new_id
 from markethall.users.contract import UserInactive, UserNotFound
-from tests.orders.conftest import STAFF, Hall, person
+from tests.orders.conftest import STAFF, OrdersApp, person
 
 # what the paths do is the same on every storage; the end-to-end suite goes through both
-pytestmark = pytest.mark.parametrize("hall", ["memory"], indirect=True)
+pytestmark = pytest.mark.parametrize("orders_app", ["memory"], indirect=True)
 
 NOWHERE = "/orders/0199c0de-0000-7000-8000-000000000009"
 ONE = "0199c0de-0000-7000-8000-000000000001"
@@ -39,10 +39,10 @@ class Door:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.call = Call(request_id="test")
+        self.call = CallContext(request_id="test")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"call": self.call, "request_id": "test"}
+        scope["state"] = {"call_context": self.call, "request_id": "test"}
         await self._app(scope, receive, send)
 
 
@@ -50,14 +50,14 @@ class Door:
 class Counter:
     """The hall and a way to ask it by HTTP."""
 
-    hall: Hall
+    orders_app: OrdersApp
     http: httpx2.AsyncClient
     door: Door
 
     async def send(
-        self, method: str, path: str, who: Call | None = None, **options: Any
+        self, method: str, path: str, who: CallContext | None = None, **options: Any
     ) -> httpx2.Response:
-        self.door.call = who or self.hall.buyer
+        self.door.call = who or self.orders_app.buyer
         return await self.http.request(method, path, **options)
 
     async def place(self, body: Any, key: str = "key") -> httpx2.Response:
@@ -66,36 +66,39 @@ class Counter:
 
 
 @pytest.fixture
-async def counter(hall: Hall) -> AsyncIterator[Counter]:
+async def order_client(orders_app: OrdersApp) -> AsyncIterator[Counter]:
     app = FastAPI(
-        exception_handlers={Refusal: refuse, RequestValidationError: refuse_invalid},
+        exception_handlers={
+            DomainError: problem_handler,
+            RequestValidationError: validation_handler,
+        },
         strict_content_type=True,
     )
     app.include_router(router)
     app.state.container = SimpleNamespace(
-        orders=hall.container.orders, orders_keys=hall.container.keys
+        orders=orders_app.container.orders, orders_idempotency=orders_app.container.idempotency
     )
     door = Door(app)
     transport = httpx2.ASGITransport(door)
     async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
-        yield Counter(hall, http, door)
+        yield Counter(orders_app, http, door)
 
 
-def short(counter: Counter, **more: Any) -> dict[str, Any]:
-    product_id = str(counter.hall.shelf.stock(5))
+def short(order_client: Counter, **more: Any) -> dict[str, Any]:
+    product_id = str(order_client.orders_app.fake_inventory.add_product(5))
     return {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1", **more}
 
 
-def long(counter: Counter, **more: Any) -> dict[str, Any]:
-    body = short(counter)
+def long(order_client: Counter, **more: Any) -> dict[str, Any]:
+    body = short(order_client)
     line = {"product_id": body.pop("product_id"), "quantity": body.pop("quantity")}
     return {"lines": [line], **body, **more}
 
 
-async def test_the_short_form_means_one_line(counter: Counter) -> None:
-    body = short(counter)
+async def test_short_form_creates_one_line(order_client: Counter) -> None:
+    body = short(order_client)
 
-    answer = await counter.place(body)
+    answer = await order_client.place(body)
 
     order = answer.json()
     assert answer.status_code == 201
@@ -109,12 +112,12 @@ async def test_the_short_form_means_one_line(counter: Counter) -> None:
     assert set(order) == set(OrderView.model_fields)
 
 
-async def test_the_same_key_gives_the_same_answer(counter: Counter) -> None:
-    body = short(counter)
+async def test_same_key_gives_same_response(order_client: Counter) -> None:
+    body = short(order_client)
 
-    first = await counter.place(body)
-    second = await counter.place(body)
-    other = await counter.place(body | {"quantity": 1})
+    first = await order_client.place(body)
+    second = await order_client.place(body)
+    other = await order_client.place(body | {"quantity": 1})
 
     assert (second.status_code, second.text) == (201, first.text)
     assert second.headers["location"] == first.headers["location"]
@@ -122,8 +125,8 @@ async def test_the_same_key_gives_the_same_answer(counter: Counter) -> None:
     assert (other.status_code, other.json()["code"]) == (422, "idempotency.payload_mismatch")
 
 
-async def test_an_order_needs_a_key(counter: Counter) -> None:
-    answer = await counter.send("POST", "/orders", json=short(counter))
+async def test_an_order_needs_a_key(order_client: Counter) -> None:
+    answer = await order_client.send("POST", "/orders", json=short(order_client))
 
     assert (answer.status_code, answer.json()["code"]) == (400, "idempotency.key_missing")
 
@@ -149,10 +152,10 @@ async def test_an_order_needs_a_key(counter: Counter) -> None:
     ],
     ids=str,
 )
-async def test_the_short_form_is_read_strictly(
-    counter: Counter, wrong: dict[str, Any], field: str
+async def test_short_form_is_validated_strictly(
+    order_client: Counter, wrong: dict[str, Any], field: str
 ) -> None:
-    answer = await counter.place(short(counter) | wrong)
+    answer = await order_client.place(short(order_client) | wrong)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
     assert [error["field"] for error in answer.json()["errors"]] == [field]
@@ -192,25 +195,25 @@ ADDRESS = {
     ],
     ids=str,
 )
-async def test_the_long_form_is_read_strictly(
-    counter: Counter, wrong: dict[str, Any], field: str
+async def test_long_form_is_validated_strictly(
+    order_client: Counter, wrong: dict[str, Any], field: str
 ) -> None:
-    answer = await counter.place(long(counter) | wrong)
+    answer = await order_client.place(long(order_client) | wrong)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
     assert answer.json()["errors"][0]["field"] == field
 
 
 @pytest.mark.parametrize("body", [None, [], "order", 1, {}])
-async def test_what_is_no_order_at_all_is_refused(counter: Counter, body: Any) -> None:
-    answer = await counter.place(body)
+async def test_malformed_order_is_rejected(order_client: Counter, body: Any) -> None:
+    answer = await order_client.place(body)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
 
 
-async def test_everything_that_may_be_said_may_be_said(counter: Counter) -> None:
+async def test_all_optional_fields_are_accepted(order_client: Counter) -> None:
     body = long(
-        counter,
+        order_client,
         shipping_address=ADDRESS | {"line2": "2 hoog", "region": "NH", "phone": "+31 20 1"},
         billing_address="Market 1",
         currency="EUR",
@@ -218,7 +221,7 @@ async def test_everything_that_may_be_said_may_be_said(counter: Counter) -> None
         note="ring twice",
     )
 
-    answer = await counter.place(body)
+    answer = await order_client.place(body)
 
     assert answer.status_code == 201
     order = answer.json()
@@ -226,14 +229,14 @@ async def test_everything_that_may_be_said_may_be_said(counter: Counter) -> None
     assert (order["billing_address"], order["note"]) == ("Market 1", "ring twice")
 
 
-async def test_an_order_that_cannot_be_is_refused_with_its_reasons(counter: Counter) -> None:
-    dear = long(counter, expected_total={"amount": 1, "currency": "EUR"})
-    much = long(counter)
+async def test_invalid_order_is_rejected_with_field_errors(order_client: Counter) -> None:
+    dear = long(order_client, expected_total={"amount": 1, "currency": "EUR"})
+    much = long(order_client)
     much["lines"][0]["quantity"] = 6
 
-    changed = await counter.place(dear)
-    short_of = await counter.place(much, key="other")
-    again = await counter.place(dear)
+    changed = await order_client.place(dear)
+    short_of = await order_client.place(much, key="other")
+    again = await order_client.place(dear)
 
     assert (changed.status_code, changed.json()["code"]) == (409, "orders.total_changed")
     assert changed.json()["details"] == {"total": {"amount": 2000, "currency": "EUR"}}
@@ -243,31 +246,33 @@ async def test_an_order_that_cannot_be_is_refused_with_its_reasons(counter: Coun
     assert again.headers["idempotency-replayed"] == "true"
 
 
-async def test_an_order_is_seen_and_not_sent_twice(counter: Counter) -> None:
-    order = (await counter.place(short(counter))).json()
+async def test_matching_etag_returns_304(order_client: Counter) -> None:
+    order = (await order_client.place(short(order_client))).json()
     path = f"/orders/{order['order_id']}"
 
-    answer = await counter.send("GET", path)
-    again = await counter.send("GET", path, headers={"If-None-Match": answer.headers["etag"]})
+    answer = await order_client.send("GET", path)
+    again = await order_client.send("GET", path, headers={"If-None-Match": answer.headers["etag"]})
 
     assert (answer.status_code, answer.json()) == (200, order)
     assert answer.headers["cache-control"] == "no-store"
     assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_the_whole_way_by_http(counter: Counter) -> None:
-    order = (await counter.place(short(counter))).json()
+async def test_order_lifecycle_over_http(order_client: Counter) -> None:
+    order = (await order_client.place(short(order_client))).json()
     path = f"/orders/{order['order_id']}"
-    counter.hall.till.capture(counter.hall.till.all_payments()[0].payment_id)
-    await counter.hall.settle()
+    order_client.orders_app.fake_payments.capture(
+        order_client.orders_app.fake_payments.all_payments()[0].payment_id
+    )
+    await order_client.orders_app.process_events()
     parcel = {"carrier": "DHL", "tracking_number": "JD01"}
 
-    shipped = await counter.send("POST", f"{path}/fulfilments", STAFF, json=parcel)
-    seen = await counter.send("GET", shipped.headers["location"])
-    delivered = await counter.send("POST", f"{shipped.headers['location']}/deliver", STAFF)
-    status = await counter.send("GET", f"{path}/status")
-    timeline = await counter.send("GET", f"{path}/timeline")
-    cancelled = await counter.send("POST", f"{path}/cancel", json={"reason": "too late"})
+    shipped = await order_client.send("POST", f"{path}/fulfilments", STAFF, json=parcel)
+    seen = await order_client.send("GET", shipped.headers["location"])
+    delivered = await order_client.send("POST", f"{shipped.headers['location']}/deliver", STAFF)
+    status = await order_client.send("GET", f"{path}/status")
+    timeline = await order_client.send("GET", f"{path}/timeline")
+    cancelled = await order_client.send("POST", f"{path}/cancel", json={"reason": "too late"})
 
     assert (shipped.status_code, shipped.json()["status"]) == (201, "shipped")
     assert seen.json() == shipped.json()
@@ -291,12 +296,12 @@ async def test_the_whole_way_by_http(counter: Counter) -> None:
     assert cancelled.json()["details"] == {"status": "completed", "allowed": []}
 
 
-async def test_cancelling_needs_a_reason(counter: Counter) -> None:
-    order = (await counter.place(short(counter))).json()
+async def test_cancelling_needs_a_reason(order_client: Counter) -> None:
+    order = (await order_client.place(short(order_client))).json()
     path = f"/orders/{order['order_id']}/cancel"
 
-    empty = await counter.send("POST", path, json={})
-    good = await counter.send("POST", path, json={"reason": "changed my mind"})
+    empty = await order_client.send("POST", path, json={})
+    good = await order_client.send("POST", path, json={"reason": "changed my mind"})
 
     assert (empty.status_code, empty.json()["errors"][0]["field"]) == (422, "/reason")
     assert (good.status_code, good.json()["status"]) == (200, "cancelled")
@@ -318,10 +323,10 @@ async def test_cancelling_needs_a_reason(counter: Counter) -> None:
     ],
     ids=str,
 )
-async def test_a_parcel_needs_a_carrier_a_number_and_lines_of_sense(
-    counter: Counter, wrong: dict[str, Any]
+async def test_fulfilment_requires_carrier_tracking_number_and_valid_lines(
+    order_client: Counter, wrong: dict[str, Any]
 ) -> None:
-    answer = await counter.send("POST", f"{NOWHERE}/fulfilments", STAFF, json=wrong)
+    answer = await order_client.send("POST", f"{NOWHERE}/fulfilments", STAFF, json=wrong)
 
     assert answer.status_code == 422
 
@@ -341,30 +346,30 @@ async def test_a_parcel_needs_a_carrier_a_number_and_lines_of_sense(
         "colour=red",
     ],
 )
-async def test_a_list_is_asked_for_in_its_own_words(counter: Counter, query: str) -> None:
-    answer = await counter.send("GET", f"/orders?{query}")
+async def test_list_query_is_validated(order_client: Counter, query: str) -> None:
+    answer = await order_client.send("GET", f"/orders?{query}")
 
     assert answer.status_code == 422
 
 
-async def test_a_page_leads_to_the_next(counter: Counter) -> None:
+async def test_page_links_to_next_page(order_client: Counter) -> None:
     for key in ("one", "two", "three"):
-        await counter.place(short(counter), key)
+        await order_client.place(short(order_client), key)
 
-    first = await counter.send("GET", "/orders?limit=2&created_after=2026-11-21T00:00:00Z")
+    first = await order_client.send("GET", "/orders?limit=2&created_after=2026-11-21T00:00:00Z")
     cursor = first.json()["next_cursor"]
     query = {"limit": 2, "cursor": cursor, "created_after": "2026-11-21T00:00:00Z"}
-    second = await counter.send("GET", "/orders", params=query)
+    second = await order_client.send("GET", "/orders", params=query)
 
     assert [len(page.json()["items"]) for page in (first, second)] == [2, 1]
     assert second.json()["next_cursor"] is None
 
 
-async def test_what_is_not_there_is_404_and_what_is_no_id_is_422(counter: Counter) -> None:
+async def test_unknown_id_is_404_and_invalid_id_is_422(order_client: Counter) -> None:
     for path in (NOWHERE, f"{NOWHERE}/status", f"{NOWHERE}/timeline"):
-        answer = await counter.send("GET", path)
+        answer = await order_client.send("GET", path)
         assert (answer.status_code, answer.json()["code"]) == (404, "orders.not_found")
-    answer = await counter.send("GET", "/orders/%00")
+    answer = await order_client.send("GET", "/orders/%00")
     assert answer.status_code == 422
 
 
@@ -382,19 +387,19 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
-async def test_every_route_is_for_those_it_is_for(
-    counter: Counter, method: str, path: str, scopes: set[str]
+async def test_every_route_checks_its_scope(
+    order_client: Counter, method: str, path: str, scopes: set[str]
 ) -> None:
     callers = {
-        "nobody": Call(request_id="test"),
+        "nobody": CallContext(request_id="test"),
         "stranger": person(new_id(), "staff:catalogue"),
         "orders": person(new_id(), "customer"),
         "orders:manage": person(new_id(), "staff:orders"),
     }
 
     answers = {
-        name: (await counter.send(method, path, call, json={})).status_code
-        for name, call in callers.items()
+        name: (await order_client.send(method, path, ctx, json={})).status_code
+        for name, ctx in callers.items()
     }
 
     assert answers.pop("nobody") == 401
@@ -402,12 +407,14 @@ async def test_every_route_is_for_those_it_is_for(
     assert {name for name, status in answers.items() if status != 403} == scopes
 
 
-def test_the_neighbours_refusals_are_documented_under_their_status(hall: Hall) -> None:
+def test_errors_of_other_contexts_are_documented(orders_app: OrdersApp) -> None:
     passing = (
         *(UserInactive, UserNotFound, ProductNotFound, OutOfStock, ReservationClosed),
-        *(TooManyHolds, TooManyUnits),
+        *(TooManyUnpaidOrders, TooManyUnits),
     )
 
-    documented = {(status, code) for status, codes in _PASSING.items() for code in codes}
+    documented = {
+        (status, code) for status, codes in _UPSTREAM_ERROR_CODES.items() for code in codes
+    }
 
     assert documented == {(kind.status, kind.code) for kind in passing}

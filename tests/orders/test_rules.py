@@ -28,7 +28,7 @@ ORDER: dict[str, Any] = {
     "total": 1000,
     "refunded": 0,
     "shipping_address": '"Market 1"',
-    "payment_state": "created",
+    "provider_payment_status": "created",
     "version": 1,
 }
 LINE: dict[str, Any] = {
@@ -44,56 +44,64 @@ LINE: dict[str, Any] = {
 
 
 @pytest.fixture
-async def sql(database_url: str) -> AsyncIterator["Connection"]:
+async def connection(database_url: str) -> AsyncIterator["Connection"]:
     connection = await asyncpg.connect(plain(database_url))
     yield connection
     await connection.close()
 
 
-async def insert(sql: "Connection", table: str, row: dict[str, Any]) -> None:
+async def insert(connection: "Connection", table: str, row: dict[str, Any]) -> None:
     columns = ", ".join(row)
     places = ", ".join(f"${n}" for n in range(1, len(row) + 1))
-    await sql.execute(f'INSERT INTO orders."{table}" ({columns}) VALUES ({places})', *row.values())  # noqa: S608 - our own names
+    await connection.execute(
+        f'INSERT INTO orders."{table}" ({columns}) VALUES ({places})', *row.values()
+    )  # noqa: S608 - our own names
 
 
-async def insert_order(sql: "Connection", **changes: Any) -> UUID:
+async def insert_order(connection: "Connection", **changes: Any) -> UUID:
     ids = {name: new_id() for name in ("order_id", "user_id", "payment_id", "reservation_id")}
-    times = await sql.fetchrow("SELECT now() AS expires_at, now() AS created_at, now() updated_at")
-    await insert(sql, "order", {**ids, **dict(times or {}), **ORDER, **changes})
+    times = await connection.fetchrow(
+        "SELECT now() AS expires_at, now() AS created_at, now() updated_at"
+    )
+    await insert(connection, "order", {**ids, **dict(times or {}), **ORDER, **changes})
     order_id: UUID = changes.get("order_id", ids["order_id"])
     return order_id
 
 
-async def insert_line(sql: "Connection", order_id: UUID, **changes: Any) -> UUID:
+async def insert_line(connection: "Connection", order_id: UUID, **changes: Any) -> UUID:
     ids = {"line_id": new_id(), "product_id": new_id(), "order_id": order_id}
-    await insert(sql, "order_line", {**ids, **LINE, **changes})
+    await insert(connection, "order_line", {**ids, **LINE, **changes})
     return ids["line_id"]
 
 
-async def insert_both(sql: "Connection", **changes: Any) -> tuple[UUID, UUID]:
-    async with sql.transaction():
-        order_id = await insert_order(sql, **changes)
-        line_id = await insert_line(sql, order_id)
+async def insert_both(connection: "Connection", **changes: Any) -> tuple[UUID, UUID]:
+    async with connection.transaction():
+        order_id = await insert_order(connection, **changes)
+        line_id = await insert_line(connection, order_id)
     return order_id, line_id
 
 
-async def insert_in_savepoint(sql: "Connection", order_id: UUID, lie: dict[str, Any]) -> None:
-    async with sql.transaction():
-        await insert_line(sql, order_id, **lie)
+async def insert_in_savepoint(
+    connection: "Connection", order_id: UUID, lie: dict[str, Any]
+) -> None:
+    async with connection.transaction():
+        await insert_line(connection, order_id, **lie)
 
 
-async def insert_entry(sql: "Connection", order_id: UUID) -> None:
-    await sql.execute(
+async def insert_entry(connection: "Connection", order_id: UUID) -> None:
+    await connection.execute(
         "INSERT INTO orders.timeline VALUES ($1, 1, 'placed', 'me', now(), '', 'pending', 'none',"
         " 'unfulfilled')",
         order_id,
     )
 
 
-async def test_a_true_order_is_taken(sql: "Connection") -> None:
-    order_id, _ = await insert_both(sql)
+async def test_valid_order_is_accepted(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
 
-    assert await sql.fetchval('SELECT number FROM orders."order" WHERE order_id = $1', order_id)
+    assert await connection.fetchval(
+        'SELECT number FROM orders."order" WHERE order_id = $1', order_id
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,11 +130,11 @@ async def test_a_true_order_is_taken(sql: "Connection") -> None:
     ],
     ids=str,
 )
-async def test_an_order_that_is_not_true_in_itself_is_refused(
-    sql: "Connection", lie: dict[str, Any]
+async def test_inconsistent_order_is_rejected(
+    connection: "Connection", lie: dict[str, Any]
 ) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
-        await insert_both(sql, **lie)
+        await insert_both(connection, **lie)
 
 
 @pytest.mark.parametrize(
@@ -144,31 +152,29 @@ async def test_an_order_that_is_not_true_in_itself_is_refused(
     ],
     ids=str,
 )
-async def test_a_line_that_is_not_true_in_itself_is_refused(
-    sql: "Connection", lie: dict[str, Any]
-) -> None:
-    async with sql.transaction():
-        order_id = await insert_order(sql)
-        await insert_line(sql, order_id)
+async def test_inconsistent_line_is_rejected(connection: "Connection", lie: dict[str, Any]) -> None:
+    async with connection.transaction():
+        order_id = await insert_order(connection)
+        await insert_line(connection, order_id)
         with pytest.raises(asyncpg.CheckViolationError):
-            await insert_in_savepoint(sql, order_id, lie)
+            await insert_in_savepoint(connection, order_id, lie)
 
 
-async def test_an_order_without_lines_is_refused(sql: "Connection") -> None:
+async def test_an_order_without_lines_is_refused(connection: "Connection") -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="lines sum to <NULL>"):
-        await insert_order(sql)
+        await insert_order(connection)
 
 
-async def test_lines_that_do_not_add_up_are_refused(sql: "Connection") -> None:
+async def test_line_total_mismatch_is_rejected(connection: "Connection") -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="subtotal is 1001"):
-        await insert_both(sql, subtotal=1001, total=1001)
+        await insert_both(connection, subtotal=1001, total=1001)
 
 
-async def test_one_more_line_is_refused(sql: "Connection") -> None:
-    order_id, _ = await insert_both(sql)
+async def test_adding_line_later_is_rejected(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
 
     with pytest.raises(asyncpg.CheckViolationError, match="lines sum to 2000"):
-        await insert_line(sql, order_id)
+        await insert_line(connection, order_id)
 
 
 @pytest.mark.parametrize(
@@ -180,72 +186,72 @@ async def test_one_more_line_is_refused(sql: "Connection") -> None:
         "DELETE FROM orders.order_line",
     ],
 )
-async def test_what_was_agreed_stays_as_it_was(sql: "Connection", change: str) -> None:
-    await insert_both(sql)
+async def test_agreed_fields_are_immutable(connection: "Connection", change: str) -> None:
+    await insert_both(connection)
 
     with pytest.raises(asyncpg.CheckViolationError, match="subtotal"):
-        await sql.execute(change)
+        await connection.execute(change)
 
 
-async def test_a_line_stays_with_its_order(sql: "Connection") -> None:
-    await insert_both(sql)
-    other, _ = await insert_both(sql)
+async def test_line_cannot_change_order(connection: "Connection") -> None:
+    await insert_both(connection)
+    other, _ = await insert_both(connection)
 
     with pytest.raises(asyncpg.RestrictViolationError):
-        await sql.execute("UPDATE orders.order_line SET order_id = $1", other)
+        await connection.execute("UPDATE orders.order_line SET order_id = $1", other)
 
 
-async def test_more_than_was_ordered_is_never_fulfilled(sql: "Connection") -> None:
-    await insert_both(sql)
+async def test_fulfilment_never_exceeds_ordered_quantity(connection: "Connection") -> None:
+    await insert_both(connection)
 
     with pytest.raises(asyncpg.CheckViolationError):
-        await sql.execute("UPDATE orders.order_line SET fulfilled = fulfilled + 3")
+        await connection.execute("UPDATE orders.order_line SET fulfilled = fulfilled + 3")
 
 
 @pytest.mark.parametrize(
     "change",
     ["UPDATE orders.timeline SET reason = 'another'", "DELETE FROM orders.timeline"],
 )
-async def test_the_timeline_is_only_added_to(sql: "Connection", change: str) -> None:
-    order_id, _ = await insert_both(sql)
-    await insert_entry(sql, order_id)
+async def test_timeline_is_append_only(connection: "Connection", change: str) -> None:
+    order_id, _ = await insert_both(connection)
+    await insert_entry(connection, order_id)
 
     with pytest.raises(asyncpg.RestrictViolationError):
-        await sql.execute(change)
+        await connection.execute(change)
 
 
-async def test_one_entry_per_version_of_an_order(sql: "Connection") -> None:
-    order_id, _ = await insert_both(sql)
-    await insert_entry(sql, order_id)
+async def test_one_entry_per_version_of_an_order(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
+    await insert_entry(connection, order_id)
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await insert_entry(sql, order_id)
+        await insert_entry(connection, order_id)
 
 
-async def test_one_order_per_id_and_per_payment(sql: "Connection") -> None:
-    order_id, _ = await insert_both(sql)
-    payment_id = await sql.fetchval('SELECT payment_id FROM orders."order"')
+async def test_one_order_per_id_and_per_payment(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
+    payment_id = await connection.fetchval('SELECT payment_id FROM orders."order"')
 
     for same in ({"order_id": order_id}, {"payment_id": payment_id}):
         with pytest.raises(asyncpg.UniqueViolationError):
-            await insert_both(sql, **same)
+            await insert_both(connection, **same)
 
 
-async def insert_twice(sql: "Connection", product_id: UUID) -> None:
-    async with sql.transaction():
-        order_id = await insert_order(sql, subtotal=2000, total=2000)
-        await insert_line(sql, order_id, product_id=product_id)
-        await insert_line(sql, order_id, product_id=product_id)
+async def insert_twice(connection: "Connection", product_id: UUID) -> None:
+    async with connection.transaction():
+        order_id = await insert_order(connection, subtotal=2000, total=2000)
+        await insert_line(connection, order_id, product_id=product_id)
+        await insert_line(connection, order_id, product_id=product_id)
 
 
-async def test_one_line_per_product(sql: "Connection") -> None:
+async def test_one_line_per_product(connection: "Connection") -> None:
     with pytest.raises(asyncpg.UniqueViolationError):
-        await insert_twice(sql, new_id())
+        await insert_twice(connection, new_id())
 
 
-async def test_nobody_picks_an_orders_number(sql: "Connection") -> None:
+async def test_order_number_cannot_be_chosen(connection: "Connection") -> None:
     with pytest.raises(asyncpg.GeneratedAlwaysError):
-        await insert_order(sql, number=7)
+        await insert_order(connection, number=7)
 
 
 @pytest.mark.parametrize(
@@ -253,11 +259,11 @@ async def test_nobody_picks_an_orders_number(sql: "Connection") -> None:
     [{"status": "lost"}, {"status": "delivered"}, {"delivered_at": "now"}],
     ids=str,
 )
-async def test_a_fulfilment_that_is_not_true_in_itself_is_refused(
-    sql: "Connection", lie: dict[str, Any]
+async def test_inconsistent_fulfilment_is_rejected(
+    connection: "Connection", lie: dict[str, Any]
 ) -> None:
-    order_id, _ = await insert_both(sql)
-    now = await sql.fetchval("SELECT now()")
+    order_id, _ = await insert_both(connection)
+    now = await connection.fetchval("SELECT now()")
     row = {
         "fulfilment_id": new_id(),
         "order_id": order_id,
@@ -272,12 +278,12 @@ async def test_a_fulfilment_that_is_not_true_in_itself_is_refused(
         row["delivered_at"] = now
 
     with pytest.raises(asyncpg.CheckViolationError):
-        await insert(sql, "fulfilment", row)
+        await insert(connection, "fulfilment", row)
 
 
-async def test_an_order_with_a_past_is_not_deleted(sql: "Connection") -> None:
-    order_id, _ = await insert_both(sql)
-    await insert_entry(sql, order_id)
+async def test_order_with_timeline_cannot_be_deleted(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
+    await insert_entry(connection, order_id)
 
     with pytest.raises(asyncpg.ForeignKeyViolationError):
-        await sql.execute('DELETE FROM orders."order"')
+        await connection.execute('DELETE FROM orders."order"')

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.partitions.halls import Ground
+from tests.partitions.halls import TestResources
 
 
 @pytest.fixture(scope="session")
-def ground(scratch: Path, server_url: str, template: str) -> Ground:
-    return Ground(server_url, template, scratch)
+def resources(scratch: Path, server_url: str, template: str) -> TestResources:
+    return TestResources(server_url, template, scratch)

@@ -10,22 +10,26 @@ import httpx2
 
 from markethall.local.valkey import EmbeddedValkey
 from markethall.topology import Context
-from tests.e2e.halls import Hall, as_json, running
-from tests.e2e.own import environment, own_database
-from tests.e2e.split import split_hall
-from tests.partitions.in_process import SECRET, Parted, as_it_is, parted_hall
-from tests.partitions.inside import MemoryInside, SqlInside
+from tests.e2e.halls import RunningServer, as_json, running
+from tests.e2e.own import dedicated_database, environment
+from tests.e2e.split import split_cluster
+from tests.partitions.in_process import SECRET, PartitionedApp, open_partitioned_app, unchanged
+from tests.partitions.inside import MemoryInspector, SqlInspector
 from tests.partitions.log import Log
-from tests.partitions.player import Player
+from tests.partitions.player import ScenarioRunner
 from tests.partitions.sets import PARTITIONS, TOGETHER, Partition
 from tests.partitions.story import play
 
 # a busy machine takes its time, and when to give up waiting is not what is asked here
-PATIENT = {"deadline": "30", "remote_timeout": "10", "database_timeout": "20"}
+SLOW_MACHINE_SETTINGS = {
+    "request_deadline_seconds": "30",
+    "rpc_attempt_timeout_seconds": "10",
+    "database_timeout": "20",
+}
 
 
 @dataclass(frozen=True)
-class Ground:
+class TestResources:
     """What halls are built on: a server of databases, and a folder for keys."""
 
     server_url: str
@@ -38,7 +42,7 @@ class Ground:
         async with AsyncExitStack() as stack:
             urls: dict[Context, str] = {}
             for block in partition:
-                own = own_database(self.server_url, self.template)
+                own = dedicated_database(self.server_url, self.template)
                 urls |= dict.fromkeys(block, await stack.enter_async_context(own))
             yield urls
 
@@ -50,71 +54,83 @@ class Ground:
 
 @asynccontextmanager
 async def in_process(
-    ground: Ground, name: str, urls: Mapping[Context, str], **settings: Any
-) -> AsyncIterator[Parted]:
+    resources: TestResources, name: str, urls: Mapping[Context, str], **settings: Any
+) -> AsyncIterator[PartitionedApp]:
     """The partition of that name, on these databases."""
     addresses = {"database_urls": urls, "database_pool_min": 1}
     with EmbeddedValkey() as redis_url:
         addresses["redis_url"] = redis_url
-        given = addresses | PATIENT | settings
-        async with parted_hall(PARTITIONS[name], ground.folder(name), as_it_is, **given) as parted:
-            yield parted
+        given = addresses | SLOW_MACHINE_SETTINGS | settings
+        async with open_partitioned_app(
+            PARTITIONS[name], resources.folder(name), unchanged, **given
+        ) as partitioned_app:
+            yield partitioned_app
 
 
 @asynccontextmanager
-async def on_one_database(ground: Ground, name: str, **settings: Any) -> AsyncIterator[Parted]:
+async def on_one_database(
+    resources: TestResources, name: str, **settings: Any
+) -> AsyncIterator[PartitionedApp]:
     async with (
-        ground.databases(PARTITIONS[TOGETHER]) as urls,
-        in_process(ground, name, urls, **settings) as parted,
+        resources.databases(PARTITIONS[TOGETHER]) as urls,
+        in_process(resources, name, urls, **settings) as partitioned_app,
     ):
-        yield parted
+        yield partitioned_app
 
 
-async def log_of_partition(ground: Ground, name: str) -> Log:
+async def log_of_partition(resources: TestResources, name: str) -> Log:
     """In one process, each block with a database of its own."""
     async with (
-        ground.databases(PARTITIONS[name]) as urls,
-        in_process(ground, name, urls) as parted,
-        inside_of(urls) as inside,
+        resources.databases(PARTITIONS[name]) as urls,
+        in_process(resources, name, urls) as partitioned_app,
+        sql_inspector(urls) as inspector,
     ):
-        return await log_of(Player(parted.hall, parted.http, inside))
+        return await log_of(ScenarioRunner(partitioned_app.server, partitioned_app.http, inspector))
 
 
-async def log_in_memory(ground: Ground) -> Log:
+async def log_in_memory(resources: TestResources) -> Log:
     """Together, in this process: from outside nobody sees the tables of a memory."""
     partition = PARTITIONS[TOGETHER]
-    async with parted_hall(partition, ground.folder("memory"), storage="memory") as parted:
-        inside = MemoryInside(parted.containers[Context.ORDERS])
-        return await log_of(Player(parted.hall, parted.http, inside))
+    async with open_partitioned_app(
+        partition, resources.folder("memory"), storage="memory"
+    ) as partitioned_app:
+        inspector = MemoryInspector(partitioned_app.containers[Context.ORDERS])
+        return await log_of(ScenarioRunner(partitioned_app.server, partitioned_app.http, inspector))
 
 
-async def log_of_processes(ground: Ground, name: str) -> Log:
+async def log_of_processes(resources: TestResources, name: str) -> Log:
     """The same partition, each block a process of its own with a database of its own."""
     partition = [frozenset(context.value for context in block) for block in PARTITIONS[name]]
-    folder = ground.folder(f"real-{name}")
+    folder = resources.folder(f"real-{name}")
     with EmbeddedValkey() as redis_url:
         async with (
-            ground.databases(PARTITIONS[name]) as urls,
-            split_hall(
-                folder, partition, by_name(urls), redis_url, None, secret=SECRET, **PATIENT
+            resources.databases(PARTITIONS[name]) as urls,
+            split_cluster(
+                folder,
+                partition,
+                by_name(urls),
+                redis_url,
+                None,
+                secret_key=SECRET,
+                **SLOW_MACHINE_SETTINGS,
             ) as split,
-            visited(split.hall, urls) as player,
+            open_runner(split.server, urls) as runner,
         ):
-            log = await log_of(player)
+            log = await log_of(runner)
     assert faults_in(folder) == []
     return log
 
 
-async def log_of_workers(ground: Ground) -> Log:
+async def log_of_workers(resources: TestResources) -> Log:
     """All together, in two workers behind one address."""
-    folder = ground.folder("workers")
+    folder = resources.folder("workers")
     with EmbeddedValkey() as redis_url:
-        async with ground.databases(PARTITIONS[TOGETHER]) as urls:
+        async with resources.databases(PARTITIONS[TOGETHER]) as urls:
             addresses = {"database_urls": as_json(by_name(urls)), "redis_url": redis_url}
-            given = environment(folder, secret=SECRET, **addresses)
-            with running(folder, given, "--workers", "2") as hall:
-                async with visited(hall, urls) as player:
-                    log = await log_of(player)
+            given = environment(folder, secret_key=SECRET, **addresses)
+            with running(folder, given, "--workers", "2") as server:
+                async with open_runner(server, urls) as runner:
+                    log = await log_of(runner)
     assert faults_in(folder) == []
     return log
 
@@ -130,21 +146,23 @@ def by_name(urls: Mapping[Context, str]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def visited(hall: Hall, urls: Mapping[Context, str]) -> AsyncIterator[Player]:
-    async with httpx2.AsyncClient(timeout=20) as http, inside_of(urls) as inside:
-        yield Player(hall, http, inside)
+async def open_runner(
+    server: RunningServer, urls: Mapping[Context, str]
+) -> AsyncIterator[ScenarioRunner]:
+    async with httpx2.AsyncClient(timeout=20) as http, sql_inspector(urls) as inspector:
+        yield ScenarioRunner(server, http, inspector)
 
 
-async def log_of(player: Player) -> Log:
-    await play(player)
-    await player.close()
-    return player.log
+async def log_of(runner: ScenarioRunner) -> Log:
+    await play(runner)
+    await runner.close()
+    return runner.log
 
 
 @asynccontextmanager
-async def inside_of(urls: Mapping[Context, str]) -> AsyncIterator[SqlInside]:
-    inside = SqlInside(urls)
+async def sql_inspector(urls: Mapping[Context, str]) -> AsyncIterator[SqlInspector]:
+    inspector = SqlInspector(urls)
     try:
-        yield inside
+        yield inspector
     finally:
-        await inside.close()
+        await inspector.close()

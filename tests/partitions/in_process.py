@@ -20,9 +20,9 @@ from starlette.types import ASGIApp
 from markethall.app import create_app
 from markethall.container import Container
 from markethall.settings import read_settings
-from markethall.shared.tokens import generate_key
-from markethall.topology import NEEDS, Context
-from tests.e2e.halls import ADMIN, Hall
+from markethall.shared.tokens import generate_private_key
+from markethall.topology import DEPENDENCIES, Context
+from tests.e2e.halls import ADMIN, RunningServer
 from tests.partitions.sets import Block, Partition
 
 # a development hall's secret, which a test needs to sign the card provider's webhooks
@@ -30,22 +30,22 @@ SECRET = "a-secret-for-the-halls-of-these-tests-0123456789"
 
 
 @dataclass(frozen=True)
-class Parted:
+class PartitionedApp:
     """The hall as the suite knows it, the way to it, and what it is made of."""
 
-    hall: Hall
+    server: RunningServer
     http: httpx2.AsyncClient
     containers: Mapping[Context, Container]
 
 
-class Neighbourhood(httpx2.AsyncBaseTransport):
+class AsgiNetwork(httpx2.AsyncBaseTransport):
     """Routes by host to the applications of this process; nobody else can be reached."""
 
     def __init__(self) -> None:
         self._doors: dict[str, httpx2.ASGITransport] = {}
         self._going: set[asyncio.Task[httpx2.Response]] = set()
 
-    def open_door(self, host: str, app: ASGIApp) -> None:
+    def register(self, host: str, app: ASGIApp) -> None:
         # an error of the server is an answer with 500, as it is over TCP
         self._doors[host] = httpx2.ASGITransport(app, raise_app_exceptions=False)
 
@@ -60,32 +60,32 @@ class Neighbourhood(httpx2.AsyncBaseTransport):
         return await asyncio.shield(going)
 
 
-def as_it_is(_: Container) -> None:
+def unchanged(_: Container) -> None:
     """Nothing is changed."""
 
 
 @asynccontextmanager
-async def parted_hall(
+async def open_partitioned_app(
     partition: Partition,
     folder: Path,
-    prepare: Callable[[Container], None] = as_it_is,
+    prepare: Callable[[Container], None] = unchanged,
     **settings: Any,
-) -> AsyncIterator[Parted]:
+) -> AsyncIterator[PartitionedApp]:
     """An application for each block, all of them open. Settings as for `read_settings`.
 
     Each has the keys that it signs with and no others, and a folder of its own. `prepare` may
     change the wiring before anything is opened.
     """
-    neighbourhood = Neighbourhood()
-    common = {"secret": SECRET, "admin_email": ADMIN[0], "admin_password": ADMIN[1], **settings}
-    keys = {Context.USERS: "signing_key", Context.ORDERS: "service_key"}
+    neighbourhood = AsgiNetwork()
+    common = {"secret_key": SECRET, "admin_email": ADMIN[0], "admin_password": ADMIN[1], **settings}
+    keys = {Context.USERS: "access_token_private_key", Context.ORDERS: "service_token_private_key"}
     apps = {
         block: create_app(
             read_settings(
-                serve=frozenset(block),
-                remotes=remotes_of(block, partition),
+                contexts=frozenset(block),
+                context_urls=remotes_of(block, partition),
                 data_dir=folder / host_of(block),
-                **{keys[context]: generate_key() for context in block if context in keys},
+                **{keys[context]: generate_private_key() for context in block if context in keys},
                 **common,
             )
         )
@@ -97,11 +97,11 @@ async def parted_hall(
         for block, app in apps.items():
             app.container.transport.override(providers.Object(neighbourhood))
             prepare(app.container)
-            neighbourhood.open_door(host_of(block), app)
+            neighbourhood.register(host_of(block), app)
             await stack.enter_async_context(app.lifespan())
         addresses = {context.value: address_of(block) for block in apps for context in block}
         containers = {context: app.container for block, app in apps.items() for context in block}
-        yield Parted(Hall(addresses, (), folder / "none.log"), http, containers)
+        yield PartitionedApp(RunningServer(addresses, (), folder / "none.log"), http, containers)
 
 
 def host_of(block: Block) -> str:
@@ -114,7 +114,7 @@ def address_of(block: Block) -> str:
 
 def remotes_of(block: Block, partition: Partition) -> dict[Context, str]:
     """Who must be known: whom one calls, and the two whose public keys everybody reads."""
-    known = {Context.USERS, Context.ORDERS}.union(*(NEEDS[context] for context in block))
+    known = {Context.USERS, Context.ORDERS}.union(*(DEPENDENCIES[context] for context in block))
     return {
         context: address_of(other)
         for other in partition

@@ -15,14 +15,14 @@ from uuid import UUID
 
 import asyncpg
 
-from markethall.container import LISTENERS, Container
-from markethall.shared.events import Envelope
+from markethall.container import EVENT_SUBSCRIPTIONS, Container
+from markethall.shared.events import EventEnvelope
 from markethall.topology import Context
 from tests.conftest import plain
 
-PATIENCE: Final = 60
+TIMEOUT_SECONDS: Final = 60
 # what listens to what, by the words in the tables
-_HANDLERS: Final = {event.type: listeners for event, listeners in LISTENERS.items()}
+_HANDLERS: Final = {event.type: listeners for event, listeners in EVENT_SUBSCRIPTIONS.items()}
 # counts that a lost race or a restart may skip: the order of the rows is compared, not the number
 _SKIPPED: Final = {"stock_movement.number"}
 _QUEUES: Final = {"outbox", "inbox"}
@@ -39,19 +39,21 @@ class _Clock(NamedTuple):
 class Clock(Enum):
     """The times at which something happens by itself."""
 
-    HOLD = _Clock(Context.INVENTORY, "reservation", "reservation_id", "expires_at", "holds")
+    RESERVATION = _Clock(
+        Context.INVENTORY, "reservation", "reservation_id", "expires_at", "reservations"
+    )
     PAYMENT = _Clock(Context.PAYMENTS, "payment", "payment_id", "expires_at", "payments")
     ORDER = _Clock(Context.ORDERS, '"order"', "order_id", "expires_at", "orders")
     OPERATION = _Clock(Context.PAYMENTS, "operation", "operation_id", "due_at", "operations")
 
 
-class Inside(Protocol):
+class ServerInspector(Protocol):
     """Lines are as they are, with ids and times; the log makes them comparable."""
 
-    async def rest(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Until every event was handled by everybody who listens to it."""
 
-    async def let_pass(self, clock: Clock, key: str) -> None:
+    async def make_due(self, clock: Clock, key: str) -> None:
         """The time has come."""
 
     async def events(self) -> list[str]:
@@ -64,7 +66,7 @@ class Inside(Protocol):
         """The rows of each table, in no order. Empty where there are no tables."""
 
 
-class SqlInside:
+class SqlInspector:
     """The databases, context by context; they may all be one."""
 
     def __init__(self, urls: Mapping[Context, str]) -> None:
@@ -75,10 +77,10 @@ class SqlInside:
         for connection in self._connections.values():
             await connection.close()
 
-    async def rest(self) -> None:
-        await _until_nothing_is_left(self._left)
+    async def wait_until_idle(self) -> None:
+        await _wait_until_empty(self._left)
 
-    async def let_pass(self, clock: Clock, key: str) -> None:
+    async def make_due(self, clock: Clock, key: str) -> None:
         where = clock.value
         await self._all(
             where.context,
@@ -96,7 +98,7 @@ class SqlInside:
 
     async def inboxes(self) -> list[str]:
         return [
-            _reception(context, row["handler"], row["event_id"], row["state"])
+            _inbox_line(context, row["handler"], row["event_id"], row["state"])
             for context in Context
             for row in await self._all(context, f"SELECT * FROM {context}.inbox")  # noqa: S608 - ours
         ]
@@ -145,7 +147,7 @@ class SqlInside:
         return found
 
 
-class MemoryInside:
+class MemoryInspector:
     """The tables in memory of a hall in this process.
 
     What was sent is forgotten there, so it is noted as it is published. The entities are no rows:
@@ -154,18 +156,20 @@ class MemoryInside:
 
     def __init__(self, container: Container) -> None:
         self._backends = {
-            context: getattr(container, f"{context}_context").backend() for context in Context
+            context: getattr(container, f"{context}_context").persistence() for context in Context
         }
-        self._published: dict[Context, dict[UUID, Envelope]] = {context: {} for context in Context}
+        self._published: dict[Context, dict[UUID, EventEnvelope]] = {
+            context: {} for context in Context
+        }
         for context, backend in self._backends.items():
             self._listen(context, backend)
 
-    async def rest(self) -> None:
-        await _until_nothing_is_left(self._left)
+    async def wait_until_idle(self) -> None:
+        await _wait_until_empty(self._left)
 
-    async def let_pass(self, clock: Clock, key: str) -> None:
+    async def make_due(self, clock: Clock, key: str) -> None:
         where = clock.value
-        async with self._backends[where.context].database.changing() as tables:
+        async with self._backends[where.context].database.write_transaction() as tables:
             table = getattr(tables, where.in_memory)
             late = replace(table.get(UUID(key)), **{where.column: datetime.now(UTC)})
             table.put(UUID(key), late)
@@ -179,7 +183,7 @@ class MemoryInside:
 
     async def inboxes(self) -> list[str]:
         return [
-            _reception(context, row.delivery.handler, row.delivery.envelope.event_id, row.state)
+            _inbox_line(context, row.delivery.handler, row.delivery.envelope.event_id, row.state)
             for context, row in self._rows()
         ]
 
@@ -187,14 +191,14 @@ class MemoryInside:
         return {}
 
     def _listen(self, context: Context, backend: Any) -> None:
-        wake, published = backend.database.on_publish, self._published[context]
+        wake, published = backend.database.after_publish, self._published[context]
 
         def noted() -> None:
             # committed, and the relay has not had its turn yet
             published.update({one.event_id: one for one in backend.database.tables.outbox.rows()})
             wake()
 
-        backend.database.on_publish = noted
+        backend.database.after_publish = noted
 
     async def _left(self) -> list[str]:
         waiting = [row.delivery.handler for _, row in self._rows() if row.state != "done"]
@@ -211,8 +215,8 @@ class MemoryInside:
                 yield context, row
 
 
-async def _until_nothing_is_left(left: Any) -> None:
-    deadline, still = time.monotonic() + PATIENCE, ["?"]
+async def _wait_until_empty(left: Any) -> None:
+    deadline, still = time.monotonic() + TIMEOUT_SECONDS, ["?"]
     while still:
         if time.monotonic() > deadline:
             raise AssertionError(f"does not come to rest: {still[:5]}")
@@ -227,7 +231,7 @@ def _event(context: Context, row: Mapping[str, Any]) -> str:
     return f"{context} published {row['type']} v{row['version']} {named} {row['payload']}"
 
 
-def _reception(context: Context, handler: str, event_id: UUID, state: str) -> str:
+def _inbox_line(context: Context, handler: str, event_id: UUID, state: str) -> str:
     return f"{context} received {event_id} {handler} {state}"
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile, zip_longest
 from typing import Final
 
-from tests.partitions.inside import Inside
-from tests.partitions.normal import Names
+from tests.partitions.inside import ServerInspector
+from tests.partitions.normal import LogNormalizer
 
 # of a line that differs: characters before the difference, and in all
 _BEFORE: Final = 60
@@ -17,21 +17,21 @@ _SHOWN: Final = 200
 class Log:
     """Lines that must be the same in every run of the same story."""
 
-    names: Names = field(default_factory=Names)
+    names: LogNormalizer = field(default_factory=LogNormalizer)
     lines: list[str] = field(default_factory=list)
     # how many of them say what is stored; they stand at the end
     stored: int = 0
 
     def write(self, *texts: str) -> None:
-        self.lines += [self.names.normal(text) for text in texts]
+        self.lines += [self.names.normalize(text) for text in texts]
 
-    async def close(self, inside: Inside) -> None:
+    async def close(self, inspector: ServerInspector) -> None:
         """All has come to rest: the events, in their order, and every row of every table."""
-        await inside.rest()
-        self.write(*await inside.events())
-        self.lines += self.names.in_order(await inside.inboxes())
-        for table, rows in (await inside.tables()).items():
-            stored = [f"{table} has {len(rows)} rows", *self.names.in_order(rows)]
+        await inspector.wait_until_idle()
+        self.write(*await inspector.events())
+        self.lines += self.names.normalize_sorted(await inspector.inboxes())
+        for table, rows in (await inspector.tables()).items():
+            stored = [f"{table} has {len(rows)} rows", *self.names.normalize_sorted(rows)]
             self.lines += [f"{table}: {line}" for line in stored]
             self.stored += len(stored)
 

@@ -30,23 +30,23 @@ _KEPT: Final = {"trace"}
 _MASKED: Final = {"access_token", "refresh_token", "next_cursor", "kid", "x"}
 
 
-class Names:
+class LogNormalizer:
     """The ids of one run, by the names that they have in its log."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
 
-    def normal(self, text: str) -> str:
+    def normalize(self, text: str) -> str:
         """A new id gets the next name."""
         return _ANY.sub(lambda found: self._word(found, new=True), text)
 
-    def recalled(self, text: str) -> str:
+    def normalize_known(self, text: str) -> str:
         """The same, but nobody is named: to sort what has no order of its own."""
         return _ANY.sub(lambda found: self._word(found, new=False), text)
 
-    def in_order(self, texts: Iterable[str]) -> list[str]:
+    def normalize_sorted(self, texts: Iterable[str]) -> list[str]:
         """Normal, in an order that does not come from ids that nobody has seen yet."""
-        return [self.normal(text) for text in sorted(texts, key=self.recalled)]
+        return [self.normalize(text) for text in sorted(texts, key=self.normalize_known)]
 
     def _word(self, found: re.Match[str], *, new: bool) -> str:
         kind, text = str(found.lastgroup), found[0]

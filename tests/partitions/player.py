@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import httpx2
 
-from tests.e2e.halls import ADMIN, CONTEXTS, Hall
-from tests.partitions.inside import PATIENCE, Clock, Inside
+from tests.e2e.halls import ADMIN, CONTEXTS, RunningServer
+from tests.partitions.inside import TIMEOUT_SECONDS, Clock, ServerInspector
 from tests.partitions.log import Log
 from tests.partitions.normal import leaves
 
@@ -25,33 +25,35 @@ _HEADERS: Final = (
 )
 
 
-class Player:
+class ScenarioRunner:
     """Names are people; `tokens` has the access token of each who has signed in."""
 
-    def __init__(self, hall: Hall, http: httpx2.AsyncClient, inside: Inside) -> None:
+    def __init__(
+        self, server: RunningServer, http: httpx2.AsyncClient, inspector: ServerInspector
+    ) -> None:
         self.log = Log()
         self.tokens: dict[str, str] = {}
-        self._hall = hall
+        self._server = server
         self._http = http
-        self._inside = inside
+        self._inspector = inspector
         self._step = 0
 
     async def get(self, path: str, who: str = "", **options: Any) -> Any:
-        return await self.ask("GET", path, who, **options)
+        return await self.request("GET", path, who, **options)
 
     async def post(self, path: str, who: str = "", body: Any = None, **options: Any) -> Any:
         """With a key of its own, unless one is given; None for no key."""
         key = options.pop("key", f"key-{self._step + 1}")
         headers = {"idempotency-key": key} if key else {}
         headers |= options.pop("headers", {})
-        return await self.ask("POST", path, who, headers=headers, json=body, **options)
+        return await self.request("POST", path, who, headers=headers, json=body, **options)
 
     async def patch(self, path: str, who: str, body: Any, seen: str = "") -> Any:
-        return await self.ask(
+        return await self.request(
             "PATCH", path, who, headers={"if-match": seen} if seen else {}, json=body
         )
 
-    async def ask(
+    async def request(
         self, method: str, path: str, who: str = "", *, headers: Mapping[str, str] = {}, **sent: Any
     ) -> Any:
         """The body of the answer; with its `etag`, if it has one."""
@@ -73,7 +75,7 @@ class Player:
 
     async def sign_in(self, name: str, password: str, username: str = "") -> dict[str, Any]:
         form = {"grant_type": "password", "username": username or name, "password": password}
-        pair: dict[str, Any] = await self.ask("POST", "/token", data=form)
+        pair: dict[str, Any] = await self.request("POST", "/token", data=form)
         # who is refused keeps what they have
         self.tokens[name] = pair.get("access_token", self.tokens.get(name, ""))
         return pair
@@ -84,24 +86,24 @@ class Player:
     async def stats(self, who: str) -> None:
         """Each process counts what it serves; together they must say what one says."""
         counts: dict[str, int] = {}
-        for address in dict.fromkeys(self._hall.urls[context] for context in CONTEXTS):
+        for address in dict.fromkeys(self._server.urls[context] for context in CONTEXTS):
             answer = await self._http.get(f"{address}/stats", headers=self._passport(who))
             counts |= {name: count for name, count in answer.json().items() if count is not None}
         self.log.write(*leaves(dict(sorted(counts.items())), "/stats"))
 
-    async def rest(self) -> None:
-        await self._inside.rest()
+    async def wait_until_idle(self) -> None:
+        await self._inspector.wait_until_idle()
 
     async def close(self) -> None:
         """The story is told: the rest of the log is what it has left behind."""
-        await self.log.close(self._inside)
+        await self.log.close(self._inspector)
 
-    async def late(self, clock: Clock, key: str) -> None:
-        await self._inside.let_pass(clock, key)
+    async def make_due(self, clock: Clock, key: str) -> None:
+        await self._inspector.make_due(clock, key)
 
-    async def until(self, path: str, who: str, **expected: str) -> None:
+    async def wait_for(self, path: str, who: str, **expected: str) -> None:
         """Asks and does not write down: how often is a matter of time."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         found: dict[str, Any] = {}
         while any(found.get(name) != value for name, value in expected.items()):
             if time.monotonic() > deadline:
@@ -110,17 +112,20 @@ class Player:
             found = answer.json()
             found = found["items"][0] if "items" in found else found
             await asyncio.sleep(0.02)
-        await self.rest()
+        await self.wait_until_idle()
 
     async def _send(
         self, method: str, path: str, who: str, headers: Mapping[str, str], sent: Mapping[str, Any]
     ) -> httpx2.Response:
         own = {
-            "x-request-id": f"story-{self._step}",
+            "x-request-id": f"scenario-{self._step}",
             "traceparent": f"00-{self._step:032x}-{1:016x}-01",
         }
         return await self._http.request(
-            method, self._hall.url(path), headers={**own, **self._passport(who), **headers}, **sent
+            method,
+            self._server.url(path),
+            headers={**own, **self._passport(who), **headers},
+            **sent,
         )
 
     def _passport(self, who: str) -> dict[str, str]:

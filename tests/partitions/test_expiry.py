@@ -12,17 +12,21 @@ import pytest
 from tests.e2e import test_expiry
 from tests.e2e.halls import ADMIN
 from tests.e2e.shop import Shop
-from tests.partitions.halls import Ground, on_one_database
+from tests.partitions.halls import TestResources, on_one_database
 from tests.partitions.sets import APART, PARTITIONS
 
-FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 
 
 @pytest.fixture(scope="module", params=PARTITIONS if FULL else [APART])
-async def hasty(request: pytest.FixtureRequest, ground: Ground) -> AsyncIterator[Shop]:
+async def short_ttl_shop(
+    request: pytest.FixtureRequest, resources: TestResources
+) -> AsyncIterator[Shop]:
     """A shop that holds goods for some seconds."""
-    async with on_one_database(ground, request.param, hold_ttl=test_expiry.HOLD) as parted:
-        shop = Shop(parted.hall, parted.http)
+    async with on_one_database(
+        resources, request.param, reservation_ttl_seconds=test_expiry.HOLD
+    ) as partitioned_app:
+        shop = Shop(partitioned_app.server, partitioned_app.http)
         await shop.sign_in_admin(*ADMIN)
         yield shop
 
@@ -32,6 +36,6 @@ globals().update(
     {
         name: test
         for name, test in vars(test_expiry).items()
-        if name.startswith("test_") and "hasty" in signature(test).parameters
+        if name.startswith("test_") and "short_ttl_shop" in signature(test).parameters
     }
 )

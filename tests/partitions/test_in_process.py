@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from markethall.topology import Context
-from tests.partitions.in_process import Neighbourhood, address_of, remotes_of
+from tests.partitions.in_process import AsgiNetwork, address_of, remotes_of
 from tests.partitions.sets import APART, PARTITIONS, TOGETHER
 
 AMBIENT: ContextVar[str] = ContextVar("ambient", default="nothing")
@@ -36,12 +36,12 @@ def slow() -> Slow:
 
 @pytest.fixture
 def http(slow: Slow) -> httpx2.AsyncClient:
-    neighbourhood = Neighbourhood()
-    neighbourhood.open_door("slow.hall", slow)
+    neighbourhood = AsgiNetwork()
+    neighbourhood.register("slow.hall", slow)
     return httpx2.AsyncClient(transport=neighbourhood)
 
 
-async def test_no_ambient_state_goes_along(http: httpx2.AsyncClient, slow: Slow) -> None:
+async def test_context_variables_do_not_cross_calls(http: httpx2.AsyncClient, slow: Slow) -> None:
     AMBIENT.set("a secret of the caller")
     slow.may.set()
 
@@ -50,7 +50,7 @@ async def test_no_ambient_state_goes_along(http: httpx2.AsyncClient, slow: Slow)
     assert answer.text == "nothing"
 
 
-async def test_giving_up_does_not_undo_the_work(http: httpx2.AsyncClient, slow: Slow) -> None:
+async def test_caller_timeout_does_not_undo_work(http: httpx2.AsyncClient, slow: Slow) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await http.get("http://slow.hall/knows")
@@ -61,18 +61,18 @@ async def test_giving_up_does_not_undo_the_work(http: httpx2.AsyncClient, slow: 
         await slow.done.wait()
 
 
-async def test_nobody_else_can_be_reached(http: httpx2.AsyncClient) -> None:
+async def test_outside_addresses_are_unreachable(http: httpx2.AsyncClient) -> None:
     with pytest.raises(httpx2.ConnectError):
         await http.get("http://127.0.0.1/knows")
 
 
-async def test_a_fault_is_an_answer(http: httpx2.AsyncClient, slow: Slow) -> None:
+async def test_internal_error_is_a_response(http: httpx2.AsyncClient, slow: Slow) -> None:
     slow.may.set()
 
     assert (await http.get("http://slow.hall/other")).status_code == 500
 
 
-def test_everybody_knows_whom_they_need_and_nobody_else() -> None:
+def test_each_context_knows_only_its_dependencies() -> None:
     together, apart = PARTITIONS[TOGETHER], PARTITIONS[APART]
     blocks = {context: block for block in apart for context in block}
 

@@ -7,21 +7,23 @@ import pytest
 from tests.e2e import test_flow
 from tests.e2e.halls import ADMIN
 from tests.e2e.shop import Shop
-from tests.partitions.halls import Ground, on_one_database
-from tests.partitions.in_process import Parted
+from tests.partitions.halls import TestResources, on_one_database
+from tests.partitions.in_process import PartitionedApp
 from tests.partitions.sets import PARTITIONS
 
 
 # not for the whole session: its background work would count into the budgets of other tests
 @pytest.fixture(scope="module", params=PARTITIONS)
-async def parted(request: pytest.FixtureRequest, ground: Ground) -> AsyncIterator[Parted]:
-    async with on_one_database(ground, request.param) as parted:
-        yield parted
+async def partitioned_app(
+    request: pytest.FixtureRequest, resources: TestResources
+) -> AsyncIterator[PartitionedApp]:
+    async with on_one_database(resources, request.param) as partitioned_app:
+        yield partitioned_app
 
 
 @pytest.fixture
-async def shop(parted: Parted) -> Shop:
-    shop = Shop(parted.hall, parted.http)
+async def shop(partitioned_app: PartitionedApp) -> Shop:
+    shop = Shop(partitioned_app.server, partitioned_app.http)
     await shop.sign_in_admin(*ADMIN)
     return shop
 

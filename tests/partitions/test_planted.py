@@ -6,20 +6,20 @@ from typing import Any
 from dependency_injector import providers
 
 from markethall.container import Container
-from markethall.inventory.contract import Inventory, OutOfStock, Reservation, Reserve
-from markethall.shared.call import Call
+from markethall.inventory.contract.reserving import Inventory, OutOfStock, ReservationView, Reserve
+from markethall.shared.call import CallContext
 from markethall.topology import Context
-from tests.partitions.in_process import as_it_is, parted_hall
-from tests.partitions.inside import MemoryInside
+from tests.partitions.in_process import open_partitioned_app, unchanged
+from tests.partitions.inside import MemoryInspector
 from tests.partitions.log import Log, compared
-from tests.partitions.player import Player
+from tests.partitions.player import ScenarioRunner
 from tests.partitions.sets import PARTITIONS, TOGETHER
 from tests.partitions.story.orders import refused
 from tests.partitions.story.people import people
 from tests.partitions.story.shelves import shelves
 
 
-class Forgetful:
+class DetailDroppingInventory:
     """Inventory whose refusal has lost its details on the way."""
 
     def __init__(self, inner: Inventory) -> None:
@@ -28,30 +28,32 @@ class Forgetful:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def reserve(self, call: Call, command: Reserve) -> Reservation:
+    async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
         try:
-            return await self._inner.reserve(call, command)
+            return await self._inner.reserve(ctx, command)
         except OutOfStock:
             raise OutOfStock(lines=[]) from None
 
 
-def plant(container: Container) -> None:
-    container.inventory.override(providers.Object(Forgetful(container.inventory())))
+def install_fault(container: Container) -> None:
+    container.inventory.override(providers.Object(DetailDroppingInventory(container.inventory())))
 
 
 async def short_log(folder: Path, *, forgetful: bool) -> Log:
-    spoil = plant if forgetful else as_it_is
-    async with parted_hall(PARTITIONS[TOGETHER], folder, spoil, storage="memory") as parted:
-        inside = MemoryInside(parted.containers[Context.ORDERS])
-        player = Player(parted.hall, parted.http, inside)
-        await player.sign_in_admin()
-        await people(player)
-        await refused(player, await shelves(player))
-        await player.close()
-    return player.log
+    spoil = install_fault if forgetful else unchanged
+    async with open_partitioned_app(
+        PARTITIONS[TOGETHER], folder, spoil, storage="memory"
+    ) as partitioned_app:
+        inspector = MemoryInspector(partitioned_app.containers[Context.ORDERS])
+        runner = ScenarioRunner(partitioned_app.server, partitioned_app.http, inspector)
+        await runner.sign_in_admin()
+        await people(runner)
+        await refused(runner, await shelves(runner))
+        await runner.close()
+    return runner.log
 
 
-async def test_a_lost_detail_is_seen_and_nothing_else(tmp_path: Path) -> None:
+async def test_missing_error_detail_is_the_only_difference(tmp_path: Path) -> None:
     honest, again = [await short_log(tmp_path, forgetful=False) for _ in range(2)]
     drifted = await short_log(tmp_path, forgetful=True)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.partitions.halls import (
-    Ground,
+    TestResources,
     log_in_memory,
     log_of_partition,
     log_of_processes,
@@ -21,9 +21,9 @@ ANSWERED, STORED = 8000, 300
 
 
 @pytest.fixture(scope="session")
-async def reference(ground: Ground) -> Log:
+async def reference(resources: TestResources) -> Log:
     """All together on Postgres: what the others are compared with."""
-    log = await log_of_partition(ground, TOGETHER)
+    log = await log_of_partition(resources, TOGETHER)
     assert len(log.without_tables()) > ANSWERED
     assert log.stored > STORED
     return log
@@ -37,38 +37,42 @@ def same(record: Record, expected: Sequence[str], found: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-async def test_any_partition_in_one_process(
-    ground: Ground, reference: Log, partition: str, record_property: Record
+async def test_every_partition_in_one_process_gives_same_log(
+    resources: TestResources, reference: Log, partition: str, record_property: Record
 ) -> None:
     """The first is all together once more: the same story gives the same log."""
-    log = await log_of_partition(ground, partition)
+    log = await log_of_partition(resources, partition)
 
     same(record_property, reference.lines, log.lines)
 
 
 @pytest.mark.parametrize("partition", EXTREMES)
-async def test_real_processes(
-    ground: Ground, reference: Log, partition: str, record_property: Record
+async def test_separate_processes_give_same_log(
+    resources: TestResources, reference: Log, partition: str, record_property: Record
 ) -> None:
-    log = await log_of_processes(ground, partition)
+    log = await log_of_processes(resources, partition)
 
     same(record_property, reference.lines, log.lines)
 
 
-async def test_two_workers(ground: Ground, reference: Log, record_property: Record) -> None:
-    log = await log_of_workers(ground)
+async def test_two_workers_give_same_log(
+    resources: TestResources, reference: Log, record_property: Record
+) -> None:
+    log = await log_of_workers(resources)
 
     same(record_property, reference.lines, log.lines)
 
 
-async def test_memory(ground: Ground, reference: Log, record_property: Record) -> None:
+async def test_memory_backend_gives_same_log(
+    resources: TestResources, reference: Log, record_property: Record
+) -> None:
     """Answers and events; there are no tables that could be read."""
-    log = await log_in_memory(ground)
+    log = await log_in_memory(resources)
 
     same(record_property, reference.without_tables(), log.lines)
 
 
-def test_a_difference_is_seen(reference: Log) -> None:
+def test_difference_is_detected(reference: Log) -> None:
     lines = reference.lines
     changed = [line.replace("id-30", "id-31") for line in lines]
 

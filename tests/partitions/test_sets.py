@@ -13,12 +13,12 @@ def test_there_are_fifteen_partitions_of_four_contexts() -> None:
         assert sorted(context for block in partition for context in block) == sorted(Context)
 
 
-def test_so_many_ways_to_part_fewer() -> None:
+def test_partition_counts_of_fewer_contexts() -> None:
     """The Bell numbers."""
     contexts = list(Context)
 
     assert [len(list(partitions_of(contexts[:n]))) for n in range(5)] == [1, 1, 2, 5, 15]
 
 
-def test_the_extreme_ones_are_among_them() -> None:
+def test_monolith_and_full_split_are_included() -> None:
     assert set(EXTREMES) <= set(PARTITIONS)

@@ -15,36 +15,41 @@ from markethall.payments.container import PaymentsContainer
 from markethall.payments.contract import (
     OpenPayment,
     OperationKind,
-    Payment,
-    PaymentDesk,
+    PaymentApi,
     Payments,
-    Refund,
+    PaymentView,
     RefundPayment,
+    RefundView,
 )
 from markethall.payments.domain import Outcome
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.payments.gateway.sandbox import Sleep
-from markethall.payments.ports import Gateway, SandboxBook
+from markethall.payments.ports import PaymentGateway, SandboxLedger
 from markethall.payments.remote import RemotePayments, router
 from markethall.payments.sql import metadata
-from markethall.shared.auth import scopes_of
-from markethall.shared.call import Actor, Call, system_call
-from markethall.shared.db import IN_TRANSACTION, Postgres
-from markethall.shared.events import Envelope
-from markethall.shared.http import MONEY, ok
-from markethall.shared.idempotency import Answer, Attempt, Keys, Request
+from markethall.shared.auth import scopes_for_roles
+from markethall.shared.call import Actor, CallContext, system_context
+from markethall.shared.db import HOLDS_CONNECTION, Postgres
+from markethall.shared.events import EventEnvelope
+from markethall.shared.http import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
+from markethall.shared.idempotency import (
+    IdempotencyService,
+    IdempotentCommand,
+    IdempotentRequest,
+    StoredResponse,
+)
 from markethall.shared.ids import new_id
 from markethall.shared.money import Money
 from markethall.shared.pages import Cursors
 from markethall.topology import Context
 from tests.conftest import on_server, url_of
-from tests.remote import at_the_end_of_the_wire
+from tests.remote import over_rpc
 
 SECRET = b"a secret that is only good for tests"
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-class TurnableClock:
+class FakeClock:
     def __init__(self) -> None:
         self.now = START
 
@@ -53,7 +58,7 @@ class TurnableClock:
         self.now += timedelta(microseconds=1)
         return self.now
 
-    def turn(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
 
@@ -61,15 +66,15 @@ class Killed(BaseException):
     """The process dies here: nothing catches it, nothing is tidied up."""
 
 
-class Wire(Gateway):
+class InterruptibleGateway(PaymentGateway):
     """The way to the provider, which a test can cut: before it is asked, or before it answers."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: PaymentGateway) -> None:
         self._gateway = gateway
         self.provider = gateway.provider
         self.before: BaseException | None = None
         self.after: BaseException | None = None
-        self.asked = 0
+        self.calls = 0
 
     def accepts(self, method: str) -> bool:
         return self._gateway.accepts(method)
@@ -87,13 +92,13 @@ class Wire(Gateway):
         self._start()
         return await self._gateway.lookup(operation_id, kind)
 
-    async def close(self, operation_id: UUID, kind: OperationKind) -> Outcome:
+    async def cancel_unknown(self, operation_id: UUID, kind: OperationKind) -> Outcome:
         self._start()
-        return await self._gateway.close(operation_id, kind)
+        return await self._gateway.cancel_unknown(operation_id, kind)
 
     def _start(self) -> None:
-        assert not IN_TRANSACTION.get(), "the provider was asked inside a transaction"
-        self.asked += 1
+        assert not HOLDS_CONNECTION.get(), "the provider was asked inside a transaction"
+        self.calls += 1
         cut, self.before = self.before, None
         if cut:
             raise cut
@@ -106,34 +111,34 @@ class Wire(Gateway):
 
 
 @dataclass
-class Stall:
+class PaymentsApp:
     """All that a test may touch, and the short ways to do what every test does."""
 
     container: PaymentsContainer
-    clock: TurnableClock
-    wire: Wire
+    clock: FakeClock
+    gateway: InterruptibleGateway
 
     @property
     def payments(self) -> Payments:
         return self.container.payments()
 
     @property
-    def desk(self) -> PaymentDesk:
-        return self.container.payment_desk()
+    def payment_api(self) -> PaymentApi:
+        return self.container.payment_api()
 
     @property
-    def keys(self) -> Keys:
-        return self.container.keys()
+    def keys(self) -> IdempotencyService:
+        return self.container.idempotency()
 
     @property
-    def book(self) -> SandboxBook:
-        return self.container.book()
+    def sandbox_ledger(self) -> SandboxLedger:
+        return self.container.sandbox_ledger()
 
     @property
     def webhooks(self) -> SandboxWebhooks:
         return self.container.sandbox_webhooks()
 
-    async def open(self, amount: int = 1999, currency: str = "EUR", **given: Any) -> Payment:
+    async def open(self, amount: int = 1999, currency: str = "EUR", **given: Any) -> PaymentView:
         due: dict[str, Any] = {
             "payment_id": new_id(),
             "order_id": new_id(),
@@ -144,31 +149,38 @@ class Stall:
         return await self.payments.open(NEIGHBOUR, OpenPayment(**due | given))
 
     async def confirm(
-        self, payment: Payment, method: str = "sandbox_ok", attempt: Attempt | None = None
-    ) -> Payment:
-        call = person(payment.user_id)
-        return await self.desk.confirm(call, payment.payment_id, method, attempt or unkeyed())
-
-    async def confirm_with_key(
-        self, payment: Payment, key: str, method: str = "sandbox_ok"
-    ) -> tuple[Answer, bool]:
-        """As the router does it."""
-        call = person(payment.user_id)
-        path = f"/payments/{payment.payment_id}/confirm"
-        request = Request(call.actor.known_as, "POST", path, key, {"payment_method": method})
-        return await self.keys.once(
-            request,
-            MONEY,
-            ok,
-            lambda attempt: self.desk.confirm(call, payment.payment_id, method, attempt),
+        self,
+        payment: PaymentView,
+        method: str = "sandbox_ok",
+        attempt: IdempotentCommand | None = None,
+    ) -> PaymentView:
+        ctx = person(payment.user_id)
+        return await self.payment_api.confirm(
+            ctx, payment.payment_id, method, attempt or attempt_without_key()
         )
 
-    async def paid(self, amount: int = 1999) -> Payment:
+    async def confirm_with_key(
+        self, payment: PaymentView, key: str, method: str = "sandbox_ok"
+    ) -> tuple[StoredResponse, bool]:
+        """As the router does it."""
+        ctx = person(payment.user_id)
+        path = f"/payments/{payment.payment_id}/confirm"
+        request = IdempotentRequest(
+            ctx.actor.audit_name, "POST", path, key, {"payment_method": method}
+        )
+        return await self.keys.run(
+            request,
+            IDEMPOTENCY_RETENTION_EXTENDED,
+            ok_response,
+            lambda attempt: self.payment_api.confirm(ctx, payment.payment_id, method, attempt),
+        )
+
+    async def paid(self, amount: int = 1999) -> PaymentView:
         return await self.confirm(await self.open(amount))
 
     async def refund(
-        self, payment: Payment, amount: int | None = None, refund_id: UUID | None = None
-    ) -> Refund:
+        self, payment: PaymentView, amount: int | None = None, refund_id: UUID | None = None
+    ) -> RefundView:
         money = None if amount is None else Money(amount=amount, currency="EUR")
         command = RefundPayment(
             payment_id=payment.payment_id,
@@ -178,55 +190,55 @@ class Stall:
         )
         return await self.payments.refund(NEIGHBOUR, command)
 
-    async def now(self, payment: Payment) -> Payment:
-        return await self.desk.payment(person(payment.user_id), payment.payment_id)
+    async def current(self, payment: PaymentView) -> PaymentView:
+        return await self.payment_api.get_payment(person(payment.user_id), payment.payment_id)
 
-    async def sweep(self) -> None:
-        for sweep in self.container.sweeps():
+    async def run_periodic_jobs(self) -> None:
+        for sweep in self.container.periodic_jobs():
             await sweep()
 
     async def reconcile(self) -> None:
-        self.clock.turn(16)
-        await self.sweep()
+        self.clock.advance(16)
+        await self.run_periodic_jobs()
 
     async def send(self, operation_id: UUID, outcome: Outcome) -> bool:
         """A webhook, as the provider sends it; whether it was a duplicate."""
-        headers, body = self.webhooks.signed(operation_id, outcome, self.clock())
-        receipt = await self.desk.webhook(ANYBODY, "sandbox", headers, body)
+        headers, body = self.webhooks.build_signed_event(operation_id, outcome, self.clock())
+        receipt = await self.payment_api.receive_webhook(ANYBODY, "sandbox", headers, body)
         return receipt.duplicate
 
-    async def events(self) -> list[Envelope]:
-        async with self.container.backend().outbox.lead() as lead:
-            assert lead is not None
-            return list(await lead.unpublished(1000))
+    async def events(self) -> list[EventEnvelope]:
+        async with self.container.persistence().outbox.acquire_leadership() as leader:
+            assert leader is not None
+            return list(await leader.get_unpublished(1000))
 
     async def event_types(self) -> list[str]:
         return [event.type.removeprefix("payments.") for event in await self.events()]
 
     async def charged(self) -> int:
         """How often the provider has taken money, by its own book."""
-        charges = await self.book.charges()
+        charges = await self.sandbox_ledger.list_charges()
         return sum(charge.status == "succeeded" for charge in charges)
 
     async def posting_count(self) -> int:
-        report = await self.desk.verify(STAFF)
+        report = await self.payment_api.verify_ledger(STAFF)
         assert report.balanced
         return report.posting_count
 
 
-def person(user_id: UUID) -> Call:
-    actor = Actor(user_id=user_id, roles=("customer",), scopes=scopes_of(("customer",)))
-    return Call(actor=actor, request_id="test")
+def person(user_id: UUID) -> CallContext:
+    actor = Actor(user_id=user_id, roles=("customer",), scopes=scopes_for_roles(("customer",)))
+    return CallContext(actor=actor, request_id="test")
 
 
-def unkeyed() -> Attempt:
-    return Attempt("", new_id(), MONEY, ok)
+def attempt_without_key() -> IdempotentCommand:
+    return IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_EXTENDED, ok_response)
 
 
-NEIGHBOUR = system_call("orders")
-ANYBODY = Call(request_id="test")
-STAFF = Call(
-    actor=Actor(user_id=new_id(), roles=("staff",), scopes=scopes_of(("staff",))),
+NEIGHBOUR = system_context("orders")
+ANYBODY = CallContext(request_id="test")
+STAFF = CallContext(
+    actor=Actor(user_id=new_id(), roles=("staff",), scopes=scopes_for_roles(("staff",))),
     request_id="test",
 )
 
@@ -235,8 +247,10 @@ async def no_time(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
-def open_stall(storage: str, postgres: Postgres | None, sleep: Sleep = no_time) -> Stall:
-    clock = TurnableClock()
+def build_payments_app(
+    storage: str, postgres: Postgres | None, sleep: Sleep = no_time
+) -> PaymentsApp:
+    clock = FakeClock()
     container = PaymentsContainer(
         postgres=providers.Object(postgres),
         clock=providers.Object(clock),
@@ -244,39 +258,39 @@ def open_stall(storage: str, postgres: Postgres | None, sleep: Sleep = no_time) 
         webhook_secret=providers.Object(SECRET),
         sleep=providers.Object(sleep),
         config={
-            "where": "local",
+            "mode": "local",
             "storage": storage,
             "idempotency_lease": 15,
-            "gateway_timeout": 8,
-            "reconcile_after": 15,
+            "payment_provider_timeout_seconds": 8,
+            "payment_reconcile_after_seconds": 15,
         },
     )
-    wire = Wire(container.gateway())
+    wire = InterruptibleGateway(container.gateway())
     container.gateway.override(providers.Object(wire))
-    return Stall(container, clock, wire)
+    return PaymentsApp(container, clock, wire)
 
 
 @pytest.fixture(params=["memory", "sql", "remote"])
-def wiring(request: pytest.FixtureRequest) -> tuple[str, Stall]:
+def wiring(request: pytest.FixtureRequest) -> tuple[str, PaymentsApp]:
     if request.param == "memory":
-        return request.param, open_stall("memory", None)
-    return request.param, open_stall("sql", request.getfixturevalue("postgres"))
+        return request.param, build_payments_app("memory", None)
+    return request.param, build_payments_app("sql", request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
-async def stall(wiring: tuple[str, Stall]) -> AsyncIterator[Stall]:
-    where, stall = wiring
+async def payments_app(wiring: tuple[str, PaymentsApp]) -> AsyncIterator[PaymentsApp]:
+    where, payments_app = wiring
     if where != "remote":
-        yield stall
+        yield payments_app
         return
-    here = stall.payments
-    async with at_the_end_of_the_wire("payments", router, here, RemotePayments) as remote:
-        stall.container.payments.override(providers.Object(remote))
-        yield stall
+    here = payments_app.payments
+    async with over_rpc("payments", router, here, RemotePayments) as remote:
+        payments_app.container.payments.override(providers.Object(remote))
+        yield payments_app
 
 
 @pytest.fixture(scope="session")
-async def own_database(server_url: str) -> AsyncIterator[str]:
+async def dedicated_database(server_url: str) -> AsyncIterator[str]:
     """One database with the schema of payments and no other, for all tests of this folder."""
     name = f"payments_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
@@ -287,8 +301,8 @@ async def own_database(server_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def database_url(own_database: str) -> str:
+async def database_url(dedicated_database: str) -> str:
     """Emptied before each test: twenty times as fast as a new one."""
     tables = ", ".join(str(table) for table in metadata.sorted_tables)
-    await on_server(own_database, f"TRUNCATE {tables}")
-    return own_database
+    await on_server(dedicated_database, f"TRUNCATE {tables}")
+    return dedicated_database

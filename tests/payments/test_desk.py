@@ -6,30 +6,30 @@ from markethall.payments.contract import (
     InvalidPaymentTransition,
     OperationKind,
     OperationStatus,
-    Payment,
     PaymentInProgress,
     PaymentNotFound,
     PaymentQuery,
     PaymentStatus,
+    PaymentView,
     PostingQuery,
     RefundNotFound,
-    UnknownMethod,
+    UnknownPaymentMethod,
 )
 from markethall.shared.errors import Unavailable
 from markethall.shared.ids import new_id
 from markethall.shared.money import Money
 from markethall.shared.pages import CursorInvalid, PageQuery
-from tests.payments.conftest import STAFF, Killed, Stall, person, unkeyed
+from tests.payments.conftest import STAFF, Killed, PaymentsApp, attempt_without_key, person
 
 
-async def test_a_good_card_pays(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(1999))
+async def test_accepted_card_captures_payment(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(1999))
 
     assert payment.status is PaymentStatus.CAPTURED
     assert payment.authorized == payment.captured == payment.amount
-    assert await stall.charged() == 1
-    assert await stall.event_types() == ["payment_captured"]
-    assert await stall.posting_count() == 1
+    assert await payments_app.charged() == 1
+    assert await payments_app.event_types() == ["payment_captured"]
+    assert await payments_app.posting_count() == 1
 
 
 @pytest.mark.parametrize(
@@ -39,234 +39,238 @@ async def test_a_good_card_pays(stall: Stall) -> None:
         ("sandbox_insufficient_funds", "insufficient_funds"),
     ],
 )
-async def test_a_refused_card_leaves_the_payment_payable(
-    stall: Stall, method: str, code: str
+async def test_declined_card_leaves_payment_payable(
+    payments_app: PaymentsApp, method: str, code: str
 ) -> None:
-    payment = await stall.confirm(await stall.open(), method)
+    payment = await payments_app.confirm(await payments_app.open(), method)
 
     assert (payment.status, payment.failure_code) == (PaymentStatus.FAILED, code)
-    assert await stall.event_types() == ["payment_failed"]
-    assert (await stall.confirm(payment)).status is PaymentStatus.CAPTURED
-    assert await stall.charged() == 1
+    assert await payments_app.event_types() == ["payment_failed"]
+    assert (await payments_app.confirm(payment)).status is PaymentStatus.CAPTURED
+    assert await payments_app.charged() == 1
 
 
-async def test_a_card_that_asks_for_the_customer_captures_afterwards(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(), "sandbox_action_required")
+async def test_card_with_required_action_captures_afterwards(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_action_required")
 
     assert payment.status is PaymentStatus.REQUIRES_ACTION
     assert payment.next_action
     assert payment.next_action.startswith("https://")
-    assert await stall.events() == []
-    paid = await stall.confirm(payment)
+    assert await payments_app.events() == []
+    paid = await payments_app.confirm(payment)
     assert (paid.status, paid.next_action) == (PaymentStatus.CAPTURED, None)
-    assert await stall.charged() == 1
+    assert await payments_app.charged() == 1
 
 
-async def test_a_slow_card_pays(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(), "sandbox_slow")
+async def test_slow_card_captures_payment(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_slow")
 
     assert payment.status is PaymentStatus.CAPTURED
 
 
-async def test_no_answer_and_nothing_charged_ends_as_failed(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(), "sandbox_timeout_before")
+async def test_timeout_without_charge_ends_as_failed(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_timeout_before")
     assert payment.status is PaymentStatus.UNKNOWN
 
-    await stall.reconcile()
+    await payments_app.reconcile()
 
-    payment = await stall.now(payment)
+    payment = await payments_app.current(payment)
     assert (payment.status, payment.failure_code) == (PaymentStatus.FAILED, "provider_timeout")
-    assert await stall.charged() == 0
-    assert await stall.event_types() == ["payment_failed"]
+    assert await payments_app.charged() == 0
+    assert await payments_app.event_types() == ["payment_failed"]
 
 
-async def test_no_answer_but_charged_ends_as_captured(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(), "sandbox_timeout_after")
+async def test_timeout_with_charge_ends_as_captured(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_timeout_after")
     assert payment.status is PaymentStatus.UNKNOWN
 
-    await stall.reconcile()
+    await payments_app.reconcile()
 
-    assert (await stall.now(payment)).status is PaymentStatus.CAPTURED
-    assert await stall.charged() == 1
-    assert await stall.event_types() == ["payment_captured"]
+    assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
+    assert await payments_app.charged() == 1
+    assert await payments_app.event_types() == ["payment_captured"]
 
 
-async def test_unknown_is_not_asked_after_before_its_time(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(), "sandbox_timeout_after")
+async def test_unknown_operation_is_not_reconciled_early(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_timeout_after")
 
-    stall.clock.turn(10)
-    await stall.sweep()
+    payments_app.clock.advance(10)
+    await payments_app.run_periodic_jobs()
 
-    assert (await stall.now(payment)).status is PaymentStatus.UNKNOWN
+    assert (await payments_app.current(payment)).status is PaymentStatus.UNKNOWN
     with pytest.raises(PaymentInProgress) as refusal:
-        await stall.confirm(payment)
+        await payments_app.confirm(payment)
     assert refusal.value.retry_after == 5
 
 
-async def test_a_provider_that_stays_silent_is_asked_again_later(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(), "sandbox_timeout_after")
-    stall.wire.before = TimeoutError()
-    await stall.reconcile()
-    assert (await stall.now(payment)).status is PaymentStatus.UNKNOWN
+async def test_unresponsive_provider_is_queried_again_later(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_timeout_after")
+    payments_app.gateway.before = TimeoutError()
+    await payments_app.reconcile()
+    assert (await payments_app.current(payment)).status is PaymentStatus.UNKNOWN
 
-    await stall.reconcile()
+    await payments_app.reconcile()
 
-    assert (await stall.now(payment)).status is PaymentStatus.CAPTURED
+    assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
 
 
-async def test_a_charge_closed_by_the_reconciler_cannot_arrive_later(stall: Stall) -> None:
-    payment = await stall.open(1999)
-    attempt = unkeyed()
-    await stall.confirm(payment, "sandbox_timeout_before", attempt)
-    await stall.reconcile()
+async def test_charge_closed_by_reconciler_cannot_succeed_later(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open(1999)
+    attempt = attempt_without_key()
+    await payments_app.confirm(payment, "sandbox_timeout_before", attempt)
+    await payments_app.reconcile()
 
-    outcome = await stall.wire.charge(attempt.id, payment.amount, "sandbox_ok")
+    outcome = await payments_app.gateway.charge(attempt.id, payment.amount, "sandbox_ok")
 
     assert getattr(outcome, "code", None) == "provider_timeout"
-    assert await stall.charged() == 0
+    assert await payments_app.charged() == 0
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-async def test_a_confirm_that_died_is_driven_on_by_itself(stall: Stall, where: str) -> None:
-    payment = await stall.open()
-    setattr(stall.wire, where, Killed())
+async def test_crashed_confirm_is_reconciled(payments_app: PaymentsApp, where: str) -> None:
+    payment = await payments_app.open()
+    setattr(payments_app.gateway, where, Killed())
     with pytest.raises(Killed):
-        await stall.confirm(payment)
-    assert (await stall.now(payment)).status is PaymentStatus.PROCESSING
+        await payments_app.confirm(payment)
+    assert (await payments_app.current(payment)).status is PaymentStatus.PROCESSING
 
-    await stall.reconcile()
+    await payments_app.reconcile()
 
     charged = where == "after"
     ended = PaymentStatus.CAPTURED if charged else PaymentStatus.FAILED
-    assert (await stall.now(payment)).status is ended
-    assert await stall.charged() == charged
-    assert await stall.posting_count() == charged
+    assert (await payments_app.current(payment)).status is ended
+    assert await payments_app.charged() == charged
+    assert await payments_app.posting_count() == charged
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-async def test_a_confirm_that_died_goes_on_when_retried_with_its_key(
-    stall: Stall, where: str
+async def test_crashed_confirm_resumes_on_retry_with_key(
+    payments_app: PaymentsApp, where: str
 ) -> None:
-    payment = await stall.open()
-    setattr(stall.wire, where, Killed())
+    payment = await payments_app.open()
+    setattr(payments_app.gateway, where, Killed())
     with pytest.raises(Killed):
-        await stall.confirm_with_key(payment, "key")
+        await payments_app.confirm_with_key(payment, "key")
 
-    stall.clock.turn(15)
-    answer, replayed = await stall.confirm_with_key(payment, "key")
+    payments_app.clock.advance(15)
+    answer, replayed = await payments_app.confirm_with_key(payment, "key")
 
     assert (answer.status, replayed) == (200, False)
-    assert (await stall.now(payment)).status is PaymentStatus.CAPTURED
-    assert await stall.charged() == await stall.posting_count() == 1
-    assert await stall.confirm_with_key(payment, "key") == (answer, True)
+    assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
+    assert await payments_app.charged() == await payments_app.posting_count() == 1
+    assert await payments_app.confirm_with_key(payment, "key") == (answer, True)
 
 
-async def test_a_retry_after_the_reconciler_reads_what_was_settled(stall: Stall) -> None:
-    payment = await stall.open()
-    stall.wire.before = Killed()
+async def test_retry_after_reconciliation_returns_outcome(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
+    payments_app.gateway.before = Killed()
     with pytest.raises(Killed):
-        await stall.confirm_with_key(payment, "key")
-    await stall.reconcile()
-    asked = stall.wire.asked
+        await payments_app.confirm_with_key(payment, "key")
+    await payments_app.reconcile()
+    asked = payments_app.gateway.calls
 
-    answer, _ = await stall.confirm_with_key(payment, "key")
+    answer, _ = await payments_app.confirm_with_key(payment, "key")
 
     assert '"status":"failed"' in answer.body
-    assert stall.wire.asked == asked
-    assert await stall.charged() == 0
+    assert payments_app.gateway.calls == asked
+    assert await payments_app.charged() == 0
 
 
-async def test_a_provider_whose_store_is_away_is_asked_again_with_the_same_id(
-    stall: Stall,
+async def test_unavailable_provider_is_retried_with_same_id(
+    payments_app: PaymentsApp,
 ) -> None:
-    payment = await stall.open()
-    stall.wire.after = Unavailable(dependency="postgres")
+    payment = await payments_app.open()
+    payments_app.gateway.after = Unavailable(dependency="postgres")
     with pytest.raises(Unavailable):
-        await stall.confirm_with_key(payment, "key")
+        await payments_app.confirm_with_key(payment, "key")
 
-    answer, _ = await stall.confirm_with_key(payment, "key")
+    answer, _ = await payments_app.confirm_with_key(payment, "key")
 
     assert '"status":"captured"' in answer.body
-    assert await stall.charged() == 1
+    assert await payments_app.charged() == 1
 
 
-async def test_a_captured_payment_is_not_charged_again(stall: Stall) -> None:
-    payment = await stall.paid()
+async def test_a_captured_payment_is_not_charged_again(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.paid()
 
     with pytest.raises(InvalidPaymentTransition):
-        await stall.confirm(payment)
+        await payments_app.confirm(payment)
 
-    assert await stall.charged() == 1
+    assert await payments_app.charged() == 1
 
 
-async def test_an_unknown_method_changes_nothing(stall: Stall) -> None:
-    payment = await stall.open()
+async def test_an_unknown_method_changes_nothing(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
 
-    with pytest.raises(UnknownMethod) as refusal:
-        await stall.confirm(payment, "sandbox_gold")
+    with pytest.raises(UnknownPaymentMethod) as refusal:
+        await payments_app.confirm(payment, "sandbox_gold")
 
     assert refusal.value.details == {"payment_method": "sandbox_gold"}
-    assert await stall.now(payment) == payment
+    assert await payments_app.current(payment) == payment
 
 
-async def test_nobody_pays_for_somebody_else(stall: Stall) -> None:
-    payment = await stall.open()
+async def test_other_customers_payment_cannot_be_confirmed(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
 
     for caller in (person(new_id()), STAFF):
         with pytest.raises(PaymentNotFound) as refusal:
-            await stall.desk.confirm(caller, payment.payment_id, "sandbox_ok", unkeyed())
+            await payments_app.payment_api.confirm(
+                caller, payment.payment_id, "sandbox_ok", attempt_without_key()
+            )
         assert refusal.value.details == {"payment_id": str(payment.payment_id)}
 
 
-async def test_a_payment_that_is_not_yours_does_not_exist(stall: Stall) -> None:
-    payment, stranger = await stall.open(), person(new_id())
+async def test_other_customers_payment_is_not_found(payments_app: PaymentsApp) -> None:
+    payment, stranger = await payments_app.open(), person(new_id())
 
     with pytest.raises(PaymentNotFound) as not_yours:
-        await stall.desk.payment(stranger, payment.payment_id)
+        await payments_app.payment_api.get_payment(stranger, payment.payment_id)
     with pytest.raises(PaymentNotFound):
-        await stall.desk.operations(stranger, payment.payment_id, PageQuery())
+        await payments_app.payment_api.list_operations(stranger, payment.payment_id, PageQuery())
     with pytest.raises(PaymentNotFound) as absent:
-        await stall.desk.payment(stranger, new_id())
+        await payments_app.payment_api.get_payment(stranger, new_id())
 
     assert str(not_yours.value.detail) == str(absent.value.detail)
-    assert await stall.desk.payment(STAFF, payment.payment_id) == payment
+    assert await payments_app.payment_api.get_payment(STAFF, payment.payment_id) == payment
 
 
-async def test_an_unpaid_payment_expires_by_itself(stall: Stall) -> None:
+async def test_unpaid_payment_expires(payments_app: PaymentsApp) -> None:
     overdue = [
-        await stall.open(),
-        await stall.confirm(await stall.open(), "sandbox_declined"),
-        await stall.confirm(await stall.open(), "sandbox_action_required"),
+        await payments_app.open(),
+        await payments_app.confirm(await payments_app.open(), "sandbox_declined"),
+        await payments_app.confirm(await payments_app.open(), "sandbox_action_required"),
     ]
-    paid = await stall.paid()
-    stall.clock.turn(15 * 60)
+    paid = await payments_app.paid()
+    payments_app.clock.advance(15 * 60)
 
     with pytest.raises(InvalidPaymentTransition) as refusal:
-        await stall.confirm(overdue[0])
-    await stall.sweep()
+        await payments_app.confirm(overdue[0])
+    await payments_app.run_periodic_jobs()
 
     assert refusal.value.details == {"status": "expired", "allowed": []}
     for payment in overdue:
-        now = await stall.now(payment)
+        now = await payments_app.current(payment)
         assert (now.status, now.version) == (PaymentStatus.EXPIRED, payment.version + 1)
-    assert await stall.now(paid) == paid
+    assert await payments_app.current(paid) == paid
 
 
-async def test_an_expired_payment_cannot_be_confirmed(stall: Stall) -> None:
-    payment = await stall.open()
-    stall.clock.turn(15 * 60)
-    await stall.sweep()
+async def test_an_expired_payment_cannot_be_confirmed(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
+    payments_app.clock.advance(15 * 60)
+    await payments_app.run_periodic_jobs()
 
     with pytest.raises(InvalidPaymentTransition):
-        await stall.confirm(payment)
+        await payments_app.confirm(payment)
 
 
-async def test_every_call_of_the_provider_is_told(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(1000), "sandbox_declined")
-    await stall.confirm(payment)
-    await stall.refund(payment, 300)
+async def test_every_provider_call_is_recorded(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(1000), "sandbox_declined")
+    await payments_app.confirm(payment)
+    await payments_app.refund(payment, 300)
 
-    page = await stall.desk.operations(person(payment.user_id), payment.payment_id, PageQuery())
+    page = await payments_app.payment_api.list_operations(
+        person(payment.user_id), payment.payment_id, PageQuery()
+    )
 
     told = [(one.kind.value, one.status.value, one.failure_code) for one in page.items]
     assert told == [
@@ -279,15 +283,17 @@ async def test_every_call_of_the_provider_is_told(stall: Stall) -> None:
     assert all(one.settled_at for one in page.items)
 
 
-async def test_operations_come_in_pages(stall: Stall) -> None:
-    payment = await stall.open()
+async def test_operations_are_paginated(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
     for _ in range(3):
-        await stall.confirm(payment, "sandbox_declined")
-    call = person(payment.user_id)
+        await payments_app.confirm(payment, "sandbox_declined")
+    ctx = person(payment.user_id)
 
-    first = await stall.desk.operations(call, payment.payment_id, PageQuery(limit=2))
+    first = await payments_app.payment_api.list_operations(
+        ctx, payment.payment_id, PageQuery(limit=2)
+    )
     query = PageQuery(limit=2, cursor=first.next_cursor)
-    second = await stall.desk.operations(call, payment.payment_id, query)
+    second = await payments_app.payment_api.list_operations(ctx, payment.payment_id, query)
 
     ids = [one.operation_id for one in (*first.items, *second.items)]
     assert (len(first.items), len(second.items), len(set(ids))) == (2, 1, 3)
@@ -295,50 +301,63 @@ async def test_operations_come_in_pages(stall: Stall) -> None:
     assert {one.status for one in first.items} == {OperationStatus.FAILED}
 
 
-async def test_staff_refund_once_per_attempt(stall: Stall) -> None:
-    payment = await stall.paid(1000)
-    attempt, some = unkeyed(), Money(amount=400, currency="EUR")
+async def test_staff_refund_is_idempotent(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.paid(1000)
+    attempt, some = attempt_without_key(), Money(amount=400, currency="EUR")
 
-    first = await stall.desk.refund(STAFF, payment.payment_id, some, "damaged", attempt)
-    again = await stall.desk.refund(STAFF, payment.payment_id, some, "damaged", attempt)
+    first = await payments_app.payment_api.refund(
+        STAFF, payment.payment_id, some, "damaged", attempt
+    )
+    again = await payments_app.payment_api.refund(
+        STAFF, payment.payment_id, some, "damaged", attempt
+    )
 
     assert again == first
     assert first.reason == "damaged"
-    page = await stall.desk.refunds(STAFF, payment.payment_id, PageQuery())
+    page = await payments_app.payment_api.list_refunds(STAFF, payment.payment_id, PageQuery())
     assert page.items == (first,)
-    assert await stall.desk.refund_of(STAFF, payment.payment_id, first.refund_id) == first
+    assert (
+        await payments_app.payment_api.get_refund(STAFF, payment.payment_id, first.refund_id)
+        == first
+    )
 
 
-async def test_a_charge_is_no_refund(stall: Stall) -> None:
-    payment = await stall.paid()
-    page = await stall.desk.operations(STAFF, payment.payment_id, PageQuery())
+async def test_a_charge_is_no_refund(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.paid()
+    page = await payments_app.payment_api.list_operations(STAFF, payment.payment_id, PageQuery())
 
     with pytest.raises(RefundNotFound):
-        await stall.desk.refund_of(STAFF, payment.payment_id, page.items[0].operation_id)
+        await payments_app.payment_api.get_refund(
+            STAFF, payment.payment_id, page.items[0].operation_id
+        )
 
 
-async def test_owners_list_their_own_and_staff_all(stall: Stall) -> None:
-    mine = await stall.open()
-    theirs = await stall.open()
+async def test_customers_list_own_payments_and_staff_all(payments_app: PaymentsApp) -> None:
+    mine = await payments_app.open()
+    theirs = await payments_app.open()
     me = person(mine.user_id)
 
-    own = await stall.desk.payments(me, PaymentQuery())
-    other = await stall.desk.payments(me, PaymentQuery(user_id=theirs.user_id))
-    everything = await stall.desk.payments(STAFF, PaymentQuery())
-    of_one = await stall.desk.payments(STAFF, PaymentQuery(user_id=mine.user_id))
+    own = await payments_app.payment_api.list_payments(me, PaymentQuery())
+    other = await payments_app.payment_api.list_payments(me, PaymentQuery(user_id=theirs.user_id))
+    everything = await payments_app.payment_api.list_payments(STAFF, PaymentQuery())
+    of_one = await payments_app.payment_api.list_payments(STAFF, PaymentQuery(user_id=mine.user_id))
 
     assert own.items == of_one.items == (mine,)
     assert other.items == ()
     assert everything.items == (theirs, mine)
 
 
-async def test_payments_are_filtered_and_sorted(stall: Stall) -> None:
-    first, second = await stall.open(), await stall.open()
-    paid = await stall.confirm(second)
+async def test_payments_are_filtered_and_sorted(payments_app: PaymentsApp) -> None:
+    first, second = await payments_app.open(), await payments_app.open()
+    paid = await payments_app.confirm(second)
 
-    of_order = await stall.desk.payments(STAFF, PaymentQuery(order_id=first.order_id))
-    captured = await stall.desk.payments(STAFF, PaymentQuery(status=PaymentStatus.CAPTURED))
-    oldest = await stall.desk.payments(STAFF, PaymentQuery(sort="created_at"))
+    of_order = await payments_app.payment_api.list_payments(
+        STAFF, PaymentQuery(order_id=first.order_id)
+    )
+    captured = await payments_app.payment_api.list_payments(
+        STAFF, PaymentQuery(status=PaymentStatus.CAPTURED)
+    )
+    oldest = await payments_app.payment_api.list_payments(STAFF, PaymentQuery(sort="created_at"))
 
     assert of_order.items == (first,)
     assert captured.items == (paid,)
@@ -346,41 +365,43 @@ async def test_payments_are_filtered_and_sorted(stall: Stall) -> None:
 
 
 @pytest.mark.parametrize("sort", ["created_at", "-created_at"])
-async def test_pages_are_stable_while_payments_are_opened(stall: Stall, sort: str) -> None:
-    opened = [await stall.open() for _ in range(5)]
+async def test_pagination_is_stable_during_inserts(payments_app: PaymentsApp, sort: str) -> None:
+    opened = [await payments_app.open() for _ in range(5)]
     expected = opened if sort == "created_at" else opened[::-1]
-    seen: list[Payment] = []
+    seen: list[PaymentView] = []
 
     query = PaymentQuery.model_validate({"limit": 2, "sort": sort})
-    page = await stall.desk.payments(STAFF, query)
+    page = await payments_app.payment_api.list_payments(STAFF, query)
     seen += page.items
-    late = await stall.open()
+    late = await payments_app.open()
     while page.next_cursor:
         query = query.model_copy(update={"cursor": page.next_cursor})
-        page = await stall.desk.payments(STAFF, query)
+        page = await payments_app.payment_api.list_payments(STAFF, query)
         seen += page.items
 
     assert seen == (expected if sort == "-created_at" else [*expected, late])
 
 
-async def test_a_cursor_is_good_for_its_own_list_only(stall: Stall) -> None:
+async def test_cursor_is_bound_to_its_list(payments_app: PaymentsApp) -> None:
     for _ in range(2):
-        await stall.open()
-    page = await stall.desk.payments(STAFF, PaymentQuery(limit=1))
+        await payments_app.open()
+    page = await payments_app.payment_api.list_payments(STAFF, PaymentQuery(limit=1))
 
     query = PaymentQuery(limit=1, cursor=page.next_cursor, sort="created_at")
 
     with pytest.raises(CursorInvalid):
-        await stall.desk.payments(STAFF, query)
+        await payments_app.payment_api.list_payments(STAFF, query)
 
 
-async def test_the_ledger_tells_where_the_money_is(stall: Stall) -> None:
-    payment = await stall.paid(1000)
-    await stall.refund(payment, 300)
-    await stall.confirm(await stall.open(500, "JPY"))
+async def test_ledger_balances_match_payments(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.paid(1000)
+    await payments_app.refund(payment, 300)
+    await payments_app.confirm(await payments_app.open(500, "JPY"))
 
-    accounts = await stall.desk.accounts(STAFF)
-    postings = await stall.desk.postings(STAFF, PostingQuery(payment_id=payment.payment_id))
+    accounts = await payments_app.payment_api.list_account_balances(STAFF)
+    postings = await payments_app.payment_api.list_postings(
+        STAFF, PostingQuery(payment_id=payment.payment_id)
+    )
 
     assert [(one.account, one.balance.amount, one.balance.currency) for one in accounts] == [
         ("customers:payments", -700, "EUR"),
@@ -391,15 +412,17 @@ async def test_the_ledger_tells_where_the_money_is(stall: Stall) -> None:
     assert [posting.kind.value for posting in postings.items] == ["refund", "capture"]
     for posting in postings.items:
         assert sum(entry.amount.amount for entry in posting.entries) == 0
-    assert (await stall.desk.verify(STAFF)).balanced
+    assert (await payments_app.payment_api.verify_ledger(STAFF)).balanced
 
 
-async def test_postings_come_in_pages(stall: Stall) -> None:
+async def test_postings_are_paginated(payments_app: PaymentsApp) -> None:
     for _ in range(3):
-        await stall.paid()
+        await payments_app.paid()
 
-    first = await stall.desk.postings(STAFF, PostingQuery(limit=2))
-    second = await stall.desk.postings(STAFF, PostingQuery(limit=2, cursor=first.next_cursor))
+    first = await payments_app.payment_api.list_postings(STAFF, PostingQuery(limit=2))
+    second = await payments_app.payment_api.list_postings(
+        STAFF, PostingQuery(limit=2, cursor=first.next_cursor)
+    )
 
     times = [one.created_at for one in (*first.items, *second.items)]
     assert times == sorted(times, reverse=True)
@@ -407,8 +430,8 @@ async def test_postings_come_in_pages(stall: Stall) -> None:
     assert second.next_cursor is None
 
 
-async def test_a_free_order_is_paid_without_moving_money(stall: Stall) -> None:
-    payment = await stall.paid(0)
+async def test_zero_amount_payment_is_captured_without_posting(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.paid(0)
 
     assert payment.status is PaymentStatus.CAPTURED
-    assert await stall.posting_count() == 0
+    assert await payments_app.posting_count() == 0

@@ -18,14 +18,14 @@ from markethall.payments.contract import (
 from markethall.payments.domain import (
     TRANSITIONS,
     ActionRequired,
-    Command,
     Failed,
     Operation,
     Payment,
+    PaymentCommand,
     Posting,
     Succeeded,
-    posting_of,
-    settle,
+    build_posting,
+    settle_operation,
 )
 from markethall.shared.ids import new_id
 from markethall.shared.money import Money
@@ -46,12 +46,12 @@ ALLOWED = {
     ("processing", "authorize", "authorized"),
     ("processing", "capture", "captured"),
     ("processing", "fail", "failed"),
-    ("processing", "ask", "requires_action"),
-    ("processing", "lose", "unknown"),
+    ("processing", "require_action", "requires_action"),
+    ("processing", "mark_unknown", "unknown"),
     ("unknown", "authorize", "authorized"),
     ("unknown", "capture", "captured"),
     ("unknown", "fail", "failed"),
-    ("unknown", "ask", "requires_action"),
+    ("unknown", "require_action", "requires_action"),
     ("authorized", "capture", "captured"),
     ("authorized", "void", "voided"),
     ("authorized", "expire", "expired"),
@@ -85,7 +85,7 @@ def charge(of: Payment) -> Operation:
     )
 
 
-def test_the_table_of_transitions_is_the_documented_one() -> None:
+def test_transition_table_is_documented() -> None:
     table = {
         (status.value, command.value, to.value)
         for status, row in TRANSITIONS.items()
@@ -96,26 +96,26 @@ def test_the_table_of_transitions_is_the_documented_one() -> None:
     assert set(TRANSITIONS) == set(PaymentStatus)
 
 
-@pytest.mark.parametrize(("status", "command"), list(product(PaymentStatus, Command)))
-def test_what_is_not_in_the_table_is_refused(status: PaymentStatus, command: Command) -> None:
+@pytest.mark.parametrize(("status", "command"), list(product(PaymentStatus, PaymentCommand)))
+def test_undefined_transition_is_rejected(status: PaymentStatus, command: PaymentCommand) -> None:
     allowed = {name for at, name, _ in ALLOWED if at == status}
     due = payment(status)
     commands = {
-        Command.CONFIRM: lambda: due.confirm(NOW),
-        Command.CAPTURE: lambda: due.capture(new_id()),
-        Command.FAIL: lambda: due.fail("card_declined"),
-        Command.ASK: lambda: due.ask("https://sandbox.example"),
-        Command.CANCEL: due.cancel,
-        Command.EXPIRE: due.expire,
+        PaymentCommand.CONFIRM: lambda: due.confirm(NOW),
+        PaymentCommand.CAPTURE: lambda: due.capture(new_id()),
+        PaymentCommand.FAIL: lambda: due.fail("card_declined"),
+        PaymentCommand.REQUIRE_ACTION: lambda: due.require_action("https://sandbox.example"),
+        PaymentCommand.CANCEL: due.cancel,
+        PaymentCommand.EXPIRE: due.expire,
     }
     deciding = status in {PaymentStatus.PROCESSING, PaymentStatus.UNKNOWN}
     ended = status in {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED, PaymentStatus.VOIDED}
 
     if command not in commands or command in allowed:
         return
-    if command is Command.CANCEL and ended:
+    if command is PaymentCommand.CANCEL and ended:
         assert due.cancel() is False
-    elif deciding and command in {Command.CONFIRM, Command.CANCEL}:
+    elif deciding and command in {PaymentCommand.CONFIRM, PaymentCommand.CANCEL}:
         with pytest.raises(PaymentInProgress):
             commands[command]()
     else:
@@ -125,7 +125,7 @@ def test_what_is_not_in_the_table_is_refused(status: PaymentStatus, command: Com
     assert (due.status, due.version) == (status, 1)
 
 
-def test_every_step_moves_the_version() -> None:
+def test_every_change_increments_version() -> None:
     due = payment()
 
     due.confirm(NOW)
@@ -137,7 +137,7 @@ def test_every_step_moves_the_version() -> None:
     assert due.failure_code is None
 
 
-def test_a_payment_cannot_be_confirmed_when_its_time_is_over() -> None:
+def test_expired_payment_cannot_be_confirmed() -> None:
     due = payment()
 
     with pytest.raises(InvalidPaymentTransition) as refusal:
@@ -146,50 +146,50 @@ def test_a_payment_cannot_be_confirmed_when_its_time_is_over() -> None:
     assert refusal.value.details == {"status": "expired", "allowed": []}
 
 
-def test_a_charge_that_succeeded_captures_all_of_it() -> None:
+def test_succeeded_charge_captures_full_amount() -> None:
     due = payment(PaymentStatus.PROCESSING)
     operation = charge(due)
 
-    settled = settle(due, operation, Succeeded("ch_1"), NOW)
+    settled = settle_operation(due, operation, Succeeded("ch_1"), NOW)
 
     assert due.captured == due.authorized == 1000
     assert due.charge_id == operation.operation_id
     assert operation.status is OperationStatus.SUCCEEDED
     assert isinstance(settled.event, PaymentCaptured)
-    assert settled.moved is PostingKind.CAPTURE
+    assert settled.posting_kind is PostingKind.CAPTURE
 
 
-def test_a_charge_that_failed_says_why() -> None:
+def test_failed_charge_has_reason() -> None:
     due = payment(PaymentStatus.PROCESSING)
     operation = charge(due)
 
-    settled = settle(due, operation, Failed("card_declined"), NOW)
+    settled = settle_operation(due, operation, Failed("card_declined"), NOW)
 
     assert (due.status, due.failure_code) == (PaymentStatus.FAILED, "card_declined")
     assert operation.failure_code == "card_declined"
     assert isinstance(settled.event, PaymentFailed)
-    assert settled.moved is None
+    assert settled.posting_kind is None
 
 
-def test_a_charge_that_needs_the_customer_ends_and_another_begins() -> None:
+def test_required_action_ends_charge_and_starts_another() -> None:
     due = payment(PaymentStatus.PROCESSING)
     operation = charge(due)
 
-    settle(due, operation, ActionRequired("https://sandbox.example/1"), NOW)
+    settle_operation(due, operation, ActionRequired("https://sandbox.example/1"), NOW)
 
     assert due.next_action == "https://sandbox.example/1"
-    assert not operation.open
+    assert not operation.is_open
     due.confirm(NOW)
     assert due.next_action is None
 
 
-def test_a_free_order_is_captured_without_a_posting() -> None:
+def test_zero_amount_payment_has_no_posting() -> None:
     due = payment(PaymentStatus.PROCESSING, amount=0)
 
-    settled = settle(due, charge(due), Succeeded("ch_1"), NOW)
+    settled = settle_operation(due, charge(due), Succeeded("ch_1"), NOW)
 
     assert due.status is PaymentStatus.CAPTURED
-    assert settled.moved is None
+    assert settled.posting_kind is None
 
 
 def test_a_refund_reserves_its_amount_until_it_is_settled() -> None:
@@ -199,7 +199,7 @@ def test_a_refund_reserves_its_amount_until_it_is_settled() -> None:
     amount = due.reserve_refund(Money(amount=300, currency="EUR"))
 
     assert (amount, due.refundable, due.refunded) == (300, 700, 0)
-    due.refund_failed(300)
+    due.fail_refund(300)
     assert due.refundable == 1000
 
 
@@ -207,15 +207,15 @@ def test_a_refund_posts_the_reverse_of_the_capture() -> None:
     due = payment(PaymentStatus.CAPTURED)
     operation = charge(due)
 
-    capture = posting_of(due, operation, PostingKind.CAPTURE, new_id(), NOW)
-    refund = posting_of(due, operation, PostingKind.REFUND, new_id(), NOW)
+    capture = build_posting(due, operation, PostingKind.CAPTURE, new_id(), NOW)
+    refund = build_posting(due, operation, PostingKind.REFUND, new_id(), NOW)
 
     assert capture.entries == (("provider:sandbox", 1000), ("customers:payments", -1000))
     assert refund.entries == (("provider:sandbox", -1000), ("customers:payments", 1000))
 
 
 @pytest.mark.parametrize("entries", [(), (("a", 1),), (("a", 2), ("b", -1))])
-def test_a_posting_that_does_not_balance_cannot_be_made(
+def test_unbalanced_posting_is_rejected(
     entries: tuple[tuple[str, int], ...],
 ) -> None:
     with pytest.raises(ValueError, match="sum to zero"):

@@ -18,20 +18,29 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from markethall.payments.contract import OperationKind, OperationStatus, Payment, PaymentStatus
-from markethall.payments.gateway.sandbox import METHODS
-from markethall.payments.ports import GatewayTimeout, SandboxCharge
+from markethall.payments.contract import OperationKind, OperationStatus, PaymentStatus, PaymentView
+from markethall.payments.gateway.sandbox import SANDBOX_METHODS
+from markethall.payments.ports import PaymentGatewayTimeout, SandboxCharge
 from markethall.shared.db import PoolSize, Postgres
-from markethall.shared.errors import Refusal
-from markethall.shared.idempotency import Attempt
+from markethall.shared.errors import DomainError
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.ids import new_id
 from markethall.shared.pages import PageQuery
-from tests.payments.conftest import NEIGHBOUR, STAFF, Killed, Stall, open_stall, unkeyed
+from tests.payments.conftest import (
+    NEIGHBOUR,
+    STAFF,
+    Killed,
+    PaymentsApp,
+    attempt_without_key,
+    build_payments_app,
+)
 
 T = TypeVar("T")
 Cut = type[BaseException] | None
-CUTS: st.SearchStrategy[Cut] = st.sampled_from([None, None, None, None, GatewayTimeout, Killed])
-USUAL = st.sampled_from(["sandbox_ok", "sandbox_ok", *sorted(METHODS)])
+CUTS: st.SearchStrategy[Cut] = st.sampled_from(
+    [None, None, None, None, PaymentGatewayTimeout, Killed]
+)
+USUAL = st.sampled_from(["sandbox_ok", "sandbox_ok", *sorted(SANDBOX_METHODS)])
 AMOUNTS = st.none() | st.integers(1, 1000)
 ENDED = {PaymentStatus.CAPTURED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
 
@@ -41,86 +50,86 @@ class PaymentMachine(RuleBasedStateMachine):
     postgres: ClassVar[Postgres | None]
     loop: ClassVar[asyncio.AbstractEventLoop]
 
-    opened: Bundle[Payment] = Bundle("opened")
-    attempts: Bundle[tuple[Payment, Attempt]] = Bundle("attempts")
-    refunds: Bundle[tuple[Payment, UUID]] = Bundle("refunds")
+    opened: Bundle[PaymentView] = Bundle("opened")
+    attempts: Bundle[tuple[PaymentView, IdempotentCommand]] = Bundle("attempts")
+    refunds: Bundle[tuple[PaymentView, UUID]] = Bundle("refunds")
 
     @initialize(target=opened)
-    def start(self) -> Payment:
-        self.stall: Stall = open_stall(self.storage, self.postgres)
-        self.payments: list[Payment] = []
+    def start(self) -> PaymentView:
+        self.payments_app: PaymentsApp = build_payments_app(self.storage, self.postgres)
+        self.payments: list[PaymentView] = []
         self.charge_ids: dict[UUID, list[UUID]] = {}
         return self.new_payment()
 
     @precondition(lambda self: len(self.payments) < 3)
     @rule(target=opened)
-    def open(self) -> Payment:
+    def open(self) -> PaymentView:
         return self.new_payment()
 
-    def new_payment(self) -> Payment:
-        payment = self.run(self.stall.open(1000))
+    def new_payment(self) -> PaymentView:
+        payment = self.run(self.payments_app.open(1000))
         self.payments.append(payment)
         self.charge_ids[payment.payment_id] = []
         return payment
 
     @rule(target=attempts, payment=opened, method=USUAL, before=CUTS, after=CUTS)
     def confirm(
-        self, payment: Payment, method: str, before: Cut, after: Cut
-    ) -> tuple[Payment, Attempt]:
-        attempt = unkeyed()
+        self, payment: PaymentView, method: str, before: Cut, after: Cut
+    ) -> tuple[PaymentView, IdempotentCommand]:
+        attempt = attempt_without_key()
         self.charge_ids[payment.payment_id].append(attempt.id)
         self.confirm_again((payment, attempt), method, before, after)
         return payment, attempt
 
     @rule(of=attempts, method=USUAL, before=CUTS, after=CUTS)
     def confirm_again(
-        self, of: tuple[Payment, Attempt], method: str, before: Cut, after: Cut
+        self, of: tuple[PaymentView, IdempotentCommand], method: str, before: Cut, after: Cut
     ) -> None:
         self.cut(before, after)
-        self.may_be_refused(self.stall.confirm(of[0], method, of[1]))
+        self.may_be_refused(self.payments_app.confirm(of[0], method, of[1]))
 
     @rule(of=attempts)
-    def webhook(self, of: tuple[Payment, Attempt]) -> None:
+    def webhook(self, of: tuple[PaymentView, IdempotentCommand]) -> None:
         """The provider tells the truth, whenever it likes, as often as it likes."""
-        outcome = self.run(self.stall.wire.lookup(of[1].id, OperationKind.CHARGE))
+        outcome = self.run(self.payments_app.gateway.lookup(of[1].id, OperationKind.CHARGE))
         if outcome:
-            self.run(self.stall.send(of[1].id, outcome))
+            self.run(self.payments_app.send(of[1].id, outcome))
 
     @rule(target=refunds, payment=opened, amount=AMOUNTS, before=CUTS, after=CUTS)
     def refund(
-        self, payment: Payment, amount: int | None, before: Cut, after: Cut
-    ) -> tuple[Payment, UUID]:
+        self, payment: PaymentView, amount: int | None, before: Cut, after: Cut
+    ) -> tuple[PaymentView, UUID]:
         refund_id = new_id()
         self.refund_again((payment, refund_id), amount, before, after)
         return payment, refund_id
 
     @rule(of=refunds, amount=AMOUNTS, before=CUTS, after=CUTS)
     def refund_again(
-        self, of: tuple[Payment, UUID], amount: int | None, before: Cut, after: Cut
+        self, of: tuple[PaymentView, UUID], amount: int | None, before: Cut, after: Cut
     ) -> None:
         self.cut(before, after)
-        self.may_be_refused(self.stall.refund(of[0], amount, of[1]))
+        self.may_be_refused(self.payments_app.refund(of[0], amount, of[1]))
 
     @rule(payment=opened)
-    def cancel(self, payment: Payment) -> None:
-        self.may_be_refused(self.stall.payments.cancel(NEIGHBOUR, payment.payment_id))
+    def cancel(self, payment: PaymentView) -> None:
+        self.may_be_refused(self.payments_app.payments.cancel(NEIGHBOUR, payment.payment_id))
 
     @rule(seconds=st.sampled_from([1, 16, 16, 300]))
     def time_goes_by(self, seconds: int) -> None:
-        self.stall.clock.turn(seconds)
-        self.run(self.stall.sweep())
+        self.payments_app.clock.advance(seconds)
+        self.run(self.payments_app.run_periodic_jobs())
 
     @invariant()
     def captured_and_refunded_stay_within_bounds(self) -> None:
         for payment in self.payments:
-            now = self.run(self.stall.now(payment))
+            now = self.run(self.payments_app.current(payment))
             assert now.captured.amount <= now.amount.amount
             assert now.refunded.amount <= now.captured.amount
             assert len(self.charged(payment)) <= 1
 
     @invariant()
     def the_ledger_balances(self) -> None:
-        report = self.run(self.stall.desk.verify(STAFF))
+        report = self.run(self.payments_app.payment_api.verify_ledger(STAFF))
         assert report.balanced, report
 
     def teardown(self) -> None:
@@ -133,31 +142,33 @@ class PaymentMachine(RuleBasedStateMachine):
         for payment in self.payments:
             self.has_ended_in_agreement(payment)
 
-    def has_ended_in_agreement(self, payment: Payment) -> None:
-        now = self.run(self.stall.now(payment))
+    def has_ended_in_agreement(self, payment: PaymentView) -> None:
+        now = self.run(self.payments_app.current(payment))
         assert now.status in ENDED
-        page = self.stall.desk.operations(STAFF, payment.payment_id, PageQuery(limit=100))
+        page = self.payments_app.payment_api.list_operations(
+            STAFF, payment.payment_id, PageQuery(limit=100)
+        )
         settled = {OperationStatus.SUCCEEDED, OperationStatus.FAILED}
         assert {one.status for one in self.run(page).items} <= settled
         taken = [(charge.amount, charge.refunded) for charge in self.charged(payment)]
         paid = now.status is PaymentStatus.CAPTURED
         assert taken == ([(now.captured.amount, now.refunded.amount)] if paid else [])
 
-    def charged(self, payment: Payment) -> list[SandboxCharge]:
+    def charged(self, payment: PaymentView) -> list[SandboxCharge]:
         found = [
-            self.run(self.stall.book.find_charge(charge_id))
+            self.run(self.payments_app.sandbox_ledger.get_charge(charge_id))
             for charge_id in self.charge_ids[payment.payment_id]
         ]
         return [charge for charge in found if charge and charge.status == "succeeded"]
 
     def cut(self, before: Cut, after: Cut) -> None:
-        self.stall.wire.before = before() if before else None
-        self.stall.wire.after = after() if after else None
+        self.payments_app.gateway.before = before() if before else None
+        self.payments_app.gateway.after = after() if after else None
 
     def may_be_refused(self, act: Coroutine[Any, Any, object]) -> None:
         try:
             self.run(act)
-        except (Refusal, Killed):
+        except (DomainError, Killed):
             return
         finally:
             self.cut(None, None)
@@ -175,7 +186,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.mark.parametrize(("storage", "examples"), [("memory", 100), ("sql", 25)])
-def test_any_mixture_keeps_the_invariants(
+def test_any_command_sequence_keeps_invariants(
     storage: str,
     examples: int,
     loop: asyncio.AbstractEventLoop,
@@ -184,7 +195,7 @@ def test_any_mixture_keeps_the_invariants(
     postgres = None
     if storage == "sql":
         url = request.getfixturevalue("database_url")
-        postgres = Postgres(url, PoolSize(least=1, most=5, timeout=10))
+        postgres = Postgres(url, PoolSize(min_size=1, max_size=5, timeout=10))
     machine = type(
         "Machine", (PaymentMachine,), {"storage": storage, "postgres": postgres, "loop": loop}
     )

@@ -8,16 +8,16 @@ import pytest
 
 from markethall.payments.contract import (
     InvalidPaymentTransition,
-    Payment,
     PaymentInProgress,
     PaymentStatus,
-    Refund,
+    PaymentView,
     RefundExceedsCaptured,
+    RefundView,
 )
 from markethall.payments.domain import Succeeded
-from markethall.shared.idempotency import Answer, InFlight
+from markethall.shared.idempotency import InFlight, StoredResponse
 from markethall.shared.ids import new_id
-from tests.payments.conftest import NEIGHBOUR, Stall, unkeyed
+from tests.payments.conftest import NEIGHBOUR, PaymentsApp, attempt_without_key
 
 MANY = 20
 # the moment in which two may clash is short
@@ -25,38 +25,42 @@ RACES = 300
 
 
 @pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])
-async def test_one_key_many_times_is_one_charge(stall: Stall, method: str) -> None:
-    payment = await stall.open()
+async def test_concurrent_confirms_with_one_key_charge_once(
+    payments_app: PaymentsApp, method: str
+) -> None:
+    payment = await payments_app.open()
 
     results = await gather(
-        *(stall.confirm_with_key(payment, "key", method) for _ in range(MANY)),
+        *(payments_app.confirm_with_key(payment, "key", method) for _ in range(MANY)),
         return_exceptions=True,
     )
 
     answers = {result[0] for result in results if isinstance(result, tuple)}
     refused = [result for result in results if not isinstance(result, tuple)]
     assert len(answers) == 1
-    assert all(isinstance(answer, Answer) and answer.status == 200 for answer in answers)
+    assert all(isinstance(answer, StoredResponse) and answer.status == 200 for answer in answers)
     assert all(isinstance(refusal, InFlight) for refusal in refused)
-    await once_only(stall, payment)
+    await once_only(payments_app, payment)
 
 
-async def test_a_payment_opened_twice_at_once_is_one(stall: Stall) -> None:
+async def test_concurrent_opens_create_one_payment(payments_app: PaymentsApp) -> None:
     """A retry meets what it repeats: neither is told that the order has another payment."""
     for _ in range(RACES):
         ids: dict[str, Any] = {"payment_id": new_id(), "order_id": new_id(), "user_id": new_id()}
 
-        opened = await gather(*(stall.open(**ids) for _ in range(4)))
+        opened = await gather(*(payments_app.open(**ids) for _ in range(4)))
 
         assert {payment.payment_id for payment in opened} == {ids["payment_id"]}
 
 
 @pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])
-async def test_many_keys_are_one_charge(stall: Stall, method: str) -> None:
-    payment = await stall.open()
+async def test_concurrent_confirms_with_many_keys_charge_once(
+    payments_app: PaymentsApp, method: str
+) -> None:
+    payment = await payments_app.open()
 
     results = await gather(
-        *(stall.confirm_with_key(payment, f"key {n}", method) for n in range(MANY)),
+        *(payments_app.confirm_with_key(payment, f"key {n}", method) for n in range(MANY)),
         return_exceptions=True,
     )
 
@@ -64,115 +68,122 @@ async def test_many_keys_are_one_charge(stall: Stall, method: str) -> None:
     assert len(refused) == MANY - 1
     for refusal in refused:
         assert isinstance(refusal, PaymentInProgress | InvalidPaymentTransition)
-    await once_only(stall, payment)
+    await once_only(payments_app, payment)
 
 
-async def test_a_confirm_and_its_webhooks_are_one_charge(stall: Stall) -> None:
-    payments = [await stall.open() for _ in range(10)]
-    attempts = [unkeyed() for _ in payments]
+async def test_confirm_and_webhooks_race_charges_once(payments_app: PaymentsApp) -> None:
+    payments = [await payments_app.open() for _ in range(10)]
+    attempts = [attempt_without_key() for _ in payments]
 
     for payment, attempt in zip(payments, attempts, strict=True):
         await gather(
-            stall.confirm(payment, attempt=attempt),
-            *(stall.send(attempt.id, Succeeded("ch_1")) for _ in range(3)),
+            payments_app.confirm(payment, attempt=attempt),
+            *(payments_app.send(attempt.id, Succeeded("ch_1")) for _ in range(3)),
         )
-    await stall.sweep()
+    await payments_app.run_periodic_jobs()
 
-    assert await stall.charged() == await stall.posting_count() == len(payments)
-    assert await stall.event_types() == ["payment_captured"] * len(payments)
-
-
-async def test_many_reconcilers_settle_once(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(), "sandbox_timeout_after")
-    stall.clock.turn(16)
-
-    await gather(*(stall.sweep() for _ in range(5)))
-
-    await once_only(stall, payment)
+    assert await payments_app.charged() == await payments_app.posting_count() == len(payments)
+    assert await payments_app.event_types() == ["payment_captured"] * len(payments)
 
 
-async def test_the_reconciler_and_a_retry_settle_once(stall: Stall) -> None:
-    attempt = unkeyed()
-    payment = await stall.confirm(await stall.open(), "sandbox_timeout_after", attempt)
-    stall.clock.turn(16)
+async def test_concurrent_reconcilers_settle_once(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_timeout_after")
+    payments_app.clock.advance(16)
+
+    await gather(*(payments_app.run_periodic_jobs() for _ in range(5)))
+
+    await once_only(payments_app, payment)
+
+
+async def test_reconciler_and_retry_race_settles_once(payments_app: PaymentsApp) -> None:
+    attempt = attempt_without_key()
+    payment = await payments_app.confirm(
+        await payments_app.open(), "sandbox_timeout_after", attempt
+    )
+    payments_app.clock.advance(16)
 
     await gather(
-        stall.sweep(),
-        *(stall.confirm(payment, attempt=attempt) for _ in range(5)),
-        stall.send(attempt.id, Succeeded("ch_1")),
+        payments_app.run_periodic_jobs(),
+        *(payments_app.confirm(payment, attempt=attempt) for _ in range(5)),
+        payments_app.send(attempt.id, Succeeded("ch_1")),
     )
 
-    await once_only(stall, payment)
+    await once_only(payments_app, payment)
 
 
-async def test_a_payment_is_paid_or_cancelled_never_both(stall: Stall) -> None:
+async def test_pay_and_cancel_race_has_one_outcome(payments_app: PaymentsApp) -> None:
     for _ in range(10):
-        payment = await stall.open()
-        before = await stall.charged()
+        payment = await payments_app.open()
+        before = await payments_app.charged()
 
         await gather(
-            stall.confirm(payment),
-            stall.payments.cancel(NEIGHBOUR, payment.payment_id),
+            payments_app.confirm(payment),
+            payments_app.payments.cancel(NEIGHBOUR, payment.payment_id),
             return_exceptions=True,
         )
 
-        ended = (await stall.now(payment)).status
+        ended = (await payments_app.current(payment)).status
         assert ended in {PaymentStatus.CAPTURED, PaymentStatus.CANCELLED}
-        assert await stall.charged() - before == (ended is PaymentStatus.CAPTURED)
+        assert await payments_app.charged() - before == (ended is PaymentStatus.CAPTURED)
 
 
-async def test_a_payment_is_paid_or_expired_never_both(stall: Stall) -> None:
+async def test_pay_and_expiry_race_has_one_outcome(payments_app: PaymentsApp) -> None:
     for _ in range(10):
-        soon = stall.clock.now + timedelta(microseconds=20)
-        payment = await stall.open(expires_at=soon)
-        before = await stall.charged()
+        soon = payments_app.clock.now + timedelta(microseconds=20)
+        payment = await payments_app.open(expires_at=soon)
+        before = await payments_app.charged()
 
-        await gather(stall.confirm(payment), stall.sweep(), return_exceptions=True)
-        stall.clock.turn(1)
-        await stall.sweep()
+        await gather(
+            payments_app.confirm(payment), payments_app.run_periodic_jobs(), return_exceptions=True
+        )
+        payments_app.clock.advance(1)
+        await payments_app.run_periodic_jobs()
 
-        ended = (await stall.now(payment)).status
+        ended = (await payments_app.current(payment)).status
         assert ended in {PaymentStatus.CAPTURED, PaymentStatus.EXPIRED}
-        assert await stall.charged() - before == (ended is PaymentStatus.CAPTURED)
+        assert await payments_app.charged() - before == (ended is PaymentStatus.CAPTURED)
 
 
-async def test_many_refunds_never_exceed_what_was_captured(stall: Stall) -> None:
-    payment = await stall.paid(1000)
+async def test_concurrent_refunds_never_exceed_captured_amount(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.paid(1000)
 
     results = await gather(
-        *(stall.refund(payment, 100) for _ in range(MANY)), return_exceptions=True
+        *(payments_app.refund(payment, 100) for _ in range(MANY)), return_exceptions=True
     )
 
-    assert sum(isinstance(result, Refund) for result in results) == 10
+    assert sum(isinstance(result, RefundView) for result in results) == 10
     assert sum(isinstance(result, RefundExceedsCaptured) for result in results) == 10
-    assert (await stall.now(payment)).refunded.amount == 1000
-    assert [charge.refunded for charge in await stall.book.charges()] == [1000]
-    assert await stall.posting_count() == 11
+    assert (await payments_app.current(payment)).refunded.amount == 1000
+    assert [charge.refunded for charge in await payments_app.sandbox_ledger.list_charges()] == [
+        1000
+    ]
+    assert await payments_app.posting_count() == 11
 
 
-async def test_one_refund_many_times_is_one_refund(stall: Stall) -> None:
-    payment, refund_id = await stall.paid(1000), new_id()
+async def test_concurrent_identical_refunds_apply_once(payments_app: PaymentsApp) -> None:
+    payment, refund_id = await payments_app.paid(1000), new_id()
 
-    results = await gather(*(stall.refund(payment, 100, refund_id) for _ in range(MANY)))
+    results = await gather(*(payments_app.refund(payment, 100, refund_id) for _ in range(MANY)))
 
     assert {refund.refund_id for refund in results} == {refund_id}
-    assert [charge.refunded for charge in await stall.book.charges()] == [100]
-    assert await stall.posting_count() == 2
+    assert [charge.refunded for charge in await payments_app.sandbox_ledger.list_charges()] == [100]
+    assert await payments_app.posting_count() == 2
 
 
-async def test_opening_and_cancelling_at_once_ends_cancelled(stall: Stall) -> None:
+async def test_open_and_cancel_race_ends_cancelled(payments_app: PaymentsApp) -> None:
     for _ in range(10):
         payment_id = new_id()
 
         payment, _ = await gather(
-            stall.open(payment_id=payment_id), stall.payments.cancel(NEIGHBOUR, payment_id)
+            payments_app.open(payment_id=payment_id),
+            payments_app.payments.cancel(NEIGHBOUR, payment_id),
         )
 
-        assert (await stall.now(payment)).status is PaymentStatus.CANCELLED
+        assert (await payments_app.current(payment)).status is PaymentStatus.CANCELLED
 
 
-async def once_only(stall: Stall, payment: Payment) -> None:
-    assert (await stall.now(payment)).status is PaymentStatus.CAPTURED
-    assert await stall.charged() == 1
-    assert await stall.posting_count() == 1
-    assert await stall.event_types() == ["payment_captured"]
+async def once_only(payments_app: PaymentsApp, payment: PaymentView) -> None:
+    assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
+    assert await payments_app.charged() == 1
+    assert await payments_app.posting_count() == 1
+    assert await payments_app.event_types() == ["payment_captured"]

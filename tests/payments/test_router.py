@@ -14,29 +14,29 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from markethall.payments.contract import Payment
+from markethall.payments.contract import PaymentView
 from markethall.payments.router import router
-from markethall.shared.auth import scopes_of
+from markethall.shared.auth import scopes_for_roles
 from markethall.shared.call import Actor
 from markethall.shared.clock import utc_now
-from markethall.shared.errors import Refusal
-from markethall.shared.front import Front, Identities, Manners
-from markethall.shared.http import refuse, refuse_http, refuse_invalid
+from markethall.shared.errors import DomainError
+from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http import http_exception_handler, problem_handler, validation_handler
 from markethall.shared.ids import new_id
-from markethall.shared.keyring import OwnKeys, People
-from markethall.shared.limits import Limits
+from markethall.shared.keyring import LocalJwks, UserTokenVerifier
+from markethall.shared.limits import RateLimiter
 from markethall.shared.redis import RedisClient
-from markethall.shared.tokens import Signer, Verifier, generate_key
-from tests.payments.conftest import Stall
+from markethall.shared.tokens import AccessTokenSigner, AccessTokenVerifier, generate_private_key
+from tests.payments.conftest import PaymentsApp
 
-ISSUER, AUDIENCE = "https://hall.example", "markethall"
+ISSUER, AUDIENCE = "https://markethall.example", "markethall"
 
 
 @dataclass
 class Client:
-    stall: Stall
+    payments_app: PaymentsApp
     http: httpx2.AsyncClient
-    signer: Signer
+    signer: AccessTokenSigner
 
     async def get(self, path: str, user_id: UUID | None = None, role: str = "") -> httpx2.Response:
         return await self.http.get(path, headers=self.headers(user_id, role))
@@ -53,13 +53,13 @@ class Client:
         return await self.http.post(path, json=body, headers=self.headers(user_id, role) | named)
 
     async def confirm(
-        self, payment: Payment, method: str = "sandbox_ok", key: str = "key"
+        self, payment: PaymentView, method: str = "sandbox_ok", key: str = "key"
     ) -> httpx2.Response:
         path = f"/payments/{payment.payment_id}/confirm"
         body = {"payment_method": method}
         return await self.post(path, body, payment.user_id, idempotency_key=key)
 
-    async def refund(self, payment: Payment, body: Any, key: str = "key") -> httpx2.Response:
+    async def refund(self, payment: PaymentView, body: Any, key: str = "key") -> httpx2.Response:
         path = f"/payments/{payment.payment_id}/refunds"
         return await self.post(path, body, role="staff", idempotency_key=key)
 
@@ -67,7 +67,7 @@ class Client:
         if user_id is None and not role:
             return {}
         roles = (role or "customer",)
-        who = Actor(user_id=user_id or STAFF_ID, roles=roles, scopes=scopes_of(roles))
+        who = Actor(user_id=user_id or STAFF_ID, roles=roles, scopes=scopes_for_roles(roles))
         return {"authorization": f"Bearer {self.signer.sign(who)}"}
 
 
@@ -75,36 +75,43 @@ STAFF_ID = new_id()
 
 
 @pytest.fixture
-async def client(stall: Stall) -> AsyncIterator[Client]:
-    signer = Signer(generate_key(), ISSUER, AUDIENCE, timedelta(minutes=15), utc_now)
+async def client(payments_app: PaymentsApp) -> AsyncIterator[Client]:
+    signer = AccessTokenSigner(
+        generate_private_key(), ISSUER, AUDIENCE, timedelta(minutes=15), utc_now
+    )
     http = httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(app_of(stall, signer)), base_url="http://hall"
+        transport=httpx2.ASGITransport(app_of(payments_app, signer)), base_url="http://hall"
     )
     async with http:
-        yield Client(stall, http, signer)
+        yield Client(payments_app, http, signer)
 
 
-def app_of(stall: Stall, signer: Signer) -> FastAPI:
-    manners = Manners(body_limit=1024 * 1024, body_timeout=10, trusted_proxies=(), owners={})
-    limits = Limits("off", RedisClient(None))
-    people = People(Verifier(signer.jwks, ISSUER, AUDIENCE, utc_now), OwnKeys(signer.jwks))
-    identities = Identities(lambda: people)
-    front = Middleware(Front, manners=manners, identities=identities, limits=limits)
+def app_of(payments_app: PaymentsApp, signer: AccessTokenSigner) -> FastAPI:
+    manners = GatewayConfig(
+        max_body_bytes=1024 * 1024, body_timeout_seconds=10, trusted_proxies=(), context_by_path={}
+    )
+    limits = RateLimiter("off", RedisClient(None))
+    people = UserTokenVerifier(
+        AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, utc_now), LocalJwks(signer.jwks)
+    )
+    identities = TokenVerifiers(lambda: people)
+    front = Middleware(GatewayMiddleware, manners=manners, identities=identities, limits=limits)
     handlers: Any = {
-        Refusal: refuse,
-        RequestValidationError: refuse_invalid,
-        HTTPException: refuse_http,
+        DomainError: problem_handler,
+        RequestValidationError: validation_handler,
+        HTTPException: http_exception_handler,
     }
     app = FastAPI(exception_handlers=handlers, middleware=[front])
     app.state.container = SimpleNamespace(
-        payment_desk=stall.container.payment_desk, payments_keys=stall.container.keys
+        payment_api=payments_app.container.payment_api,
+        payments_idempotency=payments_app.container.idempotency,
     )
     app.include_router(router)
     return app
 
 
-async def test_a_payment_looks_like_this(client: Client) -> None:
-    payment = await client.stall.open(1999)
+async def test_payment_representation(client: Client) -> None:
+    payment = await client.payments_app.open(1999)
 
     answer = await client.get(f"/payments/{payment.payment_id}", payment.user_id)
 
@@ -129,8 +136,8 @@ async def test_a_payment_looks_like_this(client: Client) -> None:
     }
 
 
-async def test_paying_answers_the_captured_payment(client: Client) -> None:
-    payment = await client.stall.open()
+async def test_confirm_returns_captured_payment(client: Client) -> None:
+    payment = await client.payments_app.open()
 
     answer = await client.confirm(payment)
 
@@ -138,8 +145,8 @@ async def test_paying_answers_the_captured_payment(client: Client) -> None:
     assert "idempotency-replayed" not in answer.headers
 
 
-async def test_the_same_key_gets_the_same_answer(client: Client) -> None:
-    payment = await client.stall.open()
+async def test_same_key_gives_same_response(client: Client) -> None:
+    payment = await client.payments_app.open()
     first = await client.confirm(payment)
 
     again = await client.confirm(payment)
@@ -149,7 +156,7 @@ async def test_the_same_key_gets_the_same_answer(client: Client) -> None:
 
 
 async def test_the_same_key_with_another_method_is_refused(client: Client) -> None:
-    payment = await client.stall.open()
+    payment = await client.payments_app.open()
     await client.confirm(payment, "sandbox_declined")
 
     answer = await client.confirm(payment, "sandbox_ok")
@@ -157,8 +164,8 @@ async def test_the_same_key_with_another_method_is_refused(client: Client) -> No
     assert_problem(answer, 422, "idempotency.payload_mismatch")
 
 
-async def test_a_decline_is_an_answer(client: Client) -> None:
-    payment = await client.stall.open()
+async def test_decline_is_a_200_response(client: Client) -> None:
+    payment = await client.payments_app.open()
 
     answer = await client.confirm(payment, "sandbox_declined")
 
@@ -166,8 +173,8 @@ async def test_a_decline_is_an_answer(client: Client) -> None:
     assert answer.json()["failure_code"] == "card_declined"
 
 
-async def test_no_answer_of_the_provider_is_accepted_and_unknown(client: Client) -> None:
-    payment = await client.stall.open()
+async def test_provider_timeout_returns_202_unknown(client: Client) -> None:
+    payment = await client.payments_app.open()
 
     answer = await client.confirm(payment, "sandbox_timeout_after")
     again = await client.confirm(payment, key="another")
@@ -177,8 +184,8 @@ async def test_no_answer_of_the_provider_is_accepted_and_unknown(client: Client)
     assert again.headers["retry-after"] == "5"
 
 
-async def test_paying_twice_is_refused(client: Client) -> None:
-    payment = await client.stall.open()
+async def test_second_confirm_is_rejected(client: Client) -> None:
+    payment = await client.payments_app.open()
     await client.confirm(payment)
 
     answer = await client.confirm(payment, key="another")
@@ -187,8 +194,8 @@ async def test_paying_twice_is_refused(client: Client) -> None:
     assert answer.json()["details"] == {"status": "captured", "allowed": []}
 
 
-async def test_paying_needs_a_key(client: Client) -> None:
-    payment = await client.stall.open()
+async def test_confirm_requires_idempotency_key(client: Client) -> None:
+    payment = await client.payments_app.open()
     path = f"/payments/{payment.payment_id}/confirm"
 
     answer = await client.post(path, {"payment_method": "sandbox_ok"}, payment.user_id)
@@ -208,8 +215,8 @@ async def test_paying_needs_a_key(client: Client) -> None:
         {"payment_method": "sandbox_ok", "amount": 1},
     ],
 )
-async def test_a_body_that_does_not_fit_is_refused(client: Client, body: Any) -> None:
-    payment = await client.stall.open()
+async def test_invalid_body_is_rejected(client: Client, body: Any) -> None:
+    payment = await client.payments_app.open()
     path = f"/payments/{payment.payment_id}/confirm"
 
     answer = await client.post(path, body, payment.user_id, idempotency_key="key")
@@ -218,13 +225,13 @@ async def test_a_body_that_does_not_fit_is_refused(client: Client, body: Any) ->
 
 
 async def test_an_unknown_method_is_refused(client: Client) -> None:
-    payment = await client.stall.open()
+    payment = await client.payments_app.open()
 
     assert_problem(await client.confirm(payment, "gold"), 422, "payments.unknown_method")
 
 
-async def test_without_a_token_nothing_is_told(client: Client) -> None:
-    payment = await client.stall.open()
+async def test_missing_token_is_rejected(client: Client) -> None:
+    payment = await client.payments_app.open()
 
     for path in ("/payments", f"/payments/{payment.payment_id}", "/transactions"):
         answer = await client.get(path)
@@ -232,8 +239,8 @@ async def test_without_a_token_nothing_is_told(client: Client) -> None:
         assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-async def test_what_is_for_staff_is_not_for_customers(client: Client) -> None:
-    payment = await client.stall.paid()
+async def test_staff_routes_reject_customers(client: Client) -> None:
+    payment = await client.payments_app.paid()
     refunds = f"/payments/{payment.payment_id}/refunds"
 
     for path in ("/transactions", "/ledger/accounts", "/ledger/verify", refunds):
@@ -242,8 +249,8 @@ async def test_what_is_for_staff_is_not_for_customers(client: Client) -> None:
         assert answer.json()["details"] == {"scope": "payments:manage"}
 
 
-async def test_not_yours_and_absent_look_the_same(client: Client) -> None:
-    payment, stranger = await client.stall.open(), new_id()
+async def test_other_customers_payment_looks_absent(client: Client) -> None:
+    payment, stranger = await client.payments_app.open(), new_id()
 
     theirs = await client.get(f"/payments/{payment.payment_id}", stranger)
     absent = await client.get(f"/payments/{new_id()}", stranger)
@@ -252,13 +259,13 @@ async def test_not_yours_and_absent_look_the_same(client: Client) -> None:
     assert theirs.json()["detail"] == absent.json()["detail"]
 
 
-async def test_an_unreadable_id_is_refused(client: Client) -> None:
+async def test_invalid_id_is_rejected(client: Client) -> None:
     assert_problem(await client.get("/payments/7", new_id()), 422, "request.invalid")
 
 
-async def test_customers_list_their_own_and_staff_all(client: Client) -> None:
-    payment = await client.stall.open()
-    await client.stall.open()
+async def test_customers_list_own_payments_and_staff_all(client: Client) -> None:
+    payment = await client.payments_app.open()
+    await client.payments_app.open()
 
     own = await client.get("/payments", payment.user_id)
     everything = await client.get("/payments?limit=1&status=created", role="staff")
@@ -274,7 +281,7 @@ async def test_an_unknown_query_is_refused(client: Client, query: str) -> None:
 
 
 async def test_a_refund_is_made_and_found(client: Client) -> None:
-    payment = await client.stall.paid(1000)
+    payment = await client.payments_app.paid(1000)
     some = {"amount": 400, "currency": "EUR"}
 
     answer = await client.refund(payment, {"amount": some, "reason": "damaged"})
@@ -288,8 +295,8 @@ async def test_a_refund_is_made_and_found(client: Client) -> None:
     assert listed.json()["items"] == [answer.json()]
 
 
-async def test_a_refund_beyond_the_captured_is_refused(client: Client) -> None:
-    payment = await client.stall.paid(1000)
+async def test_refund_above_captured_is_rejected(client: Client) -> None:
+    payment = await client.payments_app.paid(1000)
     too_much = {"amount": {"amount": 1001, "currency": "EUR"}, "reason": "damaged"}
 
     answer = await client.refund(payment, too_much)
@@ -308,15 +315,15 @@ async def test_a_refund_beyond_the_captured_is_refused(client: Client) -> None:
         {"amount": 5, "reason": "x"},
     ],
 )
-async def test_a_refund_that_does_not_fit_is_refused(client: Client, body: Any) -> None:
-    payment = await client.stall.paid(1000)
+async def test_invalid_refund_is_rejected(client: Client, body: Any) -> None:
+    payment = await client.payments_app.paid(1000)
 
     assert_problem(await client.refund(payment, body), 422, "request.invalid")
 
 
-async def test_the_provider_is_heard_when_it_signs(client: Client) -> None:
+async def test_signed_webhook_is_accepted(client: Client) -> None:
     body = b'{"event_id": "evt_1", "type": "payout.paid"}'
-    signature = client.stall.webhooks.signature(body, client.stall.clock())
+    signature = client.payments_app.webhooks.compute_signature(body, client.payments_app.clock())
     headers = {"Sandbox-Signature": signature, "Content-Type": "application/json"}
 
     first = await client.http.post("/payments/webhooks/sandbox", content=body, headers=headers)
@@ -334,8 +341,8 @@ async def test_an_unsigned_webhook_is_refused(client: Client) -> None:
     assert_problem(unknown, 404, "payments.unknown_provider")
 
 
-async def test_the_ledger_is_open_to_staff(client: Client) -> None:
-    payment = await client.stall.paid(1000)
+async def test_ledger_is_readable_by_staff(client: Client) -> None:
+    payment = await client.payments_app.paid(1000)
 
     postings = await client.get("/transactions", role="staff:payments")
     accounts = await client.get("/ledger/accounts", role="staff:payments")

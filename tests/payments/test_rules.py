@@ -10,7 +10,7 @@ import pytest
 
 from markethall.shared.ids import new_id
 from tests.conftest import plain
-from tests.payments.conftest import Stall, open_stall
+from tests.payments.conftest import PaymentsApp, build_payments_app
 
 Connection = Any
 
@@ -42,44 +42,44 @@ SETTLED = {"settled_at": "2026-11-21T12:00:01Z"}
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Connection]:
+async def connection(database_url: str) -> AsyncIterator[Connection]:
     connection = await asyncpg.connect(plain(database_url))
     yield connection
     await connection.close()
 
 
-async def insert(database: Connection, table: str, **row: Any) -> None:
+async def insert(connection: Connection, table: str, **row: Any) -> None:
     """Typed by the table itself, as `INSERT … SELECT * FROM jsonb_populate_record` does."""
     text = json.dumps(row, default=str)
-    await database.execute(
+    await connection.execute(
         f"INSERT INTO payments.{table} SELECT * FROM jsonb_populate_record"  # noqa: S608 - ours
         f"(NULL::payments.{table}, $1::jsonb)",
         text,
     )
 
 
-async def add_payment(database: Connection, **changes: Any) -> UUID:
+async def add_payment(connection: Connection, **changes: Any) -> UUID:
     payment_id = new_id()
     ids = {"payment_id": payment_id, "order_id": new_id(), "user_id": new_id()}
-    await insert(database, "payment", **PAYMENT | ids | changes)
+    await insert(connection, "payment", **PAYMENT | ids | changes)
     return payment_id
 
 
-async def add_operation(database: Connection, payment_id: UUID, **changes: Any) -> UUID:
+async def add_operation(connection: Connection, payment_id: UUID, **changes: Any) -> UUID:
     operation_id = new_id()
     ids = {"operation_id": operation_id, "payment_id": payment_id}
-    await insert(database, "operation", **OPERATION | ids | changes)
+    await insert(connection, "operation", **OPERATION | ids | changes)
     return operation_id
 
 
 async def add_posting(
-    database: Connection, operation: tuple[UUID, UUID], *entries: tuple[str, str, int]
+    connection: Connection, operation: tuple[UUID, UUID], *entries: tuple[str, str, int]
 ) -> UUID:
     posting_id = new_id()
     payment_id, operation_id = operation
-    async with database.transaction():
+    async with connection.transaction():
         await insert(
-            database,
+            connection,
             "posting",
             posting_id=posting_id,
             payment_id=payment_id,
@@ -89,7 +89,7 @@ async def add_posting(
         )
         for account, currency, amount in entries:
             await insert(
-                database,
+                connection,
                 "entry",
                 posting_id=posting_id,
                 account=account,
@@ -100,10 +100,10 @@ async def add_posting(
 
 
 @pytest.fixture
-async def operation(database: Connection) -> tuple[UUID, UUID]:
+async def operation(connection: Connection) -> tuple[UUID, UUID]:
     """A payment and its charge."""
-    payment_id = await add_payment(database)
-    return payment_id, await add_operation(database, payment_id)
+    payment_id = await add_payment(connection)
+    return payment_id, await add_operation(connection, payment_id)
 
 
 @pytest.mark.parametrize(
@@ -130,48 +130,48 @@ async def operation(database: Connection) -> tuple[UUID, UUID]:
         ({"order_id": None, "status": "cancelled"}, "opened_or_tombstone"),
     ],
 )
-async def test_a_payment_cannot_lie(
-    database: Connection, changes: dict[str, Any], constraint: str
+async def test_inconsistent_payment_is_rejected(
+    connection: Connection, changes: dict[str, Any], constraint: str
 ) -> None:
     given = {"charge_id": new_id()} | changes
 
     with pytest.raises(asyncpg.CheckViolationError) as refusal:
-        await add_payment(database, **given)
+        await add_payment(connection, **given)
 
     assert refusal.value.constraint_name == f"ck_payment_{constraint}"
 
 
-async def test_a_good_payment_is_taken(database: Connection) -> None:
-    await add_payment(database, **CAPTURED, refunded=400, refunding=600, charge_id=new_id())
+async def test_valid_payment_is_accepted(connection: Connection) -> None:
+    await add_payment(connection, **CAPTURED, refunded=400, refunding=600, charge_id=new_id())
     await add_payment(
-        database, order_id=None, user_id=None, currency=None, status="cancelled", amount=0
+        connection, order_id=None, user_id=None, currency=None, status="cancelled", amount=0
     )
 
 
-async def test_an_order_has_one_payment(database: Connection) -> None:
+async def test_an_order_has_one_payment(connection: Connection) -> None:
     order_id = new_id()
-    await add_payment(database, order_id=order_id)
+    await add_payment(connection, order_id=order_id)
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await add_payment(database, order_id=order_id)
+        await add_payment(connection, order_id=order_id)
 
 
-async def test_a_payment_has_one_succeeded_charge(database: Connection) -> None:
-    payment_id = await add_payment(database)
-    await add_operation(database, payment_id, status="succeeded", **SETTLED)
+async def test_a_payment_has_one_succeeded_charge(connection: Connection) -> None:
+    payment_id = await add_payment(connection)
+    await add_operation(connection, payment_id, status="succeeded", **SETTLED)
 
     with pytest.raises(asyncpg.UniqueViolationError) as refusal:
-        await add_operation(database, payment_id, status="succeeded", **SETTLED)
+        await add_operation(connection, payment_id, status="succeeded", **SETTLED)
 
     assert refusal.value.constraint_name == "uq_operation_one_succeeded_charge"
 
 
 @pytest.mark.parametrize("second", ["pending", "unknown"])
 async def test_a_payment_has_one_open_charge(
-    database: Connection, operation: tuple[UUID, UUID], second: str
+    connection: Connection, operation: tuple[UUID, UUID], second: str
 ) -> None:
     with pytest.raises(asyncpg.UniqueViolationError) as refusal:
-        await add_operation(database, operation[0], status=second)
+        await add_operation(connection, operation[0], status=second)
 
     assert refusal.value.constraint_name == "uq_operation_one_open_charge"
 
@@ -189,30 +189,30 @@ async def test_a_payment_has_one_open_charge(
         ({"kind": "refund", "method": None}, "kind"),
     ],
 )
-async def test_an_operation_cannot_lie(
-    database: Connection, changes: dict[str, Any], constraint: str
+async def test_inconsistent_operation_is_rejected(
+    connection: Connection, changes: dict[str, Any], constraint: str
 ) -> None:
-    payment_id = await add_payment(database)
+    payment_id = await add_payment(connection)
 
     with pytest.raises(asyncpg.CheckViolationError) as refusal:
-        await add_operation(database, payment_id, **changes)
+        await add_operation(connection, payment_id, **changes)
 
     assert refusal.value.constraint_name == f"ck_operation_{constraint}"
 
 
-async def test_an_operation_belongs_to_a_payment(database: Connection) -> None:
+async def test_an_operation_belongs_to_a_payment(connection: Connection) -> None:
     with pytest.raises(asyncpg.ForeignKeyViolationError):
-        await add_operation(database, new_id())
+        await add_operation(connection, new_id())
 
 
-async def test_a_posting_that_balances_is_taken(
-    database: Connection, operation: tuple[UUID, UUID]
+async def test_balanced_posting_is_accepted(
+    connection: Connection, operation: tuple[UUID, UUID]
 ) -> None:
     entries = [("a", "EUR", 5), ("b", "EUR", -5), ("a", "JPY", -7), ("b", "JPY", 7)]
 
-    await add_posting(database, operation, *entries)
+    await add_posting(connection, operation, *entries)
 
-    assert await database.fetchval("SELECT count(*) FROM payments.entry") == 4
+    assert await connection.fetchval("SELECT count(*) FROM payments.entry") == 4
 
 
 @pytest.mark.parametrize(
@@ -224,43 +224,43 @@ async def test_a_posting_that_balances_is_taken(
         [("a", "EUR", 5), ("b", "JPY", -5)],
     ],
 )
-async def test_a_posting_that_does_not_balance_is_refused(
-    database: Connection, operation: tuple[UUID, UUID], entries: list[tuple[str, str, int]]
+async def test_unbalanced_posting_is_rejected(
+    connection: Connection, operation: tuple[UUID, UUID], entries: list[tuple[str, str, int]]
 ) -> None:
     with pytest.raises(asyncpg.CheckViolationError) as refusal:
-        await add_posting(database, operation, *entries)
+        await add_posting(connection, operation, *entries)
 
     assert refusal.value.constraint_name == "posting_balances"
-    assert await database.fetchval("SELECT count(*) FROM payments.posting") == 0
+    assert await connection.fetchval("SELECT count(*) FROM payments.posting") == 0
 
 
-async def test_an_entry_cannot_be_slipped_in_later(
-    database: Connection, operation: tuple[UUID, UUID]
+async def test_ledger_entry_cannot_be_added_later(
+    connection: Connection, operation: tuple[UUID, UUID]
 ) -> None:
-    posting_id = await add_posting(database, operation, ("a", "EUR", 5), ("b", "EUR", -5))
+    posting_id = await add_posting(connection, operation, ("a", "EUR", 5), ("b", "EUR", -5))
 
     with pytest.raises(asyncpg.CheckViolationError):
         await insert(
-            database, "entry", posting_id=posting_id, account="c", currency="EUR", amount=1
+            connection, "entry", posting_id=posting_id, account="c", currency="EUR", amount=1
         )
 
 
-async def test_an_entry_of_nothing_is_refused(
-    database: Connection, operation: tuple[UUID, UUID]
+async def test_zero_ledger_entry_is_rejected(
+    connection: Connection, operation: tuple[UUID, UUID]
 ) -> None:
     with pytest.raises(asyncpg.CheckViolationError) as refusal:
-        await add_posting(database, operation, ("a", "EUR", 0))
+        await add_posting(connection, operation, ("a", "EUR", 0))
 
     assert refusal.value.constraint_name == "ck_entry_amount"
 
 
 async def test_an_operation_is_posted_once(
-    database: Connection, operation: tuple[UUID, UUID]
+    connection: Connection, operation: tuple[UUID, UUID]
 ) -> None:
-    await add_posting(database, operation, ("a", "EUR", 5), ("b", "EUR", -5))
+    await add_posting(connection, operation, ("a", "EUR", 5), ("b", "EUR", -5))
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await add_posting(database, operation, ("a", "EUR", 5), ("b", "EUR", -5))
+        await add_posting(connection, operation, ("a", "EUR", 5), ("b", "EUR", -5))
 
 
 @pytest.mark.parametrize(
@@ -273,34 +273,34 @@ async def test_an_operation_is_posted_once(
         "DELETE FROM payments.posting",
     ],
 )
-async def test_the_ledger_is_only_ever_added_to(
-    database: Connection, operation: tuple[UUID, UUID], change: str
+async def test_ledger_is_append_only(
+    connection: Connection, operation: tuple[UUID, UUID], change: str
 ) -> None:
-    await add_posting(database, operation, ("a", "EUR", 5), ("b", "EUR", -5))
+    await add_posting(connection, operation, ("a", "EUR", 5), ("b", "EUR", -5))
 
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-        await database.execute(change)
+        await connection.execute(change)
 
 
-async def test_a_webhook_is_stored_once(database: Connection) -> None:
+async def test_a_webhook_is_stored_once(connection: Connection) -> None:
     event = {
         "provider": "sandbox",
         "event_id": "evt_1",
         "type": "charge.succeeded",
         "body": "{}",
-        "state": "parked",
+        "state": "pending",
         "received_at": "2026-11-21T12:00:00Z",
     }
-    await insert(database, "webhook_event", **event)
+    await insert(connection, "webhook_event", **event)
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await insert(database, "webhook_event", **event)
+        await insert(connection, "webhook_event", **event)
 
 
-async def test_the_provider_gives_back_no_more_than_it_took(database: Connection) -> None:
+async def test_sandbox_never_refunds_more_than_charged(connection: Connection) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await insert(
-            database,
+            connection,
             "sandbox_charge",
             operation_id=new_id(),
             status="succeeded",
@@ -312,19 +312,19 @@ async def test_the_provider_gives_back_no_more_than_it_took(database: Connection
         )
 
 
-async def test_the_ledger_notices_a_payment_that_was_tampered_with(
-    database: Connection, database_url: str, postgres: Any
+async def test_ledger_detects_tampered_payment(
+    connection: Connection, database_url: str, postgres: Any
 ) -> None:
-    stall: Stall = open_stall("sql", postgres)
-    payment = await stall.paid(1000)
-    assert (await report(stall)) == (True, ())
+    payments_app: PaymentsApp = build_payments_app("sql", postgres)
+    payment = await payments_app.paid(1000)
+    assert (await report(payments_app)) == (True, ())
 
-    await database.execute("UPDATE payments.payment SET refunded = 1")
+    await connection.execute("UPDATE payments.payment SET refunded = 1")
 
-    assert (await report(stall)) == (False, (payment.payment_id,))
+    assert (await report(payments_app)) == (False, (payment.payment_id,))
 
 
-async def report(stall: Stall) -> tuple[bool, tuple[UUID, ...]]:
-    async with stall.container.database().reading() as reading:
-        found = await reading.report()
+async def report(payments_app: PaymentsApp) -> tuple[bool, tuple[UUID, ...]]:
+    async with payments_app.container.database().read_session() as reading:
+        found = await reading.get_ledger_report()
     return found.balanced, found.mismatched_payments

@@ -9,12 +9,12 @@ import pytest
 from markethall.payments.sql import statements
 from markethall.shared.db import Postgres, Statement
 from markethall.shared.metrics import REGISTRY
-from tests.payments.conftest import NEIGHBOUR, STAFF, Stall, open_stall
+from tests.payments.conftest import NEIGHBOUR, STAFF, PaymentsApp, build_payments_app
 
 
 @pytest.fixture
-def stall(postgres: Postgres) -> Stall:
-    return open_stall("sql", postgres)
+def payments_app(postgres: Postgres) -> PaymentsApp:
+    return build_payments_app("sql", postgres)
 
 
 async def statements_of(act: Callable[[], Awaitable[Any]]) -> int:
@@ -26,42 +26,45 @@ async def statements_of(act: Callable[[], Awaitable[Any]]) -> int:
     return int(after - before)
 
 
-async def test_opening_takes_one_statement(stall: Stall) -> None:
-    assert await statements_of(stall.open) == 1
+async def test_opening_takes_one_statement(payments_app: PaymentsApp) -> None:
+    assert await statements_of(payments_app.open) == 1
 
 
-async def test_reading_takes_one_statement(stall: Stall) -> None:
-    payment = await stall.open()
+async def test_reading_takes_one_statement(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
 
-    assert await statements_of(lambda: stall.desk.payment(STAFF, payment.payment_id)) == 1
-
-
-async def test_paying_takes_ten_statements_with_key_and_provider(stall: Stall) -> None:
-    payment = await stall.open()
-
-    assert await statements_of(lambda: stall.confirm_with_key(payment, "key")) == 10
+    assert (
+        await statements_of(lambda: payments_app.payment_api.get_payment(STAFF, payment.payment_id))
+        == 1
+    )
 
 
-async def test_refunding_takes_nine_statements_with_provider(stall: Stall) -> None:
-    payment = await stall.paid()
+async def test_paying_takes_ten_statements_with_key_and_provider(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
 
-    assert await statements_of(lambda: stall.refund(payment, 1)) == 9
+    assert await statements_of(lambda: payments_app.confirm_with_key(payment, "key")) == 10
 
 
-async def test_cancelling_takes_three_statements(stall: Stall) -> None:
-    payment = await stall.open()
+async def test_refunding_takes_nine_statements_with_provider(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.paid()
+
+    assert await statements_of(lambda: payments_app.refund(payment, 1)) == 9
+
+
+async def test_cancelling_takes_three_statements(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
 
     async def cancel() -> None:
-        await stall.payments.cancel(NEIGHBOUR, payment.payment_id)
+        await payments_app.payments.cancel(NEIGHBOUR, payment.payment_id)
 
     assert await statements_of(cancel) == 3
 
 
-async def test_an_idle_sweep_takes_three_statements(stall: Stall) -> None:
-    assert await statements_of(stall.sweep) == 3
+async def test_idle_job_run_takes_three_statements(payments_app: PaymentsApp) -> None:
+    assert await statements_of(payments_app.run_periodic_jobs) == 3
 
 
-async def test_no_connection_is_held_while_the_provider_thinks(postgres: Postgres) -> None:
+async def test_no_connection_is_held_during_provider_call(postgres: Postgres) -> None:
     held: list[int] = []
 
     async def sleep(_: float) -> None:
@@ -69,8 +72,8 @@ async def test_no_connection_is_held_while_the_provider_thinks(postgres: Postgre
         assert pool is not None
         held.append(pool.get_size() - pool.get_idle_size())
 
-    stall = open_stall("sql", postgres, sleep)
-    await stall.confirm(await stall.open(), "sandbox_slow")
+    payments_app = build_payments_app("sql", postgres, sleep)
+    await payments_app.confirm(await payments_app.open(), "sandbox_slow")
 
     assert held == [0]
 
@@ -78,19 +81,19 @@ async def test_no_connection_is_held_while_the_provider_thinks(postgres: Postgre
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (statements.EXPIRE, "ix_payment_payable"),
-        (statements.CLAIM_DUE, "ix_operation_due"),
-        (statements.RIPE_EVENTS, "ix_webhook_event_parked"),
+        (statements.EXPIRE_PAYMENTS, "ix_payment_payable"),
+        (statements.CLAIM_DUE_OPERATIONS, "ix_operation_due"),
+        (statements.LIST_APPLICABLE_EVENTS, "ix_webhook_event_pending"),
     ],
 )
-async def test_the_sweeps_have_their_own_index(
-    stall: Stall, postgres: Postgres, statement: Statement, index: str
+async def test_job_queries_use_indexes(
+    payments_app: PaymentsApp, postgres: Postgres, statement: Statement, index: str
 ) -> None:
-    now = stall.clock()
-    values = {"now": now, "until": now + timedelta(seconds=15), "limit": 10}
+    now = payments_app.clock()
+    values = {"now": now, "next_due_at": now + timedelta(seconds=15), "limit": 10}
 
-    async with postgres.transaction() as session:
-        driver = session._driver
+    async with postgres.transaction() as connection:
+        driver = connection._driver
         await driver.execute("SET LOCAL enable_seqscan = off")
         sql, arguments = statement.bind(values)
         rows = await driver.fetch(f"EXPLAIN {sql}", *arguments)

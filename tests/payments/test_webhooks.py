@@ -12,14 +12,14 @@ from markethall.payments.contract import (
     WebhookSignatureInvalid,
 )
 from markethall.payments.domain import Failed, Succeeded
-from markethall.payments.gateway.sandbox_webhooks import LIMIT, SIGNATURE
-from markethall.shared.errors import Invalid, Malformed, Refusal, TooLarge
+from markethall.payments.gateway.sandbox_webhooks import MAX_WEBHOOK_BYTES, SIGNATURE_HEADER
+from markethall.shared.errors import BodyTooLarge, DomainError, MalformedRequest, ValidationFailed
 from markethall.shared.ids import new_id
-from tests.payments.conftest import ANYBODY, Killed, Stall, unkeyed
+from tests.payments.conftest import ANYBODY, Killed, PaymentsApp, attempt_without_key
 
 
-def signed(stall: Stall, body: bytes) -> dict[str, str]:
-    return {SIGNATURE: stall.webhooks.signature(body, stall.clock())}
+def signed(payments_app: PaymentsApp, body: bytes) -> dict[str, str]:
+    return {SIGNATURE_HEADER: payments_app.webhooks.compute_signature(body, payments_app.clock())}
 
 
 def news(**changes: Any) -> bytes:
@@ -32,91 +32,97 @@ def news(**changes: Any) -> bytes:
     return json.dumps(event | changes).encode()
 
 
-async def deliver(stall: Stall, headers: Mapping[str, str], body: bytes) -> bool:
-    return (await stall.desk.webhook(ANYBODY, "sandbox", headers, body)).duplicate
+async def deliver(payments_app: PaymentsApp, headers: Mapping[str, str], body: bytes) -> bool:
+    return (
+        await payments_app.payment_api.receive_webhook(ANYBODY, "sandbox", headers, body)
+    ).duplicate
 
 
-async def test_the_webhook_may_come_before_the_answer(stall: Stall) -> None:
-    payment = await stall.confirm(await stall.open(), "sandbox_webhook_first")
+async def test_webhook_may_arrive_before_provider_response(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_webhook_first")
 
     assert payment.status is PaymentStatus.CAPTURED
-    assert await stall.charged() == await stall.posting_count() == 1
-    assert await stall.event_types() == ["payment_captured"]
+    assert await payments_app.charged() == await payments_app.posting_count() == 1
+    assert await payments_app.event_types() == ["payment_captured"]
 
 
-async def test_the_webhook_may_be_all_that_comes(stall: Stall) -> None:
-    payment = await stall.open()
-    stall.wire.after = Killed()
+async def test_webhook_alone_settles_payment(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
+    payments_app.gateway.after = Killed()
 
     with pytest.raises(Killed):
-        await stall.confirm(payment, "sandbox_webhook_first")
+        await payments_app.confirm(payment, "sandbox_webhook_first")
 
-    assert (await stall.now(payment)).status is PaymentStatus.CAPTURED
-    await stall.reconcile()
-    assert await stall.charged() == await stall.posting_count() == 1
-    assert await stall.event_types() == ["payment_captured"]
-
-
-async def test_a_webhook_settles_what_was_unknown(stall: Stall) -> None:
-    attempt = unkeyed()
-    payment = await stall.confirm(await stall.open(), "sandbox_timeout_after", attempt)
-
-    await stall.send(attempt.id, Succeeded("ch_1"))
-
-    assert (await stall.now(payment)).status is PaymentStatus.CAPTURED
-    await stall.reconcile()
-    assert await stall.posting_count() == 1
+    assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
+    await payments_app.reconcile()
+    assert await payments_app.charged() == await payments_app.posting_count() == 1
+    assert await payments_app.event_types() == ["payment_captured"]
 
 
-async def test_a_doubled_webhook_counts_once(stall: Stall) -> None:
-    attempt = unkeyed()
-    await stall.confirm(await stall.open(), "sandbox_timeout_after", attempt)
+async def test_webhook_settles_unknown_operation(payments_app: PaymentsApp) -> None:
+    attempt = attempt_without_key()
+    payment = await payments_app.confirm(
+        await payments_app.open(), "sandbox_timeout_after", attempt
+    )
 
-    first = await stall.send(attempt.id, Succeeded("ch_1"))
-    second = await stall.send(attempt.id, Succeeded("ch_1"))
+    await payments_app.send(attempt.id, Succeeded("ch_1"))
+
+    assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
+    await payments_app.reconcile()
+    assert await payments_app.posting_count() == 1
+
+
+async def test_duplicate_webhook_is_applied_once(payments_app: PaymentsApp) -> None:
+    attempt = attempt_without_key()
+    await payments_app.confirm(await payments_app.open(), "sandbox_timeout_after", attempt)
+
+    first = await payments_app.send(attempt.id, Succeeded("ch_1"))
+    second = await payments_app.send(attempt.id, Succeeded("ch_1"))
 
     assert (first, second) == (False, True)
-    assert await stall.posting_count() == 1
-    assert await stall.event_types() == ["payment_captured"]
+    assert await payments_app.posting_count() == 1
+    assert await payments_app.event_types() == ["payment_captured"]
 
 
-async def test_an_early_webhook_is_parked_and_applied_later(stall: Stall) -> None:
-    payment, attempt = await stall.open(), unkeyed()
-    await stall.send(attempt.id, Succeeded("ch_early"))
-    await stall.sweep()
-    stall.wire.after = Killed()
+async def test_early_webhook_is_stored_as_pending_and_applied_later(
+    payments_app: PaymentsApp,
+) -> None:
+    payment, attempt = await payments_app.open(), attempt_without_key()
+    await payments_app.send(attempt.id, Succeeded("ch_early"))
+    await payments_app.run_periodic_jobs()
+    payments_app.gateway.after = Killed()
     with pytest.raises(Killed):
-        await stall.confirm(payment, attempt=attempt)
+        await payments_app.confirm(payment, attempt=attempt)
 
-    await stall.sweep()
+    await payments_app.run_periodic_jobs()
 
-    assert (await stall.now(payment)).status is PaymentStatus.CAPTURED
-    assert await stall.posting_count() == 1
-
-
-async def test_news_that_comes_too_late_changes_nothing(stall: Stall) -> None:
-    attempt = unkeyed()
-    payment = await stall.confirm(await stall.open(), "sandbox_declined", attempt)
-    paid = await stall.confirm(payment)
-
-    await stall.send(attempt.id, Failed("card_declined"))
-
-    assert await stall.now(payment) == paid
-    assert await stall.posting_count() == 1
+    assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
+    assert await payments_app.posting_count() == 1
 
 
-async def test_a_type_that_nobody_knows_is_stored_all_the_same(stall: Stall) -> None:
+async def test_late_webhook_changes_nothing(payments_app: PaymentsApp) -> None:
+    attempt = attempt_without_key()
+    payment = await payments_app.confirm(await payments_app.open(), "sandbox_declined", attempt)
+    paid = await payments_app.confirm(payment)
+
+    await payments_app.send(attempt.id, Failed("card_declined"))
+
+    assert await payments_app.current(payment) == paid
+    assert await payments_app.posting_count() == 1
+
+
+async def test_unknown_webhook_type_is_stored(payments_app: PaymentsApp) -> None:
     body = news(type="payout.paid", data={"anything": [1, 2]})
 
-    first = await deliver(stall, signed(stall, body), body)
-    second = await deliver(stall, signed(stall, body), body)
+    first = await deliver(payments_app, signed(payments_app, body), body)
+    second = await deliver(payments_app, signed(payments_app, body), body)
 
     assert (first, second) == (False, True)
 
 
-async def test_only_the_known_provider_is_heard(stall: Stall) -> None:
+async def test_unknown_provider_is_rejected(payments_app: PaymentsApp) -> None:
     with pytest.raises(UnknownProvider) as refusal:
-        await stall.desk.webhook(ANYBODY, "stripes", {}, b"{}")
+        await payments_app.payment_api.receive_webhook(ANYBODY, "stripes", {}, b"{}")
 
     assert refusal.value.details == {"provider": "stripes"}
 
@@ -138,57 +144,61 @@ async def test_only_the_known_provider_is_heard(stall: Stall) -> None:
         "garbage" * 100,
     ],
 )
-async def test_a_forged_signature_is_refused(stall: Stall, header: str) -> None:
+async def test_a_forged_signature_is_refused(payments_app: PaymentsApp, header: str) -> None:
     body = news()
 
     with pytest.raises(WebhookSignatureInvalid):
-        await deliver(stall, {SIGNATURE: header}, body)
+        await deliver(payments_app, {SIGNATURE_HEADER: header}, body)
 
 
-async def test_a_signature_is_good_for_its_own_bytes_only(stall: Stall) -> None:
-    headers = signed(stall, news())
+async def test_signature_is_bound_to_body(payments_app: PaymentsApp) -> None:
+    headers = signed(payments_app, news())
 
     with pytest.raises(WebhookSignatureInvalid):
-        await deliver(stall, headers, news(event_id="evt_2"))
+        await deliver(payments_app, headers, news(event_id="evt_2"))
 
 
 @pytest.mark.parametrize("seconds", [-301, 302])
-async def test_a_signature_is_good_for_five_minutes(stall: Stall, seconds: int) -> None:
+async def test_signature_expires_after_five_minutes(
+    payments_app: PaymentsApp, seconds: int
+) -> None:
     body = news()
-    headers = signed(stall, body)
-    stall.clock.turn(seconds)
+    headers = signed(payments_app, body)
+    payments_app.clock.advance(seconds)
 
     with pytest.raises(WebhookSignatureInvalid):
-        await deliver(stall, headers, body)
+        await deliver(payments_app, headers, body)
 
 
-async def test_one_good_signature_of_two_is_enough(stall: Stall) -> None:
+async def test_one_good_signature_of_two_is_enough(payments_app: PaymentsApp) -> None:
     body = news()
-    header = signed(stall, body)[SIGNATURE].replace("v1=", "v1=00,v1=")
+    header = signed(payments_app, body)[SIGNATURE_HEADER].replace("v1=", "v1=00,v1=")
 
-    assert await deliver(stall, {SIGNATURE: header}, body) is False
+    assert await deliver(payments_app, {SIGNATURE_HEADER: header}, body) is False
 
 
 @pytest.mark.parametrize(
     ("body", "refusal"),
     [
-        (b"", Malformed),
-        (b"not json", Malformed),
-        (b"\xff\xfe", Malformed),
-        (b"[" * 5000, Malformed),
-        (b"[]", Invalid),
-        (b"{}", Invalid),
-        (news(event_id=""), Invalid),
-        (news(event_id=7), Invalid),
-        (news(event_id="x" * 300), Invalid),
-        (news(event_id="nul \x00"), Invalid),
-        (news(type="payout.paid", event_id=None), Invalid),
-        (news(data={"operation_id": "7"}), Invalid),
-        (news(data=None), Invalid),
-        (b'{"event_id": "\\ud800", "type": "x"}', Malformed),
-        (b" " * (LIMIT + 1), TooLarge),
+        (b"", MalformedRequest),
+        (b"not json", MalformedRequest),
+        (b"\xff\xfe", MalformedRequest),
+        (b"[" * 5000, MalformedRequest),
+        (b"[]", ValidationFailed),
+        (b"{}", ValidationFailed),
+        (news(event_id=""), ValidationFailed),
+        (news(event_id=7), ValidationFailed),
+        (news(event_id="x" * 300), ValidationFailed),
+        (news(event_id="nul \x00"), ValidationFailed),
+        (news(type="payout.paid", event_id=None), ValidationFailed),
+        (news(data={"operation_id": "7"}), ValidationFailed),
+        (news(data=None), ValidationFailed),
+        (b'{"event_id": "\\ud800", "type": "x"}', MalformedRequest),
+        (b" " * (MAX_WEBHOOK_BYTES + 1), BodyTooLarge),
     ],
 )
-async def test_junk_is_refused_clearly(stall: Stall, body: bytes, refusal: type[Refusal]) -> None:
+async def test_malformed_webhook_is_rejected(
+    payments_app: PaymentsApp, body: bytes, refusal: type[DomainError]
+) -> None:
     with pytest.raises(refusal):
-        await deliver(stall, signed(stall, body), body)
+        await deliver(payments_app, signed(payments_app, body), body)

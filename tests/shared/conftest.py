@@ -13,14 +13,19 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateSchema
 
-from markethall.shared.backend import Backend
-from markethall.shared.call import Call, system_call
+from markethall.shared.backend import ContextPersistence
+from markethall.shared.call import CallContext, system_context
 from markethall.shared.db import PoolSize, Postgres, Statement
 from markethall.shared.events import Event
 from markethall.shared.ids import new_id
-from markethall.shared.memory import CommonTables, MemoryStore, Table, memory_backend
+from markethall.shared.memory import ContextTables, MemoryStore, Table, build_memory_persistence
 from markethall.shared.model import Dto
-from markethall.shared.sql import ContextStatements, SqlStore, context_metadata, sql_backend
+from markethall.shared.sql import (
+    ContextStatements,
+    SqlStore,
+    build_sql_persistence,
+    context_metadata,
+)
 from tests.conftest import on_server, url_of
 
 metadata = context_metadata("probe")
@@ -65,7 +70,7 @@ class ThingHappened(Event):
 
 
 @dataclass
-class Watch:
+class FakeClock:
     """A clock that goes only when it is told to."""
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -77,7 +82,7 @@ class Watch:
         self.now += timedelta(**span)
 
 
-class ProbeTables(CommonTables):
+class ProbeTables(ContextTables):
     def __init__(self) -> None:
         super().__init__()
         self.things: Table[str, int] = Table()
@@ -97,21 +102,21 @@ class ProbeMemoryStore(MemoryStore):
 
 class ProbeSqlStore(SqlStore):
     async def add(self, name: str, number: int = 0) -> None:
-        await self._session.run(ADD, name=name, number=number)
+        await self._connection.execute(ADD, name=name, number=number)
 
     async def count(self) -> int:
-        count: int = await self._session.value(COUNT)
+        count: int = await self._connection.fetch_value(COUNT)
         return count
 
 
 @pytest.fixture
-def call() -> Call:
-    return system_call("test", request_id="request-of-a-test")
+def ctx() -> CallContext:
+    return system_context("test", request_id="request-of-a-test")
 
 
 @pytest.fixture
-def watch() -> Watch:
-    return Watch()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture(scope="session")
@@ -133,16 +138,18 @@ async def probe_url(probe_database: str) -> str:
 
 @pytest.fixture
 async def probe(probe_url: str) -> AsyncIterator[Postgres]:
-    database = Postgres(probe_url, PoolSize(least=2, most=10, timeout=5))
+    database = Postgres(probe_url, PoolSize(min_size=2, max_size=10, timeout=5))
     yield database
     await database.close()
 
 
 @pytest.fixture(params=["memory", "sql"])
-async def backend(request: pytest.FixtureRequest, watch: Watch, probe: Postgres) -> Backend[Any]:
+async def backend(
+    request: pytest.FixtureRequest, clock: FakeClock, probe: Postgres
+) -> ContextPersistence[Any]:
     if request.param == "memory":
-        return memory_backend(ProbeTables(), ProbeMemoryStore, watch)
-    return sql_backend(probe, STATEMENTS, ProbeSqlStore, watch)
+        return build_memory_persistence(ProbeTables(), ProbeMemoryStore, clock)
+    return build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, clock)
 
 
 async def create_schema(url: str) -> None:

@@ -8,41 +8,49 @@ import sys
 
 from markethall.shared.clock import utc_now
 from markethall.shared.db import PoolSize, Postgres
-from markethall.shared.events import Delivery, DirectPipe
+from markethall.shared.events import Delivery, InProcessTransport
 from markethall.shared.redis import RedisClient
-from markethall.shared.sql import sql_backend
-from markethall.shared.steward import Pace, Processor, Relay, Steward
-from markethall.shared.streams import StreamPipe, StreamReader
+from markethall.shared.sql import build_sql_persistence
+from markethall.shared.steward import ContextWorker, InboxConsumer, OutboxRelay, WorkerConfig
+from markethall.shared.streams import RedisStreamConsumer, RedisStreamPublisher
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 
-HANDLER = "probe.note_thing"
+HANDLER = "probe.on_thing_happened"
 # short leases: who was killed is not waited for
-PACE = Pace(poll=0.02, tend=0.1, retry_lead=0.05, lease=0.5, batch=20)
+WORKER_CONFIG = WorkerConfig(
+    poll_interval=0.02,
+    reconcile_interval=0.1,
+    leader_retry_interval=0.05,
+    delivery_lease=0.5,
+    relay_batch_size=20,
+)
 
 
 async def listen(database_url: str, redis_url: str) -> None:
-    postgres = Postgres(database_url, PoolSize(least=1, most=10, timeout=5))
-    backend = sql_backend(postgres, STATEMENTS, ProbeSqlStore, utc_now)
+    postgres = Postgres(database_url, PoolSize(min_size=1, max_size=10, timeout=5))
+    backend = build_sql_persistence(postgres, STATEMENTS, ProbeSqlStore, utc_now)
     redis = RedisClient(redis_url, timeout=1.0)
 
     async def note(delivery: Delivery, event: ThingHappened) -> None:
         async with backend.database.transaction() as store:
-            if await store.handled(delivery):
+            if await store.mark_processed(delivery):
                 await store.add(f"{event.thing}/{event.number}", event.number)
 
-    into = DirectPipe(backend.inbox, {ThingHappened.type: [HANDLER]})
-    stream = StreamPipe("probe", {"probe": frozenset({ThingHappened.type})}, redis, utc_now)
-    steward = Steward(
+    inbox_transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
+    publisher = RedisStreamPublisher(
+        "probe", {"probe": frozenset({ThingHappened.type})}, redis, utc_now
+    )
+    worker = ContextWorker(
         "probe",
         backend.outbox,
-        Relay("probe", [], utc_now, [stream]),
-        Processor(backend.inbox, {HANDLER: note}, utc_now, PACE),
+        OutboxRelay("probe", [], utc_now, [publisher]),
+        InboxConsumer(backend.inbox, {HANDLER: note}, utc_now, WORKER_CONFIG),
         [],
-        PACE,
-        [StreamReader("probe", "probe", into, backend.inbox, redis)],
+        WORKER_CONFIG,
+        [RedisStreamConsumer("probe", "probe", inbox_transport, backend.inbox, redis)],
     )
-    into.wake = steward.wake_processor
-    await steward.run()
+    inbox_transport.notify_inbox = worker.notify_inbox
+    await worker.run()
 
 
 if __name__ == "__main__":

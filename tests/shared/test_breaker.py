@@ -26,7 +26,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def breaker(clock: Clock) -> Breaker:
-    return Breaker(clock, failures=3, cool_down=10)
+    return Breaker(clock, failure_threshold=3, cool_down_seconds=10)
 
 
 def call(breaker: Breaker, error: BaseException | None = None) -> None:
@@ -45,7 +45,7 @@ def break_it(breaker: Breaker) -> None:
             call(breaker, Broken())
 
 
-def test_it_opens_after_three_failures_in_a_row(breaker: Breaker) -> None:
+def test_opens_after_three_consecutive_failures(breaker: Breaker) -> None:
     break_it(breaker)
 
     assert state(breaker) == "open"
@@ -53,7 +53,7 @@ def test_it_opens_after_three_failures_in_a_row(breaker: Breaker) -> None:
         call(breaker)
 
 
-def test_a_success_in_between_starts_the_count_anew(breaker: Breaker) -> None:
+def test_success_resets_failure_count(breaker: Breaker) -> None:
     for _ in range(5):
         for _ in range(2):
             with pytest.raises(Broken):
@@ -63,7 +63,7 @@ def test_a_success_in_between_starts_the_count_anew(breaker: Breaker) -> None:
     assert state(breaker) == "closed"
 
 
-def test_after_the_cool_down_a_good_probe_closes_it(breaker: Breaker, clock: Clock) -> None:
+def test_successful_probe_closes_circuit(breaker: Breaker, clock: Clock) -> None:
     break_it(breaker)
     clock.now += 10
 
@@ -73,7 +73,7 @@ def test_after_the_cool_down_a_good_probe_closes_it(breaker: Breaker, clock: Clo
     assert state(breaker) == "closed"
 
 
-def test_a_bad_probe_opens_it_for_another_cool_down(breaker: Breaker, clock: Clock) -> None:
+def test_failed_probe_reopens_circuit(breaker: Breaker, clock: Clock) -> None:
     break_it(breaker)
     clock.now += 10
     with pytest.raises(Broken):
@@ -85,7 +85,7 @@ def test_a_bad_probe_opens_it_for_another_cool_down(breaker: Breaker, clock: Clo
     assert state(breaker) == "half-open"
 
 
-def test_only_one_probe_at_a_time_is_let_through(breaker: Breaker, clock: Clock) -> None:
+def test_only_one_probe_at_a_time(breaker: Breaker, clock: Clock) -> None:
     break_it(breaker)
     clock.now += 10
 
@@ -95,7 +95,7 @@ def test_only_one_probe_at_a_time_is_let_through(breaker: Breaker, clock: Clock)
     assert state(breaker) == "closed"
 
 
-def test_a_probe_that_was_given_up_makes_room_for_the_next(breaker: Breaker, clock: Clock) -> None:
+def test_abandoned_probe_allows_another(breaker: Breaker, clock: Clock) -> None:
     break_it(breaker)
     clock.now += 10
     with pytest.raises(asyncio.CancelledError):
@@ -107,7 +107,7 @@ def test_a_probe_that_was_given_up_makes_room_for_the_next(breaker: Breaker, clo
     assert state(breaker) == "closed"
 
 
-def test_other_errors_say_nothing_about_the_other_side(breaker: Breaker) -> None:
+def test_other_errors_do_not_count(breaker: Breaker) -> None:
     for _ in range(10):
         with pytest.raises(ZeroDivisionError):
             call(breaker, ZeroDivisionError())
@@ -115,22 +115,20 @@ def test_other_errors_say_nothing_about_the_other_side(breaker: Breaker) -> None
     assert state(breaker) == "closed"
 
 
-def test_failures_of_calls_from_before_do_not_prolong_the_cool_down(
-    breaker: Breaker, clock: Clock
-) -> None:
+def test_late_failures_do_not_prolong_cool_down(breaker: Breaker, clock: Clock) -> None:
     break_it(breaker)
     clock.now += 9
-    breaker.fail()
+    breaker.record_failure()
 
     clock.now += 1
 
     assert state(breaker) == "half-open"
 
 
-def test_a_success_of_a_call_from_before_closes_it(breaker: Breaker) -> None:
+def test_late_success_closes_circuit(breaker: Breaker) -> None:
     break_it(breaker)
 
-    breaker.succeed()
+    breaker.record_success()
 
     call(breaker)
     assert state(breaker) == "closed"

@@ -32,7 +32,7 @@ async def clients(redis_url: str) -> AsyncIterator[list[RedisClient]]:
 
     One connection each: commands are answered in the order of the calls.
     """
-    both = [RedisClient(redis_url, timeout=30, connections=1) for _ in range(2)]
+    both = [RedisClient(redis_url, timeout=30, max_connections=1) for _ in range(2)]
     yield both
     for client in both:
         await client.close()
@@ -107,7 +107,7 @@ async def test_absence_is_not_cached(cache: CoherentCache, namespace: str) -> No
     assert await cache.get_or_load(namespace, "a", 60, source.load) == b"new"
 
 
-async def test_an_empty_value_is_a_value(cache: CoherentCache, namespace: str) -> None:
+async def test_empty_value_is_cached(cache: CoherentCache, namespace: str) -> None:
     source = Source(b"")
 
     answers = [await cache.get_or_load(namespace, "a", 60, source.load) for _ in range(2)]
@@ -116,7 +116,7 @@ async def test_an_empty_value_is_a_value(cache: CoherentCache, namespace: str) -
     assert source.loads == 1
 
 
-async def test_any_text_is_a_key(cache: CoherentCache, namespace: str) -> None:
+async def test_any_text_is_a_valid_key(cache: CoherentCache, namespace: str) -> None:
     keys = ["", "ä\0\n {x}:*", "\ud800", "long" * 1000, "long" * 1000 + "er"]
     sources = [Source(str(number).encode()) for number in range(len(keys))]
     for _ in range(2):
@@ -457,7 +457,7 @@ Two = tuple[RedisProcess, RedisProcess]
 
 
 @pytest.fixture
-def two(clients: list[RedisClient]) -> Two:
+def cache_pair(clients: list[RedisClient]) -> Two:
     return RedisProcess(clients[0]), RedisProcess(clients[1])
 
 
@@ -551,7 +551,9 @@ async def test_values_and_tombstones_expire_in_redis(
     await two[0].get(namespace, "a", source)
     await two[0].invalidate(namespace, "b")
 
-    ttls = [await clients[1].run("PTTL", f"markethall:cache:{{{namespace}}}:{key}") for key in "ab"]
+    ttls = [
+        await clients[1].execute("PTTL", f"markethall:cache:{{{namespace}}}:{key}") for key in "ab"
+    ]
 
     assert all(30_000 < ttl <= 60_000 for ttl in ttls)
 
@@ -566,7 +568,7 @@ async def test_foreign_data_under_our_names_is_not_returned(
         ("SET", f"markethall:cache:{{{namespace}x}}", "a generation of another form"),
         ("RPUSH", f"markethall:cache:{{{namespace}y}}", "no generation"),
     ):
-        await clients[1].run(*command)
+        await clients[1].execute(*command)
 
     for key in "ab":
         assert await two[0].get(namespace, key, source) == b"old"

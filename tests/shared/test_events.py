@@ -12,56 +12,56 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from markethall.shared.backend import Backend
-from markethall.shared.call import Call
+from markethall.shared.backend import ContextPersistence
+from markethall.shared.call import CallContext
 from markethall.shared.db import PoolSize, Postgres, Statement
-from markethall.shared.errors import Malformed, Unavailable
-from markethall.shared.events import Delivery, DirectPipe, Envelope, sealed
+from markethall.shared.errors import MalformedRequest, Unavailable
+from markethall.shared.events import Delivery, EventEnvelope, InProcessTransport, wrap_event
 from markethall.shared.ids import new_id
-from markethall.shared.sql import SqlOutbox, sql_backend
-from markethall.shared.steward import Pace, Processor, Relay
+from markethall.shared.sql import SqlOutbox, build_sql_persistence
+from markethall.shared.steward import InboxConsumer, OutboxRelay, WorkerConfig
 from tests.conftest import on_server
-from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened, Watch
+from tests.shared.conftest import STATEMENTS, FakeClock, ProbeSqlStore, ThingHappened
 
-HANDLER = "probe.count_things"
-PACE = Pace(attempts=3, lease=30)
+HANDLER = "probe.on_thing_happened"
+PACE = WorkerConfig(max_attempts=3, delivery_lease=30)
 
 
 class Listener:
     """A context that listens to its own events, and can be told to fail."""
 
-    def __init__(self, backend: Backend[Any], watch: Watch) -> None:
+    def __init__(self, backend: ContextPersistence[Any], clock: FakeClock) -> None:
         self.backend = backend
-        self.watch = watch
+        self.clock = clock
         self.seen: list[int] = []
         self.fails: dict[int, BaseException] = {}
         self.fails_after_writing = False
-        self.pipe = DirectPipe(backend.inbox, {ThingHappened.type: [HANDLER]})
-        self.relay = Relay("probe", [self.pipe], watch)
-        self.processor = Processor(backend.inbox, {HANDLER: self.handle}, watch, PACE)
+        self.transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
+        self.relay = OutboxRelay("probe", [self.transport], clock)
+        self.processor = InboxConsumer(backend.inbox, {HANDLER: self.handle}, clock, PACE)
 
     async def handle(self, delivery: Delivery, event: ThingHappened) -> None:
         error = self.fails.get(event.number)
         if error and not self.fails_after_writing:
             raise error
         async with self.backend.database.transaction() as store:
-            if not await store.handled(delivery):
+            if not await store.mark_processed(delivery):
                 return
             await store.add(str(new_id()), event.number)
             if error:
                 raise error
         self.seen.append(event.number)
 
-    async def publish(self, call: Call, *events: ThingHappened) -> None:
+    async def publish(self, ctx: CallContext, *events: ThingHappened) -> None:
         for event in events:
             async with self.backend.database.transaction() as store:
-                await store.publish(event, call)
+                await store.publish(event, ctx)
 
     async def relay_all(self) -> int:
-        async with self.backend.outbox.lead() as lead:
-            assert lead is not None
+        async with self.backend.outbox.acquire_leadership() as leader:
+            assert leader is not None
             relayed = 0
-            while count := await self.relay.run_once(lead, 100):
+            while count := await self.relay.relay_batch(leader, 100):
                 relayed += count
             return relayed
 
@@ -74,17 +74,17 @@ class Listener:
 
     async def process_once(self) -> int:
         async with asyncio.TaskGroup() as tasks:
-            return await self.processor.start_due(tasks)
+            return await self.processor.dispatch_due(tasks)
 
     async def effects(self) -> int:
-        async with self.backend.database.reading() as store:
+        async with self.backend.database.read_session() as store:
             count: int = await store.count()
             return count
 
 
 @pytest.fixture
-def listener(backend: Backend[Any], watch: Watch) -> Listener:
-    return Listener(backend, watch)
+def listener(backend: ContextPersistence[Any], clock: FakeClock) -> Listener:
+    return Listener(backend, clock)
 
 
 def happened(number: int, thing: UUID | None = None) -> ThingHappened:
@@ -94,12 +94,10 @@ def happened(number: int, thing: UUID | None = None) -> ThingHappened:
 # The outbox
 
 
-async def test_an_event_leaves_only_when_its_transaction_commits(
-    listener: Listener, call: Call
-) -> None:
-    with pytest.raises(Malformed):
-        await publish_and_refuse(listener, call)
-    await listener.publish(call, happened(1))
+async def test_event_is_published_only_on_commit(listener: Listener, ctx: CallContext) -> None:
+    with pytest.raises(MalformedRequest):
+        await publish_and_refuse(listener, ctx)
+    await listener.publish(ctx, happened(1))
 
     relayed = await listener.relay_all()
     await listener.process()
@@ -108,55 +106,53 @@ async def test_an_event_leaves_only_when_its_transaction_commits(
     assert listener.seen == [1]
 
 
-async def test_the_steward_is_woken_after_the_commit_and_never_before(
-    listener: Listener, call: Call
-) -> None:
+async def test_worker_is_notified_after_commit(listener: Listener, ctx: CallContext) -> None:
     woken: list[str] = []
-    listener.backend.database.on_publish = lambda: woken.append("woken")
+    listener.backend.database.after_publish = lambda: woken.append("woken")
 
     async with listener.backend.database.transaction() as store:
-        await store.publish(happened(1), call)
+        await store.publish(happened(1), ctx)
         during = list(woken)
-    with pytest.raises(Malformed):
-        await publish_and_refuse(listener, call)
+    with pytest.raises(MalformedRequest):
+        await publish_and_refuse(listener, ctx)
     async with listener.backend.database.transaction() as store:
         await store.add("nothing to tell")
 
     assert (during, woken) == ([], ["woken"])
 
 
-async def test_an_event_carries_the_request_that_it_goes_back_to(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_event_carries_request_id_and_trace(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
     event = happened(7)
-    await listener.publish(call, event)
+    await listener.publish(ctx, event)
     await listener.relay_all()
 
-    (delivery,) = await backend.inbox.claim(watch(), timedelta(seconds=1), 5)
+    (delivery,) = await backend.inbox.claim(clock(), timedelta(seconds=1), 5)
 
-    assert delivery.envelope.open() == event
+    assert delivery.envelope.decode() == event
     assert delivery.envelope.key == event.thing
-    assert delivery.call().request_id == call.request_id
-    assert delivery.call().actor.name == f"system:{HANDLER}"
+    assert delivery.call_context().request_id == ctx.request_id
+    assert delivery.call_context().actor.name == f"system:{HANDLER}"
 
 
-async def test_a_relay_that_fails_half_way_sends_again_and_that_does_no_harm(
-    listener: Listener, call: Call
+async def test_interrupted_relay_resends_without_duplicate_effect(
+    listener: Listener, ctx: CallContext
 ) -> None:
     class Lossy:
         """Delivers, but its answer is lost."""
 
-        async def send(self, envelopes: Sequence[Envelope]) -> None:
-            await listener.pipe.send(envelopes)
+        async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
+            await listener.transport.deliver(envelopes)
             raise Unavailable(dependency="pipe")
 
-    await listener.publish(call, *(happened(number) for number in range(5)))
-    lossy = Relay("probe", [Lossy()], listener.watch)
-    async with listener.backend.outbox.lead() as lead:
-        assert lead is not None
+    await listener.publish(ctx, *(happened(number) for number in range(5)))
+    lossy = OutboxRelay("probe", [Lossy()], listener.clock)
+    async with listener.backend.outbox.acquire_leadership() as leader:
+        assert leader is not None
         for _ in range(3):
             with pytest.raises(Unavailable):
-                await lossy.run_once(lead, 100)
+                await lossy.relay_batch(leader, 100)
 
     await listener.relay_all()
     await listener.process()
@@ -165,15 +161,15 @@ async def test_a_relay_that_fails_half_way_sends_again_and_that_does_no_harm(
     assert await listener.effects() == 5
 
 
-async def test_what_was_published_long_ago_is_forgotten_and_what_waits_is_not(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_old_published_events_are_purged_and_pending_kept(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await listener.publish(call, happened(1))
+    await listener.publish(ctx, happened(1))
     await listener.relay_all()
-    await listener.publish(call, happened(2))
-    watch.forward(days=8)
+    await listener.publish(ctx, happened(2))
+    clock.forward(days=8)
 
-    await backend.outbox.purge(watch() - timedelta(days=7))
+    await backend.outbox.purge(clock() - timedelta(days=7))
 
     assert await listener.relay_all() == 1
     await listener.process()
@@ -183,18 +179,18 @@ async def test_what_was_published_long_ago_is_forgotten_and_what_waits_is_not(
 # Who leads
 
 
-async def test_one_leads_and_the_others_do_not(backend: Backend[Any]) -> None:
-    async with backend.outbox.lead() as first:
-        async with backend.outbox.lead() as second:
+async def test_only_one_process_leads(backend: ContextPersistence[Any]) -> None:
+    async with backend.outbox.acquire_leadership() as first:
+        async with backend.outbox.acquire_leadership() as second:
             while_led = second
         leads = first is not None
-    async with backend.outbox.lead() as third:
+    async with backend.outbox.acquire_leadership() as third:
         afterwards = third is not None
 
     assert (leads, while_led, afterwards) == (True, None, True)
 
 
-async def test_of_two_processes_that_want_to_lead_at_once_one_does(probe_url: str) -> None:
+async def test_concurrent_leader_election_has_one_winner(probe_url: str) -> None:
     async with process_of(probe_url) as one, process_of(probe_url) as two:
         for _ in range(20):
             together = asyncio.Barrier(2)
@@ -204,38 +200,41 @@ async def test_of_two_processes_that_want_to_lead_at_once_one_does(probe_url: st
             assert leads.count(True) <= 1
 
 
-async def test_who_loses_the_connection_loses_the_lead_and_cannot_relay_any_more(
-    probe_url: str, watch: Watch, call: Call
+async def test_lost_connection_loses_leadership(
+    probe_url: str, clock: FakeClock, ctx: CallContext
 ) -> None:
     async with process_of(probe_url) as one, process_of(probe_url) as two:
-        listener = Listener(sql_backend(two, STATEMENTS, ProbeSqlStore, watch), watch)
+        listener = Listener(build_sql_persistence(two, STATEMENTS, ProbeSqlStore, clock), clock)
         with pytest.raises(Unavailable):  # noqa: PT012 - the block is what is tested
-            async with SqlOutbox(one, STATEMENTS).lead() as old:
+            async with SqlOutbox(one, STATEMENTS).acquire_leadership() as old:
                 assert old is not None
-                await listener.publish(call, happened(1))
+                await listener.publish(ctx, happened(1))
                 await on_server(probe_url, KILL_LEADER)
 
                 assert await listener.relay_all() == 1
-                await old.unpublished(10)
+                await old.get_unpublished(10)
 
 
-async def test_a_leader_needs_no_connection_of_the_pool(probe_url: str, watch: Watch) -> None:
-    postgres = Postgres(probe_url, PoolSize(least=1, most=1, timeout=5))
-    backend = sql_backend(postgres, STATEMENTS, ProbeSqlStore, watch)
+async def test_leader_uses_no_pool_connection(probe_url: str, clock: FakeClock) -> None:
+    postgres = Postgres(probe_url, PoolSize(min_size=1, max_size=1, timeout=5))
+    backend = build_sql_persistence(postgres, STATEMENTS, ProbeSqlStore, clock)
 
-    async with backend.outbox.lead() as lead, backend.database.transaction() as store:
-        assert lead is not None
+    async with (
+        backend.outbox.acquire_leadership() as leader,
+        backend.database.transaction() as store,
+    ):
+        assert leader is not None
         await store.add("a")
 
     await postgres.close()
 
 
-async def test_a_cancelled_leader_leaves_no_lock_behind(probe: Postgres) -> None:
+async def test_cancelled_leader_releases_lock(probe: Postgres) -> None:
     leading = asyncio.Event()
 
     async def lead_for_ever() -> None:
-        async with SqlOutbox(probe, STATEMENTS).lead() as lead:
-            assert lead is not None
+        async with SqlOutbox(probe, STATEMENTS).acquire_leadership() as leader:
+            assert leader is not None
             leading.set()
             await asyncio.Event().wait()
 
@@ -251,10 +250,10 @@ async def test_a_cancelled_leader_leaves_no_lock_behind(probe: Postgres) -> None
 
 
 @pytest.mark.parametrize("writers", [8])
-async def test_events_that_commit_late_and_out_of_order_all_arrive_and_each_key_keeps_its_order(
-    probe: Postgres, watch: Watch, call: Call, writers: int
+async def test_late_commits_are_delivered_and_key_order_is_kept(
+    probe: Postgres, clock: FakeClock, ctx: CallContext, writers: int
 ) -> None:
-    listener = Listener(sql_backend(probe, STATEMENTS, ProbeSqlStore, watch), watch)
+    listener = Listener(build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, clock), clock)
     keys = [new_id() for _ in range(writers)]
     each = 50
     chance = random.Random(7)  # noqa: S311 - a shuffle, no secret
@@ -264,19 +263,19 @@ async def test_events_that_commit_late_and_out_of_order_all_arrive_and_each_key_
     async def write(key: UUID) -> None:
         for number in range(0, each, 2):
             async with listener.backend.database.transaction() as store:
-                await store.publish(happened(number, key), call)
+                await store.publish(happened(number, key), ctx)
                 # held open across other commits and across the relay's looks
                 for _ in range(chance.randrange(6)):
                     await store.count()
-                await store.publish(happened(number + 1, key), call)
+                await store.publish(happened(number + 1, key), ctx)
 
     async def relay() -> int:
         relayed = 0
-        async with listener.backend.outbox.lead() as lead:
-            assert lead is not None
+        async with listener.backend.outbox.acquire_leadership() as leader:
+            assert leader is not None
             while working.is_set():
-                relayed += await listener.relay.run_once(lead, 7)
-            while count := await listener.relay.run_once(lead, 7):
+                relayed += await listener.relay.relay_batch(leader, 7)
+            while count := await listener.relay.relay_batch(leader, 7):
                 relayed += count
         return relayed
 
@@ -285,8 +284,8 @@ async def test_events_that_commit_late_and_out_of_order_all_arrive_and_each_key_
     working.clear()
 
     assert await relaying == writers * each
-    async with probe.reading() as session:
-        rows = await session.all(IN_ORDER)
+    async with probe.read_session() as connection:
+        rows = await connection.fetch_all(IN_ORDER)
     arrived: dict[UUID, list[int]] = {}
     for row in rows:
         event = ThingHappened.model_validate_json(row["payload"])
@@ -294,63 +293,65 @@ async def test_events_that_commit_late_and_out_of_order_all_arrive_and_each_key_
     assert arrived == {key: list(range(each)) for key in keys}
 
 
-async def test_a_later_event_of_a_key_waits_for_an_earlier_one_and_other_keys_do_not(
-    listener: Listener, call: Call, watch: Watch
+async def test_events_of_one_key_are_sequential(
+    listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
     mine, other = new_id(), new_id()
     listener.fails[1] = ValueError("not yet")
-    await listener.publish(call, happened(1, mine), happened(2, mine), happened(3, other))
+    await listener.publish(ctx, happened(1, mine), happened(2, mine), happened(3, other))
     await listener.relay_all()
 
     await listener.process()
     while_failing = list(listener.seen)
     listener.fails.clear()
-    watch.forward(minutes=1)
+    clock.forward(minutes=1)
     await listener.process()
 
     assert while_failing == [3]
     assert listener.seen == [3, 1, 2]
 
 
-async def test_a_claimed_event_keeps_the_later_ones_of_its_key_back(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_claimed_event_blocks_later_events_of_its_key(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
     key = new_id()
-    await listener.publish(call, happened(1, key), happened(2, key))
+    await listener.publish(ctx, happened(1, key), happened(2, key))
     await listener.relay_all()
     lease = timedelta(seconds=30)
 
-    first = await backend.inbox.claim(watch(), lease, 10)
-    second = await backend.inbox.claim(watch(), lease, 10)
+    first = await backend.inbox.claim(clock(), lease, 10)
+    second = await backend.inbox.claim(clock(), lease, 10)
 
-    assert [delivery.envelope.open() for delivery in first] == [happened(1, key)]
+    assert [delivery.envelope.decode() for delivery in first] == [happened(1, key)]
     assert second == []
 
 
-async def test_many_events_of_one_key_do_not_make_a_claim_slow(
-    probe: Postgres, watch: Watch
+async def test_claim_stays_fast_with_many_events_of_one_key(
+    probe: Postgres, clock: FakeClock
 ) -> None:
-    backend = sql_backend(probe, STATEMENTS, ProbeSqlStore, watch)
-    async with probe.reading() as session:
-        await session.run(BACKLOG_OF_ONE_KEY, now=watch())
+    backend = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, clock)
+    async with probe.read_session() as connection:
+        await connection.execute(BACKLOG_OF_ONE_KEY, now=clock())
 
-    claimed = await backend.inbox.claim(watch(), timedelta(seconds=30), 8)
+    claimed = await backend.inbox.claim(clock(), timedelta(seconds=30), 8)
 
     assert len(claimed) == 1
-    assert await backend.inbox.claim(watch(), timedelta(seconds=30), 8) == []
+    assert await backend.inbox.claim(clock(), timedelta(seconds=30), 8) == []
 
 
-async def test_two_processors_never_get_the_same_event(
-    probe_url: str, watch: Watch, call: Call
+async def test_two_consumers_never_claim_same_event(
+    probe_url: str, clock: FakeClock, ctx: CallContext
 ) -> None:
     async with process_of(probe_url) as one, process_of(probe_url) as two:
-        inboxes = [sql_backend(it, STATEMENTS, ProbeSqlStore, watch).inbox for it in (one, two)]
-        listener = Listener(sql_backend(one, STATEMENTS, ProbeSqlStore, watch), watch)
-        await listener.publish(call, *(happened(number) for number in range(40)))
+        inboxes = [
+            build_sql_persistence(it, STATEMENTS, ProbeSqlStore, clock).inbox for it in (one, two)
+        ]
+        listener = Listener(build_sql_persistence(one, STATEMENTS, ProbeSqlStore, clock), clock)
+        await listener.publish(ctx, *(happened(number) for number in range(40)))
         await listener.relay_all()
 
         claims = await asyncio.gather(
-            *(inbox.claim(watch(), timedelta(seconds=30), 5) for inbox in inboxes * 6)
+            *(inbox.claim(clock(), timedelta(seconds=30), 5) for inbox in inboxes * 6)
         )
 
         claimed = [delivery.envelope.event_id for claim in claims for delivery in claim]
@@ -360,31 +361,31 @@ async def test_two_processors_never_get_the_same_event(
 # The effect
 
 
-async def test_an_effect_and_its_tick_are_one_transaction(
-    listener: Listener, call: Call, watch: Watch
+async def test_effect_and_processed_mark_are_one_transaction(
+    listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
     listener.fails[1] = ValueError("after the write")
     listener.fails_after_writing = True
-    await listener.publish(call, happened(1))
+    await listener.publish(ctx, happened(1))
     await listener.relay_all()
 
     await listener.process()
     after_failure = await listener.effects()
     listener.fails.clear()
-    watch.forward(minutes=1)
+    clock.forward(minutes=1)
     await listener.process()
 
     assert after_failure == 0
     assert await listener.effects() == 1
 
 
-async def test_one_event_handled_by_two_at_once_has_one_effect(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_concurrent_handling_has_one_effect(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await listener.publish(call, happened(1))
+    await listener.publish(ctx, happened(1))
     await listener.relay_all()
-    (delivery,) = await backend.inbox.claim(watch(), timedelta(seconds=1), 1)
-    event = delivery.envelope.open()
+    (delivery,) = await backend.inbox.claim(clock(), timedelta(seconds=1), 1)
+    event = delivery.envelope.decode()
     assert isinstance(event, ThingHappened)
 
     await asyncio.gather(*(listener.handle(delivery, event) for _ in range(8)))
@@ -392,29 +393,29 @@ async def test_one_event_handled_by_two_at_once_has_one_effect(
     assert await listener.effects() == 1
 
 
-async def test_an_event_of_a_type_that_nobody_listens_to_goes_nowhere(
-    backend: Backend[Any], watch: Watch, call: Call
+async def test_event_without_subscription_is_dropped(
+    backend: ContextPersistence[Any], clock: FakeClock, ctx: CallContext
 ) -> None:
-    pipe = DirectPipe(backend.inbox, {"another.type": [HANDLER]})
+    pipe = InProcessTransport(backend.inbox, {"another.type": [HANDLER]})
 
-    await pipe.send([sealed(happened(1), call, watch())])
+    await pipe.deliver([wrap_event(happened(1), ctx, clock())])
 
-    assert await backend.inbox.claim(watch(), timedelta(seconds=1), 5) == []
+    assert await backend.inbox.claim(clock(), timedelta(seconds=1), 5) == []
 
 
-async def test_every_handler_of_an_event_has_a_delivery_of_its_own(
-    backend: Backend[Any], watch: Watch, call: Call
+async def test_each_handler_has_its_own_delivery(
+    backend: ContextPersistence[Any], clock: FakeClock, ctx: CallContext
 ) -> None:
-    pipe = DirectPipe(backend.inbox, {ThingHappened.type: ["first", "second"]})
-    await pipe.send([sealed(happened(1), call, watch())])
+    pipe = InProcessTransport(backend.inbox, {ThingHappened.type: ["first", "second"]})
+    await pipe.deliver([wrap_event(happened(1), ctx, clock())])
     tried = []
 
     # one after the other: they share the key
     for _ in range(2):
-        (delivery,) = await backend.inbox.claim(watch(), timedelta(seconds=9), 5)
+        (delivery,) = await backend.inbox.claim(clock(), timedelta(seconds=9), 5)
         tried.append(delivery.handler)
         async with backend.database.transaction() as store:
-            assert await store.handled(delivery)
+            assert await store.mark_processed(delivery)
 
     assert tried == ["first", "second"]
 
@@ -422,59 +423,63 @@ async def test_every_handler_of_an_event_has_a_delivery_of_its_own(
 # Failure
 
 
-async def test_a_handler_that_fails_is_tried_again_later_and_later_and_then_buried(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_failing_handler_backs_off_then_dead_letters(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
     listener.fails[1] = ValueError("broken")
     event = happened(1)
-    await listener.publish(call, event)
+    await listener.publish(ctx, event)
     await listener.relay_all()
 
     tries = []
     for _ in range(100):
         if await listener.process_once():
-            tries.append(watch())
-        watch.forward(seconds=0.05)
+            tries.append(clock())
+        clock.forward(seconds=0.05)
 
-    assert len(tries) == PACE.attempts
+    assert len(tries) == PACE.max_attempts
     assert tries[2] - tries[1] > tries[1] - tries[0]
-    (dead,) = await backend.inbox.dead()
-    assert (dead.handler, dead.type, dead.attempts) == (HANDLER, ThingHappened.type, PACE.attempts)
+    (dead,) = await backend.inbox.get_dead_letters()
+    assert (dead.handler, dead.type, dead.attempts) == (
+        HANDLER,
+        ThingHappened.type,
+        PACE.max_attempts,
+    )
     assert "broken" in dead.error
 
 
-async def test_somebody_away_never_buries_an_event_and_its_tries_do_not_count(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_unavailability_never_dead_letters_and_does_not_count_attempts(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
     listener.fails[1] = Unavailable(dependency="neighbour")
-    await listener.publish(call, happened(1))
+    await listener.publish(ctx, happened(1))
     await listener.relay_all()
-    for _ in range(PACE.attempts * 3):
+    for _ in range(PACE.max_attempts * 3):
         await listener.process()
-        watch.forward(minutes=2)
+        clock.forward(minutes=2)
 
     listener.fails[1] = ValueError("broken once")
     await listener.process()
-    dead = await backend.inbox.dead()
+    dead = await backend.inbox.get_dead_letters()
     listener.fails.clear()
-    watch.forward(minutes=2)
+    clock.forward(minutes=2)
     await listener.process()
 
     assert dead == []
     assert listener.seen == [1]
 
 
-async def test_waiting_for_somebody_never_takes_longer_than_a_minute_at_a_time(
-    listener: Listener, call: Call, watch: Watch
+async def test_unavailability_backoff_is_at_most_a_minute(
+    listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
     listener.fails[1] = Unavailable(dependency="neighbour")
-    await listener.publish(call, happened(1))
+    await listener.publish(ctx, happened(1))
     await listener.relay_all()
-    watch.forward(days=1)
+    clock.forward(days=1)
     await listener.process()
     listener.fails.clear()
 
-    watch.forward(seconds=PACE.longest_wait)
+    clock.forward(seconds=PACE.max_backoff)
     await listener.process()
 
     assert listener.seen == [1]
@@ -489,68 +494,72 @@ async def test_waiting_for_somebody_never_takes_longer_than_a_minute_at_a_time(
         {"type": "unheard.of"},
     ],
 )
-async def test_a_poisoned_event_is_buried_and_its_key_goes_on(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch, spoilt: dict[str, str]
+async def test_malformed_event_is_dead_lettered_and_key_continues(
+    backend: ContextPersistence[Any],
+    listener: Listener,
+    ctx: CallContext,
+    clock: FakeClock,
+    spoilt: dict[str, str],
 ) -> None:
     key = new_id()
-    poison = sealed(happened(1, key), call, watch()).model_copy(update=spoilt)
-    await backend.inbox.accept([HANDLER], [poison])
-    await backend.inbox.accept([HANDLER], [sealed(happened(2, key), call, watch())])
+    poison = wrap_event(happened(1, key), ctx, clock()).model_copy(update=spoilt)
+    await backend.inbox.enqueue([HANDLER], [poison])
+    await backend.inbox.enqueue([HANDLER], [wrap_event(happened(2, key), ctx, clock())])
 
-    for _ in range(PACE.attempts + 1):
+    for _ in range(PACE.max_attempts + 1):
         await listener.process()
-        watch.forward(minutes=1)
+        clock.forward(minutes=1)
 
-    assert [dead.event_id for dead in await backend.inbox.dead()] == [poison.event_id]
+    assert [dead.event_id for dead in await backend.inbox.get_dead_letters()] == [poison.event_id]
     assert listener.seen == [2]
 
 
-async def test_an_event_for_a_handler_that_is_gone_is_buried(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_event_for_removed_handler_is_dead_lettered(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await backend.inbox.accept(["no.such_handler"], [sealed(happened(1), call, watch())])
+    await backend.inbox.enqueue(["no.such_handler"], [wrap_event(happened(1), ctx, clock())])
 
-    for _ in range(PACE.attempts):
+    for _ in range(PACE.max_attempts):
         await listener.process()
-        watch.forward(minutes=1)
+        clock.forward(minutes=1)
 
-    assert len(await backend.inbox.dead()) == 1
+    assert len(await backend.inbox.get_dead_letters()) == 1
 
 
-async def test_an_event_that_kills_the_process_each_time_is_buried_too(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_event_that_crashes_process_is_dead_lettered(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await listener.publish(call, happened(1))
+    await listener.publish(ctx, happened(1))
     await listener.relay_all()
-    for _ in range(PACE.attempts):
+    for _ in range(PACE.max_attempts):
         # claimed, and then nothing: the lease runs out
-        assert len(await backend.inbox.claim(watch(), timedelta(seconds=30), 5)) == 1
-        watch.forward(seconds=30)
+        assert len(await backend.inbox.claim(clock(), timedelta(seconds=30), 5)) == 1
+        clock.forward(seconds=30)
 
     await listener.process()
 
     assert listener.seen == []
-    assert len(await backend.inbox.dead()) == 1
+    assert len(await backend.inbox.get_dead_letters()) == 1
 
 
-async def test_a_stray_cancellation_is_a_failure_of_its_handler_and_of_nothing_else(
-    listener: Listener, call: Call, watch: Watch
+async def test_stray_cancellation_fails_only_its_handler(
+    listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
     listener.fails[1] = asyncio.CancelledError("something it waited for")
-    await listener.publish(call, happened(1), happened(2))
+    await listener.publish(ctx, happened(1), happened(2))
     await listener.relay_all()
 
     await listener.process()
 
     assert listener.seen == [2]
     listener.fails.clear()
-    watch.forward(minutes=1)
+    clock.forward(minutes=1)
     await listener.process()
     assert sorted(listener.seen) == [1, 2]
 
 
-async def test_who_must_end_hands_its_events_back_at_once_and_uncounted(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_shutdown_releases_claims_without_counting_attempts(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
     begun = asyncio.Event()
 
@@ -558,11 +567,11 @@ async def test_who_must_end_hands_its_events_back_at_once_and_uncounted(
         begun.set()
         await asyncio.Event().wait()
 
-    slow = Processor(backend.inbox, {HANDLER: never_ends}, watch, PACE)
-    await listener.publish(call, happened(1))
+    slow = InboxConsumer(backend.inbox, {HANDLER: never_ends}, clock, PACE)
+    await listener.publish(ctx, happened(1))
     await listener.relay_all()
 
-    for _ in range(PACE.attempts * 2):
+    for _ in range(PACE.max_attempts * 2):
         begun.clear()
         task = asyncio.create_task(run(slow))
         await begun.wait()
@@ -576,45 +585,48 @@ async def test_who_must_end_hands_its_events_back_at_once_and_uncounted(
 # By hand
 
 
-async def test_dead_letters_can_be_tried_again_one_or_all(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_dead_letters_can_be_requeued(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await bury_three(listener, call, watch)
-    dead = await backend.inbox.dead()
+    await bury_three(listener, ctx, clock)
+    dead = await backend.inbox.get_dead_letters()
     listener.fails.clear()
 
-    one = await backend.inbox.retry_dead(dead[0].event_id)
+    one = await backend.inbox.requeue_dead_letters(dead[0].event_id)
     await listener.process()
     after_one = list(listener.seen)
-    rest = await backend.inbox.retry_dead()
+    rest = await backend.inbox.requeue_dead_letters()
     await listener.process()
 
     assert (one, rest) == (1, 2)
     assert len(after_one) == 1
     assert sorted(listener.seen) == [1, 2, 3]
-    assert await backend.inbox.dead() == []
-    assert await backend.inbox.retry_dead() == 0
-    assert await backend.inbox.retry_dead(new_id()) == 0
+    assert await backend.inbox.get_dead_letters() == []
+    assert await backend.inbox.requeue_dead_letters() == 0
+    assert await backend.inbox.requeue_dead_letters(new_id()) == 0
 
 
-async def test_the_list_of_dead_letters_is_bounded_and_oldest_first(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_dead_letter_list_is_bounded_and_oldest_first(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await bury_three(listener, call, watch)
+    await bury_three(listener, ctx, clock)
 
-    every, two = await backend.inbox.dead(), await backend.inbox.dead(limit=2)
+    every, two = (
+        await backend.inbox.get_dead_letters(),
+        await backend.inbox.get_dead_letters(limit=2),
+    )
 
     assert len(every) == 3
     assert list(two) == list(every[:2])
 
 
-async def test_a_replay_runs_the_handlers_of_one_event_once_more(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_replay_runs_handlers_again(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await listener.publish(call, happened(1), happened(2))
-    async with backend.outbox.lead() as lead:
-        assert lead is not None
-        first = (await lead.unpublished(1))[0].event_id
+    await listener.publish(ctx, happened(1), happened(2))
+    async with backend.outbox.acquire_leadership() as leader:
+        assert leader is not None
+        first = (await leader.get_unpublished(1))[0].event_id
     await listener.relay_all()
     await listener.process()
 
@@ -626,20 +638,20 @@ async def test_a_replay_runs_the_handlers_of_one_event_once_more(
     assert await backend.inbox.replay(new_id()) == 0
 
 
-async def test_done_deliveries_are_forgotten_in_time_and_dead_ones_never(
-    backend: Backend[Any], listener: Listener, call: Call, watch: Watch
+async def test_done_deliveries_are_purged_and_dead_letters_kept(
+    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await bury_three(listener, call, watch)
+    await bury_three(listener, ctx, clock)
     listener.fails.clear()
-    await listener.publish(call, happened(4))
+    await listener.publish(ctx, happened(4))
     await listener.relay_all()
     await listener.process()
-    watch.forward(days=8)
+    clock.forward(days=8)
 
-    forgotten = await backend.inbox.purge(watch() - timedelta(days=7))
+    forgotten = await backend.inbox.purge(clock() - timedelta(days=7))
 
     assert forgotten == 1
-    assert len(await backend.inbox.dead()) == 3
+    assert len(await backend.inbox.get_dead_letters()) == 3
 
 
 IN_ORDER = Statement(sa.text("SELECT payload FROM probe.inbox ORDER BY position"))
@@ -667,42 +679,42 @@ LOCKS = Statement(
 @asynccontextmanager
 async def process_of(url: str) -> AsyncIterator[Postgres]:
     """A pool as another process would have it."""
-    postgres = Postgres(url, PoolSize(least=1, most=5, timeout=5))
+    postgres = Postgres(url, PoolSize(min_size=1, max_size=5, timeout=5))
     yield postgres
     await postgres.close()
 
 
 async def take_part(postgres: Postgres, together: asyncio.Barrier) -> bool:
     await together.wait()
-    async with SqlOutbox(postgres, STATEMENTS).lead() as lead:
+    async with SqlOutbox(postgres, STATEMENTS).acquire_leadership() as leader:
         await together.wait()
-        return lead is not None
+        return leader is not None
 
 
 async def no_locks(postgres: Postgres) -> bool:
     """The server lets go a moment after the connection has ended."""
-    async with asyncio.timeout(30), postgres.reading() as session:
-        while await session.value(LOCKS):
+    async with asyncio.timeout(30), postgres.read_session() as connection:
+        while await connection.fetch_value(LOCKS):
             continue
     return True
 
 
-async def publish_and_refuse(listener: Listener, call: Call) -> None:
+async def publish_and_refuse(listener: Listener, ctx: CallContext) -> None:
     async with listener.backend.database.transaction() as store:
-        await store.publish(happened(99), call)
-        raise Malformed
+        await store.publish(happened(99), ctx)
+        raise MalformedRequest
 
 
-async def bury_three(listener: Listener, call: Call, watch: Watch) -> None:
+async def bury_three(listener: Listener, ctx: CallContext, clock: FakeClock) -> None:
     for number in (1, 2, 3):
         listener.fails[number] = ValueError("broken")
-        await listener.publish(call, happened(number))
+        await listener.publish(ctx, happened(number))
     await listener.relay_all()
-    for _ in range(PACE.attempts):
+    for _ in range(PACE.max_attempts):
         await listener.process()
-        watch.forward(minutes=1)
+        clock.forward(minutes=1)
 
 
-async def run(processor: Processor) -> None:
+async def run(processor: InboxConsumer) -> None:
     async with asyncio.TaskGroup() as tasks:
-        await processor.start_due(tasks)
+        await processor.dispatch_due(tasks)

@@ -12,23 +12,28 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message
 
-from markethall.shared.bodies import check_json, checked_form
-from markethall.shared.call import Actor, Call
-from markethall.shared.errors import Busy, Malformed, Refusal, Unauthenticated
-from markethall.shared.front import Front, Identities, Manners
-from markethall.shared.http import refuse, refuse_http, refuse_invalid, refuse_unexpected
+from markethall.shared.bodies import normalize_form, validate_json
+from markethall.shared.call import Actor, CallContext
+from markethall.shared.errors import DomainError, MalformedRequest, Overloaded, Unauthenticated
+from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http import (
+    http_exception_handler,
+    problem_handler,
+    unexpected_handler,
+    validation_handler,
+)
 from markethall.shared.ids import new_id
-from markethall.shared.limits import LOGIN_ACCOUNT, REQUESTS, Limits
+from markethall.shared.limits import LOGIN_ACCOUNT, REQUESTS, RateLimiter
 from markethall.shared.metrics import REGISTRY
-from markethall.shared.model import Body, Int, Text
+from markethall.shared.model import Int, RequestModel, Text
 from markethall.shared.redis import RedisClient
-from markethall.shared.visit import HEADER_LIMIT, Verifies
+from markethall.shared.visit import MAX_HEADER_BYTES, TokenVerifier
 
 LIMIT = 2048
 PERSON = Actor(user_id=new_id())
 
 
-class Thing(Body):
+class Thing(RequestModel):
     name: Text = ""
     number: Int = 0
 
@@ -59,10 +64,10 @@ class OneToken:
 
 def shop() -> FastAPI:
     handlers: Any = {
-        Refusal: refuse,
-        RequestValidationError: refuse_invalid,
-        HTTPException: refuse_http,
-        Exception: refuse_unexpected,
+        DomainError: problem_handler,
+        RequestValidationError: validation_handler,
+        HTTPException: http_exception_handler,
+        Exception: unexpected_handler,
     }
     app = FastAPI(exception_handlers=handlers)
 
@@ -72,8 +77,8 @@ def shop() -> FastAPI:
 
     @app.get("/things/{name}")
     async def see(name: str, request: Request) -> dict[str, Any]:
-        call: Call = request.scope["state"]["call"]
-        return json.loads(call.model_dump_json()) | {"name": name}  # type: ignore[no-any-return]
+        ctx: CallContext = request.scope["state"]["call_context"]
+        return json.loads(ctx.model_dump_json()) | {"name": name}  # type: ignore[no-any-return]
 
     @app.post("/token")
     async def token(username: Annotated[str, Form()], request: Request) -> dict[str, str]:
@@ -85,7 +90,7 @@ def shop() -> FastAPI:
 
     @app.get("/busy")
     async def busy() -> None:
-        raise Busy(retry_after=7)
+        raise Overloaded(retry_after=7)
 
     inner = APIRouter()
 
@@ -104,18 +109,21 @@ def shop() -> FastAPI:
 
 def front(
     app: ASGIApp | None = None, *, limits: str = "off", patience: float = 5, proxies: Any = ()
-) -> Front:
-    manners = Manners(
-        body_limit=LIMIT,
-        body_timeout=patience,
+) -> GatewayMiddleware:
+    manners = GatewayConfig(
+        max_body_bytes=LIMIT,
+        body_timeout_seconds=patience,
         trusted_proxies=proxies,
-        owners={"things": "probe"},
-        forms=frozenset({"/token"}),
-        unlimited=frozenset({"/busy"}),
+        context_by_path={"things": "probe"},
+        form_paths=frozenset({"/token"}),
+        rate_limit_exempt_paths=frozenset({"/busy"}),
     )
-    verifier: Verifies = OneToken()
-    return Front(
-        app or shop(), manners, Identities(lambda: verifier), Limits(limits, RedisClient(None))
+    verifier: TokenVerifier = OneToken()
+    return GatewayMiddleware(
+        app or shop(),
+        manners,
+        TokenVerifiers(lambda: verifier),
+        RateLimiter(limits, RedisClient(None)),
     )
 
 
@@ -189,7 +197,7 @@ async def post(body: bytes, *headers: tuple[str, str]) -> Got:
         b'  {"number": -5}\n',
     ],
 )
-async def test_good_json_passes(body: bytes) -> None:
+async def test_valid_json_is_accepted(body: bytes) -> None:
     got = await post(body)
 
     assert got.status == 200
@@ -240,7 +248,7 @@ async def test_good_json_passes(body: bytes) -> None:
     ],
     ids=lambda value: repr(value)[:40],
 )
-async def test_whatever_else_a_client_sends_is_refused_and_never_a_fault(
+async def test_invalid_body_is_rejected_without_server_error(
     body: bytes, status: int, code: str
 ) -> None:
     got = await post(body)
@@ -250,41 +258,41 @@ async def test_whatever_else_a_client_sends_is_refused_and_never_a_fault(
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 10**5 + b"]" * 10**5])
-def test_a_hundred_thousand_levels_are_refused_at_once(body: bytes) -> None:
-    with pytest.raises(Malformed) as refused:
-        check_json(body)
+def test_deeply_nested_json_is_rejected_quickly(body: bytes) -> None:
+    with pytest.raises(MalformedRequest) as refused:
+        validate_json(body)
 
     assert "deep" in refused.value.detail
 
 
 @pytest.mark.parametrize("inside", [b"", b"1", b'"a"', b"[]"])
-def test_sixty_four_levels_are_deep_enough_whatever_lies_in_the_deepest(inside: bytes) -> None:
+def test_json_depth_limit_is_sixty_four(inside: bytes) -> None:
     levels = 63 if inside == b"[]" else 64
-    check_json(b"[" * levels + inside + b"]" * levels)
+    validate_json(b"[" * levels + inside + b"]" * levels)
 
-    with pytest.raises(Malformed) as refused:
-        check_json(b"[" * (levels + 1) + inside + b"]" * (levels + 1))
+    with pytest.raises(MalformedRequest) as refused:
+        validate_json(b"[" * (levels + 1) + inside + b"]" * (levels + 1))
 
     assert "64 levels" in refused.value.detail
 
 
-def test_wide_is_not_deep() -> None:
-    check_json(b"[" + b"[{}]," * 1000 + b"[]]")
+def test_wide_json_is_accepted() -> None:
+    validate_json(b"[" + b"[{}]," * 1000 + b"[]]")
 
 
-def test_an_integer_of_too_many_digits_is_no_json_of_ours() -> None:
-    with pytest.raises(Malformed):
-        check_json(b"9" * 5000)
+def test_oversized_integer_is_rejected() -> None:
+    with pytest.raises(MalformedRequest):
+        validate_json(b"9" * 5000)
 
 
-async def test_a_body_of_the_limit_passes_and_one_byte_more_does_not() -> None:
-    space = b" " * (LIMIT - 2)
+async def test_body_size_limit_is_exact() -> None:
+    namespace = b" " * (LIMIT - 2)
 
-    fits = await ask(front(), "POST", "/things", b"{}" + space, headers=[JSON])
+    fits = await ask(front(), "POST", "/things", b"{}" + namespace, headers=[JSON])
     told = await ask(
         front(), "POST", "/things", b"", headers=[JSON, ("content-length", str(LIMIT + 1))]
     )
-    untold = await ask(front(), "POST", "/things", b"{}" + space, b" ", headers=[JSON])
+    untold = await ask(front(), "POST", "/things", b"{}" + namespace, b" ", headers=[JSON])
 
     assert fits.status == 200
     assert (told.status, told.code) == (413, "request.too_large")
@@ -292,7 +300,7 @@ async def test_a_body_of_the_limit_passes_and_one_byte_more_does_not() -> None:
     assert untold.json["details"] == {"limit": LIMIT}
 
 
-async def test_a_body_in_many_pieces_is_one_body() -> None:
+async def test_chunked_body_is_joined() -> None:
     pieces = [bytes([letter]) for letter in b'{"name": "a"}']
 
     got = await ask(front(), "POST", "/things", *pieces, headers=[JSON])
@@ -300,7 +308,7 @@ async def test_a_body_in_many_pieces_is_one_body() -> None:
     assert got.json["name"] == "a"
 
 
-async def test_a_body_that_does_not_arrive_in_time_ends_the_connection() -> None:
+async def test_slow_body_closes_connection() -> None:
     got = await ask(
         front(patience=0.05), "POST", "/things", b'{"name"', headers=[JSON], stalls=True
     )
@@ -314,7 +322,7 @@ async def test_a_body_that_does_not_arrive_in_time_ends_the_connection() -> None
     ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"',
      "application/merge-patch+json"],
 )  # fmt: skip
-async def test_json_by_any_of_its_names_is_taken(kind: str) -> None:
+async def test_json_content_types_are_accepted(kind: str) -> None:
     assert (await post(b"{}", ("content-type", kind))).status == 200
 
 
@@ -324,20 +332,20 @@ async def test_json_by_any_of_its_names_is_taken(kind: str) -> None:
      "application/json; charset=utf-16", "application/jsonp", "json", "", "\xff",
      "application/json, text/plain"],
 )  # fmt: skip
-async def test_any_other_content_type_is_not(kind: str) -> None:
+async def test_other_content_types_are_rejected(kind: str) -> None:
     got = await post(b"{}", ("content-type", kind))
 
     assert (got.status, got.code) == (415, "request.unsupported_media_type")
     assert got.json["details"] == {"supported": ["application/json"]}
 
 
-async def test_a_body_without_a_content_type_is_not_guessed_at() -> None:
+async def test_missing_content_type_is_rejected() -> None:
     got = await ask(front(), "POST", "/things", b"{}")
 
     assert got.status == 415
 
 
-async def test_the_body_of_a_get_is_nobodys_business() -> None:
+async def test_get_body_is_ignored() -> None:
     got = await ask(front(), "GET", "/things/a", b"nonsense", headers=[("content-length", "8")])
 
     assert got.status == 200
@@ -346,7 +354,7 @@ async def test_the_body_of_a_get_is_nobodys_business() -> None:
 # Forms
 
 
-async def test_a_form_arrives_as_it_was_meant() -> None:
+async def test_form_is_decoded() -> None:
     got = await ask(front(), "POST", "/token", b"username=a%2Bb+%C3%B1;x&n=", headers=[FORM])
 
     assert got.json == {"username": "a+b ñ;x"}
@@ -367,34 +375,32 @@ async def test_a_form_arrives_as_it_was_meant() -> None:
         (b"other=1", 422),
     ],
 )
-async def test_a_form_that_can_be_read_in_two_ways_or_none_is_refused(
-    body: bytes, status: int
-) -> None:
+async def test_ambiguous_form_is_rejected(body: bytes, status: int) -> None:
     got = await ask(front(), "POST", "/token", body, headers=[FORM])
 
     assert got.status == status
     assert got.code.startswith("request.")
 
 
-async def test_a_form_is_a_form_and_json_is_none() -> None:
+async def test_form_route_rejects_json() -> None:
     got = await ask(front(), "POST", "/token", b'{"username": "a"}', headers=[JSON])
 
     assert got.status == 415
 
 
-def test_a_form_that_was_checked_once_stays_as_it_is() -> None:
-    once = checked_form("a=ñ&b=%20+&c=;&d".encode())
+def test_normalized_form_is_stable() -> None:
+    once = normalize_form("a=ñ&b=%20+&c=;&d".encode())
 
-    assert checked_form(once) == once
+    assert normalize_form(once) == once
 
 
 @pytest.mark.parametrize(
     "spelling",
     ["Victim", "VICTIM", "\uff36ictim", "victim&a=1&b=2&c=3", "victim;x&x=%C3%BF"],
 )
-async def test_one_account_has_one_limit_however_its_name_is_written(spelling: str) -> None:
+async def test_login_limit_ignores_name_spelling(spelling: str) -> None:
     door = front(limits="on")
-    for number in range(LOGIN_ACCOUNT.amount):
+    for number in range(LOGIN_ACCOUNT.quota):
         got = await ask(
             door, "POST", "/token", b"username=victim", headers=[FORM], peer=f"192.0.2.{number}"
         )
@@ -437,7 +443,7 @@ async def test_one_account_has_one_limit_however_its_name_is_written(spelling: s
         ("10.0.0.1", [","], "10.0.0.1"),
     ],
 )
-async def test_the_client_is_the_nearest_address_that_is_no_proxy_of_ours(
+async def test_client_ip_is_nearest_untrusted_address(
     peer: str, lines: list[str], client: str
 ) -> None:
     door = front(limits="on", proxies=("10.0.0.0/8",))
@@ -448,11 +454,11 @@ async def test_the_client_is_the_nearest_address_that_is_no_proxy_of_ours(
     # what was used up is what this client has used up
     got = await ask(door, "GET", "/things/a", peer=client)
 
-    used = REQUESTS.amount - int(got.headers["ratelimit"].partition("r=")[2].partition(";")[0])
+    used = REQUESTS.quota - int(got.headers["ratelimit"].partition("r=")[2].partition(";")[0])
     assert used == 4
 
 
-async def test_a_good_token_says_who_asks_and_a_bad_one_is_nobody() -> None:
+async def test_valid_token_authenticates_and_invalid_is_anonymous() -> None:
     good = await ask(front(), "GET", "/things/a", headers=[("authorization", "Bearer good")])
     bad = await ask(front(), "GET", "/things/a", headers=[("authorization", "Bearer bad")])
 
@@ -463,16 +469,16 @@ async def test_a_good_token_says_who_asks_and_a_bad_one_is_nobody() -> None:
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer ", "Basic good", "good", "Bearer \xff", "bearer  x y", "\x00"]
 )
-async def test_an_authorization_of_any_shape_is_no_fault(header: str) -> None:
+async def test_any_authorization_header_is_safe(header: str) -> None:
     got = await ask(front(), "GET", "/things/a", headers=[("authorization", header)])
 
     assert got.status == 200
     assert got.json["actor"]["user_id"] is None
 
 
-async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
+async def test_rate_limited_response_has_retry_after() -> None:
     door = front(limits="on")
-    for _ in range(REQUESTS.amount):
+    for _ in range(REQUESTS.quota):
         await ask(door, "GET", "/things/a")
 
     got = await ask(door, "GET", "/things/a")
@@ -490,7 +496,7 @@ async def test_who_asks_too_often_is_told_when_to_come_back() -> None:
 @pytest.mark.parametrize(
     "sane", ["12345678", "a" * 128, "0199c0de-0000-7000-8000-000000000001", "a.b_c:d/e+f=g"]
 )
-async def test_a_sane_request_id_is_kept(sane: str) -> None:
+async def test_valid_request_id_is_kept(sane: str) -> None:
     got = await ask(front(), "GET", "/things/a", headers=[("x-request-id", sane)])
 
     assert got.headers["x-request-id"] == sane
@@ -525,28 +531,28 @@ TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
         ("nonsense", None),
     ],
 )
-async def test_a_traceparent_is_honoured_when_it_is_one(given: str, kept: str | None) -> None:
+async def test_valid_traceparent_is_kept(given: str, kept: str | None) -> None:
     got = await ask(front(), "GET", "/things/a", headers=[("traceparent", given)])
 
     assert got.json["traceparent"] == kept
 
 
 async def test_headers_beyond_their_limit_are_refused() -> None:
-    got = await ask(front(), "GET", "/things/a", headers=[("x-long", "a" * HEADER_LIMIT)])
-    many = await ask(front(), "GET", "/things/a", headers=[("x", "y")] * HEADER_LIMIT)
+    got = await ask(front(), "GET", "/things/a", headers=[("x-long", "a" * MAX_HEADER_BYTES)])
+    many = await ask(front(), "GET", "/things/a", headers=[("x", "y")] * MAX_HEADER_BYTES)
 
     assert (got.status, got.code) == (431, "request.headers_too_large")
     assert many.status == 431
 
 
 @pytest.mark.parametrize("path", ["/things/\x00", "/things/\ufffd", "/\x00"])
-async def test_a_path_that_was_no_text_is_not_found(path: str) -> None:
+async def test_undecodable_path_is_not_found(path: str) -> None:
     got = await ask(front(), "GET", path)
 
     assert (got.status, got.code) == (404, "request.not_found")
 
 
-async def test_a_nul_in_the_query_is_refused() -> None:
+async def test_nul_in_query_is_rejected() -> None:
     got = await ask(front(), "GET", "/things/a", query=b"q=a%00b")
 
     assert (got.status, got.code) == (422, "request.invalid")
@@ -554,7 +560,7 @@ async def test_a_nul_in_the_query_is_refused() -> None:
 
 
 @pytest.mark.parametrize("path", ["", "*", "nonsense", "//", "/" * 500, "/../../etc/passwd"])
-async def test_a_path_of_any_shape_is_no_fault(path: str) -> None:
+async def test_any_path_is_safe(path: str) -> None:
     got = await ask(front(), "GET", path)
 
     assert (got.status, got.code) == (404, "request.not_found")
@@ -563,7 +569,7 @@ async def test_a_path_of_any_shape_is_no_fault(path: str) -> None:
 # Answers
 
 
-async def test_every_answer_names_its_request_and_is_kept_by_nobody() -> None:
+async def test_responses_have_request_id_and_no_store() -> None:
     for path in ("/things/a", "/nowhere", "/busy", "/fault"):
         got = await ask(front(), "GET", path)
 
@@ -572,20 +578,20 @@ async def test_every_answer_names_its_request_and_is_kept_by_nobody() -> None:
         assert got.headers["cache-control"] == "no-store"
 
 
-async def test_an_answer_that_may_be_kept_says_so_itself() -> None:
+async def test_cacheable_response_sets_cache_control() -> None:
     got = await ask(front(), "GET", "/cached")
 
     assert got.headers["cache-control"] == "public, max-age=5"
 
 
-async def test_a_wrong_method_is_told_the_right_ones() -> None:
+async def test_wrong_method_lists_allowed_methods() -> None:
     got = await ask(front(), "DELETE", "/things")
 
     assert (got.status, got.code) == (405, "request.method_not_allowed")
     assert got.headers["allow"] == "POST"
 
 
-async def test_somebody_busy_says_when_to_come_back() -> None:
+async def test_overload_has_retry_after() -> None:
     got = await ask(front(), "GET", "/busy")
 
     assert (got.status, got.headers["retry-after"]) == (503, "7")
@@ -597,7 +603,7 @@ async def broken(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.parametrize("app", [None, broken], ids=["framework", "bare"])
-async def test_a_fault_of_ours_has_an_id_and_says_nothing_of_itself(app: ASGIApp | None) -> None:
+async def test_internal_error_has_id_and_no_details(app: ASGIApp | None) -> None:
     got = await ask(front(app), "GET", "/fault", headers=[("x-request-id", "one-of-mine")])
 
     assert (got.status, got.code) == (500, "system.internal")
@@ -606,7 +612,7 @@ async def test_a_fault_of_ours_has_an_id_and_says_nothing_of_itself(app: ASGIApp
         assert word not in got.body
 
 
-async def test_a_fault_after_the_answer_has_begun_cannot_be_answered_twice() -> None:
+async def test_error_after_response_start_is_not_sent() -> None:
     async def half(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200})
         raise ValueError
@@ -617,7 +623,7 @@ async def test_a_fault_after_the_answer_has_begun_cannot_be_answered_twice() -> 
     assert "x-request-id" in got.headers
 
 
-async def test_a_client_that_goes_away_is_no_fault() -> None:
+async def test_client_disconnect_is_no_error() -> None:
     async def gone() -> Message:
         return {"type": "http.disconnect"}
 
@@ -638,7 +644,7 @@ async def test_a_client_that_goes_away_is_no_fault() -> None:
     assert sent[0]["status"] == 400
 
 
-async def test_requests_are_counted_by_the_template_of_their_path_never_by_what_was_asked() -> None:
+async def test_metrics_use_route_template() -> None:
     def counted(method: str, route: str, status: str) -> float:
         labels = {"method": method, "route": route, "status": status}
         return REGISTRY.get_sample_value("markethall_http_requests_total", labels) or 0
@@ -659,7 +665,7 @@ async def test_requests_are_counted_by_the_template_of_their_path_never_by_what_
     assert counted("other", "unmatched", "405") + counted("other", "unmatched", "404") == other + 3
 
 
-async def test_what_is_no_http_passes_untouched() -> None:
+async def test_non_http_scope_is_passed_through() -> None:
     asked: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

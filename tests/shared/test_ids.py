@@ -13,7 +13,7 @@ def test_an_id_is_a_uuid_of_version_7_in_its_rfc_variant() -> None:
     assert {one.variant for one in made} == {RFC_4122}
 
 
-def test_an_id_begins_with_the_milliseconds_of_its_making() -> None:
+def test_id_starts_with_creation_milliseconds() -> None:
     before = time.time_ns() // 1_000_000
 
     made = new_id()
@@ -48,7 +48,7 @@ def test_derived_id_is_the_same_each_time_and_keeps_the_time_of_its_origin() -> 
     assert first.int >> 80 == origin.int >> 80
 
 
-def test_an_id_survives_its_text() -> None:
+def test_id_round_trips_as_text() -> None:
     made = new_id()
 
     assert UUID(str(made)) == made

@@ -13,16 +13,16 @@ import pytest
 from markethall.shared.call import Actor
 from markethall.shared.errors import Unauthenticated, Unavailable
 from markethall.shared.ids import new_id
-from markethall.shared.keyring import Keyring, OwnKeys, People
-from markethall.shared.tokens import Signer, Verifier, generate_key
+from markethall.shared.keyring import LocalJwks, RemoteJwks, UserTokenVerifier
+from markethall.shared.tokens import AccessTokenSigner, AccessTokenVerifier, generate_private_key
 from tests.remote import now
 from tests.wire.tcp import bare
 
-ISSUER = "https://hall.example"
+ISSUER = "https://markethall.example"
 ADA = Actor(user_id=new_id(), name="user", roles=("customer",), scopes=frozenset({"orders"}))
 
 
-class Hands:
+class FakeClock:
     """A clock that goes only when it is told to."""
 
     now = 1000.0
@@ -48,21 +48,23 @@ class Publisher:
         return self.answer or httpx2.Response(200, json=self.signer.jwks())
 
 
-def new_signer() -> Signer:
-    return Signer(generate_key(), ISSUER, "markethall", timedelta(minutes=15), now)
+def new_signer() -> AccessTokenSigner:
+    return AccessTokenSigner(
+        generate_private_key(), ISSUER, "markethall", timedelta(minutes=15), now
+    )
 
 
-def kid(signer: Signer) -> str:
+def kid(signer: AccessTokenSigner) -> str:
     return str(signer.jwks()["keys"][0]["kid"])
 
 
-def people_with(keys: Any) -> People:
-    return People(Verifier(keys.current, ISSUER, "markethall", now), keys)
+def token_verifier_with(keys: Any) -> UserTokenVerifier:
+    return UserTokenVerifier(AccessTokenVerifier(keys.current, ISSUER, "markethall", now), keys)
 
 
 @pytest.fixture
-def hands() -> Hands:
-    return Hands()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -71,41 +73,43 @@ def publisher() -> Publisher:
 
 
 @pytest.fixture
-def keyring(publisher: Publisher, hands: Hands) -> Keyring:
+def keyring(publisher: Publisher, clock: FakeClock) -> RemoteJwks:
     transport = httpx2.MockTransport(publisher)
     http = httpx2.AsyncClient(transport=transport, base_url="http://users")
-    return Keyring("users", "/.well-known/jwks.json", http, clock=hands)
+    return RemoteJwks("users", "/.well-known/jwks.json", http, clock=clock)
 
 
 @pytest.fixture
-def people(keyring: Keyring) -> People:
-    return people_with(keyring)
+def token_verifier(keyring: RemoteJwks) -> UserTokenVerifier:
+    return token_verifier_with(keyring)
 
 
-async def test_nothing_is_asked_before_the_first_token(
-    people: People, publisher: Publisher
+async def test_jwks_is_fetched_on_first_token(
+    token_verifier: UserTokenVerifier, publisher: Publisher
 ) -> None:
     before = publisher.asked
-    ada = await people.verify(publisher.signer.sign(ADA))
-    await people.verify(publisher.signer.sign(ADA))
+    ada = await token_verifier.verify(publisher.signer.sign(ADA))
+    await token_verifier.verify(publisher.signer.sign(ADA))
 
     assert (before, publisher.asked, ada.user_id) == (0, 1, ADA.user_id)
 
 
-async def test_many_who_come_at_once_ask_once(people: People, publisher: Publisher) -> None:
+async def test_concurrent_verifications_fetch_once(
+    token_verifier: UserTokenVerifier, publisher: Publisher
+) -> None:
     tokens = [publisher.signer.sign(ADA) for _ in range(50)]
 
-    found = await asyncio.gather(*(people.verify(token) for token in tokens))
+    found = await asyncio.gather(*(token_verifier.verify(token) for token in tokens))
 
     assert {actor.user_id for actor in found} == {ADA.user_id}
     assert publisher.asked == 1
 
 
-async def test_who_gives_up_does_not_take_the_answer_from_the_others(
-    people: People, publisher: Publisher
+async def test_cancelled_waiter_does_not_cancel_fetch(
+    token_verifier: UserTokenVerifier, publisher: Publisher
 ) -> None:
     token = publisher.signer.sign(ADA)
-    first, second = (asyncio.create_task(people.verify(token)) for _ in range(2))
+    first, second = (asyncio.create_task(token_verifier.verify(token)) for _ in range(2))
     while not publisher.asked:
         await asyncio.sleep(0)
 
@@ -115,109 +119,111 @@ async def test_who_gives_up_does_not_take_the_answer_from_the_others(
     assert publisher.asked == 1
 
 
-async def test_tokens_of_unknown_keys_cost_one_question_in_thirty_seconds(
-    people: People, publisher: Publisher, hands: Hands
+async def test_unknown_keys_are_fetched_at_most_every_thirty_seconds(
+    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock
 ) -> None:
-    await people.verify(publisher.signer.sign(ADA))
+    await token_verifier.verify(publisher.signer.sign(ADA))
     asked = []
 
-    for hands.now in (1001, 1029, 1030, 1031, 1059, 1061):
+    for clock.now in (1001, 1029, 1030, 1031, 1059, 1061):
         with pytest.raises(Unauthenticated):
-            await people.verify(new_signer().sign(ADA))
+            await token_verifier.verify(new_signer().sign(ADA))
         asked.append(publisher.asked)
 
     assert asked == [1, 1, 2, 2, 2, 3]
 
 
-async def test_a_new_key_is_found_when_its_first_token_comes(
-    people: People, publisher: Publisher, hands: Hands
+async def test_new_key_is_fetched_with_its_first_token(
+    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock
 ) -> None:
     old = publisher.signer
-    await people.verify(old.sign(ADA))
+    await token_verifier.verify(old.sign(ADA))
     publisher.signer = new_signer()
-    hands.now += 30
+    clock.now += 30
 
-    ada = await people.verify(publisher.signer.sign(ADA))
+    ada = await token_verifier.verify(publisher.signer.sign(ADA))
 
     assert ada.user_id == ADA.user_id
     with pytest.raises(Unauthenticated):
-        await people.verify(old.sign(ADA))
+        await token_verifier.verify(old.sign(ADA))
 
 
-async def test_a_key_that_was_withdrawn_is_forgotten_after_a_while(
-    people: People, keyring: Keyring, publisher: Publisher, hands: Hands
+async def test_withdrawn_key_is_dropped_after_refresh(
+    token_verifier: UserTokenVerifier, keyring: RemoteJwks, publisher: Publisher, clock: FakeClock
 ) -> None:
     old = publisher.signer
     token = old.sign(ADA)
-    await people.verify(token)
+    await token_verifier.verify(token)
     publisher.signer = new_signer()
-    hands.now += 300
+    clock.now += 300
 
-    await people.verify(token)
+    await token_verifier.verify(token)
     async with asyncio.timeout(30):
-        while keyring.knows(kid(old)):
+        while keyring.has_key(kid(old)):
             await asyncio.sleep(0)
 
     with pytest.raises(Unauthenticated):
-        await people.verify(token)
+        await token_verifier.verify(token)
 
 
-async def test_known_keys_go_on_while_nobody_answers(
-    people: People, publisher: Publisher, hands: Hands
+async def test_known_keys_are_used_while_publisher_is_unavailable(
+    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock
 ) -> None:
-    await people.verify(publisher.signer.sign(ADA))
+    await token_verifier.verify(publisher.signer.sign(ADA))
     publisher.answer = httpx2.ConnectError("away")
 
-    for hands.now in (1300, 2000, 100_000):
-        assert (await people.verify(publisher.signer.sign(ADA))).user_id == ADA.user_id
+    for clock.now in (1300, 2000, 100_000):
+        assert (await token_verifier.verify(publisher.signer.sign(ADA))).user_id == ADA.user_id
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("away", [httpx2.ConnectError("away"), OSError(107, "its socket is gone")])
-async def test_a_token_of_an_unknown_key_is_not_called_bad_while_nobody_can_say(
-    people: People, publisher: Publisher, hands: Hands, away: Exception
+async def test_unknown_key_is_unavailable_while_publisher_is_down(
+    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock, away: Exception
 ) -> None:
     publisher.answer = away
     for _ in range(10):
         with pytest.raises(Unavailable) as refusal:
-            await people.verify(publisher.signer.sign(ADA))
+            await token_verifier.verify(publisher.signer.sign(ADA))
     asked, publisher.answer = publisher.asked, None
-    hands.now += 1
+    clock.now += 1
 
-    ada = await people.verify(publisher.signer.sign(ADA))
+    ada = await token_verifier.verify(publisher.signer.sign(ADA))
 
     assert (refusal.value.details, asked) == ({"dependency": "users"}, 1)
     assert ada.user_id == ADA.user_id
 
 
-async def test_known_keys_are_kept_and_unknown_ones_not_decided_when_they_go_away_later(
-    people: People, publisher: Publisher, hands: Hands
+async def test_later_outage_keeps_known_keys(
+    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock
 ) -> None:
-    await people.verify(publisher.signer.sign(ADA))
+    await token_verifier.verify(publisher.signer.sign(ADA))
     publisher.answer = httpx2.ConnectError("away")
-    hands.now += 31
+    clock.now += 31
 
     with pytest.raises(Unavailable):
-        await people.verify(new_signer().sign(ADA))
+        await token_verifier.verify(new_signer().sign(ADA))
 
-    assert (await people.verify(publisher.signer.sign(ADA))).user_id == ADA.user_id
+    assert (await token_verifier.verify(publisher.signer.sign(ADA))).user_id == ADA.user_id
 
 
 @pytest.mark.parametrize("token", ["", "garbage", "a.b.c", "..", "[" * 4000])
-async def test_garbage_asks_nobody(people: People, publisher: Publisher, token: str) -> None:
+async def test_malformed_token_triggers_no_fetch(
+    token_verifier: UserTokenVerifier, publisher: Publisher, token: str
+) -> None:
     with pytest.raises(Unauthenticated):
-        await people.verify(token)
+        await token_verifier.verify(token)
 
     assert publisher.asked == 0
 
 
-async def test_ones_own_keys_are_asked_of_nobody() -> None:
+async def test_local_keys_are_not_fetched() -> None:
     signer = new_signer()
-    people = people_with(OwnKeys(signer.jwks))
+    token_verifier = token_verifier_with(LocalJwks(signer.jwks))
 
-    assert (await people.verify(signer.sign(ADA))).user_id == ADA.user_id
+    assert (await token_verifier.verify(signer.sign(ADA))).user_id == ADA.user_id
     with pytest.raises(Unauthenticated):
-        await people.verify(new_signer().sign(ADA))
+        await token_verifier.verify(new_signer().sign(ADA))
 
 
 GOOD = new_signer()
@@ -254,30 +260,30 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("answer", HOSTILE)
-async def test_what_is_no_key_set_changes_nothing(
-    people: People, publisher: Publisher, hands: Hands, answer: str
+async def test_invalid_key_set_is_ignored(
+    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock, answer: str
 ) -> None:
-    await people.verify(publisher.signer.sign(ADA))
+    await token_verifier.verify(publisher.signer.sign(ADA))
     publisher.answer = HOSTILE[answer]
-    hands.now += 31
+    clock.now += 31
 
     with pytest.raises(Unavailable):
-        await people.verify(GOOD.sign(ADA))
+        await token_verifier.verify(GOOD.sign(ADA))
 
     assert publisher.asked == 2
-    assert (await people.verify(publisher.signer.sign(ADA))).user_id == ADA.user_id
+    assert (await token_verifier.verify(publisher.signer.sign(ADA))).user_id == ADA.user_id
 
 
-async def test_a_key_of_another_kind_beside_a_good_one_does_no_harm(
-    people: People, publisher: Publisher
+async def test_unsupported_key_is_ignored(
+    token_verifier: UserTokenVerifier, publisher: Publisher
 ) -> None:
     strange = {"kty": "RSA", "kid": "strange", "n": "AQAB", "e": "AQAB"}
     publisher.answer = httpx2.Response(200, json={"keys": [strange, KEY, {}]})
 
-    assert (await people.verify(GOOD.sign(ADA))).user_id == ADA.user_id
+    assert (await token_verifier.verify(GOOD.sign(ADA))).user_id == ADA.user_id
 
 
-async def test_keys_that_drip_are_not_waited_for() -> None:
+async def test_slow_key_response_times_out() -> None:
     async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n")
         while True:
@@ -290,6 +296,6 @@ async def test_keys_that_drip_are_not_waited_for() -> None:
         httpx2.AsyncClient(base_url=told.url, timeout=0.2) as http,
         asyncio.timeout(30),  # sixty thousand bytes would take ten minutes
     ):
-        people = people_with(Keyring("users", "/.well-known/jwks.json", http))
+        token_verifier = token_verifier_with(RemoteJwks("users", "/.well-known/jwks.json", http))
         with pytest.raises(Unavailable):
-            await people.verify(GOOD.sign(ADA))
+            await token_verifier.verify(GOOD.sign(ADA))

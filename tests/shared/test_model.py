@@ -7,10 +7,10 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from markethall.shared.ids import new_id
-from markethall.shared.model import Body, Bool, Dto, Id, Int, Text
+from markethall.shared.model import Bool, Dto, Id, Int, RequestModel, Text
 
 
-class Sent(Body):
+class Sent(RequestModel):
     text: Text = ""
     number: Int = 0
     flag: Bool = False
@@ -37,31 +37,31 @@ def test_only_an_integer_is_an_integer(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 10**15, 2**63])
-def test_an_integer_is_taken_as_it_is(value: int) -> None:
+def test_integer_is_accepted_unchanged(value: int) -> None:
     assert Sent(number=value).number == value
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", "false", "on", None, 1.0])
-def test_only_true_and_false_are_flags(value: object) -> None:
+def test_boolean_accepts_only_true_and_false(value: object) -> None:
     assert refuses(Sent, flag=value)
 
 
 @pytest.mark.parametrize("value", [1, True, None, b"text", ["text"]])
-def test_only_a_text_is_a_text(value: object) -> None:
+def test_string_accepts_only_strings(value: object) -> None:
     assert refuses(Sent, text=value)
 
 
 @pytest.mark.parametrize("value", ["\x00", "a\x00b", "\ud800", "a\udfffb", "\udc00\ud800"])
-def test_a_text_holds_neither_nul_nor_a_lone_surrogate(value: str) -> None:
+def test_string_rejects_nul_and_lone_surrogates(value: str) -> None:
     assert refuses(Sent, text=value)
 
 
 @pytest.mark.parametrize("value", ["", " padded ", "ñ", "日本", "😀", "\u202e", "\t\n", "\ufeff"])
-def test_any_other_text_is_kept_to_the_letter(value: str) -> None:
+def test_string_is_kept_unchanged(value: str) -> None:
     assert Sent(text=value).text == value
 
 
-def test_an_id_is_taken_in_its_canonical_form_only() -> None:
+def test_id_requires_canonical_form() -> None:
     made = new_id()
 
     assert Sent.model_validate({"thing_id": str(made)}).thing_id == made
@@ -72,22 +72,22 @@ def test_an_id_is_taken_in_its_canonical_form_only() -> None:
 
 
 @pytest.mark.parametrize("value", [1, True, 1.5, [], {}, "not-a-uuid", "0" * 32])
-def test_what_is_no_id_is_refused(value: object) -> None:
+def test_invalid_id_is_rejected(value: object) -> None:
     assert refuses(Sent, thing_id=value)
 
 
-def test_a_body_refuses_what_it_does_not_know_and_a_dto_ignores_it() -> None:
+def test_request_model_forbids_and_dto_ignores_unknown_fields() -> None:
     assert refuses(Sent, colour="red")
     assert Told.model_validate({"colour": "red"}) == Told()
 
 
-def test_neither_can_be_changed() -> None:
+def test_models_are_immutable() -> None:
     for made in (Sent(), Told()):
         with pytest.raises(ValidationError, match="frozen"):
             made.text = "other"
 
 
-def test_a_dto_survives_json() -> None:
+def test_dto_round_trips_json() -> None:
     told = Told(text="😀 ñ", number=-5, thing_id=UUID(int=7))
 
     assert Told.model_validate_json(told.model_dump_json()) == told

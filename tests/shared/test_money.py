@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from markethall.shared.model import MAX_AMOUNT
-from markethall.shared.money import EXPONENT, AmountOutOfRange, CurrencyMismatch, Money, total
+from markethall.shared.money import (
+    EXPONENT_BY_CURRENCY,
+    AmountOutOfRange,
+    CurrencyMismatch,
+    Money,
+    sum_amounts,
+)
 
 amounts = st.integers(-MAX_AMOUNT, MAX_AMOUNT)
 rates = st.decimals(0, 1, allow_nan=False, allow_infinity=False)
@@ -25,11 +31,11 @@ def euro(amount: int) -> Money:
      ("CLF", 4), ("UYW", 4), ("XCG", 2)],
 )  # fmt: skip
 def test_the_exponent_is_that_of_iso_4217(currency: str, exponent: int) -> None:
-    assert EXPONENT[currency] == exponent
+    assert EXPONENT_BY_CURRENCY[currency] == exponent
 
 
 @pytest.mark.parametrize("currency", ["eur", "EU", "EURO", "XXX", "ABC", "", "€", "EUR\x00"])
-def test_what_is_no_currency_is_refused(currency: str) -> None:
+def test_unknown_currency_is_rejected(currency: str) -> None:
     with pytest.raises(ValidationError):
         Money(amount=1, currency=currency)
 
@@ -43,10 +49,10 @@ def test_an_amount_is_an_integer_within_bounds(amount: object) -> None:
 def test_amounts_of_one_currency_are_added_and_subtracted() -> None:
     assert euro(5) + euro(7) == euro(12)
     assert euro(5) - euro(7) == euro(-2)
-    assert euro(5).times(3) == euro(15)
+    assert euro(5).multiply(3) == euro(15)
 
 
-def test_amounts_of_two_currencies_are_not() -> None:
+def test_different_currencies_are_not_added() -> None:
     yen = Money(amount=1, currency="JPY")
 
     with pytest.raises(CurrencyMismatch) as refused:
@@ -54,24 +60,24 @@ def test_amounts_of_two_currencies_are_not() -> None:
     with pytest.raises(CurrencyMismatch):
         euro(1) - yen
     with pytest.raises(CurrencyMismatch):
-        total([euro(1), yen], "EUR")
+        sum_amounts([euro(1), yen], "EUR")
 
     assert refused.value.details == {"currencies": ["EUR", "JPY"]}
 
 
-def test_a_total_begins_with_nothing() -> None:
-    assert total([], "JPY") == Money(amount=0, currency="JPY")
-    assert total([euro(1), euro(2)], "EUR") == euro(3)
+def test_empty_total_is_zero() -> None:
+    assert sum_amounts([], "JPY") == Money(amount=0, currency="JPY")
+    assert sum_amounts([euro(1), euro(2)], "EUR") == euro(3)
 
 
-def test_what_grows_out_of_range_is_refused_in_words_for_the_client() -> None:
+def test_overflow_is_a_client_error() -> None:
     most = euro(MAX_AMOUNT)
     ways: tuple[Callable[[], Money], ...] = (
         lambda: most + euro(1),
         lambda: euro(-MAX_AMOUNT) - euro(1),
-        lambda: most.times(2),
-        lambda: most.share(Decimal(2)),
-        lambda: total([most, most], "EUR"),
+        lambda: most.multiply(2),
+        lambda: most.apply_rate(Decimal(2)),
+        lambda: sum_amounts([most, most], "EUR"),
     )
     for grow in ways:
         with pytest.raises(AmountOutOfRange) as refused:
@@ -86,22 +92,22 @@ def test_what_grows_out_of_range_is_refused_in_words_for_the_client() -> None:
      (1999, "0.19", 380), (1000, "0.0825", 82), (999, "0", 0), (999, "1", 999)],
 )  # fmt: skip
 def test_a_share_is_rounded_half_to_even(amount: int, rate: str, part: int) -> None:
-    assert euro(amount).share(Decimal(rate)) == euro(part)
+    assert euro(amount).apply_rate(Decimal(rate)) == euro(part)
 
 
 @given(amounts, rates)
-def test_a_share_is_exact_however_many_digits_its_rate_has(amount: int, rate: Decimal) -> None:
+def test_share_is_exact_for_any_rate_precision(amount: int, rate: Decimal) -> None:
     with localcontext(prec=2000):
         exact = (Decimal(amount) * rate).quantize(Decimal(1), ROUND_HALF_EVEN)
 
-    assert euro(amount).share(rate).amount == int(exact)
+    assert euro(amount).apply_rate(rate).amount == int(exact)
 
 
 @given(amounts, st.lists(st.integers(0, 10**12), min_size=1, max_size=50).filter(any))
 def test_a_split_sums_exactly_and_no_part_is_off_by_one_unit(
     amount: int, weights: list[int]
 ) -> None:
-    parts = euro(amount).split(weights)
+    parts = euro(amount).allocate(weights)
 
     assert sum(part.amount for part in parts) == amount
     for part, weight in zip(parts, weights, strict=True):
@@ -109,25 +115,25 @@ def test_a_split_sums_exactly_and_no_part_is_off_by_one_unit(
 
 
 @given(st.integers(0, 10**6), st.lists(st.integers(0, 9), min_size=2, max_size=9).filter(any))
-def test_a_split_gives_nothing_to_who_weighs_nothing(amount: int, weights: list[int]) -> None:
-    parts = euro(amount).split(weights)
+def test_split_gives_zero_to_zero_weight(amount: int, weights: list[int]) -> None:
+    parts = euro(amount).allocate(weights)
 
     assert all(part.amount == 0 for part, w in zip(parts, weights, strict=True) if w == 0)
 
 
-def test_the_largest_remainder_gets_the_odd_cent_and_the_first_among_equals() -> None:
-    assert euro(100).split([1, 1, 1]) == (euro(34), euro(33), euro(33))
-    assert euro(10).split([1, 2]) == (euro(3), euro(7))
-    assert euro(-10).split([1, 1, 1]) == (euro(-3), euro(-3), euro(-4))
+def test_largest_remainder_gets_odd_unit() -> None:
+    assert euro(100).allocate([1, 1, 1]) == (euro(34), euro(33), euro(33))
+    assert euro(10).allocate([1, 2]) == (euro(3), euro(7))
+    assert euro(-10).allocate([1, 1, 1]) == (euro(-3), euro(-3), euro(-4))
 
 
 @pytest.mark.parametrize("weights", [[], [0, 0], [2, -1], [-1, -1]])
-def test_weights_that_weigh_nothing_are_an_error(weights: list[int]) -> None:
+def test_zero_total_weight_is_rejected(weights: list[int]) -> None:
     with pytest.raises(ValueError, match="weights"):
-        euro(1).split(weights)
+        euro(1).allocate(weights)
 
 
-def test_money_cannot_be_changed() -> None:
+def test_money_is_immutable() -> None:
     price = euro(1)
 
     with pytest.raises(ValidationError, match="frozen"):

@@ -16,30 +16,28 @@ json_values = st.lists(st.none() | st.booleans() | st.integers() | st.text(), ma
 
 
 @given(json_values)
-def test_a_position_comes_back_as_it_went(position: list[Any]) -> None:
+def test_cursor_round_trips_position(position: list[Any]) -> None:
     assert CURSORS.decode(LISTING, CURSORS.encode(LISTING, position)) == position
 
 
-def test_no_cursor_is_the_beginning() -> None:
+def test_missing_cursor_is_first_page() -> None:
     assert CURSORS.decode(LISTING, None) is None
 
 
 @given(st.text(max_size=200))
-def test_whatever_a_client_makes_up_is_refused(made_up: str) -> None:
+def test_forged_cursor_is_rejected(made_up: str) -> None:
     with pytest.raises(CursorInvalid):
         CURSORS.decode(LISTING, made_up)
 
 
 @given(st.binary(max_size=100))
-def test_made_up_bytes_are_refused_too(raw: bytes) -> None:
+def test_random_bytes_cursor_is_rejected(raw: bytes) -> None:
     with pytest.raises(CursorInvalid):
         CURSORS.decode(LISTING, base64.urlsafe_b64encode(raw).decode())
 
 
 @given(json_values, st.data())
-def test_a_changed_cursor_never_leads_to_another_position(
-    position: list[Any], data: st.DataObject
-) -> None:
+def test_modified_cursor_is_rejected(position: list[Any], data: st.DataObject) -> None:
     cursor = CURSORS.encode(LISTING, position)
     place = data.draw(st.integers(0, len(cursor) - 1))
     letter = data.draw(st.sampled_from("ABCxyz019-_+/="))
@@ -68,8 +66,8 @@ def test_a_cursor_of_another_secret_is_refused() -> None:
         CURSORS.decode(LISTING, cursor)
 
 
-def test_a_page_with_more_behind_it_names_its_last_row() -> None:
-    page = CURSORS.page(LISTING, [1, 2, 3], 2, lambda row: [row])
+def test_page_with_next_has_cursor_of_last_row() -> None:
+    page = CURSORS.build_page(LISTING, [1, 2, 3], 2, lambda row: [row])
 
     assert page.items == (1, 2)
     assert CURSORS.decode(LISTING, page.next_cursor) == [2]
@@ -77,13 +75,13 @@ def test_a_page_with_more_behind_it_names_its_last_row() -> None:
 
 @pytest.mark.parametrize("rows", [[], [1], [1, 2]])
 def test_the_last_page_has_no_cursor(rows: list[int]) -> None:
-    page = CURSORS.page(LISTING, rows, 2, lambda row: [row])
+    page = CURSORS.build_page(LISTING, rows, 2, lambda row: [row])
 
     assert page.items == tuple(rows)
     assert page.next_cursor is None
 
 
-def test_the_query_takes_back_the_longest_cursor_that_we_give() -> None:
+def test_query_accepts_longest_issued_cursor() -> None:
     longest_name = "😀" * 300
     cursor = CURSORS.encode(LISTING, [longest_name, "0199c0de-0000-7000-8000-000000000001"])
 
@@ -95,6 +93,6 @@ def test_the_query_takes_back_the_longest_cursor_that_we_give() -> None:
 @pytest.mark.parametrize(
     "query", [{"limit": 0}, {"limit": 101}, {"limit": "x"}, {"offset": 1}, {"cursor": "x" * 4001}]
 )
-def test_a_query_beyond_its_bounds_is_refused(query: dict[str, Any]) -> None:
+def test_page_query_limits_are_enforced(query: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         PageQuery.model_validate(query)

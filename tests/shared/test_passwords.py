@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from markethall.shared.errors import Busy
-from markethall.shared.passwords import COMMON, LONGEST, SHORTEST, Passwords, weakness
+from markethall.shared.errors import Overloaded
+from markethall.shared.passwords import (
+    COMMON_PASSWORDS,
+    MAX_LENGTH,
+    MIN_LENGTH,
+    Passwords,
+    weakness,
+)
 
 GOOD = "correct horse battery staple"
 
@@ -43,51 +49,51 @@ async def test_a_password_is_verified_against_its_own_hash_only(passwords: Passw
         ("trailing ", "trailing"),
     ],
 )
-async def test_every_character_counts(passwords: Passwords, one: str, other: str) -> None:
+async def test_every_character_is_significant(passwords: Passwords, one: str, other: str) -> None:
     hashed = await passwords.hash(one)
 
     assert await passwords.verify(one, hashed)
     assert not await passwords.verify(other, hashed)
 
 
-async def test_however_the_letters_were_typed_it_is_the_same_password(passwords: Passwords) -> None:
+async def test_password_is_unicode_normalized(passwords: Passwords) -> None:
     hashed = await passwords.hash("caf\u00e9 \ufb01ne")
 
     assert await passwords.verify("cafe\u0301 fine", hashed)
 
 
-async def test_nobody_has_no_password(passwords: Passwords) -> None:
+async def test_unknown_user_never_verifies(passwords: Passwords) -> None:
     for guess in ("", GOOD, "." * 31):
         assert not await passwords.verify(guess, None)
 
 
-def test_nobody_is_refused_as_slowly_as_somebody(passwords: Passwords) -> None:
+def test_unknown_user_takes_same_time(passwords: Passwords) -> None:
     """The cost in the hash alone decides how long bcrypt takes."""
     somebody = bcrypt.hashpw(b"x", bcrypt.gensalt(4))
 
-    assert passwords._nobody[:7] == somebody[:7] == b"$2b$04$"
-    assert len(passwords._nobody) == len(somebody)
-    assert not bcrypt.checkpw(b"x", passwords._nobody)
+    assert passwords._dummy_hash[:7] == somebody[:7] == b"$2b$04$"
+    assert len(passwords._dummy_hash) == len(somebody)
+    assert not bcrypt.checkpw(b"x", passwords._dummy_hash)
 
 
-async def test_who_comes_when_the_queue_is_full_is_told_to_come_back() -> None:
+async def test_full_queue_is_overloaded() -> None:
     passwords = Passwords(cost=4, workers=1, queue=2)
     may_end = threading.Event()
-    at_work = asyncio.create_task(passwords._work(may_end.wait))
+    at_work = asyncio.create_task(passwords._run_in_executor(may_end.wait))
     coming = [asyncio.create_task(passwords.hash(GOOD)) for _ in range(9)]
     await asyncio.sleep(0)  # all have asked; whoever works does not end before
 
     may_end.set()
     results = await asyncio.gather(at_work, *coming, return_exceptions=True)
 
-    refused = [result for result in results if isinstance(result, Busy)]
+    refused = [result for result in results if isinstance(result, Overloaded)]
     assert len(refused) == 7
     assert refused[0].retry_after == 1
     assert await passwords.hash(GOOD)
     passwords.close()
 
 
-async def test_who_gives_up_waiting_gives_the_place_back() -> None:
+async def test_cancelled_waiter_releases_place() -> None:
     passwords = Passwords(cost=8, workers=1, queue=3)
     waiting = [asyncio.create_task(passwords.hash(GOOD)) for _ in range(4)]
     await asyncio.sleep(0)
@@ -101,7 +107,7 @@ async def test_who_gives_up_waiting_gives_the_place_back() -> None:
     passwords.close()
 
 
-async def test_the_loop_runs_on_while_passwords_are_hashed() -> None:
+async def test_hashing_does_not_block_event_loop() -> None:
     passwords = Passwords(cost=11, workers=2, queue=8)
     work = asyncio.gather(*(passwords.hash(GOOD) for _ in range(4)))
     turns = 0
@@ -114,16 +120,16 @@ async def test_the_loop_runs_on_while_passwords_are_hashed() -> None:
     passwords.close()
 
 
-async def test_after_the_end_nothing_is_hashed(passwords: Passwords) -> None:
+async def test_closed_hasher_rejects_work(passwords: Passwords) -> None:
     passwords.close()
 
-    with pytest.raises(Busy):
+    with pytest.raises(Overloaded):
         await passwords.hash(GOOD)
 
 
 @settings(max_examples=60, deadline=None)
 @given(one=st.text(max_size=300), other=st.text(max_size=300))
-def test_any_text_is_a_password_of_its_own(one: str, other: str) -> None:
+def test_distinct_texts_are_distinct_passwords(one: str, other: str) -> None:
     passwords = Passwords(cost=4)
 
     async def check() -> bool:
@@ -137,7 +143,7 @@ def test_any_text_is_a_password_of_its_own(one: str, other: str) -> None:
     assert same == (normalize("NFKC", one) == normalize("NFKC", other))
 
 
-def test_what_is_kept_is_plain_bcrypt() -> None:
+def test_stored_hash_is_plain_bcrypt() -> None:
     passwords = Passwords(cost=4)
 
     hashed = asyncio.run(passwords.hash(GOOD))
@@ -154,23 +160,23 @@ def test_what_is_kept_is_plain_bcrypt() -> None:
         ("seven77", "too_short"),
         # eight code points, of which only four are left after normalisation
         ("e\u0301" * 4, "too_short"),
-        ("x" * (LONGEST + 1), "too_long"),
+        ("x" * (MAX_LENGTH + 1), "too_long"),
         ("password", "too_common"),
         ("PASSWORD1", "too_common"),
         ("\uff50assword", "too_common"),
         ("ada.lovelace", "personal"),
         ("ADA.Lovelace", "personal"),
         (GOOD, None),
-        ("eight888"[:SHORTEST], None),
-        ("x" * LONGEST, None),
+        ("eight888"[:MIN_LENGTH], None),
+        ("x" * MAX_LENGTH, None),
         ("密码密码密码密码", None),
         ("        ", None),
     ],
 )
-def test_length_counts_and_what_everybody_would_try(password: str, reason: str | None) -> None:
+def test_short_and_common_passwords_are_weak(password: str, reason: str | None) -> None:
     assert weakness(password, "ada.lovelace", "ada@example.com") == reason
 
 
-def test_the_list_holds_only_what_the_length_would_let_through() -> None:
-    assert all(len(word) >= SHORTEST and word == word.casefold() for word in COMMON)
-    assert len(COMMON) > 100
+def test_common_list_has_only_long_enough_passwords() -> None:
+    assert all(len(word) >= MIN_LENGTH and word == word.casefold() for word in COMMON_PASSWORDS)
+    assert len(COMMON_PASSWORDS) > 100

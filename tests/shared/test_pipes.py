@@ -8,43 +8,45 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from markethall.shared.backend import Backend
-from markethall.shared.call import Call
+from markethall.shared.backend import ContextPersistence
+from markethall.shared.call import CallContext
 from markethall.shared.clock import utc_now
 from markethall.shared.errors import Unavailable
-from markethall.shared.events import Delivery, DirectPipe, Envelope
+from markethall.shared.events import Delivery, EventEnvelope, InProcessTransport
 from markethall.shared.ids import new_id
 from markethall.shared.redis import RedisClient
-from markethall.shared.steward import Pace, Processor, Relay, Steward
-from markethall.shared.streams import Pace as StreamPace
-from markethall.shared.streams import StreamPipe, StreamReader
+from markethall.shared.steward import ContextWorker, InboxConsumer, OutboxRelay, WorkerConfig
+from markethall.shared.streams import RedisStreamConsumer, RedisStreamPublisher
+from markethall.shared.streams import StreamConfig as StreamPace
 from tests.shared.conftest import ThingHappened
 
-HANDLER = "probe.note_thing"
-PACE = Pace(poll=0.01, tend=0.05, retry_lead=0.01, batch=20)
+HANDLER = "probe.on_thing_happened"
+WORKER_CONFIG = WorkerConfig(
+    poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
+)
 KEYS, EACH = 10, 20
 # less than the lease of a delivery: what was claimed and not begun is not waited for
 PATIENCE = 25
 FAULTS = ("well", "twice", "late", "half", "before", "after")
 
 
-class ChaosPipe(DirectPipe):
+class ChaosTransport(InProcessTransport):
     """Delivers twice, late, by halves, keys in any order; fails before, in the middle, after.
 
     `wild`: the events of one key in any order too, which no pipe of ours does.
     """
 
-    def __init__(self, pipe: DirectPipe, seed: int, *, wild: bool = False) -> None:
-        self._pipe = pipe
+    def __init__(self, transport: InProcessTransport, seed: int, *, wild: bool = False) -> None:
+        self._transport = transport
         self._chance = random.Random(seed)  # noqa: S311 - no secret
         self._wild = wild
         self._plan: list[str] = []
         self.done: dict[str, int] = {}
 
-    def wants(self, envelope: Envelope) -> bool:
-        return self._pipe.wants(envelope)
+    def accepts(self, envelope: EventEnvelope) -> bool:
+        return self._transport.accepts(envelope)
 
-    async def send(self, envelopes: Sequence[Envelope]) -> None:
+    async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
         mixed = self._mixed(envelopes)
         what = self._next()
         self.done[what] = self.done.get(what, 0) + 1
@@ -52,9 +54,9 @@ class ChaosPipe(DirectPipe):
             raise Unavailable(dependency="chaos")
         if what == "late":
             await asyncio.sleep(self._chance.uniform(0, 0.01))
-        await self._pipe.send(mixed[: len(mixed) // 2] if what == "half" else mixed)
+        await self._transport.deliver(mixed[: len(mixed) // 2] if what == "half" else mixed)
         if what == "twice":
-            await self._pipe.send(mixed)
+            await self._transport.deliver(mixed)
         if what in {"half", "after"}:
             raise Unavailable(dependency="chaos")
 
@@ -65,7 +67,7 @@ class ChaosPipe(DirectPipe):
             self._chance.shuffle(self._plan)
         return self._plan.pop()
 
-    def _mixed(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+    def _mixed(self, envelopes: Sequence[EventEnvelope]) -> list[EventEnvelope]:
         mixed = list(envelopes)
         self._chance.shuffle(mixed)
         if not self._wild:
@@ -80,55 +82,65 @@ class ChaosPipe(DirectPipe):
 class Traffic:
     """Publisher and listener, joined by the kind of pipe that a test asks for."""
 
-    def __init__(self, backend: Backend[Any], redis: RedisClient) -> None:
+    def __init__(self, backend: ContextPersistence[Any], redis: RedisClient) -> None:
         self.backend = backend
         self._redis = redis
         self.handled: list[tuple[str, int]] = []
-        self.into = DirectPipe(backend.inbox, {ThingHappened.type: [HANDLER]})
+        self.inbox_transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
 
-    def steward(self, kind: str, chaos: ChaosPipe) -> Steward:
-        streams, readers = [], []
+    def build_worker(self, kind: str, chaos: ChaosTransport) -> ContextWorker:
+        publishers, consumers = [], []
         if kind != "direct":
             types = frozenset({ThingHappened.type})
-            streams = [StreamPipe("probe", {"probe": types}, self._redis, utc_now)]
-            pace = StreamPace(block=0.02, claim=0.1, stale=0.1, longest_wait=0.05, batch=10)
-            readers = [StreamReader("probe", "probe", chaos, self.backend.inbox, self._redis, pace)]
-        steward = Steward(
+            publishers = [RedisStreamPublisher("probe", {"probe": types}, self._redis, utc_now)]
+            config = StreamPace(
+                block_timeout=0.02,
+                claim_interval=0.1,
+                stale_after=0.1,
+                max_backoff=0.05,
+                batch_size=10,
+            )
+            consumers = [
+                RedisStreamConsumer(
+                    "probe", "probe", chaos, self.backend.inbox, self._redis, config
+                )
+            ]
+        worker = ContextWorker(
             "probe",
             self.backend.outbox,
-            Relay("probe", [] if kind == "stream" else [chaos], utc_now, streams),
-            Processor(self.backend.inbox, {HANDLER: self.note}, utc_now, PACE),
+            OutboxRelay("probe", [] if kind == "stream" else [chaos], utc_now, publishers),
+            InboxConsumer(self.backend.inbox, {HANDLER: self.note}, utc_now, WORKER_CONFIG),
             [],
-            PACE,
-            readers,
+            WORKER_CONFIG,
+            consumers,
         )
-        self.into.wake = steward.wake_processor
-        self.backend.database.on_publish = steward.wake
-        return steward
+        self.inbox_transport.notify_inbox = worker.notify_inbox
+        self.backend.database.after_publish = worker.notify_outbox
+        return worker
 
     async def note(self, delivery: Delivery, event: ThingHappened) -> None:
         async with self.backend.database.transaction() as store:
-            if await store.handled(delivery):
+            if await store.mark_processed(delivery):
                 await store.add(f"{event.thing}/{event.number}", event.number)
                 self.handled.append((str(event.thing), event.number))
 
-    async def publish(self, call: Call) -> None:
+    async def publish(self, ctx: CallContext) -> None:
         """Of each key one after the other, the keys side by side."""
 
         async def of_one_key() -> None:
             thing = new_id()
             for number in range(EACH):
                 async with self.backend.database.transaction() as store:
-                    await store.publish(ThingHappened(thing=thing, number=number), call)
+                    await store.publish(ThingHappened(thing=thing, number=number), ctx)
                 await asyncio.sleep(0)
 
         await asyncio.gather(*(of_one_key() for _ in range(KEYS)))
 
-    async def run(self, kind: str, chaos: ChaosPipe, call: Call) -> None:
+    async def run(self, kind: str, chaos: ChaosTransport, ctx: CallContext) -> None:
         """Until all has been handled and nothing more comes."""
-        task = asyncio.create_task(self.steward(kind, chaos).run())
+        task = asyncio.create_task(self.build_worker(kind, chaos).run())
         try:
-            await self.publish(call)
+            await self.publish(ctx)
             async with asyncio.timeout(PATIENCE):
                 while len(self.handled) < KEYS * EACH:
                     await asyncio.sleep(0.01)
@@ -137,7 +149,7 @@ class Traffic:
             await asyncio.gather(task, return_exceptions=True)
 
     async def effects(self) -> int:
-        async with self.backend.database.reading() as store:
+        async with self.backend.database.read_session() as store:
             count: int = await store.count()
             return count
 
@@ -149,7 +161,7 @@ class Traffic:
 
 
 @pytest.fixture
-async def traffic(backend: Backend[Any], redis_url: str) -> AsyncIterator[Traffic]:
+async def traffic(backend: ContextPersistence[Any], redis_url: str) -> AsyncIterator[Traffic]:
     redis = RedisClient(redis_url, timeout=10)
     own: Any = Redis.from_url(redis_url)
     await own.delete("markethall:events:probe", "markethall:events:probe:marker")
@@ -160,12 +172,12 @@ async def traffic(backend: Backend[Any], redis_url: str) -> AsyncIterator[Traffi
 
 @pytest.mark.parametrize("kind", ["direct", "stream", "both"])
 @pytest.mark.parametrize("seed", range(3))
-async def test_under_chaos_each_event_has_its_effect_once_and_each_key_its_order(
-    traffic: Traffic, call: Call, kind: str, seed: int, capsys: pytest.CaptureFixture[str]
+async def test_under_faults_each_event_applies_once_in_key_order(
+    traffic: Traffic, ctx: CallContext, kind: str, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chaos = ChaosPipe(traffic.into, seed)
+    chaos = ChaosTransport(traffic.inbox_transport, seed)
 
-    await traffic.run(kind, chaos, call)
+    await traffic.run(kind, chaos, ctx)
 
     with capsys.disabled():
         print(f"\n{kind}: {await traffic.effects()} effects of {KEYS * EACH} events, {chaos.done}")  # noqa: T201 - for the report
@@ -175,9 +187,9 @@ async def test_under_chaos_each_event_has_its_effect_once_and_each_key_its_order
 
 
 @pytest.mark.parametrize("kind", ["direct", "stream"])
-async def test_even_where_a_key_loses_its_order_each_event_has_its_effect_once(
-    traffic: Traffic, call: Call, kind: str
+async def test_without_key_order_each_event_still_applies_once(
+    traffic: Traffic, ctx: CallContext, kind: str
 ) -> None:
-    await traffic.run(kind, ChaosPipe(traffic.into, 4711, wild=True), call)
+    await traffic.run(kind, ChaosTransport(traffic.inbox_transport, 4711, wild=True), ctx)
 
     assert await traffic.effects() == len(traffic.handled) == KEYS * EACH

@@ -21,18 +21,18 @@ from markethall.shared.cache import open_cache
 from markethall.shared.cache.invalidation_bus import RedisInvalidationBus
 from markethall.shared.cache.ports import Invalidation
 from markethall.shared.cache.redis_cache import RedisCache
-from markethall.shared.limits import Policy, RedisLimiter, Verdict
+from markethall.shared.limits import LimitResult, RateLimit, RedisHitCounter
 from markethall.shared.metrics import REGISTRY
-from markethall.shared.redis import RedisAway, RedisClient, Script
+from markethall.shared.redis import LuaScript, RedisClient, RedisUnavailable
 from tests.shared.cache_fixtures import Source
 
 FAILURES = 3
 PATIENT = 30.0  # seconds, for what must work on a slow machine too; what takes longer hangs
 IMPATIENT = 0.05
-POLICY = Policy("test", amount=5, per=3600)
+POLICY = RateLimit("test", quota=5, window_seconds=3600)
 
 
-class Clock:
+class FakeClock:
     def __init__(self) -> None:
         self.now = 100.0
 
@@ -40,7 +40,7 @@ class Clock:
         return self.now
 
 
-class Line:
+class PausableProxy:
     """The wire to a server: counts what goes through it, and the test can hold or cut it."""
 
     def __init__(self, port: int) -> None:
@@ -103,13 +103,13 @@ class Line:
         writer.close()
 
 
-class Plant:
+class RedisSetup:
     """A server, the line to it, and one process's view of it through that line."""
 
     def __init__(self, server: EmbeddedValkey) -> None:
         self.server = server
-        self.clock = Clock()
-        self.line = Line(_port(server.start()))
+        self.clock = FakeClock()
+        self.line = PausableProxy(_port(server.start()))
         self._clients: list[RedisClient] = []
 
     async def open(self) -> None:
@@ -117,7 +117,7 @@ class Plant:
         self.redis = self.client(connections=1)
         self.bus = RedisInvalidationBus(self.redis)
         self.cache = RedisCache(self.redis, self.bus.is_pending)
-        self.limiter = RedisLimiter(self.redis)
+        self.limiter = RedisHitCounter(self.redis)
 
     async def close(self) -> None:
         self.resume()
@@ -128,8 +128,8 @@ class Plant:
 
     def client(self, *, connections: int = 16) -> RedisClient:
         """As of another process. A clock that only the test moves: no probe by chance."""
-        breaker = Breaker(self.clock, failures=FAILURES, cool_down=1)
-        made = RedisClient(self.url, timeout=PATIENT, connections=connections, breaker=breaker)
+        breaker = Breaker(self.clock, failure_threshold=FAILURES, cool_down_seconds=1)
+        made = RedisClient(self.url, timeout=PATIENT, max_connections=connections, breaker=breaker)
         self._clients.append(made)
         return made
 
@@ -163,7 +163,7 @@ class Plant:
     def break_by(self, fault: str) -> None:
         {"gone": self.stop, "paused": self.pause, "slow": self.slow_down}[fault]()
 
-    def mend(self, fault: str) -> None:
+    def repair(self, fault: str) -> None:
         {"gone": self.start, "paused": self.resume, "slow": self.speed_up}[fault]()
         self.clock.now += 1
 
@@ -187,10 +187,10 @@ def server() -> Iterator[EmbeddedValkey]:
 
 
 @pytest.fixture
-async def plant(server: EmbeddedValkey) -> AsyncIterator[Plant]:
-    made = Plant(server)
+async def redis_setup(server: EmbeddedValkey) -> AsyncIterator[RedisSetup]:
+    made = RedisSetup(server)
     await made.open()
-    await made.redis.run("FLUSHALL")
+    await made.redis.execute("FLUSHALL")
     yield made
     await made.close()
 
@@ -198,51 +198,51 @@ async def plant(server: EmbeddedValkey) -> AsyncIterator[Plant]:
 # the client
 
 
-async def test_nothing_connects_before_the_first_command(plant: Plant) -> None:
-    before = plant.line.connections
-    client = plant.client()
+async def test_connection_is_lazy(redis_setup: RedisSetup) -> None:
+    before = redis_setup.line.connections
+    client = redis_setup.client()
     open_cache("on", client)
-    RedisLimiter(client)
-    assert plant.line.connections == before
+    RedisHitCounter(client)
+    assert redis_setup.line.connections == before
 
     assert await client.ping()
-    assert plant.line.connections == before + 1
+    assert redis_setup.line.connections == before + 1
 
 
-async def test_a_connection_costs_no_greeting(plant: Plant) -> None:
-    before = plant.line.commands
+async def test_connection_sends_no_handshake(redis_setup: RedisSetup) -> None:
+    before = redis_setup.line.commands
 
-    await plant.client().run("ECHO", "x")
+    await redis_setup.client().execute("ECHO", "x")
 
-    assert plant.line.commands == before + 1
+    assert redis_setup.line.commands == before + 1
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_every_failure_is_away(plant: Plant, fault: str) -> None:
-    await plant.redis.run("SET", "a", "1")
-    plant.break_by(fault)
+async def test_every_failure_is_unavailable(redis_setup: RedisSetup, fault: str) -> None:
+    await redis_setup.redis.execute("SET", "a", "1")
+    redis_setup.break_by(fault)
 
     for _ in range(FAILURES + 2):
-        with pytest.raises(RedisAway):
-            await plant.redis.run("GET", "a")
-    assert not await plant.redis.ping()
+        with pytest.raises(RedisUnavailable):
+            await redis_setup.redis.execute("GET", "a")
+    assert not await redis_setup.redis.ping()
 
-    plant.mend(fault)
-    assert await plant.redis.ping()
-    assert plant.redis.breaker.state == "closed"
+    redis_setup.repair(fault)
+    assert await redis_setup.redis.ping()
+    assert redis_setup.redis.breaker.state == "closed"
 
 
-async def test_a_wrong_type_is_away_but_no_reason_to_stop_asking(plant: Plant) -> None:
-    await plant.redis.run("RPUSH", "list", "1")
+async def test_wrong_type_error_does_not_open_circuit(redis_setup: RedisSetup) -> None:
+    await redis_setup.redis.execute("RPUSH", "list", "1")
 
     for _ in range(FAILURES + 2):
-        with pytest.raises(RedisAway):
-            await plant.redis.run("GET", "list")
+        with pytest.raises(RedisUnavailable):
+            await redis_setup.redis.execute("GET", "list")
 
-    assert plant.redis.breaker.state == "closed"
+    assert redis_setup.redis.breaker.state == "closed"
 
 
-async def test_something_that_does_not_speak_the_protocol_is_away() -> None:
+async def test_non_redis_server_is_unavailable() -> None:
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
@@ -250,148 +250,146 @@ async def test_something_that_does_not_speak_the_protocol_is_away() -> None:
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     client = RedisClient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
-    with pytest.raises(RedisAway):
-        await client.run("GET", "a")
+    with pytest.raises(RedisUnavailable):
+        await client.execute("GET", "a")
 
     await client.close()
     server.close()
     await server.wait_closed()
 
 
-async def test_a_line_that_is_cut_in_the_middle_of_a_command_is_away(plant: Plant) -> None:
-    plant.line.hold()
-    command = asyncio.create_task(plant.redis.run("ECHO", "x"))
-    await plant.line.asked.wait()
-    plant.line.cut()
+async def test_connection_cut_during_command_is_unavailable(redis_setup: RedisSetup) -> None:
+    redis_setup.line.hold()
+    command = asyncio.create_task(redis_setup.redis.execute("ECHO", "x"))
+    await redis_setup.line.asked.wait()
+    redis_setup.line.cut()
 
-    with pytest.raises(RedisAway):
+    with pytest.raises(RedisUnavailable):
         await command
 
-    plant.line.open.set()
-    assert await plant.redis.run("ECHO", "x") == b"x"
+    redis_setup.line.open.set()
+    assert await redis_setup.redis.execute("ECHO", "x") == b"x"
 
 
-async def test_a_connection_that_died_while_idle_is_replaced_without_a_failure(
-    plant: Plant,
+async def test_dead_idle_connection_is_replaced(
+    redis_setup: RedisSetup,
 ) -> None:
-    await plant.redis.run("ECHO", "x")
-    redis: Any = plant.redis._redis
+    await redis_setup.redis.execute("ECHO", "x")
+    redis: Any = redis_setup.redis._redis
     (idle,) = redis.connection_pool._available_connections
-    plant.line.cut()
+    redis_setup.line.cut()
     async with asyncio.timeout(PATIENT):
         while not (idle._reader.at_eof() or idle._reader.exception()):
             await asyncio.sleep(0)  # the news of it travels through the kernel
 
-    assert await plant.redis.run("ECHO", "x") == b"x"
+    assert await redis_setup.redis.execute("ECHO", "x") == b"x"
 
 
-async def test_no_redis_and_a_closed_one_are_away(plant: Plant) -> None:
-    client = plant.client()
-    await client.run("ECHO", "x")
+async def test_missing_and_closed_redis_are_unavailable(redis_setup: RedisSetup) -> None:
+    client = redis_setup.client()
+    await client.execute("ECHO", "x")
     await client.close()
 
     for away in (client, RedisClient(None), RedisClient("")):
-        with pytest.raises(RedisAway):
-            await away.run("ECHO", "x")
-        with pytest.raises(RedisAway):
-            await away.run_script(Script("return 1"), [])
+        with pytest.raises(RedisUnavailable):
+            await away.execute("ECHO", "x")
+        with pytest.raises(RedisUnavailable):
+            await away.run_script(LuaScript("return 1"), [])
         assert not await away.ping()
-        assert not away.configured
+        assert not away.is_configured
         await away.close()
 
 
-async def test_a_server_that_forgot_a_script_gets_it_again(plant: Plant) -> None:
-    script = Script("return {KEYS[1], ARGV[1]}")
+async def test_missing_script_is_reloaded(redis_setup: RedisSetup) -> None:
+    script = LuaScript("return {KEYS[1], ARGV[1]}")
     for _ in range(2):
-        assert await plant.redis.run_script(script, ["k"], 7) == [b"k", b"7"]
+        assert await redis_setup.redis.run_script(script, ["k"], 7) == [b"k", b"7"]
 
-        await plant.redis.run("SCRIPT", "FLUSH")
+        await redis_setup.redis.execute("SCRIPT", "FLUSH")
 
-    assert plant.redis.breaker.state == "closed"
+    assert redis_setup.redis.breaker.state == "closed"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_dead_redis_is_asked_three_times_and_then_left_alone(
-    plant: Plant, fault: str
-) -> None:
-    plant.break_by(fault)
-    before = plant.line.commands + plant.line.connections
+async def test_circuit_opens_after_three_failures(redis_setup: RedisSetup, fault: str) -> None:
+    redis_setup.break_by(fault)
+    before = redis_setup.line.commands + redis_setup.line.connections
 
     for _ in range(1000):
-        with pytest.raises(RedisAway):
-            await plant.redis.run("GET", "a")
-    tried = plant.line.commands + plant.line.connections - before
+        with pytest.raises(RedisUnavailable):
+            await redis_setup.redis.execute("GET", "a")
+    tried = redis_setup.line.commands + redis_setup.line.connections - before
 
     assert tried <= 2 * FAILURES
-    plant.mend(fault)
+    redis_setup.repair(fault)
 
 
-async def test_one_probe_at_a_time_asks_whether_it_is_back(plant: Plant) -> None:
-    client = plant.client()
-    plant.stop()
+async def test_one_probe_at_a_time(redis_setup: RedisSetup) -> None:
+    client = redis_setup.client()
+    redis_setup.stop()
     for _ in range(FAILURES):
-        with pytest.raises(RedisAway):
-            await client.run("ECHO", "x")
-    plant.start()
-    plant.line.hold()
-    plant.clock.now += 1
-    before = plant.line.commands
+        with pytest.raises(RedisUnavailable):
+            await client.execute("ECHO", "x")
+    redis_setup.start()
+    redis_setup.line.hold()
+    redis_setup.clock.now += 1
+    before = redis_setup.line.commands
 
-    probe = asyncio.create_task(client.run("ECHO", "x"))
-    await plant.line.asked.wait()
+    probe = asyncio.create_task(client.execute("ECHO", "x"))
+    await redis_setup.line.asked.wait()
     for _ in range(10):
-        with pytest.raises(RedisAway):
-            await client.run("ECHO", "x")
-    plant.line.open.set()
+        with pytest.raises(RedisUnavailable):
+            await client.execute("ECHO", "x")
+    redis_setup.line.open.set()
 
     assert await probe == b"x"
-    assert plant.line.commands == before + 1
-    assert await client.run("ECHO", "x") == b"x"
+    assert redis_setup.line.commands == before + 1
+    assert await client.execute("ECHO", "x") == b"x"
 
 
 # a reply belongs to the command that asked
 
 
-async def test_a_cancelled_command_does_not_hand_its_answer_to_the_next(plant: Plant) -> None:
-    await plant.redis.run("MSET", "a", "answer a", "b", "answer b")
-    before = plant.line.connections
-    plant.line.hold()
-    given_up = asyncio.create_task(plant.redis.run("GET", "a"))
-    await plant.line.asked.wait()
+async def test_cancelled_command_does_not_leak_reply(redis_setup: RedisSetup) -> None:
+    await redis_setup.redis.execute("MSET", "a", "answer a", "b", "answer b")
+    before = redis_setup.line.connections
+    redis_setup.line.hold()
+    given_up = asyncio.create_task(redis_setup.redis.execute("GET", "a"))
+    await redis_setup.line.asked.wait()
 
     given_up.cancel()
     await asyncio.wait([given_up])
-    plant.line.open.set()
+    redis_setup.line.open.set()
 
     assert given_up.cancelled()
-    assert await plant.redis.run("GET", "b") == b"answer b"
-    assert plant.line.connections == before + 1
-    assert plant.redis.breaker.state == "closed"
+    assert await redis_setup.redis.execute("GET", "b") == b"answer b"
+    assert redis_setup.line.connections == before + 1
+    assert redis_setup.redis.breaker.state == "closed"
 
 
-async def test_a_command_that_timed_out_does_not_hand_its_answer_to_the_next(
-    plant: Plant,
+async def test_timed_out_command_does_not_leak_reply(
+    redis_setup: RedisSetup,
 ) -> None:
-    await plant.redis.run("MSET", "a", "answer a", "b", "answer b")
-    plant.slow_down()
-    with pytest.raises(RedisAway):
-        await plant.redis.run("GET", "a")
+    await redis_setup.redis.execute("MSET", "a", "answer a", "b", "answer b")
+    redis_setup.slow_down()
+    with pytest.raises(RedisUnavailable):
+        await redis_setup.redis.execute("GET", "a")
 
-    plant.speed_up()
+    redis_setup.speed_up()
 
-    assert await plant.redis.run("GET", "b") == b"answer b"
+    assert await redis_setup.redis.execute("GET", "b") == b"answer b"
 
 
 @pytest.mark.parametrize("connections", [1, 4])
-async def test_cancelled_at_any_step_no_answer_is_mixed_up_and_no_connection_lost(
-    plant: Plant, connections: int
+async def test_cancel_at_any_step_keeps_replies_and_connections(
+    redis_setup: RedisSetup, connections: int
 ) -> None:
-    client, dice = plant.client(connections=connections), random.Random(7)  # noqa: S311
+    client, dice = redis_setup.client(connections=connections), random.Random(7)  # noqa: S311
     keys = [str(number) for number in range(50)]
-    await client.run("MSET", *(word for key in keys for word in (key, f"answer {key}")))
+    await client.execute("MSET", *(word for key in keys for word in (key, f"answer {key}")))
 
     async def ask(key: str) -> None:
-        assert await client.run("GET", key) == f"answer {key}".encode()
+        assert await client.execute("GET", key) == f"answer {key}".encode()
 
     for _ in range(20):
         tasks = [asyncio.create_task(ask(key)) for key in keys]
@@ -402,11 +400,11 @@ async def test_cancelled_at_any_step_no_answer_is_mixed_up_and_no_connection_los
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} <= {type(None), asyncio.CancelledError}
 
-    plant.line.hold()
+    redis_setup.line.hold()
     last = [asyncio.create_task(ask(key)) for key in keys[:connections]]
-    before = plant.line.commands
-    await plant.line.has_carried(before + connections)
-    plant.line.open.set()
+    before = redis_setup.line.commands
+    await redis_setup.line.has_carried(before + connections)
+    redis_setup.line.open.set()
     await asyncio.gather(*last)
 
 
@@ -418,7 +416,7 @@ async def get(cache: RedisCache, source: Source, key: str = "a") -> bytes | None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_loader_answers_while_redis_is_unavailable(plant: Plant, fault: str) -> None:
+async def test_the_loader_answers_while_redis_is_unavailable(plant: RedisSetup, fault: str) -> None:
     source = Source()
     await get(plant.cache, source)
     plant.break_by(fault)
@@ -429,12 +427,12 @@ async def test_the_loader_answers_while_redis_is_unavailable(plant: Plant, fault
 
     assert answers == {b"new"}
     assert source.loads == 101
-    plant.mend(fault)
+    plant.repair(fault)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
-    plant: Plant, fault: str
+    plant: RedisSetup, fault: str
 ) -> None:
     client = plant.client()
     cache, source = open_cache("on", client), Source()
@@ -448,17 +446,17 @@ async def test_a_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
 
     assert set(answers) == {b"old"}
     assert source.loads == 1
-    plant.mend(fault)
+    plant.repair(fault)
     await cache.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_cache_recovers_by_itself(plant: Plant, fault: str) -> None:
+async def test_the_cache_recovers_by_itself(plant: RedisSetup, fault: str) -> None:
     source = Source()
     plant.break_by(fault)
     for _ in range(10):
         await get(plant.cache, source)
-    plant.mend(fault)
+    plant.repair(fault)
     source.loads = 0
 
     for _ in range(10):
@@ -467,7 +465,7 @@ async def test_the_cache_recovers_by_itself(plant: Plant, fault: str) -> None:
     assert source.loads == 1
 
 
-async def test_lookups_without_redis_are_counted_as_unavailable(plant: Plant) -> None:
+async def test_lookups_without_redis_are_counted_as_unavailable(plant: RedisSetup) -> None:
     plant.stop()
 
     for _ in range(5):
@@ -478,31 +476,33 @@ async def test_lookups_without_redis_are_counted_as_unavailable(plant: Plant) ->
     plant.start()
 
 
-async def test_a_wiped_redis_fills_again(plant: Plant) -> None:
+async def test_flushed_redis_is_refilled(redis_setup: RedisSetup) -> None:
     source = Source()
-    await get(plant.cache, source)
+    await get(redis_setup.cache, source)
     source.value = b"new"
 
-    await plant.redis.run("FLUSHALL")
+    await redis_setup.redis.execute("FLUSHALL")
 
-    assert await get(plant.cache, source) == b"new"
-    assert await get(plant.cache, source) == b"new"
+    assert await get(redis_setup.cache, source) == b"new"
+    assert await get(redis_setup.cache, source) == b"new"
     assert source.loads == 2
 
 
 @pytest.mark.parametrize("wipe", ["before the invalidation", "after the invalidation"])
-async def test_a_wipe_during_a_load_does_not_let_a_stale_value_in(plant: Plant, wipe: str) -> None:
+async def test_a_wipe_during_a_load_does_not_let_a_stale_value_in(
+    plant: RedisSetup, wipe: str
+) -> None:
     other, source = plant.other_cache(), Source()
 
     async def slow_load() -> bytes | None:
         value = await source.load()
         source.value = b"new"
         if wipe == "before the invalidation":
-            await plant.redis.run("FLUSHALL")
+            await plant.redis.execute("FLUSHALL")
         plant.bus.publish([("s", "a")])
         await plant.bus.flush()
         if wipe == "after the invalidation":
-            await plant.redis.run("FLUSHALL")
+            await plant.redis.execute("FLUSHALL")
         return value
 
     assert await other.get_or_load("s", "a", 60, slow_load) == b"old"
@@ -511,23 +511,23 @@ async def test_a_wipe_during_a_load_does_not_let_a_stale_value_in(plant: Plant, 
         assert await get(cache, source) == b"new"
 
 
-async def test_a_restarted_redis_is_used_again(plant: Plant) -> None:
+async def test_a_restarted_redis_is_used_again(redis_setup: RedisSetup) -> None:
     source = Source()
-    await get(plant.cache, source)
+    await get(redis_setup.cache, source)
 
-    plant.stop()
-    plant.start()
+    redis_setup.stop()
+    redis_setup.start()
 
-    answers = [await get(plant.cache, source) for _ in range(5)]
+    answers = [await get(redis_setup.cache, source) for _ in range(5)]
     assert answers == [b"old"] * 5
     assert source.loads <= 3
-    assert plant.redis.breaker.state == "closed"
+    assert redis_setup.redis.breaker.state == "closed"
 
 
 @pytest.mark.parametrize("fault", ["paused", "slow"])
 @pytest.mark.parametrize("key", ["a", None], ids=["key", "namespace"])
 async def test_an_invalidation_while_redis_is_unavailable_holds_when_it_is_back(
-    plant: Plant, fault: str, key: str | None
+    plant: RedisSetup, fault: str, key: str | None
 ) -> None:
     other, source = plant.other_cache(), Source()
     await get(other, source)
@@ -536,7 +536,7 @@ async def test_an_invalidation_while_redis_is_unavailable_holds_when_it_is_back(
     plant.bus.publish([("s", key)])
     await plant.bus.flush()
 
-    plant.mend(fault)
+    plant.repair(fault)
 
     assert await get(plant.cache, source) == b"new"
     await plant.bus.flush()
@@ -554,7 +554,7 @@ class NoListener:
 @pytest.mark.parametrize("fault", ["paused", "slow"])
 @pytest.mark.parametrize("others", [0, 3000])
 async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
-    plant: Plant, fault: str, others: int
+    plant: RedisSetup, fault: str, others: int
 ) -> None:
     other, source = plant.other_cache(), Source()
     await get(other, source)
@@ -566,7 +566,7 @@ async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
         await plant.bus.flush()
     listening = asyncio.create_task(plant.bus.listen(NoListener()))
 
-    plant.mend(fault)
+    plant.repair(fault)
 
     async with asyncio.timeout(PATIENT):
         while await get(other, source) != b"new":
@@ -576,9 +576,9 @@ async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
 
 
 async def test_a_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
-    plant: Plant,
+    plant: RedisSetup,
 ) -> None:
-    await plant.redis.run("ECHO", "x")
+    await plant.redis.execute("ECHO", "x")
     plant.line.hold()
     plant.bus.publish([("s", "a"), ("s", "b")])
     sending = asyncio.create_task(plant.bus.flush())
@@ -594,7 +594,7 @@ async def test_a_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
 
 
 async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_invalidation(
-    plant: Plant,
+    plant: RedisSetup,
 ) -> None:
     other, source = plant.other_cache(), Source()
 
@@ -603,14 +603,14 @@ async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_inval
         plant.pause()
         return value
 
-    await plant.redis.run("ECHO", "x")
+    await plant.redis.execute("ECHO", "x")
     plant.redis.timeout = IMPATIENT
     assert await plant.cache.get_or_load("s", "a", 60, load_and_pause) == b"old"
     source.value = b"new"
     plant.bus.publish([("s", "a")])
     await plant.bus.flush()
 
-    plant.mend("paused")
+    plant.repair("paused")
 
     assert await get(plant.cache, source) == b"new"
     await plant.bus.flush()
@@ -621,48 +621,52 @@ async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_inval
 # rate limits
 
 
-async def hits(limiter: RedisLimiter, count: int, who: str = "somebody") -> list[Verdict]:
+async def hits(limiter: RedisHitCounter, count: int, who: str = "somebody") -> list[LimitResult]:
     return [await limiter.hit(POLICY, who) for _ in range(count)]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_limit_holds_in_the_process_while_redis_is_away(plant: Plant, fault: str) -> None:
-    plant.break_by(fault)
+async def test_process_limit_applies_while_redis_is_unavailable(
+    redis_setup: RedisSetup, fault: str
+) -> None:
+    redis_setup.break_by(fault)
 
     async with asyncio.timeout(PATIENT):
-        verdicts = await hits(plant.limiter, 100)
+        verdicts = await hits(redis_setup.limiter, 100)
 
     assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 95
-    plant.mend(fault)
+    redis_setup.repair(fault)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_when_redis_is_back_processes_count_together_again(plant: Plant, fault: str) -> None:
-    plant.break_by(fault)
-    await hits(plant.limiter, 10, "somebody else")
+async def test_shared_counters_resume_with_redis(redis_setup: RedisSetup, fault: str) -> None:
+    redis_setup.break_by(fault)
+    await hits(redis_setup.limiter, 10, "somebody else")
 
-    plant.mend(fault)
-    elsewhere = RedisLimiter(plant.client())
-    verdicts = [*await hits(plant.limiter, 2), *await hits(elsewhere, 5)]
+    redis_setup.repair(fault)
+    elsewhere = RedisHitCounter(redis_setup.client())
+    verdicts = [*await hits(redis_setup.limiter, 2), *await hits(elsewhere, 5)]
 
     assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 2
 
 
-async def test_a_wiped_redis_counts_anew(plant: Plant) -> None:
-    await hits(plant.limiter, 10)
+async def test_flushed_redis_resets_counters(redis_setup: RedisSetup) -> None:
+    await hits(redis_setup.limiter, 10)
 
-    await plant.redis.run("FLUSHALL")
-    await plant.redis.run("SCRIPT", "FLUSH")
+    await redis_setup.redis.execute("FLUSHALL")
+    await redis_setup.redis.execute("SCRIPT", "FLUSH")
 
-    assert [verdict.allowed for verdict in await hits(plant.limiter, 6)] == [True] * 5 + [False]
+    assert [verdict.allowed for verdict in await hits(redis_setup.limiter, 6)] == [True] * 5 + [
+        False
+    ]
 
 
-async def test_a_restarted_redis_counts_anew(plant: Plant) -> None:
-    await hits(plant.limiter, 10)
+async def test_restarted_redis_resets_counters(redis_setup: RedisSetup) -> None:
+    await hits(redis_setup.limiter, 10)
 
-    plant.stop()
-    plant.start()
-    await hits(plant.limiter, 1)
+    redis_setup.stop()
+    redis_setup.start()
+    await hits(redis_setup.limiter, 1)
 
-    assert plant.redis.breaker.state == "closed"
-    assert not (await hits(RedisLimiter(plant.client()), 6))[-1].allowed
+    assert redis_setup.redis.breaker.state == "closed"
+    assert not (await hits(RedisHitCounter(redis_setup.client()), 6))[-1].allowed

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from markethall.shared.call import Actor
 from markethall.shared.errors import Unauthenticated, Unavailable
 from markethall.shared.ids import new_id
-from markethall.shared.keyring import OwnKeys
-from markethall.shared.service_tokens import LONGEST, ServiceSigner, ServiceVerifier
-from markethall.shared.tokens import generate_key
+from markethall.shared.keyring import LocalJwks
+from markethall.shared.service_tokens import MAX_TOKEN_LENGTH, ServiceSigner, ServiceVerifier
+from markethall.shared.tokens import generate_private_key
 from tests.wire.forgeries import Forger
 
 START: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
-PEM: Final = generate_key()
+PEM: Final = generate_private_key()
 ADA: Final = Actor(
     user_id=new_id(),
     name="user",
@@ -50,34 +50,36 @@ class Watch:
 class Away:
     """The keys of a caller who cannot be asked."""
 
-    def current(self) -> dict[str, Any]:
+    def get_key_set(self) -> dict[str, Any]:
         return {"keys": []}
 
-    def knows(self, kid: str) -> bool:  # noqa: ARG002 - a KeySource
+    def has_key(self, kid: str) -> bool:  # noqa: ARG002 - a JwksProvider
         return False
 
-    async def learn(self, kid: str) -> None:  # noqa: ARG002 - a KeySource
+    async def refresh_for(self, kid: str) -> None:  # noqa: ARG002 - a JwksProvider
         raise Unavailable(dependency="orders")
 
 
 @pytest.fixture
-def watch() -> Watch:
+def clock() -> Watch:
     return Watch()
 
 
 @pytest.fixture
-def signer(watch: Watch) -> ServiceSigner:
-    return ServiceSigner(PEM, watch)
+def signer(clock: Watch) -> ServiceSigner:
+    return ServiceSigner(PEM, clock)
 
 
 @pytest.fixture
-def verifier(signer: ServiceSigner, watch: Watch) -> ServiceVerifier:
-    return ServiceVerifier({"orders": OwnKeys(signer.jwks)}, {"users", "payments"}, watch)
+def verifier(signer: ServiceSigner, clock: Watch) -> ServiceVerifier:
+    return ServiceVerifier({"orders": LocalJwks(signer.jwks)}, {"users", "payments"}, clock)
 
 
 @pytest.fixture
-def forger(signer: ServiceSigner) -> Forger:
-    return Forger(signer.sign("orders", "users", "active", ADA), PEM, START.timestamp())
+def token_forger(signer: ServiceSigner) -> Forger:
+    return Forger(
+        signer.sign("orders", "users", "get_active_customer", ADA), PEM, START.timestamp()
+    )
 
 
 async def reason(verifier: ServiceVerifier, token: str) -> str:
@@ -88,36 +90,40 @@ async def reason(verifier: ServiceVerifier, token: str) -> str:
     return str(refusal.value.details["reason"])
 
 
-@pytest.mark.parametrize("actor", [ADA, Actor(), Actor(name="system:orders.undo_order")])
-async def test_a_token_says_who_calls_what_for_whom(
+@pytest.mark.parametrize("actor", [ADA, Actor(), Actor(name="system:orders.on_order_cancelled")])
+async def test_token_carries_caller_method_and_actor(
     signer: ServiceSigner, verifier: ServiceVerifier, actor: Actor
 ) -> None:
-    identity = await verifier.verify(signer.sign("orders", "users", "active", actor))
+    identity = await verifier.verify(signer.sign("orders", "users", "get_active_customer", actor))
 
-    assert (identity.caller, identity.target, identity.scope) == ("orders", "users", "users.active")
+    assert (identity.caller, identity.target, identity.scope) == (
+        "orders",
+        "users",
+        "users.get_active_customer",
+    )
     assert identity.actor == actor
 
 
-async def test_a_token_is_good_for_a_minute(
-    signer: ServiceSigner, verifier: ServiceVerifier, watch: Watch
+async def test_token_lasts_one_minute(
+    signer: ServiceSigner, verifier: ServiceVerifier, clock: Watch
 ) -> None:
-    token = signer.sign("orders", "users", "active", ADA)
+    token = signer.sign("orders", "users", "get_active_customer", ADA)
     claims = jwt.decode(token, options={"verify_signature": False})
 
-    watch.forward(59)
+    clock.forward(59)
     await verifier.verify(token)
-    watch.forward(1)
+    clock.forward(1)
 
     assert claims["exp"] - claims["iat"] == 60
     assert await reason(verifier, token) == "expired"
 
 
 @pytest.mark.parametrize(("ahead", "good"), [(0, True), (60, True), (61, False)])
-async def test_the_clock_of_a_caller_may_be_a_minute_ahead(
-    verifier: ServiceVerifier, forger: Forger, ahead: int, good: bool
+async def test_clock_skew_of_one_minute_is_accepted(
+    verifier: ServiceVerifier, token_forger: Forger, ahead: int, good: bool
 ) -> None:
     now = int(START.timestamp())
-    token = forger.signed(claims={"iat": now + ahead, "exp": now + ahead + 60})
+    token = token_forger.signed(claims={"iat": now + ahead, "exp": now + ahead + 60})
 
     if good:
         await verifier.verify(token)
@@ -125,39 +131,37 @@ async def test_the_clock_of_a_caller_may_be_a_minute_ahead(
         assert await reason(verifier, token) == "invalid"
 
 
-async def test_an_expired_token_is_refused_also_at_first_sight(
-    signer: ServiceSigner, verifier: ServiceVerifier, watch: Watch
+async def test_expired_token_is_rejected_on_first_use(
+    signer: ServiceSigner, verifier: ServiceVerifier, clock: Watch
 ) -> None:
-    token = signer.sign("orders", "users", "active", ADA)
-    watch.forward(61)
+    token = signer.sign("orders", "users", "get_active_customer", ADA)
+    clock.forward(61)
 
     assert await reason(verifier, token) == "expired"
 
 
-async def test_a_token_is_given_out_again_while_half_of_its_minute_is_left(
-    signer: ServiceSigner, watch: Watch
-) -> None:
-    def sign(method: str = "active", actor: Actor = ADA) -> str:
+async def test_token_is_reused_for_half_its_lifetime(signer: ServiceSigner, clock: Watch) -> None:
+    def sign(method: str = "get_active_customer", actor: Actor = ADA) -> str:
         return signer.sign("orders", "users", method, actor)
 
     first = sign()
-    watch.forward(30)
+    clock.forward(30)
     again = sign()
-    watch.forward(1)
+    clock.forward(1)
 
     assert again == first
     assert sign() != first
     assert len({sign(), sign("other"), sign(actor=Actor())}) == 3
 
 
-async def test_what_is_kept_is_bounded(
-    signer: ServiceSigner, verifier: ServiceVerifier, watch: Watch
+async def test_token_cache_is_bounded(
+    signer: ServiceSigner, verifier: ServiceVerifier, clock: Watch
 ) -> None:
     for _ in range(2100):
         actor = Actor(user_id=new_id())
-        await verifier.verify(signer.sign("orders", "users", "active", actor))
+        await verifier.verify(signer.sign("orders", "users", "get_active_customer", actor))
 
-    assert len(signer._kept) == len(verifier._known) == 2048
+    assert len(signer._cache) == len(verifier._cache) == 2048
 
 
 def test_the_published_half_is_public(signer: ServiceSigner) -> None:
@@ -170,52 +174,57 @@ def test_the_published_half_is_public(signer: ServiceSigner) -> None:
 
 
 FORGERIES: Final = tuple(
-    Forger(ServiceSigner(PEM, Watch()).sign("orders", "users", "active", ADA), PEM, 0).all()
+    Forger(
+        ServiceSigner(PEM, Watch()).sign("orders", "users", "get_active_customer", ADA), PEM, 0
+    ).all()
 )
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-async def test_no_forgery_is_accepted(verifier: ServiceVerifier, forger: Forger, name: str) -> None:
-    assert await reason(verifier, forger.all()[name]) in {"invalid", "expired"}
+async def test_forged_tokens_are_rejected(
+    verifier: ServiceVerifier, token_forger: Forger, name: str
+) -> None:
+    assert await reason(verifier, token_forger.all()[name]) in {"invalid", "expired"}
 
 
-async def test_the_forger_knows_how_to_make_a_good_one(
-    verifier: ServiceVerifier, forger: Forger
+async def test_forgery_helper_can_create_valid_token(
+    verifier: ServiceVerifier, token_forger: Forger
 ) -> None:
     """Else every forgery would be refused for the wrong reason."""
-    identity = await verifier.verify(forger.signed())
+    identity = await verifier.verify(token_forger.signed())
 
     assert identity.actor == ADA
 
 
-async def test_a_key_that_is_unknown_while_its_owner_is_away_is_not_called_bad(
-    signer: ServiceSigner, watch: Watch
+async def test_unknown_key_is_unavailable_while_publisher_is_down(
+    signer: ServiceSigner, clock: Watch
 ) -> None:
-    verifier = ServiceVerifier({"orders": Away()}, {"users"}, watch)
+    verifier = ServiceVerifier({"orders": Away()}, {"users"}, clock)
 
     with pytest.raises(Unavailable):
-        await verifier.verify(signer.sign("orders", "users", "active", ADA))
+        await verifier.verify(signer.sign("orders", "users", "get_active_customer", ADA))
 
 
-async def test_the_key_of_one_caller_does_not_speak_for_another(
-    signer: ServiceSigner, watch: Watch
-) -> None:
+async def test_caller_key_is_bound_to_caller(signer: ServiceSigner, clock: Watch) -> None:
     """Each is asked for its own keys: payments cannot sign as orders."""
-    other = ServiceSigner(generate_key(), watch)
-    keys = {"orders": OwnKeys(signer.jwks), "payments": OwnKeys(other.jwks)}
-    verifier = ServiceVerifier(keys, {"users"}, watch)
+    other = ServiceSigner(generate_private_key(), clock)
+    keys = {"orders": LocalJwks(signer.jwks), "payments": LocalJwks(other.jwks)}
+    verifier = ServiceVerifier(keys, {"users"}, clock)
 
-    good = await verifier.verify(other.sign("payments", "users", "active", ADA))
+    good = await verifier.verify(other.sign("payments", "users", "get_active_customer", ADA))
 
     assert good.caller == "payments"
-    assert await reason(verifier, other.sign("orders", "users", "active", ADA)) == "invalid"
+    assert (
+        await reason(verifier, other.sign("orders", "users", "get_active_customer", ADA))
+        == "invalid"
+    )
 
 
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=200).map(lambda b: b.hex())))
-async def test_noise_is_refused_and_nothing_else(noise: str) -> None:
-    watch = Watch()
-    signer = ServiceSigner(PEM, watch)
-    verifier = ServiceVerifier({"orders": OwnKeys(signer.jwks)}, {"users"}, watch)
+async def test_random_tokens_are_rejected(noise: str) -> None:
+    clock = Watch()
+    signer = ServiceSigner(PEM, clock)
+    verifier = ServiceVerifier({"orders": LocalJwks(signer.jwks)}, {"users"}, clock)
 
     assert await reason(verifier, noise) == "invalid"
 
@@ -227,23 +236,25 @@ words = st.text().filter(
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | words, st.lists, max_leaves=5))
-async def test_a_signed_claim_of_any_shape_is_refused_or_read(value: Any) -> None:
-    watch = Watch()
-    signer = ServiceSigner(PEM, watch)
-    forger = Forger(signer.sign("orders", "users", "active", ADA), PEM, START.timestamp())
-    verifier = ServiceVerifier({"orders": OwnKeys(signer.jwks)}, {"users"}, watch)
+async def test_any_signed_claims_are_handled(value: Any) -> None:
+    clock = Watch()
+    signer = ServiceSigner(PEM, clock)
+    token_forger = Forger(
+        signer.sign("orders", "users", "get_active_customer", ADA), PEM, START.timestamp()
+    )
+    verifier = ServiceVerifier({"orders": LocalJwks(signer.jwks)}, {"users"}, clock)
 
     for claim in ("iss", "sub", "aud", "exp", "iat", "actor"):
-        assert await reason(verifier, forger.signed(claims={claim: value})) in {
+        assert await reason(verifier, token_forger.signed(claims={claim: value})) in {
             "invalid",
             "expired",
         }
 
 
-def test_too_long_is_longer_than_any_of_ours(signer: ServiceSigner) -> None:
+def test_length_limit_exceeds_issued_tokens(signer: ServiceSigner) -> None:
     largest = ADA.model_copy(
         update={"roles": ("staff:catalogue",) * 20, "scopes": frozenset(map(str, range(100)))}
     )
 
-    assert len(signer.sign("orders", "inventory", "reserve", largest)) < LONGEST
+    assert len(signer.sign("orders", "inventory", "reserve", largest)) < MAX_TOKEN_LENGTH
     assert json.loads(json.dumps(largest.model_dump(mode="json")))

@@ -8,29 +8,37 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from markethall.shared.backend import Backend
-from markethall.shared.call import Call
+from markethall.shared.backend import ContextPersistence
+from markethall.shared.call import CallContext
 from markethall.shared.clock import utc_now
 from markethall.shared.db import Postgres
 from markethall.shared.errors import Unavailable
-from markethall.shared.events import Delivery, DirectPipe
+from markethall.shared.events import Delivery, InProcessTransport
 from markethall.shared.ids import new_id
-from markethall.shared.sql import sql_backend
-from markethall.shared.steward import Pace, Processor, Relay, Steward, Sweep
+from markethall.shared.sql import build_sql_persistence
+from markethall.shared.steward import (
+    ContextWorker,
+    InboxConsumer,
+    OutboxRelay,
+    PeriodicJob,
+    WorkerConfig,
+)
 from tests.conftest import on_server
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 from tests.shared.test_events import KILL_LEADER, no_locks
 
-HANDLER = "probe.remember"
+HANDLER = "probe.on_thing_happened"
 # a poll so rare that a test which needs it fails by its timeout
-WOKEN = Pace(poll=600, sweep=0.01, retry_lead=0.01)
-POLLED = Pace(poll=0.01, sweep=0.01, retry_lead=0.01)
+NOTIFIED_ONLY = WorkerConfig(
+    poll_interval=600, periodic_job_interval=0.01, leader_retry_interval=0.01
+)
+POLLING = WorkerConfig(poll_interval=0.01, periodic_job_interval=0.01, leader_retry_interval=0.01)
 
 # whatever a test waits for has happened long before
 LONG = 20
 
 
-class Memory:
+class RecordingHandler:
     """Remembers what it was told, and lets a test wait for it."""
 
     def __init__(self) -> None:
@@ -51,7 +59,7 @@ class Memory:
         return True
 
 
-class Sweeping:
+class CountingJob:
     """Counts its rounds; begins with the errors that it is given."""
 
     def __init__(self, *errors: BaseException) -> None:
@@ -59,7 +67,7 @@ class Sweeping:
         self.rounds = 0
         self._swept = asyncio.Condition()
 
-    async def sweep(self) -> None:
+    async def run_once(self) -> None:
         async with self._swept:
             self.rounds += 1
             self._swept.notify_all()
@@ -75,27 +83,30 @@ class Sweeping:
 Handle = Callable[[Delivery, Any], Awaitable[None]]
 
 
-def steward_of(
-    backend: Backend[Any], handle: Handle, *sweeps: Sweep, pace: Pace = WOKEN
-) -> Steward:
-    pipe = DirectPipe(backend.inbox, {ThingHappened.type: [HANDLER]})
-    relay = Relay("probe", [pipe], utc_now)
+def build_worker(
+    backend: ContextPersistence[Any],
+    handle: Handle,
+    *periodic_jobs: PeriodicJob,
+    config: WorkerConfig = NOTIFIED_ONLY,
+) -> ContextWorker:
+    transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
+    relay = OutboxRelay("probe", [transport], utc_now)
 
-    async def ticking(delivery: Delivery, event: Any) -> None:
+    async def handle_and_mark(delivery: Delivery, event: Any) -> None:
         await handle(delivery, event)
         async with backend.database.transaction() as store:
-            await store.handled(delivery)
+            await store.mark_processed(delivery)
 
-    processor = Processor(backend.inbox, {HANDLER: ticking}, utc_now, pace)
-    steward = Steward("probe", backend.outbox, relay, processor, sweeps, pace)
-    pipe.wake = steward.wake_processor
-    backend.database.on_publish = steward.wake
-    return steward
+    consumer = InboxConsumer(backend.inbox, {HANDLER: handle_and_mark}, utc_now, config)
+    worker = ContextWorker("probe", backend.outbox, relay, consumer, periodic_jobs, config)
+    transport.notify_inbox = worker.notify_inbox
+    backend.database.after_publish = worker.notify_outbox
+    return worker
 
 
 @asynccontextmanager
-async def running(*stewards: Steward) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(steward.run()) for steward in stewards]
+async def running(*workers: ContextWorker) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(steward.run()) for steward in workers]
     try:
         yield
     finally:
@@ -112,43 +123,45 @@ async def either(*works: Coroutine[Any, Any, bool]) -> None:
     await asyncio.wait(tasks)
 
 
-async def publish(backend: Backend[Any], call: Call, *numbers: int) -> None:
+async def publish(backend: ContextPersistence[Any], ctx: CallContext, *numbers: int) -> None:
     async with backend.database.transaction() as store:
         for number in numbers:
-            await store.publish(ThingHappened(thing=new_id(), number=number), call)
+            await store.publish(ThingHappened(thing=new_id(), number=number), ctx)
 
 
-async def test_what_is_published_here_is_handled_at_once_without_waiting_for_a_poll(
-    backend: Backend[Any], call: Call
+async def test_local_event_is_handled_without_polling(
+    backend: ContextPersistence[Any], ctx: CallContext
 ) -> None:
-    memory, sweeping = Memory(), Sweeping()
-    async with running(steward_of(backend, memory.handle, sweeping.sweep)):
+    memory, sweeping = RecordingHandler(), CountingJob()
+    async with running(build_worker(backend, memory.handle, sweeping.run_once)):
         await sweeping.reaches(2)
 
-        await publish(backend, call, 1, 2, 3)
+        await publish(backend, ctx, 1, 2, 3)
 
         assert await memory.has(1, 2, 3)
 
 
-async def test_what_another_process_published_is_found_by_the_poll(
-    probe: Postgres, call: Call
+async def test_event_of_other_process_is_found_by_polling(
+    probe: Postgres, ctx: CallContext
 ) -> None:
-    here = sql_backend(probe, STATEMENTS, ProbeSqlStore, utc_now)
-    elsewhere = sql_backend(probe, STATEMENTS, ProbeSqlStore, utc_now)
-    memory = Memory()
-    async with running(steward_of(here, memory.handle, pace=POLLED)):
-        await publish(elsewhere, call, 1)
+    here = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
+    elsewhere = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
+    memory = RecordingHandler()
+    async with running(build_worker(here, memory.handle, config=POLLING)):
+        await publish(elsewhere, ctx, 1)
 
         assert await memory.has(1)
 
 
-async def test_a_slow_handler_holds_up_nobody_else(backend: Backend[Any], call: Call) -> None:
-    memory = Memory()
+async def test_slow_handler_does_not_block_others(
+    backend: ContextPersistence[Any], ctx: CallContext
+) -> None:
+    memory = RecordingHandler()
     memory.slow[0] = asyncio.Event()
-    async with running(steward_of(backend, memory.handle)):
-        await publish(backend, call, 0)
+    async with running(build_worker(backend, memory.handle)):
+        await publish(backend, ctx, 0)
         for number in range(1, 40):
-            await publish(backend, call, number)
+            await publish(backend, ctx, number)
 
         assert await memory.has(*range(1, 40))
         assert 0 not in memory.numbers
@@ -156,8 +169,8 @@ async def test_a_slow_handler_holds_up_nobody_else(backend: Backend[Any], call: 
         assert await memory.has(0)
 
 
-async def test_no_more_handlers_run_side_by_side_than_the_pace_allows(
-    backend: Backend[Any], call: Call
+async def test_handler_concurrency_is_limited(
+    backend: ContextPersistence[Any], ctx: CallContext
 ) -> None:
     now, most = 0, 0
 
@@ -169,12 +182,12 @@ async def test_no_more_handlers_run_side_by_side_than_the_pace_allows(
         now -= 1
         await memory.handle(delivery, event)
 
-    memory = Memory()
-    async with running(steward_of(backend, count)):
-        await publish(backend, call, *range(50))
+    memory = RecordingHandler()
+    async with running(build_worker(backend, count)):
+        await publish(backend, ctx, *range(50))
 
         assert await memory.has(*range(50))
-    assert most == WOKEN.side_by_side
+    assert most == NOTIFIED_ONLY.concurrency
 
 
 @pytest.mark.parametrize(
@@ -185,72 +198,72 @@ async def test_no_more_handlers_run_side_by_side_than_the_pace_allows(
         asyncio.CancelledError("something it waited for"),
     ],
 )
-async def test_a_sweep_that_fails_ends_neither_itself_nor_the_others(
-    backend: Backend[Any], call: Call, error: BaseException
+async def test_failing_periodic_job_keeps_running(
+    backend: ContextPersistence[Any], ctx: CallContext, error: BaseException
 ) -> None:
-    memory, failing, other = Memory(), Sweeping(error, error), Sweeping()
-    steward = steward_of(backend, memory.handle, failing.sweep, other.sweep, pace=POLLED)
+    memory, failing, other = RecordingHandler(), CountingJob(error, error), CountingJob()
+    steward = build_worker(backend, memory.handle, failing.run_once, other.run_once, config=POLLING)
     async with running(steward):
         assert await failing.reaches(4)
         assert await other.reaches(2)
 
-        await publish(backend, call, 1)
+        await publish(backend, ctx, 1)
         assert await memory.has(1)
 
 
-async def test_of_two_stewards_one_works_and_the_other_takes_over_when_it_ends(
-    backend: Backend[Any], call: Call
+async def test_standby_worker_takes_over(
+    backend: ContextPersistence[Any], ctx: CallContext
 ) -> None:
-    first_sweeps, second_sweeps, memory = Sweeping(), Sweeping(), Memory()
-    first = steward_of(backend, memory.handle, first_sweeps.sweep, pace=POLLED)
-    second = steward_of(backend, memory.handle, second_sweeps.sweep, pace=POLLED)
+    first_sweeps, second_sweeps, memory = CountingJob(), CountingJob(), RecordingHandler()
+    first = build_worker(backend, memory.handle, first_sweeps.run_once, config=POLLING)
+    second = build_worker(backend, memory.handle, second_sweeps.run_once, config=POLLING)
 
     async with running(second):
         async with running(first):
             await either(first_sweeps.reaches(5), second_sweeps.reaches(5))
             at_work = [sweeps.rounds for sweeps in (first_sweeps, second_sweeps)]
         assert await second_sweeps.reaches(second_sweeps.rounds + 2)
-        await publish(backend, call, 1)
+        await publish(backend, ctx, 1)
         assert await memory.has(1)
 
     assert 0 in at_work
 
 
-async def test_a_leader_whose_connection_is_killed_leads_again_and_loses_nothing(
-    probe: Postgres, probe_url: str, call: Call
+async def test_leader_recovers_after_killed_connection(
+    probe: Postgres, probe_url: str, ctx: CallContext
 ) -> None:
-    backend = sql_backend(probe, STATEMENTS, ProbeSqlStore, utc_now)
-    memory, sweeping = Memory(), Sweeping()
+    backend = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
+    memory, sweeping = RecordingHandler(), CountingJob()
     with capture_logs() as lines:
-        async with running(steward_of(backend, memory.handle, sweeping.sweep, pace=POLLED)):
+        async with running(build_worker(backend, memory.handle, sweeping.run_once, config=POLLING)):
             for number in range(3):
                 await sweeping.reaches(sweeping.rounds + 2)
                 await on_server(probe_url, KILL_LEADER)
-                await publish(backend, call, number)
+                await publish(backend, ctx, number)
 
                 assert await memory.has(number)
 
     # a database that is away is no fault of ours, and no traceback
     told = {line["event"] for line in lines}
-    assert "steward.waiting" in told
-    assert "steward.failed" not in told
+    assert "worker.unavailable" in told
+    assert "worker.failed" not in told
 
 
-async def test_a_steward_that_is_ended_lets_the_lead_go_and_hands_its_events_back(
-    probe: Postgres, call: Call
+async def test_stopped_worker_releases_leadership_and_claims(
+    probe: Postgres, ctx: CallContext
 ) -> None:
-    backend = sql_backend(probe, STATEMENTS, ProbeSqlStore, utc_now)
+    backend = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
     begun = asyncio.Event()
 
     async def never_ends(_: Delivery, __: ThingHappened) -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    async with running(steward_of(backend, never_ends)):
-        await publish(backend, call, 1)
+    async with running(build_worker(backend, never_ends)):
+        await publish(backend, ctx, 1)
         await begun.wait()
 
     assert await no_locks(probe)
-    memory = Memory()
-    async with running(steward_of(backend, memory.handle)):
+    memory = RecordingHandler()
+    async with running(build_worker(backend, memory.handle)):
         assert await memory.has(1)

@@ -15,15 +15,15 @@ import pytest
 from redis.asyncio import Redis
 
 from markethall.local.valkey import EmbeddedValkey
-from markethall.shared.call import Call
+from markethall.shared.call import CallContext
 from markethall.shared.clock import utc_now
 from markethall.shared.db import Postgres
 from markethall.shared.ids import new_id
-from markethall.shared.sql import sql_backend
+from markethall.shared.sql import build_sql_persistence
 from tests.conftest import plain
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 
-FULL = os.environ.get("MARKETHALL_TEST_SWEEP") == "full"
+FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 EVENTS, KILLS = (2000, 20) if FULL else (300, 4)
 KEYS = 20
 PATIENCE = 120
@@ -50,7 +50,7 @@ class Listeners:
 
     def start(self) -> None:
         with self.log.open("ab") as output:
-            command = [sys.executable, "-m", "tests.shared.stream_listener"]
+            command = [sys.executable, "-m", "tests.shared.stream_consumer_process"]
             process = subprocess.Popen(
                 [*command, self.database_url, self.redis_url],
                 env={**os.environ, "PYTHONPATH": f"src{os.pathsep}."},
@@ -83,7 +83,7 @@ def own_redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def books(probe_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+async def connection(probe_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
     connection = await asyncpg.connect(plain(probe_url))
     yield connection
     await connection.close()
@@ -98,48 +98,50 @@ def listeners(probe_url: str, own_redis_url: str, tmp_path: Path) -> Iterator[Li
     listeners.end()
 
 
-async def publish(postgres: Postgres, call: Call, count: int) -> None:
+async def publish(postgres: Postgres, ctx: CallContext, count: int) -> None:
     """Of each key one after the other, the keys side by side, as commits come."""
-    backend = sql_backend(postgres, STATEMENTS, ProbeSqlStore, utc_now)
+    backend = build_sql_persistence(postgres, STATEMENTS, ProbeSqlStore, utc_now)
 
     async def of_one_key() -> None:
         thing = new_id()
         for number in range(count // KEYS):
             async with backend.database.transaction() as store:
-                await store.publish(ThingHappened(thing=thing, number=number), call)
+                await store.publish(ThingHappened(thing=thing, number=number), ctx)
 
     await asyncio.gather(*(of_one_key() for _ in range(KEYS)))
 
 
 async def done_at_least(
-    books: "asyncpg.Connection[asyncpg.Record]", listeners: Listeners, count: int
+    connection: "asyncpg.Connection[asyncpg.Record]", listeners: Listeners, count: int
 ) -> None:
     try:
         async with asyncio.timeout(PATIENCE):
-            while await books.fetchval(DONE) < count:
+            while await connection.fetchval(DONE) < count:
                 await asyncio.sleep(0.01)
     except TimeoutError:
-        done = await books.fetchval(DONE)
+        done = await connection.fetchval(DONE)
         raise AssertionError(f"{done} of {count}: {listeners.log.read_text()[-3000:]}") from None
 
 
-async def test_whoever_is_killed_each_event_has_its_effect_once_and_each_key_its_order(
+async def test_after_any_kill_each_event_applies_once_in_key_order(
     probe: Postgres,
-    books: "asyncpg.Connection[asyncpg.Record]",
+    connection: "asyncpg.Connection[asyncpg.Record]",
     listeners: Listeners,
-    call: Call,
+    ctx: CallContext,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     chance = random.Random(20261121)  # noqa: S311 - no secret
-    publishing = asyncio.create_task(publish(probe, call, EVENTS))
+    publishing = asyncio.create_task(publish(probe, ctx, EVENTS))
 
     for kill in range(KILLS):
-        await done_at_least(books, listeners, kill * EVENTS // (KILLS + 1) + chance.randrange(10))
+        await done_at_least(
+            connection, listeners, kill * EVENTS // (KILLS + 1) + chance.randrange(10)
+        )
         listeners.kill_one(chance)
     await publishing
-    await done_at_least(books, listeners, EVENTS)
+    await done_at_least(connection, listeners, EVENTS)
 
-    effects, overtaken = await books.fetchval(EFFECTS), await books.fetchval(OVERTAKEN)
+    effects, overtaken = await connection.fetchval(EFFECTS), await connection.fetchval(OVERTAKEN)
     with capsys.disabled():
         print(  # noqa: T201 - for the report
             f"\n{EVENTS} events, 2 listeners, {listeners.kills} kill -9: "
@@ -148,39 +150,39 @@ async def test_whoever_is_killed_each_event_has_its_effect_once_and_each_key_its
     assert (effects, overtaken, listeners.kills) == (EVENTS, 0, KILLS)
 
 
-async def test_redis_wiped_again_and_again_loses_nothing(
+async def test_repeated_redis_flushes_lose_nothing(
     probe: Postgres,
-    books: "asyncpg.Connection[asyncpg.Record]",
+    connection: "asyncpg.Connection[asyncpg.Record]",
     listeners: Listeners,
-    call: Call,
+    ctx: CallContext,
 ) -> None:
     redis = Redis.from_url(listeners.redis_url)
-    publishing = asyncio.create_task(publish(probe, call, 300))
+    publishing = asyncio.create_task(publish(probe, ctx, 300))
 
     for wiped in range(5):
-        await done_at_least(books, listeners, wiped * 50)
+        await done_at_least(connection, listeners, wiped * 50)
         await redis.flushall()
     await publishing
     await redis.flushall()
-    await done_at_least(books, listeners, 300)
+    await done_at_least(connection, listeners, 300)
     await redis.aclose()
 
-    assert await books.fetchval(EFFECTS) == 300
-    assert await books.fetchval(OVERTAKEN) == 0
+    assert await connection.fetchval(EFFECTS) == 300
+    assert await connection.fetchval(OVERTAKEN) == 0
 
 
-async def test_what_all_have_taken_is_confirmed_and_trimmed(
+async def test_entries_consumed_by_all_groups_are_trimmed(
     probe: Postgres,
-    books: "asyncpg.Connection[asyncpg.Record]",
+    connection: "asyncpg.Connection[asyncpg.Record]",
     listeners: Listeners,
-    call: Call,
+    ctx: CallContext,
 ) -> None:
     redis = Redis.from_url(listeners.redis_url)
 
-    await publish(probe, call, 100)
-    await done_at_least(books, listeners, 100)
+    await publish(probe, ctx, 100)
+    await done_at_least(connection, listeners, 100)
 
     async with asyncio.timeout(PATIENCE):
-        while await books.fetchval(UNCONFIRMED) or await redis.xlen("markethall:events:probe"):
+        while await connection.fetchval(UNCONFIRMED) or await redis.xlen("markethall:events:probe"):
             await asyncio.sleep(0.01)
     await redis.aclose()

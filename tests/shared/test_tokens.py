@@ -23,13 +23,19 @@ from hypothesis import strategies as st
 from markethall.shared.call import Actor
 from markethall.shared.errors import Unauthenticated
 from markethall.shared.ids import new_id
-from markethall.shared.tokens import AHEAD, Signer, Verifier, generate_key, load_key
+from markethall.shared.tokens import (
+    CLOCK_SKEW_SECONDS,
+    AccessTokenSigner,
+    AccessTokenVerifier,
+    generate_private_key,
+    load_private_key,
+)
 
-ISSUER = "https://hall.example"
+ISSUER = "https://markethall.example"
 AUDIENCE = "markethall"
 TTL = timedelta(minutes=15)
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
-PEM = generate_key()
+PEM = generate_private_key()
 ADA = Actor(
     user_id=new_id(),
     name="user",
@@ -50,18 +56,18 @@ class Watch:
 
 
 @pytest.fixture
-def watch() -> Watch:
+def clock() -> Watch:
     return Watch()
 
 
 @pytest.fixture
-def signer(watch: Watch) -> Signer:
-    return Signer(PEM, ISSUER, AUDIENCE, TTL, watch)
+def signer(clock: Watch) -> AccessTokenSigner:
+    return AccessTokenSigner(PEM, ISSUER, AUDIENCE, TTL, clock)
 
 
 @pytest.fixture
-def verifier(signer: Signer, watch: Watch) -> Verifier:
-    return Verifier(signer.jwks, ISSUER, AUDIENCE, watch)
+def verifier(signer: AccessTokenSigner, clock: Watch) -> AccessTokenVerifier:
+    return AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, clock)
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -86,12 +92,12 @@ def signed(
     **header: Any,
 ) -> str:
     headers = {"typ": "at+jwt", "kid": kid(), **header}
-    given_key = load_key(PEM) if key is None else key
+    given_key = load_private_key(PEM) if key is None else key
     return jwt.encode(payload or claims(), given_key, algorithm=algorithm, headers=headers)
 
 
 def kid() -> str:
-    key: str = Signer(PEM, ISSUER, AUDIENCE, TTL, Watch()).jwks()["keys"][0]["kid"]
+    key: str = AccessTokenSigner(PEM, ISSUER, AUDIENCE, TTL, Watch()).jwks()["keys"][0]["kid"]
     return key
 
 
@@ -100,21 +106,21 @@ def raw(header: Any, payload: Any, signature: bytes = b"x" * 64) -> str:
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
 
-def refusal_of(verifier: Verifier, token: str) -> str:
+def refusal_of(verifier: AccessTokenVerifier, token: str) -> str:
     with pytest.raises(Unauthenticated) as refusal:
         verifier.verify(token)
     assert len(token) < 20 or token not in repr(refusal.value)
     return str(refusal.value.details["reason"])
 
 
-def test_who_was_signed_is_who_is_found(signer: Signer, verifier: Verifier) -> None:
+def test_signed_user_is_verified(signer: AccessTokenSigner, verifier: AccessTokenVerifier) -> None:
     token = signer.sign(ADA)
 
     assert verifier.verify(token) == ADA
     assert verifier.verify(token) == ADA
 
 
-def test_a_token_is_in_the_profile_of_rfc_9068(signer: Signer) -> None:
+def test_token_follows_rfc_9068(signer: AccessTokenSigner) -> None:
     token = signer.sign(ADA)
 
     header = jwt.get_unverified_header(token)
@@ -125,37 +131,39 @@ def test_a_token_is_in_the_profile_of_rfc_9068(signer: Signer) -> None:
     assert body["scope"] == "orders profile"
 
 
-def test_no_two_tokens_are_alike(signer: Signer) -> None:
+def test_tokens_are_unique(signer: AccessTokenSigner) -> None:
     assert signer.sign(ADA) != signer.sign(ADA)
 
 
-def test_a_token_expires_also_when_it_is_remembered(
-    signer: Signer, verifier: Verifier, watch: Watch
+def test_cached_token_expires(
+    signer: AccessTokenSigner, verifier: AccessTokenVerifier, clock: Watch
 ) -> None:
     token, unseen = signer.sign(ADA), signer.sign(ADA)
     verifier.verify(token)
-    watch.now += TTL - timedelta(seconds=1)
+    clock.now += TTL - timedelta(seconds=1)
     verifier.verify(token)
-    watch.now += timedelta(seconds=1)
+    clock.now += timedelta(seconds=1)
 
     assert refusal_of(verifier, token) == "expired"
     assert refusal_of(verifier, token) == "expired"
     assert refusal_of(verifier, unseen) == "expired"
 
 
-def test_a_key_that_is_withdrawn_takes_its_tokens_along(signer: Signer, watch: Watch) -> None:
+def test_withdrawn_key_invalidates_tokens(signer: AccessTokenSigner, clock: Watch) -> None:
     published: list[Mapping[str, Any]] = [signer.jwks()]
-    verifier = Verifier(lambda: published[0], ISSUER, AUDIENCE, watch)
+    verifier = AccessTokenVerifier(lambda: published[0], ISSUER, AUDIENCE, clock)
     token = signer.sign(ADA)
     verifier.verify(token)
 
-    published[0] = Signer(generate_key(), ISSUER, AUDIENCE, TTL, watch).jwks()
+    published[0] = AccessTokenSigner(generate_private_key(), ISSUER, AUDIENCE, TTL, clock).jwks()
 
     assert refusal_of(verifier, token) == "invalid"
 
 
-def test_an_equal_key_set_forgets_nothing(signer: Signer, watch: Watch) -> None:
-    verifier = Verifier(lambda: json.loads(json.dumps(signer.jwks())), ISSUER, AUDIENCE, watch)
+def test_equal_key_set_keeps_cache(signer: AccessTokenSigner, clock: Watch) -> None:
+    verifier = AccessTokenVerifier(
+        lambda: json.loads(json.dumps(signer.jwks())), ISSUER, AUDIENCE, clock
+    )
     token = signer.sign(ADA)
 
     assert verifier.verify(token) is verifier.verify(token)
@@ -172,10 +180,10 @@ def test_an_equal_key_set_forgets_nothing(signer: Signer, watch: Watch) -> None:
         {"keys": ["text"]},
     ],
 )
-def test_with_a_broken_key_set_nobody_gets_in(
-    key_set: Mapping[str, Any], signer: Signer, watch: Watch
+def test_broken_key_set_rejects_all(
+    key_set: Mapping[str, Any], signer: AccessTokenSigner, clock: Watch
 ) -> None:
-    verifier = Verifier(lambda: key_set, ISSUER, AUDIENCE, watch)
+    verifier = AccessTokenVerifier(lambda: key_set, ISSUER, AUDIENCE, clock)
 
     assert refusal_of(verifier, signer.sign(ADA)) == "invalid"
 
@@ -194,7 +202,7 @@ def test_with_a_broken_key_set_nobody_gets_in(
         {"jti": None},
         {"iat": None},
         {"iat": "soon"},
-        {"iat": int(START.timestamp()) + AHEAD + 1},
+        {"iat": int(START.timestamp()) + CLOCK_SKEW_SECONDS + 1},
         {"exp": None},
         {"exp": "never"},
         {"exp": [1]},
@@ -206,14 +214,14 @@ def test_with_a_broken_key_set_nobody_gets_in(
     ],
     ids=str,
 )
-def test_claims_that_are_not_ours_are_refused(verifier: Verifier, wrong: dict[str, Any]) -> None:
+def test_foreign_claims_are_rejected(verifier: AccessTokenVerifier, wrong: dict[str, Any]) -> None:
     token = signed(claims(**wrong))
 
     assert refusal_of(verifier, token) == "invalid"
 
 
-def test_a_token_of_a_clock_that_is_a_little_ahead_is_good(verifier: Verifier) -> None:
-    assert verifier.verify(signed(claims(iat=int(START.timestamp()) + AHEAD)))
+def test_clock_skew_is_accepted(verifier: AccessTokenVerifier) -> None:
+    assert verifier.verify(signed(claims(iat=int(START.timestamp()) + CLOCK_SKEW_SECONDS)))
 
 
 @pytest.mark.parametrize(
@@ -229,11 +237,13 @@ def test_a_token_of_a_clock_that_is_a_little_ahead_is_good(verifier: Verifier) -
     ],
     ids=str,
 )
-def test_headers_that_are_not_ours_are_refused(verifier: Verifier, header: dict[str, Any]) -> None:
+def test_foreign_headers_are_rejected(
+    verifier: AccessTokenVerifier, header: dict[str, Any]
+) -> None:
     assert refusal_of(verifier, signed(**header)) == "invalid"
 
 
-def test_a_token_that_brings_its_own_key_is_refused(verifier: Verifier) -> None:
+def test_a_token_that_brings_its_own_key_is_refused(verifier: AccessTokenVerifier) -> None:
     thief = Ed25519PrivateKey.generate()
     x = base64.urlsafe_b64encode(thief.public_key().public_bytes_raw()).rstrip(b"=").decode()
     own = {"kty": "OKP", "crv": "Ed25519", "x": x}
@@ -242,8 +252,10 @@ def test_a_token_that_brings_its_own_key_is_refused(verifier: Verifier) -> None:
     assert refusal_of(verifier, signed(key=thief)) == "invalid"
 
 
-def test_another_algorithm_is_refused(verifier: Verifier, signer: Signer) -> None:
-    public = load_key(PEM).public_key()
+def test_another_algorithm_is_refused(
+    verifier: AccessTokenVerifier, signer: AccessTokenSigner
+) -> None:
+    public = load_private_key(PEM).public_key()
     x = signer.jwks()["keys"][0]["x"]
     header = {"typ": "at+jwt", "kid": kid()}
     tokens = [
@@ -261,7 +273,9 @@ def test_another_algorithm_is_refused(verifier: Verifier, signer: Signer) -> Non
         assert refusal_of(verifier, token) == "invalid"
 
 
-def test_a_changed_token_is_refused(verifier: Verifier, signer: Signer) -> None:
+def test_a_changed_token_is_refused(
+    verifier: AccessTokenVerifier, signer: AccessTokenSigner
+) -> None:
     head, _, signature = signer.sign(ADA).split(".")
     admin = raw({}, claims(scope="users:manage")).split(".")[1]
 
@@ -292,20 +306,20 @@ def test_a_changed_token_is_refused(verifier: Verifier, signer: Signer) -> None:
     ],
     ids=lambda token: repr(token[:20]),
 )
-def test_what_is_no_token_is_refused_like_any_other(verifier: Verifier, token: str) -> None:
+def test_malformed_token_is_rejected(verifier: AccessTokenVerifier, token: str) -> None:
     assert refusal_of(verifier, token) == "invalid"
 
 
 @given(token=st.text(max_size=200) | st.from_regex(r"[\w-]{0,40}(\.[\w-]{0,40}){0,4}"))
-def test_no_text_gives_anything_but_a_refusal(token: str) -> None:
-    signer = Signer(PEM, ISSUER, AUDIENCE, TTL, Watch())
-    verifier = Verifier(signer.jwks, ISSUER, AUDIENCE, Watch())
+def test_any_text_is_rejected_safely(token: str) -> None:
+    signer = AccessTokenSigner(PEM, ISSUER, AUDIENCE, TTL, Watch())
+    verifier = AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, Watch())
 
     assert refusal_of(verifier, token + "!") == "invalid"
 
 
-def test_only_so_many_tokens_are_remembered(signer: Signer, watch: Watch) -> None:
-    verifier = Verifier(signer.jwks, ISSUER, AUDIENCE, watch, remembered=3)
+def test_token_cache_is_bounded(signer: AccessTokenSigner, clock: Watch) -> None:
+    verifier = AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, clock, max_cached=3)
     tokens = [signer.sign(ADA) for _ in range(5)]
     first = verifier.verify(tokens[0])
 
@@ -315,7 +329,7 @@ def test_only_so_many_tokens_are_remembered(signer: Signer, watch: Watch) -> Non
     for token in tokens[3:]:
         verifier.verify(token)
 
-    assert len(verifier._known) == 3
+    assert len(verifier._cache) == 3
 
 
 # Keys
@@ -326,32 +340,32 @@ def test_the_key_is_named_by_its_thumbprint() -> None:
     seed = base64.urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")
     key = Ed25519PrivateKey.from_private_bytes(seed)
 
-    (jwk,) = Signer(key, ISSUER, AUDIENCE, TTL, Watch()).jwks()["keys"]
+    (jwk,) = AccessTokenSigner(key, ISSUER, AUDIENCE, TTL, Watch()).jwks()["keys"]
 
     assert jwk["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
     assert jwk["x"] == "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
     assert "d" not in jwk
 
 
-def test_a_key_is_read_as_it_was_written() -> None:
-    key = load_key("\n" + PEM + "\n")
+def test_key_round_trips() -> None:
+    key = load_private_key("\n" + PEM + "\n")
 
-    assert key.private_bytes_raw() == load_key(PEM).private_bytes_raw()
+    assert key.private_bytes_raw() == load_private_key(PEM).private_bytes_raw()
 
 
-def test_a_new_key_is_known_before_it_signs_and_the_old_one_after_it() -> None:
-    old, new = generate_key(), generate_key()
-    watch = Watch()
+def test_key_rotation_overlaps() -> None:
+    old, new = generate_private_key(), generate_private_key()
+    clock = Watch()
     before, both, after = (
-        Signer(text, ISSUER, AUDIENCE, timedelta(minutes=15), watch)
+        AccessTokenSigner(text, ISSUER, AUDIENCE, timedelta(minutes=15), clock)
         for text in (old + new, new + old, new)
     )
     token_of_old, token_of_new = before.sign(ADA), both.sign(ADA)
 
     for signer in (before, both):
-        verifier = Verifier(signer.jwks, ISSUER, AUDIENCE, watch)
+        verifier = AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, clock)
         assert verifier.verify(token_of_old) == verifier.verify(token_of_new) == ADA
-    last = Verifier(after.jwks, ISSUER, AUDIENCE, watch)
+    last = AccessTokenVerifier(after.jwks, ISSUER, AUDIENCE, clock)
     assert last.verify(token_of_new) == ADA
     with pytest.raises(Unauthenticated):
         last.verify(token_of_old)
@@ -370,8 +384,8 @@ def pem(key: Any, encryption: Any = None) -> str:
         PEM[:60],
         "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
         pem(ec.generate_private_key(ec.SECP256R1())),
-        pem(load_key(PEM), BestAvailableEncryption(b"secret")),
-        load_key(PEM)
+        pem(load_private_key(PEM), BestAvailableEncryption(b"secret")),
+        load_private_key(PEM)
         .public_key()
         .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         .decode(),
@@ -379,15 +393,15 @@ def pem(key: Any, encryption: Any = None) -> str:
     ],
     ids=["empty", "text", "cut", "hollow", "curve", "encrypted", "public", "unicode"],
 )
-def test_what_is_no_good_key_is_named_in_one_line(text: str) -> None:
+def test_invalid_key_is_reported_in_one_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"^is (not )?a private key[^\n]*$") as error:
-        load_key(text)
+        load_private_key(text)
 
     assert error.value.__cause__ is None
 
 
-def test_a_fingerprint_depends_on_the_key_and_the_secret(signer: Signer) -> None:
-    other = Signer(generate_key(), ISSUER, AUDIENCE, TTL, Watch())
+def test_a_fingerprint_depends_on_the_key_and_the_secret(signer: AccessTokenSigner) -> None:
+    other = AccessTokenSigner(generate_private_key(), ISSUER, AUDIENCE, TTL, Watch())
 
     assert signer.fingerprint("secret") == signer.fingerprint("secret")
     assert len({signer.fingerprint("secret"), signer.fingerprint("s"), other.fingerprint("s")}) == 3

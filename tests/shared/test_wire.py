@@ -10,10 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from markethall.shared.errors import (
-    Busy,
-    Internal,
-    Malformed,
-    Refusal,
+    DomainError,
+    InternalError,
+    MalformedRequest,
+    Overloaded,
     TooManyRequests,
     Unavailable,
 )
@@ -23,8 +23,8 @@ from tests.wire.greeter import (
     PERSON,
     SIGNER,
     TRACE,
-    Greeted,
-    Greeter,
+    ProbeResult,
+    ProbeService,
     calling,
     hello,
     over,
@@ -46,30 +46,30 @@ def problem(code: str, status: int, **details: Any) -> bytes:
 # What travels
 
 
-async def test_a_call_arrives_as_it_was_made() -> None:
-    greeter = Greeter()
+async def test_call_round_trips() -> None:
+    greeter = ProbeService()
     command = hello("Ada", "日本", mood="😀")
 
     async with over_tcp(greeter) as remote:
         answer = await remote.greet(CALL, command)
 
-    (call, heard), *others = greeter.heard
+    (ctx, heard), *others = greeter.calls
     assert (heard, others) == (command, [])
-    assert (call.actor, call.request_id, call.traceparent) == (PERSON, CALL.request_id, TRACE)
-    assert answer == Greeted(greet_id=command.greet_id, words="hello Ada, hello 日本")
+    assert (ctx.actor, ctx.request_id, ctx.traceparent) == (PERSON, CALL.request_id, TRACE)
+    assert answer == ProbeResult(greet_id=command.greet_id, words="hello Ada, hello 日本")
 
 
-async def test_what_answers_nothing_answers_nothing() -> None:
-    greeter = Greeter()
+async def test_call_without_result_returns_none() -> None:
+    greeter = ProbeService()
 
     async with over_tcp(greeter) as remote:
         await remote.wave(CALL, hello())
 
-    assert len(greeter.heard) == 1
+    assert len(greeter.calls) == 1
 
 
 @pytest.mark.parametrize(("seconds", "most"), [(5.5, 5500), (60, 20_000), (None, 20_000)])
-async def test_the_remaining_milliseconds_travel(seconds: float | None, most: int) -> None:
+async def test_remaining_time_is_sent(seconds: float | None, most: int) -> None:
     deadline = now() + timedelta(seconds=seconds) if seconds else None
     given = []
 
@@ -82,19 +82,19 @@ async def test_the_remaining_milliseconds_travel(seconds: float | None, most: in
     assert most - 5000 < given[0] <= most
 
 
-async def test_the_neighbour_has_until_then() -> None:
-    greeter, before = Greeter(), now()
-    call = CALL.model_copy(update={"deadline": before + timedelta(seconds=9)})
+async def test_server_receives_deadline() -> None:
+    greeter, before = ProbeService(), now()
+    ctx = CALL.model_copy(update={"deadline": before + timedelta(seconds=9)})
 
     async with over_tcp(greeter) as remote:
-        await remote.wave(call, hello())
+        await remote.wave(ctx, hello())
 
-    deadline = greeter.heard[0][0].deadline
+    deadline = greeter.calls[0][0].deadline
     assert deadline is not None
     assert before < deadline <= now() + timedelta(seconds=9)
 
 
-async def test_defaults_stay_at_home_since_an_older_neighbour_may_not_know_their_names() -> None:
+async def test_default_fields_are_not_sent() -> None:
     bodies = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
@@ -107,13 +107,13 @@ async def test_defaults_stay_at_home_since_an_older_neighbour_may_not_know_their
     assert bodies == [{"greet_id": str(command.greet_id), "guests": [{"name": "Ada"}]}]
 
 
-async def test_what_a_newer_neighbour_says_besides_is_ignored() -> None:
+async def test_unknown_response_fields_are_ignored() -> None:
     command = hello()
     said = {"greet_id": str(command.greet_id), "words": "hi", "new": {"deep": [1]}}
 
     answer = await over(lambda _: httpx2.Response(200, json=said)).greet(CALL, command)
 
-    assert answer == Greeted(greet_id=command.greet_id, words="hi")
+    assert answer == ProbeResult(greet_id=command.greet_id, words="hi")
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,8 @@ async def test_what_a_newer_neighbour_says_besides_is_ignored() -> None:
         ({"guests": [{"name": "Ada"}, {"name": "Bob", "new": None}]}, "/guests/1/new"),
     ],
 )
-async def test_what_a_newer_caller_asks_besides_is_refused(
-    change: dict[str, Any], where: str
-) -> None:
-    greeter = Greeter()
+async def test_unknown_request_fields_are_rejected(change: dict[str, Any], where: str) -> None:
+    greeter = ProbeService()
     body = hello("Ada").model_dump(mode="json") | change
     token = SIGNER.sign("orders", "greeter", "greet", PERSON)
 
@@ -136,7 +134,7 @@ async def test_what_a_newer_caller_asks_besides_is_refused(
 
     assert answer.status_code == 422
     assert [error["field"] for error in answer.json()["errors"]] == [where]
-    assert greeter.heard == []
+    assert greeter.calls == []
 
 
 # What the neighbour refuses
@@ -163,17 +161,17 @@ JUNK = {
 
 
 @pytest.mark.parametrize("junk", JUNK)
-async def test_what_cannot_be_understood_is_a_fault_with_the_id_of_the_request(junk: str) -> None:
+async def test_unreadable_response_is_internal_error_with_request_id(junk: str) -> None:
     async with bare(JUNK[junk]) as told, calling(told.url) as remote:
         refusal = await refusal_of(remote.greet(CALL, hello()))
 
-    assert type(refusal) is Internal
+    assert type(refusal) is InternalError
     assert refusal.details == {"error_id": CALL.request_id}
     assert len(told.asked) == 1
 
 
-async def test_a_fault_of_the_neighbour_is_told_with_the_id_in_its_log() -> None:
-    greeter = Greeter()
+async def test_remote_error_has_request_id() -> None:
+    greeter = ProbeService()
 
     async def fail() -> None:
         raise RuntimeError("a secret")
@@ -183,16 +181,16 @@ async def test_a_fault_of_the_neighbour_is_told_with_the_id_in_its_log() -> None
         async with over_tcp(greeter) as remote:
             refusal = await refusal_of(remote.greet(CALL, hello()))
 
-    assert type(refusal) is Internal
+    assert type(refusal) is InternalError
     assert (refusal.details, refusal.detail) == ({"error_id": CALL.request_id}, "Internal error.")
     assert [line["request_id"] for line in lines if line.get("exc_info")] == [CALL.request_id]
-    assert len(greeter.heard) == 1
+    assert len(greeter.calls) == 1
 
 
 @pytest.mark.parametrize(
     ("code", "status"), [("auth.unauthenticated", 401), ("request.not_found", 404)]
 )
-async def test_a_neighbour_who_does_not_take_us_is_not_available(code: str, status: int) -> None:
+async def test_rejected_service_token_is_unavailable(code: str, status: int) -> None:
     """A method that an older release does not have, keys that are being changed."""
     answer = httpx2.Response(status, content=problem(code, status))
 
@@ -202,7 +200,7 @@ async def test_a_neighbour_who_does_not_take_us_is_not_available(code: str, stat
     assert (refusal.details, refusal.retry_after) == ({"dependency": "greeter"}, 1)
 
 
-async def test_not_now_is_tried_again_and_then_told_in_the_words_of_the_neighbour() -> None:
+async def test_temporary_rejection_is_retried_then_raised() -> None:
     asked = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
@@ -211,13 +209,13 @@ async def test_not_now_is_tried_again_and_then_told_in_the_words_of_the_neighbou
 
     refusal = await refusal_of(over(handler).greet(CALL, hello()))
 
-    assert type(refusal) is Busy
+    assert type(refusal) is Overloaded
     assert (refusal.detail, refusal.details, refusal.retry_after) == ("No.", {"retry_after": 7}, 7)
     assert len(asked) == 3
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_a_gateway_between_us_speaks_for_nobody(status: int) -> None:
+async def test_gateway_error_is_unavailable(status: int) -> None:
     refusal = await refusal_of(
         over(lambda _: httpx2.Response(status, html="<h1>")).greet(CALL, hello())
     )
@@ -226,8 +224,8 @@ async def test_a_gateway_between_us_speaks_for_nobody(status: int) -> None:
     assert refusal.details == {"dependency": "greeter"}
 
 
-@pytest.mark.parametrize("kind", [Malformed, TooManyRequests])
-async def test_what_is_refused_is_asked_once(kind: type[Refusal]) -> None:
+@pytest.mark.parametrize("kind", [MalformedRequest, TooManyRequests])
+async def test_domain_error_is_not_retried(kind: type[DomainError]) -> None:
     asked = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:

@@ -7,24 +7,24 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from dependency_injector import providers
 
-from markethall.shared.call import Actor, Call
+from markethall.shared.call import Actor, CallContext
 from markethall.shared.clock import utc_now
 from markethall.shared.db import Postgres
-from markethall.shared.http import DAY, created
-from markethall.shared.idempotency import Attempt
+from markethall.shared.http import IDEMPOTENCY_RETENTION_DEFAULT, created_response
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.ids import new_id
 from markethall.shared.pages import Cursors
 from markethall.shared.passwords import Passwords
-from markethall.shared.tokens import Signer, Verifier, generate_key
+from markethall.shared.tokens import AccessTokenSigner, AccessTokenVerifier, generate_private_key
 from markethall.users.container import UsersContainer
-from markethall.users.contract import Account, Accounts, Register, Sessions, TokenPair, Users
+from markethall.users.contract import Accounts, Register, Sessions, TokenPair, Users, UserView
 from markethall.users.remote import RemoteUsers, router
-from tests.remote import at_the_end_of_the_wire
+from tests.remote import over_rpc
 
-ISSUER = "https://hall.example"
+ISSUER = "https://markethall.example"
 AUDIENCE = "markethall"
 PASSWORD = "correct horse battery staple"
-ANYONE = Call(request_id="test")
+ANYONE = CallContext(request_id="test")
 
 
 class Watch:
@@ -41,17 +41,17 @@ class Watch:
 
 
 @dataclass
-class House:
+class UsersApp:
     """What a test asks, and the few things it has to hand."""
 
     accounts: Accounts
     sessions: Sessions
     users: Users
-    verifier: Verifier
-    watch: Watch
+    verifier: AccessTokenVerifier
+    clock: Watch
     container: UsersContainer
 
-    async def register(self, name: str, password: str = PASSWORD) -> Account:
+    async def register(self, name: str, password: str = PASSWORD) -> UserView:
         """The next id that is made sorts after this one."""
         command = Register(username=name, email=f"{name}@example.com", password=password)
         account = await self.accounts.register(ANYONE, command, no_key())
@@ -62,20 +62,20 @@ class House:
     async def sign_in(self, name: str, password: str = PASSWORD) -> TokenPair:
         return await self.sessions.sign_in(ANYONE, name, password)
 
-    async def call_of(self, name: str, password: str = PASSWORD) -> Call:
+    async def call_of(self, name: str, password: str = PASSWORD) -> CallContext:
         """A call as the front makes it, of somebody who signs in."""
         pair = await self.sign_in(name, password)
-        return Call(actor=self.actor(pair), request_id="test")
+        return CallContext(actor=self.actor(pair), request_id="test")
 
     def actor(self, pair: TokenPair) -> Actor:
         return self.verifier.verify(pair.access_token)
 
 
-def no_key() -> Attempt:
-    return Attempt("", new_id(), DAY, present)
+def no_key() -> IdempotentCommand:
+    return IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_DEFAULT, present)
 
 
-present = created(lambda account: f"/users/{account.user_id}")
+present = created_response(lambda account: f"/users/{account.user_id}")
 
 
 @pytest.fixture(scope="session")
@@ -86,38 +86,42 @@ def passwords() -> Iterator[Passwords]:
 
 
 @pytest.fixture(params=["memory", "sql", "remote"])
-def wiring(request: pytest.FixtureRequest, passwords: Passwords) -> tuple[str, House]:
+def wiring(request: pytest.FixtureRequest, passwords: Passwords) -> tuple[str, UsersApp]:
     if request.param == "memory":
-        return request.param, build("memory", passwords)
-    return request.param, build("sql", passwords, request.getfixturevalue("postgres"))
+        return request.param, build_users_app("memory", passwords)
+    return request.param, build_users_app("sql", passwords, request.getfixturevalue("postgres"))
 
 
 @pytest.fixture
-async def house(wiring: tuple[str, House]) -> AsyncIterator[House]:
-    where, house = wiring
+async def users_app(wiring: tuple[str, UsersApp]) -> AsyncIterator[UsersApp]:
+    where, users_app = wiring
     if where != "remote":
-        yield house
+        yield users_app
         return
-    async with at_the_end_of_the_wire("users", router, house.users, RemoteUsers) as remote:
-        yield replace(house, users=remote)
+    async with over_rpc("users", router, users_app.users, RemoteUsers) as remote:
+        yield replace(users_app, users=remote)
 
 
-def build(storage: str, passwords: Passwords, postgres: Postgres | None = None) -> House:
-    watch = Watch()
-    signer = Signer(generate_key(), ISSUER, AUDIENCE, timedelta(minutes=15), watch)
+def build_users_app(
+    storage: str, passwords: Passwords, postgres: Postgres | None = None
+) -> UsersApp:
+    clock = Watch()
+    signer = AccessTokenSigner(
+        generate_private_key(), ISSUER, AUDIENCE, timedelta(minutes=15), clock
+    )
     container = UsersContainer(
-        config={"where": "local", "storage": storage, "idempotency_lease": 15.0},
+        config={"mode": "local", "storage": storage, "idempotency_lease": 15.0},
         postgres=providers.Object(postgres),
-        clock=providers.Object(watch),
+        clock=providers.Object(clock),
         signer=providers.Object(signer),
         passwords=providers.Object(passwords),
         cursors=providers.Object(Cursors(b"a secret of the tests")),
     )
-    return House(
+    return UsersApp(
         accounts=container.accounts(),
         sessions=container.sessions(),
         users=container.users(),
-        verifier=Verifier(signer.jwks, ISSUER, AUDIENCE, watch),
-        watch=watch,
+        verifier=AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, clock),
+        clock=clock,
         container=container,
     )

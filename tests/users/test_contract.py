@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from markethall.shared.auth import PROFILE, SCOPES_OF_ROLE, USERS_MANAGE
-from markethall.shared.errors import Invalid, PreconditionFailed, Refusal
-from markethall.shared.http import DAY
-from markethall.shared.idempotency import Attempt, Claim
+from markethall.shared.auth import PROFILE, SCOPES_BY_ROLE, USERS_MANAGE
+from markethall.shared.errors import DomainError, PreconditionFailed, ValidationFailed
+from markethall.shared.http import IDEMPOTENCY_RETENTION_DEFAULT
+from markethall.shared.idempotency import IdempotencyRecord, IdempotentCommand
 from markethall.shared.ids import new_id
 from markethall.shared.metrics import STATEMENTS
 from markethall.shared.pages import CursorInvalid
@@ -29,7 +29,7 @@ from markethall.users.contract import (
     UsernameTaken,
     UserNotFound,
 )
-from tests.users.conftest import ANYONE, PASSWORD, House, no_key, present
+from tests.users.conftest import ANYONE, PASSWORD, UsersApp, no_key, present
 
 OTHER_PASSWORD = "tr0ubador and three more words"
 
@@ -43,10 +43,10 @@ def person(username: str, email: str, **more: object) -> Register:
 # Signing up
 
 
-async def test_a_new_customer_is_active_and_has_only_the_role_of_one(house: House) -> None:
+async def test_new_customer_is_active_with_customer_role(users_app: UsersApp) -> None:
     command = person("Ada", "Ada@Example.COM", full_name="Ada Lovelace", tags=("vip",))
 
-    account = await house.accounts.register(ANYONE, command, no_key())
+    account = await users_app.accounts.register(ANYONE, command, no_key())
 
     assert account.username == "Ada"
     assert account.email == "Ada@example.com"
@@ -59,11 +59,11 @@ async def test_a_new_customer_is_active_and_has_only_the_role_of_one(house: Hous
     assert account.signup_date.utcoffset() == timedelta()
 
 
-async def test_a_name_is_taken_in_any_case(house: House) -> None:
-    await house.register("ada")
+async def test_username_is_unique_ignoring_case(users_app: UsersApp) -> None:
+    await users_app.register("ada")
 
     with pytest.raises(UsernameTaken) as refusal:
-        await house.accounts.register(ANYONE, person("ADA", "other@example.com"), no_key())
+        await users_app.accounts.register(ANYONE, person("ADA", "other@example.com"), no_key())
 
     assert refusal.value.details == {"username": "ADA"}
 
@@ -72,11 +72,13 @@ async def test_a_name_is_taken_in_any_case(house: House) -> None:
     "same",
     ["ADA@example.com", "ada@EXAMPLE.com", "\uff41da@example.com"],  # a full-width a
 )
-async def test_an_address_is_taken_in_any_case_and_unicode_form(house: House, same: str) -> None:
-    await house.register("ada")
+async def test_email_is_unique_ignoring_case_and_unicode_form(
+    users_app: UsersApp, same: str
+) -> None:
+    await users_app.register("ada")
 
     with pytest.raises(EmailTaken) as refusal:
-        await house.accounts.register(ANYONE, person("somebody", same), no_key())
+        await users_app.accounts.register(ANYONE, person("somebody", same), no_key())
 
     assert same not in repr(refusal.value)
 
@@ -85,9 +87,9 @@ async def test_an_address_is_taken_in_any_case_and_unicode_form(house: House, sa
     "name",
     ["ad", "a" * 51, "ada l", "ada@x", "\u0430da", "ada\u200b", "\uff41da", "ada\n", "ad\x00a", ""],
 )
-async def test_a_name_that_looks_like_another_is_refused(house: House, name: str) -> None:
-    with pytest.raises(Invalid) as refusal:
-        await house.accounts.register(ANYONE, person(name, "ada@example.com"), no_key())
+async def test_confusable_username_is_rejected(users_app: UsersApp, name: str) -> None:
+    with pytest.raises(ValidationFailed) as refusal:
+        await users_app.accounts.register(ANYONE, person(name, "ada@example.com"), no_key())
 
     assert refusal.value.details["errors"][0]["field"] == "/username"
 
@@ -95,9 +97,9 @@ async def test_a_name_that_looks_like_another_is_refused(house: House, name: str
 @pytest.mark.parametrize(
     "email", ["", "ada", "ada@", "@example.com", "a@b@c.de", "ada@exa mple.de"]
 )
-async def test_what_is_no_address_is_refused(house: House, email: str) -> None:
-    with pytest.raises(Invalid) as refusal:
-        await house.accounts.register(ANYONE, person("ada", email), no_key())
+async def test_invalid_email_is_rejected(users_app: UsersApp, email: str) -> None:
+    with pytest.raises(ValidationFailed) as refusal:
+        await users_app.accounts.register(ANYONE, person("ada", email), no_key())
 
     assert refusal.value.details["errors"][0]["field"] == "/email"
 
@@ -112,71 +114,71 @@ async def test_what_is_no_address_is_refused(house: House, email: str) -> None:
         ("countess@example.com", "personal"),
     ],
 )
-async def test_a_weak_password_is_refused(house: House, password: str, reason: str) -> None:
+async def test_a_weak_password_is_refused(users_app: UsersApp, password: str, reason: str) -> None:
     command = person("ada.lovelace", "countess@example.com", password=password)
 
     with pytest.raises(PasswordUnacceptable) as refusal:
-        await house.accounts.register(ANYONE, command, no_key())
+        await users_app.accounts.register(ANYONE, command, no_key())
 
     assert refusal.value.details == {"reason": reason}
-    assert await house.accounts.count() == 0
+    assert await users_app.accounts.count() == 0
 
 
-async def test_of_twenty_who_want_a_name_at_once_one_gets_it(house: House) -> None:
+async def test_one_of_twenty_concurrent_registrations_gets_username(users_app: UsersApp) -> None:
     names = [
         "".join(c.upper() if n >> i & 1 else c for i, c in enumerate("racer")) for n in range(20)
     ]
 
     results = await gather(
         *(
-            house.accounts.register(ANYONE, person(name, f"{i}@example.com"), no_key())
+            users_app.accounts.register(ANYONE, person(name, f"{i}@example.com"), no_key())
             for i, name in enumerate(names)
         ),
         return_exceptions=True,
     )
 
     assert Counter(type(result).__name__ for result in results) == {
-        "Account": 1,
+        "UserView": 1,
         "UsernameTaken": 19,
     }
-    assert await house.accounts.count() == 1
+    assert await users_app.accounts.count() == 1
 
 
-async def test_of_twenty_with_one_address_at_once_one_gets_in(house: House) -> None:
+async def test_one_of_twenty_concurrent_registrations_gets_email(users_app: UsersApp) -> None:
     results = await gather(
         *(
-            house.accounts.register(ANYONE, person(f"racer{i}", "Racer@example.com"), no_key())
+            users_app.accounts.register(ANYONE, person(f"racer{i}", "Racer@example.com"), no_key())
             for i in range(20)
         ),
         return_exceptions=True,
     )
 
-    assert Counter(type(result).__name__ for result in results) == {"Account": 1, "EmailTaken": 19}
+    assert Counter(type(result).__name__ for result in results) == {"UserView": 1, "EmailTaken": 19}
 
 
-async def test_an_attempt_that_is_tried_again_finds_its_own_account(house: House) -> None:
-    attempt = Attempt("", new_id(), DAY, present)
-    first = await house.accounts.register(ANYONE, person("ada", "ada@example.com"), attempt)
+async def test_registration_is_idempotent(users_app: UsersApp) -> None:
+    attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_DEFAULT, present)
+    first = await users_app.accounts.register(ANYONE, person("ada", "ada@example.com"), attempt)
 
-    again = await house.accounts.register(ANYONE, person("ada", "ada@example.com"), attempt)
+    again = await users_app.accounts.register(ANYONE, person("ada", "ada@example.com"), attempt)
 
     assert again == first
     assert first.user_id == attempt.id
-    assert await house.accounts.count() == 1
+    assert await users_app.accounts.count() == 1
 
 
-async def test_the_answer_is_kept_under_its_key(house: House) -> None:
-    claims = house.container.backend().claims
-    now = house.watch()
-    claim = Claim(scope="key", request_hash="hash", id=new_id(), lease_until=now)
-    await claims.claim(claim, now + DAY)
+async def test_response_is_stored_under_key(users_app: UsersApp) -> None:
+    claims = users_app.container.persistence().idempotency_store
+    now = users_app.clock()
+    claim = IdempotencyRecord(scope="key", request_hash="hash", id=new_id(), lease_until=now)
+    await claims.claim(claim, now + IDEMPOTENCY_RETENTION_DEFAULT)
 
-    attempt = Attempt("key", claim.id, DAY, present)
-    account = await house.accounts.register(ANYONE, person("ada", "ada@example.com"), attempt)
+    attempt = IdempotentCommand("key", claim.id, IDEMPOTENCY_RETENTION_DEFAULT, present)
+    account = await users_app.accounts.register(ANYONE, person("ada", "ada@example.com"), attempt)
 
-    standing = await claims.claim(claim, now + DAY)
+    standing = await claims.claim(claim, now + IDEMPOTENCY_RETENTION_DEFAULT)
     assert standing is not None
-    assert standing.answer == present(account)
+    assert standing.response == present(account)
     assert PASSWORD not in standing.model_dump_json()
 
 
@@ -184,30 +186,30 @@ async def test_the_answer_is_kept_under_its_key(house: House) -> None:
 
 
 @pytest.mark.parametrize("name", ["ada", "ADA", "ada@example.com", "Ada@EXAMPLE.com"])
-async def test_one_signs_in_by_name_or_address_in_any_case(house: House, name: str) -> None:
-    account = await house.register("ada")
+async def test_login_accepts_username_or_email_in_any_case(users_app: UsersApp, name: str) -> None:
+    account = await users_app.register("ada")
 
-    pair = await house.sign_in(name)
+    pair = await users_app.sign_in(name)
 
-    actor = house.actor(pair)
+    actor = users_app.actor(pair)
     assert actor.user_id == account.user_id
     assert actor.roles == ("customer",)
-    assert actor.scopes == SCOPES_OF_ROLE["customer"] | {PROFILE}
+    assert actor.scopes == SCOPES_BY_ROLE["customer"] | {PROFILE}
     assert pair.scope == " ".join(sorted(actor.scopes))
     assert pair.expires_in == 900
 
 
-async def test_unknown_wrong_and_disabled_get_the_same_answer(house: House) -> None:
-    await house.register("ada")
-    disabled = await house.register("bob")
-    await house.accounts.change_user(ANYONE, disabled.user_id, ChangeUser(is_active=False), {1})
+async def test_login_failures_are_indistinguishable(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    disabled = await users_app.register("bob")
+    await users_app.accounts.change_user(ANYONE, disabled.user_id, ChangeUser(is_active=False), {1})
 
     refusals = await gather(
-        house.sign_in("ada", OTHER_PASSWORD),
-        house.sign_in("nobody"),
-        house.sign_in("nobody@example.com"),
-        house.sign_in("no body at all@@"),
-        house.sign_in("bob"),
+        users_app.sign_in("ada", OTHER_PASSWORD),
+        users_app.sign_in("nobody"),
+        users_app.sign_in("nobody@example.com"),
+        users_app.sign_in("no body at all@@"),
+        users_app.sign_in("bob"),
         return_exceptions=True,
     )
 
@@ -215,20 +217,20 @@ async def test_unknown_wrong_and_disabled_get_the_same_answer(house: House) -> N
     assert len({repr(refusal) for refusal in refusals}) == 1
 
 
-async def test_passwords_that_differ_only_after_byte_72_are_different(house: House) -> None:
+async def test_passwords_that_differ_only_after_byte_72_are_different(users_app: UsersApp) -> None:
     stem = "é" * 60
-    await house.register("ada", stem + "one")
+    await users_app.register("ada", stem + "one")
 
     with pytest.raises(BadCredentials):
-        await house.sign_in("ada", stem + "two")
+        await users_app.sign_in("ada", stem + "two")
 
-    assert await house.sign_in("ada", stem + "one")
+    assert await users_app.sign_in("ada", stem + "one")
 
 
-async def test_no_secret_is_in_a_repr(house: House) -> None:
-    await house.register("ada")
+async def test_no_secret_is_in_a_repr(users_app: UsersApp) -> None:
+    await users_app.register("ada")
 
-    pair = await house.sign_in("ada")
+    pair = await users_app.sign_in("ada")
 
     assert pair.access_token not in repr(pair)
     assert pair.refresh_token not in repr(pair)
@@ -238,159 +240,161 @@ async def test_no_secret_is_in_a_repr(house: House) -> None:
 # Staying in
 
 
-async def test_a_refresh_token_is_traded_for_a_new_pair_of_the_same_session(house: House) -> None:
-    account = await house.register("ada")
-    first = await house.sign_in("ada")
+async def test_refresh_rotates_token_in_same_session(users_app: UsersApp) -> None:
+    account = await users_app.register("ada")
+    first = await users_app.sign_in("ada")
 
-    second = await house.sessions.refresh(ANYONE, first.refresh_token)
-    third = await house.sessions.refresh(ANYONE, second.refresh_token)
+    second = await users_app.sessions.refresh(ANYONE, first.refresh_token)
+    third = await users_app.sessions.refresh(ANYONE, second.refresh_token)
 
     assert len({first.refresh_token, second.refresh_token, third.refresh_token}) == 3
-    assert house.actor(third).user_id == account.user_id
-    assert house.actor(third).session_id == house.actor(first).session_id
+    assert users_app.actor(third).user_id == account.user_id
+    assert users_app.actor(third).session_id == users_app.actor(first).session_id
 
 
-async def test_a_token_that_was_traded_before_ends_the_session(house: House) -> None:
-    await house.register("ada")
-    first = await house.sign_in("ada")
-    second = await house.sessions.refresh(ANYONE, first.refresh_token)
-    house.watch.forward(seconds=11)
+async def test_reused_refresh_token_revokes_session(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    first = await users_app.sign_in("ada")
+    second = await users_app.sessions.refresh(ANYONE, first.refresh_token)
+    users_app.clock.forward(seconds=11)
 
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, first.refresh_token)
+        await users_app.sessions.refresh(ANYONE, first.refresh_token)
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, second.refresh_token)
+        await users_app.sessions.refresh(ANYONE, second.refresh_token)
 
 
-async def test_a_token_of_long_ago_ends_the_session_too(house: House) -> None:
-    await house.register("ada")
-    first = await house.sign_in("ada")
+async def test_old_refresh_token_revokes_session(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    first = await users_app.sign_in("ada")
     latest = first
     for _ in range(3):
-        latest = await house.sessions.refresh(ANYONE, latest.refresh_token)
+        latest = await users_app.sessions.refresh(ANYONE, latest.refresh_token)
 
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, first.refresh_token)
+        await users_app.sessions.refresh(ANYONE, first.refresh_token)
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, latest.refresh_token)
+        await users_app.sessions.refresh(ANYONE, latest.refresh_token)
 
 
-async def test_who_never_got_the_answer_may_ask_again_for_ten_seconds(house: House) -> None:
-    await house.register("ada")
-    first = await house.sign_in("ada")
-    await house.sessions.refresh(ANYONE, first.refresh_token)
-    house.watch.forward(seconds=9)
+async def test_refresh_can_be_repeated_within_ten_seconds(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    first = await users_app.sign_in("ada")
+    await users_app.sessions.refresh(ANYONE, first.refresh_token)
+    users_app.clock.forward(seconds=9)
 
-    again = await house.sessions.refresh(ANYONE, first.refresh_token)
+    again = await users_app.sessions.refresh(ANYONE, first.refresh_token)
 
-    assert await house.sessions.refresh(ANYONE, again.refresh_token)
+    assert await users_app.sessions.refresh(ANYONE, again.refresh_token)
 
 
-async def test_asking_again_does_not_extend_the_grace(house: House) -> None:
-    await house.register("ada")
-    first = await house.sign_in("ada")
-    await house.sessions.refresh(ANYONE, first.refresh_token)
-    house.watch.forward(seconds=6)
-    await house.sessions.refresh(ANYONE, first.refresh_token)
-    house.watch.forward(seconds=6)
+async def test_repeat_does_not_extend_grace_period(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    first = await users_app.sign_in("ada")
+    await users_app.sessions.refresh(ANYONE, first.refresh_token)
+    users_app.clock.forward(seconds=6)
+    await users_app.sessions.refresh(ANYONE, first.refresh_token)
+    users_app.clock.forward(seconds=6)
 
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, first.refresh_token)
+        await users_app.sessions.refresh(ANYONE, first.refresh_token)
 
 
-async def test_of_many_trades_at_once_only_the_last_token_lives_on(house: House) -> None:
-    await house.register("ada")
-    first = await house.sign_in("ada")
+async def test_concurrent_refreshes_leave_one_valid_token(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    first = await users_app.sign_in("ada")
 
-    pairs = await gather(*(house.sessions.refresh(ANYONE, first.refresh_token) for _ in range(8)))
-    results = [await outcome(house, pair.refresh_token) for pair in pairs]
+    pairs = await gather(
+        *(users_app.sessions.refresh(ANYONE, first.refresh_token) for _ in range(8))
+    )
+    results = [await outcome(users_app, pair.refresh_token) for pair in pairs]
 
     # whoever traded last may go on, unless a token that was overtaken has ended the session
     assert len({pair.refresh_token for pair in pairs}) == 8
     assert sum(results) <= 1
 
 
-async def outcome(house: House, token: str) -> bool:
+async def outcome(users_app: UsersApp, token: str) -> bool:
     try:
-        await house.sessions.refresh(ANYONE, token)
+        await users_app.sessions.refresh(ANYONE, token)
     except BadRefreshToken:
         return False
     return True
 
 
 @pytest.mark.parametrize("token", ["", "x", "é", "A" * 64, "A" * 63 + "=", "A" * 5000, "\x00" * 64])
-async def test_what_is_no_refresh_token_is_refused(house: House, token: str) -> None:
+async def test_malformed_refresh_token_is_rejected(users_app: UsersApp, token: str) -> None:
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, token)
-    await house.sessions.revoke(ANYONE, token)
+        await users_app.sessions.refresh(ANYONE, token)
+    await users_app.sessions.revoke(ANYONE, token)
 
 
-async def test_a_session_ends_thirty_days_after_the_sign_in(house: House) -> None:
-    await house.register("ada")
-    pair = await house.sign_in("ada")
-    house.watch.forward(days=29)
-    pair = await house.sessions.refresh(ANYONE, pair.refresh_token)
-    house.watch.forward(days=1, seconds=1)
-
-    with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, pair.refresh_token)
-
-
-async def test_a_revoked_session_is_over(house: House) -> None:
-    await house.register("ada")
-    pair, other = await house.sign_in("ada"), await house.sign_in("ada")
-
-    await house.sessions.revoke(ANYONE, pair.refresh_token)
-    await house.sessions.revoke(ANYONE, pair.refresh_token)
+async def test_session_lasts_thirty_days(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    pair = await users_app.sign_in("ada")
+    users_app.clock.forward(days=29)
+    pair = await users_app.sessions.refresh(ANYONE, pair.refresh_token)
+    users_app.clock.forward(days=1, seconds=1)
 
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, pair.refresh_token)
-    assert await house.sessions.refresh(ANYONE, other.refresh_token)
+        await users_app.sessions.refresh(ANYONE, pair.refresh_token)
 
 
-async def test_a_disabled_user_stays_out_also_when_enabled_again(house: House) -> None:
-    account = await house.register("ada")
-    pair = await house.sign_in("ada")
-    changed = await house.accounts.change_user(
+async def test_revoked_session_is_rejected(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    pair, other = await users_app.sign_in("ada"), await users_app.sign_in("ada")
+
+    await users_app.sessions.revoke(ANYONE, pair.refresh_token)
+    await users_app.sessions.revoke(ANYONE, pair.refresh_token)
+
+    with pytest.raises(BadRefreshToken):
+        await users_app.sessions.refresh(ANYONE, pair.refresh_token)
+    assert await users_app.sessions.refresh(ANYONE, other.refresh_token)
+
+
+async def test_disabling_revokes_sessions_permanently(users_app: UsersApp) -> None:
+    account = await users_app.register("ada")
+    pair = await users_app.sign_in("ada")
+    changed = await users_app.accounts.change_user(
         ANYONE, account.user_id, ChangeUser(is_active=False), {1}
     )
 
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, pair.refresh_token)
+        await users_app.sessions.refresh(ANYONE, pair.refresh_token)
 
-    await house.accounts.change_user(
+    await users_app.accounts.change_user(
         ANYONE, account.user_id, ChangeUser(is_active=True), {changed.version}
     )
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, pair.refresh_token)
+        await users_app.sessions.refresh(ANYONE, pair.refresh_token)
 
 
-async def test_expired_sessions_are_forgotten(house: House) -> None:
-    await house.register("ada")
-    old = await house.sign_in("ada")
-    house.watch.forward(days=31)
-    fresh = await house.sign_in("ada")
+async def test_expired_sessions_are_purged(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    old = await users_app.sign_in("ada")
+    users_app.clock.forward(days=31)
+    fresh = await users_app.sign_in("ada")
 
-    for sweep in house.container.sweeps():
+    for sweep in users_app.container.periodic_jobs():
         await sweep()
 
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, old.refresh_token)
-    assert await house.sessions.refresh(ANYONE, fresh.refresh_token)
-    async with house.container.database().transaction() as store:
-        assert await store.purge_sessions(house.watch()) == 0
+        await users_app.sessions.refresh(ANYONE, old.refresh_token)
+    assert await users_app.sessions.refresh(ANYONE, fresh.refresh_token)
+    async with users_app.container.database().transaction() as store:
+        assert await store.purge_sessions(users_app.clock()) == 0
 
 
-async def test_the_key_set_is_what_tokens_are_checked_with(house: House) -> None:
-    (key,) = (await house.sessions.key_set(ANYONE)).keys
+async def test_jwks_verifies_access_tokens(users_app: UsersApp) -> None:
+    (key,) = (await users_app.sessions.get_jwks(ANYONE)).keys
 
     assert key.kty == "OKP"
     assert len(key.kid) == 43
 
 
-async def test_a_fingerprint_tells_secrets_apart_and_nothing_else(house: House) -> None:
+async def test_fingerprint_distinguishes_secrets(users_app: UsersApp) -> None:
     one, same, other = [
-        await house.sessions.fingerprint(secret) for secret in ("one", "one", "other")
+        await users_app.sessions.compute_fingerprint(secret) for secret in ("one", "one", "other")
     ]
 
     assert one == same != other
@@ -399,67 +403,79 @@ async def test_a_fingerprint_tells_secrets_apart_and_nothing_else(house: House) 
 # One's own account
 
 
-async def test_one_sees_and_changes_what_one_says_about_oneself(house: House) -> None:
-    await house.register("ada")
-    call = await house.call_of("ada")
+async def test_user_reads_and_updates_own_profile(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    ctx = await users_app.call_of("ada")
 
-    named = await house.accounts.update_me(call, ChangeProfile(full_name="Ada"), seen={1})
-    tagged = await house.accounts.update_me(call, ChangeProfile(tags=("a", "b")), seen=None)
-    unnamed = await house.accounts.update_me(call, ChangeProfile(full_name=None), seen={3})
+    named = await users_app.accounts.update_me(
+        ctx, ChangeProfile(full_name="Ada"), expected_versions={1}
+    )
+    tagged = await users_app.accounts.update_me(
+        ctx, ChangeProfile(tags=("a", "b")), expected_versions=None
+    )
+    unnamed = await users_app.accounts.update_me(
+        ctx, ChangeProfile(full_name=None), expected_versions={3}
+    )
 
     assert (named.full_name, named.version) == ("Ada", 2)
     assert (tagged.full_name, tagged.tags) == ("Ada", ("a", "b"))
     assert (unnamed.full_name, unnamed.tags, unnamed.version) == (None, ("a", "b"), 4)
-    assert await house.accounts.me(call) == unnamed
+    assert await users_app.accounts.get_me(ctx) == unnamed
 
 
-async def test_a_change_that_changes_nothing_is_no_new_version(house: House) -> None:
-    account = await house.register("ada")
-    call = await house.call_of("ada")
+async def test_no_op_change_keeps_version(users_app: UsersApp) -> None:
+    account = await users_app.register("ada")
+    ctx = await users_app.call_of("ada")
 
-    assert await house.accounts.update_me(call, ChangeProfile(), seen=None) == account
-    assert await house.accounts.update_me(call, ChangeProfile(full_name=None), None) == account
+    assert (
+        await users_app.accounts.update_me(ctx, ChangeProfile(), expected_versions=None) == account
+    )
+    assert await users_app.accounts.update_me(ctx, ChangeProfile(full_name=None), None) == account
 
 
-async def test_a_change_over_a_newer_version_is_refused(house: House) -> None:
-    await house.register("ada")
-    call = await house.call_of("ada")
-    await house.accounts.update_me(call, ChangeProfile(full_name="Ada"), seen={1})
+async def test_stale_version_is_rejected(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    ctx = await users_app.call_of("ada")
+    await users_app.accounts.update_me(ctx, ChangeProfile(full_name="Ada"), expected_versions={1})
 
     with pytest.raises(PreconditionFailed) as refusal:
-        await house.accounts.update_me(call, ChangeProfile(full_name="Eve"), seen={1})
+        await users_app.accounts.update_me(
+            ctx, ChangeProfile(full_name="Eve"), expected_versions={1}
+        )
 
     assert refusal.value.details == {"etag": '"v2"'}
 
 
-async def test_of_many_changes_to_one_version_one_is_made(house: House) -> None:
-    await house.register("ada")
-    call = await house.call_of("ada")
+async def test_one_of_concurrent_changes_wins(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    ctx = await users_app.call_of("ada")
 
     results = await gather(
         *(
-            house.accounts.update_me(call, ChangeProfile(full_name=f"Ada {i}"), seen={1})
+            users_app.accounts.update_me(
+                ctx, ChangeProfile(full_name=f"Ada {i}"), expected_versions={1}
+            )
             for i in range(10)
         ),
         return_exceptions=True,
     )
 
     assert Counter(type(result).__name__ for result in results) == {
-        "Account": 1,
+        "UserView": 1,
         "PreconditionFailed": 9,
     }
 
 
-async def test_a_disabled_user_with_a_good_token_is_refused(house: House) -> None:
-    account = await house.register("ada")
-    call = await house.call_of("ada")
-    await house.accounts.change_user(ANYONE, account.user_id, ChangeUser(is_active=False), {1})
+async def test_disabled_user_with_valid_token_is_rejected(users_app: UsersApp) -> None:
+    account = await users_app.register("ada")
+    ctx = await users_app.call_of("ada")
+    await users_app.accounts.change_user(ANYONE, account.user_id, ChangeUser(is_active=False), {1})
 
     attempts = [
-        house.accounts.me(call),
-        house.accounts.update_me(call, ChangeProfile(full_name="Ada"), None),
-        house.accounts.change_password(call, PASSWORD, OTHER_PASSWORD),
-        house.users.active(call, account.user_id),
+        users_app.accounts.get_me(ctx),
+        users_app.accounts.update_me(ctx, ChangeProfile(full_name="Ada"), None),
+        users_app.accounts.change_password(ctx, PASSWORD, OTHER_PASSWORD),
+        users_app.users.get_active_customer(ctx, account.user_id),
     ]
 
     for refusal in await gather(*attempts, return_exceptions=True):
@@ -467,75 +483,75 @@ async def test_a_disabled_user_with_a_good_token_is_refused(house: House) -> Non
         assert refusal.details == {"user_id": str(account.user_id)}
 
 
-async def test_a_new_password_ends_all_sessions_but_this_one(house: House) -> None:
-    await house.register("ada")
-    here, elsewhere = await house.sign_in("ada"), await house.sign_in("ada")
-    call = ANYONE.model_copy(update={"actor": house.actor(here)})
+async def test_password_change_revokes_other_sessions(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    here, elsewhere = await users_app.sign_in("ada"), await users_app.sign_in("ada")
+    ctx = ANYONE.model_copy(update={"actor": users_app.actor(here)})
 
-    await house.accounts.change_password(call, PASSWORD, OTHER_PASSWORD)
+    await users_app.accounts.change_password(ctx, PASSWORD, OTHER_PASSWORD)
 
-    assert await house.sessions.refresh(ANYONE, here.refresh_token)
-    assert await house.sign_in("ada", OTHER_PASSWORD)
+    assert await users_app.sessions.refresh(ANYONE, here.refresh_token)
+    assert await users_app.sign_in("ada", OTHER_PASSWORD)
     with pytest.raises(BadRefreshToken):
-        await house.sessions.refresh(ANYONE, elsewhere.refresh_token)
+        await users_app.sessions.refresh(ANYONE, elsewhere.refresh_token)
     with pytest.raises(BadCredentials):
-        await house.sign_in("ada", PASSWORD)
+        await users_app.sign_in("ada", PASSWORD)
 
 
-async def test_a_new_password_needs_the_old_one_and_must_be_good(house: House) -> None:
-    await house.register("ada")
-    call = await house.call_of("ada")
+async def test_password_change_requires_old_and_strong_new(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    ctx = await users_app.call_of("ada")
 
     with pytest.raises(BadCredentials):
-        await house.accounts.change_password(call, OTHER_PASSWORD, OTHER_PASSWORD)
+        await users_app.accounts.change_password(ctx, OTHER_PASSWORD, OTHER_PASSWORD)
     with pytest.raises(PasswordUnacceptable):
-        await house.accounts.change_password(call, PASSWORD, "ada@example.com")
+        await users_app.accounts.change_password(ctx, PASSWORD, "ada@example.com")
 
-    assert await house.sign_in("ada", PASSWORD)
+    assert await users_app.sign_in("ada", PASSWORD)
 
 
-async def test_of_two_password_changes_at_once_one_wins(house: House) -> None:
-    await house.register("ada")
-    call = await house.call_of("ada")
+async def test_of_two_password_changes_at_once_one_wins(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    ctx = await users_app.call_of("ada")
 
     results = await gather(
-        house.accounts.change_password(call, PASSWORD, OTHER_PASSWORD + "1"),
-        house.accounts.change_password(call, PASSWORD, OTHER_PASSWORD + "2"),
+        users_app.accounts.change_password(ctx, PASSWORD, OTHER_PASSWORD + "1"),
+        users_app.accounts.change_password(ctx, PASSWORD, OTHER_PASSWORD + "2"),
         return_exceptions=True,
     )
 
     assert sorted(type(result).__name__ for result in results) == ["BadCredentials", "NoneType"]
     winner = OTHER_PASSWORD + str(results.index(None) + 1)
-    assert await house.sign_in("ada", winner)
+    assert await users_app.sign_in("ada", winner)
 
 
-async def test_a_sign_in_raced_with_a_new_password_leaves_no_session_of_the_old(
-    house: House,
+async def test_login_racing_password_change_leaves_no_old_session(
+    users_app: UsersApp,
 ) -> None:
-    await house.register("ada")
-    call = await house.call_of("ada")
+    await users_app.register("ada")
+    ctx = await users_app.call_of("ada")
 
     _, *results = await gather(
-        house.accounts.change_password(call, PASSWORD, OTHER_PASSWORD),
-        *(house.sign_in("ada", PASSWORD) for _ in range(8)),
+        users_app.accounts.change_password(ctx, PASSWORD, OTHER_PASSWORD),
+        *(users_app.sign_in("ada", PASSWORD) for _ in range(8)),
         return_exceptions=True,
     )
 
     for pair in results:
         if isinstance(pair, TokenPair):
-            assert not await outcome(house, pair.refresh_token)
+            assert not await outcome(users_app, pair.refresh_token)
 
 
 # Managing users
 
 
-async def test_users_are_listed_page_by_page_in_the_order_they_came(house: House) -> None:
-    made = [await house.register(f"user{i}") for i in range(5)]
+async def test_users_are_paginated_by_creation(users_app: UsersApp) -> None:
+    made = [await users_app.register(f"user{i}") for i in range(5)]
 
-    first = await house.accounts.users(ANYONE, 2, None)
-    await house.register("latecomer")
-    second = await house.accounts.users(ANYONE, 2, first.next_cursor)
-    third = await house.accounts.users(ANYONE, 2, second.next_cursor)
+    first = await users_app.accounts.list_users(ANYONE, 2, None)
+    await users_app.register("latecomer")
+    second = await users_app.accounts.list_users(ANYONE, 2, first.next_cursor)
+    third = await users_app.accounts.list_users(ANYONE, 2, second.next_cursor)
 
     ids = sorted(account.user_id for account in made)
     assert [a.user_id for a in (*first.items, *second.items)] == ids[:4]
@@ -543,92 +559,94 @@ async def test_users_are_listed_page_by_page_in_the_order_they_came(house: House
     assert third.next_cursor is None
 
 
-async def test_a_cursor_that_was_made_up_is_refused(house: House) -> None:
+async def test_forged_cursor_is_rejected(users_app: UsersApp) -> None:
     with pytest.raises(CursorInvalid):
-        await house.accounts.users(ANYONE, 2, "bm90aGluZw")
+        await users_app.accounts.list_users(ANYONE, 2, "bm90aGluZw")
 
 
-async def test_nobody_is_found_under_an_unknown_id(house: House) -> None:
+async def test_unknown_user_is_not_found(users_app: UsersApp) -> None:
     missing = new_id()
     stranger = ANYONE.model_copy(
         update={"actor": ANYONE.actor.model_copy(update={"user_id": missing})}
     )
 
     for attempt in (
-        house.accounts.user(ANYONE, missing),
-        house.accounts.change_user(ANYONE, missing, ChangeUser(), {1}),
-        house.accounts.me(stranger),
-        house.users.active(ANYONE, missing),
+        users_app.accounts.get_user(ANYONE, missing),
+        users_app.accounts.change_user(ANYONE, missing, ChangeUser(), {1}),
+        users_app.accounts.get_me(stranger),
+        users_app.users.get_active_customer(ANYONE, missing),
     ):
         with pytest.raises(UserNotFound) as refusal:
             await attempt
         assert refusal.value.details == {"user_id": str(missing)}
 
 
-async def test_neighbours_learn_who_is_active(house: House) -> None:
-    account = await house.register("ada")
+async def test_other_contexts_get_active_customer(users_app: UsersApp) -> None:
+    account = await users_app.register("ada")
 
-    customer = await house.users.active(ANYONE, account.user_id)
+    customer = await users_app.users.get_active_customer(ANYONE, account.user_id)
 
     assert (customer.user_id, customer.email) == (account.user_id, "ada@example.com")
 
 
-async def test_new_roles_are_in_the_next_token(house: House) -> None:
-    account = await house.register("ada")
-    pair = await house.sign_in("ada")
+async def test_new_roles_are_in_the_next_token(users_app: UsersApp) -> None:
+    account = await users_app.register("ada")
+    pair = await users_app.sign_in("ada")
 
-    changed = await house.accounts.change_user(
+    changed = await users_app.accounts.change_user(
         ANYONE, account.user_id, ChangeUser(roles=(Role.ADMIN, Role.ADMIN)), {1}
     )
-    fresh = await house.sessions.refresh(ANYONE, pair.refresh_token)
+    fresh = await users_app.sessions.refresh(ANYONE, pair.refresh_token)
 
     assert changed.roles == (Role.ADMIN,)
     assert changed.version == 2
-    assert house.actor(fresh).may(USERS_MANAGE)
-    assert house.actor(fresh).may(PROFILE)
+    assert users_app.actor(fresh).has_scope(USERS_MANAGE)
+    assert users_app.actor(fresh).has_scope(PROFILE)
 
 
-async def test_a_user_is_changed_only_as_it_was_seen(house: House) -> None:
-    account = await house.register("ada")
+async def test_access_change_requires_current_version(users_app: UsersApp) -> None:
+    account = await users_app.register("ada")
 
     with pytest.raises(PreconditionFailed):
-        await house.accounts.change_user(ANYONE, account.user_id, ChangeUser(is_active=False), {2})
+        await users_app.accounts.change_user(
+            ANYONE, account.user_id, ChangeUser(is_active=False), {2}
+        )
 
 
 @pytest.mark.parametrize("change", [ChangeUser(is_active=False), ChangeUser(roles=(Role.STAFF,))])
-async def test_the_last_admin_stays(house: House, change: ChangeUser) -> None:
-    boss = await house.accounts.create_staff("boss@example.com", "admin", PASSWORD)
+async def test_last_admin_cannot_be_removed(users_app: UsersApp, change: ChangeUser) -> None:
+    boss = await users_app.accounts.create_staff("boss@example.com", "admin", PASSWORD)
 
     with pytest.raises(LastAdmin):
-        await house.accounts.change_user(ANYONE, boss.user_id, change, {1})
+        await users_app.accounts.change_user(ANYONE, boss.user_id, change, {1})
 
-    assert (await house.accounts.user(ANYONE, boss.user_id)) == boss
+    assert (await users_app.accounts.get_user(ANYONE, boss.user_id)) == boss
 
 
-async def test_admins_who_dismiss_each_other_at_once_leave_one(house: House) -> None:
+async def test_concurrent_admin_removals_leave_one(users_app: UsersApp) -> None:
     admins = [
-        await house.accounts.create_staff(f"boss{i}@example.com", "admin", PASSWORD)
+        await users_app.accounts.create_staff(f"boss{i}@example.com", "admin", PASSWORD)
         for i in range(6)
     ]
 
     results = await gather(
         *(
-            house.accounts.change_user(ANYONE, admin.user_id, ChangeUser(is_active=False), {1})
+            users_app.accounts.change_user(ANYONE, admin.user_id, ChangeUser(is_active=False), {1})
             for admin in admins
         ),
         return_exceptions=True,
     )
 
-    assert Counter(type(result).__name__ for result in results) == {"Account": 5, "LastAdmin": 1}
+    assert Counter(type(result).__name__ for result in results) == {"UserView": 5, "LastAdmin": 1}
 
 
 # The first people
 
 
-async def test_staff_gets_a_name_from_the_address(house: House) -> None:
-    first = await house.accounts.create_staff("é+x@example.com", "staff:orders", PASSWORD)
-    second = await house.accounts.create_staff("é+x@example.org", "staff:orders", PASSWORD)
-    third = await house.accounts.create_staff("a@example.org", "customer", PASSWORD, "given")
+async def test_staff_username_is_derived_from_email(users_app: UsersApp) -> None:
+    first = await users_app.accounts.create_staff("é+x@example.com", "staff:orders", PASSWORD)
+    second = await users_app.accounts.create_staff("é+x@example.org", "staff:orders", PASSWORD)
+    third = await users_app.accounts.create_staff("a@example.org", "customer", PASSWORD, "given")
 
     assert first.username == ".x_"
     assert second.username.startswith(".x_-")
@@ -642,53 +660,53 @@ async def test_staff_gets_a_name_from_the_address(house: House) -> None:
     [
         ("ada@example.com", "staff", None, EmailTaken),
         ("new@example.com", "staff", "ADA", UsernameTaken),
-        ("new@example.com", "king", None, Invalid),
-        ("nothing", "staff", None, Invalid),
+        ("new@example.com", "king", None, ValidationFailed),
+        ("nothing", "staff", None, ValidationFailed),
     ],
 )
-async def test_staff_that_cannot_be_made_is_refused(
-    house: House, email: str, role: str, username: str | None, refusal: type[Refusal]
+async def test_invalid_staff_is_rejected(
+    users_app: UsersApp, email: str, role: str, username: str | None, refusal: type[DomainError]
 ) -> None:
-    await house.register("ada")
+    await users_app.register("ada")
 
     with pytest.raises(refusal):
-        await house.accounts.create_staff(email, role, PASSWORD, username)
+        await users_app.accounts.create_staff(email, role, PASSWORD, username)
 
 
-async def test_the_first_admin_is_made_once_by_however_many_processes(house: House) -> None:
+async def test_bootstrap_admin_is_created_once(users_app: UsersApp) -> None:
     results = await gather(
-        *(house.accounts.first_admin("boss@example.com", PASSWORD) for _ in range(4))
+        *(users_app.accounts.create_first_admin("boss@example.com", PASSWORD) for _ in range(4))
     )
 
     (boss,) = [result for result in results if result]
     assert Role.ADMIN in boss.roles
-    assert await house.accounts.first_admin("boss@example.com", PASSWORD) is None
-    assert await house.accounts.count() == 1
+    assert await users_app.accounts.create_first_admin("boss@example.com", PASSWORD) is None
+    assert await users_app.accounts.count() == 1
 
 
-async def test_a_customer_is_not_promoted_to_first_admin(house: House) -> None:
-    customer = await house.register("boss")
+async def test_bootstrap_does_not_promote_customer(users_app: UsersApp) -> None:
+    customer = await users_app.register("boss")
 
     with pytest.raises(EmailTaken):
-        await house.accounts.first_admin("boss@example.com", PASSWORD)
+        await users_app.accounts.create_first_admin("boss@example.com", PASSWORD)
 
-    assert await house.accounts.user(ANYONE, customer.user_id) == customer
+    assert await users_app.accounts.get_user(ANYONE, customer.user_id) == customer
 
 
 # Budgets
 
 
-async def test_statements_stay_within_their_budget(house: House) -> None:
-    account = await house.register("ada")
-    pair = await house.sign_in("ada")
-    call = await house.call_of("ada")
-    on_sql = house.container.config.storage() == "sql"
+async def test_statement_counts_are_bounded(users_app: UsersApp) -> None:
+    account = await users_app.register("ada")
+    pair = await users_app.sign_in("ada")
+    ctx = await users_app.call_of("ada")
+    on_sql = users_app.container.config.storage() == "sql"
 
-    assert await statements(house.accounts.me(call)) == on_sql
-    assert await statements(house.users.active(call, account.user_id)) == on_sql
-    assert await statements(house.accounts.users(call, 20, None)) == on_sql
-    assert await statements(house.sign_in("ada")) == 2 * on_sql
-    assert await statements(house.sessions.refresh(call, pair.refresh_token)) == 2 * on_sql
+    assert await statements(users_app.accounts.get_me(ctx)) == on_sql
+    assert await statements(users_app.users.get_active_customer(ctx, account.user_id)) == on_sql
+    assert await statements(users_app.accounts.list_users(ctx, 20, None)) == on_sql
+    assert await statements(users_app.sign_in("ada")) == 2 * on_sql
+    assert await statements(users_app.sessions.refresh(ctx, pair.refresh_token)) == 2 * on_sql
 
 
 async def statements(work: Awaitable[object]) -> int:

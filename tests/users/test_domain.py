@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.shared.auth import SCOPES_OF_ROLE
-from markethall.shared.errors import Invalid
+from markethall.shared.auth import SCOPES_BY_ROLE
+from markethall.shared.errors import ValidationFailed
 from markethall.shared.ids import new_id
 from markethall.users.contract import (
     BadRefreshToken,
@@ -18,17 +18,17 @@ from markethall.users.contract import (
     UserInactive,
 )
 from markethall.users.domain import (
-    GRACE,
+    REFRESH_GRACE_PERIOD,
     SESSION_LIFETIME,
-    Names,
     RefreshToken,
+    RotationResult,
     Session,
-    Trade,
     User,
-    email_address,
-    key_of,
-    login_key,
-    username_from,
+    UserIdentity,
+    derive_username,
+    normalize_email,
+    to_email_lookup_key,
+    to_lookup_key,
 )
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -36,30 +36,30 @@ SECRET_HASH = "$2b$04$" + "x" * 53
 
 
 def user(**changes: object) -> User:
-    made = User(new_id(), Names("ada", "ada@example.com"), SECRET_HASH, NOW)
+    made = User(new_id(), UserIdentity("ada", "ada@example.com"), SECRET_HASH, NOW)
     for name, value in changes.items():
         setattr(made, name, value)
     return made
 
 
 def session(token: RefreshToken) -> Session:
-    return Session.opened(new_id(), new_id(), token, NOW)
+    return Session.open(new_id(), new_id(), token, NOW)
 
 
 # Names
 
 
 @given(text=st.text(max_size=50))
-def test_a_key_is_the_key_of_itself(text: str) -> None:
-    assert key_of(key_of(text)) == key_of(text)
+def test_identity_key_is_idempotent(text: str) -> None:
+    assert to_lookup_key(to_lookup_key(text)) == to_lookup_key(text)
 
 
 @pytest.mark.parametrize(
     ("one", "same"),
     [("Ada", "aDA"), ("STRASSE", "straße"), ("caf\u00e9", "cafe\u0301"), ("ﬁne", "FINE")],
 )
-def test_names_that_look_alike_are_one(one: str, same: str) -> None:
-    assert key_of(one) == key_of(same)
+def test_confusable_usernames_share_key(one: str, same: str) -> None:
+    assert to_lookup_key(one) == to_lookup_key(same)
 
 
 @pytest.mark.parametrize(
@@ -71,27 +71,29 @@ def test_names_that_look_alike_are_one(one: str, same: str) -> None:
         ("ada@xn--bcher-kva.example", "ada@b\u00fccher.example"),
     ],
 )
-def test_an_address_has_one_written_form(typed: str, address: str) -> None:
-    assert email_address(typed) == address
+def test_email_is_normalised(typed: str, address: str) -> None:
+    assert normalize_email(typed) == address
 
 
-def test_who_signs_in_with_the_ascii_form_of_the_domain_is_found() -> None:
-    assert login_key("ADA@xn--bcher-kva.example") == login_key("ada@B\u00dcCHER.example")
+def test_login_accepts_punycode_domain() -> None:
+    assert to_email_lookup_key("ADA@xn--bcher-kva.example") == to_email_lookup_key(
+        "ada@B\u00dcCHER.example"
+    )
 
 
-def test_what_is_no_address_can_still_be_looked_up_in_vain() -> None:
-    assert login_key("No Address @@") == "no address @@"
+def test_invalid_email_lookup_finds_nothing() -> None:
+    assert to_email_lookup_key("No Address @@") == "no address @@"
 
 
 @given(local=st.text(min_size=0, max_size=80))
-def test_a_name_made_from_any_address_is_a_name(local: str) -> None:
-    assert Names.checked(username_from(f"{local}@example.com"), "ada@example.com")
+def test_derived_username_is_valid(local: str) -> None:
+    assert UserIdentity.parse(derive_username(f"{local}@example.com"), "ada@example.com")
 
 
 # People
 
 
-def test_nobody_sees_the_hash_of_a_password() -> None:
+def test_password_hash_is_hidden() -> None:
     assert SECRET_HASH not in repr(user())
 
 
@@ -103,132 +105,137 @@ def test_nobody_sees_the_hash_of_a_password() -> None:
         ({"tags": ("t" * 51,)}, "/tags"),
     ],
 )
-def test_a_profile_has_its_limits(change: dict[str, object], where: str) -> None:
-    with pytest.raises(Invalid) as refusal:
-        user().describe(ChangeProfile.model_validate(change))
+def test_profile_fields_are_limited(change: dict[str, object], where: str) -> None:
+    with pytest.raises(ValidationFailed) as refusal:
+        user().update_profile(ChangeProfile.model_validate(change))
 
     assert refusal.value.details["errors"][0]["field"] == where
 
 
-def test_only_what_was_given_is_changed() -> None:
+def test_patch_changes_given_fields_only() -> None:
     ada = user(full_name="Ada", tags=("a",))
 
-    ada.describe(ChangeProfile(tags=()))
+    ada.update_profile(ChangeProfile(tags=()))
 
     assert (ada.full_name, ada.tags, ada.version) == ("Ada", (), 2)
 
 
-def test_the_disabled_describe_nothing() -> None:
+def test_disabled_user_cannot_update_profile() -> None:
     with pytest.raises(UserInactive):
-        user(is_active=False).describe(ChangeProfile(full_name="Eve"))
+        user(is_active=False).update_profile(ChangeProfile(full_name="Eve"))
 
 
-def test_an_admin_may_leave_only_when_another_stays() -> None:
+def test_last_admin_cannot_be_demoted() -> None:
     ada = user(roles=(Role.ADMIN,))
-    ada.appoint((Role.CUSTOMER,), active=None)
+    ada.update_access((Role.CUSTOMER,), is_active=None)
 
-    ada.check_admin_left(was_admin=True, others=True)
-    ada.check_admin_left(was_admin=False, others=False)
+    ada.check_admin_remains(was_admin=True, has_other_admins=True)
+    ada.check_admin_remains(was_admin=False, has_other_admins=False)
     with pytest.raises(LastAdmin):
-        ada.check_admin_left(was_admin=True, others=False)
+        ada.check_admin_remains(was_admin=True, has_other_admins=False)
 
 
-def test_a_disabled_admin_is_none() -> None:
-    assert user(roles=(Role.ADMIN,)).is_admin
-    assert not user(roles=(Role.ADMIN,), is_active=False).is_admin
+def test_disabled_admin_does_not_count() -> None:
+    assert user(roles=(Role.ADMIN,)).is_active_admin
+    assert not user(roles=(Role.ADMIN,), is_active=False).is_active_admin
 
 
-def test_every_role_has_its_scopes_and_no_other_has() -> None:
-    assert {role.value for role in Role} == SCOPES_OF_ROLE.keys()
+def test_role_scope_table() -> None:
+    assert {role.value for role in Role} == SCOPES_BY_ROLE.keys()
 
 
 # Sessions
 
 
-def test_a_refresh_token_is_read_as_it_was_written() -> None:
-    token = RefreshToken.new()
+def test_refresh_token_round_trips() -> None:
+    token = RefreshToken.generate()
 
-    assert RefreshToken.parse(token.text) == token
-    assert len(token.proof) * 8 == 256
-    assert token.text not in repr(token)
+    assert RefreshToken.parse(token.encoded) == token
+    assert len(token.secret) * 8 == 256
+    assert token.encoded not in repr(token)
 
 
-def test_a_session_knows_only_hashes() -> None:
-    token = RefreshToken.new()
+def test_session_stores_only_hashes() -> None:
+    token = RefreshToken.generate()
 
     kept = asdict(session(token)).values()
 
     assert token.family not in kept
-    assert token.proof not in kept
-    assert repr(token.hash)[:20] not in repr(session(token))
+    assert token.secret not in kept
+    assert repr(token.token_hash)[:20] not in repr(session(token))
 
 
 @given(text=st.text(max_size=100))
-def test_no_text_is_taken_for_a_token_by_chance(text: str) -> None:
+def test_random_text_is_no_token(text: str) -> None:
     with pytest.raises(BadRefreshToken):
         RefreshToken.parse(text)
 
 
-def test_a_trade_puts_the_fresh_token_in_place() -> None:
-    first = RefreshToken.new()
-    fresh = RefreshToken.new(first.family)
+def test_rotation_replaces_token() -> None:
+    first = RefreshToken.generate()
+    fresh = RefreshToken.generate(first.family)
     signed_in = session(first)
 
-    assert signed_in.trade(first, fresh, NOW) is Trade.DONE
+    assert signed_in.rotate(first, fresh, NOW) is RotationResult.ROTATED
 
-    assert signed_in.token_hash == fresh.hash
-    assert signed_in.previous_hash == first.hash
+    assert signed_in.token_hash == fresh.token_hash
+    assert signed_in.previous_hash == first.token_hash
     assert signed_in.family_hash == fresh.family_hash
 
 
 @pytest.mark.parametrize(
     ("later", "trade"),
     [
-        (GRACE, Trade.DONE),
-        (GRACE + timedelta(microseconds=1), Trade.REUSED),
+        (REFRESH_GRACE_PERIOD, RotationResult.ROTATED),
+        (REFRESH_GRACE_PERIOD + timedelta(microseconds=1), RotationResult.REUSED),
     ],
 )
-def test_the_last_token_is_good_for_the_grace_and_no_longer(later: timedelta, trade: Trade) -> None:
-    first = RefreshToken.new()
+def test_previous_token_is_valid_during_grace_period_only(
+    later: timedelta, trade: RotationResult
+) -> None:
+    first = RefreshToken.generate()
     signed_in = session(first)
-    signed_in.trade(first, RefreshToken.new(first.family), NOW)
+    signed_in.rotate(first, RefreshToken.generate(first.family), NOW)
 
-    assert signed_in.trade(first, RefreshToken.new(first.family), NOW + later) is trade
-    assert (signed_in.revoked_at is not None) is (trade is Trade.REUSED)
+    assert signed_in.rotate(first, RefreshToken.generate(first.family), NOW + later) is trade
+    assert (signed_in.revoked_at is not None) is (trade is RotationResult.REUSED)
 
 
-def test_a_forged_proof_ends_the_session() -> None:
-    token = RefreshToken.new()
+def test_forged_secret_revokes_session() -> None:
+    token = RefreshToken.generate()
     signed_in = session(token)
 
-    trade = signed_in.trade(RefreshToken.new(token.family), RefreshToken.new(), NOW)
+    trade = signed_in.rotate(RefreshToken.generate(token.family), RefreshToken.generate(), NOW)
 
-    assert trade is Trade.REUSED
-    assert signed_in.trade(token, RefreshToken.new(), NOW) is Trade.REFUSED
+    assert trade is RotationResult.REUSED
+    assert signed_in.rotate(token, RefreshToken.generate(), NOW) is RotationResult.REJECTED
 
 
-def test_a_session_is_over_at_its_end() -> None:
-    token = RefreshToken.new()
+def test_session_expires() -> None:
+    token = RefreshToken.generate()
     signed_in = session(token)
 
     assert signed_in.expires_at == NOW + SESSION_LIFETIME
-    assert signed_in.trade(token, RefreshToken.new(), signed_in.expires_at) is Trade.REFUSED
+    assert (
+        signed_in.rotate(token, RefreshToken.generate(), signed_in.expires_at)
+        is RotationResult.REJECTED
+    )
 
 
 @given(st.lists(st.integers(0, 5), max_size=12))
-def test_however_tokens_are_presented_at_most_one_is_current(order: list[int]) -> None:
+def test_at_most_one_token_is_current(order: list[int]) -> None:
     """Any sequence of old and new tokens, long after one another."""
-    tokens = [RefreshToken.new()]
+    tokens = [RefreshToken.generate()]
     signed_in = session(tokens[0])
     now = NOW
 
     for age in order:
-        now += 2 * GRACE
+        now += 2 * REFRESH_GRACE_PERIOD
         presented = tokens[max(0, len(tokens) - 1 - age)]
-        fresh = RefreshToken.new(tokens[0].family)
+        fresh = RefreshToken.generate(tokens[0].family)
         current = presented is tokens[-1]
         alive = signed_in.revoked_at is None
-        done = signed_in.trade(presented, fresh, now) is Trade.DONE
+        done = signed_in.rotate(presented, fresh, now) is RotationResult.ROTATED
         assert done == (current and alive)
         if done:
             tokens.append(fresh)

@@ -10,41 +10,41 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from markethall.shared.errors import Refusal
-from markethall.shared.front import Front, Identities, Manners
-from markethall.shared.http import refuse, refuse_http, refuse_invalid
-from markethall.shared.keyring import OwnKeys, People
-from markethall.shared.limits import Limits
+from markethall.shared.errors import DomainError
+from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http import http_exception_handler, problem_handler, validation_handler
+from markethall.shared.keyring import LocalJwks, UserTokenVerifier
+from markethall.shared.limits import RateLimiter
 from markethall.shared.redis import RedisClient
 from markethall.users.router import router
-from tests.users.conftest import ISSUER, PASSWORD, House
+from tests.users.conftest import ISSUER, PASSWORD, UsersApp
 
 NEW_PASSWORD = "tr0ubador and three more words"
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
-MANNERS = Manners(
-    body_limit=1024 * 1024,
-    body_timeout=10,
+MANNERS = GatewayConfig(
+    max_body_bytes=1024 * 1024,
+    body_timeout_seconds=10,
     trusted_proxies=(),
-    owners={"users": "users", "token": "users", ".well-known": "users"},
-    forms=frozenset({"/token", "/token/revoke"}),
+    context_by_path={"users": "users", "token": "users", ".well-known": "users"},
+    form_paths=frozenset({"/token", "/token/revoke"}),
 )
 
 
 class Client:
     """Asks as somebody, or as nobody."""
 
-    def __init__(self, http: httpx2.AsyncClient, house: House) -> None:
+    def __init__(self, http: httpx2.AsyncClient, users_app: UsersApp) -> None:
         self.http = http
-        self.house = house
+        self.users_app = users_app
 
     async def sign_in(self, name: str, password: str = PASSWORD) -> dict[str, str]:
-        pair = await self.house.sign_in(name, password)
+        pair = await self.users_app.sign_in(name, password)
         return {"authorization": f"Bearer {pair.access_token}"}
 
     async def admin(self) -> dict[str, str]:
-        await self.house.accounts.create_staff("boss@example.com", "admin", PASSWORD, "boss")
+        await self.users_app.accounts.create_staff("boss@example.com", "admin", PASSWORD, "boss")
         return await self.sign_in("boss")
 
     async def register(self, **fields: Any) -> httpx2.Response:
@@ -57,27 +57,27 @@ class Client:
 
 
 @pytest.fixture
-async def client(house: House) -> AsyncIterator[Client]:
+async def client(users_app: UsersApp) -> AsyncIterator[Client]:
     app = FastAPI(
         exception_handlers={
-            Refusal: refuse,
-            RequestValidationError: refuse_invalid,
-            HTTPException: refuse_http,
+            DomainError: problem_handler,
+            RequestValidationError: validation_handler,
+            HTTPException: http_exception_handler,
         }
     )
     app.include_router(router)
     app.state.container = SimpleNamespace(
-        accounts=house.container.accounts,
-        sessions=house.container.sessions,
-        users_keys=house.container.keys,
+        accounts=users_app.container.accounts,
+        sessions=users_app.container.sessions,
+        users_idempotency=users_app.container.idempotency,
     )
-    people = People(house.verifier, OwnKeys(house.container.signer().jwks))
-    identities = Identities(lambda: people)
-    front = Front(app, MANNERS, identities, Limits("off", RedisClient(None)))
+    people = UserTokenVerifier(users_app.verifier, LocalJwks(users_app.container.signer().jwks))
+    identities = TokenVerifiers(lambda: people)
+    front = GatewayMiddleware(app, MANNERS, identities, RateLimiter("off", RedisClient(None)))
     transport = httpx2.ASGITransport(front)
     same = {"x-request-id": "the-same-for-all"}
     async with httpx2.AsyncClient(transport=transport, base_url=ISSUER, headers=same) as http:
-        yield Client(http, house)
+        yield Client(http, users_app)
 
 
 def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]
 # Signing up and in
 
 
-async def test_who_registers_gets_an_account_and_its_address(client: Client) -> None:
+async def test_register_returns_account_and_location(client: Client) -> None:
     response = await client.register(full_name="Ada Lovelace", tags=["vip"])
 
     body = response.json()
@@ -152,7 +152,7 @@ async def test_a_weak_password_is_refused_with_its_reason(client: Client) -> Non
     assert body["details"] == {"reason": "too_common"}
 
 
-async def test_a_taken_name_and_a_taken_address_are_told_apart(client: Client) -> None:
+async def test_username_and_email_conflicts_are_distinct(client: Client) -> None:
     await client.register()
 
     same_name = await client.register(username="ADA", email="other@example.com")
@@ -162,7 +162,7 @@ async def test_a_taken_name_and_a_taken_address_are_told_apart(client: Client) -
     refused(same_email, 409, "users.email_taken")
 
 
-async def test_a_registration_with_a_key_is_made_once(client: Client) -> None:
+async def test_registration_is_idempotent_by_key(client: Client) -> None:
     headers = {"idempotency-key": "my-key"}
 
     first = await client.register(headers=headers)
@@ -176,7 +176,7 @@ async def test_a_registration_with_a_key_is_made_once(client: Client) -> None:
     refused(other, 422, "idempotency.payload_mismatch")
 
 
-async def test_a_refused_registration_with_a_key_is_refused_again(client: Client) -> None:
+async def test_rejected_registration_is_replayed(client: Client) -> None:
     await client.register()
     headers = {"idempotency-key": "my-key"}
 
@@ -190,7 +190,7 @@ async def test_a_refused_registration_with_a_key_is_refused_again(client: Client
 
 
 @pytest.mark.parametrize("grant", [{}, {"grant_type": "password"}, {"grant_type": ""}])
-async def test_who_signs_in_gets_a_pair_of_tokens(client: Client, grant: dict[str, str]) -> None:
+async def test_login_returns_token_pair(client: Client, grant: dict[str, str]) -> None:
     await client.register()
 
     response = await client.token(
@@ -211,7 +211,7 @@ async def test_who_signs_in_gets_a_pair_of_tokens(client: Client, grant: dict[st
     assert body["scope"] == "orders payments profile"
 
 
-async def test_a_wrong_password_is_no_clue(client: Client) -> None:
+async def test_login_error_reveals_nothing(client: Client) -> None:
     await client.register()
 
     wrong = await client.token(username="ada", password=NEW_PASSWORD)
@@ -223,12 +223,12 @@ async def test_a_wrong_password_is_no_clue(client: Client) -> None:
     assert wrong.headers["www-authenticate"] == "Bearer"
 
 
-async def test_a_refresh_token_is_good_for_one_use(client: Client) -> None:
+async def test_refresh_token_is_single_use(client: Client) -> None:
     await client.register()
     first = (await client.token(username="ada", password=PASSWORD)).json()["refresh_token"]
 
     second = await client.token(grant_type="refresh_token", refresh_token=first)
-    client.house.watch.forward(seconds=11)
+    client.users_app.clock.forward(seconds=11)
     reused = await client.token(grant_type="refresh_token", refresh_token=first)
 
     assert second.status_code == 200
@@ -246,7 +246,7 @@ async def test_a_refresh_token_is_good_for_one_use(client: Client) -> None:
     ],
     ids=str,
 )
-async def test_what_is_missing_is_named(
+async def test_missing_fields_are_named(
     client: Client, form: dict[str, str], missing: list[str]
 ) -> None:
     response = await client.http.post("/token", data=form, headers=FORM)
@@ -256,7 +256,7 @@ async def test_what_is_missing_is_named(
 
 
 @pytest.mark.parametrize("grant", ["client_credentials", "PASSWORD", "authorization_code", "ü"])
-async def test_another_grant_is_not_supported(client: Client, grant: str) -> None:
+async def test_unsupported_grant_is_rejected(client: Client, grant: str) -> None:
     response = await client.token(grant_type=grant, username="ada", password=PASSWORD)
 
     body = refused(response, 400, "users.unsupported_grant_type")
@@ -264,7 +264,7 @@ async def test_another_grant_is_not_supported(client: Client, grant: str) -> Non
 
 
 @pytest.mark.parametrize("path", ["/token", "/token/revoke"])
-async def test_a_form_is_a_form(client: Client, path: str) -> None:
+async def test_token_requires_form_body(client: Client, path: str) -> None:
     fields = {"username": "ada", "password": PASSWORD, "token": "x"}
 
     as_json = await client.http.post(path, json=fields)
@@ -276,7 +276,7 @@ async def test_a_form_is_a_form(client: Client, path: str) -> None:
     refused(twice, 400, "request.malformed")
 
 
-async def test_who_signs_out_is_out(client: Client) -> None:
+async def test_logout_revokes_session(client: Client) -> None:
     await client.register()
     token = (await client.token(username="ada", password=PASSWORD)).json()["refresh_token"]
 
@@ -290,7 +290,7 @@ async def test_who_signs_out_is_out(client: Client) -> None:
     refused(again, 401, "users.bad_refresh_token")
 
 
-async def test_keys_and_addresses_are_published(client: Client) -> None:
+async def test_jwks_and_metadata_are_published(client: Client) -> None:
     keys = await client.http.get("/.well-known/jwks.json")
     where = await client.http.get("/.well-known/openid-configuration")
 
@@ -305,7 +305,7 @@ async def test_keys_and_addresses_are_published(client: Client) -> None:
 # One's own account
 
 
-async def test_one_reads_and_changes_ones_own_account(client: Client) -> None:
+async def test_user_reads_and_updates_own_account(client: Client) -> None:
     made = (await client.register()).json()
     ada = await client.sign_in("ada")
 
@@ -321,7 +321,7 @@ async def test_one_reads_and_changes_ones_own_account(client: Client) -> None:
     assert changed.headers["etag"] == '"v2"'
 
 
-async def test_a_change_of_ones_account_honours_if_match(client: Client) -> None:
+async def test_account_update_honours_if_match(client: Client) -> None:
     await client.register()
     ada = await client.sign_in("ada")
 
@@ -339,7 +339,7 @@ async def test_a_change_of_ones_account_honours_if_match(client: Client) -> None
 @pytest.mark.parametrize(
     "body", [{"roles": ["admin"]}, {"is_active": True}, {"email": "b@example.com"}, {"tags": None}]
 )
-async def test_one_cannot_change_what_one_is(client: Client, body: dict[str, Any]) -> None:
+async def test_user_cannot_change_own_roles(client: Client, body: dict[str, Any]) -> None:
     await client.register()
     ada = await client.sign_in("ada")
 
@@ -348,7 +348,7 @@ async def test_one_cannot_change_what_one_is(client: Client, body: dict[str, Any
     refused(response, 422, "request.invalid")
 
 
-async def test_one_changes_ones_password(client: Client) -> None:
+async def test_user_changes_own_password(client: Client) -> None:
     await client.register()
     ada = await client.sign_in("ada")
     body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
@@ -361,7 +361,7 @@ async def test_one_changes_ones_password(client: Client) -> None:
     assert (await client.token(username="ada", password=NEW_PASSWORD)).status_code == 200
 
 
-async def test_a_disabled_user_is_told_so(client: Client) -> None:
+async def test_disabled_user_gets_specific_error(client: Client) -> None:
     user_id = (await client.register()).json()["user_id"]
     ada, boss = await client.sign_in("ada"), await client.admin()
 
@@ -376,7 +376,7 @@ async def test_a_disabled_user_is_told_so(client: Client) -> None:
 # Managing users
 
 
-async def test_an_admin_appoints_and_disables(client: Client) -> None:
+async def test_admin_changes_roles_and_disables_users(client: Client) -> None:
     user_id = (await client.register()).json()["user_id"]
     boss = await client.admin()
     path = f"/users/{user_id}"
@@ -397,7 +397,7 @@ async def test_an_admin_appoints_and_disables(client: Client) -> None:
     assert (read.json(), read.headers["etag"]) == (first.json(), '"v2"')
 
 
-async def test_the_last_admin_cannot_leave(client: Client) -> None:
+async def test_last_admin_cannot_be_removed(client: Client) -> None:
     boss = await client.admin()
     user_id = (await client.http.get("/users/me", headers=boss)).json()["user_id"]
 
@@ -411,7 +411,7 @@ async def test_the_last_admin_cannot_leave(client: Client) -> None:
 @pytest.mark.parametrize(
     "body", [{"roles": ["king"]}, {"roles": []}, {"is_active": "no"}, {"version": 3}, []]
 )
-async def test_an_appointment_that_makes_no_sense_is_refused(client: Client, body: Any) -> None:
+async def test_invalid_access_change_is_rejected(client: Client, body: Any) -> None:
     user_id = (await client.register()).json()["user_id"]
     boss = await client.admin()
 
@@ -422,9 +422,9 @@ async def test_an_appointment_that_makes_no_sense_is_refused(client: Client, bod
     refused(response, 422, "request.invalid")
 
 
-async def test_all_users_are_listed_page_by_page(client: Client) -> None:
+async def test_users_are_paginated(client: Client) -> None:
     for i in range(4):
-        await client.house.register(f"user{i}")
+        await client.users_app.register(f"user{i}")
     boss = await client.admin()
 
     names: list[str] = []
@@ -439,7 +439,7 @@ async def test_all_users_are_listed_page_by_page(client: Client) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "offset=3", "limit=a"])
-async def test_a_list_is_asked_for_in_its_own_terms(client: Client, query: str) -> None:
+async def test_list_query_is_validated(client: Client, query: str) -> None:
     boss = await client.admin()
 
     refused(await client.http.get(f"/users?{query}", headers=boss), 422, "request.invalid")
@@ -459,7 +459,9 @@ OWN: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("method", "path"), MANAGED + OWN)
-async def test_nobody_and_forgers_stay_outside(client: Client, method: str, path: str) -> None:
+async def test_missing_and_forged_tokens_are_rejected(
+    client: Client, method: str, path: str
+) -> None:
     nobody = await client.http.request(method, path, json={})
     forger = await client.http.request(
         method, path, json={}, headers={"authorization": "Bearer x.y.z"}
@@ -471,9 +473,11 @@ async def test_nobody_and_forgers_stay_outside(client: Client, method: str, path
 
 
 @pytest.mark.parametrize(("method", "path"), MANAGED)
-async def test_customers_and_staff_manage_nobody(client: Client, method: str, path: str) -> None:
+async def test_customers_and_staff_cannot_manage_users(
+    client: Client, method: str, path: str
+) -> None:
     await client.register()
-    await client.house.accounts.create_staff("staff@example.com", "staff", PASSWORD, "staff")
+    await client.users_app.accounts.create_staff("staff@example.com", "staff", PASSWORD, "staff")
 
     for name in ("ada", "staff"):
         person = await client.sign_in(name)

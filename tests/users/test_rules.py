@@ -19,18 +19,18 @@ GOOD = {
     "version": 1,
 }
 INSERT = """
-    INSERT INTO users.account (user_id, is_active, email_verified, signup_date, username,
+    INSERT INTO users."user" (user_id, is_active, email_verified, signup_date, username,
         username_key, email, email_key, password_hash, full_name, tags, roles, version)
     VALUES ($1, true, false, now(), $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
 
 
 async def add(postgres: Postgres, **changes: object) -> None:
-    async with postgres.reading() as session:
+    async with postgres.read_session() as session:
         await session._driver.execute(INSERT, new_id(), *(GOOD | changes).values())
 
 
-async def test_a_good_row_is_taken(postgres: Postgres) -> None:
+async def test_valid_row_is_accepted(postgres: Postgres) -> None:
     await add(postgres)
 
 
@@ -55,7 +55,9 @@ async def test_a_good_row_is_taken(postgres: Postgres) -> None:
     ],
     ids=str,
 )
-async def test_a_bad_account_is_refused(postgres: Postgres, wrong: dict[str, object]) -> None:
+async def test_inconsistent_account_is_rejected(
+    postgres: Postgres, wrong: dict[str, object]
+) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await add(postgres, **wrong)
 
@@ -68,23 +70,21 @@ async def test_a_bad_account_is_refused(postgres: Postgres, wrong: dict[str, obj
     ],
     ids=["name", "address"],
 )
-async def test_a_name_or_an_address_is_given_once(
-    postgres: Postgres, same: dict[str, object]
-) -> None:
+async def test_username_and_email_are_unique(postgres: Postgres, same: dict[str, object]) -> None:
     await add(postgres)
 
     with pytest.raises(asyncpg.UniqueViolationError):
         await add(postgres, **same)
 
 
-async def test_a_session_belongs_to_somebody(postgres: Postgres) -> None:
+async def test_session_requires_user(postgres: Postgres) -> None:
     insert = """
         INSERT INTO users.session (session_id, user_id, family_hash, token_hash, created_at,
             expires_at)
         VALUES ($1, $2, $3, $3, now(), now() + interval '1 day')
     """
 
-    async with postgres.reading() as session:
+    async with postgres.read_session() as session:
         with pytest.raises(asyncpg.ForeignKeyViolationError):
             await session._driver.execute(insert, new_id(), new_id(), b"x" * 32)
         with pytest.raises(asyncpg.CheckViolationError):

@@ -17,29 +17,29 @@ import markethall.payments.contract
 import markethall.payments.remote
 import markethall.users.contract
 import markethall.users.remote
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import (
     Consume,
     Extend,
     Inventory,
     ReleasePart,
-    Reservation,
+    RequestedLine,
+    ReservationLineView,
     ReservationStatus,
+    ReservationView,
     Reserve,
-    ReservedLine,
-    Want,
 )
 from markethall.payments.contract import (
     OpenPayment,
-    Payment,
     Payments,
     PaymentStatus,
-    Refund,
+    PaymentView,
     RefundPayment,
     RefundStatus,
+    RefundView,
 )
 from markethall.shared import errors
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
 from markethall.shared.ids import new_id
 from markethall.shared.money import Money
 from markethall.topology import Context
@@ -47,7 +47,10 @@ from markethall.users.contract import Customer, Users
 
 AT: Final = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
 PAID: Final = Money(amount=123456789012345, currency="KWD")
-WANTS: Final = (Want(product_id=new_id(), quantity=7), Want(product_id=new_id(), quantity=1000000))
+WANTS: Final = (
+    RequestedLine(product_id=new_id(), quantity=7),
+    RequestedLine(product_id=new_id(), quantity=1000000),
+)
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,19 @@ class Contract:
     remote: type[Any]
     samples: Mapping[str, tuple[Any, Any]]
 
-    def refusals(self, method: str) -> set[type[Refusal]]:
+    def refusals(self, method: str) -> set[type[DomainError]]:
         """Those that the method's docstring names."""
         names = re.findall(r"\b[A-Z][A-Za-z]+\b", getattr(self.protocol, method).__doc__ or "")
         places = (self.module, markethall.shared.money, errors)
         found = (getattr(place, name, None) for name in names for place in places)
-        return {kind for kind in found if isinstance(kind, type) and issubclass(kind, Refusal)}
+        return {kind for kind in found if isinstance(kind, type) and issubclass(kind, DomainError)}
 
 
 def methods_of(protocol: type[Any]) -> set[str]:
     return {name for name in vars(protocol) if not name.startswith("_")}
 
 
-_LINE: Final = ReservedLine(
+_LINE: Final = ReservationLineView(
     product_id=new_id(),
     sku="TEA-1",
     name="Sencha 煎茶",
@@ -82,21 +85,21 @@ _LINE: Final = ReservedLine(
     consumed=1,
     released=2,
 )
-_RESERVATION: Final = Reservation(
+_RESERVATION: Final = ReservationView(
     reservation_id=new_id(),
     order_id=new_id(),
     status=ReservationStatus.COMMITTED,
     lines=(_LINE, _LINE.model_copy(update={"sku": "CUP"})),
     expires_at=AT,
 )
-_TOMBSTONE: Final = Reservation(
+_TOMBSTONE: Final = ReservationView(
     reservation_id=new_id(),
     order_id=None,
     status=ReservationStatus.RELEASED,
     lines=(),
     expires_at=AT,
 )
-_PAYMENT: Final = Payment(
+_PAYMENT: Final = PaymentView(
     payment_id=new_id(),
     order_id=new_id(),
     user_id=new_id(),
@@ -112,7 +115,7 @@ _PAYMENT: Final = Payment(
     created_at=AT,
     version=9,
 )
-_REFUND: Final = Refund(
+_REFUND: Final = RefundView(
     refund_id=new_id(),
     payment_id=new_id(),
     order_id=new_id(),
@@ -130,7 +133,12 @@ CONTRACTS: Final[Mapping[Context, Contract]] = {
         Users,
         markethall.users.remote.router,
         markethall.users.remote.RemoteUsers,
-        {"active": (new_id(), Customer(user_id=new_id(), email="ä@example.com", full_name="Ada"))},
+        {
+            "get_active_customer": (
+                new_id(),
+                Customer(user_id=new_id(), email="ä@example.com", full_name="Ada"),
+            )
+        },
     ),
     Context.INVENTORY: Contract(
         Context.INVENTORY,
@@ -195,7 +203,7 @@ METHODS: Final = tuple(
 )
 SYSTEM: Final = tuple(
     kind for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, Refusal) and kind is not Refusal
+    if isinstance(kind, type) and issubclass(kind, DomainError) and kind is not DomainError
 )  # fmt: skip
 
 
@@ -205,13 +213,13 @@ class StandIn:
     def __init__(self, contract: Contract, refusal: BaseException | None = None) -> None:
         self._contract = contract
         self._refusal = refusal
-        self.asked: list[tuple[str, Call, Any]] = []
+        self.asked: list[tuple[str, CallContext, Any]] = []
 
-    def __getattr__(self, method: str) -> Callable[[Call, Any], Any]:
+    def __getattr__(self, method: str) -> Callable[[CallContext, Any], Any]:
         _, answer = self._contract.samples[method]
 
-        async def ask(call: Call, given: Any) -> Any:
-            self.asked.append((method, call, given))
+        async def ask(ctx: CallContext, given: Any) -> Any:
+            self.asked.append((method, ctx, given))
             if self._refusal:
                 raise self._refusal
             return answer

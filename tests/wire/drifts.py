@@ -1,6 +1,6 @@
 """How one call comes to be two, local and remote: a plugin of pytest that plants a mistake.
 
-`pytest -p tests.wire.drifts --drift NAME` runs with the mistake. See test_drifts.py.
+`pytest -p tests.rpc.mutants --mutant NAME` runs with the mistake. See test_drifts.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from starlette.requests import Request
 INVENTORY: Final = "tests/inventory/test_contract.py"
 PAYMENTS: Final = "tests/payments/test_contract.py"
 USERS: Final = "tests/users/test_contract.py"
-VALUES: Final = "tests/wire/test_values.py"
+VALUES: Final = "tests/rpc/test_values.py"
 # in the suites `remote` is the wire to the service on Postgres
 SQL: Final = ("[sql]", "[remote]")
-BOTH_WAYS: Final = "tests/wire/test_both_ways.py"
+BOTH_WAYS: Final = "tests/rpc/test_local_and_remote.py"
 
 
-def a_field_is_lost_in_what_is_asked() -> None:
+def request_field_dropped() -> None:
     remote = module("payments.remote").RemotePayments
     refund = remote.refund
 
@@ -31,59 +31,59 @@ def a_field_is_lost_in_what_is_asked() -> None:
     remote.refund = drifted
 
 
-def a_field_is_lost_in_what_is_answered() -> None:
+def response_field_dropped() -> None:
     remote = module("users.remote")
     ready = remote.ready
     remote.ready = lambda dto: ready(dto.model_copy(update={"email": ""}))
 
 
-def a_field_is_lost_in_the_rows() -> None:
+def row_field_dropped() -> None:
     store = module("inventory.sql.stock_rows")
-    line = store._line
-    store._line = lambda row: line({**row, "name": row["sku"]})
+    line = store._reservation_line
+    store._reservation_line = lambda row: line({**row, "name": row["sku"]})
 
 
-def a_refusal_loses_its_details() -> None:
+def error_details_dropped() -> None:
     module("shared.wire")._details = lambda _: {}
 
 
-def a_refusal_loses_its_class() -> None:
+def error_class_lost() -> None:
     """As when a code is not known at the calling end."""
     module("payments.contract").RefundExceedsCaptured.code = "payments.unheard_of"
 
 
-def a_live_row_is_handed_out() -> None:
+def live_row_returned() -> None:
     table = module("shared.memory.tables").Table
     begin = table.__init__
     table.__init__ = lambda self, *_, **rows: begin(self, lambda row: row, **rows)
 
 
-def an_answer_can_be_changed() -> None:
-    refund = module("payments.contract").Refund
+def response_mutable() -> None:
+    refund = module("payments.contract").RefundView
     refund.model_config["frozen"] = False
     refund.model_rebuild(force=True)
 
 
-def a_row_is_not_locked() -> None:
+def row_not_locked() -> None:
     statements = module("payments.sql.statements")
-    statements.LOCKED_PAYMENT = statements.PAYMENT
+    statements.GET_PAYMENT_FOR_UPDATE = statements.GET_PAYMENT
 
 
-def a_check_and_its_act_are_two() -> None:
+def check_and_update_separated() -> None:
     """As if what is there had been looked up before, and is taken whatever it is by now."""
     statements = module("inventory.sql.reservations")
-    for take in (statements.TAKE, statements.RESERVE_AT_ONCE):
+    for take in (statements.RESERVE_LINE, statements.RESERVE_SINGLE_STATEMENT):
         take._compile()
         for enough in ("stock.reserved >= ", "ELSE 0 END >= "):
             take._sql = take._sql.replace(enough, f"{enough}-1000000 + ")
         assert "-1000000" in take._sql
 
 
-def no_guard_in_process() -> None:
+def no_local_guard() -> None:
     _without_guard(here=True)
 
 
-def no_guard_on_the_wire() -> None:
+def no_remote_guard() -> None:
     _without_guard(here=False)
 
 
@@ -99,12 +99,12 @@ def _without_guard(*, here: bool) -> None:
     guard.guarded = drifted
 
 
-def no_table_at_the_inner_door() -> None:
+def no_allowed_calls_check() -> None:
     policy = module("shared.serving").ServicePolicy
 
     async def drifted(self: Any, request: Request) -> Any:
         self._identity(request)
-        return request.scope["state"]["call"]
+        return request.scope["state"]["call_context"]
 
     policy.__call__ = drifted
 
@@ -115,79 +115,79 @@ def module(name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Drift:
+class Mutant:
     """`tests` are run, in all their variants; those with one of `caught_by` in it must fail."""
 
-    plant: Callable[[], None]
+    apply: Callable[[], None]
     tests: tuple[str, ...]
     caught_by: tuple[str, ...]
 
 
-DRIFTS: Final[Mapping[str, Drift]] = {
-    drift.plant.__name__: drift
+MUTANTS: Final[Mapping[str, Mutant]] = {
+    drift.apply.__name__: drift
     for drift in (
-        Drift(
-            a_field_is_lost_in_what_is_asked,
-            (f"{PAYMENTS}::test_a_refund_gives_back_a_part",),
+        Mutant(
+            request_field_dropped,
+            (f"{PAYMENTS}::test_partial_refund",),
             ("[remote]",),
         ),
-        Drift(
-            a_field_is_lost_in_what_is_answered,
-            (f"{USERS}::test_neighbours_learn_who_is_active",),
+        Mutant(
+            response_field_dropped,
+            (f"{USERS}::test_other_contexts_get_active_customer",),
             ("[remote]",),
         ),
-        Drift(
-            a_field_is_lost_in_the_rows,
-            (f"{INVENTORY}::test_a_reservation_keeps_the_price_and_name_of_the_moment",),
+        Mutant(
+            row_field_dropped,
+            (f"{INVENTORY}::test_reservation_keeps_price_and_name_at_creation",),
             SQL,
         ),
-        Drift(
-            a_refusal_loses_its_details,
+        Mutant(
+            error_details_dropped,
             (
-                f"{INVENTORY}::test_all_short_lines_are_named_and_nothing_is_held",
+                f"{INVENTORY}::test_out_of_stock_names_all_lines_and_reserves_nothing",
                 f"{PAYMENTS}::test_an_order_has_one_payment",
-                f"{USERS}::test_nobody_is_found_under_an_unknown_id",
+                f"{USERS}::test_unknown_user_is_not_found",
             ),
             ("[remote]",),
         ),
-        Drift(
-            a_refusal_loses_its_class,
-            (f"{PAYMENTS}::test_nothing_is_left_after_the_last_refund",),
+        Mutant(
+            error_class_lost,
+            (f"{PAYMENTS}::test_full_refund_leaves_nothing_refundable",),
             ("[remote]",),
         ),
-        Drift(
-            a_live_row_is_handed_out,
-            (f"{INVENTORY}::test_a_late_commit_takes_what_other_expired_holds_have",),
+        Mutant(
+            live_row_returned,
+            (f"{INVENTORY}::test_late_commit_uses_stock_of_other_expired_reservations",),
             ("[memory]",),
         ),
-        Drift(
-            an_answer_can_be_changed,
-            (f"{VALUES}::test_what_crosses_is_immutable_to_the_bottom",),
+        Mutant(
+            response_mutable,
+            (f"{VALUES}::test_dtos_are_deeply_immutable",),
             ("[payments-refund]",),
         ),
-        Drift(
-            a_row_is_not_locked,
-            ("tests/payments/test_races.py::test_many_refunds_never_exceed_what_was_captured",),
+        Mutant(
+            row_not_locked,
+            ("tests/payments/test_races.py::test_concurrent_refunds_never_exceed_captured_amount",),
             SQL,
         ),
-        Drift(
-            a_check_and_its_act_are_two,
-            (f"{INVENTORY}::test_fifty_buyers_get_the_seven_that_are_left",),
+        Mutant(
+            check_and_update_separated,
+            (f"{INVENTORY}::test_fifty_concurrent_buyers_get_seven_units",),
             SQL,
         ),
-        Drift(
-            no_guard_in_process,
-            (f"{BOTH_WAYS}::test_nobody_is_called_with_a_transaction_open",),
+        Mutant(
+            no_local_guard,
+            (f"{BOTH_WAYS}::test_call_inside_transaction_fails_both_ways",),
             ("[together-",),
         ),
-        Drift(
-            no_guard_on_the_wire,
-            (f"{BOTH_WAYS}::test_nobody_is_called_with_a_transaction_open",),
+        Mutant(
+            no_remote_guard,
+            (f"{BOTH_WAYS}::test_call_inside_transaction_fails_both_ways",),
             ("[apart-",),
         ),
-        Drift(
-            no_table_at_the_inner_door,
-            ("tests/wire/test_callers.py::test_who_is_not_is_refused_alike_and_reaches_nobody",),
+        Mutant(
+            no_allowed_calls_check,
+            ("tests/rpc/test_allowed_calls.py::test_disallowed_caller_is_rejected_without_call",),
             ("[",),
         ),
     )
@@ -195,12 +195,12 @@ DRIFTS: Final[Mapping[str, Drift]] = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--drift", choices=list(DRIFTS), help="the mistake that is planted")
+    parser.addoption("--mutant", choices=list(MUTANTS), help="the mistake that is planted")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    name = config.getoption("--drift")
+    name = config.getoption("--mutant")
     if name:
         # a drawn traceback for each of fifty buyers takes a minute
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
-        DRIFTS[name].plant()
+        MUTANTS[name].apply()

@@ -11,24 +11,26 @@ import pytest
 from fastapi import APIRouter, Depends, Response
 
 from markethall.shared.breaker import Breaker
-from markethall.shared.call import Actor, Call
-from markethall.shared.errors import Refusal
-from markethall.shared.front import Front
+from markethall.shared.call import Actor, CallContext
+from markethall.shared.errors import DomainError
+from markethall.shared.front import GatewayMiddleware
 from markethall.shared.guard import AllowList
-from markethall.shared.http import from_container, ready
+from markethall.shared.http import from_container, json_response
 from markethall.shared.ids import new_id
 from markethall.shared.model import Dto
 from markethall.shared.service_tokens import ServiceSigner
-from markethall.shared.serving import STRICT, service
-from markethall.shared.tokens import generate_key
-from markethall.shared.wire import Clients, Patience, Wire
+from markethall.shared.serving import FORBID_UNKNOWN_FIELDS, require_service_token
+from markethall.shared.tokens import generate_private_key
+from markethall.shared.wire import HttpClients, RetryPolicy, RpcClient
 from tests.remote import now, serving
 from tests.wire.tcp import listening
 
 ALLOWED: Final = AllowList({"greeter": dict.fromkeys(("greet", "wave"), frozenset({"orders"}))})
-SIGNER: Final = ServiceSigner(generate_key(), now)
+SIGNER: Final = ServiceSigner(generate_private_key(), now)
 # shorter pauses than in production, and limits that a slow machine does not reach
-QUICK: Final = Patience(attempt=20, total=60, first_pause=0.001)
+QUICK: Final = RetryPolicy(
+    attempt_timeout_seconds=20, total_timeout_seconds=60, initial_backoff_seconds=0.001
+)
 TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PERSON: Final = Actor(
     user_id=new_id(),
@@ -37,7 +39,7 @@ PERSON: Final = Actor(
     scopes=frozenset({"orders", "profile"}),
     session_id=new_id(),
 )
-CALL: Final = Call(request_id="a-request-of-tests", traceparent=TRACE, actor=PERSON)
+CALL: Final = CallContext(request_id="a-request-of-tests", traceparent=TRACE, actor=PERSON)
 
 
 class Guest(Dto):
@@ -45,113 +47,117 @@ class Guest(Dto):
     times: int = 1
 
 
-class Greet(Dto):
+class ProbeCommand(Dto):
     greet_id: UUID
     guests: tuple[Guest, ...] = ()
     mood: str = "plain"
 
 
-class Greeted(Dto):
+class ProbeResult(Dto):
     greet_id: UUID
     words: str
     loudly: bool = False
 
 
-class Greeter:
+class ProbeService:
     """Says hello, unless a test has something else in mind."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[Call, Greet]] = []
+        self.calls: list[tuple[CallContext, ProbeCommand]] = []
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
         self.done = asyncio.Event()
 
-    async def greet(self, call: Call, command: Greet) -> Greeted:
-        self.heard.append((call, command))
+    async def greet(self, ctx: CallContext, command: ProbeCommand) -> ProbeResult:
+        self.calls.append((ctx, command))
         if self.meanwhile:
             await self.meanwhile()
         self.done.set()
         words = ", ".join(f"hello {guest.name}" for guest in command.guests)
-        return Greeted(greet_id=command.greet_id, words=words)
+        return ProbeResult(greet_id=command.greet_id, words=words)
 
-    async def wave(self, call: Call, command: Greet) -> None:
-        self.heard.append((call, command))
+    async def wave(self, ctx: CallContext, command: ProbeCommand) -> None:
+        self.calls.append((ctx, command))
 
 
 router = APIRouter(prefix="/internal/greeter")
-GreeterDep = Annotated[Greeter, Depends(from_container("greeter"))]
+GreeterDep = Annotated[ProbeService, Depends(from_container("greeter"))]
 
 
-@router.post("/greet", response_model=Greeted)
+@router.post("/greet", response_model=ProbeResult)
 async def greet(
-    call: Annotated[Call, service("greeter.greet")],
-    command: Annotated[Greet, STRICT],
+    ctx: Annotated[CallContext, require_service_token("greeter.greet")],
+    command: Annotated[ProbeCommand, FORBID_UNKNOWN_FIELDS],
     greeter: GreeterDep,
 ) -> Response:
-    return ready(await greeter.greet(call, command))
+    return json_response(await greeter.greet(ctx, command))
 
 
 @router.post("/wave", status_code=204, response_class=Response)
 async def wave(
-    call: Annotated[Call, service("greeter.wave")],
-    command: Annotated[Greet, STRICT],
+    ctx: Annotated[CallContext, require_service_token("greeter.wave")],
+    command: Annotated[ProbeCommand, FORBID_UNKNOWN_FIELDS],
     greeter: GreeterDep,
 ) -> None:
-    await greeter.wave(call, command)
+    await greeter.wave(ctx, command)
 
 
-class RemoteGreeter:
-    def __init__(self, wire: Wire) -> None:
+class RemoteProbe:
+    def __init__(self, wire: RpcClient) -> None:
         self.wire = wire
 
-    async def greet(self, call: Call, command: Greet) -> Greeted:
-        return await self.wire.ask(call, "greet", command, Greeted)
+    async def greet(self, ctx: CallContext, command: ProbeCommand) -> ProbeResult:
+        return await self.wire.call(ctx, "greet", command, ProbeResult)
 
-    async def wave(self, call: Call, command: Greet) -> None:
-        await self.wire.tell(call, "wave", command)
+    async def wave(self, ctx: CallContext, command: ProbeCommand) -> None:
+        await self.wire.call_without_result(ctx, "wave", command)
 
 
-def serving_half(greeter: Greeter, callers: tuple[str, ...] = ("orders",)) -> Front:
+def serving_half(
+    greeter: ProbeService, callers: tuple[str, ...] = ("orders",)
+) -> GatewayMiddleware:
     return serving("greeter", router, greeter, SIGNER, ALLOWED, callers)
 
 
 @asynccontextmanager
-async def calling(url: str, patience: Patience = QUICK) -> AsyncIterator[RemoteGreeter]:
+async def calling(url: str, patience: RetryPolicy = QUICK) -> AsyncIterator[RemoteProbe]:
     """The calling half over TCP, as the container makes it."""
-    clients = Clients({"greeter": url}, patience)
+    clients = HttpClients({"greeter": url}, patience)
     try:
-        yield RemoteGreeter(wire_of(clients.of("greeter"), patience))
+        yield RemoteProbe(rpc_client_of(clients.get("greeter"), patience))
     finally:
         await clients.close()
 
 
 @asynccontextmanager
-async def over_tcp(greeter: Greeter, patience: Patience = QUICK) -> AsyncIterator[RemoteGreeter]:
+async def over_tcp(
+    greeter: ProbeService, patience: RetryPolicy = QUICK
+) -> AsyncIterator[RemoteProbe]:
     async with listening(serving_half(greeter)) as url, calling(url, patience) as remote:
         yield remote
 
 
-def wire_of(http: httpx2.AsyncClient, patience: Patience = QUICK) -> Wire:
-    return Wire("orders", "greeter", http, SIGNER, now, patience)
+def rpc_client_of(http: httpx2.AsyncClient, retry_policy: RetryPolicy = QUICK) -> RpcClient:
+    return RpcClient("orders", "greeter", http, SIGNER, now, retry_policy)
 
 
-def without_breaker(wire: Wire) -> Wire:
+def without_breaker(wire: RpcClient) -> RpcClient:
     """To see what the rest does by itself."""
-    wire._breaker = Breaker(lambda: 0, failures=10**9)
+    wire._breaker = Breaker(lambda: 0, failure_threshold=10**9)
     return wire
 
 
-def over(handler: Callable[[httpx2.Request], Any], patience: Patience = QUICK) -> RemoteGreeter:
+def over(handler: Callable[[httpx2.Request], Any], patience: RetryPolicy = QUICK) -> RemoteProbe:
     """A neighbour that is a function; it never gets to be left alone."""
     http = httpx2.AsyncClient(transport=httpx2.MockTransport(handler), base_url="http://greeter")
-    return RemoteGreeter(without_breaker(wire_of(http, patience)))
+    return RemoteProbe(without_breaker(rpc_client_of(http, patience)))
 
 
-async def refusal_of(work: Awaitable[object]) -> Refusal:
-    with pytest.raises(Refusal) as caught:
+async def refusal_of(work: Awaitable[object]) -> DomainError:
+    with pytest.raises(DomainError) as caught:
         await work
     return caught.value
 
 
-def hello(*names: str, **fields: Any) -> Greet:
+def hello(*names: str, **fields: Any) -> ProbeCommand:
     guests = tuple(Guest(name=name) for name in names)
-    return Greet(greet_id=new_id(), guests=guests, **fields)
+    return ProbeCommand(greet_id=new_id(), guests=guests, **fields)

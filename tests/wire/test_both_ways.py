@@ -8,8 +8,8 @@ import pytest
 
 from markethall.app import create_app
 from markethall.settings import read_settings
-from markethall.shared.errors import CalledInTransaction, DeadlineExceeded
-from markethall.topology import NEEDS, Context
+from markethall.shared.errors import CalledWhileHoldingConnection, DeadlineExceeded
+from markethall.topology import DEPENDENCIES, Context
 from tests.partitions.in_process import remotes_of
 from tests.partitions.sets import APART, PARTITIONS, TOGETHER
 from tests.remote import now
@@ -23,8 +23,8 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     partition = PARTITIONS[request.param]
     (block,) = [block for block in partition if Context.ORDERS in block]
     settings = read_settings(
-        serve=frozenset(block),
-        remotes=remotes_of(block, partition),
+        contexts=frozenset(block),
+        context_urls=remotes_of(block, partition),
         storage="memory",
         redis_url="redis://127.0.0.1:1/0",
         data_dir=tmp_path,
@@ -39,16 +39,16 @@ def ask(orders: Any, context: Context, method: str, **of_call: Any) -> Any:
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-async def test_nobody_is_called_with_a_transaction_open(
+async def test_call_inside_transaction_fails_both_ways(
     orders: Any, context: Context, method: str
 ) -> None:
-    async with orders.backend().database.transaction():
-        with pytest.raises(CalledInTransaction):
+    async with orders.persistence().database.transaction():
+        with pytest.raises(CalledWhileHoldingConnection):
             await ask(orders, context, method)
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-async def test_nobody_is_called_after_the_deadline(
+async def test_call_after_deadline_fails_both_ways(
     orders: Any, context: Context, method: str
 ) -> None:
     late = now() - timedelta(seconds=1)
@@ -59,5 +59,5 @@ async def test_nobody_is_called_after_the_deadline(
     assert refusal.details == {"dependency": context}
 
 
-def test_every_neighbour_of_orders_is_tried() -> None:
-    assert {context for context, _ in METHODS} == NEEDS[Context.ORDERS]
+def test_every_dependency_of_orders_is_tested() -> None:
+    assert {context for context, _ in METHODS} == DEPENDENCIES[Context.ORDERS]

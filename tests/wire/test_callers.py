@@ -6,22 +6,22 @@ import httpx2
 import pytest
 
 from markethall.shared.errors import Forbidden
-from markethall.shared.guard import Errands, Guard, guarded
+from markethall.shared.guard import CallGuard, InFlightCalls, with_call_guard
 from markethall.shared.service_tokens import ServiceSigner
-from markethall.shared.tokens import generate_key
-from markethall.shared.wire import Wire
-from markethall.topology import CALLERS, Context
+from markethall.shared.tokens import generate_private_key
+from markethall.shared.wire import RpcClient
+from markethall.topology import ALLOWED_CALLS, Context
 from tests.remote import ALLOWED, PATIENT, now, serving
 from tests.wire.contracts import CONTRACTS, METHODS, StandIn
 from tests.wire.greeter import CALL, refusal_of
 
 CELLS = [(caller, *cell) for caller in Context for cell in METHODS]
-SIGNER = ServiceSigner(generate_key(), now)
+SIGNER = ServiceSigner(generate_private_key(), now)
 
 
 def in_process(caller: Context, target: Context, provider: Any) -> Any:
     """As any context would have it, were it wired to that neighbour."""
-    return guarded(provider, Guard(caller, target, ALLOWED, Errands(), now, 5))
+    return with_call_guard(provider, CallGuard(caller, target, ALLOWED, InFlightCalls(), now, 5))
 
 
 def over_the_wire(caller: Context, target: Context, provider: Any) -> Any:
@@ -30,19 +30,19 @@ def over_the_wire(caller: Context, target: Context, provider: Any) -> Any:
     front = serving(target, contract.router, provider, SIGNER, callers=tuple(Context))
     transport = httpx2.ASGITransport(front, raise_app_exceptions=False)
     http = httpx2.AsyncClient(transport=transport, base_url="http://neighbour")
-    return contract.remote(Wire(caller, target, http, SIGNER, now, PATIENT))
+    return contract.remote(RpcClient(caller, target, http, SIGNER, now, PATIENT))
 
 
 WAYS = (in_process, over_the_wire)
 
 
 def may(caller: Context, target: Context, method: str) -> bool:
-    return caller in CALLERS[target][method]
+    return caller in ALLOWED_CALLS[target][method]
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("caller", "target", "method"), [cell for cell in CELLS if may(*cell)])
-async def test_who_is_in_the_table_is_answered(
+async def test_allowed_caller_is_accepted(
     way: Any, caller: Context, target: Context, method: str
 ) -> None:
     provider = StandIn(CONTRACTS[target])
@@ -54,7 +54,7 @@ async def test_who_is_in_the_table_is_answered(
 
 
 @pytest.mark.parametrize(("caller", "target", "method"), [cell for cell in CELLS if not may(*cell)])
-async def test_who_is_not_is_refused_alike_and_reaches_nobody(
+async def test_disallowed_caller_is_rejected_without_call(
     caller: Context, target: Context, method: str
 ) -> None:
     provider = StandIn(CONTRACTS[target])
@@ -71,7 +71,7 @@ async def test_who_is_not_is_refused_alike_and_reaches_nobody(
     assert provider.asked == []
 
 
-def test_both_answers_were_tried() -> None:
+def test_both_outcomes_were_tested() -> None:
     allowed = sum(may(*cell) for cell in CELLS)
 
     assert (allowed, len(CELLS) - allowed) == (10, 30)

@@ -18,11 +18,11 @@ Change = Callable[["Wire"], Any]
 class Wire:
     """What is said now, to be changed by a test."""
 
-    def __init__(self, said: dict[str, Any]) -> None:
-        self.said = deepcopy(said)
-        self.schemas = self.said["openapi"]["components"]["schemas"]
-        self.paths = self.said["openapi"]["paths"]
-        self.events = self.said["events"]
+    def __init__(self, current_schema: dict[str, Any]) -> None:
+        self.current_schema = deepcopy(current_schema)
+        self.schemas = self.current_schema["openapi"]["components"]["schemas"]
+        self.paths = self.current_schema["openapi"]["paths"]
+        self.events = self.current_schema["events"]
 
     def field(self, schema: str, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.schemas[schema]["properties"][name]
@@ -54,11 +54,11 @@ class Wire:
 
 
 @pytest.fixture(scope="module")
-def said() -> dict[str, Any]:
+def current_schema() -> dict[str, Any]:
     return said_now()
 
 
-USERS = "/internal/users/active"
+USERS = "/internal/users/get_active_customer"
 WITH_WANTS = ("reserve", "consume", "release_part")
 UNREADABLE = "is new, and an older one cannot read it"
 STILL_SENT = "is gone, and an older one still sends it"
@@ -67,15 +67,15 @@ NEVER_SENT = "is new and has no default, and an older one does not send it"
 BREAKS: dict[str, tuple[Change, set[str]]] = {
     "a method is gone": (
         lambda wire: wire.paths.pop(USERS),
-        {"users.active: is not there any more"},
+        {"users.get_active_customer: is not there any more"},
     ),
     "a method is asked in another way": (
         lambda wire: wire.paths.update({USERS: {"put": wire.paths[USERS]["post"]}}),
-        {"users.active: is not there any more"},
+        {"users.get_active_customer: is not there any more"},
     ),
     "a request field is new and required": (
         lambda wire: wire.add("Whom", "reason", required=True),
-        {"users.active: request field reason: is new and required"},
+        {"users.get_active_customer: request field reason: is new and required"},
     ),
     "a request field becomes required": (
         lambda wire: wire.schemas["RefundPayment"]["required"].append("reason"),
@@ -87,7 +87,7 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
     ),
     "a request field is of another type": (
         lambda wire: wire.field("Whom", "user_id").update(type="integer"),
-        {"users.active: request field user_id: type string -> integer"},
+        {"users.get_active_customer: request field user_id: type string -> integer"},
     ),
     "a request field is of another format": (
         lambda wire: wire.field("OpenPayment", "expires_at").update(format="date"),
@@ -106,14 +106,14 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
         {"payments.refund: request field amount: type object | null -> integer | boolean | null"},
     ),
     "less is taken": (
-        lambda wire: wire.field("Want", "quantity").update(maximum=100),
+        lambda wire: wire.field("RequestedLine", "quantity").update(maximum=100),
         {
             f"inventory.{method}: request field lines[].quantity: maximum 1000000 -> 100"
             for method in WITH_WANTS
         },
     ),
     "more is asked for": (
-        lambda wire: wire.field("Want", "quantity").update(minimum=2),
+        lambda wire: wire.field("RequestedLine", "quantity").update(minimum=2),
         {
             f"inventory.{method}: request field lines[].quantity: minimum 1 -> 2"
             for method in WITH_WANTS
@@ -143,28 +143,28 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
         lambda wire: wire.paths[USERS]["post"]["responses"].update(
             {"204": wire.paths[USERS]["post"]["responses"].pop("200")}
         ),
-        {"users.active: answers 200 -> 204"},
+        {"users.get_active_customer: answers 200 -> 204"},
     ),
     "a response field is gone": (
         lambda wire: wire.take_away("Customer", "email"),
-        {"users.active: response field email: is not there any more"},
+        {"users.get_active_customer: response field email: is not there any more"},
     ),
     "a response field may be left out": (
         lambda wire: wire.not_required("Customer", "email"),
-        {"users.active: response field email: is needed, and may be left out"},
+        {"users.get_active_customer: response field email: is needed, and may be left out"},
     ),
     "a response field may be null": (
         lambda wire: wire.field("Customer", "email").update(
             {"anyOf": [{"type": wire.field("Customer", "email").pop("type")}, {"type": "null"}]}
         ),
-        {"users.active: response field email: may be null: string -> string | null"},
+        {"users.get_active_customer: response field email: may be null: string -> string | null"},
     ),
     "a response field is of another type": (
         lambda wire: wire.field("Customer", "email").update(type="integer"),
-        {"users.active: response field email: type string -> integer"},
+        {"users.get_active_customer: response field email: type string -> integer"},
     ),
     "an inner response field is of another type": (
-        lambda wire: wire.field("ReservedLine", "quantity").update(type="number"),
+        lambda wire: wire.field("ReservationLineView", "quantity").update(type="number"),
         {
             f"inventory.{method}: response field lines[].quantity: type integer -> number"
             for method in ("reserve", "extend", "commit", "consume", "release_part", "release")
@@ -180,42 +180,46 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
     ),
     "a response field is new and has no default": (
         lambda wire: wire.add("Customer", "locale", required=True),
-        {f"users.active: response field locale: {NEVER_SENT}"},
+        {f"users.get_active_customer: response field locale: {NEVER_SENT}"},
     ),
     "a refusal is gone": (
         lambda wire: wire.problems(USERS, "403").pop("users.inactive"),
-        {"users.active: refusal users.inactive: is not there any more"},
+        {"users.get_active_customer: refusal users.inactive: is not there any more"},
     ),
     "a refusal has another status": (
         lambda wire: wire.paths[USERS]["post"]["responses"].update(
             {"410": wire.paths[USERS]["post"]["responses"].pop("404")}
         ),
-        {"users.active: refusal users.not_found: status 404 -> 410"},
+        {"users.get_active_customer: refusal users.not_found: status 404 -> 410"},
     ),
     "a refusal is new": (
         lambda wire: wire.problems(USERS, "403").update({"users.asleep": {}}),
-        {"users.active: refusal users.asleep: is new, and an older caller takes it for a fault"},
+        {
+            "users.get_active_customer: refusal users.asleep: is new, and an older caller takes it for a fault"
+        },
     ),
     "a refusal is new for what an older one sends": (
         lambda wire: wire.refuse_only_with("user_id", "users.asleep"),
-        {"users.active: refusal users.asleep: is new, and an older caller takes it for a fault"},
+        {
+            "users.get_active_customer: refusal users.asleep: is new, and an older caller takes it for a fault"
+        },
     ),
     "refusals have another shape": (
         lambda wire: wire.take_away("Problem", "details"),
         {"refusals: field details: is not there any more"},
     ),
     "the actor of a token lacks a field": (
-        lambda wire: wire.said["actor"]["properties"].pop("roles"),
+        lambda wire: wire.current_schema["actor"]["properties"].pop("roles"),
         {"actor: field roles: is not taken any more"},
     ),
     "the envelope of an event lacks a field": (
-        lambda wire: wire.said["envelope"]["properties"].pop("traceparent"),
+        lambda wire: wire.current_schema["envelope"]["properties"].pop("traceparent"),
         {"envelope: field traceparent: is not there any more"},
     ),
     "the envelope of an event has a field that old ones lack": (
         lambda wire: (
-            wire.said["envelope"]["properties"].update(shop={"type": "string"}),
-            wire.said["envelope"]["required"].append("shop"),
+            wire.current_schema["envelope"]["properties"].update(shop={"type": "string"}),
+            wire.current_schema["envelope"]["required"].append("shop"),
         ),
         {f"envelope: field shop: {NEVER_SENT}"},
     ),
@@ -249,8 +253,10 @@ ALLOWED: dict[str, Change] = {
     "nothing": lambda _: None,
     "a request field is new": lambda wire: wire.add("Whom", "reason", required=False),
     "a request field is required no more": lambda wire: wire.schemas["Reserve"]["required"].pop(),
-    "more is taken": lambda wire: wire.field("Want", "quantity").update(maximum=10**9, minimum=0),
-    "a limit is gone": lambda wire: wire.field("Want", "quantity").pop("maximum"),
+    "more is taken": lambda wire: wire.field("RequestedLine", "quantity").update(
+        maximum=10**9, minimum=0
+    ),
+    "a limit is gone": lambda wire: wire.field("RequestedLine", "quantity").pop("maximum"),
     "a request field takes null too": lambda wire: wire.field("Whom", "user_id").update(
         anyOf=[{"type": "string", "format": "uuid"}, {"type": "null"}]
     ),
@@ -265,7 +271,7 @@ ALLOWED: dict[str, Change] = {
     "a refusal is new for what no older one sends": lambda wire: wire.refuse_only_with(
         "politely", "users.asleep"
     ),
-    "a field of the actor is new": lambda wire: wire.said["actor"]["properties"].update(
+    "a field of the actor is new": lambda wire: wire.current_schema["actor"]["properties"].update(
         locale={"type": "string", "default": ""}
     ),
     "an event is new": lambda wire: wire.events.update(
@@ -288,44 +294,44 @@ ALLOWED: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_what_would_break_an_older_neighbour_is_named(said: dict[str, Any], name: str) -> None:
+def test_breaking_changes_are_reported(current_schema: dict[str, Any], name: str) -> None:
     change, expected = BREAKS[name]
-    wire = Wire(said)
+    wire = Wire(current_schema)
 
     change(wire)
 
-    assert set(breaks(said, wire.said)) == expected
+    assert set(breaks(current_schema, wire.current_schema)) == expected
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_what_an_older_neighbour_can_live_with_is_allowed(said: dict[str, Any], name: str) -> None:
-    wire = Wire(said)
+def test_compatible_changes_are_allowed(current_schema: dict[str, Any], name: str) -> None:
+    wire = Wire(current_schema)
 
     ALLOWED[name](wire)
 
-    assert breaks(said, wire.said) == []
+    assert breaks(current_schema, wire.current_schema) == []
 
 
-def test_nothing_said_now_would_break_a_neighbour_of_the_last_release(
-    said: dict[str, Any],
+def test_current_schema_is_compatible_with_last_release(
+    current_schema: dict[str, Any],
 ) -> None:
     last = last_release(RELEASES)
 
     assert last is not None, HOW_TO_RECORD
-    assert breaks(last, said) == [], HOW_TO_RECORD
+    assert breaks(last, current_schema) == [], HOW_TO_RECORD
 
 
-def test_the_last_release_is_no_later_than_we_are() -> None:
+def test_last_recorded_release_is_not_newer() -> None:
     numbers = [number_of(path.stem) for path in RELEASES.glob("*.json")]
 
     assert max(numbers) <= number_of(__version__)
 
 
-def test_all_that_neighbours_say_is_in_it(said: dict[str, Any]) -> None:
-    assert len(said["openapi"]["paths"]) == 10
-    assert "payments.payment_captured" in said["events"]
-    assert said["refusals"]["inventory.out_of_stock"] == 409
-    assert json.dumps(said, sort_keys=True) == json.dumps(said_now(), sort_keys=True)
+def test_record_contains_all_methods_and_events(current_schema: dict[str, Any]) -> None:
+    assert len(current_schema["openapi"]["paths"]) == 10
+    assert "payments.payment_captured" in current_schema["events"]
+    assert current_schema["refusals"]["inventory.out_of_stock"] == 409
+    assert json.dumps(current_schema, sort_keys=True) == json.dumps(said_now(), sort_keys=True)
 
 
 def test_a_release_is_recorded_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,13 +343,13 @@ def test_a_release_is_recorded_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "what was released does not change" in capsys.readouterr().out
 
 
-def test_a_break_is_told_and_not_recorded(
-    tmp_path: Path, said: dict[str, Any], capsys: pytest.CaptureFixture[str]
+def test_breaking_change_is_reported_and_not_recorded(
+    tmp_path: Path, current_schema: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wire = Wire(said)
-    wire.field("Want", "quantity").update(maximum=10**7)
-    (tmp_path / "0.9.0.json").write_text(json.dumps(said))
-    (tmp_path / "0.10.0.json").write_text(json.dumps(wire.said))
+    wire = Wire(current_schema)
+    wire.field("RequestedLine", "quantity").update(maximum=10**7)
+    (tmp_path / "0.9.0.json").write_text(json.dumps(current_schema))
+    (tmp_path / "0.10.0.json").write_text(json.dumps(wire.current_schema))
 
     codes = main([], tmp_path), main(["--record", "0.11.0"], tmp_path)
 

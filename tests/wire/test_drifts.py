@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire.drifts import DRIFTS
+from tests.rpc.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
-ALL = sorted({test for drift in DRIFTS.values() for test in drift.tests})
+ALL = sorted({test for drift in MUTANTS.values() for test in drift.tests})
 
 
 def run(server_url: str, *arguments: str) -> tuple[int, set[str], set[str]]:
     """The exit code, which tests have failed, and which have passed."""
-    command = [sys.executable, "-m", "pytest", "-p", "tests.wire.drifts", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.rpc.mutants", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "-q", "-rA", "--tb=no", "--show-capture=no", *arguments],
         cwd=ROOT,
@@ -31,11 +31,11 @@ def run(server_url: str, *arguments: str) -> tuple[int, set[str], set[str]]:
     return done.returncode, failed, {test for _, test in found} - failed
 
 
-@pytest.mark.parametrize("name", DRIFTS)
-def test_a_drift_is_seen_where_it_is_and_only_there(server_url: str, name: str) -> None:
-    drift = DRIFTS[name]
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_fails_only_its_own_test(server_url: str, name: str) -> None:
+    drift = MUTANTS[name]
 
-    code, failed, passed = run(server_url, "--drift", name, *drift.tests)
+    code, failed, passed = run(server_url, "--mutant", name, *drift.tests)
 
     assert code == pytest.ExitCode.TESTS_FAILED
     expected = {test for test in failed | passed if any(part in test for part in drift.caught_by)}
@@ -43,7 +43,7 @@ def test_a_drift_is_seen_where_it_is_and_only_there(server_url: str, name: str) 
     assert {test.partition("[")[0] for test in failed} == set(drift.tests)
 
 
-def test_without_a_drift_the_same_tests_pass(server_url: str) -> None:
+def test_tests_pass_without_mutant(server_url: str) -> None:
     code, failed, passed = run(server_url, *ALL)
 
     assert (code, failed) == (0, set())

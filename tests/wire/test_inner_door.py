@@ -15,9 +15,9 @@ from markethall.app import create_app
 from markethall.settings import read_settings
 from markethall.shared.call import Actor
 from markethall.shared.service_tokens import ServiceSigner
-from markethall.shared.tokens import generate_key
-from markethall.topology import CALLERS, Context
-from tests.partitions.in_process import address_of, parted_hall, remotes_of
+from markethall.shared.tokens import generate_private_key
+from markethall.topology import ALLOWED_CALLS, Context
+from tests.partitions.in_process import address_of, open_partitioned_app, remotes_of
 from tests.partitions.sets import PARTITIONS, TOGETHER, Block, Partition
 from tests.remote import now
 from tests.wire.contracts import CONTRACTS, METHODS, StandIn
@@ -33,7 +33,7 @@ KEYS: Final = "/internal/keys.json"
 
 
 @dataclass(frozen=True)
-class Scene:
+class InternalApi:
     """A hall in two processes, the tokens of both, and what stands behind the inner door."""
 
     http: httpx2.AsyncClient
@@ -46,25 +46,27 @@ class Scene:
     def forger(self) -> Forger:
         """With a token of this very moment, so that none is refused for its age."""
         signer = ServiceSigner(self.pem, now)
-        good = signer.sign("orders", "users", "active", Actor(name="system:tests"))
+        good = signer.sign("orders", "users", "get_active_customer", Actor(name="system:tests"))
         return Forger(good, self.pem, now().timestamp())
 
-    async def knock(self, token: str, path: str = "/internal/users/active") -> httpx2.Response:
-        body = {"user_id": str(CONTRACTS[Context.USERS].samples["active"][0])}
+    async def knock(
+        self, token: str, path: str = "/internal/users/get_active_customer"
+    ) -> httpx2.Response:
+        body = {"user_id": str(CONTRACTS[Context.USERS].samples["get_active_customer"][0])}
         headers = {"authorization": f"Bearer {token}"}
         return await self.http.post(f"{LEAVES}{path}", json=body, headers=headers)
 
 
 @pytest.fixture(scope="module")
-async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    async with _scene(tmp_path_factory.mktemp("inner")) as scene:
-        yield scene
+async def internal_api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InternalApi]:
+    async with _scene(tmp_path_factory.mktemp("inner")) as internal_api:
+        yield internal_api
 
 
 @asynccontextmanager
-async def _scene(folder: Path) -> AsyncIterator[Scene]:
-    pem = generate_key()
-    async with parted_hall(HALVES, folder, storage="memory") as parted:
+async def _scene(folder: Path) -> AsyncIterator[InternalApi]:
+    pem = generate_private_key()
+    async with open_partitioned_app(HALVES, folder, storage="memory") as parted:
         signer = ServiceSigner(pem, now)
         parted.containers[Context.ORDERS].service_signer.override(providers.Object(signer))
         leaves = parted.containers[Context.USERS]
@@ -74,7 +76,7 @@ async def _scene(folder: Path) -> AsyncIterator[Scene]:
         await parted.http.post(f"{LEAVES}/users", json=person)
         answer = await parted.http.post(f"{LEAVES}/token", data=person | {"grant_type": "password"})
         token = answer.json()["access_token"]
-        yield Scene(parted.http, pem, signer, token, behind)
+        yield InternalApi(parted.http, pem, signer, token, behind)
 
 
 def is_refused(answer: httpx2.Response) -> bool:
@@ -88,83 +90,89 @@ def is_refused(answer: httpx2.Response) -> bool:
 
 
 FORGERIES: Final = tuple(Forger(
-    ServiceSigner(generate_key(), now).sign("orders", "users", "active", Actor()), generate_key(), 0
+    ServiceSigner(generate_private_key(), now).sign("orders", "users", "get_active_customer", Actor()), generate_private_key(), 0
 ).all())  # fmt: skip
 
 
-async def test_a_good_token_opens(scene: Scene) -> None:
-    before = len(scene.behind.asked)
+async def test_valid_service_token_is_accepted(internal_api: InternalApi) -> None:
+    before = len(internal_api.behind.asked)
 
-    answer = await scene.knock(scene.forger.signed())
+    answer = await internal_api.knock(internal_api.forger.signed())
 
-    assert (answer.status_code, len(scene.behind.asked) - before) == (200, 1)
+    assert (answer.status_code, len(internal_api.behind.asked) - before) == (200, 1)
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-async def test_a_forged_token_opens_nothing(scene: Scene, name: str) -> None:
-    before = len(scene.behind.asked)
+async def test_forged_token_is_rejected(internal_api: InternalApi, name: str) -> None:
+    before = len(internal_api.behind.asked)
 
-    answer = await scene.knock(scene.forger.all()[name])
+    answer = await internal_api.knock(internal_api.forger.all()[name])
 
     assert is_refused(answer)
-    assert len(scene.behind.asked) == before
+    assert len(internal_api.behind.asked) == before
 
 
 @pytest.mark.parametrize(
-    ("target", "method"), [("inventory", "release"), ("users", "inactive"), ("payments", "active")]
+    ("target", "method"),
+    [("inventory", "release"), ("users", "inactive"), ("payments", "get_active_customer")],
 )
-async def test_a_token_for_another_method_opens_nothing(
-    scene: Scene, target: str, method: str
+async def test_token_for_other_method_is_rejected(
+    internal_api: InternalApi, target: str, method: str
 ) -> None:
     """Signed by the very caller who may call this one."""
-    before = len(scene.behind.asked)
+    before = len(internal_api.behind.asked)
 
-    answer = await scene.knock(scene.signer.sign("orders", target, method, Actor()))
-
-    assert is_refused(answer)
-    assert len(scene.behind.asked) == before
-
-
-async def test_a_token_for_another_context_of_the_same_process_opens_nothing(scene: Scene) -> None:
-    before = len(scene.behind.asked)
-
-    answer = await scene.knock(scene.forger.signed(claims={"aud": "markethall:inventory"}))
+    answer = await internal_api.knock(internal_api.signer.sign("orders", target, method, Actor()))
 
     assert is_refused(answer)
-    assert len(scene.behind.asked) == before
+    assert len(internal_api.behind.asked) == before
 
 
-async def test_a_person_stays_outside_whoever_they_are(scene: Scene) -> None:
-    before = len(scene.behind.asked)
+async def test_token_for_other_context_is_rejected(internal_api: InternalApi) -> None:
+    before = len(internal_api.behind.asked)
 
-    answer = await scene.knock(scene.access_token)
+    answer = await internal_api.knock(
+        internal_api.forger.signed(claims={"aud": "markethall:inventory"})
+    )
 
     assert is_refused(answer)
-    assert len(scene.behind.asked) == before
+    assert len(internal_api.behind.asked) == before
 
 
-async def test_without_a_token_one_is_asked_for(scene: Scene) -> None:
-    answer = await scene.http.post(f"{LEAVES}/internal/users/active", json={"user_id": "x"})
+async def test_user_tokens_are_rejected(internal_api: InternalApi) -> None:
+    before = len(internal_api.behind.asked)
+
+    answer = await internal_api.knock(internal_api.access_token)
+
+    assert is_refused(answer)
+    assert len(internal_api.behind.asked) == before
+
+
+async def test_missing_token_is_rejected(internal_api: InternalApi) -> None:
+    answer = await internal_api.http.post(
+        f"{LEAVES}/internal/users/get_active_customer", json={"user_id": "x"}
+    )
 
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
-async def test_a_service_does_not_pass_for_a_person(scene: Scene) -> None:
+async def test_service_token_is_rejected_by_public_api(internal_api: InternalApi) -> None:
     actor = Actor(
-        user_id=CONTRACTS[Context.USERS].samples["active"][0], scopes=frozenset({"profile"})
+        user_id=CONTRACTS[Context.USERS].samples["get_active_customer"][0],
+        scopes=frozenset({"profile"}),
     )
-    token = scene.signer.sign("orders", "users", "active", actor)
+    token = internal_api.signer.sign("orders", "users", "get_active_customer", actor)
     headers = {"authorization": f"Bearer {token}"}
 
-    answer = await scene.http.get(f"{LEAVES}/users/me", headers=headers)
+    answer = await internal_api.http.get(f"{LEAVES}/users/me", headers=headers)
 
     assert is_refused(answer)
 
 
-async def test_the_same_person_gets_in_by_their_own_door(scene: Scene) -> None:
-    headers = {"authorization": f"Bearer {scene.access_token}"}
+async def test_user_token_is_accepted_by_public_api(internal_api: InternalApi) -> None:
+    headers = {"authorization": f"Bearer {internal_api.access_token}"}
 
-    answer = await scene.http.get(f"{LEAVES}/users/me", headers=headers)
+    answer = await internal_api.http.get(f"{LEAVES}/users/me", headers=headers)
 
     assert answer.status_code == 200
 
@@ -179,8 +187,8 @@ def blocks() -> Iterator[tuple[str, Block]]:
 
 def hall_of(partition: str, block: Block, folder: Path) -> Any:
     given: dict[str, Any] = {
-        "serve": frozenset(block),
-        "remotes": remotes_of(block, PARTITIONS[partition]),
+        "contexts": frozenset(block),
+        "context_urls": remotes_of(block, PARTITIONS[partition]),
         "data_dir": folder,
         "storage": "memory",
         "redis_url": "redis://127.0.0.1:1/0",
@@ -189,7 +197,7 @@ def hall_of(partition: str, block: Block, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize(("partition", "block"), list(blocks()))
-def test_a_method_has_a_door_where_one_of_its_callers_is_outside(
+def test_internal_route_exists_for_remote_callers(
     tmp_path: Path, partition: str, block: Block
 ) -> None:
     app = hall_of(partition, block, tmp_path)
@@ -199,7 +207,7 @@ def test_a_method_has_a_door_where_one_of_its_callers_is_outside(
     expected = {
         f"/internal/{target}/{method}"
         for target in block
-        for method, callers in CALLERS[target].items()
+        for method, callers in ALLOWED_CALLS[target].items()
         if callers - set(block)
     }
     if any(calls_out_of(caller, block) for caller in block):
@@ -210,17 +218,17 @@ def test_a_method_has_a_door_where_one_of_its_callers_is_outside(
 def calls_out_of(caller: Context, block: Block) -> bool:
     return any(
         caller in callers
-        for target, methods in CALLERS.items()
+        for target, methods in ALLOWED_CALLS.items()
         if target not in block
         for callers in methods.values()
     )
 
 
 @pytest.mark.parametrize(("target", "method"), [*METHODS, ("", "keys.json")])
-async def test_together_there_is_nothing_inside(tmp_path: Path, target: str, method: str) -> None:
+async def test_monolith_has_no_internal_routes(tmp_path: Path, target: str, method: str) -> None:
     app = hall_of(TOGETHER, PARTITIONS[TOGETHER][0], tmp_path)
     path = f"/internal/{target}/{method}".replace("//", "/")
-    token = ServiceSigner(generate_key(), now).sign("orders", target, method, Actor())
+    token = ServiceSigner(generate_private_key(), now).sign("orders", target, method, Actor())
     transport = httpx2.ASGITransport(app)
 
     async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
@@ -234,18 +242,18 @@ async def test_together_there_is_nothing_inside(tmp_path: Path, target: str, met
     ] * 2
 
 
-async def test_the_keys_of_services_are_public_keys_and_nothing_else(scene: Scene) -> None:
-    answer = await scene.http.get(address_of(HALVES[1]) + KEYS)
+async def test_service_jwks_has_public_keys_only(internal_api: InternalApi) -> None:
+    answer = await internal_api.http.get(address_of(HALVES[1]) + KEYS)
 
     assert answer.status_code == 200
-    assert answer.json() == scene.signer.jwks()
+    assert answer.json() == internal_api.signer.jwks()
     assert {name for key in answer.json()["keys"] for name in key} == {
         "kty", "crv", "use", "alg", "kid", "x",
     }  # fmt: skip
     assert "private" not in answer.text.lower()
 
 
-async def test_what_is_inside_is_in_no_public_document(scene: Scene) -> None:
+async def test_internal_routes_are_not_in_openapi(internal_api: InternalApi) -> None:
     for block in HALVES:
-        document = (await scene.http.get(address_of(block) + "/openapi.json")).json()
+        document = (await internal_api.http.get(address_of(block) + "/openapi.json")).json()
         assert [path for path in document["paths"] if path.startswith("/internal")] == []

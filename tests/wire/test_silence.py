@@ -11,9 +11,9 @@ import pytest
 
 from markethall.shared.breaker import Breaker
 from markethall.shared.errors import DeadlineExceeded, Unavailable
-from markethall.shared.wire import Patience, RetryBudget
+from markethall.shared.wire import RetryBudget, RetryPolicy
 from tests.remote import now
-from tests.wire.greeter import CALL, Greeter, calling, hello, over, over_tcp, refusal_of
+from tests.wire.greeter import CALL, ProbeService, calling, hello, over, over_tcp, refusal_of
 from tests.wire.tcp import bare, saying
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -27,7 +27,7 @@ def dead(asked: list[bytes]) -> Handler:
     return handler
 
 
-async def test_three_attempts_with_the_same_ids_and_no_more() -> None:
+async def test_three_attempts_with_same_ids() -> None:
     asked: list[bytes] = []
 
     refusal = await refusal_of(over(dead(asked)).greet(CALL, hello("Ada")))
@@ -45,7 +45,7 @@ async def test_three_attempts_with_the_same_ids_and_no_more() -> None:
     ],
     ids=["no socket", "no peer"],
 )
-async def test_a_connection_that_ends_while_it_is_looked_at_is_silence(error: Exception) -> None:
+async def test_read_errors_count_as_no_response(error: Exception) -> None:
     """The client lets such errors through as they are, seen with a proxy that resets."""
     asked: list[bytes] = []
 
@@ -59,7 +59,7 @@ async def test_a_connection_that_ends_while_it_is_looked_at_is_silence(error: Ex
     assert len(asked) == 3
 
 
-async def test_a_hundred_calls_of_a_dead_neighbour_cost_a_tenth_more() -> None:
+async def test_retry_budget_limits_extra_calls_to_a_tenth() -> None:
     asked: list[bytes] = []
     remote = over(dead(asked))
 
@@ -69,7 +69,7 @@ async def test_a_hundred_calls_of_a_dead_neighbour_cost_a_tenth_more() -> None:
     assert 100 < len(asked) <= 100 + 10 + 100 * 0.1
 
 
-def test_retries_are_saved_up_and_no_more_than_ten() -> None:
+def test_retry_budget_is_capped_at_ten() -> None:
     budget = RetryBudget()
     for _ in range(1000):
         budget.earn()
@@ -77,7 +77,7 @@ def test_retries_are_saved_up_and_no_more_than_ten() -> None:
     assert sum(budget.spend() for _ in range(100)) == 10
 
 
-async def test_pauses_are_anywhere_below_a_limit_that_doubles(
+async def test_backoff_is_exponential_with_full_jitter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits = []
@@ -87,12 +87,12 @@ async def test_pauses_are_anywhere_below_a_limit_that_doubles(
         return 0
 
     monkeypatch.setattr(random, "uniform", none)
-    await refusal_of(over(dead([]), Patience(first_pause=0.05)).greet(CALL, hello()))
+    await refusal_of(over(dead([]), RetryPolicy(initial_backoff_seconds=0.05)).greet(CALL, hello()))
 
     assert limits == [(0, 0.1), (0, 0.2)]
 
 
-async def test_nothing_is_asked_after_the_deadline() -> None:
+async def test_no_attempt_after_deadline() -> None:
     asked: list[bytes] = []
     late = CALL.model_copy(update={"deadline": now() - timedelta(seconds=1)})
 
@@ -102,22 +102,29 @@ async def test_nothing_is_asked_after_the_deadline() -> None:
     assert (refusal.details, asked) == ({"dependency": "greeter"}, [])
 
 
-async def test_no_pause_reaches_beyond_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_backoff_never_exceeds_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
     monkeypatch.setattr(random, "uniform", lambda *_: 3600)
 
     async with asyncio.timeout(30):
-        refusal = await refusal_of(over(dead(asked), Patience(total=0.2)).greet(CALL, hello()))
+        refusal = await refusal_of(
+            over(dead(asked), RetryPolicy(total_timeout_seconds=0.2)).greet(CALL, hello())
+        )
 
     assert type(refusal) is DeadlineExceeded
     assert len(asked) == 1
 
 
-async def test_who_does_not_answer_in_time_is_asked_until_the_deadline() -> None:
+async def test_timed_out_call_is_retried_until_deadline() -> None:
     async def never(_: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    patience = Patience(attempt=0.3, attempts=100, total=2, first_pause=0.001)
+    patience = RetryPolicy(
+        attempt_timeout_seconds=0.3,
+        max_attempts=100,
+        total_timeout_seconds=2,
+        initial_backoff_seconds=0.001,
+    )
     async with bare(never) as told, calling(told.url, patience) as remote:
         refusal = await refusal_of(remote.greet(CALL, hello()))
 
@@ -125,7 +132,7 @@ async def test_who_does_not_answer_in_time_is_asked_until_the_deadline() -> None
     assert 2 <= len(told.asked) <= 8
 
 
-async def test_a_neighbour_that_drips_is_cut_at_the_limit_of_an_attempt() -> None:
+async def test_slow_response_is_cut_at_attempt_timeout() -> None:
     async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
         while True:
@@ -133,7 +140,7 @@ async def test_a_neighbour_that_drips_is_cut_at_the_limit_of_an_attempt() -> Non
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    patience = Patience(attempt=1, attempts=2, first_pause=0.001)
+    patience = RetryPolicy(attempt_timeout_seconds=1, max_attempts=2, initial_backoff_seconds=0.001)
     async with bare(drip) as told, calling(told.url, patience) as remote, asyncio.timeout(30):
         # a million bytes would take three hours
         refusal = await refusal_of(remote.greet(CALL, hello()))
@@ -142,7 +149,7 @@ async def test_a_neighbour_that_drips_is_cut_at_the_limit_of_an_attempt() -> Non
     assert len(told.asked) == 2
 
 
-async def test_an_answer_that_is_cut_off_is_asked_for_again_with_the_same_ids() -> None:
+async def test_truncated_response_is_retried_with_same_ids() -> None:
     command = hello("Ada")
     whole = json.dumps({"greet_id": str(command.greet_id), "words": "hi"}).encode()
     answers = [
@@ -163,7 +170,7 @@ async def test_an_answer_that_is_cut_off_is_asked_for_again_with_the_same_ids() 
     assert (len(told.asked), len(bodies)) == (3, 1)
 
 
-async def test_nobody_at_that_port_is_unavailable() -> None:
+async def test_refused_connection_is_unavailable() -> None:
     async with bare(saying("200 OK", b"")) as told:
         pass
     async with calling(told.url) as remote:
@@ -181,7 +188,7 @@ class Hands:
         return self.now
 
 
-async def test_who_never_answers_is_left_alone_then_probed_once_then_asked_again() -> None:
+async def test_circuit_opens_probes_once_and_closes() -> None:
     hands, asked, wave = Hands(), [0], hello()
     probing, answered = asyncio.Event(), asyncio.Event()
 
@@ -194,7 +201,7 @@ async def test_who_never_answers_is_left_alone_then_probed_once_then_asked_again
         return httpx2.Response(204)
 
     remote = over(handler)
-    remote.wire._breaker = Breaker(hands, failures=5, cool_down=1)
+    remote.wire._breaker = Breaker(hands, failure_threshold=5, cool_down_seconds=1)
     for _ in range(10):
         await refusal_of(remote.wave(CALL, wave))
     while_open = asked[0]
@@ -213,8 +220,8 @@ async def test_who_never_answers_is_left_alone_then_probed_once_then_asked_again
 # Giving up
 
 
-async def test_giving_up_does_not_undo_the_work_of_the_neighbour() -> None:
-    greeter, started, go_on = Greeter(), asyncio.Event(), asyncio.Event()
+async def test_caller_timeout_does_not_undo_remote_work() -> None:
+    greeter, started, go_on = ProbeService(), asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
         started.set()
@@ -230,4 +237,4 @@ async def test_giving_up_does_not_undo_the_work_of_the_neighbour() -> None:
         go_on.set()
         await asyncio.wait_for(greeter.done.wait(), 10)
 
-    assert len(greeter.heard) == 1
+    assert len(greeter.calls) == 1

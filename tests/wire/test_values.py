@@ -12,19 +12,19 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from structlog.testing import capture_logs
 
-from markethall.shared.call import Call
+from markethall.shared.call import CallContext
 from markethall.shared.errors import (
-    Internal,
-    Refusal,
+    DomainError,
+    InternalError,
     RouteNotFound,
     Unauthenticated,
     Unavailable,
 )
-from markethall.shared.guard import guarded
+from markethall.shared.guard import with_call_guard
 from markethall.shared.model import Dto
-from markethall.shared.serving import ServicePolicy
-from markethall.topology import CALLERS, Context
-from tests.remote import at_the_end_of_the_wire, guard_of
+from markethall.shared.serving import ServiceRoutePolicy
+from markethall.topology import ALLOWED_CALLS, Context
+from tests.remote import guard_of, over_rpc
 from tests.wire.contracts import CONTRACTS, METHODS, SYSTEM, StandIn, methods_of
 from tests.wire.greeter import CALL, refusal_of
 
@@ -45,12 +45,15 @@ OURS_ALONE = {Unauthenticated: Unavailable, RouteNotFound: Unavailable}
 async def both_ways(context: Context, provider: Any) -> AsyncIterator[tuple[Any, Any]]:
     """The contract as orders has it: in process, and over the wire."""
     contract = CONTRACTS[context]
-    wired = at_the_end_of_the_wire(context, contract.router, provider, contract.remote)
+    wired = over_rpc(context, contract.router, provider, contract.remote)
     async with wired as remote:
-        yield guarded(provider, guard_of(context)), guarded(remote, guard_of(context))
+        yield (
+            with_call_guard(provider, guard_of(context)),
+            with_call_guard(remote, guard_of(context)),
+        )
 
 
-def cells() -> Iterator[tuple[Context, str, type[Refusal]]]:
+def cells() -> Iterator[tuple[Context, str, type[DomainError]]]:
     """(context, method, refusal): those of the docstring, and those that any call may end in."""
     for context, method in METHODS:
         named = CONTRACTS[context].refusals(method)
@@ -60,19 +63,19 @@ def cells() -> Iterator[tuple[Context, str, type[Refusal]]]:
         yield from ((context, method, kind) for kind in SYSTEM)
 
 
-def told(refusal: Refusal) -> tuple[Any, ...]:
+def told(refusal: DomainError) -> tuple[Any, ...]:
     return (
         type(refusal),
         refusal.detail,
         refusal.details,
         refusal.status,
         refusal.retry_after,
-        refusal.deterministic,
+        refusal.is_deterministic,
     )
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-async def test_what_is_asked_and_answered_arrives_whole(context: Context, method: str) -> None:
+async def test_arguments_and_results_round_trip(context: Context, method: str) -> None:
     provider = StandIn(CONTRACTS[context])
     asked, answered = CONTRACTS[context].samples[method]
 
@@ -86,8 +89,8 @@ async def test_what_is_asked_and_answered_arrives_whole(context: Context, method
 
 
 @pytest.mark.parametrize(("context", "method", "kind"), list(cells()))
-async def test_a_refusal_is_the_same_on_both_ways(
-    context: Context, method: str, kind: type[Refusal]
+async def test_domain_error_is_same_local_and_remote(
+    context: Context, method: str, kind: type[DomainError]
 ) -> None:
     provider = StandIn(CONTRACTS[context], kind("In these words: é.", **DETAILS))
     asked, _ = CONTRACTS[context].samples[method]
@@ -103,7 +106,7 @@ async def test_a_refusal_is_the_same_on_both_ways(
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-async def test_a_fault_is_the_same_on_both_ways(context: Context, method: str) -> None:
+async def test_internal_error_is_same_local_and_remote(context: Context, method: str) -> None:
     provider = StandIn(CONTRACTS[context], RuntimeError("a secret"))
     asked, _ = CONTRACTS[context].samples[method]
 
@@ -111,9 +114,9 @@ async def test_a_fault_is_the_same_on_both_ways(context: Context, method: str) -
         async with both_ways(context, provider) as ways:
             here, there = [await refusal_of(getattr(way, method)(CALL, asked)) for way in ways]
 
-    assert told(here) == told(there) == told(Internal(error_id=CALL.request_id))
+    assert told(here) == told(there) == told(InternalError(error_id=CALL.request_id))
     assert [(line["event"], line["request_id"]) for line in lines if line.get("exc_info")] == [
-        ("neighbour.failed", CALL.request_id),
+        ("rpc.handler_failed", CALL.request_id),
         ("request.failed", CALL.request_id),
     ]
 
@@ -122,15 +125,15 @@ async def test_a_fault_is_the_same_on_both_ways(context: Context, method: str) -
 
 
 @pytest.mark.parametrize("context", CONTRACTS)
-def test_the_table_of_callers_names_the_methods_of_the_contract(context: Context) -> None:
+def test_allowed_calls_name_contract_methods(context: Context) -> None:
     contract = CONTRACTS[context]
 
-    assert set(CALLERS[context]) == methods_of(contract.protocol) == set(contract.samples)
-    assert all(CALLERS[context].values()), "a method that nobody may call is no promise"
+    assert set(ALLOWED_CALLS[context]) == methods_of(contract.protocol) == set(contract.samples)
+    assert all(ALLOWED_CALLS[context].values()), "a method that nobody may call is no promise"
 
 
-def test_whoever_is_called_has_a_contract_here() -> None:
-    assert {context for context, methods in CALLERS.items() if methods} == set(CONTRACTS)
+def test_every_called_context_has_a_contract() -> None:
+    assert {context for context, methods in ALLOWED_CALLS.items() if methods} == set(CONTRACTS)
 
 
 @pytest.mark.parametrize("context", CONTRACTS)
@@ -147,7 +150,7 @@ def test_each_method_has_one_endpoint_and_its_own_scope(context: Context) -> Non
 
 
 @pytest.mark.parametrize("context", CONTRACTS)
-def test_the_calling_half_has_the_methods_of_the_contract_and_no_others(context: Context) -> None:
+def test_remote_client_has_exactly_contract_methods(context: Context) -> None:
     contract = CONTRACTS[context]
     remote: Any = contract.remote
 
@@ -159,7 +162,7 @@ def test_the_calling_half_has_the_methods_of_the_contract_and_no_others(context:
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-def test_the_endpoint_documents_what_the_docstring_promises(context: Context, method: str) -> None:
+def test_endpoint_documents_docstring_errors(context: Context, method: str) -> None:
     contract = CONTRACTS[context]
     (route,) = [
         route
@@ -171,7 +174,7 @@ def test_the_endpoint_documents_what_the_docstring_promises(context: Context, me
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-def test_no_sample_is_a_default_that_nobody_would_miss(context: Context, method: str) -> None:
+def test_samples_differ_from_defaults(context: Context, method: str) -> None:
     for sample in CONTRACTS[context].samples[method]:
         if isinstance(sample, BaseModel):
             kept = sample.model_dump(exclude_defaults=True)
@@ -179,7 +182,7 @@ def test_no_sample_is_a_default_that_nobody_would_miss(context: Context, method:
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-def test_what_crosses_is_immutable_to_the_bottom(context: Context, method: str) -> None:
+def test_dtos_are_deeply_immutable(context: Context, method: str) -> None:
     """In process the very object is handed over: nobody can change it behind the other's back."""
     for sample in CONTRACTS[context].samples[method]:
         assert list(_changeable(sample)) == []
@@ -207,14 +210,14 @@ def _takes_changes(dto: Dto) -> bool:
     return True
 
 
-def _lasting(call: Call) -> Call:
+def _lasting(ctx: CallContext) -> CallContext:
     """All but the deadline, which is shorter at the other end."""
-    return call.model_copy(update={"deadline": None})
+    return ctx.model_copy(update={"deadline": None})
 
 
 def _scopes(route: APIRoute) -> list[str | None]:
     calls = [dependency.call for dependency in route.dependant.dependencies]
-    return [call.scope for call in calls if isinstance(call, ServicePolicy)]
+    return [call.scope for call in calls if isinstance(call, ServiceRoutePolicy)]
 
 
 def _documented(route: APIRoute) -> set[str]:

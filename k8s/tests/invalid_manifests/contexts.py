@@ -7,25 +7,27 @@ MISTAKES = [
     Mistake(
         "a context nobody serves",
         lambda m: m.settings("markethall-contexts").update(
-            MARKETHALL_SERVE="users,inventory,orders"
+            MARKETHALL_CONTEXTS="users,inventory,orders"
         ),
         "context payments: served by 0 Deployments",
     ),
     Mistake(
         "a context that is none",
-        lambda m: m.settings("markethall-contexts").update(MARKETHALL_SERVE='["users", "stock"]'),
+        lambda m: m.settings("markethall-contexts").update(
+            MARKETHALL_CONTEXTS='["users", "stock"]'
+        ),
         "context stock: served by 1 Deployments",
     ),
     Mistake(
         "a neighbour nobody told orders of",
-        lambda m: m.settings("markethall-contexts-orders").pop("MARKETHALL_REMOTES"),
+        lambda m: m.settings("markethall-contexts-orders").pop("MARKETHALL_CONTEXT_URLS"),
         "Deployment/markethall-orders: remotes [], but it needs ['inventory', 'payments', 'users']",
         "apart",
     ),
     Mistake(
         "a leaf that cannot tell whose service tokens are good",
         lambda m: m.settings("markethall-contexts-inventory").update(
-            MARKETHALL_REMOTES='{"users":"http://markethall-users:8000"}'
+            MARKETHALL_CONTEXT_URLS='{"users":"http://markethall-users:8000"}'
         ),
         "Deployment/markethall-inventory: remotes ['users'], but it needs ['orders', 'users']",
         "moving",
@@ -33,7 +35,7 @@ MISTAKES = [
     Mistake(
         "a leaf told of another leaf",
         lambda m: m.settings("markethall-contexts-users").update(
-            MARKETHALL_REMOTES='{"orders":"http://markethall-orders:8000",'
+            MARKETHALL_CONTEXT_URLS='{"orders":"http://markethall-orders:8000",'
             '"payments":"http://markethall-payments:8000"}'
         ),
         "Deployment/markethall-users: remotes ['orders', 'payments'], but it needs ['orders']",
@@ -42,7 +44,7 @@ MISTAKES = [
     Mistake(
         "a stall that has moved out and stayed",
         lambda m: m.settings("markethall-contexts").update(
-            MARKETHALL_SERVE="users,inventory,orders,payments"
+            MARKETHALL_CONTEXTS="users,inventory,orders,payments"
         ),
         "context inventory: served by 2 Deployments",
         "moving",
@@ -50,7 +52,7 @@ MISTAKES = [
     Mistake(
         "a neighbour at a Service that is not there",
         lambda m: m.settings("markethall-contexts-payments").update(
-            MARKETHALL_REMOTES='{"users":"http://users:8000"}'
+            MARKETHALL_CONTEXT_URLS='{"users":"http://users:8000"}'
         ),
         "remote users at http://users:8000 is no Service of that context",
         "apart",
@@ -58,7 +60,7 @@ MISTAKES = [
     Mistake(
         "a neighbour on the wrong port",
         lambda m: m.settings("markethall-contexts-payments").update(
-            MARKETHALL_REMOTES='{"users":"http://markethall-users"}'
+            MARKETHALL_CONTEXT_URLS='{"users":"http://markethall-users"}'
         ),
         "remote users at http://markethall-users is no Service of that context",
         "apart",
@@ -66,7 +68,7 @@ MISTAKES = [
     Mistake(
         "a neighbour taken for another",
         lambda m: m.settings("markethall-contexts-payments").update(
-            MARKETHALL_REMOTES='{"users":"http://markethall-orders:8000"}'
+            MARKETHALL_CONTEXT_URLS='{"users":"http://markethall-orders:8000"}'
         ),
         "remote users at http://markethall-orders:8000 is no Service of that context",
         "apart",

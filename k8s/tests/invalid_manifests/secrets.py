@@ -34,51 +34,65 @@ MISTAKES = [
     Mistake(
         "secret not given",
         lambda m: m.container("markethall-migrate", "Job").update(env=[]),
-        "Job/markethall-migrate: MARKETHALL_SECRET is not given",
+        "Job/markethall-migrate: MARKETHALL_SECRET_KEY is not given",
     ),
     Mistake(
         "needed secret optional",
-        lambda m: m.variable("MARKETHALL_SIGNING_KEY").update(optional=True),
-        "Deployment/markethall: MARKETHALL_SIGNING_KEY is not given",
+        lambda m: m.variable("MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY").update(optional=True),
+        "Deployment/markethall: MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY is not given",
     ),
     Mistake(
         "orders may sign tokens",
         lambda m: m.container("markethall-orders").update(
             env=m.container("markethall-users")["env"]
         ),
-        "Deployment/markethall-orders: is given MARKETHALL_SIGNING_KEY, which it does not need",
+        "Deployment/markethall-orders: is given MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY, which it does not need",
         "apart",
     ),
     Mistake(
         "orders cannot sign its calls",
-        lambda m: m.variable("MARKETHALL_SERVICE_KEY", "markethall-orders").update(optional=True),
-        "Deployment/markethall-orders: MARKETHALL_SERVICE_KEY is not given",
+        lambda m: m.variable("MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY", "markethall-orders").update(
+            optional=True
+        ),
+        "Deployment/markethall-orders: MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY is not given",
         "apart",
     ),
     Mistake(
         "the hall cannot sign its calls",
         lambda m: m.container().update(
-            env=[each for each in m.container()["env"] if each["name"] != "MARKETHALL_SERVICE_KEY"]
+            env=[
+                each
+                for each in m.container()["env"]
+                if each["name"] != "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY"
+            ]
         ),
-        "Deployment/markethall: MARKETHALL_SERVICE_KEY is not given",
+        "Deployment/markethall: MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY is not given",
         "moving",
     ),
     Mistake(
         "a leaf may pass for orders",
         lambda m: m.give(
-            "markethall-payments", "MARKETHALL_SERVICE_KEY", "application/service-key"
+            "markethall-payments",
+            "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY",
+            "application/service-token-private-key",
         ),
-        "Deployment/markethall-payments: is given MARKETHALL_SERVICE_KEY, which it does not need",
+        "Deployment/markethall-payments: is given MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY, which it does not need",
         "apart",
     ),
     Mistake(
         "a key for calls that nobody makes",
-        lambda m: m.give("markethall", "MARKETHALL_SERVICE_KEY", "application/service-key"),
-        "Deployment/markethall: is given MARKETHALL_SERVICE_KEY, which it does not need",
+        lambda m: m.give(
+            "markethall",
+            "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY",
+            "application/service-token-private-key",
+        ),
+        "Deployment/markethall: is given MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY, which it does not need",
     ),
     Mistake(
         "a key under another name",
-        lambda m: m.give("markethall-inventory", "MARKETHALL_SPARE", "application/signing-key"),
+        lambda m: m.give(
+            "markethall-inventory", "MARKETHALL_SPARE", "application/access-token-private-key"
+        ),
         "Deployment/markethall-inventory: is given MARKETHALL_SPARE, which it does not need",
         "moving",
     ),
@@ -90,8 +104,10 @@ MISTAKES = [
     ),
     Mistake(
         "one key for people and services",
-        lambda m: m.variable("MARKETHALL_SERVICE_KEY").update(key="signing-key"),
-        "MARKETHALL_SERVICE_KEY comes from application/signing-key, not from application/service-k",
+        lambda m: m.variable("MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY").update(
+            key="access-token-private-key"
+        ),
+        "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY comes from application/access-token-private-key, not from application/service-token-private-k",
         "moving",
     ),
     Mistake(

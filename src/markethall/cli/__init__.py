@@ -7,9 +7,9 @@ import typer
 
 from markethall import __version__
 from markethall.cli import data, goods, serving, staff
-from markethall.cli.console import out, say_what_is_wrong
+from markethall.cli.console import out, print_errors
 from markethall.cli.events import events
-from markethall.settings import BadSettings
+from markethall.settings import SettingsError
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -21,31 +21,31 @@ for group in (serving, data, staff, goods):
     cli.add_typer(group.cli)
 cli.add_typer(events, name="events")
 
-BAD_SETTINGS = 2
+EXIT_INVALID_SETTINGS = 2
 
 
 def main() -> None:
     """Entry point. Bad settings: one line each on stderr, exit code 2."""
     try:
         cli()
-    except BadSettings as error:
-        say_what_is_wrong(error.lines)
-        sys.exit(BAD_SETTINGS)
+    except SettingsError as error:
+        print_errors(error.lines)
+        sys.exit(EXIT_INVALID_SETTINGS)
     except OSError as error:
-        say_what_is_wrong([str(error)])
+        print_errors([str(error)])
         sys.exit(1)
     except RuntimeError as error:
         if not _is_embedded_error(error):
             raise
-        say_what_is_wrong([str(error)])
+        print_errors([str(error)])
         sys.exit(1)
 
 
 @cli.callback(invoke_without_command=True)
 def version(
-    show: Annotated[bool, typer.Option("--version", help="Print the version")] = False,
+    is_requested: Annotated[bool, typer.Option("--version", help="Print the version")] = False,
 ) -> None:
-    if show:
+    if is_requested:
         out.print(__version__)
         raise typer.Exit
 

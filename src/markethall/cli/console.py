@@ -4,21 +4,21 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from markethall.settings import BadSettings
+from markethall.settings import SettingsError
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def note(line: str) -> None:
+def print_note(line: str) -> None:
     """To people: what is on standard output may go into a variable."""
     err.print(line, markup=False)
 
 
-def refuse(line: str) -> NoReturn:
-    raise BadSettings([line])
+def fail(line: str) -> NoReturn:
+    raise SettingsError([line])
 
 
-def say_what_is_wrong(lines: list[str]) -> None:
+def print_errors(lines: list[str]) -> None:
     for line in lines:
         err.print("error:", line, markup=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from markethall.cli import hall
-from markethall.cli.console import note, out, refuse, say_what_is_wrong
+from markethall.cli.console import fail, out, print_errors, print_note
 from markethall.settings import read_settings
 from markethall.topology import Context
 
@@ -21,8 +21,8 @@ def migrate(
     ] = None,
 ) -> None:
     """Bring the schema up to date."""
-    with hall.database(read_settings(), beside=True) as settings:
-        hall.migrate(settings, context or sorted(settings.serve))
+    with hall.open_database(read_settings(), beside=True) as settings:
+        hall.migrate(settings, context or sorted(settings.contexts))
         out.print("The schema is up to date.")
 
 
@@ -41,13 +41,15 @@ def relocate(
 
     settings = read_settings()
     if settings.storage == "memory":
-        refuse("MARKETHALL_STORAGE: memory cannot be relocated")
-    given = nullcontext(settings) if settings.database_of(context) else None
-    with given or hall.database(settings, beside=True) as settings:
-        source = settings.database_of(context)
+        fail("MARKETHALL_STORAGE: memory cannot be relocated")
+    given = nullcontext(settings) if settings.database_url_of(context) else None
+    with given or hall.open_database(settings, beside=True) as settings:
+        source = settings.database_url_of(context)
         try:
-            url = asyncio.run(relocation.relocate(context, source, to, force=force, report=note))
+            url = asyncio.run(
+                relocation.relocate(context, source, to, force=force, report=print_note)
+            )
         except relocation.RelocationFailed as error:
-            say_what_is_wrong([str(error)])
+            print_errors([str(error)])
             raise typer.Exit(1) from None
     print(url)

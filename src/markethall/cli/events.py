@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 
 from markethall.cli.console import out
-from markethall.cli.hall import in_hall
+from markethall.cli.hall import run_with_container
 from markethall.topology import Context
 
 events = typer.Typer(no_args_is_help=True, help="Dead letters and replays.")
@@ -16,15 +16,17 @@ events = typer.Typer(no_args_is_help=True, help="Dead letters and replays.")
 def events_dead(context: Context = Context.ORDERS) -> None:
     """List the events whose handler has failed too often."""
 
-    async def dead(container: Any) -> Any:
-        return await _backend(container, context).inbox.dead()
+    async def list_dead_letters(container: Any) -> Any:
+        return await _backend(container, context).inbox.get_dead_letters()
 
-    letters = in_hall(dead)
-    for letter in letters:
-        received = letter.received_at.isoformat(timespec="seconds")
-        out.print(f"{letter.event_id}  {letter.type}  to {letter.handler}, since {received}")
-        out.print(f"    tried {letter.attempts} times: {letter.error}", markup=False)
-    if not letters:
+    dead_letters = run_with_container(list_dead_letters)
+    for dead_letter in dead_letters:
+        received = dead_letter.received_at.isoformat(timespec="seconds")
+        out.print(
+            f"{dead_letter.event_id}  {dead_letter.type}  to {dead_letter.handler}, since {received}"
+        )
+        out.print(f"    tried {dead_letter.attempts} times: {dead_letter.error}", markup=False)
+    if not dead_letters:
         out.print("No dead letters.")
 
 
@@ -36,9 +38,9 @@ def events_retry(
     """Try dead letters again."""
 
     async def retry(container: Any) -> int:
-        return int(await _backend(container, context).inbox.retry_dead(event_id))
+        return int(await _backend(container, context).inbox.requeue_dead_letters(event_id))
 
-    out.print(f"{in_hall(retry)} events will be tried again.")
+    out.print(f"{run_with_container(retry)} events will be tried again.")
 
 
 @events.command("replay")
@@ -48,8 +50,8 @@ def events_replay(event_id: UUID, context: Context = Context.ORDERS) -> None:
     async def replay(container: Any) -> int:
         return int(await _backend(container, context).inbox.replay(event_id))
 
-    out.print(f"{in_hall(replay)} handlers will run again.")
+    out.print(f"{run_with_container(replay)} handlers will run again.")
 
 
 def _backend(container: Any, context: Context) -> Any:
-    return getattr(container, f"{context.value}_context").backend()
+    return getattr(container, f"{context.value}_context").persistence()

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from markethall.cli.console import err, out
-from markethall.cli.hall import in_hall
+from markethall.cli.hall import run_with_container
 from markethall.settings import read_settings
 
 if TYPE_CHECKING:
-    from markethall.loading import Loaded
+    from markethall.loading import ImportResult
 
 cli = typer.Typer()
 
@@ -26,14 +26,14 @@ def demo(
         _import_generated(products)
         return
     from markethall.local import demo as catalogue  # noqa: PLC0415 - large; others need not wait
-    from markethall.shared.call import system_call  # noqa: PLC0415 - large; others need not wait
+    from markethall.shared.call import system_context  # noqa: PLC0415 - large; others need not wait
 
     async def fill(container: Any) -> int:
         return await catalogue.fill(
-            container.catalogue(), container.stockroom(), system_call("demo")
+            container.catalogue(), container.stockroom(), system_context("demo")
         )
 
-    out.print(f"{in_hall(fill)} products added.")
+    out.print(f"{run_with_container(fill)} products added.")
 
 
 @cli.command("import")
@@ -51,43 +51,49 @@ def import_file(
 ) -> None:
     """Bring products from a file into the shop. A bad row stops no other."""
     from markethall import loading  # noqa: PLC0415 - large; others need not wait
-    from markethall.shared.call import system_call  # noqa: PLC0415 - large; others need not wait
+    from markethall.shared.call import system_context  # noqa: PLC0415 - large; others need not wait
 
-    load = loading.Load(file, read_settings().import_limit, currency, dry_run=dry_run)
+    import_source = loading.ImportFile(
+        file, read_settings().max_import_bytes, currency, dry_run=dry_run
+    )
 
-    async def bring(container: Any) -> loading.Loaded:
-        importer = container.inventory_context.importer()
-        with loading.Meter(err) as meter:
-            return await loading.bring(
-                load, container.imports(), importer.work, system_call("import"), meter.show
+    async def run(container: Any) -> loading.ImportResult:
+        importer = container.inventory_context.import_worker()
+        with loading.ProgressBar(err) as progress_bar:
+            return await loading.run_import(
+                import_source,
+                container.imports(),
+                importer.process_next,
+                system_context("import"),
+                progress_bar.update,
             )
 
-    _report(in_hall(bring))
+    _print_result_and_exit(run_with_container(run))
 
 
 def _import_generated(products: int) -> None:
     from markethall import loading  # noqa: PLC0415 - large; others need not wait
     from markethall.local import demo as catalogue  # noqa: PLC0415 - large; others need not wait
-    from markethall.shared.call import system_call  # noqa: PLC0415 - large; others need not wait
+    from markethall.shared.call import system_context  # noqa: PLC0415 - large; others need not wait
 
-    async def fill(container: Any) -> loading.Loaded | None:
-        call, imports = system_call("demo"), container.imports()
+    async def fill(container: Any) -> loading.ImportResult | None:
+        call, imports = system_context("demo"), container.imports()
         known = await catalogue.known_skus(imports, call)
         generated = catalogue.GeneratedCatalogue(products, known)
         if generated.is_complete:
             return None
         await catalogue.create_categories(container.categories(), call)
-        with loading.Meter(err) as meter:
-            work = container.inventory_context.importer().work
-            return await loading.bring(generated, imports, work, call, meter.show)
+        with loading.ProgressBar(err) as meter:
+            work = container.inventory_context.import_worker().process_next
+            return await loading.run_import(generated, imports, work, call, meter.update)
 
-    loaded = in_hall(fill)
-    if loaded and not loaded.is_good:
-        _report(loaded)
-    out.print(f"{loaded.done.rows.created if loaded else 0} products added.")
+    loaded = run_with_container(fill)
+    if loaded and not loaded.is_successful:
+        _print_result_and_exit(loaded)
+    out.print(f"{loaded.final_state.rows.created if loaded else 0} products added.")
 
 
-def _report(loaded: "Loaded") -> None:
-    for line in loaded.lines():
+def _print_result_and_exit(result: "ImportResult") -> None:
+    for line in result.to_lines():
         out.print(line, markup=False)
-    raise typer.Exit(0 if loaded.is_good else 1)
+    raise typer.Exit(0 if result.is_successful else 1)

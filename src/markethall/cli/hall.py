@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 
-from markethall.cli.console import err, refuse
+from markethall.cli.console import err, fail
 from markethall.settings import Settings, read_settings
 from markethall.topology import Context
 
@@ -17,23 +17,23 @@ T = TypeVar("T")
 
 
 @contextmanager
-def database(settings: Settings, *, beside: bool = False) -> Iterator[Settings]:
+def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
     """The settings with a database in them: the embedded one, where none is named.
 
     `beside`: this command may run beside a server, and then uses the server's Postgres.
     """
-    if settings.storage == "memory" or all(settings.database_of(c) for c in settings.serve):
+    if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings
         return
     from markethall.local.errors import EmbeddedBusy  # noqa: PLC0415 - an extra
     from markethall.local.postgres import EmbeddedPostgres  # noqa: PLC0415 - an extra
 
-    server = EmbeddedPostgres(settings.home)
-    with ending_on_sigterm():
+    server = EmbeddedPostgres(settings.data_directory)
+    with exit_on_sigterm():
         try:
             url = server.start()
         except EmbeddedBusy:
-            if not beside:
+            if not attach_to_running:
                 raise
             url = server.running_url()
         os.environ["MARKETHALL_DATABASE_URL"] = url
@@ -51,64 +51,64 @@ def redis(settings: Settings) -> Iterator[Settings]:
         return
     from markethall.local.valkey import EmbeddedValkey  # noqa: PLC0415 - an extra
 
-    with EmbeddedValkey(settings.home) as url:
+    with EmbeddedValkey(settings.data_directory) as url:
         os.environ["MARKETHALL_REDIS_URL"] = url
         yield read_settings()
 
 
 @contextmanager
-def ending_on_sigterm() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
     """So that the embedded server is stopped in order when we are told to go."""
 
-    def leave(*_: object) -> NoReturn:
+    def raise_system_exit(*_: object) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    previous_handler = signal.signal(signal.SIGTERM, raise_system_exit)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
-def prepare(settings: Settings) -> None:
+def migrate_if_development(settings: Settings) -> None:
     """In development the schema is brought up to date at start; in production by a job."""
     if settings.storage == "sql" and settings.environment == "development":
-        migrate(settings, sorted(settings.serve))
+        migrate(settings, sorted(settings.contexts))
 
 
 def migrate(settings: Settings, contexts: list[Context]) -> None:
-    from markethall.migrating import upgrade_if_behind  # noqa: PLC0415 - large; others need not wait
+    from markethall.migrating import upgrade_outdated  # noqa: PLC0415 - large; others need not wait
 
     by_url: dict[str, list[Context]] = {}
     for context in contexts:
-        by_url.setdefault(settings.database_of(context), []).append(context)
-    for url, theirs in by_url.items():
-        upgrade_if_behind(url, theirs)
+        by_url.setdefault(settings.database_url_of(context), []).append(context)
+    for url, contexts_of_url in by_url.items():
+        upgrade_outdated(url, contexts_of_url)
 
 
-def in_hall(work: Callable[[Any], Awaitable[T]]) -> T:
+def run_with_container(work: Callable[[Any], Awaitable[T]]) -> T:
     """Run one piece of work on the services, as the server would wire them."""
     settings = read_settings()
     if settings.storage == "memory":
-        refuse("MARKETHALL_STORAGE: this command needs a database; memory ends with its process")
-    with database(settings, beside=True) as settings:
-        prepare(settings)
+        fail("MARKETHALL_STORAGE: this command needs a database; memory ends with its process")
+    with open_database(settings, beside=True) as settings:
+        migrate_if_development(settings)
         return asyncio.run(_with_container(settings, work))
 
 
 async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
     from markethall.container import build_container  # noqa: PLC0415 - large; others need not wait
-    from markethall.keys import read_keys  # noqa: PLC0415 - large; others need not wait
-    from markethall.shared.errors import Refusal  # noqa: PLC0415 - large; others need not wait
+    from markethall.keys import load_or_create_secrets  # noqa: PLC0415 - large; others need not wait
+    from markethall.shared.errors import DomainError  # noqa: PLC0415 - large; others need not wait
 
-    container = build_container(settings, read_keys(settings))
+    container = build_container(settings, load_or_create_secrets(settings))
     try:
         return await work(container)
-    except Refusal as refusal:
+    except DomainError as refusal:
         err.print(f"[red]refused[/] {refusal.detail}")
         raise typer.Exit(1) from None
     finally:
         container.passwords().close()
         await container.cache().close()
-        await container.pools().close()
+        await container.databases().close()
         await container.redis().close()

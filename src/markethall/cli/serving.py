@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from markethall import __version__
-from markethall.cli.console import err, out, refuse
-from markethall.cli.hall import database, ending_on_sigterm, prepare, redis
-from markethall.settings import BadSettings, Settings, read_settings
+from markethall.cli.console import err, fail, out
+from markethall.cli.hall import exit_on_sigterm, migrate_if_development, open_database, redis
+from markethall.settings import Settings, SettingsError, read_settings
 from markethall.topology import Context
-from markethall.whereabouts import places, ways, wrong_addresses
+from markethall.whereabouts import context_locations, describe_routes, invalid_remote_urls
 
 cli = typer.Typer()
 
@@ -34,14 +34,14 @@ def serve(
         os.environ["MARKETHALL_STORAGE"] = "memory"
     settings = read_settings()
     _check_workers(settings, workers)
-    if wrong := wrong_addresses(settings, host, port):
-        raise BadSettings(wrong)
-    embedded = _is_embedded(settings)
+    if problems := invalid_remote_urls(settings, host, port):
+        raise SettingsError(problems)
+    is_embedded = _is_embedded(settings)
     # a stall that has moved out may stand beside the hall, on the hall's own Postgres
-    with database(settings, beside=settings.serve != set(Context)) as settings:
-        prepare(settings)
+    with open_database(settings, beside=settings.contexts != set(Context)) as settings:
+        migrate_if_development(settings)
         if banner:
-            _banner(settings, f"http://{host}:{port}", embedded=embedded)
+            _print_banner(settings, f"http://{host}:{port}", is_embedded=is_embedded)
         from markethall import server  # noqa: PLC0415 - large; others need not wait
 
         code = server.serve(settings, host, port, workers)
@@ -56,8 +56,8 @@ def local_cluster(
     """Serve each context as a process of its own, behind a reverse proxy on one port."""
     settings = read_settings()
     _check_cluster(settings)
-    with ending_on_sigterm(), database(settings) as settings, redis(settings) as settings:
-        prepare(settings)
+    with exit_on_sigterm(), open_database(settings) as settings, redis(settings) as settings:
+        migrate_if_development(settings)
         from markethall.local.cluster import runner  # noqa: PLC0415 - large; others need not wait
 
         code = runner.run(settings, host, port, partial(err.print, markup=False))
@@ -68,28 +68,30 @@ def local_cluster(
 def topology() -> None:
     """Show who runs where, and what carries calls and events between them, by these settings."""
     settings = read_settings()
-    for place in places(settings):
-        out.print(f"{place.context:10}{'here' if place.here else 'remote':8}{place.at}")
-    for way in ways(settings):
-        out.print(f"{way.source} -> {way.target}: {way.what} {way.by}")
+    for location in context_locations(settings):
+        out.print(
+            f"{location.context:10}{'here' if location.is_local else 'remote':8}{location.location}"
+        )
+    for route in describe_routes(settings):
+        out.print(f"{route.source} -> {route.target}: {route.kind} {route.transport}")
 
 
 def _check_cluster(settings: Settings) -> None:
-    """Raises BadSettings for settings that do not fit several services on one machine."""
+    """Raises SettingsError for settings that do not fit several services on one machine."""
     wrong = []
-    if settings.serve != set(Context) or settings.remotes:
-        wrong.append("MARKETHALL_SERVE, MARKETHALL_REMOTES: local-cluster sets them itself")
+    if settings.contexts != set(Context) or settings.context_urls:
+        wrong.append("MARKETHALL_CONTEXTS, MARKETHALL_CONTEXT_URLS: local-cluster sets them itself")
     if settings.storage == "memory":
         wrong.append("MARKETHALL_STORAGE: memory cannot be shared by several processes")
     if settings.environment == "production":
         wrong.append("MARKETHALL_ENVIRONMENT: for development only; see docs/deployment.md")
     if wrong:
-        raise BadSettings(wrong)
+        raise SettingsError(wrong)
 
 
 def _check_workers(settings: Settings, workers: int) -> None:
     if settings.storage == "memory" and workers > 1:
-        refuse("--workers: memory storage serves one process and one worker")
+        fail("--workers: memory storage serves one process and one worker")
     if workers > 1 and not settings.redis_url.get_secret_value():
         err.print(
             "[yellow]note[/] without MARKETHALL_REDIS_URL each worker has its own cache and limits"
@@ -97,31 +99,41 @@ def _check_workers(settings: Settings, workers: int) -> None:
 
 
 def _is_embedded(settings: Settings) -> bool:
-    return settings.storage == "sql" and not all(settings.database_of(c) for c in settings.serve)
+    return settings.storage == "sql" and not all(
+        settings.database_url_of(c) for c in settings.contexts
+    )
 
 
-def _banner(settings: Settings, address: str, *, embedded: bool) -> None:
+def _print_banner(settings: Settings, address: str, *, is_embedded: bool) -> None:
     """In plain words: where the data lies, where the API is, how to become staff."""
     if settings.environment == "production":
         return
     if settings.storage == "memory":
-        data = "in memory: nothing is kept when this process ends"
-        staff = "set MARKETHALL_ADMIN_EMAIL and MARKETHALL_ADMIN_PASSWORD, then start again"
-        goods = "set them and POST /products, or run without --memory and `markethall demo`"
+        data_text = "in memory: nothing is kept when this process ends"
+        staff_hint = "set MARKETHALL_ADMIN_EMAIL and MARKETHALL_ADMIN_PASSWORD, then start again"
+        catalogue_hint = (
+            "set them and POST /products, or run without --memory and `markethall demo`"
+        )
     else:
-        data = f"an embedded Postgres in {settings.home}" if embedded else "your Postgres"
-        staff = "markethall create-staff you@example.com --role admin"
-        goods = "markethall demo"
+        data_text = (
+            f"an embedded Postgres in {settings.data_directory}" if is_embedded else "your Postgres"
+        )
+        staff_hint = "markethall create-staff you@example.com --role admin"
+        catalogue_hint = "markethall demo"
     lines = {
         "API": address,
-        "Docs": f"{address}/docs" if settings.shows_docs else "switched off",
-        "Data": data,
-        "Become staff": staff,
-        "Fill the shop": goods,
+        "Docs": f"{address}/docs" if settings.serves_docs else "switched off",
+        "Data": data_text,
+        "Become staff": staff_hint,
+        "Fill the shop": catalogue_hint,
     }
-    err.print(f"[bold]Markethall {__version__}[/] serves {', '.join(sorted(settings.serve))}")
-    elsewhere = [f"{place.context} at {place.at}" for place in places(settings) if not place.here]
-    if elsewhere:
-        lines["Elsewhere"] = ", ".join(elsewhere)
+    err.print(f"[bold]Markethall {__version__}[/] serves {', '.join(sorted(settings.contexts))}")
+    remote_contexts = [
+        f"{place.context} at {place.location}"
+        for place in context_locations(settings)
+        if not place.is_local
+    ]
+    if remote_contexts:
+        lines["Elsewhere"] = ", ".join(remote_contexts)
     for name, value in lines.items():
         err.print(f"  {name + ':':15}{value}", markup=False)

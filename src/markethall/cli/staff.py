@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from markethall.cli.console import out
-from markethall.cli.hall import in_hall
+from markethall.cli.hall import run_with_container
 
 cli = typer.Typer()
 
@@ -20,14 +20,14 @@ def create_staff(
     ] = False,
 ) -> None:
     """Make an account for somebody who works here."""
-    password = sys.stdin.readline().rstrip("\n") if password_stdin else _ask_password()
+    password = sys.stdin.readline().rstrip("\n") if password_stdin else _prompt_password()
 
     async def create(container: Any) -> str:
         user = await container.accounts().create_staff(email, role, password)
         return f"{user.username} ({email}) is {role} now."
 
-    out.print(in_hall(create))
+    out.print(run_with_container(create))
 
 
-def _ask_password() -> str:
+def _prompt_password() -> str:
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))

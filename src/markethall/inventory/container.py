@@ -6,52 +6,54 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.inventory.contract import (
-    Catalogue,
-    Categories,
-    Imports,
-    Inventory,
-    Stockroom,
-    Warehouses,
-)
-from markethall.inventory.domain import FewestParcels, Limits
-from markethall.inventory.memory import MemoryStore, Tables
-from markethall.inventory.ports import Allocation, Bytes, Database, ProductCache, SearchIndex
+from markethall.inventory.contract.catalogue import Catalogue
+from markethall.inventory.contract.categories import Categories
+from markethall.inventory.contract.importing import Imports
+from markethall.inventory.contract.reserving import Inventory
+from markethall.inventory.contract.stock import Stockroom
+from markethall.inventory.contract.warehouses import Warehouses
+from markethall.inventory.domain.allocation import FewestParcels
+from markethall.inventory.domain.holds import CustomerLimits
+from markethall.inventory.memory import MemoryStore
+from markethall.inventory.memory.tables import Tables
+from markethall.inventory.ports import Database
+from markethall.inventory.ports.catalogue import ByteCache, ProductCache
+from markethall.inventory.ports.search import SearchIndex
+from markethall.inventory.ports.stock import AllocationStrategy
 from markethall.inventory.remote import RemoteInventory
-from markethall.inventory.service import (
-    CachedProducts,
-    CatalogueService,
-    CategoryService,
-    ExpiredHolds,
-    FamilyPages,
-    Importer,
-    ImportService,
-    InventoryService,
-    NoSearchIndex,
-    Plans,
-    ProductLists,
-    StockroomService,
-    WarehouseService,
-)
-from markethall.inventory.sql import STATEMENTS, SqlStore, Trigrams
-from markethall.shared.backend import Backend
+from markethall.inventory.service.cached import ProductResponseCache
+from markethall.inventory.service.catalogue import CatalogueService
+from markethall.inventory.service.categories import CategoryService
+from markethall.inventory.service.families import FamilyQueries
+from markethall.inventory.service.holds import ReservationExpiry
+from markethall.inventory.service.importing import ImportWorker
+from markethall.inventory.service.imports import ImportService
+from markethall.inventory.service.lists import NoSearchIndex, ProductListQueries
+from markethall.inventory.service.plans import AllocationRunner
+from markethall.inventory.service.reservations import InventoryService
+from markethall.inventory.service.stock import StockroomService
+from markethall.inventory.service.warehouses import WarehouseService
+from markethall.inventory.sql import STATEMENTS
+from markethall.inventory.sql.search_rows import TrigramSupport
+from markethall.inventory.sql.store import SqlStore
+from markethall.shared.backend import ContextPersistence
 from markethall.shared.clock import Clock
 from markethall.shared.db import Postgres
-from markethall.shared.idempotency import Keys
-from markethall.shared.memory import MemoryDatabase, memory_backend
+from markethall.shared.idempotency import IdempotencyService
+from markethall.shared.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.pages import Cursors
-from markethall.shared.sql import SqlDatabase, sql_backend
-from markethall.shared.steward import Sweep, Worker
-from markethall.shared.wire import Wire
+from markethall.shared.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.steward import LongRunningTask, PeriodicJob
+from markethall.shared.wire import RpcClient
 
 
-def _in_memory(clock: Clock) -> Backend[MemoryDatabase[Tables, MemoryStore]]:
-    return memory_backend(Tables(), MemoryStore, clock)
+def _memory_persistence(clock: Clock) -> ContextPersistence[MemoryDatabase[Tables, MemoryStore]]:
+    return build_memory_persistence(Tables(), MemoryStore, clock)
 
 
-def _in_sql(postgres: Postgres, clock: Clock) -> Backend[SqlDatabase[SqlStore]]:
-    store = partial(SqlStore, trigrams=Trigrams())
-    return sql_backend(postgres, STATEMENTS, store, clock)
+def _sql_persistence(postgres: Postgres, clock: Clock) -> ContextPersistence[SqlDatabase[SqlStore]]:
+    store = partial(SqlStore, trigrams=TrigramSupport())
+    return build_sql_persistence(postgres, STATEMENTS, store, clock)
 
 
 class InventoryContainer(containers.DeclarativeContainer):
@@ -59,72 +61,80 @@ class InventoryContainer(containers.DeclarativeContainer):
     postgres: providers.Dependency[Postgres] = providers.Dependency()
     clock: providers.Dependency[Clock] = providers.Dependency()
     cursors: providers.Dependency[Cursors] = providers.Dependency()
-    cache: providers.Dependency[Bytes] = providers.Dependency()
-    remote_wire: providers.Dependency[Wire] = providers.Dependency()
+    cache: providers.Dependency[ByteCache] = providers.Dependency()
+    rpc_client: providers.Dependency[RpcClient] = providers.Dependency()
 
-    backend: providers.Selector[Backend[Any]] = providers.Selector(
+    persistence: providers.Selector[ContextPersistence[Any]] = providers.Selector(
         config.storage,
-        memory=providers.Singleton(_in_memory, clock),
-        sql=providers.Singleton(_in_sql, postgres, clock),
+        memory=providers.Singleton(_memory_persistence, clock),
+        sql=providers.Singleton(_sql_persistence, postgres, clock),
     )
     database: providers.Callable[Database] = providers.Callable(
-        lambda backend: backend.database, backend
+        lambda persistence: persistence.database, persistence
     )
-    cached: providers.Singleton[ProductCache] = providers.Singleton(CachedProducts, cache)
-    expired: providers.Singleton[ExpiredHolds] = providers.Singleton(
-        ExpiredHolds, database, cached, clock
+    product_cache: providers.Singleton[ProductCache] = providers.Singleton(
+        ProductResponseCache, cache
     )
-
-    allocation: providers.Singleton[Allocation] = providers.Singleton(FewestParcels)
-    plans: providers.Singleton[Plans] = providers.Singleton(
-        Plans, database, expired, allocation, clock
-    )
-    limits: providers.Factory[Limits] = providers.Factory(
-        Limits, config.open_holds, config.held_units
+    reservation_expiry: providers.Singleton[ReservationExpiry] = providers.Singleton(
+        ReservationExpiry, database, product_cache, clock
     )
 
-    here: providers.Singleton[Inventory] = providers.Singleton(
-        InventoryService, database, cached, plans, limits, clock
+    allocation_strategy: providers.Singleton[AllocationStrategy] = providers.Singleton(
+        FewestParcels
     )
-    elsewhere: providers.Singleton[Inventory] = providers.Singleton(RemoteInventory, remote_wire)
+    allocation_runner: providers.Singleton[AllocationRunner] = providers.Singleton(
+        AllocationRunner, database, reservation_expiry, allocation_strategy, clock
+    )
+    customer_limits: providers.Factory[CustomerLimits] = providers.Factory(
+        CustomerLimits,
+        config.max_unpaid_orders_per_customer,
+        config.max_reserved_units_per_customer,
+    )
+
+    local_inventory: providers.Singleton[Inventory] = providers.Singleton(
+        InventoryService, database, product_cache, allocation_runner, customer_limits, clock
+    )
+    remote_inventory: providers.Singleton[Inventory] = providers.Singleton(
+        RemoteInventory, rpc_client
+    )
     inventory: providers.Selector[Inventory] = providers.Selector(
-        config.where, local=here, remote=elsewhere
+        config.mode, local=local_inventory, remote=remote_inventory
     )
     # an engine outside goes here
-    index: providers.Singleton[SearchIndex] = providers.Singleton(NoSearchIndex)
-    lists: providers.Singleton[ProductLists] = providers.Singleton(
-        ProductLists, database, cached, index, cursors, clock
+    search_index: providers.Singleton[SearchIndex] = providers.Singleton(NoSearchIndex)
+    product_lists: providers.Singleton[ProductListQueries] = providers.Singleton(
+        ProductListQueries, database, product_cache, search_index, cursors, clock
     )
-    families: providers.Singleton[FamilyPages] = providers.Singleton(
-        FamilyPages, database, cached, lists, clock
+    family_queries: providers.Singleton[FamilyQueries] = providers.Singleton(
+        FamilyQueries, database, product_cache, product_lists, clock
     )
     catalogue: providers.Singleton[Catalogue] = providers.Singleton(
-        CatalogueService, database, cached, lists, families, clock
+        CatalogueService, database, product_cache, product_lists, family_queries, clock
     )
     categories: providers.Singleton[Categories] = providers.Singleton(
-        CategoryService, database, cached, cursors
+        CategoryService, database, product_cache, cursors
     )
     stockroom: providers.Singleton[Stockroom] = providers.Singleton(
-        StockroomService, database, cached, expired, cursors, clock
+        StockroomService, database, product_cache, reservation_expiry, cursors, clock
     )
-    importer: providers.Singleton[Importer] = providers.Singleton(
-        Importer, database, cached, expired, index, clock
+    import_worker: providers.Singleton[ImportWorker] = providers.Singleton(
+        ImportWorker, database, product_cache, reservation_expiry, search_index, clock
     )
     imports: providers.Singleton[Imports] = providers.Singleton(
-        ImportService, database, importer.provided.wake, cursors, clock
+        ImportService, database, import_worker.provided.notify, cursors, clock
     )
     warehouses: providers.Singleton[Warehouses] = providers.Singleton(
         WarehouseService, database, cursors
     )
-    keys: providers.Singleton[Keys] = providers.Singleton(
-        Keys,
-        backend.provided.claims,
+    idempotency: providers.Singleton[IdempotencyService] = providers.Singleton(
+        IdempotencyService,
+        persistence.provided.idempotency_store,
         clock,
         providers.Factory(timedelta, seconds=config.idempotency_lease),
     )
-    sweeps: providers.Provider[list[Sweep]] = providers.List(
-        expired.provided.sweep, importer.provided.sweep
+    periodic_jobs: providers.Provider[list[PeriodicJob]] = providers.List(
+        reservation_expiry.provided.run_once, import_worker.provided.run_once
     )
     # what runs beside the sweeps, as long as this process leads
-    workers: providers.Provider[list[Worker]] = providers.List(importer)
+    long_running_tasks: providers.Provider[list[LongRunningTask]] = providers.List(import_worker)
     handlers: providers.Provider[dict[str, Any]] = providers.Dict()

@@ -5,120 +5,122 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import (
     Consume,
     Extend,
     Inventory,
     OutOfStock,
     ProductNotFound,
     ReleasePart,
-    Reservation,
     ReservationClosed,
+    ReservationView,
     Reserve,
-    TooManyHolds,
     TooManyUnits,
+    TooManyUnpaidOrders,
 )
-from markethall.shared.call import Call
-from markethall.shared.http import from_container, problems, ready
+from markethall.shared.call import CallContext
+from markethall.shared.http import from_container, json_response, problems
 from markethall.shared.model import Dto
-from markethall.shared.serving import STRICT, service
-from markethall.shared.wire import Wire
+from markethall.shared.serving import FORBID_UNKNOWN_FIELDS, require_service_token
+from markethall.shared.wire import RpcClient
 
 router = APIRouter(prefix="/internal/inventory", tags=["internal"])
 
 InventoryDep = Annotated[Inventory, Depends(from_container("inventory"))]
 
 
-class Which(Dto):
+class ReservationRef(Dto):
     reservation_id: UUID
 
 
 @router.post(
     "/reserve",
-    response_model=Reservation,
-    responses=problems(ProductNotFound, OutOfStock, TooManyHolds, TooManyUnits),
+    response_model=ReservationView,
+    responses=problems(ProductNotFound, OutOfStock, TooManyUnpaidOrders, TooManyUnits),
     # a caller of an older release neither sends this nor knows these
-    openapi_extra={"x-refused-only-with": {"limited": [TooManyHolds.code, TooManyUnits.code]}},
+    openapi_extra={
+        "x-refused-only-with": {"limited": [TooManyUnpaidOrders.code, TooManyUnits.code]}
+    },
 )
 async def reserve(
-    call: Annotated[Call, service("inventory.reserve")],
-    command: Annotated[Reserve, STRICT],
+    ctx: Annotated[CallContext, require_service_token("inventory.reserve")],
+    command: Annotated[Reserve, FORBID_UNKNOWN_FIELDS],
     inventory: InventoryDep,
 ) -> Response:
-    return ready(await inventory.reserve(call, command))
+    return json_response(await inventory.reserve(ctx, command))
 
 
-@router.post("/extend", response_model=Reservation, responses=problems(ReservationClosed))
+@router.post("/extend", response_model=ReservationView, responses=problems(ReservationClosed))
 async def extend(
-    call: Annotated[Call, service("inventory.extend")],
-    command: Annotated[Extend, STRICT],
+    ctx: Annotated[CallContext, require_service_token("inventory.extend")],
+    command: Annotated[Extend, FORBID_UNKNOWN_FIELDS],
     inventory: InventoryDep,
 ) -> Response:
-    return ready(await inventory.extend(call, command))
+    return json_response(await inventory.extend(ctx, command))
 
 
 @router.post(
-    "/commit", response_model=Reservation, responses=problems(OutOfStock, ReservationClosed)
+    "/commit", response_model=ReservationView, responses=problems(OutOfStock, ReservationClosed)
 )
 async def commit(
-    call: Annotated[Call, service("inventory.commit")],
-    which: Annotated[Which, STRICT],
+    ctx: Annotated[CallContext, require_service_token("inventory.commit")],
+    reservation_ref: Annotated[ReservationRef, FORBID_UNKNOWN_FIELDS],
     inventory: InventoryDep,
 ) -> Response:
-    return ready(await inventory.commit(call, which.reservation_id))
+    return json_response(await inventory.commit(ctx, reservation_ref.reservation_id))
 
 
 @router.post(
-    "/consume", response_model=Reservation, responses=problems(OutOfStock, ReservationClosed)
+    "/consume", response_model=ReservationView, responses=problems(OutOfStock, ReservationClosed)
 )
 async def consume(
-    call: Annotated[Call, service("inventory.consume")],
-    command: Annotated[Consume, STRICT],
+    ctx: Annotated[CallContext, require_service_token("inventory.consume")],
+    command: Annotated[Consume, FORBID_UNKNOWN_FIELDS],
     inventory: InventoryDep,
 ) -> Response:
-    return ready(await inventory.consume(call, command))
+    return json_response(await inventory.consume(ctx, command))
 
 
-@router.post("/release_part", response_model=Reservation, responses=problems(ReservationClosed))
+@router.post("/release_part", response_model=ReservationView, responses=problems(ReservationClosed))
 async def release_part(
-    call: Annotated[Call, service("inventory.release_part")],
-    command: Annotated[ReleasePart, STRICT],
+    ctx: Annotated[CallContext, require_service_token("inventory.release_part")],
+    command: Annotated[ReleasePart, FORBID_UNKNOWN_FIELDS],
     inventory: InventoryDep,
 ) -> Response:
-    return ready(await inventory.release_part(call, command))
+    return json_response(await inventory.release_part(ctx, command))
 
 
-@router.post("/release", response_model=Reservation)
+@router.post("/release", response_model=ReservationView)
 async def release(
-    call: Annotated[Call, service("inventory.release")],
-    which: Annotated[Which, STRICT],
+    ctx: Annotated[CallContext, require_service_token("inventory.release")],
+    reservation_ref: Annotated[ReservationRef, FORBID_UNKNOWN_FIELDS],
     inventory: InventoryDep,
 ) -> Response:
-    return ready(await inventory.release(call, which.reservation_id))
+    return json_response(await inventory.release(ctx, reservation_ref.reservation_id))
 
 
 class RemoteInventory:
     """Inventory, in another deployment."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, rpc_client: RpcClient) -> None:
+        self._rpc_client = rpc_client
 
-    async def reserve(self, call: Call, command: Reserve) -> Reservation:
-        return await self._wire.ask(call, "reserve", command, Reservation)
+    async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
+        return await self._rpc_client.call(ctx, "reserve", command, ReservationView)
 
-    async def extend(self, call: Call, command: Extend) -> Reservation:
-        return await self._wire.ask(call, "extend", command, Reservation)
+    async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
+        return await self._rpc_client.call(ctx, "extend", command, ReservationView)
 
-    async def commit(self, call: Call, reservation_id: UUID) -> Reservation:
-        which = Which(reservation_id=reservation_id)
-        return await self._wire.ask(call, "commit", which, Reservation)
+    async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        reservation_ref = ReservationRef(reservation_id=reservation_id)
+        return await self._rpc_client.call(ctx, "commit", reservation_ref, ReservationView)
 
-    async def consume(self, call: Call, command: Consume) -> Reservation:
-        return await self._wire.ask(call, "consume", command, Reservation)
+    async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
+        return await self._rpc_client.call(ctx, "consume", command, ReservationView)
 
-    async def release_part(self, call: Call, command: ReleasePart) -> Reservation:
-        return await self._wire.ask(call, "release_part", command, Reservation)
+    async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
+        return await self._rpc_client.call(ctx, "release_part", command, ReservationView)
 
-    async def release(self, call: Call, reservation_id: UUID) -> Reservation:
-        which = Which(reservation_id=reservation_id)
-        return await self._wire.ask(call, "release", which, Reservation)
+    async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        reservation_ref = ReservationRef(reservation_id=reservation_id)
+        return await self._rpc_client.call(ctx, "release", reservation_ref, ReservationView)

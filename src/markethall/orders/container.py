@@ -5,44 +5,48 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.inventory.contract import Inventory
+from markethall.inventory.contract.reserving import Inventory
 from markethall.orders.contract import Orders
-from markethall.orders.memory import MemoryOrders, Tables
+from markethall.orders.memory import MemoryOrderStore, Tables
 from markethall.orders.ports import Database
 from markethall.orders.service import (
-    LISTENERS,
+    EVENT_HANDLERS,
     Checkout,
-    Neighbours,
-    OrderListeners,
+    ContextClients,
+    OrderEventHandlers,
+    OrderExpiryJob,
     OrderService,
-    OverdueOrders,
-    Terms,
+    ReservationPolicy,
 )
-from markethall.orders.sql import STATEMENTS, SqlOrders
+from markethall.orders.sql import STATEMENTS, SqlOrderStore
 from markethall.payments.contract import Payments
-from markethall.shared.backend import Backend
+from markethall.shared.backend import ContextPersistence
 from markethall.shared.clock import Clock
 from markethall.shared.db import Postgres
-from markethall.shared.events import Handler
-from markethall.shared.idempotency import Keys
-from markethall.shared.memory import MemoryDatabase, memory_backend
+from markethall.shared.events import EventHandler
+from markethall.shared.idempotency import IdempotencyService
+from markethall.shared.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.pages import Cursors
-from markethall.shared.sql import SqlDatabase, sql_backend
-from markethall.shared.steward import Sweep
+from markethall.shared.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.steward import PeriodicJob
 from markethall.users.contract import Users
 
 
-def _in_memory(clock: Clock) -> Backend[MemoryDatabase[Tables, MemoryOrders]]:
-    return memory_backend(Tables(), MemoryOrders, clock)
+def _memory_persistence(
+    clock: Clock,
+) -> ContextPersistence[MemoryDatabase[Tables, MemoryOrderStore]]:
+    return build_memory_persistence(Tables(), MemoryOrderStore, clock)
 
 
-def _in_sql(postgres: Postgres, clock: Clock) -> Backend[SqlDatabase[SqlOrders]]:
-    return sql_backend(postgres, STATEMENTS, SqlOrders, clock)
+def _sql_persistence(
+    postgres: Postgres, clock: Clock
+) -> ContextPersistence[SqlDatabase[SqlOrderStore]]:
+    return build_sql_persistence(postgres, STATEMENTS, SqlOrderStore, clock)
 
 
-def _bound(listeners: OrderListeners) -> dict[str, Handler]:
+def _bind_handlers(listeners: OrderEventHandlers) -> dict[str, EventHandler]:
     """Handler name -> the method that keeps it."""
-    return {entry.handler: entry.method.__get__(listeners) for entry in LISTENERS}
+    return {entry.handler: entry.method.__get__(listeners) for entry in EVENT_HANDLERS}
 
 
 class OrdersContainer(containers.DeclarativeContainer):
@@ -54,37 +58,41 @@ class OrdersContainer(containers.DeclarativeContainer):
     inventory: providers.Dependency[Inventory] = providers.Dependency()
     payments: providers.Dependency[Payments] = providers.Dependency()
 
-    backend: providers.Selector[Backend[Any]] = providers.Selector(
+    persistence: providers.Selector[ContextPersistence[Any]] = providers.Selector(
         config.storage,
-        memory=providers.Singleton(_in_memory, clock),
-        sql=providers.Singleton(_in_sql, postgres, clock),
+        memory=providers.Singleton(_memory_persistence, clock),
+        sql=providers.Singleton(_sql_persistence, postgres, clock),
     )
     database: providers.Callable[Database] = providers.Callable(
-        lambda backend: backend.database, backend
+        lambda persistence: persistence.database, persistence
     )
-    terms: providers.Singleton[Terms] = providers.Singleton(
-        Terms, providers.Factory(timedelta, seconds=config.hold_ttl)
+    reservation_policy: providers.Singleton[ReservationPolicy] = providers.Singleton(
+        ReservationPolicy, providers.Factory(timedelta, seconds=config.reservation_ttl_seconds)
     )
-    neighbours: providers.Singleton[Neighbours] = providers.Singleton(
-        Neighbours, users, inventory, payments
+    context_clients: providers.Singleton[ContextClients] = providers.Singleton(
+        ContextClients, users, inventory, payments
     )
     checkout: providers.Singleton[Checkout] = providers.Singleton(
-        Checkout, neighbours, database, terms, clock
+        Checkout, context_clients, database, reservation_policy, clock
     )
     orders: providers.Singleton[Orders] = providers.Singleton(
         OrderService, checkout, inventory, database, cursors, clock
     )
-    keys: providers.Singleton[Keys] = providers.Singleton(
-        Keys,
-        backend.provided.claims,
+    idempotency: providers.Singleton[IdempotencyService] = providers.Singleton(
+        IdempotencyService,
+        persistence.provided.idempotency_store,
         clock,
         providers.Factory(timedelta, seconds=config.idempotency_lease),
     )
-    listeners: providers.Singleton[OrderListeners] = providers.Singleton(
-        OrderListeners, neighbours, database, terms, clock
+    event_handlers: providers.Singleton[OrderEventHandlers] = providers.Singleton(
+        OrderEventHandlers, context_clients, database, reservation_policy, clock
     )
-    overdue: providers.Singleton[OverdueOrders] = providers.Singleton(
-        OverdueOrders, payments, database, clock
+    order_expiry_job: providers.Singleton[OrderExpiryJob] = providers.Singleton(
+        OrderExpiryJob, payments, database, clock
     )
-    sweeps: providers.Provider[list[Sweep]] = providers.List(overdue.provided.sweep)
-    handlers: providers.Provider[dict[str, Handler]] = providers.Callable(_bound, listeners)
+    periodic_jobs: providers.Provider[list[PeriodicJob]] = providers.List(
+        order_expiry_job.provided.run_once
+    )
+    handlers: providers.Provider[dict[str, EventHandler]] = providers.Callable(
+        _bind_handlers, event_handlers
+    )

@@ -9,17 +9,17 @@ from uuid import UUID
 
 from markethall.orders.contract import (
     Address,
-    FulfilmentState,
     FulfilmentStatus,
     InvalidTransition,
+    OrderFulfilmentStatus,
+    OrderPaymentStatus,
     OrderStatus,
-    PaymentState,
     TooMuchToFulfil,
 )
 
 
 @dataclass(frozen=True)
-class By:
+class AuditInfo:
     """Who does something, when, and why."""
 
     actor: str
@@ -28,7 +28,7 @@ class By:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TimelineEntry:
     """One line of the timeline: a change, and how the order stood after it."""
 
     version: int
@@ -37,12 +37,12 @@ class Entry:
     at: datetime
     reason: str
     status: OrderStatus
-    payment_status: PaymentState
-    fulfilment_status: FulfilmentState
+    payment_status: OrderPaymentStatus
+    fulfilment_status: OrderFulfilmentStatus
 
 
 @dataclass(frozen=True)
-class Line:
+class OrderLine:
     """Prices in minor units of the order's currency."""
 
     line_id: UUID
@@ -63,11 +63,11 @@ class Line:
         return self.quantity - self.fulfilled
 
 
-class Command(StrEnum):
+class OrderCommand(StrEnum):
     PAY = "pay"
     CANCEL = "cancel"
     EXPIRE = "expire"
-    REVIVE = "revive"
+    REINSTATE = "reinstate"
     FULFIL = "fulfil"
     DELIVER = "deliver"
     COMPLETE = "complete"
@@ -80,7 +80,7 @@ class Order:
     order_id: UUID
     user_id: UUID
     currency: str
-    lines: tuple[Line, ...]
+    lines: tuple[OrderLine, ...]
     shipping_address: str | Address
     billing_address: str | Address | None
     note: str | None
@@ -91,15 +91,15 @@ class Order:
     updated_at: datetime
     number: int = 0
     status: OrderStatus = OrderStatus.PENDING
-    payment_status: PaymentState = PaymentState.NONE
-    fulfilment_status: FulfilmentState = FulfilmentState.UNFULFILLED
-    payment_state: str = "created"
+    payment_status: OrderPaymentStatus = OrderPaymentStatus.NONE
+    fulfilment_status: OrderFulfilmentStatus = OrderFulfilmentStatus.UNFULFILLED
+    provider_payment_status: str = "created"
     refunded: int = 0
     discount: int = 0
     shipping: int = 0
     tax: int = 0
     version: int = 0
-    news: tuple[Entry, ...] = ()
+    pending_timeline_entries: tuple[TimelineEntry, ...] = ()
 
     @property
     def subtotal(self) -> int:
@@ -110,99 +110,103 @@ class Order:
         return self.subtotal - self.discount + self.shipping + self.tax
 
     @property
-    def saved_version(self) -> int:
+    def expected_version(self) -> int:
         """The version that the store must still have for the news to be true."""
-        return self.version - len(self.news)
+        return self.version - len(self.pending_timeline_entries)
 
-    def placed(self, by: By) -> None:
-        self._note("placed", by)
+    def mark_placed(self, audit: AuditInfo) -> None:
+        self._record("placed", audit)
 
-    def pay(self, by: By) -> None:
+    def pay(self, audit: AuditInfo) -> None:
         """Raises InvalidTransition, as every command does."""
-        self._go(Command.PAY, by.at)
-        self._take_money()
-        self._note("paid", by)
+        self._transition(OrderCommand.PAY, audit.at)
+        self._record_capture()
+        self._record("paid", audit)
 
-    def revive(self, reservation_id: UUID, by: By) -> None:
+    def reinstate(self, reservation_id: UUID, audit: AuditInfo) -> None:
         """The money came after the end, and the goods could be held again."""
-        self._go(Command.REVIVE, by.at)
+        self._transition(OrderCommand.REINSTATE, audit.at)
         self.reservation_id = reservation_id
-        self._take_money()
-        self._note("revived", by)
+        self._record_capture()
+        self._record("reinstated", audit)
 
-    def refuse_money(self, by: By) -> None:
+    def record_late_payment(self, audit: AuditInfo) -> None:
         """The money came after the end and goes back."""
-        self._take_money()
-        self._note("late_payment", by)
+        self._record_capture()
+        self._record("late_payment", audit)
 
-    def expire(self, by: By) -> None:
+    def expire(self, audit: AuditInfo) -> None:
         """Its payment was cancelled before."""
-        self._go(Command.EXPIRE, by.at)
-        self.payment_state = "cancelled"
-        self._note("expired", by)
+        self._transition(OrderCommand.EXPIRE, audit.at)
+        self.provider_payment_status = "cancelled"
+        self._record("expired", audit)
 
-    def cancel(self, by: By) -> None:
-        self._go(Command.CANCEL, by.at)
-        self._note("cancelled", by)
+    def cancel(self, audit: AuditInfo) -> None:
+        self._transition(OrderCommand.CANCEL, audit.at)
+        self._record("cancelled", audit)
 
-    def fulfil(self, shipped: Mapping[UUID, int], by: By) -> None:
+    def fulfil(self, shipped_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
         """`shipped` is how much of each line leaves the house. Raises TooMuchToFulfil too."""
-        self._go(Command.FULFIL, by.at)
-        self._check_wanted(shipped)
+        self._transition(OrderCommand.FULFIL, audit.at)
+        self._check_not_more_than_unfulfilled(shipped_quantities)
         self.lines = tuple(
-            replace(line, fulfilled=line.fulfilled + shipped.get(line.line_id, 0))
+            replace(line, fulfilled=line.fulfilled + shipped_quantities.get(line.line_id, 0))
             for line in self.lines
         )
-        whole = all(line.unfulfilled == 0 for line in self.lines)
-        self.fulfilment_status = FulfilmentState.FULFILLED if whole else FulfilmentState.PARTIAL
-        self._note("fulfilled", by)
+        is_fully_fulfilled = all(line.unfulfilled == 0 for line in self.lines)
+        self.fulfilment_status = (
+            OrderFulfilmentStatus.FULFILLED if is_fully_fulfilled else OrderFulfilmentStatus.PARTIAL
+        )
+        self._record("fulfilled", audit)
 
-    def deliver(self, arrived: Mapping[UUID, int], by: By) -> None:
+    def deliver(self, delivered_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
         """With the last line the order completes."""
-        self._go(Command.DELIVER, by.at)
+        self._transition(OrderCommand.DELIVER, audit.at)
         self.lines = tuple(
-            replace(line, delivered=line.delivered + arrived.get(line.line_id, 0))
+            replace(line, delivered=line.delivered + delivered_quantities.get(line.line_id, 0))
             for line in self.lines
         )
-        if all_delivered(self, by.at):
-            self.fulfilment_status = FulfilmentState.DELIVERED
-        self._note("delivered", by)
-        if all_delivered(self, by.at):
-            self._go(Command.COMPLETE, by.at)
-            self._note("completed", by)
+        if is_fully_delivered(self, audit.at):
+            self.fulfilment_status = OrderFulfilmentStatus.DELIVERED
+        self._record("delivered", audit)
+        if is_fully_delivered(self, audit.at):
+            self._transition(OrderCommand.COMPLETE, audit.at)
+            self._record("completed", audit)
 
-    def fail_payment(self, by: By) -> None:
+    def fail_payment(self, audit: AuditInfo) -> None:
         """A decline, which is no news once the money is taken or the payment is cancelled."""
-        if self.payment_state in {"created", "failed"} and self.refunded == 0:
-            self.payment_state = "failed"
-            self.payment_status = PaymentState.FAILED
-            self._note("payment_failed", by)
+        if self.provider_payment_status in {"created", "failed"} and self.refunded == 0:
+            self.provider_payment_status = "failed"
+            self.payment_status = OrderPaymentStatus.FAILED
+            self._record("payment_failed", audit)
 
-    def cancel_payment(self, by: By) -> None:
+    def cancel_payment(self, audit: AuditInfo) -> None:
         """Nothing will be charged any more."""
-        if self.payment_state in {"created", "failed"}:
-            self.payment_state = "cancelled"
-            self._note("payment_cancelled", by)
+        if self.provider_payment_status in {"created", "failed"}:
+            self.provider_payment_status = "cancelled"
+            self._record("payment_cancelled", audit)
 
-    def refund(self, refunded: int, captured: int, by: By) -> None:
+    def refund(self, refunded: int, captured: int, audit: AuditInfo) -> None:
         """`refunded` is the sum of all refunds; a sum that is not more is old news."""
         if refunded > self.refunded:
             self.refunded = refunded
-            whole = refunded >= captured
+            is_fully_refunded = refunded >= captured
             self.payment_status = (
-                PaymentState.REFUNDED if whole else PaymentState.PARTIALLY_REFUNDED
+                OrderPaymentStatus.REFUNDED
+                if is_fully_refunded
+                else OrderPaymentStatus.PARTIALLY_REFUNDED
             )
-            self._note("payment_refunded", by)
+            self._record("payment_refunded", audit)
 
     @property
-    def paid(self) -> bool:
+    def is_captured(self) -> bool:
         """Has the order been told that its money was taken."""
-        return self.payment_state == "captured"
+        return self.provider_payment_status == "captured"
 
-    def unfulfilled(self) -> dict[UUID, int]:
+    def unfulfilled_quantities(self) -> dict[UUID, int]:
         return {line.line_id: line.unfulfilled for line in self.lines if line.unfulfilled}
 
-    def allowed(self, now: datetime) -> list[str]:
+    def allowed_commands(self, now: datetime) -> list[str]:
         """The commands that the order takes as it stands."""
         return [
             row.command.value
@@ -210,55 +214,55 @@ class Order:
             if row.status is self.status and row.guard(self, now)
         ]
 
-    def _take_money(self) -> None:
-        self.payment_state = "captured"
+    def _record_capture(self) -> None:
+        self.provider_payment_status = "captured"
         if not self.refunded:
-            self.payment_status = PaymentState.PAID
+            self.payment_status = OrderPaymentStatus.PAID
 
-    def _check_wanted(self, shipped: Mapping[UUID, int]) -> None:
-        wanted = self.unfulfilled()
-        too_much = [
+    def _check_not_more_than_unfulfilled(self, shipped_quantities: Mapping[UUID, int]) -> None:
+        unfulfilled = self.unfulfilled_quantities()
+        excess = [
             {
                 "line_id": str(line_id),
                 "requested": quantity,
-                "unfulfilled": wanted.get(line_id, 0),
+                "unfulfilled": unfulfilled.get(line_id, 0),
             }
-            for line_id, quantity in shipped.items()
-            if quantity > wanted.get(line_id, 0)
+            for line_id, quantity in shipped_quantities.items()
+            if quantity > unfulfilled.get(line_id, 0)
         ]
-        if too_much:
-            raise TooMuchToFulfil(lines=too_much)
+        if excess:
+            raise TooMuchToFulfil(lines=excess)
 
-    def _go(self, command: Command, now: datetime) -> None:
+    def _transition(self, command: OrderCommand, now: datetime) -> None:
         for row in TRANSITIONS:
             if (row.status, row.command) == (self.status, command) and row.guard(self, now):
                 self.status = row.to
                 return
-        raise InvalidTransition(status=self.status.value, allowed=self.allowed(now))
+        raise InvalidTransition(status=self.status.value, allowed=self.allowed_commands(now))
 
-    def _note(self, change: str, by: By) -> None:
+    def _record(self, change: str, audit: AuditInfo) -> None:
         self.version += 1
-        self.updated_at = by.at
-        entry = Entry(
+        self.updated_at = audit.at
+        entry = TimelineEntry(
             version=self.version,
             change=change,
-            actor=by.actor,
-            at=by.at,
-            reason=by.reason,
+            actor=audit.actor,
+            at=audit.at,
+            reason=audit.reason,
             status=self.status,
             payment_status=self.payment_status,
             fulfilment_status=self.fulfilment_status,
         )
-        self.news = (*self.news, entry)
+        self.pending_timeline_entries = (*self.pending_timeline_entries, entry)
 
 
-Guard = Callable[[Order, datetime], bool]
+TransitionGuard = Callable[[Order, datetime], bool]
 
 
 class Transition(NamedTuple):
     status: OrderStatus
-    command: Command
-    guard: Guard
+    command: OrderCommand
+    guard: TransitionGuard
     to: OrderStatus
 
 
@@ -266,41 +270,44 @@ def always(_: Order, __: datetime) -> bool:
     return True
 
 
-def nothing_shipped(order: Order, _: datetime) -> bool:
+def has_nothing_shipped(order: Order, _: datetime) -> bool:
     return not any(line.fulfilled for line in order.lines)
 
 
-def overdue(order: Order, now: datetime) -> bool:
+def is_overdue(order: Order, now: datetime) -> bool:
     return order.expires_at <= now
 
 
-def something_unfulfilled(order: Order, _: datetime) -> bool:
+def has_unfulfilled_paid_lines(order: Order, _: datetime) -> bool:
     """And paid for: goods whose money went back stay here."""
-    return bool(order.unfulfilled()) and order.payment_status is not PaymentState.REFUNDED
+    return (
+        bool(order.unfulfilled_quantities())
+        and order.payment_status is not OrderPaymentStatus.REFUNDED
+    )
 
 
-def something_on_its_way(order: Order, _: datetime) -> bool:
+def has_undelivered_shipments(order: Order, _: datetime) -> bool:
     return any(line.delivered < line.fulfilled for line in order.lines)
 
 
-def all_delivered(order: Order, _: datetime) -> bool:
+def is_fully_delivered(order: Order, _: datetime) -> bool:
     return all(line.delivered == line.quantity for line in order.lines)
 
 
-_S, _C = OrderStatus, Command
+_S, _C = OrderStatus, OrderCommand
 TRANSITIONS: Final = (
     Transition(_S.PENDING, _C.PAY, always, _S.PROCESSING),
-    Transition(_S.PENDING, _C.EXPIRE, overdue, _S.EXPIRED),
-    Transition(_S.PENDING, _C.CANCEL, nothing_shipped, _S.CANCELLED),
-    Transition(_S.PROCESSING, _C.CANCEL, nothing_shipped, _S.CANCELLED),
-    Transition(_S.PROCESSING, _C.FULFIL, something_unfulfilled, _S.PROCESSING),
-    Transition(_S.PROCESSING, _C.DELIVER, something_on_its_way, _S.PROCESSING),
-    Transition(_S.PROCESSING, _C.COMPLETE, all_delivered, _S.COMPLETED),
-    Transition(_S.EXPIRED, _C.REVIVE, always, _S.PROCESSING),
+    Transition(_S.PENDING, _C.EXPIRE, is_overdue, _S.EXPIRED),
+    Transition(_S.PENDING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
+    Transition(_S.PROCESSING, _C.CANCEL, has_nothing_shipped, _S.CANCELLED),
+    Transition(_S.PROCESSING, _C.FULFIL, has_unfulfilled_paid_lines, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.DELIVER, has_undelivered_shipments, _S.PROCESSING),
+    Transition(_S.PROCESSING, _C.COMPLETE, is_fully_delivered, _S.COMPLETED),
+    Transition(_S.EXPIRED, _C.REINSTATE, always, _S.PROCESSING),
 )
 
 
-class ShippedLine(NamedTuple):
+class FulfilmentLine(NamedTuple):
     line_id: UUID
     product_id: UUID
     quantity: int
@@ -312,7 +319,7 @@ class Fulfilment:
 
     fulfilment_id: UUID
     order_id: UUID
-    lines: tuple[ShippedLine, ...]
+    lines: tuple[FulfilmentLine, ...]
     carrier: str
     tracking_number: str
     shipped_at: datetime
@@ -331,10 +338,12 @@ class Fulfilment:
         self.delivered_at = now
 
 
-def shipped_lines(lines: Iterable[Line], shipped: Mapping[UUID, int]) -> tuple[ShippedLine, ...]:
+def build_fulfilment_lines(
+    lines: Iterable[OrderLine], shipped_quantities: Mapping[UUID, int]
+) -> tuple[FulfilmentLine, ...]:
     """In the order's own order."""
     return tuple(
-        ShippedLine(line.line_id, line.product_id, shipped[line.line_id])
+        FulfilmentLine(line.line_id, line.product_id, shipped_quantities[line.line_id])
         for line in lines
-        if line.line_id in shipped
+        if line.line_id in shipped_quantities
     )

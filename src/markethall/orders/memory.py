@@ -5,97 +5,103 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.orders.contract import FulfilmentStatus, OrdersQuery, OrderState, OrderStatus
-from markethall.orders.domain import Entry, Fulfilment, Order
-from markethall.orders.ports import Changed, Place
+from markethall.orders.contract import FulfilmentStatus, OrderQuery, OrderStatus, OrderStatusView
+from markethall.orders.domain import Fulfilment, Order, TimelineEntry
+from markethall.orders.ports import ConcurrentUpdate, Keyset
 from markethall.shared.clock import Clock
-from markethall.shared.memory import CommonTables, MemoryStore, Table
+from markethall.shared.memory import ContextTables, MemoryStore, Table
 
 FIRST_NUMBER = 1001
 
 
-class Tables(CommonTables):
+class Tables(ContextTables):
     def __init__(self) -> None:
         super().__init__()
         self.orders: Table[UUID, Order] = Table()
-        self.timeline: Table[UUID, tuple[Entry, ...]] = Table()
+        self.timeline: Table[UUID, tuple[TimelineEntry, ...]] = Table()
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
-class MemoryOrders(MemoryStore):
+class MemoryOrderStore(MemoryStore):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables
 
-    async def add(self, order: Order) -> int | None:
+    async def add_order(self, order: Order) -> int | None:
         if order.order_id in self._tables.orders:
             return None
         number = FIRST_NUMBER + len(self._tables.orders)
         self._write(replace(order, number=number))
         return number
 
-    async def save(self, order: Order) -> None:
-        if not order.news:
+    async def save_order(self, order: Order) -> None:
+        if not order.pending_timeline_entries:
             return
-        standing = self._tables.orders.get(order.order_id)
-        if standing is None or standing.version != order.saved_version:
-            raise Changed
+        stored = self._tables.orders.get(order.order_id)
+        if stored is None or stored.version != order.expected_version:
+            raise ConcurrentUpdate
         self._write(order)
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
         self._tables.fulfilments.put(fulfilment.fulfilment_id, fulfilment)
 
     async def save_fulfilment(self, fulfilment: Fulfilment) -> None:
-        standing = self._tables.fulfilments.get(fulfilment.fulfilment_id)
-        if standing is None or standing.status is FulfilmentStatus.DELIVERED:
-            raise Changed
+        stored = self._tables.fulfilments.get(fulfilment.fulfilment_id)
+        if stored is None or stored.status is FulfilmentStatus.DELIVERED:
+            raise ConcurrentUpdate
         self._tables.fulfilments.put(fulfilment.fulfilment_id, fulfilment)
 
-    async def order(self, order_id: UUID) -> Order | None:
+    async def get_order(self, order_id: UUID) -> Order | None:
         return self._tables.orders.get(order_id)
 
-    async def state(self, order_id: UUID) -> tuple[UUID, OrderState] | None:
+    async def get_order_status(self, order_id: UUID) -> tuple[UUID, OrderStatusView] | None:
         order = self._tables.orders.get(order_id)
-        return (order.user_id, _state(order)) if order else None
+        return (order.user_id, _to_status_view(order)) if order else None
 
-    async def entries(self, order_id: UUID) -> Sequence[Entry]:
+    async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]:
         return self._tables.timeline.get(order_id) or ()
 
-    async def fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None:
+    async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None:
         return self._tables.fulfilments.get(fulfilment_id)
 
-    async def orders(
-        self, query: OrdersQuery, owner_id: UUID | None, after: Place | None
+    async def list_orders(
+        self, query: OrderQuery, owner_id: UUID | None, after: Keyset | None
     ) -> Sequence[Order]:
         newest_first = query.sort.startswith("-")
-        found = self._tables.orders.where(_wanted(query, owner_id))
-        found.sort(key=_created, reverse=newest_first)
+        orders = self._tables.orders.where(_build_filter(query, owner_id))
+        orders.sort(key=_created_position, reverse=newest_first)
         if after:
-            position = (after.at, after.order_id)
-            found = [
+            position = (after.timestamp, after.order_id)
+            orders = [
                 order
-                for order in found
-                if (_created(order) < position if newest_first else _created(order) > position)
+                for order in orders
+                if (
+                    _created_position(order) < position
+                    if newest_first
+                    else _created_position(order) > position
+                )
             ]
-        return found[: query.limit + 1]
+        return orders[: query.limit + 1]
 
-    async def overdue(self, now: datetime, after: Place | None, limit: int) -> Sequence[Order]:
-        found = self._tables.orders.where(
+    async def list_overdue_orders(
+        self, now: datetime, after: Keyset | None, limit: int
+    ) -> Sequence[Order]:
+        orders = self._tables.orders.where(
             lambda order: order.status is OrderStatus.PENDING and order.expires_at <= now
         )
-        return _first(found, after, limit)
+        return _page_by_expiry(orders, after, limit)
 
     async def count(self) -> int:
         return len(self._tables.orders)
 
     def _write(self, order: Order) -> None:
-        told = self._tables.timeline.get(order.order_id) or ()
-        self._tables.timeline.put(order.order_id, told + order.news)
+        entries = self._tables.timeline.get(order.order_id) or ()
+        self._tables.timeline.put(order.order_id, entries + order.pending_timeline_entries)
         self._tables.orders.put(order.order_id, replace(order, news=()))
 
 
-def _state(order: Order) -> OrderState:
-    return OrderState(
+def _to_status_view(order: Order) -> OrderStatusView:
+    return OrderStatusView(
         order_id=order.order_id,
         status=order.status,
         payment_status=order.payment_status,
@@ -104,32 +110,32 @@ def _state(order: Order) -> OrderState:
     )
 
 
-def _wanted(query: OrdersQuery, owner_id: UUID | None) -> Callable[[Order], bool]:
-    given = query.model_dump(
+def _build_filter(query: OrderQuery, owner_id: UUID | None) -> Callable[[Order], bool]:
+    filters = query.model_dump(
         include={"status", "payment_status", "fulfilment_status", "user_id"}, exclude_none=True
     )
     number = query.number and int(query.number.removeprefix("MH-"))
 
-    def wanted(order: Order) -> bool:
+    def matches(order: Order) -> bool:
         return (
             owner_id in {None, order.user_id}
-            and all(getattr(order, name) == value for name, value in given.items())
+            and all(getattr(order, name) == value for name, value in filters.items())
             and number in {None, order.number}
             and (query.created_after is None or order.created_at > query.created_after)
             and (query.created_before is None or order.created_at < query.created_before)
         )
 
-    return wanted
+    return matches
 
 
-def _first(orders: Iterable[Order], after: Place | None, limit: int) -> list[Order]:
+def _page_by_expiry(orders: Iterable[Order], after: Keyset | None, limit: int) -> list[Order]:
     """The oldest deadlines after a place."""
     in_order = sorted(orders, key=lambda order: (order.expires_at, order.order_id))
     if after:
-        place = (after.at, after.order_id)
-        in_order = [o for o in in_order if (o.expires_at, o.order_id) > place]
+        keyset = (after.timestamp, after.order_id)
+        in_order = [o for o in in_order if (o.expires_at, o.order_id) > keyset]
     return in_order[:limit]
 
 
-def _created(order: Order) -> tuple[datetime, UUID]:
+def _created_position(order: Order) -> tuple[datetime, UUID]:
     return order.created_at, order.order_id

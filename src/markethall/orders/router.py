@@ -13,39 +13,45 @@ from markethall.orders.contract import (
     FulfilOrder,
     InvalidTransition,
     OrderCurrencyMismatch,
+    OrderLineRequest,
     OrderNotFound,
+    OrderQuery,
     Orders,
-    OrdersQuery,
-    OrderState,
+    OrderStatusView,
     OrderView,
     PlaceOrder,
     Quantity,
-    Timeline,
+    TimelineView,
     TooMuchToFulfil,
     TotalChanged,
     TotalTooLarge,
-    WantedLine,
 )
 from markethall.shared import model
-from markethall.shared.auth import ORDERS, ORDERS_MANAGE, allow
-from markethall.shared.call import Call
-from markethall.shared.errors import Forbidden, Invalid, Refusal, Unauthenticated, Unavailable
+from markethall.shared.auth import ORDERS, ORDERS_MANAGE, require_scope
+from markethall.shared.call import CallContext
+from markethall.shared.errors import (
+    DomainError,
+    Forbidden,
+    Unauthenticated,
+    Unavailable,
+    ValidationFailed,
+)
 from markethall.shared.http import (
-    MONEY,
-    conditional,
-    created,
+    IDEMPOTENCY_RETENTION_EXTENDED,
+    apply_if_none_match,
+    created_response,
     from_container,
-    ok,
-    once,
-    problem_response,
+    json_response,
+    ok_response,
+    openapi_problem_response,
     problems,
-    ready,
+    run_idempotent,
 )
 from markethall.shared.idempotency import (
+    IdempotencyKeyInvalid,
+    IdempotencyKeyMissing,
+    IdempotencyService,
     InFlight,
-    KeyInvalid,
-    KeyMissing,
-    Keys,
     LeaseLost,
     PayloadMismatch,
 )
@@ -56,37 +62,42 @@ from markethall.shared.versions import etag
 router = APIRouter(tags=["orders"])
 
 OrdersDep = Annotated[Orders, Depends(from_container("orders"))]
-KeysDep = Annotated[Keys, Depends(from_container("orders_keys"))]
-Customer = Annotated[Call, allow(ORDERS)]
-Staff = Annotated[Call, allow(ORDERS_MANAGE)]
-CustomerOrStaff = Annotated[Call, allow(ORDERS, ORDERS_MANAGE)]
+IdempotencyDep = Annotated[IdempotencyService, Depends(from_container("orders_idempotency"))]
+Owner = Annotated[CallContext, require_scope(ORDERS)]
+Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
+OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
 
-_ALWAYS: tuple[type[Refusal], ...] = (Unauthenticated, Forbidden, Invalid, Unavailable)
-_KEYED = (KeyInvalid, InFlight, LeaseLost, PayloadMismatch)
-_PRIVATE = {"cache-control": "no-store"}
+_AUTHENTICATED_ERRORS: tuple[type[DomainError], ...] = (
+    Unauthenticated,
+    Forbidden,
+    ValidationFailed,
+    Unavailable,
+)
+_IDEMPOTENCY_ERRORS = (IdempotencyKeyInvalid, InFlight, LeaseLost, PayloadMismatch)
+_NO_STORE_HEADERS = {"cache-control": "no-store"}
 
 
-class PlaceOne(model.Body):
+class PlaceOrderShortForm(model.RequestModel):
     """The short form: one line."""
 
     product_id: Id
     quantity: Quantity
     shipping_address: AnyAddress
 
-    def in_full(self) -> PlaceOrder:
-        line = WantedLine(product_id=self.product_id, quantity=self.quantity)
+    def to_place_order(self) -> PlaceOrder:
+        line = OrderLineRequest(product_id=self.product_id, quantity=self.quantity)
         return PlaceOrder(lines=(line,), shipping_address=self.shipping_address)
 
 
-def _by_shape(value: Any, _: Any) -> PlaceOrder | PlaceOne:
+def _parse_by_shape(value: Any, _: Any) -> PlaceOrder | PlaceOrderShortForm:
     """One reading per shape, so that an error names the field and not both readings."""
-    short = isinstance(value, dict) and "lines" not in value and "product_id" in value
-    return (PlaceOne if short else PlaceOrder).model_validate(value)
+    is_short_form = isinstance(value, dict) and "lines" not in value and "product_id" in value
+    return (PlaceOrderShortForm if is_short_form else PlaceOrder).model_validate(value)
 
 
 PlaceBody = Annotated[
-    PlaceOrder | PlaceOne,
-    WrapValidator(_by_shape),
+    PlaceOrder | PlaceOrderShortForm,
+    WrapValidator(_parse_by_shape),
     Body(
         openapi_examples={
             "one line": {
@@ -118,7 +129,7 @@ PlaceBody = Annotated[
 
 
 # what a neighbour refuses passes through us: its code is known here, its contract is not
-_PASSING: dict[int, tuple[str, ...]] = {
+_UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
     403: ("users.inactive",),
     404: ("users.not_found", "inventory.product_not_found"),
     409: (
@@ -130,11 +141,11 @@ _PASSING: dict[int, tuple[str, ...]] = {
 }
 
 
-def _with_passing(*refusals: type[Refusal]) -> dict[int | str, dict[str, Any]]:
+def _with_upstream_errors(*refusals: type[DomainError]) -> dict[int | str, dict[str, Any]]:
     """For `responses`: our own refusals, and those of the neighbours that a client may see."""
     responses = problems(*refusals)
-    for status, codes in _PASSING.items():
-        entry = responses.setdefault(status, problem_response("Refused", {}))
+    for status, codes in _UPSTREAM_ERROR_CODES.items():
+        entry = responses.setdefault(status, openapi_problem_response("Refused", {}))
         entry["description"] += ", " + ", ".join(f"`{code}`" for code in codes)
     return responses
 
@@ -144,27 +155,32 @@ def _with_passing(*refusals: type[Refusal]) -> dict[int | str, dict[str, Any]]:
     status_code=201,
     response_model=OrderView,
     summary="Place an order",
-    responses=_with_passing(
-        *_ALWAYS, *_KEYED, KeyMissing, TotalChanged, OrderCurrencyMismatch, TotalTooLarge
+    responses=_with_upstream_errors(
+        *_AUTHENTICATED_ERRORS,
+        *_IDEMPOTENCY_ERRORS,
+        IdempotencyKeyMissing,
+        TotalChanged,
+        OrderCurrencyMismatch,
+        TotalTooLarge,
     ),
 )
 async def place_order(
-    request: Request, call: Customer, body: PlaceBody, orders: OrdersDep, keys: KeysDep
+    request: Request, ctx: Owner, body: PlaceBody, orders: OrdersDep, idempotency: IdempotencyDep
 ) -> Response:
     """Holds the goods and opens the payment; unpaid, the order expires at `expires_at`.
 
     Needs an `Idempotency-Key`: the same key gives the same order, however often it is sent.
     """
-    command = body.in_full() if isinstance(body, PlaceOne) else body
-    return await once(
+    command = body.to_place_order() if isinstance(body, PlaceOrderShortForm) else body
+    return await run_idempotent(
         request,
-        call,
+        ctx,
         body,
-        keys,
-        lambda attempt: orders.place(call, command, attempt),
-        created(lambda order: f"/orders/{order.order_id}"),
+        idempotency,
+        lambda attempt: orders.place(ctx, command, attempt),
+        created_response(lambda order: f"/orders/{order.order_id}"),
         required=True,
-        kept_for=MONEY,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
 
@@ -172,74 +188,76 @@ async def place_order(
     "/orders",
     response_model=Page[OrderView],
     summary="List orders",
-    responses=problems(*_ALWAYS, CursorInvalid),
+    responses=problems(*_AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_orders(
-    call: CustomerOrStaff, query: Annotated[OrdersQuery, Query()], orders: OrdersDep
+    ctx: OwnerOrStaff, query: Annotated[OrderQuery, Query()], orders: OrdersDep
 ) -> Response:
     """A customer sees their own orders, staff sees all."""
-    return ready(await orders.orders(call, query), headers=_PRIVATE)
+    return json_response(await orders.list_orders(ctx, query), headers=_NO_STORE_HEADERS)
 
 
 @router.get(
     "/orders/{order_id}",
     response_model=OrderView,
     summary="One order",
-    responses=problems(*_ALWAYS, OrderNotFound),
+    responses=problems(*_AUTHENTICATED_ERRORS, OrderNotFound),
 )
 async def get_order(
-    request: Request, call: CustomerOrStaff, order_id: Id, orders: OrdersDep
+    request: Request, ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep
 ) -> Response:
-    order = await orders.order(call, order_id)
-    headers = _PRIVATE | {"etag": etag(order.version)}
-    return conditional(request, ready(order, headers=headers))
+    order = await orders.get_order(ctx, order_id)
+    headers = _NO_STORE_HEADERS | {"etag": etag(order.version)}
+    return apply_if_none_match(request, json_response(order, headers=headers))
 
 
 @router.get(
     "/orders/{order_id}/status",
-    response_model=OrderState,
+    response_model=OrderStatusView,
     summary="How an order stands",
-    responses=problems(*_ALWAYS, OrderNotFound),
+    responses=problems(*_AUTHENTICATED_ERRORS, OrderNotFound),
 )
-async def get_order_status(call: CustomerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
-    return ready(await orders.status(call, order_id), headers=_PRIVATE)
+async def get_order_status(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
+    return json_response(await orders.get_order_status(ctx, order_id), headers=_NO_STORE_HEADERS)
 
 
 @router.get(
     "/orders/{order_id}/timeline",
-    response_model=Timeline,
+    response_model=TimelineView,
     summary="What has happened to an order",
-    responses=problems(*_ALWAYS, OrderNotFound),
+    responses=problems(*_AUTHENTICATED_ERRORS, OrderNotFound),
 )
-async def get_order_timeline(call: CustomerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
+async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
     """Every change with its actor, time and reason, the oldest first."""
-    return ready(await orders.timeline(call, order_id), headers=_PRIVATE)
+    return json_response(await orders.get_timeline(ctx, order_id), headers=_NO_STORE_HEADERS)
 
 
 @router.post(
     "/orders/{order_id}/cancel",
     response_model=OrderView,
     summary="Cancel an order",
-    responses=problems(*_ALWAYS, *_KEYED, OrderNotFound, InvalidTransition),
+    responses=problems(
+        *_AUTHENTICATED_ERRORS, *_IDEMPOTENCY_ERRORS, OrderNotFound, InvalidTransition
+    ),
 )
 async def cancel_order(
     request: Request,
     *,
-    call: CustomerOrStaff,
+    ctx: OwnerOrStaff,
     order_id: Id,
     body: CancelOrder,
     orders: OrdersDep,
-    keys: KeysDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """While nothing is shipped. The goods and the money go back at once, by event."""
-    return await once(
+    return await run_idempotent(
         request,
-        call,
+        ctx,
         body,
-        keys,
-        lambda attempt: orders.cancel(call, order_id, body, attempt),
-        ok,
-        kept_for=MONEY,
+        idempotency,
+        lambda attempt: orders.cancel(ctx, order_id, body, attempt),
+        ok_response,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
 
@@ -248,26 +266,32 @@ async def cancel_order(
     status_code=201,
     response_model=FulfilmentView,
     summary="Ship goods",
-    responses=problems(*_ALWAYS, *_KEYED, OrderNotFound, InvalidTransition, TooMuchToFulfil),
+    responses=problems(
+        *_AUTHENTICATED_ERRORS,
+        *_IDEMPOTENCY_ERRORS,
+        OrderNotFound,
+        InvalidTransition,
+        TooMuchToFulfil,
+    ),
 )
 async def fulfil_order(
     request: Request,
     *,
-    call: Staff,
+    ctx: Staff,
     order_id: Id,
     body: FulfilOrder,
     orders: OrdersDep,
-    keys: KeysDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """Goods leave the house. Without `lines`: everything that is not fulfilled yet."""
-    return await once(
+    return await run_idempotent(
         request,
-        call,
+        ctx,
         body,
-        keys,
-        lambda attempt: orders.fulfil(call, order_id, body, attempt),
-        created(lambda fulfilment: f"/fulfilments/{fulfilment.fulfilment_id}"),
-        kept_for=MONEY,
+        idempotency,
+        lambda attempt: orders.fulfil(ctx, order_id, body, attempt),
+        created_response(lambda fulfilment: f"/fulfilments/{fulfilment.fulfilment_id}"),
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )
 
 
@@ -275,28 +299,30 @@ async def fulfil_order(
     "/fulfilments/{fulfilment_id}",
     response_model=FulfilmentView,
     summary="One fulfilment",
-    responses=problems(*_ALWAYS, FulfilmentNotFound),
+    responses=problems(*_AUTHENTICATED_ERRORS, FulfilmentNotFound),
 )
-async def get_fulfilment(call: CustomerOrStaff, fulfilment_id: Id, orders: OrdersDep) -> Response:
-    return ready(await orders.fulfilment(call, fulfilment_id), headers=_PRIVATE)
+async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep) -> Response:
+    return json_response(await orders.get_fulfilment(ctx, fulfilment_id), headers=_NO_STORE_HEADERS)
 
 
 @router.post(
     "/fulfilments/{fulfilment_id}/deliver",
     response_model=FulfilmentView,
     summary="Goods have arrived",
-    responses=problems(*_ALWAYS, *_KEYED, FulfilmentNotFound, InvalidTransition),
+    responses=problems(
+        *_AUTHENTICATED_ERRORS, *_IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
+    ),
 )
 async def deliver_fulfilment(
-    request: Request, call: Staff, fulfilment_id: Id, orders: OrdersDep, keys: KeysDep
+    request: Request, ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
 ) -> Response:
     """With the last line delivered the order is completed."""
-    return await once(
+    return await run_idempotent(
         request,
-        call,
+        ctx,
         None,
-        keys,
-        lambda attempt: orders.deliver(call, fulfilment_id, attempt),
-        ok,
-        kept_for=MONEY,
+        idempotency,
+        lambda attempt: orders.deliver(ctx, fulfilment_id, attempt),
+        ok_response,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
     )

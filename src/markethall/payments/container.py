@@ -7,48 +7,52 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.payments.contract import PaymentDesk, Payments
+from markethall.payments.contract import PaymentApi, Payments
 from markethall.payments.gateway import SandboxGateway, SandboxWebhooks
-from markethall.payments.gateway.sandbox import Deliver, Sleep
-from markethall.payments.memory import MemorySandboxBook, MemoryStore, Tables
-from markethall.payments.ports import Database, Gateway, SandboxBook, WebhookReader
+from markethall.payments.gateway.sandbox import DeliverWebhook, Sleep
+from markethall.payments.memory import MemoryPaymentStore, MemorySandboxLedger, Tables
+from markethall.payments.ports import Database, PaymentGateway, SandboxLedger, WebhookReader
 from markethall.payments.remote import RemotePayments
 from markethall.payments.service import (
-    Charges,
-    Patience,
-    PaymentDeskService,
-    PaymentService,
-    Refunds,
-    Sweeps,
-    Till,
-    WebhookIntake,
+    ChargePayment,
+    InternalPaymentService,
+    IssueRefund,
+    PaymentApiService,
+    PaymentJobs,
+    ProviderClient,
+    ProviderTimeouts,
+    WebhookHandler,
 )
-from markethall.payments.sql import STATEMENTS, SqlSandboxBook, SqlStore
-from markethall.shared.backend import Backend
-from markethall.shared.call import system_call
+from markethall.payments.sql import STATEMENTS, SqlPaymentStore, SqlSandboxLedger
+from markethall.shared.backend import ContextPersistence
+from markethall.shared.call import system_context
 from markethall.shared.clock import Clock
 from markethall.shared.db import Postgres
-from markethall.shared.idempotency import Keys
-from markethall.shared.memory import MemoryDatabase, memory_backend
+from markethall.shared.idempotency import IdempotencyService
+from markethall.shared.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.pages import Cursors
-from markethall.shared.sql import SqlDatabase, sql_backend
-from markethall.shared.steward import Sweep
-from markethall.shared.wire import Wire
+from markethall.shared.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.steward import PeriodicJob
+from markethall.shared.wire import RpcClient
 
 
-def _in_memory(clock: Clock) -> Backend[MemoryDatabase[Tables, MemoryStore]]:
-    return memory_backend(Tables(), MemoryStore, clock)
+def _memory_persistence(
+    clock: Clock,
+) -> ContextPersistence[MemoryDatabase[Tables, MemoryPaymentStore]]:
+    return build_memory_persistence(Tables(), MemoryPaymentStore, clock)
 
 
-def _in_sql(postgres: Postgres, clock: Clock) -> Backend[SqlDatabase[SqlStore]]:
-    return sql_backend(postgres, STATEMENTS, SqlStore, clock)
+def _sql_persistence(
+    postgres: Postgres, clock: Clock
+) -> ContextPersistence[SqlDatabase[SqlPaymentStore]]:
+    return build_sql_persistence(postgres, STATEMENTS, SqlPaymentStore, clock)
 
 
-def _to(intake: WebhookIntake) -> Deliver:
+def _deliver_to(handler: WebhookHandler) -> DeliverWebhook:
     """The sandbox sends its webhooks where a real provider would: bytes and headers, no more."""
 
     async def deliver(headers: Mapping[str, str], body: bytes) -> None:
-        await intake.receive(system_call("payments.sandbox"), "sandbox", headers, body)
+        await handler.receive(system_context("payments.sandbox"), "sandbox", headers, body)
 
     return deliver
 
@@ -63,64 +67,78 @@ class PaymentsContainer(containers.DeclarativeContainer):
     clock: providers.Dependency[Clock] = providers.Dependency()
     cursors: providers.Dependency[Cursors] = providers.Dependency()
     webhook_secret: providers.Dependency[bytes] = providers.Dependency()
-    remote_wire: providers.Dependency[Wire] = providers.Dependency()
+    rpc_client: providers.Dependency[RpcClient] = providers.Dependency()
     sleep: providers.Provider[Sleep] = providers.Object(asyncio.sleep)
 
-    backend: providers.Selector[Backend[Any]] = providers.Selector(
+    persistence: providers.Selector[ContextPersistence[Any]] = providers.Selector(
         config.storage,
-        memory=providers.Singleton(_in_memory, clock),
-        sql=providers.Singleton(_in_sql, postgres, clock),
+        memory=providers.Singleton(_memory_persistence, clock),
+        sql=providers.Singleton(_sql_persistence, postgres, clock),
     )
     database: providers.Callable[Database] = providers.Callable(
-        lambda backend: backend.database, backend
+        lambda persistence: persistence.database, persistence
     )
-    book: providers.Selector[SandboxBook] = providers.Selector(
+    sandbox_ledger: providers.Selector[SandboxLedger] = providers.Selector(
         config.storage,
-        memory=providers.Singleton(MemorySandboxBook, database),
-        sql=providers.Singleton(SqlSandboxBook, postgres),
+        memory=providers.Singleton(MemorySandboxLedger, database),
+        sql=providers.Singleton(SqlSandboxLedger, postgres),
     )
 
     sandbox_webhooks: providers.Singleton[SandboxWebhooks] = providers.Singleton(
         SandboxWebhooks, webhook_secret
     )
-    readers: providers.Provider[dict[str, WebhookReader]] = providers.Dict(sandbox=sandbox_webhooks)
-    intake: providers.Singleton[WebhookIntake] = providers.Singleton(
-        WebhookIntake, database, readers, clock
+    webhook_readers: providers.Provider[dict[str, WebhookReader]] = providers.Dict(
+        sandbox=sandbox_webhooks
     )
-    gateway: providers.Singleton[Gateway] = providers.Singleton(
-        SandboxGateway, book, sandbox_webhooks, providers.Callable(_to, intake), clock, sleep
+    webhook_handler: providers.Singleton[WebhookHandler] = providers.Singleton(
+        WebhookHandler, database, webhook_readers, clock
     )
-    till: providers.Singleton[Till] = providers.Singleton(
-        Till,
+    gateway: providers.Singleton[PaymentGateway] = providers.Singleton(
+        SandboxGateway,
+        sandbox_ledger,
+        sandbox_webhooks,
+        providers.Callable(_deliver_to, webhook_handler),
+        clock,
+        sleep,
+    )
+    provider_client: providers.Singleton[ProviderClient] = providers.Singleton(
+        ProviderClient,
         gateway,
         providers.Factory(
-            Patience,
-            answer=_seconds(config.gateway_timeout),
-            reconcile=_seconds(config.reconcile_after),
+            ProviderTimeouts,
+            response=_seconds(config.payment_provider_timeout_seconds),
+            reconcile_after=_seconds(config.payment_reconcile_after_seconds),
         ),
     )
-    charges: providers.Singleton[Charges] = providers.Singleton(Charges, database, till, clock)
-    refunds: providers.Singleton[Refunds] = providers.Singleton(Refunds, database, till, clock)
+    charge_payment: providers.Singleton[ChargePayment] = providers.Singleton(
+        ChargePayment, database, provider_client, clock
+    )
+    issue_refund: providers.Singleton[IssueRefund] = providers.Singleton(
+        IssueRefund, database, provider_client, clock
+    )
 
-    here: providers.Singleton[Payments] = providers.Singleton(
-        PaymentService, database, till, refunds, clock
+    local_payments: providers.Singleton[Payments] = providers.Singleton(
+        InternalPaymentService, database, provider_client, issue_refund, clock
     )
-    elsewhere: providers.Singleton[Payments] = providers.Singleton(RemotePayments, remote_wire)
+    remote_payments: providers.Singleton[Payments] = providers.Singleton(RemotePayments, rpc_client)
     payments: providers.Selector[Payments] = providers.Selector(
-        config.where, local=here, remote=elsewhere
+        config.mode, local=local_payments, remote=remote_payments
     )
-    payment_desk: providers.Singleton[PaymentDesk] = providers.Singleton(
-        PaymentDeskService, database, charges, refunds, intake, cursors
+    payment_api: providers.Singleton[PaymentApi] = providers.Singleton(
+        PaymentApiService, database, charge_payment, issue_refund, webhook_handler, cursors
     )
-    keys: providers.Singleton[Keys] = providers.Singleton(
-        Keys, backend.provided.claims, clock, _seconds(config.idempotency_lease)
+    idempotency: providers.Singleton[IdempotencyService] = providers.Singleton(
+        IdempotencyService,
+        persistence.provided.idempotency_store,
+        clock,
+        _seconds(config.idempotency_lease),
     )
-    sweeping: providers.Singleton[Sweeps] = providers.Singleton(
-        Sweeps, database, till, intake, clock
+    payment_jobs: providers.Singleton[PaymentJobs] = providers.Singleton(
+        PaymentJobs, database, provider_client, webhook_handler, clock
     )
-    sweeps: providers.Provider[list[Sweep]] = providers.List(
-        sweeping.provided.expire_overdue,
-        sweeping.provided.reconcile,
-        sweeping.provided.apply_parked_webhooks,
+    periodic_jobs: providers.Provider[list[PeriodicJob]] = providers.List(
+        payment_jobs.provided.expire_overdue_payments,
+        payment_jobs.provided.reconcile,
+        payment_jobs.provided.apply_pending_webhooks,
     )
     handlers: providers.Provider[dict[str, Any]] = providers.Dict()

@@ -6,10 +6,10 @@ from enum import StrEnum
 from typing import ClassVar, Literal, Protocol
 from uuid import UUID
 
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
 from markethall.shared.events import Event
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.model import Dto, Id
 from markethall.shared.money import Money
 from markethall.shared.pages import Page, PageQuery
@@ -54,7 +54,7 @@ class RefundPayment(Dto):
     reason: str = ""
 
 
-class Payment(Dto):
+class PaymentView(Dto):
     payment_id: UUID
     order_id: UUID
     user_id: UUID
@@ -71,7 +71,7 @@ class Payment(Dto):
     version: int
 
 
-class Refund(Dto):
+class RefundView(Dto):
     refund_id: UUID
     payment_id: UUID
     order_id: UUID
@@ -82,7 +82,7 @@ class Refund(Dto):
     created_at: datetime
 
 
-class PaymentNotFound(Refusal):
+class PaymentNotFound(DomainError):
     """Absent, or not yours. Details: payment_id."""
 
     code = "payments.not_found"
@@ -90,7 +90,7 @@ class PaymentNotFound(Refusal):
     title = "There is no such payment"
 
 
-class InvalidPaymentTransition(Refusal):
+class InvalidPaymentTransition(DomainError):
     """Details: status, allowed (the commands that the status takes)."""
 
     code = "payments.invalid_transition"
@@ -98,7 +98,7 @@ class InvalidPaymentTransition(Refusal):
     title = "The payment's status does not allow this"
 
 
-class PaymentInProgress(Refusal):
+class PaymentInProgress(DomainError):
     """Another confirm of this payment is running. Details: retry_after."""
 
     code = "payments.in_progress"
@@ -107,7 +107,7 @@ class PaymentInProgress(Refusal):
     retryable = True
 
 
-class RefundExceedsCaptured(Refusal):
+class RefundExceedsCaptured(DomainError):
     """Details: requested, refundable, each as money."""
 
     code = "payments.refund_exceeds_captured"
@@ -156,21 +156,21 @@ class PaymentRefunded(Event):
 class Payments(Protocol):
     """What a neighbour may ask. Every command may be repeated."""
 
-    async def open(self, call: Call, command: OpenPayment) -> Payment:
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
         """Once per payment id; after a cancel it stays cancelled. Raises OrderHasPayment."""
 
-    async def cancel(self, call: Call, payment_id: UUID) -> None:
+    async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         """Nothing will be charged any more; a payment that was never opened cannot be.
 
         Raises InvalidPaymentTransition when the money is taken, PaymentInProgress when that is
         being decided.
         """
 
-    async def refund(self, call: Call, command: RefundPayment) -> Refund:
+    async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         """Give money back, once per refund id.
 
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken,
-        Invalid (for an amount that is not positive), CurrencyMismatch.
+        ValidationFailed (for an amount that is not positive), CurrencyMismatch.
         """
 
 
@@ -186,7 +186,7 @@ class OperationStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Operation(Dto):
+class OperationView(Dto):
     """One call of the provider. Its id is the idempotency key that the provider knows it by."""
 
     operation_id: UUID
@@ -206,34 +206,34 @@ class PostingKind(StrEnum):
     REFUND = "refund"
 
 
-class Entry(Dto):
+class PostingEntryView(Dto):
     """One line of a posting. A debit is positive, a credit negative."""
 
     account: str
     amount: Money
 
 
-class Posting(Dto):
+class PostingView(Dto):
     """Money that moved, in double entry: per currency the entries sum to zero."""
 
     posting_id: UUID
     payment_id: UUID
     operation_id: UUID
     kind: PostingKind
-    entries: tuple[Entry, ...]
+    entries: tuple[PostingEntryView, ...]
     created_at: datetime
 
 
-class AccountKind(StrEnum):
+class LedgerAccountKind(StrEnum):
     ASSET = "asset"
     LIABILITY = "liability"
 
 
-class AccountBalance(Dto):
+class LedgerAccountBalance(Dto):
     """One account in one currency. The balance is debits less credits."""
 
     account: str
-    kind: AccountKind
+    kind: LedgerAccountKind
     balance: Money
 
 
@@ -266,7 +266,7 @@ class PostingQuery(PageQuery):
     payment_id: Id | None = None
 
 
-class RefundNotFound(Refusal):
+class RefundNotFound(DomainError):
     """Details: refund_id."""
 
     code = "payments.refund_not_found"
@@ -274,7 +274,7 @@ class RefundNotFound(Refusal):
     title = "There is no such refund of this payment"
 
 
-class UnknownMethod(Refusal):
+class UnknownPaymentMethod(DomainError):
     """Details: payment_method."""
 
     code = "payments.unknown_method"
@@ -282,7 +282,7 @@ class UnknownMethod(Refusal):
     title = "The provider does not know this payment method"
 
 
-class UnknownProvider(Refusal):
+class UnknownProvider(DomainError):
     """Details: provider."""
 
     code = "payments.unknown_provider"
@@ -290,7 +290,7 @@ class UnknownProvider(Refusal):
     title = "There is no such provider"
 
 
-class WebhookSignatureInvalid(Refusal):
+class WebhookSignatureInvalid(DomainError):
     """Missing, forged or too old."""
 
     code = "payments.webhook_signature_invalid"
@@ -298,7 +298,7 @@ class WebhookSignatureInvalid(Refusal):
     title = "The webhook's signature is not valid"
 
 
-class OrderHasPayment(Refusal):
+class OrderHasPayment(DomainError):
     """Another payment was opened for this order. Details: order_id."""
 
     code = "payments.order_has_payment"
@@ -306,7 +306,7 @@ class OrderHasPayment(Refusal):
     title = "The order has a payment already"
 
 
-class OperationIdTaken(Refusal):
+class OperationIdTaken(DomainError):
     """The id of this refund names another operation. Details: operation_id."""
 
     code = "payments.operation_id_taken"
@@ -314,52 +314,63 @@ class OperationIdTaken(Refusal):
     title = "This id names another operation"
 
 
-class PaymentDesk(Protocol):
+class PaymentApi(Protocol):
     """What the world may ask, over HTTP."""
 
-    async def payment(self, call: Call, payment_id: UUID) -> Payment:
+    async def get_payment(self, ctx: CallContext, payment_id: UUID) -> PaymentView:
         """Raises PaymentNotFound."""
 
-    async def payments(self, call: Call, query: PaymentQuery) -> Page[Payment]:
+    async def list_payments(self, ctx: CallContext, query: PaymentQuery) -> Page[PaymentView]:
         """One's own; all of them for staff. Raises CursorInvalid."""
 
-    async def confirm(self, call: Call, payment_id: UUID, method: str, attempt: Attempt) -> Payment:
+    async def confirm(
+        self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
+    ) -> PaymentView:
         """Take the money. A decline is an answer (failed), so is no answer (unknown).
 
         Raises PaymentNotFound, UnknownMethod, InvalidPaymentTransition, PaymentInProgress.
         """
 
-    async def operations(self, call: Call, payment_id: UUID, query: PageQuery) -> Page[Operation]:
+    async def list_operations(
+        self, ctx: CallContext, payment_id: UUID, query: PageQuery
+    ) -> Page[OperationView]:
         """In the order they were made. Raises PaymentNotFound, CursorInvalid."""
 
     async def refund(
-        self, call: Call, payment_id: UUID, amount: Money | None, reason: str, attempt: Attempt
-    ) -> Refund:
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        amount: Money | None,
+        reason: str,
+        attempt: IdempotentCommand,
+    ) -> RefundView:
         """By staff; without an amount, all that is left.
 
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch.
         """
 
-    async def refund_of(self, call: Call, payment_id: UUID, refund_id: UUID) -> Refund:
+    async def get_refund(self, ctx: CallContext, payment_id: UUID, refund_id: UUID) -> RefundView:
         """Raises PaymentNotFound, RefundNotFound."""
 
-    async def refunds(self, call: Call, payment_id: UUID, query: PageQuery) -> Page[Refund]:
+    async def list_refunds(
+        self, ctx: CallContext, payment_id: UUID, query: PageQuery
+    ) -> Page[RefundView]:
         """In the order they were made. Raises PaymentNotFound, CursorInvalid."""
 
-    async def webhook(
-        self, call: Call, provider: str, headers: Mapping[str, str], body: bytes
+    async def receive_webhook(
+        self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
     ) -> WebhookReceipt:
         """Store the raw event, then apply it. Header names are in lower case.
 
-        Raises UnknownProvider, WebhookSignatureInvalid, TooLarge, Malformed, Invalid.
+        Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed.
         """
 
-    async def postings(self, call: Call, query: PostingQuery) -> Page[Posting]:
+    async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
         """The newest first. Raises CursorInvalid."""
 
-    async def accounts(self, call: Call) -> tuple[AccountBalance, ...]: ...
+    async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]: ...
 
-    async def verify(self, call: Call) -> LedgerReport: ...
+    async def verify_ledger(self, ctx: CallContext) -> LedgerReport: ...
 
     async def count(self) -> int:
         """How many payments there are."""

@@ -8,15 +8,15 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from markethall.payments.contract import (
-    AccountBalance,
+    LedgerAccountBalance,
     LedgerReport,
     OperationKind,
     PaymentStatus,
 )
 from markethall.payments.domain import Operation, Outcome, Payment, Posting
-from markethall.shared.call import Call
+from markethall.shared.call import CallContext
 from markethall.shared.events import Delivery, Event
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.money import Money
 
 
@@ -53,92 +53,96 @@ class ProviderEvent:
     body: str
 
 
-WebhookState = Literal["parked", "applied", "ignored"]
+WebhookState = Literal["pending", "applied", "ignored"]
 
 
-class Reading(Protocol):
+class ReadStore(Protocol):
     """Looks, takes no locks."""
 
-    async def payment(self, payment_id: UUID) -> Payment | None: ...
-    async def payments(self, wanted: PaymentFilter) -> Sequence[Payment]: ...
-    async def operation(self, operation_id: UUID) -> Operation | None: ...
-    async def operations(self, wanted: OperationFilter) -> Sequence[Operation]:
+    async def get_payment(self, payment_id: UUID) -> Payment | None: ...
+    async def list_payments(self, payment_filter: PaymentFilter) -> Sequence[Payment]: ...
+    async def get_operation(self, operation_id: UUID) -> Operation | None: ...
+    async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
         """In the order they were made."""
 
-    async def ripe_events(self, limit: int) -> Sequence[ProviderEvent]:
+    async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
         """Parked events whose operation is known by now, the oldest first."""
 
-    async def postings(
+    async def list_postings(
         self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Posting]:
         """The newest first."""
 
-    async def balances(self) -> Sequence[AccountBalance]: ...
-    async def report(self) -> LedgerReport: ...
+    async def list_account_balances(self) -> Sequence[LedgerAccountBalance]: ...
+    async def get_ledger_report(self) -> LedgerReport: ...
     async def count(self) -> int: ...
 
 
-class Store(Reading, Protocol):
+class Store(ReadStore, Protocol):
     """One transaction."""
 
-    async def publish(self, event: Event, call: Call) -> None: ...
-    async def handled(self, delivery: Delivery) -> bool: ...
-    async def finish(self, attempt: Attempt, result: Any) -> None: ...
+    async def publish(self, event: Event, ctx: CallContext) -> None: ...
+    async def mark_processed(self, delivery: Delivery) -> bool: ...
+    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None: ...
 
-    async def open(self, payment: Payment) -> Payment:
+    async def open_payment(self, payment: Payment) -> Payment:
         """What stands under this id now: new, opened before, or cancelled before it was opened.
 
         Raises OrderHasPayment.
         """
 
-    async def forbid(self, payment_id: UUID, now: datetime) -> bool:
+    async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
         """Leave a tombstone, so that an open that comes later is cancelled already.
 
         False when there is something under this id.
         """
 
-    async def locked(self, payment_id: UUID) -> Payment | None:
+    async def get_payment_for_update(self, payment_id: UUID) -> Payment | None:
         """Nobody else changes it before this transaction ends. None for a tombstone too."""
 
-    async def locked_operation(self, operation_id: UUID) -> tuple[Payment, Operation] | None:
+    async def get_operation_for_update(
+        self, operation_id: UUID
+    ) -> tuple[Payment, Operation] | None:
         """The operation with its payment, both locked."""
 
-    async def save(self, payment: Payment) -> None: ...
-    async def begin(self, payment: Payment, operation: Operation) -> None:
+    async def save_payment(self, payment: Payment) -> None: ...
+    async def add_operation(self, payment: Payment, operation: Operation) -> None:
         """Save the payment and add the operation."""
 
-    async def settle(self, payment: Payment, operation: Operation) -> None:
+    async def save_operation(self, payment: Payment, operation: Operation) -> None:
         """Save both."""
 
-    async def post(self, posting: Posting) -> None: ...
-    async def claim_due(self, now: datetime, until: datetime, limit: int) -> Sequence[Operation]:
+    async def add_posting(self, posting: Posting) -> None: ...
+    async def claim_due_operations(
+        self, now: datetime, next_due_at: datetime, limit: int
+    ) -> Sequence[Operation]:
         """Open operations that are due to be asked for; they are due again at `until`."""
 
-    async def expire_overdue(self, now: datetime, limit: int) -> int: ...
+    async def expire_overdue_payments(self, now: datetime, limit: int) -> int: ...
 
-    async def keep_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
+    async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
         """False when it is here already, by provider and event id."""
 
-    async def mark_event(
+    async def set_event_state(
         self, event: ProviderEvent, state: WebhookState, now: datetime
     ) -> None: ...
 
 
 class Database(Protocol):
-    on_publish: Callable[[], None]
+    after_publish: Callable[[], None]
 
     def transaction(self) -> AbstractAsyncContextManager[Store]:
         """Commits when the block ends, rolls back when it raises."""
 
-    def reading(self) -> AbstractAsyncContextManager[Reading]:
+    def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
         """Takes no locks."""
 
 
-class GatewayTimeout(Exception):
+class PaymentGatewayTimeout(Exception):
     """The provider gave no answer: whether it did what was asked is unknown."""
 
 
-class Gateway(Protocol):
+class PaymentGateway(Protocol):
     """A card provider. Every command is idempotent by its operation id.
 
     All but `accepts` raise GatewayTimeout.
@@ -159,11 +163,11 @@ class Gateway(Protocol):
     async def lookup(self, operation_id: UUID, kind: OperationKind) -> Outcome | None:
         """What became of it; None when it never arrived."""
 
-    async def close(self, operation_id: UUID, kind: OperationKind) -> Outcome:
+    async def cancel_unknown(self, operation_id: UUID, kind: OperationKind) -> Outcome:
         """Forbid what has not arrived yet: Failed("provider_timeout"); else what became of it."""
 
 
-NEVER_ARRIVED = "provider_timeout"
+PROVIDER_TIMEOUT = "provider_timeout"
 
 
 class WebhookReader(Protocol):
@@ -171,10 +175,10 @@ class WebhookReader(Protocol):
 
     provider: str
 
-    def verified(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
-        """Raises WebhookSignatureInvalid, TooLarge, Malformed, Invalid."""
+    def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
+        """Raises WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
 
-    def outcome(self, event: ProviderEvent) -> Outcome:
+    def parse_outcome(self, event: ProviderEvent) -> Outcome:
         """What an event with an operation id says about it."""
 
 
@@ -202,16 +206,16 @@ class SandboxRefund:
     currency: str = ""
 
 
-class SandboxBook(Protocol):
+class SandboxLedger(Protocol):
     """The sandbox's own ledger. It outlives this process, as a real provider does."""
 
-    async def charge(self, charge: SandboxCharge) -> SandboxCharge:
+    async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
         """Write it down unless its id is known; what stands there now."""
 
-    async def refund(self, refund: SandboxRefund) -> SandboxRefund:
+    async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
         """The same; failed when the charge has not enough left in this currency."""
 
-    async def find_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
-    async def find_refund(self, operation_id: UUID) -> SandboxRefund | None: ...
-    async def charges(self) -> Sequence[SandboxCharge]:
+    async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
+    async def get_refund(self, operation_id: UUID) -> SandboxRefund | None: ...
+    async def list_charges(self) -> Sequence[SandboxCharge]:
         """All that ever arrived, for audits."""

@@ -10,38 +10,38 @@ from markethall.payments.contract import (
     OpenPayment,
     OperationIdTaken,
     OrderHasPayment,
-    Payment,
     PaymentInProgress,
     PaymentNotFound,
     Payments,
-    Refund,
+    PaymentView,
     RefundExceedsCaptured,
     RefundPayment,
+    RefundView,
 )
-from markethall.shared.call import Call
-from markethall.shared.errors import Invalid
-from markethall.shared.http import from_container, problems, ready
+from markethall.shared.call import CallContext
+from markethall.shared.errors import ValidationFailed
+from markethall.shared.http import from_container, json_response, problems
 from markethall.shared.model import Dto
 from markethall.shared.money import CurrencyMismatch
-from markethall.shared.serving import STRICT, service
-from markethall.shared.wire import Wire
+from markethall.shared.serving import FORBID_UNKNOWN_FIELDS, require_service_token
+from markethall.shared.wire import RpcClient
 
 router = APIRouter(prefix="/internal/payments", tags=["internal"])
 
 PaymentsDep = Annotated[Payments, Depends(from_container("payments"))]
 
 
-class Which(Dto):
+class PaymentRef(Dto):
     payment_id: UUID
 
 
-@router.post("/open", response_model=Payment, responses=problems(OrderHasPayment))
+@router.post("/open", response_model=PaymentView, responses=problems(OrderHasPayment))
 async def open_payment(
-    call: Annotated[Call, service("payments.open")],
-    command: Annotated[OpenPayment, STRICT],
+    ctx: Annotated[CallContext, require_service_token("payments.open")],
+    command: Annotated[OpenPayment, FORBID_UNKNOWN_FIELDS],
     payments: PaymentsDep,
 ) -> Response:
-    return ready(await payments.open(call, command))
+    return json_response(await payments.open(ctx, command))
 
 
 @router.post(
@@ -51,44 +51,44 @@ async def open_payment(
     responses=problems(InvalidPaymentTransition, PaymentInProgress),
 )
 async def cancel(
-    call: Annotated[Call, service("payments.cancel")],
-    which: Annotated[Which, STRICT],
+    ctx: Annotated[CallContext, require_service_token("payments.cancel")],
+    payment: Annotated[PaymentRef, FORBID_UNKNOWN_FIELDS],
     payments: PaymentsDep,
 ) -> None:
-    await payments.cancel(call, which.payment_id)
+    await payments.cancel(ctx, payment.payment_id)
 
 
 @router.post(
     "/refund",
-    response_model=Refund,
+    response_model=RefundView,
     responses=problems(
         PaymentNotFound,
         InvalidPaymentTransition,
         RefundExceedsCaptured,
         OperationIdTaken,
-        Invalid,
+        ValidationFailed,
         CurrencyMismatch,
     ),
 )
 async def refund(
-    call: Annotated[Call, service("payments.refund")],
-    command: Annotated[RefundPayment, STRICT],
+    ctx: Annotated[CallContext, require_service_token("payments.refund")],
+    command: Annotated[RefundPayment, FORBID_UNKNOWN_FIELDS],
     payments: PaymentsDep,
 ) -> Response:
-    return ready(await payments.refund(call, command))
+    return json_response(await payments.refund(ctx, command))
 
 
 class RemotePayments:
     """Payments, in another deployment."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, rpc_client: RpcClient) -> None:
+        self._rpc_client = rpc_client
 
-    async def open(self, call: Call, command: OpenPayment) -> Payment:
-        return await self._wire.ask(call, "open", command, Payment)
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
+        return await self._rpc_client.call(ctx, "open", command, PaymentView)
 
-    async def cancel(self, call: Call, payment_id: UUID) -> None:
-        await self._wire.tell(call, "cancel", Which(payment_id=payment_id))
+    async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
+        await self._rpc_client.call_without_result(ctx, "cancel", PaymentRef(payment_id=payment_id))
 
-    async def refund(self, call: Call, command: RefundPayment) -> Refund:
-        return await self._wire.ask(call, "refund", command, Refund)
+    async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
+        return await self._rpc_client.call(ctx, "refund", command, RefundView)

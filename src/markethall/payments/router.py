@@ -6,89 +6,94 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from markethall.payments.contract import (
-    AccountBalance,
     InvalidPaymentTransition,
+    LedgerAccountBalance,
     LedgerReport,
-    Operation,
-    Payment,
-    PaymentDesk,
+    OperationView,
+    PaymentApi,
     PaymentInProgress,
     PaymentNotFound,
     PaymentQuery,
     PaymentStatus,
-    Posting,
+    PaymentView,
     PostingQuery,
-    Refund,
+    PostingView,
     RefundExceedsCaptured,
     RefundNotFound,
-    UnknownMethod,
+    RefundView,
+    UnknownPaymentMethod,
     UnknownProvider,
     WebhookReceipt,
     WebhookSignatureInvalid,
 )
-from markethall.shared.auth import PAYMENTS, PAYMENTS_MANAGE, allow, anyone
-from markethall.shared.call import Call
+from markethall.shared.auth import PAYMENTS, PAYMENTS_MANAGE, public, require_scope
+from markethall.shared.call import CallContext
 from markethall.shared.errors import (
+    BodyTooLarge,
     Forbidden,
-    Invalid,
-    Malformed,
-    TooLarge,
+    MalformedRequest,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
+    ValidationFailed,
 )
 from markethall.shared.http import (
-    MONEY,
-    conditional,
-    created,
+    IDEMPOTENCY_RETENTION_EXTENDED,
+    apply_if_none_match,
+    created_response,
     from_container,
-    once,
+    json_response,
     problems,
-    ready,
+    run_idempotent,
 )
 from markethall.shared.idempotency import (
-    Answer,
-    Attempt,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyMissing,
+    IdempotencyService,
+    IdempotentCommand,
     InFlight,
-    KeyInvalid,
-    KeyMissing,
-    Keys,
     PayloadMismatch,
+    StoredResponse,
 )
-from markethall.shared.model import MAX_AMOUNT, Body, Id, Int, Text
+from markethall.shared.model import MAX_AMOUNT, Id, Int, RequestModel, Text
 from markethall.shared.money import Currency, CurrencyMismatch, Money
 from markethall.shared.pages import CursorInvalid, Page, PageQuery
 from markethall.shared.versions import etag
 
 router = APIRouter(tags=["payments"])
 
-DeskDep = Annotated[PaymentDesk, Depends(from_container("payment_desk"))]
-KeysDep = Annotated[Keys, Depends(from_container("payments_keys"))]
-Anyone = Annotated[Call, anyone()]
-Owner = Annotated[Call, allow(PAYMENTS)]
-Staff = Annotated[Call, allow(PAYMENTS_MANAGE)]
-OwnerOrStaff = Annotated[Call, allow(PAYMENTS, PAYMENTS_MANAGE)]
+PaymentApiDep = Annotated[PaymentApi, Depends(from_container("payment_api"))]
+IdempotencyDep = Annotated[IdempotencyService, Depends(from_container("payments_idempotency"))]
+Anyone = Annotated[CallContext, public()]
+Owner = Annotated[CallContext, require_scope(PAYMENTS)]
+Staff = Annotated[CallContext, require_scope(PAYMENTS_MANAGE)]
+OwnerOrStaff = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE)]
 
 # every route that needs a token, or reads the database
-_GUARDED: Final = (Unauthenticated, Forbidden, Invalid, Unavailable)
-_KEYED: Final = (KeyMissing, KeyInvalid, InFlight, PayloadMismatch)
+_AUTHENTICATED_ERRORS: Final = (Unauthenticated, Forbidden, ValidationFailed, Unavailable)
+_IDEMPOTENCY_ERRORS: Final = (
+    IdempotencyKeyMissing,
+    IdempotencyKeyInvalid,
+    InFlight,
+    PayloadMismatch,
+)
 
 
-_UNANSWERED: Final[dict[int | str, dict[str, Any]]] = {
-    202: {"model": Payment, "description": "The provider gave no answer yet: unknown"}
+_UNKNOWN_OUTCOME_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": PaymentView, "description": "The provider gave no answer yet: unknown"}
 }
 
 
-class Confirmation(Body):
+class ConfirmPaymentRequest(RequestModel):
     payment_method: Annotated[Text, Field(min_length=1, max_length=100, examples=["sandbox_ok"])]
 
 
-class PositiveMoney(Body):
+class PositiveMoney(RequestModel):
     amount: Annotated[Int, Field(ge=1, le=MAX_AMOUNT, examples=[500])]
     currency: Currency
 
 
-class RefundRequest(Body):
+class RefundRequest(RequestModel):
     """Without an amount: all that is left."""
 
     amount: PositiveMoney | None = None
@@ -104,46 +109,48 @@ class RefundRequest(Body):
 
 @router.get(
     "/payments",
-    response_model=Page[Payment],
+    response_model=Page[PaymentView],
     summary="Payments",
-    responses=problems(*_GUARDED, CursorInvalid),
+    responses=problems(*_AUTHENTICATED_ERRORS, CursorInvalid),
 )
-async def payments(
-    call: OwnerOrStaff, query: Annotated[PaymentQuery, Query()], desk: DeskDep
+async def list_payments(
+    ctx: OwnerOrStaff, query: Annotated[PaymentQuery, Query()], api: PaymentApiDep
 ) -> Response:
     """One's own; all of them for staff."""
-    return ready(await desk.payments(call, query))
+    return json_response(await api.list_payments(ctx, query))
 
 
 @router.get(
     "/payments/{payment_id}",
-    response_model=Payment,
+    response_model=PaymentView,
     summary="A payment",
-    responses=problems(*_GUARDED, PaymentNotFound),
+    responses=problems(*_AUTHENTICATED_ERRORS, PaymentNotFound),
 )
-async def payment(request: Request, call: OwnerOrStaff, payment_id: Id, desk: DeskDep) -> Response:
-    found = await desk.payment(call, payment_id)
-    return conditional(request, ready(found, headers={"etag": etag(found.version)}))
+async def get_payment(
+    request: Request, ctx: OwnerOrStaff, payment_id: Id, api: PaymentApiDep
+) -> Response:
+    view = await api.get_payment(ctx, payment_id)
+    return apply_if_none_match(request, json_response(view, headers={"etag": etag(view.version)}))
 
 
 @router.post(
     "/payments/{payment_id}/confirm",
-    response_model=Payment,
+    response_model=PaymentView,
     summary="Pay",
-    responses=_UNANSWERED
+    responses=_UNKNOWN_OUTCOME_RESPONSE
     | problems(
-        *_GUARDED, *_KEYED, PaymentNotFound, UnknownMethod, InvalidPaymentTransition,
+        *_AUTHENTICATED_ERRORS, *_IDEMPOTENCY_ERRORS, PaymentNotFound, UnknownPaymentMethod, InvalidPaymentTransition,
         PaymentInProgress,
     ),
 )  # fmt: skip
-async def confirm(
+async def confirm_payment(
     request: Request,
     *,
-    call: Owner,
+    ctx: Owner,
     payment_id: Id,
-    body: Confirmation,
-    desk: DeskDep,
-    keys: KeysDep,
+    body: ConfirmPaymentRequest,
+    api: PaymentApiDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """Take the money, once. A decline is an answer: `failed`, and may be tried again.
 
@@ -152,22 +159,31 @@ async def confirm(
     sandbox_webhook_first.
     """
 
-    async def effect(attempt: Attempt) -> Payment:
-        return await desk.confirm(call, payment_id, body.payment_method, attempt)
+    async def effect(attempt: IdempotentCommand) -> PaymentView:
+        return await api.confirm(ctx, payment_id, body.payment_method, attempt)
 
-    return await once(request, call, body, keys, effect, _confirmed, required=True, kept_for=MONEY)
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        effect,
+        _to_confirm_response,
+        required=True,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
 
 
 @router.get(
     "/payments/{payment_id}/operations",
-    response_model=Page[Operation],
+    response_model=Page[OperationView],
     summary="What the provider was asked",
-    responses=problems(*_GUARDED, PaymentNotFound, CursorInvalid),
+    responses=problems(*_AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
 )
-async def operations(
-    call: OwnerOrStaff, payment_id: Id, query: Annotated[PageQuery, Query()], desk: DeskDep
+async def list_operations(
+    ctx: OwnerOrStaff, payment_id: Id, query: Annotated[PageQuery, Query()], api: PaymentApiDep
 ) -> Response:
-    return ready(await desk.operations(call, payment_id, query))
+    return json_response(await api.list_operations(ctx, payment_id, query))
 
 
 # Giving back
@@ -176,51 +192,62 @@ async def operations(
 @router.post(
     "/payments/{payment_id}/refunds",
     status_code=201,
-    response_model=Refund,
+    response_model=RefundView,
     summary="Refund",
     responses=problems(
-        *_GUARDED, *_KEYED, PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured,
+        *_AUTHENTICATED_ERRORS, *_IDEMPOTENCY_ERRORS, PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured,
         CurrencyMismatch,
     ),
 )  # fmt: skip
-async def refund(
+async def create_refund(
     request: Request,
     *,
-    call: Staff,
+    ctx: Staff,
     payment_id: Id,
     body: RefundRequest,
-    desk: DeskDep,
-    keys: KeysDep,
+    api: PaymentApiDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """Give money back, once. `unknown` is settled with the provider by itself."""
 
-    async def effect(attempt: Attempt) -> Refund:
-        return await desk.refund(call, payment_id, body.money, body.reason, attempt)
+    async def effect(attempt: IdempotentCommand) -> RefundView:
+        return await api.refund(ctx, payment_id, body.money, body.reason, attempt)
 
-    present = created(lambda made: f"/payments/{made.payment_id}/refunds/{made.refund_id}")
-    return await once(request, call, body, keys, effect, present, required=True, kept_for=MONEY)
+    to_response = created_response(
+        lambda made: f"/payments/{made.payment_id}/refunds/{made.refund_id}"
+    )
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        effect,
+        to_response,
+        required=True,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
 
 
 @router.get(
     "/payments/{payment_id}/refunds",
-    response_model=Page[Refund],
+    response_model=Page[RefundView],
     summary="Refunds of a payment",
-    responses=problems(*_GUARDED, PaymentNotFound, CursorInvalid),
+    responses=problems(*_AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
 )
-async def refunds(
-    call: Staff, payment_id: Id, query: Annotated[PageQuery, Query()], desk: DeskDep
+async def list_refunds(
+    ctx: Staff, payment_id: Id, query: Annotated[PageQuery, Query()], api: PaymentApiDep
 ) -> Response:
-    return ready(await desk.refunds(call, payment_id, query))
+    return json_response(await api.list_refunds(ctx, payment_id, query))
 
 
 @router.get(
     "/payments/{payment_id}/refunds/{refund_id}",
-    response_model=Refund,
+    response_model=RefundView,
     summary="A refund",
-    responses=problems(*_GUARDED, PaymentNotFound, RefundNotFound),
+    responses=problems(*_AUTHENTICATED_ERRORS, PaymentNotFound, RefundNotFound),
 )
-async def refund_of(call: Staff, payment_id: Id, refund_id: Id, desk: DeskDep) -> Response:
-    return ready(await desk.refund_of(call, payment_id, refund_id))
+async def get_refund(ctx: Staff, payment_id: Id, refund_id: Id, api: PaymentApiDep) -> Response:
+    return json_response(await api.get_refund(ctx, payment_id, refund_id))
 
 
 # News from the provider
@@ -239,63 +266,63 @@ _RAW_BODY: Final[dict[str, Any]] = {
     response_model=WebhookReceipt,
     summary="A provider's webhook",
     responses=problems(
-        UnknownProvider, WebhookSignatureInvalid, Malformed, TooLarge, UnsupportedMediaType,
-        Invalid, Unavailable,
+        UnknownProvider, WebhookSignatureInvalid, MalformedRequest, BodyTooLarge, UnsupportedMediaType,
+        ValidationFailed, Unavailable,
     ),
     openapi_extra=_RAW_BODY,
 )  # fmt: skip
-async def webhook(
+async def receive_webhook(
     request: Request,
-    call: Anyone,
+    ctx: Anyone,
     provider: Annotated[Text, Field(max_length=50, examples=["sandbox"])],
-    desk: DeskDep,
+    api: PaymentApiDep,
 ) -> Response:
     """200 once the raw event is stored; a duplicate too."""
     body = await request.body()
-    return ready(await desk.webhook(call, provider, request.headers, body))
+    return json_response(await api.receive_webhook(ctx, provider, request.headers, body))
 
 
 # The ledger
 
 
-class Accounts(BaseModel):
-    items: tuple[AccountBalance, ...]
+class LedgerAccountsView(BaseModel):
+    items: tuple[LedgerAccountBalance, ...]
 
 
 @router.get(
     "/transactions",
-    response_model=Page[Posting],
+    response_model=Page[PostingView],
     summary="The ledger's postings",
-    responses=problems(*_GUARDED, CursorInvalid),
+    responses=problems(*_AUTHENTICATED_ERRORS, CursorInvalid),
 )
-async def transactions(
-    call: Staff, query: Annotated[PostingQuery, Query()], desk: DeskDep
+async def list_transactions(
+    ctx: Staff, query: Annotated[PostingQuery, Query()], api: PaymentApiDep
 ) -> Response:
     """The newest first. A debit is positive, a credit negative."""
-    return ready(await desk.postings(call, query))
+    return json_response(await api.list_postings(ctx, query))
 
 
 @router.get(
     "/ledger/accounts",
-    response_model=Accounts,
+    response_model=LedgerAccountsView,
     summary="The ledger's balances",
-    responses=problems(*_GUARDED),
+    responses=problems(*_AUTHENTICATED_ERRORS),
 )
-async def accounts(call: Staff, desk: DeskDep) -> Response:
-    return ready(Accounts(items=await desk.accounts(call)))
+async def list_ledger_accounts(ctx: Staff, api: PaymentApiDep) -> Response:
+    return json_response(LedgerAccountsView(items=await api.list_account_balances(ctx)))
 
 
 @router.get(
     "/ledger/verify",
     response_model=LedgerReport,
     summary="Does the ledger balance",
-    responses=problems(*_GUARDED),
+    responses=problems(*_AUTHENTICATED_ERRORS),
 )
-async def verify(call: Staff, desk: DeskDep) -> Response:
-    return ready(await desk.verify(call))
+async def verify_ledger(ctx: Staff, api: PaymentApiDep) -> Response:
+    return json_response(await api.verify_ledger(ctx))
 
 
-def _confirmed(found: Payment) -> Answer:
+def _to_confirm_response(payment: PaymentView) -> StoredResponse:
     """202 while nobody knows."""
-    status = 202 if found.status is PaymentStatus.UNKNOWN else 200
-    return Answer(status=status, body=found.model_dump_json())
+    status = 202 if payment.status is PaymentStatus.UNKNOWN else 200
+    return StoredResponse(status=status, body=payment.model_dump_json())

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
-from markethall.shared.call import Actor, Call
+from markethall.shared.call import Actor, CallContext
 from markethall.shared.errors import Forbidden, Unauthenticated, Unavailable
 
 PROFILE: Final = "profile"
@@ -18,21 +18,21 @@ PAYMENTS_MANAGE: Final = "payments:manage"
 STATS_READ: Final = "stats:read"
 USERS_MANAGE: Final = "users:manage"
 
-_CUSTOMER = {PROFILE, ORDERS, PAYMENTS}
-_CATALOGUE = {CATALOGUE_WRITE, STOCK_WRITE, STATS_READ}
-_ORDERS = {ORDERS_MANAGE, STATS_READ}
-_PAYMENTS = {PAYMENTS_MANAGE, STATS_READ}
-_STAFF = _CATALOGUE | _ORDERS | _PAYMENTS
+_CUSTOMER_SCOPES = {PROFILE, ORDERS, PAYMENTS}
+_CATALOGUE_SCOPES = {CATALOGUE_WRITE, STOCK_WRITE, STATS_READ}
+_ORDERS_SCOPES = {ORDERS_MANAGE, STATS_READ}
+_PAYMENTS_SCOPES = {PAYMENTS_MANAGE, STATS_READ}
+_STAFF_SCOPES = _CATALOGUE_SCOPES | _ORDERS_SCOPES | _PAYMENTS_SCOPES
 
-SCOPES_OF_ROLE: Final[dict[str, set[str]]] = {
-    "customer": _CUSTOMER,
-    "staff:catalogue": _CATALOGUE,
-    "staff:orders": _ORDERS,
-    "staff:payments": _PAYMENTS,
-    "staff": _STAFF,
-    "admin": _STAFF | {USERS_MANAGE},
+SCOPES_BY_ROLE: Final[dict[str, set[str]]] = {
+    "customer": _CUSTOMER_SCOPES,
+    "staff:catalogue": _CATALOGUE_SCOPES,
+    "staff:orders": _ORDERS_SCOPES,
+    "staff:payments": _PAYMENTS_SCOPES,
+    "staff": _STAFF_SCOPES,
+    "admin": _STAFF_SCOPES | {USERS_MANAGE},
 }
-SCOPE_MEANS: Final[dict[str, str]] = {
+SCOPE_DESCRIPTIONS: Final[dict[str, str]] = {
     PROFILE: "read and change one's own account",
     ORDERS: "place and see one's own orders",
     PAYMENTS: "pay for one's own orders",
@@ -45,58 +45,64 @@ SCOPE_MEANS: Final[dict[str, str]] = {
 }
 
 # only for the documentation: the front has read and checked the token already
-_bearer = OAuth2PasswordBearer(tokenUrl="/token", scopes=SCOPE_MEANS, auto_error=False)
+_bearer_scheme = OAuth2PasswordBearer(
+    tokenUrl="/token", scopes=SCOPE_DESCRIPTIONS, auto_error=False
+)
 
 
-def scopes_of(roles: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(scope for role in roles for scope in SCOPES_OF_ROLE.get(role, ()))
+def scopes_for_roles(roles: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(scope for role in roles for scope in SCOPES_BY_ROLE.get(role, ()))
 
 
-class Policy:
+class RoutePolicy:
     """Marks a dependency as a route's policy; a test finds a route that has none."""
 
-    def __init__(self, scope: str | None, *others: str, beside: str | None = None) -> None:
+    def __init__(
+        self, scope: str | None, *alternative_scopes: str, also_requires: str | None = None
+    ) -> None:
         self.scope = scope
-        self.others = others
-        self.beside = beside
+        self.alternative_scopes = alternative_scopes
+        self.also_requires = also_requires
 
-    async def __call__(self, request: Request) -> Call:
+    async def __call__(self, request: Request) -> CallContext:
         """Raises Unauthenticated, Forbidden."""
-        call: Call = request.scope["state"]["call"]
+        ctx: CallContext = request.scope["state"]["call_context"]
         if self.scope is not None:
-            _check(request, call.actor, self.scope, *self.others)
-        if self.beside is not None:
-            _check(request, call.actor, self.beside)
-        return call
+            _check_scope(request, ctx.actor, self.scope, *self.alternative_scopes)
+        if self.also_requires is not None:
+            _check_scope(request, ctx.actor, self.also_requires)
+        return ctx
 
 
-class ScopedPolicy(Policy):
+class ScopedRoutePolicy(RoutePolicy):
     """The same, with the padlock in the documentation."""
 
     async def __call__(
-        self, request: Request, _: Annotated[str | None, Depends(_bearer)] = None
-    ) -> Call:
+        self, request: Request, _: Annotated[str | None, Depends(_bearer_scheme)] = None
+    ) -> CallContext:
         return await super().__call__(request)
 
 
-def _check(request: Request, actor: Actor, scope: str, *others: str) -> None:
-    refusal: Unauthenticated | Unavailable | None = request.scope["state"].get("unauthenticated")
-    if refusal:
-        raise refusal
+def _check_scope(request: Request, actor: Actor, scope: str, *alternative_scopes: str) -> None:
+    authentication_error: Unauthenticated | Unavailable | None = request.scope["state"].get(
+        "authentication_error"
+    )
+    if authentication_error:
+        raise authentication_error
     if actor.user_id is None:
         raise Unauthenticated(reason="missing")
-    if not any(actor.may(enough) for enough in (scope, *others)):
+    if not any(actor.has_scope(enough) for enough in (scope, *alternative_scopes)):
         raise Forbidden(scope=scope)
 
 
-def anyone() -> Any:
+def public() -> Any:
     """Policy: open to all. The call carries the person when there is a good token."""
-    return Depends(Policy(None))
+    return Depends(RoutePolicy(None))
 
 
-def allow(scope: str, *others: str, beside: str | None = None) -> Any:
+def require_scope(scope: str, *alternative_scopes: str, also_requires: str | None = None) -> Any:
     """Policy: who holds this scope or one of the others, and the one beside it.
 
     Raises Unauthenticated, Forbidden.
     """
-    return Depends(ScopedPolicy(scope, *others, beside=beside))
+    return Depends(ScopedRoutePolicy(scope, *alternative_scopes, also_requires=also_requires))

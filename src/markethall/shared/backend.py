@@ -7,47 +7,49 @@ from typing import Generic, Protocol, TypeVar
 
 from markethall.shared.clock import Clock
 from markethall.shared.events import Inbox, Outbox
-from markethall.shared.idempotency import Claims
+from markethall.shared.idempotency import IdempotencyStore
 
 
-class Publishing(Protocol):
-    on_publish: Callable[[], None]
+class NotifiesOnPublish(Protocol):
+    after_publish: Callable[[], None]
 
 
-D = TypeVar("D", bound=Publishing)
+D = TypeVar("D", bound=NotifiesOnPublish)
 
 
 @dataclass(frozen=True)
-class Backend(Generic[D]):
+class ContextPersistence(Generic[D]):
     database: D
     outbox: Outbox
     inbox: Inbox
-    claims: Claims
+    idempotency_store: IdempotencyStore
 
 
-KEPT_EVENTS = timedelta(days=7)
+OUTBOX_RETENTION = timedelta(days=7)
 # a done inbox row is what makes a late duplicate harmless: it outlives whatever could be sent again
-KEPT_INBOX = 2 * KEPT_EVENTS
+INBOX_RETENTION = 2 * OUTBOX_RETENTION
 
 
-class Housekeeping:
+class RetentionJob:
     """Forgets keys that have expired, and events that all have taken a week or two ago."""
 
-    def __init__(self, backend: Backend[D], clock: Clock, every: timedelta) -> None:
-        self._backend = backend
+    def __init__(
+        self, persistence: ContextPersistence[D], clock: Clock, interval: timedelta
+    ) -> None:
+        self._persistence = persistence
         self._clock = clock
-        self._every = every
-        self._next = clock()
+        self._interval = interval
+        self._next_run_at = clock()
 
-    async def sweep(self) -> None:
+    async def run_once(self) -> None:
         now = self._clock()
-        if now < self._next:
+        if now < self._next_run_at:
             return
-        self._next = now + self._every
+        self._next_run_at = now + self._interval
         # each forgets a bounded number at once
-        while await self._backend.claims.purge(now):
+        while await self._persistence.idempotency_store.purge(now):
             continue
-        while await self._backend.inbox.purge(now - KEPT_INBOX):
+        while await self._persistence.inbox.purge(now - INBOX_RETENTION):
             continue
-        while await self._backend.outbox.purge(now - KEPT_EVENTS):
+        while await self._persistence.outbox.purge(now - OUTBOX_RETENTION):
             continue

@@ -9,12 +9,17 @@ from urllib.parse import parse_qsl, urlencode
 
 from starlette.types import Message, Receive
 
-from markethall.shared.errors import Invalid, Malformed, RequestTimeout, TooLarge
+from markethall.shared.errors import (
+    BodyTooLarge,
+    MalformedRequest,
+    RequestTimeout,
+    ValidationFailed,
+)
 
-DEEPEST: Final = 64
-MOST_FIELDS: Final = 20
+MAX_DEPTH: Final = 64
+MAX_FORM_FIELDS: Final = 20
 # of a body that is read as it comes: who is slower, in bytes a second, is not waited for
-SLOWEST: Final = 16 * 1024
+MIN_BYTES_PER_SECOND: Final = 16 * 1024
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
@@ -22,94 +27,98 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Malformed("The client went away.")
+            raise MalformedRequest("The client went away.")
         body += message.get("body", b"")
         if len(body) > limit:
-            raise TooLarge(limit=limit)
+            raise BodyTooLarge(limit=limit)
         if not message.get("more_body"):
             return bytes(body)
 
 
-class Streamed:
+class LimitedBodyStream:
     """A `receive` for a body that is read as it comes, bounded in size and in time. Raises
-    Malformed, TooLarge, RequestTimeout; `on_slow` is called before the last.
+    MalformedRequest, BodyTooLarge, RequestTimeout; `on_slow` is called before the last.
     """
 
     def __init__(
-        self, receive: Receive, limit: int, seconds: float, on_slow: Callable[[], None]
+        self, receive: Receive, limit: int, timeout_seconds: float, on_timeout: Callable[[], None]
     ) -> None:
         self._receive = receive
         self._limit = limit
-        self._until = asyncio.get_running_loop().time() + seconds
-        self._on_slow = on_slow
-        self._size = 0
-        self._whole = False
+        self._deadline = asyncio.get_running_loop().time() + timeout_seconds
+        self._on_timeout = on_timeout
+        self._received_bytes = 0
+        self._is_complete = False
 
     async def __call__(self) -> Message:
-        if self._whole:
+        if self._is_complete:
             return await self._receive()
-        message = await self._next()
+        message = await self._receive_before_deadline()
         if message["type"] == "http.disconnect":
-            raise Malformed("The client went away.")
-        self._size += len(message.get("body", b""))
-        if self._size > self._limit:
-            raise TooLarge(limit=self._limit)
-        self._whole = not message.get("more_body")
+            raise MalformedRequest("The client went away.")
+        self._received_bytes += len(message.get("body", b""))
+        if self._received_bytes > self._limit:
+            raise BodyTooLarge(limit=self._limit)
+        self._is_complete = not message.get("more_body")
         return message
 
-    async def _next(self) -> Message:
+    async def _receive_before_deadline(self) -> Message:
         try:
-            async with asyncio.timeout_at(self._until + self._size / SLOWEST):
+            async with asyncio.timeout_at(
+                self._deadline + self._received_bytes / MIN_BYTES_PER_SECOND
+            ):
                 return await self._receive()
         except TimeoutError:
-            self._on_slow()
+            self._on_timeout()
             raise RequestTimeout from None
 
 
-def check_json(body: bytes) -> None:
-    """What the parser would let through and should not. Raises Malformed, Invalid."""
+def validate_json(body: bytes) -> None:
+    """What the parser would let through and should not. Raises MalformedRequest, ValidationFailed."""
     try:
         text = body.decode()
-        value = parsed_json(text)
+        value = parse_strict_json(text)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"The body is not JSON: {_short(error)}.") from None
-    if text.count("[") + text.count("{") > DEEPEST:
+        raise MalformedRequest(f"The body is not JSON: {_describe_parse_error(error)}.") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
     if "\\u" in text:
         _check_texts(value)
 
 
-def parsed_json(text: str) -> Any:
+def parse_strict_json(text: str) -> Any:
     """Strictly: names once, numbers finite. Raises ValueError, RecursionError."""
-    return _STRICT.decode(text)
+    return _STRICT_DECODER.decode(text)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """RFC 8259 leaves the meaning of a repeated name open; we do not guess."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    values = dict(pairs)
+    if len(values) != len(pairs):
         raise ValueError("an object repeats a name")
-    return found
+    return values
 
 
-def _finite(text: str) -> float:
+def _parse_finite_float(text: str) -> float:
     number = float(text)
     if isinf(number):
         raise ValueError("a number is out of range")
     return number
 
 
-def _no_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
 # made once: json.loads makes one for each call, which takes as long as a short text does
-_STRICT: Final = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+_STRICT_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_reject_duplicate_names,
+    parse_float=_parse_finite_float,
+    parse_constant=_reject_constant,
 )
 
 
-def _short(error: Exception) -> str:
+def _describe_parse_error(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     if isinstance(error, UnicodeDecodeError):
@@ -119,19 +128,19 @@ def _short(error: Exception) -> str:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         children = (child for item in level for child in _children(item))
         level = [child for child in children if isinstance(child, dict | list)]
         if not level:
             return
-    raise Malformed(f"The body is nested deeper than {DEEPEST} levels.")
+    raise MalformedRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
 def _check_texts(value: Any) -> None:
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        waiting += _children(item)
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        pending += _children(item)
         texts = [item] if isinstance(item, str) else item if isinstance(item, dict) else ()
         for text in texts:
             _check_text(text)
@@ -141,14 +150,14 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _bad_text("a lone surrogate") from None
+        raise _text_invalid("a lone surrogate") from None
     if "\x00" in text:
-        raise _bad_text("a NUL character")
+        raise _text_invalid("a NUL character")
 
 
-def _bad_text(what: str) -> Invalid:
-    message = f"must not contain {what}"
-    return Invalid(
+def _text_invalid(defect: str) -> ValidationFailed:
+    message = f"must not contain {defect}"
+    return ValidationFailed(
         f"A text {message}.", errors=[{"field": "", "code": "text_invalid", "message": message}]
     )
 
@@ -159,19 +168,19 @@ def _children(item: Any) -> list[Any]:
     return item if isinstance(item, list) else []
 
 
-def checked_form(body: bytes) -> bytes:
+def normalize_form(body: bytes) -> bytes:
     """The form in one way of writing it, so that whoever reads it next reads the same.
 
-    Raises Malformed, Invalid.
+    Raises MalformedRequest, ValidationFailed.
     """
     try:
         fields = parse_qsl(
-            body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS
+            body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
         )
     except ValueError as error:
-        raise Malformed(f"The body is not a form: {_short(error)}.") from None
+        raise MalformedRequest(f"The body is not a form: {_describe_parse_error(error)}.") from None
     if len(dict(fields)) != len(fields):
-        raise Malformed("The body is not a form: it repeats a name.")
+        raise MalformedRequest("The body is not a form: it repeats a name.")
     for name, value in fields:
         _check_text(name)
         _check_text(value)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-Seconds = Callable[[], float]
-State = Literal["closed", "open", "half-open"]
+MonotonicClock = Callable[[], float]
+BreakerState = Literal["closed", "open", "half-open"]
 
 
 class BreakerOpen(Exception):
@@ -19,48 +19,50 @@ class Breaker:
     failure that arrives while it is open belongs to a call from before, and does not prolong it.
     """
 
-    def __init__(self, clock: Seconds, *, failures: int = 3, cool_down: float = 1.0) -> None:
+    def __init__(
+        self, clock: MonotonicClock, *, failure_threshold: int = 3, cool_down_seconds: float = 1.0
+    ) -> None:
         self._clock = clock
-        self._limit = failures
-        self._cool_down = cool_down
-        self._failures = 0
+        self._failure_threshold = failure_threshold
+        self._cool_down_seconds = cool_down_seconds
+        self._consecutive_failures = 0
         self._opened_at: float | None = None
         self._probing = False
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         if self._opened_at is None:
             return "closed"
-        cooled = self._clock() - self._opened_at >= self._cool_down
-        return "half-open" if cooled else "open"
+        has_cooled_down = self._clock() - self._opened_at >= self._cool_down_seconds
+        return "half-open" if has_cooled_down else "open"
 
     @contextmanager
-    def guard(self, counts: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
+    def guard(self, failure_types: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
         """Raise BreakerOpen, or let the call through and learn from how it ends.
 
         Only the exceptions in `counts` are failures. Others, and giving up (cancellation), say
         nothing about the other side: they only free the place of the probe.
         """
-        probe = self._admit()
+        is_probe = self._admit()
         try:
             yield
-            self.succeed()
-        except counts:
-            self.fail()
+            self.record_success()
+        except failure_types:
+            self.record_failure()
             raise
         finally:
-            if probe:
+            if is_probe:
                 self._probing = False
 
-    def succeed(self) -> None:
+    def record_success(self) -> None:
         """The other side answered."""
-        self._failures = 0
+        self._consecutive_failures = 0
         self._opened_at = None
 
-    def fail(self) -> None:
+    def record_failure(self) -> None:
         """The other side did not answer."""
-        self._failures += 1
-        if self._failures >= self._limit and self.state != "open":
+        self._consecutive_failures += 1
+        if self._consecutive_failures >= self._failure_threshold and self.state != "open":
             self._opened_at = self._clock()
 
     def _admit(self) -> bool:

@@ -18,16 +18,16 @@ class Actor(Dto):
     # the login that the access token came from
     session_id: UUID | None = None
 
-    def may(self, scope: str) -> bool:
+    def has_scope(self, scope: str) -> bool:
         return scope in self.scopes
 
     @property
-    def known_as(self) -> str:
+    def audit_name(self) -> str:
         """For timelines and ledgers: stable, and no personal data."""
         return f"user:{self.user_id}" if self.user_id else self.name
 
 
-class Call(Dto):
+class CallContext(Dto):
     actor: Actor = Actor()
     request_id: str
     traceparent: str | None = None
@@ -40,13 +40,15 @@ class Call(Dto):
             raise Forbidden("This needs a person's token.", scope="user")
         return self.actor.user_id
 
-    def sees(self, owner_id: UUID, scope: str) -> bool:
+    def can_view(self, owner_id: UUID, scope: str) -> bool:
         """May the actor see a thing of this owner: their own, or with the staff scope."""
-        own = self.actor.user_id is not None and self.actor.user_id == owner_id
-        return own or self.actor.may(scope)
+        is_owner = self.actor.user_id is not None and self.actor.user_id == owner_id
+        return is_owner or self.actor.has_scope(scope)
 
 
-def system_call(name: str, *, request_id: str = "", traceparent: str | None = None) -> Call:
+def system_context(
+    name: str, *, request_id: str = "", traceparent: str | None = None
+) -> CallContext:
     """A call that no person made: a sweeper, a relay, the command line."""
     actor = Actor(name=f"system:{name}")
-    return Call(actor=actor, request_id=request_id or str(new_id()), traceparent=traceparent)
+    return CallContext(actor=actor, request_id=request_id or str(new_id()), traceparent=traceparent)

@@ -8,33 +8,33 @@ from starlette.types import Scope
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
-def client_of(scope: Scope, proxies: Networks) -> str:
+def client_ip(scope: Scope, proxies: Networks) -> str:
     """The nearest address that is no proxy of ours (X-Forwarded-For, from the right)."""
     peer: str = scope["client"][0] if scope.get("client") else ""
-    if not proxies or not _is_in(peer, proxies):
+    if not proxies or not _is_in_any_network(peer, proxies):
         return peer
     # a proxy may add a line of its own instead of lengthening the one that is there
-    lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    forwarded = b",".join(lines).decode("latin-1").split(",")
+    header_lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    forwarded = b",".join(header_lines).decode("latin-1").split(",")
     for address in reversed([part.strip() for part in forwarded]):
-        if not _is_address(address):
+        if not _is_ip_address(address):
             break
         peer = address
-        if not _is_in(address, proxies):
+        if not _is_in_any_network(address, proxies):
             break
     return peer
 
 
 @lru_cache(maxsize=4096)
-def _is_in(address: str, networks: Networks) -> bool:
-    if not _is_address(address):
+def _is_in_any_network(address: str, networks: Networks) -> bool:
+    if not _is_ip_address(address):
         return False
     ip = ip_address(address)
-    plain = getattr(ip, "ipv4_mapped", None) or ip
-    return any(plain in network for network in networks)
+    unmapped_ip = getattr(ip, "ipv4_mapped", None) or ip
+    return any(unmapped_ip in network for network in networks)
 
 
-def _is_address(text: str) -> bool:
+def _is_ip_address(text: str) -> bool:
     try:
         ip_address(text)
     except ValueError:

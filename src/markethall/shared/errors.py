@@ -4,19 +4,19 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 
-class Refusal(Exception):
+class DomainError(Exception):
     """A clear no: a stable code, an HTTP status, structured details, words for people."""
 
     code: ClassVar[str] = ""
     status: ClassVar[int] = 400
     title: ClassVar[str] = "The request was refused"
     retryable: ClassVar[bool] = False
-    by_code: ClassVar[dict[str, type["Refusal"]]] = {}
+    by_code: ClassVar[dict[str, type["DomainError"]]] = {}
 
     def __init_subclass__(cls) -> None:
-        if cls.code in Refusal.by_code:
+        if cls.code in DomainError.by_code:
             raise TypeError(f"two refusals share the code {cls.code}")
-        Refusal.by_code[cls.code] = cls
+        DomainError.by_code[cls.code] = cls
 
     def __init__(self, detail: str = "", /, **details: Any) -> None:
         super().__init__(self.code, details)
@@ -29,14 +29,14 @@ class Refusal(Exception):
         return self.details.get("retry_after", 1) if self.retryable else None
 
     @property
-    def deterministic(self) -> bool:
+    def is_deterministic(self) -> bool:
         """True when the same request would be refused again, so the answer may be stored."""
-        unsure = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
-        ours = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        return not self.retryable and not ours and self.status not in unsure
+        uncertain_statuses = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
+        is_server_error = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return not self.retryable and not is_server_error and self.status not in uncertain_statuses
 
 
-class Unavailable(Refusal):
+class Unavailable(DomainError):
     """Something this process depends on does not answer. Details: dependency, retry_after."""
 
     code = "system.unavailable"
@@ -52,7 +52,7 @@ class DeadlineExceeded(Unavailable):
     title = "The answer took too long"
 
 
-class Internal(Refusal):
+class InternalError(DomainError):
     """A fault of ours. Details: error_id, which the log line carries too."""
 
     code = "system.internal"
@@ -60,7 +60,7 @@ class Internal(Refusal):
     title = "Internal error"
 
 
-class Busy(Refusal):
+class Overloaded(DomainError):
     """A bounded queue is full. Details: retry_after."""
 
     code = "system.busy"
@@ -69,19 +69,19 @@ class Busy(Refusal):
     retryable = True
 
 
-class RouteNotFound(Refusal):
+class RouteNotFound(DomainError):
     code = "request.not_found"
     status = 404
     title = "There is nothing at this address"
 
 
-class MethodNotAllowed(Refusal):
+class MethodNotAllowed(DomainError):
     code = "request.method_not_allowed"
     status = 405
     title = "This address does not take this method"
 
 
-class Malformed(Refusal):
+class MalformedRequest(DomainError):
     """The bytes are not what they claim to be: not JSON, duplicate keys, nested too deep."""
 
     code = "request.malformed"
@@ -89,7 +89,7 @@ class Malformed(Refusal):
     title = "The request cannot be read"
 
 
-class Invalid(Refusal):
+class ValidationFailed(DomainError):
     """Details: errors, each with field (a JSON pointer), code and message."""
 
     code = "request.invalid"
@@ -97,7 +97,7 @@ class Invalid(Refusal):
     title = "The request is not valid"
 
 
-class TooLarge(Refusal):
+class BodyTooLarge(DomainError):
     """Details: limit, in bytes."""
 
     code = "request.too_large"
@@ -105,7 +105,7 @@ class TooLarge(Refusal):
     title = "The request body is too large"
 
 
-class HeadersTooLarge(Refusal):
+class HeadersTooLarge(DomainError):
     """Details: limit, in bytes."""
 
     code = "request.headers_too_large"
@@ -113,7 +113,7 @@ class HeadersTooLarge(Refusal):
     title = "The request headers are too large"
 
 
-class UnsupportedMediaType(Refusal):
+class UnsupportedMediaType(DomainError):
     """Details: supported."""
 
     code = "request.unsupported_media_type"
@@ -121,14 +121,14 @@ class UnsupportedMediaType(Refusal):
     title = "The content type is not supported"
 
 
-class RequestTimeout(Refusal):
+class RequestTimeout(DomainError):
     code = "request.timeout"
     status = 408
     title = "The request body did not arrive in time"
     retryable = True
 
 
-class TooManyRequests(Refusal):
+class TooManyRequests(DomainError):
     """Details: policy, retry_after in seconds."""
 
     code = "request.rate_limited"
@@ -137,7 +137,7 @@ class TooManyRequests(Refusal):
     retryable = True
 
 
-class Unauthenticated(Refusal):
+class Unauthenticated(DomainError):
     """No token, or one that is not good (RFC 6750). Details: reason."""
 
     code = "auth.unauthenticated"
@@ -145,7 +145,7 @@ class Unauthenticated(Refusal):
     title = "A valid access token is needed"
 
 
-class Forbidden(Refusal):
+class Forbidden(DomainError):
     """Details: scope, the one that is missing."""
 
     code = "auth.forbidden"
@@ -153,13 +153,13 @@ class Forbidden(Refusal):
     title = "The token lacks a scope"
 
 
-class PreconditionRequired(Refusal):
+class PreconditionRequired(DomainError):
     code = "request.if_match_missing"
     status = 428
     title = "If-Match is required"
 
 
-class PreconditionFailed(Refusal):
+class PreconditionFailed(DomainError):
     """Details: etag, the current one."""
 
     code = "request.if_match_failed"
@@ -167,5 +167,5 @@ class PreconditionFailed(Refusal):
     title = "The resource has changed since it was read"
 
 
-class CalledInTransaction(AssertionError):
+class CalledWhileHoldingConnection(AssertionError):
     """A contract was called while the caller held an open transaction (law 5 of the split)."""

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
-from markethall.shared.call import Call, system_call
+from markethall.shared.call import CallContext, system_context
 from markethall.shared.ids import new_id
 from markethall.shared.model import Dto
 
@@ -24,19 +24,19 @@ class Event(Dto):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        if cls.type in _BY_TYPE:
+        if cls.type in _EVENT_TYPES:
             raise TypeError(f"two events share the type {cls.type}")
-        _BY_TYPE[cls.type] = cls
+        _EVENT_TYPES[cls.type] = cls
 
     @property
     def key(self) -> UUID:
         raise NotImplementedError(f"{type(self).__name__} names no aggregate")
 
 
-_BY_TYPE: dict[str, type[Event]] = {}
+_EVENT_TYPES: dict[str, type[Event]] = {}
 
 
-class Envelope(Dto):
+class EventEnvelope(Dto):
     """An event on its way. `seq` is its place in the publisher's outbox."""
 
     event_id: UUID
@@ -49,20 +49,20 @@ class Envelope(Dto):
     request_id: str
     traceparent: str | None = None
 
-    def open(self) -> Event:
+    def decode(self) -> Event:
         """Raises KeyError for a type that nobody here knows, ValueError for a bad payload."""
-        return _BY_TYPE[self.type].model_validate_json(self.payload)
+        return _EVENT_TYPES[self.type].model_validate_json(self.payload)
 
 
 class Delivery(Dto):
     """An envelope in an inbox, claimed for one handler."""
 
     handler: str
-    envelope: Envelope
+    envelope: EventEnvelope
     attempts: int
 
-    def call(self) -> Call:
-        return system_call(
+    def call_context(self) -> CallContext:
+        return system_context(
             self.handler,
             request_id=self.envelope.request_id,
             traceparent=self.envelope.traceparent,
@@ -78,38 +78,41 @@ class DeadLetter(Dto):
     received_at: datetime
 
 
-def sealed(event: Event, call: Call, now: datetime) -> Envelope:
-    return Envelope(
+def wrap_event(event: Event, ctx: CallContext, now: datetime) -> EventEnvelope:
+    return EventEnvelope(
         event_id=new_id(),
         type=event.type,
         version=event.version,
         key=event.key,
         payload=event.model_dump_json(),
         occurred_at=now,
-        request_id=call.request_id,
-        traceparent=call.traceparent,
+        request_id=ctx.request_id,
+        traceparent=ctx.traceparent,
     )
 
 
-class Lead(Protocol):
+class LeaderSession(Protocol):
     """The one relay of a context, while it leads."""
 
-    async def unpublished(self, limit: int) -> Sequence[Envelope]:
+    async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
         """In the order of seq, whatever was committed late included."""
 
     async def mark_published(
-        self, envelopes: Sequence[Envelope], now: datetime, awaited: Collection[UUID] = ()
+        self,
+        envelopes: Sequence[EventEnvelope],
+        now: datetime,
+        awaiting_confirmation: Collection[UUID] = (),
     ) -> None:
         """`awaited`: ids that listeners elsewhere have to confirm; the others are confirmed now."""
 
-    async def unconfirmed(self, after: int, limit: int) -> Sequence[Envelope]:
+    async def get_unconfirmed(self, after_seq: int, limit: int) -> Sequence[EventEnvelope]:
         """Published, and not known to have arrived everywhere: in order, from beyond that seq."""
 
     async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None: ...
 
 
 class Outbox(Protocol):
-    def lead(self) -> AbstractAsyncContextManager[Lead | None]:
+    def acquire_leadership(self) -> AbstractAsyncContextManager[LeaderSession | None]:
         """Become the one leader of this context; None where another process leads."""
 
     async def purge(self, before: datetime) -> int:
@@ -119,26 +122,26 @@ class Outbox(Protocol):
 class Inbox(Protocol):
     """A queue in the listener's own store."""
 
-    async def accept(self, handlers: Sequence[str], envelopes: Sequence[Envelope]) -> None:
+    async def enqueue(self, handlers: Sequence[str], envelopes: Sequence[EventEnvelope]) -> None:
         """Insert what is not there yet, by (handler, event id)."""
 
-    async def accept_dead(self, handler: str, envelope: Envelope, error: str) -> None:
+    async def enqueue_dead_letter(self, handler: str, envelope: EventEnvelope, error: str) -> None:
         """Insert a dead letter, if it is not there yet: nobody can read it, but it is kept."""
 
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         """The oldest waiting delivery of each key, none while an earlier one waits."""
 
-    async def postpone(
-        self, delivery: Delivery, error: str, due_at: datetime, *, excused: bool = False
+    async def retry_later(
+        self, delivery: Delivery, error: str, due_at: datetime, *, count_attempt: bool = True
     ) -> None:
-        """Try it again then. Excused: it was not its own fault, this try does not count."""
+        """Schedule another attempt. `count_attempt=False` leaves the count as it was."""
 
-    async def bury(self, delivery: Delivery, error: str) -> None:
+    async def dead_letter(self, delivery: Delivery, error: str) -> None:
         """Mark it dead: kept and listed, no longer tried."""
 
-    async def dead(self, limit: int = 100) -> Sequence[DeadLetter]: ...
+    async def get_dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]: ...
 
-    async def retry_dead(self, event_id: UUID | None = None) -> int:
+    async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
         """Wake one dead letter, or all of them; how many."""
 
     async def replay(self, event_id: UUID) -> int:
@@ -148,55 +151,55 @@ class Inbox(Protocol):
         """Forget what was done before then; how many."""
 
 
-class Pipe(Protocol):
+class EventTransport(Protocol):
     """The only part that a topology changes."""
 
-    async def send(self, envelopes: Sequence[Envelope]) -> None: ...
+    async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None: ...
 
 
-class Stream(Pipe, Protocol):
+class LossyTransport(EventTransport, Protocol):
     """A pipe that may lose what it was given. It sees to that by itself; the outbox remembers."""
 
-    def wants(self, envelope: Envelope) -> bool: ...
+    def accepts(self, envelope: EventEnvelope) -> bool: ...
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """A new lead begins: what an earlier one knew of the stream may not be true any more."""
 
-    async def tend(self, lead: Lead) -> None:
+    async def reconcile(self, leader: LeaderSession) -> None:
         """Regularly: send again what may be lost, confirm what has arrived."""
 
 
-Handler = Callable[[Delivery, Any], Awaitable[None]]
+EventHandler = Callable[[Delivery, Any], Awaitable[None]]
 
 
-class DirectPipe:
+class InProcessTransport:
     """Straight into the listener's inbox: publisher and listener share a process."""
 
-    def __init__(self, inbox: Inbox, handlers: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, inbox: Inbox, handlers_by_type: Mapping[str, Sequence[str]]) -> None:
         self._inbox = inbox
-        self._handlers = handlers
-        self.wake: Callable[[], None] = lambda: None
+        self._handlers_by_type = handlers_by_type
+        self.notify_inbox: Callable[[], None] = lambda: None
 
-    def wants(self, envelope: Envelope) -> bool:
-        return envelope.type in self._handlers
+    def accepts(self, envelope: EventEnvelope) -> bool:
+        return envelope.type in self._handlers_by_type
 
-    async def send(self, envelopes: Sequence[Envelope]) -> None:
-        wanted = [envelope for envelope in envelopes if self.wants(envelope)]
-        for handlers, group in _by_handlers(wanted, self._handlers):
-            await self._inbox.accept(handlers, group)
-        if wanted:
-            self.wake()
+    async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
+        accepted = [envelope for envelope in envelopes if self.accepts(envelope)]
+        for handlers, group in _group_by_handlers(accepted, self._handlers_by_type):
+            await self._inbox.enqueue(handlers, group)
+        if accepted:
+            self.notify_inbox()
 
 
-def _by_handlers(
-    envelopes: Iterable[Envelope], handlers: Mapping[str, Sequence[str]]
-) -> Iterable[tuple[Sequence[str], list[Envelope]]]:
+def _group_by_handlers(
+    envelopes: Iterable[EventEnvelope], handlers_by_type: Mapping[str, Sequence[str]]
+) -> Iterable[tuple[Sequence[str], list[EventEnvelope]]]:
     """Runs of envelopes for the same handlers, their order kept."""
-    run: list[Envelope] = []
+    group: list[EventEnvelope] = []
     for envelope in envelopes:
-        if run and handlers[run[0].type] != handlers[envelope.type]:
-            yield handlers[run[0].type], run
-            run = []
-        run.append(envelope)
-    if run:
-        yield handlers[run[0].type], run
+        if group and handlers_by_type[group[0].type] != handlers_by_type[envelope.type]:
+            yield handlers_by_type[group[0].type], group
+            group = []
+        group.append(envelope)
+    if group:
+        yield handlers_by_type[group[0].type], group

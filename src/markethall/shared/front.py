@@ -18,22 +18,22 @@ from urllib.parse import parse_qsl
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from markethall.shared.bodies import Streamed, check_json, checked_form, read_body
+from markethall.shared.bodies import LimitedBodyStream, normalize_form, read_body, validate_json
 from markethall.shared.errors import (
-    Internal,
-    Refusal,
+    BodyTooLarge,
+    DomainError,
+    InternalError,
     RequestTimeout,
-    TooLarge,
     TooManyRequests,
     UnsupportedMediaType,
 )
-from markethall.shared.http import problem
-from markethall.shared.limits import Limits
-from markethall.shared.log import LONGEST_PATH, access, agent_text, clean_text
-from markethall.shared.metrics import IN_FLIGHT, latency_of, requests_of
-from markethall.shared.visit import Verifies, VerifiesServices, Visit
+from markethall.shared.http import problem_response
+from markethall.shared.limits import RateLimiter
+from markethall.shared.log import MAX_PATH_LENGTH, access_log, redact, user_agent_text
+from markethall.shared.metrics import IN_FLIGHT, latency_histogram, request_counter
+from markethall.shared.visit import RequestContext, ServiceTokenVerifier, TokenVerifier
 
-log = structlog.get_logger("markethall.front")
+log = structlog.get_logger("markethall.gateway")
 
 _JSON_TYPE: Final = re.compile(
     rb"application/(?:json|[a-z.-]+\+json)\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
@@ -41,49 +41,51 @@ _JSON_TYPE: Final = re.compile(
 _FORM_TYPE: Final = re.compile(
     rb"application/x-www-form-urlencoded\s*(?:;\s*charset=\"?utf-?8\"?\s*)?", re.IGNORECASE
 )
-_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+_METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(frozen=True)
-class Identities:
+class TokenVerifiers:
     """Who may come in by the public door, and who by the inner one."""
 
-    people: Callable[[], Verifies]
-    services: Callable[[], VerifiesServices] | None = None
+    user_tokens: Callable[[], TokenVerifier]
+    service_tokens: Callable[[], ServiceTokenVerifier] | None = None
 
 
 @dataclass(frozen=True)
-class Manners:
+class GatewayConfig:
     """What the front needs to know of the application behind it."""
 
-    body_limit: int
-    body_timeout: float
+    max_body_bytes: int
+    body_timeout_seconds: float
     trusted_proxies: tuple[str, ...]
     # first segment of a path -> context, for the access line
-    owners: Mapping[str, str]
+    context_by_path: Mapping[str, str]
     # how long a request may wait for neighbours
-    deadline: timedelta = timedelta(seconds=5)
-    forms: frozenset[str] = field(default=frozenset())
+    request_deadline: timedelta = timedelta(seconds=5)
+    form_paths: frozenset[str] = field(default=frozenset())
     # paths whose bodies are read as they come, by their routes: how many bytes they may have
-    streams: Mapping[str, int] = field(default_factory=dict)
+    streaming_body_limits: Mapping[str, int] = field(default_factory=dict)
     # for probes and scrapers: no rate limit
-    unlimited: frozenset[str] = field(default=frozenset())
+    rate_limit_exempt_paths: frozenset[str] = field(default=frozenset())
 
 
-class Front:
+class GatewayMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        manners: Manners,
-        identities: Identities,
-        limits: Limits,
+        config: GatewayConfig,
+        verifiers: TokenVerifiers,
+        rate_limiter: RateLimiter,
     ) -> None:
         self._app = app
-        self._manners = manners
-        self._identities = identities
-        self._limits = limits
-        self._proxies = tuple(ip_network(net, strict=False) for net in manners.trusted_proxies)
+        self._config = config
+        self._verifiers = verifiers
+        self._rate_limiter = rate_limiter
+        self._trusted_networks = tuple(
+            ip_network(net, strict=False) for net in config.trusted_proxies
+        )
         self.in_flight = 0
         IN_FLIGHT.set_function(lambda: self.in_flight)
 
@@ -91,141 +93,153 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = Visit(scope, self._proxies)
+        request = RequestContext(scope, self._trusted_networks)
         self.in_flight += 1
         try:
-            await self._answer(visit, receive, visit.watching(send))
+            await self._handle(request, receive, request.wrap_send(send))
         finally:
             self.in_flight -= 1
-            self._tell(visit)
+            self._log_request(request)
 
-    async def _answer(self, visit: Visit, receive: Receive, send: Send) -> None:
+    async def _handle(self, request: RequestContext, receive: Receive, send: Send) -> None:
         try:
-            visit.read_head()
-            if visit.internal:
-                await visit.identify(self._identities.services)
+            request.validate_headers()
+            if request.is_internal:
+                await request.authenticate_service(self._verifiers.service_tokens)
             else:
-                await visit.authenticate(self._identities.people, self._manners.deadline)
+                await request.authenticate_user(
+                    self._verifiers.user_tokens, self._config.request_deadline
+                )
             # before the body: one that is refused counts too, and is not read for whoever is over
-            limited = self._limits.on and not visit.internal
-            if limited:
-                await self._limit(visit)
-            if visit.method == "POST" and (limit := self._streams(visit)):
-                await self._app(visit.scope, self._streamed(visit, receive, limit), send)
+            is_rate_limited = self._rate_limiter.is_enabled and not request.is_internal
+            if is_rate_limited:
+                await self._apply_rate_limits(request)
+            if request.method == "POST" and (limit := self._streaming_body_limit(request)):
+                await self._app(
+                    request.scope, self._streaming_receive(request, receive, limit), send
+                )
                 return
             body = b""
-            if visit.method in _WITH_BODY:
-                body = await self._body(visit, receive)
-                if limited and (account := _account(visit.scope, body)):
-                    await self._limit(visit, account)
-            await self._app(visit.scope, _replaying(body, receive), send)
-        except Refusal as refusal:
-            await self._refuse(visit, refusal, receive, send)
+            if request.method in _METHODS_WITH_BODY:
+                body = await self._read_body(request, receive)
+                if is_rate_limited and (account := _login_account(request.scope, body)):
+                    await self._apply_rate_limits(request, account)
+            await self._app(request.scope, _replay_body(body, receive), send)
+        except DomainError as refusal:
+            await self._send_problem(request, refusal, receive, send)
         except Exception as error:  # the last net: never a bare 500
             log.exception(
                 "request.failed",
-                request_id=visit.request_id,
-                method=visit.method,
-                path=visit.scope["path"],
+                request_id=request.request_id,
+                method=request.method,
+                path=request.scope["path"],
                 error=type(error).__name__,
             )
-            await self._refuse(visit, Internal(error_id=visit.request_id), receive, send)
+            await self._send_problem(
+                request, InternalError(error_id=request.request_id), receive, send
+            )
 
-    async def _refuse(self, visit: Visit, refusal: Refusal, receive: Receive, send: Send) -> None:
-        if visit.status == 0:
-            await problem(visit.scope, refusal)(visit.scope, receive, send)
+    async def _send_problem(
+        self, request: RequestContext, error: DomainError, receive: Receive, send: Send
+    ) -> None:
+        if request.status == 0:
+            await problem_response(request.scope, error)(request.scope, receive, send)
 
-    async def _body(self, visit: Visit, receive: Receive) -> bytes:
+    async def _read_body(self, request: RequestContext, receive: Receive) -> bytes:
         """The whole body, within its limits of size and time, and of the type that is due."""
-        limit = self._manners.body_limit
-        if visit.content_length > limit:
-            raise TooLarge(limit=limit)
+        limit = self._config.max_body_bytes
+        if request.content_length > limit:
+            raise BodyTooLarge(limit=limit)
         try:
-            async with asyncio.timeout(self._manners.body_timeout):
+            async with asyncio.timeout(self._config.body_timeout_seconds):
                 body = await read_body(receive, limit)
         except TimeoutError:
             # who sends so slowly would hold the connection for as long as they like
-            visit.extra_headers.append((b"connection", b"close"))
+            request.extra_headers.append((b"connection", b"close"))
             raise RequestTimeout from None
-        return self._checked(visit, body) if body else body
+        return self._validate_body(request, body) if body else body
 
-    def _streams(self, visit: Visit) -> int | None:
-        return self._manners.streams.get(visit.scope["path"].rstrip("/"))
+    def _streaming_body_limit(self, request: RequestContext) -> int | None:
+        return self._config.streaming_body_limits.get(request.scope["path"].rstrip("/"))
 
-    def _streamed(self, visit: Visit, receive: Receive, limit: int) -> Receive:
-        """Raises TooLarge."""
-        if visit.content_length > limit:
-            raise TooLarge(limit=limit)
+    def _streaming_receive(self, request: RequestContext, receive: Receive, limit: int) -> Receive:
+        """Raises BodyTooLarge."""
+        if request.content_length > limit:
+            raise BodyTooLarge(limit=limit)
 
-        def close() -> None:
-            visit.extra_headers.append((b"connection", b"close"))
+        def close_connection() -> None:
+            request.extra_headers.append((b"connection", b"close"))
 
-        return Streamed(receive, limit, self._manners.body_timeout, close)
+        return LimitedBodyStream(
+            receive, limit, self._config.body_timeout_seconds, close_connection
+        )
 
-    def _checked(self, visit: Visit, body: bytes) -> bytes:
-        kind = visit.header(b"content-type")
-        if visit.scope["path"].rstrip("/") in self._manners.forms:
-            if not _FORM_TYPE.fullmatch(kind):
+    def _validate_body(self, request: RequestContext, body: bytes) -> bytes:
+        content_type = request.header(b"content-type")
+        if request.scope["path"].rstrip("/") in self._config.form_paths:
+            if not _FORM_TYPE.fullmatch(content_type):
                 raise UnsupportedMediaType(supported=["application/x-www-form-urlencoded"])
-            return checked_form(body)
-        if not _JSON_TYPE.fullmatch(kind):
+            return normalize_form(body)
+        if not _JSON_TYPE.fullmatch(content_type):
             raise UnsupportedMediaType(supported=["application/json"])
-        check_json(body)
+        validate_json(body)
         return body
 
-    async def _limit(self, visit: Visit, account: str = "") -> None:
-        scope = visit.scope
-        if scope["path"] in self._manners.unlimited:
+    async def _apply_rate_limits(self, request: RequestContext, account: str = "") -> None:
+        scope = request.scope
+        if scope["path"] in self._config.rate_limit_exempt_paths:
             return
-        who = f"user:{visit.actor.user_id}" if visit.actor.user_id else f"ip:{visit.client_ip}"
-        verdict = await self._limits.check(
-            scope["method"], scope["path"].rstrip("/"), who, visit.client_ip, account
+        principal = (
+            f"user:{request.actor.user_id}" if request.actor.user_id else f"ip:{request.client_ip}"
         )
-        if verdict is None:
+        decision = await self._rate_limiter.check(
+            scope["method"], scope["path"].rstrip("/"), principal, request.client_ip, account
+        )
+        if decision is None:
             return
-        visit.limit_headers = verdict.headers
-        if not verdict.allowed:
-            raise TooManyRequests(policy=verdict.policy, retry_after=verdict.retry_after)
+        request.limit_headers = decision.headers
+        if not decision.allowed:
+            raise TooManyRequests(policy=decision.policy, retry_after=decision.retry_after)
 
-    def _tell(self, visit: Visit) -> None:
-        seconds = time.perf_counter() - visit.started
-        scope = visit.scope
-        route = visit.route()
-        method = visit.method if visit.method in _METHODS else "other"
-        requests_of(method, route, visit.status).inc()
-        latency_of(route).observe(seconds)
-        access.write(
-            method=visit.method,
-            path=clean_text(scope["path"][:LONGEST_PATH]),
-            status=visit.status,
-            duration_ms=round(seconds * 1000, 3),
-            client_ip=visit.client_ip,
-            user_agent=agent_text(visit.header(b"user-agent")[:200]),
-            request_id=visit.request_id,
-            user_id=str(visit.actor.user_id) if visit.actor.user_id else None,
-            context=visit.owner(self._manners.owners),
-            **visit.travelled(),
+    def _log_request(self, request: RequestContext) -> None:
+        duration_seconds = time.perf_counter() - request.started
+        scope = request.scope
+        route = request.route_template()
+        method = request.method if request.method in _KNOWN_METHODS else "other"
+        request_counter(method, route, request.status).inc()
+        latency_histogram(route).observe(duration_seconds)
+        access_log.write(
+            method=request.method,
+            path=redact(scope["path"][:MAX_PATH_LENGTH]),
+            status=request.status,
+            duration_ms=round(duration_seconds * 1000, 3),
+            client_ip=request.client_ip,
+            user_agent=user_agent_text(request.header(b"user-agent")[:200]),
+            request_id=request.request_id,
+            user_id=str(request.actor.user_id) if request.actor.user_id else None,
+            context=request.owning_context(self._config.context_by_path),
+            **request.trace_fields(),
         )
 
 
-def _replaying(body: bytes, receive: Receive) -> Receive:
+def _replay_body(body: bytes, receive: Receive) -> Receive:
     """Hands the body on that was read already, then whatever comes after it."""
-    done = False
+    is_replayed = False
 
     async def replay() -> Message:
-        nonlocal done
-        if done:
+        nonlocal is_replayed
+        if is_replayed:
             return await receive()
-        done = True
+        is_replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
 
 
-def _account(scope: Scope, body: bytes) -> str:
+def _login_account(scope: Scope, body: bytes) -> str:
     """The account that a login is for, so that one account cannot be guessed from many places."""
     if scope["path"].rstrip("/") != "/token" or scope["method"] != "POST":
         return ""
-    name = dict(parse_qsl(body.decode())).get("username", "")[:1000]
+    username = dict(parse_qsl(body.decode())).get("username", "")[:1000]
     # the same for all ways to write the same name, or each of them would have a limit of its own
-    return normalize("NFKC", normalize("NFKC", name).casefold())[:320]
+    return normalize("NFKC", normalize("NFKC", username).casefold())[:320]

@@ -13,19 +13,19 @@ from typing import Any, TypeVar, cast
 
 import structlog
 
-from markethall.shared.call import Call
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
-from markethall.shared.db import IN_TRANSACTION
+from markethall.shared.db import HOLDS_CONNECTION
 from markethall.shared.errors import (
-    CalledInTransaction,
+    CalledWhileHoldingConnection,
     DeadlineExceeded,
+    DomainError,
     Forbidden,
-    Internal,
-    Refusal,
+    InternalError,
 )
-from markethall.shared.metrics import NEIGHBOUR_CALLS
+from markethall.shared.metrics import RPC_CLIENT_CALLS
 
-log = structlog.get_logger("markethall.guard")
+log = structlog.get_logger("markethall.rpc")
 
 T = TypeVar("T")
 Method = Callable[..., Coroutine[Any, Any, Any]]
@@ -34,115 +34,125 @@ Method = Callable[..., Coroutine[Any, Any, Any]]
 class AllowList:
     """Who may call which method of whom; what is not in the table may not be called."""
 
-    def __init__(self, callers: Mapping[Any, Mapping[str, frozenset[Any]]]) -> None:
+    def __init__(self, allowed_calls: Mapping[Any, Mapping[str, frozenset[Any]]]) -> None:
         """`callers`: target -> method -> who may call it."""
-        self._callers = callers
+        self._allowed_calls = allowed_calls
 
     def check(self, caller: str, target: str, method: str) -> None:
         """Raises Forbidden. Details: scope, caller."""
-        if caller not in self._callers.get(target, {}).get(method, frozenset()):
+        if caller not in self._allowed_calls.get(target, {}).get(method, frozenset()):
             scope = f"{target}.{method}"
             raise Forbidden(f"{caller} may not call {scope}.", scope=scope, caller=caller)
 
 
-class Errands:
+class InFlightCalls:
     """The calls that are under way, also those that nobody waits for any more."""
 
     def __init__(self) -> None:
-        self._going: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        task = asyncio.create_task(work)
-        self._going.add(task)
-        task.add_done_callback(self._ended)
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
         return task
 
-    async def finish(self, seconds: float) -> None:
+    async def drain(self, timeout_seconds: float) -> None:
         """At the end of the process: what is under way may end, within this time."""
-        going = list(self._going)
-        if going:
-            await asyncio.wait(going, timeout=seconds)
-        for task in going:
+        tasks = list(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_seconds)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*going, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, task: "asyncio.Task[Any]") -> None:
-        self._going.discard(task)
+    def _on_done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
         with suppress(asyncio.CancelledError):
             task.exception()  # looked at, so that nobody complains when the caller has gone
 
 
-class Guard:
+class CallGuard:
     """One caller's way to one target's contract."""
 
     def __init__(  # noqa: PLR0917 - who, to whom, by which rules
         self,
         caller: str,
         target: str,
-        allowed: AllowList,
-        errands: Errands,
+        allow_list: AllowList,
+        in_flight_calls: InFlightCalls,
         clock: Clock,
-        seconds: float,
+        timeout_seconds: float,
     ) -> None:
         self._caller = caller
         self._target = target
-        self._allowed = allowed
-        self._errands = errands
+        self._allow_list = allow_list
+        self._in_flight_calls = in_flight_calls
         self._clock = clock
-        self._limit = timedelta(seconds=seconds)
+        self._timeout = timedelta(seconds=timeout_seconds)
 
-    async def ask(self, name: str, method: Method, call: Call, *given: Any, **named: Any) -> Any:
-        """Raises CalledInTransaction, Forbidden, DeadlineExceeded, and what the method raises."""
-        if IN_TRANSACTION.get():
-            raise CalledInTransaction(f"{method.__qualname__} was called with a connection in hand")
+    async def invoke(
+        self, method_name: str, method: Method, ctx: CallContext, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded, and what the method raises."""
+        if HOLDS_CONNECTION.get():
+            raise CalledWhileHoldingConnection(
+                f"{method.__qualname__} was called with a connection in hand"
+            )
         outcome = "ok"
         try:
-            self._allowed.check(self._caller, self._target, name)
-            return await self._bounded(method, call, given, named)
-        except Refusal as refusal:
+            self._allow_list.check(self._caller, self._target, method_name)
+            return await self._invoke_before_deadline(method, ctx, args, kwargs)
+        except DomainError as refusal:
             outcome = refusal.code
             raise
         except BaseException as error:
             outcome = type(error).__name__
             raise
         finally:
-            _calls(self._target, name, outcome).inc()
+            _call_counter(self._target, method_name, outcome).inc()
 
-    async def _bounded(
-        self, method: Method, call: Call, given: tuple[Any, ...], named: dict[str, Any]
+    async def _invoke_before_deadline(
+        self, method: Method, ctx: CallContext, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         now = self._clock()
-        until = min(call.deadline or now + self._limit, now + self._limit)
-        seconds = (until - now).total_seconds()
+        deadline = min(ctx.deadline or now + self._timeout, now + self._timeout)
+        seconds = (deadline - now).total_seconds()
         if seconds <= 0:
             raise DeadlineExceeded(dependency=self._target)
-        bounded = call if call.deadline == until else call.model_copy(update={"deadline": until})
-        task = self._errands.start(self._told(method(bounded, *given, **named), bounded))
+        bounded_ctx = (
+            ctx if ctx.deadline == deadline else ctx.model_copy(update={"deadline": deadline})
+        )
+        task = self._in_flight_calls.start(
+            self._translate_failure(method(bounded_ctx, *args, **kwargs), bounded_ctx)
+        )
         # not wait_for: that would cancel what over the wire could not be cancelled
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise DeadlineExceeded(dependency=self._target)
         return task.result()
 
-    async def _told(self, work: Coroutine[Any, Any, Any], call: Call) -> Any:
-        """A fault of the neighbour's is Internal, as it would be over the wire.
+    async def _translate_failure(
+        self, coroutine: Coroutine[Any, Any, Any], ctx: CallContext
+    ) -> Any:
+        """A fault of the other context is InternalError, as it would be over the wire.
 
         It is told where it happens: perhaps nobody waits for it any more.
         """
         try:
-            return await work
-        except Refusal:
+            return await coroutine
+        except DomainError:
             raise
         except Exception as error:
-            log.exception("neighbour.failed", target=self._target, request_id=call.request_id)
-            raise Internal(error_id=call.request_id) from error
+            log.exception("rpc.handler_failed", target=self._target, request_id=ctx.request_id)
+            raise InternalError(error_id=ctx.request_id) from error
 
 
-_calls = functools.lru_cache(maxsize=1024)(NEIGHBOUR_CALLS.labels)
+_call_counter = functools.lru_cache(maxsize=1024)(RPC_CLIENT_CALLS.labels)
 
 
-class _Guarded:
-    def __init__(self, service: object, guard: Guard) -> None:
+class _GuardedService:
+    def __init__(self, service: object, guard: CallGuard) -> None:
         self._service = service
         self._guard = guard
 
@@ -150,13 +160,13 @@ class _Guarded:
         method = getattr(self._service, name)
 
         @functools.wraps(method)
-        async def ask(call: Call, *given: Any, **named: Any) -> Any:
-            return await self._guard.ask(name, method, call, *given, **named)
+        async def invoke(ctx: CallContext, *args: Any, **kwargs: Any) -> Any:
+            return await self._guard.invoke(name, method, ctx, *args, **kwargs)
 
-        setattr(self, name, ask)
-        return ask
+        setattr(self, name, invoke)
+        return invoke
 
 
-def guarded(service: T, guard: Guard) -> T:
+def with_call_guard(service: T, guard: CallGuard) -> T:
     """The service, asked through the guard: over the wire or in process, the laws are the same."""
-    return cast("T", _Guarded(service, guard))
+    return cast("T", _GuardedService(service, guard))

@@ -14,33 +14,39 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from markethall.shared import idempotency
-from markethall.shared.call import Call
+from markethall.shared.call import CallContext
 from markethall.shared.errors import (
-    Internal,
-    Invalid,
-    Malformed,
+    BodyTooLarge,
+    DomainError,
+    InternalError,
+    MalformedRequest,
     MethodNotAllowed,
     PreconditionRequired,
-    Refusal,
     RouteNotFound,
-    TooLarge,
     UnsupportedMediaType,
+    ValidationFailed,
 )
-from markethall.shared.idempotency import Answer, Attempt, KeyInvalid, KeyMissing, Keys
+from markethall.shared.idempotency import (
+    IdempotencyKeyInvalid,
+    IdempotencyKeyMissing,
+    IdempotencyService,
+    IdempotentCommand,
+    StoredResponse,
+)
 from markethall.shared.ids import new_id
-from markethall.shared.versions import Seen, digest, etag, seen_by
+from markethall.shared.versions import ExpectedVersions, content_digest, etag, parse_if_match
 
 D = TypeVar("D", bound=BaseModel)
 
-DAY: Final = timedelta(days=1)
-MONEY: Final = timedelta(days=30)
+IDEMPOTENCY_RETENTION_DEFAULT: Final = timedelta(days=1)
+IDEMPOTENCY_RETENTION_EXTENDED: Final = timedelta(days=30)
 
-PROBLEM_REF: Final = "#/components/schemas/Problem"
+PROBLEM_SCHEMA_REF: Final = "#/components/schemas/Problem"
 
-_JSON: Final = "application/json"
-_PROBLEM: Final = "application/problem+json"
-_KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
-_MOST_ERRORS: Final = 50
+_JSON_TYPE: Final = "application/json"
+_PROBLEM_TYPE: Final = "application/problem+json"
+_KEY_PATTERN: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
+_MAX_FIELD_ERRORS: Final = 50
 
 
 def from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
@@ -55,43 +61,45 @@ def from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
 # Answers
 
 
-def ready(dto: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(
+    dto: BaseModel, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     """Serialised once, here; FastAPI does not look at it again."""
-    return Response(dto.model_dump_json().encode(), status, headers, _JSON)
+    return Response(dto.model_dump_json().encode(), status, headers, _JSON_TYPE)
 
 
-def whole(request: Request, dto: BaseModel) -> Response:
+def json_with_etag(request: Request, dto: BaseModel) -> Response:
     """200 with a strong entity tag of the very bytes, or 304: for what has no version."""
-    response = ready(dto)
-    response.headers["etag"] = f'"{digest(response.body)}"'
-    return conditional(request, response)
+    response = json_response(dto)
+    response.headers["etag"] = f'"{content_digest(response.body)}"'
+    return apply_if_none_match(request, response)
 
 
-def ok(dto: BaseModel) -> Answer:
-    return Answer(status=200, body=dto.model_dump_json())
+def ok_response(dto: BaseModel) -> StoredResponse:
+    return StoredResponse(status=200, body=dto.model_dump_json())
 
 
-def created(path: Callable[[Any], str]) -> Callable[[Any], Answer]:
+def created_response(path: Callable[[Any], str]) -> Callable[[Any], StoredResponse]:
     """201 with the Location of what was made, and its entity tag where it has a version."""
 
-    def present(dto: BaseModel) -> Answer:
+    def to_response(dto: BaseModel) -> StoredResponse:
         version = getattr(dto, "version", None)
         tag = None if version is None else etag(version)
-        return Answer(status=201, body=dto.model_dump_json(), location=path(dto), etag=tag)
+        return StoredResponse(status=201, body=dto.model_dump_json(), location=path(dto), etag=tag)
 
-    return present
+    return to_response
 
 
-def accepted(path: Callable[[Any], str]) -> Callable[[Any], Answer]:
+def accepted_response(path: Callable[[Any], str]) -> Callable[[Any], StoredResponse]:
     """202 with the Location of the job that goes on."""
 
-    def present(dto: BaseModel) -> Answer:
-        return Answer(status=202, body=dto.model_dump_json(), location=path(dto))
+    def to_response(dto: BaseModel) -> StoredResponse:
+        return StoredResponse(status=202, body=dto.model_dump_json(), location=path(dto))
 
-    return present
+    return to_response
 
 
-class Kept(Response):
+class RawJsonResponse(Response):
     """200 with a body and headers that are bytes already: nothing is looked at again."""
 
     def __init__(self, body: bytes, tag: str, cache_control: bytes) -> None:
@@ -109,68 +117,76 @@ class Kept(Response):
 # Idempotency
 
 
-async def once(  # noqa: PLR0917 - what a route has in hand
+async def run_idempotent(  # noqa: PLR0917 - what a route has in hand
     request: Request,
-    call: Call,
+    ctx: CallContext,
     body: BaseModel | None,
-    keys: Keys,
-    effect: Callable[[Attempt], Awaitable[D]],
-    present: Callable[[Any], Answer],
+    service: IdempotencyService,
+    command: Callable[[IdempotentCommand], Awaitable[D]],
+    to_response: Callable[[Any], StoredResponse],
     *,
     required: bool = False,
-    kept_for: timedelta = DAY,
+    retention: timedelta = IDEMPOTENCY_RETENTION_DEFAULT,
 ) -> Response:
     """Run the effect once per Idempotency-Key, or answer again what it answered.
 
-    Raises KeyMissing, KeyInvalid, InFlight, PayloadMismatch, and what the effect raises.
+    Raises IdempotencyKeyMissing, IdempotencyKeyInvalid, InFlight, PayloadMismatch, and what the effect raises.
     """
-    key = _key_of(request, required=required)
+    key = _read_idempotency_key(request, required=required)
     if key is None:
-        attempt = Attempt("", new_id(), kept_for, present)
-        return _respond(present(await effect(attempt)))
-    asked = idempotency.Request(
-        principal=_principal(request, call),
+        attempt = IdempotentCommand("", new_id(), retention, to_response)
+        return _to_http_response(to_response(await command(attempt)))
+    idempotent_request = idempotency.IdempotentRequest(
+        principal=_principal(request, ctx),
         method=request.method,
         # an id in capitals is the same id
         path=request.url.path.lower().rstrip("/"),
         key=key,
         payload=body.model_dump(mode="json") if body else None,
     )
-    answer, replayed = await keys.once(asked, kept_for, present, effect)
-    return _respond(answer) if not replayed else _replay(request, answer)
+    stored_response, is_replay = await service.run(
+        idempotent_request, retention, to_response, command
+    )
+    return (
+        _to_http_response(stored_response)
+        if not is_replay
+        else _replay_response(request, stored_response)
+    )
 
 
-def _principal(request: Request, call: Call) -> str:
+def _principal(request: Request, ctx: CallContext) -> str:
     """Strangers do not share their keys: each address has its own."""
-    if call.actor.user_id:
-        return call.actor.known_as
-    return f"{call.actor.known_as} {request.scope['state'].get('client_ip', '')}"
+    if ctx.actor.user_id:
+        return ctx.actor.audit_name
+    return f"{ctx.actor.audit_name} {request.scope['state'].get('client_ip', '')}"
 
 
-def _key_of(request: Request, *, required: bool) -> str | None:
+def _read_idempotency_key(request: Request, *, required: bool) -> str | None:
     header = request.headers.get("idempotency-key")
     if header is None:
         if required:
-            raise KeyMissing
+            raise IdempotencyKeyMissing
         return None
-    found = _KEY.fullmatch(header)
-    if not found:
-        raise KeyInvalid
-    return found[1] or found[2]
+    match = _KEY_PATTERN.fullmatch(header)
+    if not match:
+        raise IdempotencyKeyInvalid
+    return match[1] or match[2]
 
 
-def _respond(answer: Answer) -> Response:
-    given = {"location": answer.location, "etag": answer.etag}
-    headers = {name: value for name, value in given.items() if value is not None}
-    return Response(answer.body.encode(), answer.status, headers, answer.content_type)
+def _to_http_response(stored_response: StoredResponse) -> Response:
+    optional_headers = {"location": stored_response.location, "etag": stored_response.etag}
+    headers = {name: value for name, value in optional_headers.items() if value is not None}
+    return Response(
+        stored_response.body.encode(), stored_response.status, headers, stored_response.content_type
+    )
 
 
-def _replay(request: Request, answer: Answer) -> Response:
-    request.scope["state"]["replayed"] = True
-    if answer.content_type == _PROBLEM:
-        stored = json.loads(answer.body)
-        raise Refusal.by_code[stored["code"]](stored["detail"], **stored["details"])
-    response = _respond(answer)
+def _replay_response(request: Request, stored_response: StoredResponse) -> Response:
+    request.scope["state"]["is_idempotent_replay"] = True
+    if stored_response.content_type == _PROBLEM_TYPE:
+        stored = json.loads(stored_response.body)
+        raise DomainError.by_code[stored["code"]](stored["detail"], **stored["details"])
+    response = _to_http_response(stored_response)
     response.headers["idempotency-replayed"] = "true"
     return response
 
@@ -178,7 +194,7 @@ def _replay(request: Request, answer: Answer) -> Response:
 # Conditions
 
 
-async def if_match(request: Request) -> Seen:
+async def if_match(request: Request) -> ExpectedVersions:
     """Dependency: the versions that the client has seen.
 
     Raises PreconditionRequired, PreconditionFailed.
@@ -186,28 +202,28 @@ async def if_match(request: Request) -> Seen:
     if "if-match" not in request.headers:
         raise PreconditionRequired
     # several lines are one list (RFC 9110, section 5.3)
-    return seen_by(", ".join(request.headers.getlist("if-match")))
+    return parse_if_match(", ".join(request.headers.getlist("if-match")))
 
 
-async def if_match_optional(request: Request) -> Seen:
+async def if_match_optional(request: Request) -> ExpectedVersions:
     """Dependency: as if_match, for resources that one may change without having read them."""
     return await if_match(request) if "if-match" in request.headers else None
 
 
-def conditional(request: Request, response: Response) -> Response:
+def apply_if_none_match(request: Request, response: Response) -> Response:
     """The response, or 304 when the client has it already (RFC 9110, section 13.1.2)."""
     header = request.headers.get("if-none-match")
     if header is None:
         return response
     tag = response.headers.get("etag")
-    if tag is None or not matches(header, tag):
+    if tag is None or not etag_matches(header, tag):
         return response
-    kept = ("etag", "cache-control", "vary")
-    headers = {name: value for name, value in response.headers.items() if name in kept}
+    retained_headers = ("etag", "cache-control", "vary")
+    headers = {name: value for name, value in response.headers.items() if name in retained_headers}
     return Response(status_code=304, headers=headers)
 
 
-def matches(if_none_match: str, tag: str) -> bool:
+def etag_matches(if_none_match: str, tag: str) -> bool:
     if if_none_match == tag:
         return True
     tags = (part.strip().removeprefix("W/") for part in if_none_match.split(","))
@@ -238,133 +254,139 @@ class Problem(BaseModel):
     errors: list[FieldError] | None = None
 
 
-def problem(scope: Any, refusal: Refusal) -> Response:
+def problem_response(scope: Any, error: DomainError) -> Response:
     """The refusal as the client sees it."""
-    body = _problem_body(scope, refusal)
-    headers = _problem_headers(scope, refusal)
+    body = _problem_body(scope, error)
+    headers = _problem_headers(scope, error)
     content = json.dumps(body, separators=(",", ":")).encode()
-    return Response(content, refusal.status, headers, _PROBLEM)
+    return Response(content, error.status, headers, _PROBLEM_TYPE)
 
 
-def _problem_body(scope: Any, refusal: Refusal) -> dict[str, Any]:
-    details = dict(refusal.details)
+def _problem_body(scope: Any, error: DomainError) -> dict[str, Any]:
+    details = dict(error.details)
     errors = details.pop("errors", None)
     body = {
-        "type": f"urn:markethall:problem:{refusal.code}",
-        "title": refusal.title,
-        "status": refusal.status,
-        "detail": refusal.detail,
+        "type": f"urn:markethall:problem:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
         "instance": scope["path"],
-        "code": refusal.code,
+        "code": error.code,
         "request_id": scope["state"]["request_id"],
-        "retryable": refusal.retryable,
+        "retryable": error.retryable,
         "details": details,
     }
     return body if errors is None else body | {"errors": errors}
 
 
-def _problem_headers(scope: Any, refusal: Refusal) -> dict[str, str]:
+def _problem_headers(scope: Any, error: DomainError) -> dict[str, str]:
     headers = {"cache-control": "no-store"}
-    if refusal.status == HTTPStatus.UNAUTHORIZED:
-        headers["www-authenticate"] = _challenge(refusal)
-    if refusal.retry_after is not None:
-        headers["retry-after"] = str(refusal.retry_after)
-    if scope["state"].get("replayed"):
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = _www_authenticate(error)
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
+    if scope["state"].get("is_idempotent_replay"):
         headers["idempotency-replayed"] = "true"
-    if allowed := refusal.details.get("allow"):
+    if allowed := error.details.get("allow"):
         headers["allow"] = allowed
     return headers
 
 
-def _challenge(refusal: Refusal) -> str:
+def _www_authenticate(error: DomainError) -> str:
     """RFC 6750: an error is named only where a token was sent."""
-    bad_token = refusal.details.get("reason") in {"invalid", "expired"}
+    bad_token = error.details.get("reason") in {"invalid", "expired"}
     return 'Bearer error="invalid_token"' if bad_token else "Bearer"
 
 
-async def refuse(request: Request, error: Exception) -> Response:
-    """Exception handler for Refusal."""
-    assert isinstance(error, Refusal)
-    return problem(request.scope, error)
+async def problem_handler(request: Request, error: Exception) -> Response:
+    """Exception handler for DomainError."""
+    assert isinstance(error, DomainError)
+    return problem_response(request.scope, error)
 
 
-async def refuse_invalid(request: Request, error: Exception) -> Response:
+async def validation_handler(request: Request, error: Exception) -> Response:
     """Exception handler for what does not fit a route's models."""
     assert isinstance(error, RequestValidationError)
     # a body of a thousand unknown fields need not be answered with a thousand errors
-    errors = [_field_error(item) for item in islice(error.errors(), _MOST_ERRORS)]
-    return problem(request.scope, Invalid(_sentence(errors), errors=errors))
+    errors = [_field_error(item) for item in islice(error.errors(), _MAX_FIELD_ERRORS)]
+    return problem_response(
+        request.scope, ValidationFailed(_summarize_errors(errors), errors=errors)
+    )
 
 
-async def refuse_http(request: Request, error: Exception) -> Response:
+async def http_exception_handler(request: Request, error: Exception) -> Response:
     """Exception handler for what the framework refuses by itself."""
     assert isinstance(error, HTTPException)
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
-            refusal: Refusal = RouteNotFound()
+            problem_error: DomainError = RouteNotFound()
         case HTTPStatus.METHOD_NOT_ALLOWED:
             headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-            refusal = MethodNotAllowed(allow=headers.get("allow", ""))
+            problem_error = MethodNotAllowed(allow=headers.get("allow", ""))
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            refusal = TooLarge()
+            problem_error = BodyTooLarge()
         case HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
-            refusal = UnsupportedMediaType()
+            problem_error = UnsupportedMediaType()
         case _:
-            refusal = Malformed(str(error.detail))
-    return problem(request.scope, refusal)
+            problem_error = MalformedRequest(str(error.detail))
+    return problem_response(request.scope, problem_error)
 
 
-async def refuse_unexpected(request: Request, _: Exception) -> Response:
+async def unexpected_handler(request: Request, _: Exception) -> Response:
     """Exception handler for a fault of ours. The framework raises it again, for the log."""
-    return problem(request.scope, Internal(error_id=request.scope["state"]["request_id"]))
+    return problem_response(
+        request.scope, InternalError(error_id=request.scope["state"]["request_id"])
+    )
 
 
 def _field_error(item: dict[str, Any]) -> dict[str, str]:
-    where, *path = item["loc"]
-    prefix = "" if where == "body" else f"/{where}"
-    pointer = "".join(f"/{_escaped(part)}" for part in path)
+    location, *path = item["loc"]
+    prefix = "" if location == "body" else f"/{location}"
+    pointer = "".join(f"/{_escape_pointer_token(part)}" for part in path)
     return {
         "field": prefix + pointer,
         "code": item["type"],
-        "message": _readable(item["msg"]),
+        "message": _clean_message(item["msg"]),
     }
 
 
-def _escaped(part: str | int) -> str:
+def _escape_pointer_token(part: str | int) -> str:
     """RFC 6901. What a client sent as a name is cut to a sane length and stays printable."""
     text = str(part)[:100].replace("~", "~0").replace("/", "~1")
     return text.encode("utf-8", "replace").decode()
 
 
-def _readable(message: str) -> str:
+def _clean_message(message: str) -> str:
     return message.removeprefix("Value error, ").encode("utf-8", "replace").decode()
 
 
-def _sentence(errors: list[dict[str, str]]) -> str:
+def _summarize_errors(errors: list[dict[str, str]]) -> str:
     first = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{first['field'] or 'The body'}: {first['message']}{more}."
 
 
-def problems(*refusals: type[Refusal]) -> dict[int | str, dict[str, Any]]:
+def problems(*error_types: type[DomainError]) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: each refusal under its status, with its code as an example."""
-    by_status: dict[int, list[type[Refusal]]] = {}
-    for refusal in refusals:
-        by_status.setdefault(refusal.status, []).append(refusal)
-    return {status: _documented(kinds) for status, kinds in by_status.items()}
+    by_status: dict[int, list[type[DomainError]]] = {}
+    for error_type in error_types:
+        by_status.setdefault(error_type.status, []).append(error_type)
+    return {status: _document_status(kinds) for status, kinds in by_status.items()}
 
 
-def _documented(kinds: list[type[Refusal]]) -> dict[str, Any]:
-    names = ", ".join(f"`{kind.code}`" for kind in kinds)
-    examples = {kind.code: {"summary": kind.title, "value": _example(kind)} for kind in kinds}
-    return problem_response(f"{kinds[0].title} ({names})", examples)
+def _document_status(error_types: list[type[DomainError]]) -> dict[str, Any]:
+    names = ", ".join(f"`{kind.code}`" for kind in error_types)
+    examples = {
+        kind.code: {"summary": kind.title, "value": _example_problem(kind)} for kind in error_types
+    }
+    return openapi_problem_response(f"{error_types[0].title} ({names})", examples)
 
 
-def problem_response(description: str, examples: dict[str, Any]) -> dict[str, Any]:
-    content = {_PROBLEM: {"schema": {"$ref": PROBLEM_REF}, "examples": examples}}
+def openapi_problem_response(description: str, examples: dict[str, Any]) -> dict[str, Any]:
+    content = {_PROBLEM_TYPE: {"schema": {"$ref": PROBLEM_SCHEMA_REF}, "examples": examples}}
     return {"description": description, "content": content}
 
 
-def _example(kind: type[Refusal]) -> dict[str, Any]:
+def _example_problem(error_type: type[DomainError]) -> dict[str, Any]:
     scope = {"path": "/…", "state": {"request_id": "0199c0de-0000-7000-8000-000000000001"}}
-    return _problem_body(scope, kind())
+    return _problem_body(scope, error_type())

@@ -16,26 +16,26 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from markethall.shared.clock import Clock
-from markethall.shared.errors import Refusal, Unavailable
+from markethall.shared.errors import DomainError, Unavailable
 from markethall.shared.ids import new_id
 from markethall.shared.model import Dto
 
 T = TypeVar("T", bound=BaseModel)
 
 
-class KeyMissing(Refusal):
+class IdempotencyKeyMissing(DomainError):
     code = "idempotency.key_missing"
     status = 400
     title = "An Idempotency-Key header is required here"
 
 
-class KeyInvalid(Refusal):
+class IdempotencyKeyInvalid(DomainError):
     code = "idempotency.key_invalid"
     status = 400
     title = "An Idempotency-Key is 1 to 255 visible ASCII characters"
 
 
-class InFlight(Refusal):
+class InFlight(DomainError):
     """Details: retry_after."""
 
     code = "idempotency.in_flight"
@@ -44,13 +44,13 @@ class InFlight(Refusal):
     retryable = True
 
 
-class PayloadMismatch(Refusal):
+class PayloadMismatch(DomainError):
     code = "idempotency.payload_mismatch"
     status = 422
     title = "This key was used with another payload"
 
 
-class LeaseLost(Refusal):
+class LeaseLost(DomainError):
     """Another attempt with the same key has finished first; a retry gets its answer."""
 
     code = "idempotency.lease_lost"
@@ -59,7 +59,7 @@ class LeaseLost(Refusal):
     retryable = True
 
 
-class Answer(Dto):
+class StoredResponse(Dto):
     """What the client got: kept so that a retry gets the same."""
 
     status: int
@@ -70,7 +70,7 @@ class Answer(Dto):
 
 
 @dataclass(frozen=True)
-class Attempt:
+class IdempotentCommand:
     """One try at an effect, under a claimed key. Without a key it is nobody's and keeps nothing.
 
     `id` is the id of what the effect makes; the same in every attempt with the same key.
@@ -78,46 +78,48 @@ class Attempt:
 
     scope: str
     id: UUID
-    kept_for: timedelta
-    present: Callable[[Any], Answer]
+    retention: timedelta
+    to_response: Callable[[Any], StoredResponse]
 
     @classmethod
-    def keyless(cls, thing_id: UUID) -> Self:
+    def without_key(cls, resource_id: UUID) -> Self:
         """Of a command that no client sent: the id alone makes it happen once."""
-        return cls("", thing_id, timedelta(), _no_answer)
+        return cls("", resource_id, timedelta(), _empty_response)
 
     @property
-    def keyed(self) -> bool:
+    def has_key(self) -> bool:
         return bool(self.scope)
 
 
-def _no_answer(_: Any) -> Answer:
-    return Answer(status=200, body="")
+def _empty_response(_: Any) -> StoredResponse:
+    return StoredResponse(status=200, body="")
 
 
-class Claim(Dto):
+class IdempotencyRecord(Dto):
     """A row of the idempotency table."""
 
     scope: str
     request_hash: str
     id: UUID
     lease_until: datetime
-    answer: Answer | None = None
+    response: StoredResponse | None = None
 
 
-class Claims(Protocol):
+class IdempotencyStore(Protocol):
     """Claimed keys of one context, outside the effect's transaction."""
 
-    async def claim(self, claim: Claim, expires_at: datetime) -> Claim | None:
+    async def claim(
+        self, record: IdempotencyRecord, expires_at: datetime
+    ) -> IdempotencyRecord | None:
         """None when it is ours now, else the row that stands there already."""
 
-    async def take_over(self, standing: Claim, lease_until: datetime) -> bool:
+    async def take_over(self, existing: IdempotencyRecord, lease_until: datetime) -> bool:
         """Compare and set on the lease; False when somebody else was faster."""
 
-    async def finish(self, scope: str, answer: Answer, expires_at: datetime) -> None:
+    async def complete(self, scope: str, response: StoredResponse, expires_at: datetime) -> None:
         """For refusals, which have no transaction. What is finished stays as it is."""
 
-    async def hand_back(self, claim: Claim, now: datetime) -> None:
+    async def release(self, record: IdempotencyRecord, now: datetime) -> None:
         """End the lease of an unfinished claim; a retry goes on at once, with the same id.
 
         Nothing happens when somebody else has taken the claim over since.
@@ -128,7 +130,7 @@ class Claims(Protocol):
 
 
 @dataclass(frozen=True)
-class Request:
+class IdempotentRequest:
     """What a key stands for: principal, method and path, and the payload it came with."""
 
     principal: str
@@ -139,85 +141,91 @@ class Request:
 
     @property
     def scope(self) -> str:
-        return _digest([self.principal, self.method, self.path, self.key])
+        return _hash_canonical_json([self.principal, self.method, self.path, self.key])
 
     @property
-    def hash(self) -> str:
-        return _digest(self.payload)
+    def payload_hash(self) -> str:
+        return _hash_canonical_json(self.payload)
 
 
-class Keys:
+class IdempotencyService:
     """Runs an effect once per key."""
 
-    def __init__(self, claims: Claims, clock: Clock, lease: timedelta) -> None:
-        self._claims = claims
+    def __init__(self, store: IdempotencyStore, clock: Clock, lease: timedelta) -> None:
+        self._store = store
         self._clock = clock
         self._lease = lease
 
-    async def once(
+    async def run(
         self,
-        request: Request,
-        kept_for: timedelta,
-        present: Callable[[Any], Answer],
-        effect: Callable[[Attempt], Awaitable[T]],
-    ) -> tuple[Answer, bool]:
+        request: IdempotentRequest,
+        retention: timedelta,
+        to_response: Callable[[Any], StoredResponse],
+        command: Callable[[IdempotentCommand], Awaitable[T]],
+    ) -> tuple[StoredResponse, bool]:
         """The answer, and whether it is a replay.
 
         Raises InFlight, PayloadMismatch, and what the effect raises.
         """
-        claim = await self._claim(request, kept_for)
-        if claim.answer:
-            return claim.answer, True
-        attempt = Attempt(request.scope, claim.id, kept_for, present)
+        record = await self._claim_key(request, retention)
+        if record.response:
+            return record.response, True
+        attempt = IdempotentCommand(request.scope, record.id, retention, to_response)
         try:
-            return present(await effect(attempt)), False
+            return to_response(await command(attempt)), False
         except Exception as error:
-            await self._remember(claim, kept_for, error)
+            await self._record_failure(record, retention, error)
             raise
 
-    async def _claim(self, request: Request, kept_for: timedelta) -> Claim:
+    async def _claim_key(
+        self, request: IdempotentRequest, retention: timedelta
+    ) -> IdempotencyRecord:
         now = self._clock()
-        mine = Claim(
+        record = IdempotencyRecord(
             scope=request.scope,
-            request_hash=request.hash,
+            request_hash=request.payload_hash,
             id=new_id(),
             lease_until=now + self._lease,
         )
-        standing = await self._claims.claim(mine, now + kept_for)
-        return await self._retried(standing, mine) if standing else mine
+        existing = await self._store.claim(record, now + retention)
+        return await self._resume_or_reject(existing, record) if existing else record
 
-    async def _retried(self, standing: Claim, mine: Claim) -> Claim:
-        if standing.request_hash != mine.request_hash:
+    async def _resume_or_reject(
+        self, existing: IdempotencyRecord, new_record: IdempotencyRecord
+    ) -> IdempotencyRecord:
+        if existing.request_hash != new_record.request_hash:
             raise PayloadMismatch
-        if standing.answer:
-            return standing
-        left = standing.lease_until - self._clock()
-        if left > timedelta():
-            raise InFlight(retry_after=int(left.total_seconds()) + 1)
-        if not await self._claims.take_over(standing, mine.lease_until):
+        if existing.response:
+            return existing
+        remaining = existing.lease_until - self._clock()
+        if remaining > timedelta():
+            raise InFlight(retry_after=int(remaining.total_seconds()) + 1)
+        if not await self._store.take_over(existing, new_record.lease_until):
             raise InFlight
-        return standing.model_copy(update={"lease_until": mine.lease_until})
+        return existing.model_copy(update={"lease_until": new_record.lease_until})
 
-    async def _remember(self, claim: Claim, kept_for: timedelta, error: Exception) -> None:
+    async def _record_failure(
+        self, record: IdempotencyRecord, retention: timedelta, error: Exception
+    ) -> None:
         """A deterministic refusal is an answer; after anything else the key may be tried again."""
         now = self._clock()
         try:
-            if isinstance(error, Refusal) and error.deterministic:
-                await self._claims.finish(claim.scope, refused(error), now + kept_for)
+            if isinstance(error, DomainError) and error.is_deterministic:
+                await self._store.complete(record.scope, error_to_response(error), now + retention)
             else:
-                await self._claims.hand_back(claim, now)
+                await self._store.release(record, now)
         except Unavailable:
             # the lease runs out by itself; the first error is the one to tell
             return
 
 
-def refused(refusal: Refusal) -> Answer:
+def error_to_response(error: DomainError) -> StoredResponse:
     """The refusal as data; the HTTP layer raises it again on a replay."""
-    body = json.dumps({"code": refusal.code, "detail": refusal.detail, "details": refusal.details})
-    return Answer(status=refusal.status, body=body, content_type="application/problem+json")
+    body = json.dumps({"code": error.code, "detail": error.detail, "details": error.details})
+    return StoredResponse(status=error.status, body=body, content_type="application/problem+json")
 
 
-def _digest(value: Any) -> str:
+def _hash_canonical_json(value: Any) -> str:
     """Over canonical JSON: sorted keys, no spaces."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

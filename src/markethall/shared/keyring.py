@@ -12,45 +12,50 @@ import structlog
 
 from markethall.shared.call import Actor
 from markethall.shared.errors import Unauthenticated, Unavailable
-from markethall.shared.tokens import UNREADABLE, KeySetProvider, Verifier, public_keys
+from markethall.shared.tokens import (
+    DECODE_ERRORS,
+    AccessTokenVerifier,
+    KeySetProvider,
+    parse_public_keys,
+)
 
-log = structlog.get_logger("markethall.keyring")
+log = structlog.get_logger("markethall.jwks")
 
 # seconds between two fetches for the sake of keys that are not in the set
-_UNKNOWN_EVERY: Final = 30.0
+_UNKNOWN_KEY_REFETCH_SECONDS: Final = 30.0
 # seconds before a fetch that failed is tried again
-_FAILED_EVERY: Final = 1.0
+_FAILED_FETCH_RETRY_SECONDS: Final = 1.0
 # seconds after which a key set is fetched again, in the background: keys may have been withdrawn
-_FRESH: Final = 300.0
-_MOST_BYTES: Final = 64 * 1024
+_REFRESH_AFTER_SECONDS: Final = 300.0
+_MAX_BYTES: Final = 64 * 1024
 
 
-class KeySource(Protocol):
+class JwksProvider(Protocol):
     """Where public keys come from."""
 
-    def current(self) -> Mapping[str, Any]:
+    def get_key_set(self) -> Mapping[str, Any]:
         """The key set (RFC 7517) as it is known now."""
 
-    def knows(self, kid: str) -> bool: ...
+    def has_key(self, kid: str) -> bool: ...
 
-    async def learn(self, kid: str) -> None:
+    async def refresh_for(self, kid: str) -> None:
         """Look for a key that is not known. Raises Unavailable when nobody can be asked."""
 
 
-class OwnKeys:
+class LocalJwks:
     """The keys of this very process."""
 
     def __init__(self, provider: KeySetProvider) -> None:
-        self.current = provider
+        self.get_key_set = provider
 
-    def knows(self, kid: str) -> bool:
-        return kid in _kids(self.current())
+    def has_key(self, kid: str) -> bool:
+        return kid in _kids(self.get_key_set())
 
-    async def learn(self, kid: str) -> None:
+    async def refresh_for(self, kid: str) -> None:
         """There is nobody to ask."""
 
 
-class Keyring:
+class RemoteJwks:
     """The keys of one issuer in another process. Nothing is fetched before the first token."""
 
     def __init__(
@@ -65,95 +70,95 @@ class Keyring:
         self._path = path
         self._http = http
         self._clock = clock
-        self._keys: Mapping[str, Any] = {"keys": []}
+        self._key_set: Mapping[str, Any] = {"keys": []}
         self._fetched_at = self._failed_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    def current(self) -> Mapping[str, Any]:
+    def get_key_set(self) -> Mapping[str, Any]:
         """Stale ones too, while nobody answers."""
-        if self._keys["keys"] and self._is_over(_FRESH, self._fetched_at):
-            self._start()
-        return self._keys
+        if self._key_set["keys"] and self._has_elapsed(_REFRESH_AFTER_SECONDS, self._fetched_at):
+            self._start_fetch()
+        return self._key_set
 
-    def knows(self, kid: str) -> bool:
-        return kid in _kids(self._keys)
+    def has_key(self, kid: str) -> bool:
+        return kid in _kids(self._key_set)
 
-    async def learn(self, kid: str) -> None:
+    async def refresh_for(self, kid: str) -> None:
         """At most one fetch at a time, and a pause between them. Raises Unavailable."""
-        if not self._is_over(_UNKNOWN_EVERY, self._fetched_at):
+        if not self._has_elapsed(_UNKNOWN_KEY_REFETCH_SECONDS, self._fetched_at):
             return
         # shielded: who gives up must not take the others' answer away
-        await asyncio.shield(self._start())
-        if not self.knows(kid) and self._failed_at > self._fetched_at:
+        await asyncio.shield(self._start_fetch())
+        if not self.has_key(kid) and self._failed_at > self._fetched_at:
             raise Unavailable(dependency=self._issuer)
 
-    def _start(self) -> "asyncio.Future[None]":
+    def _start_fetch(self) -> "asyncio.Future[None]":
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._fetch())
         return self._fetching
 
     async def _fetch(self) -> None:
-        if not self._is_over(_FAILED_EVERY, self._failed_at):
+        if not self._has_elapsed(_FAILED_FETCH_RETRY_SECONDS, self._failed_at):
             return
         try:
-            self._keys = await self._ask()
+            self._key_set = await self._download()
             self._fetched_at = self._clock()
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, *UNREADABLE) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, *DECODE_ERRORS) as error:
             self._failed_at = self._clock()
-            log.warning("keys.not_fetched", issuer=self._issuer, error=repr(error))
+            log.warning("jwks.fetch_failed", issuer=self._issuer, error=repr(error))
 
-    async def _ask(self) -> Mapping[str, Any]:
-        """Raises what httpx2 raises, TimeoutError, and UNREADABLE for what is no key set."""
+    async def _download(self) -> Mapping[str, Any]:
+        """Raises what httpx2 raises, TimeoutError, and DECODE_ERRORS for what is no key set."""
         # one limit for everything: httpx's own read timeout begins anew with each byte
         async with (
             asyncio.timeout(self._http.timeout.read),
-            self._http.stream("GET", self._path) as answer,
+            self._http.stream("GET", self._path) as response,
         ):
-            answer.raise_for_status()
-            body = await _bounded(answer)
-        keys = {"keys": [dict(key) for key in json.loads(body)["keys"]]}
-        if not public_keys(keys):
+            response.raise_for_status()
+            body = await _read_limited(response)
+        key_set = {"keys": [dict(key) for key in json.loads(body)["keys"]]}
+        if not parse_public_keys(key_set):
             # better the keys that we have than none
             raise ValueError("there is no key in it that we can use")
-        return keys
+        return key_set
 
-    def _is_over(self, seconds: float, since: float) -> bool:
+    def _has_elapsed(self, seconds: float, since: float) -> bool:
         return self._clock() - since >= seconds
 
 
-class People:
+class UserTokenVerifier:
     """Tells who bears an access token, and looks for its key where that is not known yet."""
 
-    def __init__(self, verifier: Verifier, keys: KeySource) -> None:
+    def __init__(self, verifier: AccessTokenVerifier, jwks: JwksProvider) -> None:
         self._verifier = verifier
-        self._keys = keys
+        self._jwks = jwks
 
     async def verify(self, token: str) -> Actor:
         """Raises Unauthenticated; Unavailable when nobody can say whether it is good."""
         try:
             return self._verifier.verify(token)
         except Unauthenticated:
-            kid = key_id(token)
-            if self._keys.knows(kid):
+            kid = kid_of(token)
+            if self._jwks.has_key(kid):
                 raise
-        await self._keys.learn(kid)
+        await self._jwks.refresh_for(kid)
         return self._verifier.verify(token)
 
 
-def key_id(token: str) -> str:
+def kid_of(token: str) -> str:
     """Which key it says it was signed with. Raises Unauthenticated."""
     try:
         return str(jwt.get_unverified_header(token)["kid"])
-    except UNREADABLE:
+    except DECODE_ERRORS:
         raise Unauthenticated(reason="invalid") from None
 
 
-async def _bounded(answer: httpx2.Response) -> bytes:
+async def _read_limited(response: httpx2.Response) -> bytes:
     """Raises ValueError for more than a key set can be, before all of it is here."""
     body = bytearray()
-    async for part in answer.aiter_bytes():
-        body += part
-        if len(body) > _MOST_BYTES:
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _MAX_BYTES:
             raise ValueError("the key set is too large")
     return bytes(body)
 

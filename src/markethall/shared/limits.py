@@ -24,21 +24,21 @@ from ipaddress import IPv6Address
 from math import ceil
 from typing import Final, NamedTuple, Protocol
 
-from markethall.shared.breaker import Seconds
-from markethall.shared.metrics import LIMITED
-from markethall.shared.redis import RedisAway, RedisClient, Script
+from markethall.shared.breaker import MonotonicClock
+from markethall.shared.metrics import RATE_LIMITED
+from markethall.shared.redis import LuaScript, RedisClient, RedisUnavailable
 
 
 @dataclass(frozen=True)
-class Policy:
+class RateLimit:
     """At most `amount` hits in `per` seconds for each identity."""
 
     name: str
-    amount: int
-    per: int
+    quota: int
+    window_seconds: int
 
 
-class Verdict(NamedTuple):
+class LimitResult(NamedTuple):
     """What a limit says to one hit.
 
     `reset_after` is in seconds: when refused, until a hit is allowed again (just after it); else
@@ -48,70 +48,77 @@ class Verdict(NamedTuple):
     allowed: bool
     limit: int
     remaining: int
-    reset_after: float
+    reset_after_seconds: float
 
     @property
     def retry_after(self) -> int:
         """Whole seconds, at least one, for `Retry-After`."""
-        return max(1, ceil(self.reset_after))
+        return max(1, ceil(self.reset_after_seconds))
 
 
-class Limiter(Protocol):
+class HitCounter(Protocol):
     """Counts hits. Never raises: where it cannot ask others it decides alone."""
 
-    async def hit(self, policy: Policy, identity: str) -> Verdict:
+    async def hit(self, policy: RateLimit, identity: str) -> LimitResult:
         """Count a hit of this identity, if it is allowed."""
 
 
-class ProcessLimiter:
+class ProcessHitCounter:
     """In this process, for at most `max_identities`: the longest unseen is forgotten first.
 
     Each takes about 250 bytes, and goes when its windows are over. Who can show so many identities
     that their own is forgotten is not held by a limit per identity anyway.
     """
 
-    def __init__(self, clock: Seconds = time.monotonic, max_identities: int = 50_000) -> None:
+    def __init__(
+        self, clock: MonotonicClock = time.monotonic, max_identities: int = 50_000
+    ) -> None:
         self._clock = clock
-        self._most = max_identities
+        self._max_identities = max_identities
         self._windows: OrderedDict[bytes, _Window] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    async def hit(self, policy: Policy, identity: str) -> Verdict:
-        return _told(policy, self.judge(policy, identity))
+    async def hit(self, policy: RateLimit, identity: str) -> LimitResult:
+        return _count_rejection(policy, self.check(policy, identity))
 
-    def judge(self, policy: Policy, identity: str) -> Verdict:
+    def check(self, policy: RateLimit, identity: str) -> LimitResult:
         """Counts a hit without waiting, and without counting a refusal in the metrics."""
         now = self._clock()
-        window = self._window(policy, _digest(policy, identity), now)
+        window = self._get_window(policy, _hash_identity(policy, identity), now)
         elapsed = now - window.start
-        allowed = window.previous * (1 - elapsed / policy.per) + window.current < policy.amount
+        allowed = (
+            window.previous * (1 - elapsed / policy.window_seconds) + window.current < policy.quota
+        )
         if allowed:
             window.current += 1
-        return _verdict(policy, allowed, window.current, window.previous, elapsed)
+        return _to_result(policy, allowed, window.current, window.previous, elapsed)
 
-    def _window(self, policy: Policy, key: bytes, now: float) -> "_Window":
+    def _get_window(self, policy: RateLimit, key: bytes, now: float) -> "_Window":
         windows = self._windows
         window = windows.get(key)
         if window is None:
-            windows[key] = window = _Window(now, policy.per)
-            self._tidy(now)
+            windows[key] = window = _Window(now, policy.window_seconds)
+            self._evict_expired(now)
         else:
             windows.move_to_end(key)
             window.slide(now)
         return window
 
-    def _tidy(self, now: float) -> None:
+    def _evict_expired(self, now: float) -> None:
         """Drop up to two for each that comes: the oldest, if it is over or there are too many."""
         for _ in range(2):
             key, window = next(iter(self._windows.items()))
-            if len(self._windows) <= self._most and now < window.start + 2 * window.per:
+            if (
+                len(self._windows) <= self._max_identities
+                and now < window.start + 2 * window.window_seconds
+            ):
                 return
             del self._windows[key]
 
 
-class RedisLimiter:
+class RedisHitCounter:
     """Counted in Redis for all processes; while it is away, by each process for itself.
 
     Redis sees a hash of the identity only. `secret`, the same in all processes, keeps who has the
@@ -119,30 +126,34 @@ class RedisLimiter:
     """
 
     def __init__(
-        self, redis: RedisClient, local: ProcessLimiter | None = None, secret: bytes = b""
+        self, redis: RedisClient, fallback: ProcessHitCounter | None = None, secret: bytes = b""
     ) -> None:
         self._redis = redis
-        self._local = local or ProcessLimiter()
+        self._fallback = fallback or ProcessHitCounter()
         self._secret = secret
 
-    async def hit(self, policy: Policy, identity: str) -> Verdict:
-        key = f"markethall:limit:{policy.name}:{_digest(policy, identity, self._secret).hex()}"
+    async def hit(self, policy: RateLimit, identity: str) -> LimitResult:
+        key = (
+            f"markethall:limit:{policy.name}:{_hash_identity(policy, identity, self._secret).hex()}"
+        )
         try:
             allowed, current, previous, elapsed = await self._redis.run_script(
-                _HIT, [key], policy.amount, policy.per * 1000
+                _HIT_SCRIPT, [key], policy.quota, policy.window_seconds * 1000
             )
-        except RedisAway:
-            return await self._local.hit(policy, identity)
-        return _told(policy, _verdict(policy, bool(allowed), current, previous, elapsed / 1000))
+        except RedisUnavailable:
+            return await self._fallback.hit(policy, identity)
+        return _count_rejection(
+            policy, _to_result(policy, bool(allowed), current, previous, elapsed / 1000)
+        )
 
 
 # key <- amount, milliseconds. The server's clock, so that all processes have the same.
-_HIT = Script("""
+_HIT_SCRIPT = LuaScript("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local amount, per = tonumber(ARGV[1]), tonumber(ARGV[2])
-local kept = redis.call('HMGET', KEYS[1], 'start', 'current', 'previous')
-local start, current, previous = tonumber(kept[1]), tonumber(kept[2]), tonumber(kept[3])
+local stored = redis.call('HMGET', KEYS[1], 'start', 'current', 'previous')
+local start, current, previous = tonumber(stored[1]), tonumber(stored[2]), tonumber(stored[3])
 if not start or now < start or now >= start + 2 * per then
   start, current, previous = now, 0, 0
 elseif now >= start + per then
@@ -162,59 +173,69 @@ return {1, current + 1, previous, elapsed}
 class _Window:
     """Hits since `start`, and those of the window before."""
 
-    __slots__ = ("current", "per", "previous", "start")
+    __slots__ = ("current", "window_seconds", "previous", "start")
 
-    def __init__(self, start: float, per: int) -> None:
+    def __init__(self, start: float, window_seconds: int) -> None:
         self.start = start
-        self.per = per
+        self.window_seconds = window_seconds
         self.current = 0
         self.previous = 0
 
     def slide(self, now: float) -> None:
         """Move on to the window that `now` lies in."""
         age = now - self.start
-        if age >= 2 * self.per:
+        if age >= 2 * self.window_seconds:
             self.start, self.current, self.previous = now, 0, 0
-        elif age >= self.per:
-            self.start, self.current, self.previous = self.start + self.per, 0, self.current
+        elif age >= self.window_seconds:
+            self.start, self.current, self.previous = (
+                self.start + self.window_seconds,
+                0,
+                self.current,
+            )
 
 
-def _told(policy: Policy, verdict: Verdict) -> Verdict:
-    if not verdict.allowed:
-        LIMITED.labels(policy.name).inc()
-    return verdict
+def _count_rejection(policy: RateLimit, result: LimitResult) -> LimitResult:
+    if not result.allowed:
+        RATE_LIMITED.labels(policy.name).inc()
+    return result
 
 
-def _verdict(policy: Policy, allowed: bool, current: int, previous: int, elapsed: float) -> Verdict:
+def _to_result(
+    policy: RateLimit, allowed: bool, current: int, previous: int, elapsed: float
+) -> LimitResult:
     if not allowed:
-        return Verdict(False, policy.amount, 0, _wait(policy, current, previous, elapsed))
-    count = previous * (1 - elapsed / policy.per) + current
-    return Verdict(True, policy.amount, max(0, ceil(policy.amount - count)), policy.per - elapsed)
+        return LimitResult(
+            False, policy.quota, 0, _seconds_until_allowed(policy, current, previous, elapsed)
+        )
+    count = previous * (1 - elapsed / policy.window_seconds) + current
+    return LimitResult(
+        True, policy.quota, max(0, ceil(policy.quota - count)), policy.window_seconds - elapsed
+    )
 
 
-def _wait(policy: Policy, current: int, previous: int, elapsed: float) -> float:
+def _seconds_until_allowed(policy: RateLimit, current: int, previous: int, elapsed: float) -> float:
     """Seconds until enough old hits are forgotten for one more."""
-    if current < policy.amount:
-        return policy.per * (1 - (policy.amount - current) / previous) - elapsed
-    return policy.per * (2 - policy.amount / current) - elapsed
+    if current < policy.quota:
+        return policy.window_seconds * (1 - (policy.quota - current) / previous) - elapsed
+    return policy.window_seconds * (2 - policy.quota / current) - elapsed
 
 
-def _digest(policy: Policy, identity: str, secret: bytes = b"") -> bytes:
+def _hash_identity(policy: RateLimit, identity: str, secret: bytes = b"") -> bytes:
     """Short whatever the identity is, and not readable."""
     text = f"{policy.name}\0{identity}".encode("utf-8", "surrogatepass")
     return blake2b(text, digest_size=16, key=secret).digest()
 
 
-LOGIN: Final = Policy("login", amount=20, per=60)
-LOGIN_ACCOUNT: Final = Policy("login-account", amount=10, per=60)
-REGISTER: Final = Policy("register", amount=10, per=60)
-REQUESTS: Final = Policy("requests", amount=600, per=60)
-POLICIES: Final[Mapping[str, Policy]] = {
+LOGIN: Final = RateLimit("login", quota=20, window_seconds=60)
+LOGIN_ACCOUNT: Final = RateLimit("login-account", quota=10, window_seconds=60)
+REGISTER: Final = RateLimit("register", quota=10, window_seconds=60)
+REQUESTS: Final = RateLimit("requests", quota=600, window_seconds=60)
+RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
     policy.name: policy for policy in (LOGIN, LOGIN_ACCOUNT, REGISTER, REQUESTS)
 }
 
 
-class Answer(NamedTuple):
+class RateLimitDecision(NamedTuple):
     """What all limits together say to one request: allowed, or refused by `policy`."""
 
     allowed: bool
@@ -223,81 +244,94 @@ class Answer(NamedTuple):
     headers: list[tuple[bytes, bytes]]
 
 
-class Limits:
+class RateLimiter:
     """Which limits hold for a request: logins and registrations have their own."""
 
     def __init__(self, mode: str, redis: RedisClient, secret: bytes = b"") -> None:
         """For the setting "on" or "off" (benchmarks); counted in Redis where there is one."""
-        local = ProcessLimiter()
-        key = hmac.digest(secret, b"markethall limits", "sha256")
-        counted: Limiter = RedisLimiter(redis, local, key) if redis.configured else local
-        self._limiter = None if mode == "off" else counted
-        self.on = self._limiter is not None
+        process_counter = ProcessHitCounter()
+        hash_key = hmac.digest(secret, b"markethall limits", "sha256")
+        counter: HitCounter = (
+            RedisHitCounter(redis, process_counter, hash_key)
+            if redis.is_configured
+            else process_counter
+        )
+        self._counter = None if mode == "off" else counter
+        self.is_enabled = self._counter is not None
 
     async def check(
-        self, method: str, path: str, who: str, address: str, account: str = ""
-    ) -> Answer | None:
+        self, method: str, path: str, principal: str, client_ip: str, account: str = ""
+    ) -> RateLimitDecision | None:
         """Count one request; None where limits are off.
 
         `who` begins with "user:", else the address counts; `account` is what a login is for.
         """
-        if self._limiter is None:
+        if self._counter is None:
             return None
-        verdicts = []
-        for policy, identity in _due(method, path, who, address, account):
-            verdict = await self._limiter.hit(policy, identity)
-            verdicts.append((policy, verdict))
-            if not verdict.allowed:
+        results = []
+        for policy, identity in _applicable_limits(method, path, principal, client_ip, account):
+            result = await self._counter.hit(policy, identity)
+            results.append((policy, result))
+            if not result.allowed:
                 break
-        return _answer(verdicts)
+        return _to_decision(results)
 
 
-def _due(
-    method: str, path: str, who: str, address: str, account: str
-) -> Sequence[tuple[Policy, str]]:
+def _applicable_limits(
+    method: str, path: str, principal: str, client_ip: str, account: str
+) -> Sequence[tuple[RateLimit, str]]:
     if method == "POST" and path == "/token":
         if account:
-            return ((LOGIN, network_of(address)), (LOGIN_ACCOUNT, account))
+            return ((LOGIN, client_network(client_ip)), (LOGIN_ACCOUNT, account))
         # no password is tried: a refresh, or nothing that could succeed
-        return ((REQUESTS, network_of(address)),)
+        return ((REQUESTS, client_network(client_ip)),)
     if method == "POST" and path == "/users/me/password":
-        return ((LOGIN_ACCOUNT, who),)
+        return ((LOGIN_ACCOUNT, principal),)
     if method == "POST" and path == "/users":
-        return ((REGISTER, network_of(address)),)
-    return ((REQUESTS, who if who.startswith("user:") else network_of(address)),)
+        return ((REGISTER, client_network(client_ip)),)
+    return ((REQUESTS, principal if principal.startswith("user:") else client_network(client_ip)),)
 
 
-def _answer(verdicts: Sequence[tuple[Policy, Verdict]]) -> Answer:
-    policy, verdict = verdicts[-1]
-    return Answer(verdict.allowed, policy.name, verdict.retry_after, header_fields(verdicts))
-
-
-def header_fields(verdicts: Sequence[tuple[Policy, Verdict]]) -> list[tuple[bytes, bytes]]:
-    """The two fields of the IETF draft (draft-ietf-httpapi-ratelimit-headers), for ASGI."""
-    return [
-        (b"ratelimit-policy", policy_field(policy for policy, _ in verdicts).encode()),
-        (b"ratelimit", limit_field(verdicts).encode()),
-    ]
-
-
-def policy_field(policies: Iterable[Policy]) -> str:
-    """The value of `RateLimit-Policy`: quota and window in seconds, `"login";q=20;w=60`."""
-    return ", ".join([f'"{policy.name}";q={policy.amount};w={policy.per}' for policy in policies])
-
-
-def limit_field(verdicts: Iterable[tuple[Policy, Verdict]]) -> str:
-    """The value of `RateLimit`: what remains, seconds until more does, `"login";r=19;t=42`."""
-    return ", ".join(
-        [f'"{policy.name}";r={v.remaining};t={ceil(v.reset_after)}' for policy, v in verdicts]
+def _to_decision(results: Sequence[tuple[RateLimit, LimitResult]]) -> RateLimitDecision:
+    policy, result = results[-1]
+    return RateLimitDecision(
+        result.allowed, policy.name, result.retry_after, rate_limit_headers(results)
     )
 
 
-def network_of(address: str) -> str:
+def rate_limit_headers(
+    results: Sequence[tuple[RateLimit, LimitResult]],
+) -> list[tuple[bytes, bytes]]:
+    """The two fields of the IETF draft (draft-ietf-httpapi-ratelimit-headers), for ASGI."""
+    return [
+        (b"ratelimit-policy", format_policy_field(policy for policy, _ in results).encode()),
+        (b"ratelimit", format_limit_field(results).encode()),
+    ]
+
+
+def format_policy_field(policies: Iterable[RateLimit]) -> str:
+    """The value of `RateLimit-Policy`: quota and window in seconds, `"login";q=20;w=60`."""
+    return ", ".join(
+        [f'"{policy.name}";q={policy.quota};w={policy.window_seconds}' for policy in policies]
+    )
+
+
+def format_limit_field(results: Iterable[tuple[RateLimit, LimitResult]]) -> str:
+    """The value of `RateLimit`: what remains, seconds until more does, `"login";r=19;t=42`."""
+    return ", ".join(
+        [
+            f'"{policy.name}";r={v.remaining};t={ceil(v.reset_after_seconds)}'
+            for policy, v in results
+        ]
+    )
+
+
+def client_network(client_ip: str) -> str:
     """Who an address stands for: an IPv6 client has a whole /64 to choose from (RFC 6177)."""
-    if ":" not in address:
-        return address
+    if ":" not in client_ip:
+        return client_ip
     try:
-        ip = IPv6Address(address)
+        ip = IPv6Address(client_ip)
     except ValueError:
-        return address
+        return client_ip
     return str(ip.ipv4_mapped or f"{IPv6Address(int(ip) >> 64 << 64)}/64")

@@ -20,32 +20,32 @@ LATENCY = Histogram(
     registry=REGISTRY,
 )
 # the children of a metric are looked up under a lock otherwise
-requests_of = lru_cache(maxsize=4096)(REQUESTS.labels)
-latency_of = lru_cache(maxsize=1024)(LATENCY.labels)
+request_counter = lru_cache(maxsize=4096)(REQUESTS.labels)
+latency_histogram = lru_cache(maxsize=1024)(LATENCY.labels)
 IN_FLIGHT = Gauge("markethall_http_in_flight", "Requests being answered.", registry=REGISTRY)
 STATEMENTS = Counter(
     "markethall_db_statements", "SQL statements sent, less BEGIN and COMMIT.", registry=REGISTRY
 )
-CACHE = Counter(
+CACHE_LOOKUPS = Counter(
     "markethall_cache",
     "Cache lookups, by cache and outcome.",
     ["cache", "outcome"],
     registry=REGISTRY,
 )
-NEIGHBOUR_CALLS = Counter(
-    "markethall_neighbour_calls",
+RPC_CLIENT_CALLS = Counter(
+    "markethall_rpc_client_calls",
     "Calls of a neighbour's contract, by how they ended: ok, or the code of the refusal.",
     ["target", "method", "outcome"],
     registry=REGISTRY,
 )
-NEIGHBOUR_ATTEMPTS = Counter(
-    "markethall_neighbour_attempts",
+RPC_CLIENT_ATTEMPTS = Counter(
+    "markethall_rpc_client_attempts",
     "Requests sent to a neighbour over the wire, retries included.",
     ["target", "method"],
     registry=REGISTRY,
 )
-NEIGHBOUR_BREAKER = Gauge(
-    "markethall_neighbour_breaker_open",
+RPC_CLIENT_CIRCUIT_OPEN = Gauge(
+    "markethall_rpc_client_circuit_open",
     "1 while a neighbour is left alone because it did not answer.",
     ["target"],
     registry=REGISTRY,
@@ -61,26 +61,26 @@ EVENTS_HANDLED = Counter(
 )
 STREAM_ENTRIES = Counter(
     "markethall_stream_entries",
-    "Entries of a publisher's stream that were added, taken into an inbox, or trimmed.",
+    "Entries of a publisher's stream that were added, consumed into an inbox, or trimmed.",
     ["publisher", "what"],
     registry=REGISTRY,
 )
-STREAM_RESENT = Counter(
-    "markethall_stream_resent",
+STREAM_REPUBLISHED = Counter(
+    "markethall_stream_republished",
     "Events sent again because the stream was not as it had been left.",
     ["publisher"],
     registry=REGISTRY,
 )
-LEADING = Gauge(
-    "markethall_leading",
+LEADER = Gauge(
+    "markethall_leader",
     "1 where this process leads a context's background work.",
     ["context"],
     registry=REGISTRY,
 )
-LIMITED = Counter(
+RATE_LIMITED = Counter(
     "markethall_rate_limited", "Requests refused by a rate limit.", ["policy"], registry=REGISTRY
 )
-INFO = Gauge(
+CONTEXT_INFO = Gauge(
     "markethall_context_info",
     "Where each context runs and what it stores in.",
     ["context", "where", "storage"],

@@ -14,13 +14,13 @@ class Dto(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64")
 
 
-class Body(BaseModel):
+class RequestModel(BaseModel):
     """What a client sends: nothing unknown is accepted, nothing is coerced."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
 
 
-def _printable(text: str) -> str:
+def _reject_nul_and_surrogates(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain a NUL character")
     if not text.isascii():
@@ -31,37 +31,39 @@ def _printable(text: str) -> str:
 _UUID_LENGTH: Final = 36
 
 
-def _canonical_uuid(value: Any) -> Any:
+def _require_canonical_uuid(value: Any) -> Any:
     if isinstance(value, str) and (len(value) != _UUID_LENGTH or value[8] != "-"):
         raise ValueError("must be a UUID in its 36 character form")
     return value
 
 
-_DATED: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+_ISO_DATE_PREFIX: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 
-def _written(value: Any) -> Any:
+def _require_iso_string(value: Any) -> Any:
     if not isinstance(value, str | datetime) or (
         # a number in quotes would be taken for seconds, or for milliseconds
-        isinstance(value, str) and not _DATED.match(value)
+        isinstance(value, str) and not _ISO_DATE_PREFIX.match(value)
     ):
         raise ValueError("must be a time in ISO 8601, with its offset")
     return value
 
 
-def _in_utc(moment: datetime) -> datetime:
+def _to_utc(value: datetime) -> datetime:
     try:
-        return moment.astimezone(UTC)
+        return value.astimezone(UTC)
     except OverflowError:
         raise ValueError("must lie in the years 1 to 9999, in UTC too") from None
 
 
-Text = Annotated[str, Field(strict=True), AfterValidator(_printable)]
+Text = Annotated[str, Field(strict=True), AfterValidator(_reject_nul_and_surrogates)]
 Int = Annotated[int, Field(strict=True)]
 Bool = Annotated[bool, Field(strict=True)]
 # a time with its offset (RFC 3339), kept in UTC
-Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_in_utc)]
-Id = Annotated[UUID, BeforeValidator(_canonical_uuid)]
+UtcDatetime = Annotated[
+    AwareDatetime, BeforeValidator(_require_iso_string), AfterValidator(_to_utc)
+]
+Id = Annotated[UUID, BeforeValidator(_require_canonical_uuid)]
 
 # Postgres BIGINT, less a wide margin for sums
 MAX_AMOUNT = 10**15

@@ -6,73 +6,83 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from markethall.shared.errors import (
+    BodyTooLarge,
+    DomainError,
     Forbidden,
     HeadersTooLarge,
-    Internal,
-    Invalid,
-    Malformed,
-    Refusal,
+    InternalError,
+    MalformedRequest,
     RequestTimeout,
-    TooLarge,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
+    ValidationFailed,
 )
-from markethall.shared.http import PROBLEM_REF, Problem, problems
+from markethall.shared.http import PROBLEM_SCHEMA_REF, Problem, problems
 
-ALWAYS: Final = (Invalid, TooManyRequests, HeadersTooLarge, Internal, Unavailable)
-WITH_BODY: Final = (Malformed, TooLarge, UnsupportedMediaType, RequestTimeout)
-WITH_TOKEN: Final = (Unauthenticated, Forbidden)
+COMMON_ERRORS: Final = (
+    ValidationFailed,
+    TooManyRequests,
+    HeadersTooLarge,
+    InternalError,
+    Unavailable,
+)
+BODY_ERRORS: Final = (MalformedRequest, BodyTooLarge, UnsupportedMediaType, RequestTimeout)
+AUTHENTICATED_ERRORS: Final = (Unauthenticated, Forbidden)
 
-_DEFAULTS: Final = ("HTTPValidationError", "ValidationError")
-_TEXT: Final = {"type": "string"}
-_LOCATION: Final = {"description": "The path of what was made", "schema": _TEXT}
-_ETAG: Final = {
+_FRAMEWORK_ERROR_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
+_STRING_SCHEMA: Final = {"type": "string"}
+_LOCATION_HEADER: Final = {"description": "The path of what was made", "schema": _STRING_SCHEMA}
+_ETAG_HEADER: Final = {
     "description": "Its version, for `If-Match`",
-    "schema": _TEXT | {"examples": ['"v1"']},
+    "schema": _STRING_SCHEMA | {"examples": ['"v1"']},
 }
-_IF_MATCH: Final = {
+_IF_MATCH_PARAMETER: Final = {
     "name": "If-Match",
     "in": "header",
     "description": "The `ETag` that was read, a list of them, or `*` to take it as it is",
-    "schema": _TEXT | {"examples": ['"v1"']},
+    "schema": _STRING_SCHEMA | {"examples": ['"v1"']},
 }
 
 
-def completing(app: FastAPI) -> Callable[[], dict[str, Any]]:
+def extend_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
     """What to put in the place of `app.openapi`; it makes the document once."""
-    made = app.openapi
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(made())
+            app.openapi_schema = _extend(generate())
         return app.openapi_schema
 
     return openapi
 
 
-def _completed(document: dict[str, Any]) -> dict[str, Any]:
+def _extend(document: dict[str, Any]) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for name in _DEFAULTS:
+    for name in _FRAMEWORK_ERROR_SCHEMAS:
         schemas.pop(name, None)
     schemas["Problem"] = _problem_schema()
     for operation in _operations(document):
-        for refusal in _common(operation):
-            _add(operation["responses"], refusal)
+        for error_type in _error_types_of(operation):
+            _add_response(operation["responses"], error_type)
         if "412" in operation["responses"]:
             required = "428" in operation["responses"]
-            operation.setdefault("parameters", []).append(_IF_MATCH | {"required": required})
-        if made := operation["responses"].get("201"):
-            made["headers"] = _headers_of(made, schemas)
+            operation.setdefault("parameters", []).append(
+                _IF_MATCH_PARAMETER | {"required": required}
+            )
+        if created_response := operation["responses"].get("201"):
+            created_response["headers"] = _created_headers(created_response, schemas)
     return document
 
 
-def _headers_of(made: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
+def _created_headers(
+    created_response: Mapping[str, Any], schemas: Mapping[str, Any]
+) -> dict[str, Any]:
     """Of a 201: as http.created answers it."""
-    name = made["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-    tagged = "version" in schemas[name]["properties"]
-    return {"Location": _LOCATION} | ({"ETag": _ETAG} if tagged else {})
+    name = created_response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    has_etag = "version" in schemas[name]["properties"]
+    return {"Location": _LOCATION_HEADER} | ({"ETag": _ETAG_HEADER} if has_etag else {})
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -80,30 +90,32 @@ def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield from operations.values()
 
 
-def _common(operation: Mapping[str, Any]) -> tuple[type[Refusal], ...]:
-    common: tuple[type[Refusal], ...] = ALWAYS
+def _error_types_of(operation: Mapping[str, Any]) -> tuple[type[DomainError], ...]:
+    error_types: tuple[type[DomainError], ...] = COMMON_ERRORS
     if "requestBody" in operation:
-        common += WITH_BODY
+        error_types += BODY_ERRORS
     if operation.get("security"):
-        common += WITH_TOKEN
-    return common
+        error_types += AUTHENTICATED_ERRORS
+    return error_types
 
 
-def _add(responses: dict[str, Any], refusal: type[Refusal]) -> None:
+def _add_response(responses: dict[str, Any], error_type: type[DomainError]) -> None:
     """Beside what the route says itself; FastAPI's own 422 gives way."""
-    status = str(refusal.status)
-    known = responses.get(status)
-    ours = problems(refusal)[refusal.status]
-    if known is None or "application/problem+json" not in known.get("content", {}):
-        responses[status] = ours
+    status = str(error_type.status)
+    existing = responses.get(status)
+    generated = problems(error_type)[error_type.status]
+    if existing is None or "application/problem+json" not in existing.get("content", {}):
+        responses[status] = generated
         return
-    examples = known["content"]["application/problem+json"]["examples"]
-    for code, example in ours["content"]["application/problem+json"]["examples"].items():
+    examples = existing["content"]["application/problem+json"]["examples"]
+    for code, example in generated["content"]["application/problem+json"]["examples"].items():
         examples.setdefault(code, example)
 
 
 def _problem_schema() -> dict[str, Any]:
-    schema = Problem.model_json_schema(ref_template=PROBLEM_REF.replace("Problem", "{model}"))
+    schema = Problem.model_json_schema(
+        ref_template=PROBLEM_SCHEMA_REF.replace("Problem", "{model}")
+    )
     definitions = schema.pop("$defs")
     schema["properties"]["errors"]["anyOf"][0]["items"] = definitions["FieldError"]
     return schema

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from markethall.shared.errors import Refusal
+from markethall.shared.errors import DomainError
 from markethall.shared.model import Dto
 
 T = TypeVar("T")
 
 
-class CursorInvalid(Refusal):
+class CursorInvalid(DomainError):
     """Made by somebody else, or for another list. Details: none."""
 
     code = "request.cursor_invalid"
@@ -43,12 +43,12 @@ class Cursors:
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"markethall cursor", "sha256")
 
-    def encode(self, listing: str, position: Sequence[Any]) -> str:
+    def encode(self, list_name: str, position: Sequence[Any]) -> str:
         """`listing` names the list, its sort and filters; `position` is JSON."""
         body = json.dumps(position, separators=(",", ":"), ensure_ascii=False).encode()
-        return base64.urlsafe_b64encode(self._tag(listing, body) + body).decode().rstrip("=")
+        return base64.urlsafe_b64encode(self._sign(list_name, body) + body).decode().rstrip("=")
 
-    def decode(self, listing: str, cursor: str | None) -> list[Any] | None:
+    def decode(self, list_name: str, cursor: str | None) -> list[Any] | None:
         """Raises CursorInvalid."""
         if cursor is None:
             return None
@@ -57,20 +57,21 @@ class Cursors:
         except ValueError:
             raise CursorInvalid from None
         tag, body = raw[:16], raw[16:]
-        if not hmac.compare_digest(tag, self._tag(listing, body)):
+        if not hmac.compare_digest(tag, self._sign(list_name, body)):
             raise CursorInvalid
         position: list[Any] = json.loads(body)
         return position
 
-    def page(
-        self, listing: str, rows: Sequence[T], limit: int, position: Callable[[T], Sequence[Any]]
+    def build_page(
+        self, list_name: str, rows: Sequence[T], limit: int, position: Callable[[T], Sequence[Any]]
     ) -> Page[T]:
         """`rows` holds one more than `limit` when there is a next page."""
-        more = len(rows) > limit
-        kept = tuple(rows[:limit])
+        has_more = len(rows) > limit
+        items = tuple(rows[:limit])
         return Page(
-            items=kept, next_cursor=self.encode(listing, position(kept[-1])) if more else None
+            items=items,
+            next_cursor=self.encode(list_name, position(items[-1])) if has_more else None,
         )
 
-    def _tag(self, listing: str, body: bytes) -> bytes:
-        return hmac.digest(self._key, listing.encode() + b"\x00" + body, "sha256")[:16]
+    def _sign(self, list_name: str, body: bytes) -> bytes:
+        return hmac.digest(self._key, list_name.encode() + b"\x00" + body, "sha256")[:16]

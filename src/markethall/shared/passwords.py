@@ -16,18 +16,18 @@ from unicodedata import normalize
 
 import bcrypt
 
-from markethall.shared.errors import Busy
+from markethall.shared.errors import Overloaded
 
 T = TypeVar("T")
 
-SHORTEST: Final = 8
-LONGEST: Final = 256
+MIN_LENGTH: Final = 8
+MAX_LENGTH: Final = 256
 
 # no secret: it only keeps these digests apart from any other use of the same password
-_DOMAIN: Final = b"markethall password v1"
+_DIGEST_KEY: Final = b"markethall password v1"
 
 # those of the well known lists that are long enough to pass the length rule (NIST 800-63B, 3.1.1.2)
-_COMMON = """
+_COMMON_PASSWORDS_TEXT = """
     password password1 password12 password123 password1234 password! passw0rd p@ssword p@ssw0rd
     pa55word pa$$word passwort passwort1 motdepasse contraseña wachtwoord 12345678 123456789
     1234567890 12345678910 0123456789 123456789a 1234567a 12345678a a12345678 a123456789 87654321
@@ -50,7 +50,7 @@ _COMMON = """
     shadow123 hello123 helloworld goodluck freedom1 password0 pass1234 pass12345 passpass
     markethall markethall1 markethall123
 """
-COMMON: Final = frozenset(_COMMON.split())
+COMMON_PASSWORDS: Final = frozenset(_COMMON_PASSWORDS_TEXT.split())
 
 
 def weakness(password: str, *personal: str) -> str | None:
@@ -59,11 +59,11 @@ def weakness(password: str, *personal: str) -> str | None:
     `personal` are words that everybody knows about the person: none may be the password.
     """
     text = normalize("NFKC", password)
-    if len(text) < SHORTEST:
+    if len(text) < MIN_LENGTH:
         return "too_short"
-    if len(text) > LONGEST:
+    if len(text) > MAX_LENGTH:
         return "too_long"
-    if text.casefold() in COMMON:
+    if text.casefold() in COMMON_PASSWORDS:
         return "too_common"
     if text.casefold() in {normalize("NFKC", word).casefold() for word in personal}:
         return "personal"
@@ -78,41 +78,43 @@ class Passwords:
 
     def __init__(self, cost: int, workers: int = 2, queue: int = 32) -> None:
         self._cost = cost
-        self._places = threading.BoundedSemaphore(workers + queue)
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="passwords")
+        self._slots = threading.BoundedSemaphore(workers + queue)
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="passwords")
         # the hash of no password: verifying against it takes as long as against a real one
-        self._nobody = bcrypt.gensalt(cost) + b"." * 31
+        self._dummy_hash = bcrypt.gensalt(cost) + b"." * 31
 
     async def hash(self, password: str) -> str:
-        """Raises Busy."""
-        digest = _digest(password)
-        return await self._work(lambda: bcrypt.hashpw(digest, bcrypt.gensalt(self._cost)).decode())
+        """Raises Overloaded."""
+        digest = _prehash(password)
+        return await self._run_in_executor(
+            lambda: bcrypt.hashpw(digest, bcrypt.gensalt(self._cost)).decode()
+        )
 
-    async def verify(self, password: str, hashed: str | None) -> bool:
-        """False for no hash as well, after the same time. Raises Busy."""
-        digest = _digest(password)
-        against = self._nobody if hashed is None else hashed.encode()
-        good = await self._work(lambda: bcrypt.checkpw(digest, against))
-        return good and hashed is not None
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        """False for no hash as well, after the same time. Raises Overloaded."""
+        digest = _prehash(password)
+        compared_hash = self._dummy_hash if password_hash is None else password_hash.encode()
+        is_match = await self._run_in_executor(lambda: bcrypt.checkpw(digest, compared_hash))
+        return is_match and password_hash is not None
 
     def close(self) -> None:
         """What runs may finish; what waits is dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _work(self, job: Callable[[], T]) -> T:
-        if not self._places.acquire(blocking=False):
-            raise Busy("Too many passwords are being checked.", retry_after=1)
+    async def _run_in_executor(self, job: Callable[[], T]) -> T:
+        if not self._slots.acquire(blocking=False):
+            raise Overloaded("Too many passwords are being checked.", retry_after=1)
         try:
-            future = self._threads.submit(job)
+            future = self._executor.submit(job)
         except RuntimeError:  # closed: the process is ending
-            self._places.release()
-            raise Busy("The process is ending.", retry_after=1) from None
+            self._slots.release()
+            raise Overloaded("The process is ending.", retry_after=1) from None
         # also called when the caller has gone and the job is cancelled before it began
-        future.add_done_callback(lambda _: self._places.release())
+        future.add_done_callback(lambda _: self._slots.release())
         return await asyncio.wrap_future(future)
 
 
-def _digest(password: str) -> bytes:
+def _prehash(password: str) -> bytes:
     """44 ASCII bytes of any password, however long, in whatever form its letters were typed."""
     text = normalize("NFKC", password).encode("utf-8", "surrogatepass")
-    return base64.b64encode(hmac.digest(_DOMAIN, text, "sha256"))
+    return base64.b64encode(hmac.digest(_DIGEST_KEY, text, "sha256"))

@@ -16,14 +16,14 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from markethall.shared.breaker import Breaker, BreakerOpen
 
 T = TypeVar("T")
-Word = str | bytes | int
+CommandArgument = str | bytes | int
 
 
-class RedisAway(Exception):
+class RedisUnavailable(Exception):
     """Redis did not do it, or did not say so in time. Internal: no client ever sees it."""
 
 
-class Script:
+class LuaScript:
     """A Lua script, called by its hash and sent only to a server that does not know it."""
 
     def __init__(self, source: str) -> None:
@@ -35,7 +35,7 @@ class RedisClient:
     """Owns the connections to one Redis; nothing connects before the first command.
 
     A command has `timeout` seconds for everything: a free connection, connecting, sending, reading.
-    Whatever goes wrong is `RedisAway`. After some failures in a row the breaker refuses at once, so
+    Whatever goes wrong is `RedisUnavailable`. After some failures in a row the breaker refuses at once, so
     that a dead or paused server costs nothing but one late probe in a while. Nothing is retried: a
     command that timed out may have run. Without a URL it is always away.
     """
@@ -45,77 +45,81 @@ class RedisClient:
         url: str | None,
         *,
         timeout: float = 0.1,
-        connections: int = 16,
+        max_connections: int = 16,
         breaker: Breaker | None = None,
     ) -> None:
         self.timeout = timeout
         self.breaker = breaker or Breaker(time.monotonic)
-        self._redis = _open(url, connections) if url else None
+        self._redis = _create_client(url, max_connections) if url else None
         # the pool of redis-py raises when it is empty: here the next one waits, first come first
-        self._free = asyncio.Semaphore(connections)
+        self._free_connections = asyncio.Semaphore(max_connections)
 
     @property
-    def configured(self) -> bool:
+    def is_configured(self) -> bool:
         """Whether there is a Redis at all."""
         return self._redis is not None
 
-    def deadline(self, seconds: float | None = None) -> float:
+    def deadline_in(self, seconds: float | None = None) -> float:
         """The loop's time after so many seconds, or after the timeout: for several commands."""
         now = asyncio.get_running_loop().time()
         return now + (self.timeout if seconds is None else seconds)
 
-    async def run(self, *command: Word, until: float | None = None) -> Any:
+    async def execute(self, *command: CommandArgument, deadline: float | None = None) -> Any:
         """The answer to one command as redis-py reads it, texts as bytes.
 
         `until` is a deadline() shared with other commands.
         """
-        return await self._guarded(lambda: self._execute(*command), until)
+        return await self._run_with_breaker(lambda: self._send_command(*command), deadline)
 
     async def run_script(
-        self, script: Script, keys: Sequence[Word], *args: Word, until: float | None = None
+        self,
+        script: LuaScript,
+        keys: Sequence[CommandArgument],
+        *args: CommandArgument,
+        deadline: float | None = None,
     ) -> Any:
         """The answer of a Lua script: one round trip, two where the server has forgotten it."""
-        words = (len(keys), *keys, *args)
+        arguments = (len(keys), *keys, *args)
 
-        async def call() -> Any:
+        async def evaluate() -> Any:
             try:
-                return await self._execute("EVALSHA", script.sha, *words)
+                return await self._send_command("EVALSHA", script.sha, *arguments)
             except NoScriptError:
-                return await self._execute("EVAL", script.source, *words)
+                return await self._send_command("EVAL", script.source, *arguments)
 
-        return await self._guarded(call, until)
+        return await self._run_with_breaker(evaluate, deadline)
 
     async def ping(self) -> bool:
         """Whether Redis answers now. Asks even while the breaker is open, and tells it."""
         if self._redis is None:
             return False
         try:
-            await self._bounded(lambda: self._execute("PING"), None)
-        except (_Silence, ResponseError):
-            self.breaker.fail()
+            await self._run_with_deadline(lambda: self._send_command("PING"), None)
+        except (_NoResponse, ResponseError):
+            self.breaker.record_failure()
             return False
-        self.breaker.succeed()
+        self.breaker.record_success()
         return True
 
     @asynccontextmanager
-    async def subscribed(
-        self, channel: str, pulse: float
+    async def subscribe(
+        self, channel: str, heartbeat_interval: float
     ) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-        """Gives a function that waits for the next message. Raises RedisAway, there too.
+        """Gives a function that waits for the next message. Raises RedisUnavailable, there too.
 
         A connection that has been silent for `pulse` seconds is asked, and has as long to answer.
         """
         if self._redis is None:
-            raise RedisAway("there is no Redis")
-        subscription = Subscription(self._redis.pubsub(), pulse)
+            raise RedisUnavailable("there is no Redis")
+        subscription = Subscription(self._redis.pubsub(), heartbeat_interval)
         try:
-            await subscription.begin(channel)
-            yield subscription.following
+            await subscription.start(channel)
+            yield subscription.next_message
         except (OSError, RedisError) as error:
-            raise RedisAway(str(error)) from error
+            raise RedisUnavailable(str(error)) from error
         finally:
             with suppress(Exception):
-                await subscription.end()
+                await subscription.close()
 
     async def close(self) -> None:
         """Close all connections; from now on Redis is away."""
@@ -126,74 +130,78 @@ class RedisClient:
                 async with asyncio.timeout(self.timeout):
                     await redis.aclose()
 
-    async def _execute(self, *words: Word) -> Any:
+    async def _send_command(self, *arguments: CommandArgument) -> Any:
         if self._redis is None:
             raise ConnectionError("closed")
-        return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]  # theirs
+        return await self._redis.execute_command(*arguments)  # type: ignore[no-untyped-call]  # theirs
 
-    async def _guarded(self, call: Callable[[], Awaitable[T]], until: float | None) -> T:
+    async def _run_with_breaker(
+        self, operation: Callable[[], Awaitable[T]], deadline: float | None
+    ) -> T:
         if self._redis is None:
-            raise RedisAway("there is no Redis")
+            raise RedisUnavailable("there is no Redis")
         try:
-            with self.breaker.guard(_Silence):
-                return await self._bounded(call, until)
+            with self.breaker.guard(_NoResponse):
+                return await self._run_with_deadline(operation, deadline)
         except BreakerOpen:
-            raise RedisAway("Redis was away a moment ago") from None
+            raise RedisUnavailable("Redis was away a moment ago") from None
         except ResponseError as error:
             # It answers, if with a no (wrong type, out of memory): that is no reason to open.
-            self.breaker.succeed()
-            raise RedisAway(str(error)) from error
-        except _Silence as error:
-            raise RedisAway(str(error)) from error.__cause__
+            self.breaker.record_success()
+            raise RedisUnavailable(str(error)) from error
+        except _NoResponse as error:
+            raise RedisUnavailable(str(error)) from error.__cause__
 
-    async def _bounded(self, call: Callable[[], Awaitable[T]], until: float | None) -> T:
-        when = self.deadline() if until is None else until
+    async def _run_with_deadline(
+        self, operation: Callable[[], Awaitable[T]], deadline: float | None
+    ) -> T:
+        expires_at = self.deadline_in() if deadline is None else deadline
         try:
-            async with asyncio.timeout_at(when), self._free:
-                return await call()
+            async with asyncio.timeout_at(expires_at), self._free_connections:
+                return await operation()
         except ResponseError:
             raise
         except Exception as error:
-            raise _Silence(str(error) or type(error).__name__) from error
+            raise _NoResponse(str(error) or type(error).__name__) from error
 
 
 class Subscription:
     """A connection that hears one channel."""
 
-    def __init__(self, pubsub: PubSub, pulse: float) -> None:
+    def __init__(self, pubsub: PubSub, heartbeat_interval: float) -> None:
         self._pubsub = pubsub
-        self._pulse = pulse
+        self._heartbeat_interval = heartbeat_interval
 
-    async def begin(self, channel: str) -> None:
-        async with asyncio.timeout(2 * self._pulse):
+    async def start(self, channel: str) -> None:
+        async with asyncio.timeout(2 * self._heartbeat_interval):
             await self._pubsub.subscribe(channel)
-            while (await self._next() or {}).get("type") != "subscribe":
+            while (await self._receive() or {}).get("type") != "subscribe":
                 pass
 
-    async def following(self) -> bytes:
-        asked = False
+    async def next_message(self) -> bytes:
+        is_ping_pending = False
         while True:
-            message = await self._next()
+            message = await self._receive()
             if message is None:
-                if asked:
+                if is_ping_pending:
                     raise TimeoutError("no answer to a ping")
                 await self._pubsub.ping()
             elif message["type"] == "message":
                 return bytes(message["data"])
-            asked = message is None
+            is_ping_pending = message is None
 
-    async def end(self) -> None:
+    async def close(self) -> None:
         await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # theirs
 
-    async def _next(self) -> Any:
-        return await self._pubsub.get_message(timeout=self._pulse)
+    async def _receive(self) -> Any:
+        return await self._pubsub.get_message(timeout=self._heartbeat_interval)
 
 
-class _Silence(Exception):
+class _NoResponse(Exception):
     """No answer, or none that can be read."""
 
 
-def _open(url: str, connections: int) -> "Redis":
+def _create_client(url: str, max_connections: int) -> "Redis":
     """A client that leaves limits of time to us, and says nothing at the start of a connection.
 
     redis-py 8 by default retries ten times, waits five seconds, greets with four commands and lets
@@ -205,7 +213,7 @@ def _open(url: str, connections: int) -> "Redis":
     pool = ConnectionPool.from_url(
         url,
         # and one that listens
-        max_connections=connections + 1,
+        max_connections=max_connections + 1,
         protocol=2,
         driver_info=None,
         socket_timeout=None,

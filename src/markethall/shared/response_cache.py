@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from markethall.shared.breaker import Seconds
-from markethall.shared.http import matches
+from markethall.shared.breaker import MonotonicClock
+from markethall.shared.http import etag_matches
 from markethall.shared.visit import route_template
 
 Header = tuple[bytes, bytes]
@@ -55,7 +55,7 @@ class CachedResponse:
     async def send(self, send: Send, if_none_match: bytes) -> None:
         """Sends 304 to a client that has this version (RFC 9110, section 13.1.2)."""
         status, headers, body = 200, self._headers, self.body
-        if if_none_match and matches(if_none_match.decode("latin-1"), self._etag):
+        if if_none_match and etag_matches(if_none_match.decode("latin-1"), self._etag):
             status, headers, body = 304, self._headers_of_304, b""
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -76,7 +76,7 @@ class ResponseCacheMiddleware:
         app: ASGIApp,
         ttl_seconds: float,
         max_bytes: int = MAX_BYTES,
-        clock: Seconds = time.monotonic,
+        clock: MonotonicClock = time.monotonic,
     ) -> None:
         self._app = app
         self._ttl_seconds = ttl_seconds

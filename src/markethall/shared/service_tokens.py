@@ -16,27 +16,27 @@ from markethall.shared.call import Actor
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Unauthenticated
 from markethall.shared.ids import new_id
-from markethall.shared.keyring import KeySource
+from markethall.shared.keyring import JwksProvider
 from markethall.shared.tokens import (
-    AHEAD,
     ALGORITHM,
-    UNREADABLE,
-    key_set_of,
-    load_keys,
-    public_keys,
+    CLOCK_SKEW_SECONDS,
+    DECODE_ERRORS,
+    load_private_keys,
+    parse_public_keys,
+    to_key_set,
 )
 
 T = TypeVar("T")
 
-TYPE: Final = "svc+jwt"
-LIFETIME: Final = 60
-LONGEST: Final = 8192
+TOKEN_TYPE: Final = "svc+jwt"
+LIFETIME_SECONDS: Final = 60
+MAX_TOKEN_LENGTH: Final = 8192
 # a token that is given out again has at least this long to go
-_LEAST_LEFT: Final = 30
-_MOST_KEPT: Final = 2048
-_REQUIRED: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "scope", "actor")
-_OPTIONS: Final[Any] = {
-    "require": list(_REQUIRED),
+_MIN_REMAINING_SECONDS: Final = 30
+_MAX_CACHED: Final = 2048
+_REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "scope", "actor")
+_DECODE_OPTIONS: Final[Any] = {
+    "require": list(_REQUIRED_CLAIMS),
     "verify_exp": False,
     "verify_iat": False,
     "verify_nbf": False,
@@ -56,7 +56,7 @@ class ServiceIdentity:
     target: str
     scope: str
     actor: Actor
-    expires: int
+    expires_at: int
 
 
 class ServiceSigner:
@@ -64,12 +64,12 @@ class ServiceSigner:
 
     def __init__(self, pem: str, clock: Clock) -> None:
         """The first key signs, further ones are only published. Raises ValueError for a bad one."""
-        keys = load_keys(pem)
+        keys = load_private_keys(pem)
         self._key = keys[0]
         self._clock = clock
-        self._jwks = key_set_of(keys)
-        self._headers = {"typ": TYPE, "kid": self._jwks["keys"][0]["kid"]}
-        self._kept: OrderedDict[tuple[str, str, str, Actor], tuple[str, int]] = OrderedDict()
+        self._jwks = to_key_set(keys)
+        self._headers = {"typ": TOKEN_TYPE, "kid": self._jwks["keys"][0]["kid"]}
+        self._cache: OrderedDict[tuple[str, str, str, Actor], tuple[str, int]] = OrderedDict()
 
     def jwks(self) -> Mapping[str, Any]:
         """The public half, as a JSON Web Key Set (RFC 7517)."""
@@ -78,18 +78,20 @@ class ServiceSigner:
     def sign(self, caller: str, target: str, method: str, actor: Actor) -> str:
         """A token for this one method. The same one again while it has half its life to go."""
         now = int(self._clock().timestamp())
-        wanted = (caller, target, method, actor)
-        token, expires = self._kept.get(wanted, ("", 0))
-        if expires - now < _LEAST_LEFT:
-            token, expires = self._sign(*wanted, now), now + LIFETIME
-            self._keep(wanted, token, expires)
+        cache_key = (caller, target, method, actor)
+        token, expires_at = self._cache.get(cache_key, ("", 0))
+        if expires_at - now < _MIN_REMAINING_SECONDS:
+            token, expires_at = self._sign(*cache_key, now), now + LIFETIME_SECONDS
+            self._cache_token(cache_key, token, expires_at)
         return token
 
-    def _keep(self, wanted: tuple[str, str, str, Actor], token: str, expires: int) -> None:
-        self._kept[wanted] = (token, expires)
-        self._kept.move_to_end(wanted)
-        if len(self._kept) > _MOST_KEPT:
-            self._kept.popitem(last=False)
+    def _cache_token(
+        self, cache_key: tuple[str, str, str, Actor], token: str, expires_at: int
+    ) -> None:
+        self._cache[cache_key] = (token, expires_at)
+        self._cache.move_to_end(cache_key)
+        if len(self._cache) > _MAX_CACHED:
+            self._cache.popitem(last=False)
 
     def _sign(self, caller: str, target: str, method: str, actor: Actor, now: int) -> str:
         claims = {
@@ -98,7 +100,7 @@ class ServiceSigner:
             "aud": audience_of(target),
             "scope": f"{target}.{method}",
             "iat": now,
-            "exp": now + LIFETIME,
+            "exp": now + LIFETIME_SECONDS,
             "jti": str(new_id()),
             "actor": actor.model_dump(mode="json", exclude_defaults=True),
         }
@@ -109,82 +111,90 @@ class ServiceVerifier:
     """Tells which service bears a token. `sources`: caller -> where its public keys come from."""
 
     def __init__(
-        self, sources: Mapping[str, KeySource], served: Collection[str], clock: Clock
+        self, jwks_by_caller: Mapping[str, JwksProvider], served: Collection[str], clock: Clock
     ) -> None:
-        self._sources = sources
-        self._targets = {audience_of(context): context for context in served}
+        self._jwks_by_caller = jwks_by_caller
+        self._context_by_audience = {audience_of(context): context for context in served}
         self._clock = clock
-        self._known: OrderedDict[str, ServiceIdentity] = OrderedDict()
+        self._cache: OrderedDict[str, ServiceIdentity] = OrderedDict()
 
     async def verify(self, token: str) -> ServiceIdentity:
         """Raises Unauthenticated; Unavailable when the caller's keys cannot be had."""
-        identity = self._known.get(token)
+        identity = self._cache.get(token)
         if identity is None:
-            identity = await self._read(token)
-            self._known[token] = identity
-            if len(self._known) > _MOST_KEPT:
-                self._known.popitem(last=False)
-        if identity.expires <= self._clock().timestamp():
-            self._known.pop(token, None)
+            identity = await self._verify_uncached(token)
+            self._cache[token] = identity
+            if len(self._cache) > _MAX_CACHED:
+                self._cache.popitem(last=False)
+        if identity.expires_at <= self._clock().timestamp():
+            self._cache.pop(token, None)
             raise Unauthenticated("The service token has expired.", reason="expired")
         return identity
 
-    async def _read(self, token: str) -> ServiceIdentity:
-        if len(token) > LONGEST:
+    async def _verify_uncached(self, token: str) -> ServiceIdentity:
+        if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated(reason="invalid")
-        said = _good(lambda: _what_it_says(token))
+        unverified = _or_unauthenticated(lambda: _read_unverified(token))
         # the keys of whom it says that it comes from; whether that is true, they will show
-        source = _good(lambda: self._sources[said.caller])
-        if not source.knows(said.kid):
-            await source.learn(said.kid)
-        return _good(lambda: self._identity(token, said, source))
+        jwks = _or_unauthenticated(lambda: self._jwks_by_caller[unverified.caller])
+        if not jwks.has_key(unverified.kid):
+            await jwks.refresh_for(unverified.kid)
+        return _or_unauthenticated(lambda: self._to_identity(token, unverified, jwks))
 
-    def _identity(self, token: str, said: "_Said", source: KeySource) -> ServiceIdentity:
+    def _to_identity(
+        self, token: str, unverified: "_UnverifiedClaims", jwks: JwksProvider
+    ) -> ServiceIdentity:
         claims = jwt.decode(
             token,
-            public_keys(source.current())[said.kid],
+            parse_public_keys(jwks.get_key_set())[unverified.kid],
             algorithms=[ALGORITHM],
-            issuer=audience_of(said.caller),
-            options=_OPTIONS | {"verify_aud": False},
+            issuer=audience_of(unverified.caller),
+            options=_DECODE_OPTIONS | {"verify_aud": False},
         )
-        issued, expires = _seconds(claims["iat"]), _seconds(claims["exp"])
-        if issued > self._clock().timestamp() + AHEAD or expires - issued > LIFETIME:
+        issued_at, expires_at = (
+            _require_whole_seconds(claims["iat"]),
+            _require_whole_seconds(claims["exp"]),
+        )
+        if (
+            issued_at > self._clock().timestamp() + CLOCK_SKEW_SECONDS
+            or expires_at - issued_at > LIFETIME_SECONDS
+        ):
             raise ValueError("from the future, or good for too long")
         return ServiceIdentity(
-            caller=said.caller,
-            target=self._targets[claims["aud"]],
+            caller=unverified.caller,
+            target=self._context_by_audience[claims["aud"]],
             scope=str(claims["scope"]),
             actor=Actor.model_validate(claims["actor"], extra="forbid"),
-            expires=expires,
+            expires_at=expires_at,
         )
 
 
-class _Said(NamedTuple):
+class _UnverifiedClaims(NamedTuple):
     """What a token says, true or not: who made it, with which key."""
 
     caller: str
     kid: str
 
 
-def _what_it_says(token: str) -> _Said:
-    """Read once: the library looks at every letter each time. Raises what UNREADABLE names."""
-    read = jwt.decode_complete(token, options={"verify_signature": False})
-    header, claims = read["header"], read["payload"]
-    if set(header) != {"alg", "typ", "kid"} or header["typ"] != TYPE:
+def _read_unverified(token: str) -> _UnverifiedClaims:
+    """Read once: the library looks at every letter each time. Raises what DECODE_ERRORS names."""
+    decoded = jwt.decode_complete(token, options={"verify_signature": False})
+    header, claims = decoded["header"], decoded["payload"]
+    if set(header) != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
         raise ValueError("not the header of a service token")
-    return _Said(str(claims["sub"]), str(header["kid"]))
+    return _UnverifiedClaims(str(claims["sub"]), str(header["kid"]))
 
 
-def _seconds(value: object) -> int:
+def _require_whole_seconds(value: object) -> int:
     """NaN is neither later than anything nor too long: whole numbers only. Raises ValueError."""
     if type(value) is not int:
         raise ValueError("no time in whole seconds")
     return value
 
 
-def _good(read: Callable[[], T]) -> T:
+def _or_unauthenticated(read: Callable[[], T]) -> T:
     """One answer for whatever is wrong: nobody learns which part they got right."""
     try:
         return read()
-    except UNREADABLE:
+    except DECODE_ERRORS:
         raise Unauthenticated(reason="invalid") from None

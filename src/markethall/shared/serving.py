@@ -6,48 +6,48 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from markethall.shared.auth import Policy
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal, Unauthenticated
+from markethall.shared.auth import RoutePolicy
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError, Unauthenticated
 from markethall.shared.guard import AllowList
 from markethall.shared.service_tokens import ServiceIdentity
 
 
-class ServicePolicy(Policy):
+class ServiceRoutePolicy(RoutePolicy):
     """Only a service, with a token for this very method, and only one that the table allows."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(scope)
         self.target, _, self.method = scope.partition(".")
 
-    async def __call__(self, request: Request) -> Call:
+    async def __call__(self, request: Request) -> CallContext:
         """Raises Unauthenticated, Forbidden; Unavailable when the caller's keys are not known."""
-        identity = self._identity(request)
-        allowed: AllowList = request.app.state.allowed
+        identity = self._get_identity(request)
+        allow_list: AllowList = request.app.state.allow_list
         if identity.target != self.target or identity.scope != self.scope:
             # a token for somewhere else is no token here
             raise Unauthenticated(reason="invalid")
-        allowed.check(identity.caller, self.target, self.method)
-        call: Call = request.scope["state"]["call"]
-        return call
+        allow_list.check(identity.caller, self.target, self.method)
+        ctx: CallContext = request.scope["state"]["call_context"]
+        return ctx
 
-    def _identity(self, request: Request) -> ServiceIdentity:
+    def _get_identity(self, request: Request) -> ServiceIdentity:
         state = request.scope["state"]
-        refusal: Refusal | None = state.get("unauthenticated")
-        if refusal:
-            raise refusal
-        identity: ServiceIdentity | None = state.get("service")
+        authentication_error: DomainError | None = state.get("authentication_error")
+        if authentication_error:
+            raise authentication_error
+        identity: ServiceIdentity | None = state.get("service_identity")
         if identity is None:
             raise Unauthenticated(reason="missing")
         return identity
 
 
-def service(scope: str) -> Any:
+def require_service_token(scope: str) -> Any:
     """Policy: a service whose token names this `target.method`."""
-    return Depends(ServicePolicy(scope))
+    return Depends(ServiceRoutePolicy(scope))
 
 
-class _Strict:
+class _ForbidUnknownFields:
     """Nothing unknown is accepted, however deep: a caller who is newer than us must not believe
     that we have done what we have not understood."""
 
@@ -60,4 +60,4 @@ class _Strict:
         return core_schema.no_info_wrap_validator_function(read, handler(source))
 
 
-STRICT: Final = _Strict()
+FORBID_UNKNOWN_FIELDS: Final = _ForbidUnknownFields()

@@ -14,15 +14,23 @@ import structlog
 
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Unavailable
-from markethall.shared.events import Delivery, Handler, Inbox, Lead, Outbox, Pipe, Stream
-from markethall.shared.metrics import EVENTS_HANDLED, EVENTS_RELAYED, LEADING
+from markethall.shared.events import (
+    Delivery,
+    EventHandler,
+    EventTransport,
+    Inbox,
+    LeaderSession,
+    LossyTransport,
+    Outbox,
+)
+from markethall.shared.metrics import EVENTS_HANDLED, EVENTS_RELAYED, LEADER
 
-log = structlog.get_logger("markethall.steward")
+log = structlog.get_logger("markethall.context_worker")
 
-Sweep = Callable[[], Awaitable[None]]
+PeriodicJob = Callable[[], Awaitable[None]]
 
 
-class Worker(Protocol):
+class LongRunningTask(Protocol):
     async def run(self) -> None:
         """What runs beside the sweeps, until cancelled: what comes from other processes is taken
         into the inbox, long work is done.
@@ -30,238 +38,250 @@ class Worker(Protocol):
 
 
 @dataclass(frozen=True)
-class Pace:
+class WorkerConfig:
     """How often, how much, how long. Times in seconds."""
 
-    poll: float = 0.25
-    tend: float = 1.0
-    sweep: float = 1.0
-    retry_lead: float = 1.0
-    batch: int = 100
-    side_by_side: int = 8
-    lease: float = 30.0
-    attempts: int = 8
-    longest_wait: float = 60.0
+    poll_interval: float = 0.25
+    reconcile_interval: float = 1.0
+    periodic_job_interval: float = 1.0
+    leader_retry_interval: float = 1.0
+    relay_batch_size: int = 100
+    concurrency: int = 8
+    delivery_lease: float = 30.0
+    max_attempts: int = 8
+    max_backoff: float = 60.0
 
 
-class Relay:
+class OutboxRelay:
     """Takes what the outbox has not sent yet, in order, and sends it down every pipe."""
 
     def __init__(
-        self, context: str, pipes: Sequence[Pipe], clock: Clock, streams: Sequence[Stream] = ()
+        self,
+        context: str,
+        transports: Sequence[EventTransport],
+        clock: Clock,
+        lossy_transports: Sequence[LossyTransport] = (),
     ) -> None:
         self.context = context
-        self._pipes = pipes
-        self._streams = streams
+        self._transports = transports
+        self._lossy_transports = lossy_transports
         self._clock = clock
 
-    def begin(self) -> None:
+    def reset_transports(self) -> None:
         """This process leads from now on."""
-        for stream in self._streams:
-            stream.forget()
+        for transport in self._lossy_transports:
+            transport.reset()
 
-    async def run_once(self, lead: Lead, limit: int) -> int:
+    async def relay_batch(self, leader: LeaderSession, limit: int) -> int:
         """How many were relayed. What fails half-way is sent again: the inbox knows it."""
-        envelopes = await lead.unpublished(limit)
+        envelopes = await leader.get_unpublished(limit)
         if envelopes:
-            for pipe in (*self._pipes, *self._streams):
-                await pipe.send(envelopes)
-            awaited = {e.event_id for s in self._streams for e in envelopes if s.wants(e)}
-            await lead.mark_published(envelopes, self._clock(), awaited)
+            for transport in (*self._transports, *self._lossy_transports):
+                await transport.deliver(envelopes)
+            awaiting_confirmation = {
+                e.event_id for s in self._lossy_transports for e in envelopes if s.accepts(e)
+            }
+            await leader.mark_published(envelopes, self._clock(), awaiting_confirmation)
             EVENTS_RELAYED.labels(self.context).inc(len(envelopes))
         return len(envelopes)
 
-    async def tend(self, lead: Lead) -> None:
-        for stream in self._streams:
-            await stream.tend(lead)
+    async def reconcile(self, leader: LeaderSession) -> None:
+        for transport in self._lossy_transports:
+            await transport.reconcile(leader)
 
 
-class Processor:
+class InboxConsumer:
     """Claims deliveries, the oldest of each key, and runs their handlers side by side."""
 
     def __init__(
-        self, inbox: Inbox, handlers: Mapping[str, Handler], clock: Clock, pace: Pace
+        self, inbox: Inbox, handlers: Mapping[str, EventHandler], clock: Clock, config: WorkerConfig
     ) -> None:
         self._inbox = inbox
         self._handlers = handlers
-        self.listens = bool(handlers)
+        self.has_handlers = bool(handlers)
         self._clock = clock
-        self._pace = pace
+        self._config = config
         self._running: set[asyncio.Task[None]] = set()
 
-    async def start_due(
-        self, tasks: asyncio.TaskGroup, on_end: Callable[[], None] = lambda: None
+    async def dispatch_due(
+        self, tasks: asyncio.TaskGroup, on_finished: Callable[[], None] = lambda: None
     ) -> int:
         """Begin what is due, as far as hands are free, so a slow one stops no other; how many."""
-        free = self._pace.side_by_side - len(self._running)
-        if free <= 0:
+        free_slots = self._config.concurrency - len(self._running)
+        if free_slots <= 0:
             return 0
-        deliveries = await self._claimed(free)
+        deliveries = await self._claim(free_slots)
         for delivery in deliveries:
-            task = tasks.create_task(self._deliver(delivery))
+            task = tasks.create_task(self._run_handler(delivery))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-            task.add_done_callback(lambda _: on_end())
+            task.add_done_callback(lambda _: on_finished())
         return len(deliveries)
 
-    async def _claimed(self, limit: int) -> Sequence[Delivery]:
+    async def _claim(self, limit: int) -> Sequence[Delivery]:
         """Who is told to end while asking gives back what it gets, so nobody waits for a lease."""
-        lease = timedelta(seconds=self._pace.lease)
-        claiming = asyncio.ensure_future(self._inbox.claim(self._clock(), lease, limit))
+        lease = timedelta(seconds=self._config.delivery_lease)
+        claim = asyncio.ensure_future(self._inbox.claim(self._clock(), lease, limit))
         try:
-            return await asyncio.shield(claiming)
+            return await asyncio.shield(claim)
         except asyncio.CancelledError:
             with suppress(Unavailable):
-                for delivery in await claiming:
-                    await self._hand_back(delivery)
+                for delivery in await claim:
+                    await self._release(delivery)
             raise
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _run_handler(self, delivery: Delivery) -> None:
         try:
-            if delivery.attempts > self._pace.attempts:
-                await self._bury(delivery, RuntimeError("no try came to an end"))
+            if delivery.attempts > self._config.max_attempts:
+                await self._dead_letter(delivery, RuntimeError("no try came to an end"))
                 return
-            event = delivery.envelope.open()
+            event = delivery.envelope.decode()
             await self._handlers[delivery.handler](delivery, event)
         except Unavailable as error:
             # somebody is away, that is not this event's fault: wait for as long as it takes
-            await self._postpone(delivery, error, self._half_its_age(delivery), excused=True)
+            await self._retry_later(
+                delivery, error, self._age_based_backoff(delivery), count_attempt=False
+            )
         except asyncio.CancelledError as error:
-            if _is_ending():
-                await self._hand_back(delivery)
+            if _is_being_cancelled():
+                await self._release(delivery)
                 raise
-            await self._give_up_or_postpone(delivery, error)
+            await self._retry_or_dead_letter(delivery, error)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises must not stop the queue
-            await self._give_up_or_postpone(delivery, error)
+            await self._retry_or_dead_letter(delivery, error)
         else:
             EVENTS_HANDLED.labels(delivery.handler, "done").inc()
 
-    async def _give_up_or_postpone(self, delivery: Delivery, error: BaseException) -> None:
-        if delivery.attempts < self._pace.attempts:
-            await self._postpone(delivery, error, 0.1 * 2 ** min(delivery.attempts, 20))
+    async def _retry_or_dead_letter(self, delivery: Delivery, error: BaseException) -> None:
+        if delivery.attempts < self._config.max_attempts:
+            await self._retry_later(delivery, error, 0.1 * 2 ** min(delivery.attempts, 20))
         else:
-            await self._bury(delivery, error)
+            await self._dead_letter(delivery, error)
 
-    async def _bury(self, delivery: Delivery, error: BaseException) -> None:
-        log.error("event.dead", **_about(delivery), exc_info=error)
+    async def _dead_letter(self, delivery: Delivery, error: BaseException) -> None:
+        log.error("event.dead_lettered", **_log_fields(delivery), exc_info=error)
         EVENTS_HANDLED.labels(delivery.handler, "dead").inc()
-        await self._inbox.bury(delivery, _words(error))
+        await self._inbox.dead_letter(delivery, _error_text(error))
 
-    async def _postpone(
-        self, delivery: Delivery, error: BaseException, wait: float, *, excused: bool = False
+    async def _retry_later(
+        self, delivery: Delivery, error: BaseException, delay: float, *, count_attempt: bool = True
     ) -> None:
-        log.warning("event.postponed", **_about(delivery), error=_words(error))
-        EVENTS_HANDLED.labels(delivery.handler, "postponed").inc()
-        due_at = self._clock() + timedelta(seconds=min(wait, self._pace.longest_wait))
-        await self._inbox.postpone(delivery, _words(error), due_at, excused=excused)
+        log.warning("event.retry_scheduled", **_log_fields(delivery), error=_error_text(error))
+        EVENTS_HANDLED.labels(delivery.handler, "retried").inc()
+        due_at = self._clock() + timedelta(seconds=min(delay, self._config.max_backoff))
+        await self._inbox.retry_later(
+            delivery, _error_text(error), due_at, count_attempt=count_attempt
+        )
 
-    def _half_its_age(self, delivery: Delivery) -> float:
+    def _age_based_backoff(self, delivery: Delivery) -> float:
         age = self._clock() - delivery.envelope.occurred_at
         return max(0.2, age.total_seconds() / 2)
 
-    async def _hand_back(self, delivery: Delivery) -> None:
+    async def _release(self, delivery: Delivery) -> None:
         """We are to end: whoever leads next need not wait for the lease."""
         with suppress(Unavailable):
-            await self._inbox.postpone(delivery, "handed back", self._clock(), excused=True)
+            await self._inbox.retry_later(
+                delivery, "handed back", self._clock(), count_attempt=False
+            )
 
 
-class Steward:
+class ContextWorker:
     """Leads one context's background work, or waits until it may."""
 
     def __init__(  # noqa: PLR0917 - the parts of a context's background work
         self,
         context: str,
         outbox: Outbox,
-        relay: Relay,
-        processor: Processor,
-        sweeps: Sequence[Sweep],
-        pace: Pace,
-        workers: Sequence[Worker] = (),
+        relay: OutboxRelay,
+        consumer: InboxConsumer,
+        periodic_jobs: Sequence[PeriodicJob],
+        config: WorkerConfig,
+        long_running_tasks: Sequence[LongRunningTask] = (),
     ) -> None:
         self.context = context
         self._outbox = outbox
         self._relay = relay
-        self._processor = processor
-        self._sweeps = sweeps
-        self._pace = pace
-        self._workers = workers
-        self._published = asyncio.Event()
-        self._delivered = asyncio.Event()
+        self._consumer = consumer
+        self._periodic_jobs = periodic_jobs
+        self._config = config
+        self._long_running_tasks = long_running_tasks
+        self._outbox_notified = asyncio.Event()
+        self._inbox_notified = asyncio.Event()
 
-    def wake(self) -> None:
+    def notify_outbox(self) -> None:
         """Something was published here; do not wait for the next poll."""
-        self._published.set()
+        self._outbox_notified.set()
 
-    def wake_processor(self) -> None:
-        self._delivered.set()
+    def notify_inbox(self) -> None:
+        self._inbox_notified.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             try:
-                async with self._outbox.lead() as lead:
-                    if lead is not None:
-                        await self._serve(lead)
+                async with self._outbox.acquire_leadership() as leader:
+                    if leader is not None:
+                        await self._run_as_leader(leader)
             except Unavailable as error:
-                log.warning("steward.waiting", context=self.context, error=repr(error.details))
+                log.warning("worker.unavailable", context=self.context, error=repr(error.details))
             except Exception:
-                log.exception("steward.failed", context=self.context)
-            await asyncio.sleep(self._pace.retry_lead)
+                log.exception("worker.failed", context=self.context)
+            await asyncio.sleep(self._config.leader_retry_interval)
 
-    async def _serve(self, lead: Lead) -> None:
-        log.info("steward.leading", context=self.context)
-        LEADING.labels(self.context).set(1)
+    async def _run_as_leader(self, leader: LeaderSession) -> None:
+        log.info("worker.leader_acquired", context=self.context)
+        LEADER.labels(self.context).set(1)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_unending(self._keep_relaying(lead)))
-                if self._processor.listens:
-                    tasks.create_task(_unending(self._keep_processing()))
-                tasks.create_task(_unending(self._keep_sweeping()))
-                for worker in self._workers:
-                    tasks.create_task(_unending(worker.run()))
+                tasks.create_task(_run_endless(self._run_relay_loop(leader)))
+                if self._consumer.has_handlers:
+                    tasks.create_task(_run_endless(self._run_consumer_loop()))
+                tasks.create_task(_run_endless(self._run_periodic_jobs()))
+                for task in self._long_running_tasks:
+                    tasks.create_task(_run_endless(task.run()))
         except ExceptionGroup as group:
             if group.split(Unavailable)[1]:
                 raise
             raise Unavailable(dependency="postgres") from group
         finally:
-            LEADING.labels(self.context).set(0)
+            LEADER.labels(self.context).set(0)
 
-    async def _keep_relaying(self, lead: Lead) -> None:
+    async def _run_relay_loop(self, leader: LeaderSession) -> None:
         loop = asyncio.get_running_loop()
-        self._relay.begin()
-        tend_at = loop.time()
+        self._relay.reset_transports()
+        reconcile_at = loop.time()
         while True:
-            self._published.clear()
-            relayed = await self._relay.run_once(lead, self._pace.batch)
-            if loop.time() >= tend_at:
-                await self._relay.tend(lead)
-                tend_at = loop.time() + self._pace.tend
+            self._outbox_notified.clear()
+            relayed = await self._relay.relay_batch(leader, self._config.relay_batch_size)
+            if loop.time() >= reconcile_at:
+                await self._relay.reconcile(leader)
+                reconcile_at = loop.time() + self._config.reconcile_interval
             if not relayed:
-                await _set_or_timeout(self._published, self._pace.poll)
+                await _wait_until_set(self._outbox_notified, self._config.poll_interval)
 
-    async def _keep_processing(self) -> None:
+    async def _run_consumer_loop(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             while True:
-                self._delivered.clear()
-                await self._processor.start_due(tasks, on_end=self._delivered.set)
-                await _set_or_timeout(self._delivered, self._pace.poll)
+                self._inbox_notified.clear()
+                await self._consumer.dispatch_due(tasks, on_finished=self._inbox_notified.set)
+                await _wait_until_set(self._inbox_notified, self._config.poll_interval)
 
-    async def _keep_sweeping(self) -> None:
+    async def _run_periodic_jobs(self) -> None:
         while True:
-            for sweep in self._sweeps:
-                await self._sweep(sweep)
-            await asyncio.sleep(self._pace.sweep)
+            for job in self._periodic_jobs:
+                await self._run_job(job)
+            await asyncio.sleep(self._config.periodic_job_interval)
 
-    async def _sweep(self, sweep: Sweep) -> None:
+    async def _run_job(self, job: PeriodicJob) -> None:
         try:
-            await sweep()
+            await job()
         except Unavailable:
-            log.warning("sweep.postponed", context=self.context)
+            log.warning("periodic_job.unavailable", context=self.context)
         except Exception:  # one bad row must not end the sweeping of the others
-            log.exception("sweep.failed", context=self.context)
+            log.exception("periodic_job.failed", context=self.context)
 
 
-def _about(delivery: Delivery) -> dict[str, object]:
+def _log_fields(delivery: Delivery) -> dict[str, object]:
     envelope = delivery.envelope
     return {
         "handler": delivery.handler,
@@ -272,27 +292,27 @@ def _about(delivery: Delivery) -> dict[str, object]:
     }
 
 
-def _words(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return repr(error)[:1000]
 
 
-def _is_ending() -> bool:
+def _is_being_cancelled() -> bool:
     """True when this task was told to end, and not just something that it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-async def _unending(work: Awaitable[None]) -> None:
+async def _run_endless(loop: Awaitable[None]) -> None:
     """A stray cancellation would end a loop, and nobody would see it."""
     try:
-        await work
+        await loop
     except asyncio.CancelledError:
-        if _is_ending():
+        if _is_being_cancelled():
             raise
     raise RuntimeError("a loop of the background work has ended by itself")
 
 
-async def _set_or_timeout(event: asyncio.Event, seconds: float) -> None:
+async def _wait_until_set(event: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

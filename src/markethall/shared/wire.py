@@ -18,53 +18,53 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from markethall.shared.breaker import Breaker, BreakerOpen
-from markethall.shared.call import Call
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
 from markethall.shared.errors import (
     DeadlineExceeded,
-    Internal,
-    Refusal,
+    DomainError,
+    InternalError,
     RouteNotFound,
     Unauthenticated,
     Unavailable,
 )
-from markethall.shared.metrics import NEIGHBOUR_ATTEMPTS, NEIGHBOUR_BREAKER
+from markethall.shared.metrics import RPC_CLIENT_ATTEMPTS, RPC_CLIENT_CIRCUIT_OPEN
 from markethall.shared.service_tokens import ServiceSigner
 
-log = structlog.get_logger("markethall.wire")
+log = structlog.get_logger("markethall.rpc")
 
 D = TypeVar("D", bound=BaseModel)
 
 # remaining milliseconds, as the gRPC timeout: clocks of two machines need not agree
 DEADLINE_HEADER: Final = "x-deadline-ms"
 
-_GATEWAYS: Final = {
+_GATEWAY_STATUSES: Final = {
     HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
 # whatever reading a document that is none may set off, nesting without end included
-_UNREADABLE: Final = (ValueError, LookupError, TypeError, RecursionError)
+_DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, RecursionError)
 # nobody answers. A connection that is reset while the client looks at its socket ends in errors
 # that are none of the client's own
-_SILENT: Final = (httpx2.TransportError, OSError, AttributeError)
+CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
 # the neighbour is there and does not take us: a release under way, keys that are being changed
-_NOT_NOW: Final = (Unauthenticated, RouteNotFound)
+TEMPORARY_REFUSALS: Final = (Unauthenticated, RouteNotFound)
 
 # the client looks at every idle connection on every call, at 12 us each
-_MOST_IDLE: Final = 8
+MAX_KEEPALIVE: Final = 8
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Seconds for connecting, for one attempt and for all of them; attempts, jitter in seconds."""
 
-    connect: float = 0.5
-    attempt: float = 2.0
-    total: float = 5.0
-    attempts: int = 3
-    first_pause: float = 0.05
-    connections: int = 32
+    connect_timeout_seconds: float = 0.5
+    attempt_timeout_seconds: float = 2.0
+    total_timeout_seconds: float = 5.0
+    max_attempts: int = 3
+    initial_backoff_seconds: float = 0.05
+    max_connections: int = 32
 
 
 class RetryBudget:
@@ -73,31 +73,31 @@ class RetryBudget:
     So that a neighbour who is overloaded does not get three times the load for it.
     """
 
-    def __init__(self, share: float = 0.1, most: float = 10.0) -> None:
-        self._share = share
-        self._most = most
-        self._saved = most
+    def __init__(self, ratio: float = 0.1, capacity: float = 10.0) -> None:
+        self._ratio = ratio
+        self._capacity = capacity
+        self._balance = capacity
 
     def earn(self) -> None:
-        self._saved = min(self._most, self._saved + self._share)
+        self._balance = min(self._capacity, self._balance + self._ratio)
 
     def spend(self) -> bool:
         """False when there is nothing left."""
-        if self._saved < 1:
+        if self._balance < 1:
             return False
-        self._saved -= 1
+        self._balance -= 1
         return True
 
 
-class Silence(Exception):
+class NoResponse(Exception):
     """No answer, or one that says not now. What was asked may have been done."""
 
-    def __init__(self, words: str, response: httpx2.Response | None = None) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, response: httpx2.Response | None = None) -> None:
+        super().__init__(message)
         self.response = response
 
 
-class Wire:
+class RpcClient:
     """The way to one neighbour, for one caller."""
 
     def __init__(  # noqa: PLR0917 - two ends, an identity, a client, and the limits of both
@@ -107,195 +107,208 @@ class Wire:
         http: httpx2.AsyncClient,
         signer: ServiceSigner,
         clock: Clock,
-        patience: Patience,
+        retry_policy: RetryPolicy,
     ) -> None:
         self._caller = caller
         self._target = target
         self._http = http
         self._signer = signer
         self._clock = clock
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._budget = RetryBudget()
-        self._addresses: dict[str, httpx2.URL] = {}
-        self._breaker = Breaker(time.monotonic, failures=5, cool_down=1.0)
-        NEIGHBOUR_BREAKER.labels(target).set_function(lambda: self._breaker.state != "closed")
+        self._urls: dict[str, httpx2.URL] = {}
+        self._breaker = Breaker(time.monotonic, failure_threshold=5, cool_down_seconds=1.0)
+        RPC_CLIENT_CIRCUIT_OPEN.labels(target).set_function(lambda: self._breaker.state != "closed")
 
-    async def ask(self, call: Call, method: str, command: BaseModel, answer: type[D]) -> D:
+    async def call(
+        self, ctx: CallContext, method: str, command: BaseModel, result_type: type[D]
+    ) -> D:
         """The answer of the neighbour.
 
         Raises what the neighbour refuses, as the same class with the same details; Unavailable,
-        DeadlineExceeded when it does not answer; Internal for its faults.
+        DeadlineExceeded when it does not answer; InternalError for its faults.
         """
-        content = await self._content(call, method, command)
+        content = await self._call_for_content(ctx, method, command)
         try:
             # what a newer neighbour says besides is ignored
-            return answer.model_validate_json(content)
+            return result_type.model_validate_json(content)
         except ValidationError as error:
-            raise self._fault(call, method, "the answer cannot be read") from error
+            raise self._bad_response(ctx, method, "the answer cannot be read") from error
 
-    async def tell(self, call: Call, method: str, command: BaseModel) -> None:
+    async def call_without_result(self, ctx: CallContext, method: str, command: BaseModel) -> None:
         """The same, for methods that answer nothing."""
-        await self._content(call, method, command)
+        await self._call_for_content(ctx, method, command)
 
-    async def _content(self, call: Call, method: str, command: BaseModel) -> bytes:
+    async def _call_for_content(self, ctx: CallContext, method: str, command: BaseModel) -> bytes:
         # defaults stay at home: a neighbour one release older may not know their names
         body = command.model_dump_json(exclude_defaults=True).encode()
-        response = await self._answered(call, method, body)
+        response = await self._call_with_retries(ctx, method, body)
         if not response.is_success:
-            raise self._refusal(call, method, response)
+            raise self._to_error(ctx, method, response)
         return response.content
 
-    async def _answered(self, call: Call, method: str, body: bytes) -> httpx2.Response:
+    async def _call_with_retries(
+        self, ctx: CallContext, method: str, body: bytes
+    ) -> httpx2.Response:
         """Attempts until one is answered, or time, attempts or the budget are at an end."""
-        until = self._until(call)
+        deadline = self._loop_deadline(ctx)
         self._budget.earn()
-        last: httpx2.Response | None = None
-        for attempt in range(1, self._patience.attempts + 1):
+        last_response: httpx2.Response | None = None
+        for attempt in range(1, self._retry_policy.max_attempts + 1):
             try:
-                return await self._attempt(call, method, body, until)
+                return await self._try_once(ctx, method, body, deadline)
             except BreakerOpen:
                 raise Unavailable(dependency=self._target) from None
-            except Silence as silence:
-                self._say(call, method, attempt, silence)
-                last = silence.response
-                if attempt == self._patience.attempts or not self._budget.spend():
+            except NoResponse as silence:
+                self._log_retry(ctx, method, attempt, silence)
+                last_response = silence.response
+                if attempt == self._retry_policy.max_attempts or not self._budget.spend():
                     break
-            await self._pause(attempt, until)
-        if last is not None and _code(last) in Refusal.by_code:
-            return last
-        if until <= _now():
+            await self._back_off(attempt, deadline)
+        if last_response is not None and _problem_code(last_response) in DomainError.by_code:
+            return last_response
+        if deadline <= _loop_time():
             raise DeadlineExceeded(dependency=self._target)
         raise Unavailable(dependency=self._target)
 
-    def _until(self, call: Call) -> float:
+    def _loop_deadline(self, ctx: CallContext) -> float:
         """By the clock of the event loop. Raises DeadlineExceeded."""
-        seconds = self._patience.total
-        if call.deadline is not None:
-            seconds = min(seconds, (call.deadline - self._clock()).total_seconds())
+        seconds = self._retry_policy.total_timeout_seconds
+        if ctx.deadline is not None:
+            seconds = min(seconds, (ctx.deadline - self._clock()).total_seconds())
         if seconds <= 0:
             raise DeadlineExceeded(dependency=self._target)
-        return _now() + seconds
+        return _loop_time() + seconds
 
-    async def _attempt(self, call: Call, method: str, body: bytes, until: float) -> httpx2.Response:
-        seconds = min(self._patience.attempt, until - _now())
+    async def _try_once(
+        self, ctx: CallContext, method: str, body: bytes, deadline: float
+    ) -> httpx2.Response:
+        seconds = min(self._retry_policy.attempt_timeout_seconds, deadline - _loop_time())
         if seconds <= 0:
             raise DeadlineExceeded(dependency=self._target)
-        with self._breaker.guard(Silence):
-            _attempts(self._target, method).inc()
-            response = await self._send(call, method, body, seconds)
-        if response.status_code in _GATEWAYS:
+        with self._breaker.guard(NoResponse):
+            _attempt_counter(self._target, method).inc()
+            response = await self._send(ctx, method, body, seconds)
+        if response.status_code in _GATEWAY_STATUSES:
             # it is there and says not now: worth another try, and no reason to leave it alone
-            raise Silence(f"{response.status_code} {_code(response)}", response)
+            raise NoResponse(f"{response.status_code} {_problem_code(response)}", response)
         return response
 
-    async def _send(self, call: Call, method: str, body: bytes, seconds: float) -> httpx2.Response:
-        headers = self._headers(call, method, seconds)
-        address = self._address(method)
+    async def _send(
+        self, ctx: CallContext, method: str, body: bytes, seconds: float
+    ) -> httpx2.Response:
+        headers = self._headers(ctx, method, seconds)
+        url = self._url(method)
         # not the client's build_request: it merges what is always the same, for a tenth of the call
-        request = httpx2.Request("POST", address, headers=headers, content=body)
+        request = httpx2.Request("POST", url, headers=headers, content=body)
         try:
             # one limit for everything: httpx's own read timeout begins anew with each byte
             async with asyncio.timeout(seconds):
                 return await self._http.send(request)
-        except _SILENT as error:
-            raise Silence(repr(error)) from error
+        except CONNECTION_ERRORS as error:
+            raise NoResponse(repr(error)) from error
         except httpx2.RequestError as error:
             # it answered, and what it said cannot be unpacked
-            raise self._fault(call, method, repr(error)) from error
+            raise self._bad_response(ctx, method, repr(error)) from error
 
-    def _address(self, method: str) -> httpx2.URL:
-        if method not in self._addresses:
+    def _url(self, method: str) -> httpx2.URL:
+        if method not in self._urls:
             path = f"/internal/{self._target}/{method}"
-            self._addresses[method] = self._http.build_request("POST", path).url
-        return self._addresses[method]
+            self._urls[method] = self._http.build_request("POST", path).url
+        return self._urls[method]
 
-    def _headers(self, call: Call, method: str, seconds: float) -> dict[str, str]:
-        token = self._signer.sign(self._caller, self._target, method, call.actor)
+    def _headers(self, ctx: CallContext, method: str, seconds: float) -> dict[str, str]:
+        token = self._signer.sign(self._caller, self._target, method, ctx.actor)
         headers = {
             "authorization": f"Bearer {token}",
             "content-type": "application/json",
-            "x-request-id": call.request_id,
+            "x-request-id": ctx.request_id,
             DEADLINE_HEADER: str(int(seconds * 1000)),
         }
-        if call.traceparent:
-            headers["traceparent"] = call.traceparent
+        if ctx.traceparent:
+            headers["traceparent"] = ctx.traceparent
         return headers
 
-    async def _pause(self, attempt: int, until: float) -> None:
+    async def _back_off(self, attempt: int, deadline: float) -> None:
         """Full jitter: so that those who failed together do not come back together."""
-        longest = self._patience.first_pause * 2**attempt
-        pause = random.uniform(0, longest)  # noqa: S311 - no secret
-        await asyncio.sleep(max(0.0, min(pause, until - _now())))
+        max_pause = self._retry_policy.initial_backoff_seconds * 2**attempt
+        pause = random.uniform(0, max_pause)  # noqa: S311 - no secret
+        await asyncio.sleep(max(0.0, min(pause, deadline - _loop_time())))
 
-    def _refusal(self, call: Call, method: str, response: httpx2.Response) -> Refusal:
+    def _to_error(self, ctx: CallContext, method: str, response: httpx2.Response) -> DomainError:
         """What the neighbour raised, as the same class with the same details."""
         try:
             problem = response.json()
-            kind = Refusal.by_code[problem["code"]]
-            refusal = kind(problem["detail"], **_details(problem))
-        except _UNREADABLE:
-            return self._fault(call, method, f"{response.status_code} {_code(response)}")
-        if isinstance(refusal, _NOT_NOW):
-            log.error("neighbour.refuses_us", target=self._target, method=method, code=refusal.code)
+            error_type = DomainError.by_code[problem["code"]]
+            error = error_type(problem["detail"], **_problem_details(problem))
+        except _DECODE_ERRORS:
+            return self._bad_response(
+                ctx, method, f"{response.status_code} {_problem_code(response)}"
+            )
+        if isinstance(error, TEMPORARY_REFUSALS):
+            log.error("rpc.rejected_our_token", target=self._target, method=method, code=error.code)
             return Unavailable(dependency=self._target)
-        return refusal
+        return error
 
-    def _fault(self, call: Call, method: str, what: str) -> Internal:
+    def _bad_response(self, ctx: CallContext, method: str, reason: str) -> InternalError:
         log.error(
-            "neighbour.fault",
+            "rpc.bad_response",
             target=self._target,
             method=method,
-            request_id=call.request_id,
-            error=what,
+            request_id=ctx.request_id,
+            error=reason,
         )
-        return Internal(error_id=call.request_id)
+        return InternalError(error_id=ctx.request_id)
 
-    def _say(self, call: Call, method: str, attempt: int, silence: Silence) -> None:
+    def _log_retry(self, ctx: CallContext, method: str, attempt: int, failure: NoResponse) -> None:
         log.warning(
-            "neighbour.silent",
+            "rpc.no_response",
             target=self._target,
             method=method,
             attempt=attempt,
-            request_id=call.request_id,
-            error=str(silence),
+            request_id=ctx.request_id,
+            error=str(failure),
         )
 
 
-class Clients:
+class HttpClients:
     """One HTTP client per neighbour, made when first needed and closed with the process."""
 
     def __init__(
         self,
-        addresses: Mapping[str, str],
-        patience: Patience,
+        urls: Mapping[str, str],
+        retry_policy: RetryPolicy,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         """`transport`: another way than TCP, for several halls in one process."""
-        self._addresses = addresses
-        self._patience = patience
+        self._urls = urls
+        self._retry_policy = retry_policy
         self._transport = transport
-        self._opened: dict[str, httpx2.AsyncClient] = {}
+        self._clients: dict[str, httpx2.AsyncClient] = {}
 
-    def of(self, target: str) -> httpx2.AsyncClient:
-        if target not in self._opened:
-            self._opened[target] = self._open(self._addresses[target])
-        return self._opened[target]
+    def get(self, target: str) -> httpx2.AsyncClient:
+        if target not in self._clients:
+            self._clients[target] = self._create_client(self._urls[target])
+        return self._clients[target]
 
     async def close(self) -> None:
-        for client in self._opened.values():
+        for client in self._clients.values():
             await client.aclose()
 
-    def _open(self, address: str) -> httpx2.AsyncClient:
-        most = self._patience.connections
+    def _create_client(self, url: str) -> httpx2.AsyncClient:
+        max_connections = self._retry_policy.max_connections
         # the server closes what is idle for 15 s: we do so before, and never meet it half-way
         limits = httpx2.Limits(
-            max_connections=most,
-            max_keepalive_connections=min(most, _MOST_IDLE),
+            max_connections=max_connections,
+            max_keepalive_connections=min(max_connections, MAX_KEEPALIVE),
             keepalive_expiry=10,
         )
-        timeout = httpx2.Timeout(self._patience.attempt, connect=self._patience.connect)
+        timeout = httpx2.Timeout(
+            self._retry_policy.attempt_timeout_seconds,
+            connect=self._retry_policy.connect_timeout_seconds,
+        )
         return httpx2.AsyncClient(
-            base_url=address,
+            base_url=url,
             timeout=timeout,
             limits=limits,
             transport=self._transport,
@@ -304,20 +317,20 @@ class Clients:
         )
 
 
-_attempts = functools.lru_cache(maxsize=256)(NEIGHBOUR_ATTEMPTS.labels)
+_attempt_counter = functools.lru_cache(maxsize=256)(RPC_CLIENT_ATTEMPTS.labels)
 
 
-def _now() -> float:
+def _loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _code(response: httpx2.Response) -> str:
+def _problem_code(response: httpx2.Response) -> str:
     try:
         return str(response.json()["code"])
-    except _UNREADABLE:
+    except _DECODE_ERRORS:
         return "no problem document"
 
 
-def _details(problem: Mapping[str, Any]) -> dict[str, Any]:
+def _problem_details(problem: Mapping[str, Any]) -> dict[str, Any]:
     errors = {"errors": problem["errors"]} if "errors" in problem else {}
     return {**problem["details"], **errors}

@@ -5,57 +5,66 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.shared.backend import Backend
+from markethall.shared.backend import ContextPersistence
 from markethall.shared.clock import Clock
 from markethall.shared.db import Postgres
-from markethall.shared.idempotency import Keys
-from markethall.shared.memory import MemoryDatabase, memory_backend
+from markethall.shared.idempotency import IdempotencyService
+from markethall.shared.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.pages import Cursors
 from markethall.shared.passwords import Passwords
-from markethall.shared.sql import SqlDatabase, sql_backend
-from markethall.shared.steward import Sweep
-from markethall.shared.wire import Wire
+from markethall.shared.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.steward import PeriodicJob
+from markethall.shared.wire import RpcClient
 from markethall.users.contract import Accounts, Sessions, Users
-from markethall.users.memory import MemoryStore, Tables
-from markethall.users.ports import Database, Signer
+from markethall.users.memory import MemoryUserStore, Tables
+from markethall.users.ports import Database, TokenSigner
 from markethall.users.remote import RemoteUsers
-from markethall.users.service import AccountService, SessionPurge, SessionService, UsersService
-from markethall.users.sql import STATEMENTS, SqlStore
+from markethall.users.service import (
+    AccountService,
+    InternalUserService,
+    SessionPurgeJob,
+    SessionService,
+)
+from markethall.users.sql import STATEMENTS, SqlUserStore
 
 # what is forgotten a minute late was refused all the same
-PURGE_EVERY = timedelta(minutes=1)
+SESSION_PURGE_INTERVAL = timedelta(minutes=1)
 
 
-def _in_memory(clock: Clock) -> Backend[MemoryDatabase[Tables, MemoryStore]]:
-    return memory_backend(Tables(), MemoryStore, clock)
+def _memory_persistence(
+    clock: Clock,
+) -> ContextPersistence[MemoryDatabase[Tables, MemoryUserStore]]:
+    return build_memory_persistence(Tables(), MemoryUserStore, clock)
 
 
-def _in_sql(postgres: Postgres, clock: Clock) -> Backend[SqlDatabase[SqlStore]]:
-    return sql_backend(postgres, STATEMENTS, SqlStore, clock)
+def _sql_persistence(
+    postgres: Postgres, clock: Clock
+) -> ContextPersistence[SqlDatabase[SqlUserStore]]:
+    return build_sql_persistence(postgres, STATEMENTS, SqlUserStore, clock)
 
 
 class UsersContainer(containers.DeclarativeContainer):
     config = providers.Configuration(strict=True)
     postgres: providers.Dependency[Postgres] = providers.Dependency()
     clock: providers.Dependency[Clock] = providers.Dependency()
-    signer: providers.Dependency[Signer] = providers.Dependency()
+    signer: providers.Dependency[TokenSigner] = providers.Dependency()
     passwords: providers.Dependency[Passwords] = providers.Dependency()
     cursors: providers.Dependency[Cursors] = providers.Dependency()
-    remote_wire: providers.Dependency[Wire] = providers.Dependency()
+    rpc_client: providers.Dependency[RpcClient] = providers.Dependency()
 
-    backend: providers.Selector[Backend[Any]] = providers.Selector(
+    persistence: providers.Selector[ContextPersistence[Any]] = providers.Selector(
         config.storage,
-        memory=providers.Singleton(_in_memory, clock),
-        sql=providers.Singleton(_in_sql, postgres, clock),
+        memory=providers.Singleton(_memory_persistence, clock),
+        sql=providers.Singleton(_sql_persistence, postgres, clock),
     )
     database: providers.Callable[Database] = providers.Callable(
-        lambda backend: backend.database, backend
+        lambda persistence: persistence.database, persistence
     )
 
-    here: providers.Singleton[Users] = providers.Singleton(UsersService, database)
-    elsewhere: providers.Singleton[Users] = providers.Singleton(RemoteUsers, remote_wire)
+    local_users: providers.Singleton[Users] = providers.Singleton(InternalUserService, database)
+    remote_users: providers.Singleton[Users] = providers.Singleton(RemoteUsers, rpc_client)
     users: providers.Selector[Users] = providers.Selector(
-        config.where, local=here, remote=elsewhere
+        config.mode, local=local_users, remote=remote_users
     )
     accounts: providers.Singleton[Accounts] = providers.Singleton(
         AccountService, database, passwords, cursors, clock
@@ -63,14 +72,16 @@ class UsersContainer(containers.DeclarativeContainer):
     sessions: providers.Singleton[Sessions] = providers.Singleton(
         SessionService, database, passwords, signer, clock
     )
-    keys: providers.Singleton[Keys] = providers.Singleton(
-        Keys,
-        backend.provided.claims,
+    idempotency: providers.Singleton[IdempotencyService] = providers.Singleton(
+        IdempotencyService,
+        persistence.provided.idempotency_store,
         clock,
         providers.Factory(timedelta, seconds=config.idempotency_lease),
     )
-    purge: providers.Singleton[SessionPurge] = providers.Singleton(
-        SessionPurge, database, clock, PURGE_EVERY
+    session_purge_job: providers.Singleton[SessionPurgeJob] = providers.Singleton(
+        SessionPurgeJob, database, clock, SESSION_PURGE_INTERVAL
     )
-    sweeps: providers.Provider[list[Sweep]] = providers.List(purge.provided.sweep)
+    periodic_jobs: providers.Provider[list[PeriodicJob]] = providers.List(
+        session_purge_job.provided.run_once
+    )
     handlers: providers.Provider[dict[str, Any]] = providers.Dict()

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from pydantic import Field
 
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
-from markethall.shared.idempotency import Attempt
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.model import Dto
 from markethall.shared.pages import Page
-from markethall.shared.versions import Seen
+from markethall.shared.versions import ExpectedVersions
 
 
 class Customer(Dto):
@@ -23,7 +23,7 @@ class Customer(Dto):
     full_name: str | None
 
 
-class UserNotFound(Refusal):
+class UserNotFound(DomainError):
     """Details: user_id."""
 
     code = "users.not_found"
@@ -31,7 +31,7 @@ class UserNotFound(Refusal):
     title = "There is no such user"
 
 
-class UserInactive(Refusal):
+class UserInactive(DomainError):
     """Details: user_id."""
 
     code = "users.inactive"
@@ -42,7 +42,7 @@ class UserInactive(Refusal):
 class Users(Protocol):
     """What a neighbour may ask."""
 
-    async def active(self, call: Call, user_id: UUID) -> Customer:
+    async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         """The person, if they may buy now. Raises UserNotFound, UserInactive."""
 
 
@@ -60,7 +60,7 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-class Account(Dto):
+class UserView(Dto):
     """A person as they, and those who manage users, see them."""
 
     user_id: UUID
@@ -118,13 +118,13 @@ class Jwk(Dto):
     x: str
 
 
-class KeySet(Dto):
+class JwkSet(Dto):
     """RFC 7517, section 5."""
 
     keys: tuple[Jwk, ...]
 
 
-class UsernameTaken(Refusal):
+class UsernameTaken(DomainError):
     """Case does not count. Details: username."""
 
     code = "users.username_taken"
@@ -132,7 +132,7 @@ class UsernameTaken(Refusal):
     title = "This user name is taken"
 
 
-class EmailTaken(Refusal):
+class EmailTaken(DomainError):
     """Case and Unicode form do not count. Details: none."""
 
     code = "users.email_taken"
@@ -140,7 +140,7 @@ class EmailTaken(Refusal):
     title = "There is an account with this e-mail address"
 
 
-class PasswordUnacceptable(Refusal):
+class PasswordUnacceptable(DomainError):
     """Details: reason (too_short, too_long, too_common, personal)."""
 
     code = "users.password_unacceptable"
@@ -148,7 +148,7 @@ class PasswordUnacceptable(Refusal):
     title = "This password is not acceptable"
 
 
-class BadCredentials(Refusal):
+class BadCredentials(DomainError):
     """The same for an unknown name, a wrong password and a disabled account."""
 
     code = "users.bad_credentials"
@@ -156,7 +156,7 @@ class BadCredentials(Refusal):
     title = "The name or the password is wrong"
 
 
-class BadRefreshToken(Refusal):
+class BadRefreshToken(DomainError):
     """Unknown, used before, expired or revoked, or the account is disabled."""
 
     code = "users.bad_refresh_token"
@@ -164,7 +164,7 @@ class BadRefreshToken(Refusal):
     title = "The refresh token is not good any more"
 
 
-class UnsupportedGrantType(Refusal):
+class UnsupportedGrantType(DomainError):
     """Details: supported."""
 
     code = "users.unsupported_grant_type"
@@ -172,7 +172,7 @@ class UnsupportedGrantType(Refusal):
     title = "This grant type is not supported"
 
 
-class LastAdmin(Refusal):
+class LastAdmin(DomainError):
     """Details: user_id."""
 
     code = "users.last_admin"
@@ -183,36 +183,46 @@ class LastAdmin(Refusal):
 class Accounts(Protocol):
     """People: who they are and what they may be."""
 
-    async def register(self, call: Call, command: Register, attempt: Attempt) -> Account:
+    async def register(
+        self, ctx: CallContext, command: Register, attempt: IdempotentCommand
+    ) -> UserView:
         """A new customer, whose user id is the attempt's.
 
-        Raises Invalid, PasswordUnacceptable, UsernameTaken, EmailTaken, Busy.
+        Raises ValidationFailed, PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
         """
 
-    async def me(self, call: Call) -> Account:
+    async def get_me(self, ctx: CallContext) -> UserView:
         """The caller's own account. Raises UserNotFound, UserInactive."""
 
-    async def update_me(self, call: Call, change: ChangeProfile, seen: Seen) -> Account:
+    async def update_me(
+        self, ctx: CallContext, change: ChangeProfile, expected_versions: ExpectedVersions
+    ) -> UserView:
         """`seen`: what the caller has read, if they care.
 
-        Raises UserNotFound, UserInactive, PreconditionFailed, Invalid.
+        Raises UserNotFound, UserInactive, PreconditionFailed, ValidationFailed.
         """
 
-    async def change_password(self, call: Call, current: str, new: str) -> None:
+    async def change_password(
+        self, ctx: CallContext, current_password: str, new_password: str
+    ) -> None:
         """Ends every other session of the caller; the one of this access token goes on.
 
-        Raises UserNotFound, UserInactive, BadCredentials, PasswordUnacceptable, Busy.
+        Raises UserNotFound, UserInactive, BadCredentials, PasswordUnacceptable, Overloaded.
         """
 
-    async def users(self, call: Call, limit: int, cursor: str | None) -> Page[Account]:
+    async def list_users(self, ctx: CallContext, limit: int, cursor: str | None) -> Page[UserView]:
         """In the order of their ids, which is that of signing up. Raises CursorInvalid."""
 
-    async def user(self, call: Call, user_id: UUID) -> Account:
+    async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:
         """Raises UserNotFound."""
 
     async def change_user(
-        self, call: Call, user_id: UUID, change: ChangeUser, seen: Seen
-    ) -> Account:
+        self,
+        ctx: CallContext,
+        user_id: UUID,
+        change: ChangeUser,
+        expected_versions: ExpectedVersions,
+    ) -> UserView:
         """Disabling ends all sessions. An access token keeps its scopes until it expires.
 
         Raises UserNotFound, PreconditionFailed, LastAdmin.
@@ -223,31 +233,31 @@ class Accounts(Protocol):
 
     async def create_staff(
         self, email: str, role: str, password: str, username: str | None = None
-    ) -> Account:
+    ) -> UserView:
         """For the command line: a new account with this role.
 
         Without a name it gets one made from the e-mail address.
-        Raises Invalid, PasswordUnacceptable, UsernameTaken, EmailTaken, Busy.
+        Raises ValidationFailed, PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
         """
 
-    async def first_admin(self, email: str, password: str) -> Account | None:
+    async def create_first_admin(self, email: str, password: str) -> UserView | None:
         """For the start of a process: an admin where no active one is, else None.
 
-        An account that has this address already is not promoted. Raises Invalid,
-        PasswordUnacceptable, EmailTaken, Busy.
+        An account that has this address already is not promoted. Raises ValidationFailed,
+        PasswordUnacceptable, EmailTaken, Overloaded.
         """
 
 
 class Sessions(Protocol):
     """Signing in, staying in, and the keys that prove it."""
 
-    async def sign_in(self, call: Call, name: str, password: str) -> TokenPair:
+    async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
         """Open a session. `name` is the user name or the e-mail address.
 
-        Raises BadCredentials, Busy.
+        Raises BadCredentials, Overloaded.
         """
 
-    async def refresh(self, call: Call, refresh_token: str) -> TokenPair:
+    async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
         """Trade a refresh token for a new pair, once (RFC 9700, section 4.14).
 
         A token that was traded before ends its session, for it may be a thief's. One exception:
@@ -255,14 +265,14 @@ class Sessions(Protocol):
         the answer. Raises BadRefreshToken.
         """
 
-    async def revoke(self, call: Call, refresh_token: str) -> None:
+    async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
         """End the token's session, if it is a token (RFC 7009)."""
 
-    async def key_set(self, call: Call) -> KeySet:
+    async def get_jwks(self, ctx: CallContext) -> JwkSet:
         """The keys that access tokens are to be checked with."""
 
-    async def issuer(self) -> str:
+    async def get_issuer(self) -> str:
         """The address that all tokens name."""
 
-    async def fingerprint(self, secret: str) -> str:
+    async def compute_fingerprint(self, secret: str) -> str:
         """A keyed digest: two requests can be compared without keeping the secret they carry."""

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
 
-from markethall.shared.errors import Invalid
+from markethall.shared.errors import ValidationFailed
 from markethall.shared.passwords import weakness
 from markethall.users.contract import (
     BadRefreshToken,
@@ -25,20 +25,20 @@ from markethall.users.contract import (
     UserInactive,
 )
 
-USERNAME: Final = r"^[A-Za-z0-9_.-]{3,50}$"
-LONGEST_USERNAME: Final = 50
-LONGEST_EMAIL: Final = 254
-LONGEST_NAME: Final = 200
-LONGEST_TAG: Final = 50
-MOST_TAGS: Final = 20
+USERNAME_PATTERN: Final = r"^[A-Za-z0-9_.-]{3,50}$"
+MAX_USERNAME_LENGTH: Final = 50
+MAX_EMAIL_LENGTH: Final = 254
+MAX_FULL_NAME_LENGTH: Final = 200
+MAX_TAG_LENGTH: Final = 50
+MAX_TAGS: Final = 20
 
 # counted from the sign-in, however often the token is traded: then the password is asked again
 SESSION_LIFETIME: Final = timedelta(days=30)
 # how long the last token is still good, for a client that never got the answer
-GRACE: Final = timedelta(seconds=10)
+REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
 
-_NOT_IN_USERNAMES: Final = re.compile(r"[^A-Za-z0-9_.-]+")
-_WHY: Final = {
+_INVALID_USERNAME_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+_PASSWORD_MESSAGES: Final = {
     "too_short": "A password has at least 8 characters.",
     "too_long": "A password has at most 256 characters.",
     "too_common": "This password is one of the first that anybody would try.",
@@ -46,80 +46,82 @@ _WHY: Final = {
 }
 
 
-def key_of(text: str) -> str:
+def to_lookup_key(text: str) -> str:
     """The same for all ways to write the same name (Unicode TR 15, and case folding)."""
     return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
-def email_address(text: str) -> str:
+def normalize_email(text: str) -> str:
     """In its one written form. Raises ValueError with words for people."""
     try:
         # test_environment: example.test is as good an address as any other (RFC 2606)
-        found = validate_email(text, check_deliverability=False, test_environment=True)
+        validated = validate_email(text, check_deliverability=False, test_environment=True)
     except EmailNotValidError as error:
         raise ValueError(str(error).rstrip(".")) from None
-    return found.normalized
+    return validated.normalized
 
 
-def login_key(name: str) -> str:
+def to_email_lookup_key(name: str) -> str:
     """What an e-mail address is looked up by, also one that is none."""
     try:
-        return key_of(email_address(name))
+        return to_lookup_key(normalize_email(name))
     except ValueError:
-        return key_of(name)
+        return to_lookup_key(name)
 
 
-def username_from(email: str) -> str:
+def derive_username(email: str) -> str:
     """A name to begin with, for who was given none."""
-    name = _NOT_IN_USERNAMES.sub(".", email.partition("@")[0])[: LONGEST_USERNAME - 7]
-    return name.ljust(3, "_")
+    username = _INVALID_USERNAME_CHARACTERS.sub(".", email.partition("@")[0])[
+        : MAX_USERNAME_LENGTH - 7
+    ]
+    return username.ljust(3, "_")
 
 
 def check_password(password: str, username: str, email: str) -> None:
     """Raises PasswordUnacceptable."""
     reason = weakness(password, username, email, email.partition("@")[0])
     if reason:
-        raise PasswordUnacceptable(_WHY[reason], reason=reason)
+        raise PasswordUnacceptable(_PASSWORD_MESSAGES[reason], reason=reason)
 
 
-def known_role(name: str) -> Role:
-    """Raises Invalid."""
+def parse_role(name: str) -> Role:
+    """Raises ValidationFailed."""
     try:
         return Role(name)
     except ValueError:
-        raise _invalid("/role", f"one of {', '.join(Role)}") from None
+        raise _invalid_field("/role", f"one of {', '.join(Role)}") from None
 
 
 @dataclass(frozen=True)
-class Names:
+class UserIdentity:
     """What a person is known by, checked, and the keys that make it theirs alone."""
 
     username: str
     email: str
 
     @classmethod
-    def checked(cls, username: str, email: str) -> Self:
-        """Raises Invalid."""
-        if not re.fullmatch(USERNAME, username):
-            raise _invalid("/username", "3 to 50 of A-Z a-z 0-9 _ . -")
+    def parse(cls, username: str, email: str) -> Self:
+        """Raises ValidationFailed."""
+        if not re.fullmatch(USERNAME_PATTERN, username):
+            raise _invalid_field("/username", "3 to 50 of A-Z a-z 0-9 _ . -")
         try:
-            return cls(username, email_address(email))
+            return cls(username, normalize_email(email))
         except ValueError as error:
-            raise _invalid("/email", str(error)) from None
+            raise _invalid_field("/email", str(error)) from None
 
     @property
     def username_key(self) -> str:
-        return key_of(self.username)
+        return to_lookup_key(self.username)
 
     @property
     def email_key(self) -> str:
-        return key_of(self.email)
+        return to_lookup_key(self.email)
 
 
 @dataclass
 class User:
     user_id: UUID
-    names: Names
+    identity: UserIdentity
     password_hash: str = field(repr=False)
     signup_date: datetime
     full_name: str | None = None
@@ -130,14 +132,16 @@ class User:
     version: int = 1
 
     def __post_init__(self) -> None:
-        """Raises Invalid."""
-        if self.full_name is not None and len(self.full_name) > LONGEST_NAME:
-            raise _invalid("/full_name", f"at most {LONGEST_NAME} characters")
-        if len(self.tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in self.tags):
-            raise _invalid("/tags", f"at most {MOST_TAGS}, each at most {LONGEST_TAG} characters")
+        """Raises ValidationFailed."""
+        if self.full_name is not None and len(self.full_name) > MAX_FULL_NAME_LENGTH:
+            raise _invalid_field("/full_name", f"at most {MAX_FULL_NAME_LENGTH} characters")
+        if len(self.tags) > MAX_TAGS or any(len(tag) > MAX_TAG_LENGTH for tag in self.tags):
+            raise _invalid_field(
+                "/tags", f"at most {MAX_TAGS}, each at most {MAX_TAG_LENGTH} characters"
+            )
 
     @property
-    def is_admin(self) -> bool:
+    def is_active_admin(self) -> bool:
         """Able to act as one."""
         return self.is_active and Role.ADMIN in self.roles
 
@@ -146,25 +150,25 @@ class User:
         if not self.is_active:
             raise UserInactive(user_id=str(self.user_id))
 
-    def describe(self, change: ChangeProfile) -> None:
-        """Change what the person says about themself. Raises UserInactive, Invalid."""
+    def update_profile(self, change: ChangeProfile) -> None:
+        """Change what the person says about themself. Raises UserInactive, ValidationFailed."""
         self.check_active()
-        given = change.model_dump(include=change.model_fields_set)
-        self._change(**given)
+        changes = change.model_dump(include=change.model_fields_set)
+        self._apply_changes(**changes)
 
-    def appoint(self, roles: tuple[Role, ...] | None, *, active: bool | None) -> None:
+    def update_access(self, roles: tuple[Role, ...] | None, *, is_active: bool | None) -> None:
         """Change what the person may do; None leaves it."""
-        self._change(
-            roles=self.roles if roles is None else _once(roles),
-            is_active=self.is_active if active is None else active,
+        self._apply_changes(
+            roles=self.roles if roles is None else _without_duplicates(roles),
+            is_active=self.is_active if is_active is None else is_active,
         )
 
-    def check_admin_left(self, *, was_admin: bool, others: bool) -> None:
+    def check_admin_remains(self, *, was_admin: bool, has_other_admins: bool) -> None:
         """Raises LastAdmin when nobody would be left to undo this."""
-        if was_admin and not self.is_admin and not others:
+        if was_admin and not self.is_active_admin and not has_other_admins:
             raise LastAdmin(user_id=str(self.user_id))
 
-    def _change(self, **values: object) -> None:
+    def _apply_changes(self, **values: object) -> None:
         if all(getattr(self, name) == value for name, value in values.items()):
             return
         for name, value in values.items():
@@ -182,10 +186,10 @@ class RefreshToken:
     """
 
     family: bytes = field(repr=False)
-    proof: bytes = field(repr=False)
+    secret: bytes = field(repr=False)
 
     @classmethod
-    def new(cls, family: bytes | None = None) -> Self:
+    def generate(cls, family: bytes | None = None) -> Self:
         return cls(family or token_bytes(16), token_bytes(32))
 
     @classmethod
@@ -196,28 +200,28 @@ class RefreshToken:
         except ValueError:
             raise BadRefreshToken from None
         token = cls(raw[:16], raw[16:])
-        if token.text != text or len(token.proof) != 32:  # noqa: PLR2004 - as made above
+        if token.encoded != text or len(token.secret) != 32:  # noqa: PLR2004 - as made above
             raise BadRefreshToken
         return token
 
     @property
-    def text(self) -> str:
-        return urlsafe_b64encode(self.family + self.proof).decode()
+    def encoded(self) -> str:
+        return urlsafe_b64encode(self.family + self.secret).decode()
 
     @property
     def family_hash(self) -> bytes:
         return hashlib.sha256(self.family).digest()
 
     @property
-    def hash(self) -> bytes:
-        return hashlib.sha256(self.family + self.proof).digest()
+    def token_hash(self) -> bytes:
+        return hashlib.sha256(self.family + self.secret).digest()
 
 
-class Trade(Enum):
+class RotationResult(Enum):
     """What came of presenting a refresh token."""
 
-    DONE = auto()
-    REFUSED = auto()
+    ROTATED = auto()
+    REJECTED = auto()
     REUSED = auto()
 
 
@@ -236,41 +240,43 @@ class Session:
     revoked_at: datetime | None = None
 
     @classmethod
-    def opened(cls, session_id: UUID, user_id: UUID, token: RefreshToken, now: datetime) -> Self:
+    def open(cls, session_id: UUID, user_id: UUID, token: RefreshToken, now: datetime) -> Self:
         return cls(
             session_id,
             user_id,
             token.family_hash,
-            token.hash,
+            token.token_hash,
             created_at=now,
             expires_at=now + SESSION_LIFETIME,
         )
 
-    def trade(self, presented: RefreshToken, fresh: RefreshToken, now: datetime) -> Trade:
+    def rotate(
+        self, presented: RefreshToken, replacement: RefreshToken, now: datetime
+    ) -> RotationResult:
         """Put the fresh token in the place of the presented one, or end the session."""
         if self.revoked_at or self.expires_at <= now:
-            return Trade.REFUSED
-        if presented.hash == self.token_hash:
+            return RotationResult.REJECTED
+        if presented.token_hash == self.token_hash:
             self.previous_hash, self.rotated_at = self.token_hash, now
-        elif not self._answer_was_lost(presented, now):
+        elif not self._is_in_grace_period(presented, now):
             self.revoked_at = now
-            return Trade.REUSED
-        self.token_hash = fresh.hash
-        return Trade.DONE
+            return RotationResult.REUSED
+        self.token_hash = replacement.token_hash
+        return RotationResult.ROTATED
 
-    def _answer_was_lost(self, presented: RefreshToken, now: datetime) -> bool:
+    def _is_in_grace_period(self, presented: RefreshToken, now: datetime) -> bool:
         """The grace counts from the first trade, so asking again and again does not extend it."""
         return (
-            presented.hash == self.previous_hash
+            presented.token_hash == self.previous_hash
             and self.rotated_at is not None
-            and now - self.rotated_at <= GRACE
+            and now - self.rotated_at <= REFRESH_GRACE_PERIOD
         )
 
 
-def _once(roles: Iterable[Role]) -> tuple[Role, ...]:
+def _without_duplicates(roles: Iterable[Role]) -> tuple[Role, ...]:
     return tuple(dict.fromkeys(roles))
 
 
-def _invalid(field_name: str, message: str) -> Invalid:
+def _invalid_field(field_name: str, message: str) -> ValidationFailed:
     errors = [{"field": field_name, "code": "value_error", "message": message}]
-    return Invalid(f"{field_name}: {message}.", errors=errors)
+    return ValidationFailed(f"{field_name}: {message}.", errors=errors)

@@ -6,88 +6,92 @@ from datetime import datetime
 from uuid import UUID
 
 from markethall.shared.clock import Clock
-from markethall.shared.memory import CommonTables, Table
+from markethall.shared.memory import ContextTables, Table
 from markethall.shared.memory import MemoryStore as CommonStore
-from markethall.users.domain import Names, Session, User
+from markethall.users.domain import Session, User, UserIdentity
 
 
-class Tables(CommonTables):
+class Tables(ContextTables):
     def __init__(self) -> None:
         super().__init__()
-        self.accounts: Table[UUID, User] = Table()
-        self.by_username: Table[str, UUID] = Table()
-        self.by_email: Table[str, UUID] = Table()
+        self.users: Table[UUID, User] = Table()
+        self.user_id_by_username: Table[str, UUID] = Table()
+        self.user_id_by_email: Table[str, UUID] = Table()
         self.sessions: Table[bytes, Session] = Table()
 
 
-class MemoryStore(CommonStore):
+class MemoryUserStore(CommonStore):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables
 
-    async def user(self, user_id: UUID) -> User | None:
-        return self._tables.accounts.get(user_id)
+    async def get_user(self, user_id: UUID) -> User | None:
+        return self._tables.users.get(user_id)
 
-    async def user_by_username(self, key: str) -> User | None:
-        return self._of(self._tables.by_username.get(key))
+    async def get_user_by_username(self, username_key: str) -> User | None:
+        return self._find_user(self._tables.user_id_by_username.get(username_key))
 
-    async def user_by_email(self, key: str) -> User | None:
-        return self._of(self._tables.by_email.get(key))
+    async def get_user_by_email(self, email_key: str) -> User | None:
+        return self._find_user(self._tables.user_id_by_email.get(email_key))
 
-    async def users(self, after: UUID | None, limit: int) -> Sequence[User]:
-        later = self._tables.accounts.where(lambda user: after is None or user.user_id > after)
-        return sorted(later, key=lambda user: user.user_id)[:limit]
+    async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
+        users = self._tables.users.where(
+            lambda user: after_user_id is None or user.user_id > after_user_id
+        )
+        return sorted(users, key=lambda user: user.user_id)[:limit]
 
     async def count(self) -> int:
-        return len(self._tables.accounts)
+        return len(self._tables.users)
 
-    async def has_admin(self, besides: UUID | None) -> bool:
+    async def has_active_admin(self, except_user_id: UUID | None) -> bool:
         return bool(
-            self._tables.accounts.where(lambda user: user.is_admin and user.user_id != besides)
+            self._tables.users.where(
+                lambda user: user.is_active_admin and user.user_id != except_user_id
+            )
         )
 
     async def add_user(self, user: User) -> bool:
-        if await self.namesakes(user.user_id, user.names):
+        if await self.find_conflicts(user.user_id, user.identity):
             return False
-        self._tables.accounts.put(user.user_id, user)
-        self._tables.by_username.put(user.names.username_key, user.user_id)
-        self._tables.by_email.put(user.names.email_key, user.user_id)
+        self._tables.users.put(user.user_id, user)
+        self._tables.user_id_by_username.put(user.identity.username_key, user.user_id)
+        self._tables.user_id_by_email.put(user.identity.email_key, user.user_id)
         return True
 
-    async def namesakes(self, user_id: UUID, names: Names) -> Sequence[User]:
+    async def find_conflicts(self, user_id: UUID, identity: UserIdentity) -> Sequence[User]:
         candidates = [
-            await self.user(user_id),
-            await self.user_by_username(names.username_key),
-            await self.user_by_email(names.email_key),
+            await self.get_user(user_id),
+            await self.get_user_by_username(identity.username_key),
+            await self.get_user_by_email(identity.email_key),
         ]
         return [user for user in candidates if user]
 
-    async def locked_user(self, user_id: UUID) -> User | None:
-        return await self.user(user_id)
+    async def get_user_for_update(self, user_id: UUID) -> User | None:
+        return await self.get_user(user_id)
 
     async def save_user(self, user: User) -> None:
-        self._tables.accounts.put(user.user_id, user)
+        self._tables.users.put(user.user_id, user)
 
-    async def change_password(self, user_id: UUID, was: str, now: str) -> bool:
-        user = self._tables.accounts.get(user_id)
-        if user is None or not user.is_active or user.password_hash != was:
+    async def change_password(self, user_id: UUID, current_hash: str, new_hash: str) -> bool:
+        user = self._tables.users.get(user_id)
+        if user is None or not user.is_active or user.password_hash != current_hash:
             return False
-        self._tables.accounts.put(user_id, replace(user, password_hash=now))
+        self._tables.users.put(user_id, replace(user, password_hash=new_hash))
         return True
 
     async def lock_admins(self) -> None:
         """Every transaction in memory is alone."""
 
     async def open_session(self, session: Session, password_hash: str) -> bool:
-        user = self._tables.accounts.get(session.user_id)
+        user = self._tables.users.get(session.user_id)
         if user is None or not user.is_active or user.password_hash != password_hash:
             return False
         self._tables.sessions.put(session.family_hash, session)
         return True
 
-    async def locked_session(self, family_hash: bytes) -> tuple[Session, User] | None:
+    async def get_session_for_update(self, family_hash: bytes) -> tuple[Session, User] | None:
         session = self._tables.sessions.get(family_hash)
-        user = self._of(session.user_id) if session else None
+        user = self._find_user(session.user_id) if session else None
         return (session, user) if session and user else None
 
     async def save_session(self, session: Session) -> None:
@@ -98,21 +102,23 @@ class MemoryStore(CommonStore):
         if session and session.revoked_at is None:
             self._tables.sessions.put(family_hash, replace(session, revoked_at=now))
 
-    async def end_sessions(self, user_id: UUID, now: datetime, besides: UUID | None) -> None:
+    async def end_sessions(
+        self, user_id: UUID, now: datetime, except_session_id: UUID | None
+    ) -> None:
         for session in self._tables.sessions.where(
             lambda session: (
                 session.user_id == user_id
                 and session.expires_at > now
-                and session.session_id != besides
+                and session.session_id != except_session_id
             )
         ):
             await self.end_session(session.family_hash, now)
 
-    async def purge_sessions(self, before: datetime) -> int:
-        old = self._tables.sessions.where(lambda session: session.expires_at < before)
-        for session in old:
+    async def purge_sessions(self, expired_before: datetime) -> int:
+        expired = self._tables.sessions.where(lambda session: session.expires_at < expired_before)
+        for session in expired:
             self._tables.sessions.remove(session.family_hash)
-        return len(old)
+        return len(expired)
 
-    def _of(self, user_id: UUID | None) -> User | None:
-        return self._tables.accounts.get(user_id) if user_id else None
+    def _find_user(self, user_id: UUID | None) -> User | None:
+        return self._tables.users.get(user_id) if user_id else None

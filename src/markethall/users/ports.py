@@ -7,46 +7,46 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from markethall.shared.call import Actor
-from markethall.shared.idempotency import Attempt
-from markethall.users.contract import Account
-from markethall.users.domain import Names, Session, User
+from markethall.shared.idempotency import IdempotentCommand
+from markethall.users.contract import UserView
+from markethall.users.domain import Session, User, UserIdentity
 
 
-class Reads(Protocol):
-    async def user(self, user_id: UUID) -> User | None: ...
+class ReadStore(Protocol):
+    async def get_user(self, user_id: UUID) -> User | None: ...
 
-    async def user_by_username(self, key: str) -> User | None: ...
+    async def get_user_by_username(self, username_key: str) -> User | None: ...
 
-    async def user_by_email(self, key: str) -> User | None: ...
+    async def get_user_by_email(self, email_key: str) -> User | None: ...
 
-    async def users(self, after: UUID | None, limit: int) -> Sequence[User]:
+    async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
         """In the order of their ids."""
 
     async def count(self) -> int: ...
 
-    async def has_admin(self, besides: UUID | None) -> bool:
+    async def has_active_admin(self, except_user_id: UUID | None) -> bool:
         """Is there an active admin, other than this one?"""
 
 
-class Store(Reads, Protocol):
+class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
-    async def finish(self, attempt: Attempt, result: Account) -> None:
+    async def store_response(self, attempt: IdempotentCommand, result: UserView) -> None:
         """Keep the answer under the attempt's key. Raises LeaseLost."""
 
     async def add_user(self, user: User) -> bool:
         """False when the id, the name or the address is there already."""
 
-    async def namesakes(self, user_id: UUID, names: Names) -> Sequence[User]:
+    async def find_conflicts(self, user_id: UUID, identity: UserIdentity) -> Sequence[User]:
         """Who has this id, this name or this address."""
 
-    async def locked_user(self, user_id: UUID) -> User | None:
+    async def get_user_for_update(self, user_id: UUID) -> User | None:
         """Nobody else changes it before this transaction ends."""
 
     async def save_user(self, user: User) -> None:
         """All but the names, the password and the day of signing up."""
 
-    async def change_password(self, user_id: UUID, was: str, now: str) -> bool:
+    async def change_password(self, user_id: UUID, current_hash: str, new_hash: str) -> bool:
         """Check and act in one step; False when it was changed, or the user disabled."""
 
     async def lock_admins(self) -> None:
@@ -55,31 +55,33 @@ class Store(Reads, Protocol):
     async def open_session(self, session: Session, password_hash: str) -> bool:
         """False when the user is disabled, or the password is not this one any more."""
 
-    async def locked_session(self, family_hash: bytes) -> tuple[Session, User] | None:
+    async def get_session_for_update(self, family_hash: bytes) -> tuple[Session, User] | None:
         """With its user, who is not locked."""
 
     async def save_session(self, session: Session) -> None: ...
 
     async def end_session(self, family_hash: bytes, now: datetime) -> None: ...
 
-    async def end_sessions(self, user_id: UUID, now: datetime, besides: UUID | None) -> None:
+    async def end_sessions(
+        self, user_id: UUID, now: datetime, except_session_id: UUID | None
+    ) -> None:
         """All of this user's, but one."""
 
-    async def purge_sessions(self, before: datetime) -> int:
+    async def purge_sessions(self, expired_before: datetime) -> int:
         """Forget what expired before then; how many."""
 
 
 class Database(Protocol):
-    on_publish: Callable[[], None]
+    after_publish: Callable[[], None]
 
     def transaction(self) -> AbstractAsyncContextManager[Store]:
         """Commits when the block ends, rolls back when it raises."""
 
-    def reading(self) -> AbstractAsyncContextManager[Reads]:
+    def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
         """Takes no locks."""
 
 
-class Signer(Protocol):
+class TokenSigner(Protocol):
     """Makes access tokens."""
 
     issuer: str

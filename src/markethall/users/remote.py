@@ -5,11 +5,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from markethall.shared.call import Call
-from markethall.shared.http import from_container, problems, ready
+from markethall.shared.call import CallContext
+from markethall.shared.http import from_container, json_response, problems
 from markethall.shared.model import Dto
-from markethall.shared.serving import STRICT, service
-from markethall.shared.wire import Wire
+from markethall.shared.serving import FORBID_UNKNOWN_FIELDS, require_service_token
+from markethall.shared.wire import RpcClient
 from markethall.users.contract import Customer, UserInactive, UserNotFound, Users
 
 router = APIRouter(prefix="/internal/users", tags=["internal"])
@@ -17,24 +17,28 @@ router = APIRouter(prefix="/internal/users", tags=["internal"])
 UsersDep = Annotated[Users, Depends(from_container("users"))]
 
 
-class Whom(Dto):
+class UserRef(Dto):
     user_id: UUID
 
 
-@router.post("/active", response_model=Customer, responses=problems(UserNotFound, UserInactive))
-async def active(
-    call: Annotated[Call, service("users.active")],
-    whom: Annotated[Whom, STRICT],
+@router.post(
+    "/get_active_customer", response_model=Customer, responses=problems(UserNotFound, UserInactive)
+)
+async def get_active_customer(
+    ctx: Annotated[CallContext, require_service_token("users.get_active_customer")],
+    user: Annotated[UserRef, FORBID_UNKNOWN_FIELDS],
     users: UsersDep,
 ) -> Response:
-    return ready(await users.active(call, whom.user_id))
+    return json_response(await users.get_active_customer(ctx, user.user_id))
 
 
 class RemoteUsers:
     """Users, in another deployment."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, rpc_client: RpcClient) -> None:
+        self._rpc_client = rpc_client
 
-    async def active(self, call: Call, user_id: UUID) -> Customer:
-        return await self._wire.ask(call, "active", Whom(user_id=user_id), Customer)
+    async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
+        return await self._rpc_client.call(
+            ctx, "get_active_customer", UserRef(user_id=user_id), Customer
+        )

@@ -6,42 +6,46 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from starlette.datastructures import FormData
 
-from markethall.shared.auth import PROFILE, SCOPE_MEANS, USERS_MANAGE, allow, anyone
-from markethall.shared.call import Call
+from markethall.shared.auth import PROFILE, SCOPE_DESCRIPTIONS, USERS_MANAGE, public, require_scope
+from markethall.shared.call import CallContext
 from markethall.shared.errors import (
-    Busy,
     Forbidden,
-    Invalid,
-    Malformed,
+    MalformedRequest,
+    Overloaded,
     PreconditionFailed,
     PreconditionRequired,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
+    ValidationFailed,
 )
 from markethall.shared.http import (
-    conditional,
-    created,
+    apply_if_none_match,
+    created_response,
     from_container,
     if_match,
     if_match_optional,
-    once,
+    json_response,
     problems,
-    ready,
+    run_idempotent,
 )
-from markethall.shared.idempotency import InFlight, KeyInvalid, Keys, PayloadMismatch
-from markethall.shared.model import Body, Bool, Dto, Id, Text
+from markethall.shared.idempotency import (
+    IdempotencyKeyInvalid,
+    IdempotencyService,
+    InFlight,
+    PayloadMismatch,
+)
+from markethall.shared.model import Bool, Dto, Id, RequestModel, Text
 from markethall.shared.pages import CursorInvalid, Page, PageQuery
-from markethall.shared.versions import Seen, etag
+from markethall.shared.versions import ExpectedVersions, etag
 from markethall.users.contract import (
-    Account,
     Accounts,
     BadCredentials,
     BadRefreshToken,
     ChangeProfile,
     ChangeUser,
     EmailTaken,
-    KeySet,
+    JwkSet,
     LastAdmin,
     PasswordUnacceptable,
     Register,
@@ -52,71 +56,72 @@ from markethall.users.contract import (
     UserInactive,
     UsernameTaken,
     UserNotFound,
+    UserView,
 )
 from markethall.users.domain import (
-    LONGEST_EMAIL,
-    LONGEST_NAME,
-    LONGEST_TAG,
-    MOST_TAGS,
-    USERNAME,
-    email_address,
+    MAX_EMAIL_LENGTH,
+    MAX_FULL_NAME_LENGTH,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
+    USERNAME_PATTERN,
+    normalize_email,
 )
 
 router = APIRouter(tags=["users"])
 
 AccountsDep = Annotated[Accounts, Depends(from_container("accounts"))]
 SessionsDep = Annotated[Sessions, Depends(from_container("sessions"))]
-KeysDep = Annotated[Keys, Depends(from_container("users_keys"))]
+IdempotencyDep = Annotated[IdempotencyService, Depends(from_container("users_idempotency"))]
 
-_FORM: Final = "application/x-www-form-urlencoded"
-_GRANTS: Final = ("password", "refresh_token")
-_PRIVATE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
-_FOR_ALL: Final = {"cache-control": "public, max-age=300"}
+_FORM_MEDIA_TYPE: Final = "application/x-www-form-urlencoded"
+_GRANT_TYPES: Final = ("password", "refresh_token")
+_NO_STORE_HEADERS: Final = {"cache-control": "no-store", "pragma": "no-cache"}
+_PUBLIC_CACHE_HEADERS: Final = {"cache-control": "public, max-age=300"}
 # longer than any acceptable password, so that the domain can say what is wrong
-_LONGEST_SECRET: Final = 1024
+_MAX_PASSWORD_LENGTH: Final = 1024
 
 Email = Annotated[
     Text,
-    Field(max_length=LONGEST_EMAIL, examples=["ada@example.com"]),
-    AfterValidator(email_address),
+    Field(max_length=MAX_EMAIL_LENGTH, examples=["ada@example.com"]),
+    AfterValidator(normalize_email),
 ]
-Secret = Annotated[
+Password = Annotated[
     Text,
     Field(
         min_length=1,
-        max_length=_LONGEST_SECRET,
+        max_length=_MAX_PASSWORD_LENGTH,
         json_schema_extra={"format": "password"},
         examples=["correct horse battery staple"],
     ),
 ]
-FullName = Annotated[Text, Field(max_length=LONGEST_NAME, examples=["Ada Lovelace"])]
+FullName = Annotated[Text, Field(max_length=MAX_FULL_NAME_LENGTH, examples=["Ada Lovelace"])]
 Tags = Annotated[
-    tuple[Annotated[Text, Field(min_length=1, max_length=LONGEST_TAG)], ...],
-    Field(max_length=MOST_TAGS, examples=[["newsletter"]]),
+    tuple[Annotated[Text, Field(min_length=1, max_length=MAX_TAG_LENGTH)], ...],
+    Field(max_length=MAX_TAGS, examples=[["newsletter"]]),
 ]
 
 
-class NewUser(Body):
-    username: Annotated[Text, Field(pattern=USERNAME, examples=["ada"])]
+class RegisterRequest(RequestModel):
+    username: Annotated[Text, Field(pattern=USERNAME_PATTERN, examples=["ada"])]
     email: Email
-    password: Annotated[Secret, Field(repr=False)]
+    password: Annotated[Password, Field(repr=False)]
     full_name: FullName | None = None
     tags: Tags = ()
 
 
-class ProfileChange(Body):
+class ChangeProfileRequest(RequestModel):
     """What is left out stays as it is; a full name of null is taken away."""
 
     full_name: FullName | None = None
     tags: Tags = ()
 
 
-class PasswordChange(Body):
-    current_password: Annotated[Secret, Field(repr=False)]
-    new_password: Annotated[Secret, Field(repr=False)]
+class ChangePasswordRequest(RequestModel):
+    current_password: Annotated[Password, Field(repr=False)]
+    new_password: Annotated[Password, Field(repr=False)]
 
 
-class UserChange(Body):
+class ChangeUserRequest(RequestModel):
     """What is left out stays as it is."""
 
     is_active: Bool | None = None
@@ -125,47 +130,47 @@ class UserChange(Body):
     ] = None
 
 
-class TokenForm(Body):
+class TokenForm(RequestModel):
     """RFC 6749; parameters that are not known here are ignored, as section 3.2 wants it."""
 
     model_config = ConfigDict(extra="ignore")
 
     grant_type: Annotated[Text, Field(max_length=100, examples=["password"])] = "password"
-    username: Annotated[Text | None, Field(max_length=LONGEST_EMAIL, examples=["ada"])] = None
-    password: Annotated[Secret | None, Field(repr=False)] = None
+    username: Annotated[Text | None, Field(max_length=MAX_EMAIL_LENGTH, examples=["ada"])] = None
+    password: Annotated[Password | None, Field(repr=False)] = None
     refresh_token: Annotated[Text | None, Field(max_length=200, repr=False)] = None
 
 
-class RevocationForm(Body):
+class RevocationForm(RequestModel):
     model_config = ConfigDict(extra="ignore")
 
     token: Annotated[Text, Field(max_length=8192, repr=False)]
 
 
-class Discovery(Dto):
+class OpenIdConfiguration(Dto):
     """RFC 8414: what applies of it."""
 
     issuer: str
     token_endpoint: str
     revocation_endpoint: str
     jwks_uri: str
-    grant_types_supported: tuple[str, ...] = _GRANTS
+    grant_types_supported: tuple[str, ...] = _GRANT_TYPES
     response_types_supported: tuple[str, ...] = ()
-    scopes_supported: tuple[str, ...] = tuple(SCOPE_MEANS)
+    scopes_supported: tuple[str, ...] = tuple(SCOPE_DESCRIPTIONS)
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("none",)
     revocation_endpoint_auth_methods_supported: tuple[str, ...] = ("none",)
     subject_types_supported: tuple[str, ...] = ("public",)
     id_token_signing_alg_values_supported: tuple[Literal["EdDSA"], ...] = ("EdDSA",)
 
 
-async def form_once(request: Request) -> None:
-    """Raises UnsupportedMediaType, and Malformed when a parameter comes twice (RFC 6749, 3.2)."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in {"", _FORM}:
-        raise UnsupportedMediaType(supported=[_FORM])
+async def require_single_valued_form(request: Request) -> None:
+    """Raises UnsupportedMediaType, and MalformedRequest when a parameter comes twice (RFC 6749, 3.2)."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in {"", _FORM_MEDIA_TYPE}:
+        raise UnsupportedMediaType(supported=[_FORM_MEDIA_TYPE])
     form: FormData = await request.form()
     if len(form.multi_items()) != len(form):
-        raise Malformed("A parameter appears twice.")
+        raise MalformedRequest("A parameter appears twice.")
 
 
 # Signing up and in
@@ -174,34 +179,36 @@ async def form_once(request: Request) -> None:
 @router.post(
     "/users",
     status_code=201,
-    response_model=Account,
+    response_model=UserView,
     summary="Register",
     responses=problems(
-        KeyInvalid, UsernameTaken, EmailTaken, InFlight, Invalid, PasswordUnacceptable,
-        PayloadMismatch, Busy, Unavailable,
+        IdempotencyKeyInvalid, UsernameTaken, EmailTaken, InFlight, ValidationFailed, PasswordUnacceptable,
+        PayloadMismatch, Overloaded, Unavailable,
     ),
 )  # fmt: skip
 async def register(
     request: Request,
     *,
-    call: Annotated[Call, anyone()],
-    body: NewUser,
+    ctx: Annotated[CallContext, public()],
+    body: RegisterRequest,
     accounts: AccountsDep,
     sessions: SessionsDep,
-    keys: KeysDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """Make an account. It is active at once, with the role `customer`."""
     command = Register(**body.model_dump())
     # what is remembered with the key must not help anybody to guess the password
-    sealed = body.model_copy(update={"password": await sessions.fingerprint(body.password)})
-    present = created(lambda account: f"/users/{account.user_id}")
-    return await once(
+    fingerprinted_body = body.model_copy(
+        update={"password": await sessions.compute_fingerprint(body.password)}
+    )
+    to_response = created_response(lambda account: f"/users/{account.user_id}")
+    return await run_idempotent(
         request,
-        call,
-        sealed,
-        keys,
-        lambda attempt: accounts.register(call, command, attempt),
-        present,
+        ctx,
+        fingerprinted_body,
+        idempotency,
+        lambda attempt: accounts.register(ctx, command, attempt),
+        to_response,
     )
 
 
@@ -209,65 +216,69 @@ async def register(
     "/token",
     response_model=TokenPair,
     summary="Sign in, or stay signed in",
-    dependencies=[Depends(form_once)],
+    dependencies=[Depends(require_single_valued_form)],
     responses=problems(
-        UnsupportedGrantType, Malformed, BadCredentials, BadRefreshToken, UnsupportedMediaType,
-        Invalid, Busy, Unavailable,
+        UnsupportedGrantType, MalformedRequest, BadCredentials, BadRefreshToken, UnsupportedMediaType,
+        ValidationFailed, Overloaded, Unavailable,
     ),
 )  # fmt: skip
-async def token(
-    call: Annotated[Call, anyone()], form: Annotated[TokenForm, Form()], sessions: SessionsDep
+async def issue_token(
+    ctx: Annotated[CallContext, public()], form: Annotated[TokenForm, Form()], sessions: SessionsDep
 ) -> Response:
     """OAuth 2.0 token endpoint: `grant_type` is password (the default) or refresh_token.
 
     A refresh token is good for one use. `username` may be the e-mail address.
     """
-    if form.grant_type not in _GRANTS:
-        raise UnsupportedGrantType(supported=list(_GRANTS))
+    if form.grant_type not in _GRANT_TYPES:
+        raise UnsupportedGrantType(supported=list(_GRANT_TYPES))
     if form.grant_type == "refresh_token":
-        (refresh_token,) = _needed(refresh_token=form.refresh_token)
-        return ready(await sessions.refresh(call, refresh_token), headers=_PRIVATE)
-    name, password = _needed(username=form.username, password=form.password)
-    return ready(await sessions.sign_in(call, name, password), headers=_PRIVATE)
+        (refresh_token,) = _require_fields(refresh_token=form.refresh_token)
+        return json_response(await sessions.refresh(ctx, refresh_token), headers=_NO_STORE_HEADERS)
+    login, password = _require_fields(username=form.username, password=form.password)
+    return json_response(await sessions.sign_in(ctx, login, password), headers=_NO_STORE_HEADERS)
 
 
 @router.post(
     "/token/revoke",
     summary="Sign out",
-    dependencies=[Depends(form_once)],
-    responses=problems(Malformed, UnsupportedMediaType, Invalid, Unavailable),
+    dependencies=[Depends(require_single_valued_form)],
+    responses=problems(MalformedRequest, UnsupportedMediaType, ValidationFailed, Unavailable),
 )
-async def revoke(
-    call: Annotated[Call, anyone()], form: Annotated[RevocationForm, Form()], sessions: SessionsDep
+async def revoke_token(
+    ctx: Annotated[CallContext, public()],
+    form: Annotated[RevocationForm, Form()],
+    sessions: SessionsDep,
 ) -> Response:
     """End the session of a refresh token (RFC 7009). 200 also for what is no token."""
-    await sessions.revoke(call, form.token)
-    return Response(status_code=200, headers=_PRIVATE)
+    await sessions.revoke(ctx, form.token)
+    return Response(status_code=200, headers=_NO_STORE_HEADERS)
 
 
-@router.get("/.well-known/jwks.json", response_model=KeySet, summary="Public keys")
-async def key_set(call: Annotated[Call, anyone()], sessions: SessionsDep) -> Response:
+@router.get("/.well-known/jwks.json", response_model=JwkSet, summary="Public keys")
+async def get_jwks(ctx: Annotated[CallContext, public()], sessions: SessionsDep) -> Response:
     """The keys that access tokens are signed with (RFC 7517)."""
-    return ready(await sessions.key_set(call), headers=_FOR_ALL)
+    return json_response(await sessions.get_jwks(ctx), headers=_PUBLIC_CACHE_HEADERS)
 
 
 @router.get(
-    "/.well-known/openid-configuration", response_model=Discovery, summary="Where things are"
+    "/.well-known/openid-configuration",
+    response_model=OpenIdConfiguration,
+    summary="Where things are",
 )
-async def discovery(
-    call: Annotated[Call, anyone()],  # noqa: ARG001 - the policy
+async def get_openid_configuration(
+    ctx: Annotated[CallContext, public()],  # noqa: ARG001 - the policy
     sessions: SessionsDep,
 ) -> Response:
     """Addresses and abilities of this issuer (RFC 8414)."""
-    issuer = await sessions.issuer()
+    issuer = await sessions.get_issuer()
     base = issuer.rstrip("/")
-    found = Discovery(
+    document = OpenIdConfiguration(
         issuer=issuer,
         token_endpoint=f"{base}/token",
         revocation_endpoint=f"{base}/token/revoke",
         jwks_uri=f"{base}/.well-known/jwks.json",
     )
-    return ready(found, headers=_FOR_ALL)
+    return json_response(document, headers=_PUBLIC_CACHE_HEADERS)
 
 
 # One's own account
@@ -275,34 +286,34 @@ async def discovery(
 
 @router.get(
     "/users/me",
-    response_model=Account,
+    response_model=UserView,
     summary="My account",
     responses=problems(Unauthenticated, Forbidden, UserInactive, UserNotFound, Unavailable),
 )
-async def me(
-    request: Request, call: Annotated[Call, allow(PROFILE)], accounts: AccountsDep
+async def get_me(
+    request: Request, ctx: Annotated[CallContext, require_scope(PROFILE)], accounts: AccountsDep
 ) -> Response:
-    return conditional(request, _tagged(await accounts.me(call)))
+    return apply_if_none_match(request, _with_etag(await accounts.get_me(ctx)))
 
 
 @router.patch(
     "/users/me",
-    response_model=Account,
+    response_model=UserView,
     summary="Change my profile",
     responses=problems(
-        Unauthenticated, Forbidden, UserInactive, UserNotFound, PreconditionFailed, Invalid,
+        Unauthenticated, Forbidden, UserInactive, UserNotFound, PreconditionFailed, ValidationFailed,
         Unavailable,
     ),
 )  # fmt: skip
 async def update_me(
-    call: Annotated[Call, allow(PROFILE)],
-    seen: Annotated[Seen, Depends(if_match_optional)],
-    body: ProfileChange,
+    ctx: Annotated[CallContext, require_scope(PROFILE)],
+    expected_versions: Annotated[ExpectedVersions, Depends(if_match_optional)],
+    body: ChangeProfileRequest,
     accounts: AccountsDep,
 ) -> Response:
     """`If-Match` is honoured, and not required."""
     change = ChangeProfile(**body.model_dump(include=body.model_fields_set))
-    return _tagged(await accounts.update_me(call, change, seen))
+    return _with_etag(await accounts.update_me(ctx, change, expected_versions))
 
 
 @router.post(
@@ -311,15 +322,17 @@ async def update_me(
     response_class=Response,
     summary="Change my password",
     responses=problems(
-        Unauthenticated, BadCredentials, Forbidden, UserInactive, UserNotFound, Invalid,
-        PasswordUnacceptable, Busy, Unavailable,
+        Unauthenticated, BadCredentials, Forbidden, UserInactive, UserNotFound, ValidationFailed,
+        PasswordUnacceptable, Overloaded, Unavailable,
     ),
 )  # fmt: skip
 async def change_password(
-    call: Annotated[Call, allow(PROFILE)], body: PasswordChange, accounts: AccountsDep
+    ctx: Annotated[CallContext, require_scope(PROFILE)],
+    body: ChangePasswordRequest,
+    accounts: AccountsDep,
 ) -> Response:
     """All other sessions end."""
-    await accounts.change_password(call, body.current_password, body.new_password)
+    await accounts.change_password(ctx, body.current_password, body.new_password)
     return Response(status_code=204)
 
 
@@ -328,66 +341,66 @@ async def change_password(
 
 @router.get(
     "/users",
-    response_model=Page[Account],
+    response_model=Page[UserView],
     summary="All users",
-    responses=problems(Unauthenticated, Forbidden, Invalid, CursorInvalid, Unavailable),
+    responses=problems(Unauthenticated, Forbidden, ValidationFailed, CursorInvalid, Unavailable),
 )
-async def users(
-    call: Annotated[Call, allow(USERS_MANAGE)],
+async def list_users(
+    ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
     query: Annotated[PageQuery, Query()],
     accounts: AccountsDep,
 ) -> Response:
     """In the order in which they signed up."""
-    return ready(await accounts.users(call, query.limit, query.cursor))
+    return json_response(await accounts.list_users(ctx, query.limit, query.cursor))
 
 
 @router.get(
     "/users/{user_id}",
-    response_model=Account,
+    response_model=UserView,
     summary="A user",
-    responses=problems(Unauthenticated, Forbidden, UserNotFound, Invalid, Unavailable),
+    responses=problems(Unauthenticated, Forbidden, UserNotFound, ValidationFailed, Unavailable),
 )
-async def user(
+async def get_user(
     request: Request,
-    call: Annotated[Call, allow(USERS_MANAGE)],
+    ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
     user_id: Id,
     accounts: AccountsDep,
 ) -> Response:
-    return conditional(request, _tagged(await accounts.user(call, user_id)))
+    return apply_if_none_match(request, _with_etag(await accounts.get_user(ctx, user_id)))
 
 
 @router.patch(
     "/users/{user_id}",
-    response_model=Account,
+    response_model=UserView,
     summary="Disable, enable or appoint a user",
     responses=problems(
-        Unauthenticated, Forbidden, UserNotFound, LastAdmin, PreconditionFailed, Invalid,
+        Unauthenticated, Forbidden, UserNotFound, LastAdmin, PreconditionFailed, ValidationFailed,
         PreconditionRequired, Unavailable,
     ),
 )  # fmt: skip
 async def change_user(
-    call: Annotated[Call, allow(USERS_MANAGE)],
+    ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
     user_id: Id,
-    seen: Annotated[Seen, Depends(if_match)],
-    body: UserChange,
+    expected_versions: Annotated[ExpectedVersions, Depends(if_match)],
+    body: ChangeUserRequest,
     accounts: AccountsDep,
 ) -> Response:
     """Disabling ends all sessions. Scopes change with the next access token."""
     change = ChangeUser(is_active=body.is_active, roles=body.roles)
-    return _tagged(await accounts.change_user(call, user_id, change, seen))
+    return _with_etag(await accounts.change_user(ctx, user_id, change, expected_versions))
 
 
-def _tagged(account: Account) -> Response:
-    return ready(account, headers={"etag": etag(account.version)})
+def _with_etag(user: UserView) -> Response:
+    return json_response(user, headers={"etag": etag(user.version)})
 
 
-def _needed(**fields: str | None) -> list[str]:
-    """Raises Invalid, naming the fields that are missing."""
+def _require_fields(**fields: str | None) -> list[str]:
+    """Raises ValidationFailed, naming the fields that are missing."""
     errors = [
         {"field": f"/{name}", "code": "missing", "message": "Field required"}
         for name, value in fields.items()
         if value is None
     ]
     if errors:
-        raise Invalid(f"{errors[0]['field']}: Field required.", errors=errors)
+        raise ValidationFailed(f"{errors[0]['field']}: Field required.", errors=errors)
     return [value for value in fields.values() if value is not None]

@@ -6,58 +6,58 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
-from markethall.shared.auth import PROFILE, USERS_MANAGE, scopes_of
-from markethall.shared.call import Actor, Call
+from markethall.shared.auth import PROFILE, USERS_MANAGE, scopes_for_roles
+from markethall.shared.call import Actor, CallContext
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Forbidden
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.ids import new_id
 from markethall.shared.pages import Cursors, Page
 from markethall.shared.passwords import Passwords
-from markethall.shared.versions import Seen, check_seen
+from markethall.shared.versions import ExpectedVersions, check_expected_version
 from markethall.users.contract import (
-    Account,
     BadCredentials,
     BadRefreshToken,
     ChangeProfile,
     ChangeUser,
     Customer,
     EmailTaken,
-    KeySet,
+    JwkSet,
     Register,
     Role,
     TokenPair,
     UsernameTaken,
     UserNotFound,
+    UserView,
 )
 from markethall.users.domain import (
-    Names,
     RefreshToken,
+    RotationResult,
     Session,
-    Trade,
     User,
+    UserIdentity,
     check_password,
-    key_of,
-    known_role,
-    login_key,
-    username_from,
+    derive_username,
+    parse_role,
+    to_email_lookup_key,
+    to_lookup_key,
 )
-from markethall.users.ports import Database, Reads, Signer, Store
+from markethall.users.ports import Database, ReadStore, Store, TokenSigner
 
-_LISTING: Final = "users"
+_LIST_NAME: Final = "users"
 
 
-class UsersService:
+class InternalUserService:
     """What the neighbours ask."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def active(self, call: Call, user_id: UUID) -> Customer:  # noqa: ARG002 - any caller
-        async with self._database.reading() as reads:
-            user = await _found(reads, user_id)
+    async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:  # noqa: ARG002 - any caller
+        async with self._database.read_session() as store:
+            user = await _get_user_or_404(store, user_id)
         user.check_active()
-        return Customer(user_id=user.user_id, email=user.names.email, full_name=user.full_name)
+        return Customer(user_id=user.user_id, email=user.identity.email, full_name=user.full_name)
 
 
 class AccountService:
@@ -73,164 +73,172 @@ class AccountService:
 
     async def register(
         self,
-        call: Call,  # noqa: ARG002 - anyone may
+        ctx: CallContext,  # noqa: ARG002 - anyone may
         command: Register,
-        attempt: Attempt,
-    ) -> Account:
-        names = Names.checked(command.username, command.email)
-        user = await self._new_user(attempt.id, names, command.password)
-        user.describe(ChangeProfile(full_name=command.full_name, tags=command.tags))
+        attempt: IdempotentCommand,
+    ) -> UserView:
+        identity = UserIdentity.parse(command.username, command.email)
+        user = await self._build_user(attempt.id, identity, command.password)
+        user.update_profile(ChangeProfile(full_name=command.full_name, tags=command.tags))
         user.version = 1
         async with self._database.transaction() as store:
-            account = _account(await _add(store, user))
-            await store.finish(attempt, account)
-        return account
+            user_view = _to_user_view(await _add_user(store, user))
+            await store.store_response(attempt, user_view)
+        return user_view
 
-    async def me(self, call: Call) -> Account:
-        return _account(await self._myself(call))
+    async def get_me(self, ctx: CallContext) -> UserView:
+        return _to_user_view(await self._get_caller(ctx))
 
-    async def update_me(self, call: Call, change: ChangeProfile, seen: Seen) -> Account:
+    async def update_me(
+        self, ctx: CallContext, change: ChangeProfile, expected_versions: ExpectedVersions
+    ) -> UserView:
         async with self._database.transaction() as store:
-            user = await _locked(store, call.user_id)
+            user = await _get_user_for_update_or_404(store, ctx.user_id)
             user.check_active()
-            check_seen(seen, user.version)
-            user.describe(change)
+            check_expected_version(expected_versions, user.version)
+            user.update_profile(change)
             await store.save_user(user)
-        return _account(user)
+        return _to_user_view(user)
 
-    async def change_password(self, call: Call, current: str, new: str) -> None:
-        user = await self._myself(call)
-        if not await self._passwords.verify(current, user.password_hash):
+    async def change_password(
+        self, ctx: CallContext, current_password: str, new_password: str
+    ) -> None:
+        user = await self._get_caller(ctx)
+        if not await self._passwords.verify(current_password, user.password_hash):
             raise BadCredentials("The current password is wrong.")
-        check_password(new, user.names.username, user.names.email)
-        hashed = await self._passwords.hash(new)
+        check_password(new_password, user.identity.username, user.identity.email)
+        new_hash = await self._passwords.hash(new_password)
         async with self._database.transaction() as store:
-            if not await store.change_password(user.user_id, user.password_hash, hashed):
+            if not await store.change_password(user.user_id, user.password_hash, new_hash):
                 raise BadCredentials("The password was changed in the meantime.")
-            await store.end_sessions(user.user_id, self._clock(), call.actor.session_id)
+            await store.end_sessions(user.user_id, self._clock(), ctx.actor.session_id)
 
-    async def users(
+    async def list_users(
         self,
-        call: Call,  # noqa: ARG002 - the route's policy has let them in
+        ctx: CallContext,  # noqa: ARG002 - the route's policy has let them in
         limit: int,
         cursor: str | None,
-    ) -> Page[Account]:
-        position = self._cursors.decode(_LISTING, cursor)
+    ) -> Page[UserView]:
+        position = self._cursors.decode(_LIST_NAME, cursor)
         after = UUID(position[0]) if position else None
-        async with self._database.reading() as reads:
-            found = await reads.users(after, limit + 1)
-        accounts = [_account(user) for user in found]
-        return self._cursors.page(_LISTING, accounts, limit, lambda last: [str(last.user_id)])
+        async with self._database.read_session() as store:
+            users = await store.list_users(after, limit + 1)
+        views = [_to_user_view(user) for user in users]
+        return self._cursors.build_page(_LIST_NAME, views, limit, lambda last: [str(last.user_id)])
 
-    async def user(self, call: Call, user_id: UUID) -> Account:  # noqa: ARG002 - as above
-        async with self._database.reading() as reads:
-            return _account(await _found(reads, user_id))
+    async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:  # noqa: ARG002 - as above
+        async with self._database.read_session() as store:
+            return _to_user_view(await _get_user_or_404(store, user_id))
 
     async def change_user(
         self,
-        call: Call,
+        ctx: CallContext,
         user_id: UUID,
         change: ChangeUser,
-        seen: Seen,
-    ) -> Account:
+        expected_versions: ExpectedVersions,
+    ) -> UserView:
         async with self._database.transaction() as store:
             # before the user's own row: two changes take both locks in the same order
             await store.lock_admins()
-            await _check_still_admin(store, call)
-            user = await _locked(store, user_id)
-            check_seen(seen, user.version)
-            await self._appoint(store, user, change)
-        return _account(user)
+            await _check_caller_is_still_admin(store, ctx)
+            user = await _get_user_for_update_or_404(store, user_id)
+            check_expected_version(expected_versions, user.version)
+            await self._update_access(store, user, change)
+        return _to_user_view(user)
 
     async def count(self) -> int:
-        async with self._database.reading() as reads:
-            return await reads.count()
+        async with self._database.read_session() as store:
+            return await store.count()
 
     async def create_staff(
         self, email: str, role: str, password: str, username: str | None = None
-    ) -> Account:
-        user = await self._new_staff(email, role, password, username)
+    ) -> UserView:
+        user = await self._build_staff_user(email, role, password, username)
         async with self._database.transaction() as store:
-            return _account(await _add_staff(store, user, named=username is not None))
+            return _to_user_view(
+                await _add_staff_user(store, user, has_chosen_username=username is not None)
+            )
 
-    async def first_admin(self, email: str, password: str) -> Account | None:
-        async with self._database.reading() as reads:
-            if await reads.has_admin(besides=None):
+    async def create_first_admin(self, email: str, password: str) -> UserView | None:
+        async with self._database.read_session() as store:
+            if await store.has_active_admin(except_user_id=None):
                 return None
-        user = await self._new_staff(email, Role.ADMIN, password)
+        user = await self._build_staff_user(email, Role.ADMIN, password)
         async with self._database.transaction() as store:
             await store.lock_admins()
             # asked again: several processes may start at once
-            if await store.has_admin(besides=None):
+            if await store.has_active_admin(except_user_id=None):
                 return None
-            return _account(await _add_staff(store, user, named=False))
+            return _to_user_view(await _add_staff_user(store, user, has_chosen_username=False))
 
-    async def _myself(self, call: Call) -> User:
-        async with self._database.reading() as reads:
-            user = await _found(reads, call.user_id)
+    async def _get_caller(self, ctx: CallContext) -> User:
+        async with self._database.read_session() as store:
+            user = await _get_user_or_404(store, ctx.user_id)
         user.check_active()
         return user
 
-    async def _new_user(self, user_id: UUID, names: Names, password: str) -> User:
-        check_password(password, names.username, names.email)
-        hashed = await self._passwords.hash(password)
-        return User(user_id, names, hashed, signup_date=self._clock())
+    async def _build_user(self, user_id: UUID, identity: UserIdentity, password: str) -> User:
+        check_password(password, identity.username, identity.email)
+        password_hash = await self._passwords.hash(password)
+        return User(user_id, identity, password_hash, signup_date=self._clock())
 
-    async def _new_staff(
+    async def _build_staff_user(
         self, email: str, role: str, password: str, username: str | None = None
     ) -> User:
-        names = Names.checked(username or username_from(email), email)
-        roles = dict.fromkeys((Role.CUSTOMER, known_role(role)))
-        user = await self._new_user(new_id(), names, password)
+        identity = UserIdentity.parse(username or derive_username(email), email)
+        roles = dict.fromkeys((Role.CUSTOMER, parse_role(role)))
+        user = await self._build_user(new_id(), identity, password)
         user.roles = tuple(roles)
         return user
 
-    async def _appoint(self, store: Store, user: User, change: ChangeUser) -> None:
-        was_admin, was_active = user.is_admin, user.is_active
-        user.appoint(change.roles, active=change.is_active)
-        if was_admin and not user.is_admin:
-            others = await store.has_admin(besides=user.user_id)
-            user.check_admin_left(was_admin=was_admin, others=others)
+    async def _update_access(self, store: Store, user: User, change: ChangeUser) -> None:
+        was_admin, was_active = user.is_active_admin, user.is_active
+        user.update_access(change.roles, is_active=change.is_active)
+        if was_admin and not user.is_active_admin:
+            has_other_admins = await store.has_active_admin(except_user_id=user.user_id)
+            user.check_admin_remains(was_admin=was_admin, has_other_admins=has_other_admins)
         await store.save_user(user)
         if was_active and not user.is_active:
-            await store.end_sessions(user.user_id, self._clock(), besides=None)
+            await store.end_sessions(user.user_id, self._clock(), except_session_id=None)
 
 
 class SessionService:
     """Signing in and staying in."""
 
     def __init__(
-        self, database: Database, passwords: Passwords, signer: Signer, clock: Clock
+        self, database: Database, passwords: Passwords, signer: TokenSigner, clock: Clock
     ) -> None:
         self._database = database
         self._passwords = passwords
         self._signer = signer
         self._clock = clock
 
-    async def sign_in(self, call: Call, name: str, password: str) -> TokenPair:  # noqa: ARG002 - anyone
-        user = await self._named(name)
+    async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:  # noqa: ARG002 - anyone
+        user = await self._find_user_by_login(login)
         # also for nobody: the time that it takes must not tell whether there is such a user
-        good = await self._passwords.verify(password, user.password_hash if user else None)
-        if user is None or not good or not user.is_active:
+        password_matches = await self._passwords.verify(
+            password, user.password_hash if user else None
+        )
+        if user is None or not password_matches or not user.is_active:
             raise BadCredentials
-        token = RefreshToken.new()
-        session = Session.opened(new_id(), user.user_id, token, self._clock())
+        token = RefreshToken.generate()
+        session = Session.open(new_id(), user.user_id, token, self._clock())
         async with self._database.transaction() as store:
             if not await store.open_session(session, user.password_hash):
                 raise BadCredentials
-        return self._pair(user, session, token)
+        return self._build_token_pair(user, session, token)
 
-    async def refresh(self, call: Call, refresh_token: str) -> TokenPair:  # noqa: ARG002 - the token tells
+    async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:  # noqa: ARG002 - the token tells
         presented = RefreshToken.parse(refresh_token)
-        fresh = RefreshToken.new(presented.family)
+        replacement = RefreshToken.generate(presented.family)
         async with self._database.transaction() as store:
-            user, session, trade = await self._trade(store, presented, fresh)
+            user, session, result = await self._rotate(store, presented, replacement)
         # only now: a reused token must have ended its session before it is refused
-        if trade is not Trade.DONE:
+        if result is not RotationResult.ROTATED:
             raise BadRefreshToken
-        return self._pair(user, session, fresh)
+        return self._build_token_pair(user, session, replacement)
 
-    async def revoke(self, call: Call, refresh_token: str) -> None:  # noqa: ARG002 - as above
+    async def revoke(self, ctx: CallContext, refresh_token: str) -> None:  # noqa: ARG002 - as above
         try:
             token = RefreshToken.parse(refresh_token)
         except BadRefreshToken:
@@ -238,39 +246,39 @@ class SessionService:
         async with self._database.transaction() as store:
             await store.end_session(token.family_hash, self._clock())
 
-    async def key_set(self, call: Call) -> KeySet:  # noqa: ARG002 - public
-        return KeySet.model_validate(self._signer.jwks())
+    async def get_jwks(self, ctx: CallContext) -> JwkSet:  # noqa: ARG002 - public
+        return JwkSet.model_validate(self._signer.jwks())
 
-    async def issuer(self) -> str:
+    async def get_issuer(self) -> str:
         return self._signer.issuer
 
-    async def fingerprint(self, secret: str) -> str:
+    async def compute_fingerprint(self, secret: str) -> str:
         return self._signer.fingerprint(secret)
 
-    async def _named(self, name: str) -> User | None:
-        async with self._database.reading() as reads:
+    async def _find_user_by_login(self, login: str) -> User | None:
+        async with self._database.read_session() as store:
             # a user name holds no @
-            if "@" in name:
-                return await reads.user_by_email(login_key(name))
-            return await reads.user_by_username(key_of(name))
+            if "@" in login:
+                return await store.get_user_by_email(to_email_lookup_key(login))
+            return await store.get_user_by_username(to_lookup_key(login))
 
-    async def _trade(
-        self, store: Store, presented: RefreshToken, fresh: RefreshToken
-    ) -> tuple[User, Session, Trade]:
-        found = await store.locked_session(presented.family_hash)
+    async def _rotate(
+        self, store: Store, presented: RefreshToken, replacement: RefreshToken
+    ) -> tuple[User, Session, RotationResult]:
+        found = await store.get_session_for_update(presented.family_hash)
         if found is None:
             raise BadRefreshToken
         session, user = found
         if not user.is_active:
             raise BadRefreshToken
-        trade = session.trade(presented, fresh, self._clock())
-        if trade is not Trade.REFUSED:
+        result = session.rotate(presented, replacement, self._clock())
+        if result is not RotationResult.REJECTED:
             await store.save_session(session)
-        return user, session, trade
+        return user, session, result
 
-    def _pair(self, user: User, session: Session, token: RefreshToken) -> TokenPair:
+    def _build_token_pair(self, user: User, session: Session, token: RefreshToken) -> TokenPair:
         # whoever can sign in may see their own account, whatever their roles are
-        scopes = scopes_of(user.roles) | {PROFILE}
+        scopes = scopes_for_roles(user.roles) | {PROFILE}
         actor = Actor(
             user_id=user.user_id,
             roles=user.roles,
@@ -280,72 +288,72 @@ class SessionService:
         return TokenPair(
             access_token=self._signer.sign(actor),
             expires_in=int(self._signer.lifetime.total_seconds()),
-            refresh_token=token.text,
+            refresh_token=token.encoded,
             scope=" ".join(sorted(scopes)),
         )
 
 
-class SessionPurge:
+class SessionPurgeJob:
     """Forgets sessions that have expired."""
 
-    def __init__(self, database: Database, clock: Clock, every: timedelta) -> None:
+    def __init__(self, database: Database, clock: Clock, interval: timedelta) -> None:
         self._database = database
         self._clock = clock
-        self._every = every
-        self._next = clock()
+        self._interval = interval
+        self._next_run_at = clock()
 
-    async def sweep(self) -> None:
+    async def run_once(self) -> None:
         now = self._clock()
-        if now < self._next:
+        if now < self._next_run_at:
             return
-        self._next = now + self._every
+        self._next_run_at = now + self._interval
         async with self._database.transaction() as store:
             await store.purge_sessions(now)
 
 
-async def _found(reads: Reads, user_id: UUID) -> User:
-    user = await reads.user(user_id)
+async def _get_user_or_404(store: ReadStore, user_id: UUID) -> User:
+    user = await store.get_user(user_id)
     if user is None:
         raise UserNotFound(user_id=str(user_id))
     return user
 
 
-async def _locked(store: Store, user_id: UUID) -> User:
-    user = await store.locked_user(user_id)
+async def _get_user_for_update_or_404(store: Store, user_id: UUID) -> User:
+    user = await store.get_user_for_update(user_id)
     if user is None:
         raise UserNotFound(user_id=str(user_id))
     return user
 
 
-async def _add(store: Store, user: User) -> User:
+async def _add_user(store: Store, user: User) -> User:
     """The user as stored; an earlier attempt's, where there was one."""
     if await store.add_user(user):
         return user
-    others = await store.namesakes(user.user_id, user.names)
-    for other in others:
+    conflicts = await store.find_conflicts(user.user_id, user.identity)
+    for other in conflicts:
         if other.user_id == user.user_id:
             return other
-    if any(other.names.username_key == user.names.username_key for other in others):
-        raise UsernameTaken(username=user.names.username)
+    if any(other.identity.username_key == user.identity.username_key for other in conflicts):
+        raise UsernameTaken(username=user.identity.username)
     raise EmailTaken
 
 
-async def _add_staff(store: Store, user: User, *, named: bool) -> User:
+async def _add_staff_user(store: Store, user: User, *, has_chosen_username: bool) -> User:
     """Whoever chose no name gets another when it is taken."""
     try:
-        return await _add(store, user)
+        return await _add_user(store, user)
     except UsernameTaken:
-        if named:
+        if has_chosen_username:
             raise
-    user.names = replace(user.names, username=f"{user.names.username}-{token_hex(3)}")
-    return await _add(store, user)
+    user.identity = replace(user.identity, username=f"{user.identity.username}-{token_hex(3)}")
+    return await _add_user(store, user)
 
 
-def _account(user: User) -> Account:
-    return Account(
+def _to_user_view(user: User) -> UserView:
+    return UserView(
         user_id=user.user_id,
-        username=user.names.username,
-        email=user.names.email,
+        username=user.identity.username,
+        email=user.identity.email,
         full_name=user.full_name,
         tags=user.tags,
         roles=user.roles,
@@ -356,8 +364,8 @@ def _account(user: User) -> Account:
     )
 
 
-async def _check_still_admin(store: Store, call: Call) -> None:
+async def _check_caller_is_still_admin(store: Store, ctx: CallContext) -> None:
     """The token may be older than the dismissal of who bears it. Raises Forbidden."""
-    boss = await store.user(call.user_id) if call.actor.user_id else None
-    if boss is not None and not boss.is_admin:
+    caller = await store.get_user(ctx.user_id) if ctx.actor.user_id else None
+    if caller is not None and not caller.is_active_admin:
         raise Forbidden(scope=USERS_MANAGE)

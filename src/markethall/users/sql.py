@@ -9,19 +9,19 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, array, insert
 
-from markethall.shared.db import Statement, constant
-from markethall.shared.sql import ContextStatements, context_metadata, timestamp
+from markethall.shared.db import Statement, sql_literal
+from markethall.shared.sql import ContextStatements, context_metadata, timestamp_column
 from markethall.shared.sql import SqlStore as CommonStore
 from markethall.users.contract import Role
 from markethall.users.domain import (
-    LONGEST_EMAIL,
-    LONGEST_NAME,
-    LONGEST_TAG,
-    MOST_TAGS,
-    USERNAME,
-    Names,
+    MAX_EMAIL_LENGTH,
+    MAX_FULL_NAME_LENGTH,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
+    USERNAME_PATTERN,
     Session,
     User,
+    UserIdentity,
 )
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 metadata = context_metadata("users")
 
-_KNOWN_ROLES = ", ".join(f"'{role}'" for role in Role)
+_ROLE_LITERALS = ", ".join(f"'{role}'" for role in Role)
 
-account = sa.Table(
-    "account",
+users = sa.Table(
+    "user",
     metadata,
     sa.Column("user_id", sa.Uuid, primary_key=True),
     sa.Column("username", sa.Text, nullable=False),
@@ -45,38 +45,40 @@ account = sa.Table(
     sa.Column("roles", ARRAY(sa.Text), nullable=False),
     sa.Column("is_active", sa.Boolean, nullable=False),
     sa.Column("email_verified", sa.Boolean, nullable=False),
-    timestamp("signup_date"),
+    timestamp_column("signup_date"),
     sa.Column("version", sa.Integer, nullable=False),
-    sa.CheckConstraint(f"username ~ '{USERNAME}'", name="username"),
+    sa.CheckConstraint(f"username ~ '{USERNAME_PATTERN}'", name="username"),
     # COLLATE "C": no locale may fold these ASCII names in its own way
     sa.CheckConstraint('username_key = lower(username COLLATE "C")', name="username_key"),
-    sa.CheckConstraint(f"length(email) BETWEEN 3 AND {LONGEST_EMAIL}", name="email"),
+    sa.CheckConstraint(f"length(email) BETWEEN 3 AND {MAX_EMAIL_LENGTH}", name="email"),
     sa.CheckConstraint("email_key <> ''", name="email_key"),
     sa.CheckConstraint(r"password_hash ~ '^\$2b\$\d\d\$.{53}$'", name="password_hash"),
-    sa.CheckConstraint(f"length(full_name) <= {LONGEST_NAME}", name="full_name"),
+    sa.CheckConstraint(f"length(full_name) <= {MAX_FULL_NAME_LENGTH}", name="full_name"),
     sa.CheckConstraint(
-        f"cardinality(tags) <= {MOST_TAGS}"
-        f" AND length(array_to_string(tags, '')) <= {MOST_TAGS * LONGEST_TAG}",
+        f"cardinality(tags) <= {MAX_TAGS}"
+        f" AND length(array_to_string(tags, '')) <= {MAX_TAGS * MAX_TAG_LENGTH}",
         name="tags",
     ),
-    sa.CheckConstraint(f"cardinality(roles) > 0 AND roles <@ ARRAY[{_KNOWN_ROLES}]", name="roles"),
+    sa.CheckConstraint(
+        f"cardinality(roles) > 0 AND roles <@ ARRAY[{_ROLE_LITERALS}]", name="roles"
+    ),
     sa.CheckConstraint("version > 0", name="version"),
 )
-IS_ADMIN = sa.and_(account.c.is_active, account.c.roles.contains(array([constant("admin")])))
-sa.Index("ix_account_admin", account.c.user_id, postgresql_where=IS_ADMIN)
+IS_ACTIVE_ADMIN = sa.and_(users.c.is_active, users.c.roles.contains(array([sql_literal("admin")])))
+sa.Index("ix_user_admin", users.c.user_id, postgresql_where=IS_ACTIVE_ADMIN)
 
-session = sa.Table(
+sessions = sa.Table(
     "session",
     metadata,
     sa.Column("session_id", sa.Uuid, primary_key=True),
-    sa.Column("user_id", sa.Uuid, sa.ForeignKey(account.c.user_id), nullable=False, index=True),
+    sa.Column("user_id", sa.Uuid, sa.ForeignKey(users.c.user_id), nullable=False, index=True),
     sa.Column("family_hash", sa.LargeBinary, nullable=False, unique=True),
     sa.Column("token_hash", sa.LargeBinary, nullable=False),
     sa.Column("previous_hash", sa.LargeBinary),
-    timestamp("created_at"),
-    timestamp("expires_at", index=True),
-    timestamp("rotated_at", nullable=True),
-    timestamp("revoked_at", nullable=True),
+    timestamp_column("created_at"),
+    timestamp_column("expires_at", index=True),
+    timestamp_column("rotated_at", nullable=True),
+    timestamp_column("revoked_at", nullable=True),
     sa.CheckConstraint(
         "length(family_hash) = 32 AND length(token_hash) = 32 AND length(previous_hash) = 32",
         name="hashes",
@@ -88,204 +90,235 @@ session = sa.Table(
 STATEMENTS = ContextStatements(metadata)
 
 
-def _all(table: sa.Table) -> "dict[str, sa.BindParameter[Any]]":
+def _insert_binds(table: sa.Table) -> "dict[str, sa.BindParameter[Any]]":
     return {column.name: bindparam(column.name) for column in table.c}
 
 
-def _set(*columns: "sa.Column[Any]") -> "dict[str, sa.BindParameter[Any]]":
-    """New values, under names that no column has."""
-    return {column.name: bindparam(f"new_{column.name}") for column in columns}
+def _update_binds(*columns: "sa.Column[Any]") -> "dict[str, sa.BindParameter[Any]]":
+    """Bind each column under its own name."""
+    return {column.name: bindparam(column.name) for column in columns}
 
 
-_OF = bindparam("of", type_=sa.Uuid)
+_USER_ID = bindparam("user_id", type_=sa.Uuid)
 _LIMIT = bindparam("limit", type_=sa.Integer)
-_BESIDES = bindparam("besides", type_=sa.Uuid)
-_LIVE = session.c.revoked_at.is_(None)
+_EXCEPT_ID = bindparam("except_id", type_=sa.Uuid)
+_NOT_REVOKED = sessions.c.revoked_at.is_(None)
 
-USER = Statement(sa.select(account).where(account.c.user_id == _OF))
-LOCKED_USER = Statement(
-    sa.select(account).where(account.c.user_id == _OF).with_for_update(key_share=True)
+GET_USER = Statement(sa.select(users).where(users.c.user_id == _USER_ID))
+GET_USER_FOR_UPDATE = Statement(
+    sa.select(users).where(users.c.user_id == _USER_ID).with_for_update(key_share=True)
 )
-BY_USERNAME = Statement(sa.select(account).where(account.c.username_key == bindparam("key")))
-BY_EMAIL = Statement(sa.select(account).where(account.c.email_key == bindparam("key")))
-FIRST_USERS = Statement(sa.select(account).order_by(account.c.user_id).limit(_LIMIT))
-USERS_AFTER = Statement(
-    sa.select(account)
-    .where(account.c.user_id > bindparam("after"))
-    .order_by(account.c.user_id)
+GET_USER_BY_USERNAME = Statement(
+    sa.select(users).where(users.c.username_key == bindparam("username_key"))
+)
+GET_USER_BY_EMAIL = Statement(sa.select(users).where(users.c.email_key == bindparam("email_key")))
+LIST_FIRST_USERS = Statement(sa.select(users).order_by(users.c.user_id).limit(_LIMIT))
+LIST_USERS_AFTER = Statement(
+    sa.select(users)
+    .where(users.c.user_id > bindparam("after_user_id"))
+    .order_by(users.c.user_id)
     .limit(_LIMIT)
 )
-COUNT = Statement(sa.select(sa.func.count()).select_from(account))
-HAS_ADMIN = Statement(
-    sa.select(sa.exists().where(IS_ADMIN, account.c.user_id.is_distinct_from(_BESIDES)))
+COUNT_USERS = Statement(sa.select(sa.func.count()).select_from(users))
+HAS_ACTIVE_ADMIN = Statement(
+    sa.select(sa.exists().where(IS_ACTIVE_ADMIN, users.c.user_id.is_distinct_from(_EXCEPT_ID)))
 )
-ADD_USER = Statement(insert(account).values(_all(account)).on_conflict_do_nothing())
-NAMESAKES = Statement(
-    sa.select(account).where(
+INSERT_USER = Statement(insert(users).values(_insert_binds(users)).on_conflict_do_nothing())
+FIND_CONFLICTS = Statement(
+    sa.select(users).where(
         sa.or_(
-            account.c.user_id == _OF,
-            account.c.username_key == bindparam("name"),
-            account.c.email_key == bindparam("address"),
+            users.c.user_id == _USER_ID,
+            users.c.username_key == bindparam("username_key"),
+            users.c.email_key == bindparam("email_key"),
         )
     )
 )
-SAVE_USER = Statement(
-    sa.update(account)
-    .where(account.c.user_id == _OF)
+UPDATE_USER = Statement(
+    sa.update(users)
+    .where(users.c.user_id == _USER_ID)
     .values(
-        _set(
-            account.c.full_name,
-            account.c.tags,
-            account.c.roles,
-            account.c.is_active,
-            account.c.email_verified,
-            account.c.version,
+        _update_binds(
+            users.c.full_name,
+            users.c.tags,
+            users.c.roles,
+            users.c.is_active,
+            users.c.email_verified,
+            users.c.version,
         )
     )
 )
 CHANGE_PASSWORD = Statement(
-    sa.update(account)
+    sa.update(users)
     .where(
-        account.c.user_id == _OF,
-        account.c.is_active,
-        account.c.password_hash == bindparam("was"),
+        users.c.user_id == _USER_ID,
+        users.c.is_active,
+        users.c.password_hash == bindparam("current_password_hash"),
     )
-    .values(password_hash=bindparam("now"))
+    .values(password_hash=bindparam("new_password_hash"))
 )
 LOCK_ADMINS = Statement(
     sa.select(
         sa.func.pg_advisory_xact_lock(
-            sa.func.hashtextextended(constant("markethall.users.admins"), 0)
+            sa.func.hashtextextended(sql_literal("markethall.users.admins"), 0)
         )
     )
 )
 
-_opened = ("session_id", "user_id", "family_hash", "token_hash", "created_at", "expires_at")
-OPEN_SESSION = Statement(
-    insert(session).from_select(
-        _opened,
-        sa.select(*(bindparam(name, type_=session.c[name].type) for name in _opened))
+_NEW_SESSION_COLUMNS = (
+    "session_id",
+    "user_id",
+    "family_hash",
+    "token_hash",
+    "created_at",
+    "expires_at",
+)
+INSERT_SESSION = Statement(
+    insert(sessions).from_select(
+        _NEW_SESSION_COLUMNS,
+        sa.select(*(bindparam(name, type_=sessions.c[name].type) for name in _NEW_SESSION_COLUMNS))
         .where(
-            account.c.user_id == bindparam("user_id", type_=sa.Uuid),
-            account.c.is_active,
-            account.c.password_hash == bindparam("hash"),
+            users.c.user_id == bindparam("user_id", type_=sa.Uuid),
+            users.c.is_active,
+            users.c.password_hash == bindparam("password_hash"),
         )
         # a change of the password, or of the user, waits: it must find this session
-        .with_for_update(read=True, of=account),
+        .with_for_update(read=True, of=users),
     )
 )
-LOCKED_SESSION = Statement(
-    sa.select(session, *(column.label(f"account_{column.name}") for column in account.c))
-    .join_from(session, account)
-    .where(session.c.family_hash == bindparam("family"))
-    .with_for_update(of=session)
+GET_SESSION_FOR_UPDATE = Statement(
+    sa.select(sessions, *(column.label(f"user_{column.name}") for column in users.c))
+    .join_from(sessions, users)
+    .where(sessions.c.family_hash == bindparam("family_hash"))
+    .with_for_update(of=sessions)
 )
-SAVE_SESSION = Statement(
-    sa.update(session)
-    .where(session.c.session_id == _OF)
+UPDATE_SESSION = Statement(
+    sa.update(sessions)
+    .where(sessions.c.session_id == bindparam("session_id", type_=sa.Uuid))
     .values(
-        _set(
-            session.c.token_hash,
-            session.c.previous_hash,
-            session.c.rotated_at,
-            session.c.revoked_at,
+        _update_binds(
+            sessions.c.token_hash,
+            sessions.c.previous_hash,
+            sessions.c.rotated_at,
+            sessions.c.revoked_at,
         )
     )
 )
 END_SESSION = Statement(
-    sa.update(session)
-    .where(session.c.family_hash == bindparam("family"), _LIVE)
+    sa.update(sessions)
+    .where(sessions.c.family_hash == bindparam("family_hash"), _NOT_REVOKED)
     .values(revoked_at=bindparam("now"))
 )
 END_SESSIONS = Statement(
-    sa.update(session)
+    sa.update(sessions)
     .where(
-        session.c.user_id == _OF,
-        _LIVE,
+        sessions.c.user_id == _USER_ID,
+        _NOT_REVOKED,
         # those that have expired are left to the purge, which takes rows in an order of its own
-        session.c.expires_at > bindparam("now"),
-        session.c.session_id.is_distinct_from(_BESIDES),
+        sessions.c.expires_at > bindparam("now"),
+        sessions.c.session_id.is_distinct_from(_EXCEPT_ID),
     )
     .values(revoked_at=bindparam("now"))
 )
-PURGE_SESSIONS = Statement(sa.delete(session).where(session.c.expires_at < bindparam("before")))
+PURGE_SESSIONS = Statement(
+    sa.delete(sessions).where(sessions.c.expires_at < bindparam("expired_before"))
+)
 
 
-class SqlStore(CommonStore):
-    async def user(self, user_id: UUID) -> User | None:
-        return _maybe(await self._session.one(USER, of=user_id))
+class SqlUserStore(CommonStore):
+    async def get_user(self, user_id: UUID) -> User | None:
+        return _user_or_none(await self._connection.fetch_one(GET_USER, user_id=user_id))
 
-    async def user_by_username(self, key: str) -> User | None:
-        return _maybe(await self._session.one(BY_USERNAME, key=key))
+    async def get_user_by_username(self, username_key: str) -> User | None:
+        return _user_or_none(
+            await self._connection.fetch_one(GET_USER_BY_USERNAME, username_key=username_key)
+        )
 
-    async def user_by_email(self, key: str) -> User | None:
-        return _maybe(await self._session.one(BY_EMAIL, key=key))
+    async def get_user_by_email(self, email_key: str) -> User | None:
+        return _user_or_none(
+            await self._connection.fetch_one(GET_USER_BY_EMAIL, email_key=email_key)
+        )
 
-    async def users(self, after: UUID | None, limit: int) -> Sequence[User]:
-        if after is None:
-            rows = await self._session.all(FIRST_USERS, limit=limit)
+    async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
+        if after_user_id is None:
+            rows = await self._connection.fetch_all(LIST_FIRST_USERS, limit=limit)
         else:
-            rows = await self._session.all(USERS_AFTER, after=after, limit=limit)
-        return [_user(row) for row in rows]
+            rows = await self._connection.fetch_all(
+                LIST_USERS_AFTER, after_user_id=after_user_id, limit=limit
+            )
+        return [_to_user(row) for row in rows]
 
     async def count(self) -> int:
-        return int(await self._session.value(COUNT))
+        return int(await self._connection.fetch_value(COUNT_USERS))
 
-    async def has_admin(self, besides: UUID | None) -> bool:
-        return bool(await self._session.value(HAS_ADMIN, besides=besides))
+    async def has_active_admin(self, except_user_id: UUID | None) -> bool:
+        return bool(await self._connection.fetch_value(HAS_ACTIVE_ADMIN, except_id=except_user_id))
 
     async def add_user(self, user: User) -> bool:
-        return bool(await self._session.run(ADD_USER, **_user_row(user)))
+        return bool(await self._connection.execute(INSERT_USER, **_user_row(user)))
 
-    async def namesakes(self, user_id: UUID, names: Names) -> Sequence[User]:
-        rows = await self._session.all(
-            NAMESAKES, of=user_id, name=names.username_key, address=names.email_key
+    async def find_conflicts(self, user_id: UUID, identity: UserIdentity) -> Sequence[User]:
+        rows = await self._connection.fetch_all(
+            FIND_CONFLICTS,
+            user_id=user_id,
+            username_key=identity.username_key,
+            email_key=identity.email_key,
         )
-        return [_user(row) for row in rows]
+        return [_to_user(row) for row in rows]
 
-    async def locked_user(self, user_id: UUID) -> User | None:
-        return _maybe(await self._session.one(LOCKED_USER, of=user_id))
+    async def get_user_for_update(self, user_id: UUID) -> User | None:
+        return _user_or_none(await self._connection.fetch_one(GET_USER_FOR_UPDATE, user_id=user_id))
 
     async def save_user(self, user: User) -> None:
-        row = {f"new_{name}": value for name, value in _user_row(user).items()}
-        await self._session.run(SAVE_USER, of=user.user_id, **row)
+        await self._connection.execute(UPDATE_USER, **_user_row(user))
 
-    async def change_password(self, user_id: UUID, was: str, now: str) -> bool:
-        return bool(await self._session.run(CHANGE_PASSWORD, of=user_id, was=was, now=now))
+    async def change_password(self, user_id: UUID, current_hash: str, new_hash: str) -> bool:
+        return bool(
+            await self._connection.execute(
+                CHANGE_PASSWORD,
+                user_id=user_id,
+                current_password_hash=current_hash,
+                new_password_hash=new_hash,
+            )
+        )
 
     async def lock_admins(self) -> None:
-        await self._session.value(LOCK_ADMINS)
+        await self._connection.fetch_value(LOCK_ADMINS)
 
     async def open_session(self, session: Session, password_hash: str) -> bool:
         row = _session_row(session)
-        return bool(await self._session.run(OPEN_SESSION, **row, hash=password_hash))
+        return bool(
+            await self._connection.execute(INSERT_SESSION, **row, password_hash=password_hash)
+        )
 
-    async def locked_session(self, family_hash: bytes) -> tuple[Session, User] | None:
-        row = await self._session.one(LOCKED_SESSION, family=family_hash)
-        return (_session(row), _user(row, "account_")) if row else None
+    async def get_session_for_update(self, family_hash: bytes) -> tuple[Session, User] | None:
+        row = await self._connection.fetch_one(GET_SESSION_FOR_UPDATE, family_hash=family_hash)
+        return (_to_session(row), _to_user(row, "user_")) if row else None
 
     async def save_session(self, session: Session) -> None:
-        row = {f"new_{name}": value for name, value in _session_row(session).items()}
-        await self._session.run(SAVE_SESSION, of=session.session_id, **row)
+        await self._connection.execute(UPDATE_SESSION, **_session_row(session))
 
     async def end_session(self, family_hash: bytes, now: datetime) -> None:
-        await self._session.run(END_SESSION, family=family_hash, now=now)
+        await self._connection.execute(END_SESSION, family_hash=family_hash, now=now)
 
-    async def end_sessions(self, user_id: UUID, now: datetime, besides: UUID | None) -> None:
-        await self._session.run(END_SESSIONS, of=user_id, now=now, besides=besides)
+    async def end_sessions(
+        self, user_id: UUID, now: datetime, except_session_id: UUID | None
+    ) -> None:
+        await self._connection.execute(
+            END_SESSIONS, user_id=user_id, now=now, except_id=except_session_id
+        )
 
-    async def purge_sessions(self, before: datetime) -> int:
-        return await self._session.run(PURGE_SESSIONS, before=before)
+    async def purge_sessions(self, expired_before: datetime) -> int:
+        return await self._connection.execute(PURGE_SESSIONS, expired_before=expired_before)
 
 
-def _maybe(row: "Record | None") -> User | None:
-    return _user(row) if row else None
+def _user_or_none(row: "Record | None") -> User | None:
+    return _to_user(row) if row else None
 
 
-def _user(row: "Record", prefix: str = "") -> User:
+def _to_user(row: "Record", prefix: str = "") -> User:
     return User(
         user_id=row[prefix + "user_id"],
-        names=Names(row[prefix + "username"], row[prefix + "email"]),
+        identity=UserIdentity(row[prefix + "username"], row[prefix + "email"]),
         password_hash=row[prefix + "password_hash"],
         signup_date=row[prefix + "signup_date"],
         full_name=row[prefix + "full_name"],
@@ -300,10 +333,10 @@ def _user(row: "Record", prefix: str = "") -> User:
 def _user_row(user: User) -> dict[str, Any]:
     return {
         "user_id": user.user_id,
-        "username": user.names.username,
-        "username_key": user.names.username_key,
-        "email": user.names.email,
-        "email_key": user.names.email_key,
+        "username": user.identity.username,
+        "username_key": user.identity.username_key,
+        "email": user.identity.email,
+        "email_key": user.identity.email_key,
         "password_hash": user.password_hash,
         "full_name": user.full_name,
         "tags": list(user.tags),
@@ -315,7 +348,7 @@ def _user_row(user: User) -> dict[str, Any]:
     }
 
 
-def _session(row: "Record") -> Session:
+def _to_session(row: "Record") -> Session:
     return Session(
         session_id=row["session_id"],
         user_id=row["user_id"],

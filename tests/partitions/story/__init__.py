@@ -4,7 +4,7 @@ Requests come one after the other, and after each that sets events in motion all
 what happens next depends on nothing but the story.
 """
 
-from tests.partitions.player import Player
+from tests.partitions.player import ScenarioRunner
 from tests.partitions.story.money import money_goes_back, nobody_pays, the_provider_is_slow_to_say
 from tests.partitions.story.orders import (
     cancelled,
@@ -18,26 +18,26 @@ from tests.partitions.story.people import banned, people, staff
 from tests.partitions.story.shelves import shelves
 
 
-async def play(player: Player) -> None:
-    await player.sign_in_admin()
-    await people(player)
-    goods = await shelves(player)
-    await from_order_to_delivery(player, goods)
-    await declined(player, goods)
-    await cancelled(player, goods)
-    await refused(player, goods)
-    await keys(player, goods)
-    await strangers(player, goods)
-    await staff(player, goods)
-    await nobody_pays(player, goods)
-    await the_provider_is_slow_to_say(player, goods)
-    await money_goes_back(player, goods)
-    await banned(player, goods)
-    await the_end(player, goods)
+async def play(runner: ScenarioRunner) -> None:
+    await runner.sign_in_admin()
+    await people(runner)
+    goods = await shelves(runner)
+    await from_order_to_delivery(runner, goods)
+    await declined(runner, goods)
+    await cancelled(runner, goods)
+    await refused(runner, goods)
+    await keys(runner, goods)
+    await strangers(runner, goods)
+    await staff(runner, goods)
+    await nobody_pays(runner, goods)
+    await the_provider_is_slow_to_say(runner, goods)
+    await money_goes_back(runner, goods)
+    await banned(runner, goods)
+    await the_end(runner, goods)
 
 
-async def the_end(p: Player, goods: dict[str, str]) -> None:
-    await p.rest()
+async def the_end(p: ScenarioRunner, goods: dict[str, str]) -> None:
+    await p.wait_until_idle()
     for who in ("anna", "ben", "carl", "admin"):
         await p.get("/orders?limit=100", who)
         await p.get("/payments?limit=100&sort=created_at", who)
@@ -47,7 +47,9 @@ async def the_end(p: Player, goods: dict[str, str]) -> None:
         await p.get(f"/products/{product}/stock", "admin")
         await p.get(f"/products/{product}", "admin")
     for method, path in (("DELETE", "/orders"), ("PUT", "/payments"), ("PATCH", "/products")):
-        await p.ask(method, path, "admin")
-    await p.ask("GET", "/nowhere")
-    await p.ask("POST", "/orders", "anna", headers={"idempotency-key": "x"}, content=b"<order/>")
+        await p.request(method, path, "admin")
+    await p.request("GET", "/nowhere")
+    await p.request(
+        "POST", "/orders", "anna", headers={"idempotency-key": "x"}, content=b"<order/>"
+    )
     await p.stats("admin")

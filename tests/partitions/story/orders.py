@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.partitions.player import Player
+from tests.partitions.player import ScenarioRunner
 from tests.partitions.story.steps import (
     NOWHERE,
     STREET,
@@ -23,7 +23,7 @@ ADDRESS: Final = {
 }
 
 
-async def from_order_to_delivery(p: Player, goods: dict[str, str]) -> None:
+async def from_order_to_delivery(p: ScenarioRunner, goods: dict[str, str]) -> None:
     fields = {"shipping_address": ADDRESS, "billing_address": "Elsewhere 2", "note": "ring twice"}
     order = await placed(p, "anna", {goods["mug"]: 2, goods["tea"]: 3}, **fields)
     await p.get(f"/products/{goods['tea']}")
@@ -38,7 +38,7 @@ async def from_order_to_delivery(p: Player, goods: dict[str, str]) -> None:
     await p.get(f"/orders/{order['order_id']}", "anna")
 
 
-async def declined(p: Player, goods: dict[str, str]) -> None:
+async def declined(p: ScenarioRunner, goods: dict[str, str]) -> None:
     order = await placed(p, "anna", {goods["tea"]: 1})
     for method in ("sandbox_declined", "sandbox_insufficient_funds", "sandbox_action_required"):
         await confirmed(p, "anna", order, method)
@@ -49,7 +49,7 @@ async def declined(p: Player, goods: dict[str, str]) -> None:
     await told(p, order)
 
 
-async def cancelled(p: Player, goods: dict[str, str]) -> None:
+async def cancelled(p: ScenarioRunner, goods: dict[str, str]) -> None:
     unpaid, paid = [await placed(p, "ben", {goods["tea"]: 2}) for _ in range(2)]
     await confirmed(p, "ben", paid)
     for order in (unpaid, paid):
@@ -61,11 +61,11 @@ async def cancelled(p: Player, goods: dict[str, str]) -> None:
     await confirmed(p, "ben", sent)
     parcel = {"carrier": "DHL", "tracking_number": "JD02"}
     await p.post(f"/orders/{sent['order_id']}/fulfilments", "admin", parcel)
-    await p.rest()
+    await p.wait_until_idle()
     await cancel(p, "ben", sent, "too late")
 
 
-async def refused(p: Player, goods: dict[str, str]) -> None:
+async def refused(p: ScenarioRunner, goods: dict[str, str]) -> None:
     """What a neighbour refuses, its details included, and nothing of it stays behind."""
     total = {"amount": 1, "currency": "EUR"}
     await placed(p, "ben", {goods["tea"]: 1, goods["rare"]: 2})
@@ -84,7 +84,7 @@ async def refused(p: Player, goods: dict[str, str]) -> None:
         await p.get(f"/products/{goods[product]}/stock", "admin")
 
 
-async def keys(p: Player, goods: dict[str, str]) -> None:
+async def keys(p: ScenarioRunner, goods: dict[str, str]) -> None:
     one, two = (
         {"product_id": goods["mug"], "quantity": n, "shipping_address": STREET} for n in (1, 2)
     )
@@ -93,7 +93,7 @@ async def keys(p: Player, goods: dict[str, str]) -> None:
     await p.post("/orders", "ben", one, key="once")
     await p.post("/orders", "carl", one, key=None)
     await p.post("/orders", "carl", one, key="k" * 256)
-    await p.rest()
+    await p.wait_until_idle()
     both = {"product_id": goods["rare"], "quantity": 2, "shipping_address": STREET}
     await p.post("/orders", "carl", both, key="refused")
     path = f"/products/{goods['rare']}/stock-adjustments"
@@ -103,10 +103,10 @@ async def keys(p: Player, goods: dict[str, str]) -> None:
     paid = f"/payments/{found['items'][0]['payment']['payment_id']}/confirm"
     for method in ("sandbox_ok", "sandbox_ok", "sandbox_declined"):
         await p.post(paid, "carl", {"payment_method": method}, key="pay once")
-        await p.rest()
+        await p.wait_until_idle()
 
 
-async def strangers(p: Player, goods: dict[str, str]) -> None:
+async def strangers(p: ScenarioRunner, goods: dict[str, str]) -> None:
     order = await placed(p, "anna", {goods["mug"]: 1})
     place, payment = f"/orders/{order['order_id']}", f"/payments/{order['payment']['payment_id']}"
     absent = (f"/orders/{NOWHERE}", f"/payments/{NOWHERE}", f"/fulfilments/{NOWHERE}")

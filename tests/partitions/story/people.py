@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from tests.partitions.player import Player
+from tests.partitions.player import ScenarioRunner
 from tests.partitions.story.steps import NOWHERE, placed
 
 
-async def people(p: Player) -> None:
+async def people(p: ScenarioRunner) -> None:
     for name in ("anna", "ben", "carl", "dora"):
         await p.sign_up(name)
     await p.post("/users", body=_registration("ANNA", "other@example.com"))
@@ -34,17 +34,17 @@ def _registration(name: str, email: str, password: str = "a long enough one") ->
     return {"username": name, "email": email, "password": password}
 
 
-async def _sessions(p: Player) -> None:
+async def _sessions(p: ScenarioRunner) -> None:
     first = await p.sign_in("carl", "carl likes tea")
     form = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"]}
-    second = await p.ask("POST", "/token", data=form)
-    await p.ask("POST", "/token/revoke", data={"token": second["refresh_token"]})
+    second = await p.request("POST", "/token", data=form)
+    await p.request("POST", "/token/revoke", data={"token": second["refresh_token"]})
     form["refresh_token"] = second["refresh_token"]
-    await p.ask("POST", "/token", data=form)
-    await p.ask("POST", "/token", data={"grant_type": "magic"})
+    await p.request("POST", "/token", data=form)
+    await p.request("POST", "/token", data={"grant_type": "magic"})
 
 
-async def staff(p: Player, goods: dict[str, str]) -> None:
+async def staff(p: ScenarioRunner, goods: dict[str, str]) -> None:
     """Somebody gets a job, and sees no more than it needs."""
     await _appoint(p, "dora", {"roles": ["staff:orders"]})
     await p.sign_in("dora", "dora likes tea")
@@ -60,7 +60,7 @@ async def staff(p: Player, goods: dict[str, str]) -> None:
     await _appoint(p, "admin", {"roles": ["customer"]})
 
 
-async def _appoint(p: Player, name: str, change: dict[str, Any]) -> None:
+async def _appoint(p: ScenarioRunner, name: str, change: dict[str, Any]) -> None:
     me = await p.get("/users/me", name)
     path = f"/users/{me.get('user_id', NOWHERE)}"
     found = await p.get(path, "admin")
@@ -68,7 +68,7 @@ async def _appoint(p: Player, name: str, change: dict[str, Any]) -> None:
     await p.patch(path, "admin", change, seen=found.get("etag", '"v1"'))
 
 
-async def banned(p: Player, goods: dict[str, str]) -> None:
+async def banned(p: ScenarioRunner, goods: dict[str, str]) -> None:
     """Another context's word about a person, at once, with a token that is good for a while."""
     me = await p.get("/users/me", "ben")
     for active in (False, True):

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from tests.partitions.player import Player
+from tests.partitions.player import ScenarioRunner
 from tests.partitions.story.steps import NOWHERE
 
 
-async def shelves(p: Player) -> dict[str, str]:
+async def shelves(p: ScenarioRunner) -> dict[str, str]:
     goods = {
         "tea": await _product(p, "TEA", 1250, 20, category="tea", tags=["green"]),
         "mug": await _product(p, "MUG", 890, 20, options={"colour": "blue"}),
@@ -20,7 +20,7 @@ async def shelves(p: Player) -> dict[str, str]:
 
 
 async def _product(
-    p: Player, sku: str, amount: int, stock: int, currency: str = "EUR", **fields: Any
+    p: ScenarioRunner, sku: str, amount: int, stock: int, currency: str = "EUR", **fields: Any
 ) -> str:
     price = {"amount": amount, "currency": currency}
     body = {"sku": sku, "name": f"The {sku.lower()}", "price": price, **fields}
@@ -30,7 +30,7 @@ async def _product(
     return str(product["product_id"])
 
 
-async def _catalogue(p: Player, goods: dict[str, str]) -> None:
+async def _catalogue(p: ScenarioRunner, goods: dict[str, str]) -> None:
     tea = f"/products/{goods['tea']}"
     page = await p.get("/products?limit=2&sort=price")
     await p.get(f"/products?limit=2&sort=price&cursor={page['next_cursor']}")
@@ -53,7 +53,7 @@ async def _catalogue(p: Player, goods: dict[str, str]) -> None:
     await p.get(tea)
 
 
-async def _stock(p: Player, goods: dict[str, str]) -> None:
+async def _stock(p: ScenarioRunner, goods: dict[str, str]) -> None:
     path = f"/products/{goods['mug']}/stock-adjustments"
     await p.post(path, "admin", {"delta": -21, "reason": "damaged"})
     await p.post(path, "admin", {"counted": 19, "reason": "counted"})

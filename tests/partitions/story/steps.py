@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from tests.partitions.player import Player
+from tests.partitions.player import ScenarioRunner
 
 NOWHERE: Final = "01890000-0000-7000-8000-000000000000"
 STREET: Final = "Market 1"
@@ -13,25 +13,29 @@ def order_of(lines: dict[str, int], **fields: Any) -> dict[str, Any]:
     return {"lines": wanted, "shipping_address": STREET, **fields}
 
 
-async def placed(p: Player, who: str, lines: dict[str, int], **fields: Any) -> dict[str, Any]:
+async def placed(
+    p: ScenarioRunner, who: str, lines: dict[str, int], **fields: Any
+) -> dict[str, Any]:
     order: dict[str, Any] = await p.post("/orders", who, order_of(lines, **fields))
-    await p.rest()
+    await p.wait_until_idle()
     return order
 
 
-async def confirmed(p: Player, who: str, order: dict[str, Any], method: str = "sandbox_ok") -> Any:
+async def confirmed(
+    p: ScenarioRunner, who: str, order: dict[str, Any], method: str = "sandbox_ok"
+) -> Any:
     path = f"/payments/{order['payment']['payment_id']}/confirm"
     payment = await p.post(path, who, {"payment_method": method})
-    await p.rest()
+    await p.wait_until_idle()
     return payment
 
 
-async def cancel(p: Player, who: str, order: dict[str, Any], reason: str) -> None:
+async def cancel(p: ScenarioRunner, who: str, order: dict[str, Any], reason: str) -> None:
     await p.post(f"/orders/{order['order_id']}/cancel", who, {"reason": reason})
-    await p.rest()
+    await p.wait_until_idle()
 
 
-async def told(p: Player, order: dict[str, Any]) -> None:
+async def told(p: ScenarioRunner, order: dict[str, Any]) -> None:
     """Everything that can be read about an order."""
     place, payment = f"/orders/{order['order_id']}", f"/payments/{order['payment']['payment_id']}"
     for path in (place, f"{place}/status", f"{place}/timeline", payment, f"{payment}/operations"):
@@ -41,15 +45,15 @@ async def told(p: Player, order: dict[str, Any]) -> None:
 
 
 async def parcel(
-    p: Player, order: dict[str, Any], lines: list[dict[str, Any]] | None = None
+    p: ScenarioRunner, order: dict[str, Any], lines: list[dict[str, Any]] | None = None
 ) -> None:
     """Sent, and delivered if it was."""
     body = {"carrier": "DHL", "tracking_number": "JD01", **({"lines": lines} if lines else {})}
     sent = await p.post(f"/orders/{order['order_id']}/fulfilments", "admin", body)
-    await p.rest()
+    await p.wait_until_idle()
     if "fulfilment_id" in sent:
         path = f"/fulfilments/{sent['fulfilment_id']}"
         await p.post(f"{path}/deliver", "admin")
-        await p.rest()
+        await p.wait_until_idle()
         await p.post(f"{path}/deliver", "admin")
         await p.get(path, "anna")

@@ -25,21 +25,21 @@ from markethall.inventory.contract.kinds import (
     Language,
     ProductStatus,
     Tag,
-    absent,
-    without_defaults,
+    omittable_field,
+    remove_null_defaults,
 )
-from markethall.inventory.contract.reserving import MOST_UNITS
+from markethall.inventory.contract.reserving import MAX_UNITS
 from markethall.inventory.contract.searching import Facets, ProductQuery
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
-from markethall.shared.idempotency import Attempt
-from markethall.shared.model import MAX_AMOUNT, Body, Bool, Dto, Int, Moment, Text
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
+from markethall.shared.idempotency import IdempotentCommand
+from markethall.shared.model import MAX_AMOUNT, Bool, Dto, Int, RequestModel, Text, UtcDatetime
 from markethall.shared.money import Currency, Money
 from markethall.shared.pages import Page, PageQuery
-from markethall.shared.versions import Seen
+from markethall.shared.versions import ExpectedVersions
 
 
-def _one_of_them(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+def _validate_attribute(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validate(value)
     except ValidationError:
@@ -71,58 +71,58 @@ ImageUrl = Annotated[
 Images = Annotated[tuple[ImageUrl, ...], Field(max_length=20)]
 OptionName = Annotated[Text, Field(min_length=1, max_length=50)]
 OptionValue = Annotated[Text, Field(min_length=1, max_length=100)]
-Attribute = Annotated[
+AttributeValue = Annotated[
     Annotated[Text, Field(max_length=1000)]
     | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
     | Bool,
     # one error at the attribute's own place, not one per branch of the union
-    WrapValidator(_one_of_them),
+    WrapValidator(_validate_attribute),
 ]
 Barcode = Annotated[Text, Field(min_length=1, max_length=64, examples=["4006381333931"])]
 Grams = Annotated[Int, Field(ge=0, le=10**9, examples=[120])]
 MinorUnits = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1490])]
 TaxClass = Annotated[Text, Field(min_length=1, max_length=50, examples=["reduced"])]
-Units = Annotated[Int, Field(ge=0, le=MOST_UNITS)]
+Quantity = Annotated[Int, Field(ge=0, le=MAX_UNITS)]
 MAX_PRICES: Final = 50
 MAX_OPTIONS: Final = 10
 MAX_ATTRIBUTES: Final = 50
 
 
-class Price(Body):
+class Price(RequestModel):
     """An amount in minor units: 1999 EUR is 19.99 euro."""
 
     amount: Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1250])]
     currency: Currency
 
 
-class FurtherPrice(Price):
+class AdditionalPrice(Price):
     """A price in another currency, or one that holds for a time: from then, until before then.
 
     Of the prices in the product's own currency that hold, the one that began last is its price.
     """
 
     compare_at: MinorUnits | None = None
-    valid_from: Moment | None = None
-    valid_until: Moment | None = None
+    valid_from: UtcDatetime | None = None
+    valid_until: UtcDatetime | None = None
 
     @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
+    def _check_validity_window(self) -> Self:
         if self.valid_from and self.valid_until and self.valid_from >= self.valid_until:
             raise PydanticCustomError("window", "valid_from must be before valid_until")
         return self
 
 
-FurtherPrices = Annotated[tuple[FurtherPrice, ...], Field(max_length=MAX_PRICES)]
+AdditionalPrices = Annotated[tuple[AdditionalPrice, ...], Field(max_length=MAX_PRICES)]
 
 
-class Translation(Body):
+class Translation(RequestModel):
     """What a language says otherwise."""
 
     name: ProductName | None = None
     description: Description | None = None
 
 
-class NewProduct(Body):
+class NewProduct(RequestModel):
     """One sellable SKU. Products of a family differ by their options."""
 
     sku: Sku
@@ -136,7 +136,7 @@ class NewProduct(Body):
     )
     tags: Tags = ()
     images: Images = ()
-    attributes: dict[OptionName, Attribute] = Field(
+    attributes: dict[OptionName, AttributeValue] = Field(
         default_factory=dict,
         max_length=MAX_ATTRIBUTES,
         examples=[{"origin": "Uji", "organic": True}],
@@ -145,16 +145,16 @@ class NewProduct(Body):
     weight_grams: Grams | None = None
     tax_class: TaxClass = "standard"
     compare_at: MinorUnits | None = None
-    prices: FurtherPrices = ()
+    prices: AdditionalPrices = ()
     translations: dict[Language, Translation] = Field(
         default_factory=dict, max_length=MAX_LANGUAGES, examples=[{"de": {"name": "Sencha, 100 g"}}]
     )
-    backorder_limit: Units = 0
-    low_stock_threshold: Units | None = None
+    backorder_limit: Quantity = 0
+    low_stock_threshold: Quantity | None = None
     status: ProductStatus = ProductStatus.ACTIVE
 
 
-class ProductChange(Body):
+class ProductChange(RequestModel):
     """JSON merge patch (RFC 7396): what is absent stays, null clears.
 
     Options, attributes and translations are merged name by name, and so are the texts of a
@@ -162,11 +162,11 @@ class ProductChange(Body):
     are replaced. Name, sku, price, tax class, backorder limit and status cannot be cleared.
     """
 
-    model_config = ConfigDict(json_schema_extra=without_defaults)
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
-    sku: Sku = absent()
-    name: ProductName = absent()
-    price: Price = absent()
+    sku: Sku = omittable_field()
+    name: ProductName = omittable_field()
+    price: Price = omittable_field()
     description: Description | None = None
     category: Label | None = None
     family: Label | None = None
@@ -176,19 +176,19 @@ class ProductChange(Body):
     tags: Tags | None = None
     images: Images | None = None
     attributes: Annotated[
-        dict[OptionName, Attribute | None] | None, Field(max_length=MAX_ATTRIBUTES)
+        dict[OptionName, AttributeValue | None] | None, Field(max_length=MAX_ATTRIBUTES)
     ] = None
     barcode: Barcode | None = None
     weight_grams: Grams | None = None
-    tax_class: TaxClass = absent()
+    tax_class: TaxClass = omittable_field()
     compare_at: MinorUnits | None = None
-    prices: FurtherPrices | None = None
+    prices: AdditionalPrices | None = None
     translations: Annotated[
         dict[Language, Translation | None] | None, Field(max_length=MAX_LANGUAGES)
     ] = None
-    backorder_limit: Units = absent()
-    low_stock_threshold: Units | None = None
-    status: ProductStatus = absent()
+    backorder_limit: Quantity = omittable_field()
+    low_stock_threshold: Quantity | None = None
+    status: ProductStatus = omittable_field()
 
 
 FrozenTexts = Annotated[
@@ -203,7 +203,7 @@ FrozenAttributes = Annotated[
 ]
 
 
-class PriceView(Money):
+class AdditionalPriceView(Money):
     """A further price. Times are in UTC."""
 
     compare_at: int | None
@@ -225,7 +225,7 @@ FrozenTranslations = Annotated[
 ]
 
 
-class Product(Dto):
+class ProductView(Dto):
     """`price` and `compare_at` (minor units, what it cost before) are those of this moment.
 
     `available` is what can be bought now: on hand, less what is reserved by live holds. Lists are
@@ -245,7 +245,7 @@ class Product(Dto):
     barcode: str | None
     weight_grams: int | None
     tax_class: str
-    prices: tuple[PriceView, ...]
+    prices: tuple[AdditionalPriceView, ...]
     translations: FrozenTranslations
     backorder_limit: int
     low_stock_threshold: int | None
@@ -259,7 +259,7 @@ class Product(Dto):
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedResponse:
     """An answer that is ready to send. `etag` is quoted, as it goes into the header.
 
     Of a product it is "v{version}-{12 hex of the body's hash}": If-Match compares the version
@@ -270,11 +270,11 @@ class Rendered:
 
     body: bytes
     etag: str
-    public: bool = True
+    is_public: bool = True
     is_current: Callable[[], bool] | None = None
 
 
-class ProductPage(Page[Product]):
+class ProductPage(Page[ProductView]):
     """Some products, and how all that match are spread: `facets`, when they are asked for."""
 
     facets: Facets | None = None
@@ -288,14 +288,14 @@ class PriceRange(Dto):
     highest: int
 
 
-FrozenValues = Annotated[
+FrozenOptionValues = Annotated[
     Mapping[str, tuple[str, ...]],
     AfterValidator(lambda values: MappingProxyType(dict(values))),
     PlainSerializer(dict, return_type=dict[str, tuple[str, ...]]),
 ]
 
 
-class Family(Page[Product]):
+class FamilyView(Page[ProductView]):
     """Products that differ by their options: a page of those for sale, by name.
 
     Of all of them: how many there are, the values of each option, the earliest product's first,
@@ -304,11 +304,11 @@ class Family(Page[Product]):
 
     family: str
     product_count: int
-    options: FrozenValues
+    options: FrozenOptionValues
     prices: tuple[PriceRange, ...]
 
 
-class FamilyNotFound(Refusal):
+class FamilyNotFound(DomainError):
     """None of its products is for sale. Details: family."""
 
     code = "inventory.family_not_found"
@@ -316,7 +316,7 @@ class FamilyNotFound(Refusal):
     title = "There is no such family"
 
 
-class SkuTaken(Refusal):
+class SkuTaken(DomainError):
     """Case does not count. Details: sku."""
 
     code = "inventory.sku_taken"
@@ -327,39 +327,49 @@ class SkuTaken(Refusal):
 class Catalogue(Protocol):
     """The products. Who holds catalogue:write also sees drafts and archived."""
 
-    async def product(self, call: Call, product_id: UUID) -> Product:
+    async def get_product(self, ctx: CallContext, product_id: UUID) -> ProductView:
         """Raises ProductNotFound."""
 
-    async def product_by_sku(self, call: Call, sku: str) -> Product:
+    async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
         """Case does not count. Raises ProductNotFound."""
 
-    async def products(self, call: Call, query: ProductQuery) -> ProductPage:
+    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
         """Raises CursorInvalid; for another status than active Unauthenticated, Forbidden."""
 
-    async def product_body(self, call: Call, product_id: UUID) -> Rendered:
+    async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
         """`product`, as JSON. For the public it comes from the cache. Raises ProductNotFound."""
 
-    async def sku_body(self, call: Call, sku: str) -> Rendered:
+    async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
         """`product_by_sku`, as JSON; never from the cache. Raises ProductNotFound."""
 
-    async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
+    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
         """`products`, as JSON; a second old at most. Raises as `products`."""
 
-    async def family(self, call: Call, family: str, query: PageQuery) -> Family:
+    async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
         """Raises FamilyNotFound, CursorInvalid."""
 
-    async def family_body(self, call: Call, family: str, query: PageQuery) -> Rendered:
+    async def render_family(
+        self, ctx: CallContext, family: str, query: PageQuery
+    ) -> RenderedResponse:
         """`family`, as JSON; a second old at most. Raises FamilyNotFound, CursorInvalid."""
 
-    async def create(self, call: Call, command: NewProduct, attempt: Attempt) -> Product:
+    async def create(
+        self, ctx: CallContext, command: NewProduct, attempt: IdempotentCommand
+    ) -> ProductView:
         """A new product whose id is the attempt's; once per id. Raises SkuTaken."""
 
     async def change(
-        self, call: Call, product_id: UUID, command: ProductChange, seen: Seen
-    ) -> Product:
-        """Raises ProductNotFound, PreconditionFailed, SkuTaken, Invalid."""
+        self,
+        ctx: CallContext,
+        product_id: UUID,
+        command: ProductChange,
+        expected_versions: ExpectedVersions,
+    ) -> ProductView:
+        """Raises ProductNotFound, PreconditionFailed, SkuTaken, ValidationFailed."""
 
-    async def archive(self, call: Call, product_id: UUID, seen: Seen) -> None:
+    async def archive(
+        self, ctx: CallContext, product_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
         """Not for sale any more. Raises ProductNotFound, PreconditionFailed."""
 
     async def count(self) -> int:

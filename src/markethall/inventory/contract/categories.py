@@ -7,57 +7,57 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainSerializer
 
-from markethall.inventory.contract.catalogue import Rendered
+from markethall.inventory.contract.catalogue import RenderedResponse
 from markethall.inventory.contract.kinds import (
     MAX_LANGUAGES,
     Label,
     Language,
-    absent,
-    without_defaults,
+    omittable_field,
+    remove_null_defaults,
 )
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
-from markethall.shared.idempotency import Attempt
-from markethall.shared.model import Body, Dto, Int, Text
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
+from markethall.shared.idempotency import IdempotentCommand
+from markethall.shared.model import Dto, Int, RequestModel, Text
 from markethall.shared.pages import Page, PageQuery
-from markethall.shared.versions import Seen
+from markethall.shared.versions import ExpectedVersions
 
-Key = Annotated[Label, Field(examples=["green-tea"])]
+CategoryKey = Annotated[Label, Field(examples=["green-tea"])]
 CategoryName = Annotated[Label, Field(examples=["Green tea"])]
-Parent = Annotated[Label, Field(examples=["tea"])]
+ParentCategoryKey = Annotated[Label, Field(examples=["tea"])]
 MAX_POSITION: Final = 1_000_000
 Position = Annotated[Int, Field(ge=0, le=MAX_POSITION)]
 
 
-class CategoryTranslation(Body):
+class CategoryTranslation(RequestModel):
     """What a language calls it."""
 
     name: CategoryName
 
 
-class NewCategory(Body):
+class NewCategory(RequestModel):
     """A place under its parent, or at the root level. `category` is what products name."""
 
-    category: Key
+    category: CategoryKey
     name: CategoryName | None = Field(default=None, description="Without one: the category.")
-    parent: Parent | None = None
+    parent: ParentCategoryKey | None = None
     position: Position = 0
     translations: dict[Language, CategoryTranslation] = Field(
         default_factory=dict, max_length=MAX_LANGUAGES, examples=[{"de": {"name": "Grüner Tee"}}]
     )
 
 
-class CategoryChange(Body):
+class CategoryChange(RequestModel):
     """JSON merge patch (RFC 7396): what is absent stays. Without a parent it is at the root level.
 
     Translations are merged language by language. Name and position cannot be cleared.
     """
 
-    model_config = ConfigDict(json_schema_extra=without_defaults)
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
-    name: CategoryName = absent()
-    parent: Parent | None = None
-    position: Position = absent()
+    name: CategoryName = omittable_field()
+    parent: ParentCategoryKey | None = None
+    position: Position = omittable_field()
     translations: Annotated[
         dict[Language, CategoryTranslation | None] | None, Field(max_length=MAX_LANGUAGES)
     ] = None
@@ -69,18 +69,18 @@ class CategoryQuery(PageQuery):
     parent: Annotated[Text, Field(max_length=100, examples=["tea"])] | None = None
 
 
-class CategoryNames(Dto):
+class CategoryTranslationView(Dto):
     name: str
 
 
-FrozenNames = Annotated[
-    Mapping[str, CategoryNames],
+FrozenCategoryTranslations = Annotated[
+    Mapping[str, CategoryTranslationView],
     AfterValidator(lambda names: MappingProxyType(dict(names))),
-    PlainSerializer(dict, return_type=dict[str, CategoryNames]),
+    PlainSerializer(dict, return_type=dict[str, CategoryTranslationView]),
 ]
 
 
-class Category(Dto):
+class CategoryView(Dto):
     """`product_count` is how many active products it and all that is below it have."""
 
     category_id: UUID
@@ -88,12 +88,12 @@ class Category(Dto):
     name: str
     parent: str | None
     position: int
-    translations: FrozenNames
+    translations: FrozenCategoryTranslations
     product_count: int
     version: int
 
 
-class CategoryNotFound(Refusal):
+class CategoryNotFound(DomainError):
     """Details: category_id, or the category that was named as the parent."""
 
     code = "inventory.category_not_found"
@@ -101,7 +101,7 @@ class CategoryNotFound(Refusal):
     title = "There is no such category"
 
 
-class CategoryTaken(Refusal):
+class CategoryTaken(DomainError):
     """Details: category."""
 
     code = "inventory.category_taken"
@@ -109,7 +109,7 @@ class CategoryTaken(Refusal):
     title = "There is such a category already"
 
 
-class CategoryInUse(Refusal):
+class CategoryInUse(DomainError):
     """Products are in it, be they archived, or categories are below it. Details: category."""
 
     code = "inventory.category_in_use"
@@ -117,7 +117,7 @@ class CategoryInUse(Refusal):
     title = "The category has products or categories"
 
 
-class CategoryCycle(Refusal):
+class CategoryCycle(DomainError):
     """The parent is the category itself, or below it. Details: category, parent."""
 
     code = "inventory.category_cycle"
@@ -128,28 +128,36 @@ class CategoryCycle(Refusal):
 class Categories(Protocol):
     """The tree. A category that a product is first to name stands at the root level."""
 
-    async def categories(self, call: Call, query: CategoryQuery) -> Page[Category]:
+    async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
         """In the order of their positions, then of their keys. Raises CursorInvalid."""
 
-    async def categories_body(self, call: Call, query: CategoryQuery) -> Rendered:
+    async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:
         """`categories`, as JSON; some seconds old. Raises CursorInvalid."""
 
-    async def category(self, call: Call, category_id: UUID) -> Category:
+    async def get_category(self, ctx: CallContext, category_id: UUID) -> CategoryView:
         """Raises CategoryNotFound."""
 
-    async def category_body(self, call: Call, category_id: UUID) -> Rendered:
+    async def render_category(self, ctx: CallContext, category_id: UUID) -> RenderedResponse:
         """`category`, as JSON; for the public some seconds old. Raises CategoryNotFound."""
 
-    async def create(self, call: Call, command: NewCategory, attempt: Attempt) -> Category:
+    async def create(
+        self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
+    ) -> CategoryView:
         """A new category whose id is the attempt's; once per id.
 
         Raises CategoryTaken, CategoryNotFound (for the parent), CategoryCycle.
         """
 
     async def change(
-        self, call: Call, category_id: UUID, command: CategoryChange, seen: Seen
-    ) -> Category:
-        """Raises CategoryNotFound, PreconditionFailed, CategoryCycle, Invalid."""
+        self,
+        ctx: CallContext,
+        category_id: UUID,
+        command: CategoryChange,
+        expected_versions: ExpectedVersions,
+    ) -> CategoryView:
+        """Raises CategoryNotFound, PreconditionFailed, CategoryCycle, ValidationFailed."""
 
-    async def remove(self, call: Call, category_id: UUID, seen: Seen) -> None:
+    async def remove(
+        self, ctx: CallContext, category_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
         """Raises CategoryNotFound, PreconditionFailed, CategoryInUse."""

@@ -9,11 +9,11 @@ from uuid import UUID
 from pydantic import Field
 
 from markethall.inventory.contract.catalogue import NewProduct
-from markethall.inventory.contract.reserving import MOST_UNITS
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
-from markethall.shared.idempotency import Attempt
-from markethall.shared.model import Body, Bool, Dto, Int
+from markethall.inventory.contract.reserving import MAX_UNITS
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
+from markethall.shared.idempotency import IdempotentCommand
+from markethall.shared.model import Bool, Dto, Int, RequestModel
 from markethall.shared.money import Currency
 from markethall.shared.pages import Page, PageQuery
 
@@ -35,7 +35,7 @@ class ImportFormat(StrEnum):
     SHOPIFY = "shopify"
 
 
-class ImportRows(Dto):
+class ImportRowCounts(Dto):
     """How many rows were read, and what became of those that stand for a product.
 
     A row that comes twice is counted twice; the later one wins. In a dry run it is what would
@@ -56,7 +56,7 @@ class ImportFailure(Dto):
     message: str
 
 
-class Import(Dto):
+class ImportView(Dto):
     """A file on its way into the catalogue. Sizes in bytes; `percent` of the file is read."""
 
     import_id: UUID
@@ -64,7 +64,7 @@ class Import(Dto):
     dry_run: bool
     format: ImportFormat
     size: int
-    rows: ImportRows
+    rows: ImportRowCounts
     percent: int
     rows_per_second: int
     rows_left: Annotated[int | None, Field(description="Estimated from what is read so far")]
@@ -74,7 +74,7 @@ class Import(Dto):
     finished_at: datetime | None
 
 
-class RowError(Dto):
+class RowErrorView(Dto):
     """One thing that is wrong with a row. `field` is a column, or in NDJSON a JSON pointer."""
 
     line: int
@@ -83,7 +83,7 @@ class RowError(Dto):
     message: str
 
 
-class NewImport(Body):
+class NewImport(RequestModel):
     """What is to become of an upload. `sha256` is the file's: it tells a retry from another."""
 
     sha256: str
@@ -97,7 +97,7 @@ class ImportedProduct(NewProduct):
     the main warehouse. Of a product that is there already, `sku` and what is to change is enough.
     """
 
-    on_hand: Annotated[Int, Field(ge=0, le=MOST_UNITS)] | None = None
+    on_hand: Annotated[Int, Field(ge=0, le=MAX_UNITS)] | None = None
 
 
 class Upload(Dto):
@@ -108,7 +108,7 @@ class Upload(Dto):
     sha256: str
 
 
-class ImportNotFound(Refusal):
+class ImportNotFound(DomainError):
     """Details: import_id."""
 
     code = "inventory.import_not_found"
@@ -116,7 +116,7 @@ class ImportNotFound(Refusal):
     title = "There is no such import"
 
 
-class ImportNotFailed(Refusal):
+class ImportNotFailed(DomainError):
     """Only a failed import is retried: one that waits or runs goes on by itself, whoever dies,
     and failed rows are mended in the file, which may be imported again. Details: status.
     """
@@ -126,7 +126,7 @@ class ImportNotFailed(Refusal):
     title = "This import has not failed"
 
 
-class ImportForgotten(Refusal):
+class ImportFileExpired(DomainError):
     """The file of an import that has failed is kept for a week. Details: import_id."""
 
     code = "inventory.import_forgotten"
@@ -137,42 +137,48 @@ class ImportForgotten(Refusal):
 class Imports(Protocol):
     """Files into the catalogue, and the catalogue into a file."""
 
-    async def upload(self, call: Call, chunks: AsyncIterable[bytes]) -> Upload:
+    async def upload(self, ctx: CallContext, chunks: AsyncIterable[bytes]) -> Upload:
         """Kept, in parts, before anything is done with it. What is not started within an hour
         is forgotten.
         """
 
-    async def discard(self, call: Call, upload: Upload) -> None:
+    async def discard_upload(self, ctx: CallContext, upload: Upload) -> None:
         """Forget an upload, unless an import was started from it."""
 
-    async def start(
-        self, call: Call, upload: Upload, command: NewImport, attempt: Attempt
-    ) -> Import:
+    async def start_import(
+        self, ctx: CallContext, upload: Upload, command: NewImport, attempt: IdempotentCommand
+    ) -> ImportView:
         """A new import whose id is the attempt's; once per id. The work is done in background.
 
         Rows are upserted by sku. What a file does not name stays as it is; a bad row is an error
         of its own and stops nothing. `on_hand` is a stock-take in the main warehouse.
         """
 
-    async def imported(self, call: Call, import_id: UUID) -> Import:
+    async def get_import(self, ctx: CallContext, import_id: UUID) -> ImportView:
         """Raises ImportNotFound."""
 
-    async def follow(self, call: Call, import_id: UUID) -> AsyncIterator[Import | None]:
+    async def watch_import(
+        self, ctx: CallContext, import_id: UUID
+    ) -> AsyncIterator[ImportView | None]:
         """It, each time it has changed, until its end; None where that takes long. Raises
-        ImportNotFound, Busy.
+        ImportNotFound, Overloaded.
         """
 
-    async def errors(self, call: Call, import_id: UUID, query: PageQuery) -> Page[RowError]:
+    async def list_row_errors(
+        self, ctx: CallContext, import_id: UUID, query: PageQuery
+    ) -> Page[RowErrorView]:
         """In the order of the file; the first 10,000 are kept. Raises ImportNotFound,
         CursorInvalid.
         """
 
-    async def retry(self, call: Call, import_id: UUID, attempt: Attempt) -> Import:
+    async def retry_import(
+        self, ctx: CallContext, import_id: UUID, attempt: IdempotentCommand
+    ) -> ImportView:
         """It goes on at the row where it stopped. Raises ImportNotFound, ImportNotFailed,
         ImportForgotten.
         """
 
-    def export(self, call: Call) -> AsyncIterator[bytes]:
+    def export_products(self, ctx: CallContext) -> AsyncIterator[bytes]:
         """All products as CSV, in the order of their ids: what an import of ours reads back. In
         pieces of whole rows.
         """

@@ -7,15 +7,15 @@ from uuid import UUID
 
 from pydantic import Field
 
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
 from markethall.shared.model import Dto
 from markethall.shared.money import Money
 
-MOST_UNITS: Final = 1_000_000
+MAX_UNITS: Final = 1_000_000
 # however late the caller wants a hold to end: counted from its reserve, and with all extensions
-HOLD_AT_MOST: Final = timedelta(minutes=15)
-EXTENDED_AT_MOST: Final = timedelta(minutes=30)
+MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
+MAX_EXTENDED_DURATION: Final = timedelta(minutes=30)
 
 
 class ReservationStatus(StrEnum):
@@ -28,9 +28,9 @@ class ReservationStatus(StrEnum):
     EXPIRED = "expired"
 
 
-class Want(Dto):
+class RequestedLine(Dto):
     product_id: UUID
-    quantity: Annotated[int, Field(ge=1, le=MOST_UNITS)]
+    quantity: Annotated[int, Field(ge=1, le=MAX_UNITS)]
 
 
 class Reserve(Dto):
@@ -43,7 +43,7 @@ class Reserve(Dto):
     reservation_id: UUID
     order_id: UUID
     customer_id: UUID
-    lines: tuple[Want, ...]
+    lines: tuple[RequestedLine, ...]
     expires_at: datetime
     limited: bool = False
 
@@ -60,7 +60,7 @@ class Consume(Dto):
 
     reservation_id: UUID
     fulfilment_id: UUID
-    lines: tuple[Want, ...]
+    lines: tuple[RequestedLine, ...]
 
 
 class ReleasePart(Dto):
@@ -68,10 +68,10 @@ class ReleasePart(Dto):
 
     reservation_id: UUID
     release_id: UUID
-    lines: tuple[Want, ...]
+    lines: tuple[RequestedLine, ...]
 
 
-class ReservedLine(Dto):
+class ReservationLineView(Dto):
     """What was reserved, at the price of that moment; what has left of it, and what was given
     back in part. From whatever warehouses they come, the goods of a product are one line.
     """
@@ -85,17 +85,17 @@ class ReservedLine(Dto):
     released: int = 0
 
 
-class Reservation(Dto):
+class ReservationView(Dto):
     """Lines in product id order, one per product. A tombstone has none."""
 
     reservation_id: UUID
     order_id: UUID | None
     status: ReservationStatus
-    lines: tuple[ReservedLine, ...]
+    lines: tuple[ReservationLineView, ...]
     expires_at: datetime
 
 
-class ProductNotFound(Refusal):
+class ProductNotFound(DomainError):
     """Unknown, or not for sale. Details: product_ids, or the sku that was asked for."""
 
     code = "inventory.product_not_found"
@@ -103,7 +103,7 @@ class ProductNotFound(Refusal):
     title = "There is no such product"
 
 
-class OutOfStock(Refusal):
+class OutOfStock(DomainError):
     """Details: lines, each with product_id, requested, available."""
 
     code = "inventory.out_of_stock"
@@ -111,7 +111,7 @@ class OutOfStock(Refusal):
     title = "There is not enough stock"
 
 
-class ReservationClosed(Refusal):
+class ReservationClosed(DomainError):
     """It was released, or never made, or holds less than that.
 
     Details: reservation_id, status (null when it was never made), and when more is to leave than
@@ -123,7 +123,7 @@ class ReservationClosed(Refusal):
     title = "The reservation has ended"
 
 
-class TooManyHolds(Refusal):
+class TooManyUnpaidOrders(DomainError):
     """The customer holds goods for as many unpaid orders as one may. Details: limit, open."""
 
     code = "inventory.too_many_holds"
@@ -131,7 +131,7 @@ class TooManyHolds(Refusal):
     title = "Too many orders of yours wait to be paid"
 
 
-class TooManyUnits(Refusal):
+class TooManyUnits(DomainError):
     """The customer would hold more of a product than one may before paying.
 
     Details: limit, and lines, each with product_id, requested, held.
@@ -145,38 +145,38 @@ class TooManyUnits(Refusal):
 class Inventory(Protocol):
     """What a neighbour may ask. Every command may be repeated."""
 
-    async def reserve(self, call: Call, command: Reserve) -> Reservation:
+    async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
         """Hold all lines or none.
 
         Repeated, it gives back the reservation as it stands now, with the prices of the first
         time, whatever its status: a late reserve never wins over its release.
-        Raises ProductNotFound, OutOfStock, and when it is limited TooManyHolds, TooManyUnits.
+        Raises ProductNotFound, OutOfStock, and when it is limited TooManyUnpaidOrders, TooManyUnits.
         """
 
-    async def extend(self, call: Call, command: Extend) -> Reservation:
+    async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
         """A hold that has not ended lasts longer, never shorter: `expires_at` says until when.
 
         Raises ReservationClosed, for what is committed too.
         """
 
-    async def commit(self, call: Call, reservation_id: UUID) -> Reservation:
+    async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         """The goods are paid for: held -> committed, which never expires.
 
         A hold that has expired is taken again if the goods are there. Raises OutOfStock,
         ReservationClosed.
         """
 
-    async def consume(self, call: Call, command: Consume) -> Reservation:
+    async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
         """Goods leave the shelf, once per fulfilment; a hold is thereby committed.
 
         Raises ReservationClosed, and OutOfStock while some are not on hand yet: nothing has left
         then.
         """
 
-    async def release_part(self, call: Call, command: ReleasePart) -> Reservation:
+    async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
         """Give back some goods, once per release. With the last of them it ends: as consumed when
         some have left, else as released. Raises ReservationClosed.
         """
 
-    async def release(self, call: Call, reservation_id: UUID) -> Reservation:
+    async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         """Give back what was not consumed, or forbid a reserve that has not arrived yet."""

@@ -11,15 +11,15 @@ from markethall.shared.model import MAX_AMOUNT, Dto, Text
 from markethall.shared.pages import PageQuery
 
 # the values of one facet that are counted; the rest are the rarer ones
-MOST_FACET_VALUES: Final = 100
+MAX_FACET_VALUES: Final = 100
 
-_FACET: Final = "(?:category|options|tag)"
+_FACET_NAME_PATTERN: Final = "(?:category|options|tag)"
 FacetNames = Annotated[
     Text,
     Field(
         max_length=50,
-        pattern=f"^{_FACET}(?:,{_FACET})*$",
-        json_schema_extra={"pattern": f"^{_FACET}(?:,{_FACET})*$"},
+        pattern=f"^{_FACET_NAME_PATTERN}(?:,{_FACET_NAME_PATTERN})*$",
+        json_schema_extra={"pattern": f"^{_FACET_NAME_PATTERN}(?:,{_FACET_NAME_PATTERN})*$"},
         examples=["category,options,tag"],
     ),
 ]
@@ -45,14 +45,14 @@ class ProductQuery(PageQuery):
     facets: FacetNames | None = None
 
     @property
-    def order(self) -> str:
+    def effective_sort(self) -> str:
         """The sort that is meant."""
         if self.sort in {None, "relevance"}:
             return "-created_at" if self.q is None else "relevance"
         return str(self.sort)
 
     @property
-    def counted(self) -> frozenset[str]:
+    def requested_facets(self) -> frozenset[str]:
         """The facets that are asked for."""
         return frozenset(self.facets.split(",")) if self.facets else frozenset()
 

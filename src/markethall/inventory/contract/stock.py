@@ -7,21 +7,21 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from markethall.inventory.contract.reserving import MOST_UNITS, Reservation
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
+from markethall.inventory.contract.reserving import MAX_UNITS, ReservationView
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
 from markethall.shared.events import Event
-from markethall.shared.idempotency import Attempt
-from markethall.shared.model import Body, Dto, Id, Int, Moment, Text
+from markethall.shared.idempotency import IdempotentCommand
+from markethall.shared.model import Dto, Id, Int, RequestModel, Text, UtcDatetime
 from markethall.shared.pages import Page, PageQuery
 
 # shelves in one stocktake
-MOST_COUNTS: Final = 500
+MAX_STOCKTAKE_LINES: Final = 500
 
 Note = Annotated[Text, Field(max_length=500, examples=["delivery 4711"])]
 
 
-class Reason(StrEnum):
+class MovementReason(StrEnum):
     """Why goods came or went."""
 
     RECEIVED = "received"
@@ -42,7 +42,7 @@ class ReservationQuery(PageQuery):
 class StockQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at: Moment | None = None
+    at: UtcDatetime | None = None
 
 
 class StockLevel(Dto):
@@ -60,31 +60,31 @@ class ProductStock(Dto):
     warehouses: tuple[StockLevel, ...]
 
 
-class StockThen(Dto):
+class HistoricalStock(Dto):
     """What was on hand in one warehouse."""
 
     warehouse_id: UUID
     on_hand: int
 
 
-class ProductStockThen(Dto):
+class HistoricalProductStock(Dto):
     """What was on hand at a time: the sum of the movements up to then."""
 
     product_id: UUID
     at: datetime
     on_hand: int
-    warehouses: tuple[StockThen, ...]
+    warehouses: tuple[HistoricalStock, ...]
 
 
-class Adjustment(Body):
+class Adjustment(RequestModel):
     """Goods came or went (delta), or were counted (counted). Exactly one of the two.
 
     A count that finds just what was on hand is kept with the reason counted, whatever was given.
     """
 
     warehouse_id: Id | None = None
-    delta: Annotated[Int, Field(ge=-MOST_UNITS, le=MOST_UNITS, examples=[12])] | None = None
-    counted: Annotated[Int, Field(ge=0, le=MOST_UNITS)] | None = None
+    delta: Annotated[Int, Field(ge=-MAX_UNITS, le=MAX_UNITS, examples=[12])] | None = None
+    counted: Annotated[Int, Field(ge=0, le=MAX_UNITS)] | None = None
     reason: Literal["received", "adjusted", "counted", "damaged", "lost", "found", "returned"]
     note: Note = ""
 
@@ -99,20 +99,20 @@ class Movement(Dto):
     warehouse_id: UUID
     delta: int
     on_hand_after: int
-    reason: Reason
+    reason: MovementReason
     note: str
     reference: UUID | None
     actor: str
     created_at: datetime
 
 
-class NewTransfer(Body):
+class NewTransfer(RequestModel):
     """Goods go from one warehouse to another, all of them or none."""
 
     product_id: Id
     from_warehouse_id: Id
     to_warehouse_id: Id
-    quantity: Annotated[Int, Field(ge=1, le=MOST_UNITS, examples=[6])]
+    quantity: Annotated[Int, Field(ge=1, le=MAX_UNITS, examples=[6])]
     note: Note = ""
 
 
@@ -130,19 +130,21 @@ class Transfer(Dto):
     movements: tuple[Movement, ...]
 
 
-class Count(Body):
+class NewStocktakeLine(RequestModel):
     """What lies on a shelf. The product is named by exactly one of its id and its SKU."""
 
     product_id: Id | None = None
     sku: Annotated[Text, Field(min_length=1, max_length=64, examples=["TEA-1"])] | None = None
-    counted: Annotated[Int, Field(ge=0, le=MOST_UNITS, examples=[40])]
+    counted: Annotated[Int, Field(ge=0, le=MAX_UNITS, examples=[40])]
 
 
-class NewStocktake(Body):
+class NewStocktake(RequestModel):
     """Shelves of one warehouse, the main one by default, were counted."""
 
     warehouse_id: Id | None = None
-    lines: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MOST_COUNTS)]
+    lines: Annotated[
+        tuple[NewStocktakeLine, ...], Field(min_length=1, max_length=MAX_STOCKTAKE_LINES)
+    ]
     note: Note = ""
 
 
@@ -167,7 +169,7 @@ class Stocktake(Dto):
     lines: tuple[CountedLine, ...]
 
 
-class WouldGoNegative(Refusal):
+class WouldGoNegative(DomainError):
     """Details: on_hand, reserved; of a stocktake lines, each with product_id, counted, on_hand,
     reserved.
     """
@@ -177,7 +179,7 @@ class WouldGoNegative(Refusal):
     title = "There would be less on hand than is reserved"
 
 
-class MovementNotFound(Refusal):
+class MovementNotFound(DomainError):
     """Details: movement_id."""
 
     code = "inventory.movement_not_found"
@@ -185,7 +187,7 @@ class MovementNotFound(Refusal):
     title = "There is no such movement of this product"
 
 
-class TransferNotFound(Refusal):
+class TransferNotFound(DomainError):
     """Details: transfer_id."""
 
     code = "inventory.transfer_not_found"
@@ -193,7 +195,7 @@ class TransferNotFound(Refusal):
     title = "There is no such transfer"
 
 
-class StocktakeNotFound(Refusal):
+class StocktakeNotFound(DomainError):
     """Details: stocktake_id."""
 
     code = "inventory.stocktake_not_found"
@@ -221,43 +223,53 @@ class StockLow(Event):
 class Stockroom(Protocol):
     """The stock of products, for staff."""
 
-    async def stock(self, call: Call, product_id: UUID) -> ProductStock:
+    async def get_stock(self, ctx: CallContext, product_id: UUID) -> ProductStock:
         """Raises ProductNotFound."""
 
-    async def stock_at(self, call: Call, product_id: UUID, at: datetime) -> ProductStockThen:
+    async def get_stock_at(
+        self, ctx: CallContext, product_id: UUID, at: datetime
+    ) -> HistoricalProductStock:
         """What was on hand then. Raises ProductNotFound."""
 
     async def adjust(
-        self, call: Call, product_id: UUID, command: Adjustment, attempt: Attempt
+        self, ctx: CallContext, product_id: UUID, command: Adjustment, attempt: IdempotentCommand
     ) -> Movement:
         """One movement whose id is the attempt's; once per id. In the main warehouse by default.
 
-        Raises Invalid, ProductNotFound, WarehouseNotFound, WarehouseClosed, WouldGoNegative.
+        Raises ValidationFailed, ProductNotFound, WarehouseNotFound, WarehouseClosed, WouldGoNegative.
         """
 
-    async def transfer(self, call: Call, command: NewTransfer, attempt: Attempt) -> Transfer:
+    async def transfer(
+        self, ctx: CallContext, command: NewTransfer, attempt: IdempotentCommand
+    ) -> Transfer:
         """Two movements, or none; once per id of the attempt, which is the transfer's.
 
         Raises as `adjust` does.
         """
 
-    async def transfer_made(self, call: Call, transfer_id: UUID) -> Transfer:
+    async def get_transfer(self, ctx: CallContext, transfer_id: UUID) -> Transfer:
         """Raises TransferNotFound."""
 
-    async def count(self, call: Call, command: NewStocktake, attempt: Attempt) -> Stocktake:
+    async def record_stocktake(
+        self, ctx: CallContext, command: NewStocktake, attempt: IdempotentCommand
+    ) -> Stocktake:
         """One movement per line, or none; once per id of the attempt, which is the stocktake's.
 
         Raises as `adjust` does.
         """
 
-    async def stocktake(self, call: Call, stocktake_id: UUID) -> Stocktake:
+    async def get_stocktake(self, ctx: CallContext, stocktake_id: UUID) -> Stocktake:
         """Raises StocktakeNotFound."""
 
-    async def movements(self, call: Call, product_id: UUID, query: PageQuery) -> Page[Movement]:
+    async def list_movements(
+        self, ctx: CallContext, product_id: UUID, query: PageQuery
+    ) -> Page[Movement]:
         """The newest first. Raises ProductNotFound, CursorInvalid."""
 
-    async def movement(self, call: Call, product_id: UUID, movement_id: UUID) -> Movement:
+    async def get_movement(self, ctx: CallContext, product_id: UUID, movement_id: UUID) -> Movement:
         """Raises MovementNotFound."""
 
-    async def reservations(self, call: Call, query: ReservationQuery) -> Page[Reservation]:
+    async def list_reservations(
+        self, ctx: CallContext, query: ReservationQuery
+    ) -> Page[ReservationView]:
         """Of one order. Raises CursorInvalid."""

@@ -5,36 +5,36 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from markethall.inventory.contract.kinds import without_defaults
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
-from markethall.shared.idempotency import Attempt
-from markethall.shared.model import Body, Bool, Dto, Int, Text
+from markethall.inventory.contract.kinds import remove_null_defaults
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
+from markethall.shared.idempotency import IdempotentCommand
+from markethall.shared.model import Bool, Dto, Int, RequestModel, Text
 from markethall.shared.pages import Page, PageQuery
-from markethall.shared.versions import Seen
+from markethall.shared.versions import ExpectedVersions
 
 WarehouseName = Annotated[Text, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
 # of warehouses that would do equally well, the one with the lowest comes first
 Priority = Annotated[Int, Field(ge=0, le=1000, examples=[10])]
 
 
-class NewWarehouse(Body):
+class NewWarehouse(RequestModel):
     name: WarehouseName
     priority: Priority = 100
     active: Bool = True
 
 
-class WarehouseChange(Body):
+class WarehouseChange(RequestModel):
     """JSON merge patch (RFC 7396): what is absent stays; nothing can be cleared."""
 
-    model_config = ConfigDict(json_schema_extra=without_defaults)
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
     name: WarehouseName = Field(default="")
     priority: Priority = Field(default=0)
     active: Bool = Field(default=True)
 
 
-class Warehouse(Dto):
+class WarehouseView(Dto):
     """One that is not `active` is closed: nothing is in it, and nothing comes in."""
 
     warehouse_id: UUID
@@ -44,7 +44,7 @@ class Warehouse(Dto):
     version: int
 
 
-class WarehouseNotFound(Refusal):
+class WarehouseNotFound(DomainError):
     """Details: warehouse_id."""
 
     code = "inventory.warehouse_not_found"
@@ -52,7 +52,7 @@ class WarehouseNotFound(Refusal):
     title = "There is no such warehouse"
 
 
-class WarehouseInUse(Refusal):
+class WarehouseInUse(DomainError):
     """It is the main one, or goods are in it (to close it), or were ever in it (to delete it).
 
     Details: warehouse_id.
@@ -63,7 +63,7 @@ class WarehouseInUse(Refusal):
     title = "The warehouse is in use"
 
 
-class WarehouseClosed(Refusal):
+class WarehouseClosed(DomainError):
     """Details: warehouse_id."""
 
     code = "inventory.warehouse_closed"
@@ -74,19 +74,27 @@ class WarehouseClosed(Refusal):
 class Warehouses(Protocol):
     """The warehouses, for staff. There is always the main one, which is never closed."""
 
-    async def warehouse(self, call: Call, warehouse_id: UUID) -> Warehouse:
+    async def get_warehouse(self, ctx: CallContext, warehouse_id: UUID) -> WarehouseView:
         """Raises WarehouseNotFound."""
 
-    async def warehouses(self, call: Call, query: PageQuery) -> Page[Warehouse]:
+    async def list_warehouses(self, ctx: CallContext, query: PageQuery) -> Page[WarehouseView]:
         """By priority, the lowest first. Raises CursorInvalid."""
 
-    async def create(self, call: Call, command: NewWarehouse, attempt: Attempt) -> Warehouse:
+    async def create(
+        self, ctx: CallContext, command: NewWarehouse, attempt: IdempotentCommand
+    ) -> WarehouseView:
         """A new one whose id is the attempt's; once per id."""
 
     async def change(
-        self, call: Call, warehouse_id: UUID, command: WarehouseChange, seen: Seen
-    ) -> Warehouse:
+        self,
+        ctx: CallContext,
+        warehouse_id: UUID,
+        command: WarehouseChange,
+        expected_versions: ExpectedVersions,
+    ) -> WarehouseView:
         """Raises WarehouseNotFound, PreconditionFailed, WarehouseInUse."""
 
-    async def delete(self, call: Call, warehouse_id: UUID, seen: Seen) -> None:
+    async def delete(
+        self, ctx: CallContext, warehouse_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
         """For one that never had goods. Raises as `change` does."""

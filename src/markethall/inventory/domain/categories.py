@@ -6,23 +6,23 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    MAX_LANGUAGES,
-    Category,
+from markethall.inventory.contract.categories import (
     CategoryChange,
     CategoryCycle,
-    CategoryNames,
     CategoryTranslation,
+    CategoryTranslationView,
+    CategoryView,
     NewCategory,
 )
-from markethall.inventory.domain.items import in_order
-from markethall.shared.errors import Invalid
+from markethall.inventory.contract.kinds import MAX_LANGUAGES
+from markethall.inventory.domain.items import sort_like_jsonb
+from markethall.shared.errors import ValidationFailed
 
-_NO_NAMES: Final[Mapping[str, CategoryNames]] = MappingProxyType({})
+_NO_TRANSLATIONS: Final[Mapping[str, CategoryTranslationView]] = MappingProxyType({})
 
 
 @dataclass
-class Branch:
+class Category:
     """A category as it is kept. Its values are replaced, never changed in place."""
 
     category_id: UUID
@@ -30,7 +30,7 @@ class Branch:
     name: str
     parent: str | None
     position: int
-    translations: Mapping[str, CategoryNames]
+    translations: Mapping[str, CategoryTranslationView]
     version: int
 
     @classmethod
@@ -44,49 +44,56 @@ class Branch:
             name=command.name or command.category,
             parent=command.parent,
             position=command.position,
-            translations=_merged({}, command.translations),
+            translations=_merge_translations({}, command.translations),
             version=1,
         )
 
     @classmethod
-    def named(cls, category_id: UUID, category: str) -> Self:
+    def create_implicit(cls, category_id: UUID, category: str) -> Self:
         """As a product makes it that is the first to name it."""
-        return cls(category_id, category, category, None, 0, _NO_NAMES, 1)
+        return cls(category_id, category, category, None, 0, _NO_TRANSLATIONS, 1)
 
-    def change(self, command: CategoryChange, above: Sequence[str]) -> bool:
+    def change(self, command: CategoryChange, ancestors: Sequence[str]) -> bool:
         """`above`: the new parent, and all that it is below. False when everything is so already.
 
-        Raises CategoryCycle, Invalid.
+        Raises CategoryCycle, ValidationFailed.
         """
-        if self.category in above:
+        if self.category in ancestors:
             raise CategoryCycle(category=self.category, parent=command.parent)
-        wanted = {name: self._wanted(command, name) for name in command.model_fields_set}
-        new = {name: value for name, value in wanted.items() if value != getattr(self, name)}
-        for name, value in new.items():
+        patched = {name: self._patched_value(command, name) for name in command.model_fields_set}
+        changes = {name: value for name, value in patched.items() if value != getattr(self, name)}
+        for name, value in changes.items():
             setattr(self, name, value)
-        self.version += bool(new)
-        return bool(new)
+        self.version += bool(changes)
+        return bool(changes)
 
-    def seen_with(self, product_count: int) -> Category:
-        return Category(**vars(self), product_count=product_count)
+    def to_view(self, product_count: int) -> CategoryView:
+        return CategoryView(**vars(self), product_count=product_count)
 
-    def _wanted(self, command: CategoryChange, name: str) -> Any:
+    def _patched_value(self, command: CategoryChange, name: str) -> Any:
         value = getattr(command, name)
         if name != "translations":
             return value
-        return _merged(self.translations, value) if value is not None else {}
+        return _merge_translations(self.translations, value) if value is not None else {}
 
 
-def _merged(
-    now: Mapping[str, CategoryNames], patch: Mapping[str, CategoryTranslation | None]
-) -> Mapping[str, CategoryNames]:
-    both = {**now, **{language: _kept(texts) for language, texts in patch.items()}}
-    merged = in_order({language: names for language, names in both.items() if names is not None})
+def _merge_translations(
+    current: Mapping[str, CategoryTranslationView], patch: Mapping[str, CategoryTranslation | None]
+) -> Mapping[str, CategoryTranslationView]:
+    combined = {
+        **current,
+        **{language: _to_stored_translation(texts) for language, texts in patch.items()},
+    }
+    merged = sort_like_jsonb(
+        {language: names for language, names in combined.items() if names is not None}
+    )
     if len(merged) > MAX_LANGUAGES:
         message = f"should have at most {MAX_LANGUAGES} after the change"
-        raise Invalid(errors=[{"field": "/translations", "code": "too_long", "message": message}])
+        raise ValidationFailed(
+            errors=[{"field": "/translations", "code": "too_long", "message": message}]
+        )
     return merged
 
 
-def _kept(texts: CategoryTranslation | None) -> CategoryNames | None:
-    return None if texts is None else CategoryNames(name=texts.name)
+def _to_stored_translation(texts: CategoryTranslation | None) -> CategoryTranslationView | None:
+    return None if texts is None else CategoryTranslationView(name=texts.name)

@@ -8,19 +8,19 @@ from itertools import groupby
 from typing import Any, Self
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    EXTENDED_AT_MOST,
-    HOLD_AT_MOST,
-    Reservation,
+from markethall.inventory.contract.reserving import (
+    MAX_EXTENDED_DURATION,
+    MAX_RESERVATION_DURATION,
+    RequestedLine,
     ReservationClosed,
+    ReservationLineView,
     ReservationStatus,
+    ReservationView,
     Reserve,
-    ReservedLine,
-    TooManyHolds,
     TooManyUnits,
-    Want,
+    TooManyUnpaidOrders,
 )
-from markethall.inventory.domain.stock import Goods
+from markethall.inventory.domain.stock import StockQuantity
 from markethall.shared.money import Money
 
 HELD, COMMITTED, CONSUMED = (
@@ -32,7 +32,7 @@ RELEASED, EXPIRED = ReservationStatus.RELEASED, ReservationStatus.EXPIRED
 
 
 @dataclass(frozen=True)
-class Line:
+class ReservationLine:
     """Some units of a product in one warehouse. `quantity` is what is still wanted of it, with
     what is consumed; what was `released` is not in it any more.
     """
@@ -47,43 +47,43 @@ class Line:
     released: int = 0
 
     @property
-    def left(self) -> int:
+    def remaining_quantity(self) -> int:
         return self.quantity - self.consumed
 
     @property
-    def remaining(self) -> Goods:
-        return Goods(self.product_id, self.warehouse_id, self.left)
+    def remaining(self) -> StockQuantity:
+        return StockQuantity(self.product_id, self.warehouse_id, self.remaining_quantity)
 
-    def less(self, units: int) -> Self:
+    def consume(self, quantity: int) -> Self:
         """These have left the house."""
-        return replace(self, consumed=self.consumed + units)
+        return replace(self, consumed=self.consumed + quantity)
 
-    def without(self, units: int) -> Self:
+    def release(self, quantity: int) -> Self:
         """These are not wanted any more."""
-        return replace(self, quantity=self.quantity - units, released=self.released + units)
+        return replace(self, quantity=self.quantity - quantity, released=self.released + quantity)
 
 
 @dataclass
-class Hold:
+class Reservation:
     """Goods kept for an order. Lines are in the order of product ids, then of warehouse ids."""
 
     reservation_id: UUID
     order_id: UUID | None
     customer_id: UUID | None
     status: ReservationStatus
-    held_since: datetime
+    reserved_at: datetime
     expires_at: datetime
-    lines: tuple[Line, ...] = ()
+    lines: tuple[ReservationLine, ...] = ()
 
     @classmethod
-    def of(cls, command: Reserve, now: datetime) -> Self:
+    def from_command(cls, command: Reserve, now: datetime) -> Self:
         return cls(
             command.reservation_id,
             command.order_id,
             command.customer_id,
             HELD,
             held_since=now,
-            expires_at=min(command.expires_at, now + HOLD_AT_MOST),
+            expires_at=min(command.expires_at, now + MAX_RESERVATION_DURATION),
         )
 
     @classmethod
@@ -91,157 +91,169 @@ class Hold:
         """What a release leaves behind that came before its reserve."""
         return cls(reservation_id, None, None, RELEASED, now, now)
 
-    def standing(self, now: datetime) -> ReservationStatus:
+    def effective_status(self, now: datetime) -> ReservationStatus:
         """An overdue hold has expired, whether or not the sweeper has come."""
         return EXPIRED if self.status == HELD and self.expires_at <= now else self.status
 
-    def extend(self, until: datetime, now: datetime) -> None:
+    def extend(self, expires_at: datetime, now: datetime) -> None:
         """Raises ReservationClosed."""
-        if self.standing(now) != HELD:
-            raise closed(self.reservation_id, self.standing(now))
-        longest = min(until, self.held_since + EXTENDED_AT_MOST)
-        self.expires_at = max(self.expires_at, longest)
+        if self.effective_status(now) != HELD:
+            raise reservation_closed_error(self.reservation_id, self.effective_status(now))
+        latest = min(expires_at, self.reserved_at + MAX_EXTENDED_DURATION)
+        self.expires_at = max(self.expires_at, latest)
 
-    def commit(self) -> tuple[Goods, ...]:
+    def commit(self) -> tuple[StockQuantity, ...]:
         """The goods that must be taken again first. Raises ReservationClosed."""
         if self.status == RELEASED:
-            raise closed(self.reservation_id, self.status)
-        taken_again = self._remaining() if self.status == EXPIRED else ()
+            raise reservation_closed_error(self.reservation_id, self.status)
+        to_reserve_again = self._remaining() if self.status == EXPIRED else ()
         if self.status != CONSUMED:
             self.status = COMMITTED
-        return taken_again
+        return to_reserve_again
 
-    def move_to(self, goods: Sequence[Goods]) -> None:
+    def reassign(self, quantities: Sequence[StockQuantity]) -> None:
         """All that remains comes from elsewhere; nothing has left yet. What was given back whole
         stays as it is.
         """
-        first = {line.product_id: line for line in reversed(self.lines)}
-        released = units_of(replace(line.remaining, quantity=line.released) for line in self.lines)
-        moved = {some.product_id for some in goods}
-        lines = [line for line in self.lines if line.product_id not in moved]
-        for some in goods:
-            line = replace(first[some.product_id], warehouse_id=some.warehouse_id)
+        first_lines = {line.product_id: line for line in reversed(self.lines)}
+        released = quantity_by_product(
+            replace(line.remaining, quantity=line.released) for line in self.lines
+        )
+        moved_product_ids = {moved_quantity.product_id for moved_quantity in quantities}
+        lines = [line for line in self.lines if line.product_id not in moved_product_ids]
+        for some in quantities:
+            line = replace(first_lines[some.product_id], warehouse_id=some.warehouse_id)
             # what was given back of the product stands in its first line
             lines.append(
                 replace(line, quantity=some.quantity, released=released.pop(some.product_id, 0))
             )
         self.lines = tuple(sorted(lines, key=lambda line: (line.product_id, line.warehouse_id)))
 
-    def release(self) -> tuple[Goods, ...]:
+    def release(self) -> tuple[StockQuantity, ...]:
         """The goods to give back."""
-        freed = self._remaining() if self.status in {HELD, COMMITTED} else ()
+        released = self._remaining() if self.status in {HELD, COMMITTED} else ()
         if self.status != CONSUMED:
             self.status = RELEASED
-        return freed
+        return released
 
-    def release_part(self, wants: Mapping[UUID, int]) -> tuple[Goods, ...]:
+    def release_part(self, requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
         """The goods to give back. Raises ReservationClosed."""
-        freed = self._part(wants, Line.without)
+        released = self._apply_partial(requested, ReservationLine.release)
         if not self._remaining():
-            some_left = any(line.consumed for line in self.lines)
-            self.status = CONSUMED if some_left else RELEASED
-        return freed
+            any_consumed = any(line.consumed for line in self.lines)
+            self.status = CONSUMED if any_consumed else RELEASED
+        return released
 
-    def expire(self) -> tuple[Goods, ...]:
+    def expire(self) -> tuple[StockQuantity, ...]:
         """The goods to give back."""
-        freed = self._remaining()
+        released = self._remaining()
         self.status = EXPIRED
-        return freed
+        return released
 
-    def consume(self, wants: Mapping[UUID, int]) -> tuple[Goods, ...]:
+    def consume(self, requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
         """The goods that leave, and from where. Raises ReservationClosed."""
-        leaving = self._part(wants, Line.less)
+        consumed = self._apply_partial(requested, ReservationLine.consume)
         self.status = COMMITTED if self._remaining() else CONSUMED
-        return leaving
+        return consumed
 
-    def view(self, now: datetime) -> Reservation:
-        of_product = groupby(self.lines, key=lambda line: line.product_id)
-        return Reservation(
+    def to_view(self, now: datetime) -> ReservationView:
+        lines_by_product = groupby(self.lines, key=lambda line: line.product_id)
+        return ReservationView(
             reservation_id=self.reservation_id,
             order_id=self.order_id,
-            status=self.standing(now),
-            lines=tuple(_reserved(list(lines)) for _, lines in of_product),
+            status=self.effective_status(now),
+            lines=tuple(_merge_product_lines(list(lines)) for _, lines in lines_by_product),
             expires_at=self.expires_at,
         )
 
-    def _remaining(self) -> tuple[Goods, ...]:
-        return tuple(line.remaining for line in self.lines if line.left)
+    def _remaining(self) -> tuple[StockQuantity, ...]:
+        return tuple(line.remaining for line in self.lines if line.remaining_quantity)
 
-    def _part(
-        self, wants: Mapping[UUID, int], change: Callable[[Line, int], Line]
-    ) -> tuple[Goods, ...]:
+    def _apply_partial(
+        self,
+        requested: Mapping[UUID, int],
+        apply: Callable[[ReservationLine, int], ReservationLine],
+    ) -> tuple[StockQuantity, ...]:
         """Change the lines by what is wanted of each product, the first warehouse first."""
         if self.status not in {HELD, COMMITTED}:
-            raise closed(self.reservation_id, self.status)
-        self._check_enough(wants)
-        due, lines, goods = Counter(wants), [], []
+            raise reservation_closed_error(self.reservation_id, self.status)
+        self._check_enough(requested)
+        outstanding, lines, changed = Counter(requested), [], []
         for line in self.lines:
-            units = min(due[line.product_id], line.left)
-            due[line.product_id] -= units
-            lines.append(change(line, units))
-            goods.append(replace(line.remaining, quantity=units))
+            quantity = min(outstanding[line.product_id], line.remaining_quantity)
+            outstanding[line.product_id] -= quantity
+            lines.append(apply(line, quantity))
+            changed.append(replace(line.remaining, quantity=quantity))
         self.lines = tuple(lines)
-        return tuple(some for some in goods if some.quantity)
+        return tuple(stock_quantity for stock_quantity in changed if stock_quantity.quantity)
 
-    def _check_enough(self, wants: Mapping[UUID, int]) -> None:
-        left: Counter[UUID] = Counter()
+    def _check_enough(self, requested: Mapping[UUID, int]) -> None:
+        remaining: Counter[UUID] = Counter()
         for line in self.lines:
-            left[line.product_id] += line.left
-        over = [
-            {"product_id": str(key), "requested": wanted, "remaining": left[key]}
-            for key, wanted in wants.items()
-            if wanted > left[key]
+            remaining[line.product_id] += line.remaining_quantity
+        exceeded = [
+            {
+                "product_id": str(product_id),
+                "requested": quantity,
+                "remaining": remaining[product_id],
+            }
+            for product_id, quantity in requested.items()
+            if quantity > remaining[product_id]
         ]
-        if over:
-            raise closed(self.reservation_id, self.status, lines=over)
+        if exceeded:
+            raise reservation_closed_error(self.reservation_id, self.status, lines=exceeded)
 
 
 @dataclass(frozen=True)
-class Holding:
+class CustomerUsage:
     """What a customer holds now and has not paid: how many open holds, and units per product."""
 
-    open: int = 0
-    units: Mapping[UUID, int] = field(default_factory=dict)
+    unpaid_reservations: int = 0
+    reserved_units: Mapping[UUID, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Limits:
+class CustomerLimits:
     """What one customer may hold at a time before paying, so that nobody hoards."""
 
-    open_holds: int
-    held_units: int
+    max_unpaid_orders: int
+    max_reserved_units: int
 
-    def check(self, now: Holding, wants: Mapping[UUID, int]) -> None:
-        """Raises TooManyHolds, TooManyUnits."""
-        if now.open >= self.open_holds:
-            raise TooManyHolds(limit=self.open_holds, open=now.open)
-        over = [
-            {"product_id": str(key), "requested": units, "held": now.units.get(key, 0)}
-            for key, units in wants.items()
-            if units + now.units.get(key, 0) > self.held_units
+    def check(self, usage: CustomerUsage, requested: Mapping[UUID, int]) -> None:
+        """Raises TooManyUnpaidOrders, TooManyUnits."""
+        if usage.unpaid_reservations >= self.max_unpaid_orders:
+            raise TooManyUnpaidOrders(limit=self.max_unpaid_orders, open=usage.unpaid_reservations)
+        exceeded = [
+            {
+                "product_id": str(product_id),
+                "requested": quantity,
+                "held": usage.reserved_units.get(product_id, 0),
+            }
+            for product_id, quantity in requested.items()
+            if quantity + usage.reserved_units.get(product_id, 0) > self.max_reserved_units
         ]
-        if over:
-            raise TooManyUnits(limit=self.held_units, lines=over)
+        if exceeded:
+            raise TooManyUnits(limit=self.max_reserved_units, lines=exceeded)
 
 
-def units_of(some: Iterable[Want | Goods]) -> dict[UUID, int]:
+def quantity_by_product(lines: Iterable[RequestedLine | StockQuantity]) -> dict[UUID, int]:
     """Units per product, in the order of product ids."""
-    units: Counter[UUID] = Counter()
-    for one in some:
-        units[one.product_id] += one.quantity
-    return {product_id: units[product_id] for product_id in sorted(units)}
+    quantities: Counter[UUID] = Counter()
+    for line in lines:
+        quantities[line.product_id] += line.quantity
+    return {product_id: quantities[product_id] for product_id in sorted(quantities)}
 
 
-def closed(
+def reservation_closed_error(
     reservation_id: UUID, status: ReservationStatus | None, **details: Any
 ) -> ReservationClosed:
     return ReservationClosed(reservation_id=str(reservation_id), status=status, **details)
 
 
-def _reserved(lines: list[Line]) -> ReservedLine:
+def _merge_product_lines(lines: list[ReservationLine]) -> ReservationLineView:
     """The lines of one product, as one."""
     first = lines[0]
-    return ReservedLine(
+    return ReservationLineView(
         product_id=first.product_id,
         sku=first.sku,
         name=first.name,

@@ -4,66 +4,70 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    Count,
+from markethall.inventory.contract.stock import (
     CountedLine,
     Movement,
+    MovementReason,
     NewStocktake,
+    NewStocktakeLine,
     NewTransfer,
-    Reason,
     Stocktake,
     Transfer,
 )
-from markethall.inventory.domain.stock import Change
-from markethall.shared.errors import Invalid
+from markethall.inventory.domain.stock import StockChange
+from markethall.shared.errors import ValidationFailed
 
 
 def check_transfer(command: NewTransfer) -> None:
-    """Raises Invalid."""
+    """Raises ValidationFailed."""
     if command.from_warehouse_id == command.to_warehouse_id:
         message = "must be another warehouse than the goods come from"
-        raise Invalid(
+        raise ValidationFailed(
             errors=[{"field": "/to_warehouse_id", "code": "same_warehouse", "message": message}]
         )
 
 
-def transferred(
-    command: NewTransfer, transfer_id: UUID, ids: tuple[UUID, UUID], actor: str, now: datetime
-) -> tuple[Change, Change]:
+def plan_transfer(
+    command: NewTransfer,
+    transfer_id: UUID,
+    movement_ids: tuple[UUID, UUID],
+    actor: str,
+    now: datetime,
+) -> tuple[StockChange, StockChange]:
     """What leaves, and what arrives."""
-    leaves = Change(
-        movement_id=ids[0],
+    outgoing = StockChange(
+        movement_id=movement_ids[0],
         product_id=command.product_id,
         warehouse_id=command.from_warehouse_id,
         delta=-command.quantity,
         counted=None,
-        reason=Reason.TRANSFERRED,
+        reason=MovementReason.TRANSFERRED,
         note=command.note,
         reference=transfer_id,
         actor=actor,
         created_at=now,
     )
-    return leaves, leaves.opposite(ids[1], command.to_warehouse_id)
+    return outgoing, outgoing.mirrored(movement_ids[1], command.to_warehouse_id)
 
 
-def transfer_of(movements: Iterable[Movement]) -> Transfer:
+def transfer_from_movements(movements: Iterable[Movement]) -> Transfer:
     """From its two movements, which are in any order."""
-    leaves, arrives = sorted(movements, key=lambda movement: movement.delta)
+    outgoing, incoming = sorted(movements, key=lambda movement: movement.delta)
     return Transfer(
-        transfer_id=_reference(leaves),
-        product_id=leaves.product_id,
-        from_warehouse_id=leaves.warehouse_id,
-        to_warehouse_id=arrives.warehouse_id,
-        quantity=arrives.delta,
-        note=leaves.note,
-        actor=leaves.actor,
-        created_at=leaves.created_at,
-        movements=(leaves, arrives),
+        transfer_id=_reference(outgoing),
+        product_id=outgoing.product_id,
+        from_warehouse_id=outgoing.warehouse_id,
+        to_warehouse_id=incoming.warehouse_id,
+        quantity=incoming.delta,
+        note=outgoing.note,
+        actor=outgoing.actor,
+        created_at=outgoing.created_at,
+        movements=(outgoing, incoming),
     )
 
 
 def check_stocktake(command: NewStocktake) -> None:
-    """Raises Invalid."""
+    """Raises ValidationFailed."""
     message = "exactly one of product_id and sku must be given"
     errors = [
         {"field": f"/lines/{number}", "code": "product_id_or_sku", "message": message}
@@ -71,25 +75,27 @@ def check_stocktake(command: NewStocktake) -> None:
         if (line.product_id is None) == (line.sku is None)
     ]
     if errors:
-        raise Invalid(errors=errors)
+        raise ValidationFailed(errors=errors)
 
 
-def counts_of(lines: Sequence[Count], skus: Mapping[UUID, str]) -> dict[UUID, int]:
-    """What was counted of each product, in product id order. Raises Invalid."""
-    named = {sku.lower(): product_id for product_id, sku in skus.items()}
+def counts_by_product(
+    lines: Sequence[NewStocktakeLine], skus: Mapping[UUID, str]
+) -> dict[UUID, int]:
+    """What was counted of each product, in product id order. Raises ValidationFailed."""
+    product_ids_by_sku = {sku.lower(): product_id for product_id, sku in skus.items()}
     counts: dict[UUID, int] = {}
     for number, line in enumerate(lines):
-        product_id = line.product_id or named[(line.sku or "").lower()]
+        product_id = line.product_id or product_ids_by_sku[(line.sku or "").lower()]
         if product_id in counts:
             message = "another line has counted this product"
-            raise Invalid(
+            raise ValidationFailed(
                 errors=[{"field": f"/lines/{number}", "code": "twice", "message": message}]
             )
         counts[product_id] = line.counted
     return dict(sorted(counts.items()))
 
 
-def stocktake_of(movements: Sequence[Movement], skus: Mapping[UUID, str]) -> Stocktake:
+def stocktake_from_movements(movements: Sequence[Movement], skus: Mapping[UUID, str]) -> Stocktake:
     """From its movements, of which there is at least one."""
     first = movements[0]
     return Stocktake(

@@ -7,13 +7,9 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    Adjustment,
-    OutOfStock,
-    Reason,
-    WouldGoNegative,
-)
-from markethall.shared.errors import Invalid, Refusal
+from markethall.inventory.contract.reserving import OutOfStock
+from markethall.inventory.contract.stock import Adjustment, MovementReason, WouldGoNegative
+from markethall.shared.errors import DomainError, ValidationFailed
 
 
 @dataclass(frozen=True)
@@ -32,38 +28,38 @@ class Stock:
 
     @property
     def available(self) -> int:
-        return self.free + self.overdue
+        return self.allocatable + self.overdue
 
     @property
-    def free(self) -> int:
+    def allocatable(self) -> int:
         """How many can be taken, there or not yet, expired holds left alone."""
-        return self.there + self.backorder
+        return self.unreserved + self.backorder
 
     @property
-    def there(self) -> int:
+    def unreserved(self) -> int:
         """How many are on hand for the next one: less than nothing where more are promised."""
         return self.on_hand - self.reserved
 
-    def limited_to(self, backorder_limit: int) -> Self:
+    def with_backorder_limit(self, backorder_limit: int) -> Self:
         """What is promised already stays promised."""
         backorder = max(backorder_limit, self.reserved - self.on_hand)
         return replace(self, backorder=backorder, backorder_limit=backorder_limit)
 
-    def settled(self) -> Self:
+    def with_backorder_clamped(self) -> Self:
         """After goods have come, gone or been given back: what is not promised beyond the
         limit is not on offer.
         """
         needed = max(self.backorder_limit, self.reserved - self.on_hand)
         return replace(self, backorder=min(self.backorder, needed))
 
-    def lacks_for(self, change: "Change") -> bool:
+    def would_underflow(self, change: "StockChange") -> bool:
         """Less would be on hand than is reserved, expired holds left out."""
-        left = self.on_hand + change.delta_of(self.on_hand)
-        return left < max(0, self.reserved - self.overdue - self.backorder)
+        on_hand_after = self.on_hand + change.delta_from(self.on_hand)
+        return on_hand_after < max(0, self.reserved - self.overdue - self.backorder)
 
 
 @dataclass(frozen=True)
-class Goods:
+class StockQuantity:
     """Some units of one product in one warehouse."""
 
     product_id: UUID
@@ -72,7 +68,7 @@ class Goods:
 
 
 @dataclass(frozen=True)
-class Change:
+class StockChange:
     """A movement that is asked for: by so much (delta), or to so much (counted)."""
 
     movement_id: UUID
@@ -80,49 +76,51 @@ class Change:
     warehouse_id: UUID
     delta: int | None
     counted: int | None
-    reason: Reason
+    reason: MovementReason
     note: str
     reference: UUID | None
     actor: str
     created_at: datetime
 
-    def delta_of(self, on_hand: int) -> int:
+    def delta_from(self, on_hand: int) -> int:
         if self.delta is not None:
             return self.delta
         return (self.counted or 0) - on_hand
 
-    def opposite(self, movement_id: UUID, warehouse_id: UUID) -> Self:
+    def mirrored(self, movement_id: UUID, warehouse_id: UUID) -> Self:
         """What leaves here arrives there."""
         delta = None if self.delta is None else -self.delta
         return replace(self, movement_id=movement_id, warehouse_id=warehouse_id, delta=delta)
 
 
-def available_of(levels: Iterable[Stock]) -> int:
+def total_available(levels: Iterable[Stock]) -> int:
     """In all warehouses."""
     return sum(level.available for level in levels)
 
 
 def check_adjustment(command: Adjustment) -> None:
-    """Raises Invalid."""
+    """Raises ValidationFailed."""
     if (command.delta is None) == (command.counted is None):
         message = "exactly one of delta and counted must be given"
-        raise Invalid(errors=[{"field": "", "code": "delta_or_counted", "message": message}])
+        raise ValidationFailed(
+            errors=[{"field": "", "code": "delta_or_counted", "message": message}]
+        )
     if command.delta == 0:
         message = "must not be zero"
-        raise Invalid(errors=[{"field": "/delta", "code": "zero", "message": message}])
+        raise ValidationFailed(errors=[{"field": "/delta", "code": "zero", "message": message}])
 
 
-def summed(goods: Iterable[Goods]) -> tuple[Goods, ...]:
+def sum_by_stock_row(quantities: Iterable[StockQuantity]) -> tuple[StockQuantity, ...]:
     """One per product and warehouse, in that order."""
     total: Counter[tuple[UUID, UUID]] = Counter()
-    for some in goods:
-        total[some.product_id, some.warehouse_id] += some.quantity
+    for stock_quantity in quantities:
+        total[stock_quantity.product_id, stock_quantity.warehouse_id] += stock_quantity.quantity
     # sorted: whoever takes several products locks their rows in the same order as all others
-    return tuple(Goods(*place, total[place]) for place in sorted(total))
+    return tuple(StockQuantity(*key, total[key]) for key in sorted(total))
 
 
 @dataclass(frozen=True)
-class Missing:
+class ShortLine:
     """Units of a product that could not be taken, and how many there were, those of expired holds
     included.
     """
@@ -132,30 +130,30 @@ class Missing:
     available: int
 
 
-class Shortage(Exception):
+class InsufficientStock(Exception):
     """There is too little just now: `refusal`. Unless it is `final`, the goods of expired holds
     would do.
     """
 
-    def __init__(self, product_ids: Sequence[UUID], refusal: Refusal, *, final: bool) -> None:
-        super().__init__(refusal)
+    def __init__(self, product_ids: Sequence[UUID], error: DomainError, *, is_final: bool) -> None:
+        super().__init__(error)
         self.product_ids = product_ids
-        self.refusal = refusal
-        self.final = final
+        self.error = error
+        self.is_final = is_final
 
 
-def not_enough(missing: Sequence[Missing]) -> OutOfStock:
+def out_of_stock_error(short_lines: Sequence[ShortLine]) -> OutOfStock:
     """For what could not be taken."""
-    return OutOfStock(lines=[_line_of(some) for some in missing])
+    return OutOfStock(lines=[_short_line_details(line) for line in short_lines])
 
 
-def too_few(stock: Stock, change: Change) -> Shortage:
+def movement_shortage(stock: Stock, change: StockChange) -> InsufficientStock:
     """For a movement that would leave less on hand than is reserved."""
-    refusal = WouldGoNegative(on_hand=stock.on_hand, reserved=stock.reserved)
-    return Shortage([stock.product_id], refusal, final=stock.lacks_for(change))
+    error = WouldGoNegative(on_hand=stock.on_hand, reserved=stock.reserved)
+    return InsufficientStock([stock.product_id], error, is_final=stock.would_underflow(change))
 
 
-def too_many(counted: Sequence[tuple[Stock, Change]]) -> Shortage:
+def stocktake_shortage(counted: Sequence[tuple[Stock, StockChange]]) -> InsufficientStock:
     """For shelves of which less was counted than is reserved."""
     lines = [
         {
@@ -166,16 +164,16 @@ def too_many(counted: Sequence[tuple[Stock, Change]]) -> Shortage:
         }
         for stock, change in counted
     ]
-    final = any(stock.lacks_for(change) for stock, change in counted)
-    return Shortage(
-        [stock.product_id for stock, _ in counted], WouldGoNegative(lines=lines), final=final
+    final = any(stock.would_underflow(change) for stock, change in counted)
+    return InsufficientStock(
+        [stock.product_id for stock, _ in counted], WouldGoNegative(lines=lines), is_final=final
     )
 
 
-def _line_of(some: Missing) -> dict[str, Any]:
+def _short_line_details(line: ShortLine) -> dict[str, Any]:
     return {
-        "product_id": str(some.product_id),
-        "requested": some.quantity,
+        "product_id": str(line.product_id),
+        "requested": line.quantity,
         # what came back since we failed to take it was not there when we did
-        "available": min(some.available, some.quantity - 1),
+        "available": min(line.available, line.quantity - 1),
     }

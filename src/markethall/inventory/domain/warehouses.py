@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Final, Self
 from uuid import UUID
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.warehouses import (
     NewWarehouse,
-    Warehouse,
     WarehouseChange,
     WarehouseInUse,
+    WarehouseView,
 )
 
 # the one warehouse that every hall has
@@ -16,7 +16,7 @@ MAIN_WAREHOUSE: Final = UUID("00000000-0000-7000-8000-000000000001")
 
 
 @dataclass
-class Depot:
+class Warehouse:
     """A warehouse as it is kept."""
 
     warehouse_id: UUID
@@ -29,27 +29,27 @@ class Depot:
     def new(cls, warehouse_id: UUID, command: NewWarehouse) -> Self:
         return cls(warehouse_id, **command.model_dump())
 
-    def change(self, command: WarehouseChange, *, empty: bool) -> bool:
+    def change(self, command: WarehouseChange, *, is_empty: bool) -> bool:
         """False when everything is so already. Raises WarehouseInUse."""
-        wanted = command.model_dump(exclude_unset=True)
-        if wanted.get("active") is False and not (empty and self._may_go()):
-            raise self.in_use()
-        new = {name: value for name, value in wanted.items() if value != getattr(self, name)}
-        for name, value in new.items():
+        requested = command.model_dump(exclude_unset=True)
+        if requested.get("active") is False and not (is_empty and self._is_removable()):
+            raise self.in_use_error()
+        changes = {name: value for name, value in requested.items() if value != getattr(self, name)}
+        for name, value in changes.items():
             setattr(self, name, value)
-        self.version += 1 if new else 0
-        return bool(new)
+        self.version += 1 if changes else 0
+        return bool(changes)
 
-    def check_unused(self, *, used: bool) -> None:
+    def check_unused(self, *, has_stock_rows: bool) -> None:
         """Raises WarehouseInUse."""
-        if used or not self._may_go():
-            raise self.in_use()
+        if has_stock_rows or not self._is_removable():
+            raise self.in_use_error()
 
-    def in_use(self) -> WarehouseInUse:
+    def in_use_error(self) -> WarehouseInUse:
         return WarehouseInUse(warehouse_id=str(self.warehouse_id))
 
-    def view(self) -> Warehouse:
-        return Warehouse(**vars(self))
+    def to_view(self) -> WarehouseView:
+        return WarehouseView(**vars(self))
 
-    def _may_go(self) -> bool:
+    def _is_removable(self) -> bool:
         return self.warehouse_id != MAIN_WAREHOUSE

@@ -3,91 +3,93 @@
 from collections.abc import Container, Sequence
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    Category,
+from markethall.inventory.contract.categories import (
     CategoryInUse,
     CategoryNotFound,
     CategoryQuery,
+    CategoryView,
 )
-from markethall.inventory.domain import Branch
+from markethall.inventory.domain.categories import Category
 from markethall.inventory.memory.stock import MemoryStock, is_active
 from markethall.shared.ids import new_id
 
 
-class MemoryCategories(MemoryStock):
+class MemoryCategoryStore(MemoryStock):
     """One transaction, or reads without one: the categories."""
 
-    async def categories(
+    async def list_categories(
         self, query: CategoryQuery, after: tuple[int, str] | None
-    ) -> Sequence[Category]:
-        def wanted(branch: Branch) -> bool:
-            here = query.parent is None or (branch.parent or "") == query.parent
-            return here and (after is None or _place(branch) > after)
+    ) -> Sequence[CategoryView]:
+        def wanted(node: Category) -> bool:
+            is_in_parent = query.parent is None or (node.parent or "") == query.parent
+            return is_in_parent and (after is None or _sort_key(node) > after)
 
-        branches = sorted(self._tables.categories.where(wanted), key=_place)
-        return [self._seen(branch) for branch in branches[: query.limit + 1]]
+        nodes = sorted(self._tables.categories.where(wanted), key=_sort_key)
+        return [self._to_view(node) for node in nodes[: query.limit + 1]]
 
-    async def category(self, category_id: UUID) -> Category | None:
-        branch = await self.branch(category_id)
-        return self._seen(branch) if branch else None
+    async def get_category_view(self, category_id: UUID) -> CategoryView | None:
+        node = await self.get_category_for_update(category_id)
+        return self._to_view(node) if node else None
 
-    async def add_category(self, branch: Branch) -> bool:
-        if await self.branch(branch.category_id) is not None:
+    async def add_category(self, node: Category) -> bool:
+        if await self.get_category_for_update(node.category_id) is not None:
             return False
-        if branch.category in self._tables.categories:
+        if node.category in self._tables.categories:
             return False
-        await self.save_branch(branch)
+        await self.save_category(node)
         return True
 
-    async def hold_tree(self) -> None:
+    async def lock_category_tree(self) -> None:
         """Nobody else is here."""
 
-    async def branch(self, category_id: UUID) -> Branch | None:
-        found = self._tables.categories.where(lambda branch: branch.category_id == category_id)
+    async def get_category_for_update(self, category_id: UUID) -> Category | None:
+        found = self._tables.categories.where(lambda node: node.category_id == category_id)
         return found[0] if found else None
 
-    async def above(self, category: str) -> Sequence[str]:
+    async def get_ancestors(self, category: str) -> Sequence[str]:
         keys: list[str] = []
-        branch = self._tables.categories.get(category)
-        while branch is not None:
-            keys.append(branch.category)
-            branch = self._tables.categories.get(branch.parent) if branch.parent else None
+        node = self._tables.categories.get(category)
+        while node is not None:
+            keys.append(node.category)
+            node = self._tables.categories.get(node.parent) if node.parent else None
         return keys
 
-    async def save_branch(self, branch: Branch) -> None:
-        if branch.parent is not None and branch.parent not in self._tables.categories:
-            raise CategoryNotFound(category=branch.parent)
-        self._tables.categories.put(branch.category, branch)
+    async def save_category(self, node: Category) -> None:
+        if node.parent is not None and node.parent not in self._tables.categories:
+            raise CategoryNotFound(category=node.parent)
+        self._tables.categories.put(node.category, node)
 
-    async def remove_branch(self, branch: Branch) -> None:
-        in_it = self._tables.items.where(lambda item: item.category == branch.category)
-        if in_it or self._children({branch.category}):
-            raise CategoryInUse(category=branch.category)
-        self._tables.categories.remove(branch.category)
+    async def remove_category(self, node: Category) -> None:
+        in_it = self._tables.products.where(lambda product: product.category == node.category)
+        if in_it or self._children({node.category}):
+            raise CategoryInUse(category=node.category)
+        self._tables.categories.remove(node.category)
 
-    def _name(self, category: str | None) -> None:
+    def _ensure_category(self, category: str | None) -> None:
         """A product names it: then it is there."""
         if category is not None and category not in self._tables.categories:
-            self._tables.categories.put(category, Branch.named(new_id(), category))
+            self._tables.categories.put(category, Category.create_implicit(new_id(), category))
 
-    def _below(self, category: str) -> set[str]:
+    def _subtree(self, category: str) -> set[str]:
         """The category and all that is below it; nothing when there is no such category."""
-        below: set[str] = set()
+        subtree: set[str] = set()
         level = {category} if category in self._tables.categories else set()
         while level:
-            below |= level
+            subtree |= level
             level = self._children(level)
-        return below
+        return subtree
 
     def _children(self, categories: Container[object]) -> set[str]:
-        found = self._tables.categories.where(lambda branch: branch.parent in categories)
-        return {branch.category for branch in found}
+        found = self._tables.categories.where(lambda node: node.parent in categories)
+        return {node.category for node in found}
 
-    def _seen(self, branch: Branch) -> Category:
-        below = self._below(branch.category)
-        items = self._tables.items.where(lambda item: item.category in below and is_active(item))
-        return branch.seen_with(len(items))
+    def _to_view(self, node: Category) -> CategoryView:
+        subtree = self._subtree(node.category)
+        products = self._tables.products.where(
+            lambda product: product.category in subtree and is_active(product)
+        )
+        return node.to_view(len(products))
 
 
-def _place(branch: Branch) -> tuple[int, str]:
-    return branch.position, branch.category
+def _sort_key(node: Category) -> tuple[int, str]:
+    return node.position, node.category

@@ -4,61 +4,64 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.contract import ImportStatus
-from markethall.inventory.domain import MAIN_WAREHOUSE, Change, Item, Stock
-from markethall.inventory.domain.importing import Flaw, Job
-from markethall.inventory.memory.products import MemoryProducts
+from markethall.inventory.contract.importing import ImportStatus
+from markethall.inventory.domain.importing.jobs import ImportJob
+from markethall.inventory.domain.importing.places import RowError
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.stock import Stock, StockChange
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.memory.products import MemoryProductStore
 
 
-class MemoryImports(MemoryProducts):
+class MemoryImportStore(MemoryProductStore):
     """One transaction, or reads without one: imports and exports."""
 
-    async def open_upload(self, upload_id: UUID, now: datetime) -> None:
+    async def create_upload(self, upload_id: UUID, now: datetime) -> None:
         self._tables.uploads.put(upload_id, (upload_id, now))
 
-    async def add_part(self, upload_id: UUID, number: int, data: bytes) -> None:
-        self._tables.parts.put((upload_id, number), data)
+    async def add_upload_part(self, upload_id: UUID, number: int, data: bytes) -> None:
+        self._tables.upload_parts.put((upload_id, number), data)
 
-    async def part(self, upload_id: UUID, number: int) -> bytes | None:
-        return self._tables.parts.get((upload_id, number))
+    async def get_upload_part(self, upload_id: UUID, number: int) -> bytes | None:
+        return self._tables.upload_parts.get((upload_id, number))
 
-    async def drop_upload(self, upload_id: UUID) -> None:
-        self._drop_upload(upload_id, None)
+    async def delete_upload_if_unused(self, upload_id: UUID) -> None:
+        self._delete_upload(upload_id, None)
 
-    def _drop_upload(self, upload_id: UUID, failed_before: datetime | None) -> None:
-        wanted = self._is_wanted(upload_id, failed_before)
+    def _delete_upload(self, upload_id: UUID, failed_before: datetime | None) -> None:
+        wanted = self._is_needed(upload_id, failed_before)
         if wanted or not self._tables.uploads.remove(upload_id):
             return
         number = 0
-        while self._tables.parts.remove((upload_id, number)):
+        while self._tables.upload_parts.remove((upload_id, number)):
             number += 1
 
-    async def drop_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
+    async def delete_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
         for upload_id, _ in self._tables.uploads.where(lambda upload: upload[1] < before):
-            self._drop_upload(upload_id, failed_before)
+            self._delete_upload(upload_id, failed_before)
 
-    async def drop_old_jobs(self, before: datetime) -> None:
-        for job in self._tables.jobs.where(lambda job: _ended(job, before)):
-            self._tables.jobs.remove(job.import_id)
-            for number in range(1, job.flaws + 1):
-                self._tables.flaws.remove((job.import_id, number))
+    async def delete_old_import_jobs(self, before: datetime) -> None:
+        for job in self._tables.import_jobs.where(lambda job: _finished_before(job, before)):
+            self._tables.import_jobs.remove(job.import_id)
+            for number in range(1, job.error_count + 1):
+                self._tables.row_errors.remove((job.import_id, number))
 
-    async def add_job(self, job: Job) -> bool:
-        return self._tables.jobs.add(job.import_id, job)
+    async def add_import_job(self, job: ImportJob) -> bool:
+        return self._tables.import_jobs.add(job.import_id, job)
 
-    async def job(self, import_id: UUID) -> Job | None:
-        return self._tables.jobs.get(import_id)
+    async def get_import_job(self, import_id: UUID) -> ImportJob | None:
+        return self._tables.import_jobs.get(import_id)
 
-    async def lock_job(self, import_id: UUID) -> Job | None:
-        return self._tables.jobs.get(import_id)
+    async def get_import_job_for_update(self, import_id: UUID) -> ImportJob | None:
+        return self._tables.import_jobs.get(import_id)
 
-    async def save_job(self, job: Job) -> None:
-        self._tables.jobs.put(job.import_id, job)
+    async def save_import_job(self, job: ImportJob) -> None:
+        self._tables.import_jobs.put(job.import_id, job)
 
-    async def take_job(
-        self, token: UUID, now: datetime, until: datetime, import_id: UUID | None
-    ) -> Job | None:
-        free = self._tables.jobs.where(
+    async def lease_import_job(
+        self, token: UUID, now: datetime, lease_until: datetime, import_id: UUID | None
+    ) -> ImportJob | None:
+        free = self._tables.import_jobs.where(
             lambda job: (
                 job.finished_at is None
                 and (job.lease_until is None or job.lease_until < now)
@@ -68,66 +71,80 @@ class MemoryImports(MemoryProducts):
         if not free:
             return None
         job = min(free, key=lambda job: (job.created_at, job.import_id))
-        job.status, job.token, job.lease_until = ImportStatus.RUNNING, token, until
+        job.status, job.token, job.lease_until = ImportStatus.RUNNING, token, lease_until
         job.started_at = job.started_at or now
-        self._tables.jobs.put(job.import_id, job)
+        self._tables.import_jobs.put(job.import_id, job)
         return job
 
-    async def advance_job(self, job: Job, token: UUID, offset: int) -> bool:
-        stored = self._tables.jobs.get(job.import_id)
-        if stored is None or (stored.token, stored.place.offset) != (token, offset):
+    async def advance_import_job(self, job: ImportJob, token: UUID, expected_offset: int) -> bool:
+        stored = self._tables.import_jobs.get(job.import_id)
+        if stored is None or (stored.token, stored.position.offset) != (token, expected_offset):
             return False
-        self._tables.jobs.put(job.import_id, job)
+        self._tables.import_jobs.put(job.import_id, job)
         return True
 
-    async def hand_back_job(self, import_id: UUID, token: UUID) -> None:
-        job = self._tables.jobs.get(import_id)
+    async def release_import_lease(self, import_id: UUID, token: UUID) -> None:
+        job = self._tables.import_jobs.get(import_id)
         if job is not None and job.token == token:
             job.token = job.lease_until = None
-            self._tables.jobs.put(import_id, job)
+            self._tables.import_jobs.put(import_id, job)
 
-    async def flaws(self, import_id: UUID, after: int, limit: int) -> Sequence[tuple[int, Flaw]]:
+    async def list_row_errors(
+        self, import_id: UUID, after: int, limit: int
+    ) -> Sequence[tuple[int, RowError]]:
         numbers = range(after + 1, after + 1 + limit)
-        found = ((number, self._tables.flaws.get((import_id, number))) for number in numbers)
-        return [(number, flaw) for number, flaw in found if flaw is not None]
+        found = ((number, self._tables.row_errors.get((import_id, number))) for number in numbers)
+        return [(number, error) for number, error in found if error is not None]
 
-    async def note_flaws(self, import_id: UUID, first: int, flaws: Sequence[Flaw]) -> None:
-        for number, flaw in enumerate(flaws, first):
-            self._tables.flaws.put((import_id, number), flaw)
+    async def add_row_errors(self, import_id: UUID, first: int, errors: Sequence[RowError]) -> None:
+        for number, error in enumerate(errors, first):
+            self._tables.row_errors.put((import_id, number), error)
 
-    async def known_items(self, skus: Collection[str]) -> Sequence[Item]:
-        ids = sorted(key for sku in skus if (key := self._tables.skus.get(sku)))
-        return [item for key in ids if (item := self._tables.items.get(key))]
+    async def get_products_by_sku_for_update(self, skus: Collection[str]) -> Sequence[Product]:
+        ids = sorted(key for sku in skus if (key := self._tables.product_ids_by_sku.get(sku)))
+        return [product for key in ids if (product := self._tables.products.get(key))]
 
-    async def main_shelves(self, product_ids: Collection[UUID]) -> Mapping[UUID, Stock]:
+    async def get_main_stock_for_update(
+        self, product_ids: Collection[UUID]
+    ) -> Mapping[UUID, Stock]:
         found = ((key, self._tables.stock.get((key, MAIN_WAREHOUSE))) for key in product_ids)
         return {key: stock for key, stock in found if stock is not None}
 
-    async def items_after(self, after: UUID | None, limit: int) -> Sequence[tuple[Item, int]]:
-        items = self._tables.items.where(lambda item: after is None or item.product_id > after)
-        items.sort(key=lambda item: item.product_id)
-        shelves = await self.main_shelves([item.product_id for item in items[:limit]])
-        return [(item, shelves[item.product_id].on_hand) for item in items[:limit]]
+    async def list_products_with_stock(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[tuple[Product, int]]:
+        products = self._tables.products.where(
+            lambda product: after is None or product.product_id > after
+        )
+        products.sort(key=lambda product: product.product_id)
+        stock_by_product = await self.get_main_stock_for_update(
+            [product.product_id for product in products[:limit]]
+        )
+        return [
+            (product, stock_by_product[product.product_id].on_hand) for product in products[:limit]
+        ]
 
-    async def put_items(self, fresh: Sequence[Item], changed: Sequence[Item]) -> bool:
-        for item in changed:
-            await self.save(item)
-        return all([await self.add(item) for item in fresh])
+    async def write_products(
+        self, new_products: Sequence[Product], changed_products: Sequence[Product]
+    ) -> bool:
+        for product in changed_products:
+            await self.save_product(product)
+        return all([await self.add_product(product) for product in new_products])
 
-    async def move_all(self, changes: Sequence[Change]) -> None:
-        await self.move(changes)
+    async def apply_movements(self, changes: Sequence[StockChange]) -> None:
+        await self.apply_changes(changes)
 
-    def _is_wanted(self, upload_id: UUID, failed_before: datetime | None) -> bool:
+    def _is_needed(self, upload_id: UUID, failed_before: datetime | None) -> bool:
         return bool(
-            self._tables.jobs.where(
+            self._tables.import_jobs.where(
                 lambda job: (
                     job.upload_id == upload_id
                     and job.status != ImportStatus.DONE
-                    and not _ended(job, failed_before)
+                    and not _finished_before(job, failed_before)
                 )
             )
         )
 
 
-def _ended(job: Job, before: datetime | None) -> bool:
+def _finished_before(job: ImportJob, before: datetime | None) -> bool:
     return bool(before and job.finished_at and job.finished_at < before)

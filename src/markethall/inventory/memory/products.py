@@ -4,95 +4,98 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.contract import MOST_FACET_VALUES, PriceRange, SkuTaken
-from markethall.inventory.domain import (
-    MAIN_WAREHOUSE,
-    Item,
-    Stock,
-    search_text,
-)
-from markethall.inventory.memory.categories import MemoryCategories
+from markethall.inventory.contract.catalogue import PriceRange, SkuTaken
+from markethall.inventory.contract.searching import MAX_FACET_VALUES
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.stock import Stock
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.domain.words import build_search_document
+from markethall.inventory.memory.categories import MemoryCategoryStore
 from markethall.inventory.memory.stock import is_active
-from markethall.inventory.ports import Card, FamilyFacts
+from markethall.inventory.ports.catalogue import FamilySummary, ProductJson
 
 
-class MemoryProducts(MemoryCategories):
+class MemoryProductStore(MemoryCategoryStore):
     """One transaction, or reads without one: the products."""
 
-    async def card(self, product_id: UUID, now: datetime) -> Card | None:
-        item = self._tables.items.get(product_id)
-        return self._card(item, now) if item else None
+    async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None:
+        product = self._tables.products.get(product_id)
+        return self._product_json(product, now) if product else None
 
-    async def card_by_sku(self, sku: str, now: datetime) -> Card | None:
-        product_id = self._tables.skus.get(sku.lower())
-        return await self.card(product_id, now) if product_id else None
+    async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
+        product_id = self._tables.product_ids_by_sku.get(sku.lower())
+        return await self.get_product_json(product_id, now) if product_id else None
 
-    async def family(self, family: str, now: datetime) -> FamilyFacts | None:
-        members = self._tables.items.where(lambda item: item.family == family and is_active(item))
+    async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
+        members = self._tables.products.where(
+            lambda product: product.family == family and is_active(product)
+        )
         if not members:
             return None
-        members.sort(key=lambda item: (item.created_at, item.product_id))
-        return FamilyFacts(len(members), _options(members), _price_ranges(members, now))
+        members.sort(key=lambda product: (product.created_at, product.product_id))
+        return FamilySummary(len(members), _option_values(members), _price_ranges(members, now))
 
-    async def count(self) -> int:
-        return len(self._tables.items.where(is_active))
+    async def count_products(self) -> int:
+        return len(self._tables.products.where(is_active))
 
-    async def add(self, item: Item) -> bool:
-        if item.sku.lower() in self._tables.skus or not self._tables.items.add(
-            item.product_id, item
+    async def add_product(self, product: Product) -> bool:
+        if product.sku.lower() in self._tables.product_ids_by_sku or not self._tables.products.add(
+            product.product_id, product
         ):
             return False
-        self._tables.skus.put(item.sku.lower(), item.product_id)
-        self._name(item.category)
-        self._tell(item)
-        self._add_shelf(Stock(item.product_id, MAIN_WAREHOUSE).limited_to(item.backorder_limit))
+        self._tables.product_ids_by_sku.put(product.sku.lower(), product.product_id)
+        self._ensure_category(product.category)
+        self._update_search_words(product)
+        self._insert_stock_row(
+            Stock(product.product_id, MAIN_WAREHOUSE).with_backorder_limit(product.backorder_limit)
+        )
         return True
 
-    async def item(self, product_id: UUID) -> Item | None:
-        return self._tables.items.get(product_id)
+    async def get_product_for_update(self, product_id: UUID) -> Product | None:
+        return self._tables.products.get(product_id)
 
-    async def save(self, item: Item) -> None:
-        before = self._tables.items.get(item.product_id)
-        if before is not None and before.sku.lower() != item.sku.lower():
-            if not self._tables.skus.add(item.sku.lower(), item.product_id):
-                raise SkuTaken(sku=item.sku)
-            self._tables.skus.remove(before.sku.lower())
-        self._tables.items.put(item.product_id, item)
-        if before is None or before.backorder_limit != item.backorder_limit:
-            self._limit_backorders(item)
-        self._name(item.category)
-        self._tell(item)
+    async def save_product(self, product: Product) -> None:
+        stored = self._tables.products.get(product.product_id)
+        if stored is not None and stored.sku.lower() != product.sku.lower():
+            if not self._tables.product_ids_by_sku.add(product.sku.lower(), product.product_id):
+                raise SkuTaken(sku=product.sku)
+            self._tables.product_ids_by_sku.remove(stored.sku.lower())
+        self._tables.products.put(product.product_id, product)
+        if stored is None or stored.backorder_limit != product.backorder_limit:
+            self._apply_backorder_limit(product)
+        self._ensure_category(product.category)
+        self._update_search_words(product)
 
-    def _limit_backorders(self, item: Item) -> None:
-        shelf = (item.product_id, MAIN_WAREHOUSE)
-        stock = self._tables.stock.get(shelf)
+    def _apply_backorder_limit(self, product: Product) -> None:
+        stock_key = (product.product_id, MAIN_WAREHOUSE)
+        stock = self._tables.stock.get(stock_key)
         if stock is not None:
-            self._tables.stock.put(shelf, stock.limited_to(item.backorder_limit))
+            self._tables.stock.put(stock_key, stock.with_backorder_limit(product.backorder_limit))
 
-    def _tell(self, item: Item) -> None:
+    def _update_search_words(self, product: Product) -> None:
         """The words by which it is found."""
-        text = search_text(item)
-        self._tables.texts.put(item.product_id, text)
-        for word in text.vocabulary:
-            self._tables.vocabulary.add(word, word)
+        document = build_search_document(product)
+        self._tables.search_documents.put(product.product_id, document)
+        for word in document.vocabulary:
+            self._tables.search_words.add(word, word)
 
-    def _card(self, item: Item, now: datetime) -> Card:
-        text = item.seen_with(self._available(item.product_id, now), now).model_dump_json()
-        return Card(item.version, is_active(item), text)
+    def _product_json(self, product: Product, now: datetime) -> ProductJson:
+        text = product.to_view(self._available(product.product_id, now), now).model_dump_json()
+        return ProductJson(product.version, is_active(product), text)
 
 
-def _options(members: Iterable[Item]) -> Mapping[str, tuple[str, ...]]:
+def _option_values(members: Iterable[Product]) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, dict[str, None]] = {}
-    for item in members:
-        for name, value in item.options.items():
+    for product in members:
+        for name, value in product.options.items():
             found.setdefault(name, {})[value] = None
-    return {name: tuple(found[name])[:MOST_FACET_VALUES] for name in sorted(found)}
+    return {name: tuple(found[name])[:MAX_FACET_VALUES] for name in sorted(found)}
 
 
-def _price_ranges(members: Iterable[Item], now: datetime) -> tuple[PriceRange, ...]:
+def _price_ranges(members: Iterable[Product], now: datetime) -> tuple[PriceRange, ...]:
     amounts: dict[str, list[int]] = {}
-    for item in members:
-        price, _ = item.price_at(now)
+    for product in members:
+        price, _ = product.price_at(now)
         amounts.setdefault(price.currency, []).append(price.amount)
     return tuple(
         PriceRange(currency=currency, lowest=min(some), highest=max(some))

@@ -3,51 +3,49 @@
 from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.contract import Movement
-from markethall.inventory.domain import (
-    MAIN_WAREHOUSE,
-    Branch,
-    Depot,
-    Hold,
-    Item,
-    SearchText,
-    Stock,
-)
-from markethall.inventory.domain.importing import Flaw, Job
-from markethall.shared.memory import CommonTables, Table
+from markethall.inventory.contract.stock import Movement
+from markethall.inventory.domain.categories import Category
+from markethall.inventory.domain.holds import Reservation
+from markethall.inventory.domain.importing.jobs import ImportJob
+from markethall.inventory.domain.importing.places import RowError
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.stock import Stock
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE, Warehouse
+from markethall.inventory.domain.words import SearchDocument
+from markethall.shared.memory import ContextTables, Table
 
-Shelf = tuple[UUID, UUID]  # product and warehouse
+StockKey = tuple[UUID, UUID]  # product and warehouse
 
 
-class Tables(CommonTables):
+class Tables(ContextTables):
     def __init__(self) -> None:
         super().__init__()
-        self.items: Table[UUID, Item] = Table()
-        self.skus: Table[str, UUID] = Table()
-        self.categories: Table[str, Branch] = Table()
+        self.products: Table[UUID, Product] = Table()
+        self.product_ids_by_sku: Table[str, UUID] = Table()
+        self.categories: Table[str, Category] = Table()
         # the words by which products are found, and those that a mistyped one may have been
-        self.texts: Table[UUID, SearchText] = Table()
-        self.vocabulary: Table[str, str] = Table()
-        main = Depot(MAIN_WAREHOUSE, "Main")
-        self.warehouses: Table[UUID, Depot] = Table(rows={MAIN_WAREHOUSE: main})
-        self.stock: Table[Shelf, Stock] = Table()
+        self.search_documents: Table[UUID, SearchDocument] = Table()
+        self.search_words: Table[str, str] = Table()
+        main = Warehouse(MAIN_WAREHOUSE, "Main")
+        self.warehouses: Table[UUID, Warehouse] = Table(rows={MAIN_WAREHOUSE: main})
+        self.stock: Table[StockKey, Stock] = Table()
         # the warehouses that a product has a shelf in, in the order of their ids
-        self.places: Table[UUID, tuple[UUID, ...]] = Table()
+        self.warehouse_ids_by_product: Table[UUID, tuple[UUID, ...]] = Table()
         self.movements: Table[UUID, Movement] = Table()
         # the ids of a product's movements, the oldest first
-        self.ledger: Table[UUID, tuple[UUID, ...]] = Table()
+        self.movement_ids_by_product: Table[UUID, tuple[UUID, ...]] = Table()
         # the ids of the movements that a fulfilment, transfer or stocktake has made
-        self.of_reference: Table[UUID, tuple[UUID, ...]] = Table()
-        self.holds: Table[UUID, Hold] = Table()
-        self.of_order: Table[UUID, tuple[UUID, ...]] = Table()
+        self.movement_ids_by_reference: Table[UUID, tuple[UUID, ...]] = Table()
+        self.reservations: Table[UUID, Reservation] = Table()
+        self.reservation_ids_by_order: Table[UUID, tuple[UUID, ...]] = Table()
         # which parts of reservations were given back
         self.part_releases: Table[UUID, UUID] = Table()
         # which reservations of a customer are held
-        self.of_customer: Table[UUID, frozenset[UUID]] = Table()
+        self.held_ids_by_customer: Table[UUID, frozenset[UUID]] = Table()
         # which reservations are held: those that have this product, and under None all of them
-        self.held: Table[UUID | None, frozenset[UUID]] = Table()
+        self.held_ids_by_product: Table[UUID | None, frozenset[UUID]] = Table()
         # files on their way in, in parts; imports, and what was wrong with their rows, by number
         self.uploads: Table[UUID, tuple[UUID, datetime]] = Table()
-        self.parts: Table[tuple[UUID, int], bytes] = Table()
-        self.jobs: Table[UUID, Job] = Table()
-        self.flaws: Table[tuple[UUID, int], Flaw] = Table()
+        self.upload_parts: Table[tuple[UUID, int], bytes] = Table()
+        self.import_jobs: Table[UUID, ImportJob] = Table()
+        self.row_errors: Table[tuple[UUID, int], RowError] = Table()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from markethall.inventory.domain import Depot
+from markethall.inventory.domain.warehouses import Warehouse
 from markethall.inventory.memory.tables import Tables
 from markethall.shared import memory
 from markethall.shared.clock import Clock
@@ -16,35 +16,39 @@ class MemoryWarehouses(memory.MemoryStore):
         super().__init__(tables, clock)
         self._tables = tables
 
-    async def find_depot(self, warehouse_id: UUID) -> Depot | None:
+    async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None:
         return self._tables.warehouses.get(warehouse_id)
 
     # one transaction at a time: whoever is in it has the lock
-    depot = open_depot = find_depot
+    get_warehouse_for_update = get_warehouse_for_share = get_warehouse
 
-    async def depots(self, after: tuple[int, UUID] | None, limit: int) -> Sequence[Depot]:
-        beyond = self._tables.warehouses.where(lambda row: after is None or _place(row) > after)
-        return sorted(beyond, key=_place)[:limit]
+    async def list_warehouses(
+        self, after: tuple[int, UUID] | None, limit: int
+    ) -> Sequence[Warehouse]:
+        after_cursor = self._tables.warehouses.where(
+            lambda row: after is None or _sort_key(row) > after
+        )
+        return sorted(after_cursor, key=_sort_key)[:limit]
 
-    async def add_depot(self, depot: Depot) -> bool:
-        return self._tables.warehouses.add(depot.warehouse_id, depot)
+    async def insert_warehouse(self, warehouse: Warehouse) -> bool:
+        return self._tables.warehouses.add(warehouse.warehouse_id, warehouse)
 
-    async def save_depot(self, depot: Depot) -> None:
-        self._tables.warehouses.put(depot.warehouse_id, depot)
+    async def save_warehouse(self, warehouse: Warehouse) -> None:
+        self._tables.warehouses.put(warehouse.warehouse_id, warehouse)
 
-    async def remove_depot(self, warehouse_id: UUID) -> None:
+    async def delete_warehouse(self, warehouse_id: UUID) -> None:
         self._tables.warehouses.remove(warehouse_id)
 
-    async def has_goods(self, warehouse_id: UUID) -> bool:
+    async def has_stock(self, warehouse_id: UUID) -> bool:
         return any(
             stock.on_hand + stock.reserved
             for stock in self._tables.stock.rows()
             if stock.warehouse_id == warehouse_id
         )
 
-    async def has_shelves(self, warehouse_id: UUID) -> bool:
+    async def has_stock_rows(self, warehouse_id: UUID) -> bool:
         return any(stock.warehouse_id == warehouse_id for stock in self._tables.stock.rows())
 
 
-def _place(depot: Depot) -> tuple[int, UUID]:
-    return depot.priority, depot.warehouse_id
+def _sort_key(warehouse: Warehouse) -> tuple[int, UUID]:
+    return warehouse.priority, warehouse.warehouse_id

@@ -5,82 +5,100 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from markethall.inventory.ports.catalogue import (
-    Bytes,
-    Card,
-    FamilyFacts,
+    ByteCache,
+    FamilySummary,
     ProductCache,
-    Products,
+    ProductJson,
+    ProductReads,
     ProductStore,
 )
-from markethall.inventory.ports.categories import Tree, TreeStore
+from markethall.inventory.ports.categories import CategoryReads, CategoryStore
 from markethall.inventory.ports.importing import ImportReads, ImportStore
 from markethall.inventory.ports.search import (
-    Cards,
-    Count,
-    Found,
-    Listing,
-    Lists,
+    FacetCount,
+    ProductListReads,
+    ProductPageJson,
+    ProductPageRequest,
+    SearchHits,
     SearchIndex,
-    spread,
+    build_facets,
 )
-from markethall.inventory.ports.stock import Allocation, AtOnce, Expired, Stocks, StockStore, Supply
-from markethall.inventory.ports.warehouses import Depots, DepotStore
-from markethall.shared.call import Call
+from markethall.inventory.ports.stock import (
+    AllocationStrategy,
+    Availability,
+    ExpiredReservations,
+    SingleStatementReserve,
+    StockReads,
+    StockStore,
+)
+from markethall.inventory.ports.warehouses import WarehouseReads, WarehouseStore
+from markethall.shared.call import CallContext
 from markethall.shared.events import Delivery, Event
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 
 
-class Shelf(Products, Lists, Stocks, AtOnce, ImportReads, Depots, Tree, Protocol):
+class ReadStore(
+    ProductReads,
+    ProductListReads,
+    StockReads,
+    SingleStatementReserve,
+    ImportReads,
+    WarehouseReads,
+    CategoryReads,
+    Protocol,
+):
     """Reads. Each is one statement that takes no lock."""
 
 
-class Store(Shelf, ProductStore, StockStore, ImportStore, DepotStore, TreeStore, Protocol):
+class Store(
+    ReadStore, ProductStore, StockStore, ImportStore, WarehouseStore, CategoryStore, Protocol
+):
     """Reads and writes of one transaction."""
 
-    async def publish(self, event: Event, call: Call) -> None: ...
+    async def publish(self, event: Event, ctx: CallContext) -> None: ...
 
-    async def handled(self, delivery: Delivery) -> bool: ...
+    async def mark_processed(self, delivery: Delivery) -> bool: ...
 
-    async def finish(self, attempt: Attempt, result: Any) -> None: ...
+    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None: ...
 
 
 class Database(Protocol):
-    on_publish: Callable[[], None]
+    after_publish: Callable[[], None]
 
     def transaction(self) -> AbstractAsyncContextManager[Store]:
         """Commits when the block ends, rolls back when it raises."""
 
-    def reading(self) -> AbstractAsyncContextManager[Shelf]:
+    def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
         """Takes no locks."""
 
 
 __all__ = [
-    "Allocation",
-    "AtOnce",
-    "Bytes",
-    "Card",
-    "Cards",
-    "Count",
+    "AllocationStrategy",
+    "SingleStatementReserve",
+    "ByteCache",
+    "ProductJson",
+    "ProductPageJson",
+    "FacetCount",
     "Database",
-    "DepotStore",
-    "Depots",
-    "Expired",
-    "FamilyFacts",
-    "Found",
+    "WarehouseStore",
+    "WarehouseReads",
+    "ExpiredReservations",
+    "FamilySummary",
+    "SearchHits",
     "ImportReads",
     "ImportStore",
-    "Listing",
-    "Lists",
+    "ProductPageRequest",
+    "ProductListReads",
     "ProductCache",
     "ProductStore",
-    "Products",
+    "ProductReads",
     "SearchIndex",
-    "Shelf",
+    "ReadStore",
     "StockStore",
-    "Stocks",
+    "StockReads",
     "Store",
-    "Supply",
-    "Tree",
-    "TreeStore",
-    "spread",
+    "Availability",
+    "CategoryReads",
+    "CategoryStore",
+    "build_facets",
 ]

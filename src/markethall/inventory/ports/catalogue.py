@@ -6,24 +6,24 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from markethall.inventory.contract import PriceRange, Rendered
-from markethall.inventory.domain import Item
+from markethall.inventory.contract.catalogue import PriceRange, RenderedResponse
+from markethall.inventory.domain.items import Product
 
 
 @dataclass(frozen=True)
-class Card:
+class ProductJson:
     """A product as the store shows it: its JSON is that of contract.Product.
 
     The store makes the JSON, so that a read copies it to the client and never takes it apart.
     """
 
     version: int
-    active: bool
+    is_active: bool
     json: str
 
 
 @dataclass(frozen=True)
-class FamilyFacts:
+class FamilySummary:
     """What the members of a family have between them."""
 
     product_count: int
@@ -31,51 +31,51 @@ class FamilyFacts:
     prices: tuple[PriceRange, ...]
 
 
-class Products(Protocol):
+class ProductReads(Protocol):
     """Reads. Each is one statement that takes no lock."""
 
-    async def card(self, product_id: UUID, now: datetime) -> Card | None: ...
+    async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None: ...
 
-    async def card_by_sku(self, sku: str, now: datetime) -> Card | None:
+    async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
         """Case does not count."""
 
-    async def family(self, family: str, now: datetime) -> FamilyFacts | None:
+    async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
         """Of its active products; None when there are none."""
 
-    async def count(self) -> int: ...
+    async def count_products(self) -> int: ...
 
 
-class ProductStore(Products, Protocol):
+class ProductStore(ProductReads, Protocol):
     """Reads and writes of one transaction."""
 
-    async def add(self, item: Item) -> bool:
+    async def add_product(self, product: Product) -> bool:
         """With an empty shelf in the main warehouse, and its category if that is new. False when
         its id or sku is taken.
         """
 
-    async def item(self, product_id: UUID) -> Item | None:
+    async def get_product_for_update(self, product_id: UUID) -> Product | None:
         """Locked until the end of the transaction."""
 
-    async def save(self, item: Item) -> None:
+    async def save_product(self, product: Product) -> None:
         """With its category if that is new. Raises SkuTaken."""
 
 
 class ProductCache(Protocol):
     """Rendered answers for the public. What is absent is not kept."""
 
-    async def product(
-        self, product_id: UUID, load: Callable[[], Awaitable[Rendered | None]]
-    ) -> Rendered | None: ...
+    async def get_or_load_product(
+        self, product_id: UUID, load: Callable[[], Awaitable[RenderedResponse | None]]
+    ) -> RenderedResponse | None: ...
 
-    async def page(
-        self, key: str, load: Callable[[], Awaitable[Rendered]], *, counted: bool = False
-    ) -> Rendered:
+    async def get_or_load_page(
+        self, key: str, load: Callable[[], Awaitable[RenderedResponse]], *, has_counts: bool = False
+    ) -> RenderedResponse:
         """`counted`: what shows how many there are of something is dear, and kept for longer."""
 
     def invalidate(self, product_ids: Sequence[UUID], *, pages: bool) -> None: ...
 
 
-class Bytes(Protocol):
+class ByteCache(Protocol):
     """A cache of bytes: shared.cache.CoherentCache."""
 
     async def get_or_load(

@@ -6,72 +6,77 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from markethall.inventory.contract import Facets, FacetValue, ProductQuery
-from markethall.inventory.domain import Item, Search
+from markethall.inventory.contract.searching import Facets, FacetValue, ProductQuery
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.words import SearchQuery
 
 
 @dataclass(frozen=True)
-class Listing:
+class ProductPageRequest:
     """A page of products to read: `after` is the place where the last page ended.
 
     A place is what the sort compares, ending in the product's id.
     """
 
     query: ProductQuery
-    search: Search | None
+    search: SearchQuery | None
     after: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True)
-class Cards:
+class ProductPageJson:
     """A page of them: their JSON joined by commas, and the place of the last when more follow."""
 
     json: str
-    last: tuple[Any, ...] | None = None
+    last_key: tuple[Any, ...] | None = None
 
 
-class Lists(Protocol):
+class ProductListReads(Protocol):
     """Reads. Each is one statement that takes no lock."""
 
-    async def page(self, listing: Listing, now: datetime) -> Cards: ...
+    async def get_product_page(
+        self, request: ProductPageRequest, now: datetime
+    ) -> ProductPageJson: ...
 
-    async def facets(self, listing: Listing, now: datetime) -> Facets:
+    async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
         """Of everything that matches: `after` and the page's size do not count."""
 
-    async def guesses(self, search: Search) -> Mapping[str, Sequence[str]]:
+    async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
         """What may have been meant by words that begin no word of any product. Nothing where the
         database cannot compare words; then that is not even a statement.
         """
 
-    async def cards_of(self, product_ids: Sequence[UUID], now: datetime) -> Cards:
+    async def get_products_json(
+        self, product_ids: Sequence[UUID], now: datetime
+    ) -> ProductPageJson:
         """Of active products, in this order; what is unknown is left out."""
 
 
-Count = tuple[str, str, int]  # of an option's name (else ""), a value: so many
+FacetCount = tuple[str, str, int]  # of an option's name (else ""), a value: so many
 
 
-def spread(counts: Mapping[str, Sequence[Count]]) -> Facets:
+def build_facets(counts: Mapping[str, Sequence[FacetCount]]) -> Facets:
     """Facets from the counts of those that were asked for, in the order they have."""
     options: dict[str, list[FacetValue]] = {}
     for name, value, count in counts.get("options", ()):
         options.setdefault(name, []).append(FacetValue(value=value, count=count))
     return Facets(
-        category=_values(counts.get("category")),
+        category=_facet_values(counts.get("category")),
         options={name: tuple(values) for name, values in options.items()}
         if "options" in counts
         else None,
-        tag=_values(counts.get("tag")),
+        tag=_facet_values(counts.get("tag")),
     )
 
 
-def _values(counts: Sequence[Count] | None) -> tuple[FacetValue, ...] | None:
+def _facet_values(counts: Sequence[FacetCount] | None) -> tuple[FacetValue, ...] | None:
     if counts is None:
         return None
     return tuple(FacetValue(value=value, count=count) for _, value, count in counts)
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchHits:
     """The products of one page, the best first; `after` is any text that finds the next page."""
 
     product_ids: Sequence[UUID]
@@ -82,8 +87,8 @@ class Found:
 class SearchIndex(Protocol):
     """An engine outside that finds active products. It is told of every change after it."""
 
-    async def find(self, query: ProductQuery, after: str | None) -> Found | None:
+    async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         """None when it is not there, or not able to: then the store finds them itself."""
 
-    async def tell(self, items: Sequence[Item]) -> None:
+    async def index(self, products: Sequence[Product]) -> None:
         """These are new or have changed. It may fail in silence, never be slow."""

@@ -4,36 +4,38 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from markethall.inventory.domain import Depot
+from markethall.inventory.domain.warehouses import Warehouse
 
 
-class Depots(Protocol):
+class WarehouseReads(Protocol):
     """Reads. Each is one statement that takes no lock."""
 
-    async def find_depot(self, warehouse_id: UUID) -> Depot | None: ...
+    async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None: ...
 
-    async def depots(self, after: tuple[int, UUID] | None, limit: int) -> Sequence[Depot]:
+    async def list_warehouses(
+        self, after: tuple[int, UUID] | None, limit: int
+    ) -> Sequence[Warehouse]:
         """By priority and id, beyond that place."""
 
 
-class DepotStore(Depots, Protocol):
+class WarehouseStore(WarehouseReads, Protocol):
     """Reads and writes of one transaction."""
 
-    async def add_depot(self, depot: Depot) -> bool:
+    async def insert_warehouse(self, warehouse: Warehouse) -> bool:
         """False when its id is taken."""
 
-    async def depot(self, warehouse_id: UUID) -> Depot | None:
+    async def get_warehouse_for_update(self, warehouse_id: UUID) -> Warehouse | None:
         """Locked until the end of the transaction: no goods come in meanwhile."""
 
-    async def open_depot(self, warehouse_id: UUID) -> Depot | None:
+    async def get_warehouse_for_share(self, warehouse_id: UUID) -> Warehouse | None:
         """It is neither changed nor deleted until the end of the transaction."""
 
-    async def has_goods(self, warehouse_id: UUID) -> bool:
+    async def has_stock(self, warehouse_id: UUID) -> bool:
         """Are any on hand, or reserved?"""
 
-    async def has_shelves(self, warehouse_id: UUID) -> bool:
+    async def has_stock_rows(self, warehouse_id: UUID) -> bool:
         """Were goods ever there?"""
 
-    async def save_depot(self, depot: Depot) -> None: ...
+    async def save_warehouse(self, warehouse: Warehouse) -> None: ...
 
-    async def remove_depot(self, warehouse_id: UUID) -> None: ...
+    async def delete_warehouse(self, warehouse_id: UUID) -> None: ...

@@ -4,31 +4,31 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from markethall.inventory.contract import (
-    Category,
+from markethall.inventory.contract.categories import (
     CategoryChange,
     CategoryCycle,
     CategoryInUse,
     CategoryNotFound,
     CategoryQuery,
     CategoryTaken,
+    CategoryView,
     NewCategory,
 )
 from markethall.inventory.router.deps import (
-    BODY,
-    GUARDED,
-    KEYED,
-    VERSIONED,
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
     Anyone,
+    CatalogueWriter,
     CategoriesDep,
-    KeysDep,
-    Merchant,
-    Seen,
-    answer,
+    ExpectedVersionsDep,
+    IdempotencyDep,
+    send_rendered,
 )
-from markethall.shared.errors import Invalid, Unavailable
-from markethall.shared.http import created, once, problems, ready
-from markethall.shared.idempotency import Attempt
+from markethall.shared.errors import Unavailable, ValidationFailed
+from markethall.shared.http import created_response, json_response, problems, run_idempotent
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.model import Id
 from markethall.shared.pages import CursorInvalid, Page
 from markethall.shared.versions import etag
@@ -38,63 +38,78 @@ router = APIRouter(tags=["inventory"])
 
 @router.get(
     "/categories",
-    response_model=Page[Category],
+    response_model=Page[CategoryView],
     summary="Categories",
-    responses=problems(Invalid, CursorInvalid, Unavailable),
+    responses=problems(ValidationFailed, CursorInvalid, Unavailable),
 )
 async def categories(
     request: Request,
-    call: Anyone,
+    ctx: Anyone,
     query: Annotated[CategoryQuery, Query()],
     tree: CategoriesDep,
 ) -> Response:
     """By position, then by key. Products of a category are those of all that is below it too."""
-    return answer(request, await tree.categories_body(call, query))
+    return send_rendered(request, await tree.render_categories(ctx, query))
 
 
 @router.get(
     "/categories/{category_id}",
-    response_model=Category,
+    response_model=CategoryView,
     summary="A category",
-    responses=problems(CategoryNotFound, Invalid, Unavailable),
+    responses=problems(CategoryNotFound, ValidationFailed, Unavailable),
 )
-async def category(
-    request: Request, call: Anyone, category_id: Id, tree: CategoriesDep
-) -> Response:
-    return answer(request, await tree.category_body(call, category_id))
+async def category(request: Request, ctx: Anyone, category_id: Id, tree: CategoriesDep) -> Response:
+    return send_rendered(request, await tree.render_category(ctx, category_id))
 
 
 @router.post(
     "/categories",
     status_code=201,
-    response_model=Category,
+    response_model=CategoryView,
     summary="Add a category",
-    responses=problems(*GUARDED, *BODY, *KEYED, CategoryTaken, CategoryNotFound, CategoryCycle),
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        *BODY_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        CategoryTaken,
+        CategoryNotFound,
+        CategoryCycle,
+    ),
 )
 async def create(
-    request: Request, call: Merchant, body: NewCategory, tree: CategoriesDep, keys: KeysDep
+    request: Request,
+    ctx: CatalogueWriter,
+    body: NewCategory,
+    tree: CategoriesDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """One that a product has named before is there already, at the root level: change that."""
 
-    async def effect(attempt: Attempt) -> Category:
-        return await tree.create(call, body, attempt)
+    async def effect(attempt: IdempotentCommand) -> CategoryView:
+        return await tree.create(ctx, body, attempt)
 
-    present = created(lambda made: f"/categories/{made.category_id}")
-    return await once(request, call, body, keys, effect, present)
+    to_response = created_response(lambda made: f"/categories/{made.category_id}")
+    return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
 
 
 @router.patch(
     "/categories/{category_id}",
-    response_model=Category,
+    response_model=CategoryView,
     summary="Change or move a category",
-    responses=problems(*GUARDED, *BODY, *VERSIONED, CategoryNotFound, CategoryCycle),
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, CategoryNotFound, CategoryCycle
+    ),
 )
 async def change(
-    call: Merchant, category_id: Id, seen: Seen, body: CategoryChange, tree: CategoriesDep
+    ctx: CatalogueWriter,
+    category_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    body: CategoryChange,
+    tree: CategoriesDep,
 ) -> Response:
     """JSON merge patch (RFC 7396). What is below it moves along."""
-    changed = await tree.change(call, category_id, body, seen)
-    return ready(changed, headers={"etag": etag(changed.version)})
+    changed = await tree.change(ctx, category_id, body, expected_versions)
+    return json_response(changed, headers={"etag": etag(changed.version)})
 
 
 @router.delete(
@@ -102,9 +117,14 @@ async def change(
     status_code=204,
     response_class=Response,
     summary="Remove a category",
-    responses=problems(*GUARDED, *VERSIONED, CategoryNotFound, CategoryInUse),
+    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, CategoryNotFound, CategoryInUse),
 )
-async def remove(call: Merchant, category_id: Id, seen: Seen, tree: CategoriesDep) -> Response:
+async def remove(
+    ctx: CatalogueWriter,
+    category_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    tree: CategoriesDep,
+) -> Response:
     """Only when nothing is in it or below it."""
-    await tree.remove(call, category_id, seen)
+    await tree.remove(ctx, category_id, expected_versions)
     return Response(status_code=204)

@@ -4,30 +4,33 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request, Response
 
-from markethall.inventory.contract import Catalogue, Categories, Rendered, Stockroom, Warehouses
+from markethall.inventory.contract.catalogue import Catalogue, RenderedResponse
+from markethall.inventory.contract.categories import Categories
+from markethall.inventory.contract.stock import Stockroom
+from markethall.inventory.contract.warehouses import Warehouses
 from markethall.shared import versions
-from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE, allow, anyone
-from markethall.shared.call import Call
+from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE, public, require_scope
+from markethall.shared.call import CallContext
 from markethall.shared.errors import (
     Forbidden,
-    Invalid,
-    Malformed,
+    MalformedRequest,
     PreconditionFailed,
     PreconditionRequired,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
+    ValidationFailed,
 )
 from markethall.shared.http import (
-    Kept,
-    conditional,
+    RawJsonResponse,
+    apply_if_none_match,
     from_container,
     if_match,
 )
 from markethall.shared.idempotency import (
+    IdempotencyKeyInvalid,
+    IdempotencyService,
     InFlight,
-    KeyInvalid,
-    Keys,
     PayloadMismatch,
 )
 from markethall.shared.response_cache import offer
@@ -36,22 +39,24 @@ CatalogueDep = Annotated[Catalogue, Depends(from_container("catalogue"))]
 CategoriesDep = Annotated[Categories, Depends(from_container("categories"))]
 StockroomDep = Annotated[Stockroom, Depends(from_container("stockroom"))]
 WarehousesDep = Annotated[Warehouses, Depends(from_container("warehouses"))]
-KeysDep = Annotated[Keys, Depends(from_container("inventory_keys"))]
-Seen = Annotated[versions.Seen, Depends(if_match)]
-Anyone = Annotated[Call, anyone()]
-Merchant = Annotated[Call, allow(CATALOGUE_WRITE)]
-Keeper = Annotated[Call, allow(STOCK_WRITE)]
+IdempotencyDep = Annotated[IdempotencyService, Depends(from_container("inventory_idempotency"))]
+ExpectedVersionsDep = Annotated[versions.ExpectedVersions, Depends(if_match)]
+Anyone = Annotated[CallContext, public()]
+CatalogueWriter = Annotated[CallContext, require_scope(CATALOGUE_WRITE)]
+StockWriter = Annotated[CallContext, require_scope(STOCK_WRITE)]
 
-GUARDED: Final = (Unauthenticated, Forbidden, Invalid, Unavailable)
-BODY: Final = (Malformed, UnsupportedMediaType)
-KEYED: Final = (KeyInvalid, InFlight, PayloadMismatch)
-VERSIONED: Final = (PreconditionRequired, PreconditionFailed)
-PUBLIC: Final = b"public, max-age=5, stale-while-revalidate=30"
+AUTHENTICATED_ERRORS: Final = (Unauthenticated, Forbidden, ValidationFailed, Unavailable)
+BODY_ERRORS: Final = (MalformedRequest, UnsupportedMediaType)
+IDEMPOTENCY_ERRORS: Final = (IdempotencyKeyInvalid, InFlight, PayloadMismatch)
+VERSION_ERRORS: Final = (PreconditionRequired, PreconditionFailed)
+PUBLIC_CACHE_CONTROL: Final = b"public, max-age=5, stale-while-revalidate=30"
 
 
-def answer(request: Request, rendered: Rendered) -> Response:
+def send_rendered(request: Request, rendered: RenderedResponse) -> Response:
     """200, or 304 when the client has this version. What is public may be cached."""
-    if rendered.public and rendered.is_current is not None:
+    if rendered.is_public and rendered.is_current is not None:
         offer(request.scope, rendered.is_current)
-    kept = PUBLIC if rendered.public else b"no-store"
-    return conditional(request, Kept(rendered.body, rendered.etag, kept))
+    cache_control = PUBLIC_CACHE_CONTROL if rendered.is_public else b"no-store"
+    return apply_if_none_match(
+        request, RawJsonResponse(rendered.body, rendered.etag, cache_control)
+    )

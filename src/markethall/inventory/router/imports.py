@@ -9,27 +9,40 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field
 
-from markethall.inventory.contract import (
-    Import,
-    ImportForgotten,
+from markethall.inventory.contract.importing import (
+    ImportFileExpired,
     ImportFormat,
     ImportNotFailed,
     ImportNotFound,
     Imports,
+    ImportView,
     NewImport,
-    RowError,
+    RowErrorView,
 )
-from markethall.inventory.router.deps import BODY, GUARDED, KEYED, KeysDep, Merchant
-from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE, allow
-from markethall.shared.call import Call
+from markethall.inventory.router.deps import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    CatalogueWriter,
+    IdempotencyDep,
+)
+from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE, require_scope
+from markethall.shared.call import CallContext
 from markethall.shared.errors import (
-    Busy,
+    BodyTooLarge,
+    Overloaded,
     RequestTimeout,
-    TooLarge,
     UnsupportedMediaType,
 )
-from markethall.shared.http import accepted, from_container, once, problems, ready, whole
-from markethall.shared.idempotency import Attempt
+from markethall.shared.http import (
+    accepted_response,
+    from_container,
+    json_response,
+    json_with_etag,
+    problems,
+    run_idempotent,
+)
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.model import Id
 from markethall.shared.money import Currency
 from markethall.shared.pages import CursorInvalid, Page, PageQuery
@@ -43,10 +56,12 @@ ImportsDep = Annotated[Imports, Depends(from_container("imports"))]
 HEARTBEAT: Final = format_sse_event(comment="heartbeat")
 
 _CSV: Final = "text/csv"
-_TYPES: Final = {_CSV: ImportFormat.CSV, "application/x-ndjson": ImportFormat.NDJSON}
-_UTF_8: Final = re.compile(r"\s*(?:charset=\"?utf-?8\"?|header=\w+)?\s*", re.IGNORECASE)
-_EXAMPLE: Final = "sku,name,price,currency,on_hand\r\nTEA-SENCHA-100,Sencha,12.50,EUR,20\r\n"
-_LINE: Final = '{"sku":"TEA-SENCHA-100","name":"Sencha","price":{"amount":1250,"currency":"EUR"}}'
+_FORMAT_BY_MEDIA_TYPE: Final = {_CSV: ImportFormat.CSV, "application/x-ndjson": ImportFormat.NDJSON}
+_UTF_8_PARAMETER: Final = re.compile(r"\s*(?:charset=\"?utf-?8\"?|header=\w+)?\s*", re.IGNORECASE)
+_CSV_EXAMPLE: Final = "sku,name,price,currency,on_hand\r\nTEA-SENCHA-100,Sencha,12.50,EUR,20\r\n"
+_NDJSON_EXAMPLE: Final = (
+    '{"sku":"TEA-SENCHA-100","name":"Sencha","price":{"amount":1250,"currency":"EUR"}}'
+)
 
 
 class ImportQuery(BaseModel):
@@ -57,10 +72,12 @@ class ImportQuery(BaseModel):
 
 
 # a file changes products and stock
-Carrier = Annotated[Call, allow(CATALOGUE_WRITE, beside=STOCK_WRITE)]
+CatalogueAndStockWriter = Annotated[
+    CallContext, require_scope(CATALOGUE_WRITE, also_requires=STOCK_WRITE)
+]
 
 
-def _body(example: str) -> dict[str, Any]:
+def _file_body_schema(example: str) -> dict[str, Any]:
     schema = {
         "type": "string",
         "description": "The file, UTF-8; 64 MiB at most, unless set otherwise",
@@ -71,59 +88,64 @@ def _body(example: str) -> dict[str, Any]:
 @router.post(
     "/imports",
     status_code=202,
-    response_model=Import,
+    response_model=ImportView,
     summary="Import products",
-    responses=problems(*GUARDED, *BODY, *KEYED, TooLarge, RequestTimeout),
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, BodyTooLarge, RequestTimeout
+    ),
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {_CSV: _body(_EXAMPLE), "application/x-ndjson": _body(_LINE)},
+            "content": {
+                _CSV: _file_body_schema(_CSV_EXAMPLE),
+                "application/x-ndjson": _file_body_schema(_NDJSON_EXAMPLE),
+            },
         }
     },
 )
 async def start(
     request: Request,
-    call: Carrier,
+    ctx: CatalogueAndStockWriter,
     query: Annotated[ImportQuery, Query()],
     imports: ImportsDep,
-    keys: KeysDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """CSV with our columns (see the export) or as Shopify exports it, or a product per line as
     JSON. Rows are upserted by `sku`; a bad row stops no other. Needs `catalogue:write` and
     `stock:write`.
     """
-    format_ = _format_of(request)
-    upload = await imports.upload(call, request.stream())
+    format_ = _import_format(request)
+    upload = await imports.upload(ctx, request.stream())
     body = NewImport(sha256=upload.sha256, format=format_, **query.model_dump())
 
-    async def effect(attempt: Attempt) -> Import:
-        return await imports.start(call, upload, body, attempt)
+    async def effect(attempt: IdempotentCommand) -> ImportView:
+        return await imports.start_import(ctx, upload, body, attempt)
 
-    present = accepted(lambda made: f"/imports/{made.import_id}")
+    to_response = accepted_response(lambda made: f"/imports/{made.import_id}")
     try:
-        return await once(request, call, body, keys, effect, present)
+        return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
     finally:
-        await imports.discard(call, upload)
+        await imports.discard_upload(ctx, upload)
 
 
 @router.get(
     "/imports/{import_id}",
-    response_model=Import,
+    response_model=ImportView,
     summary="An import",
-    responses=problems(*GUARDED, ImportNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound),
 )
 async def imported(
-    request: Request, call: Merchant, import_id: Id, imports: ImportsDep
+    request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
 ) -> Response:
     """How far it is, and what became of its rows."""
-    return whole(request, await imports.imported(call, import_id))
+    return json_with_etag(request, await imports.get_import(ctx, import_id))
 
 
 @router.get(
     "/imports/{import_id}/events",
     response_class=StreamingResponse,
     summary="An import, as it goes on",
-    responses=problems(*GUARDED, ImportNotFound, Busy)
+    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, Overloaded)
     | {
         200: {
             "description": "`progress` events until the end",
@@ -131,85 +153,101 @@ async def imported(
         }
     },
 )
-async def events(request: Request, call: Merchant, import_id: Id, imports: ImportsDep) -> Response:
+async def events(
+    request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
+) -> Response:
     """Server-sent events: `data` is the import. Poll `GET /imports/{import_id}` where the stream
     is refused.
     """
-    seen = await imports.follow(call, import_id)
-    return StreamingResponse(_told(request, seen), media_type="text/event-stream")
+    updates = await imports.watch_import(ctx, import_id)
+    return StreamingResponse(_progress_events(request, updates), media_type="text/event-stream")
 
 
 @router.get(
     "/imports/{import_id}/errors",
-    response_model=Page[RowError],
+    response_model=Page[RowErrorView],
     summary="Errors of an import",
-    responses=problems(*GUARDED, ImportNotFound, CursorInvalid),
+    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
 )
 async def errors(
-    call: Merchant, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
+    ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
 ) -> Response:
     """In the order of the file, the first 10,000."""
-    return ready(await imports.errors(call, import_id, query))
+    return json_response(await imports.list_row_errors(ctx, import_id, query))
 
 
 @router.post(
     "/imports/{import_id}/retry",
     status_code=202,
-    response_model=Import,
+    response_model=ImportView,
     summary="Try a failed import again",
-    responses=problems(*GUARDED, *KEYED, ImportNotFound, ImportNotFailed, ImportForgotten),
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        ImportNotFound,
+        ImportNotFailed,
+        ImportFileExpired,
+    ),
 )
 async def retry(
-    request: Request, call: Carrier, import_id: Id, imports: ImportsDep, keys: KeysDep
+    request: Request,
+    ctx: CatalogueAndStockWriter,
+    import_id: Id,
+    imports: ImportsDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """It goes on at the row where it stopped. One that waits or runs needs no retry. Needs
     `catalogue:write` and `stock:write`.
     """
 
-    async def effect(attempt: Attempt) -> Import:
-        return await imports.retry(call, import_id, attempt)
+    async def effect(attempt: IdempotentCommand) -> ImportView:
+        return await imports.retry_import(ctx, import_id, attempt)
 
-    present = accepted(lambda made: f"/imports/{made.import_id}")
-    return await once(request, call, None, keys, effect, present)
+    to_response = accepted_response(lambda made: f"/imports/{made.import_id}")
+    return await run_idempotent(request, ctx, None, idempotency, effect, to_response)
 
 
 @router.get(
     "/exports/products.csv",
     response_class=StreamingResponse,
     summary="Export products",
-    responses=problems(*GUARDED)
+    responses=problems(*AUTHENTICATED_ERRORS)
     | {200: {"description": "All products, by id", "content": {_CSV: {}}}},
 )
-async def export(call: Merchant, imports: ImportsDep) -> Response:
+async def export(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
     """An import reads it back. A cell that a spreadsheet would run begins with an apostrophe."""
-    pieces = imports.export(call)
+    pieces = imports.export_products(ctx)
     # before the answer begins, since a refusal is an answer of its own
     first = await anext(pieces)
     headers = {"content-disposition": 'attachment; filename="products.csv"'}
-    return StreamingResponse(_chained(first, pieces), media_type=_CSV, headers=headers)
+    return StreamingResponse(_prepend(first, pieces), media_type=_CSV, headers=headers)
 
 
-def _format_of(request: Request) -> ImportFormat:
+def _import_format(request: Request) -> ImportFormat:
     """Raises UnsupportedMediaType."""
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
-    found = _TYPES.get(kind.strip().lower())
-    if found is None or not all(_UTF_8.fullmatch(one) for one in parameters.split(";")):
-        raise UnsupportedMediaType(supported=sorted(_TYPES))
-    return found
+    import_format = _FORMAT_BY_MEDIA_TYPE.get(kind.strip().lower())
+    if import_format is None or not all(
+        _UTF_8_PARAMETER.fullmatch(one) for one in parameters.split(";")
+    ):
+        raise UnsupportedMediaType(supported=sorted(_FORMAT_BY_MEDIA_TYPE))
+    return import_format
 
 
-async def _told(request: Request, seen: AsyncIterator[Import | None]) -> AsyncIterator[bytes]:
-    async for one in seen:
+async def _progress_events(
+    request: Request, updates: AsyncIterator[ImportView | None]
+) -> AsyncIterator[bytes]:
+    async for view in updates:
         # clients ask again, and find another process
         if request.app.state.readiness.draining:
             return
-        if one is None:
+        if view is None:
             yield HEARTBEAT
         else:
-            yield format_sse_event(event="progress", data_str=one.model_dump_json())
+            yield format_sse_event(event="progress", data_str=view.model_dump_json())
 
 
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _prepend(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for piece in rest:
         yield piece

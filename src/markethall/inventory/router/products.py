@@ -5,42 +5,42 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from markethall.inventory.contract import (
-    Family,
+from markethall.inventory.contract.catalogue import (
     FamilyNotFound,
+    FamilyView,
     NewProduct,
-    Product,
     ProductChange,
-    ProductNotFound,
     ProductPage,
-    ProductQuery,
+    ProductView,
     SkuTaken,
 )
+from markethall.inventory.contract.reserving import ProductNotFound
+from markethall.inventory.contract.searching import ProductQuery
 from markethall.inventory.router.deps import (
-    BODY,
-    GUARDED,
-    KEYED,
-    VERSIONED,
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
     Anyone,
     CatalogueDep,
-    KeysDep,
-    Merchant,
-    Seen,
-    answer,
+    CatalogueWriter,
+    ExpectedVersionsDep,
+    IdempotencyDep,
+    send_rendered,
 )
 from markethall.shared.errors import (
     Forbidden,
-    Invalid,
     Unauthenticated,
     Unavailable,
+    ValidationFailed,
 )
 from markethall.shared.http import (
-    created,
-    once,
+    created_response,
+    json_response,
     problems,
-    ready,
+    run_idempotent,
 )
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.model import Id, Text
 from markethall.shared.pages import CursorInvalid, PageQuery
 from markethall.shared.versions import etag
@@ -55,94 +55,104 @@ SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
     "/products",
     response_model=ProductPage,
     summary="Products",
-    responses=problems(Invalid, CursorInvalid, Unauthenticated, Forbidden, Unavailable),
+    responses=problems(ValidationFailed, CursorInvalid, Unauthenticated, Forbidden, Unavailable),
 )
 async def products(
     request: Request,
-    call: Anyone,
+    ctx: Anyone,
     query: Annotated[ProductQuery, Query()],
     catalogue: CatalogueDep,
 ) -> Response:
     """What is for sale. Availability may be a second old. `status` other than active is for
     staff.
     """
-    return answer(request, await catalogue.page_body(call, query))
+    return send_rendered(request, await catalogue.render_product_page(ctx, query))
 
 
 @router.get(
     "/products/by-sku/{sku}",
-    response_model=Product,
+    response_model=ProductView,
     summary="A product, by its SKU",
-    responses=problems(ProductNotFound, Invalid, Unavailable),
+    responses=problems(ProductNotFound, ValidationFailed, Unavailable),
 )
 async def product_by_sku(
-    request: Request, call: Anyone, sku: SkuPath, catalogue: CatalogueDep
+    request: Request, ctx: Anyone, sku: SkuPath, catalogue: CatalogueDep
 ) -> Response:
     """Case does not count."""
-    return answer(request, await catalogue.sku_body(call, sku))
+    return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku))
 
 
 @router.get(
     "/products/{product_id}",
-    response_model=Product,
+    response_model=ProductView,
     summary="A product",
-    responses=problems(ProductNotFound, Invalid, Unavailable),
+    responses=problems(ProductNotFound, ValidationFailed, Unavailable),
 )
 async def product(
-    request: Request, call: Anyone, product_id: Id, catalogue: CatalogueDep
+    request: Request, ctx: Anyone, product_id: Id, catalogue: CatalogueDep
 ) -> Response:
     """Staff also see drafts and what is archived."""
-    return answer(request, await catalogue.product_body(call, product_id))
+    return send_rendered(request, await catalogue.render_product(ctx, product_id))
 
 
 @router.get(
     "/families/{family}",
-    response_model=Family,
+    response_model=FamilyView,
     summary="A family of products",
-    responses=problems(FamilyNotFound, Invalid, CursorInvalid, Unavailable),
+    responses=problems(FamilyNotFound, ValidationFailed, CursorInvalid, Unavailable),
 )
 async def family(
     request: Request,
-    call: Anyone,
+    ctx: Anyone,
     family: FamilyPath,
     query: Annotated[PageQuery, Query()],
     catalogue: CatalogueDep,
 ) -> Response:
     """The products that differ by their options: what one page of a shop shows."""
-    return answer(request, await catalogue.family_body(call, family, query))
+    return send_rendered(request, await catalogue.render_family(ctx, family, query))
 
 
 @router.post(
     "/products",
     status_code=201,
-    response_model=Product,
+    response_model=ProductView,
     summary="Add a product",
-    responses=problems(*GUARDED, *BODY, *KEYED, SkuTaken),
+    responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, SkuTaken),
 )
 async def create(
-    request: Request, call: Merchant, body: NewProduct, catalogue: CatalogueDep, keys: KeysDep
+    request: Request,
+    ctx: CatalogueWriter,
+    body: NewProduct,
+    catalogue: CatalogueDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """It starts without stock."""
 
-    async def effect(attempt: Attempt) -> Product:
-        return await catalogue.create(call, body, attempt)
+    async def effect(attempt: IdempotentCommand) -> ProductView:
+        return await catalogue.create(ctx, body, attempt)
 
-    present = created(lambda made: f"/products/{made.product_id}")
-    return await once(request, call, body, keys, effect, present)
+    to_response = created_response(lambda made: f"/products/{made.product_id}")
+    return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
 
 
 @router.patch(
     "/products/{product_id}",
-    response_model=Product,
+    response_model=ProductView,
     summary="Change a product",
-    responses=problems(*GUARDED, *BODY, *VERSIONED, ProductNotFound, SkuTaken),
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, ProductNotFound, SkuTaken
+    ),
 )
 async def change(
-    call: Merchant, product_id: Id, seen: Seen, body: ProductChange, catalogue: CatalogueDep
+    ctx: CatalogueWriter,
+    product_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    body: ProductChange,
+    catalogue: CatalogueDep,
 ) -> Response:
     """JSON merge patch (RFC 7396). A sale does not make what you have seen stale."""
-    changed = await catalogue.change(call, product_id, body, seen)
-    return ready(changed, headers={"etag": etag(changed.version)})
+    changed = await catalogue.change(ctx, product_id, body, expected_versions)
+    return json_response(changed, headers={"etag": etag(changed.version)})
 
 
 @router.delete(
@@ -150,9 +160,14 @@ async def change(
     status_code=204,
     response_class=Response,
     summary="Archive a product",
-    responses=problems(*GUARDED, *VERSIONED, ProductNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, ProductNotFound),
 )
-async def archive(call: Merchant, product_id: Id, seen: Seen, catalogue: CatalogueDep) -> Response:
+async def archive(
+    ctx: CatalogueWriter,
+    product_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    catalogue: CatalogueDep,
+) -> Response:
     """It is not for sale any more; orders, reservations and the ledger keep it."""
-    await catalogue.archive(call, product_id, seen)
+    await catalogue.archive(ctx, product_id, expected_versions)
     return Response(status_code=204)

@@ -4,49 +4,54 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import ProductNotFound, ReservationView
+from markethall.inventory.contract.stock import (
     Adjustment,
+    HistoricalProductStock,
     Movement,
     MovementNotFound,
     NewStocktake,
     NewTransfer,
-    ProductNotFound,
     ProductStock,
-    ProductStockThen,
-    Reservation,
     ReservationQuery,
     StockQuery,
     Stocktake,
     StocktakeNotFound,
     Transfer,
     TransferNotFound,
-    WarehouseClosed,
-    WarehouseNotFound,
     WouldGoNegative,
 )
-from markethall.inventory.router.deps import BODY, GUARDED, KEYED, Keeper, KeysDep, StockroomDep
+from markethall.inventory.contract.warehouses import WarehouseClosed, WarehouseNotFound
+from markethall.inventory.router.deps import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    IdempotencyDep,
+    StockroomDep,
+    StockWriter,
+)
 from markethall.shared.http import (
-    MONEY,
-    created,
-    once,
+    IDEMPOTENCY_RETENTION_EXTENDED,
+    created_response,
+    json_response,
+    json_with_etag,
     problems,
-    ready,
-    whole,
+    run_idempotent,
 )
 from markethall.shared.idempotency import (
-    Attempt,
-    KeyMissing,
+    IdempotencyKeyMissing,
+    IdempotentCommand,
 )
 from markethall.shared.model import Id
 from markethall.shared.pages import CursorInvalid, Page, PageQuery
 
 router = APIRouter(tags=["inventory"])
 
-MOVED: Final = (
-    *GUARDED,
-    *BODY,
-    *KEYED,
-    KeyMissing,
+STOCK_CHANGE_ERRORS: Final = (
+    *AUTHENTICATED_ERRORS,
+    *BODY_ERRORS,
+    *IDEMPOTENCY_ERRORS,
+    IdempotencyKeyMissing,
     ProductNotFound,
     WarehouseNotFound,
     WarehouseClosed,
@@ -56,12 +61,12 @@ MOVED: Final = (
 
 @router.get(
     "/products/{product_id}/stock",
-    response_model=ProductStock | ProductStockThen,
+    response_model=ProductStock | HistoricalProductStock,
     summary="Stock of a product",
-    responses=problems(*GUARDED, ProductNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, ProductNotFound),
 )
-async def stock(
-    call: Keeper,
+async def get_stock(
+    ctx: StockWriter,
     product_id: Id,
     stockroom: StockroomDep,
     query: Annotated[StockQuery, Query()],
@@ -70,8 +75,8 @@ async def stock(
     was on hand at that time, and no more than that.
     """
     if query.at is None:
-        return ready(await stockroom.stock(call, product_id))
-    return ready(await stockroom.stock_at(call, product_id, query.at))
+        return json_response(await stockroom.get_stock(ctx, product_id))
+    return json_response(await stockroom.get_stock_at(ctx, product_id, query.at))
 
 
 @router.post(
@@ -79,51 +84,60 @@ async def stock(
     status_code=201,
     response_model=Movement,
     summary="Adjust stock",
-    responses=problems(*MOVED),
+    responses=problems(*STOCK_CHANGE_ERRORS),
 )
 async def adjust(
     request: Request,
     *,
-    call: Keeper,
+    ctx: StockWriter,
     product_id: Id,
     body: Adjustment,
     stockroom: StockroomDep,
-    keys: KeysDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """Goods came or went (`delta`), or were counted (`counted`): exactly one of the two."""
 
-    async def effect(attempt: Attempt) -> Movement:
-        return await stockroom.adjust(call, product_id, body, attempt)
+    async def run_adjustment(attempt: IdempotentCommand) -> Movement:
+        return await stockroom.adjust(ctx, product_id, body, attempt)
 
-    present = created(
+    present = created_response(
         lambda made: f"/products/{made.product_id}/stock-movements/{made.movement_id}"
     )
-    return await once(request, call, body, keys, effect, present, required=True, kept_for=MONEY)
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        run_adjustment,
+        present,
+        required=True,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
 
 
 @router.get(
     "/products/{product_id}/stock-movements",
     response_model=Page[Movement],
     summary="Stock movements of a product",
-    responses=problems(*GUARDED, CursorInvalid, ProductNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid, ProductNotFound),
 )
-async def movements(
-    call: Keeper, product_id: Id, query: Annotated[PageQuery, Query()], stockroom: StockroomDep
+async def list_movements(
+    ctx: StockWriter, product_id: Id, query: Annotated[PageQuery, Query()], stockroom: StockroomDep
 ) -> Response:
     """The ledger of what is on hand, the newest first. It is only added to."""
-    return ready(await stockroom.movements(call, product_id, query))
+    return json_response(await stockroom.list_movements(ctx, product_id, query))
 
 
 @router.get(
     "/products/{product_id}/stock-movements/{movement_id}",
     response_model=Movement,
     summary="A stock movement",
-    responses=problems(*GUARDED, MovementNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, MovementNotFound),
 )
-async def movement(
-    request: Request, call: Keeper, product_id: Id, movement_id: Id, stockroom: StockroomDep
+async def get_movement(
+    request: Request, ctx: StockWriter, product_id: Id, movement_id: Id, stockroom: StockroomDep
 ) -> Response:
-    return whole(request, await stockroom.movement(call, product_id, movement_id))
+    return json_with_etag(request, await stockroom.get_movement(ctx, product_id, movement_id))
 
 
 @router.post(
@@ -131,30 +145,43 @@ async def movement(
     status_code=201,
     response_model=Transfer,
     summary="Move goods to another warehouse",
-    responses=problems(*MOVED),
+    responses=problems(*STOCK_CHANGE_ERRORS),
 )
 async def transfer(
-    request: Request, call: Keeper, body: NewTransfer, stockroom: StockroomDep, keys: KeysDep
+    request: Request,
+    ctx: StockWriter,
+    body: NewTransfer,
+    stockroom: StockroomDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """Two movements in the ledger, all or none. Goods that are reserved stay where they are."""
 
-    async def effect(attempt: Attempt) -> Transfer:
-        return await stockroom.transfer(call, body, attempt)
+    async def run_transfer(attempt: IdempotentCommand) -> Transfer:
+        return await stockroom.transfer(ctx, body, attempt)
 
-    present = created(lambda made: f"/stock-transfers/{made.transfer_id}")
-    return await once(request, call, body, keys, effect, present, required=True, kept_for=MONEY)
+    present = created_response(lambda made: f"/stock-transfers/{made.transfer_id}")
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        run_transfer,
+        present,
+        required=True,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
 
 
 @router.get(
     "/stock-transfers/{transfer_id}",
     response_model=Transfer,
     summary="A stock transfer",
-    responses=problems(*GUARDED, TransferNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, TransferNotFound),
 )
-async def transfer_made(
-    request: Request, call: Keeper, transfer_id: Id, stockroom: StockroomDep
+async def get_transfer(
+    request: Request, ctx: StockWriter, transfer_id: Id, stockroom: StockroomDep
 ) -> Response:
-    return whole(request, await stockroom.transfer_made(call, transfer_id))
+    return json_with_etag(request, await stockroom.get_transfer(ctx, transfer_id))
 
 
 @router.post(
@@ -162,41 +189,54 @@ async def transfer_made(
     status_code=201,
     response_model=Stocktake,
     summary="Count stock",
-    responses=problems(*MOVED),
+    responses=problems(*STOCK_CHANGE_ERRORS),
 )
-async def count(
-    request: Request, call: Keeper, body: NewStocktake, stockroom: StockroomDep, keys: KeysDep
+async def record_stocktake(
+    request: Request,
+    ctx: StockWriter,
+    body: NewStocktake,
+    stockroom: StockroomDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
     """What lies on the shelves of one warehouse. All lines are taken over, or none: a line may not
     say less than is reserved.
     """
 
-    async def effect(attempt: Attempt) -> Stocktake:
-        return await stockroom.count(call, body, attempt)
+    async def run_stocktake(attempt: IdempotentCommand) -> Stocktake:
+        return await stockroom.record_stocktake(ctx, body, attempt)
 
-    present = created(lambda made: f"/stocktakes/{made.stocktake_id}")
-    return await once(request, call, body, keys, effect, present, required=True, kept_for=MONEY)
+    present = created_response(lambda made: f"/stocktakes/{made.stocktake_id}")
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        run_stocktake,
+        present,
+        required=True,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
 
 
 @router.get(
     "/stocktakes/{stocktake_id}",
     response_model=Stocktake,
     summary="A stocktake",
-    responses=problems(*GUARDED, StocktakeNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, StocktakeNotFound),
 )
-async def stocktake(
-    request: Request, call: Keeper, stocktake_id: Id, stockroom: StockroomDep
+async def get_stocktake(
+    request: Request, ctx: StockWriter, stocktake_id: Id, stockroom: StockroomDep
 ) -> Response:
-    return whole(request, await stockroom.stocktake(call, stocktake_id))
+    return json_with_etag(request, await stockroom.get_stocktake(ctx, stocktake_id))
 
 
 @router.get(
     "/reservations",
-    response_model=Page[Reservation],
+    response_model=Page[ReservationView],
     summary="Reservations of an order",
-    responses=problems(*GUARDED, CursorInvalid),
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
-async def reservations(
-    call: Keeper, query: Annotated[ReservationQuery, Query()], stockroom: StockroomDep
+async def list_reservations(
+    ctx: StockWriter, query: Annotated[ReservationQuery, Query()], stockroom: StockroomDep
 ) -> Response:
-    return ready(await stockroom.reservations(call, query))
+    return json_response(await stockroom.list_reservations(ctx, query))

@@ -4,25 +4,31 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.warehouses import (
     NewWarehouse,
-    Warehouse,
     WarehouseChange,
     WarehouseInUse,
     WarehouseNotFound,
+    WarehouseView,
 )
 from markethall.inventory.router.deps import (
-    BODY,
-    GUARDED,
-    KEYED,
-    VERSIONED,
-    Keeper,
-    KeysDep,
-    Seen,
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
+    ExpectedVersionsDep,
+    IdempotencyDep,
+    StockWriter,
     WarehousesDep,
 )
-from markethall.shared.http import conditional, created, once, problems, ready
-from markethall.shared.idempotency import Attempt
+from markethall.shared.http import (
+    apply_if_none_match,
+    created_response,
+    json_response,
+    problems,
+    run_idempotent,
+)
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.model import Id
 from markethall.shared.pages import CursorInvalid, Page, PageQuery
 from markethall.shared.versions import etag
@@ -32,57 +38,69 @@ router = APIRouter(prefix="/warehouses", tags=["inventory"])
 
 @router.get(
     "",
-    response_model=Page[Warehouse],
+    response_model=Page[WarehouseView],
     summary="Warehouses",
-    responses=problems(*GUARDED, CursorInvalid),
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
-async def warehouses(
-    call: Keeper, query: Annotated[PageQuery, Query()], warehouses: WarehousesDep
+async def list_warehouses(
+    ctx: StockWriter, query: Annotated[PageQuery, Query()], warehouses: WarehousesDep
 ) -> Response:
     """By priority, the lowest first: of those that would do equally well, goods come from it."""
-    return ready(await warehouses.warehouses(call, query))
+    return json_response(await warehouses.list_warehouses(ctx, query))
 
 
 @router.get(
     "/{warehouse_id}",
-    response_model=Warehouse,
+    response_model=WarehouseView,
     summary="A warehouse",
-    responses=problems(*GUARDED, WarehouseNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, WarehouseNotFound),
 )
-async def warehouse(
-    request: Request, call: Keeper, warehouse_id: Id, warehouses: WarehousesDep
+async def get_warehouse(
+    request: Request, ctx: StockWriter, warehouse_id: Id, warehouses: WarehousesDep
 ) -> Response:
-    return conditional(request, _tagged(await warehouses.warehouse(call, warehouse_id)))
+    return apply_if_none_match(
+        request, _with_etag(await warehouses.get_warehouse(ctx, warehouse_id))
+    )
 
 
 @router.post(
     "",
     status_code=201,
-    response_model=Warehouse,
+    response_model=WarehouseView,
     summary="Add a warehouse",
-    responses=problems(*GUARDED, *BODY, *KEYED),
+    responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS),
 )
 async def create(
-    request: Request, call: Keeper, body: NewWarehouse, warehouses: WarehousesDep, keys: KeysDep
+    request: Request,
+    ctx: StockWriter,
+    body: NewWarehouse,
+    warehouses: WarehousesDep,
+    idempotency: IdempotencyDep,
 ) -> Response:
-    async def effect(attempt: Attempt) -> Warehouse:
-        return await warehouses.create(call, body, attempt)
+    async def run_create(attempt: IdempotentCommand) -> WarehouseView:
+        return await warehouses.create(ctx, body, attempt)
 
-    present = created(lambda made: f"/warehouses/{made.warehouse_id}")
-    return await once(request, call, body, keys, effect, present)
+    present = created_response(lambda made: f"/warehouses/{made.warehouse_id}")
+    return await run_idempotent(request, ctx, body, idempotency, run_create, present)
 
 
 @router.patch(
     "/{warehouse_id}",
-    response_model=Warehouse,
+    response_model=WarehouseView,
     summary="Change a warehouse",
-    responses=problems(*GUARDED, *BODY, *VERSIONED, WarehouseNotFound, WarehouseInUse),
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse
+    ),
 )
 async def change(
-    call: Keeper, warehouse_id: Id, seen: Seen, body: WarehouseChange, warehouses: WarehousesDep
+    ctx: StockWriter,
+    warehouse_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    body: WarehouseChange,
+    warehouses: WarehousesDep,
 ) -> Response:
     """JSON merge patch (RFC 7396). One is closed (`active`: false) when nothing is in it."""
-    return _tagged(await warehouses.change(call, warehouse_id, body, seen))
+    return _with_etag(await warehouses.change(ctx, warehouse_id, body, expected_versions))
 
 
 @router.delete(
@@ -90,13 +108,18 @@ async def change(
     status_code=204,
     response_class=Response,
     summary="Delete a warehouse",
-    responses=problems(*GUARDED, *VERSIONED, WarehouseNotFound, WarehouseInUse),
+    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse),
 )
-async def delete(call: Keeper, warehouse_id: Id, seen: Seen, warehouses: WarehousesDep) -> Response:
+async def delete(
+    ctx: StockWriter,
+    warehouse_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    warehouses: WarehousesDep,
+) -> Response:
     """One that ever had goods stays, for the ledger speaks of it: close it instead."""
-    await warehouses.delete(call, warehouse_id, seen)
+    await warehouses.delete(ctx, warehouse_id, expected_versions)
     return Response(status_code=204)
 
 
-def _tagged(warehouse: Warehouse) -> Response:
-    return ready(warehouse, headers={"etag": etag(warehouse.version)})
+def _with_etag(warehouse: WarehouseView) -> Response:
+    return json_response(warehouse, headers={"etag": etag(warehouse.version)})

@@ -4,59 +4,67 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from uuid import UUID
 
-from markethall.inventory.contract import Rendered
-from markethall.inventory.ports import Bytes
+from markethall.inventory.contract.catalogue import RenderedResponse
+from markethall.inventory.ports.catalogue import ByteCache
 
-PRODUCT: Final = "inventory.product"
-PAGE: Final = "inventory.page"
+PRODUCT_NAMESPACE: Final = "inventory.product"
+PAGE_NAMESPACE: Final = "inventory.page"
 
 # seconds; a product is invalidated when it changes, pages when the catalogue does. A sale changes
 # what is available without invalidating pages, so a page may be a second old: half of that in this
 # process, half in Redis
-PRODUCT_TTL: Final = 10.0
-PAGE_TTL: Final = 0.5
-COUNTED_TTL: Final = 5.0
+PRODUCT_TTL_SECONDS: Final = 10.0
+PAGE_TTL_SECONDS: Final = 0.5
+PAGE_WITH_COUNTS_TTL_SECONDS: Final = 5.0
 
 
-class CachedProducts:
+class ProductResponseCache:
     """A ports.ProductCache. Absent products are not cached."""
 
-    def __init__(self, cache: Bytes) -> None:
+    def __init__(self, cache: ByteCache) -> None:
         self._cache = cache
 
-    async def product(
-        self, product_id: UUID, load: Callable[[], Awaitable[Rendered | None]]
-    ) -> Rendered | None:
-        async def packed() -> bytes | None:
+    async def get_or_load_product(
+        self, product_id: UUID, load: Callable[[], Awaitable[RenderedResponse | None]]
+    ) -> RenderedResponse | None:
+        async def load_packed() -> bytes | None:
             rendered = await load()
             return _pack(rendered) if rendered else None
 
-        kept = await self._cache.get_or_load(PRODUCT, product_id.hex, PRODUCT_TTL, packed)
-        return self._rendered(PRODUCT, product_id.hex, kept) if kept is not None else None
+        cached = await self._cache.get_or_load(
+            PRODUCT_NAMESPACE, product_id.hex, PRODUCT_TTL_SECONDS, load_packed
+        )
+        return (
+            self._rendered(PRODUCT_NAMESPACE, product_id.hex, cached)
+            if cached is not None
+            else None
+        )
 
-    async def page(
-        self, key: str, load: Callable[[], Awaitable[Rendered]], *, counted: bool = False
-    ) -> Rendered:
-        async def packed() -> bytes:
+    async def get_or_load_page(
+        self, key: str, load: Callable[[], Awaitable[RenderedResponse]], *, has_counts: bool = False
+    ) -> RenderedResponse:
+        async def load_packed() -> bytes:
             return _pack(await load())
 
-        ttl = COUNTED_TTL if counted else PAGE_TTL
-        kept = await self._cache.get_or_load(PAGE, key, ttl, packed)
-        return await load() if kept is None else self._rendered(PAGE, key, kept)
+        ttl = PAGE_WITH_COUNTS_TTL_SECONDS if has_counts else PAGE_TTL_SECONDS
+        cached = await self._cache.get_or_load(PAGE_NAMESPACE, key, ttl, load_packed)
+        return await load() if cached is None else self._rendered(PAGE_NAMESPACE, key, cached)
 
     def invalidate(self, product_ids: Sequence[UUID], *, pages: bool) -> None:
         if product_ids:
-            self._cache.invalidate(PRODUCT, [product_id.hex for product_id in product_ids])
+            self._cache.invalidate(
+                PRODUCT_NAMESPACE, [product_id.hex for product_id in product_ids]
+            )
         if pages:
-            self._cache.invalidate_namespace(PAGE)
+            self._cache.invalidate_namespace(PAGE_NAMESPACE)
 
-    def _rendered(self, space: str, key: str, value: bytes) -> Rendered:
+    def _rendered(self, space: str, key: str, value: bytes) -> RenderedResponse:
         def is_current() -> bool:
             return self._cache.peek(space, key) is value
 
         etag, _, body = value.partition(b"\n")
-        return Rendered(body, etag.decode(), is_current=is_current)
+        return RenderedResponse(body, etag.decode(), is_current=is_current)
 
 
-def _pack(rendered: Rendered) -> bytes:
+def _pack(rendered: RenderedResponse) -> bytes:
     return rendered.etag.encode() + b"\n" + rendered.body

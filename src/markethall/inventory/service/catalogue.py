@@ -2,30 +2,29 @@
 
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    Family,
+from markethall.inventory.contract.catalogue import (
+    FamilyView,
     NewProduct,
-    Product,
     ProductChange,
-    ProductNotFound,
     ProductPage,
-    ProductQuery,
-    Rendered,
+    ProductView,
+    RenderedResponse,
     SkuTaken,
 )
-from markethall.inventory.domain import (
-    Item,
-    available_of,
-)
-from markethall.inventory.ports import Card, Database, ProductCache, Store
-from markethall.inventory.service.families import FamilyPages
-from markethall.inventory.service.lists import ProductLists
+from markethall.inventory.contract.reserving import ProductNotFound
+from markethall.inventory.contract.searching import ProductQuery
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.stock import total_available
+from markethall.inventory.ports import Database, Store
+from markethall.inventory.ports.catalogue import ProductCache, ProductJson
+from markethall.inventory.service.families import FamilyQueries
+from markethall.inventory.service.lists import ProductListQueries
 from markethall.shared.auth import CATALOGUE_WRITE
-from markethall.shared.call import Call
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.pages import PageQuery
-from markethall.shared.versions import Seen, check_seen, digest
+from markethall.shared.versions import ExpectedVersions, check_expected_version, content_digest
 
 
 class CatalogueService:
@@ -35,148 +34,156 @@ class CatalogueService:
         self,
         database: Database,
         cache: ProductCache,
-        lists: ProductLists,
-        families: FamilyPages,
+        product_lists: ProductListQueries,
+        families: FamilyQueries,
         clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
-        self._lists = lists
+        self._product_lists = product_lists
         self._families = families
         self._clock = clock
 
     # Reading
 
-    async def product(self, call: Call, product_id: UUID) -> Product:
-        return _product(await self._card(call, product_id))
+    async def get_product(self, ctx: CallContext, product_id: UUID) -> ProductView:
+        return _parse_view(await self._get_visible_or_404(ctx, product_id))
 
-    async def product_by_sku(self, call: Call, sku: str) -> Product:
-        return _product(await self._card_by_sku(call, sku))
+    async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
+        return _parse_view(await self._get_visible_by_sku_or_404(ctx, sku))
 
-    async def products(self, call: Call, query: ProductQuery) -> ProductPage:
-        return await self._lists.products(call, query)
+    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
+        return await self._product_lists.list_products(ctx, query)
 
-    async def product_body(self, call: Call, product_id: UUID) -> Rendered:
-        if call.actor.may(CATALOGUE_WRITE):
-            return _rendered(await self._card(call, product_id), public=False)
+    async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
+        if ctx.actor.has_scope(CATALOGUE_WRITE):
+            return _render(await self._get_visible_or_404(ctx, product_id), is_public=False)
 
-        async def load() -> Rendered | None:
-            async with self._database.reading() as shelf:
-                card = await shelf.card(product_id, self._clock())
-            return _rendered(card) if card and card.active else None
+        async def load() -> RenderedResponse | None:
+            async with self._database.read_session() as reads:
+                product_json = await reads.get_product_json(product_id, self._clock())
+            return _render(product_json) if product_json and product_json.is_active else None
 
-        rendered = await self._cache.product(product_id, load)
+        rendered = await self._cache.get_or_load_product(product_id, load)
         if rendered is None:
-            raise _no_product(product_id)
+            raise _product_not_found(product_id)
         return rendered
 
-    async def sku_body(self, call: Call, sku: str) -> Rendered:
-        public = not call.actor.may(CATALOGUE_WRITE)
-        return _rendered(await self._card_by_sku(call, sku), public=public)
+    async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
+        public = not ctx.actor.has_scope(CATALOGUE_WRITE)
+        return _render(await self._get_visible_by_sku_or_404(ctx, sku), is_public=public)
 
-    async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
-        return await self._lists.page_body(call, query)
+    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
+        return await self._product_lists.render_product_page(ctx, query)
 
-    async def family(self, call: Call, family: str, query: PageQuery) -> Family:
-        return await self._families.family(call, family, query)
+    async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
+        return await self._families.get_family(ctx, family, query)
 
-    async def family_body(self, call: Call, family: str, query: PageQuery) -> Rendered:
-        return await self._families.body(call, family, query)
+    async def render_family(
+        self, ctx: CallContext, family: str, query: PageQuery
+    ) -> RenderedResponse:
+        return await self._families.render_family(ctx, family, query)
 
     async def count(self) -> int:
-        async with self._database.reading() as shelf:
-            return await shelf.count()
+        async with self._database.read_session() as reads:
+            return await reads.count_products()
 
-    async def _card(self, call: Call, product_id: UUID) -> Card:
-        async with self._database.reading() as shelf:
-            card = await shelf.card(product_id, self._clock())
-        if card is None or not _sees(call, card):
-            raise _no_product(product_id)
-        return card
+    async def _get_visible_or_404(self, ctx: CallContext, product_id: UUID) -> ProductJson:
+        async with self._database.read_session() as reads:
+            product_json = await reads.get_product_json(product_id, self._clock())
+        if product_json is None or not _can_view(ctx, product_json):
+            raise _product_not_found(product_id)
+        return product_json
 
-    async def _card_by_sku(self, call: Call, sku: str) -> Card:
-        async with self._database.reading() as shelf:
-            card = await shelf.card_by_sku(sku, self._clock())
-        if card is None or not _sees(call, card):
+    async def _get_visible_by_sku_or_404(self, ctx: CallContext, sku: str) -> ProductJson:
+        async with self._database.read_session() as reads:
+            product_json = await reads.get_product_json_by_sku(sku, self._clock())
+        if product_json is None or not _can_view(ctx, product_json):
             raise ProductNotFound(sku=sku)
-        return card
+        return product_json
 
     # Changing
 
-    async def create(self, call: Call, command: NewProduct, attempt: Attempt) -> Product:  # noqa: ARG002 - the contract
-        item = Item.new(attempt.id, command, self._clock())
+    async def create(
+        self, ctx: CallContext, command: NewProduct, attempt: IdempotentCommand
+    ) -> ProductView:  # noqa: ARG002 - the contract
+        product = Product.new(attempt.id, command, self._clock())
         async with self._database.transaction() as store:
-            new = await store.add(item)
-            product = (
-                item.seen_with(item.backorder_limit, item.created_at)
-                if new
-                else await self._made_before(store, item)
+            is_new = await store.add_product(product)
+            view = (
+                product.to_view(product.backorder_limit, product.created_at)
+                if is_new
+                else await self._get_created_by_same_command(store, product)
             )
-            await store.finish(attempt, product)
-        await self._lists.tell([item])
-        self._cache.invalidate([item.product_id], pages=True)
-        return product
+            await store.store_response(attempt, view)
+        await self._product_lists.index([product])
+        self._cache.invalidate([product.product_id], pages=True)
+        return view
 
     async def change(
         self,
-        call: Call,  # noqa: ARG002 - the contract
+        ctx: CallContext,  # noqa: ARG002 - the contract
         product_id: UUID,
         command: ProductChange,
-        seen: Seen,
-    ) -> Product:
+        expected_versions: ExpectedVersions,
+    ) -> ProductView:
         now = self._clock()
         async with self._database.transaction() as store:
-            item = await _locked(store, product_id, seen)
-            if item.change(command, now):
-                await store.save(item)
-            available = available_of(await store.levels(product_id, now))
-        await self._lists.tell([item])
+            product = await _get_for_update_or_404(store, product_id, expected_versions)
+            if product.change(command, now):
+                await store.save_product(product)
+            available = total_available(await store.get_product_stock(product_id, now))
+        await self._product_lists.index([product])
         self._cache.invalidate([product_id], pages=True)
-        return item.seen_with(available, self._clock())
+        return product.to_view(available, self._clock())
 
-    async def archive(self, call: Call, product_id: UUID, seen: Seen) -> None:  # noqa: ARG002 - the contract
+    async def archive(
+        self, ctx: CallContext, product_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
-            item = await _locked(store, product_id, seen)
-            if item.archive(self._clock()):
-                await store.save(item)
-        await self._lists.tell([item])
+            product = await _get_for_update_or_404(store, product_id, expected_versions)
+            if product.archive(self._clock()):
+                await store.save_product(product)
+        await self._product_lists.index([product])
         self._cache.invalidate([product_id], pages=True)
 
-    async def _made_before(self, store: Store, item: Item) -> Product:
+    async def _get_created_by_same_command(self, store: Store, product: Product) -> ProductView:
         """By the same attempt. Raises SkuTaken."""
-        card = await store.card(item.product_id, self._clock())
-        if card is None:
-            raise SkuTaken(sku=item.sku)
-        return _product(card)
+        product_json = await store.get_product_json(product.product_id, self._clock())
+        if product_json is None:
+            raise SkuTaken(sku=product.sku)
+        return _parse_view(product_json)
 
 
 # Cards
 
 
-def _sees(call: Call, card: Card) -> bool:
-    return card.active or call.actor.may(CATALOGUE_WRITE)
+def _can_view(ctx: CallContext, product_json: ProductJson) -> bool:
+    return product_json.is_active or ctx.actor.has_scope(CATALOGUE_WRITE)
 
 
-def _no_product(product_id: UUID) -> ProductNotFound:
+def _product_not_found(product_id: UUID) -> ProductNotFound:
     return ProductNotFound(product_ids=[str(product_id)])
 
 
-def _product(card: Card) -> Product:
-    return Product.model_validate_json(card.json)
+def _parse_view(product_json: ProductJson) -> ProductView:
+    return ProductView.model_validate_json(product_json.json)
 
 
-def _rendered(card: Card, *, public: bool = True) -> Rendered:
-    body = card.json.encode()
-    return Rendered(body, f'"v{card.version}-{digest(body)}"', public)
+def _render(product_json: ProductJson, *, is_public: bool = True) -> RenderedResponse:
+    body = product_json.json.encode()
+    return RenderedResponse(body, f'"v{product_json.version}-{content_digest(body)}"', is_public)
 
 
 # Items and stock
 
 
-async def _locked(store: Store, product_id: UUID, seen: Seen) -> Item:
+async def _get_for_update_or_404(
+    store: Store, product_id: UUID, expected_versions: ExpectedVersions
+) -> Product:
     """Raises ProductNotFound, PreconditionFailed."""
-    item = await store.item(product_id)
-    if item is None:
-        raise _no_product(product_id)
-    check_seen(seen, item.version)
-    return item
+    product = await store.get_product_for_update(product_id)
+    if product is None:
+        raise _product_not_found(product_id)
+    check_expected_version(expected_versions, product.version)
+    return product

@@ -3,22 +3,23 @@
 from dataclasses import replace
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    Category,
+from markethall.inventory.contract.catalogue import RenderedResponse
+from markethall.inventory.contract.categories import (
     CategoryChange,
     CategoryNotFound,
     CategoryQuery,
     CategoryTaken,
+    CategoryView,
     NewCategory,
-    Rendered,
 )
-from markethall.inventory.domain import Branch
-from markethall.inventory.ports import Database, ProductCache, Shelf, Store
+from markethall.inventory.domain.categories import Category
+from markethall.inventory.ports import Database, ReadStore, Store
+from markethall.inventory.ports.catalogue import ProductCache
 from markethall.shared.auth import CATALOGUE_WRITE
-from markethall.shared.call import Call
-from markethall.shared.idempotency import Attempt
+from markethall.shared.call import CallContext
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.pages import Cursors, Page
-from markethall.shared.versions import Seen, check_seen, digest
+from markethall.shared.versions import ExpectedVersions, check_expected_version, content_digest
 
 
 class CategoryService:
@@ -29,94 +30,107 @@ class CategoryService:
         self._cache = cache
         self._cursors = cursors
 
-    async def categories(self, call: Call, query: CategoryQuery) -> Page[Category]:  # noqa: ARG002 - the contract
+    async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:  # noqa: ARG002 - the contract
         name = "categories" if query.parent is None else f"categories:{query.parent}"
         after = self._cursors.decode(name, query.cursor)
-        async with self._database.reading() as shelf:
-            rows = await shelf.categories(query, (after[0], after[1]) if after else None)
-        return self._cursors.page(name, rows, query.limit, lambda row: [row.position, row.category])
-
-    async def categories_body(self, call: Call, query: CategoryQuery) -> Rendered:
-        async def load() -> Rendered:
-            body = (await self.categories(call, query)).model_dump_json().encode()
-            return Rendered(body, f'"{digest(body)}"')
-
-        return await self._cache.page(
-            f"categories {query.model_dump_json(exclude_defaults=True)}", load, counted=True
+        async with self._database.read_session() as reads:
+            rows = await reads.list_categories(query, (after[0], after[1]) if after else None)
+        return self._cursors.build_page(
+            name, rows, query.limit, lambda row: [row.position, row.category]
         )
 
-    async def category(self, call: Call, category_id: UUID) -> Category:  # noqa: ARG002 - the contract
-        async with self._database.reading() as shelf:
-            return await _found(shelf, category_id)
+    async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:
+        async def load() -> RenderedResponse:
+            body = (await self.list_categories(ctx, query)).model_dump_json().encode()
+            return RenderedResponse(body, f'"{content_digest(body)}"')
 
-    async def category_body(self, call: Call, category_id: UUID) -> Rendered:
-        async def load() -> Rendered:
-            category = await self.category(call, category_id)
-            body = category.model_dump_json().encode()
-            return Rendered(body, f'"v{category.version}-{digest(body)}"')
+        return await self._cache.get_or_load_page(
+            f"categories {query.model_dump_json(exclude_defaults=True)}", load, has_counts=True
+        )
 
-        if call.actor.may(CATALOGUE_WRITE):
-            return replace(await load(), public=False)
-        return await self._cache.page(f"category {category_id}", load, counted=True)
+    async def get_category(self, ctx: CallContext, category_id: UUID) -> CategoryView:  # noqa: ARG002 - the contract
+        async with self._database.read_session() as reads:
+            return await _get_or_404(reads, category_id)
 
-    async def create(self, call: Call, command: NewCategory, attempt: Attempt) -> Category:  # noqa: ARG002 - the contract
-        branch = Branch.new(attempt.id, command)
+    async def render_category(self, ctx: CallContext, category_id: UUID) -> RenderedResponse:
+        async def load() -> RenderedResponse:
+            view = await self.get_category(ctx, category_id)
+            body = view.model_dump_json().encode()
+            return RenderedResponse(body, f'"v{view.version}-{content_digest(body)}"')
+
+        if ctx.actor.has_scope(CATALOGUE_WRITE):
+            return replace(await load(), is_public=False)
+        return await self._cache.get_or_load_page(f"category {category_id}", load, has_counts=True)
+
+    async def create(
+        self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
+    ) -> CategoryView:  # noqa: ARG002 - the contract
+        category = Category.new(attempt.id, command)
         async with self._database.transaction() as store:
-            if not await store.add_category(branch) and await store.category(attempt.id) is None:
+            if (
+                not await store.add_category(category)
+                and await store.get_category_view(attempt.id) is None
+            ):
                 raise CategoryTaken(category=command.category)
-            category = await _found(store, attempt.id)
-            await store.finish(attempt, category)
+            view = await _get_or_404(store, attempt.id)
+            await store.store_response(attempt, view)
         self._cache.invalidate([], pages=True)
-        return category
+        return view
 
     async def change(
         self,
-        call: Call,  # noqa: ARG002 - the contract
+        ctx: CallContext,  # noqa: ARG002 - the contract
         category_id: UUID,
         command: CategoryChange,
-        seen: Seen,
-    ) -> Category:
+        expected_versions: ExpectedVersions,
+    ) -> CategoryView:
         async with self._database.transaction() as store:
             # before any row: two that move each other's parents wait here, and the second sees the
             # first; and whoever only renames meets the same lock, behind a row that both want
-            await store.hold_tree()
-            above = await _above(store, command)
-            branch = await _locked(store, category_id, seen)
-            if branch.change(command, above):
-                await store.save_branch(branch)
-            category = await _found(store, category_id)
+            await store.lock_category_tree()
+            ancestors = await _get_new_ancestors(store, command)
+            category = await _get_for_update_or_404(store, category_id, expected_versions)
+            if category.change(command, ancestors):
+                await store.save_category(category)
+            view = await _get_or_404(store, category_id)
         # what a category has below it decides what is found in it
         self._cache.invalidate([], pages=True)
-        return category
+        return view
 
-    async def remove(self, call: Call, category_id: UUID, seen: Seen) -> None:  # noqa: ARG002 - the contract
+    async def remove(
+        self, ctx: CallContext, category_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
-            await store.remove_branch(await _locked(store, category_id, seen))
+            await store.remove_category(
+                await _get_for_update_or_404(store, category_id, expected_versions)
+            )
         self._cache.invalidate([], pages=True)
 
 
-async def _found(shelf: Shelf, category_id: UUID) -> Category:
+async def _get_or_404(reads: ReadStore, category_id: UUID) -> CategoryView:
     """Raises CategoryNotFound."""
-    category = await shelf.category(category_id)
-    if category is None:
+    view = await reads.get_category_view(category_id)
+    if view is None:
         raise CategoryNotFound(category_id=str(category_id))
-    return category
+    return view
 
 
-async def _above(store: Store, command: CategoryChange) -> list[str]:
+async def _get_new_ancestors(store: Store, command: CategoryChange) -> list[str]:
     """The new parent, and all that it is below; that stays so. Raises CategoryNotFound."""
     if command.parent is None:
         return []
-    above = list(await store.above(command.parent))
-    if not above:
+    ancestors = list(await store.get_ancestors(command.parent))
+    if not ancestors:
         raise CategoryNotFound(category=command.parent)
-    return above
+    return ancestors
 
 
-async def _locked(store: Store, category_id: UUID, seen: Seen) -> Branch:
+async def _get_for_update_or_404(
+    store: Store, category_id: UUID, expected_versions: ExpectedVersions
+) -> Category:
     """Raises CategoryNotFound, PreconditionFailed."""
-    branch = await store.branch(category_id)
-    if branch is None:
+    category = await store.get_category_for_update(category_id)
+    if category is None:
         raise CategoryNotFound(category_id=str(category_id))
-    check_seen(seen, branch.version)
-    return branch
+    check_expected_version(expected_versions, category.version)
+    return category

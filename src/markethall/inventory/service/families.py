@@ -1,39 +1,49 @@
 """Families: products that differ by their options, on one page."""
 
-from markethall.inventory.contract import Family, FamilyNotFound, ProductQuery, Rendered
-from markethall.inventory.ports import Database, ProductCache
-from markethall.inventory.service.lists import ProductLists
-from markethall.shared.call import Call
+from markethall.inventory.contract.catalogue import FamilyNotFound, FamilyView, RenderedResponse
+from markethall.inventory.contract.searching import ProductQuery
+from markethall.inventory.ports import Database
+from markethall.inventory.ports.catalogue import ProductCache
+from markethall.inventory.service.lists import ProductListQueries
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
 from markethall.shared.pages import PageQuery
-from markethall.shared.versions import digest
+from markethall.shared.versions import content_digest
 
 
-class FamilyPages:
+class FamilyQueries:
     """The part of contract.Catalogue that shows families."""
 
     def __init__(
-        self, database: Database, cache: ProductCache, lists: ProductLists, clock: Clock
+        self,
+        database: Database,
+        cache: ProductCache,
+        product_lists: ProductListQueries,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
-        self._lists = lists
+        self._product_lists = product_lists
         self._clock = clock
 
-    async def family(self, call: Call, family: str, query: PageQuery) -> Family:
-        async with self._database.reading() as shelf:
-            facts = await shelf.family(family, self._clock())
-        if facts is None:
+    async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
+        async with self._database.read_session() as reads:
+            summary = await reads.get_family_summary(family, self._clock())
+        if summary is None:
             raise FamilyNotFound(family=family)
-        members = ProductQuery(family=family, sort="name", limit=query.limit, cursor=query.cursor)
-        page = await self._lists.products(call, members)
-        return Family(family=family, **vars(facts), **vars(page))
+        member_query = ProductQuery(
+            family=family, sort="name", limit=query.limit, cursor=query.cursor
+        )
+        page = await self._product_lists.list_products(ctx, member_query)
+        return FamilyView(family=family, **vars(summary), **vars(page))
 
-    async def body(self, call: Call, family: str, query: PageQuery) -> Rendered:
-        async def load() -> Rendered:
-            found = await self.family(call, family, query)
-            body = found.model_dump_json().encode()
-            return Rendered(body, f'"{digest(body)}"')
+    async def render_family(
+        self, ctx: CallContext, family: str, query: PageQuery
+    ) -> RenderedResponse:
+        async def load() -> RenderedResponse:
+            view = await self.get_family(ctx, family, query)
+            body = view.model_dump_json().encode()
+            return RenderedResponse(body, f'"{content_digest(body)}"')
 
         key = f"family {query.model_dump_json(exclude_defaults=True)} {family}"
-        return await self._cache.page(key, load)
+        return await self._cache.get_or_load_page(key, load)

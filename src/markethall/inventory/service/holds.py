@@ -4,16 +4,17 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeVar
 from uuid import UUID
 
-from markethall.inventory.domain import Shortage
-from markethall.inventory.ports import Database, ProductCache, Store
+from markethall.inventory.domain.stock import InsufficientStock
+from markethall.inventory.ports import Database, Store
+from markethall.inventory.ports.catalogue import ProductCache
 from markethall.shared.clock import Clock
 
 T = TypeVar("T")
 
-_BATCH: Final = 50
+_BATCH_SIZE: Final = 50
 
 
-class ExpiredHolds:
+class ReservationExpiry:
     """Gives back what expired holds have: in the background, and at once when it is needed."""
 
     def __init__(self, database: Database, cache: ProductCache, clock: Clock) -> None:
@@ -21,39 +22,41 @@ class ExpiredHolds:
         self._cache = cache
         self._clock = clock
 
-    async def sweep(self) -> None:
+    async def run_once(self) -> None:
         """All that are overdue now, in small transactions."""
-        await self.give_back(None)
+        await self.expire_reservations(None)
 
-    async def without(self, work: Callable[[Store], Awaitable[T]]) -> T:
+    async def run_after_expiring(self, work: Callable[[Store], Awaitable[T]]) -> T:
         """The work, in a transaction; once more without expired holds when they stand in its way.
 
-        `work` raises Shortage for goods that are not there. Raises its refusal.
+        `work` raises InsufficientStock for goods that are not there. Raises its refusal.
         """
         try:
             async with self._database.transaction() as store:
                 return await work(store)
-        except Shortage as shortage:
-            if shortage.final:
-                raise shortage.refusal from None
-            await self.give_back(shortage.product_ids)
-        return await self._again(work)
+        except InsufficientStock as shortage:
+            if shortage.is_final:
+                raise shortage.error from None
+            await self.expire_reservations(shortage.product_ids)
+        return await self._run_again(work)
 
-    async def _again(self, work: Callable[[Store], Awaitable[T]]) -> T:
+    async def _run_again(self, work: Callable[[Store], Awaitable[T]]) -> T:
         try:
             async with self._database.transaction() as store:
                 return await work(store)
-        except Shortage as shortage:
-            raise shortage.refusal from None
+        except InsufficientStock as shortage:
+            raise shortage.error from None
 
-    async def give_back(self, product_ids: Collection[UUID] | None) -> None:
+    async def expire_reservations(self, product_ids: Collection[UUID] | None) -> None:
         """What expired holds have of these products, or of any."""
         now = self._clock()
         while True:
             async with self._database.transaction() as store:
-                expired = await store.expire(now, _BATCH, product_ids)
-                await store.give_back(expired.goods)
-            touched = [goods.product_id for goods in expired.goods]
-            self._cache.invalidate(touched, pages=False)
-            if expired.count < _BATCH:
+                expired = await store.expire_reservations(now, _BATCH_SIZE, product_ids)
+                await store.release_stock(expired.quantities)
+            changed_product_ids = [
+                stock_quantity.product_id for stock_quantity in expired.quantities
+            ]
+            self._cache.invalidate(changed_product_ids, pages=False)
+            if expired.count < _BATCH_SIZE:
                 return

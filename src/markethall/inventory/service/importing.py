@@ -9,45 +9,55 @@ from uuid import UUID
 
 import structlog
 
-from markethall.inventory.contract import Import
-from markethall.inventory.domain.importing import MOST_KEPT, Job, Place, Unreadable
-from markethall.inventory.ports import Database, ProductCache, SearchIndex, Store
-from markethall.inventory.service.holds import ExpiredHolds
-from markethall.inventory.service.merging import Late, Merge, Overtaken, check_late, keep, merged
-from markethall.inventory.service.sources import Ahead, Batch, Source
+from markethall.inventory.contract.importing import ImportView
+from markethall.inventory.domain.importing.jobs import MAX_STORED_ERRORS, ImportJob
+from markethall.inventory.domain.importing.places import FilePosition, UnreadableFile
+from markethall.inventory.ports import Database, Store
+from markethall.inventory.ports.catalogue import ProductCache
+from markethall.inventory.ports.search import SearchIndex
+from markethall.inventory.service.holds import ReservationExpiry
+from markethall.inventory.service.merging import (
+    BatchChanges,
+    BlockedByExpiredReservations,
+    SkuConflict,
+    build_batch_changes,
+    check_expired_reservations,
+    persist,
+)
+from markethall.inventory.service.sources import ImportReader, Prefetcher, RowBatch
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Unavailable
 from markethall.shared.ids import new_id
 
 log = structlog.get_logger("markethall.imports")
 
-BATCH: Final = 1000
+MAX_BATCH_ROWS: Final = 1000
 # where the database has no time for many rows, fewer are tried
-_LEAST: Final = 50
+_MIN_BATCH_ROWS: Final = 50
 # whoever is silent for so long has died
-LEASE: Final = timedelta(seconds=30)
+LEASE_DURATION: Final = timedelta(seconds=30)
 # an upload that nothing came of
-_STALE: Final = timedelta(hours=1)
+_UNUSED_UPLOAD_RETENTION: Final = timedelta(hours=1)
 # who wants to try a failed one again does so within a week; a file may have 64 MiB
-_RETRIED: Final = timedelta(days=7)
+_FAILED_UPLOAD_RETENTION: Final = timedelta(days=7)
 # an import that has ended, and what was wrong with its rows
-_KEPT: Final = timedelta(days=90)
-_TIDY: Final = timedelta(minutes=5)
+_FINISHED_IMPORT_RETENTION: Final = timedelta(days=90)
+_CLEANUP_INTERVAL: Final = timedelta(minutes=5)
 # seconds
-_POLL: Final = 1.0
-_PAUSE: Final = 0.5
-_TRIES: Final = 20
+_POLL_SECONDS: Final = 1.0
+_RETRY_PAUSE_SECONDS: Final = 0.5
+_MAX_ATTEMPTS: Final = 20
 
 
-class TurnLost(Exception):
+class ImportLeaseLost(Exception):
     """Our lease ran out, and somebody else has taken the import."""
 
 
-class Moved(Exception):
+class PositionConflict(Exception):
     """Our turn it is, but a batch that we took for lost was kept."""
 
 
-class Importer:
+class ImportWorker:
     """Takes imports one after the other. A batch of rows, its errors and the new place are one
     transaction: whoever dies loses no row, and applies none twice.
     """
@@ -56,185 +66,201 @@ class Importer:
         self,
         database: Database,
         cache: ProductCache,
-        expired: ExpiredHolds,
-        index: SearchIndex,
+        reservation_expiry: ReservationExpiry,
+        search_index: SearchIndex,
         clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
-        self._expired = expired
-        self._index = index
+        self._reservation_expiry = reservation_expiry
+        self._search_index = search_index
         self._clock = clock
-        self._woken = asyncio.Event()
-        self._tidy_at = clock()
+        self._work_available = asyncio.Event()
+        self._next_cleanup_at = clock()
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """There is work, in this process: do not wait for the next look."""
-        self._woken.set()
+        self._work_available.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self._woken.clear()
+            self._work_available.clear()
             try:
-                if await self.work() is not None:
+                if await self.process_next() is not None:
                     continue
             except Unavailable:
-                log.warning("import.waiting")
+                log.warning("import.database_unavailable")
             with suppress(TimeoutError):
-                async with asyncio.timeout(_POLL):
-                    await self._woken.wait()
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._work_available.wait()
 
-    async def work(self, import_id: UUID | None = None) -> Import | None:
+    async def process_next(self, import_id: UUID | None = None) -> ImportView | None:
         """Take one (this one) and drive it to its end; None when there is none to take."""
         token, now = new_id(), self._clock()
         async with self._database.transaction() as store:
-            job = await store.take_job(token, now, now + LEASE, import_id)
+            job = await store.lease_import_job(token, now, now + LEASE_DURATION, import_id)
         if job is None:
             return None
         try:
-            job = await self._drive(job, token)
-        except TurnLost:
-            log.warning("import.lost", import_id=str(job.import_id))
+            job = await self._process(job, token)
+        except ImportLeaseLost:
+            log.warning("import.lease_lost", import_id=str(job.import_id))
         finally:
-            await self._leave(job, token)
-        return job.view()
+            await self._release_lease(job, token)
+        return job.to_view()
 
-    async def sweep(self) -> None:
+    async def run_once(self) -> None:
         """Forget uploads that nothing came of, and imports of long ago."""
         now = self._clock()
-        if now >= self._tidy_at:
-            self._tidy_at = now + _TIDY
+        if now >= self._next_cleanup_at:
+            self._next_cleanup_at = now + _CLEANUP_INTERVAL
             async with self._database.transaction() as store:
-                await store.drop_stale_uploads(now - _STALE, now - _RETRIED)
-                await store.drop_old_jobs(now - _KEPT)
+                await store.delete_stale_uploads(
+                    now - _UNUSED_UPLOAD_RETENTION, now - _FAILED_UPLOAD_RETENTION
+                )
+                await store.delete_old_import_jobs(now - _FINISHED_IMPORT_RETENTION)
 
-    async def _drive(self, job: Job, token: UUID) -> Job:
+    async def _process(self, job: ImportJob, token: UUID) -> ImportJob:
         """Raises TurnLost, Unavailable."""
-        source = Source(self._database, job)
+        import_reader = ImportReader(self._database, job)
         try:
-            reader, first = await source.open()
-            job = replace(job, format=reader.format)
-            return await self._drive_on(job, token, Ahead(source, reader), first)
-        except Unreadable as reason:
-            return await self._failed(job, token, reason)
-        except (Unavailable, TurnLost):
+            row_reader, first_row = await import_reader.open()
+            job = replace(job, format=row_reader.format)
+            return await self._process_batches(
+                job, token, Prefetcher(import_reader, row_reader), first_row
+            )
+        except UnreadableFile as reason:
+            return await self._mark_failed(job, token, reason)
+        except (Unavailable, ImportLeaseLost):
             raise
         except Exception:
             log.exception("import.failed", import_id=str(job.import_id))
-            fault = Unreadable("internal", "A fault of ours: a retry goes on where it stopped.")
-            return await self._failed(job, token, fault)
+            failure = UnreadableFile(
+                "internal", "Internal error. A retry continues where the import stopped."
+            )
+            return await self._mark_failed(job, token, failure)
 
-    async def _drive_on(self, job: Job, token: UUID, ahead: Ahead, first: Place) -> Job:
+    async def _process_batches(
+        self, job: ImportJob, token: UUID, prefetcher: Prefetcher, first_row: FilePosition
+    ) -> ImportJob:
         """Rows are looked at while the database has the ones before. Raises TurnLost,
         Unavailable.
         """
-        size = BATCH
+        batch_size = MAX_BATCH_ROWS
         try:
             while not job.finished_at:
-                place = max(job.place, first, key=lambda place: place.offset)
-                batch = await ahead.batch(place, size)
-                ahead.begin(batch.after, size)
-                job, size = await self._applied(job, token, batch, size)
+                position = max(job.position, first_row, key=lambda position: position.offset)
+                batch = await prefetcher.get_batch(position, batch_size)
+                prefetcher.start(batch.next_position, batch_size)
+                job, batch_size = await self._apply_with_retries(job, token, batch, batch_size)
         finally:
-            await ahead.end()
+            await prefetcher.cancel()
         return job
 
-    async def _applied(self, job: Job, token: UUID, batch: Batch, size: int) -> tuple[Job, int]:
+    async def _apply_with_retries(
+        self, job: ImportJob, token: UUID, batch: RowBatch, batch_size: int
+    ) -> tuple[ImportJob, int]:
         """The job as it stands then, and the size of the next batch."""
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             try:
-                return await self._apply(job, token, batch), min(BATCH, 2 * size)
-            except Overtaken:
+                return await self._apply_batch(job, token, batch), min(
+                    MAX_BATCH_ROWS, 2 * batch_size
+                )
+            except SkuConflict:
                 continue
             except Unavailable:
-                await asyncio.sleep(_PAUSE)
-            except Moved:
+                await asyncio.sleep(_RETRY_PAUSE_SECONDS)
+            except PositionConflict:
                 pass
             with suppress(Unavailable):
-                stored = await self._stored(job, token)
-                if stored.place != job.place:
+                stored = await self._reload_job(job, token)
+                if stored.position != job.position:
                     # it was kept, only the answer was lost
-                    return stored, size
-                if size > _LEAST:
+                    return stored, batch_size
+                if batch_size > _MIN_BATCH_ROWS:
                     # the same rows, in more than one go
-                    return job, size // 2
+                    return job, batch_size // 2
         raise Unavailable(dependency="postgres")
 
-    async def _stored(self, job: Job, token: UUID) -> Job:
+    async def _reload_job(self, job: ImportJob, token: UUID) -> ImportJob:
         """Where the import stands. Raises TurnLost, Unavailable."""
-        async with self._database.reading() as shelf:
-            stored = await shelf.job(job.import_id)
+        async with self._database.read_session() as reads:
+            stored = await reads.get_import_job(job.import_id)
         if stored is None or (stored.token != token and not stored.finished_at):
-            raise TurnLost
+            raise ImportLeaseLost
         return replace(stored, format=job.format)
 
-    async def _apply(self, job: Job, token: UUID, batch: Batch) -> Job:
+    async def _apply_batch(self, job: ImportJob, token: UUID, batch: RowBatch) -> ImportJob:
         """Once more without expired holds when they stand in its way. Raises Overtaken, Moved,
         Unavailable.
         """
         try:
-            return await self._tried(job, token, batch)
-        except Late as late:
-            await self._expired.give_back(late.product_ids)
-        return await self._tried(job, token, batch, last=True)
+            return await self._apply_in_transaction(job, token, batch)
+        except BlockedByExpiredReservations as blocked:
+            await self._reservation_expiry.expire_reservations(blocked.product_ids)
+        return await self._apply_in_transaction(job, token, batch, is_last_attempt=True)
 
-    async def _tried(self, job: Job, token: UUID, batch: Batch, *, last: bool = False) -> Job:
+    async def _apply_in_transaction(
+        self, job: ImportJob, token: UUID, batch: RowBatch, *, is_last_attempt: bool = False
+    ) -> ImportJob:
         """Raises Late unless it is the last time, Overtaken, Moved, Unavailable."""
-        merge: Merge | None = None
+        changes: BatchChanges | None = None
         try:
             async with self._database.transaction() as store:
-                merge = await merged(store, job, batch.rows, self._clock())
-                if not last:
-                    await check_late(store, merge)
-                job = await self._keep(store, job, token, batch, merge)
+                changes = await build_batch_changes(store, job, batch.rows, self._clock())
+                if not is_last_attempt:
+                    await check_expired_reservations(store, changes)
+                job = await self._persist_batch(store, job, token, batch, changes)
         except Unavailable:
             # it may have been kept all the same
-            if merge and not job.dry_run:
-                self._cache.invalidate(merge.touched, pages=True)
+            if changes and not job.dry_run:
+                self._cache.invalidate(changes.touched_product_ids, pages=True)
             raise
         if not job.dry_run:
-            await self._tell(merge)
+            await self._invalidate_and_index(changes)
         return job
 
-    async def _keep(self, store: Store, job: Job, token: UUID, batch: Batch, merge: Merge) -> Job:
+    async def _persist_batch(
+        self, store: Store, job: ImportJob, token: UUID, batch: RowBatch, changes: BatchChanges
+    ) -> ImportJob:
         """The job as it stands then. Raises Overtaken, Moved."""
         if not job.dry_run:
-            await keep(store, merge)
-        kept = merge.flaws[: max(0, MOST_KEPT - job.flaws)]
-        await store.note_flaws(job.import_id, job.flaws + 1, kept)
-        advanced = _advanced(job, batch, merge, len(kept))
-        if not await store.advance_job(advanced, token, job.place.offset):
-            raise Moved
+            await persist(store, changes)
+        stored_errors = changes.errors[: max(0, MAX_STORED_ERRORS - job.error_count)]
+        await store.add_row_errors(job.import_id, job.error_count + 1, stored_errors)
+        advanced = _advance(job, batch, changes, len(stored_errors))
+        if not await store.advance_import_job(advanced, token, job.position.offset):
+            raise PositionConflict
         if advanced.finished_at:
-            await store.drop_upload(job.upload_id)
+            await store.delete_upload_if_unused(job.upload_id)
         return advanced
 
-    async def _tell(self, merge: Merge) -> None:
+    async def _invalidate_and_index(self, changes: BatchChanges) -> None:
         """After the commit: what was rendered of these products is old now."""
-        touched = merge.touched
-        self._cache.invalidate(touched, pages=bool(touched))
-        if items := merge.written:
-            await self._index.tell(items)
+        product_ids = changes.touched_product_ids
+        self._cache.invalidate(product_ids, pages=bool(product_ids))
+        if products := changes.written_products:
+            await self._search_index.index(products)
 
-    async def _failed(self, job: Job, token: UUID, reason: Unreadable) -> Job:
+    async def _mark_failed(self, job: ImportJob, token: UUID, reason: UnreadableFile) -> ImportJob:
         failed = replace(job)
-        failed.fail(reason, self._clock())
+        failed.mark_failed(reason, self._clock())
         async with self._database.transaction() as store:
-            if not await store.advance_job(failed, token, job.place.offset):
-                raise TurnLost
+            if not await store.advance_import_job(failed, token, job.position.offset):
+                raise ImportLeaseLost
         return failed
 
-    async def _leave(self, job: Job, token: UUID) -> None:
+    async def _release_lease(self, job: ImportJob, token: UUID) -> None:
         """Told to end, or without a database: the next one need not wait for the lease."""
         if job.finished_at:
             return
         with suppress(Unavailable):
             async with self._database.transaction() as store:
-                await store.hand_back_job(job.import_id, token)
+                await store.release_import_lease(job.import_id, token)
 
 
-def _advanced(job: Job, batch: Batch, merge: Merge, flaws: int) -> Job:
-    job = replace(job, lease_until=merge.now + LEASE)
-    job.advance(batch.after, batch.read, merge.outcomes, flaws, merge.now)
+def _advance(job: ImportJob, batch: RowBatch, changes: BatchChanges, error_count: int) -> ImportJob:
+    job = replace(job, lease_until=changes.now + LEASE_DURATION)
+    job.advance(batch.next_position, batch.record_count, changes.outcomes, error_count, changes.now)
     return job

@@ -9,57 +9,52 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from markethall.inventory.contract import (
-    Facets,
-    Product,
-    ProductPage,
-    ProductQuery,
-    ProductStatus,
-    Rendered,
-)
-from markethall.inventory.domain import Item, Search
-from markethall.inventory.ports import (
-    Cards,
-    Database,
-    Found,
-    Listing,
-    ProductCache,
+from markethall.inventory.contract.catalogue import ProductPage, ProductView, RenderedResponse
+from markethall.inventory.contract.kinds import ProductStatus
+from markethall.inventory.contract.searching import Facets, ProductQuery
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.words import SearchQuery
+from markethall.inventory.ports import Database, ReadStore
+from markethall.inventory.ports.catalogue import ProductCache
+from markethall.inventory.ports.search import (
+    ProductPageJson,
+    ProductPageRequest,
+    SearchHits,
     SearchIndex,
-    Shelf,
-    spread,
+    build_facets,
 )
 from markethall.shared.auth import CATALOGUE_WRITE
-from markethall.shared.call import Call
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.pages import Cursors
-from markethall.shared.versions import digest
+from markethall.shared.versions import content_digest
 
-_PRODUCTS: Final = TypeAdapter(tuple[Product, ...])
+_PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
 # stands before a place that is an engine's own
-_ENGINE: Final = "engine"
+_INDEX_CURSOR: Final = "engine"
 
 
 @dataclass(frozen=True)
-class Answer:
+class PageContent:
     """A page: its products as JSON joined by commas."""
 
     json: str
     facets: Facets | None
-    cursor: str | None
+    next_cursor: str | None
 
 
 class NoSearchIndex:
     """A ports.SearchIndex: there is no engine outside, the store finds products itself."""
 
-    async def find(self, query: ProductQuery, after: str | None) -> Found | None:  # noqa: ARG002 - the port
+    async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:  # noqa: ARG002 - the port
         return None
 
-    async def tell(self, items: Sequence[Item]) -> None:
+    async def index(self, products: Sequence[Product]) -> None:
         pass
 
 
-class ProductLists:
+class ProductListQueries:
     """The part of contract.Catalogue that lists and searches."""
 
     def __init__(
@@ -76,104 +71,117 @@ class ProductLists:
         self._cursors = cursors
         self._clock = clock
 
-    async def products(self, call: Call, query: ProductQuery) -> ProductPage:
-        answer = await self._answer(call, query)
-        items = _PRODUCTS.validate_json(f"[{answer.json}]")
-        return ProductPage(items=items, next_cursor=answer.cursor, facets=answer.facets)
+    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
+        content = await self._load_page(ctx, query)
+        products = _PRODUCT_VIEWS.validate_json(f"[{content.json}]")
+        return ProductPage(items=products, next_cursor=content.next_cursor, facets=content.facets)
 
-    async def page_body(self, call: Call, query: ProductQuery) -> Rendered:
-        async def load() -> Rendered:
-            return _rendered(await self._answer(call, query))
+    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
+        async def load() -> RenderedResponse:
+            return _render(await self._load_page(ctx, query))
 
         if query.status == ProductStatus.ACTIVE:
             key = query.model_dump_json(exclude_defaults=True)
-            return await self._cache.page(key, load, counted=bool(query.facets))
-        page = await load()
-        return Rendered(page.body, page.etag, public=False)
+            return await self._cache.get_or_load_page(key, load, has_counts=bool(query.facets))
+        rendered = await load()
+        return RenderedResponse(rendered.body, rendered.etag, is_public=False)
 
-    async def tell(self, items: Sequence[Item]) -> None:
+    async def index(self, products: Sequence[Product]) -> None:
         """The engine outside, of what is new or has changed."""
-        await self._index.tell(items)
+        await self._index.index(products)
 
-    async def _answer(self, call: Call, query: ProductQuery) -> Answer:
+    async def _load_page(self, ctx: CallContext, query: ProductQuery) -> PageContent:
         """Raises CursorInvalid, Unauthenticated, Forbidden, Unavailable."""
-        if query.status != ProductStatus.ACTIVE and not call.actor.may(CATALOGUE_WRITE):
-            if call.actor.known_as == "anonymous":
+        if query.status != ProductStatus.ACTIVE and not ctx.actor.has_scope(CATALOGUE_WRITE):
+            if ctx.actor.audit_name == "anonymous":
                 raise Unauthenticated(reason="missing")
             raise Forbidden(scope=CATALOGUE_WRITE)
         name = "products:" + query.model_dump_json(exclude={"limit", "cursor", "facets"})
-        position = self._cursors.decode(name, query.cursor)
-        cards, facets = await self._read(query, position)
-        cursor = self._cursors.encode(name, _position(cards.last)) if cards.last else None
-        return Answer(cards.json, facets if query.facets else None, cursor)
+        after_key = self._cursors.decode(name, query.cursor)
+        page, facets = await self._read_from_index_or_store(query, after_key)
+        cursor = self._cursors.encode(name, _encode_key(page.last_key)) if page.last_key else None
+        return PageContent(page.json, facets if query.facets else None, cursor)
 
-    async def _read(
-        self, query: ProductQuery, position: list[Any] | None
-    ) -> tuple[Cards, Facets | None]:
+    async def _read_from_index_or_store(
+        self, query: ProductQuery, after_key: list[Any] | None
+    ) -> tuple[ProductPageJson, Facets | None]:
         """Who began a list goes on with it: the engine outside, or the store itself."""
-        if query.q is not None and (position is None or position[0] == _ENGINE):
-            found = await self._index.find(query, position[1] if position else None)
-            if found is not None:
-                return await self._cards_of(found), found.facets
-            if position is not None:
+        if query.q is not None and (after_key is None or after_key[0] == _INDEX_CURSOR):
+            hits = await self._index.find(query, after_key[1] if after_key else None)
+            if hits is not None:
+                return await self._load_hits(hits), hits.facets
+            if after_key is not None:
                 raise Unavailable(dependency="search")
-        return await self._here(Listing(query, _search(query), _place(query, position)))
+        return await self._read_from_store(
+            ProductPageRequest(query, _parse_search(query), _decode_key(query, after_key))
+        )
 
-    async def _cards_of(self, found: Found) -> Cards:
-        async with self._database.reading() as shelf:
-            cards = await shelf.cards_of(found.product_ids, self._clock())
-        return Cards(cards.json, (_ENGINE, found.after) if found.after else None)
+    async def _load_hits(self, hits: SearchHits) -> ProductPageJson:
+        async with self._database.read_session() as reads:
+            page = await reads.get_products_json(hits.product_ids, self._clock())
+        return ProductPageJson(page.json, (_INDEX_CURSOR, hits.after) if hits.after else None)
 
-    async def _here(self, listing: Listing) -> tuple[Cards, Facets | None]:
+    async def _read_from_store(
+        self, request: ProductPageRequest
+    ) -> tuple[ProductPageJson, Facets | None]:
         """By the store itself. A search that finds nothing is read once more as it was meant."""
-        if listing.search is not None and not listing.search.terms:
-            return Cards(""), spread(dict.fromkeys(listing.query.counted, ()))
+        if request.search is not None and not request.search.terms:
+            return ProductPageJson(""), build_facets(
+                dict.fromkeys(request.query.requested_facets, ())
+            )
         now = self._clock()
-        async with self._database.reading() as shelf:
-            cards = await shelf.page(listing, now)
-            if not cards.json and (meant := await _meant(shelf, listing)) is not None:
-                listing = meant
-                cards = await shelf.page(listing, now)
-            facets = await shelf.facets(listing, now) if listing.query.counted else None
-        return cards, facets
+        async with self._database.read_session() as reads:
+            page = await reads.get_product_page(request, now)
+            if (
+                not page.json
+                and (corrected := await _with_spelling_suggestions(reads, request)) is not None
+            ):
+                request = corrected
+                page = await reads.get_product_page(request, now)
+            facets = (
+                await reads.get_facets(request, now) if request.query.requested_facets else None
+            )
+        return page, facets
 
 
-async def _meant(shelf: Shelf, listing: Listing) -> Listing | None:
+async def _with_spelling_suggestions(
+    reads: ReadStore, request: ProductPageRequest
+) -> ProductPageRequest | None:
     """None when no word of the query seems to be mistyped."""
-    if listing.search is None:
+    if request.search is None:
         return None
-    guesses = await shelf.guesses(listing.search)
-    if not any(guesses.values()):
+    suggestions = await reads.get_spelling_suggestions(request.search)
+    if not any(suggestions.values()):
         return None
-    return replace(listing, search=listing.search.instead(guesses))
+    return replace(request, search=request.search.with_suggestions(suggestions))
 
 
-def _search(query: ProductQuery) -> Search | None:
-    return None if query.q is None else Search.of(query.q)
+def _parse_search(query: ProductQuery) -> SearchQuery | None:
+    return None if query.q is None else SearchQuery.parse(query.q)
 
 
-def _rendered(answer: Answer) -> Rendered:
-    facets = answer.facets.model_dump_json(exclude_none=True) if answer.facets else "null"
-    cursor = json.dumps(answer.cursor)
-    body = f'{{"items":[{answer.json}],"next_cursor":{cursor},"facets":{facets}}}'.encode()
-    return Rendered(body, f'"{digest(body)}"')
+def _render(content: PageContent) -> RenderedResponse:
+    facets = content.facets.model_dump_json(exclude_none=True) if content.facets else "null"
+    cursor = json.dumps(content.next_cursor)
+    body = f'{{"items":[{content.json}],"next_cursor":{cursor},"facets":{facets}}}'.encode()
+    return RenderedResponse(body, f'"{content_digest(body)}"')
 
 
-def _position(last: tuple[Any, ...]) -> list[Any]:
+def _encode_key(last_key: tuple[Any, ...]) -> list[Any]:
     """A place as JSON."""
-    return [_plain(part) for part in last]
+    return [_to_json_value(part) for part in last_key]
 
 
-def _plain(part: Any) -> Any:
+def _to_json_value(part: Any) -> Any:
     if isinstance(part, datetime):
         return part.isoformat()
     return str(part) if isinstance(part, UUID) else part
 
 
-def _place(query: ProductQuery, position: list[Any] | None) -> tuple[Any, ...] | None:
+def _decode_key(query: ProductQuery, after_key: list[Any] | None) -> tuple[Any, ...] | None:
     """What the sort compares, as `_position` has told it."""
-    if position is None:
+    if after_key is None:
         return None
-    *scores, key, product_id = position
-    by_time = query.order in {"relevance", "-created_at"}
+    *scores, key, product_id = after_key
+    by_time = query.effective_sort in {"relevance", "-created_at"}
     return (*scores, datetime.fromisoformat(key) if by_time else key, UUID(product_id))

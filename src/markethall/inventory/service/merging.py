@@ -7,31 +7,32 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from markethall.inventory.contract import Reason
-from markethall.inventory.domain import MAIN_WAREHOUSE, Change, Item, Stock
-from markethall.inventory.domain.importing import (
+from markethall.inventory.contract.stock import MovementReason
+from markethall.inventory.domain.importing.drafts import RowResult, ValidatedRow
+from markethall.inventory.domain.importing.jobs import (
     CREATED,
     FAILED,
     UNCHANGED,
     UPDATED,
-    Draft,
-    Flaw,
-    Job,
-    Row,
+    ImportJob,
 )
+from markethall.inventory.domain.importing.places import RowError
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.stock import Stock, StockChange
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 from markethall.inventory.ports import Store
 from markethall.shared.ids import new_id
 
-_NOTHING: Final[Mapping[UUID, Stock]] = {}
+_NO_STOCK: Final[Mapping[UUID, Stock]] = {}
 _NO_ID: Final = UUID(int=0)
-_OF_SHELVES: Final = frozenset({"backorder_limit", "low_stock_threshold"})
+_STOCK_FIELDS: Final = frozenset({"backorder_limit", "low_stock_threshold"})
 
 
-class Overtaken(Exception):
+class SkuConflict(Exception):
     """Somebody else has made a product of a sku of ours meanwhile: look again."""
 
 
-class Late(Exception):
+class BlockedByExpiredReservations(Exception):
     """Rows were refused for the sake of holds that have expired."""
 
     def __init__(self, product_ids: Sequence[UUID]) -> None:
@@ -40,71 +41,71 @@ class Late(Exception):
 
 
 @dataclass
-class Merge:
+class BatchChanges:
     """What a batch comes to. Rows of the same sku come one after the other: the later wins."""
 
-    job: Job
+    job: ImportJob
     now: datetime
-    items: dict[str, Item]
-    shelves: Mapping[UUID, Stock]
-    fresh: dict[UUID, Item] = field(default_factory=dict)
-    changed: dict[UUID, Item] = field(default_factory=dict)
-    counted: dict[UUID, int] = field(default_factory=dict)
+    products_by_sku: dict[str, Product]
+    stock_by_product: Mapping[UUID, Stock]
+    new_products: dict[UUID, Product] = field(default_factory=dict)
+    changed_products: dict[UUID, Product] = field(default_factory=dict)
+    counted_on_hand: dict[UUID, int] = field(default_factory=dict)
     # of which fewer were counted than are reserved
-    short: set[UUID] = field(default_factory=set)
+    undercounted: set[UUID] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
-    flaws: list[Flaw] = field(default_factory=list)
+    errors: list[RowError] = field(default_factory=list)
     last_id: UUID = _NO_ID
 
-    def take(self, row: Row) -> None:
-        flaws = row if isinstance(row, tuple) else self._against(row)
-        if flaws or isinstance(row, tuple):
+    def add_row(self, row: RowResult) -> None:
+        errors = row if isinstance(row, tuple) else self._check_row(row)
+        if errors or isinstance(row, tuple):
             self.outcomes[FAILED] += 1
-            self.flaws += flaws
+            self.errors += errors
         else:
-            self.outcomes[self._apply(row)] += 1
+            self.outcomes[self._apply_row(row)] += 1
 
     @property
-    def touched(self) -> list[UUID]:
-        return sorted({*self.fresh, *self.changed, *self.counted})
+    def touched_product_ids(self) -> list[UUID]:
+        return sorted({*self.new_products, *self.changed_products, *self.counted_on_hand})
 
     @property
-    def written(self) -> list[Item]:
+    def written_products(self) -> list[Product]:
         """Products that are new or have changed."""
-        return [*self.fresh.values(), *self.changed.values()]
+        return [*self.new_products.values(), *self.changed_products.values()]
 
-    def movements(self, *, fresh: bool) -> list[Change]:
+    def movements(self, *, of_new_products: bool) -> list[StockChange]:
         """Of new products, or of those that were there."""
         return [
-            self._movement(product_id, self.counted[product_id] - self._on_hand(product_id))
-            for product_id in sorted(self.counted)
-            if self.counted[product_id] != self._on_hand(product_id)
-            and (product_id in self.fresh) == fresh
+            self._movement(product_id, self.counted_on_hand[product_id] - self._on_hand(product_id))
+            for product_id in sorted(self.counted_on_hand)
+            if self.counted_on_hand[product_id] != self._on_hand(product_id)
+            and (product_id in self.new_products) == of_new_products
         ]
 
-    def _against(self, draft: Draft) -> Sequence[Flaw]:
-        item = self.items.get(draft.key)
-        if item is None:
-            return draft.missing
-        stock = self.shelves.get(item.product_id)
-        counted = draft.on_hand
+    def _check_row(self, row: ValidatedRow) -> Sequence[RowError]:
+        product = self.products_by_sku.get(row.sku_key)
+        if product is None:
+            return row.missing_field_errors
+        stock = self.stock_by_product.get(product.product_id)
+        counted = row.on_hand
         if stock is None or counted is None or counted + stock.backorder >= stock.reserved:
             return ()
-        self.short.add(item.product_id)
+        self.undercounted.add(product.product_id)
         message = f"{stock.reserved} are reserved"
-        return (Flaw(draft.line, "on_hand", "inventory.would_go_negative", message),)
+        return (RowError(row.line, "on_hand", "inventory.would_go_negative", message),)
 
-    def _apply(self, draft: Draft) -> str:
-        item = self.items.get(draft.key)
-        if item is None:
-            item = draft.new(self._next_id(), self.now)
-            self.items[draft.key] = self.fresh[item.product_id] = item
-            self._count(item.product_id, draft.on_hand)
+    def _apply_row(self, row: ValidatedRow) -> str:
+        product = self.products_by_sku.get(row.sku_key)
+        if product is None:
+            product = row.to_product(self._next_id(), self.now)
+            self.products_by_sku[row.sku_key] = self.new_products[product.product_id] = product
+            self._record_count(product.product_id, row.on_hand)
             return CREATED
-        changed = draft.change(item, self.now)
-        if changed and item.product_id not in self.fresh:
-            self.changed[item.product_id] = item
-        recounted = self._count(item.product_id, draft.on_hand)
+        changed = row.apply_to(product, self.now)
+        if changed and product.product_id not in self.new_products:
+            self.changed_products[product.product_id] = product
+        recounted = self._record_count(product.product_id, row.on_hand)
         return UPDATED if changed or recounted else UNCHANGED
 
     def _next_id(self) -> UUID:
@@ -112,26 +113,26 @@ class Merge:
         self.last_id = max(new_id(), UUID(int=self.last_id.int + 1))
         return self.last_id
 
-    def _count(self, product_id: UUID, on_hand: int | None) -> bool:
+    def _record_count(self, product_id: UUID, on_hand: int | None) -> bool:
         """True when that is another number than we know."""
-        known = self.counted.get(product_id, self._on_hand(product_id))
+        previous = self.counted_on_hand.get(product_id, self._on_hand(product_id))
         if on_hand is None:
             return False
-        self.counted[product_id] = on_hand
-        return on_hand != known
+        self.counted_on_hand[product_id] = on_hand
+        return on_hand != previous
 
     def _on_hand(self, product_id: UUID) -> int:
-        stock = self.shelves.get(product_id)
+        stock = self.stock_by_product.get(product_id)
         return stock.on_hand if stock else 0
 
-    def _movement(self, product_id: UUID, delta: int) -> Change:
-        return Change(
+    def _movement(self, product_id: UUID, delta: int) -> StockChange:
+        return StockChange(
             movement_id=new_id(),
             product_id=product_id,
             warehouse_id=MAIN_WAREHOUSE,
             delta=delta,
             counted=None,
-            reason=Reason.COUNTED,
+            reason=MovementReason.COUNTED,
             note=f"import {self.job.import_id}",
             reference=None,
             actor=self.job.actor,
@@ -139,44 +140,62 @@ class Merge:
         )
 
 
-async def merged(store: Store, job: Job, rows: Sequence[Row], now: datetime) -> Merge:
+async def build_batch_changes(
+    store: Store, job: ImportJob, rows: Sequence[RowResult], now: datetime
+) -> BatchChanges:
     """What the rows come to, beside what is there. Products and shelves are locked."""
-    drafts = [row for row in rows if isinstance(row, Draft)]
-    items = {item.sku.lower(): item for item in await _known(store, drafts)}
-    moved = {draft.key for draft in drafts if _moves_shelves(draft)}
-    ids = [items[key].product_id for key in moved & items.keys()]
-    shelves = await store.main_shelves(sorted(ids)) if ids else _NOTHING
-    merge = Merge(job, now, items, shelves)
+    validated_rows = [row for row in rows if isinstance(row, ValidatedRow)]
+    products_by_sku = {
+        product.sku.lower(): product
+        for product in await _get_existing_products(store, validated_rows)
+    }
+    affected_skus = {row.sku_key for row in validated_rows if _affects_stock(row)}
+    product_ids = [
+        products_by_sku[key].product_id for key in affected_skus & products_by_sku.keys()
+    ]
+    stock_by_product = (
+        await store.get_main_stock_for_update(sorted(product_ids)) if product_ids else _NO_STOCK
+    )
+    changes = BatchChanges(job, now, products_by_sku, stock_by_product)
     for row in rows:
-        merge.take(row)
-    return merge
+        changes.add_row(row)
+    return changes
 
 
-async def check_late(store: Store, merge: Merge) -> None:
+async def check_expired_reservations(store: Store, changes: BatchChanges) -> None:
     """Raises Late."""
-    if merge.short:
-        shelves = await store.shelves(sorted(merge.short), MAIN_WAREHOUSE, merge.now)
-        if late := [shelf.product_id for shelf in shelves if shelf.overdue]:
-            raise Late(late)
+    if changes.undercounted:
+        stock_rows = await store.get_warehouse_stock(
+            sorted(changes.undercounted), MAIN_WAREHOUSE, changes.now
+        )
+        if product_ids := [stock.product_id for stock in stock_rows if stock.overdue]:
+            raise BlockedByExpiredReservations(product_ids)
 
 
-async def keep(store: Store, merge: Merge) -> None:
+async def persist(store: Store, changes: BatchChanges) -> None:
     """Raises Overtaken."""
     # what was counted goes by the backorder limit that we saw, and not by one of this file
-    if movements := merge.movements(fresh=False):
-        await store.move_all(movements)
-    fresh, changed = list(merge.fresh.values()), list(merge.changed.values())
-    if (fresh or changed) and not await store.put_items(fresh, changed):
-        raise Overtaken
-    if movements := merge.movements(fresh=True):
-        await store.move_all(movements)
+    if movements := changes.movements(of_new_products=False):
+        await store.apply_movements(movements)
+    new_products, changed_products = (
+        list(changes.new_products.values()),
+        list(changes.changed_products.values()),
+    )
+    if (new_products or changed_products) and not await store.write_products(
+        new_products, changed_products
+    ):
+        raise SkuConflict
+    if movements := changes.movements(of_new_products=True):
+        await store.apply_movements(movements)
 
 
-async def _known(store: Store, drafts: Iterable[Draft]) -> Sequence[Item]:
-    skus = {draft.key for draft in drafts}
-    return await store.known_items(skus) if skus else ()
+async def _get_existing_products(
+    store: Store, validated_rows: Iterable[ValidatedRow]
+) -> Sequence[Product]:
+    skus = {row.sku_key for row in validated_rows}
+    return await store.get_products_by_sku_for_update(skus) if skus else ()
 
 
-def _moves_shelves(draft: Draft) -> bool:
+def _affects_stock(row: ValidatedRow) -> bool:
     """Shelves are counted, or follow a limit of their product."""
-    return draft.on_hand is not None or bool(draft.given & _OF_SHELVES)
+    return row.on_hand is not None or bool(row.provided_fields & _STOCK_FIELDS)

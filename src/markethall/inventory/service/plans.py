@@ -6,98 +6,119 @@ from itertools import product
 from typing import Final, TypeVar
 from uuid import UUID
 
-from markethall.inventory.contract import OutOfStock, ProductNotFound
-from markethall.inventory.domain import Goods, Missing, not_enough
-from markethall.inventory.ports import Allocation, Database, Store, Supply
-from markethall.inventory.service.holds import ExpiredHolds
+from markethall.inventory.contract.reserving import OutOfStock, ProductNotFound
+from markethall.inventory.domain.stock import ShortLine, StockQuantity, out_of_stock_error
+from markethall.inventory.ports import Database, Store
+from markethall.inventory.ports.stock import AllocationStrategy, Availability
+from markethall.inventory.service.holds import ReservationExpiry
 from markethall.shared.clock import Clock
 
 T = TypeVar("T")
 
 # so often others may be faster, before the goods count as gone
-_MOST_TRIES: Final = 4
+_MAX_ATTEMPTS: Final = 4
 
 
 @dataclass(frozen=True)
-class Plan:
+class AllocationPlan:
     """From where goods are taken; `ahead`: also such as are not there yet."""
 
-    goods: Sequence[Goods]
-    ahead: bool = False
+    quantities: Sequence[StockQuantity]
+    include_backorder: bool = False
 
 
-class Gone(Exception):
+class AllocationFailed(Exception):
     """Of the goods that are wanted, units per product, these are not where we looked."""
 
-    def __init__(self, wants: Mapping[UUID, int], missing: Goods, *, for_sale: bool = True) -> None:
+    def __init__(
+        self, requested: Mapping[UUID, int], missing: StockQuantity, *, must_be_active: bool = True
+    ) -> None:
         super().__init__(missing)
-        self.wants = wants
+        self.requested = requested
         self.missing = missing
-        self.for_sale = for_sale
+        self.must_be_active = must_be_active
 
 
-class Plans:
+class AllocationRunner:
     """Who takes goods looks at the shelves only after they were not in the main warehouse."""
 
     def __init__(
-        self, database: Database, expired: ExpiredHolds, allocation: Allocation, clock: Clock
+        self,
+        database: Database,
+        expiry: ReservationExpiry,
+        strategy: AllocationStrategy,
+        clock: Clock,
     ) -> None:
         self._database = database
-        self._expired = expired
-        self._allocation = allocation
+        self._expiry = expiry
+        self._strategy = strategy
         self._clock = clock
 
-    async def carry_out(self, work: Callable[[Store, Plan | None], Awaitable[T]]) -> T:
-        """The work, in a transaction: first without a plan, then with one for what was Gone.
+    async def run(self, work: Callable[[Store, AllocationPlan | None], Awaitable[T]]) -> T:
+        """The work, in a transaction: first without a plan, then with one for the products of AllocationFailed.
 
         A transaction that did not find all its goods leaves nothing behind. Raises OutOfStock,
         ProductNotFound.
         """
-        plan: Plan | None = None
-        for _ in range(_MOST_TRIES):
+        plan: AllocationPlan | None = None
+        for _ in range(_MAX_ATTEMPTS):
             try:
                 async with self._database.transaction() as store:
                     return await work(store, plan)
-            except Gone as error:
-                gone = error
-            plan = await self._plan(gone)
-        raise await self._not_to_be_had(gone)
+            except AllocationFailed as error:
+                failure = error
+            plan = await self._make_plan(failure)
+        raise await self._out_of_stock(failure)
 
-    async def _plan(self, gone: Gone) -> Plan:
+    async def _make_plan(self, failure: AllocationFailed) -> AllocationPlan:
         """Raises ProductNotFound, OutOfStock."""
-        supply = await self._supply(gone)
+        availability = await self._get_availability(failure)
         # what is there goes before what is promised, even if expired holds have it
-        for ahead, soon in product((False, True), repeat=2):
-            shelves = {key: some.shelves(soon=soon, ahead=ahead) for key, some in supply.items()}
-            if goods := self._allocation.plan(gone.wants, shelves):
-                if soon:
-                    await self._expired.give_back([some.product_id for some in goods])
-                return Plan(goods, ahead)
-        raise _short(gone.wants, supply)
+        for include_backorder, include_expired in product((False, True), repeat=2):
+            free_stock = {
+                product_id: stock_quantity.allocatable(
+                    include_expired=include_expired, include_backorder=include_backorder
+                )
+                for product_id, stock_quantity in availability.items()
+            }
+            if quantities := self._strategy.plan(failure.requested, free_stock):
+                if include_expired:
+                    await self._expiry.expire_reservations([some.product_id for some in quantities])
+                return AllocationPlan(quantities, include_backorder)
+        raise _out_of_stock_error(failure.requested, availability)
 
-    async def _supply(self, gone: Gone) -> Mapping[UUID, Supply]:
+    async def _get_availability(self, failure: AllocationFailed) -> Mapping[UUID, Availability]:
         """Raises ProductNotFound."""
-        async with self._database.reading() as shelf:
-            supply = await shelf.supply(list(gone.wants), self._clock())
+        async with self._database.read_session() as reads:
+            availability = await reads.get_availability(list(failure.requested), self._clock())
         unknown = [
             str(product_id)
-            for product_id in gone.wants
-            if not (product_id in supply and (supply[product_id].for_sale or not gone.for_sale))
+            for product_id in failure.requested
+            if not (
+                product_id in availability
+                and (availability[product_id].is_active or not failure.must_be_active)
+            )
         ]
         if unknown:
             raise ProductNotFound(product_ids=unknown)
-        return supply
+        return availability
 
-    async def _not_to_be_had(self, gone: Gone) -> OutOfStock:
-        supply = await self._supply(gone)
-        return not_enough([_missing(gone.missing.product_id, gone.wants, supply)])
+    async def _out_of_stock(self, failure: AllocationFailed) -> OutOfStock:
+        availability = await self._get_availability(failure)
+        return out_of_stock_error(
+            [_short_line(failure.missing.product_id, failure.requested, availability)]
+        )
 
 
-def _short(wants: Mapping[UUID, int], supply: Mapping[UUID, Supply]) -> OutOfStock:
+def _out_of_stock_error(
+    requested: Mapping[UUID, int], availability: Mapping[UUID, Availability]
+) -> OutOfStock:
     """All lines that there is too little of."""
-    missing = (_missing(product_id, wants, supply) for product_id in wants)
-    return not_enough([some for some in missing if some.available < some.quantity])
+    lines = (_short_line(product_id, requested, availability) for product_id in requested)
+    return out_of_stock_error([line for line in lines if line.available < line.quantity])
 
 
-def _missing(product_id: UUID, wants: Mapping[UUID, int], supply: Mapping[UUID, Supply]) -> Missing:
-    return Missing(product_id, wants[product_id], supply[product_id].available)
+def _short_line(
+    product_id: UUID, requested: Mapping[UUID, int], availability: Mapping[UUID, Availability]
+) -> ShortLine:
+    return ShortLine(product_id, requested[product_id], availability[product_id].available)

@@ -5,31 +5,34 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import (
     Consume,
     Extend,
     OutOfStock,
-    Reason,
     ReleasePart,
-    Reservation,
+    ReservationView,
     Reserve,
 )
-from markethall.inventory.domain import (
-    Change,
-    Goods,
-    Hold,
-    Limits,
-    Line,
-    Missing,
-    all_from_main,
-    closed,
-    not_enough,
-    units_of,
+from markethall.inventory.contract.stock import MovementReason
+from markethall.inventory.domain.allocation import allocate_from_main_warehouse
+from markethall.inventory.domain.holds import (
+    CustomerLimits,
+    Reservation,
+    ReservationLine,
+    quantity_by_product,
+    reservation_closed_error,
 )
-from markethall.inventory.ports import Database, ProductCache, Store
-from markethall.inventory.service.plans import Gone, Plan, Plans
-from markethall.inventory.service.turns import Turns
-from markethall.shared.call import Call
+from markethall.inventory.domain.stock import (
+    ShortLine,
+    StockChange,
+    StockQuantity,
+    out_of_stock_error,
+)
+from markethall.inventory.ports import Database, Store
+from markethall.inventory.ports.catalogue import ProductCache
+from markethall.inventory.service.plans import AllocationFailed, AllocationPlan, AllocationRunner
+from markethall.inventory.service.turns import ProductConcurrencyLimiter
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
 from markethall.shared.ids import new_id
 
@@ -41,172 +44,222 @@ class InventoryService:
     """
 
     def __init__(
-        self, database: Database, cache: ProductCache, plans: Plans, limits: Limits, clock: Clock
+        self,
+        database: Database,
+        cache: ProductCache,
+        allocation: AllocationRunner,
+        limits: CustomerLimits,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
-        self._plans = plans
+        self._allocation = allocation
         self._limits = limits
         self._clock = clock
-        self._turns = Turns()
+        self._limiter = ProductConcurrencyLimiter()
 
-    async def reserve(self, call: Call, command: Reserve) -> Reservation:  # noqa: ARG002 - the contract
-        wants = units_of(command.lines)
-        hold = await self._at_once(command, wants) or await self._in_steps(command, wants)
-        return await self._told(hold)
+    async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:  # noqa: ARG002 - the contract
+        requested = quantity_by_product(command.lines)
+        reservation = await self._reserve_single_statement(
+            command, requested
+        ) or await self._reserve_in_transaction(command, requested)
+        return await self._invalidate_and_view(reservation)
 
-    async def _at_once(self, command: Reserve, wants: Mapping[UUID, int]) -> Hold | None:
+    async def _reserve_single_statement(
+        self, command: Reserve, requested: Mapping[UUID, int]
+    ) -> Reservation | None:
         """One product, in the main warehouse, and nothing in the way: that is most orders."""
-        if len(wants) != 1:
+        if len(requested) != 1:
             return None
-        hold, [goods] = Hold.of(command, self._clock()), all_from_main(wants)
+        reservation, [stock_quantity] = (
+            Reservation.from_command(command, self._clock()),
+            allocate_from_main_warehouse(requested),
+        )
         limits = self._limits if command.limited else None
-        async with self._turns.on(goods.product_id), self._database.reading() as shelf:
-            line = await shelf.reserve_at_once(hold, goods, limits)
-        return replace(hold, lines=(line,)) if line else None
+        async with (
+            self._limiter.slot(stock_quantity.product_id),
+            self._database.read_session() as reads,
+        ):
+            line = await reads.reserve_single_statement(reservation, stock_quantity, limits)
+        return replace(reservation, lines=(line,)) if line else None
 
-    async def _in_steps(self, command: Reserve, wants: Mapping[UUID, int]) -> Hold:
+    async def _reserve_in_transaction(
+        self, command: Reserve, requested: Mapping[UUID, int]
+    ) -> Reservation:
         """Raises what reserve does."""
 
-        async def reserve(store: Store, plan: Plan | None) -> Hold:
-            hold = Hold.of(command, self._clock())
-            if not await store.open(hold):
-                return await _known(store, hold.reservation_id)
+        async def reserve(store: Store, plan: AllocationPlan | None) -> Reservation:
+            reservation = Reservation.from_command(command, self._clock())
+            if not await store.insert_reservation(reservation):
+                return await _get_existing_reservation(store, reservation.reservation_id)
             if command.limited:
-                await self._check_limits(store, hold, wants)
-            await _take(store, hold, plan or Plan(all_from_main(wants)), wants)
-            return hold
+                await self._check_limits(store, reservation, requested)
+            await _reserve_lines(
+                store,
+                reservation,
+                plan or AllocationPlan(allocate_from_main_warehouse(requested)),
+                requested,
+            )
+            return reservation
 
-        return await self._plans.carry_out(reserve)
+        return await self._allocation.run(reserve)
 
-    async def extend(self, call: Call, command: Extend) -> Reservation:  # noqa: ARG002 - the contract
+    async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:  # noqa: ARG002 - the contract
         reservation_id, now = command.reservation_id, self._clock()
         async with self._database.transaction() as store:
-            hold = await store.extend_held(reservation_id, command.expires_at, now)
-            if hold is None:
-                ended = await store.find_hold(reservation_id)
-                raise closed(reservation_id, ended.standing(now) if ended else None)
-        return hold.view(now)
+            reservation = await store.extend_if_held(reservation_id, command.expires_at, now)
+            if reservation is None:
+                current = await store.get_reservation(reservation_id)
+                raise reservation_closed_error(
+                    reservation_id, current.effective_status(now) if current else None
+                )
+        return reservation.to_view(now)
 
-    async def commit(self, call: Call, reservation_id: UUID) -> Reservation:  # noqa: ARG002 - the contract
-        async def commit(store: Store, plan: Plan | None) -> Hold:
-            return await store.commit_held(reservation_id) or await _commit_late(
+    async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:  # noqa: ARG002 - the contract
+        async def commit(store: Store, plan: AllocationPlan | None) -> Reservation:
+            return await store.commit_if_held(reservation_id) or await _commit_not_held(
                 store, reservation_id, plan
             )
 
-        return await self._told(await self._plans.carry_out(commit))
+        return await self._invalidate_and_view(await self._allocation.run(commit))
 
-    async def consume(self, call: Call, command: Consume) -> Reservation:
+    async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
         async with self._database.transaction() as store:
-            hold = await _to_change(store, command.reservation_id)
-            if not await store.sold(command.fulfilment_id):
-                goods = hold.consume(units_of(command.lines))
-                await store.save_lines(hold)
-                await store.give_back(goods, leaving=True)
-                sold = await store.move(self._sales(call, command.fulfilment_id, goods))
-                if len(sold) < len(goods):
-                    raise await _not_on_hand(store, goods, self._clock())
-        return await self._told(hold)
+            reservation = await _get_reservation_for_update(store, command.reservation_id)
+            if not await store.is_fulfilment_recorded(command.fulfilment_id):
+                quantities = reservation.consume(quantity_by_product(command.lines))
+                await store.save_reservation_lines(reservation)
+                await store.release_stock(quantities, is_consumed=True)
+                movements = await store.apply_changes(
+                    self._sale_changes(ctx, command.fulfilment_id, quantities)
+                )
+                if len(movements) < len(quantities):
+                    raise await _not_on_hand_error(store, quantities, self._clock())
+        return await self._invalidate_and_view(reservation)
 
-    async def release_part(self, call: Call, command: ReleasePart) -> Reservation:  # noqa: ARG002 - the contract
+    async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
-            hold = await _to_change(store, command.reservation_id)
-            if await store.note_release(command.release_id, hold.reservation_id):
-                freed = hold.release_part(units_of(command.lines))
-                await store.save_lines(hold)
-                await store.give_back(freed)
-        return await self._told(hold)
+            reservation = await _get_reservation_for_update(store, command.reservation_id)
+            if await store.record_partial_release(command.release_id, reservation.reservation_id):
+                released = reservation.release_part(quantity_by_product(command.lines))
+                await store.save_reservation_lines(reservation)
+                await store.release_stock(released)
+        return await self._invalidate_and_view(reservation)
 
-    async def release(self, call: Call, reservation_id: UUID) -> Reservation:  # noqa: ARG002 - the contract
+    async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
-            hold = await store.hold(reservation_id)
-            if hold is None:
-                hold = Hold.tombstone(reservation_id, self._clock())
-                if await store.open(hold):
-                    return hold.view(self._clock())
+            reservation = await store.get_reservation_for_update(reservation_id)
+            if reservation is None:
+                reservation = Reservation.tombstone(reservation_id, self._clock())
+                if await store.insert_reservation(reservation):
+                    return reservation.to_view(self._clock())
                 # its reserve has just come in between
-                hold = await _known(store, reservation_id)
-            freed = hold.release()
-            await store.save_hold(hold)
-            await store.give_back(freed)
-        return await self._told(hold)
+                reservation = await _get_existing_reservation(store, reservation_id)
+            released = reservation.release()
+            await store.save_reservation(reservation)
+            await store.release_stock(released)
+        return await self._invalidate_and_view(reservation)
 
-    async def _check_limits(self, store: Store, hold: Hold, wants: Mapping[UUID, int]) -> None:
-        """Raises TooManyHolds, TooManyUnits."""
-        holding = await store.holding(hold, list(wants), hold.held_since)
-        self._limits.check(holding, wants)
+    async def _check_limits(
+        self, store: Store, reservation: Reservation, requested: Mapping[UUID, int]
+    ) -> None:
+        """Raises TooManyUnpaidOrders, TooManyUnits."""
+        usage = await store.get_customer_usage(
+            reservation, list(requested), reservation.reserved_at
+        )
+        self._limits.check(usage, requested)
 
-    def _sales(self, call: Call, fulfilment_id: UUID, goods: Sequence[Goods]) -> list[Change]:
+    def _sale_changes(
+        self, ctx: CallContext, fulfilment_id: UUID, quantities: Sequence[StockQuantity]
+    ) -> list[StockChange]:
         now = self._clock()
         return [
-            Change(
+            StockChange(
                 movement_id=new_id(),
-                product_id=some.product_id,
-                warehouse_id=some.warehouse_id,
-                delta=-some.quantity,
+                product_id=stock_quantity.product_id,
+                warehouse_id=stock_quantity.warehouse_id,
+                delta=-stock_quantity.quantity,
                 counted=None,
-                reason=Reason.SOLD,
+                reason=MovementReason.SOLD,
                 note="",
                 reference=fulfilment_id,
-                actor=call.actor.known_as,
+                actor=ctx.actor.audit_name,
                 created_at=now,
             )
-            for some in goods
+            for stock_quantity in quantities
         ]
 
-    async def _told(self, hold: Hold) -> Reservation:
+    async def _invalidate_and_view(self, reservation: Reservation) -> ReservationView:
         """After the commit: what was rendered of these products is old now."""
-        self._cache.invalidate([line.product_id for line in hold.lines], pages=False)
-        return hold.view(self._clock())
+        self._cache.invalidate([line.product_id for line in reservation.lines], pages=False)
+        return reservation.to_view(self._clock())
 
 
-async def _known(store: Store, reservation_id: UUID) -> Hold:
-    hold = await store.hold(reservation_id)
-    if hold is None:
+async def _get_existing_reservation(store: Store, reservation_id: UUID) -> Reservation:
+    reservation = await store.get_reservation_for_update(reservation_id)
+    if reservation is None:
         raise LookupError(f"reservation {reservation_id} was there a moment ago")
-    return hold
+    return reservation
 
 
-async def _to_change(store: Store, reservation_id: UUID) -> Hold:
+async def _get_reservation_for_update(store: Store, reservation_id: UUID) -> Reservation:
     """Locked. Raises ReservationClosed when it was never made."""
-    hold = await store.hold(reservation_id)
-    if hold is None:
-        raise closed(reservation_id, None)
-    return hold
+    reservation = await store.get_reservation_for_update(reservation_id)
+    if reservation is None:
+        raise reservation_closed_error(reservation_id, None)
+    return reservation
 
 
-async def _not_on_hand(store: Store, goods: Sequence[Goods], now: datetime) -> OutOfStock:
+async def _not_on_hand_error(
+    store: Store, quantities: Sequence[StockQuantity], now: datetime
+) -> OutOfStock:
     """They were promised before they are there."""
-    levels = [level for some in goods for level in await store.levels(some.product_id, now)]
+    levels = [
+        level
+        for stock_quantity in quantities
+        for level in await store.get_product_stock(stock_quantity.product_id, now)
+    ]
     on_hand = {(level.product_id, level.warehouse_id): level.on_hand for level in levels}
-    there = [(some, on_hand[some.product_id, some.warehouse_id]) for some in goods]
+    there = [(some, on_hand[some.product_id, some.warehouse_id]) for some in quantities]
     short = [(some, units) for some, units in there if units < some.quantity] or there
-    return not_enough([Missing(some.product_id, some.quantity, units) for some, units in short])
+    return out_of_stock_error(
+        [ShortLine(some.product_id, some.quantity, units) for some, units in short]
+    )
 
 
-async def _take(store: Store, hold: Hold, plan: Plan, wants: Mapping[UUID, int]) -> None:
-    """Raises Gone."""
-    lines: list[Line] = []
-    for goods in plan.goods:
-        line = await store.take(hold, goods, ahead=plan.ahead)
+async def _reserve_lines(
+    store: Store, reservation: Reservation, plan: AllocationPlan, requested: Mapping[UUID, int]
+) -> None:
+    """Raises AllocationFailed."""
+    lines: list[ReservationLine] = []
+    for stock_quantity in plan.quantities:
+        line = await store.reserve_line(
+            reservation, stock_quantity, include_backorder=plan.include_backorder
+        )
         if line is None:
-            raise Gone(wants, goods)
+            raise AllocationFailed(requested, stock_quantity)
         lines.append(line)
-    hold.lines = tuple(lines)
+    reservation.lines = tuple(lines)
 
 
-async def _commit_late(store: Store, reservation_id: UUID, plan: Plan | None) -> Hold:
-    """It is not held: done already, expired, or closed. Raises Gone, ReservationClosed."""
-    hold = await _to_change(store, reservation_id)
-    lost = hold.commit()
-    way = plan or Plan(lost)
-    for goods in way.goods if lost else ():
-        if not await store.take_again(goods, ahead=way.ahead):
+async def _commit_not_held(
+    store: Store, reservation_id: UUID, plan: AllocationPlan | None
+) -> Reservation:
+    """It is not held: done already, expired, or closed. Raises AllocationFailed, ReservationClosed."""
+    reservation = await _get_reservation_for_update(store, reservation_id)
+    expired_quantities = reservation.commit()
+    effective_plan = plan or AllocationPlan(expired_quantities)
+    for stock_quantity in effective_plan.quantities if expired_quantities else ():
+        if not await store.reserve_again(
+            stock_quantity, include_backorder=effective_plan.include_backorder
+        ):
             # paid for: it is theirs even if it is not for sale any more
-            raise Gone(units_of(lost), goods, for_sale=False)
-    if lost and plan:
-        hold.move_to(plan.goods)
-        await store.move_lines(hold)
+            raise AllocationFailed(
+                quantity_by_product(expired_quantities), stock_quantity, must_be_active=False
+            )
+    if expired_quantities and plan:
+        reservation.reassign(plan.quantities)
+        await store.replace_lines(reservation)
     else:
-        await store.save_hold(hold)
-    return hold
+        await store.save_reservation(reservation)
+    return reservation

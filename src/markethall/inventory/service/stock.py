@@ -4,48 +4,49 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import ProductNotFound, ReservationView
+from markethall.inventory.contract.stock import (
     Adjustment,
+    HistoricalProductStock,
+    HistoricalStock,
     Movement,
     MovementNotFound,
+    MovementReason,
     NewStocktake,
     NewTransfer,
-    ProductNotFound,
     ProductStock,
-    ProductStockThen,
-    Reason,
-    Reservation,
     ReservationQuery,
     StockLevel,
     Stocktake,
     StocktakeNotFound,
-    StockThen,
     Transfer,
     TransferNotFound,
-    WarehouseClosed,
-    WarehouseNotFound,
 )
-from markethall.inventory.domain import (
-    MAIN_WAREHOUSE,
-    Change,
-    Shortage,
-    Stock,
-    available_of,
-    check_adjustment,
+from markethall.inventory.contract.warehouses import WarehouseClosed, WarehouseNotFound
+from markethall.inventory.domain.moves import (
     check_stocktake,
     check_transfer,
-    counts_of,
-    stocktake_of,
-    too_few,
-    too_many,
-    transfer_of,
-    transferred,
+    counts_by_product,
+    plan_transfer,
+    stocktake_from_movements,
+    transfer_from_movements,
 )
-from markethall.inventory.ports import Database, ProductCache, Shelf, Store
-from markethall.inventory.service.holds import ExpiredHolds
-from markethall.shared.call import Call
+from markethall.inventory.domain.stock import (
+    InsufficientStock,
+    Stock,
+    StockChange,
+    check_adjustment,
+    movement_shortage,
+    stocktake_shortage,
+    total_available,
+)
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.ports import Database, ReadStore, Store
+from markethall.inventory.ports.catalogue import ProductCache
+from markethall.inventory.service.holds import ReservationExpiry
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.ids import new_id
 from markethall.shared.pages import Cursors, Page, PageQuery
 
@@ -57,176 +58,197 @@ class StockroomService:
         self,
         database: Database,
         cache: ProductCache,
-        expired: ExpiredHolds,
+        expiry: ReservationExpiry,
         cursors: Cursors,
         clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
-        self._expired = expired
+        self._expiry = expiry
         self._cursors = cursors
         self._clock = clock
 
-    async def stock(self, call: Call, product_id: UUID) -> ProductStock:  # noqa: ARG002 - the contract
-        async with self._database.reading() as shelf:
-            levels = await _levels(shelf, product_id, self._clock())
+    async def get_stock(self, ctx: CallContext, product_id: UUID) -> ProductStock:  # noqa: ARG002 - the contract
+        async with self._database.read_session() as reads:
+            levels = await _get_levels_or_404(reads, product_id, self._clock())
         return ProductStock(
             product_id=product_id,
-            available=available_of(levels),
-            warehouses=tuple(_level(level) for level in levels),
+            available=total_available(levels),
+            warehouses=tuple(_level_view(level) for level in levels),
         )
 
-    async def stock_at(self, call: Call, product_id: UUID, at: datetime) -> ProductStockThen:  # noqa: ARG002 - the contract
-        async with self._database.reading() as shelf:
-            then = await shelf.on_hand_at(product_id, at)
-        if not then:
+    async def get_stock_at(
+        self, ctx: CallContext, product_id: UUID, at: datetime
+    ) -> HistoricalProductStock:  # noqa: ARG002 - the contract
+        async with self._database.read_session() as reads:
+            on_hand = await reads.get_on_hand_at(product_id, at)
+        if not on_hand:
             raise ProductNotFound(product_ids=[str(product_id)])
-        return ProductStockThen(
+        return HistoricalProductStock(
             product_id=product_id,
             at=at,
-            on_hand=sum(then.values()),
+            on_hand=sum(on_hand.values()),
             warehouses=tuple(
-                StockThen(warehouse_id=key, on_hand=units) for key, units in then.items()
+                HistoricalStock(warehouse_id=warehouse_id, on_hand=quantity)
+                for warehouse_id, quantity in on_hand.items()
             ),
         )
 
     async def adjust(
-        self, call: Call, product_id: UUID, command: Adjustment, attempt: Attempt
+        self, ctx: CallContext, product_id: UUID, command: Adjustment, attempt: IdempotentCommand
     ) -> Movement:
         check_adjustment(command)
-        change = self._asked(call, product_id, command, attempt)
+        change = self._adjustment_change(ctx, product_id, command, attempt)
 
         async def move(store: Store) -> Movement:
-            await _open_shelves(store, [product_id], [change.warehouse_id])
-            moved = await store.move([change])
-            movement = moved[0] if moved else await store.movement(change.movement_id)
+            await _ensure_stock_rows(store, [product_id], [change.warehouse_id])
+            moved = await store.apply_changes([change])
+            movement = moved[0] if moved else await store.get_movement(change.movement_id)
             if movement is None:
-                raise await _short(store, [change])
-            await store.finish(attempt, movement)
+                raise await _shortage(store, [change])
+            await store.store_response(attempt, movement)
             return movement
 
-        movement = await self._expired.without(move)
+        movement = await self._expiry.run_after_expiring(move)
         self._cache.invalidate([product_id], pages=False)
         return movement
 
-    async def transfer(self, call: Call, command: NewTransfer, attempt: Attempt) -> Transfer:
+    async def transfer(
+        self, ctx: CallContext, command: NewTransfer, attempt: IdempotentCommand
+    ) -> Transfer:
         check_transfer(command)
-        ids = (new_id(), new_id())
-        changes = transferred(command, attempt.id, ids, call.actor.known_as, self._clock())
+        movement_ids = (new_id(), new_id())
+        changes = plan_transfer(
+            command, attempt.id, movement_ids, ctx.actor.audit_name, self._clock()
+        )
 
         async def move(store: Store) -> Transfer:
-            await _open_shelves(
+            await _ensure_stock_rows(
                 store,
                 [command.product_id],
                 [command.from_warehouse_id, command.to_warehouse_id],
             )
-            transfer = transfer_of(await _all_moved(store, changes))
-            await store.finish(attempt, transfer)
+            transfer = transfer_from_movements(await _apply_all_changes(store, changes))
+            await store.store_response(attempt, transfer)
             return transfer
 
-        transfer = await self._expired.without(move)
+        transfer = await self._expiry.run_after_expiring(move)
         self._cache.invalidate([command.product_id], pages=False)
         return transfer
 
-    async def transfer_made(self, call: Call, transfer_id: UUID) -> Transfer:  # noqa: ARG002 - the contract
-        async with self._database.reading() as shelf:
-            movements = await shelf.movements_by(transfer_id)
-        if not _are(Reason.TRANSFERRED, movements):
+    async def get_transfer(self, ctx: CallContext, transfer_id: UUID) -> Transfer:  # noqa: ARG002 - the contract
+        async with self._database.read_session() as reads:
+            movements = await reads.list_movements_by_reference(transfer_id)
+        if not _have_reason(MovementReason.TRANSFERRED, movements):
             raise TransferNotFound(transfer_id=str(transfer_id))
-        return transfer_of(movements)
+        return transfer_from_movements(movements)
 
-    async def count(self, call: Call, command: NewStocktake, attempt: Attempt) -> Stocktake:
+    async def record_stocktake(
+        self, ctx: CallContext, command: NewStocktake, attempt: IdempotentCommand
+    ) -> Stocktake:
         check_stocktake(command)
 
-        async def count(store: Store) -> Stocktake:
-            skus = await _named(store, command)
-            changes = self._counted(call, command, attempt, counts_of(command.lines, skus))
-            await _open_shelves(store, list(skus), [changes[0].warehouse_id])
-            stocktake = stocktake_of(await _all_moved(store, changes), skus)
-            await store.finish(attempt, stocktake)
+        async def record(store: Store) -> Stocktake:
+            skus = await _get_skus_or_404(store, command)
+            changes = self._stocktake_changes(
+                ctx, command, attempt, counts_by_product(command.lines, skus)
+            )
+            await _ensure_stock_rows(store, list(skus), [changes[0].warehouse_id])
+            stocktake = stocktake_from_movements(await _apply_all_changes(store, changes), skus)
+            await store.store_response(attempt, stocktake)
             return stocktake
 
-        stocktake = await self._expired.without(count)
+        stocktake = await self._expiry.run_after_expiring(record)
         self._cache.invalidate([line.product_id for line in stocktake.lines], pages=False)
         return stocktake
 
-    async def stocktake(self, call: Call, stocktake_id: UUID) -> Stocktake:  # noqa: ARG002 - the contract
-        async with self._database.reading() as shelf:
-            movements = await shelf.movements_by(stocktake_id)
-            skus = await shelf.skus([movement.product_id for movement in movements], ())
-        if not _are(Reason.COUNTED, movements):
+    async def get_stocktake(self, ctx: CallContext, stocktake_id: UUID) -> Stocktake:  # noqa: ARG002 - the contract
+        async with self._database.read_session() as reads:
+            movements = await reads.list_movements_by_reference(stocktake_id)
+            skus = await reads.get_skus([movement.product_id for movement in movements], ())
+        if not _have_reason(MovementReason.COUNTED, movements):
             raise StocktakeNotFound(stocktake_id=str(stocktake_id))
-        return stocktake_of(movements, skus)
+        return stocktake_from_movements(movements, skus)
 
-    async def movements(
+    async def list_movements(
         self,
-        call: Call,  # noqa: ARG002 - the contract
+        ctx: CallContext,  # noqa: ARG002 - the contract
         product_id: UUID,
         query: PageQuery,
     ) -> Page[Movement]:
         name = f"movements:{product_id}"
         before = (self._cursors.decode(name, query.cursor) or [None])[0]
-        async with self._database.reading() as shelf:
-            rows = await shelf.movements(product_id, before, query.limit + 1)
+        async with self._database.read_session() as reads:
+            rows = await reads.list_movements(product_id, before, query.limit + 1)
             if not rows:
-                await _levels(shelf, product_id, self._clock())
-        page = self._cursors.page(name, rows, query.limit, lambda row: [row[0]])
+                await _get_levels_or_404(reads, product_id, self._clock())
+        page = self._cursors.build_page(name, rows, query.limit, lambda row: [row[0]])
         return Page(items=tuple(row[1] for row in page.items), next_cursor=page.next_cursor)
 
-    async def movement(self, call: Call, product_id: UUID, movement_id: UUID) -> Movement:  # noqa: ARG002 - the contract
-        async with self._database.reading() as shelf:
-            movement = await shelf.movement(movement_id)
+    async def get_movement(self, ctx: CallContext, product_id: UUID, movement_id: UUID) -> Movement:  # noqa: ARG002 - the contract
+        async with self._database.read_session() as reads:
+            movement = await reads.get_movement(movement_id)
         if movement is None or movement.product_id != product_id:
             raise MovementNotFound(movement_id=str(movement_id))
         return movement
 
-    async def reservations(self, call: Call, query: ReservationQuery) -> Page[Reservation]:  # noqa: ARG002 - the contract
+    async def list_reservations(
+        self, ctx: CallContext, query: ReservationQuery
+    ) -> Page[ReservationView]:  # noqa: ARG002 - the contract
         name = f"reservations:{query.order_id}"
         after = self._cursors.decode(name, query.cursor)
-        async with self._database.reading() as shelf:
-            holds = await shelf.holds_of(
+        async with self._database.read_session() as reads:
+            reservations = await reads.list_order_reservations(
                 query.order_id, UUID(after[0]) if after else None, query.limit + 1
             )
         now = self._clock()
-        views = [hold.view(now) for hold in holds]
-        return self._cursors.page(name, views, query.limit, lambda row: [str(row.reservation_id)])
+        views = [reservation.to_view(now) for reservation in reservations]
+        return self._cursors.build_page(
+            name, views, query.limit, lambda row: [str(row.reservation_id)]
+        )
 
-    def _asked(self, call: Call, product_id: UUID, command: Adjustment, attempt: Attempt) -> Change:
-        return Change(
+    def _adjustment_change(
+        self, ctx: CallContext, product_id: UUID, command: Adjustment, attempt: IdempotentCommand
+    ) -> StockChange:
+        return StockChange(
             movement_id=attempt.id,
             product_id=product_id,
             warehouse_id=command.warehouse_id or MAIN_WAREHOUSE,
             delta=command.delta,
             counted=command.counted,
-            reason=Reason(command.reason),
+            reason=MovementReason(command.reason),
             note=command.note,
             reference=None,
-            actor=call.actor.known_as,
+            actor=ctx.actor.audit_name,
             created_at=self._clock(),
         )
 
-    def _counted(
-        self, call: Call, command: NewStocktake, attempt: Attempt, counts: Mapping[UUID, int]
-    ) -> list[Change]:
+    def _stocktake_changes(
+        self,
+        ctx: CallContext,
+        command: NewStocktake,
+        attempt: IdempotentCommand,
+        counts: Mapping[UUID, int],
+    ) -> list[StockChange]:
         now = self._clock()
         return [
-            Change(
+            StockChange(
                 movement_id=new_id(),
                 product_id=product_id,
                 warehouse_id=command.warehouse_id or MAIN_WAREHOUSE,
                 delta=None,
                 counted=counted,
-                reason=Reason.COUNTED,
+                reason=MovementReason.COUNTED,
                 note=command.note,
                 reference=attempt.id,
-                actor=call.actor.known_as,
+                actor=ctx.actor.audit_name,
                 created_at=now,
             )
             for product_id, counted in counts.items()
         ]
 
 
-async def _open_shelves(
+async def _ensure_stock_rows(
     store: Store, product_ids: Collection[UUID], warehouse_ids: Iterable[UUID]
 ) -> None:
     """The main warehouse is always open, and every product has a shelf there.
@@ -235,38 +257,49 @@ async def _open_shelves(
     """
     # sorted: whoever needs several warehouses waits for them in the same order
     for warehouse_id in sorted({*warehouse_ids} - {MAIN_WAREHOUSE}):
-        depot = await store.open_depot(warehouse_id)
-        if depot is None:
+        warehouse = await store.get_warehouse_for_share(warehouse_id)
+        if warehouse is None:
             raise WarehouseNotFound(warehouse_id=str(warehouse_id))
-        if not depot.active:
+        if not warehouse.active:
             raise WarehouseClosed(warehouse_id=str(warehouse_id))
-        await store.open_shelves(product_ids, warehouse_id)
+        await store.ensure_stock_rows(product_ids, warehouse_id)
 
 
-async def _all_moved(store: Store, changes: Sequence[Change]) -> Sequence[Movement]:
+async def _apply_all_changes(store: Store, changes: Sequence[StockChange]) -> Sequence[Movement]:
     """They, or those that the same command has made before.
 
-    Raises ProductNotFound, Shortage.
+    Raises ProductNotFound, InsufficientStock.
     """
-    moved = await store.move(changes)
-    if len(moved) == len(changes):
-        return moved
+    movements = await store.apply_changes(changes)
+    if len(movements) == len(changes):
+        return movements
     reference = changes[0].reference
-    if not moved and reference and (before := await store.movements_by(reference)):
-        return before
-    made = {(movement.product_id, movement.warehouse_id) for movement in moved}
-    raise await _short(store, [c for c in changes if (c.product_id, c.warehouse_id) not in made])
+    if (
+        not movements
+        and reference
+        and (earlier := await store.list_movements_by_reference(reference))
+    ):
+        return earlier
+    changed_keys = {(movement.product_id, movement.warehouse_id) for movement in movements}
+    raise await _shortage(
+        store,
+        [
+            change
+            for change in changes
+            if (change.product_id, change.warehouse_id) not in changed_keys
+        ],
+    )
 
 
-async def _levels(shelf: Shelf, product_id: UUID, now: datetime) -> Sequence[Stock]:
+async def _get_levels_or_404(reads: ReadStore, product_id: UUID, now: datetime) -> Sequence[Stock]:
     """Raises ProductNotFound."""
-    levels = await shelf.levels(product_id, now)
+    levels = await reads.get_product_stock(product_id, now)
     if not levels:
         raise ProductNotFound(product_ids=[str(product_id)])
     return levels
 
 
-def _level(level: Stock) -> StockLevel:
+def _level_view(level: Stock) -> StockLevel:
     return StockLevel(
         warehouse_id=level.warehouse_id,
         on_hand=level.on_hand,
@@ -275,39 +308,45 @@ def _level(level: Stock) -> StockLevel:
     )
 
 
-async def _short(store: Store, refused: Sequence[Change]) -> Shortage:
+async def _shortage(store: Store, refused: Sequence[StockChange]) -> InsufficientStock:
     """Why these movements could not be made. Raises ProductNotFound."""
-    shelves = {
+    stock_by_key = {
         (level.product_id, level.warehouse_id): level
         for warehouse_id in {change.warehouse_id for change in refused}
-        for level in await store.shelves(
+        for level in await store.get_warehouse_stock(
             [change.product_id for change in refused], warehouse_id, refused[0].created_at
         )
     }
     unknown = [
         str(change.product_id)
         for change in refused
-        if (change.product_id, change.warehouse_id) not in shelves
+        if (change.product_id, change.warehouse_id) not in stock_by_key
     ]
     if unknown:
         raise ProductNotFound(product_ids=unknown)
-    short = [(shelves[change.product_id, change.warehouse_id], change) for change in refused]
-    of_stocktake = refused[0].reference is not None and refused[0].counted is not None
-    return too_many(short) if of_stocktake else too_few(*short[0])
+    short_changes = [
+        (stock_by_key[change.product_id, change.warehouse_id], change) for change in refused
+    ]
+    is_stocktake = refused[0].reference is not None and refused[0].counted is not None
+    return (
+        stocktake_shortage(short_changes) if is_stocktake else movement_shortage(*short_changes[0])
+    )
 
 
-async def _named(store: Store, command: NewStocktake) -> Mapping[UUID, str]:
+async def _get_skus_or_404(store: Store, command: NewStocktake) -> Mapping[UUID, str]:
     """The SKUs of the products that were counted. Raises ProductNotFound."""
-    ids = [line.product_id for line in command.lines if line.product_id is not None]
+    product_ids = [line.product_id for line in command.lines if line.product_id is not None]
     skus = [line.sku for line in command.lines if line.sku is not None]
-    found = await store.skus(ids, skus)
-    known = {sku.lower() for sku in found.values()}
-    if unknown := [str(product_id) for product_id in ids if product_id not in found]:
-        raise ProductNotFound(product_ids=unknown)
-    if unnamed := [sku for sku in skus if sku.lower() not in known]:
-        raise ProductNotFound(sku=unnamed[0])
-    return found
+    skus_by_product = await store.get_skus(product_ids, skus)
+    known_skus = {sku.lower() for sku in skus_by_product.values()}
+    if unknown_ids := [
+        str(product_id) for product_id in product_ids if product_id not in skus_by_product
+    ]:
+        raise ProductNotFound(product_ids=unknown_ids)
+    if unknown_skus := [sku for sku in skus if sku.lower() not in known_skus]:
+        raise ProductNotFound(sku=unknown_skus[0])
+    return skus_by_product
 
 
-def _are(reason: Reason, movements: Sequence[Movement]) -> bool:
+def _have_reason(reason: MovementReason, movements: Sequence[Movement]) -> bool:
     return bool(movements) and movements[0].reason == reason

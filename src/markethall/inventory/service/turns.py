@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
 
-AT_ONCE: Final = 10
-PATIENCE: Final = 0.2
+MAX_CONCURRENT_PER_PRODUCT: Final = 10
+MAX_WAIT_SECONDS: Final = 0.2
 
 
-class Turns:
+class ProductConcurrencyLimiter:
     """Some at a time take of one product; the others of this process come after them, in order.
 
     They wait without a connection: the crowd around one product leaves half of the pool to who
@@ -18,41 +18,45 @@ class Turns:
     turn is a courtesy and no lock: who has waited `patience` seconds goes ahead.
     """
 
-    def __init__(self, at_once: int = AT_ONCE, patience: float = PATIENCE) -> None:
-        self._at_once = at_once
-        self._patience = patience
-        self._lines: dict[UUID, _Line] = {}
+    def __init__(
+        self,
+        max_concurrent: int = MAX_CONCURRENT_PER_PRODUCT,
+        max_wait_seconds: float = MAX_WAIT_SECONDS,
+    ) -> None:
+        self._max_concurrent = max_concurrent
+        self._max_wait_seconds = max_wait_seconds
+        self._slots_by_product: dict[UUID, _ProductSlots] = {}
 
     @asynccontextmanager
-    async def on(self, product_id: UUID) -> AsyncIterator[None]:
-        line = self._lines.get(product_id)
-        if line is None:
-            line = self._lines[product_id] = _Line(self._at_once)
-        line.people += 1
+    async def slot(self, product_id: UUID) -> AsyncIterator[None]:
+        slots = self._slots_by_product.get(product_id)
+        if slots is None:
+            slots = self._slots_by_product[product_id] = _ProductSlots(self._max_concurrent)
+        slots.users += 1
         try:
-            has_turn = await line.wait(self._patience)
+            is_acquired = await slots.acquire(self._max_wait_seconds)
             try:
                 yield
             finally:
-                if has_turn:
-                    line.places.release()
+                if is_acquired:
+                    slots.semaphore.release()
         finally:
-            line.people -= 1
-            if not line.people:
-                del self._lines[product_id]
+            slots.users -= 1
+            if not slots.users:
+                del self._slots_by_product[product_id]
 
 
-class _Line:
-    def __init__(self, places: int) -> None:
-        self.places = asyncio.Semaphore(places)
-        self.people = 0
+class _ProductSlots:
+    def __init__(self, max_concurrent: int) -> None:
+        self.semaphore = asyncio.Semaphore(max_concurrent)
+        self.users = 0
 
-    async def wait(self, seconds: float) -> bool:
+    async def acquire(self, seconds: float) -> bool:
         """Whether it is our turn; if not, we have waited long enough."""
-        if not self.places.locked():
-            return await self.places.acquire()
+        if not self.semaphore.locked():
+            return await self.semaphore.acquire()
         try:
             async with asyncio.timeout(seconds):
-                return await self.places.acquire()
+                return await self.semaphore.acquire()
         except TimeoutError:
             return False

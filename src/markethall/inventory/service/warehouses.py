@@ -2,18 +2,18 @@
 
 from uuid import UUID
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.warehouses import (
     NewWarehouse,
-    Warehouse,
     WarehouseChange,
     WarehouseNotFound,
+    WarehouseView,
 )
-from markethall.inventory.domain import Depot
+from markethall.inventory.domain.warehouses import Warehouse
 from markethall.inventory.ports import Database, Store
-from markethall.shared.call import Call
-from markethall.shared.idempotency import Attempt
+from markethall.shared.call import CallContext
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.pages import Cursors, Page, PageQuery
-from markethall.shared.versions import Seen, check_seen
+from markethall.shared.versions import ExpectedVersions, check_expected_version
 
 
 class WarehouseService:
@@ -23,57 +23,65 @@ class WarehouseService:
         self._database = database
         self._cursors = cursors
 
-    async def warehouse(self, call: Call, warehouse_id: UUID) -> Warehouse:  # noqa: ARG002 - the contract
-        async with self._database.reading() as shelf:
-            depot = await shelf.find_depot(warehouse_id)
-        return _there(depot, warehouse_id).view()
+    async def get_warehouse(self, ctx: CallContext, warehouse_id: UUID) -> WarehouseView:  # noqa: ARG002 - the contract
+        async with self._database.read_session() as reads:
+            warehouse = await reads.get_warehouse(warehouse_id)
+        return _found_or_404(warehouse, warehouse_id).to_view()
 
-    async def warehouses(self, call: Call, query: PageQuery) -> Page[Warehouse]:  # noqa: ARG002 - the contract
+    async def list_warehouses(self, ctx: CallContext, query: PageQuery) -> Page[WarehouseView]:  # noqa: ARG002 - the contract
         position = self._cursors.decode("warehouses", query.cursor)
         after = (int(position[0]), UUID(position[1])) if position else None
-        async with self._database.reading() as shelf:
-            depots = await shelf.depots(after, query.limit + 1)
-        views = [depot.view() for depot in depots]
-        return self._cursors.page(
+        async with self._database.read_session() as reads:
+            warehouses = await reads.list_warehouses(after, query.limit + 1)
+        views = [warehouse.to_view() for warehouse in warehouses]
+        return self._cursors.build_page(
             "warehouses", views, query.limit, lambda row: [row.priority, str(row.warehouse_id)]
         )
 
-    async def create(self, call: Call, command: NewWarehouse, attempt: Attempt) -> Warehouse:  # noqa: ARG002 - the contract
-        depot = Depot.new(attempt.id, command)
+    async def create(
+        self, ctx: CallContext, command: NewWarehouse, attempt: IdempotentCommand
+    ) -> WarehouseView:  # noqa: ARG002 - the contract
+        warehouse = Warehouse.new(attempt.id, command)
         async with self._database.transaction() as store:
-            if not await store.add_depot(depot):
-                depot = _there(await store.find_depot(depot.warehouse_id), depot.warehouse_id)
-            await store.finish(attempt, depot.view())
-        return depot.view()
+            if not await store.insert_warehouse(warehouse):
+                warehouse = _found_or_404(
+                    await store.get_warehouse(warehouse.warehouse_id), warehouse.warehouse_id
+                )
+            await store.store_response(attempt, warehouse.to_view())
+        return warehouse.to_view()
 
     async def change(
         self,
-        call: Call,  # noqa: ARG002 - the contract
+        ctx: CallContext,  # noqa: ARG002 - the contract
         warehouse_id: UUID,
         command: WarehouseChange,
-        seen: Seen,
-    ) -> Warehouse:
+        expected_versions: ExpectedVersions,
+    ) -> WarehouseView:
         async with self._database.transaction() as store:
-            depot = await _locked(store, warehouse_id, seen)
-            if depot.change(command, empty=not await store.has_goods(warehouse_id)):
-                await store.save_depot(depot)
-        return depot.view()
+            warehouse = await _get_warehouse_for_update(store, warehouse_id, expected_versions)
+            if warehouse.change(command, is_empty=not await store.has_stock(warehouse_id)):
+                await store.save_warehouse(warehouse)
+        return warehouse.to_view()
 
-    async def delete(self, call: Call, warehouse_id: UUID, seen: Seen) -> None:  # noqa: ARG002 - the contract
+    async def delete(
+        self, ctx: CallContext, warehouse_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:  # noqa: ARG002 - the contract
         async with self._database.transaction() as store:
-            depot = await _locked(store, warehouse_id, seen)
-            depot.check_unused(used=await store.has_shelves(warehouse_id))
-            await store.remove_depot(warehouse_id)
+            warehouse = await _get_warehouse_for_update(store, warehouse_id, expected_versions)
+            warehouse.check_unused(has_stock_rows=await store.has_stock_rows(warehouse_id))
+            await store.delete_warehouse(warehouse_id)
 
 
-def _there(depot: Depot | None, warehouse_id: UUID) -> Depot:
-    if depot is None:
+def _found_or_404(warehouse: Warehouse | None, warehouse_id: UUID) -> Warehouse:
+    if warehouse is None:
         raise WarehouseNotFound(warehouse_id=str(warehouse_id))
-    return depot
+    return warehouse
 
 
-async def _locked(store: Store, warehouse_id: UUID, seen: Seen) -> Depot:
+async def _get_warehouse_for_update(
+    store: Store, warehouse_id: UUID, expected_versions: ExpectedVersions
+) -> Warehouse:
     """Raises WarehouseNotFound, PreconditionFailed."""
-    depot = _there(await store.depot(warehouse_id), warehouse_id)
-    check_seen(seen, depot.version)
-    return depot
+    warehouse = _found_or_404(await store.get_warehouse_for_update(warehouse_id), warehouse_id)
+    check_expected_version(expected_versions, warehouse.version)
+    return warehouse

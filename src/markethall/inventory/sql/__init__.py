@@ -1,10 +1,10 @@
 """Inventory in Postgres, in a schema of that name."""
 
-from markethall.inventory.sql.search_rows import Trigrams
+from markethall.inventory.sql.search_rows import TrigramSupport
 from markethall.inventory.sql.store import SqlStore
 from markethall.inventory.sql.tables import metadata
 from markethall.shared.sql import ContextStatements
 
 STATEMENTS = ContextStatements(metadata)
 
-__all__ = ["STATEMENTS", "SqlStore", "Trigrams", "metadata"]
+__all__ = ["STATEMENTS", "SqlStore", "TrigramSupport", "metadata"]

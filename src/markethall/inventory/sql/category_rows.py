@@ -7,84 +7,90 @@ from uuid import UUID
 import asyncpg
 from pydantic import TypeAdapter
 
-from markethall.inventory.contract import (
-    Category,
+from markethall.inventory.contract.categories import (
     CategoryInUse,
-    CategoryNames,
     CategoryNotFound,
     CategoryQuery,
+    CategoryTranslationView,
+    CategoryView,
 )
-from markethall.inventory.domain import Branch
+from markethall.inventory.domain.categories import Category
 from markethall.inventory.sql import categories
 from markethall.shared import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
-_NAMES: Final = TypeAdapter(dict[str, CategoryNames])
+_TRANSLATIONS: Final = TypeAdapter(dict[str, CategoryTranslationView])
 
 
-class SqlCategories(shared.SqlStore):
+class SqlCategoryStore(shared.SqlStore):
     """One transaction, or reads without one: the categories."""
 
-    async def categories(
+    async def list_categories(
         self, query: CategoryQuery, after: tuple[int, str] | None
-    ) -> Sequence[Category]:
-        where: dict[str, Any] = {}
+    ) -> Sequence[CategoryView]:
+        values: dict[str, Any] = {}
         if query.parent:
-            where["parent"] = query.parent
+            values["parent"] = query.parent
         if after is not None:
-            where["position"], where["category"] = after
-        which = "any" if query.parent is None else "child" if query.parent else "root"
-        statement = categories.PAGES[which, after is not None]
-        rows = await self._session.all(statement, limit=query.limit + 1, **where)
-        return [_seen(row) for row in rows]
+            values["position"], values["category"] = after
+        parent_filter = "any" if query.parent is None else "child" if query.parent else "root"
+        statement = categories.LIST_CATEGORIES[parent_filter, after is not None]
+        rows = await self._connection.fetch_all(statement, limit=query.limit + 1, **values)
+        return [_to_view(row) for row in rows]
 
-    async def category(self, category_id: UUID) -> Category | None:
-        row = await self._session.one(categories.ONE, of=category_id)
-        return _seen(row) if row else None
+    async def get_category_view(self, category_id: UUID) -> CategoryView | None:
+        row = await self._connection.fetch_one(categories.GET_CATEGORY, category_id=category_id)
+        return _to_view(row) if row else None
 
-    async def add_category(self, branch: Branch) -> bool:
-        row = {**vars(branch), "translations": _names(branch)}
+    async def add_category(self, category: Category) -> bool:
+        row = {**vars(category), "translations": _dump_translations(category)}
         try:
-            return bool(await self._session.run(categories.ADD, **row))
+            return bool(await self._connection.execute(categories.ADD_CATEGORY, **row))
         except asyncpg.ForeignKeyViolationError:
-            raise CategoryNotFound(category=branch.parent) from None
+            raise CategoryNotFound(category=category.parent) from None
 
-    async def hold_tree(self) -> None:
-        await self._session.value(categories.HOLD)
+    async def lock_category_tree(self) -> None:
+        await self._connection.fetch_value(categories.LOCK_CATEGORY_TREE)
 
-    async def branch(self, category_id: UUID) -> Branch | None:
-        row = await self._session.one(categories.BRANCH, of=category_id)
-        return Branch(**_kept(row)) if row else None
+    async def get_category_for_update(self, category_id: UUID) -> Category | None:
+        row = await self._connection.fetch_one(
+            categories.GET_CATEGORY_FOR_UPDATE, category_id=category_id
+        )
+        return Category(**_parse_row(row)) if row else None
 
-    async def above(self, category: str) -> Sequence[str]:
-        rows = await self._session.all(categories.ABOVE, category=category)
+    async def get_ancestors(self, category: str) -> Sequence[str]:
+        rows = await self._connection.fetch_all(categories.GET_ANCESTORS, category=category)
         return [row["category"] for row in rows]
 
-    async def save_branch(self, branch: Branch) -> None:
-        row = {f"new_{name}": value for name, value in vars(branch).items()}
-        row["new_translations"] = _names(branch)
+    async def save_category(self, category: Category) -> None:
+        row = {f"new_{name}": value for name, value in vars(category).items()}
+        row["new_translations"] = _dump_translations(category)
         del row["new_category_id"], row["new_category"]
         try:
-            await self._session.run(categories.SAVE, of=branch.category_id, **row)
+            await self._connection.execute(
+                categories.SAVE_CATEGORY, category_id=category.category_id, **row
+            )
         except asyncpg.ForeignKeyViolationError:
-            raise CategoryNotFound(category=branch.parent) from None
+            raise CategoryNotFound(category=category.parent) from None
 
-    async def remove_branch(self, branch: Branch) -> None:
+    async def remove_category(self, category: Category) -> None:
         try:
-            await self._session.run(categories.REMOVE, of=branch.category_id)
+            await self._connection.execute(
+                categories.REMOVE_CATEGORY, category_id=category.category_id
+            )
         except asyncpg.ForeignKeyViolationError:
-            raise CategoryInUse(category=branch.category) from None
+            raise CategoryInUse(category=category.category) from None
 
 
-def _names(branch: Branch) -> str:
-    return _NAMES.dump_json(dict(branch.translations)).decode()
+def _dump_translations(category: Category) -> str:
+    return _TRANSLATIONS.dump_json(dict(category.translations)).decode()
 
 
-def _kept(row: "Record") -> Mapping[str, Any]:
-    return {**row, "translations": _NAMES.validate_json(row["translations"])}
+def _parse_row(row: "Record") -> Mapping[str, Any]:
+    return {**row, "translations": _TRANSLATIONS.validate_json(row["translations"])}
 
 
-def _seen(row: "Record") -> Category:
-    return Category(**_kept(row))
+def _to_view(row: "Record") -> CategoryView:
+    return CategoryView(**_parse_row(row))

@@ -5,8 +5,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from markethall.inventory.contract import MOST_FACET_VALUES
-from markethall.inventory.sql.products import amount_now
+from markethall.inventory.contract.searching import MAX_FACET_VALUES
+from markethall.inventory.sql.products import current_amount
 from markethall.inventory.sql.tables import ACTIVE, products
 from markethall.shared.db import Statement
 
@@ -16,25 +16,25 @@ _members: Final = (
         # an import makes many at the same time
         sa.func.row_number()
         .over(order_by=[products.c.created_at, products.c.product_id])
-        .label("place"),
+        .label("row_rank"),
         products.c.options,
         products.c.price_currency.collate("C").label("currency"),
-        amount_now(products).label("amount"),
+        current_amount(products).label("amount"),
     )
     .where(products.c.status == ACTIVE, products.c.family == bindparam("family"))
     .cte("members")
 )
 
 
-def _nothing(kind: Any) -> "sa.ColumnElement[Any]":
+def _typed_null(kind: Any) -> "sa.ColumnElement[Any]":
     return sa.cast(sa.null(), kind)
 
 
-def _values() -> "sa.Select[Any]":
+def _option_values() -> "sa.Select[Any]":
     """Each value of each option, those of the earliest products first; not without end."""
     pair = sa.func.jsonb_each_text(_members.c.options).table_valued("key", "value")
     pair = pair.render_derived(name="pair")
-    first = sa.func.min(_members.c.place)
+    first = sa.func.min(_members.c.row_rank)
     number = sa.func.row_number().over(partition_by=pair.c.key, order_by=first)
     values = (
         sa.select(pair.c.key, pair.c.value, number.label("number"))
@@ -45,17 +45,17 @@ def _values() -> "sa.Select[Any]":
     return sa.select(
         values.c.key.label("name"),
         values.c.value,
-        _nothing(sa.Text).label("currency"),
-        _nothing(sa.BigInteger).label("lowest"),
-        _nothing(sa.BigInteger).label("highest"),
+        _typed_null(sa.Text).label("currency"),
+        _typed_null(sa.BigInteger).label("lowest"),
+        _typed_null(sa.BigInteger).label("highest"),
         values.c.number,
-    ).where(values.c.number <= sa.literal_column(str(MOST_FACET_VALUES), sa.BigInteger))
+    ).where(values.c.number <= sa.literal_column(str(MAX_FACET_VALUES), sa.BigInteger))
 
 
-def _ranges() -> "sa.Select[Any]":
+def _price_ranges() -> "sa.Select[Any]":
     return sa.select(
-        _nothing(sa.Text),
-        _nothing(sa.Text),
+        _typed_null(sa.Text),
+        _typed_null(sa.Text),
         _members.c.currency,
         sa.func.min(_members.c.amount),
         sa.func.max(_members.c.amount),
@@ -63,8 +63,8 @@ def _ranges() -> "sa.Select[Any]":
     ).group_by(_members.c.currency)
 
 
-FACTS: Final = Statement(
-    sa.union_all(_values(), _ranges()).order_by(
+GET_FAMILY_SUMMARY: Final = Statement(
+    sa.union_all(_option_values(), _price_ranges()).order_by(
         sa.literal_column("currency"), sa.literal_column("number")
     )
 )

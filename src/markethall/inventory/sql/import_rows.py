@@ -5,130 +5,170 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from markethall.inventory.contract import ImportFormat, ImportStatus
-from markethall.inventory.domain import MAIN_WAREHOUSE, Change, Item, Stock
-from markethall.inventory.domain.importing import Flaw, Job, Place
+from markethall.inventory.contract.importing import ImportFormat, ImportStatus
+from markethall.inventory.domain.importing.jobs import ImportJob
+from markethall.inventory.domain.importing.places import FilePosition, RowError
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.stock import Stock, StockChange
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 from markethall.inventory.sql import imports
-from markethall.inventory.sql.product_rows import item_of
-from markethall.inventory.sql.staging import Staging
+from markethall.inventory.sql.product_rows import product_from_row
+from markethall.inventory.sql.staging import ProductStaging
 from markethall.shared import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlImports(shared.SqlStore):
+class SqlImportStore(shared.SqlStore):
     """One transaction, or reads without one: imports and exports."""
 
     # Uploads
 
-    async def open_upload(self, upload_id: UUID, now: datetime) -> None:
-        await self._session.run(imports.OPEN_UPLOAD, upload_id=upload_id, created_at=now)
+    async def create_upload(self, upload_id: UUID, now: datetime) -> None:
+        await self._connection.execute(imports.CREATE_UPLOAD, upload_id=upload_id, created_at=now)
 
-    async def add_part(self, upload_id: UUID, number: int, data: bytes) -> None:
-        await self._session.run(imports.ADD_PART, upload_id=upload_id, number=number, data=data)
+    async def add_upload_part(self, upload_id: UUID, number: int, data: bytes) -> None:
+        await self._connection.execute(
+            imports.ADD_UPLOAD_PART, upload_id=upload_id, number=number, data=data
+        )
 
-    async def part(self, upload_id: UUID, number: int) -> bytes | None:
-        data: bytes | None = await self._session.value(imports.PART, of=upload_id, which=number)
+    async def get_upload_part(self, upload_id: UUID, number: int) -> bytes | None:
+        data: bytes | None = await self._connection.fetch_value(
+            imports.GET_UPLOAD_PART, upload_id=upload_id, number=number
+        )
         return data
 
-    async def drop_upload(self, upload_id: UUID) -> None:
-        await self._session.run(imports.DROP_UPLOAD, of=upload_id)
+    async def delete_upload_if_unused(self, upload_id: UUID) -> None:
+        await self._connection.execute(imports.DELETE_UPLOAD_IF_UNUSED, upload_id=upload_id)
 
-    async def drop_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
-        await self._session.run(imports.DROP_STALE, before=before, failed_before=failed_before)
+    async def delete_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
+        await self._connection.execute(
+            imports.DELETE_STALE_UPLOADS, before=before, failed_before=failed_before
+        )
 
-    async def drop_old_jobs(self, before: datetime) -> None:
-        await self._session.run(imports.DROP_OLD_JOBS, before=before)
+    async def delete_old_import_jobs(self, before: datetime) -> None:
+        await self._connection.execute(imports.DELETE_OLD_IMPORT_JOBS, before=before)
 
     # Jobs
 
-    async def add_job(self, job: Job) -> bool:
-        return bool(await self._session.run(imports.ADD_JOB, **_job_row(job)))
+    async def add_import_job(self, job: ImportJob) -> bool:
+        return bool(await self._connection.execute(imports.ADD_IMPORT_JOB, **_job_to_row(job)))
 
-    async def job(self, import_id: UUID) -> Job | None:
-        return _job(await self._session.one(imports.JOB, of=import_id))
+    async def get_import_job(self, import_id: UUID) -> ImportJob | None:
+        return _job_from_row(
+            await self._connection.fetch_one(imports.GET_IMPORT_JOB, import_id=import_id)
+        )
 
-    async def lock_job(self, import_id: UUID) -> Job | None:
-        return _job(await self._session.one(imports.LOCK_JOB, of=import_id))
+    async def get_import_job_for_update(self, import_id: UUID) -> ImportJob | None:
+        return _job_from_row(
+            await self._connection.fetch_one(imports.GET_IMPORT_JOB_FOR_UPDATE, import_id=import_id)
+        )
 
-    async def save_job(self, job: Job) -> None:
-        await self._session.run(imports.SAVE_JOB, **_new_row(job))
+    async def save_import_job(self, job: ImportJob) -> None:
+        await self._connection.execute(imports.SAVE_IMPORT_JOB, **_job_update_values(job))
 
-    async def take_job(
-        self, token: UUID, now: datetime, until: datetime, import_id: UUID | None
-    ) -> Job | None:
-        return _job(
-            await self._session.one(
-                imports.TAKE_JOB, mine=token, now=now, until=until, only=import_id
+    async def lease_import_job(
+        self, token: UUID, now: datetime, lease_until: datetime, import_id: UUID | None
+    ) -> ImportJob | None:
+        return _job_from_row(
+            await self._connection.fetch_one(
+                imports.LEASE_IMPORT_JOB,
+                token=token,
+                now=now,
+                lease_until=lease_until,
+                import_id=import_id,
             )
         )
 
-    async def advance_job(self, job: Job, token: UUID, offset: int) -> bool:
+    async def advance_import_job(self, job: ImportJob, token: UUID, expected_offset: int) -> bool:
         return bool(
-            await self._session.run(
-                imports.ADVANCE_JOB, **_new_row(job), mine=token, old_offset=offset
+            await self._connection.execute(
+                imports.ADVANCE_IMPORT_JOB,
+                **_job_update_values(job),
+                token=token,
+                expected_offset=expected_offset,
             )
         )
 
-    async def hand_back_job(self, import_id: UUID, token: UUID) -> None:
-        await self._session.run(imports.HAND_BACK_JOB, of=import_id, mine=token)
+    async def release_import_lease(self, import_id: UUID, token: UUID) -> None:
+        await self._connection.execute(
+            imports.RELEASE_IMPORT_LEASE, import_id=import_id, token=token
+        )
 
     # Errors
 
-    async def flaws(self, import_id: UUID, after: int, limit: int) -> Sequence[tuple[int, Flaw]]:
-        rows = await self._session.all(imports.FLAWS, of=import_id, after=after, limit=limit)
+    async def list_row_errors(
+        self, import_id: UUID, after: int, limit: int
+    ) -> Sequence[tuple[int, RowError]]:
+        rows = await self._connection.fetch_all(
+            imports.LIST_ROW_ERRORS, import_id=import_id, after=after, limit=limit
+        )
         names = ("line", "field", "code", "message")
-        return [(row["number"], Flaw(*(row[name] for name in names))) for row in rows]
+        return [(row["number"], RowError(*(row[name] for name in names))) for row in rows]
 
-    async def note_flaws(self, import_id: UUID, first: int, flaws: Sequence[Flaw]) -> None:
+    async def add_row_errors(self, import_id: UUID, first: int, errors: Sequence[RowError]) -> None:
         rows = [
             {"import_id": import_id, "number": number, **vars(flaw)}
-            for number, flaw in enumerate(flaws, first)
+            for number, flaw in enumerate(errors, first)
         ]
-        await self._session.many(imports.NOTE_FLAW, rows)
+        await self._connection.execute_many(imports.ADD_ROW_ERROR, rows)
 
     # Products
 
-    async def known_items(self, skus: Collection[str]) -> Sequence[Item]:
-        rows = await self._session.all(imports.KNOWN_ITEMS, skus=list(skus))
-        return [item_of(row) for row in rows]
+    async def get_products_by_sku_for_update(self, skus: Collection[str]) -> Sequence[Product]:
+        rows = await self._connection.fetch_all(
+            imports.GET_PRODUCTS_BY_SKU_FOR_UPDATE, skus=list(skus)
+        )
+        return [product_from_row(row) for row in rows]
 
-    async def main_shelves(self, product_ids: Collection[UUID]) -> Mapping[UUID, Stock]:
-        rows = await self._session.all(imports.SHELVES, product_ids=list(product_ids))
+    async def get_main_stock_for_update(
+        self, product_ids: Collection[UUID]
+    ) -> Mapping[UUID, Stock]:
+        rows = await self._connection.fetch_all(
+            imports.GET_STOCK_FOR_UPDATE, product_ids=list(product_ids)
+        )
         return {
-            row["product_id"]: _stock(row) for row in rows if row["warehouse_id"] == MAIN_WAREHOUSE
+            row["product_id"]: _stock_from_row(row)
+            for row in rows
+            if row["warehouse_id"] == MAIN_WAREHOUSE
         }
 
-    async def items_after(self, after: UUID | None, limit: int) -> Sequence[tuple[Item, int]]:
-        rows = await self._session.all(
-            imports.ITEMS_AFTER, after=after, limit=limit, main=MAIN_WAREHOUSE
+    async def list_products_with_stock(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[tuple[Product, int]]:
+        rows = await self._connection.fetch_all(
+            imports.LIST_PRODUCTS_WITH_STOCK, after=after, limit=limit, warehouse_id=MAIN_WAREHOUSE
         )
-        return [(item_of(row), row["on_hand"]) for row in rows]
+        return [(product_from_row(row), row["on_hand"]) for row in rows]
 
-    async def put_items(self, fresh: Sequence[Item], changed: Sequence[Item]) -> bool:
-        return await Staging(self._session).put(fresh, changed) == len(fresh)
+    async def write_products(
+        self, new_products: Sequence[Product], changed_products: Sequence[Product]
+    ) -> bool:
+        return await ProductStaging(self._connection).write(new_products, changed_products) == len(
+            new_products
+        )
 
-    async def move_all(self, changes: Sequence[Change]) -> None:
-        await self._session.run(
-            imports.MOVE_ALL,
-            movements=[change.movement_id for change in changes],
+    async def apply_movements(self, changes: Sequence[StockChange]) -> None:
+        await self._connection.execute(
+            imports.APPLY_MOVEMENTS,
+            movement_ids=[change.movement_id for change in changes],
             product_ids=[change.product_id for change in changes],
             deltas=[change.delta for change in changes],
-            main=MAIN_WAREHOUSE,
-            why=changes[0].reason.value,
-            words=changes[0].note,
-            who=changes[0].actor,
+            warehouse_id=MAIN_WAREHOUSE,
+            reason=changes[0].reason.value,
+            note=changes[0].note,
+            actor=changes[0].actor,
             now=changes[0].created_at,
         )
 
 
-def _stock(row: "Record") -> Stock:
+def _stock_from_row(row: "Record") -> Stock:
     names = ("product_id", "warehouse_id", "on_hand", "reserved", "backorder")
     return Stock(**{name: row[name] for name in names})
 
 
-_SAME = (
+_PLAIN_COLUMNS = (
     "import_id",
     "upload_id",
     "size",
@@ -136,45 +176,51 @@ _SAME = (
     "currency",
     "actor",
     "read",
-    "flaws",
+    "error_count",
     "failure_code",
     "failure_message",
     "created_at",
     "started_at",
     "finished_at",
-    "moved_at",
+    "progressed_at",
     "token",
     "lease_until",
 )
-_OUTCOMES = ("created", "updated", "unchanged", "failed")
+_OUTCOME_COLUMNS = ("created", "updated", "unchanged", "failed")
 
 
-def _job_row(job: Job) -> dict[str, Any]:
+def _job_to_row(job: ImportJob) -> dict[str, Any]:
     return {
-        **{name: getattr(job, name) for name in _SAME},
-        **{name: job.outcomes.get(name, 0) for name in _OUTCOMES},
+        **{name: getattr(job, name) for name in _PLAIN_COLUMNS},
+        **{name: job.outcomes.get(name, 0) for name in _OUTCOME_COLUMNS},
         "format": job.format.value,
         "status": job.status.value,
-        "place_offset": job.place.offset,
-        "place_line": job.place.line,
-        "place_skipping": job.place.skipping,
-        "place_full": job.place.full,
+        "position_offset": job.position.offset,
+        "position_line": job.position.line,
+        "in_oversized_row": job.position.in_oversized_row,
+        "truncated_handle": job.position.truncated_handle,
     }
 
 
-def _new_row(job: Job) -> dict[str, Any]:
-    return {"of": job.import_id, **{f"new_{n}": value for n, value in _job_row(job).items()}}
+def _job_update_values(job: ImportJob) -> dict[str, Any]:
+    return {
+        "import_id": job.import_id,
+        **{f"new_{n}": value for n, value in _job_to_row(job).items()},
+    }
 
 
-def _job(row: "Record | None") -> Job | None:
+def _job_from_row(row: "Record | None") -> ImportJob | None:
     if row is None:
         return None
-    return Job(
-        **{name: row[name] for name in _SAME},
-        outcomes={name: row[name] for name in _OUTCOMES},
+    return ImportJob(
+        **{name: row[name] for name in _PLAIN_COLUMNS},
+        outcomes={name: row[name] for name in _OUTCOME_COLUMNS},
         format=ImportFormat(row["format"]),
         status=ImportStatus(row["status"]),
-        place=Place(
-            row["place_offset"], row["place_line"], row["place_skipping"], row["place_full"]
+        position=FilePosition(
+            row["position_offset"],
+            row["position_line"],
+            row["in_oversized_row"],
+            row["truncated_handle"],
         ),
     )

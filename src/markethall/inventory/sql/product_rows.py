@@ -9,71 +9,81 @@ from uuid import UUID
 import asyncpg
 from pydantic import TypeAdapter
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.catalogue import (
+    AdditionalPriceView,
     PriceRange,
-    PriceView,
-    ProductStatus,
     SkuTaken,
     TranslationView,
 )
-from markethall.inventory.domain import (
-    MAIN_WAREHOUSE,
-    Item,
-    search_text,
-)
-from markethall.inventory.ports import Card, FamilyFacts
+from markethall.inventory.contract.kinds import ProductStatus
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.domain.words import build_search_document
+from markethall.inventory.ports.catalogue import FamilySummary, ProductJson
 from markethall.inventory.sql import families, products
-from markethall.inventory.sql.vectors import vector
+from markethall.inventory.sql.vectors import tsvector_text
 from markethall.shared import sql as shared
 from markethall.shared.money import Money
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
-_PRICES: Final = TypeAdapter(tuple[PriceView, ...])
+_PRICES: Final = TypeAdapter(tuple[AdditionalPriceView, ...])
 _TRANSLATIONS: Final = TypeAdapter(dict[str, TranslationView])
 
 
-class SqlProducts(shared.SqlStore):
+class SqlProductStore(shared.SqlStore):
     """One transaction, or reads without one: the products."""
 
-    async def card(self, product_id: UUID, now: datetime) -> Card | None:
-        row = await self._session.one(products.CARD, of=product_id, now=now)
-        return _card(row) if row else None
+    async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None:
+        row = await self._connection.fetch_one(
+            products.GET_PRODUCT_JSON, product_id=product_id, now=now
+        )
+        return _product_json(row) if row else None
 
-    async def card_by_sku(self, sku: str, now: datetime) -> Card | None:
-        row = await self._session.one(products.CARD_BY_SKU, of=sku, now=now)
-        return _card(row) if row else None
+    async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
+        row = await self._connection.fetch_one(products.GET_PRODUCT_JSON_BY_SKU, sku=sku, now=now)
+        return _product_json(row) if row else None
 
-    async def family(self, family: str, now: datetime) -> FamilyFacts | None:
-        return _facts(await self._session.all(families.FACTS, family=family, now=now))
+    async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
+        return _family_summary(
+            await self._connection.fetch_all(families.GET_FAMILY_SUMMARY, family=family, now=now)
+        )
 
-    async def count(self) -> int:
-        return int(await self._session.value(products.COUNT))
+    async def count_products(self) -> int:
+        return int(await self._connection.fetch_value(products.COUNT_PRODUCTS))
 
-    async def add(self, item: Item) -> bool:
-        row = row_of(item)
-        return bool(await self._session.value(products.ADD, **row, main=MAIN_WAREHOUSE))
+    async def add_product(self, product: Product) -> bool:
+        row = product_to_row(product)
+        return bool(
+            await self._connection.fetch_value(
+                products.ADD_PRODUCT, **row, warehouse_id=MAIN_WAREHOUSE
+            )
+        )
 
-    async def item(self, product_id: UUID) -> Item | None:
-        row = await self._session.one(products.ITEM, of=product_id)
-        return item_of(row) if row else None
+    async def get_product_for_update(self, product_id: UUID) -> Product | None:
+        row = await self._connection.fetch_one(
+            products.GET_PRODUCT_FOR_UPDATE, product_id=product_id
+        )
+        return product_from_row(row) if row else None
 
-    async def save(self, item: Item) -> None:
-        row = {f"new_{name}": value for name, value in row_of(item).items()}
+    async def save_product(self, product: Product) -> None:
+        row = {f"new_{name}": value for name, value in product_to_row(product).items()}
         try:
-            words = row.pop("new_vocabulary")
-            await self._session.run(products.SAVE, of=item.product_id, vocabulary=words, **row)
+            vocabulary = row.pop("new_vocabulary")
+            await self._connection.execute(
+                products.SAVE_PRODUCT, product_id=product.product_id, vocabulary=vocabulary, **row
+            )
         except asyncpg.UniqueViolationError:
-            raise SkuTaken(sku=item.sku) from None
+            raise SkuTaken(sku=product.sku) from None
 
 
-def _card(row: "Record") -> Card:
+def _product_json(row: "Record") -> ProductJson:
     version, status, text = row
-    return Card(version, status == "active", text)
+    return ProductJson(version, status == "active", text)
 
 
-def _facts(rows: "Sequence[Record]") -> FamilyFacts | None:
+def _family_summary(rows: "Sequence[Record]") -> FamilySummary | None:
     options: dict[str, list[str]] = {}
     prices = []
     count = 0
@@ -84,40 +94,40 @@ def _facts(rows: "Sequence[Record]") -> FamilyFacts | None:
             prices.append(PriceRange(currency=currency, lowest=lowest, highest=highest))
             count += members
     values = {name: tuple(options[name]) for name in sorted(options)}
-    return FamilyFacts(count, values, tuple(prices)) if prices else None
+    return FamilySummary(count, values, tuple(prices)) if prices else None
 
 
-def row_of(item: Item) -> dict[str, Any]:
-    text = search_text(item)
+def product_to_row(product: Product) -> dict[str, Any]:
+    document = build_search_document(product)
     return {
-        **vars(item),
-        "price_amount": item.price.amount,
-        "price_currency": item.price.currency,
-        "options": _named(item.options),
-        "attributes": _named(item.attributes),
-        "prices": _prices(item.prices),
-        "translations": _named(
-            {language: texts.model_dump() for language, texts in item.translations.items()}
+        **vars(product),
+        "price_amount": product.price.amount,
+        "price_currency": product.price.currency,
+        "options": _dump_mapping(product.options),
+        "attributes": _dump_mapping(product.attributes),
+        "prices": _dump_prices(product.prices),
+        "translations": _dump_mapping(
+            {language: texts.model_dump() for language, texts in product.translations.items()}
         ),
-        "tags": list(item.tags),
-        "images": list(item.images),
-        "status": item.status.value,
-        "search": vector(text),
-        "vocabulary": text.vocabulary,
+        "tags": list(product.tags),
+        "images": list(product.images),
+        "status": product.status.value,
+        "search": tsvector_text(document),
+        "vocabulary": document.vocabulary,
     }
 
 
-def _named(values: Mapping[str, Any]) -> str:
+def _dump_mapping(values: Mapping[str, Any]) -> str:
     # most have none, and an import makes a hundred thousand of them
     return json.dumps(dict(values)) if values else "{}"
 
 
-def _prices(prices: Sequence[PriceView]) -> str:
+def _dump_prices(prices: Sequence[AdditionalPriceView]) -> str:
     return json.dumps([price.model_dump(mode="json") for price in prices]) if prices else "[]"
 
 
-def item_of(row: "Record") -> Item:
-    return Item(
+def product_from_row(row: "Record") -> Product:
+    return Product(
         product_id=row["product_id"],
         sku=row["sku"],
         name=row["name"],
@@ -125,10 +135,10 @@ def item_of(row: "Record") -> Item:
         price=Money(amount=row["price_amount"], currency=row["price_currency"]),
         category=row["category"],
         family=row["family"],
-        options=_mapping(row["options"]),
+        options=_load_mapping(row["options"]),
         tags=tuple(row["tags"]),
         images=tuple(row["images"]),
-        attributes=_mapping(row["attributes"]),
+        attributes=_load_mapping(row["attributes"]),
         barcode=row["barcode"],
         weight_grams=row["weight_grams"],
         tax_class=row["tax_class"],
@@ -146,6 +156,6 @@ def item_of(row: "Record") -> Item:
     )
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def _load_mapping(text: str) -> dict[str, Any]:
     # as above: most have none
     return json.loads(text) if text != "{}" else {}

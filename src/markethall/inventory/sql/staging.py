@@ -7,87 +7,96 @@ import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, Final
 
-from markethall.inventory.domain import MAIN_WAREHOUSE, Item
+from markethall.inventory.domain.items import Product
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
 from markethall.inventory.sql import imports
-from markethall.inventory.sql.product_rows import row_of
-from markethall.shared.db import Session
+from markethall.inventory.sql.product_rows import product_to_row
+from markethall.shared.db import Connection
 
 # rendered in some milliseconds, for then others of this process get their turn, and so that the
 # database does not wait long for the first; each costs it a round trip
-_PIECE: Final = 250
-_NAMES: Final = [*imports.STAGED, "piece", "place"]
+_CHUNK_ROWS: Final = 250
+_STAGING_COLUMNS: Final = [*imports.STAGED_COLUMNS, "chunk_number", "row_number"]
 
-Record = list[Any]
+StagedRecord = list[Any]
 
 
-class Staging:
+class ProductStaging:
     """Of one transaction, and used once."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._words: set[str] = set()
-        self._writing: asyncio.Task[int] | None = None
-        self._added = 0
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._words_to_add: set[str] = set()
+        self._write_task: asyncio.Task[int] | None = None
+        self._added_count = 0
 
-    async def put(self, fresh: Sequence[Item], changed: Sequence[Item]) -> int:
+    async def write(
+        self, new_products: Sequence[Product], changed_products: Sequence[Product]
+    ) -> int:
         """How many of the fresh ones are new indeed."""
         # by what may clash: two who add the same must wait for each other in one order
-        fresh = sorted(fresh, key=lambda item: item.sku.lower())
+        new_products = sorted(new_products, key=lambda product: product.sku.lower())
         try:
-            await self._begin(self._stage())
-            for piece, (items, is_fresh) in enumerate(_pieces(fresh, changed)):
-                records = self._rendered(items, piece)
-                await self._written()
-                await self._session.copy(imports.STAGING, _NAMES, records)
-                await self._begin(self._write(piece, fresh=is_fresh))
-            await self._written()
+            await self._start_write(self._create_table())
+            for chunk_number, (products, are_new) in enumerate(
+                _chunks(new_products, changed_products)
+            ):
+                records = self._build_records(products, chunk_number)
+                await self._wait_for_write()
+                await self._connection.copy_rows(imports.STAGING_TABLE, _STAGING_COLUMNS, records)
+                await self._start_write(self._write_chunk(chunk_number, are_new=are_new))
+            await self._wait_for_write()
         finally:
-            await self._end()
-        await self._session.run(imports.LEARN, vocabulary=list(self._words))
-        return self._added
+            await self._cancel_write()
+        await self._connection.execute(imports.ADD_NEW_WORDS, vocabulary=list(self._words_to_add))
+        return self._added_count
 
-    def _rendered(self, items: Sequence[Item], piece: int) -> list[Record]:
+    def _build_records(self, products: Sequence[Product], chunk_number: int) -> list[StagedRecord]:
         records = []
-        for place, item in enumerate(items):
-            row = row_of(item)
-            self._words.update(row["vocabulary"])
-            records.append([*(row[name] for name in imports.STAGED), piece, place])
+        for row_number, product in enumerate(products):
+            row = product_to_row(product)
+            self._words_to_add.update(row["vocabulary"])
+            records.append(
+                [*(row[name] for name in imports.STAGED_COLUMNS), chunk_number, row_number]
+            )
         return records
 
-    async def _stage(self) -> int:
-        await self._session.value(imports.STAGE)
+    async def _create_table(self) -> int:
+        await self._connection.fetch_value(imports.CREATE_STAGING_TABLE)
         return 0
 
-    async def _write(self, piece: int, *, fresh: bool) -> int:
+    async def _write_chunk(self, chunk_number: int, *, are_new: bool) -> int:
         """How many were added."""
-        if fresh:
-            return await self._session.run(imports.ADD_STAGED, piece=piece, main=MAIN_WAREHOUSE)
-        await self._session.run(imports.SAVE_STAGED, piece=piece)
+        if are_new:
+            return await self._connection.execute(
+                imports.ADD_STAGED_PRODUCTS, chunk_number=chunk_number, warehouse_id=MAIN_WAREHOUSE
+            )
+        await self._connection.execute(imports.SAVE_STAGED_PRODUCTS, chunk_number=chunk_number)
         return 0
 
-    async def _begin(self, writing: Coroutine[Any, Any, int]) -> None:
-        self._writing = asyncio.create_task(writing)
+    async def _start_write(self, write: Coroutine[Any, Any, int]) -> None:
+        self._write_task = asyncio.create_task(write)
         # now it goes out, before we are busy again
         await asyncio.sleep(0)
 
-    async def _written(self) -> None:
-        if self._writing:
-            self._added += await self._writing
-            self._writing = None
+    async def _wait_for_write(self) -> None:
+        if self._write_task:
+            self._added_count += await self._write_task
+            self._write_task = None
 
-    async def _end(self) -> None:
+    async def _cancel_write(self) -> None:
         """Whatever went wrong: nobody uses the connection any more."""
-        if self._writing:
-            self._writing.cancel()
-            await asyncio.wait([self._writing])
-            if not self._writing.cancelled():
+        if self._write_task:
+            self._write_task.cancel()
+            await asyncio.wait([self._write_task])
+            if not self._write_task.cancelled():
                 # it may have failed too, which nobody needs to know
-                self._writing.exception()
+                self._write_task.exception()
 
 
-def _pieces(
-    fresh: Sequence[Item], changed: Sequence[Item]
-) -> Iterator[tuple[Sequence[Item], bool]]:
-    for items in (changed, fresh):
-        for at in range(0, len(items), _PIECE):
-            yield items[at : at + _PIECE], items is fresh
+def _chunks(
+    new_products: Sequence[Product], changed_products: Sequence[Product]
+) -> Iterator[tuple[Sequence[Product], bool]]:
+    for products in (changed_products, new_products):
+        for start in range(0, len(products), _CHUNK_ROWS):
+            yield products[start : start + _CHUNK_ROWS], products is new_products

@@ -7,54 +7,66 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.inventory.sql.parameters import (
-    IDS,
     LIMIT,
     NOW,
+    PRODUCT_IDS,
     ZERO,
-    overdue,
-    total,
-    units,
-    uuid,
+    bigint_parameter,
+    overdue_quantity,
+    sum_or_zero,
+    uuid_parameter,
 )
-from markethall.inventory.sql.tables import lines, movements, products, stock
-from markethall.shared.db import Statement, constant
+from markethall.inventory.sql.tables import movements, products, reservation_lines, stock
+from markethall.shared.db import Statement, sql_literal
 
-_levels: Final = sa.select(
-    *(column for column in stock.c if column.name not in {"kept", "low_at"}),
-    overdue(lines.c.product_id == stock.c.product_id, lines.c.warehouse_id == stock.c.warehouse_id)
+_stock_with_overdue: Final = sa.select(
+    *(
+        column
+        for column in stock.c
+        if column.name not in {"reserved_by_lines", "low_stock_threshold"}
+    ),
+    overdue_quantity(
+        reservation_lines.c.product_id == stock.c.product_id,
+        reservation_lines.c.warehouse_id == stock.c.warehouse_id,
+    )
     .correlate(stock)
     .label("overdue"),
 )
-LEVELS: Final = Statement(
-    _levels.where(stock.c.product_id == bindparam("of")).order_by(stock.c.warehouse_id)
+PRODUCT_STOCK: Final = Statement(
+    _stock_with_overdue.where(stock.c.product_id == bindparam("product_id")).order_by(
+        stock.c.warehouse_id
+    )
 )
-SHELVES: Final = Statement(
-    _levels.where(
-        stock.c.product_id == sa.any_(IDS), stock.c.warehouse_id == uuid("in_warehouse")
+WAREHOUSE_STOCK: Final = Statement(
+    _stock_with_overdue.where(
+        stock.c.product_id == sa.any_(PRODUCT_IDS),
+        stock.c.warehouse_id == uuid_parameter("warehouse_id"),
     ).order_by(stock.c.product_id)
 )
-MOVEMENT: Final = Statement(sa.select(movements).where(movements.c.movement_id == bindparam("of")))
-MOVEMENTS: Final = Statement(
+GET_MOVEMENT: Final = Statement(
+    sa.select(movements).where(movements.c.movement_id == bindparam("movement_id"))
+)
+LIST_MOVEMENTS: Final = Statement(
     sa.select(movements)
     .where(
-        movements.c.product_id == bindparam("of"),
-        movements.c.number < sa.func.coalesce(units("before"), sa.literal(2**63 - 1)),
+        movements.c.product_id == bindparam("product_id"),
+        movements.c.number < sa.func.coalesce(bigint_parameter("before"), sa.literal(2**63 - 1)),
     )
     .order_by(movements.c.number.desc())
     .limit(LIMIT)
 )
-SOLD: Final = Statement(
+IS_FULFILMENT_RECORDED: Final = Statement(
     sa.select(sa.exists().where(movements.c.reference == bindparam("reference")))
 )
 
-MOVEMENTS_BY: Final = Statement(
+LIST_MOVEMENTS_BY_REFERENCE: Final = Statement(
     sa.select(movements)
-    .where(movements.c.reference == uuid("reference"))
+    .where(movements.c.reference == uuid_parameter("reference"))
     .order_by(movements.c.number)
 )
 
-_then: Final = (
-    sa.select(total(movements.c.delta))
+_on_hand_at: Final = (
+    sa.select(sum_or_zero(movements.c.delta))
     .where(
         movements.c.product_id == stock.c.product_id,
         movements.c.warehouse_id == stock.c.warehouse_id,
@@ -64,29 +76,29 @@ _then: Final = (
     .scalar_subquery()
 )
 ON_HAND_AT: Final = Statement(
-    sa.select(stock.c.warehouse_id, _then.label("on_hand"))
-    .where(stock.c.product_id == uuid("of"))
+    sa.select(stock.c.warehouse_id, _on_hand_at.label("on_hand"))
+    .where(stock.c.product_id == uuid_parameter("product_id"))
     .order_by(stock.c.warehouse_id)
 )
 SKUS: Final = Statement(
     sa.select(products.c.product_id, products.c.sku).where(
         sa.or_(
-            products.c.product_id == sa.any_(IDS),
+            products.c.product_id == sa.any_(PRODUCT_IDS),
             sa.func.lower(products.c.sku) == sa.any_(bindparam("skus", type_=ARRAY(sa.Text))),
         )
     )
 )
-OPEN_SHELVES: Final = Statement(
+ENSURE_STOCK_ROWS: Final = Statement(
     insert(stock)
     .from_select(
         ["product_id", "warehouse_id", "on_hand", "reserved"],
-        sa.select(products.c.product_id, uuid("in_warehouse"), ZERO, ZERO)
+        sa.select(products.c.product_id, uuid_parameter("warehouse_id"), ZERO, ZERO)
         .where(
-            products.c.product_id == sa.any_(IDS),
+            products.c.product_id == sa.any_(PRODUCT_IDS),
             ~sa.exists()
             .where(
                 stock.c.product_id == products.c.product_id,
-                stock.c.warehouse_id == uuid("in_warehouse"),
+                stock.c.warehouse_id == uuid_parameter("warehouse_id"),
             )
             .correlate(products),
         )
@@ -95,10 +107,10 @@ OPEN_SHELVES: Final = Statement(
     .on_conflict_do_nothing()
 )
 
-_asked: Final = (
+_changes: Final = (
     sa.func.unnest(
         bindparam("movement_ids", type_=ARRAY(sa.Uuid)),
-        IDS,
+        PRODUCT_IDS,
         bindparam("warehouse_ids", type_=ARRAY(sa.Uuid)),
         bindparam("deltas", type_=ARRAY(sa.BigInteger)),
         bindparam("counts", type_=ARRAY(sa.BigInteger)),
@@ -110,26 +122,26 @@ _asked: Final = (
         sa.column("delta", sa.BigInteger),
         sa.column("counted", sa.BigInteger),
     )
-    .render_derived(name="asked")
+    .render_derived(name="changes")
 )
 # locked first, in order, so that what is on hand is read once nobody else can change it
-_locked: Final = (
+_locked_stock: Final = (
     sa.select(
-        _asked.c.movement_id,
+        _changes.c.movement_id,
         stock.c.product_id,
         stock.c.warehouse_id,
         stock.c.on_hand,
         stock.c.reserved,
         stock.c.backorder,
-        sa.func.coalesce(_asked.c.delta, _asked.c.counted - stock.c.on_hand).label("delta"),
+        sa.func.coalesce(_changes.c.delta, _changes.c.counted - stock.c.on_hand).label("delta"),
     )
     .select_from(
         sa.join(
-            _asked,
+            _changes,
             stock,
             sa.and_(
-                stock.c.product_id == _asked.c.product_id,
-                stock.c.warehouse_id == _asked.c.warehouse_id,
+                stock.c.product_id == _changes.c.product_id,
+                stock.c.warehouse_id == _changes.c.warehouse_id,
             ),
         )
     )
@@ -137,25 +149,28 @@ _locked: Final = (
     .with_for_update(key_share=True, of=stock)
     .cte("locked")
 )
-_why: Final = bindparam("why", type_=sa.Text)
-_after: Final = _locked.c.on_hand + _locked.c.delta
-MOVE: Final = Statement(
+_reason: Final = bindparam("reason", type_=sa.Text)
+_on_hand_after: Final = _locked_stock.c.on_hand + _locked_stock.c.delta
+APPLY_CHANGES: Final = Statement(
     insert(movements)
     .from_select(
         [column.name for column in movements.c if column.name != "number"],
         sa.select(
-            _locked.c.movement_id,
-            _locked.c.product_id,
-            _locked.c.warehouse_id,
-            _locked.c.delta,
-            _after,
+            _locked_stock.c.movement_id,
+            _locked_stock.c.product_id,
+            _locked_stock.c.warehouse_id,
+            _locked_stock.c.delta,
+            _on_hand_after,
             # a count that finds what was known is no adjustment
-            sa.case((_locked.c.delta == ZERO, constant("counted")), else_=_why),
-            bindparam("words", type_=sa.Text),
-            uuid("reference"),
-            bindparam("who", type_=sa.Text),
+            sa.case((_locked_stock.c.delta == ZERO, sql_literal("counted")), else_=_reason),
+            bindparam("note", type_=sa.Text),
+            uuid_parameter("reference"),
+            bindparam("actor", type_=sa.Text),
             NOW,
-        ).where(_after >= ZERO, _after + _locked.c.backorder >= _locked.c.reserved),
+        ).where(
+            _on_hand_after >= ZERO,
+            _on_hand_after + _locked_stock.c.backorder >= _locked_stock.c.reserved,
+        ),
     )
     .on_conflict_do_nothing()
     .returning(movements)

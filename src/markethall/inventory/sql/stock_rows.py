@@ -9,23 +9,18 @@ from uuid import UUID
 
 import asyncpg
 
-from markethall.inventory.contract import (
-    Movement,
-    ProductStatus,
-    ReservationStatus,
+from markethall.inventory.contract.kinds import ProductStatus
+from markethall.inventory.contract.reserving import ReservationStatus
+from markethall.inventory.contract.stock import Movement
+from markethall.inventory.domain.allocation import FreeStock
+from markethall.inventory.domain.holds import (
+    CustomerLimits,
+    CustomerUsage,
+    Reservation,
+    ReservationLine,
 )
-from markethall.inventory.domain import (
-    Change,
-    Free,
-    Goods,
-    Hold,
-    Holding,
-    Limits,
-    Line,
-    Stock,
-    summed,
-)
-from markethall.inventory.ports import Expired, Supply
+from markethall.inventory.domain.stock import Stock, StockChange, StockQuantity, sum_by_stock_row
+from markethall.inventory.ports.stock import Availability, ExpiredReservations
 from markethall.inventory.sql import reservations, stock
 from markethall.shared import sql as shared
 from markethall.shared.money import Money
@@ -33,7 +28,7 @@ from markethall.shared.money import Money
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
-_NO_LIMITS: Final = Limits(0, 0)
+_NO_LIMITS: Final = CustomerLimits(0, 0)
 
 
 class SqlStock(shared.SqlStore):
@@ -41,187 +36,251 @@ class SqlStock(shared.SqlStore):
 
     # Stock
 
-    async def levels(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
-        rows = await self._session.all(stock.LEVELS, of=product_id, now=now)
+    async def get_product_stock(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
+        rows = await self._connection.fetch_all(stock.PRODUCT_STOCK, product_id=product_id, now=now)
         return [Stock(**row) for row in rows]
 
-    async def movement(self, movement_id: UUID) -> Movement | None:
-        row = await self._session.one(stock.MOVEMENT, of=movement_id)
+    async def get_movement(self, movement_id: UUID) -> Movement | None:
+        row = await self._connection.fetch_one(stock.GET_MOVEMENT, movement_id=movement_id)
         return _movement(row) if row else None
 
-    async def movements(
+    async def list_movements(
         self, product_id: UUID, before: int | None, limit: int
     ) -> Sequence[tuple[int, Movement]]:
-        rows = await self._session.all(stock.MOVEMENTS, of=product_id, before=before, limit=limit)
+        rows = await self._connection.fetch_all(
+            stock.LIST_MOVEMENTS, product_id=product_id, before=before, limit=limit
+        )
         return [(row["number"], _movement(row)) for row in rows]
 
-    async def movements_by(self, reference: UUID) -> Sequence[Movement]:
-        rows = await self._session.all(stock.MOVEMENTS_BY, reference=reference)
+    async def list_movements_by_reference(self, reference: UUID) -> Sequence[Movement]:
+        rows = await self._connection.fetch_all(
+            stock.LIST_MOVEMENTS_BY_REFERENCE, reference=reference
+        )
         return [_movement(row) for row in rows]
 
-    async def on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
-        rows = await self._session.all(stock.ON_HAND_AT, of=product_id, now=at)
+    async def get_on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
+        rows = await self._connection.fetch_all(stock.ON_HAND_AT, product_id=product_id, now=at)
         return {row["warehouse_id"]: row["on_hand"] for row in rows}
 
-    async def shelves(
+    async def get_warehouse_stock(
         self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
     ) -> Sequence[Stock]:
-        rows = await self._session.all(
-            stock.SHELVES, product_ids=list(product_ids), in_warehouse=warehouse_id, now=now
+        rows = await self._connection.fetch_all(
+            stock.WAREHOUSE_STOCK, product_ids=list(product_ids), warehouse_id=warehouse_id, now=now
         )
         return [Stock(**row) for row in rows]
 
-    async def skus(
+    async def get_skus(
         self, product_ids: Collection[UUID], skus: Collection[str]
     ) -> Mapping[UUID, str]:
-        lower = [sku.lower() for sku in skus]
-        rows = await self._session.all(stock.SKUS, product_ids=list(product_ids), skus=lower)
+        lowercase_skus = [sku.lower() for sku in skus]
+        rows = await self._connection.fetch_all(
+            stock.SKUS, product_ids=list(product_ids), skus=lowercase_skus
+        )
         return {row["product_id"]: row["sku"] for row in rows}
 
-    async def move(self, changes: Sequence[Change]) -> Sequence[Movement]:
-        rows = await self._session.all(stock.MOVE, **_asked(changes))
+    async def apply_changes(self, changes: Sequence[StockChange]) -> Sequence[Movement]:
+        rows = await self._connection.fetch_all(stock.APPLY_CHANGES, **_change_parameters(changes))
         return [_movement(row) for row in rows]
 
-    async def open_shelves(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
-        await self._session.run(
-            stock.OPEN_SHELVES, product_ids=list(product_ids), in_warehouse=warehouse_id
+    async def ensure_stock_rows(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
+        await self._connection.execute(
+            stock.ENSURE_STOCK_ROWS, product_ids=list(product_ids), warehouse_id=warehouse_id
         )
 
-    async def sold(self, reference: UUID) -> bool:
-        return bool(await self._session.value(stock.SOLD, reference=reference))
+    async def is_fulfilment_recorded(self, reference: UUID) -> bool:
+        return bool(
+            await self._connection.fetch_value(stock.IS_FULFILMENT_RECORDED, reference=reference)
+        )
 
     # Reservations
 
-    async def open(self, hold: Hold) -> bool:
-        return bool(await self._session.run(reservations.OPEN, **_header(hold)))
+    async def insert_reservation(self, reservation: Reservation) -> bool:
+        return bool(
+            await self._connection.execute(
+                reservations.INSERT_RESERVATION, **_reservation_parameters(reservation)
+            )
+        )
 
-    async def reserve_at_once(self, hold: Hold, goods: Goods, limits: Limits | None) -> Line | None:
-        most = limits or _NO_LIMITS
+    async def reserve_single_statement(
+        self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None
+    ) -> ReservationLine | None:
+        enforced_limits = limits or _NO_LIMITS
         try:
-            row = await self._session.one(
-                reservations.RESERVE_AT_ONCE,
-                **_header(hold),
-                **_units(goods),
-                **vars(most),
+            row = await self._connection.fetch_one(
+                reservations.RESERVE_SINGLE_STATEMENT,
+                **_reservation_parameters(reservation),
+                **_stock_quantity_parameters(stock_quantity),
+                **vars(enforced_limits),
                 unlimited=limits is None,
-                now=hold.held_since,
+                now=reservation.reserved_at,
             )
         except asyncpg.RaiseError:
             return None
-        return _line(row) if row else None
+        return _reservation_line(row) if row else None
 
-    async def holding(self, hold: Hold, product_ids: Collection[UUID], now: datetime) -> Holding:
-        rows = await self._session.all(
-            reservations.HOLDING,
-            customer=hold.customer_id,
-            but=hold.reservation_id,
+    async def get_customer_usage(
+        self, reservation: Reservation, product_ids: Collection[UUID], now: datetime
+    ) -> CustomerUsage:
+        rows = await self._connection.fetch_all(
+            reservations.CUSTOMER_USAGE,
+            customer_id=reservation.customer_id,
+            reservation_id=reservation.reservation_id,
             product_ids=list(product_ids),
             now=now,
         )
-        units: Counter[UUID] = Counter()
+        reserved_units: Counter[UUID] = Counter()
         for row in rows:
-            units[row["product_id"]] += row["reserved"] or 0
-        return Holding(len({row["reservation_id"] for row in rows}), units)
+            reserved_units[row["product_id"]] += row["reserved"] or 0
+        return CustomerUsage(len({row["reservation_id"] for row in rows}), reserved_units)
 
-    async def take(self, hold: Hold, goods: Goods, *, ahead: bool) -> Line | None:
-        row = await self._session.one(
-            reservations.TAKE,
-            reservation_id=hold.reservation_id,
-            expires_at=hold.expires_at,
-            now=hold.held_since,
-            ahead=ahead,
-            **_units(goods),
+    async def reserve_line(
+        self, reservation: Reservation, stock_quantity: StockQuantity, *, include_backorder: bool
+    ) -> ReservationLine | None:
+        row = await self._connection.fetch_one(
+            reservations.RESERVE_LINE,
+            reservation_id=reservation.reservation_id,
+            expires_at=reservation.expires_at,
+            now=reservation.reserved_at,
+            include_backorder=include_backorder,
+            **_stock_quantity_parameters(stock_quantity),
         )
-        return _line(row) if row else None
+        return _reservation_line(row) if row else None
 
-    async def take_again(self, goods: Goods, *, ahead: bool) -> bool:
-        return bool(await self._session.run(reservations.TAKE_AGAIN, ahead=ahead, **_units(goods)))
-
-    async def extend_held(
-        self, reservation_id: UUID, until: datetime, now: datetime
-    ) -> Hold | None:
-        return _hold(
-            await self._session.all(
-                reservations.EXTEND_HELD, of=reservation_id, until=until, now=now
+    async def reserve_again(
+        self, stock_quantity: StockQuantity, *, include_backorder: bool
+    ) -> bool:
+        return bool(
+            await self._connection.execute(
+                reservations.RESERVE_AGAIN,
+                include_backorder=include_backorder,
+                **_stock_quantity_parameters(stock_quantity),
             )
         )
 
-    async def commit_held(self, reservation_id: UUID) -> Hold | None:
-        return _hold(await self._session.all(reservations.COMMIT_HELD, of=reservation_id))
-
-    async def find_hold(self, reservation_id: UUID) -> Hold | None:
-        return _hold(await self._session.all(reservations.FIND_HOLD, of=reservation_id))
-
-    async def hold(self, reservation_id: UUID) -> Hold | None:
-        # two statements: the second one sees what the last owner of the lock has left
-        if not await self._session.value(reservations.LOCK_HOLD, of=reservation_id):
-            return None
-        return await self.find_hold(reservation_id)
-
-    async def holds_of(self, order_id: UUID, after: UUID | None, limit: int) -> Sequence[Hold]:
-        rows = await self._session.all(reservations.HOLDS_OF, of=order_id, after=after, limit=limit)
-        groups = groupby(rows, key=lambda row: row["reservation_id"])
-        return [hold for _, group in groups if (hold := _hold(list(group)))]
-
-    async def save_hold(self, hold: Hold) -> None:
-        await self._session.run(
-            reservations.SAVE_HOLD, of=hold.reservation_id, new_status=hold.status.value
+    async def extend_if_held(
+        self, reservation_id: UUID, expires_at: datetime, now: datetime
+    ) -> Reservation | None:
+        return _reservation(
+            await self._connection.fetch_all(
+                reservations.EXTEND_IF_HELD,
+                reservation_id=reservation_id,
+                new_expires_at=expires_at,
+                now=now,
+            )
         )
 
-    async def save_lines(self, hold: Hold) -> None:
-        await self.save_hold(hold)
+    async def commit_if_held(self, reservation_id: UUID) -> Reservation | None:
+        return _reservation(
+            await self._connection.fetch_all(
+                reservations.COMMIT_IF_HELD, reservation_id=reservation_id
+            )
+        )
+
+    async def get_reservation(self, reservation_id: UUID) -> Reservation | None:
+        return _reservation(
+            await self._connection.fetch_all(
+                reservations.GET_RESERVATION, reservation_id=reservation_id
+            )
+        )
+
+    async def get_reservation_for_update(self, reservation_id: UUID) -> Reservation | None:
+        # two statements: the second one sees what the last owner of the lock has left
+        if not await self._connection.fetch_value(
+            reservations.LOCK_RESERVATION, reservation_id=reservation_id
+        ):
+            return None
+        return await self.get_reservation(reservation_id)
+
+    async def list_order_reservations(
+        self, order_id: UUID, after: UUID | None, limit: int
+    ) -> Sequence[Reservation]:
+        rows = await self._connection.fetch_all(
+            reservations.LIST_ORDER_RESERVATIONS, order_id=order_id, after=after, limit=limit
+        )
+        groups = groupby(rows, key=lambda row: row["reservation_id"])
+        return [reservation for _, group in groups if (reservation := _reservation(list(group)))]
+
+    async def save_reservation(self, reservation: Reservation) -> None:
+        await self._connection.execute(
+            reservations.SAVE_RESERVATION,
+            reservation_id=reservation.reservation_id,
+            new_status=reservation.status.value,
+        )
+
+    async def save_reservation_lines(self, reservation: Reservation) -> None:
+        await self.save_reservation(reservation)
         rows = [
             {
-                "of": hold.reservation_id,
-                "product": line.product_id,
-                "in_warehouse": line.warehouse_id,
+                "reservation_id": reservation.reservation_id,
+                "product_id": line.product_id,
+                "warehouse_id": line.warehouse_id,
                 "new_quantity": line.quantity,
                 "new_consumed": line.consumed,
                 "new_released": line.released,
             }
-            for line in hold.lines
+            for line in reservation.lines
         ]
-        await self._session.many(reservations.SAVE_LINE, rows)
+        await self._connection.execute_many(reservations.SAVE_LINE, rows)
 
-    async def move_lines(self, hold: Hold) -> None:
+    async def replace_lines(self, reservation: Reservation) -> None:
         # in this order: a line that is kept by nobody leaves no shelf to be counted again
-        await self._session.run(reservations.REMOVE_LINES, of=hold.reservation_id)
-        await self.save_hold(hold)
-        await self._session.many(reservations.ADD_LINE, (_row(hold, line) for line in hold.lines))
-
-    async def note_release(self, release_id: UUID, reservation_id: UUID) -> bool:
-        noted = await self._session.run(
-            reservations.NOTE_RELEASE, release_id=release_id, reservation_id=reservation_id
+        await self._connection.execute(
+            reservations.DELETE_LINES, reservation_id=reservation.reservation_id
         )
-        return bool(noted)
+        await self.save_reservation(reservation)
+        await self._connection.execute_many(
+            reservations.INSERT_LINE,
+            (_line_parameters(reservation, line) for line in reservation.lines),
+        )
 
-    async def give_back(self, goods: Sequence[Goods], *, leaving: bool = False) -> None:  # noqa: ARG002 - the database looks when the transaction ends
-        await self._session.many(reservations.GIVE_BACK, map(_units, goods))
+    async def record_partial_release(self, release_id: UUID, reservation_id: UUID) -> bool:
+        inserted = await self._connection.execute(
+            reservations.RECORD_PARTIAL_RELEASE,
+            release_id=release_id,
+            reservation_id=reservation_id,
+        )
+        return bool(inserted)
 
-    async def expire(
+    async def release_stock(
+        self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
+    ) -> None:  # noqa: ARG002 - the database looks when the transaction ends
+        await self._connection.execute_many(
+            reservations.RELEASE_STOCK, map(_stock_quantity_parameters, quantities)
+        )
+
+    async def expire_reservations(
         self, now: datetime, limit: int, product_ids: Collection[UUID] | None
-    ) -> Expired:
+    ) -> ExpiredReservations:
         if product_ids is None:
-            rows = await self._session.all(reservations.EXPIRE, now=now, limit=limit)
+            rows = await self._connection.fetch_all(
+                reservations.EXPIRE_OVERDUE, now=now, limit=limit
+            )
         else:
             ids = list(product_ids)
-            rows = await self._session.all(
-                reservations.EXPIRE_OF, now=now, limit=limit, product_ids=ids
+            rows = await self._connection.fetch_all(
+                reservations.EXPIRE_OVERDUE_OF_PRODUCTS, now=now, limit=limit, product_ids=ids
             )
-        goods = [
-            Goods(row["product_id"], row["warehouse_id"], row["reserved"])
+        quantities = [
+            StockQuantity(row["product_id"], row["warehouse_id"], row["reserved"])
             for row in rows
             if row["product_id"]
         ]
-        return Expired(len({row["reservation_id"] for row in rows}), summed(goods))
+        return ExpiredReservations(
+            len({row["reservation_id"] for row in rows}), sum_by_stock_row(quantities)
+        )
 
-    async def supply(self, product_ids: Collection[UUID], now: datetime) -> Mapping[UUID, Supply]:
-        rows = await self._session.all(reservations.SUPPLY, product_ids=list(product_ids), now=now)
+    async def get_availability(
+        self, product_ids: Collection[UUID], now: datetime
+    ) -> Mapping[UUID, Availability]:
+        rows = await self._connection.fetch_all(
+            reservations.AVAILABILITY, product_ids=list(product_ids), now=now
+        )
         groups = groupby(rows, key=lambda row: row["product_id"])
-        return {product_id: _supply(list(group)) for product_id, group in groups}
+        return {product_id: _availability(list(group)) for product_id, group in groups}
 
 
-def _asked(changes: Sequence[Change]) -> dict[str, Any]:
+def _change_parameters(changes: Sequence[StockChange]) -> dict[str, Any]:
     first = changes[0]
     return {
         "movement_ids": [change.movement_id for change in changes],
@@ -229,10 +288,10 @@ def _asked(changes: Sequence[Change]) -> dict[str, Any]:
         "warehouse_ids": [change.warehouse_id for change in changes],
         "deltas": [change.delta for change in changes],
         "counts": [change.counted for change in changes],
-        "why": first.reason.value,
-        "words": first.note,
+        "reason": first.reason.value,
+        "note": first.note,
         "reference": first.reference,
-        "who": first.actor,
+        "actor": first.actor,
         "now": first.created_at,
     }
 
@@ -241,17 +300,20 @@ def _movement(row: "Record") -> Movement:
     return Movement(**{name: row[name] for name in Movement.model_fields})
 
 
-def _header(hold: Hold) -> dict[str, Any]:
-    row = {name: value for name, value in vars(hold).items() if name != "lines"}
-    return row | {"customer": hold.customer_id}
+def _reservation_parameters(reservation: Reservation) -> dict[str, Any]:
+    return {name: value for name, value in vars(reservation).items() if name != "lines"}
 
 
-def _units(goods: Goods) -> dict[str, Any]:
-    return {"of": goods.product_id, "in_warehouse": goods.warehouse_id, "units": goods.quantity}
+def _stock_quantity_parameters(stock_quantity: StockQuantity) -> dict[str, Any]:
+    return {
+        "product_id": stock_quantity.product_id,
+        "warehouse_id": stock_quantity.warehouse_id,
+        "quantity": stock_quantity.quantity,
+    }
 
 
-def _line(row: "Record") -> Line:
-    return Line(
+def _reservation_line(row: "Record") -> ReservationLine:
+    return ReservationLine(
         product_id=row["product_id"],
         warehouse_id=row["warehouse_id"],
         sku=row["sku"],
@@ -263,38 +325,40 @@ def _line(row: "Record") -> Line:
     )
 
 
-def _row(hold: Hold, line: Line) -> dict[str, Any]:
+def _line_parameters(reservation: Reservation, line: ReservationLine) -> dict[str, Any]:
     return {
-        "reservation_id": hold.reservation_id,
-        "status": hold.status.value,
-        "expires_at": hold.expires_at,
+        "reservation_id": reservation.reservation_id,
+        "status": reservation.status.value,
+        "expires_at": reservation.expires_at,
         "unit_amount": line.unit_price.amount,
         "unit_currency": line.unit_price.currency,
         **{name: value for name, value in vars(line).items() if name != "unit_price"},
     }
 
 
-def _supply(rows: "Sequence[Record]") -> Supply:
+def _availability(rows: "Sequence[Record]") -> Availability:
     """From the rows of one product, one per warehouse."""
 
-    def shelves(name: str) -> tuple[Free, ...]:
-        return tuple(Free(row["warehouse_id"], row["priority"], row[name]) for row in rows)
+    def free_stock(name: str) -> tuple[FreeStock, ...]:
+        return tuple(FreeStock(row["warehouse_id"], row["priority"], row[name]) for row in rows)
 
-    for_sale = rows[0]["status"] == ProductStatus.ACTIVE
-    return Supply(for_sale, shelves("free"), shelves("overdue"), shelves("backorder"))
+    is_active = rows[0]["status"] == ProductStatus.ACTIVE
+    return Availability(
+        is_active, free_stock("free"), free_stock("overdue"), free_stock("backorder")
+    )
 
 
-def _hold(rows: "Sequence[Record]") -> Hold | None:
+def _reservation(rows: "Sequence[Record]") -> Reservation | None:
     """From the rows of one reservation, one per line."""
     if not rows:
         return None
     first = rows[0]
-    return Hold(
+    return Reservation(
         reservation_id=first["reservation_id"],
         order_id=first["order_id"],
         customer_id=first["customer_id"],
         status=ReservationStatus(first["status"]),
-        held_since=first["held_since"],
+        reserved_at=first["reserved_at"],
         expires_at=first["expires_at"],
-        lines=tuple(_line(row) for row in rows if row["product_id"]),
+        lines=tuple(_reservation_line(row) for row in rows if row["product_id"]),
     )

@@ -5,13 +5,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 
-from markethall.inventory.domain import MAIN_WAREHOUSE
-from markethall.shared.db import constant
-from markethall.shared.sql import context_metadata, timestamp
+from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.db import sql_literal
+from markethall.shared.sql import context_metadata, timestamp_column
 
 metadata = context_metadata("inventory")
 
-ACTIVE, HELD, COMMITTED = constant("active"), constant("held"), constant("committed")
+ACTIVE, HELD, COMMITTED = sql_literal("active"), sql_literal("held"), sql_literal("committed")
 
 
 def _text(name: str, **options: Any) -> "sa.Column[str]":
@@ -83,19 +83,19 @@ products = sa.Table(
     # further prices; some may hold for a time in the product's own currency: then it is `timed`,
     # which a trigger says
     sa.Column("prices", JSONB, nullable=False, server_default="[]"),
-    sa.Column("timed", sa.Boolean, nullable=False, server_default="false"),
+    sa.Column("has_scheduled_price", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("translations", JSONB, nullable=False, server_default="{}"),
     sa.Column("backorder_limit", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("low_stock_threshold", sa.BigInteger),
     _text("status"),
     sa.Column("version", sa.Integer, nullable=False),
-    timestamp("created_at"),
-    timestamp("updated_at"),
+    timestamp_column("created_at"),
+    timestamp_column("updated_at"),
     # the words by which it is found, made by domain.search_text
     sa.Column("search", TSVECTOR, nullable=False, server_default=""),
     # contract.Product as JSON up to what changes with time: `available`, which closes it, and the
     # price if it is timed; written by a trigger
-    _text("face"),
+    _text("product_json"),
     sa.CheckConstraint("status IN ('draft', 'active', 'archived')", name="status"),
     sa.CheckConstraint("price_amount >= 0", name="price"),
     sa.CheckConstraint("version >= 1", name="version"),
@@ -122,7 +122,9 @@ sa.Index("ix_product_tags", products.c.tags, postgresql_using="gin")
 sa.Index("ix_product_search", products.c.search, postgresql_using="gin")
 
 # words that a mistyped one may have been; one that no product has any more does no harm
-vocabulary = sa.Table("word", metadata, sa.Column("word", sa.Text(collation="C"), primary_key=True))
+vocabulary = sa.Table(
+    "search_word", metadata, sa.Column("word", sa.Text(collation="C"), primary_key=True)
+)
 
 stock = sa.Table(
     "stock",
@@ -132,14 +134,14 @@ stock = sa.Table(
     _units("on_hand"),
     _units("reserved"),
     # what the live lines of the shelf have: counted by triggers, and the same as `reserved`
-    sa.Column("kept", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("reserved_by_lines", sa.BigInteger, nullable=False, server_default="0"),
     # of the main warehouse alone, and changed by triggers: how many may be sold before they are
     # there. More than the limit where more were promised before it was lowered, until goods move
     # or are given back
     sa.Column("backorder", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("backorder_limit", sa.BigInteger, nullable=False, server_default="0"),
     # the product's threshold, kept by triggers; one that falls to it tells so
-    sa.Column("low_at", sa.BigInteger),
+    sa.Column("low_stock_threshold", sa.BigInteger),
     sa.CheckConstraint(
         "0 <= reserved AND 0 <= on_hand AND reserved <= on_hand + backorder", name="reserved"
     ),
@@ -148,7 +150,7 @@ stock = sa.Table(
 
 sa.Index("ix_stock_warehouse_id", stock.c.warehouse_id)
 
-_shelf = ["product_id", "warehouse_id"]
+_stock_key = ["product_id", "warehouse_id"]
 
 movements = sa.Table(
     "stock_movement",
@@ -164,8 +166,8 @@ movements = sa.Table(
     _text("note"),
     sa.Column("reference", sa.Uuid),
     _text("actor"),
-    timestamp("created_at"),
-    sa.ForeignKeyConstraint(_shelf, [stock.c.product_id, stock.c.warehouse_id]),
+    timestamp_column("created_at"),
+    sa.ForeignKeyConstraint(_stock_key, [stock.c.product_id, stock.c.warehouse_id]),
     sa.CheckConstraint(
         "reason IN ('received', 'adjusted', 'counted', 'damaged', 'lost', 'found', 'returned',"
         " 'sold', 'transferred')",
@@ -193,12 +195,12 @@ reservations = sa.Table(
     sa.Column("customer_id", sa.Uuid),
     _text("status"),
     # the default is for a process of an older release, in the time of an update
-    timestamp("held_since", server_default=sa.func.now()),
-    timestamp("expires_at"),
+    timestamp_column("reserved_at", server_default=sa.func.now()),
+    timestamp_column("expires_at"),
     sa.CheckConstraint(
         "status IN ('held', 'committed', 'consumed', 'released', 'expired')", name="status"
     ),
-    sa.CheckConstraint("expires_at <= held_since + interval '30 minutes'", name="extended"),
+    sa.CheckConstraint("expires_at <= reserved_at + interval '30 minutes'", name="extended"),
     sa.CheckConstraint("order_id IS NOT NULL OR status = 'released'", name="order"),
     # what a line repeats of its reservation; see there
     sa.UniqueConstraint("reservation_id", "status", "expires_at"),
@@ -218,14 +220,14 @@ sa.Index(
 )
 
 # which parts of reservations were given back
-part_releases = sa.Table(
-    "part_release",
+partial_releases = sa.Table(
+    "partial_release",
     metadata,
     sa.Column("release_id", sa.Uuid, primary_key=True),
     sa.Column("reservation_id", sa.ForeignKey(reservations.c.reservation_id), nullable=False),
 )
 
-lines = sa.Table(
+reservation_lines = sa.Table(
     "reservation_line",
     metadata,
     sa.Column("reservation_id", sa.Uuid, primary_key=True),
@@ -234,7 +236,7 @@ lines = sa.Table(
     # repeated here so that a product's live lines are one index away, and kept true by the
     # foreign key: a reservation's new status comes down by ON UPDATE CASCADE
     _text("status"),
-    timestamp("expires_at"),
+    timestamp_column("expires_at"),
     # what is wanted, less what was given back in part: that is in `released`
     _units("quantity"),
     _units("consumed"),
@@ -257,7 +259,7 @@ lines = sa.Table(
         [reservations.c.reservation_id, reservations.c.status, reservations.c.expires_at],
         onupdate="CASCADE",
     ),
-    sa.ForeignKeyConstraint(_shelf, [stock.c.product_id, stock.c.warehouse_id]),
+    sa.ForeignKeyConstraint(_stock_key, [stock.c.product_id, stock.c.warehouse_id]),
     sa.CheckConstraint("quantity >= 0 AND quantity + released > 0", name="quantity"),
     sa.CheckConstraint("released >= 0", name="released"),
     sa.CheckConstraint("0 <= consumed AND consumed <= quantity", name="consumed"),
@@ -265,15 +267,15 @@ lines = sa.Table(
 )
 sa.Index(
     "ix_reservation_line_live",
-    lines.c.product_id,
-    lines.c.warehouse_id,
+    reservation_lines.c.product_id,
+    reservation_lines.c.warehouse_id,
     postgresql_include=["reserved"],
-    postgresql_where=lines.c.reserved > 0,
+    postgresql_where=reservation_lines.c.reserved > 0,
 )
 sa.Index(
     "ix_reservation_line_overdue",
-    lines.c.product_id,
-    lines.c.expires_at,
+    reservation_lines.c.product_id,
+    reservation_lines.c.expires_at,
     postgresql_include=["reserved", "warehouse_id"],
-    postgresql_where=lines.c.status == HELD,
+    postgresql_where=reservation_lines.c.status == HELD,
 )

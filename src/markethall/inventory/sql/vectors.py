@@ -2,25 +2,29 @@
 
 from typing import Final
 
-from markethall.inventory.domain import WEIGHTS, Search, SearchText, Term
+from markethall.inventory.domain.words import FIELD_WEIGHTS, SearchDocument, SearchQuery, SearchTerm
 
 # the letters that Postgres has for weights, the best first
-LETTERS: Final = "ABCD"
-_LETTER: Final = dict(zip(WEIGHTS, LETTERS, strict=True))
+WEIGHT_LETTERS: Final = "ABCD"
+_LETTER_BY_WEIGHT: Final = dict(zip(FIELD_WEIGHTS, WEIGHT_LETTERS, strict=True))
 
 
-def vector(text: SearchText) -> str:
+def tsvector_text(text: SearchDocument) -> str:
     """A tsvector: each word with the letter of its best field. Positions mean nothing here."""
-    return " ".join(f"'{word}':1{_LETTER[weight]}" for word, weight in text.weights.items())
+    return " ".join(
+        f"'{word}':1{_LETTER_BY_WEIGHT[weight]}" for word, weight in text.weights.items()
+    )
 
 
-def every(search: Search, letter: str = "") -> str:
+def tsquery_all(search: SearchQuery, letter: str = "") -> str:
     """A tsquery: all terms, in fields of this letter or in any."""
-    return " & ".join(f"({one(term, letter)})" for term in search.terms)
+    return " & ".join(f"({tsquery_term(term, letter)})" for term in search.terms)
 
 
-def one(term: Term, letter: str = "") -> str:
+def tsquery_term(term: SearchTerm, letter: str = "") -> str:
     """A tsquery: one term, in fields of this letter or in any."""
-    if term.instead:
-        return " | ".join(f"'{word}':{letter}" if letter else f"'{word}'" for word in term.instead)
+    if term.suggestions:
+        return " | ".join(
+            f"'{word}':{letter}" if letter else f"'{word}'" for word in term.suggestions
+        )
     return f"'{term.word}':*{letter}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from markethall.inventory.domain import Depot
+from markethall.inventory.domain.warehouses import Warehouse
 from markethall.inventory.sql import warehouses
 from markethall.shared import sql as shared
 
@@ -15,38 +15,56 @@ if TYPE_CHECKING:
 class SqlWarehouses(shared.SqlStore):
     """One transaction, or reads without one: the warehouses."""
 
-    async def find_depot(self, warehouse_id: UUID) -> Depot | None:
-        return _depot(await self._session.one(warehouses.FIND_DEPOT, of=warehouse_id))
-
-    async def depot(self, warehouse_id: UUID) -> Depot | None:
-        return _depot(await self._session.one(warehouses.DEPOT, of=warehouse_id))
-
-    async def open_depot(self, warehouse_id: UUID) -> Depot | None:
-        return _depot(await self._session.one(warehouses.OPEN_DEPOT, of=warehouse_id))
-
-    async def depots(self, after: tuple[int, UUID] | None, limit: int) -> Sequence[Depot]:
-        priority, last = after or (None, None)
-        rows = await self._session.all(
-            warehouses.DEPOTS, priority=priority, after=last, limit=limit
+    async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None:
+        return _warehouse(
+            await self._connection.fetch_one(warehouses.GET_WAREHOUSE, warehouse_id=warehouse_id)
         )
-        return [Depot(**row) for row in rows]
 
-    async def add_depot(self, depot: Depot) -> bool:
-        return bool(await self._session.run(warehouses.ADD_DEPOT, **vars(depot)))
+    async def get_warehouse_for_update(self, warehouse_id: UUID) -> Warehouse | None:
+        return _warehouse(
+            await self._connection.fetch_one(
+                warehouses.GET_WAREHOUSE_FOR_UPDATE, warehouse_id=warehouse_id
+            )
+        )
 
-    async def save_depot(self, depot: Depot) -> None:
-        row = {f"new_{name}": value for name, value in vars(depot).items()}
-        await self._session.run(warehouses.SAVE_DEPOT, of=depot.warehouse_id, **row)
+    async def get_warehouse_for_share(self, warehouse_id: UUID) -> Warehouse | None:
+        return _warehouse(
+            await self._connection.fetch_one(
+                warehouses.GET_WAREHOUSE_FOR_SHARE, warehouse_id=warehouse_id
+            )
+        )
 
-    async def remove_depot(self, warehouse_id: UUID) -> None:
-        await self._session.run(warehouses.REMOVE_DEPOT, of=warehouse_id)
+    async def list_warehouses(
+        self, after: tuple[int, UUID] | None, limit: int
+    ) -> Sequence[Warehouse]:
+        priority, after_id = after or (None, None)
+        rows = await self._connection.fetch_all(
+            warehouses.LIST_WAREHOUSES, priority=priority, after=after_id, limit=limit
+        )
+        return [Warehouse(**row) for row in rows]
 
-    async def has_goods(self, warehouse_id: UUID) -> bool:
-        return bool(await self._session.value(warehouses.HAS_GOODS, of=warehouse_id))
+    async def insert_warehouse(self, warehouse: Warehouse) -> bool:
+        return bool(await self._connection.execute(warehouses.INSERT_WAREHOUSE, **vars(warehouse)))
 
-    async def has_shelves(self, warehouse_id: UUID) -> bool:
-        return bool(await self._session.value(warehouses.HAS_SHELVES, of=warehouse_id))
+    async def save_warehouse(self, warehouse: Warehouse) -> None:
+        row = {f"new_{name}": value for name, value in vars(warehouse).items()}
+        await self._connection.execute(
+            warehouses.SAVE_WAREHOUSE, warehouse_id=warehouse.warehouse_id, **row
+        )
+
+    async def delete_warehouse(self, warehouse_id: UUID) -> None:
+        await self._connection.execute(warehouses.DELETE_WAREHOUSE, warehouse_id=warehouse_id)
+
+    async def has_stock(self, warehouse_id: UUID) -> bool:
+        return bool(
+            await self._connection.fetch_value(warehouses.HAS_STOCK, warehouse_id=warehouse_id)
+        )
+
+    async def has_stock_rows(self, warehouse_id: UUID) -> bool:
+        return bool(
+            await self._connection.fetch_value(warehouses.HAS_STOCK_ROWS, warehouse_id=warehouse_id)
+        )
 
 
-def _depot(row: "Record | None") -> Depot | None:
-    return Depot(**row) if row else None
+def _warehouse(row: "Record | None") -> Warehouse | None:
+    return Warehouse(**row) if row else None

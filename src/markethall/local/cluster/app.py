@@ -15,16 +15,16 @@ from starlette.types import Receive, Scope, Send
 
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import Settings
-from markethall.shared.auth import anyone
-from markethall.shared.call import Actor, Call
-from markethall.shared.errors import Refusal, Unauthenticated
-from markethall.shared.front import Front, Identities, Manners
+from markethall.shared.auth import public
+from markethall.shared.call import Actor, CallContext
+from markethall.shared.errors import DomainError, Unauthenticated
+from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.graceful_shutdown import drain_on_signal
-from markethall.shared.http import refuse, refuse_http
-from markethall.shared.limits import Limits
+from markethall.shared.http import http_exception_handler, problem_handler
+from markethall.shared.limits import RateLimiter
 from markethall.shared.redis import RedisClient
 from markethall.system import add_docs, add_probes
-from markethall.topology import OWNERS, Context
+from markethall.topology import CONTEXT_BY_PATH, Context
 
 
 @dataclass
@@ -53,10 +53,15 @@ class ClusterApp:
     def __init__(self, app: FastAPI, proxy: ReverseProxy, settings: Settings) -> None:
         self.app = app
         self._proxy = proxy
-        manners = Manners(
-            settings.body_limit, settings.body_timeout, settings.trusted_proxies, OWNERS
+        manners = GatewayConfig(
+            settings.max_body_bytes,
+            settings.body_timeout,
+            settings.trusted_proxies,
+            CONTEXT_BY_PATH,
         )
-        self._own = Front(app, manners, Identities(NoTokens), Limits("off", RedisClient(None)))
+        self._own = GatewayMiddleware(
+            app, manners, TokenVerifiers(NoTokens), RateLimiter("off", RedisClient(None))
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope["path"]) if scope["type"] == "http" else None
@@ -71,7 +76,7 @@ def context_of(path: str) -> Context | None:
     root, *segments = path.split("/")
     if root or not segments or {".", ".."} & set(segments):
         return None
-    return OWNERS.get(segments[0])
+    return CONTEXT_BY_PATH.get(segments[0])
 
 
 def create_cluster_app(
@@ -91,15 +96,15 @@ def create_cluster_app(
     app = FastAPI(
         lifespan=lifespan,
         openapi_url=None,
-        exception_handlers={Refusal: refuse, HTTPException: refuse_http},
+        exception_handlers={DomainError: problem_handler, HTTPException: http_exception_handler},
     )
     app.state.readiness = readiness
     add_probes(app.router)
-    if settings.shows_docs:
+    if settings.serves_docs:
         add_docs(app.router)
 
         @app.get("/openapi.json")
-        async def document(_: Annotated[Call, anyone()]) -> dict[str, Any]:
+        async def document(_: Annotated[CallContext, public()]) -> dict[str, Any]:
             requests = (proxy.get(context, "/openapi.json") for context in sorted(Context))
             responses = await asyncio.gather(*requests)
             return merge_documents([response.raise_for_status().json() for response in responses])

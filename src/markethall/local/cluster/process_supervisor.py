@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import Settings
-from markethall.topology import KEYS, NEEDS, Context
+from markethall.topology import DEPENDENCIES, JWKS_SOURCES, Context
 
 Report = Callable[[str], None]
 Urls = Mapping[Context, str]
@@ -23,7 +23,10 @@ _RESTART_DELAY_SECONDS: Final = 0.5
 # on top of the time that a service itself takes to stop
 _STOP_MARGIN_SECONDS: Final = 5.0
 # callers stop first: their last requests may still need the services that they call
-STOP_ORDER: Final = ([c for c in Context if NEEDS[c]], [c for c in Context if not NEEDS[c]])
+STOP_ORDER: Final = (
+    [c for c in Context if DEPENDENCIES[c]],
+    [c for c in Context if not DEPENDENCIES[c]],
+)
 # together they fit into the 100 connections of the embedded server, with a command beside them
 _POOL_SIZES: Final = {"MARKETHALL_DATABASE_POOL_MIN": "1", "MARKETHALL_DATABASE_POOL_MAX": "10"}
 
@@ -129,13 +132,13 @@ def environment_of(context: Context, settings: Settings, urls: Urls) -> dict[str
     """The environment of one service: ours, with its context and the URLs that it needs."""
     # "auto" would look at the pipe of the service
     auto = "pretty" if sys.stdout.isatty() else "json"
-    needed = sorted(NEEDS[context] | KEYS[context])
+    needed = sorted(DEPENDENCIES[context] | JWKS_SOURCES[context])
     return {
         **_POOL_SIZES,
         **os.environ,
-        "MARKETHALL_SERVE": context.value,
-        "MARKETHALL_REMOTES": json.dumps({name: urls[name] for name in needed}),
-        "MARKETHALL_DATA_DIR": str(settings.home.absolute()),
+        "MARKETHALL_CONTEXTS": context.value,
+        "MARKETHALL_CONTEXT_URLS": json.dumps({name: urls[name] for name in needed}),
+        "MARKETHALL_DATA_DIR": str(settings.data_directory.absolute()),
         "MARKETHALL_TRUSTED_PROXIES": "127.0.0.1/32",
         "MARKETHALL_LOG_FORMAT": auto if settings.log_format == "auto" else settings.log_format,
     }

@@ -14,13 +14,13 @@ from starlette.types import Receive, Scope, Send
 from markethall.settings import Settings
 from markethall.shared.errors import (
     DeadlineExceeded,
-    Malformed,
-    Refusal,
+    DomainError,
+    MalformedRequest,
     RequestTimeout,
     Unavailable,
 )
-from markethall.shared.http import problem
-from markethall.shared.visit import Visit
+from markethall.shared.http import problem_response
+from markethall.shared.visit import RequestContext
 from markethall.topology import Context
 
 log = structlog.get_logger("markethall.local.cluster")
@@ -53,7 +53,9 @@ class ReverseProxy:
         self._trusted = tuple(ip_network(net, strict=False) for net in settings.trusted_proxies)
         # longer than the service's own limits, so that the service can refuse first
         self._body_timeout = settings.body_timeout + 1
-        self._response_timeout = 2 * (settings.deadline + settings.gateway_timeout)
+        self._response_timeout = 2 * (
+            settings.request_deadline_seconds + settings.payment_provider_timeout_seconds
+        )
         self._client = httpx2.AsyncClient(
             limits=_LIMITS, timeout=_GET_TIMEOUT_SECONDS, trust_env=False
         )
@@ -77,19 +79,21 @@ class ReverseProxy:
         return "ok" if response.is_success else "not ready"
 
     async def proxy(self, context: Context, scope: Scope, receive: Receive, send: Send) -> None:
-        visit = Visit(scope, self._trusted)
+        visit = RequestContext(scope, self._trusted)
         try:
             response = await self._send(context, visit, RequestBody(receive, self._body_timeout))
         except ClientDisconnected:
             return
-        except Refusal as refusal:
+        except DomainError as refusal:
             if isinstance(refusal, Unavailable):
                 cause = repr(refusal.__cause__)
                 log.warning("proxy.upstream_unavailable", service=context.value, error=cause)
             if isinstance(refusal, RequestTimeout):
                 # the rest of the body may still arrive and must not be read as a request
                 visit.extra_headers.append((b"connection", b"close"))
-            await problem(visit.scope, refusal)(visit.scope, receive, visit.watching(send))
+            await problem_response(visit.scope, refusal)(
+                visit.scope, receive, visit.wrap_send(send)
+            )
             return
         try:
             await _streaming(response)(scope, receive, send)
@@ -99,7 +103,9 @@ class ReverseProxy:
         finally:
             await response.aclose()
 
-    async def _send(self, context: Context, visit: Visit, body: "RequestBody") -> httpx2.Response:
+    async def _send(
+        self, context: Context, visit: RequestContext, body: "RequestBody"
+    ) -> httpx2.Response:
         """Returns when the response headers are there. Raises a Refusal, ClientDisconnected."""
         seconds = self._response_timeout
         timeouts = {"connect": _CONNECT_TIMEOUT_SECONDS, "write": seconds, "read": seconds}
@@ -117,7 +123,7 @@ class ReverseProxy:
         except (httpx2.ReadTimeout, httpx2.WriteTimeout) as error:
             raise DeadlineExceeded(dependency=context.value) from error
         except httpx2.LocalProtocolError as error:
-            raise Malformed(f"The request cannot be passed on: {error}.") from None
+            raise MalformedRequest(f"The request cannot be passed on: {error}.") from None
         except _CONNECTION_ERRORS as error:
             raise Unavailable(dependency=context.value) from error
         # an event stream may be silent for any time between two pieces
@@ -159,7 +165,7 @@ def _streaming(response: httpx2.Response) -> StreamingResponse:
     return streaming
 
 
-def _request_headers(visit: Visit, url: str) -> Headers:
+def _request_headers(visit: RequestContext, url: str) -> Headers:
     given = visit.scope["headers"]
     yield from _end_to_end(given, _REPLACED)
     yield b"x-forwarded-for", visit.client_ip.encode()

@@ -7,19 +7,17 @@ from io import StringIO
 from itertools import islice
 from typing import Any, Final
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.categories import (
     Categories,
     CategoryTaken,
     CategoryTranslation,
-    ImportFormat,
-    Imports,
     NewCategory,
-    NewImport,
 )
+from markethall.inventory.contract.importing import ImportFormat, Imports, NewImport
 from markethall.local.demo.generate_products import as_ndjson_line, generate_products
 from markethall.local.demo.vocabulary import CATEGORIES, CategoryTemplate
-from markethall.shared.call import Call
-from markethall.shared.idempotency import Attempt
+from markethall.shared.call import CallContext
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.ids import new_id
 
 _ROWS_PER_CHUNK: Final = 200
@@ -50,24 +48,24 @@ class GeneratedCatalogue:
         return (row for row in rows if row["sku"] not in self.known_skus)
 
 
-async def known_skus(imports: Imports, call: Call) -> set[str]:
+async def known_skus(imports: Imports, ctx: CallContext) -> set[str]:
     """SKUs of all products, including archived ones."""
     known: set[str] = set()
     header: Sequence[str] | None = None
     # in pieces: a large export does not fit into memory
-    async for piece in imports.export(call):
+    async for piece in imports.export_products(ctx):
         rows = csv.DictReader(StringIO(piece.decode(), newline=""), header)
         known |= {row["sku"] for row in rows}
         header = rows.fieldnames
     return known
 
 
-async def create_categories(categories: Categories, call: Call) -> None:
+async def create_categories(categories: Categories, call: CallContext) -> None:
     """Creates the category tree. A category that exists stays unchanged."""
     for position, (key, template) in enumerate(CATEGORIES.items()):
         command = _category(key, template, position)
         try:
-            await categories.create(call, command, Attempt.keyless(new_id()))
+            await categories.create(call, command, IdempotentCommand.without_key(new_id()))
         except CategoryTaken:
             continue
 

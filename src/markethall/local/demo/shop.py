@@ -5,18 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from markethall.inventory.contract import (
-    Adjustment,
-    Catalogue,
-    NewProduct,
-    Price,
-    ProductNotFound,
-    SkuTaken,
-    Stockroom,
-)
+from markethall.inventory.contract.catalogue import Catalogue, NewProduct, Price, SkuTaken
+from markethall.inventory.contract.reserving import ProductNotFound
+from markethall.inventory.contract.stock import Adjustment, Stockroom
 from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
-from markethall.shared.call import Call
-from markethall.shared.idempotency import Attempt
+from markethall.shared.call import CallContext
+from markethall.shared.idempotency import IdempotentCommand
 
 # 21 November 2026, in milliseconds: the ids are UUIDv7, and the same in every installation
 _CREATED_AT_MS: Final = 1_795_219_200_000
@@ -178,9 +172,9 @@ SHOP: Final = (
 )
 
 
-async def fill(catalogue: Catalogue, stockroom: Stockroom, call: Call) -> int:
+async def fill(catalogue: Catalogue, stockroom: Stockroom, ctx: CallContext) -> int:
     """Returns the number of new products. A product that exists stays unchanged."""
-    writer = _with_write_scopes(call)
+    writer = _with_write_scopes(ctx)
     new = 0
     for family in SHOP:
         for sku, name, cents, units, options in family.products:
@@ -200,31 +194,31 @@ async def fill(catalogue: Catalogue, stockroom: Stockroom, call: Call) -> int:
 
 
 async def _add(
-    catalogue: Catalogue, stockroom: Stockroom, call: Call, product: NewProduct, units: int
+    catalogue: Catalogue, stockroom: Stockroom, ctx: CallContext, product: NewProduct, units: int
 ) -> bool:
     """Creates a product with its first delivery. Every step is idempotent, so a retry continues."""
     product_id = _fixed_id(product.sku)
-    new = not await _exists(catalogue, call, product_id)
+    new = not await _exists(catalogue, ctx, product_id)
     try:
-        await catalogue.create(call, product, Attempt.keyless(product_id))
+        await catalogue.create(ctx, product, IdempotentCommand.without_key(product_id))
     except SkuTaken:
         return False
     delivery = Adjustment(delta=units, reason="received", note="first delivery")
     await stockroom.adjust(
-        call, product_id, delivery, Attempt.keyless(_fixed_id(f"{product.sku} stock"))
+        ctx, product_id, delivery, IdempotentCommand.without_key(_fixed_id(f"{product.sku} stock"))
     )
     return new
 
 
-async def _exists(catalogue: Catalogue, call: Call, product_id: UUID) -> bool:
+async def _exists(catalogue: Catalogue, call: CallContext, product_id: UUID) -> bool:
     try:
-        await catalogue.product(call, product_id)
+        await catalogue.get_product(call, product_id)
     except ProductNotFound:
         return False
     return True
 
 
-def _with_write_scopes(call: Call) -> Call:
+def _with_write_scopes(call: CallContext) -> CallContext:
     scopes = call.actor.scopes | {CATALOGUE_WRITE, STOCK_WRITE}
     return call.model_copy(update={"actor": call.actor.model_copy(update={"scopes": scopes})})
 

@@ -5,12 +5,11 @@ from enum import StrEnum
 from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
-from pydantic import field_validator as checked
+from pydantic import AwareDatetime, Field, field_validator
 
 from markethall.orders.contract.addresses import Address as Address
 from markethall.orders.contract.addresses import AnyAddress as AnyAddress
-from markethall.orders.contract.addresses import said
+from markethall.orders.contract.addresses import non_blank
 from markethall.orders.contract.events import FulfilledLine as FulfilledLine
 from markethall.orders.contract.events import OrderCancelled as OrderCancelled
 from markethall.orders.contract.events import OrderCompleted as OrderCompleted
@@ -19,10 +18,10 @@ from markethall.orders.contract.events import OrderExpired as OrderExpired
 from markethall.orders.contract.events import OrderFulfilled as OrderFulfilled
 from markethall.orders.contract.events import OrderPaid as OrderPaid
 from markethall.orders.contract.events import OrderPlaced as OrderPlaced
-from markethall.shared.call import Call
-from markethall.shared.errors import Refusal
-from markethall.shared.idempotency import Attempt
-from markethall.shared.model import Body, Dto, Id, Int, Text
+from markethall.shared.call import CallContext
+from markethall.shared.errors import DomainError
+from markethall.shared.idempotency import IdempotentCommand
+from markethall.shared.model import Dto, Id, Int, RequestModel, Text
 from markethall.shared.money import Currency, Money
 from markethall.shared.pages import Page, PageQuery
 
@@ -39,7 +38,7 @@ class OrderStatus(StrEnum):
     EXPIRED = "expired"
 
 
-class PaymentState(StrEnum):
+class OrderPaymentStatus(StrEnum):
     """Where the money is, as far as the order has been told."""
 
     NONE = "none"
@@ -51,7 +50,7 @@ class PaymentState(StrEnum):
     FAILED = "failed"
 
 
-class FulfilmentState(StrEnum):
+class OrderFulfilmentStatus(StrEnum):
     """How much of the order has left the house, and has arrived."""
 
     UNFULFILLED = "unfulfilled"
@@ -72,7 +71,7 @@ MAX_LINES: Final = 100
 Quantity = Annotated[Int, Field(ge=1, le=MAX_QUANTITY, examples=[2])]
 
 
-class WantedLine(Body):
+class OrderLineRequest(RequestModel):
     product_id: Id
     quantity: Quantity
 
@@ -81,66 +80,71 @@ class ExpectedTotal(Money, extra="forbid"):
     """What the client has shown to the customer."""
 
 
-class PlaceOrder(Body):
+class PlaceOrder(RequestModel):
     """Lines of the same product are summed. Without a currency it is that of the products."""
 
-    lines: Annotated[tuple[WantedLine, ...], Field(min_length=1, max_length=MAX_LINES)]
+    lines: Annotated[tuple[OrderLineRequest, ...], Field(min_length=1, max_length=MAX_LINES)]
     shipping_address: AnyAddress
     billing_address: AnyAddress | None = None
     currency: Currency | None = None
     expected_total: ExpectedTotal | None = None
     note: Annotated[Text, Field(max_length=1000)] | None = None
 
-    @checked("lines")
+    @field_validator("lines")
     @classmethod
-    def _not_too_many(cls, lines: tuple[WantedLine, ...]) -> tuple[WantedLine, ...]:
-        sums: dict[UUID, int] = {}
+    def _check_quantity_per_product(
+        cls, lines: tuple[OrderLineRequest, ...]
+    ) -> tuple[OrderLineRequest, ...]:
+        quantities: dict[UUID, int] = {}
         for line in lines:
-            sums[line.product_id] = sums.get(line.product_id, 0) + line.quantity
-        if max(sums.values()) > MAX_QUANTITY:
+            quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity
+        if max(quantities.values()) > MAX_QUANTITY:
             raise ValueError(f"must not want more than {MAX_QUANTITY} of one product")
         return lines
 
 
-class CancelOrder(Body):
-    reason: Annotated[Text, said(500, examples=["changed my mind"])]
+class CancelOrder(RequestModel):
+    reason: Annotated[Text, non_blank(500, examples=["changed my mind"])]
 
 
-class LineToFulfil(Body):
+class FulfilmentLineRequest(RequestModel):
     line_id: Id
     quantity: Quantity
 
 
-class FulfilOrder(Body):
+class FulfilOrder(RequestModel):
     """Without lines: everything that is not fulfilled yet."""
 
-    lines: Annotated[tuple[LineToFulfil, ...], Field(min_length=1, max_length=MAX_LINES)] | None = (
-        None
-    )
-    carrier: Annotated[Text, said(100, examples=["DHL"])]
-    tracking_number: Annotated[Text, said(200, examples=["00340434161094042557"])]
+    lines: (
+        Annotated[tuple[FulfilmentLineRequest, ...], Field(min_length=1, max_length=MAX_LINES)]
+        | None
+    ) = None
+    carrier: Annotated[Text, non_blank(100, examples=["DHL"])]
+    tracking_number: Annotated[Text, non_blank(200, examples=["00340434161094042557"])]
 
-    @checked("lines")
+    @field_validator("lines")
     @classmethod
-    def _each_once(cls, lines: tuple[LineToFulfil, ...] | None) -> tuple[LineToFulfil, ...] | None:
+    def _check_lines_are_distinct(
+        cls, lines: tuple[FulfilmentLineRequest, ...] | None
+    ) -> tuple[FulfilmentLineRequest, ...] | None:
         if lines and len({line.line_id for line in lines}) < len(lines):
             raise ValueError("must name each line once")
         return lines
 
 
-_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-_LATEST = datetime(3000, 1, 1, tzinfo=UTC)
-Moment = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=_LATEST)]
+_MIN_DATETIME = datetime(2000, 1, 1, tzinfo=UTC)
+_MAX_DATETIME = datetime(3000, 1, 1, tzinfo=UTC)
+QueryDatetime = Annotated[AwareDatetime, Field(ge=_MIN_DATETIME, le=_MAX_DATETIME)]
 
 
-class OrdersQuery(PageQuery):
+class OrderQuery(PageQuery):
     """A customer's filters stay among their own orders."""
 
     status: OrderStatus | None = None
-    payment_status: PaymentState | None = None
-    fulfilment_status: FulfilmentState | None = None
-    created_after: Moment | None = None
-    created_before: Moment | None = None
+    payment_status: OrderPaymentStatus | None = None
+    fulfilment_status: OrderFulfilmentStatus | None = None
+    created_after: QueryDatetime | None = None
+    created_before: QueryDatetime | None = None
     user_id: Id | None = None
     number: Annotated[Text, Field(pattern=r"^MH-[0-9]{1,18}$", examples=["MH-1001"])] | None = None
     sort: Literal["-created_at", "created_at"] = "-created_at"
@@ -160,7 +164,7 @@ class OrderLineView(Dto):
     total: Money
 
 
-class OrderPayment(Dto):
+class OrderPaymentView(Dto):
     """The payment and its status as the order was last told; the payment itself knows better."""
 
     payment_id: UUID
@@ -172,8 +176,8 @@ class OrderView(Dto):
     number: Annotated[str, Field(examples=["MH-1001"])]
     user_id: UUID
     status: OrderStatus
-    payment_status: PaymentState
-    fulfilment_status: FulfilmentState
+    payment_status: OrderPaymentStatus
+    fulfilment_status: OrderFulfilmentStatus
     lines: tuple[OrderLineView, ...]
     subtotal: Money
     discount: Money
@@ -183,22 +187,22 @@ class OrderView(Dto):
     shipping_address: AnyAddress
     billing_address: AnyAddress | None
     note: str | None
-    payment: OrderPayment
+    payment: OrderPaymentView
     expires_at: datetime
     created_at: datetime
     updated_at: datetime
     version: int
 
 
-class OrderState(Dto):
+class OrderStatusView(Dto):
     order_id: UUID
     status: OrderStatus
-    payment_status: PaymentState
-    fulfilment_status: FulfilmentState
+    payment_status: OrderPaymentStatus
+    fulfilment_status: OrderFulfilmentStatus
     updated_at: datetime
 
 
-class TimelineEntry(Dto):
+class TimelineEntryView(Dto):
     """One change: what, by whom, when, why, and how the order stood after it."""
 
     version: int
@@ -207,18 +211,18 @@ class TimelineEntry(Dto):
     at: datetime
     reason: str
     status: OrderStatus
-    payment_status: PaymentState
-    fulfilment_status: FulfilmentState
+    payment_status: OrderPaymentStatus
+    fulfilment_status: OrderFulfilmentStatus
 
 
-class Timeline(Dto):
+class TimelineView(Dto):
     """In the order in which it happened."""
 
     order_id: UUID
-    items: tuple[TimelineEntry, ...]
+    items: tuple[TimelineEntryView, ...]
 
 
-class FulfilmentLine(Dto):
+class FulfilmentLineView(Dto):
     line_id: UUID
     product_id: UUID
     quantity: int
@@ -228,7 +232,7 @@ class FulfilmentView(Dto):
     fulfilment_id: UUID
     order_id: UUID
     status: FulfilmentStatus
-    lines: tuple[FulfilmentLine, ...]
+    lines: tuple[FulfilmentLineView, ...]
     carrier: str
     tracking_number: str
     shipped_at: datetime
@@ -238,7 +242,7 @@ class FulfilmentView(Dto):
 # Refusals
 
 
-class OrderNotFound(Refusal):
+class OrderNotFound(DomainError):
     """Absent, or not yours. Details: order_id."""
 
     code = "orders.not_found"
@@ -246,7 +250,7 @@ class OrderNotFound(Refusal):
     title = "There is no such order"
 
 
-class FulfilmentNotFound(Refusal):
+class FulfilmentNotFound(DomainError):
     """Absent, or not of an order of yours. Details: fulfilment_id."""
 
     code = "orders.fulfilment_not_found"
@@ -254,7 +258,7 @@ class FulfilmentNotFound(Refusal):
     title = "There is no such fulfilment"
 
 
-class InvalidTransition(Refusal):
+class InvalidTransition(DomainError):
     """Details: status, allowed (the commands that it takes as it stands)."""
 
     code = "orders.invalid_transition"
@@ -262,7 +266,7 @@ class InvalidTransition(Refusal):
     title = "The status does not allow this"
 
 
-class TotalChanged(Refusal):
+class TotalChanged(DomainError):
     """Details: total, as money."""
 
     code = "orders.total_changed"
@@ -270,7 +274,7 @@ class TotalChanged(Refusal):
     title = "The total is not what was expected"
 
 
-class OrderCurrencyMismatch(Refusal):
+class OrderCurrencyMismatch(DomainError):
     """Details: currencies."""
 
     code = "orders.currency_mismatch"
@@ -278,7 +282,7 @@ class OrderCurrencyMismatch(Refusal):
     title = "An order has one currency"
 
 
-class TotalTooLarge(Refusal):
+class TotalTooLarge(DomainError):
     """Details: limit, in minor units."""
 
     code = "orders.total_too_large"
@@ -286,7 +290,7 @@ class TotalTooLarge(Refusal):
     title = "The total is larger than any order may be"
 
 
-class TooMuchToFulfil(Refusal):
+class TooMuchToFulfil(DomainError):
     """Details: lines, each with line_id, requested, unfulfilled."""
 
     code = "orders.too_much_to_fulfil"
@@ -297,28 +301,30 @@ class TooMuchToFulfil(Refusal):
 class Orders(Protocol):
     """What the world may ask. A customer sees their own orders, staff sees all."""
 
-    async def place(self, call: Call, command: PlaceOrder, attempt: Attempt) -> OrderView:
+    async def place(
+        self, ctx: CallContext, command: PlaceOrder, attempt: IdempotentCommand
+    ) -> OrderView:
         """Hold the goods, open the payment, write the order: once per attempt id.
 
-        Raises UserNotFound and UserInactive (users), ProductNotFound, OutOfStock, TooManyHolds,
+        Raises UserNotFound and UserInactive (users), ProductNotFound, OutOfStock, TooManyUnpaidOrders,
         TooManyUnits and ReservationClosed (inventory; the last when a retry comes too late),
         OrderCurrencyMismatch, TotalChanged, TotalTooLarge.
         """
 
-    async def order(self, call: Call, order_id: UUID) -> OrderView:
+    async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:
         """Raises OrderNotFound."""
 
-    async def orders(self, call: Call, query: OrdersQuery) -> Page[OrderView]:
+    async def list_orders(self, ctx: CallContext, query: OrderQuery) -> Page[OrderView]:
         """Raises CursorInvalid."""
 
-    async def status(self, call: Call, order_id: UUID) -> OrderState:
+    async def get_order_status(self, ctx: CallContext, order_id: UUID) -> OrderStatusView:
         """Raises OrderNotFound."""
 
-    async def timeline(self, call: Call, order_id: UUID) -> Timeline:
+    async def get_timeline(self, ctx: CallContext, order_id: UUID) -> TimelineView:
         """Raises OrderNotFound."""
 
     async def cancel(
-        self, call: Call, order_id: UUID, command: CancelOrder, attempt: Attempt
+        self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
     ) -> OrderView:
         """By the owner or staff, while nothing is shipped. Stock and money follow by event.
 
@@ -326,7 +332,7 @@ class Orders(Protocol):
         """
 
     async def fulfil(
-        self, call: Call, order_id: UUID, command: FulfilOrder, attempt: Attempt
+        self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
     ) -> FulfilmentView:
         """The goods leave the house, once per attempt id. Staff only.
 
@@ -335,10 +341,12 @@ class Orders(Protocol):
         cancelled).
         """
 
-    async def fulfilment(self, call: Call, fulfilment_id: UUID) -> FulfilmentView:
+    async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:
         """Raises FulfilmentNotFound."""
 
-    async def deliver(self, call: Call, fulfilment_id: UUID, attempt: Attempt) -> FulfilmentView:
+    async def deliver(
+        self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
+    ) -> FulfilmentView:
         """The goods have arrived; with the last of them the order completes. Staff only.
 
         Raises Forbidden, FulfilmentNotFound, InvalidTransition.

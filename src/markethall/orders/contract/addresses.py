@@ -4,10 +4,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, TypeAdapter, WrapValidator
 
-from markethall.shared.model import Body, Text
+from markethall.shared.model import RequestModel, Text
 
 # ISO 3166-1 alpha-2, officially assigned
-_ASSIGNED = (
+_ASSIGNED_COUNTRY_CODES = (
     "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR"
     " BS BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ"
     " EC EE EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW"
@@ -18,43 +18,43 @@ _ASSIGNED = (
     " TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM"
     " ZW"
 )
-COUNTRIES: Final = frozenset(_ASSIGNED.split())
+COUNTRIES: Final = frozenset(_ASSIGNED_COUNTRY_CODES.split())
 
 
-def _assigned(code: str) -> str:
+def _check_country_code(code: str) -> str:
     if code not in COUNTRIES:
         raise ValueError("must be an ISO 3166-1 alpha-2 country code in capitals")
     return code
 
 
-def said(longest: int, **options: Any) -> Any:
+def non_blank(max_length: int, **options: Any) -> Any:
     """A text that says something: not empty, not only spaces."""
-    return Field(min_length=1, max_length=longest, pattern=r"\S", **options)
+    return Field(min_length=1, max_length=max_length, pattern=r"\S", **options)
 
 
-Country = Annotated[Text, AfterValidator(_assigned), Field(examples=["NL"])]
+Country = Annotated[Text, AfterValidator(_check_country_code), Field(examples=["NL"])]
 
 
-class Address(Body):
-    recipient: Annotated[Text, said(200, examples=["Ada Lovelace"])]
-    line1: Annotated[Text, said(200, examples=["Keizersgracht 1"])]
-    line2: Annotated[Text, said(200)] | None = None
-    city: Annotated[Text, said(100, examples=["Amsterdam"])]
-    region: Annotated[Text, said(100)] | None = None
-    postal_code: Annotated[Text, said(20, examples=["1015 CJ"])]
+class Address(RequestModel):
+    recipient: Annotated[Text, non_blank(200, examples=["Ada Lovelace"])]
+    line1: Annotated[Text, non_blank(200, examples=["Keizersgracht 1"])]
+    line2: Annotated[Text, non_blank(200)] | None = None
+    city: Annotated[Text, non_blank(100, examples=["Amsterdam"])]
+    region: Annotated[Text, non_blank(100)] | None = None
+    postal_code: Annotated[Text, non_blank(20, examples=["1015 CJ"])]
     country: Country
-    phone: Annotated[Text, said(40)] | None = None
+    phone: Annotated[Text, non_blank(40)] | None = None
 
 
-AddressText = Annotated[Text, said(500, examples=["Keizersgracht 1, 1015 CJ Amsterdam, NL"])]
+AddressText = Annotated[Text, non_blank(500, examples=["Keizersgracht 1, 1015 CJ Amsterdam, NL"])]
 _ADDRESS_TEXT: Final[TypeAdapter[str]] = TypeAdapter(AddressText)
 
 
-def _by_shape(value: Any, _: Any) -> str | Address:
+def _parse_by_shape(value: Any, _: Any) -> str | Address:
     """One reading per shape, so that an error names the field and not both readings."""
     if isinstance(value, Address | dict):
         return Address.model_validate(value)
     return _ADDRESS_TEXT.validate_python(value)
 
 
-AnyAddress = Annotated[AddressText | Address, WrapValidator(_by_shape)]
+AnyAddress = Annotated[AddressText | Address, WrapValidator(_parse_by_shape)]

@@ -1,10 +1,10 @@
 """Orders, in this process: the promise kept, the listeners, the sweeper."""
 
 from markethall.orders.service.checkout import Checkout as Checkout
-from markethall.orders.service.checkout import Neighbours as Neighbours
-from markethall.orders.service.checkout import Terms as Terms
+from markethall.orders.service.checkout import ContextClients as ContextClients
+from markethall.orders.service.checkout import ReservationPolicy as ReservationPolicy
 from markethall.orders.service.desk import OrderService as OrderService
-from markethall.orders.service.listeners import LISTENERS as LISTENERS
-from markethall.orders.service.listeners import Listener as Listener
-from markethall.orders.service.listeners import OrderListeners as OrderListeners
-from markethall.orders.service.sweeper import OverdueOrders as OverdueOrders
+from markethall.orders.service.listeners import EVENT_HANDLERS as EVENT_HANDLERS
+from markethall.orders.service.listeners import EventSubscription as EventSubscription
+from markethall.orders.service.listeners import OrderEventHandlers as OrderEventHandlers
+from markethall.orders.service.sweeper import OrderExpiryJob as OrderExpiryJob

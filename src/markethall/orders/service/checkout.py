@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from markethall.inventory.contract import (
+from markethall.inventory.contract.reserving import (
     Inventory,
-    Reservation,
+    RequestedLine,
     ReservationClosed,
     ReservationStatus,
+    ReservationView,
     Reserve,
-    Want,
 )
 from markethall.orders.contract import (
     OrderCurrencyMismatch,
@@ -24,23 +24,23 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
 )
-from markethall.orders.domain import By, Line, Order
+from markethall.orders.domain import AuditInfo, Order, OrderLine
 from markethall.orders.ports import Database
-from markethall.orders.service.views import order_view
-from markethall.payments.contract import OpenPayment, Payment, Payments, PaymentStatus
-from markethall.shared.call import Call
+from markethall.orders.service.views import to_order_view
+from markethall.payments.contract import OpenPayment, Payments, PaymentStatus, PaymentView
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 from markethall.shared.ids import derive_uuid7
 from markethall.shared.model import MAX_AMOUNT
 from markethall.shared.money import Money
 from markethall.users.contract import Users
 
-_ENDED = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED, PaymentStatus.VOIDED}
+_ENDED_PAYMENT_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED, PaymentStatus.VOIDED}
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class ContextClients:
     """Whom orders calls, each through its contract; nobody else calls anybody."""
 
     users: Users
@@ -49,23 +49,23 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Terms:
+class ReservationPolicy:
     """How long goods are held for an unpaid order."""
 
-    hold_ttl: timedelta
+    reservation_ttl: timedelta
 
     @property
-    def margin(self) -> timedelta:
+    def payment_safety_margin(self) -> timedelta:
         """The payment ends this long before the hold, so that no money comes for lost goods."""
-        return min(timedelta(seconds=60), self.hold_ttl / 10)
+        return min(timedelta(seconds=60), self.reservation_ttl / 10)
 
 
 @dataclass(frozen=True)
-class Basket:
+class PricedLines:
     """The lines of an order to be, all of one currency."""
 
     currency: str
-    lines: tuple[Line, ...]
+    lines: tuple[OrderLine, ...]
 
     @property
     def total(self) -> Money:
@@ -74,65 +74,71 @@ class Basket:
 
 class Checkout:
     def __init__(
-        self, neighbours: Neighbours, database: Database, terms: Terms, clock: Clock
+        self, clients: ContextClients, database: Database, policy: ReservationPolicy, clock: Clock
     ) -> None:
-        self._users = neighbours.users
-        self._inventory = neighbours.inventory
-        self._payments = neighbours.payments
+        self._users = clients.users
+        self._inventory = clients.inventory
+        self._payments = clients.payments
         self._database = database
-        self._terms = terms
+        self._policy = policy
         self._clock = clock
 
-    async def place(self, call: Call, command: PlaceOrder, attempt: Attempt) -> OrderView:
-        await self._users.active(call, call.user_id)
-        reservation = await self._inventory.reserve(call, self._reserve(call, command, attempt.id))
-        basket = await self._agree(call, command, reservation)
-        until = reservation.expires_at - self._terms.margin
-        if basket is None or not _holds(reservation) or until <= self._clock():
-            return await self._too_late(call, reservation, attempt)
-        payment = await self._payments.open(call, _open(call, attempt.id, basket, until))
-        order = self._order(call, command, reservation, basket, payment)
-        if payment.status in _ENDED or payment.expires_at <= order.created_at:
-            return await self._too_late(call, reservation, attempt)
-        return await self._write(call, order, attempt)
+    async def place(
+        self, ctx: CallContext, command: PlaceOrder, attempt: IdempotentCommand
+    ) -> OrderView:
+        await self._users.get_active_customer(ctx, ctx.user_id)
+        reservation = await self._inventory.reserve(
+            ctx, self._reserve_command(ctx, command, attempt.id)
+        )
+        priced_lines = await self._price_or_release(ctx, command, reservation)
+        payment_deadline = reservation.expires_at - self._policy.payment_safety_margin
+        if priced_lines is None or not _is_held(reservation) or payment_deadline <= self._clock():
+            return await self._resume_or_reject(ctx, reservation, attempt)
+        payment = await self._payments.open(
+            ctx, _open_payment_command(ctx, attempt.id, priced_lines, payment_deadline)
+        )
+        order = self._build_order(ctx, command, reservation, priced_lines, payment)
+        if payment.status in _ENDED_PAYMENT_STATUSES or payment.expires_at <= order.created_at:
+            return await self._resume_or_reject(ctx, reservation, attempt)
+        return await self._persist(ctx, order, attempt)
 
-    def _reserve(self, call: Call, command: PlaceOrder, order_id: UUID) -> Reserve:
-        wants = (Want(product_id=w.product_id, quantity=w.quantity) for w in command.lines)
+    def _reserve_command(self, ctx: CallContext, command: PlaceOrder, order_id: UUID) -> Reserve:
+        lines = (RequestedLine(product_id=w.product_id, quantity=w.quantity) for w in command.lines)
         return Reserve(
             reservation_id=derive_uuid7(order_id, "reservation"),
             order_id=order_id,
-            customer_id=call.user_id,
-            lines=tuple(wants),
-            expires_at=self._clock() + self._terms.hold_ttl,
+            customer_id=ctx.user_id,
+            lines=tuple(lines),
+            expires_at=self._clock() + self._policy.reservation_ttl,
             limited=True,
         )
 
-    async def _agree(
-        self, call: Call, command: PlaceOrder, reservation: Reservation
-    ) -> Basket | None:
+    async def _price_or_release(
+        self, ctx: CallContext, command: PlaceOrder, reservation: ReservationView
+    ) -> PricedLines | None:
         """What the hold holds, at its prices; None for a tombstone. Refused: the hold ends."""
         if not reservation.lines:
             return None
         try:
-            return agreed(command, reservation)
+            return price_order(command, reservation)
         except (OrderCurrencyMismatch, TotalChanged, TotalTooLarge):
-            await self._inventory.release(call, reservation.reservation_id)
+            await self._inventory.release(ctx, reservation.reservation_id)
             raise
 
-    def _order(
+    def _build_order(
         self,
-        call: Call,
+        ctx: CallContext,
         command: PlaceOrder,
-        reservation: Reservation,
-        basket: Basket,
-        payment: Payment,
+        reservation: ReservationView,
+        priced_lines: PricedLines,
+        payment: PaymentView,
     ) -> Order:
         now = self._clock()
         order = Order(
             order_id=payment.order_id,
-            user_id=call.user_id,
-            currency=basket.currency,
-            lines=basket.lines,
+            user_id=ctx.user_id,
+            currency=priced_lines.currency,
+            lines=priced_lines.lines,
             shipping_address=command.shipping_address,
             billing_address=command.billing_address,
             note=command.note,
@@ -142,62 +148,66 @@ class Checkout:
             created_at=now,
             updated_at=now,
         )
-        order.placed(By(call.actor.known_as, now))
+        order.mark_placed(AuditInfo(ctx.actor.audit_name, now))
         return order
 
-    async def _write(self, call: Call, order: Order, attempt: Attempt) -> OrderView:
-        placed = OrderPlaced(order_id=order.order_id, user_id=order.user_id, total=_total(order))
+    async def _persist(
+        self, ctx: CallContext, order: Order, attempt: IdempotentCommand
+    ) -> OrderView:
+        event = OrderPlaced(order_id=order.order_id, user_id=order.user_id, total=_total(order))
         async with self._database.transaction() as store:
-            number = await store.add(order)
+            number = await store.add_order(order)
             if number is not None:
                 order.number = number
-                await store.publish(placed, call)
+                await store.publish(event, ctx)
             # else an earlier attempt has written it, and meanwhile it may have gone on
-            standing = order if number is not None else await store.order(order.order_id)
-            view = order_view(standing or order)
-            await store.finish(attempt, view)
+            stored = order if number is not None else await store.get_order(order.order_id)
+            view = to_order_view(stored or order)
+            await store.store_response(attempt, view)
         return view
 
-    async def _too_late(self, call: Call, reservation: Reservation, attempt: Attempt) -> OrderView:
+    async def _resume_or_reject(
+        self, ctx: CallContext, reservation: ReservationView, attempt: IdempotentCommand
+    ) -> OrderView:
         """The order that an earlier attempt has written, else ReservationClosed."""
         async with self._database.transaction() as store:
-            standing = await store.order(attempt.id)
-            if standing is not None:
-                view = order_view(standing)
-                await store.finish(attempt, view)
+            existing = await store.get_order(attempt.id)
+            if existing is not None:
+                view = to_order_view(existing)
+                await store.store_response(attempt, view)
                 return view
-        ended = await self._inventory.release(call, reservation.reservation_id)
+        released = await self._inventory.release(ctx, reservation.reservation_id)
         raise ReservationClosed(
             "The time to place this order is over; please order again.",
-            reservation_id=str(ended.reservation_id),
-            status=ended.status.value,
+            reservation_id=str(released.reservation_id),
+            status=released.status.value,
         )
 
 
-def agreed(command: PlaceOrder, reservation: Reservation) -> Basket:
+def price_order(command: PlaceOrder, reservation: ReservationView) -> PricedLines:
     """Raises OrderCurrencyMismatch, TotalTooLarge, TotalChanged."""
     currencies = {line.unit_price.currency for line in reservation.lines}
-    wanted = currencies | ({command.currency} if command.currency else set())
-    if len(wanted) > 1:
-        raise OrderCurrencyMismatch(currencies=sorted(wanted))
-    basket = Basket(currencies.pop(), _lines(command, reservation))
-    if sum(line.total for line in basket.lines) > MAX_AMOUNT:
+    requested = currencies | ({command.currency} if command.currency else set())
+    if len(requested) > 1:
+        raise OrderCurrencyMismatch(currencies=sorted(requested))
+    priced_lines = PricedLines(currencies.pop(), _build_lines(command, reservation))
+    if sum(line.total for line in priced_lines.lines) > MAX_AMOUNT:
         raise TotalTooLarge(limit=MAX_AMOUNT)
     expected = command.expected_total
     if expected and (expected.amount, expected.currency) != (
-        basket.total.amount,
-        basket.currency,
+        priced_lines.total.amount,
+        priced_lines.currency,
     ):
-        raise TotalChanged(total=basket.total.model_dump())
-    return basket
+        raise TotalChanged(total=priced_lines.total.model_dump())
+    return priced_lines
 
 
-def _lines(command: PlaceOrder, reservation: Reservation) -> tuple[Line, ...]:
+def _build_lines(command: PlaceOrder, reservation: ReservationView) -> tuple[OrderLine, ...]:
     """One line per product, in the customer's own order."""
     reserved = {line.product_id: line for line in reservation.lines}
     products = dict.fromkeys(wanted.product_id for wanted in command.lines)
     return tuple(
-        Line(
+        OrderLine(
             line_id=derive_uuid7(reservation.reservation_id, f"line {product_id}"),
             product_id=product_id,
             sku=reserved[product_id].sku,
@@ -209,17 +219,19 @@ def _lines(command: PlaceOrder, reservation: Reservation) -> tuple[Line, ...]:
     )
 
 
-def _holds(reservation: Reservation) -> bool:
+def _is_held(reservation: ReservationView) -> bool:
     return reservation.status is ReservationStatus.HELD
 
 
-def _open(call: Call, order_id: UUID, basket: Basket, until: datetime) -> OpenPayment:
+def _open_payment_command(
+    ctx: CallContext, order_id: UUID, priced_lines: PricedLines, expires_at: datetime
+) -> OpenPayment:
     return OpenPayment(
         payment_id=derive_uuid7(order_id, "payment"),
         order_id=order_id,
-        user_id=call.user_id,
-        amount=basket.total,
-        expires_at=until,
+        user_id=ctx.user_id,
+        amount=priced_lines.total,
+        expires_at=expires_at,
     )
 
 

@@ -1,18 +1,18 @@
 """Entities as the world sees them."""
 
 from markethall.orders.contract import (
-    FulfilmentLine,
+    FulfilmentLineView,
     FulfilmentView,
     OrderLineView,
-    OrderPayment,
+    OrderPaymentView,
     OrderView,
-    TimelineEntry,
+    TimelineEntryView,
 )
-from markethall.orders.domain import Entry, Fulfilment, Line, Order
+from markethall.orders.domain import Fulfilment, Order, OrderLine, TimelineEntry
 from markethall.shared.money import Money
 
 
-def order_view(order: Order) -> OrderView:
+def to_order_view(order: Order) -> OrderView:
     def money(amount: int) -> Money:
         return Money(amount=amount, currency=order.currency)
 
@@ -23,7 +23,7 @@ def order_view(order: Order) -> OrderView:
         status=order.status,
         payment_status=order.payment_status,
         fulfilment_status=order.fulfilment_status,
-        lines=tuple(_line_view(line, order.currency) for line in order.lines),
+        lines=tuple(_to_line_view(line, order.currency) for line in order.lines),
         subtotal=money(order.subtotal),
         discount=money(order.discount),
         shipping=money(order.shipping),
@@ -32,7 +32,7 @@ def order_view(order: Order) -> OrderView:
         shipping_address=order.shipping_address,
         billing_address=order.billing_address,
         note=order.note,
-        payment=OrderPayment(payment_id=order.payment_id, status=order.payment_state),
+        payment=OrderPaymentView(payment_id=order.payment_id, status=order.provider_payment_status),
         expires_at=order.expires_at,
         created_at=order.created_at,
         updated_at=order.updated_at,
@@ -40,7 +40,7 @@ def order_view(order: Order) -> OrderView:
     )
 
 
-def _line_view(line: Line, currency: str) -> OrderLineView:
+def _to_line_view(line: OrderLine, currency: str) -> OrderLineView:
     return OrderLineView(
         line_id=line.line_id,
         product_id=line.product_id,
@@ -53,8 +53,8 @@ def _line_view(line: Line, currency: str) -> OrderLineView:
     )
 
 
-def entry_view(entry: Entry) -> TimelineEntry:
-    return TimelineEntry(
+def to_timeline_entry_view(entry: TimelineEntry) -> TimelineEntryView:
+    return TimelineEntryView(
         version=entry.version,
         change=entry.change,
         actor=entry.actor,
@@ -66,8 +66,8 @@ def entry_view(entry: Entry) -> TimelineEntry:
     )
 
 
-def fulfilment_view(fulfilment: Fulfilment) -> FulfilmentView:
-    lines = tuple(FulfilmentLine(**line._asdict()) for line in fulfilment.lines)
+def to_fulfilment_view(fulfilment: Fulfilment) -> FulfilmentView:
+    lines = tuple(FulfilmentLineView(**line._asdict()) for line in fulfilment.lines)
     return FulfilmentView(
         fulfilment_id=fulfilment.fulfilment_id,
         order_id=fulfilment.order_id,

@@ -1,5 +1,5 @@
 """Orders in Postgres: the schema `orders`, its statements, its store."""
 
 from markethall.orders.sql.store import STATEMENTS as STATEMENTS
-from markethall.orders.sql.store import SqlOrders as SqlOrders
+from markethall.orders.sql.store import SqlOrderStore as SqlOrderStore
 from markethall.orders.sql.tables import metadata as metadata

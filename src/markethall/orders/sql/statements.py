@@ -14,15 +14,15 @@ from markethall.orders.sql.tables import (
     orders,
     timeline,
 )
-from markethall.shared.db import Statement, constant
+from markethall.shared.db import Statement, sql_literal
 
-NEWS_COLUMNS = tuple(column.name for column in timeline.c if column.name != "order_id")
+TIMELINE_COLUMNS = tuple(column.name for column in timeline.c if column.name != "order_id")
 LINE_COLUMNS = tuple(column.name for column in lines.c if column.name != "order_id")
-CHANGING = (
+UPDATABLE_COLUMNS = (
     "status",
     "payment_status",
     "fulfilment_status",
-    "payment_state",
+    "provider_payment_status",
     "refunded",
     "reservation_id",
     "updated_at",
@@ -31,33 +31,33 @@ CHANGING = (
 
 
 # JSON as text, whatever codec the connection has
-_COLUMNS = [
+_SELECT_COLUMNS = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
     for column in orders.c
 ]
 
 
-def _array(name: str, kind: Any) -> Any:
+def _array_bind(name: str, kind: Any) -> Any:
     return bindparam(name, type_=ARRAY(kind))
 
 
-def _many_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
+def _unnested_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
     """The rows of several parameters, one array per column: `line_position[]` and so on."""
-    arrays = [_array(f"{alias}_{name}", table.c[name].type) for name in names]
+    arrays = [_array_bind(f"{alias}_{name}", table.c[name].type) for name in names]
     columns = [sa.column(name, table.c[name].type) for name in names]
     return func.unnest(*arrays).table_valued(*columns).render_derived(name=alias)
 
 
-def _insert_many(table: sa.Table, names: tuple[str, ...], alias: str, parent: Any) -> Any:
+def _insert_children(table: sa.Table, names: tuple[str, ...], alias: str, parent: Any) -> Any:
     """Rows of a child table, if the statement before it touched the parent."""
-    rows = _many_rows(table, names, alias)
+    rows = _unnested_rows(table, names, alias)
     source = sa.select(parent.c.order_id, *(rows.c[name] for name in names)).join_from(
         parent, rows, sa.true()
     )
     return sa.insert(table).from_select(["order_id", *names], source)
 
 
-def _add() -> Statement:
+def _insert_order() -> Statement:
     """The order, its lines and its timeline; the number, or nothing when it is there already."""
     names = [column.name for column in orders.c if column.name != "number"]
     added = (
@@ -68,57 +68,65 @@ def _add() -> Statement:
         .returning(orders.c.order_id, orders.c.number)
         .cte("added")
     )
-    its_lines = _insert_many(lines, LINE_COLUMNS, "line", added).cte("its_lines")
-    its_news = _insert_many(timeline, NEWS_COLUMNS, "news", added).cte("its_news")
-    return Statement(sa.select(added.c.number).add_cte(its_lines, its_news))
+    order_lines = _insert_children(lines, LINE_COLUMNS, "line", added).cte("order_lines")
+    timeline_entries = _insert_children(timeline, TIMELINE_COLUMNS, "entry", added).cte(
+        "timeline_entries"
+    )
+    return Statement(sa.select(added.c.number).add_cte(order_lines, timeline_entries))
 
 
-def _save() -> Statement:
+def _update_order() -> Statement:
     """What may change of an order and its lines, and the news; counts the news written."""
     saved = (
         sa.update(orders)
-        .where(orders.c.order_id == bindparam("of"), orders.c.version == bindparam("was"))
-        .values({name: bindparam(f"new_{name}") for name in CHANGING})
+        .where(
+            orders.c.order_id == bindparam("order_id"),
+            orders.c.version == bindparam("expected_version"),
+        )
+        .values({name: bindparam(name) for name in UPDATABLE_COLUMNS})
         .returning(orders.c.order_id)
         .cte("saved")
     )
-    moved = _many_rows(lines, ("line_id", "fulfilled", "delivered"), "line")
-    its_lines = (
+    new_quantities = _unnested_rows(lines, ("line_id", "fulfilled", "delivered"), "line")
+    order_lines = (
         sa.update(lines)
         .where(
             lines.c.order_id == saved.c.order_id,
-            lines.c.line_id == moved.c.line_id,
+            lines.c.line_id == new_quantities.c.line_id,
             sa.tuple_(lines.c.fulfilled, lines.c.delivered)
-            != sa.tuple_(moved.c.fulfilled, moved.c.delivered),
+            != sa.tuple_(new_quantities.c.fulfilled, new_quantities.c.delivered),
         )
-        .values(fulfilled=moved.c.fulfilled, delivered=moved.c.delivered)
-        .cte("its_lines")
+        .values(fulfilled=new_quantities.c.fulfilled, delivered=new_quantities.c.delivered)
+        .cte("order_lines")
     )
-    return Statement(_insert_many(timeline, NEWS_COLUMNS, "news", saved).add_cte(its_lines))
+    return Statement(
+        _insert_children(timeline, TIMELINE_COLUMNS, "entry", saved).add_cte(order_lines)
+    )
 
 
-def _with_lines() -> "sa.Select[Any]":
+def _select_with_lines() -> "sa.Select[Any]":
     """Each order with its lines as one JSON array: one statement, however many orders."""
     line = func.jsonb_build_object(
-        *(part for name in LINE_COLUMNS for part in (constant(name), lines.c[name]))
+        *(part for name in LINE_COLUMNS for part in (sql_literal(name), lines.c[name]))
     )
-    its_lines = (
+    order_lines = (
         sa.select(func.jsonb_agg(aggregate_order_by(line, lines.c.position)))
         .where(lines.c.order_id == orders.c.order_id)
         .scalar_subquery()
     )
-    return sa.select(*_COLUMNS, sa.cast(its_lines, sa.Text).label("lines"))
+    return sa.select(*_SELECT_COLUMNS, sa.cast(order_lines, sa.Text).label("lines"))
 
 
-_AFTER = sa.tuple_(
-    bindparam("after_at", type_=sa.TIMESTAMP(timezone=True)), bindparam("after_id", type_=sa.Uuid)
+_AFTER_KEYSET = sa.tuple_(
+    bindparam("after_timestamp", type_=sa.TIMESTAMP(timezone=True)),
+    bindparam("after_order_id", type_=sa.Uuid),
 )
 _LIMIT = bindparam("limit", type_=sa.Integer)
 
-ADD = _add()
-SAVE = _save()
-ORDER = Statement(_with_lines().where(orders.c.order_id == bindparam("of")))
-STATE = Statement(
+INSERT_ORDER = _insert_order()
+UPDATE_ORDER = _update_order()
+GET_ORDER = Statement(_select_with_lines().where(orders.c.order_id == bindparam("order_id")))
+GET_ORDER_STATUS = Statement(
     sa.select(
         orders.c.order_id,
         orders.c.user_id,
@@ -126,18 +134,20 @@ STATE = Statement(
         orders.c.payment_status,
         orders.c.fulfilment_status,
         orders.c.updated_at,
-    ).where(orders.c.order_id == bindparam("of"))
+    ).where(orders.c.order_id == bindparam("order_id"))
 )
-ENTRIES = Statement(
-    sa.select(timeline).where(timeline.c.order_id == bindparam("of")).order_by(timeline.c.version)
+LIST_TIMELINE_ENTRIES = Statement(
+    sa.select(timeline)
+    .where(timeline.c.order_id == bindparam("order_id"))
+    .order_by(timeline.c.version)
 )
-COUNT = Statement(sa.select(func.count()).select_from(orders))
-OVERDUE = Statement(
-    _with_lines()
+COUNT_ORDERS = Statement(sa.select(func.count()).select_from(orders))
+LIST_OVERDUE_ORDERS = Statement(
+    _select_with_lines()
     .where(
-        orders.c.status == constant("pending"),
+        orders.c.status == sql_literal("pending"),
         orders.c.expires_at <= bindparam("now"),
-        sa.tuple_(orders.c.expires_at, orders.c.order_id) > _AFTER,
+        sa.tuple_(orders.c.expires_at, orders.c.order_id) > _AFTER_KEYSET,
     )
     .order_by(orders.c.expires_at, orders.c.order_id)
     .limit(_LIMIT)
@@ -155,25 +165,25 @@ _FILTERS: dict[str, "sa.ColumnElement[bool]"] = {
 
 
 @lru_cache(maxsize=1024)
-def listing(filters: frozenset[str], sort: str, *, continued: bool) -> Statement:
+def list_orders(filters: frozenset[str], sort: str, *, after_keyset: bool) -> Statement:
     """One statement per combination that is really asked for: each uses its best index."""
-    place = sa.tuple_(orders.c.created_at, orders.c.order_id)
+    keyset = sa.tuple_(orders.c.created_at, orders.c.order_id)
     newest_first = sort.startswith("-")
-    clause = _with_lines().where(*(_FILTERS[name] for name in sorted(filters))).limit(_LIMIT)
-    if continued:
-        clause = clause.where(place < _AFTER if newest_first else place > _AFTER)
+    clause = _select_with_lines().where(*(_FILTERS[name] for name in sorted(filters))).limit(_LIMIT)
+    if after_keyset:
+        clause = clause.where(keyset < _AFTER_KEYSET if newest_first else keyset > _AFTER_KEYSET)
     columns = (orders.c.created_at, orders.c.order_id)
     return Statement(clause.order_by(*(c.desc() if newest_first else c.asc() for c in columns)))
 
 
-def _add_fulfilment() -> Statement:
+def _insert_fulfilment() -> Statement:
     added = (
         sa.insert(fulfilments)
         .values({column.name: bindparam(column.name) for column in fulfilments.c})
         .returning(fulfilments.c.fulfilment_id)
         .cte("added")
     )
-    rows = _many_rows(fulfilment_lines, ("line_id", "quantity"), "line")
+    rows = _unnested_rows(fulfilment_lines, ("line_id", "quantity"), "line")
     source = sa.select(added.c.fulfilment_id, rows.c.line_id, rows.c.quantity).join_from(
         added, rows, sa.true()
     )
@@ -181,33 +191,36 @@ def _add_fulfilment() -> Statement:
     return Statement(sa.insert(fulfilment_lines).from_select(names, source))
 
 
-def _fulfilment() -> Statement:
+def _select_fulfilment() -> Statement:
     line = func.jsonb_build_object(
-        constant("line_id"),
+        sql_literal("line_id"),
         lines.c.line_id,
-        constant("product_id"),
+        sql_literal("product_id"),
         lines.c.product_id,
-        constant("quantity"),
+        sql_literal("quantity"),
         fulfilment_lines.c.quantity,
     )
-    its_lines = (
+    order_lines = (
         sa.select(func.jsonb_agg(aggregate_order_by(line, lines.c.position)))
         .join_from(fulfilment_lines, lines)
         .where(fulfilment_lines.c.fulfilment_id == fulfilments.c.fulfilment_id)
         .scalar_subquery()
     )
     return Statement(
-        sa.select(fulfilments, sa.cast(its_lines, sa.Text).label("lines")).where(
-            fulfilments.c.fulfilment_id == bindparam("of")
+        sa.select(fulfilments, sa.cast(order_lines, sa.Text).label("lines")).where(
+            fulfilments.c.fulfilment_id == bindparam("fulfilment_id")
         )
     )
 
 
-ADD_FULFILMENT = _add_fulfilment()
-FULFILMENT = _fulfilment()
+INSERT_FULFILMENT = _insert_fulfilment()
+GET_FULFILMENT = _select_fulfilment()
 # only one deliver can win: it is compared and set
-SAVE_FULFILMENT = Statement(
+UPDATE_FULFILMENT = Statement(
     sa.update(fulfilments)
-    .where(fulfilments.c.fulfilment_id == bindparam("of"), fulfilments.c.delivered_at.is_(None))
-    .values(status=bindparam("new_status"), delivered_at=bindparam("now"))
+    .where(
+        fulfilments.c.fulfilment_id == bindparam("fulfilment_id"),
+        fulfilments.c.delivered_at.is_(None),
+    )
+    .values(status=bindparam("status"), delivered_at=bindparam("delivered_at"))
 )

@@ -8,15 +8,15 @@ from uuid import UUID
 
 from markethall.orders.contract import (
     Address,
-    FulfilmentState,
     FulfilmentStatus,
-    OrdersQuery,
-    OrderState,
+    OrderFulfilmentStatus,
+    OrderPaymentStatus,
+    OrderQuery,
     OrderStatus,
-    PaymentState,
+    OrderStatusView,
 )
-from markethall.orders.domain import Entry, Fulfilment, Line, Order, ShippedLine
-from markethall.orders.ports import Changed, Place
+from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLine, TimelineEntry
+from markethall.orders.ports import ConcurrentUpdate, Keyset
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.tables import metadata, orders
 from markethall.shared.sql import ContextStatements, SqlStore
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 STATEMENTS = ContextStatements(metadata)
 
-_FIRST = Place(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
+_BEFORE_FIRST = Keyset(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
 # what stands in a row under the name that it has in the entity
-_PLAIN = tuple(
+_PLAIN_COLUMNS = tuple(
     column.name
     for column in orders.c
     if column.name
@@ -44,30 +44,33 @@ _PLAIN = tuple(
 )
 
 
-class SqlOrders(SqlStore):
-    async def add(self, order: Order) -> int | None:
-        number: int | None = await self._session.value(
-            sql.ADD, **_row(order), **_line_arrays(order.lines), **_news(order.news)
+class SqlOrderStore(SqlStore):
+    async def add_order(self, order: Order) -> int | None:
+        number: int | None = await self._connection.fetch_value(
+            sql.INSERT_ORDER,
+            **_order_row(order),
+            **_line_arrays(order.lines),
+            **_timeline_arrays(order.pending_timeline_entries),
         )
         return number
 
-    async def save(self, order: Order) -> None:
-        if not order.news:
+    async def save_order(self, order: Order) -> None:
+        if not order.pending_timeline_entries:
             return
-        written = await self._session.run(
-            sql.SAVE,
-            of=order.order_id,
-            was=order.saved_version,
-            **{f"new_{name}": getattr(order, name) for name in sql.CHANGING},
+        written = await self._connection.execute(
+            sql.UPDATE_ORDER,
+            order_id=order.order_id,
+            expected_version=order.expected_version,
+            **{name: getattr(order, name) for name in sql.UPDATABLE_COLUMNS},
             **_arrays("line", ("line_id", "fulfilled", "delivered"), order.lines),
-            **_news(order.news),
+            **_timeline_arrays(order.pending_timeline_entries),
         )
         if not written:
-            raise Changed
+            raise ConcurrentUpdate
 
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None:
-        await self._session.run(
-            sql.ADD_FULFILMENT,
+        await self._connection.execute(
+            sql.INSERT_FULFILMENT,
             fulfilment_id=fulfilment.fulfilment_id,
             order_id=fulfilment.order_id,
             status=fulfilment.status,
@@ -79,72 +82,78 @@ class SqlOrders(SqlStore):
         )
 
     async def save_fulfilment(self, fulfilment: Fulfilment) -> None:
-        saved = await self._session.run(
-            sql.SAVE_FULFILMENT,
-            of=fulfilment.fulfilment_id,
-            new_status=fulfilment.status,
-            now=fulfilment.delivered_at,
+        saved = await self._connection.execute(
+            sql.UPDATE_FULFILMENT,
+            fulfilment_id=fulfilment.fulfilment_id,
+            status=fulfilment.status,
+            delivered_at=fulfilment.delivered_at,
         )
         if not saved:
-            raise Changed
+            raise ConcurrentUpdate
 
-    async def order(self, order_id: UUID) -> Order | None:
-        row = await self._session.one(sql.ORDER, of=order_id)
-        return _order(row) if row else None
+    async def get_order(self, order_id: UUID) -> Order | None:
+        row = await self._connection.fetch_one(sql.GET_ORDER, order_id=order_id)
+        return _to_order(row) if row else None
 
-    async def state(self, order_id: UUID) -> tuple[UUID, OrderState] | None:
-        row = await self._session.one(sql.STATE, of=order_id)
-        return (row["user_id"], OrderState(**dict(row))) if row else None
+    async def get_order_status(self, order_id: UUID) -> tuple[UUID, OrderStatusView] | None:
+        row = await self._connection.fetch_one(sql.GET_ORDER_STATUS, order_id=order_id)
+        return (row["user_id"], OrderStatusView(**dict(row))) if row else None
 
-    async def entries(self, order_id: UUID) -> Sequence[Entry]:
-        rows = await self._session.all(sql.ENTRIES, of=order_id)
-        return [_entry(row) for row in rows]
+    async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]:
+        rows = await self._connection.fetch_all(sql.LIST_TIMELINE_ENTRIES, order_id=order_id)
+        return [_to_timeline_entry(row) for row in rows]
 
-    async def fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None:
-        row = await self._session.one(sql.FULFILMENT, of=fulfilment_id)
-        return _fulfilment(row) if row else None
+    async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None:
+        row = await self._connection.fetch_one(sql.GET_FULFILMENT, fulfilment_id=fulfilment_id)
+        return _to_fulfilment(row) if row else None
 
-    async def orders(
-        self, query: OrdersQuery, owner_id: UUID | None, after: Place | None
+    async def list_orders(
+        self, query: OrderQuery, owner_id: UUID | None, after: Keyset | None
     ) -> Sequence[Order]:
-        values = _filters(query, owner_id)
-        statement = sql.listing(frozenset(values), query.sort, continued=after is not None)
-        place = _place(after) if after else {}
-        rows = await self._session.all(statement, **values, **place, limit=query.limit + 1)
-        return [_order(row) for row in rows]
+        values = _filter_values(query, owner_id)
+        statement = sql.list_orders(frozenset(values), query.sort, continued=after is not None)
+        keyset = _keyset_values(after) if after else {}
+        rows = await self._connection.fetch_all(
+            statement, **values, **keyset, limit=query.limit + 1
+        )
+        return [_to_order(row) for row in rows]
 
-    async def overdue(self, now: datetime, after: Place | None, limit: int) -> Sequence[Order]:
-        place = _place(after or _FIRST)
-        rows = await self._session.all(sql.OVERDUE, now=now, **place, limit=limit)
-        return [_order(row) for row in rows]
+    async def list_overdue_orders(
+        self, now: datetime, after: Keyset | None, limit: int
+    ) -> Sequence[Order]:
+        keyset = _keyset_values(after or _BEFORE_FIRST)
+        rows = await self._connection.fetch_all(
+            sql.LIST_OVERDUE_ORDERS, now=now, **keyset, limit=limit
+        )
+        return [_to_order(row) for row in rows]
 
     async def count(self) -> int:
-        number: int = await self._session.value(sql.COUNT)
+        number: int = await self._connection.fetch_value(sql.COUNT_ORDERS)
         return number
 
 
-def _row(order: Order) -> dict[str, Any]:
+def _order_row(order: Order) -> dict[str, Any]:
     row = {column.name: getattr(order, column.name) for column in orders.c}
     return row | {
-        "shipping_address": _json(order.shipping_address),
-        "billing_address": order.billing_address and _json(order.billing_address),
+        "shipping_address": _address_to_json(order.shipping_address),
+        "billing_address": order.billing_address and _address_to_json(order.billing_address),
     }
 
 
-def _order(row: "Record") -> Order:
+def _to_order(row: "Record") -> Order:
     return Order(
-        **{name: row[name] for name in _PLAIN},
+        **{name: row[name] for name in _PLAIN_COLUMNS},
         status=OrderStatus(row["status"]),
-        payment_status=PaymentState(row["payment_status"]),
-        fulfilment_status=FulfilmentState(row["fulfilment_status"]),
-        shipping_address=_address(row["shipping_address"]),
-        billing_address=row["billing_address"] and _address(row["billing_address"]),
-        lines=tuple(_line(line) for line in json.loads(row["lines"])),
+        payment_status=OrderPaymentStatus(row["payment_status"]),
+        fulfilment_status=OrderFulfilmentStatus(row["fulfilment_status"]),
+        shipping_address=_address_from_json(row["shipping_address"]),
+        billing_address=row["billing_address"] and _address_from_json(row["billing_address"]),
+        lines=tuple(_to_line(line) for line in json.loads(row["lines"])),
     )
 
 
-def _line(line: Mapping[str, Any]) -> Line:
-    return Line(
+def _to_line(line: Mapping[str, Any]) -> OrderLine:
+    return OrderLine(
         line_id=UUID(line["line_id"]),
         product_id=UUID(line["product_id"]),
         sku=line["sku"],
@@ -156,20 +165,20 @@ def _line(line: Mapping[str, Any]) -> Line:
     )
 
 
-def _entry(row: "Record") -> Entry:
-    return Entry(
+def _to_timeline_entry(row: "Record") -> TimelineEntry:
+    return TimelineEntry(
         version=row["version"],
         change=row["change"],
         actor=row["actor"],
         at=row["at"],
         reason=row["reason"],
         status=OrderStatus(row["status"]),
-        payment_status=PaymentState(row["payment_status"]),
-        fulfilment_status=FulfilmentState(row["fulfilment_status"]),
+        payment_status=OrderPaymentStatus(row["payment_status"]),
+        fulfilment_status=OrderFulfilmentStatus(row["fulfilment_status"]),
     )
 
 
-def _fulfilment(row: "Record") -> Fulfilment:
+def _to_fulfilment(row: "Record") -> Fulfilment:
     return Fulfilment(
         fulfilment_id=row["fulfilment_id"],
         order_id=row["order_id"],
@@ -179,41 +188,41 @@ def _fulfilment(row: "Record") -> Fulfilment:
         shipped_at=row["shipped_at"],
         delivered_at=row["delivered_at"],
         lines=tuple(
-            ShippedLine(UUID(line["line_id"]), UUID(line["product_id"]), line["quantity"])
+            FulfilmentLine(UUID(line["line_id"]), UUID(line["product_id"]), line["quantity"])
             for line in json.loads(row["lines"])
         ),
     )
 
 
-def _json(address: str | Address) -> str:
+def _address_to_json(address: str | Address) -> str:
     return address.model_dump_json() if isinstance(address, Address) else json.dumps(address)
 
 
-def _address(text: str) -> str | Address:
+def _address_from_json(text: str) -> str | Address:
     value = json.loads(text)
     return value if isinstance(value, str) else Address.model_validate(value)
 
 
-def _news(news: Sequence[Entry]) -> dict[str, list[Any]]:
-    return _arrays("news", sql.NEWS_COLUMNS, news)
+def _timeline_arrays(entries: Sequence[TimelineEntry]) -> dict[str, list[Any]]:
+    return _arrays("entry", sql.TIMELINE_COLUMNS, entries)
 
 
-def _line_arrays(lines: Sequence[Line]) -> dict[str, list[Any]]:
+def _line_arrays(lines: Sequence[OrderLine]) -> dict[str, list[Any]]:
     names = tuple(name for name in sql.LINE_COLUMNS if name != "position")
     return _arrays("line", names, lines) | {"line_position": list(range(1, len(lines) + 1))}
 
 
-def _arrays(alias: str, names: Iterable[str], things: Sequence[Any]) -> dict[str, list[Any]]:
+def _arrays(alias: str, names: Iterable[str], items: Sequence[Any]) -> dict[str, list[Any]]:
     """One array per column, as the statements want them."""
-    return {f"{alias}_{name}": [getattr(thing, name) for thing in things] for name in names}
+    return {f"{alias}_{name}": [getattr(thing, name) for thing in items] for name in names}
 
 
-def _filters(query: OrdersQuery, owner_id: UUID | None) -> dict[str, Any]:
-    given = query.model_dump(exclude={"limit", "cursor", "sort"}, exclude_none=True)
+def _filter_values(query: OrderQuery, owner_id: UUID | None) -> dict[str, Any]:
+    filters = query.model_dump(exclude={"limit", "cursor", "sort"}, exclude_none=True)
     if query.number:
-        given["number"] = int(query.number.removeprefix("MH-"))
-    return given if owner_id is None else given | {"owner_id": owner_id}
+        filters["number"] = int(query.number.removeprefix("MH-"))
+    return filters if owner_id is None else filters | {"owner_id": owner_id}
 
 
-def _place(place: Place) -> dict[str, Any]:
-    return {"after_at": place.at, "after_id": place.order_id}
+def _keyset_values(keyset: Keyset) -> dict[str, Any]:
+    return {"after_timestamp": keyset.timestamp, "after_order_id": keyset.order_id}

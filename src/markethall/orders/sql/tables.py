@@ -6,26 +6,28 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from markethall.orders.contract import (
-    FulfilmentState,
     FulfilmentStatus,
+    OrderFulfilmentStatus,
+    OrderPaymentStatus,
     OrderStatus,
-    PaymentState,
 )
-from markethall.shared.db import constant
-from markethall.shared.sql import context_metadata, timestamp
+from markethall.shared.db import sql_literal
+from markethall.shared.sql import context_metadata, timestamp_column
 
 metadata = context_metadata("orders")
 
 
-def _one_of(column: str, values: type[StrEnum]) -> str:
+def _enum_check(column: str, values: type[StrEnum]) -> str:
     return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
 
 
-def _amount(name: str) -> "sa.Column[int]":
+def _amount_column(name: str) -> "sa.Column[int]":
     return sa.Column(name, sa.BigInteger, nullable=False)
 
 
-def _required(name: str, kind: "sa.types.TypeEngine[str] | type[sa.Text]") -> "sa.Column[str]":
+def _required_column(
+    name: str, kind: "sa.types.TypeEngine[str] | type[sa.Text]"
+) -> "sa.Column[str]":
     return sa.Column(name, kind, nullable=False)
 
 
@@ -35,31 +37,33 @@ orders = sa.Table(
     sa.Column("order_id", sa.Uuid, primary_key=True),
     sa.Column("number", sa.BigInteger, sa.Identity(always=True, start=1001), nullable=False),
     sa.Column("user_id", sa.Uuid, nullable=False),
-    _required("status", sa.Text),
-    _required("payment_status", sa.Text),
-    _required("fulfilment_status", sa.Text),
-    _required("currency", sa.Text),
-    _amount("subtotal"),
-    _amount("discount"),
-    _amount("shipping"),
-    _amount("tax"),
-    _amount("total"),
-    _amount("refunded"),
+    _required_column("status", sa.Text),
+    _required_column("payment_status", sa.Text),
+    _required_column("fulfilment_status", sa.Text),
+    _required_column("currency", sa.Text),
+    _amount_column("subtotal"),
+    _amount_column("discount"),
+    _amount_column("shipping"),
+    _amount_column("tax"),
+    _amount_column("total"),
+    _amount_column("refunded"),
     sa.Column("shipping_address", JSONB, nullable=False),
     sa.Column("billing_address", JSONB),
     sa.Column("note", sa.Text),
     sa.Column("payment_id", sa.Uuid, nullable=False),
-    _required("payment_state", sa.Text),
+    _required_column("provider_payment_status", sa.Text),
     sa.Column("reservation_id", sa.Uuid, nullable=False),
-    timestamp("expires_at"),
-    timestamp("created_at"),
-    timestamp("updated_at"),
+    timestamp_column("expires_at"),
+    timestamp_column("created_at"),
+    timestamp_column("updated_at"),
     sa.Column("version", sa.Integer, nullable=False),
     sa.UniqueConstraint("number"),
     sa.UniqueConstraint("payment_id"),
-    sa.CheckConstraint(_one_of("status", OrderStatus), name="status"),
-    sa.CheckConstraint(_one_of("payment_status", PaymentState), name="payment_status"),
-    sa.CheckConstraint(_one_of("fulfilment_status", FulfilmentState), name="fulfilment_status"),
+    sa.CheckConstraint(_enum_check("status", OrderStatus), name="status"),
+    sa.CheckConstraint(_enum_check("payment_status", OrderPaymentStatus), name="payment_status"),
+    sa.CheckConstraint(
+        _enum_check("fulfilment_status", OrderFulfilmentStatus), name="fulfilment_status"
+    ),
     sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
     sa.CheckConstraint("total = subtotal - discount + shipping + tax", name="total"),
     sa.CheckConstraint(
@@ -88,7 +92,7 @@ sa.Index(
     "ix_order_pending",
     orders.c.expires_at,
     orders.c.order_id,
-    postgresql_where=orders.c.status == constant("pending"),
+    postgresql_where=orders.c.status == sql_literal("pending"),
 )
 
 lines = sa.Table(
@@ -98,13 +102,13 @@ lines = sa.Table(
     sa.Column("order_id", sa.ForeignKey(orders.c.order_id), nullable=False),
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("product_id", sa.Uuid, nullable=False),
-    _required("sku", sa.Text),
-    _required("name", sa.Text),
-    _amount("unit_price"),
+    _required_column("sku", sa.Text),
+    _required_column("name", sa.Text),
+    _amount_column("unit_price"),
     sa.Column("quantity", sa.Integer, nullable=False),
     sa.Column("fulfilled", sa.Integer, nullable=False),
     sa.Column("delivered", sa.Integer, nullable=False),
-    _amount("total"),
+    _amount_column("total"),
     sa.UniqueConstraint("order_id", "product_id"),
     sa.CheckConstraint("quantity BETWEEN 1 AND 999", name="quantity"),
     sa.CheckConstraint("fulfilled BETWEEN 0 AND quantity", name="fulfilled"),
@@ -118,13 +122,13 @@ timeline = sa.Table(
     metadata,
     sa.Column("order_id", sa.ForeignKey(orders.c.order_id), primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
-    _required("change", sa.Text),
-    _required("actor", sa.Text),
-    timestamp("at"),
-    _required("reason", sa.Text),
-    _required("status", sa.Text),
-    _required("payment_status", sa.Text),
-    _required("fulfilment_status", sa.Text),
+    _required_column("change", sa.Text),
+    _required_column("actor", sa.Text),
+    timestamp_column("at"),
+    _required_column("reason", sa.Text),
+    _required_column("status", sa.Text),
+    _required_column("payment_status", sa.Text),
+    _required_column("fulfilment_status", sa.Text),
 )
 
 fulfilments = sa.Table(
@@ -132,12 +136,12 @@ fulfilments = sa.Table(
     metadata,
     sa.Column("fulfilment_id", sa.Uuid, primary_key=True),
     sa.Column("order_id", sa.ForeignKey(orders.c.order_id), nullable=False, index=True),
-    _required("status", sa.Text),
-    _required("carrier", sa.Text),
-    _required("tracking_number", sa.Text),
-    timestamp("shipped_at"),
-    timestamp("delivered_at", nullable=True),
-    sa.CheckConstraint(_one_of("status", FulfilmentStatus), name="status"),
+    _required_column("status", sa.Text),
+    _required_column("carrier", sa.Text),
+    _required_column("tracking_number", sa.Text),
+    timestamp_column("shipped_at"),
+    timestamp_column("delivered_at", nullable=True),
+    sa.CheckConstraint(_enum_check("status", FulfilmentStatus), name="status"),
     sa.CheckConstraint("(status = 'delivered') = (delivered_at IS NOT NULL)", name="delivered_at"),
 )
 

@@ -1,10 +1,10 @@
 """A payment, the calls of its provider, and the ledger of what has moved."""
 
 from markethall.payments.domain.ledger import (
-    CUSTOMER_PAYMENTS,
+    CUSTOMER_PAYMENTS_ACCOUNT,
     Posting,
     account_kind,
-    posting_of,
+    build_posting,
 )
 from markethall.payments.domain.operation import (
     ActionRequired,
@@ -13,24 +13,29 @@ from markethall.payments.domain.operation import (
     Outcome,
     Succeeded,
 )
-from markethall.payments.domain.payment import PAYABLE, TRANSITIONS, Command, Payment
-from markethall.payments.domain.settling import ACTION_REQUIRED, Settled, settle
+from markethall.payments.domain.payment import (
+    PAYABLE_STATUSES,
+    TRANSITIONS,
+    Payment,
+    PaymentCommand,
+)
+from markethall.payments.domain.settling import ACTION_REQUIRED, OutcomeEffects, settle_operation
 
 __all__ = [
     "ACTION_REQUIRED",
-    "CUSTOMER_PAYMENTS",
-    "PAYABLE",
+    "CUSTOMER_PAYMENTS_ACCOUNT",
+    "PAYABLE_STATUSES",
     "TRANSITIONS",
     "ActionRequired",
-    "Command",
+    "PaymentCommand",
     "Failed",
     "Operation",
     "Outcome",
     "Payment",
     "Posting",
-    "Settled",
+    "OutcomeEffects",
     "Succeeded",
     "account_kind",
-    "posting_of",
-    "settle",
+    "build_posting",
+    "settle_operation",
 ]

@@ -57,7 +57,7 @@ class Operation:
         return Money(amount=self.amount, currency=self.currency)
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         return self.settled_at is None
 
     def succeed(self, reference: str, now: datetime) -> None:
@@ -68,11 +68,11 @@ class Operation:
         self.status, self.failure_code = OperationStatus.FAILED, code
         self.settled_at = now
 
-    def lose(self) -> None:
+    def mark_unknown(self) -> None:
         self.status = OperationStatus.UNKNOWN
 
-    def view(self) -> contract.Operation:
-        return contract.Operation(
+    def to_view(self) -> contract.OperationView:
+        return contract.OperationView(
             operation_id=self.operation_id,
             payment_id=self.payment_id,
             kind=self.kind,
@@ -85,9 +85,9 @@ class Operation:
             settled_at=self.settled_at,
         )
 
-    def refund_view(self, payment: Payment) -> contract.Refund:
+    def to_refund_view(self, payment: Payment) -> contract.RefundView:
         """A refund is an operation that gives back: the same id, the same status."""
-        return contract.Refund(
+        return contract.RefundView(
             refund_id=self.operation_id,
             payment_id=self.payment_id,
             order_id=payment.order_id,

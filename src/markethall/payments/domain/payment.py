@@ -12,40 +12,40 @@ from markethall.payments.contract import (
     PaymentStatus,
     RefundExceedsCaptured,
 )
-from markethall.shared.errors import Invalid
+from markethall.shared.errors import ValidationFailed
 from markethall.shared.money import Money
 
 S = PaymentStatus
 
 
-class Command(StrEnum):
+class PaymentCommand(StrEnum):
     CONFIRM = "confirm"
     AUTHORIZE = "authorize"
     CAPTURE = "capture"
     FAIL = "fail"
-    ASK = "ask"
-    LOSE = "lose"
+    REQUIRE_ACTION = "require_action"
+    MARK_UNKNOWN = "mark_unknown"
     CANCEL = "cancel"
     EXPIRE = "expire"
     VOID = "void"
 
 
-C = Command
+C = PaymentCommand
 
-_PAYABLE = {C.CONFIRM: S.PROCESSING, C.CANCEL: S.CANCELLED, C.EXPIRE: S.EXPIRED}
-_ANSWERS = {
+_PAYABLE_TRANSITIONS = {C.CONFIRM: S.PROCESSING, C.CANCEL: S.CANCELLED, C.EXPIRE: S.EXPIRED}
+_OUTCOME_TRANSITIONS = {
     C.AUTHORIZE: S.AUTHORIZED,
     C.CAPTURE: S.CAPTURED,
     C.FAIL: S.FAILED,
-    C.ASK: S.REQUIRES_ACTION,
+    C.REQUIRE_ACTION: S.REQUIRES_ACTION,
 }
 # from -> command -> to; what is not here is illegal
-TRANSITIONS: dict[PaymentStatus, dict[Command, PaymentStatus]] = {
-    S.CREATED: _PAYABLE,
-    S.REQUIRES_ACTION: _PAYABLE,
-    S.FAILED: _PAYABLE,
-    S.PROCESSING: _ANSWERS | {C.LOSE: S.UNKNOWN},
-    S.UNKNOWN: _ANSWERS,
+TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
+    S.CREATED: _PAYABLE_TRANSITIONS,
+    S.REQUIRES_ACTION: _PAYABLE_TRANSITIONS,
+    S.FAILED: _PAYABLE_TRANSITIONS,
+    S.PROCESSING: _OUTCOME_TRANSITIONS | {C.MARK_UNKNOWN: S.UNKNOWN},
+    S.UNKNOWN: _OUTCOME_TRANSITIONS,
     S.AUTHORIZED: {C.CAPTURE: S.CAPTURED, C.VOID: S.VOIDED, C.EXPIRE: S.EXPIRED},
     S.CAPTURED: {},
     S.VOIDED: {},
@@ -53,10 +53,12 @@ TRANSITIONS: dict[PaymentStatus, dict[Command, PaymentStatus]] = {
     S.EXPIRED: {},
 }
 # nothing has been charged, and nothing will be unless somebody confirms
-PAYABLE = frozenset(status for status, row in TRANSITIONS.items() if row is _PAYABLE)
+PAYABLE_STATUSES = frozenset(
+    status for status, row in TRANSITIONS.items() if row is _PAYABLE_TRANSITIONS
+)
 # the provider is being asked: seconds after which it is worth looking again
-DECIDING = {S.PROCESSING: 1, S.UNKNOWN: 5}
-_ENDED_UNPAID = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
+IN_PROGRESS_RETRY_SECONDS = {S.PROCESSING: 1, S.UNKNOWN: 5}
+_ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
 
 
 @dataclass
@@ -90,71 +92,71 @@ class Payment:
 
     def confirm(self, now: datetime) -> None:
         """Raises PaymentInProgress, InvalidPaymentTransition."""
-        self._refuse_while_deciding()
-        if self.status in PAYABLE and now >= self.expires_at:
-            raise _illegal(S.EXPIRED)
-        self._move(C.CONFIRM)
+        self._check_not_in_progress()
+        if self.status in PAYABLE_STATUSES and now >= self.expires_at:
+            raise _invalid_transition(S.EXPIRED)
+        self._transition(C.CONFIRM)
         self.failure_code = self.next_action = None
 
     def capture(self, charge_id: UUID) -> None:
-        self._move(C.CAPTURE)
+        self._transition(C.CAPTURE)
         self.charge_id = charge_id
         self.authorized = self.captured = self.amount
 
     def fail(self, code: str) -> None:
-        self._move(C.FAIL)
+        self._transition(C.FAIL)
         self.failure_code = code
 
-    def ask(self, next_action: str) -> None:
-        self._move(C.ASK)
+    def require_action(self, next_action: str) -> None:
+        self._transition(C.REQUIRE_ACTION)
         self.next_action = next_action
 
-    def lose(self) -> None:
+    def mark_unknown(self) -> None:
         """The provider gave no answer."""
         if self.status is not S.UNKNOWN:
-            self._move(C.LOSE)
+            self._transition(C.MARK_UNKNOWN)
 
     def cancel(self) -> bool:
         """False when it has ended unpaid already.
 
         Raises PaymentInProgress, InvalidPaymentTransition.
         """
-        self._refuse_while_deciding()
-        if self.status in _ENDED_UNPAID:
+        self._check_not_in_progress()
+        if self.status in _ENDED_UNPAID_STATUSES:
             return False
-        self._move(C.CANCEL)
+        self._transition(C.CANCEL)
         return True
 
     def expire(self) -> None:
-        self._move(C.EXPIRE)
+        self._transition(C.EXPIRE)
 
-    def reserve_refund(self, wanted: Money | None) -> int:
+    def reserve_refund(self, requested_amount: Money | None) -> int:
         """The amount. Raises InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch."""
         if self.status is not S.CAPTURED:
-            raise _illegal(self.status)
-        amount = self._refund_of(wanted)
+            raise _invalid_transition(self.status)
+        amount = self._resolve_refund_amount(requested_amount)
         self.refunding += amount
         self.version += 1
         return amount
 
-    def refund_succeeded(self, amount: int) -> None:
+    def complete_refund(self, amount: int) -> None:
         self.refunding -= amount
         self.refunded += amount
         self.version += 1
 
-    def refund_lost(self) -> None:
+    def mark_refund_unknown(self) -> None:
         """No answer: the amount stays reserved."""
         self.version += 1
 
-    def refund_failed(self, amount: int) -> None:
+    def fail_refund(self, amount: int) -> None:
         self.refunding -= amount
         self.version += 1
 
     def money(self, amount: int) -> Money:
         return Money(amount=amount, currency=self.currency)
 
-    def view(self) -> contract.Payment:
-        return contract.Payment(
+    def to_view(self) -> contract.PaymentView:
+        return contract.PaymentView(
             payment_id=self.payment_id,
             order_id=self.order_id,
             user_id=self.user_id,
@@ -171,38 +173,42 @@ class Payment:
             version=self.version,
         )
 
-    def _move(self, command: Command) -> None:
+    def _transition(self, command: PaymentCommand) -> None:
         to = TRANSITIONS[self.status].get(command)
         if to is None:
-            raise _illegal(self.status)
+            raise _invalid_transition(self.status)
         self.status = to
         self.version += 1
 
-    def _refuse_while_deciding(self) -> None:
-        if self.status in DECIDING:
-            raise PaymentInProgress(retry_after=DECIDING[self.status])
+    def _check_not_in_progress(self) -> None:
+        if self.status in IN_PROGRESS_RETRY_SECONDS:
+            raise PaymentInProgress(retry_after=IN_PROGRESS_RETRY_SECONDS[self.status])
 
-    def _refund_of(self, wanted: Money | None) -> int:
-        left = self.money(self.refundable)
-        amount = left.amount if wanted is None else (wanted - self.money(0)).amount
-        if wanted is not None and amount <= 0:
-            raise Invalid(errors=[_NOT_POSITIVE])
-        if amount > left.amount or not amount:
-            requested = wanted or self.money(self.captured)
+    def _resolve_refund_amount(self, requested_amount: Money | None) -> int:
+        refundable = self.money(self.refundable)
+        amount = (
+            refundable.amount
+            if requested_amount is None
+            else (requested_amount - self.money(0)).amount
+        )
+        if requested_amount is not None and amount <= 0:
+            raise ValidationFailed(errors=[_NOT_POSITIVE_ERROR])
+        if amount > refundable.amount or not amount:
+            requested = requested_amount or self.money(self.captured)
             raise RefundExceedsCaptured(
-                requested=requested.model_dump(), refundable=left.model_dump()
+                requested=requested.model_dump(), refundable=refundable.model_dump()
             )
         return amount
 
 
-_NOT_POSITIVE = {
+_NOT_POSITIVE_ERROR = {
     "field": "/amount/amount",
     "code": "greater_than",
     "message": "must be greater than 0",
 }
 
 
-def _illegal(status: PaymentStatus) -> InvalidPaymentTransition:
+def _invalid_transition(status: PaymentStatus) -> InvalidPaymentTransition:
     return InvalidPaymentTransition(
         f"The payment is {status.value}.", status=status.value, allowed=sorted(TRANSITIONS[status])
     )

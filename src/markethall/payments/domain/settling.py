@@ -24,58 +24,62 @@ ACTION_REQUIRED = "action_required"
 
 
 @dataclass(frozen=True)
-class Settled:
+class OutcomeEffects:
     """What follows from an outcome: news for the neighbours, and how the money moved."""
 
     event: Event | None = None
-    moved: PostingKind | None = None
+    posting_kind: PostingKind | None = None
 
 
-def settle(
+def settle_operation(
     payment: Payment, operation: Operation, outcome: Outcome | None, now: datetime
-) -> Settled:
+) -> OutcomeEffects:
     """Apply what the provider said about an open operation; None means no answer."""
     if outcome is None:
-        return _lost(payment, operation)
+        return _settle_without_outcome(payment, operation)
     if operation.kind is OperationKind.CHARGE:
-        return _charged(payment, operation, outcome, now)
-    return _refunded(payment, operation, outcome, now)
+        return _settle_charge(payment, operation, outcome, now)
+    return _settle_refund(payment, operation, outcome, now)
 
 
-def _lost(payment: Payment, operation: Operation) -> Settled:
-    operation.lose()
+def _settle_without_outcome(payment: Payment, operation: Operation) -> OutcomeEffects:
+    operation.mark_unknown()
     if operation.kind is OperationKind.CHARGE:
-        payment.lose()
+        payment.mark_unknown()
     else:
-        payment.refund_lost()
-    return Settled()
+        payment.mark_refund_unknown()
+    return OutcomeEffects()
 
 
-def _charged(payment: Payment, operation: Operation, outcome: Outcome, now: datetime) -> Settled:
+def _settle_charge(
+    payment: Payment, operation: Operation, outcome: Outcome, now: datetime
+) -> OutcomeEffects:
     ids = {"payment_id": payment.payment_id, "order_id": payment.order_id}
     match outcome:
         case Succeeded(reference):
             operation.succeed(reference, now)
             payment.capture(operation.operation_id)
             event = PaymentCaptured(**ids, amount=payment.money(payment.captured))
-            return Settled(event, PostingKind.CAPTURE if operation.amount else None)
+            return OutcomeEffects(event, PostingKind.CAPTURE if operation.amount else None)
         case Failed(code):
             operation.fail(code, now)
             payment.fail(code)
-            return Settled(PaymentFailed(**ids, failure_code=code))
+            return OutcomeEffects(PaymentFailed(**ids, failure_code=code))
         case ActionRequired(next_action):
             operation.fail(ACTION_REQUIRED, now)
-            payment.ask(next_action)
-            return Settled()
+            payment.require_action(next_action)
+            return OutcomeEffects()
 
 
-def _refunded(payment: Payment, operation: Operation, outcome: Outcome, now: datetime) -> Settled:
+def _settle_refund(
+    payment: Payment, operation: Operation, outcome: Outcome, now: datetime
+) -> OutcomeEffects:
     if not isinstance(outcome, Succeeded):
         operation.fail(outcome.code if isinstance(outcome, Failed) else ACTION_REQUIRED, now)
-        payment.refund_failed(operation.amount)
-        return Settled()
+        payment.fail_refund(operation.amount)
+        return OutcomeEffects()
     operation.succeed(outcome.reference, now)
-    payment.refund_succeeded(operation.amount)
+    payment.complete_refund(operation.amount)
     event = PaymentRefunded(
         payment_id=payment.payment_id,
         order_id=payment.order_id,
@@ -84,4 +88,4 @@ def _refunded(payment: Payment, operation: Operation, outcome: Outcome, now: dat
         captured=payment.money(payment.captured),
         refunded=payment.money(payment.refunded),
     )
-    return Settled(event, PostingKind.REFUND)
+    return OutcomeEffects(event, PostingKind.REFUND)

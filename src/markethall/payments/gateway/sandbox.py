@@ -8,19 +8,19 @@ from markethall.payments.contract import OperationKind
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks
 from markethall.payments.ports import (
-    NEVER_ARRIVED,
-    GatewayTimeout,
-    SandboxBook,
+    PROVIDER_TIMEOUT,
+    PaymentGatewayTimeout,
     SandboxCharge,
+    SandboxLedger,
     SandboxRefund,
 )
 from markethall.shared.clock import Clock
-from markethall.shared.errors import Refusal
+from markethall.shared.errors import DomainError
 from markethall.shared.money import Money
 
 Sleep = Callable[[float], Awaitable[None]]
-Deliver = Callable[[Mapping[str, str], bytes], Awaitable[object]]
-Verdict = Literal["succeeded", "failed", "requires_action"]
+DeliverWebhook = Callable[[Mapping[str, str], bytes], Awaitable[object]]
+SandboxOutcome = Literal["succeeded", "failed", "requires_action"]
 
 TIMEOUT_BEFORE: Final = "sandbox_timeout_before"
 TIMEOUT_AFTER: Final = "sandbox_timeout_after"
@@ -28,7 +28,7 @@ SLOW: Final = "sandbox_slow"
 WEBHOOK_FIRST: Final = "sandbox_webhook_first"
 
 # what each payment method does, and the code of a refusal
-METHODS: Final[Mapping[str, tuple[Verdict, str | None]]] = {
+SANDBOX_METHODS: Final[Mapping[str, tuple[SandboxOutcome, str | None]]] = {
     "sandbox_ok": ("succeeded", None),
     "sandbox_declined": ("failed", "card_declined"),
     "sandbox_insufficient_funds": ("failed", "insufficient_funds"),
@@ -48,35 +48,37 @@ class SandboxGateway:
 
     def __init__(
         self,
-        book: SandboxBook,
+        ledger: SandboxLedger,
         webhooks: SandboxWebhooks,
-        deliver: Deliver,
+        deliver: DeliverWebhook,
         clock: Clock,
         sleep: Sleep,
     ) -> None:
-        self._book = book
+        self._ledger = ledger
         self._webhooks = webhooks
         self._deliver = deliver
         self._clock = clock
         self._sleep = sleep
 
     def accepts(self, method: str) -> bool:
-        return method in METHODS
+        return method in SANDBOX_METHODS
 
     async def charge(self, operation_id: UUID, amount: Money, method: str) -> Outcome:
         if method == TIMEOUT_BEFORE:
-            raise GatewayTimeout
+            raise PaymentGatewayTimeout
         if method == SLOW:
             await self._sleep(SLOW_SECONDS)
-        outcome = _of_charge(await self._book.charge(self._new(operation_id, amount, method)))
+        outcome = _charge_outcome(
+            await self._ledger.record_charge(self._new_charge(operation_id, amount, method))
+        )
         if method == TIMEOUT_AFTER:
-            raise GatewayTimeout
+            raise PaymentGatewayTimeout
         if method == WEBHOOK_FIRST:
-            await self._notify(operation_id, outcome)
+            await self._send_webhook(operation_id, outcome)
         return outcome
 
     async def refund(self, operation_id: UUID, charge_operation_id: UUID, amount: Money) -> Outcome:
-        wanted = SandboxRefund(
+        refund = SandboxRefund(
             operation_id=operation_id,
             status="succeeded",
             created_at=self._clock(),
@@ -84,23 +86,27 @@ class SandboxGateway:
             amount=amount.amount,
             currency=amount.currency,
         )
-        return _of_refund(await self._book.refund(wanted))
+        return _refund_outcome(await self._ledger.record_refund(refund))
 
     async def lookup(self, operation_id: UUID, kind: OperationKind) -> Outcome | None:
         if kind is OperationKind.REFUND:
-            refund = await self._book.find_refund(operation_id)
-            return _of_refund(refund) if refund else None
-        charge = await self._book.find_charge(operation_id)
-        return _of_charge(charge) if charge else None
+            refund = await self._ledger.get_refund(operation_id)
+            return _refund_outcome(refund) if refund else None
+        charge = await self._ledger.get_charge(operation_id)
+        return _charge_outcome(charge) if charge else None
 
-    async def close(self, operation_id: UUID, kind: OperationKind) -> Outcome:
+    async def cancel_unknown(self, operation_id: UUID, kind: OperationKind) -> Outcome:
         now = self._clock()
         if kind is OperationKind.REFUND:
-            return _of_refund(await self._book.refund(SandboxRefund(operation_id, "closed", now)))
-        return _of_charge(await self._book.charge(SandboxCharge(operation_id, "closed", now)))
+            return _refund_outcome(
+                await self._ledger.record_refund(SandboxRefund(operation_id, "closed", now))
+            )
+        return _charge_outcome(
+            await self._ledger.record_charge(SandboxCharge(operation_id, "closed", now))
+        )
 
-    def _new(self, operation_id: UUID, amount: Money, method: str) -> SandboxCharge:
-        status, code = METHODS[method]
+    def _new_charge(self, operation_id: UUID, amount: Money, method: str) -> SandboxCharge:
+        status, code = SANDBOX_METHODS[method]
         return SandboxCharge(
             operation_id=operation_id,
             status=status,
@@ -111,30 +117,30 @@ class SandboxGateway:
             failure_code=code,
         )
 
-    async def _notify(self, operation_id: UUID, outcome: Outcome) -> None:
+    async def _send_webhook(self, operation_id: UUID, outcome: Outcome) -> None:
         """Send the webhook before the answer; who refuses it gets the answer all the same."""
-        headers, body = self._webhooks.signed(operation_id, outcome, self._clock())
+        headers, body = self._webhooks.build_signed_event(operation_id, outcome, self._clock())
         try:
             await self._deliver(headers, body)
-        except Refusal:
+        except DomainError:
             return
 
 
-def _of_charge(charge: SandboxCharge) -> Outcome:
+def _charge_outcome(charge: SandboxCharge) -> Outcome:
     match charge.status:
         case "succeeded":
             return Succeeded(f"ch_{charge.operation_id.hex}")
         case "requires_action":
             return ActionRequired(f"https://sandbox.example/actions/{charge.operation_id.hex}")
         case "failed" | "closed":
-            return Failed(charge.failure_code or NEVER_ARRIVED)
+            return Failed(charge.failure_code or PROVIDER_TIMEOUT)
 
 
-def _of_refund(refund: SandboxRefund) -> Outcome:
+def _refund_outcome(refund: SandboxRefund) -> Outcome:
     match refund.status:
         case "succeeded":
             return Succeeded(f"re_{refund.operation_id.hex}")
         case "failed":
             return Failed("refund_exceeds_charge")
         case "closed":
-            return Failed(NEVER_ARRIVED)
+            return Failed(PROVIDER_TIMEOUT)

@@ -11,29 +11,29 @@ from pydantic import Field, ValidationError
 
 from markethall.payments.contract import WebhookSignatureInvalid
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
-from markethall.payments.ports import NEVER_ARRIVED, ProviderEvent
-from markethall.shared.errors import Invalid, Malformed, TooLarge
+from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent
+from markethall.shared.errors import BodyTooLarge, MalformedRequest, ValidationFailed
 from markethall.shared.model import Dto, Id, Text
 
-SIGNATURE: Final = "sandbox-signature"
-TOLERANCE: Final = timedelta(minutes=5)
-LIMIT: Final = 64 * 1024
+SIGNATURE_HEADER: Final = "sandbox-signature"
+SIGNATURE_TOLERANCE: Final = timedelta(minutes=5)
+MAX_WEBHOOK_BYTES: Final = 64 * 1024
 # t=<unix>,v1=<hex of SHA-256>, with room for a second signature while a key is changed
-_LONGEST_SIGNATURE: Final = 300
+_MAX_SIGNATURE_HEADER_LENGTH: Final = 300
 
 
-class _Data(Dto):
+class _EventData(Dto):
     operation_id: Id
     reference: Annotated[Text, Field(max_length=255)] = ""
-    failure_code: Annotated[Text, Field(max_length=100)] = NEVER_ARRIVED
+    failure_code: Annotated[Text, Field(max_length=100)] = PROVIDER_TIMEOUT
     next_action: Annotated[Text, Field(max_length=2000)] = ""
 
 
-class _News(Dto):
+class _Event(Dto):
     event_id: Annotated[Text, Field(min_length=1, max_length=255)]
 
 
-class _OperationNews(_News):
+class _OperationEvent(_Event):
     type: Literal[
         "charge.succeeded",
         "charge.failed",
@@ -41,10 +41,10 @@ class _OperationNews(_News):
         "refund.succeeded",
         "refund.failed",
     ]
-    data: _Data
+    data: _EventData
 
 
-class _OtherNews(_News):
+class _OtherEvent(_Event):
     """A type that we do not act on: stored all the same."""
 
     type: Annotated[Text, Field(min_length=1, max_length=100)]
@@ -58,88 +58,93 @@ class SandboxWebhooks:
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"markethall sandbox webhook", "sha256")
 
-    def signature(self, body: bytes, at: datetime) -> str:
+    def compute_signature(self, body: bytes, sent_at: datetime) -> str:
         """The value of the Sandbox-Signature header."""
-        unix = int(at.timestamp())
-        return f"t={unix},v1={self._digest(unix, body)}"
+        timestamp = int(sent_at.timestamp())
+        return f"t={timestamp},v1={self._digest(timestamp, body)}"
 
-    def signed(
-        self, operation_id: UUID, outcome: Outcome, at: datetime
+    def build_signed_event(
+        self, operation_id: UUID, outcome: Outcome, sent_at: datetime
     ) -> tuple[dict[str, str], bytes]:
         """The headers and the body of the news about a charge. The same event id every time."""
-        kind, data = _told(outcome)
+        kind, data = _encode_outcome(outcome)
         event = {
             "event_id": f"evt_{operation_id.hex}",
             "type": f"charge.{kind}",
-            "created": int(at.timestamp()),
+            "created": int(sent_at.timestamp()),
             "data": {"operation_id": str(operation_id)} | data,
         }
         body = json.dumps(event).encode()
-        return {SIGNATURE: self.signature(body, at), "content-type": "application/json"}, body
+        return {
+            SIGNATURE_HEADER: self.compute_signature(body, sent_at),
+            "content-type": "application/json",
+        }, body
 
-    def verified(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
-        """Raises WebhookSignatureInvalid, TooLarge, Malformed, Invalid."""
-        if len(body) > LIMIT:
-            raise TooLarge(limit=LIMIT)
-        self._check(headers.get(SIGNATURE, ""), body, now)
-        news = _read(body)
-        about = news.data.operation_id if isinstance(news, _OperationNews) else None
-        return ProviderEvent(self.provider, news.event_id, news.type, about, body.decode())
+    def parse_event(self, headers: Mapping[str, str], body: bytes, now: datetime) -> ProviderEvent:
+        """Raises WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
+        if len(body) > MAX_WEBHOOK_BYTES:
+            raise BodyTooLarge(limit=MAX_WEBHOOK_BYTES)
+        self._verify_signature(headers.get(SIGNATURE_HEADER, ""), body, now)
+        event = _parse_body(body)
+        operation_id = event.data.operation_id if isinstance(event, _OperationEvent) else None
+        return ProviderEvent(self.provider, event.event_id, event.type, operation_id, body.decode())
 
-    def outcome(self, event: ProviderEvent) -> Outcome:
-        news = _OperationNews.model_validate_json(event.body)
-        match news.type.partition(".")[2]:
+    def parse_outcome(self, event: ProviderEvent) -> Outcome:
+        body = _OperationEvent.model_validate_json(event.body)
+        match body.type.partition(".")[2]:
             case "succeeded":
-                return Succeeded(news.data.reference)
+                return Succeeded(body.data.reference)
             case "requires_action":
-                return ActionRequired(news.data.next_action)
+                return ActionRequired(body.data.next_action)
             case _:
-                return Failed(news.data.failure_code)
+                return Failed(body.data.failure_code)
 
-    def _check(self, header: str, body: bytes, now: datetime) -> None:
-        unix, signatures = _parsed(header)
-        sent_at = datetime.fromtimestamp(unix, UTC)
-        good = self._digest(unix, body).encode()
-        genuine = [hmac.compare_digest(good, given.encode()) for given in signatures]
-        if not any(genuine) or abs(now - sent_at) > TOLERANCE:
+    def _verify_signature(self, header: str, body: bytes, now: datetime) -> None:
+        timestamp, signatures = _parse_signature_header(header)
+        sent_at = datetime.fromtimestamp(timestamp, UTC)
+        expected = self._digest(timestamp, body).encode()
+        matches = [hmac.compare_digest(expected, given.encode()) for given in signatures]
+        if not any(matches) or abs(now - sent_at) > SIGNATURE_TOLERANCE:
             raise WebhookSignatureInvalid
 
-    def _digest(self, unix: int, body: bytes) -> str:
-        return hmac.digest(self._key, f"{unix}.".encode() + body, "sha256").hex()
+    def _digest(self, timestamp: int, body: bytes) -> str:
+        return hmac.digest(self._key, f"{timestamp}.".encode() + body, "sha256").hex()
 
 
-def _parsed(header: str) -> tuple[int, list[str]]:
+def _parse_signature_header(header: str) -> tuple[int, list[str]]:
     """Raises WebhookSignatureInvalid."""
-    pairs = [part.strip().partition("=") for part in header[:_LONGEST_SIGNATURE].split(",")]
+    pairs = [
+        part.strip().partition("=") for part in header[:_MAX_SIGNATURE_HEADER_LENGTH].split(",")
+    ]
     times = [value for name, _, value in pairs if name == "t"]
     if len(times) != 1 or not (times[0].isascii() and times[0].isdigit() and len(times[0]) < 12):  # noqa: PLR2004 - digits of unix time
         raise WebhookSignatureInvalid
     return int(times[0]), [value for name, _, value in pairs if name == "v1"]
 
 
-def _read(body: bytes) -> _OperationNews | _OtherNews:
-    """Raises Malformed, Invalid."""
+def _parse_body(body: bytes) -> _OperationEvent | _OtherEvent:
+    """Raises MalformedRequest, ValidationFailed."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        raise Malformed("The body is not UTF-8.") from None
+        raise MalformedRequest("The body is not UTF-8.") from None
     try:
-        return _OperationNews.model_validate_json(text)
+        return _OperationEvent.model_validate_json(text)
     except ValidationError as error:
-        return _other(text, error)
+        return _parse_other_event(text, error)
 
 
-def _other(text: str, error: ValidationError) -> _OtherNews:
+def _parse_other_event(text: str, error: ValidationError) -> _OtherEvent:
     """News of a type that we do not know; everything else is refused."""
-    first = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
-        raise Malformed("The body is not JSON.")
+    first_error = error.errors(include_url=False)[0]
+    if first_error["type"] == "json_invalid":
+        raise MalformedRequest("The body is not JSON.")
     if any(item["type"] == "literal_error" for item in error.errors()):
         try:
-            return _OtherNews.model_validate_json(text)
+            return _OtherEvent.model_validate_json(text)
         except ValidationError as second:
             error = second
-    raise Invalid(errors=[_field_error(item) for item in error.errors()[:20]])
+    raise ValidationFailed(errors=[_field_error(item) for item in error.errors()[:20]])
 
 
 def _field_error(item: Any) -> dict[str, str]:
@@ -147,7 +152,7 @@ def _field_error(item: Any) -> dict[str, str]:
     return {"field": pointer, "code": item["type"], "message": item["msg"]}
 
 
-def _told(outcome: Outcome) -> tuple[str, dict[str, str]]:
+def _encode_outcome(outcome: Outcome) -> tuple[str, dict[str, str]]:
     match outcome:
         case Succeeded(reference):
             return "succeeded", {"reference": reference}

@@ -1,20 +1,20 @@
 """Payments, in this process."""
 
-from markethall.payments.service.charges import Charges
-from markethall.payments.service.desk import PaymentDeskService
-from markethall.payments.service.payments import PaymentService
-from markethall.payments.service.refunds import Refunds
-from markethall.payments.service.sweeps import Sweeps
-from markethall.payments.service.till import Patience, Till
-from markethall.payments.service.webhooks import WebhookIntake
+from markethall.payments.service.charges import ChargePayment
+from markethall.payments.service.desk import PaymentApiService
+from markethall.payments.service.payments import InternalPaymentService
+from markethall.payments.service.refunds import IssueRefund
+from markethall.payments.service.sweeps import PaymentJobs
+from markethall.payments.service.till import ProviderClient, ProviderTimeouts
+from markethall.payments.service.webhooks import WebhookHandler
 
 __all__ = [
-    "Charges",
-    "Patience",
-    "PaymentDeskService",
-    "PaymentService",
-    "Refunds",
-    "Sweeps",
-    "Till",
-    "WebhookIntake",
+    "ChargePayment",
+    "ProviderTimeouts",
+    "PaymentApiService",
+    "InternalPaymentService",
+    "IssueRefund",
+    "PaymentJobs",
+    "ProviderClient",
+    "WebhookHandler",
 ]

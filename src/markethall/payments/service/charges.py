@@ -4,49 +4,49 @@ from datetime import datetime
 from uuid import UUID
 
 from markethall.payments import contract
-from markethall.payments.contract import OperationKind, PaymentNotFound, UnknownMethod
+from markethall.payments.contract import OperationKind, PaymentNotFound, UnknownPaymentMethod
 from markethall.payments.domain import Operation, Outcome, Payment
 from markethall.payments.ports import Database
-from markethall.payments.service.till import Till, apply
-from markethall.shared.call import Call
+from markethall.payments.service.till import ProviderClient, apply_outcome
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 
 
-class Charges:
-    def __init__(self, database: Database, till: Till, clock: Clock) -> None:
+class ChargePayment:
+    def __init__(self, database: Database, provider: ProviderClient, clock: Clock) -> None:
         self._database = database
-        self._till = till
+        self._provider = provider
         self._clock = clock
 
     async def confirm(
-        self, call: Call, payment_id: UUID, method: str, attempt: Attempt
-    ) -> contract.Payment:
+        self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
+    ) -> contract.PaymentView:
         """Raises UnknownMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress."""
-        if not self._till.accepts(method):
-            raise UnknownMethod(payment_method=method)
-        operation = await self._begin(call, payment_id, method, attempt.id)
-        outcome = await self._till.ask(operation) if operation.open else None
-        return await self._conclude(call, operation, outcome, attempt)
+        if not self._provider.accepts(method):
+            raise UnknownPaymentMethod(payment_method=method)
+        operation = await self._record_intent(ctx, payment_id, method, attempt.id)
+        outcome = await self._provider.submit(operation) if operation.is_open else None
+        return await self._record_outcome(ctx, operation, outcome, attempt)
 
-    async def _begin(
-        self, call: Call, payment_id: UUID, method: str, operation_id: UUID
+    async def _record_intent(
+        self, ctx: CallContext, payment_id: UUID, method: str, operation_id: UUID
     ) -> Operation:
         """Writes down what the provider will be asked; who comes again finds it."""
         async with self._database.transaction() as store:
-            payment = await store.locked(payment_id)
-            if payment is None or payment.user_id != call.user_id:
+            payment = await store.get_payment_for_update(payment_id)
+            if payment is None or payment.user_id != ctx.user_id:
                 raise PaymentNotFound(payment_id=str(payment_id))
-            earlier = await store.operation(operation_id)
-            if earlier:
-                return earlier
+            existing = await store.get_operation(operation_id)
+            if existing:
+                return existing
             now = self._clock()
             payment.confirm(now)
-            operation = self._charge(payment, method, operation_id, now)
-            await store.begin(payment, operation)
+            operation = self._build_charge(payment, method, operation_id, now)
+            await store.add_operation(payment, operation)
             return operation
 
-    def _charge(
+    def _build_charge(
         self, payment: Payment, method: str, operation_id: UUID, now: datetime
     ) -> Operation:
         return Operation(
@@ -57,16 +57,22 @@ class Charges:
             currency=payment.currency,
             method=method,
             created_at=now,
-            due_at=self._till.due_at(now),
+            due_at=self._provider.next_reconcile_at(now),
         )
 
-    async def _conclude(
-        self, call: Call, operation: Operation, outcome: Outcome | None, attempt: Attempt
-    ) -> contract.Payment:
+    async def _record_outcome(
+        self,
+        ctx: CallContext,
+        operation: Operation,
+        outcome: Outcome | None,
+        attempt: IdempotentCommand,
+    ) -> contract.PaymentView:
         async with self._database.transaction() as store:
-            found = await apply(store, call, operation.operation_id, outcome, self._clock())
-            if found is None:
+            applied = await apply_outcome(
+                store, ctx, operation.operation_id, outcome, self._clock()
+            )
+            if applied is None:
                 raise PaymentNotFound(payment_id=str(operation.payment_id))
-            payment = found[0].view()
-            await store.finish(attempt, payment)
+            payment = applied[0].to_view()
+            await store.store_response(attempt, payment)
             return payment

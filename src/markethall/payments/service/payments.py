@@ -8,23 +8,25 @@ from markethall.payments import contract
 from markethall.payments.contract import OpenPayment, RefundPayment
 from markethall.payments.domain import Payment
 from markethall.payments.ports import Database
-from markethall.payments.service.refunds import Refunds
-from markethall.payments.service.till import Till
-from markethall.shared.call import Call
+from markethall.payments.service.refunds import IssueRefund
+from markethall.payments.service.till import ProviderClient
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
-from markethall.shared.idempotency import Answer, Attempt
+from markethall.shared.idempotency import IdempotentCommand, StoredResponse
 
 
-class PaymentService:
+class InternalPaymentService:
     """Payments, for the neighbours."""
 
-    def __init__(self, database: Database, till: Till, refunds: Refunds, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, provider: ProviderClient, issue_refund: IssueRefund, clock: Clock
+    ) -> None:
         self._database = database
-        self._till = till
-        self._refunds = refunds
+        self._provider = provider
+        self._issue_refund = issue_refund
         self._clock = clock
 
-    async def open(self, call: Call, command: OpenPayment) -> contract.Payment:  # noqa: ARG002 - it is the neighbour's own
+    async def open(self, ctx: CallContext, command: OpenPayment) -> contract.PaymentView:  # noqa: ARG002 - it is the neighbour's own
         payment = Payment(
             payment_id=command.payment_id,
             order_id=command.order_id,
@@ -33,23 +35,23 @@ class PaymentService:
             amount=command.amount.amount,
             expires_at=command.expires_at,
             created_at=self._clock(),
-            provider=self._till.provider,
+            provider=self._provider.provider,
         )
         async with self._database.transaction() as store:
-            return (await store.open(payment)).view()
+            return (await store.open_payment(payment)).to_view()
 
-    async def cancel(self, call: Call, payment_id: UUID) -> None:  # noqa: ARG002 - as above
+    async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:  # noqa: ARG002 - as above
         async with self._database.transaction() as store:
-            if await store.forbid(payment_id, self._clock()):
+            if await store.insert_tombstone(payment_id, self._clock()):
                 return
-            payment = await store.locked(payment_id)
+            payment = await store.get_payment_for_update(payment_id)
             if payment and payment.cancel():
-                await store.save(payment)
+                await store.save_payment(payment)
 
-    async def refund(self, call: Call, command: RefundPayment) -> contract.Refund:
-        attempt = Attempt("", command.refund_id, timedelta(), _kept_by_nobody)
-        return await self._refunds.refund(call, command, attempt)
+    async def refund(self, ctx: CallContext, command: RefundPayment) -> contract.RefundView:
+        attempt = IdempotentCommand("", command.refund_id, timedelta(), _never_stored)
+        return await self._issue_refund.refund(ctx, command, attempt)
 
 
-def _kept_by_nobody(_: Any) -> Answer:
+def _never_stored(_: Any) -> StoredResponse:
     raise AssertionError("an attempt without a key keeps no answer")

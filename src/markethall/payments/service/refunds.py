@@ -9,35 +9,37 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Operation, Outcome
 from markethall.payments.ports import Database, Store
-from markethall.payments.service.till import Till, apply
-from markethall.shared.call import Call
+from markethall.payments.service.till import ProviderClient, apply_outcome
+from markethall.shared.call import CallContext
 from markethall.shared.clock import Clock
-from markethall.shared.idempotency import Attempt
+from markethall.shared.idempotency import IdempotentCommand
 
 
-class Refunds:
+class IssueRefund:
     """The one way to refund, for neighbours and for staff."""
 
-    def __init__(self, database: Database, till: Till, clock: Clock) -> None:
+    def __init__(self, database: Database, provider: ProviderClient, clock: Clock) -> None:
         self._database = database
-        self._till = till
+        self._provider = provider
         self._clock = clock
 
-    async def refund(self, call: Call, command: RefundPayment, attempt: Attempt) -> contract.Refund:
+    async def refund(
+        self, ctx: CallContext, command: RefundPayment, attempt: IdempotentCommand
+    ) -> contract.RefundView:
         """Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, …"""
-        operation = await self._begin(command)
-        outcome = await self._till.ask(operation) if operation.open else None
-        return await self._conclude(call, operation, outcome, attempt)
+        operation = await self._record_intent(command)
+        outcome = await self._provider.submit(operation) if operation.is_open else None
+        return await self._record_outcome(ctx, operation, outcome, attempt)
 
-    async def _begin(self, command: RefundPayment) -> Operation:
+    async def _record_intent(self, command: RefundPayment) -> Operation:
         """Reserves the amount; who comes again finds what was reserved."""
         async with self._database.transaction() as store:
-            payment = await store.locked(command.payment_id)
+            payment = await store.get_payment_for_update(command.payment_id)
             if payment is None:
                 raise PaymentNotFound(payment_id=str(command.payment_id))
-            earlier = await _earlier(store, command)
-            if earlier:
-                return earlier
+            existing = await _get_existing_refund(store, command)
+            if existing:
+                return existing
             now = self._clock()
             operation = Operation(
                 operation_id=command.refund_id,
@@ -48,31 +50,37 @@ class Refunds:
                 charge_id=payment.charge_id,
                 reason=command.reason,
                 created_at=now,
-                due_at=self._till.due_at(now),
+                due_at=self._provider.next_reconcile_at(now),
             )
-            await store.begin(payment, operation)
+            await store.add_operation(payment, operation)
             return operation
 
-    async def _conclude(
-        self, call: Call, operation: Operation, outcome: Outcome | None, attempt: Attempt
-    ) -> contract.Refund:
+    async def _record_outcome(
+        self,
+        ctx: CallContext,
+        operation: Operation,
+        outcome: Outcome | None,
+        attempt: IdempotentCommand,
+    ) -> contract.RefundView:
         async with self._database.transaction() as store:
-            found = await apply(store, call, operation.operation_id, outcome, self._clock())
-            if found is None:
+            applied = await apply_outcome(
+                store, ctx, operation.operation_id, outcome, self._clock()
+            )
+            if applied is None:
                 raise PaymentNotFound(payment_id=str(operation.payment_id))
-            payment, settled = found
-            refund = settled.refund_view(payment)
-            await store.finish(attempt, refund)
+            payment, operation_after = applied
+            refund = operation_after.to_refund_view(payment)
+            await store.store_response(attempt, refund)
             return refund
 
 
-async def _earlier(store: Store, command: RefundPayment) -> Operation | None:
+async def _get_existing_refund(store: Store, command: RefundPayment) -> Operation | None:
     """Raises OperationIdTaken."""
-    operation = await store.operation(command.refund_id)
-    if operation and not _is_the_same(operation, command):
+    operation = await store.get_operation(command.refund_id)
+    if operation and not _is_same_refund(operation, command):
         raise OperationIdTaken(operation_id=str(command.refund_id))
     return operation
 
 
-def _is_the_same(operation: Operation, command: RefundPayment) -> bool:
+def _is_same_refund(operation: Operation, command: RefundPayment) -> bool:
     return operation.kind is OperationKind.REFUND and operation.payment_id == command.payment_id

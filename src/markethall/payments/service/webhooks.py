@@ -4,15 +4,15 @@ from collections.abc import Mapping
 
 from markethall.payments.contract import UnknownProvider, WebhookReceipt
 from markethall.payments.ports import Database, ProviderEvent, WebhookReader, WebhookState
-from markethall.payments.service.till import apply
-from markethall.shared.call import Call, system_call
+from markethall.payments.service.till import apply_outcome
+from markethall.shared.call import CallContext, system_context
 from markethall.shared.clock import Clock
 from markethall.shared.errors import Unavailable
 
-_BATCH = 100
+_BATCH_SIZE = 100
 
 
-class WebhookIntake:
+class WebhookHandler:
     """An event for an operation that we do not know yet is parked until we do."""
 
     def __init__(
@@ -23,42 +23,42 @@ class WebhookIntake:
         self._clock = clock
 
     async def receive(
-        self, call: Call, provider: str, headers: Mapping[str, str], body: bytes
+        self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
     ) -> WebhookReceipt:
-        """Raises UnknownProvider, WebhookSignatureInvalid, TooLarge, Malformed, Invalid."""
+        """Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
         reader = self._readers.get(provider)
         if reader is None:
             raise UnknownProvider(provider=provider)
-        event = reader.verified(headers, body, self._clock())
-        new = await self._keep(event)
-        if new and event.operation_id:
-            await self._apply_if_we_can(call, event)
-        return WebhookReceipt(event_id=event.event_id, duplicate=not new)
+        event = reader.parse_event(headers, body, self._clock())
+        is_new = await self._store_event(event)
+        if is_new and event.operation_id:
+            await self._try_apply(ctx, event)
+        return WebhookReceipt(event_id=event.event_id, duplicate=not is_new)
 
-    async def apply_parked(self) -> None:
+    async def apply_pending(self) -> None:
         """Sweep: what was parked, and whose operation we know by now."""
-        async with self._database.reading() as reading:
-            events = await reading.ripe_events(_BATCH)
+        async with self._database.read_session() as store:
+            events = await store.list_applicable_events(_BATCH_SIZE)
         for event in events:
-            await self._apply(system_call("payments.webhooks"), event)
+            await self._apply(system_context("payments.webhooks"), event)
 
-    async def _keep(self, event: ProviderEvent) -> bool:
-        state: WebhookState = "parked" if event.operation_id else "ignored"
+    async def _store_event(self, event: ProviderEvent) -> bool:
+        state: WebhookState = "pending" if event.operation_id else "ignored"
         async with self._database.transaction() as store:
-            return await store.keep_event(event, state, self._clock())
+            return await store.store_event(event, state, self._clock())
 
-    async def _apply_if_we_can(self, call: Call, event: ProviderEvent) -> None:
+    async def _try_apply(self, ctx: CallContext, event: ProviderEvent) -> None:
         try:
-            await self._apply(call, event)
+            await self._apply(ctx, event)
         except Unavailable:
             # the event is stored and parked: the sweep applies it
             return
 
-    async def _apply(self, call: Call, event: ProviderEvent) -> None:
+    async def _apply(self, ctx: CallContext, event: ProviderEvent) -> None:
         if event.operation_id is None:
             return
-        outcome = self._readers[event.provider].outcome(event)
+        outcome = self._readers[event.provider].parse_outcome(event)
         now = self._clock()
         async with self._database.transaction() as store:
-            if await apply(store, call, event.operation_id, outcome, now):
-                await store.mark_event(event, "applied", now)
+            if await apply_outcome(store, ctx, event.operation_id, outcome, now):
+                await store.set_event_state(event, "applied", now)

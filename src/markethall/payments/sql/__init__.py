@@ -1,7 +1,7 @@
 """Payments in Postgres."""
 
-from markethall.payments.sql.book import SqlSandboxBook
-from markethall.payments.sql.store import SqlStore
+from markethall.payments.sql.book import SqlSandboxLedger
+from markethall.payments.sql.store import SqlPaymentStore
 from markethall.payments.sql.tables import STATEMENTS, metadata
 
-__all__ = ["STATEMENTS", "SqlSandboxBook", "SqlStore", "metadata"]
+__all__ = ["STATEMENTS", "SqlSandboxLedger", "SqlPaymentStore", "metadata"]

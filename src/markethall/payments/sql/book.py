@@ -6,62 +6,65 @@ from uuid import UUID
 
 from markethall.payments.ports import SandboxCharge, SandboxRefund
 from markethall.payments.sql import statements as sql
-from markethall.shared.db import Postgres, Session
+from markethall.shared.db import Connection, Postgres
 
 
-class SqlSandboxBook:
+class SqlSandboxLedger:
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
 
-    async def charge(self, charge: SandboxCharge) -> SandboxCharge:
+    async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
         """One statement, which is its own transaction."""
-        async with self._postgres.reading() as session:
-            if await session.run(sql.BOOK_CHARGE, **asdict(charge)):
+        async with self._postgres.read_session() as connection:
+            if await connection.execute(sql.INSERT_SANDBOX_CHARGE, **asdict(charge)):
                 return charge
-            standing = await _charge(session, charge.operation_id)
-        return standing or charge
+            existing = await _get_charge(connection, charge.operation_id)
+        return existing or charge
 
-    async def refund(self, refund: SandboxRefund) -> SandboxRefund:
-        async with self._postgres.transaction() as session:
-            if await session.run(sql.BOOK_REFUND, **asdict(refund)):
-                return await _taken(session, refund)
-            standing = await _refund(session, refund.operation_id)
-        return standing or refund
+    async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
+        async with self._postgres.transaction() as connection:
+            if await connection.execute(sql.INSERT_SANDBOX_REFUND, **asdict(refund)):
+                return await _deduct_from_charge(connection, refund)
+            existing = await _get_refund(connection, refund.operation_id)
+        return existing or refund
 
-    async def find_charge(self, operation_id: UUID) -> SandboxCharge | None:
-        async with self._postgres.reading() as session:
-            return await _charge(session, operation_id)
+    async def get_charge(self, operation_id: UUID) -> SandboxCharge | None:
+        async with self._postgres.read_session() as connection:
+            return await _get_charge(connection, operation_id)
 
-    async def find_refund(self, operation_id: UUID) -> SandboxRefund | None:
-        async with self._postgres.reading() as session:
-            return await _refund(session, operation_id)
+    async def get_refund(self, operation_id: UUID) -> SandboxRefund | None:
+        async with self._postgres.read_session() as connection:
+            return await _get_refund(connection, operation_id)
 
-    async def charges(self) -> Sequence[SandboxCharge]:
-        async with self._postgres.reading() as session:
-            return [SandboxCharge(**dict(row)) for row in await session.all(sql.CHARGES)]
+    async def list_charges(self) -> Sequence[SandboxCharge]:
+        async with self._postgres.read_session() as connection:
+            return [
+                SandboxCharge(**dict(row))
+                for row in await connection.fetch_all(sql.LIST_SANDBOX_CHARGES)
+            ]
 
 
-async def _taken(session: Session, refund: SandboxRefund) -> SandboxRefund:
+async def _deduct_from_charge(connection: Connection, refund: SandboxRefund) -> SandboxRefund:
     """Taken from the charge, or failed."""
     if refund.status == "closed":
         return refund
-    taken = await session.run(
-        sql.TAKE_FROM_CHARGE,
-        of_charge=refund.charge_operation_id,
-        of_currency=refund.currency,
-        more=refund.amount,
+    is_deducted = await connection.execute(
+        sql.DEDUCT_FROM_SANDBOX_CHARGE,
+        operation_id=refund.charge_operation_id,
+        currency=refund.currency,
+        refund_amount=refund.amount,
     )
-    if taken:
+    if is_deducted:
         return refund
-    await session.run(sql.FAIL_REFUND, of_operation=refund.operation_id)
+    await connection.execute(sql.FAIL_SANDBOX_REFUND, operation_id=refund.operation_id)
     return replace(refund, status="failed")
 
 
-async def _charge(session: Session, operation_id: UUID) -> SandboxCharge | None:
-    row = await session.one(sql.FIND_CHARGE, of_operation=operation_id)
+async def _get_charge(connection: Connection, operation_id: UUID) -> SandboxCharge | None:
+    row = await connection.fetch_one(sql.GET_SANDBOX_CHARGE, operation_id=operation_id)
     return SandboxCharge(**dict(row)) if row else None
 
 
-async def _refund(session: Session, operation_id: UUID) -> SandboxRefund | None:
-    row = await session.one(sql.FIND_REFUND, of_operation=operation_id)
+async def _get_refund(connection: Connection, operation_id: UUID) -> SandboxRefund | None:
+    row = await connection.fetch_one(sql.GET_SANDBOX_REFUND, operation_id=operation_id)
     return SandboxRefund(**dict(row)) if row else None

@@ -9,61 +9,70 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from markethall.payments.ports import PaymentFilter
 from markethall.payments.sql.tables import (
-    OPEN,
-    PARKED,
-    PAYABLE_NOW,
-    entry,
-    operation,
-    payment,
-    posting,
-    sandbox_charge,
-    sandbox_refund,
-    webhook_event,
+    OPEN_LITERALS,
+    PAYABLE_LITERALS,
+    PENDING_LITERAL,
+    entries,
+    operations,
+    payments,
+    postings,
+    sandbox_charges,
+    sandbox_refunds,
+    webhook_events,
 )
 from markethall.shared.db import Statement
 
-# names in an UPDATE's WHERE; the columns' own names are taken by its SET
-_the_payment = sa.and_(
-    payment.c.payment_id == bindparam("of_payment"), payment.c.version == bindparam("was")
+_payment_at_expected_version = sa.and_(
+    payments.c.payment_id == bindparam("payment_id"),
+    payments.c.version == bindparam("expected_version"),
 )
-_opened = payment.c.order_id.is_not(None)
-_limit = bindparam("limit", type_=sa.Integer)
+_not_tombstone = payments.c.order_id.is_not(None)
+_LIMIT = bindparam("limit", type_=sa.Integer)
 
 
-def _parameters(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
+def _column_binds(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
     return {column.name: bindparam(prefix + column.name, type_=column.type) for column in table.c}
 
 
-def _after(time: "sa.Column[Any]") -> "sa.Tuple":
+def _after_keyset(sort_column: "sa.Column[Any]") -> "sa.Tuple":
     """The place where the page before ended."""
-    return sa.tuple_(bindparam("after_time", type_=time.type), bindparam("after_id", type_=sa.Uuid))
+    return sa.tuple_(
+        bindparam("after_created_at", type_=sort_column.type), bindparam("after_id", type_=sa.Uuid)
+    )
 
 
 # Payments
 
 
-def _name() -> Statement:
+def _attach_order_to_tombstone() -> Statement:
     """A tombstone becomes the payment that it forbade: cancelled, but with a name."""
-    buried = payment.c.order_id.is_(None)
-    names = ("order_id", "user_id", "currency", "expires_at", "amount", "provider")
-    given = {name: bindparam(f"new_{name}", type_=payment.c[name].type) for name in names}
-    known = {name: sa.case((buried, value), else_=payment.c[name]) for name, value in given.items()}
-    the_payment = payment.c.payment_id == bindparam("of_payment")
-    return Statement(sa.update(payment).where(the_payment).values(known).returning(payment))
+    is_tombstone = payments.c.order_id.is_(None)
+    columns = ("order_id", "user_id", "currency", "expires_at", "amount", "provider")
+    new_values = {name: bindparam(name, type_=payments.c[name].type) for name in columns}
+    values = {
+        name: sa.case((is_tombstone, value), else_=payments.c[name])
+        for name, value in new_values.items()
+    }
+    the_payment = payments.c.payment_id == bindparam("payment_id")
+    return Statement(sa.update(payments).where(the_payment).values(values).returning(payments))
 
 
 # no conflict target: where two do the same at once, the other unique key may be the first to clash
-OPEN_PAYMENT = Statement(
-    insert(payment).values(_parameters(payment)).on_conflict_do_nothing().returning(payment)
+INSERT_PAYMENT = Statement(
+    insert(payments).values(_column_binds(payments)).on_conflict_do_nothing().returning(payments)
 )
-NAME_PAYMENT = _name()
-FORBID = Statement(insert(payment).values(_parameters(payment)).on_conflict_do_nothing())
-_one_payment = sa.select(payment).where(payment.c.payment_id == bindparam("of_payment"), _opened)
-PAYMENT = Statement(_one_payment)
-LOCKED_PAYMENT = Statement(_one_payment.with_for_update())
-PAYMENT_COUNT = Statement(sa.select(sa.func.count()).select_from(payment).where(_opened))
+ATTACH_ORDER_TO_TOMBSTONE = _attach_order_to_tombstone()
+INSERT_TOMBSTONE = Statement(
+    insert(payments).values(_column_binds(payments)).on_conflict_do_nothing()
+)
+_select_payment = sa.select(payments).where(
+    payments.c.payment_id == bindparam("payment_id"), _not_tombstone
+)
+GET_PAYMENT = Statement(_select_payment)
+GET_PAYMENT_FOR_UPDATE = Statement(_select_payment.with_for_update())
+COUNT_PAYMENTS = Statement(sa.select(sa.func.count()).select_from(payments).where(_not_tombstone))
 
-_CHANGING = (
+_UPDATABLE_COLUMNS = (
     "status",
     "authorized",
     "captured",
@@ -74,124 +83,137 @@ _CHANGING = (
     "charge_id",
     "version",
 )
-_save = (
-    sa.update(payment)
-    .where(_the_payment)
-    .values({name: bindparam(name, type_=payment.c[name].type) for name in _CHANGING})
+_update_payment = (
+    sa.update(payments)
+    .where(_payment_at_expected_version)
+    .values({name: bindparam(name, type_=payments.c[name].type) for name in _UPDATABLE_COLUMNS})
 )
-SAVE_PAYMENT = Statement(_save)
+UPDATE_PAYMENT = Statement(_update_payment)
 
 _overdue = (
-    sa.select(payment.c.payment_id)
-    .where(payment.c.status.in_(PAYABLE_NOW), payment.c.expires_at <= bindparam("now"))
-    .order_by(payment.c.expires_at)
-    .limit(_limit)
+    sa.select(payments.c.payment_id)
+    .where(payments.c.status.in_(PAYABLE_LITERALS), payments.c.expires_at <= bindparam("now"))
+    .order_by(payments.c.expires_at)
+    .limit(_LIMIT)
     .with_for_update(skip_locked=True)
     .cte("overdue")
 )
-EXPIRE = Statement(
-    sa.update(payment)
-    .where(payment.c.payment_id == _overdue.c.payment_id)
-    .values(status="expired", version=payment.c.version + 1)
+EXPIRE_PAYMENTS = Statement(
+    sa.update(payments)
+    .where(payments.c.payment_id == _overdue.c.payment_id)
+    .values(status="expired", version=payments.c.version + 1)
 )
 
 
 @cache
-def payments_page(*, filtered: tuple[str, ...], after: bool, descending: bool) -> Statement:
+def select_payments(
+    *, filter_columns: tuple[str, ...], has_keyset: bool, descending: bool
+) -> Statement:
     """One statement per combination of filters, so that each can have its own index."""
-    place = sa.tuple_(payment.c.created_at, payment.c.payment_id)
-    wanted = [payment.c[name] == bindparam(f"of_{name}") for name in filtered]
-    if after:
-        there = _after(payment.c.created_at)
-        wanted.append(place < there if descending else place > there)
-    order = [column.desc() if descending else column.asc() for column in place.clauses]
-    return Statement(sa.select(payment).where(_opened, *wanted).order_by(*order).limit(_limit))
-
-
-def page_of(wanted: PaymentFilter) -> tuple[Statement, dict[str, Any]]:
-    """The statement and its values."""
-    values = {name: getattr(wanted, name) for name in ("user_id", "order_id", "status")}
-    filtered = {name: value for name, value in values.items() if value is not None}
-    statement = payments_page(
-        filtered=tuple(filtered), after=wanted.after is not None, descending=wanted.descending
+    keyset = sa.tuple_(payments.c.created_at, payments.c.payment_id)
+    conditions = [payments.c[name] == bindparam(name) for name in filter_columns]
+    if has_keyset:
+        after_keyset = _after_keyset(payments.c.created_at)
+        conditions.append(keyset < after_keyset if descending else keyset > after_keyset)
+    order = [column.desc() if descending else column.asc() for column in keyset.clauses]
+    return Statement(
+        sa.select(payments).where(_not_tombstone, *conditions).order_by(*order).limit(_LIMIT)
     )
-    at, payment_id = wanted.after or (None, None)
-    return statement, {f"of_{name}": value for name, value in filtered.items()} | {
-        "limit": wanted.limit,
-        "after_time": at,
+
+
+def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, Any]]:
+    """The statement and its values."""
+    values = {name: getattr(payment_filter, name) for name in ("user_id", "order_id", "status")}
+    given_values = {name: value for name, value in values.items() if value is not None}
+    statement = select_payments(
+        filtered=tuple(given_values),
+        after=payment_filter.after is not None,
+        descending=payment_filter.descending,
+    )
+    at, payment_id = payment_filter.after or (None, None)
+    return statement, given_values | {
+        "limit": payment_filter.limit,
+        "after_created_at": at,
         "after_id": payment_id,
     }
 
 
 # Operations
 
-OF_OPERATION = "op_"  # before each column of an operation that comes with its payment
+OPERATION_PREFIX = "operation_"  # before each column of an operation that comes with its payment
 
-_moved = _save.returning(payment.c.payment_id).cte("moved")
-BEGIN = Statement(
-    sa.insert(operation).from_select(
-        [column.name for column in operation.c],
-        sa.select(*_parameters(operation, OF_OPERATION).values()).select_from(_moved),
+_updated_payment = _update_payment.returning(payments.c.payment_id).cte("moved")
+INSERT_OPERATION = Statement(
+    sa.insert(operations).from_select(
+        [column.name for column in operations.c],
+        sa.select(*_column_binds(operations, OPERATION_PREFIX).values()).select_from(
+            _updated_payment
+        ),
     )
 )
-SETTLE = Statement(
-    sa.update(operation)
+UPDATE_OPERATION = Statement(
+    sa.update(operations)
     .where(
-        operation.c.operation_id == bindparam("of_operation"),
-        operation.c.status.in_(OPEN),
-        operation.c.payment_id == _moved.c.payment_id,
+        operations.c.operation_id == bindparam("operation_id"),
+        operations.c.status.in_(OPEN_LITERALS),
+        operations.c.payment_id == _updated_payment.c.payment_id,
     )
     .values(
         {
-            name: bindparam(OF_OPERATION + name, type_=operation.c[name].type)
+            name: bindparam(OPERATION_PREFIX + name, type_=operations.c[name].type)
             for name in ("status", "provider_reference", "failure_code", "settled_at")
         }
     )
 )
-OPERATION = Statement(
-    sa.select(operation).where(operation.c.operation_id == bindparam("of_operation"))
+GET_OPERATION = Statement(
+    sa.select(operations).where(operations.c.operation_id == bindparam("operation_id"))
 )
 
 
 @cache
-def operations_page(*, of_kind: bool, after: bool) -> Statement:
-    place = sa.tuple_(operation.c.created_at, operation.c.operation_id)
-    wanted = [operation.c.payment_id == bindparam("of_payment")]
-    if of_kind:
-        wanted.append(operation.c.kind == bindparam("of_kind"))
-    if after:
-        wanted.append(place > _after(operation.c.created_at))
-    return Statement(sa.select(operation).where(*wanted).order_by(*place.clauses).limit(_limit))
+def list_operations(*, by_kind: bool, has_keyset: bool) -> Statement:
+    keyset = sa.tuple_(operations.c.created_at, operations.c.operation_id)
+    conditions = [operations.c.payment_id == bindparam("payment_id")]
+    if by_kind:
+        conditions.append(operations.c.kind == bindparam("kind"))
+    if has_keyset:
+        conditions.append(keyset > _after_keyset(operations.c.created_at))
+    return Statement(
+        sa.select(operations).where(*conditions).order_by(*keyset.clauses).limit(_LIMIT)
+    )
 
 
-LOCKED_OPERATION = Statement(
-    sa.select(payment, *(column.label(OF_OPERATION + column.name) for column in operation.c))
-    .join(operation, operation.c.payment_id == payment.c.payment_id)
-    .where(operation.c.operation_id == bindparam("of_operation"))
-    .with_for_update(of=[payment, operation])
+GET_OPERATION_FOR_UPDATE = Statement(
+    sa.select(payments, *(column.label(OPERATION_PREFIX + column.name) for column in operations.c))
+    .join(operations, operations.c.payment_id == payments.c.payment_id)
+    .where(operations.c.operation_id == bindparam("operation_id"))
+    .with_for_update(of=[payments, operations])
 )
 
 _due = (
-    sa.select(operation.c.operation_id)
-    .where(operation.c.status.in_(OPEN), operation.c.due_at <= bindparam("now"))
-    .order_by(operation.c.due_at)
-    .limit(_limit)
+    sa.select(operations.c.operation_id)
+    .where(operations.c.status.in_(OPEN_LITERALS), operations.c.due_at <= bindparam("now"))
+    .order_by(operations.c.due_at)
+    .limit(_LIMIT)
     .with_for_update(skip_locked=True)
     .cte("due")
 )
-CLAIM_DUE = Statement(
-    sa.update(operation)
-    .where(operation.c.operation_id == _due.c.operation_id)
-    .values(due_at=bindparam("until"))
-    .returning(operation)
+CLAIM_DUE_OPERATIONS = Statement(
+    sa.update(operations)
+    .where(operations.c.operation_id == _due.c.operation_id)
+    .values(due_at=bindparam("next_due_at"))
+    .returning(operations)
 )
 
 # The ledger
 
-_written = (
-    sa.insert(posting).values(_parameters(posting)).returning(posting.c.posting_id).cte("written")
+_inserted_posting = (
+    sa.insert(postings)
+    .values(_column_binds(postings))
+    .returning(postings.c.posting_id)
+    .cte("written")
 )
-_lines = (
+_entry_rows = (
     sa.func.unnest(
         bindparam("accounts", type_=ARRAY(sa.Text)),
         bindparam("amounts", type_=ARRAY(sa.BigInteger)),
@@ -199,130 +221,132 @@ _lines = (
     .table_valued("account", "amount", name="line")
     .render_derived()
 )
-POST = Statement(
-    sa.insert(entry).from_select(
+INSERT_POSTING = Statement(
+    sa.insert(entries).from_select(
         ["posting_id", "account", "currency", "amount"],
         sa.select(
-            _written.c.posting_id,
-            _lines.c.account,
+            _inserted_posting.c.posting_id,
+            _entry_rows.c.account,
             bindparam("currency", type_=sa.Text),
-            _lines.c.amount,
-        ).select_from(_written.join(_lines, sa.true())),
+            _entry_rows.c.amount,
+        ).select_from(_inserted_posting.join(_entry_rows, sa.true())),
     )
 )
 
 
 @cache
-def postings_page(*, of_payment: bool, before: bool) -> Statement:
-    wanted: list[sa.ColumnElement[bool]] = []
-    if of_payment:
-        wanted.append(posting.c.payment_id == bindparam("of_payment"))
-    if before:
-        place = sa.tuple_(posting.c.created_at, posting.c.posting_id)
-        wanted.append(place < _after(posting.c.created_at))
+def list_postings(*, by_payment: bool, has_keyset: bool) -> Statement:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if by_payment:
+        conditions.append(postings.c.payment_id == bindparam("payment_id"))
+    if has_keyset:
+        keyset = sa.tuple_(postings.c.created_at, postings.c.posting_id)
+        conditions.append(keyset < _after_keyset(postings.c.created_at))
     page = (
-        sa.select(posting)
-        .where(*wanted)
-        .order_by(posting.c.created_at.desc(), posting.c.posting_id.desc())
-        .limit(_limit)
+        sa.select(postings)
+        .where(*conditions)
+        .order_by(postings.c.created_at.desc(), postings.c.posting_id.desc())
+        .limit(_LIMIT)
         .cte("page")
     )
     return Statement(
-        sa.select(page, entry.c.account, entry.c.currency, entry.c.amount)
-        .join(entry, entry.c.posting_id == page.c.posting_id)
-        .order_by(page.c.created_at.desc(), page.c.posting_id.desc(), entry.c.amount.desc())
+        sa.select(page, entries.c.account, entries.c.currency, entries.c.amount)
+        .join(entries, entries.c.posting_id == page.c.posting_id)
+        .order_by(page.c.created_at.desc(), page.c.posting_id.desc(), entries.c.amount.desc())
     )
 
 
-BALANCES = Statement(
+LIST_ACCOUNT_BALANCES = Statement(
     sa.select(
-        entry.c.account,
-        entry.c.currency,
-        sa.cast(sa.func.sum(entry.c.amount), sa.BigInteger).label("balance"),
+        entries.c.account,
+        entries.c.currency,
+        sa.cast(sa.func.sum(entries.c.amount), sa.BigInteger).label("balance"),
     )
-    .group_by(entry.c.account, entry.c.currency)
-    .order_by(entry.c.account, entry.c.currency)
+    .group_by(entries.c.account, entries.c.currency)
+    .order_by(entries.c.account, entries.c.currency)
 )
-POSTING_COUNT = Statement(sa.select(sa.func.count()).select_from(posting))
-_tilted = (
-    sa.select(entry.c.posting_id)
-    .group_by(entry.c.posting_id, entry.c.currency)
-    .having(sa.func.sum(entry.c.amount) != 0)
+COUNT_POSTINGS = Statement(sa.select(sa.func.count()).select_from(postings))
+_unbalanced = (
+    sa.select(entries.c.posting_id)
+    .group_by(entries.c.posting_id, entries.c.currency)
+    .having(sa.func.sum(entries.c.amount) != 0)
 )
-_empty = sa.select(posting.c.posting_id).where(
-    ~sa.exists().where(entry.c.posting_id == posting.c.posting_id)
+_without_entries = sa.select(postings.c.posting_id).where(
+    ~sa.exists().where(entries.c.posting_id == postings.c.posting_id)
 )
-UNBALANCED = Statement(sa.union(_tilted, _empty).limit(100))
+FIND_UNBALANCED_POSTINGS = Statement(sa.union(_unbalanced, _without_entries).limit(100))
 
 
 def _mismatched() -> Statement:
     """Payments whose balance is not what the ledger says the provider holds for them."""
-    booked = (
-        sa.select(sa.func.coalesce(sa.func.sum(entry.c.amount), 0))
-        .select_from(posting.join(entry, entry.c.posting_id == posting.c.posting_id))
+    ledger_balance = (
+        sa.select(sa.func.coalesce(sa.func.sum(entries.c.amount), 0))
+        .select_from(postings.join(entries, entries.c.posting_id == postings.c.posting_id))
         .where(
-            posting.c.payment_id == payment.c.payment_id,
-            entry.c.account == sa.literal_column("'provider:'") + payment.c.provider,
+            postings.c.payment_id == payments.c.payment_id,
+            entries.c.account == sa.literal_column("'provider:'") + payments.c.provider,
         )
-        .correlate(payment)
+        .correlate(payments)
         .scalar_subquery()
     )
-    held = payment.c.captured - payment.c.refunded
-    return Statement(sa.select(payment.c.payment_id).where(held != booked).limit(100))
+    payment_balance = payments.c.captured - payments.c.refunded
+    return Statement(
+        sa.select(payments.c.payment_id).where(payment_balance != ledger_balance).limit(100)
+    )
 
 
-MISMATCHED = _mismatched()
+FIND_MISMATCHED_PAYMENTS = _mismatched()
 
 # Webhooks
 
-_the_event = sa.and_(
-    webhook_event.c.provider == bindparam("of_provider"),
-    webhook_event.c.event_id == bindparam("of_event"),
+_event_by_id = sa.and_(
+    webhook_events.c.provider == bindparam("provider"),
+    webhook_events.c.event_id == bindparam("event_id"),
 )
-KEEP_EVENT = Statement(
-    insert(webhook_event).values(_parameters(webhook_event)).on_conflict_do_nothing()
+INSERT_EVENT = Statement(
+    insert(webhook_events).values(_column_binds(webhook_events)).on_conflict_do_nothing()
 )
-MARK_EVENT = Statement(
-    sa.update(webhook_event)
-    .where(_the_event)
-    .values(state=bindparam("to_state"), applied_at=bindparam("now"))
+UPDATE_EVENT_STATE = Statement(
+    sa.update(webhook_events)
+    .where(_event_by_id)
+    .values(state=bindparam("state"), applied_at=bindparam("applied_at"))
 )
-RIPE_EVENTS = Statement(
-    sa.select(webhook_event)
-    .join(operation, operation.c.operation_id == webhook_event.c.operation_id)
-    .where(webhook_event.c.state == PARKED)
-    .order_by(webhook_event.c.received_at)
-    .limit(_limit)
+LIST_APPLICABLE_EVENTS = Statement(
+    sa.select(webhook_events)
+    .join(operations, operations.c.operation_id == webhook_events.c.operation_id)
+    .where(webhook_events.c.state == PENDING_LITERAL)
+    .order_by(webhook_events.c.received_at)
+    .limit(_LIMIT)
 )
 
 # The sandbox's book
 
-BOOK_CHARGE = Statement(
-    insert(sandbox_charge).values(_parameters(sandbox_charge)).on_conflict_do_nothing()
+INSERT_SANDBOX_CHARGE = Statement(
+    insert(sandbox_charges).values(_column_binds(sandbox_charges)).on_conflict_do_nothing()
 )
-BOOK_REFUND = Statement(
-    insert(sandbox_refund).values(_parameters(sandbox_refund)).on_conflict_do_nothing()
+INSERT_SANDBOX_REFUND = Statement(
+    insert(sandbox_refunds).values(_column_binds(sandbox_refunds)).on_conflict_do_nothing()
 )
-TAKE_FROM_CHARGE = Statement(
-    sa.update(sandbox_charge)
+DEDUCT_FROM_SANDBOX_CHARGE = Statement(
+    sa.update(sandbox_charges)
     .where(
-        sandbox_charge.c.operation_id == bindparam("of_charge"),
-        sandbox_charge.c.status == "succeeded",
-        sandbox_charge.c.currency == bindparam("of_currency"),
-        sandbox_charge.c.refunded + bindparam("more", type_=sa.BigInteger)
-        <= sandbox_charge.c.amount,
+        sandbox_charges.c.operation_id == bindparam("operation_id"),
+        sandbox_charges.c.status == "succeeded",
+        sandbox_charges.c.currency == bindparam("currency"),
+        sandbox_charges.c.refunded + bindparam("refund_amount", type_=sa.BigInteger)
+        <= sandbox_charges.c.amount,
     )
-    .values(refunded=sandbox_charge.c.refunded + bindparam("more", type_=sa.BigInteger))
+    .values(refunded=sandbox_charges.c.refunded + bindparam("refund_amount", type_=sa.BigInteger))
 )
-FAIL_REFUND = Statement(
-    sa.update(sandbox_refund)
-    .where(sandbox_refund.c.operation_id == bindparam("of_operation"))
+FAIL_SANDBOX_REFUND = Statement(
+    sa.update(sandbox_refunds)
+    .where(sandbox_refunds.c.operation_id == bindparam("operation_id"))
     .values(status="failed")
 )
-FIND_CHARGE = Statement(
-    sa.select(sandbox_charge).where(sandbox_charge.c.operation_id == bindparam("of_operation"))
+GET_SANDBOX_CHARGE = Statement(
+    sa.select(sandbox_charges).where(sandbox_charges.c.operation_id == bindparam("operation_id"))
 )
-FIND_REFUND = Statement(
-    sa.select(sandbox_refund).where(sandbox_refund.c.operation_id == bindparam("of_operation"))
+GET_SANDBOX_REFUND = Statement(
+    sa.select(sandbox_refunds).where(sandbox_refunds.c.operation_id == bindparam("operation_id"))
 )
-CHARGES = Statement(sa.select(sandbox_charge).order_by(sandbox_charge.c.created_at))
+LIST_SANDBOX_CHARGES = Statement(sa.select(sandbox_charges).order_by(sandbox_charges.c.created_at))

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from markethall.payments.contract import (
-    AccountBalance,
+    LedgerAccountBalance,
     LedgerReport,
     OperationKind,
     OperationStatus,
@@ -29,92 +29,107 @@ if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlStore(shared.SqlStore):
+class SqlPaymentStore(shared.SqlStore):
     # Payments
 
-    async def open(self, payment: Payment) -> Payment:
-        row = await self._session.one(sql.OPEN_PAYMENT, **_payment_row(payment))
-        return _payment(row or await self._standing(payment))
+    async def open_payment(self, payment: Payment) -> Payment:
+        row = await self._connection.fetch_one(sql.INSERT_PAYMENT, **_payment_row(payment))
+        return _to_payment(row or await self._attach_or_get(payment))
 
-    async def _standing(self, payment: Payment) -> "Record":
+    async def _attach_or_get(self, payment: Payment) -> "Record":
         """What has its id already. Raises OrderHasPayment where only the order is the same."""
         row = None
         with suppress(asyncpg.UniqueViolationError):
-            given = {f"new_{name}": value for name, value in _payment_row(payment).items()}
-            row = await self._session.one(sql.NAME_PAYMENT, of_payment=payment.payment_id, **given)
+            row = await self._connection.fetch_one(
+                sql.ATTACH_ORDER_TO_TOMBSTONE, **_payment_row(payment)
+            )
         if row is None:
             raise OrderHasPayment(order_id=str(payment.order_id))
         return row
 
-    async def forbid(self, payment_id: UUID, now: datetime) -> bool:
-        return bool(await self._session.run(sql.FORBID, **_tombstone(payment_id, now)))
+    async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
+        return bool(
+            await self._connection.execute(sql.INSERT_TOMBSTONE, **_tombstone_row(payment_id, now))
+        )
 
-    async def payment(self, payment_id: UUID) -> Payment | None:
-        row = await self._session.one(sql.PAYMENT, of_payment=payment_id)
-        return _payment(row) if row else None
+    async def get_payment(self, payment_id: UUID) -> Payment | None:
+        row = await self._connection.fetch_one(sql.GET_PAYMENT, payment_id=payment_id)
+        return _to_payment(row) if row else None
 
-    async def locked(self, payment_id: UUID) -> Payment | None:
-        row = await self._session.one(sql.LOCKED_PAYMENT, of_payment=payment_id)
-        return _payment(row) if row else None
+    async def get_payment_for_update(self, payment_id: UUID) -> Payment | None:
+        row = await self._connection.fetch_one(sql.GET_PAYMENT_FOR_UPDATE, payment_id=payment_id)
+        return _to_payment(row) if row else None
 
-    async def payments(self, wanted: PaymentFilter) -> Sequence[Payment]:
-        statement, values = sql.page_of(wanted)
-        return [_payment(row) for row in await self._session.all(statement, **values)]
+    async def list_payments(self, payment_filter: PaymentFilter) -> Sequence[Payment]:
+        statement, values = sql.list_payments(payment_filter)
+        return [_to_payment(row) for row in await self._connection.fetch_all(statement, **values)]
 
     async def count(self) -> int:
-        count: int = await self._session.value(sql.PAYMENT_COUNT)
+        count: int = await self._connection.fetch_value(sql.COUNT_PAYMENTS)
         return count
 
-    async def save(self, payment: Payment) -> None:
-        _expect_one(await self._session.run(sql.SAVE_PAYMENT, **_change_of(payment)))
+    async def save_payment(self, payment: Payment) -> None:
+        _require_one_row(
+            await self._connection.execute(sql.UPDATE_PAYMENT, **_update_values(payment))
+        )
 
-    async def expire_overdue(self, now: datetime, limit: int) -> int:
-        return await self._session.run(sql.EXPIRE, now=now, limit=limit)
+    async def expire_overdue_payments(self, now: datetime, limit: int) -> int:
+        return await self._connection.execute(sql.EXPIRE_PAYMENTS, now=now, limit=limit)
 
     # Operations
 
-    async def begin(self, payment: Payment, operation: Operation) -> None:
-        values = _change_of(payment) | _operation_row(operation)
-        _expect_one(await self._session.run(sql.BEGIN, **values))
+    async def add_operation(self, payment: Payment, operation: Operation) -> None:
+        values = _update_values(payment) | _operation_row(operation)
+        _require_one_row(await self._connection.execute(sql.INSERT_OPERATION, **values))
 
-    async def settle(self, payment: Payment, operation: Operation) -> None:
-        values = _change_of(payment) | _operation_row(operation)
-        _expect_one(
-            await self._session.run(sql.SETTLE, **values, of_operation=operation.operation_id)
+    async def save_operation(self, payment: Payment, operation: Operation) -> None:
+        values = _update_values(payment) | _operation_row(operation)
+        _require_one_row(
+            await self._connection.execute(
+                sql.UPDATE_OPERATION, **values, operation_id=operation.operation_id
+            )
         )
 
-    async def operation(self, operation_id: UUID) -> Operation | None:
-        row = await self._session.one(sql.OPERATION, of_operation=operation_id)
-        return _operation(row) if row else None
+    async def get_operation(self, operation_id: UUID) -> Operation | None:
+        row = await self._connection.fetch_one(sql.GET_OPERATION, operation_id=operation_id)
+        return _to_operation(row) if row else None
 
-    async def operations(self, wanted: OperationFilter) -> Sequence[Operation]:
-        statement = sql.operations_page(
-            of_kind=wanted.kind is not None, after=wanted.after is not None
+    async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
+        statement = sql.list_operations(
+            of_kind=operation_filter.kind is not None, after=operation_filter.after is not None
         )
-        at, operation_id = wanted.after or (None, None)
-        rows = await self._session.all(
+        after_created_at, after_operation_id = operation_filter.after or (None, None)
+        rows = await self._connection.fetch_all(
             statement,
-            of_payment=wanted.payment_id,
-            of_kind=wanted.kind,
-            after_time=at,
-            after_id=operation_id,
-            limit=wanted.limit,
+            payment_id=operation_filter.payment_id,
+            kind=operation_filter.kind,
+            after_created_at=after_created_at,
+            after_id=after_operation_id,
+            limit=operation_filter.limit,
         )
-        return [_operation(row) for row in rows]
+        return [_to_operation(row) for row in rows]
 
-    async def locked_operation(self, operation_id: UUID) -> tuple[Payment, Operation] | None:
-        row = await self._session.one(sql.LOCKED_OPERATION, of_operation=operation_id)
-        return (_payment(row), _operation(row, sql.OF_OPERATION)) if row else None
+    async def get_operation_for_update(
+        self, operation_id: UUID
+    ) -> tuple[Payment, Operation] | None:
+        row = await self._connection.fetch_one(
+            sql.GET_OPERATION_FOR_UPDATE, operation_id=operation_id
+        )
+        return (_to_payment(row), _to_operation(row, sql.OPERATION_PREFIX)) if row else None
 
-    async def claim_due(self, now: datetime, until: datetime, limit: int) -> Sequence[Operation]:
-        rows = await self._session.all(sql.CLAIM_DUE, now=now, until=until, limit=limit)
-        return [_operation(row) for row in rows]
+    async def claim_due_operations(
+        self, now: datetime, next_due_at: datetime, limit: int
+    ) -> Sequence[Operation]:
+        rows = await self._connection.fetch_all(
+            sql.CLAIM_DUE_OPERATIONS, now=now, next_due_at=next_due_at, limit=limit
+        )
+        return [_to_operation(row) for row in rows]
 
     # The ledger
 
-    async def post(self, posting: Posting) -> None:
-        await self._session.run(
-            sql.POST,
+    async def add_posting(self, posting: Posting) -> None:
+        await self._connection.execute(
+            sql.INSERT_POSTING,
             posting_id=posting.posting_id,
             payment_id=posting.payment_id,
             operation_id=posting.operation_id,
@@ -125,91 +140,109 @@ class SqlStore(shared.SqlStore):
             amounts=[amount for _, amount in posting.entries],
         )
 
-    async def postings(
+    async def list_postings(
         self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Posting]:
-        statement = sql.postings_page(of_payment=payment_id is not None, before=before is not None)
-        at, posting_id = before or (None, None)
-        rows = await self._session.all(
-            statement, of_payment=payment_id, after_time=at, after_id=posting_id, limit=limit
+        statement = sql.list_postings(of_payment=payment_id is not None, before=before is not None)
+        before_created_at, before_posting_id = before or (None, None)
+        rows = await self._connection.fetch_all(
+            statement,
+            payment_id=payment_id,
+            after_created_at=before_created_at,
+            after_id=before_posting_id,
+            limit=limit,
         )
         groups = groupby(rows, key=lambda row: row["posting_id"])
-        return [_posting(list(group)) for _, group in groups]
+        return [_to_posting(list(group)) for _, group in groups]
 
-    async def balances(self) -> Sequence[AccountBalance]:
-        return [_balance(row) for row in await self._session.all(sql.BALANCES)]
+    async def list_account_balances(self) -> Sequence[LedgerAccountBalance]:
+        return [
+            _to_account_balance(row)
+            for row in await self._connection.fetch_all(sql.LIST_ACCOUNT_BALANCES)
+        ]
 
-    async def report(self) -> LedgerReport:
-        unbalanced = [row[0] for row in await self._session.all(sql.UNBALANCED)]
-        mismatched = [row[0] for row in await self._session.all(sql.MISMATCHED)]
+    async def get_ledger_report(self) -> LedgerReport:
+        unbalanced = [
+            row[0] for row in await self._connection.fetch_all(sql.FIND_UNBALANCED_POSTINGS)
+        ]
+        mismatched = [
+            row[0] for row in await self._connection.fetch_all(sql.FIND_MISMATCHED_PAYMENTS)
+        ]
         return LedgerReport(
             balanced=not unbalanced and not mismatched,
-            posting_count=await self._session.value(sql.POSTING_COUNT),
+            posting_count=await self._connection.fetch_value(sql.COUNT_POSTINGS),
             unbalanced_postings=tuple(unbalanced),
             mismatched_payments=tuple(mismatched),
         )
 
     # Webhooks
 
-    async def keep_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
+    async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
         row = {field.name: getattr(event, field.name) for field in fields(event)}
-        new = row | {"state": state, "received_at": now, "applied_at": None}
-        return bool(await self._session.run(sql.KEEP_EVENT, **new))
+        values = row | {"state": state, "received_at": now, "applied_at": None}
+        return bool(await self._connection.execute(sql.INSERT_EVENT, **values))
 
-    async def mark_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> None:
-        await self._session.run(
-            sql.MARK_EVENT,
-            of_provider=event.provider,
-            of_event=event.event_id,
-            to_state=state,
-            now=now,
+    async def set_event_state(
+        self, event: ProviderEvent, state: WebhookState, now: datetime
+    ) -> None:
+        await self._connection.execute(
+            sql.UPDATE_EVENT_STATE,
+            provider=event.provider,
+            event_id=event.event_id,
+            state=state,
+            applied_at=now,
         )
 
-    async def ripe_events(self, limit: int) -> Sequence[ProviderEvent]:
-        rows = await self._session.all(sql.RIPE_EVENTS, limit=limit)
+    async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
+        rows = await self._connection.fetch_all(sql.LIST_APPLICABLE_EVENTS, limit=limit)
         names = [field.name for field in fields(ProviderEvent)]
         return [ProviderEvent(**{name: row[name] for name in names}) for row in rows]
 
 
-_PAYMENT = tuple(field.name for field in fields(Payment))
-_OPERATION = tuple(field.name for field in fields(Operation))
+_PAYMENT_COLUMNS = tuple(field.name for field in fields(Payment))
+_OPERATION_COLUMNS = tuple(field.name for field in fields(Operation))
 
 
-def _payment(row: "Record") -> Payment:
-    values = {name: row[name] for name in _PAYMENT}
+def _to_payment(row: "Record") -> Payment:
+    values = {name: row[name] for name in _PAYMENT_COLUMNS}
     return Payment(**values | {"status": PaymentStatus(row["status"])})
 
 
 def _payment_row(payment: Payment) -> dict[str, Any]:
-    return {name: getattr(payment, name) for name in _PAYMENT}
+    return {name: getattr(payment, name) for name in _PAYMENT_COLUMNS}
 
 
-def _change_of(payment: Payment) -> dict[str, Any]:
+def _update_values(payment: Payment) -> dict[str, Any]:
     """Every command moves the version by one: what is saved must stand on what was read."""
     return _payment_row(payment) | {
-        "of_payment": payment.payment_id,
-        "was": payment.version - 1,
+        "payment_id": payment.payment_id,
+        "expected_version": payment.version - 1,
     }
 
 
-def _tombstone(payment_id: UUID, now: datetime) -> dict[str, Any]:
-    nothing = dict.fromkeys(_PAYMENT)
+def _tombstone_row(payment_id: UUID, now: datetime) -> dict[str, Any]:
+    empty_values = dict.fromkeys(_PAYMENT_COLUMNS)
     amounts = dict.fromkeys(("amount", "authorized", "captured", "refunded", "refunding"), 0)
-    known = {"payment_id": payment_id, "status": "cancelled", "provider": "", "created_at": now}
-    return nothing | amounts | known | {"version": 2}
+    tombstone_values = {
+        "payment_id": payment_id,
+        "status": "cancelled",
+        "provider": "",
+        "created_at": now,
+    }
+    return empty_values | amounts | tombstone_values | {"version": 2}
 
 
-def _operation(row: "Record", prefix: str = "") -> Operation:
-    values = {name: row[prefix + name] for name in _OPERATION}
+def _to_operation(row: "Record", prefix: str = "") -> Operation:
+    values = {name: row[prefix + name] for name in _OPERATION_COLUMNS}
     kind, status = OperationKind(values["kind"]), OperationStatus(values["status"])
     return Operation(**values | {"kind": kind, "status": status})
 
 
 def _operation_row(operation: Operation) -> dict[str, Any]:
-    return {sql.OF_OPERATION + name: getattr(operation, name) for name in _OPERATION}
+    return {sql.OPERATION_PREFIX + name: getattr(operation, name) for name in _OPERATION_COLUMNS}
 
 
-def _posting(rows: "list[Record]") -> Posting:
+def _to_posting(rows: "list[Record]") -> Posting:
     """One row per entry."""
     first = rows[0]
     return Posting(
@@ -223,14 +256,14 @@ def _posting(rows: "list[Record]") -> Posting:
     )
 
 
-def _balance(row: "Record") -> AccountBalance:
-    return AccountBalance(
+def _to_account_balance(row: "Record") -> LedgerAccountBalance:
+    return LedgerAccountBalance(
         account=row["account"],
         kind=account_kind(row["account"]),
         balance=Money(amount=row["balance"], currency=row["currency"]),
     )
 
 
-def _expect_one(touched: int) -> None:
-    if touched != 1:
+def _require_one_row(row_count: int) -> None:
+    if row_count != 1:
         raise AssertionError("a locked payment was changed by somebody else")

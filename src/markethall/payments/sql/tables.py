@@ -6,18 +6,18 @@ triggers that refuse to change what is in the ledger.
 
 import sqlalchemy as sa
 
-from markethall.payments.domain import PAYABLE
-from markethall.shared.db import constant
-from markethall.shared.sql import ContextStatements, context_metadata, timestamp
+from markethall.payments.domain import PAYABLE_STATUSES
+from markethall.shared.db import sql_literal
+from markethall.shared.sql import ContextStatements, context_metadata, timestamp_column
 
 metadata = context_metadata("payments")
 STATEMENTS = ContextStatements(metadata)
 
-PAYABLE_NOW = [constant(status.value) for status in sorted(PAYABLE)]
-OPEN = [constant("pending"), constant("unknown")]
-PARKED = constant("parked")
+PAYABLE_LITERALS = [sql_literal(status.value) for status in sorted(PAYABLE_STATUSES)]
+OPEN_LITERALS = [sql_literal("pending"), sql_literal("unknown")]
+PENDING_LITERAL = sql_literal("pending")
 
-payment = sa.Table(
+payments = sa.Table(
     "payment",
     metadata,
     sa.Column("payment_id", sa.Uuid, primary_key=True),
@@ -25,7 +25,7 @@ payment = sa.Table(
     sa.Column("order_id", sa.Uuid, unique=True),
     sa.Column("user_id", sa.Uuid),
     sa.Column("currency", sa.Text),
-    timestamp("expires_at", nullable=True),
+    timestamp_column("expires_at", nullable=True),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("authorized", sa.BigInteger, nullable=False),
@@ -36,7 +36,7 @@ payment = sa.Table(
     sa.Column("failure_code", sa.Text),
     sa.Column("next_action", sa.Text),
     sa.Column("charge_id", sa.Uuid),
-    timestamp("created_at"),
+    timestamp_column("created_at"),
     sa.Column("version", sa.Integer, nullable=False),
     sa.CheckConstraint(
         "status IN ('created', 'processing', 'requires_action', 'authorized', 'captured', 'failed',"
@@ -57,19 +57,19 @@ payment = sa.Table(
         "captured = 0 OR status = 'captured' AND charge_id IS NOT NULL", name="captured_by_charge"
     ),
 )
-sa.Index("ix_payment_of_user", payment.c.user_id, payment.c.created_at, payment.c.payment_id)
-sa.Index("ix_payment_created_at", payment.c.created_at, payment.c.payment_id)
+sa.Index("ix_payment_of_user", payments.c.user_id, payments.c.created_at, payments.c.payment_id)
+sa.Index("ix_payment_created_at", payments.c.created_at, payments.c.payment_id)
 sa.Index(
     "ix_payment_payable",
-    payment.c.expires_at,
-    postgresql_where=payment.c.status.in_(PAYABLE_NOW),
+    payments.c.expires_at,
+    postgresql_where=payments.c.status.in_(PAYABLE_LITERALS),
 )
 
-operation = sa.Table(
+operations = sa.Table(
     "operation",
     metadata,
     sa.Column("operation_id", sa.Uuid, primary_key=True),
-    sa.Column("payment_id", sa.Uuid, sa.ForeignKey(payment.c.payment_id), nullable=False),
+    sa.Column("payment_id", sa.Uuid, sa.ForeignKey(payments.c.payment_id), nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("amount", sa.BigInteger, nullable=False),
@@ -79,9 +79,9 @@ operation = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("provider_reference", sa.Text),
     sa.Column("failure_code", sa.Text),
-    timestamp("created_at"),
-    timestamp("due_at"),
-    timestamp("settled_at", nullable=True),
+    timestamp_column("created_at"),
+    timestamp_column("due_at"),
+    timestamp_column("settled_at", nullable=True),
     sa.CheckConstraint("status IN ('pending', 'succeeded', 'failed', 'unknown')", name="status"),
     sa.CheckConstraint(
         "kind = 'charge' AND amount >= 0 AND method IS NOT NULL AND charge_id IS NULL"
@@ -90,52 +90,56 @@ operation = sa.Table(
     ),
     sa.CheckConstraint("(settled_at IS NULL) = (status IN ('pending', 'unknown'))", name="settled"),
 )
-_is_charge = operation.c.kind == constant("charge")
-sa.Index("ix_operation_payment_id", operation.c.payment_id, operation.c.created_at)
+_is_charge = operations.c.kind == sql_literal("charge")
+sa.Index("ix_operation_payment_id", operations.c.payment_id, operations.c.created_at)
 sa.Index(
     "uq_operation_one_open_charge",
-    operation.c.payment_id,
+    operations.c.payment_id,
     unique=True,
-    postgresql_where=sa.and_(_is_charge, operation.c.status.in_(OPEN)),
+    postgresql_where=sa.and_(_is_charge, operations.c.status.in_(OPEN_LITERALS)),
 )
 sa.Index(
     "uq_operation_one_succeeded_charge",
-    operation.c.payment_id,
+    operations.c.payment_id,
     unique=True,
-    postgresql_where=sa.and_(_is_charge, operation.c.status == constant("succeeded")),
+    postgresql_where=sa.and_(_is_charge, operations.c.status == sql_literal("succeeded")),
 )
-sa.Index("ix_operation_due", operation.c.due_at, postgresql_where=operation.c.status.in_(OPEN))
+sa.Index(
+    "ix_operation_due", operations.c.due_at, postgresql_where=operations.c.status.in_(OPEN_LITERALS)
+)
 
-posting = sa.Table(
+postings = sa.Table(
     "posting",
     metadata,
     sa.Column("posting_id", sa.Uuid, primary_key=True),
-    sa.Column("payment_id", sa.Uuid, sa.ForeignKey(payment.c.payment_id), nullable=False),
+    sa.Column("payment_id", sa.Uuid, sa.ForeignKey(payments.c.payment_id), nullable=False),
     sa.Column(
         "operation_id",
         sa.Uuid,
-        sa.ForeignKey(operation.c.operation_id),
+        sa.ForeignKey(operations.c.operation_id),
         nullable=False,
         unique=True,
     ),
     sa.Column("kind", sa.Text, nullable=False),
-    timestamp("created_at"),
+    timestamp_column("created_at"),
     sa.CheckConstraint("kind IN ('capture', 'refund')", name="kind"),
 )
-sa.Index("ix_posting_payment_id", posting.c.payment_id, posting.c.created_at, posting.c.posting_id)
-sa.Index("ix_posting_created_at", posting.c.created_at, posting.c.posting_id)
+sa.Index(
+    "ix_posting_payment_id", postings.c.payment_id, postings.c.created_at, postings.c.posting_id
+)
+sa.Index("ix_posting_created_at", postings.c.created_at, postings.c.posting_id)
 
-entry = sa.Table(
+entries = sa.Table(
     "entry",
     metadata,
-    sa.Column("posting_id", sa.Uuid, sa.ForeignKey(posting.c.posting_id), primary_key=True),
+    sa.Column("posting_id", sa.Uuid, sa.ForeignKey(postings.c.posting_id), primary_key=True),
     sa.Column("account", sa.Text, primary_key=True),
     sa.Column("currency", sa.Text, primary_key=True),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.CheckConstraint("amount <> 0", name="amount"),
 )
 
-webhook_event = sa.Table(
+webhook_events = sa.Table(
     "webhook_event",
     metadata,
     sa.Column("provider", sa.Text, primary_key=True),
@@ -144,18 +148,18 @@ webhook_event = sa.Table(
     sa.Column("operation_id", sa.Uuid),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    timestamp("received_at"),
-    timestamp("applied_at", nullable=True),
-    sa.CheckConstraint("state IN ('parked', 'applied', 'ignored')", name="state"),
+    timestamp_column("received_at"),
+    timestamp_column("applied_at", nullable=True),
+    sa.CheckConstraint("state IN ('pending', 'applied', 'ignored')", name="state"),
 )
 sa.Index(
-    "ix_webhook_event_parked",
-    webhook_event.c.operation_id,
-    postgresql_where=webhook_event.c.state == PARKED,
+    "ix_webhook_event_pending",
+    webhook_events.c.operation_id,
+    postgresql_where=webhook_events.c.state == PENDING_LITERAL,
 )
 
 # the sandbox's own ledger: another company's books, only by chance in our schema
-sandbox_charge = sa.Table(
+sandbox_charges = sa.Table(
     "sandbox_charge",
     metadata,
     sa.Column("operation_id", sa.Uuid, primary_key=True),
@@ -165,7 +169,7 @@ sandbox_charge = sa.Table(
     sa.Column("method", sa.Text, nullable=False),
     sa.Column("failure_code", sa.Text),
     sa.Column("refunded", sa.BigInteger, nullable=False),
-    timestamp("created_at"),
+    timestamp_column("created_at"),
     sa.CheckConstraint(
         "status IN ('succeeded', 'failed', 'requires_action', 'closed')", name="status"
     ),
@@ -174,7 +178,7 @@ sandbox_charge = sa.Table(
         name="refunded",
     ),
 )
-sandbox_refund = sa.Table(
+sandbox_refunds = sa.Table(
     "sandbox_refund",
     metadata,
     sa.Column("operation_id", sa.Uuid, primary_key=True),
@@ -182,7 +186,7 @@ sandbox_refund = sa.Table(
     sa.Column("charge_operation_id", sa.Uuid),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("currency", sa.Text, nullable=False),
-    timestamp("created_at"),
+    timestamp_column("created_at"),
     sa.CheckConstraint("status IN ('succeeded', 'failed', 'closed')", name="status"),
     sa.CheckConstraint("amount >= 0", name="amount"),
 )

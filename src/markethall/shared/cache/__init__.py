@@ -17,7 +17,7 @@ def open_cache(
     """Return the cache for the setting; its bus is Redis if configured, else Postgres if given."""
     if mode == "off":
         return CoherentCache(enabled=False)
-    if redis.configured:
+    if redis.is_configured:
         bus = RedisInvalidationBus(redis)
         return CoherentCache(bus, RedisCache(redis, bus.is_pending))
     return CoherentCache(PostgresInvalidationBus(postgres) if postgres else None)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Final
 
-from markethall.shared.breaker import Seconds
+from markethall.shared.breaker import MonotonicClock
 from markethall.shared.cache.invalidation_bus import InvalidationBus
 from markethall.shared.cache.ports import CacheKey, Invalidation, Loader, lookup_counter
 from markethall.shared.cache.process_cache import ProcessCache
@@ -37,7 +37,7 @@ class CoherentCache:
         redis: RedisCache | None = None,
         *,
         enabled: bool = True,
-        clock: Seconds = time.monotonic,
+        clock: MonotonicClock = time.monotonic,
         max_bytes: int = _MAX_BYTES,
     ) -> None:
         self._bus = bus

@@ -11,9 +11,9 @@ import structlog
 
 from markethall.shared.cache.ports import CacheKey, Invalidation, InvalidationListener
 from markethall.shared.cache.redis_cache import TOMBSTONE_TTL, new_token, redis_name
-from markethall.shared.db import Postgres, Session
+from markethall.shared.db import Connection, Postgres
 from markethall.shared.errors import Unavailable
-from markethall.shared.redis import RedisAway, RedisClient, Script
+from markethall.shared.redis import LuaScript, RedisClient, RedisUnavailable
 
 log = structlog.get_logger("markethall.cache")
 
@@ -28,7 +28,7 @@ _REDIS_CHANNEL: Final = "markethall:cache"
 _POSTGRES_CHANNEL: Final = "markethall_cache"
 
 # names <- token, milliseconds, channel, message
-_INVALIDATE = Script("""
+_INVALIDATE = LuaScript("""
 for _, name in ipairs(KEYS) do redis.call('SET', name, ARGV[1], 'PX', ARGV[2]) end
 redis.call('PUBLISH', ARGV[3], ARGV[4])
 """)
@@ -82,7 +82,7 @@ class RedisInvalidationBus(InvalidationBus):
         await asyncio.gather(_keep_running(self._send), _keep_running(self._receive, listener))
 
     async def flush(self) -> None:
-        with suppress(RedisAway):
+        with suppress(RedisUnavailable):
             await self._send_pending(self._invalidate)
 
     async def _send(self) -> None:
@@ -99,7 +99,7 @@ class RedisInvalidationBus(InvalidationBus):
             await self._redis.run_script(_INVALIDATE, names, *arguments)
 
     async def _receive(self, listener: InvalidationListener) -> None:
-        async with self._redis.subscribed(_REDIS_CHANNEL, HEARTBEAT_INTERVAL) as next_message:
+        async with self._redis.subscribe(_REDIS_CHANNEL, HEARTBEAT_INTERVAL) as next_message:
             try:
                 listener.on_connection_changed(True)
                 while True:
@@ -124,7 +124,7 @@ class PostgresInvalidationBus(InvalidationBus):
     async def flush(self) -> None:
         if self._sending or self._pending:
             with suppress(Unavailable, TimeoutError):
-                async with self._postgres.apart() as session:
+                async with self._postgres.dedicated_connection() as session:
                     await self._notify(session)
 
     async def _send_and_receive(self, listener: InvalidationListener) -> None:
@@ -137,7 +137,7 @@ class PostgresInvalidationBus(InvalidationBus):
                 failures.append(error)
                 self._wake.set()
 
-        async with self._postgres.apart() as session:
+        async with self._postgres.dedicated_connection() as session:
             await session.listen(_POSTGRES_CHANNEL, on_notification)
             try:
                 listener.on_connection_changed(True)
@@ -152,7 +152,7 @@ class PostgresInvalidationBus(InvalidationBus):
             finally:
                 listener.on_connection_changed(False)
 
-    async def _notify(self, session: Session) -> None:
+    async def _notify(self, session: Connection) -> None:
         """Send what is pending; an empty message shows that the connection is alive."""
 
         async def send(batch: set[Invalidation]) -> None:
@@ -169,7 +169,7 @@ async def _keep_running(step: Callable[..., Awaitable[None]], *args: Any) -> Non
     while True:
         try:
             await step(*args)
-        except (Unavailable, RedisAway, TimeoutError):
+        except (Unavailable, RedisUnavailable, TimeoutError):
             pass
         except Exception:  # a process that does not listen would keep stale values
             log.exception("cache.invalidation_listener_failed")

@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import lru_cache
 from typing import Protocol
 
-from markethall.shared.metrics import CACHE
+from markethall.shared.metrics import CACHE_LOOKUPS
 
 Loader = Callable[[], Awaitable[bytes | None]]
 CacheKey = tuple[str, str]  # namespace, key
 Invalidation = tuple[str, str | None]  # namespace, key; None is the whole namespace
 
 # labels() takes a lock, which costs more than a hit
-lookup_counter = lru_cache(maxsize=256)(CACHE.labels)
+lookup_counter = lru_cache(maxsize=256)(CACHE_LOOKUPS.labels)
 
 
 class InvalidationListener(Protocol):

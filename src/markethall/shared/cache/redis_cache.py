@@ -7,9 +7,9 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from markethall.shared.breaker import Seconds
+from markethall.shared.breaker import MonotonicClock
 from markethall.shared.cache.ports import CacheKey, Loader, lookup_counter
-from markethall.shared.redis import RedisAway, RedisClient, Script
+from markethall.shared.redis import LuaScript, RedisClient, RedisUnavailable
 
 # seconds; the result of a load that took longer than half of it is not stored
 TOMBSTONE_TTL: Final = 60.0
@@ -19,12 +19,12 @@ _HEADER_BYTES: Final = len(_VALUE) + _TOKEN_BYTES
 _MAX_KEY_BYTES: Final = 200
 
 # namespace, entry <- the generation if there is none
-_LOOK_UP = Script("""
+_LOOK_UP = LuaScript("""
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}
 """)
 # entry <- its header before the load, text, milliseconds
-_STORE = Script(f"""
+_STORE = LuaScript(f"""
 if redis.call('GETRANGE', KEYS[1], 0, {_HEADER_BYTES - 1}) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
@@ -58,7 +58,7 @@ class RedisCache:
         self,
         redis: RedisClient,
         is_pending: Callable[[CacheKey], bool],
-        clock: Seconds = time.monotonic,
+        clock: MonotonicClock = time.monotonic,
     ) -> None:
         self._redis = redis
         self._is_pending = is_pending
@@ -68,7 +68,7 @@ class RedisCache:
         """Return the stored value, else the result of `load`. Raises only what `load` raises."""
         try:
             found = await self._look_up(namespace, key)
-        except RedisAway:
+        except RedisUnavailable:
             lookup_counter(namespace, "unavailable").inc()
             return await load()
         if isinstance(found, bytes):
@@ -79,7 +79,7 @@ class RedisCache:
         value = await load()
         if value is not None and self._clock() - started < TOMBSTONE_TTL / 2:
             text, milliseconds = _VALUE + found.generation + value, max(1, int(ttl * 1000))
-            with suppress(RedisAway):
+            with suppress(RedisUnavailable):
                 await self._redis.run_script(
                     _STORE, [redis_name(namespace, key)], found.header, text, milliseconds
                 )
@@ -87,7 +87,7 @@ class RedisCache:
 
     async def _look_up(self, namespace: str, key: str) -> bytes | VersionToken:
         if self._is_pending((namespace, key)):
-            raise RedisAway("an invalidation of it is pending")
+            raise RedisUnavailable("an invalidation of it is pending")
         names = [redis_name(namespace, None), redis_name(namespace, key)]
         generation, text = await self._redis.run_script(_LOOK_UP, names, new_token())
         header = bytes(text or b"")[:_HEADER_BYTES]

@@ -4,29 +4,29 @@ A supported backend, not a test double: one transaction at a time, a draft that 
 the end, and entities copied on their way in and out, so that nothing changes unsaved.
 """
 
-from markethall.shared.backend import Backend
+from markethall.shared.backend import ContextPersistence
 from markethall.shared.clock import Clock
-from markethall.shared.memory.queues import MemoryClaims, MemoryInbox, MemoryOutbox
+from markethall.shared.memory.queues import MemoryIdempotencyStore, MemoryInbox, MemoryOutbox
 from markethall.shared.memory.store import MemoryDatabase, MemoryStore
-from markethall.shared.memory.tables import CommonTables, S, StoreOf, T, Table
+from markethall.shared.memory.tables import ContextTables, MemoryStoreFactory, S, T, Table
 
 __all__ = [
-    "CommonTables",
+    "ContextTables",
     "MemoryDatabase",
     "MemoryStore",
-    "StoreOf",
+    "MemoryStoreFactory",
     "Table",
-    "memory_backend",
+    "build_memory_persistence",
 ]
 
 
-def memory_backend(
-    tables: T, store: StoreOf[T, S], clock: Clock
-) -> "Backend[MemoryDatabase[T, S]]":
-    database = MemoryDatabase(tables, store, clock)
-    return Backend(
+def build_memory_persistence(
+    tables: T, store_factory: MemoryStoreFactory[T, S], clock: Clock
+) -> "ContextPersistence[MemoryDatabase[T, S]]":
+    database = MemoryDatabase(tables, store_factory, clock)
+    return ContextPersistence(
         database=database,
         outbox=MemoryOutbox(database),
         inbox=MemoryInbox(database, clock),
-        claims=MemoryClaims(database),
+        idempotency_store=MemoryIdempotencyStore(database),
     )

@@ -9,8 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from markethall.shared.clock import Clock
-from markethall.shared.events import Delivery, Envelope
-from markethall.shared.idempotency import Claim
+from markethall.shared.events import Delivery, EventEnvelope
+from markethall.shared.idempotency import IdempotencyRecord
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,19 +25,19 @@ class Table(Generic[K, V]):
     """
 
     def __init__(
-        self, copied: Callable[[V], V] = copy, rows: Mapping[K, V] = MappingProxyType({})
+        self, copy_row: Callable[[V], V] = copy, rows: Mapping[K, V] = MappingProxyType({})
     ) -> None:
         self._rows: dict[K, V] = dict(rows)
-        self._copied = copied
-        self._undo: list[Callable[[], None]] | None = None
+        self._copy_row = copy_row
+        self._undo_log: list[Callable[[], None]] | None = None
 
     def get(self, key: K) -> V | None:
         row = self._rows.get(key)
-        return None if row is None else self._copied(row)
+        return None if row is None else self._copy_row(row)
 
     def put(self, key: K, row: V) -> None:
-        self._remember(key)
-        self._rows[key] = self._copied(row)
+        self._log_undo(key)
+        self._rows[key] = self._copy_row(row)
 
     def add(self, key: K, row: V) -> bool:
         """False when the key is taken."""
@@ -50,17 +50,17 @@ class Table(Generic[K, V]):
         if key not in self._rows:
             return False
         # put back at its place: the whole order is kept, since removing is rare
-        before = dict(self._rows)
-        self._on_undo(lambda: self._restore(before))
+        rows = dict(self._rows)
+        self._append_undo(lambda: self._restore(rows))
         del self._rows[key]
         return True
 
     def rows(self) -> Iterator[V]:
-        return (self._copied(row) for row in self._rows.values())
+        return (self._copy_row(row) for row in self._rows.values())
 
-    def where(self, wanted: Callable[[V], bool]) -> list[V]:
+    def where(self, predicate: Callable[[V], bool]) -> list[V]:
         """Copies of the rows that are wanted; `wanted` must only look."""
-        return [self._copied(row) for row in self._rows.values() if wanted(row)]
+        return [self._copy_row(row) for row in self._rows.values() if predicate(row)]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -68,29 +68,29 @@ class Table(Generic[K, V]):
     def __contains__(self, key: K) -> bool:
         return key in self._rows
 
-    def begin(self, undo: list[Callable[[], None]]) -> None:
-        self._undo = undo
+    def start_undo_log(self, undo_log: list[Callable[[], None]]) -> None:
+        self._undo_log = undo_log
 
-    def end(self) -> None:
-        self._undo = None
+    def stop_undo_log(self) -> None:
+        self._undo_log = None
 
-    def _remember(self, key: K) -> None:
+    def _log_undo(self, key: K) -> None:
         if key in self._rows:
-            before = self._rows[key]
-            self._on_undo(lambda: self._rows.__setitem__(key, before))
+            row = self._rows[key]
+            self._append_undo(lambda: self._rows.__setitem__(key, row))
         else:
-            self._on_undo(lambda: self._forget(key))
+            self._append_undo(lambda: self._delete(key))
 
-    def _forget(self, key: K) -> None:
+    def _delete(self, key: K) -> None:
         del self._rows[key]
 
     def _restore(self, rows: dict[K, V]) -> None:
         self._rows = rows
 
-    def _on_undo(self, action: Callable[[], None]) -> None:
-        if self._undo is None:
+    def _append_undo(self, action: Callable[[], None]) -> None:
+        if self._undo_log is None:
             raise RuntimeError("a memory table was written outside a transaction")
-        self._undo.append(action)
+        self._undo_log.append(action)
 
 
 @dataclass(frozen=True)
@@ -105,34 +105,34 @@ class InboxRow:
 
 
 @dataclass(frozen=True)
-class KeyRow:
-    claim: Claim
+class IdempotencyRow:
+    record: IdempotencyRecord
     expires_at: datetime
 
 
-class CommonTables:
+class ContextTables:
     """What every context has. A context's own tables inherit and add theirs."""
 
     def __init__(self) -> None:
-        self.outbox: Table[UUID, Envelope] = Table()
+        self.outbox: Table[UUID, EventEnvelope] = Table()
         # published, and awaited by listeners in other processes
-        self.sent: Table[UUID, Envelope] = Table()
+        self.awaiting_confirmation: Table[UUID, EventEnvelope] = Table()
         self.inbox: Table[tuple[str, UUID], InboxRow] = Table()
-        self.keys: Table[str, KeyRow] = Table()
+        self.idempotency_records: Table[str, IdempotencyRow] = Table()
         self.last_seq = 0
 
-    def all(self) -> "list[Table[Any, Any]]":
+    def all_tables(self) -> "list[Table[Any, Any]]":
         return [table for table in vars(self).values() if isinstance(table, Table)]
 
 
-T = TypeVar("T", bound=CommonTables)
-T_contra = TypeVar("T_contra", bound=CommonTables, contravariant=True)
+T = TypeVar("T", bound=ContextTables)
+T_contra = TypeVar("T_contra", bound=ContextTables, contravariant=True)
 S_co = TypeVar("S_co", covariant=True)
 
 
-class StoreOf(Protocol[T_contra, S_co]):
+class MemoryStoreFactory(Protocol[T_contra, S_co]):
     def __call__(self, tables: T_contra, clock: Clock) -> S_co: ...
 
 
-def key_of(delivery: Delivery) -> tuple[str, UUID]:
+def delivery_key(delivery: Delivery) -> tuple[str, UUID]:
     return delivery.handler, delivery.envelope.event_id

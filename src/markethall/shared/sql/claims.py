@@ -4,58 +4,72 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from markethall.shared.db import Postgres, Statement
-from markethall.shared.idempotency import Answer, Claim
+from markethall.shared.idempotency import IdempotencyRecord, StoredResponse
 from markethall.shared.sql.statements import ContextStatements
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlClaims:
+class SqlIdempotencyStore:
     def __init__(self, postgres: Postgres, statements: ContextStatements) -> None:
         self._postgres = postgres
         self._statements = statements
 
-    async def claim(self, claim: Claim, expires_at: datetime) -> Claim | None:
-        row = claim.model_dump(exclude={"answer"})
-        async with self._postgres.reading() as session:
+    async def claim(
+        self, record: IdempotencyRecord, expires_at: datetime
+    ) -> IdempotencyRecord | None:
+        row = record.model_dump(exclude={"response"})
+        async with self._postgres.read_session() as connection:
             while True:
-                new = await session.run(self._statements.claim_key, **row, expires_at=expires_at)
-                if new:
+                is_new = await connection.execute(
+                    self._statements.claim_idempotency_record, **row, expires_at=expires_at
+                )
+                if is_new:
                     return None
-                standing = await session.one(self._statements.standing_key, of=claim.scope)
+                existing = await connection.fetch_one(
+                    self._statements.get_idempotency_record, scope=record.scope
+                )
                 # None: purged between the two statements, so the key is free again
-                if standing:
-                    return _claim(standing)
+                if existing:
+                    return _to_record(existing)
 
-    async def take_over(self, standing: Claim, lease_until: datetime) -> bool:
+    async def take_over(self, existing: IdempotencyRecord, lease_until: datetime) -> bool:
         return bool(
             await self._run(
-                self._statements.take_over_key,
-                of=standing.scope,
-                was=standing.lease_until,
-                until=lease_until,
+                self._statements.take_over_idempotency_record,
+                of=existing.scope,
+                expected_lease_until=existing.lease_until,
+                lease_until=lease_until,
             )
         )
 
-    async def finish(self, scope: str, answer: Answer, expires_at: datetime) -> None:
-        text = answer.model_dump_json()
-        await self._run(self._statements.finish_key, of=scope, text=text, expires=expires_at)
-
-    async def hand_back(self, claim: Claim, now: datetime) -> None:
+    async def complete(self, scope: str, response: StoredResponse, expires_at: datetime) -> None:
+        response_json = response.model_dump_json()
         await self._run(
-            self._statements.hand_back_key, of=claim.scope, was=claim.lease_until, now=now
+            self._statements.complete_idempotency_record,
+            scope=scope,
+            text=response_json,
+            expires=expires_at,
+        )
+
+    async def release(self, record: IdempotencyRecord, now: datetime) -> None:
+        await self._run(
+            self._statements.release_idempotency_record,
+            scope=record.scope,
+            expected_lease_until=record.lease_until,
+            now=now,
         )
 
     async def purge(self, now: datetime) -> int:
-        return await self._run(self._statements.purge_keys, now=now)
+        return await self._run(self._statements.purge_idempotency_records, now=now)
 
     async def _run(self, statement: Statement, **values: Any) -> int:
-        async with self._postgres.reading() as session:
-            return await session.run(statement, **values)
+        async with self._postgres.read_session() as connection:
+            return await connection.execute(statement, **values)
 
 
-def _claim(row: "Record") -> Claim:
-    answer = Answer.model_validate_json(row["answer"]) if row["answer"] else None
+def _to_record(row: "Record") -> IdempotencyRecord:
+    response = StoredResponse.model_validate_json(row["response"]) if row["response"] else None
     names = ("scope", "request_hash", "id", "lease_until")
-    return Claim(**{name: row[name] for name in names}, answer=answer)
+    return IdempotencyRecord(**{name: row[name] for name in names}, response=response)

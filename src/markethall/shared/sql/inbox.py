@@ -7,10 +7,10 @@ from uuid import UUID
 
 from markethall.shared.clock import Clock
 from markethall.shared.db import Postgres, Statement
-from markethall.shared.events import DeadLetter, Delivery, Envelope
-from markethall.shared.sql.outbox import envelope_of
+from markethall.shared.events import DeadLetter, Delivery, EventEnvelope
+from markethall.shared.sql.outbox import envelope_from_row
 from markethall.shared.sql.statements import ContextStatements
-from markethall.shared.sql.store import key_of
+from markethall.shared.sql.store import delivery_binds
 
 
 class SqlInbox:
@@ -19,63 +19,67 @@ class SqlInbox:
         self._statements = statements
         self._clock = clock
 
-    async def accept(self, handlers: Sequence[str], envelopes: Sequence[Envelope]) -> None:
+    async def enqueue(self, handlers: Sequence[str], envelopes: Sequence[EventEnvelope]) -> None:
         now = self._clock()
         rows = [
             _inbox_row(handler, envelope, now) for envelope in envelopes for handler in handlers
         ]
-        async with self._postgres.reading() as session:
-            await session.many(self._statements.accept, rows)
+        async with self._postgres.read_session() as connection:
+            await connection.execute_many(self._statements.insert_delivery, rows)
 
-    async def accept_dead(self, handler: str, envelope: Envelope, error: str) -> None:
+    async def enqueue_dead_letter(self, handler: str, envelope: EventEnvelope, error: str) -> None:
         row = _inbox_row(handler, envelope, self._clock())
-        async with self._postgres.reading() as session:
-            await session.many(self._statements.accept, [row | {"state": "dead", "error": error}])
+        async with self._postgres.read_session() as connection:
+            await connection.execute_many(
+                self._statements.insert_delivery, [row | {"state": "dead", "error": error}]
+            )
 
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
-        async with self._postgres.reading() as session:
-            rows = await session.all(
-                self._statements.claim, now=now, lease_until=now + lease, limit=limit
+        async with self._postgres.read_session() as connection:
+            rows = await connection.fetch_all(
+                self._statements.claim_deliveries, now=now, lease_until=now + lease, limit=limit
             )
         return [
-            Delivery(handler=row["handler"], attempts=row["attempts"], envelope=envelope_of(row))
+            Delivery(
+                handler=row["handler"], attempts=row["attempts"], envelope=envelope_from_row(row)
+            )
             for row in sorted(rows, key=lambda row: row["position"])
         ]
 
-    async def postpone(
-        self, delivery: Delivery, error: str, due_at: datetime, *, excused: bool = False
+    async def retry_later(
+        self, delivery: Delivery, error: str, due_at: datetime, *, count_attempt: bool = True
     ) -> None:
-        await self._run(
-            self._statements.postpone,
-            **key_of(delivery),
-            why=error,
-            due=due_at,
-            excused=int(excused),
+        await self._execute(
+            self._statements.retry_later,
+            **delivery_binds(delivery),
+            error=error,
+            due_at=due_at,
+            uncounted_attempts=int(not count_attempt),
         )
 
-    async def bury(self, delivery: Delivery, error: str) -> None:
-        await self._run(self._statements.bury, **key_of(delivery), why=error)
+    async def dead_letter(self, delivery: Delivery, error: str) -> None:
+        await self._execute(self._statements.dead_letter, **delivery_binds(delivery), error=error)
 
-    async def dead(self, limit: int = 100) -> Sequence[DeadLetter]:
-        async with self._postgres.reading() as session:
-            rows = await session.all(self._statements.dead, limit=limit)
+    async def get_dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
+        async with self._postgres.read_session() as connection:
+            rows = await connection.fetch_all(self._statements.select_dead_letters, limit=limit)
         return [DeadLetter(**{name: row[name] for name in DeadLetter.model_fields}) for row in rows]
 
-    async def retry_dead(self, event_id: UUID | None = None) -> int:
-        return await self._run(self._statements.retry_dead, event=event_id)
+    async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
+        return await self._execute(self._statements.requeue_dead_letters, event_id=event_id)
 
     async def replay(self, event_id: UUID) -> int:
-        return await self._run(self._statements.replay, event=event_id)
+        return await self._execute(self._statements.replay_event, event_id=event_id)
 
     async def purge(self, before: datetime) -> int:
-        return await self._run(self._statements.purge_inbox, before=before)
+        return await self._execute(self._statements.purge_inbox, before=before)
 
-    async def _run(self, statement: Statement, **values: Any) -> int:
-        async with self._postgres.reading() as session:
-            return await session.run(statement, **values)
+    async def _execute(self, statement: Statement, **values: Any) -> int:
+        async with self._postgres.read_session() as connection:
+            return await connection.execute(statement, **values)
 
 
-def _inbox_row(handler: str, envelope: Envelope, now: datetime) -> dict[str, Any]:
+def _inbox_row(handler: str, envelope: EventEnvelope, now: datetime) -> dict[str, Any]:
     return envelope.model_dump(exclude={"seq"}) | {
         "handler": handler,
         "source_seq": envelope.seq,

@@ -11,179 +11,189 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from markethall.inventory.domain.items import Item
-from markethall.shared.bodies import parsed_json
+from markethall.inventory.domain.items import Product
+from markethall.shared.bodies import parse_strict_json
 from markethall.shared.model import Dto
-from markethall.shared.money import EXPONENT, from_major_units, in_major_units
+from markethall.shared.money import EXPONENT_BY_CURRENCY, format_major_units, parse_major_units
 
-_FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
-_GUARDED: Final = re.compile(r"''*[=+\-@\t\r]")
-_QUOTED: Final = re.compile(r'[",\r\n]')
-_WHOLE: Final = re.compile(r"-?[0-9]{1,15}")
+_FORMULA_START: Final = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED_FORMULA_START: Final = re.compile(r"''*[=+\-@\t\r]")
+_NEEDS_QUOTES: Final = re.compile(r'[",\r\n]')
+_INTEGER_PATTERN: Final = re.compile(r"-?[0-9]{1,15}")
 # nothing in a cell: left as it is
 ABSENT: Final = object()
 
 
-class Unfit(ValueError):
+class InvalidCell(ValueError):
     """What a cell says makes no sense: words for people."""
 
 
 @dataclass(frozen=True)
-class Column:
+class CsvColumn:
     """`read` gives the value that the model takes, of the cell's text and the row's currency, or
     ABSENT; it raises Unfit. `write` gives the text.
     """
 
     name: str
     read: Callable[[str, str], Any]
-    write: Callable[[Item], str]
+    write: Callable[[Product], str]
 
 
-def guarded(text: str) -> str:
-    return f"'{text}" if _FORMULA.match(text) else text
+def escape_formula(text: str) -> str:
+    return f"'{text}" if _FORMULA_START.match(text) else text
 
 
-def unguarded(text: str) -> str:
-    return text[1:] if _GUARDED.match(text) else text
+def unescape_formula(text: str) -> str:
+    return text[1:] if _ESCAPED_FORMULA_START.match(text) else text
 
 
-def csv_row(cells: Sequence[str]) -> str:
+def format_csv_row(cells: Sequence[str]) -> str:
     """RFC 4180."""
-    quoted = (f'"{c.replace(chr(34), chr(34) * 2)}"' if _QUOTED.search(c) else c for c in cells)
+    quoted = (
+        f'"{c.replace(chr(34), chr(34) * 2)}"' if _NEEDS_QUOTES.search(c) else c for c in cells
+    )
     return ",".join(quoted) + "\r\n"
 
 
-def _text(name: str) -> Column:
+def _text_column(name: str) -> CsvColumn:
     """Empty is a text too."""
-    return Column(name, lambda text, _: unguarded(text), lambda item: guarded(getattr(item, name)))
+    return CsvColumn(
+        name,
+        lambda text, _: unescape_formula(text),
+        lambda product: escape_formula(getattr(product, name)),
+    )
 
 
-def _set_text(name: str) -> Column:
+def _required_text_column(name: str) -> CsvColumn:
     """Never empty: an empty cell leaves it."""
-    return Column(
+    return CsvColumn(
         name,
-        lambda text, _: unguarded(text) if text else ABSENT,
-        lambda item: guarded(str(getattr(item, name))),
+        lambda text, _: unescape_formula(text) if text else ABSENT,
+        lambda product: escape_formula(str(getattr(product, name))),
     )
 
 
-def _optional(name: str) -> Column:
+def _optional_text_column(name: str) -> CsvColumn:
     """An empty cell clears it."""
-    return Column(
+    return CsvColumn(
         name,
-        lambda text, _: unguarded(text) or None,
-        lambda item: guarded(getattr(item, name) or ""),
+        lambda text, _: unescape_formula(text) or None,
+        lambda product: escape_formula(getattr(product, name) or ""),
     )
 
 
-def _number(name: str, empty: Any = None) -> Column:
-    def write(item: Item) -> str:
-        value = getattr(item, name)
+def _number_column(name: str, empty: Any = None) -> CsvColumn:
+    def write(product: Product) -> str:
+        value = getattr(product, name)
         return "" if value is None else str(value)
 
-    return Column(name, lambda text, _: whole(text) if text else empty, write)
+    return CsvColumn(name, lambda text, _: parse_integer(text) if text else empty, write)
 
 
-def whole(text: str) -> int:
+def parse_integer(text: str) -> int:
     """Raises Unfit."""
     text = text.strip()
-    if not _WHOLE.fullmatch(text):
-        raise Unfit("must be a whole number")
+    if not _INTEGER_PATTERN.fullmatch(text):
+        raise InvalidCell("must be a whole number")
     return int(text)
 
 
-def amount(text: str, currency: str) -> int:
+def parse_amount(text: str, currency: str) -> int:
     """In minor units. Raises Unfit."""
     try:
-        return from_major_units(text.strip(), currency)
+        return parse_major_units(text.strip(), currency)
     except ValueError as error:
-        raise Unfit(str(error)) from None
+        raise InvalidCell(str(error)) from None
 
 
-def _price(text: str, currency: str) -> Any:
-    return {"amount": amount(text, currency), "currency": currency} if text else ABSENT
+def _parse_price(text: str, currency: str) -> Any:
+    return {"amount": parse_amount(text, currency), "currency": currency} if text else ABSENT
 
 
-def _amount_of(minor: int | None, currency: str) -> str:
-    return "" if minor is None else in_major_units(minor, currency)
+def _format_amount(minor: int | None, currency: str) -> str:
+    return "" if minor is None else format_major_units(minor, currency)
 
 
-def _json(name: str, empty: Callable[[], Any]) -> Column:
-    def write(item: Item) -> str:
-        value = plain(getattr(item, name))
+def _json_column(name: str, empty: Callable[[], Any]) -> CsvColumn:
+    def write(product: Product) -> str:
+        value = to_json_value(getattr(product, name))
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
 
-    return Column(name, lambda text, _: _parsed(text) if text else empty(), write)
+    return CsvColumn(name, lambda text, _: _parse_json(text) if text else empty(), write)
 
 
-def _list(name: str) -> Column:
+def _list_column(name: str) -> CsvColumn:
     """JSON, as we write it; or several parted by commas, as people do."""
-    column = _json(name, tuple)
+    column = _json_column(name, tuple)
 
     def read(text: str, currency: str) -> Any:
         if not text or text.lstrip().startswith("["):
             return column.read(text, currency)
         return tuple(part.strip() for part in text.split(",") if part.strip())
 
-    return Column(name, read, column.write)
+    return CsvColumn(name, read, column.write)
 
 
-def _parsed(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
-        return parsed_json(text)
+        return parse_strict_json(text)
     except (ValueError, RecursionError):
-        raise Unfit("must be JSON") from None
+        raise InvalidCell("must be JSON") from None
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """As JSON knows it."""
     if isinstance(value, Dto):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
-        return {name: plain(part) for name, part in value.items()}
+        return {name: to_json_value(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
+        return [to_json_value(part) for part in value]
     return value
 
 
 # the order of the export
-COLUMNS: Final[Mapping[str, Column]] = {
+COLUMNS: Final[Mapping[str, CsvColumn]] = {
     column.name: column
     for column in (
-        _text("sku"),
-        _text("name"),
-        _text("description"),
-        Column("price", _price, lambda item: _amount_of(item.price.amount, item.price.currency)),
-        # read before all others, since amounts depend on it
-        Column("currency", lambda _, __: ABSENT, lambda item: item.price.currency),
-        Column(
-            "compare_at",
-            lambda text, currency: amount(text, currency) if text else None,
-            lambda item: _amount_of(item.compare_at, item.price.currency),
+        _text_column("sku"),
+        _text_column("name"),
+        _text_column("description"),
+        CsvColumn(
+            "price",
+            _parse_price,
+            lambda product: _format_amount(product.price.amount, product.price.currency),
         ),
-        _json("prices", tuple),
-        _optional("category"),
-        _optional("family"),
-        _json("options", dict),
-        _list("tags"),
-        _list("images"),
-        _json("attributes", dict),
-        _json("translations", dict),
-        _optional("barcode"),
-        _number("weight_grams"),
-        _set_text("tax_class"),
-        _number("backorder_limit", ABSENT),
-        _number("low_stock_threshold"),
-        Column("status", lambda text, _: text or ABSENT, lambda item: item.status.value),
+        # read before all others, since amounts depend on it
+        CsvColumn("currency", lambda _, __: ABSENT, lambda product: product.price.currency),
+        CsvColumn(
+            "compare_at",
+            lambda text, currency: parse_amount(text, currency) if text else None,
+            lambda product: _format_amount(product.compare_at, product.price.currency),
+        ),
+        _json_column("prices", tuple),
+        _optional_text_column("category"),
+        _optional_text_column("family"),
+        _json_column("options", dict),
+        _list_column("tags"),
+        _list_column("images"),
+        _json_column("attributes", dict),
+        _json_column("translations", dict),
+        _optional_text_column("barcode"),
+        _number_column("weight_grams"),
+        _required_text_column("tax_class"),
+        _number_column("backorder_limit", ABSENT),
+        _number_column("low_stock_threshold"),
+        CsvColumn("status", lambda text, _: text or ABSENT, lambda product: product.status.value),
     )
 }
 ON_HAND: Final = "on_hand"
-HEADER: Final = (*COLUMNS, ON_HAND)
+CSV_HEADER: Final = (*COLUMNS, ON_HAND)
 
 
-def cells_of(item: Item, on_hand: int) -> list[str]:
-    return [*(column.write(item) for column in COLUMNS.values()), str(on_hand)]
+def product_to_cells(product: Product, on_hand: int) -> list[str]:
+    return [*(column.write(product) for column in COLUMNS.values()), str(on_hand)]
 
 
-def known_currency(text: str) -> bool:
-    return text in EXPONENT
+def is_known_currency(text: str) -> bool:
+    return text in EXPONENT_BY_CURRENCY

@@ -9,86 +9,88 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from markethall.inventory.contract import ImportedProduct
-from markethall.inventory.domain.importing.places import Flaw, Place, legible
-from markethall.inventory.domain.items import Item
+from markethall.inventory.contract.importing import ImportedProduct
+from markethall.inventory.domain.importing.places import FilePosition, RowError, sanitize
+from markethall.inventory.domain.items import Product
 
-MOST_FLAWS: Final = 10
-_NOT_YET: Final = UUID(int=0)
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+MAX_ERRORS_PER_ROW: Final = 10
+_UNASSIGNED_ID: Final = UUID(int=0)
+_UNASSIGNED_TIME: Final = datetime.min.replace(tzinfo=UTC)
 # stand in for what a row need not say of a product that is there already
-_STAND_INS: Final[Mapping[str, Any]] = MappingProxyType(
+_PLACEHOLDERS: Final[Mapping[str, Any]] = MappingProxyType(
     {"name": "-", "price": MappingProxyType({"amount": 0, "currency": "EUR"})}
 )
 
 # where pydantic found something -> what it is called in the file
-Named = Callable[[tuple[Any, ...]], str]
+FieldNamer = Callable[[tuple[Any, ...]], str]
 
 
 @dataclass(frozen=True)
-class Draft:
+class ValidatedRow:
     """A row that makes sense. `given`: what it says of the product; the rest stays as it is."""
 
     line: int
     # as it would be if it were new; made with the draft, while the database is busy
-    item: Item
+    product: Product
     on_hand: int | None
-    given: frozenset[str]
-    missing: tuple[Flaw, ...] = ()
+    provided_fields: frozenset[str]
+    missing_field_errors: tuple[RowError, ...] = ()
 
     @property
-    def key(self) -> str:
+    def sku_key(self) -> str:
         """Case does not count in a sku."""
-        return self.item.sku.lower()
+        return self.product.sku.lower()
 
-    def new(self, product_id: UUID, now: datetime) -> Item:
-        own = {"product_id": product_id, "created_at": now, "updated_at": now}
+    def to_product(self, product_id: UUID, now: datetime) -> Product:
+        assigned = {"product_id": product_id, "created_at": now, "updated_at": now}
         # not replace(): it costs as much as all else that is done for a row here
-        return Item(**(vars(self.item) | own))
+        return Product(**(vars(self.product) | assigned))
 
-    def change(self, item: Item, now: datetime) -> bool:
+    def apply_to(self, product: Product, now: datetime) -> bool:
         """False when the product is so already."""
-        return item.become(self.item, self.given, now)
+        return product.copy_fields_from(self.product, self.provided_fields, now)
 
 
 # a row that stands for a product: a draft, or what is wrong with it
-Row = Draft | tuple[Flaw, ...]
+RowResult = ValidatedRow | tuple[RowError, ...]
 
 
-class Step(NamedTuple):
+class ReadStep(NamedTuple):
     """Some records that belong together, and where the reading stands behind them."""
 
-    rows: tuple[Row, ...]
-    read: int
-    after: Place
+    rows: tuple[RowResult, ...]
+    record_count: int
+    next_position: FilePosition
 
 
-def drafted(line: int, values: Mapping[str, Any], named: Named) -> Row:
+def validate_row(line: int, values: Mapping[str, Any], field_name: FieldNamer) -> RowResult:
     """`values` are those that the row gives."""
-    given = frozenset(values) - {"sku", "on_hand"}
-    absent = [name for name in _STAND_INS if name not in values]
-    whole = {**values, **{name: _STAND_INS[name] for name in absent}}
+    provided = frozenset(values) - {"sku", "on_hand"}
+    absent = [name for name in _PLACEHOLDERS if name not in values]
+    complete = {**values, **{name: _PLACEHOLDERS[name] for name in absent}}
     try:
-        command = ImportedProduct.model_validate(whole)
+        command = ImportedProduct.model_validate(complete)
     except ValidationError as error:
-        return _flaws(line, error, named)
-    missing = tuple(Flaw(line, named((name,)), "missing", "is required") for name in absent)
-    item = Item.new(_NOT_YET, command, _NEVER)
-    return Draft(line, item, command.on_hand, given, missing)
+        return _row_errors(line, error, field_name)
+    missing_errors = tuple(
+        RowError(line, field_name((name,)), "missing", "is required") for name in absent
+    )
+    product = Product.new(_UNASSIGNED_ID, command, _UNASSIGNED_TIME)
+    return ValidatedRow(line, product, command.on_hand, provided, missing_errors)
 
 
-def _flaws(line: int, error: ValidationError, named: Named) -> tuple[Flaw, ...]:
-    found = error.errors(include_url=False, include_context=False)
-    return tuple(_flaw(line, item, named) for item in found[:MOST_FLAWS])
+def _row_errors(line: int, error: ValidationError, field_name: FieldNamer) -> tuple[RowError, ...]:
+    details = error.errors(include_url=False, include_context=False)
+    return tuple(_row_error(line, detail, field_name) for detail in details[:MAX_ERRORS_PER_ROW])
 
 
-def _flaw(line: int, item: Any, named: Named) -> Flaw:
-    if isinstance(item["input"], str) and not _is_unicode(item["input"]):
-        return Flaw(line, named(item["loc"]), "encoding", "is not UTF-8")
-    return Flaw(line, named(item["loc"]), item["type"], _readable(item["msg"]))
+def _row_error(line: int, detail: Any, field_name: FieldNamer) -> RowError:
+    if isinstance(detail["input"], str) and not _is_valid_unicode(detail["input"]):
+        return RowError(line, field_name(detail["loc"]), "encoding", "is not UTF-8")
+    return RowError(line, field_name(detail["loc"]), detail["type"], _clean_message(detail["msg"]))
 
 
-def _is_unicode(text: str) -> bool:
+def _is_valid_unicode(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -96,5 +98,5 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _readable(message: str) -> str:
-    return legible(message.removeprefix("Value error, "))[:200]
+def _clean_message(message: str) -> str:
+    return sanitize(message.removeprefix("Value error, "))[:200]

@@ -7,17 +7,17 @@ from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
 
-from markethall.inventory.contract import (
-    Import,
+from markethall.inventory.contract.importing import (
     ImportFailure,
     ImportFormat,
     ImportNotFailed,
-    ImportRows,
+    ImportRowCounts,
     ImportStatus,
+    ImportView,
     NewImport,
     Upload,
 )
-from markethall.inventory.domain.importing.places import Place, Unreadable
+from markethall.inventory.domain.importing.places import FilePosition, UnreadableFile
 
 CREATED: Final = "created"
 UPDATED: Final = "updated"
@@ -25,11 +25,11 @@ UNCHANGED: Final = "unchanged"
 FAILED: Final = "failed"
 OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED)
 # of errors; beyond, rows are only counted
-MOST_KEPT: Final = 10_000
+MAX_STORED_ERRORS: Final = 10_000
 
 
 @dataclass
-class Job:
+class ImportJob:
     """`token` says whose turn it is: who holds another has lost it."""
 
     import_id: UUID
@@ -41,15 +41,15 @@ class Job:
     actor: str
     created_at: datetime
     status: ImportStatus = ImportStatus.WAITING
-    place: Place = field(default_factory=Place)
+    position: FilePosition = field(default_factory=FilePosition)
     read: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    flaws: int = 0
+    error_count: int = 0
     failure_code: str = ""
     failure_message: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    moved_at: datetime | None = None
+    progressed_at: datetime | None = None
     token: UUID | None = None
     lease_until: datetime | None = None
 
@@ -69,23 +69,28 @@ class Job:
         )
 
     @property
-    def is_done(self) -> bool:
-        return self.place.offset >= self.size
+    def is_fully_read(self) -> bool:
+        return self.position.offset >= self.size
 
     def advance(
-        self, after: Place, read: int, outcomes: Counter[str], flaws: int, now: datetime
+        self,
+        position: FilePosition,
+        read: int,
+        outcomes: Counter[str],
+        error_count: int,
+        now: datetime,
     ) -> None:
-        self.place = after
+        self.position = position
         self.read += read
         self.outcomes = {name: self.outcomes.get(name, 0) + outcomes[name] for name in OUTCOMES}
-        self.flaws += flaws
-        self.moved_at = now
-        if self.is_done:
-            self._end(ImportStatus.DONE, now)
+        self.error_count += error_count
+        self.progressed_at = now
+        if self.is_fully_read:
+            self._finish(ImportStatus.DONE, now)
 
-    def fail(self, reason: Unreadable, now: datetime) -> None:
+    def mark_failed(self, reason: UnreadableFile, now: datetime) -> None:
         self.failure_code, self.failure_message = reason.code, reason.message
-        self._end(ImportStatus.FAILED, now)
+        self._finish(ImportStatus.FAILED, now)
 
     def retry(self) -> None:
         """Raises ImportNotFailed."""
@@ -95,44 +100,44 @@ class Job:
         self.failure_code = self.failure_message = ""
         self.finished_at = None
 
-    def view(self) -> Import:
-        return Import(
+    def to_view(self) -> ImportView:
+        return ImportView(
             import_id=self.import_id,
             status=self.status,
             dry_run=self.dry_run,
             format=self.format,
             size=self.size,
-            rows=ImportRows(read=self.read, **self._counts()),
+            rows=ImportRowCounts(read=self.read, **self._outcome_counts()),
             percent=self._percent(),
-            rows_per_second=self._pace(),
-            rows_left=self._left(),
+            rows_per_second=self._rows_per_second(),
+            rows_left=self._estimated_rows_left(),
             failure=self._failure(),
             created_at=self.created_at,
             started_at=self.started_at,
             finished_at=self.finished_at,
         )
 
-    def _end(self, status: ImportStatus, now: datetime) -> None:
+    def _finish(self, status: ImportStatus, now: datetime) -> None:
         self.status = status
         self.finished_at = now
         self.token = self.lease_until = None
 
-    def _counts(self) -> dict[str, Any]:
+    def _outcome_counts(self) -> dict[str, Any]:
         return {name: self.outcomes.get(name, 0) for name in OUTCOMES}
 
     def _percent(self) -> int:
-        return min(100, 100 * self.place.offset // self.size) if self.size else 100
+        return min(100, 100 * self.position.offset // self.size) if self.size else 100
 
-    def _pace(self) -> int:
-        if self.started_at is None or self.moved_at is None:
+    def _rows_per_second(self) -> int:
+        if self.started_at is None or self.progressed_at is None:
             return 0
-        seconds = (self.moved_at - self.started_at).total_seconds()
+        seconds = (self.progressed_at - self.started_at).total_seconds()
         return round(self.read / seconds) if seconds > 0 else 0
 
-    def _left(self) -> int | None:
-        if not self.read or not self.place.offset:
+    def _estimated_rows_left(self) -> int | None:
+        if not self.read or not self.position.offset:
             return None
-        return max(0, self.size - self.place.offset) * self.read // self.place.offset
+        return max(0, self.size - self.position.offset) * self.read // self.position.offset
 
     def _failure(self) -> ImportFailure | None:
         if not self.failure_code:

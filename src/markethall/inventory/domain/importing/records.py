@@ -9,136 +9,161 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from markethall.inventory.domain.importing.places import LONGEST, Flaw, Place, Record
+from markethall.inventory.domain.importing.places import (
+    MAX_RECORD_BYTES,
+    FilePosition,
+    FileRecord,
+    RowError,
+)
 
 BOM: Final = b"\xef\xbb\xbf"
 # one cell may be nearly all of a row; the csv module knows only one limit for all its readers
-csv.field_size_limit(LONGEST)
+csv.field_size_limit(MAX_RECORD_BYTES)
 
-_TOO_LONG: Final = f"is longer than {LONGEST} bytes"
-_UNCLOSED: Final = f"a quoted cell does not end, or is longer than {LONGEST} characters"
+_TOO_LONG_MESSAGE: Final = f"is longer than {MAX_RECORD_BYTES} bytes"
+_UNCLOSED_MESSAGE: Final = (
+    f"a quoted cell does not end, or is longer than {MAX_RECORD_BYTES} characters"
+)
 
 
 @dataclass(frozen=True)
-class Window:
+class FileChunk:
     """A piece of the file from a place on. `last`: it holds the file's end."""
 
     data: bytes
-    place: Place
-    last: bool
+    position: FilePosition
+    is_last: bool
 
 
-def ndjson_records(window: Window) -> Iterator[Record]:
+def read_ndjson_records(chunk: FileChunk) -> Iterator[FileRecord]:
     """One per line. An empty line has no cells, nor has what is left of one that is too long."""
-    place = window.place
-    for line in _lines(window, b"\n"):
-        after = _behind(place, line)
-        flaw = None if place.skipping else _too_long(place, line)
-        text = "" if flaw or place.skipping else _decoded(line).strip()
-        yield Record(place.line, len(line), [text] if text else [], after, flaw)
-        place = after
+    position = chunk.position
+    for line in _complete_lines(chunk, b"\n"):
+        after = _position_after(position, line)
+        error = None if position.in_oversized_row else _too_long_error(position, line)
+        text = "" if error or position.in_oversized_row else _decode(line).strip()
+        yield FileRecord(position.line, len(line), [text] if text else [], after, error)
+        position = after
 
 
-def csv_records(window: Window, delimiter: str = ",") -> Iterator[Record]:
+def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRecord]:
     """One per row, however many lines it takes."""
-    lines = list(_lines(window, None))
-    place, at = window.place, 0
-    while at < len(lines):
-        if place.skipping or len(lines[at]) > LONGEST:
-            after = _behind(place, lines[at])
-            flaw = None if place.skipping else _too_long(place, lines[at])
-            yield Record(place.line, len(lines[at]), [], after, flaw)
-            place, at = after, at + 1
+    lines = list(_complete_lines(chunk, None))
+    position, index = chunk.position, 0
+    while index < len(lines):
+        if position.in_oversized_row or len(lines[index]) > MAX_RECORD_BYTES:
+            after = _position_after(position, lines[index])
+            error = None if position.in_oversized_row else _too_long_error(position, lines[index])
+            yield FileRecord(position.line, len(lines[index]), [], after, error)
+            position, index = after, index + 1
             continue
-        for found in _run(lines, at, place, delimiter):
+        for parsed in _parse_rows(lines, index, position, delimiter):
             # None: its end is not in this window
-            if found is None and not window.last and _size(lines, at) < LONGEST:
+            if (
+                parsed is None
+                and not chunk.is_last
+                and _total_size(lines, index) < MAX_RECORD_BYTES
+            ):
                 return
-            record = found or _unclosed(lines[at], place)
+            record = parsed or _unclosed_record(lines[index], position)
             yield record
-            place = record.after
-            if record.flaw:
-                at += 1
+            position = record.next_position
+            if record.error:
+                index += 1
                 break
-            at += record.after.line - record.line
+            index += record.next_position.line - record.line
 
 
-def _run(lines: list[bytes], at: int, place: Place, delimiter: str) -> Iterator[Record | None]:
+def _parse_rows(
+    lines: list[bytes], index: int, position: FilePosition, delimiter: str
+) -> Iterator[FileRecord | None]:
     """Rows until one is wrong; None for one that does not end."""
-    taken = 0
+    lines_read = 0
     size = 0
 
     def feed() -> Iterator[str]:
-        nonlocal taken, size
-        for line in lines[at:]:
-            if len(line) > LONGEST:
+        nonlocal lines_read, size
+        for line in lines[index:]:
+            if len(line) > MAX_RECORD_BYTES:
                 return
-            taken += 1
+            lines_read += 1
             size += len(line)
-            yield _decoded(line)
+            yield _decode(line)
 
     reader = csv.reader(feed(), delimiter=delimiter, strict=True)
     while True:
-        begin, taken_before, size_before = place, taken, size
+        start, lines_before, size_before = position, lines_read, size
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield _broken(lines, at + taken_before, begin, str(error))
+            yield _malformed_record(lines, index + lines_before, start, str(error))
             return
-        place = Place(place.offset + size - size_before, place.line + taken - taken_before)
-        yield Record(begin.line, size - size_before, cells, place)
+        position = FilePosition(
+            position.offset + size - size_before, position.line + lines_read - lines_before
+        )
+        yield FileRecord(start.line, size - size_before, cells, position)
 
 
-def _broken(lines: list[bytes], at: int, place: Place, words: str) -> Record | None:
+def _malformed_record(
+    lines: list[bytes], index: int, position: FilePosition, reason: str
+) -> FileRecord | None:
     """A row that csv refuses: we go on at its second line, so that one quote too many costs one
     row and not the file.
     """
-    if "unexpected end" in words:
+    if "unexpected end" in reason:
         return None
-    code = "cell_too_long" if "field larger" in words else "quotes"
-    message = _UNCLOSED if code == "cell_too_long" else "text stands behind a closing quote"
-    flaw = Flaw(place.line, "", code, message)
-    return Record(place.line, len(lines[at]), [], _behind(place, lines[at]), flaw)
+    code = "cell_too_long" if "field larger" in reason else "quotes"
+    message = _UNCLOSED_MESSAGE if code == "cell_too_long" else "text stands behind a closing quote"
+    error = RowError(position.line, "", code, message)
+    return FileRecord(
+        position.line, len(lines[index]), [], _position_after(position, lines[index]), error
+    )
 
 
-def _unclosed(line: bytes, place: Place) -> Record:
-    flaw = Flaw(place.line, "", "quotes", _UNCLOSED)
-    return Record(place.line, len(line), [], _behind(place, line), flaw)
+def _unclosed_record(line: bytes, position: FilePosition) -> FileRecord:
+    error = RowError(position.line, "", "quotes", _UNCLOSED_MESSAGE)
+    return FileRecord(position.line, len(line), [], _position_after(position, line), error)
 
 
-def _lines(window: Window, ends: bytes | None) -> Iterator[bytes]:
+def _complete_lines(chunk: FileChunk, line_end: bytes | None) -> Iterator[bytes]:
     """Whole lines, their ends included; of one that is too long, what there is of it."""
-    data = window.data
-    lines = data.splitlines(keepends=True) if ends is None else _split(data, ends)
-    if lines and not window.last and not lines[-1].endswith(b"\n"):
+    data = chunk.data
+    lines = data.splitlines(keepends=True) if line_end is None else _split_lines(data, line_end)
+    if lines and not chunk.is_last and not lines[-1].endswith(b"\n"):
         # perhaps half a line, or half an end of one
-        half = lines.pop()
-        if len(half) > LONGEST or (window.place.skipping and not lines):
-            lines.append(half)
+        incomplete = lines.pop()
+        if len(incomplete) > MAX_RECORD_BYTES or (chunk.position.in_oversized_row and not lines):
+            lines.append(incomplete)
     yield from lines
 
 
-def _split(data: bytes, ends: bytes) -> list[bytes]:
-    lines = [line + ends for line in data.split(ends)]
-    lines[-1] = lines[-1].removesuffix(ends)
+def _split_lines(data: bytes, line_end: bytes) -> list[bytes]:
+    lines = [line + line_end for line in data.split(line_end)]
+    lines[-1] = lines[-1].removesuffix(line_end)
     return lines if lines[-1] else lines[:-1]
 
 
-def _behind(place: Place, line: bytes) -> Place:
+def _position_after(position: FilePosition, line: bytes) -> FilePosition:
     """A line of which the end is not seen goes on: it is too long."""
-    ended = line.endswith((b"\n", b"\r"))
-    return Place(place.offset + len(line), place.line + ended, skipping=not ended)
+    is_complete = line.endswith((b"\n", b"\r"))
+    return FilePosition(
+        position.offset + len(line), position.line + is_complete, in_oversized_row=not is_complete
+    )
 
 
-def _too_long(place: Place, line: bytes) -> Flaw | None:
-    return Flaw(place.line, "", "row_too_long", _TOO_LONG) if len(line) > LONGEST else None
+def _too_long_error(position: FilePosition, line: bytes) -> RowError | None:
+    return (
+        RowError(position.line, "", "row_too_long", _TOO_LONG_MESSAGE)
+        if len(line) > MAX_RECORD_BYTES
+        else None
+    )
 
 
-def _size(lines: list[bytes], at: int) -> int:
-    return sum(len(line) for line in lines[at:])
+def _total_size(lines: list[bytes], index: int) -> int:
+    return sum(len(line) for line in lines[index:])
 
 
-def _decoded(line: bytes) -> str:
+def _decode(line: bytes) -> str:
     return line.decode("utf-8", "surrogateescape")

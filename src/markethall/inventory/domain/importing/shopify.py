@@ -11,26 +11,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from markethall.inventory.contract import ImportFormat, ProductStatus
-from markethall.inventory.domain.importing.cells import Unfit, amount
-from markethall.inventory.domain.importing.drafts import Row, Step, drafted
-from markethall.inventory.domain.importing.places import Flaw, Place, Record, legible
-from markethall.inventory.domain.importing.plain import plain_text
-from markethall.inventory.domain.importing.records import Window, csv_records
+from markethall.inventory.contract.importing import ImportFormat
+from markethall.inventory.contract.kinds import ProductStatus
+from markethall.inventory.domain.importing.cells import InvalidCell, parse_amount
+from markethall.inventory.domain.importing.drafts import ReadStep, RowResult, validate_row
+from markethall.inventory.domain.importing.places import (
+    FilePosition,
+    FileRecord,
+    RowError,
+    sanitize,
+)
+from markethall.inventory.domain.importing.plain import html_to_text
+from markethall.inventory.domain.importing.records import FileChunk, read_csv_records
 
 # of one Handle; Shopify itself knows 2,048 variants and 250 images
-MOST_ROWS: Final = 2500
-MOST_BYTES: Final = 4 * 1024 * 1024
-MOST_IMAGES: Final = 20
-LONGEST_SKU: Final = 64
+MAX_ROWS_PER_HANDLE: Final = 2500
+MAX_BYTES_PER_HANDLE: Final = 4 * 1024 * 1024
+MAX_IMAGES: Final = 20
+MAX_SKU_LENGTH: Final = 64
 
-_OPTIONS: Final = tuple((f"Option{n} Name", f"Option{n} Value") for n in (1, 2, 3))
-_ONLY: Final = ("Title", "Default Title")
-_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_UNUSABLE: Final = re.compile(r"[^A-Za-z0-9_-]+")
-_NUMBER: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")
+_OPTION_COLUMNS: Final = tuple((f"Option{n} Name", f"Option{n} Value") for n in (1, 2, 3))
+_DEFAULT_OPTION: Final = ("Title", "Default Title")
+_SAFE_SKU_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_UNSAFE_SKU_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]+")
+_NUMBER_PATTERN: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")
 # what our model calls it -> the column it came from
-_COLUMNS: Final[Mapping[str, str]] = {
+_COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
     "sku": "Variant SKU",
     "name": "Title",
     "description": "Body (HTML)",
@@ -48,7 +54,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "options": "Option1 Value",
 }
 
-Cells = Mapping[str, str]
+CellsByColumn = Mapping[str, str]
 
 
 def is_shopify(header: Sequence[str]) -> bool:
@@ -58,18 +64,18 @@ def is_shopify(header: Sequence[str]) -> bool:
 
 
 @dataclass
-class _Group:
+class _HandleGroup:
     """The rows of one Handle, as they come in."""
 
     handle: str
-    rows: list[tuple[int, Cells]] = field(default_factory=list)
+    rows: list[tuple[int, CellsByColumn]] = field(default_factory=list)
     # rows in between that make no sense
-    strays: list[Row] = field(default_factory=list)
+    rows_without_handle: list[RowResult] = field(default_factory=list)
     size: int = 0
 
     @property
     def is_full(self) -> bool:
-        return len(self.rows) >= MOST_ROWS or self.size >= MOST_BYTES
+        return len(self.rows) >= MAX_ROWS_PER_HANDLE or self.size >= MAX_BYTES_PER_HANDLE
 
 
 class ShopifyReader:
@@ -80,115 +86,133 @@ class ShopifyReader:
         self._currency = currency
         self._delimiter = delimiter
 
-    def steps(self, window: Window) -> Iterator[Step]:
+    def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
         """A Handle at a time: one that may go on behind the window is left for the next."""
-        group: _Group | None = None
-        full, place = window.place.full, window.place
-        for record in csv_records(window, self._delimiter):
+        group: _HandleGroup | None = None
+        truncated_handle, position = chunk.position.truncated_handle, chunk.position
+        for record in read_csv_records(chunk, self._delimiter):
             cells = self._cells(record)
             handle = cells.get("Handle", "")
             if group and handle not in {"", group.handle}:
-                yield self._step(group, place)
+                yield self._group_to_step(group, position)
                 group = None
-            place = record.after
+            position = record.next_position
             if not handle:
-                stray = self._stray(record)
+                invalid_rows = self._row_without_handle(record)
                 if group:
-                    group.strays += stray
+                    group.rows_without_handle += invalid_rows
                 else:
-                    yield Step(stray, len(stray), _within(place, full))
+                    yield ReadStep(
+                        invalid_rows,
+                        len(invalid_rows),
+                        _with_truncated_handle(position, truncated_handle),
+                    )
                 continue
-            if full and legible(handle) == full:
-                yield Step(((_too_many(record.line),),), 1, _within(place, full))
+            if truncated_handle and sanitize(handle) == truncated_handle:
+                yield ReadStep(
+                    ((_too_many_rows_error(record.line),),),
+                    1,
+                    _with_truncated_handle(position, truncated_handle),
+                )
                 continue
-            full = ""
-            group = group or _Group(handle)
+            truncated_handle = ""
+            group = group or _HandleGroup(handle)
             group.rows.append((record.line, cells))
             group.size += record.size
             if group.is_full:
-                full = legible(handle)
-                yield self._step(group, _within(place, full))
+                truncated_handle = sanitize(handle)
+                yield self._group_to_step(group, _with_truncated_handle(position, truncated_handle))
                 group = None
-        if group and window.last:
-            yield self._step(group, place)
+        if group and chunk.is_last:
+            yield self._group_to_step(group, position)
 
-    def _cells(self, record: Record) -> Cells:
-        if record.flaw or len(record.cells) != len(self._header):
+    def _cells(self, record: FileRecord) -> CellsByColumn:
+        if record.error or len(record.cells) != len(self._header):
             return {}
         return dict(zip(self._header, record.cells, strict=True))
 
-    def _stray(self, record: Record) -> tuple[Row, ...]:
+    def _row_without_handle(self, record: FileRecord) -> tuple[RowResult, ...]:
         """What is wrong with a row of no Handle; nothing with an empty one."""
-        if record.flaw:
-            return ((record.flaw,),)
+        if record.error:
+            return ((record.error,),)
         if not any(record.cells):
             return ()
         if len(record.cells) != len(self._header):
             message = f"has {len(record.cells)} cells, and the first line {len(self._header)}"
-            return ((Flaw(record.line, "", "ragged", message),),)
-        return ((Flaw(record.line, "Handle", "missing", "is required"),),)
+            return ((RowError(record.line, "", "ragged", message),),)
+        return ((RowError(record.line, "Handle", "missing", "is required"),),)
 
-    def _step(self, group: _Group, after: Place) -> Step:
+    def _group_to_step(self, group: _HandleGroup, next_position: FilePosition) -> ReadStep:
         images = _distinct(row.get("Image Src", "") for _, row in group.rows)
         first = group.rows[0][1]
         variants = [(line, row) for line, row in group.rows if _is_variant(row)]
         if not variants:
             variants = group.rows[:1]
-        rows = tuple(self._row(line, first, row, images) for line, row in variants)
-        return Step((*group.strays, *rows), len(group.rows) + len(group.strays), after)
+        rows = tuple(self._validate_variant(line, first, row, images) for line, row in variants)
+        return ReadStep(
+            (*group.rows_without_handle, *rows),
+            len(group.rows) + len(group.rows_without_handle),
+            next_position,
+        )
 
-    def _row(self, line: int, first: Cells, row: Cells, images: Sequence[str]) -> Row:
+    def _validate_variant(
+        self, line: int, first: CellsByColumn, row: CellsByColumn, images: Sequence[str]
+    ) -> RowResult:
         try:
-            values = self._values(first, row, images)
-        except _Wrong as wrong:
-            return (Flaw(line, wrong.column, "invalid", wrong.message),)
-        return drafted(line, values, _named)
+            values = self._variant_values(first, row, images)
+        except _InvalidValue as error:
+            return (RowError(line, error.column, "invalid", error.message),)
+        return validate_row(line, values, _column_of)
 
-    def _values(self, first: Cells, row: Cells, images: Sequence[str]) -> dict[str, Any]:
+    def _variant_values(
+        self, first: CellsByColumn, row: CellsByColumn, images: Sequence[str]
+    ) -> dict[str, Any]:
         """What a variant's row and the first of its Handle say. Raises _Wrong."""
         handle = row["Handle"]
-        options = _options(first, row)
+        options = _variant_options(first, row)
         values: dict[str, Any] = {
-            "sku": _unquoted(row.get("Variant SKU", "")) or stable_sku(handle, options),
+            "sku": _strip_apostrophe(row.get("Variant SKU", "")) or stable_sku(handle, options),
             "name": first["Title"],
-            "description": plain_text(first.get("Body (HTML)", "")),
-            "category": _category(first),
+            "description": html_to_text(first.get("Body (HTML)", "")),
+            "category": _product_category(first),
             "family": handle if options else None,
             "options": options,
             "tags": _distinct(tag.strip() for tag in first.get("Tags", "").split(",")),
-            "images": _distinct([row.get("Variant Image", ""), *images])[:MOST_IMAGES],
+            "images": _distinct([row.get("Variant Image", ""), *images])[:MAX_IMAGES],
             "attributes": {"vendor": first["Vendor"]} if first.get("Vendor") else {},
-            "status": _status(first),
+            "status": _product_status(first),
         }
         if price := row.get("Variant Price", ""):
-            minor = self._amount("Variant Price", price)
+            minor = self._parse_amount("Variant Price", price)
             values["price"] = {"amount": minor, "currency": self._currency}
         if quantity := row.get("Variant Inventory Qty", ""):
             # sold beyond what was there: nothing is on hand
-            values["on_hand"] = max(0, _number("Variant Inventory Qty", quantity))
-        return values | self._more(row)
+            values["on_hand"] = max(0, _parse_number("Variant Inventory Qty", quantity))
+        return values | self._optional_values(row)
 
-    def _more(self, row: Cells) -> dict[str, Any]:
+    def _optional_values(self, row: CellsByColumn) -> dict[str, Any]:
         """Raises _Wrong."""
-        more: dict[str, Any] = {
-            "barcode": _unquoted(row.get("Variant Barcode", "")) or None,
+        values: dict[str, Any] = {
+            "barcode": _strip_apostrophe(row.get("Variant Barcode", "")) or None,
             "compare_at": None,
             "weight_grams": None,
         }
         if weight := row.get("Variant Grams", ""):
-            more["weight_grams"] = _number("Variant Grams", weight) or None
-        if before := row.get("Variant Compare At Price", ""):
-            more["compare_at"] = self._amount("Variant Compare At Price", before) or None
-        return more
+            values["weight_grams"] = _parse_number("Variant Grams", weight) or None
+        if compare_at := row.get("Variant Compare At Price", ""):
+            values["compare_at"] = (
+                self._parse_amount("Variant Compare At Price", compare_at) or None
+            )
+        return values
 
-    def _amount(self, column: str, text: str) -> int:
+    def _parse_amount(self, column: str, text: str) -> int:
         try:
-            return amount(text, self._currency)
-        except Unfit as error:
-            raise _Wrong(column, str(error)) from None
+            return parse_amount(text, self._currency)
+        except InvalidCell as error:
+            raise _InvalidValue(column, str(error)) from None
 
 
-class _Wrong(Exception):
+class _InvalidValue(Exception):
     def __init__(self, column: str, message: str) -> None:
         super().__init__(message)
         self.column = column
@@ -199,46 +223,50 @@ def stable_sku(handle: str, options: Mapping[str, str]) -> str:
     """For a variant without one: the same each time, and another for each variant."""
     parts = [handle, *options.values()]
     sku = ".".join(parts)
-    plain = all(_PLAIN.fullmatch(part) for part in parts)
+    is_plain = all(_SAFE_SKU_PART.fullmatch(part) for part in parts)
     # case does not count in a sku: of m and M one would become the other
-    if plain and sku == sku.lower() and len(sku) <= LONGEST_SKU:
+    if is_plain and sku == sku.lower() and len(sku) <= MAX_SKU_LENGTH:
         return sku
     # letters were lost: what tells it from its like is in the digest
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
-    readable = ".".join(_UNUSABLE.sub("-", part).strip("-_") for part in parts).strip(".")
-    return f"{readable[: LONGEST_SKU - 13]}-{digest}" if readable else digest
+    readable = ".".join(_UNSAFE_SKU_CHARACTERS.sub("-", part).strip("-_") for part in parts).strip(
+        "."
+    )
+    return f"{readable[: MAX_SKU_LENGTH - 13]}-{digest}" if readable else digest
 
 
-def _is_variant(row: Cells) -> bool:
+def _is_variant(row: CellsByColumn) -> bool:
     return bool(row.get("Variant Price") or row.get("Variant SKU") or row.get("Option1 Value"))
 
 
-def _options(first: Cells, row: Cells) -> dict[str, str]:
+def _variant_options(first: CellsByColumn, row: CellsByColumn) -> dict[str, str]:
     """The names stand in the first row only."""
-    named = [(first.get(name, ""), row.get(value, "")) for name, value in _OPTIONS]
-    return {name: value for name, value in named if name and value and (name, value) != _ONLY}
+    pairs = [(first.get(name, ""), row.get(value, "")) for name, value in _OPTION_COLUMNS]
+    return {
+        name: value for name, value in pairs if name and value and (name, value) != _DEFAULT_OPTION
+    }
 
 
-def _category(first: Cells) -> str | None:
+def _product_category(first: CellsByColumn) -> str | None:
     """Of Shopify's own tree, only the leaf."""
     return first.get("Type") or first.get("Product Category", "").split(">")[-1].strip() or None
 
 
-def _status(first: Cells) -> str:
+def _product_status(first: CellsByColumn) -> str:
     status = first.get("Status", "").strip().lower() or ProductStatus.ACTIVE
     hidden = first.get("Published", "").strip().lower() == "false"
     return ProductStatus.DRAFT if hidden and status == ProductStatus.ACTIVE else status
 
 
-def _number(column: str, text: str) -> int:
+def _parse_number(column: str, text: str) -> int:
     """Raises _Wrong."""
-    found = _NUMBER.fullmatch(text.strip())
-    if not found:
-        raise _Wrong(column, "must be a number")
-    return int(found[1])
+    match = _NUMBER_PATTERN.fullmatch(text.strip())
+    if not match:
+        raise _InvalidValue(column, "must be a number")
+    return int(match[1])
 
 
-def _unquoted(text: str) -> str:
+def _strip_apostrophe(text: str) -> str:
     """Shopify puts an apostrophe in front of digits, for spreadsheets."""
     return text.strip().removeprefix("'")
 
@@ -247,13 +275,13 @@ def _distinct(texts: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def _within(place: Place, full: str) -> Place:
-    return Place(place.offset, place.line, place.skipping, full)
+def _with_truncated_handle(position: FilePosition, truncated_handle: str) -> FilePosition:
+    return FilePosition(position.offset, position.line, position.in_oversized_row, truncated_handle)
 
 
-def _too_many(line: int) -> Flaw:
-    return Flaw(line, "Handle", "too_many_rows", f"has more than {MOST_ROWS} rows")
+def _too_many_rows_error(line: int) -> RowError:
+    return RowError(line, "Handle", "too_many_rows", f"has more than {MAX_ROWS_PER_HANDLE} rows")
 
 
-def _named(path: tuple[Any, ...]) -> str:
-    return _COLUMNS.get(str(path[0]), str(path[0])[:100]) if path else ""
+def _column_of(path: tuple[Any, ...]) -> str:
+    return _COLUMN_BY_FIELD.get(str(path[0]), str(path[0])[:100]) if path else ""
