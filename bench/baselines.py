@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 
 if TYPE_CHECKING:
-    from markethall.shared.db import Statement
+    from markethall.shared.persistence.postgres import Statement
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -110,9 +110,9 @@ def same_app(database_url: str) -> FastAPI:
 
 def _ours() -> "tuple[Statement, Statement]":
     """Of a product, and of the first page."""
-    from markethall.inventory.contract.kinds import ProductStatus  # noqa: PLC0415 - raw needs none of it
-    from markethall.inventory.sql.lists import product_page_statement  # noqa: PLC0415 - raw needs none of it
-    from markethall.inventory.sql.products import GET_PRODUCT_JSON  # noqa: PLC0415 - raw needs none of it
+    from markethall.inventory.catalogue.contract.fields import ProductStatus
+    from markethall.inventory.catalogue.sql.statements import GET_PRODUCT_JSON
+    from markethall.inventory.search.sql.product_page_statements import product_page_statement
 
     first = product_page_statement(
         (), ProductStatus.ACTIVE, "-created_at", 20, after=False, terms=0

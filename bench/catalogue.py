@@ -20,8 +20,8 @@ from urllib.parse import urlencode
 
 from markethall.local.demo.generate_products import generate_products
 from markethall.local.demo.vocabulary import CATEGORIES
-from markethall.migrating import upgrade
-from markethall.shared.db import asyncpg_url
+from markethall.schema_migrations import upgrade
+from markethall.shared.persistence.postgres import asyncpg_url
 
 from . import servers, tables
 from .client import Request, Tally, call_all, endless, load, request_bytes
@@ -243,7 +243,7 @@ async def _products(port: int) -> list[str]:
     """Where some of the products are, in no particular order."""
     walk = _walk(port, {}, READ)
     found = [f"/products/{item['product_id']}" async for items, _ in walk for item in items]
-    Random(7).shuffle(found)  # noqa: S311 - any order but the index's
+    Random(7).shuffle(found)
     return found
 
 
@@ -356,7 +356,7 @@ def _get(path: str, **headers: str) -> Request:
 
 def _searches(products: int) -> Mapping[str, Sequence[Mapping[str, str]]]:
     """What people look for, each in some words or values: no answer is known by heart."""
-    rows = Random(11).sample([*generate_products(products)], min(200, products))  # noqa: S311 - any of them will do
+    rows = Random(11).sample([*generate_products(products)], min(200, products))
     nouns = sorted({row["name"].split(",")[0].split()[-1] for row in rows})
     makers = sorted({row["attributes"]["maker"] for row in rows})
     materials = sorted({row["attributes"]["material"].split()[-1] for row in rows})

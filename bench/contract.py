@@ -21,12 +21,12 @@ from dependency_injector import providers
 
 from markethall.app import Gateway, create_app
 from markethall.container import Container
-from markethall.inventory.contract.reserving import Inventory, RequestedLine, Reserve
+from markethall.contexts import Context
+from markethall.inventory.contract import Inventory, RequestedLine, Reserve
 from markethall.settings import read_settings
-from markethall.shared import log
-from markethall.shared.call import Actor, CallContext
-from markethall.shared.tokens import generate_private_key
-from markethall.topology import Context
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.observability import log
+from markethall.shared.security.access_tokens import generate_private_key
 from markethall.users.contract import Users
 
 from . import servers, tables

@@ -23,16 +23,16 @@ import asyncpg
 
 from markethall.app import create_app
 from markethall.container import Container
-from markethall.inventory.contract.catalogue import Catalogue, NewProduct, Price
-from markethall.inventory.contract.reserving import Inventory, RequestedLine, Reserve
-from markethall.inventory.contract.stock import Adjustment, Stockroom
-from markethall.migrating import upgrade
+from markethall.inventory.catalogue.contract.products import Catalogue, NewProduct, Price
+from markethall.inventory.contract import Inventory, RequestedLine, Reserve
+from markethall.inventory.stock.contract.movements import Adjustment, Stockroom
+from markethall.schema_migrations import upgrade
 from markethall.settings import read_settings
-from markethall.shared import log
-from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
-from markethall.shared.call import CallContext, system_context
-from markethall.shared.db import asyncpg_url
-from markethall.shared.idempotency import IdempotentCommand
+from markethall.shared.http.route_policies import CATALOGUE_WRITE, STOCK_WRITE
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext, system_context
+from markethall.shared.observability import log
+from markethall.shared.persistence.postgres import asyncpg_url
 
 from . import servers, tables
 from .client import Tally, load

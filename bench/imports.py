@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from markethall.container import build_container
-from markethall.inventory.contract.importing import ImportFormat, NewImport
-from markethall.keys import load_or_create_secrets
-from markethall.migrating import upgrade
+from markethall.inventory.imports.contract import ImportFormat, NewImport
+from markethall.schema_migrations import upgrade
+from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import read_settings
-from markethall.shared import log
-from markethall.shared.call import system_context
-from markethall.shared.db import asyncpg_url
-from markethall.shared.idempotency import IdempotentCommand, StoredResponse
-from markethall.shared.ids import new_id
+from markethall.shared.idempotency.service import IdempotentCommand, StoredResponse
+from markethall.shared.kernel.call_context import system_context
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.observability import log
+from markethall.shared.persistence.postgres import asyncpg_url
 
 from . import servers, tables
 

@@ -54,7 +54,7 @@ class Shop:
         counted = [self._received(product_id, admin) for product_id in self.product_ids]
         for answer in await call_all(port, counted):
             _json(answer, 201)
-        Random(7).shuffle(self.product_ids)  # noqa: S311 - any order but the index's
+        Random(7).shuffle(self.product_ids)
 
     async def register(self, port: int, customers: int) -> None:
         """Have that many new customers. Two at a time: each costs a password hash."""

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from markethall.contexts import Context
 from markethall.local.valkey import EmbeddedValkey
-from markethall.shared.tokens import generate_private_key
-from markethall.topology import Context
+from markethall.shared.security.access_tokens import generate_private_key
 
 from . import servers
 from .servers import ALL, OTHERS, Server
@@ -67,7 +67,7 @@ def both(folder: Path) -> Iterator[list[Side]]:
 
 
 @contextmanager
-def _side(  # noqa: PLR0917 - a partition, and what it stands on
+def _side(
     name: str,
     partition: tuple[frozenset[Context], ...],
     folder: Path,

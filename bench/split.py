@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from markethall.topology import Context
+from markethall.contexts import Context
 
 from . import servers
 from .client import Request, Script, Scripts, Tally, endless, load

@@ -13,9 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from markethall.contexts import Context
 from markethall.settings import MigrationSettings
-from markethall.shared.db import asyncpg_url
-from markethall.topology import Context
+from markethall.shared.persistence.postgres import asyncpg_url
 
 section = context.config.config_ini_section
 schema = "users" if section == "alembic" else section

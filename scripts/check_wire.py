@@ -17,10 +17,10 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from markethall.app import INTERNAL
-from markethall.shared.call import Actor
-from markethall.shared.errors import DomainError
-from markethall.shared.events import Event, EventEnvelope
-from markethall.shared.openapi import extend_openapi
+from markethall.shared.http.openapi import extend_openapi
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.messaging.events import Event, EventEnvelope
 from scripts.wire_compatibility import Wire, breaks
 
 RELEASES: Final = Path(__file__).parents[1] / "docs" / "wire"

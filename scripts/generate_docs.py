@@ -15,12 +15,12 @@ from pydantic_core import PydanticUndefined
 
 from markethall.app import ROUTERS
 from markethall.container import EVENT_SUBSCRIPTIONS
-from markethall.inventory.domain.importing.cells import CSV_HEADER
+from markethall.contexts import DEPENDENCIES, PATHS_BY_CONTEXT, Context
+from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
-from markethall.shared.auth import SCOPES_BY_ROLE, RoutePolicy
-from markethall.topology import DEPENDENCIES, PATHS_BY_CONTEXT, Context
+from markethall.shared.http.route_policies import SCOPES_BY_ROLE, RoutePolicy
 from scripts.generate_network import OVERLAYS, picture
 
 ROOT = Path(__file__).parents[1]

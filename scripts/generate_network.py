@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from markethall.topology import DEPENDENCIES, JWKS_SOURCES, Context
+from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
 
 ROOT: Final = Path(__file__).parents[1]
 

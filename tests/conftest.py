@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 
 from markethall.local.postgres import EmbeddedPostgres
 from markethall.local.valkey import EmbeddedValkey
-from markethall.migrating import upgrade
-from markethall.shared.db import PoolSize, Postgres
-from markethall.shared.ids import new_id
+from markethall.schema_migrations import upgrade
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.partitions.report import summary
 
 # neither how fast the machine is decides a test nor the dice: the same examples each time, and in

@@ -21,13 +21,13 @@ from sqlalchemy import text
 
 from markethall.app import ROUTERS, Gateway, create_app
 from markethall.container import EVENT_SUBSCRIPTIONS, build_container
-from markethall.keys import load_or_create_secrets
+from markethall.contexts import DEPENDENCIES, PATHS_BY_CONTEXT, Context
+from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
-from markethall.shared.auth import RoutePolicy
-from markethall.shared.db import PoolSize, Postgres, Statement
-from markethall.shared.metrics import REGISTRY
-from markethall.shared.tokens import generate_private_key
-from markethall.topology import DEPENDENCIES, PATHS_BY_CONTEXT, Context
+from markethall.shared.http.route_policies import RoutePolicy
+from markethall.shared.observability.metrics import REGISTRY
+from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
+from markethall.shared.security.access_tokens import generate_private_key
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ import pytest
 
 from markethall.local.demo.generate_products import generate_products
 from markethall.orders.contract import OrderExpired
-from markethall.shared.call import system_context
-from markethall.shared.clock import utc_now
-from markethall.shared.db import Postgres
-from markethall.shared.events import wrap_event
-from markethall.shared.ids import new_id
+from markethall.shared.kernel.call_context import system_context
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.messaging.events import wrap_event
+from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain
 from tests.inventory.conftest import ANYONE, build_inventory_app
 

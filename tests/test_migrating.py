@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from markethall import migrating
-from markethall.migrating import upgrade, upgrade_outdated
-from markethall.shared.ids import new_id
-from markethall.topology import Context
+from markethall import schema_migrations
+from markethall.contexts import Context
+from markethall.schema_migrations import upgrade, upgrade_outdated
+from markethall.shared.kernel.ids import new_id
 from tests.conftest import on_server, plain, url_of
 
 ROOT = Path(__file__).parents[1]
@@ -128,7 +128,7 @@ def test_alembic_without_database_names_missing_setting() -> None:
 
 
 def downgrade(url: str, context: Context) -> None:
-    config = migrating._config(context)
+    config = schema_migrations._config(context)
     config.attributes["url"] = url
     command.downgrade(config, "base")
 

@@ -11,14 +11,14 @@ import asyncpg
 import psutil
 import pytest
 
-from markethall.migrating import upgrade_outdated
+from markethall.contexts import Context
 from markethall.relocation import RelocationFailed
 from markethall.relocation.database_urls import libpq_environment
 from markethall.relocation.pg_tools import find_pg_tools
-from markethall.topology import Context
+from markethall.schema_migrations import upgrade_outdated
 from tests.conftest import on_server
-from tests.e2e.own import DatabaseReader, dedicated_database, dedicated_server
-from tests.parked import SUSPENDED_PID, suspended_move
+from tests.e2e.dedicated_server import DatabaseReader, dedicated_database, dedicated_server
+from tests.suspended_move import SUSPENDED_PID, suspended_move
 from tests.test_cli import markethall
 
 CORRUPT = """

@@ -12,12 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from markethall.app import Gateway, create_app
-from markethall.inventory.contract.catalogue import ProductChange
+from markethall.inventory.catalogue.contract.products import ProductChange
 from markethall.local import demo
 from markethall.shared.cache import CoherentCache
-from markethall.shared.call import system_context
-from markethall.shared.limits import REQUESTS
-from markethall.shared.metrics import REQUESTS as REQUESTS_METRIC
+from markethall.shared.http.rate_limits import REQUESTS
+from markethall.shared.kernel.call_context import system_context
+from markethall.shared.observability.metrics import REQUESTS as REQUESTS_METRIC
 from tests.test_app import memory_settings
 
 # {} is the id of a product

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from platformdirs import user_data_path
 
-from markethall.inventory.contract.reserving import MAX_RESERVATION_DURATION
+from markethall.contexts import Context
+from markethall.inventory.contract import MAX_RESERVATION_DURATION
 from markethall.settings import MigrationSettings, Settings, SettingsError, read_settings
-from markethall.shared.tokens import generate_private_key
-from markethall.topology import Context
+from markethall.shared.security.access_tokens import generate_private_key
 
 PASSWORD = "hunter2-the-password"
 SECRET = "0123456789abcdef-0123456789abcdef"

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from k8s.rendered import OVERLAYS, REPOSITORY, Document, Manifests, parsed, rendered
 
-from markethall.keys import load_or_create_secrets
+from markethall.contexts import Context
+from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
-from markethall.shared.tokens import generate_private_key
-from markethall.topology import Context
+from markethall.shared.security.access_tokens import generate_private_key
 from scripts.check_manifests import findings, main
 from scripts.check_manifests.hall import COMPONENT, Hall, Workload
 

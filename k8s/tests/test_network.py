@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 from k8s.rendered import REPOSITORY, Document, Manifests, parsed
 
-import markethall.topology
-from markethall.topology import Context
+import markethall.contexts
+from markethall.contexts import Context
 from scripts.check_manifests import findings
 from scripts.generate_network import OVERLAYS, Way, main, network, ways
 
@@ -26,7 +26,7 @@ def edited(tmp_path: Path) -> Callable[[Edit], ModuleType]:
     """The tables, as they would be if somebody edited the file."""
 
     def edit(change: Edit) -> ModuleType:
-        before = Path(markethall.topology.__file__).read_text()
+        before = Path(markethall.contexts.__file__).read_text()
         file = tmp_path / "topology.py"
         file.write_text(change(before))
         assert file.read_text() != before

@@ -96,7 +96,7 @@ def upgrade() -> None:
         column = sa.Column(name, sa.BigInteger(), server_default="0", nullable=False)
         op.add_column("stock", column, schema=SCHEMA)
     op.execute(
-        "UPDATE inventory.stock s SET backorder = p.backorder_limit,"  # noqa: S608 - ours
+        "UPDATE inventory.stock s SET backorder = p.backorder_limit,"
         " backorder_limit = p.backorder_limit FROM inventory.product p"
         " WHERE p.product_id = s.product_id AND p.backorder_limit > 0"
         f" AND s.warehouse_id = '{MAIN_WAREHOUSE}'"

@@ -41,7 +41,7 @@ def downgrade() -> None:
     _drop_check("reservation_line", "released")
     _drop_check("reservation_line", "quantity")
     # a line that nothing is wanted of any more cannot be said without `released`
-    op.execute(f"DELETE FROM {SCHEMA}.reservation_line WHERE quantity = 0")  # noqa: S608 - ours
+    op.execute(f"DELETE FROM {SCHEMA}.reservation_line WHERE quantity = 0")
     _add_check("reservation_line", "quantity", "quantity > 0")
     op.drop_column("reservation_line", "released", schema=SCHEMA)
     op.drop_index(op.f("ix_reservation_customer_id"), "reservation", schema=SCHEMA)
@@ -56,7 +56,7 @@ def _held_since() -> None:
     op.add_column("reservation", since, schema=SCHEMA)
     # until now nobody noted it: as long as a hold lasts unless a setting says otherwise
     op.execute(
-        f"UPDATE {SCHEMA}.reservation SET reserved_at = CASE"  # noqa: S608 - ours
+        f"UPDATE {SCHEMA}.reservation SET reserved_at = CASE"
         " WHEN order_id IS NULL THEN expires_at ELSE expires_at - interval '15 minutes' END"
     )
     _add_check("reservation", "extended", "expires_at <= reserved_at + interval '30 minutes'")

@@ -168,7 +168,7 @@ def upgrade() -> None:
         "reserved_by_lines", sa.BigInteger(), server_default="0", nullable=False
     )
     op.add_column("stock", reserved_by_lines, schema=SCHEMA)
-    op.execute(f"UPDATE {SCHEMA}.stock SET reserved_by_lines = reserved WHERE reserved > 0")  # noqa: S608 - ours
+    op.execute(f"UPDATE {SCHEMA}.stock SET reserved_by_lines = reserved WHERE reserved > 0")
     _run(NO_SUMS)
     _run(COUNTS)
 

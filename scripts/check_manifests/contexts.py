@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from markethall.topology import PATHS_BY_CONTEXT
+from markethall.contexts import PATHS_BY_CONTEXT
 from scripts.check_manifests.hall import NEIGHBOURS, Document, Hall, Workload, title
 from scripts.check_manifests.secrets import KNOWN_SECRETS
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from markethall.topology import DEPENDENCIES, JWKS_SOURCES, Context
+from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
 
 Document = dict[str, Any]
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from markethall.topology import Context
+from markethall.contexts import Context
 from scripts.check_manifests.hall import CALLED, Document, Hall, Workload, references, title
 
 # made by hand, docs/deployment.md says how: name -> keys

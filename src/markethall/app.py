@@ -14,40 +14,40 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import markethall.inventory.remote
-import markethall.inventory.router
+import markethall.inventory.routers
 import markethall.orders.router
 import markethall.payments.remote
 import markethall.payments.router
 import markethall.users.remote
 import markethall.users.router
 from markethall import __version__
-from markethall.background import build_event_workers
 from markethall.container import SERVICES_JWKS_PATH, Container, build_container
-from markethall.keys import load_or_create_secrets
+from markethall.contexts import CONTEXT_BY_PATH, Context
+from markethall.event_workers import build_event_workers
+from markethall.operations.endpoints import Readiness, operations_router
+from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
-from markethall.shared.auth import public
-from markethall.shared.call import CallContext
-from markethall.shared.errors import DomainError
-from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.graceful_shutdown import drain_on_signal
-from markethall.shared.http import (
+from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.openapi import extend_openapi
+from markethall.shared.http.problem_details import (
     http_exception_handler,
     problem_handler,
     unexpected_handler,
     validation_handler,
 )
-from markethall.shared.metrics import CONTEXT_INFO
-from markethall.shared.openapi import extend_openapi
-from markethall.shared.response_cache import ResponseCacheMiddleware
-from markethall.system import Readiness, operations_router
-from markethall.topology import CONTEXT_BY_PATH, Context
+from markethall.shared.http.response_cache import ResponseCacheMiddleware
+from markethall.shared.http.route_policies import public
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.observability.metrics import CONTEXT_INFO
 from markethall.users.contract import EmailTaken
 
 log = structlog.get_logger("markethall.app")
 
 ROUTERS: Final[Mapping[Context, APIRouter]] = {
     Context.USERS: markethall.users.router.router,
-    Context.INVENTORY: markethall.inventory.router.router,
+    Context.INVENTORY: markethall.inventory.routers.router,
     Context.ORDERS: markethall.orders.router.router,
     Context.PAYMENTS: markethall.payments.router.router,
 }

@@ -5,7 +5,7 @@
 
 from markethall.app import create_app
 from markethall.settings import read_settings
-from markethall.shared import log
+from markethall.shared.observability import log
 
 settings = read_settings()
 log.configure(settings.log_format, settings.log_level)

@@ -6,14 +6,14 @@ from typing import Any, Final
 
 from dependency_injector import containers, providers
 
+from markethall.contexts import ALLOWED_CALLS, Context
+from markethall.inventory.catalogue.contract.categories import Categories
+from markethall.inventory.catalogue.contract.products import Catalogue
 from markethall.inventory.container import InventoryContainer
-from markethall.inventory.contract.catalogue import Catalogue
-from markethall.inventory.contract.categories import Categories
-from markethall.inventory.contract.importing import Imports
-from markethall.inventory.contract.reserving import Inventory
-from markethall.inventory.contract.stock import Stockroom
-from markethall.inventory.contract.warehouses import Warehouses
-from markethall.keys import ApplicationSecrets
+from markethall.inventory.contract import Inventory
+from markethall.inventory.imports.contract import Imports
+from markethall.inventory.stock.contract.movements import Stockroom
+from markethall.inventory.stock.contract.warehouses import Warehouses
 from markethall.orders.container import OrdersContainer
 from markethall.orders.contract import (
     OrderCancelled,
@@ -30,22 +30,27 @@ from markethall.payments.contract import (
     PaymentRefunded,
     Payments,
 )
+from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings
 from markethall.shared.cache import CoherentCache, open_cache
-from markethall.shared.clock import Clock, utc_now
-from markethall.shared.db import Databases, PoolSize, Postgres
-from markethall.shared.events import Event
-from markethall.shared.guard import AllowList, CallGuard, InFlightCalls, with_call_guard
-from markethall.shared.idempotency import IdempotencyService
-from markethall.shared.keyring import JwksProvider, LocalJwks, RemoteJwks, UserTokenVerifier
-from markethall.shared.limits import RateLimiter
-from markethall.shared.pages import Cursors
-from markethall.shared.passwords import Passwords
-from markethall.shared.redis import RedisClient
-from markethall.shared.service_tokens import ServiceSigner, ServiceVerifier
-from markethall.shared.tokens import AccessTokenSigner, AccessTokenVerifier
-from markethall.shared.wire import HttpClients, RetryPolicy, RpcClient
-from markethall.topology import ALLOWED_CALLS, Context
+from markethall.shared.http.rate_limits import RateLimiter
+from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel.clock import Clock, utc_now
+from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.messaging.events import Event
+from markethall.shared.persistence.postgres import Databases, PoolSize, Postgres
+from markethall.shared.persistence.redis_client import RedisClient
+from markethall.shared.rpc.client import HttpClients, RetryPolicy, RpcClient
+from markethall.shared.rpc.client_interceptor import (
+    AllowList,
+    CallGuard,
+    InFlightCalls,
+    with_call_guard,
+)
+from markethall.shared.security.access_tokens import AccessTokenSigner, AccessTokenVerifier
+from markethall.shared.security.jwks import JwksProvider, LocalJwks, RemoteJwks, UserTokenVerifier
+from markethall.shared.security.passwords import Passwords
+from markethall.shared.security.service_tokens import ServiceSigner, ServiceVerifier
 from markethall.users.container import UsersContainer
 from markethall.users.contract import Accounts, Sessions, Users
 
@@ -112,7 +117,7 @@ def _orders_call_guard(target: Context, *dependencies: Any) -> "providers.Factor
     return providers.Factory(CallGuard, Context.ORDERS.value, target.value, *dependencies)
 
 
-def _rpc_client(  # noqa: PLR0917 - a Wire, with the client of its target
+def _rpc_client(
     caller: str,
     target: str,
     http_clients: HttpClients,

@@ -16,7 +16,7 @@ from uvicorn.supervisors import Multiprocess
 from markethall.app import create_app
 from markethall.http_protocol import HttpProtocol, ServerConfig
 from markethall.settings import Settings, read_settings
-from markethall.shared import log
+from markethall.shared.observability import log
 
 # a worker is pinged from its start on; importing takes it seconds on a busy machine
 _WORKER_HEALTHCHECK_SECONDS: Final = 30

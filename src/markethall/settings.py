@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
-from markethall.shared.passwords import weakness
-from markethall.topology import DEPENDENCIES, SUBSCRIPTIONS, Context
+from markethall.contexts import DEPENDENCIES, SUBSCRIPTIONS, Context
+from markethall.shared.security.passwords import weakness
 
 MIN_SECRET_LENGTH = 32
 # OWASP's least work factor for bcrypt
@@ -454,8 +454,8 @@ def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
 
 def _url_scheme(url: str) -> str:
     """Empty for what is no address at all."""
-    from sqlalchemy import make_url  # noqa: PLC0415 - large, and wanted only with a server
-    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - large, as the line above
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
 
     try:
         return make_url(url).drivername

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from markethall.payments.gateway import SandboxWebhooks
-from tests.e2e.poison import (
+from tests.e2e.malformed_inputs import (
     FORM,
     JSON,
     STRANGE_IDS,
@@ -19,8 +19,8 @@ from tests.e2e.poison import (
     unusual_headers,
     wrong_content_types,
 )
-from tests.e2e.raw import Header, request
-from tests.e2e.schemas import HOSTILE, RAW, Path, Samples, spoiled, without, wrong_type
+from tests.e2e.raw_http import Header, request
+from tests.e2e.schema_samples import HOSTILE, RAW, Path, Samples, spoiled, without, wrong_type
 
 MIB = 1024 * 1024
 METHODS = (

@@ -10,7 +10,8 @@ import pytest
 
 from markethall.local.valkey import EmbeddedValkey
 from tests.conftest import on_server, url_of
-from tests.e2e.halls import (
+from tests.e2e.dedicated_server import database_of, dedicated_database
+from tests.e2e.servers import (
     ADMIN,
     CONTEXTS,
     Execute,
@@ -19,10 +20,9 @@ from tests.e2e.halls import (
     restricted_urls,
     running,
 )
-from tests.e2e.own import database_of, dedicated_database
 from tests.e2e.shop import Shop
-from tests.e2e.split import split_cluster
-from tests.partitions.sets import APART, EXTREMES, PARTITIONS, TOGETHER
+from tests.e2e.split_cluster import split_cluster
+from tests.partitions.partitions import APART, EXTREMES, PARTITIONS, TOGETHER
 
 # all in one process in several ways, and in several processes
 SPLIT = [name for name in EXTREMES if name != TOGETHER]
@@ -78,7 +78,7 @@ async def _split(
         async with split_cluster(
             folder, partition, urls, redis_url, None, secret_key=SECRET
         ) as split:
-            yield replace(split.server, secret_key=SECRET)
+            yield replace(split.server, secret=SECRET)
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from markethall.contexts import DEPENDENCIES, JWKS_SOURCES
 from markethall.local.valkey import EmbeddedValkey
-from markethall.topology import DEPENDENCIES, JWKS_SOURCES
-from tests.e2e.split import APART, SplitCluster, split_cluster
+from tests.e2e.split_cluster import APART, SplitCluster, split_cluster
 from tests.proxy import Mode, Proxy
 
 Edge = tuple[str, str]

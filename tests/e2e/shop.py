@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from tests.e2e.halls import RunningServer
+from tests.e2e.servers import RunningServer
 
 PATIENCE = 30
 

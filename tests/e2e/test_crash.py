@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.e2e.halls import ADMIN
-from tests.e2e.mortal import TIMEOUT_SECONDS, RetryingShop, open_restartable_server
-from tests.e2e.own import dedicated_database
+from tests.e2e.dedicated_server import dedicated_database
+from tests.e2e.restartable_server import TIMEOUT_SECONDS, RetryingShop, open_restartable_server
+from tests.e2e.servers import ADMIN
 from tests.e2e.shop import Person, good
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.e2e.halls import ADMIN
-from tests.e2e.mortal import RetryingShop, open_restartable_server
-from tests.e2e.own import dedicated_database, dedicated_server, open_shop
+from tests.e2e.dedicated_server import dedicated_database, dedicated_server, open_shop
+from tests.e2e.restartable_server import RetryingShop, open_restartable_server
+from tests.e2e.servers import ADMIN
 from tests.e2e.shop import PATIENCE, Shop, good, refused
 from tests.e2e.test_crash import BROKEN, at_rest
 
@@ -113,7 +113,7 @@ async def test_reservation_without_order_expires(
             await Shop(restartable.server, http).post("/orders", buyer, json=body)
         left = await restartable.database.fetch_value(
             f"SELECT count(*) FROM {table} WHERE order_id IS NOT NULL"
-        )  # noqa: S608 - ours
+        )
         await restartable.restart()
 
         await shop.wait_for_available(product["product_id"], 3)

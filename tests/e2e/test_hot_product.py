@@ -13,11 +13,15 @@ import asyncpg
 import httpx2
 
 from tests.conftest import plain
-from tests.e2e.halls import ADMIN
-from tests.e2e.own import dedicated_database, dedicated_server
+from tests.e2e.dedicated_server import dedicated_database, dedicated_server
+from tests.e2e.servers import ADMIN
 from tests.e2e.shop import Person, Shop, refused
-from tests.inventory.arena import slow_connection_to
-from tests.inventory.truth import deadlocks, invariant_violations, wait_until_disconnected
+from tests.inventory.race_setup import slow_connection_to
+from tests.inventory.stock_invariants import (
+    deadlocks,
+    invariant_violations,
+    wait_until_disconnected,
+)
 from tests.proxy import Mode
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
@@ -103,7 +107,7 @@ async def test_last_unit_is_sold_once_with_slow_database(
         url = await stack.enter_async_context(dedicated_database(server_url, template))
         driver = await asyncpg.connect(plain(url))
         stack.push_async_callback(driver.close)
-        far, line = await stack.enter_async_context(slow_connection_to(url, late=0.02))
+        far, line = await stack.enter_async_context(slow_connection_to(url, latency=0.02))
         async with crowded(scratch, far) as shop:
             await line.switch(Mode.DELAY)
             buyers = await crowd(shop, 100)

@@ -13,12 +13,12 @@ from urllib.parse import quote, urlsplit
 import httpx2
 import pytest
 
-from markethall.shared.tokens import generate_private_key
+from markethall.shared.security.access_tokens import generate_private_key
 from tests.conftest import on_server
+from tests.e2e.dedicated_server import dedicated_database, dedicated_server, open_shop, port_of
 from tests.e2e.forgeries import Mint
-from tests.e2e.halls import ADMIN, Execute, RunningServer, as_json, restricted_urls
-from tests.e2e.own import dedicated_database, dedicated_server, open_shop, port_of
-from tests.e2e.raw import exchange, request
+from tests.e2e.raw_http import exchange, request
+from tests.e2e.servers import ADMIN, Execute, RunningServer, as_json, restricted_urls
 from tests.e2e.shop import PATIENCE, Person, Shop, good
 
 FIELDS = {
@@ -97,7 +97,7 @@ CASES: list[tuple[str, str, str, int, str]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "who", "status", "context"), CASES)
-async def test_each_request_has_one_complete_access_log_line(  # noqa: PLR0917 - one case each
+async def test_each_request_has_one_complete_access_log_line(
     logged_server: Watched, method: str, path: str, who: str, status: int, context: str
 ) -> None:
     person = await logged_server.shop.customer() if who == "buyer" else None
@@ -248,7 +248,7 @@ async def without_database(logged_server: Watched) -> None:
     await on_server(elsewhere, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     await on_server(
         elsewhere,
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - ours
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
     )
     async with asyncio.timeout(PATIENCE):
         while (await logged_server.shop.get("/ready")).status_code != 503:

@@ -15,11 +15,11 @@ import pytest
 from markethall.payments.domain import Succeeded
 from markethall.payments.gateway import SandboxWebhooks
 from tests.conftest import url_of
-from tests.e2e.halls import RunningServer
-from tests.e2e.own import DatabaseReader, database_of
+from tests.e2e.dedicated_server import DatabaseReader, database_of
+from tests.e2e.servers import RunningServer
 from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
 from tests.e2e.test_crash import BROKEN
-from tests.partitions.sets import HALVES
+from tests.partitions.partitions import HALVES
 
 CHARGES = """
 SELECT c.status, c.amount, c.refunded FROM payments.sandbox_charge c

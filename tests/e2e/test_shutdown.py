@@ -14,14 +14,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.e2e.halls import RunningServer, end, free_port, spawn, wait_until_ready
-from tests.e2e.own import (
+from tests.e2e.dedicated_server import (
     dedicated_database,
     dedicated_process,
     environment,
     open_shop,
     wait_for_exit,
 )
+from tests.e2e.servers import RunningServer, end, free_port, spawn, wait_until_ready
 from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
 
 SLOW = 5.0  # the sandbox's own slowness

@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.e2e.own import dedicated_database, open_shop
+from tests.e2e.dedicated_server import dedicated_database, open_shop
 from tests.e2e.shop import Shop, good
-from tests.e2e.split import ServiceProcess, SplitCluster, plan_cluster, split_cluster
+from tests.e2e.split_cluster import ServiceProcess, SplitCluster, plan_cluster, split_cluster
 
 THREE = [{"orders", "payments"}, {"users"}, {"inventory"}]
 

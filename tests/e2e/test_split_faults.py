@@ -18,7 +18,7 @@ from uuid import UUID
 import httpx2
 import pytest
 
-from tests.e2e.crowd import AMOUNT, CUSTOMERS, Answer, LoadGenerator
+from tests.e2e.dedicated_server import DatabaseReader, dedicated_database, open_shop
 from tests.e2e.faults import (
     Fault,
     FaultSetup,
@@ -29,8 +29,8 @@ from tests.e2e.faults import (
     process_faults,
     redis_faults,
 )
-from tests.e2e.mortal import MAKE_RETRIES_DUE
-from tests.e2e.own import DatabaseReader, dedicated_database, open_shop
+from tests.e2e.load import AMOUNT, CUSTOMERS, Answer, LoadGenerator
+from tests.e2e.restartable_server import MAKE_RETRIES_DUE
 from tests.e2e.test_crash import BROKEN, UNFINISHED
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"

@@ -9,10 +9,15 @@ from uuid import UUID
 import pytest
 from dependency_injector import providers
 
+from markethall.inventory.catalogue.contract.categories import Categories
+from markethall.inventory.catalogue.contract.products import (
+    Catalogue,
+    NewProduct,
+    Price,
+    ProductView,
+)
 from markethall.inventory.container import InventoryContainer
-from markethall.inventory.contract.catalogue import Catalogue, NewProduct, Price, ProductView
-from markethall.inventory.contract.categories import Categories
-from markethall.inventory.contract.reserving import (
+from markethall.inventory.contract import (
     Consume,
     Inventory,
     ReleasePart,
@@ -20,18 +25,18 @@ from markethall.inventory.contract.reserving import (
     ReservationView,
     Reserve,
 )
-from markethall.inventory.contract.stock import Adjustment, Movement, Stockroom
-from markethall.inventory.contract.warehouses import NewWarehouse, Warehouses, WarehouseView
 from markethall.inventory.remote import RemoteInventory, router
-from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
+from markethall.inventory.stock.contract.movements import Adjustment, Movement, Stockroom
+from markethall.inventory.stock.contract.warehouses import NewWarehouse, Warehouses, WarehouseView
 from markethall.shared.cache import CoherentCache
-from markethall.shared.call import Actor, CallContext
-from markethall.shared.db import Postgres
-from markethall.shared.http import IDEMPOTENCY_RETENTION_EXTENDED, created_response
-from markethall.shared.idempotency import IdempotentCommand
-from markethall.shared.ids import new_id
-from markethall.shared.pages import Cursors
-from tests.remote import over_rpc
+from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, created_response
+from markethall.shared.http.route_policies import CATALOGUE_WRITE, STOCK_WRITE
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.persistence.postgres import Postgres
+from tests.rpc_loopback import over_rpc
 
 ANYONE = CallContext(request_id="test")
 STAFF = CallContext(

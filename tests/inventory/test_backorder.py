@@ -4,9 +4,9 @@ from asyncio import gather
 
 import pytest
 
-from markethall.inventory.contract.catalogue import ProductChange, ProductView
-from markethall.inventory.contract.reserving import OutOfStock
-from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.catalogue.contract.products import ProductChange, ProductView
+from markethall.inventory.contract import OutOfStock
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 from tests.inventory.conftest import (
     ANYONE,
     STAFF,
@@ -14,7 +14,7 @@ from tests.inventory.conftest import (
     consume_command,
     partial_release_command,
 )
-from tests.inventory.shelves import NORTH, receive_in_warehouse, stock_by_warehouse
+from tests.inventory.warehouse_fixtures import NORTH, receive_in_warehouse, stock_by_warehouse
 
 
 async def limited(inventory_app: InventoryApp, product: ProductView, limit: int) -> None:

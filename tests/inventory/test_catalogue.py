@@ -5,30 +5,30 @@ from typing import Any
 
 import pytest
 
-from markethall.inventory.contract.catalogue import (
+from markethall.inventory.catalogue.contract.categories import CategoryQuery
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.contract.products import (
     NewProduct,
     Price,
     ProductChange,
     ProductView,
     SkuTaken,
 )
-from markethall.inventory.contract.categories import CategoryQuery
-from markethall.inventory.contract.kinds import ProductStatus
-from markethall.inventory.contract.reserving import OutOfStock, ProductNotFound
-from markethall.inventory.contract.searching import ProductQuery
-from markethall.inventory.contract.stock import Adjustment, WouldGoNegative
-from markethall.inventory.contract.warehouses import WarehouseNotFound
-from markethall.shared.call import system_context
-from markethall.shared.errors import (
+from markethall.inventory.contract import OutOfStock, ProductNotFound
+from markethall.inventory.search.contract import ProductQuery
+from markethall.inventory.stock.contract.movements import Adjustment, WouldGoNegative
+from markethall.inventory.stock.contract.warehouses import WarehouseNotFound
+from markethall.shared.idempotency.service import IdempotencyRecord
+from markethall.shared.kernel.call_context import system_context
+from markethall.shared.kernel.errors import (
     Forbidden,
     PreconditionFailed,
     Unauthenticated,
     ValidationFailed,
 )
-from markethall.shared.idempotency import IdempotencyRecord
-from markethall.shared.ids import new_id
-from markethall.shared.money import Money
-from markethall.shared.pages import CursorInvalid, Page, PageQuery
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 from tests.inventory.conftest import ANYONE, PRESENT, STAFF, InventoryApp, consume_command, no_key
 
 

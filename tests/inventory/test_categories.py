@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from markethall.inventory.contract.catalogue import ProductChange
-from markethall.inventory.contract.categories import (
+from markethall.inventory.catalogue.contract.categories import (
     CategoryChange,
     CategoryCycle,
     CategoryInUse,
@@ -17,9 +16,10 @@ from markethall.inventory.contract.categories import (
     CategoryView,
     NewCategory,
 )
-from markethall.inventory.contract.searching import ProductQuery
-from markethall.shared.errors import PreconditionFailed, ValidationFailed
-from markethall.shared.ids import new_id
+from markethall.inventory.catalogue.contract.products import ProductChange
+from markethall.inventory.search.contract import ProductQuery
+from markethall.shared.kernel.errors import PreconditionFailed, ValidationFailed
+from markethall.shared.kernel.ids import new_id
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, no_key
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from markethall.inventory.contract.catalogue import FamilyView
-from markethall.inventory.contract.categories import CategoryView
+from markethall.inventory.catalogue.contract.categories import CategoryView
+from markethall.inventory.catalogue.contract.products import FamilyView
 from tests.inventory.test_router import PUBLIC, Client, client, refused
 
 __all__ = ["client"]

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from markethall.inventory.contract.catalogue import ProductChange
-from markethall.inventory.contract.reserving import (
+from markethall.inventory.catalogue.contract.products import ProductChange
+from markethall.inventory.contract import (
     OutOfStock,
     ProductNotFound,
     RequestedLine,
@@ -17,12 +17,12 @@ from markethall.inventory.contract.reserving import (
     ReservationView,
     Reserve,
 )
-from markethall.inventory.contract.searching import ProductQuery
-from markethall.inventory.contract.stock import ReservationQuery
-from markethall.shared.ids import new_id
-from markethall.shared.metrics import STATEMENTS
-from markethall.shared.money import Money
-from markethall.shared.pages import PageQuery
+from markethall.inventory.search.contract import ProductQuery
+from markethall.inventory.stock.contract.movements import ReservationQuery
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import PageQuery
+from markethall.shared.observability.metrics import STATEMENTS
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_command
 
 T = TypeVar("T")

@@ -1,8 +1,8 @@
 """The small shop of the demo."""
 
-from markethall.inventory.contract.searching import ProductQuery
+from markethall.inventory.search.contract import ProductQuery
 from markethall.local import demo
-from markethall.shared.call import system_context
+from markethall.shared.kernel.call_context import system_context
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp
 
 CALL = system_context("demo")

@@ -6,12 +6,12 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from markethall.inventory.contract.catalogue import NewProduct, Price, ProductChange
-from markethall.inventory.contract.reserving import ReservationClosed, ReservationStatus
-from markethall.inventory.contract.stock import Adjustment, MovementReason
-from markethall.inventory.domain.holds import Reservation, ReservationLine
-from markethall.inventory.domain.items import Product
-from markethall.inventory.domain.stock import (
+from markethall.inventory.catalogue.contract.products import NewProduct, Price, ProductChange
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.contract import ReservationClosed, ReservationStatus
+from markethall.inventory.reservations.domain.reservations import Reservation, ReservationLine
+from markethall.inventory.stock.contract.movements import Adjustment, MovementReason
+from markethall.inventory.stock.domain.stock import (
     ShortLine,
     Stock,
     StockChange,
@@ -20,9 +20,9 @@ from markethall.inventory.domain.stock import (
     out_of_stock_error,
     sum_by_stock_row,
 )
-from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
-from markethall.shared.ids import new_id
-from markethall.shared.money import Money
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ONE, TWO = UUID(int=1), UUID(int=2)

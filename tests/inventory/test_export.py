@@ -7,10 +7,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.inventory.contract.catalogue import NewProduct, ProductView
-from markethall.shared.money import EXPONENT_BY_CURRENCY, format_major_units, parse_major_units
-from tests.inventory.carrier import ImportClient, counts
+from markethall.inventory.catalogue.contract.products import NewProduct, ProductView
+from markethall.shared.kernel.money import (
+    EXPONENT_BY_CURRENCY,
+    format_major_units,
+    parse_major_units,
+)
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app, no_key
+from tests.inventory.import_client import ImportClient, counts
 
 # what means something to a CSV reader or to a spreadsheet, between all the rest
 _SIGNS = st.sampled_from(

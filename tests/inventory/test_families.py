@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from markethall.inventory.contract.catalogue import FamilyNotFound, FamilyView, PriceRange
-from markethall.inventory.contract.searching import ProductQuery
-from markethall.shared.pages import CursorInvalid, PageQuery
-from tests.inventory.carrier import ImportClient
+from markethall.inventory.catalogue.contract.products import FamilyNotFound, FamilyView, PriceRange
+from markethall.inventory.search.contract import ProductQuery
+from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp
+from tests.inventory.import_client import ImportClient
 
 
 async def shirt(inventory_app: InventoryApp, sku: str, amount: int = 1000, **fields: Any) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from markethall.inventory.contract.importing import ImportStatus
-from markethall.shared.clock import utc_now
-from markethall.shared.db import Postgres
+from markethall.inventory.imports.contract import ImportStatus
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain
-from tests.inventory.carrier import ImportClient, counts
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
+from tests.inventory.import_client import ImportClient, counts
 
 ROWS = 12_000
 # whoever has read so many rows stops at the end of its next batch, until we let it go on

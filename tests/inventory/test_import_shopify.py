@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from markethall.inventory.contract.importing import ImportFormat
-from markethall.inventory.contract.kinds import ProductStatus
-from markethall.inventory.domain.importing.plain import html_to_text
-from markethall.inventory.domain.importing.shopify import stable_sku
-from tests.inventory.carrier import ImportClient, counts
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.imports.contract import ImportFormat
+from markethall.inventory.imports.domain.html_text import html_to_text
+from markethall.inventory.imports.domain.shopify_reader import stable_sku
 from tests.inventory.conftest import STAFF, build_inventory_app
+from tests.inventory.import_client import ImportClient, counts
 
 README = Path("README.md").read_text()
 SAMPLE = Path("docs/samples/shopify.csv").read_bytes()

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from markethall.inventory.contract.importing import (
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.imports.contract import (
     ImportFileExpired,
     ImportFormat,
     ImportNotFailed,
@@ -14,13 +15,12 @@ from markethall.inventory.contract.importing import (
     ImportStatus,
     NewImport,
 )
-from markethall.inventory.contract.kinds import ProductStatus
-from markethall.shared.db import PoolSize, Postgres, Statement
-from markethall.shared.ids import new_id
-from markethall.shared.pages import PageQuery
-from tests.inventory.arena import slow_connection_to
-from tests.inventory.carrier import ImportClient, counts
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import PageQuery
+from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app, no_key
+from tests.inventory.import_client import ImportClient, counts
+from tests.inventory.race_setup import slow_connection_to
 from tests.proxy import Mode
 
 OURS = """\
@@ -296,7 +296,7 @@ async def test_upload_not_deleted_now_is_deleted_by_cleanup_job(
     database_url: str, postgres: Postgres
 ) -> None:
     kept = Statement(sa.text("SELECT count(*) FROM inventory.import_upload"))
-    async with slow_connection_to(database_url, late=0) as (url, line):
+    async with slow_connection_to(database_url, latency=0) as (url, line):
         far = Postgres(url, PoolSize(1, 2, 5))
         import_client = ImportClient(build_inventory_app("sql", far))
         upload = await import_client.upload(OURS.encode())

@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
-from markethall.inventory.contract.catalogue import ProductChange, ProductView
-from markethall.inventory.contract.stock import StockLow
-from markethall.shared.events import EventEnvelope
+from markethall.inventory.catalogue.contract.products import ProductChange, ProductView
+from markethall.inventory.stock.contract.movements import StockLow
+from markethall.shared.messaging.events import EventEnvelope
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_command
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from markethall.inventory.contract.catalogue import NewProduct, ProductChange, ProductView
-from markethall.shared.model import UtcDatetime
+from markethall.inventory.catalogue.contract.products import NewProduct, ProductChange, ProductView
+from markethall.shared.kernel.model import UtcDatetime
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp
 
 EUR = {"currency": "EUR"}

@@ -15,9 +15,13 @@ from uuid import UUID
 
 import pytest
 
-from markethall.inventory.contract.catalogue import ProductChange, ProductView
-from markethall.inventory.contract.categories import CategoryChange, CategoryView, NewCategory
-from markethall.inventory.contract.reserving import (
+from markethall.inventory.catalogue.contract.categories import (
+    CategoryChange,
+    CategoryView,
+    NewCategory,
+)
+from markethall.inventory.catalogue.contract.products import ProductChange, ProductView
+from markethall.inventory.contract import (
     Extend,
     OutOfStock,
     ReservationClosed,
@@ -26,19 +30,24 @@ from markethall.inventory.contract.reserving import (
     Reserve,
     TooManyUnpaidOrders,
 )
-from markethall.inventory.contract.stock import Movement, NewTransfer, Transfer, WouldGoNegative
-from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
-from markethall.shared.errors import PreconditionFailed
-from markethall.shared.ids import new_id
-from tests.inventory.arena import (
+from markethall.inventory.stock.contract.movements import (
+    Movement,
+    NewTransfer,
+    Transfer,
+    WouldGoNegative,
+)
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.kernel.errors import PreconditionFailed
+from markethall.shared.kernel.ids import new_id
+from tests.inventory.conftest import ANYONE, MAX_UNPAID_ORDERS, STAFF, consume_command, no_key
+from tests.inventory.import_client import ImportClient, counts
+from tests.inventory.race_setup import (
     RaceSetup,
     open_race_setup,
     run_concurrently,
     successful_reservations,
     units_by_product,
 )
-from tests.inventory.carrier import ImportClient, counts
-from tests.inventory.conftest import ANYONE, MAX_UNPAID_ORDERS, STAFF, consume_command, no_key
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 NEAR, FAR = 0.0, 0.02
@@ -76,7 +85,7 @@ async def test_hundred_concurrent_buyers_of_last_unit_buy_one(setup: RaceSetup) 
 async def test_last_seven_units_are_sold_exactly_once_each(
     setup: RaceSetup,
 ) -> None:
-    chance = Random(SEED)  # noqa: S311 - the same race every time
+    chance = Random(SEED)
     for _ in rounds(setup):
         tea = await setup.inventory_app.product(stock=7)
         wanted = [chance.randint(1, 6) for _ in range(30)]
@@ -110,7 +119,7 @@ async def test_carts_in_opposite_order_are_atomic_and_do_not_deadlock(
 
 async def test_concurrent_commands_do_not_deadlock(setup: RaceSetup) -> None:
     """Crossed carts come, pay, change their mind and go overdue, while the sweeper sweeps."""
-    chance = Random(SEED)  # noqa: S311 - the same race every time
+    chance = Random(SEED)
     for _ in rounds(setup):
         goods = [(await setup.inventory_app.product(stock=15)).product_id for _ in range(3)]
         old = successful_reservations(

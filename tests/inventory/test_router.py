@@ -10,14 +10,14 @@ import pytest
 
 from markethall.app import create_app
 from markethall.container import Container
-from markethall.inventory.contract.catalogue import ProductView
-from markethall.inventory.contract.reserving import RequestedLine, Reserve
+from markethall.inventory.catalogue.contract.products import ProductView
+from markethall.inventory.contract import RequestedLine, Reserve
 from markethall.settings import Settings
-from markethall.shared.auth import scopes_for_roles
-from markethall.shared.call import Actor
-from markethall.shared.clock import utc_now
-from markethall.shared.ids import new_id
-from markethall.shared.pages import Page
+from markethall.shared.http.route_policies import scopes_for_roles
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import Page
 from tests.inventory.conftest import ANYONE
 
 EURO = {"amount": 1250, "currency": "EUR"}

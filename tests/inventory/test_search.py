@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from markethall.inventory.contract.catalogue import ProductPage
-from markethall.inventory.contract.searching import Facets, ProductQuery
-from markethall.inventory.domain.items import Product
-from markethall.inventory.ports.search import SearchHits
-from markethall.shared.db import PoolSize, Postgres
-from markethall.shared.errors import Unavailable
-from markethall.shared.metrics import STATEMENTS
+from markethall.inventory.catalogue.contract.products import ProductPage
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.search.contract import Facets, ProductQuery
+from markethall.inventory.search.ports import SearchHits
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.observability.metrics import STATEMENTS
+from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.conftest import on_server, url_of
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, build_inventory_app
 from tests.inventory.test_catalogue import changed, skus

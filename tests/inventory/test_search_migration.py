@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 from alembic import command
 
-from markethall import migrating
-from markethall.shared.db import PoolSize, Postgres
-from markethall.shared.ids import new_id
-from markethall.topology import Context
+from markethall import schema_migrations
+from markethall.contexts import Context
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.conftest import on_server, plain, url_of
 from tests.inventory.conftest import build_inventory_app
 from tests.inventory.test_catalogue import skus
@@ -25,7 +25,9 @@ SELECT gen_random_uuid(), 'TEA-' || n, 'Crème ' || n, 'brewed', 1, 'EUR', '{}',
     '{}', 'active', 1, now(), now()
 FROM generate_series(1, 1001) n
 """
-MIGRATION = Path(migrating.__file__).parents[2] / "migrations/inventory/2026_11_21_search.py"
+MIGRATION = (
+    Path(schema_migrations.__file__).parents[2] / "migrations/inventory/2026_11_21_search.py"
+)
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ async def old_url(server_url: str) -> AsyncIterator[str]:
 
 
 def migrated(url: str, revision: str) -> None:
-    config = migrating._config(Context.INVENTORY)
+    config = schema_migrations._config(Context.INVENTORY)
     config.attributes["url"] = url
     command.upgrade(config, revision)
 

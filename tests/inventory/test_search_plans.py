@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from markethall.inventory.contract.searching import ProductQuery
-from markethall.inventory.domain.words import SearchQuery
-from markethall.inventory.ports.search import ProductPageRequest
+from markethall.inventory.catalogue.sql.tables import products
+from markethall.inventory.search.contract import ProductQuery
+from markethall.inventory.search.domain import SearchQuery
+from markethall.inventory.search.ports import ProductPageRequest
+from markethall.inventory.search.sql.store import TrigramSupport
 from markethall.inventory.sql import STATEMENTS
-from markethall.inventory.sql.search_rows import TrigramSupport
-from markethall.inventory.sql.store import SqlStore
-from markethall.inventory.sql.tables import products
-from markethall.shared.clock import utc_now
-from markethall.shared.db import Connection, PoolSize, Postgres, Statement
-from markethall.shared.ids import new_id
+from markethall.inventory.sql_store import SqlStore
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.postgres import Connection, PoolSize, Postgres, Statement
 from tests.conftest import on_server, url_of
 from tests.inventory.conftest import build_inventory_app
 
@@ -44,7 +44,7 @@ FROM inventory.product, generate_series(1, 5000) n WHERE sku = 'FIRST';
 INSERT INTO inventory.stock (product_id, warehouse_id, on_hand, reserved)
 SELECT product_id, '00000000-0000-7000-8000-000000000001', 0, 0 FROM inventory.product
 ON CONFLICT DO NOTHING
-"""  # noqa: S608 - our own names
+"""
 MIDDLE = "SELECT * FROM inventory.product WHERE price_amount = 2500"
 
 

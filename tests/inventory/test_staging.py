@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from markethall.inventory.contract.catalogue import NewProduct, Price
-from markethall.inventory.domain.items import Product
-from markethall.inventory.sql.staging import ProductStaging
-from markethall.shared.clock import utc_now
-from markethall.shared.db import Postgres, Statement
-from markethall.shared.ids import new_id
+from markethall.inventory.catalogue.contract.products import NewProduct, Price
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.imports.sql.product_staging import ProductStaging
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.postgres import Postgres, Statement
 from tests.inventory.conftest import InventoryApp
 
 

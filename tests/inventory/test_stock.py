@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from markethall.inventory.contract.reserving import ProductNotFound
-from markethall.inventory.contract.stock import (
+from markethall.inventory.contract import ProductNotFound
+from markethall.inventory.stock.contract.movements import (
     Movement,
     MovementReason,
     NewStocktake,
@@ -19,17 +19,17 @@ from markethall.inventory.contract.stock import (
     TransferNotFound,
     WouldGoNegative,
 )
-from markethall.inventory.contract.warehouses import (
+from markethall.inventory.stock.contract.warehouses import (
     WarehouseChange,
     WarehouseClosed,
     WarehouseInUse,
     WarehouseNotFound,
     WarehouseView,
 )
-from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
-from markethall.shared.errors import ValidationFailed
-from markethall.shared.ids import new_id
-from markethall.shared.pages import PageQuery
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import PageQuery
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_command, no_key
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
-from markethall.shared.ids import new_id
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.kernel.ids import new_id
 from tests.inventory.test_router import Client, client, refused
 
 __all__ = ["client"]

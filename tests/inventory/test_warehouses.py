@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from markethall.inventory.contract.warehouses import (
+from markethall.inventory.stock.contract.warehouses import (
     NewWarehouse,
     WarehouseChange,
     WarehouseInUse,
     WarehouseNotFound,
     WarehouseView,
 )
-from markethall.inventory.domain.warehouses import MAIN_WAREHOUSE
-from markethall.shared.errors import PreconditionFailed
-from markethall.shared.ids import new_id
-from markethall.shared.pages import PageQuery
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.kernel.errors import PreconditionFailed
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import PageQuery
 from tests.inventory.conftest import STAFF, InventoryApp, no_key
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from tests.e2e.halls import ADMIN, CONTEXTS, RunningServer, free_port
+from tests.e2e.servers import ADMIN, CONTEXTS, RunningServer, free_port
 from tests.e2e.test_shutdown import alive
 
 START_TIMEOUT_SECONDS = 120

@@ -10,12 +10,12 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from markethall.contexts import Context
 from markethall.local.cluster.app import ClusterApp, create_cluster_app
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.server import GracefulServer, listen_socket, server_config
 from markethall.settings import read_settings
-from markethall.topology import Context
-from tests.wire import tcp
+from tests.rpc import tcp
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]

@@ -9,11 +9,11 @@ import httpx2
 import pytest
 
 from markethall.app import create_app
+from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
 from markethall.settings import Settings, read_settings
-from markethall.topology import DEPENDENCIES, JWKS_SOURCES, Context
 from tests.e2e.shop import good, refused
 from tests.local_cluster.fake_services import FakeCluster, answer, cluster_of, fake_cluster
-from tests.wire import tcp
+from tests.rpc import tcp
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import httpx2
 import psutil
 import pytest
 
-from tests.e2e.halls import ADMIN, CONTEXTS
-from tests.e2e.own import wait_for_exit
+from tests.e2e.dedicated_server import wait_for_exit
+from tests.e2e.servers import ADMIN, CONTEXTS
 from tests.e2e.shop import Shop, good, refused
 from tests.e2e.test_shutdown import until
 from tests.local_cluster.cluster_process import (

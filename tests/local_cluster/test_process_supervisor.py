@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from markethall.contexts import DEPENDENCIES, Context
 from markethall.local.cluster.process_supervisor import (
     STOP_ORDER,
     ServiceSupervisor,
@@ -19,7 +20,6 @@ from markethall.local.cluster.process_supervisor import (
 )
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import Settings, read_settings
-from markethall.topology import DEPENDENCIES, Context
 from tests.e2e.test_shutdown import until
 from tests.local_cluster.cluster_process import remaining_processes
 from tests.test_cli import markethall

@@ -8,9 +8,9 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from markethall.topology import Context
-from tests.e2e.halls import free_port
-from tests.e2e.raw import exchange, request
+from markethall.contexts import Context
+from tests.e2e.raw_http import exchange, request
+from tests.e2e.servers import free_port
 from tests.e2e.shop import refused
 from tests.local_cluster.fake_services import (
     FakeCluster,
@@ -21,7 +21,7 @@ from tests.local_cluster.fake_services import (
     fake_cluster,
     pieces,
 )
-from tests.wire import tcp
+from tests.rpc import tcp
 
 TIMEOUT_SECONDS = 30
 # the proxy waits 0.4 s for the head of a response

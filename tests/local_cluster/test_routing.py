@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from markethall.topology import CONTEXT_BY_PATH, Context
-from tests.e2e.raw import exchange, request
+from markethall.contexts import CONTEXT_BY_PATH, Context
+from tests.e2e.raw_http import exchange, request
 from tests.local_cluster.fake_services import FakeCluster, answer, fake_cluster
 
 

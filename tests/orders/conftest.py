@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 from dependency_injector import providers
 
-from markethall.inventory.contract.reserving import Inventory
+from markethall.contexts import Context
+from markethall.inventory.contract import Inventory
 from markethall.orders.container import OrdersContainer
 from markethall.orders.contract import (
     CancelOrder,
@@ -21,25 +22,24 @@ from markethall.orders.contract import (
 )
 from markethall.orders.service import EVENT_HANDLERS, OrderEventHandlers
 from markethall.payments.contract import Payments
-from markethall.shared.auth import scopes_for_roles
-from markethall.shared.backend import ContextPersistence
-from markethall.shared.call import Actor, CallContext, system_context
-from markethall.shared.db import Postgres
-from markethall.shared.errors import Unavailable
-from markethall.shared.events import Delivery, Event, InProcessTransport, wrap_event
-from markethall.shared.http import IDEMPOTENCY_RETENTION_EXTENDED, created_response
-from markethall.shared.idempotency import (
+from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, created_response
+from markethall.shared.http.route_policies import scopes_for_roles
+from markethall.shared.idempotency.service import (
     IdempotencyService,
     IdempotentCommand,
     IdempotentRequest,
     StoredResponse,
 )
-from markethall.shared.ids import new_id
-from markethall.shared.pages import Cursors
-from markethall.shared.steward import OutboxRelay
-from markethall.topology import Context
+from markethall.shared.kernel.call_context import Actor, CallContext, system_context
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.messaging.context_worker import OutboxRelay
+from markethall.shared.messaging.events import Delivery, Event, InProcessTransport, wrap_event
+from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
-from tests.orders.neighbours import (
+from tests.orders.fakes import (
     CallFailures,
     FakeClock,
     FakeInventory,

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from markethall.inventory.contract.reserving import (
+from markethall.inventory.contract import (
     OutOfStock,
     ProductNotFound,
     ReservationClosed,
@@ -29,11 +29,11 @@ from markethall.orders.contract import (
     TotalChanged,
 )
 from markethall.payments.contract import PaymentStatus
-from markethall.shared.errors import Forbidden, Unavailable
-from markethall.shared.idempotency import InFlight
-from markethall.shared.ids import new_id
-from markethall.shared.metrics import STATEMENTS
-from markethall.shared.pages import CursorInvalid
+from markethall.shared.idempotency.service import InFlight
+from markethall.shared.kernel.errors import Forbidden, Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import CursorInvalid
+from markethall.shared.observability.metrics import STATEMENTS
 from markethall.users.contract import UserInactive
 from tests.orders.conftest import (
     CANCEL,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.inventory.contract.reserving import (
+from markethall.inventory.contract import (
     ReservationLineView,
     ReservationStatus,
     ReservationView,
@@ -33,9 +33,9 @@ from markethall.orders.domain import (
     build_fulfilment_lines,
 )
 from markethall.orders.service.checkout import price_order
-from markethall.shared.ids import derive_uuid7, new_id
-from markethall.shared.model import MAX_AMOUNT
-from markethall.shared.money import Money
+from markethall.shared.kernel.ids import derive_uuid7, new_id
+from markethall.shared.kernel.model import MAX_AMOUNT
+from markethall.shared.kernel.money import Money
 from tests.orders.conftest import order_command
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

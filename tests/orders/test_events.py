@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from markethall.inventory.contract.reserving import ReservationStatus
+from markethall.inventory.contract import ReservationStatus
 from markethall.orders.contract import (
     InvalidTransition,
     OrderPaymentStatus,
@@ -14,9 +14,9 @@ from markethall.orders.contract import (
 )
 from markethall.orders.service import EVENT_HANDLERS
 from markethall.payments.contract import PaymentRefunded, PaymentStatus, RefundPayment
-from markethall.shared.errors import Unavailable
-from markethall.shared.events import Event
-from markethall.shared.ids import new_id
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.messaging.events import Event
 from tests.orders.conftest import (
     CANCEL,
     HOLD,

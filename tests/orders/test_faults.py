@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 
 from markethall.orders.contract import OrderStatus, OrderView, TotalChanged
-from markethall.shared.errors import Unavailable
-from markethall.shared.idempotency import InFlight
+from markethall.shared.idempotency.service import InFlight
+from markethall.shared.kernel.errors import Unavailable
 from tests.orders.conftest import OrdersApp, order_command
-from tests.orders.neighbours import Killed
+from tests.orders.fakes import Killed
 
 CALLS = ["get_active_customer", "reserve", "open"]
 LEASE = timedelta(seconds=15)

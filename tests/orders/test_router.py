@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from markethall.inventory.contract.reserving import (
+from markethall.inventory.contract import (
     OutOfStock,
     ProductNotFound,
     ReservationClosed,
@@ -20,10 +20,10 @@ from markethall.inventory.contract.reserving import (
 )
 from markethall.orders.contract import OrderView
 from markethall.orders.router import _UPSTREAM_ERROR_CODES, router
-from markethall.shared.call import CallContext
-from markethall.shared.errors import DomainError
-from markethall.shared.http import problem_handler, validation_handler
-from markethall.shared.ids import new_id
+from markethall.shared.http.problem_details import problem_handler, validation_handler
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.ids import new_id
 from markethall.users.contract import UserInactive, UserNotFound
 from tests.orders.conftest import STAFF, OrdersApp, person
 

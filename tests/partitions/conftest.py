@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.partitions.halls import TestResources
+from tests.partitions.servers import TestResources
 
 
 @pytest.fixture(scope="session")

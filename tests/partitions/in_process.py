@@ -19,11 +19,11 @@ from starlette.types import ASGIApp
 
 from markethall.app import create_app
 from markethall.container import Container
+from markethall.contexts import DEPENDENCIES, Context
 from markethall.settings import read_settings
-from markethall.shared.tokens import generate_private_key
-from markethall.topology import DEPENDENCIES, Context
-from tests.e2e.halls import ADMIN, RunningServer
-from tests.partitions.sets import Block, Partition
+from markethall.shared.security.access_tokens import generate_private_key
+from tests.e2e.servers import ADMIN, RunningServer
+from tests.partitions.partitions import Block, Partition
 
 # a development hall's secret, which a test needs to sign the card provider's webhooks
 SECRET = "a-secret-for-the-halls-of-these-tests-0123456789"

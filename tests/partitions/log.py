@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile, zip_longest
 from typing import Final
 
-from tests.partitions.inside import ServerInspector
-from tests.partitions.normal import LogNormalizer
+from tests.partitions.log_normalizer import LogNormalizer
+from tests.partitions.server_inspector import ServerInspector
 
 # of a line that differs: characters before the difference, and in all
 _BEFORE: Final = 60

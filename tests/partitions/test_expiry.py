@@ -10,10 +10,10 @@ from inspect import signature
 import pytest
 
 from tests.e2e import test_expiry
-from tests.e2e.halls import ADMIN
+from tests.e2e.servers import ADMIN
 from tests.e2e.shop import Shop
-from tests.partitions.halls import TestResources, on_one_database
-from tests.partitions.sets import APART, PARTITIONS
+from tests.partitions.partitions import APART, PARTITIONS
+from tests.partitions.servers import TestResources, on_one_database
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 

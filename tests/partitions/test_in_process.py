@@ -7,9 +7,9 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from markethall.topology import Context
+from markethall.contexts import Context
 from tests.partitions.in_process import AsgiNetwork, address_of, remotes_of
-from tests.partitions.sets import APART, PARTITIONS, TOGETHER
+from tests.partitions.partitions import APART, PARTITIONS, TOGETHER
 
 AMBIENT: ContextVar[str] = ContextVar("ambient", default="nothing")
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from dependency_injector import providers
 
-from markethall.migrating import upgrade
+from markethall.contexts import Context
 from markethall.payments.container import PaymentsContainer
 from markethall.payments.contract import (
     OpenPayment,
@@ -27,23 +27,23 @@ from markethall.payments.gateway.sandbox import Sleep
 from markethall.payments.ports import PaymentGateway, SandboxLedger
 from markethall.payments.remote import RemotePayments, router
 from markethall.payments.sql import metadata
-from markethall.shared.auth import scopes_for_roles
-from markethall.shared.call import Actor, CallContext, system_context
-from markethall.shared.db import HOLDS_CONNECTION, Postgres
-from markethall.shared.events import EventEnvelope
-from markethall.shared.http import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
-from markethall.shared.idempotency import (
+from markethall.schema_migrations import upgrade
+from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
+from markethall.shared.http.route_policies import scopes_for_roles
+from markethall.shared.idempotency.service import (
     IdempotencyService,
     IdempotentCommand,
     IdempotentRequest,
     StoredResponse,
 )
-from markethall.shared.ids import new_id
-from markethall.shared.money import Money
-from markethall.shared.pages import Cursors
-from markethall.topology import Context
+from markethall.shared.kernel.call_context import Actor, CallContext, system_context
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.messaging.events import EventEnvelope
+from markethall.shared.persistence.postgres import HOLDS_CONNECTION, Postgres
 from tests.conftest import on_server, url_of
-from tests.remote import over_rpc
+from tests.rpc_loopback import over_rpc
 
 SECRET = b"a secret that is only good for tests"
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -15,9 +15,9 @@ from markethall.payments.contract import (
     RefundStatus,
 )
 from markethall.payments.ports import PaymentGatewayTimeout
-from markethall.shared.errors import ValidationFailed
-from markethall.shared.ids import new_id
-from markethall.shared.money import CurrencyMismatch, Money
+from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import CurrencyMismatch, Money
 from tests.payments.conftest import NEIGHBOUR, Killed, PaymentsApp
 
 

@@ -27,8 +27,8 @@ from markethall.payments.domain import (
     build_posting,
     settle_operation,
 )
-from markethall.shared.ids import new_id
-from markethall.shared.money import Money
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -15,8 +15,8 @@ from markethall.payments.contract import (
     RefundView,
 )
 from markethall.payments.domain import Succeeded
-from markethall.shared.idempotency import InFlight, StoredResponse
-from markethall.shared.ids import new_id
+from markethall.shared.idempotency.service import InFlight, StoredResponse
+from markethall.shared.kernel.ids import new_id
 from tests.payments.conftest import NEIGHBOUR, PaymentsApp, attempt_without_key
 
 MANY = 20

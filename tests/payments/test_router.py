@@ -16,17 +16,25 @@ from starlette.middleware import Middleware
 
 from markethall.payments.contract import PaymentView
 from markethall.payments.router import router
-from markethall.shared.auth import scopes_for_roles
-from markethall.shared.call import Actor
-from markethall.shared.clock import utc_now
-from markethall.shared.errors import DomainError
-from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
-from markethall.shared.http import http_exception_handler, problem_handler, validation_handler
-from markethall.shared.ids import new_id
-from markethall.shared.keyring import LocalJwks, UserTokenVerifier
-from markethall.shared.limits import RateLimiter
-from markethall.shared.redis import RedisClient
-from markethall.shared.tokens import AccessTokenSigner, AccessTokenVerifier, generate_private_key
+from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.problem_details import (
+    http_exception_handler,
+    problem_handler,
+    validation_handler,
+)
+from markethall.shared.http.rate_limits import RateLimiter
+from markethall.shared.http.route_policies import scopes_for_roles
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.redis_client import RedisClient
+from markethall.shared.security.access_tokens import (
+    AccessTokenSigner,
+    AccessTokenVerifier,
+    generate_private_key,
+)
+from markethall.shared.security.jwks import LocalJwks, UserTokenVerifier
 from tests.payments.conftest import PaymentsApp
 
 ISSUER, AUDIENCE = "https://markethall.example", "markethall"
@@ -95,7 +103,7 @@ def app_of(payments_app: PaymentsApp, signer: AccessTokenSigner) -> FastAPI:
         AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, utc_now), LocalJwks(signer.jwks)
     )
     identities = TokenVerifiers(lambda: people)
-    front = Middleware(GatewayMiddleware, manners=manners, identities=identities, limits=limits)
+    front = Middleware(GatewayMiddleware, config=manners, verifiers=identities, rate_limiter=limits)
     handlers: Any = {
         DomainError: problem_handler,
         RequestValidationError: validation_handler,

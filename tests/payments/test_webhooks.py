@@ -13,8 +13,13 @@ from markethall.payments.contract import (
 )
 from markethall.payments.domain import Failed, Succeeded
 from markethall.payments.gateway.sandbox_webhooks import MAX_WEBHOOK_BYTES, SIGNATURE_HEADER
-from markethall.shared.errors import BodyTooLarge, DomainError, MalformedRequest, ValidationFailed
-from markethall.shared.ids import new_id
+from markethall.shared.kernel.errors import (
+    BodyTooLarge,
+    DomainError,
+    MalformedRequest,
+    ValidationFailed,
+)
+from markethall.shared.kernel.ids import new_id
 from tests.payments.conftest import ANYBODY, Killed, PaymentsApp, attempt_without_key
 
 

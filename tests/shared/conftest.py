@@ -13,14 +13,19 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateSchema
 
-from markethall.shared.backend import ContextPersistence
-from markethall.shared.call import CallContext, system_context
-from markethall.shared.db import PoolSize, Postgres, Statement
-from markethall.shared.events import Event
-from markethall.shared.ids import new_id
-from markethall.shared.memory import ContextTables, MemoryStore, Table, build_memory_persistence
-from markethall.shared.model import Dto
-from markethall.shared.sql import (
+from markethall.shared.kernel.call_context import CallContext, system_context
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.model import Dto
+from markethall.shared.messaging.events import Event
+from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.persistence.memory import (
+    ContextTables,
+    MemoryStore,
+    Table,
+    build_memory_persistence,
+)
+from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
+from markethall.shared.persistence.sql import (
     ContextStatements,
     SqlStore,
     build_sql_persistence,

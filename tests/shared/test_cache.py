@@ -10,8 +10,8 @@ import pytest
 from markethall.shared.cache import CoherentCache, open_cache
 from markethall.shared.cache.invalidation_bus import RedisInvalidationBus
 from markethall.shared.cache.redis_cache import RedisCache
-from markethall.shared.metrics import REGISTRY
-from markethall.shared.redis import RedisClient
+from markethall.shared.observability.metrics import REGISTRY
+from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.cache_fixtures import Clock, Source
 
 NAMESPACE = "test.process"

@@ -19,8 +19,8 @@ from markethall.shared.cache.invalidation_bus import (
     RedisInvalidationBus,
 )
 from markethall.shared.cache.ports import Invalidation
-from markethall.shared.db import PoolSize, Postgres
-from markethall.shared.redis import RedisClient
+from markethall.shared.persistence.postgres import PoolSize, Postgres
+from markethall.shared.persistence.redis_client import RedisClient
 from tests.proxy import Mode, Proxy
 from tests.shared.cache_fixtures import Clock, Source
 

@@ -12,14 +12,19 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from markethall.shared.backend import ContextPersistence
-from markethall.shared.call import CallContext
-from markethall.shared.db import PoolSize, Postgres, Statement
-from markethall.shared.errors import MalformedRequest, Unavailable
-from markethall.shared.events import Delivery, EventEnvelope, InProcessTransport, wrap_event
-from markethall.shared.ids import new_id
-from markethall.shared.sql import SqlOutbox, build_sql_persistence
-from markethall.shared.steward import InboxConsumer, OutboxRelay, WorkerConfig
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import MalformedRequest, Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.messaging.context_worker import InboxConsumer, OutboxRelay, WorkerConfig
+from markethall.shared.messaging.events import (
+    Delivery,
+    EventEnvelope,
+    InProcessTransport,
+    wrap_event,
+)
+from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
+from markethall.shared.persistence.sql import SqlOutbox, build_sql_persistence
 from tests.conftest import on_server
 from tests.shared.conftest import STATEMENTS, FakeClock, ProbeSqlStore, ThingHappened
 
@@ -256,7 +261,7 @@ async def test_late_commits_are_delivered_and_key_order_is_kept(
     listener = Listener(build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, clock), clock)
     keys = [new_id() for _ in range(writers)]
     each = 50
-    chance = random.Random(7)  # noqa: S311 - a shuffle, no secret
+    chance = random.Random(7)
     working = asyncio.Event()
     working.set()
 

@@ -13,18 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
-from markethall.shared.auth import ORDERS, public, require_scope
-from markethall.shared.backend import ContextPersistence
-from markethall.shared.call import Actor, CallContext
-from markethall.shared.errors import (
-    DomainError,
-    Forbidden,
-    MalformedRequest,
-    Overloaded,
-    PreconditionFailed,
-    Unavailable,
-)
-from markethall.shared.http import (
+from markethall.shared.http.problem_details import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     apply_if_none_match,
     created_response,
@@ -41,13 +30,24 @@ from markethall.shared.http import (
     run_idempotent,
     validation_handler,
 )
-from markethall.shared.idempotency import IdempotencyService, IdempotentCommand
-from markethall.shared.ids import new_id
-from markethall.shared.memory import MemoryDatabase, build_memory_persistence
-from markethall.shared.model import Id, Int, RequestModel, Text
-from markethall.shared.versions import ExpectedVersions, check_expected_version, etag
+from markethall.shared.http.route_policies import ORDERS, public, require_scope
+from markethall.shared.idempotency.service import IdempotencyService, IdempotentCommand
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.errors import (
+    DomainError,
+    Forbidden,
+    MalformedRequest,
+    Overloaded,
+    PreconditionFailed,
+    Unavailable,
+)
+from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, etag
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.model import Id, Int, RequestModel, Text
+from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.persistence.memory import MemoryDatabase, build_memory_persistence
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, Something
-from tests.shared.test_front import JSON, Got, ask, front
+from tests.shared.test_gateway import JSON, Got, ask, front
 
 PERSON = Actor(user_id=new_id(), scopes=frozenset({ORDERS}))
 

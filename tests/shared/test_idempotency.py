@@ -7,19 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from markethall.shared.backend import ContextPersistence, RetentionJob
-from markethall.shared.call import CallContext
-from markethall.shared.db import Postgres, Statement
-from markethall.shared.errors import (
-    DomainError,
-    Forbidden,
-    MalformedRequest,
-    TooManyRequests,
-    Unauthenticated,
-    Unavailable,
-)
-from markethall.shared.http import created_response
-from markethall.shared.idempotency import (
+from markethall.shared.http.problem_details import created_response
+from markethall.shared.idempotency.service import (
     IdempotencyRecord,
     IdempotencyService,
     IdempotentCommand,
@@ -29,8 +18,19 @@ from markethall.shared.idempotency import (
     PayloadMismatch,
     StoredResponse,
 )
-from markethall.shared.ids import new_id
-from markethall.shared.sql import MAX_PURGED_ROWS, build_sql_persistence
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import (
+    DomainError,
+    Forbidden,
+    MalformedRequest,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+)
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.context_persistence import ContextPersistence, RetentionJob
+from markethall.shared.persistence.postgres import Postgres, Statement
+from markethall.shared.persistence.sql import MAX_PURGED_ROWS, build_sql_persistence
 from tests.shared.conftest import STATEMENTS, FakeClock, ProbeSqlStore, Something, ThingHappened
 
 LEASE = timedelta(seconds=15)

@@ -3,7 +3,7 @@
 import time
 from uuid import RFC_4122, UUID
 
-from markethall.shared.ids import derive_uuid7, new_id
+from markethall.shared.kernel.ids import derive_uuid7, new_id
 
 
 def test_an_id_is_a_uuid_of_version_7_in_its_rfc_variant() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from markethall.shared.log import redact, redact_event
+from markethall.shared.observability.log import redact, redact_event
 
 SECRETS = (
     "hunter2-the-password",
@@ -22,7 +22,7 @@ LOGGING = textwrap.dedent(
     """
     import logging, sys
     import structlog
-    from markethall.shared.log import configure
+    from markethall.shared.observability.log import configure
     from pydantic import SecretStr
 
     configure(sys.argv[1], "info")

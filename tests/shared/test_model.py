@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from markethall.shared.ids import new_id
-from markethall.shared.model import Bool, Dto, Id, Int, RequestModel, Text
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.model import Bool, Dto, Id, Int, RequestModel, Text
 
 
 class Sent(RequestModel):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from markethall.shared.model import MAX_AMOUNT
-from markethall.shared.money import (
+from markethall.shared.kernel.model import MAX_AMOUNT
+from markethall.shared.kernel.money import (
     EXPONENT_BY_CURRENCY,
     AmountOutOfRange,
     CurrencyMismatch,

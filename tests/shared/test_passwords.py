@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from markethall.shared.errors import Overloaded
-from markethall.shared.passwords import (
+from markethall.shared.kernel.errors import Overloaded
+from markethall.shared.security.passwords import (
     COMMON_PASSWORDS,
     MAX_LENGTH,
     MIN_LENGTH,

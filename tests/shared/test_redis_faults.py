@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from markethall.local.valkey import EmbeddedValkey
-from markethall.shared.breaker import Breaker
 from markethall.shared.cache import open_cache
 from markethall.shared.cache.invalidation_bus import RedisInvalidationBus
 from markethall.shared.cache.ports import Invalidation
 from markethall.shared.cache.redis_cache import RedisCache
-from markethall.shared.limits import LimitResult, RateLimit, RedisHitCounter
-from markethall.shared.metrics import REGISTRY
-from markethall.shared.redis import LuaScript, RedisClient, RedisUnavailable
+from markethall.shared.http.rate_limits import LimitResult, RateLimit, RedisHitCounter
+from markethall.shared.kernel.circuit_breaker import Breaker
+from markethall.shared.observability.metrics import REGISTRY
+from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 from tests.shared.cache_fixtures import Source
 
 FAILURES = 3
@@ -384,7 +384,7 @@ async def test_timed_out_command_does_not_leak_reply(
 async def test_cancel_at_any_step_keeps_replies_and_connections(
     redis_setup: RedisSetup, connections: int
 ) -> None:
-    client, dice = redis_setup.client(connections=connections), random.Random(7)  # noqa: S311
+    client, dice = redis_setup.client(connections=connections), random.Random(7)
     keys = [str(number) for number in range(50)]
     await client.execute("MSET", *(word for key in keys for word in (key, f"answer {key}")))
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from markethall.shared.response_cache import ResponseCacheMiddleware, offer
+from markethall.shared.http.response_cache import ResponseCacheMiddleware, offer
 
 TTL_SECONDS = 5.0
 PUBLIC = [(b"etag", b'"v1"'), (b"cache-control", b"public, max-age=5")]

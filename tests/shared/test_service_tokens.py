@@ -15,13 +15,17 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.shared.call import Actor
-from markethall.shared.errors import Unauthenticated, Unavailable
-from markethall.shared.ids import new_id
-from markethall.shared.keyring import LocalJwks
-from markethall.shared.service_tokens import MAX_TOKEN_LENGTH, ServiceSigner, ServiceVerifier
-from markethall.shared.tokens import generate_private_key
-from tests.wire.forgeries import Forger
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.errors import Unauthenticated, Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.security.access_tokens import generate_private_key
+from markethall.shared.security.jwks import LocalJwks
+from markethall.shared.security.service_tokens import (
+    MAX_TOKEN_LENGTH,
+    ServiceSigner,
+    ServiceVerifier,
+)
+from tests.rpc.forgeries import Forger
 
 START: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PEM: Final = generate_private_key()
@@ -53,10 +57,10 @@ class Away:
     def get_key_set(self) -> dict[str, Any]:
         return {"keys": []}
 
-    def has_key(self, kid: str) -> bool:  # noqa: ARG002 - a JwksProvider
+    def has_key(self, kid: str) -> bool:
         return False
 
-    async def refresh_for(self, kid: str) -> None:  # noqa: ARG002 - a JwksProvider
+    async def refresh_for(self, kid: str) -> None:
         raise Unavailable(dependency="orders")
 
 

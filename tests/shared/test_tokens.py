@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.shared.call import Actor
-from markethall.shared.errors import Unauthenticated
-from markethall.shared.ids import new_id
-from markethall.shared.tokens import (
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.errors import Unauthenticated
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.security.access_tokens import (
     CLOCK_SKEW_SECONDS,
     AccessTokenSigner,
     AccessTokenVerifier,

@@ -7,19 +7,23 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from dependency_injector import providers
 
-from markethall.shared.call import Actor, CallContext
-from markethall.shared.clock import utc_now
-from markethall.shared.db import Postgres
-from markethall.shared.http import IDEMPOTENCY_RETENTION_DEFAULT, created_response
-from markethall.shared.idempotency import IdempotentCommand
-from markethall.shared.ids import new_id
-from markethall.shared.pages import Cursors
-from markethall.shared.passwords import Passwords
-from markethall.shared.tokens import AccessTokenSigner, AccessTokenVerifier, generate_private_key
+from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_DEFAULT, created_response
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.persistence.postgres import Postgres
+from markethall.shared.security.access_tokens import (
+    AccessTokenSigner,
+    AccessTokenVerifier,
+    generate_private_key,
+)
+from markethall.shared.security.passwords import Passwords
 from markethall.users.container import UsersContainer
 from markethall.users.contract import Accounts, Register, Sessions, TokenPair, Users, UserView
 from markethall.users.remote import RemoteUsers, router
-from tests.remote import over_rpc
+from tests.rpc_loopback import over_rpc
 
 ISSUER = "https://markethall.example"
 AUDIENCE = "markethall"

@@ -10,12 +10,16 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from markethall.shared.errors import DomainError
-from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
-from markethall.shared.http import http_exception_handler, problem_handler, validation_handler
-from markethall.shared.keyring import LocalJwks, UserTokenVerifier
-from markethall.shared.limits import RateLimiter
-from markethall.shared.redis import RedisClient
+from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.problem_details import (
+    http_exception_handler,
+    problem_handler,
+    validation_handler,
+)
+from markethall.shared.http.rate_limits import RateLimiter
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.persistence.redis_client import RedisClient
+from markethall.shared.security.jwks import LocalJwks, UserTokenVerifier
 from markethall.users.router import router
 from tests.users.conftest import ISSUER, PASSWORD, UsersApp
 

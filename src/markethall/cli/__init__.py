@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from markethall import __version__
-from markethall.cli import data, goods, serving, staff
+from markethall.cli import catalogue, database, serving, staff
 from markethall.cli.console import out, print_errors
 from markethall.cli.events import events
 from markethall.settings import SettingsError
@@ -17,7 +17,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Markethall: users, inventory, orders and payments under one roof.",
 )
-for group in (serving, data, staff, goods):
+for group in (serving, database, staff, catalogue):
     cli.add_typer(group.cli)
 cli.add_typer(events, name="events")
 
@@ -52,6 +52,6 @@ def version(
 
 def _is_embedded_error(error: Exception) -> bool:
     """Asked only when something has gone wrong, so the extra is not imported at every start."""
-    from markethall.local.errors import EmbeddedError  # noqa: PLC0415 - large; others need not wait
+    from markethall.local.errors import EmbeddedError
 
     return isinstance(error, EmbeddedError)

@@ -6,8 +6,8 @@ from uuid import UUID
 import typer
 
 from markethall.cli.console import out
-from markethall.cli.hall import run_with_container
-from markethall.topology import Context
+from markethall.cli.runtime import run_with_container
+from markethall.contexts import Context
 
 events = typer.Typer(no_args_is_help=True, help="Dead letters and replays.")
 

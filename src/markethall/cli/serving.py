@@ -8,10 +8,14 @@ import typer
 
 from markethall import __version__
 from markethall.cli.console import err, fail, out
-from markethall.cli.hall import exit_on_sigterm, migrate_if_development, open_database, redis
+from markethall.cli.runtime import exit_on_sigterm, migrate_if_development, open_database, redis
+from markethall.contexts import Context
+from markethall.operations.topology_report import (
+    context_locations,
+    describe_routes,
+    invalid_remote_urls,
+)
 from markethall.settings import Settings, SettingsError, read_settings
-from markethall.topology import Context
-from markethall.whereabouts import context_locations, describe_routes, invalid_remote_urls
 
 cli = typer.Typer()
 
@@ -38,11 +42,11 @@ def serve(
         raise SettingsError(problems)
     is_embedded = _is_embedded(settings)
     # a stall that has moved out may stand beside the hall, on the hall's own Postgres
-    with open_database(settings, beside=settings.contexts != set(Context)) as settings:
+    with open_database(settings, attach_to_running=settings.contexts != set(Context)) as settings:
         migrate_if_development(settings)
         if banner:
             _print_banner(settings, f"http://{host}:{port}", is_embedded=is_embedded)
-        from markethall import server  # noqa: PLC0415 - large; others need not wait
+        from markethall import server
 
         code = server.serve(settings, host, port, workers)
     raise typer.Exit(code)
@@ -58,7 +62,7 @@ def local_cluster(
     _check_cluster(settings)
     with exit_on_sigterm(), open_database(settings) as settings, redis(settings) as settings:
         migrate_if_development(settings)
-        from markethall.local.cluster import runner  # noqa: PLC0415 - large; others need not wait
+        from markethall.local.cluster import runner
 
         code = runner.run(settings, host, port, partial(err.print, markup=False))
     raise typer.Exit(code)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from markethall.cli.console import out
-from markethall.cli.hall import run_with_container
+from markethall.cli.runtime import run_with_container
 
 cli = typer.Typer()
 

@@ -6,45 +6,45 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.inventory.contract.catalogue import Catalogue
-from markethall.inventory.contract.categories import Categories
-from markethall.inventory.contract.importing import Imports
-from markethall.inventory.contract.reserving import Inventory
-from markethall.inventory.contract.stock import Stockroom
-from markethall.inventory.contract.warehouses import Warehouses
-from markethall.inventory.domain.allocation import FewestParcels
-from markethall.inventory.domain.holds import CustomerLimits
-from markethall.inventory.memory import MemoryStore
-from markethall.inventory.memory.tables import Tables
-from markethall.inventory.ports import Database
-from markethall.inventory.ports.catalogue import ByteCache, ProductCache
-from markethall.inventory.ports.search import SearchIndex
-from markethall.inventory.ports.stock import AllocationStrategy
+from markethall.inventory.catalogue.contract.categories import Categories
+from markethall.inventory.catalogue.contract.products import Catalogue
+from markethall.inventory.catalogue.memory.tables import Tables
+from markethall.inventory.catalogue.ports.products import ByteCache, ProductCache
+from markethall.inventory.catalogue.service.api import CatalogueService
+from markethall.inventory.catalogue.service.categories import CategoryService
+from markethall.inventory.catalogue.service.families import FamilyQueries
+from markethall.inventory.catalogue.service.response_cache import ProductResponseCache
+from markethall.inventory.contract import Inventory
+from markethall.inventory.imports.contract import Imports
+from markethall.inventory.imports.service.api import ImportService
+from markethall.inventory.imports.service.jobs import ImportWorker
+from markethall.inventory.memory_store import MemoryStore
 from markethall.inventory.remote import RemoteInventory
-from markethall.inventory.service.cached import ProductResponseCache
-from markethall.inventory.service.catalogue import CatalogueService
-from markethall.inventory.service.categories import CategoryService
-from markethall.inventory.service.families import FamilyQueries
-from markethall.inventory.service.holds import ReservationExpiry
-from markethall.inventory.service.importing import ImportWorker
-from markethall.inventory.service.imports import ImportService
-from markethall.inventory.service.lists import NoSearchIndex, ProductListQueries
-from markethall.inventory.service.plans import AllocationRunner
-from markethall.inventory.service.reservations import InventoryService
-from markethall.inventory.service.stock import StockroomService
-from markethall.inventory.service.warehouses import WarehouseService
+from markethall.inventory.reservations.domain.allocation import FewestParcels
+from markethall.inventory.reservations.domain.reservations import CustomerLimits
+from markethall.inventory.reservations.ports import AllocationStrategy
+from markethall.inventory.reservations.service.allocation_retry import AllocationRunner
+from markethall.inventory.reservations.service.internal import InventoryService
+from markethall.inventory.reservations.service.jobs import ReservationExpiry
+from markethall.inventory.search.ports import SearchIndex
+from markethall.inventory.search.service import NoSearchIndex, ProductListQueries
+from markethall.inventory.search.sql.store import TrigramSupport
 from markethall.inventory.sql import STATEMENTS
-from markethall.inventory.sql.search_rows import TrigramSupport
-from markethall.inventory.sql.store import SqlStore
-from markethall.shared.backend import ContextPersistence
-from markethall.shared.clock import Clock
-from markethall.shared.db import Postgres
-from markethall.shared.idempotency import IdempotencyService
-from markethall.shared.memory import MemoryDatabase, build_memory_persistence
-from markethall.shared.pages import Cursors
-from markethall.shared.sql import SqlDatabase, build_sql_persistence
-from markethall.shared.steward import LongRunningTask, PeriodicJob
-from markethall.shared.wire import RpcClient
+from markethall.inventory.sql_store import SqlStore
+from markethall.inventory.stock.contract.movements import Stockroom
+from markethall.inventory.stock.contract.warehouses import Warehouses
+from markethall.inventory.stock.service.api import StockroomService
+from markethall.inventory.stock.service.warehouses import WarehouseService
+from markethall.inventory.store_ports import Database
+from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
+from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.persistence.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.persistence.postgres import Postgres
+from markethall.shared.persistence.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.rpc.client import RpcClient
 
 
 def _memory_persistence(clock: Clock) -> ContextPersistence[MemoryDatabase[Tables, MemoryStore]]:

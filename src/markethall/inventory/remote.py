@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from markethall.inventory.contract.reserving import (
+from markethall.inventory.contract import (
     Consume,
     Extend,
     Inventory,
@@ -18,11 +18,11 @@ from markethall.inventory.contract.reserving import (
     TooManyUnits,
     TooManyUnpaidOrders,
 )
-from markethall.shared.call import CallContext
-from markethall.shared.http import from_container, json_response, problems
-from markethall.shared.model import Dto
-from markethall.shared.serving import FORBID_UNKNOWN_FIELDS, require_service_token
-from markethall.shared.wire import RpcClient
+from markethall.shared.http.problem_details import from_container, json_response, problems
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.model import Dto
+from markethall.shared.rpc.client import RpcClient
+from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
 
 router = APIRouter(prefix="/internal/inventory", tags=["internal"])
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.inventory.contract.reserving import Inventory
+from markethall.inventory.contract import Inventory
 from markethall.orders.contract import Orders
 from markethall.orders.memory import MemoryOrderStore, Tables
 from markethall.orders.ports import Database
@@ -20,15 +20,15 @@ from markethall.orders.service import (
 )
 from markethall.orders.sql import STATEMENTS, SqlOrderStore
 from markethall.payments.contract import Payments
-from markethall.shared.backend import ContextPersistence
-from markethall.shared.clock import Clock
-from markethall.shared.db import Postgres
-from markethall.shared.events import EventHandler
-from markethall.shared.idempotency import IdempotencyService
-from markethall.shared.memory import MemoryDatabase, build_memory_persistence
-from markethall.shared.pages import Cursors
-from markethall.shared.sql import SqlDatabase, build_sql_persistence
-from markethall.shared.steward import PeriodicJob
+from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.messaging.context_worker import PeriodicJob
+from markethall.shared.messaging.events import EventHandler
+from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.persistence.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.persistence.postgres import Postgres
+from markethall.shared.persistence.sql import SqlDatabase, build_sql_persistence
 from markethall.users.contract import Users
 
 

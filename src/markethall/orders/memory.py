@@ -8,8 +8,8 @@ from uuid import UUID
 from markethall.orders.contract import FulfilmentStatus, OrderQuery, OrderStatus, OrderStatusView
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
 from markethall.orders.ports import ConcurrentUpdate, Keyset
-from markethall.shared.clock import Clock
-from markethall.shared.memory import ContextTables, MemoryStore, Table
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.memory import ContextTables, MemoryStore, Table
 
 FIRST_NUMBER = 1001
 
@@ -97,7 +97,7 @@ class MemoryOrderStore(MemoryStore):
     def _write(self, order: Order) -> None:
         entries = self._tables.timeline.get(order.order_id) or ()
         self._tables.timeline.put(order.order_id, entries + order.pending_timeline_entries)
-        self._tables.orders.put(order.order_id, replace(order, news=()))
+        self._tables.orders.put(order.order_id, replace(order, pending_timeline_entries=()))
 
 
 def _to_status_view(order: Order) -> OrderStatusView:

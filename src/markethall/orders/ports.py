@@ -9,9 +9,9 @@ from uuid import UUID
 
 from markethall.orders.contract import OrderQuery, OrderStatusView
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
-from markethall.shared.call import CallContext
-from markethall.shared.events import Delivery, Event
-from markethall.shared.idempotency import IdempotentCommand
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.messaging.events import Delivery, Event
 
 
 class ConcurrentUpdate(Exception):

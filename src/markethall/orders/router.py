@@ -26,17 +26,7 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
 )
-from markethall.shared import model
-from markethall.shared.auth import ORDERS, ORDERS_MANAGE, require_scope
-from markethall.shared.call import CallContext
-from markethall.shared.errors import (
-    DomainError,
-    Forbidden,
-    Unauthenticated,
-    Unavailable,
-    ValidationFailed,
-)
-from markethall.shared.http import (
+from markethall.shared.http.problem_details import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     apply_if_none_match,
     created_response,
@@ -47,7 +37,8 @@ from markethall.shared.http import (
     problems,
     run_idempotent,
 )
-from markethall.shared.idempotency import (
+from markethall.shared.http.route_policies import ORDERS, ORDERS_MANAGE, require_scope
+from markethall.shared.idempotency.service import (
     IdempotencyKeyInvalid,
     IdempotencyKeyMissing,
     IdempotencyService,
@@ -55,9 +46,18 @@ from markethall.shared.idempotency import (
     LeaseLost,
     PayloadMismatch,
 )
-from markethall.shared.model import Id
-from markethall.shared.pages import CursorInvalid, Page
-from markethall.shared.versions import etag
+from markethall.shared.kernel import model
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import (
+    DomainError,
+    Forbidden,
+    Unauthenticated,
+    Unavailable,
+    ValidationFailed,
+)
+from markethall.shared.kernel.etags import etag
+from markethall.shared.kernel.model import Id
+from markethall.shared.kernel.pagination import CursorInvalid, Page
 
 router = APIRouter(tags=["orders"])
 

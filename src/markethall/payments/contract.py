@@ -6,13 +6,13 @@ from enum import StrEnum
 from typing import ClassVar, Literal, Protocol
 from uuid import UUID
 
-from markethall.shared.call import CallContext
-from markethall.shared.errors import DomainError
-from markethall.shared.events import Event
-from markethall.shared.idempotency import IdempotentCommand
-from markethall.shared.model import Dto, Id
-from markethall.shared.money import Money
-from markethall.shared.pages import Page, PageQuery
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.model import Dto, Id
+from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import Page, PageQuery
+from markethall.shared.messaging.events import Event
 
 
 class PaymentStatus(StrEnum):

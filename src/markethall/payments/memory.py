@@ -16,10 +16,10 @@ from markethall.payments.ports import (
     SandboxRefund,
     WebhookState,
 )
-from markethall.shared import memory as shared
-from markethall.shared.clock import Clock
-from markethall.shared.memory import ContextTables, MemoryDatabase, Table
-from markethall.shared.money import Money
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.money import Money
+from markethall.shared.persistence import memory as shared
+from markethall.shared.persistence.memory import ContextTables, MemoryDatabase, Table
 
 
 @dataclass(frozen=True)
@@ -177,13 +177,13 @@ class MemoryPaymentStore(shared.MemoryStore):
 
     # Webhooks
 
-    async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:  # noqa: ARG002 - memory keeps no history
+    async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
         key = event.provider, event.event_id
         return self._tables.events.add(key, StoredEvent(event, state))
 
     async def set_event_state(
         self, event: ProviderEvent, state: WebhookState, now: datetime
-    ) -> None:  # noqa: ARG002 - as above
+    ) -> None:
         self._tables.events.put((event.provider, event.event_id), StoredEvent(event, state))
 
     async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:

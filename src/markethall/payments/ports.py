@@ -14,10 +14,10 @@ from markethall.payments.contract import (
     PaymentStatus,
 )
 from markethall.payments.domain import Operation, Outcome, Payment, Posting
-from markethall.shared.call import CallContext
-from markethall.shared.events import Delivery, Event
-from markethall.shared.idempotency import IdempotentCommand
-from markethall.shared.money import Money
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.money import Money
+from markethall.shared.messaging.events import Delivery, Event
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from markethall.payments.contract import (
     RefundPayment,
     RefundView,
 )
-from markethall.shared.call import CallContext
-from markethall.shared.errors import ValidationFailed
-from markethall.shared.http import from_container, json_response, problems
-from markethall.shared.model import Dto
-from markethall.shared.money import CurrencyMismatch
-from markethall.shared.serving import FORBID_UNKNOWN_FIELDS, require_service_token
-from markethall.shared.wire import RpcClient
+from markethall.shared.http.problem_details import from_container, json_response, problems
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.money import CurrencyMismatch
+from markethall.shared.rpc.client import RpcClient
+from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
 
 router = APIRouter(prefix="/internal/payments", tags=["internal"])
 

@@ -26,18 +26,7 @@ from markethall.payments.contract import (
     WebhookReceipt,
     WebhookSignatureInvalid,
 )
-from markethall.shared.auth import PAYMENTS, PAYMENTS_MANAGE, public, require_scope
-from markethall.shared.call import CallContext
-from markethall.shared.errors import (
-    BodyTooLarge,
-    Forbidden,
-    MalformedRequest,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
-from markethall.shared.http import (
+from markethall.shared.http.problem_details import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     apply_if_none_match,
     created_response,
@@ -46,7 +35,8 @@ from markethall.shared.http import (
     problems,
     run_idempotent,
 )
-from markethall.shared.idempotency import (
+from markethall.shared.http.route_policies import PAYMENTS, PAYMENTS_MANAGE, public, require_scope
+from markethall.shared.idempotency.service import (
     IdempotencyKeyInvalid,
     IdempotencyKeyMissing,
     IdempotencyService,
@@ -55,10 +45,20 @@ from markethall.shared.idempotency import (
     PayloadMismatch,
     StoredResponse,
 )
-from markethall.shared.model import MAX_AMOUNT, Id, Int, RequestModel, Text
-from markethall.shared.money import Currency, CurrencyMismatch, Money
-from markethall.shared.pages import CursorInvalid, Page, PageQuery
-from markethall.shared.versions import etag
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import (
+    BodyTooLarge,
+    Forbidden,
+    MalformedRequest,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from markethall.shared.kernel.etags import etag
+from markethall.shared.kernel.model import MAX_AMOUNT, Id, Int, RequestModel, Text
+from markethall.shared.kernel.money import Currency, CurrencyMismatch, Money
+from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 
 router = APIRouter(tags=["payments"])
 

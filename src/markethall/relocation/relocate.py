@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from markethall.contexts import Context
 from markethall.relocation.database_urls import RelocationFailed, asyncpg_dsn, parse_url
 from markethall.relocation.pg_tools import PgTools, find_pg_tools
 from markethall.relocation.schema_copy import (
@@ -23,7 +24,6 @@ from markethall.relocation.schema_copy import (
     SchemaCopy,
     checksum_query,
 )
-from markethall.topology import Context
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]

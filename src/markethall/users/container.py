@@ -5,16 +5,16 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from markethall.shared.backend import ContextPersistence
-from markethall.shared.clock import Clock
-from markethall.shared.db import Postgres
-from markethall.shared.idempotency import IdempotencyService
-from markethall.shared.memory import MemoryDatabase, build_memory_persistence
-from markethall.shared.pages import Cursors
-from markethall.shared.passwords import Passwords
-from markethall.shared.sql import SqlDatabase, build_sql_persistence
-from markethall.shared.steward import PeriodicJob
-from markethall.shared.wire import RpcClient
+from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.messaging.context_worker import PeriodicJob
+from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.persistence.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.persistence.postgres import Postgres
+from markethall.shared.persistence.sql import SqlDatabase, build_sql_persistence
+from markethall.shared.rpc.client import RpcClient
+from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import Accounts, Sessions, Users
 from markethall.users.memory import MemoryUserStore, Tables
 from markethall.users.ports import Database, TokenSigner

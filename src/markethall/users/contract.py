@@ -7,12 +7,12 @@ from uuid import UUID
 
 from pydantic import Field
 
-from markethall.shared.call import CallContext
-from markethall.shared.errors import DomainError
-from markethall.shared.idempotency import IdempotentCommand
-from markethall.shared.model import Dto
-from markethall.shared.pages import Page
-from markethall.shared.versions import ExpectedVersions
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.pagination import Page
 
 
 class Customer(Dto):
@@ -50,7 +50,7 @@ class Users(Protocol):
 
 
 class Role(StrEnum):
-    """What a person is; shared/auth.py says which scopes each role gives."""
+    """What a person is; shared/http/route_policies.py says which scopes each role gives."""
 
     CUSTOMER = "customer"
     STAFF_CATALOGUE = "staff:catalogue"
@@ -101,7 +101,7 @@ class TokenPair(Dto):
     """RFC 6749, section 5.1. `expires_in` is in seconds and about the access token."""
 
     access_token: Annotated[str, Field(repr=False)]
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - a kind, no secret
+    token_type: Literal["bearer"] = "bearer"
     expires_in: int
     refresh_token: Annotated[str, Field(repr=False)]
     scope: str

@@ -14,8 +14,8 @@ from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
 
-from markethall.shared.errors import ValidationFailed
-from markethall.shared.passwords import weakness
+from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.security.passwords import weakness
 from markethall.users.contract import (
     BadRefreshToken,
     ChangeProfile,

@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.shared.clock import Clock
-from markethall.shared.memory import ContextTables, Table
-from markethall.shared.memory import MemoryStore as CommonStore
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.memory import ContextTables, Table
+from markethall.shared.persistence.memory import MemoryStore as CommonStore
 from markethall.users.domain import Session, User, UserIdentity
 
 

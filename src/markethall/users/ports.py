@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from markethall.shared.call import Actor
-from markethall.shared.idempotency import IdempotentCommand
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import Actor
 from markethall.users.contract import UserView
 from markethall.users.domain import Session, User, UserIdentity
 

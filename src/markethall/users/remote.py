@@ -5,11 +5,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from markethall.shared.call import CallContext
-from markethall.shared.http import from_container, json_response, problems
-from markethall.shared.model import Dto
-from markethall.shared.serving import FORBID_UNKNOWN_FIELDS, require_service_token
-from markethall.shared.wire import RpcClient
+from markethall.shared.http.problem_details import from_container, json_response, problems
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.model import Dto
+from markethall.shared.rpc.client import RpcClient
+from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
 from markethall.users.contract import Customer, UserInactive, UserNotFound, Users
 
 router = APIRouter(prefix="/internal/users", tags=["internal"])

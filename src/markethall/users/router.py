@@ -6,9 +6,31 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from starlette.datastructures import FormData
 
-from markethall.shared.auth import PROFILE, SCOPE_DESCRIPTIONS, USERS_MANAGE, public, require_scope
-from markethall.shared.call import CallContext
-from markethall.shared.errors import (
+from markethall.shared.http.problem_details import (
+    apply_if_none_match,
+    created_response,
+    from_container,
+    if_match,
+    if_match_optional,
+    json_response,
+    problems,
+    run_idempotent,
+)
+from markethall.shared.http.route_policies import (
+    PROFILE,
+    SCOPE_DESCRIPTIONS,
+    USERS_MANAGE,
+    public,
+    require_scope,
+)
+from markethall.shared.idempotency.service import (
+    IdempotencyKeyInvalid,
+    IdempotencyService,
+    InFlight,
+    PayloadMismatch,
+)
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import (
     Forbidden,
     MalformedRequest,
     Overloaded,
@@ -19,25 +41,9 @@ from markethall.shared.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from markethall.shared.http import (
-    apply_if_none_match,
-    created_response,
-    from_container,
-    if_match,
-    if_match_optional,
-    json_response,
-    problems,
-    run_idempotent,
-)
-from markethall.shared.idempotency import (
-    IdempotencyKeyInvalid,
-    IdempotencyService,
-    InFlight,
-    PayloadMismatch,
-)
-from markethall.shared.model import Bool, Dto, Id, RequestModel, Text
-from markethall.shared.pages import CursorInvalid, Page, PageQuery
-from markethall.shared.versions import ExpectedVersions, etag
+from markethall.shared.kernel.etags import ExpectedVersions, etag
+from markethall.shared.kernel.model import Bool, Dto, Id, RequestModel, Text
+from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 from markethall.users.contract import (
     Accounts,
     BadCredentials,

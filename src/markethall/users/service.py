@@ -6,15 +6,15 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
-from markethall.shared.auth import PROFILE, USERS_MANAGE, scopes_for_roles
-from markethall.shared.call import Actor, CallContext
-from markethall.shared.clock import Clock
-from markethall.shared.errors import Forbidden
-from markethall.shared.idempotency import IdempotentCommand
-from markethall.shared.ids import new_id
-from markethall.shared.pages import Cursors, Page
-from markethall.shared.passwords import Passwords
-from markethall.shared.versions import ExpectedVersions, check_expected_version
+from markethall.shared.http.route_policies import PROFILE, USERS_MANAGE, scopes_for_roles
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Forbidden
+from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import Cursors, Page
+from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     BadCredentials,
     BadRefreshToken,
@@ -53,7 +53,7 @@ class InternalUserService:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:  # noqa: ARG002 - any caller
+    async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         async with self._database.read_session() as store:
             user = await _get_user_or_404(store, user_id)
         user.check_active()
@@ -73,7 +73,7 @@ class AccountService:
 
     async def register(
         self,
-        ctx: CallContext,  # noqa: ARG002 - anyone may
+        ctx: CallContext,
         command: Register,
         attempt: IdempotentCommand,
     ) -> UserView:
@@ -115,7 +115,7 @@ class AccountService:
 
     async def list_users(
         self,
-        ctx: CallContext,  # noqa: ARG002 - the route's policy has let them in
+        ctx: CallContext,
         limit: int,
         cursor: str | None,
     ) -> Page[UserView]:
@@ -126,7 +126,7 @@ class AccountService:
         views = [_to_user_view(user) for user in users]
         return self._cursors.build_page(_LIST_NAME, views, limit, lambda last: [str(last.user_id)])
 
-    async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:  # noqa: ARG002 - as above
+    async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:
         async with self._database.read_session() as store:
             return _to_user_view(await _get_user_or_404(store, user_id))
 
@@ -213,7 +213,7 @@ class SessionService:
         self._signer = signer
         self._clock = clock
 
-    async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:  # noqa: ARG002 - anyone
+    async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
         user = await self._find_user_by_login(login)
         # also for nobody: the time that it takes must not tell whether there is such a user
         password_matches = await self._passwords.verify(
@@ -228,7 +228,7 @@ class SessionService:
                 raise BadCredentials
         return self._build_token_pair(user, session, token)
 
-    async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:  # noqa: ARG002 - the token tells
+    async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
         presented = RefreshToken.parse(refresh_token)
         replacement = RefreshToken.generate(presented.family)
         async with self._database.transaction() as store:
@@ -238,7 +238,7 @@ class SessionService:
             raise BadRefreshToken
         return self._build_token_pair(user, session, replacement)
 
-    async def revoke(self, ctx: CallContext, refresh_token: str) -> None:  # noqa: ARG002 - as above
+    async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
         try:
             token = RefreshToken.parse(refresh_token)
         except BadRefreshToken:
@@ -246,7 +246,7 @@ class SessionService:
         async with self._database.transaction() as store:
             await store.end_session(token.family_hash, self._clock())
 
-    async def get_jwks(self, ctx: CallContext) -> JwkSet:  # noqa: ARG002 - public
+    async def get_jwks(self, ctx: CallContext) -> JwkSet:
         return JwkSet.model_validate(self._signer.jwks())
 
     async def get_issuer(self) -> str:

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, array, insert
 
-from markethall.shared.db import Statement, sql_literal
-from markethall.shared.sql import ContextStatements, context_metadata, timestamp_column
-from markethall.shared.sql import SqlStore as CommonStore
+from markethall.shared.persistence.postgres import Statement, sql_literal
+from markethall.shared.persistence.sql import ContextStatements, context_metadata, timestamp_column
+from markethall.shared.persistence.sql import SqlStore as CommonStore
 from markethall.users.contract import Role
 from markethall.users.domain import (
     MAX_EMAIL_LENGTH,

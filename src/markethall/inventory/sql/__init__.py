@@ -1,9 +1,9 @@
 """Inventory in Postgres, in a schema of that name."""
 
-from markethall.inventory.sql.search_rows import TrigramSupport
-from markethall.inventory.sql.store import SqlStore
-from markethall.inventory.sql.tables import metadata
-from markethall.shared.sql import ContextStatements
+from markethall.inventory.catalogue.sql.tables import metadata
+from markethall.inventory.search.sql.store import TrigramSupport
+from markethall.inventory.sql_store import SqlStore
+from markethall.shared.persistence.sql import ContextStatements
 
 STATEMENTS = ContextStatements(metadata)
 

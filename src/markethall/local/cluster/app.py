@@ -13,18 +13,18 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from markethall.contexts import CONTEXT_BY_PATH, Context
 from markethall.local.cluster.reverse_proxy import ReverseProxy
+from markethall.operations.endpoints import add_docs, add_probes
 from markethall.settings import Settings
-from markethall.shared.auth import public
-from markethall.shared.call import Actor, CallContext
-from markethall.shared.errors import DomainError, Unauthenticated
-from markethall.shared.front import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.graceful_shutdown import drain_on_signal
-from markethall.shared.http import http_exception_handler, problem_handler
-from markethall.shared.limits import RateLimiter
-from markethall.shared.redis import RedisClient
-from markethall.system import add_docs, add_probes
-from markethall.topology import CONTEXT_BY_PATH, Context
+from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.problem_details import http_exception_handler, problem_handler
+from markethall.shared.http.rate_limits import RateLimiter
+from markethall.shared.http.route_policies import public
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.errors import DomainError, Unauthenticated
+from markethall.shared.persistence.redis_client import RedisClient
 
 
 @dataclass
@@ -43,7 +43,7 @@ class ClusterReadiness:
 class NoTokens:
     """Refuses every token: the services verify tokens, not the proxy."""
 
-    async def verify(self, token: str) -> Actor:  # noqa: ARG002 - the interface of a verifier
+    async def verify(self, token: str) -> Actor:
         raise Unauthenticated(reason="unknown")
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Final, cast
 
+from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import Settings
-from markethall.topology import DEPENDENCIES, JWKS_SOURCES, Context
 
 Report = Callable[[str], None]
 Urls = Mapping[Context, str]

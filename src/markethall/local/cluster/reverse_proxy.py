@@ -11,17 +11,17 @@ import structlog
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from markethall.contexts import Context
 from markethall.settings import Settings
-from markethall.shared.errors import (
+from markethall.shared.http.problem_details import problem_response
+from markethall.shared.http.request_context import RequestContext
+from markethall.shared.kernel.errors import (
     DeadlineExceeded,
     DomainError,
     MalformedRequest,
     RequestTimeout,
     Unavailable,
 )
-from markethall.shared.http import problem_response
-from markethall.shared.visit import RequestContext
-from markethall.topology import Context
 
 log = structlog.get_logger("markethall.local.cluster")
 

@@ -11,7 +11,7 @@ from markethall.local.cluster.process_supervisor import Report, ServiceSuperviso
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.server import GracefulServer, listen_socket, server_config
 from markethall.settings import Settings
-from markethall.shared import log
+from markethall.shared.observability import log
 
 
 def run(settings: Settings, host: str, port: int, report: Report) -> int:

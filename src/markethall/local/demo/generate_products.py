@@ -53,7 +53,7 @@ def as_ndjson_line(row: Mapping[str, Any]) -> bytes:
 
 def _all_products() -> Iterator[dict[str, Any]]:
     for number in count(1):
-        rng = Random(number)  # noqa: S311 - no secret
+        rng = Random(number)
         family = _family(number, rng)
         for choices in _members(family.template, rng):
             yield _row(family, choices, rng)

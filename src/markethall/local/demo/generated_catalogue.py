@@ -7,18 +7,18 @@ from io import StringIO
 from itertools import islice
 from typing import Any, Final
 
-from markethall.inventory.contract.categories import (
+from markethall.inventory.catalogue.contract.categories import (
     Categories,
     CategoryTaken,
     CategoryTranslation,
     NewCategory,
 )
-from markethall.inventory.contract.importing import ImportFormat, Imports, NewImport
+from markethall.inventory.imports.contract import ImportFormat, Imports, NewImport
 from markethall.local.demo.generate_products import as_ndjson_line, generate_products
 from markethall.local.demo.vocabulary import CATEGORIES, CategoryTemplate
-from markethall.shared.call import CallContext
-from markethall.shared.idempotency import IdempotentCommand
-from markethall.shared.ids import new_id
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.ids import new_id
 
 _ROWS_PER_CHUNK: Final = 200
 

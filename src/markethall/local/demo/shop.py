@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from markethall.inventory.contract.catalogue import Catalogue, NewProduct, Price, SkuTaken
-from markethall.inventory.contract.reserving import ProductNotFound
-from markethall.inventory.contract.stock import Adjustment, Stockroom
-from markethall.shared.auth import CATALOGUE_WRITE, STOCK_WRITE
-from markethall.shared.call import CallContext
-from markethall.shared.idempotency import IdempotentCommand
+from markethall.inventory.catalogue.contract.products import Catalogue, NewProduct, Price, SkuTaken
+from markethall.inventory.contract import ProductNotFound
+from markethall.inventory.stock.contract.movements import Adjustment, Stockroom
+from markethall.shared.http.route_policies import CATALOGUE_WRITE, STOCK_WRITE
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
 
 # 21 November 2026, in milliseconds: the ids are UUIDv7, and the same in every installation
 _CREATED_AT_MS: Final = 1_795_219_200_000

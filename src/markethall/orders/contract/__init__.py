@@ -18,12 +18,12 @@ from markethall.orders.contract.events import OrderExpired as OrderExpired
 from markethall.orders.contract.events import OrderFulfilled as OrderFulfilled
 from markethall.orders.contract.events import OrderPaid as OrderPaid
 from markethall.orders.contract.events import OrderPlaced as OrderPlaced
-from markethall.shared.call import CallContext
-from markethall.shared.errors import DomainError
-from markethall.shared.idempotency import IdempotentCommand
-from markethall.shared.model import Dto, Id, Int, RequestModel, Text
-from markethall.shared.money import Currency, Money
-from markethall.shared.pages import Page, PageQuery
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.model import Dto, Id, Int, RequestModel, Text
+from markethall.shared.kernel.money import Currency, Money
+from markethall.shared.kernel.pagination import Page, PageQuery
 
 # States
 

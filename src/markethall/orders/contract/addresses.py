@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, TypeAdapter, WrapValidator
 
-from markethall.shared.model import RequestModel, Text
+from markethall.shared.kernel.model import RequestModel, Text
 
 # ISO 3166-1 alpha-2, officially assigned
 _ASSIGNED_COUNTRY_CODES = (

@@ -3,9 +3,9 @@
 from typing import ClassVar
 from uuid import UUID
 
-from markethall.shared.events import Event
-from markethall.shared.model import Dto
-from markethall.shared.money import Money
+from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.money import Money
+from markethall.shared.messaging.events import Event
 
 
 class OrderEvent(Event):

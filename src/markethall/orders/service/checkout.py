@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from markethall.inventory.contract.reserving import (
+from markethall.inventory.contract import (
     Inventory,
     RequestedLine,
     ReservationClosed,
@@ -28,12 +28,12 @@ from markethall.orders.domain import AuditInfo, Order, OrderLine
 from markethall.orders.ports import Database
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import OpenPayment, Payments, PaymentStatus, PaymentView
-from markethall.shared.call import CallContext
-from markethall.shared.clock import Clock
-from markethall.shared.idempotency import IdempotentCommand
-from markethall.shared.ids import derive_uuid7
-from markethall.shared.model import MAX_AMOUNT
-from markethall.shared.money import Money
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.ids import derive_uuid7
+from markethall.shared.kernel.model import MAX_AMOUNT
+from markethall.shared.kernel.money import Money
 from markethall.users.contract import Users
 
 _ENDED_PAYMENT_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED, PaymentStatus.VOIDED}

@@ -9,7 +9,7 @@ from markethall.orders.contract import (
     TimelineEntryView,
 )
 from markethall.orders.domain import Fulfilment, Order, OrderLine, TimelineEntry
-from markethall.shared.money import Money
+from markethall.shared.kernel.money import Money
 
 
 def to_order_view(order: Order) -> OrderView:

@@ -14,7 +14,7 @@ from markethall.orders.sql.tables import (
     orders,
     timeline,
 )
-from markethall.shared.db import Statement, sql_literal
+from markethall.shared.persistence.postgres import Statement, sql_literal
 
 TIMELINE_COLUMNS = tuple(column.name for column in timeline.c if column.name != "order_id")
 LINE_COLUMNS = tuple(column.name for column in lines.c if column.name != "order_id")

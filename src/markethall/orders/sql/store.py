@@ -19,7 +19,7 @@ from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLin
 from markethall.orders.ports import ConcurrentUpdate, Keyset
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.tables import metadata, orders
-from markethall.shared.sql import ContextStatements, SqlStore
+from markethall.shared.persistence.sql import ContextStatements, SqlStore
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record

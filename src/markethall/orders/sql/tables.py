@@ -11,8 +11,8 @@ from markethall.orders.contract import (
     OrderPaymentStatus,
     OrderStatus,
 )
-from markethall.shared.db import sql_literal
-from markethall.shared.sql import context_metadata, timestamp_column
+from markethall.shared.persistence.postgres import sql_literal
+from markethall.shared.persistence.sql import context_metadata, timestamp_column
 
 metadata = context_metadata("orders")
 

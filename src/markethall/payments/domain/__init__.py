@@ -13,13 +13,13 @@ from markethall.payments.domain.operation import (
     Outcome,
     Succeeded,
 )
+from markethall.payments.domain.outcomes import ACTION_REQUIRED, OutcomeEffects, settle_operation
 from markethall.payments.domain.payment import (
     PAYABLE_STATUSES,
     TRANSITIONS,
     Payment,
     PaymentCommand,
 )
-from markethall.payments.domain.settling import ACTION_REQUIRED, OutcomeEffects, settle_operation
 
 __all__ = [
     "ACTION_REQUIRED",
@@ -27,13 +27,13 @@ __all__ = [
     "PAYABLE_STATUSES",
     "TRANSITIONS",
     "ActionRequired",
-    "PaymentCommand",
     "Failed",
     "Operation",
     "Outcome",
-    "Payment",
-    "Posting",
     "OutcomeEffects",
+    "Payment",
+    "PaymentCommand",
+    "Posting",
     "Succeeded",
     "account_kind",
     "build_posting",

@@ -8,7 +8,7 @@ from markethall.payments import contract
 from markethall.payments.contract import LedgerAccountKind, PostingKind
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
-from markethall.shared.money import Money
+from markethall.shared.kernel.money import Money
 
 # what the customers have paid us; what a provider holds for us is "provider:<its name>"
 CUSTOMER_PAYMENTS_ACCOUNT = "customers:payments"

@@ -7,7 +7,7 @@ from uuid import UUID
 from markethall.payments import contract
 from markethall.payments.contract import OperationKind, OperationStatus, RefundStatus
 from markethall.payments.domain.payment import Payment
-from markethall.shared.money import Money
+from markethall.shared.kernel.money import Money
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from markethall.payments.contract import (
     PaymentStatus,
     RefundExceedsCaptured,
 )
-from markethall.shared.errors import ValidationFailed
-from markethall.shared.money import Money
+from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.money import Money
 
 S = PaymentStatus
 

@@ -14,9 +14,9 @@ from markethall.payments.ports import (
     SandboxLedger,
     SandboxRefund,
 )
-from markethall.shared.clock import Clock
-from markethall.shared.errors import DomainError
-from markethall.shared.money import Money
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.money import Money
 
 Sleep = Callable[[float], Awaitable[None]]
 DeliverWebhook = Callable[[Mapping[str, str], bytes], Awaitable[object]]

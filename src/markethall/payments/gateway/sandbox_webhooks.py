@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError
 from markethall.payments.contract import WebhookSignatureInvalid
 from markethall.payments.domain import ActionRequired, Failed, Outcome, Succeeded
 from markethall.payments.ports import PROVIDER_TIMEOUT, ProviderEvent
-from markethall.shared.errors import BodyTooLarge, MalformedRequest, ValidationFailed
-from markethall.shared.model import Dto, Id, Text
+from markethall.shared.kernel.errors import BodyTooLarge, MalformedRequest, ValidationFailed
+from markethall.shared.kernel.model import Dto, Id, Text
 
 SIGNATURE_HEADER: Final = "sandbox-signature"
 SIGNATURE_TOLERANCE: Final = timedelta(minutes=5)

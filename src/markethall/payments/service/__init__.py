@@ -1,20 +1,20 @@
 """Payments, in this process."""
 
-from markethall.payments.service.charges import ChargePayment
-from markethall.payments.service.desk import PaymentApiService
-from markethall.payments.service.payments import InternalPaymentService
-from markethall.payments.service.refunds import IssueRefund
-from markethall.payments.service.sweeps import PaymentJobs
-from markethall.payments.service.till import ProviderClient, ProviderTimeouts
+from markethall.payments.service.api import PaymentApiService
+from markethall.payments.service.charge_payment import ChargePayment
+from markethall.payments.service.internal import InternalPaymentService
+from markethall.payments.service.issue_refund import IssueRefund
+from markethall.payments.service.jobs import PaymentJobs
+from markethall.payments.service.provider_client import ProviderClient, ProviderTimeouts
 from markethall.payments.service.webhooks import WebhookHandler
 
 __all__ = [
     "ChargePayment",
-    "ProviderTimeouts",
-    "PaymentApiService",
     "InternalPaymentService",
     "IssueRefund",
+    "PaymentApiService",
     "PaymentJobs",
     "ProviderClient",
+    "ProviderTimeouts",
     "WebhookHandler",
 ]

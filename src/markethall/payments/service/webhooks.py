@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from markethall.payments.contract import UnknownProvider, WebhookReceipt
 from markethall.payments.ports import Database, ProviderEvent, WebhookReader, WebhookState
-from markethall.payments.service.till import apply_outcome
-from markethall.shared.call import CallContext, system_context
-from markethall.shared.clock import Clock
-from markethall.shared.errors import Unavailable
+from markethall.payments.service.provider_client import apply_outcome
+from markethall.shared.kernel.call_context import CallContext, system_context
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unavailable
 
 _BATCH_SIZE = 100
 

@@ -1,7 +1,7 @@
 """Payments in Postgres."""
 
-from markethall.payments.sql.book import SqlSandboxLedger
+from markethall.payments.sql.sandbox_ledger import SqlSandboxLedger
 from markethall.payments.sql.store import SqlPaymentStore
 from markethall.payments.sql.tables import STATEMENTS, metadata
 
-__all__ = ["STATEMENTS", "SqlSandboxLedger", "SqlPaymentStore", "metadata"]
+__all__ = ["STATEMENTS", "SqlPaymentStore", "SqlSandboxLedger", "metadata"]

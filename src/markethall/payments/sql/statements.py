@@ -20,7 +20,7 @@ from markethall.payments.sql.tables import (
     sandbox_refunds,
     webhook_events,
 )
-from markethall.shared.db import Statement
+from markethall.shared.persistence.postgres import Statement
 
 _payment_at_expected_version = sa.and_(
     payments.c.payment_id == bindparam("payment_id"),

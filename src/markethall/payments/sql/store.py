@@ -22,8 +22,8 @@ from markethall.payments.contract import (
 from markethall.payments.domain import Operation, Payment, Posting, account_kind
 from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEvent, WebhookState
 from markethall.payments.sql import statements as sql
-from markethall.shared import sql as shared
-from markethall.shared.money import Money
+from markethall.shared.kernel.money import Money
+from markethall.shared.persistence import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record

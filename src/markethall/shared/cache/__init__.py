@@ -5,8 +5,8 @@ from typing import Literal
 from markethall.shared.cache.coherent_cache import CoherentCache
 from markethall.shared.cache.invalidation_bus import PostgresInvalidationBus, RedisInvalidationBus
 from markethall.shared.cache.redis_cache import RedisCache
-from markethall.shared.db import Postgres
-from markethall.shared.redis import RedisClient
+from markethall.shared.persistence.postgres import Postgres
+from markethall.shared.persistence.redis_client import RedisClient
 
 __all__ = ["CoherentCache", "open_cache"]
 

@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Final
 
-from markethall.shared.breaker import MonotonicClock
 from markethall.shared.cache.invalidation_bus import InvalidationBus
 from markethall.shared.cache.ports import CacheKey, Invalidation, Loader, lookup_counter
 from markethall.shared.cache.process_cache import ProcessCache
 from markethall.shared.cache.redis_cache import RedisCache
 from markethall.shared.cache.single_flight import SingleFlight
+from markethall.shared.kernel.circuit_breaker import MonotonicClock
 
 L1_TTL_WITHOUT_BUS: Final = 1.0  # seconds
 _MAX_BYTES: Final = 64 * 1024 * 1024

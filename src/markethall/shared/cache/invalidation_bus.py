@@ -11,9 +11,9 @@ import structlog
 
 from markethall.shared.cache.ports import CacheKey, Invalidation, InvalidationListener
 from markethall.shared.cache.redis_cache import TOMBSTONE_TTL, new_token, redis_name
-from markethall.shared.db import Connection, Postgres
-from markethall.shared.errors import Unavailable
-from markethall.shared.redis import LuaScript, RedisClient, RedisUnavailable
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.persistence.postgres import Connection, Postgres
+from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
 log = structlog.get_logger("markethall.cache")
 

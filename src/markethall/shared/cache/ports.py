@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import lru_cache
 from typing import Protocol
 
-from markethall.shared.metrics import CACHE_LOOKUPS
+from markethall.shared.observability.metrics import CACHE_LOOKUPS
 
 Loader = Callable[[], Awaitable[bytes | None]]
 CacheKey = tuple[str, str]  # namespace, key

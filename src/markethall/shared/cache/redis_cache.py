@@ -7,9 +7,9 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from markethall.shared.breaker import MonotonicClock
 from markethall.shared.cache.ports import CacheKey, Loader, lookup_counter
-from markethall.shared.redis import LuaScript, RedisClient, RedisUnavailable
+from markethall.shared.kernel.circuit_breaker import MonotonicClock
+from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
 # seconds; the result of a load that took longer than half of it is not stored
 TOMBSTONE_TTL: Final = 60.0

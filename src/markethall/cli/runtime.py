@@ -1,0 +1,114 @@
+"""What the commands work in: the settings, the database they name, the services on top of it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from markethall.cli.console import err, fail
+from markethall.contexts import Context
+from markethall.settings import Settings, read_settings
+
+T = TypeVar("T")
+
+
+@contextmanager
+def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
+    """The settings with a database in them: the embedded one, where none is named.
+
+    `attach_to_running`: this command may run beside a server, and then uses the server's Postgres.
+    """
+    if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
+        yield settings
+        return
+    from markethall.local.errors import EmbeddedBusy
+    from markethall.local.postgres import EmbeddedPostgres
+
+    server = EmbeddedPostgres(settings.data_directory)
+    with exit_on_sigterm():
+        try:
+            url = server.start()
+        except EmbeddedBusy:
+            if not attach_to_running:
+                raise
+            url = server.running_url()
+        os.environ["MARKETHALL_DATABASE_URL"] = url
+        try:
+            yield read_settings()
+        finally:
+            server.stop()
+
+
+@contextmanager
+def redis(settings: Settings) -> Iterator[Settings]:
+    """Yields settings with a Redis URL: the configured one, or that of an embedded Valkey."""
+    if settings.redis_url.get_secret_value():
+        yield settings
+        return
+    from markethall.local.valkey import EmbeddedValkey
+
+    with EmbeddedValkey(settings.data_directory) as url:
+        os.environ["MARKETHALL_REDIS_URL"] = url
+        yield read_settings()
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """So that the embedded server is stopped in order when we are told to go."""
+
+    def raise_system_exit(*_: object) -> NoReturn:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    previous_handler = signal.signal(signal.SIGTERM, raise_system_exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous_handler)
+
+
+def migrate_if_development(settings: Settings) -> None:
+    """In development the schema is brought up to date at start; in production by a job."""
+    if settings.storage == "sql" and settings.environment == "development":
+        migrate(settings, sorted(settings.contexts))
+
+
+def migrate(settings: Settings, contexts: list[Context]) -> None:
+    from markethall.schema_migrations import upgrade_outdated
+
+    by_url: dict[str, list[Context]] = {}
+    for context in contexts:
+        by_url.setdefault(settings.database_url_of(context), []).append(context)
+    for url, contexts_of_url in by_url.items():
+        upgrade_outdated(url, contexts_of_url)
+
+
+def run_with_container(work: Callable[[Any], Awaitable[T]]) -> T:
+    """Run one piece of work on the services, as the server would wire them."""
+    settings = read_settings()
+    if settings.storage == "memory":
+        fail("MARKETHALL_STORAGE: this command needs a database; memory ends with its process")
+    with open_database(settings, attach_to_running=True) as settings:
+        migrate_if_development(settings)
+        return asyncio.run(_with_container(settings, work))
+
+
+async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
+    from markethall.container import build_container
+    from markethall.secret_keys import load_or_create_secrets
+    from markethall.shared.kernel.errors import DomainError
+
+    container = build_container(settings, load_or_create_secrets(settings))
+    try:
+        return await work(container)
+    except DomainError as refusal:
+        err.print(f"[red]refused[/] {refusal.detail}")
+        raise typer.Exit(1) from None
+    finally:
+        container.passwords().close()
+        await container.cache().close()
+        await container.databases().close()
+        await container.redis().close()

@@ -1,0 +1,163 @@
+"""What inventory's own router serves of categories: the tree that products are found in."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Protocol
+from uuid import UUID
+
+from pydantic import AfterValidator, ConfigDict, Field, PlainSerializer
+
+from markethall.inventory.catalogue.contract.fields import (
+    MAX_LANGUAGES,
+    Label,
+    Language,
+    omittable_field,
+    remove_null_defaults,
+)
+from markethall.inventory.catalogue.contract.products import RenderedResponse
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.model import Dto, Int, RequestModel, Text
+from markethall.shared.kernel.pagination import Page, PageQuery
+
+CategoryKey = Annotated[Label, Field(examples=["green-tea"])]
+CategoryName = Annotated[Label, Field(examples=["Green tea"])]
+ParentCategoryKey = Annotated[Label, Field(examples=["tea"])]
+MAX_POSITION: Final = 1_000_000
+Position = Annotated[Int, Field(ge=0, le=MAX_POSITION)]
+
+
+class CategoryTranslation(RequestModel):
+    """What a language calls it."""
+
+    name: CategoryName
+
+
+class NewCategory(RequestModel):
+    """A place under its parent, or at the root level. `category` is what products name."""
+
+    category: CategoryKey
+    name: CategoryName | None = Field(default=None, description="Without one: the category.")
+    parent: ParentCategoryKey | None = None
+    position: Position = 0
+    translations: dict[Language, CategoryTranslation] = Field(
+        default_factory=dict, max_length=MAX_LANGUAGES, examples=[{"de": {"name": "Grüner Tee"}}]
+    )
+
+
+class CategoryChange(RequestModel):
+    """JSON merge patch (RFC 7396): what is absent stays. Without a parent it is at the root level.
+
+    Translations are merged language by language. Name and position cannot be cleared.
+    """
+
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
+
+    name: CategoryName = omittable_field()
+    parent: ParentCategoryKey | None = None
+    position: Position = omittable_field()
+    translations: Annotated[
+        dict[Language, CategoryTranslation | None] | None, Field(max_length=MAX_LANGUAGES)
+    ] = None
+
+
+class CategoryQuery(PageQuery):
+    """`parent`: only what stands directly under it; empty: what stands at the root level."""
+
+    parent: Annotated[Text, Field(max_length=100, examples=["tea"])] | None = None
+
+
+class CategoryTranslationView(Dto):
+    name: str
+
+
+FrozenCategoryTranslations = Annotated[
+    Mapping[str, CategoryTranslationView],
+    AfterValidator(lambda names: MappingProxyType(dict(names))),
+    PlainSerializer(dict, return_type=dict[str, CategoryTranslationView]),
+]
+
+
+class CategoryView(Dto):
+    """`product_count` is how many active products it and all that is below it have."""
+
+    category_id: UUID
+    category: str
+    name: str
+    parent: str | None
+    position: int
+    translations: FrozenCategoryTranslations
+    product_count: int
+    version: int
+
+
+class CategoryNotFound(DomainError):
+    """Details: category_id, or the category that was named as the parent."""
+
+    code = "inventory.category_not_found"
+    status = 404
+    title = "There is no such category"
+
+
+class CategoryTaken(DomainError):
+    """Details: category."""
+
+    code = "inventory.category_taken"
+    status = 409
+    title = "There is such a category already"
+
+
+class CategoryInUse(DomainError):
+    """Products are in it, be they archived, or categories are below it. Details: category."""
+
+    code = "inventory.category_in_use"
+    status = 409
+    title = "The category has products or categories"
+
+
+class CategoryCycle(DomainError):
+    """The parent is the category itself, or below it. Details: category, parent."""
+
+    code = "inventory.category_cycle"
+    status = 409
+    title = "A category cannot be below itself"
+
+
+class Categories(Protocol):
+    """The tree. A category that a product is first to name stands at the root level."""
+
+    async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
+        """In the order of their positions, then of their keys. Raises CursorInvalid."""
+
+    async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:
+        """`categories`, as JSON; some seconds old. Raises CursorInvalid."""
+
+    async def get_category(self, ctx: CallContext, category_id: UUID) -> CategoryView:
+        """Raises CategoryNotFound."""
+
+    async def render_category(self, ctx: CallContext, category_id: UUID) -> RenderedResponse:
+        """`category`, as JSON; for the public some seconds old. Raises CategoryNotFound."""
+
+    async def create(
+        self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
+    ) -> CategoryView:
+        """A new category whose id is the attempt's; once per id.
+
+        Raises CategoryTaken, CategoryNotFound (for the parent), CategoryCycle.
+        """
+
+    async def change(
+        self,
+        ctx: CallContext,
+        category_id: UUID,
+        command: CategoryChange,
+        expected_versions: ExpectedVersions,
+    ) -> CategoryView:
+        """Raises CategoryNotFound, PreconditionFailed, CategoryCycle, ValidationFailed."""
+
+    async def remove(
+        self, ctx: CallContext, category_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
+        """Raises CategoryNotFound, PreconditionFailed, CategoryInUse."""

@@ -1,0 +1,43 @@
+"""Field types that products, their categories and the list of them share."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from markethall.shared.kernel.model import Text
+
+
+class ProductStatus(StrEnum):
+    """Only active products are for sale, and seen by the public."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    ARCHIVED = "archived"
+
+
+Label = Annotated[Text, Field(min_length=1, max_length=100)]
+Tag = Annotated[Text, Field(min_length=1, max_length=50, examples=["green"])]
+# the shape of BCP 47 (RFC 5646): language, script, region, variants
+_LANGUAGE_PATTERN: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*$"
+MAX_LANGUAGES: Final = 50
+Language = Annotated[
+    Text,
+    Field(
+        max_length=35,
+        pattern=_LANGUAGE_PATTERN,
+        json_schema_extra={"pattern": _LANGUAGE_PATTERN},
+        examples=["de"],
+    ),
+]
+
+
+def omittable_field() -> Any:
+    """A field of a merge patch that need not be there, but cannot be null."""
+    return Field(default=None)
+
+
+def remove_null_defaults(schema: dict[str, Any]) -> None:
+    """Of a merge patch: what is absent is not null."""
+    for field in schema["properties"].values():
+        field.pop("default", None)

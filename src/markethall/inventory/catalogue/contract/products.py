@@ -1,0 +1,384 @@
+"""What inventory's own router serves of products."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Protocol, Self
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from markethall.inventory.catalogue.contract.fields import (
+    MAX_LANGUAGES,
+    Label,
+    Language,
+    ProductStatus,
+    Tag,
+    omittable_field,
+    remove_null_defaults,
+)
+from markethall.inventory.contract import MAX_UNITS
+from markethall.inventory.search.contract import Facets, ProductQuery
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.model import (
+    MAX_AMOUNT,
+    Bool,
+    Dto,
+    Int,
+    RequestModel,
+    Text,
+    UtcDatetime,
+)
+from markethall.shared.kernel.money import Currency, Money
+from markethall.shared.kernel.pagination import Page, PageQuery
+
+
+def _validate_attribute(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise PydanticCustomError("attribute", "must be a text, an integer or a boolean") from None
+
+
+Sku = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$"},
+        examples=["TEA-SENCHA-100"],
+    ),
+]
+ProductName = Annotated[Text, Field(min_length=1, max_length=200, examples=["Sencha, 100 g"])]
+Description = Annotated[Text, Field(max_length=10_000, examples=["Green tea from Uji."])]
+Tags = Annotated[tuple[Tag, ...], Field(max_length=50)]
+ImageUrl = Annotated[
+    Text,
+    Field(
+        max_length=2000,
+        pattern=r"^https?://[^\s/][^\s]*$",
+        json_schema_extra={"pattern": r"^https?://[^\s/][^\s]*$"},
+        examples=["https://images.example/sencha.jpg"],
+    ),
+]
+Images = Annotated[tuple[ImageUrl, ...], Field(max_length=20)]
+OptionName = Annotated[Text, Field(min_length=1, max_length=50)]
+OptionValue = Annotated[Text, Field(min_length=1, max_length=100)]
+AttributeValue = Annotated[
+    Annotated[Text, Field(max_length=1000)]
+    | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+    | Bool,
+    # one error at the attribute's own place, not one per branch of the union
+    WrapValidator(_validate_attribute),
+]
+Barcode = Annotated[Text, Field(min_length=1, max_length=64, examples=["4006381333931"])]
+Grams = Annotated[Int, Field(ge=0, le=10**9, examples=[120])]
+MinorUnits = Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1490])]
+TaxClass = Annotated[Text, Field(min_length=1, max_length=50, examples=["reduced"])]
+Quantity = Annotated[Int, Field(ge=0, le=MAX_UNITS)]
+MAX_PRICES: Final = 50
+MAX_OPTIONS: Final = 10
+MAX_ATTRIBUTES: Final = 50
+
+
+class Price(RequestModel):
+    """An amount in minor units: 1999 EUR is 19.99 euro."""
+
+    amount: Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1250])]
+    currency: Currency
+
+
+class AdditionalPrice(Price):
+    """A price in another currency, or one that holds for a time: from then, until before then.
+
+    Of the prices in the product's own currency that hold, the one that began last is its price.
+    """
+
+    compare_at: MinorUnits | None = None
+    valid_from: UtcDatetime | None = None
+    valid_until: UtcDatetime | None = None
+
+    @model_validator(mode="after")
+    def _check_validity_window(self) -> Self:
+        if self.valid_from and self.valid_until and self.valid_from >= self.valid_until:
+            raise PydanticCustomError("window", "valid_from must be before valid_until")
+        return self
+
+
+AdditionalPrices = Annotated[tuple[AdditionalPrice, ...], Field(max_length=MAX_PRICES)]
+
+
+class Translation(RequestModel):
+    """What a language says otherwise."""
+
+    name: ProductName | None = None
+    description: Description | None = None
+
+
+class NewProduct(RequestModel):
+    """One sellable SKU. Products of a family differ by their options."""
+
+    sku: Sku
+    name: ProductName
+    price: Price
+    description: Description = ""
+    category: Annotated[Label, Field(examples=["tea"])] | None = None
+    family: Annotated[Label, Field(examples=["sencha"])] | None = None
+    options: dict[OptionName, OptionValue] = Field(
+        default_factory=dict, max_length=MAX_OPTIONS, examples=[{"weight": "100 g"}]
+    )
+    tags: Tags = ()
+    images: Images = ()
+    attributes: dict[OptionName, AttributeValue] = Field(
+        default_factory=dict,
+        max_length=MAX_ATTRIBUTES,
+        examples=[{"origin": "Uji", "organic": True}],
+    )
+    barcode: Barcode | None = None
+    weight_grams: Grams | None = None
+    tax_class: TaxClass = "standard"
+    compare_at: MinorUnits | None = None
+    prices: AdditionalPrices = ()
+    translations: dict[Language, Translation] = Field(
+        default_factory=dict, max_length=MAX_LANGUAGES, examples=[{"de": {"name": "Sencha, 100 g"}}]
+    )
+    backorder_limit: Quantity = 0
+    low_stock_threshold: Quantity | None = None
+    status: ProductStatus = ProductStatus.ACTIVE
+
+
+class ProductChange(RequestModel):
+    """JSON merge patch (RFC 7396): what is absent stays, null clears.
+
+    Options, attributes and translations are merged name by name, and so are the texts of a
+    translation; price, prices, tags and images
+    are replaced. Name, sku, price, tax class, backorder limit and status cannot be cleared.
+    """
+
+    model_config = ConfigDict(json_schema_extra=remove_null_defaults)
+
+    sku: Sku = omittable_field()
+    name: ProductName = omittable_field()
+    price: Price = omittable_field()
+    description: Description | None = None
+    category: Label | None = None
+    family: Label | None = None
+    options: Annotated[
+        dict[OptionName, OptionValue | None] | None, Field(max_length=MAX_OPTIONS)
+    ] = None
+    tags: Tags | None = None
+    images: Images | None = None
+    attributes: Annotated[
+        dict[OptionName, AttributeValue | None] | None, Field(max_length=MAX_ATTRIBUTES)
+    ] = None
+    barcode: Barcode | None = None
+    weight_grams: Grams | None = None
+    tax_class: TaxClass = omittable_field()
+    compare_at: MinorUnits | None = None
+    prices: AdditionalPrices | None = None
+    translations: Annotated[
+        dict[Language, Translation | None] | None, Field(max_length=MAX_LANGUAGES)
+    ] = None
+    backorder_limit: Quantity = omittable_field()
+    low_stock_threshold: Quantity | None = None
+    status: ProductStatus = omittable_field()
+
+
+FrozenTexts = Annotated[
+    Mapping[str, str],
+    AfterValidator(lambda texts: MappingProxyType(dict(texts))),
+    PlainSerializer(dict, return_type=dict[str, str]),
+]
+FrozenAttributes = Annotated[
+    Mapping[str, str | int | bool],
+    AfterValidator(lambda attributes: MappingProxyType(dict(attributes))),
+    PlainSerializer(dict, return_type=dict[str, str | int | bool]),
+]
+
+
+class AdditionalPriceView(Money):
+    """A further price. Times are in UTC."""
+
+    compare_at: int | None
+    valid_from: datetime | None
+    valid_until: datetime | None
+
+
+class TranslationView(Dto):
+    """What is null is as in the product's own language."""
+
+    name: str | None
+    description: str | None
+
+
+FrozenTranslations = Annotated[
+    Mapping[str, TranslationView],
+    AfterValidator(lambda texts: MappingProxyType(dict(texts))),
+    PlainSerializer(dict, return_type=dict[str, TranslationView]),
+]
+
+
+class ProductView(Dto):
+    """`price` and `compare_at` (minor units, what it cost before) are those of this moment.
+
+    `available` is what can be bought now: on hand, less what is reserved by live holds. Lists are
+    sorted and filtered by the price without time.
+    """
+
+    product_id: UUID
+    sku: str
+    name: str
+    description: str
+    category: str | None
+    family: str | None
+    options: FrozenTexts
+    tags: tuple[str, ...]
+    images: tuple[str, ...]
+    attributes: FrozenAttributes
+    barcode: str | None
+    weight_grams: int | None
+    tax_class: str
+    prices: tuple[AdditionalPriceView, ...]
+    translations: FrozenTranslations
+    backorder_limit: int
+    low_stock_threshold: int | None
+    status: ProductStatus
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    price: Money
+    compare_at: int | None
+    available: int
+
+
+@dataclass(frozen=True)
+class RenderedResponse:
+    """An answer that is ready to send. `etag` is quoted, as it goes into the header.
+
+    Of a product it is "v{version}-{12 hex of the body's hash}": If-Match compares the version
+    only, so that a sale does not make the edit of a colleague stale. `public` is false when the
+    answer depends on who asked. `is_current` tells whether the cache still holds its data; None
+    where it did not come from a cache.
+    """
+
+    body: bytes
+    etag: str
+    is_public: bool = True
+    is_current: Callable[[], bool] | None = None
+
+
+class ProductPage(Page[ProductView]):
+    """Some products, and how all that match are spread: `facets`, when they are asked for."""
+
+    facets: Facets | None = None
+
+
+class PriceRange(Dto):
+    """What the members of a family cost in one currency, in minor units."""
+
+    currency: str
+    lowest: int
+    highest: int
+
+
+FrozenOptionValues = Annotated[
+    Mapping[str, tuple[str, ...]],
+    AfterValidator(lambda values: MappingProxyType(dict(values))),
+    PlainSerializer(dict, return_type=dict[str, tuple[str, ...]]),
+]
+
+
+class FamilyView(Page[ProductView]):
+    """Products that differ by their options: a page of those for sale, by name.
+
+    Of all of them: how many there are, the values of each option, the earliest product's first,
+    and what they cost now.
+    """
+
+    family: str
+    product_count: int
+    options: FrozenOptionValues
+    prices: tuple[PriceRange, ...]
+
+
+class FamilyNotFound(DomainError):
+    """None of its products is for sale. Details: family."""
+
+    code = "inventory.family_not_found"
+    status = 404
+    title = "There is no such family"
+
+
+class SkuTaken(DomainError):
+    """Case does not count. Details: sku."""
+
+    code = "inventory.sku_taken"
+    status = 409
+    title = "Another product has this SKU"
+
+
+class Catalogue(Protocol):
+    """The products. Who holds catalogue:write also sees drafts and archived."""
+
+    async def get_product(self, ctx: CallContext, product_id: UUID) -> ProductView:
+        """Raises ProductNotFound."""
+
+    async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
+        """Case does not count. Raises ProductNotFound."""
+
+    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
+        """Raises CursorInvalid; for another status than active Unauthenticated, Forbidden."""
+
+    async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
+        """`product`, as JSON. For the public it comes from the cache. Raises ProductNotFound."""
+
+    async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
+        """`product_by_sku`, as JSON; never from the cache. Raises ProductNotFound."""
+
+    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
+        """`products`, as JSON; a second old at most. Raises as `products`."""
+
+    async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
+        """Raises FamilyNotFound, CursorInvalid."""
+
+    async def render_family(
+        self, ctx: CallContext, family: str, query: PageQuery
+    ) -> RenderedResponse:
+        """`family`, as JSON; a second old at most. Raises FamilyNotFound, CursorInvalid."""
+
+    async def create(
+        self, ctx: CallContext, command: NewProduct, attempt: IdempotentCommand
+    ) -> ProductView:
+        """A new product whose id is the attempt's; once per id. Raises SkuTaken."""
+
+    async def change(
+        self,
+        ctx: CallContext,
+        product_id: UUID,
+        command: ProductChange,
+        expected_versions: ExpectedVersions,
+    ) -> ProductView:
+        """Raises ProductNotFound, PreconditionFailed, SkuTaken, ValidationFailed."""
+
+    async def archive(
+        self, ctx: CallContext, product_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
+        """Not for sale any more. Raises ProductNotFound, PreconditionFailed."""
+
+    async def count(self) -> int:
+        """How many active products there are."""

@@ -1,0 +1,99 @@
+"""Places in the category tree."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Self
+from uuid import UUID
+
+from markethall.inventory.catalogue.contract.categories import (
+    CategoryChange,
+    CategoryCycle,
+    CategoryTranslation,
+    CategoryTranslationView,
+    CategoryView,
+    NewCategory,
+)
+from markethall.inventory.catalogue.contract.fields import MAX_LANGUAGES
+from markethall.inventory.catalogue.domain.products import sort_like_jsonb
+from markethall.shared.kernel.errors import ValidationFailed
+
+_NO_TRANSLATIONS: Final[Mapping[str, CategoryTranslationView]] = MappingProxyType({})
+
+
+@dataclass
+class Category:
+    """A category as it is kept. Its values are replaced, never changed in place."""
+
+    category_id: UUID
+    category: str
+    name: str
+    parent: str | None
+    position: int
+    translations: Mapping[str, CategoryTranslationView]
+    version: int
+
+    @classmethod
+    def new(cls, category_id: UUID, command: NewCategory) -> Self:
+        """Raises CategoryCycle."""
+        if command.parent == command.category:
+            raise CategoryCycle(category=command.category, parent=command.parent)
+        return cls(
+            category_id=category_id,
+            category=command.category,
+            name=command.name or command.category,
+            parent=command.parent,
+            position=command.position,
+            translations=_merge_translations({}, command.translations),
+            version=1,
+        )
+
+    @classmethod
+    def create_implicit(cls, category_id: UUID, category: str) -> Self:
+        """As a product makes it that is the first to name it."""
+        return cls(category_id, category, category, None, 0, _NO_TRANSLATIONS, 1)
+
+    def change(self, command: CategoryChange, ancestors: Sequence[str]) -> bool:
+        """`above`: the new parent, and all that it is below. False when everything is so already.
+
+        Raises CategoryCycle, ValidationFailed.
+        """
+        if self.category in ancestors:
+            raise CategoryCycle(category=self.category, parent=command.parent)
+        patched = {name: self._patched_value(command, name) for name in command.model_fields_set}
+        changes = {name: value for name, value in patched.items() if value != getattr(self, name)}
+        for name, value in changes.items():
+            setattr(self, name, value)
+        self.version += bool(changes)
+        return bool(changes)
+
+    def to_view(self, product_count: int) -> CategoryView:
+        return CategoryView(**vars(self), product_count=product_count)
+
+    def _patched_value(self, command: CategoryChange, name: str) -> Any:
+        value = getattr(command, name)
+        if name != "translations":
+            return value
+        return _merge_translations(self.translations, value) if value is not None else {}
+
+
+def _merge_translations(
+    current: Mapping[str, CategoryTranslationView], patch: Mapping[str, CategoryTranslation | None]
+) -> Mapping[str, CategoryTranslationView]:
+    combined = {
+        **current,
+        **{language: _to_stored_translation(texts) for language, texts in patch.items()},
+    }
+    merged = sort_like_jsonb(
+        {language: names for language, names in combined.items() if names is not None}
+    )
+    if len(merged) > MAX_LANGUAGES:
+        message = f"should have at most {MAX_LANGUAGES} after the change"
+        raise ValidationFailed(
+            errors=[{"field": "/translations", "code": "too_long", "message": message}]
+        )
+    return merged
+
+
+def _to_stored_translation(texts: CategoryTranslation | None) -> CategoryTranslationView | None:
+    return None if texts is None else CategoryTranslationView(name=texts.name)

@@ -1,0 +1,192 @@
+"""Products as they are kept."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType, NoneType
+from typing import Any, Final, Self
+from uuid import UUID
+
+from markethall.inventory.catalogue.contract.fields import MAX_LANGUAGES, ProductStatus
+from markethall.inventory.catalogue.contract.products import (
+    MAX_ATTRIBUTES,
+    MAX_OPTIONS,
+    AdditionalPrice,
+    AdditionalPriceView,
+    NewProduct,
+    Price,
+    ProductChange,
+    ProductView,
+    Translation,
+    TranslationView,
+)
+from markethall.shared.kernel.errors import ValidationFailed
+from markethall.shared.kernel.money import Money
+
+_MIN_TIME: Final = datetime.min.replace(tzinfo=UTC)
+_EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "description": "",
+        "tags": (),
+        "images": (),
+        "options": {},
+        "attributes": {},
+        "prices": (),
+        "translations": {},
+    }
+)
+_MAX_ENTRIES: Final = MappingProxyType(
+    {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
+)
+# most values of a product, and an import has millions of them
+_PLAIN_TYPES: Final = frozenset({str, int, NoneType, ProductStatus})
+
+
+@dataclass
+class Product:
+    """A product as it is kept. Its values are replaced, never changed in place."""
+
+    product_id: UUID
+    sku: str
+    name: str
+    description: str
+    price: Money
+    category: str | None
+    family: str | None
+    options: Mapping[str, str]
+    tags: tuple[str, ...]
+    images: tuple[str, ...]
+    attributes: Mapping[str, str | int | bool]
+    barcode: str | None
+    weight_grams: int | None
+    tax_class: str
+    compare_at: int | None
+    prices: tuple[AdditionalPriceView, ...]
+    translations: Mapping[str, TranslationView]
+    backorder_limit: int
+    low_stock_threshold: int | None
+    status: ProductStatus
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def new(cls, product_id: UUID, command: NewProduct, now: datetime) -> Self:
+        fields = {
+            name: _to_stored_value(getattr(command, name)) for name in NewProduct.model_fields
+        }
+        return cls(product_id=product_id, version=1, created_at=now, updated_at=now, **fields)
+
+    def change(self, command: ProductChange, now: datetime) -> bool:
+        """False when everything is so already. Raises ValidationFailed."""
+        patched = {
+            name: _patch_value(getattr(self, name), name, getattr(command, name))
+            for name in command.model_fields_set
+        }
+        changes = {name: value for name, value in patched.items() if value != getattr(self, name)}
+        for name, value in changes.items():
+            setattr(self, name, value)
+        return self._mark_changed(now) if changes else False
+
+    def copy_fields_from(self, source: Self, field_names: Collection[str], now: datetime) -> bool:
+        """As `wanted` in what is named. False when everything is so already."""
+        changed = [name for name in field_names if getattr(self, name) != getattr(source, name)]
+        for name in changed:
+            setattr(self, name, getattr(source, name))
+        return self._mark_changed(now) if changed else False
+
+    def archive(self, now: datetime) -> bool:
+        """False when it is archived already."""
+        if self.status == ProductStatus.ARCHIVED:
+            return False
+        self.status = ProductStatus.ARCHIVED
+        return self._mark_changed(now)
+
+    def price_at(self, now: datetime) -> tuple[Money, int | None]:
+        """What it costs at that time, and what it is compared with."""
+        applicable = [price for price in self.prices if self._is_price_valid_at(price, now)]
+        if not applicable:
+            return self.price, self.compare_at
+        # the later entry, where two began at once
+        latest = max(enumerate(applicable), key=lambda entry: (_valid_from(entry[1]), entry[0]))[1]
+        return Money(amount=latest.amount, currency=latest.currency), latest.compare_at
+
+    def to_view(self, available: int, now: datetime) -> ProductView:
+        price, compare_at = self.price_at(now)
+        fields = {**vars(self), "price": price, "compare_at": compare_at}
+        return ProductView(**fields, available=available)
+
+    def _is_price_valid_at(self, price: AdditionalPriceView, now: datetime) -> bool:
+        return (
+            price.currency == self.price.currency
+            and (price.valid_from is None or price.valid_from <= now)
+            and (price.valid_until is None or now < price.valid_until)
+        )
+
+    def _mark_changed(self, now: datetime) -> bool:
+        self.version += 1
+        self.updated_at = now
+        return True
+
+
+def _valid_from(price: AdditionalPriceView) -> datetime:
+    return price.valid_from or _MIN_TIME
+
+
+def _to_stored_value(value: Any) -> Any:
+    """A request's value as the entity keeps it: tags once, money as Money."""
+    if type(value) in _PLAIN_TYPES:
+        return value
+    match value:
+        case dict():
+            return sort_like_jsonb({name: _to_stored_value(part) for name, part in value.items()})
+        case tuple():
+            return tuple(dict.fromkeys(map(_to_stored_value, value)))
+        case AdditionalPrice():
+            return AdditionalPriceView(**value.model_dump())
+        case Price():
+            return Money(amount=value.amount, currency=value.currency)
+        case Translation():
+            return TranslationView(name=value.name, description=value.description)
+    return value
+
+
+def sort_like_jsonb(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The order of PostgreSQL's jsonb, so that every storage shows the same."""
+    if len(values) < 2:  # noqa: PLR2004 - nothing to put in order
+        return dict(values)
+    return dict(sorted(values.items(), key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
+
+
+def _patch_value(current: Any, name: str, value: Any) -> Any:
+    if value is None:
+        return _EMPTY_VALUES.get(name)
+    return (
+        _merge_named_values(current, name, value)
+        if name in _MAX_ENTRIES
+        else _to_stored_value(value)
+    )
+
+
+def _merge_value(current: Any, patch: Any) -> Any:
+    """RFC 7396: of a translation, a text that is absent stays as it is."""
+    if isinstance(current, TranslationView) and isinstance(patch, Translation):
+        provided = {name: getattr(patch, name) for name in patch.model_fields_set}
+        return current.model_copy(update=provided)
+    return _to_stored_value(patch)
+
+
+def _merge_named_values(
+    current: Mapping[str, Any], name: str, patch: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    combined = {
+        **current,
+        **{key: _merge_value(current.get(key), part) for key, part in patch.items()},
+    }
+    merged = sort_like_jsonb({key: value for key, value in combined.items() if value is not None})
+    if len(merged) > _MAX_ENTRIES[name]:
+        message = f"should have at most {_MAX_ENTRIES[name]} after the change"
+        raise ValidationFailed(
+            errors=[{"field": f"/{name}", "code": "too_long", "message": message}]
+        )
+    return merged

@@ -1,0 +1,135 @@
+"""The category tree."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from markethall.inventory.catalogue.contract.categories import (
+    CategoryChange,
+    CategoryCycle,
+    CategoryInUse,
+    CategoryNotFound,
+    CategoryQuery,
+    CategoryTaken,
+    CategoryView,
+    NewCategory,
+)
+from markethall.inventory.catalogue.router.dependencies import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
+    Anyone,
+    CatalogueWriter,
+    CategoriesDep,
+    ExpectedVersionsDep,
+    IdempotencyDep,
+    send_rendered,
+)
+from markethall.shared.http.problem_details import (
+    created_response,
+    json_response,
+    problems,
+    run_idempotent,
+)
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.errors import Unavailable, ValidationFailed
+from markethall.shared.kernel.etags import etag
+from markethall.shared.kernel.model import Id
+from markethall.shared.kernel.pagination import CursorInvalid, Page
+
+router = APIRouter(tags=["inventory"])
+
+
+@router.get(
+    "/categories",
+    response_model=Page[CategoryView],
+    summary="Categories",
+    responses=problems(ValidationFailed, CursorInvalid, Unavailable),
+)
+async def categories(
+    request: Request,
+    ctx: Anyone,
+    query: Annotated[CategoryQuery, Query()],
+    tree: CategoriesDep,
+) -> Response:
+    """By position, then by key. Products of a category are those of all that is below it too."""
+    return send_rendered(request, await tree.render_categories(ctx, query))
+
+
+@router.get(
+    "/categories/{category_id}",
+    response_model=CategoryView,
+    summary="A category",
+    responses=problems(CategoryNotFound, ValidationFailed, Unavailable),
+)
+async def category(request: Request, ctx: Anyone, category_id: Id, tree: CategoriesDep) -> Response:
+    return send_rendered(request, await tree.render_category(ctx, category_id))
+
+
+@router.post(
+    "/categories",
+    status_code=201,
+    response_model=CategoryView,
+    summary="Add a category",
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        *BODY_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        CategoryTaken,
+        CategoryNotFound,
+        CategoryCycle,
+    ),
+)
+async def create(
+    request: Request,
+    ctx: CatalogueWriter,
+    body: NewCategory,
+    tree: CategoriesDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """One that a product has named before is there already, at the root level: change that."""
+
+    async def effect(attempt: IdempotentCommand) -> CategoryView:
+        return await tree.create(ctx, body, attempt)
+
+    to_response = created_response(lambda made: f"/categories/{made.category_id}")
+    return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
+
+
+@router.patch(
+    "/categories/{category_id}",
+    response_model=CategoryView,
+    summary="Change or move a category",
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, CategoryNotFound, CategoryCycle
+    ),
+)
+async def change(
+    ctx: CatalogueWriter,
+    category_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    body: CategoryChange,
+    tree: CategoriesDep,
+) -> Response:
+    """JSON merge patch (RFC 7396). What is below it moves along."""
+    changed = await tree.change(ctx, category_id, body, expected_versions)
+    return json_response(changed, headers={"etag": etag(changed.version)})
+
+
+@router.delete(
+    "/categories/{category_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Remove a category",
+    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, CategoryNotFound, CategoryInUse),
+)
+async def remove(
+    ctx: CatalogueWriter,
+    category_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    tree: CategoriesDep,
+) -> Response:
+    """Only when nothing is in it or below it."""
+    await tree.remove(ctx, category_id, expected_versions)
+    return Response(status_code=204)

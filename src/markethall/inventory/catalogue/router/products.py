@@ -1,0 +1,173 @@
+"""Products and their families."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+
+from markethall.inventory.catalogue.contract.products import (
+    FamilyNotFound,
+    FamilyView,
+    NewProduct,
+    ProductChange,
+    ProductPage,
+    ProductView,
+    SkuTaken,
+)
+from markethall.inventory.catalogue.router.dependencies import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
+    Anyone,
+    CatalogueDep,
+    CatalogueWriter,
+    ExpectedVersionsDep,
+    IdempotencyDep,
+    send_rendered,
+)
+from markethall.inventory.contract import ProductNotFound
+from markethall.inventory.search.contract import ProductQuery
+from markethall.shared.http.problem_details import (
+    created_response,
+    json_response,
+    problems,
+    run_idempotent,
+)
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.errors import (
+    Forbidden,
+    Unauthenticated,
+    Unavailable,
+    ValidationFailed,
+)
+from markethall.shared.kernel.etags import etag
+from markethall.shared.kernel.model import Id, Text
+from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
+
+router = APIRouter(tags=["inventory"])
+
+FamilyPath = Annotated[Text, Field(min_length=1, max_length=100, examples=["sencha"])]
+SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
+
+
+@router.get(
+    "/products",
+    response_model=ProductPage,
+    summary="Products",
+    responses=problems(ValidationFailed, CursorInvalid, Unauthenticated, Forbidden, Unavailable),
+)
+async def products(
+    request: Request,
+    ctx: Anyone,
+    query: Annotated[ProductQuery, Query()],
+    catalogue: CatalogueDep,
+) -> Response:
+    """What is for sale. Availability may be a second old. `status` other than active is for
+    staff.
+    """
+    return send_rendered(request, await catalogue.render_product_page(ctx, query))
+
+
+@router.get(
+    "/products/by-sku/{sku}",
+    response_model=ProductView,
+    summary="A product, by its SKU",
+    responses=problems(ProductNotFound, ValidationFailed, Unavailable),
+)
+async def product_by_sku(
+    request: Request, ctx: Anyone, sku: SkuPath, catalogue: CatalogueDep
+) -> Response:
+    """Case does not count."""
+    return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku))
+
+
+@router.get(
+    "/products/{product_id}",
+    response_model=ProductView,
+    summary="A product",
+    responses=problems(ProductNotFound, ValidationFailed, Unavailable),
+)
+async def product(
+    request: Request, ctx: Anyone, product_id: Id, catalogue: CatalogueDep
+) -> Response:
+    """Staff also see drafts and what is archived."""
+    return send_rendered(request, await catalogue.render_product(ctx, product_id))
+
+
+@router.get(
+    "/families/{family}",
+    response_model=FamilyView,
+    summary="A family of products",
+    responses=problems(FamilyNotFound, ValidationFailed, CursorInvalid, Unavailable),
+)
+async def family(
+    request: Request,
+    ctx: Anyone,
+    family: FamilyPath,
+    query: Annotated[PageQuery, Query()],
+    catalogue: CatalogueDep,
+) -> Response:
+    """The products that differ by their options: what one page of a shop shows."""
+    return send_rendered(request, await catalogue.render_family(ctx, family, query))
+
+
+@router.post(
+    "/products",
+    status_code=201,
+    response_model=ProductView,
+    summary="Add a product",
+    responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, SkuTaken),
+)
+async def create(
+    request: Request,
+    ctx: CatalogueWriter,
+    body: NewProduct,
+    catalogue: CatalogueDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """It starts without stock."""
+
+    async def effect(attempt: IdempotentCommand) -> ProductView:
+        return await catalogue.create(ctx, body, attempt)
+
+    to_response = created_response(lambda made: f"/products/{made.product_id}")
+    return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
+
+
+@router.patch(
+    "/products/{product_id}",
+    response_model=ProductView,
+    summary="Change a product",
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, ProductNotFound, SkuTaken
+    ),
+)
+async def change(
+    ctx: CatalogueWriter,
+    product_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    body: ProductChange,
+    catalogue: CatalogueDep,
+) -> Response:
+    """JSON merge patch (RFC 7396). A sale does not make what you have seen stale."""
+    changed = await catalogue.change(ctx, product_id, body, expected_versions)
+    return json_response(changed, headers={"etag": etag(changed.version)})
+
+
+@router.delete(
+    "/products/{product_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Archive a product",
+    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, ProductNotFound),
+)
+async def archive(
+    ctx: CatalogueWriter,
+    product_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    catalogue: CatalogueDep,
+) -> Response:
+    """It is not for sale any more; orders, reservations and the ledger keep it."""
+    await catalogue.archive(ctx, product_id, expected_versions)
+    return Response(status_code=204)

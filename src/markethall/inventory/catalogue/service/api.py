@@ -1,0 +1,189 @@
+"""What the world asks: products to look at, and for staff to change, with their stock."""
+
+from uuid import UUID
+
+from markethall.inventory.catalogue.contract.products import (
+    FamilyView,
+    NewProduct,
+    ProductChange,
+    ProductPage,
+    ProductView,
+    RenderedResponse,
+    SkuTaken,
+)
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.ports.products import ProductCache, ProductJson
+from markethall.inventory.catalogue.service.families import FamilyQueries
+from markethall.inventory.contract import ProductNotFound
+from markethall.inventory.search.contract import ProductQuery
+from markethall.inventory.search.service import ProductListQueries
+from markethall.inventory.stock.domain.stock import total_available
+from markethall.inventory.store_ports import Database, Store
+from markethall.shared.http.route_policies import CATALOGUE_WRITE
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
+from markethall.shared.kernel.pagination import PageQuery
+
+
+class CatalogueService:
+    """A contract.Catalogue."""
+
+    def __init__(
+        self,
+        database: Database,
+        cache: ProductCache,
+        product_lists: ProductListQueries,
+        families: FamilyQueries,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._product_lists = product_lists
+        self._families = families
+        self._clock = clock
+
+    # Reading
+
+    async def get_product(self, ctx: CallContext, product_id: UUID) -> ProductView:
+        return _parse_view(await self._get_visible_or_404(ctx, product_id))
+
+    async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
+        return _parse_view(await self._get_visible_by_sku_or_404(ctx, sku))
+
+    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
+        return await self._product_lists.list_products(ctx, query)
+
+    async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
+        if ctx.actor.has_scope(CATALOGUE_WRITE):
+            return _render(await self._get_visible_or_404(ctx, product_id), is_public=False)
+
+        async def load() -> RenderedResponse | None:
+            async with self._database.read_session() as reads:
+                product_json = await reads.get_product_json(product_id, self._clock())
+            return _render(product_json) if product_json and product_json.is_active else None
+
+        rendered = await self._cache.get_or_load_product(product_id, load)
+        if rendered is None:
+            raise _product_not_found(product_id)
+        return rendered
+
+    async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
+        public = not ctx.actor.has_scope(CATALOGUE_WRITE)
+        return _render(await self._get_visible_by_sku_or_404(ctx, sku), is_public=public)
+
+    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
+        return await self._product_lists.render_product_page(ctx, query)
+
+    async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
+        return await self._families.get_family(ctx, family, query)
+
+    async def render_family(
+        self, ctx: CallContext, family: str, query: PageQuery
+    ) -> RenderedResponse:
+        return await self._families.render_family(ctx, family, query)
+
+    async def count(self) -> int:
+        async with self._database.read_session() as reads:
+            return await reads.count_products()
+
+    async def _get_visible_or_404(self, ctx: CallContext, product_id: UUID) -> ProductJson:
+        async with self._database.read_session() as reads:
+            product_json = await reads.get_product_json(product_id, self._clock())
+        if product_json is None or not _can_view(ctx, product_json):
+            raise _product_not_found(product_id)
+        return product_json
+
+    async def _get_visible_by_sku_or_404(self, ctx: CallContext, sku: str) -> ProductJson:
+        async with self._database.read_session() as reads:
+            product_json = await reads.get_product_json_by_sku(sku, self._clock())
+        if product_json is None or not _can_view(ctx, product_json):
+            raise ProductNotFound(sku=sku)
+        return product_json
+
+    # Changing
+
+    async def create(
+        self, ctx: CallContext, command: NewProduct, attempt: IdempotentCommand
+    ) -> ProductView:
+        product = Product.new(attempt.id, command, self._clock())
+        async with self._database.transaction() as store:
+            is_new = await store.add_product(product)
+            view = (
+                product.to_view(product.backorder_limit, product.created_at)
+                if is_new
+                else await self._get_created_by_same_command(store, product)
+            )
+            await store.store_response(attempt, view)
+        await self._product_lists.index([product])
+        self._cache.invalidate([product.product_id], pages=True)
+        return view
+
+    async def change(
+        self,
+        ctx: CallContext,
+        product_id: UUID,
+        command: ProductChange,
+        expected_versions: ExpectedVersions,
+    ) -> ProductView:
+        now = self._clock()
+        async with self._database.transaction() as store:
+            product = await _get_for_update_or_404(store, product_id, expected_versions)
+            if product.change(command, now):
+                await store.save_product(product)
+            available = total_available(await store.get_product_stock(product_id, now))
+        await self._product_lists.index([product])
+        self._cache.invalidate([product_id], pages=True)
+        return product.to_view(available, self._clock())
+
+    async def archive(
+        self, ctx: CallContext, product_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
+        async with self._database.transaction() as store:
+            product = await _get_for_update_or_404(store, product_id, expected_versions)
+            if product.archive(self._clock()):
+                await store.save_product(product)
+        await self._product_lists.index([product])
+        self._cache.invalidate([product_id], pages=True)
+
+    async def _get_created_by_same_command(self, store: Store, product: Product) -> ProductView:
+        """By the same attempt. Raises SkuTaken."""
+        product_json = await store.get_product_json(product.product_id, self._clock())
+        if product_json is None:
+            raise SkuTaken(sku=product.sku)
+        return _parse_view(product_json)
+
+
+# Cards
+
+
+def _can_view(ctx: CallContext, product_json: ProductJson) -> bool:
+    return product_json.is_active or ctx.actor.has_scope(CATALOGUE_WRITE)
+
+
+def _product_not_found(product_id: UUID) -> ProductNotFound:
+    return ProductNotFound(product_ids=[str(product_id)])
+
+
+def _parse_view(product_json: ProductJson) -> ProductView:
+    return ProductView.model_validate_json(product_json.json)
+
+
+def _render(product_json: ProductJson, *, is_public: bool = True) -> RenderedResponse:
+    body = product_json.json.encode()
+    return RenderedResponse(body, f'"v{product_json.version}-{content_digest(body)}"', is_public)
+
+
+# Items and stock
+
+
+async def _get_for_update_or_404(
+    store: Store, product_id: UUID, expected_versions: ExpectedVersions
+) -> Product:
+    """Raises ProductNotFound, PreconditionFailed."""
+    product = await store.get_product_for_update(product_id)
+    if product is None:
+        raise _product_not_found(product_id)
+    check_expected_version(expected_versions, product.version)
+    return product

@@ -1,0 +1,136 @@
+"""The category tree: to look at, and for staff to change."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from markethall.inventory.catalogue.contract.categories import (
+    CategoryChange,
+    CategoryNotFound,
+    CategoryQuery,
+    CategoryTaken,
+    CategoryView,
+    NewCategory,
+)
+from markethall.inventory.catalogue.contract.products import RenderedResponse
+from markethall.inventory.catalogue.domain.categories import Category
+from markethall.inventory.catalogue.ports.products import ProductCache
+from markethall.inventory.store_ports import Database, ReadStore, Store
+from markethall.shared.http.route_policies import CATALOGUE_WRITE
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
+from markethall.shared.kernel.pagination import Cursors, Page
+
+
+class CategoryService:
+    """A contract.Categories."""
+
+    def __init__(self, database: Database, cache: ProductCache, cursors: Cursors) -> None:
+        self._database = database
+        self._cache = cache
+        self._cursors = cursors
+
+    async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
+        name = "categories" if query.parent is None else f"categories:{query.parent}"
+        after = self._cursors.decode(name, query.cursor)
+        async with self._database.read_session() as reads:
+            rows = await reads.list_categories(query, (after[0], after[1]) if after else None)
+        return self._cursors.build_page(
+            name, rows, query.limit, lambda row: [row.position, row.category]
+        )
+
+    async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:
+        async def load() -> RenderedResponse:
+            body = (await self.list_categories(ctx, query)).model_dump_json().encode()
+            return RenderedResponse(body, f'"{content_digest(body)}"')
+
+        return await self._cache.get_or_load_page(
+            f"categories {query.model_dump_json(exclude_defaults=True)}", load, has_counts=True
+        )
+
+    async def get_category(self, ctx: CallContext, category_id: UUID) -> CategoryView:
+        async with self._database.read_session() as reads:
+            return await _get_or_404(reads, category_id)
+
+    async def render_category(self, ctx: CallContext, category_id: UUID) -> RenderedResponse:
+        async def load() -> RenderedResponse:
+            view = await self.get_category(ctx, category_id)
+            body = view.model_dump_json().encode()
+            return RenderedResponse(body, f'"v{view.version}-{content_digest(body)}"')
+
+        if ctx.actor.has_scope(CATALOGUE_WRITE):
+            return replace(await load(), is_public=False)
+        return await self._cache.get_or_load_page(f"category {category_id}", load, has_counts=True)
+
+    async def create(
+        self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
+    ) -> CategoryView:
+        category = Category.new(attempt.id, command)
+        async with self._database.transaction() as store:
+            if (
+                not await store.add_category(category)
+                and await store.get_category_view(attempt.id) is None
+            ):
+                raise CategoryTaken(category=command.category)
+            view = await _get_or_404(store, attempt.id)
+            await store.store_response(attempt, view)
+        self._cache.invalidate([], pages=True)
+        return view
+
+    async def change(
+        self,
+        ctx: CallContext,
+        category_id: UUID,
+        command: CategoryChange,
+        expected_versions: ExpectedVersions,
+    ) -> CategoryView:
+        async with self._database.transaction() as store:
+            # before any row: two that move each other's parents wait here, and the second sees the
+            # first; and whoever only renames meets the same lock, behind a row that both want
+            await store.lock_category_tree()
+            ancestors = await _get_new_ancestors(store, command)
+            category = await _get_for_update_or_404(store, category_id, expected_versions)
+            if category.change(command, ancestors):
+                await store.save_category(category)
+            view = await _get_or_404(store, category_id)
+        # what a category has below it decides what is found in it
+        self._cache.invalidate([], pages=True)
+        return view
+
+    async def remove(
+        self, ctx: CallContext, category_id: UUID, expected_versions: ExpectedVersions
+    ) -> None:
+        async with self._database.transaction() as store:
+            await store.remove_category(
+                await _get_for_update_or_404(store, category_id, expected_versions)
+            )
+        self._cache.invalidate([], pages=True)
+
+
+async def _get_or_404(reads: ReadStore, category_id: UUID) -> CategoryView:
+    """Raises CategoryNotFound."""
+    view = await reads.get_category_view(category_id)
+    if view is None:
+        raise CategoryNotFound(category_id=str(category_id))
+    return view
+
+
+async def _get_new_ancestors(store: Store, command: CategoryChange) -> list[str]:
+    """The new parent, and all that it is below; that stays so. Raises CategoryNotFound."""
+    if command.parent is None:
+        return []
+    ancestors = list(await store.get_ancestors(command.parent))
+    if not ancestors:
+        raise CategoryNotFound(category=command.parent)
+    return ancestors
+
+
+async def _get_for_update_or_404(
+    store: Store, category_id: UUID, expected_versions: ExpectedVersions
+) -> Category:
+    """Raises CategoryNotFound, PreconditionFailed."""
+    category = await store.get_category_for_update(category_id)
+    if category is None:
+        raise CategoryNotFound(category_id=str(category_id))
+    check_expected_version(expected_versions, category.version)
+    return category

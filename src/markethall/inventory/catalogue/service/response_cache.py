@@ -1,0 +1,70 @@
+"""Rendered products in the shared cache."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+from markethall.inventory.catalogue.contract.products import RenderedResponse
+from markethall.inventory.catalogue.ports.products import ByteCache
+
+PRODUCT_NAMESPACE: Final = "inventory.product"
+PAGE_NAMESPACE: Final = "inventory.page"
+
+# seconds; a product is invalidated when it changes, pages when the catalogue does. A sale changes
+# what is available without invalidating pages, so a page may be a second old: half of that in this
+# process, half in Redis
+PRODUCT_TTL_SECONDS: Final = 10.0
+PAGE_TTL_SECONDS: Final = 0.5
+PAGE_WITH_COUNTS_TTL_SECONDS: Final = 5.0
+
+
+class ProductResponseCache:
+    """A ports.ProductCache. Absent products are not cached."""
+
+    def __init__(self, cache: ByteCache) -> None:
+        self._cache = cache
+
+    async def get_or_load_product(
+        self, product_id: UUID, load: Callable[[], Awaitable[RenderedResponse | None]]
+    ) -> RenderedResponse | None:
+        async def load_packed() -> bytes | None:
+            rendered = await load()
+            return _pack(rendered) if rendered else None
+
+        cached = await self._cache.get_or_load(
+            PRODUCT_NAMESPACE, product_id.hex, PRODUCT_TTL_SECONDS, load_packed
+        )
+        return (
+            self._rendered(PRODUCT_NAMESPACE, product_id.hex, cached)
+            if cached is not None
+            else None
+        )
+
+    async def get_or_load_page(
+        self, key: str, load: Callable[[], Awaitable[RenderedResponse]], *, has_counts: bool = False
+    ) -> RenderedResponse:
+        async def load_packed() -> bytes:
+            return _pack(await load())
+
+        ttl = PAGE_WITH_COUNTS_TTL_SECONDS if has_counts else PAGE_TTL_SECONDS
+        cached = await self._cache.get_or_load(PAGE_NAMESPACE, key, ttl, load_packed)
+        return await load() if cached is None else self._rendered(PAGE_NAMESPACE, key, cached)
+
+    def invalidate(self, product_ids: Sequence[UUID], *, pages: bool) -> None:
+        if product_ids:
+            self._cache.invalidate(
+                PRODUCT_NAMESPACE, [product_id.hex for product_id in product_ids]
+            )
+        if pages:
+            self._cache.invalidate_namespace(PAGE_NAMESPACE)
+
+    def _rendered(self, space: str, key: str, value: bytes) -> RenderedResponse:
+        def is_current() -> bool:
+            return self._cache.peek(space, key) is value
+
+        etag, _, body = value.partition(b"\n")
+        return RenderedResponse(body, etag.decode(), is_current=is_current)
+
+
+def _pack(rendered: RenderedResponse) -> bytes:
+    return rendered.etag.encode() + b"\n" + rendered.body

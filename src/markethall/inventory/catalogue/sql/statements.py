@@ -1,0 +1,138 @@
+"""Statements on products; their list is in search."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.sql.selectable import LateralFromClause
+
+from markethall.inventory.catalogue.sql.parameters import (
+    NOW,
+    ZERO,
+    available_quantity,
+    uuid_parameter,
+)
+from markethall.inventory.catalogue.sql.tables import ACTIVE, products, stock, vocabulary
+from markethall.shared.persistence.postgres import Statement, sql_literal
+
+PAGE_COLUMNS: Final = [
+    products.c[name]
+    for name in (
+        "product_id",
+        "product_json",
+        "has_scheduled_price",
+        "price_amount",
+        "compare_at",
+        "price_currency",
+        "prices",
+    )
+]
+
+
+def price_arguments(rows: "sa.FromClause") -> list[Any]:
+    """What the price functions of the schema are asked with."""
+    return [rows.c.price_amount, rows.c.compare_at, rows.c.price_currency, rows.c.prices, NOW]
+
+
+def current_amount(rows: "sa.FromClause") -> "sa.ColumnElement[int]":
+    """The price that holds. Only a timed one costs the function."""
+    scheduled = sa.func.inventory.price_at(*price_arguments(rows), type_=JSONB)["amount"].astext
+    return sa.case(
+        (rows.c.has_scheduled_price, sa.cast(scheduled, sa.BigInteger)), else_=rows.c.price_amount
+    )
+
+
+def product_json_text(
+    rows: "sa.FromClause", availability: LateralFromClause
+) -> "sa.ColumnElement[str]":
+    """The face of a row with all that is SHOWN, closed with the price if it is timed, and with
+    what is available.
+    """
+    scheduled = rows.c.product_json + sa.func.inventory.scheduled_price_json(
+        *price_arguments(rows), type_=sa.Text
+    )
+    with_price = sa.case((rows.c.has_scheduled_price, scheduled), else_=rows.c.product_json)
+    available_text = sa.cast(availability.c.available, sa.Text)
+    return with_price + sql_literal(',"available":') + available_text + sql_literal("}")
+
+
+_availability: Final = available_quantity(products)
+_select_product_json: Final = sa.select(
+    products.c.version, products.c.status, product_json_text(products, _availability).label("json")
+).select_from(products.join(_availability, sa.true()))
+
+GET_PRODUCT_JSON: Final = Statement(
+    _select_product_json.where(products.c.product_id == bindparam("product_id"))
+)
+GET_PRODUCT_JSON_BY_SKU: Final = Statement(
+    _select_product_json.where(
+        sa.func.lower(products.c.sku) == sa.func.lower(bindparam("sku", type_=sa.Text))
+    )
+)
+COUNT_PRODUCTS: Final = Statement(
+    sa.select(sa.func.count()).select_from(products).where(products.c.status == ACTIVE)
+)
+
+# all but what the database writes itself
+WRITABLE_COLUMNS: Final = [
+    column
+    for column in products.c
+    if column.computed is None and column.name not in {"product_json", "has_scheduled_price"}
+]
+_new_product: Final = (
+    insert(products)
+    .values({column.name: bindparam(column.name) for column in WRITABLE_COLUMNS})
+    .on_conflict_do_nothing()
+    .returning(products.c.product_id)
+    .cte("new_product")
+)
+
+
+def insert_new_words(*where: "sa.ColumnElement[bool]") -> "sa.CTE":
+    """The new words among `vocabulary`; in order, for whoever writes the same waits for us."""
+    words = sa.func.unnest(bindparam("vocabulary", type_=ARRAY(sa.Text))).table_valued("word")
+    words = words.render_derived(name="words")
+    word = words.c.word
+    known = sa.exists().where(vocabulary.c.word == word).correlate(words)
+    return (
+        insert(vocabulary)
+        .from_select(["word"], sa.select(word).where(~known, *where).order_by(word))
+        .on_conflict_do_nothing()
+        .cte("new_words")
+    )
+
+
+ADD_PRODUCT: Final = Statement(
+    insert(stock)
+    .from_select(
+        ["product_id", "warehouse_id", "on_hand", "reserved"],
+        sa.select(_new_product.c.product_id, uuid_parameter("warehouse_id"), ZERO, ZERO),
+    )
+    .add_cte(insert_new_words(sa.exists().select_from(_new_product)))
+    .returning(stock.c.product_id)
+)
+# JSON as text, whatever codec the connection has
+PRODUCT_COLUMNS: Final = [
+    sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
+    for column in WRITABLE_COLUMNS
+    if column.name != "search"
+]
+# its shelves refer to it meanwhile: who takes from them must not wait for who waits for them
+GET_PRODUCT_FOR_UPDATE: Final = Statement(
+    sa.select(*PRODUCT_COLUMNS)
+    .where(products.c.product_id == bindparam("product_id"))
+    .with_for_update(key_share=True)
+)
+SAVE_PRODUCT: Final = Statement(
+    sa.update(products)
+    .where(products.c.product_id == bindparam("product_id"))
+    .values(
+        {
+            column.name: bindparam(f"new_{column.name}")
+            for column in WRITABLE_COLUMNS
+            if column.name not in {"product_id", "created_at"}
+        }
+    )
+    .add_cte(insert_new_words())
+)

@@ -1,0 +1,163 @@
+"""Products in SQL: what the rest of the context sees of the statements."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import asyncpg
+from pydantic import TypeAdapter
+
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.contract.products import (
+    AdditionalPriceView,
+    PriceRange,
+    SkuTaken,
+    TranslationView,
+)
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.ports.products import FamilySummary, ProductJson
+from markethall.inventory.catalogue.sql import family_statements, statements
+from markethall.inventory.search.domain import build_search_document
+from markethall.inventory.search.sql.tsquery import tsvector_text
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.kernel.money import Money
+from markethall.shared.persistence import sql as shared
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
+
+_PRICES: Final = TypeAdapter(tuple[AdditionalPriceView, ...])
+_TRANSLATIONS: Final = TypeAdapter(dict[str, TranslationView])
+
+
+class SqlProductStore(shared.SqlStore):
+    """One transaction, or reads without one: the products."""
+
+    async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None:
+        row = await self._connection.fetch_one(
+            statements.GET_PRODUCT_JSON, product_id=product_id, now=now
+        )
+        return _product_json(row) if row else None
+
+    async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
+        row = await self._connection.fetch_one(statements.GET_PRODUCT_JSON_BY_SKU, sku=sku, now=now)
+        return _product_json(row) if row else None
+
+    async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
+        return _family_summary(
+            await self._connection.fetch_all(
+                family_statements.GET_FAMILY_SUMMARY, family=family, now=now
+            )
+        )
+
+    async def count_products(self) -> int:
+        return int(await self._connection.fetch_value(statements.COUNT_PRODUCTS))
+
+    async def add_product(self, product: Product) -> bool:
+        row = product_to_row(product)
+        return bool(
+            await self._connection.fetch_value(
+                statements.ADD_PRODUCT, **row, warehouse_id=MAIN_WAREHOUSE
+            )
+        )
+
+    async def get_product_for_update(self, product_id: UUID) -> Product | None:
+        row = await self._connection.fetch_one(
+            statements.GET_PRODUCT_FOR_UPDATE, product_id=product_id
+        )
+        return product_from_row(row) if row else None
+
+    async def save_product(self, product: Product) -> None:
+        row = {f"new_{name}": value for name, value in product_to_row(product).items()}
+        try:
+            vocabulary = row.pop("new_vocabulary")
+            await self._connection.execute(
+                statements.SAVE_PRODUCT, product_id=product.product_id, vocabulary=vocabulary, **row
+            )
+        except asyncpg.UniqueViolationError:
+            raise SkuTaken(sku=product.sku) from None
+
+
+def _product_json(row: "Record") -> ProductJson:
+    version, status, text = row
+    return ProductJson(version, status == "active", text)
+
+
+def _family_summary(rows: "Sequence[Record]") -> FamilySummary | None:
+    options: dict[str, list[str]] = {}
+    prices = []
+    count = 0
+    for name, value, currency, lowest, highest, members in rows:
+        if currency is None:
+            options.setdefault(name, []).append(value)
+        else:
+            prices.append(PriceRange(currency=currency, lowest=lowest, highest=highest))
+            count += members
+    values = {name: tuple(options[name]) for name in sorted(options)}
+    return FamilySummary(count, values, tuple(prices)) if prices else None
+
+
+def product_to_row(product: Product) -> dict[str, Any]:
+    document = build_search_document(product)
+    return {
+        **vars(product),
+        "price_amount": product.price.amount,
+        "price_currency": product.price.currency,
+        "options": _dump_mapping(product.options),
+        "attributes": _dump_mapping(product.attributes),
+        "prices": _dump_prices(product.prices),
+        "translations": _dump_mapping(
+            {language: texts.model_dump() for language, texts in product.translations.items()}
+        ),
+        "tags": list(product.tags),
+        "images": list(product.images),
+        "status": product.status.value,
+        "search": tsvector_text(document),
+        "vocabulary": document.vocabulary,
+    }
+
+
+def _dump_mapping(values: Mapping[str, Any]) -> str:
+    # most have none, and an import makes a hundred thousand of them
+    return json.dumps(dict(values)) if values else "{}"
+
+
+def _dump_prices(prices: Sequence[AdditionalPriceView]) -> str:
+    return json.dumps([price.model_dump(mode="json") for price in prices]) if prices else "[]"
+
+
+def product_from_row(row: "Record") -> Product:
+    return Product(
+        product_id=row["product_id"],
+        sku=row["sku"],
+        name=row["name"],
+        description=row["description"],
+        price=Money(amount=row["price_amount"], currency=row["price_currency"]),
+        category=row["category"],
+        family=row["family"],
+        options=_load_mapping(row["options"]),
+        tags=tuple(row["tags"]),
+        images=tuple(row["images"]),
+        attributes=_load_mapping(row["attributes"]),
+        barcode=row["barcode"],
+        weight_grams=row["weight_grams"],
+        tax_class=row["tax_class"],
+        compare_at=row["compare_at"],
+        prices=_PRICES.validate_json(prices) if (prices := row["prices"]) != "[]" else (),
+        translations=_TRANSLATIONS.validate_json(texts)
+        if (texts := row["translations"]) != "{}"
+        else {},
+        backorder_limit=row["backorder_limit"],
+        low_stock_threshold=row["low_stock_threshold"],
+        status=ProductStatus(row["status"]),
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _load_mapping(text: str) -> dict[str, Any]:
+    # as above: most have none
+    return json.loads(text) if text != "{}" else {}

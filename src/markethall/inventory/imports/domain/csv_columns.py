@@ -1,0 +1,203 @@
+"""Between a product and the cells of our own CSV: both ways here, so that they stay the same.
+
+A spreadsheet takes a cell that begins with = + - @, a tab or a return for a formula, and runs it.
+So an export puts an apostrophe in front of such a text, also where there are apostrophes already,
+and an import takes one away: what goes out comes back as it was.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.shared.http.request_body import parse_strict_json
+from markethall.shared.kernel.model import Dto
+from markethall.shared.kernel.money import (
+    EXPONENT_BY_CURRENCY,
+    format_major_units,
+    parse_major_units,
+)
+
+_FORMULA_START: Final = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED_FORMULA_START: Final = re.compile(r"''*[=+\-@\t\r]")
+_NEEDS_QUOTES: Final = re.compile(r'[",\r\n]')
+_INTEGER_PATTERN: Final = re.compile(r"-?[0-9]{1,15}")
+# nothing in a cell: left as it is
+ABSENT: Final = object()
+
+
+class InvalidCell(ValueError):
+    """What a cell says makes no sense: words for people."""
+
+
+@dataclass(frozen=True)
+class CsvColumn:
+    """`read` gives the value that the model takes, of the cell's text and the row's currency, or
+    ABSENT; it raises Unfit. `write` gives the text.
+    """
+
+    name: str
+    read: Callable[[str, str], Any]
+    write: Callable[[Product], str]
+
+
+def escape_formula(text: str) -> str:
+    return f"'{text}" if _FORMULA_START.match(text) else text
+
+
+def unescape_formula(text: str) -> str:
+    return text[1:] if _ESCAPED_FORMULA_START.match(text) else text
+
+
+def format_csv_row(cells: Sequence[str]) -> str:
+    """RFC 4180."""
+    quoted = (
+        f'"{c.replace(chr(34), chr(34) * 2)}"' if _NEEDS_QUOTES.search(c) else c for c in cells
+    )
+    return ",".join(quoted) + "\r\n"
+
+
+def _text_column(name: str) -> CsvColumn:
+    """Empty is a text too."""
+    return CsvColumn(
+        name,
+        lambda text, _: unescape_formula(text),
+        lambda product: escape_formula(getattr(product, name)),
+    )
+
+
+def _required_text_column(name: str) -> CsvColumn:
+    """Never empty: an empty cell leaves it."""
+    return CsvColumn(
+        name,
+        lambda text, _: unescape_formula(text) if text else ABSENT,
+        lambda product: escape_formula(str(getattr(product, name))),
+    )
+
+
+def _optional_text_column(name: str) -> CsvColumn:
+    """An empty cell clears it."""
+    return CsvColumn(
+        name,
+        lambda text, _: unescape_formula(text) or None,
+        lambda product: escape_formula(getattr(product, name) or ""),
+    )
+
+
+def _number_column(name: str, empty: Any = None) -> CsvColumn:
+    def write(product: Product) -> str:
+        value = getattr(product, name)
+        return "" if value is None else str(value)
+
+    return CsvColumn(name, lambda text, _: parse_integer(text) if text else empty, write)
+
+
+def parse_integer(text: str) -> int:
+    """Raises Unfit."""
+    text = text.strip()
+    if not _INTEGER_PATTERN.fullmatch(text):
+        raise InvalidCell("must be a whole number")
+    return int(text)
+
+
+def parse_amount(text: str, currency: str) -> int:
+    """In minor units. Raises Unfit."""
+    try:
+        return parse_major_units(text.strip(), currency)
+    except ValueError as error:
+        raise InvalidCell(str(error)) from None
+
+
+def _parse_price(text: str, currency: str) -> Any:
+    return {"amount": parse_amount(text, currency), "currency": currency} if text else ABSENT
+
+
+def _format_amount(minor: int | None, currency: str) -> str:
+    return "" if minor is None else format_major_units(minor, currency)
+
+
+def _json_column(name: str, empty: Callable[[], Any]) -> CsvColumn:
+    def write(product: Product) -> str:
+        value = to_json_value(getattr(product, name))
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
+
+    return CsvColumn(name, lambda text, _: _parse_json(text) if text else empty(), write)
+
+
+def _list_column(name: str) -> CsvColumn:
+    """JSON, as we write it; or several parted by commas, as people do."""
+    column = _json_column(name, tuple)
+
+    def read(text: str, currency: str) -> Any:
+        if not text or text.lstrip().startswith("["):
+            return column.read(text, currency)
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+
+    return CsvColumn(name, read, column.write)
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return parse_strict_json(text)
+    except (ValueError, RecursionError):
+        raise InvalidCell("must be JSON") from None
+
+
+def to_json_value(value: Any) -> Any:
+    """As JSON knows it."""
+    if isinstance(value, Dto):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {name: to_json_value(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json_value(part) for part in value]
+    return value
+
+
+# the order of the export
+COLUMNS: Final[Mapping[str, CsvColumn]] = {
+    column.name: column
+    for column in (
+        _text_column("sku"),
+        _text_column("name"),
+        _text_column("description"),
+        CsvColumn(
+            "price",
+            _parse_price,
+            lambda product: _format_amount(product.price.amount, product.price.currency),
+        ),
+        # read before all others, since amounts depend on it
+        CsvColumn("currency", lambda _, __: ABSENT, lambda product: product.price.currency),
+        CsvColumn(
+            "compare_at",
+            lambda text, currency: parse_amount(text, currency) if text else None,
+            lambda product: _format_amount(product.compare_at, product.price.currency),
+        ),
+        _json_column("prices", tuple),
+        _optional_text_column("category"),
+        _optional_text_column("family"),
+        _json_column("options", dict),
+        _list_column("tags"),
+        _list_column("images"),
+        _json_column("attributes", dict),
+        _json_column("translations", dict),
+        _optional_text_column("barcode"),
+        _number_column("weight_grams"),
+        _required_text_column("tax_class"),
+        _number_column("backorder_limit", ABSENT),
+        _number_column("low_stock_threshold"),
+        CsvColumn("status", lambda text, _: text or ABSENT, lambda product: product.status.value),
+    )
+}
+ON_HAND: Final = "on_hand"
+CSV_HEADER: Final = (*COLUMNS, ON_HAND)
+
+
+def product_to_cells(product: Product, on_hand: int) -> list[str]:
+    return [*(column.write(product) for column in COLUMNS.values()), str(on_hand)]
+
+
+def is_known_currency(text: str) -> bool:
+    return text in EXPONENT_BY_CURRENCY

@@ -1,0 +1,58 @@
+"""Which format a file is of, by its head."""
+
+import re
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from markethall.inventory.imports.contract import ImportFormat
+from markethall.inventory.imports.domain.file_records import (
+    MAX_RECORD_BYTES,
+    FilePosition,
+    UnreadableFile,
+)
+from markethall.inventory.imports.domain.native_readers import CsvReader, NdjsonReader
+from markethall.inventory.imports.domain.record_parser import BOM, FileChunk, read_csv_records
+from markethall.inventory.imports.domain.row_validation import ReadStep
+from markethall.inventory.imports.domain.shopify_reader import ShopifyReader, is_shopify
+
+_NOT_TEXT: Final = re.compile("[\x00\udc80-\udcff]")
+
+
+class RowReader(Protocol):
+    @property
+    def format(self) -> ImportFormat: ...
+
+    def read_steps(self, window: FileChunk) -> Iterator[ReadStep]:
+        """What the window holds whole, in small steps; nothing when it is too small."""
+
+
+def open_reader(
+    format_: ImportFormat, currency: str, head: bytes, *, is_whole_file: bool
+) -> tuple[RowReader, FilePosition]:
+    """The file's reader, and the place of its first row. `head` holds the first line, or as much
+    as a line may have. Raises Unreadable.
+    """
+    start = FilePosition(offset=len(BOM) if head.startswith(BOM) else 0)
+    data = head[start.offset :]
+    if not data:
+        raise UnreadableFile("empty", "The file is empty.")
+    if format_ == ImportFormat.NDJSON:
+        return NdjsonReader(), start
+    delimiter = _detect_delimiter(data)
+    header = next(read_csv_records(FileChunk(data, start, is_whole_file), delimiter), None)
+    if header is None or header.error:
+        raise UnreadableFile(
+            "header", f"The first line is no header, or longer than {MAX_RECORD_BYTES} bytes."
+        )
+    if any(_NOT_TEXT.search(name) for name in header.cells):
+        raise UnreadableFile("encoding", "The file is not UTF-8.")
+    names = [name.strip() for name in header.cells]
+    if is_shopify(names):
+        return ShopifyReader(names, currency, delimiter), header.next_position
+    return CsvReader(names, currency, delimiter), header.next_position
+
+
+def _detect_delimiter(data: bytes) -> str:
+    """Spreadsheets of some countries part cells by semicolons."""
+    line = data[:MAX_RECORD_BYTES].split(b"\n", 1)[0]
+    return max(",;\t", key=lambda candidate: line.count(candidate.encode()))

@@ -1,0 +1,145 @@
+"""An import, from the upload to its end."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Self
+from uuid import UUID
+
+from markethall.inventory.imports.contract import (
+    ImportFailure,
+    ImportFormat,
+    ImportNotFailed,
+    ImportRowCounts,
+    ImportStatus,
+    ImportView,
+    NewImport,
+    Upload,
+)
+from markethall.inventory.imports.domain.file_records import FilePosition, UnreadableFile
+
+CREATED: Final = "created"
+UPDATED: Final = "updated"
+UNCHANGED: Final = "unchanged"
+FAILED: Final = "failed"
+OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED)
+# of errors; beyond, rows are only counted
+MAX_STORED_ERRORS: Final = 10_000
+
+
+@dataclass
+class ImportJob:
+    """`token` says whose turn it is: who holds another has lost it."""
+
+    import_id: UUID
+    upload_id: UUID
+    size: int
+    format: ImportFormat
+    dry_run: bool
+    currency: str
+    actor: str
+    created_at: datetime
+    status: ImportStatus = ImportStatus.WAITING
+    position: FilePosition = field(default_factory=FilePosition)
+    read: int = 0
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    error_count: int = 0
+    failure_code: str = ""
+    failure_message: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    progressed_at: datetime | None = None
+    token: UUID | None = None
+    lease_until: datetime | None = None
+
+    @classmethod
+    def new(
+        cls, import_id: UUID, upload: Upload, command: NewImport, actor: str, now: datetime
+    ) -> Self:
+        return cls(
+            import_id=import_id,
+            upload_id=upload.upload_id,
+            size=upload.size,
+            format=command.format,
+            dry_run=command.dry_run,
+            currency=command.currency,
+            actor=actor,
+            created_at=now,
+        )
+
+    @property
+    def is_fully_read(self) -> bool:
+        return self.position.offset >= self.size
+
+    def advance(
+        self,
+        position: FilePosition,
+        read: int,
+        outcomes: Counter[str],
+        error_count: int,
+        now: datetime,
+    ) -> None:
+        self.position = position
+        self.read += read
+        self.outcomes = {name: self.outcomes.get(name, 0) + outcomes[name] for name in OUTCOMES}
+        self.error_count += error_count
+        self.progressed_at = now
+        if self.is_fully_read:
+            self._finish(ImportStatus.DONE, now)
+
+    def mark_failed(self, reason: UnreadableFile, now: datetime) -> None:
+        self.failure_code, self.failure_message = reason.code, reason.message
+        self._finish(ImportStatus.FAILED, now)
+
+    def retry(self) -> None:
+        """Raises ImportNotFailed."""
+        if self.status != ImportStatus.FAILED:
+            raise ImportNotFailed(status=self.status.value)
+        self.status = ImportStatus.WAITING
+        self.failure_code = self.failure_message = ""
+        self.finished_at = None
+
+    def to_view(self) -> ImportView:
+        return ImportView(
+            import_id=self.import_id,
+            status=self.status,
+            dry_run=self.dry_run,
+            format=self.format,
+            size=self.size,
+            rows=ImportRowCounts(read=self.read, **self._outcome_counts()),
+            percent=self._percent(),
+            rows_per_second=self._rows_per_second(),
+            rows_left=self._estimated_rows_left(),
+            failure=self._failure(),
+            created_at=self.created_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+        )
+
+    def _finish(self, status: ImportStatus, now: datetime) -> None:
+        self.status = status
+        self.finished_at = now
+        self.token = self.lease_until = None
+
+    def _outcome_counts(self) -> dict[str, Any]:
+        return {name: self.outcomes.get(name, 0) for name in OUTCOMES}
+
+    def _percent(self) -> int:
+        return min(100, 100 * self.position.offset // self.size) if self.size else 100
+
+    def _rows_per_second(self) -> int:
+        if self.started_at is None or self.progressed_at is None:
+            return 0
+        seconds = (self.progressed_at - self.started_at).total_seconds()
+        return round(self.read / seconds) if seconds > 0 else 0
+
+    def _estimated_rows_left(self) -> int | None:
+        if not self.read or not self.position.offset:
+            return None
+        return max(0, self.size - self.position.offset) * self.read // self.position.offset
+
+    def _failure(self) -> ImportFailure | None:
+        if not self.failure_code:
+            return None
+        return ImportFailure(code=self.failure_code, message=self.failure_message)

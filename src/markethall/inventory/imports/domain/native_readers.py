@@ -1,0 +1,148 @@
+"""Readers of our own formats: CSV with our columns, and NDJSON."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from markethall.inventory.imports.contract import ImportFormat
+from markethall.inventory.imports.domain.csv_columns import (
+    ABSENT,
+    COLUMNS,
+    CSV_HEADER,
+    ON_HAND,
+    InvalidCell,
+    is_known_currency,
+    parse_integer,
+)
+from markethall.inventory.imports.domain.file_records import (
+    FileRecord,
+    RowError,
+    UnreadableFile,
+    sanitize,
+)
+from markethall.inventory.imports.domain.record_parser import (
+    FileChunk,
+    read_csv_records,
+    read_ndjson_records,
+)
+from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, validate_row
+from markethall.shared.http.request_body import parse_strict_json
+
+# a place inside of what one column holds
+_PRICE_COLUMNS: Final = {"amount": "price", "currency": "currency"}
+
+
+class CsvReader:
+    """Our columns, any of them, in any order; `sku` must be there."""
+
+    format = ImportFormat.CSV
+
+    def __init__(self, header: Sequence[str], currency: str, delimiter: str) -> None:
+        self._header = [name.strip().lower() for name in header]
+        self._currency = currency
+        self._delimiter = delimiter
+        _check_header(self._header)
+
+    def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
+        for record in read_csv_records(chunk, self._delimiter):
+            yield ReadStep(
+                self._validate_record(record), int(not _is_blank(record)), record.next_position
+            )
+
+    def _validate_record(self, record: FileRecord) -> tuple[RowResult, ...]:
+        if record.error:
+            return ((record.error,),)
+        if _is_blank(record):
+            return ()
+        if len(record.cells) != len(self._header):
+            return (_cell_count_errors(record, len(self._header)),)
+        return (self._validate_cells(record),)
+
+    def _validate_cells(self, record: FileRecord) -> RowResult:
+        cells = dict(zip(self._header, record.cells, strict=True))
+        currency = cells.get("currency", "").strip() or self._currency
+        if not is_known_currency(currency):
+            message = "must be an ISO 4217 currency code in capitals"
+            return (RowError(record.line, "currency", "currency", message),)
+        if cells.get("compare_at") and not cells.get("price"):
+            # of a product that is there, the currency may be another one
+            message = "needs a price in the same row"
+            return (RowError(record.line, "compare_at", "price_missing", message),)
+        values: dict[str, Any] = {}
+        errors = []
+        for name, text in cells.items():
+            try:
+                value = _parse_cell(name, text, currency)
+            except InvalidCell as error:
+                errors.append(RowError(record.line, name, "invalid", str(error)))
+            else:
+                if value is not ABSENT:
+                    values[name] = value
+        return tuple(errors) or validate_row(record.line, values, _column_of)
+
+
+class NdjsonReader:
+    """A JSON object per line: contract.ImportedProduct."""
+
+    format = ImportFormat.NDJSON
+
+    def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
+        for record in read_ndjson_records(chunk):
+            blank = _is_blank(record)
+            yield ReadStep(
+                () if blank else (self._validate_record(record),),
+                int(not blank),
+                record.next_position,
+            )
+
+    def _validate_record(self, record: FileRecord) -> RowResult:
+        if record.error:
+            return (record.error,)
+        try:
+            values = parse_strict_json(record.cells[0])
+        except (ValueError, RecursionError):
+            return (RowError(record.line, "", "json", "is not JSON"),)
+        if not isinstance(values, Mapping):
+            return (RowError(record.line, "", "json", "must be an object"),)
+        return validate_row(record.line, values, _json_pointer)
+
+
+def _check_header(header: Sequence[str]) -> None:
+    """Raises Unreadable."""
+    unknown = [name for name in header if name not in CSV_HEADER]
+    if "compare_at" in header and "price" not in header:
+        raise UnreadableFile(
+            "header", "compare_at is an amount of the price: it needs a price beside."
+        )
+    if "sku" not in header:
+        raise UnreadableFile("header", "The first line must name the columns; sku is missing.")
+    if unknown:
+        names = ", ".join(name[:40] or "an empty name" for name in unknown[:5])
+        raise UnreadableFile("header", f"There are columns that are not known: {names}.")
+    if len(set(header)) != len(header):
+        raise UnreadableFile("header", "The first line names a column twice.")
+
+
+def _parse_cell(name: str, text: str, currency: str) -> Any:
+    if name == ON_HAND:
+        return parse_integer(text) if text else ABSENT
+    return COLUMNS[name].read(text, currency)
+
+
+def _is_blank(record: FileRecord) -> bool:
+    return not record.error and not any(record.cells)
+
+
+def _cell_count_errors(record: FileRecord, expected: int) -> tuple[RowError, ...]:
+    message = f"has {len(record.cells)} cells, and the first line {expected}"
+    return (RowError(record.line, "", "ragged", message),)
+
+
+def _column_of(path: tuple[Any, ...]) -> str:
+    first = str(path[0])[:100] if path else ""
+    return _PRICE_COLUMNS.get(str(path[1]), first) if first == "price" and len(path) > 1 else first
+
+
+def _json_pointer(path: tuple[Any, ...]) -> str:
+    """RFC 6901."""
+    parts = (str(part)[:100].replace("~", "~0").replace("/", "~1") for part in path)
+    return sanitize("".join(f"/{part}" for part in parts))

@@ -1,0 +1,169 @@
+"""From bytes to records: a window on the file is cut into whole rows, whatever is in it.
+
+A row ends where CSV (RFC 4180) or NDJSON says. Bytes that are no UTF-8 come through as lone
+surrogates, which every text of ours refuses: so it is known which cell they are in.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from markethall.inventory.imports.domain.file_records import (
+    MAX_RECORD_BYTES,
+    FilePosition,
+    FileRecord,
+    RowError,
+)
+
+BOM: Final = b"\xef\xbb\xbf"
+# one cell may be nearly all of a row; the csv module knows only one limit for all its readers
+csv.field_size_limit(MAX_RECORD_BYTES)
+
+_TOO_LONG_MESSAGE: Final = f"is longer than {MAX_RECORD_BYTES} bytes"
+_UNCLOSED_MESSAGE: Final = (
+    f"a quoted cell does not end, or is longer than {MAX_RECORD_BYTES} characters"
+)
+
+
+@dataclass(frozen=True)
+class FileChunk:
+    """A piece of the file from a place on. `last`: it holds the file's end."""
+
+    data: bytes
+    position: FilePosition
+    is_last: bool
+
+
+def read_ndjson_records(chunk: FileChunk) -> Iterator[FileRecord]:
+    """One per line. An empty line has no cells, nor has what is left of one that is too long."""
+    position = chunk.position
+    for line in _complete_lines(chunk, b"\n"):
+        after = _position_after(position, line)
+        error = None if position.in_oversized_row else _too_long_error(position, line)
+        text = "" if error or position.in_oversized_row else _decode(line).strip()
+        yield FileRecord(position.line, len(line), [text] if text else [], after, error)
+        position = after
+
+
+def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRecord]:
+    """One per row, however many lines it takes."""
+    lines = list(_complete_lines(chunk, None))
+    position, index = chunk.position, 0
+    while index < len(lines):
+        if position.in_oversized_row or len(lines[index]) > MAX_RECORD_BYTES:
+            after = _position_after(position, lines[index])
+            error = None if position.in_oversized_row else _too_long_error(position, lines[index])
+            yield FileRecord(position.line, len(lines[index]), [], after, error)
+            position, index = after, index + 1
+            continue
+        for parsed in _parse_rows(lines, index, position, delimiter):
+            # None: its end is not in this window
+            if (
+                parsed is None
+                and not chunk.is_last
+                and _total_size(lines, index) < MAX_RECORD_BYTES
+            ):
+                return
+            record = parsed or _unclosed_record(lines[index], position)
+            yield record
+            position = record.next_position
+            if record.error:
+                index += 1
+                break
+            index += record.next_position.line - record.line
+
+
+def _parse_rows(
+    lines: list[bytes], index: int, position: FilePosition, delimiter: str
+) -> Iterator[FileRecord | None]:
+    """Rows until one is wrong; None for one that does not end."""
+    lines_read = 0
+    size = 0
+
+    def feed() -> Iterator[str]:
+        nonlocal lines_read, size
+        for line in lines[index:]:
+            if len(line) > MAX_RECORD_BYTES:
+                return
+            lines_read += 1
+            size += len(line)
+            yield _decode(line)
+
+    reader = csv.reader(feed(), delimiter=delimiter, strict=True)
+    while True:
+        start, lines_before, size_before = position, lines_read, size
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield _malformed_record(lines, index + lines_before, start, str(error))
+            return
+        position = FilePosition(
+            position.offset + size - size_before, position.line + lines_read - lines_before
+        )
+        yield FileRecord(start.line, size - size_before, cells, position)
+
+
+def _malformed_record(
+    lines: list[bytes], index: int, position: FilePosition, reason: str
+) -> FileRecord | None:
+    """A row that csv refuses: we go on at its second line, so that one quote too many costs one
+    row and not the file.
+    """
+    if "unexpected end" in reason:
+        return None
+    code = "cell_too_long" if "field larger" in reason else "quotes"
+    message = _UNCLOSED_MESSAGE if code == "cell_too_long" else "text stands behind a closing quote"
+    error = RowError(position.line, "", code, message)
+    return FileRecord(
+        position.line, len(lines[index]), [], _position_after(position, lines[index]), error
+    )
+
+
+def _unclosed_record(line: bytes, position: FilePosition) -> FileRecord:
+    error = RowError(position.line, "", "quotes", _UNCLOSED_MESSAGE)
+    return FileRecord(position.line, len(line), [], _position_after(position, line), error)
+
+
+def _complete_lines(chunk: FileChunk, line_end: bytes | None) -> Iterator[bytes]:
+    """Whole lines, their ends included; of one that is too long, what there is of it."""
+    data = chunk.data
+    lines = data.splitlines(keepends=True) if line_end is None else _split_lines(data, line_end)
+    if lines and not chunk.is_last and not lines[-1].endswith(b"\n"):
+        # perhaps half a line, or half an end of one
+        incomplete = lines.pop()
+        if len(incomplete) > MAX_RECORD_BYTES or (chunk.position.in_oversized_row and not lines):
+            lines.append(incomplete)
+    yield from lines
+
+
+def _split_lines(data: bytes, line_end: bytes) -> list[bytes]:
+    lines = [line + line_end for line in data.split(line_end)]
+    lines[-1] = lines[-1].removesuffix(line_end)
+    return lines if lines[-1] else lines[:-1]
+
+
+def _position_after(position: FilePosition, line: bytes) -> FilePosition:
+    """A line of which the end is not seen goes on: it is too long."""
+    is_complete = line.endswith((b"\n", b"\r"))
+    return FilePosition(
+        position.offset + len(line), position.line + is_complete, in_oversized_row=not is_complete
+    )
+
+
+def _too_long_error(position: FilePosition, line: bytes) -> RowError | None:
+    return (
+        RowError(position.line, "", "row_too_long", _TOO_LONG_MESSAGE)
+        if len(line) > MAX_RECORD_BYTES
+        else None
+    )
+
+
+def _total_size(lines: list[bytes], index: int) -> int:
+    return sum(len(line) for line in lines[index:])
+
+
+def _decode(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")

@@ -1,0 +1,150 @@
+"""Imports in memory."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.memory.products import MemoryProductStore
+from markethall.inventory.imports.contract import ImportStatus
+from markethall.inventory.imports.domain.file_records import RowError
+from markethall.inventory.imports.domain.jobs import ImportJob
+from markethall.inventory.stock.domain.stock import Stock, StockChange
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+
+
+class MemoryImportStore(MemoryProductStore):
+    """One transaction, or reads without one: imports and exports."""
+
+    async def create_upload(self, upload_id: UUID, now: datetime) -> None:
+        self._tables.uploads.put(upload_id, (upload_id, now))
+
+    async def add_upload_part(self, upload_id: UUID, number: int, data: bytes) -> None:
+        self._tables.upload_parts.put((upload_id, number), data)
+
+    async def get_upload_part(self, upload_id: UUID, number: int) -> bytes | None:
+        return self._tables.upload_parts.get((upload_id, number))
+
+    async def delete_upload_if_unused(self, upload_id: UUID) -> None:
+        self._delete_upload(upload_id, None)
+
+    def _delete_upload(self, upload_id: UUID, failed_before: datetime | None) -> None:
+        wanted = self._is_needed(upload_id, failed_before)
+        if wanted or not self._tables.uploads.remove(upload_id):
+            return
+        number = 0
+        while self._tables.upload_parts.remove((upload_id, number)):
+            number += 1
+
+    async def delete_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
+        for upload_id, _ in self._tables.uploads.where(lambda upload: upload[1] < before):
+            self._delete_upload(upload_id, failed_before)
+
+    async def delete_old_import_jobs(self, before: datetime) -> None:
+        for job in self._tables.import_jobs.where(lambda job: _finished_before(job, before)):
+            self._tables.import_jobs.remove(job.import_id)
+            for number in range(1, job.error_count + 1):
+                self._tables.row_errors.remove((job.import_id, number))
+
+    async def add_import_job(self, job: ImportJob) -> bool:
+        return self._tables.import_jobs.add(job.import_id, job)
+
+    async def get_import_job(self, import_id: UUID) -> ImportJob | None:
+        return self._tables.import_jobs.get(import_id)
+
+    async def get_import_job_for_update(self, import_id: UUID) -> ImportJob | None:
+        return self._tables.import_jobs.get(import_id)
+
+    async def save_import_job(self, job: ImportJob) -> None:
+        self._tables.import_jobs.put(job.import_id, job)
+
+    async def lease_import_job(
+        self, token: UUID, now: datetime, lease_until: datetime, import_id: UUID | None
+    ) -> ImportJob | None:
+        free = self._tables.import_jobs.where(
+            lambda job: (
+                job.finished_at is None
+                and (job.lease_until is None or job.lease_until < now)
+                and import_id in {None, job.import_id}
+            )
+        )
+        if not free:
+            return None
+        job = min(free, key=lambda job: (job.created_at, job.import_id))
+        job.status, job.token, job.lease_until = ImportStatus.RUNNING, token, lease_until
+        job.started_at = job.started_at or now
+        self._tables.import_jobs.put(job.import_id, job)
+        return job
+
+    async def advance_import_job(self, job: ImportJob, token: UUID, expected_offset: int) -> bool:
+        stored = self._tables.import_jobs.get(job.import_id)
+        if stored is None or (stored.token, stored.position.offset) != (token, expected_offset):
+            return False
+        self._tables.import_jobs.put(job.import_id, job)
+        return True
+
+    async def release_import_lease(self, import_id: UUID, token: UUID) -> None:
+        job = self._tables.import_jobs.get(import_id)
+        if job is not None and job.token == token:
+            job.token = job.lease_until = None
+            self._tables.import_jobs.put(import_id, job)
+
+    async def list_row_errors(
+        self, import_id: UUID, after: int, limit: int
+    ) -> Sequence[tuple[int, RowError]]:
+        numbers = range(after + 1, after + 1 + limit)
+        found = ((number, self._tables.row_errors.get((import_id, number))) for number in numbers)
+        return [(number, error) for number, error in found if error is not None]
+
+    async def add_row_errors(self, import_id: UUID, first: int, errors: Sequence[RowError]) -> None:
+        for number, error in enumerate(errors, first):
+            self._tables.row_errors.put((import_id, number), error)
+
+    async def get_products_by_sku_for_update(self, skus: Collection[str]) -> Sequence[Product]:
+        ids = sorted(key for sku in skus if (key := self._tables.product_ids_by_sku.get(sku)))
+        return [product for key in ids if (product := self._tables.products.get(key))]
+
+    async def get_main_stock_for_update(
+        self, product_ids: Collection[UUID]
+    ) -> Mapping[UUID, Stock]:
+        found = ((key, self._tables.stock.get((key, MAIN_WAREHOUSE))) for key in product_ids)
+        return {key: stock for key, stock in found if stock is not None}
+
+    async def list_products_with_stock(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[tuple[Product, int]]:
+        products = self._tables.products.where(
+            lambda product: after is None or product.product_id > after
+        )
+        products.sort(key=lambda product: product.product_id)
+        stock_by_product = await self.get_main_stock_for_update(
+            [product.product_id for product in products[:limit]]
+        )
+        return [
+            (product, stock_by_product[product.product_id].on_hand) for product in products[:limit]
+        ]
+
+    async def write_products(
+        self, new_products: Sequence[Product], changed_products: Sequence[Product]
+    ) -> bool:
+        for product in changed_products:
+            await self.save_product(product)
+        return all([await self.add_product(product) for product in new_products])
+
+    async def apply_movements(self, changes: Sequence[StockChange]) -> None:
+        await self.apply_changes(changes)
+
+    def _is_needed(self, upload_id: UUID, failed_before: datetime | None) -> bool:
+        return bool(
+            self._tables.import_jobs.where(
+                lambda job: (
+                    job.upload_id == upload_id
+                    and job.status != ImportStatus.DONE
+                    and not _finished_before(job, failed_before)
+                )
+            )
+        )
+
+
+def _finished_before(job: ImportJob, before: datetime | None) -> bool:
+    return bool(before and job.finished_at and job.finished_at < before)

@@ -1,0 +1,253 @@
+"""Catalogues that come and go as files, for staff."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
+from pydantic import BaseModel, ConfigDict, Field
+
+from markethall.inventory.catalogue.router.dependencies import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    CatalogueWriter,
+    IdempotencyDep,
+)
+from markethall.inventory.imports.contract import (
+    ImportFileExpired,
+    ImportFormat,
+    ImportNotFailed,
+    ImportNotFound,
+    Imports,
+    ImportView,
+    NewImport,
+    RowErrorView,
+)
+from markethall.shared.http.problem_details import (
+    accepted_response,
+    from_container,
+    json_response,
+    json_with_etag,
+    problems,
+    run_idempotent,
+)
+from markethall.shared.http.route_policies import CATALOGUE_WRITE, STOCK_WRITE, require_scope
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import (
+    BodyTooLarge,
+    Overloaded,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
+from markethall.shared.kernel.model import Id
+from markethall.shared.kernel.money import Currency
+from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+
+router = APIRouter(tags=["inventory"])
+
+ImportsDep = Annotated[Imports, Depends(from_container("imports"))]
+
+# a comment: it shows whether the client is still there
+# a comment line: proxies close a connection on which nothing is sent
+HEARTBEAT: Final = format_sse_event(comment="heartbeat")
+
+_CSV: Final = "text/csv"
+_FORMAT_BY_MEDIA_TYPE: Final = {_CSV: ImportFormat.CSV, "application/x-ndjson": ImportFormat.NDJSON}
+_UTF_8_PARAMETER: Final = re.compile(r"\s*(?:charset=\"?utf-?8\"?|header=\w+)?\s*", re.IGNORECASE)
+_CSV_EXAMPLE: Final = "sku,name,price,currency,on_hand\r\nTEA-SENCHA-100,Sencha,12.50,EUR,20\r\n"
+_NDJSON_EXAMPLE: Final = (
+    '{"sku":"TEA-SENCHA-100","name":"Sencha","price":{"amount":1250,"currency":"EUR"}}'
+)
+
+
+class ImportQuery(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dry_run: Annotated[bool, Field(description="Look at every row, and change nothing")] = False
+    currency: Annotated[Currency, Field(description="Of prices that name none")] = "EUR"
+
+
+# a file changes products and stock
+CatalogueAndStockWriter = Annotated[
+    CallContext, require_scope(CATALOGUE_WRITE, also_requires=STOCK_WRITE)
+]
+
+
+def _file_body_schema(example: str) -> dict[str, Any]:
+    schema = {
+        "type": "string",
+        "description": "The file, UTF-8; 64 MiB at most, unless set otherwise",
+    }
+    return {"schema": schema | {"examples": [example]}}
+
+
+@router.post(
+    "/imports",
+    status_code=202,
+    response_model=ImportView,
+    summary="Import products",
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS, BodyTooLarge, RequestTimeout
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                _CSV: _file_body_schema(_CSV_EXAMPLE),
+                "application/x-ndjson": _file_body_schema(_NDJSON_EXAMPLE),
+            },
+        }
+    },
+)
+async def start(
+    request: Request,
+    ctx: CatalogueAndStockWriter,
+    query: Annotated[ImportQuery, Query()],
+    imports: ImportsDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """CSV with our columns (see the export) or as Shopify exports it, or a product per line as
+    JSON. Rows are upserted by `sku`; a bad row stops no other. Needs `catalogue:write` and
+    `stock:write`.
+    """
+    format_ = _import_format(request)
+    upload = await imports.upload(ctx, request.stream())
+    body = NewImport(sha256=upload.sha256, format=format_, **query.model_dump())
+
+    async def effect(attempt: IdempotentCommand) -> ImportView:
+        return await imports.start_import(ctx, upload, body, attempt)
+
+    to_response = accepted_response(lambda made: f"/imports/{made.import_id}")
+    try:
+        return await run_idempotent(request, ctx, body, idempotency, effect, to_response)
+    finally:
+        await imports.discard_upload(ctx, upload)
+
+
+@router.get(
+    "/imports/{import_id}",
+    response_model=ImportView,
+    summary="An import",
+    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound),
+)
+async def imported(
+    request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
+) -> Response:
+    """How far it is, and what became of its rows."""
+    return json_with_etag(request, await imports.get_import(ctx, import_id))
+
+
+@router.get(
+    "/imports/{import_id}/events",
+    response_class=StreamingResponse,
+    summary="An import, as it goes on",
+    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, Overloaded)
+    | {
+        200: {
+            "description": "`progress` events until the end",
+            "content": {"text/event-stream": {}},
+        }
+    },
+)
+async def events(
+    request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
+) -> Response:
+    """Server-sent events: `data` is the import. Poll `GET /imports/{import_id}` where the stream
+    is refused.
+    """
+    updates = await imports.watch_import(ctx, import_id)
+    return StreamingResponse(_progress_events(request, updates), media_type="text/event-stream")
+
+
+@router.get(
+    "/imports/{import_id}/errors",
+    response_model=Page[RowErrorView],
+    summary="Errors of an import",
+    responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, CursorInvalid),
+)
+async def errors(
+    ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
+) -> Response:
+    """In the order of the file, the first 10,000."""
+    return json_response(await imports.list_row_errors(ctx, import_id, query))
+
+
+@router.post(
+    "/imports/{import_id}/retry",
+    status_code=202,
+    response_model=ImportView,
+    summary="Try a failed import again",
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        *IDEMPOTENCY_ERRORS,
+        ImportNotFound,
+        ImportNotFailed,
+        ImportFileExpired,
+    ),
+)
+async def retry(
+    request: Request,
+    ctx: CatalogueAndStockWriter,
+    import_id: Id,
+    imports: ImportsDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """It goes on at the row where it stopped. One that waits or runs needs no retry. Needs
+    `catalogue:write` and `stock:write`.
+    """
+
+    async def effect(attempt: IdempotentCommand) -> ImportView:
+        return await imports.retry_import(ctx, import_id, attempt)
+
+    to_response = accepted_response(lambda made: f"/imports/{made.import_id}")
+    return await run_idempotent(request, ctx, None, idempotency, effect, to_response)
+
+
+@router.get(
+    "/exports/products.csv",
+    response_class=StreamingResponse,
+    summary="Export products",
+    responses=problems(*AUTHENTICATED_ERRORS)
+    | {200: {"description": "All products, by id", "content": {_CSV: {}}}},
+)
+async def export(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
+    """An import reads it back. A cell that a spreadsheet would run begins with an apostrophe."""
+    pieces = imports.export_products(ctx)
+    # before the answer begins, since a refusal is an answer of its own
+    first = await anext(pieces)
+    headers = {"content-disposition": 'attachment; filename="products.csv"'}
+    return StreamingResponse(_prepend(first, pieces), media_type=_CSV, headers=headers)
+
+
+def _import_format(request: Request) -> ImportFormat:
+    """Raises UnsupportedMediaType."""
+    kind, _, parameters = request.headers.get("content-type", "").partition(";")
+    import_format = _FORMAT_BY_MEDIA_TYPE.get(kind.strip().lower())
+    if import_format is None or not all(
+        _UTF_8_PARAMETER.fullmatch(one) for one in parameters.split(";")
+    ):
+        raise UnsupportedMediaType(supported=sorted(_FORMAT_BY_MEDIA_TYPE))
+    return import_format
+
+
+async def _progress_events(
+    request: Request, updates: AsyncIterator[ImportView | None]
+) -> AsyncIterator[bytes]:
+    async for view in updates:
+        # clients ask again, and find another process
+        if request.app.state.readiness.draining:
+            return
+        if view is None:
+            yield HEARTBEAT
+        else:
+            yield format_sse_event(event="progress", data_str=view.model_dump_json())
+
+
+async def _prepend(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece

@@ -1,0 +1,187 @@
+"""Files that staff send, and what becomes of them; and the catalogue as a file."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import suppress
+from typing import Final
+from uuid import UUID
+
+from markethall.inventory.imports.contract import (
+    ImportFileExpired,
+    ImportNotFound,
+    ImportView,
+    NewImport,
+    RowErrorView,
+    Upload,
+)
+from markethall.inventory.imports.domain.csv_columns import (
+    CSV_HEADER,
+    format_csv_row,
+    product_to_cells,
+)
+from markethall.inventory.imports.domain.jobs import ImportJob
+from markethall.inventory.imports.service.import_reader import PART_BYTES
+from markethall.inventory.store_ports import Database
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Overloaded, Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+
+# rows of an export that are in memory at once
+_EXPORT_PAGE_ROWS: Final = 500
+# who watch, in this process
+_MAX_WATCHERS: Final = 32
+# seconds between two looks at an import that is watched, and until a sign of life
+_POLL_SECONDS: Final = 0.5
+_HEARTBEAT_SECONDS: Final = 10.0
+
+
+class ImportService:
+    """A contract.Imports."""
+
+    def __init__(
+        self, database: Database, notify_worker: Callable[[], None], cursors: Cursors, clock: Clock
+    ) -> None:
+        self._database = database
+        self._notify_worker = notify_worker
+        self._cursors = cursors
+        self._clock = clock
+        self._watchers = 0
+
+    async def upload(self, ctx: CallContext, chunks: AsyncIterable[bytes]) -> Upload:
+        upload_id = new_id()
+        async with self._database.transaction() as store:
+            await store.create_upload(upload_id, self._clock())
+        try:
+            return await self._store_parts(upload_id, chunks)
+        except BaseException:
+            with suppress(Unavailable):
+                await self._delete_upload(upload_id)
+            raise
+
+    async def _store_parts(self, upload_id: UUID, chunks: AsyncIterable[bytes]) -> Upload:
+        digest, size, number = hashlib.sha256(), 0, 0
+        async for part in _split_into_parts(chunks):
+            digest.update(part)
+            size += len(part)
+            # a transaction each: a slow client keeps no connection
+            async with self._database.transaction() as store:
+                await store.add_upload_part(upload_id, number, part)
+            number += 1
+        return Upload(upload_id=upload_id, size=size, sha256=digest.hexdigest())
+
+    async def discard_upload(self, ctx: CallContext, upload: Upload) -> None:
+        # the sweep comes for what stays
+        with suppress(Unavailable):
+            await self._delete_upload(upload.upload_id)
+
+    async def _delete_upload(self, upload_id: UUID) -> None:
+        async with self._database.transaction() as store:
+            await store.delete_upload_if_unused(upload_id)
+
+    async def start_import(
+        self, ctx: CallContext, upload: Upload, command: NewImport, attempt: IdempotentCommand
+    ) -> ImportView:
+        job = ImportJob.new(attempt.id, upload, command, ctx.actor.audit_name, self._clock())
+        async with self._database.transaction() as store:
+            if not await store.add_import_job(job):
+                # by the same attempt: this upload is not needed
+                job = await store.get_import_job(attempt.id) or job
+            view = job.to_view()
+            await store.store_response(attempt, view)
+        self._notify_worker()
+        return view
+
+    async def get_import(self, ctx: CallContext, import_id: UUID) -> ImportView:
+        async with self._database.read_session() as reads:
+            return _job_or_404(await reads.get_import_job(import_id), import_id).to_view()
+
+    async def watch_import(
+        self, ctx: CallContext, import_id: UUID
+    ) -> AsyncIterator[ImportView | None]:
+        if self._watchers >= _MAX_WATCHERS:
+            raise Overloaded(retry_after=10)
+        return self._watch(ctx, import_id, await self.get_import(ctx, import_id))
+
+    async def _watch(
+        self, ctx: CallContext, import_id: UUID, last_view: ImportView
+    ) -> AsyncIterator[ImportView | None]:
+        self._watchers += 1
+        try:
+            yield last_view
+            idle_seconds = 0.0
+            while last_view.finished_at is None:
+                await asyncio.sleep(_POLL_SECONDS)
+                idle_seconds += _POLL_SECONDS
+                view = await self.get_import(ctx, import_id)
+                if view != last_view:
+                    last_view, idle_seconds = view, 0.0
+                    yield last_view
+                elif idle_seconds >= _HEARTBEAT_SECONDS:
+                    idle_seconds = 0.0
+                    yield None
+        finally:
+            self._watchers -= 1
+
+    async def list_row_errors(
+        self, ctx: CallContext, import_id: UUID, query: PageQuery
+    ) -> Page[RowErrorView]:
+        name = f"imports:{import_id}"
+        after = (self._cursors.decode(name, query.cursor) or [0])[0]
+        async with self._database.read_session() as reads:
+            rows = await reads.list_row_errors(import_id, after, query.limit + 1)
+            if not rows:
+                _job_or_404(await reads.get_import_job(import_id), import_id)
+        page = self._cursors.build_page(name, rows, query.limit, lambda row: [row[0]])
+        items = tuple(RowErrorView(**vars(flaw)) for _, flaw in page.items)
+        return Page(items=items, next_cursor=page.next_cursor)
+
+    async def retry_import(
+        self, ctx: CallContext, import_id: UUID, attempt: IdempotentCommand
+    ) -> ImportView:
+        async with self._database.transaction() as store:
+            job = _job_or_404(await store.get_import_job_for_update(import_id), import_id)
+            job.retry()
+            if job.size and await store.get_upload_part(job.upload_id, 0) is None:
+                raise ImportFileExpired(import_id=str(import_id))
+            await store.save_import_job(job)
+            view = job.to_view()
+            await store.store_response(attempt, view)
+        self._notify_worker()
+        return view
+
+    async def export_products(self, ctx: CallContext) -> AsyncIterator[bytes]:
+        header = format_csv_row(CSV_HEADER)
+        after: UUID | None = None
+        while True:
+            # one statement each, and no connection while the client takes its time
+            async with self._database.read_session() as reads:
+                rows = await reads.list_products_with_stock(after, _EXPORT_PAGE_ROWS)
+            yield "".join(
+                [header, *(format_csv_row(product_to_cells(*row)) for row in rows)]
+            ).encode()
+            header = ""
+            if len(rows) < _EXPORT_PAGE_ROWS:
+                return
+            after = rows[-1][0].product_id
+
+
+async def _split_into_parts(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Of one size, but for the last: so a place in the file says which part it is in."""
+    buffer = bytearray()
+    async for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= PART_BYTES:
+            yield bytes(buffer[:PART_BYTES])
+            del buffer[:PART_BYTES]
+    if buffer:
+        yield bytes(buffer)
+
+
+def _job_or_404(job: ImportJob | None, import_id: UUID) -> ImportJob:
+    if job is None:
+        raise ImportNotFound(import_id=str(import_id))
+    return job

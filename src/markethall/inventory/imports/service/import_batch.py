@@ -1,0 +1,201 @@
+"""Rows of a file become products: what is new, what changes, what was counted."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.imports.domain.file_records import RowError
+from markethall.inventory.imports.domain.jobs import (
+    CREATED,
+    FAILED,
+    UNCHANGED,
+    UPDATED,
+    ImportJob,
+)
+from markethall.inventory.imports.domain.row_validation import RowResult, ValidatedRow
+from markethall.inventory.stock.contract.movements import MovementReason
+from markethall.inventory.stock.domain.stock import Stock, StockChange
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.store_ports import Store
+from markethall.shared.kernel.ids import new_id
+
+_NO_STOCK: Final[Mapping[UUID, Stock]] = {}
+_NO_ID: Final = UUID(int=0)
+_STOCK_FIELDS: Final = frozenset({"backorder_limit", "low_stock_threshold"})
+
+
+class SkuConflict(Exception):
+    """Somebody else has made a product of a sku of ours meanwhile: look again."""
+
+
+class BlockedByExpiredReservations(Exception):
+    """Rows were refused for the sake of holds that have expired."""
+
+    def __init__(self, product_ids: Sequence[UUID]) -> None:
+        super().__init__()
+        self.product_ids = product_ids
+
+
+@dataclass
+class BatchChanges:
+    """What a batch comes to. Rows of the same sku come one after the other: the later wins."""
+
+    job: ImportJob
+    now: datetime
+    products_by_sku: dict[str, Product]
+    stock_by_product: Mapping[UUID, Stock]
+    new_products: dict[UUID, Product] = field(default_factory=dict)
+    changed_products: dict[UUID, Product] = field(default_factory=dict)
+    counted_on_hand: dict[UUID, int] = field(default_factory=dict)
+    # of which fewer were counted than are reserved
+    undercounted: set[UUID] = field(default_factory=set)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    errors: list[RowError] = field(default_factory=list)
+    last_id: UUID = _NO_ID
+
+    def add_row(self, row: RowResult) -> None:
+        errors = row if isinstance(row, tuple) else self._check_row(row)
+        if errors or isinstance(row, tuple):
+            self.outcomes[FAILED] += 1
+            self.errors += errors
+        else:
+            self.outcomes[self._apply_row(row)] += 1
+
+    @property
+    def touched_product_ids(self) -> list[UUID]:
+        return sorted({*self.new_products, *self.changed_products, *self.counted_on_hand})
+
+    @property
+    def written_products(self) -> list[Product]:
+        """Products that are new or have changed."""
+        return [*self.new_products.values(), *self.changed_products.values()]
+
+    def movements(self, *, of_new_products: bool) -> list[StockChange]:
+        """Of new products, or of those that were there."""
+        return [
+            self._movement(product_id, self.counted_on_hand[product_id] - self._on_hand(product_id))
+            for product_id in sorted(self.counted_on_hand)
+            if self.counted_on_hand[product_id] != self._on_hand(product_id)
+            and (product_id in self.new_products) == of_new_products
+        ]
+
+    def _check_row(self, row: ValidatedRow) -> Sequence[RowError]:
+        product = self.products_by_sku.get(row.sku_key)
+        if product is None:
+            return row.missing_field_errors
+        stock = self.stock_by_product.get(product.product_id)
+        counted = row.on_hand
+        if stock is None or counted is None or counted + stock.backorder >= stock.reserved:
+            return ()
+        self.undercounted.add(product.product_id)
+        message = f"{stock.reserved} are reserved"
+        return (RowError(row.line, "on_hand", "inventory.would_go_negative", message),)
+
+    def _apply_row(self, row: ValidatedRow) -> str:
+        product = self.products_by_sku.get(row.sku_key)
+        if product is None:
+            product = row.to_product(self._next_id(), self.now)
+            self.products_by_sku[row.sku_key] = self.new_products[product.product_id] = product
+            self._record_count(product.product_id, row.on_hand)
+            return CREATED
+        changed = row.apply_to(product, self.now)
+        if changed and product.product_id not in self.new_products:
+            self.changed_products[product.product_id] = product
+        recounted = self._record_count(product.product_id, row.on_hand)
+        return UPDATED if changed or recounted else UNCHANGED
+
+    def _next_id(self) -> UUID:
+        """Later than the one before: what came at the same time is in the order of the file."""
+        self.last_id = max(new_id(), UUID(int=self.last_id.int + 1))
+        return self.last_id
+
+    def _record_count(self, product_id: UUID, on_hand: int | None) -> bool:
+        """True when that is another number than we know."""
+        previous = self.counted_on_hand.get(product_id, self._on_hand(product_id))
+        if on_hand is None:
+            return False
+        self.counted_on_hand[product_id] = on_hand
+        return on_hand != previous
+
+    def _on_hand(self, product_id: UUID) -> int:
+        stock = self.stock_by_product.get(product_id)
+        return stock.on_hand if stock else 0
+
+    def _movement(self, product_id: UUID, delta: int) -> StockChange:
+        return StockChange(
+            movement_id=new_id(),
+            product_id=product_id,
+            warehouse_id=MAIN_WAREHOUSE,
+            delta=delta,
+            counted=None,
+            reason=MovementReason.COUNTED,
+            note=f"import {self.job.import_id}",
+            reference=None,
+            actor=self.job.actor,
+            created_at=self.now,
+        )
+
+
+async def build_batch_changes(
+    store: Store, job: ImportJob, rows: Sequence[RowResult], now: datetime
+) -> BatchChanges:
+    """What the rows come to, beside what is there. Products and shelves are locked."""
+    validated_rows = [row for row in rows if isinstance(row, ValidatedRow)]
+    products_by_sku = {
+        product.sku.lower(): product
+        for product in await _get_existing_products(store, validated_rows)
+    }
+    affected_skus = {row.sku_key for row in validated_rows if _affects_stock(row)}
+    product_ids = [
+        products_by_sku[key].product_id for key in affected_skus & products_by_sku.keys()
+    ]
+    stock_by_product = (
+        await store.get_main_stock_for_update(sorted(product_ids)) if product_ids else _NO_STOCK
+    )
+    changes = BatchChanges(job, now, products_by_sku, stock_by_product)
+    for row in rows:
+        changes.add_row(row)
+    return changes
+
+
+async def check_expired_reservations(store: Store, changes: BatchChanges) -> None:
+    """Raises Late."""
+    if changes.undercounted:
+        stock_rows = await store.get_warehouse_stock(
+            sorted(changes.undercounted), MAIN_WAREHOUSE, changes.now
+        )
+        if product_ids := [stock.product_id for stock in stock_rows if stock.overdue]:
+            raise BlockedByExpiredReservations(product_ids)
+
+
+async def persist(store: Store, changes: BatchChanges) -> None:
+    """Raises Overtaken."""
+    # what was counted goes by the backorder limit that we saw, and not by one of this file
+    if movements := changes.movements(of_new_products=False):
+        await store.apply_movements(movements)
+    new_products, changed_products = (
+        list(changes.new_products.values()),
+        list(changes.changed_products.values()),
+    )
+    if (new_products or changed_products) and not await store.write_products(
+        new_products, changed_products
+    ):
+        raise SkuConflict
+    if movements := changes.movements(of_new_products=True):
+        await store.apply_movements(movements)
+
+
+async def _get_existing_products(
+    store: Store, validated_rows: Iterable[ValidatedRow]
+) -> Sequence[Product]:
+    skus = {row.sku_key for row in validated_rows}
+    return await store.get_products_by_sku_for_update(skus) if skus else ()
+
+
+def _affects_stock(row: ValidatedRow) -> bool:
+    """Shelves are counted, or follow a limit of their product."""
+    return row.on_hand is not None or bool(row.provided_fields & _STOCK_FIELDS)

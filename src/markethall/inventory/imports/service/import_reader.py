@@ -1,0 +1,151 @@
+"""The file of an import, read from where it is kept, a window at a time."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from markethall.inventory.imports.domain.file_records import MAX_RECORD_BYTES, FilePosition
+from markethall.inventory.imports.domain.formats import RowReader, open_reader
+from markethall.inventory.imports.domain.jobs import ImportJob
+from markethall.inventory.imports.domain.record_parser import FileChunk
+from markethall.inventory.imports.domain.row_validation import RowResult
+from markethall.inventory.store_ports import Database
+
+# of an upload, as it is kept
+PART_BYTES: Final = 256 * 1024
+# of a batch: few rows may be long ones
+_MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
+# rows that are looked at before others get a turn: a millisecond, for who applies the batch before
+# is one of them, and the database waits for them
+_ROWS_BETWEEN_YIELDS: Final = 20
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Rows to be applied together, and where the reading stands then."""
+
+    rows: Sequence[RowResult]
+    record_count: int
+    next_position: FilePosition
+
+
+class ImportReader:
+    """What was read stays until it is passed, so that each part is read once."""
+
+    def __init__(self, database: Database, job: ImportJob) -> None:
+        self._database = database
+        self._job = job
+        self._buffer = b""
+        self._buffer_offset = 0
+
+    async def open(self) -> tuple[RowReader, FilePosition]:
+        """The reader, and the place of the first row. Raises Unreadable."""
+        await self._fill_buffer(MAX_RECORD_BYTES + 1)
+        job = self._job
+        return open_reader(
+            job.format, job.currency, self._buffer, is_whole_file=self._reaches_end_of_file
+        )
+
+    async def read_batch(
+        self, row_reader: RowReader, position: FilePosition, max_rows: int
+    ) -> RowBatch:
+        """At most about so many rows; none only at the end of the file."""
+        rows: list[RowResult] = []
+        read = rows_at_last_yield = 0
+        end = min(self._job.size, position.offset + _MAX_BATCH_BYTES)
+        await self._seek(position)
+        while len(rows) < max_rows and position.offset < end:
+            chunk = self._chunk_at(position)
+            previous_position = position
+            for step in row_reader.read_steps(chunk):
+                rows += step.rows
+                read += step.record_count
+                position = step.next_position
+                if len(rows) >= rows_at_last_yield + _ROWS_BETWEEN_YIELDS:
+                    rows_at_last_yield = len(rows)
+                    await asyncio.sleep(0)
+                if len(rows) >= max_rows or position.offset >= end:
+                    break
+            if position == previous_position and chunk.is_last:
+                position = FilePosition(self._job.size, position.line)
+            elif len(rows) < max_rows and not chunk.is_last:
+                self._discard_before(position)
+                # twice as much: a long record is not looked at over and over
+                await self._fill_buffer(
+                    max(PART_BYTES, 2 * len(self._buffer))
+                    if position == previous_position
+                    else PART_BYTES
+                )
+        return RowBatch(rows, read, position)
+
+    @property
+    def _reaches_end_of_file(self) -> bool:
+        return self._buffer_offset + len(self._buffer) >= self._job.size
+
+    def _chunk_at(self, position: FilePosition) -> FileChunk:
+        return FileChunk(
+            self._buffer[position.offset - self._buffer_offset :],
+            position,
+            self._reaches_end_of_file,
+        )
+
+    async def _seek(self, position: FilePosition) -> None:
+        if position.offset < self._buffer_offset or position.offset > self._buffer_offset + len(
+            self._buffer
+        ):
+            self._buffer, self._buffer_offset = b"", position.offset
+        self._discard_before(position)
+        await self._fill_buffer(PART_BYTES)
+
+    def _discard_before(self, position: FilePosition) -> None:
+        self._buffer = self._buffer[position.offset - self._buffer_offset :]
+        self._buffer_offset = position.offset
+
+    async def _fill_buffer(self, min_bytes: int) -> None:
+        """Until there are so many bytes, or the file ends."""
+        parts = [self._buffer]
+        buffered = len(self._buffer)
+        async with self._database.read_session() as store:
+            while buffered < min_bytes and self._buffer_offset + buffered < self._job.size:
+                number, skipped = divmod(self._buffer_offset + buffered, PART_BYTES)
+                part = await store.get_upload_part(self._job.upload_id, number)
+                if part is None:
+                    raise LookupError(f"upload {self._job.upload_id} has no part {number}")
+                parts.append(part[skipped:])
+                buffered += len(part) - skipped
+        self._buffer = b"".join(parts)
+
+
+class Prefetcher:
+    """Reads the next batch while the last one is applied."""
+
+    def __init__(self, import_reader: ImportReader, row_reader: RowReader) -> None:
+        self._import_reader = import_reader
+        self._row_reader = row_reader
+        self._pending: tuple[FilePosition, asyncio.Task[RowBatch]] | None = None
+
+    def start(self, position: FilePosition, max_rows: int) -> None:
+        """Somebody will want the batch at this place."""
+        read_task = asyncio.create_task(
+            self._import_reader.read_batch(self._row_reader, position, max_rows)
+        )
+        self._pending = position, read_task
+
+    async def get_batch(self, position: FilePosition, max_rows: int) -> RowBatch:
+        if self._pending and self._pending[0] == position:
+            (_, read_task), self._pending = self._pending, None
+            return await read_task
+        # the last one was not applied whole: its rows are wanted again
+        await self.cancel()
+        return await self._import_reader.read_batch(self._row_reader, position, max_rows)
+
+    async def cancel(self) -> None:
+        """What was read ahead is not wanted."""
+        if self._pending:
+            (_, read_task), self._pending = self._pending, None
+            read_task.cancel()
+            await asyncio.wait([read_task])
+            if not read_task.cancelled():
+                # it may have failed too, which nobody needs to know
+                read_task.exception()

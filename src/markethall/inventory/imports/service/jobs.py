@@ -1,0 +1,266 @@
+"""The work on imports: whichever process takes one drives it to its end."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from markethall.inventory.catalogue.ports.products import ProductCache
+from markethall.inventory.imports.contract import ImportView
+from markethall.inventory.imports.domain.file_records import FilePosition, UnreadableFile
+from markethall.inventory.imports.domain.jobs import MAX_STORED_ERRORS, ImportJob
+from markethall.inventory.imports.service.import_batch import (
+    BatchChanges,
+    BlockedByExpiredReservations,
+    SkuConflict,
+    build_batch_changes,
+    check_expired_reservations,
+    persist,
+)
+from markethall.inventory.imports.service.import_reader import ImportReader, Prefetcher, RowBatch
+from markethall.inventory.reservations.service.jobs import ReservationExpiry
+from markethall.inventory.search.ports import SearchIndex
+from markethall.inventory.store_ports import Database, Store
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import new_id
+
+log = structlog.get_logger("markethall.imports")
+
+MAX_BATCH_ROWS: Final = 1000
+# where the database has no time for many rows, fewer are tried
+_MIN_BATCH_ROWS: Final = 50
+# whoever is silent for so long has died
+LEASE_DURATION: Final = timedelta(seconds=30)
+# an upload that nothing came of
+_UNUSED_UPLOAD_RETENTION: Final = timedelta(hours=1)
+# who wants to try a failed one again does so within a week; a file may have 64 MiB
+_FAILED_UPLOAD_RETENTION: Final = timedelta(days=7)
+# an import that has ended, and what was wrong with its rows
+_FINISHED_IMPORT_RETENTION: Final = timedelta(days=90)
+_CLEANUP_INTERVAL: Final = timedelta(minutes=5)
+# seconds
+_POLL_SECONDS: Final = 1.0
+_RETRY_PAUSE_SECONDS: Final = 0.5
+_MAX_ATTEMPTS: Final = 20
+
+
+class ImportLeaseLost(Exception):
+    """Our lease ran out, and somebody else has taken the import."""
+
+
+class PositionConflict(Exception):
+    """Our turn it is, but a batch that we took for lost was kept."""
+
+
+class ImportWorker:
+    """Takes imports one after the other. A batch of rows, its errors and the new place are one
+    transaction: whoever dies loses no row, and applies none twice.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cache: ProductCache,
+        reservation_expiry: ReservationExpiry,
+        search_index: SearchIndex,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._reservation_expiry = reservation_expiry
+        self._search_index = search_index
+        self._clock = clock
+        self._work_available = asyncio.Event()
+        self._next_cleanup_at = clock()
+
+    def notify(self) -> None:
+        """There is work, in this process: do not wait for the next look."""
+        self._work_available.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._work_available.clear()
+            try:
+                if await self.process_next() is not None:
+                    continue
+            except Unavailable:
+                log.warning("import.database_unavailable")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._work_available.wait()
+
+    async def process_next(self, import_id: UUID | None = None) -> ImportView | None:
+        """Take one (this one) and drive it to its end; None when there is none to take."""
+        token, now = new_id(), self._clock()
+        async with self._database.transaction() as store:
+            job = await store.lease_import_job(token, now, now + LEASE_DURATION, import_id)
+        if job is None:
+            return None
+        try:
+            job = await self._process(job, token)
+        except ImportLeaseLost:
+            log.warning("import.lease_lost", import_id=str(job.import_id))
+        finally:
+            await self._release_lease(job, token)
+        return job.to_view()
+
+    async def run_once(self) -> None:
+        """Forget uploads that nothing came of, and imports of long ago."""
+        now = self._clock()
+        if now >= self._next_cleanup_at:
+            self._next_cleanup_at = now + _CLEANUP_INTERVAL
+            async with self._database.transaction() as store:
+                await store.delete_stale_uploads(
+                    now - _UNUSED_UPLOAD_RETENTION, now - _FAILED_UPLOAD_RETENTION
+                )
+                await store.delete_old_import_jobs(now - _FINISHED_IMPORT_RETENTION)
+
+    async def _process(self, job: ImportJob, token: UUID) -> ImportJob:
+        """Raises TurnLost, Unavailable."""
+        import_reader = ImportReader(self._database, job)
+        try:
+            row_reader, first_row = await import_reader.open()
+            job = replace(job, format=row_reader.format)
+            return await self._process_batches(
+                job, token, Prefetcher(import_reader, row_reader), first_row
+            )
+        except UnreadableFile as reason:
+            return await self._mark_failed(job, token, reason)
+        except (Unavailable, ImportLeaseLost):
+            raise
+        except Exception:
+            log.exception("import.failed", import_id=str(job.import_id))
+            failure = UnreadableFile(
+                "internal", "Internal error. A retry continues where the import stopped."
+            )
+            return await self._mark_failed(job, token, failure)
+
+    async def _process_batches(
+        self, job: ImportJob, token: UUID, prefetcher: Prefetcher, first_row: FilePosition
+    ) -> ImportJob:
+        """Rows are looked at while the database has the ones before. Raises TurnLost,
+        Unavailable.
+        """
+        batch_size = MAX_BATCH_ROWS
+        try:
+            while not job.finished_at:
+                position = max(job.position, first_row, key=lambda position: position.offset)
+                batch = await prefetcher.get_batch(position, batch_size)
+                prefetcher.start(batch.next_position, batch_size)
+                job, batch_size = await self._apply_with_retries(job, token, batch, batch_size)
+        finally:
+            await prefetcher.cancel()
+        return job
+
+    async def _apply_with_retries(
+        self, job: ImportJob, token: UUID, batch: RowBatch, batch_size: int
+    ) -> tuple[ImportJob, int]:
+        """The job as it stands then, and the size of the next batch."""
+        for _ in range(_MAX_ATTEMPTS):
+            try:
+                return await self._apply_batch(job, token, batch), min(
+                    MAX_BATCH_ROWS, 2 * batch_size
+                )
+            except SkuConflict:
+                continue
+            except Unavailable:
+                await asyncio.sleep(_RETRY_PAUSE_SECONDS)
+            except PositionConflict:
+                pass
+            with suppress(Unavailable):
+                stored = await self._reload_job(job, token)
+                if stored.position != job.position:
+                    # it was kept, only the answer was lost
+                    return stored, batch_size
+                if batch_size > _MIN_BATCH_ROWS:
+                    # the same rows, in more than one go
+                    return job, batch_size // 2
+        raise Unavailable(dependency="postgres")
+
+    async def _reload_job(self, job: ImportJob, token: UUID) -> ImportJob:
+        """Where the import stands. Raises TurnLost, Unavailable."""
+        async with self._database.read_session() as reads:
+            stored = await reads.get_import_job(job.import_id)
+        if stored is None or (stored.token != token and not stored.finished_at):
+            raise ImportLeaseLost
+        return replace(stored, format=job.format)
+
+    async def _apply_batch(self, job: ImportJob, token: UUID, batch: RowBatch) -> ImportJob:
+        """Once more without expired holds when they stand in its way. Raises Overtaken, Moved,
+        Unavailable.
+        """
+        try:
+            return await self._apply_in_transaction(job, token, batch)
+        except BlockedByExpiredReservations as blocked:
+            await self._reservation_expiry.expire_reservations(blocked.product_ids)
+        return await self._apply_in_transaction(job, token, batch, is_last_attempt=True)
+
+    async def _apply_in_transaction(
+        self, job: ImportJob, token: UUID, batch: RowBatch, *, is_last_attempt: bool = False
+    ) -> ImportJob:
+        """Raises Late unless it is the last time, Overtaken, Moved, Unavailable."""
+        changes: BatchChanges | None = None
+        try:
+            async with self._database.transaction() as store:
+                changes = await build_batch_changes(store, job, batch.rows, self._clock())
+                if not is_last_attempt:
+                    await check_expired_reservations(store, changes)
+                job = await self._persist_batch(store, job, token, batch, changes)
+        except Unavailable:
+            # it may have been kept all the same
+            if changes and not job.dry_run:
+                self._cache.invalidate(changes.touched_product_ids, pages=True)
+            raise
+        if not job.dry_run:
+            await self._invalidate_and_index(changes)
+        return job
+
+    async def _persist_batch(
+        self, store: Store, job: ImportJob, token: UUID, batch: RowBatch, changes: BatchChanges
+    ) -> ImportJob:
+        """The job as it stands then. Raises Overtaken, Moved."""
+        if not job.dry_run:
+            await persist(store, changes)
+        stored_errors = changes.errors[: max(0, MAX_STORED_ERRORS - job.error_count)]
+        await store.add_row_errors(job.import_id, job.error_count + 1, stored_errors)
+        advanced = _advance(job, batch, changes, len(stored_errors))
+        if not await store.advance_import_job(advanced, token, job.position.offset):
+            raise PositionConflict
+        if advanced.finished_at:
+            await store.delete_upload_if_unused(job.upload_id)
+        return advanced
+
+    async def _invalidate_and_index(self, changes: BatchChanges) -> None:
+        """After the commit: what was rendered of these products is old now."""
+        product_ids = changes.touched_product_ids
+        self._cache.invalidate(product_ids, pages=bool(product_ids))
+        if products := changes.written_products:
+            await self._search_index.index(products)
+
+    async def _mark_failed(self, job: ImportJob, token: UUID, reason: UnreadableFile) -> ImportJob:
+        failed = replace(job)
+        failed.mark_failed(reason, self._clock())
+        async with self._database.transaction() as store:
+            if not await store.advance_import_job(failed, token, job.position.offset):
+                raise ImportLeaseLost
+        return failed
+
+    async def _release_lease(self, job: ImportJob, token: UUID) -> None:
+        """Told to end, or without a database: the next one need not wait for the lease."""
+        if job.finished_at:
+            return
+        with suppress(Unavailable):
+            async with self._database.transaction() as store:
+                await store.release_import_lease(job.import_id, token)
+
+
+def _advance(job: ImportJob, batch: RowBatch, changes: BatchChanges, error_count: int) -> ImportJob:
+    job = replace(job, lease_until=changes.now + LEASE_DURATION)
+    job.advance(batch.next_position, batch.record_count, changes.outcomes, error_count, changes.now)
+    return job

@@ -1,0 +1,108 @@
+"""Products on their way into their table, some at a time: COPY, then one statement for them all.
+
+Some are rendered while the database writes those before.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, Final
+
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.sql.store import product_to_row
+from markethall.inventory.imports.sql import statements
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.persistence.postgres import Connection
+
+# rendered in some milliseconds, for then others of this process get their turn, and so that the
+# database does not wait long for the first; each costs it a round trip
+_CHUNK_ROWS: Final = 250
+_STAGING_COLUMNS: Final = [*statements.STAGED_COLUMNS, "chunk_number", "row_number"]
+
+StagedRecord = list[Any]
+
+
+class ProductStaging:
+    """Of one transaction, and used once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._words_to_add: set[str] = set()
+        self._write_task: asyncio.Task[int] | None = None
+        self._added_count = 0
+
+    async def write(
+        self, new_products: Sequence[Product], changed_products: Sequence[Product]
+    ) -> int:
+        """How many of the fresh ones are new indeed."""
+        # by what may clash: two who add the same must wait for each other in one order
+        new_products = sorted(new_products, key=lambda product: product.sku.lower())
+        try:
+            await self._start_write(self._create_table())
+            for chunk_number, (products, are_new) in enumerate(
+                _chunks(new_products, changed_products)
+            ):
+                records = self._build_records(products, chunk_number)
+                await self._wait_for_write()
+                await self._connection.copy_rows(
+                    statements.STAGING_TABLE, _STAGING_COLUMNS, records
+                )
+                await self._start_write(self._write_chunk(chunk_number, are_new=are_new))
+            await self._wait_for_write()
+        finally:
+            await self._cancel_write()
+        await self._connection.execute(
+            statements.ADD_NEW_WORDS, vocabulary=list(self._words_to_add)
+        )
+        return self._added_count
+
+    def _build_records(self, products: Sequence[Product], chunk_number: int) -> list[StagedRecord]:
+        records = []
+        for row_number, product in enumerate(products):
+            row = product_to_row(product)
+            self._words_to_add.update(row["vocabulary"])
+            records.append(
+                [*(row[name] for name in statements.STAGED_COLUMNS), chunk_number, row_number]
+            )
+        return records
+
+    async def _create_table(self) -> int:
+        await self._connection.fetch_value(statements.CREATE_STAGING_TABLE)
+        return 0
+
+    async def _write_chunk(self, chunk_number: int, *, are_new: bool) -> int:
+        """How many were added."""
+        if are_new:
+            return await self._connection.execute(
+                statements.ADD_STAGED_PRODUCTS,
+                chunk_number=chunk_number,
+                warehouse_id=MAIN_WAREHOUSE,
+            )
+        await self._connection.execute(statements.SAVE_STAGED_PRODUCTS, chunk_number=chunk_number)
+        return 0
+
+    async def _start_write(self, write: Coroutine[Any, Any, int]) -> None:
+        self._write_task = asyncio.create_task(write)
+        # now it goes out, before we are busy again
+        await asyncio.sleep(0)
+
+    async def _wait_for_write(self) -> None:
+        if self._write_task:
+            self._added_count += await self._write_task
+            self._write_task = None
+
+    async def _cancel_write(self) -> None:
+        """Whatever went wrong: nobody uses the connection any more."""
+        if self._write_task:
+            self._write_task.cancel()
+            await asyncio.wait([self._write_task])
+            if not self._write_task.cancelled():
+                # it may have failed too, which nobody needs to know
+                self._write_task.exception()
+
+
+def _chunks(
+    new_products: Sequence[Product], changed_products: Sequence[Product]
+) -> Iterator[tuple[Sequence[Product], bool]]:
+    for products in (changed_products, new_products):
+        for start in range(0, len(products), _CHUNK_ROWS):
+            yield products[start : start + _CHUNK_ROWS], products is new_products

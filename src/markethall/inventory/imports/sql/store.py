@@ -1,0 +1,233 @@
+"""Imports in SQL: what the rest of the context sees of the statements."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.sql.store import product_from_row
+from markethall.inventory.imports.contract import ImportFormat, ImportStatus
+from markethall.inventory.imports.domain.file_records import FilePosition, RowError
+from markethall.inventory.imports.domain.jobs import ImportJob
+from markethall.inventory.imports.sql import statements
+from markethall.inventory.imports.sql.product_staging import ProductStaging
+from markethall.inventory.stock.domain.stock import Stock, StockChange
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.persistence import sql as shared
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
+
+
+class SqlImportStore(shared.SqlStore):
+    """One transaction, or reads without one: imports and exports."""
+
+    # Uploads
+
+    async def create_upload(self, upload_id: UUID, now: datetime) -> None:
+        await self._connection.execute(
+            statements.CREATE_UPLOAD, upload_id=upload_id, created_at=now
+        )
+
+    async def add_upload_part(self, upload_id: UUID, number: int, data: bytes) -> None:
+        await self._connection.execute(
+            statements.ADD_UPLOAD_PART, upload_id=upload_id, number=number, data=data
+        )
+
+    async def get_upload_part(self, upload_id: UUID, number: int) -> bytes | None:
+        data: bytes | None = await self._connection.fetch_value(
+            statements.GET_UPLOAD_PART, upload_id=upload_id, number=number
+        )
+        return data
+
+    async def delete_upload_if_unused(self, upload_id: UUID) -> None:
+        await self._connection.execute(statements.DELETE_UPLOAD_IF_UNUSED, upload_id=upload_id)
+
+    async def delete_stale_uploads(self, before: datetime, failed_before: datetime) -> None:
+        await self._connection.execute(
+            statements.DELETE_STALE_UPLOADS, before=before, failed_before=failed_before
+        )
+
+    async def delete_old_import_jobs(self, before: datetime) -> None:
+        await self._connection.execute(statements.DELETE_OLD_IMPORT_JOBS, before=before)
+
+    # Jobs
+
+    async def add_import_job(self, job: ImportJob) -> bool:
+        return bool(await self._connection.execute(statements.ADD_IMPORT_JOB, **_job_to_row(job)))
+
+    async def get_import_job(self, import_id: UUID) -> ImportJob | None:
+        return _job_from_row(
+            await self._connection.fetch_one(statements.GET_IMPORT_JOB, import_id=import_id)
+        )
+
+    async def get_import_job_for_update(self, import_id: UUID) -> ImportJob | None:
+        return _job_from_row(
+            await self._connection.fetch_one(
+                statements.GET_IMPORT_JOB_FOR_UPDATE, import_id=import_id
+            )
+        )
+
+    async def save_import_job(self, job: ImportJob) -> None:
+        await self._connection.execute(statements.SAVE_IMPORT_JOB, **_job_update_values(job))
+
+    async def lease_import_job(
+        self, token: UUID, now: datetime, lease_until: datetime, import_id: UUID | None
+    ) -> ImportJob | None:
+        return _job_from_row(
+            await self._connection.fetch_one(
+                statements.LEASE_IMPORT_JOB,
+                token=token,
+                now=now,
+                lease_until=lease_until,
+                import_id=import_id,
+            )
+        )
+
+    async def advance_import_job(self, job: ImportJob, token: UUID, expected_offset: int) -> bool:
+        return bool(
+            await self._connection.execute(
+                statements.ADVANCE_IMPORT_JOB,
+                **_job_update_values(job),
+                token=token,
+                expected_offset=expected_offset,
+            )
+        )
+
+    async def release_import_lease(self, import_id: UUID, token: UUID) -> None:
+        await self._connection.execute(
+            statements.RELEASE_IMPORT_LEASE, import_id=import_id, token=token
+        )
+
+    # Errors
+
+    async def list_row_errors(
+        self, import_id: UUID, after: int, limit: int
+    ) -> Sequence[tuple[int, RowError]]:
+        rows = await self._connection.fetch_all(
+            statements.LIST_ROW_ERRORS, import_id=import_id, after=after, limit=limit
+        )
+        names = ("line", "field", "code", "message")
+        return [(row["number"], RowError(*(row[name] for name in names))) for row in rows]
+
+    async def add_row_errors(self, import_id: UUID, first: int, errors: Sequence[RowError]) -> None:
+        rows = [
+            {"import_id": import_id, "number": number, **vars(flaw)}
+            for number, flaw in enumerate(errors, first)
+        ]
+        await self._connection.execute_many(statements.ADD_ROW_ERROR, rows)
+
+    # Products
+
+    async def get_products_by_sku_for_update(self, skus: Collection[str]) -> Sequence[Product]:
+        rows = await self._connection.fetch_all(
+            statements.GET_PRODUCTS_BY_SKU_FOR_UPDATE, skus=list(skus)
+        )
+        return [product_from_row(row) for row in rows]
+
+    async def get_main_stock_for_update(
+        self, product_ids: Collection[UUID]
+    ) -> Mapping[UUID, Stock]:
+        rows = await self._connection.fetch_all(
+            statements.GET_STOCK_FOR_UPDATE, product_ids=list(product_ids)
+        )
+        return {
+            row["product_id"]: _stock_from_row(row)
+            for row in rows
+            if row["warehouse_id"] == MAIN_WAREHOUSE
+        }
+
+    async def list_products_with_stock(
+        self, after: UUID | None, limit: int
+    ) -> Sequence[tuple[Product, int]]:
+        rows = await self._connection.fetch_all(
+            statements.LIST_PRODUCTS_WITH_STOCK,
+            after=after,
+            limit=limit,
+            warehouse_id=MAIN_WAREHOUSE,
+        )
+        return [(product_from_row(row), row["on_hand"]) for row in rows]
+
+    async def write_products(
+        self, new_products: Sequence[Product], changed_products: Sequence[Product]
+    ) -> bool:
+        return await ProductStaging(self._connection).write(new_products, changed_products) == len(
+            new_products
+        )
+
+    async def apply_movements(self, changes: Sequence[StockChange]) -> None:
+        await self._connection.execute(
+            statements.APPLY_MOVEMENTS,
+            movement_ids=[change.movement_id for change in changes],
+            product_ids=[change.product_id for change in changes],
+            deltas=[change.delta for change in changes],
+            warehouse_id=MAIN_WAREHOUSE,
+            reason=changes[0].reason.value,
+            note=changes[0].note,
+            actor=changes[0].actor,
+            now=changes[0].created_at,
+        )
+
+
+def _stock_from_row(row: "Record") -> Stock:
+    names = ("product_id", "warehouse_id", "on_hand", "reserved", "backorder")
+    return Stock(**{name: row[name] for name in names})
+
+
+_PLAIN_COLUMNS = (
+    "import_id",
+    "upload_id",
+    "size",
+    "dry_run",
+    "currency",
+    "actor",
+    "read",
+    "error_count",
+    "failure_code",
+    "failure_message",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "progressed_at",
+    "token",
+    "lease_until",
+)
+_OUTCOME_COLUMNS = ("created", "updated", "unchanged", "failed")
+
+
+def _job_to_row(job: ImportJob) -> dict[str, Any]:
+    return {
+        **{name: getattr(job, name) for name in _PLAIN_COLUMNS},
+        **{name: job.outcomes.get(name, 0) for name in _OUTCOME_COLUMNS},
+        "format": job.format.value,
+        "status": job.status.value,
+        "position_offset": job.position.offset,
+        "position_line": job.position.line,
+        "in_oversized_row": job.position.in_oversized_row,
+        "truncated_handle": job.position.truncated_handle,
+    }
+
+
+def _job_update_values(job: ImportJob) -> dict[str, Any]:
+    return {
+        "import_id": job.import_id,
+        **{f"new_{n}": value for n, value in _job_to_row(job).items()},
+    }
+
+
+def _job_from_row(row: "Record | None") -> ImportJob | None:
+    if row is None:
+        return None
+    return ImportJob(
+        **{name: row[name] for name in _PLAIN_COLUMNS},
+        outcomes={name: row[name] for name in _OUTCOME_COLUMNS},
+        format=ImportFormat(row["format"]),
+        status=ImportStatus(row["status"]),
+        position=FilePosition(
+            row["position_offset"],
+            row["position_line"],
+            row["in_oversized_row"],
+            row["truncated_handle"],
+        ),
+    )

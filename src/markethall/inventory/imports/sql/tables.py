@@ -1,0 +1,88 @@
+"""The tables of imports. An upload lies here in parts, so that any process can read on."""
+
+import sqlalchemy as sa
+
+from markethall.inventory.catalogue.sql.tables import metadata
+from markethall.shared.persistence.sql import timestamp_column
+
+
+def _text(name: str) -> "sa.Column[str]":
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _bigint(name: str) -> "sa.Column[int]":
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+uploads = sa.Table(
+    "import_upload",
+    metadata,
+    sa.Column("upload_id", sa.Uuid, primary_key=True),
+    timestamp_column("created_at", index=True),
+)
+
+upload_parts = sa.Table(
+    "import_part",
+    metadata,
+    sa.Column(
+        "upload_id", sa.ForeignKey(uploads.c.upload_id, ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+import_jobs = sa.Table(
+    "import_job",
+    metadata,
+    sa.Column("import_id", sa.Uuid, primary_key=True),
+    sa.Column("upload_id", sa.Uuid, nullable=False, unique=True),
+    _bigint("size"),
+    _text("format"),
+    sa.Column("dry_run", sa.Boolean, nullable=False),
+    _text("currency"),
+    _text("actor"),
+    _text("status"),
+    _bigint("position_offset"),
+    _bigint("position_line"),
+    sa.Column("in_oversized_row", sa.Boolean, nullable=False),
+    _text("truncated_handle"),
+    _bigint("read"),
+    _bigint("created"),
+    _bigint("updated"),
+    _bigint("unchanged"),
+    _bigint("failed"),
+    _bigint("error_count"),
+    _text("failure_code"),
+    _text("failure_message"),
+    timestamp_column("created_at"),
+    timestamp_column("started_at", nullable=True),
+    timestamp_column("finished_at", nullable=True),
+    timestamp_column("progressed_at", nullable=True),
+    sa.Column("token", sa.Uuid),
+    timestamp_column("lease_until", nullable=True),
+    sa.CheckConstraint("status IN ('waiting', 'running', 'done', 'failed')", name="status"),
+    sa.CheckConstraint("format IN ('csv', 'ndjson', 'shopify')", name="format"),
+    sa.CheckConstraint("position_offset >= 0 AND read >= 0 AND error_count >= 0", name="counts"),
+    sa.CheckConstraint(
+        "(finished_at IS NOT NULL) = (status IN ('done', 'failed'))", name="finished"
+    ),
+)
+sa.Index(
+    "ix_import_job_open",
+    import_jobs.c.created_at,
+    import_jobs.c.import_id,
+    postgresql_where=import_jobs.c.finished_at.is_(None),
+)
+
+row_errors = sa.Table(
+    "import_error",
+    metadata,
+    sa.Column(
+        "import_id", sa.ForeignKey(import_jobs.c.import_id, ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    _bigint("line"),
+    _text("field"),
+    _text("code"),
+    _text("message"),
+)

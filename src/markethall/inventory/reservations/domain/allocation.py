@@ -1,0 +1,121 @@
+"""From which warehouses an order is sent."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations, islice
+from typing import Final
+from uuid import UUID
+
+from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+
+# sets of warehouses that are looked at before a good one will do instead of the best
+_MAX_WAREHOUSE_SETS: Final = 500
+
+
+@dataclass(frozen=True)
+class FreeStock:
+    """Units of a product that can be taken from a warehouse. The lowest priority comes first."""
+
+    warehouse_id: UUID
+    priority: int
+    quantity: int
+
+    @property
+    def rank(self) -> tuple[int, UUID]:
+        return self.priority, self.warehouse_id
+
+
+FreeStockByProduct = Mapping[UUID, Sequence[FreeStock]]
+
+
+class FewestParcels:
+    """A ports.AllocationStrategy: as few warehouses as will do, and of those the ones that come first."""
+
+    def plan(
+        self, requested: Mapping[UUID, int], free_stock: FreeStockByProduct
+    ) -> tuple[StockQuantity, ...] | None:
+        candidates = _warehouses_by_rank(requested, free_stock)
+        if _allocate_from(candidates, requested, free_stock) is None:
+            return None
+        for warehouses in chain(
+            _warehouse_sets_by_size(candidates),
+            (_drop_unneeded_warehouses(candidates, requested, free_stock),),
+        ):
+            if (quantities := _allocate_from(warehouses, requested, free_stock)) is not None:
+                return quantities
+        return None
+
+
+def allocate_from_main_warehouse(requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
+    """What is tried first: it needs no look at any shelf."""
+    return tuple(
+        StockQuantity(product_id, MAIN_WAREHOUSE, quantity)
+        for product_id, quantity in requested.items()
+    )
+
+
+def _warehouses_by_rank(
+    requested: Mapping[UUID, int], free_stock: FreeStockByProduct
+) -> tuple[UUID, ...]:
+    ranks = {
+        free.rank
+        for product_id in requested
+        for free in free_stock.get(product_id, ())
+        if free.quantity > 0
+    }
+    return tuple(warehouse_id for _, warehouse_id in sorted(ranks))
+
+
+def _warehouse_sets_by_size(warehouses: Sequence[UUID]) -> Iterator[tuple[UUID, ...]]:
+    """The smallest first; of one size, those with the first warehouses first."""
+    sizes = (combinations(warehouses, size) for size in range(len(warehouses) + 1))
+    return islice(chain.from_iterable(sizes), _MAX_WAREHOUSE_SETS)
+
+
+def _drop_unneeded_warehouses(
+    warehouses: tuple[UUID, ...], requested: Mapping[UUID, int], free_stock: FreeStockByProduct
+) -> tuple[UUID, ...]:
+    """Of many warehouses a few that will do: the last are left out where the others have enough."""
+    needed = warehouses
+    for warehouse_id in reversed(warehouses):
+        fewer = tuple(other for other in needed if other != warehouse_id)
+        if _allocate_from(fewer, requested, free_stock) is not None:
+            needed = fewer
+    return needed
+
+
+def _allocate_from(
+    warehouses: Sequence[UUID], requested: Mapping[UUID, int], free_stock: FreeStockByProduct
+) -> tuple[StockQuantity, ...] | None:
+    """In the order of product ids, then of warehouse ids; None when these have too little."""
+    quantities: list[StockQuantity] = []
+    for product_id, quantity in requested.items():
+        free_by_warehouse = {
+            free.warehouse_id: free.quantity for free in free_stock.get(product_id, ())
+        }
+        portions = _split_between_warehouses(
+            quantity,
+            [(warehouse_id, free_by_warehouse.get(warehouse_id, 0)) for warehouse_id in warehouses],
+        )
+        if portions is None:
+            return None
+        quantities += (StockQuantity(product_id, key, portions[key]) for key in sorted(portions))
+    return tuple(quantities)
+
+
+def _split_between_warehouses(
+    quantity: int, free_by_warehouse: Sequence[tuple[UUID, int]]
+) -> dict[UUID, int] | None:
+    """All of it from one warehouse where that can be, else what each one has, in their order."""
+    sufficient = next(
+        (warehouse_id for warehouse_id, free in free_by_warehouse if free >= quantity), None
+    )
+    if sufficient is not None:
+        return {sufficient: quantity}
+    quantities: dict[UUID, int] = {}
+    for key, free in free_by_warehouse:
+        if free > 0 and quantity:
+            quantities[key] = min(free, quantity)
+            quantity -= quantities[key]
+    return None if quantity else quantities

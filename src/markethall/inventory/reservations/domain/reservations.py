@@ -1,0 +1,264 @@
+"""Goods kept for an order."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Self
+from uuid import UUID
+
+from markethall.inventory.contract import (
+    MAX_EXTENDED_DURATION,
+    MAX_RESERVATION_DURATION,
+    RequestedLine,
+    ReservationClosed,
+    ReservationLineView,
+    ReservationStatus,
+    ReservationView,
+    Reserve,
+    TooManyUnits,
+    TooManyUnpaidOrders,
+)
+from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.shared.kernel.money import Money
+
+HELD, COMMITTED, CONSUMED = (
+    ReservationStatus.HELD,
+    ReservationStatus.COMMITTED,
+    ReservationStatus.CONSUMED,
+)
+RELEASED, EXPIRED = ReservationStatus.RELEASED, ReservationStatus.EXPIRED
+
+
+@dataclass(frozen=True)
+class ReservationLine:
+    """Some units of a product in one warehouse. `quantity` is what is still wanted of it, with
+    what is consumed; what was `released` is not in it any more.
+    """
+
+    product_id: UUID
+    warehouse_id: UUID
+    sku: str
+    name: str
+    unit_price: Money
+    quantity: int
+    consumed: int = 0
+    released: int = 0
+
+    @property
+    def remaining_quantity(self) -> int:
+        return self.quantity - self.consumed
+
+    @property
+    def remaining(self) -> StockQuantity:
+        return StockQuantity(self.product_id, self.warehouse_id, self.remaining_quantity)
+
+    def consume(self, quantity: int) -> Self:
+        """These have left the house."""
+        return replace(self, consumed=self.consumed + quantity)
+
+    def release(self, quantity: int) -> Self:
+        """These are not wanted any more."""
+        return replace(self, quantity=self.quantity - quantity, released=self.released + quantity)
+
+
+@dataclass
+class Reservation:
+    """Goods kept for an order. Lines are in the order of product ids, then of warehouse ids."""
+
+    reservation_id: UUID
+    order_id: UUID | None
+    customer_id: UUID | None
+    status: ReservationStatus
+    reserved_at: datetime
+    expires_at: datetime
+    lines: tuple[ReservationLine, ...] = ()
+
+    @classmethod
+    def from_command(cls, command: Reserve, now: datetime) -> Self:
+        return cls(
+            command.reservation_id,
+            command.order_id,
+            command.customer_id,
+            HELD,
+            reserved_at=now,
+            expires_at=min(command.expires_at, now + MAX_RESERVATION_DURATION),
+        )
+
+    @classmethod
+    def tombstone(cls, reservation_id: UUID, now: datetime) -> Self:
+        """What a release leaves behind that came before its reserve."""
+        return cls(reservation_id, None, None, RELEASED, now, now)
+
+    def effective_status(self, now: datetime) -> ReservationStatus:
+        """An overdue hold has expired, whether or not the sweeper has come."""
+        return EXPIRED if self.status == HELD and self.expires_at <= now else self.status
+
+    def extend(self, expires_at: datetime, now: datetime) -> None:
+        """Raises ReservationClosed."""
+        if self.effective_status(now) != HELD:
+            raise reservation_closed_error(self.reservation_id, self.effective_status(now))
+        latest = min(expires_at, self.reserved_at + MAX_EXTENDED_DURATION)
+        self.expires_at = max(self.expires_at, latest)
+
+    def commit(self) -> tuple[StockQuantity, ...]:
+        """The goods that must be taken again first. Raises ReservationClosed."""
+        if self.status == RELEASED:
+            raise reservation_closed_error(self.reservation_id, self.status)
+        to_reserve_again = self._remaining() if self.status == EXPIRED else ()
+        if self.status != CONSUMED:
+            self.status = COMMITTED
+        return to_reserve_again
+
+    def reassign(self, quantities: Sequence[StockQuantity]) -> None:
+        """All that remains comes from elsewhere; nothing has left yet. What was given back whole
+        stays as it is.
+        """
+        first_lines = {line.product_id: line for line in reversed(self.lines)}
+        released = quantity_by_product(
+            replace(line.remaining, quantity=line.released) for line in self.lines
+        )
+        moved_product_ids = {moved_quantity.product_id for moved_quantity in quantities}
+        lines = [line for line in self.lines if line.product_id not in moved_product_ids]
+        for some in quantities:
+            line = replace(first_lines[some.product_id], warehouse_id=some.warehouse_id)
+            # what was given back of the product stands in its first line
+            lines.append(
+                replace(line, quantity=some.quantity, released=released.pop(some.product_id, 0))
+            )
+        self.lines = tuple(sorted(lines, key=lambda line: (line.product_id, line.warehouse_id)))
+
+    def release(self) -> tuple[StockQuantity, ...]:
+        """The goods to give back."""
+        released = self._remaining() if self.status in {HELD, COMMITTED} else ()
+        if self.status != CONSUMED:
+            self.status = RELEASED
+        return released
+
+    def release_part(self, requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
+        """The goods to give back. Raises ReservationClosed."""
+        released = self._apply_partial(requested, ReservationLine.release)
+        if not self._remaining():
+            any_consumed = any(line.consumed for line in self.lines)
+            self.status = CONSUMED if any_consumed else RELEASED
+        return released
+
+    def expire(self) -> tuple[StockQuantity, ...]:
+        """The goods to give back."""
+        released = self._remaining()
+        self.status = EXPIRED
+        return released
+
+    def consume(self, requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
+        """The goods that leave, and from where. Raises ReservationClosed."""
+        consumed = self._apply_partial(requested, ReservationLine.consume)
+        self.status = COMMITTED if self._remaining() else CONSUMED
+        return consumed
+
+    def to_view(self, now: datetime) -> ReservationView:
+        lines_by_product = groupby(self.lines, key=lambda line: line.product_id)
+        return ReservationView(
+            reservation_id=self.reservation_id,
+            order_id=self.order_id,
+            status=self.effective_status(now),
+            lines=tuple(_merge_product_lines(list(lines)) for _, lines in lines_by_product),
+            expires_at=self.expires_at,
+        )
+
+    def _remaining(self) -> tuple[StockQuantity, ...]:
+        return tuple(line.remaining for line in self.lines if line.remaining_quantity)
+
+    def _apply_partial(
+        self,
+        requested: Mapping[UUID, int],
+        apply: Callable[[ReservationLine, int], ReservationLine],
+    ) -> tuple[StockQuantity, ...]:
+        """Change the lines by what is wanted of each product, the first warehouse first."""
+        if self.status not in {HELD, COMMITTED}:
+            raise reservation_closed_error(self.reservation_id, self.status)
+        self._check_enough(requested)
+        outstanding, lines, changed = Counter(requested), [], []
+        for line in self.lines:
+            quantity = min(outstanding[line.product_id], line.remaining_quantity)
+            outstanding[line.product_id] -= quantity
+            lines.append(apply(line, quantity))
+            changed.append(replace(line.remaining, quantity=quantity))
+        self.lines = tuple(lines)
+        return tuple(stock_quantity for stock_quantity in changed if stock_quantity.quantity)
+
+    def _check_enough(self, requested: Mapping[UUID, int]) -> None:
+        remaining: Counter[UUID] = Counter()
+        for line in self.lines:
+            remaining[line.product_id] += line.remaining_quantity
+        exceeded = [
+            {
+                "product_id": str(product_id),
+                "requested": quantity,
+                "remaining": remaining[product_id],
+            }
+            for product_id, quantity in requested.items()
+            if quantity > remaining[product_id]
+        ]
+        if exceeded:
+            raise reservation_closed_error(self.reservation_id, self.status, lines=exceeded)
+
+
+@dataclass(frozen=True)
+class CustomerUsage:
+    """What a customer holds now and has not paid: how many open holds, and units per product."""
+
+    unpaid_reservations: int = 0
+    reserved_units: Mapping[UUID, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CustomerLimits:
+    """What one customer may hold at a time before paying, so that nobody hoards."""
+
+    max_unpaid_orders: int
+    max_reserved_units: int
+
+    def check(self, usage: CustomerUsage, requested: Mapping[UUID, int]) -> None:
+        """Raises TooManyUnpaidOrders, TooManyUnits."""
+        if usage.unpaid_reservations >= self.max_unpaid_orders:
+            raise TooManyUnpaidOrders(limit=self.max_unpaid_orders, open=usage.unpaid_reservations)
+        exceeded = [
+            {
+                "product_id": str(product_id),
+                "requested": quantity,
+                "held": usage.reserved_units.get(product_id, 0),
+            }
+            for product_id, quantity in requested.items()
+            if quantity + usage.reserved_units.get(product_id, 0) > self.max_reserved_units
+        ]
+        if exceeded:
+            raise TooManyUnits(limit=self.max_reserved_units, lines=exceeded)
+
+
+def quantity_by_product(lines: Iterable[RequestedLine | StockQuantity]) -> dict[UUID, int]:
+    """Units per product, in the order of product ids."""
+    quantities: Counter[UUID] = Counter()
+    for line in lines:
+        quantities[line.product_id] += line.quantity
+    return {product_id: quantities[product_id] for product_id in sorted(quantities)}
+
+
+def reservation_closed_error(
+    reservation_id: UUID, status: ReservationStatus | None, **details: Any
+) -> ReservationClosed:
+    return ReservationClosed(reservation_id=str(reservation_id), status=status, **details)
+
+
+def _merge_product_lines(lines: list[ReservationLine]) -> ReservationLineView:
+    """The lines of one product, as one."""
+    first = lines[0]
+    return ReservationLineView(
+        product_id=first.product_id,
+        sku=first.sku,
+        name=first.name,
+        unit_price=first.unit_price,
+        quantity=sum(line.quantity + line.released for line in lines),
+        consumed=sum(line.consumed for line in lines),
+        released=sum(line.released for line in lines),
+    )

@@ -1,0 +1,269 @@
+"""What neighbours ask for: goods kept for an order, and what becomes of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from markethall.inventory.catalogue.ports.products import ProductCache
+from markethall.inventory.contract import (
+    Consume,
+    Extend,
+    OutOfStock,
+    ReleasePart,
+    ReservationView,
+    Reserve,
+)
+from markethall.inventory.reservations.domain.allocation import allocate_from_main_warehouse
+from markethall.inventory.reservations.domain.reservations import (
+    CustomerLimits,
+    Reservation,
+    ReservationLine,
+    quantity_by_product,
+    reservation_closed_error,
+)
+from markethall.inventory.reservations.service.allocation_retry import (
+    AllocationFailed,
+    AllocationPlan,
+    AllocationRunner,
+)
+from markethall.inventory.reservations.service.per_product_limiter import ProductConcurrencyLimiter
+from markethall.inventory.stock.contract.movements import MovementReason
+from markethall.inventory.stock.domain.stock import (
+    ShortLine,
+    StockChange,
+    StockQuantity,
+    out_of_stock_error,
+)
+from markethall.inventory.store_ports import Database, Store
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.ids import new_id
+
+
+class InventoryService:
+    """A contract.Inventory. Whoever locks a customer, a reservation and shelves does it in that
+    order, and the shelves in the order of product ids and then of warehouse ids, so that no two
+    callers ever wait for each other.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cache: ProductCache,
+        allocation: AllocationRunner,
+        limits: CustomerLimits,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._allocation = allocation
+        self._limits = limits
+        self._clock = clock
+        self._limiter = ProductConcurrencyLimiter()
+
+    async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
+        requested = quantity_by_product(command.lines)
+        reservation = await self._reserve_single_statement(
+            command, requested
+        ) or await self._reserve_in_transaction(command, requested)
+        return await self._invalidate_and_view(reservation)
+
+    async def _reserve_single_statement(
+        self, command: Reserve, requested: Mapping[UUID, int]
+    ) -> Reservation | None:
+        """One product, in the main warehouse, and nothing in the way: that is most orders."""
+        if len(requested) != 1:
+            return None
+        reservation, [stock_quantity] = (
+            Reservation.from_command(command, self._clock()),
+            allocate_from_main_warehouse(requested),
+        )
+        limits = self._limits if command.limited else None
+        async with (
+            self._limiter.slot(stock_quantity.product_id),
+            self._database.read_session() as reads,
+        ):
+            line = await reads.reserve_single_statement(reservation, stock_quantity, limits)
+        return replace(reservation, lines=(line,)) if line else None
+
+    async def _reserve_in_transaction(
+        self, command: Reserve, requested: Mapping[UUID, int]
+    ) -> Reservation:
+        """Raises what reserve does."""
+
+        async def reserve(store: Store, plan: AllocationPlan | None) -> Reservation:
+            reservation = Reservation.from_command(command, self._clock())
+            if not await store.insert_reservation(reservation):
+                return await _get_existing_reservation(store, reservation.reservation_id)
+            if command.limited:
+                await self._check_limits(store, reservation, requested)
+            await _reserve_lines(
+                store,
+                reservation,
+                plan or AllocationPlan(allocate_from_main_warehouse(requested)),
+                requested,
+            )
+            return reservation
+
+        return await self._allocation.run(reserve)
+
+    async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
+        reservation_id, now = command.reservation_id, self._clock()
+        async with self._database.transaction() as store:
+            reservation = await store.extend_if_held(reservation_id, command.expires_at, now)
+            if reservation is None:
+                current = await store.get_reservation(reservation_id)
+                raise reservation_closed_error(
+                    reservation_id, current.effective_status(now) if current else None
+                )
+        return reservation.to_view(now)
+
+    async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        async def commit(store: Store, plan: AllocationPlan | None) -> Reservation:
+            return await store.commit_if_held(reservation_id) or await _commit_not_held(
+                store, reservation_id, plan
+            )
+
+        return await self._invalidate_and_view(await self._allocation.run(commit))
+
+    async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
+        async with self._database.transaction() as store:
+            reservation = await _get_reservation_for_update(store, command.reservation_id)
+            if not await store.is_fulfilment_recorded(command.fulfilment_id):
+                quantities = reservation.consume(quantity_by_product(command.lines))
+                await store.save_reservation_lines(reservation)
+                await store.release_stock(quantities, is_consumed=True)
+                movements = await store.apply_changes(
+                    self._sale_changes(ctx, command.fulfilment_id, quantities)
+                )
+                if len(movements) < len(quantities):
+                    raise await _not_on_hand_error(store, quantities, self._clock())
+        return await self._invalidate_and_view(reservation)
+
+    async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
+        async with self._database.transaction() as store:
+            reservation = await _get_reservation_for_update(store, command.reservation_id)
+            if await store.record_partial_release(command.release_id, reservation.reservation_id):
+                released = reservation.release_part(quantity_by_product(command.lines))
+                await store.save_reservation_lines(reservation)
+                await store.release_stock(released)
+        return await self._invalidate_and_view(reservation)
+
+    async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        async with self._database.transaction() as store:
+            reservation = await store.get_reservation_for_update(reservation_id)
+            if reservation is None:
+                reservation = Reservation.tombstone(reservation_id, self._clock())
+                if await store.insert_reservation(reservation):
+                    return reservation.to_view(self._clock())
+                # its reserve has just come in between
+                reservation = await _get_existing_reservation(store, reservation_id)
+            released = reservation.release()
+            await store.save_reservation(reservation)
+            await store.release_stock(released)
+        return await self._invalidate_and_view(reservation)
+
+    async def _check_limits(
+        self, store: Store, reservation: Reservation, requested: Mapping[UUID, int]
+    ) -> None:
+        """Raises TooManyUnpaidOrders, TooManyUnits."""
+        usage = await store.get_customer_usage(
+            reservation, list(requested), reservation.reserved_at
+        )
+        self._limits.check(usage, requested)
+
+    def _sale_changes(
+        self, ctx: CallContext, fulfilment_id: UUID, quantities: Sequence[StockQuantity]
+    ) -> list[StockChange]:
+        now = self._clock()
+        return [
+            StockChange(
+                movement_id=new_id(),
+                product_id=stock_quantity.product_id,
+                warehouse_id=stock_quantity.warehouse_id,
+                delta=-stock_quantity.quantity,
+                counted=None,
+                reason=MovementReason.SOLD,
+                note="",
+                reference=fulfilment_id,
+                actor=ctx.actor.audit_name,
+                created_at=now,
+            )
+            for stock_quantity in quantities
+        ]
+
+    async def _invalidate_and_view(self, reservation: Reservation) -> ReservationView:
+        """After the commit: what was rendered of these products is old now."""
+        self._cache.invalidate([line.product_id for line in reservation.lines], pages=False)
+        return reservation.to_view(self._clock())
+
+
+async def _get_existing_reservation(store: Store, reservation_id: UUID) -> Reservation:
+    reservation = await store.get_reservation_for_update(reservation_id)
+    if reservation is None:
+        raise LookupError(f"reservation {reservation_id} was there a moment ago")
+    return reservation
+
+
+async def _get_reservation_for_update(store: Store, reservation_id: UUID) -> Reservation:
+    """Locked. Raises ReservationClosed when it was never made."""
+    reservation = await store.get_reservation_for_update(reservation_id)
+    if reservation is None:
+        raise reservation_closed_error(reservation_id, None)
+    return reservation
+
+
+async def _not_on_hand_error(
+    store: Store, quantities: Sequence[StockQuantity], now: datetime
+) -> OutOfStock:
+    """They were promised before they are there."""
+    levels = [
+        level
+        for stock_quantity in quantities
+        for level in await store.get_product_stock(stock_quantity.product_id, now)
+    ]
+    on_hand = {(level.product_id, level.warehouse_id): level.on_hand for level in levels}
+    there = [(some, on_hand[some.product_id, some.warehouse_id]) for some in quantities]
+    short = [(some, units) for some, units in there if units < some.quantity] or there
+    return out_of_stock_error(
+        [ShortLine(some.product_id, some.quantity, units) for some, units in short]
+    )
+
+
+async def _reserve_lines(
+    store: Store, reservation: Reservation, plan: AllocationPlan, requested: Mapping[UUID, int]
+) -> None:
+    """Raises AllocationFailed."""
+    lines: list[ReservationLine] = []
+    for stock_quantity in plan.quantities:
+        line = await store.reserve_line(
+            reservation, stock_quantity, include_backorder=plan.include_backorder
+        )
+        if line is None:
+            raise AllocationFailed(requested, stock_quantity)
+        lines.append(line)
+    reservation.lines = tuple(lines)
+
+
+async def _commit_not_held(
+    store: Store, reservation_id: UUID, plan: AllocationPlan | None
+) -> Reservation:
+    """It is not held: done already, expired, or closed. Raises AllocationFailed, ReservationClosed."""
+    reservation = await _get_reservation_for_update(store, reservation_id)
+    expired_quantities = reservation.commit()
+    effective_plan = plan or AllocationPlan(expired_quantities)
+    for stock_quantity in effective_plan.quantities if expired_quantities else ():
+        if not await store.reserve_again(
+            stock_quantity, include_backorder=effective_plan.include_backorder
+        ):
+            # paid for: it is theirs even if it is not for sale any more
+            raise AllocationFailed(
+                quantity_by_product(expired_quantities), stock_quantity, must_be_active=False
+            )
+    if expired_quantities and plan:
+        reservation.reassign(plan.quantities)
+        await store.replace_lines(reservation)
+    else:
+        await store.save_reservation(reservation)
+    return reservation

@@ -1,0 +1,387 @@
+"""Statements on reservations. What checks also acts, in the same statement."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert
+
+from markethall.inventory.catalogue.sql.parameters import (
+    LIMIT,
+    NOW,
+    PRODUCT_IDS,
+    ZERO,
+    bigint_parameter,
+    overdue_quantity,
+    unreserved_quantity,
+    uuid_parameter,
+)
+from markethall.inventory.catalogue.sql.statements import current_amount
+from markethall.inventory.catalogue.sql.tables import (
+    ACTIVE,
+    HELD,
+    partial_releases,
+    products,
+    reservation_lines,
+    reservations,
+    stock,
+    warehouses,
+)
+from markethall.inventory.contract import MAX_EXTENDED_DURATION
+from markethall.shared.persistence.postgres import Statement, sql_literal
+
+_reservation_values: Final = [
+    bindparam(column.name, type_=column.type) for column in reservations.c
+]
+_customer_lock: Final = (
+    sa.select(
+        sa.func.pg_advisory_xact_lock(
+            sa.func.hashtextextended(
+                sql_literal("markethall.inventory.customer.")
+                + sa.cast(uuid_parameter("customer_id"), sa.Text),
+                0,
+            )
+        )
+    )
+    .where(uuid_parameter("customer_id").is_not(None))
+    .cte("locked_customer")
+)
+# its customer is locked first: nobody counts what they hold while another hold of theirs is made
+INSERT_RESERVATION: Final = Statement(
+    insert(reservations)
+    .from_select(
+        [column.name for column in reservations.c],
+        sa.select(*_reservation_values).select_from(
+            sa.select(sa.func.count()).select_from(_customer_lock).subquery()
+        ),
+    )
+    # no target: where two do the same at once, the other unique key may be the first to clash
+    .on_conflict_do_nothing()
+)
+# after OPEN, and not in it: a statement sees nothing of what was committed while it waited
+CUSTOMER_USAGE: Final = Statement(
+    sa.select(
+        reservations.c.reservation_id, reservation_lines.c.product_id, reservation_lines.c.reserved
+    )
+    .select_from(
+        sa.outerjoin(
+            reservations,
+            reservation_lines,
+            sa.and_(
+                reservation_lines.c.reservation_id == reservations.c.reservation_id,
+                reservation_lines.c.product_id == sa.any_(PRODUCT_IDS),
+            ),
+        )
+    )
+    .where(
+        reservations.c.customer_id == uuid_parameter("customer_id"),
+        reservations.c.status == HELD,
+        reservations.c.expires_at > NOW,
+        reservations.c.reservation_id != bindparam("reservation_id"),
+    )
+)
+_is_on_hand: Final = unreserved_quantity(stock) >= bigint_parameter("quantity")
+_allowed_backorder: Final = sa.case(
+    (bindparam("include_backorder", type_=sa.Boolean), stock.c.backorder), else_=ZERO
+)
+_is_allocatable: Final = unreserved_quantity(stock) + _allowed_backorder >= bigint_parameter(
+    "quantity"
+)
+_is_stock_row: Final = sa.and_(
+    stock.c.product_id == uuid_parameter("product_id"),
+    stock.c.warehouse_id == uuid_parameter("warehouse_id"),
+)
+# what a line keeps of its product, as it is now
+_product_snapshot: Final = (
+    products.c.sku,
+    products.c.name,
+    current_amount(products).label("price_amount"),
+    products.c.price_currency,
+)
+_reserve_stock: Final = (
+    sa.update(stock)
+    .where(stock.c.product_id == products.c.product_id, _is_stock_row, products.c.status == ACTIVE)
+    .values(reserved=stock.c.reserved + bigint_parameter("quantity"))
+    .returning(stock.c.product_id, stock.c.warehouse_id, *_product_snapshot)
+)
+_stored_columns: Final = [column for column in reservation_lines.c if column.computed is None]
+
+
+def _insert_line(source: "sa.CTE") -> Any:
+    """The line for what was taken."""
+    return (
+        insert(reservation_lines)
+        .from_select(
+            [column.name for column in _stored_columns],
+            sa.select(
+                uuid_parameter("reservation_id"),
+                source.c.product_id,
+                source.c.warehouse_id,
+                HELD,
+                bindparam("expires_at", type_=sa.TIMESTAMP(timezone=True)),
+                bigint_parameter("quantity"),
+                ZERO,
+                ZERO,
+                source.c.sku,
+                source.c.name,
+                source.c.price_amount,
+                source.c.price_currency,
+            ),
+        )
+        .returning(reservation_lines)
+    )
+
+
+RESERVE_LINE: Final = Statement(_insert_line(_reserve_stock.where(_is_allocatable).cte("taken")))
+
+# A whole reservation of one product, in one statement that is a transaction of its own: the shelf
+# is not locked while we wait for a word or say the next one. It begins only what can be done as far
+# as it sees, and undoes itself when somebody was faster. It takes what is on hand: what is there
+# elsewhere goes before what is not there yet. The shelf comes last, and in a function: whoever
+# waited for it looks again at it alone, and not at the whole statement. That it runs low is told by
+# the database, in the same statement (stock_low_event).
+_customer_within_limits: Final = sa.func.inventory.customer_within_limits(
+    uuid_parameter("customer_id"),
+    uuid_parameter("product_id"),
+    bigint_parameter("quantity"),
+    bindparam("max_unpaid_orders", type_=sa.Integer),
+    bigint_parameter("max_reserved_units"),
+    NOW,
+    type_=sa.Boolean,
+)
+_new_reservation: Final = (
+    insert(reservations)
+    .from_select(
+        [column.name for column in reservations.c],
+        sa.select(*_reservation_values).where(
+            sa.exists().where(_is_stock_row, _is_on_hand),
+            sa.or_(bindparam("unlimited", type_=sa.Boolean), _customer_within_limits),
+        ),
+    )
+    .on_conflict_do_nothing()
+    .returning(reservations.c.reservation_id)
+    .cte("opened")
+)
+_active_product: Final = (
+    sa.select(
+        products.c.product_id,
+        uuid_parameter("warehouse_id").label("warehouse_id"),
+        *_product_snapshot,
+    )
+    .where(
+        products.c.product_id == uuid_parameter("product_id"),
+        products.c.status == ACTIVE,
+        sa.exists().select_from(_new_reservation),
+    )
+    .cte("sold")
+)
+_new_line: Final = _insert_line(_active_product).cte("line")
+_reserve_stock_call: Final = sa.func.inventory.reserve_stock(
+    uuid_parameter("product_id"), uuid_parameter("warehouse_id"), _new_line.c.reserved
+)
+RESERVE_SINGLE_STATEMENT: Final = Statement(
+    sa.select(_new_line, _reserve_stock_call.label("taken")).select_from(
+        sa.outerjoin(_new_reservation, _new_line, sa.true())
+    )
+)
+
+RESERVE_AGAIN: Final = Statement(
+    sa.update(stock)
+    .where(_is_stock_row, _is_allocatable)
+    .values(reserved=stock.c.reserved + bigint_parameter("quantity"))
+)
+RELEASE_STOCK: Final = Statement(
+    sa.update(stock)
+    .where(_is_stock_row)
+    .values(reserved=stock.c.reserved - bigint_parameter("quantity"))
+)
+
+_expires_at: Final = bindparam("new_expires_at", type_=sa.TIMESTAMP(timezone=True))
+_latest_allowed: Final = sa.func.least(
+    _expires_at, reservations.c.reserved_at + MAX_EXTENDED_DURATION
+)
+_extended: Final = (
+    sa.update(reservations)
+    .where(
+        reservations.c.reservation_id == bindparam("reservation_id"),
+        reservations.c.status == HELD,
+        reservations.c.expires_at > NOW,
+    )
+    .values(expires_at=sa.func.greatest(reservations.c.expires_at, _latest_allowed))
+    .returning(reservations)
+    .cte("extended")
+)
+_committed: Final = (
+    sa.update(reservations)
+    .where(
+        reservations.c.reservation_id == bindparam("reservation_id"), reservations.c.status == HELD
+    )
+    .values(status=sql_literal("committed"))
+    .returning(reservations)
+    .cte("committed")
+)
+
+
+def _with_lines(header: Any) -> "sa.Select[Any]":
+    """One row per line, or one with nulls. The line's own status and time are the header's."""
+    line_columns = [
+        reservation_lines.c[name]
+        for name in (
+            "product_id",
+            "warehouse_id",
+            "sku",
+            "name",
+            "unit_amount",
+            "unit_currency",
+            "quantity",
+            "consumed",
+            "released",
+        )
+    ]
+    joined = sa.outerjoin(
+        header, reservation_lines, reservation_lines.c.reservation_id == header.c.reservation_id
+    )
+    return (
+        sa.select(*header.c, *line_columns)
+        .select_from(joined)
+        .order_by(
+            header.c.reservation_id,
+            reservation_lines.c.product_id,
+            reservation_lines.c.warehouse_id,
+        )
+    )
+
+
+COMMIT_IF_HELD: Final = Statement(_with_lines(_committed))
+EXTEND_IF_HELD: Final = Statement(_with_lines(_extended))
+GET_RESERVATION: Final = Statement(
+    _with_lines(reservations).where(reservations.c.reservation_id == bindparam("reservation_id"))
+)
+LOCK_RESERVATION: Final = Statement(
+    sa.select(reservations.c.reservation_id)
+    .where(reservations.c.reservation_id == bindparam("reservation_id"))
+    .with_for_update()
+)
+_of_order: Final = (
+    sa.select(reservations)
+    .where(
+        reservations.c.order_id == bindparam("order_id"),
+        sa.or_(
+            uuid_parameter("after").is_(None),
+            reservations.c.reservation_id > uuid_parameter("after"),
+        ),
+    )
+    .order_by(reservations.c.reservation_id)
+    .limit(LIMIT)
+    .cte("of_order")
+)
+LIST_ORDER_RESERVATIONS: Final = Statement(_with_lines(_of_order))
+SAVE_RESERVATION: Final = Statement(
+    sa.update(reservations)
+    .where(reservations.c.reservation_id == bindparam("reservation_id"))
+    .values(status=bindparam("new_status"))
+)
+SAVE_LINE: Final = Statement(
+    sa.update(reservation_lines)
+    .where(
+        reservation_lines.c.reservation_id == bindparam("reservation_id"),
+        reservation_lines.c.product_id == bindparam("product_id"),
+        reservation_lines.c.warehouse_id == bindparam("warehouse_id"),
+    )
+    .values(
+        quantity=bindparam("new_quantity"),
+        consumed=bindparam("new_consumed"),
+        released=bindparam("new_released"),
+    )
+)
+DELETE_LINES: Final = Statement(
+    sa.delete(reservation_lines).where(
+        reservation_lines.c.reservation_id == bindparam("reservation_id")
+    )
+)
+INSERT_LINE: Final = Statement(
+    sa.insert(reservation_lines).values(
+        {column.name: bindparam(column.name) for column in _stored_columns}
+    )
+)
+RECORD_PARTIAL_RELEASE: Final = Statement(
+    insert(partial_releases)
+    .values({column.name: bindparam(column.name) for column in partial_releases.c})
+    .on_conflict_do_nothing()
+)
+
+# Where goods are, when they are not where one looked first
+
+AVAILABILITY: Final = Statement(
+    sa.select(
+        products.c.product_id,
+        products.c.status,
+        stock.c.warehouse_id,
+        warehouses.c.priority,
+        unreserved_quantity(stock).label("free"),
+        stock.c.backorder,
+        overdue_quantity(
+            reservation_lines.c.product_id == stock.c.product_id,
+            reservation_lines.c.warehouse_id == stock.c.warehouse_id,
+        )
+        .correlate(stock)
+        .label("overdue"),
+    )
+    .select_from(
+        sa.join(products, stock, stock.c.product_id == products.c.product_id).join(
+            warehouses, warehouses.c.warehouse_id == stock.c.warehouse_id
+        )
+    )
+    .where(products.c.product_id == sa.any_(PRODUCT_IDS))
+    .order_by(products.c.product_id, stock.c.warehouse_id)
+)
+
+
+def _expire_statement(overdue_reservations: "sa.CTE") -> Statement:
+    """The expired holds, and the goods of each line that they had."""
+    expired = (
+        sa.update(reservations)
+        .where(reservations.c.reservation_id == overdue_reservations.c.reservation_id)
+        .values(status=sql_literal("expired"))
+        .returning(reservations.c.reservation_id)
+        .cte("expired")
+    )
+    expired_lines = sa.outerjoin(
+        expired, reservation_lines, reservation_lines.c.reservation_id == expired.c.reservation_id
+    )
+    return Statement(
+        sa.select(
+            expired.c.reservation_id,
+            reservation_lines.c.product_id,
+            reservation_lines.c.warehouse_id,
+            reservation_lines.c.reserved,
+        ).select_from(expired_lines)
+    )
+
+
+_is_overdue: Final = sa.and_(reservations.c.status == HELD, reservations.c.expires_at <= NOW)
+_has_products: Final = reservations.c.reservation_id.in_(
+    sa.select(reservation_lines.c.reservation_id).where(
+        reservation_lines.c.product_id == sa.any_(PRODUCT_IDS),
+        reservation_lines.c.status == HELD,
+        reservation_lines.c.expires_at <= NOW,
+    )
+)
+# the sweeper passes by what somebody else works on
+EXPIRE_OVERDUE: Final = _expire_statement(
+    sa.select(reservations.c.reservation_id)
+    .where(_is_overdue)
+    .order_by(reservations.c.expires_at)
+    .limit(LIMIT)
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+# a buyer waits for it: two buyers of the same goods lock the holds in the same order
+EXPIRE_OVERDUE_OF_PRODUCTS: Final = _expire_statement(
+    sa.select(reservations.c.reservation_id)
+    .where(_is_overdue, _has_products)
+    .order_by(reservations.c.reservation_id)
+    .limit(LIMIT)
+    .with_for_update()
+    .cte("due")
+)

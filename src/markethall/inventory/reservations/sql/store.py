@@ -1,0 +1,383 @@
+"""Stock and reservations in SQL: what the rest of the context sees of the statements."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.contract import ReservationStatus
+from markethall.inventory.reservations.domain.allocation import FreeStock
+from markethall.inventory.reservations.domain.reservations import (
+    CustomerLimits,
+    CustomerUsage,
+    Reservation,
+    ReservationLine,
+)
+from markethall.inventory.reservations.ports import Availability, ExpiredReservations
+from markethall.inventory.reservations.sql import statements
+from markethall.inventory.stock.contract.movements import Movement
+from markethall.inventory.stock.domain.stock import (
+    Stock,
+    StockChange,
+    StockQuantity,
+    sum_by_stock_row,
+)
+from markethall.inventory.stock.sql import statements as stock_statements
+from markethall.shared.kernel.money import Money
+from markethall.shared.persistence import sql as shared
+
+if TYPE_CHECKING:
+    from asyncpg.protocol import Record
+
+_NO_LIMITS: Final = CustomerLimits(0, 0)
+
+
+class SqlStock(shared.SqlStore):
+    """One transaction, or reads without one: stock and reservations."""
+
+    # Stock
+
+    async def get_product_stock(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
+        rows = await self._connection.fetch_all(
+            stock_statements.PRODUCT_STOCK, product_id=product_id, now=now
+        )
+        return [Stock(**row) for row in rows]
+
+    async def get_movement(self, movement_id: UUID) -> Movement | None:
+        row = await self._connection.fetch_one(
+            stock_statements.GET_MOVEMENT, movement_id=movement_id
+        )
+        return _movement(row) if row else None
+
+    async def list_movements(
+        self, product_id: UUID, before: int | None, limit: int
+    ) -> Sequence[tuple[int, Movement]]:
+        rows = await self._connection.fetch_all(
+            stock_statements.LIST_MOVEMENTS, product_id=product_id, before=before, limit=limit
+        )
+        return [(row["number"], _movement(row)) for row in rows]
+
+    async def list_movements_by_reference(self, reference: UUID) -> Sequence[Movement]:
+        rows = await self._connection.fetch_all(
+            stock_statements.LIST_MOVEMENTS_BY_REFERENCE, reference=reference
+        )
+        return [_movement(row) for row in rows]
+
+    async def get_on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
+        rows = await self._connection.fetch_all(
+            stock_statements.ON_HAND_AT, product_id=product_id, now=at
+        )
+        return {row["warehouse_id"]: row["on_hand"] for row in rows}
+
+    async def get_warehouse_stock(
+        self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
+    ) -> Sequence[Stock]:
+        rows = await self._connection.fetch_all(
+            stock_statements.WAREHOUSE_STOCK,
+            product_ids=list(product_ids),
+            warehouse_id=warehouse_id,
+            now=now,
+        )
+        return [Stock(**row) for row in rows]
+
+    async def get_skus(
+        self, product_ids: Collection[UUID], skus: Collection[str]
+    ) -> Mapping[UUID, str]:
+        lowercase_skus = [sku.lower() for sku in skus]
+        rows = await self._connection.fetch_all(
+            stock_statements.SKUS, product_ids=list(product_ids), skus=lowercase_skus
+        )
+        return {row["product_id"]: row["sku"] for row in rows}
+
+    async def apply_changes(self, changes: Sequence[StockChange]) -> Sequence[Movement]:
+        rows = await self._connection.fetch_all(
+            stock_statements.APPLY_CHANGES, **_change_parameters(changes)
+        )
+        return [_movement(row) for row in rows]
+
+    async def ensure_stock_rows(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
+        await self._connection.execute(
+            stock_statements.ENSURE_STOCK_ROWS,
+            product_ids=list(product_ids),
+            warehouse_id=warehouse_id,
+        )
+
+    async def is_fulfilment_recorded(self, reference: UUID) -> bool:
+        return bool(
+            await self._connection.fetch_value(
+                stock_statements.IS_FULFILMENT_RECORDED, reference=reference
+            )
+        )
+
+    # Reservations
+
+    async def insert_reservation(self, reservation: Reservation) -> bool:
+        return bool(
+            await self._connection.execute(
+                statements.INSERT_RESERVATION, **_reservation_parameters(reservation)
+            )
+        )
+
+    async def reserve_single_statement(
+        self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None
+    ) -> ReservationLine | None:
+        enforced_limits = limits or _NO_LIMITS
+        try:
+            row = await self._connection.fetch_one(
+                statements.RESERVE_SINGLE_STATEMENT,
+                **_reservation_parameters(reservation),
+                **_stock_quantity_parameters(stock_quantity),
+                **vars(enforced_limits),
+                unlimited=limits is None,
+                now=reservation.reserved_at,
+            )
+        except asyncpg.RaiseError:
+            return None
+        return _reservation_line(row) if row else None
+
+    async def get_customer_usage(
+        self, reservation: Reservation, product_ids: Collection[UUID], now: datetime
+    ) -> CustomerUsage:
+        rows = await self._connection.fetch_all(
+            statements.CUSTOMER_USAGE,
+            customer_id=reservation.customer_id,
+            reservation_id=reservation.reservation_id,
+            product_ids=list(product_ids),
+            now=now,
+        )
+        reserved_units: Counter[UUID] = Counter()
+        for row in rows:
+            reserved_units[row["product_id"]] += row["reserved"] or 0
+        return CustomerUsage(len({row["reservation_id"] for row in rows}), reserved_units)
+
+    async def reserve_line(
+        self, reservation: Reservation, stock_quantity: StockQuantity, *, include_backorder: bool
+    ) -> ReservationLine | None:
+        row = await self._connection.fetch_one(
+            statements.RESERVE_LINE,
+            reservation_id=reservation.reservation_id,
+            expires_at=reservation.expires_at,
+            now=reservation.reserved_at,
+            include_backorder=include_backorder,
+            **_stock_quantity_parameters(stock_quantity),
+        )
+        return _reservation_line(row) if row else None
+
+    async def reserve_again(
+        self, stock_quantity: StockQuantity, *, include_backorder: bool
+    ) -> bool:
+        return bool(
+            await self._connection.execute(
+                statements.RESERVE_AGAIN,
+                include_backorder=include_backorder,
+                **_stock_quantity_parameters(stock_quantity),
+            )
+        )
+
+    async def extend_if_held(
+        self, reservation_id: UUID, expires_at: datetime, now: datetime
+    ) -> Reservation | None:
+        return _reservation(
+            await self._connection.fetch_all(
+                statements.EXTEND_IF_HELD,
+                reservation_id=reservation_id,
+                new_expires_at=expires_at,
+                now=now,
+            )
+        )
+
+    async def commit_if_held(self, reservation_id: UUID) -> Reservation | None:
+        return _reservation(
+            await self._connection.fetch_all(
+                statements.COMMIT_IF_HELD, reservation_id=reservation_id
+            )
+        )
+
+    async def get_reservation(self, reservation_id: UUID) -> Reservation | None:
+        return _reservation(
+            await self._connection.fetch_all(
+                statements.GET_RESERVATION, reservation_id=reservation_id
+            )
+        )
+
+    async def get_reservation_for_update(self, reservation_id: UUID) -> Reservation | None:
+        # two statements: the second one sees what the last owner of the lock has left
+        if not await self._connection.fetch_value(
+            statements.LOCK_RESERVATION, reservation_id=reservation_id
+        ):
+            return None
+        return await self.get_reservation(reservation_id)
+
+    async def list_order_reservations(
+        self, order_id: UUID, after: UUID | None, limit: int
+    ) -> Sequence[Reservation]:
+        rows = await self._connection.fetch_all(
+            statements.LIST_ORDER_RESERVATIONS, order_id=order_id, after=after, limit=limit
+        )
+        groups = groupby(rows, key=lambda row: row["reservation_id"])
+        return [reservation for _, group in groups if (reservation := _reservation(list(group)))]
+
+    async def save_reservation(self, reservation: Reservation) -> None:
+        await self._connection.execute(
+            statements.SAVE_RESERVATION,
+            reservation_id=reservation.reservation_id,
+            new_status=reservation.status.value,
+        )
+
+    async def save_reservation_lines(self, reservation: Reservation) -> None:
+        await self.save_reservation(reservation)
+        rows = [
+            {
+                "reservation_id": reservation.reservation_id,
+                "product_id": line.product_id,
+                "warehouse_id": line.warehouse_id,
+                "new_quantity": line.quantity,
+                "new_consumed": line.consumed,
+                "new_released": line.released,
+            }
+            for line in reservation.lines
+        ]
+        await self._connection.execute_many(statements.SAVE_LINE, rows)
+
+    async def replace_lines(self, reservation: Reservation) -> None:
+        # in this order: a line that is kept by nobody leaves no shelf to be counted again
+        await self._connection.execute(
+            statements.DELETE_LINES, reservation_id=reservation.reservation_id
+        )
+        await self.save_reservation(reservation)
+        await self._connection.execute_many(
+            statements.INSERT_LINE,
+            (_line_parameters(reservation, line) for line in reservation.lines),
+        )
+
+    async def record_partial_release(self, release_id: UUID, reservation_id: UUID) -> bool:
+        inserted = await self._connection.execute(
+            statements.RECORD_PARTIAL_RELEASE,
+            release_id=release_id,
+            reservation_id=reservation_id,
+        )
+        return bool(inserted)
+
+    async def release_stock(
+        self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
+    ) -> None:
+        await self._connection.execute_many(
+            statements.RELEASE_STOCK, map(_stock_quantity_parameters, quantities)
+        )
+
+    async def expire_reservations(
+        self, now: datetime, limit: int, product_ids: Collection[UUID] | None
+    ) -> ExpiredReservations:
+        if product_ids is None:
+            rows = await self._connection.fetch_all(statements.EXPIRE_OVERDUE, now=now, limit=limit)
+        else:
+            ids = list(product_ids)
+            rows = await self._connection.fetch_all(
+                statements.EXPIRE_OVERDUE_OF_PRODUCTS, now=now, limit=limit, product_ids=ids
+            )
+        quantities = [
+            StockQuantity(row["product_id"], row["warehouse_id"], row["reserved"])
+            for row in rows
+            if row["product_id"]
+        ]
+        return ExpiredReservations(
+            len({row["reservation_id"] for row in rows}), sum_by_stock_row(quantities)
+        )
+
+    async def get_availability(
+        self, product_ids: Collection[UUID], now: datetime
+    ) -> Mapping[UUID, Availability]:
+        rows = await self._connection.fetch_all(
+            statements.AVAILABILITY, product_ids=list(product_ids), now=now
+        )
+        groups = groupby(rows, key=lambda row: row["product_id"])
+        return {product_id: _availability(list(group)) for product_id, group in groups}
+
+
+def _change_parameters(changes: Sequence[StockChange]) -> dict[str, Any]:
+    first = changes[0]
+    return {
+        "movement_ids": [change.movement_id for change in changes],
+        "product_ids": [change.product_id for change in changes],
+        "warehouse_ids": [change.warehouse_id for change in changes],
+        "deltas": [change.delta for change in changes],
+        "counts": [change.counted for change in changes],
+        "reason": first.reason.value,
+        "note": first.note,
+        "reference": first.reference,
+        "actor": first.actor,
+        "now": first.created_at,
+    }
+
+
+def _movement(row: "Record") -> Movement:
+    return Movement(**{name: row[name] for name in Movement.model_fields})
+
+
+def _reservation_parameters(reservation: Reservation) -> dict[str, Any]:
+    return {name: value for name, value in vars(reservation).items() if name != "lines"}
+
+
+def _stock_quantity_parameters(stock_quantity: StockQuantity) -> dict[str, Any]:
+    return {
+        "product_id": stock_quantity.product_id,
+        "warehouse_id": stock_quantity.warehouse_id,
+        "quantity": stock_quantity.quantity,
+    }
+
+
+def _reservation_line(row: "Record") -> ReservationLine:
+    return ReservationLine(
+        product_id=row["product_id"],
+        warehouse_id=row["warehouse_id"],
+        sku=row["sku"],
+        name=row["name"],
+        unit_price=Money(amount=row["unit_amount"], currency=row["unit_currency"]),
+        quantity=row["quantity"],
+        consumed=row["consumed"],
+        released=row["released"],
+    )
+
+
+def _line_parameters(reservation: Reservation, line: ReservationLine) -> dict[str, Any]:
+    return {
+        "reservation_id": reservation.reservation_id,
+        "status": reservation.status.value,
+        "expires_at": reservation.expires_at,
+        "unit_amount": line.unit_price.amount,
+        "unit_currency": line.unit_price.currency,
+        **{name: value for name, value in vars(line).items() if name != "unit_price"},
+    }
+
+
+def _availability(rows: "Sequence[Record]") -> Availability:
+    """From the rows of one product, one per warehouse."""
+
+    def free_stock(name: str) -> tuple[FreeStock, ...]:
+        return tuple(FreeStock(row["warehouse_id"], row["priority"], row[name]) for row in rows)
+
+    is_active = rows[0]["status"] == ProductStatus.ACTIVE
+    return Availability(
+        is_active, free_stock("free"), free_stock("overdue"), free_stock("backorder")
+    )
+
+
+def _reservation(rows: "Sequence[Record]") -> Reservation | None:
+    """From the rows of one reservation, one per line."""
+    if not rows:
+        return None
+    first = rows[0]
+    return Reservation(
+        reservation_id=first["reservation_id"],
+        order_id=first["order_id"],
+        customer_id=first["customer_id"],
+        status=ReservationStatus(first["status"]),
+        reserved_at=first["reserved_at"],
+        expires_at=first["expires_at"],
+        lines=tuple(_reservation_line(row) for row in rows if row["product_id"]),
+    )

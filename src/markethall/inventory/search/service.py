@@ -1,0 +1,191 @@
+"""The list of products: its pages, and how all that match are spread."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.contract.products import (
+    ProductPage,
+    ProductView,
+    RenderedResponse,
+)
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.ports.products import ProductCache
+from markethall.inventory.search.contract import Facets, ProductQuery
+from markethall.inventory.search.domain import SearchQuery
+from markethall.inventory.search.ports import (
+    ProductPageJson,
+    ProductPageRequest,
+    SearchHits,
+    SearchIndex,
+    build_facets,
+)
+from markethall.inventory.store_ports import Database, ReadStore
+from markethall.shared.http.route_policies import CATALOGUE_WRITE
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
+from markethall.shared.kernel.etags import content_digest
+from markethall.shared.kernel.pagination import Cursors
+
+_PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
+# stands before a place that is an engine's own
+_INDEX_CURSOR: Final = "engine"
+
+
+@dataclass(frozen=True)
+class PageContent:
+    """A page: its products as JSON joined by commas."""
+
+    json: str
+    facets: Facets | None
+    next_cursor: str | None
+
+
+class NoSearchIndex:
+    """A ports.SearchIndex: there is no engine outside, the store finds products itself."""
+
+    async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
+        return None
+
+    async def index(self, products: Sequence[Product]) -> None:
+        pass
+
+
+class ProductListQueries:
+    """The part of contract.Catalogue that lists and searches."""
+
+    def __init__(
+        self,
+        database: Database,
+        cache: ProductCache,
+        index: SearchIndex,
+        cursors: Cursors,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._index = index
+        self._cursors = cursors
+        self._clock = clock
+
+    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
+        content = await self._load_page(ctx, query)
+        products = _PRODUCT_VIEWS.validate_json(f"[{content.json}]")
+        return ProductPage(items=products, next_cursor=content.next_cursor, facets=content.facets)
+
+    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
+        async def load() -> RenderedResponse:
+            return _render(await self._load_page(ctx, query))
+
+        if query.status == ProductStatus.ACTIVE:
+            key = query.model_dump_json(exclude_defaults=True)
+            return await self._cache.get_or_load_page(key, load, has_counts=bool(query.facets))
+        rendered = await load()
+        return RenderedResponse(rendered.body, rendered.etag, is_public=False)
+
+    async def index(self, products: Sequence[Product]) -> None:
+        """The engine outside, of what is new or has changed."""
+        await self._index.index(products)
+
+    async def _load_page(self, ctx: CallContext, query: ProductQuery) -> PageContent:
+        """Raises CursorInvalid, Unauthenticated, Forbidden, Unavailable."""
+        if query.status != ProductStatus.ACTIVE and not ctx.actor.has_scope(CATALOGUE_WRITE):
+            if ctx.actor.audit_name == "anonymous":
+                raise Unauthenticated(reason="missing")
+            raise Forbidden(scope=CATALOGUE_WRITE)
+        name = "products:" + query.model_dump_json(exclude={"limit", "cursor", "facets"})
+        after_key = self._cursors.decode(name, query.cursor)
+        page, facets = await self._read_from_index_or_store(query, after_key)
+        cursor = self._cursors.encode(name, _encode_key(page.last_key)) if page.last_key else None
+        return PageContent(page.json, facets if query.facets else None, cursor)
+
+    async def _read_from_index_or_store(
+        self, query: ProductQuery, after_key: list[Any] | None
+    ) -> tuple[ProductPageJson, Facets | None]:
+        """Who began a list goes on with it: the engine outside, or the store itself."""
+        if query.q is not None and (after_key is None or after_key[0] == _INDEX_CURSOR):
+            hits = await self._index.find(query, after_key[1] if after_key else None)
+            if hits is not None:
+                return await self._load_hits(hits), hits.facets
+            if after_key is not None:
+                raise Unavailable(dependency="search")
+        return await self._read_from_store(
+            ProductPageRequest(query, _parse_search(query), _decode_key(query, after_key))
+        )
+
+    async def _load_hits(self, hits: SearchHits) -> ProductPageJson:
+        async with self._database.read_session() as reads:
+            page = await reads.get_products_json(hits.product_ids, self._clock())
+        return ProductPageJson(page.json, (_INDEX_CURSOR, hits.after) if hits.after else None)
+
+    async def _read_from_store(
+        self, request: ProductPageRequest
+    ) -> tuple[ProductPageJson, Facets | None]:
+        """By the store itself. A search that finds nothing is read once more as it was meant."""
+        if request.search is not None and not request.search.terms:
+            return ProductPageJson(""), build_facets(
+                dict.fromkeys(request.query.requested_facets, ())
+            )
+        now = self._clock()
+        async with self._database.read_session() as reads:
+            page = await reads.get_product_page(request, now)
+            if (
+                not page.json
+                and (corrected := await _with_spelling_suggestions(reads, request)) is not None
+            ):
+                request = corrected
+                page = await reads.get_product_page(request, now)
+            facets = (
+                await reads.get_facets(request, now) if request.query.requested_facets else None
+            )
+        return page, facets
+
+
+async def _with_spelling_suggestions(
+    reads: ReadStore, request: ProductPageRequest
+) -> ProductPageRequest | None:
+    """None when no word of the query seems to be mistyped."""
+    if request.search is None:
+        return None
+    suggestions = await reads.get_spelling_suggestions(request.search)
+    if not any(suggestions.values()):
+        return None
+    return replace(request, search=request.search.with_suggestions(suggestions))
+
+
+def _parse_search(query: ProductQuery) -> SearchQuery | None:
+    return None if query.q is None else SearchQuery.parse(query.q)
+
+
+def _render(content: PageContent) -> RenderedResponse:
+    facets = content.facets.model_dump_json(exclude_none=True) if content.facets else "null"
+    cursor = json.dumps(content.next_cursor)
+    body = f'{{"items":[{content.json}],"next_cursor":{cursor},"facets":{facets}}}'.encode()
+    return RenderedResponse(body, f'"{content_digest(body)}"')
+
+
+def _encode_key(last_key: tuple[Any, ...]) -> list[Any]:
+    """A place as JSON."""
+    return [_to_json_value(part) for part in last_key]
+
+
+def _to_json_value(part: Any) -> Any:
+    if isinstance(part, datetime):
+        return part.isoformat()
+    return str(part) if isinstance(part, UUID) else part
+
+
+def _decode_key(query: ProductQuery, after_key: list[Any] | None) -> tuple[Any, ...] | None:
+    """What the sort compares, as `_position` has told it."""
+    if after_key is None:
+        return None
+    *scores, key, product_id = after_key
+    by_time = query.effective_sort in {"relevance", "-created_at"}
+    return (*scores, datetime.fromisoformat(key) if by_time else key, UUID(product_id))

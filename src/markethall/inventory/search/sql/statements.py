@@ -1,0 +1,183 @@
+"""Statements that find products: by filters and by words, counted, guessed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, aggregate_order_by
+
+from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.sql.category_statements import SUBTREE
+from markethall.inventory.catalogue.sql.parameters import available_quantity, integer_literal
+from markethall.inventory.catalogue.sql.statements import product_json_text
+from markethall.inventory.catalogue.sql.tables import ACTIVE, products, vocabulary
+from markethall.inventory.search.contract import MAX_FACET_VALUES
+from markethall.inventory.search.domain import (
+    EXACT_SKU_SCORE,
+    FIELD_WEIGHTS,
+    MAX_CANDIDATES,
+    MAX_EDIT_DISTANCE,
+)
+from markethall.inventory.search.sql.tsquery import WEIGHT_LETTERS
+from markethall.shared.persistence.postgres import Statement, sql_literal
+
+# products, or some of them
+Rows = "sa.Table | sa.Subquery"
+
+_FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
+    "category": lambda rows: rows.c.category == sa.any_(SUBTREE),
+    "family": lambda rows: rows.c.family == bindparam("family"),
+    "tag": lambda rows: rows.c.tags.contains(bindparam("tag", type_=ARRAY(sa.Text))),
+    "min_price": lambda rows: rows.c.price_amount >= bindparam("min_price"),
+    "max_price": lambda rows: rows.c.price_amount <= bindparam("max_price"),
+    "tsquery": lambda rows: matches_tsquery(rows, "tsquery"),
+    "name_tsquery": lambda rows: matches_tsquery(rows, "name_tsquery"),
+}
+
+
+def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Select[Any]":
+    """The rows that fit. What is available is asked here only to filter by it."""
+    query = sa.select(*columns)
+    if "in_stock" in filters:
+        availability = available_quantity(rows)
+        query = query.select_from(rows.join(availability, sa.true()))
+        wanted = bindparam("in_stock", type_=sa.Boolean)
+        query = query.where((availability.c.available > integer_literal(0)) == wanted)
+    return query.where(*(_FILTERS[name](rows) for name in sorted(filters) if name in _FILTERS))
+
+
+def matches_tsquery(rows: Any, name: str) -> "sa.ColumnElement[bool]":
+    return sa.type_coerce(rows.c.search.op("@@")(bindparam(name, type_=TSQUERY)), sa.Boolean)
+
+
+def select_by_sku() -> "sa.Select[tuple[Any]]":
+    """The one product whose SKU is the whole query."""
+    is_whole_query = sa.func.lower(products.c.sku) == bindparam("sku", type_=sa.Text)
+    return sa.select(products.c.product_id).where(is_whole_query).correlate(None)
+
+
+def score_expression(terms: int) -> "sa.ColumnElement[int]":
+    """domain.Search.score of a product that has all the terms."""
+    exact = products.c.product_id == select_by_sku().scalar_subquery()
+    bonus: sa.ColumnElement[int] = sa.case(
+        (exact, integer_literal(EXACT_SKU_SCORE)), else_=integer_literal(0)
+    )
+    return sum((_term_weight(term) for term in range(terms)), start=bonus)
+
+
+def _term_weight(term: int) -> "sa.ColumnElement[int]":
+    *better, (_, least) = zip(WEIGHT_LETTERS, FIELD_WEIGHTS, strict=True)
+    return sa.case(
+        *(
+            (matches_tsquery(products, f"{letter}{term}"), integer_literal(weight))
+            for letter, weight in better
+        ),
+        else_=integer_literal(least),
+    )
+
+
+# Facets
+
+
+def count_facets(kinds: Iterable[str], filters: Iterable[str], status: ProductStatus) -> Statement:
+    """How all that match are spread: facet, name, value, count; the most frequent first."""
+    return _facets(tuple(sorted(kinds)), frozenset(filters), status)
+
+
+@cache
+def _facets(kinds: tuple[str, ...], filters: frozenset[str], status: ProductStatus) -> Statement:
+    # not one common table: of a large catalogue that would go to the disk
+    return Statement(sa.union_all(*(_facet_counts(kind, filters, status) for kind in kinds)))
+
+
+def _facet_counts(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Select[Any]":
+    values = _facet_values(kind, filters, status)
+    # as text of the collation C: the same order on every server, and in memory
+    name, value = (sa.collate(values.c[part], "C") for part in ("name", "value"))
+    count = sa.func.count()
+    most = (
+        sa.select(name.label("name"), value.label("value"), count.label("count"))
+        .where(value.is_not(None))
+        .group_by(name, value)
+        .order_by(count.desc(), name, value)
+        .limit(integer_literal(MAX_FACET_VALUES))
+        .subquery(f"most_{kind}")
+    )
+    return sa.select(sql_literal(kind).label("facet"), most)
+
+
+def _facet_values(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Subquery":
+    """The name, of an option, and the values of each product that matches."""
+    columns = (products.c.category, products.c.options, products.c.tags)
+    matching_rows = select_matching(products, filters, *columns).where(
+        products.c.status == sql_literal(status)
+    )
+    matched = matching_rows.subquery("matched")
+    name = sql_literal("").label("name")
+    if kind == "category":
+        query = sa.select(name, matched.c.category.label("value"))
+    elif kind == "tag":
+        query = sa.select(name, sa.func.unnest(matched.c.tags).label("value"))
+    else:
+        pairs = sa.func.jsonb_each_text(matched.c.options).table_valued("name", "value")
+        pair = pairs.render_derived(name="pair")
+        query = sa.select(pair.c.name, pair.c.value).select_from(matched.join(pair, sa.true()))
+    return query.subquery(f"values_{kind}")
+
+
+# Words that were mistyped
+
+HAS_TRIGRAMS: Final = Statement(
+    sa.select(sa.func.to_regprocedure(sql_literal("similarity(text, text)")).is_not(None))
+)
+
+
+def _spelling_candidates() -> Statement:
+    """For each word that begins no word of a product, those with the most trigrams in common."""
+    typed = sa.func.unnest(bindparam("typed", type_=ARRAY(sa.Text))).table_valued("word")
+    typed = typed.render_derived(name="typed")
+    word = sa.type_coerce(typed.c.word, sa.Text)
+    begins = sa.cast(sql_literal("''") + word + sql_literal("'':*"), TSQUERY)
+    known = sa.exists().where(products.c.search.op("@@")(begins)).correlate(typed)
+    length_difference = sa.func.abs(sa.func.length(vocabulary.c.word) - sa.func.length(word))
+    closest = (
+        sa.select(vocabulary.c.word)
+        .where(length_difference <= integer_literal(MAX_EDIT_DISTANCE))
+        .order_by(sa.func.similarity(vocabulary.c.word, word).desc(), vocabulary.c.word)
+        .limit(integer_literal(MAX_CANDIDATES))
+        .correlate(typed)
+        .lateral("near")
+    )
+    return Statement(
+        sa.select(word.label("typed"), closest.c.word.label("near"))
+        .select_from(typed.join(closest, sa.true()))
+        .where(~known)
+    )
+
+
+GET_SPELLING_CANDIDATES: Final = _spelling_candidates()
+
+
+# An engine outside has found them
+
+
+def _products_json() -> Statement:
+    ids = sa.func.unnest(bindparam("product_ids", type_=ARRAY(sa.Uuid)))
+    wanted = ids.table_valued("product_id", with_ordinality="number").render_derived(name="wanted")
+    availability = available_quantity(products)
+    document = product_json_text(products, availability)
+    joined = sa.func.string_agg(document, aggregate_order_by(sql_literal(","), wanted.c.number))
+    return Statement(
+        sa.select(joined)
+        .select_from(
+            wanted.join(products, products.c.product_id == wanted.c.product_id).join(
+                availability, sa.true()
+            )
+        )
+        .where(products.c.status == ACTIVE)
+    )
+
+
+GET_PRODUCTS_JSON: Final = _products_json()

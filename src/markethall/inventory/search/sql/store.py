@@ -1,0 +1,155 @@
+"""The list of products in SQL: what the rest of the context sees of the statements."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from markethall.inventory.catalogue.sql.store import SqlProductStore
+from markethall.inventory.search.contract import Facets
+from markethall.inventory.search.domain import FIELD_WEIGHTS, SearchQuery, spelling_suggestions
+from markethall.inventory.search.ports import (
+    FacetCount,
+    ProductPageJson,
+    ProductPageRequest,
+    build_facets,
+)
+from markethall.inventory.search.sql import statements as statements
+from markethall.inventory.search.sql.product_page_statements import product_page_statement
+from markethall.inventory.search.sql.tsquery import WEIGHT_LETTERS, tsquery_all, tsquery_term
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.postgres import Connection
+from markethall.shared.persistence.sql import ContextStatements
+
+# before all products, and after them
+_BEFORE_ALL: Final = datetime(1, 1, 1, tzinfo=UTC)
+_AFTER_ALL: Final = datetime(9999, 12, 31, tzinfo=UTC)
+_MIN_ID: Final = UUID(int=0)
+
+
+class TrigramSupport:
+    """Has the server pg_trgm? Asked once per pool: an extension may be there or not."""
+
+    def __init__(self) -> None:
+        self._available: bool | None = None
+
+    async def is_available(self, connection: Connection) -> bool:
+        if self._available is None:
+            self._available = bool(await connection.fetch_value(statements.HAS_TRIGRAMS))
+        return self._available
+
+
+class SqlSearchStore(SqlProductStore):
+    """One transaction, or reads without one: products that are looked for."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        common: ContextStatements,
+        clock: Clock,
+        *,
+        trigrams: TrigramSupport,
+    ) -> None:
+        super().__init__(connection, common, clock)
+        self._trigrams = trigrams
+
+    async def get_product_page(self, request: ProductPageRequest, now: datetime) -> ProductPageJson:
+        query = request.query
+        filters = _filters(request)
+        statement = product_page_statement(
+            filters,
+            query.status,
+            query.effective_sort,
+            query.limit,
+            after=request.after is not None,
+            terms=len(request.search.terms) if request.search else 0,
+        )
+        values = {**filters, **_score_values(request), **_key_values(request)}
+        row = await self._connection.fetch_one(statement, **values, now=now, limit=query.limit)
+        if row is None or row["json"] is None:
+            return ProductPageJson("")
+        json, more, *key = row
+        return ProductPageJson(json, tuple(key) if more else None)
+
+    async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
+        filters, kinds = _filters(request), request.query.requested_facets
+        statement = statements.count_facets(kinds, filters, request.query.status)
+        counts: dict[str, list[FacetCount]] = {kind: [] for kind in kinds}
+        for facet, name, value, count in await self._connection.fetch_all(
+            statement, **filters, now=now
+        ):
+            counts[facet].append((name, value, count))
+        return build_facets(
+            {kind: sorted(values, key=_facet_sort_key) for kind, values in counts.items()}
+        )
+
+    async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
+        if not await self._trigrams.is_available(self._connection):
+            return {}
+        candidates_by_word: dict[str, list[str]] = {}
+        for word, candidate in await self._connection.fetch_all(
+            statements.GET_SPELLING_CANDIDATES, typed=search.correctable_terms
+        ):
+            candidates_by_word.setdefault(word, []).append(candidate)
+        return {
+            word: spelling_suggestions(word, candidates)
+            for word, candidates in candidates_by_word.items()
+        }
+
+    async def get_products_json(
+        self, product_ids: Sequence[UUID], now: datetime
+    ) -> ProductPageJson:
+        json = await self._connection.fetch_value(
+            statements.GET_PRODUCTS_JSON, product_ids=list(product_ids), now=now
+        )
+        return ProductPageJson(json or "")
+
+
+def _filters(request: ProductPageRequest) -> dict[str, Any]:
+    """Only those that are set."""
+    query = request.query
+    names = ("category", "family", "min_price", "max_price", "in_stock")
+    filters = {name: getattr(query, name) for name in names if getattr(query, name) is not None}
+    if query.tag is not None:
+        filters["tag"] = [query.tag]
+    if request.search is not None:
+        filters["tsquery"] = tsquery_all(request.search)
+    return filters
+
+
+def _score_values(request: ProductPageRequest) -> dict[str, Any]:
+    """What the score needs."""
+    if request.search is None or request.query.effective_sort != "relevance":
+        return {}
+    terms = {
+        f"{letter}{number}": tsquery_term(term, letter)
+        for number, term in enumerate(request.search.terms)
+        for letter in WEIGHT_LETTERS[:-1]
+    }
+    return {
+        **terms,
+        "name_tsquery": tsquery_all(request.search, WEIGHT_LETTERS[0]),
+        "sku": request.search.sku,
+    }
+
+
+def _key_values(request: ProductPageRequest) -> dict[str, Any]:
+    """Where the last page ended; `top`: among those that have all words in their name."""
+    if request.after is None:
+        return {}
+    *scores, key, product_id = request.after
+    key_values = {"key": key, "product_id": product_id}
+    if not scores or request.search is None:
+        return key_values
+    score, best = scores[0], len(request.search.terms) * FIELD_WEIGHTS[0]
+    top = (
+        (key, product_id)
+        if score == best
+        else (_BEFORE_ALL if score < best else _AFTER_ALL, _MIN_ID)
+    )
+    return {**key_values, "score": score, "name_match_key": top[0], "name_match_product_id": top[1]}
+
+
+def _facet_sort_key(count: FacetCount) -> tuple[int, str, str]:
+    name, value, number = count
+    return -number, name, value

@@ -1,0 +1,242 @@
+"""Stock and reservations, for staff."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request, Response
+
+from markethall.inventory.catalogue.router.dependencies import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    IdempotencyDep,
+    StockroomDep,
+    StockWriter,
+)
+from markethall.inventory.contract import ProductNotFound, ReservationView
+from markethall.inventory.stock.contract.movements import (
+    Adjustment,
+    HistoricalProductStock,
+    Movement,
+    MovementNotFound,
+    NewStocktake,
+    NewTransfer,
+    ProductStock,
+    ReservationQuery,
+    StockQuery,
+    Stocktake,
+    StocktakeNotFound,
+    Transfer,
+    TransferNotFound,
+    WouldGoNegative,
+)
+from markethall.inventory.stock.contract.warehouses import WarehouseClosed, WarehouseNotFound
+from markethall.shared.http.problem_details import (
+    IDEMPOTENCY_RETENTION_EXTENDED,
+    created_response,
+    json_response,
+    json_with_etag,
+    problems,
+    run_idempotent,
+)
+from markethall.shared.idempotency.service import (
+    IdempotencyKeyMissing,
+    IdempotentCommand,
+)
+from markethall.shared.kernel.model import Id
+from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+
+router = APIRouter(tags=["inventory"])
+
+STOCK_CHANGE_ERRORS: Final = (
+    *AUTHENTICATED_ERRORS,
+    *BODY_ERRORS,
+    *IDEMPOTENCY_ERRORS,
+    IdempotencyKeyMissing,
+    ProductNotFound,
+    WarehouseNotFound,
+    WarehouseClosed,
+    WouldGoNegative,
+)
+
+
+@router.get(
+    "/products/{product_id}/stock",
+    response_model=ProductStock | HistoricalProductStock,
+    summary="Stock of a product",
+    responses=problems(*AUTHENTICATED_ERRORS, ProductNotFound),
+)
+async def get_stock(
+    ctx: StockWriter,
+    product_id: Id,
+    stockroom: StockroomDep,
+    query: Annotated[StockQuery, Query()],
+) -> Response:
+    """Per warehouse. `available` counts what expired holds still have reserved. With `at`: what
+    was on hand at that time, and no more than that.
+    """
+    if query.at is None:
+        return json_response(await stockroom.get_stock(ctx, product_id))
+    return json_response(await stockroom.get_stock_at(ctx, product_id, query.at))
+
+
+@router.post(
+    "/products/{product_id}/stock-adjustments",
+    status_code=201,
+    response_model=Movement,
+    summary="Adjust stock",
+    responses=problems(*STOCK_CHANGE_ERRORS),
+)
+async def adjust(
+    request: Request,
+    *,
+    ctx: StockWriter,
+    product_id: Id,
+    body: Adjustment,
+    stockroom: StockroomDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """Goods came or went (`delta`), or were counted (`counted`): exactly one of the two."""
+
+    async def run_adjustment(attempt: IdempotentCommand) -> Movement:
+        return await stockroom.adjust(ctx, product_id, body, attempt)
+
+    present = created_response(
+        lambda made: f"/products/{made.product_id}/stock-movements/{made.movement_id}"
+    )
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        run_adjustment,
+        present,
+        required=True,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
+
+
+@router.get(
+    "/products/{product_id}/stock-movements",
+    response_model=Page[Movement],
+    summary="Stock movements of a product",
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid, ProductNotFound),
+)
+async def list_movements(
+    ctx: StockWriter, product_id: Id, query: Annotated[PageQuery, Query()], stockroom: StockroomDep
+) -> Response:
+    """The ledger of what is on hand, the newest first. It is only added to."""
+    return json_response(await stockroom.list_movements(ctx, product_id, query))
+
+
+@router.get(
+    "/products/{product_id}/stock-movements/{movement_id}",
+    response_model=Movement,
+    summary="A stock movement",
+    responses=problems(*AUTHENTICATED_ERRORS, MovementNotFound),
+)
+async def get_movement(
+    request: Request, ctx: StockWriter, product_id: Id, movement_id: Id, stockroom: StockroomDep
+) -> Response:
+    return json_with_etag(request, await stockroom.get_movement(ctx, product_id, movement_id))
+
+
+@router.post(
+    "/stock-transfers",
+    status_code=201,
+    response_model=Transfer,
+    summary="Move goods to another warehouse",
+    responses=problems(*STOCK_CHANGE_ERRORS),
+)
+async def transfer(
+    request: Request,
+    ctx: StockWriter,
+    body: NewTransfer,
+    stockroom: StockroomDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """Two movements in the ledger, all or none. Goods that are reserved stay where they are."""
+
+    async def run_transfer(attempt: IdempotentCommand) -> Transfer:
+        return await stockroom.transfer(ctx, body, attempt)
+
+    present = created_response(lambda made: f"/stock-transfers/{made.transfer_id}")
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        run_transfer,
+        present,
+        required=True,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
+
+
+@router.get(
+    "/stock-transfers/{transfer_id}",
+    response_model=Transfer,
+    summary="A stock transfer",
+    responses=problems(*AUTHENTICATED_ERRORS, TransferNotFound),
+)
+async def get_transfer(
+    request: Request, ctx: StockWriter, transfer_id: Id, stockroom: StockroomDep
+) -> Response:
+    return json_with_etag(request, await stockroom.get_transfer(ctx, transfer_id))
+
+
+@router.post(
+    "/stocktakes",
+    status_code=201,
+    response_model=Stocktake,
+    summary="Count stock",
+    responses=problems(*STOCK_CHANGE_ERRORS),
+)
+async def record_stocktake(
+    request: Request,
+    ctx: StockWriter,
+    body: NewStocktake,
+    stockroom: StockroomDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """What lies on the shelves of one warehouse. All lines are taken over, or none: a line may not
+    say less than is reserved.
+    """
+
+    async def run_stocktake(attempt: IdempotentCommand) -> Stocktake:
+        return await stockroom.record_stocktake(ctx, body, attempt)
+
+    present = created_response(lambda made: f"/stocktakes/{made.stocktake_id}")
+    return await run_idempotent(
+        request,
+        ctx,
+        body,
+        idempotency,
+        run_stocktake,
+        present,
+        required=True,
+        retention=IDEMPOTENCY_RETENTION_EXTENDED,
+    )
+
+
+@router.get(
+    "/stocktakes/{stocktake_id}",
+    response_model=Stocktake,
+    summary="A stocktake",
+    responses=problems(*AUTHENTICATED_ERRORS, StocktakeNotFound),
+)
+async def get_stocktake(
+    request: Request, ctx: StockWriter, stocktake_id: Id, stockroom: StockroomDep
+) -> Response:
+    return json_with_etag(request, await stockroom.get_stocktake(ctx, stocktake_id))
+
+
+@router.get(
+    "/reservations",
+    response_model=Page[ReservationView],
+    summary="Reservations of an order",
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
+)
+async def list_reservations(
+    ctx: StockWriter, query: Annotated[ReservationQuery, Query()], stockroom: StockroomDep
+) -> Response:
+    return json_response(await stockroom.list_reservations(ctx, query))

@@ -1,0 +1,125 @@
+"""Warehouses, for staff."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from markethall.inventory.catalogue.router.dependencies import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
+    ExpectedVersionsDep,
+    IdempotencyDep,
+    StockWriter,
+    WarehousesDep,
+)
+from markethall.inventory.stock.contract.warehouses import (
+    NewWarehouse,
+    WarehouseChange,
+    WarehouseInUse,
+    WarehouseNotFound,
+    WarehouseView,
+)
+from markethall.shared.http.problem_details import (
+    apply_if_none_match,
+    created_response,
+    json_response,
+    problems,
+    run_idempotent,
+)
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.etags import etag
+from markethall.shared.kernel.model import Id
+from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+
+router = APIRouter(prefix="/warehouses", tags=["inventory"])
+
+
+@router.get(
+    "",
+    response_model=Page[WarehouseView],
+    summary="Warehouses",
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
+)
+async def list_warehouses(
+    ctx: StockWriter, query: Annotated[PageQuery, Query()], warehouses: WarehousesDep
+) -> Response:
+    """By priority, the lowest first: of those that would do equally well, goods come from it."""
+    return json_response(await warehouses.list_warehouses(ctx, query))
+
+
+@router.get(
+    "/{warehouse_id}",
+    response_model=WarehouseView,
+    summary="A warehouse",
+    responses=problems(*AUTHENTICATED_ERRORS, WarehouseNotFound),
+)
+async def get_warehouse(
+    request: Request, ctx: StockWriter, warehouse_id: Id, warehouses: WarehousesDep
+) -> Response:
+    return apply_if_none_match(
+        request, _with_etag(await warehouses.get_warehouse(ctx, warehouse_id))
+    )
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=WarehouseView,
+    summary="Add a warehouse",
+    responses=problems(*AUTHENTICATED_ERRORS, *BODY_ERRORS, *IDEMPOTENCY_ERRORS),
+)
+async def create(
+    request: Request,
+    ctx: StockWriter,
+    body: NewWarehouse,
+    warehouses: WarehousesDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    async def run_create(attempt: IdempotentCommand) -> WarehouseView:
+        return await warehouses.create(ctx, body, attempt)
+
+    present = created_response(lambda made: f"/warehouses/{made.warehouse_id}")
+    return await run_idempotent(request, ctx, body, idempotency, run_create, present)
+
+
+@router.patch(
+    "/{warehouse_id}",
+    response_model=WarehouseView,
+    summary="Change a warehouse",
+    responses=problems(
+        *AUTHENTICATED_ERRORS, *BODY_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse
+    ),
+)
+async def change(
+    ctx: StockWriter,
+    warehouse_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    body: WarehouseChange,
+    warehouses: WarehousesDep,
+) -> Response:
+    """JSON merge patch (RFC 7396). One is closed (`active`: false) when nothing is in it."""
+    return _with_etag(await warehouses.change(ctx, warehouse_id, body, expected_versions))
+
+
+@router.delete(
+    "/{warehouse_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a warehouse",
+    responses=problems(*AUTHENTICATED_ERRORS, *VERSION_ERRORS, WarehouseNotFound, WarehouseInUse),
+)
+async def delete(
+    ctx: StockWriter,
+    warehouse_id: Id,
+    expected_versions: ExpectedVersionsDep,
+    warehouses: WarehousesDep,
+) -> Response:
+    """One that ever had goods stays, for the ledger speaks of it: close it instead."""
+    await warehouses.delete(ctx, warehouse_id, expected_versions)
+    return Response(status_code=204)
+
+
+def _with_etag(warehouse: WarehouseView) -> Response:
+    return json_response(warehouse, headers={"etag": etag(warehouse.version)})

@@ -1,0 +1,230 @@
+"""The process's own addresses: health, readiness, metrics, counts, documentation, debugging."""
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Annotated, Final, Protocol
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from markethall import __version__
+from markethall.container import Container
+from markethall.contexts import Context
+from markethall.operations import swagger
+from markethall.operations.topology_report import describe_routes
+from markethall.settings import Settings
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.route_policies import STATS_READ, public, require_scope
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import Forbidden, RouteNotFound, Unauthenticated, Unavailable
+from markethall.shared.observability.metrics import REGISTRY
+
+log = structlog.get_logger("markethall.operations")
+
+_REPORTED_LIBRARIES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "redis", "uvicorn")
+
+
+class Countable(Protocol):
+    """What every context can say of itself."""
+
+    async def count(self) -> int: ...
+
+
+class NotReady(Unavailable):
+    """Details: failing, the names of what does not answer."""
+
+    code = "system.not_ready"
+    title = "This process is not ready"
+
+
+class Health(BaseModel):
+    status: str = "ok"
+
+
+class Ready(BaseModel):
+    status: str
+    checks: dict[str, str]
+
+
+class Stats(BaseModel):
+    """Counts of the contexts that this process serves; the others are null."""
+
+    user_count: int | None = None
+    product_count: int | None = None
+    order_count: int | None = None
+    payment_count: int | None = None
+
+
+class ContextLocationView(BaseModel):
+    where: str
+    storage: str | None
+    remote: str | None
+
+
+class Debug(BaseModel):
+    version: str
+    python: str
+    environment: str
+    contexts: dict[str, ContextLocationView]
+    routes: list[str]
+    cache: str
+    libraries: dict[str, str]
+    provoked_error: str
+
+
+@dataclass
+class Readiness:
+    """Each dependency that this process really uses; false as soon as it is to end."""
+
+    settings: Settings
+    container: Container
+    draining: bool = field(default=False)
+
+    async def check(self) -> dict[str, str]:
+        checks = self._checks()
+        results = await asyncio.gather(*(check() for check in checks.values()))
+        states = dict(zip(checks, results, strict=True))
+        if self.draining:
+            states["shutdown"] = "draining"
+        return states
+
+    def _checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
+        if self.settings.storage == "memory":
+            return {}
+        pools = self.container.databases()
+        urls: dict[str, list[str]] = {}
+        for context in sorted(self.settings.contexts):
+            urls.setdefault(self.settings.database_url_of(context), []).append(context)
+        is_single_database = len(urls) == 1
+        return {
+            "postgres" if is_single_database else f"postgres ({', '.join(names)})": _ping_check(
+                pools.get(url).ping
+            )
+            for url, names in urls.items()
+        }
+
+
+def _ping_check(ping: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str]]:
+    async def check() -> str:
+        try:
+            await ping()
+        except Unavailable:
+            return "down"
+        return "ok"
+
+    return check
+
+
+def operations_router(settings: Settings) -> APIRouter:
+    router = APIRouter(tags=["system"])
+    add_probes(router)
+    _add_stats(router)
+    if settings.serves_docs:
+        add_docs(router)
+    if settings.debug:
+        _add_debug(router)
+    return router
+
+
+def add_probes(router: APIRouter) -> None:
+    @router.get("/health", summary="Is the process alive?")
+    async def health(_: Annotated[CallContext, public()]) -> Health:
+        return Health()
+
+    @router.get("/ready", summary="Can it serve?", responses=problems(NotReady))
+    async def is_ready(request: Request, _: Annotated[CallContext, public()]) -> Ready:
+        checks = await request.app.state.readiness.check()
+        failing = sorted(name for name, state in checks.items() if state != "ok")
+        if failing:
+            raise NotReady(f"Failing: {', '.join(failing)}.", failing=failing)
+        return Ready(status="ready", checks=checks)
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics(_: Annotated[CallContext, public()]) -> Response:
+        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_stats(router: APIRouter) -> None:
+    @router.get(
+        "/stats", summary="Counts", responses=problems(Unauthenticated, Forbidden, Unavailable)
+    )
+    async def stats(
+        request: Request, _: Annotated[CallContext, require_scope(STATS_READ)]
+    ) -> Stats:
+        container: Container = request.app.state.container
+        count_sources: dict[Context, tuple[str, Callable[[], Countable]]] = {
+            Context.USERS: ("user_count", container.accounts),
+            Context.INVENTORY: ("product_count", container.catalogue),
+            Context.ORDERS: ("order_count", container.orders),
+            Context.PAYMENTS: ("payment_count", container.payment_api),
+        }
+        served_sources = [
+            count_sources[context] for context in sorted(request.app.state.settings.contexts)
+        ]
+        return Stats(**{name: await provider().count() for name, provider in served_sources})
+
+
+def add_docs(router: APIRouter) -> None:
+    """The page and its files, none of them from elsewhere."""
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Markethall",
+        swagger_js_url="/docs/swagger-ui-bundle.js",
+        swagger_css_url="/docs/swagger-ui.css",
+        swagger_favicon_url="/docs/favicon-32x32.png",
+        swagger_ui_parameters={"persistAuthorization": True, "validatorUrl": None},
+    )
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs(_: Annotated[CallContext, public()]) -> Response:
+        return page
+
+    @router.get("/docs/{name}", include_in_schema=False)
+    async def docs_file(name: str, _: Annotated[CallContext, public()]) -> Response:
+        if name not in swagger.FILES:
+            raise RouteNotFound
+        headers = {"cache-control": "public, max-age=86400"}
+        return Response(swagger.read(name), media_type=swagger.FILES[name], headers=headers)
+
+
+def _add_debug(router: APIRouter) -> None:
+    @router.get("/debug", include_in_schema=False)
+    async def debug(request: Request, ctx: Annotated[CallContext, public()]) -> Debug:
+        settings: Settings = request.app.state.settings
+        return Debug(
+            version=__version__,
+            python=platform.python_version(),
+            environment=settings.environment,
+            contexts={context.value: _location_of(settings, context) for context in Context},
+            routes=[
+                f"{w.source} -> {w.target}: {w.kind} {w.transport}"
+                for w in describe_routes(settings)
+            ],
+            cache="redis" if settings.redis_url.get_secret_value() else "process",
+            libraries={name: version(name) for name in _REPORTED_LIBRARIES},
+            provoked_error=_provoke_error(ctx),
+        )
+
+
+def _location_of(settings: Settings, context: Context) -> ContextLocationView:
+    is_local = context in settings.contexts
+    return ContextLocationView(
+        where=settings.mode(context),
+        storage=settings.storage if is_local else None,
+        remote=None if is_local else settings.context_urls.get(context),
+    )
+
+
+def _provoke_error(ctx: CallContext) -> str:
+    """An error on purpose, to see how errors are logged."""
+    try:
+        return str(1 // 0)
+    except ZeroDivisionError as error:
+        log.exception("debug.error_provoked", request_id=ctx.request_id)
+        return repr(error)

@@ -1,0 +1,125 @@
+"""Who runs where, said to people: for `markethall topology`, the start banner and /debug."""
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from markethall.contexts import ALLOWED_CALLS, Context
+from markethall.settings import Settings
+
+
+@dataclass(frozen=True)
+class ContextLocation:
+    """One context: `here` with what it stores in, else the address that it is called at."""
+
+    context: Context
+    is_local: bool
+    location: str
+
+
+@dataclass(frozen=True)
+class Route:
+    """What carries the calls, or the events, from one context to another."""
+
+    source: Context
+    target: Context
+    kind: str
+    transport: str
+
+
+def context_locations(settings: Settings) -> list[ContextLocation]:
+    return [
+        ContextLocation(context, context in settings.contexts, _location_of(settings, context))
+        for context in Context
+    ]
+
+
+def describe_routes(settings: Settings) -> list[Route]:
+    """Those that begin or end in this process."""
+    return [*_call_routes(settings), *_event_routes(settings)]
+
+
+def _call_routes(settings: Settings) -> list[Route]:
+    return [
+        Route(caller, target, "calls", _call_transport(settings, caller, target))
+        for target, methods in ALLOWED_CALLS.items()
+        for caller in sorted(frozenset().union(*methods.values()))
+        if {caller, target} & settings.contexts
+    ]
+
+
+def _call_transport(settings: Settings, caller: Context, target: Context) -> str:
+    if {caller, target} <= settings.contexts:
+        return "in process"
+    return "over HTTP"
+
+
+def _event_routes(settings: Settings) -> list[Route]:
+    return [
+        Route(publisher, listener, "events", _event_transport(settings, publisher, listener))
+        for publisher, listener in settings.event_flows
+        if {publisher, listener} & settings.contexts
+    ]
+
+
+def _event_transport(settings: Settings, publisher: Context, listener: Context) -> str:
+    is_in_process, is_streamed = settings.event_transports(publisher, listener)
+    if is_in_process and is_streamed:
+        return "directly and by Redis Streams"
+    return "directly" if is_in_process else "by Redis Streams"
+
+
+def _location_of(settings: Settings, context: Context) -> str:
+    if context not in settings.contexts:
+        return settings.context_urls.get(context, "not known here")
+    if settings.storage == "memory":
+        return "memory"
+    return _describe_database(settings.database_url_of(context))
+
+
+def _describe_database(url: str) -> str:
+    """Host and name: never the user, never the password."""
+    if not url:
+        return "embedded Postgres"
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"Postgres {parts.hostname or 'local'}{port}{parts.path}"
+
+
+def invalid_remote_urls(settings: Settings, host: str, port: int) -> list[str]:
+    """Remotes that cannot be right: this process itself, or a name that nobody knows.
+
+    Nobody is called: a neighbour may well start after us.
+    """
+    problems = []
+    for context, url in sorted(settings.context_urls.items()):
+        if not (addresses := _resolve(url)):
+            problems.append(
+                f"MARKETHALL_CONTEXT_URLS: {context}: no such host: {urlsplit(url).hostname}"
+            )
+        elif _port(url) == port and addresses & _own_addresses(host):
+            problems.append(f"MARKETHALL_CONTEXT_URLS: {context}: {url} is this process itself")
+    return problems
+
+
+def _resolve(url: str) -> set[str]:
+    """The addresses of its host; none for a name that cannot be found."""
+    try:
+        addresses = socket.getaddrinfo(urlsplit(url).hostname, _port(url), type=socket.SOCK_STREAM)
+    except OSError:
+        return set()
+    return {str(address[0]) for *_, address in addresses}
+
+
+def _port(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _own_addresses(host: str) -> set[str]:
+    """The addresses that lead to a process listening there. 0.0.0.0 listens on all of them."""
+    if not ipaddress.ip_address(socket.gethostbyname(host)).is_unspecified:
+        return _resolve(f"http://{host}")
+    addresses = _resolve(f"http://{socket.gethostname()}")
+    return addresses | {"127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 - compared, not listened on

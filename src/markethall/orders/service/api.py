@@ -1,0 +1,250 @@
+"""What customers and staff ask of orders."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from markethall.inventory.contract import Inventory
+from markethall.orders.contract import (
+    CancelOrder,
+    FulfilledLine,
+    FulfilmentNotFound,
+    FulfilmentView,
+    FulfilOrder,
+    OrderCancelled,
+    OrderCompleted,
+    OrderFulfilled,
+    OrderNotFound,
+    OrderQuery,
+    OrderStatus,
+    OrderStatusView,
+    OrderView,
+    PlaceOrder,
+    TimelineView,
+)
+from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilment_lines
+from markethall.orders.ports import Database, Keyset, Store
+from markethall.orders.service.checkout import Checkout
+from markethall.orders.service.optimistic_retry import retry_on_conflict
+from markethall.orders.service.views import (
+    to_fulfilment_view,
+    to_order_view,
+    to_timeline_entry_view,
+)
+from markethall.shared.http.route_policies import ORDERS_MANAGE
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Forbidden
+from markethall.shared.kernel.pagination import CursorInvalid, Cursors, Page
+
+
+class OrderService:
+    """Orders, in this process."""
+
+    def __init__(
+        self,
+        checkout: Checkout,
+        inventory: Inventory,
+        database: Database,
+        cursors: Cursors,
+        clock: Clock,
+    ) -> None:
+        self._checkout = checkout
+        self._inventory = inventory
+        self._database = database
+        self._cursors = cursors
+        self._clock = clock
+
+    async def place(
+        self, ctx: CallContext, command: PlaceOrder, attempt: IdempotentCommand
+    ) -> OrderView:
+        return await self._checkout.place(ctx, command, attempt)
+
+    async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:
+        return to_order_view(await self._read_visible_order(ctx, order_id))
+
+    async def list_orders(self, ctx: CallContext, query: OrderQuery) -> Page[OrderView]:
+        owner_id = None if ctx.actor.has_scope(ORDERS_MANAGE) else ctx.user_id
+        filters = query.model_dump_json(exclude={"limit", "cursor"})
+        listing = f"orders {owner_id} {filters}"
+        after = _parse_keyset(self._cursors.decode(listing, query.cursor))
+        async with self._database.read_session() as store:
+            orders = await store.list_orders(query, owner_id, after)
+        views = [to_order_view(order) for order in orders]
+        return self._cursors.build_page(listing, views, query.limit, _keyset_values)
+
+    async def get_order_status(self, ctx: CallContext, order_id: UUID) -> OrderStatusView:
+        async with self._database.read_session() as store:
+            owner_and_status = await store.get_order_status(order_id)
+        if owner_and_status is None or not ctx.can_view(owner_and_status[0], ORDERS_MANAGE):
+            raise OrderNotFound(order_id=str(order_id))
+        return owner_and_status[1]
+
+    async def get_timeline(self, ctx: CallContext, order_id: UUID) -> TimelineView:
+        async with self._database.read_session() as store:
+            await _get_visible_order(store, ctx, order_id)
+            entries = await store.list_timeline_entries(order_id)
+        return TimelineView(
+            order_id=order_id, items=tuple(to_timeline_entry_view(entry) for entry in entries)
+        )
+
+    async def cancel(
+        self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
+    ) -> OrderView:
+        return await retry_on_conflict(lambda: self._cancel(ctx, order_id, command.reason, attempt))
+
+    async def _cancel(
+        self, ctx: CallContext, order_id: UUID, reason: str, attempt: IdempotentCommand
+    ) -> OrderView:
+        async with self._database.transaction() as store:
+            order = await _get_visible_order(store, ctx, order_id)
+            order.cancel(self._audit(ctx, reason))
+            await store.save_order(order)
+            await store.publish(cancelled_event(order, reason), ctx)
+            view = to_order_view(order)
+            await store.store_response(attempt, view)
+        return view
+
+    async def fulfil(
+        self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        _check_staff(ctx)
+        return await retry_on_conflict(lambda: self._fulfil(ctx, order_id, command, attempt))
+
+    async def _fulfil(
+        self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        order = await self._read_visible_order(ctx, order_id)
+        if order.status is OrderStatus.PROCESSING:
+            # goods may leave only when they are ours to give, whatever the event is waiting for
+            await self._inventory.commit(ctx, order.reservation_id)
+        async with self._database.transaction() as store:
+            fulfilment = await store.get_fulfilment(attempt.id)
+            if fulfilment is None:
+                fulfilment = self._build_fulfilment(order, command, ctx, attempt.id)
+                await store.save_order(order)
+                await store.add_fulfilment(fulfilment)
+                await store.publish(_fulfilled_event(order, fulfilment), ctx)
+            view = to_fulfilment_view(fulfilment)
+            await store.store_response(attempt, view)
+        return view
+
+    def _build_fulfilment(
+        self, order: Order, command: FulfilOrder, ctx: CallContext, fulfilment_id: UUID
+    ) -> Fulfilment:
+        audit = self._audit(ctx, f"{command.carrier} {command.tracking_number}")
+        shipped_quantities = (
+            {line.line_id: line.quantity for line in command.lines}
+            if command.lines
+            else order.unfulfilled_quantities()
+        )
+        order.fulfil(shipped_quantities, audit)
+        return Fulfilment(
+            fulfilment_id=fulfilment_id,
+            order_id=order.order_id,
+            lines=build_fulfilment_lines(order.lines, shipped_quantities),
+            carrier=command.carrier,
+            tracking_number=command.tracking_number,
+            shipped_at=audit.at,
+        )
+
+    async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:
+        async with self._database.read_session() as store:
+            fulfilment = await store.get_fulfilment(fulfilment_id)
+            owner_and_status = (
+                await store.get_order_status(fulfilment.order_id) if fulfilment else None
+            )
+        if (
+            fulfilment is None
+            or owner_and_status is None
+            or not ctx.can_view(owner_and_status[0], ORDERS_MANAGE)
+        ):
+            raise FulfilmentNotFound(fulfilment_id=str(fulfilment_id))
+        return to_fulfilment_view(fulfilment)
+
+    async def deliver(
+        self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        _check_staff(ctx)
+        return await retry_on_conflict(lambda: self._deliver(ctx, fulfilment_id, attempt))
+
+    async def _deliver(
+        self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
+    ) -> FulfilmentView:
+        async with self._database.transaction() as store:
+            fulfilment = await store.get_fulfilment(fulfilment_id)
+            if fulfilment is None:
+                raise FulfilmentNotFound(fulfilment_id=str(fulfilment_id))
+            order = await _get_visible_order(store, ctx, fulfilment.order_id)
+            audit = self._audit(ctx, f"{fulfilment.carrier} {fulfilment.tracking_number}")
+            fulfilment.deliver(audit.at)
+            order.deliver(fulfilment.quantities, audit)
+            await store.save_fulfilment(fulfilment)
+            await store.save_order(order)
+            if order.status is OrderStatus.COMPLETED:
+                await store.publish(OrderCompleted(order_id=order.order_id), ctx)
+            view = to_fulfilment_view(fulfilment)
+            await store.store_response(attempt, view)
+        return view
+
+    async def count(self) -> int:
+        async with self._database.read_session() as store:
+            return await store.count()
+
+    async def _read_visible_order(self, ctx: CallContext, order_id: UUID) -> Order:
+        async with self._database.read_session() as store:
+            return await _get_visible_order(store, ctx, order_id)
+
+    def _audit(self, ctx: CallContext, reason: str = "") -> AuditInfo:
+        return AuditInfo(ctx.actor.audit_name, self._clock(), reason)
+
+
+async def _get_visible_order(store: Store, ctx: CallContext, order_id: UUID) -> Order:
+    """Absent and not yours are the same: OrderNotFound."""
+    order = await store.get_order(order_id)
+    if order is None or not ctx.can_view(order.user_id, ORDERS_MANAGE):
+        raise OrderNotFound(order_id=str(order_id))
+    return order
+
+
+def cancelled_event(order: Order, reason: str) -> OrderCancelled:
+    return OrderCancelled(
+        order_id=order.order_id,
+        reservation_id=order.reservation_id,
+        payment_id=order.payment_id,
+        reason=reason,
+    )
+
+
+def _fulfilled_event(order: Order, fulfilment: Fulfilment) -> OrderFulfilled:
+    lines = (
+        FulfilledLine(product_id=line.product_id, quantity=line.quantity)
+        for line in fulfilment.lines
+    )
+    return OrderFulfilled(
+        order_id=order.order_id,
+        reservation_id=order.reservation_id,
+        fulfilment_id=fulfilment.fulfilment_id,
+        lines=tuple(lines),
+    )
+
+
+def _check_staff(ctx: CallContext) -> None:
+    if not ctx.actor.has_scope(ORDERS_MANAGE):
+        raise Forbidden(scope=ORDERS_MANAGE)
+
+
+def _keyset_values(order: OrderView) -> tuple[str, str]:
+    return order.created_at.isoformat(), str(order.order_id)
+
+
+def _parse_keyset(position: list[Any] | None) -> Keyset | None:
+    """Raises CursorInvalid: signed by us, but by another version of us."""
+    if position is None:
+        return None
+    try:
+        at, order_id = position
+        return Keyset(datetime.fromisoformat(at), UUID(order_id))
+    except (ValueError, TypeError):
+        raise CursorInvalid from None

@@ -1,0 +1,282 @@
+"""What orders does when it hears of something: payments' news, and its own next steps.
+
+A neighbour is called before the transaction that ticks the event off, and may be called again.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from markethall.inventory.contract import (
+    Consume,
+    OutOfStock,
+    ProductNotFound,
+    RequestedLine,
+    ReservationClosed,
+    ReservationStatus,
+    Reserve,
+)
+from markethall.orders.contract import (
+    OrderCancelled,
+    OrderExpired,
+    OrderFulfilled,
+    OrderPaid,
+    OrderPaymentStatus,
+    OrderStatus,
+)
+from markethall.orders.domain import AuditInfo, Order
+from markethall.orders.ports import Database
+from markethall.orders.service.api import cancelled_event
+from markethall.orders.service.checkout import ContextClients, ReservationPolicy
+from markethall.orders.service.optimistic_retry import retry_on_conflict
+from markethall.payments.contract import (
+    InvalidPaymentTransition,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentInProgress,
+    PaymentRefunded,
+    RefundExceedsCaptured,
+    RefundPayment,
+    RefundStatus,
+)
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import derive_uuid7
+from markethall.shared.messaging.events import Delivery, Event
+
+
+class RefundFailed(Exception):
+    """The provider does not give the money back."""
+
+
+class OrderEventHandlers:
+    def __init__(
+        self, clients: ContextClients, database: Database, policy: ReservationPolicy, clock: Clock
+    ) -> None:
+        self._inventory = clients.inventory
+        self._payments = clients.payments
+        self._database = database
+        self._policy = policy
+        self._clock = clock
+
+    # what payments says
+
+    async def on_payment_captured(self, delivery: Delivery, event: PaymentCaptured) -> None:
+        """Pay the order. Money that comes after its end revives it, or goes back at once."""
+        await retry_on_conflict(lambda: self._apply_capture(delivery, event))
+
+    async def _apply_capture(self, delivery: Delivery, event: PaymentCaptured) -> None:
+        order = await self._load_or_retry(delivery, event.order_id)
+        if order is None:
+            await self._refund(delivery.call_context(), event.payment_id, "there is no such order")
+            await self._mark_processed(delivery)
+        elif order.is_captured:
+            await self._mark_processed(delivery)
+        elif order.payment_status is OrderPaymentStatus.REFUNDED:
+            await self._ignore_refunded_capture(delivery, order)
+        elif order.status is OrderStatus.PENDING:
+            order.pay(self._audit(delivery))
+            await self._save_order(delivery, order, _paid_event(order))
+        elif order.status is OrderStatus.EXPIRED:
+            await self._reinstate(delivery, order)
+        else:
+            await self._refund_late_payment(delivery, order, "the order was cancelled: refunded")
+
+    async def _reinstate(self, delivery: Delivery, order: Order) -> None:
+        """The goods once more, under a new hold; without them the money goes back."""
+        reservation_id = derive_uuid7(order.order_id, "revival")
+        if await self._reserve_again(delivery.call_context(), order, reservation_id):
+            order.reinstate(reservation_id, self._audit(delivery, "paid after it had expired"))
+            await self._save_order(delivery, order, _paid_event(order))
+        else:
+            # a tombstone, so that no late repetition of this can hold the goods after all
+            await self._inventory.release(delivery.call_context(), reservation_id)
+            await self._refund_late_payment(delivery, order, "out of stock by now: refunded")
+
+    async def _reserve_again(self, ctx: CallContext, order: Order, reservation_id: UUID) -> bool:
+        lines = (RequestedLine(product_id=w.product_id, quantity=w.quantity) for w in order.lines)
+        command = Reserve(
+            reservation_id=reservation_id,
+            order_id=order.order_id,
+            customer_id=order.user_id,
+            lines=tuple(lines),
+            expires_at=self._clock() + self._policy.reservation_ttl,
+        )
+        try:
+            reservation = await self._inventory.reserve(ctx, command)
+        except (OutOfStock, ProductNotFound):
+            return False
+        return reservation.status is not ReservationStatus.RELEASED
+
+    async def _refund_late_payment(self, delivery: Delivery, order: Order, reason: str) -> None:
+        await self._refund(delivery.call_context(), order.payment_id, reason)
+        order.record_late_payment(self._audit(delivery, reason))
+        await self._save_order(delivery, order)
+
+    async def _ignore_refunded_capture(self, delivery: Delivery, order: Order) -> None:
+        """It was given back before we heard that it came: nobody has paid for this order."""
+        audit = self._audit(delivery, "the payment was refunded in full")
+        order.record_late_payment(audit)
+        if order.status is OrderStatus.PENDING:
+            order.cancel(audit)
+            await self._save_order(delivery, order, cancelled_event(order, audit.reason))
+        else:
+            await self._save_order(delivery, order)
+
+    async def on_payment_failed(self, delivery: Delivery, event: PaymentFailed) -> None:
+        """A decline: the order stays payable until it expires."""
+
+        def record_failure(order: Order) -> None:
+            order.fail_payment(self._audit(delivery, event.failure_code))
+
+        await retry_on_conflict(
+            lambda: self._change_order(delivery, event.order_id, record_failure)
+        )
+
+    async def on_payment_refunded(self, delivery: Delivery, event: PaymentRefunded) -> None:
+        def record_refund(order: Order) -> None:
+            audit = self._audit(delivery, f"{event.amount.amount} {event.amount.currency}")
+            order.refund(event.refunded.amount, event.captured.amount, audit)
+
+        await retry_on_conflict(lambda: self._change_order(delivery, event.order_id, record_refund))
+
+    # the next steps of our own
+
+    async def on_order_paid(self, delivery: Delivery, event: OrderPaid) -> None:
+        """The held goods are sold. If they are gone, so is the order."""
+        try:
+            await self._inventory.commit(delivery.call_context(), event.reservation_id)
+        except (OutOfStock, ReservationClosed):
+            await retry_on_conflict(lambda: self._cancel_out_of_stock(delivery, event))
+        else:
+            await self._mark_processed(delivery)
+
+    async def _cancel_out_of_stock(self, delivery: Delivery, event: OrderPaid) -> None:
+        """The money goes back as with any other cancelled order."""
+        order = await self._load_or_retry(delivery, event.order_id)
+        if order is None or order.status is not OrderStatus.PROCESSING:
+            await self._mark_processed(delivery)
+            return
+        audit = self._audit(delivery, "out of stock")
+        order.cancel(audit)
+        await self._save_order(delivery, order, cancelled_event(order, audit.reason))
+
+    async def on_order_cancelled(self, delivery: Delivery, event: OrderCancelled) -> None:
+        """The goods go back to the shelf, the money to its owner."""
+        ctx = delivery.call_context()
+        await self._inventory.release(ctx, event.reservation_id)
+        if await self._try_cancel_payment(ctx, event.payment_id):
+            change = self._payment_cancellation(delivery)
+            await retry_on_conflict(lambda: self._change_order(delivery, event.order_id, change))
+        else:
+            await self._refund(ctx, event.payment_id, event.reason)
+            await self._mark_processed(delivery)
+
+    async def on_order_expired(self, delivery: Delivery, event: OrderExpired) -> None:
+        await self._inventory.release(delivery.call_context(), event.reservation_id)
+        await self._mark_processed(delivery)
+
+    async def on_order_fulfilled(self, delivery: Delivery, event: OrderFulfilled) -> None:
+        lines = (RequestedLine(product_id=w.product_id, quantity=w.quantity) for w in event.lines)
+        command = Consume(
+            reservation_id=event.reservation_id,
+            fulfilment_id=event.fulfilment_id,
+            lines=tuple(lines),
+        )
+        try:
+            await self._inventory.consume(delivery.call_context(), command)
+        except OutOfStock as error:
+            # sold before they were there; until they are, this event waits, as long as it takes
+            raise Unavailable("The goods are not on hand.", dependency="inventory") from error
+        await self._mark_processed(delivery)
+
+    # how
+
+    async def _try_cancel_payment(self, ctx: CallContext, payment_id: UUID) -> bool:
+        """False when the money is taken."""
+        try:
+            await self._payments.cancel(ctx, payment_id)
+        except InvalidPaymentTransition:
+            return False
+        except PaymentInProgress as error:
+            # it will be decided; until then this event waits, as long as it takes
+            raise Unavailable("The payment is being decided.", dependency="payments") from error
+        return True
+
+    async def _refund(self, ctx: CallContext, payment_id: UUID, reason: str) -> None:
+        """All that is left of the money, once: the refund's id comes from the payment's."""
+        command = RefundPayment(
+            payment_id=payment_id, refund_id=derive_uuid7(payment_id, "refund"), reason=reason
+        )
+        # nothing left: somebody has given it back already
+        with suppress(RefundExceedsCaptured):
+            refund = await self._payments.refund(ctx, command)
+            if refund.status is RefundStatus.FAILED:
+                # kept as a dead letter: somebody must see to the customer's money
+                raise RefundFailed(refund.failure_code)
+
+    def _payment_cancellation(self, delivery: Delivery) -> Callable[[Order], None]:
+        return lambda order: order.cancel_payment(self._audit(delivery))
+
+    async def _load_or_retry(self, delivery: Delivery, order_id: UUID) -> Order | None:
+        """None when it will never be written.
+
+        A customer can find and pay the payment before the order is committed. Raises Unavailable
+        while that may still happen: no attempt to place it outlives its hold.
+        """
+        async with self._database.read_session() as store:
+            order = await store.get_order(order_id)
+        age = self._clock() - delivery.envelope.occurred_at
+        if order is None and age <= self._policy.reservation_ttl:
+            raise Unavailable("The order is not written yet.", dependency="orders")
+        return order
+
+    async def _change_order(
+        self, delivery: Delivery, order_id: UUID, change: Callable[[Order], None]
+    ) -> None:
+        order = await self._load_or_retry(delivery, order_id)
+        if order is None:
+            await self._mark_processed(delivery)
+        else:
+            change(order)
+            await self._save_order(delivery, order)
+
+    async def _mark_processed(self, delivery: Delivery) -> None:
+        async with self._database.transaction() as store:
+            await store.mark_processed(delivery)
+
+    async def _save_order(self, delivery: Delivery, order: Order, *events: Event) -> None:
+        async with self._database.transaction() as store:
+            if await store.mark_processed(delivery):
+                await store.save_order(order)
+                for event in events:
+                    await store.publish(event, delivery.call_context())
+
+    def _audit(self, delivery: Delivery, reason: str = "") -> AuditInfo:
+        return AuditInfo(delivery.call_context().actor.audit_name, self._clock(), reason)
+
+
+def _paid_event(order: Order) -> OrderPaid:
+    return OrderPaid(order_id=order.order_id, reservation_id=order.reservation_id)
+
+
+class EventSubscription(NamedTuple):
+    """Who hears an event, under which name it has its inbox row."""
+
+    event: type[Event]
+    handler: str
+    method: Callable[[OrderEventHandlers, Delivery, Any], Awaitable[None]]
+
+
+_L = OrderEventHandlers
+EVENT_HANDLERS: Final = (
+    EventSubscription(PaymentCaptured, "orders.on_payment_captured", _L.on_payment_captured),
+    EventSubscription(PaymentFailed, "orders.on_payment_failed", _L.on_payment_failed),
+    EventSubscription(PaymentRefunded, "orders.on_payment_refunded", _L.on_payment_refunded),
+    EventSubscription(OrderPaid, "orders.on_order_paid", _L.on_order_paid),
+    EventSubscription(OrderCancelled, "orders.on_order_cancelled", _L.on_order_cancelled),
+    EventSubscription(OrderExpired, "orders.on_order_expired", _L.on_order_expired),
+    EventSubscription(OrderFulfilled, "orders.on_order_fulfilled", _L.on_order_fulfilled),
+)

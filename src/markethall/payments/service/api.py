@@ -1,0 +1,190 @@
+"""What the world may ask of payments, over HTTP."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from markethall.payments import contract
+from markethall.payments.contract import (
+    LedgerAccountBalance,
+    LedgerReport,
+    OperationKind,
+    PaymentNotFound,
+    PaymentQuery,
+    PostingQuery,
+    RefundNotFound,
+    RefundPayment,
+    WebhookReceipt,
+)
+from markethall.payments.domain import Operation, Payment
+from markethall.payments.ports import Database, OperationFilter, PaymentFilter
+from markethall.payments.service.charge_payment import ChargePayment
+from markethall.payments.service.issue_refund import IssueRefund
+from markethall.payments.service.webhooks import WebhookHandler
+from markethall.shared.http.route_policies import PAYMENTS_MANAGE
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+
+
+class PaymentApiService:
+    """Payments, for their owners and for staff."""
+
+    def __init__(
+        self,
+        database: Database,
+        charge_payment: ChargePayment,
+        issue_refund: IssueRefund,
+        webhooks: WebhookHandler,
+        cursors: Cursors,
+    ) -> None:
+        self._database = database
+        self._charge_payment = charge_payment
+        self._issue_refund = issue_refund
+        self._webhooks = webhooks
+        self._cursors = cursors
+
+    # Reading
+
+    async def get_payment(self, ctx: CallContext, payment_id: UUID) -> contract.PaymentView:
+        return (await self._get_visible_payment(ctx, payment_id)).to_view()
+
+    async def list_payments(
+        self, ctx: CallContext, query: PaymentQuery
+    ) -> Page[contract.PaymentView]:
+        owner_id = query.user_id if ctx.actor.has_scope(PAYMENTS_MANAGE) else ctx.user_id
+        if query.user_id not in {None, owner_id}:
+            return Page(items=(), next_cursor=None)
+        listing = f"payments {owner_id} {query.order_id} {query.status} {query.sort}"
+        payment_filter = PaymentFilter(
+            limit=query.limit + 1,
+            descending=query.sort.startswith("-"),
+            user_id=owner_id,
+            order_id=query.order_id,
+            status=query.status,
+            after=_parse_position(self._cursors.decode(listing, query.cursor)),
+        )
+        async with self._database.read_session() as store:
+            payments = await store.list_payments(payment_filter)
+        views = [payment.to_view() for payment in payments]
+        return self._cursors.build_page(listing, views, query.limit, _payment_position)
+
+    async def list_operations(
+        self, ctx: CallContext, payment_id: UUID, query: PageQuery
+    ) -> Page[contract.OperationView]:
+        await self._get_visible_payment(ctx, payment_id)
+        operations = await self._list_operations(payment_id, None, query)
+        views = [operation.to_view() for operation in operations]
+        return self._cursors.build_page(
+            f"operations {payment_id} None", views, query.limit, _operation_position
+        )
+
+    async def list_refunds(
+        self, ctx: CallContext, payment_id: UUID, query: PageQuery
+    ) -> Page[contract.RefundView]:
+        payment = await self._get_visible_payment(ctx, payment_id)
+        operations = await self._list_operations(payment_id, OperationKind.REFUND, query)
+        views = [operation.to_refund_view(payment) for operation in operations]
+        listing = f"operations {payment_id} {OperationKind.REFUND}"
+        return self._cursors.build_page(listing, views, query.limit, _refund_position)
+
+    async def get_refund(
+        self, ctx: CallContext, payment_id: UUID, refund_id: UUID
+    ) -> contract.RefundView:
+        payment = await self._get_visible_payment(ctx, payment_id)
+        async with self._database.read_session() as store:
+            operation = await store.get_operation(refund_id)
+        if not operation or (operation.payment_id, operation.kind) != (
+            payment_id,
+            OperationKind.REFUND,
+        ):
+            raise RefundNotFound(refund_id=str(refund_id))
+        return operation.to_refund_view(payment)
+
+    async def count(self) -> int:
+        async with self._database.read_session() as store:
+            return await store.count()
+
+    async def _list_operations(
+        self, payment_id: UUID, kind: OperationKind | None, query: PageQuery
+    ) -> Sequence[Operation]:
+        after = _parse_position(
+            self._cursors.decode(f"operations {payment_id} {kind}", query.cursor)
+        )
+        async with self._database.read_session() as store:
+            return await store.list_operations(
+                OperationFilter(query.limit + 1, payment_id, kind, after)
+            )
+
+    async def _get_visible_payment(self, ctx: CallContext, payment_id: UUID) -> Payment:
+        async with self._database.read_session() as store:
+            payment = await store.get_payment(payment_id)
+        if payment is None or not ctx.can_view(payment.user_id, PAYMENTS_MANAGE):
+            raise PaymentNotFound(payment_id=str(payment_id))
+        return payment
+
+    # Moving money
+
+    async def confirm(
+        self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
+    ) -> contract.PaymentView:
+        return await self._charge_payment.confirm(ctx, payment_id, method, attempt)
+
+    async def refund(
+        self,
+        ctx: CallContext,
+        payment_id: UUID,
+        amount: Money | None,
+        reason: str,
+        attempt: IdempotentCommand,
+    ) -> contract.RefundView:
+        command = RefundPayment(
+            payment_id=payment_id, refund_id=attempt.id, amount=amount, reason=reason
+        )
+        return await self._issue_refund.refund(ctx, command, attempt)
+
+    async def receive_webhook(
+        self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
+    ) -> WebhookReceipt:
+        return await self._webhooks.receive(ctx, provider, headers, body)
+
+    # The ledger
+
+    async def list_postings(
+        self, ctx: CallContext, query: PostingQuery
+    ) -> Page[contract.PostingView]:
+        listing = f"postings {query.payment_id}"
+        before = _parse_position(self._cursors.decode(listing, query.cursor))
+        async with self._database.read_session() as store:
+            postings = await store.list_postings(query.payment_id, before, query.limit + 1)
+        views = [posting.to_view() for posting in postings]
+        return self._cursors.build_page(listing, views, query.limit, _posting_position)
+
+    async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]:
+        async with self._database.read_session() as store:
+            return tuple(await store.list_account_balances())
+
+    async def verify_ledger(self, ctx: CallContext) -> LedgerReport:
+        async with self._database.read_session() as store:
+            return await store.get_ledger_report()
+
+
+def _parse_position(position: list[str] | None) -> tuple[datetime, UUID] | None:
+    return (datetime.fromisoformat(position[0]), UUID(position[1])) if position else None
+
+
+def _payment_position(payment: contract.PaymentView) -> list[str]:
+    return [payment.created_at.isoformat(), str(payment.payment_id)]
+
+
+def _operation_position(operation: contract.OperationView) -> list[str]:
+    return [operation.created_at.isoformat(), str(operation.operation_id)]
+
+
+def _refund_position(refund: contract.RefundView) -> list[str]:
+    return [refund.created_at.isoformat(), str(refund.refund_id)]
+
+
+def _posting_position(posting: contract.PostingView) -> list[str]:
+    return [posting.created_at.isoformat(), str(posting.posting_id)]

@@ -1,0 +1,78 @@
+"""Taking money: written down first, then asked for, then booked."""
+
+from datetime import datetime
+from uuid import UUID
+
+from markethall.payments import contract
+from markethall.payments.contract import OperationKind, PaymentNotFound, UnknownPaymentMethod
+from markethall.payments.domain import Operation, Outcome, Payment
+from markethall.payments.ports import Database
+from markethall.payments.service.provider_client import ProviderClient, apply_outcome
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+
+
+class ChargePayment:
+    def __init__(self, database: Database, provider: ProviderClient, clock: Clock) -> None:
+        self._database = database
+        self._provider = provider
+        self._clock = clock
+
+    async def confirm(
+        self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
+    ) -> contract.PaymentView:
+        """Raises UnknownMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress."""
+        if not self._provider.accepts(method):
+            raise UnknownPaymentMethod(payment_method=method)
+        operation = await self._record_intent(ctx, payment_id, method, attempt.id)
+        outcome = await self._provider.submit(operation) if operation.is_open else None
+        return await self._record_outcome(ctx, operation, outcome, attempt)
+
+    async def _record_intent(
+        self, ctx: CallContext, payment_id: UUID, method: str, operation_id: UUID
+    ) -> Operation:
+        """Writes down what the provider will be asked; who comes again finds it."""
+        async with self._database.transaction() as store:
+            payment = await store.get_payment_for_update(payment_id)
+            if payment is None or payment.user_id != ctx.user_id:
+                raise PaymentNotFound(payment_id=str(payment_id))
+            existing = await store.get_operation(operation_id)
+            if existing:
+                return existing
+            now = self._clock()
+            payment.confirm(now)
+            operation = self._build_charge(payment, method, operation_id, now)
+            await store.add_operation(payment, operation)
+            return operation
+
+    def _build_charge(
+        self, payment: Payment, method: str, operation_id: UUID, now: datetime
+    ) -> Operation:
+        return Operation(
+            operation_id=operation_id,
+            payment_id=payment.payment_id,
+            kind=OperationKind.CHARGE,
+            amount=payment.amount,
+            currency=payment.currency,
+            method=method,
+            created_at=now,
+            due_at=self._provider.next_reconcile_at(now),
+        )
+
+    async def _record_outcome(
+        self,
+        ctx: CallContext,
+        operation: Operation,
+        outcome: Outcome | None,
+        attempt: IdempotentCommand,
+    ) -> contract.PaymentView:
+        async with self._database.transaction() as store:
+            applied = await apply_outcome(
+                store, ctx, operation.operation_id, outcome, self._clock()
+            )
+            if applied is None:
+                raise PaymentNotFound(payment_id=str(operation.payment_id))
+            payment = applied[0].to_view()
+            await store.store_response(attempt, payment)
+            return payment

@@ -1,0 +1,57 @@
+"""What the neighbours may ask of payments."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from markethall.payments import contract
+from markethall.payments.contract import OpenPayment, RefundPayment
+from markethall.payments.domain import Payment
+from markethall.payments.ports import Database
+from markethall.payments.service.issue_refund import IssueRefund
+from markethall.payments.service.provider_client import ProviderClient
+from markethall.shared.idempotency.service import IdempotentCommand, StoredResponse
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+
+
+class InternalPaymentService:
+    """Payments, for the neighbours."""
+
+    def __init__(
+        self, database: Database, provider: ProviderClient, issue_refund: IssueRefund, clock: Clock
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._issue_refund = issue_refund
+        self._clock = clock
+
+    async def open(self, ctx: CallContext, command: OpenPayment) -> contract.PaymentView:
+        payment = Payment(
+            payment_id=command.payment_id,
+            order_id=command.order_id,
+            user_id=command.user_id,
+            currency=command.amount.currency,
+            amount=command.amount.amount,
+            expires_at=command.expires_at,
+            created_at=self._clock(),
+            provider=self._provider.provider,
+        )
+        async with self._database.transaction() as store:
+            return (await store.open_payment(payment)).to_view()
+
+    async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
+        async with self._database.transaction() as store:
+            if await store.insert_tombstone(payment_id, self._clock()):
+                return
+            payment = await store.get_payment_for_update(payment_id)
+            if payment and payment.cancel():
+                await store.save_payment(payment)
+
+    async def refund(self, ctx: CallContext, command: RefundPayment) -> contract.RefundView:
+        attempt = IdempotentCommand("", command.refund_id, timedelta(), _never_stored)
+        return await self._issue_refund.refund(ctx, command, attempt)
+
+
+def _never_stored(_: Any) -> StoredResponse:
+    raise AssertionError("an attempt without a key keeps no answer")

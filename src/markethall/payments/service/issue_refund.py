@@ -1,0 +1,86 @@
+"""Giving money back: reserved first, then asked for, then booked."""
+
+from markethall.payments import contract
+from markethall.payments.contract import (
+    OperationIdTaken,
+    OperationKind,
+    PaymentNotFound,
+    RefundPayment,
+)
+from markethall.payments.domain import Operation, Outcome
+from markethall.payments.ports import Database, Store
+from markethall.payments.service.provider_client import ProviderClient, apply_outcome
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+
+
+class IssueRefund:
+    """The one way to refund, for neighbours and for staff."""
+
+    def __init__(self, database: Database, provider: ProviderClient, clock: Clock) -> None:
+        self._database = database
+        self._provider = provider
+        self._clock = clock
+
+    async def refund(
+        self, ctx: CallContext, command: RefundPayment, attempt: IdempotentCommand
+    ) -> contract.RefundView:
+        """Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, …"""
+        operation = await self._record_intent(command)
+        outcome = await self._provider.submit(operation) if operation.is_open else None
+        return await self._record_outcome(ctx, operation, outcome, attempt)
+
+    async def _record_intent(self, command: RefundPayment) -> Operation:
+        """Reserves the amount; who comes again finds what was reserved."""
+        async with self._database.transaction() as store:
+            payment = await store.get_payment_for_update(command.payment_id)
+            if payment is None:
+                raise PaymentNotFound(payment_id=str(command.payment_id))
+            existing = await _get_existing_refund(store, command)
+            if existing:
+                return existing
+            now = self._clock()
+            operation = Operation(
+                operation_id=command.refund_id,
+                payment_id=payment.payment_id,
+                kind=OperationKind.REFUND,
+                amount=payment.reserve_refund(command.amount),
+                currency=payment.currency,
+                charge_id=payment.charge_id,
+                reason=command.reason,
+                created_at=now,
+                due_at=self._provider.next_reconcile_at(now),
+            )
+            await store.add_operation(payment, operation)
+            return operation
+
+    async def _record_outcome(
+        self,
+        ctx: CallContext,
+        operation: Operation,
+        outcome: Outcome | None,
+        attempt: IdempotentCommand,
+    ) -> contract.RefundView:
+        async with self._database.transaction() as store:
+            applied = await apply_outcome(
+                store, ctx, operation.operation_id, outcome, self._clock()
+            )
+            if applied is None:
+                raise PaymentNotFound(payment_id=str(operation.payment_id))
+            payment, operation_after = applied
+            refund = operation_after.to_refund_view(payment)
+            await store.store_response(attempt, refund)
+            return refund
+
+
+async def _get_existing_refund(store: Store, command: RefundPayment) -> Operation | None:
+    """Raises OperationIdTaken."""
+    operation = await store.get_operation(command.refund_id)
+    if operation and not _is_same_refund(operation, command):
+        raise OperationIdTaken(operation_id=str(command.refund_id))
+    return operation
+
+
+def _is_same_refund(operation: Operation, command: RefundPayment) -> bool:
+    return operation.kind is OperationKind.REFUND and operation.payment_id == command.payment_id

@@ -1,0 +1,56 @@
+"""What happens by itself: nothing unpaid, unknown or parked stays so for ever."""
+
+import asyncio
+from collections.abc import Sequence
+
+from markethall.payments.domain import Operation
+from markethall.payments.ports import Database
+from markethall.payments.service.provider_client import ProviderClient, apply_outcome
+from markethall.payments.service.webhooks import WebhookHandler
+from markethall.shared.kernel.call_context import system_context
+from markethall.shared.kernel.clock import Clock
+
+_EXPIRY_BATCH_SIZE = 500
+# side by side at the provider; each takes a connection for a moment
+_RECONCILE_CONCURRENCY = 8
+
+
+class PaymentJobs:
+    def __init__(
+        self, database: Database, provider: ProviderClient, webhooks: WebhookHandler, clock: Clock
+    ) -> None:
+        self._database = database
+        self._provider = provider
+        self._webhooks = webhooks
+        self._clock = clock
+
+    async def expire_overdue_payments(self) -> None:
+        """What was not confirmed in time expires."""
+        async with self._database.transaction() as store:
+            await store.expire_overdue_payments(self._clock(), _EXPIRY_BATCH_SIZE)
+
+    async def reconcile(self) -> None:
+        """Ask the provider what became of operations that have been open for too long."""
+        while due := await self._claim_due_operations():
+            results = await asyncio.gather(
+                *map(self._reconcile_operation, due), return_exceptions=True
+            )
+            for result in results:
+                if result is not None:
+                    raise result
+
+    async def apply_pending_webhooks(self) -> None:
+        await self._webhooks.apply_pending()
+
+    async def _claim_due_operations(self) -> Sequence[Operation]:
+        now = self._clock()
+        async with self._database.transaction() as store:
+            return await store.claim_due_operations(
+                now, self._provider.next_reconcile_at(now), _RECONCILE_CONCURRENCY
+            )
+
+    async def _reconcile_operation(self, operation: Operation) -> None:
+        outcome = await self._provider.reconcile(operation)
+        ctx = system_context("payments.reconcile")
+        async with self._database.transaction() as store:
+            await apply_outcome(store, ctx, operation.operation_id, outcome, self._clock())

@@ -1,0 +1,70 @@
+"""The sandbox's ledger in Postgres, in transactions of its own."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from uuid import UUID
+
+from markethall.payments.ports import SandboxCharge, SandboxRefund
+from markethall.payments.sql import statements as sql
+from markethall.shared.persistence.postgres import Connection, Postgres
+
+
+class SqlSandboxLedger:
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
+        """One statement, which is its own transaction."""
+        async with self._postgres.read_session() as connection:
+            if await connection.execute(sql.INSERT_SANDBOX_CHARGE, **asdict(charge)):
+                return charge
+            existing = await _get_charge(connection, charge.operation_id)
+        return existing or charge
+
+    async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
+        async with self._postgres.transaction() as connection:
+            if await connection.execute(sql.INSERT_SANDBOX_REFUND, **asdict(refund)):
+                return await _deduct_from_charge(connection, refund)
+            existing = await _get_refund(connection, refund.operation_id)
+        return existing or refund
+
+    async def get_charge(self, operation_id: UUID) -> SandboxCharge | None:
+        async with self._postgres.read_session() as connection:
+            return await _get_charge(connection, operation_id)
+
+    async def get_refund(self, operation_id: UUID) -> SandboxRefund | None:
+        async with self._postgres.read_session() as connection:
+            return await _get_refund(connection, operation_id)
+
+    async def list_charges(self) -> Sequence[SandboxCharge]:
+        async with self._postgres.read_session() as connection:
+            return [
+                SandboxCharge(**dict(row))
+                for row in await connection.fetch_all(sql.LIST_SANDBOX_CHARGES)
+            ]
+
+
+async def _deduct_from_charge(connection: Connection, refund: SandboxRefund) -> SandboxRefund:
+    """Taken from the charge, or failed."""
+    if refund.status == "closed":
+        return refund
+    is_deducted = await connection.execute(
+        sql.DEDUCT_FROM_SANDBOX_CHARGE,
+        operation_id=refund.charge_operation_id,
+        currency=refund.currency,
+        refund_amount=refund.amount,
+    )
+    if is_deducted:
+        return refund
+    await connection.execute(sql.FAIL_SANDBOX_REFUND, operation_id=refund.operation_id)
+    return replace(refund, status="failed")
+
+
+async def _get_charge(connection: Connection, operation_id: UUID) -> SandboxCharge | None:
+    row = await connection.fetch_one(sql.GET_SANDBOX_CHARGE, operation_id=operation_id)
+    return SandboxCharge(**dict(row)) if row else None
+
+
+async def _get_refund(connection: Connection, operation_id: UUID) -> SandboxRefund | None:
+    row = await connection.fetch_one(sql.GET_SANDBOX_REFUND, operation_id=operation_id)
+    return SandboxRefund(**dict(row)) if row else None

@@ -1,0 +1,116 @@
+"""Secrets: from the settings, else generated once and kept in the data directory."""
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from markethall.contexts import Context
+from markethall.settings import MIN_SECRET_LENGTH, Settings, SettingsError
+from markethall.shared.security.access_tokens import generate_private_key, load_private_keys
+
+
+@dataclass(frozen=True)
+class ApplicationSecrets:
+    """`secret` signs cursors and webhooks; the others are private keys (PEM).
+
+    `signing_key` signs access tokens, `service_key` the calls of a remote neighbour. One that
+    this process has no use for is empty.
+    """
+
+    secret_key: bytes = field(repr=False)
+    access_token_private_key: str = field(repr=False)
+    service_token_private_key: str = field(default="", repr=False)
+
+
+def load_or_create_secrets(settings: Settings) -> ApplicationSecrets:
+    """Raises SettingsError when the signing key cannot be read."""
+    try:
+        application_secrets = _read_secrets(settings)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SettingsError(
+            [f"MARKETHALL_DATA_DIR: cannot keep the keys there: {reason}"]
+        ) from None
+    if len(application_secrets.secret_key) < MIN_SECRET_LENGTH:
+        raise SettingsError(
+            [f"MARKETHALL_DATA_DIR: the secret in {settings.data_directory} is damaged"]
+        )
+    for name, key in (
+        ("ACCESS_TOKEN", application_secrets.access_token_private_key),
+        ("SERVICE_TOKEN", application_secrets.service_token_private_key),
+    ):
+        _validate_private_key(f"MARKETHALL_{name}_PRIVATE_KEY", key)
+    return application_secrets
+
+
+def _validate_private_key(name: str, pem: str) -> None:
+    try:
+        if pem:
+            load_private_keys(pem)
+    except ValueError as error:
+        raise SettingsError([f"{name}: {error}"]) from None
+
+
+def _read_secrets(settings: Settings) -> ApplicationSecrets:
+    directory = None if settings.storage == "memory" else settings.data_directory / "keys"
+    # who can ask users for the public keys needs none of its own
+    needs_access_token_key = (
+        Context.USERS in settings.contexts or Context.USERS not in settings.context_urls
+    )
+    needs_service_token_key = settings.has_remote_dependencies or (
+        settings.accepts_own_service_key and settings.environment != "production"
+    )
+    secret = settings.secret_key.get_secret_value() or _load_or_create(
+        directory, "secret", _generate_secret
+    )
+    access_token_private_key = settings.access_token_private_key.get_secret_value()
+    service_token_private_key = settings.service_token_private_key.get_secret_value()
+    return ApplicationSecrets(
+        secret_key=secret.encode(),
+        access_token_private_key=access_token_private_key
+        or (
+            _load_or_create(directory, "signing.pem", generate_private_key)
+            if needs_access_token_key
+            else ""
+        ),
+        service_token_private_key=service_token_private_key
+        or (
+            _load_or_create(directory, "service.pem", generate_private_key)
+            if needs_service_token_key
+            else ""
+        ),
+    )
+
+
+def _generate_secret() -> str:
+    return secrets.token_urlsafe(48)
+
+
+def _load_or_create(directory: Path | None, name: str, generate: Callable[[], str]) -> str:
+    """Read it, or make it and keep it where only this user can read it."""
+    if directory is None:
+        return generate()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / name
+    if not path.exists():
+        _create_exclusively(path, generate())
+    return path.read_text()
+
+
+def _create_exclusively(path: Path, text: str) -> None:
+    """Whole or not at all, and the first one wins when two processes start at once."""
+    temporary_path = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(
+        os.open(temporary_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+    ) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary_path, path)
+    except FileExistsError:
+        return
+    finally:
+        temporary_path.unlink()

@@ -1,0 +1,187 @@
+"""Request bodies: read within their limits, and checked for what the parsers let through."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from math import isinf
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.types import Message, Receive
+
+from markethall.shared.kernel.errors import (
+    BodyTooLarge,
+    MalformedRequest,
+    RequestTimeout,
+    ValidationFailed,
+)
+
+MAX_DEPTH: Final = 64
+MAX_FORM_FIELDS: Final = 20
+# of a body that is read as it comes: who is slower, in bytes a second, is not waited for
+MIN_BYTES_PER_SECOND: Final = 16 * 1024
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise MalformedRequest("The client went away.")
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise BodyTooLarge(limit=limit)
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+class LimitedBodyStream:
+    """A `receive` for a body that is read as it comes, bounded in size and in time. Raises
+    MalformedRequest, BodyTooLarge, RequestTimeout; `on_slow` is called before the last.
+    """
+
+    def __init__(
+        self, receive: Receive, limit: int, timeout_seconds: float, on_timeout: Callable[[], None]
+    ) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._deadline = asyncio.get_running_loop().time() + timeout_seconds
+        self._on_timeout = on_timeout
+        self._received_bytes = 0
+        self._is_complete = False
+
+    async def __call__(self) -> Message:
+        if self._is_complete:
+            return await self._receive()
+        message = await self._receive_before_deadline()
+        if message["type"] == "http.disconnect":
+            raise MalformedRequest("The client went away.")
+        self._received_bytes += len(message.get("body", b""))
+        if self._received_bytes > self._limit:
+            raise BodyTooLarge(limit=self._limit)
+        self._is_complete = not message.get("more_body")
+        return message
+
+    async def _receive_before_deadline(self) -> Message:
+        try:
+            async with asyncio.timeout_at(
+                self._deadline + self._received_bytes / MIN_BYTES_PER_SECOND
+            ):
+                return await self._receive()
+        except TimeoutError:
+            self._on_timeout()
+            raise RequestTimeout from None
+
+
+def validate_json(body: bytes) -> None:
+    """What the parser would let through and should not. Raises MalformedRequest, ValidationFailed."""
+    try:
+        text = body.decode()
+        value = parse_strict_json(text)
+    except (ValueError, RecursionError) as error:
+        raise MalformedRequest(f"The body is not JSON: {_describe_parse_error(error)}.") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(value)
+    if "\\u" in text:
+        _check_texts(value)
+
+
+def parse_strict_json(text: str) -> Any:
+    """Strictly: names once, numbers finite. Raises ValueError, RecursionError."""
+    return _STRICT_DECODER.decode(text)
+
+
+def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """RFC 8259 leaves the meaning of a repeated name open; we do not guess."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("an object repeats a name")
+    return values
+
+
+def _parse_finite_float(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError("a number is out of range")
+    return number
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+# made once: json.loads makes one for each call, which takes as long as a short text does
+_STRICT_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_reject_duplicate_names,
+    parse_float=_parse_finite_float,
+    parse_constant=_reject_constant,
+)
+
+
+def _describe_parse_error(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return str(error)[:120]
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        children = (child for item in level for child in _children(item))
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise MalformedRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
+
+
+def _check_texts(value: Any) -> None:
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        pending += _children(item)
+        texts = [item] if isinstance(item, str) else item if isinstance(item, dict) else ()
+        for text in texts:
+            _check_text(text)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _text_invalid("a lone surrogate") from None
+    if "\x00" in text:
+        raise _text_invalid("a NUL character")
+
+
+def _text_invalid(defect: str) -> ValidationFailed:
+    message = f"must not contain {defect}"
+    return ValidationFailed(
+        f"A text {message}.", errors=[{"field": "", "code": "text_invalid", "message": message}]
+    )
+
+
+def _children(item: Any) -> list[Any]:
+    if isinstance(item, dict):
+        return list(item.values())
+    return item if isinstance(item, list) else []
+
+
+def normalize_form(body: bytes) -> bytes:
+    """The form in one way of writing it, so that whoever reads it next reads the same.
+
+    Raises MalformedRequest, ValidationFailed.
+    """
+    try:
+        fields = parse_qsl(
+            body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
+        )
+    except ValueError as error:
+        raise MalformedRequest(f"The body is not a form: {_describe_parse_error(error)}.") from None
+    if len(dict(fields)) != len(fields):
+        raise MalformedRequest("The body is not a form: it repeats a name.")
+    for name, value in fields:
+        _check_text(name)
+        _check_text(value)
+    return urlencode(fields).encode()

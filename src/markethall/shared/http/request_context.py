@@ -1,0 +1,216 @@
+"""One request on its way through the front door: its id, who asks, and how long they wait."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from starlette.types import Message, Scope, Send
+
+from markethall.shared.http.client_ip import Networks, client_ip
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.kernel.errors import (
+    HeadersTooLarge,
+    RouteNotFound,
+    Unauthenticated,
+    Unavailable,
+    ValidationFailed,
+)
+from markethall.shared.kernel.ids import new_request_id
+from markethall.shared.rpc.client import DEADLINE_HEADER
+from markethall.shared.security.service_tokens import ServiceIdentity
+
+MAX_HEADER_BYTES: Final = 32 * 1024
+
+_ANONYMOUS: Final = Actor()
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
+_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_DEADLINE_HEADER: Final = DEADLINE_HEADER.encode()
+# milliseconds
+_MAX_DEADLINE_MILLISECONDS: Final = 60_000
+_TEMPORARY_REDIRECT: Final = 307
+
+
+class TokenVerifier(Protocol):
+    async def verify(self, token: str) -> Actor:
+        """Raises Unauthenticated; Unavailable when nobody can say."""
+
+
+class ServiceTokenVerifier(Protocol):
+    async def verify(self, token: str) -> ServiceIdentity:
+        """Raises Unauthenticated; Unavailable when nobody can say."""
+
+
+class RequestContext:
+    """One request on its way through the front."""
+
+    def __init__(self, scope: Scope, proxies: Networks) -> None:
+        self.started = time.perf_counter()
+        self.method: str = scope["method"]
+        # RFC 9110, section 9.3.2: HEAD is GET without the content of its answer
+        self.scope = {**scope, "method": "GET"} if self.method == "HEAD" else scope
+        self.status = 0
+        self.actor = _ANONYMOUS
+        self.extra_headers: list[tuple[bytes, bytes]] = []
+        self.limit_headers: list[tuple[bytes, bytes]] = []
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        request_id_header = self._headers.get(b"x-request-id", b"")
+        self.request_id = (
+            request_id_header.decode()
+            if _REQUEST_ID.fullmatch(request_id_header)
+            else new_request_id()
+        )
+        self.client_ip = client_ip(self.scope, proxies)
+        self.state: dict[str, Any] = self.scope.setdefault("state", {})
+        self.state["request_id"] = self.request_id
+        self.state["client_ip"] = self.client_ip
+
+    def header(self, name: bytes) -> bytes:
+        return self._headers.get(name, b"")
+
+    @property
+    def content_length(self) -> int:
+        text = self.header(b"content-length")
+        return int(text) if text.isdigit() and len(text) < 20 else 0  # noqa: PLR2004 - 64 bits
+
+    def validate_headers(self) -> None:
+        """Raises HeadersTooLarge, RouteNotFound, ValidationFailed."""
+        size = sum(len(name) + len(value) for name, value in self.scope["headers"])
+        if size > MAX_HEADER_BYTES:
+            raise HeadersTooLarge(limit=MAX_HEADER_BYTES)
+        if "\x00" in self.scope["path"] or "�" in self.scope["path"]:
+            raise RouteNotFound
+        if b"%00" in self.scope["query_string"]:
+            errors = [{"field": "/query", "code": "nul", "message": "must not contain NUL"}]
+            raise ValidationFailed("/query: must not contain NUL.", errors=errors)
+
+    async def authenticate_user(
+        self, get_verifier: Callable[[], TokenVerifier], deadline: timedelta
+    ) -> None:
+        """Who asks. A bad token is remembered, and refused where a person is needed."""
+        header = self.header(b"authorization")
+        if header:
+            try:
+                self.actor = await get_verifier().verify(_bearer_token(header))
+            except (Unauthenticated, Unavailable) as refusal:
+                self.state["authentication_error"] = refusal
+        self._set_call_context(deadline)
+
+    async def authenticate_service(
+        self, get_verifier: Callable[[], ServiceTokenVerifier] | None
+    ) -> None:
+        """Which service asks, on whose behalf, and how long it will wait."""
+        header = self.header(b"authorization")
+        if header and get_verifier:
+            try:
+                identity = await get_verifier().verify(_bearer_token(header))
+                self.actor = identity.actor
+                self.state["service_identity"] = identity
+            except (Unauthenticated, Unavailable) as refusal:
+                self.state["authentication_error"] = refusal
+        deadline_header = self.header(_DEADLINE_HEADER)
+        deadline_milliseconds = (
+            int(deadline_header)
+            if deadline_header.isdigit() and len(deadline_header) < 8  # noqa: PLR2004 - see below
+            else _MAX_DEADLINE_MILLISECONDS
+        )
+        self._set_call_context(
+            timedelta(milliseconds=min(deadline_milliseconds, _MAX_DEADLINE_MILLISECONDS))
+        )
+
+    def _set_call_context(self, deadline: timedelta) -> None:
+        traceparent = self.header(b"traceparent")
+        is_valid = bool(traceparent) and _TRACEPARENT.fullmatch(traceparent)
+        self.state["call_context"] = CallContext(
+            actor=self.actor,
+            request_id=self.request_id,
+            traceparent=traceparent.decode() if is_valid else None,
+            deadline=utc_now() + deadline,
+        )
+
+    def trace_fields(self) -> dict[str, str]:
+        """What joins this line to those of other processes: the trace, and which service called."""
+        fields = {}
+        ctx: CallContext | None = self.state.get("call_context")
+        if ctx and ctx.traceparent:
+            fields["trace_id"] = ctx.traceparent.split("-")[1]
+        if service := self.state.get("service_identity"):
+            fields["caller"] = service.caller
+        return fields
+
+    @property
+    def is_internal(self) -> bool:
+        """Through the inner door: services only."""
+        path: str = self.scope["path"]
+        return path.startswith("/internal/") and path != "/internal/keys.json"
+
+    def owning_context(self, context_by_path: Mapping[str, str]) -> str:
+        """Whose path it is; an internal one names its context in the second segment."""
+        path: str = self.scope["path"]
+        if self.is_internal:
+            context = path.split("/")[2]
+            return context if context in context_by_path.values() else "system"
+        return context_by_path.get(_first_segment(path), "system")
+
+    def wrap_send(self, send: Send) -> Send:
+        """Notes the status and adds the headers that every answer has."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+                headers = list(message.get("headers", ()))
+                message["headers"] = [
+                    *(
+                        _relative_redirect(headers)
+                        if self.status == _TEMPORARY_REDIRECT
+                        else headers
+                    ),
+                    (b"x-request-id", self.request_id.encode()),
+                    *self._default_headers(headers),
+                    *self.extra_headers,
+                    *self.limit_headers,
+                ]
+            elif self.method == "HEAD":
+                message = {**message, "body": b""}
+            await send(message)
+
+        return send_with_headers
+
+    def _default_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        names = {name for name, _ in headers}
+        defaults = [(b"x-content-type-options", b"nosniff")]
+        if b"cache-control" not in names:
+            defaults.append((b"cache-control", b"no-store"))
+        return defaults
+
+    def route_template(self) -> str:
+        return route_template(self.scope)
+
+
+def route_template(scope: Scope) -> str:
+    """Returns the template of the path, never the path that a client sent."""
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    found = context or scope.get("route")
+    return getattr(found, "path", None) or scope["state"].get("route") or "unmatched"
+
+
+def _relative_redirect(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """A redirect leads to an address of ours: who asks knows host and scheme better than we do."""
+    return [
+        (name, b"/" + value.split(b"/", 3)[-1] if name == b"location" else value)
+        for name, value in headers
+    ]
+
+
+def _first_segment(path: str) -> str:
+    """A request line may name a path without a slash, or none."""
+    return path.removeprefix("/").partition("/")[0]
+
+
+def _bearer_token(header: bytes) -> str:
+    scheme, _, token = header.partition(b" ")
+    if scheme.lower() != b"bearer" or not token.isascii():
+        raise Unauthenticated(reason="invalid")
+    return token.strip().decode()

@@ -1,0 +1,158 @@
+"""ASGI middleware that keeps whole public responses while the data behind them is current.
+
+It runs inside the gateway, so request ids, rate limits, the access log and metrics apply to cached
+responses too. A route offers its response with `offer`. Only anonymous requests are answered: a
+request with a token may see more, and goes to the application.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from markethall.shared.http.problem_details import etag_matches
+from markethall.shared.http.request_context import route_template
+from markethall.shared.kernel.circuit_breaker import MonotonicClock
+
+Header = tuple[bytes, bytes]
+IsCurrent = Callable[[], bool]
+
+MAX_BYTES: Final = 32 * 1024 * 1024
+# the objects around the body of a response
+_ENTRY_OVERHEAD_BYTES: Final = 2048
+_OFFER: Final = "response_is_current"
+_HEADERS_OF_304: Final = frozenset({b"etag", b"cache-control", b"vary"})
+
+
+def offer(scope: Scope, is_current: IsCurrent) -> None:
+    """Lets the response to this request be kept for everyone while `is_current` returns true."""
+    scope["state"][_OFFER] = is_current
+
+
+class CacheKey(NamedTuple):
+    path: str
+    query: bytes
+    accept_language: bytes
+
+
+class CachedResponse:
+    """A response of status 200 with an entity tag, and the 304 in its place."""
+
+    def __init__(self, headers: Sequence[Header], body: bytes, route: str) -> None:
+        self.body = body
+        self.route = route
+        self._headers = headers
+        self._headers_of_304 = [header for header in headers if header[0] in _HEADERS_OF_304]
+        self._etag = _value(headers, b"etag").decode("latin-1")
+        vary = _value(headers, b"vary").lower()
+        # the key has no other request header
+        self.is_public = vary in {b"", b"accept-language"} and b"public" in _value(
+            headers, b"cache-control"
+        )
+
+    async def send(self, send: Send, if_none_match: bytes) -> None:
+        """Sends 304 to a client that has this version (RFC 9110, section 13.1.2)."""
+        status, headers, body = 200, self._headers, self.body
+        if if_none_match and etag_matches(if_none_match.decode("latin-1"), self._etag):
+            status, headers, body = 304, self._headers_of_304, b""
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _Entry(NamedTuple):
+    response: CachedResponse
+    is_current: IsCurrent
+    expires_at: float
+    size: int
+
+
+class ResponseCacheMiddleware:
+    """Keeps at most `max_bytes` of responses for `ttl_seconds` each; the oldest go first."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        ttl_seconds: float,
+        max_bytes: int = MAX_BYTES,
+        clock: MonotonicClock = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._ttl_seconds = ttl_seconds
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._entries: dict[CacheKey, _Entry] = {}
+        self._bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Sequence[Header] = scope.get("headers", ())
+        if scope["type"] != "http" or scope["method"] != "GET" or _value(headers, b"authorization"):
+            await self._app(scope, receive, send)
+            return
+        if_none_match = _value(headers, b"if-none-match")
+        key = CacheKey(scope["path"], scope["query_string"], _value(headers, b"accept-language"))
+        response = self.get(key)
+        if response is None:
+            await self._forward(key, if_none_match, scope, receive, send)
+            return
+        scope["state"]["route"] = response.route
+        await response.send(send, if_none_match)
+
+    async def _forward(
+        self, key: CacheKey, if_none_match: bytes, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Asks the application without the condition, so that its whole response can be kept."""
+        headers = [header for header in scope["headers"] if header[0] != b"if-none-match"]
+        inner = {**scope, "headers": headers}
+        held: Message | None = None
+        body: list[bytes] = []
+
+        async def hold(message: Message) -> None:
+            nonlocal held
+            if message["type"] == "http.response.start":
+                scope["state"]["route"] = route_template(inner)
+                if message["status"] == HTTPStatus.OK and _value(
+                    message.get("headers", ()), b"etag"
+                ):
+                    held = message
+                    return
+            if held is None:
+                await send(message)
+                return
+            body.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                response = CachedResponse(held["headers"], b"".join(body), route_template(inner))
+                if response.is_public and (is_current := scope["state"].get(_OFFER)):
+                    self.put(key, response, is_current)
+                await response.send(send, if_none_match)
+
+        await self._app(inner, receive, hold)
+
+    def get(self, key: CacheKey) -> CachedResponse | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if self._clock() < entry.expires_at and entry.is_current():
+            return entry.response
+        self._drop(key)
+        return None
+
+    def put(self, key: CacheKey, response: CachedResponse, is_current: IsCurrent) -> None:
+        self._drop(key)
+        # twice the body: the data it was made of is kept alive by `is_current`
+        size = 2 * len(response.body) + sum(map(len, key)) + _ENTRY_OVERHEAD_BYTES
+        self._entries[key] = _Entry(response, is_current, self._clock() + self._ttl_seconds, size)
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, key: CacheKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry.size
+
+
+def _value(headers: Iterable[Header], name: bytes) -> bytes:
+    """The values of the header as one list; empty where it is missing."""
+    return b", ".join([value for known, value in headers if known == name])

@@ -1,0 +1,124 @@
+"""Money in integer minor units of an ISO 4217 currency."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Annotated, Final, Self
+
+import iso4217
+from pydantic import AfterValidator, Field
+
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Int, Text
+
+_FUNDS: Final = frozenset({"BOV", "CHE", "CHW", "COU", "MXV", "USN", "XAD"})
+# code of each currency in use -> decimals of its minor unit (ISO 4217)
+EXPONENT_BY_CURRENCY: Final[Mapping[str, int]] = {
+    currency.code: currency.exponent
+    for currency in iso4217.Currency
+    # without the seven funds and units of account that ISO 4217 lists among the currencies,
+    # and without the codes that it reserves for metals and for tests, which have no minor unit
+    if currency.exponent is not None and currency.code not in _FUNDS
+}
+
+
+class AmountOutOfRange(DomainError):
+    """A sum or product beyond what can be kept exactly. Details: limit."""
+
+    code = "money.amount_out_of_range"
+    status = 422
+    title = "The amount is out of range"
+
+
+class CurrencyMismatch(DomainError):
+    """Two currencies in one sum. Details: currencies."""
+
+    code = "money.currency_mismatch"
+    status = 422
+    title = "Amounts of different currencies cannot be added"
+
+
+def _require_known_currency(code: str) -> str:
+    if code not in EXPONENT_BY_CURRENCY:
+        raise ValueError("must be an ISO 4217 currency code in capitals")
+    return code
+
+
+Currency = Annotated[Text, AfterValidator(_require_known_currency), Field(examples=["EUR"])]
+
+
+class Money(Dto):
+    """An amount in minor units: 1999 EUR is 19.99 euro, 500 JPY is 500 yen."""
+
+    amount: Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT, examples=[1999])]
+    currency: Currency
+
+    @classmethod
+    def zero(cls, currency: str) -> Self:
+        return cls(amount=0, currency=currency)
+
+    def __add__(self, other: "Money") -> "Money":
+        """Raises CurrencyMismatch, AmountOutOfRange."""
+        if other.currency != self.currency:
+            raise CurrencyMismatch(currencies=sorted({self.currency, other.currency}))
+        return self._with_amount(self.amount + other.amount)
+
+    def __sub__(self, other: "Money") -> "Money":
+        """Raises CurrencyMismatch, AmountOutOfRange."""
+        return self + Money(amount=-other.amount, currency=other.currency)
+
+    def multiply(self, quantity: int) -> "Money":
+        """Raises AmountOutOfRange."""
+        return self._with_amount(self.amount * quantity)
+
+    def apply_rate(self, rate: Decimal) -> "Money":
+        """The part that a rate takes, rounded half to even, as accountants do.
+
+        Raises AmountOutOfRange.
+        """
+        # a fraction is exact, and is rounded half to even; a Decimal has 28 digits
+        return self._with_amount(round(self.amount * Fraction(rate)))
+
+    def allocate(self, weights: Sequence[int]) -> tuple["Money", ...]:
+        """Parts in proportion to the weights, by largest remainder, that sum exactly."""
+        total = sum(weights)
+        if total <= 0 or min(weights) < 0:
+            raise ValueError("weights must be positive in sum and none negative")
+        parts = [self.amount * weight // total for weight in weights]
+        remainders = [self.amount * weight % total for weight in weights]
+        order = sorted(range(len(weights)), key=lambda i: (-remainders[i], i))
+        for i in order[: self.amount - sum(parts)]:
+            parts[i] += 1
+        return tuple(self._with_amount(part) for part in parts)
+
+    def _with_amount(self, amount: int) -> "Money":
+        if abs(amount) > MAX_AMOUNT:
+            raise AmountOutOfRange(limit=MAX_AMOUNT)
+        return Money(amount=amount, currency=self.currency)
+
+
+_DECIMAL = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,8})?")
+
+
+def format_major_units(amount: int, currency: str) -> str:
+    """How people and tables write it: 1999 EUR is "19.99", 500 JPY is "500". Never negative."""
+    exponent = EXPONENT_BY_CURRENCY[currency]
+    digits = f"{amount:0{exponent + 1}d}"
+    return f"{digits[:-exponent]}.{digits[-exponent:]}" if exponent else digits
+
+
+def parse_major_units(text: str, currency: str) -> int:
+    """The amount in minor units. Raises ValueError for what is no such number of this currency."""
+    if currency not in EXPONENT_BY_CURRENCY or not _DECIMAL.fullmatch(text):
+        raise ValueError("must be a decimal number such as 19.99")
+    integer_part, _, fraction_part = text.partition(".")
+    fraction_part = fraction_part.rstrip("0")
+    if len(fraction_part) > EXPONENT_BY_CURRENCY[currency]:
+        raise ValueError(f"has more decimals than {currency}")
+    return int(integer_part + fraction_part.ljust(EXPONENT_BY_CURRENCY[currency], "0"))
+
+
+def sum_amounts(amounts: Iterable[Money], currency: str) -> Money:
+    """Raises CurrencyMismatch, AmountOutOfRange."""
+    return sum(amounts, start=Money.zero(currency))

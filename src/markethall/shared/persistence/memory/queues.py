@@ -1,0 +1,215 @@
+"""Outbox, inbox and claimed keys, on the same tables and the same lock."""
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from markethall.shared.idempotency.service import IdempotencyRecord, StoredResponse
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.events import DeadLetter, Delivery, EventEnvelope, LeaderSession
+from markethall.shared.persistence.memory.store import MemoryDatabase, complete_idempotency_record
+from markethall.shared.persistence.memory.tables import IdempotencyRow, InboxRow, delivery_key
+
+
+class MemoryOutbox:
+    """One process: whoever asks first leads."""
+
+    def __init__(self, database: "MemoryDatabase[Any, Any]") -> None:
+        self._database = database
+        self._has_leader = False
+
+    @asynccontextmanager
+    async def acquire_leadership(self) -> AsyncIterator[LeaderSession | None]:
+        if self._has_leader:
+            yield None
+            return
+        self._has_leader = True
+        try:
+            yield MemoryLeaderSession(self._database)
+        finally:
+            self._has_leader = False
+
+    async def purge(self, before: datetime) -> int:
+        return 0
+
+
+class MemoryLeaderSession:
+    def __init__(self, database: "MemoryDatabase[Any, Any]") -> None:
+        self._database = database
+
+    async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
+        async with self._database.write_transaction() as tables:
+            return list(tables.outbox.rows())[:limit]
+
+    async def mark_published(
+        self,
+        envelopes: Sequence[EventEnvelope],
+        now: datetime,
+        awaiting_confirmation: Collection[UUID] = (),
+    ) -> None:
+        async with self._database.write_transaction() as tables:
+            for envelope in envelopes:
+                tables.outbox.remove(envelope.event_id)
+                if envelope.event_id in awaiting_confirmation:
+                    tables.awaiting_confirmation.put(envelope.event_id, envelope)
+
+    async def get_unconfirmed(self, after_seq: int, limit: int) -> Sequence[EventEnvelope]:
+        async with self._database.write_transaction() as tables:
+            unconfirmed: list[EventEnvelope] = tables.awaiting_confirmation.where(
+                lambda envelope: envelope.seq > after_seq
+            )
+            return unconfirmed[:limit]
+
+    async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None:
+        async with self._database.write_transaction() as tables:
+            for event_id in event_ids:
+                tables.awaiting_confirmation.remove(event_id)
+
+
+class MemoryInbox:
+    def __init__(self, database: "MemoryDatabase[Any, Any]", clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._position = 0
+
+    async def enqueue(self, handlers: Sequence[str], envelopes: Sequence[EventEnvelope]) -> None:
+        now = self._clock()
+        async with self._database.write_transaction() as tables:
+            for envelope in envelopes:
+                for handler in handlers:
+                    self._position += 1
+                    delivery = Delivery(handler=handler, envelope=envelope, attempts=0)
+                    row = InboxRow(delivery, self._position, received_at=now, due_at=now)
+                    tables.inbox.add(delivery_key(delivery), row)
+
+    async def enqueue_dead_letter(self, handler: str, envelope: EventEnvelope, error: str) -> None:
+        now = self._clock()
+        async with self._database.write_transaction() as tables:
+            self._position += 1
+            delivery = Delivery(handler=handler, envelope=envelope, attempts=0)
+            row = InboxRow(delivery, self._position, received_at=now, due_at=now)
+            tables.inbox.add(delivery_key(delivery), replace(row, state="dead", error=error))
+
+    async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
+        async with self._database.write_transaction() as tables:
+            oldest_by_key: dict[UUID, InboxRow] = {}
+            for row in tables.inbox.where(lambda row: row.state == "waiting"):
+                oldest_by_key.setdefault(row.delivery.envelope.key, row)
+            due = [row for row in oldest_by_key.values() if row.due_at <= now][:limit]
+            claimed = [_with_claim(row, now + lease) for row in due]
+            for row in claimed:
+                tables.inbox.put(delivery_key(row.delivery), row)
+            return [row.delivery for row in claimed]
+
+    async def retry_later(
+        self, delivery: Delivery, error: str, due_at: datetime, *, count_attempt: bool = True
+    ) -> None:
+        attempts = delivery.attempts - int(not count_attempt)
+        updated = delivery.model_copy(update={"attempts": attempts})
+        await self._update(delivery, delivery=updated, error=error, due_at=due_at)
+
+    async def dead_letter(self, delivery: Delivery, error: str) -> None:
+        await self._update(delivery, error=error, state="dead")
+
+    async def get_dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
+        async with self._database.write_transaction() as tables:
+            rows = tables.inbox.where(lambda row: row.state == "dead")[:limit]
+        return [_dead_letter(row) for row in rows]
+
+    async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
+        return await self._requeue(
+            lambda row: row.state == "dead" and event_id in {None, row.delivery.envelope.event_id}
+        )
+
+    async def replay(self, event_id: UUID) -> int:
+        return await self._requeue(
+            lambda row: row.state != "waiting" and row.delivery.envelope.event_id == event_id
+        )
+
+    async def purge(self, before: datetime) -> int:
+        async with self._database.write_transaction() as tables:
+            expired = tables.inbox.where(
+                lambda row: row.done_at is not None and row.done_at < before
+            )
+            for row in expired:
+                tables.inbox.remove(delivery_key(row.delivery))
+            return len(expired)
+
+    async def _requeue(self, predicate: Callable[[InboxRow], bool]) -> int:
+        async with self._database.write_transaction() as tables:
+            rows = tables.inbox.where(predicate)
+            for row in rows:
+                delivery = row.delivery.model_copy(update={"attempts": 0})
+                requeued = replace(row, delivery=delivery, state="waiting", done_at=None)
+                tables.inbox.put(delivery_key(delivery), replace(requeued, due_at=row.received_at))
+            return len(rows)
+
+    async def _update(self, delivery: Delivery, /, **changes: Any) -> None:
+        async with self._database.write_transaction() as tables:
+            row = tables.inbox.get(delivery_key(delivery))
+            if row and row.state == "waiting":
+                tables.inbox.put(delivery_key(delivery), replace(row, **changes))
+
+
+class MemoryIdempotencyStore:
+    def __init__(self, database: "MemoryDatabase[Any, Any]") -> None:
+        self._database = database
+
+    async def claim(
+        self, record: IdempotencyRecord, expires_at: datetime
+    ) -> IdempotencyRecord | None:
+        async with self._database.write_transaction() as tables:
+            if tables.idempotency_records.add(record.scope, IdempotencyRow(record, expires_at)):
+                return None
+            existing: IdempotencyRow = tables.idempotency_records.get(record.scope)
+            return existing.record
+
+    async def take_over(self, existing: IdempotencyRecord, lease_until: datetime) -> bool:
+        async with self._database.write_transaction() as tables:
+            row: IdempotencyRow | None = tables.idempotency_records.get(existing.scope)
+            if row is None or row.record != existing:
+                return False
+            tables.idempotency_records.put(existing.scope, _with_lease(row, lease_until))
+            return True
+
+    async def complete(self, scope: str, response: StoredResponse, expires_at: datetime) -> None:
+        async with self._database.write_transaction() as tables:
+            complete_idempotency_record(tables, scope, response, expires_at)
+
+    async def release(self, record: IdempotencyRecord, now: datetime) -> None:
+        async with self._database.write_transaction() as tables:
+            row: IdempotencyRow | None = tables.idempotency_records.get(record.scope)
+            if row and row.record == record:
+                tables.idempotency_records.put(record.scope, _with_lease(row, now))
+
+    async def purge(self, now: datetime) -> int:
+        async with self._database.write_transaction() as tables:
+            expired = tables.idempotency_records.where(lambda row: row.expires_at < now)
+            for row in expired:
+                tables.idempotency_records.remove(row.record.scope)
+            return len(expired)
+
+
+def _with_lease(row: IdempotencyRow, until: datetime) -> IdempotencyRow:
+    return replace(row, record=row.record.model_copy(update={"lease_until": until}))
+
+
+def _with_claim(row: InboxRow, due_at: datetime) -> InboxRow:
+    attempts = row.delivery.attempts + 1
+    delivery = row.delivery.model_copy(update={"attempts": attempts})
+    return replace(row, delivery=delivery, due_at=due_at)
+
+
+def _dead_letter(row: InboxRow) -> DeadLetter:
+    envelope = row.delivery.envelope
+    return DeadLetter(
+        handler=row.delivery.handler,
+        event_id=envelope.event_id,
+        type=envelope.type,
+        attempts=row.delivery.attempts,
+        error=row.error,
+        received_at=row.received_at,
+    )

@@ -1,0 +1,336 @@
+"""The calling half of the wire: one neighbour's contract over HTTP.
+
+One layer retries, and only this one. Every call of a contract may be repeated (its ids come from
+the caller), so a call whose outcome is unknown is made again with the same ids.
+"""
+
+import asyncio
+import functools
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+
+import httpx2
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.circuit_breaker import Breaker, BreakerOpen
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import (
+    DeadlineExceeded,
+    DomainError,
+    InternalError,
+    RouteNotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from markethall.shared.observability.metrics import RPC_CLIENT_ATTEMPTS, RPC_CLIENT_CIRCUIT_OPEN
+from markethall.shared.security.service_tokens import ServiceSigner
+
+log = structlog.get_logger("markethall.rpc")
+
+D = TypeVar("D", bound=BaseModel)
+
+# remaining milliseconds, as the gRPC timeout: clocks of two machines need not agree
+DEADLINE_HEADER: Final = "x-deadline-ms"
+
+_GATEWAY_STATUSES: Final = {
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+# whatever reading a document that is none may set off, nesting without end included
+_DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, RecursionError)
+# nobody answers. A connection that is reset while the client looks at its socket ends in errors
+# that are none of the client's own
+CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
+# the neighbour is there and does not take us: a release under way, keys that are being changed
+TEMPORARY_REFUSALS: Final = (Unauthenticated, RouteNotFound)
+
+# the client looks at every idle connection on every call, at 12 us each
+MAX_KEEPALIVE: Final = 8
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Seconds for connecting, for one attempt and for all of them; attempts, jitter in seconds."""
+
+    connect_timeout_seconds: float = 0.5
+    attempt_timeout_seconds: float = 2.0
+    total_timeout_seconds: float = 5.0
+    max_attempts: int = 3
+    initial_backoff_seconds: float = 0.05
+    max_connections: int = 32
+
+
+class RetryBudget:
+    """Retries are a tenth of the calls, and a few more where there are few calls.
+
+    So that a neighbour who is overloaded does not get three times the load for it.
+    """
+
+    def __init__(self, ratio: float = 0.1, capacity: float = 10.0) -> None:
+        self._ratio = ratio
+        self._capacity = capacity
+        self._balance = capacity
+
+    def earn(self) -> None:
+        self._balance = min(self._capacity, self._balance + self._ratio)
+
+    def spend(self) -> bool:
+        """False when there is nothing left."""
+        if self._balance < 1:
+            return False
+        self._balance -= 1
+        return True
+
+
+class NoResponse(Exception):
+    """No answer, or one that says not now. What was asked may have been done."""
+
+    def __init__(self, message: str, response: httpx2.Response | None = None) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+class RpcClient:
+    """The way to one neighbour, for one caller."""
+
+    def __init__(
+        self,
+        caller: str,
+        target: str,
+        http: httpx2.AsyncClient,
+        signer: ServiceSigner,
+        clock: Clock,
+        retry_policy: RetryPolicy,
+    ) -> None:
+        self._caller = caller
+        self._target = target
+        self._http = http
+        self._signer = signer
+        self._clock = clock
+        self._retry_policy = retry_policy
+        self._budget = RetryBudget()
+        self._urls: dict[str, httpx2.URL] = {}
+        self._breaker = Breaker(time.monotonic, failure_threshold=5, cool_down_seconds=1.0)
+        RPC_CLIENT_CIRCUIT_OPEN.labels(target).set_function(lambda: self._breaker.state != "closed")
+
+    async def call(
+        self, ctx: CallContext, method: str, command: BaseModel, result_type: type[D]
+    ) -> D:
+        """The answer of the neighbour.
+
+        Raises what the neighbour refuses, as the same class with the same details; Unavailable,
+        DeadlineExceeded when it does not answer; InternalError for its faults.
+        """
+        content = await self._call_for_content(ctx, method, command)
+        try:
+            # what a newer neighbour says besides is ignored
+            return result_type.model_validate_json(content)
+        except ValidationError as error:
+            raise self._bad_response(ctx, method, "the answer cannot be read") from error
+
+    async def call_without_result(self, ctx: CallContext, method: str, command: BaseModel) -> None:
+        """The same, for methods that answer nothing."""
+        await self._call_for_content(ctx, method, command)
+
+    async def _call_for_content(self, ctx: CallContext, method: str, command: BaseModel) -> bytes:
+        # defaults stay at home: a neighbour one release older may not know their names
+        body = command.model_dump_json(exclude_defaults=True).encode()
+        response = await self._call_with_retries(ctx, method, body)
+        if not response.is_success:
+            raise self._to_error(ctx, method, response)
+        return response.content
+
+    async def _call_with_retries(
+        self, ctx: CallContext, method: str, body: bytes
+    ) -> httpx2.Response:
+        """Attempts until one is answered, or time, attempts or the budget are at an end."""
+        deadline = self._loop_deadline(ctx)
+        self._budget.earn()
+        last_response: httpx2.Response | None = None
+        for attempt in range(1, self._retry_policy.max_attempts + 1):
+            try:
+                return await self._try_once(ctx, method, body, deadline)
+            except BreakerOpen:
+                raise Unavailable(dependency=self._target) from None
+            except NoResponse as silence:
+                self._log_retry(ctx, method, attempt, silence)
+                last_response = silence.response
+                if attempt == self._retry_policy.max_attempts or not self._budget.spend():
+                    break
+            await self._back_off(attempt, deadline)
+        if last_response is not None and _problem_code(last_response) in DomainError.by_code:
+            return last_response
+        if deadline <= _loop_time():
+            raise DeadlineExceeded(dependency=self._target)
+        raise Unavailable(dependency=self._target)
+
+    def _loop_deadline(self, ctx: CallContext) -> float:
+        """By the clock of the event loop. Raises DeadlineExceeded."""
+        seconds = self._retry_policy.total_timeout_seconds
+        if ctx.deadline is not None:
+            seconds = min(seconds, (ctx.deadline - self._clock()).total_seconds())
+        if seconds <= 0:
+            raise DeadlineExceeded(dependency=self._target)
+        return _loop_time() + seconds
+
+    async def _try_once(
+        self, ctx: CallContext, method: str, body: bytes, deadline: float
+    ) -> httpx2.Response:
+        seconds = min(self._retry_policy.attempt_timeout_seconds, deadline - _loop_time())
+        if seconds <= 0:
+            raise DeadlineExceeded(dependency=self._target)
+        with self._breaker.guard(NoResponse):
+            _attempt_counter(self._target, method).inc()
+            response = await self._send(ctx, method, body, seconds)
+        if response.status_code in _GATEWAY_STATUSES:
+            # it is there and says not now: worth another try, and no reason to leave it alone
+            raise NoResponse(f"{response.status_code} {_problem_code(response)}", response)
+        return response
+
+    async def _send(
+        self, ctx: CallContext, method: str, body: bytes, seconds: float
+    ) -> httpx2.Response:
+        headers = self._headers(ctx, method, seconds)
+        url = self._url(method)
+        # not the client's build_request: it merges what is always the same, for a tenth of the call
+        request = httpx2.Request("POST", url, headers=headers, content=body)
+        try:
+            # one limit for everything: httpx's own read timeout begins anew with each byte
+            async with asyncio.timeout(seconds):
+                return await self._http.send(request)
+        except CONNECTION_ERRORS as error:
+            raise NoResponse(repr(error)) from error
+        except httpx2.RequestError as error:
+            # it answered, and what it said cannot be unpacked
+            raise self._bad_response(ctx, method, repr(error)) from error
+
+    def _url(self, method: str) -> httpx2.URL:
+        if method not in self._urls:
+            path = f"/internal/{self._target}/{method}"
+            self._urls[method] = self._http.build_request("POST", path).url
+        return self._urls[method]
+
+    def _headers(self, ctx: CallContext, method: str, seconds: float) -> dict[str, str]:
+        token = self._signer.sign(self._caller, self._target, method, ctx.actor)
+        headers = {
+            "authorization": f"Bearer {token}",
+            "content-type": "application/json",
+            "x-request-id": ctx.request_id,
+            DEADLINE_HEADER: str(int(seconds * 1000)),
+        }
+        if ctx.traceparent:
+            headers["traceparent"] = ctx.traceparent
+        return headers
+
+    async def _back_off(self, attempt: int, deadline: float) -> None:
+        """Full jitter: so that those who failed together do not come back together."""
+        max_pause = self._retry_policy.initial_backoff_seconds * 2**attempt
+        pause = random.uniform(0, max_pause)
+        await asyncio.sleep(max(0.0, min(pause, deadline - _loop_time())))
+
+    def _to_error(self, ctx: CallContext, method: str, response: httpx2.Response) -> DomainError:
+        """What the neighbour raised, as the same class with the same details."""
+        try:
+            problem = response.json()
+            error_type = DomainError.by_code[problem["code"]]
+            error = error_type(problem["detail"], **_problem_details(problem))
+        except _DECODE_ERRORS:
+            return self._bad_response(
+                ctx, method, f"{response.status_code} {_problem_code(response)}"
+            )
+        if isinstance(error, TEMPORARY_REFUSALS):
+            log.error("rpc.rejected_our_token", target=self._target, method=method, code=error.code)
+            return Unavailable(dependency=self._target)
+        return error
+
+    def _bad_response(self, ctx: CallContext, method: str, reason: str) -> InternalError:
+        log.error(
+            "rpc.bad_response",
+            target=self._target,
+            method=method,
+            request_id=ctx.request_id,
+            error=reason,
+        )
+        return InternalError(error_id=ctx.request_id)
+
+    def _log_retry(self, ctx: CallContext, method: str, attempt: int, failure: NoResponse) -> None:
+        log.warning(
+            "rpc.no_response",
+            target=self._target,
+            method=method,
+            attempt=attempt,
+            request_id=ctx.request_id,
+            error=str(failure),
+        )
+
+
+class HttpClients:
+    """One HTTP client per neighbour, made when first needed and closed with the process."""
+
+    def __init__(
+        self,
+        urls: Mapping[str, str],
+        retry_policy: RetryPolicy,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`transport`: another way than TCP, for several halls in one process."""
+        self._urls = urls
+        self._retry_policy = retry_policy
+        self._transport = transport
+        self._clients: dict[str, httpx2.AsyncClient] = {}
+
+    def get(self, target: str) -> httpx2.AsyncClient:
+        if target not in self._clients:
+            self._clients[target] = self._create_client(self._urls[target])
+        return self._clients[target]
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    def _create_client(self, url: str) -> httpx2.AsyncClient:
+        max_connections = self._retry_policy.max_connections
+        # the server closes what is idle for 15 s: we do so before, and never meet it half-way
+        limits = httpx2.Limits(
+            max_connections=max_connections,
+            max_keepalive_connections=min(max_connections, MAX_KEEPALIVE),
+            keepalive_expiry=10,
+        )
+        timeout = httpx2.Timeout(
+            self._retry_policy.attempt_timeout_seconds,
+            connect=self._retry_policy.connect_timeout_seconds,
+        )
+        return httpx2.AsyncClient(
+            base_url=url,
+            timeout=timeout,
+            limits=limits,
+            transport=self._transport,
+            # no proxy, no certificate bundle, no .netrc of whoever starts us
+            trust_env=False,
+        )
+
+
+_attempt_counter = functools.lru_cache(maxsize=256)(RPC_CLIENT_ATTEMPTS.labels)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _problem_code(response: httpx2.Response) -> str:
+    try:
+        return str(response.json()["code"])
+    except _DECODE_ERRORS:
+        return "no problem document"
+
+
+def _problem_details(problem: Mapping[str, Any]) -> dict[str, Any]:
+    errors = {"errors": problem["errors"]} if "errors" in problem else {}
+    return {**problem["details"], **errors}

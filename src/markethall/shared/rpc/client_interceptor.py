@@ -1,0 +1,172 @@
+"""The caller's side of every contract call: the same laws in process and over the wire.
+
+Who may call what (the allow-list), never with a connection in hand, and only until the deadline.
+Giving up waiting does not undo the work: the callee goes on, here as it would elsewhere.
+"""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import structlog
+
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import (
+    CalledWhileHoldingConnection,
+    DeadlineExceeded,
+    DomainError,
+    Forbidden,
+    InternalError,
+)
+from markethall.shared.observability.metrics import RPC_CLIENT_CALLS
+from markethall.shared.persistence.postgres import HOLDS_CONNECTION
+
+log = structlog.get_logger("markethall.rpc")
+
+T = TypeVar("T")
+Method = Callable[..., Coroutine[Any, Any, Any]]
+
+
+class AllowList:
+    """Who may call which method of whom; what is not in the table may not be called."""
+
+    def __init__(self, allowed_calls: Mapping[Any, Mapping[str, frozenset[Any]]]) -> None:
+        """`callers`: target -> method -> who may call it."""
+        self._allowed_calls = allowed_calls
+
+    def check(self, caller: str, target: str, method: str) -> None:
+        """Raises Forbidden. Details: scope, caller."""
+        if caller not in self._allowed_calls.get(target, {}).get(method, frozenset()):
+            scope = f"{target}.{method}"
+            raise Forbidden(f"{caller} may not call {scope}.", scope=scope, caller=caller)
+
+
+class InFlightCalls:
+    """The calls that are under way, also those that nobody waits for any more."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """At the end of the process: what is under way may end, within this time."""
+        tasks = list(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        with suppress(asyncio.CancelledError):
+            task.exception()  # looked at, so that nobody complains when the caller has gone
+
+
+class CallGuard:
+    """One caller's way to one target's contract."""
+
+    def __init__(
+        self,
+        caller: str,
+        target: str,
+        allow_list: AllowList,
+        in_flight_calls: InFlightCalls,
+        clock: Clock,
+        timeout_seconds: float,
+    ) -> None:
+        self._caller = caller
+        self._target = target
+        self._allow_list = allow_list
+        self._in_flight_calls = in_flight_calls
+        self._clock = clock
+        self._timeout = timedelta(seconds=timeout_seconds)
+
+    async def invoke(
+        self, method_name: str, method: Method, ctx: CallContext, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded, and what the method raises."""
+        if HOLDS_CONNECTION.get():
+            raise CalledWhileHoldingConnection(
+                f"{method.__qualname__} was called with a connection in hand"
+            )
+        outcome = "ok"
+        try:
+            self._allow_list.check(self._caller, self._target, method_name)
+            return await self._invoke_before_deadline(method, ctx, args, kwargs)
+        except DomainError as refusal:
+            outcome = refusal.code
+            raise
+        except BaseException as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            _call_counter(self._target, method_name, outcome).inc()
+
+    async def _invoke_before_deadline(
+        self, method: Method, ctx: CallContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        now = self._clock()
+        deadline = min(ctx.deadline or now + self._timeout, now + self._timeout)
+        seconds = (deadline - now).total_seconds()
+        if seconds <= 0:
+            raise DeadlineExceeded(dependency=self._target)
+        bounded_ctx = (
+            ctx if ctx.deadline == deadline else ctx.model_copy(update={"deadline": deadline})
+        )
+        task = self._in_flight_calls.start(
+            self._translate_failure(method(bounded_ctx, *args, **kwargs), bounded_ctx)
+        )
+        # not wait_for: that would cancel what over the wire could not be cancelled
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise DeadlineExceeded(dependency=self._target)
+        return task.result()
+
+    async def _translate_failure(
+        self, coroutine: Coroutine[Any, Any, Any], ctx: CallContext
+    ) -> Any:
+        """A fault of the other context is InternalError, as it would be over the wire.
+
+        It is told where it happens: perhaps nobody waits for it any more.
+        """
+        try:
+            return await coroutine
+        except DomainError:
+            raise
+        except Exception as error:
+            log.exception("rpc.handler_failed", target=self._target, request_id=ctx.request_id)
+            raise InternalError(error_id=ctx.request_id) from error
+
+
+_call_counter = functools.lru_cache(maxsize=1024)(RPC_CLIENT_CALLS.labels)
+
+
+class _GuardedService:
+    def __init__(self, service: object, guard: CallGuard) -> None:
+        self._service = service
+        self._guard = guard
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._service, name)
+
+        @functools.wraps(method)
+        async def invoke(ctx: CallContext, *args: Any, **kwargs: Any) -> Any:
+            return await self._guard.invoke(name, method, ctx, *args, **kwargs)
+
+        setattr(self, name, invoke)
+        return invoke
+
+
+def with_call_guard(service: T, guard: CallGuard) -> T:
+    """The service, asked through the guard: over the wire or in process, the laws are the same."""
+    return cast("T", _GuardedService(service, guard))

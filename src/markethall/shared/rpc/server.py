@@ -1,0 +1,63 @@
+"""The serving half of the wire: what every internal endpoint asks of its caller and its body."""
+
+from typing import Any, Final
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from markethall.shared.http.route_policies import RoutePolicy
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError, Unauthenticated
+from markethall.shared.rpc.client_interceptor import AllowList
+from markethall.shared.security.service_tokens import ServiceIdentity
+
+
+class ServiceRoutePolicy(RoutePolicy):
+    """Only a service, with a token for this very method, and only one that the table allows."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(scope)
+        self.target, _, self.method = scope.partition(".")
+
+    async def __call__(self, request: Request) -> CallContext:
+        """Raises Unauthenticated, Forbidden; Unavailable when the caller's keys are not known."""
+        identity = self._get_identity(request)
+        allow_list: AllowList = request.app.state.allow_list
+        if identity.target != self.target or identity.scope != self.scope:
+            # a token for somewhere else is no token here
+            raise Unauthenticated(reason="invalid")
+        allow_list.check(identity.caller, self.target, self.method)
+        ctx: CallContext = request.scope["state"]["call_context"]
+        return ctx
+
+    def _get_identity(self, request: Request) -> ServiceIdentity:
+        state = request.scope["state"]
+        authentication_error: DomainError | None = state.get("authentication_error")
+        if authentication_error:
+            raise authentication_error
+        identity: ServiceIdentity | None = state.get("service_identity")
+        if identity is None:
+            raise Unauthenticated(reason="missing")
+        return identity
+
+
+def require_service_token(scope: str) -> Any:
+    """Policy: a service whose token names this `target.method`."""
+    return Depends(ServiceRoutePolicy(scope))
+
+
+class _ForbidUnknownFields:
+    """Nothing unknown is accepted, however deep: a caller who is newer than us must not believe
+    that we have done what we have not understood."""
+
+    def __get_pydantic_core_schema__(
+        self, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        def read(value: Any, _: Any) -> BaseModel:
+            return source.model_validate(value, extra="forbid")
+
+        return core_schema.no_info_wrap_validator_function(read, handler(source))
+
+
+FORBID_UNKNOWN_FIELDS: Final = _ForbidUnknownFields()

@@ -1,0 +1,290 @@
+"""Access tokens: JWTs signed with Ed25519 (RFC 8037), in the profile of RFC 9068.
+
+What RFC 8725 asks for: one algorithm, pinned; the type in the header, so that no other kind of
+token passes for this one; issuer, audience and the times always checked.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unauthenticated
+from markethall.shared.kernel.ids import new_id
+
+ALGORITHM: Final = "EdDSA"
+TOKEN_TYPE: Final = "at+jwt"
+MAX_TOKEN_LENGTH: Final = 4096
+# a token may come from a machine whose clock is a little ahead of ours
+CLOCK_SKEW_SECONDS: Final = 60
+
+_REQUIRED_CLAIMS: Final = ("iss", "aud", "exp", "iat", "sub", "jti")
+# the times are checked here, against the clock that was handed in
+_DECODE_OPTIONS: Final[Any] = {
+    "require": list(_REQUIRED_CLAIMS),
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+    "strict_aud": True,
+}
+
+# whatever a forged header or claim may set off, from a bad type to nesting without end
+DECODE_ERRORS: Final = (
+    jwt.PyJWTError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    OverflowError,
+)
+
+KeySetProvider = Callable[[], Mapping[str, Any]]
+
+
+def generate_private_key() -> str:
+    """A new private key, as PEM text."""
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def load_private_keys(pem: str) -> list[Ed25519PrivateKey]:
+    """Several keys, one after the other: the first signs, the others are published besides.
+
+    So a new key is known everywhere before it signs, and an old one for as long as its tokens
+    are good. Raises ValueError.
+    """
+    begin = "-----BEGIN"
+    pem_blocks = [f"{begin}{part}" for part in pem.split(begin)[1:]]
+    return [load_private_key(text) for text in pem_blocks or [pem]]
+
+
+def load_private_key(pem: str) -> Ed25519PrivateKey:
+    """Raises ValueError, with one readable line, for all but an Ed25519 private key."""
+    try:
+        key = load_pem_private_key(pem.strip().encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("is not a private key in PEM form without a password") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("is a private key, but not an Ed25519 one")  # noqa: TRY004 - the text is wrong, not its type
+    return key
+
+
+class AccessTokenSigner:
+    """Makes access tokens. Holds the private key; nothing else does."""
+
+    def __init__(
+        self,
+        key: Ed25519PrivateKey | str,
+        issuer: str,
+        audience: str,
+        ttl: timedelta,
+        clock: Clock,
+    ) -> None:
+        """`key` may be PEM text, of several keys too. Raises ValueError for a bad one."""
+        keys = load_private_keys(key) if isinstance(key, str) else [key]
+        self._key = keys[0]
+        self.issuer = issuer
+        self.audience = audience
+        self.lifetime = ttl
+        self._clock = clock
+        self._jwks = to_key_set(keys)
+        self._kid: str = self._jwks["keys"][0]["kid"]
+        self._fingerprint_key = hmac.digest(
+            self._key.private_bytes_raw(), b"markethall fingerprint", "sha256"
+        )
+
+    def sign(self, actor: Actor) -> str:
+        """For a person, with the roles and scopes of the actor."""
+        now = int(self._clock().timestamp())
+        claims = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "sub": str(actor.user_id),
+            "client_id": "markethall",
+            "iat": now,
+            "exp": now + int(self.lifetime.total_seconds()),
+            "jti": str(new_id()),
+            "scope": " ".join(sorted(actor.scopes)),
+            "roles": list(actor.roles),
+        }
+        if actor.session_id:
+            claims["sid"] = str(actor.session_id)
+        headers = {"typ": TOKEN_TYPE, "kid": self._kid}
+        return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers=headers)
+
+    def jwks(self) -> Mapping[str, Any]:
+        """The public half, as a JSON Web Key Set (RFC 7517)."""
+        return self._jwks
+
+    def fingerprint(self, secret: str) -> str:
+        """A keyed digest: equal for equal secrets, and of no use to whoever lacks the key."""
+        return hmac.digest(
+            self._fingerprint_key, secret.encode("utf-8", "surrogatepass"), "sha256"
+        ).hex()
+
+
+@dataclass(frozen=True)
+class _VerifiedToken:
+    actor: Actor
+    expires_at: int
+
+
+class AccessTokenVerifier:
+    """Tells who bears a token. Remembers good tokens, by hash, until they expire.
+
+    `keys` gives the current key set and must not block. When it gives another set, everything
+    remembered is forgotten.
+    """
+
+    def __init__(
+        self,
+        get_key_set: KeySetProvider,
+        issuer: str,
+        audience: str,
+        clock: Clock,
+        max_cached: int = 4096,
+    ) -> None:
+        self._get_key_set = get_key_set
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
+        self._max_cached = max_cached
+        self._key_set: Mapping[str, Any] = {}
+        self._public_keys: dict[str, Ed25519PublicKey] = {}
+        self._cache: OrderedDict[bytes, _VerifiedToken] = OrderedDict()
+
+    def verify(self, token: str) -> Actor:
+        """Raises Unauthenticated, with the reason `expired` or `invalid`, and nothing else."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise Unauthenticated(reason="invalid")
+        self._reload_changed_keys()
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        verified = self._cache.get(digest)
+        if verified is None:
+            verified = self._verify_uncached(token)
+            self._check_expiry(digest, verified)
+            self._cache_token(digest, verified)
+        else:
+            self._check_expiry(digest, verified)
+            self._cache.move_to_end(digest)
+        return verified.actor
+
+    def _reload_changed_keys(self) -> None:
+        key_set = self._get_key_set()
+        if key_set is self._key_set or key_set == self._key_set:
+            return
+        self._key_set = key_set
+        self._public_keys = parse_public_keys(key_set)
+        self._cache.clear()
+
+    def _check_expiry(self, digest: bytes, verified: _VerifiedToken) -> None:
+        if verified.expires_at <= self._clock().timestamp():
+            self._cache.pop(digest, None)
+            raise Unauthenticated("The access token has expired.", reason="expired")
+
+    def _cache_token(self, digest: bytes, verified: _VerifiedToken) -> None:
+        self._cache[digest] = verified
+        if len(self._cache) > self._max_cached:
+            self._cache.popitem(last=False)
+
+    def _verify_uncached(self, token: str) -> _VerifiedToken:
+        try:
+            return self._to_verified_token(self._decode(token))
+        except DECODE_ERRORS:
+            # one answer for whatever is wrong: nobody learns which part they got right
+            raise Unauthenticated(reason="invalid") from None
+
+    def _decode(self, token: str) -> dict[str, Any]:
+        header = jwt.get_unverified_header(token)
+        # exactly these: a header that brings its own key (jwk, jku, x5u) is not one of ours
+        if set(header) != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
+            raise ValueError("not the header of an access token")
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            self._public_keys[header["kid"]],
+            algorithms=[ALGORITHM],
+            issuer=self._issuer,
+            audience=self._audience,
+            options=_DECODE_OPTIONS,
+        )
+        return claims
+
+    def _to_verified_token(self, claims: dict[str, Any]) -> _VerifiedToken:
+        if int(claims["iat"]) > self._clock().timestamp() + CLOCK_SKEW_SECONDS:
+            raise ValueError("from the future")
+        actor = Actor(
+            user_id=UUID(claims["sub"]),
+            name="user",
+            roles=tuple(claims.get("roles", ())),
+            scopes=frozenset(claims.get("scope", "").split()),
+            session_id=claims.get("sid"),
+        )
+        return _VerifiedToken(actor, int(claims["exp"]))
+
+
+def to_key_set(keys: Sequence[Ed25519PrivateKey]) -> dict[str, list[dict[str, str]]]:
+    """The public halves, as a JSON Web Key Set (RFC 7517)."""
+    return {"keys": [_to_jwk(key.public_key()) for key in keys]}
+
+
+def parse_public_keys(key_set: Mapping[str, Any]) -> dict[str, Ed25519PublicKey]:
+    """Keys of another kind, or broken, are left out: their tokens are not good."""
+    keys = {}
+    for key in key_set.get("keys", ()):
+        with suppress(ValueError, TypeError, LookupError):
+            keys[str(key["kid"])] = _parse_public_key(key)
+    return keys
+
+
+def _parse_public_key(key: Mapping[str, Any]) -> Ed25519PublicKey:
+    if (key["kty"], key["crv"]) != ("OKP", "Ed25519"):
+        raise ValueError("a key of another kind")
+    return Ed25519PublicKey.from_public_bytes(_base64url_decode(key["x"]))
+
+
+def _to_jwk(key: Ed25519PublicKey) -> dict[str, str]:
+    x = _base64url_encode(key.public_bytes_raw())
+    return {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "use": "sig",
+        "alg": ALGORITHM,
+        "kid": _thumbprint(x),
+        "x": x,
+    }
+
+
+def _thumbprint(x: str) -> str:
+    """RFC 7638: over the required members, in the order of their names, without spaces."""
+    members = {"crv": "Ed25519", "kty": "OKP", "x": x}
+    return _base64url_encode(
+        hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()
+    )
+
+
+def _base64url_encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _base64url_decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,0 +1,167 @@
+"""Public keys that somebody else publishes: fetched when first needed, kept, and followed."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import httpx2
+import jwt
+import structlog
+
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.errors import Unauthenticated, Unavailable
+from markethall.shared.security.access_tokens import (
+    DECODE_ERRORS,
+    AccessTokenVerifier,
+    KeySetProvider,
+    parse_public_keys,
+)
+
+log = structlog.get_logger("markethall.jwks")
+
+# seconds between two fetches for the sake of keys that are not in the set
+_UNKNOWN_KEY_REFETCH_SECONDS: Final = 30.0
+# seconds before a fetch that failed is tried again
+_FAILED_FETCH_RETRY_SECONDS: Final = 1.0
+# seconds after which a key set is fetched again, in the background: keys may have been withdrawn
+_REFRESH_AFTER_SECONDS: Final = 300.0
+_MAX_BYTES: Final = 64 * 1024
+
+
+class JwksProvider(Protocol):
+    """Where public keys come from."""
+
+    def get_key_set(self) -> Mapping[str, Any]:
+        """The key set (RFC 7517) as it is known now."""
+
+    def has_key(self, kid: str) -> bool: ...
+
+    async def refresh_for(self, kid: str) -> None:
+        """Look for a key that is not known. Raises Unavailable when nobody can be asked."""
+
+
+class LocalJwks:
+    """The keys of this very process."""
+
+    def __init__(self, provider: KeySetProvider) -> None:
+        self.get_key_set = provider
+
+    def has_key(self, kid: str) -> bool:
+        return kid in _kids(self.get_key_set())
+
+    async def refresh_for(self, kid: str) -> None:
+        """There is nobody to ask."""
+
+
+class RemoteJwks:
+    """The keys of one issuer in another process. Nothing is fetched before the first token."""
+
+    def __init__(
+        self,
+        issuer: str,
+        path: str,
+        http: httpx2.AsyncClient,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._issuer = issuer
+        self._path = path
+        self._http = http
+        self._clock = clock
+        self._key_set: Mapping[str, Any] = {"keys": []}
+        self._fetched_at = self._failed_at = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
+
+    def get_key_set(self) -> Mapping[str, Any]:
+        """Stale ones too, while nobody answers."""
+        if self._key_set["keys"] and self._has_elapsed(_REFRESH_AFTER_SECONDS, self._fetched_at):
+            self._start_fetch()
+        return self._key_set
+
+    def has_key(self, kid: str) -> bool:
+        return kid in _kids(self._key_set)
+
+    async def refresh_for(self, kid: str) -> None:
+        """At most one fetch at a time, and a pause between them. Raises Unavailable."""
+        if not self._has_elapsed(_UNKNOWN_KEY_REFETCH_SECONDS, self._fetched_at):
+            return
+        # shielded: who gives up must not take the others' answer away
+        await asyncio.shield(self._start_fetch())
+        if not self.has_key(kid) and self._failed_at > self._fetched_at:
+            raise Unavailable(dependency=self._issuer)
+
+    def _start_fetch(self) -> "asyncio.Future[None]":
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(self._fetch())
+        return self._fetching
+
+    async def _fetch(self) -> None:
+        if not self._has_elapsed(_FAILED_FETCH_RETRY_SECONDS, self._failed_at):
+            return
+        try:
+            self._key_set = await self._download()
+            self._fetched_at = self._clock()
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, *DECODE_ERRORS) as error:
+            self._failed_at = self._clock()
+            log.warning("jwks.fetch_failed", issuer=self._issuer, error=repr(error))
+
+    async def _download(self) -> Mapping[str, Any]:
+        """Raises what httpx2 raises, TimeoutError, and DECODE_ERRORS for what is no key set."""
+        # one limit for everything: httpx's own read timeout begins anew with each byte
+        async with (
+            asyncio.timeout(self._http.timeout.read),
+            self._http.stream("GET", self._path) as response,
+        ):
+            response.raise_for_status()
+            body = await _read_limited(response)
+        key_set = {"keys": [dict(key) for key in json.loads(body)["keys"]]}
+        if not parse_public_keys(key_set):
+            # better the keys that we have than none
+            raise ValueError("there is no key in it that we can use")
+        return key_set
+
+    def _has_elapsed(self, seconds: float, since: float) -> bool:
+        return self._clock() - since >= seconds
+
+
+class UserTokenVerifier:
+    """Tells who bears an access token, and looks for its key where that is not known yet."""
+
+    def __init__(self, verifier: AccessTokenVerifier, jwks: JwksProvider) -> None:
+        self._verifier = verifier
+        self._jwks = jwks
+
+    async def verify(self, token: str) -> Actor:
+        """Raises Unauthenticated; Unavailable when nobody can say whether it is good."""
+        try:
+            return self._verifier.verify(token)
+        except Unauthenticated:
+            kid = kid_of(token)
+            if self._jwks.has_key(kid):
+                raise
+        await self._jwks.refresh_for(kid)
+        return self._verifier.verify(token)
+
+
+def kid_of(token: str) -> str:
+    """Which key it says it was signed with. Raises Unauthenticated."""
+    try:
+        return str(jwt.get_unverified_header(token)["kid"])
+    except DECODE_ERRORS:
+        raise Unauthenticated(reason="invalid") from None
+
+
+async def _read_limited(response: httpx2.Response) -> bytes:
+    """Raises ValueError for more than a key set can be, before all of it is here."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _MAX_BYTES:
+            raise ValueError("the key set is too large")
+    return bytes(body)
+
+
+def _kids(key_set: Mapping[str, Any]) -> set[str]:
+    return {str(key.get("kid")) for key in key_set["keys"]}

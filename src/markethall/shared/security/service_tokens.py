@@ -1,0 +1,200 @@
+"""Service tokens: who of us is calling, what for, and on whose behalf.
+
+A caller signs one for each method that it calls, with a key of its own; it is good for a minute.
+In the same profile as the access tokens (RFC 8725), and of another type, so that neither passes
+for the other. The actor travels inside, signed with the rest.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar
+
+import jwt
+
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unauthenticated
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.security.access_tokens import (
+    ALGORITHM,
+    CLOCK_SKEW_SECONDS,
+    DECODE_ERRORS,
+    load_private_keys,
+    parse_public_keys,
+    to_key_set,
+)
+from markethall.shared.security.jwks import JwksProvider
+
+T = TypeVar("T")
+
+TOKEN_TYPE: Final = "svc+jwt"
+LIFETIME_SECONDS: Final = 60
+MAX_TOKEN_LENGTH: Final = 8192
+# a token that is given out again has at least this long to go
+_MIN_REMAINING_SECONDS: Final = 30
+_MAX_CACHED: Final = 2048
+_REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "scope", "actor")
+_DECODE_OPTIONS: Final[Any] = {
+    "require": list(_REQUIRED_CLAIMS),
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+    "strict_aud": True,
+}
+
+
+def audience_of(target: str) -> str:
+    return f"markethall:{target}"
+
+
+@dataclass(frozen=True)
+class ServiceIdentity:
+    """What a good service token says: `caller` may do `scope` at `target`, for `actor`."""
+
+    caller: str
+    target: str
+    scope: str
+    actor: Actor
+    expires_at: int
+
+
+class ServiceSigner:
+    """Signs for the contexts of this process. Holds the private key; nothing else does."""
+
+    def __init__(self, pem: str, clock: Clock) -> None:
+        """The first key signs, further ones are only published. Raises ValueError for a bad one."""
+        keys = load_private_keys(pem)
+        self._key = keys[0]
+        self._clock = clock
+        self._jwks = to_key_set(keys)
+        self._headers = {"typ": TOKEN_TYPE, "kid": self._jwks["keys"][0]["kid"]}
+        self._cache: OrderedDict[tuple[str, str, str, Actor], tuple[str, int]] = OrderedDict()
+
+    def jwks(self) -> Mapping[str, Any]:
+        """The public half, as a JSON Web Key Set (RFC 7517)."""
+        return self._jwks
+
+    def sign(self, caller: str, target: str, method: str, actor: Actor) -> str:
+        """A token for this one method. The same one again while it has half its life to go."""
+        now = int(self._clock().timestamp())
+        cache_key = (caller, target, method, actor)
+        token, expires_at = self._cache.get(cache_key, ("", 0))
+        if expires_at - now < _MIN_REMAINING_SECONDS:
+            token, expires_at = self._sign(*cache_key, now), now + LIFETIME_SECONDS
+            self._cache_token(cache_key, token, expires_at)
+        return token
+
+    def _cache_token(
+        self, cache_key: tuple[str, str, str, Actor], token: str, expires_at: int
+    ) -> None:
+        self._cache[cache_key] = (token, expires_at)
+        self._cache.move_to_end(cache_key)
+        if len(self._cache) > _MAX_CACHED:
+            self._cache.popitem(last=False)
+
+    def _sign(self, caller: str, target: str, method: str, actor: Actor, now: int) -> str:
+        claims = {
+            "iss": audience_of(caller),
+            "sub": caller,
+            "aud": audience_of(target),
+            "scope": f"{target}.{method}",
+            "iat": now,
+            "exp": now + LIFETIME_SECONDS,
+            "jti": str(new_id()),
+            "actor": actor.model_dump(mode="json", exclude_defaults=True),
+        }
+        return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers=self._headers)
+
+
+class ServiceVerifier:
+    """Tells which service bears a token. `sources`: caller -> where its public keys come from."""
+
+    def __init__(
+        self, jwks_by_caller: Mapping[str, JwksProvider], served: Collection[str], clock: Clock
+    ) -> None:
+        self._jwks_by_caller = jwks_by_caller
+        self._context_by_audience = {audience_of(context): context for context in served}
+        self._clock = clock
+        self._cache: OrderedDict[str, ServiceIdentity] = OrderedDict()
+
+    async def verify(self, token: str) -> ServiceIdentity:
+        """Raises Unauthenticated; Unavailable when the caller's keys cannot be had."""
+        identity = self._cache.get(token)
+        if identity is None:
+            identity = await self._verify_uncached(token)
+            self._cache[token] = identity
+            if len(self._cache) > _MAX_CACHED:
+                self._cache.popitem(last=False)
+        if identity.expires_at <= self._clock().timestamp():
+            self._cache.pop(token, None)
+            raise Unauthenticated("The service token has expired.", reason="expired")
+        return identity
+
+    async def _verify_uncached(self, token: str) -> ServiceIdentity:
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise Unauthenticated(reason="invalid")
+        unverified = _or_unauthenticated(lambda: _read_unverified(token))
+        # the keys of whom it says that it comes from; whether that is true, they will show
+        jwks = _or_unauthenticated(lambda: self._jwks_by_caller[unverified.caller])
+        if not jwks.has_key(unverified.kid):
+            await jwks.refresh_for(unverified.kid)
+        return _or_unauthenticated(lambda: self._to_identity(token, unverified, jwks))
+
+    def _to_identity(
+        self, token: str, unverified: "_UnverifiedClaims", jwks: JwksProvider
+    ) -> ServiceIdentity:
+        claims = jwt.decode(
+            token,
+            parse_public_keys(jwks.get_key_set())[unverified.kid],
+            algorithms=[ALGORITHM],
+            issuer=audience_of(unverified.caller),
+            options=_DECODE_OPTIONS | {"verify_aud": False},
+        )
+        issued_at, expires_at = (
+            _require_whole_seconds(claims["iat"]),
+            _require_whole_seconds(claims["exp"]),
+        )
+        if (
+            issued_at > self._clock().timestamp() + CLOCK_SKEW_SECONDS
+            or expires_at - issued_at > LIFETIME_SECONDS
+        ):
+            raise ValueError("from the future, or good for too long")
+        return ServiceIdentity(
+            caller=unverified.caller,
+            target=self._context_by_audience[claims["aud"]],
+            scope=str(claims["scope"]),
+            actor=Actor.model_validate(claims["actor"], extra="forbid"),
+            expires_at=expires_at,
+        )
+
+
+class _UnverifiedClaims(NamedTuple):
+    """What a token says, true or not: who made it, with which key."""
+
+    caller: str
+    kid: str
+
+
+def _read_unverified(token: str) -> _UnverifiedClaims:
+    """Read once: the library looks at every letter each time. Raises what DECODE_ERRORS names."""
+    decoded = jwt.decode_complete(token, options={"verify_signature": False})
+    header, claims = decoded["header"], decoded["payload"]
+    if set(header) != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
+        raise ValueError("not the header of a service token")
+    return _UnverifiedClaims(str(claims["sub"]), str(header["kid"]))
+
+
+def _require_whole_seconds(value: object) -> int:
+    """NaN is neither later than anything nor too long: whole numbers only. Raises ValueError."""
+    if type(value) is not int:
+        raise ValueError("no time in whole seconds")
+    return value
+
+
+def _or_unauthenticated(read: Callable[[], T]) -> T:
+    """One answer for whatever is wrong: nobody learns which part they got right."""
+    try:
+        return read()
+    except DECODE_ERRORS:
+        raise Unauthenticated(reason="invalid") from None

@@ -1,0 +1,118 @@
+"""A hall that dies when it is told to, and is started again: same address, same database."""
+
+import asyncio
+import secrets
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.e2e.dedicated_server import DatabaseReader, environment
+from tests.e2e.servers import CONTEXTS, RunningServer, end, free_port, spawn, wait_until_ready
+from tests.e2e.shop import Person, Shop
+
+FAST_RETRY_SETTINGS = {
+    "idempotency_lease": "0.5",
+    "payment_reconcile_after_seconds": "1",
+    "database_pool_min": "1",
+}
+TIMEOUT_SECONDS = 90
+# a delivery whose handler died is tried again when its lease has run out: we move the clock
+MAKE_RETRIES_DUE = "UPDATE orders.inbox SET due_at = now() WHERE state = 'waiting'"
+
+
+class RestartableServer:
+    def __init__(self, folder: Path, database_url: str, **settings: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self._port = free_port()
+        self._log = folder / "serve.log"
+        self._plan = folder / "plan"
+        self._environment = environment(
+            folder, database_url=database_url, **FAST_RETRY_SETTINGS | settings
+        )
+        self._serial = 0
+        self.database = DatabaseReader(database_url)
+        self.restarts = 0
+        self.short_ttl_shop = True
+        self.clear_kill_plan()
+        self._process = self._started()
+
+    @property
+    def server(self) -> RunningServer:
+        url = f"http://127.0.0.1:{self._port}"
+        return RunningServer(dict.fromkeys(CONTEXTS, url), (self._process.pid,), self._log)
+
+    @property
+    def has_exited(self) -> bool:
+        return self._process.poll() is not None
+
+    def kill_at_write(self, number: int, moment: str) -> None:
+        """To die before or after the so manieth write from now on."""
+        self._serial += 1
+        self._plan.write_text(f"{self._serial} {number} {moment}")
+
+    def clear_kill_plan(self) -> None:
+        self._plan.write_text("")
+
+    def written_since_plan(self) -> list[str]:
+        """What was written since the last doom, in its order."""
+        lines = self._plan.with_suffix(".trace").read_text().splitlines()
+        mine = [line.split(" ", 2) for line in lines if line.startswith(f"{self._serial} ")]
+        return [what for _, _, what in mine]
+
+    async def restart(self) -> None:
+        """Once it is dead."""
+        await asyncio.to_thread(self._process.wait, TIMEOUT_SECONDS)
+        self.clear_kill_plan()
+        self.restarts += 1
+        self._process = await asyncio.to_thread(self._started)
+        if self.short_ttl_shop:
+            await self.database.fetch_all(MAKE_RETRIES_DUE)
+
+    def end(self) -> None:
+        end(self._process)
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as output:
+            program = ("tests.e2e.crash_injector", str(self._plan))
+            process = spawn(self._port, self._environment, (), output, program)
+        wait_until_ready(process, self._port, self._log)
+        return process
+
+
+class RetryingShop(Shop):
+    """A shop whose clients try again, with the same key, until they have an answer."""
+
+    def __init__(self, restartable: RestartableServer, http: httpx2.AsyncClient) -> None:
+        super().__init__(restartable.server, http)
+        self.restartable = restartable
+
+    async def send(
+        self, method: str, path: str, who: Person | None = None, **options: Any
+    ) -> httpx2.Response:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while True:
+                try:
+                    answer = await super().send(method, path, who, **options)
+                except httpx2.TransportError:
+                    await self.restartable.restart()
+                    continue
+                if answer.status_code < 400 or not answer.json()["retryable"]:
+                    return answer
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def open_restartable_server(
+    scratch: Path, database_url: str, **settings: str
+) -> AsyncIterator[RestartableServer]:
+    restartable = RestartableServer(
+        scratch / f"mortal-{secrets.token_hex(4)}", database_url, **settings
+    )
+    try:
+        yield restartable
+    finally:
+        restartable.end()

@@ -1,0 +1,161 @@
+"""Real halls for the end-to-end suite: processes that are known by their addresses alone."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import httpx2
+
+from markethall.contexts import CONTEXT_BY_PATH, Context
+
+ADMIN = ("admin@markethall.example", "an-admin-password-for-tests")
+CONTEXTS = tuple(context.value for context in Context)
+START_LIMIT = 180
+_RESERVED_SOCKETS: list[socket.socket] = []
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """Where each context answers. In one process all four addresses are the same."""
+
+    urls: Mapping[str, str]
+    pids: tuple[int, ...]
+    log: Path
+    # what webhooks are signed with; empty: it stands in the data directory, beside the log
+    secret: str = field(default="", repr=False)
+    # of its other processes, where each has a log of its own
+    other_logs: tuple[Path, ...] = ()
+
+    def has_logged(self, event: str) -> bool:
+        """Whether any of its processes has logged it, ever."""
+        return any(event in log.read_text() for log in (self.log, *self.other_logs))
+
+    def url(self, path: str) -> str:
+        return self.urls[owning_context(path)] + path
+
+
+def owning_context(path: str) -> str:
+    """Whose path it is: the first segment decides. What every process has is asked of users."""
+    return CONTEXT_BY_PATH.get(path.split("/")[1].partition("?")[0], Context.USERS).value
+
+
+def free_port() -> int:
+    """Kept for us: it is offered to nobody else, and who listens there later may bind it too."""
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    _RESERVED_SOCKETS.append(keeper)
+    port: int = keeper.getsockname()[1]
+    return port
+
+
+@contextmanager
+def running(
+    folder: Path, environment: Mapping[str, str], *arguments: str, port: int | None = None
+) -> Iterator[RunningServer]:
+    """`markethall serve`, ready to answer; ended by its pid."""
+    port = port or free_port()
+    log = folder / f"serve-{port}.log"
+    with log.open("ab") as output:
+        process = spawn(port, environment, arguments, output)
+        try:
+            wait_until_ready(process, port, log)
+            address = f"http://127.0.0.1:{port}"
+            yield RunningServer(dict.fromkeys(CONTEXTS, address), (process.pid,), log)
+        finally:
+            end(process)
+
+
+def spawn(
+    port: int,
+    environment: Mapping[str, str],
+    arguments: tuple[str, ...],
+    output: IO[bytes],
+    program: tuple[str, ...] = ("markethall",),
+) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", *program, "serve", "--port", str(port), *arguments]
+    settings = {
+        "MARKETHALL_BCRYPT_COST": "4",
+        "MARKETHALL_RATE_LIMITS": "off",
+        "MARKETHALL_LOG_FORMAT": "json",
+        "MARKETHALL_ADMIN_EMAIL": ADMIN[0],
+        "MARKETHALL_ADMIN_PASSWORD": ADMIN[1],
+        # a busy machine takes its time; a test of how long things may take says it itself
+        "MARKETHALL_REQUEST_DEADLINE_SECONDS": "30",
+        "MARKETHALL_RPC_ATTEMPT_TIMEOUT_SECONDS": "10",
+        "MARKETHALL_DATABASE_TIMEOUT": "20",
+    }
+    clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
+    return subprocess.Popen(
+        command,
+        env={**clean, **settings, **environment, "PYTHONPATH": "src"},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx2.get(f"http://127.0.0.1:{port}/ready", timeout=2).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.02)  # polls a process that is starting; no outcome hangs on the length
+    raise AssertionError(f"the hall did not start:\n{log.read_text()[-4000:]}")
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise AssertionError("the hall did not end within 30 s of SIGTERM") from None
+
+
+async def restricted_urls(server: str, database: str, execute: "Execute") -> dict[str, str]:
+    """One role per context that sees its own schema and nothing else; context -> address."""
+    urls = {}
+    for context in CONTEXTS:
+        role, password = f"{context}_{secrets.token_hex(4)}", secrets.token_hex(16)
+        await execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
+        await execute(f"GRANT USAGE ON SCHEMA {context} TO {role}")
+        await execute(
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {context} TO {role}"
+        )
+        await execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {context} TO {role}")
+        host = server.rpartition("@")[2].partition("/")[0]
+        urls[context] = f"postgresql://{role}:{password}@{host}/{database}"
+    return urls
+
+
+class Execute:
+    """Runs one SQL statement as the owner of the database."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def __call__(self, sql: str) -> None:
+        from tests.conftest import on_server
+
+        await on_server(self._url, sql)
+
+
+def as_json(urls: Mapping[str, str]) -> str:
+    return json.dumps(dict(urls))

@@ -1,0 +1,157 @@
+"""Four processes: what one asks of another can be followed, and the inner door has its own lock."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from markethall.shared.kernel.call_context import Actor
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.security.access_tokens import AccessTokenSigner, generate_private_key
+from tests.e2e.dedicated_server import dedicated_database
+from tests.e2e.servers import ADMIN, CONTEXTS
+from tests.e2e.shop import Shop, good, refused
+from tests.e2e.split_cluster import APART, SplitCluster, plan_cluster, split_cluster
+
+PATIENCE = 30
+
+
+@dataclass(frozen=True)
+class Apart:
+    split: SplitCluster
+    shop: Shop
+
+    async def line(self, context: str, request_id: str, path: str) -> dict[str, Any]:
+        """The access line that this context wrote of this request."""
+        async with asyncio.timeout(PATIENCE):
+            while not (found := self._lines(context, request_id, path)):
+                await asyncio.sleep(0.01)
+        assert len(found) == 1
+        return found[0]
+
+    def _lines(self, context: str, request_id: str, path: str) -> list[dict[str, Any]]:
+        texts = self.split.service(context).log.read_text().splitlines()
+        lines = [json.loads(text) for text in texts if text.startswith("{")]
+        wanted = ("request", request_id, path)
+        return [
+            line
+            for line in lines
+            if (line["event"], line.get("request_id"), line.get("path")) == wanted
+        ]
+
+
+@pytest.fixture(scope="module")
+async def split_setup(
+    scratch: Path, server_url: str, template: str, redis_url: str
+) -> AsyncIterator[Apart]:
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(dedicated_database(server_url, template))
+        split = await stack.enter_async_context(
+            split_cluster(scratch / "apart", APART, url, redis_url, database_pool_min="1")
+        )
+        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
+        shop = Shop(split.server, http)
+        await shop.sign_in_admin(*ADMIN)
+        yield Apart(split, shop)
+
+
+async def test_order_has_one_request_id_and_trace_in_four_logs(split_setup: Apart) -> None:
+    buyer, product = await split_setup.shop.customer(), await split_setup.shop.product()
+    request_id, trace_id = f"test-{secrets.token_hex(8)}", secrets.token_hex(16)
+    headers = {
+        "X-Request-ID": request_id,
+        "traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01",
+        "Idempotency-Key": secrets.token_hex(8),
+    }
+    body = {"product_id": product["product_id"], "quantity": 1, "shipping_address": "Market 1"}
+
+    good(await split_setup.shop.send("POST", "/orders", buyer, headers=headers, json=body), 201)
+
+    lines = {
+        "orders": await split_setup.line("orders", request_id, "/orders"),
+        "users": await split_setup.line("users", request_id, "/internal/users/get_active_customer"),
+        "inventory": await split_setup.line("inventory", request_id, "/internal/inventory/reserve"),
+        "payments": await split_setup.line("payments", request_id, "/internal/payments/open"),
+    }
+    for context, line in lines.items():
+        assert (line["context"], line["trace_id"]) == (context, trace_id)
+        assert (line["user_id"], line["status"] // 100) == (buyer.user_id, 2)
+    callers = {context: line.get("caller") for context, line in lines.items()}
+    assert callers == {
+        "orders": None,
+        "users": "orders",
+        "inventory": "orders",
+        "payments": "orders",
+    }
+
+
+async def test_user_token_is_rejected_by_internal_api(split_setup: Apart) -> None:
+    body = {"user_id": split_setup.shop.admin.user_id}
+    address = split_setup.split.service("users").url + "/internal/users/get_active_customer"
+
+    for headers in ({}, split_setup.shop.admin.headers):
+        answer = await split_setup.shop.http.post(address, json=body, headers=headers)
+
+        refused(answer, 401, "auth.unauthenticated")
+
+
+async def test_only_calling_service_publishes_service_keys(split_setup: Apart) -> None:
+    answers = {
+        context: await split_setup.shop.http.get(
+            split_setup.split.service(context).url + "/internal/keys.json"
+        )
+        for context in CONTEXTS
+    }
+
+    published = {context for context, answer in answers.items() if answer.status_code == 200}
+    (key,) = answers["orders"].json()["keys"]
+    assert published == {"orders"}
+    assert set(key) == {"kty", "crv", "use", "alg", "kid", "x"}
+
+
+async def test_context_location_is_a_metric(split_setup: Apart) -> None:
+    text = (
+        await split_setup.shop.http.get(split_setup.split.service("orders").url + "/metrics")
+    ).text
+
+    where = 'markethall_context_info{{context="{}",storage="sql",where="{}"}} 1.0'
+    assert where.format("orders", "local") in text
+    assert where.format("inventory", "remote") in text
+
+
+async def test_service_started_alone_is_ready_and_names_missing_dependencies(
+    scratch: Path, server_url: str, template: str, redis_url: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(dedicated_database(server_url, template))
+        split = plan_cluster(scratch / "alone", APART, url, redis_url, database_pool_min="1")
+        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
+        orders = split.service("orders")
+        orders.spawn()
+        stack.push_async_callback(orders.end)
+        await orders.is_ready()
+
+        # nobody can say whether this token is good: that is no reason to sign out
+        signed = {"Authorization": f"Bearer {a_token()}"}
+        answer = await http.get(f"{orders.url}/orders", headers=signed)
+
+        assert refused(answer, 503, "system.unavailable")["details"] == {"dependency": "users"}
+        assert answer.headers["retry-after"] == "1"
+
+
+def a_token() -> str:
+    """Such as users might have signed, with a key that nobody has seen yet."""
+    now = partial(datetime.now, UTC)
+    signer = AccessTokenSigner(
+        generate_private_key(), "http://localhost:8000", "markethall", timedelta(hours=1), now
+    )
+    return signer.sign(Actor(user_id=new_id(), roles=("customer",)))

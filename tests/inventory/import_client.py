@@ -1,0 +1,60 @@
+"""Sends files to an inventory, and sees what becomes of them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from markethall.inventory.imports.contract import (
+    ImportFormat,
+    Imports,
+    ImportView,
+    NewImport,
+    RowErrorView,
+    Upload,
+)
+from markethall.shared.kernel.pagination import PageQuery
+from tests.inventory.conftest import STAFF, InventoryApp, no_key
+
+
+@dataclass
+class ImportClient:
+    inventory_app: InventoryApp
+
+    @property
+    def imports(self) -> Imports:
+        return self.inventory_app.container.imports()
+
+    async def upload(self, data: bytes, *, size: int = 1000) -> Upload:
+        """In pieces that end anywhere."""
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for begin in range(0, len(data), size):
+                yield data[begin : begin + size]
+
+        return await self.imports.upload(STAFF, chunks())
+
+    async def start(self, data: bytes, **fields: Any) -> ImportView:
+        upload = await self.upload(data, size=fields.pop("piece", 65_536))
+        usual = {"sha256": upload.sha256, "format": ImportFormat.CSV}
+        command = NewImport.model_validate(usual | fields)
+        return await self.imports.start_import(STAFF, upload, command, no_key())
+
+    async def import_to_end(self, data: bytes | str, **fields: Any) -> ImportView:
+        """To its end."""
+        data = data.encode() if isinstance(data, str) else data
+        started = await self.start(data, **fields)
+        await self.inventory_app.container.import_worker().process_next(started.import_id)
+        return await self.imports.get_import(STAFF, started.import_id)
+
+    async def errors(self, done: ImportView) -> list[RowErrorView]:
+        page = await self.imports.list_row_errors(STAFF, done.import_id, PageQuery(limit=100))
+        return list(page.items)
+
+    async def export(self) -> bytes:
+        return b"".join([piece async for piece in self.imports.export_products(STAFF)])
+
+
+def counts(done: ImportView) -> tuple[int, int, int, int, int]:
+    """Read, created, updated, unchanged, failed."""
+    rows = done.rows
+    return rows.read, rows.created, rows.updated, rows.unchanged, rows.failed

@@ -1,0 +1,186 @@
+"""Whatever the catalogue and the query: memory and SQL give the same products in the same order."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from markethall.inventory.search.contract import ProductQuery
+from markethall.shared.persistence.postgres import Postgres
+from tests.conftest import plain
+from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
+
+EXAMPLES = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+WORDS = [
+    "tea", "teapot", "Tee", "sencha", "Sencah", "senhca", "grün", "GRUN", "cup", "cups", "煎茶",
+    "1", "10", "a_b", "straße", "été", "'", ":*", "&", "🍵", "-", "x" * 60,
+]  # fmt: skip
+text = st.lists(st.sampled_from(WORDS[:8]) | st.sampled_from(WORDS), max_size=5).map(" ".join)
+products = st.fixed_dictionaries(
+    {
+        "name": text.filter(bool),
+        "description": text,
+        "tags": st.lists(st.sampled_from(WORDS), max_size=3, unique=True).map(
+            lambda tags: tuple(tag[:50] for tag in tags)
+        ),
+        "category": st.sampled_from([None, "tea", "cups", "Ä"]),
+        "family": st.sampled_from([None, "f", "g"]),
+        "options": st.dictionaries(st.sampled_from("sc"), st.sampled_from("SML"), max_size=2),
+        "price": st.integers(0, 3).map(lambda amount: {"amount": amount, "currency": "EUR"}),
+        "status": st.sampled_from(["active", "active", "active", "draft"]),
+        "stock": st.integers(0, 1),
+    }
+)
+asked = st.lists(st.sampled_from(WORDS[:8]), min_size=1, max_size=3).map(" ".join)
+queries = st.fixed_dictionaries(
+    {},
+    optional={
+        "q": asked | text.filter(bool).map(lambda q: q[:100]),
+        "sort": st.sampled_from(["relevance", "name", "price", "-price", "-created_at"]),
+        "category": st.sampled_from(["tea", "cups", "nowhere"]),
+        "family": st.just("f"),
+        "tag": st.sampled_from(WORDS[:8]),
+        "min_price": st.integers(0, 3),
+        "max_price": st.integers(0, 3),
+        "in_stock": st.booleans(),
+        "status": st.sampled_from(["active", "draft"]),
+    },
+)
+
+
+@dataclass
+class Houses:
+    memory: InventoryApp
+    sql: InventoryApp
+
+    async def stocked(self, catalogue: list[dict[str, Any]]) -> None:
+        for number, fields in enumerate(catalogue):
+            for inventory_app in (self.memory, self.sql):
+                # the same id in both, and not in the order of making
+                thing_id = UUID(int=number * 37 % 101)
+                await inventory_app.product(f"Tea-{number}", thing_id=thing_id, **fields)
+
+
+@pytest.fixture
+async def connection(database_url: str) -> Any:
+    connection = await asyncpg.connect(plain(database_url))
+    yield connection
+    await connection.close()
+
+
+async def emptied(connection: Any, postgres: Postgres) -> Houses:
+    """Hypothesis tries many catalogues within one test."""
+    await connection.execute(
+        "SET session_replication_role = replica; DELETE FROM inventory.stock_movement;"
+        "DELETE FROM inventory.stock; DELETE FROM inventory.product; DELETE FROM inventory.search_word"
+    )
+    return Houses(build_inventory_app("memory"), build_inventory_app("sql", postgres))
+
+
+async def names(inventory_app: InventoryApp, query: dict[str, Any], limit: int) -> list[str]:
+    """The SKUs in the order of the list, read in pages of this size."""
+    skus: list[str] = []
+    cursor = None
+    while True:
+        asked = ProductQuery.model_validate({**query, "limit": limit, "cursor": cursor})
+        page = await inventory_app.catalogue.list_products(STAFF, asked)
+        skus += [product.sku for product in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            return skus
+
+
+@EXAMPLES
+@given(catalogue=st.lists(products, max_size=8), query=queries)
+async def test_memory_and_sql_return_same_pages(
+    connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
+) -> None:
+    houses = await emptied(connection, postgres)
+    await houses.stocked(catalogue)
+
+    in_sql = await names(houses.sql, query, 100)
+    in_memory = await names(houses.memory, query, 100)
+
+    assert in_sql == in_memory
+    assert await names(houses.sql, query, 2) == in_sql
+    assert await names(houses.memory, query, 2) == in_sql
+
+
+few = st.lists(st.sampled_from(["tea", "teapot", "green", "Tea-3"]), min_size=1, max_size=3)
+similar = st.fixed_dictionaries({"name": few, "description": few, "tags": few})
+
+
+@EXAMPLES
+@given(catalogue=st.lists(similar, min_size=2, max_size=6), words=few)
+async def test_memory_and_sql_rank_alike(
+    connection: Any, postgres: Postgres, catalogue: list[dict[str, list[str]]], words: list[str]
+) -> None:
+    houses = await emptied(connection, postgres)
+    await houses.stocked(
+        [
+            {"name": " ".join(name), "description": " ".join(text), "tags": tuple(tags)}
+            for name, text, tags in (fields.values() for fields in catalogue)
+        ]
+    )
+
+    in_sql = await names(houses.sql, {"q": " ".join(words)}, 100)
+
+    assert in_sql == await names(houses.memory, {"q": " ".join(words)}, 100)
+
+
+many = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["tea", "tea pot", "pot"]),
+        "tags": st.sampled_from([(), ("tea",), ("pot", "x")]),
+        "category": st.sampled_from(["tea", "cups"]),
+        "price": st.integers(0, 2).map(lambda amount: {"amount": amount, "currency": "EUR"}),
+    }
+)
+common = st.fixed_dictionaries(
+    {"sort": st.sampled_from(["relevance", "name", "price", "-price", "-created_at"])},
+    optional={
+        "q": st.sampled_from(["tea", "tea pot", "te", "tea-7", "tae"]),
+        "category": st.just("tea"),
+        "tag": st.just("x"),
+        "in_stock": st.just(False),
+        "max_price": st.just(1),
+    },
+)
+
+
+@settings(EXAMPLES, max_examples=15)
+@given(catalogue=st.lists(many, min_size=40, max_size=70), query=common)
+async def test_memory_and_sql_agree_over_many_pages(
+    connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
+) -> None:
+    houses = await emptied(connection, postgres)
+    await houses.stocked(catalogue)
+
+    whole = await names(houses.memory, query, 100)
+
+    assert await names(houses.sql, query, 20) == whole
+    assert await names(houses.sql, query, 7) == whole
+
+
+@EXAMPLES
+@given(catalogue=st.lists(products, max_size=8), query=queries)
+async def test_memory_and_sql_facets_agree(
+    connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
+) -> None:
+    houses = await emptied(connection, postgres)
+    await houses.stocked(catalogue)
+    counting = ProductQuery.model_validate({**query, "facets": "category,options,tag"})
+
+    in_sql = await houses.sql.catalogue.list_products(STAFF, counting)
+    in_memory = await houses.memory.catalogue.list_products(STAFF, counting)
+
+    assert in_sql.facets == in_memory.facets
+    assert in_sql.facets is not None

@@ -1,0 +1,450 @@
+"""Honest neighbours in memory, and the wire to them, which a test can cut.
+
+They keep what the docstrings of the three contracts promise, and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from markethall.contexts import ALLOWED_CALLS, Context
+from markethall.inventory.contract import (
+    Consume,
+    Extend,
+    OutOfStock,
+    ProductNotFound,
+    ReleasePart,
+    ReservationClosed,
+    ReservationLineView,
+    ReservationStatus,
+    ReservationView,
+    Reserve,
+)
+from markethall.payments.contract import (
+    InvalidPaymentTransition,
+    OpenPayment,
+    PaymentCaptured,
+    PaymentFailed,
+    PaymentInProgress,
+    PaymentNotFound,
+    PaymentRefunded,
+    PaymentStatus,
+    PaymentView,
+    RefundExceedsCaptured,
+    RefundPayment,
+    RefundStatus,
+    RefundView,
+)
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock, utc_now
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
+from markethall.shared.messaging.events import Event
+from markethall.shared.rpc.client_interceptor import (
+    AllowList,
+    CallGuard,
+    InFlightCalls,
+    with_call_guard,
+)
+from markethall.users.contract import Customer, UserInactive
+
+ALLOWED = AllowList(ALLOWED_CALLS)
+
+T = TypeVar("T")
+PAYABLE = {PaymentStatus.CREATED, PaymentStatus.FAILED}
+ENDED = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
+
+
+class Killed(BaseException):
+    """The process dies here: nothing catches it, nothing is tidied up."""
+
+
+class CallFailures:
+    """Which call of all that are made fails: before its effect, or with its answer lost.
+
+    `when` is before or after, or with "killed" in front: then we die of it.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self._cuts: dict[int, str] = {}
+
+    def fail_call(self, number: int, when: str) -> None:
+        """The call with this number, counted from one and from now."""
+        self._cuts[len(self.calls) + number] = when
+
+    def start(self, name: str) -> str | None:
+        self.calls.append(name)
+        return self._cuts.get(len(self.calls))
+
+
+class _FailingProxy:
+    def __init__(self, service: object, cuts: CallFailures) -> None:
+        self._service = service
+        self._cuts = cuts
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._service, name)
+
+        async def over_the_wire(*arguments: Any) -> Any:
+            cut = self._cuts.start(name) or ""
+            if cut.endswith("before"):
+                raise _failure(cut, name)
+            answer = await method(*arguments)
+            if cut.endswith("after"):
+                raise _failure(cut, name)
+            return answer
+
+        over_the_wire.__qualname__ = name
+        return over_the_wire
+
+
+def _failure(cut: str, name: str) -> BaseException:
+    return Killed() if cut.startswith("killed") else Unavailable(dependency=name)
+
+
+def with_failures(service: T, cuts: CallFailures) -> T:
+    """The service at the end of a wire that a test can cut."""
+    return cast("T", _FailingProxy(service, cuts))
+
+
+def with_guard_and_failures(service: T, cuts: CallFailures, target: Context) -> T:
+    """The same, under the guard of every contract call."""
+    guard = CallGuard("orders", target, ALLOWED, InFlightCalls(), utc_now, timeout_seconds=5)
+    return with_call_guard(with_failures(service, cuts), guard)
+
+
+class FakeUsers:
+    """Everybody may buy, but those who are disabled."""
+
+    def __init__(self) -> None:
+        self.disabled: set[UUID] = set()
+
+    async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
+        if user_id in self.disabled:
+            raise UserInactive(user_id=str(user_id))
+        return Customer(user_id=user_id, email="somebody@example.com", full_name=None)
+
+
+@dataclass(frozen=True)
+class Product:
+    product_id: UUID
+    sku: str
+    price: Money
+
+
+@dataclass(frozen=True)
+class FakeReservation:
+    reservation: ReservationView
+    consumed: Mapping[UUID, int] = field(default_factory=dict)
+    fulfilments: frozenset[UUID] = frozenset()
+
+    def remaining(self, product_id: UUID) -> int:
+        """How much of the product this hold keeps from others, once it is alive."""
+        wanted = sum(r.quantity for r in self.reservation.lines if r.product_id == product_id)
+        return wanted - self.consumed.get(product_id, 0)
+
+
+class FakeInventory:
+    """Stock, and the holds on it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._products: dict[UUID, Product] = {}
+        self._on_hand: dict[UUID, int] = {}
+        self._reservations: dict[UUID, FakeReservation] = {}
+
+    def add_product(self, quantity: int, amount: int = 1000, currency: str = "EUR") -> UUID:
+        """A new product with its stock."""
+        product_id = new_id()
+        price = Money(amount=amount, currency=currency)
+        self._products[product_id] = Product(product_id, f"SKU-{len(self._products)}", price)
+        self._on_hand[product_id] = quantity
+        return product_id
+
+    def reprice(self, product_id: UUID, amount: int) -> None:
+        product = self._products[product_id]
+        price = Money(amount=amount, currency=product.price.currency)
+        self._products[product_id] = replace(product, price=price)
+
+    def remove_stock(self, product_id: UUID, quantity: int) -> None:
+        """Somebody else buys."""
+        self._on_hand[product_id] -= quantity
+
+    def receive_stock(self, product_id: UUID, quantity: int) -> None:
+        self._on_hand[product_id] += quantity
+
+    def on_hand(self, product_id: UUID) -> int:
+        return self._on_hand[product_id]
+
+    def available(self, product_id: UUID) -> int:
+        kept = sum(
+            hold.remaining(product_id)
+            for hold in self._reservations.values()
+            if self._is_live(hold)
+        )
+        return self._on_hand[product_id] - kept
+
+    def status(self, reservation_id: UUID) -> ReservationStatus:
+        return self._effective(self._reservations[reservation_id]).status
+
+    def reservations_of(self, order_id: UUID) -> list[ReservationView]:
+        return [
+            self._effective(hold)
+            for hold in self._reservations.values()
+            if hold.reservation.order_id == order_id
+        ]
+
+    async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
+        if command.reservation_id not in self._reservations:
+            wants: dict[UUID, int] = {}
+            for want in command.lines:
+                wants[want.product_id] = wants.get(want.product_id, 0) + want.quantity
+            self._check(wants)
+            lines = tuple(
+                ReservationLineView(
+                    product_id=product_id,
+                    sku=self._products[product_id].sku,
+                    name="A thing",
+                    unit_price=self._products[product_id].price,
+                    quantity=wants[product_id],
+                )
+                for product_id in sorted(wants)
+            )
+            self._store(command, lines)
+        return self._effective(self._reservations[command.reservation_id])
+
+    async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        hold = self._get_open(reservation_id)
+        status = self._effective(hold).status
+        if status is ReservationStatus.EXPIRED:
+            self._check({line.product_id: line.quantity for line in hold.reservation.lines})
+        if status in {ReservationStatus.HELD, ReservationStatus.EXPIRED}:
+            self._set_status(hold, ReservationStatus.COMMITTED)
+        return self._effective(self._reservations[reservation_id])
+
+    async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
+        hold = self._get_open(command.reservation_id)
+        if command.fulfilment_id not in hold.fulfilments:
+            self._check_on_hand(command)
+            consumed = dict(hold.consumed)
+            for want in command.lines:
+                consumed[want.product_id] = consumed.get(want.product_id, 0) + want.quantity
+                self._on_hand[want.product_id] -= want.quantity
+            hold = replace(
+                hold,
+                consumed=consumed,
+                fulfilments=hold.fulfilments | {command.fulfilment_id},
+            )
+            gone = all(hold.remaining(line.product_id) == 0 for line in hold.reservation.lines)
+            self._set_status(
+                hold, ReservationStatus.CONSUMED if gone else ReservationStatus.COMMITTED
+            )
+        return self._effective(self._reservations[command.reservation_id])
+
+    async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
+        raise NotImplementedError("orders does not ask for this")
+
+    async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
+        raise NotImplementedError("orders does not ask for this")
+
+    async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        hold = self._reservations.get(reservation_id)
+        if hold is None:
+            tombstone = ReservationView(
+                reservation_id=reservation_id,
+                order_id=None,
+                status=ReservationStatus.RELEASED,
+                lines=(),
+                expires_at=self._clock(),
+            )
+            self._reservations[reservation_id] = FakeReservation(tombstone)
+        elif self._effective(hold).status is not ReservationStatus.CONSUMED:
+            self._set_status(hold, ReservationStatus.RELEASED)
+        return self._effective(self._reservations[reservation_id])
+
+    def _store(self, command: Reserve, lines: tuple[ReservationLineView, ...]) -> None:
+        reservation = ReservationView(
+            reservation_id=command.reservation_id,
+            order_id=command.order_id,
+            status=ReservationStatus.HELD,
+            lines=lines,
+            expires_at=command.expires_at,
+        )
+        self._reservations[command.reservation_id] = FakeReservation(reservation)
+
+    def _check(self, wants: Mapping[UUID, int]) -> None:
+        unknown = [str(product_id) for product_id in wants if product_id not in self._products]
+        if unknown:
+            raise ProductNotFound(product_ids=unknown)
+        short = [
+            {"product_id": str(p), "requested": n, "available": self.available(p)}
+            for p, n in wants.items()
+            if n > self.available(p)
+        ]
+        if short:
+            raise OutOfStock(lines=short)
+
+    def _check_on_hand(self, command: Consume) -> None:
+        short = [
+            {"product_id": str(w.product_id), "requested": w.quantity, "available": there}
+            for w in command.lines
+            if w.quantity > (there := self._on_hand[w.product_id])
+        ]
+        if short:
+            raise OutOfStock(lines=short)
+
+    def _get_open(self, reservation_id: UUID) -> FakeReservation:
+        hold = self._reservations.get(reservation_id)
+        if hold is None or hold.reservation.status is ReservationStatus.RELEASED:
+            status = hold.reservation.status if hold else None
+            raise ReservationClosed(reservation_id=str(reservation_id), status=status)
+        return hold
+
+    def _set_status(self, hold: FakeReservation, status: ReservationStatus) -> None:
+        reservation = hold.reservation.model_copy(update={"status": status})
+        self._reservations[reservation.reservation_id] = replace(hold, reservation=reservation)
+
+    def _effective(self, hold: FakeReservation) -> ReservationView:
+        held = hold.reservation.status is ReservationStatus.HELD
+        if held and hold.reservation.expires_at <= self._clock():
+            return hold.reservation.model_copy(update={"status": ReservationStatus.EXPIRED})
+        return hold.reservation
+
+    def _is_live(self, hold: FakeReservation) -> bool:
+        return self._effective(hold).status in {ReservationStatus.HELD, ReservationStatus.COMMITTED}
+
+
+class FakePayments:
+    """Payments, and what a customer does with them. `news` is what has not been told yet."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._payments: dict[UUID, PaymentView] = {}
+        self._tombstones: set[UUID] = set()
+        self._refunds: dict[UUID, RefundView] = {}
+        self.pending_events: list[Event] = []
+
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
+        forbidden = command.payment_id in self._tombstones
+        zero = Money.zero(command.amount.currency)
+        payment = PaymentView(
+            payment_id=command.payment_id,
+            order_id=command.order_id,
+            user_id=command.user_id,
+            status=PaymentStatus.CANCELLED if forbidden else PaymentStatus.CREATED,
+            amount=command.amount,
+            authorized=zero,
+            captured=zero,
+            refunded=zero,
+            provider="test",
+            expires_at=command.expires_at,
+            created_at=self._clock(),
+            version=1,
+        )
+        return self._payments.setdefault(command.payment_id, payment)
+
+    async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
+        payment = self._payments.get(payment_id)
+        if payment is None:
+            self._tombstones.add(payment_id)
+        elif payment.status is PaymentStatus.PROCESSING:
+            raise PaymentInProgress(retry_after=1)
+        elif payment.status in PAYABLE:
+            self._change(payment_id, status=PaymentStatus.CANCELLED)
+        elif payment.status not in ENDED:
+            raise InvalidPaymentTransition(status=payment.status, allowed=[])
+
+    async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
+        if command.refund_id in self._refunds:
+            return self._refunds[command.refund_id]
+        payment = self._payments.get(command.payment_id)
+        if payment is None:
+            raise PaymentNotFound(payment_id=str(command.payment_id))
+        if payment.status is not PaymentStatus.CAPTURED:
+            raise InvalidPaymentTransition(status=payment.status, allowed=[])
+        left = payment.captured - payment.refunded
+        amount = command.amount or left
+        if amount.amount > left.amount or not left.amount:
+            raise RefundExceedsCaptured(requested=amount.model_dump(), refundable=left.model_dump())
+        return self._refund(payment, command, amount)
+
+    def payment(self, payment_id: UUID) -> PaymentView:
+        return self._payments[payment_id]
+
+    def payments_of(self, order_id: UUID) -> list[PaymentView]:
+        return [payment for payment in self._payments.values() if payment.order_id == order_id]
+
+    def all_payments(self) -> list[PaymentView]:
+        return list(self._payments.values())
+
+    def reopen(self, payment_id: UUID) -> None:
+        """As if the provider had never heard that it was cancelled."""
+        self._change(payment_id, status=PaymentStatus.CREATED)
+
+    def captured_minus_refunded(self, payment_id: UUID) -> int:
+        """What the shop has of the customer's money."""
+        payment = self._payments[payment_id]
+        return payment.captured.amount - payment.refunded.amount
+
+    def start_processing(self, payment_id: UUID) -> None:
+        """The customer confirms; the provider is thinking."""
+        assert self._payments[payment_id].status in PAYABLE
+        self._change(payment_id, status=PaymentStatus.PROCESSING)
+
+    def capture(self, payment_id: UUID) -> PaymentCaptured:
+        """The provider has taken the money."""
+        payment = self._payments[payment_id]
+        assert payment.status in PAYABLE | {PaymentStatus.PROCESSING}
+        self._change(payment_id, status=PaymentStatus.CAPTURED, captured=payment.amount)
+        event = PaymentCaptured(
+            payment_id=payment_id, order_id=payment.order_id, amount=payment.amount
+        )
+        self.pending_events.append(event)
+        return event
+
+    def decline(self, payment_id: UUID) -> PaymentFailed:
+        order_id = self._payments[payment_id].order_id
+        self._change(payment_id, status=PaymentStatus.FAILED)
+        event = PaymentFailed(payment_id=payment_id, order_id=order_id, failure_code="declined")
+        self.pending_events.append(event)
+        return event
+
+    def _refund(self, payment: PaymentView, command: RefundPayment, amount: Money) -> RefundView:
+        refund = RefundView(
+            refund_id=command.refund_id,
+            payment_id=payment.payment_id,
+            order_id=payment.order_id,
+            amount=amount,
+            status=RefundStatus.SUCCEEDED,
+            reason=command.reason,
+            created_at=self._clock(),
+        )
+        self._refunds[refund.refund_id] = refund
+        refunded = payment.refunded + amount
+        self._change(payment.payment_id, refunded=refunded)
+        told = PaymentRefunded(
+            payment_id=payment.payment_id,
+            order_id=payment.order_id,
+            refund_id=refund.refund_id,
+            amount=amount,
+            captured=payment.captured,
+            refunded=refunded,
+        )
+        self.pending_events.append(told)
+        return refund
+
+    def _change(self, payment_id: UUID, **changes: Any) -> None:
+        payment = self._payments[payment_id]
+        self._payments[payment_id] = payment.model_copy(update=changes)
+
+
+class FakeClock:
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now

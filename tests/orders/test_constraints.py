@@ -1,0 +1,289 @@
+"""What the database refuses by itself, whoever asks."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from markethall.shared.kernel.ids import new_id
+from tests.conftest import plain
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+    from asyncpg.protocol import Record
+
+    Connection = asyncpg.Connection[Record] | PoolConnectionProxy[Record]
+
+ORDER: dict[str, Any] = {
+    "status": "pending",
+    "payment_status": "none",
+    "fulfilment_status": "unfulfilled",
+    "currency": "EUR",
+    "subtotal": 1000,
+    "discount": 0,
+    "shipping": 0,
+    "tax": 0,
+    "total": 1000,
+    "refunded": 0,
+    "shipping_address": '"Market 1"',
+    "provider_payment_status": "created",
+    "version": 1,
+}
+LINE: dict[str, Any] = {
+    "position": 1,
+    "sku": "SKU",
+    "name": "A thing",
+    "unit_price": 500,
+    "quantity": 2,
+    "fulfilled": 0,
+    "delivered": 0,
+    "total": 1000,
+}
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator["Connection"]:
+    connection = await asyncpg.connect(plain(database_url))
+    yield connection
+    await connection.close()
+
+
+async def insert(connection: "Connection", table: str, row: dict[str, Any]) -> None:
+    columns = ", ".join(row)
+    places = ", ".join(f"${n}" for n in range(1, len(row) + 1))
+    await connection.execute(
+        f'INSERT INTO orders."{table}" ({columns}) VALUES ({places})', *row.values()
+    )
+
+
+async def insert_order(connection: "Connection", **changes: Any) -> UUID:
+    ids = {name: new_id() for name in ("order_id", "user_id", "payment_id", "reservation_id")}
+    times = await connection.fetchrow(
+        "SELECT now() AS expires_at, now() AS created_at, now() updated_at"
+    )
+    await insert(connection, "order", {**ids, **dict(times or {}), **ORDER, **changes})
+    order_id: UUID = changes.get("order_id", ids["order_id"])
+    return order_id
+
+
+async def insert_line(connection: "Connection", order_id: UUID, **changes: Any) -> UUID:
+    ids = {"line_id": new_id(), "product_id": new_id(), "order_id": order_id}
+    await insert(connection, "order_line", {**ids, **LINE, **changes})
+    return ids["line_id"]
+
+
+async def insert_both(connection: "Connection", **changes: Any) -> tuple[UUID, UUID]:
+    async with connection.transaction():
+        order_id = await insert_order(connection, **changes)
+        line_id = await insert_line(connection, order_id)
+    return order_id, line_id
+
+
+async def insert_in_savepoint(
+    connection: "Connection", order_id: UUID, lie: dict[str, Any]
+) -> None:
+    async with connection.transaction():
+        await insert_line(connection, order_id, **lie)
+
+
+async def insert_entry(connection: "Connection", order_id: UUID) -> None:
+    await connection.execute(
+        "INSERT INTO orders.timeline VALUES ($1, 1, 'placed', 'me', now(), '', 'pending', 'none',"
+        " 'unfulfilled')",
+        order_id,
+    )
+
+
+async def test_valid_order_is_accepted(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
+
+    assert await connection.fetchval(
+        'SELECT number FROM orders."order" WHERE order_id = $1', order_id
+    )
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"total": 999},
+        {"total": 1001},
+        {"discount": 1},
+        {"shipping": 1},
+        {"tax": 1},
+        {"discount": 1001, "total": -1},
+        {"discount": -1, "total": 1001},
+        {"shipping": -1, "total": 999},
+        {"tax": -1, "total": 999},
+        {"refunded": -1},
+        {"status": "lost"},
+        {"payment_status": "maybe"},
+        {"fulfilment_status": "perhaps"},
+        {"fulfilment_status": "partial"},
+        {"currency": "euro"},
+        {"status": "processing"},
+        {"status": "processing", "payment_status": "failed"},
+        {"status": "completed", "payment_status": "paid"},
+        {"payment_status": "paid"},
+        {"version": 0},
+    ],
+    ids=str,
+)
+async def test_inconsistent_order_is_rejected(
+    connection: "Connection", lie: dict[str, Any]
+) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert_both(connection, **lie)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"total": 999},
+        {"quantity": 0, "total": 0},
+        {"quantity": 1000, "total": 500000},
+        {"quantity": -1, "total": -500},
+        {"unit_price": -500, "total": -1000},
+        {"fulfilled": 3},
+        {"fulfilled": -1},
+        {"delivered": 1},
+        {"delivered": -1},
+    ],
+    ids=str,
+)
+async def test_inconsistent_line_is_rejected(connection: "Connection", lie: dict[str, Any]) -> None:
+    async with connection.transaction():
+        order_id = await insert_order(connection)
+        await insert_line(connection, order_id)
+        with pytest.raises(asyncpg.CheckViolationError):
+            await insert_in_savepoint(connection, order_id, lie)
+
+
+async def test_an_order_without_lines_is_refused(connection: "Connection") -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="lines sum to <NULL>"):
+        await insert_order(connection)
+
+
+async def test_line_total_mismatch_is_rejected(connection: "Connection") -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="subtotal is 1001"):
+        await insert_both(connection, subtotal=1001, total=1001)
+
+
+async def test_adding_line_later_is_rejected(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
+
+    with pytest.raises(asyncpg.CheckViolationError, match="lines sum to 2000"):
+        await insert_line(connection, order_id)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE orders.order_line SET quantity = 1, total = 500",
+        "UPDATE orders.order_line SET unit_price = 1, total = 2",
+        'UPDATE orders."order" SET subtotal = 500, total = 500',
+        "DELETE FROM orders.order_line",
+    ],
+)
+async def test_agreed_fields_are_immutable(connection: "Connection", change: str) -> None:
+    await insert_both(connection)
+
+    with pytest.raises(asyncpg.CheckViolationError, match="subtotal"):
+        await connection.execute(change)
+
+
+async def test_line_cannot_change_order(connection: "Connection") -> None:
+    await insert_both(connection)
+    other, _ = await insert_both(connection)
+
+    with pytest.raises(asyncpg.RestrictViolationError):
+        await connection.execute("UPDATE orders.order_line SET order_id = $1", other)
+
+
+async def test_fulfilment_never_exceeds_ordered_quantity(connection: "Connection") -> None:
+    await insert_both(connection)
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await connection.execute("UPDATE orders.order_line SET fulfilled = fulfilled + 3")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE orders.timeline SET reason = 'another'", "DELETE FROM orders.timeline"],
+)
+async def test_timeline_is_append_only(connection: "Connection", change: str) -> None:
+    order_id, _ = await insert_both(connection)
+    await insert_entry(connection, order_id)
+
+    with pytest.raises(asyncpg.RestrictViolationError):
+        await connection.execute(change)
+
+
+async def test_one_entry_per_version_of_an_order(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
+    await insert_entry(connection, order_id)
+
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await insert_entry(connection, order_id)
+
+
+async def test_one_order_per_id_and_per_payment(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
+    payment_id = await connection.fetchval('SELECT payment_id FROM orders."order"')
+
+    for same in ({"order_id": order_id}, {"payment_id": payment_id}):
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await insert_both(connection, **same)
+
+
+async def insert_twice(connection: "Connection", product_id: UUID) -> None:
+    async with connection.transaction():
+        order_id = await insert_order(connection, subtotal=2000, total=2000)
+        await insert_line(connection, order_id, product_id=product_id)
+        await insert_line(connection, order_id, product_id=product_id)
+
+
+async def test_one_line_per_product(connection: "Connection") -> None:
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await insert_twice(connection, new_id())
+
+
+async def test_order_number_cannot_be_chosen(connection: "Connection") -> None:
+    with pytest.raises(asyncpg.GeneratedAlwaysError):
+        await insert_order(connection, number=7)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"status": "lost"}, {"status": "delivered"}, {"delivered_at": "now"}],
+    ids=str,
+)
+async def test_inconsistent_fulfilment_is_rejected(
+    connection: "Connection", lie: dict[str, Any]
+) -> None:
+    order_id, _ = await insert_both(connection)
+    now = await connection.fetchval("SELECT now()")
+    row = {
+        "fulfilment_id": new_id(),
+        "order_id": order_id,
+        "status": "shipped",
+        "carrier": "DHL",
+        "tracking_number": "JD01",
+        "shipped_at": now,
+        "delivered_at": None,
+        **lie,
+    }
+    if row["delivered_at"]:
+        row["delivered_at"] = now
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert(connection, "fulfilment", row)
+
+
+async def test_order_with_timeline_cannot_be_deleted(connection: "Connection") -> None:
+    order_id, _ = await insert_both(connection)
+    await insert_entry(connection, order_id)
+
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await connection.execute('DELETE FROM orders."order"')

@@ -1,0 +1,32 @@
+"""The very functions of the end-to-end suite, on every partition in one process."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.e2e import test_flow
+from tests.e2e.servers import ADMIN
+from tests.e2e.shop import Shop
+from tests.partitions.in_process import PartitionedApp
+from tests.partitions.partitions import PARTITIONS
+from tests.partitions.servers import TestResources, on_one_database
+
+
+# not for the whole session: its background work would count into the budgets of other tests
+@pytest.fixture(scope="module", params=PARTITIONS)
+async def partitioned_app(
+    request: pytest.FixtureRequest, resources: TestResources
+) -> AsyncIterator[PartitionedApp]:
+    async with on_one_database(resources, request.param) as partitioned_app:
+        yield partitioned_app
+
+
+@pytest.fixture
+async def shop(partitioned_app: PartitionedApp) -> Shop:
+    shop = Shop(partitioned_app.server, partitioned_app.http)
+    await shop.sign_in_admin(*ADMIN)
+    return shop
+
+
+# whatever is written there runs here: the fixtures of this module stand in for those of that one
+globals().update({name: test for name, test in vars(test_flow).items() if name.startswith("test_")})

@@ -1,0 +1,216 @@
+"""Any mixture of confirms, webhooks, refunds, cancels, deaths and time keeps O2 and O4."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from markethall.payments.contract import OperationKind, OperationStatus, PaymentStatus, PaymentView
+from markethall.payments.gateway.sandbox import SANDBOX_METHODS
+from markethall.payments.ports import PaymentGatewayTimeout, SandboxCharge
+from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.pagination import PageQuery
+from markethall.shared.persistence.postgres import PoolSize, Postgres
+from tests.payments.conftest import (
+    NEIGHBOUR,
+    STAFF,
+    Killed,
+    PaymentsApp,
+    attempt_without_key,
+    build_payments_app,
+)
+
+T = TypeVar("T")
+Cut = type[BaseException] | None
+CUTS: st.SearchStrategy[Cut] = st.sampled_from(
+    [None, None, None, None, PaymentGatewayTimeout, Killed]
+)
+USUAL = st.sampled_from(["sandbox_ok", "sandbox_ok", *sorted(SANDBOX_METHODS)])
+AMOUNTS = st.none() | st.integers(1, 1000)
+ENDED = {PaymentStatus.CAPTURED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
+
+
+class PaymentMachine(RuleBasedStateMachine):
+    storage: ClassVar[str]
+    postgres: ClassVar[Postgres | None]
+    loop: ClassVar[asyncio.AbstractEventLoop]
+
+    opened: Bundle[PaymentView] = Bundle("opened")
+    attempts: Bundle[tuple[PaymentView, IdempotentCommand]] = Bundle("attempts")
+    refunds: Bundle[tuple[PaymentView, UUID]] = Bundle("refunds")
+
+    @initialize(target=opened)
+    def start(self) -> PaymentView:
+        self.payments_app: PaymentsApp = build_payments_app(self.storage, self.postgres)
+        self.payments: list[PaymentView] = []
+        self.charge_ids: dict[UUID, list[UUID]] = {}
+        return self.new_payment()
+
+    @precondition(lambda self: len(self.payments) < 3)
+    @rule(target=opened)
+    def open(self) -> PaymentView:
+        return self.new_payment()
+
+    def new_payment(self) -> PaymentView:
+        payment = self.run(self.payments_app.open(1000))
+        self.payments.append(payment)
+        self.charge_ids[payment.payment_id] = []
+        return payment
+
+    @rule(target=attempts, payment=opened, method=USUAL, before=CUTS, after=CUTS)
+    def confirm(
+        self, payment: PaymentView, method: str, before: Cut, after: Cut
+    ) -> tuple[PaymentView, IdempotentCommand]:
+        attempt = attempt_without_key()
+        self.charge_ids[payment.payment_id].append(attempt.id)
+        self.confirm_again((payment, attempt), method, before, after)
+        return payment, attempt
+
+    @rule(of=attempts, method=USUAL, before=CUTS, after=CUTS)
+    def confirm_again(
+        self, of: tuple[PaymentView, IdempotentCommand], method: str, before: Cut, after: Cut
+    ) -> None:
+        self.cut(before, after)
+        self.may_be_refused(self.payments_app.confirm(of[0], method, of[1]))
+
+    @rule(of=attempts)
+    def webhook(self, of: tuple[PaymentView, IdempotentCommand]) -> None:
+        """The provider tells the truth, whenever it likes, as often as it likes."""
+        outcome = self.run(self.payments_app.gateway.lookup(of[1].id, OperationKind.CHARGE))
+        if outcome:
+            self.run(self.payments_app.send(of[1].id, outcome))
+
+    @rule(target=refunds, payment=opened, amount=AMOUNTS, before=CUTS, after=CUTS)
+    def refund(
+        self, payment: PaymentView, amount: int | None, before: Cut, after: Cut
+    ) -> tuple[PaymentView, UUID]:
+        refund_id = new_id()
+        self.refund_again((payment, refund_id), amount, before, after)
+        return payment, refund_id
+
+    @rule(of=refunds, amount=AMOUNTS, before=CUTS, after=CUTS)
+    def refund_again(
+        self, of: tuple[PaymentView, UUID], amount: int | None, before: Cut, after: Cut
+    ) -> None:
+        self.cut(before, after)
+        self.may_be_refused(self.payments_app.refund(of[0], amount, of[1]))
+
+    @rule(payment=opened)
+    def cancel(self, payment: PaymentView) -> None:
+        self.may_be_refused(self.payments_app.payments.cancel(NEIGHBOUR, payment.payment_id))
+
+    @rule(seconds=st.sampled_from([1, 16, 16, 300]))
+    def time_goes_by(self, seconds: int) -> None:
+        self.payments_app.clock.advance(seconds)
+        self.run(self.payments_app.run_periodic_jobs())
+
+    @invariant()
+    def captured_and_refunded_stay_within_bounds(self) -> None:
+        for payment in self.payments:
+            now = self.run(self.payments_app.current(payment))
+            assert now.captured.amount <= now.amount.amount
+            assert now.refunded.amount <= now.captured.amount
+            assert len(self.charged(payment)) <= 1
+
+    @invariant()
+    def the_ledger_balances(self) -> None:
+        report = self.run(self.payments_app.payment_api.verify_ledger(STAFF))
+        assert report.balanced, report
+
+    def teardown(self) -> None:
+        """O8: everything comes to an end by itself, and then the provider agrees with us."""
+        if not hasattr(self, "stall"):
+            return
+        self.cut(None, None)
+        self.time_goes_by(1000)
+        self.time_goes_by(1000)
+        for payment in self.payments:
+            self.has_ended_in_agreement(payment)
+
+    def has_ended_in_agreement(self, payment: PaymentView) -> None:
+        now = self.run(self.payments_app.current(payment))
+        assert now.status in ENDED
+        page = self.payments_app.payment_api.list_operations(
+            STAFF, payment.payment_id, PageQuery(limit=100)
+        )
+        settled = {OperationStatus.SUCCEEDED, OperationStatus.FAILED}
+        assert {one.status for one in self.run(page).items} <= settled
+        taken = [(charge.amount, charge.refunded) for charge in self.charged(payment)]
+        paid = now.status is PaymentStatus.CAPTURED
+        assert taken == ([(now.captured.amount, now.refunded.amount)] if paid else [])
+
+    def charged(self, payment: PaymentView) -> list[SandboxCharge]:
+        found = [
+            self.run(self.payments_app.sandbox_ledger.get_charge(charge_id))
+            for charge_id in self.charge_ids[payment.payment_id]
+        ]
+        return [charge for charge in found if charge and charge.status == "succeeded"]
+
+    def cut(self, before: Cut, after: Cut) -> None:
+        self.payments_app.gateway.before = before() if before else None
+        self.payments_app.gateway.after = after() if after else None
+
+    def may_be_refused(self, act: Coroutine[Any, Any, object]) -> None:
+        try:
+            self.run(act)
+        except (DomainError, Killed):
+            return
+        finally:
+            self.cut(None, None)
+
+    def run(self, act: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(act)
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """The machine is no coroutine: it needs a loop of its own."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.mark.parametrize(("storage", "examples"), [("memory", 100), ("sql", 25)])
+def test_any_command_sequence_keeps_invariants(
+    storage: str,
+    examples: int,
+    loop: asyncio.AbstractEventLoop,
+    request: pytest.FixtureRequest,
+) -> None:
+    postgres = None
+    if storage == "sql":
+        url = request.getfixturevalue("database_url")
+        postgres = Postgres(url, PoolSize(min_size=1, max_size=5, timeout=10))
+    machine = type(
+        "Machine", (PaymentMachine,), {"storage": storage, "postgres": postgres, "loop": loop}
+    )
+
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+    if postgres:
+        loop.run_until_complete(postgres.close())

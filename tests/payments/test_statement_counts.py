@@ -1,0 +1,101 @@
+"""What only Postgres can show: how many statements, and what is held while the provider thinks."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from markethall.payments.sql import statements
+from markethall.shared.observability.metrics import REGISTRY
+from markethall.shared.persistence.postgres import Postgres, Statement
+from tests.payments.conftest import NEIGHBOUR, STAFF, PaymentsApp, build_payments_app
+
+
+@pytest.fixture
+def payments_app(postgres: Postgres) -> PaymentsApp:
+    return build_payments_app("sql", postgres)
+
+
+async def statements_of(act: Callable[[], Awaitable[Any]]) -> int:
+    before = REGISTRY.get_sample_value("markethall_db_statements_total")
+    await act()
+    after = REGISTRY.get_sample_value("markethall_db_statements_total")
+    assert before is not None
+    assert after is not None
+    return int(after - before)
+
+
+async def test_opening_takes_one_statement(payments_app: PaymentsApp) -> None:
+    assert await statements_of(payments_app.open) == 1
+
+
+async def test_reading_takes_one_statement(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
+
+    assert (
+        await statements_of(lambda: payments_app.payment_api.get_payment(STAFF, payment.payment_id))
+        == 1
+    )
+
+
+async def test_paying_takes_ten_statements_with_key_and_provider(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
+
+    assert await statements_of(lambda: payments_app.confirm_with_key(payment, "key")) == 10
+
+
+async def test_refunding_takes_nine_statements_with_provider(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.paid()
+
+    assert await statements_of(lambda: payments_app.refund(payment, 1)) == 9
+
+
+async def test_cancelling_takes_three_statements(payments_app: PaymentsApp) -> None:
+    payment = await payments_app.open()
+
+    async def cancel() -> None:
+        await payments_app.payments.cancel(NEIGHBOUR, payment.payment_id)
+
+    assert await statements_of(cancel) == 3
+
+
+async def test_idle_job_run_takes_three_statements(payments_app: PaymentsApp) -> None:
+    assert await statements_of(payments_app.run_periodic_jobs) == 3
+
+
+async def test_no_connection_is_held_during_provider_call(postgres: Postgres) -> None:
+    held: list[int] = []
+
+    async def sleep(_: float) -> None:
+        pool = postgres._pool
+        assert pool is not None
+        held.append(pool.get_size() - pool.get_idle_size())
+
+    payments_app = build_payments_app("sql", postgres, sleep)
+    await payments_app.confirm(await payments_app.open(), "sandbox_slow")
+
+    assert held == [0]
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (statements.EXPIRE_PAYMENTS, "ix_payment_payable"),
+        (statements.CLAIM_DUE_OPERATIONS, "ix_operation_due"),
+        (statements.LIST_APPLICABLE_EVENTS, "ix_webhook_event_pending"),
+    ],
+)
+async def test_job_queries_use_indexes(
+    payments_app: PaymentsApp, postgres: Postgres, statement: Statement, index: str
+) -> None:
+    now = payments_app.clock()
+    values = {"now": now, "next_due_at": now + timedelta(seconds=15), "limit": 10}
+
+    async with postgres.transaction() as connection:
+        driver = connection._driver
+        await driver.execute("SET LOCAL enable_seqscan = off")
+        sql, arguments = statement.bind(values)
+        rows = await driver.fetch(f"EXPLAIN {sql}", *arguments)
+
+    assert index in "\n".join(row[0] for row in rows)

@@ -1,0 +1,227 @@
+"""The three contracts that are called by neighbours: their halves, and good values for each method.
+
+No value is a default, so that one which is lost on the way is missed.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from fastapi import APIRouter
+
+import markethall.inventory.contract
+import markethall.inventory.remote
+import markethall.payments.contract
+import markethall.payments.remote
+import markethall.users.contract
+import markethall.users.remote
+from markethall.contexts import Context
+from markethall.inventory.contract import (
+    Consume,
+    Extend,
+    Inventory,
+    ReleasePart,
+    RequestedLine,
+    ReservationLineView,
+    ReservationStatus,
+    ReservationView,
+    Reserve,
+)
+from markethall.payments.contract import (
+    OpenPayment,
+    Payments,
+    PaymentStatus,
+    PaymentView,
+    RefundPayment,
+    RefundStatus,
+    RefundView,
+)
+from markethall.shared.kernel import errors, money
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
+from markethall.users.contract import Customer, Users
+
+AT: Final = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
+PAID: Final = Money(amount=123456789012345, currency="KWD")
+WANTS: Final = (
+    RequestedLine(product_id=new_id(), quantity=7),
+    RequestedLine(product_id=new_id(), quantity=1000000),
+)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """`samples`: method -> what it is asked, what it answers."""
+
+    context: Context
+    module: Any
+    protocol: type[Any]
+    router: APIRouter
+    remote: type[Any]
+    samples: Mapping[str, tuple[Any, Any]]
+
+    def refusals(self, method: str) -> set[type[DomainError]]:
+        """Those that the method's docstring names."""
+        names = re.findall(r"\b[A-Z][A-Za-z]+\b", getattr(self.protocol, method).__doc__ or "")
+        places = (self.module, money, errors)
+        found = (getattr(place, name, None) for name in names for place in places)
+        return {kind for kind in found if isinstance(kind, type) and issubclass(kind, DomainError)}
+
+
+def methods_of(protocol: type[Any]) -> set[str]:
+    return {name for name in vars(protocol) if not name.startswith("_")}
+
+
+_LINE: Final = ReservationLineView(
+    product_id=new_id(),
+    sku="TEA-1",
+    name="Sencha 煎茶",
+    unit_price=PAID,
+    quantity=3,
+    consumed=1,
+    released=2,
+)
+_RESERVATION: Final = ReservationView(
+    reservation_id=new_id(),
+    order_id=new_id(),
+    status=ReservationStatus.COMMITTED,
+    lines=(_LINE, _LINE.model_copy(update={"sku": "CUP"})),
+    expires_at=AT,
+)
+_TOMBSTONE: Final = ReservationView(
+    reservation_id=new_id(),
+    order_id=None,
+    status=ReservationStatus.RELEASED,
+    lines=(),
+    expires_at=AT,
+)
+_PAYMENT: Final = PaymentView(
+    payment_id=new_id(),
+    order_id=new_id(),
+    user_id=new_id(),
+    status=PaymentStatus.REQUIRES_ACTION,
+    amount=PAID,
+    authorized=PAID,
+    captured=Money.zero("KWD"),
+    refunded=Money(amount=-1, currency="KWD"),
+    provider="sandbox",
+    failure_code="card_declined",
+    next_action="https://bank.example/?a=1&b=%20",
+    expires_at=AT,
+    created_at=AT,
+    version=9,
+)
+_REFUND: Final = RefundView(
+    refund_id=new_id(),
+    payment_id=new_id(),
+    order_id=new_id(),
+    amount=PAID,
+    status=RefundStatus.UNKNOWN,
+    reason='"quoted"\n',
+    failure_code="late",
+    created_at=AT,
+)
+
+CONTRACTS: Final[Mapping[Context, Contract]] = {
+    Context.USERS: Contract(
+        Context.USERS,
+        markethall.users.contract,
+        Users,
+        markethall.users.remote.router,
+        markethall.users.remote.RemoteUsers,
+        {
+            "get_active_customer": (
+                new_id(),
+                Customer(user_id=new_id(), email="ä@example.com", full_name="Ada"),
+            )
+        },
+    ),
+    Context.INVENTORY: Contract(
+        Context.INVENTORY,
+        markethall.inventory.contract,
+        Inventory,
+        markethall.inventory.remote.router,
+        markethall.inventory.remote.RemoteInventory,
+        {
+            "reserve": (
+                Reserve(
+                    reservation_id=new_id(),
+                    order_id=new_id(),
+                    customer_id=new_id(),
+                    lines=WANTS,
+                    expires_at=AT,
+                    limited=True,
+                ),
+                _RESERVATION,
+            ),
+            "extend": (Extend(reservation_id=new_id(), expires_at=AT), _RESERVATION),
+            "commit": (new_id(), _RESERVATION),
+            "consume": (
+                Consume(reservation_id=new_id(), fulfilment_id=new_id(), lines=WANTS),
+                _RESERVATION,
+            ),
+            "release_part": (
+                ReleasePart(reservation_id=new_id(), release_id=new_id(), lines=WANTS),
+                _RESERVATION,
+            ),
+            "release": (new_id(), _TOMBSTONE),
+        },
+    ),
+    Context.PAYMENTS: Contract(
+        Context.PAYMENTS,
+        markethall.payments.contract,
+        Payments,
+        markethall.payments.remote.router,
+        markethall.payments.remote.RemotePayments,
+        {
+            "open": (
+                OpenPayment(
+                    payment_id=new_id(),
+                    order_id=new_id(),
+                    user_id=new_id(),
+                    amount=PAID,
+                    expires_at=AT,
+                ),
+                _PAYMENT,
+            ),
+            "cancel": (new_id(), None),
+            "refund": (
+                RefundPayment(
+                    payment_id=new_id(), refund_id=new_id(), amount=PAID, reason="broken"
+                ),
+                _REFUND,
+            ),
+        },
+    ),
+}
+METHODS: Final = tuple(
+    (context, method) for context, contract in CONTRACTS.items() for method in contract.samples
+)
+SYSTEM: Final = tuple(
+    kind for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, DomainError) and kind is not DomainError
+)  # fmt: skip
+
+
+class StandIn:
+    """A provider that notes what it is asked, and answers or refuses as a test says."""
+
+    def __init__(self, contract: Contract, refusal: BaseException | None = None) -> None:
+        self._contract = contract
+        self._refusal = refusal
+        self.asked: list[tuple[str, CallContext, Any]] = []
+
+    def __getattr__(self, method: str) -> Callable[[CallContext, Any], Any]:
+        _, answer = self._contract.samples[method]
+
+        async def ask(ctx: CallContext, given: Any) -> Any:
+            self.asked.append((method, ctx, given))
+            if self._refusal:
+                raise self._refusal
+            return answer
+
+        return ask

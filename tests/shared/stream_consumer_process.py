@@ -1,0 +1,62 @@
+"""A process that publishes and hears the probe's events over a stream: python -m … DB REDIS.
+
+Everything is the product's own but the handler, which notes each event once.
+"""
+
+import asyncio
+import sys
+
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.messaging.context_worker import (
+    ContextWorker,
+    InboxConsumer,
+    OutboxRelay,
+    WorkerConfig,
+)
+from markethall.shared.messaging.events import Delivery, InProcessTransport
+from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
+from markethall.shared.persistence.postgres import PoolSize, Postgres
+from markethall.shared.persistence.redis_client import RedisClient
+from markethall.shared.persistence.sql import build_sql_persistence
+from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
+
+HANDLER = "probe.on_thing_happened"
+# short leases: who was killed is not waited for
+WORKER_CONFIG = WorkerConfig(
+    poll_interval=0.02,
+    reconcile_interval=0.1,
+    leader_retry_interval=0.05,
+    delivery_lease=0.5,
+    relay_batch_size=20,
+)
+
+
+async def listen(database_url: str, redis_url: str) -> None:
+    postgres = Postgres(database_url, PoolSize(min_size=1, max_size=10, timeout=5))
+    backend = build_sql_persistence(postgres, STATEMENTS, ProbeSqlStore, utc_now)
+    redis = RedisClient(redis_url, timeout=1.0)
+
+    async def note(delivery: Delivery, event: ThingHappened) -> None:
+        async with backend.database.transaction() as store:
+            if await store.mark_processed(delivery):
+                await store.add(f"{event.thing}/{event.number}", event.number)
+
+    inbox_transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
+    publisher = RedisStreamPublisher(
+        "probe", {"probe": frozenset({ThingHappened.type})}, redis, utc_now
+    )
+    worker = ContextWorker(
+        "probe",
+        backend.outbox,
+        OutboxRelay("probe", [], utc_now, [publisher]),
+        InboxConsumer(backend.inbox, {HANDLER: note}, utc_now, WORKER_CONFIG),
+        [],
+        WORKER_CONFIG,
+        [RedisStreamConsumer("probe", "probe", inbox_transport, backend.inbox, redis)],
+    )
+    inbox_transport.notify_inbox = worker.notify_inbox
+    await worker.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(listen(*sys.argv[1:]))

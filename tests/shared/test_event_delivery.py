@@ -1,0 +1,200 @@
+"""One suite for both pipes, under a pipe that does everything a pipe may do wrong."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import utc_now
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.messaging.context_worker import (
+    ContextWorker,
+    InboxConsumer,
+    OutboxRelay,
+    WorkerConfig,
+)
+from markethall.shared.messaging.events import Delivery, EventEnvelope, InProcessTransport
+from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
+from markethall.shared.messaging.redis_streams import StreamConfig as StreamPace
+from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.persistence.redis_client import RedisClient
+from tests.shared.conftest import ThingHappened
+
+HANDLER = "probe.on_thing_happened"
+WORKER_CONFIG = WorkerConfig(
+    poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
+)
+KEYS, EACH = 10, 20
+# less than the lease of a delivery: what was claimed and not begun is not waited for
+PATIENCE = 25
+FAULTS = ("well", "twice", "late", "half", "before", "after")
+
+
+class ChaosTransport(InProcessTransport):
+    """Delivers twice, late, by halves, keys in any order; fails before, in the middle, after.
+
+    `wild`: the events of one key in any order too, which no pipe of ours does.
+    """
+
+    def __init__(self, transport: InProcessTransport, seed: int, *, wild: bool = False) -> None:
+        self._transport = transport
+        self._chance = random.Random(seed)
+        self._wild = wild
+        self._plan: list[str] = []
+        self.done: dict[str, int] = {}
+
+    def accepts(self, envelope: EventEnvelope) -> bool:
+        return self._transport.accepts(envelope)
+
+    async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
+        mixed = self._mixed(envelopes)
+        what = self._next()
+        self.done[what] = self.done.get(what, 0) + 1
+        if what == "before":
+            raise Unavailable(dependency="chaos")
+        if what == "late":
+            await asyncio.sleep(self._chance.uniform(0, 0.01))
+        await self._transport.deliver(mixed[: len(mixed) // 2] if what == "half" else mixed)
+        if what == "twice":
+            await self._transport.deliver(mixed)
+        if what in {"half", "after"}:
+            raise Unavailable(dependency="chaos")
+
+    def _next(self) -> str:
+        """All of it in turns, in no order that one could count on."""
+        if not self._plan:
+            self._plan = [*FAULTS]
+            self._chance.shuffle(self._plan)
+        return self._plan.pop()
+
+    def _mixed(self, envelopes: Sequence[EventEnvelope]) -> list[EventEnvelope]:
+        mixed = list(envelopes)
+        self._chance.shuffle(mixed)
+        if not self._wild:
+            # the keys in any order, each key in its own
+            waiting = {
+                key: [e for e in envelopes if e.key == key] for key in {e.key for e in mixed}
+            }
+            mixed = [waiting[envelope.key].pop(0) for envelope in mixed]
+        return mixed
+
+
+class Traffic:
+    """Publisher and listener, joined by the kind of pipe that a test asks for."""
+
+    def __init__(self, backend: ContextPersistence[Any], redis: RedisClient) -> None:
+        self.backend = backend
+        self._redis = redis
+        self.handled: list[tuple[str, int]] = []
+        self.inbox_transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
+
+    def build_worker(self, kind: str, chaos: ChaosTransport) -> ContextWorker:
+        publishers, consumers = [], []
+        if kind != "direct":
+            types = frozenset({ThingHappened.type})
+            publishers = [RedisStreamPublisher("probe", {"probe": types}, self._redis, utc_now)]
+            config = StreamPace(
+                block_timeout=0.02,
+                claim_interval=0.1,
+                stale_after=0.1,
+                max_backoff=0.05,
+                batch_size=10,
+            )
+            consumers = [
+                RedisStreamConsumer(
+                    "probe", "probe", chaos, self.backend.inbox, self._redis, config
+                )
+            ]
+        worker = ContextWorker(
+            "probe",
+            self.backend.outbox,
+            OutboxRelay("probe", [] if kind == "stream" else [chaos], utc_now, publishers),
+            InboxConsumer(self.backend.inbox, {HANDLER: self.note}, utc_now, WORKER_CONFIG),
+            [],
+            WORKER_CONFIG,
+            consumers,
+        )
+        self.inbox_transport.notify_inbox = worker.notify_inbox
+        self.backend.database.after_publish = worker.notify_outbox
+        return worker
+
+    async def note(self, delivery: Delivery, event: ThingHappened) -> None:
+        async with self.backend.database.transaction() as store:
+            if await store.mark_processed(delivery):
+                await store.add(f"{event.thing}/{event.number}", event.number)
+                self.handled.append((str(event.thing), event.number))
+
+    async def publish(self, ctx: CallContext) -> None:
+        """Of each key one after the other, the keys side by side."""
+
+        async def of_one_key() -> None:
+            thing = new_id()
+            for number in range(EACH):
+                async with self.backend.database.transaction() as store:
+                    await store.publish(ThingHappened(thing=thing, number=number), ctx)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(of_one_key() for _ in range(KEYS)))
+
+    async def run(self, kind: str, chaos: ChaosTransport, ctx: CallContext) -> None:
+        """Until all has been handled and nothing more comes."""
+        task = asyncio.create_task(self.build_worker(kind, chaos).run())
+        try:
+            await self.publish(ctx)
+            async with asyncio.timeout(PATIENCE):
+                while len(self.handled) < KEYS * EACH:
+                    await asyncio.sleep(0.01)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def effects(self) -> int:
+        async with self.backend.database.read_session() as store:
+            count: int = await store.count()
+            return count
+
+    def in_order(self) -> bool:
+        by_key: dict[str, list[int]] = {}
+        for thing, number in self.handled:
+            by_key.setdefault(thing, []).append(number)
+        return all(numbers == sorted(numbers) for numbers in by_key.values())
+
+
+@pytest.fixture
+async def traffic(backend: ContextPersistence[Any], redis_url: str) -> AsyncIterator[Traffic]:
+    redis = RedisClient(redis_url, timeout=10)
+    own: Any = Redis.from_url(redis_url)
+    await own.delete("markethall:events:probe", "markethall:events:probe:marker")
+    await own.aclose()
+    yield Traffic(backend, redis)
+    await redis.close()
+
+
+@pytest.mark.parametrize("kind", ["direct", "stream", "both"])
+@pytest.mark.parametrize("seed", range(3))
+async def test_under_faults_each_event_applies_once_in_key_order(
+    traffic: Traffic, ctx: CallContext, kind: str, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chaos = ChaosTransport(traffic.inbox_transport, seed)
+
+    await traffic.run(kind, chaos, ctx)
+
+    with capsys.disabled():
+        print(f"\n{kind}: {await traffic.effects()} effects of {KEYS * EACH} events, {chaos.done}")  # noqa: T201 - for the report
+    assert await traffic.effects() == len(traffic.handled) == KEYS * EACH
+    assert traffic.in_order()
+    assert set(chaos.done) == set(FAULTS)
+
+
+@pytest.mark.parametrize("kind", ["direct", "stream"])
+async def test_without_key_order_each_event_still_applies_once(
+    traffic: Traffic, ctx: CallContext, kind: str
+) -> None:
+    await traffic.run(kind, ChaosTransport(traffic.inbox_transport, 4711, wild=True), ctx)
+
+    assert await traffic.effects() == len(traffic.handled) == KEYS * EACH

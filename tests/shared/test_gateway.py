@@ -1,0 +1,684 @@
+"""The front door: what passes it, what does not, and what every answer has."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, FastAPI, Form, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message
+
+from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
+from markethall.shared.http.problem_details import (
+    http_exception_handler,
+    problem_handler,
+    unexpected_handler,
+    validation_handler,
+)
+from markethall.shared.http.rate_limits import LOGIN_ACCOUNT, REQUESTS, RateLimiter
+from markethall.shared.http.request_body import normalize_form, validate_json
+from markethall.shared.http.request_context import MAX_HEADER_BYTES, TokenVerifier
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.errors import (
+    DomainError,
+    MalformedRequest,
+    Overloaded,
+    Unauthenticated,
+)
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.model import Int, RequestModel, Text
+from markethall.shared.observability.metrics import REGISTRY
+from markethall.shared.persistence.redis_client import RedisClient
+
+LIMIT = 2048
+PERSON = Actor(user_id=new_id())
+
+
+class Thing(RequestModel):
+    name: Text = ""
+    number: Int = 0
+
+
+@dataclass(frozen=True)
+class Got:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        assert self.headers["content-type"] == "application/problem+json"
+        assert self.json["status"] == self.status
+        return str(self.json["code"])
+
+
+class OneToken:
+    async def verify(self, token: str) -> Actor:
+        if token != "good":
+            raise Unauthenticated(reason="invalid")
+        return PERSON
+
+
+def shop() -> FastAPI:
+    handlers: Any = {
+        DomainError: problem_handler,
+        RequestValidationError: validation_handler,
+        HTTPException: http_exception_handler,
+        Exception: unexpected_handler,
+    }
+    app = FastAPI(exception_handlers=handlers)
+
+    @app.post("/things")
+    async def make(thing: Thing) -> Thing:
+        return thing
+
+    @app.get("/things/{name}")
+    async def see(name: str, request: Request) -> dict[str, Any]:
+        ctx: CallContext = request.scope["state"]["call_context"]
+        return json.loads(ctx.model_dump_json()) | {"name": name}  # type: ignore[no-any-return]
+
+    @app.post("/token")
+    async def token(username: Annotated[str, Form()], request: Request) -> dict[str, str]:
+        return {"username": username}
+
+    @app.get("/fault")
+    async def fault() -> None:
+        raise ZeroDivisionError("what nobody outside should read")
+
+    @app.get("/busy")
+    async def busy() -> None:
+        raise Overloaded(retry_after=7)
+
+    inner = APIRouter()
+
+    @inner.get("/deep/{number}")
+    async def deep(number: int) -> int:
+        return number
+
+    app.include_router(inner, prefix="/very")
+
+    @app.get("/cached")
+    async def cached() -> Response:
+        return Response("x", headers={"cache-control": "public, max-age=5"})
+
+    return app
+
+
+def front(
+    app: ASGIApp | None = None, *, limits: str = "off", patience: float = 5, proxies: Any = ()
+) -> GatewayMiddleware:
+    manners = GatewayConfig(
+        max_body_bytes=LIMIT,
+        body_timeout_seconds=patience,
+        trusted_proxies=proxies,
+        context_by_path={"things": "probe"},
+        form_paths=frozenset({"/token"}),
+        rate_limit_exempt_paths=frozenset({"/busy"}),
+    )
+    verifier: TokenVerifier = OneToken()
+    return GatewayMiddleware(
+        app or shop(),
+        manners,
+        TokenVerifiers(lambda: verifier),
+        RateLimiter(limits, RedisClient(None)),
+    )
+
+
+async def ask(
+    app: ASGIApp,
+    method: str,
+    path: str,
+    *chunks: bytes,
+    headers: Iterable[tuple[str, str]] = (),
+    query: bytes = b"",
+    peer: str = "192.0.2.1",
+    stalls: bool = False,
+) -> Got:
+    """One request, spoken as a server speaks it to an application."""
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query,
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],
+        "client": (peer, 5000),
+        "server": ("testserver", 80),
+    }
+    waiting = [
+        {"type": "http.request", "body": chunk, "more_body": stalls or place < len(chunks) - 1}
+        for place, chunk in enumerate(chunks or (b"",))
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if waiting:
+            return waiting.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    try:
+        await app(scope, receive, send)
+    except ZeroDivisionError:  # the framework raises it again after it has answered
+        assert sent
+    start = sent[0]
+    kept = {name.decode(): value.decode("latin-1") for name, value in start.get("headers", [])}
+    return Got(start["status"], kept, b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+JSON = ("content-type", "application/json")
+FORM = ("content-type", "application/x-www-form-urlencoded")
+
+
+async def post(body: bytes, *headers: tuple[str, str]) -> Got:
+    return await ask(front(), "POST", "/things", body, headers=headers or (JSON,))
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"name": "a", "number": 1}',
+        '{"name": "ñ 😀"}'.encode(),
+        b'{"name": "\\ud83d\\ude00"}',
+        b'  {"number": -5}\n',
+    ],
+)
+async def test_valid_json_is_accepted(body: bytes) -> None:
+    got = await post(body)
+
+    assert got.status == 200
+    assert got.json == {"name": "", "number": 0} | json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "request.malformed"),
+        (b"nonsense", 400, "request.malformed"),
+        (b'{"a": 1} {"b": 2}', 400, "request.malformed"),
+        (b'{"name": "a", "name": "b"}', 400, "request.malformed"),
+        (b'{"name": "a", "\\u006eame": "b"}', 400, "request.malformed"),
+        (b'[{"a": 1}, {"a": 1, "a": 2}]', 400, "request.malformed"),
+        (b'{"number": NaN}', 400, "request.malformed"),
+        (b'{"number": Infinity}', 400, "request.malformed"),
+        (b'{"number": -Infinity}', 400, "request.malformed"),
+        (b'{"number": 1e999}', 400, "request.malformed"),
+        (b'{"number": -1e999}', 400, "request.malformed"),
+        (b'{"number": ' + b"9" * 1900 + b"}", 200, ""),
+        (b'{"number": 01}', 400, "request.malformed"),
+        (b'{"name": "\x00"}', 400, "request.malformed"),
+        (b'{"name": "\\u0000"}', 422, "request.invalid"),
+        (b'{"\\u0000": 1}', 422, "request.invalid"),
+        (b'{"name": "\\ud800"}', 422, "request.invalid"),
+        (b'{"\\udfff": 1}', 422, "request.invalid"),
+        (b'{"name": "\\udc00\\ud800"}', 422, "request.invalid"),
+        (b'[[[["\\ud800"]]]]', 422, "request.invalid"),
+        (b"\xff\xfe{\x00}\x00", 400, "request.malformed"),
+        ('{"name": "a"}'.encode("utf-16"), 400, "request.malformed"),
+        ('{"name": "ñ"}'.encode("latin-1"), 400, "request.malformed"),
+        (b"\xef\xbb\xbf{}", 400, "request.malformed"),
+        (b'{"name": "\xed\xa0\x80"}', 400, "request.malformed"),
+        (b"[" * 65 + b"]" * 65, 400, "request.malformed"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, 400, "request.malformed"),
+        (b"[" * 1500, 400, "request.malformed"),
+        (b"", 422, "request.invalid"),
+        (b"null", 422, "request.invalid"),
+        (b"[]", 422, "request.invalid"),
+        (b"1", 422, "request.invalid"),
+        (b'"text"', 422, "request.invalid"),
+        (b'{"colour": "red"}', 422, "request.invalid"),
+        (b'{"number": true}', 422, "request.invalid"),
+        (b'{"number": "1"}', 422, "request.invalid"),
+        (b'{"number": 1.0}', 422, "request.invalid"),
+        (b'{"number": 1e2}', 422, "request.invalid"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+async def test_invalid_body_is_rejected_without_server_error(
+    body: bytes, status: int, code: str
+) -> None:
+    got = await post(body)
+
+    assert got.status == status
+    assert not code or got.code == code
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 10**5 + b"]" * 10**5])
+def test_deeply_nested_json_is_rejected_quickly(body: bytes) -> None:
+    with pytest.raises(MalformedRequest) as refused:
+        validate_json(body)
+
+    assert "deep" in refused.value.detail
+
+
+@pytest.mark.parametrize("inside", [b"", b"1", b'"a"', b"[]"])
+def test_json_depth_limit_is_sixty_four(inside: bytes) -> None:
+    levels = 63 if inside == b"[]" else 64
+    validate_json(b"[" * levels + inside + b"]" * levels)
+
+    with pytest.raises(MalformedRequest) as refused:
+        validate_json(b"[" * (levels + 1) + inside + b"]" * (levels + 1))
+
+    assert "64 levels" in refused.value.detail
+
+
+def test_wide_json_is_accepted() -> None:
+    validate_json(b"[" + b"[{}]," * 1000 + b"[]]")
+
+
+def test_oversized_integer_is_rejected() -> None:
+    with pytest.raises(MalformedRequest):
+        validate_json(b"9" * 5000)
+
+
+async def test_body_size_limit_is_exact() -> None:
+    namespace = b" " * (LIMIT - 2)
+
+    fits = await ask(front(), "POST", "/things", b"{}" + namespace, headers=[JSON])
+    told = await ask(
+        front(), "POST", "/things", b"", headers=[JSON, ("content-length", str(LIMIT + 1))]
+    )
+    untold = await ask(front(), "POST", "/things", b"{}" + namespace, b" ", headers=[JSON])
+
+    assert fits.status == 200
+    assert (told.status, told.code) == (413, "request.too_large")
+    assert (untold.status, untold.code) == (413, "request.too_large")
+    assert untold.json["details"] == {"limit": LIMIT}
+
+
+async def test_chunked_body_is_joined() -> None:
+    pieces = [bytes([letter]) for letter in b'{"name": "a"}']
+
+    got = await ask(front(), "POST", "/things", *pieces, headers=[JSON])
+
+    assert got.json["name"] == "a"
+
+
+async def test_slow_body_closes_connection() -> None:
+    got = await ask(
+        front(patience=0.05), "POST", "/things", b'{"name"', headers=[JSON], stalls=True
+    )
+
+    assert (got.status, got.code) == (408, "request.timeout")
+    assert got.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"',
+     "application/merge-patch+json"],
+)  # fmt: skip
+async def test_json_content_types_are_accepted(kind: str) -> None:
+    assert (await post(b"{}", ("content-type", kind))).status == 200
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+     "application/json; charset=utf-16", "application/jsonp", "json", "", "\xff",
+     "application/json, text/plain"],
+)  # fmt: skip
+async def test_other_content_types_are_rejected(kind: str) -> None:
+    got = await post(b"{}", ("content-type", kind))
+
+    assert (got.status, got.code) == (415, "request.unsupported_media_type")
+    assert got.json["details"] == {"supported": ["application/json"]}
+
+
+async def test_missing_content_type_is_rejected() -> None:
+    got = await ask(front(), "POST", "/things", b"{}")
+
+    assert got.status == 415
+
+
+async def test_get_body_is_ignored() -> None:
+    got = await ask(front(), "GET", "/things/a", b"nonsense", headers=[("content-length", "8")])
+
+    assert got.status == 200
+
+
+# Forms
+
+
+async def test_form_is_decoded() -> None:
+    got = await ask(front(), "POST", "/token", b"username=a%2Bb+%C3%B1;x&n=", headers=[FORM])
+
+    assert got.json == {"username": "a+b ñ;x"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"username=a&username=b", 400),
+        (b"username=a&user%6eame=b", 400),
+        (b"&".join(b"f%d=1" % number for number in range(30)), 400),
+        (b"username=\xff", 400),
+        (b"username=%ff", 400),
+        (b"username=%ED%A0%80", 400),
+        (b"username=%00", 422),
+        (b"user%00name=1", 422),
+        (b"", 422),
+        (b"other=1", 422),
+    ],
+)
+async def test_ambiguous_form_is_rejected(body: bytes, status: int) -> None:
+    got = await ask(front(), "POST", "/token", body, headers=[FORM])
+
+    assert got.status == status
+    assert got.code.startswith("request.")
+
+
+async def test_form_route_rejects_json() -> None:
+    got = await ask(front(), "POST", "/token", b'{"username": "a"}', headers=[JSON])
+
+    assert got.status == 415
+
+
+def test_normalized_form_is_stable() -> None:
+    once = normalize_form("a=ñ&b=%20+&c=;&d".encode())
+
+    assert normalize_form(once) == once
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["Victim", "VICTIM", "\uff36ictim", "victim&a=1&b=2&c=3", "victim;x&x=%C3%BF"],
+)
+async def test_login_limit_ignores_name_spelling(spelling: str) -> None:
+    door = front(limits="on")
+    for number in range(LOGIN_ACCOUNT.quota):
+        got = await ask(
+            door, "POST", "/token", b"username=victim", headers=[FORM], peer=f"192.0.2.{number}"
+        )
+        assert got.status == 200
+    body = f"username={spelling}".encode()
+    expected = 200 if ";" in spelling else 429
+
+    got = await ask(door, "POST", "/token", body, headers=[FORM], peer="192.0.2.99")
+
+    assert got.status == expected
+
+
+# Who asks, and from where
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "client"),
+    [
+        # nobody is trusted who is no proxy of ours
+        ("192.0.2.1", ["203.0.113.9"], "192.0.2.1"),
+        ("10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        # what the client wrote itself stands further left
+        ("10.0.0.1", ["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["1.1.1.1", "203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["10.9.9.9, 203.0.113.9"], "203.0.113.9"),
+        # a chain of our own proxies is walked through
+        ("10.0.0.1", ["203.0.113.9, 10.0.0.7, 10.0.0.8"], "203.0.113.9"),
+        ("10.0.0.1", ["10.0.0.7, 10.0.0.8"], "10.0.0.7"),
+        ("10.0.0.1", ["2001:db8::9"], "2001:db8::9"),
+        ("::ffff:10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        # what is no address ends the walk at the last one that is
+        ("10.0.0.1", ["garbage"], "10.0.0.1"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.9, garbage"], "10.0.0.1"),
+        ("10.0.0.1", ["garbage, 10.0.0.7"], "10.0.0.7"),
+        ("10.0.0.1", ["203.0.113.9:4711"], "10.0.0.1"),
+        ("10.0.0.1", ["fe80::1%" + "x" * 500], "10.0.0.1"),
+        ("10.0.0.1", ["\xff\xfe, <script>"], "10.0.0.1"),
+        ("10.0.0.1", [","], "10.0.0.1"),
+    ],
+)
+async def test_client_ip_is_nearest_untrusted_address(
+    peer: str, lines: list[str], client: str
+) -> None:
+    door = front(limits="on", proxies=("10.0.0.0/8",))
+    headers = [("x-forwarded-for", line) for line in lines]
+    for _ in range(3):
+        await ask(door, "GET", "/things/a", headers=headers, peer=peer)
+
+    # what was used up is what this client has used up
+    got = await ask(door, "GET", "/things/a", peer=client)
+
+    used = REQUESTS.quota - int(got.headers["ratelimit"].partition("r=")[2].partition(";")[0])
+    assert used == 4
+
+
+async def test_valid_token_authenticates_and_invalid_is_anonymous() -> None:
+    good = await ask(front(), "GET", "/things/a", headers=[("authorization", "Bearer good")])
+    bad = await ask(front(), "GET", "/things/a", headers=[("authorization", "Bearer bad")])
+
+    assert good.json["actor"]["user_id"] == str(PERSON.user_id)
+    assert bad.json["actor"]["user_id"] is None
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic good", "good", "Bearer \xff", "bearer  x y", "\x00"]
+)
+async def test_any_authorization_header_is_safe(header: str) -> None:
+    got = await ask(front(), "GET", "/things/a", headers=[("authorization", header)])
+
+    assert got.status == 200
+    assert got.json["actor"]["user_id"] is None
+
+
+async def test_rate_limited_response_has_retry_after() -> None:
+    door = front(limits="on")
+    for _ in range(REQUESTS.quota):
+        await ask(door, "GET", "/things/a")
+
+    got = await ask(door, "GET", "/things/a")
+    unlimited = await ask(door, "GET", "/busy")
+
+    assert (got.status, got.code) == (429, "request.rate_limited")
+    assert int(got.headers["retry-after"]) >= 1
+    assert "requests" in got.headers["ratelimit-policy"]
+    assert unlimited.status == 503
+
+
+# Heads
+
+
+@pytest.mark.parametrize(
+    "sane", ["12345678", "a" * 128, "0199c0de-0000-7000-8000-000000000001", "a.b_c:d/e+f=g"]
+)
+async def test_valid_request_id_is_kept(sane: str) -> None:
+    got = await ask(front(), "GET", "/things/a", headers=[("x-request-id", sane)])
+
+    assert got.headers["x-request-id"] == sane
+    assert got.json["request_id"] == sane
+
+
+@pytest.mark.parametrize(
+    "mad",
+    ["", "short", "a" * 129, "with space", "line\nbreak", "quote'\"<>", "\xff" * 9, "a;b" * 5],
+)
+async def test_any_other_request_id_is_replaced(mad: str) -> None:
+    got = await ask(front(), "GET", "/things/a", headers=[("x-request-id", mad)])
+
+    assert got.headers["x-request-id"] != mad
+    assert len(got.headers["x-request-id"]) == 36
+    assert got.json["request_id"] == got.headers["x-request-id"]
+
+
+TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (TRACE, TRACE),
+        (TRACE.upper(), None),
+        ("00-" + "0" * 32 + "-" + "b" * 16 + "-01", None),
+        ("00-" + "a" * 32 + "-" + "0" * 16 + "-01", None),
+        ("ff" + TRACE[2:], None),
+        (TRACE + "-more", None),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+async def test_valid_traceparent_is_kept(given: str, kept: str | None) -> None:
+    got = await ask(front(), "GET", "/things/a", headers=[("traceparent", given)])
+
+    assert got.json["traceparent"] == kept
+
+
+async def test_headers_beyond_their_limit_are_refused() -> None:
+    got = await ask(front(), "GET", "/things/a", headers=[("x-long", "a" * MAX_HEADER_BYTES)])
+    many = await ask(front(), "GET", "/things/a", headers=[("x", "y")] * MAX_HEADER_BYTES)
+
+    assert (got.status, got.code) == (431, "request.headers_too_large")
+    assert many.status == 431
+
+
+@pytest.mark.parametrize("path", ["/things/\x00", "/things/\ufffd", "/\x00"])
+async def test_undecodable_path_is_not_found(path: str) -> None:
+    got = await ask(front(), "GET", path)
+
+    assert (got.status, got.code) == (404, "request.not_found")
+
+
+async def test_nul_in_query_is_rejected() -> None:
+    got = await ask(front(), "GET", "/things/a", query=b"q=a%00b")
+
+    assert (got.status, got.code) == (422, "request.invalid")
+    assert got.json["errors"][0]["field"] == "/query"
+
+
+@pytest.mark.parametrize("path", ["", "*", "nonsense", "//", "/" * 500, "/../../etc/passwd"])
+async def test_any_path_is_safe(path: str) -> None:
+    got = await ask(front(), "GET", path)
+
+    assert (got.status, got.code) == (404, "request.not_found")
+
+
+# Answers
+
+
+async def test_responses_have_request_id_and_no_store() -> None:
+    for path in ("/things/a", "/nowhere", "/busy", "/fault"):
+        got = await ask(front(), "GET", path)
+
+        assert len(got.headers["x-request-id"]) == 36
+        assert got.headers["x-content-type-options"] == "nosniff"
+        assert got.headers["cache-control"] == "no-store"
+
+
+async def test_cacheable_response_sets_cache_control() -> None:
+    got = await ask(front(), "GET", "/cached")
+
+    assert got.headers["cache-control"] == "public, max-age=5"
+
+
+async def test_wrong_method_lists_allowed_methods() -> None:
+    got = await ask(front(), "DELETE", "/things")
+
+    assert (got.status, got.code) == (405, "request.method_not_allowed")
+    assert got.headers["allow"] == "POST"
+
+
+async def test_overload_has_retry_after() -> None:
+    got = await ask(front(), "GET", "/busy")
+
+    assert (got.status, got.headers["retry-after"]) == (503, "7")
+    assert got.json["retryable"] is True
+
+
+async def broken(scope: Any, receive: Any, send: Any) -> None:
+    raise ValueError("what nobody outside should read")
+
+
+@pytest.mark.parametrize("app", [None, broken], ids=["framework", "bare"])
+async def test_internal_error_has_id_and_no_details(app: ASGIApp | None) -> None:
+    got = await ask(front(app), "GET", "/fault", headers=[("x-request-id", "one-of-mine")])
+
+    assert (got.status, got.code) == (500, "system.internal")
+    assert got.json["details"] == {"error_id": "one-of-mine"}
+    for word in (b"nobody", b"Error(", b"Traceback", b"ZeroDivision"):
+        assert word not in got.body
+
+
+async def test_error_after_response_start_is_not_sent() -> None:
+    async def half(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        raise ValueError
+
+    got = await ask(front(half), "GET", "/")
+
+    assert got.status == 200
+    assert "x-request-id" in got.headers
+
+
+async def test_client_disconnect_is_no_error() -> None:
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/things",
+        "headers": [],
+        "query_string": b"",
+    }
+    await front()(scope, gone, send)
+
+    assert sent[0]["status"] == 400
+
+
+async def test_metrics_use_route_template() -> None:
+    def counted(method: str, route: str, status: str) -> float:
+        labels = {"method": method, "route": route, "status": status}
+        return REGISTRY.get_sample_value("markethall_http_requests_total", labels) or 0
+
+    seen = counted("GET", "/things/{name}", "200")
+    deep = counted("GET", "/very/deep/{number}", "200")
+    unmatched = counted("GET", "unmatched", "404")
+    other = counted("other", "unmatched", "405") + counted("other", "unmatched", "404")
+    for number in range(3):
+        await ask(front(), "GET", f"/things/{number}")
+        await ask(front(), "GET", f"/very/deep/{number}")
+        await ask(front(), "GET", f"/nowhere/{number}")
+        await ask(front(), f"MAKEUP{number}", "/nowhere")
+
+    assert counted("GET", "/things/{name}", "200") == seen + 3
+    assert counted("GET", "/very/deep/{number}", "200") == deep + 3
+    assert counted("GET", "unmatched", "404") == unmatched + 3
+    assert counted("other", "unmatched", "405") + counted("other", "unmatched", "404") == other + 3
+
+
+async def test_non_http_scope_is_passed_through() -> None:
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["type"])
+
+    async def nothing(*_: Any) -> Any:
+        return None
+
+    await front(app)({"type": "lifespan"}, nothing, nothing)
+
+    assert asked == ["lifespan"]

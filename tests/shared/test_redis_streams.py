@@ -1,0 +1,495 @@
+"""Streams: Redis may lose, keep and repeat whatever it likes; nothing is lost or done twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from redis.asyncio import Redis
+
+from markethall.local.valkey import EmbeddedValkey
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.messaging.context_worker import (
+    ContextWorker,
+    InboxConsumer,
+    OutboxRelay,
+    WorkerConfig,
+)
+from markethall.shared.messaging.events import (
+    Delivery,
+    EventEnvelope,
+    InProcessTransport,
+    wrap_event,
+)
+from markethall.shared.messaging.redis_streams import (
+    RedisStreamConsumer,
+    RedisStreamPublisher,
+    stream_name,
+)
+from markethall.shared.messaging.redis_streams import StreamConfig as StreamPace
+from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.persistence.memory import build_memory_persistence
+from markethall.shared.persistence.redis_client import RedisClient
+from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, ThingHappened
+
+HANDLER = "probe.on_thing_happened"
+TYPES = frozenset({ThingHappened.type})
+STREAM = stream_name("probe")
+PATIENCE = 30
+
+
+class StreamSetup:
+    """A publisher and a listener, with a stream between them that a test can get at."""
+
+    def __init__(self, redis_url: str, clock: FakeClock) -> None:
+        self.backend: ContextPersistence[Any] = build_memory_persistence(
+            ProbeTables(), ProbeMemoryStore, clock
+        )
+        self.clock = clock
+        self.client = RedisClient(redis_url, timeout=30)
+        # redis-py's types tell what RESP3 would answer as well
+        self.redis: Any = Redis.from_url(redis_url)
+        self.publisher = RedisStreamPublisher("probe", {"probe": TYPES}, self.client, clock)
+        self.relay = OutboxRelay("probe", [], clock, [self.publisher])
+        self.inbox_transport = InProcessTransport(
+            self.backend.inbox, {ThingHappened.type: [HANDLER]}
+        )
+
+    def consumer(self, inbox: Any = None) -> RedisStreamConsumer:
+        inbox_transport = (
+            InProcessTransport(inbox, {ThingHappened.type: [HANDLER]})
+            if inbox
+            else self.inbox_transport
+        )
+        config = StreamPace(block_timeout=0.05, max_backoff=0.1)
+        return RedisStreamConsumer(
+            "probe", "probe", inbox_transport, inbox or self.backend.inbox, self.client, config
+        )
+
+    async def publish(self, ctx: CallContext, *events: ThingHappened) -> None:
+        async with self.backend.database.transaction() as store:
+            for event in events:
+                await store.publish(event, ctx)
+
+    async def relay_all(self, *, begin: bool = False) -> None:
+        """As the leader does it, once."""
+        async with self.backend.outbox.acquire_leadership() as leader:
+            assert leader is not None
+            if begin:
+                self.relay.reset_transports()
+                await self.relay.reconcile(leader)
+            await self.relay.relay_batch(leader, 1000)
+            await self.relay.reconcile(leader)
+
+    async def count_unconfirmed(self) -> int:
+        async with self.backend.outbox.acquire_leadership() as leader:
+            assert leader is not None
+            return len(await leader.get_unconfirmed(0, 1000))
+
+    async def arrived(self) -> list[int]:
+        """The numbers of the things in the inbox, in the order that they came in."""
+        async with self.backend.database.write_transaction() as tables:
+            rows = sorted(tables.inbox.rows(), key=lambda row: row.position)
+        return [row.delivery.envelope.decode().number for row in rows if row.state != "dead"]
+
+    async def until_arrived(self, *numbers: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while sorted(await self.arrived()) != sorted(numbers):
+                await asyncio.sleep(0.005)
+
+    async def close(self) -> None:
+        await self.client.close()
+        await self.redis.aclose()
+
+
+@asynccontextmanager
+async def running_consumer(consumer: RedisStreamConsumer) -> AsyncIterator[None]:
+    task = asyncio.create_task(consumer.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[str]:
+    server = EmbeddedValkey()
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+async def stream_setup(own_redis: str, clock: FakeClock) -> AsyncIterator[StreamSetup]:
+    stream_setup = StreamSetup(own_redis, clock)
+    await stream_setup.redis.flushall()
+    yield stream_setup
+    await stream_setup.close()
+
+
+def happened(number: int, thing: UUID | None = None) -> ThingHappened:
+    return ThingHappened(thing=thing or new_id(), number=number)
+
+
+def entry(event: ThingHappened, ctx: CallContext, clock: FakeClock) -> dict[str, str]:
+    return {"event": wrap_event(event, ctx, clock()).model_dump_json()}
+
+
+# What Redis loses
+
+
+async def test_entries_published_before_subscription_are_consumed(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    await stream_setup.publish(ctx, happened(1), happened(2))
+    await stream_setup.relay_all(begin=True)
+
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(1, 2)
+
+
+async def test_flushed_redis_gets_unconfirmed_events_again(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    await stream_setup.relay_all(begin=True)
+    await stream_setup.publish(ctx, happened(1), happened(2))
+    await stream_setup.relay_all()
+    await stream_setup.redis.flushall()
+
+    await stream_setup.publish(ctx, happened(3))
+    await stream_setup.relay_all()
+
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(1, 2, 3)
+    assert await stream_setup.arrived() == [1, 2, 3]
+
+
+async def test_flushed_redis_is_republished_without_new_events(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    await stream_setup.relay_all(begin=True)
+    await stream_setup.publish(ctx, happened(1))
+    await stream_setup.relay_all()
+    await stream_setup.redis.flushall()
+
+    await stream_setup.relay_all()
+
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(1)
+
+
+async def test_redis_that_lost_last_seconds_is_republished(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    await stream_setup.relay_all(begin=True)
+    await stream_setup.publish(ctx, happened(1))
+    await stream_setup.relay_all()
+    older = await stream_setup.redis.get(f"{STREAM}:marker")
+    await stream_setup.publish(ctx, happened(2))
+    await stream_setup.relay_all()
+    (_, (last, _)) = await stream_setup.redis.xrange(STREAM)
+    await stream_setup.redis.xdel(STREAM, last)
+    await stream_setup.redis.set(f"{STREAM}:marker", older)
+
+    await stream_setup.publish(ctx, happened(3))
+    await stream_setup.relay_all()
+
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(1, 2, 3)
+    assert await stream_setup.arrived() == [1, 2, 3]
+
+
+class FlushingOutbox:
+    """A lead that reads one event at a time, and behind the first one Redis is wiped."""
+
+    def __init__(self, leader: Any, redis: Any) -> None:
+        self._leader = leader
+        self._redis = redis
+
+    async def get_unconfirmed(self, after: int, _: int) -> Any:
+        if after:
+            await self._redis.flushall()
+        return await self._leader.get_unconfirmed(after, 1)
+
+
+async def test_flush_during_republish_is_repaired(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    await stream_setup.publish(ctx, happened(1), happened(2))
+
+    async with stream_setup.backend.outbox.acquire_leadership() as leader:
+        assert leader is not None
+        await stream_setup.relay.relay_batch(leader, 1000)
+        wiped: Any = FlushingOutbox(leader, stream_setup.redis)
+        await stream_setup.relay.reconcile(wiped)
+        await stream_setup.relay.reconcile(leader)
+
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(1, 2)
+    assert await stream_setup.arrived() == [1, 2]
+
+
+async def test_next_leader_publishes_only_unconfirmed_events(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    await stream_setup.relay_all(begin=True)
+    await stream_setup.publish(ctx, happened(1))
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.relay_all()
+        await stream_setup.until_arrived(1)
+        await until_confirmed(stream_setup)
+    await stream_setup.publish(ctx, happened(2))
+    await stream_setup.relay_all()
+
+    await stream_setup.relay_all(begin=True)
+
+    events = [fields[b"event"] for _, fields in await stream_setup.redis.xrange(STREAM)]
+    numbers = [EventEnvelope.model_validate_json(event).decode().number for event in events]  # type: ignore[attr-defined]
+    assert numbers == [2, 2]
+
+
+async def until_confirmed(stream_setup: StreamSetup) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await stream_setup.count_unconfirmed():
+            await stream_setup.relay_all()
+            await asyncio.sleep(0.005)
+
+
+# What the slowest has not taken stays
+
+
+async def test_nothing_is_trimmed_before_all_groups_consumed(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    stream_setup.publisher = RedisStreamPublisher(
+        "probe", {"probe": TYPES, "slow": TYPES}, stream_setup.client, stream_setup.clock
+    )
+    stream_setup.relay = OutboxRelay("probe", [], stream_setup.clock, [stream_setup.publisher])
+    await stream_setup.relay_all(begin=True)
+    await stream_setup.publish(ctx, happened(1), happened(2))
+    await stream_setup.relay_all()
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(1, 2)
+    await stream_setup.relay_all()
+    without_the_slow = (
+        await stream_setup.count_unconfirmed(),
+        await stream_setup.redis.xlen(STREAM),
+    )
+
+    await stream_setup.redis.xgroup_create(STREAM, "slow", "0")
+    ((_, ((first, _),)),) = await stream_setup.redis.xreadgroup(
+        "slow", "one", {STREAM: ">"}, count=1
+    )
+    await stream_setup.relay_all()
+    while_it_holds_the_first = await stream_setup.redis.xlen(STREAM)
+    await stream_setup.redis.xack(STREAM, "slow", first)
+    await stream_setup.relay_all()
+
+    assert without_the_slow == (2, 2)
+    assert while_it_holds_the_first == 2
+    assert (await stream_setup.count_unconfirmed(), await stream_setup.redis.xlen(STREAM)) == (1, 1)
+
+
+async def test_deleted_group_restarts_without_duplicate_effects(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    await stream_setup.relay_all(begin=True)
+    await stream_setup.publish(ctx, happened(1))
+    await stream_setup.relay_all()
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(1)
+        await stream_setup.redis.xgroup_destroy(STREAM, "probe")
+        await stream_setup.publish(ctx, happened(2))
+        await stream_setup.relay_all()
+
+        await stream_setup.until_arrived(1, 2)
+
+
+# What a reader has left behind
+
+
+async def test_entries_of_dead_consumer_keep_order(
+    stream_setup: StreamSetup, ctx: CallContext, clock: FakeClock
+) -> None:
+    thing = new_id()
+    await stream_setup.redis.xgroup_create(STREAM, "probe", "0", mkstream=True)
+    await stream_setup.redis.xadd(STREAM, entry(happened(1, thing), ctx, clock))
+    await stream_setup.redis.xreadgroup("probe", "somebody who died", {STREAM: ">"})
+    await stream_setup.redis.xadd(STREAM, entry(happened(2, thing), ctx, clock))
+
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(1, 2)
+
+    assert await stream_setup.arrived() == [1, 2]
+    assert (await stream_setup.redis.xpending(STREAM, "probe"))["pending"] == 0
+
+
+async def test_entry_rejected_by_inbox_is_not_acknowledged(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    class UnavailableInbox:
+        """The database of the listener: away the first two times."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        async def enqueue(self, *given: Any) -> None:
+            self.asked += 1
+            if self.asked <= 2:
+                raise Unavailable(dependency="postgres")
+            await stream_setup.backend.inbox.enqueue(*given)
+
+    await stream_setup.relay_all(begin=True)
+    await stream_setup.publish(ctx, happened(1))
+    await stream_setup.relay_all()
+    away = UnavailableInbox()
+
+    async with running_consumer(stream_setup.consumer(away)):
+        await stream_setup.until_arrived(1)
+        await stream_setup.publish(ctx, happened(2))
+        await stream_setup.relay_all()
+        await stream_setup.until_arrived(1, 2)
+
+    assert away.asked == 4
+    assert await stream_setup.arrived() == [1, 2]
+
+
+# What nobody can read
+
+
+async def test_unreadable_entry_is_dead_lettered(
+    stream_setup: StreamSetup, ctx: CallContext, clock: FakeClock
+) -> None:
+    broken = wrap_event(happened(1), ctx, clock()).model_copy(update={"payload": '{"number": "x"}'})
+    bad = [{"event": "{"}, {"event": "[1]"}, {"what": "\x00"}, {"event": broken.model_dump_json()}]
+    for fields in bad:
+        await stream_setup.redis.xadd(STREAM, fields)
+    await stream_setup.redis.xadd(STREAM, entry(happened(5), ctx, clock))
+
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(5)
+    # once more, as after a lost acknowledgement
+    await stream_setup.redis.xgroup_setid(STREAM, "probe", "0")
+    async with running_consumer(stream_setup.consumer()):
+        async with asyncio.timeout(PATIENCE):
+            while (await stream_setup.redis.xinfo_groups(STREAM))[0]["lag"]:
+                await asyncio.sleep(0.005)
+
+    letters = await stream_setup.backend.inbox.get_dead_letters()
+    assert len(letters) == 4
+    assert {letter.handler for letter in letters} == {"probe.unreadable"}
+    assert all("unreadable entry" in letter.error for letter in letters)
+
+
+async def test_unknown_event_type_is_skipped(
+    stream_setup: StreamSetup, ctx: CallContext, clock: FakeClock
+) -> None:
+    newer = wrap_event(happened(1), ctx, clock()).model_copy(update={"type": "probe.not_known_yet"})
+    await stream_setup.redis.xadd(STREAM, {"event": newer.model_dump_json()})
+    await stream_setup.redis.xadd(STREAM, entry(happened(2), ctx, clock))
+
+    async with running_consumer(stream_setup.consumer()):
+        await stream_setup.until_arrived(2)
+
+    assert await stream_setup.backend.inbox.get_dead_letters() == []
+
+
+# Redis away
+
+
+async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallContext) -> None:
+    """Direct delivery, handlers, sweeps, the lead; and what the stream missed comes later."""
+    server = EmbeddedValkey()
+    stream_setup = StreamSetup(server.start(), clock)
+    server.stop()
+    handled, job_runs, leader_elections = [], [], []
+
+    async def note(delivery: Delivery, event: ThingHappened) -> None:
+        async with stream_setup.backend.database.transaction() as store:
+            assert await store.mark_processed(delivery)
+        handled.append(event.number)
+
+    async def job() -> None:
+        job_runs.append(True)
+
+    class CountingOutbox:
+        """Counts how often somebody had to take the lead."""
+
+        @asynccontextmanager
+        async def acquire_leadership(self) -> AsyncIterator[Any]:
+            leader_elections.append(True)
+            async with stream_setup.backend.outbox.acquire_leadership() as leader:
+                yield leader
+
+        async def purge(self, before: Any) -> int:
+            return await stream_setup.backend.outbox.purge(before)
+
+    config = WorkerConfig(poll_interval=0.01, periodic_job_interval=0.01, reconcile_interval=0.01)
+    relay = OutboxRelay("probe", [stream_setup.inbox_transport], clock, [stream_setup.publisher])
+    consumer = InboxConsumer(stream_setup.backend.inbox, {HANDLER: note}, clock, config)
+    worker = ContextWorker(
+        "probe", CountingOutbox(), relay, consumer, [job], config, [stream_setup.consumer()]
+    )
+    stream_setup.inbox_transport.notify_inbox = worker.notify_inbox
+    task = asyncio.create_task(worker.run())
+
+    for number in range(150):
+        await stream_setup.publish(ctx, happened(number))
+    async with asyncio.timeout(PATIENCE):
+        while len(handled) < 150:
+            await asyncio.sleep(0.005)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert sorted(handled) == list(range(150))
+    assert job_runs
+    assert len(leader_elections) == 1
+    assert await stream_setup.count_unconfirmed() == 150
+    await stream_setup.close()
+
+
+async def test_two_transports_at_once_deliver_once(
+    stream_setup: StreamSetup, ctx: CallContext
+) -> None:
+    thing = new_id()
+    relay = stream_setup.relay = OutboxRelay(
+        "probe", [stream_setup.inbox_transport], stream_setup.clock, [stream_setup.publisher]
+    )
+    await stream_setup.relay_all(begin=True)
+
+    async with running_consumer(stream_setup.consumer()):
+        for number in range(50):
+            await stream_setup.publish(ctx, happened(number, thing))
+            await stream_setup.relay_all()
+        await until_confirmed(stream_setup)
+
+    assert relay is stream_setup.relay
+    assert await stream_setup.arrived() == list(range(50))
+
+
+async def test_idle_consumer_polls_rarely(stream_setup: StreamSetup) -> None:
+    async def reads() -> int:
+        stats = await stream_setup.redis.info("commandstats")
+        return int(stats.get("cmdstat_xreadgroup", {"calls": 0})["calls"])
+
+    earlier = await reads()
+    async with running_consumer(stream_setup.consumer()):
+        async with asyncio.timeout(PATIENCE):
+            while (before := await reads()) == earlier:
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.5)
+        asked = await reads() - before
+
+    # one blocked read after the other, each of 0.05 s: a loop that does not block asks thousands
+    assert asked <= 20
+
+
+async def test_stopped_consumer_does_not_leak_reply(stream_setup: StreamSetup) -> None:
+    for _ in range(10):
+        async with running_consumer(stream_setup.consumer()):
+            await asyncio.sleep(0)
+        assert await stream_setup.client.execute("ECHO", "mine") == b"mine"

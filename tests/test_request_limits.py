@@ -1,0 +1,117 @@
+"""What a reviewer found and what must not come back."""
+
+import time
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from markethall.app import create_app
+from markethall.local import demo
+from markethall.settings import read_settings
+from markethall.shared.kernel.call_context import system_context
+from markethall.shared.observability.log import redact
+
+BOSS = ("boss@example.com", "a boss's long password")
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx2.AsyncClient]:
+    settings = read_settings(
+        storage="memory", rate_limits="on", admin_email=BOSS[0], admin_password=BOSS[1]
+    )
+    app = create_app(settings)
+    transport = httpx2.ASGITransport(app)
+    async with (
+        app.lifespan(),
+        httpx2.AsyncClient(transport=transport, base_url="https://shop.example") as client,
+    ):
+        hall = app.container
+        await demo.fill(hall.catalogue(), hall.stockroom(), system_context("test"))
+        yield client
+
+
+async def signed_in(http: httpx2.AsyncClient, name: str, password: str) -> dict[str, str]:
+    answer = await http.post("/token", data={"username": name, "password": password})
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def test_redaction_is_linear() -> None:
+    def cost(length: int) -> float:
+        text = "/" + "-eyJ" * length
+        began = time.process_time()
+        redact(text)
+        return time.process_time() - began
+
+    # sixteen times the text: sixteen times the work, not two hundred and fifty-six
+    assert min(cost(16_000) for _ in range(3)) < 100 * max(cost(1_000) for _ in range(3))
+
+
+async def test_demoted_admin_cannot_restore_own_role(
+    http: httpx2.AsyncClient,
+) -> None:
+    boss = await signed_in(http, *BOSS)
+    body = {"username": "eve", "email": "eve@example.com", "password": "another long one"}
+    path = f"/users/{(await http.post('/users', json=body)).json()['user_id']}"
+    await http.patch(path, json={"roles": ["admin"]}, headers=boss | {"If-Match": '"v1"'})
+    eve = await signed_in(http, "eve", body["password"])
+    gone = {"is_active": False, "roles": ["customer"]}
+    await http.patch(path, json=gone, headers=boss | {"If-Match": '"v2"'})
+
+    back = {"is_active": True, "roles": ["admin"]}
+    answer = await http.patch(path, json=back, headers=eve | {"If-Match": '"v3"'})
+
+    assert answer.status_code == 403
+
+
+async def test_rejected_bodies_are_counted(http: httpx2.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json"}
+
+    answers = [await http.post("/orders", content=b"{", headers=headers) for _ in range(601)]
+
+    assert answers[0].status_code == 400
+    assert answers[-1].status_code == 429
+
+
+async def test_password_change_attempts_are_limited_like_login(
+    http: httpx2.AsyncClient,
+) -> None:
+    boss = await signed_in(http, *BOSS)
+    body = {"current_password": "a wild guess", "new_password": "some new password"}
+
+    answers = [await http.post("/users/me/password", json=body, headers=boss) for _ in range(11)]
+
+    assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+
+
+async def test_trailing_slash_redirect_stays_on_host(http: httpx2.AsyncClient) -> None:
+    answer = await http.get("/products/?limit=1", headers={"Host": "evil.example"})
+
+    assert answer.status_code == 307
+    assert answer.headers["location"] == "/products?limit=1"
+
+
+async def test_head_equals_get_without_body(http: httpx2.AsyncClient) -> None:
+    for path in ("/health", "/products"):
+        head, get = await http.head(path), await http.get(path)
+
+        assert head.status_code == 200
+        assert head.content == b""
+        assert head.headers["content-length"] == get.headers["content-length"]
+
+
+async def test_idempotency_key_ignores_id_spelling(http: httpx2.AsyncClient) -> None:
+    boss = await signed_in(http, *BOSS) | {"Idempotency-Key": "the-same"}
+    product = (await http.get("/products?in_stock=true")).json()["items"][0]
+    body = {"product_id": product["product_id"], "quantity": 1, "shipping_address": "Market 1"}
+    order = (await http.post("/orders", json=body, headers=boss)).json()
+    payment_id = order["payment"]["payment_id"]
+    path = f"/payments/{payment_id}"
+    await http.post(f"{path}/confirm", json={"payment_method": "sandbox_ok"}, headers=boss)
+
+    refund = {"amount": {"amount": 100, "currency": "EUR"}, "reason": "dented"}
+    for written in (payment_id, payment_id.upper()):
+        await http.post(f"/payments/{written}/refunds", json=refund, headers=boss)
+
+    payment = (await http.get(path, headers=boss)).json()
+    assert payment["refunded"]["amount"] == 100

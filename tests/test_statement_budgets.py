@@ -1,0 +1,168 @@
+"""How many SQL statements and calls of neighbours a request may cost, on a real Postgres."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from markethall.app import Gateway, create_app
+from markethall.event_workers import build_event_workers
+from markethall.settings import read_settings
+from markethall.shared.observability.metrics import EVENTS_HANDLED, RPC_CLIENT_CALLS, STATEMENTS
+from tests.test_app import ADMIN
+
+
+@pytest.fixture
+async def app(database_url: str, tmp_path: Any) -> AsyncIterator[Gateway]:
+    """Without its lifespan: no background work counts into a request."""
+    given = {
+        "data_dir": tmp_path,
+        "cache": "off",
+        "database_timeout": 30,
+        "request_deadline_seconds": 60,
+    }
+    app = create_app(read_settings(database_url=database_url, **given, **ADMIN))
+    await app.container.accounts().create_first_admin(*ADMIN.values())
+    yield app
+    await app.container.databases().close()
+    app.container.passwords().close()
+
+
+@pytest.fixture
+async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
+        form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
+        token = (await http.post("/token", data=form)).json()["access_token"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        yield http
+
+
+@pytest.fixture
+async def product_id(http: httpx2.AsyncClient) -> str:
+    price = {"amount": 1999, "currency": "EUR"}
+    body = {"sku": "TEA", "name": "Tea", "price": price}
+    made = (await http.post("/products", json=body)).json()
+    path = f"/products/{made['product_id']}/stock-adjustments"
+    goods = {"delta": 100, "reason": "received"}
+    assert (await http.post(path, json=goods, headers=key("stock"))).status_code == 201
+    return str(made["product_id"])
+
+
+def key(name: str) -> dict[str, str]:
+    return {"Idempotency-Key": name}
+
+
+async def cost(http: httpx2.AsyncClient, method: str, path: str, **options: Any) -> tuple[int, Any]:
+    before = STATEMENTS._value.get()
+    answer = await http.request(method, path, **options)
+    assert answer.is_success, answer.text
+    return int(STATEMENTS._value.get() - before), answer.json()
+
+
+def neighbour_calls() -> Counter[str]:
+    """By contract and method, however they ended."""
+    counted: Counter[str] = Counter()
+    for sample in next(iter(RPC_CLIENT_CALLS.collect())).samples:
+        if sample.name.endswith("_total"):
+            counted[f"{sample.labels['target']}.{sample.labels['method']}"] += int(sample.value)
+    return counted
+
+
+@asynccontextmanager
+async def background_work(app: Gateway) -> AsyncIterator[None]:
+    working = [
+        asyncio.create_task(steward.run())
+        for steward in build_event_workers(app.container, app.settings)
+    ]
+    yield
+    for task in working:
+        task.cancel()
+    await asyncio.gather(*working, return_exceptions=True)
+
+
+async def handled(handler: str, before: float) -> None:
+    """Raises TimeoutError."""
+    async with asyncio.timeout(60):
+        while EVENTS_HANDLED.labels(handler, "done")._value.get() <= before:
+            await asyncio.sleep(0.01)  # looks again; nothing hangs on the length
+
+
+async def test_read_takes_one_statement(http: httpx2.AsyncClient, product_id: str) -> None:
+    assert (await cost(http, "GET", f"/products/{product_id}"))[0] == 1
+    assert (await cost(http, "GET", "/products?limit=20"))[0] == 1
+    assert (await cost(http, "GET", "/users/me"))[0] == 1
+
+
+async def test_page_with_facets_takes_two_statements(
+    http: httpx2.AsyncClient, product_id: str
+) -> None:
+    cost_of_facets, page = await cost(http, "GET", "/products?facets=category,options,tag")
+
+    assert cost_of_facets <= 2
+    assert [card["product_id"] for card in page["items"]] == [product_id]
+    assert page["facets"] is not None
+
+
+async def test_cached_reads_and_304_take_no_statement(
+    http: httpx2.AsyncClient, product_id: str, database_url: str, tmp_path: Any
+) -> None:
+    caching = create_app(read_settings(database_url=database_url, data_dir=tmp_path, **ADMIN))
+    # its time stands still: a slow machine must not make the answers old
+    caching.container.cache()._clock = lambda: 0.0
+    transport = httpx2.ASGITransport(caching)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as anyone:
+        for path in (f"/products/{product_id}", "/products?limit=20"):
+            tag = (await anyone.get(path)).headers["etag"]
+            before = STATEMENTS._value.get()
+
+            again = await anyone.get(path)
+            unchanged = await anyone.get(path, headers={"If-None-Match": tag})
+
+            assert (again.status_code, unchanged.status_code) == (200, 304)
+            assert STATEMENTS._value.get() == before
+    await caching.container.databases().close()
+    caching.container.passwords().close()
+
+
+async def test_placing_order_takes_at_most_twelve_statements(
+    http: httpx2.AsyncClient, product_id: str
+) -> None:
+    body = {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1"}
+
+    statements, order = await cost(http, "POST", "/orders", json=body, headers=key("order"))
+    paying = await cost(
+        http,
+        "POST",
+        f"/payments/{order['payment']['payment_id']}/confirm",
+        json={"payment_method": "sandbox_ok"},
+        headers=key("pay"),
+    )
+
+    assert statements <= 12
+    assert paying[0] <= 11
+    assert (await cost(http, "GET", f"/orders/{order['order_id']}/status"))[0] == 1
+
+
+async def test_order_makes_three_context_calls_and_one_after_payment(
+    app: Gateway, http: httpx2.AsyncClient, product_id: str
+) -> None:
+    """The budget of the issue is four: each call may be a way to another machine."""
+    body = {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1"}
+    last_step = "orders.on_order_paid"
+    committed = EVENTS_HANDLED.labels(last_step, "done")._value.get()
+    before = neighbour_calls()
+
+    _, order = await cost(http, "POST", "/orders", json=body, headers=key("order"))
+    placing = neighbour_calls() - before
+    path, card = f"/payments/{order['payment']['payment_id']}/confirm", "sandbox_ok"
+    await cost(http, "POST", path, json={"payment_method": card}, headers=key("pay"))
+    async with background_work(app):
+        await handled(last_step, committed)
+
+    assert placing == {"users.get_active_customer": 1, "inventory.reserve": 1, "payments.open": 1}
+    assert neighbour_calls() - before == {**placing, "inventory.commit": 1}

@@ -1,0 +1,165 @@
+"""Who runs where: said in a command, refused in one line when it cannot be right."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from markethall.container import EVENT_SUBSCRIPTIONS
+from markethall.contexts import (
+    ALLOWED_CALLS,
+    DEPENDENCIES,
+    JWKS_SOURCES,
+    PATHS_BY_CONTEXT,
+    SUBSCRIPTIONS,
+    Context,
+)
+from markethall.operations.topology_report import (
+    context_locations,
+    describe_routes,
+    invalid_remote_urls,
+)
+from markethall.settings import read_settings
+
+REDIS = "redis://localhost:6379/0"
+LEAVES = {name: f"http://{name}.example:8000" for name in ("users", "inventory", "payments")}
+
+
+def markethall(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    given = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "markethall", *arguments],
+        env={**os.environ, "PYTHONPATH": "src", **given},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+# the tables
+
+
+def test_topology_names_every_context() -> None:
+    for table in (ALLOWED_CALLS, DEPENDENCIES, JWKS_SOURCES, PATHS_BY_CONTEXT, SUBSCRIPTIONS):
+        assert set(table) == set(Context)
+
+
+def test_subscriptions_match_handlers() -> None:
+    heard: Mapping[Context, set[Context]] = {context: set() for context in Context}
+    for event, listeners in EVENT_SUBSCRIPTIONS.items():
+        for listener, _ in listeners:
+            heard[listener].add(Context(event.type.partition(".")[0]))
+
+    assert heard == SUBSCRIPTIONS
+
+
+def test_only_orders_calls_contexts_and_all_use_users_jwks() -> None:
+    assert [context for context in Context if DEPENDENCIES[context]] == [Context.ORDERS]
+    assert {reader for reader in Context if Context.USERS in JWKS_SOURCES[reader]} == {
+        Context.INVENTORY,
+        Context.ORDERS,
+        Context.PAYMENTS,
+    }
+
+
+# what is said
+
+
+def test_topology_report_hides_passwords() -> None:
+    said = markethall(
+        "topology",
+        contexts="orders,users",
+        context_urls=json.dumps({"inventory": "http://stall:8000", "payments": "http://till:8000"}),
+        database_url="postgresql://market:hunter2@db:5433/hall",
+        redis_url=REDIS,
+    )
+
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines() == [
+        "users     here    Postgres db:5433/hall",
+        "inventory remote  http://stall:8000",
+        "orders    here    Postgres db:5433/hall",
+        "payments  remote  http://till:8000",
+        "orders -> users: calls in process",
+        "orders -> inventory: calls over HTTP",
+        "orders -> payments: calls over HTTP",
+        "orders -> orders: events directly",
+        "payments -> orders: events by Redis Streams",
+    ]
+
+
+def test_relocation_uses_both_transports() -> None:
+    settings = read_settings(event_transport="dual", redis_url=REDIS)
+
+    events = {
+        (way.source, way.transport) for way in describe_routes(settings) if way.kind == "events"
+    }
+
+    assert events == {
+        ("orders", "directly and by Redis Streams"),
+        ("payments", "directly and by Redis Streams"),
+    }
+
+
+def test_context_without_dependencies_needs_no_urls() -> None:
+    (users, *_) = context_locations(read_settings(contexts=[Context.INVENTORY]))
+
+    assert (users.is_local, users.location) == (False, "not known here")
+
+
+# what is refused
+
+REFUSED = {
+    "missing": (
+        {"contexts": "orders", "redis_url": REDIS},
+        "MARKETHALL_CONTEXT_URLS: orders needs inventory, payments, users: serve or name them",
+    ),
+    "served and remote": (
+        {"context_urls": '{"users": "http://localhost:9"}'},
+        "MARKETHALL_CONTEXT_URLS: users is served by this process and cannot be remote too",
+    ),
+    "itself": (
+        {"contexts": "inventory", "context_urls": '{"users": "http://localhost:8123"}'},
+        "MARKETHALL_CONTEXT_URLS: users: http://localhost:8123 is this process itself",
+    ),
+    "unknown by name": (
+        {"contexts": "inventory", "context_urls": '{"users": "http://nobody.invalid:8000"}'},
+        "MARKETHALL_CONTEXT_URLS: users: no such host: nobody.invalid",
+    ),
+    "no address": (
+        {"contexts": "inventory", "context_urls": '{"users": "users:8000"}'},
+        "MARKETHALL_CONTEXT_URLS: users: must be an http or https address",
+    ),
+    "events to nowhere": (
+        {"contexts": "payments"},
+        "MARKETHALL_REDIS_URL: is required: payments or orders is served elsewhere",
+    ),
+    "both without redis": (
+        {"event_transport": "dual"},
+        "MARKETHALL_EVENT_TRANSPORT: dual needs MARKETHALL_REDIS_URL",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_invalid_topology_is_one_line_and_exit_code_two(what: str) -> None:
+    settings, line = REFUSED[what]
+
+    said = markethall("serve", "--port", "8123", storage="memory", **settings)
+
+    assert said.returncode == 2
+    assert said.stderr.splitlines() == [f"error: {line}"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])  # noqa: S104 - asked for, not listened on
+def test_own_host_on_other_port_is_remote(host: str) -> None:
+    settings = read_settings(
+        contexts=[Context.INVENTORY], context_urls={Context.USERS: "http://127.0.0.1:8000"}
+    )
+
+    assert invalid_remote_urls(settings, host, 8001) == []
+    assert len(invalid_remote_urls(settings, host, 8000)) == 1
