@@ -111,7 +111,7 @@ class SqlOrderStore(SqlStore):
         self, query: OrderQuery, owner_id: UUID | None, after: Keyset | None
     ) -> Sequence[Order]:
         values = _filter_values(query, owner_id)
-        statement = sql.list_orders(frozenset(values), query.sort, continued=after is not None)
+        statement = sql.list_orders(frozenset(values), query.sort, after_keyset=after is not None)
         keyset = _keyset_values(after) if after else {}
         rows = await self._connection.fetch_all(
             statement, **values, **keyset, limit=query.limit + 1

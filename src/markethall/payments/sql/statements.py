@@ -126,8 +126,8 @@ def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, A
     values = {name: getattr(payment_filter, name) for name in ("user_id", "order_id", "status")}
     given_values = {name: value for name, value in values.items() if value is not None}
     statement = select_payments(
-        filtered=tuple(given_values),
-        after=payment_filter.after is not None,
+        filter_columns=tuple(given_values),
+        has_keyset=payment_filter.after is not None,
         descending=payment_filter.descending,
     )
     at, payment_id = payment_filter.after or (None, None)

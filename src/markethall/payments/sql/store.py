@@ -96,7 +96,7 @@ class SqlPaymentStore(shared.SqlStore):
 
     async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
         statement = sql.list_operations(
-            of_kind=operation_filter.kind is not None, after=operation_filter.after is not None
+            by_kind=operation_filter.kind is not None, has_keyset=operation_filter.after is not None
         )
         after_created_at, after_operation_id = operation_filter.after or (None, None)
         rows = await self._connection.fetch_all(
@@ -143,7 +143,7 @@ class SqlPaymentStore(shared.SqlStore):
     async def list_postings(
         self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Posting]:
-        statement = sql.list_postings(of_payment=payment_id is not None, before=before is not None)
+        statement = sql.list_postings(by_payment=payment_id is not None, has_keyset=before is not None)
         before_created_at, before_posting_id = before or (None, None)
         rows = await self._connection.fetch_all(
             statement,

@@ -14,7 +14,7 @@ from markethall.inventory.search.ports import (
     ProductPageRequest,
     build_facets,
 )
-from markethall.inventory.search.sql import statements as statements
+from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.product_page_statements import product_page_statement
 from markethall.inventory.search.sql.tsquery import WEIGHT_LETTERS, tsquery_all, tsquery_term
 from markethall.shared.kernel.clock import Clock

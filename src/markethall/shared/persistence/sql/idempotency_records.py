@@ -38,7 +38,7 @@ class SqlIdempotencyStore:
         return bool(
             await self._run(
                 self._statements.take_over_idempotency_record,
-                of=existing.scope,
+                scope=existing.scope,
                 expected_lease_until=existing.lease_until,
                 lease_until=lease_until,
             )
@@ -49,8 +49,8 @@ class SqlIdempotencyStore:
         await self._run(
             self._statements.complete_idempotency_record,
             scope=scope,
-            text=response_json,
-            expires=expires_at,
+            response=response_json,
+            expires_at=expires_at,
         )
 
     async def release(self, record: IdempotencyRecord, now: datetime) -> None:
