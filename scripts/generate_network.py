@@ -1,4 +1,4 @@
-"""Writes the network policies between processes, from the tables of markethall.contexts.
+"""Writes the network policies between processes, from the manifests of the contexts.
 
 `python -m scripts.generate_network` writes; `--check` only says what is out of date.
 """
@@ -8,24 +8,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
+from markethall.contexts import context_names, topology
+from markethall.shared.composition.topology import Topology
 
 ROOT: Final = Path(__file__).parents[1]
 
 # process -> the contexts that it serves; a process is known by its component label
-Halls = Mapping[str, frozenset[Context]]
-Relations = Mapping[Context, frozenset[Context]]
+Halls = Mapping[str, frozenset[str]]
+Relations = Mapping[str, frozenset[str]]
 
 OVERLAYS: Final[Mapping[str, Halls]] = {
-    "apart": {context.value: frozenset({context}) for context in Context},
+    "apart": {context: frozenset({context}) for context in context_names()},
     "moving": {
-        "hall": frozenset(Context) - {Context.INVENTORY},
-        "inventory": frozenset({Context.INVENTORY}),
+        "hall": frozenset(context_names()) - {"inventory"},
+        "inventory": frozenset({"inventory"}),
     },
 }
 
 HEAD: Final = """\
-# Written by `make docs` from the tables of markethall.contexts: change those, not this.
+# Written by `make docs` from the manifests of the contexts: change those, not this.
 # A way is open only if the egress of one end and the ingress of the other say so: each stands
 # here twice.
 """
@@ -64,16 +65,15 @@ class Way(NamedTuple):
         return ", ".join((*self.calls, *self.keys))
 
 
-def ways(
-    halls: Halls, needs: Relations = DEPENDENCIES, keys: Relations = JWKS_SOURCES
-) -> list[Way]:
+def ways(halls: Halls, relations: Topology | None = None) -> list[Way]:
     """All there are. What two contexts of one process want of each other takes no way."""
+    relations = relations or topology()
     every = [
         Way(
             source,
             target,
-            tuple(_said("calls", halls[source], halls[target], needs)),
-            tuple(_said("reads the keys of", halls[source], halls[target], keys)),
+            tuple(_said("calls", halls[source], halls[target], relations.dependencies)),
+            tuple(_said("reads the keys of", halls[source], halls[target], relations.jwks_sources)),
         )
         for source in halls
         for target in halls
@@ -83,16 +83,16 @@ def ways(
 
 
 def _said(
-    verb: str, here: Iterable[Context], there: Iterable[Context], relations: Relations
+    verb: str, here: Iterable[str], there: Iterable[str], relations: Relations
 ) -> Iterator[str]:
     for one in sorted(here):
         for other in sorted(relations[one] & frozenset(there)):
             yield f"{one} {verb} {other}"
 
 
-def network(halls: Halls, needs: Relations = DEPENDENCIES, keys: Relations = JWKS_SOURCES) -> str:
+def network(halls: Halls, relations: Topology | None = None) -> str:
     """The policies as a file: for each process, whom it may reach and who may reach it."""
-    every = ways(halls, needs, keys)
+    every = ways(halls, relations)
     policies = [policy for hall in halls for policy in _policies(hall, every)]
     return HEAD + "---\n".join(policies)
 

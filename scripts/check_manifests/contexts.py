@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from markethall.contexts import PATHS_BY_CONTEXT
+from markethall.contexts import topology
 from scripts.check_manifests.hall import NEIGHBOURS, Document, Hall, Workload, title
 from scripts.check_manifests.secrets import KNOWN_SECRETS
 
 OWNED_PATHS: Final = {
     str(context): [f"/{segment}" for segment in owned]
-    for context, owned in PATHS_BY_CONTEXT.items()
+    for context, owned in topology().paths_by_context.items()
 }
 # words in the annotations of Ingress controllers that give a path another meaning
 REWRITING: Final = ("rewrite", "regex", "snippet", "app-root")

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
+from markethall.contexts import context_names, topology
 
 Document = dict[str, Any]
 
 COMPONENT: Final = "app.kubernetes.io/component"
 CALLED: Final[Mapping[str, frozenset[str]]] = {
-    context.value: frozenset(target.value for target in DEPENDENCIES[context])
-    for context in Context
+    context: topology().dependencies[context] for context in context_names()
 }
 # whom a context asks anything: it calls them, or reads their public keys
 NEIGHBOURS: Final[Mapping[str, frozenset[str]]] = {
-    context.value: CALLED[context] | {owner.value for owner in JWKS_SOURCES[context]}
-    for context in Context
+    context: CALLED[context] | topology().jwks_sources[context] for context in context_names()
 }
 KIND_OF_REFERENCE: Final = {
     "configMapRef": "ConfigMap",
@@ -126,7 +124,7 @@ class Hall:
         return {key: value for each in maps for key, value in each.get("data", {}).items()}
 
     def served(self, workload: Workload) -> list[str]:
-        value = self.settings(workload).get("MARKETHALL_CONTEXTS", ",".join(Context))
+        value = self.settings(workload).get("MARKETHALL_CONTEXTS", ",".join(context_names()))
         served: list[str] = json.loads(value) if value.startswith("[") else value.split(",")
         return served
 

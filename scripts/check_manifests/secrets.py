@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from markethall.contexts import Context
+from markethall.contexts import context_names
 from scripts.check_manifests.hall import CALLED, Document, Hall, Workload, references, title
 
 # made by hand, docs/deployment.md says how: name -> keys
 KNOWN_SECRETS: Final = {
     "database": {"url"},
-    **{f"database-{context}": {"url"} for context in Context},
+    **{f"database-{context}": {"url"} for context in context_names()},
     "redis": {"url"},
     "application": {"secret", "access-token-private-key", "service-token-private-key"},
     "admin": {"email", "password"},
@@ -74,7 +74,7 @@ def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
             yield f"{variable} is not given"
     for variable, source in given.items():
         secret, key = _source(variable, served)
-        if source and variable not in needed | (OF_ADMIN if Context.USERS in served else set()):
+        if source and variable not in needed | (OF_ADMIN if "users" in served else set()):
             yield f"is given {variable}, which it does not need"
         elif source and (source["name"], source["key"]) != (secret, key):
             yield f"{variable} comes from {source['name']}/{source['key']}, not from {secret}/{key}"
@@ -82,7 +82,7 @@ def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
 
 def _needed(served: set[str]) -> set[str]:
     needed = set(OF_ALL)
-    if Context.USERS in served:
+    if "users" in served:
         needed.add(ACCESS_TOKEN_PRIVATE_KEY)
     if any(target not in served for context in served for target in CALLED.get(context, ())):
         needed.add(SERVICE_TOKEN_PRIVATE_KEY)
