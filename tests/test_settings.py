@@ -70,12 +70,12 @@ def test_trusted_proxies_are_networks(read_from_environment: Read) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "word"),
     [
-        ("contexts", "stalls", "'users'"),
+        ("contexts", "stalls", "one of the contexts users"),
         ("contexts", "", "at least 1"),
         ("contexts", "[oops", "JSON array"),
         ("context_urls", "nowhere", "JSON object"),
         ("context_urls", "[]", "dictionary"),
-        ("context_urls", '{"stalls": "http://x"}', "'users'"),
+        ("context_urls", '{"stalls": "http://x"}', "one of the contexts users"),
         ("context_urls", '{"users": "ftp://x"}', "http"),
         ("context_urls", '{"users": "http://x"}', "cannot be remote too"),
         ("storage", "disk", "'memory'"),
