@@ -20,7 +20,8 @@ from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
-from markethall.shared.http.route_policies import SCOPES_BY_ROLE, RoutePolicy
+from markethall.shared.http.route_policies import RoutePolicy
+from markethall.shared.kernel.scopes import SCOPES_BY_ROLE
 from scripts.generate_network import OVERLAYS, picture
 
 ROOT = Path(__file__).parents[1]

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from markethall.shared.http.problem_details import created_response
-from markethall.shared.idempotency.service import (
+from markethall.shared.http.idempotent_routes import created_response
+from markethall.shared.idempotency.records import (
     IdempotencyRecord,
-    IdempotencyService,
     IdempotentCommand,
     IdempotentRequest,
     InFlight,
@@ -18,6 +17,7 @@ from markethall.shared.idempotency.service import (
     PayloadMismatch,
     StoredResponse,
 )
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     DomainError,

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from starlette.types import Message, Scope, Send
 
 from markethall.shared.http.client_ip import Networks, client_ip
-from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.call_context import DEADLINE_HEADER, Actor, CallContext
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import (
     HeadersTooLarge,
@@ -19,7 +19,6 @@ from markethall.shared.kernel.errors import (
     ValidationFailed,
 )
 from markethall.shared.kernel.ids import new_request_id
-from markethall.shared.rpc.client import DEADLINE_HEADER
 from markethall.shared.security.service_tokens import ServiceIdentity
 
 MAX_HEADER_BYTES: Final = 32 * 1024
