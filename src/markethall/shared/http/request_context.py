@@ -113,7 +113,7 @@ class RequestContext:
         deadline_header = self.header(_DEADLINE_HEADER)
         deadline_milliseconds = (
             int(deadline_header)
-            if deadline_header.isdigit() and len(deadline_header) < 8  # noqa: PLR2004 - see below
+            if deadline_header.isdigit() and len(deadline_header) < 8
             else _MAX_DEADLINE_MILLISECONDS
         )
         self._set_call_context(
