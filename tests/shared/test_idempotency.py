@@ -67,7 +67,7 @@ class RecordedEffect:
             await store.add(str(new_id()))
             if self.fails_inside:
                 raise self.fails_inside
-            await store.finish(attempt, made)
+            await store.store_response(attempt, made)
         return made
 
     async def count(self) -> int:
