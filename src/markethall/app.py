@@ -27,7 +27,7 @@ from markethall.event_workers import build_event_workers
 from markethall.operations.endpoints import Readiness, operations_router
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
-from markethall.shared.graceful_shutdown import drain_on_signal
+from markethall.graceful_shutdown import drain_on_signal
 from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.openapi import extend_openapi
 from markethall.shared.http.problem_details import (
