@@ -22,6 +22,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.service import EVENT_HANDLERS, OrderEventHandlers
 from markethall.payments.contract import Payments
+from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, created_response
 from markethall.shared.http.route_policies import scopes_for_roles
 from markethall.shared.idempotency.service import (
@@ -34,9 +35,9 @@ from markethall.shared.kernel.call_context import Actor, CallContext, system_con
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors
-from markethall.shared.messaging.context_worker import OutboxRelay
-from markethall.shared.messaging.events import Delivery, Event, InProcessTransport, wrap_event
-from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.messaging.events import Delivery, Event, wrap_event
+from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
 from tests.orders.fakes import (

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from markethall.shared.composition.context_persistence import ContextPersistence, RetentionJob
+from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.http.problem_details import created_response
 from markethall.shared.idempotency.service import (
     IdempotencyRecord,
@@ -28,9 +30,8 @@ from markethall.shared.kernel.errors import (
     Unavailable,
 )
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.persistence.context_persistence import ContextPersistence, RetentionJob
 from markethall.shared.persistence.postgres import Postgres, Statement
-from markethall.shared.persistence.sql import MAX_PURGED_ROWS, build_sql_persistence
+from markethall.shared.persistence.sql import MAX_PURGED_ROWS
 from tests.shared.conftest import STATEMENTS, FakeClock, ProbeSqlStore, Something, ThingHappened
 
 LEASE = timedelta(seconds=15)
@@ -67,7 +68,7 @@ class RecordedEffect:
             await store.add(str(new_id()))
             if self.fails_inside:
                 raise self.fails_inside
-            await store.finish(attempt, made)
+            await store.store_response(attempt, made)
         return made
 
     async def count(self) -> int:

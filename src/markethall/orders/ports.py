@@ -1,6 +1,6 @@
 """What orders needs from outside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,8 +71,6 @@ class Store(Protocol):
 
 
 class Database(Protocol):
-    after_publish: Callable[[], None]
-
     def transaction(self) -> AbstractAsyncContextManager[Store]:
         """Commits when the block ends, rolls back when it raises. Raises Unavailable."""
 

@@ -22,14 +22,14 @@ from markethall.payments.contract import (
 from markethall.payments.domain import Operation, Payment, Posting, account_kind
 from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEvent, WebhookState
 from markethall.payments.sql import statements as sql
+from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
-from markethall.shared.persistence import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlPaymentStore(shared.SqlStore):
+class SqlPaymentStore(SqlUnitOfWork):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:
@@ -143,7 +143,9 @@ class SqlPaymentStore(shared.SqlStore):
     async def list_postings(
         self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Posting]:
-        statement = sql.list_postings(by_payment=payment_id is not None, has_keyset=before is not None)
+        statement = sql.list_postings(
+            by_payment=payment_id is not None, has_keyset=before is not None
+        )
         before_created_at, before_posting_id = before or (None, None)
         rows = await self._connection.fetch_all(
             statement,

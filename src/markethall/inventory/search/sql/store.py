@@ -17,9 +17,9 @@ from markethall.inventory.search.ports import (
 from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.product_page_statements import product_page_statement
 from markethall.inventory.search.sql.tsquery import WEIGHT_LETTERS, tsquery_all, tsquery_term
+from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.postgres import Connection
-from markethall.shared.persistence.sql import ContextStatements
 
 # before all products, and after them
 _BEFORE_ALL: Final = datetime(1, 1, 1, tzinfo=UTC)
