@@ -9,10 +9,9 @@ import sqlalchemy as sa
 
 from markethall.shared.composition.context_persistence import ContextPersistence, RetentionJob
 from markethall.shared.composition.sql import build_sql_persistence
-from markethall.shared.http.problem_details import created_response
-from markethall.shared.idempotency.service import (
+from markethall.shared.http.idempotent_routes import created_response
+from markethall.shared.idempotency.records import (
     IdempotencyRecord,
-    IdempotencyService,
     IdempotentCommand,
     IdempotentRequest,
     InFlight,
@@ -20,6 +19,7 @@ from markethall.shared.idempotency.service import (
     PayloadMismatch,
     StoredResponse,
 )
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     DomainError,

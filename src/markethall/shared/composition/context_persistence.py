@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Generic, TypeVar
 
-from markethall.shared.idempotency.service import IdempotencyStore
+from markethall.shared.idempotency.records import IdempotencyStore
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.inbox import Inbox
 from markethall.shared.messaging.outbox import Outbox

@@ -15,7 +15,7 @@ from markethall.shared.idempotency.memory import (
     MemoryIdempotencyStore,
     complete_idempotency_record,
 )
-from markethall.shared.idempotency.service import IdempotentCommand, LeaseLost
+from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event, wrap_event

@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import sqlalchemy as sa
 
 from markethall.shared.composition.context_persistence import ContextPersistence
-from markethall.shared.idempotency.service import IdempotentCommand, LeaseLost
+from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost
 from markethall.shared.idempotency.sql import (
     IdempotencyStatements,
     SqlIdempotencyStore,

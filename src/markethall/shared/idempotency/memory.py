@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from markethall.shared.idempotency.service import IdempotencyRecord, StoredResponse
+from markethall.shared.idempotency.records import IdempotencyRecord, StoredResponse
 from markethall.shared.persistence.memory import Table, TableSet, TransactionalTables
 
 

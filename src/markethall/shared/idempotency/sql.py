@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
-from markethall.shared.idempotency.service import IdempotencyRecord, StoredResponse
+from markethall.shared.idempotency.records import IdempotencyRecord, StoredResponse
 from markethall.shared.persistence.postgres import Connection, Postgres, Statement
 from markethall.shared.persistence.sql import delete_bounded, timestamp_column
 
