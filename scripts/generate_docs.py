@@ -1,4 +1,4 @@
-"""Writes what the documents say of the code, from the code: settings, pictures, addresses.
+"""Generates the parts of the documents that describe the code: settings, pictures, addresses.
 
 `python -m scripts.generate_docs` writes; `--check` only says what is out of date.
 """
@@ -14,13 +14,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from markethall.app import ROUTERS
-from markethall.container import EVENT_SUBSCRIPTIONS
-from markethall.contexts import DEPENDENCIES, PATHS_BY_CONTEXT, Context
+from markethall.contexts import context_names, topology
 from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
-from markethall.shared.http.route_policies import SCOPES_BY_ROLE, RoutePolicy
+from markethall.shared.http.route_policies import RoutePolicy
+from markethall.shared.kernel.scopes import SCOPES_BY_ROLE
 from scripts.generate_network import OVERLAYS, picture
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def settings_table() -> str:
 
 
 def columns() -> str:
-    """Of our own CSV, in the order of an export."""
+    """The columns of the CSV format, in the order of an export."""
     return ", ".join(f"`{name}`" for name in CSV_HEADER)
 
 
@@ -47,7 +47,7 @@ def _default(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if isinstance(value, frozenset):
         return "all four"
-    if value in ("", (), {}, PydanticUndefined):
+    if value in (None, "", (), {}, PydanticUndefined):
         return ""
     return f"`{value}`"
 
@@ -55,50 +55,56 @@ def _default(field: FieldInfo) -> str:
 # Pictures
 
 
-def hall_together() -> str:
-    """One process, from whom the contexts call and what they listen to."""
+def monolith() -> str:
+    """One process, with the calls and the events between the contexts."""
     lines = [
         "flowchart LR",
-        "    client([shop, app, staff]) --> front",
+        "    client([shop, app, staff]) --> gateway",
         '    subgraph process["one process"]',
-        "        front[front door: identity, limits, access log]",
-        *(f"        front --> {context}" for context in Context),
+        "        gateway[gateway: identity, limits, access log]",
+        *(f"        gateway --> {context}" for context in context_names()),
         *_edges("        "),
         "    end",
-        *(f"    {context} --> {context}_db[({context} schema)]" for context in Context),
+        *(f"    {context} --> {context}_db[({context} schema)]" for context in context_names()),
     ]
     return _mermaid(lines)
 
 
-def hall_apart() -> str:
-    """Inventory has moved out: the same edges, now over the wire."""
+def relocation() -> str:
+    """Inventory as a service: the same calls and events, now over HTTP and Redis."""
     lines = [
         "flowchart LR",
         "    client([shop, app, staff]) --> ingress{{routes by path}}",
-        '    subgraph hall["the hall"]',
-        *(f"        {context}" for context in Context if context != Context.INVENTORY),
+        '    subgraph monolith["monolith"]',
+        *(f"        {context}" for context in context_names() if context != "inventory"),
         "    end",
-        '    subgraph building["its own deployment"]',
+        '    subgraph service["a service"]',
         "        inventory",
         "    end",
-        *(f"    ingress --> {context}" for context in Context),
+        *(f"    ingress --> {context}" for context in context_names()),
         *_edges("    "),
-        "    hall --> one_db[(database of the hall)]",
+        "    monolith --> one_db[(database of the monolith)]",
         "    inventory --> own_db[(database of inventory)]",
     ]
     return _mermaid(lines)
 
 
 def _edges(indent: str) -> Iterable[str]:
-    for caller, needed in DEPENDENCIES.items():
+    for caller, needed in topology().dependencies.items():
         for callee in sorted(needed):
             yield f"{indent}{caller} -->|contract| {callee}"
-    heard: dict[tuple[str, str], list[str]] = {}
-    for event, listeners in EVENT_SUBSCRIPTIONS.items():
-        for listener, _ in listeners:
-            heard.setdefault((event.type.split(".")[0], listener), []).append(event.__name__)
-    for (publisher, hearer), names in heard.items():
-        yield f'{indent}{publisher} -.->|"{"<br/>".join(names)}"| {hearer}'
+    for publisher, subscriber in topology().event_pairs:
+        names = [
+            _class_name(subscription.event_type)
+            for subscription in topology().subscriptions[subscriber]
+            if subscription.publisher == publisher
+        ]
+        yield f'{indent}{publisher} -.->|"{"<br/>".join(names)}"| {subscriber}'
+
+
+def _class_name(event_type: str) -> str:
+    """`orders.order_paid` -> `OrderPaid`."""
+    return event_type.partition(".")[2].title().replace("_", "")
 
 
 def order_states() -> str:
@@ -119,11 +125,11 @@ def payment_states() -> str:
 
 
 def network() -> str:
-    return picture(OVERLAYS["apart"])
+    return picture(OVERLAYS["split"])
 
 
-def network_moving() -> str:
-    return picture(OVERLAYS["moving"])
+def network_relocation() -> str:
+    return picture(OVERLAYS["relocation"])
 
 
 def _mermaid(lines: Iterable[str]) -> str:
@@ -135,7 +141,7 @@ def _mermaid(lines: Iterable[str]) -> str:
 
 def routes_table() -> str:
     rows = ["| address | who | what |", "|---|---|---|"]
-    for context in Context:
+    for context in context_names():
         rows += [
             f"| `{', '.join(sorted(route.methods or ()))} {route.path}` | {_who(route)} "
             f"| {route.summary} |"
@@ -144,8 +150,8 @@ def routes_table() -> str:
     return "\n".join(rows)
 
 
-def _routes(context: Context) -> Iterator[APIRoute]:
-    """Those of included routers too."""
+def _routes(context: str) -> Iterator[APIRoute]:
+    """Yields the routes, including those of included routers."""
     for found in iter_route_contexts(ROUTERS[context].routes):
         route = found.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:
@@ -176,7 +182,7 @@ def roles_table() -> str:
 
 def owners_table() -> str:
     rows = ["| context | first segments of its paths |", "|---|---|"]
-    for context, owned in PATHS_BY_CONTEXT.items():
+    for context, owned in topology().paths_by_context.items():
         rows.append(f"| {context} | {', '.join(f'`/{segment}`' for segment in owned)} |")
     return "\n".join(rows)
 
@@ -184,21 +190,21 @@ def owners_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "columns": columns,
-    "together": hall_together,
-    "apart": hall_apart,
+    "monolith": monolith,
+    "relocation": relocation,
     "order-states": order_states,
     "payment-states": payment_states,
     "routes": routes_table,
     "roles": roles_table,
     "owners": owners_table,
     "network": network,
-    "network-moving": network_moving,
+    "network-relocation": network_relocation,
 }
 DOCUMENTS = ("README.md", "docs/api.md", "docs/deployment.md", "docs/states.md")
 
 
 def filled(text: str) -> str:
-    """The text with every generated part made anew."""
+    """Returns the text with every generated part replaced."""
 
     def part(found: re.Match[str]) -> str:
         return f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}"

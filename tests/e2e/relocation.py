@@ -1,7 +1,7 @@
 """Moving day, rehearsed: inventory moves out and in again under a crowd of customers.
 
     a  inventory's own process starts beside the hall, on the same database
-    b  the hall lets go of it: a new hall calls it, the old one is told to end
+    b  the monolith calls it: a new hall calls it, the old one is told to end
     c  its data moves into a database of its own
     d  its data moves back
     e  a hall takes it in again
@@ -21,7 +21,6 @@ from pathlib import Path
 import httpx2
 from starlette.types import Receive, Scope, Send
 
-from markethall.contexts import Context
 from markethall.local.cluster.app import context_of
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import read_settings
@@ -84,7 +83,7 @@ class ProxyChain:
         }
         self._started: list[ServiceProcess] = []
         self.of_hall, self.of_inventory = Proxy(), Proxy()
-        self._public: dict[Context, str] = {}
+        self._public: dict[str, str] = {}
         self._proxy = ReverseProxy(self._public, read_settings(storage="memory"))
 
     @asynccontextmanager
@@ -109,7 +108,7 @@ class ProxyChain:
 
     def send_to(self, part: ServiceProcess) -> None:
         """From now on the paths of what it serves lead there, and its name as well."""
-        self._public.update({Context(context): part.url for context in part.serves})
+        self._public.update(dict.fromkeys(part.serves, part.url))
         (self.of_inventory if part.serves == INVENTORY else self.of_hall).target = part.port
 
     async def start(self, serves: frozenset[str], database_url: str) -> ServiceProcess:
@@ -176,7 +175,7 @@ class RelocationRun:
             await self._killed_and_back(self.inventory)
 
     async def b(self) -> None:
-        with self.step("b  the hall lets go of it"):
+        with self.step("b  the monolith calls it"):
             old, self.server = self.server, await self.street.start(ALL - INVENTORY, self.common)
             self.street.send_to(self.server)
             await self._killed_and_back(self.server)
@@ -191,7 +190,7 @@ class RelocationRun:
             await self._moved(self.own, self.common)
 
     async def e(self) -> None:
-        with self.step("e  the hall takes it in again"):
+        with self.step("e  the monolith serves it again"):
             old, self.server = self.server, await self.street.start(ALL, self.common)
             self.street.send_to(self.server)
             await self._killed_and_back(self.server)

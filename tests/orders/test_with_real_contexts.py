@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from dependency_injector import providers
 
-from markethall.container import EVENT_SUBSCRIPTIONS as WIRED
 from markethall.container import Container, build_container
+from markethall.contexts import topology
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
 from markethall.inventory.stock.contract.movements import Adjustment, ReservationQuery
@@ -21,8 +21,8 @@ from markethall.orders.service import EVENT_HANDLERS
 from markethall.payments.contract import PaymentQuery, PaymentStatus, PaymentView
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings, read_settings
-from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
-from markethall.shared.idempotency.service import (
+from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
+from markethall.shared.idempotency.records import (
     IdempotentCommand,
     IdempotentRequest,
     StoredResponse,
@@ -97,7 +97,7 @@ class ContextsApp:
     async def place_with_key(self, product_id: UUID) -> StoredResponse:
         command = order_command(product_id, 2)
         request = IdempotentRequest(
-            self.buyer.actor.known_as, "POST", "/orders", "key", str(product_id)
+            self.buyer.actor.audit_name, "POST", "/orders", "key", str(product_id)
         )
         answer, _ = await self.container.orders_idempotency().run(
             request,
@@ -324,12 +324,7 @@ async def test_placing_order_takes_at_most_twelve_statements(contexts_app: Conte
     assert STATEMENTS._value.get() - before <= MOST_STATEMENTS
 
 
-def test_root_container_registers_every_handler() -> None:
-    wired_up = {
-        (event, handler)
-        for event, listeners in WIRED.items()
-        for context, handler in listeners
-        if context == "orders"
-    }
+def test_manifest_subscribes_every_handler() -> None:
+    handlers = {entry.event.type: [entry.handler] for entry in EVENT_HANDLERS}
 
-    assert wired_up == {(entry.event, entry.handler) for entry in EVENT_HANDLERS}
+    assert topology().handler_keys("orders") == handlers
