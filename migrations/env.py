@@ -1,6 +1,6 @@
-"""One run of alembic serves one context; the default section runs the others first, in turn.
+"""Migrate one context per run; the default section runs the other contexts first.
 
-The address of the database: `-x url=…`, else what the settings say for the context.
+The database URL comes from `-x url=…`, else from the settings of the context.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ schema = "users" if section == "alembic" else section
 metadata = import_module(f"markethall.{schema}.sql").metadata
 
 
-def run_the_others() -> None:
-    """Repeat the command that was typed, for each other context, in a process of its own.
+def run_other_contexts() -> None:
+    """Repeat the command for each other context, each in its own process.
 
-    (In this one, the end of another run would take alembic's context away from ours.)
+    Alembic keeps one global context per process; a nested run would close it.
     """
     if section != "alembic" or context.config.cmd_opts is None:
         return
@@ -34,14 +34,14 @@ def run_the_others() -> None:
     for other in Context:
         if other != schema:
             command = [sys.executable, "-m", "alembic", "-n", other.value, *sys.argv[1:]]
-            subprocess.run(command, check=True)  # noqa: S603 - what was typed
+            subprocess.run(command, check=True)  # noqa: S603 - the arguments of this command
 
 
 def migrate(connection: Connection) -> None:
-    """Two deployments that migrate at once wait for each other, context by context."""
+    """Migrate under an advisory lock: concurrent deployments take turns, context by context."""
     lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
     connection.execute(lock, {"name": f"markethall.migrate.{schema}"})
-    # a change that waits behind a long query keeps everybody behind itself waiting: rather fail
+    # DDL that waits behind a long query blocks every later query on the table, so fail early
     connection.execute(text("SET LOCAL lock_timeout = '5s'"))
     connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
     context.configure(
@@ -56,7 +56,7 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-def address() -> str:
+def database_url() -> str:
     given = context.config.attributes.get("url") or context.get_x_argument(as_dictionary=True).get(
         "url"
     )
@@ -64,11 +64,11 @@ def address() -> str:
 
 
 async def main() -> None:
-    engine = create_async_engine(asyncpg_url(address()))
+    engine = create_async_engine(asyncpg_url(database_url()))
     async with engine.begin() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()
 
 
-run_the_others()
+run_other_contexts()
 asyncio.run(main())
