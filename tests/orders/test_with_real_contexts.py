@@ -97,7 +97,7 @@ class ContextsApp:
     async def place_with_key(self, product_id: UUID) -> StoredResponse:
         command = order_command(product_id, 2)
         request = IdempotentRequest(
-            self.buyer.actor.known_as, "POST", "/orders", "key", str(product_id)
+            self.buyer.actor.audit_name, "POST", "/orders", "key", str(product_id)
         )
         answer, _ = await self.container.orders_idempotency().run(
             request,

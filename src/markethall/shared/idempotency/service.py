@@ -8,7 +8,7 @@ the same ids, so the effect cannot happen twice. The header: draft-ietf-httpapi-
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
@@ -69,7 +69,7 @@ class StoredResponse(Dto):
     content_type: str = "application/json"
 
 
-@dataclass(frozen=True)
+@dataclass
 class IdempotentCommand:
     """One try at an effect, under a claimed key. Without a key it is nobody's and keeps nothing.
 
@@ -80,6 +80,7 @@ class IdempotentCommand:
     id: UUID
     retention: timedelta
     to_response: Callable[[Any], StoredResponse]
+    _built: tuple[BaseModel, StoredResponse] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def without_key(cls, resource_id: UUID) -> Self:
@@ -89,6 +90,12 @@ class IdempotentCommand:
     @property
     def has_key(self) -> bool:
         return bool(self.scope)
+
+    def build_response(self, view: BaseModel) -> StoredResponse:
+        """Serialise a view once: the transaction stores what the client then gets."""
+        if self._built is None or self._built[0] is not view:
+            self._built = view, self.to_response(view)
+        return self._built[1]
 
 
 def _empty_response(_: Any) -> StoredResponse:
@@ -172,7 +179,7 @@ class IdempotencyService:
             return record.response, True
         attempt = IdempotentCommand(request.scope, record.id, retention, to_response)
         try:
-            return to_response(await command(attempt)), False
+            return attempt.build_response(await command(attempt)), False
         except Exception as error:
             await self._record_failure(record, retention, error)
             raise

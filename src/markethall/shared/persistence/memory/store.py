@@ -53,7 +53,7 @@ class MemoryStore:
             return
         expires_at = self._clock() + attempt.retention
         if not complete_idempotency_record(
-            self._context_tables, attempt.scope, attempt.to_response(result), expires_at
+            self._context_tables, attempt.scope, attempt.build_response(result), expires_at
         ):
             raise LeaseLost
 

@@ -43,7 +43,7 @@ class SqlStore:
         is_stored = await self._connection.execute(
             self._statements.complete_idempotency_record,
             scope=attempt.scope,
-            response=attempt.to_response(result).model_dump_json(),
+            response=attempt.build_response(result).model_dump_json(),
             expires_at=self._clock() + attempt.retention,
         )
         if not is_stored:
