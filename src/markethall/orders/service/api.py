@@ -29,12 +29,12 @@ from markethall.orders.service.views import (
     to_order_view,
     to_timeline_entry_view,
 )
-from markethall.shared.http.route_policies import ORDERS_MANAGE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden
-from markethall.shared.kernel.pagination import Cursors, Page, TimeKeyset
+from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
+from markethall.shared.kernel.scopes import ORDERS_MANAGE
 
 
 class OrderService:
@@ -66,11 +66,11 @@ class OrderService:
         owner_id = None if ctx.actor.has_scope(ORDERS_MANAGE) else ctx.user_id
         filters = query.model_dump_json(exclude={"limit", "cursor"})
         listing = f"orders {owner_id} {filters}"
-        after = self._cursors.decode_keyset(listing, query.cursor, TimeKeyset.parse)
+        after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
             orders = await store.list_orders(query, owner_id, after)
         views = [to_order_view(order) for order in orders]
-        return self._cursors.build_page(listing, views, query.limit, _order_position)
+        return self._cursors.build_page(listing, views, query.limit, _order_keyset)
 
     async def get_order_status(self, ctx: CallContext, order_id: UUID) -> OrderStatusView:
         async with self._database.read_session() as store:
@@ -233,5 +233,5 @@ def _check_staff(ctx: CallContext) -> None:
         raise Forbidden(scope=ORDERS_MANAGE)
 
 
-def _order_position(order: OrderView) -> list[str]:
-    return TimeKeyset(order.created_at, order.order_id).to_json()
+def _order_keyset(order: OrderView) -> TimeKeyset:
+    return TimeKeyset(order.created_at, order.order_id)

@@ -29,11 +29,11 @@ from markethall.payments.service.views import (
     to_refund_view,
 )
 from markethall.payments.service.webhooks import WebhookHandler
-from markethall.shared.http.route_policies import PAYMENTS_MANAGE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.money import Money
-from markethall.shared.kernel.pagination import Cursors, Page, PageQuery, TimeKeyset
+from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, PageQuery, TimeKeyset
+from markethall.shared.kernel.scopes import PAYMENTS_MANAGE
 
 
 class PaymentApiService:
@@ -69,12 +69,12 @@ class PaymentApiService:
             user_id=owner_id,
             order_id=query.order_id,
             status=query.status,
-            after=self._cursors.decode_keyset(listing, query.cursor, TimeKeyset.parse),
+            after=self._cursors.decode(listing, query.cursor, TIME_KEYSET),
         )
         async with self._database.read_session() as store:
             payments = await store.list_payments(payment_filter)
         views = [to_payment_view(payment) for payment in payments]
-        return self._cursors.build_page(listing, views, query.limit, _payment_position)
+        return self._cursors.build_page(listing, views, query.limit, _payment_keyset)
 
     async def list_operations(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
@@ -83,7 +83,7 @@ class PaymentApiService:
         operations = await self._list_operations(payment_id, None, query)
         views = [to_operation_view(operation) for operation in operations]
         return self._cursors.build_page(
-            f"operations {payment_id} None", views, query.limit, _operation_position
+            f"operations {payment_id} None", views, query.limit, _operation_keyset
         )
 
     async def list_refunds(
@@ -93,7 +93,7 @@ class PaymentApiService:
         operations = await self._list_operations(payment_id, OperationKind.REFUND, query)
         views = [to_refund_view(operation, payment) for operation in operations]
         listing = f"operations {payment_id} {OperationKind.REFUND}"
-        return self._cursors.build_page(listing, views, query.limit, _refund_position)
+        return self._cursors.build_page(listing, views, query.limit, _refund_keyset)
 
     async def get_refund(self, ctx: CallContext, payment_id: UUID, refund_id: UUID) -> RefundView:
         payment = await self._get_visible_payment(ctx, payment_id)
@@ -114,7 +114,7 @@ class PaymentApiService:
         self, payment_id: UUID, kind: OperationKind | None, query: PageQuery
     ) -> Sequence[Operation]:
         listing = f"operations {payment_id} {kind}"
-        after = self._cursors.decode_keyset(listing, query.cursor, TimeKeyset.parse)
+        after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
             return await store.list_operations(
                 OperationFilter(query.limit + 1, payment_id, kind, after)
@@ -156,11 +156,11 @@ class PaymentApiService:
 
     async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
         listing = f"postings {query.payment_id}"
-        before = self._cursors.decode_keyset(listing, query.cursor, TimeKeyset.parse)
+        before = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
             postings = await store.list_postings(query.payment_id, before, query.limit + 1)
         views = [to_posting_view(posting) for posting in postings]
-        return self._cursors.build_page(listing, views, query.limit, _posting_position)
+        return self._cursors.build_page(listing, views, query.limit, _posting_keyset)
 
     async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]:
         async with self._database.read_session() as store:
@@ -171,17 +171,17 @@ class PaymentApiService:
             return await store.get_ledger_report()
 
 
-def _payment_position(payment: PaymentView) -> list[str]:
-    return TimeKeyset(payment.created_at, payment.payment_id).to_json()
+def _payment_keyset(payment: PaymentView) -> TimeKeyset:
+    return TimeKeyset(payment.created_at, payment.payment_id)
 
 
-def _operation_position(operation: OperationView) -> list[str]:
-    return TimeKeyset(operation.created_at, operation.operation_id).to_json()
+def _operation_keyset(operation: OperationView) -> TimeKeyset:
+    return TimeKeyset(operation.created_at, operation.operation_id)
 
 
-def _refund_position(refund: RefundView) -> list[str]:
-    return TimeKeyset(refund.created_at, refund.refund_id).to_json()
+def _refund_keyset(refund: RefundView) -> TimeKeyset:
+    return TimeKeyset(refund.created_at, refund.refund_id)
 
 
-def _posting_position(posting: PostingView) -> list[str]:
-    return TimeKeyset(posting.created_at, posting.posting_id).to_json()
+def _posting_keyset(posting: PostingView) -> TimeKeyset:
+    return TimeKeyset(posting.created_at, posting.posting_id)
