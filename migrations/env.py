@@ -1,47 +1,47 @@
-"""Migrate one context per run; the default section runs the other contexts first.
+"""Run Alembic for one context: that of the section, `-n users`.
 
-The database URL comes from `-x url=…`, else from the settings of the context.
+The default section runs the other sections first, each in a process of its own, then users.
+The URL of the database: `-x url=…`, else the one in the settings of the context.
 """
 
 import asyncio
 import subprocess
 import sys
-from importlib import import_module
 
 from alembic import context
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from markethall.contexts import Context
+from markethall.contexts import topology
 from markethall.settings import MigrationSettings
 from markethall.shared.persistence.postgres import asyncpg_url
 
 section = context.config.config_ini_section
 schema = "users" if section == "alembic" else section
-metadata = import_module(f"markethall.{schema}.sql").metadata
+metadata = topology().contexts[schema].load_metadata()
 
 
 def run_other_contexts() -> None:
-    """Repeat the command for each other context, each in its own process.
+    """Repeat the typed command for each other section.
 
-    Alembic keeps one global context per process; a nested run would close it.
+    In this process, the end of another run would remove Alembic's context of ours.
     """
     if section != "alembic" or context.config.cmd_opts is None:
         return
     if context.config.cmd_opts.name != "alembic" or {"-n", "--name"} & set(sys.argv):
         raise SystemExit("leave -n out for all contexts, or name one of them")
-    for other in Context:
-        if other != schema:
-            command = [sys.executable, "-m", "alembic", "-n", other.value, *sys.argv[1:]]
-            subprocess.run(command, check=True)  # noqa: S603 - the arguments of this command
+    for other in context.config.file_config.sections():
+        if other not in {"alembic", schema}:
+            command = [sys.executable, "-m", "alembic", "-n", other, *sys.argv[1:]]
+            subprocess.run(command, check=True)  # noqa: S603 - what was typed
 
 
 def migrate(connection: Connection) -> None:
-    """Migrate under an advisory lock: concurrent deployments take turns, context by context."""
+    """Migrate one context. Two runs at once wait for each other, context by context."""
     lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
     connection.execute(lock, {"name": f"markethall.migrate.{schema}"})
-    # DDL that waits behind a long query blocks every later query on the table, so fail early
+    # a change that waits behind a long query blocks every later query: fail instead
     connection.execute(text("SET LOCAL lock_timeout = '5s'"))
     connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
     context.configure(
@@ -60,7 +60,7 @@ def database_url() -> str:
     given = context.config.attributes.get("url") or context.get_x_argument(as_dictionary=True).get(
         "url"
     )
-    return given or MigrationSettings().database_url_of(Context(schema))
+    return given or MigrationSettings().database_url_of(schema)
 
 
 async def main() -> None:

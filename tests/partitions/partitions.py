@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from markethall.contexts import Context
+from markethall.contexts import context_names
 
-Block = tuple[Context, ...]
+Block = tuple[str, ...]
 Partition = tuple[Block, ...]
 
 
-def partitions_of(contexts: Sequence[Context]) -> Iterator[Partition]:
+def partitions_of(contexts: Sequence[str]) -> Iterator[Partition]:
     """Every set partition once: the first joins each block of the others, or stays alone."""
     if not contexts:
         yield ()
@@ -27,11 +27,11 @@ def name_of(partition: Partition) -> str:
     return "|".join("+".join(block) for block in blocks)
 
 
-def _place(context: Context) -> int:
-    return list(Context).index(context)
+def _place(context: str) -> int:
+    return list(context_names()).index(context)
 
 
-PARTITIONS = {name_of(partition): partition for partition in partitions_of(list(Context))}
+PARTITIONS = {name_of(partition): partition for partition in partitions_of(list(context_names()))}
 
 # as real processes too: nothing apart; everything apart; the caller alone, so that every call goes
 # over the wire to one process; and two halves, where calls and events go both ways of the cut
