@@ -1,6 +1,6 @@
 """Ports of orders: the storage."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -71,8 +71,6 @@ class Store(ReadStore, Protocol):
 
 
 class Database(Protocol):
-    after_publish: Callable[[], None]
-
     def transaction(self) -> AbstractAsyncContextManager[Store]:
         """Commit when the block ends, roll back when it raises. Raises Unavailable."""
 

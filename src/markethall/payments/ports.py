@@ -1,6 +1,6 @@
 """Ports of payments: storage, card provider, provider webhooks, the sandbox ledger."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -131,8 +131,6 @@ class Store(ReadStore, Protocol):
 
 
 class Database(Protocol):
-    after_publish: Callable[[], None]
-
     def transaction(self) -> AbstractAsyncContextManager[Store]:
         """Commit when the block ends, roll back when it raises. Raises Unavailable."""
 

@@ -19,8 +19,8 @@ from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLin
 from markethall.orders.ports import ConcurrentUpdate
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.tables import metadata, orders
+from markethall.shared.composition.sql import ContextStatements, SqlUnitOfWork
 from markethall.shared.kernel.pagination import TimeKeyset
-from markethall.shared.persistence.sql import ContextStatements, SqlStore
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -45,7 +45,7 @@ _PLAIN_COLUMNS = tuple(
 )
 
 
-class SqlOrderStore(SqlStore):
+class SqlOrderStore(SqlUnitOfWork):
     async def add_order(self, order: Order) -> int | None:
         number: int | None = await self._connection.fetch_value(
             sql.INSERT_ORDER,
