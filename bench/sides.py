@@ -20,8 +20,8 @@ from . import servers
 from .servers import ALL, OTHERS, Server
 from .shop import ADMIN, Shop
 
-TOGETHER: Final = (frozenset(Context),)
-APART: Final = tuple(frozenset({context}) for context in Context)
+MONOLITH: Final = (frozenset(Context),)
+FULL_SPLIT: Final = tuple(frozenset({context}) for context in Context)
 COMMON: Final = {"rate_limits": "off", "log_format": "json", "admin_email": ADMIN}
 
 
@@ -61,7 +61,7 @@ def both(folder: Path) -> Iterator[list[Side]]:
         yield [
             stack.enter_context(_side(name, partition, folder / name, postgres, valkey, number))
             for number, (name, partition) in enumerate(
-                {"together": TOGETHER, "apart": APART}.items()
+                {"together": MONOLITH, "apart": FULL_SPLIT}.items()
             )
         ]
 
