@@ -54,7 +54,7 @@ def _build_worker(
         ),
         InboxConsumer(persistence.inbox, context_container.handlers(), clock, config),
         [
-            *context_container.sweeps(),
+            *context_container.periodic_jobs(),
             RetentionJob(persistence, clock, interval=timedelta(minutes=1)).run_once,
         ],
         config,

@@ -21,8 +21,8 @@ from markethall.orders.service import EVENT_HANDLERS
 from markethall.payments.contract import PaymentQuery, PaymentStatus, PaymentView
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings, read_settings
-from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
-from markethall.shared.idempotency.service import (
+from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
+from markethall.shared.idempotency.records import (
     IdempotentCommand,
     IdempotentRequest,
     StoredResponse,
@@ -97,7 +97,7 @@ class ContextsApp:
     async def place_with_key(self, product_id: UUID) -> StoredResponse:
         command = order_command(product_id, 2)
         request = IdempotentRequest(
-            self.buyer.actor.known_as, "POST", "/orders", "key", str(product_id)
+            self.buyer.actor.audit_name, "POST", "/orders", "key", str(product_id)
         )
         answer, _ = await self.container.orders_idempotency().run(
             request,

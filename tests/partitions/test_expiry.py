@@ -1,6 +1,6 @@
 """Run the expiry tests of the end-to-end suite on partitions.
 
-An ordinary run uses the full split only, MARKETHALL_TEST_SCOPE=full all partitions.
+An ordinary run uses the full split only, `make test-topologies` all partitions.
 """
 
 import os

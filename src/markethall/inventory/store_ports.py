@@ -32,7 +32,7 @@ from markethall.inventory.search.ports import (
     build_facets,
 )
 from markethall.inventory.stock.ports import WarehouseReads, WarehouseStore
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.messaging.events import Delivery, Event
 

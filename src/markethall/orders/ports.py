@@ -9,7 +9,7 @@ from uuid import UUID
 
 from markethall.orders.contract import OrderQuery, OrderStatusView
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.messaging.events import Delivery, Event
 

@@ -6,14 +6,14 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
-from markethall.shared.http.route_policies import PROFILE, USERS_MANAGE, scopes_for_roles
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page
+from markethall.shared.kernel.scopes import PROFILE, USERS_MANAGE, scopes_for_roles
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     BadCredentials,

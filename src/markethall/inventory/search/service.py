@@ -27,12 +27,12 @@ from markethall.inventory.search.ports import (
     build_facets,
 )
 from markethall.inventory.store_ports import Database, ReadStore
-from markethall.shared.http.route_policies import CATALOGUE_WRITE
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.kernel.etags import content_digest
 from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
 # stands before a place that is an engine's own

@@ -31,12 +31,12 @@ from markethall.orders.service.views import (
     to_order_view,
     to_timeline_entry_view,
 )
-from markethall.shared.http.route_policies import ORDERS_MANAGE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.pagination import CursorInvalid, Cursors, Page
+from markethall.shared.kernel.scopes import ORDERS_MANAGE
 
 
 class OrderService:

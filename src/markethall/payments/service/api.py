@@ -21,11 +21,11 @@ from markethall.payments.ports import Database, OperationFilter, PaymentFilter
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.webhooks import WebhookHandler
-from markethall.shared.http.route_policies import PAYMENTS_MANAGE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.kernel.scopes import PAYMENTS_MANAGE
 
 
 class PaymentApiService:

@@ -30,7 +30,7 @@ from markethall.inventory.catalogue.contract.fields import (
 )
 from markethall.inventory.contract import MAX_UNITS
 from markethall.inventory.search.contract import Facets, ProductQuery
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions

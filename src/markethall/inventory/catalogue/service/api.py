@@ -19,12 +19,12 @@ from markethall.inventory.search.contract import ProductQuery
 from markethall.inventory.search.service import ProductListQueries
 from markethall.inventory.stock.domain.stock import total_available
 from markethall.inventory.store_ports import Database, Store
-from markethall.shared.http.route_policies import CATALOGUE_WRITE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
 from markethall.shared.kernel.pagination import PageQuery
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
 
 class CatalogueService:

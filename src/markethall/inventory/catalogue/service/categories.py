@@ -15,11 +15,11 @@ from markethall.inventory.catalogue.contract.products import RenderedResponse
 from markethall.inventory.catalogue.domain.categories import Category
 from markethall.inventory.catalogue.ports.products import ProductCache
 from markethall.inventory.store_ports import Database, ReadStore, Store
-from markethall.shared.http.route_policies import CATALOGUE_WRITE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
 from markethall.shared.kernel.pagination import Cursors, Page
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
 
 class CategoryService:

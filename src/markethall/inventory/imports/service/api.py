@@ -23,7 +23,7 @@ from markethall.inventory.imports.domain.csv_columns import (
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.imports.service.import_reader import PART_BYTES
 from markethall.inventory.store_ports import Database
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Overloaded, Unavailable

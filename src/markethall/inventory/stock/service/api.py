@@ -44,7 +44,7 @@ from markethall.inventory.stock.domain.stock import (
 )
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 from markethall.inventory.store_ports import Database, ReadStore, Store
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id

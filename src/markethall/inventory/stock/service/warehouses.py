@@ -10,7 +10,7 @@ from markethall.inventory.stock.contract.warehouses import (
 )
 from markethall.inventory.stock.domain.warehouses import Warehouse
 from markethall.inventory.store_ports import Database, Store
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
