@@ -69,7 +69,9 @@ def _build_worker(
 
 def _long_running_workers(context_container: Any) -> Sequence[LongRunningTask]:
     """Of a context that has long work to do."""
-    return context_container.workers() if hasattr(context_container, "workers") else []
+    if hasattr(context_container, "long_running_tasks"):
+        return context_container.long_running_tasks()
+    return []
 
 
 def _inbox_transport(container: Container, listener: Context) -> InProcessTransport:
