@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from markethall.contexts import ALLOWED_CALLS
+from markethall.contexts import topology
 from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.problem_details import (
     http_exception_handler,
@@ -28,7 +28,7 @@ from markethall.shared.security.access_tokens import AccessTokenVerifier, genera
 from markethall.shared.security.jwks import LocalJwks, UserTokenVerifier
 from markethall.shared.security.service_tokens import ServiceSigner, ServiceVerifier
 
-ALLOWED = AllowList(ALLOWED_CALLS)
+ALLOWED = AllowList(topology().allowed_calls)
 # long timeouts: the contract suites do not test timeouts
 LONG_TIMEOUTS = RetryPolicy(attempt_timeout_seconds=30, total_timeout_seconds=60)
 GATEWAY_CONFIG = GatewayConfig(

@@ -20,8 +20,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import text
 
 from markethall.app import ROUTERS, Gateway, create_app
-from markethall.container import EVENT_SUBSCRIPTIONS, build_container
-from markethall.contexts import DEPENDENCIES, PATHS_BY_CONTEXT, Context
+from markethall.container import build_container
+from markethall.contexts import topology
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.http.route_policies import RoutePolicy
@@ -79,18 +79,15 @@ def test_every_route_declares_one_policy(app: Gateway) -> None:
 def test_every_path_belongs_to_its_context() -> None:
     for context, router in ROUTERS.items():
         segments = {route.path.split("/")[1] for route in router.routes if hasattr(route, "path")}
-        assert segments <= set(PATHS_BY_CONTEXT[context])
+        assert segments <= set(topology().paths_by_context[context])
 
 
 def test_every_subscribed_handler_exists() -> None:
     settings = memory_settings()
     container = build_container(settings, load_or_create_secrets(settings))
 
-    for listeners in EVENT_SUBSCRIPTIONS.values():
-        for context, handler in listeners:
-            assert handler in getattr(container, f"{context.value}_context").handlers()
-    listened = {handler for listeners in EVENT_SUBSCRIPTIONS.values() for _, handler in listeners}
-    assert listened == set(container.orders_context.handlers())
+    subscribed = {key for keys in topology().handler_keys("orders").values() for key in keys}
+    assert subscribed == set(container.orders_context.handlers())
 
 
 @pytest.mark.parametrize("storage", ["memory", "sql"])
@@ -132,8 +129,8 @@ def _class_name(provider: Any) -> str:
 
 async def test_every_provider_can_be_built_in_split_topology(tmp_path: Any) -> None:
     settings = read_settings(
-        contexts=[Context.ORDERS],
-        context_urls=dict.fromkeys(DEPENDENCIES[Context.ORDERS], "http://127.0.0.1:1"),
+        contexts=["orders"],
+        context_urls=dict.fromkeys(topology().dependencies["orders"], "http://127.0.0.1:1"),
         redis_url="redis://127.0.0.1:1/0",
         database_url="postgresql://user@127.0.0.1:1/unreachable",
         data_dir=tmp_path,
@@ -366,7 +363,7 @@ async def test_exhausted_pool_is_503_with_retry_after(database_url: str, tmp_pat
     )
     app = create_app(settings)
     transport = httpx2.ASGITransport(app)
-    pool = app.container.databases().get(settings.database_url_of(Context.INVENTORY))
+    pool = app.container.databases().get(settings.database_url_of("inventory"))
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
         async with pool.read_session():
             answer = await http.get("/products")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import command
 
 from markethall import schema_migrations
-from markethall.contexts import Context
+from markethall.contexts import context_names
 from markethall.schema_migrations import upgrade, upgrade_outdated
 from markethall.shared.kernel.ids import new_id
 from tests.conftest import on_server, plain, url_of
@@ -38,9 +38,9 @@ async def empty_url(server_url: str) -> AsyncIterator[str]:
     await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.mark.parametrize("context", Context)
+@pytest.mark.parametrize("context", context_names())
 async def test_context_is_upgraded_downgraded_and_upgraded_again(
-    empty_url: str, context: Context
+    empty_url: str, context: str
 ) -> None:
     await asyncio.to_thread(upgrade, empty_url, [context])
     first = await created_objects(empty_url)
@@ -49,10 +49,10 @@ async def test_context_is_upgraded_downgraded_and_upgraded_again(
     await asyncio.to_thread(upgrade, empty_url, [context])
     again = await created_objects(empty_url)
 
-    assert f"{context.value}.outbox" in first
-    assert between == [f"{context.value}.alembic_version"]
+    assert f"{context}.outbox" in first
+    assert between == [f"{context}.alembic_version"]
     assert again == first
-    assert all(name.startswith(f"{context.value}.") for name in first)
+    assert all(name.startswith(f"{context}.") for name in first)
 
 
 async def test_alembic_upgrades_all_contexts_without_drift(empty_url: str) -> None:
@@ -63,13 +63,13 @@ async def test_alembic_upgrades_all_contexts_without_drift(empty_url: str) -> No
     checked = alembic(empty_url, "check")
     alembic(empty_url, "downgrade", "base")
 
-    assert schemas == {context.value for context in Context}
-    assert checked.count("No new upgrade operations") == len(Context)
+    assert schemas == set(context_names())
+    assert checked.count("No new upgrade operations") == len(context_names())
     assert await created_objects(empty_url) == sorted(f"{name}.alembic_version" for name in schemas)
 
 
 async def test_context_is_checked_against_its_own_schema_only(empty_url: str) -> None:
-    await asyncio.to_thread(upgrade, empty_url, [Context.USERS, Context.INVENTORY])
+    await asyncio.to_thread(upgrade, empty_url, ["users", "inventory"])
     await on_server(empty_url, "CREATE TABLE inventory.unexpected (x integer)")
 
     users = alembic(empty_url, "-n", "users", "check")
@@ -80,21 +80,21 @@ async def test_context_is_checked_against_its_own_schema_only(empty_url: str) ->
 
 
 async def test_current_schema_is_not_upgraded(empty_url: str) -> None:
-    first = await asyncio.to_thread(upgrade_outdated, empty_url, list(Context))
-    second = await asyncio.to_thread(upgrade_outdated, empty_url, list(Context))
+    first = await asyncio.to_thread(upgrade_outdated, empty_url, list(context_names()))
+    second = await asyncio.to_thread(upgrade_outdated, empty_url, list(context_names()))
 
-    assert first == list(Context)
+    assert first == list(context_names())
     assert second == []
 
 
 async def test_only_outdated_contexts_are_upgraded(empty_url: str) -> None:
-    await asyncio.to_thread(upgrade, empty_url, [Context.USERS])
-    await asyncio.to_thread(upgrade, empty_url, [Context.ORDERS])
-    await asyncio.to_thread(downgrade, empty_url, Context.ORDERS)
+    await asyncio.to_thread(upgrade, empty_url, ["users"])
+    await asyncio.to_thread(upgrade, empty_url, ["orders"])
+    await asyncio.to_thread(downgrade, empty_url, "orders")
 
-    upgraded = await asyncio.to_thread(upgrade_outdated, empty_url, [Context.USERS, Context.ORDERS])
+    upgraded = await asyncio.to_thread(upgrade_outdated, empty_url, ["users", "orders"])
 
-    assert upgraded == [Context.ORDERS]
+    assert upgraded == ["orders"]
 
 
 async def test_unprivileged_role_can_start_when_current(empty_url: str, server_url: str) -> None:
@@ -106,7 +106,7 @@ async def test_unprivileged_role_can_start_when_current(empty_url: str, server_u
     guest = sa.make_url(empty_url).set(username=role, password="guest")
 
     upgraded = await asyncio.to_thread(
-        upgrade_outdated, guest.render_as_string(hide_password=False), [Context.USERS]
+        upgrade_outdated, guest.render_as_string(hide_password=False), ["users"]
     )
 
     assert upgraded == []
@@ -129,8 +129,8 @@ def test_alembic_without_database_names_missing_setting() -> None:
     assert "MARKETHALL_DATABASE_URL" in output
 
 
-def downgrade(url: str, context: Context) -> None:
-    config = schema_migrations._config(context)
+def downgrade(url: str, context: str) -> None:
+    config = schema_migrations.alembic_config(context)
     config.attributes["url"] = url
     command.downgrade(config, "base")
 
@@ -156,7 +156,7 @@ def environment(url: str) -> dict[str, str]:
 
 async def created_objects(url: str) -> list[str]:
     """Return the names of the tables and functions in our schemas."""
-    schemas = [context.value for context in Context]
+    schemas = list(context_names())
     connection = await asyncpg.connect(plain(url))
     try:
         rows = [*await connection.fetch(TABLES, schemas), *await connection.fetch(CODE, schemas)]

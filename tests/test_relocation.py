@@ -11,7 +11,6 @@ import asyncpg
 import psutil
 import pytest
 
-from markethall.contexts import Context
 from markethall.relocation import RelocationFailed
 from markethall.relocation.database_urls import libpq_environment
 from markethall.relocation.pg_tools import find_pg_tools
@@ -96,7 +95,7 @@ async def test_all_data_is_moved_and_only_the_address_is_printed(source: str, ta
     assert "inventory.product: 24 rows" in done.stderr
     assert await DatabaseReader(target).fetch_all(STOCK.format("inventory")) == stock
     assert await DatabaseReader(target).fetch_all(MOVEMENTS.format("inventory")) == movements
-    assert await asyncio.to_thread(upgrade_outdated, target, [Context.INVENTORY]) == []
+    assert await asyncio.to_thread(upgrade_outdated, target, ["inventory"]) == []
 
 
 async def test_constraints_are_moved_too(source: str, target: str) -> None:
@@ -117,7 +116,7 @@ async def test_the_source_schema_is_renamed_and_other_contexts_stay(
 
     assert await schemas(source) == ["inventory_before"]
     assert await DatabaseReader(source).fetch_all(STOCK.format("inventory_before")) == stock
-    assert await asyncio.to_thread(upgrade_outdated, source, [Context.ORDERS]) == []
+    assert await asyncio.to_thread(upgrade_outdated, source, ["orders"]) == []
 
 
 async def test_a_name_creates_a_database_on_the_same_server(source: str, server_url: str) -> None:

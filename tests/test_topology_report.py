@@ -4,19 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from importlib import import_module
 
 import pytest
 
-from markethall.container import EVENT_SUBSCRIPTIONS
-from markethall.contexts import (
-    ALLOWED_CALLS,
-    DEPENDENCIES,
-    JWKS_SOURCES,
-    PATHS_BY_CONTEXT,
-    SUBSCRIPTIONS,
-    Context,
-)
+from markethall.contexts import context_names, topology
 from markethall.operations.topology_report import (
     context_locations,
     describe_routes,
@@ -44,25 +36,32 @@ def markethall(*arguments: str, **settings: str) -> "subprocess.CompletedProcess
 
 
 def test_topology_names_every_context() -> None:
-    for table in (ALLOWED_CALLS, DEPENDENCIES, JWKS_SOURCES, PATHS_BY_CONTEXT, SUBSCRIPTIONS):
-        assert set(table) == set(Context)
+    for table in (
+        topology().allowed_calls,
+        topology().dependencies,
+        topology().jwks_sources,
+        topology().paths_by_context,
+        topology().subscriptions,
+    ):
+        assert set(table) == set(context_names())
 
 
-def test_subscriptions_match_handlers() -> None:
-    subscribed: Mapping[Context, set[Context]] = {context: set() for context in Context}
-    for event, listeners in EVENT_SUBSCRIPTIONS.items():
-        for listener, _ in listeners:
-            subscribed[listener].add(Context(event.type.partition(".")[0]))
-
-    assert subscribed == SUBSCRIPTIONS
+def test_every_subscription_names_an_event_of_its_publisher() -> None:
+    for subscriptions in topology().subscriptions.values():
+        for subscription in subscriptions:
+            contract = import_module(f"markethall.{subscription.publisher}.contract")
+            events = [e for e in vars(contract).values() if getattr(e, "type", "") != ""]
+            assert subscription.event_type in {event.type for event in events}
 
 
 def test_only_orders_calls_contexts_and_all_use_users_jwks() -> None:
-    assert [context for context in Context if DEPENDENCIES[context]] == [Context.ORDERS]
-    assert {reader for reader in Context if Context.USERS in JWKS_SOURCES[reader]} == {
-        Context.INVENTORY,
-        Context.ORDERS,
-        Context.PAYMENTS,
+    assert [context for context in context_names() if topology().dependencies[context]] == [
+        "orders"
+    ]
+    assert {reader for reader in context_names() if "users" in topology().jwks_sources[reader]} == {
+        "inventory",
+        "orders",
+        "payments",
     }
 
 
@@ -110,7 +109,7 @@ def test_relocation_uses_both_transports() -> None:
 
 
 def test_context_without_dependencies_needs_no_urls() -> None:
-    (users, *_) = context_locations(read_settings(contexts=[Context.INVENTORY]))
+    (users, *_) = context_locations(read_settings(contexts=["inventory"]))
 
     assert (users.is_local, users.location) == (False, "not known here")
 
@@ -162,7 +161,7 @@ def test_invalid_topology_is_one_line_and_exit_code_two(case: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])  # noqa: S104 - compared only, not bound
 def test_own_host_on_other_port_is_remote(host: str) -> None:
     settings = read_settings(
-        contexts=[Context.INVENTORY], context_urls={Context.USERS: "http://127.0.0.1:8000"}
+        contexts=["inventory"], context_urls={"users": "http://127.0.0.1:8000"}
     )
 
     assert invalid_remote_urls(settings, host, 8001) == []

@@ -73,7 +73,7 @@ async def _split(
     wiring: str, folder: Path, urls: Mapping[str, str]
 ) -> AsyncIterator[RunningServer]:
     """A Valkey of its own: events in it are from nobody else."""
-    partition = [frozenset(context.value for context in block) for block in PARTITIONS[wiring]]
+    partition = [frozenset(block) for block in PARTITIONS[wiring]]
     with EmbeddedValkey() as redis_url:
         async with split_cluster(
             folder, partition, urls, redis_url, None, secret_key=SECRET

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from markethall.contexts import DEPENDENCIES, JWKS_SOURCES
+from markethall.contexts import topology
 from markethall.local.valkey import EmbeddedValkey
 from tests.e2e.split_cluster import FULL_SPLIT, SplitCluster, split_cluster
 from tests.proxy import Mode, Proxy
@@ -56,9 +56,9 @@ async def fault_setup(
 def _edges() -> list[Edge]:
     """Who calls whom, and whose keys are read."""
     return [
-        (caller.value, target.value)
-        for caller in DEPENDENCIES
-        for target in sorted(DEPENDENCIES[caller] | JWKS_SOURCES[caller])
+        (caller, target)
+        for caller in topology().dependencies
+        for target in sorted(topology().dependencies[caller] | topology().jwks_sources[caller])
     ]
 
 

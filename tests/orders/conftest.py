@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 from dependency_injector import providers
 
-from markethall.contexts import Context
 from markethall.inventory.contract import Inventory
 from markethall.orders.container import OrdersContainer
 from markethall.orders.contract import (
@@ -213,9 +212,9 @@ def orders_app(request: pytest.FixtureRequest) -> OrdersApp:
         FakePayments(clock),
         CallFailures(),
     )
-    users: Users = with_guard_and_failures(fake_users, call_failures, Context.USERS)
-    inventory: Inventory = with_guard_and_failures(fake_inventory, call_failures, Context.INVENTORY)
-    payments: Payments = with_guard_and_failures(fake_payments, call_failures, Context.PAYMENTS)
+    users: Users = with_guard_and_failures(fake_users, call_failures, "users")
+    inventory: Inventory = with_guard_and_failures(fake_inventory, call_failures, "inventory")
+    payments: Payments = with_guard_and_failures(fake_payments, call_failures, "payments")
     container = OrdersContainer(
         config={
             "storage": storage,

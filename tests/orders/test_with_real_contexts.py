@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from dependency_injector import providers
 
-from markethall.container import EVENT_SUBSCRIPTIONS as WIRED
 from markethall.container import Container, build_container
+from markethall.contexts import topology
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
 from markethall.inventory.stock.contract.movements import Adjustment, ReservationQuery
@@ -324,12 +324,7 @@ async def test_placing_order_takes_at_most_twelve_statements(contexts_app: Conte
     assert STATEMENTS._value.get() - before <= MOST_STATEMENTS
 
 
-def test_root_container_registers_every_handler() -> None:
-    wired_up = {
-        (event, handler)
-        for event, listeners in WIRED.items()
-        for context, handler in listeners
-        if context == "orders"
-    }
+def test_manifest_subscribes_every_handler() -> None:
+    handlers = {entry.event.type: [entry.handler] for entry in EVENT_HANDLERS}
 
-    assert wired_up == {(entry.event, entry.handler) for entry in EVENT_HANDLERS}
+    assert topology().handler_keys("orders") == handlers

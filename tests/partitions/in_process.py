@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from markethall.app import create_app
 from markethall.container import Container
-from markethall.contexts import DEPENDENCIES, Context
+from markethall.contexts import topology
 from markethall.settings import read_settings
 from markethall.shared.security.access_tokens import generate_private_key
 from tests.e2e.servers import ADMIN, RunningServer
@@ -34,7 +34,7 @@ class PartitionedApp:
 
     server: RunningServer
     http: httpx2.AsyncClient
-    containers: Mapping[Context, Container]
+    containers: Mapping[str, Container]
 
 
 class AsgiNetwork(httpx2.AsyncBaseTransport):
@@ -79,7 +79,7 @@ async def open_partitioned_app(
     """
     network = AsgiNetwork()
     common = {"secret_key": SECRET, "admin_email": ADMIN[0], "admin_password": ADMIN[1], **settings}
-    keys = {Context.USERS: "access_token_private_key", Context.ORDERS: "service_token_private_key"}
+    keys = {"users": "access_token_private_key", "orders": "service_token_private_key"}
     apps = {
         block: create_app(
             read_settings(
@@ -100,7 +100,7 @@ async def open_partitioned_app(
             prepare(app.container)
             network.register(host_of(block), app)
             await stack.enter_async_context(app.lifespan())
-        addresses = {context.value: address_of(block) for block in apps for context in block}
+        addresses = {context: address_of(block) for block in apps for context in block}
         containers = {context: app.container for block, app in apps.items() for context in block}
         yield PartitionedApp(RunningServer(addresses, (), folder / "none.log"), http, containers)
 
@@ -113,9 +113,9 @@ def address_of(block: Block) -> str:
     return f"http://{host_of(block)}"
 
 
-def remotes_of(block: Block, partition: Partition) -> dict[Context, str]:
+def remotes_of(block: Block, partition: Partition) -> dict[str, str]:
     """Return the URLs a block needs: called contexts, and users and orders for their public keys."""
-    known = {Context.USERS, Context.ORDERS}.union(*(DEPENDENCIES[context] for context in block))
+    known = {"users", "orders"}.union(*(topology().dependencies[context] for context in block))
     return {
         context: address_of(other)
         for other in partition

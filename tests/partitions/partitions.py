@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from markethall.contexts import Context
+from markethall.contexts import context_names
 
-Block = tuple[Context, ...]
+Block = tuple[str, ...]
 Partition = tuple[Block, ...]
 
 
-def partitions_of(contexts: Sequence[Context]) -> Iterator[Partition]:
+def partitions_of(contexts: Sequence[str]) -> Iterator[Partition]:
     """Yield every set partition once: the first context joins each block, or is a block alone."""
     if not contexts:
         yield ()
@@ -27,11 +27,11 @@ def name_of(partition: Partition) -> str:
     return "|".join("+".join(block) for block in blocks)
 
 
-def _position(context: Context) -> int:
-    return list(Context).index(context)
+def _position(context: str) -> int:
+    return list(context_names()).index(context)
 
 
-PARTITIONS = {name_of(partition): partition for partition in partitions_of(list(Context))}
+PARTITIONS = {name_of(partition): partition for partition in partitions_of(list(context_names()))}
 
 # also run as real processes: the monolith; the full split; orders alone, so that every call goes
 # over HTTP to one process; two halves, with calls and events in both directions

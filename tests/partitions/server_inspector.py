@@ -15,21 +15,19 @@ from uuid import UUID
 
 import asyncpg
 
-from markethall.container import EVENT_SUBSCRIPTIONS, Container
-from markethall.contexts import Context
+from markethall.container import Container
+from markethall.contexts import context_names, topology
 from markethall.shared.messaging.events import EventEnvelope
 from tests.conftest import plain
 
 TIMEOUT_SECONDS: Final = 60
-# event type as stored -> its handlers
-_HANDLERS: Final = {event.type: listeners for event, listeners in EVENT_SUBSCRIPTIONS.items()}
 # numbers that a lost race or a restart may skip, so they are not compared
 _SKIPPED: Final = {"stock_movement.number"}
 _QUEUES: Final = {"outbox", "inbox"}
 
 
 class _Clock(NamedTuple):
-    context: Context
+    context: str
     table: str
     key: str
     column: str
@@ -39,12 +37,10 @@ class _Clock(NamedTuple):
 class Clock(Enum):
     """Columns with the time at which a background job acts on an entity."""
 
-    RESERVATION = _Clock(
-        Context.INVENTORY, "reservation", "reservation_id", "expires_at", "reservations"
-    )
-    PAYMENT = _Clock(Context.PAYMENTS, "payment", "payment_id", "expires_at", "payments")
-    ORDER = _Clock(Context.ORDERS, '"order"', "order_id", "expires_at", "orders")
-    OPERATION = _Clock(Context.PAYMENTS, "operation", "operation_id", "due_at", "operations")
+    RESERVATION = _Clock("inventory", "reservation", "reservation_id", "expires_at", "reservations")
+    PAYMENT = _Clock("payments", "payment", "payment_id", "expires_at", "payments")
+    ORDER = _Clock("orders", '"order"', "order_id", "expires_at", "orders")
+    OPERATION = _Clock("payments", "operation", "operation_id", "due_at", "operations")
 
 
 class ServerInspector(Protocol):
@@ -69,7 +65,7 @@ class ServerInspector(Protocol):
 class SqlInspector:
     """Inspector of the databases of the contexts; several contexts may share one."""
 
-    def __init__(self, urls: Mapping[Context, str]) -> None:
+    def __init__(self, urls: Mapping[str, str]) -> None:
         self._urls = urls
         self._connections: dict[str, asyncpg.Connection[asyncpg.Record]] = {}
 
@@ -91,7 +87,7 @@ class SqlInspector:
 
     async def events(self) -> list[str]:
         found = []
-        for context in Context:
+        for context in context_names():
             query = f"SELECT * FROM {context}.outbox ORDER BY seq"
             found += [_event(context, dict(row)) for row in await self._fetch_all(context, query)]
         return found
@@ -99,28 +95,28 @@ class SqlInspector:
     async def inboxes(self) -> list[str]:
         return [
             _inbox_line(context, row["handler"], row["event_id"], row["state"])
-            for context in Context
+            for context in context_names()
             for row in await self._fetch_all(context, f"SELECT * FROM {context}.inbox")
         ]
 
     async def tables(self) -> Mapping[str, list[str]]:
         found = {}
-        for context in Context:
+        for context in context_names():
             for table in await self._table_names(context):
                 rows = await self._fetch_all(context, f'SELECT * FROM {context}."{table}"')
                 found[f"{context}.{table}"] = [_row(table, row) for row in rows]
         return found
 
-    async def _table_names(self, context: Context) -> list[str]:
+    async def _table_names(self, context: str) -> list[str]:
         query = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY tablename"
-        names = [row["tablename"] for row in await self._fetch_all(context, query, context.value)]
+        names = [row["tablename"] for row in await self._fetch_all(context, query, context)]
         return [name for name in names if name not in _QUEUES and "alembic" not in name]
 
     async def _pending(self) -> list[str]:
         """Read inboxes before outboxes: an event published in between then counts as pending."""
         received = [
             row
-            for context in (Context.ORDERS, *Context)
+            for context in ("orders", *context_names())
             for row in await self._fetch_all(
                 context,
                 f"SELECT handler, event_id, state FROM {context}.inbox",
@@ -130,20 +126,19 @@ class SqlInspector:
         pending = [
             f"{row['handler']} is {row['state']}" for row in received if row["state"] != "done"
         ]
-        for context in Context:
+        for context in context_names():
             for row in await self._fetch_all(context, f"SELECT * FROM {context}.outbox"):
                 if row["published_at"] is None:
                     pending.append(f"{row['type']} is not published")
                 pending += [
                     f"{row['type']} was not received by {handler}"
-                    for _, handler in _HANDLERS.get(row["type"], ())
+                    for subscriber in context_names()
+                    for handler in topology().handler_keys(subscriber).get(row["type"], ())
                     if (handler, row["event_id"]) not in handled
                 ]
         return pending
 
-    async def _fetch_all(
-        self, context: Context, query: str, *values: object
-    ) -> list[asyncpg.Record]:
+    async def _fetch_all(self, context: str, query: str, *values: object) -> list[asyncpg.Record]:
         url = self._urls[context]
         if url not in self._connections:
             self._connections[url] = await asyncpg.connect(plain(url))
@@ -160,10 +155,11 @@ class MemoryInspector:
 
     def __init__(self, container: Container) -> None:
         self._backends = {
-            context: getattr(container, f"{context}_context").persistence() for context in Context
+            context: getattr(container, f"{context}_context").persistence()
+            for context in context_names()
         }
-        self._published: dict[Context, dict[UUID, EventEnvelope]] = {
-            context: {} for context in Context
+        self._published: dict[str, dict[UUID, EventEnvelope]] = {
+            context: {} for context in context_names()
         }
         for context, backend in self._backends.items():
             self._record_published(context, backend)
@@ -194,7 +190,7 @@ class MemoryInspector:
     async def tables(self) -> Mapping[str, list[str]]:
         return {}
 
-    def _record_published(self, context: Context, backend: Any) -> None:
+    def _record_published(self, context: str, backend: Any) -> None:
         notify, published = backend.database.after_publish, self._published[context]
 
         def record() -> None:
@@ -213,7 +209,7 @@ class MemoryInspector:
         ]
         return [*unsent, *waiting]
 
-    def _rows(self) -> Iterator[tuple[Context, Any]]:
+    def _rows(self) -> Iterator[tuple[str, Any]]:
         for context, backend in self._backends.items():
             for row in backend.database.tables.inbox.rows():
                 yield context, row
@@ -229,13 +225,13 @@ async def _wait_until_empty(pending: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-def _event(context: Context, row: Mapping[str, Any]) -> str:
+def _event(context: str, row: Mapping[str, Any]) -> str:
     parts = {name: row[name] for name in ("event_id", "key", "request_id", "traceparent")}
     named = " ".join(f"{name}={value}" for name, value in parts.items())
     return f"{context} published {row['type']} v{row['version']} {named} {row['payload']}"
 
 
-def _inbox_line(context: Context, handler: str, event_id: UUID, state: str) -> str:
+def _inbox_line(context: str, handler: str, event_id: UUID, state: str) -> str:
     return f"{context} received {event_id} {handler} {state}"
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx2
 
-from markethall.contexts import Context
 from markethall.local.valkey import EmbeddedValkey
 from tests.e2e.dedicated_server import dedicated_database, environment
 from tests.e2e.servers import RunningServer, as_json, running
@@ -37,10 +36,10 @@ class PartitionResources:
     scratch: Path
 
     @asynccontextmanager
-    async def databases(self, partition: Partition) -> AsyncIterator[dict[Context, str]]:
+    async def databases(self, partition: Partition) -> AsyncIterator[dict[str, str]]:
         """Yield a new database for each block, by context."""
         async with AsyncExitStack() as stack:
-            urls: dict[Context, str] = {}
+            urls: dict[str, str] = {}
             for block in partition:
                 own = dedicated_database(self.server_url, self.template)
                 urls |= dict.fromkeys(block, await stack.enter_async_context(own))
@@ -54,7 +53,7 @@ class PartitionResources:
 
 @asynccontextmanager
 async def in_process(
-    resources: PartitionResources, name: str, urls: Mapping[Context, str], **settings: Any
+    resources: PartitionResources, name: str, urls: Mapping[str, str], **settings: Any
 ) -> AsyncIterator[PartitionedApp]:
     """Open the partition of this name on these databases."""
     addresses = {"database_urls": urls, "database_pool_min": 1}
@@ -94,13 +93,13 @@ async def log_in_memory(resources: PartitionResources) -> Log:
     async with open_partitioned_app(
         partition, resources.folder("memory"), storage="memory"
     ) as partitioned_app:
-        inspector = MemoryInspector(partitioned_app.containers[Context.ORDERS])
+        inspector = MemoryInspector(partitioned_app.containers["orders"])
         return await log_of(ScenarioRunner(partitioned_app.server, partitioned_app.http, inspector))
 
 
 async def log_of_processes(resources: PartitionResources, name: str) -> Log:
     """Run the partition with one process and one database per block."""
-    partition = [frozenset(context.value for context in block) for block in PARTITIONS[name]]
+    partition = [frozenset(context for context in block) for block in PARTITIONS[name]]
     folder = resources.folder(f"real-{name}")
     with EmbeddedValkey() as redis_url:
         async with (
@@ -141,13 +140,13 @@ def error_lines(folder: Path) -> list[str]:
     return [line for line in lines if '"level":"error"' in line]
 
 
-def by_name(urls: Mapping[Context, str]) -> dict[str, str]:
-    return {context.value: url for context, url in urls.items()}
+def by_name(urls: Mapping[str, str]) -> dict[str, str]:
+    return dict(urls.items())
 
 
 @asynccontextmanager
 async def open_runner(
-    server: RunningServer, urls: Mapping[Context, str]
+    server: RunningServer, urls: Mapping[str, str]
 ) -> AsyncIterator[ScenarioRunner]:
     async with httpx2.AsyncClient(timeout=20) as http, sql_inspector(urls) as inspector:
         yield ScenarioRunner(server, http, inspector)
@@ -160,7 +159,7 @@ async def log_of(runner: ScenarioRunner) -> Log:
 
 
 @asynccontextmanager
-async def sql_inspector(urls: Mapping[Context, str]) -> AsyncIterator[SqlInspector]:
+async def sql_inspector(urls: Mapping[str, str]) -> AsyncIterator[SqlInspector]:
     inspector = SqlInspector(urls)
     try:
         yield inspector

@@ -6,7 +6,6 @@ from typing import Any
 from dependency_injector import providers
 
 from markethall.container import Container
-from markethall.contexts import Context
 from markethall.inventory.contract import Inventory, OutOfStock, ReservationView, Reserve
 from markethall.shared.kernel.call_context import CallContext
 from tests.partitions.in_process import keep_container, open_partitioned_app
@@ -44,7 +43,7 @@ async def short_log(folder: Path, *, with_fault: bool) -> Log:
     async with open_partitioned_app(
         PARTITIONS[MONOLITH], folder, prepare, storage="memory"
     ) as partitioned_app:
-        inspector = MemoryInspector(partitioned_app.containers[Context.ORDERS])
+        inspector = MemoryInspector(partitioned_app.containers["orders"])
         runner = ScenarioRunner(partitioned_app.server, partitioned_app.http, inspector)
         await runner.sign_in_admin()
         await register_users(runner)

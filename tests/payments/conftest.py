@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 from dependency_injector import providers
 
-from markethall.contexts import Context
 from markethall.payments.container import PaymentsContainer
 from markethall.payments.contract import (
     OpenPayment,
@@ -295,7 +294,7 @@ async def dedicated_database(server_url: str) -> AsyncIterator[str]:
     name = f"payments_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     url = url_of(server_url, name)
-    await asyncio.to_thread(upgrade, url, [Context.PAYMENTS])
+    await asyncio.to_thread(upgrade, url, ["payments"])
     yield url
     await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
