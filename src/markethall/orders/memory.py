@@ -8,8 +8,9 @@ from uuid import UUID
 from markethall.orders.contract import FulfilmentStatus, OrderQuery, OrderStatus, OrderStatusView
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
 from markethall.orders.ports import ConcurrentUpdate, Keyset
+from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.persistence.memory import ContextTables, MemoryStore, Table
+from markethall.shared.persistence.memory import Table
 
 FIRST_NUMBER = 1001
 
@@ -22,7 +23,7 @@ class Tables(ContextTables):
         self.fulfilments: Table[UUID, Fulfilment] = Table()
 
 
-class MemoryOrderStore(MemoryStore):
+class MemoryOrderStore(MemoryUnitOfWork):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables

@@ -1,6 +1,6 @@
 """What orders needs from outside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -69,8 +69,6 @@ class Store(Protocol):
 
 
 class Database(Protocol):
-    after_publish: Callable[[], None]
-
     def transaction(self) -> AbstractAsyncContextManager[Store]:
         """Commits when the block ends, rolls back when it raises. Raises Unavailable."""
 

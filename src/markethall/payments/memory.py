@@ -16,10 +16,10 @@ from markethall.payments.ports import (
     SandboxRefund,
     WebhookState,
 )
+from markethall.shared.composition.memory import ContextTables, MemoryDatabase, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.money import Money
-from markethall.shared.persistence import memory as shared
-from markethall.shared.persistence.memory import ContextTables, MemoryDatabase, Table
+from markethall.shared.persistence.memory import Table
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Tables(ContextTables):
         self.sandbox_refunds: Table[UUID, SandboxRefund] = Table()
 
 
-class MemoryPaymentStore(shared.MemoryStore):
+class MemoryPaymentStore(MemoryUnitOfWork):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables

@@ -1,6 +1,6 @@
 """What payments needs from outside: a database, a card provider, and the provider's webhooks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,8 +129,6 @@ class Store(ReadStore, Protocol):
 
 
 class Database(Protocol):
-    after_publish: Callable[[], None]
-
     def transaction(self) -> AbstractAsyncContextManager[Store]:
         """Commits when the block ends, rolls back when it raises."""
 

@@ -19,7 +19,7 @@ from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLin
 from markethall.orders.ports import ConcurrentUpdate, Keyset
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.tables import metadata, orders
-from markethall.shared.persistence.sql import ContextStatements, SqlStore
+from markethall.shared.composition.sql import ContextStatements, SqlUnitOfWork
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -44,7 +44,7 @@ _PLAIN_COLUMNS = tuple(
 )
 
 
-class SqlOrderStore(SqlStore):
+class SqlOrderStore(SqlUnitOfWork):
     async def add_order(self, order: Order) -> int | None:
         number: int | None = await self._connection.fetch_value(
             sql.INSERT_ORDER,

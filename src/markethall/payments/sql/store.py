@@ -22,14 +22,14 @@ from markethall.payments.contract import (
 from markethall.payments.domain import Operation, Payment, Posting, account_kind
 from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEvent, WebhookState
 from markethall.payments.sql import statements as sql
+from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
-from markethall.shared.persistence import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlPaymentStore(shared.SqlStore):
+class SqlPaymentStore(SqlUnitOfWork):
     # Payments
 
     async def open_payment(self, payment: Payment) -> Payment:

@@ -7,8 +7,9 @@ triggers that refuse to change what is in the ledger.
 import sqlalchemy as sa
 
 from markethall.payments.domain import PAYABLE_STATUSES
+from markethall.shared.composition.sql import ContextStatements, context_metadata
 from markethall.shared.persistence.postgres import sql_literal
-from markethall.shared.persistence.sql import ContextStatements, context_metadata, timestamp_column
+from markethall.shared.persistence.sql import timestamp_column
 
 metadata = context_metadata("payments")
 STATEMENTS = ContextStatements(metadata)
