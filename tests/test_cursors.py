@@ -96,7 +96,9 @@ def test_every_list_is_covered(app: Gateway) -> None:
         if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", ()))
     }
 
-    covered = {httpx2.URL(path).path.replace(str(ID), "ID").replace("sencha", "ID") for path in LISTS}
+    covered = {
+        httpx2.URL(path).path.replace(str(ID), "ID").replace("sencha", "ID") for path in LISTS
+    }
     assert {re.sub(r"\{\w+\}", "ID", path) for path in lists} == covered
 
 
