@@ -17,16 +17,19 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import httpx2
-from dependency_injector import providers
 
 from markethall.app import Gateway, create_app
-from markethall.container import Container
+from markethall.container import ApplicationContainer
 from markethall.contexts import context_names
+from markethall.inventory.container import InventoryContainer
 from markethall.inventory.contract import Inventory, RequestedLine, Reserve
+from markethall.orders.container import OrdersContainer
+from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.observability import log
 from markethall.shared.security.access_tokens import generate_private_key
+from markethall.users.container import UsersContainer
 from markethall.users.contract import Users
 
 from . import servers, tables
@@ -218,22 +221,24 @@ async def _ways(folder: Path) -> AsyncIterator[list[Way]]:
     with _leaf(folder, keys) as leaf:
         address = f"http://127.0.0.1:{leaf.port}"
         away = await _delivered(httpx2.AsyncHTTPTransport(), address)
-        asgi, tcp = _caller(INSIDE, **keys), _caller(address, **keys)
-        asgi.transport.override(providers.Object(httpx2.ASGITransport(leaves)))
-        inside: Container = whole.container
+        asgi = _caller(INSIDE, httpx2.ASGITransport(leaves), **keys)
+        tcp = _caller(address, None, **keys)
+        inside = whole.container
+        users = inside.context("users", UsersContainer).users
+        inventory = inside.context("inventory", InventoryContainer).inventory
         yield [
-            Way("direct", inside.users(), inside.inventory(), goods[whole]),
+            Way("direct", users, inventory, goods[whole]),
             _guarded("in process", inside, goods[whole]),
             _guarded("over ASGI", asgi, goods[leaves]),
             _guarded("over loopback", tcp, away, leaf.process.pid),
         ]
-        await tcp.http_clients().close()
+        await tcp.http_clients.close()
 
 
-def _guarded(name: str, caller: Container, goods: Goods, callee: int = 0) -> Way:
+def _guarded(name: str, caller: ApplicationContainer, goods: Goods, callee: int = 0) -> Way:
     """The two contracts as orders has them in its hands."""
-    orders = caller.orders_context
-    return Way(name, orders.users(), orders.inventory(), goods, callee)
+    clients = caller.context("orders", OrdersContainer).clients
+    return Way(name, clients.users, clients.inventory, goods, callee)
 
 
 def _hall(**settings: Any) -> Gateway:
@@ -241,10 +246,13 @@ def _hall(**settings: Any) -> Gateway:
     return create_app(read_settings(**MEMORY, **BOSS, **settings))
 
 
-def _caller(leaves: str, **settings: Any) -> Container:
+def _caller(
+    leaves: str, transport: httpx2.AsyncBaseTransport | None, **settings: Any
+) -> ApplicationContainer:
     """Orders and payments, with the leaves elsewhere."""
     remotes = dict.fromkeys(LEAVES, leaves)
-    return _hall(contexts=CALLERS, context_urls=remotes, **settings).container
+    read = read_settings(**MEMORY, **BOSS, contexts=CALLERS, context_urls=remotes, **settings)
+    return ApplicationContainer(read, load_or_create_secrets(read), http_transport=transport)
 
 
 @contextmanager
@@ -258,7 +266,9 @@ def _leaf(folder: Path, keys: dict[str, str]) -> Iterator[Server]:
 
 
 async def _delivered_inside(hall: Gateway) -> Goods:
-    await hall.container.accounts().create_first_admin(*BOSS.values())
+    await hall.container.context("users", UsersContainer).accounts.create_first_admin(
+        *BOSS.values()
+    )
     return await _delivered(httpx2.ASGITransport(hall))
 
 

@@ -30,9 +30,7 @@ def load(tmp_path: Path) -> ImportFile:
 
 async def brought(inventory_app: InventoryApp, load: ImportFile, work: Any) -> ImportResult:
     async with asyncio.timeout(PATIENCE):
-        return await run_import(
-            load, inventory_app.container.imports(), work, STAFF, lambda _: None
-        )
+        return await run_import(load, inventory_app.container.imports, work, STAFF, lambda _: None)
 
 
 async def test_import_command_fails_when_database_is_unavailable(
@@ -54,7 +52,7 @@ async def test_import_command_retries_after_other_worker_died(
         nonlocal turns
         turns += 1
         return (
-            await inventory_app.container.import_worker().process_next(import_id)
+            await inventory_app.container.import_worker.process_next(import_id)
             if turns > 1
             else None
         )
@@ -91,10 +89,10 @@ async def test_oversized_file_is_rejected_and_deleted(
     load.path.write_text("x" * 1001)
 
     with pytest.raises(ValidationFailed) as refused:
-        await brought(inventory_app, load, inventory_app.container.import_worker().process_next)
+        await brought(inventory_app, load, inventory_app.container.import_worker.process_next)
 
     assert "more than 1000 bytes" in refused.value.detail
-    assert not inventory_app.container.persistence().database.tables.uploads.where(lambda _: True)
+    assert not inventory_app.container.persistence.database.tables.uploads.where(lambda _: True)
 
 
 async def test_all_skus_of_a_large_catalogue_are_listed(
@@ -103,8 +101,8 @@ async def test_all_skus_of_a_large_catalogue_are_listed(
     rows = "".join(f'T-{n},"Name,\n{n}",1\n' for n in range(1200))
     load.path.write_text(f"sku,name,price\n{rows}")
     whole = ImportFile(load.path, 1_000_000)
-    await brought(inventory_app, whole, inventory_app.container.import_worker().process_next)
+    await brought(inventory_app, whole, inventory_app.container.import_worker.process_next)
 
-    known = await known_skus(inventory_app.container.imports(), STAFF)
+    known = await known_skus(inventory_app.container.imports, STAFF)
 
     assert known == {f"T-{n}" for n in range(1200)}

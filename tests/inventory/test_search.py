@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from markethall.inventory.catalogue.contract.products import ProductPage
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.container import InventoryContainer
 from markethall.inventory.search.contract import Facets, ProductQuery
 from markethall.inventory.search.ports import SearchHits
 from markethall.shared.kernel.errors import Unavailable
@@ -370,11 +371,11 @@ class FakeSearchIndex:
 
 def with_search_index(inventory_app: InventoryApp) -> FakeSearchIndex:
     engine = FakeSearchIndex()
-    container = inventory_app.container
-    container.search_index.override(engine)
-    container.product_lists.reset()
-    container.catalogue.reset()
-    inventory_app.catalogue = container.catalogue()
+    tools = inventory_app.container.tools
+    container = InventoryContainer(inventory_app.container.settings, tools)
+    container.persistence = inventory_app.container.persistence
+    container.search_index = engine
+    inventory_app.catalogue = container.catalogue
     return engine
 
 

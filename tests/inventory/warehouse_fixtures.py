@@ -19,7 +19,7 @@ async def receive_in_warehouse(
 ) -> None:
     """So many more of this product in that warehouse, which is made when there is none."""
     warehouse = NewWarehouse(name=str(warehouse_id), priority=PRIORITIES[warehouse_id])
-    await inventory_app.container.warehouses().create(STAFF, warehouse, no_key(warehouse_id))
+    await inventory_app.container.warehouses.create(STAFF, warehouse, no_key(warehouse_id))
     command = Adjustment(warehouse_id=warehouse_id, delta=units, reason="received")
     await inventory_app.stockroom.adjust(STAFF, product_id, command, no_key())
 

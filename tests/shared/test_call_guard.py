@@ -27,7 +27,6 @@ from markethall.shared.rpc.client_interceptor import (
     AllowList,
     CallGuard,
     InFlightCalls,
-    with_call_guard,
 )
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables
 
@@ -57,6 +56,29 @@ class Neighbour:
         self.begun, self.may_end, self.ended = (asyncio.Event() for _ in range(3))
 
 
+class GuardedNeighbour:
+    def __init__(self, neighbour: Neighbour, guard: CallGuard) -> None:
+        self._neighbour = neighbour
+        self._guard = guard
+
+    async def greet(self, ctx: CallContext, name: str, *, loudly: bool = False) -> str:
+        return await self._guard.invoke(
+            ctx, "greet", lambda ctx: self._neighbour.greet(ctx, name, loudly=loudly)
+        )
+
+    async def refuse(self, ctx: CallContext) -> None:
+        await self._guard.invoke(ctx, "refuse", self._neighbour.refuse)
+
+    async def fail(self, ctx: CallContext) -> None:
+        await self._guard.invoke(ctx, "fail", self._neighbour.fail)
+
+    async def note(self, ctx: CallContext) -> None:
+        await self._guard.invoke(ctx, "note", self._neighbour.note)
+
+    async def work(self, ctx: CallContext) -> None:
+        await self._guard.invoke(ctx, "work", self._neighbour.work)
+
+
 CALL = CallContext(request_id="test")
 METHODS = ("greet", "refuse", "fail", "note", "work")
 TABLE = {"greeter": {name: frozenset({"orders"}) for name in METHODS}}
@@ -68,11 +90,11 @@ def open_to_orders(
     seconds: float = 5,
     errands: InFlightCalls | None = None,
     clock: Clock = utc_now,
-) -> Neighbour:
+) -> "GuardedNeighbour":
     guard = CallGuard(
         caller, "greeter", AllowList(TABLE), errands or InFlightCalls(), clock, seconds
     )
-    return with_call_guard(neighbour, guard)
+    return GuardedNeighbour(neighbour, guard)
 
 
 async def test_call_outside_transaction_succeeds() -> None:

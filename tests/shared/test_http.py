@@ -21,7 +21,7 @@ from markethall.shared.http.conditional_requests import (
     if_match,
     if_match_optional,
 )
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -98,7 +98,8 @@ class Shop:
             HTTPException: http_exception_handler,
         }
         app = FastAPI(exception_handlers=handlers)
-        keys_of = Annotated[IdempotencyService, Depends(from_container("keys"))]
+        from_test: FromContext[Any] = FromContext("test")
+        keys_of = Annotated[IdempotencyService, Depends(from_test(lambda test: test.keys))]
 
         @app.post("/things")
         async def make(

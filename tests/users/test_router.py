@@ -1,7 +1,6 @@
 """What a client sees of users, over HTTP."""
 
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -70,12 +69,8 @@ async def client(users_app: UsersApp) -> AsyncIterator[Client]:
         }
     )
     app.include_router(router)
-    app.state.container = SimpleNamespace(
-        accounts=users_app.container.accounts,
-        sessions=users_app.container.sessions,
-        users_idempotency=users_app.container.idempotency,
-    )
-    people = UserTokenVerifier(users_app.verifier, LocalJwks(users_app.container.signer().jwks))
+    app.state.contexts = {"users": users_app.container}
+    people = UserTokenVerifier(users_app.verifier, LocalJwks(users_app.container.signer.jwks))
     identities = TokenVerifiers(lambda: people)
     front = GatewayMiddleware(app, MANNERS, identities, RateLimiter("off", RedisClient(None)))
     transport = httpx2.ASGITransport(front)

@@ -5,12 +5,15 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
 from markethall.cli.console import err, fail
 from markethall.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from markethall.container import ApplicationContainer
 
 T = TypeVar("T")
 
@@ -85,7 +88,7 @@ def migrate(settings: Settings, contexts: list[str]) -> None:
         upgrade_outdated(url, contexts_of_url)
 
 
-def run_with_container(work: Callable[[Any], Awaitable[T]]) -> T:
+def run_with_container(work: Callable[["ApplicationContainer"], Awaitable[T]]) -> T:
     """Run one piece of work on the services, as the server would wire them."""
     settings = read_settings()
     if settings.storage == "memory":
@@ -95,19 +98,18 @@ def run_with_container(work: Callable[[Any], Awaitable[T]]) -> T:
         return asyncio.run(_with_container(settings, work))
 
 
-async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
-    from markethall.container import build_container
+async def _with_container(
+    settings: Settings, work: Callable[["ApplicationContainer"], Awaitable[T]]
+) -> T:
+    from markethall.container import ApplicationContainer
     from markethall.secret_keys import load_or_create_secrets
     from markethall.shared.kernel.errors import DomainError
 
-    container = build_container(settings, load_or_create_secrets(settings))
+    container = ApplicationContainer(settings, load_or_create_secrets(settings))
     try:
         return await work(container)
     except DomainError as refusal:
         err.print(f"[red]refused[/] {refusal.detail}")
         raise typer.Exit(1) from None
     finally:
-        container.passwords().close()
-        await container.cache().close()
-        await container.databases().close()
-        await container.redis().close()
+        await container.close()

@@ -3,9 +3,8 @@
 A neighbour is called before the transaction that ticks the event off, and may be called again.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from markethall.inventory.contract import (
@@ -260,23 +259,3 @@ class OrderEventHandlers:
 
 def _paid_event(order: Order) -> OrderPaid:
     return OrderPaid(order_id=order.order_id, reservation_id=order.reservation_id)
-
-
-class EventSubscription(NamedTuple):
-    """Who hears an event, under which name it has its inbox row."""
-
-    event: type[Event]
-    handler: str
-    method: Callable[[OrderEventHandlers, Delivery, Any], Awaitable[None]]
-
-
-_L = OrderEventHandlers
-EVENT_HANDLERS: Final = (
-    EventSubscription(PaymentCaptured, "orders.on_payment_captured", _L.on_payment_captured),
-    EventSubscription(PaymentFailed, "orders.on_payment_failed", _L.on_payment_failed),
-    EventSubscription(PaymentRefunded, "orders.on_payment_refunded", _L.on_payment_refunded),
-    EventSubscription(OrderPaid, "orders.on_order_paid", _L.on_order_paid),
-    EventSubscription(OrderCancelled, "orders.on_order_cancelled", _L.on_order_cancelled),
-    EventSubscription(OrderExpired, "orders.on_order_expired", _L.on_order_expired),
-    EventSubscription(OrderFulfilled, "orders.on_order_fulfilled", _L.on_order_fulfilled),
-)

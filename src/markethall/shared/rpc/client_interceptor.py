@@ -6,10 +6,10 @@ Giving up waiting does not undo the work: the callee goes on, here as it would e
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import structlog
 
@@ -28,7 +28,6 @@ from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 log = structlog.get_logger("markethall.rpc")
 
 T = TypeVar("T")
-Method = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class AllowList:
@@ -92,55 +91,54 @@ class CallGuard:
         self._timeout = timedelta(seconds=timeout_seconds)
 
     async def invoke(
-        self, method_name: str, method: Method, ctx: CallContext, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded, and what the method raises."""
+        self, ctx: CallContext, method: str, call: Callable[[CallContext], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Await the call with a deadline.
+
+        Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded, InternalError, and the
+        domain errors of the method.
+        """
         if HOLDS_CONNECTION.get():
             raise CalledWhileHoldingConnection(
-                f"{method.__qualname__} was called with a connection in hand"
+                f"{self._target}.{method} was called with a connection in hand"
             )
         outcome = "ok"
         try:
-            self._allow_list.check(self._caller, self._target, method_name)
-            return await self._invoke_before_deadline(method, ctx, args, kwargs)
-        except DomainError as refusal:
-            outcome = refusal.code
+            self._allow_list.check(self._caller, self._target, method)
+            return await self._await_before_deadline(ctx, call)
+        except DomainError as error:
+            outcome = error.code
             raise
         except BaseException as error:
             outcome = type(error).__name__
             raise
         finally:
-            _call_counter(self._target, method_name, outcome).inc()
+            _call_counter(self._target, method, outcome).inc()
 
-    async def _invoke_before_deadline(
-        self, method: Method, ctx: CallContext, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    async def _await_before_deadline(
+        self, ctx: CallContext, call: Callable[[CallContext], Coroutine[Any, Any, T]]
+    ) -> T:
         now = self._clock()
         deadline = min(ctx.deadline or now + self._timeout, now + self._timeout)
         seconds = (deadline - now).total_seconds()
         if seconds <= 0:
             raise DeadlineExceeded(dependency=self._target)
-        bounded_ctx = (
-            ctx if ctx.deadline == deadline else ctx.model_copy(update={"deadline": deadline})
-        )
-        task = self._in_flight_calls.start(
-            self._translate_failure(method(bounded_ctx, *args, **kwargs), bounded_ctx)
-        )
-        # not wait_for: that would cancel what over the wire could not be cancelled
+        if ctx.deadline != deadline:
+            ctx = ctx.model_copy(update={"deadline": deadline})
+        task = self._in_flight_calls.start(self._translate_failure(call(ctx), ctx))
+        # not wait_for: that would cancel a call which could not be cancelled over HTTP
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise DeadlineExceeded(dependency=self._target)
         return task.result()
 
-    async def _translate_failure(
-        self, coroutine: Coroutine[Any, Any, Any], ctx: CallContext
-    ) -> Any:
-        """A fault of the other context is InternalError, as it would be over the wire.
+    async def _translate_failure(self, call: Coroutine[Any, Any, T], ctx: CallContext) -> T:
+        """Raise InternalError for a fault of the target, as over HTTP.
 
-        It is told where it happens: perhaps nobody waits for it any more.
+        The fault is logged here, because the caller may have stopped waiting.
         """
         try:
-            return await coroutine
+            return await call
         except DomainError:
             raise
         except Exception as error:
@@ -149,24 +147,3 @@ class CallGuard:
 
 
 _call_counter = functools.lru_cache(maxsize=1024)(RPC_CLIENT_CALLS.labels)
-
-
-class _GuardedService:
-    def __init__(self, service: object, guard: CallGuard) -> None:
-        self._service = service
-        self._guard = guard
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._service, name)
-
-        @functools.wraps(method)
-        async def invoke(ctx: CallContext, *args: Any, **kwargs: Any) -> Any:
-            return await self._guard.invoke(name, method, ctx, *args, **kwargs)
-
-        setattr(self, name, invoke)
-        return invoke
-
-
-def with_call_guard(service: T, guard: CallGuard) -> T:
-    """The service, asked through the guard: over the wire or in process, the laws are the same."""
-    return cast("T", _GuardedService(service, guard))
