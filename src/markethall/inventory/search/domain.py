@@ -1,48 +1,26 @@
 """What of a product can be found, and by which words: the same rules in memory and in SQL."""
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.search_document import (
+    MIN_CORRECTABLE_LENGTH,
+    SearchDocument,
+    split_words,
+)
 
-# a word that is found counts as much as the best field that has it
-NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT = 8, 4, 2, 1
-FIELD_WEIGHTS: Final = (NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT)
 # who asks for a SKU gets that product first, whatever else has these words
 EXACT_SKU_SCORE: Final = 1000
 
 MAX_TERMS: Final = 10
-# a product's words fit into a tsvector (1 MB), however long its texts are
-_MAX_WORDS_PER_PRODUCT: Final = 4000
-# a longer word is two words, in a product and in a query alike
-_WORD_PATTERN: Final = re.compile(r"\w{1,50}")
-_MIN_CORRECTABLE_LENGTH: Final = 3
 _MIN_LENGTH_FOR_TWO_EDITS: Final = 6
 _MAX_SUGGESTIONS: Final = 3
 _MAX_CORRECTABLE_TERMS: Final = 4
 # so many words with the most trigrams in common are looked at letter by letter
 MAX_CANDIDATES: Final = 50
 MAX_EDIT_DISTANCE: Final = 2
-
-
-@dataclass(frozen=True)
-class SearchDocument:
-    """The words of a product, each with the weight of the best field that has it."""
-
-    weights: Mapping[str, int]
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """Words that people type from memory, and mistype; in order, for they are locked in it."""
-        return sorted(
-            word
-            for word, weight in self.weights.items()
-            if weight in {NAME_WEIGHT, TAGS_WEIGHT} and len(word) >= _MIN_CORRECTABLE_LENGTH
-        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +54,7 @@ class SearchQuery:
     @property
     def correctable_terms(self) -> list[str]:
         """Words that may be mistyped. To look for what each may have been is dear: not many."""
-        words = (term.word for term in self.terms if len(term.word) >= _MIN_CORRECTABLE_LENGTH)
+        words = (term.word for term in self.terms if len(term.word) >= MIN_CORRECTABLE_LENGTH)
         return list(islice(words, _MAX_CORRECTABLE_TERMS))
 
     def with_suggestions(self, suggestions: Mapping[str, Sequence[str]]) -> "SearchQuery":
@@ -92,49 +70,6 @@ class SearchQuery:
         if not weights or not all(weights):
             return 0
         return sum(weights) + (EXACT_SKU_SCORE if sku.lower() == self.sku else 0)
-
-
-def split_words(text: str) -> list[str]:
-    """Letters and digits without case and accents: "Crème Brûlée" is creme, brulee."""
-    if text.isascii():
-        return _WORD_PATTERN.findall(text.lower())
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    without_marks = "".join(c for c in folded if not unicodedata.category(c).startswith("M"))
-    return _WORD_PATTERN.findall(without_marks)
-
-
-def build_search_document(product: Product) -> SearchDocument:
-    """What of a product can be found."""
-    weights: dict[str, int] = {}
-    # the best field comes last, and wins
-    for weight, text in (
-        (
-            DESCRIPTION_WEIGHT,
-            _join_languages(
-                product.description, (t.description for t in product.translations.values())
-            ),
-        ),
-        (TAGS_WEIGHT, " ".join(product.tags)),
-        (SKU_WEIGHT, product.sku),
-        (
-            NAME_WEIGHT,
-            _join_languages(product.name, (t.name for t in product.translations.values())),
-        ),
-    ):
-        weights.update(dict.fromkeys(split_words(text), weight))
-    return SearchDocument(
-        weights if len(weights) <= _MAX_WORDS_PER_PRODUCT else _keep_heaviest(weights)
-    )
-
-
-def _join_languages(text: str, translations: Iterable[str | None]) -> str:
-    """All languages of a field count alike."""
-    return " ".join([text, *(words for words in translations if words)])
-
-
-def _keep_heaviest(weights: Mapping[str, int]) -> Mapping[str, int]:
-    best = sorted(weights, key=lambda word: -weights[word])
-    return {word: weights[word] for word in best[:_MAX_WORDS_PER_PRODUCT]}
 
 
 # Words that were mistyped
@@ -173,7 +108,7 @@ def edit_distance(a: str, b: str) -> int:
 
 
 def _max_edits(word: str) -> int:
-    if len(word) < _MIN_CORRECTABLE_LENGTH:
+    if len(word) < MIN_CORRECTABLE_LENGTH:
         return 0
     return 1 if len(word) < _MIN_LENGTH_FOR_TWO_EDITS else MAX_EDIT_DISTANCE
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.ports import ProductIndex
 from markethall.inventory.search.contract import Facets, FacetValue, ProductQuery
 from markethall.inventory.search.domain import SearchQuery
 
@@ -31,7 +31,7 @@ class ProductPageJson:
     last_key: tuple[Any, ...] | None = None
 
 
-class ProductListReads(Protocol):
+class ReadStore(Protocol):
     """Reads. Each is one statement that takes no lock."""
 
     async def get_product_page(
@@ -84,11 +84,8 @@ class SearchHits:
     facets: Facets
 
 
-class SearchIndex(Protocol):
-    """An engine outside that finds active products. It is told of every change after it."""
+class SearchIndex(ProductIndex, Protocol):
+    """An external search engine for active products."""
 
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         """None when it is not there, or not able to: then the store finds them itself."""
-
-    async def index(self, products: Sequence[Product]) -> None:
-        """These are new or have changed. It may fail in silence, never be slow."""

@@ -10,29 +10,26 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
-from markethall.inventory.catalogue.contract.products import (
-    ProductPage,
-    ProductView,
-    RenderedResponse,
-)
+from markethall.inventory.catalogue.contract.products import ProductView, RenderedResponse
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.ports.products import ProductCache
-from markethall.inventory.search.contract import Facets, ProductQuery
+from markethall.inventory.catalogue.ports import ProductCache
+from markethall.inventory.search.contract import Facets, ProductPage, ProductQuery
 from markethall.inventory.search.domain import SearchQuery
 from markethall.inventory.search.ports import (
     ProductPageJson,
     ProductPageRequest,
+    ReadStore,
     SearchHits,
     SearchIndex,
     build_facets,
 )
-from markethall.inventory.store_ports import Database, ReadStore
 from markethall.shared.http.route_policies import CATALOGUE_WRITE
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.kernel.etags import content_digest
-from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.persistence.database import ReadDatabase
 
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
 # stands before a place that is an engine's own
@@ -59,11 +56,11 @@ class NoSearchIndex:
 
 
 class ProductListQueries:
-    """The part of contract.Catalogue that lists and searches."""
+    """Implements search.contract.ProductSearch and catalogue.ports.FamilyMembers."""
 
     def __init__(
         self,
-        database: Database,
+        database: ReadDatabase[ReadStore],
         cache: ProductCache,
         index: SearchIndex,
         cursors: Cursors,
@@ -90,9 +87,11 @@ class ProductListQueries:
         rendered = await load()
         return RenderedResponse(rendered.body, rendered.etag, is_public=False)
 
-    async def index(self, products: Sequence[Product]) -> None:
-        """The engine outside, of what is new or has changed."""
-        await self._index.index(products)
+    async def list_family_members(
+        self, ctx: CallContext, family: str, query: PageQuery
+    ) -> Page[ProductView]:
+        members = ProductQuery(family=family, sort="name", limit=query.limit, cursor=query.cursor)
+        return await self.list_products(ctx, members)
 
     async def _load_page(self, ctx: CallContext, query: ProductQuery) -> PageContent:
         """Raises CursorInvalid, Unauthenticated, Forbidden, Unavailable."""

@@ -29,7 +29,6 @@ from markethall.inventory.catalogue.contract.fields import (
     remove_null_defaults,
 )
 from markethall.inventory.contract import MAX_UNITS
-from markethall.inventory.search.contract import Facets, ProductQuery
 from markethall.shared.idempotency.service import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
@@ -93,6 +92,8 @@ TaxClass = Annotated[Text, Field(min_length=1, max_length=50, examples=["reduced
 Quantity = Annotated[Int, Field(ge=0, le=MAX_UNITS)]
 MAX_PRICES: Final = 50
 MAX_OPTIONS: Final = 10
+# of each option, in the view of a family
+MAX_OPTION_VALUES: Final = 100
 MAX_ATTRIBUTES: Final = 50
 
 
@@ -282,12 +283,6 @@ class RenderedResponse:
     is_current: Callable[[], bool] | None = None
 
 
-class ProductPage(Page[ProductView]):
-    """Some products, and how all that match are spread: `facets`, when they are asked for."""
-
-    facets: Facets | None = None
-
-
 class PriceRange(Dto):
     """What the members of a family cost in one currency, in minor units."""
 
@@ -341,17 +336,11 @@ class Catalogue(Protocol):
     async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
         """Case does not count. Raises ProductNotFound."""
 
-    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
-        """Raises CursorInvalid; for another status than active Unauthenticated, Forbidden."""
-
     async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
         """`product`, as JSON. For the public it comes from the cache. Raises ProductNotFound."""
 
     async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
         """`product_by_sku`, as JSON; never from the cache. Raises ProductNotFound."""
-
-    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
-        """`products`, as JSON; a second old at most. Raises as `products`."""
 
     async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
         """Raises FamilyNotFound, CursorInvalid."""

@@ -1,24 +1,6 @@
 """Words as Postgres reads them. They are letters, digits and _: nothing in them can be a sign."""
 
-from typing import Final
-
-from markethall.inventory.search.domain import (
-    FIELD_WEIGHTS,
-    SearchDocument,
-    SearchQuery,
-    SearchTerm,
-)
-
-# the letters that Postgres has for weights, the best first
-WEIGHT_LETTERS: Final = "ABCD"
-_LETTER_BY_WEIGHT: Final = dict(zip(FIELD_WEIGHTS, WEIGHT_LETTERS, strict=True))
-
-
-def tsvector_text(text: SearchDocument) -> str:
-    """A tsvector: each word with the letter of its best field. Positions mean nothing here."""
-    return " ".join(
-        f"'{word}':1{_LETTER_BY_WEIGHT[weight]}" for word, weight in text.weights.items()
-    )
+from markethall.inventory.search.domain import SearchQuery, SearchTerm
 
 
 def tsquery_all(search: SearchQuery, letter: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Stock and reservations, for staff."""
+"""Stock, for staff."""
 
 from typing import Annotated, Final
 
@@ -9,10 +9,8 @@ from markethall.inventory.catalogue.router.dependencies import (
     BODY_ERRORS,
     IDEMPOTENCY_ERRORS,
     IdempotencyDep,
-    StockroomDep,
-    StockWriter,
 )
-from markethall.inventory.contract import ProductNotFound, ReservationView
+from markethall.inventory.contract import ProductNotFound
 from markethall.inventory.stock.contract.movements import (
     Adjustment,
     HistoricalProductStock,
@@ -21,7 +19,6 @@ from markethall.inventory.stock.contract.movements import (
     NewStocktake,
     NewTransfer,
     ProductStock,
-    ReservationQuery,
     StockQuery,
     Stocktake,
     StocktakeNotFound,
@@ -30,6 +27,7 @@ from markethall.inventory.stock.contract.movements import (
     WouldGoNegative,
 )
 from markethall.inventory.stock.contract.warehouses import WarehouseClosed, WarehouseNotFound
+from markethall.inventory.stock.router.dependencies import StockroomDep, StockWriter
 from markethall.shared.http.problem_details import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -228,15 +226,3 @@ async def get_stocktake(
     request: Request, ctx: StockWriter, stocktake_id: Id, stockroom: StockroomDep
 ) -> Response:
     return json_with_etag(request, await stockroom.get_stocktake(ctx, stocktake_id))
-
-
-@router.get(
-    "/reservations",
-    response_model=Page[ReservationView],
-    summary="Reservations of an order",
-    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
-)
-async def list_reservations(
-    ctx: StockWriter, query: Annotated[ReservationQuery, Query()], stockroom: StockroomDep
-) -> Response:
-    return json_response(await stockroom.list_reservations(ctx, query))

@@ -11,8 +11,6 @@ from markethall.inventory.catalogue.router.dependencies import (
     VERSION_ERRORS,
     ExpectedVersionsDep,
     IdempotencyDep,
-    StockWriter,
-    WarehousesDep,
 )
 from markethall.inventory.stock.contract.warehouses import (
     NewWarehouse,
@@ -21,6 +19,7 @@ from markethall.inventory.stock.contract.warehouses import (
     WarehouseNotFound,
     WarehouseView,
 )
+from markethall.inventory.stock.router.dependencies import StockWriter, WarehousesDep
 from markethall.shared.http.problem_details import (
     apply_if_none_match,
     created_response,

@@ -1,4 +1,4 @@
-"""What staff ask of warehouses."""
+"""Warehouses, for staff."""
 
 from uuid import UUID
 
@@ -9,17 +9,18 @@ from markethall.inventory.stock.contract.warehouses import (
     WarehouseView,
 )
 from markethall.inventory.stock.domain.warehouses import Warehouse
-from markethall.inventory.store_ports import Database, Store
+from markethall.inventory.stock.ports import ReadStore, Store
 from markethall.shared.idempotency.service import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.persistence.database import Database
 
 
 class WarehouseService:
-    """A contract.Warehouses."""
+    """Implements stock.contract.Warehouses."""
 
-    def __init__(self, database: Database, cursors: Cursors) -> None:
+    def __init__(self, database: Database[ReadStore, Store], cursors: Cursors) -> None:
         self._database = database
         self._cursors = cursors
 
