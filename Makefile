@@ -3,17 +3,19 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# what the two stamps hold: the environment for serving, and the one for developing
+# stamp files of the two environments: for serving, and for developing
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 
-.PHONY: serve test install install-dev check lint types imports migrations manifests docs bench pipes rehearse-split crash faults partitions races lock clean
+.PHONY: serve test install install-dev check lint types imports migrations docs bench lock clean \
+  test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
+  test-event-delivery test-relocation
 
-## serve: run the hall on http://localhost:8000, with a Postgres of its own
+## serve: run the application on http://localhost:8000, with an embedded Postgres
 serve: $(SERVE)
 	$(BIN)/markethall serve $(ARGS)
 
-## test: all tests, on memory, on a real Postgres and on a real Valkey
+## test: all tests, in memory, on a real Postgres and on a real Valkey
 test: $(DEV)
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -22,7 +24,7 @@ install-dev: $(DEV)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Markethall needs Python 3.11 or newer; say which by make PYTHON=…"; exit 1; }
+	  || { echo "Markethall needs Python 3.11 or newer; select it with make PYTHON=…"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
@@ -36,7 +38,7 @@ $(DEV): requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(SERVE)
 
-## check: everything that CI checks besides the tests
+## check: the checks of CI other than tests
 check: lint types imports
 
 lint: $(DEV)
@@ -51,7 +53,7 @@ types: $(DEV)
 imports: $(DEV)
 	$(BIN)/lint-imports
 
-## bench: how fast, as ratios to bare applications (several minutes, a quiet machine)
+## bench: speed as ratios to bare applications (several minutes, on an idle machine)
 bench: $(DEV)
 	$(BIN)/python -m bench $(ARGS)
 
@@ -66,35 +68,35 @@ clean:
 migrations: $(DEV)
 	$(BIN)/python -m scripts.check_migrations
 
-## manifests: render the overlays and look at them closely (needs kubectl)
-manifests: $(DEV)
-	$(BIN)/python -m pytest -q k8s
-
-## docs: write the generated parts of the documents, and the network policies
+## docs: generate parts of the documents, and the network policies
 docs: $(DEV)
 	$(BIN)/python -m scripts.generate_network
 	$(BIN)/python -m scripts.generate_docs
 
-## partitions: the same suite and the same log on all fifteen partitions, also as real processes
-partitions: $(DEV)
+## test-manifests: render the Kubernetes overlays and check them (needs kubectl)
+test-manifests: $(DEV)
+	$(BIN)/python -m pytest -q k8s
+
+## test-topologies: the same suite and the same log on all fifteen partitions, also as real processes
+test-topologies: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/partitions tests/e2e/test_flow.py $(ARGS)
 
-## crash: kill -9 at every commit of the founding flow, not only at some (several minutes)
-crash: $(DEV)
+## test-crash-recovery: kill -9 at every commit of the main flow instead of some (several minutes)
+test-crash-recovery: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py $(ARGS)
 
-## faults: everything that can break between four processes, twenty times each (hours)
-faults: $(DEV)
+## test-network-faults: every fault between four processes, twenty times each (hours)
+test-network-faults: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_split_faults.py $(ARGS)
 
-## races: a hundred buyers, twenty rounds of each race, with the database 0 and 20 ms away (minutes)
-races: $(DEV)
+## test-concurrency: a hundred buyers, twenty rounds of each race, database latency 0 and 20 ms (minutes)
+test-concurrency: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_store_mutants.py tests/e2e/test_hot_product.py $(ARGS)
 
-## pipes: 2,000 events, two listeners, twenty kill -9 (a minute)
-pipes: $(DEV)
+## test-event-delivery: 2,000 events, two subscribers, twenty kill -9 (a minute)
+test-event-delivery: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/shared/test_event_delivery.py tests/shared/test_redis_streams.py tests/shared/test_redis_stream_kills.py $(ARGS)
 
-## rehearse-split: moving day under a crowd, undisturbed and with a kill -9 in each step (minutes)
-rehearse-split: $(DEV)
+## test-relocation: extract a service under load, undisturbed and with a kill -9 in each step (minutes)
+test-relocation: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_relocation.py $(ARGS)

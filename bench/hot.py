@@ -28,9 +28,9 @@ from markethall.inventory.contract import Inventory, RequestedLine, Reserve
 from markethall.inventory.stock.contract.movements import Adjustment, Stockroom
 from markethall.schema_migrations import upgrade
 from markethall.settings import read_settings
-from markethall.shared.http.route_policies import CATALOGUE_WRITE, STOCK_WRITE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext, system_context
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.observability import log
 from markethall.shared.persistence.postgres import asyncpg_url
 

@@ -21,7 +21,7 @@ from markethall.inventory.imports.contract import ImportFormat, NewImport
 from markethall.schema_migrations import upgrade
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import read_settings
-from markethall.shared.idempotency.service import IdempotentCommand, StoredResponse
+from markethall.shared.idempotency.records import IdempotentCommand, StoredResponse
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.observability import log

@@ -1,4 +1,4 @@
-"""Migrations on a real server: upgrade, compare with the tables, downgrade, upgrade again."""
+"""Runs the migrations on a real server: upgrade, compare with the tables, downgrade, upgrade."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Writes what the documents say of the code, from the code: settings, pictures, addresses.
+"""Generates the parts of the documents that describe the code: settings, pictures, addresses.
 
 `python -m scripts.generate_docs` writes; `--check` only says what is out of date.
 """
@@ -20,7 +20,8 @@ from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
 from markethall.settings import Settings
-from markethall.shared.http.route_policies import SCOPES_BY_ROLE, RoutePolicy
+from markethall.shared.http.route_policies import RoutePolicy
+from markethall.shared.kernel.scopes import SCOPES_BY_ROLE
 from scripts.generate_network import OVERLAYS, picture
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ def settings_table() -> str:
 
 
 def columns() -> str:
-    """Of our own CSV, in the order of an export."""
+    """The columns of the CSV format, in the order of an export."""
     return ", ".join(f"`{name}`" for name in CSV_HEADER)
 
 
@@ -47,7 +48,7 @@ def _default(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if isinstance(value, frozenset):
         return "all four"
-    if value in ("", (), {}, PydanticUndefined):
+    if value in (None, "", (), {}, PydanticUndefined):
         return ""
     return f"`{value}`"
 
@@ -55,14 +56,14 @@ def _default(field: FieldInfo) -> str:
 # Pictures
 
 
-def hall_together() -> str:
-    """One process, from whom the contexts call and what they listen to."""
+def monolith() -> str:
+    """One process, with the calls and the events between the contexts."""
     lines = [
         "flowchart LR",
-        "    client([shop, app, staff]) --> front",
+        "    client([shop, app, staff]) --> gateway",
         '    subgraph process["one process"]',
-        "        front[front door: identity, limits, access log]",
-        *(f"        front --> {context}" for context in Context),
+        "        gateway[gateway: identity, limits, access log]",
+        *(f"        gateway --> {context}" for context in Context),
         *_edges("        "),
         "    end",
         *(f"    {context} --> {context}_db[({context} schema)]" for context in Context),
@@ -70,20 +71,20 @@ def hall_together() -> str:
     return _mermaid(lines)
 
 
-def hall_apart() -> str:
-    """Inventory has moved out: the same edges, now over the wire."""
+def relocation() -> str:
+    """Inventory as a service: the same calls and events, now over HTTP and Redis."""
     lines = [
         "flowchart LR",
         "    client([shop, app, staff]) --> ingress{{routes by path}}",
-        '    subgraph hall["the hall"]',
+        '    subgraph monolith["monolith"]',
         *(f"        {context}" for context in Context if context != Context.INVENTORY),
         "    end",
-        '    subgraph building["its own deployment"]',
+        '    subgraph service["a service"]',
         "        inventory",
         "    end",
         *(f"    ingress --> {context}" for context in Context),
         *_edges("    "),
-        "    hall --> one_db[(database of the hall)]",
+        "    monolith --> one_db[(database of the monolith)]",
         "    inventory --> own_db[(database of inventory)]",
     ]
     return _mermaid(lines)
@@ -119,11 +120,11 @@ def payment_states() -> str:
 
 
 def network() -> str:
-    return picture(OVERLAYS["apart"])
+    return picture(OVERLAYS["split"])
 
 
-def network_moving() -> str:
-    return picture(OVERLAYS["moving"])
+def network_relocation() -> str:
+    return picture(OVERLAYS["relocation"])
 
 
 def _mermaid(lines: Iterable[str]) -> str:
@@ -145,7 +146,7 @@ def routes_table() -> str:
 
 
 def _routes(context: Context) -> Iterator[APIRoute]:
-    """Those of included routers too."""
+    """Yields the routes, including those of included routers."""
     for found in iter_route_contexts(ROUTERS[context].routes):
         route = found.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:
@@ -184,21 +185,21 @@ def owners_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "columns": columns,
-    "together": hall_together,
-    "apart": hall_apart,
+    "monolith": monolith,
+    "relocation": relocation,
     "order-states": order_states,
     "payment-states": payment_states,
     "routes": routes_table,
     "roles": roles_table,
     "owners": owners_table,
     "network": network,
-    "network-moving": network_moving,
+    "network-relocation": network_relocation,
 }
 DOCUMENTS = ("README.md", "docs/api.md", "docs/deployment.md", "docs/states.md")
 
 
 def filled(text: str) -> str:
-    """The text with every generated part made anew."""
+    """Returns the text with every generated part replaced."""
 
     def part(found: re.Match[str]) -> str:
         return f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}"

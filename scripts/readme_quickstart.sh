@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Runs the README's main command on a data directory of its own, and its founding flow by curl;
-# then kills the server hard, starts it again, and finds everything there.
+# Runs the README's first command with a temporary data directory, and its commands by curl; then
+# kills the server with kill -9, starts it again, and checks that no data is lost.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 folder=$(mktemp -d); chmod 755 "$folder"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export MARKETHALL_DATA_DIR=$folder/data HALL=http://127.0.0.1:$port
+export MARKETHALL_DATA_DIR=$folder/data APP=http://127.0.0.1:$port
 server=
 
 start() {
     make --no-print-directory serve ARGS="--port $port" >>"$folder/serve.log" 2>&1 &
     for _ in $(seq 600); do
-        curl -fs "$HALL/ready" >/dev/null 2>&1 && break
+        curl -fs "$APP/ready" >/dev/null 2>&1 && break
         sleep 0.1
     done
     server=$(pgrep -f "markethall serve --port $port" | tail -n 1)
@@ -28,40 +28,40 @@ start
 .venv/bin/markethall demo
 echo 'open sesame, staff only' | .venv/bin/markethall create-staff boss@example.com --role admin --password-stdin
 
-# the README's own words, from the marker to the end of the block
-awk '/^<!-- flow:/ {found = 1} found && /^```$/ {exit} found && inside {print} found && /^```sh$/ {inside = 1}' \
+# the block of the README behind the marker
+awk '/^<!-- quickstart:/ {found = 1} found && /^```$/ {exit} found && inside {print} found && /^```sh$/ {inside = 1}' \
     README.md >"$folder/flow.sh"
 grep -q sandbox_ok "$folder/flow.sh"
 {
     cat "$folder/flow.sh"
-    echo 'printf "TOKEN=%s\nORDER_ID=%s\n" "$TOKEN" "$ORDER_ID" >'"$folder/kept"
+    echo 'printf "TOKEN=%s\nORDER_ID=%s\n" "$TOKEN" "$ORDER_ID" >'"$folder/variables"
 } | bash -euo pipefail | sed 's/}{/}\n{/g'
 echo
-. "$folder/kept"
+. "$folder/variables"
 
-status() { curl -s "$HALL/orders/$ORDER_ID/status" -H "Authorization: Bearer $TOKEN"; }
-becomes() {
+status() { curl -s "$APP/orders/$ORDER_ID/status" -H "Authorization: Bearer $TOKEN"; }
+wait_for_status() {
     for _ in $(seq 300); do
         case $(status) in *"\"status\":\"$1\""*) return 0 ;; esac
         sleep 0.1
     done
-    echo "the order is not $1 but: $(status)" >&2
+    echo "the order is not $1: $(status)" >&2
     return 1
 }
 
-becomes processing
+wait_for_status processing
 echo "kill -9 $server"
 kill -9 "$server"; wait || true
 start
-becomes processing
-echo "started again, everything is there: $(status)"
+wait_for_status processing
+echo "no data is lost after the restart: $(status)"
 
-staff=$(curl -s "$HALL/token" -d grant_type=password -d username=boss@example.com \
+staff=$(curl -s "$APP/token" -d grant_type=password -d username=boss@example.com \
     --data-urlencode password='open sesame, staff only' | sed -E 's/.*"access_token":"([^"]*)".*/\1/')
-fulfilment=$(curl -s "$HALL/orders/$ORDER_ID/fulfilments" -H "Authorization: Bearer $staff" \
+fulfilment=$(curl -s "$APP/orders/$ORDER_ID/fulfilments" -H "Authorization: Bearer $staff" \
     -H 'Content-Type: application/json' -d '{"carrier": "DHL", "tracking_number": "JD0123456789"}' |
     sed -E 's/.*"fulfilment_id":"([^"]*)".*/\1/')
-curl -s -X POST "$HALL/fulfilments/$fulfilment/deliver" -H "Authorization: Bearer $staff"
+curl -s -X POST "$APP/fulfilments/$fulfilment/deliver" -H "Authorization: Bearer $staff"
 echo
-becomes completed
-echo "founding flow: ok: $(status)"
+wait_for_status completed
+echo "quickstart: ok: $(status)"

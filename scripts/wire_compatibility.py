@@ -1,26 +1,26 @@
-"""Which changes of the wire would break a neighbour one release older."""
+"""Finds changes of the internal API that a service one release older cannot handle."""
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 from scripts.schema_compatibility import (
-    ANSWER,
-    ANSWER_OF_OLDER,
     REQUEST,
+    RESPONSE,
+    RESPONSE_OF_OLDER,
     Direction,
     Schema,
-    compared,
-    resolved,
+    compare,
+    resolve,
 )
 
 # {"openapi": …, "actor": …, "envelope": …, "events": type -> schema, "refusals": code -> status}
 Wire = Mapping[str, Any]
 
 
-def breaks(old: Wire, new: Wire) -> list[str]:
-    """One readable line for each, in the order of their places."""
-    return sorted({*_methods(old, new), *_around(old, new), *_events(old, new)})
+def incompatible_changes(old: Wire, new: Wire) -> list[str]:
+    """One line for each change, sorted."""
+    return sorted({*_methods(old, new), *_envelopes(old, new), *_events(old, new)})
 
 
 # Methods
@@ -34,13 +34,13 @@ def _methods(old: Wire, new: Wire) -> Iterator[str]:
             yield f"{name}: is not there any more"
             continue
         yield from _requests(name, operation, now[name], roots)
-        yield from _answers(name, operation, now[name], roots)
-        known = old["refusals"].keys() | _not_for_older(operation, now[name], old["openapi"])
+        yield from _responses(name, operation, now[name], roots)
+        known = old["refusals"].keys() | _errors_of_new_fields(operation, now[name], old["openapi"])
         yield from _refusals(name, operation, now[name], known)
 
 
 def _operations(wire: Wire) -> dict[str, Schema]:
-    """`inventory.reserve` -> its operation."""
+    """Operations by name, such as `inventory.reserve`."""
     paths: Mapping[str, Schema] = wire["openapi"]["paths"]
     return {
         _name(path, verb): operation
@@ -56,10 +56,10 @@ def _name(path: str, verb: str) -> str:
 
 def _requests(name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema]) -> Iterator[str]:
     bodies = _body(old.get("requestBody", {})), _body(new.get("requestBody", {}))
-    yield from compared(f"{name}: request field", *bodies, roots, REQUEST)
+    yield from compare(f"{name}: request field", *bodies, roots, REQUEST)
 
 
-def _answers(name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema]) -> Iterator[str]:
+def _responses(name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema]) -> Iterator[str]:
     before, now = (
         {status: one for status, one in operation["responses"].items() if status.startswith("2")}
         for operation in (old, new)
@@ -78,9 +78,9 @@ def _body(part: Schema) -> Schema:
     return schema
 
 
-def _not_for_older(old: Schema, new: Schema, root: Schema) -> set[str]:
-    """The refusals that only a request gets which has a field that an older caller cannot send."""
-    sent = resolved(_body(old.get("requestBody", {})), root).get("properties", {})
+def _errors_of_new_fields(old: Schema, new: Schema, root: Schema) -> set[str]:
+    """Errors of a field that an older caller cannot send."""
+    sent = resolve(_body(old.get("requestBody", {})), root).get("properties", {})
     asked: Mapping[str, list[str]] = new.get("x-refused-only-with", {})
     return {code for field, codes in asked.items() if field not in sent for code in codes}
 
@@ -105,13 +105,13 @@ def _codes(operation: Schema) -> dict[str, str]:
     }
 
 
-def _around(old: Wire, new: Wire) -> Iterator[str]:
-    """What every call, every refusal and every event has around it."""
+def _envelopes(old: Wire, new: Wire) -> Iterator[str]:
+    """Compares the fields common to all errors, tokens and events."""
     roots = old["openapi"], new["openapi"]
     before, now = (root["components"]["schemas"]["Problem"] for root in roots)
     yield from _both_ways("refusals: field", before, now, roots)
     before, now = roots = old["actor"], new["actor"]
-    yield from compared("actor: field", before, now, roots, REQUEST)
+    yield from compare("actor: field", before, now, roots, REQUEST)
     before, now = roots = old["envelope"], new["envelope"]
     yield from _both_ways("envelope: field", before, now, roots)
 
@@ -130,7 +130,7 @@ def _events(old: Wire, new: Wire) -> Iterator[str]:
 
 
 def _both_ways(name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema]) -> Iterator[str]:
-    """A newer one may call an older one, and events wait while their listener is updated."""
-    directions: tuple[Direction, ...] = (ANSWER, ANSWER_OF_OLDER)
+    """A newer release may call an older one, and events wait while their subscriber is updated."""
+    directions: tuple[Direction, ...] = (RESPONSE, RESPONSE_OF_OLDER)
     for direction in directions:
-        yield from compared(name, old, new, roots, direction)
+        yield from compare(name, old, new, roots, direction)

@@ -3,15 +3,14 @@
 import copy
 import shutil
 import subprocess
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-REPOSITORY = Path(__file__).parents[1]
-OVERLAYS = ("together", "moving", "apart")
+REPOSITORY = Path(__file__).parents[2]
+OVERLAYS = ("monolith", "relocation", "split")
 
 Document = dict[str, Any]
 
@@ -20,7 +19,7 @@ Document = dict[str, Any]
 def rendered(overlay: str) -> str:
     kubectl = shutil.which("kubectl")
     assert kubectl, "kubectl must be on PATH: these tests render the overlays as a deployment would"
-    command = [kubectl, "kustomize", str(REPOSITORY / "k8s" / overlay)]
+    command = [kubectl, "kustomize", str(REPOSITORY / "k8s" / "overlays" / overlay)]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
 
@@ -29,71 +28,44 @@ def parsed(overlay: str) -> list[Document]:
     return list(yaml.safe_load_all(rendered(overlay)))
 
 
-class Manifests:
-    """A copy of one rendered overlay, to be spoilt."""
+def found(overlay: str, kind: str, name: str = "markethall") -> Document:
+    """One object. A generated ConfigMap is found by its name without the hash."""
+    (document,) = [each for each in parsed(overlay) if is_named(each, f"{kind}/{name}")]
+    return document
 
-    def __init__(self, overlay: str) -> None:
-        self.documents = copy.deepcopy(parsed(overlay))
 
-    def get(self, kind: str, name: str) -> Document:
-        return next(
-            each
-            for each in self.documents
-            if (each["kind"], each["metadata"]["name"]) == (kind, name)
-        )
+def is_named(document: Document, title: str) -> bool:
+    name = document["metadata"]["name"]
+    if document["kind"] == "ConfigMap":
+        name = name.rpartition("-")[0]
+    return f"{document['kind']}/{name}" == title
 
-    def all(self, kind: str) -> Iterator[Document]:
-        return (each for each in self.documents if each["kind"] == kind)
 
-    def settings(self, name: str) -> Document:
-        """A generated config map, by its name without the hash."""
-        data: Document = next(
-            each["data"]
-            for each in self.all("ConfigMap")
-            if each["metadata"]["name"].rpartition("-")[0] == name
-        )
-        return data
+def changed(overlay: str, changes: dict[str, dict[str, Any] | None]) -> list[Document]:
+    """A copy of the overlay with the changes, written as in invalid_manifests.yaml."""
+    documents = copy.deepcopy(parsed(overlay))
+    for title, fields in changes.items():
+        (document,) = [each for each in documents if is_named(each, title)]
+        if fields is None:
+            documents.remove(document)
+        for pointer, value in (fields or {}).items():
+            change(document, pointer, value)
+    return documents
 
-    def drop(self, kind: str, name: str) -> None:
-        self.documents.remove(self.get(kind, name))
 
-    def spec(self, kind: str, name: str = "markethall") -> Document:
-        spec: Document = self.get(kind, name)["spec"]
-        return spec
+def change(node: Any, pointer: str, value: Any) -> None:
+    """Sets the field at the pointer, or removes it when the value is None."""
+    *parents, last = [step.replace("~1", "/") for step in pointer.split("/")]
+    for step in parents:
+        node = node[_index(node, step)] if isinstance(node, list) else node[step]
+    if last == "-":
+        node.append(value)
+    elif value is None:
+        del node[_index(node, last) if isinstance(node, list) else last]
+    else:
+        node[last] = value
 
-    def pod(self, name: str = "markethall", kind: str = "Deployment") -> Document:
-        pod: Document = self.spec(kind, name)["template"]["spec"]
-        return pod
 
-    def container(self, name: str = "markethall", kind: str = "Deployment") -> Document:
-        container: Document = self.pod(name, kind)["containers"][0]
-        return container
-
-    def variable(self, variable: str, name: str = "markethall") -> Document:
-        """The reference to the secret that one environment variable comes from."""
-        found = next(each for each in self.container(name)["env"] if each["name"] == variable)
-        reference: Document = found["valueFrom"]["secretKeyRef"]
-        return reference
-
-    def give(self, name: str, variable: str, secret: str) -> None:
-        """One variable more for a Deployment; `secret` is name/key."""
-        secret, _, key = secret.partition("/")
-        source = {"secretKeyRef": {"name": secret, "key": key}}
-        self.container(name)["env"].append({"name": variable, "valueFrom": source})
-
-    def paths(self) -> list[Document]:
-        paths: list[Document] = self.spec("Ingress")["rules"][0]["http"]["paths"]
-        return paths
-
-    def rule(self, policy: str, direction: str) -> Document:
-        """The one rule of a network policy in that direction."""
-        rule: Document = self.spec("NetworkPolicy", policy)[direction][0]
-        return rule
-
-    def open_everything(self) -> None:
-        for policy in self.all("NetworkPolicy"):
-            policy["spec"] |= {
-                "ingress": [{}],
-                "egress": [{}],
-                "policyTypes": ["Ingress", "Egress"],
-            }
+def _index(items: list[Any], step: str) -> int:
+    """A number, or the name of an item."""
+    return int(step) if step.isdigit() else [item["name"] for item in items].index(step)

@@ -1,136 +1,80 @@
-"""The policies between processes are what the tables say, and follow them."""
-
-from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
+"""The generated network policies follow the tables of the topology."""
 
 import pytest
-from k8s.rendered import REPOSITORY, Document, Manifests, parsed
 
-import markethall.contexts
-from markethall.contexts import Context
+from k8s.tests.rendered import REPOSITORY, parsed
+from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
 from scripts.check_manifests import findings
-from scripts.generate_network import OVERLAYS, Way, main, network, ways
+from scripts.generate_network import OVERLAYS, Connection, connections, main, network
 
-# who asks whom for what when all four are apart, in words: the tables must come out at this
+# written by hand: the tables must lead to the same connections
 CALLS = {("orders", "users"), ("orders", "inventory"), ("orders", "payments")}
-KEYS_OF_PEOPLE = {("orders", "users"), ("inventory", "users"), ("payments", "users")}
+KEYS_OF_USERS = {("orders", "users"), ("inventory", "users"), ("payments", "users")}
 KEYS_OF_SERVICES = {("users", "orders"), ("inventory", "orders"), ("payments", "orders")}
-
-Edit = Callable[[str], str]
-
-
-@pytest.fixture
-def edited(tmp_path: Path) -> Callable[[Edit], ModuleType]:
-    """The tables, as they would be if somebody edited the file."""
-
-    def edit(change: Edit) -> ModuleType:
-        before = Path(markethall.contexts.__file__).read_text()
-        file = tmp_path / "topology.py"
-        file.write_text(change(before))
-        assert file.read_text() != before
-        spec = spec_from_file_location("edited_topology", file)
-        assert spec
-        assert spec.loader
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return edit
+SPLIT = OVERLAYS["split"]
 
 
-def edges(found: list[Way]) -> set[tuple[str, str]]:
-    return {(way.source, way.target) for way in found}
+def edges(found: list[Connection]) -> set[tuple[str, str]]:
+    return {(each.source, each.target) for each in found}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_network_policy_file_matches_topology(overlay: str) -> None:
-    file = REPOSITORY / "k8s" / overlay / "network.yaml"
+def test_the_file_is_current(overlay: str) -> None:
+    file = REPOSITORY / "k8s" / "overlays" / overlay / "network.yaml"
 
     assert file.read_text() == network(OVERLAYS[overlay]), "run make docs"
 
 
-def test_split_overlay_allows_only_calls_and_jwks() -> None:
-    found = ways(OVERLAYS["apart"])
+def test_split_opens_calls_and_the_reading_of_keys_only() -> None:
+    found = connections(SPLIT)
 
-    assert edges(found) == CALLS | KEYS_OF_PEOPLE | KEYS_OF_SERVICES
-    assert {(way.source, way.target) for way in found if way.calls} == CALLS
-    assert {(way.source, way.target) for way in found if way.keys} == (
-        KEYS_OF_PEOPLE | KEYS_OF_SERVICES
-    )
+    assert edges(found) == CALLS | KEYS_OF_USERS | KEYS_OF_SERVICES
+    assert edges([each for each in found if each.calls]) == CALLS
+    assert edges([each for each in found if each.keys]) == KEYS_OF_USERS | KEYS_OF_SERVICES
 
 
-def test_extracted_context_allows_its_calls_only() -> None:
-    found = ways(OVERLAYS["moving"])
+def test_one_extracted_context_opens_one_connection_in_each_direction() -> None:
+    found = connections(OVERLAYS["relocation"])
 
-    assert {(way.source, way.target, way.why) for way in found} == {
-        ("hall", "inventory", "orders calls inventory"),
+    assert {(each.source, each.target, each.reason) for each in found} == {
+        ("monolith", "inventory", "orders calls inventory"),
         (
             "inventory",
-            "hall",
+            "monolith",
             "inventory reads the keys of orders, inventory reads the keys of users",
         ),
     }
 
 
-def test_monolith_overlay_needs_no_internal_edges() -> None:
-    assert ways({"hall": frozenset(Context)}) == []
+def test_one_process_needs_no_connection() -> None:
+    assert connections({"monolith": frozenset(Context)}) == []
 
 
-def test_added_caller_adds_edge(
-    edited: Callable[[Edit], ModuleType],
-) -> None:
-    apart = OVERLAYS["apart"]
+def test_a_call_in_the_table_opens_a_connection_and_a_removed_one_closes_it() -> None:
+    more = {**DEPENDENCIES, Context.PAYMENTS: frozenset({Context.INVENTORY})}
+    fewer = {**DEPENDENCIES, Context.ORDERS: DEPENDENCIES[Context.ORDERS] - {Context.PAYMENTS}}
 
-    table = edited(
-        lambda text: text.replace(
-            '"reserve": frozenset({Context.ORDERS})',
-            '"reserve": frozenset({Context.ORDERS, Context.PAYMENTS})',
-        )
-    )
+    opened = edges(connections(SPLIT, more, JWKS_SOURCES)) - edges(connections(SPLIT))
+    closed = edges(connections(SPLIT)) - edges(connections(SPLIT, fewer, JWKS_SOURCES))
 
-    opened = edges(ways(apart, table.DEPENDENCIES, table.JWKS_SOURCES)) - edges(ways(apart))
-    assert opened == {("payments", "inventory"), ("inventory", "payments")}
-    assert "# payments calls inventory\n" in network(apart, table.DEPENDENCIES, table.JWKS_SOURCES)
+    assert (opened, closed) == ({("payments", "inventory")}, {("orders", "payments")})
+    assert "# payments calls inventory\n" in network(SPLIT, more, JWKS_SOURCES)
+    assert "# orders calls payments\n" not in network(SPLIT, fewer, JWKS_SOURCES)
 
 
-def test_removed_caller_removes_edge(
-    edited: Callable[[Edit], ModuleType],
-) -> None:
-    apart = OVERLAYS["apart"]
+def test_the_check_misses_every_generated_policy_that_is_removed() -> None:
+    """The check does not use the generator."""
+    names = [each["metadata"]["name"] for each in parsed("split")]
+    generated = [name for name in names if name.endswith("-contexts")]
 
-    table = edited(
-        lambda text: (
-            text.replace('"open": frozenset({Context.ORDERS})', '"open": frozenset()')
-            .replace('"cancel": frozenset({Context.ORDERS})', '"cancel": frozenset()')
-            .replace('"refund": frozenset({Context.ORDERS})', '"refund": frozenset()')
-        )
-    )
+    for name in generated:
+        others = [each for each in parsed("split") if each["metadata"]["name"] != name]
+        assert any("is closed" in finding for finding in findings(others)), name
 
-    closed = edges(ways(apart)) - edges(ways(apart, table.DEPENDENCIES, table.JWKS_SOURCES))
-    assert closed == {("orders", "payments"), ("payments", "orders")}
-    assert "orders calls payments" not in network(apart, table.DEPENDENCIES, table.JWKS_SOURCES)
+    assert len(generated) == 8
 
 
-def test_check_and_generator_agree() -> None:
-    """The check does not trust the writer: a policy too few is a way that it misses."""
-    manifests = Manifests("apart")
-    written = [each for each in manifests.all("NetworkPolicy") if is_written(each)]
-
-    for policy in written:
-        without = [each for each in parsed("apart") if each != policy]
-        assert any("is closed" in finding for finding in findings(without)), policy
-
-    assert len(written) == 8
-
-
-def is_written(policy: Document) -> bool:
-    name: str = policy["metadata"]["name"]
-    return name.endswith("-neighbours")
-
-
-def test_command_reports_outdated_files(
+def test_the_command_reports_that_the_files_are_current(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(check=True) == 0

@@ -1,67 +1,33 @@
-"""Can the deployment that `kubectl kustomize` rendered work, and does it open only what it must?
+"""Checks a rendered overlay for mistakes that a schema cannot find.
 
-    python -m scripts.check_manifests RENDERED.yaml...
-
-Each file is one rendered overlay. Schemas are checked strictly, against the oldest and the newest
-Kubernetes promised. The rest is what a schema cannot see: that names meet their objects, selectors
-their pods, ports their containers, network policies the intended edges and Ingress paths their
-owners, and that each process has the secrets that it needs and no other. Whose path, whose call and
-whose keys are the tables of markethall.contexts. Exit code 1 when anything is found.
+kubernetes-validate checks the schemas strictly, against the oldest and the newest supported
+Kubernetes. The other checks compare objects: selectors with pods, ports with containers, probes
+with the grace period, secrets with processes, Ingress paths and network policies with the tables
+of markethall.contexts. Pod Security "restricted" is left to the API server, by the namespace.
 """
 
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
-import yaml
-
-from scripts.check_manifests import contexts, network, objects, pods, secrets
-from scripts.check_manifests.hall import Check, Document, Hall
+from scripts.check_manifests import network, objects, topology
+from scripts.check_manifests.manifests import Check, Document, Manifests
 
 CHECKS: Final[tuple[Check, ...]] = (
     objects.check_namespaces,
-    objects.check_kinds,
-    objects.check_names,
-    objects.check_own_pods,
-    objects.check_services,
-    objects.check_policies_match,
-    objects.check_disruption,
-    objects.check_scalers,
-    objects.check_completeness,
-    secrets.check_references,
-    secrets.check_secrets,
-    secrets.check_databases,
-    contexts.check_contexts,
-    contexts.check_ingress,
-    contexts.check_front,
-    pods.check_pods,
-    pods.check_serving,
+    objects.check_selectors,
+    objects.check_scaling,
+    objects.check_pods,
+    topology.check_contexts,
+    topology.check_ingress,
+    topology.check_references,
+    topology.check_secrets,
     network.check_edges,
 )
 
 
 def findings(documents: Iterable[Document]) -> list[str]:
-    """Everything wrong with one rendered overlay; only what schemas find, if they do."""
-    hall = Hall(documents)
-    # The other checks take the shape for granted, so it must be right first.
-    of_schemas = list(objects.check_schemas(hall))
-    return of_schemas or [finding for check in CHECKS for finding in check(hall)]
-
-
-def main(files: list[str]) -> int:
-    if not files:
-        sys.stderr.write(f"{__doc__}\n")
-        return 2
-    found = 0
-    for file in files:
-        documents = [
-            document
-            for document in yaml.safe_load_all(Path(file).read_text(encoding="utf-8"))
-            if document
-        ]
-        wrong = findings(documents)
-        found += len(wrong)
-        for line in wrong or [f"{len(documents)} documents, no finding"]:
-            sys.stdout.write(f"{file}: {line}\n")
-    return 1 if found else 0
+    """All findings for one overlay. The checks rely on valid schemas, so those come first."""
+    manifests = Manifests(documents)
+    return list(objects.check_schemas(manifests)) or [
+        finding for check in CHECKS for finding in check(manifests)
+    ]

@@ -1,4 +1,4 @@
-"""Who may talk to whom: every pair of pods, against every network policy."""
+"""Network policies: which of all connections between pods, and to the outside, they allow."""
 
 import ipaddress
 from collections.abc import Iterator, Mapping
@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from itertools import permutations, product
 from typing import Final, NamedTuple
 
-from scripts.check_manifests.hall import NEIGHBOURS, Document, Hall, Workload, matches
+from scripts.check_manifests.manifests import COMPONENT, Document, Manifests, Workload, matches
+from scripts.check_manifests.topology import NEEDED
 
-PORT: Final = 8000
-NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
+_NAMESPACE: Final = "kubernetes.io/metadata.name"
+_PEERS: Final = {"Egress": "to", "Ingress": "from"}
 
 
 class Port(NamedTuple):
@@ -17,151 +18,122 @@ class Port(NamedTuple):
     protocol: str = "TCP"
 
 
-class Edge(NamedTuple):
-    source: str
-    target: str
-    port: Port
-
-    def __str__(self) -> str:
-        return f"{self.source} -> {self.target} {self.port.protocol} {self.port.number}"
-
-
 @dataclass(frozen=True)
-class Place:
-    """A pod, or an address, as network policies see it: one end of an edge."""
+class Endpoint:
+    """A pod or an address, as network policies see it."""
 
     name: str
-    namespace: Mapping[str, str]
+    namespace: str
     labels: Mapping[str, str]
     address: str = "10.1.1.1"
     ports: Mapping[str, int] = field(default_factory=dict)
-    ours: bool = False
+    is_ours: bool = False
 
 
-INGRESS, POSTGRES, REDIS, DNS = "ingress controller", "postgres", "redis", "dns"
-OUTSIDE = (
-    Place(INGRESS, {NAMESPACE_NAME: "ingress"}, {"app.kubernetes.io/name": "controller"}),
-    Place(POSTGRES, {NAMESPACE_NAME: "data"}, {"app.kubernetes.io/name": "postgresql"}),
-    Place(REDIS, {NAMESPACE_NAME: "data"}, {"app.kubernetes.io/name": "redis"}),
-    Place(DNS, {NAMESPACE_NAME: "kube-system"}, {"k8s-app": "kube-dns"}),
-    Place("a stranger in our namespace", {NAMESPACE_NAME: "markethall"}, {}),
-    Place("a stranger elsewhere", {NAMESPACE_NAME: "default"}, {}),
-    Place("the internet", {}, {}, address="203.0.113.1"),
-)
-PEERS = {"Egress": "to", "Ingress": "from"}
-# Every pair is asked on each of these, so that a policy which opens all ports is seen.
-PROBED = (Port(53, "UDP"), Port(53), Port(443), Port(5432), Port(6379), Port(PORT))
-
-
-def expected_edges(hall: Hall) -> set[Edge]:
-    """The whole truth: what is not here is closed."""
-    edges = set[Edge]()
-    for workload in hall.workloads:
-        name = workload.place_name
-        edges |= {
-            Edge(name, DNS, Port(53, "UDP")),
-            Edge(name, DNS, Port(53)),
-            Edge(name, POSTGRES, Port(5432)),
-        }
-        if workload.kind == "Deployment":
-            edges |= {Edge(INGRESS, name, Port(PORT)), Edge(name, REDIS, Port(6379))}
-    return edges | {
-        Edge(one.place_name, other.place_name, Port(PORT))
-        for one, other in permutations(hall.deployments, 2)
-        if _asks(hall.served(one), hall.served(other))
-    }
-
-
-def _asks(here: list[str], there: list[str]) -> bool:
-    return any(NEIGHBOURS.get(context, frozenset()) & set(there) for context in here)
-
-
-class Attempt(NamedTuple):
-    """One pod tries to reach another; both of them may object."""
-
-    source: Place
-    target: Place
+class Connection(NamedTuple):
+    source: Endpoint
+    target: Endpoint
     port: Port
 
-    def seen_from(self, direction: str) -> tuple[Place, Place]:
-        """The pod whose policies are asked, and its peer."""
-        return (self.source, self.target) if direction == "Egress" else (self.target, self.source)
-
-    @property
-    def edge(self) -> Edge:
-        return Edge(self.source.name, self.target.name, self.port)
+    def __str__(self) -> str:
+        return f"{self.source.name} -> {self.target.name} {self.port.protocol} {self.port.number}"
 
 
-def check_edges(hall: Hall) -> Iterator[str]:
-    places = [*(_place(workload) for workload in hall.workloads), *OUTSIDE]
-    attempts = [Attempt(*each) for each in product(places, places, PROBED)]
-    foreign = [
-        each
-        for each in attempts
-        if each.source != each.target and (each.source.ours or each.target.ours)
-    ]
-    policies = [policy["spec"] for policy in hall.kind("NetworkPolicy")]
-    opened = {
-        each.edge
-        for each in foreign
-        if all(_admits(policies, each, direction) for direction in PEERS)
+HTTP, DNS_UDP, DNS_TCP = Port(8000), Port(53, "UDP"), Port(53)
+INGRESS = Endpoint("ingress controller", "ingress", {"app.kubernetes.io/name": "controller"})
+POSTGRES = Endpoint("postgres", "data", {"app.kubernetes.io/name": "postgresql"})
+REDIS = Endpoint("redis", "data", {"app.kubernetes.io/name": "redis"})
+DNS = Endpoint("dns", "kube-system", {"k8s-app": "kube-dns"})
+STRANGERS = (
+    Endpoint("a stranger in our namespace", "markethall", {}),
+    Endpoint("a stranger elsewhere", "default", {}),
+    Endpoint("the internet", "", {}, address="203.0.113.1"),
+)
+# Every connection is tried on each of these, so that a policy that opens all ports is found.
+TRIED: Final = (DNS_UDP, DNS_TCP, Port(443), Port(5432), Port(6379), HTTP)
+
+
+def check_edges(manifests: Manifests) -> Iterator[str]:
+    ours = [(workload, _endpoint(workload)) for workload in manifests.workloads]
+    endpoints = [*(endpoint for _, endpoint in ours), INGRESS, POSTGRES, REDIS, DNS, *STRANGERS]
+    policies = [policy["spec"] for policy in manifests.kind("NetworkPolicy")]
+    allowed = {
+        str(connection)
+        for connection in map(Connection._make, product(endpoints, endpoints, TRIED))
+        if connection.source != connection.target
+        and (connection.source.is_ours or connection.target.is_ours)
+        and all(_allows(policies, connection, direction) for direction in _PEERS)
     }
-    expected = expected_edges(hall)
-    yield from (f"NetworkPolicy: {edge} is open" for edge in sorted(opened - expected))
-    yield from (f"NetworkPolicy: {edge} is closed" for edge in sorted(expected - opened))
+    expected = {str(connection) for connection in _expected(manifests, ours)}
+    yield from (f"NetworkPolicy: {each} is open" for each in sorted(allowed - expected))
+    yield from (f"NetworkPolicy: {each} is closed" for each in sorted(expected - allowed))
 
 
-def _place(workload: Workload) -> Place:
-    namespace = {NAMESPACE_NAME: workload.document["metadata"].get("namespace", "default")}
-    return Place(workload.place_name, namespace, workload.labels, ports=workload.ports, ours=True)
+def _endpoint(workload: Workload) -> Endpoint:
+    component = workload.labels.get(COMPONENT, "")
+    name = component if workload.kind == "Deployment" else f"{component}/migrate"
+    namespace = workload.document["metadata"].get("namespace", "default")
+    return Endpoint(name, namespace, workload.labels, ports=workload.ports, is_ours=True)
 
 
-def _admits(policies: list[Document], attempt: Attempt, direction: str) -> bool:
-    """A pod that no policy governs in this direction admits all; else one rule must."""
-    me, _ = attempt.seen_from(direction)
-    mine = [policy for policy in policies if _governs(policy, me, direction)]
-    rules = [rule for policy in mine for rule in policy.get(direction.lower()) or []]
-    return not mine or any(_passes(rule, attempt, direction) for rule in rules)
+def _expected(manifests: Manifests, ours: list[tuple[Workload, Endpoint]]) -> Iterator[Connection]:
+    """Every other connection must be closed."""
+    for workload, endpoint in ours:
+        yield Connection(endpoint, DNS, DNS_UDP)
+        yield Connection(endpoint, DNS, DNS_TCP)
+        yield Connection(endpoint, POSTGRES, Port(5432))
+        if workload.kind == "Deployment":
+            yield Connection(INGRESS, endpoint, HTTP)
+            yield Connection(endpoint, REDIS, Port(6379))
+    serving = [each for each in ours if each[0].kind == "Deployment"]
+    for (one, source), (other, target) in permutations(serving, 2):
+        needed = {c for context in manifests.served(one) for c in NEEDED.get(context, frozenset())}
+        if needed & set(manifests.served(other)):
+            yield Connection(source, target, HTTP)
 
 
-def _governs(policy: Document, place: Place, direction: str) -> bool:
-    return (
-        place.ours
+def _allows(policies: list[Document], connection: Connection, direction: str) -> bool:
+    """Without a policy for a pod and a direction, everything is allowed; else one rule must."""
+    pod = connection.source if direction == "Egress" else connection.target
+    governing = [
+        policy
+        for policy in policies
+        if pod.is_ours
         and direction in policy["policyTypes"]
-        and matches(policy["podSelector"], place.labels)
-    )
+        and matches(policy["podSelector"], pod.labels)
+    ]
+    rules = [rule for policy in governing for rule in policy.get(direction.lower()) or []]
+    return not governing or any(_rule_allows(rule, connection, direction) for rule in rules)
 
 
-def _passes(rule: Document, attempt: Attempt, direction: str) -> bool:
-    me, other = attempt.seen_from(direction)
-    peers, ports = rule.get(PEERS[direction]), rule.get("ports")
-    peer_fits = not peers or any(_is_peer(peer, me, other) for peer in peers)
-    return peer_fits and (not ports or any(_is_port(entry, attempt) for entry in ports))
+def _rule_allows(rule: Document, connection: Connection, direction: str) -> bool:
+    pod, peer = connection.source, connection.target
+    if direction == "Ingress":
+        pod, peer = peer, pod
+    peers, ports = rule.get(_PEERS[direction]), rule.get("ports")
+    is_peer = not peers or any(_is_peer(each, pod, peer) for each in peers)
+    return is_peer and (not ports or any(_is_port(each, connection) for each in ports))
 
 
-def _is_peer(peer: Document, me: Place, other: Place) -> bool:
-    if "ipBlock" in peer:
-        return _in_block(peer["ipBlock"], other.address)
-    if "namespaceSelector" in peer:
-        near = bool(other.namespace) and matches(peer["namespaceSelector"], other.namespace)
+def _is_peer(entry: Document, pod: Endpoint, peer: Endpoint) -> bool:
+    if block := entry.get("ipBlock"):
+        address = ipaddress.ip_address(peer.address)
+        excluded = [ipaddress.ip_network(cidr) for cidr in block.get("except", [])]
+        inside = address in ipaddress.ip_network(block["cidr"])
+        return inside and not any(address in network for network in excluded)
+    if "namespaceSelector" in entry:
+        labels = {_NAMESPACE: peer.namespace}
+        is_near = bool(peer.namespace) and matches(entry["namespaceSelector"], labels)
     else:
-        near = other.namespace == me.namespace
-    return near and matches(peer.get("podSelector") or {}, other.labels)
+        is_near = peer.namespace == pod.namespace
+    return is_near and matches(entry.get("podSelector") or {}, peer.labels)
 
 
-def _in_block(block: Document, address: str) -> bool:
-    networks = [ipaddress.ip_network(cidr) for cidr in (block["cidr"], *block.get("except", []))]
-    inside, *excepted = (ipaddress.ip_address(address) in network for network in networks)
-    return inside and not any(excepted)
-
-
-def _is_port(entry: Document, attempt: Attempt) -> bool:
-    probed = attempt.port
-    if entry.get("protocol", "TCP") != probed.protocol:
+def _is_port(entry: Document, connection: Connection) -> bool:
+    tried, first = connection.port, entry.get("port", 0)
+    if entry.get("protocol", "TCP") != tried.protocol:
         return False
-    if "port" not in entry:
-        return True
-    first, last = entry["port"], entry.get("endPort")
     if isinstance(first, str):
-        return attempt.target.ports.get(first) == probed.number
-    return bool(first <= probed.number <= (last or first))
+        return connection.target.ports.get(first) == tried.number
+    last: int = entry.get("endPort") or first
+    return not first or first <= tried.number <= last

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import markethall.inventory.remote
-import markethall.inventory.routers
+import markethall.inventory.router
 import markethall.orders.router
 import markethall.payments.remote
 import markethall.payments.router
@@ -47,7 +47,7 @@ log = structlog.get_logger("markethall.app")
 
 ROUTERS: Final[Mapping[Context, APIRouter]] = {
     Context.USERS: markethall.users.router.router,
-    Context.INVENTORY: markethall.inventory.routers.router,
+    Context.INVENTORY: markethall.inventory.router.router,
     Context.ORDERS: markethall.orders.router.router,
     Context.PAYMENTS: markethall.payments.router.router,
 }

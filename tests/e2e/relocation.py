@@ -1,7 +1,7 @@
 """Moving day, rehearsed: inventory moves out and in again under a crowd of customers.
 
     a  inventory's own process starts beside the hall, on the same database
-    b  the hall lets go of it: a new hall calls it, the old one is told to end
+    b  the monolith calls it: a new hall calls it, the old one is told to end
     c  its data moves into a database of its own
     d  its data moves back
     e  a hall takes it in again
@@ -176,7 +176,7 @@ class RelocationRun:
             await self._killed_and_back(self.inventory)
 
     async def b(self) -> None:
-        with self.step("b  the hall lets go of it"):
+        with self.step("b  the monolith calls it"):
             old, self.server = self.server, await self.street.start(ALL - INVENTORY, self.common)
             self.street.send_to(self.server)
             await self._killed_and_back(self.server)
@@ -191,7 +191,7 @@ class RelocationRun:
             await self._moved(self.own, self.common)
 
     async def e(self) -> None:
-        with self.step("e  the hall takes it in again"):
+        with self.step("e  the monolith serves it again"):
             old, self.server = self.server, await self.street.start(ALL, self.common)
             self.street.send_to(self.server)
             await self._killed_and_back(self.server)

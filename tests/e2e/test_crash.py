@@ -193,7 +193,7 @@ async def retrying_shop(
 async def test_order_completes_whenever_server_is_killed(
     retrying_shop: RetryingShop, way: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An ordinary run tries a few points, `make crash` all of them."""
+    """An ordinary run tries a few points, `make test-crash-recovery` all of them."""
     goes, few = WAYS[way]
     buyer, deaths = await retrying_shop.customer(), retrying_shop.restartable.restarts
     writes = await undisturbed(retrying_shop, buyer, goes)

@@ -26,15 +26,20 @@ from markethall.inventory.contract import (
     Reserve,
 )
 from markethall.inventory.remote import RemoteInventory, router
+from markethall.inventory.reservations.contract import Reservations
+from markethall.inventory.search.contract import ProductSearch
 from markethall.inventory.stock.contract.movements import Adjustment, Movement, Stockroom
 from markethall.inventory.stock.contract.warehouses import NewWarehouse, Warehouses, WarehouseView
 from markethall.shared.cache import CoherentCache
-from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, created_response
-from markethall.shared.http.route_policies import CATALOGUE_WRITE, STOCK_WRITE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.http.idempotent_routes import (
+    IDEMPOTENCY_RETENTION_EXTENDED,
+    created_response,
+)
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.persistence.postgres import Postgres
 from tests.rpc_loopback import over_rpc
 
@@ -73,8 +78,10 @@ class InventoryApp:
 
     inventory: Inventory
     catalogue: Catalogue
+    product_search: ProductSearch
     categories: Categories
     stockroom: Stockroom
+    reservations: Reservations
     warehouses: Warehouses
     clock: FakeClock
     container: InventoryContainer
@@ -161,8 +168,10 @@ def build_inventory_app(storage: str, postgres: Any = None) -> InventoryApp:
     return InventoryApp(
         container.inventory(),
         container.catalogue(),
+        container.product_search(),
         container.categories(),
         container.stockroom(),
+        container.reservations(),
         container.warehouses(),
         clock,
         container,

@@ -9,9 +9,9 @@ import httpx2
 import pytest
 
 from markethall.app import Gateway, create_app
-from markethall.shared.http.route_policies import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 from tests.test_app import ADMIN, memory_settings, visiting
 
 FILE = b"sku,name,price,on_hand\nA-1,One,1.00,3\nA-2,Two,bad,\n"

@@ -13,11 +13,11 @@ from markethall.container import Container
 from markethall.inventory.catalogue.contract.products import ProductView
 from markethall.inventory.contract import RequestedLine, Reserve
 from markethall.settings import Settings
-from markethall.shared.http.route_policies import scopes_for_roles
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Page
+from markethall.shared.kernel.scopes import scopes_for_roles
 from tests.inventory.conftest import ANYONE
 
 EURO = {"amount": 1250, "currency": "EUR"}

@@ -91,7 +91,7 @@ async def names(inventory_app: InventoryApp, query: dict[str, Any], limit: int) 
     cursor = None
     while True:
         asked = ProductQuery.model_validate({**query, "limit": limit, "cursor": cursor})
-        page = await inventory_app.catalogue.list_products(STAFF, asked)
+        page = await inventory_app.product_search.list_products(STAFF, asked)
         skus += [product.sku for product in page.items]
         cursor = page.next_cursor
         if cursor is None:
@@ -179,8 +179,8 @@ async def test_memory_and_sql_facets_agree(
     await houses.stocked(catalogue)
     counting = ProductQuery.model_validate({**query, "facets": "category,options,tag"})
 
-    in_sql = await houses.sql.catalogue.list_products(STAFF, counting)
-    in_memory = await houses.memory.catalogue.list_products(STAFF, counting)
+    in_sql = await houses.sql.product_search.list_products(STAFF, counting)
+    in_memory = await houses.memory.product_search.list_products(STAFF, counting)
 
     assert in_sql.facets == in_memory.facets
     assert in_sql.facets is not None

@@ -22,18 +22,21 @@ from markethall.orders.contract import (
 )
 from markethall.orders.service import EVENT_HANDLERS, OrderEventHandlers
 from markethall.payments.contract import Payments
-from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, created_response
-from markethall.shared.http.route_policies import scopes_for_roles
-from markethall.shared.idempotency.service import (
-    IdempotencyService,
+from markethall.shared.http.idempotent_routes import (
+    IDEMPOTENCY_RETENTION_EXTENDED,
+    created_response,
+)
+from markethall.shared.idempotency.records import (
     IdempotentCommand,
     IdempotentRequest,
     StoredResponse,
 )
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import Actor, CallContext, system_context
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.kernel.scopes import scopes_for_roles
 from markethall.shared.messaging.context_worker import OutboxRelay
 from markethall.shared.messaging.events import Delivery, Event, InProcessTransport, wrap_event
 from markethall.shared.persistence.context_persistence import ContextPersistence

@@ -29,7 +29,7 @@ from markethall.orders.contract import (
     TotalChanged,
 )
 from markethall.payments.contract import PaymentStatus
-from markethall.shared.idempotency.service import InFlight
+from markethall.shared.idempotency.records import InFlight
 from markethall.shared.kernel.errors import Forbidden, Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import CursorInvalid

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from markethall.orders.contract import OrderStatus, OrderView, TotalChanged
-from markethall.shared.idempotency.service import InFlight
+from markethall.shared.idempotency.records import InFlight
 from markethall.shared.kernel.errors import Unavailable
 from tests.orders.conftest import OrdersApp, order_command
 from tests.orders.fakes import Killed

@@ -15,14 +15,15 @@ from markethall.container import EVENT_SUBSCRIPTIONS as WIRED
 from markethall.container import Container, build_container
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
-from markethall.inventory.stock.contract.movements import Adjustment, ReservationQuery
+from markethall.inventory.reservations.contract import ReservationQuery
+from markethall.inventory.stock.contract.movements import Adjustment
 from markethall.orders.contract import OrderPaymentStatus, Orders, OrderStatus, OrderView
 from markethall.orders.service import EVENT_HANDLERS
 from markethall.payments.contract import PaymentQuery, PaymentStatus, PaymentView
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings, read_settings
-from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
-from markethall.shared.idempotency.service import (
+from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
+from markethall.shared.idempotency.records import (
     IdempotentCommand,
     IdempotentRequest,
     StoredResponse,
@@ -97,7 +98,7 @@ class ContextsApp:
     async def place_with_key(self, product_id: UUID) -> StoredResponse:
         command = order_command(product_id, 2)
         request = IdempotentRequest(
-            self.buyer.actor.known_as, "POST", "/orders", "key", str(product_id)
+            self.buyer.actor.audit_name, "POST", "/orders", "key", str(product_id)
         )
         answer, _ = await self.container.orders_idempotency().run(
             request,
@@ -305,7 +306,8 @@ async def test_retry_after_unavailable_context_gives_one_order(
     assert await contexts_app.container.payment_api().count() == 1
     query = ReservationQuery(order_id=order_id)
     assert (
-        len((await contexts_app.container.stockroom().list_reservations(STAFF, query)).items) == 1
+        len((await contexts_app.container.reservations().list_reservations(STAFF, query)).items)
+        == 1
     )
     payments = await contexts_app.container.payment_api().list_payments(
         STAFF, PaymentQuery(order_id=order_id)

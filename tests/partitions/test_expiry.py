@@ -1,6 +1,6 @@
 """What nobody pays for ends by itself, wherever its parts live: the functions of the suite.
 
-An ordinary run tries the partition in which everything is apart, `make partitions` all of them.
+An ordinary run tries the partition with each context alone, `make test-topologies` all of them.
 """
 
 import os

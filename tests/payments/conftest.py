@@ -28,18 +28,18 @@ from markethall.payments.ports import PaymentGateway, SandboxLedger
 from markethall.payments.remote import RemotePayments, router
 from markethall.payments.sql import metadata
 from markethall.schema_migrations import upgrade
-from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
-from markethall.shared.http.route_policies import scopes_for_roles
-from markethall.shared.idempotency.service import (
-    IdempotencyService,
+from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
+from markethall.shared.idempotency.records import (
     IdempotentCommand,
     IdempotentRequest,
     StoredResponse,
 )
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import Actor, CallContext, system_context
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.kernel.scopes import scopes_for_roles
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.persistence.postgres import HOLDS_CONNECTION, Postgres
 from tests.conftest import on_server, url_of

@@ -15,7 +15,7 @@ from markethall.payments.contract import (
     RefundView,
 )
 from markethall.payments.domain import Succeeded
-from markethall.shared.idempotency.service import InFlight, StoredResponse
+from markethall.shared.idempotency.records import InFlight, StoredResponse
 from markethall.shared.kernel.ids import new_id
 from tests.payments.conftest import NEIGHBOUR, PaymentsApp, attempt_without_key
 

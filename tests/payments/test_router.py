@@ -23,11 +23,11 @@ from markethall.shared.http.problem_details import (
     validation_handler,
 )
 from markethall.shared.http.rate_limits import RateLimiter
-from markethall.shared.http.route_policies import scopes_for_roles
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.scopes import scopes_for_roles
 from markethall.shared.persistence.redis_client import RedisClient
 from markethall.shared.security.access_tokens import (
     AccessTokenSigner,

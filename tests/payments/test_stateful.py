@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from markethall.payments.contract import OperationKind, OperationStatus, PaymentStatus, PaymentView
 from markethall.payments.gateway.sandbox import SANDBOX_METHODS
 from markethall.payments.ports import PaymentGatewayTimeout, SandboxCharge
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery

@@ -10,8 +10,9 @@ import httpx2
 import pytest
 from fastapi import APIRouter, Depends, Response
 
+from markethall.shared.http.dependencies import from_container
 from markethall.shared.http.gateway import GatewayMiddleware
-from markethall.shared.http.problem_details import from_container, json_response
+from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.circuit_breaker import Breaker
 from markethall.shared.kernel.errors import DomainError

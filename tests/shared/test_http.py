@@ -13,25 +13,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
-from markethall.shared.http.problem_details import (
-    IDEMPOTENCY_RETENTION_EXTENDED,
+from markethall.shared.http.conditional_requests import (
     apply_if_none_match,
-    created_response,
     etag_matches,
-    from_container,
-    http_exception_handler,
     if_match,
     if_match_optional,
-    json_response,
+)
+from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.idempotent_routes import (
+    IDEMPOTENCY_RETENTION_EXTENDED,
+    created_response,
     ok_response,
+    run_idempotent,
+)
+from markethall.shared.http.problem_details import (
+    http_exception_handler,
     problem_handler,
     problem_response,
     problems,
-    run_idempotent,
     validation_handler,
 )
-from markethall.shared.http.route_policies import ORDERS, public, require_scope
-from markethall.shared.idempotency.service import IdempotencyService, IdempotentCommand
+from markethall.shared.http.responses import json_response
+from markethall.shared.http.route_policies import public, require_scope
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.errors import (
     DomainError,
@@ -44,6 +49,7 @@ from markethall.shared.kernel.errors import (
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, etag
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Id, Int, RequestModel, Text
+from markethall.shared.kernel.scopes import ORDERS
 from markethall.shared.persistence.context_persistence import ContextPersistence
 from markethall.shared.persistence.memory import MemoryDatabase, build_memory_persistence
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, Something

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from markethall.shared.http.problem_details import created_response
-from markethall.shared.idempotency.service import (
+from markethall.shared.http.idempotent_routes import created_response
+from markethall.shared.idempotency.records import (
     IdempotencyRecord,
-    IdempotencyService,
     IdempotentCommand,
     IdempotentRequest,
     InFlight,
@@ -18,6 +17,7 @@ from markethall.shared.idempotency.service import (
     PayloadMismatch,
     StoredResponse,
 )
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     DomainError,
@@ -67,7 +67,7 @@ class RecordedEffect:
             await store.add(str(new_id()))
             if self.fails_inside:
                 raise self.fails_inside
-            await store.finish(attempt, made)
+            await store.store_response(attempt, made)
         return made
 
     async def count(self) -> int:

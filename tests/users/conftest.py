@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from dependency_injector import providers
 
-from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_DEFAULT, created_response
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_DEFAULT, created_response
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id

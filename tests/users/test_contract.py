@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from markethall.shared.http.problem_details import IDEMPOTENCY_RETENTION_DEFAULT
-from markethall.shared.http.route_policies import PROFILE, SCOPES_BY_ROLE, USERS_MANAGE
-from markethall.shared.idempotency.service import IdempotencyRecord, IdempotentCommand
+from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_DEFAULT
+from markethall.shared.idempotency.records import IdempotencyRecord, IdempotentCommand
 from markethall.shared.kernel.errors import DomainError, PreconditionFailed, ValidationFailed
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import CursorInvalid
+from markethall.shared.kernel.scopes import PROFILE, SCOPES_BY_ROLE, USERS_MANAGE
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.users.contract import (
     BadCredentials,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from markethall.shared.http.route_policies import SCOPES_BY_ROLE
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.scopes import SCOPES_BY_ROLE
 from markethall.users.contract import (
     BadRefreshToken,
     ChangeProfile,

@@ -20,7 +20,7 @@ from markethall.inventory.imports.contract import (
     NewImport,
     RowErrorView,
 )
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id

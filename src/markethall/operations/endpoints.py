@@ -20,9 +20,10 @@ from markethall.operations import swagger
 from markethall.operations.topology_report import describe_routes
 from markethall.settings import Settings
 from markethall.shared.http.problem_details import problems
-from markethall.shared.http.route_policies import STATS_READ, public, require_scope
+from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Forbidden, RouteNotFound, Unauthenticated, Unavailable
+from markethall.shared.kernel.scopes import STATS_READ
 from markethall.shared.observability.metrics import REGISTRY
 
 log = structlog.get_logger("markethall.operations")

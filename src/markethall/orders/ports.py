@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from markethall.orders.contract import OrderQuery, OrderStatusView
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.messaging.events import Delivery, Event
 
@@ -18,9 +17,8 @@ class ConcurrentUpdate(Exception):
     """Somebody else has saved the order since it was read: look again."""
 
 
-@dataclass(frozen=True)
-class Keyset:
-    """A place in a list: after this order."""
+class Keyset(NamedTuple):
+    """The sort key of a list of orders."""
 
     timestamp: datetime
     order_id: UUID

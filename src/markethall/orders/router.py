@@ -26,38 +26,32 @@ from markethall.orders.contract import (
     TotalChanged,
     TotalTooLarge,
 )
-from markethall.shared.http.problem_details import (
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    REQUIRED_IDEMPOTENCY_ERRORS,
+)
+from markethall.shared.http.conditional_requests import apply_if_none_match
+from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
-    apply_if_none_match,
     created_response,
-    from_container,
-    json_response,
     ok_response,
-    openapi_problem_response,
-    problems,
     run_idempotent,
 )
-from markethall.shared.http.route_policies import ORDERS, ORDERS_MANAGE, require_scope
-from markethall.shared.idempotency.service import (
-    IdempotencyKeyInvalid,
-    IdempotencyKeyMissing,
-    IdempotencyService,
-    InFlight,
-    LeaseLost,
-    PayloadMismatch,
-)
+from markethall.shared.http.problem_details import openapi_problem_response, problems
+from markethall.shared.http.responses import json_response
+from markethall.shared.http.route_policies import require_scope
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import model
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     DomainError,
-    Forbidden,
-    Unauthenticated,
-    Unavailable,
-    ValidationFailed,
 )
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page
+from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
 
 router = APIRouter(tags=["orders"])
 
@@ -67,13 +61,6 @@ Owner = Annotated[CallContext, require_scope(ORDERS)]
 Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
 OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]
 
-_AUTHENTICATED_ERRORS: tuple[type[DomainError], ...] = (
-    Unauthenticated,
-    Forbidden,
-    ValidationFailed,
-    Unavailable,
-)
-_IDEMPOTENCY_ERRORS = (IdempotencyKeyInvalid, InFlight, LeaseLost, PayloadMismatch)
 _NO_STORE_HEADERS = {"cache-control": "no-store"}
 
 
@@ -156,9 +143,8 @@ def _with_upstream_errors(*refusals: type[DomainError]) -> dict[int | str, dict[
     response_model=OrderView,
     summary="Place an order",
     responses=_with_upstream_errors(
-        *_AUTHENTICATED_ERRORS,
-        *_IDEMPOTENCY_ERRORS,
-        IdempotencyKeyMissing,
+        *AUTHENTICATED_ERRORS,
+        *REQUIRED_IDEMPOTENCY_ERRORS,
         TotalChanged,
         OrderCurrencyMismatch,
         TotalTooLarge,
@@ -188,7 +174,7 @@ async def place_order(
     "/orders",
     response_model=Page[OrderView],
     summary="List orders",
-    responses=problems(*_AUTHENTICATED_ERRORS, CursorInvalid),
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_orders(
     ctx: OwnerOrStaff, query: Annotated[OrderQuery, Query()], orders: OrdersDep
@@ -201,7 +187,7 @@ async def list_orders(
     "/orders/{order_id}",
     response_model=OrderView,
     summary="One order",
-    responses=problems(*_AUTHENTICATED_ERRORS, OrderNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
 )
 async def get_order(
     request: Request, ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep
@@ -215,7 +201,7 @@ async def get_order(
     "/orders/{order_id}/status",
     response_model=OrderStatusView,
     summary="How an order stands",
-    responses=problems(*_AUTHENTICATED_ERRORS, OrderNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
 )
 async def get_order_status(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
     return json_response(await orders.get_order_status(ctx, order_id), headers=_NO_STORE_HEADERS)
@@ -225,7 +211,7 @@ async def get_order_status(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -
     "/orders/{order_id}/timeline",
     response_model=TimelineView,
     summary="What has happened to an order",
-    responses=problems(*_AUTHENTICATED_ERRORS, OrderNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
 )
 async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
     """Every change with its actor, time and reason, the oldest first."""
@@ -237,7 +223,7 @@ async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep)
     response_model=OrderView,
     summary="Cancel an order",
     responses=problems(
-        *_AUTHENTICATED_ERRORS, *_IDEMPOTENCY_ERRORS, OrderNotFound, InvalidTransition
+        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, OrderNotFound, InvalidTransition
     ),
 )
 async def cancel_order(
@@ -267,8 +253,8 @@ async def cancel_order(
     response_model=FulfilmentView,
     summary="Ship goods",
     responses=problems(
-        *_AUTHENTICATED_ERRORS,
-        *_IDEMPOTENCY_ERRORS,
+        *AUTHENTICATED_ERRORS,
+        *IDEMPOTENCY_ERRORS,
         OrderNotFound,
         InvalidTransition,
         TooMuchToFulfil,
@@ -299,7 +285,7 @@ async def fulfil_order(
     "/fulfilments/{fulfilment_id}",
     response_model=FulfilmentView,
     summary="One fulfilment",
-    responses=problems(*_AUTHENTICATED_ERRORS, FulfilmentNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, FulfilmentNotFound),
 )
 async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep) -> Response:
     return json_response(await orders.get_fulfilment(ctx, fulfilment_id), headers=_NO_STORE_HEADERS)
@@ -310,7 +296,7 @@ async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep
     response_model=FulfilmentView,
     summary="Goods have arrived",
     responses=problems(
-        *_AUTHENTICATED_ERRORS, *_IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
+        *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
     ),
 )
 async def deliver_fulfilment(

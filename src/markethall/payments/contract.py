@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import ClassVar, Literal, Protocol
 from uuid import UUID
 
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import Dto, Id

@@ -14,7 +14,7 @@ from markethall.payments.contract import (
     PaymentStatus,
 )
 from markethall.payments.domain import Operation, Outcome, Payment, Posting
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Delivery, Event

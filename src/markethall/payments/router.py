@@ -26,31 +26,26 @@ from markethall.payments.contract import (
     WebhookReceipt,
     WebhookSignatureInvalid,
 )
-from markethall.shared.http.problem_details import (
+from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
+from markethall.shared.http.conditional_requests import apply_if_none_match
+from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
-    apply_if_none_match,
     created_response,
-    from_container,
-    json_response,
-    problems,
     run_idempotent,
 )
-from markethall.shared.http.route_policies import PAYMENTS, PAYMENTS_MANAGE, public, require_scope
-from markethall.shared.idempotency.service import (
-    IdempotencyKeyInvalid,
-    IdempotencyKeyMissing,
-    IdempotencyService,
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
+from markethall.shared.http.route_policies import public, require_scope
+from markethall.shared.idempotency.records import (
     IdempotentCommand,
-    InFlight,
-    PayloadMismatch,
     StoredResponse,
 )
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
-    Forbidden,
     MalformedRequest,
-    Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
     ValidationFailed,
@@ -59,6 +54,7 @@ from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import MAX_AMOUNT, Id, Int, RequestModel, Text
 from markethall.shared.kernel.money import Currency, CurrencyMismatch, Money
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+from markethall.shared.kernel.scopes import PAYMENTS, PAYMENTS_MANAGE
 
 router = APIRouter(tags=["payments"])
 
@@ -68,16 +64,6 @@ Anyone = Annotated[CallContext, public()]
 Owner = Annotated[CallContext, require_scope(PAYMENTS)]
 Staff = Annotated[CallContext, require_scope(PAYMENTS_MANAGE)]
 OwnerOrStaff = Annotated[CallContext, require_scope(PAYMENTS, PAYMENTS_MANAGE)]
-
-# every route that needs a token, or reads the database
-_AUTHENTICATED_ERRORS: Final = (Unauthenticated, Forbidden, ValidationFailed, Unavailable)
-_IDEMPOTENCY_ERRORS: Final = (
-    IdempotencyKeyMissing,
-    IdempotencyKeyInvalid,
-    InFlight,
-    PayloadMismatch,
-)
-
 
 _UNKNOWN_OUTCOME_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     202: {"model": PaymentView, "description": "The provider gave no answer yet: unknown"}
@@ -111,7 +97,7 @@ class RefundRequest(RequestModel):
     "/payments",
     response_model=Page[PaymentView],
     summary="Payments",
-    responses=problems(*_AUTHENTICATED_ERRORS, CursorInvalid),
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_payments(
     ctx: OwnerOrStaff, query: Annotated[PaymentQuery, Query()], api: PaymentApiDep
@@ -124,7 +110,7 @@ async def list_payments(
     "/payments/{payment_id}",
     response_model=PaymentView,
     summary="A payment",
-    responses=problems(*_AUTHENTICATED_ERRORS, PaymentNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound),
 )
 async def get_payment(
     request: Request, ctx: OwnerOrStaff, payment_id: Id, api: PaymentApiDep
@@ -139,7 +125,7 @@ async def get_payment(
     summary="Pay",
     responses=_UNKNOWN_OUTCOME_RESPONSE
     | problems(
-        *_AUTHENTICATED_ERRORS, *_IDEMPOTENCY_ERRORS, PaymentNotFound, UnknownPaymentMethod, InvalidPaymentTransition,
+        *AUTHENTICATED_ERRORS, *REQUIRED_IDEMPOTENCY_ERRORS, PaymentNotFound, UnknownPaymentMethod, InvalidPaymentTransition,
         PaymentInProgress,
     ),
 )  # fmt: skip
@@ -178,7 +164,7 @@ async def confirm_payment(
     "/payments/{payment_id}/operations",
     response_model=Page[OperationView],
     summary="What the provider was asked",
-    responses=problems(*_AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
+    responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
 )
 async def list_operations(
     ctx: OwnerOrStaff, payment_id: Id, query: Annotated[PageQuery, Query()], api: PaymentApiDep
@@ -195,7 +181,7 @@ async def list_operations(
     response_model=RefundView,
     summary="Refund",
     responses=problems(
-        *_AUTHENTICATED_ERRORS, *_IDEMPOTENCY_ERRORS, PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured,
+        *AUTHENTICATED_ERRORS, *REQUIRED_IDEMPOTENCY_ERRORS, PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured,
         CurrencyMismatch,
     ),
 )  # fmt: skip
@@ -232,7 +218,7 @@ async def create_refund(
     "/payments/{payment_id}/refunds",
     response_model=Page[RefundView],
     summary="Refunds of a payment",
-    responses=problems(*_AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
+    responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
 )
 async def list_refunds(
     ctx: Staff, payment_id: Id, query: Annotated[PageQuery, Query()], api: PaymentApiDep
@@ -244,7 +230,7 @@ async def list_refunds(
     "/payments/{payment_id}/refunds/{refund_id}",
     response_model=RefundView,
     summary="A refund",
-    responses=problems(*_AUTHENTICATED_ERRORS, PaymentNotFound, RefundNotFound),
+    responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, RefundNotFound),
 )
 async def get_refund(ctx: Staff, payment_id: Id, refund_id: Id, api: PaymentApiDep) -> Response:
     return json_response(await api.get_refund(ctx, payment_id, refund_id))
@@ -293,7 +279,7 @@ class LedgerAccountsView(BaseModel):
     "/transactions",
     response_model=Page[PostingView],
     summary="The ledger's postings",
-    responses=problems(*_AUTHENTICATED_ERRORS, CursorInvalid),
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_transactions(
     ctx: Staff, query: Annotated[PostingQuery, Query()], api: PaymentApiDep
@@ -306,7 +292,7 @@ async def list_transactions(
     "/ledger/accounts",
     response_model=LedgerAccountsView,
     summary="The ledger's balances",
-    responses=problems(*_AUTHENTICATED_ERRORS),
+    responses=problems(*AUTHENTICATED_ERRORS),
 )
 async def list_ledger_accounts(ctx: Staff, api: PaymentApiDep) -> Response:
     return json_response(LedgerAccountsView(items=await api.list_account_balances(ctx)))
@@ -316,7 +302,7 @@ async def list_ledger_accounts(ctx: Staff, api: PaymentApiDep) -> Response:
     "/ledger/verify",
     response_model=LedgerReport,
     summary="Does the ledger balance",
-    responses=problems(*_AUTHENTICATED_ERRORS),
+    responses=problems(*AUTHENTICATED_ERRORS),
 )
 async def verify_ledger(ctx: Staff, api: PaymentApiDep) -> Response:
     return json_response(await api.verify_ledger(ctx))

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions

@@ -5,7 +5,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from markethall.shared.http.problem_details import from_container, json_response, problems
+from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
 from markethall.shared.rpc.client import RpcClient

@@ -6,37 +6,27 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from starlette.datastructures import FormData
 
-from markethall.shared.http.problem_details import (
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
+)
+from markethall.shared.http.conditional_requests import (
     apply_if_none_match,
-    created_response,
-    from_container,
     if_match,
     if_match_optional,
-    json_response,
-    problems,
-    run_idempotent,
 )
-from markethall.shared.http.route_policies import (
-    PROFILE,
-    SCOPE_DESCRIPTIONS,
-    USERS_MANAGE,
-    public,
-    require_scope,
-)
-from markethall.shared.idempotency.service import (
-    IdempotencyKeyInvalid,
-    IdempotencyService,
-    InFlight,
-    PayloadMismatch,
-)
+from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
+from markethall.shared.http.route_policies import public, require_scope
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
-    Forbidden,
     MalformedRequest,
     Overloaded,
     PreconditionFailed,
-    PreconditionRequired,
-    Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
     ValidationFailed,
@@ -44,6 +34,7 @@ from markethall.shared.kernel.errors import (
 from markethall.shared.kernel.etags import ExpectedVersions, etag
 from markethall.shared.kernel.model import Bool, Dto, Id, RequestModel, Text
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+from markethall.shared.kernel.scopes import PROFILE, SCOPE_DESCRIPTIONS, USERS_MANAGE
 from markethall.users.contract import (
     Accounts,
     BadCredentials,
@@ -188,8 +179,8 @@ async def require_single_valued_form(request: Request) -> None:
     response_model=UserView,
     summary="Register",
     responses=problems(
-        IdempotencyKeyInvalid, UsernameTaken, EmailTaken, InFlight, ValidationFailed, PasswordUnacceptable,
-        PayloadMismatch, Overloaded, Unavailable,
+        *IDEMPOTENCY_ERRORS, UsernameTaken, EmailTaken, ValidationFailed, PasswordUnacceptable,
+        Overloaded, Unavailable,
     ),
 )  # fmt: skip
 async def register(
@@ -294,7 +285,7 @@ async def get_openid_configuration(
     "/users/me",
     response_model=UserView,
     summary="My account",
-    responses=problems(Unauthenticated, Forbidden, UserInactive, UserNotFound, Unavailable),
+    responses=problems(*AUTHENTICATED_ERRORS, UserInactive, UserNotFound),
 )
 async def get_me(
     request: Request, ctx: Annotated[CallContext, require_scope(PROFILE)], accounts: AccountsDep
@@ -307,8 +298,7 @@ async def get_me(
     response_model=UserView,
     summary="Change my profile",
     responses=problems(
-        Unauthenticated, Forbidden, UserInactive, UserNotFound, PreconditionFailed, ValidationFailed,
-        Unavailable,
+        *AUTHENTICATED_ERRORS, UserInactive, UserNotFound, PreconditionFailed,
     ),
 )  # fmt: skip
 async def update_me(
@@ -328,8 +318,8 @@ async def update_me(
     response_class=Response,
     summary="Change my password",
     responses=problems(
-        Unauthenticated, BadCredentials, Forbidden, UserInactive, UserNotFound, ValidationFailed,
-        PasswordUnacceptable, Overloaded, Unavailable,
+        *AUTHENTICATED_ERRORS, BadCredentials, UserInactive, UserNotFound, PasswordUnacceptable,
+        Overloaded,
     ),
 )  # fmt: skip
 async def change_password(
@@ -349,7 +339,7 @@ async def change_password(
     "/users",
     response_model=Page[UserView],
     summary="All users",
-    responses=problems(Unauthenticated, Forbidden, ValidationFailed, CursorInvalid, Unavailable),
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_users(
     ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
@@ -364,7 +354,7 @@ async def list_users(
     "/users/{user_id}",
     response_model=UserView,
     summary="A user",
-    responses=problems(Unauthenticated, Forbidden, UserNotFound, ValidationFailed, Unavailable),
+    responses=problems(*AUTHENTICATED_ERRORS, UserNotFound),
 )
 async def get_user(
     request: Request,
@@ -380,8 +370,7 @@ async def get_user(
     response_model=UserView,
     summary="Disable, enable or appoint a user",
     responses=problems(
-        Unauthenticated, Forbidden, UserNotFound, LastAdmin, PreconditionFailed, ValidationFailed,
-        PreconditionRequired, Unavailable,
+        *AUTHENTICATED_ERRORS, *VERSION_ERRORS, UserNotFound, LastAdmin,
     ),
 )  # fmt: skip
 async def change_user(

@@ -6,14 +6,16 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
-from markethall.shared.http.route_policies import PROFILE, USERS_MANAGE, scopes_for_roles
-from markethall.shared.idempotency.service import IdempotentCommand
+from pydantic import TypeAdapter
+
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page
+from markethall.shared.kernel.scopes import PROFILE, USERS_MANAGE, scopes_for_roles
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     BadCredentials,
@@ -45,6 +47,7 @@ from markethall.users.domain import (
 from markethall.users.ports import Database, ReadStore, Store, TokenSigner
 
 _LIST_NAME: Final = "users"
+_USER_KEYSET: Final = TypeAdapter(UUID)
 
 
 class InternalUserService:
@@ -119,12 +122,11 @@ class AccountService:
         limit: int,
         cursor: str | None,
     ) -> Page[UserView]:
-        position = self._cursors.decode(_LIST_NAME, cursor)
-        after = UUID(position[0]) if position else None
+        after = self._cursors.decode(_LIST_NAME, cursor, _USER_KEYSET)
         async with self._database.read_session() as store:
             users = await store.list_users(after, limit + 1)
         views = [_to_user_view(user) for user in users]
-        return self._cursors.build_page(_LIST_NAME, views, limit, lambda last: [str(last.user_id)])
+        return self._cursors.build_page(_LIST_NAME, views, limit, lambda user: user.user_id)
 
     async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:
         async with self._database.read_session() as store:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import MAX_UNITS
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import Bool, Dto, Int, RequestModel

@@ -88,5 +88,10 @@ class Store(ReadStore, Protocol):
     async def apply_movements(self, changes: Sequence[StockChange]) -> None:
         """Movements on shelves of locked products, each of which leaves enough on hand."""
 
+    async def get_warehouse_stock(
+        self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
+    ) -> Sequence[Stock]:
+        """Return the rows of these products in this warehouse, in product id order."""
+
     async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
         """Keep the response under the command's key. Raises LeaseLost."""

@@ -9,13 +9,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel, ConfigDict, Field
 
-from markethall.inventory.catalogue.router.dependencies import (
-    AUTHENTICATED_ERRORS,
-    BODY_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    CatalogueWriter,
-    IdempotencyDep,
-)
+from markethall.inventory.catalogue.router.dependencies import CatalogueWriter, IdempotencyDep
 from markethall.inventory.imports.contract import (
     ImportFileExpired,
     ImportFormat,
@@ -26,16 +20,18 @@ from markethall.inventory.imports.contract import (
     NewImport,
     RowErrorView,
 )
-from markethall.shared.http.problem_details import (
-    accepted_response,
-    from_container,
-    json_response,
-    json_with_etag,
-    problems,
-    run_idempotent,
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
 )
-from markethall.shared.http.route_policies import CATALOGUE_WRITE, STOCK_WRITE, require_scope
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.http.conditional_requests import json_with_etag
+from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.idempotent_routes import accepted_response, run_idempotent
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
+from markethall.shared.http.route_policies import require_scope
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
@@ -46,6 +42,7 @@ from markethall.shared.kernel.errors import (
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.money import Currency
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 
 router = APIRouter(tags=["inventory"])
 

@@ -1,10 +1,10 @@
 """The list of products: its pages, and how all that match are spread."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -23,17 +23,27 @@ from markethall.inventory.search.ports import (
     SearchIndex,
     build_facets,
 )
-from markethall.shared.http.route_policies import CATALOGUE_WRITE
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.kernel.etags import content_digest
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import ReadDatabase
 
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
 # stands before a place that is an engine's own
-_INDEX_CURSOR: Final = "engine"
+# no product key equals it: texts hold no NUL
+_INDEX_CURSOR: Final = "\x00index"
+_IndexKeyset = tuple[Literal["\x00index"], str]
+# the sort key and the product id by sort; or the position in the external index
+_KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
+    "relevance": TypeAdapter(_IndexKeyset | tuple[int, datetime, UUID]),
+    "name": TypeAdapter(_IndexKeyset | tuple[str, UUID]),
+    "price": TypeAdapter(_IndexKeyset | tuple[int, UUID]),
+    "-price": TypeAdapter(_IndexKeyset | tuple[int, UUID]),
+    "-created_at": TypeAdapter(_IndexKeyset | tuple[datetime, UUID]),
+}
 
 
 @dataclass(frozen=True)
@@ -100,13 +110,14 @@ class ProductListQueries:
                 raise Unauthenticated(reason="missing")
             raise Forbidden(scope=CATALOGUE_WRITE)
         name = "products:" + query.model_dump_json(exclude={"limit", "cursor", "facets"})
-        after_key = self._cursors.decode(name, query.cursor)
+        keyset_type = _KEYSETS[query.effective_sort]
+        after_key = self._cursors.decode(name, query.cursor, keyset_type)
         page, facets = await self._read_from_index_or_store(query, after_key)
-        cursor = self._cursors.encode(name, _encode_key(page.last_key)) if page.last_key else None
+        cursor = self._cursors.encode(name, page.last_key) if page.last_key else None
         return PageContent(page.json, facets if query.facets else None, cursor)
 
     async def _read_from_index_or_store(
-        self, query: ProductQuery, after_key: list[Any] | None
+        self, query: ProductQuery, after_key: tuple[Any, ...] | None
     ) -> tuple[ProductPageJson, Facets | None]:
         """Who began a list goes on with it: the engine outside, or the store itself."""
         if query.q is not None and (after_key is None or after_key[0] == _INDEX_CURSOR):
@@ -116,7 +127,7 @@ class ProductListQueries:
             if after_key is not None:
                 raise Unavailable(dependency="search")
         return await self._read_from_store(
-            ProductPageRequest(query, _parse_search(query), _decode_key(query, after_key))
+            ProductPageRequest(query, _parse_search(query), after_key)
         )
 
     async def _load_hits(self, hits: SearchHits) -> ProductPageJson:
@@ -168,23 +179,3 @@ def _render(content: PageContent) -> RenderedResponse:
     cursor = json.dumps(content.next_cursor)
     body = f'{{"items":[{content.json}],"next_cursor":{cursor},"facets":{facets}}}'.encode()
     return RenderedResponse(body, f'"{content_digest(body)}"')
-
-
-def _encode_key(last_key: tuple[Any, ...]) -> list[Any]:
-    """A place as JSON."""
-    return [_to_json_value(part) for part in last_key]
-
-
-def _to_json_value(part: Any) -> Any:
-    if isinstance(part, datetime):
-        return part.isoformat()
-    return str(part) if isinstance(part, UUID) else part
-
-
-def _decode_key(query: ProductQuery, after_key: list[Any] | None) -> tuple[Any, ...] | None:
-    """What the sort compares, as `_position` has told it."""
-    if after_key is None:
-        return None
-    *scores, key, product_id = after_key
-    by_time = query.effective_sort in {"relevance", "-created_at"}
-    return (*scores, datetime.fromisoformat(key) if by_time else key, UUID(product_id))

@@ -16,7 +16,7 @@ from markethall.inventory.catalogue.contract.categories import (
 from markethall.inventory.imports.contract import ImportFormat, Imports, NewImport
 from markethall.local.demo.generate_products import as_ndjson_line, generate_products
 from markethall.local.demo.vocabulary import CATEGORIES, CategoryTemplate
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.ids import new_id
 

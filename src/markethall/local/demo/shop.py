@@ -8,9 +8,9 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from markethall.inventory.catalogue.contract.products import Catalogue, NewProduct, Price, SkuTaken
 from markethall.inventory.contract import ProductNotFound
 from markethall.inventory.stock.contract.movements import Adjustment, Stockroom
-from markethall.shared.http.route_policies import CATALOGUE_WRITE, STOCK_WRITE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 
 # 21 November 2026, in milliseconds: the ids are UUIDv7, and the same in every installation
 _CREATED_AT_MS: Final = 1_795_219_200_000

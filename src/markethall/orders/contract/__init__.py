@@ -18,7 +18,7 @@ from markethall.orders.contract.events import OrderExpired as OrderExpired
 from markethall.orders.contract.events import OrderFulfilled as OrderFulfilled
 from markethall.orders.contract.events import OrderPaid as OrderPaid
 from markethall.orders.contract.events import OrderPlaced as OrderPlaced
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import Dto, Id, Int, RequestModel, Text

@@ -1,8 +1,9 @@
 """What customers and staff ask of orders."""
 
-from datetime import datetime
-from typing import Any
+from typing import Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.inventory.contract import Inventory
 from markethall.orders.contract import (
@@ -31,12 +32,14 @@ from markethall.orders.service.views import (
     to_order_view,
     to_timeline_entry_view,
 )
-from markethall.shared.http.route_policies import ORDERS_MANAGE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden
-from markethall.shared.kernel.pagination import CursorInvalid, Cursors, Page
+from markethall.shared.kernel.pagination import Cursors, Page
+from markethall.shared.kernel.scopes import ORDERS_MANAGE
+
+_KEYSET: Final = TypeAdapter(Keyset)
 
 
 class OrderService:
@@ -68,11 +71,11 @@ class OrderService:
         owner_id = None if ctx.actor.has_scope(ORDERS_MANAGE) else ctx.user_id
         filters = query.model_dump_json(exclude={"limit", "cursor"})
         listing = f"orders {owner_id} {filters}"
-        after = _parse_keyset(self._cursors.decode(listing, query.cursor))
+        after = self._cursors.decode(listing, query.cursor, _KEYSET)
         async with self._database.read_session() as store:
             orders = await store.list_orders(query, owner_id, after)
         views = [to_order_view(order) for order in orders]
-        return self._cursors.build_page(listing, views, query.limit, _keyset_values)
+        return self._cursors.build_page(listing, views, query.limit, _keyset_of)
 
     async def get_order_status(self, ctx: CallContext, order_id: UUID) -> OrderStatusView:
         async with self._database.read_session() as store:
@@ -235,16 +238,5 @@ def _check_staff(ctx: CallContext) -> None:
         raise Forbidden(scope=ORDERS_MANAGE)
 
 
-def _keyset_values(order: OrderView) -> tuple[str, str]:
-    return order.created_at.isoformat(), str(order.order_id)
-
-
-def _parse_keyset(position: list[Any] | None) -> Keyset | None:
-    """Raises CursorInvalid: signed by us, but by another version of us."""
-    if position is None:
-        return None
-    try:
-        at, order_id = position
-        return Keyset(datetime.fromisoformat(at), UUID(order_id))
-    except (ValueError, TypeError):
-        raise CursorInvalid from None
+def _keyset_of(order: OrderView) -> Keyset:
+    return Keyset(order.created_at, order.order_id)

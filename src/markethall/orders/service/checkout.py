@@ -28,7 +28,7 @@ from markethall.orders.domain import AuditInfo, Order, OrderLine
 from markethall.orders.ports import Database
 from markethall.orders.service.views import to_order_view
 from markethall.payments.contract import OpenPayment, Payments, PaymentStatus, PaymentView
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import derive_uuid7

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.payments import contract
 from markethall.payments.contract import (
@@ -21,11 +24,14 @@ from markethall.payments.ports import Database, OperationFilter, PaymentFilter
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.webhooks import WebhookHandler
-from markethall.shared.http.route_policies import PAYMENTS_MANAGE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.kernel.scopes import PAYMENTS_MANAGE
+
+# created_at and id
+_KEYSET: Final = TypeAdapter(tuple[datetime, UUID])
 
 
 class PaymentApiService:
@@ -63,12 +69,12 @@ class PaymentApiService:
             user_id=owner_id,
             order_id=query.order_id,
             status=query.status,
-            after=_parse_position(self._cursors.decode(listing, query.cursor)),
+            after=self._cursors.decode(listing, query.cursor, _KEYSET),
         )
         async with self._database.read_session() as store:
             payments = await store.list_payments(payment_filter)
         views = [payment.to_view() for payment in payments]
-        return self._cursors.build_page(listing, views, query.limit, _payment_position)
+        return self._cursors.build_page(listing, views, query.limit, _payment_keyset)
 
     async def list_operations(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
@@ -77,7 +83,7 @@ class PaymentApiService:
         operations = await self._list_operations(payment_id, None, query)
         views = [operation.to_view() for operation in operations]
         return self._cursors.build_page(
-            f"operations {payment_id} None", views, query.limit, _operation_position
+            f"operations {payment_id} None", views, query.limit, _operation_keyset
         )
 
     async def list_refunds(
@@ -87,7 +93,7 @@ class PaymentApiService:
         operations = await self._list_operations(payment_id, OperationKind.REFUND, query)
         views = [operation.to_refund_view(payment) for operation in operations]
         listing = f"operations {payment_id} {OperationKind.REFUND}"
-        return self._cursors.build_page(listing, views, query.limit, _refund_position)
+        return self._cursors.build_page(listing, views, query.limit, _refund_keyset)
 
     async def get_refund(
         self, ctx: CallContext, payment_id: UUID, refund_id: UUID
@@ -109,9 +115,7 @@ class PaymentApiService:
     async def _list_operations(
         self, payment_id: UUID, kind: OperationKind | None, query: PageQuery
     ) -> Sequence[Operation]:
-        after = _parse_position(
-            self._cursors.decode(f"operations {payment_id} {kind}", query.cursor)
-        )
+        after = self._cursors.decode(f"operations {payment_id} {kind}", query.cursor, _KEYSET)
         async with self._database.read_session() as store:
             return await store.list_operations(
                 OperationFilter(query.limit + 1, payment_id, kind, after)
@@ -155,11 +159,11 @@ class PaymentApiService:
         self, ctx: CallContext, query: PostingQuery
     ) -> Page[contract.PostingView]:
         listing = f"postings {query.payment_id}"
-        before = _parse_position(self._cursors.decode(listing, query.cursor))
+        before = self._cursors.decode(listing, query.cursor, _KEYSET)
         async with self._database.read_session() as store:
             postings = await store.list_postings(query.payment_id, before, query.limit + 1)
         views = [posting.to_view() for posting in postings]
-        return self._cursors.build_page(listing, views, query.limit, _posting_position)
+        return self._cursors.build_page(listing, views, query.limit, _posting_keyset)
 
     async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]:
         async with self._database.read_session() as store:
@@ -170,21 +174,17 @@ class PaymentApiService:
             return await store.get_ledger_report()
 
 
-def _parse_position(position: list[str] | None) -> tuple[datetime, UUID] | None:
-    return (datetime.fromisoformat(position[0]), UUID(position[1])) if position else None
+def _payment_keyset(payment: contract.PaymentView) -> tuple[datetime, UUID]:
+    return payment.created_at, payment.payment_id
 
 
-def _payment_position(payment: contract.PaymentView) -> list[str]:
-    return [payment.created_at.isoformat(), str(payment.payment_id)]
+def _operation_keyset(operation: contract.OperationView) -> tuple[datetime, UUID]:
+    return operation.created_at, operation.operation_id
 
 
-def _operation_position(operation: contract.OperationView) -> list[str]:
-    return [operation.created_at.isoformat(), str(operation.operation_id)]
+def _refund_keyset(refund: contract.RefundView) -> tuple[datetime, UUID]:
+    return refund.created_at, refund.refund_id
 
 
-def _refund_position(refund: contract.RefundView) -> list[str]:
-    return [refund.created_at.isoformat(), str(refund.refund_id)]
-
-
-def _posting_position(posting: contract.PostingView) -> list[str]:
-    return [posting.created_at.isoformat(), str(posting.posting_id)]
+def _posting_keyset(posting: contract.PostingView) -> tuple[datetime, UUID]:
+    return posting.created_at, posting.posting_id

@@ -10,7 +10,7 @@ from markethall.payments.domain import Payment
 from markethall.payments.ports import Database
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.provider_client import ProviderClient
-from markethall.shared.idempotency.service import IdempotentCommand, StoredResponse
+from markethall.shared.idempotency.records import IdempotentCommand, StoredResponse
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 

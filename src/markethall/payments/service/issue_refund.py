@@ -10,7 +10,7 @@ from markethall.payments.contract import (
 from markethall.payments.domain import Operation, Outcome
 from markethall.payments.ports import Database, Store
 from markethall.payments.service.provider_client import ProviderClient, apply_outcome
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 

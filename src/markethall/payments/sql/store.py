@@ -143,7 +143,9 @@ class SqlPaymentStore(shared.SqlStore):
     async def list_postings(
         self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
     ) -> Sequence[Posting]:
-        statement = sql.list_postings(by_payment=payment_id is not None, has_keyset=before is not None)
+        statement = sql.list_postings(
+            by_payment=payment_id is not None, has_keyset=before is not None
+        )
         before_created_at, before_posting_id = before or (None, None)
         rows = await self._connection.fetch_all(
             statement,

@@ -5,31 +5,9 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, BODY_ERRORS, COMMON_ERRORS
 from markethall.shared.http.problem_details import PROBLEM_SCHEMA_REF, Problem, problems
-from markethall.shared.kernel.errors import (
-    BodyTooLarge,
-    DomainError,
-    Forbidden,
-    HeadersTooLarge,
-    InternalError,
-    MalformedRequest,
-    RequestTimeout,
-    TooManyRequests,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
-
-COMMON_ERRORS: Final = (
-    ValidationFailed,
-    TooManyRequests,
-    HeadersTooLarge,
-    InternalError,
-    Unavailable,
-)
-BODY_ERRORS: Final = (MalformedRequest, BodyTooLarge, UnsupportedMediaType, RequestTimeout)
-AUTHENTICATED_ERRORS: Final = (Unauthenticated, Forbidden)
+from markethall.shared.kernel.errors import DomainError
 
 _FRAMEWORK_ERROR_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
 _STRING_SCHEMA: Final = {"type": "string"}

@@ -1,236 +1,31 @@
-"""Between HTTP and the services: answers, refusals as problem+json, conditions, idempotency."""
+"""Errors as problem details (RFC 9457): the responses, exception handlers and documentation."""
 
 import json
-import re
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from http import HTTPStatus
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from markethall.shared.idempotency.service import (
-    IdempotencyKeyInvalid,
-    IdempotencyKeyMissing,
-    IdempotencyService,
-    IdempotentCommand,
-    IdempotentRequest,
-    StoredResponse,
-)
-from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     BodyTooLarge,
     DomainError,
     InternalError,
     MalformedRequest,
     MethodNotAllowed,
-    PreconditionRequired,
     RouteNotFound,
     UnsupportedMediaType,
     ValidationFailed,
 )
-from markethall.shared.kernel.etags import ExpectedVersions, content_digest, etag, parse_if_match
-from markethall.shared.kernel.ids import new_id
 
-D = TypeVar("D", bound=BaseModel)
-
-IDEMPOTENCY_RETENTION_DEFAULT: Final = timedelta(days=1)
-IDEMPOTENCY_RETENTION_EXTENDED: Final = timedelta(days=30)
-
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 PROBLEM_SCHEMA_REF: Final = "#/components/schemas/Problem"
 
-_JSON_TYPE: Final = "application/json"
-_PROBLEM_TYPE: Final = "application/problem+json"
-_KEY_PATTERN: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
 _MAX_FIELD_ERRORS: Final = 50
-
-
-def from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
-    """A dependency that asks this app's own container, so two apps may share a process."""
-
-    async def provide(request: Request) -> Any:
-        return getattr(request.app.state.container, name)()
-
-    return provide
-
-
-# Answers
-
-
-def json_response(
-    dto: BaseModel, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    """Serialised once, here; FastAPI does not look at it again."""
-    return Response(dto.model_dump_json().encode(), status, headers, _JSON_TYPE)
-
-
-def json_with_etag(request: Request, dto: BaseModel) -> Response:
-    """200 with a strong entity tag of the very bytes, or 304: for what has no version."""
-    response = json_response(dto)
-    response.headers["etag"] = f'"{content_digest(response.body)}"'
-    return apply_if_none_match(request, response)
-
-
-def ok_response(dto: BaseModel) -> StoredResponse:
-    return StoredResponse(status=200, body=dto.model_dump_json())
-
-
-def created_response(path: Callable[[Any], str]) -> Callable[[Any], StoredResponse]:
-    """201 with the Location of what was made, and its entity tag where it has a version."""
-
-    def to_response(dto: BaseModel) -> StoredResponse:
-        version = getattr(dto, "version", None)
-        tag = None if version is None else etag(version)
-        return StoredResponse(status=201, body=dto.model_dump_json(), location=path(dto), etag=tag)
-
-    return to_response
-
-
-def accepted_response(path: Callable[[Any], str]) -> Callable[[Any], StoredResponse]:
-    """202 with the Location of the job that goes on."""
-
-    def to_response(dto: BaseModel) -> StoredResponse:
-        return StoredResponse(status=202, body=dto.model_dump_json(), location=path(dto))
-
-    return to_response
-
-
-class RawJsonResponse(Response):
-    """200 with a body and headers that are bytes already: nothing is looked at again."""
-
-    def __init__(self, body: bytes, tag: str, cache_control: bytes) -> None:
-        self.status_code = 200
-        self.background = None
-        self.body = body
-        self.raw_headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"etag", tag.encode()),
-            (b"cache-control", cache_control),
-        ]
-
-
-# Idempotency
-
-
-async def run_idempotent(
-    request: Request,
-    ctx: CallContext,
-    body: BaseModel | None,
-    service: IdempotencyService,
-    command: Callable[[IdempotentCommand], Awaitable[D]],
-    to_response: Callable[[Any], StoredResponse],
-    *,
-    required: bool = False,
-    retention: timedelta = IDEMPOTENCY_RETENTION_DEFAULT,
-) -> Response:
-    """Run the effect once per Idempotency-Key, or answer again what it answered.
-
-    Raises IdempotencyKeyMissing, IdempotencyKeyInvalid, InFlight, PayloadMismatch, and what the effect raises.
-    """
-    key = _read_idempotency_key(request, required=required)
-    if key is None:
-        attempt = IdempotentCommand("", new_id(), retention, to_response)
-        return _to_http_response(to_response(await command(attempt)))
-    idempotent_request = IdempotentRequest(
-        principal=_principal(request, ctx),
-        method=request.method,
-        # an id in capitals is the same id
-        path=request.url.path.lower().rstrip("/"),
-        key=key,
-        payload=body.model_dump(mode="json") if body else None,
-    )
-    stored_response, is_replay = await service.run(
-        idempotent_request, retention, to_response, command
-    )
-    return (
-        _to_http_response(stored_response)
-        if not is_replay
-        else _replay_response(request, stored_response)
-    )
-
-
-def _principal(request: Request, ctx: CallContext) -> str:
-    """Strangers do not share their keys: each address has its own."""
-    if ctx.actor.user_id:
-        return ctx.actor.audit_name
-    return f"{ctx.actor.audit_name} {request.scope['state'].get('client_ip', '')}"
-
-
-def _read_idempotency_key(request: Request, *, required: bool) -> str | None:
-    header = request.headers.get("idempotency-key")
-    if header is None:
-        if required:
-            raise IdempotencyKeyMissing
-        return None
-    match = _KEY_PATTERN.fullmatch(header)
-    if not match:
-        raise IdempotencyKeyInvalid
-    return match[1] or match[2]
-
-
-def _to_http_response(stored_response: StoredResponse) -> Response:
-    optional_headers = {"location": stored_response.location, "etag": stored_response.etag}
-    headers = {name: value for name, value in optional_headers.items() if value is not None}
-    return Response(
-        stored_response.body.encode(), stored_response.status, headers, stored_response.content_type
-    )
-
-
-def _replay_response(request: Request, stored_response: StoredResponse) -> Response:
-    request.scope["state"]["is_idempotent_replay"] = True
-    if stored_response.content_type == _PROBLEM_TYPE:
-        stored = json.loads(stored_response.body)
-        raise DomainError.by_code[stored["code"]](stored["detail"], **stored["details"])
-    response = _to_http_response(stored_response)
-    response.headers["idempotency-replayed"] = "true"
-    return response
-
-
-# Conditions
-
-
-async def if_match(request: Request) -> ExpectedVersions:
-    """Dependency: the versions that the client has seen.
-
-    Raises PreconditionRequired, PreconditionFailed.
-    """
-    if "if-match" not in request.headers:
-        raise PreconditionRequired
-    # several lines are one list (RFC 9110, section 5.3)
-    return parse_if_match(", ".join(request.headers.getlist("if-match")))
-
-
-async def if_match_optional(request: Request) -> ExpectedVersions:
-    """Dependency: as if_match, for resources that one may change without having read them."""
-    return await if_match(request) if "if-match" in request.headers else None
-
-
-def apply_if_none_match(request: Request, response: Response) -> Response:
-    """The response, or 304 when the client has it already (RFC 9110, section 13.1.2)."""
-    header = request.headers.get("if-none-match")
-    if header is None:
-        return response
-    tag = response.headers.get("etag")
-    if tag is None or not etag_matches(header, tag):
-        return response
-    retained_headers = ("etag", "cache-control", "vary")
-    headers = {name: value for name, value in response.headers.items() if name in retained_headers}
-    return Response(status_code=304, headers=headers)
-
-
-def etag_matches(if_none_match: str, tag: str) -> bool:
-    if if_none_match == tag:
-        return True
-    tags = (part.strip().removeprefix("W/") for part in if_none_match.split(","))
-    return if_none_match.strip() == "*" or tag in tags
-
-
-# Refusals
+_MAX_POINTER_TOKEN_LENGTH: Final = 100
 
 
 class FieldError(BaseModel):
@@ -240,7 +35,7 @@ class FieldError(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details, with what Markethall adds."""
+    """RFC 9457 problem details with the extension members of this API."""
 
     type: str
     title: str
@@ -255,11 +50,11 @@ class Problem(BaseModel):
 
 
 def problem_response(scope: Any, error: DomainError) -> Response:
-    """The refusal as the client sees it."""
+    """Return the error as a problem response to the request of this ASGI scope."""
     body = _problem_body(scope, error)
     headers = _problem_headers(scope, error)
     content = json.dumps(body, separators=(",", ":")).encode()
-    return Response(content, error.status, headers, _PROBLEM_TYPE)
+    return Response(content, error.status, headers, PROBLEM_MEDIA_TYPE)
 
 
 def _problem_body(scope: Any, error: DomainError) -> dict[str, Any]:
@@ -293,9 +88,9 @@ def _problem_headers(scope: Any, error: DomainError) -> dict[str, str]:
 
 
 def _www_authenticate(error: DomainError) -> str:
-    """RFC 6750: an error is named only where a token was sent."""
-    bad_token = error.details.get("reason") in {"invalid", "expired"}
-    return 'Bearer error="invalid_token"' if bad_token else "Bearer"
+    """Return the challenge; it names an error only if a token was sent (RFC 6750, section 3.1)."""
+    is_token_rejected = error.details.get("reason") in {"invalid", "expired"}
+    return 'Bearer error="invalid_token"' if is_token_rejected else "Bearer"
 
 
 async def problem_handler(request: Request, error: Exception) -> Response:
@@ -305,9 +100,9 @@ async def problem_handler(request: Request, error: Exception) -> Response:
 
 
 async def validation_handler(request: Request, error: Exception) -> Response:
-    """Exception handler for what does not fit a route's models."""
+    """Exception handler for requests that do not fit the models of their route."""
     assert isinstance(error, RequestValidationError)
-    # a body of a thousand unknown fields need not be answered with a thousand errors
+    # a body with thousands of unknown fields gets a short response
     errors = [_field_error(item) for item in islice(error.errors(), _MAX_FIELD_ERRORS)]
     return problem_response(
         request.scope, ValidationFailed(_summarize_errors(errors), errors=errors)
@@ -315,7 +110,7 @@ async def validation_handler(request: Request, error: Exception) -> Response:
 
 
 async def http_exception_handler(request: Request, error: Exception) -> Response:
-    """Exception handler for what the framework refuses by itself."""
+    """Exception handler for the errors of the framework itself, such as an unknown path."""
     assert isinstance(error, HTTPException)
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
@@ -333,7 +128,7 @@ async def http_exception_handler(request: Request, error: Exception) -> Response
 
 
 async def unexpected_handler(request: Request, _: Exception) -> Response:
-    """Exception handler for a fault of ours. The framework raises it again, for the log."""
+    """Exception handler for bugs. Starlette raises the exception again, so the gateway logs it."""
     return problem_response(
         request.scope, InternalError(error_id=request.scope["state"]["request_id"])
     )
@@ -351,8 +146,8 @@ def _field_error(item: dict[str, Any]) -> dict[str, str]:
 
 
 def _escape_pointer_token(part: str | int) -> str:
-    """RFC 6901. What a client sent as a name is cut to a sane length and stays printable."""
-    text = str(part)[:100].replace("~", "~0").replace("/", "~1")
+    """Escape by RFC 6901; the names that a client sent are shortened and made printable."""
+    text = str(part)[:_MAX_POINTER_TOKEN_LENGTH].replace("~", "~0").replace("/", "~1")
     return text.encode("utf-8", "replace").decode()
 
 
@@ -367,7 +162,7 @@ def _summarize_errors(errors: list[dict[str, str]]) -> str:
 
 
 def problems(*error_types: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`: each refusal under its status, with its code as an example."""
+    """Document errors in the `responses` of a route: one entry per status, one example per code."""
     by_status: dict[int, list[type[DomainError]]] = {}
     for error_type in error_types:
         by_status.setdefault(error_type.status, []).append(error_type)
@@ -383,7 +178,8 @@ def _document_status(error_types: list[type[DomainError]]) -> dict[str, Any]:
 
 
 def openapi_problem_response(description: str, examples: dict[str, Any]) -> dict[str, Any]:
-    content = {_PROBLEM_TYPE: {"schema": {"$ref": PROBLEM_SCHEMA_REF}, "examples": examples}}
+    """Build the OpenAPI response object of a problem."""
+    content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": PROBLEM_SCHEMA_REF}, "examples": examples}}
     return {"description": description, "content": content}
 
 

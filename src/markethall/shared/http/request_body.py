@@ -1,9 +1,7 @@
 """Request bodies: read within their limits, and checked for what the parsers let through."""
 
 import asyncio
-import json
 from collections.abc import Callable
-from math import isinf
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,6 +13,7 @@ from markethall.shared.kernel.errors import (
     RequestTimeout,
     ValidationFailed,
 )
+from markethall.shared.kernel.strict_json import parse_strict_json
 
 MAX_DEPTH: Final = 64
 MAX_FORM_FIELDS: Final = 20
@@ -84,38 +83,6 @@ def validate_json(body: bytes) -> None:
         _check_depth(value)
     if "\\u" in text:
         _check_texts(value)
-
-
-def parse_strict_json(text: str) -> Any:
-    """Strictly: names once, numbers finite. Raises ValueError, RecursionError."""
-    return _STRICT_DECODER.decode(text)
-
-
-def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """RFC 8259 leaves the meaning of a repeated name open; we do not guess."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("an object repeats a name")
-    return values
-
-
-def _parse_finite_float(text: str) -> float:
-    number = float(text)
-    if isinf(number):
-        raise ValueError("a number is out of range")
-    return number
-
-
-def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-# made once: json.loads makes one for each call, which takes as long as a short text does
-_STRICT_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_reject_duplicate_names,
-    parse_float=_parse_finite_float,
-    parse_constant=_reject_constant,
-)
 
 
 def _describe_parse_error(error: Exception) -> str:

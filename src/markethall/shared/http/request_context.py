@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from starlette.types import Message, Scope, Send
 
 from markethall.shared.http.client_ip import Networks, client_ip
-from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.call_context import DEADLINE_HEADER, Actor, CallContext
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import (
     HeadersTooLarge,
@@ -19,7 +19,6 @@ from markethall.shared.kernel.errors import (
     ValidationFailed,
 )
 from markethall.shared.kernel.ids import new_request_id
-from markethall.shared.rpc.client import DEADLINE_HEADER
 from markethall.shared.security.service_tokens import ServiceIdentity
 
 MAX_HEADER_BYTES: Final = 32 * 1024
@@ -29,6 +28,7 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
 _TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _DEADLINE_HEADER: Final = DEADLINE_HEADER.encode()
 # milliseconds
+_MAX_DEADLINE_DIGITS: Final = 7
 _MAX_DEADLINE_MILLISECONDS: Final = 60_000
 _TEMPORARY_REDIRECT: Final = 307
 
@@ -113,7 +113,7 @@ class RequestContext:
         deadline_header = self.header(_DEADLINE_HEADER)
         deadline_milliseconds = (
             int(deadline_header)
-            if deadline_header.isdigit() and len(deadline_header) < 8  # noqa: PLR2004 - see below
+            if deadline_header.isdigit() and len(deadline_header) <= _MAX_DEADLINE_DIGITS
             else _MAX_DEADLINE_MILLISECONDS
         )
         self._set_call_context(

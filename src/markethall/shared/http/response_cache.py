@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from markethall.shared.http.problem_details import etag_matches
+from markethall.shared.http.conditional_requests import etag_matches
 from markethall.shared.http.request_context import route_template
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 

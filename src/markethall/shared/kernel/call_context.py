@@ -1,15 +1,19 @@
-"""The call context: who asks, on whose trace, until when. It travels with every contract call."""
+"""The call context of a contract call: actor, request id, trace and deadline."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Dto
 
+# remaining milliseconds, not a time: the clocks of two machines differ (as in grpc-timeout)
+DEADLINE_HEADER: Final = "x-deadline-ms"
+
 
 class Actor(Dto):
-    """A person (user_id) or a part of the system (name), with the scopes they hold."""
+    """The caller: a user (user_id) or a part of the system (name), with its scopes."""
 
     user_id: UUID | None = None
     name: str = "anonymous"
@@ -23,7 +27,7 @@ class Actor(Dto):
 
     @property
     def audit_name(self) -> str:
-        """For timelines and ledgers: stable, and no personal data."""
+        """The name in timelines and ledgers: stable, and without personal data."""
         return f"user:{self.user_id}" if self.user_id else self.name
 
 
@@ -35,13 +39,13 @@ class CallContext(Dto):
 
     @property
     def user_id(self) -> UUID:
-        """Raises Forbidden for a caller that is no person."""
+        """Raises Forbidden when the actor is not a user."""
         if self.actor.user_id is None:
             raise Forbidden("This needs a person's token.", scope="user")
         return self.actor.user_id
 
     def can_view(self, owner_id: UUID, scope: str) -> bool:
-        """May the actor see a thing of this owner: their own, or with the staff scope."""
+        """Tell whether the actor is the owner or has this staff scope."""
         is_owner = self.actor.user_id is not None and self.actor.user_id == owner_id
         return is_owner or self.actor.has_scope(scope)
 
@@ -49,6 +53,6 @@ class CallContext(Dto):
 def system_context(
     name: str, *, request_id: str = "", traceparent: str | None = None
 ) -> CallContext:
-    """A call that no person made: a sweeper, a relay, the command line."""
+    """Build the context of a call that no client made, such as one of a periodic job."""
     actor = Actor(name=f"system:{name}")
     return CallContext(actor=actor, request_id=request_id or str(new_id()), traceparent=traceparent)

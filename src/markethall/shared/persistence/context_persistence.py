@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
 
-from markethall.shared.idempotency.service import IdempotencyStore
+from markethall.shared.idempotency.records import IdempotencyStore
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Inbox, Outbox
 

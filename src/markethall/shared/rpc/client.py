@@ -17,7 +17,7 @@ import httpx2
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.call_context import DEADLINE_HEADER, CallContext
 from markethall.shared.kernel.circuit_breaker import Breaker, BreakerOpen
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import (
@@ -34,9 +34,6 @@ from markethall.shared.security.service_tokens import ServiceSigner
 log = structlog.get_logger("markethall.rpc")
 
 D = TypeVar("D", bound=BaseModel)
-
-# remaining milliseconds, as the gRPC timeout: clocks of two machines need not agree
-DEADLINE_HEADER: Final = "x-deadline-ms"
 
 _GATEWAY_STATUSES: Final = {
     HTTPStatus.BAD_GATEWAY,

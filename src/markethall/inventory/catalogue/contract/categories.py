@@ -15,7 +15,7 @@ from markethall.inventory.catalogue.contract.fields import (
     remove_null_defaults,
 )
 from markethall.inventory.catalogue.contract.products import RenderedResponse
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions

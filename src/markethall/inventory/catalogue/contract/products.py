@@ -1,7 +1,7 @@
 """What inventory's own router serves of products."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Protocol, Self
@@ -29,7 +29,7 @@ from markethall.inventory.catalogue.contract.fields import (
     remove_null_defaults,
 )
 from markethall.inventory.contract import MAX_UNITS
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.etags import ExpectedVersions
@@ -280,7 +280,7 @@ class RenderedResponse:
     body: bytes
     etag: str
     is_public: bool = True
-    is_current: Callable[[], bool] | None = None
+    is_current: Callable[[], bool] | None = field(default=None, compare=False)
 
 
 class PriceRange(Dto):

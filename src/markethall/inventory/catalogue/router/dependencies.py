@@ -6,37 +6,15 @@ from fastapi import Depends, Request, Response
 
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.products import Catalogue, RenderedResponse
-from markethall.shared.http.problem_details import (
-    RawJsonResponse,
-    apply_if_none_match,
-    from_container,
-    if_match,
-)
+from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
+from markethall.shared.http.dependencies import from_container
 from markethall.shared.http.response_cache import offer
-from markethall.shared.http.route_policies import (
-    CATALOGUE_WRITE,
-    STOCK_WRITE,
-    public,
-    require_scope,
-)
-from markethall.shared.idempotency.service import (
-    IdempotencyKeyInvalid,
-    IdempotencyService,
-    InFlight,
-    PayloadMismatch,
-)
+from markethall.shared.http.responses import RawJsonResponse
+from markethall.shared.http.route_policies import public, require_scope
+from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.errors import (
-    Forbidden,
-    MalformedRequest,
-    PreconditionFailed,
-    PreconditionRequired,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
 CatalogueDep = Annotated[Catalogue, Depends(from_container("catalogue"))]
 CategoriesDep = Annotated[Categories, Depends(from_container("categories"))]
@@ -45,10 +23,6 @@ ExpectedVersionsDep = Annotated[etags.ExpectedVersions, Depends(if_match)]
 Anyone = Annotated[CallContext, public()]
 CatalogueWriter = Annotated[CallContext, require_scope(CATALOGUE_WRITE)]
 
-AUTHENTICATED_ERRORS: Final = (Unauthenticated, Forbidden, ValidationFailed, Unavailable)
-BODY_ERRORS: Final = (MalformedRequest, UnsupportedMediaType)
-IDEMPOTENCY_ERRORS: Final = (IdempotencyKeyInvalid, InFlight, PayloadMismatch)
-VERSION_ERRORS: Final = (PreconditionRequired, PreconditionFailed)
 PUBLIC_CACHE_CONTROL: Final = b"public, max-age=5, stale-while-revalidate=30"
 
 

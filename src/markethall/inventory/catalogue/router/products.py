@@ -14,10 +14,6 @@ from markethall.inventory.catalogue.contract.products import (
     SkuTaken,
 )
 from markethall.inventory.catalogue.router.dependencies import (
-    AUTHENTICATED_ERRORS,
-    BODY_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    VERSION_ERRORS,
     Anyone,
     CatalogueDep,
     CatalogueWriter,
@@ -26,13 +22,16 @@ from markethall.inventory.catalogue.router.dependencies import (
     send_rendered,
 )
 from markethall.inventory.contract import ProductNotFound
-from markethall.shared.http.problem_details import (
-    created_response,
-    json_response,
-    problems,
-    run_idempotent,
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
 )
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id, Text

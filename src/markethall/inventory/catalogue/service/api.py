@@ -21,12 +21,12 @@ from markethall.inventory.catalogue.ports import (
 )
 from markethall.inventory.catalogue.service.families import FamilyQueries
 from markethall.inventory.contract import ProductNotFound
-from markethall.shared.http.route_policies import CATALOGUE_WRITE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
 from markethall.shared.kernel.pagination import PageQuery
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import Database
 
 

@@ -1,7 +1,10 @@
 """The category tree: read by the public, changed by staff."""
 
 from dataclasses import replace
+from typing import Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.contract.categories import (
     CategoryChange,
@@ -14,12 +17,15 @@ from markethall.inventory.catalogue.contract.categories import (
 from markethall.inventory.catalogue.contract.products import RenderedResponse
 from markethall.inventory.catalogue.domain.categories import Category
 from markethall.inventory.catalogue.ports import ProductCache, ReadStore, Store
-from markethall.shared.http.route_policies import CATALOGUE_WRITE
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
 from markethall.shared.kernel.pagination import Cursors, Page
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import Database
+
+# position and key
+_CATEGORY_KEYSET: Final = TypeAdapter(tuple[int, str])
 
 
 class CategoryService:
@@ -34,11 +40,11 @@ class CategoryService:
 
     async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
         name = "categories" if query.parent is None else f"categories:{query.parent}"
-        after = self._cursors.decode(name, query.cursor)
+        after = self._cursors.decode(name, query.cursor, _CATEGORY_KEYSET)
         async with self._database.read_session() as reads:
-            rows = await reads.list_categories(query, (after[0], after[1]) if after else None)
+            rows = await reads.list_categories(query, after)
         return self._cursors.build_page(
-            name, rows, query.limit, lambda row: [row.position, row.category]
+            name, rows, query.limit, lambda row: (row.position, row.category)
         )
 
     async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:

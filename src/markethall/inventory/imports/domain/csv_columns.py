@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.shared.http.request_body import parse_strict_json
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import (
     EXPONENT_BY_CURRENCY,
     format_major_units,
     parse_major_units,
 )
+from markethall.shared.kernel.strict_json import parse_strict_json
 
 _FORMULA_START: Final = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED_FORMULA_START: Final = re.compile(r"''*[=+\-@\t\r]")

@@ -25,7 +25,7 @@ from markethall.inventory.imports.domain.record_parser import (
     read_ndjson_records,
 )
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, validate_row
-from markethall.shared.http.request_body import parse_strict_json
+from markethall.shared.kernel.strict_json import parse_strict_json
 
 # a place inside of what one column holds
 _PRICE_COLUMNS: Final = {"amount": "price", "currency": "currency"}

@@ -7,6 +7,8 @@ from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from markethall.inventory.imports.contract import (
     ImportFileExpired,
     ImportNotFound,
@@ -23,7 +25,7 @@ from markethall.inventory.imports.domain.csv_columns import (
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_reader import PART_BYTES
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Overloaded, Unavailable
@@ -32,6 +34,7 @@ from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 from markethall.shared.persistence.database import Database
 
 # rows of an export that are in memory at once
+_ROW_NUMBER: Final = TypeAdapter(int)
 _EXPORT_PAGE_ROWS: Final = 500
 # who watch, in this process
 _MAX_WATCHERS: Final = 32
@@ -44,7 +47,11 @@ class ImportService:
     """A contract.Imports."""
 
     def __init__(
-        self, database: Database[ReadStore, Store], notify_worker: Callable[[], None], cursors: Cursors, clock: Clock
+        self,
+        database: Database[ReadStore, Store],
+        notify_worker: Callable[[], None],
+        cursors: Cursors,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._notify_worker = notify_worker
@@ -131,12 +138,12 @@ class ImportService:
         self, ctx: CallContext, import_id: UUID, query: PageQuery
     ) -> Page[RowErrorView]:
         name = f"imports:{import_id}"
-        after = (self._cursors.decode(name, query.cursor) or [0])[0]
+        after = self._cursors.decode(name, query.cursor, _ROW_NUMBER) or 0
         async with self._database.read_session() as reads:
             rows = await reads.list_row_errors(import_id, after, query.limit + 1)
             if not rows:
                 _job_or_404(await reads.get_import_job(import_id), import_id)
-        page = self._cursors.build_page(name, rows, query.limit, lambda row: [row[0]])
+        page = self._cursors.build_page(name, rows, query.limit, lambda row: row[0])
         items = tuple(RowErrorView(**vars(flaw)) for _, flaw in page.items)
         return Page(items=items, next_cursor=page.next_cursor)
 

@@ -84,7 +84,8 @@ reservation_lines = sa.Table(
         onupdate="CASCADE",
     ),
     sa.ForeignKeyConstraint(
-        ["product_id", "warehouse_id"], [stock.c.product_id, stock.c.warehouse_id]),
+        ["product_id", "warehouse_id"], [stock.c.product_id, stock.c.warehouse_id]
+    ),
     sa.CheckConstraint("quantity >= 0 AND quantity + released > 0", name="quantity"),
     sa.CheckConstraint("released >= 0", name="released"),
     sa.CheckConstraint("0 <= consumed AND consumed <= quantity", name="consumed"),

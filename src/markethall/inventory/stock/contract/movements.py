@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from markethall.inventory.contract import MAX_UNITS
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import Dto, Id, Int, RequestModel, Text, UtcDatetime

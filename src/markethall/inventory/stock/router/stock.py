@@ -5,9 +5,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import (
-    AUTHENTICATED_ERRORS,
-    BODY_ERRORS,
-    IDEMPOTENCY_ERRORS,
     IdempotencyDep,
 )
 from markethall.inventory.contract import ProductNotFound
@@ -28,18 +25,20 @@ from markethall.inventory.stock.contract.movements import (
 )
 from markethall.inventory.stock.contract.warehouses import WarehouseClosed, WarehouseNotFound
 from markethall.inventory.stock.router.dependencies import StockroomDep, StockWriter
-from markethall.shared.http.problem_details import (
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    REQUIRED_IDEMPOTENCY_ERRORS,
+)
+from markethall.shared.http.conditional_requests import json_with_etag
+from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
-    json_response,
-    json_with_etag,
-    problems,
     run_idempotent,
 )
-from markethall.shared.idempotency.service import (
-    IdempotencyKeyMissing,
-    IdempotentCommand,
-)
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
 
@@ -48,8 +47,7 @@ router = APIRouter(tags=["inventory"])
 STOCK_CHANGE_ERRORS: Final = (
     *AUTHENTICATED_ERRORS,
     *BODY_ERRORS,
-    *IDEMPOTENCY_ERRORS,
-    IdempotencyKeyMissing,
+    *REQUIRED_IDEMPOTENCY_ERRORS,
     ProductNotFound,
     WarehouseNotFound,
     WarehouseClosed,

@@ -5,10 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import (
-    AUTHENTICATED_ERRORS,
-    BODY_ERRORS,
-    IDEMPOTENCY_ERRORS,
-    VERSION_ERRORS,
     ExpectedVersionsDep,
     IdempotencyDep,
 )
@@ -20,14 +16,17 @@ from markethall.inventory.stock.contract.warehouses import (
     WarehouseView,
 )
 from markethall.inventory.stock.router.dependencies import StockWriter, WarehousesDep
-from markethall.shared.http.problem_details import (
-    apply_if_none_match,
-    created_response,
-    json_response,
-    problems,
-    run_idempotent,
+from markethall.shared.http.common_errors import (
+    AUTHENTICATED_ERRORS,
+    BODY_ERRORS,
+    IDEMPOTENCY_ERRORS,
+    VERSION_ERRORS,
 )
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.http.conditional_requests import apply_if_none_match
+from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id
 from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery

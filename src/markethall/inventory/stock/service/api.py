@@ -2,7 +2,10 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.contract import ProductNotFound
@@ -42,12 +45,14 @@ from markethall.inventory.stock.domain.stock import (
 )
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 from markethall.inventory.stock.ports import ReadStore, ReservationExpiry, Store
-from markethall.shared.idempotency.service import IdempotentCommand
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 from markethall.shared.persistence.database import Database
+
+_MOVEMENT_KEYSET: Final = TypeAdapter(int)
 
 
 class StockroomService:
@@ -176,12 +181,12 @@ class StockroomService:
         query: PageQuery,
     ) -> Page[Movement]:
         name = f"movements:{product_id}"
-        before = (self._cursors.decode(name, query.cursor) or [None])[0]
+        before = self._cursors.decode(name, query.cursor, _MOVEMENT_KEYSET)
         async with self._database.read_session() as reads:
             rows = await reads.list_movements(product_id, before, query.limit + 1)
             if not rows:
                 await _get_levels_or_404(reads, product_id, self._clock())
-        page = self._cursors.build_page(name, rows, query.limit, lambda row: [row[0]])
+        page = self._cursors.build_page(name, rows, query.limit, lambda row: row[0])
         return Page(items=tuple(row[1] for row in page.items), next_cursor=page.next_cursor)
 
     async def get_movement(self, ctx: CallContext, product_id: UUID, movement_id: UUID) -> Movement:

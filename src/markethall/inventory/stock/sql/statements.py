@@ -26,9 +26,7 @@ _stock_with_overdue: Final = sa.select(
         for column in stock.c
         if column.name not in {"reserved_by_lines", "low_stock_threshold"}
     ),
-    overdue_quantity(stock.c.product_id, stock.c.warehouse_id)
-    .correlate(stock)
-    .label("overdue"),
+    overdue_quantity(stock.c.product_id, stock.c.warehouse_id).correlate(stock).label("overdue"),
 )
 PRODUCT_STOCK: Final = Statement(
     _stock_with_overdue.where(stock.c.product_id == bindparam("product_id")).order_by(

@@ -23,9 +23,7 @@ class SqlStockStore(shared.SqlStore):
         return [Stock(**row) for row in rows]
 
     async def get_movement(self, movement_id: UUID) -> Movement | None:
-        row = await self._connection.fetch_one(
-            statements.GET_MOVEMENT, movement_id=movement_id
-        )
+        row = await self._connection.fetch_one(statements.GET_MOVEMENT, movement_id=movement_id)
         return _movement(row) if row else None
 
     async def list_movements(

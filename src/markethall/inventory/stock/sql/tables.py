@@ -58,7 +58,8 @@ movements = sa.Table(
     sa.Column("actor", sa.Text, nullable=False),
     timestamp_column("created_at"),
     sa.ForeignKeyConstraint(
-        ["product_id", "warehouse_id"], [stock.c.product_id, stock.c.warehouse_id]),
+        ["product_id", "warehouse_id"], [stock.c.product_id, stock.c.warehouse_id]
+    ),
     sa.CheckConstraint(
         "reason IN ('received', 'adjusted', 'counted', 'damaged', 'lost', 'found', 'returned',"
         " 'sold', 'transferred')",

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from markethall.shared.idempotency.service import IdempotencyRecord, StoredResponse
+from markethall.shared.idempotency.records import IdempotencyRecord, StoredResponse
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import DeadLetter, Delivery, EventEnvelope, LeaderSession
 from markethall.shared.persistence.memory.store import MemoryDatabase, complete_idempotency_record

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic
 
-from markethall.shared.idempotency.service import IdempotentCommand, LeaseLost, StoredResponse
+from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost, StoredResponse
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event, wrap_event

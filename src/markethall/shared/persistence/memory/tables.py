@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
-from markethall.shared.idempotency.service import IdempotencyRecord
+from markethall.shared.idempotency.records import IdempotencyRecord
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, EventEnvelope
 

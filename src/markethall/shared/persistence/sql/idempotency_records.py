@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from markethall.shared.idempotency.service import IdempotencyRecord, StoredResponse
+from markethall.shared.idempotency.records import IdempotencyRecord, StoredResponse
 from markethall.shared.persistence.postgres import Postgres, Statement
 from markethall.shared.persistence.sql.statements import ContextStatements
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
-from markethall.shared.idempotency.service import IdempotentCommand, LeaseLost
+from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.messaging.events import Delivery, Event, wrap_event

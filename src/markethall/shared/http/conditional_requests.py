@@ -1,0 +1,56 @@
+"""Conditional requests: If-Match and If-None-Match (RFC 9110, section 13)."""
+
+from typing import Final
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from markethall.shared.http.responses import json_response
+from markethall.shared.kernel.errors import PreconditionRequired
+from markethall.shared.kernel.etags import ExpectedVersions, content_digest, parse_if_match
+
+# RFC 9110, section 15.4.5: the headers that a cache needs to update its entry
+HEADERS_OF_304: Final = frozenset({"etag", "cache-control", "vary"})
+
+
+async def if_match(request: Request) -> ExpectedVersions:
+    """Dependency: the versions that If-Match accepts.
+
+    Raises PreconditionRequired, PreconditionFailed.
+    """
+    if "if-match" not in request.headers:
+        raise PreconditionRequired
+    # several header lines are one list (RFC 9110, section 5.3)
+    return parse_if_match(", ".join(request.headers.getlist("if-match")))
+
+
+async def if_match_optional(request: Request) -> ExpectedVersions:
+    """Dependency: as if_match; a request without the header accepts every version."""
+    return await if_match(request) if "if-match" in request.headers else None
+
+
+def json_with_etag(request: Request, dto: BaseModel) -> Response:
+    """Return a 200 whose entity tag is a digest of the body, or 304; for DTOs without version."""
+    response = json_response(dto)
+    response.headers["etag"] = f'"{content_digest(response.body)}"'
+    return apply_if_none_match(request, response)
+
+
+def apply_if_none_match(request: Request, response: Response) -> Response:
+    """Return the response, or 304 when If-None-Match names its entity tag (section 13.1.2)."""
+    header = request.headers.get("if-none-match")
+    if header is None:
+        return response
+    tag = response.headers.get("etag")
+    if tag is None or not etag_matches(header, tag):
+        return response
+    headers = {name: value for name, value in response.headers.items() if name in HEADERS_OF_304}
+    return Response(status_code=304, headers=headers)
+
+
+def etag_matches(if_none_match: str, tag: str) -> bool:
+    """Tell whether If-None-Match holds this tag, by weak comparison (section 8.8.3.2)."""
+    if if_none_match == tag:
+        return True
+    tags = (part.strip().removeprefix("W/") for part in if_none_match.split(","))
+    return if_none_match.strip() == "*" or tag in tags

@@ -1,0 +1,132 @@
+"""Idempotency-Key for routes (draft-ietf-httpapi-idempotency-key-header)."""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from markethall.shared.http.problem_details import PROBLEM_MEDIA_TYPE
+from markethall.shared.idempotency.records import (
+    IdempotencyKeyInvalid,
+    IdempotencyKeyMissing,
+    IdempotentCommand,
+    IdempotentRequest,
+    StoredResponse,
+)
+from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.etags import etag
+from markethall.shared.kernel.ids import new_id
+
+D = TypeVar("D", bound=BaseModel)
+
+IDEMPOTENCY_RETENTION_DEFAULT: Final = timedelta(days=1)
+IDEMPOTENCY_RETENTION_EXTENDED: Final = timedelta(days=30)
+
+_KEY_PATTERN: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
+
+
+def ok_response(dto: BaseModel) -> StoredResponse:
+    """Return a 200 with the DTO."""
+    return StoredResponse(status=200, body=dto.model_dump_json())
+
+
+def created_response(path: Callable[[Any], str]) -> Callable[[Any], StoredResponse]:
+    """Build a 201 with the Location of the new resource, and its entity tag if it has a version."""
+
+    def to_response(dto: BaseModel) -> StoredResponse:
+        version = getattr(dto, "version", None)
+        tag = None if version is None else etag(version)
+        return StoredResponse(status=201, body=dto.model_dump_json(), location=path(dto), etag=tag)
+
+    return to_response
+
+
+def accepted_response(path: Callable[[Any], str]) -> Callable[[Any], StoredResponse]:
+    """Build a 202 with the Location of the started job."""
+
+    def to_response(dto: BaseModel) -> StoredResponse:
+        return StoredResponse(status=202, body=dto.model_dump_json(), location=path(dto))
+
+    return to_response
+
+
+async def run_idempotent(
+    request: Request,
+    ctx: CallContext,
+    body: BaseModel | None,
+    service: IdempotencyService,
+    command: Callable[[IdempotentCommand], Awaitable[D]],
+    to_response: Callable[[Any], StoredResponse],
+    *,
+    required: bool = False,
+    retention: timedelta = IDEMPOTENCY_RETENTION_DEFAULT,
+) -> Response:
+    """Run the command once per Idempotency-Key; a repeated key gets the stored response.
+
+    Raises IdempotencyKeyMissing, IdempotencyKeyInvalid, InFlight, PayloadMismatch, and the errors
+    of the command.
+    """
+    key = _read_idempotency_key(request, required=required)
+    if key is None:
+        attempt = IdempotentCommand("", new_id(), retention, to_response)
+        return _to_http_response(to_response(await command(attempt)))
+    idempotent_request = IdempotentRequest(
+        principal=_principal(request, ctx),
+        method=request.method,
+        # a UUID in capitals names the same resource
+        path=request.url.path.lower().rstrip("/"),
+        key=key,
+        payload=body.model_dump(mode="json") if body else None,
+    )
+    stored_response, is_replay = await service.run(
+        idempotent_request, retention, to_response, command
+    )
+    return (
+        _replay_response(request, stored_response)
+        if is_replay
+        else _to_http_response(stored_response)
+    )
+
+
+def _principal(request: Request, ctx: CallContext) -> str:
+    """Return the owner of the key; anonymous keys belong to the client's address."""
+    if ctx.actor.user_id:
+        return ctx.actor.audit_name
+    return f"{ctx.actor.audit_name} {request.scope['state'].get('client_ip', '')}"
+
+
+def _read_idempotency_key(request: Request, *, required: bool) -> str | None:
+    header = request.headers.get("idempotency-key")
+    if header is None:
+        if required:
+            raise IdempotencyKeyMissing
+        return None
+    match = _KEY_PATTERN.fullmatch(header)
+    if not match:
+        raise IdempotencyKeyInvalid
+    return match[1] or match[2]
+
+
+def _to_http_response(stored_response: StoredResponse) -> Response:
+    optional_headers = {"location": stored_response.location, "etag": stored_response.etag}
+    headers = {name: value for name, value in optional_headers.items() if value is not None}
+    return Response(
+        stored_response.body.encode(), stored_response.status, headers, stored_response.content_type
+    )
+
+
+def _replay_response(request: Request, stored_response: StoredResponse) -> Response:
+    """Return the stored response; raise the stored error, so that its handler adds the headers."""
+    request.scope["state"]["is_idempotent_replay"] = True
+    if stored_response.content_type == PROBLEM_MEDIA_TYPE:
+        stored = json.loads(stored_response.body)
+        raise DomainError.by_code[stored["code"]](stored["detail"], **stored["details"])
+    response = _to_http_response(stored_response)
+    response.headers["idempotency-replayed"] = "true"
+    return response

@@ -1,0 +1,30 @@
+"""JSON responses that are serialised once, by Pydantic; FastAPI passes a Response through."""
+
+from typing import Final
+
+from fastapi import Response
+from pydantic import BaseModel
+
+JSON_MEDIA_TYPE: Final = "application/json"
+
+
+def json_response(
+    dto: BaseModel, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Return the DTO as a JSON response."""
+    return Response(dto.model_dump_json().encode(), status, headers, JSON_MEDIA_TYPE)
+
+
+class RawJsonResponse(Response):
+    """A 200 response from serialised JSON; skips Starlette's encoding of body and headers."""
+
+    def __init__(self, body: bytes, tag: str, cache_control: bytes) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [
+            (b"content-type", JSON_MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"etag", tag.encode()),
+            (b"cache-control", cache_control),
+        ]

@@ -1,0 +1,144 @@
+"""Idempotency records: keys, leases, stored responses and the store that keeps them."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol, Self
+from uuid import UUID
+
+from markethall.shared.kernel.errors import DomainError
+from markethall.shared.kernel.model import Dto
+
+
+class IdempotencyKeyMissing(DomainError):
+    code = "idempotency.key_missing"
+    status = 400
+    title = "An Idempotency-Key header is required here"
+
+
+class IdempotencyKeyInvalid(DomainError):
+    code = "idempotency.key_invalid"
+    status = 400
+    title = "An Idempotency-Key is 1 to 255 visible ASCII characters"
+
+
+class InFlight(DomainError):
+    """Details: retry_after."""
+
+    code = "idempotency.in_flight"
+    status = 409
+    title = "The first request with this key is still running"
+    retryable = True
+
+
+class PayloadMismatch(DomainError):
+    code = "idempotency.payload_mismatch"
+    status = 422
+    title = "This key was used with another payload"
+
+
+class LeaseLost(DomainError):
+    """Another attempt with the same key has finished first; a retry gets its response."""
+
+    code = "idempotency.lease_lost"
+    status = 409
+    title = "Another attempt with this key has finished first"
+    retryable = True
+
+
+class StoredResponse(Dto):
+    """The first response to a key, replayed to every retry."""
+
+    status: int
+    body: str
+    location: str | None = None
+    etag: str | None = None
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True)
+class IdempotentCommand:
+    """One attempt at a command; the store completes its record in the command's transaction.
+
+    `id` is the id of the resource that the command creates, the same in all attempts with the same
+    key. `scope` is the primary key of the record; it is empty for a request without a key.
+    """
+
+    scope: str
+    id: UUID
+    retention: timedelta
+    to_response: Callable[[Any], StoredResponse]
+
+    @classmethod
+    def without_key(cls, resource_id: UUID) -> Self:
+        """Build a command that no client sent; the resource id alone makes it idempotent."""
+        return cls("", resource_id, timedelta(), _empty_response)
+
+    @property
+    def has_key(self) -> bool:
+        return bool(self.scope)
+
+
+def _empty_response(_: Any) -> StoredResponse:
+    return StoredResponse(status=200, body="")
+
+
+class IdempotencyRecord(Dto):
+    """A row of the idempotency table."""
+
+    scope: str
+    request_hash: str
+    id: UUID
+    lease_until: datetime
+    response: StoredResponse | None = None
+
+
+class IdempotencyStore(Protocol):
+    """Records of one context. Its methods run outside the transaction of the command."""
+
+    async def claim(
+        self, record: IdempotencyRecord, expires_at: datetime
+    ) -> IdempotencyRecord | None:
+        """Insert the record and return None, or return the existing record of this scope."""
+
+    async def take_over(self, existing: IdempotencyRecord, lease_until: datetime) -> bool:
+        """Renew an expired lease by compare-and-set; False when another attempt was faster."""
+
+    async def complete(self, scope: str, response: StoredResponse, expires_at: datetime) -> None:
+        """Store an error response. A completed record stays as it is."""
+
+    async def release(self, record: IdempotencyRecord, now: datetime) -> None:
+        """End the lease of an incomplete record, so that a retry continues at once.
+
+        Does nothing when another attempt has taken the record over.
+        """
+
+    async def purge(self, now: datetime) -> int:
+        """Delete expired records and return their number."""
+
+
+@dataclass(frozen=True)
+class IdempotentRequest:
+    """The identity of a request (principal, method, path, key), and its payload."""
+
+    principal: str
+    method: str
+    path: str
+    key: str
+    payload: Any
+
+    @property
+    def scope(self) -> str:
+        return _hash_canonical_json([self.principal, self.method, self.path, self.key])
+
+    @property
+    def payload_hash(self) -> str:
+        return _hash_canonical_json(self.payload)
+
+
+def _hash_canonical_json(value: Any) -> str:
+    """Hash the JSON form with sorted keys and without spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
