@@ -14,8 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from markethall.app import ROUTERS
-from markethall.container import EVENT_SUBSCRIPTIONS
-from markethall.contexts import DEPENDENCIES, PATHS_BY_CONTEXT, Context
+from markethall.contexts import context_names, topology
 from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
@@ -63,10 +62,10 @@ def monolith() -> str:
         "    client([shop, app, staff]) --> gateway",
         '    subgraph process["one process"]',
         "        gateway[gateway: identity, limits, access log]",
-        *(f"        gateway --> {context}" for context in Context),
+        *(f"        gateway --> {context}" for context in context_names()),
         *_edges("        "),
         "    end",
-        *(f"    {context} --> {context}_db[({context} schema)]" for context in Context),
+        *(f"    {context} --> {context}_db[({context} schema)]" for context in context_names()),
     ]
     return _mermaid(lines)
 
@@ -77,12 +76,12 @@ def relocation() -> str:
         "flowchart LR",
         "    client([shop, app, staff]) --> ingress{{routes by path}}",
         '    subgraph monolith["monolith"]',
-        *(f"        {context}" for context in Context if context != Context.INVENTORY),
+        *(f"        {context}" for context in context_names() if context != "inventory"),
         "    end",
         '    subgraph service["a service"]',
         "        inventory",
         "    end",
-        *(f"    ingress --> {context}" for context in Context),
+        *(f"    ingress --> {context}" for context in context_names()),
         *_edges("    "),
         "    monolith --> one_db[(database of the monolith)]",
         "    inventory --> own_db[(database of inventory)]",
@@ -91,15 +90,21 @@ def relocation() -> str:
 
 
 def _edges(indent: str) -> Iterable[str]:
-    for caller, needed in DEPENDENCIES.items():
+    for caller, needed in topology().dependencies.items():
         for callee in sorted(needed):
             yield f"{indent}{caller} -->|contract| {callee}"
-    events: dict[tuple[str, str], list[str]] = {}
-    for event, subscribers in EVENT_SUBSCRIPTIONS.items():
-        for subscriber, _ in subscribers:
-            events.setdefault((event.type.split(".")[0], subscriber), []).append(event.__name__)
-    for (publisher, subscriber), names in events.items():
+    for publisher, subscriber in topology().event_pairs:
+        names = [
+            _class_name(subscription.event_type)
+            for subscription in topology().subscriptions[subscriber]
+            if subscription.publisher == publisher
+        ]
         yield f'{indent}{publisher} -.->|"{"<br/>".join(names)}"| {subscriber}'
+
+
+def _class_name(event_type: str) -> str:
+    """`orders.order_paid` -> `OrderPaid`."""
+    return event_type.partition(".")[2].title().replace("_", "")
 
 
 def order_states() -> str:
@@ -136,7 +141,7 @@ def _mermaid(lines: Iterable[str]) -> str:
 
 def routes_table() -> str:
     rows = ["| route | scope | summary |", "|---|---|---|"]
-    for context in Context:
+    for context in context_names():
         rows += [
             f"| `{', '.join(sorted(route.methods or ()))} {route.path}` | {_who(route)} "
             f"| {route.summary} |"
@@ -145,7 +150,7 @@ def routes_table() -> str:
     return "\n".join(rows)
 
 
-def _routes(context: Context) -> Iterator[APIRoute]:
+def _routes(context: str) -> Iterator[APIRoute]:
     """Yield the routes, including those of included routers."""
     for found in iter_route_contexts(ROUTERS[context].routes):
         route = found.original_route
@@ -177,7 +182,7 @@ def roles_table() -> str:
 
 def owners_table() -> str:
     rows = ["| context | first segments of its paths |", "|---|---|"]
-    for context, owned in PATHS_BY_CONTEXT.items():
+    for context, owned in topology().paths_by_context.items():
         rows.append(f"| {context} | {', '.join(f'`/{segment}`' for segment in owned)} |")
     return "\n".join(rows)
 

@@ -6,6 +6,8 @@ from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import Clock
@@ -45,6 +47,7 @@ from markethall.users.domain import (
 from markethall.users.ports import Database, ReadStore, Store, TokenSigner
 
 _LIST_NAME: Final = "users"
+_USER_KEYSET: Final = TypeAdapter(UUID)
 
 
 class InternalUserService:
@@ -119,12 +122,11 @@ class AccountService:
         limit: int,
         cursor: str | None,
     ) -> Page[UserView]:
-        position = self._cursors.decode(_LIST_NAME, cursor)
-        after = UUID(position[0]) if position else None
+        after = self._cursors.decode(_LIST_NAME, cursor, _USER_KEYSET)
         async with self._database.read_session() as store:
             users = await store.list_users(after, limit + 1)
         views = [_to_user_view(user) for user in users]
-        return self._cursors.build_page(_LIST_NAME, views, limit, lambda last: [str(last.user_id)])
+        return self._cursors.build_page(_LIST_NAME, views, limit, lambda user: user.user_id)
 
     async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:
         async with self._database.read_session() as store:

@@ -1,4 +1,4 @@
-"""What of a product can be found, and by which words: the same rules in memory and in SQL."""
+"""Search terms, the words of a product, and the score: the same rules in memory and in SQL."""
 
 import re
 import unicodedata
@@ -9,93 +9,91 @@ from typing import Final
 
 from markethall.inventory.catalogue.domain.products import Product
 
-# a word that is found counts as much as the best field that has it
+# a term counts as much as the best field that contains it
 NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT = 8, 4, 2, 1
 FIELD_WEIGHTS: Final = (NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT)
-# who asks for a SKU gets that product first, whatever else has these words
+# more than any sum of weights: the product with that SKU comes first
 EXACT_SKU_SCORE: Final = 1000
 
 MAX_TERMS: Final = 10
-# a product's words fit into a tsvector (1 MB), however long its texts are
+MIN_CORRECTABLE_LENGTH: Final = 3
+# keeps a product's words within the 1 MB of a tsvector, however long its texts are
 _MAX_WORDS_PER_PRODUCT: Final = 4000
-# a longer word is two words, in a product and in a query alike
+# a longer word is split, in products and in queries alike
 _WORD_PATTERN: Final = re.compile(r"\w{1,50}")
-_MIN_CORRECTABLE_LENGTH: Final = 3
-_MIN_LENGTH_FOR_TWO_EDITS: Final = 6
-_MAX_SUGGESTIONS: Final = 3
 _MAX_CORRECTABLE_TERMS: Final = 4
-# so many words with the most trigrams in common are looked at letter by letter
-MAX_CANDIDATES: Final = 50
-MAX_EDIT_DISTANCE: Final = 2
 
 
 @dataclass(frozen=True)
 class SearchDocument:
-    """The words of a product, each with the weight of the best field that has it."""
+    """Words of a product, each with the weight of the best field that contains it."""
 
     weights: Mapping[str, int]
 
     @property
     def vocabulary(self) -> list[str]:
-        """Words that people type from memory, and mistype; in order, for they are locked in it."""
+        """Words of the name and the tags that a misspelt term may be corrected to.
+
+        They are sorted: their rows are locked in this order.
+        """
         return sorted(
             word
             for word, weight in self.weights.items()
-            if weight in {NAME_WEIGHT, TAGS_WEIGHT} and len(word) >= _MIN_CORRECTABLE_LENGTH
+            if weight in {NAME_WEIGHT, TAGS_WEIGHT} and len(word) >= MIN_CORRECTABLE_LENGTH
         )
 
 
 @dataclass(frozen=True)
 class SearchTerm:
-    """One word of a query: what begins with it, or, of a mistyped one, what it may have been."""
+    """Word of a query. It matches as a prefix; a misspelt one matches its suggestions instead."""
 
     word: str
     suggestions: tuple[str, ...] = ()
 
-    def weight_in(self, text: SearchDocument) -> int:
-        """0 when it is not there."""
-        if self.suggestions:
-            return max(text.weights.get(word, 0) for word in self.suggestions)
-        begins = (weight for word, weight in text.weights.items() if word.startswith(self.word))
-        return max(begins, default=0)
+    def weight_in(self, document: SearchDocument) -> int:
+        """Return the best weight of the words with this prefix, 0 if there are none."""
+        matches = (w for word, w in document.weights.items() if word.startswith(self.word))
+        return max(matches, default=0)
 
 
 @dataclass(frozen=True)
 class SearchQuery:
-    """A query as it is looked up. Without terms it finds nothing: it had no letter or digit."""
+    """Parsed query. Without terms (no letter or digit in the text) it matches nothing."""
 
     terms: tuple[SearchTerm, ...]
     sku: str
 
     @classmethod
     def parse(cls, q: str) -> "SearchQuery":
-        """The first ten words count."""
+        """Parse the text of a query; words after the tenth are ignored."""
         words = list(dict.fromkeys(split_words(q)))[:MAX_TERMS]
         return cls(tuple(SearchTerm(word) for word in words), q.strip().lower())
 
     @property
     def correctable_terms(self) -> list[str]:
-        """Words that may be mistyped. To look for what each may have been is dear: not many."""
-        words = (term.word for term in self.terms if len(term.word) >= _MIN_CORRECTABLE_LENGTH)
+        """The first four words that are long enough to correct: each one is a costly lookup."""
+        words = (term.word for term in self.terms if len(term.word) >= MIN_CORRECTABLE_LENGTH)
         return list(islice(words, _MAX_CORRECTABLE_TERMS))
 
     def with_suggestions(self, suggestions: Mapping[str, Sequence[str]]) -> "SearchQuery":
-        """With the guesses for what was mistyped."""
         terms = tuple(
             SearchTerm(term.word, tuple(suggestions.get(term.word, ()))) for term in self.terms
         )
         return SearchQuery(terms, self.sku)
 
-    def score(self, text: SearchDocument, sku: str) -> int:
-        """0 when a term is missing."""
-        weights = [term.weight_in(text) for term in self.terms]
+    def score(self, document: SearchDocument, sku: str) -> int:
+        """Return the sum of the terms' weights, 0 if a term is missing."""
+        weights = [term.weight_in(document) for term in self.terms]
         if not weights or not all(weights):
             return 0
         return sum(weights) + (EXACT_SKU_SCORE if sku.lower() == self.sku else 0)
 
 
 def split_words(text: str) -> list[str]:
-    """Letters and digits without case and accents: "Crème Brûlée" is creme, brulee."""
+    """Split into words of letters and digits without case and accents.
+
+    "Crème Brûlée" becomes "creme" and "brulee".
+    """
     if text.isascii():
         return _WORD_PATTERN.findall(text.lower())
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
@@ -104,22 +102,18 @@ def split_words(text: str) -> list[str]:
 
 
 def build_search_document(product: Product) -> SearchDocument:
-    """What of a product can be found."""
+    translations = product.translations.values()
+    names = _join_languages(product.name, (texts.name for texts in translations))
+    descriptions = _join_languages(
+        product.description, (texts.description for texts in translations)
+    )
     weights: dict[str, int] = {}
-    # the best field comes last, and wins
+    # the best field is last and overrides the others
     for weight, text in (
-        (
-            DESCRIPTION_WEIGHT,
-            _join_languages(
-                product.description, (t.description for t in product.translations.values())
-            ),
-        ),
+        (DESCRIPTION_WEIGHT, descriptions),
         (TAGS_WEIGHT, " ".join(product.tags)),
         (SKU_WEIGHT, product.sku),
-        (
-            NAME_WEIGHT,
-            _join_languages(product.name, (t.name for t in product.translations.values())),
-        ),
+        (NAME_WEIGHT, names),
     ):
         weights.update(dict.fromkeys(split_words(text), weight))
     return SearchDocument(
@@ -128,67 +122,10 @@ def build_search_document(product: Product) -> SearchDocument:
 
 
 def _join_languages(text: str, translations: Iterable[str | None]) -> str:
-    """All languages of a field count alike."""
-    return " ".join([text, *(words for words in translations if words)])
+    """Join the texts of a field: all languages have the same weight."""
+    return " ".join([text, *(translated for translated in translations if translated)])
 
 
 def _keep_heaviest(weights: Mapping[str, int]) -> Mapping[str, int]:
     best = sorted(weights, key=lambda word: -weights[word])
     return {word: weights[word] for word in best[:_MAX_WORDS_PER_PRODUCT]}
-
-
-# Words that were mistyped
-
-
-def spelling_suggestions(word: str, candidates: Iterable[str]) -> tuple[str, ...]:
-    """At most three words that are one slip away, or two when the word is long, the nearest first.
-
-    A slip is a letter too many, too few, wrong or changed with its neighbour.
-    """
-    allowed = _max_edits(word)
-    rated = sorted((edit_distance(word, candidate), candidate) for candidate in candidates)
-    return tuple(candidate for count, candidate in rated if count <= allowed)[:_MAX_SUGGESTIONS]
-
-
-def closest_by_trigram(word: str, vocabulary: Iterable[str]) -> list[str]:
-    """Those with the most trigrams in common: what pg_trgm's similarity() would sort first."""
-    candidates = (other for other in vocabulary if abs(len(other) - len(word)) <= MAX_EDIT_DISTANCE)
-    return sorted(candidates, key=lambda other: (-_similarity(word, other), other))[:MAX_CANDIDATES]
-
-
-def edit_distance(a: str, b: str) -> int:
-    """How many slips lead from one word to the other (Damerau and Levenshtein, no letter twice)."""
-    previous_row: list[int] = []
-    row = list(range(len(b) + 1))
-    for i, letter_of_a in enumerate(a, 1):
-        row_before_previous, previous_row, row = previous_row, row, [i]
-        for j, letter_of_b in enumerate(b, 1):
-            cost = min(
-                previous_row[j] + 1, row[-1] + 1, previous_row[j - 1] + (letter_of_a != letter_of_b)
-            )
-            if i > 1 and j > 1 and letter_of_a == b[j - 2] and a[i - 2] == letter_of_b:
-                cost = min(cost, row_before_previous[j - 2] + 1)
-            row.append(cost)
-    return row[-1]
-
-
-def _max_edits(word: str) -> int:
-    if len(word) < _MIN_CORRECTABLE_LENGTH:
-        return 0
-    return 1 if len(word) < _MIN_LENGTH_FOR_TWO_EDITS else MAX_EDIT_DISTANCE
-
-
-def _similarity(a: str, b: str) -> float:
-    trigrams_of_a, trigrams_of_b = _trigrams(a), _trigrams(b)
-    shared = len(trigrams_of_a & trigrams_of_b)
-    return shared / (len(trigrams_of_a) + len(trigrams_of_b) - shared)
-
-
-def _trigrams(word: str) -> set[str]:
-    return {
-        padded[i : i + 3]
-        for part in word.split("_")
-        if part
-        for padded in [f"  {part} "]
-        for i in range(len(padded) - 2)
-    } or {word}

@@ -1,10 +1,10 @@
-"""The list of products: its pages, and how all that match are spread."""
+"""Product lists: pages and facets, from an external engine or from the store."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -35,13 +35,23 @@ from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
-# stands before a place that is an engine's own
-_INDEX_CURSOR: Final = "engine"
+# first element of a cursor that the external engine made; no sort key equals it, since texts
+# contain no NUL
+_INDEX_CURSOR: Final = "\x00index"
+_IndexKeyset = tuple[Literal["\x00index"], str]
+# types of a cursor by sort: sort key and product id, or the cursor of the external engine
+_KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
+    "relevance": TypeAdapter(_IndexKeyset | tuple[int, datetime, UUID]),
+    "name": TypeAdapter(_IndexKeyset | tuple[str, UUID]),
+    "price": TypeAdapter(_IndexKeyset | tuple[int, UUID]),
+    "-price": TypeAdapter(_IndexKeyset | tuple[int, UUID]),
+    "-created_at": TypeAdapter(_IndexKeyset | tuple[datetime, UUID]),
+}
 
 
 @dataclass(frozen=True)
 class PageContent:
-    """A page: its products as JSON joined by commas."""
+    """Page whose products are JSON joined by commas."""
 
     json: str
     facets: Facets | None
@@ -49,7 +59,7 @@ class PageContent:
 
 
 class NoSearchIndex:
-    """A ports.SearchIndex: there is no engine outside, the store finds products itself."""
+    """`SearchIndex` without an external engine: the store searches."""
 
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         return None
@@ -59,7 +69,7 @@ class NoSearchIndex:
 
 
 class ProductListQueries:
-    """The part of contract.Catalogue that lists and searches."""
+    """Part of `Catalogue` that lists and searches products."""
 
     def __init__(
         self,
@@ -91,7 +101,7 @@ class ProductListQueries:
         return RenderedResponse(rendered.body, rendered.etag, is_public=False)
 
     async def index(self, products: Sequence[Product]) -> None:
-        """The engine outside, of what is new or has changed."""
+        """Pass new and changed products to the external engine."""
         await self._index.index(products)
 
     async def _load_page(self, ctx: CallContext, query: ProductQuery) -> PageContent:
@@ -101,15 +111,19 @@ class ProductListQueries:
                 raise Unauthenticated(reason="missing")
             raise Forbidden(scope=CATALOGUE_WRITE)
         name = "products:" + query.model_dump_json(exclude={"limit", "cursor", "facets"})
-        after_key = self._cursors.decode(name, query.cursor)
+        keyset_type = _KEYSETS[query.effective_sort]
+        after_key = self._cursors.decode(name, query.cursor, keyset_type)
         page, facets = await self._read_from_index_or_store(query, after_key)
-        cursor = self._cursors.encode(name, _encode_key(page.last_key)) if page.last_key else None
+        cursor = self._cursors.encode(name, page.last_key) if page.last_key else None
         return PageContent(page.json, facets if query.facets else None, cursor)
 
     async def _read_from_index_or_store(
-        self, query: ProductQuery, after_key: list[Any] | None
+        self, query: ProductQuery, after_key: tuple[Any, ...] | None
     ) -> tuple[ProductPageJson, Facets | None]:
-        """Who began a list goes on with it: the engine outside, or the store itself."""
+        """Read a page. The source of the first page, engine or store, also serves the others.
+
+        Raises Unavailable.
+        """
         if query.q is not None and (after_key is None or after_key[0] == _INDEX_CURSOR):
             hits = await self._index.find(query, after_key[1] if after_key else None)
             if hits is not None:
@@ -117,7 +131,7 @@ class ProductListQueries:
             if after_key is not None:
                 raise Unavailable(dependency="search")
         return await self._read_from_store(
-            ProductPageRequest(query, _parse_search(query), _decode_key(query, after_key))
+            ProductPageRequest(query, _parse_search(query), after_key)
         )
 
     async def _load_hits(self, hits: SearchHits) -> ProductPageJson:
@@ -128,7 +142,7 @@ class ProductListQueries:
     async def _read_from_store(
         self, request: ProductPageRequest
     ) -> tuple[ProductPageJson, Facets | None]:
-        """By the store itself. A search that finds nothing is read once more as it was meant."""
+        """Read a page from the store. A search without matches is tried once with suggestions."""
         if request.search is not None and not request.search.terms:
             return ProductPageJson(""), build_facets(
                 dict.fromkeys(request.query.requested_facets, ())
@@ -151,7 +165,7 @@ class ProductListQueries:
 async def _with_spelling_suggestions(
     reads: ReadStore, request: ProductPageRequest
 ) -> ProductPageRequest | None:
-    """None when no word of the query seems to be mistyped."""
+    """Return None if there is no suggestion for any term."""
     if request.search is None:
         return None
     suggestions = await reads.get_spelling_suggestions(request.search)
@@ -169,23 +183,3 @@ def _render(content: PageContent) -> RenderedResponse:
     cursor = json.dumps(content.next_cursor)
     body = f'{{"items":[{content.json}],"next_cursor":{cursor},"facets":{facets}}}'.encode()
     return RenderedResponse(body, f'"{content_digest(body)}"')
-
-
-def _encode_key(last_key: tuple[Any, ...]) -> list[Any]:
-    """A place as JSON."""
-    return [_to_json_value(part) for part in last_key]
-
-
-def _to_json_value(part: Any) -> Any:
-    if isinstance(part, datetime):
-        return part.isoformat()
-    return str(part) if isinstance(part, UUID) else part
-
-
-def _decode_key(query: ProductQuery, after_key: list[Any] | None) -> tuple[Any, ...] | None:
-    """What the sort compares, as `_position` has told it."""
-    if after_key is None:
-        return None
-    *scores, key, product_id = after_key
-    by_time = query.effective_sort in {"relevance", "-created_at"}
-    return (*scores, datetime.fromisoformat(key) if by_time else key, UUID(product_id))

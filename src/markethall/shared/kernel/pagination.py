@@ -1,21 +1,36 @@
-"""Keyset pages and their tamper-evident cursors."""
+"""Keyset pagination with signed cursors."""
 
 import base64
 import hmac
-import json
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Generic, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic_core import to_json
 
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import Dto
 
 T = TypeVar("T")
+K = TypeVar("K")
+
+_SIGNATURE_BYTES = 16
+
+
+class TimeKeyset(NamedTuple):
+    """Sort key of a list that is ordered by a timestamp and then by an id."""
+
+    timestamp: datetime
+    row_id: UUID
+
+
+TIME_KEYSET: Final = TypeAdapter(TimeKeyset)
 
 
 class CursorInvalid(DomainError):
-    """Made by somebody else, or for another list. Details: none."""
+    """Forged, or issued for another list or by another release."""
 
     code = "request.cursor_invalid"
     status = 422
@@ -28,50 +43,56 @@ class Page(Dto, Generic[T]):
 
 
 class PageQuery(BaseModel):
-    """The query of every list: unknown parameters are refused."""
+    """The query parameters of every list; unknown ones are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    # long enough for a position that holds the longest name, in the longest letters
+    # long enough for a keyset with the longest name, in four-byte characters
     cursor: Annotated[str | None, Field(max_length=4000)] = None
 
 
 class Cursors:
-    """Signs the position where a page ended, together with the list that it belongs to."""
+    """Encodes the keyset of the last row of a page, signed together with the name of the list.
+
+    A list name holds the filters and the sort order too. A keyset is JSON.
+    """
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"markethall cursor", "sha256")
 
-    def encode(self, list_name: str, position: Sequence[Any]) -> str:
-        """`listing` names the list, its sort and filters; `position` is JSON."""
-        body = json.dumps(position, separators=(",", ":"), ensure_ascii=False).encode()
+    def encode(self, list_name: str, keyset: Any) -> str:
+        """Return the cursor of the page after this keyset."""
+        body = to_json(keyset)
         return base64.urlsafe_b64encode(self._sign(list_name, body) + body).decode().rstrip("=")
 
-    def decode(self, list_name: str, cursor: str | None) -> list[Any] | None:
-        """Raises CursorInvalid."""
+    def decode(self, list_name: str, cursor: str | None, keyset_type: TypeAdapter[K]) -> K | None:
+        """Return the keyset of a cursor, None without one. Raises CursorInvalid.
+
+        A cursor with a good signature may come from another release, with another keyset.
+        """
         if cursor is None:
             return None
         try:
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
+            signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
+            if not hmac.compare_digest(signature, self._sign(list_name, body)):
+                raise CursorInvalid
+            return keyset_type.validate_json(body)
         except ValueError:
             raise CursorInvalid from None
-        tag, body = raw[:16], raw[16:]
-        if not hmac.compare_digest(tag, self._sign(list_name, body)):
-            raise CursorInvalid
-        position: list[Any] = json.loads(body)
-        return position
 
     def build_page(
-        self, list_name: str, rows: Sequence[T], limit: int, position: Callable[[T], Sequence[Any]]
+        self, list_name: str, rows: Sequence[T], limit: int, get_keyset: Callable[[T], Any]
     ) -> Page[T]:
-        """`rows` holds one more than `limit` when there is a next page."""
+        """Build a page from up to `limit` + 1 rows; the last one only shows that more follow."""
         has_more = len(rows) > limit
         items = tuple(rows[:limit])
         return Page(
             items=items,
-            next_cursor=self.encode(list_name, position(items[-1])) if has_more else None,
+            next_cursor=self.encode(list_name, get_keyset(items[-1])) if has_more else None,
         )
 
     def _sign(self, list_name: str, body: bytes) -> bytes:
-        return hmac.digest(self._key, list_name.encode() + b"\x00" + body, "sha256")[:16]
+        signed = list_name.encode() + b"\x00" + body
+        return hmac.digest(self._key, signed, "sha256")[:_SIGNATURE_BYTES]

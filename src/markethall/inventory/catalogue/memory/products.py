@@ -45,7 +45,7 @@ class MemoryProductStore(MemoryCategoryStore):
             return False
         self._tables.product_ids_by_sku.put(product.sku.lower(), product.product_id)
         self._ensure_category(product.category)
-        self._update_search_words(product)
+        self._index(product)
         self._insert_stock_row(
             Stock(product.product_id, MAIN_WAREHOUSE).with_backorder_limit(product.backorder_limit)
         )
@@ -64,7 +64,7 @@ class MemoryProductStore(MemoryCategoryStore):
         if stored is None or stored.backorder_limit != product.backorder_limit:
             self._apply_backorder_limit(product)
         self._ensure_category(product.category)
-        self._update_search_words(product)
+        self._index(product)
 
     def _apply_backorder_limit(self, product: Product) -> None:
         stock_key = (product.product_id, MAIN_WAREHOUSE)
@@ -72,12 +72,8 @@ class MemoryProductStore(MemoryCategoryStore):
         if stock is not None:
             self._tables.stock.put(stock_key, stock.with_backorder_limit(product.backorder_limit))
 
-    def _update_search_words(self, product: Product) -> None:
-        """The words by which it is found."""
-        document = build_search_document(product)
-        self._tables.search_documents.put(product.product_id, document)
-        for word in document.vocabulary:
-            self._tables.search_words.add(word, word)
+    def _index(self, product: Product) -> None:
+        self._tables.search_documents.put(product.product_id, build_search_document(product))
 
     def _product_json(self, product: Product, now: datetime) -> ProductJson:
         text = product.to_view(self._available(product.product_id, now), now).model_dump_json()

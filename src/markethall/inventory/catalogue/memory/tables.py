@@ -12,7 +12,8 @@ from markethall.inventory.search.domain import SearchDocument
 from markethall.inventory.stock.contract.movements import Movement
 from markethall.inventory.stock.domain.stock import Stock
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE, Warehouse
-from markethall.shared.persistence.memory import ContextTables, Table
+from markethall.shared.composition.memory import ContextTables
+from markethall.shared.persistence.memory import Table
 
 StockKey = tuple[UUID, UUID]  # product and warehouse
 
@@ -23,9 +24,7 @@ class Tables(ContextTables):
         self.products: Table[UUID, Product] = Table()
         self.product_ids_by_sku: Table[str, UUID] = Table()
         self.categories: Table[str, Category] = Table()
-        # the words by which products are found, and those that a mistyped one may have been
         self.search_documents: Table[UUID, SearchDocument] = Table()
-        self.search_words: Table[str, str] = Table()
         main = Warehouse(MAIN_WAREHOUSE, "Main")
         self.warehouses: Table[UUID, Warehouse] = Table(rows={MAIN_WAREHOUSE: main})
         self.stock: Table[StockKey, Stock] = Table()

@@ -1,7 +1,10 @@
 """The category tree: to look at, and for staff to change."""
 
 from dataclasses import replace
+from typing import Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.contract.categories import (
     CategoryChange,
@@ -21,6 +24,9 @@ from markethall.shared.kernel.etags import ExpectedVersions, check_expected_vers
 from markethall.shared.kernel.pagination import Cursors, Page
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
+# position and key
+_CATEGORY_KEYSET: Final = TypeAdapter(tuple[int, str])
+
 
 class CategoryService:
     """A contract.Categories."""
@@ -32,11 +38,11 @@ class CategoryService:
 
     async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
         name = "categories" if query.parent is None else f"categories:{query.parent}"
-        after = self._cursors.decode(name, query.cursor)
+        after = self._cursors.decode(name, query.cursor, _CATEGORY_KEYSET)
         async with self._database.read_session() as reads:
-            rows = await reads.list_categories(query, (after[0], after[1]) if after else None)
+            rows = await reads.list_categories(query, after)
         return self._cursors.build_page(
-            name, rows, query.limit, lambda row: [row.position, row.category]
+            name, rows, query.limit, lambda row: (row.position, row.category)
         )
 
     async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from markethall.inventory.imports.contract import (
     ImportFileExpired,
     ImportNotFound,
@@ -31,6 +33,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 
 # rows of an export that are in memory at once
+_ROW_NUMBER: Final = TypeAdapter(int)
 _EXPORT_PAGE_ROWS: Final = 500
 # who watch, in this process
 _MAX_WATCHERS: Final = 32
@@ -130,12 +133,12 @@ class ImportService:
         self, ctx: CallContext, import_id: UUID, query: PageQuery
     ) -> Page[RowErrorView]:
         name = f"imports:{import_id}"
-        after = (self._cursors.decode(name, query.cursor) or [0])[0]
+        after = self._cursors.decode(name, query.cursor, _ROW_NUMBER) or 0
         async with self._database.read_session() as reads:
             rows = await reads.list_row_errors(import_id, after, query.limit + 1)
             if not rows:
                 _job_or_404(await reads.get_import_job(import_id), import_id)
-        page = self._cursors.build_page(name, rows, query.limit, lambda row: [row[0]])
+        page = self._cursors.build_page(name, rows, query.limit, lambda row: row[0])
         items = tuple(RowErrorView(**vars(flaw)) for _, flaw in page.items)
         return Page(items=items, next_cursor=page.next_cursor)
 

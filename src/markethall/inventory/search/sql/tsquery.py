@@ -1,4 +1,7 @@
-"""Words as Postgres reads them. They are letters, digits and _: nothing in them can be a sign."""
+"""Text forms of tsvector and tsquery.
+
+Words consist of letters, digits and `_`, so none can contain an operator or a quote.
+"""
 
 from typing import Final
 
@@ -9,25 +12,25 @@ from markethall.inventory.search.domain import (
     SearchTerm,
 )
 
-# the letters that Postgres has for weights, the best first
+# weight labels of Postgres, the best first
 WEIGHT_LETTERS: Final = "ABCD"
 _LETTER_BY_WEIGHT: Final = dict(zip(FIELD_WEIGHTS, WEIGHT_LETTERS, strict=True))
 
 
-def tsvector_text(text: SearchDocument) -> str:
-    """A tsvector: each word with the letter of its best field. Positions mean nothing here."""
+def tsvector_text(document: SearchDocument) -> str:
+    """Label each word with the weight of its best field. The positions are not used."""
     return " ".join(
-        f"'{word}':1{_LETTER_BY_WEIGHT[weight]}" for word, weight in text.weights.items()
+        f"'{word}':1{_LETTER_BY_WEIGHT[weight]}" for word, weight in document.weights.items()
     )
 
 
 def tsquery_all(search: SearchQuery, letter: str = "") -> str:
-    """A tsquery: all terms, in fields of this letter or in any."""
+    """Require all terms, in fields with this label or, without one, in any field."""
     return " & ".join(f"({tsquery_term(term, letter)})" for term in search.terms)
 
 
 def tsquery_term(term: SearchTerm, letter: str = "") -> str:
-    """A tsquery: one term, in fields of this letter or in any."""
+    """Match one term, in fields with this label or, without one, in any field."""
     if term.suggestions:
         return " | ".join(
             f"'{word}':{letter}" if letter else f"'{word}'" for word in term.suggestions

@@ -2,7 +2,10 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.ports.products import ProductCache
 from markethall.inventory.contract import ProductNotFound, ReservationView
@@ -49,6 +52,9 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+
+_MOVEMENT_KEYSET: Final = TypeAdapter(int)
+_RESERVATION_KEYSET: Final = TypeAdapter(UUID)
 
 
 class StockroomService:
@@ -177,12 +183,12 @@ class StockroomService:
         query: PageQuery,
     ) -> Page[Movement]:
         name = f"movements:{product_id}"
-        before = (self._cursors.decode(name, query.cursor) or [None])[0]
+        before = self._cursors.decode(name, query.cursor, _MOVEMENT_KEYSET)
         async with self._database.read_session() as reads:
             rows = await reads.list_movements(product_id, before, query.limit + 1)
             if not rows:
                 await _get_levels_or_404(reads, product_id, self._clock())
-        page = self._cursors.build_page(name, rows, query.limit, lambda row: [row[0]])
+        page = self._cursors.build_page(name, rows, query.limit, lambda row: row[0])
         return Page(items=tuple(row[1] for row in page.items), next_cursor=page.next_cursor)
 
     async def get_movement(self, ctx: CallContext, product_id: UUID, movement_id: UUID) -> Movement:
@@ -196,16 +202,14 @@ class StockroomService:
         self, ctx: CallContext, query: ReservationQuery
     ) -> Page[ReservationView]:
         name = f"reservations:{query.order_id}"
-        after = self._cursors.decode(name, query.cursor)
+        after = self._cursors.decode(name, query.cursor, _RESERVATION_KEYSET)
         async with self._database.read_session() as reads:
             reservations = await reads.list_order_reservations(
-                query.order_id, UUID(after[0]) if after else None, query.limit + 1
+                query.order_id, after, query.limit + 1
             )
         now = self._clock()
         views = [reservation.to_view(now) for reservation in reservations]
-        return self._cursors.build_page(
-            name, views, query.limit, lambda row: [str(row.reservation_id)]
-        )
+        return self._cursors.build_page(name, views, query.limit, lambda row: row.reservation_id)
 
     def _adjustment_change(
         self, ctx: CallContext, product_id: UUID, command: Adjustment, attempt: IdempotentCommand

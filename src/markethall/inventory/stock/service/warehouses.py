@@ -1,6 +1,9 @@
 """What staff ask of warehouses."""
 
+from typing import Final
 from uuid import UUID
+
+from pydantic import TypeAdapter
 
 from markethall.inventory.stock.contract.warehouses import (
     NewWarehouse,
@@ -14,6 +17,9 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+
+# priority and id
+_WAREHOUSE_KEYSET: Final = TypeAdapter(tuple[int, UUID])
 
 
 class WarehouseService:
@@ -29,13 +35,12 @@ class WarehouseService:
         return _found_or_404(warehouse, warehouse_id).to_view()
 
     async def list_warehouses(self, ctx: CallContext, query: PageQuery) -> Page[WarehouseView]:
-        position = self._cursors.decode("warehouses", query.cursor)
-        after = (int(position[0]), UUID(position[1])) if position else None
+        after = self._cursors.decode("warehouses", query.cursor, _WAREHOUSE_KEYSET)
         async with self._database.read_session() as reads:
             warehouses = await reads.list_warehouses(after, query.limit + 1)
         views = [warehouse.to_view() for warehouse in warehouses]
         return self._cursors.build_page(
-            "warehouses", views, query.limit, lambda row: [row.priority, str(row.warehouse_id)]
+            "warehouses", views, query.limit, lambda row: (row.priority, row.warehouse_id)
         )
 
     async def create(

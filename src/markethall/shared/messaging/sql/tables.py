@@ -1,40 +1,17 @@
-"""The tables that every context has in its own schema beside its own."""
+"""The tables outbox and inbox, which every context has in its own schema."""
 
-from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from markethall.shared.persistence.postgres import sql_literal
+from markethall.shared.persistence.sql import timestamp_column
 
-STATE_WAITING, STATE_DEAD = sql_literal("waiting"), sql_literal("dead")
-
-
-# names of constraints and indexes are ours, so that a migration can find them again
-NAMING_CONVENTION = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "pk": "pk_%(table_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-}
+STATE_WAITING: Final = sql_literal("waiting")
+STATE_DEAD: Final = sql_literal("dead")
 
 
-def timestamp_column(name: str, **options: Any) -> "sa.Column[datetime]":
-    options.setdefault("nullable", False)
-    return sa.Column(name, sa.TIMESTAMP(timezone=True), **options)
-
-
-def context_metadata(schema: str) -> sa.MetaData:
-    """An empty schema with the tables that every context has: outbox, inbox, idempotency_record."""
-    metadata = sa.MetaData(schema=schema, naming_convention=NAMING_CONVENTION)
-    _add_outbox(metadata)
-    _add_inbox(metadata)
-    _add_idempotency_record(metadata)
-    return metadata
-
-
-def _add_outbox(metadata: sa.MetaData) -> None:
+def add_outbox_table(metadata: sa.MetaData) -> sa.Table:
     outbox = sa.Table(
         "outbox",
         metadata,
@@ -49,9 +26,10 @@ def _add_outbox(metadata: sa.MetaData) -> None:
     unconfirmed = sa.and_(outbox.c.published_at.is_not(None), outbox.c.confirmed_at.is_(None))
     sa.Index("ix_outbox_unconfirmed", outbox.c.seq, postgresql_where=unconfirmed)
     sa.Index("ix_outbox_confirmed_at", outbox.c.confirmed_at)
+    return outbox
 
 
-def _add_inbox(metadata: sa.MetaData) -> None:
+def add_inbox_table(metadata: sa.MetaData) -> sa.Table:
     inbox = sa.Table(
         "inbox",
         metadata,
@@ -72,6 +50,7 @@ def _add_inbox(metadata: sa.MetaData) -> None:
     sa.Index("ix_inbox_waiting", inbox.c.position, postgresql_where=waiting)
     sa.Index("ix_inbox_waiting_key", inbox.c.key, inbox.c.position, postgresql_where=waiting)
     sa.Index("ix_inbox_done_at", inbox.c.done_at)
+    return inbox
 
 
 def _envelope_columns() -> "list[sa.Column[Any]]":
@@ -84,16 +63,3 @@ def _envelope_columns() -> "list[sa.Column[Any]]":
         sa.Column("request_id", sa.Text, nullable=False),
         sa.Column("traceparent", sa.Text),
     ]
-
-
-def _add_idempotency_record(metadata: sa.MetaData) -> None:
-    sa.Table(
-        "idempotency_record",
-        metadata,
-        sa.Column("scope", sa.Text, primary_key=True),
-        sa.Column("request_hash", sa.Text, nullable=False),
-        sa.Column("id", sa.Uuid, nullable=False),
-        timestamp_column("lease_until"),
-        sa.Column("response", sa.Text),
-        timestamp_column("expires_at", index=True),
-    )

@@ -1,23 +1,45 @@
-"""Outbox, inbox and claimed keys, on the same tables and the same lock."""
+"""Outbox and inbox in memory."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from markethall.shared.idempotency.records import IdempotencyRecord, StoredResponse
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.messaging.events import DeadLetter, Delivery, EventEnvelope, LeaderSession
-from markethall.shared.persistence.memory.store import MemoryDatabase, complete_idempotency_record
-from markethall.shared.persistence.memory.tables import IdempotencyRow, InboxRow, delivery_key
+from markethall.shared.messaging.events import Delivery, EventEnvelope
+from markethall.shared.messaging.inbox import DeadLetter
+from markethall.shared.messaging.outbox import LeaderSession
+from markethall.shared.persistence.memory import Table, TableSet, TransactionalTables
+
+
+@dataclass(frozen=True)
+class InboxRow:
+    delivery: Delivery
+    position: int
+    received_at: datetime
+    due_at: datetime
+    state: str = "waiting"
+    error: str = ""
+    done_at: datetime | None = None
+
+
+class MessagingTables(TableSet):
+    """Events are removed from `outbox` when published, from `awaiting_confirmation` later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbox: Table[UUID, EventEnvelope] = Table()
+        self.awaiting_confirmation: Table[UUID, EventEnvelope] = Table()
+        self.inbox: Table[tuple[str, UUID], InboxRow] = Table()
+        self.last_seq = 0
 
 
 class MemoryOutbox:
-    """One process: whoever asks first leads."""
+    """Gives the leadership to the first caller: there is only one process."""
 
-    def __init__(self, database: "MemoryDatabase[Any, Any]") -> None:
+    def __init__(self, database: TransactionalTables[MessagingTables]) -> None:
         self._database = database
         self._has_leader = False
 
@@ -37,7 +59,7 @@ class MemoryOutbox:
 
 
 class MemoryLeaderSession:
-    def __init__(self, database: "MemoryDatabase[Any, Any]") -> None:
+    def __init__(self, database: TransactionalTables[MessagingTables]) -> None:
         self._database = database
 
     async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
@@ -58,10 +80,9 @@ class MemoryLeaderSession:
 
     async def get_unconfirmed(self, after_seq: int, limit: int) -> Sequence[EventEnvelope]:
         async with self._database.write_transaction() as tables:
-            unconfirmed: list[EventEnvelope] = tables.awaiting_confirmation.where(
-                lambda envelope: envelope.seq > after_seq
-            )
-            return unconfirmed[:limit]
+            return tables.awaiting_confirmation.where(lambda envelope: envelope.seq > after_seq)[
+                :limit
+            ]
 
     async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None:
         async with self._database.write_transaction() as tables:
@@ -70,28 +91,28 @@ class MemoryLeaderSession:
 
 
 class MemoryInbox:
-    def __init__(self, database: "MemoryDatabase[Any, Any]", clock: Clock) -> None:
+    def __init__(self, database: TransactionalTables[MessagingTables], clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._position = 0
 
     async def enqueue(self, handlers: Sequence[str], envelopes: Sequence[EventEnvelope]) -> None:
-        now = self._clock()
         async with self._database.write_transaction() as tables:
             for envelope in envelopes:
                 for handler in handlers:
-                    self._position += 1
-                    delivery = Delivery(handler=handler, envelope=envelope, attempts=0)
-                    row = InboxRow(delivery, self._position, received_at=now, due_at=now)
-                    tables.inbox.add(delivery_key(delivery), row)
+                    row = self._new_row(handler, envelope)
+                    tables.inbox.add(delivery_key(row.delivery), row)
 
     async def enqueue_dead_letter(self, handler: str, envelope: EventEnvelope, error: str) -> None:
-        now = self._clock()
         async with self._database.write_transaction() as tables:
-            self._position += 1
-            delivery = Delivery(handler=handler, envelope=envelope, attempts=0)
-            row = InboxRow(delivery, self._position, received_at=now, due_at=now)
-            tables.inbox.add(delivery_key(delivery), replace(row, state="dead", error=error))
+            row = replace(self._new_row(handler, envelope), state="dead", error=error)
+            tables.inbox.add(delivery_key(row.delivery), row)
+
+    def _new_row(self, handler: str, envelope: EventEnvelope) -> InboxRow:
+        self._position += 1
+        now = self._clock()
+        delivery = Delivery(handler=handler, envelope=envelope, attempts=0)
+        return InboxRow(delivery, self._position, received_at=now, due_at=now)
 
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         async with self._database.write_transaction() as tables:
@@ -154,47 +175,8 @@ class MemoryInbox:
                 tables.inbox.put(delivery_key(delivery), replace(row, **changes))
 
 
-class MemoryIdempotencyStore:
-    def __init__(self, database: "MemoryDatabase[Any, Any]") -> None:
-        self._database = database
-
-    async def claim(
-        self, record: IdempotencyRecord, expires_at: datetime
-    ) -> IdempotencyRecord | None:
-        async with self._database.write_transaction() as tables:
-            if tables.idempotency_records.add(record.scope, IdempotencyRow(record, expires_at)):
-                return None
-            existing: IdempotencyRow = tables.idempotency_records.get(record.scope)
-            return existing.record
-
-    async def take_over(self, existing: IdempotencyRecord, lease_until: datetime) -> bool:
-        async with self._database.write_transaction() as tables:
-            row: IdempotencyRow | None = tables.idempotency_records.get(existing.scope)
-            if row is None or row.record != existing:
-                return False
-            tables.idempotency_records.put(existing.scope, _with_lease(row, lease_until))
-            return True
-
-    async def complete(self, scope: str, response: StoredResponse, expires_at: datetime) -> None:
-        async with self._database.write_transaction() as tables:
-            complete_idempotency_record(tables, scope, response, expires_at)
-
-    async def release(self, record: IdempotencyRecord, now: datetime) -> None:
-        async with self._database.write_transaction() as tables:
-            row: IdempotencyRow | None = tables.idempotency_records.get(record.scope)
-            if row and row.record == record:
-                tables.idempotency_records.put(record.scope, _with_lease(row, now))
-
-    async def purge(self, now: datetime) -> int:
-        async with self._database.write_transaction() as tables:
-            expired = tables.idempotency_records.where(lambda row: row.expires_at < now)
-            for row in expired:
-                tables.idempotency_records.remove(row.record.scope)
-            return len(expired)
-
-
-def _with_lease(row: IdempotencyRow, until: datetime) -> IdempotencyRow:
-    return replace(row, record=row.record.model_copy(update={"lease_until": until}))
+def delivery_key(delivery: Delivery) -> tuple[str, UUID]:
+    return delivery.handler, delivery.envelope.event_id
 
 
 def _with_claim(row: InboxRow, due_at: datetime) -> InboxRow:

@@ -1,4 +1,4 @@
-"""First tables: payments, the ledger, the sandbox's book, and what every context has."""
+"""Create the payments schema: payments, operations, the ledger, webhook events, the sandbox."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,8 +23,8 @@ TABLES = (
     "payment",
 )
 
-# O4: weighed when the transaction commits, so that a posting may be written line by line
-POSTING_BALANCES = """
+# deferred to the commit, because a posting and its entries are written by several statements
+CHECK_POSTING_BALANCES = """
 CREATE FUNCTION payments.posting_balances() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM payments.entry WHERE posting_id = NEW.posting_id) THEN
@@ -41,7 +41,7 @@ BEGIN
     RETURN NULL;
 END $$
 """
-LEDGER_IS_APPEND_ONLY = """
+REJECT_LEDGER_CHANGE = """
 CREATE FUNCTION payments.ledger_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the ledger is append-only: % of % is refused', TG_OP, TG_TABLE_NAME
@@ -75,18 +75,18 @@ def _payment() -> None:
         sa.Column("order_id", sa.Uuid(), nullable=True),
         sa.Column("user_id", sa.Uuid(), nullable=True),
         sa.Column("currency", sa.Text(), nullable=True),
-        _time("expires_at", nullable=True),
+        _timestamp("expires_at", nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         *_amounts("amount", "authorized", "captured", "refunded", "refunding"),
         sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=True),
         sa.Column("next_action", sa.Text(), nullable=True),
         sa.Column("charge_id", sa.Uuid(), nullable=True),
-        _time("created_at"),
+        _timestamp("created_at"),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("payment_id", name=op.f("pk_payment")),
         sa.UniqueConstraint("order_id", name=op.f("uq_payment_order_id")),
-        *_checks("payment", PAYMENT_RULES),
+        *_checks("payment", PAYMENT_CHECKS),
         schema=SCHEMA,
     )
     _index("ix_payment_of_user", "payment", ["user_id", "created_at", "payment_id"])
@@ -95,7 +95,7 @@ def _payment() -> None:
     _index("ix_payment_payable", "payment", ["expires_at"], where=payable)
 
 
-PAYMENT_RULES = {
+PAYMENT_CHECKS = {
     "status": "status IN ('created', 'processing', 'requires_action', 'authorized', 'captured',"
     " 'failed', 'unknown', 'voided', 'cancelled', 'expired')",
     "opened_or_tombstone": "order_id IS NOT NULL AND user_id IS NOT NULL AND currency IS NOT NULL"
@@ -121,13 +121,13 @@ def _operation() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("provider_reference", sa.Text(), nullable=True),
         sa.Column("failure_code", sa.Text(), nullable=True),
-        _time("created_at"),
-        _time("due_at"),
-        _time("settled_at", nullable=True),
+        _timestamp("created_at"),
+        _timestamp("due_at"),
+        _timestamp("settled_at", nullable=True),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_operation")),
-        _foreign("operation", "payment_id", "payment.payment_id"),
-        _foreign("operation", "charge_id", "operation.operation_id"),
-        *_checks("operation", OPERATION_RULES),
+        _foreign_key("operation", "payment_id", "payment.payment_id"),
+        _foreign_key("operation", "charge_id", "operation.operation_id"),
+        *_checks("operation", OPERATION_CHECKS),
         schema=SCHEMA,
     )
     _index("ix_operation_payment_id", "operation", ["payment_id", "created_at"])
@@ -143,7 +143,7 @@ def _operation() -> None:
         )
 
 
-OPERATION_RULES = {
+OPERATION_CHECKS = {
     "status": "status IN ('pending', 'succeeded', 'failed', 'unknown')",
     "kind": "kind = 'charge' AND amount >= 0 AND method IS NOT NULL AND charge_id IS NULL"
     " OR kind = 'refund' AND amount > 0 AND method IS NULL AND charge_id IS NOT NULL",
@@ -158,10 +158,10 @@ def _ledger() -> None:
         sa.Column("payment_id", sa.Uuid(), nullable=False),
         sa.Column("operation_id", sa.Uuid(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        _time("created_at"),
+        _timestamp("created_at"),
         sa.PrimaryKeyConstraint("posting_id", name=op.f("pk_posting")),
-        _foreign("posting", "payment_id", "payment.payment_id"),
-        _foreign("posting", "operation_id", "operation.operation_id"),
+        _foreign_key("posting", "payment_id", "payment.payment_id"),
+        _foreign_key("posting", "operation_id", "operation.operation_id"),
         sa.UniqueConstraint("operation_id", name=op.f("uq_posting_operation_id")),
         *_checks("posting", {"kind": "kind IN ('capture', 'refund')"}),
         schema=SCHEMA,
@@ -175,7 +175,7 @@ def _ledger() -> None:
         sa.Column("currency", sa.Text(), nullable=False),
         *_amounts("amount"),
         sa.PrimaryKeyConstraint("posting_id", "account", "currency", name=op.f("pk_entry")),
-        _foreign("entry", "posting_id", "posting.posting_id"),
+        _foreign_key("entry", "posting_id", "posting.posting_id"),
         *_checks("entry", {"amount": "amount <> 0"}),
         schema=SCHEMA,
     )
@@ -183,8 +183,8 @@ def _ledger() -> None:
 
 
 def _ledger_triggers() -> None:
-    op.execute(POSTING_BALANCES)
-    op.execute(LEDGER_IS_APPEND_ONLY)
+    op.execute(CHECK_POSTING_BALANCES)
+    op.execute(REJECT_LEDGER_CHANGE)
     for table in ("posting", "entry"):
         op.execute(
             f"CREATE CONSTRAINT TRIGGER posting_balances AFTER INSERT ON {SCHEMA}.{table}"
@@ -206,8 +206,8 @@ def _webhook_event() -> None:
         sa.Column("operation_id", sa.Uuid(), nullable=True),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        _time("received_at"),
-        _time("applied_at", nullable=True),
+        _timestamp("received_at"),
+        _timestamp("applied_at", nullable=True),
         sa.PrimaryKeyConstraint("provider", "event_id", name=op.f("pk_webhook_event")),
         *_checks("webhook_event", {"state": "state IN ('pending', 'applied', 'ignored')"}),
         schema=SCHEMA,
@@ -225,9 +225,9 @@ def _sandbox() -> None:
         sa.Column("method", sa.Text(), nullable=False),
         sa.Column("failure_code", sa.Text(), nullable=True),
         *_amounts("refunded"),
-        _time("created_at"),
+        _timestamp("created_at"),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_sandbox_charge")),
-        *_checks("sandbox_charge", SANDBOX_CHARGE_RULES),
+        *_checks("sandbox_charge", SANDBOX_CHARGE_CHECKS),
         schema=SCHEMA,
     )
     op.create_table(
@@ -237,18 +237,18 @@ def _sandbox() -> None:
         sa.Column("charge_operation_id", sa.Uuid(), nullable=True),
         *_amounts("amount"),
         sa.Column("currency", sa.Text(), nullable=False),
-        _time("created_at"),
+        _timestamp("created_at"),
         sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_sandbox_refund")),
-        *_checks("sandbox_refund", SANDBOX_REFUND_RULES),
+        *_checks("sandbox_refund", SANDBOX_REFUND_CHECKS),
         schema=SCHEMA,
     )
 
 
-SANDBOX_CHARGE_RULES = {
+SANDBOX_CHARGE_CHECKS = {
     "status": "status IN ('succeeded', 'failed', 'requires_action', 'closed')",
     "refunded": "0 <= refunded AND refunded <= amount AND (refunded = 0 OR status = 'succeeded')",
 }
-SANDBOX_REFUND_RULES = {
+SANDBOX_REFUND_CHECKS = {
     "status": "status IN ('succeeded', 'failed', 'closed')",
     "amount": "amount >= 0",
 }
@@ -260,19 +260,20 @@ def _outbox() -> None:
         sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("event_id", sa.Uuid(), nullable=False),
         *_envelope(),
-        _time("published_at", nullable=True),
+        _timestamp("published_at", nullable=True),
+        _timestamp("confirmed_at", nullable=True),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_outbox")),
         sa.UniqueConstraint("event_id", name=op.f("uq_outbox_event_id")),
         schema=SCHEMA,
     )
-    op.create_index(
-        op.f("ix_outbox_unpublished"),
+    _index("ix_outbox_unpublished", "outbox", ["seq"], where="published_at IS NULL")
+    _index(
+        "ix_outbox_unconfirmed",
         "outbox",
         ["seq"],
-        schema=SCHEMA,
-        postgresql_where=sa.text("published_at IS NULL"),
+        where="published_at IS NOT NULL AND confirmed_at IS NULL",
     )
-    op.create_index(op.f("ix_outbox_published_at"), "outbox", ["published_at"], schema=SCHEMA)
+    _index("ix_outbox_confirmed_at", "outbox", ["confirmed_at"])
 
 
 def _inbox() -> None:
@@ -286,20 +287,16 @@ def _inbox() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
-        _time("received_at"),
-        _time("due_at"),
-        _time("done_at", nullable=True),
+        _timestamp("received_at"),
+        _timestamp("due_at"),
+        _timestamp("done_at", nullable=True),
         sa.PrimaryKeyConstraint("handler", "event_id", name=op.f("pk_inbox")),
-        sa.CheckConstraint("state IN ('waiting', 'done', 'dead')", name=op.f("ck_inbox_state")),
+        *_checks("inbox", {"state": "state IN ('waiting', 'done', 'dead')"}),
         schema=SCHEMA,
     )
-    waiting = sa.text("state = 'waiting'")
-    for name, columns in (
-        ("ix_inbox_waiting", ["position"]),
-        ("ix_inbox_waiting_key", ["key", "position"]),
-    ):
-        op.create_index(op.f(name), "inbox", columns, schema=SCHEMA, postgresql_where=waiting)
-    op.create_index(op.f("ix_inbox_done_at"), "inbox", ["done_at"], schema=SCHEMA)
+    _index("ix_inbox_waiting", "inbox", ["position"], where="state = 'waiting'")
+    _index("ix_inbox_waiting_key", "inbox", ["key", "position"], where="state = 'waiting'")
+    _index("ix_inbox_done_at", "inbox", ["done_at"])
 
 
 def _idempotency_record() -> None:
@@ -308,18 +305,13 @@ def _idempotency_record() -> None:
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("request_hash", sa.Text(), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
-        _time("lease_until"),
+        _timestamp("lease_until"),
         sa.Column("response", sa.Text(), nullable=True),
-        _time("expires_at"),
+        _timestamp("expires_at"),
         sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_record")),
         schema=SCHEMA,
     )
-    op.create_index(
-        op.f("ix_idempotency_record_expires_at"),
-        "idempotency_record",
-        ["expires_at"],
-        schema=SCHEMA,
-    )
+    _index("ix_idempotency_record_expires_at", "idempotency_record", ["expires_at"])
 
 
 def _envelope() -> list[sa.Column]:
@@ -328,27 +320,28 @@ def _envelope() -> list[sa.Column]:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("key", sa.Uuid(), nullable=False),
         sa.Column("payload", sa.Text(), nullable=False),
-        _time("occurred_at"),
+        _timestamp("occurred_at"),
         sa.Column("request_id", sa.Text(), nullable=False),
         sa.Column("traceparent", sa.Text(), nullable=True),
     ]
 
 
-def _time(name: str, *, nullable: bool = False) -> sa.Column:
+def _timestamp(name: str, *, nullable: bool = False) -> sa.Column:
     return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable)
+
+
+def _checks(table: str, conditions: dict[str, str]) -> list[sa.CheckConstraint]:
+    return [
+        sa.CheckConstraint(condition, name=op.f(f"ck_{table}_{name}"))
+        for name, condition in conditions.items()
+    ]
 
 
 def _amounts(*names: str) -> list[sa.Column]:
     return [sa.Column(name, sa.BigInteger(), nullable=False) for name in names]
 
 
-def _checks(table: str, rules: dict[str, str]) -> list[sa.CheckConstraint]:
-    return [
-        sa.CheckConstraint(rule, name=op.f(f"ck_{table}_{name}")) for name, rule in rules.items()
-    ]
-
-
-def _foreign(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
+def _foreign_key(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
     return sa.ForeignKeyConstraint(
         [column], [f"{SCHEMA}.{target}"], name=op.f(f"fk_{table}_{column}")
     )
