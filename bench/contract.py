@@ -21,7 +21,7 @@ from dependency_injector import providers
 
 from markethall.app import Gateway, create_app
 from markethall.container import Container
-from markethall.contexts import Context
+from markethall.contexts import context_names
 from markethall.inventory.contract import Inventory, RequestedLine, Reserve
 from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import Actor, CallContext
@@ -38,8 +38,8 @@ MEMORY: Final = {"storage": "memory", "rate_limits": "off", "bcrypt_cost": "4"}
 BOSS: Final = {"admin_email": ADMIN, "admin_password": "cotton-and-market-7"}
 INSIDE: Final = "http://hall"  # over ASGI nobody looks it up
 STOCK: Final = 900_000
-LEAVES: Final = frozenset({Context.USERS, Context.INVENTORY})
-CALLERS: Final = frozenset(Context) - LEAVES
+LEAVES: Final = frozenset({"users", "inventory"})
+CALLERS: Final = frozenset(context_names()) - LEAVES
 HEADER: Final = (
     *("method", "p50 us", "p99 us", "more", "caller cpu us", "callee cpu us"),
     *("n", "way"),
@@ -210,7 +210,10 @@ async def _ways(folder: Path) -> AsyncIterator[list[Way]]:
         "service_token_private_key": generate_private_key(),
         "secret_key": uuid4().hex + uuid4().hex,
     }
-    whole, leaves = _hall(contexts=frozenset(Context), **keys), _hall(contexts=LEAVES, **keys)
+    whole, leaves = (
+        _hall(contexts=frozenset(context_names()), **keys),
+        _hall(contexts=LEAVES, **keys),
+    )
     goods = {hall: await _delivered_inside(hall) for hall in (whole, leaves)}
     with _leaf(folder, keys) as leaf:
         address = f"http://127.0.0.1:{leaf.port}"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from markethall.contexts import Context
+from markethall.contexts import context_names
 from markethall.local.valkey import EmbeddedValkey
 from markethall.shared.security.access_tokens import generate_private_key
 
@@ -20,8 +20,8 @@ from . import servers
 from .servers import ALL, OTHERS, Server
 from .shop import ADMIN, Shop
 
-TOGETHER: Final = (frozenset(Context),)
-APART: Final = tuple(frozenset({context}) for context in Context)
+TOGETHER: Final = (frozenset(context_names()),)
+APART: Final = tuple(frozenset({context}) for context in context_names())
 COMMON: Final = {"rate_limits": "off", "log_format": "json", "admin_email": ADMIN}
 
 
@@ -30,10 +30,10 @@ class Side:
     """One of the two: a process for each part of it, and a shop with its own goods."""
 
     name: str
-    parts: Mapping[frozenset[Context], Server]
+    parts: Mapping[frozenset[str], Server]
     shop: Shop
 
-    def port(self, context: Context) -> int:
+    def port(self, context: str) -> int:
         """Where this context answers."""
         [server] = (server for serves, server in self.parts.items() if context in serves)
         return server.port
@@ -69,7 +69,7 @@ def both(folder: Path) -> Iterator[list[Side]]:
 @contextmanager
 def _side(
     name: str,
-    partition: tuple[frozenset[Context], ...],
+    partition: tuple[frozenset[str], ...],
     folder: Path,
     postgres: str,
     valkey: str,
@@ -94,12 +94,12 @@ Plan = tuple[int, Path, Mapping[str, str]]
 
 
 def _planned(
-    partition: tuple[frozenset[Context], ...], folder: Path, settings: Mapping[str, str]
-) -> dict[frozenset[Context], Plan]:
+    partition: tuple[frozenset[str], ...], folder: Path, settings: Mapping[str, str]
+) -> dict[frozenset[str], Plan]:
     """For each process its port, its folder and its settings."""
     ports = dict(zip(partition, servers.free_ports(len(partition)), strict=True))
     urls = {context: f"http://127.0.0.1:{port}" for part, port in ports.items() for context in part}
-    keys = {Context.USERS: "access_token_private_key", Context.ORDERS: "service_token_private_key"}
+    keys = {"users": "access_token_private_key", "orders": "service_token_private_key"}
     return {
         part: (
             port,

@@ -15,8 +15,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final, NamedTuple
 
-from markethall.contexts import Context
-
 from . import servers
 from .client import Request, Script, Scripts, Tally, endless, load
 from .loop import Loop
@@ -36,14 +34,14 @@ class Phase(NamedTuple):
     """What is counted, whom it is asked of, and whether time or the work ends it."""
 
     kind: str
-    context: Context
+    context: str
     timed: bool
 
 
 PHASES: Final = {
-    "product read, cached": Phase("product", Context.INVENTORY, timed=True),
-    "place order": Phase("place", Context.ORDERS, timed=True),
-    "confirm payment": Phase("confirm", Context.PAYMENTS, timed=False),
+    "product read, cached": Phase("product", "inventory", timed=True),
+    "place order": Phase("place", "orders", timed=True),
+    "confirm payment": Phase("confirm", "payments", timed=False),
 }
 
 
@@ -88,18 +86,18 @@ class Comparison:
     def _prepare(self, side: Side) -> None:
         """Goods and customers; and whatever is slow the first time has been done once."""
         _say(f"preparing {side.name} ...")
-        goods, people = side.port(Context.INVENTORY), side.port(Context.USERS)
+        goods, people = side.port("inventory"), side.port("users")
         self._loop.do(side.shop.stock(goods, self._options.products, people))
         self._loop.do(side.shop.register(people, max(self._options.customers)))
         self._loop.do(side.shop.log_in(people))
         self._loop.do(bodies(goods, side.shop.products()))
-        due = self._loop.do(side.shop.order_once(side.port(Context.ORDERS)))
-        self._loop.do(bodies(side.port(Context.PAYMENTS), due))
+        due = self._loop.do(side.shop.order_once(side.port("orders")))
+        self._loop.do(bodies(side.port("payments"), due))
         side.settle()
 
     def _round(self, sides: Sequence[Side], at_once: int) -> None:
         for side in sides:
-            self._loop.do(side.shop.stay_logged_in(side.port(Context.USERS)))
+            self._loop.do(side.shop.stay_logged_in(side.port("users")))
             reads = endless(side.shop.products(), at_once)
             self._phase(side, Scene("product read, cached", at_once), reads)
         unpaid: dict[str, list[list[Request]]] = {side.name: [] for side in sides}

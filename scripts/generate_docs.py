@@ -1,6 +1,6 @@
-"""Generates the parts of the documents that describe the code: settings, pictures, addresses.
+"""Generate the parts of the documents that describe the code: settings, pictures, routes.
 
-`python -m scripts.generate_docs` writes; `--check` only says what is out of date.
+`python -m scripts.generate_docs` writes them; `--check` prints which documents are out of date.
 """
 
 import re
@@ -14,8 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from markethall.app import ROUTERS
-from markethall.container import EVENT_SUBSCRIPTIONS
-from markethall.contexts import DEPENDENCIES, PATHS_BY_CONTEXT, Context
+from markethall.contexts import context_names, topology
 from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
 from markethall.payments.domain.payment import TRANSITIONS as PAYMENT_TRANSITIONS
@@ -31,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def settings_table() -> str:
-    rows = ["| variable | default | what |", "|---|---|---|"]
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         rows.append(f"| `MARKETHALL_{name.upper()}` | {_default(field)} | {field.description} |")
     return "\n".join(rows)
@@ -63,10 +62,10 @@ def monolith() -> str:
         "    client([shop, app, staff]) --> gateway",
         '    subgraph process["one process"]',
         "        gateway[gateway: identity, limits, access log]",
-        *(f"        gateway --> {context}" for context in Context),
+        *(f"        gateway --> {context}" for context in context_names()),
         *_edges("        "),
         "    end",
-        *(f"    {context} --> {context}_db[({context} schema)]" for context in Context),
+        *(f"    {context} --> {context}_db[({context} schema)]" for context in context_names()),
     ]
     return _mermaid(lines)
 
@@ -77,12 +76,12 @@ def relocation() -> str:
         "flowchart LR",
         "    client([shop, app, staff]) --> ingress{{routes by path}}",
         '    subgraph monolith["monolith"]',
-        *(f"        {context}" for context in Context if context != Context.INVENTORY),
+        *(f"        {context}" for context in context_names() if context != "inventory"),
         "    end",
         '    subgraph service["a service"]',
         "        inventory",
         "    end",
-        *(f"    ingress --> {context}" for context in Context),
+        *(f"    ingress --> {context}" for context in context_names()),
         *_edges("    "),
         "    monolith --> one_db[(database of the monolith)]",
         "    inventory --> own_db[(database of inventory)]",
@@ -91,15 +90,21 @@ def relocation() -> str:
 
 
 def _edges(indent: str) -> Iterable[str]:
-    for caller, needed in DEPENDENCIES.items():
+    for caller, needed in topology().dependencies.items():
         for callee in sorted(needed):
             yield f"{indent}{caller} -->|contract| {callee}"
-    heard: dict[tuple[str, str], list[str]] = {}
-    for event, listeners in EVENT_SUBSCRIPTIONS.items():
-        for listener, _ in listeners:
-            heard.setdefault((event.type.split(".")[0], listener), []).append(event.__name__)
-    for (publisher, hearer), names in heard.items():
-        yield f'{indent}{publisher} -.->|"{"<br/>".join(names)}"| {hearer}'
+    for publisher, subscriber in topology().event_pairs:
+        names = [
+            _class_name(subscription.event_type)
+            for subscription in topology().subscriptions[subscriber]
+            if subscription.publisher == publisher
+        ]
+        yield f'{indent}{publisher} -.->|"{"<br/>".join(names)}"| {subscriber}'
+
+
+def _class_name(event_type: str) -> str:
+    """`orders.order_paid` -> `OrderPaid`."""
+    return event_type.partition(".")[2].title().replace("_", "")
 
 
 def order_states() -> str:
@@ -131,12 +136,12 @@ def _mermaid(lines: Iterable[str]) -> str:
     return "\n".join(["```mermaid", *lines, "```"])
 
 
-# Addresses
+# Routes
 
 
 def routes_table() -> str:
-    rows = ["| address | who | what |", "|---|---|---|"]
-    for context in Context:
+    rows = ["| route | scope | summary |", "|---|---|---|"]
+    for context in context_names():
         rows += [
             f"| `{', '.join(sorted(route.methods or ()))} {route.path}` | {_who(route)} "
             f"| {route.summary} |"
@@ -145,8 +150,8 @@ def routes_table() -> str:
     return "\n".join(rows)
 
 
-def _routes(context: Context) -> Iterator[APIRoute]:
-    """Yields the routes, including those of included routers."""
+def _routes(context: str) -> Iterator[APIRoute]:
+    """Yield the routes, including those of included routers."""
     for found in iter_route_contexts(ROUTERS[context].routes):
         route = found.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:
@@ -156,7 +161,7 @@ def _routes(context: Context) -> Iterator[APIRoute]:
 def _who(route: APIRoute) -> str:
     policy = next(_policies(route.dependant))
     if policy.scope is None:
-        return "anyone"
+        return "public"
     enough = " or ".join(f"`{scope}`" for scope in (policy.scope, *policy.alternative_scopes))
     return f"{enough} and `{policy.also_requires}`" if policy.also_requires else enough
 
@@ -177,7 +182,7 @@ def roles_table() -> str:
 
 def owners_table() -> str:
     rows = ["| context | first segments of its paths |", "|---|---|"]
-    for context, owned in PATHS_BY_CONTEXT.items():
+    for context, owned in topology().paths_by_context.items():
         rows.append(f"| {context} | {', '.join(f'`/{segment}`' for segment in owned)} |")
     return "\n".join(rows)
 
@@ -195,11 +200,19 @@ PARTS: dict[str, Callable[[], str]] = {
     "network": network,
     "network-relocation": network_relocation,
 }
-DOCUMENTS = ("README.md", "docs/api.md", "docs/deployment.md", "docs/states.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/api.md",
+    "docs/configuration.md",
+    "docs/deployment.md",
+    "docs/extracting-a-service.md",
+    "docs/importing.md",
+    "docs/states.md",
+)
 
 
 def filled(text: str) -> str:
-    """Returns the text with every generated part replaced."""
+    """Return the text with every generated part replaced."""
 
     def part(found: re.Match[str]) -> str:
         return f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}"

@@ -1,9 +1,13 @@
 """The generated network policies follow the tables of the topology."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 
 from k8s.tests.rendered import REPOSITORY, parsed
-from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
+from markethall.contexts import context_names, topology
+from markethall.shared.composition.topology import Topology
 from scripts.check_manifests import findings
 from scripts.generate_network import OVERLAYS, Connection, connections, main, network
 
@@ -12,6 +16,16 @@ CALLS = {("orders", "users"), ("orders", "inventory"), ("orders", "payments")}
 KEYS_OF_USERS = {("orders", "users"), ("inventory", "users"), ("payments", "users")}
 KEYS_OF_SERVICES = {("users", "orders"), ("inventory", "orders"), ("payments", "orders")}
 SPLIT = OVERLAYS["split"]
+
+
+def with_calls(caller: str, calls: Mapping[str, frozenset[str]]) -> Topology:
+    """Return the topology in which this context makes these calls instead of its own."""
+    return Topology(
+        [
+            replace(manifest, calls=calls) if manifest.name == caller else manifest
+            for manifest in topology().manifests
+        ]
+    )
 
 
 def edges(found: list[Connection]) -> set[tuple[str, str]]:
@@ -47,19 +61,22 @@ def test_one_extracted_context_opens_one_connection_in_each_direction() -> None:
 
 
 def test_one_process_needs_no_connection() -> None:
-    assert connections({"monolith": frozenset(Context)}) == []
+    assert connections({"monolith": frozenset(context_names())}) == []
 
 
-def test_a_call_in_the_table_opens_a_connection_and_a_removed_one_closes_it() -> None:
-    more = {**DEPENDENCIES, Context.PAYMENTS: frozenset({Context.INVENTORY})}
-    fewer = {**DEPENDENCIES, Context.ORDERS: DEPENDENCIES[Context.ORDERS] - {Context.PAYMENTS}}
+def test_an_added_call_opens_connections_and_a_removed_one_closes_them() -> None:
+    calls = topology().contexts["orders"].calls
+    more = with_calls("payments", {"inventory": frozenset({"reserve"})})
+    fewer = with_calls("orders", {t: m for t, m in calls.items() if t != "payments"})
 
-    opened = edges(connections(SPLIT, more, JWKS_SOURCES)) - edges(connections(SPLIT))
-    closed = edges(connections(SPLIT)) - edges(connections(SPLIT, fewer, JWKS_SOURCES))
+    opened = edges(connections(SPLIT, more)) - edges(connections(SPLIT))
+    closed = edges(connections(SPLIT)) - edges(connections(SPLIT, fewer))
 
-    assert (opened, closed) == ({("payments", "inventory")}, {("orders", "payments")})
-    assert "# payments calls inventory\n" in network(SPLIT, more, JWKS_SOURCES)
-    assert "# orders calls payments\n" not in network(SPLIT, fewer, JWKS_SOURCES)
+    # the called context also reads the keys of its caller
+    assert opened == {("payments", "inventory"), ("inventory", "payments")}
+    assert closed == {("orders", "payments"), ("payments", "orders")}
+    assert "# payments calls inventory\n" in network(SPLIT, more)
+    assert "# orders calls payments" not in network(SPLIT, fewer)
 
 
 def test_the_check_misses_every_generated_policy_that_is_removed() -> None:

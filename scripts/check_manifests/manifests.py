@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from markethall.contexts import Context
+from markethall.contexts import context_names
 
 Document = dict[str, Any]
 
@@ -100,7 +100,7 @@ class Manifests:
         return {key: value for each in maps for key, value in each.get("data", {}).items()}
 
     def served(self, workload: Workload) -> list[str]:
-        value = self.settings(workload).get("MARKETHALL_CONTEXTS", ",".join(Context))
+        value = self.settings(workload).get("MARKETHALL_CONTEXTS", ",".join(context_names()))
         served: list[str] = json.loads(value) if value.startswith("[") else value.split(",")
         return served
 

@@ -6,19 +6,22 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, PATHS_BY_CONTEXT, Context
+from markethall.contexts import context_names, topology
 from scripts.check_manifests.manifests import Document, Manifests, Workload, references, title
 
-CALLED: Final = {str(c): frozenset(map(str, DEPENDENCIES[c])) for c in Context}
+CALLED: Final = {str(c): frozenset(map(str, topology().dependencies[c])) for c in context_names()}
 # the contexts that each context calls or whose public keys it reads
-NEEDED: Final = {str(c): frozenset(map(str, DEPENDENCIES[c] | JWKS_SOURCES[c])) for c in Context}
+NEEDED: Final = {
+    str(c): frozenset(map(str, topology().dependencies[c] | topology().jwks_sources[c]))
+    for c in context_names()
+}
 PATHS: Final = {
-    str(c): [f"/{segment}" for segment in owned] for c, owned in PATHS_BY_CONTEXT.items()
+    str(c): [f"/{segment}" for segment in owned] for c, owned in topology().paths_by_context.items()
 }
 # created by hand, see docs/deployment.md
 SECRETS: Final = {
     "database": {"url"},
-    **{f"database-{context}": {"url"} for context in Context},
+    **{f"database-{context}": {"url"} for context in context_names()},
     "redis": {"url"},
     "application": {"secret", "access-token-private-key", "service-token-private-key"},
     "admin": {"email", "password"},
@@ -127,7 +130,7 @@ def _database(workload: Workload) -> str | None:
 def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
     given = {each["name"]: _secret(each) for each in workload.variables}
     needed = {DATABASE_URL, "MARKETHALL_REDIS_URL", "MARKETHALL_SECRET_KEY"}
-    if Context.USERS in served:
+    if "users" in served:
         needed.add(ACCESS_TOKEN_PRIVATE_KEY)
     if any(CALLED.get(context, frozenset()) - served for context in served):
         needed.add(SERVICE_TOKEN_PRIVATE_KEY)
@@ -138,7 +141,7 @@ def _wrong_secrets(workload: Workload, served: set[str]) -> Iterator[str]:
         secret, key = SOURCES.get(variable, ("", ""))
         if variable == DATABASE_URL and len(served) == 1:
             secret = f"database-{min(served)}"
-        if source and variable not in needed | (ADMIN if Context.USERS in served else set()):
+        if source and variable not in needed | (ADMIN if "users" in served else set()):
             yield f"is given {variable}, which it does not need"
         elif source and (source["name"], source["key"]) != (secret, key):
             yield f"{variable} comes from {source['name']}/{source['key']}, not from {secret}/{key}"

@@ -22,12 +22,12 @@ import markethall.users.remote
 import markethall.users.router
 from markethall import __version__
 from markethall.container import SERVICES_JWKS_PATH, Container, build_container
-from markethall.contexts import CONTEXT_BY_PATH, Context
+from markethall.contexts import context_names, topology
 from markethall.event_workers import build_event_workers
+from markethall.graceful_shutdown import drain_on_signal
 from markethall.operations.endpoints import Readiness, operations_router
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
-from markethall.shared.graceful_shutdown import drain_on_signal
 from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.openapi import extend_openapi
 from markethall.shared.http.problem_details import (
@@ -45,18 +45,18 @@ from markethall.users.contract import EmailTaken
 
 log = structlog.get_logger("markethall.app")
 
-ROUTERS: Final[Mapping[Context, APIRouter]] = {
-    Context.USERS: markethall.users.router.router,
-    Context.INVENTORY: markethall.inventory.router.router,
-    Context.ORDERS: markethall.orders.router.router,
-    Context.PAYMENTS: markethall.payments.router.router,
+ROUTERS: Final[Mapping[str, APIRouter]] = {
+    "users": markethall.users.router.router,
+    "inventory": markethall.inventory.router.router,
+    "orders": markethall.orders.router.router,
+    "payments": markethall.payments.router.router,
 }
 
 # what neighbours may call, mounted only where one of them is in another process
-INTERNAL: Final[Mapping[Context, APIRouter]] = {
-    Context.USERS: markethall.users.remote.router,
-    Context.INVENTORY: markethall.inventory.remote.router,
-    Context.PAYMENTS: markethall.payments.remote.router,
+INTERNAL: Final[Mapping[str, APIRouter]] = {
+    "users": markethall.users.remote.router,
+    "inventory": markethall.inventory.remote.router,
+    "payments": markethall.payments.remote.router,
 }
 
 DESCRIPTION: Final = """
@@ -164,7 +164,7 @@ def _gateway_config(settings: Settings) -> GatewayConfig:
         max_body_bytes=settings.max_body_bytes,
         body_timeout_seconds=settings.body_timeout,
         trusted_proxies=settings.trusted_proxies,
-        context_by_path=CONTEXT_BY_PATH,
+        context_by_path=topology().context_by_path,
         request_deadline=timedelta(seconds=settings.request_deadline_seconds),
         form_paths=frozenset({"/token", "/token/revoke"}),
         streaming_body_limits={"/imports": settings.max_import_bytes},
@@ -199,7 +199,7 @@ def _lifespan_of(gateway: Gateway) -> Lifespan[FastAPI]:
 
 async def _first_admin(settings: Settings, container: Container) -> None:
     password = settings.admin_password.get_secret_value()
-    if Context.USERS in settings.contexts and settings.admin_email and password:
+    if "users" in settings.contexts and settings.admin_email and password:
         try:
             await container.accounts().create_first_admin(settings.admin_email, password)
         except EmailTaken as refusal:
@@ -225,8 +225,8 @@ async def _background(container: Container, settings: Settings) -> AsyncIterator
 
 
 def _log_startup(settings: Settings) -> None:
-    for context in Context:
-        CONTEXT_INFO.labels(context.value, settings.mode(context), settings.storage).set(1)
+    for context in context_names():
+        CONTEXT_INFO.labels(context, settings.mode(context), settings.storage).set(1)
     log.info(
         "app.started",
         version=__version__,

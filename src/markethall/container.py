@@ -1,4 +1,4 @@
-"""The root container: the one place that knows every context, and who listens to what."""
+"""The root container: the one place that knows every context."""
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from dependency_injector import containers, providers
 
-from markethall.contexts import ALLOWED_CALLS, Context
+from markethall.contexts import context_names, topology
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.products import Catalogue
 from markethall.inventory.container import InventoryContainer
@@ -17,21 +17,9 @@ from markethall.inventory.search.contract import ProductSearch
 from markethall.inventory.stock.contract.movements import Stockroom
 from markethall.inventory.stock.contract.warehouses import Warehouses
 from markethall.orders.container import OrdersContainer
-from markethall.orders.contract import (
-    OrderCancelled,
-    OrderExpired,
-    OrderFulfilled,
-    OrderPaid,
-    Orders,
-)
+from markethall.orders.contract import Orders
 from markethall.payments.container import PaymentsContainer
-from markethall.payments.contract import (
-    PaymentApi,
-    PaymentCaptured,
-    PaymentFailed,
-    PaymentRefunded,
-    Payments,
-)
+from markethall.payments.contract import PaymentApi, Payments
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings
 from markethall.shared.cache import CoherentCache, open_cache
@@ -39,7 +27,6 @@ from markethall.shared.http.rate_limits import RateLimiter
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.kernel.pagination import Cursors
-from markethall.shared.messaging.events import Event
 from markethall.shared.persistence.postgres import Databases, PoolSize, Postgres
 from markethall.shared.persistence.redis_client import RedisClient
 from markethall.shared.rpc.client import HttpClients, RetryPolicy, RpcClient
@@ -58,18 +45,6 @@ from markethall.users.contract import Accounts, Sessions, Users
 
 AUDIENCE: Final = "markethall"
 
-# who listens to what: event -> (listening context, handler)
-EVENT_SUBSCRIPTIONS: Final[Mapping[type[Event], tuple[tuple[Context, str], ...]]] = {
-    PaymentCaptured: ((Context.ORDERS, "orders.on_payment_captured"),),
-    PaymentFailed: ((Context.ORDERS, "orders.on_payment_failed"),),
-    PaymentRefunded: ((Context.ORDERS, "orders.on_payment_refunded"),),
-    OrderPaid: ((Context.ORDERS, "orders.on_order_paid"),),
-    OrderCancelled: ((Context.ORDERS, "orders.on_order_cancelled"),),
-    OrderExpired: ((Context.ORDERS, "orders.on_order_expired"),),
-    OrderFulfilled: ((Context.ORDERS, "orders.on_order_fulfilled"),),
-}
-
-
 USERS_JWKS_PATH: Final = "/.well-known/jwks.json"
 SERVICES_JWKS_PATH: Final = "/internal/keys.json"
 
@@ -87,7 +62,7 @@ def _user_jwks(
     is_remote: bool, signer: Callable[[], AccessTokenSigner], http_clients: HttpClients
 ) -> JwksProvider:
     if is_remote:
-        return RemoteJwks(Context.USERS, USERS_JWKS_PATH, http_clients.get(Context.USERS))
+        return RemoteJwks("users", USERS_JWKS_PATH, http_clients.get("users"))
     return LocalJwks(signer().jwks)
 
 
@@ -111,12 +86,12 @@ def _caller_jwks(
     }
 
 
-def _orders_rpc_client(target: Context, *dependencies: Any) -> "providers.Singleton[RpcClient]":
-    return providers.Singleton(_rpc_client, Context.ORDERS.value, target.value, *dependencies)
+def _orders_rpc_client(target: str, *dependencies: Any) -> "providers.Singleton[RpcClient]":
+    return providers.Singleton(_rpc_client, "orders", target, *dependencies)
 
 
-def _orders_call_guard(target: Context, *dependencies: Any) -> "providers.Factory[CallGuard]":
-    return providers.Factory(CallGuard, Context.ORDERS.value, target.value, *dependencies)
+def _orders_call_guard(target: str, *dependencies: Any) -> "providers.Factory[CallGuard]":
+    return providers.Factory(CallGuard, "orders", target, *dependencies)
 
 
 def _rpc_client(
@@ -189,7 +164,9 @@ class Container(containers.DeclarativeContainer):
         clock,
     )
     in_flight_calls: providers.Singleton[InFlightCalls] = providers.Singleton(InFlightCalls)
-    allow_list: providers.Singleton[AllowList] = providers.Singleton(AllowList, ALLOWED_CALLS)
+    allow_list: providers.Singleton[AllowList] = providers.Singleton(
+        AllowList, providers.Callable(lambda: topology().allowed_calls)
+    )
 
     _rpc_dependencies: Final = (http_clients, service_signer, clock, config.retry_policy)
 
@@ -201,7 +178,7 @@ class Container(containers.DeclarativeContainer):
         cursors=cursors,
         passwords=passwords,
         signer=access_token_signer,
-        rpc_client=_orders_rpc_client(Context.USERS, *_rpc_dependencies),
+        rpc_client=_orders_rpc_client("users", *_rpc_dependencies),
     )
     users: providers.Provider[Users] = users_context.users
     accounts: providers.Provider[Accounts] = users_context.accounts
@@ -215,7 +192,7 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
         cursors=cursors,
         cache=cache,
-        rpc_client=_orders_rpc_client(Context.INVENTORY, *_rpc_dependencies),
+        rpc_client=_orders_rpc_client("inventory", *_rpc_dependencies),
     )
     inventory: providers.Provider[Inventory] = inventory_context.inventory
     catalogue: providers.Provider[Catalogue] = inventory_context.catalogue
@@ -234,7 +211,7 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
         cursors=cursors,
         webhook_secret=config.secret_key,
-        rpc_client=_orders_rpc_client(Context.PAYMENTS, *_rpc_dependencies),
+        rpc_client=_orders_rpc_client("payments", *_rpc_dependencies),
     )
     payments: providers.Provider[Payments] = payments_context.payments
     payment_api: providers.Provider[PaymentApi] = payments_context.payment_api
@@ -254,13 +231,13 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
         cursors=cursors,
         users=providers.Callable(
-            with_call_guard, users, _orders_call_guard(Context.USERS, *_guard_dependencies)
+            with_call_guard, users, _orders_call_guard("users", *_guard_dependencies)
         ),
         inventory=providers.Callable(
-            with_call_guard, inventory, _orders_call_guard(Context.INVENTORY, *_guard_dependencies)
+            with_call_guard, inventory, _orders_call_guard("inventory", *_guard_dependencies)
         ),
         payments=providers.Callable(
-            with_call_guard, payments, _orders_call_guard(Context.PAYMENTS, *_guard_dependencies)
+            with_call_guard, payments, _orders_call_guard("payments", *_guard_dependencies)
         ),
     )
     orders: providers.Provider[Orders] = orders_context.orders
@@ -269,8 +246,8 @@ class Container(containers.DeclarativeContainer):
 
 def _cache_database(settings: Settings) -> str:
     """Return the URL of the database whose rows are cached; empty for storage in memory."""
-    is_shared = Context.INVENTORY in settings.contexts and settings.storage == "sql"
-    return settings.database_url_of(Context.INVENTORY) if is_shared else ""
+    is_shared = "inventory" in settings.contexts and settings.storage == "sql"
+    return settings.database_url_of("inventory") if is_shared else ""
 
 
 def build_container(settings: Settings, application_secrets: ApplicationSecrets) -> Container:
@@ -295,14 +272,14 @@ def build_container(settings: Settings, application_secrets: ApplicationSecrets)
             "contexts": frozenset(settings.contexts),
             "context_urls": dict(settings.context_urls),
             "remote_callers": _remote_callers(settings),
-            "users_is_remote": Context.USERS in settings.context_urls,
+            "users_is_remote": "users" in settings.context_urls,
             "request_deadline_seconds": settings.request_deadline_seconds,
             "retry_policy": RetryPolicy(
                 attempt_timeout_seconds=settings.rpc_attempt_timeout_seconds,
                 total_timeout_seconds=settings.request_deadline_seconds,
                 max_connections=settings.rpc_max_connections,
             ),
-            **{context.value: _context_config(context, settings) for context in Context},
+            **{context: _context_config(context, settings) for context in context_names()},
         }
     )
     return container
@@ -313,10 +290,10 @@ def _remote_callers(settings: Settings) -> dict[str, bool]:
     callers = {
         caller for context in settings.contexts for caller in settings.remote_callers_of(context)
     }
-    return {caller.value: caller in settings.context_urls for caller in sorted(callers)}
+    return {caller: caller in settings.context_urls for caller in sorted(callers)}
 
 
-def _context_config(context: Context, settings: Settings) -> dict[str, Any]:
+def _context_config(context: str, settings: Settings) -> dict[str, Any]:
     """Every context gets the same dictionary, and reads of it what its container names."""
     return {
         "mode": settings.mode(context),

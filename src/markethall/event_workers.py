@@ -4,57 +4,51 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from markethall.container import EVENT_SUBSCRIPTIONS, Container
-from markethall.contexts import SUBSCRIPTIONS, Context
+from markethall.container import Container
+from markethall.contexts import topology
 from markethall.settings import Settings
-from markethall.shared.messaging.context_worker import (
-    ContextWorker,
-    InboxConsumer,
-    LongRunningTask,
-    OutboxRelay,
-    WorkerConfig,
-)
-from markethall.shared.messaging.events import InProcessTransport
+from markethall.shared.composition.context_persistence import ContextPersistence, RetentionJob
+from markethall.shared.messaging.context_worker import ContextWorker, LongRunningTask
+from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
-from markethall.shared.persistence.context_persistence import ContextPersistence, RetentionJob
+from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.worker_config import WorkerConfig
 
 
 def build_event_workers(container: Container, settings: Settings) -> list[ContextWorker]:
     """One for each served context. Where a listener runs decides what carries the events to it."""
     served = sorted(settings.contexts)
     inbox_transports = {context: _inbox_transport(container, context) for context in served}
-    workers = {
-        context: _build_worker(container, settings, context, inbox_transports) for context in served
-    }
-    for context, worker in workers.items():
-        inbox_transports[context].notify_inbox = worker.notify_inbox
-    return list(workers.values())
+    return [_build_worker(container, settings, context, inbox_transports) for context in served]
 
 
 def _build_worker(
     container: Container,
     settings: Settings,
-    context: Context,
-    inbox_transports: dict[Context, InProcessTransport],
+    context: str,
+    inbox_transports: dict[str, InProcessTransport],
 ) -> ContextWorker:
-    context_container: Any = getattr(container, f"{context.value}_context")
+    context_container: Any = getattr(container, f"{context}_context")
     persistence: ContextPersistence[Any] = context_container.persistence()
     clock, config = container.clock(), WorkerConfig()
     in_process_transports = [
-        pipe for listener, pipe in inbox_transports.items() if context in SUBSCRIPTIONS[listener]
+        transport
+        for subscriber, transport in inbox_transports.items()
+        if context in topology().publishers_of(subscriber)
     ]
-    worker = ContextWorker(
-        context.value,
+    return ContextWorker(
+        context,
         persistence.outbox,
         OutboxRelay(
-            context.value,
+            context,
             in_process_transports,
             clock,
             _stream_publishers(container, settings, context),
         ),
         InboxConsumer(persistence.inbox, context_container.handlers(), clock, config),
         [
-            *context_container.sweeps(),
+            *context_container.periodic_jobs(),
             RetentionJob(persistence, clock, interval=timedelta(minutes=1)).run_once,
         ],
         config,
@@ -62,58 +56,53 @@ def _build_worker(
             *_stream_consumers(container, settings, context, inbox_transports[context]),
             *_long_running_workers(context_container),
         ],
+        outbox_signal=persistence.outbox_signal,
+        inbox_signal=persistence.inbox_signal,
     )
-    persistence.database.after_publish = worker.notify_outbox
-    return worker
 
 
 def _long_running_workers(context_container: Any) -> Sequence[LongRunningTask]:
     """Of a context that has long work to do."""
-    return context_container.workers() if hasattr(context_container, "workers") else []
+    return (
+        context_container.long_running_tasks()
+        if hasattr(context_container, "long_running_tasks")
+        else []
+    )
 
 
-def _inbox_transport(container: Container, listener: Context) -> InProcessTransport:
-    """Into the inbox of this listener, wherever the events come from."""
-    handlers = {
-        event.type: [handler for context, handler in listeners if context == listener]
-        for event, listeners in EVENT_SUBSCRIPTIONS.items()
-        if any(context == listener for context, _ in listeners)
-    }
-    context_container: Any = getattr(container, f"{listener.value}_context")
-    return InProcessTransport(context_container.persistence().inbox, handlers)
+def _inbox_transport(container: Container, subscriber: str) -> InProcessTransport:
+    """Return the transport into this subscriber's inbox."""
+    context_container: Any = getattr(container, f"{subscriber}_context")
+    persistence: ContextPersistence[Any] = context_container.persistence()
+    return InProcessTransport(
+        persistence.inbox, topology().handler_keys(subscriber), persistence.inbox_signal.set
+    )
 
 
 def _stream_publishers(
-    container: Container, settings: Settings, publisher: Context
+    container: Container, settings: Settings, publisher: str
 ) -> Sequence[RedisStreamPublisher]:
-    """To the listeners that are reached by a stream; none where there are none."""
-    listeners = {
-        listener.value: _event_types(publisher, listener)
-        for listener in Context
-        if publisher in SUBSCRIPTIONS[listener]
-        and settings.event_transports(publisher, listener)[1]
+    """To the subscribers that are reached by a stream; empty where there are none."""
+    subscribers = {
+        subscriber: topology().event_types(publisher, subscriber)
+        for source, subscriber in topology().event_pairs
+        if source == publisher and settings.event_transports(publisher, subscriber)[1]
     }
-    if not listeners:
+    if not subscribers:
         return []
-    return [RedisStreamPublisher(publisher.value, listeners, container.broker(), container.clock())]
+    return [RedisStreamPublisher(publisher, subscribers, container.broker(), container.clock())]
 
 
 def _stream_consumers(
-    container: Container, settings: Settings, listener: Context, inbox_transport: InProcessTransport
+    container: Container,
+    settings: Settings,
+    subscriber: str,
+    inbox_transport: InProcessTransport,
 ) -> Sequence[RedisStreamConsumer]:
-    context_container: Any = getattr(container, f"{listener.value}_context")
+    context_container: Any = getattr(container, f"{subscriber}_context")
     inbox, broker = context_container.persistence().inbox, container.broker
     return [
-        RedisStreamConsumer(publisher.value, listener.value, inbox_transport, inbox, broker())
-        for publisher in sorted(SUBSCRIPTIONS[listener])
-        if settings.event_transports(publisher, listener)[1]
+        RedisStreamConsumer(publisher, subscriber, inbox_transport, inbox, broker())
+        for publisher in topology().publishers_of(subscriber)
+        if settings.event_transports(publisher, subscriber)[1]
     ]
-
-
-def _event_types(publisher: Context, listener: Context) -> frozenset[str]:
-    return frozenset(
-        event.type
-        for event, listeners in EVENT_SUBSCRIPTIONS.items()
-        if event.type.startswith(f"{publisher}.")
-        and any(context == listener for context, _ in listeners)
-    )

@@ -1,8 +1,7 @@
-"""Runs the migrations of contexts, from a checkout or from the installed package."""
+"""Run the Alembic migrations of contexts, from a checkout or from the installed package."""
 
 import asyncio
 from collections.abc import Iterable
-from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -10,26 +9,38 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, NullPool, Table, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from markethall.contexts import Context
+from markethall.contexts import context_names, topology
+from markethall.shared.composition.migrations import alembic_ini_path
 from markethall.shared.persistence.postgres import asyncpg_url
 
 
-def upgrade(url: str, contexts: Iterable[Context] = Context, revision: str = "head") -> None:
-    """Bring each context's schema up to the revision. Blocks; run it before the event loop."""
-    for context in contexts:
-        config = _config(context)
+def upgrade(url: str, contexts: Iterable[str] = (), revision: str = "head") -> None:
+    """Upgrade each context, all of them by default. Blocks: call it outside the event loop."""
+    for context in contexts or context_names():
+        config = alembic_config(context)
         config.attributes["url"] = url
         command.upgrade(config, revision)
 
 
-def upgrade_outdated(url: str, contexts: Iterable[Context]) -> list[Context]:
-    """Upgrade only what is not up to date: a role without rights to migrate may still start."""
+def upgrade_outdated(url: str, contexts: Iterable[str]) -> list[str]:
+    """Upgrade only outdated contexts: a role without rights to migrate may still start."""
     outdated = asyncio.run(_outdated_contexts(url, list(contexts)))
-    upgrade(url, outdated)
+    if outdated:
+        upgrade(url, outdated)
     return outdated
 
 
-async def _outdated_contexts(url: str, contexts: list[Context]) -> list[Context]:
+def alembic_config(context: str) -> Config:
+    """Return Alembic's configuration for the revisions of one context."""
+    config = Config(alembic_ini_path(), ini_section=context)
+    script_location = alembic_ini_path().parent / "migrations"
+    config.set_main_option("script_location", str(script_location))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", str(topology().contexts[context].migrations))
+    return config
+
+
+async def _outdated_contexts(url: str, contexts: list[str]) -> list[str]:
     engine = create_async_engine(
         asyncpg_url(url), poolclass=NullPool, connect_args={"timeout": 10, "command_timeout": 10}
     )
@@ -40,9 +51,8 @@ async def _outdated_contexts(url: str, contexts: list[Context]) -> list[Context]
     ]
 
 
-async def _current_revision(connection: AsyncConnection, context: Context) -> str | None:
-    table = f"{context.value}.alembic_version"
-    version_table = await connection.scalar(select(func.to_regclass(table)))
+async def _current_revision(connection: AsyncConnection, context: str) -> str | None:
+    version_table = await connection.scalar(select(func.to_regclass(f"{context}.alembic_version")))
     if version_table is None:
         return None
     versions = Table("alembic_version", MetaData(), Column("version_num", Text), schema=context)
@@ -50,16 +60,5 @@ async def _current_revision(connection: AsyncConnection, context: Context) -> st
     return revision
 
 
-def _head_revision(context: Context) -> str | None:
-    return ScriptDirectory.from_config(_config(context)).get_current_head()
-
-
-def _config(context: Context) -> Config:
-    return Config(alembic_ini_path(), ini_section=context.value)
-
-
-def alembic_ini_path() -> Path:
-    """alembic.ini beside the sources, or inside the wheel."""
-    package_directory = Path(__file__).parent
-    candidates = [package_directory.parents[1] / "alembic.ini", package_directory / "alembic.ini"]
-    return next(place for place in candidates if place.exists())
+def _head_revision(context: str) -> str | None:
+    return ScriptDirectory.from_config(alembic_config(context)).get_current_head()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from markethall.contexts import Context
+from markethall.contexts import topology
 from markethall.settings import MIN_SECRET_LENGTH, Settings, SettingsError
 from markethall.shared.security.access_tokens import generate_private_key, load_private_keys
 
@@ -57,7 +57,8 @@ def _read_secrets(settings: Settings) -> ApplicationSecrets:
     directory = None if settings.storage == "memory" else settings.data_directory / "keys"
     # who can ask users for the public keys needs none of its own
     needs_access_token_key = (
-        Context.USERS in settings.contexts or Context.USERS not in settings.context_urls
+        topology().token_issuer in settings.contexts
+        or topology().token_issuer not in settings.context_urls
     )
     needs_service_token_key = settings.has_remote_dependencies or (
         settings.accepts_own_service_key and settings.environment != "production"

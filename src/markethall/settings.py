@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
@@ -20,7 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
-from markethall.contexts import DEPENDENCIES, SUBSCRIPTIONS, Context
+from markethall.contexts import context_names, topology
 from markethall.shared.security.passwords import weakness
 
 MIN_SECRET_LENGTH = 32
@@ -64,15 +65,24 @@ def _parse_comma_list(value: Any) -> Any:
 CommaList = BeforeValidator(_parse_comma_list)
 
 
+def _check_installed(name: str) -> str:
+    if name not in context_names():
+        raise ValueError(f"must be one of the contexts {', '.join(context_names())}")
+    return name
+
+
+ContextName = Annotated[str, AfterValidator(_check_installed)]
+
+
 class MigrationSettings(BaseSettings):
     """What alembic needs to know."""
 
     model_config = SettingsConfigDict(env_prefix="MARKETHALL_", extra="ignore")
 
     database_url: str = ""
-    database_urls: dict[Context, str] = {}
+    database_urls: dict[ContextName, str] = {}
 
-    def database_url_of(self, context: Context) -> str:
+    def database_url_of(self, context: str) -> str:
         """Raises SettingsError when no database is named."""
         url = self.database_urls.get(context) or self.database_url
         if not url:
@@ -81,7 +91,7 @@ class MigrationSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """All settings. The table in the README is made from this class."""
+    """All settings. docs/configuration.md is generated from this class."""
 
     model_config = SettingsConfigDict(
         env_prefix="MARKETHALL_",
@@ -96,13 +106,13 @@ class Settings(BaseSettings):
         Field(description="production refuses generated secrets and everything meant for trying"),
     ] = "development"
     contexts: Annotated[
-        frozenset[Context],
+        frozenset[ContextName],
         NoDecode,
         CommaList,
         Field(description="The contexts that this process serves", min_length=1),
-    ] = frozenset(Context)
+    ] = Field(default_factory=lambda: frozenset(context_names()))
     context_urls: Annotated[
-        dict[Context, str],
+        dict[ContextName, str],
         Field(description="Where the others are: a JSON object of context to base URL"),
     ] = {}
     storage: Annotated[
@@ -113,7 +123,7 @@ class Settings(BaseSettings):
         Field(description="Postgres; empty starts the embedded server in the data directory"),
     ] = SecretStr("")
     database_urls: Annotated[
-        dict[Context, SecretStr],
+        dict[ContextName, SecretStr],
         Field(description="Postgres per context, as a JSON object; the others use DATABASE_URL"),
     ] = {}
     database_pool_min: Annotated[int, Field(ge=1, description="Connections kept open")] = 5
@@ -240,7 +250,7 @@ class Settings(BaseSettings):
 
     @field_validator("context_urls")
     @classmethod
-    def _validate_context_urls(cls, context_urls: dict[Context, str]) -> dict[Context, str]:
+    def _validate_context_urls(cls, context_urls: dict[str, str]) -> dict[str, str]:
         for context, url in context_urls.items():
             parts = urlsplit(url)
             if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -254,7 +264,7 @@ class Settings(BaseSettings):
 
     @field_validator("database_urls")
     @classmethod
-    def _validate_postgres_urls(cls, urls: dict[Context, SecretStr]) -> dict[Context, SecretStr]:
+    def _validate_postgres_urls(cls, urls: dict[str, SecretStr]) -> dict[str, SecretStr]:
         return {context: _validate_url(url, _POSTGRES) for context, url in urls.items()}
 
     @field_validator("redis_url")
@@ -296,7 +306,9 @@ class Settings(BaseSettings):
             for context in sorted(self.contexts & set(self.context_urls))
         ]
         for context in sorted(self.contexts):
-            missing = sorted(DEPENDENCIES[context] - self.contexts - set(self.context_urls))
+            missing = sorted(
+                topology().dependencies[context] - self.contexts - set(self.context_urls)
+            )
             if missing:
                 names = ", ".join(missing)
                 problems.append(
@@ -309,7 +321,7 @@ class Settings(BaseSettings):
             return []
         problems = [
             f"MARKETHALL_REDIS_URL: is required: {publisher} or {listener} is served elsewhere"
-            for publisher, listener in self.event_flows
+            for publisher, listener in topology().event_pairs
             if (publisher in self.contexts) != (listener in self.contexts)
         ]
         if self.event_transport == "dual" and not problems:
@@ -354,12 +366,19 @@ class Settings(BaseSettings):
         problems = []
         if not self.secret_key.get_secret_value():
             problems.append("MARKETHALL_SECRET_KEY: is required in production")
-        if Context.USERS in self.contexts and not self.access_token_private_key.get_secret_value():
+        if (
+            topology().token_issuer in self.contexts
+            and not self.access_token_private_key.get_secret_value()
+        ):
             problems.append(
-                "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY: is required in production where users is served"
+                "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY: is required in production where "
+                f"{topology().token_issuer} is served"
             )
-        if Context.USERS not in self.contexts | set(self.context_urls):
-            problems.append("MARKETHALL_CONTEXT_URLS: users: is required to read its public keys")
+        if topology().token_issuer not in self.contexts | set(self.context_urls):
+            problems.append(
+                f"MARKETHALL_CONTEXT_URLS: {topology().token_issuer}: is required to read its "
+                "public keys"
+            )
         if self.has_remote_dependencies and not self.service_token_private_key.get_secret_value():
             problems.append(
                 "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY: is required in production to call a neighbour"
@@ -369,20 +388,11 @@ class Settings(BaseSettings):
     def _contexts_without_database(self) -> str:
         return ", ".join(c for c in sorted(self.contexts) if not self.database_url_of(c))
 
-    def database_url_of(self, context: Context) -> str:
+    def database_url_of(self, context: str) -> str:
         own_url = self.database_urls.get(context)
         return (own_url or self.database_url).get_secret_value()
 
-    @property
-    def event_flows(self) -> list[tuple[Context, Context]]:
-        """(publisher, listener), of all contexts, wherever they are served."""
-        return [
-            (publisher, listener)
-            for listener in Context
-            for publisher in sorted(SUBSCRIPTIONS[listener])
-        ]
-
-    def event_transports(self, publisher: Context, listener: Context) -> tuple[bool, bool]:
+    def event_transports(self, publisher: str, listener: str) -> tuple[bool, bool]:
         """Whether events go straight into the listener's inbox, and whether by Redis Streams."""
         is_in_process = {publisher, listener} <= self.contexts
         return is_in_process, not is_in_process or self.event_transport == "dual"
@@ -390,11 +400,11 @@ class Settings(BaseSettings):
     @property
     def has_remote_dependencies(self) -> bool:
         """Whether a context that is served here calls one that is not."""
-        return any(DEPENDENCIES[context] - self.contexts for context in self.contexts)
+        return any(topology().dependencies[context] - self.contexts for context in self.contexts)
 
-    def remote_callers_of(self, context: Context) -> frozenset[Context]:
-        """Who calls this context from another process."""
-        return frozenset(c for c in Context if context in DEPENDENCIES[c]) - self.contexts
+    def remote_callers_of(self, context: str) -> frozenset[str]:
+        """Return the contexts of other processes that call this one."""
+        return topology().callers[context] - self.contexts
 
     @property
     def accepts_own_service_key(self) -> bool:
@@ -403,7 +413,7 @@ class Settings(BaseSettings):
             self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts
         )
 
-    def mode(self, context: Context) -> Literal["local", "remote"]:
+    def mode(self, context: str) -> Literal["local", "remote"]:
         return "local" if context in self.contexts else "remote"
 
     @property

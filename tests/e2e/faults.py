@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from markethall.contexts import DEPENDENCIES, JWKS_SOURCES
+from markethall.contexts import topology
 from markethall.local.valkey import EmbeddedValkey
-from tests.e2e.split_cluster import APART, SplitCluster, split_cluster
+from tests.e2e.split_cluster import FULL_SPLIT, SplitCluster, split_cluster
 from tests.proxy import Mode, Proxy
 
 Edge = tuple[str, str]
@@ -46,7 +46,7 @@ async def fault_setup(
         redis_url = f"redis://127.0.0.1:{lines[REDIS].port}/0"
         via = {edge: lines[edge].url for edge in _edges()}
         split = await stack.enter_async_context(
-            split_cluster(folder, APART, database_url, redis_url, via, **settings)
+            split_cluster(folder, FULL_SPLIT, database_url, redis_url, via, **settings)
         )
         for edge in _edges():
             lines[edge].target = split.service(edge[1]).port
@@ -56,9 +56,9 @@ async def fault_setup(
 def _edges() -> list[Edge]:
     """Who calls whom, and whose keys are read."""
     return [
-        (caller.value, target.value)
-        for caller in DEPENDENCIES
-        for target in sorted(DEPENDENCIES[caller] | JWKS_SOURCES[caller])
+        (caller, target)
+        for caller in topology().dependencies
+        for target in sorted(topology().dependencies[caller] | topology().jwks_sources[caller])
     ]
 
 

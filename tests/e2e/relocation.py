@@ -21,7 +21,6 @@ from pathlib import Path
 import httpx2
 from starlette.types import Receive, Scope, Send
 
-from markethall.contexts import Context
 from markethall.local.cluster.app import context_of
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import read_settings
@@ -84,7 +83,7 @@ class ProxyChain:
         }
         self._started: list[ServiceProcess] = []
         self.of_hall, self.of_inventory = Proxy(), Proxy()
-        self._public: dict[Context, str] = {}
+        self._public: dict[str, str] = {}
         self._proxy = ReverseProxy(self._public, read_settings(storage="memory"))
 
     @asynccontextmanager
@@ -109,7 +108,7 @@ class ProxyChain:
 
     def send_to(self, part: ServiceProcess) -> None:
         """From now on the paths of what it serves lead there, and its name as well."""
-        self._public.update({Context(context): part.url for context in part.serves})
+        self._public.update(dict.fromkeys(part.serves, part.url))
         (self.of_inventory if part.serves == INVENTORY else self.of_hall).target = part.port
 
     async def start(self, serves: frozenset[str], database_url: str) -> ServiceProcess:

@@ -15,10 +15,10 @@ from typing import IO
 
 import httpx2
 
-from markethall.contexts import CONTEXT_BY_PATH, Context
+from markethall.contexts import context_names, topology
 
 ADMIN = ("admin@markethall.example", "an-admin-password-for-tests")
-CONTEXTS = tuple(context.value for context in Context)
+CONTEXTS = tuple(context for context in context_names())
 START_LIMIT = 180
 _RESERVED_SOCKETS: list[socket.socket] = []
 
@@ -45,7 +45,7 @@ class RunningServer:
 
 def owning_context(path: str) -> str:
     """Whose path it is: the first segment decides. What every process has is asked of users."""
-    return CONTEXT_BY_PATH.get(path.split("/")[1].partition("?")[0], Context.USERS).value
+    return topology().context_by_path.get(path.split("/")[1].partition("?")[0], "users")
 
 
 def free_port() -> int:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from dependency_injector import providers
-from markethall.inventory.imports.ports import ReadStore, Store
 
 from markethall.inventory.imports.contract import ImportStatus
+from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.persistence.database import Database

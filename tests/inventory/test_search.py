@@ -1,4 +1,4 @@
-"""Every store finds the same products, in the same order, and says how they are spread."""
+"""Search: matches, order, spelling help, facets, cache keys and external engines."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -135,7 +135,7 @@ async def test_only_the_first_ten_words_count(inventory_app: InventoryApp) -> No
     assert await found(inventory_app, f"twentyfour {ten}") == []
 
 
-async def test_a_query_without_a_letter_finds_nothing(inventory_app: InventoryApp) -> None:
+async def test_query_without_letters_finds_nothing(inventory_app: InventoryApp) -> None:
     await inventory_app.product("A", name="100% pure")
 
     assert await found(inventory_app, "%") == []
@@ -145,15 +145,14 @@ async def test_a_query_without_a_letter_finds_nothing(inventory_app: InventoryAp
 async def test_renamed_product_is_found_by_new_name_only(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product("A", name="Sencha", tags=("green",), description="from Uji")
 
-    await changed(inventory_app, tea, 1, name="Bancha", tags=[], description=None)
+    await changed(inventory_app, tea, 1, name="Gyokuro", tags=[], description=None)
 
-    assert await found(inventory_app, "bancha") == ["A"]
-    for gone in ("sencha", "green", "uji"):
-        assert await found(inventory_app, gone, status="draft") == []
-    assert await found(inventory_app, "uji") == []
+    assert await found(inventory_app, "gyokuro") == ["A"]
+    for old_word in ("sencha", "green", "uji"):
+        assert await found(inventory_app, old_word) == []
 
 
-async def test_a_search_takes_filters_and_other_sorts(inventory_app: InventoryApp) -> None:
+async def test_search_combines_with_filters_and_sorts(inventory_app: InventoryApp) -> None:
     euro = {"currency": "EUR"}
     await inventory_app.product("A", 1, name="Tea b", category="tea", price={"amount": 3, **euro})
     await inventory_app.product("B", 0, name="Tea a", category="tea", price={"amount": 1, **euro})
@@ -176,44 +175,52 @@ async def test_relevance_sort_without_terms_is_newest_first(inventory_app: Inven
     assert await skus(inventory_app, sort="relevance") == ["C", "B", "A"]
 
 
-# Words that were mistyped
+# Spelling help: in SQL only
 
 
 @pytest.mark.parametrize(
     "q", ["senhca", "sencah", "semcha", "senncha", "ssencha", "sench", "sncha"]
 )
-async def test_misspelt_term_is_corrected(inventory_app: InventoryApp, q: str) -> None:
-    await inventory_app.product("A", name="Sencha Uji")
-    await inventory_app.product("B", name="Cup")
+async def test_misspelt_term_is_corrected(sql_inventory_app: InventoryApp, q: str) -> None:
+    await sql_inventory_app.product("A", name="Sencha Uji")
+    await sql_inventory_app.product("B", name="Cup")
 
-    assert await found(inventory_app, f"{q} uji") == ["A"]
-
-
-async def test_spelling_covers_names_and_tags_only(inventory_app: InventoryApp) -> None:
-    await inventory_app.product("SHINCHA-1", name="A", tags=("kyushu",), description="gyokuro")
-
-    assert await found(inventory_app, "kyuhsu") == ["SHINCHA-1"]
-    assert await found(inventory_app, "shinhca") == []
-    assert await found(inventory_app, "gyokruo") == []
+    assert await found(sql_inventory_app, f"{q} uji") == ["A"]
 
 
-async def test_known_word_is_never_corrected(inventory_app: InventoryApp) -> None:
-    await inventory_app.product("A", name="Shirt")
-    await inventory_app.product("B", name="Short", status="draft")
+async def test_spelling_covers_names_and_tags_only(sql_inventory_app: InventoryApp) -> None:
+    await sql_inventory_app.product("SHINCHA-1", name="A", tags=("kyushu",), description="gyokuro")
 
-    assert await found(inventory_app, "short") == []
-    assert await found(inventory_app, "shirr") == ["A"]
-    assert await found(inventory_app, "xy") == []
+    assert await found(sql_inventory_app, "kyuhsu") == ["SHINCHA-1"]
+    assert await found(sql_inventory_app, "shinhca") == []
+    assert await found(sql_inventory_app, "gyokruo") == []
 
 
-async def test_corrected_search_has_pages_and_facets(inventory_app: InventoryApp) -> None:
+async def test_known_word_is_never_corrected(sql_inventory_app: InventoryApp) -> None:
+    await sql_inventory_app.product("A", name="Shirt")
+    await sql_inventory_app.product("B", name="Short", status="draft")
+
+    assert await found(sql_inventory_app, "short") == []
+    assert await found(sql_inventory_app, "shirr") == ["A"]
+    assert await found(sql_inventory_app, "xy") == []
+
+
+async def test_corrected_search_has_pages_and_facets(sql_inventory_app: InventoryApp) -> None:
     for number in range(5):
-        await inventory_app.product(f"S{number}", name="Sencha", category="tea")
+        await sql_inventory_app.product(f"S{number}", name="Sencha", category="tea")
 
-    assert await found(inventory_app, "senhca") == ["S4", "S3", "S2", "S1", "S0"]
-    spread = await facets(inventory_app, q="senhca", facets="category")
-    assert spread.category is not None
-    assert [(one.value, one.count) for one in spread.category] == [("tea", 5)]
+    assert await found(sql_inventory_app, "senhca") == ["S4", "S3", "S2", "S1", "S0"]
+    counted = await facets(sql_inventory_app, q="senhca", facets="category")
+    assert counted.category is not None
+    assert [(facet.value, facet.count) for facet in counted.category] == [("tea", 5)]
+
+
+async def test_memory_storage_has_no_spelling_help() -> None:
+    inventory_app = build_inventory_app("memory")
+    await inventory_app.product("A", name="Sencha")
+
+    assert await found(inventory_app, "sencha") == ["A"]
+    assert await found(inventory_app, "senhca") == []
 
 
 async def test_without_pg_trgm_only_spelling_is_disabled(server_url: str, template: str) -> None:
@@ -224,11 +231,11 @@ async def test_without_pg_trgm_only_spelling_is_disabled(server_url: str, templa
     inventory_app = build_inventory_app("sql", postgres)
 
     await inventory_app.product("A", name="Sencha")
-    right, wrong = await found(inventory_app, "sencha"), await found(inventory_app, "senhca")
+    correct, misspelt = await found(inventory_app, "sencha"), await found(inventory_app, "senhca")
 
     await postgres.close()
     await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
-    assert (right, wrong) == (["A"], [])
+    assert (correct, misspelt) == (["A"], [])
 
 
 # Facets
@@ -242,10 +249,10 @@ async def test_facets_count_all_matches(inventory_app: InventoryApp) -> None:
     await inventory_app.product("D", name="Tea", status="draft", category="cups")
     await inventory_app.product("E", name="Other", category="other", tags=("x",))
 
-    all_of_it = await facets(inventory_app, q="tea", limit=1, facets="category,options,tag")
-    some = await facets(inventory_app, category="tea", facets="tag")
+    all_facets = await facets(inventory_app, q="tea", limit=1, facets="category,options,tag")
+    tags_of_category = await facets(inventory_app, category="tea", facets="tag")
 
-    assert all_of_it.model_dump() == {
+    assert all_facets.model_dump() == {
         "category": ({"value": "tea", "count": 2}, {"value": "cups", "count": 1}),
         "options": {
             "colour": ({"value": "blue", "count": 2}, {"value": "red", "count": 1}),
@@ -253,7 +260,7 @@ async def test_facets_count_all_matches(inventory_app: InventoryApp) -> None:
         },
         "tag": ({"value": "y", "count": 2}, {"value": "x", "count": 1}),
     }
-    assert some.model_dump(exclude_none=True) == {
+    assert tags_of_category.model_dump(exclude_none=True) == {
         "tag": ({"value": "y", "count": 2}, {"value": "x", "count": 1})
     }
 
@@ -263,36 +270,36 @@ async def test_facet_has_hundred_most_frequent_values(inventory_app: InventoryAp
     await inventory_app.product("B", tags=tuple(f"t{number:03}" for number in range(50, 100)))
     await inventory_app.product("C", tags=("t100", "t099"))
 
-    spread = (await facets(inventory_app, facets="tag")).tag
+    values = (await facets(inventory_app, facets="tag")).tag
 
-    assert spread is not None
-    assert len(spread) == 100
-    assert (spread[0].value, spread[0].count) == ("t099", 2)
-    assert spread[-1].value == "t098"
+    assert values is not None
+    assert len(values) == 100
+    assert (values[0].value, values[0].count) == ("t099", 2)
+    assert values[-1].value == "t098"
 
 
 async def test_facets_are_included_on_request_only(inventory_app: InventoryApp) -> None:
     await inventory_app.product("A", category="tea")
 
-    bare = await inventory_app.product_search.render_product_page(ANYONE, ProductQuery())
-    full = await inventory_app.product_search.render_product_page(
+    without = await inventory_app.product_search.render_product_page(ANYONE, ProductQuery())
+    with_facets = await inventory_app.product_search.render_product_page(
         ANYONE, ProductQuery(facets="category")
     )
 
-    assert ProductPage.model_validate_json(bare.body).facets is None
-    assert b'"facets":{"category":[{"value":"tea","count":1}]}' in full.body
+    assert ProductPage.model_validate_json(without.body).facets is None
+    assert b'"facets":{"category":[{"value":"tea","count":1}]}' in with_facets.body
 
 
 @pytest.mark.parametrize("facets", ["", "colour", "tag,", ",tag", "tag category"])
-def test_an_unknown_facet_is_refused(facets: str) -> None:
+def test_unknown_facet_is_rejected(facets: str) -> None:
     with pytest.raises(ValidationError):
         ProductQuery(facets=facets)
 
 
-# What it costs, and what is kept
+# Cache keys and number of statements
 
 
-ASKED: dict[str, Any] = {
+QUERY_VALUES: dict[str, Any] = {
     "limit": 1, "cursor": "x", "category": "tea", "family": "f", "tag": "x", "min_price": 2,
     "max_price": 2, "in_stock": True, "q": "cup", "status": "draft", "sort": "name",
     "facets": "tag",
@@ -311,40 +318,42 @@ async def test_cache_keys_differ_for_different_queries(inventory_app: InventoryA
     cursor = ProductPage.model_validate_json(first.body).next_cursor
 
     plain = await inventory_app.product_search.render_product_page(STAFF, ProductQuery(limit=2))
-    for name, value in ASKED.items():
+    for name, value in QUERY_VALUES.items():
         query = {"limit": 2, name: cursor if name == "cursor" else value}
         other = await inventory_app.product_search.render_product_page(
             STAFF, ProductQuery.model_validate(query)
         )
 
         assert other.body != plain.body, name
-    assert set(ASKED) == set(ProductQuery.model_fields)
+    assert set(QUERY_VALUES) == set(ProductQuery.model_fields)
 
 
-async def test_a_search_is_one_statement(postgres: Postgres) -> None:
+async def test_search_is_one_statement(postgres: Postgres) -> None:
     inventory_app = build_inventory_app("sql", postgres)
     for number in range(30):
         await inventory_app.product(f"TEA-{number}", name="Tea", category="tea", tags=("x",))
 
-    async def cost(**query: Any) -> float:
+    async def statement_count(**query: Any) -> float:
         before: float = STATEMENTS._value.get()
         await inventory_app.product_search.list_products(ANYONE, ProductQuery.model_validate(query))
         return float(STATEMENTS._value.get()) - before
 
-    assert await cost(q="tea") == 1
-    assert await cost(q="tea", category="tea", tag="x", in_stock=False, sort="price") == 1
-    assert await cost(q="tea", facets="category,options,tag") == 2
-    assert await cost(q="%") == 0
-    await cost(q="unknown")
-    assert await cost(q="unknown") == 2
-    assert await cost(q="tee") == 3
+    assert await statement_count(q="tea") == 1
+    assert (
+        await statement_count(q="tea", category="tea", tag="x", in_stock=False, sort="price") == 1
+    )
+    assert await statement_count(q="tea", facets="category,options,tag") == 2
+    assert await statement_count(q="%") == 0
+    await statement_count(q="unknown")
+    assert await statement_count(q="unknown") == 2
+    assert await statement_count(q="tee") == 3
 
 
-# An engine outside
+# External search engine
 
 
 class FakeSearchIndex:
-    """An engine that finds all products that it was told of, the first one first."""
+    """Engine that finds all indexed products, the oldest first."""
 
     def __init__(self) -> None:
         self.products_by_sku: dict[str, Product] = {}
@@ -353,13 +362,13 @@ class FakeSearchIndex:
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         if self.is_unavailable:
             return None
-        ids = [item.product_id for item in self.products_by_sku.values()]
-        first = int(after or 0)
-        last = first + query.limit
-        return SearchHits(ids[first:last], str(last) if last < len(ids) else None, Facets(tag=()))
+        ids = [product.product_id for product in self.products_by_sku.values()]
+        start = int(after or 0)
+        end = start + query.limit
+        return SearchHits(ids[start:end], str(end) if end < len(ids) else None, Facets(tag=()))
 
-    async def index(self, items: Sequence[Product]) -> None:
-        self.products_by_sku |= {item.sku: item for item in items}
+    async def index(self, products: Sequence[Product]) -> None:
+        self.products_by_sku |= {product.sku: product for product in products}
 
 
 def with_search_index(inventory_app: InventoryApp) -> FakeSearchIndex:
@@ -396,10 +405,10 @@ async def test_search_falls_back_to_store_when_engine_is_unavailable(
     first = await inventory_app.product_search.list_products(ANYONE, ProductQuery(q="tea", limit=1))
 
     engine.is_unavailable = True
-    by_the_store = await skus(inventory_app, q="tea")
+    from_store = await skus(inventory_app, q="tea")
     with pytest.raises(Unavailable):
         await inventory_app.product_search.list_products(
             ANYONE, ProductQuery(q="tea", limit=1, cursor=first.next_cursor)
         )
 
-    assert by_the_store == ["C", "B", "A"]
+    assert from_store == ["C", "B", "A"]

@@ -10,7 +10,6 @@ import pytest
 from alembic import command
 
 from markethall import schema_migrations
-from markethall.contexts import Context
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.conftest import on_server, plain, url_of
@@ -43,7 +42,7 @@ async def old_url(server_url: str) -> AsyncIterator[str]:
 
 
 def migrated(url: str, revision: str) -> None:
-    config = schema_migrations._config(Context.INVENTORY)
+    config = schema_migrations.alembic_config("inventory")
     config.attributes["url"] = url
     command.upgrade(config, revision)
 

@@ -1,4 +1,7 @@
-"""Whatever the catalogue and the query: memory and SQL give the same products in the same order."""
+"""Memory and SQL give the same products in the same order for any catalogue and query.
+
+Spelling help is in SQL only: here SQL has no known words that it could suggest.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +42,11 @@ products = st.fixed_dictionaries(
         "stock": st.integers(0, 1),
     }
 )
-asked = st.lists(st.sampled_from(WORDS[:8]), min_size=1, max_size=3).map(" ".join)
+frequent = st.lists(st.sampled_from(WORDS[:8]), min_size=1, max_size=3).map(" ".join)
 queries = st.fixed_dictionaries(
     {},
     optional={
-        "q": asked | text.filter(bool).map(lambda q: q[:100]),
+        "q": frequent | text.filter(bool).map(lambda q: q[:100]),
         "sort": st.sampled_from(["relevance", "name", "price", "-price", "-created_at"]),
         "category": st.sampled_from(["tea", "cups", "nowhere"]),
         "family": st.just("f"),
@@ -57,16 +60,18 @@ queries = st.fixed_dictionaries(
 
 
 @dataclass
-class Houses:
+class Storages:
     memory: InventoryApp
     sql: InventoryApp
+    connection: Any
 
-    async def stocked(self, catalogue: list[dict[str, Any]]) -> None:
+    async def fill(self, catalogue: list[dict[str, Any]]) -> None:
         for number, fields in enumerate(catalogue):
             for inventory_app in (self.memory, self.sql):
-                # the same id in both, and not in the order of making
+                # the same id in both, and not in the order of creation
                 thing_id = UUID(int=number * 37 % 101)
                 await inventory_app.product(f"Tea-{number}", thing_id=thing_id, **fields)
+        await self.connection.execute("DELETE FROM inventory.search_word")
 
 
 @pytest.fixture
@@ -76,26 +81,26 @@ async def connection(database_url: str) -> Any:
     await connection.close()
 
 
-async def emptied(connection: Any, postgres: Postgres) -> Houses:
-    """Hypothesis tries many catalogues within one test."""
+async def empty_storages(connection: Any, postgres: Postgres) -> Storages:
+    """Delete the products of the previous example: Hypothesis runs many in one test."""
     await connection.execute(
         "SET session_replication_role = replica; DELETE FROM inventory.stock_movement;"
-        "DELETE FROM inventory.stock; DELETE FROM inventory.product; DELETE FROM inventory.search_word"
+        "DELETE FROM inventory.stock; DELETE FROM inventory.product"
     )
-    return Houses(build_inventory_app("memory"), build_inventory_app("sql", postgres))
+    return Storages(build_inventory_app("memory"), build_inventory_app("sql", postgres), connection)
 
 
-async def names(inventory_app: InventoryApp, query: dict[str, Any], limit: int) -> list[str]:
-    """The SKUs in the order of the list, read in pages of this size."""
-    skus: list[str] = []
+async def skus(inventory_app: InventoryApp, query: dict[str, Any], limit: int) -> list[str]:
+    """Return the SKUs in list order, read in pages of this size."""
+    found: list[str] = []
     cursor = None
     while True:
-        asked = ProductQuery.model_validate({**query, "limit": limit, "cursor": cursor})
-        page = await inventory_app.product_search.list_products(STAFF, asked)
-        skus += [product.sku for product in page.items]
+        page_query = ProductQuery.model_validate({**query, "limit": limit, "cursor": cursor})
+        page = await inventory_app.product_search.list_products(STAFF, page_query)
+        found += [product.sku for product in page.items]
         cursor = page.next_cursor
         if cursor is None:
-            return skus
+            return found
 
 
 @EXAMPLES
@@ -103,40 +108,42 @@ async def names(inventory_app: InventoryApp, query: dict[str, Any], limit: int) 
 async def test_memory_and_sql_return_same_pages(
     connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
 ) -> None:
-    houses = await emptied(connection, postgres)
-    await houses.stocked(catalogue)
+    storages = await empty_storages(connection, postgres)
+    await storages.fill(catalogue)
 
-    in_sql = await names(houses.sql, query, 100)
-    in_memory = await names(houses.memory, query, 100)
+    in_sql = await skus(storages.sql, query, 100)
+    in_memory = await skus(storages.memory, query, 100)
 
     assert in_sql == in_memory
-    assert await names(houses.sql, query, 2) == in_sql
-    assert await names(houses.memory, query, 2) == in_sql
+    assert await skus(storages.sql, query, 2) == in_sql
+    assert await skus(storages.memory, query, 2) == in_sql
 
 
-few = st.lists(st.sampled_from(["tea", "teapot", "green", "Tea-3"]), min_size=1, max_size=3)
-similar = st.fixed_dictionaries({"name": few, "description": few, "tags": few})
+few_words = st.lists(st.sampled_from(["tea", "teapot", "green", "Tea-3"]), min_size=1, max_size=3)
+similar_products = st.fixed_dictionaries(
+    {"name": few_words, "description": few_words, "tags": few_words}
+)
 
 
 @EXAMPLES
-@given(catalogue=st.lists(similar, min_size=2, max_size=6), words=few)
+@given(catalogue=st.lists(similar_products, min_size=2, max_size=6), words=few_words)
 async def test_memory_and_sql_rank_alike(
     connection: Any, postgres: Postgres, catalogue: list[dict[str, list[str]]], words: list[str]
 ) -> None:
-    houses = await emptied(connection, postgres)
-    await houses.stocked(
+    storages = await empty_storages(connection, postgres)
+    await storages.fill(
         [
             {"name": " ".join(name), "description": " ".join(text), "tags": tuple(tags)}
             for name, text, tags in (fields.values() for fields in catalogue)
         ]
     )
 
-    in_sql = await names(houses.sql, {"q": " ".join(words)}, 100)
+    in_sql = await skus(storages.sql, {"q": " ".join(words)}, 100)
 
-    assert in_sql == await names(houses.memory, {"q": " ".join(words)}, 100)
+    assert in_sql == await skus(storages.memory, {"q": " ".join(words)}, 100)
 
 
-many = st.fixed_dictionaries(
+catalogue_products = st.fixed_dictionaries(
     {
         "name": st.sampled_from(["tea", "tea pot", "pot"]),
         "tags": st.sampled_from([(), ("tea",), ("pot", "x")]),
@@ -144,7 +151,7 @@ many = st.fixed_dictionaries(
         "price": st.integers(0, 2).map(lambda amount: {"amount": amount, "currency": "EUR"}),
     }
 )
-common = st.fixed_dictionaries(
+unselective_queries = st.fixed_dictionaries(
     {"sort": st.sampled_from(["relevance", "name", "price", "-price", "-created_at"])},
     optional={
         "q": st.sampled_from(["tea", "tea pot", "te", "tea-7", "tae"]),
@@ -157,17 +164,17 @@ common = st.fixed_dictionaries(
 
 
 @settings(EXAMPLES, max_examples=15)
-@given(catalogue=st.lists(many, min_size=40, max_size=70), query=common)
+@given(catalogue=st.lists(catalogue_products, min_size=40, max_size=70), query=unselective_queries)
 async def test_memory_and_sql_agree_over_many_pages(
     connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
 ) -> None:
-    houses = await emptied(connection, postgres)
-    await houses.stocked(catalogue)
+    storages = await empty_storages(connection, postgres)
+    await storages.fill(catalogue)
 
-    whole = await names(houses.memory, query, 100)
+    expected = await skus(storages.memory, query, 100)
 
-    assert await names(houses.sql, query, 20) == whole
-    assert await names(houses.sql, query, 7) == whole
+    assert await skus(storages.sql, query, 20) == expected
+    assert await skus(storages.sql, query, 7) == expected
 
 
 @EXAMPLES
@@ -175,12 +182,12 @@ async def test_memory_and_sql_agree_over_many_pages(
 async def test_memory_and_sql_facets_agree(
     connection: Any, postgres: Postgres, catalogue: list[dict[str, Any]], query: dict[str, Any]
 ) -> None:
-    houses = await emptied(connection, postgres)
-    await houses.stocked(catalogue)
+    storages = await empty_storages(connection, postgres)
+    await storages.fill(catalogue)
     counting = ProductQuery.model_validate({**query, "facets": "category,options,tag"})
 
-    in_sql = await houses.sql.product_search.list_products(STAFF, counting)
-    in_memory = await houses.memory.product_search.list_products(STAFF, counting)
+    in_sql = await storages.sql.product_search.list_products(STAFF, counting)
+    in_memory = await storages.memory.product_search.list_products(STAFF, counting)
 
     assert in_sql.facets == in_memory.facets
     assert in_sql.facets is not None

@@ -1,5 +1,6 @@
-"""A page that lies deep in a long list costs what the first one costs."""
+"""A page deep in a long list reads about as much of the database as the first page."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
-# every second one is found by any of the filters; product n is n days old and costs n
+# each filter matches every second product; product n is n days old and costs n
 FIELDS = {
     "product_id": "('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid",
     "sku": "'P' || n",
@@ -36,7 +37,7 @@ FIELDS = {
     "search": "CASE n % 2 WHEN 0 THEN $$'tea':1A$$ ELSE $$'cup':1A$$ END::tsvector",
 }
 COLUMNS = [column.name for column in products.c if column.computed is None]
-CROWD = f"""
+MANY_PRODUCTS = f"""
 INSERT INTO inventory.product ({", ".join(COLUMNS)})
 SELECT {", ".join(FIELDS.get(name, name) for name in COLUMNS)}
 FROM inventory.product, generate_series(1, 5000) n WHERE sku = 'FIRST';
@@ -48,23 +49,21 @@ MIDDLE = "SELECT * FROM inventory.product WHERE price_amount = 2500"
 
 
 class ExplainingConnection(Connection):
-    """Runs a statement only to count the pages of the database that it reads."""
+    """Explains statements instead of answering them, and counts the database pages they read."""
 
     pages = 0
 
     async def fetch_one(self, statement: Statement, **values: Any) -> "Record | None":
         sql, arguments = statement.bind(values)
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}"
-        plan = (await self._driver.fetchval(explain, *arguments))[0]["Plan"]
+        plan = json.loads(await self._driver.fetchval(explain, *arguments))[0]["Plan"]
         self.pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
         return None
 
 
 @pytest.fixture
-async def own_url(server_url: str, template: str) -> AsyncIterator[str]:
-    """A database for this test alone: what others left in the common one changes what is planned,
-    even when it is deleted.
-    """
+async def separate_url(server_url: str, template: str) -> AsyncIterator[str]:
+    """Create a database for this test alone: even deleted rows of others would change the plans."""
     name = f"plans_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield url_of(server_url, name)
@@ -72,17 +71,17 @@ async def own_url(server_url: str, template: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def postgres(own_url: str) -> AsyncIterator[Postgres]:
-    database = Postgres(own_url, PoolSize(timeout=60))
+async def postgres(separate_url: str) -> AsyncIterator[Postgres]:
+    database = Postgres(separate_url, PoolSize(timeout=60))
     yield database
     await database.close()
 
 
-async def read(postgres: Postgres, listing: ProductPageRequest) -> int:
+async def pages_read(postgres: Postgres, request: ProductPageRequest) -> int:
     async with postgres.read_session() as connection:
         explaining = ExplainingConnection(connection._driver)
         store = SqlInventoryStore(explaining, STATEMENTS, utc_now, trigrams=TrigramSupport())
-        await store.get_product_page(listing, NOW)
+        await store.get_product_page(request, NOW)
     return explaining.pages
 
 
@@ -100,13 +99,15 @@ LISTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_deep_page_reads_as_many_rows_as_first(postgres: Postgres, own_url: str) -> None:
+async def test_deep_page_reads_as_many_pages_as_first(
+    postgres: Postgres, separate_url: str
+) -> None:
     inventory_app = build_inventory_app("sql", postgres)
     await inventory_app.product("FIRST", category="tea")
     await inventory_app.product("SECOND", category="cups")
-    # not by the pool, which waits ten seconds for a statement
-    await on_server(own_url, CROWD)
-    await on_server(own_url, "VACUUM (ANALYZE)")
+    # not through the pool: its statement timeout is ten seconds
+    await on_server(separate_url, MANY_PRODUCTS)
+    await on_server(separate_url, "VACUUM (ANALYZE)")
     async with postgres.read_session() as connection:
         middle = await connection._driver.fetchrow(MIDDLE)
     assert middle is not None
@@ -117,4 +118,4 @@ async def test_deep_page_reads_as_many_rows_as_first(postgres: Postgres, own_url
         score = (8,) if search and "sort" not in query else ()
         deep = replace(first, after=(*score, middle[key], middle["product_id"]))
 
-        assert await read(postgres, deep) <= 1.5 * await read(postgres, first), query
+        assert await pages_read(postgres, deep) <= 1.5 * await pages_read(postgres, first), query

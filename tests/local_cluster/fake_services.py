@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from markethall.contexts import Context
+from markethall.contexts import context_names
 from markethall.local.cluster.app import ClusterApp, create_cluster_app
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.server import GracefulServer, listen_socket, server_config
@@ -25,7 +25,7 @@ Header = tuple[bytes, bytes]
 class FakeService:
     """Records its requests. Answers with the request it got, or by `handler`."""
 
-    name: Context
+    name: str
     requests: list[bytes] = field(default_factory=list)
     handler: Handler | None = None
 
@@ -74,7 +74,7 @@ def answer(status: int, body: bytes = b"", *headers: Header) -> Handler:
 @dataclass
 class FakeCluster:
     url: str
-    services: Mapping[Context, FakeService]
+    services: Mapping[str, FakeService]
     app: ClusterApp
 
     @property
@@ -95,7 +95,7 @@ class _Server(GracefulServer):
 
 @asynccontextmanager
 async def fake_cluster(**settings: Any) -> AsyncIterator[FakeCluster]:
-    services = {context: FakeService(context) for context in Context}
+    services = {context: FakeService(context) for context in context_names()}
     async with AsyncExitStack() as stack:
         urls = {
             context: await stack.enter_async_context(tcp.listening(service))
@@ -107,7 +107,7 @@ async def fake_cluster(**settings: Any) -> AsyncIterator[FakeCluster]:
 
 @asynccontextmanager
 async def cluster_of(
-    urls: Mapping[Context, str], **settings: Any
+    urls: Mapping[str, str], **settings: Any
 ) -> AsyncIterator[tuple[str, ClusterApp]]:
     """Serves the application as `markethall local-cluster` does, for services at these URLs."""
     given = read_settings(shutdown_seconds=1, **settings)

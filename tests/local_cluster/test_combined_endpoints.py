@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from markethall.app import create_app
-from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
+from markethall.contexts import context_names, topology
 from markethall.settings import Settings, read_settings
 from tests.e2e.shop import good, refused
 from tests.local_cluster.fake_services import FakeCluster, answer, cluster_of, fake_cluster
@@ -42,15 +42,15 @@ async def test_it_is_ready_when_all_services_are(
 ) -> None:
     ready = good(await http.get("/ready"), 200)
 
-    assert ready == {"status": "ready", "checks": dict.fromkeys(Context, "ok")}
+    assert ready == {"status": "ready", "checks": dict.fromkeys(context_names(), "ok")}
     assert cluster.requests == [b"GET /ready"] * 4
 
 
 async def test_it_names_the_services_that_are_not_ready(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
-    cluster.services[Context.ORDERS].handler = answer(503)
-    cluster.services[Context.INVENTORY].handler = answer(503)
+    cluster.services["orders"].handler = answer(503)
+    cluster.services["inventory"].handler = answer(503)
 
     response = await http.get("/ready")
 
@@ -95,18 +95,19 @@ async def real_services(folder: Path, **settings: str) -> AsyncIterator[httpx2.A
     """A client of the cluster with the four real applications behind it."""
     async with AsyncExitStack() as stack:
         urls = {}
-        for context in Context:
+        for context in context_names():
             app = create_app(settings_of(context, folder, **settings))
             urls[context] = await stack.enter_async_context(tcp.listening(app))
         url, _ = await stack.enter_async_context(cluster_of(urls, **settings))
         yield await stack.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=20))
 
 
-def settings_of(context: Context, folder: Path, **settings: str) -> Settings:
+def settings_of(context: str, folder: Path, **settings: str) -> Settings:
     return read_settings(
-        contexts=context.value,
+        contexts=context,
         context_urls=dict.fromkeys(
-            DEPENDENCIES[context] | JWKS_SOURCES[context], "http://127.0.0.1:1"
+            topology().dependencies[context] | topology().jwks_sources[context],
+            "http://127.0.0.1:1",
         ),
         redis_url="redis://127.0.0.1:1",
         storage="memory",

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from markethall.contexts import DEPENDENCIES, Context
+from markethall.contexts import context_names, topology
 from markethall.local.cluster.process_supervisor import (
     STOP_ORDER,
     ServiceSupervisor,
@@ -24,7 +24,7 @@ from tests.e2e.test_shutdown import until
 from tests.local_cluster.cluster_process import remaining_processes
 from tests.test_cli import markethall
 
-URLS = {context: f"http://127.0.0.1:{port}" for port, context in enumerate(Context, 9001)}
+URLS = {context: f"http://127.0.0.1:{port}" for port, context in enumerate(context_names(), 9001)}
 # the limit of the embedded Postgres
 MAX_CONNECTIONS = 100
 
@@ -35,7 +35,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def settings_of_service(
-    monkeypatch: pytest.MonkeyPatch, settings: Settings, context: Context, **shell: str
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, context: str, **shell: str
 ) -> Settings:
     """The settings that a service reads from its environment."""
     shell = {"redis_url": "redis://127.0.0.1:1", "database_url": "postgresql://x@y/z", **shell}
@@ -50,16 +50,16 @@ def settings_of_service(
 
 
 @pytest.mark.parametrize(
-    ("context", "context_urls"),
+    ("context", "remotes"),
     [
-        (Context.ORDERS, {Context.USERS, Context.INVENTORY, Context.PAYMENTS}),
-        (Context.USERS, {Context.ORDERS}),
-        (Context.INVENTORY, {Context.USERS, Context.ORDERS}),
-        (Context.PAYMENTS, {Context.USERS, Context.ORDERS}),
+        ("orders", {"users", "inventory", "payments"}),
+        ("users", {"orders"}),
+        ("inventory", {"users", "orders"}),
+        ("payments", {"users", "orders"}),
     ],
 )
 def test_each_service_serves_one_context_and_knows_the_urls_that_it_needs(
-    monkeypatch: pytest.MonkeyPatch, settings: Settings, context: Context, remotes: set[Context]
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, context: str, remotes: set[str]
 ) -> None:
     found = settings_of_service(monkeypatch, settings, context)
 
@@ -73,7 +73,7 @@ def test_the_pools_of_all_services_and_a_command_fit_the_embedded_server(
 ) -> None:
     sizes = [
         settings_of_service(monkeypatch, settings, context).database_pool_max + 1
-        for context in Context
+        for context in context_names()
     ]
     command = settings.database_pool_max + 1
 
@@ -83,13 +83,13 @@ def test_the_pools_of_all_services_and_a_command_fit_the_embedded_server(
 def test_the_shell_may_set_the_pool_size(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
-    found = settings_of_service(monkeypatch, settings, Context.USERS, database_pool_max="3")
+    found = settings_of_service(monkeypatch, settings, "users", database_pool_max="3")
 
     assert found.database_pool_max == 3
 
 
 def test_services_trust_the_proxy_only(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
-    found = settings_of_service(monkeypatch, settings, Context.USERS)
+    found = settings_of_service(monkeypatch, settings, "users")
 
     assert found.trusted_proxies == ("127.0.0.1/32",)
 
@@ -97,27 +97,27 @@ def test_services_trust_the_proxy_only(monkeypatch: pytest.MonkeyPatch, settings
 def test_a_caller_stops_before_the_services_that_it_calls() -> None:
     step_of = {context: step for step, contexts in enumerate(STOP_ORDER) for context in contexts}
 
-    assert set(step_of) == set(Context)
-    for caller, called in DEPENDENCIES.items():
+    assert set(step_of) == set(context_names())
+    for caller, called in topology().dependencies.items():
         assert all(step_of[caller] < step_of[context] for context in called)
 
 
 async def test_all_services_stop_and_a_suspended_one_is_killed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("MARKETHALL_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setenv("MARKETHALL_DATABASE_URL", "postgresql://user@127.0.0.1:1/unreachable")
     monkeypatch.setenv("MARKETHALL_REDIS_URL", "redis://127.0.0.1:1")
     settings, urls = read_settings(data_dir=tmp_path, shutdown_seconds=1), free_urls()
     supervisor = ServiceSupervisor(settings, urls, ReverseProxy(urls, settings), report=print)
     processes = {context: await service.start() for context, service in supervisor.services.items()}
-    suspended = processes[Context.PAYMENTS].pid
+    suspended = processes["payments"].pid
     os.kill(suspended, signal.SIGSTOP)
     await until(lambda: psutil.Process(suspended).status() == psutil.STATUS_STOPPED)
 
     await supervisor.stop()
 
     codes = {context: process.returncode for context, process in processes.items()}
-    assert codes.pop(Context.PAYMENTS) == -signal.SIGKILL
+    assert codes.pop("payments") == -signal.SIGKILL
     assert -signal.SIGKILL not in codes.values()
     assert remaining_processes([process.pid for process in processes.values()]) == []
 
@@ -139,8 +139,8 @@ async def test_a_service_that_cannot_start_ends_the_run(
 
 
 def test_a_log_line_names_its_service() -> None:
-    line = prefix_log_line(Context.ORDERS, b'{"event":"request","context":"system"}\n')
-    other = prefix_log_line(Context.USERS, b"Traceback (most recent call last):\n")
+    line = prefix_log_line("orders", b'{"event":"request","context":"system"}\n')
+    other = prefix_log_line("users", b"Traceback (most recent call last):\n")
 
     assert json.loads(line) == {"service": "orders", "event": "request", "context": "system"}
     assert other == b"users     | Traceback (most recent call last):\n"

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from markethall.contexts import Context
+from markethall.contexts import context_names
 from tests.e2e.raw_http import exchange, request
 from tests.e2e.servers import free_port
 from tests.e2e.shop import refused
@@ -64,7 +64,7 @@ async def test_a_response_is_streamed(
         await wait_for(may_continue)
         await send({"type": "http.response.body", "body": b"later"})
 
-    cluster.services[Context.ORDERS].handler = slowly
+    cluster.services["orders"].handler = slowly
 
     async with http.stream("GET", "/events") as response:
         parts = response.aiter_raw()
@@ -93,7 +93,7 @@ async def test_a_request_body_is_streamed(
         await wait_for(arrived)
         yield b"later"
 
-    cluster.services[Context.INVENTORY].handler = listening
+    cluster.services["inventory"].handler = listening
 
     response = await http.post("/imports", content=body(), headers=headers)
 
@@ -140,7 +140,7 @@ async def test_a_disconnect_of_the_client_reaches_the_service(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     begun, left = asyncio.Event(), asyncio.Event()
-    cluster.services[Context.ORDERS].handler = kind(begun, left)
+    cluster.services["orders"].handler = kind(begun, left)
 
     _, writer = await asyncio.open_connection("127.0.0.1", cluster.port)
     writer.write(sent)
@@ -167,9 +167,9 @@ async def test_an_unavailable_service_is_named_and_the_others_may_continue() -> 
 @asynccontextmanager
 async def with_orders_at(orders: str, **settings: float) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of a cluster whose orders service is at this URL."""
-    urls = {Context.ORDERS: orders}
+    urls = {"orders": orders}
     async with AsyncExitStack() as stack:
-        for context in set(Context) - {Context.ORDERS}:
+        for context in set(context_names()) - {"orders"}:
             listening = tcp.listening(FakeService(context))
             urls[context] = await stack.enter_async_context(listening)
         url, _ = await stack.enter_async_context(cluster_of(urls, **settings))
@@ -277,7 +277,7 @@ async def test_a_body_may_take_longer_than_the_timeout_between_its_pieces() -> N
 
 async def test_a_service_may_refuse_before_it_has_read_the_body(cluster: FakeCluster) -> None:
     large = request(b"POST", b"/imports", body=b"x" * 5_000_000)
-    cluster.services[Context.INVENTORY].handler = answer(413, b"too large")
+    cluster.services["inventory"].handler = answer(413, b"too large")
 
     reply = await exchange(cluster.port, large)
 
@@ -288,7 +288,7 @@ async def test_a_connection_that_a_service_closed_is_not_reused(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     closing = answer(200, b"x", (b"connection", b"close"))
-    cluster.services[Context.USERS].handler = closing
+    cluster.services["users"].handler = closing
 
     responses = [await http.get("/users") for _ in range(5)]
 
@@ -299,11 +299,11 @@ async def test_hanging_service_does_not_exhaust_other_pools(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     begun, left = asyncio.Event(), asyncio.Event()
-    cluster.services[Context.ORDERS].handler = unanswered(begun, left)
+    cluster.services["orders"].handler = unanswered(begun, left)
     stuck = [asyncio.create_task(http.get(f"/orders/{n}")) for n in range(90)]
     await wait_for(begun)
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while len(cluster.services[Context.ORDERS].requests) < len(stuck):
+        while len(cluster.services["orders"].requests) < len(stuck):
             await asyncio.sleep(0.01)
 
     reply = await exchange(cluster.port, request(b"GET", b"/users"))

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from markethall.contexts import CONTEXT_BY_PATH, Context
+from markethall.contexts import topology
 from tests.e2e.raw_http import exchange, request
 from tests.local_cluster.fake_services import FakeCluster, answer, fake_cluster
 
@@ -34,14 +34,14 @@ async def http(module_cluster: FakeCluster) -> AsyncIterator[httpx2.AsyncClient]
         yield client
 
 
-@pytest.mark.parametrize("segment", CONTEXT_BY_PATH)
+@pytest.mark.parametrize("segment", topology().context_by_path)
 async def test_the_first_path_segment_decides_the_service(
     cluster: FakeCluster, http: httpx2.AsyncClient, segment: str
 ) -> None:
     alone = (await http.get(f"/{segment}")).json()
     deeper = (await http.get(f"/{segment}/x/y")).json()
 
-    assert {alone["service"], deeper["service"]} == {CONTEXT_BY_PATH[segment]}
+    assert {alone["service"], deeper["service"]} == {topology().context_by_path[segment]}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ async def test_every_method_is_passed_on(
 async def test_head_has_a_length_and_no_content(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
-    cluster.services[Context.USERS].handler = answer(200, b"x" * 1234)
+    cluster.services["users"].handler = answer(200, b"x" * 1234)
 
     response = await http.head("/users/me")
     after = await http.get("/users/me")
@@ -209,7 +209,7 @@ async def test_responses_are_passed_unchanged(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
     one_hop = [(b"connection", b"x-inner"), (b"x-inner", b"1"), (b"keep-alive", b"timeout=1")]
-    cluster.services[Context.ORDERS].handler = answer(status, body, *headers, *one_hop)
+    cluster.services["orders"].handler = answer(status, body, *headers, *one_hop)
 
     async with http.stream("GET", "/orders") as response:
         content = b"".join([piece async for piece in response.aiter_raw()])
@@ -272,7 +272,9 @@ async def test_no_second_request_is_smuggled_in_the_body_of_the_first(
 async def test_concurrent_requests_get_their_own_responses(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
-    paths = [f"/{segment}/{number}" for number in range(10) for segment in CONTEXT_BY_PATH]
+    paths = [
+        f"/{segment}/{number}" for number in range(10) for segment in topology().context_by_path
+    ]
 
     responses = await asyncio.gather(*(http.get(path) for path in paths))
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from markethall.contexts import ALLOWED_CALLS, Context
+from markethall.contexts import topology
 from markethall.inventory.contract import (
     Consume,
     Extend,
@@ -51,7 +51,7 @@ from markethall.shared.rpc.client_interceptor import (
 )
 from markethall.users.contract import Customer, UserInactive
 
-ALLOWED = AllowList(ALLOWED_CALLS)
+ALLOWED = AllowList(topology().allowed_calls)
 
 T = TypeVar("T")
 PAYABLE = {PaymentStatus.CREATED, PaymentStatus.FAILED}
@@ -111,7 +111,7 @@ def with_failures(service: T, cuts: CallFailures) -> T:
     return cast("T", _FailingProxy(service, cuts))
 
 
-def with_guard_and_failures(service: T, cuts: CallFailures, target: Context) -> T:
+def with_guard_and_failures(service: T, cuts: CallFailures, target: str) -> T:
     """The same, under the guard of every contract call."""
     guard = CallGuard("orders", target, ALLOWED, InFlightCalls(), utc_now, timeout_seconds=5)
     return with_call_guard(with_failures(service, cuts), guard)

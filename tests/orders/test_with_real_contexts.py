@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from dependency_injector import providers
 
-from markethall.container import EVENT_SUBSCRIPTIONS as WIRED
 from markethall.container import Container, build_container
+from markethall.contexts import topology
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
 from markethall.inventory.reservations.contract import ReservationQuery
@@ -31,8 +31,8 @@ from markethall.shared.idempotency.records import (
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.context_worker import OutboxRelay
-from markethall.shared.messaging.events import InProcessTransport
+from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.users.contract import Register
@@ -326,12 +326,7 @@ async def test_placing_order_takes_at_most_twelve_statements(contexts_app: Conte
     assert STATEMENTS._value.get() - before <= MOST_STATEMENTS
 
 
-def test_root_container_registers_every_handler() -> None:
-    wired_up = {
-        (event, handler)
-        for event, listeners in WIRED.items()
-        for context, handler in listeners
-        if context == "orders"
-    }
+def test_manifest_subscribes_every_handler() -> None:
+    handlers = {entry.event.type: [entry.handler] for entry in EVENT_HANDLERS}
 
-    assert wired_up == {(entry.event, entry.handler) for entry in EVENT_HANDLERS}
+    assert topology().handler_keys("orders") == handlers

@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 from dependency_injector import providers
 
-from markethall.contexts import Context
 from markethall.payments.container import PaymentsContainer
 from markethall.payments.contract import (
     OpenPayment,
@@ -41,7 +40,8 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import scopes_for_roles
 from markethall.shared.messaging.events import EventEnvelope
-from markethall.shared.persistence.postgres import HOLDS_CONNECTION, Postgres
+from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import on_server, url_of
 from tests.rpc_loopback import over_rpc
 
@@ -295,7 +295,7 @@ async def dedicated_database(server_url: str) -> AsyncIterator[str]:
     name = f"payments_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     url = url_of(server_url, name)
-    await asyncio.to_thread(upgrade, url, [Context.PAYMENTS])
+    await asyncio.to_thread(upgrade, url, ["payments"])
     yield url
     await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -17,7 +17,6 @@ import markethall.payments.contract
 import markethall.payments.remote
 import markethall.users.contract
 import markethall.users.remote
-from markethall.contexts import Context
 from markethall.inventory.contract import (
     Consume,
     Extend,
@@ -57,7 +56,7 @@ WANTS: Final = (
 class Contract:
     """`samples`: method -> what it is asked, what it answers."""
 
-    context: Context
+    context: str
     module: Any
     protocol: type[Any]
     router: APIRouter
@@ -126,9 +125,9 @@ _REFUND: Final = RefundView(
     created_at=AT,
 )
 
-CONTRACTS: Final[Mapping[Context, Contract]] = {
-    Context.USERS: Contract(
-        Context.USERS,
+CONTRACTS: Final[Mapping[str, Contract]] = {
+    "users": Contract(
+        "users",
         markethall.users.contract,
         Users,
         markethall.users.remote.router,
@@ -140,8 +139,8 @@ CONTRACTS: Final[Mapping[Context, Contract]] = {
             )
         },
     ),
-    Context.INVENTORY: Contract(
-        Context.INVENTORY,
+    "inventory": Contract(
+        "inventory",
         markethall.inventory.contract,
         Inventory,
         markethall.inventory.remote.router,
@@ -171,8 +170,8 @@ CONTRACTS: Final[Mapping[Context, Contract]] = {
             "release": (new_id(), _TOMBSTONE),
         },
     ),
-    Context.PAYMENTS: Contract(
-        Context.PAYMENTS,
+    "payments": Contract(
+        "payments",
         markethall.payments.contract,
         Payments,
         markethall.payments.remote.router,

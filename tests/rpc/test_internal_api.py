@@ -12,21 +12,21 @@ from dependency_injector import providers
 from fastapi.routing import iter_route_contexts
 
 from markethall.app import create_app
-from markethall.contexts import ALLOWED_CALLS, Context
+from markethall.contexts import topology
 from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
 from tests.partitions.in_process import address_of, open_partitioned_app, remotes_of
-from tests.partitions.partitions import PARTITIONS, TOGETHER, Block, Partition
+from tests.partitions.partitions import MONOLITH, PARTITIONS, Block, Partition
 from tests.rpc.contracts import CONTRACTS, METHODS, StandIn
 from tests.rpc.forgeries import Forger
 from tests.rpc_loopback import now
 
 # each of the three apart from its caller; no events go from one process to the other
 HALVES: Final[Partition] = (
-    (Context.USERS, Context.INVENTORY),
-    (Context.ORDERS, Context.PAYMENTS),
+    ("users", "inventory"),
+    ("orders", "payments"),
 )
 LEAVES: Final = address_of(HALVES[0])
 KEYS: Final = "/internal/keys.json"
@@ -52,7 +52,7 @@ class InternalApi:
     async def knock(
         self, token: str, path: str = "/internal/users/get_active_customer"
     ) -> httpx2.Response:
-        body = {"user_id": str(CONTRACTS[Context.USERS].samples["get_active_customer"][0])}
+        body = {"user_id": str(CONTRACTS["users"].samples["get_active_customer"][0])}
         headers = {"authorization": f"Bearer {token}"}
         return await self.http.post(f"{LEAVES}{path}", json=body, headers=headers)
 
@@ -68,9 +68,9 @@ async def _scene(folder: Path) -> AsyncIterator[InternalApi]:
     pem = generate_private_key()
     async with open_partitioned_app(HALVES, folder, storage="memory") as parted:
         signer = ServiceSigner(pem, now)
-        parted.containers[Context.ORDERS].service_signer.override(providers.Object(signer))
-        leaves = parted.containers[Context.USERS]
-        behind = StandIn(CONTRACTS[Context.USERS])
+        parted.containers["orders"].service_signer.override(providers.Object(signer))
+        leaves = parted.containers["users"]
+        behind = StandIn(CONTRACTS["users"])
         leaves.users.override(providers.Object(behind))
         person = {"username": "ada", "email": "ada@example.com", "password": "a long enough one"}
         await parted.http.post(f"{LEAVES}/users", json=person)
@@ -158,7 +158,7 @@ async def test_missing_token_is_rejected(internal_api: InternalApi) -> None:
 
 async def test_service_token_is_rejected_by_public_api(internal_api: InternalApi) -> None:
     actor = Actor(
-        user_id=CONTRACTS[Context.USERS].samples["get_active_customer"][0],
+        user_id=CONTRACTS["users"].samples["get_active_customer"][0],
         scopes=frozenset({"profile"}),
     )
     token = internal_api.signer.sign("orders", "users", "get_active_customer", actor)
@@ -207,7 +207,7 @@ def test_internal_route_exists_for_remote_callers(
     expected = {
         f"/internal/{target}/{method}"
         for target in block
-        for method, callers in ALLOWED_CALLS[target].items()
+        for method, callers in topology().allowed_calls[target].items()
         if callers - set(block)
     }
     if any(calls_out_of(caller, block) for caller in block):
@@ -215,10 +215,10 @@ def test_internal_route_exists_for_remote_callers(
     assert {door for door in doors if door and door.startswith("/internal")} == expected
 
 
-def calls_out_of(caller: Context, block: Block) -> bool:
+def calls_out_of(caller: str, block: Block) -> bool:
     return any(
         caller in callers
-        for target, methods in ALLOWED_CALLS.items()
+        for target, methods in topology().allowed_calls.items()
         if target not in block
         for callers in methods.values()
     )
@@ -226,7 +226,7 @@ def calls_out_of(caller: Context, block: Block) -> bool:
 
 @pytest.mark.parametrize(("target", "method"), [*METHODS, ("", "keys.json")])
 async def test_monolith_has_no_internal_routes(tmp_path: Path, target: str, method: str) -> None:
-    app = hall_of(TOGETHER, PARTITIONS[TOGETHER][0], tmp_path)
+    app = hall_of(MONOLITH, PARTITIONS[MONOLITH][0], tmp_path)
     path = f"/internal/{target}/{method}".replace("//", "/")
     token = ServiceSigner(generate_private_key(), now).sign("orders", target, method, Actor())
     transport = httpx2.ASGITransport(app)

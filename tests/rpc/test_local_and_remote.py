@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 
 from markethall.app import create_app
-from markethall.contexts import DEPENDENCIES, Context
+from markethall.contexts import topology
 from markethall.settings import read_settings
 from markethall.shared.kernel.errors import CalledWhileHoldingConnection, DeadlineExceeded
 from tests.partitions.in_process import remotes_of
-from tests.partitions.partitions import APART, PARTITIONS, TOGETHER
+from tests.partitions.partitions import FULL_SPLIT, MONOLITH, PARTITIONS
 from tests.rpc.contracts import CONTRACTS, METHODS
 from tests.rpc.probe_contract import CALL, refusal_of
 from tests.rpc_loopback import now
 
 
-@pytest.fixture(params=[TOGETHER, APART], ids=["together", "apart"])
+@pytest.fixture(params=[MONOLITH, FULL_SPLIT], ids=["together", "apart"])
 def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """The container of the process that serves orders. Nothing is opened."""
     partition = PARTITIONS[request.param]
-    (block,) = [block for block in partition if Context.ORDERS in block]
+    (block,) = [block for block in partition if "orders" in block]
     settings = read_settings(
         contexts=frozenset(block),
         context_urls=remotes_of(block, partition),
@@ -32,15 +32,15 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return create_app(settings).container.orders_context
 
 
-def ask(orders: Any, context: Context, method: str, **of_call: Any) -> Any:
+def ask(orders: Any, context: str, method: str, **of_call: Any) -> Any:
     asked, _ = CONTRACTS[context].samples[method]
-    neighbour = getattr(orders, context.value)()
+    neighbour = getattr(orders, context)()
     return getattr(neighbour, method)(CALL.model_copy(update=of_call), asked)
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
 async def test_call_inside_transaction_fails_both_ways(
-    orders: Any, context: Context, method: str
+    orders: Any, context: str, method: str
 ) -> None:
     async with orders.persistence().database.transaction():
         with pytest.raises(CalledWhileHoldingConnection):
@@ -48,9 +48,7 @@ async def test_call_inside_transaction_fails_both_ways(
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-async def test_call_after_deadline_fails_both_ways(
-    orders: Any, context: Context, method: str
-) -> None:
+async def test_call_after_deadline_fails_both_ways(orders: Any, context: str, method: str) -> None:
     late = now() - timedelta(seconds=1)
 
     refusal = await refusal_of(ask(orders, context, method, deadline=late))
@@ -60,4 +58,4 @@ async def test_call_after_deadline_fails_both_ways(
 
 
 def test_every_dependency_of_orders_is_tested() -> None:
-    assert {context for context, _ in METHODS} == DEPENDENCIES[Context.ORDERS]
+    assert {context for context, _ in METHODS} == topology().dependencies["orders"]

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from structlog.testing import capture_logs
 
-from markethall.contexts import ALLOWED_CALLS, Context
+from markethall.contexts import topology
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import (
     DomainError,
@@ -42,7 +42,7 @@ OURS_ALONE = {Unauthenticated: Unavailable, RouteNotFound: Unavailable}
 
 
 @asynccontextmanager
-async def both_ways(context: Context, provider: Any) -> AsyncIterator[tuple[Any, Any]]:
+async def both_ways(context: str, provider: Any) -> AsyncIterator[tuple[Any, Any]]:
     """The contract as orders has it: in process, and over the wire."""
     contract = CONTRACTS[context]
     wired = over_rpc(context, contract.router, provider, contract.remote)
@@ -53,7 +53,7 @@ async def both_ways(context: Context, provider: Any) -> AsyncIterator[tuple[Any,
         )
 
 
-def cells() -> Iterator[tuple[Context, str, type[DomainError]]]:
+def cells() -> Iterator[tuple[str, str, type[DomainError]]]:
     """(context, method, refusal): those of the docstring, and those that any call may end in."""
     for context, method in METHODS:
         named = CONTRACTS[context].refusals(method)
@@ -75,7 +75,7 @@ def told(refusal: DomainError) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-async def test_arguments_and_results_round_trip(context: Context, method: str) -> None:
+async def test_arguments_and_results_round_trip(context: str, method: str) -> None:
     provider = StandIn(CONTRACTS[context])
     asked, answered = CONTRACTS[context].samples[method]
 
@@ -90,7 +90,7 @@ async def test_arguments_and_results_round_trip(context: Context, method: str) -
 
 @pytest.mark.parametrize(("context", "method", "kind"), list(cells()))
 async def test_domain_error_is_same_local_and_remote(
-    context: Context, method: str, kind: type[DomainError]
+    context: str, method: str, kind: type[DomainError]
 ) -> None:
     provider = StandIn(CONTRACTS[context], kind("In these words: é.", **DETAILS))
     asked, _ = CONTRACTS[context].samples[method]
@@ -100,13 +100,13 @@ async def test_domain_error_is_same_local_and_remote(
 
     assert told(here) == (kind, "In these words: é.", DETAILS, kind.status, *told(here)[4:])
     if kind in OURS_ALONE:
-        assert told(there) == told(OURS_ALONE[kind](dependency=context.value))
+        assert told(there) == told(OURS_ALONE[kind](dependency=context))
     else:
         assert told(there) == told(here)
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-async def test_internal_error_is_same_local_and_remote(context: Context, method: str) -> None:
+async def test_internal_error_is_same_local_and_remote(context: str, method: str) -> None:
     provider = StandIn(CONTRACTS[context], RuntimeError("a secret"))
     asked, _ = CONTRACTS[context].samples[method]
 
@@ -125,19 +125,27 @@ async def test_internal_error_is_same_local_and_remote(context: Context, method:
 
 
 @pytest.mark.parametrize("context", CONTRACTS)
-def test_allowed_calls_name_contract_methods(context: Context) -> None:
+def test_allowed_calls_name_contract_methods(context: str) -> None:
     contract = CONTRACTS[context]
 
-    assert set(ALLOWED_CALLS[context]) == methods_of(contract.protocol) == set(contract.samples)
-    assert all(ALLOWED_CALLS[context].values()), "a method that nobody may call is no promise"
+    assert (
+        set(topology().allowed_calls[context])
+        == methods_of(contract.protocol)
+        == set(contract.samples)
+    )
+    assert all(topology().allowed_calls[context].values()), (
+        "a method that nobody may call is no promise"
+    )
 
 
 def test_every_called_context_has_a_contract() -> None:
-    assert {context for context, methods in ALLOWED_CALLS.items() if methods} == set(CONTRACTS)
+    assert {context for context, methods in topology().allowed_calls.items() if methods} == set(
+        CONTRACTS
+    )
 
 
 @pytest.mark.parametrize("context", CONTRACTS)
-def test_each_method_has_one_endpoint_and_its_own_scope(context: Context) -> None:
+def test_each_method_has_one_endpoint_and_its_own_scope(context: str) -> None:
     contract = CONTRACTS[context]
     routes = [route for route in contract.router.routes if isinstance(route, APIRoute)]
     found = sorted((route.path, _scopes(route), sorted(route.methods or ())) for route in routes)
@@ -150,7 +158,7 @@ def test_each_method_has_one_endpoint_and_its_own_scope(context: Context) -> Non
 
 
 @pytest.mark.parametrize("context", CONTRACTS)
-def test_remote_client_has_exactly_contract_methods(context: Context) -> None:
+def test_remote_client_has_exactly_contract_methods(context: str) -> None:
     contract = CONTRACTS[context]
     remote: Any = contract.remote
 
@@ -162,7 +170,7 @@ def test_remote_client_has_exactly_contract_methods(context: Context) -> None:
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-def test_endpoint_documents_docstring_errors(context: Context, method: str) -> None:
+def test_endpoint_documents_docstring_errors(context: str, method: str) -> None:
     contract = CONTRACTS[context]
     (route,) = [
         route
@@ -174,7 +182,7 @@ def test_endpoint_documents_docstring_errors(context: Context, method: str) -> N
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-def test_samples_differ_from_defaults(context: Context, method: str) -> None:
+def test_samples_differ_from_defaults(context: str, method: str) -> None:
     for sample in CONTRACTS[context].samples[method]:
         if isinstance(sample, BaseModel):
             kept = sample.model_dump(exclude_defaults=True)
@@ -182,7 +190,7 @@ def test_samples_differ_from_defaults(context: Context, method: str) -> None:
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
-def test_dtos_are_deeply_immutable(context: Context, method: str) -> None:
+def test_dtos_are_deeply_immutable(context: str, method: str) -> None:
     """In process the very object is handed over: nobody can change it behind the other's back."""
     for sample in CONTRACTS[context].samples[method]:
         assert list(_changeable(sample)) == []

@@ -8,7 +8,6 @@ import typer
 
 from markethall.cli import runtime
 from markethall.cli.console import fail, out, print_errors, print_note
-from markethall.contexts import Context
 from markethall.settings import read_settings
 
 cli = typer.Typer()
@@ -17,7 +16,7 @@ cli = typer.Typer()
 @cli.command()
 def migrate(
     context: Annotated[
-        list[Context] | None, typer.Option(help="Only these contexts; default: all served")
+        list[str] | None, typer.Option(help="Only these contexts; default: all served")
     ] = None,
 ) -> None:
     """Bring the schema up to date."""
@@ -28,7 +27,7 @@ def migrate(
 
 @cli.command()
 def relocate(
-    context: Context,
+    context: str,
     to: Annotated[
         str, typer.Option(help="A Postgres address, or a name for a new database on this server")
     ],

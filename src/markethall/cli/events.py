@@ -7,13 +7,12 @@ import typer
 
 from markethall.cli.console import out
 from markethall.cli.runtime import run_with_container
-from markethall.contexts import Context
 
 events = typer.Typer(no_args_is_help=True, help="Dead letters and replays.")
 
 
 @events.command("dead")
-def events_dead(context: Context = Context.ORDERS) -> None:
+def events_dead(context: str = "orders") -> None:
     """List the events whose handler has failed too often."""
 
     async def list_dead_letters(container: Any) -> Any:
@@ -32,7 +31,7 @@ def events_dead(context: Context = Context.ORDERS) -> None:
 
 @events.command("retry")
 def events_retry(
-    context: Context = Context.ORDERS,
+    context: str = "orders",
     event_id: Annotated[UUID | None, typer.Option(help="Only this one; default: all")] = None,
 ) -> None:
     """Try dead letters again."""
@@ -44,7 +43,7 @@ def events_retry(
 
 
 @events.command("replay")
-def events_replay(event_id: UUID, context: Context = Context.ORDERS) -> None:
+def events_replay(event_id: UUID, context: str = "orders") -> None:
     """Run the handlers of one event once more, even if they were done."""
 
     async def replay(container: Any) -> int:
@@ -53,5 +52,5 @@ def events_replay(event_id: UUID, context: Context = Context.ORDERS) -> None:
     out.print(f"{run_with_container(replay)} handlers will run again.")
 
 
-def _backend(container: Any, context: Context) -> Any:
-    return getattr(container, f"{context.value}_context").persistence()
+def _backend(container: Any, context: str) -> Any:
+    return getattr(container, f"{context}_context").persistence()

@@ -10,7 +10,6 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from markethall.cli.console import err, fail
-from markethall.contexts import Context
 from markethall.settings import Settings, read_settings
 
 T = TypeVar("T")
@@ -76,10 +75,10 @@ def migrate_if_development(settings: Settings) -> None:
         migrate(settings, sorted(settings.contexts))
 
 
-def migrate(settings: Settings, contexts: list[Context]) -> None:
+def migrate(settings: Settings, contexts: list[str]) -> None:
     from markethall.schema_migrations import upgrade_outdated
 
-    by_url: dict[str, list[Context]] = {}
+    by_url: dict[str, list[str]] = {}
     for context in contexts:
         by_url.setdefault(settings.database_url_of(context), []).append(context)
     for url, contexts_of_url in by_url.items():

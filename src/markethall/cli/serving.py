@@ -9,7 +9,7 @@ import typer
 from markethall import __version__
 from markethall.cli.console import err, fail, out
 from markethall.cli.runtime import exit_on_sigterm, migrate_if_development, open_database, redis
-from markethall.contexts import Context
+from markethall.contexts import context_names
 from markethall.operations.topology_report import (
     context_locations,
     describe_routes,
@@ -42,7 +42,9 @@ def serve(
         raise SettingsError(problems)
     is_embedded = _is_embedded(settings)
     # a stall that has moved out may stand beside the hall, on the hall's own Postgres
-    with open_database(settings, attach_to_running=settings.contexts != set(Context)) as settings:
+    with open_database(
+        settings, attach_to_running=settings.contexts != set(context_names())
+    ) as settings:
         migrate_if_development(settings)
         if banner:
             _print_banner(settings, f"http://{host}:{port}", is_embedded=is_embedded)
@@ -68,8 +70,8 @@ def local_cluster(
     raise typer.Exit(code)
 
 
-@cli.command()
-def topology() -> None:
+@cli.command("topology")
+def show_topology() -> None:
     """Show who runs where, and what carries calls and events between them, by these settings."""
     settings = read_settings()
     for location in context_locations(settings):
@@ -83,7 +85,7 @@ def topology() -> None:
 def _check_cluster(settings: Settings) -> None:
     """Raises SettingsError for settings that do not fit several services on one machine."""
     wrong = []
-    if settings.contexts != set(Context) or settings.context_urls:
+    if settings.contexts != set(context_names()) or settings.context_urls:
         wrong.append("MARKETHALL_CONTEXTS, MARKETHALL_CONTEXT_URLS: local-cluster sets them itself")
     if settings.storage == "memory":
         wrong.append("MARKETHALL_STORAGE: memory cannot be shared by several processes")

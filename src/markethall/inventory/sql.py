@@ -6,7 +6,7 @@ from markethall.inventory.imports.sql.store import SqlImportStore
 from markethall.inventory.reservations.sql.store import SqlReservationStore
 from markethall.inventory.search.sql.store import SqlSearchStore, TrigramSupport
 from markethall.inventory.stock.sql.store import SqlStockStore, SqlWarehouseStore
-from markethall.shared.persistence.sql import ContextStatements
+from markethall.shared.composition.sql import ContextStatements
 
 STATEMENTS = ContextStatements(metadata)
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from markethall import __version__
 from markethall.container import Container
-from markethall.contexts import Context
+from markethall.contexts import context_names
 from markethall.operations import swagger
 from markethall.operations.topology_report import describe_routes
 from markethall.settings import Settings
@@ -159,11 +159,11 @@ def _add_stats(router: APIRouter) -> None:
         request: Request, _: Annotated[CallContext, require_scope(STATS_READ)]
     ) -> Stats:
         container: Container = request.app.state.container
-        count_sources: dict[Context, tuple[str, Callable[[], Countable]]] = {
-            Context.USERS: ("user_count", container.accounts),
-            Context.INVENTORY: ("product_count", container.catalogue),
-            Context.ORDERS: ("order_count", container.orders),
-            Context.PAYMENTS: ("payment_count", container.payment_api),
+        count_sources: dict[str, tuple[str, Callable[[], Countable]]] = {
+            "users": ("user_count", container.accounts),
+            "inventory": ("product_count", container.catalogue),
+            "orders": ("order_count", container.orders),
+            "payments": ("payment_count", container.payment_api),
         }
         served_sources = [
             count_sources[context] for context in sorted(request.app.state.settings.contexts)
@@ -202,7 +202,7 @@ def _add_debug(router: APIRouter) -> None:
             version=__version__,
             python=platform.python_version(),
             environment=settings.environment,
-            contexts={context.value: _location_of(settings, context) for context in Context},
+            contexts={context: _location_of(settings, context) for context in context_names()},
             routes=[
                 f"{w.source} -> {w.target}: {w.kind} {w.transport}"
                 for w in describe_routes(settings)
@@ -213,7 +213,7 @@ def _add_debug(router: APIRouter) -> None:
         )
 
 
-def _location_of(settings: Settings, context: Context) -> ContextLocationView:
+def _location_of(settings: Settings, context: str) -> ContextLocationView:
     is_local = context in settings.contexts
     return ContextLocationView(
         where=settings.mode(context),

@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from markethall.contexts import ALLOWED_CALLS, Context
+from markethall.contexts import context_names, topology
 from markethall.settings import Settings
 
 
@@ -13,7 +13,7 @@ from markethall.settings import Settings
 class ContextLocation:
     """One context: `here` with what it stores in, else the address that it is called at."""
 
-    context: Context
+    context: str
     is_local: bool
     location: str
 
@@ -22,8 +22,8 @@ class ContextLocation:
 class Route:
     """What carries the calls, or the events, from one context to another."""
 
-    source: Context
-    target: Context
+    source: str
+    target: str
     kind: str
     transport: str
 
@@ -31,7 +31,7 @@ class Route:
 def context_locations(settings: Settings) -> list[ContextLocation]:
     return [
         ContextLocation(context, context in settings.contexts, _location_of(settings, context))
-        for context in Context
+        for context in context_names()
     ]
 
 
@@ -43,13 +43,13 @@ def describe_routes(settings: Settings) -> list[Route]:
 def _call_routes(settings: Settings) -> list[Route]:
     return [
         Route(caller, target, "calls", _call_transport(settings, caller, target))
-        for target, methods in ALLOWED_CALLS.items()
+        for target, methods in topology().allowed_calls.items()
         for caller in sorted(frozenset().union(*methods.values()))
         if {caller, target} & settings.contexts
     ]
 
 
-def _call_transport(settings: Settings, caller: Context, target: Context) -> str:
+def _call_transport(settings: Settings, caller: str, target: str) -> str:
     if {caller, target} <= settings.contexts:
         return "in process"
     return "over HTTP"
@@ -58,19 +58,19 @@ def _call_transport(settings: Settings, caller: Context, target: Context) -> str
 def _event_routes(settings: Settings) -> list[Route]:
     return [
         Route(publisher, listener, "events", _event_transport(settings, publisher, listener))
-        for publisher, listener in settings.event_flows
+        for publisher, listener in topology().event_pairs
         if {publisher, listener} & settings.contexts
     ]
 
 
-def _event_transport(settings: Settings, publisher: Context, listener: Context) -> str:
+def _event_transport(settings: Settings, publisher: str, listener: str) -> str:
     is_in_process, is_streamed = settings.event_transports(publisher, listener)
     if is_in_process and is_streamed:
         return "directly and by Redis Streams"
     return "directly" if is_in_process else "by Redis Streams"
 
 
-def _location_of(settings: Settings, context: Context) -> str:
+def _location_of(settings: Settings, context: str) -> str:
     if context not in settings.contexts:
         return settings.context_urls.get(context, "not known here")
     if settings.storage == "memory":

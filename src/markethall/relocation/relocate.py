@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from markethall.contexts import Context
 from markethall.relocation.database_urls import RelocationFailed, asyncpg_dsn, parse_url
 from markethall.relocation.pg_tools import PgTools, find_pg_tools
 from markethall.relocation.schema_copy import (
@@ -54,7 +53,7 @@ WHERE datname = current_database() AND application_name = 'markethall'
 
 
 async def relocate(
-    context: Context, source_url: str, to: str, *, force: bool = False, report: Reporter
+    context: str, source_url: str, to: str, *, force: bool = False, report: Reporter
 ) -> str:
     """Returns the URL of the database that has the context's data now. Raises RelocationFailed.
 
@@ -92,18 +91,18 @@ async def _connected(url: str, name: str) -> "AsyncIterator[Connection]":
         await connection.close()
 
 
-async def _lock_relocation(side: "Connection", context: Context, reason: str) -> None:
+async def _lock_relocation(side: "Connection", context: str, reason: str) -> None:
     """Holds until the connection ends. Two connections to one database cannot both hold it."""
     if not await side.fetchval(_TRY_LOCK, f"markethall.relocation.{context}"):
         raise RelocationFailed(reason)
 
 
-async def _refuse_if_served(source: "Connection", context: Context) -> None:
+async def _refuse_if_served(source: "Connection", context: str) -> None:
     """Takes the outbox lease of the context, so that a process started now cannot begin to work."""
     has_lease, deadline = False, time.monotonic() + _SERVED_WAIT_SECONDS
     while True:
         has_lease = has_lease or await source.fetchval(_TRY_LOCK, f"markethall.relay.{context}")
-        serving = await source.fetchval(_SERVING_PIDS, context.value)
+        serving = await source.fetchval(_SERVING_PIDS, context)
         if has_lease and not serving:
             return
         if time.monotonic() > deadline:
@@ -133,7 +132,7 @@ async def _target_database(source: "Connection", source_url: str, to: str) -> As
 
 @dataclass(frozen=True)
 class _Relocation:
-    context: Context
+    context: str
     source: "Connection"
     target: "Connection"
     source_url: str
@@ -176,7 +175,7 @@ class _Relocation:
     async def _copy_unless_done(
         self, tools: PgTools, snapshot: str, checksums: RowChecksums
     ) -> None:
-        if await self.target.fetchval(_COUNT_OBJECTS, self.context.value):
+        if await self.target.fetchval(_COUNT_OBJECTS, self.context):
             await self._require_same_data(checksums)
             self.report(f"{self.context} was copied before, and nothing has changed since")
             return
@@ -193,9 +192,9 @@ class _Relocation:
             raise RelocationFailed(f"the target has another {self.context}: {differing} differ")
 
 
-async def _relations(side: "Connection", context: Context) -> dict[str, bool]:
+async def _relations(side: "Connection", context: str) -> dict[str, bool]:
     """Tables and sequences of the context, and whether each is a sequence."""
-    rows = await side.fetch(_RELATIONS, context.value)
+    rows = await side.fetch(_RELATIONS, context)
     return {row["relation"]: row["is_sequence"] for row in rows}
 
 

@@ -23,10 +23,10 @@ from markethall.inventory.catalogue.domain.search_document import (
     build_search_document,
 )
 from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
+from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.persistence import memory
-from markethall.shared.persistence.memory import ContextTables, Table
+from markethall.shared.persistence.memory import Table
 
 
 class CatalogueTables(ContextTables):
@@ -36,11 +36,9 @@ class CatalogueTables(ContextTables):
         self.product_ids_by_sku: Table[str, UUID] = Table()
         self.categories: Table[str, Category] = Table()
         self.search_documents: Table[UUID, SearchDocument] = Table()
-        # candidates for spelling suggestions
-        self.search_words: Table[str, str] = Table()
 
 
-class MemoryCategoryStore(memory.MemoryStore):
+class MemoryCategoryStore(MemoryUnitOfWork):
     def __init__(self, tables: CatalogueTables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables
@@ -149,7 +147,7 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
             return False
         self._tables.product_ids_by_sku.put(product.sku.lower(), product.product_id)
         self._ensure_category(product.category)
-        self._update_search_words(product)
+        self._index(product)
         return True
 
     async def get_product_for_update(self, product_id: UUID) -> Product | None:
@@ -165,7 +163,7 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
         if stored is None or stored.backorder_limit != product.backorder_limit:
             self._apply_backorder_limit(product)
         self._ensure_category(product.category)
-        self._update_search_words(product)
+        self._index(product)
 
     @abstractmethod
     def _apply_backorder_limit(self, product: Product) -> None:
@@ -175,11 +173,8 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
     def _available(self, product_id: UUID, now: datetime) -> int:
         """Units that can be bought now."""
 
-    def _update_search_words(self, product: Product) -> None:
-        document = build_search_document(product)
-        self._tables.search_documents.put(product.product_id, document)
-        for word in document.vocabulary:
-            self._tables.search_words.add(word, word)
+    def _index(self, product: Product) -> None:
+        self._tables.search_documents.put(product.product_id, build_search_document(product))
 
     def _product_json(self, product: Product, now: datetime) -> ProductJson:
         text = product.to_view(self._available(product.product_id, now), now).model_dump_json()

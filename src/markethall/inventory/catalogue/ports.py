@@ -112,10 +112,10 @@ class FamilyMembers(Protocol):
 
 
 class ProductIndex(Protocol):
-    """An external search index that is told of changed products."""
+    """External search engine that receives every change after the commit."""
 
     async def index(self, products: Sequence[Product]) -> None:
-        """Add or update these products. Never slow; a failure may pass unnoticed."""
+        """Index new and changed products. It must be fast and must not raise."""
 
 
 class ProductCache(Protocol):

@@ -1,4 +1,4 @@
-"""Lists of products: filters, full-text search and facets."""
+"""Product lists: filters, full-text search and facets."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Text
 from markethall.shared.kernel.pagination import Page, PageQuery
 
-# the values of one facet that are counted; the rest are the rarer ones
+# the most frequent values of a facet; rarer ones are left out
 MAX_FACET_VALUES: Final = 100
 
 _FACET_NAME_PATTERN: Final = "(?:category|options|tag)"
@@ -28,11 +28,11 @@ FacetNames = Annotated[
 
 
 class ProductQuery(PageQuery):
-    """Filters and order of the product list. Prices are in minor units.
+    """Filters and sort of the product list. Prices are in minor units.
 
-    `q`: each of its words (the first ten count) begins a word of the name, the SKU, a tag or the
-    description; case and accents do not count. Without `sort` the best match comes first, or
-    without `q` the newest product; `relevance` without `q` is the same.
+    Each of the first ten words of `q` must be a prefix of a word of the name, the SKU, a tag or
+    the description; case and accents are ignored. Without `sort`, and with `relevance`, the best
+    match comes first if there is a `q`, otherwise the newest product.
     """
 
     category: Label | None = None
@@ -48,19 +48,18 @@ class ProductQuery(PageQuery):
 
     @property
     def effective_sort(self) -> str:
-        """The sort that is meant."""
+        """The sort with the default resolved."""
         if self.sort in {None, "relevance"}:
             return "-created_at" if self.q is None else "relevance"
         return str(self.sort)
 
     @property
     def requested_facets(self) -> frozenset[str]:
-        """The facets that are asked for."""
         return frozenset(self.facets.split(",")) if self.facets else frozenset()
 
 
 class FacetValue(Dto):
-    """One value, and how many of the products that match have it."""
+    """Value of a facet, and the number of matching products that have it."""
 
     value: str
     count: int
@@ -74,9 +73,9 @@ FrozenFacets = Annotated[
 
 
 class Facets(Dto):
-    """Counts over all that matches, not over the page; null when not asked for.
+    """Counts over all matches, not over the page; null for a facet that was not requested.
 
-    The most frequent values first, at most a hundred of each facet (of all options together).
+    The most frequent values come first, at most a hundred per facet (for all options together).
     """
 
     category: tuple[FacetValue, ...] | None = None

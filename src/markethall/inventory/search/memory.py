@@ -1,4 +1,4 @@
-"""The list of products in memory."""
+"""Product lists and search in memory, without spelling help."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,19 +10,14 @@ from uuid import UUID
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.memory import MemoryProductStore
 from markethall.inventory.search.contract import MAX_FACET_VALUES, Facets, ProductQuery
-from markethall.inventory.search.domain import (
-    SearchQuery,
-    SearchTerm,
-    closest_by_trigram,
-    spelling_suggestions,
-)
+from markethall.inventory.search.domain import SearchQuery
 from markethall.inventory.search.ports import ProductPageJson, ProductPageRequest, build_facets
 
 FacetCounter = Counter[tuple[str, str]]
 
 
 class MemorySearchStore(MemoryProductStore):
-    """One transaction, or reads without one: products that are looked for."""
+    """Product lists of one transaction or of reads outside one."""
 
     async def get_product_page(self, request: ProductPageRequest, now: datetime) -> ProductPageJson:
         query, after = request.query, request.after
@@ -32,7 +27,7 @@ class MemorySearchStore(MemoryProductStore):
             for product in self._find_products(request, now)
         ]
         if after is not None:
-            found = [one for one in found if (one[0] < after if is_descending else one[0] > after)]
+            found = [row for row in found if (row[0] < after if is_descending else row[0] > after)]
         found.sort(key=itemgetter(0), reverse=is_descending)
         page_rows = found[: query.limit]
         return ProductPageJson(
@@ -48,12 +43,7 @@ class MemorySearchStore(MemoryProductStore):
         return build_facets({kind: _most_frequent(counts) for kind, counts in kinds.items()})
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
-        vocabulary = list(self._tables.search_words.rows())
-        return {
-            word: spelling_suggestions(word, closest_by_trigram(word, vocabulary))
-            for word in search.correctable_terms
-            if not self._is_word_prefix(SearchTerm(word))
-        }
+        return {}
 
     async def get_products_json(
         self, product_ids: Sequence[UUID], now: datetime
@@ -85,11 +75,8 @@ class MemorySearchStore(MemoryProductStore):
         ), product.product_id
 
     def _score(self, search: SearchQuery, product: Product) -> int:
-        text = self._tables.search_documents.get(product.product_id)
-        return search.score(text, product.sku) if text else 0
-
-    def _is_word_prefix(self, term: SearchTerm) -> bool:
-        return any(term.weight_in(text) for text in self._tables.search_documents.rows())
+        document = self._tables.search_documents.get(product.product_id)
+        return search.score(document, product.sku) if document else 0
 
     def _matches_filters(self, product: Product, query: ProductQuery, now: datetime) -> bool:
         return (
@@ -120,6 +107,6 @@ _FACET_VALUES: Final[Mapping[str, Callable[[Iterable[Product]], Iterable[tuple[s
 
 
 def _most_frequent(counts: FacetCounter) -> list[tuple[str, str, int]]:
-    """Name, value and count: the most frequent first, then by name and value."""
+    """Return name, value and count: the most frequent first, then by name and value."""
     order = sorted(counts, key=lambda pair: (-counts[pair], pair))
     return [(*pair, counts[pair]) for pair in order[:MAX_FACET_VALUES]]

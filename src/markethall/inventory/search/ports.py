@@ -1,4 +1,4 @@
-"""Finding products: by the store itself, or by an engine outside."""
+"""Ports of search: product lists read from the store, and an external search engine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,14 @@ from markethall.inventory.catalogue.ports import ProductIndex
 from markethall.inventory.search.contract import Facets, FacetValue, ProductQuery
 from markethall.inventory.search.domain import SearchQuery
 
+FacetCount = tuple[str, str, int]  # option name (empty for other facets), value, count
+
 
 @dataclass(frozen=True)
 class ProductPageRequest:
-    """A page of products to read: `after` is the place where the last page ended.
+    """Page of products to read. `after` is the last key of the previous page.
 
-    A place is what the sort compares, ending in the product's id.
+    A key has the values that the sort compares, and the product's id at the end.
     """
 
     query: ProductQuery
@@ -25,38 +27,36 @@ class ProductPageRequest:
 
 @dataclass(frozen=True)
 class ProductPageJson:
-    """A page of them: their JSON joined by commas, and the place of the last when more follow."""
+    """Products' JSON joined by commas, and the key of the last one if more follow."""
 
     json: str
     last_key: tuple[Any, ...] | None = None
 
 
 class ReadStore(Protocol):
-    """Reads. Each is one statement that takes no lock."""
+    """Reads of product lists. Each is one statement that takes no lock."""
 
     async def get_product_page(
         self, request: ProductPageRequest, now: datetime
     ) -> ProductPageJson: ...
 
     async def get_facets(self, request: ProductPageRequest, now: datetime) -> Facets:
-        """Of everything that matches: `after` and the page's size do not count."""
+        """Count over all matches: `after` and the page size are ignored."""
 
     async def get_spelling_suggestions(self, search: SearchQuery) -> Mapping[str, Sequence[str]]:
-        """What may have been meant by words that begin no word of any product. Nothing where the
-        database cannot compare words; then that is not even a statement.
+        """Return known words by each misspelt term: a term that begins no word of any product.
+
+        Empty where the store has no spelling help: in memory, and in Postgres without pg_trgm.
         """
 
     async def get_products_json(
         self, product_ids: Sequence[UUID], now: datetime
     ) -> ProductPageJson:
-        """Of active products, in this order; what is unknown is left out."""
-
-
-FacetCount = tuple[str, str, int]  # of an option's name (else ""), a value: so many
+        """Return the active products among these ids, in this order."""
 
 
 def build_facets(counts: Mapping[str, Sequence[FacetCount]]) -> Facets:
-    """Facets from the counts of those that were asked for, in the order they have."""
+    """Build the facets that have counts, in the order of their counts."""
     options: dict[str, list[FacetValue]] = {}
     for name, value, count in counts.get("options", ()):
         options.setdefault(name, []).append(FacetValue(value=value, count=count))
@@ -77,7 +77,7 @@ def _facet_values(counts: Sequence[FacetCount] | None) -> tuple[FacetValue, ...]
 
 @dataclass(frozen=True)
 class SearchHits:
-    """The products of one page, the best first; `after` is any text that finds the next page."""
+    """Product ids of one page, best first. `after` is the engine's own cursor of the next page."""
 
     product_ids: Sequence[UUID]
     after: str | None
@@ -85,7 +85,7 @@ class SearchHits:
 
 
 class SearchIndex(ProductIndex, Protocol):
-    """An external search engine for active products."""
+    """External search engine for active products. It receives every change after the commit."""
 
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
-        """None when it is not there, or not able to: then the store finds them itself."""
+        """Return None if the engine is unavailable or cannot answer: the store searches then."""

@@ -1,4 +1,4 @@
-"""The list of products: its pages, and how all that match are spread."""
+"""Product lists: pages and facets, from an external engine or from the store."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,11 @@ from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import ReadDatabase
 
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
-# stands before a place that is an engine's own
-# no product key equals it: texts hold no NUL
+# first element of a cursor that the external engine made; no sort key equals it, since texts
+# contain no NUL
 _INDEX_CURSOR: Final = "\x00index"
 _IndexKeyset = tuple[Literal["\x00index"], str]
-# the sort key and the product id by sort; or the position in the external index
+# types of a cursor by sort: sort key and product id, or the cursor of the external engine
 _KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
     "relevance": TypeAdapter(_IndexKeyset | tuple[int, datetime, UUID]),
     "name": TypeAdapter(_IndexKeyset | tuple[str, UUID]),
@@ -48,7 +48,7 @@ _KEYSETS: Final[Mapping[str, TypeAdapter[tuple[Any, ...]]]] = {
 
 @dataclass(frozen=True)
 class PageContent:
-    """A page: its products as JSON joined by commas."""
+    """Page whose products are JSON joined by commas."""
 
     json: str
     facets: Facets | None
@@ -56,7 +56,7 @@ class PageContent:
 
 
 class NoSearchIndex:
-    """A ports.SearchIndex: there is no engine outside, the store finds products itself."""
+    """`SearchIndex` without an external engine: the store searches."""
 
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         return None
@@ -119,7 +119,10 @@ class ProductListQueries:
     async def _read_from_index_or_store(
         self, query: ProductQuery, after_key: tuple[Any, ...] | None
     ) -> tuple[ProductPageJson, Facets | None]:
-        """Who began a list goes on with it: the engine outside, or the store itself."""
+        """Read a page. The source of the first page, engine or store, also serves the others.
+
+        Raises Unavailable.
+        """
         if query.q is not None and (after_key is None or after_key[0] == _INDEX_CURSOR):
             hits = await self._index.find(query, after_key[1] if after_key else None)
             if hits is not None:
@@ -138,7 +141,7 @@ class ProductListQueries:
     async def _read_from_store(
         self, request: ProductPageRequest
     ) -> tuple[ProductPageJson, Facets | None]:
-        """By the store itself. A search that finds nothing is read once more as it was meant."""
+        """Read a page from the store. A search without matches is tried once with suggestions."""
         if request.search is not None and not request.search.terms:
             return ProductPageJson(""), build_facets(
                 dict.fromkeys(request.query.requested_facets, ())
@@ -161,7 +164,7 @@ class ProductListQueries:
 async def _with_spelling_suggestions(
     reads: ReadStore, request: ProductPageRequest
 ) -> ProductPageRequest | None:
-    """None when no word of the query seems to be mistyped."""
+    """Return None if there is no suggestion for any term."""
     if request.search is None:
         return None
     suggestions = await reads.get_spelling_suggestions(request.search)

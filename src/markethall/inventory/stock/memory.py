@@ -13,9 +13,9 @@ from markethall.inventory.contract import StockLow
 from markethall.inventory.stock.contract.movements import Movement, MovementReason
 from markethall.inventory.stock.domain.stock import Stock, StockChange
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE, Warehouse
+from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.persistence import memory
 from markethall.shared.persistence.memory import Table
 
 StockKey = tuple[UUID, UUID]  # product and warehouse
@@ -35,7 +35,7 @@ class StockTables(CatalogueTables):
         self.movement_ids_by_reference: Table[UUID, tuple[UUID, ...]] = Table()
 
 
-class MemoryWarehouseStore(memory.MemoryStore):
+class MemoryWarehouseStore(MemoryUnitOfWork):
     def __init__(self, tables: StockTables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables

@@ -13,11 +13,11 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from markethall.contexts import CONTEXT_BY_PATH, Context
+from markethall.contexts import context_names, topology
+from markethall.graceful_shutdown import drain_on_signal
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.operations.endpoints import add_docs, add_probes
 from markethall.settings import Settings
-from markethall.shared.graceful_shutdown import drain_on_signal
 from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.problem_details import http_exception_handler, problem_handler
 from markethall.shared.http.rate_limits import RateLimiter
@@ -35,8 +35,10 @@ class ClusterReadiness:
     draining: bool = False
 
     async def check(self) -> dict[str, str]:
-        states = await asyncio.gather(*(self.proxy.readiness(context) for context in Context))
-        checks = dict(zip(map(str, Context), states, strict=True))
+        states = await asyncio.gather(
+            *(self.proxy.readiness(context) for context in context_names())
+        )
+        checks = dict(zip(context_names(), states, strict=True))
         return {**checks, "shutdown": "draining"} if self.draining else checks
 
 
@@ -57,7 +59,7 @@ class ClusterApp:
             settings.max_body_bytes,
             settings.body_timeout,
             settings.trusted_proxies,
-            CONTEXT_BY_PATH,
+            topology().context_by_path,
         )
         self._own = GatewayMiddleware(
             app, manners, TokenVerifiers(NoTokens), RateLimiter("off", RedisClient(None))
@@ -71,12 +73,12 @@ class ClusterApp:
             await self._own(scope, receive, send)
 
 
-def context_of(path: str) -> Context | None:
+def context_of(path: str) -> str | None:
     """The owner of the first segment. A path with `.` or `..` has none: it is ambiguous."""
     root, *segments = path.split("/")
     if root or not segments or {".", ".."} & set(segments):
         return None
-    return CONTEXT_BY_PATH.get(segments[0])
+    return topology().context_by_path.get(segments[0])
 
 
 def create_cluster_app(
@@ -105,7 +107,7 @@ def create_cluster_app(
 
         @app.get("/openapi.json")
         async def document(_: Annotated[CallContext, public()]) -> dict[str, Any]:
-            requests = (proxy.get(context, "/openapi.json") for context in sorted(Context))
+            requests = (proxy.get(context, "/openapi.json") for context in sorted(context_names()))
             responses = await asyncio.gather(*requests)
             return merge_documents([response.raise_for_status().json() for response in responses])
 

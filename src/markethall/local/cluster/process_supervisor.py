@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Final, cast
 
-from markethall.contexts import DEPENDENCIES, JWKS_SOURCES, Context
+from markethall.contexts import context_names, topology
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import Settings
 
 Report = Callable[[str], None]
-Urls = Mapping[Context, str]
+Urls = Mapping[str, str]
 
 _POLL_SECONDS: Final = 0.1
 _RESTART_DELAY_SECONDS: Final = 0.5
@@ -24,8 +24,8 @@ _RESTART_DELAY_SECONDS: Final = 0.5
 _STOP_MARGIN_SECONDS: Final = 5.0
 # callers stop first: their last requests may still need the services that they call
 STOP_ORDER: Final = (
-    [c for c in Context if DEPENDENCIES[c]],
-    [c for c in Context if not DEPENDENCIES[c]],
+    [c for c in context_names() if topology().dependencies[c]],
+    [c for c in context_names() if not topology().dependencies[c]],
 )
 # together they fit into the 100 connections of the embedded server, with a command beside them
 _POOL_SIZES: Final = {"MARKETHALL_DATABASE_POOL_MIN": "1", "MARKETHALL_DATABASE_POOL_MAX": "10"}
@@ -38,7 +38,7 @@ class ServiceCannotStart(Exception):
 class ServiceProcess:
     """One service in a process of its own. A restart keeps its port and its environment."""
 
-    def __init__(self, context: Context, url: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, context: str, url: str, environment: Mapping[str, str]) -> None:
         self.context = context
         self.url = url
         self.process: Process | None = None
@@ -128,15 +128,15 @@ class ServiceSupervisor:
         self._report(f"  {service.context:11}pid {pid:<8}{service.url}")
 
 
-def environment_of(context: Context, settings: Settings, urls: Urls) -> dict[str, str]:
+def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, str]:
     """The environment of one service: ours, with its context and the URLs that it needs."""
     # "auto" would look at the pipe of the service
     auto = "pretty" if sys.stdout.isatty() else "json"
-    needed = sorted(DEPENDENCIES[context] | JWKS_SOURCES[context])
+    needed = sorted(topology().dependencies[context] | topology().jwks_sources[context])
     return {
         **_POOL_SIZES,
         **os.environ,
-        "MARKETHALL_CONTEXTS": context.value,
+        "MARKETHALL_CONTEXTS": context,
         "MARKETHALL_CONTEXT_URLS": json.dumps({name: urls[name] for name in needed}),
         "MARKETHALL_DATA_DIR": str(settings.data_directory.absolute()),
         "MARKETHALL_TRUSTED_PROXIES": "127.0.0.1/32",
@@ -144,17 +144,19 @@ def environment_of(context: Context, settings: Settings, urls: Urls) -> dict[str
     }
 
 
-def prefix_log_line(context: Context, line: bytes) -> bytes:
+def prefix_log_line(context: str, line: bytes) -> bytes:
     """Adds the service: as a field of a JSON object, in front of any other line."""
     if line.startswith(b'{"'):
-        return b'{"service":"' + context.value.encode() + b'",' + line[1:]
-    return f"{context.value:10}| ".encode() + line
+        return b'{"service":"' + context.encode() + b'",' + line[1:]
+    return f"{context:10}| ".encode() + line
 
 
-def free_urls() -> dict[Context, str]:
+def free_urls() -> dict[str, str]:
     """A URL with a free port for each context. All ports are held until the last one is found."""
     with ExitStack() as stack:
-        sockets = {c: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for c in Context}
+        sockets = {
+            c: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for c in context_names()
+        }
         return {c: f"http://127.0.0.1:{each.getsockname()[1]}" for c, each in sockets.items()}
 
 

@@ -11,7 +11,6 @@ import structlog
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from markethall.contexts import Context
 from markethall.settings import Settings
 from markethall.shared.http.problem_details import problem_response
 from markethall.shared.http.request_context import RequestContext
@@ -48,7 +47,7 @@ _LIMITS: Final = httpx2.Limits(
 class ReverseProxy:
     """Streams requests to the services. It never retries: the first attempt may have had effect."""
 
-    def __init__(self, urls: Mapping[Context, str], settings: Settings) -> None:
+    def __init__(self, urls: Mapping[str, str], settings: Settings) -> None:
         self._urls = urls
         self._trusted = tuple(ip_network(net, strict=False) for net in settings.trusted_proxies)
         # longer than the service's own limits, so that the service can refuse first
@@ -63,14 +62,14 @@ class ReverseProxy:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def get(self, context: Context, path: str, headers: Headers = ()) -> httpx2.Response:
+    async def get(self, context: str, path: str, headers: Headers = ()) -> httpx2.Response:
         """Fetches a whole response. Raises Unavailable."""
         try:
             return await self._client.get(self._urls[context] + path, headers=[*headers])
         except _CONNECTION_ERRORS as error:
-            raise Unavailable(dependency=context.value) from error
+            raise Unavailable(dependency=context) from error
 
-    async def readiness(self, context: Context) -> str:
+    async def readiness(self, context: str) -> str:
         """Returns "ok", "not ready" or "down"."""
         try:
             response = await self.get(context, "/ready")
@@ -78,7 +77,7 @@ class ReverseProxy:
             return "down"
         return "ok" if response.is_success else "not ready"
 
-    async def proxy(self, context: Context, scope: Scope, receive: Receive, send: Send) -> None:
+    async def proxy(self, context: str, scope: Scope, receive: Receive, send: Send) -> None:
         visit = RequestContext(scope, self._trusted)
         try:
             response = await self._send(context, visit, RequestBody(receive, self._body_timeout))
@@ -87,7 +86,7 @@ class ReverseProxy:
         except DomainError as refusal:
             if isinstance(refusal, Unavailable):
                 cause = repr(refusal.__cause__)
-                log.warning("proxy.upstream_unavailable", service=context.value, error=cause)
+                log.warning("proxy.upstream_unavailable", service=context, error=cause)
             if isinstance(refusal, RequestTimeout):
                 # the rest of the body may still arrive and must not be read as a request
                 visit.extra_headers.append((b"connection", b"close"))
@@ -99,12 +98,12 @@ class ReverseProxy:
             await _streaming(response)(scope, receive, send)
         except _CONNECTION_ERRORS as error:
             # the head is sent already: our server closes the client's connection
-            log.warning("proxy.upstream_disconnected", service=context.value, error=repr(error))
+            log.warning("proxy.upstream_disconnected", service=context, error=repr(error))
         finally:
             await response.aclose()
 
     async def _send(
-        self, context: Context, visit: RequestContext, body: "RequestBody"
+        self, context: str, visit: RequestContext, body: "RequestBody"
     ) -> httpx2.Response:
         """Returns when the response headers are there. Raises a Refusal, ClientDisconnected."""
         seconds = self._response_timeout
@@ -121,11 +120,11 @@ class ReverseProxy:
         try:
             response = await self._client.send(request, stream=True)
         except (httpx2.ReadTimeout, httpx2.WriteTimeout) as error:
-            raise DeadlineExceeded(dependency=context.value) from error
+            raise DeadlineExceeded(dependency=context) from error
         except httpx2.LocalProtocolError as error:
             raise MalformedRequest(f"The request cannot be passed on: {error}.") from None
         except _CONNECTION_ERRORS as error:
-            raise Unavailable(dependency=context.value) from error
+            raise Unavailable(dependency=context) from error
         # an event stream may be silent for any time between two pieces
         del timeouts["read"]
         return response

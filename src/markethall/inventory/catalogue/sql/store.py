@@ -21,8 +21,8 @@ from markethall.inventory.catalogue.domain.search_document import build_search_d
 from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
 from markethall.inventory.catalogue.sql import family_statements, statements
 from markethall.inventory.catalogue.sql.tsvector import tsvector_text
+from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
-from markethall.shared.persistence import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -31,7 +31,7 @@ _PRICES: Final = TypeAdapter(tuple[AdditionalPriceView, ...])
 _TRANSLATIONS: Final = TypeAdapter(dict[str, TranslationView])
 
 
-class SqlProductStore(shared.SqlStore):
+class SqlProductStore(SqlUnitOfWork):
     async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None:
         row = await self._connection.fetch_one(
             statements.GET_PRODUCT_JSON, product_id=product_id, now=now

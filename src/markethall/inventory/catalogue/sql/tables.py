@@ -5,8 +5,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 
+from markethall.shared.composition.sql import context_metadata
 from markethall.shared.persistence.postgres import sql_literal
-from markethall.shared.persistence.sql import context_metadata, timestamp_column
+from markethall.shared.persistence.sql import timestamp_column
 
 metadata = context_metadata("inventory")
 

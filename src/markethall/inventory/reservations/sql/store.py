@@ -21,8 +21,8 @@ from markethall.inventory.reservations.domain.reservations import (
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
 from markethall.inventory.reservations.sql import statements
 from markethall.inventory.stock.domain.stock import StockQuantity, sum_by_stock_row
+from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
-from markethall.shared.persistence import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _NO_LIMITS: Final = CustomerLimits(0, 0)
 
 
-class SqlReservationStore(shared.SqlStore):
+class SqlReservationStore(SqlUnitOfWork):
     async def is_fulfilment_recorded(self, reference: UUID) -> bool:
         return bool(
             await self._connection.fetch_value(

@@ -1,4 +1,9 @@
-"""The statements that read a page of products: one per set of filters, words and size of page."""
+"""Statements that read a page of products: one for each set of filters, sort and page size.
+
+A page is read in one of two ways. Where an index has the products in list order and nearly all of
+them match, the statement scans that index. Otherwise it tries the first thousand products of the
+list, and sorts all matches only if these do not fill the page.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -23,8 +28,7 @@ from markethall.inventory.search.sql.statements import (
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _PAGE_SIZES: Final = (20, 50, 100)
-# so many products are tried in the order of the list, before all that match are sorted: a common
-# word or a big category fills its page from these, and of a rare one there is little to sort
+# a common word or a large tag fills its page from these; a rare one leaves little to sort
 _SAMPLE_SIZE: Final = 1000
 _SORT_COLUMNS: Final[Mapping[str, "sa.Column[Any]"]] = {
     "name": products.c.name_key,
@@ -36,9 +40,9 @@ _KEY_NAMES: Final = ("score", "key", "product_id")
 
 
 class PageQueryShape(NamedTuple):
-    """What makes one list's statement another than the next one's.
+    """Parts of a query that change the text of its statement.
 
-    `terms`: how many words are weighed; none unless the order is that of relevance.
+    `terms` is the number of search terms that are scored: 0 unless the sort is by relevance.
     """
 
     filters: frozenset[str]
@@ -53,25 +57,25 @@ class PageQueryShape(NamedTuple):
         return _SORT_COLUMNS[self.order.removeprefix("-")]
 
     @property
+    def sort_keys(self) -> "list[sa.Column[Any]]":
+        return [self.sort_column, products.c.product_id]
+
+    @property
     def is_descending(self) -> bool:
         return self.order.startswith("-") or self.terms > 0
 
     @property
-    def uses_category_index(self) -> bool:
-        """Has each category its products in this order, less few that do not fit?"""
-        others = {"category", "in_stock"} | self._price_filters
-        active = self.status == ProductStatus.ACTIVE
-        return active and "category" in self.filters and self.filters <= others
+    def scans_index(self) -> bool:
+        """True if an index has the products in list order, and nearly all of them match.
 
-    @property
-    def _price_filters(self) -> set[str]:
-        return {"min_price", "max_price"} if self.order.endswith("price") else set()
-
-    @property
-    def is_selective(self) -> bool:
-        """Would a walk in the order of the list meet many products in vain?"""
-        walked = {"in_stock"} | self._price_filters
-        return self.status == ProductStatus.ACTIVE and not self.filters <= walked
+        Only active products have such an index for each category.
+        """
+        unselective = {"in_stock"}
+        if self.order.endswith("price"):
+            unselective |= {"min_price", "max_price"}
+        if self.status == ProductStatus.ACTIVE:
+            unselective.add("category")
+        return self.filters <= unselective
 
 
 def product_page_statement(
@@ -83,21 +87,21 @@ def product_page_statement(
     after: bool,
     terms: int,
 ) -> Statement:
-    """A page in one row: its cards' JSON joined by commas, is there more, where it ends.
+    """Return one row: the products' JSON joined by commas, whether more follow, and the last key.
 
-    One statement per set of filters and size of page, so that Postgres sees just what is asked,
-    and plans it once: with a limit that it does not know it would plan anew each time.
+    The page size is part of the text: with a limit that is a parameter, Postgres would plan the
+    statement anew at each execution.
     """
     size = next(size for size in _PAGE_SIZES if limit <= size)
-    weighed = terms if order == "relevance" else 0
+    scored = terms if order == "relevance" else 0
     return _build_page_statement(
-        PageQueryShape(frozenset(filters), status, order, size, after, weighed)
+        PageQueryShape(frozenset(filters), status, order, size, after, scored)
     )
 
 
 @cache
 def _build_page_statement(shape: PageQueryShape) -> Statement:
-    row = _numbered(shape)
+    row = _numbered_rows(shape)
     joined = sa.func.string_agg(row.c.json, aggregate_order_by(sql_literal(","), row.c.number))
     last = row.c.number == LIMIT
     keys = [sa.func.max(row.c[name]).filter(last) for name in _KEY_NAMES[:-1] if name in row.c]
@@ -111,67 +115,41 @@ def _build_page_statement(shape: PageQueryShape) -> Statement:
     )
 
 
-def _numbered(shape: PageQueryShape) -> "sa.Subquery":
-    rows = _found_rows(shape)
+def _numbered_rows(shape: PageQueryShape) -> "sa.Subquery":
+    rows = _index_scan(shape) if shape.scans_index else _sample_or_full_scan(shape)
     availability = available_quantity(rows)
-    sort_key = sa.func.row_number().over(order_by=_order_by(shape, _key_columns(rows)))
+    number = sa.func.row_number().over(order_by=_order_by(shape, _key_columns(rows)))
     return (
-        sa.select(
-            rows, product_json_text(rows, availability).label("json"), sort_key.label("number")
-        )
+        sa.select(rows, product_json_text(rows, availability).label("json"), number.label("number"))
         .select_from(rows.join(availability, sa.true()))
         .subquery("numbered")
     )
 
 
-def _found_rows(shape: PageQueryShape) -> "sa.Subquery":
-    if shape.uses_category_index:
-        return _with_page_columns(_by_category(shape))
-    if shape.is_selective:
-        return _with_page_columns(_sample_or_full_scan(shape))
-    return (
-        _with_page_columns(_full_scan(shape).subquery("best"))
-        if shape.terms
-        else _index_scan(shape)
-    )
-
-
-def _with_page_columns(best: "sa.Subquery") -> "sa.Subquery":
-    """Only what the page itself shows is read."""
-    shown = [column for column in PAGE_COLUMNS if column.name not in best.c]
-    return (
-        sa.select(best, *shown)
-        .join_from(best, products, products.c.product_id == best.c.product_id)
-        .subquery("found")
-    )
+# The index scan
 
 
 def _index_scan(shape: PageQueryShape) -> "sa.Subquery":
-    """One more than the page holds, by an index that has them in order."""
-    query = select_matching(products, shape.filters, *PAGE_COLUMNS, shape.sort_column.label("key"))
-    query = _after_cursor(
-        shape, query.where(_has_status(shape)), [shape.sort_column, products.c.product_id]
-    )
-    order = _order_by(shape, [shape.sort_column, products.c.product_id])
-    return _limit_plus_one(shape, query.order_by(*order)).subquery("found")
+    """Scan the index of all products in list order, or that of each category in the subtree."""
+    columns = (*PAGE_COLUMNS, shape.sort_column.label("key"))
+    rows = select_matching(products, shape.filters - {"category"}, *columns)
+    rows = _after_cursor(shape, rows.where(_has_status(shape)), shape.sort_keys)
+    rows = rows.order_by(*_order_by(shape, shape.sort_keys))
+    if "category" in shape.filters:
+        rows = _first_of_each_category(shape, rows)
+    return _limit_plus_one(shape, rows).subquery("found")
 
 
-def _by_category(shape: PageQueryShape) -> "sa.Subquery":
-    """The first of each category below the one that is asked for, by an index of its own."""
-    category_keys = (
-        sa.func.unnest(SUBTREE).table_valued("category").render_derived(name="category_key")
-    )
-    columns = (products.c.product_id, shape.sort_column.label("key"))
-    rows = select_matching(products, shape.filters - {"category"}, *columns).where(
-        _has_status(shape), products.c.category == category_keys.c.category
-    )
-    rows = _after_cursor(shape, rows, [shape.sort_column, products.c.product_id])
-    rows = rows.order_by(*_order_by(shape, [shape.sort_column, products.c.product_id]))
-    first = _limit_plus_one(shape, rows).correlate(category_keys).lateral("first")
-    merged = sa.select(first).select_from(category_keys.join(first, sa.true()))
-    return _limit_plus_one(shape, merged.order_by(*_order_by(shape, _key_columns(first)))).subquery(
-        "best"
-    )
+def _first_of_each_category(shape: PageQueryShape, rows: "sa.Select[Any]") -> "sa.Select[Any]":
+    unnested = sa.func.unnest(SUBTREE).table_valued("category")
+    subtree = unnested.render_derived(name="subtree")
+    in_category = rows.where(products.c.category == subtree.c.category)
+    first = _limit_plus_one(shape, in_category).correlate(subtree).lateral("first")
+    merged = sa.select(first).select_from(subtree.join(first, sa.true()))
+    return merged.order_by(*_order_by(shape, _key_columns(first)))
+
+
+# The sample, or all matches
 
 
 def _sample_or_full_scan(shape: PageQueryShape) -> "sa.Subquery":
@@ -180,19 +158,27 @@ def _sample_or_full_scan(shape: PageQueryShape) -> "sa.Subquery":
         sa.select(sa.func.count() > shape.size).select_from(sample).scalar_subquery()
     )
     if not shape.terms:
-        # or those were all that there are, at the end of the list. Looked at in this order
+        # the sample is complete at the end of the list; CASE evaluates the cheap test first
         is_sample_enough = sa.case((is_sample_enough, sa.true()), else_=_reached_end(shape))
-    all_rows = _full_scan(shape).where(~is_sample_enough).subquery("all_rows")
-    united = sa.union_all(sa.select(sample).where(is_sample_enough), sa.select(all_rows))
-    return united.subquery("best")
+    all_matches = _full_scan(shape).where(~is_sample_enough).subquery("all_matches")
+    best = sa.union_all(sa.select(sample).where(is_sample_enough), sa.select(all_matches)).subquery(
+        "best"
+    )
+    shown = [column for column in PAGE_COLUMNS if column.name not in best.c]
+    return (
+        sa.select(best, *shown)
+        .join_from(best, products, products.c.product_id == best.c.product_id)
+        .subquery("found")
+    )
 
 
 def _sample(shape: PageQueryShape) -> "sa.Select[Any]":
-    """Some that match, among the first; by relevance: in the name, all words of it.
+    """Select the matches among the first products of the list.
 
-    None when there are more to come before: one whose SKU was asked for.
+    With the sort by relevance only those that have all terms in the name: they have the highest
+    score, unless the query is the SKU of a product. Then the sample is empty.
     """
-    first = _first_in_order(shape)
+    first = _first_products(shape)
     filters = shape.filters
     columns = [first.c.product_id, first.c.key]
     if shape.terms:
@@ -206,27 +192,16 @@ def _sample(shape: PageQueryShape) -> "sa.Select[Any]":
     )
 
 
-def _first_in_order(shape: PageQueryShape) -> "sa.Subquery":
-    key_columns = [shape.sort_column, products.c.product_id]
+def _first_products(shape: PageQueryShape) -> "sa.Subquery":
     query = sa.select(products, shape.sort_column.label("key")).where(_has_status(shape))
-    query = _after_cursor(shape, query, key_columns, "name_match_" if shape.terms else "")
-    return (
-        query.order_by(*_order_by(shape, key_columns))
-        .limit(integer_literal(_SAMPLE_SIZE))
-        .subquery("first")
-    )
+    query = _after_cursor(shape, query, shape.sort_keys, "name_match_" if shape.terms else "")
+    return _limit_to_sample(shape, query).subquery("first")
 
 
 def _reached_end(shape: PageQueryShape) -> "sa.ColumnElement[bool]":
-    key_columns = [shape.sort_column, products.c.product_id]
-    rest = _after_cursor(
-        shape, sa.select(integer_literal(1)).where(_has_status(shape)), key_columns
-    )
-    rest = (
-        rest.select_from(products)
-        .order_by(*_order_by(shape, key_columns))
-        .limit(integer_literal(_SAMPLE_SIZE))
-    )
+    """True if fewer products than a sample are left after the cursor."""
+    rest = sa.select(integer_literal(1)).select_from(products).where(_has_status(shape))
+    rest = _limit_to_sample(shape, _after_cursor(shape, rest, shape.sort_keys))
     return (
         sa.select(sa.func.count() < integer_literal(_SAMPLE_SIZE))
         .select_from(rest.subquery("rest"))
@@ -234,15 +209,21 @@ def _reached_end(shape: PageQueryShape) -> "sa.ColumnElement[bool]":
     )
 
 
+def _limit_to_sample(shape: PageQueryShape, query: "sa.Select[Any]") -> "sa.Select[Any]":
+    ordered = query.order_by(*_order_by(shape, shape.sort_keys))
+    return ordered.limit(integer_literal(_SAMPLE_SIZE))
+
+
 def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
-    """All that match, sorted; what is available is asked in that order, until a page is full."""
+    """Sort all matches, then check the availability in that order until the page is full."""
     columns = [products.c.product_id, shape.sort_column.label("key")]
     if shape.terms:
         columns.insert(0, score_expression(shape.terms).label("score"))
     rows = (
         select_matching(products, shape.filters - {"in_stock"}, *columns)
         .where(_has_status(shape))
-        # a fence: else all were walked in order, or weighed twice, to compare and to sort
+        # OFFSET 0 keeps Postgres from scanning an index in list order, and from computing the
+        # score once to compare and once to sort
         .offset(integer_literal(0))
         .subquery("rows")
     )
@@ -257,13 +238,16 @@ def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
     return _limit_plus_one(shape, query)
 
 
+# Parts of both
+
+
 def _after_cursor(
     shape: PageQueryShape,
     query: "sa.Select[Any]",
     key_columns: "Sequence[sa.ColumnElement[Any]]",
     prefix: str = "",
 ) -> "sa.Select[Any]":
-    """Only what comes after the place where the last page ended."""
+    """Keep the rows after the last key of the previous page."""
     if not shape.after:
         return query
     names = [prefix + name for name in _KEY_NAMES[-len(key_columns) :]]
@@ -275,7 +259,7 @@ def _after_cursor(
 
 
 def _limit_plus_one(shape: PageQueryShape, query: "sa.Select[Any]") -> "sa.Select[Any]":
-    """One more than the page holds."""
+    """Read one row more than the page holds: it shows that more follow."""
     return query.limit(integer_literal(shape.size + 1))
 
 

@@ -1,4 +1,4 @@
-"""Statements that find products: by filters and by words, counted, guessed."""
+"""Statements of search: filters, scores, facets and candidates for misspelt terms."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -17,15 +17,9 @@ from markethall.inventory.catalogue.sql.statements import product_json_text
 from markethall.inventory.catalogue.sql.tables import ACTIVE, products, vocabulary
 from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.contract import MAX_FACET_VALUES
-from markethall.inventory.search.domain import (
-    EXACT_SKU_SCORE,
-    MAX_CANDIDATES,
-    MAX_EDIT_DISTANCE,
-)
+from markethall.inventory.search.domain import EXACT_SKU_SCORE
+from markethall.inventory.search.sql.spelling import MAX_CANDIDATES, MAX_EDIT_DISTANCE
 from markethall.shared.persistence.postgres import Statement, sql_literal
-
-# products, or some of them
-Rows = "sa.Table | sa.Subquery"
 
 _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
     "category": lambda rows: rows.c.category == sa.any_(SUBTREE),
@@ -39,7 +33,7 @@ _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {
 
 
 def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Select[Any]":
-    """The rows that fit. What is available is asked here only to filter by it."""
+    """Select the rows that pass the filters. Availability is only computed to filter by it."""
     query = sa.select(*columns)
     if "in_stock" in filters:
         availability = available_quantity(rows)
@@ -54,13 +48,13 @@ def matches_tsquery(rows: Any, name: str) -> "sa.ColumnElement[bool]":
 
 
 def select_by_sku() -> "sa.Select[tuple[Any]]":
-    """The one product whose SKU is the whole query."""
+    """Select the product whose SKU is the whole query."""
     is_whole_query = sa.func.lower(products.c.sku) == bindparam("sku", type_=sa.Text)
     return sa.select(products.c.product_id).where(is_whole_query).correlate(None)
 
 
 def score_expression(terms: int) -> "sa.ColumnElement[int]":
-    """domain.Search.score of a product that has all the terms."""
+    """Compute `SearchQuery.score` of a product that has all terms."""
     exact = products.c.product_id == select_by_sku().scalar_subquery()
     bonus: sa.ColumnElement[int] = sa.case(
         (exact, integer_literal(EXACT_SKU_SCORE)), else_=integer_literal(0)
@@ -83,19 +77,19 @@ def _term_weight(term: int) -> "sa.ColumnElement[int]":
 
 
 def count_facets(kinds: Iterable[str], filters: Iterable[str], status: ProductStatus) -> Statement:
-    """How all that match are spread: facet, name, value, count; the most frequent first."""
+    """Return rows of facet, option name, value and count, the most frequent first."""
     return _facets(tuple(sorted(kinds)), frozenset(filters), status)
 
 
 @cache
 def _facets(kinds: tuple[str, ...], filters: frozenset[str], status: ProductStatus) -> Statement:
-    # not one common table: of a large catalogue that would go to the disk
+    # no common table expression: that of a large catalogue would spill to disk
     return Statement(sa.union_all(*(_facet_counts(kind, filters, status) for kind in kinds)))
 
 
 def _facet_counts(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Select[Any]":
     values = _facet_values(kind, filters, status)
-    # as text of the collation C: the same order on every server, and in memory
+    # collation C: the same order on every server, and in memory
     name, value = (sa.collate(values.c[part], "C") for part in ("name", "value"))
     count = sa.func.count()
     most = (
@@ -110,7 +104,7 @@ def _facet_counts(kind: str, filters: frozenset[str], status: ProductStatus) -> 
 
 
 def _facet_values(kind: str, filters: frozenset[str], status: ProductStatus) -> "sa.Subquery":
-    """The name, of an option, and the values of each product that matches."""
+    """Select name (of an option, else empty) and value for each matching product."""
     columns = (products.c.category, products.c.options, products.c.tags)
     matching_rows = select_matching(products, filters, *columns).where(
         products.c.status == sql_literal(status)
@@ -128,7 +122,7 @@ def _facet_values(kind: str, filters: frozenset[str], status: ProductStatus) -> 
     return query.subquery(f"values_{kind}")
 
 
-# Words that were mistyped
+# Misspelt terms
 
 HAS_TRIGRAMS: Final = Statement(
     sa.select(sa.func.to_regprocedure(sql_literal("similarity(text, text)")).is_not(None))
@@ -136,7 +130,7 @@ HAS_TRIGRAMS: Final = Statement(
 
 
 def _spelling_candidates() -> Statement:
-    """For each word that begins no word of a product, those with the most trigrams in common."""
+    """Select the most similar known words for each term that begins no word of a product."""
     typed = sa.func.unnest(bindparam("typed", type_=ARRAY(sa.Text))).table_valued("word")
     typed = typed.render_derived(name="typed")
     word = sa.type_coerce(typed.c.word, sa.Text)
@@ -161,7 +155,7 @@ def _spelling_candidates() -> Statement:
 GET_SPELLING_CANDIDATES: Final = _spelling_candidates()
 
 
-# An engine outside has found them
+# Products found by an external engine
 
 
 def _products_json() -> Statement:

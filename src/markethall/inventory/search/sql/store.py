@@ -1,4 +1,4 @@
-"""The list of products in SQL: what the rest of the context sees of the statements."""
+"""Product lists and search in SQL."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
 from markethall.inventory.catalogue.sql.store import SqlProductStore
 from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.contract import Facets
-from markethall.inventory.search.domain import SearchQuery, spelling_suggestions
+from markethall.inventory.search.domain import SearchQuery
 from markethall.inventory.search.ports import (
     FacetCount,
     ProductPageJson,
@@ -18,19 +18,20 @@ from markethall.inventory.search.ports import (
 )
 from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.product_page_statements import product_page_statement
+from markethall.inventory.search.sql.spelling import spelling_suggestions
 from markethall.inventory.search.sql.tsquery import tsquery_all, tsquery_term
+from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.postgres import Connection
-from markethall.shared.persistence.sql import ContextStatements
 
-# before all products, and after them
+# keys before and after those of all products
 _BEFORE_ALL: Final = datetime(1, 1, 1, tzinfo=UTC)
 _AFTER_ALL: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _MIN_ID: Final = UUID(int=0)
 
 
 class TrigramSupport:
-    """Has the server pg_trgm? Asked once per pool: an extension may be there or not."""
+    """Presence of the optional extension pg_trgm, looked up once per pool."""
 
     def __init__(self) -> None:
         self._available: bool | None = None
@@ -42,7 +43,7 @@ class TrigramSupport:
 
 
 class SqlSearchStore(SqlProductStore):
-    """One transaction, or reads without one: products that are looked for."""
+    """Product lists of one connection."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class SqlSearchStore(SqlProductStore):
 
 
 def _filters(request: ProductPageRequest) -> dict[str, Any]:
-    """Only those that are set."""
+    """Return the filters that the query sets, by the name of their parameter."""
     query = request.query
     names = ("category", "family", "min_price", "max_price", "in_stock")
     filters = {name: getattr(query, name) for name in names if getattr(query, name) is not None}
@@ -120,7 +121,7 @@ def _filters(request: ProductPageRequest) -> dict[str, Any]:
 
 
 def _score_values(request: ProductPageRequest) -> dict[str, Any]:
-    """What the score needs."""
+    """Return the parameters of the score, and of the sample that has all terms in the name."""
     if request.search is None or request.query.effective_sort != "relevance":
         return {}
     terms = {
@@ -136,7 +137,12 @@ def _score_values(request: ProductPageRequest) -> dict[str, Any]:
 
 
 def _key_values(request: ProductPageRequest) -> dict[str, Any]:
-    """Where the last page ended; `top`: among those that have all words in their name."""
+    """Return the parameters of the last key of the previous page.
+
+    The sample of products with all terms in the name has the best score and a key of its own: it
+    starts after the last key if that had the best score too. If that had a lower score, the sample
+    is used up; if a higher one (the exact SKU), the sample starts at its beginning.
+    """
     if request.after is None:
         return {}
     *scores, key, product_id = request.after
@@ -144,12 +150,14 @@ def _key_values(request: ProductPageRequest) -> dict[str, Any]:
     if not scores or request.search is None:
         return key_values
     score, best = scores[0], len(request.search.terms) * FIELD_WEIGHTS[0]
-    top = (
-        (key, product_id)
-        if score == best
-        else (_BEFORE_ALL if score < best else _AFTER_ALL, _MIN_ID)
-    )
-    return {**key_values, "score": score, "name_match_key": top[0], "name_match_product_id": top[1]}
+    if score != best:
+        key, product_id = _BEFORE_ALL if score < best else _AFTER_ALL, _MIN_ID
+    return {
+        **key_values,
+        "score": score,
+        "name_match_key": key,
+        "name_match_product_id": product_id,
+    }
 
 
 def _facet_sort_key(count: FacetCount) -> tuple[int, str, str]:

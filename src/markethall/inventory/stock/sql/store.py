@@ -9,13 +9,13 @@ from markethall.inventory.stock.contract.movements import Movement
 from markethall.inventory.stock.domain.stock import Stock, StockChange
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE, Warehouse
 from markethall.inventory.stock.sql import statements, warehouse_statements
-from markethall.shared.persistence import sql as shared
+from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlStockStore(shared.SqlStore):
+class SqlStockStore(SqlUnitOfWork):
     async def get_product_stock(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
         rows = await self._connection.fetch_all(
             statements.PRODUCT_STOCK, product_id=product_id, now=now
@@ -83,7 +83,7 @@ class SqlStockStore(shared.SqlStore):
         await self.ensure_stock_rows([product_id], MAIN_WAREHOUSE)
 
 
-class SqlWarehouseStore(shared.SqlStore):
+class SqlWarehouseStore(SqlUnitOfWork):
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None:
         return _warehouse(
             await self._connection.fetch_one(

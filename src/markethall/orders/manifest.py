@@ -1,0 +1,42 @@
+"""The manifest of orders."""
+
+from typing import TYPE_CHECKING, Final
+
+from markethall.shared.composition.manifest import ContextManifest, Subscription
+from markethall.shared.composition.migrations import built_in_migrations
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+
+def _load_metadata() -> "MetaData":
+    from markethall.orders.sql import metadata
+
+    return metadata
+
+
+MANIFEST: Final = ContextManifest(
+    name="orders",
+    path_prefixes=(
+        "orders",
+        "fulfilments",
+    ),
+    migrations=built_in_migrations("orders"),
+    load_metadata=_load_metadata,
+    calls={
+        "users": frozenset({"get_active_customer"}),
+        "inventory": frozenset(
+            {"reserve", "extend", "commit", "consume", "release_part", "release"}
+        ),
+        "payments": frozenset({"open", "cancel", "refund"}),
+    },
+    subscriptions=(
+        Subscription("payments.payment_captured", "on_payment_captured"),
+        Subscription("payments.payment_failed", "on_payment_failed"),
+        Subscription("payments.payment_refunded", "on_payment_refunded"),
+        Subscription("orders.order_paid", "on_order_paid"),
+        Subscription("orders.order_cancelled", "on_order_cancelled"),
+        Subscription("orders.order_expired", "on_order_expired"),
+        Subscription("orders.order_fulfilled", "on_order_fulfilled"),
+    ),
+)
