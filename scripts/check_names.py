@@ -25,14 +25,14 @@ UNCHECKED: Final = (
     "tests/test_check_names.py",
     "requirements/",
     "LICENSE",
-    "src/markethall/shared/swagger/",
+    "src/markethall/operations/swagger/",
     "docs/samples/",
 )
 RELATIVE_PRONOUNS: Final = frozenset(
     {"who", "whoever", "whose", "whom", "what", "whatever", "where", "wherever", "those", "which"}
 )
 # names that the layout repeats on purpose: one in each context or sub-domain
-LAYOUT_CLASSES: Final = frozenset({"ReadStore", "Store", "Stores"})
+LAYOUT_CLASSES: Final = frozenset({"Database", "ReadStore", "Store", "Stores", "Tables"})
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 

@@ -7,28 +7,20 @@ from typing import Any
 from markethall.container import Container
 from markethall.contexts import topology
 from markethall.settings import Settings
-from markethall.shared.messaging.context_worker import (
-    ContextWorker,
-    InboxConsumer,
-    LongRunningTask,
-    OutboxRelay,
-    WorkerConfig,
-)
-from markethall.shared.messaging.events import InProcessTransport
+from markethall.shared.composition.context_persistence import ContextPersistence, RetentionJob
+from markethall.shared.messaging.context_worker import ContextWorker, LongRunningTask
+from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
-from markethall.shared.persistence.context_persistence import ContextPersistence, RetentionJob
+from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.worker_config import WorkerConfig
 
 
 def build_event_workers(container: Container, settings: Settings) -> list[ContextWorker]:
     """One for each served context. Where a listener runs decides what carries the events to it."""
     served = sorted(settings.contexts)
     inbox_transports = {context: _inbox_transport(container, context) for context in served}
-    workers = {
-        context: _build_worker(container, settings, context, inbox_transports) for context in served
-    }
-    for context, worker in workers.items():
-        inbox_transports[context].notify_inbox = worker.notify_inbox
-    return list(workers.values())
+    return [_build_worker(container, settings, context, inbox_transports) for context in served]
 
 
 def _build_worker(
@@ -45,7 +37,7 @@ def _build_worker(
         for subscriber, transport in inbox_transports.items()
         if context in topology().publishers_of(subscriber)
     ]
-    worker = ContextWorker(
+    return ContextWorker(
         context,
         persistence.outbox,
         OutboxRelay(
@@ -64,9 +56,9 @@ def _build_worker(
             *_stream_consumers(container, settings, context, inbox_transports[context]),
             *_long_running_workers(context_container),
         ],
+        outbox_signal=persistence.outbox_signal,
+        inbox_signal=persistence.inbox_signal,
     )
-    persistence.database.after_publish = worker.notify_outbox
-    return worker
 
 
 def _long_running_workers(context_container: Any) -> Sequence[LongRunningTask]:
@@ -81,8 +73,10 @@ def _long_running_workers(context_container: Any) -> Sequence[LongRunningTask]:
 def _inbox_transport(container: Container, subscriber: str) -> InProcessTransport:
     """Return the transport into this subscriber's inbox."""
     context_container: Any = getattr(container, f"{subscriber}_context")
-    inbox = context_container.persistence().inbox
-    return InProcessTransport(inbox, topology().handler_keys(subscriber))
+    persistence: ContextPersistence[Any] = context_container.persistence()
+    return InProcessTransport(
+        persistence.inbox, topology().handler_keys(subscriber), persistence.inbox_signal.set
+    )
 
 
 def _stream_publishers(

@@ -12,7 +12,7 @@ from markethall.app import Gateway, create_app
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
-from tests.test_app import ADMIN, memory_settings, visiting
+from tests.test_app import ADMIN, client_of, memory_settings
 
 FILE = b"sku,name,price,on_hand\nA-1,One,1.00,3\nA-2,Two,bad,\n"
 CSV = {"Content-Type": "text/csv; charset=utf-8"}
@@ -30,7 +30,7 @@ def app(body_timeout: float) -> Gateway:
 
 @pytest.fixture
 async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    async with visiting(app) as client:
+    async with client_of(app) as client:
         form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
         token = (await client.post("/token", data=form)).json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"

@@ -21,6 +21,7 @@ from markethall.orders.contract import (
 )
 from markethall.orders.service import EVENT_HANDLERS, OrderEventHandlers
 from markethall.payments.contract import Payments
+from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -36,9 +37,9 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import scopes_for_roles
-from markethall.shared.messaging.context_worker import OutboxRelay
-from markethall.shared.messaging.events import Delivery, Event, InProcessTransport, wrap_event
-from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.messaging.events import Delivery, Event, wrap_event
+from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.persistence.postgres import Postgres
 from markethall.users.contract import Users
 from tests.orders.fakes import (

@@ -30,8 +30,8 @@ from markethall.shared.idempotency.records import (
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.context_worker import OutboxRelay
-from markethall.shared.messaging.events import InProcessTransport
+from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.users.contract import Register

@@ -40,7 +40,8 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import scopes_for_roles
 from markethall.shared.messaging.events import EventEnvelope
-from markethall.shared.persistence.postgres import HOLDS_CONNECTION, Postgres
+from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import on_server, url_of
 from tests.rpc_loopback import over_rpc
 

@@ -13,24 +13,24 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateSchema
 
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.memory import (
+    ContextTables,
+    MemoryUnitOfWork,
+    build_memory_persistence,
+)
+from markethall.shared.composition.sql import (
+    ContextStatements,
+    SqlUnitOfWork,
+    build_sql_persistence,
+    context_metadata,
+)
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Dto
 from markethall.shared.messaging.events import Event
-from markethall.shared.persistence.context_persistence import ContextPersistence
-from markethall.shared.persistence.memory import (
-    ContextTables,
-    MemoryStore,
-    Table,
-    build_memory_persistence,
-)
+from markethall.shared.persistence.memory import Table
 from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
-from markethall.shared.persistence.sql import (
-    ContextStatements,
-    SqlStore,
-    build_sql_persistence,
-    context_metadata,
-)
 from tests.conftest import on_server, url_of
 
 metadata = context_metadata("probe")
@@ -93,7 +93,7 @@ class ProbeTables(ContextTables):
         self.things: Table[str, int] = Table()
 
 
-class ProbeMemoryStore(MemoryStore):
+class ProbeMemoryStore(MemoryUnitOfWork):
     def __init__(self, tables: ProbeTables, clock: Any) -> None:
         super().__init__(tables, clock)
         self._things = tables.things
@@ -105,7 +105,7 @@ class ProbeMemoryStore(MemoryStore):
         return len(self._things)
 
 
-class ProbeSqlStore(SqlStore):
+class ProbeSqlStore(SqlUnitOfWork):
     async def add(self, name: str, number: int = 0) -> None:
         await self._connection.execute(ADD, name=name, number=number)
 

@@ -6,18 +6,17 @@ Everything is the product's own but the handler, which notes each event once.
 import asyncio
 import sys
 
+from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.clock import utc_now
-from markethall.shared.messaging.context_worker import (
-    ContextWorker,
-    InboxConsumer,
-    OutboxRelay,
-    WorkerConfig,
-)
-from markethall.shared.messaging.events import Delivery, InProcessTransport
+from markethall.shared.messaging.context_worker import ContextWorker
+from markethall.shared.messaging.events import Delivery
+from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
+from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from markethall.shared.persistence.redis_client import RedisClient
-from markethall.shared.persistence.sql import build_sql_persistence
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 
 HANDLER = "probe.on_thing_happened"
@@ -41,7 +40,9 @@ async def listen(database_url: str, redis_url: str) -> None:
             if await store.mark_processed(delivery):
                 await store.add(f"{event.thing}/{event.number}", event.number)
 
-    inbox_transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
+    inbox_transport = InProcessTransport(
+        backend.inbox, {ThingHappened.type: [HANDLER]}, backend.inbox_signal.set
+    )
     publisher = RedisStreamPublisher(
         "probe", {"probe": frozenset({ThingHappened.type})}, redis, utc_now
     )
@@ -53,8 +54,8 @@ async def listen(database_url: str, redis_url: str) -> None:
         [],
         WORKER_CONFIG,
         [RedisStreamConsumer("probe", "probe", inbox_transport, backend.inbox, redis)],
+        inbox_signal=backend.inbox_signal,
     )
-    inbox_transport.notify_inbox = worker.notify_inbox
     await worker.run()
 
 

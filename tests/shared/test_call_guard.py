@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.memory import MemoryDatabase
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.kernel.errors import (
@@ -20,8 +22,6 @@ from markethall.shared.kernel.errors import (
     InternalError,
     MalformedRequest,
 )
-from markethall.shared.persistence.context_persistence import ContextPersistence
-from markethall.shared.persistence.memory import MemoryDatabase
 from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.rpc.client_interceptor import (
     AllowList,

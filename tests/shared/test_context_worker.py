@@ -8,21 +8,19 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.context_worker import (
-    ContextWorker,
-    InboxConsumer,
-    OutboxRelay,
-    PeriodicJob,
-    WorkerConfig,
-)
-from markethall.shared.messaging.events import Delivery, InProcessTransport
-from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.messaging.context_worker import ContextWorker, PeriodicJob
+from markethall.shared.messaging.events import Delivery
+from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.postgres import Postgres
-from markethall.shared.persistence.sql import build_sql_persistence
 from tests.conftest import on_server
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 from tests.shared.test_events import KILL_LEADER, no_locks
@@ -89,7 +87,9 @@ def build_worker(
     *periodic_jobs: PeriodicJob,
     config: WorkerConfig = NOTIFIED_ONLY,
 ) -> ContextWorker:
-    transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
+    transport = InProcessTransport(
+        backend.inbox, {ThingHappened.type: [HANDLER]}, backend.inbox_signal.set
+    )
     relay = OutboxRelay("probe", [transport], utc_now)
 
     async def handle_and_mark(delivery: Delivery, event: Any) -> None:
@@ -98,10 +98,16 @@ def build_worker(
             await store.mark_processed(delivery)
 
     consumer = InboxConsumer(backend.inbox, {HANDLER: handle_and_mark}, utc_now, config)
-    worker = ContextWorker("probe", backend.outbox, relay, consumer, periodic_jobs, config)
-    transport.notify_inbox = worker.notify_inbox
-    backend.database.after_publish = worker.notify_outbox
-    return worker
+    return ContextWorker(
+        "probe",
+        backend.outbox,
+        relay,
+        consumer,
+        periodic_jobs,
+        config,
+        outbox_signal=backend.outbox_signal,
+        inbox_signal=backend.inbox_signal,
+    )
 
 
 @asynccontextmanager

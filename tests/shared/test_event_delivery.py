@@ -8,20 +8,19 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.context_worker import (
-    ContextWorker,
-    InboxConsumer,
-    OutboxRelay,
-    WorkerConfig,
-)
-from markethall.shared.messaging.events import Delivery, EventEnvelope, InProcessTransport
+from markethall.shared.messaging.context_worker import ContextWorker
+from markethall.shared.messaging.events import Delivery, EventEnvelope
+from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
 from markethall.shared.messaging.redis_streams import StreamConfig as StreamPace
-from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import ThingHappened
 
@@ -91,7 +90,9 @@ class Traffic:
         self.backend = backend
         self._redis = redis
         self.handled: list[tuple[str, int]] = []
-        self.inbox_transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
+        self.inbox_transport = InProcessTransport(
+            backend.inbox, {ThingHappened.type: [HANDLER]}, backend.inbox_signal.set
+        )
 
     def build_worker(self, kind: str, chaos: ChaosTransport) -> ContextWorker:
         publishers, consumers = [], []
@@ -110,7 +111,7 @@ class Traffic:
                     "probe", "probe", chaos, self.backend.inbox, self._redis, config
                 )
             ]
-        worker = ContextWorker(
+        return ContextWorker(
             "probe",
             self.backend.outbox,
             OutboxRelay("probe", [] if kind == "stream" else [chaos], utc_now, publishers),
@@ -118,10 +119,9 @@ class Traffic:
             [],
             WORKER_CONFIG,
             consumers,
+            outbox_signal=self.backend.outbox_signal,
+            inbox_signal=self.backend.inbox_signal,
         )
-        self.inbox_transport.notify_inbox = worker.notify_inbox
-        self.backend.database.after_publish = worker.notify_outbox
-        return worker
 
     async def note(self, delivery: Delivery, event: ThingHappened) -> None:
         async with self.backend.database.transaction() as store:

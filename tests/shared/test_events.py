@@ -12,19 +12,18 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import MalformedRequest, Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.context_worker import InboxConsumer, OutboxRelay, WorkerConfig
-from markethall.shared.messaging.events import (
-    Delivery,
-    EventEnvelope,
-    InProcessTransport,
-    wrap_event,
-)
-from markethall.shared.persistence.context_persistence import ContextPersistence
+from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
+from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.outbox_relay import OutboxRelay
+from markethall.shared.messaging.sql.outbox import SqlOutbox
+from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
-from markethall.shared.persistence.sql import SqlOutbox, build_sql_persistence
 from tests.conftest import on_server
 from tests.shared.conftest import STATEMENTS, FakeClock, ProbeSqlStore, ThingHappened
 
@@ -211,7 +210,7 @@ async def test_lost_connection_loses_leadership(
     async with process_of(probe_url) as one, process_of(probe_url) as two:
         listener = Listener(build_sql_persistence(two, STATEMENTS, ProbeSqlStore, clock), clock)
         with pytest.raises(Unavailable):  # noqa: PT012 - the block is what is tested
-            async with SqlOutbox(one, STATEMENTS).acquire_leadership() as old:
+            async with SqlOutbox(one, STATEMENTS.outbox).acquire_leadership() as old:
                 assert old is not None
                 await listener.publish(ctx, happened(1))
                 await on_server(probe_url, KILL_LEADER)
@@ -238,7 +237,7 @@ async def test_cancelled_leader_releases_lock(probe: Postgres) -> None:
     leading = asyncio.Event()
 
     async def lead_for_ever() -> None:
-        async with SqlOutbox(probe, STATEMENTS).acquire_leadership() as leader:
+        async with SqlOutbox(probe, STATEMENTS.outbox).acquire_leadership() as leader:
             assert leader is not None
             leading.set()
             await asyncio.Event().wait()
@@ -691,7 +690,7 @@ async def process_of(url: str) -> AsyncIterator[Postgres]:
 
 async def take_part(postgres: Postgres, together: asyncio.Barrier) -> bool:
     await together.wait()
-    async with SqlOutbox(postgres, STATEMENTS).acquire_leadership() as leader:
+    async with SqlOutbox(postgres, STATEMENTS.outbox).acquire_leadership() as leader:
         await together.wait()
         return leader is not None
 

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.http.conditional_requests import (
     apply_if_none_match,
     etag_matches,
@@ -50,8 +52,6 @@ from markethall.shared.kernel.etags import ExpectedVersions, check_expected_vers
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Id, Int, RequestModel, Text
 from markethall.shared.kernel.scopes import ORDERS
-from markethall.shared.persistence.context_persistence import ContextPersistence
-from markethall.shared.persistence.memory import MemoryDatabase, build_memory_persistence
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, Something
 from tests.shared.test_gateway import JSON, Got, ask, front
 

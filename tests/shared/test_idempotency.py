@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from markethall.shared.composition.context_persistence import ContextPersistence, RetentionJob
+from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.http.idempotent_routes import created_response
 from markethall.shared.idempotency.records import (
     IdempotencyRecord,
@@ -28,9 +30,8 @@ from markethall.shared.kernel.errors import (
     Unavailable,
 )
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.persistence.context_persistence import ContextPersistence, RetentionJob
 from markethall.shared.persistence.postgres import Postgres, Statement
-from markethall.shared.persistence.sql import MAX_PURGED_ROWS, build_sql_persistence
+from markethall.shared.persistence.sql import MAX_PURGED_ROWS
 from tests.shared.conftest import STATEMENTS, FakeClock, ProbeSqlStore, Something, ThingHappened
 
 LEASE = timedelta(seconds=15)

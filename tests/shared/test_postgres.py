@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 
 from markethall.local.postgres import EmbeddedPostgres
 from markethall.shared.kernel.errors import MalformedRequest, Unavailable
+from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres import (
-    HOLDS_CONNECTION,
     Databases,
     PoolSize,
     Postgres,

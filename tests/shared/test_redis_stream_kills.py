@@ -15,11 +15,11 @@ import pytest
 from redis.asyncio import Redis
 
 from markethall.local.valkey import EmbeddedValkey
+from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import Postgres
-from markethall.shared.persistence.sql import build_sql_persistence
 from tests.conftest import plain
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 

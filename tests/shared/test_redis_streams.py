@@ -10,29 +10,23 @@ import pytest
 from redis.asyncio import Redis
 
 from markethall.local.valkey import EmbeddedValkey
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.memory import build_memory_persistence
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.context_worker import (
-    ContextWorker,
-    InboxConsumer,
-    OutboxRelay,
-    WorkerConfig,
-)
-from markethall.shared.messaging.events import (
-    Delivery,
-    EventEnvelope,
-    InProcessTransport,
-    wrap_event,
-)
+from markethall.shared.messaging.context_worker import ContextWorker
+from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
+from markethall.shared.messaging.inbox_consumer import InboxConsumer
+from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_streams import (
     RedisStreamConsumer,
     RedisStreamPublisher,
     stream_name,
 )
 from markethall.shared.messaging.redis_streams import StreamConfig as StreamPace
-from markethall.shared.persistence.context_persistence import ContextPersistence
-from markethall.shared.persistence.memory import build_memory_persistence
+from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, ThingHappened
 
@@ -432,9 +426,15 @@ async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallCon
     relay = OutboxRelay("probe", [stream_setup.inbox_transport], clock, [stream_setup.publisher])
     consumer = InboxConsumer(stream_setup.backend.inbox, {HANDLER: note}, clock, config)
     worker = ContextWorker(
-        "probe", CountingOutbox(), relay, consumer, [job], config, [stream_setup.consumer()]
+        "probe",
+        CountingOutbox(),
+        relay,
+        consumer,
+        [job],
+        config,
+        [stream_setup.consumer()],
+        inbox_signal=stream_setup.backend.inbox_signal,
     )
-    stream_setup.inbox_transport.notify_inbox = worker.notify_inbox
     task = asyncio.create_task(worker.run())
 
     for number in range(150):

@@ -36,14 +36,14 @@ from markethall.inventory.stock.contract.warehouses import Warehouses
 from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
 from markethall.inventory.store_ports import Database
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
-from markethall.shared.persistence.context_persistence import ContextPersistence
-from markethall.shared.persistence.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.persistence.postgres import Postgres
-from markethall.shared.persistence.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.rpc.client import RpcClient
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
+from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.context_worker import PeriodicJob
-from markethall.shared.persistence.context_persistence import ContextPersistence
-from markethall.shared.persistence.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.persistence.postgres import Postgres
-from markethall.shared.persistence.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.rpc.client import RpcClient
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import Accounts, Sessions, Users

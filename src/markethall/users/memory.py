@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.persistence.memory import ContextTables, Table
-from markethall.shared.persistence.memory import MemoryStore as CommonStore
+from markethall.shared.persistence.memory import Table
 from markethall.users.domain import Session, User, UserIdentity
 
 
@@ -20,7 +20,7 @@ class Tables(ContextTables):
         self.sessions: Table[bytes, Session] = Table()
 
 
-class MemoryUserStore(CommonStore):
+class MemoryUserStore(MemoryUnitOfWork):
     def __init__(self, tables: Tables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables

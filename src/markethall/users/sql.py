@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, array, insert
 
+from markethall.shared.composition.sql import ContextStatements, SqlUnitOfWork, context_metadata
 from markethall.shared.persistence.postgres import Statement, sql_literal
-from markethall.shared.persistence.sql import ContextStatements, context_metadata, timestamp_column
-from markethall.shared.persistence.sql import SqlStore as CommonStore
+from markethall.shared.persistence.sql import timestamp_column
 from markethall.users.contract import Role
 from markethall.users.domain import (
     MAX_EMAIL_LENGTH,
@@ -224,7 +224,7 @@ PURGE_SESSIONS = Statement(
 )
 
 
-class SqlUserStore(CommonStore):
+class SqlUserStore(SqlUnitOfWork):
     async def get_user(self, user_id: UUID) -> User | None:
         return _user_or_none(await self._connection.fetch_one(GET_USER, user_id=user_id))
 

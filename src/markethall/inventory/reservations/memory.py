@@ -27,9 +27,9 @@ from markethall.inventory.stock.domain.stock import (
     StockQuantity,
     sum_by_stock_row,
 )
+from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.persistence import memory
 from markethall.shared.persistence.memory import Table
 
 K = TypeVar("K")
@@ -37,7 +37,7 @@ K = TypeVar("K")
 _NO_IDS: Final[frozenset[UUID]] = frozenset()
 
 
-class MemoryStock(memory.MemoryStore):
+class MemoryStock(MemoryUnitOfWork):
     """One transaction, or reads without one: stock and reservations."""
 
     def __init__(self, tables: Tables, clock: Clock) -> None:

@@ -3,7 +3,7 @@
 from markethall.inventory.catalogue.sql.tables import metadata
 from markethall.inventory.search.sql.store import TrigramSupport
 from markethall.inventory.sql_store import SqlStore
-from markethall.shared.persistence.sql import ContextStatements
+from markethall.shared.composition.sql import ContextStatements
 
 STATEMENTS = ContextStatements(metadata)
 

@@ -5,11 +5,11 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.memory.tables import Tables
 from markethall.inventory.stock.domain.warehouses import Warehouse
+from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.persistence import memory
 
 
-class MemoryWarehouses(memory.MemoryStore):
+class MemoryWarehouses(MemoryUnitOfWork):
     """One transaction, or reads without one: the warehouses."""
 
     def __init__(self, tables: Tables, clock: Clock) -> None:

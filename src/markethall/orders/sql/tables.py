@@ -11,8 +11,9 @@ from markethall.orders.contract import (
     OrderPaymentStatus,
     OrderStatus,
 )
+from markethall.shared.composition.sql import context_metadata
 from markethall.shared.persistence.postgres import sql_literal
-from markethall.shared.persistence.sql import context_metadata, timestamp_column
+from markethall.shared.persistence.sql import timestamp_column
 
 metadata = context_metadata("orders")
 

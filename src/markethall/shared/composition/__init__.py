@@ -1,0 +1,1 @@
+"""The storage of a context, put together from persistence, messaging and idempotency."""

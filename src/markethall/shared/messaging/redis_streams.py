@@ -21,12 +21,10 @@ from redis.exceptions import ResponseError
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.events import (
-    EventEnvelope,
-    Inbox,
-    InProcessTransport,
-    LeaderSession,
-)
+from markethall.shared.messaging.events import EventEnvelope
+from markethall.shared.messaging.inbox import Inbox
+from markethall.shared.messaging.outbox import LeaderSession
+from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.observability.metrics import STREAM_ENTRIES, STREAM_REPUBLISHED
 from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 

@@ -12,7 +12,8 @@ from markethall.inventory.search.domain import SearchDocument
 from markethall.inventory.stock.contract.movements import Movement
 from markethall.inventory.stock.domain.stock import Stock
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE, Warehouse
-from markethall.shared.persistence.memory import ContextTables, Table
+from markethall.shared.composition.memory import ContextTables
+from markethall.shared.persistence.memory import Table
 
 StockKey = tuple[UUID, UUID]  # product and warehouse
 

@@ -16,7 +16,7 @@ from markethall.inventory.catalogue.contract.categories import (
 )
 from markethall.inventory.catalogue.domain.categories import Category
 from markethall.inventory.catalogue.sql import category_statements
-from markethall.shared.persistence import sql as shared
+from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _TRANSLATIONS: Final = TypeAdapter(dict[str, CategoryTranslationView])
 
 
-class SqlCategoryStore(shared.SqlStore):
+class SqlCategoryStore(SqlUnitOfWork):
     """One transaction, or reads without one: the categories."""
 
     async def list_categories(

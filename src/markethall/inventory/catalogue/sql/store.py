@@ -22,8 +22,8 @@ from markethall.inventory.catalogue.sql import family_statements, statements
 from markethall.inventory.search.domain import build_search_document
 from markethall.inventory.search.sql.tsquery import tsvector_text
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
-from markethall.shared.persistence import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -32,7 +32,7 @@ _PRICES: Final = TypeAdapter(tuple[AdditionalPriceView, ...])
 _TRANSLATIONS: Final = TypeAdapter(dict[str, TranslationView])
 
 
-class SqlProductStore(shared.SqlStore):
+class SqlProductStore(SqlUnitOfWork):
     """One transaction, or reads without one: the products."""
 
     async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None:

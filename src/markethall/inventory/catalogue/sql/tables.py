@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.shared.composition.sql import context_metadata
 from markethall.shared.persistence.postgres import sql_literal
-from markethall.shared.persistence.sql import context_metadata, timestamp_column
+from markethall.shared.persistence.sql import timestamp_column
 
 metadata = context_metadata("inventory")
 

@@ -14,13 +14,13 @@ from markethall.inventory.imports.sql import statements
 from markethall.inventory.imports.sql.product_staging import ProductStaging
 from markethall.inventory.stock.domain.stock import Stock, StockChange
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
-from markethall.shared.persistence import sql as shared
+from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlImportStore(shared.SqlStore):
+class SqlImportStore(SqlUnitOfWork):
     """Imports and exports of one connection."""
 
     # Uploads

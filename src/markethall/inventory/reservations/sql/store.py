@@ -28,8 +28,8 @@ from markethall.inventory.stock.domain.stock import (
     sum_by_stock_row,
 )
 from markethall.inventory.stock.sql import statements as stock_statements
+from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
-from markethall.shared.persistence import sql as shared
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _NO_LIMITS: Final = CustomerLimits(0, 0)
 
 
-class SqlStock(shared.SqlStore):
+class SqlStock(SqlUnitOfWork):
     """One transaction, or reads without one: stock and reservations."""
 
     # Stock

@@ -18,9 +18,9 @@ from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.product_page_statements import product_page_statement
 from markethall.inventory.search.sql.spelling import spelling_suggestions
 from markethall.inventory.search.sql.tsquery import WEIGHT_LETTERS, tsquery_all, tsquery_term
+from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.postgres import Connection
-from markethall.shared.persistence.sql import ContextStatements
 
 # keys before and after those of all products
 _BEFORE_ALL: Final = datetime(1, 1, 1, tzinfo=UTC)

@@ -6,13 +6,13 @@ from uuid import UUID
 
 from markethall.inventory.stock.domain.warehouses import Warehouse
 from markethall.inventory.stock.sql import warehouse_statements
-from markethall.shared.persistence import sql as shared
+from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 
-class SqlWarehouses(shared.SqlStore):
+class SqlWarehouses(SqlUnitOfWork):
     """One transaction, or reads without one: the warehouses."""
 
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None:

@@ -1,0 +1,58 @@
+"""The storage of one context."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, Generic, TypeVar
+
+from markethall.shared.idempotency.records import IdempotencyStore
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.inbox import Inbox
+from markethall.shared.messaging.outbox import Outbox
+from markethall.shared.messaging.wake_signal import WakeSignal
+
+D = TypeVar("D")
+
+OUTBOX_RETENTION: Final = timedelta(days=7)
+# An inbox row detects duplicates, so it outlives every event that could be sent again.
+INBOX_RETENTION: Final = 2 * OUTBOX_RETENTION
+
+
+@dataclass(frozen=True)
+class ContextPersistence(Generic[D]):
+    """A context's database and the stores that every context has beside it.
+
+    `outbox_signal` is set after a commit that published an event; `inbox_signal` is set by the
+    transport that delivers to this inbox. The context worker waits for both.
+    """
+
+    database: D
+    outbox: Outbox
+    inbox: Inbox
+    idempotency_store: IdempotencyStore
+    outbox_signal: WakeSignal
+    inbox_signal: WakeSignal = field(default_factory=WakeSignal)
+
+
+class RetentionJob:
+    """Deletes expired idempotency records, and events and deliveries after their retention."""
+
+    def __init__(
+        self, persistence: ContextPersistence[Any], clock: Clock, interval: timedelta
+    ) -> None:
+        self._persistence = persistence
+        self._clock = clock
+        self._interval = interval
+        self._next_run_at = clock()
+
+    async def run_once(self) -> None:
+        """Delete in bounded steps, at most once per interval."""
+        now = self._clock()
+        if now < self._next_run_at:
+            return
+        self._next_run_at = now + self._interval
+        while await self._persistence.idempotency_store.purge(now):
+            continue
+        while await self._persistence.inbox.purge(now - INBOX_RETENTION):
+            continue
+        while await self._persistence.outbox.purge(now - OUTBOX_RETENTION):
+            continue

@@ -1,0 +1,133 @@
+"""The in-memory backend of a context: common tables and unit of work.
+
+A supported backend, not a test double: transactions run one at a time, a failed one is undone, and
+rows are copied on the way in and out.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Generic, Protocol, TypeVar
+
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.idempotency.memory import (
+    IdempotencyTables,
+    MemoryIdempotencyStore,
+    complete_idempotency_record,
+)
+from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.events import Delivery, Event, wrap_event
+from markethall.shared.messaging.memory import (
+    MemoryInbox,
+    MemoryOutbox,
+    MessagingTables,
+    delivery_key,
+)
+from markethall.shared.messaging.wake_signal import WakeSignal
+from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+from markethall.shared.persistence.memory import TransactionalTables
+
+
+class ContextTables(MessagingTables, IdempotencyTables):
+    """The tables that every context has. A context's own tables inherit from this class."""
+
+
+class MemoryUnitOfWork:
+    """The base of a context's store: one transaction, with the common tables."""
+
+    def __init__(self, tables: ContextTables, clock: Clock) -> None:
+        self._context_tables = tables
+        self._clock = clock
+        self.has_published = False
+
+    async def publish(self, event: Event, ctx: CallContext) -> None:
+        """Write the event to the outbox; it is relayed only if this transaction commits."""
+        self._context_tables.last_seq += 1
+        envelope = wrap_event(event, ctx, self._clock())
+        envelope = envelope.model_copy(update={"seq": self._context_tables.last_seq})
+        self._context_tables.outbox.put(envelope.event_id, envelope)
+        self.has_published = True
+
+    async def mark_processed(self, delivery: Delivery) -> bool:
+        """Mark the inbox row as processed; return False when it was processed before."""
+        key = delivery_key(delivery)
+        row = self._context_tables.inbox.get(key)
+        if row is None or row.state != "waiting":
+            return False
+        self._context_tables.inbox.put(key, replace(row, state="done", done_at=self._clock()))
+        return True
+
+    async def store_response(self, command: IdempotentCommand, result: Any) -> None:
+        """Store the response under the key of the command, if it has one. Raises LeaseLost."""
+        if command.has_key and not complete_idempotency_record(
+            self._context_tables,
+            command.scope,
+            command.build_response(result),
+            self._clock() + command.retention,
+        ):
+            raise LeaseLost
+
+
+T = TypeVar("T", bound=ContextTables)
+T_contra = TypeVar("T_contra", bound=ContextTables, contravariant=True)
+S = TypeVar("S", bound=MemoryUnitOfWork)
+S_co = TypeVar("S_co", bound=MemoryUnitOfWork, covariant=True)
+
+
+class MemoryStoreFactory(Protocol[T_contra, S_co]):
+    def __call__(self, tables: T_contra, clock: Clock) -> S_co: ...
+
+
+class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
+    """The tables of one context. `after_publish` is called after a commit that published."""
+
+    def __init__(
+        self,
+        tables: T,
+        store_factory: MemoryStoreFactory[T, S],
+        clock: Clock,
+        after_publish: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(tables)
+        self._store_factory = store_factory
+        self._clock = clock
+        self.after_publish = after_publish
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[S]:
+        """Commit when the block ends, undo everything when it raises."""
+        async with self.write_transaction() as tables:
+            store = self._store_factory(tables, self._clock)
+            token = HOLDS_CONNECTION.set("memory")
+            try:
+                yield store
+            finally:
+                HOLDS_CONNECTION.reset(token)
+        if store.has_published:
+            self.after_publish()
+
+    @asynccontextmanager
+    async def read_session(self) -> AsyncIterator[S]:
+        """Wait for the running transaction, so that uncommitted rows are never read."""
+        async with self._exclusive_access():
+            token = HOLDS_CONNECTION.set("reading")
+            try:
+                yield self._store_factory(self.tables, self._clock)
+            finally:
+                HOLDS_CONNECTION.reset(token)
+
+
+def build_memory_persistence(
+    tables: T, store_factory: MemoryStoreFactory[T, S], clock: Clock
+) -> "ContextPersistence[MemoryDatabase[T, S]]":
+    outbox_signal = WakeSignal()
+    database = MemoryDatabase(tables, store_factory, clock, outbox_signal.set)
+    return ContextPersistence(
+        database=database,
+        outbox=MemoryOutbox(database),
+        inbox=MemoryInbox(database, clock),
+        idempotency_store=MemoryIdempotencyStore(database),
+        outbox_signal=outbox_signal,
+    )

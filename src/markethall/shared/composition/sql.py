@@ -1,0 +1,139 @@
+"""The Postgres backend of a context: common tables, statements and unit of work."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Generic, Protocol, TypeVar
+
+import sqlalchemy as sa
+
+from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.idempotency.records import IdempotentCommand, LeaseLost
+from markethall.shared.idempotency.sql import (
+    IdempotencyStatements,
+    SqlIdempotencyStore,
+    add_idempotency_table,
+    complete_idempotency_record,
+)
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.events import Delivery, Event, wrap_event
+from markethall.shared.messaging.sql.inbox import InboxStatements, SqlInbox, delivery_binds
+from markethall.shared.messaging.sql.outbox import OutboxStatements, SqlOutbox
+from markethall.shared.messaging.sql.tables import add_inbox_table, add_outbox_table
+from markethall.shared.messaging.wake_signal import WakeSignal
+from markethall.shared.persistence.postgres import Connection, Postgres
+from markethall.shared.persistence.sql import NAMING_CONVENTION
+
+
+def context_metadata(schema: str) -> sa.MetaData:
+    """Return the metadata of a schema with the tables outbox, inbox and idempotency_record."""
+    metadata = sa.MetaData(schema=schema, naming_convention=NAMING_CONVENTION)
+    add_outbox_table(metadata)
+    add_inbox_table(metadata)
+    add_idempotency_table(metadata)
+    return metadata
+
+
+class ContextStatements:
+    """The statements on the common tables of one context, built once."""
+
+    def __init__(self, metadata: sa.MetaData) -> None:
+        tables = {table.name: table for table in metadata.tables.values()}
+        self.outbox = OutboxStatements(tables["outbox"])
+        self.inbox = InboxStatements(tables["inbox"])
+        self.idempotency = IdempotencyStatements(tables["idempotency_record"])
+
+
+class SqlUnitOfWork:
+    """The base of a context's store: one transaction, with the common tables."""
+
+    def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
+        self._connection = connection
+        self._statements = statements
+        self._clock = clock
+        self.has_published = False
+
+    async def publish(self, event: Event, ctx: CallContext) -> None:
+        """Write the event to the outbox; it is relayed only if this transaction commits."""
+        row = wrap_event(event, ctx, self._clock()).model_dump(exclude={"seq"})
+        await self._connection.execute(self._statements.outbox.insert, **row)
+        self.has_published = True
+
+    async def mark_processed(self, delivery: Delivery) -> bool:
+        """Mark the inbox row as processed; return False when it was processed before."""
+        return bool(
+            await self._connection.execute(
+                self._statements.inbox.mark_processed,
+                **delivery_binds(delivery),
+                now=self._clock(),
+            )
+        )
+
+    async def store_response(self, command: IdempotentCommand, result: Any) -> None:
+        """Store the response under the key of the command, if it has one. Raises LeaseLost."""
+        if command.has_key and not await complete_idempotency_record(
+            self._connection,
+            self._statements.idempotency,
+            command.scope,
+            command.build_response(result),
+            self._clock() + command.retention,
+        ):
+            raise LeaseLost
+
+
+S_co = TypeVar("S_co", bound=SqlUnitOfWork, covariant=True)
+
+
+class SqlStoreFactory(Protocol[S_co]):
+    def __call__(
+        self, connection: Connection, statements: ContextStatements, clock: Clock
+    ) -> S_co: ...
+
+
+class SqlDatabase(Generic[S_co]):
+    """The schema of one context. `after_publish` is called after a commit that published."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        statements: ContextStatements,
+        store_factory: SqlStoreFactory[S_co],
+        clock: Clock,
+        after_publish: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._postgres = postgres
+        self._statements = statements
+        self._store_factory = store_factory
+        self._clock = clock
+        self.after_publish = after_publish
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[S_co]:
+        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
+        async with self._postgres.transaction() as connection:
+            store = self._store_factory(connection, self._statements, self._clock)
+            yield store
+        if store.has_published:
+            self.after_publish()
+
+    @asynccontextmanager
+    async def read_session(self) -> AsyncIterator[S_co]:
+        """Give each statement its own snapshot, without locks. Raises Unavailable."""
+        async with self._postgres.read_session() as connection:
+            yield self._store_factory(connection, self._statements, self._clock)
+
+
+def build_sql_persistence(
+    postgres: Postgres,
+    statements: ContextStatements,
+    store_factory: SqlStoreFactory[S_co],
+    clock: Clock,
+) -> ContextPersistence[SqlDatabase[S_co]]:
+    outbox_signal = WakeSignal()
+    return ContextPersistence(
+        database=SqlDatabase(postgres, statements, store_factory, clock, outbox_signal.set),
+        outbox=SqlOutbox(postgres, statements.outbox),
+        inbox=SqlInbox(postgres, statements.inbox, clock),
+        idempotency_store=SqlIdempotencyStore(postgres, statements.idempotency),
+        outbox_signal=outbox_signal,
+    )

@@ -1,0 +1,48 @@
+"""The inbox: deliveries of one context, a queue in the subscriber's own store."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from markethall.shared.kernel.model import Dto
+from markethall.shared.messaging.events import Delivery, EventEnvelope
+
+
+class DeadLetter(Dto):
+    handler: str
+    event_id: UUID
+    type: str
+    attempts: int
+    error: str
+    received_at: datetime
+
+
+class Inbox(Protocol):
+    async def enqueue(self, handlers: Sequence[str], envelopes: Sequence[EventEnvelope]) -> None:
+        """Insert a delivery per handler and envelope, unless (handler, event id) exists."""
+
+    async def enqueue_dead_letter(self, handler: str, envelope: EventEnvelope, error: str) -> None:
+        """Insert a dead letter for an unreadable envelope, unless it exists."""
+
+    async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
+        """Claim due deliveries: of each key the oldest that waits, and only when it is due."""
+
+    async def retry_later(
+        self, delivery: Delivery, error: str, due_at: datetime, *, count_attempt: bool = True
+    ) -> None:
+        """Schedule another attempt. `count_attempt=False` takes this one off the count."""
+
+    async def dead_letter(self, delivery: Delivery, error: str) -> None:
+        """Keep the delivery as a dead letter, which is not tried again."""
+
+    async def get_dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]: ...
+
+    async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
+        """Make one dead letter due again, or all of them; return how many."""
+
+    async def replay(self, event_id: UUID) -> int:
+        """Make the finished deliveries of an event due again; return how many."""
+
+    async def purge(self, before: datetime) -> int:
+        """Delete a bounded number of deliveries processed before then; return how many."""

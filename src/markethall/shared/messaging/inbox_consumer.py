@@ -1,0 +1,134 @@
+"""The inbox consumer."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+import structlog
+
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.messaging.events import Delivery, EventHandler, RetryLater
+from markethall.shared.messaging.inbox import Inbox
+from markethall.shared.messaging.worker_config import WorkerConfig
+from markethall.shared.observability.metrics import EVENTS_HANDLED
+
+log = structlog.get_logger("markethall.inbox_consumer")
+
+
+class InboxConsumer:
+    """Claims due deliveries and runs their handlers concurrently, those of one key in order."""
+
+    def __init__(
+        self, inbox: Inbox, handlers: Mapping[str, EventHandler], clock: Clock, config: WorkerConfig
+    ) -> None:
+        self._inbox = inbox
+        self._handlers = handlers
+        self.has_handlers = bool(handlers)
+        self._clock = clock
+        self._config = config
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def dispatch_due(
+        self, tasks: asyncio.TaskGroup, on_finished: Callable[[], None] = lambda: None
+    ) -> int:
+        """Start handlers for due deliveries, up to the concurrency limit; return how many.
+
+        Does not wait for the handlers, so a slow one does not delay the others.
+        """
+        free_slots = self._config.concurrency - len(self._running)
+        if free_slots <= 0:
+            return 0
+        deliveries = await self._claim(free_slots)
+        for delivery in deliveries:
+            task = tasks.create_task(self._run_handler(delivery))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            task.add_done_callback(lambda _: on_finished())
+        return len(deliveries)
+
+    async def _claim(self, limit: int) -> Sequence[Delivery]:
+        """Claim deliveries; release them when cancelled meanwhile, so no lease has to run out."""
+        lease = timedelta(seconds=self._config.delivery_lease)
+        claim = asyncio.ensure_future(self._inbox.claim(self._clock(), lease, limit))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            with suppress(Unavailable):
+                for delivery in await claim:
+                    await self._release(delivery)
+            raise
+
+    async def _run_handler(self, delivery: Delivery) -> None:
+        try:
+            if delivery.attempts > self._config.max_attempts:
+                await self._dead_letter(delivery, RuntimeError("no attempt has finished"))
+                return
+            event = delivery.envelope.decode()
+            await self._handlers[delivery.handler](delivery, event)
+        except (Unavailable, RetryLater) as error:
+            # no fault of this event, so it is tried until it succeeds
+            backoff = self._age_based_backoff(delivery)
+            await self._retry_later(delivery, error, backoff, count_attempt=False)
+        except asyncio.CancelledError as error:
+            if is_being_cancelled():
+                await self._release(delivery)
+                raise
+            await self._retry_or_dead_letter(delivery, error)
+        except Exception as error:  # noqa: BLE001 - no error of a handler may stop the queue
+            await self._retry_or_dead_letter(delivery, error)
+        else:
+            EVENTS_HANDLED.labels(delivery.handler, "done").inc()
+
+    async def _retry_or_dead_letter(self, delivery: Delivery, error: BaseException) -> None:
+        if delivery.attempts < self._config.max_attempts:
+            await self._retry_later(delivery, error, 0.1 * 2 ** min(delivery.attempts, 20))
+        else:
+            await self._dead_letter(delivery, error)
+
+    async def _dead_letter(self, delivery: Delivery, error: BaseException) -> None:
+        log.error("event.dead_lettered", **_log_fields(delivery), exc_info=error)
+        EVENTS_HANDLED.labels(delivery.handler, "dead").inc()
+        await self._inbox.dead_letter(delivery, _error_text(error))
+
+    async def _retry_later(
+        self, delivery: Delivery, error: BaseException, delay: float, *, count_attempt: bool = True
+    ) -> None:
+        write = log.info if isinstance(error, RetryLater) else log.warning
+        write("event.retry_scheduled", **_log_fields(delivery), error=_error_text(error))
+        EVENTS_HANDLED.labels(delivery.handler, "retried").inc()
+        due_at = self._clock() + timedelta(seconds=min(delay, self._config.max_backoff))
+        await self._inbox.retry_later(
+            delivery, _error_text(error), due_at, count_attempt=count_attempt
+        )
+
+    def _age_based_backoff(self, delivery: Delivery) -> float:
+        age = self._clock() - delivery.envelope.occurred_at
+        return max(0.2, age.total_seconds() / 2)
+
+    async def _release(self, delivery: Delivery) -> None:
+        """Make the delivery due at once, for the next leader."""
+        with suppress(Unavailable):
+            await self._inbox.retry_later(delivery, "released", self._clock(), count_attempt=False)
+
+
+def is_being_cancelled() -> bool:
+    """Return whether this task is being cancelled, as opposed to a task that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _log_fields(delivery: Delivery) -> dict[str, object]:
+    envelope = delivery.envelope
+    return {
+        "handler": delivery.handler,
+        "event_id": str(envelope.event_id),
+        "event_type": envelope.type,
+        "attempts": delivery.attempts,
+        "request_id": envelope.request_id,
+    }
+
+
+def _error_text(error: BaseException) -> str:
+    return repr(error)[:1000]

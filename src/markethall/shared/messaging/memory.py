@@ -1,0 +1,197 @@
+"""Outbox and inbox in memory."""
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.events import Delivery, EventEnvelope
+from markethall.shared.messaging.inbox import DeadLetter
+from markethall.shared.messaging.outbox import LeaderSession
+from markethall.shared.persistence.memory import Table, TableSet, TransactionalTables
+
+
+@dataclass(frozen=True)
+class InboxRow:
+    delivery: Delivery
+    position: int
+    received_at: datetime
+    due_at: datetime
+    state: str = "waiting"
+    error: str = ""
+    done_at: datetime | None = None
+
+
+class MessagingTables(TableSet):
+    """Events are removed from `outbox` when published, from `awaiting_confirmation` later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbox: Table[UUID, EventEnvelope] = Table()
+        self.awaiting_confirmation: Table[UUID, EventEnvelope] = Table()
+        self.inbox: Table[tuple[str, UUID], InboxRow] = Table()
+        self.last_seq = 0
+
+
+class MemoryOutbox:
+    """Gives the leadership to the first caller: there is only one process."""
+
+    def __init__(self, database: TransactionalTables[MessagingTables]) -> None:
+        self._database = database
+        self._has_leader = False
+
+    @asynccontextmanager
+    async def acquire_leadership(self) -> AsyncIterator[LeaderSession | None]:
+        if self._has_leader:
+            yield None
+            return
+        self._has_leader = True
+        try:
+            yield MemoryLeaderSession(self._database)
+        finally:
+            self._has_leader = False
+
+    async def purge(self, before: datetime) -> int:
+        return 0
+
+
+class MemoryLeaderSession:
+    def __init__(self, database: TransactionalTables[MessagingTables]) -> None:
+        self._database = database
+
+    async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
+        async with self._database.write_transaction() as tables:
+            return list(tables.outbox.rows())[:limit]
+
+    async def mark_published(
+        self,
+        envelopes: Sequence[EventEnvelope],
+        now: datetime,
+        awaiting_confirmation: Collection[UUID] = (),
+    ) -> None:
+        async with self._database.write_transaction() as tables:
+            for envelope in envelopes:
+                tables.outbox.remove(envelope.event_id)
+                if envelope.event_id in awaiting_confirmation:
+                    tables.awaiting_confirmation.put(envelope.event_id, envelope)
+
+    async def get_unconfirmed(self, after_seq: int, limit: int) -> Sequence[EventEnvelope]:
+        async with self._database.write_transaction() as tables:
+            return tables.awaiting_confirmation.where(lambda envelope: envelope.seq > after_seq)[
+                :limit
+            ]
+
+    async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None:
+        async with self._database.write_transaction() as tables:
+            for event_id in event_ids:
+                tables.awaiting_confirmation.remove(event_id)
+
+
+class MemoryInbox:
+    def __init__(self, database: TransactionalTables[MessagingTables], clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._position = 0
+
+    async def enqueue(self, handlers: Sequence[str], envelopes: Sequence[EventEnvelope]) -> None:
+        async with self._database.write_transaction() as tables:
+            for envelope in envelopes:
+                for handler in handlers:
+                    row = self._new_row(handler, envelope)
+                    tables.inbox.add(delivery_key(row.delivery), row)
+
+    async def enqueue_dead_letter(self, handler: str, envelope: EventEnvelope, error: str) -> None:
+        async with self._database.write_transaction() as tables:
+            row = replace(self._new_row(handler, envelope), state="dead", error=error)
+            tables.inbox.add(delivery_key(row.delivery), row)
+
+    def _new_row(self, handler: str, envelope: EventEnvelope) -> InboxRow:
+        self._position += 1
+        now = self._clock()
+        delivery = Delivery(handler=handler, envelope=envelope, attempts=0)
+        return InboxRow(delivery, self._position, received_at=now, due_at=now)
+
+    async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
+        async with self._database.write_transaction() as tables:
+            oldest_by_key: dict[UUID, InboxRow] = {}
+            for row in tables.inbox.where(lambda row: row.state == "waiting"):
+                oldest_by_key.setdefault(row.delivery.envelope.key, row)
+            due = [row for row in oldest_by_key.values() if row.due_at <= now][:limit]
+            claimed = [_with_claim(row, now + lease) for row in due]
+            for row in claimed:
+                tables.inbox.put(delivery_key(row.delivery), row)
+            return [row.delivery for row in claimed]
+
+    async def retry_later(
+        self, delivery: Delivery, error: str, due_at: datetime, *, count_attempt: bool = True
+    ) -> None:
+        attempts = delivery.attempts - int(not count_attempt)
+        updated = delivery.model_copy(update={"attempts": attempts})
+        await self._update(delivery, delivery=updated, error=error, due_at=due_at)
+
+    async def dead_letter(self, delivery: Delivery, error: str) -> None:
+        await self._update(delivery, error=error, state="dead")
+
+    async def get_dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
+        async with self._database.write_transaction() as tables:
+            rows = tables.inbox.where(lambda row: row.state == "dead")[:limit]
+        return [_dead_letter(row) for row in rows]
+
+    async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
+        return await self._requeue(
+            lambda row: row.state == "dead" and event_id in {None, row.delivery.envelope.event_id}
+        )
+
+    async def replay(self, event_id: UUID) -> int:
+        return await self._requeue(
+            lambda row: row.state != "waiting" and row.delivery.envelope.event_id == event_id
+        )
+
+    async def purge(self, before: datetime) -> int:
+        async with self._database.write_transaction() as tables:
+            expired = tables.inbox.where(
+                lambda row: row.done_at is not None and row.done_at < before
+            )
+            for row in expired:
+                tables.inbox.remove(delivery_key(row.delivery))
+            return len(expired)
+
+    async def _requeue(self, predicate: Callable[[InboxRow], bool]) -> int:
+        async with self._database.write_transaction() as tables:
+            rows = tables.inbox.where(predicate)
+            for row in rows:
+                delivery = row.delivery.model_copy(update={"attempts": 0})
+                requeued = replace(row, delivery=delivery, state="waiting", done_at=None)
+                tables.inbox.put(delivery_key(delivery), replace(requeued, due_at=row.received_at))
+            return len(rows)
+
+    async def _update(self, delivery: Delivery, /, **changes: Any) -> None:
+        async with self._database.write_transaction() as tables:
+            row = tables.inbox.get(delivery_key(delivery))
+            if row and row.state == "waiting":
+                tables.inbox.put(delivery_key(delivery), replace(row, **changes))
+
+
+def delivery_key(delivery: Delivery) -> tuple[str, UUID]:
+    return delivery.handler, delivery.envelope.event_id
+
+
+def _with_claim(row: InboxRow, due_at: datetime) -> InboxRow:
+    attempts = row.delivery.attempts + 1
+    delivery = row.delivery.model_copy(update={"attempts": attempts})
+    return replace(row, delivery=delivery, due_at=due_at)
+
+
+def _dead_letter(row: InboxRow) -> DeadLetter:
+    envelope = row.delivery.envelope
+    return DeadLetter(
+        handler=row.delivery.handler,
+        event_id=envelope.event_id,
+        type=envelope.type,
+        attempts=row.delivery.attempts,
+        error=row.error,
+        received_at=row.received_at,
+    )

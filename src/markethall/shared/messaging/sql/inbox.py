@@ -1,0 +1,188 @@
+"""The inbox in Postgres."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+from sqlalchemy.dialects.postgresql import insert
+
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.messaging.events import Delivery, EventEnvelope
+from markethall.shared.messaging.inbox import DeadLetter
+from markethall.shared.messaging.sql.outbox import envelope_from_row
+from markethall.shared.messaging.sql.tables import STATE_DEAD, STATE_WAITING
+from markethall.shared.persistence.postgres import Postgres, Statement
+from markethall.shared.persistence.sql import delete_bounded
+
+
+class InboxStatements:
+    """The statements on the inbox of one context."""
+
+    def __init__(self, inbox: sa.Table) -> None:
+        columns = inbox.c
+        written = [c.name for c in columns if c.name not in {"position", "done_at"}]
+        limit = bindparam("limit", type_=sa.Integer)
+        self.insert = Statement(
+            insert(inbox)
+            .values({name: bindparam(name) for name in written})
+            .on_conflict_do_nothing()
+        )
+        self.claim = _claim_statement(inbox)
+        is_waiting = sa.and_(
+            columns.handler == bindparam("handler"),
+            columns.event_id == bindparam("event_id"),
+            columns.state == STATE_WAITING,
+        )
+        self.mark_processed = Statement(
+            sa.update(inbox).where(is_waiting).values(state="done", done_at=bindparam("now"))
+        )
+        self.retry_later = Statement(
+            sa.update(inbox)
+            .where(is_waiting)
+            .values(
+                due_at=bindparam("due_at"),
+                error=bindparam("error"),
+                attempts=columns.attempts - bindparam("uncounted_attempts", type_=sa.Integer),
+            )
+        )
+        self.dead_letter = Statement(
+            sa.update(inbox).where(is_waiting).values(state="dead", error=bindparam("error"))
+        )
+        self.select_dead_letters = Statement(
+            sa.select(inbox)
+            .where(columns.state == STATE_DEAD)
+            .order_by(columns.position)
+            .limit(limit)
+        )
+        requeue = sa.update(inbox).values(
+            state="waiting", attempts=0, due_at=columns.received_at, done_at=None
+        )
+        event_id = bindparam("event_id", type_=sa.Uuid)
+        self.requeue_dead_letters = Statement(
+            requeue.where(
+                columns.state == STATE_DEAD,
+                sa.or_(event_id.is_(None), columns.event_id == event_id),
+            )
+        )
+        self.replay = Statement(
+            requeue.where(columns.event_id == event_id, columns.state != STATE_WAITING)
+        )
+        self.purge = delete_bounded(
+            inbox, [columns.handler, columns.event_id], columns.done_at < bindparam("before")
+        )
+
+
+def _claim_statement(inbox: sa.Table) -> Statement:
+    columns = inbox.c
+    earlier = inbox.alias("earlier")
+    # min(position) and not NOT EXISTS, whose anti-join is quadratic in the backlog of one key
+    first_of_key = (
+        sa.select(sa.func.min(earlier.c.position))
+        .where(earlier.c.key == columns.key, earlier.c.state == STATE_WAITING)
+        .scalar_subquery()
+    )
+    due_deliveries = (
+        sa.select(columns.handler, columns.event_id)
+        .where(
+            columns.state == STATE_WAITING,
+            columns.due_at <= bindparam("now"),
+            columns.position == first_of_key,
+        )
+        .order_by(columns.position)
+        .limit(bindparam("limit", type_=sa.Integer))
+        .with_for_update(skip_locked=True)
+        .cte("due_deliveries")
+    )
+    return Statement(
+        sa.update(inbox)
+        .where(
+            columns.handler == due_deliveries.c.handler,
+            columns.event_id == due_deliveries.c.event_id,
+        )
+        .values(attempts=columns.attempts + 1, due_at=bindparam("lease_until"))
+        .returning(inbox)
+    )
+
+
+class SqlInbox:
+    def __init__(self, postgres: Postgres, statements: InboxStatements, clock: Clock) -> None:
+        self._postgres = postgres
+        self._statements = statements
+        self._clock = clock
+
+    async def enqueue(self, handlers: Sequence[str], envelopes: Sequence[EventEnvelope]) -> None:
+        now = self._clock()
+        rows = [
+            _inbox_row(handler, envelope, now) for envelope in envelopes for handler in handlers
+        ]
+        async with self._postgres.read_session() as connection:
+            await connection.execute_many(self._statements.insert, rows)
+
+    async def enqueue_dead_letter(self, handler: str, envelope: EventEnvelope, error: str) -> None:
+        row = _inbox_row(handler, envelope, self._clock()) | {"state": "dead", "error": error}
+        await self._execute(self._statements.insert, **row)
+
+    async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
+        async with self._postgres.read_session() as connection:
+            rows = await connection.fetch_all(
+                self._statements.claim, now=now, lease_until=now + lease, limit=limit
+            )
+        return [
+            Delivery(
+                handler=row["handler"],
+                attempts=row["attempts"],
+                envelope=envelope_from_row(row, seq=row["source_seq"]),
+            )
+            for row in sorted(rows, key=lambda row: row["position"])
+        ]
+
+    async def retry_later(
+        self, delivery: Delivery, error: str, due_at: datetime, *, count_attempt: bool = True
+    ) -> None:
+        await self._execute(
+            self._statements.retry_later,
+            **delivery_binds(delivery),
+            error=error,
+            due_at=due_at,
+            uncounted_attempts=int(not count_attempt),
+        )
+
+    async def dead_letter(self, delivery: Delivery, error: str) -> None:
+        await self._execute(self._statements.dead_letter, **delivery_binds(delivery), error=error)
+
+    async def get_dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
+        async with self._postgres.read_session() as connection:
+            rows = await connection.fetch_all(self._statements.select_dead_letters, limit=limit)
+        return [DeadLetter(**{name: row[name] for name in DeadLetter.model_fields}) for row in rows]
+
+    async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
+        return await self._execute(self._statements.requeue_dead_letters, event_id=event_id)
+
+    async def replay(self, event_id: UUID) -> int:
+        return await self._execute(self._statements.replay, event_id=event_id)
+
+    async def purge(self, before: datetime) -> int:
+        return await self._execute(self._statements.purge, before=before)
+
+    async def _execute(self, statement: Statement, **values: Any) -> int:
+        async with self._postgres.read_session() as connection:
+            return await connection.execute(statement, **values)
+
+
+def delivery_binds(delivery: Delivery) -> dict[str, Any]:
+    return {"handler": delivery.handler, "event_id": delivery.envelope.event_id}
+
+
+def _inbox_row(handler: str, envelope: EventEnvelope, now: datetime) -> dict[str, Any]:
+    return envelope.model_dump(exclude={"seq"}) | {
+        "handler": handler,
+        "source_seq": envelope.seq,
+        "state": "waiting",
+        "attempts": 0,
+        "error": "",
+        "received_at": now,
+        "due_at": now,
+    }

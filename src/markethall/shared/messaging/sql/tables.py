@@ -1,0 +1,65 @@
+"""The tables outbox and inbox, which every context has in its own schema."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from markethall.shared.persistence.postgres import sql_literal
+from markethall.shared.persistence.sql import timestamp_column
+
+STATE_WAITING: Final = sql_literal("waiting")
+STATE_DEAD: Final = sql_literal("dead")
+
+
+def add_outbox_table(metadata: sa.MetaData) -> sa.Table:
+    outbox = sa.Table(
+        "outbox",
+        metadata,
+        sa.Column("seq", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+        sa.Column("event_id", sa.Uuid, nullable=False, unique=True),
+        *_envelope_columns(),
+        timestamp_column("published_at", nullable=True),
+        timestamp_column("confirmed_at", nullable=True),
+    )
+    unpublished = outbox.c.published_at.is_(None)
+    sa.Index("ix_outbox_unpublished", outbox.c.seq, postgresql_where=unpublished)
+    unconfirmed = sa.and_(outbox.c.published_at.is_not(None), outbox.c.confirmed_at.is_(None))
+    sa.Index("ix_outbox_unconfirmed", outbox.c.seq, postgresql_where=unconfirmed)
+    sa.Index("ix_outbox_confirmed_at", outbox.c.confirmed_at)
+    return outbox
+
+
+def add_inbox_table(metadata: sa.MetaData) -> sa.Table:
+    inbox = sa.Table(
+        "inbox",
+        metadata,
+        sa.Column("handler", sa.Text, primary_key=True),
+        sa.Column("event_id", sa.Uuid, primary_key=True),
+        sa.Column("position", sa.BigInteger, sa.Identity(always=True), nullable=False),
+        sa.Column("source_seq", sa.BigInteger, nullable=False),
+        *_envelope_columns(),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("error", sa.Text, nullable=False),
+        timestamp_column("received_at"),
+        timestamp_column("due_at"),
+        timestamp_column("done_at", nullable=True),
+        sa.CheckConstraint("state IN ('waiting', 'done', 'dead')", name="state"),
+    )
+    waiting = inbox.c.state == STATE_WAITING
+    sa.Index("ix_inbox_waiting", inbox.c.position, postgresql_where=waiting)
+    sa.Index("ix_inbox_waiting_key", inbox.c.key, inbox.c.position, postgresql_where=waiting)
+    sa.Index("ix_inbox_done_at", inbox.c.done_at)
+    return inbox
+
+
+def _envelope_columns() -> "list[sa.Column[Any]]":
+    return [
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("key", sa.Uuid, nullable=False),
+        sa.Column("payload", sa.Text, nullable=False),
+        timestamp_column("occurred_at"),
+        sa.Column("request_id", sa.Text, nullable=False),
+        sa.Column("traceparent", sa.Text),
+    ]

@@ -1,0 +1,63 @@
+"""Transports: how envelopes get from the outbox to the inbox of a subscriber."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from markethall.shared.messaging.events import EventEnvelope
+from markethall.shared.messaging.inbox import Inbox
+from markethall.shared.messaging.outbox import LeaderSession
+
+
+class EventTransport(Protocol):
+    async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None: ...
+
+
+class LossyTransport(EventTransport, Protocol):
+    """A transport that may lose envelopes, and sends unconfirmed ones again."""
+
+    def accepts(self, envelope: EventEnvelope) -> bool:
+        """Return whether a subscriber behind this transport handles the type."""
+
+    def reset(self) -> None:
+        """Distrust what is known about the stream; called when this process becomes the leader."""
+
+    async def reconcile(self, leader: LeaderSession) -> None:
+        """Send again what may be lost, and confirm what has arrived. Called at an interval."""
+
+
+class InProcessTransport:
+    """Writes to the inbox of a subscriber that runs in this process."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        handlers_by_type: Mapping[str, Sequence[str]],
+        notify_inbox: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._inbox = inbox
+        self._handlers_by_type = handlers_by_type
+        self._notify_inbox = notify_inbox
+
+    def accepts(self, envelope: EventEnvelope) -> bool:
+        return envelope.type in self._handlers_by_type
+
+    async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
+        accepted = [envelope for envelope in envelopes if self.accepts(envelope)]
+        for handlers, group in _group_by_handlers(accepted, self._handlers_by_type):
+            await self._inbox.enqueue(handlers, group)
+        if accepted:
+            self._notify_inbox()
+
+
+def _group_by_handlers(
+    envelopes: Iterable[EventEnvelope], handlers_by_type: Mapping[str, Sequence[str]]
+) -> Iterable[tuple[Sequence[str], list[EventEnvelope]]]:
+    """Yield runs of consecutive envelopes that have the same handlers."""
+    group: list[EventEnvelope] = []
+    for envelope in envelopes:
+        if group and handlers_by_type[group[0].type] != handlers_by_type[envelope.type]:
+            yield handlers_by_type[group[0].type], group
+            group = []
+        group.append(envelope)
+    if group:
+        yield handlers_by_type[group[0].type], group

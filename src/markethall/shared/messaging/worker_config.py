@@ -1,0 +1,18 @@
+"""The configuration of the background work of a context."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Intervals, limits and timeouts. Times are in seconds."""
+
+    poll_interval: float = 0.25
+    reconcile_interval: float = 1.0
+    periodic_job_interval: float = 1.0
+    leader_retry_interval: float = 1.0
+    relay_batch_size: int = 100
+    concurrency: int = 8
+    delivery_lease: float = 30.0
+    max_attempts: int = 8
+    max_backoff: float = 60.0
