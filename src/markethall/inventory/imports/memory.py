@@ -26,6 +26,8 @@ class ImportTables(StockTables):
 
 
 class MemoryImportStore(MemoryStockStore):
+    """Imports and exports of one transaction or of reads outside one."""
+
     def __init__(self, tables: ImportTables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables: ImportTables = tables
@@ -43,8 +45,8 @@ class MemoryImportStore(MemoryStockStore):
         self._delete_upload(upload_id, None)
 
     def _delete_upload(self, upload_id: UUID, failed_before: datetime | None) -> None:
-        wanted = self._is_needed(upload_id, failed_before)
-        if wanted or not self._tables.uploads.remove(upload_id):
+        is_needed = self._is_needed(upload_id, failed_before)
+        if is_needed or not self._tables.uploads.remove(upload_id):
             return
         number = 0
         while self._tables.upload_parts.remove((upload_id, number)):
