@@ -25,7 +25,7 @@ UNCHECKED: Final = (
     "tests/test_check_names.py",
     "requirements/",
     "LICENSE",
-    "src/markethall/shared/swagger/",
+    "src/markethall/operations/swagger/",
     "docs/samples/",
 )
 RELATIVE_PRONOUNS: Final = frozenset(

@@ -24,10 +24,10 @@ from markethall import __version__
 from markethall.container import SERVICES_JWKS_PATH, Container, build_container
 from markethall.contexts import context_names, topology
 from markethall.event_workers import build_event_workers
+from markethall.graceful_shutdown import drain_on_signal
 from markethall.operations.endpoints import Readiness, operations_router
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
-from markethall.shared.graceful_shutdown import drain_on_signal
 from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.openapi import extend_openapi
 from markethall.shared.http.problem_details import (

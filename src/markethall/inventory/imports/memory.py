@@ -14,7 +14,7 @@ from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 
 
 class MemoryImportStore(MemoryProductStore):
-    """One transaction, or reads without one: imports and exports."""
+    """Imports and exports of one transaction or of reads outside one."""
 
     async def create_upload(self, upload_id: UUID, now: datetime) -> None:
         self._tables.uploads.put(upload_id, (upload_id, now))
@@ -29,8 +29,8 @@ class MemoryImportStore(MemoryProductStore):
         self._delete_upload(upload_id, None)
 
     def _delete_upload(self, upload_id: UUID, failed_before: datetime | None) -> None:
-        wanted = self._is_needed(upload_id, failed_before)
-        if wanted or not self._tables.uploads.remove(upload_id):
+        is_needed = self._is_needed(upload_id, failed_before)
+        if is_needed or not self._tables.uploads.remove(upload_id):
             return
         number = 0
         while self._tables.upload_parts.remove((upload_id, number)):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the README's commands that extract a service, with a temporary data directory: first the
-# quickstart with one process, then inventory with a process and a database of its own.
+# Runs the commands of docs/extracting-a-service.md with a temporary data directory: first the
+# README's quickstart with one process, then inventory with its own process and database.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,12 +18,13 @@ finish() {
 }
 trap finish EXIT
 
-# the block of the README behind a marker
+# print the block of a document after a marker
 block() {
     awk -v marker="<!-- $1:" 'index($0, marker) == 1 {found = 1} found && /^```$/ {exit}
-        found && inside {print} found && /^```sh$/ {inside = 1}' README.md
+        found && inside {print} found && /^```sh$/ {inside = 1}' "$2"
 }
-block quickstart >"$folder/quickstart.sh"; block extract >"$folder/extract.sh"
+block quickstart README.md >"$folder/quickstart.sh"
+block extract docs/extracting-a-service.md >"$folder/extract.sh"
 grep -q sandbox_ok "$folder/quickstart.sh"; grep -q 'markethall relocate' "$folder/extract.sh"
 
 .venv/bin/markethall serve --port "${APP##*:}" >"$folder/monolith.log" 2>&1 & MONOLITH=$!

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from markethall.shared.graceful_shutdown import drain_on_signal
+from markethall.graceful_shutdown import drain_on_signal
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
