@@ -22,9 +22,9 @@ from markethall.shared.persistence.postgres import (
     PoolSize,
     Postgres,
     Statement,
-    asyncpg_url,
     sql_literal,
 )
+from markethall.shared.persistence.postgres_url import asyncpg_url
 from tests.conftest import on_server, plain
 from tests.shared.conftest import ADD, COUNT, LOCK, PID, PUT, SLEEP, create_schema, thing
 
