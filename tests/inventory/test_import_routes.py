@@ -93,7 +93,7 @@ async def test_oversized_file_is_rejected(http: httpx2.AsyncClient, app: Gateway
     assert [told.status_code, untold.status_code, small.status_code] == [413, 413, 413]
     assert told.json()["details"] == untold.json()["details"] == {"limit": 100_000}
     tables = app.container.inventory_context.database().tables
-    assert len(tables.uploads) == len(tables.parts) == 0
+    assert len(tables.uploads) == len(tables.upload_parts) == 0
 
 
 @pytest.mark.parametrize("body_timeout", [0.2])

@@ -1,7 +1,7 @@
 """Postgres: one pool per database, statements compiled once, errors translated to domain errors.
 
 SQLAlchemy Core describes the statements; asyncpg runs them on connections of its own pool.
-See docs/decisions/0003.
+See docs/decisions/0003-compile-statements-once.md.
 """
 
 import asyncio
