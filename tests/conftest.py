@@ -1,4 +1,4 @@
-"""Real servers for all tests: Postgres and Redis from the environment, PATH or the wheels."""
+"""Fixtures for Postgres and Redis: from the environment, else embedded servers."""
 
 import asyncio
 import os
@@ -17,8 +17,8 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.partitions.report import summary
 
-# neither how fast the machine is decides a test nor the dice: the same examples each time, and in
-# a sweep others
+# No deadline, so that a slow machine fails no test. The same examples in each run, except in a full
+# run.
 settings.register_profile(
     "markethall",
     deadline=None,
@@ -31,18 +31,18 @@ settings.register_profile(
 )
 settings.load_profile("markethall")
 
-# cheap passwords, no limits: what these settings protect has tests of its own
+# cheap password hashes and no rate limits: both have tests of their own
 TEST_ENVIRONMENT = {
     "MARKETHALL_BCRYPT_COST": "4",
     "MARKETHALL_RATE_LIMITS": "off",
     "MARKETHALL_LOG_FORMAT": "json",
 }
 
-
-# tables that a migration has filled stay as they are; the others are emptied, without the triggers
-# that forbid it (a copy of the whole database costs ten times as much). Warehouses are put back: a
-# migration has made the main one, and tests add others
-REMEMBER_WHAT_IS_THERE = """
+# Empty tables between tests: a copy of the template database for each test costs ten times as much.
+# Tables that a migration has filled keep their rows. Warehouses are restored, because a migration
+# creates the main one and tests add others. `session_replication_role` disables the triggers that
+# forbid deletion.
+RECORD_INITIAL_STATE = """
 CREATE TEMP TABLE emptied (name text);
 CREATE TEMP TABLE warehouses AS TABLE inventory.warehouse;
 DO $$ DECLARE t regclass; filled bool; BEGIN
@@ -53,7 +53,7 @@ DO $$ DECLARE t regclass; filled bool; BEGIN
   END LOOP;
 END $$;
 """
-CLEAN = """
+RESTORE_INITIAL_STATE = """
 SET session_replication_role = replica;
 DO $$ DECLARE t text; filled bool; BEGIN
   FOR t IN SELECT name FROM emptied LOOP
@@ -80,7 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None:  # a worker of a parallel run: its parent counts
+    if reporter is None:  # an xdist worker; the controller process counts
         return
     skipped = reporter.stats.get("skipped", [])
     if session.config.getoption("--no-skips") and skipped:
@@ -94,13 +94,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ]
     lines = list(summary(report for report in reports if report.when == "call"))
     if lines:
-        terminalreporter.section("the differential log")
+        terminalreporter.section("differential log")
         terminalreporter.write("\n".join([*lines, ""]))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def environment() -> Iterator[None]:
-    """No setting of the developer's shell changes a test."""
+    """Remove the settings of the developer's shell and apply the settings of the tests."""
     before = {name: os.environ.pop(name) for name in list(os.environ) if _is_setting(name)}
     os.environ.update(TEST_ENVIRONMENT)
     yield
@@ -115,7 +115,7 @@ def _is_setting(name: str) -> bool:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A folder that any user may enter: Postgres does not run as root."""
+    """Temporary folder readable by any user, because Postgres does not run as root."""
     with tempfile.TemporaryDirectory(prefix="markethall-test-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -123,10 +123,10 @@ def scratch() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server_url(scratch: Path) -> Iterator[str]:
-    """A database of a real server in which tests may make further databases."""
-    given = os.environ.get("MARKETHALL_TEST_DATABASE_URL")
-    if given:
-        yield given
+    """URL of a Postgres database whose user may create databases."""
+    configured = os.environ.get("MARKETHALL_TEST_DATABASE_URL")
+    if configured:
+        yield configured
         return
     server = EmbeddedPostgres(scratch / "pg", durable=False, max_connections=200)
     yield server.start()
@@ -135,9 +135,9 @@ def server_url(scratch: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    given = os.environ.get("MARKETHALL_TEST_REDIS_URL")
-    if given:
-        yield given
+    configured = os.environ.get("MARKETHALL_TEST_REDIS_URL")
+    if configured:
+        yield configured
         return
     server = EmbeddedValkey()
     yield server.start()
@@ -146,7 +146,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 async def template(server_url: str) -> AsyncIterator[str]:
-    """The name of a migrated, empty database, to be copied."""
+    """Name of a migrated database without data, used as a template."""
     name = f"template_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     await asyncio.to_thread(upgrade, url_of(server_url, name))
@@ -155,8 +155,8 @@ async def template(server_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-async def copied(server_url: str, template: str) -> AsyncIterator[str]:
-    """One copy of the template for all tests of this process, which clean up after themselves."""
+async def database_copy(server_url: str, template: str) -> AsyncIterator[str]:
+    """URL of one copy of the template, shared by all tests of this process."""
     name = f"test_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield url_of(server_url, name)
@@ -164,20 +164,20 @@ async def copied(server_url: str, template: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-async def cleaner(copied: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    connection = await asyncpg.connect(plain(copied))
-    await connection.execute(REMEMBER_WHAT_IS_THERE)
+async def cleaner(database_copy: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(plain(database_copy))
+    await connection.execute(RECORD_INITIAL_STATE)
     yield connection
     await connection.close()
 
 
 @pytest.fixture
 async def database_url(
-    copied: str, cleaner: "asyncpg.Connection[asyncpg.Record]"
+    database_copy: str, cleaner: "asyncpg.Connection[asyncpg.Record]"
 ) -> AsyncIterator[str]:
-    """A migrated database, as empty as its migrations leave it."""
-    yield copied
-    await cleaner.execute(CLEAN)
+    """URL of a migrated database without data, cleaned after the test."""
+    yield database_copy
+    await cleaner.execute(RESTORE_INITIAL_STATE)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ async def on_server(url: str, sql: str) -> None:
 
 
 def plain(url: str) -> str:
-    """The address in the form that asyncpg itself takes."""
+    """Return the URL in the form that asyncpg accepts."""
     return url.replace("+asyncpg", "")
 
 

@@ -1,7 +1,7 @@
-"""A TCP proxy that breaks a line in the ways that lines break, as the test says and when it says.
+"""TCP proxy that injects network faults.
 
-async with Proxy(port) as line:     # whoever calls line.url reaches 127.0.0.1:port
-    await line.switch(Mode.BLACKHOLE)
+async with Proxy(port) as proxy:     # forwards proxy.url to 127.0.0.1:port
+    await proxy.switch(Mode.BLACKHOLE)
 """
 
 import asyncio
@@ -13,31 +13,31 @@ from enum import Enum, auto
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Final, Self
 
-_ASKED: Final = re.compile(rb"(?:GET|POST|PUT|PATCH|DELETE|HEAD) (\S+) HTTP/1\.1\r\n")
+_REQUEST_LINE: Final = re.compile(rb"(?:GET|POST|PUT|PATCH|DELETE|HEAD) (\S+) HTTP/1\.1\r\n")
 _CHUNK: Final = 65536
-_AT_ONCE: Final = struct.pack("ii", 1, 0)  # linger 0: closing sends RST (socket(7))
+_LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # closing sends RST (socket(7))
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Mode(Enum):
     PASS = auto()
-    DELAY = auto()  # whatever is said arrives later, each way
-    BLACKHOLE = auto()  # takes connections and words, which wait until the line is whole again
-    RESET = auto()  # connections end with RST, those that stand and those to come
-    LOSE_ANSWERS = auto()  # what is asked arrives; instead of the answer comes RST
-    CUT = auto()  # connections are refused, those that stand end with RST
+    DELAY = auto()  # data arrives `delay` seconds later, in both directions
+    BLACKHOLE = auto()  # accepts connections and data; forwards them after the mode ends
+    RESET = auto()  # existing and new connections end with RST
+    LOSE_ANSWERS = auto()  # the request is delivered; the client gets RST instead of the response
+    CUT = auto()  # new connections are refused, existing ones end with RST
 
 
 class Proxy:
-    """The line to one port. `target` may be named later, and changed."""
+    """Proxy to one local port. `target` may be set later, and changed."""
 
     def __init__(self, target: int = 0, *, delay: float = 2.0) -> None:
         self.target = target
         self.delay = delay
         self.mode = Mode.PASS
         self.connections = 0
-        # HTTP requests that were sent into the line, by path
+        # HTTP requests sent to the proxy, by path
         self.requests: Counter[str] = Counter()
         self.port = 0
         self._is_passing = asyncio.Event()
@@ -61,7 +61,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def switch(self, mode: Mode) -> None:
-        """From now on, for connections that stand and for those to come."""
+        """Set the mode of existing and new connections."""
         before, self.mode = self.mode, mode
         if mode is Mode.BLACKHOLE:
             self._is_passing.clear()
@@ -88,76 +88,76 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, here: Pair) -> None:
+    async def _connect(self, client: Pair) -> None:
         if self.mode is Mode.RESET:
-            _reset(here[1])
+            _reset(client[1])
             return
-        self._writers.add(here[1])
+        self._writers.add(client[1])
         await self._is_passing.wait()
         try:
-            there = await asyncio.open_connection("127.0.0.1", self.target)
+            server = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
-            _reset(here[1])
+            _reset(client[1])
             return
-        await self._carry_both(here, there)
+        await self._forward_both_ways(client, server)
 
-    async def _carry_both(self, here: Pair, there: Pair) -> None:
-        ends = {here[1], there[1]}
-        self._writers |= ends
+    async def _forward_both_ways(self, client: Pair, server: Pair) -> None:
+        writers = {client[1], server[1]}
+        self._writers |= writers
         try:
-            async with asyncio.TaskGroup() as ways:
-                ways.create_task(self._carry(here, there, answers=False))
-                ways.create_task(self._carry(there, here, answers=True))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._forward(client, server, is_response=False))
+                tasks.create_task(self._forward(server, client, is_response=True))
         finally:
-            self._writers -= ends
-            for writer in ends:
+            self._writers -= writers
+            for writer in writers:
                 writer.close()
 
-    async def _carry(self, source: Pair, sink: Pair, *, answers: bool) -> None:
-        """One way: words arrive in their order, each as late as the mode of its time says."""
-        words: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
-        async with asyncio.TaskGroup() as ends:
-            ends.create_task(self._listen_to(source[0], words, answers=answers))
-            ends.create_task(self._say(words, source, sink, answers=answers))
+    async def _forward(self, source: Pair, sink: Pair, *, is_response: bool) -> None:
+        """Forward one direction in order; the mode at the time of reading sets the delay."""
+        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read_into(source[0], queue, is_response=is_response))
+            tasks.create_task(self._write_from(queue, source, sink, is_response=is_response))
 
-    async def _listen_to(
+    async def _read_into(
         self,
         reader: asyncio.StreamReader,
-        words: "asyncio.Queue[tuple[float, bytes]]",
+        queue: "asyncio.Queue[tuple[float, bytes]]",
         *,
-        answers: bool,
+        is_response: bool,
     ) -> None:
-        part = b"begin"
-        while part:
+        data = b"begin"
+        while data:
             try:
-                part = await reader.read(_CHUNK)
+                data = await reader.read(_CHUNK)
             except OSError:
-                part = b""  # its reset must get through as late as its words
-            if not answers and (found := _ASKED.match(part)):
+                data = b""  # forward a reset with the delay of the data
+            if not is_response and (found := _REQUEST_LINE.match(data)):
                 self.requests[found[1].decode("latin-1")] += 1
-            late = self.delay if self.mode is Mode.DELAY else 0.0
-            await words.put((_now() + late, part))
+            delay = self.delay if self.mode is Mode.DELAY else 0.0
+            await queue.put((_now() + delay, data))
 
-    async def _say(
+    async def _write_from(
         self,
-        words: "asyncio.Queue[tuple[float, bytes]]",
+        queue: "asyncio.Queue[tuple[float, bytes]]",
         source: Pair,
         sink: Pair,
         *,
-        answers: bool,
+        is_response: bool,
     ) -> None:
-        part = b"begin"
-        while part:
-            due, part = await words.get()
+        data = b"begin"
+        while data:
+            due, data = await queue.get()
             await asyncio.sleep(due - _now())
             await self._is_passing.wait()
-            if answers and self.mode is Mode.LOSE_ANSWERS:
+            if is_response and self.mode is Mode.LOSE_ANSWERS:
                 _reset(source[1])
                 _reset(sink[1])
                 return
             with suppress(OSError):
-                if part:
-                    sink[1].write(part)
+                if data:
+                    sink[1].write(data)
                     await sink[1].drain()
                 else:
                     sink[1].write_eof()
@@ -165,8 +165,8 @@ class Proxy:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     socket = writer.get_extra_info("socket")
-    with suppress(OSError):  # it may be closed already
-        socket.setsockopt(SOL_SOCKET, SO_LINGER, _AT_ONCE)
+    with suppress(OSError):  # already closed
+        socket.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER_ZERO)
     writer.transport.abort()
 
 

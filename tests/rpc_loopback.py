@@ -1,7 +1,4 @@
-"""A contract at the end of the real wire: the context's own serving half, behind the front door.
-
-Everything is the product's own but the cable: the client asks the application in this process.
-"""
+"""Run a contract through the real RPC client, gateway and RPC router, over an ASGI transport."""
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -32,9 +29,9 @@ from markethall.shared.security.jwks import LocalJwks, UserTokenVerifier
 from markethall.shared.security.service_tokens import ServiceSigner, ServiceVerifier
 
 ALLOWED = AllowList(topology().allowed_calls)
-# how slow the machine is, is not what the contract suites ask
-PATIENT = RetryPolicy(attempt_timeout_seconds=30, total_timeout_seconds=60)
-MANNERS = GatewayConfig(
+# long timeouts: the contract suites do not test timeouts
+LONG_TIMEOUTS = RetryPolicy(attempt_timeout_seconds=30, total_timeout_seconds=60)
+GATEWAY_CONFIG = GatewayConfig(
     max_body_bytes=1024 * 1024, body_timeout_seconds=10, trusted_proxies=(), context_by_path={}
 )
 
@@ -43,7 +40,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def serving(
+def rpc_server(
     target: str,
     router: APIRouter,
     service: Any,
@@ -51,9 +48,9 @@ def serving(
     allowed: AllowList = ALLOWED,
     callers: Collection[str] = ("orders",),
 ) -> GatewayMiddleware:
-    """The application that serves this one contract to its neighbours.
+    """Return an application that serves this one contract to other contexts.
 
-    `callers`: those whose service tokens are signed by the signer, allowed to call or not.
+    `callers`: contexts whose service tokens the signer signs; `allowed` says which may call.
     """
     app = FastAPI(
         exception_handlers={
@@ -68,27 +65,27 @@ def serving(
     app.state.allow_list = allowed
     keys = LocalJwks(signer.jwks)
     services = ServiceVerifier(dict.fromkeys(callers, keys), {target}, now)
-    nobody = UserTokenVerifier(
+    no_users = UserTokenVerifier(
         AccessTokenVerifier(lambda: {"keys": []}, "", "", now), LocalJwks(lambda: {"keys": []})
     )
-    identities = TokenVerifiers(lambda: nobody, lambda: services)
-    return GatewayMiddleware(app, MANNERS, identities, RateLimiter("off", RedisClient(None)))
+    verifiers = TokenVerifiers(lambda: no_users, lambda: services)
+    return GatewayMiddleware(app, GATEWAY_CONFIG, verifiers, RateLimiter("off", RedisClient(None)))
 
 
 @asynccontextmanager
 async def over_rpc(
     target: str, router: APIRouter, service: Any, remote: type[Any]
 ) -> AsyncIterator[Any]:
-    """The contract as orders calls it when its provider is in another deployment."""
+    """Yield the contract as orders calls it when another deployment serves it."""
     signer = ServiceSigner(generate_private_key(), now)
-    front = serving(target, router, service, signer)
-    transport = httpx2.ASGITransport(front, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://neighbour") as http:
-        yield remote(RpcClient("orders", target, http, signer, now, PATIENT))
+    server = rpc_server(target, router, service, signer)
+    transport = httpx2.ASGITransport(server, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://provider") as http:
+        yield remote(RpcClient("orders", target, http, signer, now, LONG_TIMEOUTS))
 
 
 def guard_of(target: str, table: Mapping[str, Any] | None = None) -> CallGuard:
-    """The caller's side, as the container wires it."""
+    """Return the call guard that the container wires for orders."""
     return CallGuard(
         "orders", target, AllowList(table) if table else ALLOWED, InFlightCalls(), now, 5
     )

@@ -1,4 +1,4 @@
-"""`markethall relocate`, stopped in the middle of its copy."""
+"""Run `markethall relocate` and suspend it in the middle of the copy."""
 
 import asyncio
 import os
@@ -13,13 +13,13 @@ import asyncpg
 from tests.conftest import on_server, plain
 
 TIMEOUT_SECONDS: Final = 30
-# stops whoever restores there at a command of the schema, until the test lets them go on
+# an event trigger that makes psql wait for an advisory lock at the given DDL command
 SUSPEND_RESTORE: Final = """
-CREATE FUNCTION public.park() RETURNS event_trigger LANGUAGE plpgsql AS
+CREATE FUNCTION public.suspend() RETURNS event_trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_advisory_xact_lock(1); END $$;
-CREATE EVENT TRIGGER park ON ddl_command_end WHEN TAG IN ('{tag}') EXECUTE FUNCTION public.park()
+CREATE EVENT TRIGGER suspend ON ddl_command_end WHEN TAG IN ('{tag}') EXECUTE FUNCTION public.suspend()
 """
-RESUME_RESTORE: Final = "DROP EVENT TRIGGER park; DROP FUNCTION public.park()"
+RESUME_RESTORE: Final = "DROP EVENT TRIGGER suspend; DROP FUNCTION public.suspend()"
 SUSPENDED_PID: Final = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
     " AND application_name = 'psql' AND wait_event = 'advisory'"
@@ -34,7 +34,7 @@ RESTORING: Final = (
 async def suspended_move(
     source_url: str, target_url: str, tag: str = "CREATE INDEX"
 ) -> "AsyncIterator[subprocess.Popen[str]]":
-    """A move of inventory in the middle of its copy; it goes on after the block."""
+    """Suspend a relocation of inventory during the block and let it finish afterwards."""
     await on_server(target_url, SUSPEND_RESTORE.format(tag=tag))
     connection = await asyncpg.connect(plain(target_url))
     await connection.execute("SELECT pg_advisory_lock(1)")
@@ -53,7 +53,7 @@ async def suspended_move(
 
 
 async def wait_until_restore_ended(target_url: str) -> None:
-    """psql outlives a move that was killed, until its input ends."""
+    """Wait until psql has ended. It outlives a killed relocation until its input ends."""
     connection = await asyncpg.connect(plain(target_url))
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):

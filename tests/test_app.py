@@ -1,4 +1,4 @@
-"""The process as a whole: what every route must have, and what must be true of all of them."""
+"""Test the whole application: policies of routes, wiring, documents, health, lifespan."""
 
 import asyncio
 import logging
@@ -39,10 +39,10 @@ def memory_settings(**given: Any) -> Settings:
 
 
 @asynccontextmanager
-async def visiting(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+async def client_of(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     async with (
         app.lifespan(),
-        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://hall") as http,
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as http,
     ):
         yield http
 
@@ -54,7 +54,7 @@ def app() -> Gateway:
 
 @pytest.fixture
 async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    async with visiting(create_app(memory_settings(debug=True))) as client:
+    async with client_of(create_app(memory_settings(debug=True))) as client:
         yield client
 
 
@@ -100,23 +100,29 @@ async def test_every_provider_can_be_built(
         storage=storage,
         cache=cache,
         redis_url=redis,
-        database_url="postgresql://nobody@127.0.0.1:1/nothing",
+        database_url="postgresql://user@127.0.0.1:1/unreachable",
         data_dir=tmp_path,
     )
 
     container = build_container(settings, load_or_create_secrets(settings))
 
     for provider in container.traverse([providers.Singleton, providers.Factory]):
-        if _made_by(provider) not in ONLY_APART:
+        if _class_name(provider) not in ONLY_IN_SPLIT_TOPOLOGY:
             provider()
     container.passwords().close()
 
 
-# what has nothing to stand on where every context is served here: an address, a key
-ONLY_APART = {"_rpc_client", "RemoteUsers", "RemoteInventory", "RemotePayments", "ServiceSigner"}
+# these providers need a remote URL or a service key
+ONLY_IN_SPLIT_TOPOLOGY = {
+    "_rpc_client",
+    "RemoteUsers",
+    "RemoteInventory",
+    "RemotePayments",
+    "ServiceSigner",
+}
 
 
-def _made_by(provider: Any) -> str:
+def _class_name(provider: Any) -> str:
     name: str = provider.provides.__name__
     return name
 
@@ -126,11 +132,11 @@ async def test_every_provider_can_be_built_in_split_topology(tmp_path: Any) -> N
         contexts=["orders"],
         context_urls=dict.fromkeys(topology().dependencies["orders"], "http://127.0.0.1:1"),
         redis_url="redis://127.0.0.1:1/0",
-        database_url="postgresql://nobody@127.0.0.1:1/nothing",
+        database_url="postgresql://user@127.0.0.1:1/unreachable",
         data_dir=tmp_path,
     )
 
-    # orders signs no access tokens
+    # only users signs access tokens
     assert load_or_create_secrets(settings).access_token_private_key == ""
     keys = replace(
         load_or_create_secrets(settings), access_token_private_key=generate_private_key()
@@ -138,10 +144,10 @@ async def test_every_provider_can_be_built_in_split_topology(tmp_path: Any) -> N
     container = build_container(settings, keys)
 
     built = {
-        _made_by(provider): provider()
+        _class_name(provider): provider()
         for provider in container.traverse([providers.Singleton, providers.Factory])
     }
-    assert built.keys() >= ONLY_APART
+    assert built.keys() >= ONLY_IN_SPLIT_TOPOLOGY
     container.passwords().close()
     await container.http_clients().close()
 
@@ -182,11 +188,11 @@ async def test_trailing_slash_gives_same_response(http: httpx2.AsyncClient) -> N
 
 
 async def test_valid_request_id_is_echoed(http: httpx2.AsyncClient) -> None:
-    sane = await http.get("/health", headers={"X-Request-ID": "checkout-4711"})
-    insane = await http.get("/health", headers={"X-Request-ID": "x" * 500})
+    valid = await http.get("/health", headers={"X-Request-ID": "checkout-4711"})
+    too_long = await http.get("/health", headers={"X-Request-ID": "x" * 500})
 
-    assert sane.headers["x-request-id"] == "checkout-4711"
-    assert len(insane.headers["x-request-id"]) == 36
+    assert valid.headers["x-request-id"] == "checkout-4711"
+    assert len(too_long.headers["x-request-id"]) == 36
 
 
 # Documentation
@@ -215,26 +221,28 @@ def test_openapi_is_complete(app: Gateway) -> None:
 def test_openapi_documents_conditional_headers(app: Gateway) -> None:
     paths = app.app.openapi()["paths"]
     tagged = {path for path, ops in paths.items() if "ETag" in _headers_of_201(ops)}
-    asking = {
-        (method, path, given["required"])
+    required = {
+        (method, path, parameter["required"])
         for path, operations in paths.items()
         for method, operation in operations.items()
-        for given in operation.get("parameters", ())
-        if given["name"] == "If-Match"
+        for parameter in operation.get("parameters", ())
+        if parameter["name"] == "If-Match"
     }
 
     assert tagged == {"/users", "/orders", "/products", "/categories", "/warehouses"}
-    assert ("patch", "/products/{product_id}", True) in asking
-    assert ("patch", "/users/me", False) in asking
-    assert len(asking) == 8
-    assert all("Location" in _headers_of_201(ops) for ops in paths.values() if _made_by_post(ops))
+    assert ("patch", "/products/{product_id}", True) in required
+    assert ("patch", "/users/me", False) in required
+    assert len(required) == 8
+    assert all(
+        "Location" in _headers_of_201(ops) for ops in paths.values() if _created_response(ops)
+    )
 
 
 def _headers_of_201(operations: Any) -> Any:
-    return _made_by_post(operations).get("headers", {})
+    return _created_response(operations).get("headers", {})
 
 
-def _made_by_post(operations: Any) -> Any:
+def _created_response(operations: Any) -> Any:
     return operations.get("post", {}).get("responses", {}).get("201", {})
 
 
@@ -242,7 +250,7 @@ def test_openapi_has_examples_for_every_body(app: Gateway) -> None:
     document = app.app.openapi()
 
     for name, schema in document["components"]["schemas"].items():
-        if schema.get("additionalProperties") is False:  # a body: nothing unknown is accepted
+        if schema.get("additionalProperties") is False:  # a request body
             assert "example" in str(schema["properties"]) or "$ref" in str(schema), name
 
 
@@ -261,7 +269,7 @@ async def test_docs_load_no_external_host(http: httpx2.AsyncClient) -> None:
 
 
 async def test_docs_and_debug_can_be_disabled() -> None:
-    async with visiting(create_app(memory_settings(docs="off"))) as http:
+    async with client_of(create_app(memory_settings(docs="off"))) as http:
         answers = [await http.get(path) for path in ("/docs", "/openapi.json", "/debug")]
 
     assert [answer.status_code for answer in answers] == [404, 404, 404]
@@ -275,15 +283,15 @@ async def test_debug_lists_context_locations(http: httpx2.AsyncClient) -> None:
 
 
 async def test_metrics_use_route_templates(http: httpx2.AsyncClient) -> None:
-    nothing = "0199c0de-0000-7000-8000-00000000c0fe"
-    await http.get(f"/products/{nothing}")
-    await http.get("/made-up-by-a-client")
+    unknown_id = "0199c0de-0000-7000-8000-00000000c0fe"
+    await http.get(f"/products/{unknown_id}")
+    await http.get("/unknown-path")
 
     text = (await http.get("/metrics")).text
 
     assert 'route="/products/{product_id}"' in text
-    assert nothing not in text
-    assert "made-up" not in text
+    assert unknown_id not in text
+    assert "unknown-path" not in text
 
 
 def test_every_metric_is_documented() -> None:
@@ -298,9 +306,9 @@ def test_every_metric_is_documented() -> None:
 
 async def test_ready_names_unavailable_dependencies(tmp_path: Any) -> None:
     settings = read_settings(
-        database_url="postgresql://nobody@127.0.0.1:1/nothing", data_dir=tmp_path
+        database_url="postgresql://user@127.0.0.1:1/unreachable", data_dir=tmp_path
     )
-    async with visiting(create_app(settings)) as http:
+    async with client_of(create_app(settings)) as http:
         alive, ready = await http.get("/health"), await http.get("/ready")
 
     assert alive.status_code == 200
@@ -311,7 +319,7 @@ async def test_ready_names_unavailable_dependencies(tmp_path: Any) -> None:
 
 async def test_ready_is_false_once_shutdown_begins(app: Gateway) -> None:
     app = create_app(memory_settings())
-    async with visiting(app) as http:
+    async with client_of(app) as http:
         before = await http.get("/ready")
         app.readiness.draining = True
         after = await http.get("/ready")
@@ -324,14 +332,14 @@ async def test_lifespan_closes_all_connections(database_url: str, tmp_path: Any)
     given = {"data_dir": tmp_path, "database_timeout": 30}
     settings = read_settings(database_url=database_url, **given, **ADMIN)
 
-    async with visiting(create_app(settings)) as http:
+    async with client_of(create_app(settings)) as http:
         assert (await http.get("/ready")).status_code == 200
 
     watcher = Postgres(
         database_url, PoolSize(min_size=1, max_size=1, timeout=30), application_name="watcher"
     )
     async with watcher.read_session() as connection, asyncio.timeout(30):
-        # the server notices a moment later
+        # Postgres removes the backend shortly after the client has closed
         while await connection.fetch_value(OPEN_CONNECTIONS):
             await asyncio.sleep(0.01)
     await watcher.close()
@@ -345,7 +353,7 @@ OPEN_CONNECTIONS = Statement(
 )
 
 
-async def test_an_empty_pool_is_a_503_with_retry_after(database_url: str, tmp_path: Any) -> None:
+async def test_exhausted_pool_is_503_with_retry_after(database_url: str, tmp_path: Any) -> None:
     settings = read_settings(
         database_url=database_url,
         data_dir=tmp_path,
@@ -356,48 +364,48 @@ async def test_an_empty_pool_is_a_503_with_retry_after(database_url: str, tmp_pa
     app = create_app(settings)
     transport = httpx2.ASGITransport(app)
     pool = app.container.databases().get(settings.database_url_of("inventory"))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
         async with pool.read_session():
             answer = await http.get("/products")
-        healed = await http.get("/products")
+        after_release = await http.get("/products")
     await app.container.databases().close()
     app.container.passwords().close()
 
     assert answer.status_code == 503
     assert answer.headers["retry-after"]
     assert answer.json()["code"] == "system.unavailable"
-    assert healed.status_code == 200
+    assert after_release.status_code == 200
 
 
 # Two lifespans
 
 
-def test_one_application_serves_again_on_another_event_loop() -> None:
+def test_application_starts_again_on_another_event_loop() -> None:
     app = create_app(memory_settings(bcrypt_cost=4))
 
     for _ in range(2):
-        ended = threads_result(lambda: asyncio.run(_import_a_file(app)))
-        assert (ended["status"], ended["rows"]["created"]) == ("done", 1)
+        finished = run_in_thread(lambda: asyncio.run(_import_a_file(app)))
+        assert (finished["status"], finished["rows"]["created"]) == ("done", 1)
 
 
-def threads_result(work: Callable[[], T]) -> T:
-    """Runs it in a thread of its own: this one has an event loop already."""
+def run_in_thread(work: Callable[[], T]) -> T:
+    """Run the work in another thread, because this thread already has an event loop."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(work).result()
 
 
 async def _import_a_file(app: Gateway) -> dict[str, Any]:
-    async with visiting(app) as http, asyncio.timeout(20):
+    async with client_of(app) as http, asyncio.timeout(20):
         assert (await http.get("/ready")).status_code == 200
         form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
         token = (await http.post("/token", data=form)).json()["access_token"]
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "text/csv"}
         file = b"sku,name,price\nA-1,One,1.00\n"
-        made = await http.post("/imports", content=file, headers=headers)
+        created = await http.post("/imports", content=file, headers=headers)
         while True:
-            seen = (await http.get(made.headers["location"], headers=headers)).json()
-            if seen["finished_at"]:
-                return dict(seen)
+            state = (await http.get(created.headers["location"], headers=headers)).json()
+            if state["finished_at"]:
+                return dict(state)
             await asyncio.sleep(0.02)
 
 
@@ -405,27 +413,27 @@ async def _import_a_file(app: Gateway) -> dict[str, Any]:
 
 
 async def test_nothing_blocks_the_event_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """A password takes half a second of one core here: on the loop it would be seen."""
+    """At this cost a password hash takes half a second, which would block the loop visibly."""
     app = create_app(memory_settings(bcrypt_cost=13))
-    async with visiting(app) as http:
+    async with client_of(app) as http:
         for attempt in range(20):
             caplog.clear()
-            hearing = caplog.at_level(logging.WARNING, logger="asyncio")
-            with hearing, _watched_for(LONG), Pulse() as pulse:
-                await _found(http, f"anna{attempt}")
+            warnings = caplog.at_level(logging.WARNING, logger="asyncio")
+            with warnings, _report_slow_callbacks(SLOW_CALLBACK_SECONDS), PauseMeter() as pauses:
+                await _register_and_read(http, f"anna{attempt}")
             slow = [record.message for record in caplog.records if "took" in record.message]
-            if not slow or pulse.longest < LONG / 2:
-                break  # else the whole machine stood still, and nobody knows
+            if not slow or pauses.longest < SLOW_CALLBACK_SECONDS / 2:
+                break  # otherwise the whole machine paused and the attempt proves nothing
 
     assert slow == []
 
 
-LONG = 0.3
+SLOW_CALLBACK_SECONDS = 0.3
 
 
 @contextmanager
-def _watched_for(seconds: float) -> Iterator[None]:
-    """The loop complains of what takes it so long."""
+def _report_slow_callbacks(seconds: float) -> Iterator[None]:
+    """Let asyncio log each callback that runs longer than this."""
     loop = asyncio.get_running_loop()
     before = loop.slow_callback_duration
     loop.set_debug(True)
@@ -437,13 +445,13 @@ def _watched_for(seconds: float) -> Iterator[None]:
         loop.slow_callback_duration = before
 
 
-class Pulse:
-    """Beats in a thread of its own, whatever the loop does; `longest` is between two beats."""
+class PauseMeter:
+    """Measure pauses of the whole process in a thread; `longest` is the longest, in seconds."""
 
     def __enter__(self) -> Self:
         self.longest = 0.0
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._beat)
+        self._thread = threading.Thread(target=self._measure)
         self._thread.start()
         return self
 
@@ -451,14 +459,14 @@ class Pulse:
         self._end.set()
         self._thread.join()
 
-    def _beat(self) -> None:
+    def _measure(self) -> None:
         last = time.monotonic()
         while not self._end.wait(0.01):
             now = time.monotonic()
             self.longest, last = max(self.longest, now - last), now
 
 
-async def _found(http: httpx2.AsyncClient, name: str) -> None:
+async def _register_and_read(http: httpx2.AsyncClient, name: str) -> None:
     body = {"username": name, "email": f"{name}@example.com", "password": "a quiet sentence"}
     assert (await http.post("/users", json=body)).status_code == 201
     form = {"username": name, "password": "a quiet sentence"}

@@ -1,4 +1,4 @@
-"""The command line: what it does, and how it says no."""
+"""Test the commands: their effects, exit codes and error lines."""
 
 import asyncio
 import os
@@ -20,8 +20,8 @@ from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain
 from tests.inventory.conftest import ANYONE, build_inventory_app
 
-# a busy machine takes its time
-USUAL = {"MARKETHALL_BCRYPT_COST": "4", "MARKETHALL_DATABASE_TIMEOUT": "30"}
+# a long database timeout, because the test machine may be busy
+DEFAULTS = {"MARKETHALL_BCRYPT_COST": "4", "MARKETHALL_DATABASE_TIMEOUT": "30"}
 
 
 def markethall(
@@ -31,7 +31,7 @@ def markethall(
     settings = {f"MARKETHALL_{name.upper()}": value for name, value in environment.items()}
     return subprocess.run(
         [sys.executable, "-m", "markethall", *arguments],
-        env={**clean, **USUAL, **settings},
+        env={**clean, **DEFAULTS, **settings},
         input=given,
         capture_output=True,
         text=True,
@@ -43,7 +43,7 @@ def markethall(
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"contexts": "users,shelf"}, "MARKETHALL_CONTEXTS[1]: "),
+        ({"contexts": "users,unknown"}, "MARKETHALL_CONTEXTS[1]: "),
         (
             {"contexts": "orders"},
             "MARKETHALL_CONTEXT_URLS: orders needs inventory, payments, users",
@@ -61,7 +61,7 @@ def markethall(
         ({"trusted_proxies": "everybody"}, "MARKETHALL_TRUSTED_PROXIES: "),
     ],
 )
-def test_bad_settings_are_one_line_each_and_exit_code_two(
+def test_invalid_settings_are_one_line_each_and_exit_code_two(
     environment: dict[str, str], expected: str, tmp_path: Path
 ) -> None:
     base = {"storage": "memory", "data_dir": str(tmp_path)}
@@ -96,39 +96,41 @@ def test_version_option() -> None:
 
 def test_create_staff_is_idempotent(database_url: str, tmp_path: Path) -> None:
     arguments = ("create-staff", "boss@example.com", "--role", "admin", "--password-stdin")
-    where = {"database_url": database_url, "data_dir": str(tmp_path)}
+    database = {"database_url": database_url, "data_dir": str(tmp_path)}
 
-    first = markethall(*arguments, given="a long enough sentence\n", **where)
-    second = markethall(*arguments, given="a long enough sentence\n", **where)
-    weak = markethall("create-staff", "x@example.com", "--password-stdin", given="abc\n", **where)
-    odd = markethall(
+    first = markethall(*arguments, given="a long enough sentence\n", **database)
+    second = markethall(*arguments, given="a long enough sentence\n", **database)
+    weak_password = markethall(
+        "create-staff", "x@example.com", "--password-stdin", given="abc\n", **database
+    )
+    unknown_role = markethall(
         "create-staff", "y@example.com", "--role", "king", "--password-stdin",
-        given="a long enough sentence\n", **where,
+        given="a long enough sentence\n", **database,
     )  # fmt: skip
 
     assert first.returncode == 0, first.stderr
     assert "is admin now" in first.stdout
-    for done in (second, weak, odd):
+    for done in (second, weak_password, unknown_role):
         assert done.returncode == 1
         assert "refused" in done.stderr
         assert "Traceback" not in done.stderr
 
 
 def test_demo_is_idempotent(database_url: str, tmp_path: Path) -> None:
-    where = {"database_url": database_url, "data_dir": str(tmp_path)}
+    database = {"database_url": database_url, "data_dir": str(tmp_path)}
 
-    first, second = markethall("demo", **where), markethall("demo", **where)
+    first, second = markethall("demo", **database), markethall("demo", **database)
 
     assert first.stdout.strip() == "24 products added.", first.stderr
     assert second.stdout.strip() == "0 products added."
 
 
 def test_generated_catalogue_is_created_once_and_grows(database_url: str, tmp_path: Path) -> None:
-    where = {"database_url": database_url, "data_dir": str(tmp_path)}
+    database = {"database_url": database_url, "data_dir": str(tmp_path)}
 
-    first = markethall("demo", "--products", "300", **where)
-    second = markethall("demo", "--products", "300", **where)
-    larger = markethall("demo", "--products", "350", **where)
+    first = markethall("demo", "--products", "300", **database)
+    second = markethall("demo", "--products", "300", **database)
+    larger = markethall("demo", "--products", "350", **database)
 
     assert first.stdout.strip() == "300 products added.", first.stderr
     assert second.stdout.strip() == "0 products added."
@@ -138,12 +140,12 @@ def test_generated_catalogue_is_created_once_and_grows(database_url: str, tmp_pa
 async def test_incomplete_generated_catalogue_fails(
     database_url: str, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """Somebody sells one of its products under the same sku in other letters."""
+    """A product with the same SKU in lower case has all its stock sold already."""
     row = min(generate_products(30), key=lambda row: row["on_hand"])
     inventory_app = build_inventory_app("sql", postgres)
-    theirs = await inventory_app.product(row["sku"].lower(), stock=row["on_hand"] + 1)
-    hold = await inventory_app.reserve({theirs.product_id: row["on_hand"] + 1})
-    await inventory_app.inventory.commit(ANYONE, hold.reservation_id)
+    product = await inventory_app.product(row["sku"].lower(), stock=row["on_hand"] + 1)
+    reservation = await inventory_app.reserve({product.product_id: row["on_hand"] + 1})
+    await inventory_app.inventory.commit(ANYONE, reservation.reservation_id)
 
     done = await asyncio.to_thread(
         markethall, "demo", "--products", "30", database_url=database_url, data_dir=str(tmp_path)
@@ -164,7 +166,7 @@ def test_migrate_is_idempotent(database_url: str, tmp_path: Path) -> None:
 
 
 async def test_dead_letters_are_listed_and_requeued(database_url: str, tmp_path: Path) -> None:
-    where = {"database_url": database_url, "data_dir": str(tmp_path)}
+    database = {"database_url": database_url, "data_dir": str(tmp_path)}
     event = OrderExpired(order_id=new_id(), reservation_id=new_id())
     envelope = wrap_event(event, system_context("test"), utc_now())
     connection = await asyncpg.connect(plain(database_url))
@@ -176,17 +178,17 @@ async def test_dead_letters_are_listed_and_requeued(database_url: str, tmp_path:
         envelope.event_id, envelope.type, envelope.key, envelope.payload,
     )  # fmt: skip
 
-    listed = markethall("events", "dead", **where)
-    woken = markethall("events", "retry", "--event-id", str(envelope.event_id), **where)
+    listed = markethall("events", "dead", **database)
+    retried = markethall("events", "retry", "--event-id", str(envelope.event_id), **database)
     state = await connection.fetchval("SELECT state FROM orders.inbox")
     await connection.execute("UPDATE orders.inbox SET state = 'done', done_at = now()")
-    replayed = markethall("events", "replay", str(envelope.event_id), **where)
+    replayed = markethall("events", "replay", str(envelope.event_id), **database)
     again = await connection.fetchval("SELECT state FROM orders.inbox")
     await connection.close()
 
     assert str(envelope.event_id) in listed.stdout, listed.stderr
     assert "it broke" in listed.stdout
-    assert woken.stdout.strip() == "1 events will be tried again."
+    assert retried.stdout.strip() == "1 events will be tried again."
     assert state == "waiting"
     assert replayed.stdout.strip() == "1 handlers will run again."
     assert again == "waiting"

@@ -1,4 +1,4 @@
-"""What the documents say of the code is what the code has."""
+"""Test that the generated parts and links of the documents are current."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The generated catalogue of the demo."""
+"""Test the generated catalogue of the demo command."""
 
 import json
 from collections import Counter
@@ -34,10 +34,10 @@ def test_members_of_a_family_differ_by_their_options_alone() -> None:
 
 
 def test_every_template_is_used_and_every_category_exists() -> None:
-    seen = {row["category"] for row in ROWS}
+    used = {row["category"] for row in ROWS}
 
-    assert seen == {template.category for template in PRODUCT_TEMPLATES}
-    assert seen <= CATEGORIES.keys()
+    assert used == {template.category for template in PRODUCT_TEMPLATES}
+    assert used <= CATEGORIES.keys()
     assert {category.parent for category in CATEGORIES.values()} <= {None, *CATEGORIES}
 
 

@@ -1,4 +1,4 @@
-"""Connections to the real server: slow and endless request heads, kept and pipelined ones."""
+"""Test connections to the real server: slow and oversized headers, keep-alive, pipelining."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -25,7 +25,7 @@ class Reply(NamedTuple):
 class _Server(GracefulServer):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leaves the signal handlers of the test run alone."""
+        """Keep the signal handlers of the test run."""
         yield
 
 
@@ -37,7 +37,9 @@ class Connection:
     def send(self, data: bytes) -> None:
         self.writer.write(data)
 
-    async def ask(self, *headers: bytes, method: bytes = b"GET", path: bytes = b"/health") -> Reply:
+    async def send_and_receive(
+        self, *headers: bytes, method: bytes = b"GET", path: bytes = b"/health"
+    ) -> Reply:
         self.send(request(*headers, method=method, path=path))
         return await self.reply(method)
 
@@ -58,7 +60,7 @@ def request(*headers: bytes, method: bytes = b"GET", path: bytes = b"/health") -
 
 
 @asynccontextmanager
-async def connected(body_timeout: float) -> AsyncIterator[Connection]:
+async def open_connection(body_timeout: float) -> AsyncIterator[Connection]:
     settings = memory_settings(body_timeout=body_timeout)
     with listen_socket("127.0.0.1", 0) as listener:
         server = _Server(server_config(create_app(settings), settings))
@@ -74,54 +76,54 @@ async def connected(body_timeout: float) -> AsyncIterator[Connection]:
 
 
 @pytest.fixture
-async def impatient() -> AsyncIterator[Connection]:
-    """A connection that has little time for the head of a request."""
-    async with connected(HEADER_TIMEOUT_SECONDS) as connection:
+async def short_timeout() -> AsyncIterator[Connection]:
+    """A connection with a short timeout for request headers."""
+    async with open_connection(HEADER_TIMEOUT_SECONDS) as connection:
         yield connection
 
 
 @pytest.fixture
 async def connection() -> AsyncIterator[Connection]:
-    async with connected(body_timeout=30) as connection:
+    async with open_connection(body_timeout=30) as connection:
         yield connection
 
 
 @pytest.mark.parametrize("start", [b"", b"G", b"GET /health HTTP/1.1\r\nHo"])
-async def test_a_head_that_does_not_arrive_closes_the_connection(
-    impatient: Connection, start: bytes
+async def test_missing_header_end_closes_connection_after_timeout(
+    short_timeout: Connection, start: bytes
 ) -> None:
-    impatient.send(start)
+    short_timeout.send(start)
 
-    assert await impatient.is_closed()
+    assert await short_timeout.is_closed()
 
 
-async def test_more_bytes_of_a_head_do_not_extend_its_time(impatient: Connection) -> None:
-    impatient.send(b"GET /health HTTP/1.1\r\nX: ")
+async def test_more_header_bytes_do_not_extend_the_timeout(short_timeout: Connection) -> None:
+    short_timeout.send(b"GET /health HTTP/1.1\r\nX: ")
 
     async with asyncio.timeout(30):
-        while not impatient.reader.at_eof():
-            impatient.send(b"x")
-            await asyncio.wait([asyncio.ensure_future(impatient.reader.read(1))], timeout=0.02)
+        while not short_timeout.reader.at_eof():
+            short_timeout.send(b"x")
+            await asyncio.wait([asyncio.ensure_future(short_timeout.reader.read(1))], timeout=0.02)
 
 
-async def test_half_a_head_behind_a_response_closes_the_connection(impatient: Connection) -> None:
-    impatient.send(request() + b"GET / HTTP/1.1\r\nHo")
+async def test_partial_header_after_a_response_closes_connection(short_timeout: Connection) -> None:
+    short_timeout.send(request() + b"GET / HTTP/1.1\r\nHo")
 
-    assert (await impatient.reply()).status == 200
-    assert await impatient.is_closed()
+    assert (await short_timeout.reply()).status == 200
+    assert await short_timeout.is_closed()
 
 
-async def test_a_connection_in_use_outlives_the_time_for_a_head(impatient: Connection) -> None:
+async def test_active_connection_outlives_header_timeout(short_timeout: Connection) -> None:
     statuses = []
     for _ in range(40):
-        statuses.append((await impatient.ask()).status)
-        await asyncio.sleep(0.01)  # longer in all than a head may take
+        statuses.append((await short_timeout.send_and_receive()).status)
+        await asyncio.sleep(0.01)  # 0.4 s in all, longer than the header timeout
 
     assert statuses == [200] * 40
 
 
 @pytest.mark.parametrize("part", [b"x" * 1000, b"x: y\r\n" * 200])
-async def test_a_head_without_end_is_refused(connection: Connection, part: bytes) -> None:
+async def test_oversized_header_is_rejected(connection: Connection, part: bytes) -> None:
     connection.send(b"GET /health HTTP/1.1\r\nHost: shop\r\nx: ")
     for _ in range(MAX_HEADER_BYTES // len(part) + 1):
         connection.send(part)
@@ -129,10 +131,10 @@ async def test_a_head_without_end_is_refused(connection: Connection, part: bytes
     assert (await connection.reply()).status == 431
 
 
-async def test_large_headers_of_several_requests_are_not_added_up(connection: Connection) -> None:
+async def test_header_limit_applies_per_request(connection: Connection) -> None:
     header = b"X-Much: " + b"x" * 30_000 + b"\r\n"
 
-    statuses = [(await connection.ask(header)).status for _ in range(5)]
+    statuses = [(await connection.send_and_receive(header)).status for _ in range(5)]
 
     assert statuses == [200] * 5
 
@@ -148,17 +150,17 @@ async def test_pipelined_requests_are_answered_in_order(connection: Connection) 
     assert replies[1].body != replies[0].body
 
 
-async def test_a_body_that_no_route_reads_is_not_the_next_request(connection: Connection) -> None:
+async def test_unread_body_is_not_parsed_as_next_request(connection: Connection) -> None:
     connection.send(request(b"Content-Length: 5\r\n") + b"hello")
     first = await connection.reply()
-    second = await connection.ask()
+    second = await connection.send_and_receive()
 
     assert (first.status, second.status) == (200, 200)
     assert first.body == second.body
 
 
-async def test_the_connection_closes_when_the_client_asks_for_it(connection: Connection) -> None:
-    reply = await connection.ask(b"Connection: close\r\n")
+async def test_connection_close_header_closes_connection(connection: Connection) -> None:
+    reply = await connection.send_and_receive(b"Connection: close\r\n")
 
     assert reply.status == 200
     assert reply.headers["connection"] == "close"

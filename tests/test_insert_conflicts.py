@@ -1,4 +1,4 @@
-"""An insert that may be repeated clashes with its repetition on any unique key, not only on one."""
+"""Test that repeatable inserts ignore a conflict on any unique key."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "markethall"
 
 
 def test_inserts_use_on_conflict_without_target() -> None:
-    """Two at once may meet on the other key first, and that would be an error.
+    """Two concurrent inserts may conflict on another key first, which raises with a target.
 
     See "speculative insertion" in PostgreSQL's execIndexing.c.
     """

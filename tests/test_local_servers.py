@@ -1,4 +1,4 @@
-"""Embedded servers: they start for any user, keep the data, and end with their parent."""
+"""Test the embedded servers: start as any user, durability, end with the parent process."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from markethall.local.errors import EmbeddedBusy, EmbeddedError, EmbeddedMissing
 from markethall.local.postgres import EmbeddedPostgres, data_dir_lock
 from markethall.local.valkey import EmbeddedValkey
 
-Shared = tuple[EmbeddedPostgres, Path, str]
+SharedServer = tuple[EmbeddedPostgres, Path, str]
 
 PARENT = """
 import sys, time
@@ -37,15 +37,15 @@ time.sleep(60)
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can enter. Those of pytest are open to the current user only."""
+    """A folder readable by any user; the folders of pytest are private to the current user."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
 @pytest.fixture(scope="module")
-def shared_server() -> Iterator[Shared]:
-    """One server, its folder and its URL, for the tests that only read."""
+def shared_server() -> Iterator[SharedServer]:
+    """One server, its folder and its URL, for tests that only read."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         server = EmbeddedPostgres(Path(name), durable=False, max_connections=17)
@@ -55,7 +55,7 @@ def shared_server() -> Iterator[Shared]:
 
 @pytest.fixture
 def closed_folder(folder: Path) -> Path:
-    """A folder that only the current user can enter, where Postgres can be started in it."""
+    """A folder that only the current user can enter, if Postgres can start in such a folder."""
     if can_use_closed_folders():
         folder.chmod(0o700)
     return folder
@@ -70,23 +70,23 @@ def any_folder(request: pytest.FixtureRequest) -> Path:
 def test_data_survives_a_restart(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     with server as url:
-        ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     assert server.pid is None
 
     with server as url:
-        assert ask(url, "SELECT answer FROM kept") == 42
-        assert ask(url, "SELECT current_database()") == "markethall"
-        assert ask(url, "SHOW fsync") == "on"
+        assert fetch_value(url, "SELECT answer FROM kept") == 42
+        assert fetch_value(url, "SELECT current_database()") == "markethall"
+        assert fetch_value(url, "SHOW fsync") == "on"
 
 
-def test_a_second_start_returns_the_same_url(shared: Shared) -> None:
-    server, _, url = shared
+def test_a_second_start_returns_the_same_url(shared_server: SharedServer) -> None:
+    server, _, url = shared_server
     pid = server.pid
 
     assert (server.start(), server.pid) == (url, pid)
 
 
-def test_stop_may_be_called_at_any_time(folder: Path) -> None:
+def test_stop_is_idempotent(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.stop()
     server.stop()
@@ -94,28 +94,28 @@ def test_stop_may_be_called_at_any_time(folder: Path) -> None:
     assert server.pid is None
 
 
-def test_a_server_that_is_not_durable_does_not_sync(shared: Shared) -> None:
-    _, _, url = shared
+def test_non_durable_server_disables_fsync(shared_server: SharedServer) -> None:
+    _, _, url = shared_server
 
-    assert ask(url, "SHOW fsync") == "off"
-    assert ask(url, "SHOW max_connections") == "17"
+    assert fetch_value(url, "SHOW fsync") == "off"
+    assert fetch_value(url, "SHOW max_connections") == "17"
 
 
-def test_text_sorts_by_code_point(shared_server: Shared) -> None:
+def test_text_sorts_by_code_point(shared_server: SharedServer) -> None:
     _, _, url = shared_server
     words = "SELECT string_agg(w, '' ORDER BY w) FROM unnest(ARRAY['ä', 'b', 'A', 'Z', 'a']) w"
 
-    assert ask(url, words) == "AZabä"
-    assert ask(url, "SELECT upper('ä')") == "Ä"
+    assert fetch_value(url, words) == "AZabä"
+    assert fetch_value(url, "SELECT upper('ä')") == "Ä"
 
 
-def test_a_folder_that_only_the_current_user_can_enter(tmp_path: Path) -> None:
-    """Postgres refuses root, and the user nobody cannot enter."""
+def test_private_folder_works_or_gives_advice(tmp_path: Path) -> None:
+    """Postgres refuses to run as root, and no other user can enter the folder."""
     tmp_path.chmod(0o700)
 
     if can_use_closed_folders():
         with EmbeddedPostgres(tmp_path / "data", durable=False) as url:
-            assert ask(url, "SELECT 1") == 1
+            assert fetch_value(url, "SELECT 1") == 1
     else:
         with pytest.raises(EmbeddedError, match="start as an ordinary user"):
             EmbeddedPostgres(tmp_path / "data", durable=False).start()
@@ -123,7 +123,7 @@ def test_a_folder_that_only_the_current_user_can_enter(tmp_path: Path) -> None:
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
-def test_secret_files_are_owner_readable(shared_server: Shared) -> None:
+def test_secret_files_are_owner_readable(shared_server: SharedServer) -> None:
     _, folder, url = shared_server
     password = folder / "postgres.password"
 
@@ -133,31 +133,31 @@ def test_secret_files_are_owner_readable(shared_server: Shared) -> None:
     assert (folder / "postgres").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_wrong_password_is_refused(shared_server: Shared) -> None:
+def test_wrong_password_is_rejected(shared_server: SharedServer) -> None:
     _, folder, url = shared_server
     password = (folder / "postgres.password").read_text()
 
     with pytest.raises(asyncpg.InvalidPasswordError):
-        ask(url.replace(password, "guessed"), "SELECT 1")
+        fetch_value(url.replace(password, "guessed"), "SELECT 1")
 
 
-def test_the_server_of_a_killed_parent_ends_and_keeps_its_data(
+def test_killed_parent_ends_its_server_without_data_loss(
     any_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the last checkpoint may be slow
     monkeypatch.setattr(data_dir_lock, "SHUTDOWN_TIMEOUT_SECONDS", 60)
     with parent(f"EmbeddedPostgres(Path({str(any_folder)!r}))") as process:
         url, pid = first_line(process)
-        ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
         process.kill()
 
-    # the next start comes at once: the old server may still be shutting down
+    # the old server may still be shutting down at the next start
     with EmbeddedPostgres(any_folder) as url:
         assert not is_alive(pid)
-        assert ask(url, "SELECT answer FROM kept") == 42
+        assert fetch_value(url, "SELECT answer FROM kept") == 42
 
 
-def test_a_first_start_that_was_killed_starts_again(folder: Path) -> None:
+def test_killed_first_start_can_be_repeated(folder: Path) -> None:
     with parent(f"EmbeddedPostgres(Path({str(folder)!r}))") as process:
         wait_until(lambda: any(folder.glob("postgres.building-*/cluster/global")))
         process.kill()
@@ -166,7 +166,7 @@ def test_a_first_start_that_was_killed_starts_again(folder: Path) -> None:
     assert not (folder / "postgres").exists()
 
     with EmbeddedPostgres(folder) as url:
-        assert ask(url, "SELECT 1") == 1
+        assert fetch_value(url, "SELECT 1") == 1
         assert not any(folder.glob("postgres.building-*"))
 
 
@@ -177,12 +177,12 @@ def test_data_directory_in_use_is_rejected(folder: Path) -> None:
         with pytest.raises(EmbeddedBusy, match=f"in use by process {process.pid}"):
             EmbeddedPostgres(folder).start()
 
-        assert ask(url, "SELECT 1") == 1
+        assert fetch_value(url, "SELECT 1") == 1
         process.kill()
     wait_until(lambda: not is_alive(pid))
 
 
-def test_a_server_without_our_lock_is_left_alone(
+def test_running_server_without_our_lock_is_not_stopped(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_dir_lock, "SHUTDOWN_TIMEOUT_SECONDS", 0.1)
@@ -193,24 +193,24 @@ def test_a_server_without_our_lock_is_left_alone(
         with pytest.raises(EmbeddedBusy, match=f"in use by process {server.pid}"):
             EmbeddedPostgres(folder).start()
 
-        assert ask(url, "SELECT 1") == 1
+        assert fetch_value(url, "SELECT 1") == 1
 
 
-def test_a_killed_server_recovers_when_another_program_has_its_pid(
+def test_killed_server_recovers_when_its_pid_is_reused(
     closed_folder: Path,
 ) -> None:
-    # a closed folder: the server has our user id, so Postgres takes the other program for its own
+    # in a closed folder the server has our user id, so Postgres mistakes the other program for it
     server = EmbeddedPostgres(closed_folder)
     with server as url:
-        ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        fetch_value(url, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
     pid_file = closed_folder / "postgres" / "postmaster.pid"
 
-    with killed_in_the_end(["sleep", "60"]) as other:
+    with killed_at_exit(["sleep", "60"]) as other:
         pid_file.write_text(re.sub(r"^\d+", str(other.pid), pid_file.read_text()))
         with server as url:
-            assert ask(url, "SELECT answer FROM kept") == 42
+            assert fetch_value(url, "SELECT answer FROM kept") == 42
 
 
 def test_other_postgres_version_is_reported(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_other_postgres_version_is_reported(tmp_path: Path) -> None:
     assert version.read_text() == "12\n"
 
 
-def test_a_folder_that_is_no_cluster_is_left_alone(folder: Path) -> None:
+def test_folder_without_a_cluster_is_not_touched(folder: Path) -> None:
     notes = folder / "postgres" / "notes.txt"
     notes.parent.mkdir()
     notes.write_text("mine")
@@ -278,7 +278,7 @@ def test_valkey_starts_and_stops(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["valkey.log"]
 
 
-def test_the_valkey_of_a_killed_parent_ends() -> None:
+def test_killed_parent_ends_its_valkey() -> None:
     with parent("EmbeddedValkey()") as process:
         _, pid = first_line(process)
         process.kill()
@@ -286,10 +286,10 @@ def test_the_valkey_of_a_killed_parent_ends() -> None:
     wait_until(lambda: not is_alive(pid))
 
 
-def ask(url: str, query: str) -> object:
-    """The first value of the result, over a new connection."""
+def fetch_value(url: str, query: str) -> object:
+    """Return the first value of the result, over a new connection."""
 
-    async def connect_and_ask() -> object:
+    async def connect_and_fetch() -> object:
         connection = await asyncpg.connect(url.replace("+asyncpg", ""))
         try:
             answer: object = await connection.fetchval(query)
@@ -299,11 +299,11 @@ def ask(url: str, query: str) -> object:
 
     # asyncio.run would close the loop of pytest-asyncio
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        return runner.run(connect_and_ask())
+        return runner.run(connect_and_fetch())
 
 
 @contextmanager
-def killed_in_the_end(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+def killed_at_exit(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdout=pipe, text=True) as process:
@@ -315,7 +315,7 @@ def killed_in_the_end(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 def parent(server: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """A Python process that starts the server, prints its URL and pid, and waits to be killed."""
-    return killed_in_the_end([sys.executable, "-c", PARENT.format(server=server)])
+    return killed_at_exit([sys.executable, "-c", PARENT.format(server=server)])
 
 
 def first_line(process: subprocess.Popen[str]) -> tuple[str, int]:
@@ -336,9 +336,9 @@ def command_lines() -> Iterator[str]:
         yield " ".join(process.info["cmdline"] or ())
 
 
-def wait_until(happened: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not happened():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 

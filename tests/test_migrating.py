@@ -1,4 +1,4 @@
-"""Migrations: up, down and up again, one context at a time or all, by us or by alembic itself."""
+"""Test migrations up and down, per context and for all, by our functions and by alembic."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ CODE = (
 
 @pytest.fixture
 async def empty_url(server_url: str) -> AsyncIterator[str]:
-    """A database with nothing in it."""
+    """URL of an empty database."""
     name = f"empty_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     yield url_of(server_url, name)
@@ -39,13 +39,15 @@ async def empty_url(server_url: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("context", context_names())
-async def test_a_context_goes_up_down_and_up_again(empty_url: str, context: str) -> None:
+async def test_context_is_upgraded_downgraded_and_upgraded_again(
+    empty_url: str, context: str
+) -> None:
     await asyncio.to_thread(upgrade, empty_url, [context])
-    first = await made(empty_url)
+    first = await created_objects(empty_url)
     await asyncio.to_thread(downgrade, empty_url, context)
-    between = await made(empty_url)
+    between = await created_objects(empty_url)
     await asyncio.to_thread(upgrade, empty_url, [context])
-    again = await made(empty_url)
+    again = await created_objects(empty_url)
 
     assert f"{context}.outbox" in first
     assert between == [f"{context}.alembic_version"]
@@ -55,7 +57,7 @@ async def test_a_context_goes_up_down_and_up_again(empty_url: str, context: str)
 
 async def test_alembic_upgrades_all_contexts_without_drift(empty_url: str) -> None:
     alembic(empty_url, "upgrade", "head")
-    by_alembic = await made(empty_url)
+    by_alembic = await created_objects(empty_url)
     schemas = {name.partition(".")[0] for name in by_alembic}
 
     checked = alembic(empty_url, "check")
@@ -63,18 +65,18 @@ async def test_alembic_upgrades_all_contexts_without_drift(empty_url: str) -> No
 
     assert schemas == set(context_names())
     assert checked.count("No new upgrade operations") == len(context_names())
-    assert await made(empty_url) == sorted(f"{name}.alembic_version" for name in schemas)
+    assert await created_objects(empty_url) == sorted(f"{name}.alembic_version" for name in schemas)
 
 
-async def test_a_context_is_checked_against_its_own_schema_only(empty_url: str) -> None:
+async def test_context_is_checked_against_its_own_schema_only(empty_url: str) -> None:
     await asyncio.to_thread(upgrade, empty_url, ["users", "inventory"])
-    await on_server(empty_url, "CREATE TABLE inventory.of_nobody (x integer)")
+    await on_server(empty_url, "CREATE TABLE inventory.unexpected (x integer)")
 
     users = alembic(empty_url, "-n", "users", "check")
     inventory = alembic(empty_url, "-n", "inventory", "check", fails=True)
 
     assert "No new upgrade operations" in users
-    assert "of_nobody" in inventory
+    assert "unexpected" in inventory
 
 
 async def test_current_schema_is_not_upgraded(empty_url: str) -> None:
@@ -90,9 +92,9 @@ async def test_only_outdated_contexts_are_upgraded(empty_url: str) -> None:
     await asyncio.to_thread(upgrade, empty_url, ["orders"])
     await asyncio.to_thread(downgrade, empty_url, "orders")
 
-    behind = await asyncio.to_thread(upgrade_outdated, empty_url, ["users", "orders"])
+    upgraded = await asyncio.to_thread(upgrade_outdated, empty_url, ["users", "orders"])
 
-    assert behind == ["orders"]
+    assert upgraded == ["orders"]
 
 
 async def test_unprivileged_role_can_start_when_current(empty_url: str, server_url: str) -> None:
@@ -103,11 +105,11 @@ async def test_unprivileged_role_can_start_when_current(empty_url: str, server_u
     await on_server(empty_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA users TO {role}")
     guest = sa.make_url(empty_url).set(username=role, password="guest")
 
-    behind = await asyncio.to_thread(
+    upgraded = await asyncio.to_thread(
         upgrade_outdated, guest.render_as_string(hide_password=False), ["users"]
     )
 
-    assert behind == []
+    assert upgraded == []
     await on_server(empty_url, f"DROP OWNED BY {role}")
     await on_server(server_url, f"DROP ROLE {role}")
 
@@ -118,13 +120,13 @@ async def test_concurrent_migrations_are_serialised(empty_url: str) -> None:
     )
 
     assert len(results) == 3
-    assert "users.outbox" in await made(empty_url)
+    assert "users.outbox" in await created_objects(empty_url)
 
 
 def test_alembic_without_database_names_missing_setting() -> None:
-    told = alembic("", "upgrade", "head", fails=True)
+    output = alembic("", "upgrade", "head", fails=True)
 
-    assert "MARKETHALL_DATABASE_URL" in told
+    assert "MARKETHALL_DATABASE_URL" in output
 
 
 def downgrade(url: str, context: str) -> None:
@@ -142,18 +144,18 @@ def alembic(url: str, *arguments: str, fails: bool = False) -> str:
         text=True,
         check=False,
     )
-    told = done.stdout + done.stderr
-    assert (done.returncode != 0) is fails, told
-    return told
+    output = done.stdout + done.stderr
+    assert (done.returncode != 0) is fails, output
+    return output
 
 
 def environment(url: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return kept | {"PYTHONPATH": "src"} | ({"MARKETHALL_DATABASE_URL": url} if url else {})
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return inherited | {"PYTHONPATH": "src"} | ({"MARKETHALL_DATABASE_URL": url} if url else {})
 
 
-async def made(url: str) -> list[str]:
-    """Tables and functions of our schemas."""
+async def created_objects(url: str) -> list[str]:
+    """Return the names of the tables and functions in our schemas."""
     schemas = list(context_names())
     connection = await asyncpg.connect(plain(url))
     try:

@@ -1,4 +1,4 @@
-"""The proxy of the tests does to a line what it says it does."""
+"""Test the fault-injecting TCP proxy of the tests."""
 
 import asyncio
 import time
@@ -9,41 +9,41 @@ import pytest
 
 from tests.proxy import Mode, Proxy
 
-PATIENT = 30
+TIMEOUT_SECONDS = 30
 
 
 class Echo:
-    """Says everything twice, and keeps what it heard."""
+    """TCP server that sends everything twice and keeps what it received."""
 
     def __init__(self) -> None:
-        self.heard = b""
-        self.told = asyncio.Event()
+        self.received = b""
+        self.has_received = asyncio.Event()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
-            while words := await reader.read(1000):
-                self.heard += words
-                self.told.set()
-                writer.write(words * 2)
+            while data := await reader.read(1000):
+                self.received += data
+                self.has_received.set()
+                writer.write(data * 2)
         writer.close()
 
 
-class Caller:
+class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
-    def say(self, words: bytes) -> None:
-        self._writer.write(words)
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
 
-    async def hears(self, count: int) -> bytes:
-        async with asyncio.timeout(PATIENT):
+    async def receive(self, count: int) -> bytes:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self._reader.readexactly(count)
 
-    async def hears_the_end(self) -> bytes:
-        """Having hung up first."""
+    async def close_and_receive_rest(self) -> bytes:
+        """Close the sending side and receive until the end."""
         self._writer.write_eof()
-        async with asyncio.timeout(PATIENT):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self._reader.read()
 
     async def close(self) -> None:
@@ -52,7 +52,7 @@ class Caller:
             await self._writer.wait_closed()
 
 
-Call = Callable[[Proxy], Awaitable[Caller]]
+Connect = Callable[[Proxy], Awaitable[Client]]
 
 
 @pytest.fixture
@@ -69,139 +69,143 @@ async def proxy(echo: Echo) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def call() -> AsyncIterator[Call]:
-    callers = []
+async def connect() -> AsyncIterator[Connect]:
+    clients = []
 
-    async def call(proxy: Proxy) -> Caller:
-        callers.append(Caller(*await asyncio.open_connection("127.0.0.1", proxy.port)))
-        return callers[-1]
+    async def connect(proxy: Proxy) -> Client:
+        clients.append(Client(*await asyncio.open_connection("127.0.0.1", proxy.port)))
+        return clients[-1]
 
-    yield call
-    for caller in callers:
-        await caller.close()
+    yield connect
+    for client in clients:
+        await client.close()
 
 
-async def test_data_and_close_are_forwarded(proxy: Proxy, call: Call) -> None:
-    caller = await call(proxy)
+async def test_data_and_close_are_forwarded(proxy: Proxy, connect: Connect) -> None:
+    client = await connect(proxy)
 
-    caller.say(b"ab")
+    client.send(b"ab")
 
-    assert await caller.hears(4) == b"abab"
-    assert await caller.hears_the_end() == b""
+    assert await client.receive(4) == b"abab"
+    assert await client.close_and_receive_rest() == b""
     assert proxy.connections == 1
 
 
-async def test_requests_are_counted_by_path(proxy: Proxy, call: Call) -> None:
-    caller = await call(proxy)
+async def test_requests_are_counted_by_path(proxy: Proxy, connect: Connect) -> None:
+    client = await connect(proxy)
 
     for _ in range(2):
-        caller.say(b"POST /a HTTP/1.1\r\n\r\n")
-        await caller.hears(2 * len(b"POST /a HTTP/1.1\r\n\r\n"))
-    caller.say(b"GET /b HTTP/1.1\r\n\r\n")
-    await caller.hears(1)
+        client.send(b"POST /a HTTP/1.1\r\n\r\n")
+        await client.receive(2 * len(b"POST /a HTTP/1.1\r\n\r\n"))
+    client.send(b"GET /b HTTP/1.1\r\n\r\n")
+    await client.receive(1)
 
     assert proxy.requests == {"/a": 2, "/b": 1}
 
 
-async def test_delay_applies_both_ways_in_order(proxy: Proxy, echo: Echo, call: Call) -> None:
-    caller = await call(proxy)
+async def test_delay_applies_both_ways_in_order(proxy: Proxy, echo: Echo, connect: Connect) -> None:
+    client = await connect(proxy)
     await proxy.switch(Mode.DELAY)
-    begun = time.monotonic()
+    started = time.monotonic()
 
-    caller.say(b"a")
-    await caller.hears(2)
-    caller.say(b"b")
+    client.send(b"a")
+    await client.receive(2)
+    client.send(b"b")
     await proxy.switch(Mode.PASS)
-    caller.say(b"c")
+    client.send(b"c")
 
-    assert time.monotonic() - begun > 2 * proxy.delay
-    await caller.hears(4)
-    assert echo.heard == b"abc"
+    assert time.monotonic() - started > 2 * proxy.delay
+    await client.receive(4)
+    assert echo.received == b"abc"
 
 
-async def test_blackhole_holds_data_until_restored(proxy: Proxy, echo: Echo, call: Call) -> None:
-    standing = await call(proxy)
-    standing.say(b"a")
-    await standing.hears(2)
+async def test_blackhole_holds_data_until_restored(
+    proxy: Proxy, echo: Echo, connect: Connect
+) -> None:
+    established = await connect(proxy)
+    established.send(b"a")
+    await established.receive(2)
     await proxy.switch(Mode.BLACKHOLE)
-    late = await call(proxy)
+    new = await connect(proxy)
 
-    standing.say(b"b")
-    late.say(b"c")
+    established.send(b"b")
+    new.send(b"c")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await standing.hears(1)
-    assert echo.heard == b"a"
+            await established.receive(1)
+    assert echo.received == b"a"
     await proxy.switch(Mode.PASS)
 
-    assert await standing.hears(2) == b"bb"
-    assert await late.hears(2) == b"cc"
+    assert await established.receive(2) == b"bb"
+    assert await new.receive(2) == b"cc"
 
 
 async def test_close_during_blackhole_is_forwarded_later(proxy: Proxy, echo: Echo) -> None:
-    """As the network does with a packet that is sent again."""
+    """TCP behaves like this when it retransmits lost packets."""
     await proxy.switch(Mode.BLACKHOLE)
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-    writer.write(b"late")
+    writer.write(b"new")
     writer.close()
     await writer.wait_closed()
 
     await proxy.switch(Mode.PASS)
 
-    async with asyncio.timeout(PATIENT):
-        await echo.told.wait()
-    assert echo.heard == b"late"
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await echo.has_received.wait()
+    assert echo.received == b"new"
     assert reader.at_eof()
 
 
-async def test_reset_ends_open_and_new_connections(proxy: Proxy, echo: Echo, call: Call) -> None:
-    standing = await call(proxy)
-    standing.say(b"a")
-    await standing.hears(2)
+async def test_reset_ends_open_and_new_connections(
+    proxy: Proxy, echo: Echo, connect: Connect
+) -> None:
+    established = await connect(proxy)
+    established.send(b"a")
+    await established.receive(2)
 
     await proxy.switch(Mode.RESET)
 
     with pytest.raises(ConnectionResetError):
-        await standing.hears(1)
+        await established.receive(1)
     with pytest.raises(ConnectionResetError):
-        await (await call(proxy)).hears(1)
-    assert echo.heard == b"a"
+        await (await connect(proxy)).receive(1)
+    assert echo.received == b"a"
 
 
 async def test_response_is_lost_after_request_is_delivered(
-    proxy: Proxy, echo: Echo, call: Call
+    proxy: Proxy, echo: Echo, connect: Connect
 ) -> None:
     await proxy.switch(Mode.LOSE_ANSWERS)
-    caller = await call(proxy)
+    client = await connect(proxy)
 
-    caller.say(b"a")
+    client.send(b"a")
 
     with pytest.raises(ConnectionResetError):
-        await caller.hears(1)
-    assert echo.heard == b"a"
+        await client.receive(1)
+    assert echo.received == b"a"
 
 
-async def test_cut_proxy_refuses_connections_until_restored(proxy: Proxy, call: Call) -> None:
-    port, standing = proxy.port, await call(proxy)
-    standing.say(b"a")
-    await standing.hears(2)
+async def test_cut_proxy_refuses_connections_until_restored(proxy: Proxy, connect: Connect) -> None:
+    port, established = proxy.port, await connect(proxy)
+    established.send(b"a")
+    await established.receive(2)
 
     await proxy.switch(Mode.CUT)
     with pytest.raises(ConnectionResetError):
-        await standing.hears(1)
+        await established.receive(1)
     with pytest.raises(ConnectionRefusedError):
-        await call(proxy)
+        await connect(proxy)
     await proxy.switch(Mode.PASS)
 
-    caller = await call(proxy)
-    caller.say(b"b")
-    assert await caller.hears(2) == b"bb"
+    client = await connect(proxy)
+    client.send(b"b")
+    assert await client.receive(2) == b"bb"
     assert proxy.port == port
 
 
-async def test_missing_target_is_a_reset(proxy: Proxy, call: Call) -> None:
-    async with Proxy(proxy.port) as beyond:
+async def test_missing_target_is_a_reset(proxy: Proxy, connect: Connect) -> None:
+    async with Proxy(proxy.port) as proxy_of_proxy:
         await proxy.switch(Mode.CUT)
 
         with pytest.raises(ConnectionResetError):
-            await (await call(beyond)).hears(1)
+            await (await connect(proxy_of_proxy)).receive(1)

@@ -1,4 +1,4 @@
-"""`markethall relocate`: all data of one context or nothing, and repeatable after a kill."""
+"""Test `markethall relocate`: it moves all data or none, and can be repeated after a kill."""
 
 import asyncio
 import subprocess
@@ -40,17 +40,17 @@ UPDATE inventory.product SET description = repeat('long ', 100000) WHERE sku = '
 async def filled_database(
     server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
-    """The name of a database with a catalogue, to be used as a template."""
+    """Name of a database with a catalogue, used as a template."""
     async with dedicated_database(server_url, template) as url:
-        folder = tmp_path_factory.mktemp("stocked")
+        folder = tmp_path_factory.mktemp("filled_database")
         done = await asyncio.to_thread(markethall, "demo", database_url=url, data_dir=str(folder))
         assert done.returncode == 0, done.stderr
         yield urlsplit(url).path[1:]
 
 
 @pytest.fixture
-async def source(server_url: str, stocked: str) -> AsyncIterator[str]:
-    async with dedicated_database(server_url, stocked) as url:
+async def source(server_url: str, filled_database: str) -> AsyncIterator[str]:
+    async with dedicated_database(server_url, filled_database) as url:
         yield url
 
 
@@ -70,8 +70,8 @@ async def schemas(url: str) -> list[str]:
     return [row[0] for row in await DatabaseReader(url).fetch_all(SCHEMAS)]
 
 
-def refusal(done: "subprocess.CompletedProcess[str]") -> str:
-    """The one error line."""
+def error_line(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return the only error line of a failed command."""
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -152,11 +152,11 @@ async def test_a_second_run_reports_that_nothing_is_left_to_do(source: str, targ
     assert "inventory is in the target already" in second.stderr
 
 
-async def test_after_a_kill_behind_the_copy_a_second_run_completes(
-    source: str, server_url: str, stocked: str
+async def test_second_run_completes_after_a_kill_behind_the_copy(
+    source: str, server_url: str, filled_database: str
 ) -> None:
-    async with dedicated_database(server_url, stocked) as copied:
-        done = await relocate(source, copied)
+    async with dedicated_database(server_url, filled_database) as copy:
+        done = await relocate(source, copy)
 
     assert done.returncode == 0, done.stderr
     assert "copied before, and nothing has changed since" in done.stderr
@@ -164,16 +164,16 @@ async def test_after_a_kill_behind_the_copy_a_second_run_completes(
 
 
 @pytest.mark.parametrize("tag", ["CREATE TABLE", "CREATE INDEX", "CREATE TRIGGER"])
-async def test_a_kill_during_the_copy_changes_nothing(source: str, target: str, tag: str) -> None:
+async def test_kill_during_the_copy_changes_nothing(source: str, target: str, tag: str) -> None:
     stock = await DatabaseReader(source).fetch_all(STOCK.format("inventory"))
 
     async with suspended_move(source, target, tag) as process:
         process.kill()
     assert await schemas(target) == []
-    kept = await DatabaseReader(source).fetch_all(STOCK.format("inventory"))
+    remaining = await DatabaseReader(source).fetch_all(STOCK.format("inventory"))
     again = await relocate(source, target)
 
-    assert kept == stock
+    assert remaining == stock
     assert again.returncode == 0, again.stderr
     assert await DatabaseReader(target).fetch_all(STOCK.format("inventory")) == stock
 
@@ -188,7 +188,7 @@ async def test_an_incomplete_dump_is_never_committed(
         (victim,) = [child for child in children_of(process.pid) if child.name() == program]
         victim.kill()
         if program == "psql":
-            # its server process waits for a lock, and does not notice
+            # the backend waits for a lock and does not notice that psql has ended
             await on_server(target, TERMINATE_SUSPENDED)
     assert await schemas(target) == []
 
@@ -209,9 +209,7 @@ async def test_arguments_contain_no_password(source: str, target: str) -> None:
     assert not any(password in line for line in arguments)
 
 
-async def test_during_the_copy_the_source_can_be_read_and_not_written(
-    source: str, target: str
-) -> None:
+async def test_source_is_read_only_during_the_copy(source: str, target: str) -> None:
     receive = "UPDATE inventory.stock SET reserved = reserved"
 
     async with suspended_move(source, target, "CREATE INDEX"):
@@ -229,18 +227,20 @@ async def test_a_copy_that_differs_is_not_committed(source: str, target: str) ->
 
     done = await relocate(source, target)
 
-    assert "inventory.product is not the same" in refusal(done)
+    assert "inventory.product is not the same" in error_line(done)
     assert await schemas(target) == []
     assert await schemas(source) == ["inventory"]
 
 
-async def test_a_database_created_in_vain_is_dropped(source: str, server_url: str) -> None:
+async def test_failed_relocation_drops_the_database_it_created(
+    source: str, server_url: str
+) -> None:
     name = urlsplit(source).path[1:] + "_own"
     await on_server(source, "CREATE SCHEMA inventory_before")
 
     done = await relocate(source, name)
 
-    assert "inventory_before of an earlier relocation exists" in refusal(done)
+    assert "inventory_before of an earlier relocation exists" in error_line(done)
     found = await DatabaseReader(server_url).fetch_all(
         "SELECT FROM pg_database WHERE datname = $1", name
     )
@@ -248,13 +248,13 @@ async def test_a_database_created_in_vain_is_dropped(source: str, server_url: st
 
 
 async def test_other_data_in_the_target_is_not_touched(
-    source: str, server_url: str, stocked: str
+    source: str, server_url: str, filled_database: str
 ) -> None:
-    async with dedicated_database(server_url, stocked) as target:
+    async with dedicated_database(server_url, filled_database) as target:
         await on_server(target, "UPDATE inventory.product SET name = name || '!'")
         done = await relocate(source, target)
 
-        assert "the target has another inventory: inventory.product differ" in refusal(done)
+        assert "the target has another inventory: inventory.product differ" in error_line(done)
         assert await schemas(target) == ["inventory"]
     assert await schemas(source) == ["inventory"]
 
@@ -271,27 +271,27 @@ async def test_an_empty_schema_in_the_target_is_replaced(source: str, target: st
 async def test_the_target_must_be_another_database(source: str) -> None:
     done = await relocate(source, source)
 
-    assert "it is the same database" in refusal(done)
+    assert "it is the same database" in error_line(done)
     assert await schemas(source) == ["inventory"]
 
 
 async def test_a_missing_context_cannot_be_moved(target: str, server_url: str) -> None:
-    async with dedicated_database(server_url, "template0") as nowhere:
-        done = await relocate(target, nowhere)
+    async with dedicated_database(server_url, "template0") as other:
+        done = await relocate(target, other)
 
-    assert "the source has no inventory to move" in refusal(done)
+    assert "the source has no inventory to move" in error_line(done)
 
 
-async def test_a_context_that_is_being_served_is_moved_only_by_force(
+async def test_served_context_is_moved_only_with_force(
     source: str, target: str, scratch: Path
 ) -> None:
     with dedicated_server(scratch, "served", database_url=source):
         refused = await relocate(source, target)
-        kept = await schemas(source)
+        remaining = await schemas(source)
         forced = await relocate(source, target, "--force")
 
-    assert "a process serves inventory on this database: stop it first" in refusal(refused)
-    assert kept == ["inventory"]
+    assert "a process serves inventory on this database: stop it first" in error_line(refused)
+    assert remaining == ["inventory"]
     assert forced.returncode == 0, forced.stderr
     assert await schemas(target) == ["inventory"]
 
@@ -306,18 +306,18 @@ async def test_a_context_can_be_moved_while_others_are_served(
 
 
 @pytest.mark.parametrize("to", ["Inventory", "a b", "x" * 64, 'a"; DROP DATABASE b'])
-async def test_a_name_that_would_need_quotes_is_refused(source: str, to: str) -> None:
+async def test_name_that_needs_quotes_is_rejected(source: str, to: str) -> None:
     done = await relocate(source, to)
 
-    assert "a name for a database of a-z, 0-9 and _" in refusal(done)
+    assert "a name for a database of a-z, 0-9 and _" in error_line(done)
 
 
 def test_an_unreachable_database_is_reported_without_its_password() -> None:
-    nowhere = "postgresql://me:hidden@127.0.0.1:1/x"
+    other = "postgresql://me:hidden@127.0.0.1:1/x"
 
-    done = markethall("relocate", "inventory", "--to", "own", database_url=nowhere)
+    done = markethall("relocate", "inventory", "--to", "own", database_url=other)
 
-    assert "the source database cannot be reached" in refusal(done)
+    assert "the source database cannot be reached" in error_line(done)
     assert "hidden" not in done.stderr
 
 
@@ -355,7 +355,7 @@ def test_an_older_target_server_is_refused() -> None:
 
 
 def fake_pg_tools(folder: Path, major: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts tools of that version on PATH, and no others."""
+    """Put tools of this version on PATH, and no others."""
     for name in ("pg_dump", "psql"):
         program = folder / name
         program.write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) {major}.1'\n")
@@ -363,14 +363,20 @@ def fake_pg_tools(folder: Path, major: int, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PATH", str(folder))
 
 
-def test_every_part_of_an_address_goes_into_the_environment(
+def test_every_part_of_a_database_url_becomes_an_environment_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MARKETHALL_SECRET_KEY", "not for pg_dump")
 
-    given = libpq_environment("postgresql+asyncpg://me:p%40ss@db.example:6432/shop?ssl=require")
+    environment = libpq_environment(
+        "postgresql+asyncpg://me:p%40ss@db.example:6432/shop?ssl=require"
+    )
 
-    assert given["PGPASSWORD"] == "p@ss"
-    assert (given["PGHOST"], given["PGPORT"], given["PGUSER"]) == ("db.example", "6432", "me")
-    assert (given["PGDATABASE"], given["PGSSLMODE"]) == ("shop", "require")
-    assert not [name for name in given if name.startswith("MARKETHALL")]
+    assert environment["PGPASSWORD"] == "p@ss"
+    assert (environment["PGHOST"], environment["PGPORT"], environment["PGUSER"]) == (
+        "db.example",
+        "6432",
+        "me",
+    )
+    assert (environment["PGDATABASE"], environment["PGSSLMODE"]) == ("shop", "require")
+    assert not [name for name in environment if name.startswith("MARKETHALL")]

@@ -1,4 +1,4 @@
-"""What a reviewer found and what must not come back."""
+"""Regression tests for findings of a security review."""
 
 import time
 from collections.abc import AsyncIterator
@@ -12,13 +12,13 @@ from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.observability.log import redact
 
-BOSS = ("boss@example.com", "a boss's long password")
+ADMIN = ("admin@example.com", "an admin's long password")
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx2.AsyncClient]:
     settings = read_settings(
-        storage="memory", rate_limits="on", admin_email=BOSS[0], admin_password=BOSS[1]
+        storage="memory", rate_limits="on", admin_email=ADMIN[0], admin_password=ADMIN[1]
     )
     app = create_app(settings)
     transport = httpx2.ASGITransport(app)
@@ -26,12 +26,12 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
         app.lifespan(),
         httpx2.AsyncClient(transport=transport, base_url="https://shop.example") as client,
     ):
-        hall = app.container
-        await demo.fill(hall.catalogue(), hall.stockroom(), system_context("test"))
+        container = app.container
+        await demo.fill(container.catalogue(), container.stockroom(), system_context("test"))
         yield client
 
 
-async def signed_in(http: httpx2.AsyncClient, name: str, password: str) -> dict[str, str]:
+async def login_headers(http: httpx2.AsyncClient, name: str, password: str) -> dict[str, str]:
     answer = await http.post("/token", data={"username": name, "password": password})
     return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
@@ -43,23 +43,23 @@ def test_redaction_is_linear() -> None:
         redact(text)
         return time.process_time() - began
 
-    # sixteen times the text: sixteen times the work, not two hundred and fifty-six
+    # 16 times the text takes about 16 times as long; quadratic time would take 256 times
     assert min(cost(16_000) for _ in range(3)) < 100 * max(cost(1_000) for _ in range(3))
 
 
 async def test_demoted_admin_cannot_restore_own_role(
     http: httpx2.AsyncClient,
 ) -> None:
-    boss = await signed_in(http, *BOSS)
+    admin = await login_headers(http, *ADMIN)
     body = {"username": "eve", "email": "eve@example.com", "password": "another long one"}
     path = f"/users/{(await http.post('/users', json=body)).json()['user_id']}"
-    await http.patch(path, json={"roles": ["admin"]}, headers=boss | {"If-Match": '"v1"'})
-    eve = await signed_in(http, "eve", body["password"])
-    gone = {"is_active": False, "roles": ["customer"]}
-    await http.patch(path, json=gone, headers=boss | {"If-Match": '"v2"'})
+    await http.patch(path, json={"roles": ["admin"]}, headers=admin | {"If-Match": '"v1"'})
+    eve = await login_headers(http, "eve", body["password"])
+    demotion = {"is_active": False, "roles": ["customer"]}
+    await http.patch(path, json=demotion, headers=admin | {"If-Match": '"v2"'})
 
-    back = {"is_active": True, "roles": ["admin"]}
-    answer = await http.patch(path, json=back, headers=eve | {"If-Match": '"v3"'})
+    promotion = {"is_active": True, "roles": ["admin"]}
+    answer = await http.patch(path, json=promotion, headers=eve | {"If-Match": '"v3"'})
 
     assert answer.status_code == 403
 
@@ -76,10 +76,10 @@ async def test_rejected_bodies_are_counted(http: httpx2.AsyncClient) -> None:
 async def test_password_change_attempts_are_limited_like_login(
     http: httpx2.AsyncClient,
 ) -> None:
-    boss = await signed_in(http, *BOSS)
+    admin = await login_headers(http, *ADMIN)
     body = {"current_password": "a wild guess", "new_password": "some new password"}
 
-    answers = [await http.post("/users/me/password", json=body, headers=boss) for _ in range(11)]
+    answers = [await http.post("/users/me/password", json=body, headers=admin) for _ in range(11)]
 
     assert [answer.status_code for answer in answers] == [401] * 10 + [429]
 
@@ -101,17 +101,17 @@ async def test_head_equals_get_without_body(http: httpx2.AsyncClient) -> None:
 
 
 async def test_idempotency_key_ignores_id_spelling(http: httpx2.AsyncClient) -> None:
-    boss = await signed_in(http, *BOSS) | {"Idempotency-Key": "the-same"}
+    admin = await login_headers(http, *ADMIN) | {"Idempotency-Key": "the-same"}
     product = (await http.get("/products?in_stock=true")).json()["items"][0]
     body = {"product_id": product["product_id"], "quantity": 1, "shipping_address": "Market 1"}
-    order = (await http.post("/orders", json=body, headers=boss)).json()
+    order = (await http.post("/orders", json=body, headers=admin)).json()
     payment_id = order["payment"]["payment_id"]
     path = f"/payments/{payment_id}"
-    await http.post(f"{path}/confirm", json={"payment_method": "sandbox_ok"}, headers=boss)
+    await http.post(f"{path}/confirm", json={"payment_method": "sandbox_ok"}, headers=admin)
 
     refund = {"amount": {"amount": 100, "currency": "EUR"}, "reason": "dented"}
-    for written in (payment_id, payment_id.upper()):
-        await http.post(f"/payments/{written}/refunds", json=refund, headers=boss)
+    for spelling in (payment_id, payment_id.upper()):
+        await http.post(f"/payments/{spelling}/refunds", json=refund, headers=admin)
 
-    payment = (await http.get(path, headers=boss)).json()
+    payment = (await http.get(path, headers=admin)).json()
     assert payment["refunded"]["amount"] == 100

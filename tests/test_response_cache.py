@@ -1,4 +1,4 @@
-"""Cached responses equal those of the application, and end with the data they were made of."""
+"""Test that cached responses equal uncached ones and are invalidated with their data."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -106,7 +106,7 @@ async def first_path(http: httpx2.AsyncClient, path: str) -> str:
     return path.format(items[0]["product_id"])
 
 
-def parts(response: httpx2.Response) -> tuple[int, bytes, dict[str, str]]:
+def comparable_parts(response: httpx2.Response) -> tuple[int, bytes, dict[str, str]]:
     return response.status_code, response.content, dict(response.headers)
 
 
@@ -120,12 +120,16 @@ async def test_cached_responses_equal_uncached_ones(
 
     responses = [await each.get(path, headers=headers) for each in (http, http, uncached)]
 
-    assert parts(responses[0]) == parts(responses[1]) == parts(responses[2])
+    assert (
+        comparable_parts(responses[0])
+        == comparable_parts(responses[1])
+        == comparable_parts(responses[2])
+    )
 
 
 @pytest.mark.parametrize("path", CACHED_PATHS)
 @pytest.mark.parametrize("headers", [{}, {"If-None-Match": "*"}, {"User-Agent": 'a"b\\c\xe4'}])
-async def test_a_cached_response_is_logged_and_counted_like_an_uncached_one(
+async def test_cached_response_is_logged_and_counted_like_an_uncached_one(
     http: httpx2.AsyncClient, uncached: httpx2.AsyncClient, path: str, headers: dict[str, str]
 ) -> None:
     route = path.replace("{}", "{product_id}").partition("?")[0]
@@ -140,9 +144,9 @@ async def test_a_cached_response_is_logged_and_counted_like_an_uncached_one(
         plain = await uncached.get(path, headers=given)
 
     assert cached.headers.pop("x-request-id") != plain.headers.pop("x-request-id")
-    assert parts(cached) == parts(plain)
-    own = {"request_id": "", "duration_ms": 0}
-    assert {**lines[0], **own} == {**lines[1], **own}
+    assert comparable_parts(cached) == comparable_parts(plain)
+    unique_fields = {"request_id": "", "duration_ms": 0}
+    assert {**lines[0], **unique_fields} == {**lines[1], **unique_fields}
     assert list(lines[0]) == list(lines[1])
     assert requests_to(route) == counted + 2
 
@@ -163,7 +167,7 @@ def requests_to(route: str) -> float:
         {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
     ],
 )
-async def test_ids_of_the_client_are_kept_for_cached_responses(
+async def test_client_request_ids_are_used_in_cached_responses(
     http: httpx2.AsyncClient, uncached: httpx2.AsyncClient, headers: dict[str, str]
 ) -> None:
     await http.get("/products")
@@ -223,12 +227,14 @@ async def test_rate_limits_count_cached_responses_for_each_client() -> None:
         refused = await http.get("/products", headers={"X-Forwarded-For": "192.0.2.1"})
 
     left = [f";r={REQUESTS.quota - spent};" for spent in (1, 2, 1)]
-    assert all(part in it["ratelimit"] for part, it in zip(left, remaining, strict=True))
+    assert all(part in headers["ratelimit"] for part, headers in zip(left, remaining, strict=True))
     assert [line["client_ip"] for line in lines] == ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
     assert refused.status_code == 429
 
 
-async def test_a_change_ends_the_cached_response(app: Gateway, http: httpx2.AsyncClient) -> None:
+async def test_change_invalidates_the_cached_response(
+    app: Gateway, http: httpx2.AsyncClient
+) -> None:
     product = (await http.get("/products/by-sku/CUP-STONE-BLUE")).json()
     path = f"/products/{product['product_id']}"
     etag = (await http.get(path)).headers["etag"]
@@ -245,7 +251,7 @@ async def test_a_change_ends_the_cached_response(app: Gateway, http: httpx2.Asyn
 
 
 @pytest.mark.parametrize("settings", [{"cache": "off"}, {"response_cache_ttl_seconds": 0}])
-async def test_without_the_cache_every_request_reaches_the_application(
+async def test_disabled_cache_forwards_every_request(
     settings: dict[str, Any],
 ) -> None:
     async with running(**settings) as app, client(app) as http:
@@ -256,13 +262,16 @@ async def test_without_the_cache_every_request_reaches_the_application(
     assert Counter.count == reached + 2
 
 
-async def test_a_response_fits_its_schema(app: Gateway, http: httpx2.AsyncClient) -> None:
+async def test_response_matches_its_schema(app: Gateway, http: httpx2.AsyncClient) -> None:
     document: dict[str, Any] = app.app.openapi()
     page = (await http.get("/products")).json()
     one = (await http.get(f"/products/{page['items'][0]['product_id']}")).json()
 
     for schema, response in (("Product", one), ("ProductPage", page)):
-        whole = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
-        assert list(Draft202012Validator(whole).iter_errors(response)) == []
+        full_schema = {
+            "$ref": f"#/components/schemas/{schema}",
+            "components": document["components"],
+        }
+        assert list(Draft202012Validator(full_schema).iter_errors(response)) == []
     properties = document["components"]["schemas"]["Product"]["properties"]
     assert set(one) == set(properties)

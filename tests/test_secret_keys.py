@@ -1,4 +1,4 @@
-"""Keys: made once, kept for their owner alone, the same for all who start at once."""
+"""Test that secret keys are created once, readable by their owner only, also concurrently."""
 
 import os
 import subprocess
@@ -87,23 +87,23 @@ def test_concurrent_starts_agree_on_secrets(tmp_path: Path) -> None:
     for process in started:
         assert process.stdin
         process.stdin.close()
-    told = set()
+    outputs = set()
     for process in started:
         assert process.stdout
-        told.add(process.stdout.read())
+        outputs.add(process.stdout.read())
         process.stdout.close()
         assert process.wait() == 0
 
-    assert len(told) == 1
+    assert len(outputs) == 1
     assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["secret", "signing.pem"]
 
 
 @pytest.mark.parametrize("key", ["nonsense", "-----BEGIN PRIVATE KEY-----\nAAAA\n"])
 def test_invalid_signing_key_is_reported_without_value(tmp_path: Path, key: str) -> None:
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as error:
         load_or_create_secrets(settings(tmp_path, access_token_private_key=key))
 
-    (line,) = refused.value.lines
+    (line,) = error.value.lines
     assert line.startswith("MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY: is not a private key")
     assert key not in line
 

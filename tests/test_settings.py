@@ -1,4 +1,4 @@
-"""Settings: whatever is wrong is one readable line, and no line repeats a secret."""
+"""Test settings: each error is one readable line without secrets."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PRODUCTION = {
     "environment": "production",
     "secret_key": SECRET,
     "access_token_private_key": generate_private_key(),
-    "database_url": "postgresql://market@db/hall",
+    "database_url": "postgresql://market@db/market",
 }
 
 Read = Callable[..., Settings]
@@ -26,19 +26,19 @@ Read = Callable[..., Settings]
 
 @pytest.fixture
 def read_from_environment(monkeypatch: pytest.MonkeyPatch) -> Read:
-    """From an environment that holds only what is given."""
+    """Return a reader of settings from an environment that holds only the given variables."""
 
-    def from_environment(**given: str) -> Settings:
+    def read(**given: str) -> Settings:
         for name in ("BCRYPT_COST", "RATE_LIMITS", "LOG_FORMAT"):
             monkeypatch.delenv(f"MARKETHALL_{name}", raising=False)
         for name, value in given.items():
             monkeypatch.setenv(f"MARKETHALL_{name.upper()}", value)
         return read_settings()
 
-    return from_environment
+    return read
 
 
-def wrong(read_from_environment: Read, **given: str) -> list[str]:
+def errors_of(read_from_environment: Read, **given: str) -> list[str]:
     with pytest.raises(SettingsError) as refused:
         read_from_environment(**given)
     return refused.value.lines
@@ -70,20 +70,20 @@ def test_trusted_proxies_are_networks(read_from_environment: Read) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "word"),
     [
-        ("contexts", "stalls", "one of the contexts users"),
+        ("contexts", "shops", "one of the contexts users"),
         ("contexts", "", "at least 1"),
         ("contexts", "[oops", "JSON array"),
         ("context_urls", "nowhere", "JSON object"),
         ("context_urls", "[]", "dictionary"),
-        ("context_urls", '{"stalls": "http://x"}', "one of the contexts users"),
+        ("context_urls", '{"shops": "http://x"}', "one of the contexts users"),
         ("context_urls", '{"users": "ftp://x"}', "http"),
         ("context_urls", '{"users": "http://x"}', "cannot be remote too"),
         ("storage", "disk", "'memory'"),
         ("environment", "prod", "'production'"),
         ("database_url", "nowhere", "postgresql://"),
-        ("database_url", "mysql://db/hall", "postgresql://"),
-        ("database_url", "postgresql://db:port/hall", "postgresql://"),
-        ("database_urls", "postgresql://db/hall", "JSON object"),
+        ("database_url", "mysql://db/market", "postgresql://"),
+        ("database_url", "postgresql://db:port/market", "postgresql://"),
+        ("database_urls", "postgresql://db/market", "JSON object"),
         ("database_urls", '{"users": "sqlite:///x"}', "postgresql://"),
         ("database_pool_max", "1", "DATABASE_POOL_MIN"),
         ("database_pool_min", "0", "greater than or equal to 1"),
@@ -105,21 +105,19 @@ def test_trusted_proxies_are_networks(read_from_environment: Read) -> None:
         ("admin_email", "admin@example.com", "together"),
     ],
 )
-def test_a_bad_setting_is_one_readable_line(
+def test_invalid_setting_is_one_readable_line(
     read_from_environment: Read, name: str, value: str, word: str
 ) -> None:
-    lines = wrong(read_from_environment, **{name: value})
+    lines = errors_of(read_from_environment, **{name: value})
 
     assert len(lines) == 1
-    assert lines[0].startswith("MARKETHALL_")
     assert word in lines[0]
     assert "\n" not in lines[0]
-    if name != "contexts" or value != "orders":
-        assert lines[0].startswith(f"MARKETHALL_{name.upper()}")
+    assert lines[0].startswith(f"MARKETHALL_{name.upper()}")
 
 
-def test_several_bad_settings_are_a_line_each(read_from_environment: Read) -> None:
-    lines = wrong(
+def test_each_invalid_setting_has_its_own_line(read_from_environment: Read) -> None:
+    lines = errors_of(
         read_from_environment, storage="disk", bcrypt_cost="x", log_level="loud", debug="perhaps"
     )
 
@@ -129,12 +127,12 @@ def test_several_bad_settings_are_a_line_each(read_from_environment: Read) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("database_url", f"mysql://market:{PASSWORD}@db/hall"),
+        ("database_url", f"mysql://market:{PASSWORD}@db/market"),
         ("database_url", f"market:{PASSWORD}@db"),
-        ("database_url", f"postgresql://market:{PASSWORD}@db:port/hall"),
-        ("database_urls", f"postgresql://market:{PASSWORD}@db/hall"),
-        ("database_urls", f'{{"users": "sqlite://market:{PASSWORD}@db/hall"}}'),
-        ("database_urls", f'{{"postgresql://market:{PASSWORD}@db/hall": "users"}}'),
+        ("database_url", f"postgresql://market:{PASSWORD}@db:port/market"),
+        ("database_urls", f"postgresql://market:{PASSWORD}@db/market"),
+        ("database_urls", f'{{"users": "sqlite://market:{PASSWORD}@db/market"}}'),
+        ("database_urls", f'{{"postgresql://market:{PASSWORD}@db/market": "users"}}'),
         ("database_urls", f'{{"users": ["{PASSWORD}"]}}'),
         ("redis_url", f"http://:{PASSWORD}@redis"),
         ("secret_key", PASSWORD),
@@ -142,7 +140,7 @@ def test_several_bad_settings_are_a_line_each(read_from_environment: Read) -> No
     ],
 )
 def test_error_lines_hide_secrets(read_from_environment: Read, name: str, value: str) -> None:
-    lines = wrong(read_from_environment, **{name: value})
+    lines = errors_of(read_from_environment, **{name: value})
 
     assert lines
     assert PASSWORD not in "\n".join(lines)
@@ -150,8 +148,8 @@ def test_error_lines_hide_secrets(read_from_environment: Read, name: str, value:
 
 def test_settings_repr_hides_secrets(read_from_environment: Read) -> None:
     settings = read_from_environment(
-        database_url=f"postgresql://market:{PASSWORD}@db/hall",
-        database_urls=f'{{"users": "postgresql://users:{PASSWORD}@db/hall"}}',
+        database_url=f"postgresql://market:{PASSWORD}@db/market",
+        database_urls=f'{{"users": "postgresql://users:{PASSWORD}@db/market"}}',
         redis_url=f"redis://:{PASSWORD}@redis",
         secret_key=f"{PASSWORD}-0123456789-abcdef",
         admin_email="admin@example.com",
@@ -163,11 +161,11 @@ def test_settings_repr_hides_secrets(read_from_environment: Read) -> None:
 
 def test_context_database_url_falls_back_to_common(read_from_environment: Read) -> None:
     settings = read_from_environment(
-        database_url="postgresql://all/hall", database_urls='{"users": "postgresql://own/users"}'
+        database_url="postgresql://all/market", database_urls='{"users": "postgresql://own/users"}'
     )
 
     assert settings.database_url_of("users") == "postgresql://own/users"
-    assert settings.database_url_of("orders") == "postgresql://all/hall"
+    assert settings.database_url_of("orders") == "postgresql://all/market"
 
 
 def test_context_is_local_if_served_else_remote(read_from_environment: Read) -> None:
@@ -192,7 +190,7 @@ def test_production_starts_with_required_settings(read_from_environment: Read) -
 
 
 def test_production_reports_all_missing_settings(read_from_environment: Read) -> None:
-    lines = wrong(
+    lines = errors_of(
         read_from_environment,
         environment="production",
         rate_limits="off",
@@ -202,12 +200,12 @@ def test_production_reports_all_missing_settings(read_from_environment: Read) ->
 
     names = [line.partition(":")[0].removeprefix("MARKETHALL_") for line in lines]
     assert names == [
-        "SECRET", "SIGNING_KEY", "DATABASE_URL", "RATE_LIMITS", "DEBUG", "BCRYPT_COST",
+        "SECRET_KEY", "ACCESS_TOKEN_PRIVATE_KEY", "DATABASE_URL", "RATE_LIMITS", "DEBUG", "BCRYPT_COST",
     ]  # fmt: skip
 
 
 def test_production_rejects_memory_storage(read_from_environment: Read) -> None:
-    (line,) = wrong(read_from_environment, **PRODUCTION, storage="memory")
+    (line,) = errors_of(read_from_environment, **PRODUCTION, storage="memory")
 
     assert line.startswith("MARKETHALL_STORAGE")
 
@@ -216,7 +214,7 @@ def test_production_requires_signing_key_only_for_users(read_from_environment: R
     settings = read_from_environment(
         environment="production",
         secret_key=SECRET,
-        database_url="postgresql://db/hall",
+        database_url="postgresql://db/market",
         contexts="inventory",
         context_urls='{"users": "http://users:8000"}',
     )
@@ -225,28 +223,28 @@ def test_production_requires_signing_key_only_for_users(read_from_environment: R
 
 
 def test_production_requires_service_key_for_remote_calls(read_from_environment: Read) -> None:
-    leaves = {name: f"http://{name}:8000" for name in ("users", "inventory", "payments")}
-    apart = {
+    remote_urls = {name: f"http://{name}:8000" for name in ("users", "inventory", "payments")}
+    split = {
         **PRODUCTION,
         "contexts": "orders",
-        "context_urls": json.dumps(leaves),
+        "context_urls": json.dumps(remote_urls),
         "redis_url": "redis://redis:6379/0",
     }
 
-    (line,) = wrong(read_from_environment, **apart)
+    (line,) = errors_of(read_from_environment, **split)
 
     assert line.startswith("MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY")
-    assert read_from_environment(**apart, service_token_private_key="a key").has_remote_dependencies
+    assert read_from_environment(**split, service_token_private_key="a key").has_remote_dependencies
 
 
 def test_production_requires_jwks_source(read_from_environment: Read) -> None:
-    (line,) = wrong(read_from_environment, **PRODUCTION, contexts="inventory")
+    (line,) = errors_of(read_from_environment, **PRODUCTION, contexts="inventory")
 
     assert line == "MARKETHALL_CONTEXT_URLS: users: is required to read its public keys"
 
 
-def test_production_names_the_contexts_without_a_database(read_from_environment: Read) -> None:
-    (line,) = wrong(
+def test_production_names_contexts_without_a_database(read_from_environment: Read) -> None:
+    (line,) = errors_of(
         read_from_environment,
         environment="production",
         secret_key=SECRET,
@@ -257,17 +255,17 @@ def test_production_names_the_contexts_without_a_database(read_from_environment:
     assert "inventory, payments" in line
 
 
-# What alembic reads
+# Alembic
 
 
 def test_alembic_uses_configured_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MARKETHALL_DATABASE_URL", "postgresql://all/hall")
+    monkeypatch.setenv("MARKETHALL_DATABASE_URL", "postgresql://all/market")
     monkeypatch.setenv("MARKETHALL_DATABASE_URLS", '{"users": "postgresql://own/users"}')
 
     settings = MigrationSettings()
 
     assert settings.database_url_of("users") == "postgresql://own/users"
-    assert settings.database_url_of("orders") == "postgresql://all/hall"
+    assert settings.database_url_of("orders") == "postgresql://all/market"
 
 
 def test_alembic_without_database_reports_it() -> None:
@@ -276,19 +274,19 @@ def test_alembic_without_database_reports_it() -> None:
 
 
 def test_data_directory_expands_home(read_from_environment: Read) -> None:
-    assert read_from_environment(data_dir="~/hall").data_directory == Path.home() / "hall"
+    assert read_from_environment(data_dir="~/market").data_directory == Path.home() / "market"
 
 
-def test_the_data_directory_defaults_to_the_former_one_where_it_exists(
-    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_existing_former_data_directory_is_used(
+    read_from_environment: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
     former = tmp_path / ".local" / "share" / "markethall"
 
-    assert read().data_directory == user_data_path("markethall")
+    assert read_from_environment().data_directory == user_data_path("markethall")
     former.mkdir(parents=True)
-    assert read().data_directory == former
+    assert read_from_environment().data_directory == former
 
 
 def test_reservation_ttl_is_within_inventory_maximum() -> None:

@@ -1,4 +1,4 @@
-"""How many SQL statements and calls of neighbours a request may cost, on a real Postgres."""
+"""Test the number of SQL statements and context calls of a request, on Postgres."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ from tests.test_app import ADMIN
 
 @pytest.fixture
 async def app(database_url: str, tmp_path: Any) -> AsyncIterator[Gateway]:
-    """Without its lifespan: no background work counts into a request."""
+    """The application without its lifespan, so that no background work adds statements."""
     given = {
         "data_dir": tmp_path,
         "cache": "off",
@@ -35,7 +35,7 @@ async def app(database_url: str, tmp_path: Any) -> AsyncIterator[Gateway]:
 @pytest.fixture
 async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     transport = httpx2.ASGITransport(app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
         form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
         token = (await http.post("/token", data=form)).json()["access_token"]
         http.headers["Authorization"] = f"Bearer {token}"
@@ -46,11 +46,11 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
 async def product_id(http: httpx2.AsyncClient) -> str:
     price = {"amount": 1999, "currency": "EUR"}
     body = {"sku": "TEA", "name": "Tea", "price": price}
-    made = (await http.post("/products", json=body)).json()
-    path = f"/products/{made['product_id']}/stock-adjustments"
-    goods = {"delta": 100, "reason": "received"}
-    assert (await http.post(path, json=goods, headers=key("stock"))).status_code == 201
-    return str(made["product_id"])
+    product = (await http.post("/products", json=body)).json()
+    path = f"/products/{product['product_id']}/stock-adjustments"
+    receipt = {"delta": 100, "reason": "received"}
+    assert (await http.post(path, json=receipt, headers=key("stock"))).status_code == 201
+    return str(product["product_id"])
 
 
 def key(name: str) -> dict[str, str]:
@@ -64,8 +64,8 @@ async def cost(http: httpx2.AsyncClient, method: str, path: str, **options: Any)
     return int(STATEMENTS._value.get() - before), answer.json()
 
 
-def neighbour_calls() -> Counter[str]:
-    """By contract and method, however they ended."""
+def count_context_calls() -> Counter[str]:
+    """Return the number of calls by contract and method, failed ones included."""
     counted: Counter[str] = Counter()
     for sample in next(iter(RPC_CLIENT_CALLS.collect())).samples:
         if sample.name.endswith("_total"):
@@ -75,21 +75,21 @@ def neighbour_calls() -> Counter[str]:
 
 @asynccontextmanager
 async def background_work(app: Gateway) -> AsyncIterator[None]:
-    working = [
-        asyncio.create_task(steward.run())
-        for steward in build_event_workers(app.container, app.settings)
+    tasks = [
+        asyncio.create_task(worker.run())
+        for worker in build_event_workers(app.container, app.settings)
     ]
     yield
-    for task in working:
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*working, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def handled(handler: str, before: float) -> None:
-    """Raises TimeoutError."""
+async def wait_until_handled(handler: str, before: float) -> None:
+    """Wait until the handler has processed another event. Raises TimeoutError."""
     async with asyncio.timeout(60):
         while EVENTS_HANDLED.labels(handler, "done")._value.get() <= before:
-            await asyncio.sleep(0.01)  # looks again; nothing hangs on the length
+            await asyncio.sleep(0.01)
 
 
 async def test_read_takes_one_statement(http: httpx2.AsyncClient, product_id: str) -> None:
@@ -104,7 +104,7 @@ async def test_page_with_facets_takes_two_statements(
     cost_of_facets, page = await cost(http, "GET", "/products?facets=category,options,tag")
 
     assert cost_of_facets <= 2
-    assert [card["product_id"] for card in page["items"]] == [product_id]
+    assert [item["product_id"] for item in page["items"]] == [product_id]
     assert page["facets"] is not None
 
 
@@ -112,16 +112,16 @@ async def test_cached_reads_and_304_take_no_statement(
     http: httpx2.AsyncClient, product_id: str, database_url: str, tmp_path: Any
 ) -> None:
     caching = create_app(read_settings(database_url=database_url, data_dir=tmp_path, **ADMIN))
-    # its time stands still: a slow machine must not make the answers old
+    # a frozen clock, so that no entry expires on a slow machine
     caching.container.cache()._clock = lambda: 0.0
     transport = httpx2.ASGITransport(caching)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as anyone:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
         for path in (f"/products/{product_id}", "/products?limit=20"):
-            tag = (await anyone.get(path)).headers["etag"]
+            tag = (await client.get(path)).headers["etag"]
             before = STATEMENTS._value.get()
 
-            again = await anyone.get(path)
-            unchanged = await anyone.get(path, headers={"If-None-Match": tag})
+            again = await client.get(path)
+            unchanged = await client.get(path, headers={"If-None-Match": tag})
 
             assert (again.status_code, unchanged.status_code) == (200, 304)
             assert STATEMENTS._value.get() == before
@@ -151,18 +151,18 @@ async def test_placing_order_takes_at_most_twelve_statements(
 async def test_order_makes_three_context_calls_and_one_after_payment(
     app: Gateway, http: httpx2.AsyncClient, product_id: str
 ) -> None:
-    """The budget of the issue is four: each call may be a way to another machine."""
+    """Each call may be a network round trip."""
     body = {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1"}
     last_step = "orders.on_order_paid"
     committed = EVENTS_HANDLED.labels(last_step, "done")._value.get()
-    before = neighbour_calls()
+    before = count_context_calls()
 
     _, order = await cost(http, "POST", "/orders", json=body, headers=key("order"))
-    placing = neighbour_calls() - before
-    path, card = f"/payments/{order['payment']['payment_id']}/confirm", "sandbox_ok"
-    await cost(http, "POST", path, json={"payment_method": card}, headers=key("pay"))
+    placing = count_context_calls() - before
+    path, method = f"/payments/{order['payment']['payment_id']}/confirm", "sandbox_ok"
+    await cost(http, "POST", path, json={"payment_method": method}, headers=key("pay"))
     async with background_work(app):
-        await handled(last_step, committed)
+        await wait_until_handled(last_step, committed)
 
     assert placing == {"users.get_active_customer": 1, "inventory.reserve": 1, "payments.open": 1}
-    assert neighbour_calls() - before == {**placing, "inventory.commit": 1}
+    assert count_context_calls() - before == {**placing, "inventory.commit": 1}

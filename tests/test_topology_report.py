@@ -1,4 +1,4 @@
-"""Who runs where: said in a command, refused in one line when it cannot be right."""
+"""Test the topology command and the one-line errors of invalid topologies."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from markethall.operations.topology_report import (
 from markethall.settings import read_settings
 
 REDIS = "redis://localhost:6379/0"
-LEAVES = {name: f"http://{name}.example:8000" for name in ("users", "inventory", "payments")}
+REMOTE_URLS = {name: f"http://{name}.example:8000" for name in ("users", "inventory", "payments")}
 
 
 def markethall(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -32,7 +32,7 @@ def markethall(*arguments: str, **settings: str) -> "subprocess.CompletedProcess
     )
 
 
-# the tables
+# Tables
 
 
 def test_topology_names_every_context() -> None:
@@ -65,24 +65,26 @@ def test_only_orders_calls_contexts_and_all_use_users_jwks() -> None:
     }
 
 
-# what is said
+# Report
 
 
 def test_topology_report_hides_passwords() -> None:
-    said = markethall(
+    done = markethall(
         "topology",
         contexts="orders,users",
-        context_urls=json.dumps({"inventory": "http://stall:8000", "payments": "http://till:8000"}),
-        database_url="postgresql://market:hunter2@db:5433/hall",
+        context_urls=json.dumps(
+            {"inventory": "http://inventory:8000", "payments": "http://payments:8000"}
+        ),
+        database_url="postgresql://market:hunter2@db:5433/market",
         redis_url=REDIS,
     )
 
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.splitlines() == [
-        "users     here    Postgres db:5433/hall",
-        "inventory remote  http://stall:8000",
-        "orders    here    Postgres db:5433/hall",
-        "payments  remote  http://till:8000",
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "users     here    Postgres db:5433/market",
+        "inventory remote  http://inventory:8000",
+        "orders    here    Postgres db:5433/market",
+        "payments  remote  http://payments:8000",
         "orders -> users: calls in process",
         "orders -> inventory: calls over HTTP",
         "orders -> payments: calls over HTTP",
@@ -95,7 +97,9 @@ def test_relocation_uses_both_transports() -> None:
     settings = read_settings(event_transport="dual", redis_url=REDIS)
 
     events = {
-        (way.source, way.transport) for way in describe_routes(settings) if way.kind == "events"
+        (route.source, route.transport)
+        for route in describe_routes(settings)
+        if route.kind == "events"
     }
 
     assert events == {
@@ -110,9 +114,9 @@ def test_context_without_dependencies_needs_no_urls() -> None:
     assert (users.is_local, users.location) == (False, "not known here")
 
 
-# what is refused
+# Errors
 
-REFUSED = {
+INVALID_TOPOLOGIES = {
     "missing": (
         {"contexts": "orders", "redis_url": REDIS},
         "MARKETHALL_CONTEXT_URLS: orders needs inventory, payments, users: serve or name them",
@@ -126,8 +130,8 @@ REFUSED = {
         "MARKETHALL_CONTEXT_URLS: users: http://localhost:8123 is this process itself",
     ),
     "unknown by name": (
-        {"contexts": "inventory", "context_urls": '{"users": "http://nobody.invalid:8000"}'},
-        "MARKETHALL_CONTEXT_URLS: users: no such host: nobody.invalid",
+        {"contexts": "inventory", "context_urls": '{"users": "http://unknown.invalid:8000"}'},
+        "MARKETHALL_CONTEXT_URLS: users: no such host: unknown.invalid",
     ),
     "no address": (
         {"contexts": "inventory", "context_urls": '{"users": "users:8000"}'},
@@ -144,17 +148,17 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_invalid_topology_is_one_line_and_exit_code_two(what: str) -> None:
-    settings, line = REFUSED[what]
+@pytest.mark.parametrize("case", INVALID_TOPOLOGIES)
+def test_invalid_topology_is_one_line_and_exit_code_two(case: str) -> None:
+    settings, line = INVALID_TOPOLOGIES[case]
 
-    said = markethall("serve", "--port", "8123", storage="memory", **settings)
+    done = markethall("serve", "--port", "8123", storage="memory", **settings)
 
-    assert said.returncode == 2
-    assert said.stderr.splitlines() == [f"error: {line}"]
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"error: {line}"]
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])  # noqa: S104 - asked for, not listened on
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])  # noqa: S104 - compared only, not bound
 def test_own_host_on_other_port_is_remote(host: str) -> None:
     settings = read_settings(
         contexts=["inventory"], context_urls={"users": "http://127.0.0.1:8000"}

@@ -22,10 +22,10 @@ from tests.e2e.servers import (
 )
 from tests.e2e.shop import Shop
 from tests.e2e.split_cluster import split_cluster
-from tests.partitions.partitions import APART, EXTREMES, PARTITIONS, TOGETHER
+from tests.partitions.partitions import FULL_SPLIT, MONOLITH, PARTITIONS, PROCESS_PARTITIONS
 
 # all in one process in several ways, and in several processes
-SPLIT = [name for name in EXTREMES if name != TOGETHER]
+SPLIT = [name for name in PROCESS_PARTITIONS if name != MONOLITH]
 SECRET = "a-secret-of-the-split-halls-0123456789-0123456789"
 WIRINGS = ["memory", "postgres", "roles", "workers", *SPLIT]
 
@@ -45,7 +45,7 @@ async def server(
         url = await stack.enter_async_context(_database(server_url, template, wiring))
         if wiring in SPLIT:
             urls = dict.fromkeys(CONTEXTS, url)
-            if wiring == APART:
+            if wiring == FULL_SPLIT:
                 for context in CONTEXTS:
                     own = dedicated_database(server_url, template)
                     urls[context] = await stack.enter_async_context(own)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from markethall.contexts import topology
 from markethall.local.valkey import EmbeddedValkey
-from tests.e2e.split_cluster import APART, SplitCluster, split_cluster
+from tests.e2e.split_cluster import FULL_SPLIT, SplitCluster, split_cluster
 from tests.proxy import Mode, Proxy
 
 Edge = tuple[str, str]
@@ -46,7 +46,7 @@ async def fault_setup(
         redis_url = f"redis://127.0.0.1:{lines[REDIS].port}/0"
         via = {edge: lines[edge].url for edge in _edges()}
         split = await stack.enter_async_context(
-            split_cluster(folder, APART, database_url, redis_url, via, **settings)
+            split_cluster(folder, FULL_SPLIT, database_url, redis_url, via, **settings)
         )
         for edge in _edges():
             lines[edge].target = split.service(edge[1]).port

@@ -36,7 +36,7 @@ Partition = Sequence[AbstractSet[str]]
 # (caller, target) -> the address under which the caller finds the target
 Detours = Mapping[tuple[str, str], str]
 
-APART: Final[Partition] = tuple(frozenset({context}) for context in CONTEXTS)
+FULL_SPLIT: Final[Partition] = tuple(frozenset({context}) for context in CONTEXTS)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from markethall.shared.security.access_tokens import AccessTokenSigner, generate
 from tests.e2e.dedicated_server import dedicated_database
 from tests.e2e.servers import ADMIN, CONTEXTS
 from tests.e2e.shop import Shop, good, refused
-from tests.e2e.split_cluster import APART, SplitCluster, plan_cluster, split_cluster
+from tests.e2e.split_cluster import FULL_SPLIT, SplitCluster, plan_cluster, split_cluster
 
 PATIENCE = 30
 
@@ -56,7 +56,7 @@ async def split_setup(
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(dedicated_database(server_url, template))
         split = await stack.enter_async_context(
-            split_cluster(scratch / "apart", APART, url, redis_url, database_pool_min="1")
+            split_cluster(scratch / "apart", FULL_SPLIT, url, redis_url, database_pool_min="1")
         )
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
         shop = Shop(split.server, http)
@@ -133,7 +133,7 @@ async def test_service_started_alone_is_ready_and_names_missing_dependencies(
 ) -> None:
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(dedicated_database(server_url, template))
-        split = plan_cluster(scratch / "alone", APART, url, redis_url, database_pool_min="1")
+        split = plan_cluster(scratch / "alone", FULL_SPLIT, url, redis_url, database_pool_min="1")
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
         orders = split.service("orders")
         orders.spawn()

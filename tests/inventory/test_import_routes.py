@@ -12,7 +12,7 @@ from markethall.app import Gateway, create_app
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
-from tests.test_app import ADMIN, memory_settings, visiting
+from tests.test_app import ADMIN, client_of, memory_settings
 
 FILE = b"sku,name,price,on_hand\nA-1,One,1.00,3\nA-2,Two,bad,\n"
 CSV = {"Content-Type": "text/csv; charset=utf-8"}
@@ -30,7 +30,7 @@ def app(body_timeout: float) -> Gateway:
 
 @pytest.fixture
 async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    async with visiting(app) as client:
+    async with client_of(app) as client:
         form = {"username": ADMIN["admin_email"], "password": ADMIN["admin_password"]}
         token = (await client.post("/token", data=form)).json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
@@ -93,7 +93,7 @@ async def test_oversized_file_is_rejected(http: httpx2.AsyncClient, app: Gateway
     assert [told.status_code, untold.status_code, small.status_code] == [413, 413, 413]
     assert told.json()["details"] == untold.json()["details"] == {"limit": 100_000}
     tables = app.container.inventory_context.database().tables
-    assert len(tables.uploads) == len(tables.parts) == 0
+    assert len(tables.uploads) == len(tables.upload_parts) == 0
 
 
 @pytest.mark.parametrize("body_timeout", [0.2])

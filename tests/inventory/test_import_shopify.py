@@ -11,7 +11,7 @@ from markethall.inventory.imports.domain.shopify_reader import stable_sku
 from tests.inventory.conftest import STAFF, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
-README = Path("README.md").read_text()
+DOCUMENT = Path("docs/importing.md").read_text()
 SAMPLE = Path("docs/samples/shopify.csv").read_bytes()
 HEADER = (
     "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,"
@@ -35,11 +35,11 @@ def import_client(request: pytest.FixtureRequest) -> ImportClient:
     return ImportClient(build_inventory_app("sql", request.getfixturevalue("postgres")))
 
 
-async def test_readme_sample_is_imported(import_client: ImportClient) -> None:
+async def test_sample_is_imported_as_documented(import_client: ImportClient) -> None:
     done = await import_client.import_to_end(SAMPLE)
 
     rows = done.rows
-    told = (
+    summary = (
         f"{rows.read} rows read: {rows.created} created, {rows.updated} updated,"
         f" {rows.unchanged} unchanged, {rows.failed} failed."
     )
@@ -47,7 +47,7 @@ async def test_readme_sample_is_imported(import_client: ImportClient) -> None:
         f"line {error.line}, {error.field}: {error.message} ({error.code})"
         for error in await import_client.errors(done)
     ]
-    assert "\n".join([*errors, told]) in README
+    assert "\n".join([*errors, summary]) in DOCUMENT
 
 
 async def test_variants_become_a_family_with_options(import_client: ImportClient) -> None:

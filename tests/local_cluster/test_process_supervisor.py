@@ -50,7 +50,7 @@ def settings_of_service(
 
 
 @pytest.mark.parametrize(
-    ("context", "context_urls"),
+    ("context", "remotes"),
     [
         ("orders", {"users", "inventory", "payments"}),
         ("users", {"orders"}),
@@ -105,7 +105,7 @@ def test_a_caller_stops_before_the_services_that_it_calls() -> None:
 async def test_all_services_stop_and_a_suspended_one_is_killed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("MARKETHALL_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setenv("MARKETHALL_DATABASE_URL", "postgresql://user@127.0.0.1:1/unreachable")
     monkeypatch.setenv("MARKETHALL_REDIS_URL", "redis://127.0.0.1:1")
     settings, urls = read_settings(data_dir=tmp_path, shutdown_seconds=1), free_urls()
     supervisor = ServiceSupervisor(settings, urls, ReverseProxy(urls, settings), report=print)

@@ -1,14 +1,13 @@
-"""A partition of the hall in one process: an application per block, joined by ASGI alone.
+"""Run a partition in one process: one application per block, connected by ASGI transports.
 
-Nothing but bytes goes from one to the other. Each request runs in a task with an empty context, so
-that no ambient state of the caller helps the callee; and it runs to its end, whoever gives up
-waiting, as it would elsewhere.
+Each request runs in a task with empty context variables, so the callee sees no state of the caller.
+It also runs to its end after a timeout of the caller, as it would in another process.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import Context as Ambience
+from contextvars import Context as ContextVars
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ from markethall.shared.security.access_tokens import generate_private_key
 from tests.e2e.servers import ADMIN, RunningServer
 from tests.partitions.partitions import Block, Partition
 
-# a development hall's secret, which a test needs to sign the card provider's webhooks
-SECRET = "a-secret-for-the-halls-of-these-tests-0123456789"
+# known to the tests, because they sign webhooks of the payment provider
+SECRET = "a-secret-for-the-applications-of-tests-0123456789"
 
 
 @dataclass(frozen=True)
 class PartitionedApp:
-    """The hall as the suite knows it, the way to it, and what it is made of."""
+    """A partition as a running server, with an HTTP client and the container of each context."""
 
     server: RunningServer
     http: httpx2.AsyncClient
@@ -39,44 +38,46 @@ class PartitionedApp:
 
 
 class AsgiNetwork(httpx2.AsyncBaseTransport):
-    """Routes by host to the applications of this process; nobody else can be reached."""
+    """Transport that routes by host to the applications of this process and to no other host."""
 
     def __init__(self) -> None:
-        self._doors: dict[str, httpx2.ASGITransport] = {}
-        self._going: set[asyncio.Task[httpx2.Response]] = set()
+        self._transports: dict[str, httpx2.ASGITransport] = {}
+        self._requests: set[asyncio.Task[httpx2.Response]] = set()
 
     def register(self, host: str, app: ASGIApp) -> None:
         # an error of the server is an answer with 500, as it is over TCP
-        self._doors[host] = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        self._transports[host] = httpx2.ASGITransport(app, raise_app_exceptions=False)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        door = self._doors.get(request.url.host)
-        if door is None:
-            raise httpx2.ConnectError("nobody lives there", request=request)
+        transport = self._transports.get(request.url.host)
+        if transport is None:
+            raise httpx2.ConnectError("unknown host", request=request)
         await request.aread()
-        going = asyncio.create_task(door.handle_async_request(request), context=Ambience())
-        self._going.add(going)
-        going.add_done_callback(self._going.discard)
-        return await asyncio.shield(going)
+        response = asyncio.create_task(
+            transport.handle_async_request(request), context=ContextVars()
+        )
+        self._requests.add(response)
+        response.add_done_callback(self._requests.discard)
+        return await asyncio.shield(response)
 
 
-def unchanged(_: Container) -> None:
-    """Nothing is changed."""
+def keep_container(_: Container) -> None:
+    """Leave the container as it is."""
 
 
 @asynccontextmanager
 async def open_partitioned_app(
     partition: Partition,
     folder: Path,
-    prepare: Callable[[Container], None] = unchanged,
+    prepare: Callable[[Container], None] = keep_container,
     **settings: Any,
 ) -> AsyncIterator[PartitionedApp]:
-    """An application for each block, all of them open. Settings as for `read_settings`.
+    """Open one application for each block. Settings as for `read_settings`.
 
-    Each has the keys that it signs with and no others, and a folder of its own. `prepare` may
-    change the wiring before anything is opened.
+    Each application has a folder of its own and only the private keys it signs with. `prepare` may
+    change the container before the application starts.
     """
-    neighbourhood = AsgiNetwork()
+    network = AsgiNetwork()
     common = {"secret_key": SECRET, "admin_email": ADMIN[0], "admin_password": ADMIN[1], **settings}
     keys = {"users": "access_token_private_key", "orders": "service_token_private_key"}
     apps = {
@@ -92,12 +93,12 @@ async def open_partitioned_app(
         for block in partition
     }
     async with AsyncExitStack() as stack:
-        http = httpx2.AsyncClient(transport=neighbourhood, timeout=20)
+        http = httpx2.AsyncClient(transport=network, timeout=20)
         await stack.enter_async_context(http)
         for block, app in apps.items():
-            app.container.transport.override(providers.Object(neighbourhood))
+            app.container.transport.override(providers.Object(network))
             prepare(app.container)
-            neighbourhood.register(host_of(block), app)
+            network.register(host_of(block), app)
             await stack.enter_async_context(app.lifespan())
         addresses = {context: address_of(block) for block in apps for context in block}
         containers = {context: app.container for block, app in apps.items() for context in block}
@@ -105,7 +106,7 @@ async def open_partitioned_app(
 
 
 def host_of(block: Block) -> str:
-    return "-".join(sorted(block)) + ".hall"
+    return "-".join(sorted(block)) + ".test"
 
 
 def address_of(block: Block) -> str:
@@ -113,7 +114,7 @@ def address_of(block: Block) -> str:
 
 
 def remotes_of(block: Block, partition: Partition) -> dict[str, str]:
-    """Who must be known: whom one calls, and the two whose public keys everybody reads."""
+    """Return the URLs a block needs: called contexts, and users and orders for their public keys."""
     known = {"users", "orders"}.union(*(topology().dependencies[context] for context in block))
     return {
         context: address_of(other)

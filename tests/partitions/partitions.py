@@ -1,4 +1,4 @@
-"""All ways to part the contexts into processes."""
+"""All partitions of the contexts into processes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,34 +9,34 @@ Partition = tuple[Block, ...]
 
 
 def partitions_of(contexts: Sequence[str]) -> Iterator[Partition]:
-    """Every set partition once: the first joins each block of the others, or stays alone."""
+    """Yield every set partition once: the first context joins each block, or is a block alone."""
     if not contexts:
         yield ()
         return
     first, *others = contexts
     for partition in partitions_of(others):
-        for at, block in enumerate(partition):
-            yield (*partition[:at], (first, *block), *partition[at + 1 :])
+        for index, block in enumerate(partition):
+            yield (*partition[:index], (first, *block), *partition[index + 1 :])
         yield ((first,), *partition)
 
 
 def name_of(partition: Partition) -> str:
-    """`users+orders|inventory|payments`, the contexts in the order of the enumeration."""
-    blocks = sorted(sorted(block, key=_place) for block in partition)
-    blocks.sort(key=lambda block: _place(block[0]))
+    """Return a name such as `users+orders|inventory|payments`, in the order of the enumeration."""
+    blocks = sorted(sorted(block, key=_position) for block in partition)
+    blocks.sort(key=lambda block: _position(block[0]))
     return "|".join("+".join(block) for block in blocks)
 
 
-def _place(context: str) -> int:
+def _position(context: str) -> int:
     return list(context_names()).index(context)
 
 
 PARTITIONS = {name_of(partition): partition for partition in partitions_of(list(context_names()))}
 
-# as real processes too: nothing apart; everything apart; the caller alone, so that every call goes
-# over the wire to one process; and two halves, where calls and events go both ways of the cut
-TOGETHER = "users+inventory+orders+payments"
-APART = "users|inventory|orders|payments"
-ALONE = "users+inventory+payments|orders"
+# also run as real processes: the monolith; the full split; orders alone, so that every call goes
+# over HTTP to one process; two halves, with calls and events in both directions
+MONOLITH = "users+inventory+orders+payments"
+FULL_SPLIT = "users|inventory|orders|payments"
+ORDERS_ALONE = "users+inventory+payments|orders"
 HALVES = "users+orders|inventory+payments"
-EXTREMES = (TOGETHER, APART, ALONE, HALVES)
+PROCESS_PARTITIONS = (MONOLITH, FULL_SPLIT, ORDERS_ALONE, HALVES)

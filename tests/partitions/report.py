@@ -1,4 +1,4 @@
-"""What the differential log has compared, at the end of a run."""
+"""Summarise the comparisons of scenario logs at the end of a test run."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,18 +6,18 @@ import pytest
 
 
 def summary(reports: Iterable[pytest.TestReport]) -> Iterator[str]:
-    """A line per log, and the sum; nothing when nothing was compared."""
+    """Yield a line per comparison, and the sum; nothing without a comparison."""
     lines = differences = 0
     for report in reports:
-        noted = dict(report.user_properties)
-        if "lines_compared" in noted:
-            lines += int(str(noted["lines_compared"]))
-            differences += int(str(noted["differences"]))
+        properties = dict(report.user_properties)
+        if "lines_compared" in properties:
+            lines += int(str(properties["lines_compared"]))
+            differences += int(str(properties["differences"]))
             name = report.nodeid.rpartition("::")[2].removeprefix("test_")
-            yield f"{name}: {_words(noted['lines_compared'], noted['differences'])}"
+            yield f"{name}: {_counts(properties['lines_compared'], properties['differences'])}"
     if lines:
-        yield f"in all: {_words(lines, differences)}"
+        yield f"total: {_counts(lines, differences)}"
 
 
-def _words(lines: object, differences: object) -> str:
+def _counts(lines: object, differences: object) -> str:
     return f"{int(str(lines)):,} lines compared, {differences} differences"

@@ -1,7 +1,7 @@
-"""What is to be seen of a hall from behind: is it at rest, what it wrote, and its clocks.
+"""Inspect the storage of a server: pending events, published events, rows, expiry times.
 
-A halls's story is played from outside. This is for what no address tells: whether events are still
-on their way, what was published and stored, and how to be late without waiting for it.
+The scenario uses the HTTP API only. The inspector reads state that the API does not show, and makes
+entities due without waiting.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from markethall.shared.messaging.events import EventEnvelope
 from tests.conftest import plain
 
 TIMEOUT_SECONDS: Final = 60
-# counts that a lost race or a restart may skip: the order of the rows is compared, not the number
+# numbers that a lost race or a restart may skip, so they are not compared
 _SKIPPED: Final = {"stock_movement.number"}
 _QUEUES: Final = {"outbox", "inbox"}
 
@@ -35,7 +35,7 @@ class _Clock(NamedTuple):
 
 
 class Clock(Enum):
-    """The times at which something happens by itself."""
+    """Columns with the time at which a background job acts on an entity."""
 
     RESERVATION = _Clock("inventory", "reservation", "reservation_id", "expires_at", "reservations")
     PAYMENT = _Clock("payments", "payment", "payment_id", "expires_at", "payments")
@@ -44,26 +44,26 @@ class Clock(Enum):
 
 
 class ServerInspector(Protocol):
-    """Lines are as they are, with ids and times; the log makes them comparable."""
+    """Lines contain ids and times; the log normalizes them."""
 
     async def wait_until_idle(self) -> None:
-        """Until every event was handled by everybody who listens to it."""
+        """Wait until every event was processed by all its handlers. Raises AssertionError."""
 
     async def make_due(self, clock: Clock, key: str) -> None:
-        """The time has come."""
+        """Set the time of this entity to now or to the past."""
 
     async def events(self) -> list[str]:
-        """All that was published, context by context, in the order of publishing."""
+        """Return all published events, context by context, in the order of publishing."""
 
     async def inboxes(self) -> list[str]:
-        """What became of each event at each listener, in no order."""
+        """Return the state of each event at each handler, without an order."""
 
     async def tables(self) -> Mapping[str, list[str]]:
-        """The rows of each table, in no order. Empty where there are no tables."""
+        """Return the rows of each table, without an order. Empty for memory storage."""
 
 
 class SqlInspector:
-    """The databases, context by context; they may all be one."""
+    """Inspector of the databases of the contexts; several contexts may share one."""
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         self._urls = urls
@@ -74,14 +74,14 @@ class SqlInspector:
             await connection.close()
 
     async def wait_until_idle(self) -> None:
-        await _wait_until_empty(self._left)
+        await _wait_until_empty(self._pending)
 
     async def make_due(self, clock: Clock, key: str) -> None:
-        where = clock.value
-        await self._all(
-            where.context,
-            f"UPDATE {where.context}.{where.table} SET {where.column} = now() - interval '1 s'"
-            f" WHERE {where.key} = $1",
+        columns = clock.value
+        await self._fetch_all(
+            columns.context,
+            f"UPDATE {columns.context}.{columns.table} SET {columns.column} = now() - interval '1 s'"
+            f" WHERE {columns.key} = $1",
             UUID(key),
         )
 
@@ -89,54 +89,56 @@ class SqlInspector:
         found = []
         for context in context_names():
             query = f"SELECT * FROM {context}.outbox ORDER BY seq"
-            found += [_event(context, dict(row)) for row in await self._all(context, query)]
+            found += [_event(context, dict(row)) for row in await self._fetch_all(context, query)]
         return found
 
     async def inboxes(self) -> list[str]:
         return [
             _inbox_line(context, row["handler"], row["event_id"], row["state"])
             for context in context_names()
-            for row in await self._all(context, f"SELECT * FROM {context}.inbox")
+            for row in await self._fetch_all(context, f"SELECT * FROM {context}.inbox")
         ]
 
     async def tables(self) -> Mapping[str, list[str]]:
         found = {}
         for context in context_names():
-            for table in await self._names(context):
-                rows = await self._all(context, f'SELECT * FROM {context}."{table}"')
+            for table in await self._table_names(context):
+                rows = await self._fetch_all(context, f'SELECT * FROM {context}."{table}"')
                 found[f"{context}.{table}"] = [_row(table, row) for row in rows]
         return found
 
-    async def _names(self, context: str) -> list[str]:
+    async def _table_names(self, context: str) -> list[str]:
         query = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY tablename"
-        names = [row["tablename"] for row in await self._all(context, query, context)]
+        names = [row["tablename"] for row in await self._fetch_all(context, query, context)]
         return [name for name in names if name not in _QUEUES and "alembic" not in name]
 
-    async def _left(self) -> list[str]:
-        """Listeners first: what they hear of later was published later, and is seen as missing."""
+    async def _pending(self) -> list[str]:
+        """Read inboxes before outboxes: an event published in between then counts as pending."""
         received = [
             row
             for context in ("orders", *context_names())
-            for row in await self._all(
+            for row in await self._fetch_all(
                 context,
                 f"SELECT handler, event_id, state FROM {context}.inbox",
             )
         ]
         handled = {(row["handler"], row["event_id"]) for row in received if row["state"] == "done"}
-        left = [f"{row['handler']} is {row['state']}" for row in received if row["state"] != "done"]
+        pending = [
+            f"{row['handler']} is {row['state']}" for row in received if row["state"] != "done"
+        ]
         for context in context_names():
-            for row in await self._all(context, f"SELECT * FROM {context}.outbox"):
+            for row in await self._fetch_all(context, f"SELECT * FROM {context}.outbox"):
                 if row["published_at"] is None:
-                    left.append(f"{row['type']} is not sent")
-                left += [
-                    f"{row['type']} has not come to {handler}"
+                    pending.append(f"{row['type']} is not published")
+                pending += [
+                    f"{row['type']} was not received by {handler}"
                     for subscriber in context_names()
                     for handler in topology().handler_keys(subscriber).get(row["type"], ())
                     if (handler, row["event_id"]) not in handled
                 ]
-        return left
+        return pending
 
-    async def _all(self, context: str, query: str, *values: object) -> list[asyncpg.Record]:
+    async def _fetch_all(self, context: str, query: str, *values: object) -> list[asyncpg.Record]:
         url = self._urls[context]
         if url not in self._connections:
             self._connections[url] = await asyncpg.connect(plain(url))
@@ -145,10 +147,10 @@ class SqlInspector:
 
 
 class MemoryInspector:
-    """The tables in memory of a hall in this process.
+    """Inspector of applications with memory storage in this process.
 
-    What was sent is forgotten there, so it is noted as it is published. The entities are no rows:
-    they are compared by what the answers say of them.
+    The memory outbox deletes relayed events, so this class copies them when they are published.
+    `tables` is empty: only responses and events are compared.
     """
 
     def __init__(self, container: Container) -> None:
@@ -160,17 +162,17 @@ class MemoryInspector:
             context: {} for context in context_names()
         }
         for context, backend in self._backends.items():
-            self._listen(context, backend)
+            self._record_published(context, backend)
 
     async def wait_until_idle(self) -> None:
-        await _wait_until_empty(self._left)
+        await _wait_until_empty(self._pending)
 
     async def make_due(self, clock: Clock, key: str) -> None:
-        where = clock.value
-        async with self._backends[where.context].database.write_transaction() as tables:
-            table = getattr(tables, where.in_memory)
-            late = replace(table.get(UUID(key)), **{where.column: datetime.now(UTC)})
-            table.put(UUID(key), late)
+        columns = clock.value
+        async with self._backends[columns.context].database.write_transaction() as tables:
+            table = getattr(tables, columns.in_memory)
+            due = replace(table.get(UUID(key)), **{columns.column: datetime.now(UTC)})
+            table.put(UUID(key), due)
 
     async def events(self) -> list[str]:
         return [
@@ -188,17 +190,17 @@ class MemoryInspector:
     async def tables(self) -> Mapping[str, list[str]]:
         return {}
 
-    def _listen(self, context: str, backend: Any) -> None:
-        wake, published = backend.database.after_publish, self._published[context]
+    def _record_published(self, context: str, backend: Any) -> None:
+        notify, published = backend.database.after_publish, self._published[context]
 
-        def noted() -> None:
-            # committed, and the relay has not had its turn yet
+        def record() -> None:
+            # after the commit and before the relay runs
             published.update({one.event_id: one for one in backend.database.tables.outbox.rows()})
-            wake()
+            notify()
 
-        backend.database.after_publish = noted
+        backend.database.after_publish = record
 
-    async def _left(self) -> list[str]:
+    async def _pending(self) -> list[str]:
         waiting = [row.delivery.handler for _, row in self._rows() if row.state != "done"]
         unsent = [
             envelope.type
@@ -213,13 +215,13 @@ class MemoryInspector:
                 yield context, row
 
 
-async def _wait_until_empty(left: Any) -> None:
-    deadline, still = time.monotonic() + TIMEOUT_SECONDS, ["?"]
-    while still:
+async def _wait_until_empty(pending: Any) -> None:
+    deadline, remaining = time.monotonic() + TIMEOUT_SECONDS, ["?"]
+    while remaining:
         if time.monotonic() > deadline:
-            raise AssertionError(f"does not come to rest: {still[:5]}")
-        still = await left()
-        if still:
+            raise AssertionError(f"still pending: {remaining[:5]}")
+        remaining = await pending()
+        if remaining:
             await asyncio.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""Halls for the story, each with databases and a Valkey of their own, and a view from behind."""
+"""Run the scenario on a partition, each with its own databases and Valkey."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,14 +12,14 @@ from markethall.local.valkey import EmbeddedValkey
 from tests.e2e.dedicated_server import dedicated_database, environment
 from tests.e2e.servers import RunningServer, as_json, running
 from tests.e2e.split_cluster import split_cluster
-from tests.partitions.in_process import SECRET, PartitionedApp, open_partitioned_app, unchanged
+from tests.partitions.in_process import SECRET, PartitionedApp, keep_container, open_partitioned_app
 from tests.partitions.log import Log
-from tests.partitions.partitions import PARTITIONS, TOGETHER, Partition
+from tests.partitions.partitions import MONOLITH, PARTITIONS, Partition
 from tests.partitions.scenario import play
 from tests.partitions.scenario_runner import ScenarioRunner
 from tests.partitions.server_inspector import MemoryInspector, SqlInspector
 
-# a busy machine takes its time, and when to give up waiting is not what is asked here
+# long timeouts: these tests do not test timeouts
 SLOW_MACHINE_SETTINGS = {
     "request_deadline_seconds": "30",
     "rpc_attempt_timeout_seconds": "10",
@@ -28,8 +28,8 @@ SLOW_MACHINE_SETTINGS = {
 
 
 @dataclass(frozen=True)
-class TestResources:
-    """What halls are built on: a server of databases, and a folder for keys."""
+class PartitionResources:
+    """Postgres server, template database and folder for keys."""
 
     server_url: str
     template: str
@@ -37,7 +37,7 @@ class TestResources:
 
     @asynccontextmanager
     async def databases(self, partition: Partition) -> AsyncIterator[dict[str, str]]:
-        """One for each block."""
+        """Yield a new database for each block, by context."""
         async with AsyncExitStack() as stack:
             urls: dict[str, str] = {}
             for block in partition:
@@ -46,39 +46,39 @@ class TestResources:
             yield urls
 
     def folder(self, name: str) -> Path:
-        folder = self.scratch / f"parted-{name}"
+        folder = self.scratch / f"partition-{name}"
         folder.mkdir(exist_ok=True)
         return folder
 
 
 @asynccontextmanager
 async def in_process(
-    resources: TestResources, name: str, urls: Mapping[str, str], **settings: Any
+    resources: PartitionResources, name: str, urls: Mapping[str, str], **settings: Any
 ) -> AsyncIterator[PartitionedApp]:
-    """The partition of that name, on these databases."""
+    """Open the partition of this name on these databases."""
     addresses = {"database_urls": urls, "database_pool_min": 1}
     with EmbeddedValkey() as redis_url:
         addresses["redis_url"] = redis_url
         given = addresses | SLOW_MACHINE_SETTINGS | settings
         async with open_partitioned_app(
-            PARTITIONS[name], resources.folder(name), unchanged, **given
+            PARTITIONS[name], resources.folder(name), keep_container, **given
         ) as partitioned_app:
             yield partitioned_app
 
 
 @asynccontextmanager
 async def on_one_database(
-    resources: TestResources, name: str, **settings: Any
+    resources: PartitionResources, name: str, **settings: Any
 ) -> AsyncIterator[PartitionedApp]:
     async with (
-        resources.databases(PARTITIONS[TOGETHER]) as urls,
+        resources.databases(PARTITIONS[MONOLITH]) as urls,
         in_process(resources, name, urls, **settings) as partitioned_app,
     ):
         yield partitioned_app
 
 
-async def log_of_partition(resources: TestResources, name: str) -> Log:
-    """In one process, each block with a database of its own."""
+async def log_of_partition(resources: PartitionResources, name: str) -> Log:
+    """Run the partition in one process, with one database per block."""
     async with (
         resources.databases(PARTITIONS[name]) as urls,
         in_process(resources, name, urls) as partitioned_app,
@@ -87,9 +87,9 @@ async def log_of_partition(resources: TestResources, name: str) -> Log:
         return await log_of(ScenarioRunner(partitioned_app.server, partitioned_app.http, inspector))
 
 
-async def log_in_memory(resources: TestResources) -> Log:
-    """Together, in this process: from outside nobody sees the tables of a memory."""
-    partition = PARTITIONS[TOGETHER]
+async def log_in_memory(resources: PartitionResources) -> Log:
+    """Run the monolith with memory storage in this process."""
+    partition = PARTITIONS[MONOLITH]
     async with open_partitioned_app(
         partition, resources.folder("memory"), storage="memory"
     ) as partitioned_app:
@@ -97,8 +97,8 @@ async def log_in_memory(resources: TestResources) -> Log:
         return await log_of(ScenarioRunner(partitioned_app.server, partitioned_app.http, inspector))
 
 
-async def log_of_processes(resources: TestResources, name: str) -> Log:
-    """The same partition, each block a process of its own with a database of its own."""
+async def log_of_processes(resources: PartitionResources, name: str) -> Log:
+    """Run the partition with one process and one database per block."""
     partition = [frozenset(context for context in block) for block in PARTITIONS[name]]
     folder = resources.folder(f"real-{name}")
     with EmbeddedValkey() as redis_url:
@@ -116,26 +116,26 @@ async def log_of_processes(resources: TestResources, name: str) -> Log:
             open_runner(split.server, urls) as runner,
         ):
             log = await log_of(runner)
-    assert faults_in(folder) == []
+    assert error_lines(folder) == []
     return log
 
 
-async def log_of_workers(resources: TestResources) -> Log:
-    """All together, in two workers behind one address."""
+async def log_of_workers(resources: PartitionResources) -> Log:
+    """Run the monolith with two worker processes on one port."""
     folder = resources.folder("workers")
     with EmbeddedValkey() as redis_url:
-        async with resources.databases(PARTITIONS[TOGETHER]) as urls:
+        async with resources.databases(PARTITIONS[MONOLITH]) as urls:
             addresses = {"database_urls": as_json(by_name(urls)), "redis_url": redis_url}
             given = environment(folder, secret_key=SECRET, **addresses)
             with running(folder, given, "--workers", "2") as server:
                 async with open_runner(server, urls) as runner:
                     log = await log_of(runner)
-    assert faults_in(folder) == []
+    assert error_lines(folder) == []
     return log
 
 
-def faults_in(folder: Path) -> list[str]:
-    """What the processes say went wrong with themselves: a story is no reason for any of it."""
+def error_lines(folder: Path) -> list[str]:
+    """Return the log lines of level error; the scenario causes none."""
     lines = [line for log in folder.rglob("*.log") for line in log.read_text().splitlines()]
     return [line for line in lines if '"level":"error"' in line]
 

@@ -1,6 +1,6 @@
-"""What nobody pays for ends by itself, wherever its parts live: the functions of the suite.
+"""Run the expiry tests of the end-to-end suite on partitions.
 
-An ordinary run tries the partition with each context alone, `make test-topologies` all of them.
+An ordinary run uses the full split only, `make test-topologies` all partitions.
 """
 
 import os
@@ -12,17 +12,17 @@ import pytest
 from tests.e2e import test_expiry
 from tests.e2e.servers import ADMIN
 from tests.e2e.shop import Shop
-from tests.partitions.partitions import APART, PARTITIONS
-from tests.partitions.servers import TestResources, on_one_database
+from tests.partitions.partitions import FULL_SPLIT, PARTITIONS
+from tests.partitions.servers import PartitionResources, on_one_database
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 
 
-@pytest.fixture(scope="module", params=PARTITIONS if FULL else [APART])
+@pytest.fixture(scope="module", params=PARTITIONS if FULL else [FULL_SPLIT])
 async def short_ttl_shop(
-    request: pytest.FixtureRequest, resources: TestResources
+    request: pytest.FixtureRequest, resources: PartitionResources
 ) -> AsyncIterator[Shop]:
-    """A shop that holds goods for some seconds."""
+    """A shop with a reservation TTL of a few seconds."""
     async with on_one_database(
         resources, request.param, reservation_ttl_seconds=test_expiry.HOLD
     ) as partitioned_app:
@@ -31,7 +31,7 @@ async def short_ttl_shop(
         yield shop
 
 
-# those that ask for this shop; the others kill a process
+# only the tests with this fixture: the others kill a process
 globals().update(
     {
         name: test

@@ -1,4 +1,4 @@
-"""The very functions of the end-to-end suite, on every partition in one process."""
+"""Run the flow tests of the end-to-end suite on every partition in one process."""
 
 from collections.abc import AsyncIterator
 
@@ -9,13 +9,13 @@ from tests.e2e.servers import ADMIN
 from tests.e2e.shop import Shop
 from tests.partitions.in_process import PartitionedApp
 from tests.partitions.partitions import PARTITIONS
-from tests.partitions.servers import TestResources, on_one_database
+from tests.partitions.servers import PartitionResources, on_one_database
 
 
-# not for the whole session: its background work would count into the budgets of other tests
+# module scope: its background work would add statements to the budgets of other tests
 @pytest.fixture(scope="module", params=PARTITIONS)
 async def partitioned_app(
-    request: pytest.FixtureRequest, resources: TestResources
+    request: pytest.FixtureRequest, resources: PartitionResources
 ) -> AsyncIterator[PartitionedApp]:
     async with on_one_database(resources, request.param) as partitioned_app:
         yield partitioned_app
@@ -28,5 +28,5 @@ async def shop(partitioned_app: PartitionedApp) -> Shop:
     return shop
 
 
-# whatever is written there runs here: the fixtures of this module stand in for those of that one
+# collect the tests of that module here, with the fixtures of this module
 globals().update({name: test for name, test in vars(test_flow).items() if name.startswith("test_")})

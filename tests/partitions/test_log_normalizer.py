@@ -1,4 +1,4 @@
-"""What is masked in a log, and what is not."""
+"""Test the masking of ids and random values in scenario logs."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ ONE, OTHER = "0199c0de-0000-7000-8000-000000000001", "0199c0de-0000-7000-8000-00
 
 
 def test_ids_are_numbered_by_first_appearance() -> None:
-    names = LogNormalizer()
+    normalizer = LogNormalizer()
 
     lines = [
-        names.normalize(text) for text in (f"a {OTHER}", f"b {ONE} {OTHER}", f"ch_{hexed(ONE)}")
+        normalizer.normalize(text)
+        for text in (f"a {OTHER}", f"b {ONE} {OTHER}", f"ch_{without_dashes(ONE)}")
     ]
 
     assert lines == ["a id-1", "b id-2 id-1", "ch_id-2"]
@@ -37,10 +38,10 @@ def test_only_random_values_are_masked() -> None:
 
 
 def test_row_order_ignores_new_ids() -> None:
-    names = LogNormalizer()
-    names.normalize(ONE)
+    normalizer = LogNormalizer()
+    normalizer.normalize(ONE)
 
-    lines = names.normalize_sorted([f"b {OTHER}", f"a {OTHER[:-1]}3", f"a {ONE}"])
+    lines = normalizer.normalize_sorted([f"b {OTHER}", f"a {OTHER[:-1]}3", f"a {ONE}"])
 
     assert lines == ["a id-1", "a id-2", "b id-3"]
 
@@ -57,5 +58,5 @@ def test_json_document_is_one_line_per_value() -> None:
     ]
 
 
-def hexed(text: str) -> str:
+def without_dashes(text: str) -> str:
     return text.replace("-", "")

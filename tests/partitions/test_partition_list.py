@@ -1,7 +1,7 @@
-"""The partitions: all of them, each once."""
+"""Test that the partitions are complete and distinct."""
 
 from markethall.contexts import context_names
-from tests.partitions.partitions import EXTREMES, PARTITIONS, partitions_of
+from tests.partitions.partitions import PARTITIONS, PROCESS_PARTITIONS, partitions_of
 
 
 def test_there_are_fifteen_partitions_of_four_contexts() -> None:
@@ -16,11 +16,10 @@ def test_there_are_fifteen_partitions_of_four_contexts() -> None:
 
 
 def test_partition_counts_of_fewer_contexts() -> None:
-    """The Bell numbers."""
     contexts = list(context_names())
 
     assert [len(list(partitions_of(contexts[:n]))) for n in range(5)] == [1, 1, 2, 5, 15]
 
 
 def test_monolith_and_full_split_are_included() -> None:
-    assert set(EXTREMES) <= set(PARTITIONS)
+    assert set(PROCESS_PARTITIONS) <= set(PARTITIONS)

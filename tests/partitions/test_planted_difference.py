@@ -1,4 +1,4 @@
-"""A hall that is nearly right: the log sees it."""
+"""Test that the log comparison detects a planted fault."""
 
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,18 @@ from dependency_injector import providers
 from markethall.container import Container
 from markethall.inventory.contract import Inventory, OutOfStock, ReservationView, Reserve
 from markethall.shared.kernel.call_context import CallContext
-from tests.partitions.in_process import open_partitioned_app, unchanged
+from tests.partitions.in_process import keep_container, open_partitioned_app
 from tests.partitions.log import Log, compared
-from tests.partitions.partitions import PARTITIONS, TOGETHER
-from tests.partitions.scenario.catalogue import shelves
-from tests.partitions.scenario.orders import refused
-from tests.partitions.scenario.users import people
+from tests.partitions.partitions import MONOLITH, PARTITIONS
+from tests.partitions.scenario.catalogue import create_products
+from tests.partitions.scenario.orders import rejected_orders
+from tests.partitions.scenario.users import register_users
 from tests.partitions.scenario_runner import ScenarioRunner
 from tests.partitions.server_inspector import MemoryInspector
 
 
 class DetailDroppingInventory:
-    """Inventory whose refusal has lost its details on the way."""
+    """Inventory that drops the details of OutOfStock."""
 
     def __init__(self, inner: Inventory) -> None:
         self._inner = inner
@@ -38,27 +38,27 @@ def install_fault(container: Container) -> None:
     container.inventory.override(providers.Object(DetailDroppingInventory(container.inventory())))
 
 
-async def short_log(folder: Path, *, forgetful: bool) -> Log:
-    spoil = install_fault if forgetful else unchanged
+async def short_log(folder: Path, *, with_fault: bool) -> Log:
+    prepare = install_fault if with_fault else keep_container
     async with open_partitioned_app(
-        PARTITIONS[TOGETHER], folder, spoil, storage="memory"
+        PARTITIONS[MONOLITH], folder, prepare, storage="memory"
     ) as partitioned_app:
         inspector = MemoryInspector(partitioned_app.containers["orders"])
         runner = ScenarioRunner(partitioned_app.server, partitioned_app.http, inspector)
         await runner.sign_in_admin()
-        await people(runner)
-        await refused(runner, await shelves(runner))
+        await register_users(runner)
+        await rejected_orders(runner, await create_products(runner))
         await runner.close()
     return runner.log
 
 
 async def test_missing_error_detail_is_the_only_difference(tmp_path: Path) -> None:
-    honest, again = [await short_log(tmp_path, forgetful=False) for _ in range(2)]
-    drifted = await short_log(tmp_path, forgetful=True)
+    first, again = [await short_log(tmp_path, with_fault=False) for _ in range(2)]
+    faulty = await short_log(tmp_path, with_fault=True)
 
-    assert len(honest.lines) > 1000
-    assert compared(honest.lines, again.lines).differences == []
-    lost = set(honest.lines) - set(drifted.lines)
-    assert lost
-    assert all("/details/lines/" in line for line in lost)
-    assert compared(honest.lines, drifted.lines).differences
+    assert len(first.lines) > 1000
+    assert compared(first.lines, again.lines).differences == []
+    missing = set(first.lines) - set(faulty.lines)
+    assert missing
+    assert all("/details/lines/" in line for line in missing)
+    assert compared(first.lines, faulty.lines).differences

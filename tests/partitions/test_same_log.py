@@ -1,13 +1,13 @@
-"""The differential log: one story, told in every topology, and not a line is different."""
+"""Test that the scenario gives the same log in every topology."""
 
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from tests.partitions.log import Log, compared
-from tests.partitions.partitions import EXTREMES, PARTITIONS, TOGETHER
+from tests.partitions.partitions import MONOLITH, PARTITIONS, PROCESS_PARTITIONS
 from tests.partitions.servers import (
-    TestResources,
+    PartitionResources,
     log_in_memory,
     log_of_partition,
     log_of_processes,
@@ -16,20 +16,20 @@ from tests.partitions.servers import (
 
 Record = Callable[[str, object], None]
 
-# so much at least is in a story; a log of nothing would be equal to any other
-ANSWERED, STORED = 8000, 300
+# minimum numbers of lines: empty logs would be equal too
+MIN_RESPONSE_LINES, MIN_STORED_LINES = 8000, 300
 
 
 @pytest.fixture(scope="session")
-async def reference(resources: TestResources) -> Log:
-    """All together on Postgres: what the others are compared with."""
-    log = await log_of_partition(resources, TOGETHER)
-    assert len(log.without_tables()) > ANSWERED
-    assert log.stored > STORED
+async def reference(resources: PartitionResources) -> Log:
+    """Log of the monolith on Postgres, compared with all others."""
+    log = await log_of_partition(resources, MONOLITH)
+    assert len(log.without_tables()) > MIN_RESPONSE_LINES
+    assert log.stored > MIN_STORED_LINES
     return log
 
 
-def same(record: Record, expected: Sequence[str], found: Sequence[str]) -> None:
+def assert_same(record: Record, expected: Sequence[str], found: Sequence[str]) -> None:
     comparison = compared(expected, found)
     record("lines_compared", comparison.compared)
     record("differences", len(comparison.differences))
@@ -38,38 +38,38 @@ def same(record: Record, expected: Sequence[str], found: Sequence[str]) -> None:
 
 @pytest.mark.parametrize("partition", PARTITIONS)
 async def test_every_partition_in_one_process_gives_same_log(
-    resources: TestResources, reference: Log, partition: str, record_property: Record
+    resources: PartitionResources, reference: Log, partition: str, record_property: Record
 ) -> None:
-    """The first is all together once more: the same story gives the same log."""
+    """The first partition is the monolith again, which shows that the log is reproducible."""
     log = await log_of_partition(resources, partition)
 
-    same(record_property, reference.lines, log.lines)
+    assert_same(record_property, reference.lines, log.lines)
 
 
-@pytest.mark.parametrize("partition", EXTREMES)
+@pytest.mark.parametrize("partition", PROCESS_PARTITIONS)
 async def test_separate_processes_give_same_log(
-    resources: TestResources, reference: Log, partition: str, record_property: Record
+    resources: PartitionResources, reference: Log, partition: str, record_property: Record
 ) -> None:
     log = await log_of_processes(resources, partition)
 
-    same(record_property, reference.lines, log.lines)
+    assert_same(record_property, reference.lines, log.lines)
 
 
 async def test_two_workers_give_same_log(
-    resources: TestResources, reference: Log, record_property: Record
+    resources: PartitionResources, reference: Log, record_property: Record
 ) -> None:
     log = await log_of_workers(resources)
 
-    same(record_property, reference.lines, log.lines)
+    assert_same(record_property, reference.lines, log.lines)
 
 
 async def test_memory_backend_gives_same_log(
-    resources: TestResources, reference: Log, record_property: Record
+    resources: PartitionResources, reference: Log, record_property: Record
 ) -> None:
-    """Answers and events; there are no tables that could be read."""
+    """Compare responses and events only; memory storage has no tables."""
     log = await log_in_memory(resources)
 
-    same(record_property, reference.without_tables(), log.lines)
+    assert_same(record_property, reference.without_tables(), log.lines)
 
 
 def test_difference_is_detected(reference: Log) -> None:

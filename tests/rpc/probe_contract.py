@@ -24,7 +24,7 @@ from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
 from tests.rpc.tcp import listening
-from tests.rpc_loopback import now, serving
+from tests.rpc_loopback import now, rpc_server
 
 ALLOWED: Final = AllowList({"greeter": dict.fromkeys(("greet", "wave"), frozenset({"orders"}))})
 SIGNER: Final = ServiceSigner(generate_private_key(), now)
@@ -116,7 +116,7 @@ class RemoteProbe:
 def serving_half(
     greeter: ProbeService, callers: tuple[str, ...] = ("orders",)
 ) -> GatewayMiddleware:
-    return serving("greeter", router, greeter, SIGNER, ALLOWED, callers)
+    return rpc_server("greeter", router, greeter, SIGNER, ALLOWED, callers)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
 from tests.rpc.contracts import CONTRACTS, METHODS, StandIn
 from tests.rpc.probe_contract import CALL, refusal_of
-from tests.rpc_loopback import ALLOWED, PATIENT, now, serving
+from tests.rpc_loopback import ALLOWED, LONG_TIMEOUTS, now, rpc_server
 
 CELLS = [(caller, *cell) for caller in context_names() for cell in METHODS]
 SIGNER = ServiceSigner(generate_private_key(), now)
@@ -27,10 +27,10 @@ def in_process(caller: str, target: str, provider: Any) -> Any:
 def over_the_wire(caller: str, target: str, provider: Any) -> Any:
     """Without the caller's own guard, as a caller would have it who was broken into."""
     contract = CONTRACTS[target]
-    front = serving(target, contract.router, provider, SIGNER, callers=tuple(context_names()))
+    front = rpc_server(target, contract.router, provider, SIGNER, callers=tuple(context_names()))
     transport = httpx2.ASGITransport(front, raise_app_exceptions=False)
     http = httpx2.AsyncClient(transport=transport, base_url="http://neighbour")
-    return contract.remote(RpcClient(caller, target, http, SIGNER, now, PATIENT))
+    return contract.remote(RpcClient(caller, target, http, SIGNER, now, LONG_TIMEOUTS))
 
 
 WAYS = (in_process, over_the_wire)

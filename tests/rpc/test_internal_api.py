@@ -18,7 +18,7 @@ from markethall.shared.kernel.call_context import Actor
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
 from tests.partitions.in_process import address_of, open_partitioned_app, remotes_of
-from tests.partitions.partitions import PARTITIONS, TOGETHER, Block, Partition
+from tests.partitions.partitions import MONOLITH, PARTITIONS, Block, Partition
 from tests.rpc.contracts import CONTRACTS, METHODS, StandIn
 from tests.rpc.forgeries import Forger
 from tests.rpc_loopback import now
@@ -226,7 +226,7 @@ def calls_out_of(caller: str, block: Block) -> bool:
 
 @pytest.mark.parametrize(("target", "method"), [*METHODS, ("", "keys.json")])
 async def test_monolith_has_no_internal_routes(tmp_path: Path, target: str, method: str) -> None:
-    app = hall_of(TOGETHER, PARTITIONS[TOGETHER][0], tmp_path)
+    app = hall_of(MONOLITH, PARTITIONS[MONOLITH][0], tmp_path)
     path = f"/internal/{target}/{method}".replace("//", "/")
     token = ServiceSigner(generate_private_key(), now).sign("orders", target, method, Actor())
     transport = httpx2.ASGITransport(app)

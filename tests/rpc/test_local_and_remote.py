@@ -11,13 +11,13 @@ from markethall.contexts import topology
 from markethall.settings import read_settings
 from markethall.shared.kernel.errors import CalledWhileHoldingConnection, DeadlineExceeded
 from tests.partitions.in_process import remotes_of
-from tests.partitions.partitions import APART, PARTITIONS, TOGETHER
+from tests.partitions.partitions import FULL_SPLIT, MONOLITH, PARTITIONS
 from tests.rpc.contracts import CONTRACTS, METHODS
 from tests.rpc.probe_contract import CALL, refusal_of
 from tests.rpc_loopback import now
 
 
-@pytest.fixture(params=[TOGETHER, APART], ids=["together", "apart"])
+@pytest.fixture(params=[MONOLITH, FULL_SPLIT], ids=["together", "apart"])
 def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """The container of the process that serves orders. Nothing is opened."""
     partition = PARTITIONS[request.param]

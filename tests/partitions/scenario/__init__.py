@@ -1,59 +1,59 @@
-"""One story, the same every time: what a hall is for, and the crossed refusals of its contexts.
+"""The scenario: a fixed sequence of requests that uses all contexts, with many rejections.
 
-Requests come one after the other, and after each that sets events in motion all comes to rest; so
-what happens next depends on nothing but the story.
+Requests run one after the other. After each request that publishes events the runner waits until
+all are processed, so the result does not depend on timing.
 """
 
-from tests.partitions.scenario.catalogue import shelves
+from tests.partitions.scenario.catalogue import create_products
 from tests.partitions.scenario.orders import (
-    cancelled,
-    declined,
-    from_order_to_delivery,
-    keys,
-    refused,
-    strangers,
+    access_by_others,
+    cancelled_orders,
+    declined_payment,
+    idempotency_keys,
+    order_to_delivery,
+    rejected_orders,
 )
 from tests.partitions.scenario.payments import (
-    money_goes_back,
-    nobody_pays,
-    the_provider_is_slow_to_say,
+    delayed_provider_outcomes,
+    refunds,
+    unpaid_orders,
 )
-from tests.partitions.scenario.users import banned, people, staff
+from tests.partitions.scenario.users import deactivated_user, register_users, staff_roles
 from tests.partitions.scenario_runner import ScenarioRunner
 
 
 async def play(runner: ScenarioRunner) -> None:
     await runner.sign_in_admin()
-    await people(runner)
-    goods = await shelves(runner)
-    await from_order_to_delivery(runner, goods)
-    await declined(runner, goods)
-    await cancelled(runner, goods)
-    await refused(runner, goods)
-    await keys(runner, goods)
-    await strangers(runner, goods)
-    await staff(runner, goods)
-    await nobody_pays(runner, goods)
-    await the_provider_is_slow_to_say(runner, goods)
-    await money_goes_back(runner, goods)
-    await banned(runner, goods)
-    await the_end(runner, goods)
+    await register_users(runner)
+    products = await create_products(runner)
+    await order_to_delivery(runner, products)
+    await declined_payment(runner, products)
+    await cancelled_orders(runner, products)
+    await rejected_orders(runner, products)
+    await idempotency_keys(runner, products)
+    await access_by_others(runner, products)
+    await staff_roles(runner, products)
+    await unpaid_orders(runner, products)
+    await delayed_provider_outcomes(runner, products)
+    await refunds(runner, products)
+    await deactivated_user(runner, products)
+    await final_reads(runner, products)
 
 
-async def the_end(p: ScenarioRunner, goods: dict[str, str]) -> None:
-    await p.wait_until_idle()
+async def final_reads(runner: ScenarioRunner, products: dict[str, str]) -> None:
+    await runner.wait_until_idle()
     for who in ("anna", "ben", "carl", "admin"):
-        await p.get("/orders?limit=100", who)
-        await p.get("/payments?limit=100&sort=created_at", who)
+        await runner.get("/orders?limit=100", who)
+        await runner.get("/payments?limit=100&sort=created_at", who)
     for path in ("/transactions?limit=100", "/ledger/accounts", "/ledger/verify"):
-        await p.get(path, "admin")
-    for product in goods.values():
-        await p.get(f"/products/{product}/stock", "admin")
-        await p.get(f"/products/{product}", "admin")
+        await runner.get(path, "admin")
+    for product in products.values():
+        await runner.get(f"/products/{product}/stock", "admin")
+        await runner.get(f"/products/{product}", "admin")
     for method, path in (("DELETE", "/orders"), ("PUT", "/payments"), ("PATCH", "/products")):
-        await p.request(method, path, "admin")
-    await p.request("GET", "/nowhere")
-    await p.request(
+        await runner.request(method, path, "admin")
+    await runner.request("GET", "/nowhere")
+    await runner.request(
         "POST", "/orders", "anna", headers={"idempotency-key": "x"}, content=b"<order/>"
     )
-    await p.stats("admin")
+    await runner.stats("admin")

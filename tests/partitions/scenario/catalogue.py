@@ -1,4 +1,4 @@
-"""What there is to buy."""
+"""Steps about products and stock."""
 
 from typing import Any
 
@@ -6,59 +6,59 @@ from tests.partitions.scenario.steps import NOWHERE
 from tests.partitions.scenario_runner import ScenarioRunner
 
 
-async def shelves(p: ScenarioRunner) -> dict[str, str]:
-    goods = {
-        "tea": await _product(p, "TEA", 1250, 20, category="tea", tags=["green"]),
-        "mug": await _product(p, "MUG", 890, 20, options={"colour": "blue"}),
-        "rare": await _product(p, "RARE", 99900, 1, attributes={"age": 80, "signed": True}),
-        "dollar": await _product(p, "DOLLAR", 100, 5, currency="USD"),
-        "draft": await _product(p, "DRAFT", 100, 5, status="draft"),
+async def create_products(runner: ScenarioRunner) -> dict[str, str]:
+    products = {
+        "tea": await _product(runner, "TEA", 1250, 20, category="tea", tags=["green"]),
+        "mug": await _product(runner, "MUG", 890, 20, options={"colour": "blue"}),
+        "rare": await _product(runner, "RARE", 99900, 1, attributes={"age": 80, "signed": True}),
+        "dollar": await _product(runner, "DOLLAR", 100, 5, currency="USD"),
+        "draft": await _product(runner, "DRAFT", 100, 5, status="draft"),
     }
-    await _catalogue(p, goods)
-    await _stock(p, goods)
-    return goods
+    await _catalogue(runner, products)
+    await _stock(runner, products)
+    return products
 
 
 async def _product(
-    p: ScenarioRunner, sku: str, amount: int, stock: int, currency: str = "EUR", **fields: Any
+    runner: ScenarioRunner, sku: str, amount: int, stock: int, currency: str = "EUR", **fields: Any
 ) -> str:
     price = {"amount": amount, "currency": currency}
     body = {"sku": sku, "name": f"The {sku.lower()}", "price": price, **fields}
-    product = await p.post("/products", "admin", body)
+    product = await runner.post("/products", "admin", body)
     path = f"/products/{product['product_id']}/stock-adjustments"
-    await p.post(path, "admin", {"delta": stock, "reason": "received", "note": "first"})
+    await runner.post(path, "admin", {"delta": stock, "reason": "received", "note": "first"})
     return str(product["product_id"])
 
 
-async def _catalogue(p: ScenarioRunner, goods: dict[str, str]) -> None:
-    tea = f"/products/{goods['tea']}"
-    page = await p.get("/products?limit=2&sort=price")
-    await p.get(f"/products?limit=2&sort=price&cursor={page['next_cursor']}")
+async def _catalogue(runner: ScenarioRunner, products: dict[str, str]) -> None:
+    tea = f"/products/{products['tea']}"
+    page = await runner.get("/products?limit=2&sort=price")
+    await runner.get(f"/products?limit=2&sort=price&cursor={page['next_cursor']}")
     for query in ("?q=mug", "?category=tea", "?colour=blue", "?status=draft", "?cursor=forged"):
-        await p.get(f"/products{query}")
-    found = await p.get(tea)
-    await p.get(tea, headers={"if-none-match": found["etag"]})
-    await p.get("/products/by-sku/tea")
-    await p.get(f"/products/{goods['draft']}")
-    await p.get(f"/products/{goods['draft']}", "admin")
-    await p.get(f"/products/{NOWHERE}")
-    await p.get("/products/no-id")
-    await p.get("/categories")
+        await runner.get(f"/products{query}")
+    found = await runner.get(tea)
+    await runner.get(tea, headers={"if-none-match": found["etag"]})
+    await runner.get("/products/by-sku/tea")
+    await runner.get(f"/products/{products['draft']}")
+    await runner.get(f"/products/{products['draft']}", "admin")
+    await runner.get(f"/products/{NOWHERE}")
+    await runner.get("/products/no-id")
+    await runner.get("/categories")
     sku = {"sku": "tea", "name": "Again", "price": {"amount": 1, "currency": "EUR"}}
     for who in ("admin", "anna", ""):
-        await p.post("/products", who, sku)
-    await p.patch(tea, "admin", {"description": "From Uji."})
-    await p.patch(tea, "admin", {"description": "From Uji."}, seen='"v1"')
-    await p.patch(tea, "admin", {"description": "Too late."}, seen='"v1"')
-    await p.get(tea)
+        await runner.post("/products", who, sku)
+    await runner.patch(tea, "admin", {"description": "From Uji."})
+    await runner.patch(tea, "admin", {"description": "From Uji."}, etag='"v1"')
+    await runner.patch(tea, "admin", {"description": "Too late."}, etag='"v1"')
+    await runner.get(tea)
 
 
-async def _stock(p: ScenarioRunner, goods: dict[str, str]) -> None:
-    path = f"/products/{goods['mug']}/stock-adjustments"
-    await p.post(path, "admin", {"delta": -21, "reason": "damaged"})
-    await p.post(path, "admin", {"counted": 19, "reason": "counted"})
-    await p.post(path, "admin", {"delta": 1, "reason": "found"}, key=None)
-    await p.post(path, "anna", {"delta": 1, "reason": "found"})
-    await p.post(path, "admin", {"delta": "1", "reason": "found"})
-    await p.get(f"/products/{goods['mug']}/stock", "admin")
-    await p.get(f"/products/{goods['mug']}/stock-movements", "admin")
+async def _stock(runner: ScenarioRunner, products: dict[str, str]) -> None:
+    path = f"/products/{products['mug']}/stock-adjustments"
+    await runner.post(path, "admin", {"delta": -21, "reason": "damaged"})
+    await runner.post(path, "admin", {"counted": 19, "reason": "counted"})
+    await runner.post(path, "admin", {"delta": 1, "reason": "found"}, key=None)
+    await runner.post(path, "anna", {"delta": 1, "reason": "found"})
+    await runner.post(path, "admin", {"delta": "1", "reason": "found"})
+    await runner.get(f"/products/{products['mug']}/stock", "admin")
+    await runner.get(f"/products/{products['mug']}/stock-movements", "admin")

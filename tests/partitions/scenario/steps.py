@@ -1,4 +1,4 @@
-"""What every chapter does with an order; each time all comes to rest."""
+"""Common steps of an order, each followed by a wait until idle."""
 
 from typing import Any, Final
 
@@ -9,51 +9,62 @@ STREET: Final = "Market 1"
 
 
 def order_of(lines: dict[str, int], **fields: Any) -> dict[str, Any]:
-    wanted = [{"product_id": product, "quantity": many} for product, many in lines.items()]
-    return {"lines": wanted, "shipping_address": STREET, **fields}
+    order_lines = [
+        {"product_id": product, "quantity": quantity} for product, quantity in lines.items()
+    ]
+    return {"lines": order_lines, "shipping_address": STREET, **fields}
 
 
-async def placed(
-    p: ScenarioRunner, who: str, lines: dict[str, int], **fields: Any
+async def place_order(
+    runner: ScenarioRunner, who: str, lines: dict[str, int], **fields: Any
 ) -> dict[str, Any]:
-    order: dict[str, Any] = await p.post("/orders", who, order_of(lines, **fields))
-    await p.wait_until_idle()
+    order: dict[str, Any] = await runner.post("/orders", who, order_of(lines, **fields))
+    await runner.wait_until_idle()
     return order
 
 
-async def confirmed(
-    p: ScenarioRunner, who: str, order: dict[str, Any], method: str = "sandbox_ok"
+async def confirm_payment(
+    runner: ScenarioRunner, who: str, order: dict[str, Any], method: str = "sandbox_ok"
 ) -> Any:
     path = f"/payments/{order['payment']['payment_id']}/confirm"
-    payment = await p.post(path, who, {"payment_method": method})
-    await p.wait_until_idle()
-    return payment
+    payment_path = await runner.post(path, who, {"payment_method": method})
+    await runner.wait_until_idle()
+    return payment_path
 
 
-async def cancel(p: ScenarioRunner, who: str, order: dict[str, Any], reason: str) -> None:
-    await p.post(f"/orders/{order['order_id']}/cancel", who, {"reason": reason})
-    await p.wait_until_idle()
+async def cancel(runner: ScenarioRunner, who: str, order: dict[str, Any], reason: str) -> None:
+    await runner.post(f"/orders/{order['order_id']}/cancel", who, {"reason": reason})
+    await runner.wait_until_idle()
 
 
-async def told(p: ScenarioRunner, order: dict[str, Any]) -> None:
-    """Everything that can be read about an order."""
-    place, payment = f"/orders/{order['order_id']}", f"/payments/{order['payment']['payment_id']}"
-    for path in (place, f"{place}/status", f"{place}/timeline", payment, f"{payment}/operations"):
-        await p.get(path, "admin")
-    for path in (f"/reservations?order_id={order['order_id']}", f"{payment}/refunds"):
-        await p.get(path, "admin")
+async def read_order(runner: ScenarioRunner, order: dict[str, Any]) -> None:
+    """Read everything about an order."""
+    order_path, payment_path = (
+        f"/orders/{order['order_id']}",
+        f"/payments/{order['payment']['payment_id']}",
+    )
+    for path in (
+        order_path,
+        f"{order_path}/status",
+        f"{order_path}/timeline",
+        payment_path,
+        f"{payment_path}/operations",
+    ):
+        await runner.get(path, "admin")
+    for path in (f"/reservations?order_id={order['order_id']}", f"{payment_path}/refunds"):
+        await runner.get(path, "admin")
 
 
-async def parcel(
-    p: ScenarioRunner, order: dict[str, Any], lines: list[dict[str, Any]] | None = None
+async def fulfil(
+    runner: ScenarioRunner, order: dict[str, Any], lines: list[dict[str, Any]] | None = None
 ) -> None:
-    """Sent, and delivered if it was."""
+    """Create a fulfilment and, if it was accepted, deliver it twice."""
     body = {"carrier": "DHL", "tracking_number": "JD01", **({"lines": lines} if lines else {})}
-    sent = await p.post(f"/orders/{order['order_id']}/fulfilments", "admin", body)
-    await p.wait_until_idle()
+    sent = await runner.post(f"/orders/{order['order_id']}/fulfilments", "admin", body)
+    await runner.wait_until_idle()
     if "fulfilment_id" in sent:
         path = f"/fulfilments/{sent['fulfilment_id']}"
-        await p.post(f"{path}/deliver", "admin")
-        await p.wait_until_idle()
-        await p.post(f"{path}/deliver", "admin")
-        await p.get(path, "anna")
+        await runner.post(f"{path}/deliver", "admin")
+        await runner.wait_until_idle()
+        await runner.post(f"{path}/deliver", "admin")
+        await runner.get(path, "anna")

@@ -1,6 +1,7 @@
 """Postgres: one pool per database and role, statements compiled once, errors translated.
 
-SQLAlchemy Core describes the statements, asyncpg runs them (docs/decisions/0003).
+SQLAlchemy Core describes the statements, asyncpg runs them.
+See docs/decisions/0003-compile-statements-once.md.
 """
 
 import asyncio
