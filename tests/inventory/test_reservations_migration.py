@@ -1,4 +1,4 @@
-"""What the release before cannot say is not lost on the way back to it."""
+"""A downgrade never loses reservations that the older schema cannot store."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""The search comes to a hall that is open already, and to servers without pg_trgm."""
+"""The search migration indexes existing products, with and without pg_trgm."""
 
 import asyncio
 import runpy
