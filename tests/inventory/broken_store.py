@@ -14,16 +14,13 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from markethall.inventory.catalogue.sql.parameters import (
-    allocatable_quantity,
-    bigint_parameter,
-    uuid_parameter,
-)
-from markethall.inventory.catalogue.sql.tables import stock
+from markethall.inventory.catalogue.sql.availability import allocatable_quantity
+from markethall.inventory.catalogue.sql.parameters import bigint_parameter, uuid_parameter
 from markethall.inventory.reservations.domain.reservations import Reservation, ReservationLine
 from markethall.inventory.reservations.sql import statements
-from markethall.inventory.sql_store import SqlStore
+from markethall.inventory.sql import SqlInventoryStore
 from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.sql.tables import stock
 from markethall.shared.persistence.postgres import Statement
 
 IS_ALLOCATABLE: Final = re.compile(r"ELSE 0 END >= ")
@@ -44,10 +41,14 @@ CHECK_STOCK: Final = Statement(
 @contextmanager
 def check_then_reserve() -> Iterator[None]:
     """Check and reserve in two statements; the first two buyers always check before either reserves."""
-    reserve_line, checks, two_have_checked = SqlStore.reserve_line, count(1), asyncio.Event()
+    reserve_line, checks, two_have_checked = (
+        SqlInventoryStore.reserve_line,
+        count(1),
+        asyncio.Event(),
+    )
 
     async def check_and_reserve(
-        store: SqlStore,
+        store: SqlInventoryStore,
         reservation: Reservation,
         stock_quantity: StockQuantity,
         *,
@@ -66,9 +67,9 @@ def check_then_reserve() -> Iterator[None]:
         pass
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SqlStore, "reserve_single_statement", no_single_statement)
+        patch.setattr(SqlInventoryStore, "reserve_single_statement", no_single_statement)
         patch.setattr(statements, "RESERVE_LINE", _without_condition(statements.RESERVE_LINE))
-        patch.setattr(SqlStore, "reserve_line", check_and_reserve)
+        patch.setattr(SqlInventoryStore, "reserve_line", check_and_reserve)
         yield
 
 
@@ -81,7 +82,7 @@ def unconditional_single_statement() -> Iterator[None]:
         yield
 
 
-async def _has_enough(store: SqlStore, stock_quantity: StockQuantity) -> bool:
+async def _has_enough(store: SqlInventoryStore, stock_quantity: StockQuantity) -> bool:
     return bool(
         await store._connection.fetch_value(
             CHECK_STOCK,

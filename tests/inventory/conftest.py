@@ -26,6 +26,8 @@ from markethall.inventory.contract import (
     Reserve,
 )
 from markethall.inventory.remote import RemoteInventory, router
+from markethall.inventory.reservations.contract import Reservations
+from markethall.inventory.search.contract import ProductSearch
 from markethall.inventory.stock.contract.movements import Adjustment, Movement, Stockroom
 from markethall.inventory.stock.contract.warehouses import NewWarehouse, Warehouses, WarehouseView
 from markethall.shared.cache import CoherentCache
@@ -76,8 +78,10 @@ class InventoryApp:
 
     inventory: Inventory
     catalogue: Catalogue
+    product_search: ProductSearch
     categories: Categories
     stockroom: Stockroom
+    reservations: Reservations
     warehouses: Warehouses
     clock: FakeClock
     container: InventoryContainer
@@ -164,8 +168,10 @@ def build_inventory_app(storage: str, postgres: Any = None) -> InventoryApp:
     return InventoryApp(
         container.inventory(),
         container.catalogue(),
+        container.product_search(),
         container.categories(),
         container.stockroom(),
+        container.reservations(),
         container.warehouses(),
         clock,
         container,

@@ -37,7 +37,7 @@ async def skus(inventory_app: InventoryApp, **query: Any) -> list[str]:
     found: list[str] = []
     cursor = None
     while True:
-        page = await inventory_app.catalogue.list_products(
+        page = await inventory_app.product_search.list_products(
             STAFF, ProductQuery.model_validate({"limit": 2, "cursor": cursor} | query)
         )
         found += [product.sku for product in page.items]
@@ -82,7 +82,7 @@ async def test_stored_json_equals_product(inventory_app: InventoryApp) -> None:
     )
 
     rendered = await inventory_app.catalogue.render_product(ANYONE, tea.product_id)
-    page = await inventory_app.catalogue.render_product_page(ANYONE, ProductQuery())
+    page = await inventory_app.product_search.render_product_page(ANYONE, ProductQuery())
 
     product = await inventory_app.catalogue.get_product(ANYONE, tea.product_id)
     assert ProductView.model_validate_json(rendered.body) == product
@@ -143,11 +143,11 @@ async def test_inactive_product_is_visible_to_staff_only(
         with pytest.raises(ProductNotFound):
             await inventory_app.catalogue.render_product_by_sku(ctx, "TEA")
         with pytest.raises(error):
-            await inventory_app.catalogue.render_product_page(
+            await inventory_app.product_search.render_product_page(
                 ctx, ProductQuery(status=ProductStatus(status))
             )
     seen = await inventory_app.catalogue.render_product(STAFF, tea.product_id)
-    listed = await inventory_app.catalogue.render_product_page(
+    listed = await inventory_app.product_search.render_product_page(
         STAFF, ProductQuery(status=ProductStatus(status))
     )
 
@@ -200,7 +200,9 @@ async def test_list_includes_new_and_changed_products_immediately(
 
     async def listed() -> list[str]:
         body = (
-            await inventory_app.catalogue.render_product_page(ANYONE, ProductQuery(sort="name"))
+            await inventory_app.product_search.render_product_page(
+                ANYONE, ProductQuery(sort="name")
+            )
         ).body
         return [product.name for product in Page[ProductView].model_validate_json(body).items]
 
@@ -248,10 +250,10 @@ async def test_equal_sort_keys_lose_no_product(inventory_app: InventoryApp) -> N
 async def test_pagination_is_stable_during_inserts(inventory_app: InventoryApp) -> None:
     for sku in ("A", "B", "C", "D"):
         await inventory_app.product(sku)
-    first = await inventory_app.catalogue.list_products(ANYONE, ProductQuery(limit=2))
+    first = await inventory_app.product_search.list_products(ANYONE, ProductQuery(limit=2))
 
     await inventory_app.product("E")
-    second = await inventory_app.catalogue.list_products(
+    second = await inventory_app.product_search.list_products(
         ANYONE, ProductQuery(limit=2, cursor=first.next_cursor)
     )
 
@@ -299,7 +301,7 @@ async def test_filters_narrow_the_list(inventory_app: InventoryApp) -> None:
 async def test_cursor_is_bound_to_its_list(inventory_app: InventoryApp) -> None:
     for _ in range(3):
         await inventory_app.product(category="tea")
-    page = await inventory_app.catalogue.list_products(ANYONE, ProductQuery(limit=1))
+    page = await inventory_app.product_search.list_products(ANYONE, ProductQuery(limit=1))
     cursor = page.next_cursor
 
     for query in (
@@ -308,9 +310,9 @@ async def test_cursor_is_bound_to_its_list(inventory_app: InventoryApp) -> None:
         ProductQuery(cursor="nonsense"),
     ):
         with pytest.raises(CursorInvalid):
-            await inventory_app.catalogue.list_products(ANYONE, query)
+            await inventory_app.product_search.list_products(ANYONE, query)
         with pytest.raises(CursorInvalid):
-            await inventory_app.catalogue.render_product_page(ANYONE, query)
+            await inventory_app.product_search.render_product_page(ANYONE, query)
     with pytest.raises(CursorInvalid):
         await inventory_app.categories.list_categories(ANYONE, CategoryQuery(cursor=cursor))
 

@@ -51,7 +51,7 @@ async def keys(inventory_app: InventoryApp, **query: Any) -> list[str]:
 
 async def skus_in(inventory_app: InventoryApp, category: str) -> set[str]:
     query = ProductQuery(category=category, limit=100)
-    page = await inventory_app.catalogue.list_products(ANYONE, query)
+    page = await inventory_app.product_search.list_products(ANYONE, query)
     return {product.sku for product in page.items}
 
 
@@ -203,10 +203,10 @@ async def test_product_page_is_invalidated_by_tree_change(inventory_app: Invento
     tree = await add_drinks(inventory_app)
     await inventory_app.product("S", category="sencha")
     query = ProductQuery(category="coffee")
-    before = await inventory_app.catalogue.render_product_page(ANYONE, query)
+    before = await inventory_app.product_search.render_product_page(ANYONE, query)
 
     await change(inventory_app, tree["green"], parent="coffee")
-    after = await inventory_app.catalogue.render_product_page(ANYONE, query)
+    after = await inventory_app.product_search.render_product_page(ANYONE, query)
 
     assert (b'"S"' in before.body, b'"S"' in after.body) == (False, True)
 

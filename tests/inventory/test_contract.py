@@ -17,8 +17,8 @@ from markethall.inventory.contract import (
     ReservationView,
     Reserve,
 )
+from markethall.inventory.reservations.contract import ReservationQuery
 from markethall.inventory.search.contract import ProductQuery
-from markethall.inventory.stock.contract.movements import ReservationQuery
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import PageQuery
@@ -580,10 +580,10 @@ async def test_reservations_of_an_order_are_paginated(inventory_app: InventoryAp
         )
     await inventory_app.reserve({tea.product_id: 4})
 
-    first = await inventory_app.stockroom.list_reservations(
+    first = await inventory_app.reservations.list_reservations(
         STAFF, ReservationQuery(order_id=order_id, limit=2)
     )
-    second = await inventory_app.stockroom.list_reservations(
+    second = await inventory_app.reservations.list_reservations(
         STAFF, ReservationQuery(order_id=order_id, limit=2, cursor=first.next_cursor)
     )
 
@@ -618,7 +618,7 @@ async def test_purchase_statement_count_is_bounded(sql_inventory_app: InventoryA
         inventory_app.catalogue.render_product(ANYONE, tea.product_id)
     )
     _, page = await count_statements(
-        inventory_app.catalogue.render_product_page(ANYONE, ProductQuery(in_stock=True))
+        inventory_app.product_search.render_product_page(ANYONE, ProductQuery(in_stock=True))
     )
 
     assert (reserve, reserve_two, commit, product, cached, page) == (1, 4, 1, 1, 0, 1)

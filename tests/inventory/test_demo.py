@@ -12,7 +12,7 @@ async def test_demo_data_is_created_once(inventory_app: InventoryApp) -> None:
     first = await demo.fill(inventory_app.catalogue, inventory_app.stockroom, CALL)
     again = await demo.fill(inventory_app.catalogue, inventory_app.stockroom, CALL)
 
-    page = await inventory_app.catalogue.list_products(ANYONE, ProductQuery(limit=100))
+    page = await inventory_app.product_search.list_products(ANYONE, ProductQuery(limit=100))
     assert (first, again, len(page.items)) == (24, 0, 24)
     assert all(product.available > 0 for product in page.items)
     assert all(product.product_id.version == 7 for product in page.items)

@@ -9,15 +9,18 @@ from pydantic import ValidationError
 from markethall.inventory.catalogue.contract.products import NewProduct, Price, ProductChange
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.contract import ReservationClosed, ReservationStatus
-from markethall.inventory.reservations.domain.reservations import Reservation, ReservationLine
+from markethall.inventory.reservations.domain.reservations import (
+    Reservation,
+    ReservationLine,
+    ShortLine,
+    out_of_stock_error,
+)
 from markethall.inventory.stock.contract.movements import Adjustment, MovementReason
 from markethall.inventory.stock.domain.stock import (
-    ShortLine,
     Stock,
     StockChange,
     StockQuantity,
     movement_shortage,
-    out_of_stock_error,
     sum_by_stock_row,
 )
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE

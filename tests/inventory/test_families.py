@@ -124,7 +124,7 @@ async def test_family_without_active_products_is_not_found(inventory_app: Invent
 async def test_cursor_is_bound_to_its_list(inventory_app: InventoryApp) -> None:
     for sku in ("A", "B"):
         await add_shirt(inventory_app, sku)
-    page = await inventory_app.catalogue.list_products(ANYONE, ProductQuery(limit=1))
+    page = await inventory_app.product_search.list_products(ANYONE, ProductQuery(limit=1))
 
     with pytest.raises(CursorInvalid):
         await get_family(inventory_app, cursor=page.next_cursor)

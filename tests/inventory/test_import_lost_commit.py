@@ -8,9 +8,10 @@ import pytest
 from dependency_injector import providers
 
 from markethall.inventory.imports.contract import ImportStatus
-from markethall.inventory.store_ports import Database, ReadStore, Store
+from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.pagination import PageQuery
+from markethall.shared.persistence.database import Database
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
@@ -18,7 +19,7 @@ from tests.inventory.import_client import ImportClient, counts
 class LostCommitAnswers:
     """Database that raises Unavailable after some of its commits, counted from 1."""
 
-    def __init__(self, database: Database, lost: set[int]) -> None:
+    def __init__(self, database: Database[ReadStore, Store], lost: set[int]) -> None:
         self._database = database
         self._lost = lost
         self._commits = 0

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from markethall.inventory.catalogue.contract.products import ProductChange, ProductView
-from markethall.inventory.stock.contract.movements import StockLow
+from markethall.inventory.contract import StockLow
 from markethall.shared.messaging.events import EventEnvelope
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_command
 

@@ -7,7 +7,7 @@ import pytest
 
 from markethall.inventory.reservations.service import per_product_limiter
 from markethall.inventory.reservations.service.per_product_limiter import ProductConcurrencyLimiter
-from markethall.inventory.sql_store import SqlStore
+from markethall.inventory.sql import SqlInventoryStore
 from markethall.shared.persistence.postgres import Postgres
 from tests.inventory.conftest import build_inventory_app
 
@@ -113,9 +113,9 @@ async def test_hot_product_leaves_connections_for_others(
         ),
     )
     tea = await inventory_app.product(stock=100)
-    running, max_running, reserve = 0, 0, SqlStore.reserve_single_statement
+    running, max_running, reserve = 0, 0, SqlInventoryStore.reserve_single_statement
 
-    async def counting_reserve(store: SqlStore, *arguments: object) -> object:
+    async def counting_reserve(store: SqlInventoryStore, *arguments: object) -> object:
         nonlocal running, max_running
         running, max_running = running + 1, max(max_running, running + 1)
         try:
@@ -123,7 +123,7 @@ async def test_hot_product_leaves_connections_for_others(
         finally:
             running -= 1
 
-    monkeypatch.setattr(SqlStore, "reserve_single_statement", counting_reserve)
+    monkeypatch.setattr(SqlInventoryStore, "reserve_single_statement", counting_reserve)
     await asyncio.gather(*(inventory_app.reserve({tea.product_id: 1}) for _ in range(60)))
 
     assert max_running == per_product_limiter.MAX_CONCURRENT_PER_PRODUCT

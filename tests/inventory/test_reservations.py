@@ -17,7 +17,7 @@ from markethall.inventory.contract import (
     TooManyUnits,
     TooManyUnpaidOrders,
 )
-from markethall.inventory.stock.contract.movements import ReservationQuery
+from markethall.inventory.reservations.contract import ReservationQuery
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery
@@ -74,7 +74,7 @@ async def test_overdue_reservation_is_expired_before_expiry_job(
     await inventory_app.inventory.reserve(ANYONE, order)
     inventory_app.clock.advance(minutes=2)
 
-    page = await inventory_app.stockroom.list_reservations(
+    page = await inventory_app.reservations.list_reservations(
         STAFF, ReservationQuery(order_id=order.order_id)
     )
     again = await inventory_app.inventory.reserve(ANYONE, order)

@@ -7,7 +7,6 @@ See docs/decisions/0003-compile-statements-once.md.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.observability.metrics import STATEMENTS
+from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("markethall.database")
 
 __all__ = [
-    "HOLDS_CONNECTION",
     "Connection",
     "Databases",
     "PoolSize",
@@ -43,10 +42,6 @@ __all__ = [
     "sql_literal",
     "translate_connection_errors",
 ]
-
-# set while this task holds a connection, in a transaction or reading; the guard of contract calls
-# reads it
-HOLDS_CONNECTION: ContextVar[str] = ContextVar("holds_connection", default="")
 
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
 
