@@ -170,7 +170,7 @@ async def with_orders_at(orders: str, **settings: float) -> AsyncIterator[httpx2
     urls = {"orders": orders}
     async with AsyncExitStack() as stack:
         for context in set(context_names()) - {"orders"}:
-            listening = tcp.listening(FakeService(context))
+            listening = tcp.serve_app(FakeService(context))
             urls[context] = await stack.enter_async_context(listening)
         url, _ = await stack.enter_async_context(cluster_of(urls, **settings))
         client = httpx2.AsyncClient(base_url=url, timeout=20)
@@ -192,11 +192,11 @@ async def speaks_no_http(writer: asyncio.StreamWriter) -> None:
 @pytest.mark.parametrize("breaks", [closes, resets, speaks_no_http])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_request_is_never_retried(breaks: Break, method: str) -> None:
-    async with tcp.bare(breaks) as upstream, with_orders_at(upstream.url) as http:
+    async with tcp.raw_server(breaks) as upstream, with_orders_at(upstream.url) as http:
         response = await http.request(method, "/orders")
 
     assert refused(response, 503, "system.unavailable")["details"] == {"dependency": "orders"}
-    assert len(upstream.asked) == 1
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ async def test_an_incomplete_response_is_never_taken_for_a_complete_one(framing:
 
     was_read = asyncio.Event()
     async with (
-        tcp.bare(dies) as upstream,
+        tcp.raw_server(dies) as upstream,
         with_orders_at(upstream.url) as http,
         http.stream("GET", "/orders") as response,
     ):
@@ -228,7 +228,7 @@ async def test_a_service_that_hangs_ends_in_deadline_exceeded() -> None:
     async def hangs(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    async with tcp.bare(hangs) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+    async with tcp.raw_server(hangs) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
         response = await http.get("/orders")
 
     problem = refused(response, 503, "system.deadline_exceeded")
@@ -246,7 +246,7 @@ async def test_any_time_may_pass_between_two_pieces_of_a_response() -> None:
         writer.write(b"later")
         await writer.drain()
 
-    async with tcp.bare(pauses) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+    async with tcp.raw_server(pauses) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
         response = await http.get("/events")
 
     assert response.content == b"firstlater"
