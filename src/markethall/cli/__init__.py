@@ -15,7 +15,7 @@ cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Markethall: users, inventory, orders and payments under one roof.",
+    help="Markethall: a commerce backend of users, inventory, orders and payments.",
 )
 for group in (serving, database, staff, catalogue):
     cli.add_typer(group.cli)
