@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import markethall.inventory.remote
-import markethall.inventory.routers
+import markethall.inventory.router
 import markethall.orders.router
 import markethall.payments.remote
 import markethall.payments.router
@@ -47,7 +47,7 @@ log = structlog.get_logger("markethall.app")
 
 ROUTERS: Final[Mapping[str, APIRouter]] = {
     "users": markethall.users.router.router,
-    "inventory": markethall.inventory.routers.router,
+    "inventory": markethall.inventory.router.router,
     "orders": markethall.orders.router.router,
     "payments": markethall.payments.router.router,
 }

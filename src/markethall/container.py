@@ -12,6 +12,8 @@ from markethall.inventory.catalogue.contract.products import Catalogue
 from markethall.inventory.container import InventoryContainer
 from markethall.inventory.contract import Inventory
 from markethall.inventory.imports.contract import Imports
+from markethall.inventory.reservations.contract import Reservations
+from markethall.inventory.search.contract import ProductSearch
 from markethall.inventory.stock.contract.movements import Stockroom
 from markethall.inventory.stock.contract.warehouses import Warehouses
 from markethall.orders.container import OrdersContainer
@@ -194,8 +196,10 @@ class Container(containers.DeclarativeContainer):
     )
     inventory: providers.Provider[Inventory] = inventory_context.inventory
     catalogue: providers.Provider[Catalogue] = inventory_context.catalogue
+    product_search: providers.Provider[ProductSearch] = inventory_context.product_search
     categories: providers.Provider[Categories] = inventory_context.categories
     stockroom: providers.Provider[Stockroom] = inventory_context.stockroom
+    reservations: providers.Provider[Reservations] = inventory_context.reservations
     imports: providers.Provider[Imports] = inventory_context.imports
     warehouses: providers.Provider[Warehouses] = inventory_context.warehouses
     inventory_idempotency: providers.Provider[IdempotencyService] = inventory_context.idempotency

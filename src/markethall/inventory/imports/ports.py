@@ -2,16 +2,17 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.domain.file_records import RowError
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.stock.domain.stock import Stock, StockChange
+from markethall.shared.idempotency.records import IdempotentCommand
 
 
-class ImportReads(Protocol):
+class ReadStore(Protocol):
     """Reads. Each is one statement that takes no lock."""
 
     async def get_import_job(self, import_id: UUID) -> ImportJob | None: ...
@@ -29,7 +30,7 @@ class ImportReads(Protocol):
         """List products with their quantity on hand in the main warehouse, ordered by id."""
 
 
-class ImportStore(ImportReads, Protocol):
+class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def create_upload(self, upload_id: UUID, now: datetime) -> None: ...
@@ -88,3 +89,11 @@ class ImportStore(ImportReads, Protocol):
 
     async def apply_movements(self, changes: Sequence[StockChange]) -> None:
         """Add movements of locked stock rows. The caller has checked that each leaves enough."""
+
+    async def get_warehouse_stock(
+        self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
+    ) -> Sequence[Stock]:
+        """Return the rows of these products in this warehouse, in product id order."""
+
+    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
+        """Keep the response under the command's key. Raises LeaseLost."""

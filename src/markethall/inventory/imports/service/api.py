@@ -23,14 +23,15 @@ from markethall.inventory.imports.domain.csv_columns import (
     product_to_cells,
 )
 from markethall.inventory.imports.domain.jobs import ImportJob
+from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_reader import PART_BYTES
-from markethall.inventory.store_ports import Database
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Overloaded, Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.persistence.database import Database
 
 _ROW_NUMBER: Final = TypeAdapter(int)
 _EXPORT_PAGE_ROWS: Final = 500
@@ -44,7 +45,11 @@ class ImportService:
     """`Imports` of this process."""
 
     def __init__(
-        self, database: Database, notify_worker: Callable[[], None], cursors: Cursors, clock: Clock
+        self,
+        database: Database[ReadStore, Store],
+        notify_worker: Callable[[], None],
+        cursors: Cursors,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._notify_worker = notify_worker

@@ -10,7 +10,8 @@ from markethall.inventory.imports.domain.formats import RowReader, open_reader
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.imports.domain.record_parser import FileChunk
 from markethall.inventory.imports.domain.row_validation import RowResult
-from markethall.inventory.store_ports import Database
+from markethall.inventory.imports.ports import ReadStore
+from markethall.shared.persistence.database import ReadDatabase
 
 # size of the stored parts of an upload; the last one is shorter
 PART_BYTES: Final = 256 * 1024
@@ -32,7 +33,7 @@ class RowBatch:
 class ImportReader:
     """Reader with a buffer that keeps bytes until they are passed: each part is loaded once."""
 
-    def __init__(self, database: Database, job: ImportJob) -> None:
+    def __init__(self, database: ReadDatabase[ReadStore], job: ImportJob) -> None:
         self._database = database
         self._job = job
         self._buffer = b""

@@ -9,10 +9,11 @@ from uuid import UUID
 
 import structlog
 
-from markethall.inventory.catalogue.ports.products import ProductCache
+from markethall.inventory.catalogue.ports import ProductCache, ProductIndex
 from markethall.inventory.imports.contract import ImportView
 from markethall.inventory.imports.domain.file_records import FilePosition, UnreadableFile
 from markethall.inventory.imports.domain.jobs import MAX_STORED_ERRORS, ImportJob
+from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_batch import (
     BatchChanges,
     BlockedByExpiredReservations,
@@ -22,12 +23,11 @@ from markethall.inventory.imports.service.import_batch import (
     persist,
 )
 from markethall.inventory.imports.service.import_reader import ImportReader, Prefetcher, RowBatch
-from markethall.inventory.reservations.service.jobs import ReservationExpiry
-from markethall.inventory.search.ports import SearchIndex
-from markethall.inventory.store_ports import Database, Store
+from markethall.inventory.stock.ports import ReservationExpiry
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.imports")
 
@@ -63,10 +63,10 @@ class ImportWorker:
 
     def __init__(
         self,
-        database: Database,
+        database: Database[ReadStore, Store],
         cache: ProductCache,
         reservation_expiry: ReservationExpiry,
-        search_index: SearchIndex,
+        search_index: ProductIndex,
         clock: Clock,
     ) -> None:
         self._database = database

@@ -19,8 +19,9 @@ from markethall.inventory.catalogue.sql.statements import (
     WRITABLE_COLUMNS,
     insert_new_words,
 )
-from markethall.inventory.catalogue.sql.tables import movements, products, stock
+from markethall.inventory.catalogue.sql.tables import products
 from markethall.inventory.imports.sql.tables import import_jobs, row_errors, upload_parts, uploads
+from markethall.inventory.stock.sql.tables import movements, stock
 from markethall.shared.persistence.postgres import Statement
 
 # Uploads
