@@ -14,7 +14,7 @@ import httpx2
 import psutil
 
 from tests.e2e.servers import ADMIN, CONTEXTS, RunningServer, free_port
-from tests.e2e.test_shutdown import alive
+from tests.e2e.test_shutdown import is_alive
 
 START_TIMEOUT_SECONDS = 120
 
@@ -58,7 +58,7 @@ class ClusterProcess:
 
 
 def remaining_processes(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if alive(pid)]
+    return [pid for pid in pids if is_alive(pid)]
 
 
 def environment(folder: Path, **given: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from markethall.local.cluster.process_supervisor import (
 )
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import Settings, read_settings
-from tests.e2e.test_shutdown import until
+from tests.e2e.test_shutdown import wait_until
 from tests.local_cluster.cluster_process import remaining_processes
 from tests.test_cli import markethall
 
@@ -112,7 +112,7 @@ async def test_all_services_stop_and_a_suspended_one_is_killed(
     processes = {context: await service.start() for context, service in supervisor.services.items()}
     suspended = processes["payments"].pid
     os.kill(suspended, signal.SIGSTOP)
-    await until(lambda: psutil.Process(suspended).status() == psutil.STATUS_STOPPED)
+    await wait_until(lambda: psutil.Process(suspended).status() == psutil.STATUS_STOPPED)
 
     await supervisor.stop()
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from markethall.contexts import context_names
 from tests.e2e.raw_http import exchange, request
 from tests.e2e.servers import free_port
-from tests.e2e.shop import refused
+from tests.e2e.shop import expect_problem
 from tests.local_cluster.fake_services import (
     FakeCluster,
     FakeService,
@@ -158,7 +158,7 @@ async def test_an_unavailable_service_is_named_and_the_others_may_continue() -> 
         gone = await http.post("/orders", json={})
         others = [await http.get(path) for path in ("/users", "/products", "/payments")]
 
-    problem = refused(gone, 503, "system.unavailable")
+    problem = expect_problem(gone, 503, "system.unavailable")
     assert (problem["details"], problem["retryable"]) == ({"dependency": "orders"}, True)
     assert gone.headers["retry-after"] == "1"
     assert [response.status_code for response in others] == [200] * 3
@@ -195,7 +195,9 @@ async def test_a_request_is_never_retried(breaks: Break, method: str) -> None:
     async with tcp.bare(breaks) as upstream, with_orders_at(upstream.url) as http:
         response = await http.request(method, "/orders")
 
-    assert refused(response, 503, "system.unavailable")["details"] == {"dependency": "orders"}
+    assert expect_problem(response, 503, "system.unavailable")["details"] == {
+        "dependency": "orders"
+    }
     assert len(upstream.asked) == 1
 
 
@@ -231,7 +233,7 @@ async def test_a_service_that_hangs_ends_in_deadline_exceeded() -> None:
     async with tcp.bare(hangs) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
         response = await http.get("/orders")
 
-    problem = refused(response, 503, "system.deadline_exceeded")
+    problem = expect_problem(response, 503, "system.deadline_exceeded")
     assert problem["details"] == {"dependency": "orders"}
     assert response.headers["retry-after"] == "1"
 
