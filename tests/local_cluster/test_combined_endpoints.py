@@ -1,4 +1,4 @@
-"""Answers of the cluster itself: for the proxy, or for all services together."""
+"""Test the responses of the cluster itself, about the proxy or about all services together."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,7 +37,7 @@ async def test_health_does_not_depend_on_the_services(
     assert expect_status(await http.get("/health"), 200) == {"status": "ok"}
 
 
-async def test_it_is_ready_when_all_services_are(
+async def test_cluster_is_ready_when_all_services_are(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     ready = expect_status(await http.get("/ready"), 200)
@@ -46,7 +46,7 @@ async def test_it_is_ready_when_all_services_are(
     assert cluster.requests == [b"GET /ready"] * 4
 
 
-async def test_it_names_the_services_that_are_not_ready(
+async def test_readiness_names_the_services_that_are_not_ready(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     cluster.services["orders"].handler = answer(503)
@@ -59,7 +59,7 @@ async def test_it_names_the_services_that_are_not_ready(
     assert response.headers["retry-after"] == "1"
 
 
-async def test_it_is_not_ready_while_it_shuts_down(
+async def test_cluster_is_not_ready_during_shutdown(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     cluster.app.app.state.readiness.draining = True
@@ -77,7 +77,7 @@ async def test_metrics_are_of_proxy_only(cluster: FakeCluster, http: httpx2.Asyn
 
 
 @pytest.mark.parametrize("path", ["/stats", "/debug"])
-async def test_an_endpoint_of_one_process_is_not_public(
+async def test_endpoints_of_one_process_are_not_public(
     cluster: FakeCluster, http: httpx2.AsyncClient, path: str
 ) -> None:
     expect_problem(await http.get(path), 404, "request.not_found")
@@ -86,13 +86,13 @@ async def test_an_endpoint_of_one_process_is_not_public(
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_a_wrong_method_is_refused(http: httpx2.AsyncClient, method: str) -> None:
+async def test_wrong_method_is_rejected(http: httpx2.AsyncClient, method: str) -> None:
     expect_problem(await http.request(method, "/ready"), 405, "request.method_not_allowed")
 
 
 @asynccontextmanager
 async def real_services(folder: Path, **settings: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the cluster with the four real applications behind it."""
+    """Yield a client of a cluster with the four real applications."""
     async with AsyncExitStack() as stack:
         urls = {}
         for context in context_names():
@@ -116,7 +116,7 @@ def settings_of(context: str, folder: Path, **settings: str) -> Settings:
     )
 
 
-async def test_the_merged_document_is_that_of_the_monolith(tmp_path: Path) -> None:
+async def test_merged_openapi_document_equals_that_of_the_monolith(tmp_path: Path) -> None:
     monolith = create_app(read_settings(storage="memory", data_dir=tmp_path)).app.openapi()
 
     async with real_services(tmp_path) as http:

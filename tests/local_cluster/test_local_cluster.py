@@ -1,4 +1,4 @@
-"""`markethall local-cluster` from outside: one address, four services, and a complete shutdown."""
+"""Test `markethall local-cluster`: one URL, four services, and a complete shutdown."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def cluster(scratch: Path) -> Iterator[ClusterProcess]:
 @pytest.fixture
 async def shop(cluster: ClusterProcess) -> AsyncIterator[Shop]:
     async with httpx2.AsyncClient(timeout=20) as http:
-        shop = Shop(cluster.hall, http)
+        shop = Shop(cluster.server, http)
         await shop.sign_in_admin(*ADMIN)
         yield shop
 
@@ -55,8 +55,8 @@ async def test_order_is_placed_paid_and_fulfilled_through_proxy(shop: Shop) -> N
         f"/orders/{order['order_id']}/fulfilments",
         {"carrier": "X", "tracking_number": "1"},
     )
-    sent = expect_status(await shop.post(path, shop.admin, json=parcel), 201)
-    expect_status(await shop.post(f"/fulfilments/{sent['fulfilment_id']}/deliver", shop.admin), 200)
+    fulfilment = expect_status(await shop.post(path, shop.admin, json=parcel), 201)
+    expect_status(await shop.post(f"/fulfilments/{fulfilment['fulfilment_id']}/deliver", shop.admin), 200)
     await shop.wait_for_status(buyer, order["order_id"], status="completed")
 
     await shop.wait_for_available(product["product_id"], 3)
@@ -162,7 +162,7 @@ async def kill_inventory_and_wait_for_its_restart(cluster: ClusterProcess) -> No
 
 
 async def test_no_process_survives_kill_9_of_the_cluster(scratch: Path) -> None:
-    """Not even a stopped service, which takes no signal but SIGKILL."""
+    """A suspended service, which reacts only to SIGKILL, ends too."""
     with ready_cluster(scratch / "cluster-3") as cluster:
         pids = cluster.all_pids
         os.kill(cluster.pid_of("payments"), signal.SIGSTOP)
@@ -188,7 +188,7 @@ async def test_a_service_that_cannot_start_ends_the_cluster_with_its_reason(scra
     assert "Traceback" not in cluster.stderr
 
 
-async def test_a_taken_port_is_one_line_of_error(scratch: Path) -> None:
+async def test_port_in_use_is_one_error_line(scratch: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         started_cluster(scratch / "cluster-4", port=taken.getsockname()[1]) as cluster,
