@@ -44,8 +44,13 @@ def instructions() -> list[Instruction]:
 def stages() -> list[list[Instruction]]:
     """Return the instructions of each stage, from its FROM on."""
     all_instructions = instructions()
-    starts = [index for index, instruction in enumerate(all_instructions) if instruction.name == "FROM"]
-    return [all_instructions[start:end] for start, end in zip(starts, [*starts[1:], len(all_instructions)], strict=True)]
+    starts = [
+        index for index, instruction in enumerate(all_instructions) if instruction.name == "FROM"
+    ]
+    return [
+        all_instructions[start:end]
+        for start, end in zip(starts, [*starts[1:], len(all_instructions)], strict=True)
+    ]
 
 
 def final(name: str) -> list[str]:

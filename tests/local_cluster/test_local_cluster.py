@@ -56,7 +56,9 @@ async def test_order_is_placed_paid_and_fulfilled_through_proxy(shop: Shop) -> N
         {"carrier": "X", "tracking_number": "1"},
     )
     fulfilment = expect_status(await shop.post(path, shop.admin, json=parcel), 201)
-    expect_status(await shop.post(f"/fulfilments/{fulfilment['fulfilment_id']}/deliver", shop.admin), 200)
+    expect_status(
+        await shop.post(f"/fulfilments/{fulfilment['fulfilment_id']}/deliver", shop.admin), 200
+    )
     await shop.wait_for_status(buyer, order["order_id"], status="completed")
 
     await shop.wait_for_available(product["product_id"], 3)

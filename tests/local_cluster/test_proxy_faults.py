@@ -52,7 +52,9 @@ async def wait_for(event: asyncio.Event) -> None:
         await event.wait()
 
 
-@pytest.mark.parametrize("headers", [[], [(b"content-length", b"10")]], ids=["chunked", "content-length"])
+@pytest.mark.parametrize(
+    "headers", [[], [(b"content-length", b"10")]], ids=["chunked", "content-length"]
+)
 async def test_a_response_is_streamed(
     cluster: FakeCluster, http: httpx2.AsyncClient, headers: list[tuple[bytes, bytes]]
 ) -> None:
@@ -75,7 +77,9 @@ async def test_a_response_is_streamed(
     assert (first, b"".join(rest)) == (b"first", b"later")
 
 
-@pytest.mark.parametrize("headers", [{}, {"Content-Length": "10"}], ids=["chunked", "content-length"])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Content-Length": "10"}], ids=["chunked", "content-length"]
+)
 async def test_a_request_body_is_streamed(
     cluster: FakeCluster, http: httpx2.AsyncClient, headers: dict[str, str]
 ) -> None:
