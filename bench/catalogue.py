@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 from markethall.local.demo.generate_products import generate_products
 from markethall.local.demo.vocabulary import CATEGORIES
 from markethall.schema_migrations import upgrade
-from markethall.shared.persistence.postgres import asyncpg_url
+from markethall.shared.persistence.postgres_url import asyncpg_url
 
 from . import servers, tables
 from .client import Request, Tally, call_all, load, repeat, request_bytes

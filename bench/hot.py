@@ -32,7 +32,7 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext, system_context
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.observability import log
-from markethall.shared.persistence.postgres import asyncpg_url
+from markethall.shared.persistence.postgres_url import asyncpg_url
 
 from . import servers, tables
 from .client import Tally, load

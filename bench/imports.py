@@ -25,7 +25,7 @@ from markethall.shared.idempotency.records import IdempotentCommand, StoredRespo
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.observability import log
-from markethall.shared.persistence.postgres import asyncpg_url
+from markethall.shared.persistence.postgres_url import asyncpg_url
 
 from . import servers, tables
 

@@ -18,6 +18,12 @@ PLANTED = {
         ("settings.py", "import markethall.app"),
         ("helpers.py", "x = 1"),
     ],
+    "Inside shared, top to bottom; a new package must be placed here": [
+        ("shared/kernel/model.py", "import markethall.shared.observability.log"),
+        ("shared/cache/ports.py", "import markethall.shared.messaging.events"),
+        ("shared/http/responses.py", "import markethall.shared.rpc.client"),
+        ("shared/helpers.py", "x = 1"),
+    ],
     "Tools for one machine, top to bottom; the embedded servers know no application": [
         ("local/errors.py", "import markethall.local.valkey"),
         ("local/postgres/server.py", "import markethall.local.cluster.runner"),
@@ -43,7 +49,7 @@ PLANTED = {
     "Only a container names an implementation": [
         ("app.py", "import markethall.users.service"),
         ("users/router.py", "import markethall.users.sql"),
-        ("operations/operational_endpoints.py", "import markethall.payments.gateway"),
+        ("operations/endpoints.py", "import markethall.payments.gateway"),
     ],
 }
 

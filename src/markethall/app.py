@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 import markethall.inventory.remote
-import markethall.inventory.routers
+import markethall.inventory.router
 import markethall.orders.router
 import markethall.payments.remote
 import markethall.payments.router
@@ -24,10 +24,10 @@ from markethall import __version__
 from markethall.container import SERVICES_JWKS_PATH, Container, build_container
 from markethall.contexts import context_names, topology
 from markethall.event_workers import build_event_workers
+from markethall.graceful_shutdown import drain_on_signal
 from markethall.operations.endpoints import Readiness, operations_router
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
-from markethall.shared.graceful_shutdown import drain_on_signal
 from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.openapi import extend_openapi
 from markethall.shared.http.problem_details import (
@@ -47,7 +47,7 @@ log = structlog.get_logger("markethall.app")
 
 ROUTERS: Final[Mapping[str, APIRouter]] = {
     "users": markethall.users.router.router,
-    "inventory": markethall.inventory.routers.router,
+    "inventory": markethall.inventory.router.router,
     "orders": markethall.orders.router.router,
     "payments": markethall.payments.router.router,
 }

@@ -91,7 +91,7 @@ class MigrationSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """All settings. The table in the README is made from this class."""
+    """All settings. docs/configuration.md is generated from this class."""
 
     model_config = SettingsConfigDict(
         env_prefix="MARKETHALL_",

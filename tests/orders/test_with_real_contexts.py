@@ -15,7 +15,8 @@ from markethall.container import Container, build_container
 from markethall.contexts import topology
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
-from markethall.inventory.stock.contract.movements import Adjustment, ReservationQuery
+from markethall.inventory.reservations.contract import ReservationQuery
+from markethall.inventory.stock.contract.movements import Adjustment
 from markethall.orders.contract import OrderPaymentStatus, Orders, OrderStatus, OrderView
 from markethall.orders.service import EVENT_HANDLERS
 from markethall.payments.contract import PaymentQuery, PaymentStatus, PaymentView
@@ -305,7 +306,8 @@ async def test_retry_after_unavailable_context_gives_one_order(
     assert await contexts_app.container.payment_api().count() == 1
     query = ReservationQuery(order_id=order_id)
     assert (
-        len((await contexts_app.container.stockroom().list_reservations(STAFF, query)).items) == 1
+        len((await contexts_app.container.reservations().list_reservations(STAFF, query)).items)
+        == 1
     )
     payments = await contexts_app.container.payment_api().list_payments(
         STAFF, PaymentQuery(order_id=order_id)

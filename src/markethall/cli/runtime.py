@@ -1,4 +1,4 @@
-"""What the commands work in: the settings, the database they name, the services on top of it."""
+"""Environment of the commands: settings, database, and the wired services."""
 
 import asyncio
 import os
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 @contextmanager
 def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
-    """The settings with a database in them: the embedded one, where none is named.
+    """Yield settings with a database URL: the configured one, or that of the embedded server.
 
-    `attach_to_running`: this command may run beside a server, and then uses the server's Postgres.
+    `attach_to_running`: the command may run while a server runs, and then uses its Postgres.
     """
     if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings
@@ -57,7 +57,7 @@ def redis(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """So that the embedded server is stopped in order when we are told to go."""
+    """Turn SIGTERM into SystemExit, so that the embedded server is shut down in order."""
 
     def raise_system_exit(*_: object) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
@@ -70,7 +70,7 @@ def exit_on_sigterm() -> Iterator[None]:
 
 
 def migrate_if_development(settings: Settings) -> None:
-    """In development the schema is brought up to date at start; in production by a job."""
+    """Migrate at start in development. In production a separate job migrates."""
     if settings.storage == "sql" and settings.environment == "development":
         migrate(settings, sorted(settings.contexts))
 
@@ -86,7 +86,7 @@ def migrate(settings: Settings, contexts: list[str]) -> None:
 
 
 def run_with_container(work: Callable[[Any], Awaitable[T]]) -> T:
-    """Run one piece of work on the services, as the server would wire them."""
+    """Run `work` with the services wired as in the server, and return its result."""
     settings = read_settings()
     if settings.storage == "memory":
         fail("MARKETHALL_STORAGE: this command needs a database; memory ends with its process")
@@ -103,8 +103,8 @@ async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]
     container = build_container(settings, load_or_create_secrets(settings))
     try:
         return await work(container)
-    except DomainError as refusal:
-        err.print(f"[red]refused[/] {refusal.detail}")
+    except DomainError as error:
+        err.print(f"[red]refused[/] {error.detail}")
         raise typer.Exit(1) from None
     finally:
         container.passwords().close()

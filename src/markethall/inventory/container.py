@@ -1,4 +1,4 @@
-"""Which implementation stands behind each promise of inventory."""
+"""Wiring of the inventory context."""
 
 from datetime import timedelta
 from functools import partial
@@ -8,8 +8,7 @@ from dependency_injector import containers, providers
 
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.products import Catalogue
-from markethall.inventory.catalogue.memory.tables import Tables
-from markethall.inventory.catalogue.ports.products import ByteCache, ProductCache
+from markethall.inventory.catalogue.ports import ByteCache, ProductCache
 from markethall.inventory.catalogue.service.api import CatalogueService
 from markethall.inventory.catalogue.service.categories import CategoryService
 from markethall.inventory.catalogue.service.families import FamilyQueries
@@ -18,24 +17,24 @@ from markethall.inventory.contract import Inventory
 from markethall.inventory.imports.contract import Imports
 from markethall.inventory.imports.service.api import ImportService
 from markethall.inventory.imports.service.jobs import ImportWorker
-from markethall.inventory.memory_store import MemoryStore
+from markethall.inventory.memory import InventoryTables, MemoryInventoryStore
 from markethall.inventory.remote import RemoteInventory
+from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.reservations.domain.allocation import FewestParcels
 from markethall.inventory.reservations.domain.reservations import CustomerLimits
 from markethall.inventory.reservations.ports import AllocationStrategy
 from markethall.inventory.reservations.service.allocation_retry import AllocationRunner
+from markethall.inventory.reservations.service.api import ReservationService
 from markethall.inventory.reservations.service.internal import InventoryService
-from markethall.inventory.reservations.service.jobs import ReservationExpiry
+from markethall.inventory.reservations.service.jobs import ReservationExpiryJob
+from markethall.inventory.search.contract import ProductSearch
 from markethall.inventory.search.ports import SearchIndex
 from markethall.inventory.search.service import NoSearchIndex, ProductListQueries
-from markethall.inventory.search.sql.store import TrigramSupport
-from markethall.inventory.sql import STATEMENTS
-from markethall.inventory.sql_store import SqlStore
+from markethall.inventory.sql import STATEMENTS, SqlInventoryStore, TrigramSupport
 from markethall.inventory.stock.contract.movements import Stockroom
 from markethall.inventory.stock.contract.warehouses import Warehouses
 from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
-from markethall.inventory.store_ports import Database
 from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
@@ -47,13 +46,22 @@ from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.rpc.client import RpcClient
 
 
-def _memory_persistence(clock: Clock) -> ContextPersistence[MemoryDatabase[Tables, MemoryStore]]:
-    return build_memory_persistence(Tables(), MemoryStore, clock)
+def _memory_persistence(
+    clock: Clock,
+) -> ContextPersistence[MemoryDatabase[InventoryTables, MemoryInventoryStore]]:
+    return build_memory_persistence(InventoryTables(), MemoryInventoryStore, clock)
 
 
-def _sql_persistence(postgres: Postgres, clock: Clock) -> ContextPersistence[SqlDatabase[SqlStore]]:
-    store = partial(SqlStore, trigrams=TrigramSupport())
+def _sql_persistence(
+    postgres: Postgres, clock: Clock
+) -> ContextPersistence[SqlDatabase[SqlInventoryStore]]:
+    store = partial(SqlInventoryStore, trigrams=TrigramSupport())
     return build_sql_persistence(postgres, STATEMENTS, store, clock)
+
+
+InventoryDatabase = (
+    MemoryDatabase[InventoryTables, MemoryInventoryStore] | SqlDatabase[SqlInventoryStore]
+)
 
 
 class InventoryContainer(containers.DeclarativeContainer):
@@ -69,14 +77,14 @@ class InventoryContainer(containers.DeclarativeContainer):
         memory=providers.Singleton(_memory_persistence, clock),
         sql=providers.Singleton(_sql_persistence, postgres, clock),
     )
-    database: providers.Callable[Database] = providers.Callable(
+    database: providers.Callable[InventoryDatabase] = providers.Callable(
         lambda persistence: persistence.database, persistence
     )
     product_cache: providers.Singleton[ProductCache] = providers.Singleton(
         ProductResponseCache, cache
     )
-    reservation_expiry: providers.Singleton[ReservationExpiry] = providers.Singleton(
-        ReservationExpiry, database, product_cache, clock
+    reservation_expiry: providers.Singleton[ReservationExpiryJob] = providers.Singleton(
+        ReservationExpiryJob, database, product_cache, clock
     )
 
     allocation_strategy: providers.Singleton[AllocationStrategy] = providers.Singleton(
@@ -100,16 +108,16 @@ class InventoryContainer(containers.DeclarativeContainer):
     inventory: providers.Selector[Inventory] = providers.Selector(
         config.mode, local=local_inventory, remote=remote_inventory
     )
-    # an engine outside goes here
+    # replace it to use an external search engine
     search_index: providers.Singleton[SearchIndex] = providers.Singleton(NoSearchIndex)
-    product_lists: providers.Singleton[ProductListQueries] = providers.Singleton(
+    product_search: providers.Singleton[ProductSearch] = providers.Singleton(
         ProductListQueries, database, product_cache, search_index, cursors, clock
     )
     family_queries: providers.Singleton[FamilyQueries] = providers.Singleton(
-        FamilyQueries, database, product_cache, product_lists, clock
+        FamilyQueries, database, product_cache, product_search, clock
     )
     catalogue: providers.Singleton[Catalogue] = providers.Singleton(
-        CatalogueService, database, product_cache, product_lists, family_queries, clock
+        CatalogueService, database, product_cache, search_index, family_queries, clock
     )
     categories: providers.Singleton[Categories] = providers.Singleton(
         CategoryService, database, product_cache, cursors
@@ -123,6 +131,9 @@ class InventoryContainer(containers.DeclarativeContainer):
     imports: providers.Singleton[Imports] = providers.Singleton(
         ImportService, database, import_worker.provided.notify, cursors, clock
     )
+    reservations: providers.Singleton[Reservations] = providers.Singleton(
+        ReservationService, database, cursors, clock
+    )
     warehouses: providers.Singleton[Warehouses] = providers.Singleton(
         WarehouseService, database, cursors
     )
@@ -135,6 +146,6 @@ class InventoryContainer(containers.DeclarativeContainer):
     periodic_jobs: providers.Provider[list[PeriodicJob]] = providers.List(
         reservation_expiry.provided.run_once, import_worker.provided.run_once
     )
-    # what runs beside the sweeps, as long as this process leads
+    # run as long as this process leads
     long_running_tasks: providers.Provider[list[LongRunningTask]] = providers.List(import_worker)
     handlers: providers.Provider[dict[str, Any]] = providers.Dict()

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Final, Protocol
+from typing import Annotated, ClassVar, Final, Protocol
 from uuid import UUID
 
 from pydantic import Field
@@ -11,6 +11,7 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import Money
+from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
 # however late the caller wants a hold to end: counted from its reserve, and with all extensions
@@ -140,6 +141,24 @@ class TooManyUnits(DomainError):
     code = "inventory.too_many_units"
     status = 409
     title = "That is more of a product than one customer may hold"
+
+
+class StockLow(Event):
+    """The available units of a stock row fell to the product's threshold or below.
+
+    Published once per fall.
+    """
+
+    type: ClassVar[str] = "inventory.stock_low"
+    product_id: UUID
+    warehouse_id: UUID
+    sku: str
+    available: int
+    threshold: int
+
+    @property
+    def key(self) -> UUID:
+        return self.product_id
 
 
 class Inventory(Protocol):

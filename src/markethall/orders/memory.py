@@ -1,4 +1,4 @@
-"""Orders in memory, behaving as in Postgres."""
+"""The in-memory store of orders; behaves like the Postgres one."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -7,9 +7,10 @@ from uuid import UUID
 
 from markethall.orders.contract import FulfilmentStatus, OrderQuery, OrderStatus, OrderStatusView
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
-from markethall.orders.ports import ConcurrentUpdate, Keyset
+from markethall.orders.ports import ConcurrentUpdate
 from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.persistence.memory import Table
 
 FIRST_NUMBER = 1001
@@ -66,26 +67,25 @@ class MemoryOrderStore(MemoryUnitOfWork):
         return self._tables.fulfilments.get(fulfilment_id)
 
     async def list_orders(
-        self, query: OrderQuery, owner_id: UUID | None, after: Keyset | None
+        self, query: OrderQuery, owner_id: UUID | None, after: TimeKeyset | None
     ) -> Sequence[Order]:
         newest_first = query.sort.startswith("-")
         orders = self._tables.orders.where(_build_filter(query, owner_id))
         orders.sort(key=_created_position, reverse=newest_first)
         if after:
-            position = (after.timestamp, after.order_id)
             orders = [
                 order
                 for order in orders
                 if (
-                    _created_position(order) < position
+                    _created_position(order) < after
                     if newest_first
-                    else _created_position(order) > position
+                    else _created_position(order) > after
                 )
             ]
         return orders[: query.limit + 1]
 
     async def list_overdue_orders(
-        self, now: datetime, after: Keyset | None, limit: int
+        self, now: datetime, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
         orders = self._tables.orders.where(
             lambda order: order.status is OrderStatus.PENDING and order.expires_at <= now
@@ -129,12 +129,11 @@ def _build_filter(query: OrderQuery, owner_id: UUID | None) -> Callable[[Order],
     return matches
 
 
-def _page_by_expiry(orders: Iterable[Order], after: Keyset | None, limit: int) -> list[Order]:
-    """The oldest deadlines after a place."""
+def _page_by_expiry(orders: Iterable[Order], after: TimeKeyset | None, limit: int) -> list[Order]:
+    """Return the first `limit` orders by deadline after the keyset."""
     in_order = sorted(orders, key=lambda order: (order.expires_at, order.order_id))
     if after:
-        keyset = (after.timestamp, after.order_id)
-        in_order = [o for o in in_order if (o.expires_at, o.order_id) > keyset]
+        in_order = [order for order in in_order if (order.expires_at, order.order_id) > after]
     return in_order[:limit]
 
 

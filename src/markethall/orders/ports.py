@@ -1,76 +1,78 @@
-"""What orders needs from outside."""
+"""Ports of orders: the storage."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from markethall.orders.contract import OrderQuery, OrderStatusView
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
 
 
 class ConcurrentUpdate(Exception):
-    """Somebody else has saved the order since it was read: look again."""
+    """The order was saved by another transaction after it was read; the caller reads it again."""
 
 
-class Keyset(NamedTuple):
-    """The sort key of a list of orders."""
-
-    timestamp: datetime
-    order_id: UUID
-
-
-class Store(Protocol):
-    """Reads and writes of one transaction."""
-
-    async def add_order(self, order: Order) -> int | None:
-        """Write the order with its news; its number, or None when it is there already."""
-
-    async def save_order(self, order: Order) -> None:
-        """Write the order and its news, if it has any. Raises Changed."""
-
-    async def add_fulfilment(self, fulfilment: Fulfilment) -> None: ...
-
-    async def save_fulfilment(self, fulfilment: Fulfilment) -> None: ...
+class ReadStore(Protocol):
+    """Reads without locks."""
 
     async def get_order(self, order_id: UUID) -> Order | None: ...
 
     async def get_order_status(self, order_id: UUID) -> tuple[UUID, OrderStatusView] | None:
-        """With the owner's user id."""
+        """Return the owner's user id and the status."""
 
     async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]: ...
 
     async def get_fulfilment(self, fulfilment_id: UUID) -> Fulfilment | None: ...
 
     async def list_orders(
-        self, query: OrderQuery, owner_id: UUID | None, after: Keyset | None
+        self, query: OrderQuery, owner_id: UUID | None, after: TimeKeyset | None
     ) -> Sequence[Order]:
-        """At most one more than query.limit; of one owner or of all."""
+        """Return up to `query.limit` + 1 orders; those of one owner, or of all when it is None."""
 
     async def list_overdue_orders(
-        self, now: datetime, after: Keyset | None, limit: int
+        self, now: datetime, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
-        """Pending orders past their time, the oldest first."""
+        """Return pending orders with `expires_at` <= `now`, the oldest deadline first."""
 
     async def count(self) -> int: ...
 
+
+class Store(ReadStore, Protocol):
+    """Reads and writes of one transaction."""
+
+    async def add_order(self, order: Order) -> int | None:
+        """Insert the order and its timeline. Return its number, or None when it exists."""
+
+    async def save_order(self, order: Order) -> None:
+        """Update the order and append its pending timeline entries; without entries do nothing.
+
+        Raises ConcurrentUpdate.
+        """
+
+    async def add_fulfilment(self, fulfilment: Fulfilment) -> None: ...
+
+    async def save_fulfilment(self, fulfilment: Fulfilment) -> None:
+        """Raises ConcurrentUpdate when it is delivered already."""
+
     async def publish(self, event: Event, ctx: CallContext) -> None:
-        """The event leaves only if this transaction commits."""
+        """Write the event to the outbox; it is published only if this transaction commits."""
 
     async def mark_processed(self, delivery: Delivery) -> bool:
-        """Tick an inbox row off; False when its effect has happened already."""
+        """Mark the inbox row as done. Return False when it was done before."""
 
     async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Keep the answer under the attempt's key. Raises LeaseLost."""
+        """Store the response under the idempotency key. Raises LeaseLost."""
 
 
 class Database(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Store]:
-        """Commits when the block ends, rolls back when it raises. Raises Unavailable."""
+        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
 
-    def read_session(self) -> AbstractAsyncContextManager[Store]:
-        """Takes no locks. Raises Unavailable."""
+    def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
+        """Read without locks. Raises Unavailable."""

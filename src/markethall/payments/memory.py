@@ -1,4 +1,4 @@
-"""Payments in memory: a supported backend that keeps nothing when the process ends."""
+"""The in-memory store of payments and of the sandbox ledger."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from markethall.payments.ports import (
 from markethall.shared.composition.memory import ContextTables, MemoryDatabase, MemoryUnitOfWork
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.persistence.memory import Table
 
 
@@ -137,10 +138,10 @@ class MemoryPaymentStore(MemoryUnitOfWork):
 
     async def add_posting(self, posting: Posting) -> None:
         if not self._tables.postings.add(posting.operation_id, posting):
-            raise AssertionError("an operation is posted once")
+            raise AssertionError("the operation has a posting already")
 
     async def list_postings(
-        self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
+        self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
     ) -> Sequence[Posting]:
         postings = self._tables.postings.where(
             lambda posting: (
@@ -159,7 +160,7 @@ class MemoryPaymentStore(MemoryUnitOfWork):
         return [_to_account_balance(*key, amount) for key, amount in sorted(sums.items())]
 
     async def get_ledger_report(self) -> LedgerReport:
-        """A posting that does not balance cannot be made here; a payment could still differ."""
+        """Compare payments with the ledger; `Posting` itself rejects unbalanced entries."""
         ledger_balances: defaultdict[UUID, int] = defaultdict(int)
         for posting in self._tables.postings.rows():
             ledger_balances[posting.payment_id] += posting.entries[0][1]
@@ -188,17 +189,17 @@ class MemoryPaymentStore(MemoryUnitOfWork):
 
     async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
         applicable = self._tables.events.where(
-            lambda kept: (
-                kept.state == "pending"
-                and kept.event.operation_id is not None
-                and kept.event.operation_id in self._tables.operations
+            lambda stored: (
+                stored.state == "pending"
+                and stored.event.operation_id is not None
+                and stored.event.operation_id in self._tables.operations
             )
         )
-        return [kept.event for kept in applicable[:limit]]
+        return [stored.event for stored in applicable[:limit]]
 
 
 class MemorySandboxLedger:
-    """The sandbox's ledger, in transactions of its own."""
+    """The sandbox ledger, in its own transactions."""
 
     def __init__(self, database: "MemoryDatabase[Tables, MemoryPaymentStore]") -> None:
         self._database = database
@@ -228,7 +229,7 @@ class MemorySandboxLedger:
 
 
 def _deduct_from_charge(tables: Tables, refund: SandboxRefund) -> SandboxRefund:
-    """The refund, taken from its charge; failed when the charge has not enough left."""
+    """Deduct the refund from its charge; mark it failed when the charge has too little left."""
     if refund.status == "closed":
         return refund
     charge = refund.charge_operation_id and tables.sandbox_charges.get(refund.charge_operation_id)
@@ -256,7 +257,7 @@ def _matches(payment: Payment, payment_filter: PaymentFilter) -> bool:
     )
 
 
-def _is_after(payment: Payment, position: tuple[datetime, UUID], *, descending: bool) -> bool:
+def _is_after(payment: Payment, position: TimeKeyset, *, descending: bool) -> bool:
     return (
         _payment_position(payment) < position
         if descending

@@ -1,4 +1,4 @@
-"""What payments needs from outside: a database, a card provider, and the provider's webhooks."""
+"""Ports of payments: storage, card provider, provider webhooks, the sandbox ledger."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -17,34 +17,35 @@ from markethall.payments.domain import Operation, Outcome, Payment, Posting
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
 
 
 @dataclass(frozen=True)
 class PaymentFilter:
-    """`after` is the place where the page before ended: (created_at, payment_id)."""
+    """Filter of a page of payments; `after` is the position of the last payment before it."""
 
     limit: int
     descending: bool = True
     user_id: UUID | None = None
     order_id: UUID | None = None
     status: PaymentStatus | None = None
-    after: tuple[datetime, UUID] | None = None
+    after: TimeKeyset | None = None
 
 
 @dataclass(frozen=True)
 class OperationFilter:
-    """`after` is the place where the page before ended: (created_at, operation_id)."""
+    """Filter of a page of operations; `after` is the position of the last one before it."""
 
     limit: int
     payment_id: UUID
     kind: OperationKind | None = None
-    after: tuple[datetime, UUID] | None = None
+    after: TimeKeyset | None = None
 
 
 @dataclass(frozen=True)
 class ProviderEvent:
-    """News from the provider. `operation_id` is None for news that we do not act on."""
+    """A webhook event. `operation_id` is None for a type that changes no payment."""
 
     provider: str
     event_id: str
@@ -57,21 +58,21 @@ WebhookState = Literal["pending", "applied", "ignored"]
 
 
 class ReadStore(Protocol):
-    """Looks, takes no locks."""
+    """Reads without locks."""
 
     async def get_payment(self, payment_id: UUID) -> Payment | None: ...
     async def list_payments(self, payment_filter: PaymentFilter) -> Sequence[Payment]: ...
     async def get_operation(self, operation_id: UUID) -> Operation | None: ...
     async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
-        """In the order they were made."""
+        """Return the oldest first."""
 
     async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
-        """Parked events whose operation is known by now, the oldest first."""
+        """Return pending events whose operation exists by now, the oldest first."""
 
     async def list_postings(
-        self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
+        self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
     ) -> Sequence[Posting]:
-        """The newest first."""
+        """Return the newest first."""
 
     async def list_account_balances(self) -> Sequence[LedgerAccountBalance]: ...
     async def get_ledger_report(self) -> LedgerReport: ...
@@ -79,49 +80,50 @@ class ReadStore(Protocol):
 
 
 class Store(ReadStore, Protocol):
-    """One transaction."""
+    """Reads and writes of one transaction."""
 
     async def publish(self, event: Event, ctx: CallContext) -> None: ...
     async def mark_processed(self, delivery: Delivery) -> bool: ...
     async def store_response(self, attempt: IdempotentCommand, result: Any) -> None: ...
 
     async def open_payment(self, payment: Payment) -> Payment:
-        """What stands under this id now: new, opened before, or cancelled before it was opened.
+        """Insert the payment unless its id exists; return the stored payment.
 
-        Raises OrderHasPayment.
+        A tombstone under this id makes the payment cancelled. Raises OrderHasPayment.
         """
 
     async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
-        """Leave a tombstone, so that an open that comes later is cancelled already.
+        """Insert a tombstone, so that a later `open_payment` of this id is cancelled at once.
 
-        False when there is something under this id.
+        Return False when a payment or a tombstone has this id.
         """
 
     async def get_payment_for_update(self, payment_id: UUID) -> Payment | None:
-        """Nobody else changes it before this transaction ends. None for a tombstone too."""
+        """Return the payment and lock its row; None when it does not exist or is a tombstone."""
 
     async def get_operation_for_update(
         self, operation_id: UUID
     ) -> tuple[Payment, Operation] | None:
-        """The operation with its payment, both locked."""
+        """Return the operation and its payment, and lock both rows."""
 
     async def save_payment(self, payment: Payment) -> None: ...
     async def add_operation(self, payment: Payment, operation: Operation) -> None:
-        """Save the payment and add the operation."""
+        """Update the payment and insert the operation."""
 
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
-        """Save both."""
+        """Update both."""
 
     async def add_posting(self, posting: Posting) -> None: ...
     async def claim_due_operations(
         self, now: datetime, next_due_at: datetime, limit: int
     ) -> Sequence[Operation]:
-        """Open operations that are due to be asked for; they are due again at `until`."""
+        """Return open operations due for reconciliation, and postpone them to `next_due_at`."""
 
-    async def expire_overdue_payments(self, now: datetime, limit: int) -> int: ...
+    async def expire_overdue_payments(self, now: datetime, limit: int) -> int:
+        """Expire payable payments past `expires_at`. Return how many."""
 
     async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
-        """False when it is here already, by provider and event id."""
+        """Insert the event. Return False when its provider and event id exist already."""
 
     async def set_event_state(
         self, event: ProviderEvent, state: WebhookState, now: datetime
@@ -130,46 +132,49 @@ class Store(ReadStore, Protocol):
 
 class Database(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Store]:
-        """Commits when the block ends, rolls back when it raises."""
+        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
 
     def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
-        """Takes no locks."""
+        """Read without locks. Raises Unavailable."""
 
 
 class PaymentGatewayTimeout(Exception):
-    """The provider gave no answer: whether it did what was asked is unknown."""
+    """The provider did not answer; whether it executed the command is unknown."""
 
 
 class PaymentGateway(Protocol):
     """A card provider. Every command is idempotent by its operation id.
 
-    All but `accepts` raise GatewayTimeout.
+    All methods but `accepts` may raise PaymentGatewayTimeout.
     """
 
     provider: str
 
     def accepts(self, method: str) -> bool:
-        """Does it know this payment method?"""
+        """Return whether the provider supports this payment method."""
 
     async def charge(self, operation_id: UUID, amount: Money, method: str) -> Outcome:
-        """Whatever the answer, it is the last word on this operation id."""
+        """Charge the amount. The outcome of an operation id is final."""
 
     async def refund(
         self, operation_id: UUID, charge_operation_id: UUID, amount: Money
     ) -> Outcome: ...
 
     async def lookup(self, operation_id: UUID, kind: OperationKind) -> Outcome | None:
-        """What became of it; None when it never arrived."""
+        """Return the outcome of an operation; None when it never reached the provider."""
 
     async def cancel_unknown(self, operation_id: UUID, kind: OperationKind) -> Outcome:
-        """Forbid what has not arrived yet: Failed("provider_timeout"); else what became of it."""
+        """Return the outcome of an operation; one that has not arrived fails from now on.
+
+        Its outcome is then `Failed(PROVIDER_TIMEOUT)`.
+        """
 
 
 PROVIDER_TIMEOUT = "provider_timeout"
 
 
 class WebhookReader(Protocol):
-    """Reads what one provider sends us."""
+    """Parser of the webhooks of one provider."""
 
     provider: str
 
@@ -177,12 +182,12 @@ class WebhookReader(Protocol):
         """Raises WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
 
     def parse_outcome(self, event: ProviderEvent) -> Outcome:
-        """What an event with an operation id says about it."""
+        """Return the outcome in an event that has an operation id."""
 
 
 @dataclass(frozen=True)
 class SandboxCharge:
-    """`closed` forbids a charge that has not arrived; it has no amount."""
+    """A charge at the sandbox. `closed` blocks an operation id that has not arrived."""
 
     operation_id: UUID
     status: Literal["succeeded", "failed", "requires_action", "closed"]
@@ -205,15 +210,18 @@ class SandboxRefund:
 
 
 class SandboxLedger(Protocol):
-    """The sandbox's own ledger. It outlives this process, as a real provider does."""
+    """The ledger of the sandbox provider; it survives a restart like a real provider's."""
 
     async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
-        """Write it down unless its id is known; what stands there now."""
+        """Insert the charge unless its id exists; return the stored charge."""
 
     async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
-        """The same; failed when the charge has not enough left in this currency."""
+        """Insert the refund unless its id exists; return the stored refund.
+
+        It is stored as failed when the charge has too little left in this currency.
+        """
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None: ...
     async def list_charges(self) -> Sequence[SandboxCharge]:
-        """All that ever arrived, for audits."""
+        """Return all charges, for audits."""

@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from markethall.contexts import context_names, topology
+from markethall.graceful_shutdown import drain_on_signal
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.operations.endpoints import add_docs, add_probes
 from markethall.settings import Settings
-from markethall.shared.graceful_shutdown import drain_on_signal
 from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers
 from markethall.shared.http.problem_details import http_exception_handler, problem_handler
 from markethall.shared.http.rate_limits import RateLimiter
@@ -55,14 +55,14 @@ class ClusterApp:
     def __init__(self, app: FastAPI, proxy: ReverseProxy, settings: Settings) -> None:
         self.app = app
         self._proxy = proxy
-        manners = GatewayConfig(
+        gateway_config = GatewayConfig(
             settings.max_body_bytes,
             settings.body_timeout,
             settings.trusted_proxies,
             topology().context_by_path,
         )
         self._own = GatewayMiddleware(
-            app, manners, TokenVerifiers(NoTokens), RateLimiter("off", RedisClient(None))
+            app, gateway_config, TokenVerifiers(NoTokens), RateLimiter("off", RedisClient(None))
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

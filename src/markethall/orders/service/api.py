@@ -1,9 +1,6 @@
-"""What customers and staff ask of orders."""
+"""The HTTP use cases of orders, for customers and staff."""
 
-from typing import Final
 from uuid import UUID
-
-from pydantic import TypeAdapter
 
 from markethall.inventory.contract import Inventory
 from markethall.orders.contract import (
@@ -24,7 +21,7 @@ from markethall.orders.contract import (
     TimelineView,
 )
 from markethall.orders.domain import AuditInfo, Fulfilment, Order, build_fulfilment_lines
-from markethall.orders.ports import Database, Keyset, Store
+from markethall.orders.ports import Database, ReadStore
 from markethall.orders.service.checkout import Checkout
 from markethall.orders.service.optimistic_retry import retry_on_conflict
 from markethall.orders.service.views import (
@@ -36,14 +33,12 @@ from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden
-from markethall.shared.kernel.pagination import Cursors, Page
+from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, TimeKeyset
 from markethall.shared.kernel.scopes import ORDERS_MANAGE
-
-_KEYSET: Final = TypeAdapter(Keyset)
 
 
 class OrderService:
-    """Orders, in this process."""
+    """Implementation of `Orders` in this process."""
 
     def __init__(
         self,
@@ -71,11 +66,11 @@ class OrderService:
         owner_id = None if ctx.actor.has_scope(ORDERS_MANAGE) else ctx.user_id
         filters = query.model_dump_json(exclude={"limit", "cursor"})
         listing = f"orders {owner_id} {filters}"
-        after = self._cursors.decode(listing, query.cursor, _KEYSET)
+        after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
             orders = await store.list_orders(query, owner_id, after)
         views = [to_order_view(order) for order in orders]
-        return self._cursors.build_page(listing, views, query.limit, _keyset_of)
+        return self._cursors.build_page(listing, views, query.limit, _order_keyset)
 
     async def get_order_status(self, ctx: CallContext, order_id: UUID) -> OrderStatusView:
         async with self._database.read_session() as store:
@@ -120,7 +115,7 @@ class OrderService:
     ) -> FulfilmentView:
         order = await self._read_visible_order(ctx, order_id)
         if order.status is OrderStatus.PROCESSING:
-            # goods may leave only when they are ours to give, whatever the event is waiting for
+            # OrderPaid may not be handled yet; goods must not leave before the stock is committed
             await self._inventory.commit(ctx, order.reservation_id)
         async with self._database.transaction() as store:
             fulfilment = await store.get_fulfilment(attempt.id)
@@ -203,8 +198,8 @@ class OrderService:
         return AuditInfo(ctx.actor.audit_name, self._clock(), reason)
 
 
-async def _get_visible_order(store: Store, ctx: CallContext, order_id: UUID) -> Order:
-    """Absent and not yours are the same: OrderNotFound."""
+async def _get_visible_order(store: ReadStore, ctx: CallContext, order_id: UUID) -> Order:
+    """Return the order. Raises OrderNotFound, also when the caller may not see it."""
     order = await store.get_order(order_id)
     if order is None or not ctx.can_view(order.user_id, ORDERS_MANAGE):
         raise OrderNotFound(order_id=str(order_id))
@@ -238,5 +233,5 @@ def _check_staff(ctx: CallContext) -> None:
         raise Forbidden(scope=ORDERS_MANAGE)
 
 
-def _keyset_of(order: OrderView) -> Keyset:
-    return Keyset(order.created_at, order.order_id)
+def _order_keyset(order: OrderView) -> TimeKeyset:
+    return TimeKeyset(order.created_at, order.order_id)

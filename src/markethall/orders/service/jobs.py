@@ -1,14 +1,15 @@
-"""An unpaid order reaches its end by itself."""
+"""Periodic job of orders: expire unpaid orders."""
 
 import structlog
 
 from markethall.orders.contract import OrderExpired
 from markethall.orders.domain import AuditInfo, Order
-from markethall.orders.ports import ConcurrentUpdate, Database, Keyset
+from markethall.orders.ports import ConcurrentUpdate, Database
 from markethall.payments.contract import InvalidPaymentTransition, PaymentInProgress, Payments
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.kernel.pagination import TimeKeyset
 
 log = structlog.get_logger("markethall.orders")
 
@@ -16,7 +17,7 @@ BATCH_SIZE = 50
 
 
 class OrderExpiryJob:
-    """Expires orders whose time to pay is over, the payment first."""
+    """Cancel the payment of each overdue order, then expire the order."""
 
     def __init__(self, payments: Payments, database: Database, clock: Clock) -> None:
         self._payments = payments
@@ -24,9 +25,9 @@ class OrderExpiryJob:
         self._clock = clock
 
     async def run_once(self) -> None:
-        """All that are overdue now, in batches; one that cannot end yet stops no other."""
+        """Expire all overdue orders, in batches; a failure does not stop the others."""
         now = self._clock()
-        after: Keyset | None = None
+        after: TimeKeyset | None = None
         while True:
             async with self._database.read_session() as store:
                 batch = await store.list_overdue_orders(now, after, BATCH_SIZE)
@@ -34,17 +35,17 @@ class OrderExpiryJob:
                 await self._try_expire(order)
             if len(batch) < BATCH_SIZE:
                 return
-            after = Keyset(batch[-1].expires_at, batch[-1].order_id)
+            after = TimeKeyset(batch[-1].expires_at, batch[-1].order_id)
 
     async def _try_expire(self, order: Order) -> None:
         try:
             await self._expire(order)
         except InvalidPaymentTransition:
-            # the money is taken: the event that says so is on its way
+            # the payment is captured; its event will mark the order as paid
             log.info("order.expiry_skipped_paid", order_id=str(order.order_id))
         except (PaymentInProgress, Unavailable, ConcurrentUpdate) as error:
             log.info("order.expiry_deferred", order_id=str(order.order_id), error=repr(error))
-        except Exception:  # whatever it is, the others must end too
+        except Exception:  # one broken order must not keep the others from expiring
             log.exception("order.expiry_failed", order_id=str(order.order_id))
 
     async def _expire(self, order: Order) -> None:

@@ -1,4 +1,4 @@
-"""Rows <-> entities, and the statements behind each word of the port."""
+"""The Postgres store of orders: runs the statements, maps rows to entities."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,18 +16,19 @@ from markethall.orders.contract import (
     OrderStatusView,
 )
 from markethall.orders.domain import Fulfilment, FulfilmentLine, Order, OrderLine, TimelineEntry
-from markethall.orders.ports import ConcurrentUpdate, Keyset
+from markethall.orders.ports import ConcurrentUpdate
 from markethall.orders.sql import statements as sql
 from markethall.orders.sql.tables import metadata, orders
 from markethall.shared.composition.sql import ContextStatements, SqlUnitOfWork
+from markethall.shared.kernel.pagination import TimeKeyset
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
 
 STATEMENTS = ContextStatements(metadata)
 
-_BEFORE_FIRST = Keyset(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
-# what stands in a row under the name that it has in the entity
+_BEFORE_FIRST = TimeKeyset(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
+# columns that have the same name and type in the entity
 _PLAIN_COLUMNS = tuple(
     column.name
     for column in orders.c
@@ -108,7 +109,7 @@ class SqlOrderStore(SqlUnitOfWork):
         return _to_fulfilment(row) if row else None
 
     async def list_orders(
-        self, query: OrderQuery, owner_id: UUID | None, after: Keyset | None
+        self, query: OrderQuery, owner_id: UUID | None, after: TimeKeyset | None
     ) -> Sequence[Order]:
         values = _filter_values(query, owner_id)
         statement = sql.list_orders(frozenset(values), query.sort, after_keyset=after is not None)
@@ -119,7 +120,7 @@ class SqlOrderStore(SqlUnitOfWork):
         return [_to_order(row) for row in rows]
 
     async def list_overdue_orders(
-        self, now: datetime, after: Keyset | None, limit: int
+        self, now: datetime, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
         keyset = _keyset_values(after or _BEFORE_FIRST)
         rows = await self._connection.fetch_all(
@@ -213,7 +214,7 @@ def _line_arrays(lines: Sequence[OrderLine]) -> dict[str, list[Any]]:
 
 
 def _arrays(alias: str, names: Iterable[str], items: Sequence[Any]) -> dict[str, list[Any]]:
-    """One array per column, as the statements want them."""
+    """Bind one array per column."""
     return {f"{alias}_{name}": [getattr(thing, name) for thing in items] for name in names}
 
 
@@ -224,5 +225,5 @@ def _filter_values(query: OrderQuery, owner_id: UUID | None) -> dict[str, Any]:
     return filters if owner_id is None else filters | {"owner_id": owner_id}
 
 
-def _keyset_values(keyset: Keyset) -> dict[str, Any]:
-    return {"after_timestamp": keyset.timestamp, "after_order_id": keyset.order_id}
+def _keyset_values(keyset: TimeKeyset) -> dict[str, Any]:
+    return {"after_timestamp": keyset.timestamp, "after_order_id": keyset.row_id}

@@ -1,4 +1,4 @@
-"""A payment, the calls of its provider, and the ledger of what has moved."""
+"""Payments, their operations at the provider, and the ledger."""
 
 from markethall.payments.domain.ledger import (
     CUSTOMER_PAYMENTS_ACCOUNT,

@@ -1,12 +1,10 @@
-"""One call of the provider, and what it may answer."""
+"""An operation at the provider and its outcome."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from markethall.payments import contract
-from markethall.payments.contract import OperationKind, OperationStatus, RefundStatus
-from markethall.payments.domain.payment import Payment
+from markethall.payments.contract import OperationKind, OperationStatus
 from markethall.shared.kernel.money import Money
 
 
@@ -22,7 +20,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class ActionRequired:
-    """The customer must act; this charge ends here and another confirm starts the next."""
+    """The customer must act; this charge has failed, and another confirm starts a new one."""
 
     next_action: str
 
@@ -32,9 +30,10 @@ Outcome = Succeeded | Failed | ActionRequired
 
 @dataclass
 class Operation:
-    """All that the provider was asked for. A charge has a method, a refund the charge it undoes.
+    """A charge or refund at the provider.
 
-    `due_at` is when the reconciler asks what became of it.
+    A charge has a `method`; a refund has the `charge_id` that it reverses. An open operation is
+    reconciled from `due_at` on.
     """
 
     operation_id: UUID
@@ -70,30 +69,3 @@ class Operation:
 
     def mark_unknown(self) -> None:
         self.status = OperationStatus.UNKNOWN
-
-    def to_view(self) -> contract.OperationView:
-        return contract.OperationView(
-            operation_id=self.operation_id,
-            payment_id=self.payment_id,
-            kind=self.kind,
-            status=self.status,
-            amount=self.money,
-            method=self.method,
-            provider_reference=self.provider_reference,
-            failure_code=self.failure_code,
-            created_at=self.created_at,
-            settled_at=self.settled_at,
-        )
-
-    def to_refund_view(self, payment: Payment) -> contract.RefundView:
-        """A refund is an operation that gives back: the same id, the same status."""
-        return contract.RefundView(
-            refund_id=self.operation_id,
-            payment_id=self.payment_id,
-            order_id=payment.order_id,
-            amount=self.money,
-            status=RefundStatus(self.status.value),
-            reason=self.reason,
-            failure_code=self.failure_code,
-            created_at=self.created_at,
-        )

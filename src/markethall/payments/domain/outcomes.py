@@ -1,4 +1,4 @@
-"""What an answer of the provider changes."""
+"""Apply the outcome of an operation to its payment."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +25,7 @@ ACTION_REQUIRED = "action_required"
 
 @dataclass(frozen=True)
 class OutcomeEffects:
-    """What follows from an outcome: news for the neighbours, and how the money moved."""
+    """Effects of an outcome: the event to publish and the posting to add."""
 
     event: Event | None = None
     posting_kind: PostingKind | None = None
@@ -34,7 +34,7 @@ class OutcomeEffects:
 def settle_operation(
     payment: Payment, operation: Operation, outcome: Outcome | None, now: datetime
 ) -> OutcomeEffects:
-    """Apply what the provider said about an open operation; None means no answer."""
+    """Apply an outcome to an open operation and its payment; None stands for a timeout."""
     if outcome is None:
         return _settle_without_outcome(payment, operation)
     if operation.kind is OperationKind.CHARGE:

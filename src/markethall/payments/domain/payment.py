@@ -1,11 +1,10 @@
-"""One payment: what it may do next, and how much of it has moved."""
+"""The payment: its state machine and its amounts."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from markethall.payments import contract
 from markethall.payments.contract import (
     InvalidPaymentTransition,
     PaymentInProgress,
@@ -39,7 +38,7 @@ _OUTCOME_TRANSITIONS = {
     C.FAIL: S.FAILED,
     C.REQUIRE_ACTION: S.REQUIRES_ACTION,
 }
-# from -> command -> to; what is not here is illegal
+# status -> command -> next status; a command that is absent is rejected
 TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
     S.CREATED: _PAYABLE_TRANSITIONS,
     S.REQUIRES_ACTION: _PAYABLE_TRANSITIONS,
@@ -52,20 +51,20 @@ TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
     S.CANCELLED: {},
     S.EXPIRED: {},
 }
-# nothing has been charged, and nothing will be unless somebody confirms
+# nothing is charged until the customer confirms
 PAYABLE_STATUSES = frozenset(
     status for status, row in TRANSITIONS.items() if row is _PAYABLE_TRANSITIONS
 )
-# the provider is being asked: seconds after which it is worth looking again
+# Retry-After in seconds while the provider call is under way
 IN_PROGRESS_RETRY_SECONDS = {S.PROCESSING: 1, S.UNKNOWN: 5}
 _ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
 
 
 @dataclass
 class Payment:
-    """Amounts in minor units of one currency.
+    """A payment. Amounts are in minor units of one currency.
 
-    `refunding` is reserved for refunds under way; `charge_id` is the operation that took the money.
+    `refunding` is reserved for refunds in progress; `charge_id` is the operation of the capture.
     """
 
     payment_id: UUID
@@ -112,12 +111,12 @@ class Payment:
         self.next_action = next_action
 
     def mark_unknown(self) -> None:
-        """The provider gave no answer."""
+        """Record that the provider did not answer."""
         if self.status is not S.UNKNOWN:
             self._transition(C.MARK_UNKNOWN)
 
     def cancel(self) -> bool:
-        """False when it has ended unpaid already.
+        """Cancel the payment. Return False when it has ended unpaid already.
 
         Raises PaymentInProgress, InvalidPaymentTransition.
         """
@@ -131,7 +130,10 @@ class Payment:
         self._transition(C.EXPIRE)
 
     def reserve_refund(self, requested_amount: Money | None) -> int:
-        """The amount. Raises InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch."""
+        """Reserve an amount, by default all that is refundable, and return it.
+
+        Raises InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch.
+        """
         if self.status is not S.CAPTURED:
             raise _invalid_transition(self.status)
         amount = self._resolve_refund_amount(requested_amount)
@@ -145,7 +147,7 @@ class Payment:
         self.version += 1
 
     def mark_refund_unknown(self) -> None:
-        """No answer: the amount stays reserved."""
+        """Record that the provider did not answer; the amount stays reserved."""
         self.version += 1
 
     def fail_refund(self, amount: int) -> None:
@@ -154,24 +156,6 @@ class Payment:
 
     def money(self, amount: int) -> Money:
         return Money(amount=amount, currency=self.currency)
-
-    def to_view(self) -> contract.PaymentView:
-        return contract.PaymentView(
-            payment_id=self.payment_id,
-            order_id=self.order_id,
-            user_id=self.user_id,
-            status=self.status,
-            amount=self.money(self.amount),
-            authorized=self.money(self.authorized),
-            captured=self.money(self.captured),
-            refunded=self.money(self.refunded),
-            provider=self.provider,
-            failure_code=self.failure_code,
-            next_action=self.next_action,
-            expires_at=self.expires_at,
-            created_at=self.created_at,
-            version=self.version,
-        )
 
     def _transition(self, command: PaymentCommand) -> None:
         to = TRANSITIONS[self.status].get(command)

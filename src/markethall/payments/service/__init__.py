@@ -1,4 +1,4 @@
-"""Payments, in this process."""
+"""Use cases of payments."""
 
 from markethall.payments.service.api import PaymentApiService
 from markethall.payments.service.charge_payment import ChargePayment

@@ -1,41 +1,43 @@
-"""What the world may ask of payments, over HTTP."""
+"""The HTTP use cases of payments, for owners and staff."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Final
 from uuid import UUID
 
-from pydantic import TypeAdapter
-
-from markethall.payments import contract
 from markethall.payments.contract import (
     LedgerAccountBalance,
     LedgerReport,
     OperationKind,
+    OperationView,
     PaymentNotFound,
     PaymentQuery,
+    PaymentView,
     PostingQuery,
+    PostingView,
     RefundNotFound,
     RefundPayment,
+    RefundView,
     WebhookReceipt,
 )
 from markethall.payments.domain import Operation, Payment
 from markethall.payments.ports import Database, OperationFilter, PaymentFilter
 from markethall.payments.service.charge_payment import ChargePayment
 from markethall.payments.service.issue_refund import IssueRefund
+from markethall.payments.service.views import (
+    to_operation_view,
+    to_payment_view,
+    to_posting_view,
+    to_refund_view,
+)
 from markethall.payments.service.webhooks import WebhookHandler
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.money import Money
-from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.kernel.pagination import TIME_KEYSET, Cursors, Page, PageQuery, TimeKeyset
 from markethall.shared.kernel.scopes import PAYMENTS_MANAGE
-
-# created_at and id
-_KEYSET: Final = TypeAdapter(tuple[datetime, UUID])
 
 
 class PaymentApiService:
-    """Payments, for their owners and for staff."""
+    """Implementation of `PaymentApi` in this process."""
 
     def __init__(
         self,
@@ -53,12 +55,10 @@ class PaymentApiService:
 
     # Reading
 
-    async def get_payment(self, ctx: CallContext, payment_id: UUID) -> contract.PaymentView:
-        return (await self._get_visible_payment(ctx, payment_id)).to_view()
+    async def get_payment(self, ctx: CallContext, payment_id: UUID) -> PaymentView:
+        return to_payment_view(await self._get_visible_payment(ctx, payment_id))
 
-    async def list_payments(
-        self, ctx: CallContext, query: PaymentQuery
-    ) -> Page[contract.PaymentView]:
+    async def list_payments(self, ctx: CallContext, query: PaymentQuery) -> Page[PaymentView]:
         owner_id = query.user_id if ctx.actor.has_scope(PAYMENTS_MANAGE) else ctx.user_id
         if query.user_id not in {None, owner_id}:
             return Page(items=(), next_cursor=None)
@@ -69,35 +69,33 @@ class PaymentApiService:
             user_id=owner_id,
             order_id=query.order_id,
             status=query.status,
-            after=self._cursors.decode(listing, query.cursor, _KEYSET),
+            after=self._cursors.decode(listing, query.cursor, TIME_KEYSET),
         )
         async with self._database.read_session() as store:
             payments = await store.list_payments(payment_filter)
-        views = [payment.to_view() for payment in payments]
+        views = [to_payment_view(payment) for payment in payments]
         return self._cursors.build_page(listing, views, query.limit, _payment_keyset)
 
     async def list_operations(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
-    ) -> Page[contract.OperationView]:
+    ) -> Page[OperationView]:
         await self._get_visible_payment(ctx, payment_id)
         operations = await self._list_operations(payment_id, None, query)
-        views = [operation.to_view() for operation in operations]
+        views = [to_operation_view(operation) for operation in operations]
         return self._cursors.build_page(
             f"operations {payment_id} None", views, query.limit, _operation_keyset
         )
 
     async def list_refunds(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
-    ) -> Page[contract.RefundView]:
+    ) -> Page[RefundView]:
         payment = await self._get_visible_payment(ctx, payment_id)
         operations = await self._list_operations(payment_id, OperationKind.REFUND, query)
-        views = [operation.to_refund_view(payment) for operation in operations]
+        views = [to_refund_view(operation, payment) for operation in operations]
         listing = f"operations {payment_id} {OperationKind.REFUND}"
         return self._cursors.build_page(listing, views, query.limit, _refund_keyset)
 
-    async def get_refund(
-        self, ctx: CallContext, payment_id: UUID, refund_id: UUID
-    ) -> contract.RefundView:
+    async def get_refund(self, ctx: CallContext, payment_id: UUID, refund_id: UUID) -> RefundView:
         payment = await self._get_visible_payment(ctx, payment_id)
         async with self._database.read_session() as store:
             operation = await store.get_operation(refund_id)
@@ -106,7 +104,7 @@ class PaymentApiService:
             OperationKind.REFUND,
         ):
             raise RefundNotFound(refund_id=str(refund_id))
-        return operation.to_refund_view(payment)
+        return to_refund_view(operation, payment)
 
     async def count(self) -> int:
         async with self._database.read_session() as store:
@@ -115,7 +113,8 @@ class PaymentApiService:
     async def _list_operations(
         self, payment_id: UUID, kind: OperationKind | None, query: PageQuery
     ) -> Sequence[Operation]:
-        after = self._cursors.decode(f"operations {payment_id} {kind}", query.cursor, _KEYSET)
+        listing = f"operations {payment_id} {kind}"
+        after = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
             return await store.list_operations(
                 OperationFilter(query.limit + 1, payment_id, kind, after)
@@ -128,11 +127,11 @@ class PaymentApiService:
             raise PaymentNotFound(payment_id=str(payment_id))
         return payment
 
-    # Moving money
+    # Charges and refunds
 
     async def confirm(
         self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
-    ) -> contract.PaymentView:
+    ) -> PaymentView:
         return await self._charge_payment.confirm(ctx, payment_id, method, attempt)
 
     async def refund(
@@ -142,7 +141,7 @@ class PaymentApiService:
         amount: Money | None,
         reason: str,
         attempt: IdempotentCommand,
-    ) -> contract.RefundView:
+    ) -> RefundView:
         command = RefundPayment(
             payment_id=payment_id, refund_id=attempt.id, amount=amount, reason=reason
         )
@@ -155,14 +154,12 @@ class PaymentApiService:
 
     # The ledger
 
-    async def list_postings(
-        self, ctx: CallContext, query: PostingQuery
-    ) -> Page[contract.PostingView]:
+    async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
         listing = f"postings {query.payment_id}"
-        before = self._cursors.decode(listing, query.cursor, _KEYSET)
+        before = self._cursors.decode(listing, query.cursor, TIME_KEYSET)
         async with self._database.read_session() as store:
             postings = await store.list_postings(query.payment_id, before, query.limit + 1)
-        views = [posting.to_view() for posting in postings]
+        views = [to_posting_view(posting) for posting in postings]
         return self._cursors.build_page(listing, views, query.limit, _posting_keyset)
 
     async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]:
@@ -174,17 +171,17 @@ class PaymentApiService:
             return await store.get_ledger_report()
 
 
-def _payment_keyset(payment: contract.PaymentView) -> tuple[datetime, UUID]:
-    return payment.created_at, payment.payment_id
+def _payment_keyset(payment: PaymentView) -> TimeKeyset:
+    return TimeKeyset(payment.created_at, payment.payment_id)
 
 
-def _operation_keyset(operation: contract.OperationView) -> tuple[datetime, UUID]:
-    return operation.created_at, operation.operation_id
+def _operation_keyset(operation: OperationView) -> TimeKeyset:
+    return TimeKeyset(operation.created_at, operation.operation_id)
 
 
-def _refund_keyset(refund: contract.RefundView) -> tuple[datetime, UUID]:
-    return refund.created_at, refund.refund_id
+def _refund_keyset(refund: RefundView) -> TimeKeyset:
+    return TimeKeyset(refund.created_at, refund.refund_id)
 
 
-def _posting_keyset(posting: contract.PostingView) -> tuple[datetime, UUID]:
-    return posting.created_at, posting.posting_id
+def _posting_keyset(posting: PostingView) -> TimeKeyset:
+    return TimeKeyset(posting.created_at, posting.posting_id)

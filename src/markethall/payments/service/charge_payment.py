@@ -1,13 +1,18 @@
-"""Taking money: written down first, then asked for, then booked."""
+"""Charge a payment: record the operation, call the provider, record the outcome."""
 
 from datetime import datetime
 from uuid import UUID
 
-from markethall.payments import contract
-from markethall.payments.contract import OperationKind, PaymentNotFound, UnknownPaymentMethod
+from markethall.payments.contract import (
+    OperationKind,
+    PaymentNotFound,
+    PaymentView,
+    UnknownPaymentMethod,
+)
 from markethall.payments.domain import Operation, Outcome, Payment
 from markethall.payments.ports import Database
 from markethall.payments.service.provider_client import ProviderClient, apply_outcome
+from markethall.payments.service.views import to_payment_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
@@ -21,8 +26,11 @@ class ChargePayment:
 
     async def confirm(
         self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
-    ) -> contract.PaymentView:
-        """Raises UnknownMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress."""
+    ) -> PaymentView:
+        """Charge the payment.
+
+        Raises UnknownPaymentMethod, PaymentNotFound, InvalidPaymentTransition, PaymentInProgress.
+        """
         if not self._provider.accepts(method):
             raise UnknownPaymentMethod(payment_method=method)
         operation = await self._record_intent(ctx, payment_id, method, attempt.id)
@@ -32,7 +40,7 @@ class ChargePayment:
     async def _record_intent(
         self, ctx: CallContext, payment_id: UUID, method: str, operation_id: UUID
     ) -> Operation:
-        """Writes down what the provider will be asked; who comes again finds it."""
+        """Insert the operation, or return the operation of an earlier try with the same key."""
         async with self._database.transaction() as store:
             payment = await store.get_payment_for_update(payment_id)
             if payment is None or payment.user_id != ctx.user_id:
@@ -66,13 +74,13 @@ class ChargePayment:
         operation: Operation,
         outcome: Outcome | None,
         attempt: IdempotentCommand,
-    ) -> contract.PaymentView:
+    ) -> PaymentView:
         async with self._database.transaction() as store:
             applied = await apply_outcome(
                 store, ctx, operation.operation_id, outcome, self._clock()
             )
             if applied is None:
                 raise PaymentNotFound(payment_id=str(operation.payment_id))
-            payment = applied[0].to_view()
+            payment = to_payment_view(applied[0])
             await store.store_response(attempt, payment)
             return payment

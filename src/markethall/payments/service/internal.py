@@ -1,22 +1,20 @@
-"""What the neighbours may ask of payments."""
+"""Implementation of the contract `Payments` in this process."""
 
-from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-from markethall.payments import contract
-from markethall.payments.contract import OpenPayment, RefundPayment
+from markethall.payments.contract import OpenPayment, PaymentView, RefundPayment, RefundView
 from markethall.payments.domain import Payment
 from markethall.payments.ports import Database
 from markethall.payments.service.issue_refund import IssueRefund
 from markethall.payments.service.provider_client import ProviderClient
-from markethall.shared.idempotency.records import IdempotentCommand, StoredResponse
+from markethall.payments.service.views import to_payment_view
+from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 
 
 class InternalPaymentService:
-    """Payments, for the neighbours."""
+    """The commands that other contexts call."""
 
     def __init__(
         self, database: Database, provider: ProviderClient, issue_refund: IssueRefund, clock: Clock
@@ -26,7 +24,7 @@ class InternalPaymentService:
         self._issue_refund = issue_refund
         self._clock = clock
 
-    async def open(self, ctx: CallContext, command: OpenPayment) -> contract.PaymentView:
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
         payment = Payment(
             payment_id=command.payment_id,
             order_id=command.order_id,
@@ -38,7 +36,7 @@ class InternalPaymentService:
             provider=self._provider.provider,
         )
         async with self._database.transaction() as store:
-            return (await store.open_payment(payment)).to_view()
+            return to_payment_view(await store.open_payment(payment))
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
         async with self._database.transaction() as store:
@@ -48,10 +46,6 @@ class InternalPaymentService:
             if payment and payment.cancel():
                 await store.save_payment(payment)
 
-    async def refund(self, ctx: CallContext, command: RefundPayment) -> contract.RefundView:
-        attempt = IdempotentCommand("", command.refund_id, timedelta(), _never_stored)
+    async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
+        attempt = IdempotentCommand.without_key(command.refund_id)
         return await self._issue_refund.refund(ctx, command, attempt)
-
-
-def _never_stored(_: Any) -> StoredResponse:
-    raise AssertionError("an attempt without a key keeps no answer")

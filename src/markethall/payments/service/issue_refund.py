@@ -1,22 +1,23 @@
-"""Giving money back: reserved first, then asked for, then booked."""
+"""Refund a payment: reserve the amount, call the provider, record the outcome."""
 
-from markethall.payments import contract
 from markethall.payments.contract import (
     OperationIdTaken,
     OperationKind,
     PaymentNotFound,
     RefundPayment,
+    RefundView,
 )
 from markethall.payments.domain import Operation, Outcome
 from markethall.payments.ports import Database, Store
 from markethall.payments.service.provider_client import ProviderClient, apply_outcome
+from markethall.payments.service.views import to_refund_view
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 
 
 class IssueRefund:
-    """The one way to refund, for neighbours and for staff."""
+    """The refund use case, shared by the contract and by staff over HTTP."""
 
     def __init__(self, database: Database, provider: ProviderClient, clock: Clock) -> None:
         self._database = database
@@ -25,14 +26,17 @@ class IssueRefund:
 
     async def refund(
         self, ctx: CallContext, command: RefundPayment, attempt: IdempotentCommand
-    ) -> contract.RefundView:
-        """Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, …"""
+    ) -> RefundView:
+        """Refund the payment.
+
+        Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken.
+        """
         operation = await self._record_intent(command)
         outcome = await self._provider.submit(operation) if operation.is_open else None
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(self, command: RefundPayment) -> Operation:
-        """Reserves the amount; who comes again finds what was reserved."""
+        """Reserve the amount and insert the operation, or return that of an earlier try."""
         async with self._database.transaction() as store:
             payment = await store.get_payment_for_update(command.payment_id)
             if payment is None:
@@ -61,7 +65,7 @@ class IssueRefund:
         operation: Operation,
         outcome: Outcome | None,
         attempt: IdempotentCommand,
-    ) -> contract.RefundView:
+    ) -> RefundView:
         async with self._database.transaction() as store:
             applied = await apply_outcome(
                 store, ctx, operation.operation_id, outcome, self._clock()
@@ -69,13 +73,13 @@ class IssueRefund:
             if applied is None:
                 raise PaymentNotFound(payment_id=str(operation.payment_id))
             payment, operation_after = applied
-            refund = operation_after.to_refund_view(payment)
+            refund = to_refund_view(operation_after, payment)
             await store.store_response(attempt, refund)
             return refund
 
 
 async def _get_existing_refund(store: Store, command: RefundPayment) -> Operation | None:
-    """Raises OperationIdTaken."""
+    """Return the refund of this id. Raises OperationIdTaken when the id is of another operation."""
     operation = await store.get_operation(command.refund_id)
     if operation and not _is_same_refund(operation, command):
         raise OperationIdTaken(operation_id=str(command.refund_id))

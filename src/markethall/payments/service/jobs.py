@@ -1,4 +1,4 @@
-"""What happens by itself: nothing unpaid, unknown or parked stays so for ever."""
+"""Periodic jobs of payments: expiry, reconciliation, pending webhooks."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
 
 _EXPIRY_BATCH_SIZE = 500
-# side by side at the provider; each takes a connection for a moment
+# concurrent provider calls; each then takes one database connection
 _RECONCILE_CONCURRENCY = 8
 
 
@@ -25,12 +25,12 @@ class PaymentJobs:
         self._clock = clock
 
     async def expire_overdue_payments(self) -> None:
-        """What was not confirmed in time expires."""
+        """Expire payments that were not confirmed in time."""
         async with self._database.transaction() as store:
             await store.expire_overdue_payments(self._clock(), _EXPIRY_BATCH_SIZE)
 
     async def reconcile(self) -> None:
-        """Ask the provider what became of operations that have been open for too long."""
+        """Look up at the provider the operations that are open past `due_at`."""
         while due := await self._claim_due_operations():
             results = await asyncio.gather(
                 *map(self._reconcile_operation, due), return_exceptions=True

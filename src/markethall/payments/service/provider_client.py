@@ -1,8 +1,8 @@
-"""Where the provider is asked, outside any transaction, and its answers are applied, inside one.
+"""Calls of the card provider, outside any transaction, and the transaction step for their outcome.
 
-A charge or refund takes three steps: its operation is written down, the provider is asked, the
-answer is applied. Who dies between the steps leaves an open operation; a retry with the same key,
-a webhook or the reconciler applies the answer then. Only the first of them finds it open.
+A charge or refund takes three steps: record the operation, call the provider, apply the outcome.
+A crash between the steps leaves an open operation; a retry with the same key, a webhook or the
+reconciliation job applies its outcome. Only the first of them finds the operation open.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProviderTimeouts:
-    """How long we wait for an answer, and how long until we ask what became of an operation."""
+    """Time limits: for a response, and until an open operation is reconciled."""
 
     response: timedelta = timedelta(seconds=8)
     reconcile_after: timedelta = timedelta(seconds=15)
@@ -45,14 +45,14 @@ class ProviderClient:
         return now + self._timeouts.reconcile_after
 
     async def submit(self, operation: Operation) -> Outcome | None:
-        """The provider's answer, None without one. Asking again changes nothing there."""
+        """Return the outcome, None after a timeout. Idempotent by the operation id."""
         return await self._outcome_or_none(self._call_gateway(operation))
 
     async def reconcile(self, operation: Operation) -> Outcome | None:
-        """What became of it, None without an answer.
+        """Return the outcome of an open operation, None after a timeout.
 
-        A charge that never arrived is forbidden: its customer may be gone. A refund that never
-        arrived is asked for again: it is owed.
+        A charge that never reached the provider is cancelled, because the customer may have left.
+        A refund that never reached it is submitted again, because it must be paid.
         """
         lookup = self._gateway.lookup(operation.operation_id, operation.kind)
         outcome, was_answered = await self._with_timeout(lookup)
@@ -76,7 +76,7 @@ class ProviderClient:
         return outcome
 
     async def _with_timeout(self, gateway_call: Awaitable[T]) -> tuple[T | None, bool]:
-        """The answer, and whether there was one."""
+        """Return the result, and False after a timeout."""
         try:
             async with asyncio.timeout(self._timeouts.response.total_seconds()):
                 return await gateway_call, True
@@ -87,9 +87,9 @@ class ProviderClient:
 async def apply_outcome(
     store: Store, ctx: CallContext, operation_id: UUID, outcome: Outcome | None, now: datetime
 ) -> tuple[Payment, Operation] | None:
-    """Apply an answer (None: there was none) to an open operation, and only to an open one.
+    """Apply an outcome to an operation if it is open; None stands for a timeout.
 
-    The payment and the operation as they stand then; None when we do not know the operation.
+    Return the payment and the operation, or None when the operation does not exist.
     """
     locked = await store.get_operation_for_update(operation_id)
     if locked is None or _is_already_applied(locked[1], outcome):

@@ -1,4 +1,4 @@
-"""News from the providers: stored as it came, then applied."""
+"""Webhooks of the providers: store the event, then apply its outcome."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ _BATCH_SIZE = 100
 
 
 class WebhookHandler:
-    """An event for an operation that we do not know yet is parked until we do."""
+    """Store events and apply them; an event of an unknown operation stays pending."""
 
     def __init__(
         self, database: Database, readers: Mapping[str, WebhookReader], clock: Clock
@@ -25,7 +25,11 @@ class WebhookHandler:
     async def receive(
         self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
     ) -> WebhookReceipt:
-        """Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
+        """Store an event and apply it.
+
+        Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest,
+        ValidationFailed.
+        """
         reader = self._readers.get(provider)
         if reader is None:
             raise UnknownProvider(provider=provider)
@@ -36,7 +40,7 @@ class WebhookHandler:
         return WebhookReceipt(event_id=event.event_id, duplicate=not is_new)
 
     async def apply_pending(self) -> None:
-        """Sweep: what was parked, and whose operation we know by now."""
+        """Apply pending events whose operation exists by now."""
         async with self._database.read_session() as store:
             events = await store.list_applicable_events(_BATCH_SIZE)
         for event in events:
@@ -51,7 +55,7 @@ class WebhookHandler:
         try:
             await self._apply(ctx, event)
         except Unavailable:
-            # the event is stored and parked: the sweep applies it
+            # the event is stored as pending; the periodic job applies it
             return
 
     async def _apply(self, ctx: CallContext, event: ProviderEvent) -> None:

@@ -1,4 +1,4 @@
-"""Payments in Postgres."""
+"""The Postgres storage of payments."""
 
 from markethall.payments.sql.sandbox_ledger import SqlSandboxLedger
 from markethall.payments.sql.store import SqlPaymentStore

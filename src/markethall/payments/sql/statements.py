@@ -1,4 +1,4 @@
-"""The statements, each built once."""
+"""The SQL statements of payments, each built once."""
 
 from functools import cache
 from typing import Any
@@ -35,7 +35,7 @@ def _column_binds(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
 
 
 def _after_keyset(sort_column: "sa.Column[Any]") -> "sa.Tuple":
-    """The place where the page before ended."""
+    """Bind the position of the last row before the page."""
     return sa.tuple_(
         bindparam("after_created_at", type_=sort_column.type), bindparam("after_id", type_=sa.Uuid)
     )
@@ -45,7 +45,7 @@ def _after_keyset(sort_column: "sa.Column[Any]") -> "sa.Tuple":
 
 
 def _attach_order_to_tombstone() -> Statement:
-    """A tombstone becomes the payment that it forbade: cancelled, but with a name."""
+    """Fill a tombstone with the payment that was opened later; it stays cancelled."""
     is_tombstone = payments.c.order_id.is_(None)
     columns = ("order_id", "user_id", "currency", "expires_at", "amount", "provider")
     new_values = {name: bindparam(name, type_=payments.c[name].type) for name in columns}
@@ -57,7 +57,7 @@ def _attach_order_to_tombstone() -> Statement:
     return Statement(sa.update(payments).where(the_payment).values(values).returning(payments))
 
 
-# no conflict target: where two do the same at once, the other unique key may be the first to clash
+# no conflict target: of two concurrent inserts, either unique key may conflict first
 INSERT_PAYMENT = Statement(
     insert(payments).values(_column_binds(payments)).on_conflict_do_nothing().returning(payments)
 )
@@ -109,7 +109,7 @@ EXPIRE_PAYMENTS = Statement(
 def select_payments(
     *, filter_columns: tuple[str, ...], has_keyset: bool, descending: bool
 ) -> Statement:
-    """One statement per combination of filters, so that each can have its own index."""
+    """Build one statement per combination of filters, so that each uses its best index."""
     keyset = sa.tuple_(payments.c.created_at, payments.c.payment_id)
     conditions = [payments.c[name] == bindparam(name) for name in filter_columns]
     if has_keyset:
@@ -122,7 +122,7 @@ def select_payments(
 
 
 def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, Any]]:
-    """The statement and its values."""
+    """Return the statement and its bind values."""
     values = {name: getattr(payment_filter, name) for name in ("user_id", "order_id", "status")}
     given_values = {name: value for name, value in values.items() if value is not None}
     statement = select_payments(
@@ -140,9 +140,11 @@ def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, A
 
 # Operations
 
-OPERATION_PREFIX = "operation_"  # before each column of an operation that comes with its payment
+OPERATION_PREFIX = (
+    "operation_"  # of the operation's columns in rows and binds that also hold a payment
+)
 
-_updated_payment = _update_payment.returning(payments.c.payment_id).cte("moved")
+_updated_payment = _update_payment.returning(payments.c.payment_id).cte("updated_payment")
 INSERT_OPERATION = Statement(
     sa.insert(operations).from_select(
         [column.name for column in operations.c],
@@ -211,7 +213,7 @@ _inserted_posting = (
     sa.insert(postings)
     .values(_column_binds(postings))
     .returning(postings.c.posting_id)
-    .cte("written")
+    .cte("inserted_posting")
 )
 _entry_rows = (
     sa.func.unnest(
@@ -278,7 +280,7 @@ FIND_UNBALANCED_POSTINGS = Statement(sa.union(_unbalanced, _without_entries).lim
 
 
 def _mismatched() -> Statement:
-    """Payments whose balance is not what the ledger says the provider holds for them."""
+    """Select payments whose balance differs from the ledger's provider account."""
     ledger_balance = (
         sa.select(sa.func.coalesce(sa.func.sum(entries.c.amount), 0))
         .select_from(postings.join(entries, entries.c.posting_id == postings.c.posting_id))
@@ -319,7 +321,7 @@ LIST_APPLICABLE_EVENTS = Statement(
     .limit(_LIMIT)
 )
 
-# The sandbox's book
+# The sandbox ledger
 
 INSERT_SANDBOX_CHARGE = Statement(
     insert(sandbox_charges).values(_column_binds(sandbox_charges)).on_conflict_do_nothing()

@@ -1,4 +1,4 @@
-"""One transaction on the payments schema, and what its rows mean."""
+"""The Postgres store of payments: runs the statements, maps rows to entities."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +24,7 @@ from markethall.payments.ports import OperationFilter, PaymentFilter, ProviderEv
 from markethall.payments.sql import statements as sql
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import TimeKeyset
 
 if TYPE_CHECKING:
     from asyncpg.protocol import Record
@@ -37,7 +38,7 @@ class SqlPaymentStore(SqlUnitOfWork):
         return _to_payment(row or await self._attach_or_get(payment))
 
     async def _attach_or_get(self, payment: Payment) -> "Record":
-        """What has its id already. Raises OrderHasPayment where only the order is the same."""
+        """Return the row with this id. Raises OrderHasPayment when another id has the order."""
         row = None
         with suppress(asyncpg.UniqueViolationError):
             row = await self._connection.fetch_one(
@@ -141,7 +142,7 @@ class SqlPaymentStore(SqlUnitOfWork):
         )
 
     async def list_postings(
-        self, payment_id: UUID | None, before: tuple[datetime, UUID] | None, limit: int
+        self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
     ) -> Sequence[Posting]:
         statement = sql.list_postings(
             by_payment=payment_id is not None, has_keyset=before is not None
@@ -215,7 +216,7 @@ def _payment_row(payment: Payment) -> dict[str, Any]:
 
 
 def _update_values(payment: Payment) -> dict[str, Any]:
-    """Every command moves the version by one: what is saved must stand on what was read."""
+    """Expect the version before this change: each command raises the version by one."""
     return _payment_row(payment) | {
         "payment_id": payment.payment_id,
         "expected_version": payment.version - 1,
@@ -245,7 +246,7 @@ def _operation_row(operation: Operation) -> dict[str, Any]:
 
 
 def _to_posting(rows: "list[Record]") -> Posting:
-    """One row per entry."""
+    """Build one posting from its rows, one per entry."""
     first = rows[0]
     return Posting(
         posting_id=first["posting_id"],
@@ -268,4 +269,4 @@ def _to_account_balance(row: "Record") -> LedgerAccountBalance:
 
 def _require_one_row(row_count: int) -> None:
     if row_count != 1:
-        raise AssertionError("a locked payment was changed by somebody else")
+        raise AssertionError("a locked payment was changed by another transaction")

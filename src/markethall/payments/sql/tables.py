@@ -1,7 +1,7 @@
-"""The tables. What they refuse by themselves, whoever writes: O2 and half of O4.
+"""The tables of payments and their constraints.
 
-The other half of O4 is in the migration: deferred triggers that weigh each posting at commit, and
-triggers that refuse to change what is in the ledger.
+The migration adds two sets of triggers to the ledger: each posting balances at commit, and
+postings and entries are append-only.
 """
 
 import sqlalchemy as sa
@@ -22,7 +22,7 @@ payments = sa.Table(
     "payment",
     metadata,
     sa.Column("payment_id", sa.Uuid, primary_key=True),
-    # all of these are NULL in a tombstone: cancelled before it was opened
+    # NULL in a tombstone, which stands for a payment that was cancelled before it was opened
     sa.Column("order_id", sa.Uuid, unique=True),
     sa.Column("user_id", sa.Uuid),
     sa.Column("currency", sa.Text),
@@ -159,7 +159,7 @@ sa.Index(
     postgresql_where=webhook_events.c.state == PENDING_LITERAL,
 )
 
-# the sandbox's own ledger: another company's books, only by chance in our schema
+# the ledger of the sandbox provider; no payment statement joins these tables
 sandbox_charges = sa.Table(
     "sandbox_charge",
     metadata,

@@ -64,7 +64,7 @@ class MemoryUnitOfWork:
         if command.has_key and not complete_idempotency_record(
             self._context_tables,
             command.scope,
-            command.to_response(result),
+            command.build_response(result),
             self._clock() + command.retention,
         ):
             raise LeaseLost

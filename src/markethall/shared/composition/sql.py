@@ -75,7 +75,7 @@ class SqlUnitOfWork:
             self._connection,
             self._statements.idempotency,
             command.scope,
-            command.to_response(result),
+            command.build_response(result),
             self._clock() + command.retention,
         ):
             raise LeaseLost

@@ -75,7 +75,7 @@ async def run_idempotent(
     key = _read_idempotency_key(request, required=required)
     if key is None:
         attempt = IdempotentCommand("", new_id(), retention, to_response)
-        return _to_http_response(to_response(await command(attempt)))
+        return _to_http_response(attempt.build_response(await command(attempt)))
     idempotent_request = IdempotentRequest(
         principal=_principal(request, ctx),
         method=request.method,

@@ -1,4 +1,4 @@
-"""ASGI middleware that keeps whole public responses while the data behind them is current.
+"""ASGI middleware that caches whole public responses while the data behind them is current.
 
 It runs inside the gateway, so request ids, rate limits, the access log and metrics apply to cached
 responses too. A route offers its response with `offer`. Only anonymous requests are answered: a

@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 from uuid import UUID
+
+from pydantic import BaseModel
 
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import Dto
@@ -58,7 +60,7 @@ class StoredResponse(Dto):
     content_type: str = "application/json"
 
 
-@dataclass(frozen=True)
+@dataclass
 class IdempotentCommand:
     """One attempt at a command; the store completes its record in the command's transaction.
 
@@ -70,6 +72,7 @@ class IdempotentCommand:
     id: UUID
     retention: timedelta
     to_response: Callable[[Any], StoredResponse]
+    _built: tuple[BaseModel, StoredResponse] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def without_key(cls, resource_id: UUID) -> Self:
@@ -79,6 +82,12 @@ class IdempotentCommand:
     @property
     def has_key(self) -> bool:
         return bool(self.scope)
+
+    def build_response(self, view: BaseModel) -> StoredResponse:
+        """Serialise a view once; the transaction stores the response that the client gets."""
+        if self._built is None or self._built[0] is not view:
+            self._built = view, self.to_response(view)
+        return self._built[1]
 
 
 def _empty_response(_: Any) -> StoredResponse:

@@ -52,7 +52,7 @@ class IdempotencyService:
             return record.response, True
         attempt = IdempotentCommand(request.scope, record.id, retention, to_response)
         try:
-            return to_response(await command(attempt)), False
+            return attempt.build_response(await command(attempt)), False
         except Exception as error:
             await self._record_failure(record, retention, error)
             raise

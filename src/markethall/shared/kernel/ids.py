@@ -1,4 +1,4 @@
-"""Identifiers: UUID version 7 (RFC 9562), which sort by the time they were made."""
+"""Identifiers: UUID version 7 (RFC 9562), which sort by their creation time."""
 
 import sys
 from hashlib import sha256
@@ -19,7 +19,7 @@ def new_id() -> UUID:
 
 
 def new_request_id() -> str:
-    """Make an id as text, for one request."""
+    """Make a request id: a UUIDv7 as text."""
     return str(uuid7())
 
 

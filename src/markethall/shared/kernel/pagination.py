@@ -3,7 +3,9 @@
 import base64
 import hmac
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Generic, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
@@ -15,6 +17,16 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 _SIGNATURE_BYTES = 16
+
+
+class TimeKeyset(NamedTuple):
+    """Sort key of a list that is ordered by a timestamp and then by an id."""
+
+    timestamp: datetime
+    row_id: UUID
+
+
+TIME_KEYSET: Final = TypeAdapter(TimeKeyset)
 
 
 class CursorInvalid(DomainError):

@@ -1,7 +1,7 @@
-"""The caller's side of every contract call: the same laws in process and over the wire.
+"""Call guard: the same rules for every contract call, in process and over HTTP.
 
-Who may call what (the allow-list), never with a connection in hand, and only until the deadline.
-Giving up waiting does not undo the work: the callee goes on, here as it would elsewhere.
+It checks the allow-list, rejects a caller that holds a database connection, and stops waiting at
+the deadline. The callee continues after that, in process as it does over HTTP.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ Method = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class AllowList:
-    """Who may call which method of whom; what is not in the table may not be called."""
+    """The callers of each contract method; a method that is not listed has none."""
 
     def __init__(self, allowed_calls: Mapping[Any, Mapping[str, frozenset[Any]]]) -> None:
-        """`callers`: target -> method -> who may call it."""
+        """`allowed_calls`: target -> method -> callers."""
         self._allowed_calls = allowed_calls
 
     def check(self, caller: str, target: str, method: str) -> None:
@@ -46,7 +46,7 @@ class AllowList:
 
 
 class InFlightCalls:
-    """The calls that are under way, also those that nobody waits for any more."""
+    """Tasks of running calls, also of those whose caller has stopped waiting."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -58,7 +58,7 @@ class InFlightCalls:
         return task
 
     async def drain(self, timeout_seconds: float) -> None:
-        """At the end of the process: what is under way may end, within this time."""
+        """Wait for running calls at shutdown, then cancel those that remain."""
         tasks = list(self._tasks)
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_seconds)
@@ -69,11 +69,12 @@ class InFlightCalls:
     def _on_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         with suppress(asyncio.CancelledError):
-            task.exception()  # looked at, so that nobody complains when the caller has gone
+            # retrieved, or asyncio logs an error if the caller has stopped waiting
+            task.exception()
 
 
 class CallGuard:
-    """One caller's way to one target's contract."""
+    """Guards the calls of one caller to the contract of one target."""
 
     def __init__(
         self,
@@ -94,17 +95,20 @@ class CallGuard:
     async def invoke(
         self, method_name: str, method: Method, ctx: CallContext, *args: Any, **kwargs: Any
     ) -> Any:
-        """Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded, and what the method raises."""
+        """Call the method. Raises its errors, and those of the guard.
+
+        Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded.
+        """
         if HOLDS_CONNECTION.get():
             raise CalledWhileHoldingConnection(
-                f"{method.__qualname__} was called with a connection in hand"
+                f"{method.__qualname__} was called while the caller held a connection"
             )
         outcome = "ok"
         try:
             self._allow_list.check(self._caller, self._target, method_name)
             return await self._invoke_before_deadline(method, ctx, args, kwargs)
-        except DomainError as refusal:
-            outcome = refusal.code
+        except DomainError as error:
+            outcome = error.code
             raise
         except BaseException as error:
             outcome = type(error).__name__
@@ -126,7 +130,7 @@ class CallGuard:
         task = self._in_flight_calls.start(
             self._translate_failure(method(bounded_ctx, *args, **kwargs), bounded_ctx)
         )
-        # not wait_for: that would cancel what over the wire could not be cancelled
+        # asyncio.wait_for would cancel the callee, which is impossible over HTTP
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise DeadlineExceeded(dependency=self._target)
@@ -135,9 +139,9 @@ class CallGuard:
     async def _translate_failure(
         self, coroutine: Coroutine[Any, Any, Any], ctx: CallContext
     ) -> Any:
-        """A fault of the other context is InternalError, as it would be over the wire.
+        """Turn a bug of the callee into InternalError, as over HTTP.
 
-        It is told where it happens: perhaps nobody waits for it any more.
+        The bug is logged here, because the caller may have stopped waiting.
         """
         try:
             return await coroutine
@@ -168,5 +172,5 @@ class _GuardedService:
 
 
 def with_call_guard(service: T, guard: CallGuard) -> T:
-    """The service, asked through the guard: over the wire or in process, the laws are the same."""
+    """Return the service with the guard around each of its methods."""
     return cast("T", _GuardedService(service, guard))

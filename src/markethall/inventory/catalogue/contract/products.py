@@ -1,7 +1,7 @@
 """What inventory's own router serves of products."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Protocol, Self
@@ -29,7 +29,6 @@ from markethall.inventory.catalogue.contract.fields import (
     remove_null_defaults,
 )
 from markethall.inventory.contract import MAX_UNITS
-from markethall.inventory.search.contract import Facets, ProductQuery
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
@@ -93,6 +92,8 @@ TaxClass = Annotated[Text, Field(min_length=1, max_length=50, examples=["reduced
 Quantity = Annotated[Int, Field(ge=0, le=MAX_UNITS)]
 MAX_PRICES: Final = 50
 MAX_OPTIONS: Final = 10
+# of each option, in the view of a family
+MAX_OPTION_VALUES: Final = 100
 MAX_ATTRIBUTES: Final = 50
 
 
@@ -279,13 +280,7 @@ class RenderedResponse:
     body: bytes
     etag: str
     is_public: bool = True
-    is_current: Callable[[], bool] | None = None
-
-
-class ProductPage(Page[ProductView]):
-    """Some products, and how all that match are spread: `facets`, when they are asked for."""
-
-    facets: Facets | None = None
+    is_current: Callable[[], bool] | None = field(default=None, compare=False)
 
 
 class PriceRange(Dto):
@@ -341,17 +336,11 @@ class Catalogue(Protocol):
     async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
         """Case does not count. Raises ProductNotFound."""
 
-    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
-        """Raises CursorInvalid; for another status than active Unauthenticated, Forbidden."""
-
     async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
         """`product`, as JSON. For the public it comes from the cache. Raises ProductNotFound."""
 
     async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
         """`product_by_sku`, as JSON; never from the cache. Raises ProductNotFound."""
-
-    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
-        """`products`, as JSON; a second old at most. Raises as `products`."""
 
     async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
         """Raises FamilyNotFound, CursorInvalid."""

@@ -102,6 +102,10 @@ class Product:
         self.status = ProductStatus.ARCHIVED
         return self._mark_changed(now)
 
+    @property
+    def is_active(self) -> bool:
+        return self.status == ProductStatus.ACTIVE
+
     def price_at(self, now: datetime) -> tuple[Money, int | None]:
         """What it costs at that time, and what it is compared with."""
         applicable = [price for price in self.prices if self._is_price_valid_at(price, now)]

@@ -10,7 +10,6 @@ from markethall.inventory.catalogue.contract.products import (
     FamilyView,
     NewProduct,
     ProductChange,
-    ProductPage,
     ProductView,
     SkuTaken,
 )
@@ -23,7 +22,6 @@ from markethall.inventory.catalogue.router.dependencies import (
     send_rendered,
 )
 from markethall.inventory.contract import ProductNotFound
-from markethall.inventory.search.contract import ProductQuery
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,
@@ -34,12 +32,7 @@ from markethall.shared.http.idempotent_routes import created_response, run_idemp
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.errors import (
-    Forbidden,
-    Unauthenticated,
-    Unavailable,
-    ValidationFailed,
-)
+from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id, Text
 from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
@@ -48,24 +41,6 @@ router = APIRouter(tags=["inventory"])
 
 FamilyPath = Annotated[Text, Field(min_length=1, max_length=100, examples=["sencha"])]
 SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
-
-
-@router.get(
-    "/products",
-    response_model=ProductPage,
-    summary="Products",
-    responses=problems(ValidationFailed, CursorInvalid, Unauthenticated, Forbidden, Unavailable),
-)
-async def products(
-    request: Request,
-    ctx: Anyone,
-    query: Annotated[ProductQuery, Query()],
-    catalogue: CatalogueDep,
-) -> Response:
-    """What is for sale. Availability may be a second old. `status` other than active is for
-    staff.
-    """
-    return send_rendered(request, await catalogue.render_product_page(ctx, query))
 
 
 @router.get(

@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from markethall.inventory.catalogue.contract.products import RenderedResponse
-from markethall.inventory.catalogue.ports.products import ByteCache
+from markethall.inventory.catalogue.ports import ByteCache
 
 PRODUCT_NAMESPACE: Final = "inventory.product"
 PAGE_NAMESPACE: Final = "inventory.page"

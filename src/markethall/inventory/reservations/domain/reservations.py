@@ -11,6 +11,7 @@ from uuid import UUID
 from markethall.inventory.contract import (
     MAX_EXTENDED_DURATION,
     MAX_RESERVATION_DURATION,
+    OutOfStock,
     RequestedLine,
     ReservationClosed,
     ReservationLineView,
@@ -248,6 +249,28 @@ def reservation_closed_error(
     reservation_id: UUID, status: ReservationStatus | None, **details: Any
 ) -> ReservationClosed:
     return ReservationClosed(reservation_id=str(reservation_id), status=status, **details)
+
+
+@dataclass(frozen=True)
+class ShortLine:
+    """Units of a product that could not be reserved, and the available units, expired ones included."""
+
+    product_id: UUID
+    quantity: int
+    available: int
+
+
+def out_of_stock_error(short_lines: Sequence[ShortLine]) -> OutOfStock:
+    return OutOfStock(lines=[_short_line_details(line) for line in short_lines])
+
+
+def _short_line_details(line: ShortLine) -> dict[str, Any]:
+    return {
+        "product_id": str(line.product_id),
+        "requested": line.quantity,
+        # units that were released after the failed attempt do not count
+        "available": min(line.available, line.quantity - 1),
+    }
 
 
 def _merge_product_lines(lines: list[ReservationLine]) -> ReservationLineView:

@@ -6,28 +6,25 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
+from markethall.inventory.catalogue.sql.availability import overdue_quantity, unreserved_quantity
 from markethall.inventory.catalogue.sql.parameters import (
     LIMIT,
     NOW,
     PRODUCT_IDS,
     ZERO,
     bigint_parameter,
-    overdue_quantity,
-    unreserved_quantity,
     uuid_parameter,
 )
 from markethall.inventory.catalogue.sql.statements import current_amount
-from markethall.inventory.catalogue.sql.tables import (
-    ACTIVE,
+from markethall.inventory.catalogue.sql.tables import ACTIVE, products
+from markethall.inventory.contract import MAX_EXTENDED_DURATION
+from markethall.inventory.reservations.sql.tables import (
     HELD,
     partial_releases,
-    products,
     reservation_lines,
     reservations,
-    stock,
-    warehouses,
 )
-from markethall.inventory.contract import MAX_EXTENDED_DURATION
+from markethall.inventory.stock.sql.tables import movements, stock, warehouses
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _reservation_values: Final = [
@@ -309,6 +306,9 @@ RECORD_PARTIAL_RELEASE: Final = Statement(
     .values({column.name: bindparam(column.name) for column in partial_releases.c})
     .on_conflict_do_nothing()
 )
+IS_FULFILMENT_RECORDED: Final = Statement(
+    sa.select(sa.exists().where(movements.c.reference == bindparam("reference")))
+)
 
 # Where goods are, when they are not where one looked first
 
@@ -320,10 +320,7 @@ AVAILABILITY: Final = Statement(
         warehouses.c.priority,
         unreserved_quantity(stock).label("free"),
         stock.c.backorder,
-        overdue_quantity(
-            reservation_lines.c.product_id == stock.c.product_id,
-            reservation_lines.c.warehouse_id == stock.c.warehouse_id,
-        )
+        overdue_quantity(stock.c.product_id, stock.c.warehouse_id)
         .correlate(stock)
         .label("overdue"),
     )

@@ -2,18 +2,17 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from markethall.inventory.contract import MAX_UNITS, ReservationView
+from markethall.inventory.contract import MAX_UNITS
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import Dto, Id, Int, RequestModel, Text, UtcDatetime
 from markethall.shared.kernel.pagination import Page, PageQuery
-from markethall.shared.messaging.events import Event
 
 # shelves in one stocktake
 MAX_STOCKTAKE_LINES: Final = 500
@@ -33,10 +32,6 @@ class MovementReason(StrEnum):
     RETURNED = "returned"
     SOLD = "sold"
     TRANSFERRED = "transferred"
-
-
-class ReservationQuery(PageQuery):
-    order_id: Id
 
 
 class StockQuery(BaseModel):
@@ -203,23 +198,6 @@ class StocktakeNotFound(DomainError):
     title = "There is no such stocktake"
 
 
-class StockLow(Event):
-    """What is available on a shelf has fallen to the product's threshold, or below. Once per fall;
-    goods that are sold were taken before.
-    """
-
-    type: ClassVar[str] = "inventory.stock_low"
-    product_id: UUID
-    warehouse_id: UUID
-    sku: str
-    available: int
-    threshold: int
-
-    @property
-    def key(self) -> UUID:
-        return self.product_id
-
-
 class Stockroom(Protocol):
     """The stock of products, for staff."""
 
@@ -268,8 +246,3 @@ class Stockroom(Protocol):
 
     async def get_movement(self, ctx: CallContext, product_id: UUID, movement_id: UUID) -> Movement:
         """Raises MovementNotFound."""
-
-    async def list_reservations(
-        self, ctx: CallContext, query: ReservationQuery
-    ) -> Page[ReservationView]:
-        """Of one order. Raises CursorInvalid."""

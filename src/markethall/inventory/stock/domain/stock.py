@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
-from markethall.inventory.contract import OutOfStock
 from markethall.inventory.stock.contract.movements import (
     Adjustment,
     MovementReason,
@@ -123,17 +122,6 @@ def sum_by_stock_row(quantities: Iterable[StockQuantity]) -> tuple[StockQuantity
     return tuple(StockQuantity(*key, total[key]) for key in sorted(total))
 
 
-@dataclass(frozen=True)
-class ShortLine:
-    """Units of a product that could not be taken, and how many there were, those of expired holds
-    included.
-    """
-
-    product_id: UUID
-    quantity: int
-    available: int
-
-
 class InsufficientStock(Exception):
     """There is too little just now: `refusal`. Unless it is `final`, the goods of expired holds
     would do.
@@ -144,11 +132,6 @@ class InsufficientStock(Exception):
         self.product_ids = product_ids
         self.error = error
         self.is_final = is_final
-
-
-def out_of_stock_error(short_lines: Sequence[ShortLine]) -> OutOfStock:
-    """For what could not be taken."""
-    return OutOfStock(lines=[_short_line_details(line) for line in short_lines])
 
 
 def movement_shortage(stock: Stock, change: StockChange) -> InsufficientStock:
@@ -172,12 +155,3 @@ def stocktake_shortage(counted: Sequence[tuple[Stock, StockChange]]) -> Insuffic
     return InsufficientStock(
         [stock.product_id for stock, _ in counted], WouldGoNegative(lines=lines), is_final=final
     )
-
-
-def _short_line_details(line: ShortLine) -> dict[str, Any]:
-    return {
-        "product_id": str(line.product_id),
-        "requested": line.quantity,
-        # what came back since we failed to take it was not there when we did
-        "available": min(line.available, line.quantity - 1),
-    }

@@ -1,4 +1,4 @@
-"""Stock and reservations, for staff."""
+"""Stock, for staff."""
 
 from typing import Annotated, Final
 
@@ -6,10 +6,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import (
     IdempotencyDep,
-    StockroomDep,
-    StockWriter,
 )
-from markethall.inventory.contract import ProductNotFound, ReservationView
+from markethall.inventory.contract import ProductNotFound
 from markethall.inventory.stock.contract.movements import (
     Adjustment,
     HistoricalProductStock,
@@ -18,7 +16,6 @@ from markethall.inventory.stock.contract.movements import (
     NewStocktake,
     NewTransfer,
     ProductStock,
-    ReservationQuery,
     StockQuery,
     Stocktake,
     StocktakeNotFound,
@@ -27,6 +24,7 @@ from markethall.inventory.stock.contract.movements import (
     WouldGoNegative,
 )
 from markethall.inventory.stock.contract.warehouses import WarehouseClosed, WarehouseNotFound
+from markethall.inventory.stock.router.dependencies import StockroomDep, StockWriter
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,
@@ -226,15 +224,3 @@ async def get_stocktake(
     request: Request, ctx: StockWriter, stocktake_id: Id, stockroom: StockroomDep
 ) -> Response:
     return json_with_etag(request, await stockroom.get_stocktake(ctx, stocktake_id))
-
-
-@router.get(
-    "/reservations",
-    response_model=Page[ReservationView],
-    summary="Reservations of an order",
-    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
-)
-async def list_reservations(
-    ctx: StockWriter, query: Annotated[ReservationQuery, Query()], stockroom: StockroomDep
-) -> Response:
-    return json_response(await stockroom.list_reservations(ctx, query))

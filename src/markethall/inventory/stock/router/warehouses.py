@@ -7,8 +7,6 @@ from fastapi import APIRouter, Query, Request, Response
 from markethall.inventory.catalogue.router.dependencies import (
     ExpectedVersionsDep,
     IdempotencyDep,
-    StockWriter,
-    WarehousesDep,
 )
 from markethall.inventory.stock.contract.warehouses import (
     NewWarehouse,
@@ -17,6 +15,7 @@ from markethall.inventory.stock.contract.warehouses import (
     WarehouseNotFound,
     WarehouseView,
 )
+from markethall.inventory.stock.router.dependencies import StockWriter, WarehousesDep
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,

@@ -6,17 +6,18 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
+from markethall.inventory.catalogue.sql.availability import overdue_quantity
 from markethall.inventory.catalogue.sql.parameters import (
     LIMIT,
     NOW,
     PRODUCT_IDS,
     ZERO,
     bigint_parameter,
-    overdue_quantity,
     sum_or_zero,
     uuid_parameter,
 )
-from markethall.inventory.catalogue.sql.tables import movements, products, reservation_lines, stock
+from markethall.inventory.catalogue.sql.tables import products
+from markethall.inventory.stock.sql.tables import movements, stock
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _stock_with_overdue: Final = sa.select(
@@ -25,12 +26,7 @@ _stock_with_overdue: Final = sa.select(
         for column in stock.c
         if column.name not in {"reserved_by_lines", "low_stock_threshold"}
     ),
-    overdue_quantity(
-        reservation_lines.c.product_id == stock.c.product_id,
-        reservation_lines.c.warehouse_id == stock.c.warehouse_id,
-    )
-    .correlate(stock)
-    .label("overdue"),
+    overdue_quantity(stock.c.product_id, stock.c.warehouse_id).correlate(stock).label("overdue"),
 )
 PRODUCT_STOCK: Final = Statement(
     _stock_with_overdue.where(stock.c.product_id == bindparam("product_id")).order_by(
@@ -55,10 +51,6 @@ LIST_MOVEMENTS: Final = Statement(
     .order_by(movements.c.number.desc())
     .limit(LIMIT)
 )
-IS_FULFILMENT_RECORDED: Final = Statement(
-    sa.select(sa.exists().where(movements.c.reference == bindparam("reference")))
-)
-
 LIST_MOVEMENTS_BY_REFERENCE: Final = Statement(
     sa.select(movements)
     .where(movements.c.reference == uuid_parameter("reference"))

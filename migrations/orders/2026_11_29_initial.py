@@ -1,0 +1,329 @@
+"""Create the orders schema: orders, their lines, their timeline, fulfilments."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision = "7c1f3a905e21"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+SCHEMA = "orders"
+
+TABLES = (
+    "idempotency_record",
+    "inbox",
+    "outbox",
+    "fulfilment_line",
+    "fulfilment",
+    "timeline",
+    "order_line",
+    "order",
+)
+
+# an order has lines, and its subtotal is their sum; deferred to the commit, because the order and
+# its lines are several rows
+LINES_MATCH_SUBTOTAL = """
+CREATE FUNCTION orders.lines_match_subtotal() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    wanted bigint;
+    found numeric;
+    changed uuid := CASE WHEN TG_OP = 'DELETE' THEN OLD.order_id ELSE NEW.order_id END;
+BEGIN
+    SELECT subtotal INTO wanted FROM orders."order" WHERE order_id = changed;
+    IF wanted IS NULL THEN
+        RETURN NULL;
+    END IF;
+    SELECT sum(total) INTO found FROM orders.order_line WHERE order_id = changed;
+    IF found IS NULL OR found <> wanted THEN
+        RAISE EXCEPTION 'order %: lines sum to %, subtotal is %', changed, found, wanted
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'lines_match_subtotal';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER lines_match_subtotal AFTER INSERT OR UPDATE OF subtotal ON orders."order"
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION orders.lines_match_subtotal();
+CREATE CONSTRAINT TRIGGER lines_match_subtotal AFTER INSERT OR DELETE OR UPDATE OF order_id, total
+    ON orders.order_line
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION orders.lines_match_subtotal();
+"""
+# a line that moved to another order would leave the old order's sum unchecked
+LINE_ORDER_IS_IMMUTABLE = """
+CREATE FUNCTION orders.line_order_is_immutable() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a line stays with its order' USING ERRCODE = 'restrict_violation';
+END $$;
+CREATE TRIGGER line_order_is_immutable BEFORE UPDATE OF order_id ON orders.order_line
+    FOR EACH ROW WHEN (OLD.order_id <> NEW.order_id)
+    EXECUTE FUNCTION orders.line_order_is_immutable();
+"""
+TIMELINE_IS_APPEND_ONLY = """
+CREATE FUNCTION orders.timeline_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the timeline is only added to' USING ERRCODE = 'restrict_violation';
+END $$;
+CREATE TRIGGER timeline_is_append_only BEFORE UPDATE OR DELETE ON orders.timeline
+    FOR EACH ROW EXECUTE FUNCTION orders.timeline_is_append_only();
+"""
+
+
+def upgrade() -> None:
+    _order()
+    _order_line()
+    _timeline()
+    _fulfilment()
+    _triggers()
+    _outbox()
+    _inbox()
+    _idempotency_record()
+
+
+def downgrade() -> None:
+    for table in TABLES:
+        op.drop_table(table, schema=SCHEMA)
+    for function in ("lines_match_subtotal", "line_order_is_immutable", "timeline_is_append_only"):
+        op.execute(f"DROP FUNCTION {SCHEMA}.{function}()")
+
+
+def _order() -> None:
+    op.create_table(
+        "order",
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("number", sa.BigInteger(), sa.Identity(always=True, start=1001), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        *_texts("status", "payment_status", "fulfilment_status", "currency"),
+        *_amounts("subtotal", "discount", "shipping", "tax", "total", "refunded"),
+        sa.Column("shipping_address", JSONB(), nullable=False),
+        sa.Column("billing_address", JSONB(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("payment_id", sa.Uuid(), nullable=False),
+        *_texts("provider_payment_status"),
+        sa.Column("reservation_id", sa.Uuid(), nullable=False),
+        *(_timestamp(name) for name in ("expires_at", "created_at", "updated_at")),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("order_id", name=op.f("pk_order")),
+        sa.UniqueConstraint("number", name=op.f("uq_order_number")),
+        sa.UniqueConstraint("payment_id", name=op.f("uq_order_payment_id")),
+        *_checks("order", ORDER_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_order_user_id_created_at", "order", ["user_id", "created_at", "order_id"])
+    _index("ix_order_created_at", "order", ["created_at", "order_id"])
+    _index("ix_order_pending", "order", ["expires_at", "order_id"], where="status = 'pending'")
+
+
+def _order_line() -> None:
+    op.create_table(
+        "order_line",
+        sa.Column("line_id", sa.Uuid(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("product_id", sa.Uuid(), nullable=False),
+        *_texts("sku", "name"),
+        *_amounts("unit_price"),
+        sa.Column("quantity", sa.Integer(), nullable=False),
+        sa.Column("fulfilled", sa.Integer(), nullable=False),
+        sa.Column("delivered", sa.Integer(), nullable=False),
+        *_amounts("total"),
+        sa.PrimaryKeyConstraint("line_id", name=op.f("pk_order_line")),
+        sa.UniqueConstraint(
+            "order_id", "product_id", name=op.f("uq_order_line_order_id_product_id")
+        ),
+        _foreign_key("order_line", "order_id", "order.order_id"),
+        *_checks("order_line", ORDER_LINE_CHECKS),
+        schema=SCHEMA,
+    )
+
+
+def _timeline() -> None:
+    op.create_table(
+        "timeline",
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        *_texts("change", "actor"),
+        _timestamp("at"),
+        *_texts("reason", "status", "payment_status", "fulfilment_status"),
+        sa.PrimaryKeyConstraint("order_id", "version", name=op.f("pk_timeline")),
+        _foreign_key("timeline", "order_id", "order.order_id"),
+        schema=SCHEMA,
+    )
+
+
+def _fulfilment() -> None:
+    op.create_table(
+        "fulfilment",
+        sa.Column("fulfilment_id", sa.Uuid(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=False),
+        *_texts("status", "carrier", "tracking_number"),
+        _timestamp("shipped_at"),
+        _timestamp("delivered_at", nullable=True),
+        sa.PrimaryKeyConstraint("fulfilment_id", name=op.f("pk_fulfilment")),
+        _foreign_key("fulfilment", "order_id", "order.order_id"),
+        *_checks("fulfilment", FULFILMENT_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_fulfilment_order_id", "fulfilment", ["order_id"])
+    op.create_table(
+        "fulfilment_line",
+        sa.Column("fulfilment_id", sa.Uuid(), nullable=False),
+        sa.Column("line_id", sa.Uuid(), nullable=False),
+        sa.Column("quantity", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("fulfilment_id", "line_id", name=op.f("pk_fulfilment_line")),
+        _foreign_key("fulfilment_line", "fulfilment_id", "fulfilment.fulfilment_id"),
+        _foreign_key("fulfilment_line", "line_id", "order_line.line_id"),
+        *_checks("fulfilment_line", FULFILMENT_LINE_CHECKS),
+        schema=SCHEMA,
+    )
+
+
+ORDER_CHECKS = {
+    "status": "status IN ('pending', 'processing', 'completed', 'cancelled', 'expired')",
+    "payment_status": "payment_status IN ('none', 'authorized', 'paid', 'partially_refunded',"
+    " 'refunded', 'voided', 'failed')",
+    "fulfilment_status": "fulfilment_status IN ('unfulfilled', 'partial', 'fulfilled',"
+    " 'delivered')",
+    "currency": "currency ~ '^[A-Z]{3}$'",
+    "total": "total = subtotal - discount + shipping + tax",
+    "amounts": "subtotal >= 0 AND discount >= 0 AND shipping >= 0 AND tax >= 0 AND total >= 0"
+    " AND refunded >= 0",
+    "nothing_shipped": "status IN ('processing', 'completed') OR fulfilment_status = 'unfulfilled'",
+    "completed": "status <> 'completed' OR fulfilment_status = 'delivered'",
+    "paid": "CASE WHEN status IN ('processing', 'completed')"
+    " THEN payment_status NOT IN ('none', 'failed')"
+    " ELSE status <> 'pending' OR payment_status <> 'paid' END",
+    "version": "version >= 1",
+}
+ORDER_LINE_CHECKS = {
+    "quantity": "quantity BETWEEN 1 AND 999",
+    "fulfilled": "fulfilled BETWEEN 0 AND quantity",
+    "delivered": "delivered BETWEEN 0 AND fulfilled",
+    "unit_price": "unit_price >= 0",
+    "total": "total = unit_price * quantity",
+}
+FULFILMENT_CHECKS = {
+    "status": "status IN ('shipped', 'delivered')",
+    "delivered_at": "(status = 'delivered') = (delivered_at IS NOT NULL)",
+}
+FULFILMENT_LINE_CHECKS = {
+    "quantity": "quantity BETWEEN 1 AND 999",
+}
+
+
+def _triggers() -> None:
+    for sql in (LINES_MATCH_SUBTOTAL, LINE_ORDER_IS_IMMUTABLE, TIMELINE_IS_APPEND_ONLY):
+        for statement in _statements(sql):
+            op.execute(statement)
+
+
+def _statements(sql: str) -> list[str]:
+    """Split a function from its triggers: the driver takes one statement at a time."""
+    function, _, triggers = sql.partition("$$;")
+    return [f"{function}$$", *(part for part in triggers.split(";") if part.strip())]
+
+
+def _outbox() -> None:
+    op.create_table(
+        "outbox",
+        sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("event_id", sa.Uuid(), nullable=False),
+        *_envelope(),
+        _timestamp("published_at", nullable=True),
+        _timestamp("confirmed_at", nullable=True),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_outbox")),
+        sa.UniqueConstraint("event_id", name=op.f("uq_outbox_event_id")),
+        schema=SCHEMA,
+    )
+    _index("ix_outbox_unpublished", "outbox", ["seq"], where="published_at IS NULL")
+    _index(
+        "ix_outbox_unconfirmed",
+        "outbox",
+        ["seq"],
+        where="published_at IS NOT NULL AND confirmed_at IS NULL",
+    )
+    _index("ix_outbox_confirmed_at", "outbox", ["confirmed_at"])
+
+
+def _inbox() -> None:
+    op.create_table(
+        "inbox",
+        sa.Column("handler", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("source_seq", sa.BigInteger(), nullable=False),
+        *_envelope(),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        _timestamp("received_at"),
+        _timestamp("due_at"),
+        _timestamp("done_at", nullable=True),
+        sa.PrimaryKeyConstraint("handler", "event_id", name=op.f("pk_inbox")),
+        *_checks("inbox", {"state": "state IN ('waiting', 'done', 'dead')"}),
+        schema=SCHEMA,
+    )
+    _index("ix_inbox_waiting", "inbox", ["position"], where="state = 'waiting'")
+    _index("ix_inbox_waiting_key", "inbox", ["key", "position"], where="state = 'waiting'")
+    _index("ix_inbox_done_at", "inbox", ["done_at"])
+
+
+def _idempotency_record() -> None:
+    op.create_table(
+        "idempotency_record",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("request_hash", sa.Text(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        _timestamp("lease_until"),
+        sa.Column("response", sa.Text(), nullable=True),
+        _timestamp("expires_at"),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_record")),
+        schema=SCHEMA,
+    )
+    _index("ix_idempotency_record_expires_at", "idempotency_record", ["expires_at"])
+
+
+def _envelope() -> list[sa.Column]:
+    return [
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("key", sa.Uuid(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        _timestamp("occurred_at"),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("traceparent", sa.Text(), nullable=True),
+    ]
+
+
+def _timestamp(name: str, *, nullable: bool = False) -> sa.Column:
+    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable)
+
+
+def _checks(table: str, conditions: dict[str, str]) -> list[sa.CheckConstraint]:
+    return [
+        sa.CheckConstraint(condition, name=op.f(f"ck_{table}_{name}"))
+        for name, condition in conditions.items()
+    ]
+
+
+def _amounts(*names: str) -> list[sa.Column]:
+    return [sa.Column(name, sa.BigInteger(), nullable=False) for name in names]
+
+
+def _texts(*names: str) -> list[sa.Column]:
+    return [sa.Column(name, sa.Text(), nullable=False) for name in names]
+
+
+def _foreign_key(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(
+        [column], [f"{SCHEMA}.{target}"], name=op.f(f"fk_{table}_{column}")
+    )
+
+
+def _index(name: str, table: str, columns: list[str], *, where: str | None = None) -> None:
+    op.create_index(
+        op.f(name),
+        table,
+        columns,
+        schema=SCHEMA,
+        postgresql_where=sa.text(where) if where else None,
+    )

@@ -1,0 +1,360 @@
+"""Create the payments schema: payments, operations, the ledger, webhook events, the sandbox."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "3c9d41e7a2b5"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+SCHEMA = "payments"
+
+TABLES = (
+    "idempotency_record",
+    "inbox",
+    "outbox",
+    "sandbox_refund",
+    "sandbox_charge",
+    "webhook_event",
+    "entry",
+    "posting",
+    "operation",
+    "payment",
+)
+
+# deferred to the commit, because a posting and its entries are written by several statements
+CHECK_POSTING_BALANCES = """
+CREATE FUNCTION payments.posting_balances() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM payments.entry WHERE posting_id = NEW.posting_id) THEN
+        RAISE EXCEPTION 'posting % has no entries', NEW.posting_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'posting_balances';
+    END IF;
+    IF EXISTS (
+        SELECT FROM payments.entry WHERE posting_id = NEW.posting_id
+        GROUP BY currency HAVING sum(amount) <> 0
+    ) THEN
+        RAISE EXCEPTION 'posting % does not balance', NEW.posting_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'posting_balances';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+REJECT_LEDGER_CHANGE = """
+CREATE FUNCTION payments.ledger_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the ledger is append-only: % of % is refused', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$
+"""
+
+
+def upgrade() -> None:
+    _payment()
+    _operation()
+    _ledger()
+    _webhook_event()
+    _sandbox()
+    _outbox()
+    _inbox()
+    _idempotency_record()
+
+
+def downgrade() -> None:
+    for table in TABLES:
+        op.drop_table(table, schema=SCHEMA)
+    op.execute(f"DROP FUNCTION {SCHEMA}.posting_balances()")
+    op.execute(f"DROP FUNCTION {SCHEMA}.ledger_is_append_only()")
+
+
+def _payment() -> None:
+    op.create_table(
+        "payment",
+        sa.Column("payment_id", sa.Uuid(), nullable=False),
+        sa.Column("order_id", sa.Uuid(), nullable=True),
+        sa.Column("user_id", sa.Uuid(), nullable=True),
+        sa.Column("currency", sa.Text(), nullable=True),
+        _timestamp("expires_at", nullable=True),
+        sa.Column("status", sa.Text(), nullable=False),
+        *_amounts("amount", "authorized", "captured", "refunded", "refunding"),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("failure_code", sa.Text(), nullable=True),
+        sa.Column("next_action", sa.Text(), nullable=True),
+        sa.Column("charge_id", sa.Uuid(), nullable=True),
+        _timestamp("created_at"),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("payment_id", name=op.f("pk_payment")),
+        sa.UniqueConstraint("order_id", name=op.f("uq_payment_order_id")),
+        *_checks("payment", PAYMENT_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_payment_of_user", "payment", ["user_id", "created_at", "payment_id"])
+    _index("ix_payment_created_at", "payment", ["created_at", "payment_id"])
+    payable = "status IN ('created', 'failed', 'requires_action')"
+    _index("ix_payment_payable", "payment", ["expires_at"], where=payable)
+
+
+PAYMENT_CHECKS = {
+    "status": "status IN ('created', 'processing', 'requires_action', 'authorized', 'captured',"
+    " 'failed', 'unknown', 'voided', 'cancelled', 'expired')",
+    "opened_or_tombstone": "order_id IS NOT NULL AND user_id IS NOT NULL AND currency IS NOT NULL"
+    " AND expires_at IS NOT NULL OR order_id IS NULL AND status = 'cancelled' AND amount = 0",
+    "authorized": "0 <= authorized AND authorized <= amount",
+    "captured": "0 <= captured AND captured <= authorized",
+    "refunded": "0 <= refunded AND 0 <= refunding AND refunded + refunding <= captured",
+    "captured_by_charge": "captured = 0 OR status = 'captured' AND charge_id IS NOT NULL",
+}
+
+
+def _operation() -> None:
+    op.create_table(
+        "operation",
+        sa.Column("operation_id", sa.Uuid(), nullable=False),
+        sa.Column("payment_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        *_amounts("amount"),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("method", sa.Text(), nullable=True),
+        sa.Column("charge_id", sa.Uuid(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("provider_reference", sa.Text(), nullable=True),
+        sa.Column("failure_code", sa.Text(), nullable=True),
+        _timestamp("created_at"),
+        _timestamp("due_at"),
+        _timestamp("settled_at", nullable=True),
+        sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_operation")),
+        _foreign_key("operation", "payment_id", "payment.payment_id"),
+        _foreign_key("operation", "charge_id", "operation.operation_id"),
+        *_checks("operation", OPERATION_CHECKS),
+        schema=SCHEMA,
+    )
+    _index("ix_operation_payment_id", "operation", ["payment_id", "created_at"])
+    still_open = "status IN ('pending', 'unknown')"
+    _index("ix_operation_due", "operation", ["due_at"], where=still_open)
+    for name, state in (("open", still_open), ("succeeded", "status = 'succeeded'")):
+        _index(
+            f"uq_operation_one_{name}_charge",
+            "operation",
+            ["payment_id"],
+            unique=True,
+            where=f"kind = 'charge' AND {state}",
+        )
+
+
+OPERATION_CHECKS = {
+    "status": "status IN ('pending', 'succeeded', 'failed', 'unknown')",
+    "kind": "kind = 'charge' AND amount >= 0 AND method IS NOT NULL AND charge_id IS NULL"
+    " OR kind = 'refund' AND amount > 0 AND method IS NULL AND charge_id IS NOT NULL",
+    "settled": "(settled_at IS NULL) = (status IN ('pending', 'unknown'))",
+}
+
+
+def _ledger() -> None:
+    op.create_table(
+        "posting",
+        sa.Column("posting_id", sa.Uuid(), nullable=False),
+        sa.Column("payment_id", sa.Uuid(), nullable=False),
+        sa.Column("operation_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        _timestamp("created_at"),
+        sa.PrimaryKeyConstraint("posting_id", name=op.f("pk_posting")),
+        _foreign_key("posting", "payment_id", "payment.payment_id"),
+        _foreign_key("posting", "operation_id", "operation.operation_id"),
+        sa.UniqueConstraint("operation_id", name=op.f("uq_posting_operation_id")),
+        *_checks("posting", {"kind": "kind IN ('capture', 'refund')"}),
+        schema=SCHEMA,
+    )
+    _index("ix_posting_payment_id", "posting", ["payment_id", "created_at", "posting_id"])
+    _index("ix_posting_created_at", "posting", ["created_at", "posting_id"])
+    op.create_table(
+        "entry",
+        sa.Column("posting_id", sa.Uuid(), nullable=False),
+        sa.Column("account", sa.Text(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        *_amounts("amount"),
+        sa.PrimaryKeyConstraint("posting_id", "account", "currency", name=op.f("pk_entry")),
+        _foreign_key("entry", "posting_id", "posting.posting_id"),
+        *_checks("entry", {"amount": "amount <> 0"}),
+        schema=SCHEMA,
+    )
+    _ledger_triggers()
+
+
+def _ledger_triggers() -> None:
+    op.execute(CHECK_POSTING_BALANCES)
+    op.execute(REJECT_LEDGER_CHANGE)
+    for table in ("posting", "entry"):
+        op.execute(
+            f"CREATE CONSTRAINT TRIGGER posting_balances AFTER INSERT ON {SCHEMA}.{table}"
+            " DEFERRABLE INITIALLY DEFERRED"
+            f" FOR EACH ROW EXECUTE FUNCTION {SCHEMA}.posting_balances()"
+        )
+        op.execute(
+            f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON {SCHEMA}.{table}"
+            f" FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.ledger_is_append_only()"
+        )
+
+
+def _webhook_event() -> None:
+    op.create_table(
+        "webhook_event",
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("operation_id", sa.Uuid(), nullable=True),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        _timestamp("received_at"),
+        _timestamp("applied_at", nullable=True),
+        sa.PrimaryKeyConstraint("provider", "event_id", name=op.f("pk_webhook_event")),
+        *_checks("webhook_event", {"state": "state IN ('pending', 'applied', 'ignored')"}),
+        schema=SCHEMA,
+    )
+    _index("ix_webhook_event_pending", "webhook_event", ["operation_id"], where="state = 'pending'")
+
+
+def _sandbox() -> None:
+    op.create_table(
+        "sandbox_charge",
+        sa.Column("operation_id", sa.Uuid(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        *_amounts("amount"),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("method", sa.Text(), nullable=False),
+        sa.Column("failure_code", sa.Text(), nullable=True),
+        *_amounts("refunded"),
+        _timestamp("created_at"),
+        sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_sandbox_charge")),
+        *_checks("sandbox_charge", SANDBOX_CHARGE_CHECKS),
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "sandbox_refund",
+        sa.Column("operation_id", sa.Uuid(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("charge_operation_id", sa.Uuid(), nullable=True),
+        *_amounts("amount"),
+        sa.Column("currency", sa.Text(), nullable=False),
+        _timestamp("created_at"),
+        sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_sandbox_refund")),
+        *_checks("sandbox_refund", SANDBOX_REFUND_CHECKS),
+        schema=SCHEMA,
+    )
+
+
+SANDBOX_CHARGE_CHECKS = {
+    "status": "status IN ('succeeded', 'failed', 'requires_action', 'closed')",
+    "refunded": "0 <= refunded AND refunded <= amount AND (refunded = 0 OR status = 'succeeded')",
+}
+SANDBOX_REFUND_CHECKS = {
+    "status": "status IN ('succeeded', 'failed', 'closed')",
+    "amount": "amount >= 0",
+}
+
+
+def _outbox() -> None:
+    op.create_table(
+        "outbox",
+        sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("event_id", sa.Uuid(), nullable=False),
+        *_envelope(),
+        _timestamp("published_at", nullable=True),
+        _timestamp("confirmed_at", nullable=True),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_outbox")),
+        sa.UniqueConstraint("event_id", name=op.f("uq_outbox_event_id")),
+        schema=SCHEMA,
+    )
+    _index("ix_outbox_unpublished", "outbox", ["seq"], where="published_at IS NULL")
+    _index(
+        "ix_outbox_unconfirmed",
+        "outbox",
+        ["seq"],
+        where="published_at IS NOT NULL AND confirmed_at IS NULL",
+    )
+    _index("ix_outbox_confirmed_at", "outbox", ["confirmed_at"])
+
+
+def _inbox() -> None:
+    op.create_table(
+        "inbox",
+        sa.Column("handler", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Uuid(), nullable=False),
+        sa.Column("position", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("source_seq", sa.BigInteger(), nullable=False),
+        *_envelope(),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        _timestamp("received_at"),
+        _timestamp("due_at"),
+        _timestamp("done_at", nullable=True),
+        sa.PrimaryKeyConstraint("handler", "event_id", name=op.f("pk_inbox")),
+        *_checks("inbox", {"state": "state IN ('waiting', 'done', 'dead')"}),
+        schema=SCHEMA,
+    )
+    _index("ix_inbox_waiting", "inbox", ["position"], where="state = 'waiting'")
+    _index("ix_inbox_waiting_key", "inbox", ["key", "position"], where="state = 'waiting'")
+    _index("ix_inbox_done_at", "inbox", ["done_at"])
+
+
+def _idempotency_record() -> None:
+    op.create_table(
+        "idempotency_record",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("request_hash", sa.Text(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        _timestamp("lease_until"),
+        sa.Column("response", sa.Text(), nullable=True),
+        _timestamp("expires_at"),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_idempotency_record")),
+        schema=SCHEMA,
+    )
+    _index("ix_idempotency_record_expires_at", "idempotency_record", ["expires_at"])
+
+
+def _envelope() -> list[sa.Column]:
+    return [
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("key", sa.Uuid(), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=False),
+        _timestamp("occurred_at"),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("traceparent", sa.Text(), nullable=True),
+    ]
+
+
+def _timestamp(name: str, *, nullable: bool = False) -> sa.Column:
+    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable)
+
+
+def _checks(table: str, conditions: dict[str, str]) -> list[sa.CheckConstraint]:
+    return [
+        sa.CheckConstraint(condition, name=op.f(f"ck_{table}_{name}"))
+        for name, condition in conditions.items()
+    ]
+
+
+def _amounts(*names: str) -> list[sa.Column]:
+    return [sa.Column(name, sa.BigInteger(), nullable=False) for name in names]
+
+
+def _foreign_key(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(
+        [column], [f"{SCHEMA}.{target}"], name=op.f(f"fk_{table}_{column}")
+    )
+
+
+def _index(
+    name: str, table: str, columns: list[str], *, unique: bool = False, where: str | None = None
+) -> None:
+    op.create_index(
+        op.f(name),
+        table,
+        columns,
+        schema=SCHEMA,
+        unique=unique,
+        postgresql_where=sa.text(where) if where else None,
+    )

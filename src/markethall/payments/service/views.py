@@ -1,0 +1,76 @@
+"""Entities of payments as DTOs of the contract."""
+
+from markethall.payments.contract import (
+    OperationView,
+    PaymentView,
+    PostingEntryView,
+    PostingView,
+    RefundStatus,
+    RefundView,
+)
+from markethall.payments.domain import Operation, Payment, Posting
+from markethall.shared.kernel.money import Money
+
+
+def to_payment_view(payment: Payment) -> PaymentView:
+    return PaymentView(
+        payment_id=payment.payment_id,
+        order_id=payment.order_id,
+        user_id=payment.user_id,
+        status=payment.status,
+        amount=payment.money(payment.amount),
+        authorized=payment.money(payment.authorized),
+        captured=payment.money(payment.captured),
+        refunded=payment.money(payment.refunded),
+        provider=payment.provider,
+        failure_code=payment.failure_code,
+        next_action=payment.next_action,
+        expires_at=payment.expires_at,
+        created_at=payment.created_at,
+        version=payment.version,
+    )
+
+
+def to_operation_view(operation: Operation) -> OperationView:
+    return OperationView(
+        operation_id=operation.operation_id,
+        payment_id=operation.payment_id,
+        kind=operation.kind,
+        status=operation.status,
+        amount=operation.money,
+        method=operation.method,
+        provider_reference=operation.provider_reference,
+        failure_code=operation.failure_code,
+        created_at=operation.created_at,
+        settled_at=operation.settled_at,
+    )
+
+
+def to_refund_view(operation: Operation, payment: Payment) -> RefundView:
+    """Build the view of an operation of kind refund; it shares the id and the status."""
+    return RefundView(
+        refund_id=operation.operation_id,
+        payment_id=operation.payment_id,
+        order_id=payment.order_id,
+        amount=operation.money,
+        status=RefundStatus(operation.status.value),
+        reason=operation.reason,
+        failure_code=operation.failure_code,
+        created_at=operation.created_at,
+    )
+
+
+def to_posting_view(posting: Posting) -> PostingView:
+    return PostingView(
+        posting_id=posting.posting_id,
+        payment_id=posting.payment_id,
+        operation_id=posting.operation_id,
+        kind=posting.kind,
+        entries=tuple(
+            PostingEntryView(
+                account=account, amount=Money(amount=amount, currency=posting.currency)
+            )
+            for account, amount in posting.entries
+        ),
+        created_at=posting.created_at,
+    )

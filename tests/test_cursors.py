@@ -1,0 +1,115 @@
+"""Every list answers 422 to a signed cursor with a keyset of another release."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import httpx2
+import pytest
+from dependency_injector import providers
+from pydantic import TypeAdapter
+
+from markethall.app import Gateway, create_app
+from markethall.local import demo
+from markethall.payments.contract import OpenPayment
+from markethall.settings import read_settings
+from markethall.shared.kernel.call_context import Actor, system_context
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.money import Money
+from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.kernel.scopes import scopes_for_roles
+
+K = TypeVar("K")
+
+ID = UUID("0199c0de-0000-7000-8000-000000000001")
+LISTS = [
+    "/categories",
+    "/families/sencha",
+    f"/imports/{ID}/errors",
+    "/orders",
+    "/payments",
+    f"/payments/{ID}/operations",
+    f"/payments/{ID}/refunds",
+    "/products",
+    "/products?sort=name",
+    "/products?sort=price",
+    "/products?q=tea",
+    f"/products/{ID}/stock-movements",
+    f"/reservations?order_id={ID}",
+    "/transactions",
+    "/users",
+    "/warehouses",
+]
+
+
+class RecordingCursors(Cursors):
+    """Remembers the name of the list that was read last."""
+
+    list_name = ""
+
+    def decode(self, list_name: str, cursor: str | None, keyset_type: TypeAdapter[K]) -> K | None:
+        self.list_name = list_name
+        return super().decode(list_name, cursor, keyset_type)
+
+
+PAYMENT = OpenPayment(
+    payment_id=ID,
+    order_id=ID,
+    user_id=ID,
+    amount=Money(amount=1, currency="EUR"),
+    expires_at=datetime.now(UTC) + timedelta(hours=1),
+)
+CURSORS = RecordingCursors(b"a secret of the tests")
+
+
+@pytest.fixture(scope="module")
+def app() -> Gateway:
+    return create_app(read_settings(storage="memory", rate_limits="off"))
+
+
+@pytest.fixture(scope="module")
+async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    app.container.cursors.override(providers.Object(CURSORS))
+    admin = Actor(user_id=new_id(), scopes=scopes_for_roles(("admin", "customer")))
+    token = app.container.access_token_signer().sign(admin)
+    async with (
+        app.lifespan(),
+        httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app),
+            base_url="http://shop.example",
+            headers={"authorization": f"Bearer {token}"},
+        ) as client,
+    ):
+        ctx, container = system_context("test"), app.container
+        await demo.fill(container.catalogue(), container.stockroom(), ctx)
+        await container.payments().open(ctx, PAYMENT)
+        yield client
+
+
+def test_every_list_is_covered(app: Gateway) -> None:
+    lists = {
+        path
+        for path, operations in app.app.openapi()["paths"].items()
+        for operation in operations.values()
+        if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", ()))
+    }
+
+    covered = {
+        httpx2.URL(path).path.replace(str(ID), "ID").replace("sencha", "ID") for path in LISTS
+    }
+    assert {re.sub(r"\{\w+\}", "ID", path) for path in lists} == covered
+
+
+@pytest.mark.parametrize("keyset", [[], [1, 2, 3, 4], {"after": "x"}, "x", [None, None]])
+@pytest.mark.parametrize("path", LISTS)
+async def test_cursor_of_another_release_is_rejected(
+    http: httpx2.AsyncClient, path: str, keyset: object
+) -> None:
+    await http.get(path)
+    cursor = CURSORS.encode(CURSORS.list_name, keyset)
+
+    response = await http.get(httpx2.URL(path).copy_merge_params({"cursor": cursor}))
+
+    assert (response.status_code, response.json()["code"]) == (422, "request.cursor_invalid")
