@@ -31,14 +31,14 @@ TABLES = """
 DROP SCHEMA IF EXISTS bench CASCADE;
 CREATE SCHEMA bench;
 CREATE TABLE bench.products (product_id uuid PRIMARY KEY, body text NOT NULL);
-CREATE TABLE bench.cards (product_id uuid PRIMARY KEY, card text NOT NULL);
+CREATE TABLE bench.list_items (product_id uuid PRIMARY KEY, item text NOT NULL);
 """
 PRODUCT = "SELECT body FROM bench.products WHERE product_id = $1"
 # joined by Postgres on its own core, so that the server receives one string instead of 20 rows
 PAGE = """
-SELECT '{"items":[' || coalesce(string_agg(card, ','), '')
+SELECT '{"items":[' || coalesce(string_agg(item, ','), '')
        || '],"next_cursor":"' || coalesce(max(product_id::text), '') || '"}'
-FROM (SELECT product_id, card FROM bench.cards
+FROM (SELECT product_id, item FROM bench.list_items
       WHERE product_id > $1 ORDER BY product_id LIMIT $2) AS page
 """
 FIRST = UUID(int=0)
@@ -126,7 +126,7 @@ def _json(text: str | None) -> Response:
     return Response(text, media_type="application/json")
 
 
-async def fill(database_url: str, products: dict[UUID, str], cards: dict[UUID, str]) -> None:
+async def fill(database_url: str, products: dict[UUID, str], list_items: dict[UUID, str]) -> None:
     """Store the response bodies in the tables of the baselines."""
     connection = await asyncpg.connect(database_url)
     try:
@@ -135,10 +135,10 @@ async def fill(database_url: str, products: dict[UUID, str], cards: dict[UUID, s
             "products", schema_name="bench", records=list(products.items())
         )
         await connection.copy_records_to_table(
-            "cards", schema_name="bench", records=list(cards.items())
+            "list_items", schema_name="bench", records=list(list_items.items())
         )
         await connection.execute("VACUUM ANALYZE bench.products")
-        await connection.execute("VACUUM ANALYZE bench.cards")
+        await connection.execute("VACUUM ANALYZE bench.list_items")
     finally:
         await connection.close()
 

@@ -236,7 +236,7 @@ def descendants(pid: int) -> list[int]:
 def command_name(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
-    return "gone"
+    return "ended"
 
 
 def _start_time(pid: int) -> str:

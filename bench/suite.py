@@ -82,7 +82,7 @@ class Suite:
     def _run_all(self, url: str) -> None:
         # the URL contains a password, so it goes into the environment
         servers.run(
-            "markethall", "migrate", log=self._log("migrate"), environ=self._settings("ours", url)
+            "markethall", "migrate", log=self._log("migrate"), environ=self._settings("application", url)
         )
         sample = self._prepare(url)
         self._baselines(url, sample)
@@ -249,7 +249,7 @@ class Suite:
 
     @contextmanager
     def _application(
-        self, url: str | None, folder: str = "ours", **overrides: str
+        self, url: str | None, folder: str = "application", **overrides: str
     ) -> Iterator[Server]:
         settings = self._settings(folder, url) | overrides
         with servers.serving(

@@ -23,7 +23,6 @@ TEXT_SUFFIXES: Final = frozenset(
 UNCHECKED: Final = (
     "scripts/check_names.py",
     "scripts/retired_words.txt",
-    "scripts/check_names.py",
     "tests/test_check_names.py",
     "requirements/",
     "LICENSE",
