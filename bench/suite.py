@@ -82,7 +82,10 @@ class Suite:
     def _run_all(self, url: str) -> None:
         # the URL contains a password, so it goes into the environment
         servers.run(
-            "markethall", "migrate", log=self._log("migrate"), environ=self._settings("application", url)
+            "markethall",
+            "migrate",
+            log=self._log("migrate"),
+            environ=self._settings("application", url),
         )
         sample = self._prepare(url)
         self._baselines(url, sample)
