@@ -234,7 +234,10 @@ async def test_a_service_that_hangs_ends_in_deadline_exceeded() -> None:
     async def hangs(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    async with tcp.raw_server(hangs) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+    async with (
+        tcp.raw_server(hangs) as upstream,
+        with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http,
+    ):
         response = await http.get("/orders")
 
     problem = expect_problem(response, 503, "system.deadline_exceeded")
@@ -252,7 +255,10 @@ async def test_pause_within_a_response_is_no_timeout() -> None:
         writer.write(b"later")
         await writer.drain()
 
-    async with tcp.raw_server(pauses) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+    async with (
+        tcp.raw_server(pauses) as upstream,
+        with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http,
+    ):
         response = await http.get("/events")
 
     assert response.content == b"firstlater"
