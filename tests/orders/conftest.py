@@ -37,7 +37,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import scopes_for_roles
-from markethall.shared.messaging.events import Delivery, Event, wrap_event
+from markethall.shared.messaging.events import Delivery, Event, RetryLater, wrap_event
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.persistence.postgres import Postgres
@@ -197,7 +197,7 @@ class OrdersApp:
     async def handle_or_retry_later(self, delivery: Delivery) -> None:
         try:
             await self.handle(delivery)
-        except Unavailable as error:
+        except (RetryLater, Unavailable) as error:
             due_at = self.clock() + timedelta(seconds=1)
             await self.persistence.inbox.retry_later(delivery, repr(error), due_at)
 

@@ -1,4 +1,4 @@
-"""The list of products."""
+"""HTTP route of the product list."""
 
 from typing import Annotated
 
@@ -33,7 +33,5 @@ async def products(
     query: Annotated[ProductQuery, Query()],
     search: ProductSearchDep,
 ) -> Response:
-    """What is for sale. Availability may be a second old. `status` other than active is for
-    staff.
-    """
+    """Active products; their availability may be a second old. Another `status` is for staff."""
     return send_rendered(request, await search.render_product_page(ctx, query))

@@ -66,7 +66,7 @@ class NoSearchIndex:
 
 
 class ProductListQueries:
-    """Implements search.contract.ProductSearch and catalogue.ports.FamilyMembers."""
+    """Lists and searches products: `ProductSearch`, and `FamilyMembers` of the catalogue."""
 
     def __init__(
         self,
