@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from markethall.contexts import topology
 from markethall.settings import MigrationSettings
-from markethall.shared.persistence.postgres import asyncpg_url
+from markethall.shared.persistence.postgres_url import asyncpg_url
 
 section = context.config.config_ini_section
 schema = "users" if section == "alembic" else section

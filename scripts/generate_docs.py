@@ -1,6 +1,6 @@
-"""Generates the parts of the documents that describe the code: settings, pictures, addresses.
+"""Generate the parts of the documents that describe the code: settings, pictures, routes.
 
-`python -m scripts.generate_docs` writes; `--check` only says what is out of date.
+`python -m scripts.generate_docs` writes them; `--check` prints which documents are out of date.
 """
 
 import re
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def settings_table() -> str:
-    rows = ["| variable | default | what |", "|---|---|---|"]
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
     classes: list[type[BaseSettings]] = [
         Settings,
         *(manifest.settings for manifest in topology().manifests),
@@ -141,11 +141,11 @@ def _mermaid(lines: Iterable[str]) -> str:
     return "\n".join(["```mermaid", *lines, "```"])
 
 
-# Addresses
+# Routes
 
 
 def routes_table() -> str:
-    rows = ["| address | who | what |", "|---|---|---|"]
+    rows = ["| route | scope | summary |", "|---|---|---|"]
     for context in context_names():
         rows += [
             f"| `{', '.join(sorted(route.methods or ()))} {route.path}` | {_who(route)} "
@@ -156,7 +156,7 @@ def routes_table() -> str:
 
 
 def _routes(context: str) -> Iterator[APIRoute]:
-    """Yields the routes, including those of included routers."""
+    """Yield the routes, including those of included routers."""
     for found in iter_route_contexts(topology().contexts[context].load_parts().router.routes):
         route = found.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:
@@ -166,7 +166,7 @@ def _routes(context: str) -> Iterator[APIRoute]:
 def _who(route: APIRoute) -> str:
     policy = next(_policies(route.dependant))
     if policy.scope is None:
-        return "anyone"
+        return "public"
     enough = " or ".join(f"`{scope}`" for scope in (policy.scope, *policy.alternative_scopes))
     return f"{enough} and `{policy.also_requires}`" if policy.also_requires else enough
 
@@ -205,11 +205,19 @@ PARTS: dict[str, Callable[[], str]] = {
     "network": network,
     "network-relocation": network_relocation,
 }
-DOCUMENTS = ("README.md", "docs/api.md", "docs/deployment.md", "docs/states.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/api.md",
+    "docs/configuration.md",
+    "docs/deployment.md",
+    "docs/extracting-a-service.md",
+    "docs/importing.md",
+    "docs/states.md",
+)
 
 
 def filled(text: str) -> str:
-    """Returns the text with every generated part replaced."""
+    """Return the text with every generated part replaced."""
 
     def part(found: re.Match[str]) -> str:
         return f"{found[1]}\n{PARTS[found[2]]()}\n{found[3]}"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the README's first command with a temporary data directory, and its commands by curl; then
-# kills the server with kill -9, starts it again, and checks that no data is lost.
+# Runs `make serve` with a temporary data directory and the README's quickstart; then ends the server
+# with kill -9, starts it again, checks that no data is lost, and completes the order.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ start
 .venv/bin/markethall demo
 echo 'open sesame, staff only' | .venv/bin/markethall create-staff boss@example.com --role admin --password-stdin
 
-# the block of the README behind the marker
+# print the block of the README after the marker
 awk '/^<!-- quickstart:/ {found = 1} found && /^```$/ {exit} found && inside {print} found && /^```sh$/ {inside = 1}' \
     README.md >"$folder/flow.sh"
 grep -q sandbox_ok "$folder/flow.sh"

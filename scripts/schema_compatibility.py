@@ -22,9 +22,7 @@ class Direction:
 
 
 REQUEST: Final = Direction(True, True, "is new and required", "is not taken any more")
-RESPONSE: Final = Direction(
-    False, False, "is not there any more", "is new, and an older one cannot read it"
-)
+RESPONSE: Final = Direction(False, False, "is removed", "is new, and an older one cannot read it")
 # the same, from an older release to a newer one
 RESPONSE_OF_OLDER: Final = Direction(
     True,

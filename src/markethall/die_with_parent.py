@@ -1,7 +1,7 @@
 """Ends a process when its parent ends, also after kill -9 of the parent.
 
-A parent with threads must not run Python code between fork and exec. It starts the child by way
-of this module instead, which sets the signal and then becomes the program:
+A parent with threads must not run Python code between fork and exec. It starts the child through
+this module instead, which requests the signal and then replaces itself with the program:
 
     python -m markethall.die_with_parent PARENT_PID -m markethall serve …
 """
@@ -18,7 +18,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(parent: int, ending: signal.Signals) -> None:
-    """Asks Linux for the signal when the parent ends; elsewhere only checks that it is alive.
+    """Request the signal from Linux when the parent ends; elsewhere only check that it is alive.
 
     A change of user clears the request, so call this after it.
     """
@@ -30,9 +30,9 @@ def die_with_parent(parent: int, ending: signal.Signals) -> None:
 
 
 def exec_with_parent_death(parent: int, arguments: list[str]) -> NoReturn:
-    """Becomes Python with these arguments. SIGKILL, because a stopped process takes no other."""
+    """Replace this process with Python. SIGKILL, because it also ends a stopped process."""
     die_with_parent(parent, signal.SIGKILL)
-    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - our own program
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - Python itself
 
 
 if __name__ == "__main__":

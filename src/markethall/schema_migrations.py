@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from markethall.contexts import context_names, topology
 from markethall.shared.composition.migrations import alembic_ini_path
-from markethall.shared.persistence.postgres import asyncpg_url
+from markethall.shared.persistence.postgres_url import asyncpg_url
 
 
 def upgrade(url: str, contexts: Iterable[str] = (), revision: str = "head") -> None:

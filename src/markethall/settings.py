@@ -86,7 +86,7 @@ class MigrationSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """All settings. The table in the README is made from this class."""
+    """All settings. docs/configuration.md is generated from this class."""
 
     model_config = SETTINGS_CONFIG
 

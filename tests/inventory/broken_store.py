@@ -1,6 +1,6 @@
-"""The mistake that most shops make: to look whether there is enough, and then to take it.
+"""Stores with the common race: check the stock, then reserve without a condition.
 
-Each of these puts it in the place of the one conditional statement, for as long as it lasts.
+Each context manager replaces the single conditional statement until it exits.
 """
 
 import asyncio
@@ -14,23 +14,20 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from markethall.inventory.catalogue.sql.parameters import (
-    allocatable_quantity,
-    bigint_parameter,
-    uuid_parameter,
-)
-from markethall.inventory.catalogue.sql.tables import stock
+from markethall.inventory.catalogue.sql.availability import allocatable_quantity
+from markethall.inventory.catalogue.sql.parameters import bigint_parameter, uuid_parameter
 from markethall.inventory.reservations.domain.reservations import Reservation, ReservationLine
 from markethall.inventory.reservations.sql import statements
-from markethall.inventory.sql_store import SqlStore
+from markethall.inventory.sql import SqlInventoryStore
 from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.sql.tables import stock
 from markethall.shared.persistence.postgres import Statement
 
 IS_ALLOCATABLE: Final = re.compile(r"ELSE 0 END >= ")
 RESERVE_STOCK_CALL: Final = re.compile(
     r"(inventory\.reserve_stock\((\S+), (\S+), line\.reserved\))"
 )
-UNCONDITIONAL_UPDATE: Final = """, blind AS (
+UNCONDITIONAL_UPDATE: Final = """, unconditional AS (
     UPDATE inventory.stock s SET reserved = s.reserved + line.reserved FROM line
     WHERE s.product_id = {product} AND s.warehouse_id = {warehouse})"""
 CHECK_STOCK: Final = Statement(
@@ -43,11 +40,15 @@ CHECK_STOCK: Final = Statement(
 
 @contextmanager
 def check_then_reserve() -> Iterator[None]:
-    """Two buyers look at the same moment, whatever the machine is doing."""
-    reserve_line, looked, second = SqlStore.reserve_line, count(1), asyncio.Event()
+    """Check and reserve in two statements; the first two buyers always check before either reserves."""
+    reserve_line, checks, two_have_checked = (
+        SqlInventoryStore.reserve_line,
+        count(1),
+        asyncio.Event(),
+    )
 
-    async def careless(
-        store: SqlStore,
+    async def check_and_reserve(
+        store: SqlInventoryStore,
         reservation: Reservation,
         stock_quantity: StockQuantity,
         *,
@@ -55,33 +56,33 @@ def check_then_reserve() -> Iterator[None]:
     ) -> ReservationLine | None:
         if not await _has_enough(store, stock_quantity):
             return None
-        if next(looked) == 2:
-            second.set()
-        await second.wait()
+        if next(checks) == 2:
+            two_have_checked.set()
+        await two_have_checked.wait()
         return await reserve_line(
             store, reservation, stock_quantity, include_backorder=include_backorder
         )
 
-    async def not_at_once(*_: object) -> None:
+    async def no_single_statement(*_: object) -> None:
         pass
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SqlStore, "reserve_single_statement", not_at_once)
+        patch.setattr(SqlInventoryStore, "reserve_single_statement", no_single_statement)
         patch.setattr(statements, "RESERVE_LINE", _without_condition(statements.RESERVE_LINE))
-        patch.setattr(SqlStore, "reserve_line", careless)
+        patch.setattr(SqlInventoryStore, "reserve_line", check_and_reserve)
         yield
 
 
 @contextmanager
 def unconditional_single_statement() -> Iterator[None]:
-    """It looks and takes in one statement, but what it takes is not what it looks at."""
-    blind = _without_reserve_function(statements.RESERVE_SINGLE_STATEMENT)
+    """Reserve in one statement whose update does not depend on the stock it reads."""
+    unconditional = _without_reserve_function(statements.RESERVE_SINGLE_STATEMENT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statements, "RESERVE_SINGLE_STATEMENT", blind)
+        patch.setattr(statements, "RESERVE_SINGLE_STATEMENT", unconditional)
         yield
 
 
-async def _has_enough(store: SqlStore, stock_quantity: StockQuantity) -> bool:
+async def _has_enough(store: SqlInventoryStore, stock_quantity: StockQuantity) -> bool:
     return bool(
         await store._connection.fetch_value(
             CHECK_STOCK,
@@ -93,21 +94,20 @@ async def _has_enough(store: SqlStore, stock_quantity: StockQuantity) -> bool:
 
 
 def _without_condition(statement: Statement) -> Statement:
-    """Without its condition."""
-    blind = copy(statement)
-    blind._compile()
-    [condition] = IS_ALLOCATABLE.finditer(blind._sql)
-    blind._sql = f"{blind._sql[: condition.end()]}-1000000 + {blind._sql[condition.end() :]}"
-    return blind
+    changed = copy(statement)
+    changed._compile()
+    [condition] = IS_ALLOCATABLE.finditer(changed._sql)
+    changed._sql = f"{changed._sql[: condition.end()]}-1000000 + {changed._sql[condition.end() :]}"
+    return changed
 
 
 def _without_reserve_function(statement: Statement) -> Statement:
-    """It takes without asking the function that has the condition."""
-    blind = copy(statement)
-    blind._compile()
-    [(call, product, warehouse)] = RESERVE_STOCK_CALL.findall(blind._sql)
-    before, select, after = blind._sql.replace(call, "NULL").rpartition("\n SELECT")
-    blind._sql = (
+    """Update the stock without the function that has the condition."""
+    changed = copy(statement)
+    changed._compile()
+    [(call, product, warehouse)] = RESERVE_STOCK_CALL.findall(changed._sql)
+    before, select, after = changed._sql.replace(call, "NULL").rpartition("\n SELECT")
+    changed._sql = (
         before + UNCONDITIONAL_UPDATE.format(product=product, warehouse=warehouse) + select + after
     )
-    return blind
+    return changed

@@ -1,4 +1,4 @@
-"""The inventory context, wired by its own container, on memory and on Postgres."""
+"""Fixtures: the inventory context with its own container, in memory and in SQL."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -25,6 +25,8 @@ from markethall.inventory.contract import (
     Reserve,
 )
 from markethall.inventory.remote import RemoteInventory, router
+from markethall.inventory.reservations.contract import Reservations
+from markethall.inventory.search.contract import ProductSearch
 from markethall.inventory.settings import InventorySettings
 from markethall.inventory.stock.contract.movements import Adjustment, Movement, Stockroom
 from markethall.inventory.stock.contract.warehouses import NewWarehouse, Warehouses, WarehouseView
@@ -54,7 +56,7 @@ PRESENT = created_response(lambda thing: f"/things/{thing}")
 
 
 class FakeClock:
-    """A clock that stands still, and can be put forward."""
+    """Clock that advances one microsecond per reading, and on demand."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -73,12 +75,14 @@ def no_key(thing_id: UUID | None = None) -> IdempotentCommand:
 
 @dataclass
 class InventoryApp:
-    """What a test asks, and the few things it has to hand."""
+    """Services of the inventory context, and helpers that create test data."""
 
     inventory: Inventory
     catalogue: Catalogue
+    product_search: ProductSearch
     categories: Categories
     stockroom: Stockroom
+    reservations: Reservations
     warehouses: Warehouses
     clock: FakeClock
     container: InventoryContainer
@@ -86,7 +90,7 @@ class InventoryApp:
     async def product(
         self, sku: str = "", stock: int = 0, thing_id: UUID | None = None, **fields: Any
     ) -> ProductView:
-        """A product, with so many on hand."""
+        """Create a product with this stock on hand."""
         sku = sku or f"SKU-{new_id().hex}"
         usual = {"sku": sku, "name": sku.title(), "price": Price(amount=1250, currency="EUR")}
         command = NewProduct.model_validate(usual | fields)
@@ -120,13 +124,13 @@ class InventoryApp:
         return (await self.catalogue.get_product(STAFF, product_id)).available
 
     async def main_stock(self, product_id: UUID) -> tuple[int, int]:
-        """On hand, reserved."""
+        """Return on hand and reserved in the main warehouse."""
         stock = await self.stockroom.get_stock(STAFF, product_id)
         return stock.warehouses[0].on_hand, stock.warehouses[0].reserved
 
     async def run_periodic_jobs(self) -> None:
-        for sweep in self.container.periodic_jobs:
-            await sweep()
+        for job in self.container.periodic_jobs:
+            await job()
 
 
 def consume_command(
@@ -163,8 +167,10 @@ def build_inventory_app(storage: str, postgres: Any = None) -> InventoryApp:
     return InventoryApp(
         container.inventory,
         container.catalogue,
+        container.product_search,
         container.categories,
         container.stockroom,
+        container.reservations,
         container.warehouses,
         clock,
         container,
@@ -180,12 +186,12 @@ def wiring(request: pytest.FixtureRequest) -> tuple[str, InventoryApp]:
 
 @pytest.fixture
 async def inventory_app(wiring: tuple[str, InventoryApp]) -> AsyncIterator[InventoryApp]:
-    where, inventory_app = wiring
-    if where != "remote":
+    storage, inventory_app = wiring
+    if storage != "remote":
         yield inventory_app
         return
-    here = inventory_app.inventory
-    async with over_rpc("inventory", router, here, RemoteInventory) as remote:
+    local = inventory_app.inventory
+    async with over_rpc("inventory", router, local, RemoteInventory) as remote:
         yield replace(inventory_app, inventory=remote)
 
 

@@ -1,4 +1,4 @@
-"""Sends files to an inventory, and sees what becomes of them."""
+"""Client that imports files and reads the outcome."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ class ImportClient:
         return self.inventory_app.container.imports
 
     async def upload(self, data: bytes, *, size: int = 1000) -> Upload:
-        """In pieces that end anywhere."""
+        """Upload in chunks of `size` bytes, which may split rows."""
 
         async def chunks() -> AsyncIterator[bytes]:
-            for begin in range(0, len(data), size):
-                yield data[begin : begin + size]
+            for start in range(0, len(data), size):
+                yield data[start : start + size]
 
         return await self.imports.upload(STAFF, chunks())
 
     async def start(self, data: bytes, **fields: Any) -> ImportView:
-        upload = await self.upload(data, size=fields.pop("piece", 65_536))
+        upload = await self.upload(data, size=fields.pop("chunk_bytes", 65_536))
         usual = {"sha256": upload.sha256, "format": ImportFormat.CSV}
         command = NewImport.model_validate(usual | fields)
         return await self.imports.start_import(STAFF, upload, command, no_key())
 
     async def import_to_end(self, data: bytes | str, **fields: Any) -> ImportView:
-        """To its end."""
+        """Import a file and process it to the end."""
         data = data.encode() if isinstance(data, str) else data
         started = await self.start(data, **fields)
         await self.inventory_app.container.import_worker.process_next(started.import_id)
@@ -51,10 +51,10 @@ class ImportClient:
         return list(page.items)
 
     async def export(self) -> bytes:
-        return b"".join([piece async for piece in self.imports.export_products(STAFF)])
+        return b"".join([chunk async for chunk in self.imports.export_products(STAFF)])
 
 
 def counts(done: ImportView) -> tuple[int, int, int, int, int]:
-    """Read, created, updated, unchanged, failed."""
+    """Return the counts: read, created, updated, unchanged, failed."""
     rows = done.rows
     return rows.read, rows.created, rows.updated, rows.unchanged, rows.failed

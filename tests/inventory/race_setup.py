@@ -1,4 +1,4 @@
-"""Where buyers race: a house on Postgres, near or at the end of a slow line."""
+"""Setup of races: the inventory on Postgres, by a direct or by a slow connection."""
 
 import asyncio
 from collections import Counter
@@ -31,13 +31,13 @@ from tests.proxy import Mode, Proxy
 if TYPE_CHECKING:
     Driver = asyncpg.Connection[asyncpg.Record]
 
-# the pool of a hall, with more patience: on a slow line a hundred buyers wait for each other
+# the pool of the application with a longer timeout: on a slow connection a hundred buyers queue
 POOL: Final = PoolSize(min_size=5, max_size=20, timeout=30)
 
 
 @dataclass
 class RaceSetup:
-    """`late` are the seconds that every word to the database takes, and every answer."""
+    """Inventory on Postgres. `latency` in seconds applies to each direction of the connection."""
 
     inventory_app: InventoryApp
     driver: "Driver"
@@ -45,21 +45,20 @@ class RaceSetup:
     latency: float
 
     async def invariants_hold(self) -> bool:
-        """O1. Raises AssertionError with what does not hold."""
-        if found := await invariant_violations(self.driver):
-            raise AssertionError(found)
+        """Return True. Raises AssertionError with the violations."""
+        if violations := await invariant_violations(self.driver):
+            raise AssertionError(violations)
         return True
 
-    async def reserve(self, *wants: dict[UUID, int]) -> list[ReservationView | OutOfStock]:
-        """All of them at once, each a buyer of their own."""
-        return await self.reserve_all([self.inventory_app.order(want) for want in wants])
+    async def reserve(self, *requests: dict[UUID, int]) -> list[ReservationView | OutOfStock]:
+        """Reserve all requests concurrently, each for a customer of its own."""
+        return await self.reserve_all([self.inventory_app.order(request) for request in requests])
 
     async def reserve_all(self, orders: Iterable[Reserve]) -> list[ReservationView | OutOfStock]:
-        asked = [self.inventory_app.inventory.reserve(ANYONE, order) for order in orders]
-        return [_expected_outcome(outcome) for outcome in await run_concurrently(asked)]
+        calls = [self.inventory_app.inventory.reserve(ANYONE, order) for order in orders]
+        return [_expected_outcome(outcome) for outcome in await run_concurrently(calls)]
 
     async def commit_and_consume(self, reservation: ReservationView) -> None:
-        """Paid for and sent."""
         paid = await self.inventory_app.inventory.commit(ANYONE, reservation.reservation_id)
         requested = {line.product_id: line.quantity for line in paid.lines}
         await self.inventory_app.inventory.consume(
@@ -75,15 +74,15 @@ class RaceSetup:
 
 @asynccontextmanager
 async def open_race_setup(database_url: str, latency: float) -> AsyncIterator[RaceSetup]:
-    """Raises AssertionError when two have waited for each other."""
+    """Open a setup. Raises AssertionError at the end if there were deadlocks."""
     application = f"race-{new_id().hex}"
     async with AsyncExitStack() as stack:
         driver = await asyncpg.connect(plain(database_url))
         stack.push_async_callback(driver.close)
         url = database_url
         if latency:
-            url, line = await stack.enter_async_context(slow_connection_to(database_url, latency))
-            await line.switch(Mode.DELAY)
+            url, proxy = await stack.enter_async_context(slow_connection_to(database_url, latency))
+            await proxy.switch(Mode.DELAY)
         postgres = Postgres(url, POOL, application_name=application)
         before = await deadlocks(driver)
         try:
@@ -91,31 +90,30 @@ async def open_race_setup(database_url: str, latency: float) -> AsyncIterator[Ra
         finally:
             await postgres.close()
             await wait_until_disconnected(driver, application)
-        if met := await deadlocks(driver) - before:
-            raise AssertionError(f"{met} deadlocks")
+        if deadlock_count := await deadlocks(driver) - before:
+            raise AssertionError(f"{deadlock_count} deadlocks")
 
 
-async def run_concurrently(asked: Iterable[Awaitable[Any]]) -> list[Any]:
-    """Everybody's outcome: what came back, or what was raised."""
-    return await asyncio.gather(*asked, return_exceptions=True)
+async def run_concurrently(calls: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Return the result or the exception of each call."""
+    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 def successful_reservations(
     outcomes: Sequence[ReservationView | OutOfStock],
 ) -> list[ReservationView]:
-    return [one for one in outcomes if isinstance(one, ReservationView)]
+    return [outcome for outcome in outcomes if isinstance(outcome, ReservationView)]
 
 
-def units_by_product(won: Iterable[ReservationView]) -> Counter[UUID]:
-    """By product."""
+def units_by_product(reservations: Iterable[ReservationView]) -> Counter[UUID]:
     total: Counter[UUID] = Counter()
-    for reservation in won:
+    for reservation in reservations:
         total.update({line.product_id: line.quantity for line in reservation.lines})
     return total
 
 
 def _expected_outcome(outcome: Any) -> ReservationView | OutOfStock:
-    """Either the goods, or the news that they are gone: there is no third answer."""
+    """Return a reservation or OutOfStock. Raises AssertionError for any other outcome."""
     if isinstance(outcome, ReservationView | OutOfStock):
         return outcome
     raise AssertionError(outcome) from outcome
@@ -123,8 +121,8 @@ def _expected_outcome(outcome: Any) -> ReservationView | OutOfStock:
 
 @asynccontextmanager
 async def slow_connection_to(database_url: str, latency: float) -> AsyncIterator[tuple[str, Proxy]]:
-    """The same database at the end of a line that delays its words once it is switched so."""
+    """Proxy to the database that delays both directions once it is switched to DELAY."""
     parts = urlsplit(database_url)
-    async with Proxy(parts.port or 5432, delay=latency) as line:
-        setup = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{line.port}"
-        yield urlunsplit(parts._replace(netloc=setup)), line
+    async with Proxy(parts.port or 5432, delay=latency) as proxy:
+        address = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"
+        yield urlunsplit(parts._replace(netloc=address)), proxy

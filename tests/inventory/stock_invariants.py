@@ -1,4 +1,4 @@
-"""O1, asked of the database by hand: what is on hand, what is kept, and what was sold."""
+"""Stock invariants, checked in the database: on hand, reserved and sold quantities add up."""
 
 import asyncio
 from typing import TYPE_CHECKING, Final
@@ -10,31 +10,31 @@ if TYPE_CHECKING:
 
     Driver = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
-# each row is a broken promise
+# each row is a violation
 INVARIANT_VIOLATIONS: Final = """
-SELECT 'on hand is not the sum of the movements' AS what, product_id, warehouse_id
+SELECT 'on hand is not the sum of the movements' AS violation, product_id, warehouse_id
 FROM inventory.stock s WHERE on_hand <>
   (SELECT coalesce(sum(delta), 0) FROM inventory.stock_movement m
    WHERE (m.product_id, m.warehouse_id) = (s.product_id, s.warehouse_id))
 UNION ALL
-SELECT 'reserved is not what the live lines have', product_id, warehouse_id
+SELECT 'reserved is not the sum of the live lines', product_id, warehouse_id
 FROM inventory.stock s WHERE reserved <>
   (SELECT coalesce(sum(quantity - consumed), 0)
    FROM inventory.reservation_line l JOIN inventory.reservation r USING (reservation_id)
    WHERE (l.product_id, l.warehouse_id) = (s.product_id, s.warehouse_id)
      AND r.status IN ('held', 'committed'))
 UNION ALL
-SELECT 'more reserved than there is', product_id, warehouse_id
+SELECT 'more reserved than on hand and backorder', product_id, warehouse_id
 FROM inventory.stock WHERE reserved > on_hand + backorder
 UNION ALL
-SELECT 'less than nothing', product_id, warehouse_id
+SELECT 'negative quantity', product_id, warehouse_id
 FROM inventory.stock WHERE reserved < 0 OR on_hand < 0
 UNION ALL
-SELECT 'a movement does not add up', product_id, warehouse_id FROM
-  (SELECT *, sum(delta) OVER (PARTITION BY product_id, warehouse_id ORDER BY number) AS so_far
-   FROM inventory.stock_movement) m WHERE on_hand_after <> so_far
+SELECT 'on_hand_after is not the running sum', product_id, warehouse_id FROM
+  (SELECT *, sum(delta) OVER (PARTITION BY product_id, warehouse_id ORDER BY number) AS running_sum
+   FROM inventory.stock_movement) m WHERE on_hand_after <> running_sum
 UNION ALL
-SELECT 'sold is not what has left', product_id, NULL FROM inventory.product p WHERE
+SELECT 'sold is not the consumed quantity', product_id, NULL FROM inventory.product p WHERE
   (SELECT coalesce(-sum(delta), 0) FROM inventory.stock_movement m
    WHERE m.product_id = p.product_id AND reason = 'sold') <>
   (SELECT coalesce(sum(consumed), 0) FROM inventory.reservation_line l
@@ -49,23 +49,23 @@ _OPEN_CONNECTIONS: Final = (
 
 
 async def invariant_violations(driver: "Driver") -> set[str]:
-    """What is not true. Nothing, ever."""
-    return {row["what"] for row in await driver.fetch(INVARIANT_VIOLATIONS)}
+    """Return the names of the violated invariants."""
+    return {row["violation"] for row in await driver.fetch(INVARIANT_VIOLATIONS)}
 
 
 async def deadlocks(driver: "Driver") -> int:
-    """How often two have waited for each other (40P01), counted by the server.
+    """Return the server's count of deadlocks (40P01).
 
-    A connection reports what it saw when it ends, or at its next statement a second later.
+    A connection reports its deadlocks when it ends, or with a statement at least a second later.
     """
     count: int = await driver.fetchval(_DEADLOCKS)
     return count
 
 
 async def wait_until_disconnected(driver: "Driver", application: str) -> None:
-    """When all connections of that name to this database have ended and reported.
+    """Wait until all connections of that application have ended and reported.
 
-    Raises TimeoutError when one has not after half a minute.
+    Raises TimeoutError after 30 seconds.
     """
     async with asyncio.timeout(30):
         while await driver.fetchval(_OPEN_CONNECTIONS, application):

@@ -1,4 +1,4 @@
-"""From which warehouses an order is sent."""
+"""Choice of the warehouses that fulfil an order."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,100 +16,105 @@ TEA, CUP, POT = (UUID(int=number) for number in (1, 2, 3))
 A, B, C, D = (UUID(int=number) for number in (10, 11, 12, 13))
 
 
-def shelves(of: Mapping[UUID, Mapping[UUID, int]], first: UUID = A) -> dict[UUID, list[FreeStock]]:
-    """Units per product and warehouse; one warehouse comes before all others."""
+def free_stock(
+    quantities: Mapping[UUID, Mapping[UUID, int]], first: UUID = A
+) -> dict[UUID, list[FreeStock]]:
+    """Build free stock per product and warehouse; `first` has the best priority."""
     return {
-        product: [FreeStock(where, int(where != first), units) for where, units in there.items()]
-        for product, there in of.items()
+        product: [
+            FreeStock(warehouse, int(warehouse != first), quantity)
+            for warehouse, quantity in by_warehouse.items()
+        ]
+        for product, by_warehouse in quantities.items()
     }
 
 
-def sent(goods: Sequence[StockQuantity] | None) -> dict[tuple[UUID, UUID], int]:
-    assert goods is not None
-    return {(some.product_id, some.warehouse_id): some.quantity for some in goods}
+def by_stock_row(plan: Sequence[StockQuantity] | None) -> dict[tuple[UUID, UUID], int]:
+    assert plan is not None
+    return {(part.product_id, part.warehouse_id): part.quantity for part in plan}
 
 
 def test_one_warehouse_is_preferred_to_two() -> None:
-    there = shelves({TEA: {A: 1, B: 3}, CUP: {A: 5, B: 1}})
+    stock = free_stock({TEA: {A: 1, B: 3}, CUP: {A: 5, B: 1}})
 
-    goods = FewestParcels().plan({TEA: 2, CUP: 1}, there)
+    plan = FewestParcels().plan({TEA: 2, CUP: 1}, stock)
 
-    assert sent(goods) == {(TEA, B): 2, (CUP, B): 1}
+    assert by_stock_row(plan) == {(TEA, B): 2, (CUP, B): 1}
 
 
 def test_lower_priority_number_wins_for_equal_warehouse_count() -> None:
-    there = shelves({TEA: {A: 9, B: 9, C: 9}}, first=C)
+    stock = free_stock({TEA: {A: 9, B: 9, C: 9}}, first=C)
 
-    assert sent(FewestParcels().plan({TEA: 2}, there)) == {(TEA, C): 2}
+    assert by_stock_row(FewestParcels().plan({TEA: 2}, stock)) == {(TEA, C): 2}
 
 
 def test_product_is_not_split_if_one_warehouse_suffices() -> None:
-    there = shelves({TEA: {A: 2, B: 3}, CUP: {A: 1}})
+    stock = free_stock({TEA: {A: 2, B: 3}, CUP: {A: 1}})
 
-    goods = FewestParcels().plan({TEA: 3, CUP: 1}, there)
+    plan = FewestParcels().plan({TEA: 3, CUP: 1}, stock)
 
-    assert sent(goods) == {(TEA, B): 3, (CUP, A): 1}
+    assert by_stock_row(plan) == {(TEA, B): 3, (CUP, A): 1}
 
 
 def test_quantity_above_one_warehouse_is_split() -> None:
-    there = shelves({TEA: {A: 2, B: 3, C: 1}})
+    stock = free_stock({TEA: {A: 2, B: 3, C: 1}})
 
-    assert sent(FewestParcels().plan({TEA: 5}, there)) == {(TEA, A): 2, (TEA, B): 3}
+    assert by_stock_row(FewestParcels().plan({TEA: 5}, stock)) == {(TEA, A): 2, (TEA, B): 3}
 
 
-@pytest.mark.parametrize("there", [{}, {TEA: {}}, {TEA: {A: 1, B: 1}}, {TEA: {A: -2, B: 3}}])
-def test_insufficient_stock_gives_no_plan(there: Mapping[UUID, Mapping[UUID, int]]) -> None:
-    assert FewestParcels().plan({TEA: 4}, shelves(there)) is None
+@pytest.mark.parametrize("quantities", [{}, {TEA: {}}, {TEA: {A: 1, B: 1}}, {TEA: {A: -2, B: 3}}])
+def test_insufficient_stock_gives_no_plan(quantities: Mapping[UUID, Mapping[UUID, int]]) -> None:
+    assert FewestParcels().plan({TEA: 4}, free_stock(quantities)) is None
 
 
 def test_plan_is_in_stock_row_lock_order() -> None:
-    there = shelves({TEA: {A: 1, B: 1, C: 1}, CUP: {B: 2}}, first=C)
+    stock = free_stock({TEA: {A: 1, B: 1, C: 1}, CUP: {B: 2}}, first=C)
 
-    goods = FewestParcels().plan({TEA: 3, CUP: 1}, there)
+    plan = FewestParcels().plan({TEA: 3, CUP: 1}, stock)
 
-    assert [(some.product_id, some.warehouse_id) for some in goods or ()] == [
+    assert [(part.product_id, part.warehouse_id) for part in plan or ()] == [
         (TEA, A), (TEA, B), (TEA, C), (CUP, B),
     ]  # fmt: skip
 
 
 def test_many_warehouses_give_a_plan_within_search_limit() -> None:
     everywhere = {UUID(int=100 + number): 1 for number in range(60)}
-    there = shelves({TEA: everywhere})
+    stock = free_stock({TEA: everywhere})
 
-    goods = FewestParcels().plan({TEA: 40}, there)
+    plan = FewestParcels().plan({TEA: 40}, stock)
 
-    assert len(sent(goods)) == 40
+    assert len(by_stock_row(plan)) == 40
 
 
-UNITS = st.dictionaries(st.sampled_from([A, B, C, D]), st.integers(0, 4))
-THERE = st.fixed_dictionaries({TEA: UNITS, CUP: UNITS, POT: UNITS})
-WANTS = st.dictionaries(st.sampled_from([TEA, CUP, POT]), st.integers(1, 6), min_size=1).map(
-    lambda wants: dict(sorted(wants.items()))
+QUANTITIES = st.dictionaries(st.sampled_from([A, B, C, D]), st.integers(0, 4))
+STOCK = st.fixed_dictionaries({TEA: QUANTITIES, CUP: QUANTITIES, POT: QUANTITIES})
+REQUESTS = st.dictionaries(st.sampled_from([TEA, CUP, POT]), st.integers(1, 6), min_size=1).map(
+    lambda requested: dict(sorted(requested.items()))
 )
 
 
-@given(wants=WANTS, there=THERE)
+@given(requested=REQUESTS, quantities=STOCK)
 def test_plan_covers_request_with_fewest_warehouses(
-    requested: dict[UUID, int], there: dict[UUID, dict[UUID, int]]
+    requested: dict[UUID, int], quantities: dict[UUID, dict[UUID, int]]
 ) -> None:
-    goods = FewestParcels().plan(requested, shelves(there))
+    plan = FewestParcels().plan(requested, free_stock(quantities))
 
     fewest = next(
         (
             size
             for size in range(1, 5)
             for chosen in combinations((A, B, C, D), size)
-            if all(sum(there[p].get(w, 0) for w in chosen) >= n for p, n in requested.items())
+            if all(sum(quantities[p].get(w, 0) for w in chosen) >= n for p, n in requested.items())
         ),
         None,
     )
-    assert (goods is None) == (fewest is None)
-    if goods is not None:
-        planned = sent(goods)
-        assert len(planned) == len(goods)
-        assert all(0 < units <= there[p][w] for (p, w), units in planned.items())
+    assert (plan is None) == (fewest is None)
+    if plan is not None:
+        planned = by_stock_row(plan)
+        assert len(planned) == len(plan)
+        assert all(0 < quantity <= quantities[p][w] for (p, w), quantity in planned.items())
         total: Counter[UUID] = Counter()
-        for (product, _), units in planned.items():
-            total[product] += units
+        for (product, _), quantity in planned.items():
+            total[product] += quantity
         assert dict(total) == requested
         assert len({warehouse for _, warehouse in planned}) == fewest

@@ -1,4 +1,4 @@
-"""What may be sold before it is there: as many as the product allows, and never one more."""
+"""Backorders: a product is sold up to its backorder limit beyond the stock on hand."""
 
 from asyncio import gather
 
@@ -17,10 +17,12 @@ from tests.inventory.conftest import (
 from tests.inventory.warehouse_fixtures import NORTH, receive_in_warehouse, stock_by_warehouse
 
 
-async def limited(inventory_app: InventoryApp, product: ProductView, limit: int) -> None:
+async def set_backorder_limit(
+    inventory_app: InventoryApp, product: ProductView, limit: int
+) -> None:
     command = ProductChange(backorder_limit=limit)
-    seen = await inventory_app.catalogue.get_product(STAFF, product.product_id)
-    await inventory_app.catalogue.change(STAFF, product.product_id, command, {seen.version})
+    current = await inventory_app.catalogue.get_product(STAFF, product.product_id)
+    await inventory_app.catalogue.change(STAFF, product.product_id, command, {current.version})
 
 
 async def test_backorder_sells_up_to_limit(inventory_app: InventoryApp) -> None:
@@ -28,10 +30,10 @@ async def test_backorder_sells_up_to_limit(inventory_app: InventoryApp) -> None:
 
     assert await inventory_app.available(tea.product_id) == 5
     await inventory_app.reserve({tea.product_id: 5})
-    with pytest.raises(OutOfStock) as refusal:
+    with pytest.raises(OutOfStock) as raised:
         await inventory_app.reserve({tea.product_id: 1})
 
-    assert refusal.value.details["lines"][0]["available"] == 0
+    assert raised.value.details["lines"][0]["available"] == 0
     assert await inventory_app.main_stock(tea.product_id) == (2, 5)
     assert await inventory_app.available(tea.product_id) == 0
 
@@ -62,7 +64,7 @@ async def test_backordered_units_cannot_be_consumed(inventory_app: InventoryApp)
     tea = await inventory_app.product(stock=2, backorder_limit=3)
     held = await inventory_app.reserve({tea.product_id: 5})
 
-    with pytest.raises(OutOfStock) as refusal:
+    with pytest.raises(OutOfStock) as raised:
         await inventory_app.inventory.consume(
             ANYONE, consume_command(held.reservation_id, {tea.product_id: 3})
         )
@@ -75,7 +77,7 @@ async def test_backordered_units_cannot_be_consumed(inventory_app: InventoryApp)
         ANYONE, consume_command(held.reservation_id, {tea.product_id: 3})
     )
 
-    assert refusal.value.details == {
+    assert raised.value.details == {
         "lines": [{"product_id": str(tea.product_id), "requested": 3, "available": 2}]
     }
     assert before == (0, 3)
@@ -85,11 +87,11 @@ async def test_backordered_units_cannot_be_consumed(inventory_app: InventoryApp)
 async def test_stock_row_follows_product_backorder_limit(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(stock=1)
 
-    await limited(inventory_app, tea, 4)
-    raised = await inventory_app.available(tea.product_id)
-    await limited(inventory_app, tea, 2)
+    await set_backorder_limit(inventory_app, tea, 4)
+    with_higher_limit = await inventory_app.available(tea.product_id)
+    await set_backorder_limit(inventory_app, tea, 2)
 
-    assert raised == 5
+    assert with_higher_limit == 5
     assert await inventory_app.available(tea.product_id) == 3
 
 
@@ -97,7 +99,7 @@ async def test_lowering_limit_keeps_existing_backorders(inventory_app: Inventory
     tea = await inventory_app.product(stock=5, backorder_limit=4)
     held = await inventory_app.reserve({tea.product_id: 7})
 
-    await limited(inventory_app, tea, 0)
+    await set_backorder_limit(inventory_app, tea, 0)
 
     assert await inventory_app.available(tea.product_id) == 0
     await inventory_app.inventory.consume(
@@ -114,7 +116,7 @@ async def test_released_backorder_above_limit_is_not_available(inventory_app: In
     tea = await inventory_app.product(backorder_limit=5)
     first, second = [await inventory_app.reserve({tea.product_id: 2}) for _ in range(2)]
     await inventory_app.reserve({tea.product_id: 1}, minutes=1)
-    await limited(inventory_app, tea, 0)
+    await set_backorder_limit(inventory_app, tea, 0)
 
     await inventory_app.inventory.release(ANYONE, first.reservation_id)
     await inventory_app.inventory.release_part(
@@ -134,16 +136,16 @@ async def test_other_warehouse_stock_is_used_before_backorder(inventory_app: Inv
     cup = await inventory_app.product(stock=5)
     await receive_in_warehouse(inventory_app, tea.product_id, NORTH, 4)
 
-    seen = []
+    stock = []
     for requested in (
         {tea.product_id: 3},
         {tea.product_id: 1, cup.product_id: 1},
         {tea.product_id: 2},
     ):
         await inventory_app.reserve(requested)
-        seen.append(await stock_by_warehouse(inventory_app, tea.product_id))
+        stock.append(await stock_by_warehouse(inventory_app, tea.product_id))
 
-    assert seen == [
+    assert stock == [
         {MAIN_WAREHOUSE: (0, 0), NORTH: (4, 3)},
         {MAIN_WAREHOUSE: (0, 0), NORTH: (4, 4)},
         {MAIN_WAREHOUSE: (0, 2), NORTH: (4, 4)},

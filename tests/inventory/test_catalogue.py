@@ -1,4 +1,4 @@
-"""Every implementation of Catalogue keeps these promises."""
+"""Contract of Catalogue, for every storage."""
 
 from asyncio import gather
 from typing import Any
@@ -33,11 +33,11 @@ from tests.inventory.conftest import ANYONE, PRESENT, STAFF, InventoryApp, consu
 
 
 async def skus(inventory_app: InventoryApp, **query: Any) -> list[str]:
-    """What the list gives, read in pages of two."""
+    """Return the SKUs in list order, read in pages of two."""
     found: list[str] = []
     cursor = None
     while True:
-        page = await inventory_app.catalogue.list_products(
+        page = await inventory_app.product_search.list_products(
             STAFF, ProductQuery.model_validate({"limit": 2, "cursor": cursor} | query)
         )
         found += [product.sku for product in page.items]
@@ -63,10 +63,10 @@ async def test_product_has_all_created_fields(inventory_app: InventoryApp) -> No
         attributes={"organic": True, "pages": 12, "origin": 'Uji "Kyoto"', "no": False},
     )
 
-    made = await inventory_app.catalogue.create(STAFF, command, no_key())
-    read = await inventory_app.catalogue.get_product(ANYONE, made.product_id)
+    created = await inventory_app.catalogue.create(STAFF, command, no_key())
+    read = await inventory_app.catalogue.get_product(ANYONE, created.product_id)
 
-    assert made == read
+    assert created == read
     assert read.tags == ("green", "japan")
     assert read.model_dump(exclude={"product_id", "tags", "created_at", "updated_at"}) == {
         **command.model_dump(exclude={"tags"}),
@@ -82,7 +82,7 @@ async def test_stored_json_equals_product(inventory_app: InventoryApp) -> None:
     )
 
     rendered = await inventory_app.catalogue.render_product(ANYONE, tea.product_id)
-    page = await inventory_app.catalogue.render_product_page(ANYONE, ProductQuery())
+    page = await inventory_app.product_search.render_product_page(ANYONE, ProductQuery())
 
     product = await inventory_app.catalogue.get_product(ANYONE, tea.product_id)
     assert ProductView.model_validate_json(rendered.body) == product
@@ -133,7 +133,7 @@ async def test_inactive_product_is_visible_to_staff_only(
 ) -> None:
     tea = await inventory_app.product("TEA", status=status)
 
-    for ctx, no in ((ANYONE, Unauthenticated), (system_context("test"), Forbidden)):
+    for ctx, error in ((ANYONE, Unauthenticated), (system_context("test"), Forbidden)):
         with pytest.raises(ProductNotFound):
             await inventory_app.catalogue.get_product(ctx, tea.product_id)
         with pytest.raises(ProductNotFound):
@@ -142,12 +142,12 @@ async def test_inactive_product_is_visible_to_staff_only(
             await inventory_app.catalogue.render_product(ctx, tea.product_id)
         with pytest.raises(ProductNotFound):
             await inventory_app.catalogue.render_product_by_sku(ctx, "TEA")
-        with pytest.raises(no):
-            await inventory_app.catalogue.render_product_page(
+        with pytest.raises(error):
+            await inventory_app.product_search.render_product_page(
                 ctx, ProductQuery(status=ProductStatus(status))
             )
     seen = await inventory_app.catalogue.render_product(STAFF, tea.product_id)
-    listed = await inventory_app.catalogue.render_product_page(
+    listed = await inventory_app.product_search.render_product_page(
         STAFF, ProductQuery(status=ProductStatus(status))
     )
 
@@ -159,13 +159,13 @@ async def test_inactive_product_is_visible_to_staff_only(
     assert await inventory_app.catalogue.count() == 0
 
 
-async def test_an_unknown_product_is_not_found(inventory_app: InventoryApp) -> None:
+async def test_unknown_product_is_not_found(inventory_app: InventoryApp) -> None:
     product_id = new_id()
 
-    with pytest.raises(ProductNotFound) as refusal:
+    with pytest.raises(ProductNotFound) as raised:
         await inventory_app.catalogue.render_product(ANYONE, product_id)
 
-    assert refusal.value.details == {"product_ids": [str(product_id)]}
+    assert raised.value.details == {"product_ids": [str(product_id)]}
 
 
 async def test_read_after_change_is_never_stale(inventory_app: InventoryApp) -> None:
@@ -175,22 +175,22 @@ async def test_read_after_change_is_never_stale(inventory_app: InventoryApp) -> 
         body = (await inventory_app.catalogue.render_product(ANYONE, tea.product_id)).body
         return ProductView.model_validate_json(body).available
 
-    seen = [await read()]
+    available = [await read()]
     held = await inventory_app.reserve({tea.product_id: 2})
-    seen.append(await read())
+    available.append(await read())
     await inventory_app.inventory.consume(
         ANYONE, consume_command(held.reservation_id, {tea.product_id: 1})
     )
     await inventory_app.inventory.release(ANYONE, held.reservation_id)
-    seen.append(await read())
+    available.append(await read())
     await inventory_app.reserve({tea.product_id: 4}, minutes=10)
     inventory_app.clock.advance(minutes=11)
     await inventory_app.run_periodic_jobs()
-    seen.append(await read())
+    available.append(await read())
     await inventory_app.adjust(tea.product_id, counted=9)
-    seen.append(await read())
+    available.append(await read())
 
-    assert seen == [5, 3, 4, 4, 9]
+    assert available == [5, 3, 4, 4, 9]
 
 
 async def test_list_includes_new_and_changed_products_immediately(
@@ -200,7 +200,9 @@ async def test_list_includes_new_and_changed_products_immediately(
 
     async def listed() -> list[str]:
         body = (
-            await inventory_app.catalogue.render_product_page(ANYONE, ProductQuery(sort="name"))
+            await inventory_app.product_search.render_product_page(
+                ANYONE, ProductQuery(sort="name")
+            )
         ).body
         return [product.name for product in Page[ProductView].model_validate_json(body).items]
 
@@ -238,9 +240,9 @@ async def test_pages_are_sorted_without_gaps(
 
 
 async def test_equal_sort_keys_lose_no_product(inventory_app: InventoryApp) -> None:
-    made = [await inventory_app.product(f"S{i}") for i in range(7)]
+    created = [await inventory_app.product(f"S{i}") for i in range(7)]
 
-    by_id = [product.sku for product in sorted(made, key=lambda p: p.product_id)]
+    by_id = [product.sku for product in sorted(created, key=lambda p: p.product_id)]
     assert await skus(inventory_app, sort="price") == by_id
     assert await skus(inventory_app, sort="-price") == by_id[::-1]
 
@@ -248,10 +250,10 @@ async def test_equal_sort_keys_lose_no_product(inventory_app: InventoryApp) -> N
 async def test_pagination_is_stable_during_inserts(inventory_app: InventoryApp) -> None:
     for sku in ("A", "B", "C", "D"):
         await inventory_app.product(sku)
-    first = await inventory_app.catalogue.list_products(ANYONE, ProductQuery(limit=2))
+    first = await inventory_app.product_search.list_products(ANYONE, ProductQuery(limit=2))
 
     await inventory_app.product("E")
-    second = await inventory_app.catalogue.list_products(
+    second = await inventory_app.product_search.list_products(
         ANYONE, ProductQuery(limit=2, cursor=first.next_cursor)
     )
 
@@ -299,7 +301,7 @@ async def test_filters_narrow_the_list(inventory_app: InventoryApp) -> None:
 async def test_cursor_is_bound_to_its_list(inventory_app: InventoryApp) -> None:
     for _ in range(3):
         await inventory_app.product(category="tea")
-    page = await inventory_app.catalogue.list_products(ANYONE, ProductQuery(limit=1))
+    page = await inventory_app.product_search.list_products(ANYONE, ProductQuery(limit=1))
     cursor = page.next_cursor
 
     for query in (
@@ -308,9 +310,9 @@ async def test_cursor_is_bound_to_its_list(inventory_app: InventoryApp) -> None:
         ProductQuery(cursor="nonsense"),
     ):
         with pytest.raises(CursorInvalid):
-            await inventory_app.catalogue.list_products(ANYONE, query)
+            await inventory_app.product_search.list_products(ANYONE, query)
         with pytest.raises(CursorInvalid):
-            await inventory_app.catalogue.render_product_page(ANYONE, query)
+            await inventory_app.product_search.render_product_page(ANYONE, query)
     with pytest.raises(CursorInvalid):
         await inventory_app.categories.list_categories(ANYONE, CategoryQuery(cursor=cursor))
 
@@ -322,7 +324,7 @@ async def test_sku_is_unique_ignoring_case(inventory_app: InventoryApp) -> None:
     await inventory_app.product("TEA-1")
     cup = await inventory_app.product("CUP-1")
 
-    with pytest.raises(SkuTaken) as refusal:
+    with pytest.raises(SkuTaken) as raised:
         await inventory_app.product("tea-1")
     with pytest.raises(SkuTaken):
         await changed(inventory_app, cup, 1, sku="Tea-1")
@@ -330,7 +332,7 @@ async def test_sku_is_unique_ignoring_case(inventory_app: InventoryApp) -> None:
     moved = await changed(inventory_app, cup, 2, sku="POT-1")
     await inventory_app.product("CUP-1")
 
-    assert refusal.value.details == {"sku": "tea-1"}
+    assert raised.value.details == {"sku": "tea-1"}
     assert (renamed.sku, moved.sku) == ("cup-1", "POT-1")
 
 
@@ -356,7 +358,7 @@ async def test_create_is_idempotent_by_id(inventory_app: InventoryApp) -> None:
     assert first.product_id == product_id
 
 
-async def test_a_patch_changes_what_it_names_and_null_clears(inventory_app: InventoryApp) -> None:
+async def test_patch_keeps_absent_fields_and_null_clears(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(
         "TEA", description="Green.", category="tea", family="f", tags=("a",),
         options={"weight": "100 g", "colour": "green"}, attributes={"organic": True, "n": 1},
@@ -383,7 +385,7 @@ async def test_a_patch_changes_what_it_names_and_null_clears(inventory_app: Inve
     assert third.updated_at > tea.updated_at == tea.created_at
 
 
-async def test_a_patch_that_changes_nothing_makes_no_new_version(
+async def test_no_op_patch_keeps_version(
     inventory_app: InventoryApp,
 ) -> None:
     tea = await inventory_app.product("TEA", stock=2, tags=("a",))
@@ -393,18 +395,18 @@ async def test_a_patch_that_changes_nothing_makes_no_new_version(
     assert (same.version, same.available) == (1, 2)
 
 
-async def test_a_stale_version_is_refused(inventory_app: InventoryApp) -> None:
+async def test_stale_version_is_rejected(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product()
     await changed(inventory_app, tea, 1, name="Sencha")
 
-    with pytest.raises(PreconditionFailed) as refusal:
+    with pytest.raises(PreconditionFailed) as raised:
         await changed(inventory_app, tea, 1, name="Gyokuro")
     with pytest.raises(PreconditionFailed):
         await inventory_app.catalogue.archive(STAFF, tea.product_id, {1})
     with pytest.raises(ProductNotFound):
         await inventory_app.catalogue.archive(STAFF, new_id(), {1})
 
-    assert refusal.value.details == {"etag": '"v2"'}
+    assert raised.value.details == {"etag": '"v2"'}
 
 
 async def test_one_of_concurrent_patches_to_a_version_wins(inventory_app: InventoryApp) -> None:
@@ -422,10 +424,10 @@ async def test_one_of_concurrent_patches_to_a_version_wins(inventory_app: Invent
 async def test_option_count_is_limited_across_patches(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(options={f"o{i}": "x" for i in range(10)})
 
-    with pytest.raises(ValidationFailed) as refusal:
+    with pytest.raises(ValidationFailed) as raised:
         await changed(inventory_app, tea, 1, options={"one more": "x"})
 
-    assert refusal.value.details["errors"][0]["field"] == "/options"
+    assert raised.value.details["errors"][0]["field"] == "/options"
 
 
 async def test_archived_product_cannot_be_reserved(inventory_app: InventoryApp) -> None:
@@ -480,9 +482,9 @@ async def test_on_hand_never_falls_below_reserved(inventory_app: InventoryApp) -
     await inventory_app.reserve({tea.product_id: 3})
 
     for fields in ({"delta": -3}, {"counted": 2}, {"delta": -6}):
-        with pytest.raises(WouldGoNegative) as refusal:
+        with pytest.raises(WouldGoNegative) as raised:
             await inventory_app.adjust(tea.product_id, "lost", **fields)
-        assert refusal.value.details == {"on_hand": 5, "reserved": 3}
+        assert raised.value.details == {"on_hand": 5, "reserved": 3}
     await inventory_app.adjust(tea.product_id, "lost", delta=-2)
 
     assert await inventory_app.main_stock(tea.product_id) == (3, 3)
@@ -520,20 +522,20 @@ async def test_adjustment_is_idempotent_by_id(inventory_app: InventoryApp) -> No
 
 async def test_response_is_stored_with_the_change(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product()
-    claims = inventory_app.container.persistence.idempotency_store
+    records = inventory_app.container.persistence.idempotency_store
     attempt = no_key()
     attempt = type(attempt)("scope", attempt.id, attempt.retention, PRESENT)
     now = inventory_app.clock()
-    claim = IdempotencyRecord(scope="scope", request_hash="hash", id=attempt.id, lease_until=now)
-    await claims.claim(claim, now)
+    record = IdempotencyRecord(scope="scope", request_hash="hash", id=attempt.id, lease_until=now)
+    await records.claim(record, now)
 
     movement = await inventory_app.stockroom.adjust(
         STAFF, tea.product_id, Adjustment(delta=5, reason="received"), attempt
     )
 
-    standing = await claims.claim(claim, now)
-    assert standing is not None
-    assert standing.response == PRESENT(movement)
+    stored = await records.claim(record, now)
+    assert stored is not None
+    assert stored.response == PRESENT(movement)
 
 
 @pytest.mark.parametrize("fields", [{}, {"delta": 1, "counted": 1}, {"delta": 0}])
@@ -597,8 +599,8 @@ async def test_concurrent_adjustments_and_reservations_keep_invariants(
     on_hand, reserved = await inventory_app.main_stock(tea.product_id)
     assert on_hand == sum(movement.delta for movement in page.items)
     assert 0 <= reserved <= on_hand
-    chain = [(movement.delta, movement.on_hand_after) for movement in reversed(page.items)]
+    ledger = [(movement.delta, movement.on_hand_after) for movement in reversed(page.items)]
     balance = 0
-    for delta, after in chain:
+    for delta, after in ledger:
         balance += delta
         assert after == balance

@@ -1,4 +1,4 @@
-"""The category tree, in memory and in SQL alike."""
+"""Category tree, in memory and in SQL."""
 
 import asyncio
 from typing import Any
@@ -34,8 +34,8 @@ async def change(
     inventory_app: InventoryApp, category: CategoryView, version: int = 0, **fields: Any
 ) -> CategoryView:
     command = CategoryChange.model_validate(fields)
-    seen = version or category.version
-    return await inventory_app.categories.change(STAFF, category.category_id, command, {seen})
+    expected = version or category.version
+    return await inventory_app.categories.change(STAFF, category.category_id, command, {expected})
 
 
 async def listed(inventory_app: InventoryApp, **query: Any) -> list[CategoryView]:
@@ -46,17 +46,17 @@ async def listed(inventory_app: InventoryApp, **query: Any) -> list[CategoryView
 
 
 async def keys(inventory_app: InventoryApp, **query: Any) -> list[str]:
-    return [one.category for one in await listed(inventory_app, **query)]
+    return [category.category for category in await listed(inventory_app, **query)]
 
 
-async def found(inventory_app: InventoryApp, category: str) -> set[str]:
+async def skus_in(inventory_app: InventoryApp, category: str) -> set[str]:
     query = ProductQuery(category=category, limit=100)
-    page = await inventory_app.catalogue.list_products(ANYONE, query)
+    page = await inventory_app.product_search.list_products(ANYONE, query)
     return {product.sku for product in page.items}
 
 
-async def drinks(inventory_app: InventoryApp) -> dict[str, CategoryView]:
-    """Drinks have tea and coffee; tea has green tea, which has sencha."""
+async def add_drinks(inventory_app: InventoryApp) -> dict[str, CategoryView]:
+    """Add drinks > (tea > green > sencha, coffee)."""
     tree = (
         ("drinks", None),
         ("tea", "drinks"),
@@ -73,12 +73,12 @@ async def drinks(inventory_app: InventoryApp) -> dict[str, CategoryView]:
 async def test_category_has_all_created_fields(inventory_app: InventoryApp) -> None:
     await add(inventory_app, "drinks")
 
-    made = await add(
+    created = await add(
         inventory_app, "tea", "drinks", name="Tea", position=3, translations={"de": {"name": "Tee"}}
     )
 
-    assert made == await inventory_app.categories.get_category(ANYONE, made.category_id)
-    assert made.model_dump(exclude={"category_id"}) == {
+    assert created == await inventory_app.categories.get_category(ANYONE, created.category_id)
+    assert created.model_dump(exclude={"category_id"}) == {
         "category": "tea",
         "name": "Tea",
         "parent": "drinks",
@@ -110,25 +110,25 @@ async def test_key_is_unique(inventory_app: InventoryApp) -> None:
     await inventory_app.product(category="cups")
 
     for category in ("tea", "cups"):
-        with pytest.raises(CategoryTaken) as refused:
+        with pytest.raises(CategoryTaken) as raised:
             await add(inventory_app, category)
-        assert refused.value.details == {"category": category}
+        assert raised.value.details == {"category": category}
 
 
 async def test_key_is_unique_across_parents(inventory_app: InventoryApp) -> None:
-    await drinks(inventory_app)
+    await add_drinks(inventory_app)
 
     for parent in ("sencha", "coffee"):
-        with pytest.raises(CategoryTaken) as refused:
+        with pytest.raises(CategoryTaken) as raised:
             await add(inventory_app, "tea", parent)
-        assert refused.value.details == {"category": "tea"}
+        assert raised.value.details == {"category": "tea"}
 
 
 async def test_parent_must_exist(inventory_app: InventoryApp) -> None:
-    with pytest.raises(CategoryNotFound) as refused:
+    with pytest.raises(CategoryNotFound) as raised:
         await add(inventory_app, "tea", "drinks")
 
-    assert refused.value.details == {"category": "drinks"}
+    assert raised.value.details == {"category": "drinks"}
     assert await keys(inventory_app) == []
 
 
@@ -137,7 +137,7 @@ async def test_category_cannot_be_its_own_parent(inventory_app: InventoryApp) ->
         await add(inventory_app, "tea", "tea")
 
 
-# Products name them
+# Categories of products
 
 
 async def test_product_creates_missing_category(inventory_app: InventoryApp) -> None:
@@ -147,47 +147,51 @@ async def test_product_creates_missing_category(inventory_app: InventoryApp) -> 
         STAFF, first.product_id, ProductChange.model_validate({"category": "cups"}), {1}
     )
 
-    made = await listed(inventory_app)
+    created = await listed(inventory_app)
 
-    assert [(one.category, one.name, one.parent, one.version) for one in made] == [
+    assert [
+        (category.category, category.name, category.parent, category.version)
+        for category in created
+    ] == [
         ("cups", "cups", None, 1),
         ("tea", "tea", None, 1),
     ]
-    assert all(one.category_id.version == 7 for one in made)
-    assert made[0] == await inventory_app.categories.get_category(ANYONE, made[0].category_id)
+    assert all(category.category_id.version == 7 for category in created)
+    assert created[0] == await inventory_app.categories.get_category(ANYONE, created[0].category_id)
 
 
 async def test_product_joins_existing_category(inventory_app: InventoryApp) -> None:
-    await drinks(inventory_app)
+    await add_drinks(inventory_app)
 
     await inventory_app.product(category="green")
 
-    assert [(one.category, one.parent) for one in await listed(inventory_app, parent="tea")] == [
-        ("green", "tea")
-    ]
+    assert [
+        (category.category, category.parent)
+        for category in await listed(inventory_app, parent="tea")
+    ] == [("green", "tea")]
 
 
 async def test_category_counts_active_products_of_subtree(inventory_app: InventoryApp) -> None:
-    await drinks(inventory_app)
+    await add_drinks(inventory_app)
     for category in ("tea", "green", "sencha", "sencha", None):
         await inventory_app.product(category=category)
     await inventory_app.product(category="tea", status="draft")
 
-    counts = {one.category: one.product_count for one in await listed(inventory_app)}
+    counts = {category.category: category.product_count for category in await listed(inventory_app)}
 
     assert counts == {"drinks": 4, "tea": 4, "green": 3, "sencha": 2, "coffee": 0}
 
 
 async def test_category_filter_includes_subtree(inventory_app: InventoryApp) -> None:
-    tree = await drinks(inventory_app)
+    tree = await add_drinks(inventory_app)
     for category in ("drinks", "tea", "sencha", "coffee"):
         await inventory_app.product(category.upper(), category=category)
 
     before = [
-        await found(inventory_app, key) for key in ("drinks", "tea", "sencha", "coffee", "cups")
+        await skus_in(inventory_app, key) for key in ("drinks", "tea", "sencha", "coffee", "cups")
     ]
     await change(inventory_app, tree["green"], parent="coffee")
-    after = [await found(inventory_app, key) for key in ("tea", "coffee")]
+    after = [await skus_in(inventory_app, key) for key in ("tea", "coffee")]
 
     assert before == [
         {"DRINKS", "TEA", "SENCHA", "COFFEE"}, {"TEA", "SENCHA"}, {"SENCHA"}, {"COFFEE"}, set(),
@@ -196,19 +200,19 @@ async def test_category_filter_includes_subtree(inventory_app: InventoryApp) -> 
 
 
 async def test_product_page_is_invalidated_by_tree_change(inventory_app: InventoryApp) -> None:
-    tree = await drinks(inventory_app)
+    tree = await add_drinks(inventory_app)
     await inventory_app.product("S", category="sencha")
     query = ProductQuery(category="coffee")
-    before = await inventory_app.catalogue.render_product_page(ANYONE, query)
+    before = await inventory_app.product_search.render_product_page(ANYONE, query)
 
     await change(inventory_app, tree["green"], parent="coffee")
-    after = await inventory_app.catalogue.render_product_page(ANYONE, query)
+    after = await inventory_app.product_search.render_product_page(ANYONE, query)
 
     assert (b'"S"' in before.body, b'"S"' in after.body) == (False, True)
 
 
 async def test_category_list_is_invalidated_by_tree_change(inventory_app: InventoryApp) -> None:
-    tree = await drinks(inventory_app)
+    tree = await add_drinks(inventory_app)
     query = CategoryQuery(parent="")
     first = await inventory_app.categories.render_categories(ANYONE, query)
 
@@ -236,14 +240,14 @@ async def test_categories_are_listed_by_position_then_key_page_by_page(
         page = await inventory_app.categories.list_categories(
             ANYONE, CategoryQuery(limit=2, cursor=cursor)
         )
-        pages.append([one.category for one in page.items])
+        pages.append([category.category for category in page.items])
         cursor = page.next_cursor
 
     assert pages == [["c", "Z"], ["b", "ä"], ["a"]]
 
 
-async def test_the_children_of_one_parent_are_listed(inventory_app: InventoryApp) -> None:
-    await drinks(inventory_app)
+async def test_children_of_one_parent_are_listed(inventory_app: InventoryApp) -> None:
+    await add_drinks(inventory_app)
 
     assert await keys(inventory_app, parent="drinks") == ["coffee", "tea"]
     assert await keys(inventory_app, parent="") == ["drinks"]
@@ -251,7 +255,7 @@ async def test_the_children_of_one_parent_are_listed(inventory_app: InventoryApp
 
 
 async def test_children_are_paginated(inventory_app: InventoryApp) -> None:
-    await drinks(inventory_app)
+    await add_drinks(inventory_app)
     first = await inventory_app.categories.list_categories(
         ANYONE, CategoryQuery(limit=1, parent="drinks")
     )
@@ -259,7 +263,7 @@ async def test_children_are_paginated(inventory_app: InventoryApp) -> None:
 
     second = await inventory_app.categories.list_categories(ANYONE, query)
 
-    assert ([one.category for one in second.items], second.next_cursor) == (["tea"], None)
+    assert ([category.category for category in second.items], second.next_cursor) == (["tea"], None)
 
 
 # Changing
@@ -268,7 +272,7 @@ async def test_children_are_paginated(inventory_app: InventoryApp) -> None:
 async def test_patch_keeps_absent_fields_and_merges_translations(
     inventory_app: InventoryApp,
 ) -> None:
-    made = await add(
+    created = await add(
         inventory_app,
         "tea",
         position=2,
@@ -276,7 +280,7 @@ async def test_patch_keeps_absent_fields_and_merges_translations(
     )
 
     changed = await change(
-        inventory_app, made, name="Teas", translations={"fr": None, "it": {"name": "Tè"}}
+        inventory_app, created, name="Teas", translations={"fr": None, "it": {"name": "Tè"}}
     )
     bare = await change(inventory_app, changed, translations=None)
 
@@ -288,26 +292,26 @@ async def test_patch_keeps_absent_fields_and_merges_translations(
     assert (dict(bare.translations), bare.version) == ({}, 3)
 
 
-async def test_too_many_languages_are_refused(inventory_app: InventoryApp) -> None:
-    made = await add(
+async def test_too_many_languages_are_rejected(inventory_app: InventoryApp) -> None:
+    created = await add(
         inventory_app, "tea", translations={f"a{chr(97 + n % 26)}{chr(97 + n // 26)}": {"name": "x"}
                                     for n in range(50)},
     )  # fmt: skip
 
     with pytest.raises(ValidationFailed):
-        await change(inventory_app, made, translations={"de": {"name": "Tee"}})
+        await change(inventory_app, created, translations={"de": {"name": "Tee"}})
 
 
 async def test_no_op_patch_keeps_version(inventory_app: InventoryApp) -> None:
-    made = await add(inventory_app, "tea", translations={"de": {"name": "Tee"}})
+    created = await add(inventory_app, "tea", translations={"de": {"name": "Tee"}})
 
-    same = await change(inventory_app, made, name="tea", translations={"de": {"name": "Tee"}})
+    same = await change(inventory_app, created, name="tea", translations={"de": {"name": "Tee"}})
 
-    assert same == made
+    assert same == created
 
 
 async def test_category_moves_with_subtree(inventory_app: InventoryApp) -> None:
-    tree = await drinks(inventory_app)
+    tree = await add_drinks(inventory_app)
 
     moved = await change(inventory_app, tree["tea"], parent=None)
 
@@ -320,12 +324,12 @@ async def test_category_moves_with_subtree(inventory_app: InventoryApp) -> None:
 async def test_category_cannot_become_its_own_descendant(
     inventory_app: InventoryApp, parent: str
 ) -> None:
-    tree = await drinks(inventory_app)
+    tree = await add_drinks(inventory_app)
 
-    with pytest.raises(CategoryCycle) as refused:
+    with pytest.raises(CategoryCycle) as raised:
         await change(inventory_app, tree["tea"], parent=parent)
 
-    assert refused.value.details == {"category": "tea", "parent": parent}
+    assert raised.value.details == {"category": "tea", "parent": parent}
     assert (await inventory_app.categories.get_category(ANYONE, tree["tea"].category_id)) == tree[
         "tea"
     ]
@@ -338,29 +342,29 @@ async def test_new_parent_must_exist(inventory_app: InventoryApp) -> None:
         await change(inventory_app, tea, parent="drinks")
 
 
-async def test_a_stale_change_is_refused(inventory_app: InventoryApp) -> None:
+async def test_stale_version_is_rejected(inventory_app: InventoryApp) -> None:
     tea = await add(inventory_app, "tea")
     await change(inventory_app, tea, name="Teas")
 
-    with pytest.raises(PreconditionFailed) as refused:
+    with pytest.raises(PreconditionFailed) as raised:
         await change(inventory_app, tea, name="Leaves")
     with pytest.raises(PreconditionFailed):
         await inventory_app.categories.remove(STAFF, tea.category_id, {1})
 
-    assert refused.value.details == {"etag": '"v2"'}
+    assert raised.value.details == {"etag": '"v2"'}
 
 
 async def test_unknown_category_is_not_found(inventory_app: InventoryApp) -> None:
-    nobody = new_id()
+    unknown_id = new_id()
 
-    with pytest.raises(CategoryNotFound) as refused:
-        await inventory_app.categories.get_category(ANYONE, nobody)
+    with pytest.raises(CategoryNotFound) as raised:
+        await inventory_app.categories.get_category(ANYONE, unknown_id)
     with pytest.raises(CategoryNotFound):
-        await inventory_app.categories.change(STAFF, nobody, CategoryChange(name="x"), {1})
+        await inventory_app.categories.change(STAFF, unknown_id, CategoryChange(name="x"), {1})
     with pytest.raises(CategoryNotFound):
-        await inventory_app.categories.remove(STAFF, nobody, {1})
+        await inventory_app.categories.remove(STAFF, unknown_id, {1})
 
-    assert refused.value.details == {"category_id": str(nobody)}
+    assert raised.value.details == {"category_id": str(unknown_id)}
 
 
 # Removing
@@ -379,14 +383,14 @@ async def test_empty_category_can_be_deleted_and_recreated(inventory_app: Invent
 
 
 async def test_category_in_use_is_not_deleted(inventory_app: InventoryApp) -> None:
-    tree = await drinks(inventory_app)
+    tree = await add_drinks(inventory_app)
     old = await inventory_app.product(category="sencha")
     await inventory_app.catalogue.archive(STAFF, old.product_id, {1})
 
     for key in ("tea", "sencha"):
-        with pytest.raises(CategoryInUse) as refused:
+        with pytest.raises(CategoryInUse) as raised:
             await inventory_app.categories.remove(STAFF, tree[key].category_id, {1})
-        assert refused.value.details == {"category": key}
+        assert raised.value.details == {"category": key}
 
     assert len(await keys(inventory_app)) == 5
 
@@ -423,7 +427,7 @@ def test_invalid_category_is_rejected(wrong: dict[str, Any]) -> None:
         NewCategory.model_validate(wrong)
 
 
-# At once, in Postgres
+# Concurrency in Postgres
 
 
 async def outcomes(*attempts: Any) -> list[Any]:
@@ -437,26 +441,26 @@ async def test_concurrent_moves_never_create_cycle(sql_inventory_app: InventoryA
     for number in range(20):
         a, b = [await add(sql_inventory_app, f"{key}{number}") for key in "ab"]
 
-        ended = await outcomes(
+        results = await outcomes(
             change(sql_inventory_app, a, parent=b.category),
             change(sql_inventory_app, b, parent=a.category),
         )
 
-        assert sorted(map(str, ended)) == sorted(map(str, [None, CategoryCycle]))
+        assert sorted(map(str, results)) == sorted(map(str, [None, CategoryCycle]))
 
 
 async def test_concurrent_moves_around_cycle_reject_one(sql_inventory_app: InventoryApp) -> None:
-    ring = [await add(sql_inventory_app, f"c{number}") for number in range(8)]
+    cycle = [await add(sql_inventory_app, f"c{number}") for number in range(8)]
 
-    ended = await outcomes(
+    results = await outcomes(
         *(
-            change(sql_inventory_app, one, parent=ring[(number + 1) % 8].category)
-            for number, one in enumerate(ring)
+            change(sql_inventory_app, category, parent=cycle[(number + 1) % 8].category)
+            for number, category in enumerate(cycle)
         )
     )
 
-    assert ended.count(None) == 7
-    assert ended.count(CategoryCycle) == 1
+    assert results.count(None) == 7
+    assert results.count(CategoryCycle) == 1
 
 
 async def test_product_creation_races_with_category_deletion(
@@ -466,33 +470,35 @@ async def test_product_creation_races_with_category_deletion(
         key = f"tea{number}"
         tea = await add(sql_inventory_app, key)
 
-        ended = await outcomes(
+        results = await outcomes(
             sql_inventory_app.product(key, category=key),
             sql_inventory_app.categories.remove(STAFF, tea.category_id, {1}),
         )
 
-        assert ended[0] is None
-        assert ended[1] in {None, CategoryInUse}
-        assert await found(sql_inventory_app, key) == {key}
-        assert len([one for one in await keys(sql_inventory_app, limit=100) if one == key]) == 1
+        assert results[0] is None
+        assert results[1] in {None, CategoryInUse}
+        assert await skus_in(sql_inventory_app, key) == {key}
+        assert (
+            len([other for other in await keys(sql_inventory_app, limit=100) if other == key]) == 1
+        )
 
 
 async def test_concurrent_products_create_category_once(sql_inventory_app: InventoryApp) -> None:
     products = await asyncio.gather(*(sql_inventory_app.product(category="tea") for _ in range(20)))
 
     assert len({product.product_id for product in products}) == 20
-    assert [(one.category, one.product_count) for one in await listed(sql_inventory_app)] == [
-        ("tea", 20)
-    ]
+    assert [
+        (category.category, category.product_count) for category in await listed(sql_inventory_app)
+    ] == [("tea", 20)]
 
 
 async def test_child_creation_races_with_parent_deletion(sql_inventory_app: InventoryApp) -> None:
     for number in range(20):
         tea = await add(sql_inventory_app, f"tea{number}")
 
-        ended = await outcomes(
+        results = await outcomes(
             add(sql_inventory_app, f"green{number}", tea.category),
             sql_inventory_app.categories.remove(STAFF, tea.category_id, {1}),
         )
 
-        assert ended in ([None, CategoryInUse], [CategoryNotFound, None])
+        assert results in ([None, CategoryInUse], [CategoryNotFound, None])

@@ -1,10 +1,10 @@
-"""What a client sees of categories and families, through the whole application."""
+"""HTTP API of categories and families."""
 
 from typing import Any
 
 from markethall.inventory.catalogue.contract.categories import CategoryView
 from markethall.inventory.catalogue.contract.products import FamilyView
-from tests.inventory.test_router import PUBLIC, Client, client, refused
+from tests.inventory.test_router import PUBLIC, Client, assert_problem, client
 
 __all__ = ["client"]
 
@@ -17,7 +17,7 @@ GREEN = {
 }
 
 
-async def made(client: Client, **fields: Any) -> dict[str, Any]:
+async def create_category(client: Client, **fields: Any) -> dict[str, Any]:
     response = await client.http.post("/categories", json=fields, headers=client.staff)
     assert response.status_code == 201, response.text
     body: dict[str, Any] = response.json()
@@ -29,7 +29,7 @@ async def made(client: Client, **fields: Any) -> dict[str, Any]:
 
 async def test_categories_are_public(client: Client) -> None:
     await client.create()
-    green = await made(client, **GREEN)
+    green = await create_category(client, **GREEN)
 
     response = await client.http.get("/categories")
 
@@ -42,16 +42,16 @@ async def test_categories_are_public(client: Client) -> None:
 
 async def test_children_are_listed(client: Client) -> None:
     await client.create()
-    await made(client, **GREEN)
+    await create_category(client, **GREEN)
 
     below = await client.http.get("/categories?parent=tea")
     roots = await client.http.get("/categories?parent=")
 
-    assert [one["category"] for one in below.json()["items"]] == ["green-tea"]
-    assert [one["category"] for one in roots.json()["items"]] == ["tea"]
+    assert [category["category"] for category in below.json()["items"]] == ["green-tea"]
+    assert [category["category"] for category in roots.json()["items"]] == ["tea"]
 
 
-async def test_a_category_is_made_once_per_key(client: Client) -> None:
+async def test_create_is_idempotent_by_key(client: Client) -> None:
     await client.create()
     headers = client.staff | {"idempotency-key": "k1"}
 
@@ -67,7 +67,7 @@ async def test_a_category_is_made_once_per_key(client: Client) -> None:
 
 
 async def test_matching_etag_returns_304(client: Client) -> None:
-    path = f"/categories/{(await made(client, category='tea'))['category_id']}"
+    path = f"/categories/{(await create_category(client, category='tea'))['category_id']}"
     tag = (await client.http.get(path)).headers["etag"]
 
     fresh = await client.http.get(path, headers={"if-none-match": tag})
@@ -79,7 +79,7 @@ async def test_matching_etag_returns_304(client: Client) -> None:
 
 
 async def test_patch_requires_current_version(client: Client) -> None:
-    path = f"/categories/{(await made(client, category='tea'))['category_id']}"
+    path = f"/categories/{(await create_category(client, category='tea'))['category_id']}"
     tag = (await client.http.get(path)).headers["etag"]
     body = {"name": "Teas"}
 
@@ -87,14 +87,14 @@ async def test_patch_requires_current_version(client: Client) -> None:
     changed = await client.http.patch(path, json=body, headers=client.staff | {"if-match": tag})
     stale = await client.http.patch(path, json=body, headers=client.staff | {"if-match": tag})
 
-    refused(missing, 428, "request.if_match_missing")
+    assert_problem(missing, 428, "request.if_match_missing")
     assert (changed.json()["name"], changed.headers["etag"]) == ("Teas", '"v2"')
-    assert refused(stale, 412, "request.if_match_failed")["details"] == {"etag": '"v2"'}
+    assert assert_problem(stale, 412, "request.if_match_failed")["details"] == {"etag": '"v2"'}
 
 
 async def test_cycle_is_a_conflict(client: Client) -> None:
     await client.create()
-    await made(client, **GREEN)
+    await create_category(client, **GREEN)
     tea = (await client.http.get("/categories?parent=")).json()["items"][0]
     headers = client.staff | {"if-match": '"v1"'}
 
@@ -103,44 +103,46 @@ async def test_cycle_is_a_conflict(client: Client) -> None:
     )
 
     details = {"category": "tea", "parent": "green-tea"}
-    assert refused(response, 409, "inventory.category_cycle")["details"] == details
+    assert assert_problem(response, 409, "inventory.category_cycle")["details"] == details
 
 
 async def test_category_in_use_is_a_conflict(client: Client) -> None:
     await client.create()
-    green = await made(client, **GREEN)
+    green = await create_category(client, **GREEN)
     tea = (await client.http.get("/categories?parent=")).json()["items"][0]
     headers = client.staff | {"if-match": '"v1"'}
 
     used = await client.http.delete(f"/categories/{tea['category_id']}", headers=headers)
-    blind = await client.http.delete(f"/categories/{green['category_id']}", headers=client.staff)
+    without_version = await client.http.delete(
+        f"/categories/{green['category_id']}", headers=client.staff
+    )
     removed = await client.http.delete(f"/categories/{green['category_id']}", headers=headers)
     gone = await client.http.get(f"/categories/{green['category_id']}")
 
-    refused(used, 409, "inventory.category_in_use")
-    refused(blind, 428, "request.if_match_missing")
+    assert_problem(used, 409, "inventory.category_in_use")
+    assert_problem(without_version, 428, "request.if_match_missing")
     assert removed.status_code == 204
-    refused(gone, 404, "inventory.category_not_found")
+    assert_problem(gone, 404, "inventory.category_not_found")
 
 
 async def test_customers_cannot_change_categories(client: Client) -> None:
-    tea = await made(client, category="tea")
+    tea = await create_category(client, category="tea")
     path = f"/categories/{tea['category_id']}"
     headers = client.customer | {"if-match": '"v1"'}
 
-    refused(
+    assert_problem(
         await client.http.post("/categories", json=GREEN, headers=client.customer),
         403,
         "auth.forbidden",
     )
-    refused(await client.http.patch(path, json={}, headers=headers), 403, "auth.forbidden")
-    refused(await client.http.delete(path, headers=headers), 403, "auth.forbidden")
+    assert_problem(await client.http.patch(path, json={}, headers=headers), 403, "auth.forbidden")
+    assert_problem(await client.http.delete(path, headers=headers), 403, "auth.forbidden")
 
 
 # Families
 
 
-async def test_a_family_is_on_one_page(client: Client) -> None:
+async def test_family_is_paginated_and_cacheable(client: Client) -> None:
     for size, amount in (("S", 900), ("M", 1000)):
         await client.create(
             sku=f"SHIRT-{size}",
@@ -166,8 +168,10 @@ async def test_a_family_is_on_one_page(client: Client) -> None:
     assert (fresh.status_code, rest.json()["next_cursor"]) == (304, None)
 
 
-async def test_an_unknown_family_is_not_found(client: Client) -> None:
+async def test_unknown_family_is_not_found(client: Client) -> None:
     response = await client.http.get("/families/shirt")
 
-    assert refused(response, 404, "inventory.family_not_found")["details"] == {"family": "shirt"}
-    refused(await client.http.get("/families/shirt?colour=red"), 422, "request.invalid")
+    assert assert_problem(response, 404, "inventory.family_not_found")["details"] == {
+        "family": "shirt"
+    }
+    assert_problem(await client.http.get("/families/shirt?colour=red"), 422, "request.invalid")

@@ -1,4 +1,4 @@
-"""The database itself refuses lies, whoever tells them."""
+"""The database itself rejects inconsistent stock, reservations and categories."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RawSql:
-    """Raw SQL on a shop with one product: 5 on hand, 2 held."""
+    """Raw SQL on an inventory with one product: 5 on hand, 2 of them reserved."""
 
     driver: "Driver"
     inventory_app: InventoryApp
@@ -30,7 +30,7 @@ class RawSql:
     reservation_id: UUID
 
     async def execute(self, *statements: str) -> None:
-        """In one transaction, so that what is checked at commit is checked too."""
+        """Execute in one transaction: the commit runs the deferred checks."""
         async with self.driver.transaction():
             for statement in statements:
                 await self.driver.execute(statement.format(**self.parameters()))
@@ -63,7 +63,7 @@ LINE = (
     "INSERT INTO reservation_line (reservation_id, product_id, warehouse_id, status, expires_at,"
     " quantity, consumed, sku, name, unit_amount, unit_currency)"
     " SELECT reservation_id, {{p}}, {{w}}, {status}, expires_at, {quantity}, {consumed},"
-    " 's', 'n', 1, 'EUR' FROM reservation WHERE {which}"
+    " 's', 'n', 1, 'EUR' FROM reservation WHERE {condition}"
 )
 
 
@@ -72,11 +72,11 @@ def movement(delta: int, after: int, reason: str = "received", reference: str = 
 
 
 def line(quantity: int, *, status: str = "status", consumed: int = 0) -> str:
-    which = "reservation_id <> {r}"
-    return LINE.format(status=status, quantity=quantity, consumed=consumed, which=which)
+    condition = "reservation_id <> {r}"
+    return LINE.format(status=status, quantity=quantity, consumed=consumed, condition=condition)
 
 
-OTHER = (
+OTHER_RESERVATION = (
     "INSERT INTO reservation (reservation_id, order_id, status, expires_at)"
     " VALUES ({new}, {new}, 'held', now() + interval '10 minutes')"
 )
@@ -86,111 +86,125 @@ CATEGORY = (
 )
 A = CATEGORY.format(key="a", parent="NULL")
 B_BELOW_A = CATEGORY.format(key="b", parent="'a'")
-RAISE = "UPDATE stock SET reserved = reserved + 1"
+RESERVE_ONE_MORE = "UPDATE stock SET reserved = reserved + 1"
 
 VIOLATIONS = {
     "more reserved than on hand": ["UPDATE stock SET reserved = 6"],
-    "less than nothing reserved": ["UPDATE stock SET reserved = -1"],
-    "reserved for nobody": [RAISE],
-    "not reserved, though held": ["UPDATE stock SET reserved = 0"],
+    "negative reserved": ["UPDATE stock SET reserved = -1"],
+    "reserved without a line": [RESERVE_ONE_MORE],
+    "reserved below the held lines": ["UPDATE stock SET reserved = 0"],
     "reserved_by_lines without lines": ["UPDATE stock SET reserved_by_lines = 3"],
     "reserved and reserved_by_lines without lines": [
         "UPDATE stock SET reserved = 3, reserved_by_lines = 3"
     ],
     "on hand without a movement": ["UPDATE stock SET on_hand = 100"],
     "on hand changed with reserved": ["UPDATE stock SET reserved = 2, on_hand = 100"],
-    "a shelf that starts full": [
+    "a stock row that starts with stock": [
         "INSERT INTO warehouse (warehouse_id, name) VALUES ({r}, 'other')",
         "INSERT INTO stock (product_id, warehouse_id, on_hand, reserved) VALUES ({p}, {r}, 9, 0)",
     ],
-    "a movement that cannot add": [movement(3, 9)],
+    "a movement with a wrong on_hand_after": [movement(3, 9)],
     "a movement below zero": [movement(-6, -1, "lost")],
-    "a movement below what is reserved": [movement(-4, 1, "lost")],
-    "a movement of nothing": [movement(0, 5)],
-    "a movement for no known reason": [movement(1, 6, "magic")],
-    "a sale that adds": [movement(1, 6, "sold", "{new}")],
+    "a movement below reserved": [movement(-4, 1, "lost")],
+    "a movement without a delta": [movement(0, 5)],
+    "a movement with an unknown reason": [movement(1, 6, "magic")],
+    "a sale that adds stock": [movement(1, 6, "sold", "{new}")],
     "a sale without a fulfilment": [movement(-1, 4, "sold")],
-    "a movement rewritten": ["UPDATE stock_movement SET delta = 6"],
-    "a movement renoted": ["UPDATE stock_movement SET note = 'x'"],
-    "a movement taken away": ["DELETE FROM stock_movement"],
-    "a movement to another place that says not which": [movement(1, 6, "transferred")],
-    "a main warehouse that is closed": ["UPDATE warehouse SET active = false"],
-    "a warehouse closed with goods in it": [
+    "a movement with a changed delta": ["UPDATE stock_movement SET delta = 6"],
+    "a movement with a changed note": ["UPDATE stock_movement SET note = 'x'"],
+    "a deleted movement": ["DELETE FROM stock_movement"],
+    "a transfer without a reference": [movement(1, 6, "transferred")],
+    "an inactive main warehouse": ["UPDATE warehouse SET active = false"],
+    "an inactive warehouse with stock": [
         "INSERT INTO warehouse (warehouse_id, name) VALUES ({r}, 'other')",
         "INSERT INTO stock (product_id, warehouse_id, on_hand, reserved) VALUES ({p}, {r}, 0, 0)",
         movement(2, 2).replace("{w}", "{r}"),
         "UPDATE warehouse SET active = false WHERE warehouse_id = {r}",
     ],
-    "goods that come where it is closed": [
+    "a receipt in an inactive warehouse": [
         "INSERT INTO warehouse (warehouse_id, name, active) VALUES ({r}, 'other', false)",
         "INSERT INTO stock (product_id, warehouse_id, on_hand, reserved) VALUES ({p}, {r}, 0, 0)",
         movement(2, 2).replace("{w}", "{r}"),
     ],
-    "a warehouse before the first": ["UPDATE warehouse SET priority = -1"],
-    "more on order than the product allows": ["UPDATE stock SET backorder = 9"],
-    "another limit than the product's": ["UPDATE stock SET backorder_limit = 9, backorder = 9"],
-    "more reserved than is there and on order": [
+    "a negative priority": ["UPDATE warehouse SET priority = -1"],
+    "backorder above the product's limit": ["UPDATE stock SET backorder = 9"],
+    "a backorder limit other than the product's": [
+        "UPDATE stock SET backorder_limit = 9, backorder = 9"
+    ],
+    "more reserved than on hand and backorder": [
         "UPDATE product SET backorder_limit = 2",
-        OTHER,
+        OTHER_RESERVATION,
         "UPDATE stock SET reserved = 8",
     ],
-    "a movement below zero, on order or not": [
+    "a movement below zero in spite of backorder": [
         "UPDATE product SET backorder_limit = 9",
         movement(-6, -1, "lost"),
     ],
-    "a line that nobody reserved": [OTHER, line(1)],
-    "a line larger than it was": ["UPDATE reservation_line SET quantity = 3"],
-    "a line gone": ["DELETE FROM reservation_line"],
-    "a released hold that still reserves": ["UPDATE reservation SET status = 'released'"],
-    "an expired hold that still reserves": ["UPDATE reservation SET status = 'expired'"],
-    "a consumed hold that still reserves": ["UPDATE reservation SET status = 'consumed'"],
-    "a line that says committed of a hold": ["UPDATE reservation_line SET status = 'committed'"],
-    "a line with a time of its own": ["UPDATE reservation_line SET expires_at = now()"],
-    "goods gone from a hold": ["UPDATE reservation_line SET consumed = 1"],
-    "more gone than was reserved": [
+    "a line without reserved stock": [OTHER_RESERVATION, line(1)],
+    "a line with a larger quantity": ["UPDATE reservation_line SET quantity = 3"],
+    "a deleted line": ["DELETE FROM reservation_line"],
+    "a released reservation with reserved stock": ["UPDATE reservation SET status = 'released'"],
+    "an expired reservation with reserved stock": ["UPDATE reservation SET status = 'expired'"],
+    "a consumed reservation with reserved stock": ["UPDATE reservation SET status = 'consumed'"],
+    "a line with another status than its reservation": [
+        "UPDATE reservation_line SET status = 'committed'"
+    ],
+    "a line with another expiry than its reservation": [
+        "UPDATE reservation_line SET expires_at = now()"
+    ],
+    "units consumed from a held reservation": ["UPDATE reservation_line SET consumed = 1"],
+    "more consumed than reserved": [
         "UPDATE reservation SET status = 'committed'",
         "UPDATE reservation_line SET consumed = 3",
     ],
-    "a line of nothing": [OTHER, line(0)],
-    "a status that is none": ["UPDATE reservation SET status = 'lost'"],
-    "a hold of no order": ["UPDATE reservation SET order_id = NULL"],
-    "a hold for an hour": ["UPDATE reservation SET expires_at = reserved_at + interval '1 hour'"],
-    "a hold for longer than thirty minutes": [
+    "a line without a quantity": [OTHER_RESERVATION, line(0)],
+    "an unknown reservation status": ["UPDATE reservation SET status = 'lost'"],
+    "a reservation without an order": ["UPDATE reservation SET order_id = NULL"],
+    "a reservation that expires after an hour": [
+        "UPDATE reservation SET expires_at = reserved_at + interval '1 hour'"
+    ],
+    "a reservation that expires after more than thirty minutes": [
         "UPDATE reservation SET reserved_at = expires_at - interval '31 minutes'"
     ],
-    "less than nothing given back": ["UPDATE reservation_line SET released = -1"],
-    "less wanted than nothing": ["UPDATE reservation_line SET quantity = -1, released = 9"],
-    "a line of nothing that was never more": ["UPDATE reservation_line SET quantity = 0"],
-    "given back, and still reserved": ["UPDATE reservation_line SET quantity = 1, released = 1"],
-    "a part of no reservation given back": ["INSERT INTO partial_release VALUES ({new}, {new})"],
-    "a price below zero": ["UPDATE product SET price_amount = -1"],
+    "a negative released quantity": ["UPDATE reservation_line SET released = -1"],
+    "a negative quantity": ["UPDATE reservation_line SET quantity = -1, released = 9"],
+    "a quantity of zero without a release": ["UPDATE reservation_line SET quantity = 0"],
+    "a released quantity that is still reserved": [
+        "UPDATE reservation_line SET quantity = 1, released = 1"
+    ],
+    "a partial release of no reservation": ["INSERT INTO partial_release VALUES ({new}, {new})"],
+    "a negative price": ["UPDATE product SET price_amount = -1"],
     "a category below itself": [A, "UPDATE category SET parent = 'a'"],
-    "a ring of categories": [A, B_BELOW_A, "UPDATE category SET parent = 'b' WHERE category = 'a'"],
-    "a category below nothing": [B_BELOW_A],
-    "a category gone from its product": [
+    "a cycle of categories": [
+        A,
+        B_BELOW_A,
+        "UPDATE category SET parent = 'b' WHERE category = 'a'",
+    ],
+    "a category with an unknown parent": [B_BELOW_A],
+    "a deleted category with products": [
         "UPDATE product SET category = 'a'",
         "DELETE FROM category WHERE category = 'a'",
     ],
-    "a category gone from above another": [
+    "a deleted category with children": [
         A,
         B_BELOW_A,
         "DELETE FROM category WHERE parent IS NULL",
     ],
-    "a category called otherwise than its product says": [
+    "a renamed category with products": [
         "UPDATE product SET category = 'a'",
         "UPDATE category SET category = 'b'",
     ],
-    "a category before the first": [A, "UPDATE category SET position = -1"],
-    "a product status that is none": ["UPDATE product SET status = 'gone'"],
+    "a negative category position": [A, "UPDATE category SET position = -1"],
+    "an unknown product status": ["UPDATE product SET status = 'gone'"],
 }
 
 
-@pytest.mark.parametrize("lie", VIOLATIONS)
-async def test_constraint_violation_is_rejected(raw_sql: RawSql, lie: str) -> None:
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refusal:
-        await raw_sql.execute(*VIOLATIONS[lie])
+@pytest.mark.parametrize("violation", VIOLATIONS)
+async def test_constraint_violation_is_rejected(raw_sql: RawSql, violation: str) -> None:
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as raised:
+        await raw_sql.execute(*VIOLATIONS[violation])
 
-    assert refusal.value.sqlstate in {"23514", "23503"}  # check, foreign key
+    assert raised.value.sqlstate in {"23514", "23503"}  # check, foreign key
     assert await raw_sql.inventory_app.main_stock(raw_sql.product_id) == (5, 2)
 
 
@@ -231,7 +245,7 @@ async def test_fulfilment_records_one_sale_per_product(raw_sql: RawSql) -> None:
 
 async def test_valid_changes_are_accepted(raw_sql: RawSql) -> None:
     await raw_sql.execute(
-        movement(3, 8), OTHER, line(4), "UPDATE stock SET reserved = reserved + 4"
+        movement(3, 8), OTHER_RESERVATION, line(4), "UPDATE stock SET reserved = reserved + 4"
     )
     await raw_sql.execute("UPDATE reservation SET status = 'committed' WHERE reservation_id = {r}")
     await raw_sql.execute(
@@ -247,17 +261,17 @@ async def test_concurrent_transactions_cannot_both_reserve_last_unit(
 ) -> None:
     other = await asyncpg.connect(plain(database_url))
     await other.execute("SET search_path TO inventory")
-    words = raw_sql.parameters()
-    mine = raw_sql.driver.transaction()
-    theirs = other.transaction(isolation="repeatable_read")
-    await mine.start()
-    await theirs.start()
+    parameters = raw_sql.parameters()
+    first = raw_sql.driver.transaction()
+    second = other.transaction(isolation="repeatable_read")
+    await first.start()
+    await second.start()
     await other.fetchval("SELECT reserved FROM stock")
 
-    await raw_sql.driver.execute(OTHER.format(**words))
-    await raw_sql.driver.execute(line(3).format(**words))
+    await raw_sql.driver.execute(OTHER_RESERVATION.format(**parameters))
+    await raw_sql.driver.execute(line(3).format(**parameters))
     await raw_sql.driver.execute("UPDATE stock SET reserved = reserved + 3")
-    await mine.commit()
+    await first.commit()
 
     with pytest.raises(asyncpg.SerializationError):
         await other.execute("UPDATE stock SET reserved = reserved + 3")
@@ -270,8 +284,8 @@ async def test_stored_json_follows_direct_sql_changes(raw_sql: RawSql) -> None:
         "UPDATE product SET product_json = '{{}}', price_amount = 7, name = 'Gyokuro'"
     )
 
-    shown = await raw_sql.inventory_app.catalogue.get_product(ANYONE, raw_sql.product_id)
-    assert (shown.name, shown.price.amount, shown.available) == ("Gyokuro", 7, 3)
+    product = await raw_sql.inventory_app.catalogue.get_product(ANYONE, raw_sql.product_id)
+    assert (product.name, product.price.amount, product.available) == ("Gyokuro", 7, 3)
 
 
 async def test_main_warehouse_cannot_be_deleted(database_url: str, postgres: Postgres) -> None:

@@ -1,4 +1,4 @@
-"""Every implementation of Inventory keeps these promises."""
+"""Contract of Inventory, for every storage and for the remote client."""
 
 from asyncio import gather
 from collections.abc import Awaitable
@@ -17,8 +17,8 @@ from markethall.inventory.contract import (
     ReservationView,
     Reserve,
 )
+from markethall.inventory.reservations.contract import ReservationQuery
 from markethall.inventory.search.contract import ProductQuery
-from markethall.inventory.stock.contract.movements import ReservationQuery
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import PageQuery
@@ -28,14 +28,14 @@ from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_comman
 T = TypeVar("T")
 
 
-async def together(*calls: Awaitable[T]) -> list[T | BaseException]:
+async def run_concurrently(*calls: Awaitable[T]) -> list[T | BaseException]:
     return await gather(*calls, return_exceptions=True)
 
 
-def refusals(results: list[Any], kind: type[BaseException]) -> int:
-    other = [r for r in results if isinstance(r, BaseException) and not isinstance(r, kind)]
-    assert not other
-    return sum(isinstance(result, kind) for result in results)
+def count_errors(results: list[Any], error_type: type[BaseException]) -> int:
+    errors = [result for result in results if isinstance(result, BaseException)]
+    assert all(isinstance(error, error_type) for error in errors)
+    return len(errors)
 
 
 # Reserve
@@ -79,8 +79,8 @@ async def test_reserve_is_idempotent(inventory_app: InventoryApp) -> None:
     command = inventory_app.order({tea.product_id: 2})
 
     first = await inventory_app.inventory.reserve(ANYONE, command)
-    dearer = ProductChange.model_validate({"price": {"amount": 9999, "currency": "EUR"}})
-    await inventory_app.catalogue.change(STAFF, tea.product_id, dearer, {1})
+    new_price = ProductChange.model_validate({"price": {"amount": 9999, "currency": "EUR"}})
+    await inventory_app.catalogue.change(STAFF, tea.product_id, new_price, {1})
     second = await inventory_app.inventory.reserve(ANYONE, command)
 
     assert first == second
@@ -103,16 +103,16 @@ async def test_out_of_stock_names_all_lines_and_reserves_nothing(
     inventory_app: InventoryApp,
 ) -> None:
     tea, cup, pot = [await inventory_app.product(stock=n) for n in (9, 1, 2)]
-    wanted = {tea.product_id: 1, cup.product_id: 2, pot.product_id: 5}
+    requested = {tea.product_id: 1, cup.product_id: 2, pot.product_id: 5}
 
-    with pytest.raises(OutOfStock) as refusal:
-        await inventory_app.reserve(wanted)
+    with pytest.raises(OutOfStock) as raised:
+        await inventory_app.reserve(requested)
 
     expected = [
-        {"product_id": str(product.product_id), "requested": n, "available": there}
-        for product, n, there in ((cup, 2, 1), (pot, 5, 2))
+        {"product_id": str(product.product_id), "requested": n, "available": available}
+        for product, n, available in ((cup, 2, 1), (pot, 5, 2))
     ]
-    assert refusal.value.details == {
+    assert raised.value.details == {
         "lines": sorted(expected, key=lambda line: str(line["product_id"]))
     }
     assert await inventory_app.main_stock(tea.product_id) == (9, 0)
@@ -138,28 +138,30 @@ async def test_inactive_product_cannot_be_reserved(
         await inventory_app.product(stock=5),
         await inventory_app.product(stock=5, status=status),
     )
-    nowhere = new_id()
+    unknown_id = new_id()
 
-    with pytest.raises(ProductNotFound) as refusal:
-        await inventory_app.reserve({tea.product_id: 1, old.product_id: 1, nowhere: 1})
+    with pytest.raises(ProductNotFound) as raised:
+        await inventory_app.reserve({tea.product_id: 1, old.product_id: 1, unknown_id: 1})
 
-    assert set(refusal.value.details["product_ids"]) == {str(old.product_id), str(nowhere)}
+    assert set(raised.value.details["product_ids"]) == {str(old.product_id), str(unknown_id)}
     assert await inventory_app.main_stock(tea.product_id) == (5, 0)
 
 
 async def test_fifty_concurrent_buyers_get_seven_units(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(stock=7)
 
-    results = await together(*(inventory_app.reserve({tea.product_id: 1}) for _ in range(50)))
+    results = await run_concurrently(
+        *(inventory_app.reserve({tea.product_id: 1}) for _ in range(50))
+    )
 
-    assert refusals(results, OutOfStock) == 43
+    assert count_errors(results, OutOfStock) == 43
     assert await inventory_app.main_stock(tea.product_id) == (7, 7)
 
 
 async def test_carts_in_opposite_order_do_not_deadlock(inventory_app: InventoryApp) -> None:
-    one, two = await inventory_app.product(stock=400), await inventory_app.product(stock=400)
+    tea, cup = await inventory_app.product(stock=400), await inventory_app.product(stock=400)
 
-    async def cart(first: UUID, second: UUID) -> ReservationView:
+    async def reserve_both(first: UUID, second: UUID) -> ReservationView:
         command = inventory_app.order({})
         requested = (
             RequestedLine(product_id=first, quantity=1),
@@ -170,12 +172,12 @@ async def test_carts_in_opposite_order_do_not_deadlock(inventory_app: InventoryA
         )
 
     for _ in range(20):
-        pairs = [(one.product_id, two.product_id), (two.product_id, one.product_id)] * 10
-        results = await together(*(cart(*pair) for pair in pairs))
-        assert refusals(results, OutOfStock) == 0
+        pairs = [(tea.product_id, cup.product_id), (cup.product_id, tea.product_id)] * 10
+        results = await run_concurrently(*(reserve_both(*pair) for pair in pairs))
+        assert count_errors(results, OutOfStock) == 0
 
-    assert await inventory_app.main_stock(one.product_id) == (400, 400)
-    assert await inventory_app.main_stock(two.product_id) == (400, 400)
+    assert await inventory_app.main_stock(tea.product_id) == (400, 400)
+    assert await inventory_app.main_stock(cup.product_id) == (400, 400)
 
 
 # Expiry
@@ -201,10 +203,10 @@ async def test_expired_reservations_may_be_insufficient(inventory_app: Inventory
     await inventory_app.reserve({tea.product_id: 2}, minutes=60)
     inventory_app.clock.advance(minutes=11)
 
-    with pytest.raises(OutOfStock) as refusal:
+    with pytest.raises(OutOfStock) as raised:
         await inventory_app.reserve({tea.product_id: 2})
 
-    assert refusal.value.details["lines"][0]["available"] == 1
+    assert raised.value.details["lines"][0]["available"] == 1
 
 
 async def test_concurrent_buyers_share_expired_stock(inventory_app: InventoryApp) -> None:
@@ -214,11 +216,11 @@ async def test_concurrent_buyers_share_expired_stock(inventory_app: InventoryApp
         await inventory_app.reserve(both, minutes=10)
     inventory_app.clock.advance(minutes=11)
 
-    results = await together(
+    results = await run_concurrently(
         *(inventory_app.reserve(both) for _ in range(24)), inventory_app.run_periodic_jobs()
     )
 
-    assert refusals(results, OutOfStock) == 16
+    assert count_errors(results, OutOfStock) == 16
     assert await inventory_app.main_stock(tea.product_id) == (8, 8)
     assert await inventory_app.main_stock(cup.product_id) == (8, 8)
 
@@ -241,7 +243,7 @@ async def test_expiry_job_releases_only_expired_reservations(inventory_app: Inve
 
 
 async def status(inventory_app: InventoryApp, reservation: ReservationView) -> ReservationStatus:
-    """A repeated reserve tells how the reservation stands."""
+    """Return the status by a repeated reserve."""
     command = Reserve(
         reservation_id=reservation.reservation_id,
         order_id=new_id(),
@@ -304,10 +306,10 @@ async def test_commit_after_expiry_without_stock_is_out_of_stock(
     inventory_app.clock.advance(minutes=11)
     await inventory_app.reserve({tea.product_id: 3}, minutes=60)
 
-    with pytest.raises(OutOfStock) as refusal:
+    with pytest.raises(OutOfStock) as raised:
         await inventory_app.inventory.commit(ANYONE, held.reservation_id)
 
-    assert refusal.value.details["lines"] == [
+    assert raised.value.details["lines"] == [
         {"product_id": str(tea.product_id), "requested": 2, "available": 0}
     ]
     assert await inventory_app.main_stock(tea.product_id) == (3, 3)
@@ -332,17 +334,17 @@ async def test_late_commit_uses_stock_of_other_expired_reservations(
 async def test_commit_of_unknown_or_released_reservation_is_rejected(
     inventory_app: InventoryApp,
 ) -> None:
-    tea, nowhere = await inventory_app.product(stock=3), new_id()
+    tea, unknown_id = await inventory_app.product(stock=3), new_id()
     held = await inventory_app.reserve({tea.product_id: 2})
     await inventory_app.inventory.release(ANYONE, held.reservation_id)
 
     with pytest.raises(ReservationClosed) as released:
         await inventory_app.inventory.commit(ANYONE, held.reservation_id)
     with pytest.raises(ReservationClosed) as unknown:
-        await inventory_app.inventory.commit(ANYONE, nowhere)
+        await inventory_app.inventory.commit(ANYONE, unknown_id)
 
     assert released.value.details["status"] == "released"
-    assert unknown.value.details == {"reservation_id": str(nowhere), "status": None}
+    assert unknown.value.details == {"reservation_id": str(unknown_id), "status": None}
 
 
 async def test_commits_race_with_expiry_and_other_buyers(inventory_app: InventoryApp) -> None:
@@ -350,14 +352,17 @@ async def test_commits_race_with_expiry_and_other_buyers(inventory_app: Inventor
     held = [await inventory_app.reserve({tea.product_id: 1}, minutes=10) for _ in range(10)]
     inventory_app.clock.advance(minutes=11)
 
-    results = await together(
-        *(inventory_app.inventory.commit(ANYONE, one.reservation_id) for one in held),
+    results = await run_concurrently(
+        *(
+            inventory_app.inventory.commit(ANYONE, reservation.reservation_id)
+            for reservation in held
+        ),
         *(inventory_app.reserve({tea.product_id: 1}) for _ in range(10)),
         inventory_app.run_periodic_jobs(),
         inventory_app.run_periodic_jobs(),
     )
 
-    assert refusals(results, OutOfStock) == 10
+    assert count_errors(results, OutOfStock) == 10
     assert await inventory_app.main_stock(tea.product_id) == (10, 10)
 
 
@@ -400,9 +405,11 @@ async def test_concurrent_fulfilments_never_exceed_reserved_quantity(
     held = await inventory_app.reserve({tea.product_id: 5})
     parts = [consume_command(held.reservation_id, {tea.product_id: 2}) for _ in range(6)]
 
-    results = await together(*(inventory_app.inventory.consume(ANYONE, part) for part in parts))
+    results = await run_concurrently(
+        *(inventory_app.inventory.consume(ANYONE, part) for part in parts)
+    )
 
-    assert refusals(results, ReservationClosed) == 4
+    assert count_errors(results, ReservationClosed) == 4
     assert await inventory_app.main_stock(tea.product_id) == (16, 1)
 
 
@@ -438,12 +445,12 @@ async def test_consume_above_reserved_quantity_is_rejected(inventory_app: Invent
     tea, cup = await inventory_app.product(stock=5), await inventory_app.product(stock=5)
     held = await inventory_app.reserve({tea.product_id: 3})
 
-    with pytest.raises(ReservationClosed) as refusal:
+    with pytest.raises(ReservationClosed) as raised:
         await inventory_app.inventory.consume(
             ANYONE, consume_command(held.reservation_id, {tea.product_id: 4, cup.product_id: 1})
         )
 
-    lines = {line["product_id"]: line["remaining"] for line in refusal.value.details["lines"]}
+    lines = {line["product_id"]: line["remaining"] for line in raised.value.details["lines"]}
     assert lines == {str(tea.product_id): 3, str(cup.product_id): 0}
     assert await inventory_app.main_stock(tea.product_id) == (5, 3)
 
@@ -460,17 +467,17 @@ async def test_consume_of_ended_reservation_is_rejected(inventory_app: Inventory
     inventory_app.clock.advance(minutes=11)
     await inventory_app.run_periodic_jobs()
 
-    seen = []
+    statuses = []
     for reservation_id in (
         released.reservation_id, expired.reservation_id, used.reservation_id, new_id(),
     ):  # fmt: skip
-        with pytest.raises(ReservationClosed) as refusal:
+        with pytest.raises(ReservationClosed) as raised:
             await inventory_app.inventory.consume(
                 ANYONE, consume_command(reservation_id, {tea.product_id: 1})
             )
-        seen.append(refusal.value.details["status"])
+        statuses.append(raised.value.details["status"])
 
-    assert seen == ["released", "expired", "consumed", None]
+    assert statuses == ["released", "expired", "consumed", None]
 
 
 # Release
@@ -532,12 +539,12 @@ async def test_reserve_and_release_race_leaves_nothing_reserved(
     tea = await inventory_app.product(stock=50)
     commands = [inventory_app.order({tea.product_id: 1}) for _ in range(20)]
 
-    results = await together(
+    results = await run_concurrently(
         *(inventory_app.inventory.reserve(ANYONE, command) for command in commands),
         *(inventory_app.inventory.release(ANYONE, command.reservation_id) for command in commands),
     )
 
-    assert refusals(results, OutOfStock) == 0
+    assert count_errors(results, OutOfStock) == 0
     assert await inventory_app.main_stock(tea.product_id) == (50, 0)
 
 
@@ -545,59 +552,73 @@ async def test_commit_and_release_race_has_one_outcome(inventory_app: InventoryA
     tea = await inventory_app.product(stock=50)
     held = [await inventory_app.reserve({tea.product_id: 1}) for _ in range(20)]
 
-    results = await together(
-        *(inventory_app.inventory.commit(ANYONE, one.reservation_id) for one in held),
-        *(inventory_app.inventory.release(ANYONE, one.reservation_id) for one in held),
+    results = await run_concurrently(
+        *(
+            inventory_app.inventory.commit(ANYONE, reservation.reservation_id)
+            for reservation in held
+        ),
+        *(
+            inventory_app.inventory.release(ANYONE, reservation.reservation_id)
+            for reservation in held
+        ),
     )
 
-    assert refusals(results, ReservationClosed) <= 20
+    assert count_errors(results, ReservationClosed) <= 20
     assert await inventory_app.main_stock(tea.product_id) == (50, 0)
 
 
-# For staff
+# Queries of staff
 
 
-async def test_the_reservations_of_an_order_are_listed(inventory_app: InventoryApp) -> None:
+async def test_reservations_of_an_order_are_paginated(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(stock=50)
     order_id = new_id()
-    made = [inventory_app.order({tea.product_id: n}) for n in (1, 2, 3)]
-    for command in made:
+    commands = [inventory_app.order({tea.product_id: n}) for n in (1, 2, 3)]
+    for command in commands:
         await inventory_app.inventory.reserve(
             ANYONE, command.model_copy(update={"order_id": order_id})
         )
     await inventory_app.reserve({tea.product_id: 4})
 
-    first = await inventory_app.stockroom.list_reservations(
+    first = await inventory_app.reservations.list_reservations(
         STAFF, ReservationQuery(order_id=order_id, limit=2)
     )
-    second = await inventory_app.stockroom.list_reservations(
+    second = await inventory_app.reservations.list_reservations(
         STAFF, ReservationQuery(order_id=order_id, limit=2, cursor=first.next_cursor)
     )
 
-    quantities = [one.lines[0].quantity for page in (first, second) for one in page.items]
+    quantities = [
+        reservation.lines[0].quantity for page in (first, second) for reservation in page.items
+    ]
     assert sorted(quantities) == [1, 2, 3]
     assert second.next_cursor is None
 
 
-# What it costs
+# Number of statements
 
 
 async def test_purchase_statement_count_is_bounded(sql_inventory_app: InventoryApp) -> None:
     inventory_app = sql_inventory_app
     tea, cup = await inventory_app.product(stock=5), await inventory_app.product(stock=5)
 
-    async def cost(work: Awaitable[T]) -> tuple[T, float]:
+    async def count_statements(work: Awaitable[T]) -> tuple[T, float]:
         before = STATEMENTS._value.get()
         result = await work
         return result, STATEMENTS._value.get() - before
 
-    held, reserve = await cost(inventory_app.reserve({tea.product_id: 1}))
-    _, reserve_two = await cost(inventory_app.reserve({tea.product_id: 1, cup.product_id: 1}))
-    _, commit = await cost(inventory_app.inventory.commit(ANYONE, held.reservation_id))
-    _, product = await cost(inventory_app.catalogue.render_product(ANYONE, tea.product_id))
-    _, cached = await cost(inventory_app.catalogue.render_product(ANYONE, tea.product_id))
-    _, page = await cost(
-        inventory_app.catalogue.render_product_page(ANYONE, ProductQuery(in_stock=True))
+    held, reserve = await count_statements(inventory_app.reserve({tea.product_id: 1}))
+    _, reserve_two = await count_statements(
+        inventory_app.reserve({tea.product_id: 1, cup.product_id: 1})
+    )
+    _, commit = await count_statements(inventory_app.inventory.commit(ANYONE, held.reservation_id))
+    _, product = await count_statements(
+        inventory_app.catalogue.render_product(ANYONE, tea.product_id)
+    )
+    _, cached = await count_statements(
+        inventory_app.catalogue.render_product(ANYONE, tea.product_id)
+    )
+    _, page = await count_statements(
+        inventory_app.product_search.render_product_page(ANYONE, ProductQuery(in_stock=True))
     )
 
     assert (reserve, reserve_two, commit, product, cached, page) == (1, 4, 1, 1, 0, 1)

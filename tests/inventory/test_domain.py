@@ -1,4 +1,4 @@
-"""The rules of the shelf."""
+"""Domain rules of reservations, stock and products."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -9,15 +9,18 @@ from pydantic import ValidationError
 from markethall.inventory.catalogue.contract.products import NewProduct, Price, ProductChange
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.contract import ReservationClosed, ReservationStatus
-from markethall.inventory.reservations.domain.reservations import Reservation, ReservationLine
+from markethall.inventory.reservations.domain.reservations import (
+    Reservation,
+    ReservationLine,
+    ShortLine,
+    out_of_stock_error,
+)
 from markethall.inventory.stock.contract.movements import Adjustment, MovementReason
 from markethall.inventory.stock.domain.stock import (
-    ShortLine,
     Stock,
     StockChange,
     StockQuantity,
     movement_shortage,
-    out_of_stock_error,
     sum_by_stock_row,
 )
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
@@ -25,44 +28,48 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-ONE, TWO = UUID(int=1), UUID(int=2)
+TEA, CUP = UUID(int=1), UUID(int=2)
 
 
-def goods(product_id: UUID, quantity: int) -> StockQuantity:
+def stock_quantity(product_id: UUID, quantity: int) -> StockQuantity:
     return StockQuantity(product_id, MAIN_WAREHOUSE, quantity)
 
 
-def hold(status: ReservationStatus = ReservationStatus.HELD, consumed: int = 0) -> Reservation:
+def reservation(
+    status: ReservationStatus = ReservationStatus.HELD, consumed: int = 0
+) -> Reservation:
     price = Money(amount=100, currency="EUR")
-    lines = (ReservationLine(ONE, MAIN_WAREHOUSE, "A", "a", price, 3, consumed),)
+    lines = (ReservationLine(TEA, MAIN_WAREHOUSE, "A", "a", price, 3, consumed),)
     return Reservation(
         new_id(), new_id(), new_id(), status, NOW, NOW + timedelta(minutes=15), lines
     )
 
 
 def test_quantities_are_summed_in_product_order() -> None:
-    assert sum_by_stock_row([goods(TWO, 1), goods(ONE, 2), goods(TWO, 3)]) == (
-        goods(ONE, 2),
-        goods(TWO, 4),
+    assert sum_by_stock_row(
+        [stock_quantity(CUP, 1), stock_quantity(TEA, 2), stock_quantity(CUP, 3)]
+    ) == (
+        stock_quantity(TEA, 2),
+        stock_quantity(CUP, 4),
     )
 
 
 def test_commit_of_held_reservation_reserves_nothing_again() -> None:
-    held = hold()
+    held = reservation()
 
     assert held.commit() == ()
     assert held.status == ReservationStatus.COMMITTED
 
 
 def test_commit_of_expired_reservation_reserves_again() -> None:
-    late = hold(ReservationStatus.EXPIRED)
+    late = reservation(ReservationStatus.EXPIRED)
 
-    assert late.commit() == (goods(ONE, 3),)
+    assert late.commit() == (stock_quantity(TEA, 3),)
     assert late.status == ReservationStatus.COMMITTED
 
 
-def test_a_released_reservation_stays_released() -> None:
-    ended = hold(ReservationStatus.RELEASED)
+def test_released_reservation_stays_released() -> None:
+    ended = reservation(ReservationStatus.RELEASED)
 
     with pytest.raises(ReservationClosed):
         ended.commit()
@@ -71,7 +78,7 @@ def test_a_released_reservation_stays_released() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "consumed", "freed"),
+    ("status", "consumed", "returned"),
     [
         (ReservationStatus.HELD, 0, 3),
         (ReservationStatus.COMMITTED, 1, 2),
@@ -80,36 +87,36 @@ def test_a_released_reservation_stays_released() -> None:
     ],
 )
 def test_release_returns_remaining_quantity(
-    status: ReservationStatus, consumed: int, freed: int
+    status: ReservationStatus, consumed: int, returned: int
 ) -> None:
-    assert sum(some.quantity for some in hold(status, consumed).release()) == freed
+    assert sum(part.quantity for part in reservation(status, consumed).release()) == returned
 
 
 def test_reservation_is_consumed_after_last_unit() -> None:
-    held = hold()
+    held = reservation()
 
-    held.consume({ONE: 2})
+    held.consume({TEA: 2})
     part = held.status
-    held.consume({ONE: 1})
+    held.consume({TEA: 1})
 
     assert (part, held.status) == (ReservationStatus.COMMITTED, ReservationStatus.CONSUMED)
 
 
 def test_available_is_on_hand_minus_live_reservations() -> None:
-    assert Stock(ONE, MAIN_WAREHOUSE, on_hand=9, reserved=5, overdue=2).available == 6
+    assert Stock(TEA, MAIN_WAREHOUSE, on_hand=9, reserved=5, overdue=2).available == 6
 
 
 def test_out_of_stock_never_reports_enough_available() -> None:
-    refusal = out_of_stock_error([ShortLine(ONE, 3, available=7)])
+    error = out_of_stock_error([ShortLine(TEA, 3, available=7)])
 
-    assert refusal.details["lines"][0]["available"] == 2
+    assert error.details["lines"][0]["available"] == 2
 
 
 @pytest.mark.parametrize(("overdue", "final"), [(0, True), (1, True), (2, False)])
 def test_shortage_is_final_unless_expired_reservations_suffice(overdue: int, final: bool) -> None:
-    stock = Stock(ONE, MAIN_WAREHOUSE, on_hand=5, reserved=3, overdue=overdue)
+    stock = Stock(TEA, MAIN_WAREHOUSE, on_hand=5, reserved=3, overdue=overdue)
     counted = StockChange(
-        new_id(), ONE, MAIN_WAREHOUSE, None, 1, MovementReason.COUNTED, "", None, "me", NOW
+        new_id(), TEA, MAIN_WAREHOUSE, None, 1, MovementReason.COUNTED, "", None, "me", NOW
     )
 
     assert movement_shortage(stock, counted).is_final == final
@@ -117,17 +124,17 @@ def test_shortage_is_final_unless_expired_reservations_suffice(overdue: int, fin
 
 def test_patch_contains_only_changed_fields() -> None:
     command = NewProduct(sku="TEA", name="Tea", price=Price(amount=1, currency="EUR"))
-    item = Product.new(new_id(), command, NOW)
+    product = Product.new(new_id(), command, NOW)
 
-    changed = item.change(ProductChange.model_validate({"category": "tea"}), NOW)
-    again = item.change(ProductChange.model_validate({"category": "tea"}), NOW)
+    changed = product.change(ProductChange.model_validate({"category": "tea"}), NOW)
+    changed_again = product.change(ProductChange.model_validate({"category": "tea"}), NOW)
 
-    assert (changed, again, item.version, item.category, item.name) == (
+    assert (changed, changed_again, product.version, product.category, product.name) == (
         True, False, 2, "tea", "Tea",
     )  # fmt: skip
 
 
-GOOD = {"sku": "TEA-1", "name": "Tea", "price": {"amount": 1, "currency": "EUR"}}
+VALID = {"sku": "TEA-1", "name": "Tea", "price": {"amount": 1, "currency": "EUR"}}
 
 
 @pytest.mark.parametrize(
@@ -160,10 +167,10 @@ GOOD = {"sku": "TEA-1", "name": "Tea", "price": {"amount": 1, "currency": "EUR"}
     ],
 )
 def test_invalid_product_is_rejected(wrong: dict[str, object]) -> None:
-    NewProduct.model_validate(GOOD)
+    NewProduct.model_validate(VALID)
 
     with pytest.raises(ValidationError):
-        NewProduct.model_validate(GOOD | wrong)
+        NewProduct.model_validate(VALID | wrong)
 
 
 @pytest.mark.parametrize("name", ["sku", "name", "price", "status"])

@@ -1,4 +1,4 @@
-"""What goes out as a file comes back as it was, and no spreadsheet runs it."""
+"""Export: an import restores the catalogue, and no spreadsheet runs a cell."""
 
 import csv
 import io
@@ -16,17 +16,17 @@ from markethall.shared.kernel.money import (
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app, no_key
 from tests.inventory.import_client import ImportClient, counts
 
-# what means something to a CSV reader or to a spreadsheet, between all the rest
-_SIGNS = st.sampled_from(
+# characters with a meaning for a CSV reader or a spreadsheet
+_SPECIAL_TEXTS = st.sampled_from(
     ["'", '"', ",", ";", "\r", "\n", "\r\n", "\t", "=", "+", "-", "@", "=1+1", "[", "{", "\ufeff",
      "\u2028", "\x85", "\x0b", "\x1f", "null", " ", "0", "é", "😀"]
 )  # fmt: skip
 _LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
 
 
-def _texts(least: int, most: int) -> st.SearchStrategy[str]:
-    text = st.lists(_SIGNS | st.text(_LETTERS, max_size=5), max_size=6).map("".join)
-    return text.filter(lambda one: least <= len(one) <= most)
+def _texts(min_length: int, max_length: int) -> st.SearchStrategy[str]:
+    text = st.lists(_SPECIAL_TEXTS | st.text(_LETTERS, max_size=5), max_size=6).map("".join)
+    return text.filter(lambda text: min_length <= len(text) <= max_length)
 
 
 _PRICES = st.fixed_dictionaries(
@@ -78,25 +78,27 @@ _PRODUCTS = st.fixed_dictionaries(
 async def test_export_reimports_as_same_catalogue(
     products: list[tuple[dict[str, Any], int]],
 ) -> None:
-    here, there = (
+    source, target = (
         ImportClient(build_inventory_app("memory")),
         ImportClient(build_inventory_app("memory")),
     )
     for number, (fields, on_hand) in enumerate(products):
         command = NewProduct.model_validate({"sku": f"P-{number}", **fields})
-        product = await here.inventory_app.catalogue.create(STAFF, command, no_key())
+        product = await source.inventory_app.catalogue.create(STAFF, command, no_key())
         if on_hand:
-            await here.inventory_app.adjust(product.product_id, delta=on_hand)
+            await source.inventory_app.adjust(product.product_id, delta=on_hand)
 
-    file = await here.export()
-    moved = await there.import_to_end(file)
-    again = await here.import_to_end(file)
+    file = await source.export()
+    imported = await target.import_to_end(file)
+    again = await source.import_to_end(file)
 
-    assert await there.errors(moved) == []
-    assert counts(moved) == (len(products), len(products), 0, 0, 0)
+    assert await target.errors(imported) == []
+    assert counts(imported) == (len(products), len(products), 0, 0, 0)
     assert counts(again) == (len(products), 0, 0, len(products), 0)
-    assert await _seen(here, len(products)) == await _seen(there, len(products))
-    assert sorted(file.splitlines()) == sorted((await there.export()).splitlines())
+    assert await _comparable_products(source, len(products)) == await _comparable_products(
+        target, len(products)
+    )
+    assert sorted(file.splitlines()) == sorted((await target.export()).splitlines())
 
 
 @given(_PRODUCTS)
@@ -111,14 +113,14 @@ async def test_export_escapes_formulas(fields: dict[str, Any]) -> None:
         assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
 
 
-async def _seen(import_client: ImportClient, products: int) -> list[ProductView]:
-    """But for what is each product's own."""
-    own = {"product_id": None, "version": 1, "created_at": None, "updated_at": None}
+async def _comparable_products(import_client: ImportClient, count: int) -> list[ProductView]:
+    """Return the products without their ids, versions and times."""
+    same = {"product_id": None, "version": 1, "created_at": None, "updated_at": None}
     found = [
         await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, f"P-{number}")
-        for number in range(products)
+        for number in range(count)
     ]
-    return [product.model_copy(update=own) for product in found]
+    return [product.model_copy(update=same) for product in found]
 
 
 @given(st.integers(0, 10**15), st.sampled_from(sorted(EXPONENT_BY_CURRENCY)))
@@ -142,26 +144,28 @@ async def test_export_spans_multiple_pages(sql_inventory_app: InventoryApp) -> N
 
 
 async def test_largest_product_round_trips() -> None:
-    """Its translations are one cell; a quote of JSON in a cell of CSV takes three bytes."""
+    """The translations are one cell, in which each quote of the text takes three bytes."""
     text = '"\N{GRINNING FACE}' * 5000
     languages = [f"{a}{b}" for a in "abcde" for b in "klmnopqrst"]
     fields = {
         "description": text,
         "images": [f"https://img.example/{n:02d}/{'x' * 1900}" for n in range(20)],
         "attributes": {f"a{n}": text[:1000] for n in range(20)},
-        "translations": {one: {"name": one, "description": text} for one in languages},
+        "translations": {
+            language: {"name": language, "description": text} for language in languages
+        },
     }
-    here, there = (
+    source, target = (
         ImportClient(build_inventory_app("memory")),
         ImportClient(build_inventory_app("memory")),
     )
     command = NewProduct.model_validate(
         {"sku": "P-0", "name": "Large", "price": {"amount": 1, "currency": "EUR"}, **fields}
     )
-    await here.inventory_app.catalogue.create(STAFF, command, no_key())
+    await source.inventory_app.catalogue.create(STAFF, command, no_key())
 
-    moved = await there.import_to_end(await here.export())
+    imported = await target.import_to_end(await source.export())
 
-    assert await there.errors(moved) == []
-    assert counts(moved) == (1, 1, 0, 0, 0)
-    assert await _seen(here, 1) == await _seen(there, 1)
+    assert await target.errors(imported) == []
+    assert counts(imported) == (1, 1, 0, 0, 0)
+    assert await _comparable_products(source, 1) == await _comparable_products(target, 1)

@@ -1,4 +1,4 @@
-"""A file from the command line: it ends, whatever becomes of the work on it."""
+"""Import command: it ends for every outcome of the import."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from markethall.local.demo import known_skus
 from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 
-PATIENCE = 30
+TIMEOUT_SECONDS = 30
 
 
 @pytest.fixture
@@ -22,86 +22,88 @@ def inventory_app() -> InventoryApp:
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> ImportFile:
+def import_file(tmp_path: Path) -> ImportFile:
     path = tmp_path / "teas.csv"
     path.write_text("sku,name,price\nT-1,Sencha,1\nT-2,Gyokuro,2\n")
     return ImportFile(path, 1000)
 
 
-async def brought(inventory_app: InventoryApp, load: ImportFile, work: Any) -> ImportResult:
-    async with asyncio.timeout(PATIENCE):
-        return await run_import(load, inventory_app.container.imports, work, STAFF, lambda _: None)
+async def run(inventory_app: InventoryApp, import_file: ImportFile, work: Any) -> ImportResult:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        return await run_import(
+            import_file, inventory_app.container.imports, work, STAFF, lambda _: None
+        )
 
 
 async def test_import_command_fails_when_database_is_unavailable(
-    inventory_app: InventoryApp, load: ImportFile
+    inventory_app: InventoryApp, import_file: ImportFile
 ) -> None:
     async def work(_: UUID) -> None:
         raise Unavailable(dependency="postgres")
 
     with pytest.raises(Unavailable):
-        await brought(inventory_app, load, work)
+        await run(inventory_app, import_file, work)
 
 
 async def test_import_command_retries_after_other_worker_died(
-    inventory_app: InventoryApp, load: ImportFile
+    inventory_app: InventoryApp, import_file: ImportFile
 ) -> None:
-    turns = 0
+    attempts = 0
 
     async def work(import_id: UUID) -> Any:
-        nonlocal turns
-        turns += 1
+        nonlocal attempts
+        attempts += 1
         return (
             await inventory_app.container.import_worker.process_next(import_id)
-            if turns > 1
+            if attempts > 1
             else None
         )
 
-    loaded = await brought(inventory_app, load, work)
+    result = await run(inventory_app, import_file, work)
 
-    assert (loaded.final_state.status, loaded.final_state.rows.created) == (ImportStatus.DONE, 2)
+    assert (result.final_state.status, result.final_state.rows.created) == (ImportStatus.DONE, 2)
 
 
 async def test_interrupt_stops_without_waiting_for_completion(
-    inventory_app: InventoryApp, load: ImportFile
+    inventory_app: InventoryApp, import_file: ImportFile
 ) -> None:
-    begun, ended = asyncio.Event(), asyncio.Event()
+    started, ended = asyncio.Event(), asyncio.Event()
 
     async def work(_: UUID) -> None:
-        begun.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
 
-    bringing = asyncio.create_task(brought(inventory_app, load, work))
-    await begun.wait()
-    bringing.cancel()
+    command = asyncio.create_task(run(inventory_app, import_file, work))
+    await started.wait()
+    command.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await bringing
+        await command
 
     assert ended.is_set()
 
 
 async def test_oversized_file_is_rejected_and_deleted(
-    inventory_app: InventoryApp, load: ImportFile
+    inventory_app: InventoryApp, import_file: ImportFile
 ) -> None:
-    load.path.write_text("x" * 1001)
+    import_file.path.write_text("x" * 1001)
 
-    with pytest.raises(ValidationFailed) as refused:
-        await brought(inventory_app, load, inventory_app.container.import_worker.process_next)
+    with pytest.raises(ValidationFailed) as raised:
+        await run(inventory_app, import_file, inventory_app.container.import_worker.process_next)
 
-    assert "more than 1000 bytes" in refused.value.detail
+    assert "more than 1000 bytes" in raised.value.detail
     assert not inventory_app.container.persistence.database.tables.uploads.where(lambda _: True)
 
 
-async def test_all_skus_of_a_large_catalogue_are_listed(
-    inventory_app: InventoryApp, load: ImportFile
+async def test_known_skus_include_large_catalogue(
+    inventory_app: InventoryApp, import_file: ImportFile
 ) -> None:
     rows = "".join(f'T-{n},"Name,\n{n}",1\n' for n in range(1200))
-    load.path.write_text(f"sku,name,price\n{rows}")
-    whole = ImportFile(load.path, 1_000_000)
-    await brought(inventory_app, whole, inventory_app.container.import_worker.process_next)
+    import_file.path.write_text(f"sku,name,price\n{rows}")
+    large_file = ImportFile(import_file.path, 1_000_000)
+    await run(inventory_app, large_file, inventory_app.container.import_worker.process_next)
 
     known = await known_skus(inventory_app.container.imports, STAFF)
 

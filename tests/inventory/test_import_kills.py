@@ -1,4 +1,4 @@
-"""A process that works on an import is killed; another one goes on at the very row."""
+"""A process that imports a file is killed, and another one continues at the same row."""
 
 import asyncio
 import os
@@ -17,37 +17,37 @@ from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
 ROWS = 12_000
-# whoever has read so many rows stops at the end of its next batch, until we let it go on
-PARK = """
-CREATE FUNCTION public.park() RETURNS trigger LANGUAGE plpgsql AS
+# a worker that has read this many rows waits at the end of its next batch for the advisory lock
+SUSPEND_WORKERS = """
+CREATE FUNCTION public.suspend() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN new; END $$;
-CREATE TRIGGER park BEFORE UPDATE ON inventory.import_job
-  FOR EACH ROW WHEN (old.read >= {at_least}) EXECUTE FUNCTION public.park();
+CREATE TRIGGER suspend BEFORE UPDATE ON inventory.import_job
+  FOR EACH ROW WHEN (old.read >= {at_least}) EXECUTE FUNCTION public.suspend();
 SELECT pg_advisory_lock(1)
 """
-UNPARK = """
+RESUME_WORKERS = """
 SELECT pg_advisory_unlock(1);
-DROP TRIGGER park ON inventory.import_job;
-DROP FUNCTION public.park()
+DROP TRIGGER suspend ON inventory.import_job;
+DROP FUNCTION public.suspend()
 """
-PARKED = (
+COUNT_SUSPENDED = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event = 'advisory'"
 )
-# every row once: a product of one version, with as many as were counted, by one movement
-WRONG = """
+# a correct product has one version and the counted quantity by one movement
+COUNT_INCORRECT = """
 SELECT count(*) FROM inventory.product p
 LEFT JOIN inventory.stock s USING (product_id)
-LEFT JOIN (SELECT product_id, count(*) AS moves FROM inventory.stock_movement GROUP BY 1) m
+LEFT JOIN (SELECT product_id, count(*) AS movements FROM inventory.stock_movement GROUP BY 1) m
     USING (product_id)
-WHERE p.version <> 1 OR s.on_hand <> 1 + p.price_amount % 5 OR m.moves <> 1
+WHERE p.version <> 1 OR s.on_hand <> 1 + p.price_amount % 5 OR m.movements <> 1
 """
 
 
 @pytest.fixture
 def csv_file(tmp_path: Path) -> Path:
     path = tmp_path / "many.csv"
-    # one row in a hundred is wrong
+    # every hundredth row is invalid
     rows = (
         f"K-{n},Name {n},0.{n % 100:02d}{'x' * (n % 100 == 7)},{1 + n % 5}\n" for n in range(ROWS)
     )
@@ -55,24 +55,24 @@ def csv_file(tmp_path: Path) -> Path:
     return path
 
 
-async def started(url: str, csv_file: Path) -> asyncio.subprocess.Process:
+async def start_import(url: str, csv_file: Path) -> asyncio.subprocess.Process:
     command = (sys.executable, "-m", "markethall", "import", str(csv_file))
     environment = os.environ | {
         "MARKETHALL_DATABASE_URL": url,
         "MARKETHALL_DATA_DIR": str(csv_file.parent),
-        # it waits for us, however slow we are
+        # longer than the suspension
         "MARKETHALL_DATABASE_TIMEOUT": "60",
     }
     return await asyncio.create_subprocess_exec(*command, env=environment)
 
 
-async def killed_where_it_parks(
+async def kill_when_suspended(
     watcher: "asyncpg.Connection[asyncpg.Record]", process: asyncio.subprocess.Process
 ) -> None:
-    """In the middle of a batch: it has done its rows, and does not get to keep them."""
+    """Kill the process in a batch whose rows are written but not committed."""
     try:
-        while not await watcher.fetchval(PARKED):
-            assert process.returncode is None, "it ended before it could be killed"
+        while not await watcher.fetchval(COUNT_SUSPENDED):
+            assert process.returncode is None, "the import ended before it was suspended"
             await asyncio.sleep(0.002)
     finally:
         if process.returncode is None:
@@ -85,23 +85,23 @@ async def test_killed_import_resumes_and_applies_rows_once(
     postgres: Postgres, database_url: str, csv_file: Path, at_least: int
 ) -> None:
     watcher = await asyncpg.connect(plain(database_url))
-    await watcher.execute(PARK.format(at_least=at_least))
+    await watcher.execute(SUSPEND_WORKERS.format(at_least=at_least))
     try:
-        await killed_where_it_parks(watcher, await started(database_url, csv_file))
+        await kill_when_suspended(watcher, await start_import(database_url, csv_file))
     finally:
-        await watcher.execute(UNPARK)
-    killed = await watcher.fetchval("SELECT status FROM inventory.import_job")
+        await watcher.execute(RESUME_WORKERS)
+    status_when_killed = await watcher.fetchval("SELECT status FROM inventory.import_job")
 
     inventory_app = build_inventory_app("sql", postgres)
-    # past the lease of the dead
+    # after the end of the lease
     inventory_app.clock.now = utc_now() + timedelta(minutes=1)
     done = await inventory_app.container.import_worker.process_next()
 
-    assert killed == "running"
+    assert status_when_killed == "running"
     assert done is not None
     assert done.status == ImportStatus.DONE
     assert counts(done) == (ROWS, ROWS - ROWS // 100, 0, 0, ROWS // 100)
-    assert await watcher.fetchval(WRONG) == 0
+    assert await watcher.fetchval(COUNT_INCORRECT) == 0
     assert await watcher.fetchval("SELECT count(*) FROM inventory.import_error") == ROWS // 100
     assert await watcher.fetchval("SELECT count(*) FROM inventory.import_part") == 0
     await watcher.close()
@@ -116,31 +116,31 @@ async def test_leased_import_is_not_taken_by_another_worker(
     await import_client.start(b"sku,name,price\n" + rows)
     other = build_inventory_app("sql", sql_inventory_app.container.tools.postgres)
 
-    seen = await asyncio.gather(
+    results = await asyncio.gather(
         *(
             inventory_app.container.import_worker.process_next()
             for inventory_app in (sql_inventory_app, other, sql_inventory_app)
         )
     )
 
-    assert sorted(done.rows.created for done in seen if done) == [1, 5000]
-    assert seen.count(None) == 1
+    assert sorted(done.rows.created for done in results if done) == [1, 5000]
+    assert results.count(None) == 1
 
 
 async def test_worker_without_lease_writes_nothing(sql_inventory_app: InventoryApp) -> None:
-    """A process that was only slow wakes up when another one has taken over."""
+    """A slow worker continues after another one has taken the import."""
     import_client = ImportClient(sql_inventory_app)
     rows = b"".join(b"N-%d,Name,1,2\n" % n for n in range(9000))
-    begun = await import_client.start(b"sku,name,price,on_hand\n" + rows)
-    late = build_inventory_app("sql", sql_inventory_app.container.tools.postgres)
-    late.clock.advance(minutes=10)
+    started = await import_client.start(b"sku,name,price,on_hand\n" + rows)
+    other = build_inventory_app("sql", sql_inventory_app.container.tools.postgres)
+    other.clock.advance(minutes=10)
 
     slow = asyncio.create_task(
-        sql_inventory_app.container.import_worker.process_next(begun.import_id)
+        sql_inventory_app.container.import_worker.process_next(started.import_id)
     )
-    while (await import_client.imports.get_import(STAFF, begun.import_id)).rows.read == 0:
+    while (await import_client.imports.get_import(STAFF, started.import_id)).rows.read == 0:
         await asyncio.sleep(0.002)
-    done = await late.container.import_worker.process_next(begun.import_id)
+    done = await other.container.import_worker.process_next(started.import_id)
     await slow
 
     assert done is not None

@@ -1,4 +1,4 @@
-"""The database has done what it was asked, and its answer is lost: the same in both."""
+"""The answer to a commit is lost: in memory and in SQL each batch is applied once."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -8,17 +8,18 @@ import pytest
 
 from markethall.inventory.container import InventoryContainer
 from markethall.inventory.imports.contract import ImportStatus
-from markethall.inventory.store_ports import Database, ReadStore, Store
+from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.pagination import PageQuery
+from markethall.shared.persistence.database import Database
 from tests.inventory.conftest import STAFF, InventoryApp, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
 
-class LosesCommitAnswers:
-    """A database: the answer to each of some commits, counted from now, is lost."""
+class LostCommitAnswers:
+    """Database that raises Unavailable after some of its commits, counted from 1."""
 
-    def __init__(self, database: Database, lost: set[int]) -> None:
+    def __init__(self, database: Database[ReadStore, Store], lost: set[int]) -> None:
         self._database = database
         self._lost = lost
         self._commits = 0
@@ -42,7 +43,7 @@ def inventory_app(request: pytest.FixtureRequest) -> InventoryApp:
     return build_inventory_app("sql", request.getfixturevalue("postgres"))
 
 
-# the first is the one that takes the import
+# the first commit leases the import
 @pytest.mark.parametrize("lost", [{2}, {3}, {4}, {2, 3, 4}])
 async def test_batch_with_lost_commit_response_is_applied_once(
     inventory_app: InventoryApp, lost: set[int]
@@ -50,15 +51,15 @@ async def test_batch_with_lost_commit_response_is_applied_once(
     import_client = ImportClient(inventory_app)
     product = await inventory_app.product("L-7", stock=1)
     rows = "".join(f"L-{n},Name,1,5\n" if n % 100 else f"L-{n},,1,5\n" for n in range(2500))
-    begun = await import_client.start(f"sku,name,price,on_hand\n{rows}".encode())
-    database: Any = LosesCommitAnswers(inventory_app.container.database, lost)
+    started = await import_client.start(f"sku,name,price,on_hand\n{rows}".encode())
+    database: Any = LostCommitAnswers(inventory_app.container.database, lost)
     container = InventoryContainer(inventory_app.container.settings, inventory_app.container.tools)
     container.database = database
-    importer = container.import_worker
+    worker = container.import_worker
 
-    await importer.process_next(begun.import_id)
+    await worker.process_next(started.import_id)
 
-    done = await import_client.imports.get_import(STAFF, begun.import_id)
+    done = await import_client.imports.get_import(STAFF, started.import_id)
     assert done.status == ImportStatus.DONE
     assert counts(done) == (2500, 2474, 1, 0, 25)
     page = await inventory_app.stockroom.list_movements(STAFF, product.product_id, PageQuery())

@@ -1,4 +1,4 @@
-"""Imports and exports as the world asks for them."""
+"""HTTP API of imports and exports."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ CSV = {"Content-Type": "text/csv; charset=utf-8"}
 
 @pytest.fixture
 def body_timeout() -> float:
-    return 30  # a slow test machine is not a slow client
+    return 30  # long enough for a slow test machine
 
 
 @pytest.fixture
@@ -38,24 +38,24 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def ended(http: httpx2.AsyncClient, path: str) -> dict[str, Any]:
-    """By its events."""
-    answer = await http.get(f"{path}/events")
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    last = answer.text.strip().split("\n\n")[-1]
+async def wait_for_end(http: httpx2.AsyncClient, path: str) -> dict[str, Any]:
+    """Return the last state in the event stream."""
+    response = await http.get(f"{path}/events")
+    assert response.headers["content-type"].startswith("text/event-stream")
+    last = response.text.strip().split("\n\n")[-1]
     assert last.startswith("event: progress\ndata: ")
     return dict(json.loads(last.partition("data: ")[2]))
 
 
 async def test_import_is_accepted_and_streams_progress(http: httpx2.AsyncClient) -> None:
-    answer = await http.post("/imports", content=FILE, headers=CSV)
+    response = await http.post("/imports", content=FILE, headers=CSV)
 
-    assert answer.status_code == 202
-    path = answer.headers["location"]
-    assert path == f"/imports/{answer.json()['import_id']}"
-    seen = await ended(http, path)
-    assert (seen["status"], seen["rows"]["created"], seen["rows"]["failed"]) == ("done", 1, 1)
-    assert (await http.get(path)).json() == seen
+    assert response.status_code == 202
+    path = response.headers["location"]
+    assert path == f"/imports/{response.json()['import_id']}"
+    final = await wait_for_end(http, path)
+    assert (final["status"], final["rows"]["created"], final["rows"]["failed"]) == ("done", 1, 1)
+    assert (await http.get(path)).json() == final
     errors = (await http.get(f"{path}/errors")).json()["items"]
     assert errors == [
         {
@@ -74,11 +74,11 @@ async def test_idempotency_key_creates_one_import(http: httpx2.AsyncClient) -> N
     first = await http.post("/imports", content=FILE, headers=headers)
     second = await http.post("/imports", content=FILE, headers=headers)
     other = await http.post("/imports", content=FILE + b"A-3,Three,3,\n", headers=headers)
-    dry = await http.post("/imports?dry_run=true", content=FILE, headers=headers)
+    dry_run = await http.post("/imports?dry_run=true", content=FILE, headers=headers)
 
     assert second.json()["import_id"] == first.json()["import_id"]
     assert second.headers["idempotency-replayed"] == "true"
-    assert [other.status_code, dry.status_code] == [422, 422]
+    assert [other.status_code, dry_run.status_code] == [422, 422]
     assert other.json()["code"] == "idempotency.payload_mismatch"
 
 
@@ -87,14 +87,18 @@ async def test_oversized_file_is_rejected(http: httpx2.AsyncClient, app: Gateway
         for _ in range(101):
             yield b"x" * 1000
 
-    told = await http.post("/imports", content=b"x" * 100_001, headers=CSV)
-    untold = await http.post("/imports", content=chunks(), headers=CSV)
-    small = await http.post("/products", json={"name": "x" * 2_000_000})
+    with_length = await http.post("/imports", content=b"x" * 100_001, headers=CSV)
+    chunked = await http.post("/imports", content=chunks(), headers=CSV)
+    other_route = await http.post("/products", json={"name": "x" * 2_000_000})
 
-    assert [told.status_code, untold.status_code, small.status_code] == [413, 413, 413]
-    assert told.json()["details"] == untold.json()["details"] == {"limit": 100_000}
+    assert [with_length.status_code, chunked.status_code, other_route.status_code] == [
+        413,
+        413,
+        413,
+    ]
+    assert with_length.json()["details"] == chunked.json()["details"] == {"limit": 100_000}
     tables = inventory_of(app.container).persistence.database.tables
-    assert len(tables.uploads) == len(tables.parts) == 0
+    assert len(tables.uploads) == len(tables.upload_parts) == 0
 
 
 @pytest.mark.parametrize("body_timeout", [0.2])
@@ -103,27 +107,27 @@ async def test_slow_upload_times_out(http: httpx2.AsyncClient) -> None:
         yield b"sku"
         await asyncio.sleep(30)
 
-    answer = await http.post("/imports", content=chunks(), headers=CSV)
+    response = await http.post("/imports", content=chunks(), headers=CSV)
 
-    assert answer.status_code == 408
-    assert answer.headers["connection"] == "close"
+    assert response.status_code == 408
+    assert response.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/json", "text/plain", "text/csv; charset=latin-1", "", "text/csv,x"]
+    "media_type", ["application/json", "text/plain", "text/csv; charset=latin-1", "", "text/csv,x"]
 )
-async def test_other_types_are_refused(http: httpx2.AsyncClient, kind: str) -> None:
-    answer = await http.post("/imports", content=FILE, headers={"Content-Type": kind})
+async def test_other_media_types_are_rejected(http: httpx2.AsyncClient, media_type: str) -> None:
+    response = await http.post("/imports", content=FILE, headers={"Content-Type": media_type})
 
-    assert answer.status_code == 415
-    assert answer.json()["details"]["supported"] == ["application/x-ndjson", "text/csv"]
+    assert response.status_code == 415
+    assert response.json()["details"]["supported"] == ["application/x-ndjson", "text/csv"]
 
 
 async def test_import_and_export_require_staff(http: httpx2.AsyncClient) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     del http.headers["Authorization"]
 
-    answers = [
+    responses = [
         await http.post("/imports", content=FILE, headers=CSV),
         await http.get(path),
         await http.get(f"{path}/events"),
@@ -132,80 +136,80 @@ async def test_import_and_export_require_staff(http: httpx2.AsyncClient) -> None
         await http.get("/exports/products.csv"),
     ]
 
-    assert [answer.status_code for answer in answers] == [401] * 6
+    assert [response.status_code for response in responses] == [401] * 6
 
 
 @pytest.mark.parametrize(
-    ("held", "missing"), [(CATALOGUE_WRITE, STOCK_WRITE), (STOCK_WRITE, CATALOGUE_WRITE)]
+    ("granted", "missing"), [(CATALOGUE_WRITE, STOCK_WRITE), (STOCK_WRITE, CATALOGUE_WRITE)]
 )
 async def test_import_requires_catalogue_and_stock_scopes(
-    http: httpx2.AsyncClient, app: Gateway, held: str, missing: str
+    http: httpx2.AsyncClient, app: Gateway, granted: str, missing: str
 ) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
-    clerk = Actor(user_id=new_id(), scopes=frozenset({held}))
+    clerk = Actor(user_id=new_id(), scopes=frozenset({granted}))
     headers = {"Authorization": f"Bearer {app.container.access_token_signer.sign(clerk)}"}
 
-    answers = [
+    responses = [
         await http.post("/imports", content=FILE, headers=CSV | headers),
         await http.post(f"{path}/retry", headers=headers),
     ]
 
-    assert [answer.status_code for answer in answers] == [403, 403]
-    assert [answer.json()["details"] for answer in answers] == [{"scope": missing}] * 2
+    assert [response.status_code for response in responses] == [403, 403]
+    assert [response.json()["details"] for response in responses] == [{"scope": missing}] * 2
 
 
-async def test_an_unknown_import_is_not_found(http: httpx2.AsyncClient) -> None:
+async def test_unknown_import_is_not_found(http: httpx2.AsyncClient) -> None:
     path = "/imports/0199c0de-0000-7000-8000-00000000c0fe"
 
-    answers = [await http.get(path + end) for end in ("", "/events", "/errors")]
-    answers.append(await http.post(f"{path}/retry"))
+    responses = [await http.get(path + end) for end in ("", "/events", "/errors")]
+    responses.append(await http.post(f"{path}/retry"))
 
-    assert [answer.json()["code"] for answer in answers] == ["inventory.import_not_found"] * 4
+    assert [response.json()["code"] for response in responses] == ["inventory.import_not_found"] * 4
 
 
 async def test_only_failed_import_can_be_retried(http: httpx2.AsyncClient) -> None:
     failed = (await http.post("/imports", content=b"nonsense", headers=CSV)).headers["location"]
     done = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
-    await ended(http, failed)
-    await ended(http, done)
+    await wait_for_end(http, failed)
+    await wait_for_end(http, done)
 
     again = await http.post(f"{failed}/retry")
-    refused = await http.post(f"{done}/retry")
+    rejected = await http.post(f"{done}/retry")
 
     assert (again.status_code, again.headers["location"]) == (202, failed)
-    assert (refused.status_code, refused.json()["details"]) == (409, {"status": "done"})
-    assert (await ended(http, failed))["failure"]["code"] == "header"
+    assert (rejected.status_code, rejected.json()["details"]) == (409, {"status": "done"})
+    assert (await wait_for_end(http, failed))["failure"]["code"] == "header"
 
 
 async def test_event_stream_ends_at_shutdown(http: httpx2.AsyncClient, app: Gateway) -> None:
     app.readiness.draining = True
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
 
-    answer = await http.get(f"{path}/events")
+    response = await http.get(f"{path}/events")
 
-    assert (answer.status_code, answer.text) == (200, "")
+    assert (response.status_code, response.text) == (200, "")
 
 
 async def test_event_stream_count_is_limited(http: httpx2.AsyncClient, app: Gateway) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     imports: Any = inventory_of(app.container).imports
-    imports._followers = 32
+    imports._watchers = 32
 
-    answer = await http.get(f"{path}/events")
+    response = await http.get(f"{path}/events")
 
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"] == "10"
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "10"
 
 
 async def test_export_is_a_file_download(http: httpx2.AsyncClient) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
-    await ended(http, path)
+    await wait_for_end(http, path)
 
-    answer = await http.get("/exports/products.csv")
+    response = await http.get("/exports/products.csv")
 
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    assert "products.csv" in answer.headers["content-disposition"]
-    header, row = answer.text.split("\r\n")[:2]
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "products.csv" in response.headers["content-disposition"]
+    header, row = response.text.split("\r\n")[:2]
     assert header.startswith("sku,name,")
     assert row.startswith("A-1,One,,1.00,EUR,")
 
@@ -213,6 +217,6 @@ async def test_export_is_a_file_download(http: httpx2.AsyncClient) -> None:
 async def test_trailing_slash_keeps_upload_body(
     http: httpx2.AsyncClient,
 ) -> None:
-    answer = await http.post("/imports/", content=FILE, headers=CSV, follow_redirects=True)
+    response = await http.post("/imports/", content=FILE, headers=CSV, follow_redirects=True)
 
-    assert answer.status_code == 202
+    assert response.status_code == 202

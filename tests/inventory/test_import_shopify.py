@@ -1,4 +1,4 @@
-"""Shopify's product CSV, as Shopify exports it."""
+"""Import of the product CSV that Shopify exports."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from markethall.inventory.imports.domain.shopify_reader import stable_sku
 from tests.inventory.conftest import STAFF, build_inventory_app
 from tests.inventory.import_client import ImportClient, counts
 
-README = Path("README.md").read_text()
+DOCUMENT = Path("docs/importing.md").read_text()
 SAMPLE = Path("docs/samples/shopify.csv").read_bytes()
 HEADER = (
     "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,"
@@ -35,11 +35,11 @@ def import_client(request: pytest.FixtureRequest) -> ImportClient:
     return ImportClient(build_inventory_app("sql", request.getfixturevalue("postgres")))
 
 
-async def test_readme_sample_is_imported(import_client: ImportClient) -> None:
+async def test_sample_is_imported_as_documented(import_client: ImportClient) -> None:
     done = await import_client.import_to_end(SAMPLE)
 
     rows = done.rows
-    told = (
+    summary = (
         f"{rows.read} rows read: {rows.created} created, {rows.updated} updated,"
         f" {rows.unchanged} unchanged, {rows.failed} failed."
     )
@@ -47,7 +47,7 @@ async def test_readme_sample_is_imported(import_client: ImportClient) -> None:
         f"line {error.line}, {error.field}: {error.message} ({error.code})"
         for error in await import_client.errors(done)
     ]
-    assert "\n".join([*errors, told]) in README
+    assert "\n".join([*errors, summary]) in DOCUMENT
 
 
 async def test_variants_become_a_family_with_options(import_client: ImportClient) -> None:
@@ -57,14 +57,14 @@ async def test_variants_become_a_family_with_options(import_client: ImportClient
     assert counts(done) == (4, 3, 0, 0, 0)
     small = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, SMALL)
     medium = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "JUMPER-M")
-    for one, size in ((small, "S"), (medium, "M")):
-        assert dict(one.options) == {"Size": size, "Colour": "Red"}
-        assert (one.family, one.name, one.category) == ("jumper", "Jumper", "Knitwear")
-        assert one.description == "Warm & soft.\nwool"
-        assert one.tags == ("wool", "winter")
-        assert dict(one.attributes) == {"vendor": "Loom"}
-        assert one.images == tuple(f"https://img.example/{n}.jpg" for n in (1, 2, 3))
-        assert (one.price.amount, one.price.currency) == (4990, "EUR")
+    for product, size in ((small, "S"), (medium, "M")):
+        assert dict(product.options) == {"Size": size, "Colour": "Red"}
+        assert (product.family, product.name, product.category) == ("jumper", "Jumper", "Knitwear")
+        assert product.description == "Warm & soft.\nwool"
+        assert product.tags == ("wool", "winter")
+        assert dict(product.attributes) == {"vendor": "Loom"}
+        assert product.images == tuple(f"https://img.example/{n}.jpg" for n in (1, 2, 3))
+        assert (product.price.amount, product.price.currency) == (4990, "EUR")
     assert (small.available, medium.available) == (3, 0)
     assert (small.barcode, small.compare_at, small.weight_grams) == ("4006381333931", 5990, 400)
     assert (medium.barcode, medium.compare_at, medium.weight_grams) == (None, None, 400)
@@ -101,7 +101,7 @@ async def test_handle_with_too_many_rows_uses_bounded_memory(import_client: Impo
     rows = [f"wall,Wall,,,,,,Number,{n},,,,,,1,,,,active" for n in range(3000)]
     data = "\n".join([HEADER, *rows, "mug,Mug,,,,,,,,,,,,,9,,,,active"])
 
-    done = await import_client.import_to_end(data, piece=65_536)
+    done = await import_client.import_to_end(data, chunk_bytes=65_536)
 
     assert counts(done) == (3001, 2501, 0, 0, 500)
     errors = await import_client.errors(done)
@@ -110,20 +110,23 @@ async def test_handle_with_too_many_rows_uses_bounded_memory(import_client: Impo
 
 
 async def test_family_is_complete_at_any_chunk_boundary(import_client: ImportClient) -> None:
-    """A part of the upload ends inside of most of them."""
+    """Most families are split by the end of an upload part."""
     families = [
         f"h{n},Name {n},{'x' * 9000},,,,,Size,{size},,,,,,1,,,,active"
         for n in range(200)
         for size in ("S", "M", "L")
     ]
-    bare = [row if row.endswith("S,,,,,,1,,,,active") else _inherits(row) for row in families]
+    rows = [
+        row if row.endswith("S,,,,,,1,,,,active") else _without_product_fields(row)
+        for row in families
+    ]
 
-    done = await import_client.import_to_end("\n".join([HEADER, *bare]))
+    done = await import_client.import_to_end("\n".join([HEADER, *rows]))
 
     assert counts(done) == (600, 600, 0, 0, 0)
 
 
-def _inherits(row: str) -> str:
+def _without_product_fields(row: str) -> str:
     handle, _, _, rest = row.split(",", 3)
     return f"{handle},,,{rest}"
 
@@ -154,7 +157,7 @@ def test_generated_sku_is_stable_and_unique() -> None:
     assert stable_sku("jumper", {"Size": "s"}) == "jumper.s"
 
 
-async def test_variants_that_differ_in_case_only_are_two_products(
+async def test_variants_that_differ_only_in_case_are_distinct(
     import_client: ImportClient,
 ) -> None:
     rows = [f"screw,Screw,,,,,,Thread,{thread},,,,,,1,,,,active" for thread in ("m", "M")]
@@ -164,13 +167,13 @@ async def test_variants_that_differ_in_case_only_are_two_products(
     assert counts(done) == (2, 2, 0, 0, 0)
 
 
-@pytest.mark.parametrize("strange", [b"\x00", b"\xe9"])
+@pytest.mark.parametrize("unusual", [b"\x00", b"\xe9"])
 async def test_unusual_handle_with_too_many_rows_does_not_stop_import(
-    import_client: ImportClient, strange: bytes
+    import_client: ImportClient, unusual: bytes
 ) -> None:
-    rows = [b"wall" + strange + b",Wall,,,,,,Number,%d,,,,,,1,,,,active" % n for n in range(2600)]
+    rows = [b"wall" + unusual + b",Wall,,,,,,Number,%d,,,,,,1,,,,active" % n for n in range(2600)]
     data = b"\n".join([HEADER.encode(), *rows, b"mug,Mug,,,,,,,,,,,,,9,,,,active"])
 
-    done = await import_client.import_to_end(data, piece=65_536)
+    done = await import_client.import_to_end(data, chunk_bytes=65_536)
 
     assert counts(done) == (2601, 1, 0, 0, 2600)

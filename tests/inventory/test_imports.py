@@ -1,4 +1,4 @@
-"""Files become products: the same in memory and in Postgres."""
+"""Import of files, in memory and in SQL."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ from tests.inventory.import_client import ImportClient, counts
 from tests.inventory.race_setup import slow_connection_to
 from tests.proxy import Mode
 
-OURS = """\
+NATIVE_CSV = """\
 sku,name,price,currency,category,tags,options,on_hand
 TEA-1,Sencha,12.50,EUR,tea,"green,loose","{""weight"":""100 g""}",7
 TEA-2,Gyokuro,1250,JPY,tea,,,
@@ -43,7 +43,7 @@ def import_client(inventory_app: InventoryApp) -> ImportClient:
 
 
 async def test_import_creates_products_with_stock(import_client: ImportClient) -> None:
-    done = await import_client.import_to_end(OURS)
+    done = await import_client.import_to_end(NATIVE_CSV)
 
     assert done.status == ImportStatus.DONE
     assert counts(done) == (2, 2, 0, 0, 0)
@@ -57,17 +57,17 @@ async def test_import_creates_products_with_stock(import_client: ImportClient) -
 
 
 async def test_reimport_changes_nothing(import_client: ImportClient) -> None:
-    await import_client.import_to_end(OURS)
+    await import_client.import_to_end(NATIVE_CSV)
     before = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "TEA-1")
 
-    done = await import_client.import_to_end(OURS)
+    done = await import_client.import_to_end(NATIVE_CSV)
 
     assert counts(done) == (2, 0, 0, 2, 0)
     assert await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "TEA-1") == before
 
 
 async def test_missing_columns_keep_values(import_client: ImportClient) -> None:
-    await import_client.import_to_end(OURS)
+    await import_client.import_to_end(NATIVE_CSV)
 
     done = await import_client.import_to_end("SKU;price;currency\ntea-1;9.99;EUR\n")
 
@@ -100,8 +100,8 @@ async def test_count_below_reserved_is_row_error(import_client: ImportClient) ->
     assert [error.code for error in await import_client.errors(done)] == [
         "inventory.would_go_negative"
     ]
-    kept = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "TEA-1")
-    assert kept.name == product.name
+    unchanged = await import_client.inventory_app.catalogue.get_product_by_sku(STAFF, "TEA-1")
+    assert unchanged.name == product.name
 
 
 async def test_count_below_expired_reservations_is_applied(import_client: ImportClient) -> None:
@@ -187,7 +187,7 @@ async def test_last_row_of_a_sku_wins(import_client: ImportClient) -> None:
     assert (product.name, product.price.amount, product.available) == ("New", 200, 3)
 
 
-async def test_a_new_product_needs_a_name_and_a_price(import_client: ImportClient) -> None:
+async def test_new_product_requires_name_and_price(import_client: ImportClient) -> None:
     done = await import_client.import_to_end("sku,category\nE-1,tea\n")
 
     errors = await import_client.errors(done)
@@ -222,8 +222,8 @@ async def test_json_lines_import_with_and_without_bom(
     ]
     data = "\n\n".join(json.dumps(line) for line in lines) + '\nnonsense\n{"a":1,"a":2}'
 
-    for mark in ("", "\ufeff"):
-        done = await import_client.import_to_end(mark + data, format="ndjson")
+    for bom in ("", "\ufeff"):
+        done = await import_client.import_to_end(bom + data, format="ndjson")
 
         assert done.rows.read == 5
         assert done.rows.failed == 3
@@ -260,7 +260,7 @@ async def test_unreadable_file_fails_the_import(
 
 async def test_only_failed_import_can_be_retried(import_client: ImportClient) -> None:
     failed = await import_client.import_to_end("nonsense")
-    done = await import_client.import_to_end(OURS)
+    done = await import_client.import_to_end(NATIVE_CSV)
 
     again = await import_client.imports.retry_import(STAFF, failed.import_id, no_key())
 
@@ -271,7 +271,7 @@ async def test_only_failed_import_can_be_retried(import_client: ImportClient) ->
         await import_client.imports.retry_import(STAFF, new_id(), no_key())
 
 
-async def test_the_file_of_a_failed_import_is_kept_for_a_week(import_client: ImportClient) -> None:
+async def test_file_of_a_failed_import_is_kept_for_a_week(import_client: ImportClient) -> None:
     failed = await import_client.import_to_end("nonsense")
     later = await import_client.import_to_end("nonsense too")
 
@@ -287,31 +287,31 @@ async def test_the_file_of_a_failed_import_is_kept_for_a_week(import_client: Imp
         await import_client.imports.get_import(STAFF, failed.import_id)
     ).status == ImportStatus.FAILED
     await import_client.inventory_app.container.import_worker.process_next(later.import_id)
-    seen = await import_client.imports.get_import(STAFF, later.import_id)
-    assert seen.failure is not None
-    assert seen.failure.code == "header"
+    retried = await import_client.imports.get_import(STAFF, later.import_id)
+    assert retried.failure is not None
+    assert retried.failure.code == "header"
 
 
 async def test_upload_not_deleted_now_is_deleted_by_cleanup_job(
     database_url: str, postgres: Postgres
 ) -> None:
-    kept = Statement(sa.text("SELECT count(*) FROM inventory.import_upload"))
-    async with slow_connection_to(database_url, latency=0) as (url, line):
-        far = Postgres(url, PoolSize(1, 2, 5))
-        import_client = ImportClient(build_inventory_app("sql", far))
-        upload = await import_client.upload(OURS.encode())
-        await line.switch(Mode.CUT)
+    count_uploads = Statement(sa.text("SELECT count(*) FROM inventory.import_upload"))
+    async with slow_connection_to(database_url, latency=0) as (url, proxy):
+        proxied = Postgres(url, PoolSize(1, 2, 5))
+        import_client = ImportClient(build_inventory_app("sql", proxied))
+        upload = await import_client.upload(NATIVE_CSV.encode())
+        await proxy.switch(Mode.CUT)
 
         await import_client.imports.discard_upload(STAFF, upload)
 
-        await line.switch(Mode.PASS)
+        await proxy.switch(Mode.PASS)
         async with postgres.read_session() as connection:
-            assert await connection.fetch_value(kept) == 1
+            assert await connection.fetch_value(count_uploads) == 1
         import_client.inventory_app.clock.advance(hours=2)
         await import_client.inventory_app.run_periodic_jobs()
         async with postgres.read_session() as connection:
-            assert await connection.fetch_value(kept) == 0
-        await far.close()
+            assert await connection.fetch_value(count_uploads) == 0
+        await proxied.close()
 
 
 async def test_old_imports_and_errors_are_purged(import_client: ImportClient) -> None:
@@ -319,7 +319,7 @@ async def test_old_imports_and_errors_are_purged(import_client: ImportClient) ->
     import_client.inventory_app.clock.advance(days=89)
     await import_client.inventory_app.run_periodic_jobs()
     assert len(await import_client.errors(old)) == 1
-    young = await import_client.import_to_end(OURS)
+    recent = await import_client.import_to_end(NATIVE_CSV)
 
     import_client.inventory_app.clock.advance(days=2)
     await import_client.inventory_app.run_periodic_jobs()
@@ -327,14 +327,14 @@ async def test_old_imports_and_errors_are_purged(import_client: ImportClient) ->
     with pytest.raises(ImportNotFound):
         await import_client.errors(old)
     assert (
-        await import_client.imports.get_import(STAFF, young.import_id)
+        await import_client.imports.get_import(STAFF, recent.import_id)
     ).status == ImportStatus.DONE
 
 
 async def test_start_is_idempotent_by_id(import_client: ImportClient) -> None:
     attempt = no_key()
-    done = await import_client.import_to_end(OURS)
-    upload = await import_client.upload(OURS.encode())
+    done = await import_client.import_to_end(NATIVE_CSV)
+    upload = await import_client.upload(NATIVE_CSV.encode())
     command = NewImport(sha256=upload.sha256, format=ImportFormat.CSV)
 
     first = await import_client.imports.start_import(STAFF, upload, command, attempt)
@@ -359,13 +359,13 @@ async def test_errors_are_paginated_in_file_order(import_client: ImportClient) -
         await import_client.imports.list_row_errors(STAFF, new_id(), PageQuery())
 
 
-async def test_a_large_file_takes_many_batches_and_loses_no_row(
+async def test_large_file_is_imported_in_batches_without_loss(
     import_client: ImportClient,
 ) -> None:
     rows = [f'I-{n},"Number {n},\nin two lines",{n}.50,{n % 7}' for n in range(3500)]
     data = "\ufeffsku,name,price,on_hand\n" + "\n".join(rows)
 
-    done = await import_client.import_to_end(data, piece=777)
+    done = await import_client.import_to_end(data, chunk_bytes=777)
 
     assert counts(done) == (3500, 3500, 0, 0, 0)
     assert await import_client.inventory_app.catalogue.count() == 3500
@@ -379,7 +379,7 @@ async def test_unstorable_name_is_row_error(import_client: ImportClient) -> None
         "name": "One",
         "price": {"amount": 100, "currency": "EUR"},
     }
-    wrong: list[dict[str, Any]] = [
+    invalid: list[dict[str, Any]] = [
         {"\x00": 1},
         {"options": {"a\x00": "b"}},
         {"attributes": {"a\x00": "b"}},
@@ -387,7 +387,7 @@ async def test_unstorable_name_is_row_error(import_client: ImportClient) -> None
         {"attributes": {"\ud800": "b"}},
     ]
 
-    lines = (json.dumps(line | part) for part in wrong)
+    lines = (json.dumps(line | part) for part in invalid)
 
     done = await import_client.import_to_end("\n".join(lines), format="ndjson")
 
@@ -398,7 +398,7 @@ async def test_unstorable_name_is_row_error(import_client: ImportClient) -> None
 
 
 async def test_compare_at_requires_price(import_client: ImportClient) -> None:
-    """Or it would be read in the row's currency, and kept in the product's."""
+    """Otherwise it would be parsed in the row's currency and stored in the product's."""
     await import_client.import_to_end("sku,name,price,currency\nK-1,One,10,EUR\n")
 
     done = await import_client.import_to_end(

@@ -1,4 +1,4 @@
-"""What the races are judged by sees what it has to see."""
+"""The checks of the race tests detect each violation and each deadlock."""
 
 import asyncio
 
@@ -10,18 +10,18 @@ from tests.inventory.conftest import InventoryApp
 from tests.inventory.race_setup import RaceSetup, open_race_setup
 from tests.inventory.stock_invariants import invariant_violations
 
-# the database refuses all of these (test_rules.py): here its triggers sleep
+# constraints reject these (test_constraints.py); here the triggers are off
 VIOLATIONS = {
     "on hand is not the sum of the movements": "UPDATE stock SET on_hand = on_hand + 1",
-    "reserved is not what the live lines have": "UPDATE stock SET reserved = reserved + 1",
-    "a movement does not add up": "UPDATE stock_movement SET on_hand_after = 9",
-    "sold is not what has left": "UPDATE reservation_line SET consumed = 1",
+    "reserved is not the sum of the live lines": "UPDATE stock SET reserved = reserved + 1",
+    "on_hand_after is not the running sum": "UPDATE stock_movement SET on_hand_after = 9",
+    "sold is not the consumed quantity": "UPDATE reservation_line SET consumed = 1",
 }
 
 
-@pytest.mark.parametrize("lie", VIOLATIONS)
+@pytest.mark.parametrize("violation", VIOLATIONS)
 async def test_invariant_violation_is_detected(
-    sql_inventory_app: InventoryApp, database_url: str, lie: str
+    sql_inventory_app: InventoryApp, database_url: str, violation: str
 ) -> None:
     tea = await sql_inventory_app.product(stock=5)
     await sql_inventory_app.reserve({tea.product_id: 2})
@@ -34,12 +34,12 @@ async def test_invariant_violation_is_detected(
             "ALTER TABLE reservation_line DROP CONSTRAINT ck_reservation_line_held"
         )
         before = await invariant_violations(driver)
-        await driver.execute(VIOLATIONS[lie])
+        await driver.execute(VIOLATIONS[violation])
         after = await invariant_violations(driver)
         await driver.execute("ROLLBACK AND CHAIN")
 
     await driver.close()
-    assert (before, lie in after) == (set(), True)
+    assert (before, violation in after) == (set(), True)
 
 
 async def test_deadlock_is_counted(database_url: str) -> None:
@@ -49,9 +49,9 @@ async def test_deadlock_is_counted(database_url: str) -> None:
 
 
 async def cause_deadlock(setup: RaceSetup) -> None:
-    """Two lock the same two shelves, each in an order of their own."""
-    shelves = [(await setup.inventory_app.product()).product_id for _ in range(2)]
-    meeting = asyncio.Barrier(2)
+    """Lock the same two stock rows in opposite orders."""
+    product_ids = [(await setup.inventory_app.product()).product_id for _ in range(2)]
+    both_hold_one = asyncio.Barrier(2)
 
     async def lock(first: object, second: object) -> None:
         async with setup.postgres.transaction() as connection:
@@ -61,6 +61,6 @@ async def cause_deadlock(setup: RaceSetup) -> None:
                     "UPDATE inventory.stock SET reserved = 0 WHERE product_id = $1", key
                 )
                 if key is first:
-                    await meeting.wait()
+                    await both_hold_one.wait()
 
-    await asyncio.gather(lock(*shelves), lock(*shelves[::-1]), return_exceptions=True)
+    await asyncio.gather(lock(*product_ids), lock(*product_ids[::-1]), return_exceptions=True)

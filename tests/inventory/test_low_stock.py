@@ -1,15 +1,15 @@
-"""A shelf that runs low says so, once per fall."""
+"""StockLow is published once each time the available stock falls to the threshold."""
 
 from uuid import UUID
 
 from markethall.inventory.catalogue.contract.products import ProductChange, ProductView
-from markethall.inventory.stock.contract.movements import StockLow
+from markethall.inventory.contract import StockLow
 from markethall.shared.messaging.events import EventEnvelope
 from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_command
 
 
-async def said(inventory_app: InventoryApp) -> list[EventEnvelope]:
-    """Since it was asked last."""
+async def take_envelopes(inventory_app: InventoryApp) -> list[EventEnvelope]:
+    """Return the StockLow envelopes since the last call."""
     async with inventory_app.container.persistence.outbox.acquire_leadership() as leader:
         assert leader is not None
         envelopes = await leader.get_unpublished(100)
@@ -17,9 +17,9 @@ async def said(inventory_app: InventoryApp) -> list[EventEnvelope]:
     return [envelope for envelope in envelopes if envelope.type == StockLow.type]
 
 
-async def told(inventory_app: InventoryApp) -> list[tuple[UUID, int, int]]:
-    """What has been said since it was asked last: product, available, threshold."""
-    events = [envelope.decode() for envelope in await said(inventory_app)]
+async def take_events(inventory_app: InventoryApp) -> list[tuple[UUID, int, int]]:
+    """Return product id, available and threshold of the events since the last call."""
+    events = [envelope.decode() for envelope in await take_envelopes(inventory_app)]
     return [(e.product_id, e.available, e.threshold) for e in events if isinstance(e, StockLow)]
 
 
@@ -32,24 +32,24 @@ async def product_with(
 async def test_reaching_threshold_publishes_one_event(inventory_app: InventoryApp) -> None:
     tea = await product_with(inventory_app, 6)
 
-    falls = []
+    events = []
     for quantity in (2, 1, 1, 2):
         await inventory_app.reserve({tea.product_id: quantity})
-        falls.append(await told(inventory_app))
+        events.append(await take_events(inventory_app))
 
-    assert falls == [[], [(tea.product_id, 3, 3)], [], []]
+    assert events == [[], [(tea.product_id, 3, 3)], [], []]
 
 
 async def test_event_is_published_again_after_restock(inventory_app: InventoryApp) -> None:
     tea = await product_with(inventory_app, 4)
     await inventory_app.reserve({tea.product_id: 2})
     await inventory_app.adjust(tea.product_id, delta=5)
-    first = await told(inventory_app)
+    first = await take_events(inventory_app)
 
     await inventory_app.adjust(tea.product_id, "damaged", delta=-6)
 
     assert first == [(tea.product_id, 2, 3)]
-    assert await told(inventory_app) == [(tea.product_id, 1, 3)]
+    assert await take_events(inventory_app) == [(tea.product_id, 1, 3)]
 
 
 async def test_repeated_reserve_publishes_no_second_event(inventory_app: InventoryApp) -> None:
@@ -60,21 +60,21 @@ async def test_repeated_reserve_publishes_no_second_event(inventory_app: Invento
     again = await inventory_app.inventory.reserve(ANYONE, order)
 
     assert first == again
-    assert await told(inventory_app) == [(tea.product_id, 3, 3)]
+    assert await take_events(inventory_app) == [(tea.product_id, 3, 3)]
 
 
 async def test_each_fall_publishes_its_own_event(inventory_app: InventoryApp) -> None:
-    """Listeners know them by their ids: two that share one would be one."""
+    """Consumers deduplicate events by their ids, so each event needs its own."""
     tea, cup = await product_with(inventory_app, 4), await product_with(inventory_app, 4)
 
     await inventory_app.reserve({tea.product_id: 1, cup.product_id: 1})
     await inventory_app.adjust(tea.product_id, delta=5)
     await inventory_app.adjust(tea.product_id, "damaged", delta=-6)
 
-    envelopes = await said(inventory_app)
-    fallen = [envelope.key for envelope in envelopes]
-    assert sorted(fallen[:2]) == sorted((tea.product_id, cup.product_id))
-    assert fallen[2:] == [tea.product_id]
+    envelopes = await take_envelopes(inventory_app)
+    product_ids = [envelope.key for envelope in envelopes]
+    assert sorted(product_ids[:2]) == sorted((tea.product_id, cup.product_id))
+    assert product_ids[2:] == [tea.product_id]
     assert len({envelope.event_id for envelope in envelopes}) == 3
     assert {envelope.event_id.version for envelope in envelopes} == {7}
 
@@ -82,14 +82,14 @@ async def test_each_fall_publishes_its_own_event(inventory_app: InventoryApp) ->
 async def test_consume_publishes_no_event(inventory_app: InventoryApp) -> None:
     tea = await product_with(inventory_app, 5)
     held = await inventory_app.reserve({tea.product_id: 3})
-    taken = await told(inventory_app)
+    after_reserve = await take_events(inventory_app)
 
     await inventory_app.inventory.consume(
         ANYONE, consume_command(held.reservation_id, {tea.product_id: 3})
     )
 
-    assert len(taken) == 1
-    assert await told(inventory_app) == []
+    assert len(after_reserve) == 1
+    assert await take_events(inventory_app) == []
 
 
 async def test_no_threshold_publishes_no_event(inventory_app: InventoryApp) -> None:
@@ -97,7 +97,7 @@ async def test_no_threshold_publishes_no_event(inventory_app: InventoryApp) -> N
 
     await inventory_app.reserve({tea.product_id: 5})
 
-    assert await told(inventory_app) == []
+    assert await take_events(inventory_app) == []
 
 
 async def test_new_threshold_applies_to_later_changes(inventory_app: InventoryApp) -> None:
@@ -107,7 +107,7 @@ async def test_new_threshold_applies_to_later_changes(inventory_app: InventoryAp
 
     await inventory_app.reserve({tea.product_id: 1})
 
-    assert await told(inventory_app) == [(tea.product_id, 8, 8)]
+    assert await take_events(inventory_app) == [(tea.product_id, 8, 8)]
 
 
 async def test_count_below_threshold_publishes_event(inventory_app: InventoryApp) -> None:
@@ -115,7 +115,7 @@ async def test_count_below_threshold_publishes_event(inventory_app: InventoryApp
 
     await inventory_app.adjust(tea.product_id, "counted", counted=2)
 
-    assert await told(inventory_app) == [(tea.product_id, 2, 3)]
+    assert await take_events(inventory_app) == [(tea.product_id, 2, 3)]
 
 
 async def test_clamping_backorder_publishes_no_event(
@@ -125,11 +125,11 @@ async def test_clamping_backorder_publishes_no_event(
     held, _ = [await inventory_app.reserve({tea.product_id: quantity}) for quantity in (10, 5)]
     change = ProductChange(backorder_limit=0)
     await inventory_app.catalogue.change(STAFF, tea.product_id, change, {tea.version})
-    await told(inventory_app)
+    await take_events(inventory_app)
 
     await inventory_app.inventory.release(ANYONE, held.reservation_id)
-    after_release = await told(inventory_app)
+    after_release = await take_events(inventory_app)
     await inventory_app.adjust(tea.product_id, "lost", delta=-1)
 
-    assert (after_release, await told(inventory_app)) == ([], [])
+    assert (after_release, await take_events(inventory_app)) == ([], [])
     assert await inventory_app.available(tea.product_id) == 4

@@ -1,4 +1,4 @@
-"""The line before a product that everybody wants."""
+"""Limit of concurrent reservations per product."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -7,7 +7,7 @@ import pytest
 
 from markethall.inventory.reservations.service import per_product_limiter
 from markethall.inventory.reservations.service.per_product_limiter import ProductConcurrencyLimiter
-from markethall.inventory.sql_store import SqlStore
+from markethall.inventory.sql import SqlInventoryStore
 from markethall.shared.persistence.postgres import Postgres
 from tests.inventory.conftest import build_inventory_app
 
@@ -15,16 +15,16 @@ TEA = uuid4()
 
 
 class ConcurrencyProbe:
-    """Takes turns, and sees how many have one at the same time."""
+    """Counts how many slots are used at the same time."""
 
-    def __init__(self, line: ProductConcurrencyLimiter) -> None:
-        self._line = line
+    def __init__(self, limiter: ProductConcurrencyLimiter) -> None:
+        self._limiter = limiter
         self.running = self.max_running = 0
         self.order: list[int] = []
         self.may_continue = asyncio.Event()
 
     async def use_slot(self, number: int, product_id: UUID = TEA) -> None:
-        async with self._line.slot(product_id):
+        async with self._limiter.slot(product_id):
             self.order.append(number)
             self.running += 1
             self.max_running = max(self.max_running, self.running)
@@ -32,73 +32,73 @@ class ConcurrencyProbe:
             self.running -= 1
 
 
-async def until_all_wait() -> None:
+async def wait_until_all_blocked() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 async def test_concurrency_is_limited_in_fifo_order() -> None:
-    counter = ConcurrencyProbe(ProductConcurrencyLimiter(max_concurrent=2, max_wait_seconds=60))
-    crowd = [asyncio.create_task(counter.use_slot(number)) for number in range(9)]
-    await until_all_wait()
-    began = list(counter.order)
+    probe = ConcurrencyProbe(ProductConcurrencyLimiter(max_concurrent=2, max_wait_seconds=60))
+    tasks = [asyncio.create_task(probe.use_slot(number)) for number in range(9)]
+    await wait_until_all_blocked()
+    started = list(probe.order)
 
-    counter.may_continue.set()
-    await asyncio.gather(*crowd)
+    probe.may_continue.set()
+    await asyncio.gather(*tasks)
 
-    assert began == [0, 1]
-    assert counter.order == list(range(9))
-    assert counter.max_running == 2
+    assert started == [0, 1]
+    assert probe.order == list(range(9))
+    assert probe.max_running == 2
 
 
 async def test_other_product_is_not_limited() -> None:
-    counter = ConcurrencyProbe(ProductConcurrencyLimiter(max_concurrent=1, max_wait_seconds=60))
-    crowd = [
-        asyncio.create_task(counter.use_slot(n, key)) for n, key in enumerate([TEA, uuid4(), TEA])
+    probe = ConcurrencyProbe(ProductConcurrencyLimiter(max_concurrent=1, max_wait_seconds=60))
+    tasks = [
+        asyncio.create_task(probe.use_slot(n, key)) for n, key in enumerate([TEA, uuid4(), TEA])
     ]
 
-    await until_all_wait()
+    await wait_until_all_blocked()
 
-    assert counter.order == [0, 1]
-    counter.may_continue.set()
-    await asyncio.gather(*crowd)
+    assert probe.order == [0, 1]
+    probe.may_continue.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_waiter_proceeds_after_max_wait() -> None:
-    counter = ConcurrencyProbe(ProductConcurrencyLimiter(max_concurrent=1, max_wait_seconds=0))
-    crowd = [asyncio.create_task(counter.use_slot(number)) for number in range(3)]
-    while len(counter.order) < 3:
+    probe = ConcurrencyProbe(ProductConcurrencyLimiter(max_concurrent=1, max_wait_seconds=0))
+    tasks = [asyncio.create_task(probe.use_slot(number)) for number in range(3)]
+    while len(probe.order) < 3:
         await asyncio.sleep(0)
 
-    counter.may_continue.set()
-    await asyncio.gather(*crowd)
+    probe.may_continue.set()
+    await asyncio.gather(*tasks)
 
-    assert counter.max_running == 3
+    assert probe.max_running == 3
 
 
 async def test_cancelled_waiter_releases_its_place() -> None:
-    line = ProductConcurrencyLimiter(max_concurrent=1, max_wait_seconds=60)
-    counter = ConcurrencyProbe(line)
-    first, second, third = (asyncio.create_task(counter.use_slot(number)) for number in range(3))
-    await until_all_wait()
+    limiter = ProductConcurrencyLimiter(max_concurrent=1, max_wait_seconds=60)
+    probe = ConcurrencyProbe(limiter)
+    first, second, third = (asyncio.create_task(probe.use_slot(number)) for number in range(3))
+    await wait_until_all_blocked()
 
     second.cancel()
-    counter.may_continue.set()
+    probe.may_continue.set()
     await asyncio.gather(first, third)
 
-    assert counter.order == [0, 2]
-    assert not line._slots_by_product
+    assert probe.order == [0, 2]
+    assert not limiter._slots_by_product
 
 
 async def test_failure_releases_slot() -> None:
-    line = ProductConcurrencyLimiter(max_concurrent=1, max_wait_seconds=60)
+    limiter = ProductConcurrencyLimiter(max_concurrent=1, max_wait_seconds=60)
 
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            async with line.slot(TEA):
+            async with limiter.slot(TEA):
                 raise ZeroDivisionError
 
-    assert not line._slots_by_product
+    assert not limiter._slots_by_product
 
 
 async def test_hot_product_leaves_connections_for_others(
@@ -113,18 +113,18 @@ async def test_hot_product_leaves_connections_for_others(
         ),
     )
     tea = await inventory_app.product(stock=100)
-    asking, most, reserve = 0, 0, SqlStore.reserve_single_statement
+    running, max_running, reserve = 0, 0, SqlInventoryStore.reserve_single_statement
 
-    async def counted(store: SqlStore, *arguments: object) -> object:
-        nonlocal asking, most
-        asking, most = asking + 1, max(most, asking + 1)
+    async def counting_reserve(store: SqlInventoryStore, *arguments: object) -> object:
+        nonlocal running, max_running
+        running, max_running = running + 1, max(max_running, running + 1)
         try:
-            return await reserve(store, *arguments)  # type: ignore[arg-type]  # passed on as given
+            return await reserve(store, *arguments)  # type: ignore[arg-type]  # arguments pass through
         finally:
-            asking -= 1
+            running -= 1
 
-    monkeypatch.setattr(SqlStore, "reserve_single_statement", counted)
+    monkeypatch.setattr(SqlInventoryStore, "reserve_single_statement", counting_reserve)
     await asyncio.gather(*(inventory_app.reserve({tea.product_id: 1}) for _ in range(60)))
 
-    assert most == per_product_limiter.MAX_CONCURRENT_PER_PRODUCT
+    assert max_running == per_product_limiter.MAX_CONCURRENT_PER_PRODUCT
     assert await inventory_app.available(tea.product_id) == 40

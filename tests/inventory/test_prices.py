@@ -1,4 +1,4 @@
-"""Further prices, and what else a product has, in memory and in SQL alike."""
+"""Additional prices, translations and rendering of products, in memory and in SQL."""
 
 import json
 from datetime import timedelta
@@ -14,80 +14,83 @@ from tests.inventory.conftest import ANYONE, STAFF, InventoryApp
 EUR = {"currency": "EUR"}
 
 
-def timed(
-    inventory_app: InventoryApp, amount: int, begins: int | None, ends: int | None, **more: Any
+def scheduled_price(
+    inventory_app: InventoryApp, amount: int, start: int | None, end: int | None, **more: Any
 ) -> Any:
-    """A price from so many hours from now, until before so many."""
+    """Build a price that is valid from `start` to `end`, in hours from now."""
     now = inventory_app.clock()
-    window = {"valid_from": begins, "valid_until": ends}
+    period = {"valid_from": start, "valid_until": end}
     times = {
         name: (now + timedelta(hours=hours)).isoformat()
-        for name, hours in window.items()
+        for name, hours in period.items()
         if hours is not None
     }
     return {"amount": amount, **EUR, **times, **more}
 
 
 async def product_with(inventory_app: InventoryApp, *prices: Any, **fields: Any) -> ProductView:
-    made = await inventory_app.product(stock=9, price={"amount": 1000, **EUR})
+    created = await inventory_app.product(stock=9, price={"amount": 1000, **EUR})
     change = ProductChange.model_validate({"prices": list(prices), **fields})
-    return await inventory_app.catalogue.change(STAFF, made.product_id, change, {1})
+    return await inventory_app.catalogue.change(STAFF, created.product_id, change, {1})
 
 
-async def shown(inventory_app: InventoryApp, product: ProductView) -> ProductView:
+async def get_product(inventory_app: InventoryApp, product: ProductView) -> ProductView:
     return await inventory_app.catalogue.get_product(ANYONE, product.product_id)
 
 
 async def test_scheduled_price_applies_during_its_period(inventory_app: InventoryApp) -> None:
     product = await product_with(
-        inventory_app, timed(inventory_app, 700, 1, 3, compare_at=1200), compare_at=1100
+        inventory_app, scheduled_price(inventory_app, 700, 1, 3, compare_at=1200), compare_at=1100
     )
 
-    seen = [(product.price.amount, product.compare_at)]
+    prices = [(product.price.amount, product.compare_at)]
     for hours in (1, 2):
         inventory_app.clock.advance(hours=hours)
-        later = await shown(inventory_app, product)
-        seen.append((later.price.amount, later.compare_at))
+        later = await get_product(inventory_app, product)
+        prices.append((later.price.amount, later.compare_at))
 
-    assert seen == [(1000, 1100), (700, 1200), (1000, 1100)]
+    assert prices == [(1000, 1100), (700, 1200), (1000, 1100)]
 
 
 async def test_latest_started_price_wins(inventory_app: InventoryApp) -> None:
     product = await product_with(
         inventory_app,
-        timed(inventory_app, 700, None, None),
-        timed(inventory_app, 600, -1, 9),
-        timed(inventory_app, 500, -2, 9),
-        timed(inventory_app, 650, -1, 8),
+        scheduled_price(inventory_app, 700, None, None),
+        scheduled_price(inventory_app, 600, -1, 9),
+        scheduled_price(inventory_app, 500, -2, 9),
+        scheduled_price(inventory_app, 650, -1, 8),
     )
 
     assert product.price.amount == 650
-    assert (await shown(inventory_app, product)).price.amount == 650
+    assert (await get_product(inventory_app, product)).price.amount == 650
 
 
 async def test_price_in_other_currency_is_listed_and_not_used(inventory_app: InventoryApp) -> None:
     product = await product_with(inventory_app, {"amount": 5, "currency": "JPY"})
 
-    found = await shown(inventory_app, product)
+    found = await get_product(inventory_app, product)
 
     assert (found.price.amount, found.price.currency) == (1000, "EUR")
     assert [(price.amount, price.currency) for price in found.prices] == [(5, "JPY")]
 
 
 async def test_reservation_uses_current_price(inventory_app: InventoryApp) -> None:
-    product = await product_with(inventory_app, timed(inventory_app, 700, 1, 2))
+    product = await product_with(inventory_app, scheduled_price(inventory_app, 700, 1, 2))
     before = await inventory_app.reserve({product.product_id: 1})
 
     inventory_app.clock.advance(hours=1)
     during = await inventory_app.reserve({product.product_id: 1})
 
-    assert [hold.lines[0].unit_price.amount for hold in (before, during)] == [1000, 700]
+    assert [reservation.lines[0].unit_price.amount for reservation in (before, during)] == [
+        1000,
+        700,
+    ]
 
 
 async def test_storages_render_fields_in_same_order(inventory_app: InventoryApp) -> None:
     product = await product_with(
         inventory_app,
-        timed(inventory_app, 700, None, 5),
+        scheduled_price(inventory_app, 700, None, 5),
         options={"size": "S", "cut": "slim", "colour": "ä"},
         translations={"fr": {"name": "Thé"}, "de": {"description": "Grüner Tee"}},
     )
@@ -164,7 +167,7 @@ async def test_absent_translation_text_is_kept(inventory_app: InventoryApp) -> N
         {"tax_class": ""},
     ],
 )
-def test_invalid_price_is_rejected(wrong: dict[str, Any]) -> None:
+def test_invalid_product_fields_are_rejected(wrong: dict[str, Any]) -> None:
     product = {"sku": "A", "name": "A", "price": {"amount": 1, **EUR}}
 
     NewProduct.model_validate(product)

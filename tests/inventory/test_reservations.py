@@ -1,6 +1,4 @@
-"""Every implementation of Inventory: how long a hold lasts, how much one may hold, and from where
-its goods come.
-"""
+"""Contract of Inventory: duration of reservations, customer limits, partial releases, warehouses."""
 
 from asyncio import gather
 from datetime import datetime, timedelta
@@ -19,7 +17,7 @@ from markethall.inventory.contract import (
     TooManyUnits,
     TooManyUnpaidOrders,
 )
-from markethall.inventory.stock.contract.movements import ReservationQuery
+from markethall.inventory.reservations.contract import ReservationQuery
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery
@@ -33,7 +31,7 @@ from tests.inventory.conftest import (
     consume_command,
     partial_release_command,
 )
-from tests.inventory.test_contract import refusals, together
+from tests.inventory.test_contract import count_errors, run_concurrently
 from tests.inventory.warehouse_fixtures import (
     EAST,
     NORTH,
@@ -55,17 +53,17 @@ def minutes(count: float) -> timedelta:
     return timedelta(minutes=count)
 
 
-def extending(reservation: ReservationView, until: datetime) -> Extend:
+def extend_command(reservation: ReservationView, until: datetime) -> Extend:
     return Extend(reservation_id=reservation.reservation_id, expires_at=until)
 
 
-def of_customer(
+def order_of(
     inventory_app: InventoryApp, customer_id: UUID, requested: dict[UUID, int], **more: Any
 ) -> Reserve:
     return inventory_app.order(requested, **more).model_copy(update={"customer_id": customer_id})
 
 
-# How long
+# Duration
 
 
 async def test_overdue_reservation_is_expired_before_expiry_job(
@@ -76,12 +74,12 @@ async def test_overdue_reservation_is_expired_before_expiry_job(
     await inventory_app.inventory.reserve(ANYONE, order)
     inventory_app.clock.advance(minutes=2)
 
-    page = await inventory_app.stockroom.list_reservations(
+    page = await inventory_app.reservations.list_reservations(
         STAFF, ReservationQuery(order_id=order.order_id)
     )
     again = await inventory_app.inventory.reserve(ANYONE, order)
 
-    assert [one.status for one in page.items] == [EXPIRED]
+    assert [reservation.status for reservation in page.items] == [EXPIRED]
     assert again.status == EXPIRED
 
 
@@ -103,27 +101,33 @@ async def test_extended_reservation_lasts_at_most_thirty_minutes(
     held = await inventory_app.reserve({tea.product_id: 1}, minutes=40)
     since = held.expires_at - minutes(15)
 
-    longer = await inventory_app.inventory.extend(ANYONE, extending(held, since + minutes(20)))
+    longer = await inventory_app.inventory.extend(ANYONE, extend_command(held, since + minutes(20)))
     inventory_app.clock.advance(minutes=19)
-    most = await inventory_app.inventory.extend(ANYONE, extending(held, since + minutes(50)))
-    shorter = await inventory_app.inventory.extend(ANYONE, extending(held, since + minutes(22)))
+    longest = await inventory_app.inventory.extend(
+        ANYONE, extend_command(held, since + minutes(50))
+    )
+    shorter = await inventory_app.inventory.extend(
+        ANYONE, extend_command(held, since + minutes(22))
+    )
 
     assert longer.expires_at == since + minutes(20)
-    assert most.expires_at == shorter.expires_at == since + minutes(30)
-    assert (most.status, most.lines) == (HELD, held.lines)
+    assert longest.expires_at == shorter.expires_at == since + minutes(30)
+    assert (longest.status, longest.lines) == (HELD, held.lines)
 
 
 async def test_expiry_job_skips_extended_reservation(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(stock=5)
     held = await inventory_app.reserve({tea.product_id: 3}, minutes=10)
-    await inventory_app.inventory.extend(ANYONE, extending(held, held.expires_at + minutes(10)))
+    await inventory_app.inventory.extend(
+        ANYONE, extend_command(held, held.expires_at + minutes(10))
+    )
     inventory_app.clock.advance(minutes=15)
 
     await inventory_app.run_periodic_jobs()
-    kept = await inventory_app.available(tea.product_id)
+    available_before_end = await inventory_app.available(tea.product_id)
     inventory_app.clock.advance(minutes=6)
 
-    assert kept == 2
+    assert available_before_end == 2
     assert await inventory_app.available(tea.product_id) == 5
 
 
@@ -133,35 +137,35 @@ async def test_ended_reservation_is_not_extended(inventory_app: InventoryApp) ->
     await inventory_app.inventory.release(ANYONE, released.reservation_id)
     await inventory_app.inventory.commit(ANYONE, paid.reservation_id)
     inventory_app.clock.advance(minutes=16)
-    nowhere = overdue.model_copy(update={"reservation_id": new_id()})
+    unknown = overdue.model_copy(update={"reservation_id": new_id()})
 
-    seen = []
-    for ended in (released, paid, overdue, nowhere):
-        with pytest.raises(ReservationClosed) as refusal:
+    statuses = []
+    for ended in (released, paid, overdue, unknown):
+        with pytest.raises(ReservationClosed) as raised:
             await inventory_app.inventory.extend(
-                ANYONE, extending(ended, ended.expires_at + minutes(10))
+                ANYONE, extend_command(ended, ended.expires_at + minutes(10))
             )
-        seen.append(refusal.value.details["status"])
+        statuses.append(raised.value.details["status"])
 
-    assert seen == ["released", "committed", "expired", None]
+    assert statuses == ["released", "committed", "expired", None]
 
 
-# How much
+# Customer limits
 
 
 async def test_unpaid_orders_per_customer_are_limited(inventory_app: InventoryApp) -> None:
     tea, buyer = await inventory_app.product(stock=50), new_id()
     for _ in range(MAX_UNPAID_ORDERS):
         await inventory_app.inventory.reserve(
-            ANYONE, of_customer(inventory_app, buyer, {tea.product_id: 1})
+            ANYONE, order_of(inventory_app, buyer, {tea.product_id: 1})
         )
 
-    with pytest.raises(TooManyUnpaidOrders) as refusal:
+    with pytest.raises(TooManyUnpaidOrders) as raised:
         await inventory_app.inventory.reserve(
-            ANYONE, of_customer(inventory_app, buyer, {tea.product_id: 1})
+            ANYONE, order_of(inventory_app, buyer, {tea.product_id: 1})
         )
 
-    assert refusal.value.details == {"limit": MAX_UNPAID_ORDERS, "open": MAX_UNPAID_ORDERS}
+    assert raised.value.details == {"limit": MAX_UNPAID_ORDERS, "open": MAX_UNPAID_ORDERS}
     assert await inventory_app.main_stock(tea.product_id) == (50, MAX_UNPAID_ORDERS)
     assert (await inventory_app.reserve({tea.product_id: 1})).status == HELD
 
@@ -169,25 +173,25 @@ async def test_unpaid_orders_per_customer_are_limited(inventory_app: InventoryAp
 async def test_only_open_reservations_count_towards_limit(inventory_app: InventoryApp) -> None:
     tea, buyer = await inventory_app.product(stock=50), new_id()
 
-    async def hold(end: float = 15) -> ReservationView:
-        command = of_customer(inventory_app, buyer, {tea.product_id: 1}, minutes=end)
+    async def reserve(end: float = 15) -> ReservationView:
+        command = order_of(inventory_app, buyer, {tea.product_id: 1}, minutes=end)
         return await inventory_app.inventory.reserve(ANYONE, command)
 
-    paid, released, overdue = await hold(), await hold(), await hold(5)
+    paid, released, overdue = await reserve(), await reserve(), await reserve(5)
     await inventory_app.inventory.commit(ANYONE, paid.reservation_id)
     await inventory_app.inventory.release(ANYONE, released.reservation_id)
     inventory_app.clock.advance(minutes=6)
 
-    again = [await hold() for _ in range(MAX_UNPAID_ORDERS)]
+    again = [await reserve() for _ in range(MAX_UNPAID_ORDERS)]
 
-    assert [one.status for one in again] == [HELD] * MAX_UNPAID_ORDERS
+    assert [reservation.status for reservation in again] == [HELD] * MAX_UNPAID_ORDERS
     assert overdue.status == HELD
 
 
 async def test_repeated_reserve_does_not_count_twice(inventory_app: InventoryApp) -> None:
     tea, buyer = await inventory_app.product(stock=50), new_id()
     commands = [
-        of_customer(inventory_app, buyer, {tea.product_id: 1}) for _ in range(MAX_UNPAID_ORDERS)
+        order_of(inventory_app, buyer, {tea.product_id: 1}) for _ in range(MAX_UNPAID_ORDERS)
     ]
 
     first = [await inventory_app.inventory.reserve(ANYONE, command) for command in commands]
@@ -200,9 +204,9 @@ async def test_paid_reservation_is_not_limited(inventory_app: InventoryApp) -> N
     tea, buyer = await inventory_app.product(stock=1000), new_id()
     for _ in range(MAX_UNPAID_ORDERS):
         await inventory_app.inventory.reserve(
-            ANYONE, of_customer(inventory_app, buyer, {tea.product_id: 1})
+            ANYONE, order_of(inventory_app, buyer, {tea.product_id: 1})
         )
-    paid = of_customer(inventory_app, buyer, {tea.product_id: MAX_RESERVED_UNITS + 1})
+    paid = order_of(inventory_app, buyer, {tea.product_id: MAX_RESERVED_UNITS + 1})
 
     held = await inventory_app.inventory.reserve(ANYONE, paid.model_copy(update={"limited": False}))
 
@@ -216,51 +220,51 @@ async def test_reserved_units_per_customer_are_limited(inventory_app: InventoryA
         new_id(),
     )
     first = {tea.product_id: MAX_RESERVED_UNITS - 10, cup.product_id: 1}
-    await inventory_app.inventory.reserve(ANYONE, of_customer(inventory_app, buyer, first))
+    await inventory_app.inventory.reserve(ANYONE, order_of(inventory_app, buyer, first))
 
     more = {tea.product_id: 11, cup.product_id: 11}
-    with pytest.raises(TooManyUnits) as refusal:
-        await inventory_app.inventory.reserve(ANYONE, of_customer(inventory_app, buyer, more))
-    enough = of_customer(inventory_app, buyer, {tea.product_id: 10})
+    with pytest.raises(TooManyUnits) as raised:
+        await inventory_app.inventory.reserve(ANYONE, order_of(inventory_app, buyer, more))
+    enough = order_of(inventory_app, buyer, {tea.product_id: 10})
     held = await inventory_app.inventory.reserve(ANYONE, enough)
 
     line = {"product_id": str(tea.product_id), "requested": 11, "held": MAX_RESERVED_UNITS - 10}
-    assert refusal.value.details == {"limit": MAX_RESERVED_UNITS, "lines": [line]}
+    assert raised.value.details == {"limit": MAX_RESERVED_UNITS, "lines": [line]}
     assert held.status == HELD
     assert await inventory_app.main_stock(cup.product_id) == (500, 1)
 
 
 async def test_units_of_ended_reservations_do_not_count(inventory_app: InventoryApp) -> None:
     tea, buyer = await inventory_app.product(stock=500), new_id()
-    all_of_it = {tea.product_id: MAX_RESERVED_UNITS}
+    all_units = {tea.product_id: MAX_RESERVED_UNITS}
     held = await inventory_app.inventory.reserve(
-        ANYONE, of_customer(inventory_app, buyer, all_of_it, minutes=5)
+        ANYONE, order_of(inventory_app, buyer, all_units, minutes=5)
     )
-    some = partial_release_command(held.reservation_id, {tea.product_id: 5})
-    await inventory_app.inventory.release_part(ANYONE, some)
+    part = partial_release_command(held.reservation_id, {tea.product_id: 5})
+    await inventory_app.inventory.release_part(ANYONE, part)
 
     five = await inventory_app.inventory.reserve(
-        ANYONE, of_customer(inventory_app, buyer, {tea.product_id: 5}, minutes=5)
+        ANYONE, order_of(inventory_app, buyer, {tea.product_id: 5}, minutes=5)
     )
     inventory_app.clock.advance(minutes=6)
-    again = await inventory_app.inventory.reserve(
-        ANYONE, of_customer(inventory_app, buyer, all_of_it)
-    )
+    again = await inventory_app.inventory.reserve(ANYONE, order_of(inventory_app, buyer, all_units))
 
     assert (five.status, again.status) == (HELD, HELD)
 
 
 async def test_limits_hold_for_concurrent_reserves(inventory_app: InventoryApp) -> None:
     tea, buyer = await inventory_app.product(stock=50), new_id()
-    commands = [of_customer(inventory_app, buyer, {tea.product_id: 1}) for _ in range(12)]
+    commands = [order_of(inventory_app, buyer, {tea.product_id: 1}) for _ in range(12)]
 
-    results = await together(*(inventory_app.inventory.reserve(ANYONE, one) for one in commands))
+    results = await run_concurrently(
+        *(inventory_app.inventory.reserve(ANYONE, command) for command in commands)
+    )
 
-    assert refusals(results, TooManyUnpaidOrders) == 12 - MAX_UNPAID_ORDERS
+    assert count_errors(results, TooManyUnpaidOrders) == 12 - MAX_UNPAID_ORDERS
     assert await inventory_app.main_stock(tea.product_id) == (50, MAX_UNPAID_ORDERS)
 
 
-# Parts
+# Partial releases
 
 
 async def test_partial_release_is_idempotent(inventory_app: InventoryApp) -> None:
@@ -292,22 +296,22 @@ async def test_concurrent_identical_partial_releases_apply_once(
 
 async def test_last_partial_release_ends_reservation(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(stock=9)
-    unsent, sent = (
+    unconsumed, partly_consumed = (
         await inventory_app.reserve({tea.product_id: 2}),
         await inventory_app.reserve({tea.product_id: 2}),
     )
     await inventory_app.inventory.consume(
-        ANYONE, consume_command(sent.reservation_id, {tea.product_id: 1})
+        ANYONE, consume_command(partly_consumed.reservation_id, {tea.product_id: 1})
     )
 
-    ends = [
+    results = [
         await inventory_app.inventory.release_part(
             ANYONE, partial_release_command(held.reservation_id, {tea.product_id: n})
         )
-        for held, n in ((unsent, 2), (sent, 1))
+        for held, n in ((unconsumed, 2), (partly_consumed, 1))
     ]
 
-    assert [end.status for end in ends] == [RELEASED, CONSUMED]
+    assert [result.status for result in results] == [RELEASED, CONSUMED]
     assert await inventory_app.main_stock(tea.product_id) == (8, 0)
 
 
@@ -318,13 +322,13 @@ async def test_partial_release_above_remaining_is_rejected(inventory_app: Invent
         ANYONE, consume_command(held.reservation_id, {tea.product_id: 1})
     )
 
-    with pytest.raises(ReservationClosed) as refusal:
+    with pytest.raises(ReservationClosed) as raised:
         await inventory_app.inventory.release_part(
             ANYONE, partial_release_command(held.reservation_id, {tea.product_id: 3})
         )
 
     line = {"product_id": str(tea.product_id), "requested": 3, "remaining": 2}
-    assert refusal.value.details["lines"] == [line]
+    assert raised.value.details["lines"] == [line]
     assert await inventory_app.main_stock(tea.product_id) == (8, 2)
 
 
@@ -359,7 +363,7 @@ async def test_late_commit_reserves_only_remaining_quantity(inventory_app: Inven
     assert await inventory_app.main_stock(tea.product_id) == (5, 1)
 
 
-# From where
+# Warehouses
 
 
 async def test_main_warehouse_is_used_first(inventory_app: InventoryApp) -> None:
@@ -382,11 +386,11 @@ async def test_one_warehouse_is_preferred_to_two(inventory_app: InventoryApp) ->
 
     await inventory_app.reserve({tea.product_id: 3, cup.product_id: 1})
 
-    for product, units in ((tea, 3), (cup, 1)):
+    for product, quantity in ((tea, 3), (cup, 1)):
         assert await stock_by_warehouse(inventory_app, product.product_id) == {
             MAIN_WAREHOUSE: (2, 0),
             EAST: (1, 0),
-            SOUTH: (4, units),
+            SOUTH: (4, quantity),
         }
 
 
@@ -394,14 +398,16 @@ async def test_lower_priority_number_wins_for_equal_warehouse_count(
     inventory_app: InventoryApp,
 ) -> None:
     tea = await inventory_app.product(stock=1)
-    for place in (NORTH, EAST, SOUTH):
-        await receive_in_warehouse(inventory_app, tea.product_id, place, 4)
+    for warehouse_id in (NORTH, EAST, SOUTH):
+        await receive_in_warehouse(inventory_app, tea.product_id, warehouse_id, 4)
 
     await inventory_app.reserve({tea.product_id: 3})
 
     reserved = {
-        key: held
-        for key, (_, held) in (await stock_by_warehouse(inventory_app, tea.product_id)).items()
+        warehouse_id: quantity
+        for warehouse_id, (_, quantity) in (
+            await stock_by_warehouse(inventory_app, tea.product_id)
+        ).items()
     }
     assert reserved == {MAIN_WAREHOUSE: 0, NORTH: 0, EAST: 0, SOUTH: 3}
 
@@ -438,7 +444,11 @@ async def test_consume_and_release_across_two_warehouses(inventory_app: Inventor
         EAST: (2, 0),
     }
     page = await inventory_app.stockroom.list_movements(STAFF, tea.product_id, PageQuery())
-    sold = {(one.warehouse_id, one.delta) for one in page.items if one.reason == "sold"}
+    sold = {
+        (movement.warehouse_id, movement.delta)
+        for movement in page.items
+        if movement.reason == "sold"
+    }
     assert sold == {(MAIN_WAREHOUSE, -2), (EAST, -1)}
 
 
@@ -448,9 +458,9 @@ async def test_partial_release_returns_to_source_warehouse(inventory_app: Invent
     held = await inventory_app.reserve({tea.product_id: 5})
 
     part = partial_release_command(held.reservation_id, {tea.product_id: 3})
-    given = await inventory_app.inventory.release_part(ANYONE, part)
+    result = await inventory_app.inventory.release_part(ANYONE, part)
 
-    assert (given.lines[0].quantity, given.lines[0].released) == (5, 3)
+    assert (result.lines[0].quantity, result.lines[0].released) == (5, 3)
     assert await stock_by_warehouse(inventory_app, tea.product_id) == {
         MAIN_WAREHOUSE: (2, 0),
         EAST: (3, 2),
@@ -461,11 +471,11 @@ async def test_availability_sums_all_warehouses(inventory_app: InventoryApp) -> 
     tea = await inventory_app.product(stock=2)
     await receive_in_warehouse(inventory_app, tea.product_id, EAST, 3)
 
-    with pytest.raises(OutOfStock) as refusal:
+    with pytest.raises(OutOfStock) as raised:
         await inventory_app.reserve({tea.product_id: 6})
 
     line = {"product_id": str(tea.product_id), "requested": 6, "available": 5}
-    assert refusal.value.details["lines"] == [line]
+    assert raised.value.details["lines"] == [line]
     assert await stock_by_warehouse(inventory_app, tea.product_id) == {
         MAIN_WAREHOUSE: (2, 0),
         EAST: (3, 0),
@@ -502,21 +512,21 @@ async def test_late_commit_allocates_from_any_warehouse(inventory_app: Inventory
 async def test_late_commit_from_other_warehouse_keeps_released_quantity(
     inventory_app: InventoryApp,
 ) -> None:
-    goods = sorted([(await inventory_app.product(stock=2)).product_id for _ in range(3)])
-    first, tea, last = goods
-    held = await inventory_app.reserve(dict.fromkeys(goods, 2))
-    back = {first: 2, last: 2}
+    product_ids = sorted([(await inventory_app.product(stock=2)).product_id for _ in range(3)])
+    first, tea, last = product_ids
+    held = await inventory_app.reserve(dict.fromkeys(product_ids, 2))
+    released = {first: 2, last: 2}
     await inventory_app.inventory.release_part(
-        ANYONE, partial_release_command(held.reservation_id, back)
+        ANYONE, partial_release_command(held.reservation_id, released)
     )
     inventory_app.clock.advance(minutes=16)
     await inventory_app.reserve({tea: 1})
     await receive_in_warehouse(inventory_app, tea, NORTH, 9)
 
     await inventory_app.inventory.commit(ANYONE, held.reservation_id)
-    seen = await inventory_app.inventory.commit(ANYONE, held.reservation_id)
+    again = await inventory_app.inventory.commit(ANYONE, held.reservation_id)
 
-    assert [(line.product_id, line.quantity, line.released) for line in seen.lines] == [
+    assert [(line.product_id, line.quantity, line.released) for line in again.lines] == [
         (first, 2, 2), (tea, 2, 0), (last, 2, 2),
     ]  # fmt: skip
     assert [await inventory_app.main_stock(key) for key in (first, last)] == [(2, 0), (2, 0)]
@@ -527,11 +537,11 @@ async def test_concurrent_buyers_share_stock_of_two_warehouses(inventory_app: In
     await receive_in_warehouse(inventory_app, tea.product_id, EAST, 5)
     await receive_in_warehouse(inventory_app, cup.product_id, EAST, 6)
 
-    results = await together(
+    results = await run_concurrently(
         *(inventory_app.reserve({tea.product_id: 1, cup.product_id: 1}) for _ in range(16))
     )
 
-    sold = 16 - refusals(results, OutOfStock)
+    sold = 16 - count_errors(results, OutOfStock)
     assert sold == sum(
         reserved
         for _, reserved in (await stock_by_warehouse(inventory_app, tea.product_id)).values()
@@ -551,5 +561,6 @@ async def test_second_warehouse_costs_one_more_statement(sql_inventory_app: Inve
 
     await inventory_app.reserve({tea.product_id: 2})
 
-    # all at once; then twice: open, count and take; in between one look at all shelves
+    # the single statement; twice a transaction of begin, count and reserve; one read of all stock
+    # rows in between
     assert STATEMENTS._value.get() - before == 1 + 3 + 1 + 3

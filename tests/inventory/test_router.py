@@ -1,4 +1,4 @@
-"""What a client sees of inventory, through the whole application."""
+"""HTTP API of products and stock."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -35,7 +35,7 @@ PUBLIC = "public, max-age=5, stale-while-revalidate=30"
 
 
 class Client:
-    """Asks as staff, as a customer, or as nobody."""
+    """HTTP client with headers of staff and of a customer."""
 
     def __init__(self, http: httpx2.AsyncClient, container: ApplicationContainer) -> None:
         self.http = http
@@ -67,15 +67,17 @@ class Client:
 async def client() -> AsyncIterator[Client]:
     app = create_app(read_settings(storage="memory"))
     transport = httpx2.ASGITransport(app)
-    same = {"x-request-id": "the-same-for-all"}
+    headers = {"x-request-id": "same-for-all"}
     async with (
         app.lifespan(),
-        httpx2.AsyncClient(transport=transport, base_url="http://hall", headers=same) as http,
+        httpx2.AsyncClient(
+            transport=transport, base_url="http://markethall", headers=headers
+        ) as http,
     ):
         yield Client(http, app.container)
 
 
-def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     body: dict[str, Any] = response.json()
     assert (response.status_code, body["code"]) == (status, code)
     assert response.headers["content-type"] == "application/problem+json"
@@ -152,18 +154,20 @@ async def test_drafts_are_visible_to_staff_only(client: Client) -> None:
     made = await client.create(status="draft")
     path = f"/products/{made['product_id']}"
 
-    seen = await client.http.get(path, headers=client.staff)
+    draft = await client.http.get(path, headers=client.staff)
 
-    assert seen.json()["status"] == "draft"
-    assert seen.headers["cache-control"] == "no-store"
-    refused(await client.http.get(path), 404, "inventory.product_not_found")
-    refused(await client.http.get("/products/by-sku/TEA-1"), 404, "inventory.product_not_found")
-    refused(
+    assert draft.json()["status"] == "draft"
+    assert draft.headers["cache-control"] == "no-store"
+    assert_problem(await client.http.get(path), 404, "inventory.product_not_found")
+    assert_problem(
+        await client.http.get("/products/by-sku/TEA-1"), 404, "inventory.product_not_found"
+    )
+    assert_problem(
         await client.http.get(path, headers=client.customer), 404, "inventory.product_not_found"
     )
-    refused(await client.http.get("/products?status=draft"), 401, "auth.unauthenticated")
+    assert_problem(await client.http.get("/products?status=draft"), 401, "auth.unauthenticated")
     buyer = await client.http.get("/products?status=draft", headers=client.customer)
-    refused(buyer, 403, "auth.forbidden")
+    assert_problem(buyer, 403, "auth.forbidden")
     listed = await client.http.get("/products?status=draft", headers=client.staff)
     assert [item["product_id"] for item in listed.json()["items"]] == [made["product_id"]]
 
@@ -183,17 +187,17 @@ async def test_create_is_idempotent_by_key(client: Client) -> None:
     assert first.content == again.content
     assert first.headers["etag"] == again.headers["etag"] == '"v1"'
     assert again.headers["idempotency-replayed"] == "true"
-    refused(other, 422, "idempotency.payload_mismatch")
+    assert_problem(other, 422, "idempotency.payload_mismatch")
 
 
-async def test_a_taken_sku_is_a_conflict(client: Client) -> None:
+async def test_taken_sku_is_a_conflict(client: Client) -> None:
     await client.create()
 
     response = await client.http.post(
         "/products", json=TEA | {"sku": "tea-1"}, headers=client.staff
     )
 
-    assert refused(response, 409, "inventory.sku_taken")["details"] == {"sku": "tea-1"}
+    assert assert_problem(response, 409, "inventory.sku_taken")["details"] == {"sku": "tea-1"}
 
 
 async def test_validation_errors_name_fields(client: Client) -> None:
@@ -201,7 +205,7 @@ async def test_validation_errors_name_fields(client: Client) -> None:
         "/products", json=TEA | {"attributes": {"a": 1.5}, "more": 1}, headers=client.staff
     )
 
-    errors = refused(response, 422, "request.invalid")["errors"]
+    errors = assert_problem(response, 422, "request.invalid")["errors"]
     assert {error["field"] for error in errors} == {"/attributes/a", "/more"}
 
 
@@ -215,19 +219,19 @@ async def test_patch_requires_current_version(client: Client) -> None:
     changed = await client.http.patch(path, json=body, headers=client.staff | {"if-match": tag})
     stale = await client.http.patch(path, json=body, headers=client.staff | {"if-match": tag})
 
-    refused(missing, 428, "request.if_match_missing")
+    assert_problem(missing, 428, "request.if_match_missing")
     assert (changed.json()["name"], changed.json()["category"]) == ("Gyokuro", None)
     assert changed.headers["etag"] == '"v2"'
-    assert refused(stale, 412, "request.if_match_failed")["details"] == {"etag": '"v2"'}
+    assert assert_problem(stale, 412, "request.if_match_failed")["details"] == {"etag": '"v2"'}
     assert (await client.http.get(path)).json() == changed.json()
 
 
 async def test_created_etag_can_be_used_for_patch(client: Client) -> None:
     made = await client.http.post("/products", json=TEA, headers=client.staff)
-    seen = client.staff | {"if-match": made.headers["etag"]}
+    headers = client.staff | {"if-match": made.headers["etag"]}
 
     changed = await client.http.patch(
-        made.headers["location"], json={"name": "Gyokuro"}, headers=seen
+        made.headers["location"], json={"name": "Gyokuro"}, headers=headers
     )
 
     assert (changed.status_code, changed.headers["etag"]) == (200, '"v2"')
@@ -236,23 +240,23 @@ async def test_created_etag_can_be_used_for_patch(client: Client) -> None:
 async def test_if_match_accepts_star_and_lists(client: Client) -> None:
     path = f"/products/{(await client.create())['product_id']}"
 
-    async def renamed(name: str, tag: str) -> httpx2.Response:
+    async def rename(name: str, tag: str) -> httpx2.Response:
         headers = client.staff | {"if-match": tag}
         return await client.http.patch(path, json={"name": name}, headers=headers)
 
-    among = await renamed("A", '"v9", "v1"')
-    weak = await renamed("B", 'W/"v2"')
-    other = await renamed("C", '"v1", "v3"')
-    whatever = await renamed("D", "*")
-    nobody = await client.http.patch(
+    listed = await rename("A", '"v9", "v1"')
+    weak = await rename("B", 'W/"v2"')
+    other = await rename("C", '"v1", "v3"')
+    star = await rename("D", "*")
+    unknown = await client.http.patch(
         f"/products/{new_id()}", json={"name": "E"}, headers=client.staff | {"if-match": "*"}
     )
 
-    assert (among.status_code, among.headers["etag"]) == (200, '"v2"')
-    refused(weak, 412, "request.if_match_failed")
-    refused(other, 412, "request.if_match_failed")
-    assert (whatever.json()["name"], whatever.headers["etag"]) == ("D", '"v3"')
-    refused(nobody, 404, "inventory.product_not_found")
+    assert (listed.status_code, listed.headers["etag"]) == (200, '"v2"')
+    assert_problem(weak, 412, "request.if_match_failed")
+    assert_problem(other, 412, "request.if_match_failed")
+    assert (star.json()["name"], star.headers["etag"]) == ("D", '"v3"')
+    assert_problem(unknown, 404, "inventory.product_not_found")
 
 
 async def test_stock_change_does_not_change_product_version(client: Client) -> None:
@@ -275,11 +279,11 @@ async def test_archived_product_is_hidden_from_public(client: Client) -> None:
     path = f"/products/{made['product_id']}"
 
     missing = await client.http.delete(path, headers=client.staff)
-    gone = await client.http.delete(path, headers=client.staff | {"if-match": '"v1"'})
+    deleted = await client.http.delete(path, headers=client.staff | {"if-match": '"v1"'})
 
-    refused(missing, 428, "request.if_match_missing")
-    assert (gone.status_code, gone.content) == (204, b"")
-    refused(await client.http.get(path), 404, "inventory.product_not_found")
+    assert_problem(missing, 428, "request.if_match_missing")
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert_problem(await client.http.get(path), 404, "inventory.product_not_found")
 
 
 # Stock
@@ -310,18 +314,18 @@ async def test_adjustment_requires_key_and_keeps_stock_non_negative(client: Clie
     path = f"/products/{made['product_id']}/stock-adjustments"
     body = {"delta": 1, "reason": "received"}
 
-    keyless = await client.http.post(path, json=body, headers=client.staff)
+    without_key = await client.http.post(path, json=body, headers=client.staff)
     negative = await client.adjust(made["product_id"], delta=-1)
     both = await client.adjust(made["product_id"], delta=1, counted=1)
     unknown = await client.adjust(str(new_id()), delta=1)
 
-    refused(keyless, 400, "idempotency.key_missing")
-    assert refused(negative, 409, "inventory.would_go_negative")["details"] == {
+    assert_problem(without_key, 400, "idempotency.key_missing")
+    assert assert_problem(negative, 409, "inventory.would_go_negative")["details"] == {
         "on_hand": 0,
         "reserved": 0,
     }
-    refused(both, 422, "request.invalid")
-    refused(unknown, 404, "inventory.product_not_found")
+    assert_problem(both, 422, "request.invalid")
+    assert_problem(unknown, 404, "inventory.product_not_found")
 
 
 async def test_movements_and_reservations_require_staff(client: Client) -> None:
@@ -361,8 +365,8 @@ PROTECTED = [
 async def test_catalogue_changes_require_staff(client: Client, method: str, path: str) -> None:
     path = path.replace("{id}", str(new_id()))
 
-    nobody = await client.http.request(method, path)
+    anonymous = await client.http.request(method, path)
     customer = await client.http.request(method, path, headers=client.customer)
 
-    refused(nobody, 401, "auth.unauthenticated")
-    refused(customer, 403, "auth.forbidden")
+    assert_problem(anonymous, 401, "auth.unauthenticated")
+    assert_problem(customer, 403, "auth.forbidden")

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from markethall.inventory.catalogue.contract.products import ProductPage
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.container import InventoryContainer
-from markethall.inventory.search.contract import Facets, ProductQuery
+from markethall.inventory.search.contract import Facets, ProductPage, ProductQuery
 from markethall.inventory.search.ports import SearchHits
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.observability.metrics import STATEMENTS
@@ -31,7 +30,9 @@ async def found(inventory_app: InventoryApp, q: str, **query: Any) -> list[str]:
 
 
 async def facets(inventory_app: InventoryApp, **query: Any) -> Facets:
-    page = await inventory_app.catalogue.list_products(STAFF, ProductQuery.model_validate(query))
+    page = await inventory_app.product_search.list_products(
+        STAFF, ProductQuery.model_validate(query)
+    )
     assert page.facets is not None
     return page.facets
 
@@ -114,7 +115,9 @@ async def test_any_query_text_is_safe(inventory_app: InventoryApp, q: str) -> No
     await inventory_app.product("TEA", name="tea, cup")
 
     for sort in ("relevance", "name", "-created_at"):
-        page = await inventory_app.catalogue.list_products(ANYONE, ProductQuery(q=q, sort=sort))
+        page = await inventory_app.product_search.list_products(
+            ANYONE, ProductQuery(q=q, sort=sort)
+        )
 
         assert len(page.items) in {0, 1}
 
@@ -279,8 +282,8 @@ async def test_facet_has_hundred_most_frequent_values(inventory_app: InventoryAp
 async def test_facets_are_included_on_request_only(inventory_app: InventoryApp) -> None:
     await inventory_app.product("A", category="tea")
 
-    without = await inventory_app.catalogue.render_product_page(ANYONE, ProductQuery())
-    with_facets = await inventory_app.catalogue.render_product_page(
+    without = await inventory_app.product_search.render_product_page(ANYONE, ProductQuery())
+    with_facets = await inventory_app.product_search.render_product_page(
         ANYONE, ProductQuery(facets="category")
     )
 
@@ -312,13 +315,13 @@ async def test_cache_keys_differ_for_different_queries(inventory_app: InventoryA
     await inventory_app.product("B", name="Cup", tags=("x",), price={"amount": 2, **euro})
     await inventory_app.product("C", name="C", category="tea", price={"amount": 3, **euro})
     await inventory_app.product("D", name="D", status="draft")
-    first = await inventory_app.catalogue.render_product_page(ANYONE, ProductQuery(limit=2))
+    first = await inventory_app.product_search.render_product_page(ANYONE, ProductQuery(limit=2))
     cursor = ProductPage.model_validate_json(first.body).next_cursor
 
-    plain = await inventory_app.catalogue.render_product_page(STAFF, ProductQuery(limit=2))
+    plain = await inventory_app.product_search.render_product_page(STAFF, ProductQuery(limit=2))
     for name, value in QUERY_VALUES.items():
         query = {"limit": 2, name: cursor if name == "cursor" else value}
-        other = await inventory_app.catalogue.render_product_page(
+        other = await inventory_app.product_search.render_product_page(
             STAFF, ProductQuery.model_validate(query)
         )
 
@@ -333,7 +336,7 @@ async def test_search_is_one_statement(postgres: Postgres) -> None:
 
     async def statement_count(**query: Any) -> float:
         before: float = STATEMENTS._value.get()
-        await inventory_app.catalogue.list_products(ANYONE, ProductQuery.model_validate(query))
+        await inventory_app.product_search.list_products(ANYONE, ProductQuery.model_validate(query))
         return float(STATEMENTS._value.get()) - before
 
     assert await statement_count(q="tea") == 1
@@ -371,10 +374,10 @@ class FakeSearchIndex:
 
 def with_search_index(inventory_app: InventoryApp) -> FakeSearchIndex:
     engine = FakeSearchIndex()
-    tools = inventory_app.container.tools
-    container = InventoryContainer(inventory_app.container.settings, tools)
+    container = InventoryContainer(inventory_app.container.settings, inventory_app.container.tools)
     container.persistence = inventory_app.container.persistence
     container.search_index = engine
+    inventory_app.product_search = container.product_search
     inventory_app.catalogue = container.catalogue
     return engine
 
@@ -399,12 +402,12 @@ async def test_search_falls_back_to_store_when_engine_is_unavailable(
     engine = with_search_index(inventory_app)
     for sku in ("A", "B", "C"):
         await inventory_app.product(sku, name="Tea")
-    first = await inventory_app.catalogue.list_products(ANYONE, ProductQuery(q="tea", limit=1))
+    first = await inventory_app.product_search.list_products(ANYONE, ProductQuery(q="tea", limit=1))
 
     engine.is_unavailable = True
     from_store = await skus(inventory_app, q="tea")
     with pytest.raises(Unavailable):
-        await inventory_app.catalogue.list_products(
+        await inventory_app.product_search.list_products(
             ANYONE, ProductQuery(q="tea", limit=1, cursor=first.next_cursor)
         )
 

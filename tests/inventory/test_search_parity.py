@@ -96,7 +96,7 @@ async def skus(inventory_app: InventoryApp, query: dict[str, Any], limit: int) -
     cursor = None
     while True:
         page_query = ProductQuery.model_validate({**query, "limit": limit, "cursor": cursor})
-        page = await inventory_app.catalogue.list_products(STAFF, page_query)
+        page = await inventory_app.product_search.list_products(STAFF, page_query)
         found += [product.sku for product in page.items]
         cursor = page.next_cursor
         if cursor is None:
@@ -186,8 +186,8 @@ async def test_memory_and_sql_facets_agree(
     await storages.fill(catalogue)
     counting = ProductQuery.model_validate({**query, "facets": "category,options,tag"})
 
-    in_sql = await storages.sql.catalogue.list_products(STAFF, counting)
-    in_memory = await storages.memory.catalogue.list_products(STAFF, counting)
+    in_sql = await storages.sql.product_search.list_products(STAFF, counting)
+    in_memory = await storages.memory.product_search.list_products(STAFF, counting)
 
     assert in_sql.facets == in_memory.facets
     assert in_sql.facets is not None

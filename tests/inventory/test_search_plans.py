@@ -13,8 +13,7 @@ from markethall.inventory.search.contract import ProductQuery
 from markethall.inventory.search.domain import SearchQuery
 from markethall.inventory.search.ports import ProductPageRequest
 from markethall.inventory.search.sql.store import TrigramSupport
-from markethall.inventory.sql import STATEMENTS
-from markethall.inventory.sql_store import SqlStore
+from markethall.inventory.sql import STATEMENTS, SqlInventoryStore
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import Connection, PoolSize, Postgres, Statement
@@ -81,7 +80,7 @@ async def postgres(separate_url: str) -> AsyncIterator[Postgres]:
 async def pages_read(postgres: Postgres, request: ProductPageRequest) -> int:
     async with postgres.read_session() as connection:
         explaining = ExplainingConnection(connection._driver)
-        store = SqlStore(explaining, STATEMENTS, utc_now, trigrams=TrigramSupport())
+        store = SqlInventoryStore(explaining, STATEMENTS, utc_now, trigrams=TrigramSupport())
         await store.get_product_page(request, NOW)
     return explaining.pages
 

@@ -1,4 +1,4 @@
-"""Any sequence of commands leaves the shelves as a simple model says."""
+"""After any sequence of commands the stock equals that of a simple model."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -49,22 +49,22 @@ T = TypeVar("T")
 
 Pair = tuple[int, int]
 QUANTITIES = st.tuples(st.integers(0, 3), st.integers(0, 3))
-SOME = QUANTITIES.filter(any)
-WHICH = st.integers(0, 1)
-PLACES = st.sampled_from([MAIN_WAREHOUSE, EAST])
-A_MOMENT = timedelta(milliseconds=1)
+NON_ZERO = QUANTITIES.filter(any)
+PRODUCT_INDEX = st.integers(0, 1)
+WAREHOUSES = st.sampled_from([MAIN_WAREHOUSE, EAST])
+CLOCK_TOLERANCE = timedelta(milliseconds=1)
 
 
-def plus(one: Pair, other: Pair) -> Pair:
-    return one[0] + other[0], one[1] + other[1]
+def plus(left: Pair, right: Pair) -> Pair:
+    return left[0] + right[0], left[1] + right[1]
 
 
 @dataclass
 class ExpectedReservation:
-    """What the model knows of a reservation."""
+    """State of a reservation in the model."""
 
     reservation: ReservationView
-    wanted: Pair
+    quantities: Pair
     reserved_at: datetime
     expires_at: datetime
     regular: bool = False
@@ -77,37 +77,38 @@ class ExpectedReservation:
         return self.reservation.reservation_id
 
     @property
-    def ended(self) -> bool:
+    def is_closed(self) -> bool:
         return self.status not in {"held", "committed"}
 
     def remaining(self, i: int) -> int:
-        return self.wanted[i] - self.consumed[i] - self.released[i]
+        return self.quantities[i] - self.consumed[i] - self.released[i]
 
     @property
-    def nothing_left(self) -> bool:
+    def is_used_up(self) -> bool:
         return not self.remaining(0) and not self.remaining(1)
 
     def has_less_than(self, quantities: Pair) -> bool:
         return any(quantities[i] > self.remaining(i) for i in (0, 1))
 
-    def open(self, now: datetime) -> bool:
+    def is_open(self, now: datetime) -> bool:
         return self.status == "held" and now < self.expires_at
 
-    def live(self, now: datetime) -> bool:
-        return self.status == "committed" or self.open(now)
+    def is_live(self, now: datetime) -> bool:
+        return self.status == "committed" or self.is_open(now)
 
-    def undecided(self, now: datetime) -> bool:
-        """Overdue: whether it has expired depends on the sweeper."""
-        return self.status == "held" and not self.live(now)
+    def may_have_expired(self, now: datetime) -> bool:
+        """Return True if it is overdue: whether it has expired depends on the periodic job."""
+        return self.status == "held" and not self.is_live(now)
 
 
-def has_reservations(shop: "StockMachine") -> bool:
-    return bool(shop.reservations)
+def has_reservations(machine: "StockMachine") -> bool:
+    return bool(machine.reservations)
 
 
 class StockMachine(RuleBasedStateMachine):
-    """Two products in two warehouses. What is available is what is on hand, less what live promises
-    have, wherever it is.
+    """Model of two products in two warehouses.
+
+    The available quantity is that on hand less that of live reservations, over both warehouses.
     """
 
     runner: asyncio.Runner
@@ -130,17 +131,21 @@ class StockMachine(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    def refused(self, kind: type[DomainError], work: Coroutine[Any, Any, Any]) -> Any:
-        with pytest.raises(kind) as refusal:
+    def expect_error(self, error_type: type[DomainError], work: Coroutine[Any, Any, Any]) -> Any:
+        with pytest.raises(error_type) as raised:
             self.run(work)
-        return refusal.value
+        return raised.value
 
     def now(self) -> datetime:
         return self.inventory_app.clock.now
 
-    def free(self, i: int, but: ExpectedReservation | None = None) -> int:
-        kept = (p.remaining(i) for p in self.reservations if p is not but and p.live(self.now()))
-        return self.on_hand[i] - sum(kept)
+    def available(self, i: int, ignored: ExpectedReservation | None = None) -> int:
+        reserved = (
+            expected.remaining(i)
+            for expected in self.reservations
+            if expected is not ignored and expected.is_live(self.now())
+        )
+        return self.on_hand[i] - sum(reserved)
 
     def requested(self, quantities: Pair) -> dict[Any, int]:
         pairs = zip(self.products, quantities, strict=True)
@@ -151,161 +156,172 @@ class StockMachine(RuleBasedStateMachine):
         stock = self.run(self.inventory_app.stockroom.get_stock(STAFF, product_id))
         return {level.warehouse_id: level for level in stock.warehouses}
 
-    @rule(i=WHICH, place=PLACES, units=st.integers(1, 6))
-    def goods_come(self, i: int, place: UUID, units: int) -> None:
+    @rule(i=PRODUCT_INDEX, warehouse_id=WAREHOUSES, quantity=st.integers(1, 6))
+    def receive_stock(self, i: int, warehouse_id: UUID, quantity: int) -> None:
         product_id = self.products[i].product_id
-        self.run(self.inventory_app.adjust(product_id, "received", delta=units, warehouse_id=place))
-        self.on_hand[i] += units
+        self.run(
+            self.inventory_app.adjust(
+                product_id, "received", delta=quantity, warehouse_id=warehouse_id
+            )
+        )
+        self.on_hand[i] += quantity
 
-    @rule(i=WHICH, place=PLACES, delta=st.integers(-4, 2).filter(bool))
-    def goods_are_lost_or_found(self, i: int, place: UUID, delta: int) -> None:
-        there = self.levels(i)[place].available
+    @rule(i=PRODUCT_INDEX, warehouse_id=WAREHOUSES, delta=st.integers(-4, 2).filter(bool))
+    def adjust_stock(self, i: int, warehouse_id: UUID, delta: int) -> None:
+        available = self.levels(i)[warehouse_id].available
         product_id = self.products[i].product_id
-        work = self.inventory_app.adjust(product_id, "adjusted", delta=delta, warehouse_id=place)
-        if there + delta < 0:
-            self.refused(WouldGoNegative, work)
+        work = self.inventory_app.adjust(
+            product_id, "adjusted", delta=delta, warehouse_id=warehouse_id
+        )
+        if available + delta < 0:
+            self.expect_error(WouldGoNegative, work)
         else:
             self.run(work)
             self.on_hand[i] += delta
 
-    @rule(i=WHICH, place=PLACES, counted=st.integers(0, 9))
-    def goods_are_counted(self, i: int, place: UUID, counted: int) -> None:
-        level = self.levels(i)[place]
+    @rule(i=PRODUCT_INDEX, warehouse_id=WAREHOUSES, counted=st.integers(0, 9))
+    def count_stock(self, i: int, warehouse_id: UUID, counted: int) -> None:
+        level = self.levels(i)[warehouse_id]
         product_id = self.products[i].product_id
-        work = self.inventory_app.adjust(product_id, "counted", counted=counted, warehouse_id=place)
+        work = self.inventory_app.adjust(
+            product_id, "counted", counted=counted, warehouse_id=warehouse_id
+        )
         if level.available + counted - level.on_hand < 0:
-            self.refused(WouldGoNegative, work)
+            self.expect_error(WouldGoNegative, work)
         else:
             self.run(work)
             self.on_hand[i] += counted - level.on_hand
 
-    @rule(i=WHICH, place=PLACES, units=st.integers(1, 4))
-    def goods_are_moved(self, i: int, place: UUID, units: int) -> None:
-        there = self.levels(i)[place].available
+    @rule(i=PRODUCT_INDEX, warehouse_id=WAREHOUSES, quantity=st.integers(1, 4))
+    def transfer_stock(self, i: int, warehouse_id: UUID, quantity: int) -> None:
+        available = self.levels(i)[warehouse_id].available
         command = NewTransfer(
             product_id=self.products[i].product_id,
-            from_warehouse_id=place,
-            to_warehouse_id=EAST if place == MAIN_WAREHOUSE else MAIN_WAREHOUSE,
-            quantity=units,
+            from_warehouse_id=warehouse_id,
+            to_warehouse_id=EAST if warehouse_id == MAIN_WAREHOUSE else MAIN_WAREHOUSE,
+            quantity=quantity,
         )
         work = self.inventory_app.stockroom.transfer(STAFF, command, no_key())
-        if there < units:
-            self.refused(WouldGoNegative, work)
+        if available < quantity:
+            self.expect_error(WouldGoNegative, work)
         else:
             self.run(work)
 
-    @rule(quantities=SOME, minutes=st.integers(5, 20), regular=st.booleans())
-    def somebody_orders(self, quantities: Pair, minutes: int, regular: bool) -> None:
+    @rule(quantities=NON_ZERO, minutes=st.integers(5, 20), regular=st.booleans())
+    def reserve(self, quantities: Pair, minutes: int, regular: bool) -> None:
         command = self.inventory_app.order(self.requested(quantities), minutes=minutes)
         if regular:
             command = command.model_copy(update={"customer_id": self.regular})
-        since = self.now()
-        open_ = sum(p.regular and p.open(since) for p in self.reservations)
+        start = self.now()
+        open_count = sum(
+            expected.regular and expected.is_open(start) for expected in self.reservations
+        )
         work = self.inventory_app.inventory.reserve(ANYONE, command)
-        short = [i for i in (0, 1) if quantities[i] > self.free(i)]
-        if regular and open_ == MAX_UNPAID_ORDERS:
-            self.refused(TooManyUnpaidOrders, work)
+        short = [i for i in (0, 1) if quantities[i] > self.available(i)]
+        if regular and open_count == MAX_UNPAID_ORDERS:
+            self.expect_error(TooManyUnpaidOrders, work)
         elif short:
-            refusal = self.refused(OutOfStock, work)
-            named = [line["product_id"] for line in refusal.details["lines"]]
-            assert named == [str(self.products[i].product_id) for i in short]
+            error = self.expect_error(OutOfStock, work)
+            short_ids = [line["product_id"] for line in error.details["lines"]]
+            assert short_ids == [str(self.products[i].product_id) for i in short]
         else:
             held = self.run(work)
-            latest = min(command.expires_at, since + timedelta(minutes=15))
-            assert latest <= held.expires_at < latest + A_MOMENT
+            latest = min(command.expires_at, start + timedelta(minutes=15))
+            assert latest <= held.expires_at < latest + CLOCK_TOLERANCE
             self.reservations.append(
-                ExpectedReservation(held, quantities, since, held.expires_at, regular)
+                ExpectedReservation(held, quantities, start, held.expires_at, regular)
             )
 
     @precondition(has_reservations)
     @rule(data=st.data(), minutes=st.sampled_from([-5, 4, 12, 40]))
-    def somebody_asks_for_time(self, data: st.DataObject, minutes: int) -> None:
-        promise = self.some_promise(data)
+    def extend(self, data: st.DataObject, minutes: int) -> None:
+        expected = self.draw_reservation(data)
         until = self.now() + timedelta(minutes=minutes)
-        command = Extend(reservation_id=promise.reservation_id, expires_at=until)
+        command = Extend(reservation_id=expected.reservation_id, expires_at=until)
         work = self.inventory_app.inventory.extend(ANYONE, command)
-        if not promise.open(self.now()):
-            self.refused(ReservationClosed, work)
+        if not expected.is_open(self.now()):
+            self.expect_error(ReservationClosed, work)
             return
-        longer = self.run(work).expires_at
-        expected = max(promise.expires_at, min(until, promise.reserved_at + timedelta(minutes=30)))
-        assert expected <= longer < expected + A_MOMENT
-        promise.expires_at = longer
+        expires_at = self.run(work).expires_at
+        longest = min(until, expected.reserved_at + timedelta(minutes=30))
+        earliest = max(expected.expires_at, longest)
+        assert earliest <= expires_at < earliest + CLOCK_TOLERANCE
+        expected.expires_at = expires_at
 
     @precondition(has_reservations)
     @rule(data=st.data())
-    def somebody_pays(self, data: st.DataObject) -> None:
-        promise = self.some_promise(data)
-        work = self.inventory_app.inventory.commit(ANYONE, promise.reservation_id)
-        if promise.status == "released":
-            self.refused(ReservationClosed, work)
-        elif promise.status == "held" and any(
-            promise.remaining(i) > self.free(i, but=promise) for i in (0, 1)
+    def commit(self, data: st.DataObject) -> None:
+        expected = self.draw_reservation(data)
+        work = self.inventory_app.inventory.commit(ANYONE, expected.reservation_id)
+        if expected.status == "released":
+            self.expect_error(ReservationClosed, work)
+        elif expected.status == "held" and any(
+            expected.remaining(i) > self.available(i, ignored=expected) for i in (0, 1)
         ):
-            self.refused(OutOfStock, work)
+            self.expect_error(OutOfStock, work)
         else:
             found = self.run(work)
-            promise.status = "consumed" if promise.status == "consumed" else "committed"
-            assert found.status == promise.status
+            expected.status = "consumed" if expected.status == "consumed" else "committed"
+            assert found.status == expected.status
 
     @precondition(has_reservations)
-    @rule(data=st.data(), quantities=SOME)
-    def goods_leave(self, data: st.DataObject, quantities: Pair) -> None:
-        promise = self.some_promise(data)
-        if promise.undecided(self.now()):
+    @rule(data=st.data(), quantities=NON_ZERO)
+    def consume(self, data: st.DataObject, quantities: Pair) -> None:
+        expected = self.draw_reservation(data)
+        if expected.may_have_expired(self.now()):
             return
-        command = consume_command(promise.reservation_id, self.requested(quantities))
+        command = consume_command(expected.reservation_id, self.requested(quantities))
         work = self.inventory_app.inventory.consume(ANYONE, command)
-        if promise.ended or promise.has_less_than(quantities):
-            self.refused(ReservationClosed, work)
+        if expected.is_closed or expected.has_less_than(quantities):
+            self.expect_error(ReservationClosed, work)
             return
         first = self.run(work)
         assert self.run(self.inventory_app.inventory.consume(ANYONE, command)) == first
-        promise.consumed = plus(promise.consumed, quantities)
+        expected.consumed = plus(expected.consumed, quantities)
         self.on_hand = [self.on_hand[i] - quantities[i] for i in (0, 1)]
-        promise.status = "consumed" if promise.nothing_left else "committed"
-        assert first.status == promise.status
+        expected.status = "consumed" if expected.is_used_up else "committed"
+        assert first.status == expected.status
 
     @precondition(has_reservations)
-    @rule(data=st.data(), quantities=SOME)
-    def somebody_wants_less(self, data: st.DataObject, quantities: Pair) -> None:
-        promise = self.some_promise(data)
-        if promise.undecided(self.now()):
+    @rule(data=st.data(), quantities=NON_ZERO)
+    def release_part(self, data: st.DataObject, quantities: Pair) -> None:
+        expected = self.draw_reservation(data)
+        if expected.may_have_expired(self.now()):
             return
-        command = partial_release_command(promise.reservation_id, self.requested(quantities))
+        command = partial_release_command(expected.reservation_id, self.requested(quantities))
         work = self.inventory_app.inventory.release_part(ANYONE, command)
-        if promise.ended or promise.has_less_than(quantities):
-            self.refused(ReservationClosed, work)
+        if expected.is_closed or expected.has_less_than(quantities):
+            self.expect_error(ReservationClosed, work)
             return
         first = self.run(work)
         assert self.run(self.inventory_app.inventory.release_part(ANYONE, command)) == first
-        promise.released = plus(promise.released, quantities)
-        if promise.nothing_left:
-            promise.status = "consumed" if any(promise.consumed) else "released"
-        assert first.status == promise.status
+        expected.released = plus(expected.released, quantities)
+        if expected.is_used_up:
+            expected.status = "consumed" if any(expected.consumed) else "released"
+        assert first.status == expected.status
 
     @precondition(has_reservations)
     @rule(data=st.data())
-    def somebody_cancels(self, data: st.DataObject) -> None:
-        promise = self.some_promise(data)
-        found = self.run(self.inventory_app.inventory.release(ANYONE, promise.reservation_id))
-        promise.status = "consumed" if promise.status == "consumed" else "released"
-        assert found.status == promise.status
+    def release(self, data: st.DataObject) -> None:
+        expected = self.draw_reservation(data)
+        found = self.run(self.inventory_app.inventory.release(ANYONE, expected.reservation_id))
+        expected.status = "consumed" if expected.status == "consumed" else "released"
+        assert found.status == expected.status
 
     @rule(minutes=st.integers(1, 10))
-    def time_goes_by(self, minutes: int) -> None:
+    def advance_clock(self, minutes: int) -> None:
         self.inventory_app.clock.advance(minutes=minutes)
 
     @rule()
-    def the_sweeper_comes(self) -> None:
+    def run_periodic_jobs(self) -> None:
         self.run(self.inventory_app.run_periodic_jobs())
 
     @invariant()
-    def the_shelves_are_as_the_model_says(self) -> None:
+    def stock_equals_model(self) -> None:
         for i in (0, 1):
             levels = self.levels(i).values()
             assert sum(level.on_hand for level in levels) == self.on_hand[i]
-            assert sum(level.available for level in levels) == self.free(i)
+            assert sum(level.available for level in levels) == self.available(i)
             for level in levels:
                 assert 0 <= level.on_hand - level.available <= level.reserved <= level.on_hand
 
@@ -318,21 +334,25 @@ class StockMachine(RuleBasedStateMachine):
             )
             assert sum(movement.delta for movement in page.items) == self.on_hand[i]
         if self.postgres is not None:
-            assert self.run(self.lies_in(self.postgres)) == set()
+            assert self.run(self.violations(self.postgres)) == set()
 
-    async def lies_in(self, postgres: Postgres) -> set[str]:
+    async def violations(self, postgres: Postgres) -> set[str]:
         async with postgres.read_session() as connection:
             return await invariant_violations(connection._driver)
 
-    def some_promise(self, data: st.DataObject) -> ExpectedReservation:
-        """The newest more often: the oldest have ended."""
+    def draw_reservation(self, data: st.DataObject) -> ExpectedReservation:
+        """Draw a reservation, the newest more often: the oldest are closed."""
         number = data.draw(st.integers(1, len(self.reservations)) | st.just(1))
         return self.reservations[-number]
 
 
-def play(kind: str, postgres: Postgres | None, runner: asyncio.Runner, examples: int) -> None:
+def run_machine(
+    storage: str, postgres: Postgres | None, runner: asyncio.Runner, examples: int
+) -> None:
     machine = type(
-        "ThisShop", (StockMachine,), {"storage": kind, "postgres": postgres, "runner": runner}
+        "ConfiguredStockMachine",
+        (StockMachine,),
+        {"storage": storage, "postgres": postgres, "runner": runner},
     )
     run_state_machine_as_test(
         machine,
@@ -347,11 +367,11 @@ def play(kind: str, postgres: Postgres | None, runner: asyncio.Runner, examples:
 
 def test_any_command_sequence_keeps_invariants_in_memory() -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        play("memory", None, runner, examples=120)
+        run_machine("memory", None, runner, examples=120)
 
 
 def test_any_command_sequence_keeps_invariants_in_postgres(database_url: str) -> None:
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         postgres = Postgres(database_url, PoolSize(min_size=2, max_size=4, timeout=10))
-        play("sql", postgres, runner, examples=40)
+        run_machine("sql", postgres, runner, examples=40)
         runner.run(postgres.close())

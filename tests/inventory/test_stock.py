@@ -1,4 +1,4 @@
-"""Every implementation of Stockroom keeps these promises."""
+"""Contract of Stockroom, for every storage."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -34,42 +34,45 @@ from tests.inventory.conftest import ANYONE, STAFF, InventoryApp, consume_comman
 
 
 async def levels(inventory_app: InventoryApp, product_id: UUID) -> dict[UUID, tuple[int, int, int]]:
-    """Per warehouse: on hand, reserved, available."""
+    """Return on hand, reserved and available per warehouse."""
     stock = await inventory_app.stockroom.get_stock(STAFF, product_id)
     return {
-        one.warehouse_id: (one.on_hand, one.reserved, one.available) for one in stock.warehouses
+        level.warehouse_id: (level.on_hand, level.reserved, level.available)
+        for level in stock.warehouses
     }
 
 
-async def moved(
+async def transfer(
     inventory_app: InventoryApp,
     product_id: UUID,
     to: UUID,
     quantity: int,
     *,
-    since: UUID = MAIN_WAREHOUSE,
+    source: UUID = MAIN_WAREHOUSE,
 ) -> Transfer:
     command = NewTransfer(
-        product_id=product_id, from_warehouse_id=since, to_warehouse_id=to, quantity=quantity
+        product_id=product_id, from_warehouse_id=source, to_warehouse_id=to, quantity=quantity
     )
     return await inventory_app.stockroom.transfer(STAFF, command, no_key())
 
 
-async def counted(inventory_app: InventoryApp, *lines: dict[str, Any], **fields: Any) -> Stocktake:
+async def record_stocktake(
+    inventory_app: InventoryApp, *lines: dict[str, Any], **fields: Any
+) -> Stocktake:
     command = NewStocktake.model_validate({"lines": lines} | fields)
     return await inventory_app.stockroom.record_stocktake(STAFF, command, no_key())
 
 
 async def ledger(inventory_app: InventoryApp, product_id: UUID) -> list[Movement]:
-    """The oldest first."""
+    """Return the movements of a product, the oldest first."""
     page = await inventory_app.stockroom.list_movements(STAFF, product_id, PageQuery(limit=100))
     return list(reversed(page.items))
 
 
-async def closed(inventory_app: InventoryApp, warehouse: WarehouseView) -> WarehouseView:
+async def close(inventory_app: InventoryApp, warehouse: WarehouseView) -> WarehouseView:
     command = WarehouseChange(active=False)
-    seen = {warehouse.version}
-    return await inventory_app.warehouses.change(STAFF, warehouse.warehouse_id, command, seen)
+    expected = {warehouse.version}
+    return await inventory_app.warehouses.change(STAFF, warehouse.warehouse_id, command, expected)
 
 
 # Counting
@@ -117,28 +120,28 @@ async def test_missing_stock_row_cannot_be_reduced(inventory_app: InventoryApp) 
     tea = await inventory_app.product(stock=3)
     other = await inventory_app.warehouse()
 
-    with pytest.raises(WouldGoNegative) as refusal:
+    with pytest.raises(WouldGoNegative) as raised:
         await inventory_app.adjust(
             tea.product_id, "lost", delta=-1, warehouse_id=other.warehouse_id
         )
 
-    assert refusal.value.details == {"on_hand": 0, "reserved": 0}
+    assert raised.value.details == {"on_hand": 0, "reserved": 0}
     assert await levels(inventory_app, tea.product_id) == {MAIN_WAREHOUSE: (3, 0, 3)}
 
 
 async def test_receipt_requires_active_warehouse(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(stock=3)
-    shut = await closed(inventory_app, await inventory_app.warehouse())
+    inactive = await close(inventory_app, await inventory_app.warehouse())
     other = await inventory_app.warehouse()
 
     with pytest.raises(WarehouseNotFound):
         await inventory_app.adjust(tea.product_id, delta=1, warehouse_id=new_id())
-    with pytest.raises(WarehouseClosed) as refusal:
-        await inventory_app.adjust(tea.product_id, delta=1, warehouse_id=shut.warehouse_id)
+    with pytest.raises(WarehouseClosed) as raised:
+        await inventory_app.adjust(tea.product_id, delta=1, warehouse_id=inactive.warehouse_id)
     with pytest.raises(ProductNotFound):
         await inventory_app.adjust(new_id(), delta=1, warehouse_id=other.warehouse_id)
 
-    assert refusal.value.details == {"warehouse_id": str(shut.warehouse_id)}
+    assert raised.value.details == {"warehouse_id": str(inactive.warehouse_id)}
 
 
 async def test_warehouse_with_stock_cannot_be_closed_and_used_one_not_deleted(
@@ -148,14 +151,14 @@ async def test_warehouse_with_stock_cannot_be_closed_and_used_one_not_deleted(
     other = await inventory_app.warehouse()
     await inventory_app.adjust(tea.product_id, delta=2, warehouse_id=other.warehouse_id)
 
-    with pytest.raises(WarehouseInUse) as refusal:
-        await closed(inventory_app, other)
+    with pytest.raises(WarehouseInUse) as raised:
+        await close(inventory_app, other)
     await inventory_app.adjust(tea.product_id, "lost", delta=-2, warehouse_id=other.warehouse_id)
     with pytest.raises(WarehouseInUse):
         await inventory_app.warehouses.delete(STAFF, other.warehouse_id, {1})
-    after = await closed(inventory_app, other)
+    after = await close(inventory_app, other)
 
-    assert refusal.value.details == {"warehouse_id": str(other.warehouse_id)}
+    assert raised.value.details == {"warehouse_id": str(other.warehouse_id)}
     assert not after.active
 
 
@@ -165,14 +168,14 @@ async def test_receipt_races_with_closing_warehouse(inventory_app: InventoryApp)
         other = await inventory_app.warehouse()
 
         await gather(
-            closed(inventory_app, other),
+            close(inventory_app, other),
             inventory_app.adjust(tea.product_id, delta=1, warehouse_id=other.warehouse_id),
             return_exceptions=True,
         )
 
         active = (await inventory_app.warehouses.get_warehouse(STAFF, other.warehouse_id)).active
-        here = (await levels(inventory_app, tea.product_id)).get(other.warehouse_id, (0, 0, 0))
-        assert here == ((1, 0, 1) if active else (0, 0, 0))
+        stock = (await levels(inventory_app, tea.product_id)).get(other.warehouse_id, (0, 0, 0))
+        assert stock == ((1, 0, 1) if active else (0, 0, 0))
 
 
 # Transfers
@@ -182,19 +185,23 @@ async def test_transfer_moves_stock_between_warehouses(inventory_app: InventoryA
     tea = await inventory_app.product(stock=10)
     other = await inventory_app.warehouse()
 
-    transfer = await moved(inventory_app, tea.product_id, other.warehouse_id, 4)
+    made = await transfer(inventory_app, tea.product_id, other.warehouse_id, 4)
 
     assert await levels(inventory_app, tea.product_id) == {
         MAIN_WAREHOUSE: (6, 0, 6),
         other.warehouse_id: (4, 0, 4),
     }
-    leaves, arrives = transfer.movements
-    assert (leaves.delta, leaves.on_hand_after, leaves.warehouse_id) == (-4, 6, MAIN_WAREHOUSE)
-    assert (arrives.delta, arrives.on_hand_after) == (4, 4)
-    assert {leaves.reason, arrives.reason} == {MovementReason.TRANSFERRED}
-    assert {leaves.reference, arrives.reference} == {transfer.transfer_id}
-    assert (transfer.quantity, transfer.actor) == (4, STAFF.actor.audit_name)
-    assert await inventory_app.stockroom.get_transfer(STAFF, transfer.transfer_id) == transfer
+    outgoing, incoming = made.movements
+    assert (outgoing.delta, outgoing.on_hand_after, outgoing.warehouse_id) == (
+        -4,
+        6,
+        MAIN_WAREHOUSE,
+    )
+    assert (incoming.delta, incoming.on_hand_after) == (4, 4)
+    assert {outgoing.reason, incoming.reason} == {MovementReason.TRANSFERRED}
+    assert {outgoing.reference, incoming.reference} == {made.transfer_id}
+    assert (made.quantity, made.actor) == (4, STAFF.actor.audit_name)
+    assert await inventory_app.stockroom.get_transfer(STAFF, made.transfer_id) == made
     assert await inventory_app.available(tea.product_id) == 10
 
 
@@ -223,11 +230,11 @@ async def test_reserved_stock_cannot_be_transferred(inventory_app: InventoryApp)
     other = await inventory_app.warehouse()
     await inventory_app.reserve({tea.product_id: 4})
 
-    with pytest.raises(WouldGoNegative) as refusal:
-        await moved(inventory_app, tea.product_id, other.warehouse_id, 7)
-    await moved(inventory_app, tea.product_id, other.warehouse_id, 6)
+    with pytest.raises(WouldGoNegative) as raised:
+        await transfer(inventory_app, tea.product_id, other.warehouse_id, 7)
+    await transfer(inventory_app, tea.product_id, other.warehouse_id, 6)
 
-    assert refusal.value.details == {"on_hand": 10, "reserved": 4}
+    assert raised.value.details == {"on_hand": 10, "reserved": 4}
     assert (await levels(inventory_app, tea.product_id))[MAIN_WAREHOUSE] == (4, 4, 0)
 
 
@@ -239,7 +246,7 @@ async def test_stock_of_expired_reservations_can_be_transferred(
     await inventory_app.reserve({tea.product_id: 4}, minutes=5)
     inventory_app.clock.advance(minutes=6)
 
-    await moved(inventory_app, tea.product_id, other.warehouse_id, 10)
+    await transfer(inventory_app, tea.product_id, other.warehouse_id, 10)
 
     assert (await levels(inventory_app, tea.product_id))[other.warehouse_id] == (10, 0, 10)
 
@@ -247,20 +254,20 @@ async def test_stock_of_expired_reservations_can_be_transferred(
 async def test_invalid_transfer_is_rejected(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(stock=1)
     other = await inventory_app.warehouse()
-    shut = await closed(inventory_app, await inventory_app.warehouse())
+    inactive = await close(inventory_app, await inventory_app.warehouse())
 
     with pytest.raises(ValidationFailed):
-        await moved(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1)
+        await transfer(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1)
     with pytest.raises(WarehouseNotFound):
-        await moved(inventory_app, tea.product_id, new_id(), 1)
+        await transfer(inventory_app, tea.product_id, new_id(), 1)
     with pytest.raises(WarehouseNotFound):
-        await moved(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1, since=new_id())
+        await transfer(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1, source=new_id())
     with pytest.raises(WarehouseClosed):
-        await moved(inventory_app, tea.product_id, shut.warehouse_id, 1)
+        await transfer(inventory_app, tea.product_id, inactive.warehouse_id, 1)
     with pytest.raises(ProductNotFound):
-        await moved(inventory_app, new_id(), other.warehouse_id, 1)
+        await transfer(inventory_app, new_id(), other.warehouse_id, 1)
     with pytest.raises(WouldGoNegative):
-        await moved(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1, since=other.warehouse_id)
+        await transfer(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1, source=other.warehouse_id)
     with pytest.raises(TransferNotFound):
         await inventory_app.stockroom.get_transfer(STAFF, new_id())
 
@@ -270,23 +277,23 @@ async def test_invalid_transfer_is_rejected(inventory_app: InventoryApp) -> None
 async def test_opposite_transfers_do_not_deadlock(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product(stock=50)
     other = await inventory_app.warehouse()
-    await moved(inventory_app, tea.product_id, other.warehouse_id, 25)
+    await transfer(inventory_app, tea.product_id, other.warehouse_id, 25)
 
     await gather(
-        *(moved(inventory_app, tea.product_id, other.warehouse_id, 1) for _ in range(8)),
+        *(transfer(inventory_app, tea.product_id, other.warehouse_id, 1) for _ in range(8)),
         *(
-            moved(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1, since=other.warehouse_id)
+            transfer(inventory_app, tea.product_id, MAIN_WAREHOUSE, 1, source=other.warehouse_id)
             for _ in range(8)
         ),
         *(inventory_app.reserve({tea.product_id: 2}) for _ in range(8)),
     )
 
     stock = await inventory_app.stockroom.get_stock(STAFF, tea.product_id)
-    assert sum(one.on_hand for one in stock.warehouses) == 50
+    assert sum(level.on_hand for level in stock.warehouses) == 50
     assert stock.available == 34
 
 
-# On hand at a time
+# Historical stock
 
 
 async def test_historical_stock_is_sum_of_earlier_movements(
@@ -298,20 +305,20 @@ async def test_historical_stock_is_sum_of_earlier_movements(
     inventory_app.clock.advance(hours=1)
     await inventory_app.adjust(tea.product_id, delta=10)
     inventory_app.clock.advance(hours=1)
-    await moved(inventory_app, tea.product_id, other.warehouse_id, 4)
+    await transfer(inventory_app, tea.product_id, other.warehouse_id, 4)
     inventory_app.clock.advance(hours=1)
     await inventory_app.adjust(tea.product_id, "counted", counted=5)
 
-    async def then(hours: float) -> tuple[int, list[int]]:
+    async def stock_after(hours: float) -> tuple[int, list[int]]:
         at = start + timedelta(hours=hours)
         stock = await inventory_app.stockroom.get_stock_at(STAFF, tea.product_id, at)
         assert stock.at == at
-        return stock.on_hand, [one.on_hand for one in stock.warehouses]
+        return stock.on_hand, [level.on_hand for level in stock.warehouses]
 
-    assert await then(0.5) == (0, [0, 0])
-    assert await then(1.5) == (10, [10, 0])
-    assert await then(2.5) == (10, [6, 4])
-    assert await then(3.5) == (9, [5, 4])
+    assert await stock_after(0.5) == (0, [0, 0])
+    assert await stock_after(1.5) == (10, [10, 0])
+    assert await stock_after(2.5) == (10, [6, 4])
+    assert await stock_after(3.5) == (9, [5, 4])
     with pytest.raises(ProductNotFound):
         await inventory_app.stockroom.get_stock_at(STAFF, new_id(), start)
 
@@ -323,7 +330,7 @@ async def test_stocktake_reports_differences(inventory_app: InventoryApp) -> Non
     tea = await inventory_app.product("TEA", stock=10)
     await inventory_app.product("CUP", stock=3)
 
-    stocktake = await counted(
+    stocktake = await record_stocktake(
         inventory_app, {"sku": "cup", "counted": 5}, {"product_id": tea.product_id, "counted": 8}
     )
 
@@ -331,18 +338,18 @@ async def test_stocktake_reports_differences(inventory_app: InventoryApp) -> Non
         ("TEA", 8, -2),
         ("CUP", 5, 2),
     }
-    of_tea = next(line for line in stocktake.lines if line.sku == "TEA")
+    tea_line = next(line for line in stocktake.lines if line.sku == "TEA")
     last = (await ledger(inventory_app, tea.product_id))[-1]
     assert (last.reason, last.delta, last.on_hand_after) == (MovementReason.COUNTED, -2, 8)
     assert last.reference == stocktake.stocktake_id
-    assert of_tea.movement_id == last.movement_id
+    assert tea_line.movement_id == last.movement_id
     assert await inventory_app.stockroom.get_stocktake(STAFF, stocktake.stocktake_id) == stocktake
 
 
 async def test_unchanged_count_is_recorded(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product("TEA", stock=10)
 
-    stocktake = await counted(inventory_app, {"sku": "TEA", "counted": 10})
+    stocktake = await record_stocktake(inventory_app, {"sku": "TEA", "counted": 10})
 
     assert stocktake.lines[0].delta == 0
     assert (await ledger(inventory_app, tea.product_id))[-1].reason == MovementReason.COUNTED
@@ -352,7 +359,7 @@ async def test_stocktake_works_in_other_warehouse(inventory_app: InventoryApp) -
     tea = await inventory_app.product("TEA", stock=10)
     other = await inventory_app.warehouse()
 
-    stocktake = await counted(
+    stocktake = await record_stocktake(
         inventory_app,
         {"sku": "TEA", "counted": 6},
         warehouse_id=other.warehouse_id,
@@ -372,10 +379,12 @@ async def test_stocktake_is_atomic_when_one_line_is_below_reserved(
     )
     await inventory_app.reserve({cup.product_id: 2})
 
-    with pytest.raises(WouldGoNegative) as refusal:
-        await counted(inventory_app, {"sku": "TEA", "counted": 8}, {"sku": "CUP", "counted": 1})
+    with pytest.raises(WouldGoNegative) as raised:
+        await record_stocktake(
+            inventory_app, {"sku": "TEA", "counted": 8}, {"sku": "CUP", "counted": 1}
+        )
 
-    assert refusal.value.details == {
+    assert raised.value.details == {
         "lines": [{"product_id": str(cup.product_id), "counted": 1, "on_hand": 3, "reserved": 2}]
     }
     assert await inventory_app.main_stock(tea.product_id) == (10, 0)
@@ -386,7 +395,7 @@ async def test_expired_reservations_do_not_block_stocktake(inventory_app: Invent
     await inventory_app.reserve({cup.product_id: 2}, minutes=5)
     inventory_app.clock.advance(minutes=6)
 
-    await counted(inventory_app, {"sku": "CUP", "counted": 1})
+    await record_stocktake(inventory_app, {"sku": "CUP", "counted": 1})
 
     assert await inventory_app.main_stock(cup.product_id) == (1, 0)
 
@@ -408,26 +417,28 @@ async def test_invalid_stocktake_is_rejected(inventory_app: InventoryApp) -> Non
     tea = await inventory_app.product("TEA", stock=1)
 
     with pytest.raises(ValidationFailed):
-        await counted(inventory_app, {"counted": 1})
+        await record_stocktake(inventory_app, {"counted": 1})
     with pytest.raises(ValidationFailed):
-        await counted(inventory_app, {"sku": "TEA", "product_id": tea.product_id, "counted": 1})
-    with pytest.raises(ValidationFailed) as twice:
-        await counted(
+        await record_stocktake(
+            inventory_app, {"sku": "TEA", "product_id": tea.product_id, "counted": 1}
+        )
+    with pytest.raises(ValidationFailed) as duplicate:
+        await record_stocktake(
             inventory_app,
             {"sku": "TEA", "counted": 1},
             {"product_id": tea.product_id, "counted": 2},
         )
-    with pytest.raises(ProductNotFound) as unnamed:
-        await counted(inventory_app, {"sku": "CUP", "counted": 1})
+    with pytest.raises(ProductNotFound) as unknown:
+        await record_stocktake(inventory_app, {"sku": "CUP", "counted": 1})
     with pytest.raises(ProductNotFound):
-        await counted(inventory_app, {"product_id": new_id(), "counted": 1})
+        await record_stocktake(inventory_app, {"product_id": new_id(), "counted": 1})
     with pytest.raises(WarehouseNotFound):
-        await counted(inventory_app, {"sku": "TEA", "counted": 1}, warehouse_id=new_id())
+        await record_stocktake(inventory_app, {"sku": "TEA", "counted": 1}, warehouse_id=new_id())
     with pytest.raises(StocktakeNotFound):
         await inventory_app.stockroom.get_stocktake(STAFF, new_id())
 
-    assert twice.value.details["errors"][0]["field"] == "/lines/1"
-    assert unnamed.value.details == {"sku": "CUP"}
+    assert duplicate.value.details["errors"][0]["field"] == "/lines/1"
+    assert unknown.value.details == {"sku": "CUP"}
     assert len(await ledger(inventory_app, tea.product_id)) == 1
 
 

@@ -1,4 +1,4 @@
-"""A store that looks first and takes then is caught by the same races and the same questions."""
+"""The race tests detect stores that check the stock and then reserve without a condition."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,19 +23,19 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'
 
 @pytest.fixture
 async def setup(server_url: str, template: str) -> AsyncIterator[RaceSetup]:
-    """A database of its own, which may be spoiled."""
+    """Open a setup on a database of its own, whose constraints the tests drop."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(dedicated_database(server_url, template))
         yield await stack.enter_async_context(open_race_setup(url, 0))
 
 
-@pytest.mark.parametrize("planted", BROKEN_STORES)
+@pytest.mark.parametrize("broken", BROKEN_STORES)
 async def test_database_constraint_rejects_overselling_by_broken_store(
-    setup: RaceSetup, planted: BrokenStore
+    setup: RaceSetup, broken: BrokenStore
 ) -> None:
     tea = await setup.inventory_app.product(stock=1)
 
-    with planted():
+    with broken():
         outcomes = await race_for_last_unit(setup, tea.product_id)
 
     assert outcomes == {ReservationView, OutOfStock, asyncpg.CheckViolationError}
@@ -43,26 +43,26 @@ async def test_database_constraint_rejects_overselling_by_broken_store(
     assert await setup.invariants_hold()
 
 
-@pytest.mark.parametrize("planted", BROKEN_STORES)
+@pytest.mark.parametrize("broken", BROKEN_STORES)
 async def test_without_constraint_broken_store_oversells_and_invariant_check_fails(
-    setup: RaceSetup, planted: BrokenStore
+    setup: RaceSetup, broken: BrokenStore
 ) -> None:
     tea = await setup.inventory_app.product(stock=1)
     await setup.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
 
-    with planted():
+    with broken():
         outcomes = await race_for_last_unit(setup, tea.product_id)
 
     _, reserved = await setup.inventory_app.main_stock(tea.product_id)
     assert (outcomes, reserved > 1) == ({ReservationView, OutOfStock}, True)
-    with pytest.raises(AssertionError, match="more reserved than there is"):
+    with pytest.raises(AssertionError, match="more reserved than on hand and backorder"):
         await setup.invariants_hold()
 
 
 async def test_broken_store_fails_last_unit_race(setup: RaceSetup) -> None:
     await setup.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
 
-    # one too many bought: it is seen when the goods are to leave, or when they are counted
+    # the oversold unit shows when it is consumed, or in the invariants
     with broken_store.check_then_reserve(), pytest.raises((AssertionError, OutOfStock)):
         await test_races.test_hundred_concurrent_buyers_of_last_unit_buy_one(setup)
 
@@ -79,14 +79,14 @@ async def test_correct_store_does_not_rely_on_constraint(setup: RaceSetup) -> No
 
 
 async def race_for_last_unit(setup: RaceSetup, product_id: UUID) -> set[type]:
-    """What a hundred buyers of the last unit get. Two have looked before the first one takes."""
-    asked = [setup.inventory_app.reserve({product_id: 1}) for _ in range(100)]
+    """Return the outcomes of a hundred buyers; two have checked before the first one reserves."""
+    calls = [setup.inventory_app.reserve({product_id: 1}) for _ in range(100)]
     async with setup.driver.transaction():
         await setup.driver.execute(
             "SELECT FROM inventory.stock WHERE product_id = $1 FOR UPDATE", product_id
         )
-        racing = asyncio.create_task(run_concurrently(asked))
+        race = asyncio.create_task(run_concurrently(calls))
         async with asyncio.timeout(30):
             while await setup.driver.fetchval(WAITING_FOR_LOCK) < 2:
                 await setup.driver.execute("SELECT pg_stat_clear_snapshot()")
-    return {type(outcome) for outcome in await racing}
+    return {type(outcome) for outcome in await race}

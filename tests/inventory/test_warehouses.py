@@ -1,4 +1,4 @@
-"""Every implementation of Warehouses keeps these promises."""
+"""Contract of Warehouses, for every storage."""
 
 from asyncio import gather
 from typing import Any
@@ -19,16 +19,16 @@ from markethall.shared.kernel.pagination import PageQuery
 from tests.inventory.conftest import STAFF, InventoryApp, no_key
 
 
-async def changed(
+async def change(
     inventory_app: InventoryApp, warehouse: WarehouseView, **fields: Any
 ) -> WarehouseView:
     command = WarehouseChange.model_validate(fields)
-    seen = {warehouse.version}
-    return await inventory_app.warehouses.change(STAFF, warehouse.warehouse_id, command, seen)
+    expected = {warehouse.version}
+    return await inventory_app.warehouses.change(STAFF, warehouse.warehouse_id, command, expected)
 
 
 async def names(inventory_app: InventoryApp) -> list[str]:
-    """What the list gives, read in pages of two."""
+    """Return the names in list order, read in pages of two."""
     found: list[str] = []
     cursor = None
     while True:
@@ -47,10 +47,10 @@ async def test_main_warehouse_always_exists(inventory_app: InventoryApp) -> None
         warehouse_id=MAIN_WAREHOUSE, name="Main", priority=0, active=True, version=1
     )
     with pytest.raises(WarehouseInUse):
-        await changed(inventory_app, main, active=False)
+        await change(inventory_app, main, active=False)
     with pytest.raises(WarehouseInUse):
         await inventory_app.warehouses.delete(STAFF, MAIN_WAREHOUSE, {1})
-    assert (await changed(inventory_app, main, name="Utrecht", priority=5)).version == 2
+    assert (await change(inventory_app, main, name="Utrecht", priority=5)).version == 2
 
 
 async def test_warehouse_has_all_created_fields(inventory_app: InventoryApp) -> None:
@@ -83,17 +83,17 @@ async def test_warehouses_are_ordered_by_priority(inventory_app: InventoryApp) -
 
 
 async def test_change_requires_current_version(inventory_app: InventoryApp) -> None:
-    seen = await inventory_app.warehouse("Rotterdam", priority=7)
+    before = await inventory_app.warehouse("Rotterdam", priority=7)
 
-    after = await changed(inventory_app, seen, name="Antwerp")
-    same = await changed(inventory_app, after, name="Antwerp")
+    after = await change(inventory_app, before, name="Antwerp")
+    same = await change(inventory_app, after, name="Antwerp")
 
     assert (after.name, after.priority, after.version) == ("Antwerp", 7, 2)
     assert same == after
     with pytest.raises(PreconditionFailed):
-        await changed(inventory_app, seen, name="Ghent")
+        await change(inventory_app, before, name="Ghent")
     with pytest.raises(PreconditionFailed):
-        await inventory_app.warehouses.delete(STAFF, seen.warehouse_id, {1})
+        await inventory_app.warehouses.delete(STAFF, before.warehouse_id, {1})
 
 
 async def test_warehouse_without_stock_rows_can_be_deleted(inventory_app: InventoryApp) -> None:
@@ -101,13 +101,13 @@ async def test_warehouse_without_stock_rows_can_be_deleted(inventory_app: Invent
 
     await inventory_app.warehouses.delete(STAFF, other.warehouse_id, {1})
 
-    with pytest.raises(WarehouseNotFound) as refusal:
+    with pytest.raises(WarehouseNotFound) as raised:
         await inventory_app.warehouses.get_warehouse(STAFF, other.warehouse_id)
-    assert refusal.value.details == {"warehouse_id": str(other.warehouse_id)}
+    assert raised.value.details == {"warehouse_id": str(other.warehouse_id)}
     assert await names(inventory_app) == ["Main"]
 
 
-async def test_an_unknown_warehouse_is_not_found(inventory_app: InventoryApp) -> None:
+async def test_unknown_warehouse_is_not_found(inventory_app: InventoryApp) -> None:
     with pytest.raises(WarehouseNotFound):
         await inventory_app.warehouses.get_warehouse(STAFF, new_id())
     with pytest.raises(WarehouseNotFound):

@@ -40,7 +40,7 @@ from markethall.shared.kernel.call_context import Actor, CallContext, system_con
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import scopes_for_roles
-from markethall.shared.messaging.events import Delivery, Event, EventHandler, wrap_event
+from markethall.shared.messaging.events import Delivery, Event, EventHandler, RetryLater, wrap_event
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.persistence.postgres import Postgres
@@ -206,7 +206,7 @@ class OrdersApp:
     async def handle_or_retry_later(self, delivery: Delivery) -> None:
         try:
             await self.handle(delivery)
-        except Unavailable as error:
+        except (RetryLater, Unavailable) as error:
             due_at = self.clock() + timedelta(seconds=1)
             await self.persistence.inbox.retry_later(delivery, repr(error), due_at)
 

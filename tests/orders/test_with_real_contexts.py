@@ -15,7 +15,8 @@ from markethall.contexts import topology
 from markethall.event_workers import bind_event_handlers
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
-from markethall.inventory.stock.contract.movements import Adjustment, ReservationQuery
+from markethall.inventory.reservations.contract import ReservationQuery
+from markethall.inventory.stock.contract.movements import Adjustment
 from markethall.orders.contract import OrderPaymentStatus, Orders, OrderStatus, OrderView
 from markethall.payments.contract import PaymentQuery, PaymentStatus, PaymentView
 from markethall.secret_keys import ApplicationSecrets
@@ -323,7 +324,9 @@ async def test_retry_after_unavailable_context_gives_one_order(
     assert (
         len(
             (
-                await inventory_of(contexts_app.container).stockroom.list_reservations(STAFF, query)
+                await inventory_of(contexts_app.container).reservations.list_reservations(
+                    STAFF, query
+                )
             ).items
         )
         == 1

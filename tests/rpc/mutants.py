@@ -38,7 +38,7 @@ def response_field_dropped() -> None:
 
 
 def row_field_dropped() -> None:
-    store = module("inventory.sql.stock_rows")
+    store = module("inventory.reservations.sql.store")
     line = store._reservation_line
     store._reservation_line = lambda row: line({**row, "name": row["sku"]})
 
@@ -71,7 +71,7 @@ def row_not_locked() -> None:
 
 def check_and_update_separated() -> None:
     """As if what is there had been looked up before, and is taken whatever it is by now."""
-    statements = module("inventory.sql.reservations")
+    statements = module("inventory.reservations.sql.statements")
     for take in (statements.RESERVE_LINE, statements.RESERVE_SINGLE_STATEMENT):
         take._compile()
         for enough in ("stock.reserved >= ", "ELSE 0 END >= "):

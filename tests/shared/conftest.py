@@ -48,16 +48,18 @@ EMPTY = "SET lock_timeout = '5s'; TRUNCATE " + ", ".join(
 
 ADD = Statement(insert(thing).values(name=bindparam("name"), number=bindparam("number")))
 COUNT = Statement(sa.select(sa.func.count()).select_from(thing))
-LOCK = Statement(sa.select(thing.c.number).where(thing.c.name == bindparam("of")).with_for_update())
+LOCK = Statement(
+    sa.select(thing.c.number).where(thing.c.name == bindparam("name")).with_for_update()
+)
 PUT = Statement(
-    sa.update(thing).where(thing.c.name == bindparam("of")).values(number=bindparam("to"))
+    sa.update(thing).where(thing.c.name == bindparam("name")).values(number=bindparam("number"))
 )
 SLEEP = Statement(sa.select(sa.func.pg_sleep(bindparam("seconds", type_=sa.Float))))
 PID = Statement(sa.select(sa.func.pg_backend_pid()))
 
 
 class Something(Dto):
-    """What the effects of these tests answer."""
+    """The result of a command."""
 
     thing_id: UUID
     name: str = ""
@@ -76,7 +78,7 @@ class ThingHappened(Event):
 
 @dataclass
 class FakeClock:
-    """A clock that goes only when it is told to."""
+    """A clock that stands still until `forward` is called."""
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -136,7 +138,7 @@ async def probe_database(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def probe_url(probe_database: str) -> str:
-    """The same, with empty tables. What a test before has left open would be found here."""
+    """The same with empty tables; fails when an earlier test has left a transaction open."""
     await on_server(probe_database, EMPTY)
     return probe_database
 

@@ -1,4 +1,4 @@
-"""The pool, its transactions, and what a client gets when Postgres does not answer."""
+"""Pool, transactions and read sessions, and the errors when Postgres does not answer."""
 
 import asyncio
 import os
@@ -22,40 +22,40 @@ from markethall.shared.persistence.postgres import (
     PoolSize,
     Postgres,
     Statement,
-    asyncpg_url,
     sql_literal,
 )
+from markethall.shared.persistence.postgres_url import asyncpg_url
 from tests.conftest import on_server, plain
 from tests.shared.conftest import ADD, COUNT, LOCK, PID, PUT, SLEEP, create_schema, thing
 
-NOBODY_IN_TRANSACTION = (
+IDLE_IN_TRANSACTION = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
 )
 LOCK_TIMEOUT = Statement(sa.text("SELECT current_setting('lock_timeout')"))
-SOON = Statement(sa.text("SELECT set_config('lock_timeout', '50ms', true)"))
-# seconds, a limit of failure: for what would else wait for ever
-PATIENCE = 30
-ALIVE = "SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"
+SET_SHORT_LOCK_TIMEOUT = Statement(sa.text("SELECT set_config('lock_timeout', '50ms', true)"))
+# seconds; only a failing test waits for so long
+TEST_TIMEOUT = 30
+COUNT_BACKENDS_WITH_PID = "SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"
 
 
-async def test_a_transaction_commits_when_its_block_ends(probe: Postgres) -> None:
+async def test_transaction_commits_when_block_ends(probe: Postgres) -> None:
     async with probe.transaction() as connection:
         touched = await connection.execute(ADD, name="a", number=1)
 
     assert touched == 1
-    assert await things(probe) == 1
+    assert await count_things(probe) == 1
 
 
-async def test_a_transaction_rolls_back_when_its_block_raises(probe: Postgres) -> None:
+async def test_transaction_rolls_back_when_block_raises(probe: Postgres) -> None:
     with pytest.raises(ZeroDivisionError):
         await add_and_raise(probe, ZeroDivisionError())
 
-    assert await things(probe) == 0
+    assert await count_things(probe) == 0
 
 
 async def test_domain_error_rolls_back_and_connection_is_reused(probe_url: str) -> None:
-    async with pool(probe_url, most=1) as postgres:
+    async with pool(probe_url, max_size=1) as postgres:
         before = await backend_pid(postgres)
 
         for _ in range(3):
@@ -63,27 +63,27 @@ async def test_domain_error_rolls_back_and_connection_is_reused(probe_url: str) 
                 await add_and_raise(postgres, MalformedRequest())
 
         assert await backend_pid(postgres) == before
-        assert await things(postgres) == 0
+        assert await count_things(postgres) == 0
 
 
 async def test_constraint_violation_rolls_back_and_connection_is_reused(probe_url: str) -> None:
-    async with pool(probe_url, most=1) as postgres:
+    async with pool(probe_url, max_size=1) as postgres:
         before = await backend_pid(postgres)
 
         with pytest.raises(asyncpg.UniqueViolationError):
             await add_twice(postgres)
 
         assert await backend_pid(postgres) == before
-        assert await things(postgres) == 0
+        assert await count_things(postgres) == 0
 
 
 async def test_swallowed_error_never_commits(
     probe: Postgres,
 ) -> None:
     with pytest.raises(RuntimeError, match="rolled back"):
-        await add_twice_and_go_on(probe)
+        await add_twice_and_swallow_error(probe)
 
-    assert await things(probe) == 0
+    assert await count_things(probe) == 0
 
 
 async def test_read_session_sees_committed_data_and_nests(probe: Postgres) -> None:
@@ -93,7 +93,7 @@ async def test_read_session_sees_committed_data_and_nests(probe: Postgres) -> No
             seen = [await outer.fetch_value(COUNT), await inner.fetch_value(COUNT)]
 
     assert seen == [0, 0]
-    assert await things(probe) == 1
+    assert await count_things(probe) == 1
 
 
 async def test_each_read_statement_has_its_own_snapshot(probe: Postgres) -> None:
@@ -106,22 +106,22 @@ async def test_each_read_statement_has_its_own_snapshot(probe: Postgres) -> None
     assert (before, after) == (0, 1)
 
 
-async def test_transaction_flag_is_always_reset(probe: Postgres) -> None:
+async def test_connection_marker_is_always_reset(probe: Postgres) -> None:
     async with probe.transaction():
         inside = HOLDS_CONNECTION.get()
     after_commit = HOLDS_CONNECTION.get()
     with pytest.raises(MalformedRequest):
         await add_and_raise(probe, MalformedRequest())
-    after_refusal = HOLDS_CONNECTION.get()
+    after_error = HOLDS_CONNECTION.get()
     async with probe.read_session():
         reading = HOLDS_CONNECTION.get()
     after_reading = HOLDS_CONNECTION.get()
 
     assert (inside, reading) == ("postgres", "reading")
-    assert (after_commit, after_refusal, after_reading) == ("", "", "")
+    assert (after_commit, after_error, after_reading) == ("", "", "")
 
 
-async def test_cancelled_transaction_is_closed(probe: Postgres) -> None:
+async def test_cancelled_transaction_is_rolled_back(probe: Postgres) -> None:
     locked = asyncio.Event()
 
     async def hold() -> None:
@@ -130,67 +130,136 @@ async def test_cancelled_transaction_is_closed(probe: Postgres) -> None:
             locked.set()
             await asyncio.Event().wait()
 
-    await cancel_after(locked, hold())
+    await cancel_when_set(locked, hold())
 
-    assert await things(probe) == 0
-    assert await eventually_zero(probe, NOBODY_IN_TRANSACTION)
+    assert await count_things(probe) == 0
+    assert await wait_until_zero(probe, IDLE_IN_TRANSACTION)
 
 
 async def test_cancelled_statement_leaves_no_broken_connection(probe_url: str) -> None:
-    async with pool(probe_url, most=1) as postgres:
+    async with pool(probe_url, max_size=1) as postgres:
         for _ in range(3):
             started = asyncio.Event()
-            await cancel_after(started, sleep_in_transaction(postgres, started))
+            await cancel_when_set(started, sleep_in_transaction(postgres, started))
 
-            assert await things(postgres) == 0
+            assert await count_things(postgres) == 0
 
 
 async def test_cancel_during_rollback_returns_connection(
     probe_url: str,
 ) -> None:
-    async with pool(probe_url, most=1) as postgres:
+    async with pool(probe_url, max_size=1) as postgres:
         for _ in range(3):
             task = asyncio.create_task(add_and_raise(postgres, MalformedRequest(), cancelled=True))
             await asyncio.wait([task])
 
             assert task.cancelled()
-            assert await things(postgres) == 0
+            assert await count_things(postgres) == 0
 
 
-async def test_a_full_pool_is_unavailable_within_its_timeout(probe_url: str) -> None:
-    async with pool(probe_url, most=1, patience=2) as postgres, postgres.read_session():
-        async with asyncio.timeout(PATIENCE):  # the one connection is not given back before
-            with pytest.raises(Unavailable) as refused:
-                await things(postgres)
+async def test_exhausted_pool_is_unavailable_after_timeout(probe_url: str) -> None:
+    async with pool(probe_url, max_size=1, timeout_seconds=2) as postgres, postgres.read_session():
+        async with asyncio.timeout(TEST_TIMEOUT):
+            with pytest.raises(Unavailable) as raised:
+                await count_things(postgres)
 
-        assert refused.value.status == 503
-        assert refused.value.retry_after == 1
+        assert raised.value.status == 503
+        assert raised.value.retry_after == 1
+
+
+async def test_cancelled_wait_for_connection_leaves_pool_usable(probe_url: str) -> None:
+    async with pool(probe_url, max_size=1) as postgres:
+        async with postgres.read_session():
+            waiting = asyncio.create_task(count_things(postgres))
+            await run_loop_callbacks()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+        assert waiting.cancelled()
+        assert await count_things(postgres) == 0
+
+
+async def test_cancel_while_connection_is_handed_over_leaves_pool_usable(probe_url: str) -> None:
+    async with pool(probe_url, max_size=1) as postgres:
+        for callbacks in range(6):
+            async with postgres.read_session():
+                waiting = asyncio.create_task(count_things(postgres))
+                await run_loop_callbacks()
+            await run_loop_callbacks(callbacks)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+            assert await count_things(postgres) == 0
+
+
+async def test_close_ends_transaction_in_use_and_waiting_reader(probe_url: str) -> None:
+    postgres = Postgres(probe_url, PoolSize(min_size=1, max_size=1, timeout=0.5))
+
+    with pytest.raises(Unavailable):  # noqa: PT012 - the block is what is tested
+        async with postgres.transaction() as connection:
+            waiting = asyncio.create_task(count_things(postgres))
+            await run_loop_callbacks()
+            await postgres.close()
+            await connection.execute(ADD, name="a", number=1)
+    await asyncio.wait([waiting])
+
+    assert isinstance(waiting.exception(), Unavailable)
+    assert await count_things(postgres) == 0
+    await postgres.close()
+
+
+async def test_close_waits_for_connection_in_use(probe_url: str) -> None:
+    postgres = Postgres(probe_url, PoolSize(min_size=1, max_size=1, timeout=TEST_TIMEOUT))
+
+    async with postgres.transaction() as connection:
+        closing = asyncio.create_task(postgres.close())
+        await run_loop_callbacks()
+        await connection.execute(ADD, name="a", number=1)
+    await closing
+
+    assert await count_things(postgres) == 1
+    await postgres.close()
+
+
+async def test_pool_works_on_several_event_loops_in_turn(probe_url: str) -> None:
+    postgres = Postgres(probe_url, PoolSize(min_size=1, max_size=2, timeout=5))
+
+    async def use_and_close() -> int:
+        count = await count_things(postgres)
+        await postgres.close()
+        return count
+
+    counts = [await asyncio.to_thread(asyncio.run, use_and_close()) for _ in range(2)]
+
+    assert counts == [0, 0]
 
 
 async def test_pool_never_exceeds_max_size(probe_url: str) -> None:
-    watched = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pool-bounds'"
-    postgres = Postgres(probe_url, PoolSize(1, 4, PATIENCE), application_name="pool-bounds")
+    count_own_connections = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pool-bounds'"
+    )
+    postgres = Postgres(probe_url, PoolSize(1, 4, TEST_TIMEOUT), application_name="pool-bounds")
     observer = await asyncpg.connect(plain(probe_url))
 
-    together, seen = asyncio.Barrier(4), []
+    barrier, seen = asyncio.Barrier(4), []
 
     async def use() -> None:
         async with postgres.read_session() as connection:
             await connection.fetch_value(PID)
-            if await together.wait() == 0:  # four have a connection, all others wait for one
-                seen.append(await observer.fetchval(watched))
-            await together.wait()
+            if await barrier.wait() == 0:  # four hold a connection, the others wait
+                seen.append(await observer.fetchval(count_own_connections))
+            await barrier.wait()
 
     await asyncio.gather(*(use() for _ in range(40)))
 
     assert seen == [4] * 10
     await postgres.close()
-    assert await eventually(observer, watched, 0)
+    assert await wait_for_count(observer, count_own_connections, 0)
     await observer.close()
 
 
 async def test_pool_keeps_connections_during_burst(probe_url: str) -> None:
-    async with pool(probe_url, least=1, most=4) as postgres:
+    async with pool(probe_url, min_size=1, max_size=4) as postgres:
         seen = set()
 
         async def use() -> None:
@@ -217,75 +286,75 @@ async def test_contexts_with_same_url_share_pool(probe_url: str) -> None:
 async def test_dedicated_connection_is_outside_pool_and_closes(
     probe_url: str,
 ) -> None:
-    async with pool(probe_url, most=1) as postgres:
+    async with pool(probe_url, max_size=1) as postgres:
         async with postgres.dedicated_connection() as connection:
             pid = await connection.fetch_value(PID)
             assert await backend_pid(postgres) != pid
 
-        assert await eventually_zero(postgres, ALIVE.replace(":pid", str(pid)))
+        assert await wait_until_zero(postgres, COUNT_BACKENDS_WITH_PID.replace(":pid", str(pid)))
 
 
-async def test_waiting_for_a_lock_ends_as_unavailable_and_keeps_the_connection(
+async def test_lock_timeout_is_unavailable_and_keeps_connection(
     probe_url: str,
 ) -> None:
-    async with pool(probe_url, most=2, patience=10) as postgres:
+    async with pool(probe_url, max_size=2, timeout_seconds=10) as postgres:
         await add(postgres, "a")
         pids = {await backend_pid(postgres)}
 
         async with postgres.transaction() as holder:
-            waits = await holder.fetch_value(LOCK_TIMEOUT)
-            await holder.fetch_one(LOCK, of="a")
+            lock_timeout = await holder.fetch_value(LOCK_TIMEOUT)
+            await holder.fetch_one(LOCK, name="a")
             pids.add(await backend_pid(postgres))
             with pytest.raises(Unavailable):
-                await put_at_once(postgres, "a", 1)
+                await update_without_waiting(postgres, "a", 1)
             after = await backend_pid(postgres)
 
         assert after in pids
-        # the server gives up before we do, which would cost the connection
-        assert waits == "9s"
+        # below the timeout of the statement, after which the connection is lost
+        assert lock_timeout == "9s"
 
 
 async def test_deadlock_victim_gets_unavailable(
     probe_url: str,
 ) -> None:
     await on_server(probe_url, "ALTER DATABASE " + database(probe_url) + " SET deadlock_timeout=50")
-    async with pool(probe_url, patience=10) as postgres:
+    async with pool(probe_url, timeout_seconds=10) as postgres:
         await add(postgres, "a")
         await add(postgres, "b")
-        both = asyncio.Barrier(2)
+        barrier = asyncio.Barrier(2)
 
-        async def crosswise(first: str, second: str) -> None:
+        async def lock_in_order(first: str, second: str) -> None:
             async with postgres.transaction() as connection:
-                await connection.execute(PUT, of=first, to=1)
-                await both.wait()
-                await connection.execute(PUT, of=second, to=1)
+                await connection.execute(PUT, name=first, number=1)
+                await barrier.wait()
+                await connection.execute(PUT, name=second, number=1)
 
         with capture_logs() as lines:
             results = await asyncio.gather(
-                crosswise("a", "b"), crosswise("b", "a"), return_exceptions=True
+                lock_in_order("a", "b"), lock_in_order("b", "a"), return_exceptions=True
             )
 
         assert sorted(type(result).__name__ for result in results) == ["NoneType", "Unavailable"]
         assert [line["event"] for line in lines] == ["database.deadlock"]
         assert "waits for ShareLock" in lines[0]["detail"]
-        assert await things(postgres) == 2
+        assert await count_things(postgres) == 2
 
 
 async def test_killed_connection_is_unavailable_once(
     probe_url: str,
 ) -> None:
-    async with pool(probe_url, most=1) as postgres:
+    async with pool(probe_url, max_size=1) as postgres:
         with pytest.raises(Unavailable):
-            await add_and_lose_the_connection(postgres, probe_url)
+            await add_and_kill_backend(postgres, probe_url)
 
-        assert await things(postgres) == 0
+        assert await count_things(postgres) == 0
 
 
 async def test_dead_idle_connections_are_replaced(probe_url: str) -> None:
-    async with pool(probe_url, most=2) as postgres:
+    async with pool(probe_url, max_size=2) as postgres:
         pid = await backend_pid(postgres)
         await on_server(probe_url, f"SELECT pg_terminate_backend({pid}, 5000)")
-        await reached_us()
+        await run_loop_callbacks()
 
         assert await backend_pid(postgres) != pid
 
@@ -293,7 +362,7 @@ async def test_dead_idle_connections_are_replaced(probe_url: str) -> None:
 async def test_invalid_value_is_not_reported_as_unavailable(
     probe_url: str,
 ) -> None:
-    async with pool(probe_url, most=1) as postgres:
+    async with pool(probe_url, max_size=1) as postgres:
         before = await backend_pid(postgres)
 
         with pytest.raises(asyncpg.DataError, match="int64"):
@@ -309,7 +378,7 @@ async def test_concurrent_statements_on_one_connection_are_rejected(
         async with probe.transaction() as connection:
             await asyncio.gather(connection.fetch_value(COUNT), connection.fetch_value(COUNT))
 
-    assert await things(probe) == 0
+    assert await count_things(probe) == 0
 
 
 async def test_nul_character_is_not_reported_as_unavailable(probe: Postgres) -> None:
@@ -324,7 +393,7 @@ async def test_nul_character_is_not_reported_as_unavailable(probe: Postgres) -> 
         "postgresql://u:p@no-such-host.invalid/x",
     ],
 )
-async def test_no_server_at_all_is_unavailable(url: str) -> None:
+async def test_missing_server_is_unavailable(url: str) -> None:
     postgres = Postgres(url, PoolSize(timeout=2))
 
     with pytest.raises(Unavailable):
@@ -346,20 +415,20 @@ async def test_authentication_failure_is_unavailable(server_url: str) -> None:
 
 
 async def test_schema_change_does_not_leave_stale_statements(probe_url: str) -> None:
-    every = Statement(sa.text("SELECT * FROM probe.changing"))
+    select_all = Statement(sa.text("SELECT * FROM probe.changing"))
     await on_server(probe_url, "CREATE TABLE probe.changing AS SELECT 'a' AS name, 7 AS number")
-    async with pool(probe_url, most=1) as postgres:
+    async with pool(probe_url, max_size=1) as postgres:
         async with postgres.read_session() as connection:
-            await connection.fetch_all(every)
+            await connection.fetch_all(select_all)
         await on_server(probe_url, "ALTER TABLE probe.changing ADD COLUMN colour text")
 
-        outcomes = [await read_in_transaction(postgres, every) for _ in range(3)]
+        outcomes = [await read_in_transaction(postgres, select_all) for _ in range(3)]
 
         assert outcomes[0] in {"unavailable", "a"}
         assert outcomes[1:] == ["a", "a"]
         await on_server(probe_url, "ALTER TABLE probe.changing ALTER number TYPE numeric")
         async with postgres.read_session() as connection:
-            assert (await connection.fetch_all(every))[0]["number"] == 7
+            assert (await connection.fetch_all(select_all))[0]["number"] == 7
 
 
 async def test_execute_many_is_one_round_trip(probe: Postgres) -> None:
@@ -369,13 +438,15 @@ async def test_execute_many_is_one_round_trip(probe: Postgres) -> None:
         await connection.execute_many(ADD, rows)
         await connection.execute_many(ADD, [])
 
-    assert await things(probe) == 5
+    assert await count_things(probe) == 5
 
 
 def test_statement_binds_its_constants() -> None:
-    statement = Statement(sa.update(thing).where(thing.c.name == bindparam("of")).values(number=5))
+    statement = Statement(
+        sa.update(thing).where(thing.c.name == bindparam("name")).values(number=5)
+    )
 
-    sql, arguments = statement.bind({"of": None})
+    sql, arguments = statement.bind({"name": None})
 
     assert sql.count("$") == 2
     assert arguments == [5, None]
@@ -408,8 +479,8 @@ def test_asyncpg_url_accepts_common_forms(given: str, made: str) -> None:
     assert asyncpg_url(given) == made
 
 
-class TestServerOfItsOwn:
-    """What would disturb the other tests."""
+class TestWithDedicatedServer:
+    """Tests that stop the server."""
 
     @pytest.fixture
     def server(self, scratch: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
@@ -420,86 +491,91 @@ class TestServerOfItsOwn:
     async def test_pool_recovers_after_server_restart(self, server: EmbeddedPostgres) -> None:
         url = server.start()
         await create_schema(url)
-        async with Wire(url) as wire, pool(wire.url, patience=PATIENCE) as postgres:
-            await asyncio.gather(*(things(postgres) for _ in range(5)))
+        async with (
+            TcpProxy(url) as proxy,
+            pool(proxy.url, timeout_seconds=TEST_TIMEOUT) as postgres,
+        ):
+            await asyncio.gather(*(count_things(postgres) for _ in range(5)))
 
             server.stop()
-            while_away = [await add_or_name(postgres, "a") for _ in range(3)]
-            wire.leads_to(server.start())
-            back_again = [await add_or_name(postgres, f"n{i}") for i in range(5)]
+            during_outage = [await try_add(postgres, "a") for _ in range(3)]
+            proxy.set_target(server.start())
+            after_restart = [await try_add(postgres, f"n{i}") for i in range(5)]
 
-            assert while_away == ["unavailable"] * 3
-            assert back_again == ["added"] * 5
+            assert during_outage == ["unavailable"] * 3
+            assert after_restart == ["added"] * 5
 
     async def test_hanging_server_is_unavailable_within_timeout(
         self, server: EmbeddedPostgres
     ) -> None:
         url = server.start()
         await create_schema(url)
-        async with pool(url, most=3, patience=3) as postgres:
-            await asyncio.gather(*(things(postgres) for _ in range(3)))
+        async with pool(url, max_size=3, timeout_seconds=3) as postgres:
+            await asyncio.gather(*(count_things(postgres) for _ in range(3)))
             with paused(server):
-                async with asyncio.timeout(PATIENCE):  # it hangs until the end of this block
-                    outcomes = await asyncio.gather(
-                        *(add_or_name(postgres, f"n{i}") for i in range(6))
-                    )
+                async with asyncio.timeout(TEST_TIMEOUT):
+                    outcomes = await asyncio.gather(*(try_add(postgres, f"n{i}") for i in range(6)))
 
             assert outcomes == ["unavailable"] * 6
-            assert await healed(postgres)
-            assert [await add_or_name(postgres, f"m{i}") for i in range(9)] == ["added"] * 9
-            counted = await things(postgres)
-            names = await asyncio.gather(*(add_or_name(postgres, f"k{i}") for i in range(9)))
+            assert await wait_until_available(postgres)
+            assert [await try_add(postgres, f"m{i}") for i in range(9)] == ["added"] * 9
+            counted = await count_things(postgres)
+            names = await asyncio.gather(*(try_add(postgres, f"k{i}") for i in range(9)))
             assert names == ["added"] * 9
-            assert await things(postgres) == counted + 9
+            assert await count_things(postgres) == counted + 9
 
-    async def test_a_server_without_free_connections_is_unavailable(self, scratch: Path) -> None:
+    async def test_server_without_free_connections_is_unavailable(self, scratch: Path) -> None:
         with EmbeddedPostgres(scratch / "crowded", durable=False, max_connections=6) as url:
-            guests = [await asyncpg.connect(plain(url)) for _ in range(6)]
+            other_connections = [await asyncpg.connect(plain(url)) for _ in range(6)]
             async with pool(url) as postgres:
                 with pytest.raises(Unavailable):
                     await postgres.ping()
-                for guest in guests:
-                    await guest.close()
+                for other in other_connections:
+                    await other.close()
 
-                assert await healed(postgres)
+                assert await wait_until_available(postgres)
 
 
 @asynccontextmanager
 async def pool(
-    url: str, *, least: int = 1, most: int = 5, patience: float = 5
+    url: str, *, min_size: int = 1, max_size: int = 5, timeout_seconds: float = 5
 ) -> AsyncIterator[Postgres]:
-    postgres = Postgres(url, PoolSize(min_size=least, max_size=most, timeout=patience))
+    postgres = Postgres(
+        url, PoolSize(min_size=min_size, max_size=max_size, timeout=timeout_seconds)
+    )
     yield postgres
     await postgres.close()
 
 
-class Wire:
-    """An address that stays the same while the server behind it moves."""
+class TcpProxy:
+    """A TCP proxy whose address stays the same when the server moves to another port."""
 
     def __init__(self, url: str) -> None:
-        self._front = sa.make_url(url)
-        self.leads_to(url)
+        self._target_url = sa.make_url(url)
+        self.set_target(url)
 
-    def leads_to(self, url: str) -> None:
+    def set_target(self, url: str) -> None:
         self._port = sa.make_url(url).port
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        self.url = self._front.set(port=port).render_as_string(hide_password=False)
+        self.url = self._target_url.set(port=port).render_as_string(hide_password=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
 
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-            await asyncio.gather(flow(reader, far_writer), flow(far_reader, writer))
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            await asyncio.gather(
+                copy_stream(reader, server_writer), copy_stream(server_reader, writer)
+            )
         writer.close()
 
 
-async def flow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def copy_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while data := await reader.read(65536):
             writer.write(data)
@@ -507,8 +583,8 @@ async def flow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
-class paused:  # noqa: N801 - reads as a word
-    """The server and all its processes stand still."""
+class paused:  # noqa: N801 - used like a function
+    """Suspend the server and all its processes."""
 
     def __init__(self, server: EmbeddedPostgres) -> None:
         assert server.pid
@@ -532,7 +608,7 @@ def database(url: str) -> str:
     return url.rpartition("/")[2]
 
 
-async def things(postgres: Postgres) -> int:
+async def count_things(postgres: Postgres) -> int:
     async with postgres.read_session() as connection:
         count: int = await connection.fetch_value(COUNT)
         return count
@@ -549,14 +625,14 @@ async def add(postgres: Postgres, name: str, number: int = 0) -> None:
         await connection.execute(ADD, name=name, number=number)
 
 
-async def put_at_once(postgres: Postgres, name: str, number: int) -> None:
-    """Waits for no lock."""
+async def update_without_waiting(postgres: Postgres, name: str, number: int) -> None:
+    """Fail instead of waiting for a lock."""
     async with postgres.transaction() as connection:
-        await connection.fetch_value(SOON)
-        await connection.execute(PUT, of=name, to=number)
+        await connection.fetch_value(SET_SHORT_LOCK_TIMEOUT)
+        await connection.execute(PUT, name=name, number=number)
 
 
-async def add_or_name(postgres: Postgres, name: str) -> str:
+async def try_add(postgres: Postgres, name: str) -> str:
     try:
         await add(postgres, name)
     except Unavailable:
@@ -573,7 +649,7 @@ async def add_and_raise(postgres: Postgres, error: Exception, *, cancelled: bool
         raise error
 
 
-async def add_and_lose_the_connection(postgres: Postgres, url: str) -> None:
+async def add_and_kill_backend(postgres: Postgres, url: str) -> None:
     async with postgres.transaction() as connection:
         await connection.execute(ADD, name="a", number=1)
         pid = await connection.fetch_value(PID)
@@ -587,7 +663,7 @@ async def add_twice(postgres: Postgres) -> None:
         await connection.execute(ADD, name="a", number=1)
 
 
-async def add_twice_and_go_on(postgres: Postgres) -> None:
+async def add_twice_and_swallow_error(postgres: Postgres) -> None:
     async with postgres.transaction() as connection:
         await connection.execute(ADD, name="a", number=1)
         try:
@@ -612,7 +688,7 @@ async def read_in_transaction(postgres: Postgres, statement: Statement) -> str:
     return str(rows[0]["name"])
 
 
-async def cancel_after(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+async def cancel_when_set(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.create_task(work)
     await event.wait()
     task.cancel()
@@ -620,24 +696,26 @@ async def cancel_after(event: asyncio.Event, work: Coroutine[Any, Any, None]) ->
         await task
 
 
-async def eventually(observer: "asyncpg.Connection[asyncpg.Record]", sql: str, wanted: int) -> bool:
-    async with asyncio.timeout(PATIENCE):
+async def wait_for_count(
+    observer: "asyncpg.Connection[asyncpg.Record]", sql: str, wanted: int
+) -> bool:
+    async with asyncio.timeout(TEST_TIMEOUT):
         while await observer.fetchval(sql) != wanted:
             continue
     return True
 
 
-async def eventually_zero(postgres: Postgres, sql: str) -> bool:
-    """The server notices a closed connection a moment later."""
+async def wait_until_zero(postgres: Postgres, sql: str) -> bool:
+    """Wait, because the server notices a closed connection a moment later."""
     counted = Statement(sa.text(sql))
-    async with asyncio.timeout(PATIENCE), postgres.read_session() as connection:
+    async with asyncio.timeout(TEST_TIMEOUT), postgres.read_session() as connection:
         while await connection.fetch_value(counted):
             continue
     return True
 
 
-async def healed(postgres: Postgres) -> bool:
-    async with asyncio.timeout(PATIENCE):
+async def wait_until_available(postgres: Postgres) -> bool:
+    async with asyncio.timeout(TEST_TIMEOUT):
         while True:
             try:
                 await postgres.ping()
@@ -647,7 +725,7 @@ async def healed(postgres: Postgres) -> bool:
                 return True
 
 
-async def reached_us() -> None:
-    """Let the loop read what is in its sockets already."""
-    for _ in range(1000):
+async def run_loop_callbacks(iterations: int = 1000) -> None:
+    """Let the loop process what its sockets have received."""
+    for _ in range(iterations):
         await asyncio.sleep(0)

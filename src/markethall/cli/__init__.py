@@ -15,7 +15,7 @@ cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Markethall: users, inventory, orders and payments under one roof.",
+    help="Markethall: a commerce backend of users, inventory, orders and payments.",
 )
 for group in (serving, database, staff, catalogue):
     cli.add_typer(group.cli)
@@ -25,7 +25,7 @@ EXIT_INVALID_SETTINGS = 2
 
 
 def main() -> None:
-    """Entry point. Bad settings: one line each on stderr, exit code 2."""
+    """Entry point. Prints one line on stderr for each invalid setting, and exits with code 2."""
     try:
         cli()
     except SettingsError as error:
@@ -51,7 +51,7 @@ def version(
 
 
 def _is_embedded_error(error: Exception) -> bool:
-    """Asked only when something has gone wrong, so the extra is not imported at every start."""
+    """Import the optional package only after an error, not at every start."""
     from markethall.local.errors import EmbeddedError
 
     return isinstance(error, EmbeddedError)

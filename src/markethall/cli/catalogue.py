@@ -1,4 +1,4 @@
-"""Bringing goods into the hall: made up, or from a file."""
+"""Commands that add products: demo data, or an import from a file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,10 +19,10 @@ cli = typer.Typer()
 @cli.command()
 def demo(
     products: Annotated[
-        int, typer.Option(help="Import so many generated products instead", min=0)
+        int, typer.Option(help="Import this number of generated products instead", min=0)
     ] = 0,
 ) -> None:
-    """Fill the shop with a small catalogue and stock. Run twice, it adds nothing."""
+    """Create a small demo catalogue with stock. A second run adds nothing."""
     if products:
         _import_generated(products)
         return
@@ -48,11 +48,11 @@ def import_file(
         ),
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look at every row, and change nothing")
+        bool, typer.Option("--dry-run", help="Validate every row without changing anything")
     ] = False,
-    currency: Annotated[str, typer.Option(help="Of prices that name none")] = "EUR",
+    currency: Annotated[str, typer.Option(help="Currency of prices without one")] = "EUR",
 ) -> None:
-    """Bring products from a file into the shop. A bad row stops no other."""
+    """Import products from a file. An invalid row does not stop the others."""
     from markethall.cli import import_command
     from markethall.inventory.container import InventoryContainer
     from markethall.inventory.settings import InventorySettings
@@ -83,20 +83,22 @@ def _import_generated(products: int) -> None:
 
     async def fill(container: "ApplicationContainer") -> import_command.ImportResult | None:
         inventory = container.context("inventory", InventoryContainer)
-        call, imports = system_context("demo"), inventory.imports
-        known = await catalogue.known_skus(imports, call)
+        ctx, imports = system_context("demo"), inventory.imports
+        known = await catalogue.known_skus(imports, ctx)
         generated = catalogue.GeneratedCatalogue(products, known)
         if generated.is_complete:
             return None
-        await catalogue.create_categories(inventory.categories, call)
-        with import_command.ProgressBar(err) as meter:
-            work = inventory.import_worker.process_next
-            return await import_command.run_import(generated, imports, work, call, meter.update)
+        await catalogue.create_categories(inventory.categories, ctx)
+        with import_command.ProgressBar(err) as progress_bar:
+            process = inventory.import_worker.process_next
+            return await import_command.run_import(
+                generated, imports, process, ctx, progress_bar.update
+            )
 
-    loaded = run_with_container(fill)
-    if loaded and not loaded.is_successful:
-        _print_result_and_exit(loaded)
-    out.print(f"{loaded.final_state.rows.created if loaded else 0} products added.")
+    result = run_with_container(fill)
+    if result and not result.is_successful:
+        _print_result_and_exit(result)
+    out.print(f"{result.final_state.rows.created if result else 0} products added.")
 
 
 def _print_result_and_exit(result: "ImportResult") -> None:

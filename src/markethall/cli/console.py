@@ -1,4 +1,4 @@
-"""What the commands say: results on standard output, everything else on standard error."""
+"""Console output: results on standard output, everything else on standard error."""
 
 from typing import NoReturn
 
@@ -11,11 +11,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_note(line: str) -> None:
-    """To people: what is on standard output may go into a variable."""
+    """Print to standard error: a script may capture standard output in a variable."""
     err.print(line, markup=False)
 
 
 def fail(line: str) -> NoReturn:
+    """Raise SettingsError with this one line."""
     raise SettingsError([line])
 
 

@@ -1,4 +1,4 @@
-"""The data under the hall: its schema, and where it lies."""
+"""Commands for the databases: migrate the schema, relocate a context."""
 
 import asyncio
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ def migrate(
         list[str] | None, typer.Option(help="Only these contexts; default: all served")
     ] = None,
 ) -> None:
-    """Bring the schema up to date."""
+    """Migrate the schema to the newest revision."""
     with runtime.open_database(read_settings(), attach_to_running=True) as settings:
         runtime.migrate(settings, context or sorted(settings.contexts))
         out.print("The schema is up to date.")

@@ -1,4 +1,4 @@
-"""Dead letters and replays."""
+"""Commands for dead letters and replays."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +28,8 @@ def events_dead(context: str = "orders") -> None:
     for dead_letter in dead_letters:
         received = dead_letter.received_at.isoformat(timespec="seconds")
         out.print(
-            f"{dead_letter.event_id}  {dead_letter.type}  to {dead_letter.handler}, since {received}"
+            f"{dead_letter.event_id}  {dead_letter.type}"
+            f"  to {dead_letter.handler}, since {received}"
         )
         out.print(f"    tried {dead_letter.attempts} times: {dead_letter.error}", markup=False)
     if not dead_letters:

@@ -1,4 +1,4 @@
-"""`markethall import`: a file into the catalogue, from the command line."""
+"""`markethall import`: imports a file of products from the command line."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -30,12 +30,12 @@ _NDJSON_SUFFIXES: Final = frozenset({".ndjson", ".jsonl"})
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_SHOWN_ERRORS: Final = 20
 _LIMIT_SETTING: Final = "MARKETHALL_MAX_IMPORT_BYTES"
-# seconds until it is looked whether somebody still works on an import that another one took
+# how often to check whether another process still works on the import that it has claimed
 _RECHECK_SECONDS: Final = 1.0
 
 
 class ImportSource(Protocol):
-    """What is to be brought, and how."""
+    """Source of an import: its bytes, and the command that starts it."""
 
     def command(self, sha256: str) -> NewImport:
         """Raises ValidationFailed."""
@@ -45,7 +45,7 @@ class ImportSource(Protocol):
 
 @dataclass(frozen=True)
 class ImportFile:
-    """A file of at most `limit` bytes, and how it is to be brought."""
+    """A file of at most `max_bytes` bytes, and the options of its import."""
 
     path: Path
     max_bytes: int
@@ -78,7 +78,7 @@ class ImportFile:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """How it ended, and the first errors."""
+    """Final state of an import, and its first errors."""
 
     final_state: ImportView
     errors: tuple[RowErrorView, ...]
@@ -88,7 +88,7 @@ class ImportResult:
         return self.final_state.status == ImportStatus.DONE and not self.final_state.rows.failed
 
     def to_lines(self) -> Iterator[str]:
-        """For people."""
+        """Format the result for the terminal."""
         for error in self.errors:
             location = f"line {error.line}" + (f", {error.field}" if error.field else "")
             yield f"{location}: {error.message} ({error.code})"
@@ -97,13 +97,14 @@ class ImportResult:
         rows = self.final_state.rows
         verb_prefix = "would be " if self.final_state.dry_run else ""
         yield (
-            f"{rows.read} rows read: {rows.created} {verb_prefix}created, {rows.updated} {verb_prefix}updated,"
+            f"{rows.read} rows read: {rows.created} {verb_prefix}created,"
+            f" {rows.updated} {verb_prefix}updated,"
             f" {rows.unchanged} unchanged, {rows.failed} failed."
         )
 
 
 class ProgressBar:
-    """A bar with rows, rate and rows left; nothing where nobody looks."""
+    """Progress bar with rows, rate and rows left. Prints nothing outside a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -140,7 +141,10 @@ async def run_import(
     ctx: CallContext,
     on_progress: Callable[[ImportView], None],
 ) -> ImportResult:
-    """To its end, here or in a server that was faster to take it. Raises ValidationFailed, Unavailable."""
+    """Run an import to its end, in this process or in a server that claims it first.
+
+    Raises ValidationFailed, Unavailable.
+    """
     source.command("")
     upload = await imports.upload(ctx, source.chunks())
     command, attempt = source.command(upload.sha256), IdempotentCommand.without_key(new_id())
@@ -167,7 +171,7 @@ async def _poll_progress(
     ctx: CallContext,
     on_progress: Callable[[ImportView], None],
 ) -> ImportView:
-    """As it is in the end."""
+    """Report the progress until the import has ended, and return its final state."""
     final_state = started
     async for progress in await imports.watch_import(ctx, started.import_id):
         if progress is not None:
@@ -179,7 +183,7 @@ async def _poll_progress(
 async def _process_until_done(
     import_id: UUID, imports: Imports, process: Callable[[UUID], Awaitable[Any]], ctx: CallContext
 ) -> ImportView:
-    """Whoever was faster to take it may die: it is taken until it has ended."""
+    """Claim the import again until it has ended: the process that claimed it first may die."""
     while True:
         await process(import_id)
         current = await imports.get_import(ctx, import_id)

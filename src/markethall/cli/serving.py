@@ -1,4 +1,4 @@
-"""Serving the hall, and saying where everything is."""
+"""Commands that serve the application, and that show its topology."""
 
 import os
 from functools import partial
@@ -34,7 +34,7 @@ def serve(
     memory: Annotated[bool, typer.Option("--memory", help="Keep everything in memory")] = False,
     banner: Annotated[bool, typer.Option(help="Print addresses and first steps")] = True,
 ) -> None:
-    """Serve the hall: on an embedded Postgres, on MARKETHALL_DATABASE_URL, or in memory."""
+    """Serve the application on an embedded Postgres, on MARKETHALL_DATABASE_URL, or in memory."""
     if memory:
         os.environ["MARKETHALL_STORAGE"] = "memory"
     settings = read_settings()
@@ -42,7 +42,7 @@ def serve(
     if problems := invalid_remote_urls(settings, host, port):
         raise SettingsError(problems)
     is_embedded = _is_embedded(settings)
-    # a stall that has moved out may stand beside the hall, on the hall's own Postgres
+    # a process that serves some of the contexts may share the embedded Postgres of the monolith
     with open_database(
         settings, attach_to_running=settings.contexts != set(context_names())
     ) as settings:
@@ -73,7 +73,7 @@ def local_cluster(
 
 @cli.command("topology")
 def show_topology() -> None:
-    """Show who runs where, and what carries calls and events between them, by these settings."""
+    """Show where each context runs, and the transport of calls and events between them."""
     settings = read_settings()
     for location in context_locations(settings):
         out.print(
@@ -112,11 +112,11 @@ def _is_embedded(settings: Settings) -> bool:
 
 
 def _print_banner(settings: Settings, address: str, *, is_embedded: bool) -> None:
-    """In plain words: where the data lies, where the API is, how to become staff."""
+    """Print the addresses, the location of the data, and the first steps."""
     if settings.environment == "production":
         return
     if settings.storage == "memory":
-        data_text = "in memory: nothing is kept when this process ends"
+        data_text = "in memory: lost when this process ends"
         staff_hint = "set MARKETHALL_ADMIN_EMAIL and MARKETHALL_ADMIN_PASSWORD, then start again"
         catalogue_hint = (
             "set them and POST /products, or run without --memory and `markethall demo`"

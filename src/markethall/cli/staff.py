@@ -1,4 +1,4 @@
-"""Who works here."""
+"""Command that creates staff accounts."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +22,7 @@ def create_staff(
         bool, typer.Option("--password-stdin", help="Read the password from standard input")
     ] = False,
 ) -> None:
-    """Make an account for somebody who works here."""
+    """Create an account with a staff role."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else _prompt_password()
 
     async def create(container: "ApplicationContainer") -> str:

@@ -4,8 +4,7 @@ from functools import cached_property, partial
 
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.products import Catalogue
-from markethall.inventory.catalogue.memory.tables import Tables
-from markethall.inventory.catalogue.ports.products import ProductCache
+from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.catalogue.service.api import CatalogueService
 from markethall.inventory.catalogue.service.categories import CategoryService
 from markethall.inventory.catalogue.service.families import FamilyQueries
@@ -14,24 +13,23 @@ from markethall.inventory.contract import Inventory
 from markethall.inventory.imports.contract import Imports
 from markethall.inventory.imports.service.api import ImportService
 from markethall.inventory.imports.service.jobs import ImportWorker
-from markethall.inventory.memory_store import MemoryStore
+from markethall.inventory.memory import InventoryTables, MemoryInventoryStore
+from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.reservations.domain.allocation import FewestParcels
 from markethall.inventory.reservations.domain.reservations import CustomerLimits
 from markethall.inventory.reservations.ports import AllocationStrategy
 from markethall.inventory.reservations.service.allocation_retry import AllocationRunner
+from markethall.inventory.reservations.service.api import ReservationService
 from markethall.inventory.reservations.service.internal import InventoryService
-from markethall.inventory.reservations.service.jobs import ReservationExpiry
+from markethall.inventory.reservations.service.jobs import ReservationExpiryJob
 from markethall.inventory.search.ports import SearchIndex
 from markethall.inventory.search.service import NoSearchIndex, ProductListQueries
-from markethall.inventory.search.sql.store import TrigramSupport
 from markethall.inventory.settings import InventorySettings
-from markethall.inventory.sql import STATEMENTS
-from markethall.inventory.sql_store import SqlStore
+from markethall.inventory.sql import STATEMENTS, SqlInventoryStore, TrigramSupport
 from markethall.inventory.stock.contract.movements import Stockroom
 from markethall.inventory.stock.contract.warehouses import Warehouses
 from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
-from markethall.inventory.store_ports import Database
 from markethall.shared.cache import CoherentCache, open_cache
 from markethall.shared.composition.container import BackgroundTask, ContextContainer, Counter
 from markethall.shared.composition.context_persistence import ContextPersistence
@@ -40,35 +38,39 @@ from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
 from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
 from markethall.shared.persistence.postgres import Postgres
 
+InventoryDatabase = (
+    MemoryDatabase[InventoryTables, MemoryInventoryStore] | SqlDatabase[SqlInventoryStore]
+)
+
 
 class InventoryContainer(ContextContainer[InventorySettings]):
     def build_memory_persistence(
         self,
-    ) -> ContextPersistence[MemoryDatabase[Tables, MemoryStore]]:
-        return build_memory_persistence(Tables(), MemoryStore, self.clock)
+    ) -> ContextPersistence[MemoryDatabase[InventoryTables, MemoryInventoryStore]]:
+        return build_memory_persistence(InventoryTables(), MemoryInventoryStore, self.clock)
 
     def build_sql_persistence(
         self, postgres: Postgres
-    ) -> ContextPersistence[SqlDatabase[SqlStore]]:
-        store = partial(SqlStore, trigrams=TrigramSupport())
+    ) -> ContextPersistence[SqlDatabase[SqlInventoryStore]]:
+        store = partial(SqlInventoryStore, trigrams=TrigramSupport())
         return build_sql_persistence(postgres, STATEMENTS, store, self.clock)
 
     @cached_property
-    def database(self) -> Database:
-        database: Database = self.persistence.database
+    def database(self) -> InventoryDatabase:
+        database: InventoryDatabase = self.persistence.database
         return database
 
     @cached_property
     def cache(self) -> CoherentCache:
-        return open_cache(self.tools.cache_mode, self.tools.redis, self.tools.postgres)
+        return open_cache(self.tools.cache_mode, self.tools.redis)
 
     @cached_property
     def product_cache(self) -> ProductCache:
         return ProductResponseCache(self.cache)
 
     @cached_property
-    def reservation_expiry(self) -> ReservationExpiry:
-        return ReservationExpiry(self.database, self.product_cache, self.clock)
+    def reservation_expiry(self) -> ReservationExpiryJob:
+        return ReservationExpiryJob(self.database, self.product_cache, self.clock)
 
     @cached_property
     def allocation_runner(self) -> AllocationRunner:
@@ -91,19 +93,19 @@ class InventoryContainer(ContextContainer[InventorySettings]):
         return NoSearchIndex()
 
     @cached_property
-    def product_lists(self) -> ProductListQueries:
+    def product_search(self) -> ProductListQueries:
         return ProductListQueries(
             self.database, self.product_cache, self.search_index, self.cursors, self.clock
         )
 
     @cached_property
     def family_queries(self) -> FamilyQueries:
-        return FamilyQueries(self.database, self.product_cache, self.product_lists, self.clock)
+        return FamilyQueries(self.database, self.product_cache, self.product_search, self.clock)
 
     @cached_property
     def catalogue(self) -> Catalogue:
         return CatalogueService(
-            self.database, self.product_cache, self.product_lists, self.family_queries, self.clock
+            self.database, self.product_cache, self.search_index, self.family_queries, self.clock
         )
 
     @cached_property
@@ -129,6 +131,10 @@ class InventoryContainer(ContextContainer[InventorySettings]):
     @cached_property
     def imports(self) -> Imports:
         return ImportService(self.database, self.import_worker.notify, self.cursors, self.clock)
+
+    @cached_property
+    def reservations(self) -> Reservations:
+        return ReservationService(self.database, self.cursors, self.clock)
 
     @cached_property
     def warehouses(self) -> Warehouses:

@@ -18,7 +18,7 @@ def _load_parts() -> "ContextParts[InventoryContainer]":
     from markethall.inventory.contract import Inventory
     from markethall.inventory.remote import GuardedInventory, RemoteInventory
     from markethall.inventory.remote import router as internal_router
-    from markethall.inventory.routers import router
+    from markethall.inventory.router import router
     from markethall.shared.composition.parts import ContextParts, InternalApi
 
     internal_api: InternalApi[InventoryContainer, Inventory] = InternalApi(

@@ -1,4 +1,4 @@
-"""What inventory's own router serves: catalogues that come and go as files."""
+"""Import of products from files, and their export."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from datetime import datetime
@@ -28,7 +28,7 @@ class ImportStatus(StrEnum):
 
 
 class ImportFormat(StrEnum):
-    """What the file is. A CSV turns out to be Shopify's by its header."""
+    """Format of the file. A CSV file is recognised as Shopify's by its header."""
 
     CSV = "csv"
     NDJSON = "ndjson"
@@ -36,10 +36,10 @@ class ImportFormat(StrEnum):
 
 
 class ImportRowCounts(Dto):
-    """How many rows were read, and what became of those that stand for a product.
+    """Number of rows that were read, and the outcomes of those that describe a product.
 
-    A row that comes twice is counted twice; the later one wins. In a dry run it is what would
-    become of them.
+    A row that occurs twice is counted twice; the later one wins. A dry run counts the outcomes
+    that an import would have.
     """
 
     read: int
@@ -50,14 +50,14 @@ class ImportRowCounts(Dto):
 
 
 class ImportFailure(Dto):
-    """Why the file as a whole could not be read on."""
+    """Reason why the rest of the file could not be read."""
 
     code: str
     message: str
 
 
 class ImportView(Dto):
-    """A file on its way into the catalogue. Sizes in bytes; `percent` of the file is read."""
+    """Progress of an import. `size` is in bytes; `percent` is the part of the file that was read."""
 
     import_id: UUID
     status: ImportStatus
@@ -67,7 +67,7 @@ class ImportView(Dto):
     rows: ImportRowCounts
     percent: int
     rows_per_second: int
-    rows_left: Annotated[int | None, Field(description="Estimated from what is read so far")]
+    rows_left: Annotated[int | None, Field(description="Estimated from the rows read so far")]
     failure: ImportFailure | None
     created_at: datetime
     started_at: datetime | None
@@ -75,7 +75,7 @@ class ImportView(Dto):
 
 
 class RowErrorView(Dto):
-    """One thing that is wrong with a row. `field` is a column, or in NDJSON a JSON pointer."""
+    """Error of a row. `field` is a column, or in NDJSON a JSON pointer (RFC 6901)."""
 
     line: int
     field: str
@@ -84,24 +84,25 @@ class RowErrorView(Dto):
 
 
 class NewImport(RequestModel):
-    """What is to become of an upload. `sha256` is the file's: it tells a retry from another."""
+    """Options of an import. `sha256` of the file tells a retry from another request."""
 
     sha256: str
     format: ImportFormat
     dry_run: Bool = False
-    currency: Annotated[Currency, Field(description="Of prices that name none")] = "EUR"
+    currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
 
 
 class ImportedProduct(NewProduct):
-    """A line of NDJSON, and what a row of CSV comes to: a product, and what was counted of it in
-    the main warehouse. Of a product that is there already, `sku` and what is to change is enough.
+    """Product of one row, and its counted quantity in the main warehouse.
+
+    A product that exists needs only `sku` and the fields to change.
     """
 
     on_hand: Annotated[Int, Field(ge=0, le=MAX_UNITS)] | None = None
 
 
 class Upload(Dto):
-    """A file that has arrived, and that nothing has been done with yet."""
+    """Stored file that no import uses yet."""
 
     upload_id: UUID
     size: int
@@ -117,8 +118,10 @@ class ImportNotFound(DomainError):
 
 
 class ImportNotFailed(DomainError):
-    """Only a failed import is retried: one that waits or runs goes on by itself, whoever dies,
-    and failed rows are mended in the file, which may be imported again. Details: status.
+    """Only a failed import can be retried. Details: status.
+
+    A waiting or running import continues by itself, also after the death of a process. Failed rows
+    are corrected in the file, which can be imported again.
     """
 
     code = "inventory.import_not_failed"
@@ -127,7 +130,7 @@ class ImportNotFailed(DomainError):
 
 
 class ImportFileExpired(DomainError):
-    """The file of an import that has failed is kept for a week. Details: import_id."""
+    """The file of a failed import is kept for a week. Details: import_id."""
 
     code = "inventory.import_forgotten"
     status = 409
@@ -135,23 +138,22 @@ class ImportFileExpired(DomainError):
 
 
 class Imports(Protocol):
-    """Files into the catalogue, and the catalogue into a file."""
+    """Import and export of the catalogue."""
 
     async def upload(self, ctx: CallContext, chunks: AsyncIterable[bytes]) -> Upload:
-        """Kept, in parts, before anything is done with it. What is not started within an hour
-        is forgotten.
-        """
+        """Store a file in parts. It is deleted if no import starts within an hour."""
 
     async def discard_upload(self, ctx: CallContext, upload: Upload) -> None:
-        """Forget an upload, unless an import was started from it."""
+        """Delete an upload unless an import uses it."""
 
     async def start_import(
         self, ctx: CallContext, upload: Upload, command: NewImport, attempt: IdempotentCommand
     ) -> ImportView:
-        """A new import whose id is the attempt's; once per id. The work is done in background.
+        """Start an import with the id of the attempt, once per id; it runs in the background.
 
-        Rows are upserted by sku. What a file does not name stays as it is; a bad row is an error
-        of its own and stops nothing. `on_hand` is a stock-take in the main warehouse.
+        Rows are upserted by SKU. Fields that a row does not name keep their values. An invalid row
+        is recorded as an error and does not stop the import. `on_hand` is a stock count in the main
+        warehouse.
         """
 
     async def get_import(self, ctx: CallContext, import_id: UUID) -> ImportView:
@@ -160,25 +162,26 @@ class Imports(Protocol):
     async def watch_import(
         self, ctx: CallContext, import_id: UUID
     ) -> AsyncIterator[ImportView | None]:
-        """It, each time it has changed, until its end; None where that takes long. Raises
-        ImportNotFound, Overloaded.
+        """Yield the import at each change until it has finished, and None as a heartbeat.
+
+        Raises ImportNotFound, Overloaded.
         """
 
     async def list_row_errors(
         self, ctx: CallContext, import_id: UUID, query: PageQuery
     ) -> Page[RowErrorView]:
-        """In the order of the file; the first 10,000 are kept. Raises ImportNotFound,
-        CursorInvalid.
-        """
+        """List the first 10,000 errors in file order. Raises ImportNotFound, CursorInvalid."""
 
     async def retry_import(
         self, ctx: CallContext, import_id: UUID, attempt: IdempotentCommand
     ) -> ImportView:
-        """It goes on at the row where it stopped. Raises ImportNotFound, ImportNotFailed,
-        ImportForgotten.
+        """Continue a failed import at the row where it stopped.
+
+        Raises ImportNotFound, ImportNotFailed, ImportFileExpired.
         """
 
     def export_products(self, ctx: CallContext) -> AsyncIterator[bytes]:
-        """All products as CSV, in the order of their ids: what an import of ours reads back. In
-        pieces of whole rows.
+        """Yield all products as CSV that can be imported again, ordered by id.
+
+        Each chunk has whole rows.
         """

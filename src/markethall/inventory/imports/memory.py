@@ -5,16 +5,32 @@ from datetime import datetime
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.memory.products import MemoryProductStore
 from markethall.inventory.imports.contract import ImportStatus
 from markethall.inventory.imports.domain.file_records import RowError
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.stock.domain.stock import Stock, StockChange
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.memory import MemoryStockStore, StockTables
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.memory import Table
 
 
-class MemoryImportStore(MemoryProductStore):
-    """One transaction, or reads without one: imports and exports."""
+class ImportTables(StockTables):
+    def __init__(self) -> None:
+        super().__init__()
+        self.uploads: Table[UUID, tuple[UUID, datetime]] = Table()
+        self.upload_parts: Table[tuple[UUID, int], bytes] = Table()
+        self.import_jobs: Table[UUID, ImportJob] = Table()
+        # key: import and error number
+        self.row_errors: Table[tuple[UUID, int], RowError] = Table()
+
+
+class MemoryImportStore(MemoryStockStore):
+    """Imports and exports of one transaction or of reads outside one."""
+
+    def __init__(self, tables: ImportTables, clock: Clock) -> None:
+        super().__init__(tables, clock)
+        self._tables: ImportTables = tables
 
     async def create_upload(self, upload_id: UUID, now: datetime) -> None:
         self._tables.uploads.put(upload_id, (upload_id, now))
@@ -29,8 +45,8 @@ class MemoryImportStore(MemoryProductStore):
         self._delete_upload(upload_id, None)
 
     def _delete_upload(self, upload_id: UUID, failed_before: datetime | None) -> None:
-        wanted = self._is_needed(upload_id, failed_before)
-        if wanted or not self._tables.uploads.remove(upload_id):
+        is_needed = self._is_needed(upload_id, failed_before)
+        if is_needed or not self._tables.uploads.remove(upload_id):
             return
         number = 0
         while self._tables.upload_parts.remove((upload_id, number)):
@@ -129,7 +145,10 @@ class MemoryImportStore(MemoryProductStore):
     ) -> bool:
         for product in changed_products:
             await self.save_product(product)
-        return all([await self.add_product(product) for product in new_products])
+        added = [await self.add_product(product) for product in new_products]
+        for product in new_products:
+            await self.ensure_main_stock_row(product.product_id)
+        return all(added)
 
     async def apply_movements(self, changes: Sequence[StockChange]) -> None:
         await self.apply_changes(changes)

@@ -1,4 +1,4 @@
-"""Catalogues that come and go as files, for staff."""
+"""HTTP routes of imports and exports, for staff."""
 
 import re
 from collections.abc import AsyncIterator
@@ -55,7 +55,6 @@ class ProvidesImports(Protocol):
 _from_inventory: Final[FromContext[ProvidesImports]] = FromContext("inventory")
 ImportsDep = Annotated[Imports, Depends(_from_inventory(lambda container: container.imports))]
 
-# a comment: it shows whether the client is still there
 # a comment line: proxies close a connection on which nothing is sent
 HEARTBEAT: Final = format_sse_event(comment="heartbeat")
 
@@ -71,11 +70,13 @@ _NDJSON_EXAMPLE: Final = (
 class ImportQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dry_run: Annotated[bool, Field(description="Look at every row, and change nothing")] = False
-    currency: Annotated[Currency, Field(description="Of prices that name none")] = "EUR"
+    dry_run: Annotated[bool, Field(description="Validate every row without changing anything")] = (
+        False
+    )
+    currency: Annotated[Currency, Field(description="Currency of prices without one")] = "EUR"
 
 
-# a file changes products and stock
+# an import changes products and stock
 CatalogueAndStockWriter = Annotated[
     CallContext, require_scope(CATALOGUE_WRITE, also_requires=STOCK_WRITE)
 ]
@@ -114,9 +115,8 @@ async def start(
     imports: ImportsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """CSV with our columns (see the export) or as Shopify exports it, or a product per line as
-    JSON. Rows are upserted by `sku`; a bad row stops no other. Needs `catalogue:write` and
-    `stock:write`.
+    """The file is CSV with the columns of the export or of Shopify, or NDJSON. Rows are upserted by
+    `sku`; an invalid row does not stop the others. Needs `catalogue:write` and `stock:write`.
     """
     format_ = _import_format(request)
     upload = await imports.upload(ctx, request.stream())
@@ -141,14 +141,14 @@ async def start(
 async def imported(
     request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
 ) -> Response:
-    """How far it is, and what became of its rows."""
+    """Progress, and the outcomes of its rows."""
     return json_with_etag(request, await imports.get_import(ctx, import_id))
 
 
 @router.get(
     "/imports/{import_id}/events",
     response_class=StreamingResponse,
-    summary="An import, as it goes on",
+    summary="Progress of an import",
     responses=problems(*AUTHENTICATED_ERRORS, ImportNotFound, Overloaded)
     | {
         200: {
@@ -160,8 +160,8 @@ async def imported(
 async def events(
     request: Request, ctx: CatalogueWriter, import_id: Id, imports: ImportsDep
 ) -> Response:
-    """Server-sent events: `data` is the import. Poll `GET /imports/{import_id}` where the stream
-    is refused.
+    """Server-sent events with the import as `data`. If the stream is refused, poll
+    `GET /imports/{import_id}`.
     """
     updates = await imports.watch_import(ctx, import_id)
     return StreamingResponse(_progress_events(request, updates), media_type="text/event-stream")
@@ -176,7 +176,7 @@ async def events(
 async def errors(
     ctx: CatalogueWriter, import_id: Id, query: Annotated[PageQuery, Query()], imports: ImportsDep
 ) -> Response:
-    """In the order of the file, the first 10,000."""
+    """The first 10,000 errors, in file order."""
     return json_response(await imports.list_row_errors(ctx, import_id, query))
 
 
@@ -200,8 +200,8 @@ async def retry(
     imports: ImportsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """It goes on at the row where it stopped. One that waits or runs needs no retry. Needs
-    `catalogue:write` and `stock:write`.
+    """The import continues at the row where it stopped. A waiting or running import needs no retry.
+    Needs `catalogue:write` and `stock:write`.
     """
 
     async def effect(attempt: IdempotentCommand) -> ImportView:
@@ -216,15 +216,17 @@ async def retry(
     response_class=StreamingResponse,
     summary="Export products",
     responses=problems(*AUTHENTICATED_ERRORS)
-    | {200: {"description": "All products, by id", "content": {_CSV: {}}}},
+    | {200: {"description": "All products, ordered by id", "content": {_CSV: {}}}},
 )
 async def export(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
-    """An import reads it back. A cell that a spreadsheet would run begins with an apostrophe."""
-    pieces = imports.export_products(ctx)
-    # before the answer begins, since a refusal is an answer of its own
-    first = await anext(pieces)
+    """The file can be imported again. A cell that a spreadsheet would run as a formula begins with an
+    apostrophe.
+    """
+    chunks = imports.export_products(ctx)
+    # read before the response begins: an error must become a response of its own
+    first = await anext(chunks)
     headers = {"content-disposition": 'attachment; filename="products.csv"'}
-    return StreamingResponse(_prepend(first, pieces), media_type=_CSV, headers=headers)
+    return StreamingResponse(_prepend(first, chunks), media_type=_CSV, headers=headers)
 
 
 def _import_format(request: Request) -> ImportFormat:
@@ -232,7 +234,7 @@ def _import_format(request: Request) -> ImportFormat:
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
     import_format = _FORMAT_BY_MEDIA_TYPE.get(kind.strip().lower())
     if import_format is None or not all(
-        _UTF_8_PARAMETER.fullmatch(one) for one in parameters.split(";")
+        _UTF_8_PARAMETER.fullmatch(parameter) for parameter in parameters.split(";")
     ):
         raise UnsupportedMediaType(supported=sorted(_FORMAT_BY_MEDIA_TYPE))
     return import_format
@@ -242,7 +244,7 @@ async def _progress_events(
     request: Request, updates: AsyncIterator[ImportView | None]
 ) -> AsyncIterator[bytes]:
     async for view in updates:
-        # clients ask again, and find another process
+        # clients reconnect to another process
         if request.app.state.readiness.draining:
             return
         if view is None:
@@ -253,5 +255,5 @@ async def _progress_events(
 
 async def _prepend(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
-    async for piece in rest:
-        yield piece
+    async for chunk in rest:
+        yield chunk

@@ -1,14 +1,16 @@
-"""Query of the product list, and the facets of its answer."""
+"""Product lists: filters, full-text search and facets."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from markethall.inventory.catalogue.contract.fields import Label, ProductStatus, Tag
+from markethall.inventory.catalogue.contract.products import ProductView, RenderedResponse
+from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Text
-from markethall.shared.kernel.pagination import PageQuery
+from markethall.shared.kernel.pagination import Page, PageQuery
 
 # the most frequent values of a facet; rarer ones are left out
 MAX_FACET_VALUES: Final = 100
@@ -79,3 +81,17 @@ class Facets(Dto):
     category: tuple[FacetValue, ...] | None = None
     options: FrozenFacets | None = None
     tag: tuple[FacetValue, ...] | None = None
+
+
+class ProductPage(Page[ProductView]):
+    """A page of products; `facets` of all that match, when requested."""
+
+    facets: Facets | None = None
+
+
+class ProductSearch(Protocol):
+    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
+        """Raises CursorInvalid; for another status than active Unauthenticated, Forbidden."""
+
+    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
+        """Render `list_products` as JSON, at most one second old. Raises as `list_products`."""

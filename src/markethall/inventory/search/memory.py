@@ -8,8 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.memory.products import MemoryProductStore
-from markethall.inventory.reservations.memory import is_active
+from markethall.inventory.catalogue.memory import MemoryProductStore
 from markethall.inventory.search.contract import MAX_FACET_VALUES, Facets, ProductQuery
 from markethall.inventory.search.domain import SearchQuery
 from markethall.inventory.search.ports import ProductPageJson, ProductPageRequest, build_facets
@@ -50,7 +49,7 @@ class MemorySearchStore(MemoryProductStore):
         self, product_ids: Sequence[UUID], now: datetime
     ) -> ProductPageJson:
         products = (self._tables.products.get(product_id) for product_id in product_ids)
-        active = (product for product in products if product is not None and is_active(product))
+        active = (product for product in products if product is not None and product.is_active)
         return ProductPageJson(
             ",".join(self._product_json(product, now).json for product in active)
         )

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.ports import ProductIndex
 from markethall.inventory.search.contract import Facets, FacetValue, ProductQuery
 from markethall.inventory.search.domain import SearchQuery
 
@@ -33,7 +33,7 @@ class ProductPageJson:
     last_key: tuple[Any, ...] | None = None
 
 
-class ProductListReads(Protocol):
+class ReadStore(Protocol):
     """Reads of product lists. Each is one statement that takes no lock."""
 
     async def get_product_page(
@@ -84,11 +84,8 @@ class SearchHits:
     facets: Facets
 
 
-class SearchIndex(Protocol):
+class SearchIndex(ProductIndex, Protocol):
     """External search engine for active products. It receives every change after the commit."""
 
     async def find(self, query: ProductQuery, after: str | None) -> SearchHits | None:
         """Return None if the engine is unavailable or cannot answer: the store searches then."""
-
-    async def index(self, products: Sequence[Product]) -> None:
-        """Index new and changed products. It must be fast and must not raise."""

@@ -10,29 +10,26 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
-from markethall.inventory.catalogue.contract.products import (
-    ProductPage,
-    ProductView,
-    RenderedResponse,
-)
+from markethall.inventory.catalogue.contract.products import ProductView, RenderedResponse
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.ports.products import ProductCache
-from markethall.inventory.search.contract import Facets, ProductQuery
+from markethall.inventory.catalogue.ports import ProductCache
+from markethall.inventory.search.contract import Facets, ProductPage, ProductQuery
 from markethall.inventory.search.domain import SearchQuery
 from markethall.inventory.search.ports import (
     ProductPageJson,
     ProductPageRequest,
+    ReadStore,
     SearchHits,
     SearchIndex,
     build_facets,
 )
-from markethall.inventory.store_ports import Database, ReadStore
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.kernel.etags import content_digest
-from markethall.shared.kernel.pagination import Cursors
+from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
+from markethall.shared.persistence.database import ReadDatabase
 
 _PRODUCT_VIEWS: Final = TypeAdapter(tuple[ProductView, ...])
 # first element of a cursor that the external engine made; no sort key equals it, since texts
@@ -69,11 +66,11 @@ class NoSearchIndex:
 
 
 class ProductListQueries:
-    """Part of `Catalogue` that lists and searches products."""
+    """Lists and searches products: `ProductSearch`, and `FamilyMembers` of the catalogue."""
 
     def __init__(
         self,
-        database: Database,
+        database: ReadDatabase[ReadStore],
         cache: ProductCache,
         index: SearchIndex,
         cursors: Cursors,
@@ -100,9 +97,11 @@ class ProductListQueries:
         rendered = await load()
         return RenderedResponse(rendered.body, rendered.etag, is_public=False)
 
-    async def index(self, products: Sequence[Product]) -> None:
-        """Pass new and changed products to the external engine."""
-        await self._index.index(products)
+    async def list_family_members(
+        self, ctx: CallContext, family: str, query: PageQuery
+    ) -> Page[ProductView]:
+        members = ProductQuery(family=family, sort="name", limit=query.limit, cursor=query.cursor)
+        return await self.list_products(ctx, members)
 
     async def _load_page(self, ctx: CallContext, query: ProductQuery) -> PageContent:
         """Raises CursorInvalid, Unauthenticated, Forbidden, Unavailable."""

@@ -1,34 +1,56 @@
-"""Warehouses in memory."""
+"""Stock, movements and warehouses in memory."""
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.catalogue.memory.tables import Tables
-from markethall.inventory.stock.domain.warehouses import Warehouse
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.memory import CatalogueTables, MemoryProductStore
+from markethall.inventory.contract import StockLow
+from markethall.inventory.stock.contract.movements import Movement, MovementReason
+from markethall.inventory.stock.domain.stock import Stock, StockChange
+from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE, Warehouse
 from markethall.shared.composition.memory import MemoryUnitOfWork
+from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.memory import Table
+
+StockKey = tuple[UUID, UUID]  # product and warehouse
 
 
-class MemoryWarehouses(MemoryUnitOfWork):
-    """One transaction, or reads without one: the warehouses."""
+class StockTables(CatalogueTables):
+    def __init__(self) -> None:
+        super().__init__()
+        main = Warehouse(MAIN_WAREHOUSE, "Main")
+        self.warehouses: Table[UUID, Warehouse] = Table(rows={MAIN_WAREHOUSE: main})
+        self.stock: Table[StockKey, Stock] = Table()
+        # sorted by id
+        self.warehouse_ids_by_product: Table[UUID, tuple[UUID, ...]] = Table()
+        self.movements: Table[UUID, Movement] = Table()
+        # the oldest first
+        self.movement_ids_by_product: Table[UUID, tuple[UUID, ...]] = Table()
+        self.movement_ids_by_reference: Table[UUID, tuple[UUID, ...]] = Table()
 
-    def __init__(self, tables: Tables, clock: Clock) -> None:
+
+class MemoryWarehouseStore(MemoryUnitOfWork):
+    def __init__(self, tables: StockTables, clock: Clock) -> None:
         super().__init__(tables, clock)
         self._tables = tables
 
     async def get_warehouse(self, warehouse_id: UUID) -> Warehouse | None:
         return self._tables.warehouses.get(warehouse_id)
 
-    # one transaction at a time: whoever is in it has the lock
+    # there is one transaction at a time, so that nothing needs to be locked
     get_warehouse_for_update = get_warehouse_for_share = get_warehouse
 
     async def list_warehouses(
         self, after: tuple[int, UUID] | None, limit: int
     ) -> Sequence[Warehouse]:
-        after_cursor = self._tables.warehouses.where(
-            lambda row: after is None or _sort_key(row) > after
-        )
-        return sorted(after_cursor, key=_sort_key)[:limit]
+        rows = self._tables.warehouses.where(lambda row: after is None or _sort_key(row) > after)
+        return sorted(rows, key=_sort_key)[:limit]
 
     async def insert_warehouse(self, warehouse: Warehouse) -> bool:
         return self._tables.warehouses.add(warehouse.warehouse_id, warehouse)
@@ -48,6 +70,177 @@ class MemoryWarehouses(MemoryUnitOfWork):
 
     async def has_stock_rows(self, warehouse_id: UUID) -> bool:
         return any(stock.warehouse_id == warehouse_id for stock in self._tables.stock.rows())
+
+
+class MemoryStockStore(MemoryProductStore):
+    """Stock and its movements. The reservation store, in the sub-domain above, completes it."""
+
+    def __init__(self, tables: StockTables, clock: Clock) -> None:
+        super().__init__(tables, clock)
+        self._tables: StockTables = tables
+
+    async def get_product_stock(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
+        overdue = self._overdue_by_warehouse(product_id, now)
+        return [
+            replace(stock, overdue=overdue[stock.warehouse_id])
+            for stock in self._stock_of_product(product_id)
+        ]
+
+    async def get_movement(self, movement_id: UUID) -> Movement | None:
+        return self._tables.movements.get(movement_id)
+
+    async def list_movements(
+        self, product_id: UUID, before: int | None, limit: int
+    ) -> Sequence[tuple[int, Movement]]:
+        ids = self._tables.movement_ids_by_product.get(product_id) or ()
+        last = len(ids) if before is None else before - 1
+        numbers = range(last, max(0, last - limit), -1)
+        found = ((number, self._tables.movements.get(ids[number - 1])) for number in numbers)
+        return [(number, movement) for number, movement in found if movement]
+
+    async def list_movements_by_reference(self, reference: UUID) -> Sequence[Movement]:
+        ids = self._tables.movement_ids_by_reference.get(reference) or ()
+        found = (self._tables.movements.get(movement_id) for movement_id in ids)
+        return [movement for movement in found if movement]
+
+    async def get_on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
+        on_hand = {stock.warehouse_id: 0 for stock in self._stock_of_product(product_id)}
+        for movement_id in self._tables.movement_ids_by_product.get(product_id) or ():
+            movement = self._tables.movements.get(movement_id)
+            if movement is not None and movement.created_at <= at:
+                on_hand[movement.warehouse_id] += movement.delta
+        return on_hand
+
+    async def get_warehouse_stock(
+        self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
+    ) -> Sequence[Stock]:
+        levels = [
+            await self.get_product_stock(product_id, now) for product_id in sorted(product_ids)
+        ]
+        return [
+            stock
+            for product_levels in levels
+            for stock in product_levels
+            if stock.warehouse_id == warehouse_id
+        ]
+
+    async def get_skus(
+        self, product_ids: Collection[UUID], skus: Collection[str]
+    ) -> Mapping[UUID, str]:
+        ids_by_sku = (self._tables.product_ids_by_sku.get(sku.lower()) for sku in skus)
+        products = (self._tables.products.get(key) for key in {*product_ids, *ids_by_sku} if key)
+        return {product.product_id: product.sku for product in products if product}
+
+    async def apply_changes(self, changes: Sequence[StockChange]) -> Sequence[Movement]:
+        in_order = sorted(changes, key=lambda change: (change.product_id, change.warehouse_id))
+        made = [await self._apply_change(change) for change in in_order]
+        return [movement for movement in made if movement]
+
+    async def ensure_stock_rows(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
+        for product_id in product_ids:
+            key = (product_id, warehouse_id)
+            if product_id in self._tables.products and key not in self._tables.stock:
+                self._insert_stock_row(Stock(*key))
+
+    async def ensure_main_stock_row(self, product_id: UUID) -> None:
+        product = self._tables.products.get(product_id)
+        if product is not None and (product_id, MAIN_WAREHOUSE) not in self._tables.stock:
+            self._insert_stock_row(
+                Stock(product_id, MAIN_WAREHOUSE).with_backorder_limit(product.backorder_limit)
+            )
+
+    @abstractmethod
+    def _overdue_by_warehouse(self, product_id: UUID, now: datetime) -> Counter[UUID]:
+        """Units of expired reservations that the expiry job has not released yet."""
+
+    def _available(self, product_id: UUID, now: datetime) -> int:
+        allocatable = sum(stock.allocatable for stock in self._stock_of_product(product_id))
+        return allocatable + self._overdue_by_warehouse(product_id, now).total()
+
+    def _apply_backorder_limit(self, product: Product) -> None:
+        key = (product.product_id, MAIN_WAREHOUSE)
+        stock = self._tables.stock.get(key)
+        if stock is not None:
+            self._tables.stock.put(key, stock.with_backorder_limit(product.backorder_limit))
+
+    async def _apply_change(self, change: StockChange) -> Movement | None:
+        key = (change.product_id, change.warehouse_id)
+        stock = self._tables.stock.get(key)
+        if stock is None or self._is_recorded(change):
+            return None
+        delta = change.delta_from(stock.on_hand)
+        stock = replace(stock, on_hand=stock.on_hand + delta)
+        if stock.on_hand < 0 or stock.allocatable < 0:
+            return None
+        allocatable_before, stock = stock.allocatable - delta, stock.with_backorder_clamped()
+        self._tables.stock.put(key, stock)
+        if change.reason != MovementReason.SOLD:
+            await self._publish_stock_low(stock, allocatable_before)
+        return self._record_movement(change, delta, stock.on_hand)
+
+    async def _publish_stock_low(self, stock: Stock, allocatable_before: int) -> None:
+        product = self._tables.products.get(stock.product_id)
+        if product is None or (threshold := product.low_stock_threshold) is None:
+            return
+        if stock.allocatable <= threshold < allocatable_before:
+            event = StockLow(
+                product_id=product.product_id,
+                warehouse_id=stock.warehouse_id,
+                sku=product.sku,
+                available=stock.allocatable,
+                threshold=threshold,
+            )
+            await self.publish(event, system_context("stock"))
+
+    def _stock_of_product(self, product_id: UUID) -> list[Stock]:
+        warehouse_ids = self._tables.warehouse_ids_by_product.get(product_id) or ()
+        rows = (self._tables.stock.get((product_id, key)) for key in warehouse_ids)
+        return [stock for stock in rows if stock is not None]
+
+    def _insert_stock_row(self, stock: Stock) -> None:
+        self._tables.stock.put((stock.product_id, stock.warehouse_id), stock)
+        warehouse_ids = self._tables.warehouse_ids_by_product.get(stock.product_id) or ()
+        self._tables.warehouse_ids_by_product.put(
+            stock.product_id, tuple(sorted({*warehouse_ids, stock.warehouse_id}))
+        )
+
+    def _is_recorded(self, change: StockChange) -> bool:
+        ids = (
+            self._tables.movement_ids_by_reference.get(change.reference)
+            if change.reference
+            else None
+        )
+        movements = (self._tables.movements.get(movement_id) for movement_id in ids or ())
+        key = (change.product_id, change.warehouse_id)
+        return change.movement_id in self._tables.movements or any(
+            (movement.product_id, movement.warehouse_id) == key
+            for movement in movements
+            if movement
+        )
+
+    def _record_movement(self, change: StockChange, delta: int, on_hand: int) -> Movement:
+        movement = Movement(
+            movement_id=change.movement_id,
+            product_id=change.product_id,
+            warehouse_id=change.warehouse_id,
+            delta=delta,
+            on_hand_after=on_hand,
+            # a count that confirms the quantity on hand is not an adjustment
+            reason=change.reason if delta else MovementReason.COUNTED,
+            note=change.note,
+            reference=change.reference,
+            actor=change.actor,
+            created_at=change.created_at,
+        )
+        self._tables.movements.put(movement.movement_id, movement)
+        ids = self._tables.movement_ids_by_product.get(change.product_id) or ()
+        self._tables.movement_ids_by_product.put(change.product_id, (*ids, movement.movement_id))
+        if change.reference is not None:
+            movement_ids = self._tables.movement_ids_by_reference.get(change.reference) or ()
+            self._tables.movement_ids_by_reference.put(
+                change.reference, (*movement_ids, movement.movement_id)
+            )
+        return movement
 
 
 def _sort_key(warehouse: Warehouse) -> tuple[int, UUID]:

@@ -55,14 +55,14 @@ class ClusterApp:
     def __init__(self, app: FastAPI, proxy: ReverseProxy, settings: Settings) -> None:
         self.app = app
         self._proxy = proxy
-        manners = GatewayConfig(
+        gateway_config = GatewayConfig(
             settings.max_body_bytes,
             settings.body_timeout,
             settings.trusted_proxies,
             topology().context_by_path,
         )
         self._own = GatewayMiddleware(
-            app, manners, TokenVerifiers(NoTokens), RateLimiter("off", RedisClient(None))
+            app, gateway_config, TokenVerifiers(NoTokens), RateLimiter("off", RedisClient(None))
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""From which address a request comes, when proxies of ours stand before us."""
+"""The client address behind trusted proxies."""
 
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -9,11 +9,11 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 def client_ip(scope: Scope, proxies: Networks) -> str:
-    """The nearest address that is no proxy of ours (X-Forwarded-For, from the right)."""
+    """Return the rightmost address of X-Forwarded-For that is not a trusted proxy."""
     peer: str = scope["client"][0] if scope.get("client") else ""
     if not proxies or not _is_in_any_network(peer, proxies):
         return peer
-    # a proxy may add a line of its own instead of lengthening the one that is there
+    # a proxy may add a header line instead of extending the existing one
     header_lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     forwarded = b",".join(header_lines).decode("latin-1").split(",")
     for address in reversed([part.strip() for part in forwarded]):
@@ -39,4 +39,4 @@ def _is_ip_address(text: str) -> bool:
         ip_address(text)
     except ValueError:
         return False
-    return "%" not in text  # a zone may be called anything, at any length
+    return "%" not in text  # a zone name has no limit of length or characters

@@ -1,7 +1,7 @@
-"""The front door: one pure ASGI layer that every request passes, whatever it asks for.
+"""The gateway: ASGI middleware around the whole application.
 
-It gives the request its id, reads and bounds its head and body, finds out who asks, applies the
-rate limits, turns every failure into problem+json, and writes one access line and the metrics.
+It assigns the request id, limits headers and body, authenticates, applies the rate limits, turns
+every error into problem+json, and writes the access log and the metrics.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 @dataclass(frozen=True)
 class TokenVerifiers:
-    """Who may come in by the public door, and who by the inner one."""
+    """Token verifiers of the public API and of the internal API."""
 
     user_tokens: Callable[[], TokenVerifier]
     service_tokens: Callable[[], ServiceTokenVerifier] | None = None
@@ -64,19 +64,19 @@ class TokenVerifiers:
 
 @dataclass(frozen=True)
 class GatewayConfig:
-    """What the front needs to know of the application behind it."""
+    """Settings of the gateway."""
 
     max_body_bytes: int
     body_timeout_seconds: float
     trusted_proxies: tuple[str, ...]
-    # first segment of a path -> context, for the access line
+    # first segment of a path -> context, for the access log
     context_by_path: Mapping[str, str]
-    # how long a request may wait for neighbours
+    # limit of all calls to other contexts that a request makes
     request_deadline: timedelta = timedelta(seconds=5)
     form_paths: frozenset[str] = field(default=frozenset())
-    # paths whose bodies are read as they come, by their routes: how many bytes they may have
+    # path -> maximum of bytes; the routes of these paths stream the body
     streaming_body_limits: Mapping[str, int] = field(default_factory=dict)
-    # for probes and scrapers: no rate limit
+    # paths of probes and scrapers
     rate_limit_exempt_paths: frozenset[str] = field(default=frozenset())
 
 
@@ -119,7 +119,7 @@ class GatewayMiddleware:
                 await request.authenticate_user(
                     self._verifiers.user_tokens, self._config.request_deadline
                 )
-            # before the body: one that is refused counts too, and is not read for whoever is over
+            # before the body is read: a rejected body counts, and none is read above the limit
             is_rate_limited = self._rate_limiter.is_enabled and not request.is_internal
             if is_rate_limited:
                 await self._apply_rate_limits(request)
@@ -134,9 +134,9 @@ class GatewayMiddleware:
                 if is_rate_limited and (account := _login_account(request.scope, body)):
                     await self._apply_rate_limits(request, account)
             await self._app(request.scope, _replay_body(body, receive), send)
-        except DomainError as refusal:
-            await self._send_problem(request, refusal, receive, send)
-        except Exception as error:  # the last net: never a bare 500
+        except DomainError as error:
+            await self._send_problem(request, error, receive, send)
+        except Exception as error:
             log.exception(
                 "request.failed",
                 request_id=request.request_id,
@@ -155,7 +155,7 @@ class GatewayMiddleware:
             await problem_response(request.scope, error)(request.scope, receive, send)
 
     async def _read_body(self, request: RequestContext, receive: Receive) -> bytes:
-        """The whole body, within its limits of size and time, and of the type that is due."""
+        """Read and validate the body. Raises BodyTooLarge, RequestTimeout, and parse errors."""
         limit = self._config.max_body_bytes
         if request.content_length > limit:
             raise BodyTooLarge(limit=limit)
@@ -163,7 +163,7 @@ class GatewayMiddleware:
             async with asyncio.timeout(self._config.body_timeout_seconds):
                 body = await read_body(receive, limit)
         except TimeoutError:
-            # who sends so slowly would hold the connection for as long as they like
+            # the rest of the body would arrive just as slowly
             request.extra_headers.append((b"connection", b"close"))
             raise RequestTimeout from None
         return self._validate_body(request, body) if body else body
@@ -232,7 +232,7 @@ class GatewayMiddleware:
 
 
 def _replay_body(body: bytes, receive: Receive) -> Receive:
-    """Hands the body on that was read already, then whatever comes after it."""
+    """Return a `receive` that yields the body that was read already, then later messages."""
     is_replayed = False
 
     async def replay() -> Message:
@@ -246,9 +246,9 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
 
 
 def _login_account(scope: Scope, body: bytes) -> str:
-    """The account that a login is for, so that one account cannot be guessed from many places."""
+    """Return the username of a login, so that guesses from many addresses share one limit."""
     if scope["path"].rstrip("/") != "/token" or scope["method"] != "POST":
         return ""
     username = dict(parse_qsl(body.decode())).get("username", "")[:1000]
-    # the same for all ways to write the same name, or each of them would have a limit of its own
+    # normalized: each spelling of the same name would have its own limit otherwise
     return normalize("NFKC", normalize("NFKC", username).casefold())[:320]

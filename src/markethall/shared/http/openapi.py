@@ -1,4 +1,4 @@
-"""The OpenAPI document, completed: what every route may answer is said on every route."""
+"""Completes the OpenAPI document: common errors, If-Match and response headers of each route."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -11,7 +11,7 @@ from markethall.shared.kernel.errors import DomainError
 
 _FRAMEWORK_ERROR_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
 _STRING_SCHEMA: Final = {"type": "string"}
-_LOCATION_HEADER: Final = {"description": "The path of what was made", "schema": _STRING_SCHEMA}
+_LOCATION_HEADER: Final = {"description": "The path of the new resource", "schema": _STRING_SCHEMA}
 _ETAG_HEADER: Final = {
     "description": "Its version, for `If-Match`",
     "schema": _STRING_SCHEMA | {"examples": ['"v1"']},
@@ -25,7 +25,7 @@ _IF_MATCH_PARAMETER: Final = {
 
 
 def extend_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """What to put in the place of `app.openapi`; it makes the document once."""
+    """Return a replacement of `app.openapi` that builds the document once."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _extend(document: dict[str, Any]) -> dict[str, Any]:
 def _created_headers(
     created_response: Mapping[str, Any], schemas: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Of a 201: as http.created answers it."""
+    """Document the headers that `created_response` sets."""
     name = created_response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     has_etag = "version" in schemas[name]["properties"]
     return {"Location": _LOCATION_HEADER} | ({"ETag": _ETAG_HEADER} if has_etag else {})
@@ -78,7 +78,7 @@ def _error_types_of(operation: Mapping[str, Any]) -> tuple[type[DomainError], ..
 
 
 def _add_response(responses: dict[str, Any], error_type: type[DomainError]) -> None:
-    """Beside what the route says itself; FastAPI's own 422 gives way."""
+    """Add the error to the responses of a route; replace FastAPI's own 422."""
     status = str(error_type.status)
     existing = responses.get(status)
     generated = problems(error_type)[error_type.status]

@@ -1,17 +1,12 @@
-"""Rate limits: so many requests per time for each address, account or user.
+"""Rate limits per client network, account or user, counted by a sliding window.
 
-A sliding window counter: the hits of the running window, and those of the one before by the share
-of it that the last `per` seconds still cover. A window starts with its owner's first hit, not with
-the minute, so nobody gets a double burst at a boundary and not everybody starts over at once. Only
-hits that were allowed count.
+The count is the hits of the current window plus a share of the previous window: the part of it
+that the last `window_seconds` still cover. A window starts with the first hit of its identity, not
+on the minute, so no client gets a double burst at a boundary. Only allowed hits count.
 
-Not the library `limits`, though it was the first choice. Measured with 5.8 on one core: hit and
-statistics take 10-20 us on its synchronous storage, which starts a timer thread every 10 ms that
-walks all keys, and 2 ms (!) on the asynchronous one with 20,000 identities for the same reason.
-Both grow without bound when an attack changes identities, both read the wall clock themselves. Its
-Redis storage owns its connections, so our deadline and breaker cannot stand before them, and needs
-two round trips for an answer with headers. What remains, the arithmetic, is ten lines; they stand
-below, once for the process and once in Lua. A hit in the process takes 3 us.
+Decision 0006 tells why this is not the library `limits`: its storage starts a timer thread every
+10 ms, grows without bound when an attacker changes identities, and owns its Redis connections, so
+that neither our deadline nor our breaker can guard them. A hit in this process takes 3 us.
 """
 
 import hmac
@@ -31,7 +26,7 @@ from markethall.shared.persistence.redis_client import LuaScript, RedisClient, R
 
 @dataclass(frozen=True)
 class RateLimit:
-    """At most `amount` hits in `per` seconds for each identity."""
+    """At most `quota` hits in `window_seconds` for each identity."""
 
     name: str
     quota: int
@@ -39,10 +34,10 @@ class RateLimit:
 
 
 class LimitResult(NamedTuple):
-    """What a limit says to one hit.
+    """The result of one hit under one limit.
 
-    `reset_after` is in seconds: when refused, until a hit is allowed again (just after it); else
-    until the window ends and old hits begin to be forgotten.
+    `reset_after_seconds` counts until the next hit is allowed after a rejection, else until the
+    window ends.
     """
 
     allowed: bool
@@ -52,22 +47,22 @@ class LimitResult(NamedTuple):
 
     @property
     def retry_after(self) -> int:
-        """Whole seconds, at least one, for `Retry-After`."""
+        """The value of `Retry-After`: whole seconds, at least one."""
         return max(1, ceil(self.reset_after_seconds))
 
 
 class HitCounter(Protocol):
-    """Counts hits. Never raises: where it cannot ask others it decides alone."""
+    """Counts hits. Never raises: without Redis each process counts its own."""
 
     async def hit(self, policy: RateLimit, identity: str) -> LimitResult:
-        """Count a hit of this identity, if it is allowed."""
+        """Count a hit of this identity if it is allowed."""
 
 
 class ProcessHitCounter:
-    """In this process, for at most `max_identities`: the longest unseen is forgotten first.
+    """Counts in this process, for at most `max_identities`; evicts the least recently used.
 
-    Each takes about 250 bytes, and goes when its windows are over. Who can show so many identities
-    that their own is forgotten is not held by a limit per identity anyway.
+    An identity takes about 250 bytes, until its windows are over. A client with so many identities
+    that its own are evicted is not stopped by a limit per identity anyway.
     """
 
     def __init__(
@@ -84,7 +79,7 @@ class ProcessHitCounter:
         return _count_rejection(policy, self.check(policy, identity))
 
     def check(self, policy: RateLimit, identity: str) -> LimitResult:
-        """Counts a hit without waiting, and without counting a refusal in the metrics."""
+        """Count a hit without I/O, and without the metric of rejections."""
         now = self._clock()
         window = self._get_window(policy, _hash_identity(policy, identity), now)
         elapsed = now - window.start
@@ -107,7 +102,7 @@ class ProcessHitCounter:
         return window
 
     def _evict_expired(self, now: float) -> None:
-        """Drop up to two for each that comes: the oldest, if it is over or there are too many."""
+        """Drop up to two of the oldest windows that are over or exceed the maximum."""
         for _ in range(2):
             key, window = next(iter(self._windows.items()))
             if (
@@ -119,10 +114,10 @@ class ProcessHitCounter:
 
 
 class RedisHitCounter:
-    """Counted in Redis for all processes; while it is away, by each process for itself.
+    """Counts in Redis for all processes; while Redis is unavailable, in each process.
 
-    Redis sees a hash of the identity only. `secret`, the same in all processes, keeps who has the
-    hashes from trying out known e-mail addresses.
+    Redis sees only a keyed hash of the identity: `secret` is the same in all processes and prevents
+    a reader of the keys from testing known e-mail addresses.
     """
 
     def __init__(
@@ -147,7 +142,7 @@ class RedisHitCounter:
         )
 
 
-# key <- amount, milliseconds. The server's clock, so that all processes have the same.
+# arguments: key, quota, window in milliseconds. Redis' clock is the same for all processes.
 _HIT_SCRIPT = LuaScript("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -171,7 +166,7 @@ return {1, current + 1, previous, elapsed}
 
 
 class _Window:
-    """Hits since `start`, and those of the window before."""
+    """The hits since `start`, and those of the previous window."""
 
     __slots__ = ("current", "previous", "start", "window_seconds")
 
@@ -182,7 +177,7 @@ class _Window:
         self.previous = 0
 
     def slide(self, now: float) -> None:
-        """Move on to the window that `now` lies in."""
+        """Advance to the window that contains `now`."""
         age = now - self.start
         if age >= 2 * self.window_seconds:
             self.start, self.current, self.previous = now, 0, 0
@@ -214,14 +209,14 @@ def _to_result(
 
 
 def _seconds_until_allowed(policy: RateLimit, current: int, previous: int, elapsed: float) -> float:
-    """Seconds until enough old hits are forgotten for one more."""
+    """Return the seconds until old hits weigh little enough for one more."""
     if current < policy.quota:
         return policy.window_seconds * (1 - (policy.quota - current) / previous) - elapsed
     return policy.window_seconds * (2 - policy.quota / current) - elapsed
 
 
 def _hash_identity(policy: RateLimit, identity: str, secret: bytes = b"") -> bytes:
-    """Short whatever the identity is, and not readable."""
+    """Return a key of fixed length that does not show the identity."""
     text = f"{policy.name}\0{identity}".encode("utf-8", "surrogatepass")
     return blake2b(text, digest_size=16, key=secret).digest()
 
@@ -236,7 +231,7 @@ RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
 
 
 class RateLimitDecision(NamedTuple):
-    """What all limits together say to one request: allowed, or refused by `policy`."""
+    """The decision of all limits of a request: allowed, or rejected by `policy`."""
 
     allowed: bool
     policy: str
@@ -245,10 +240,10 @@ class RateLimitDecision(NamedTuple):
 
 
 class RateLimiter:
-    """Which limits hold for a request: logins and registrations have their own."""
+    """Applies the limits of a request; logins and registrations have their own."""
 
     def __init__(self, mode: str, redis: RedisClient, secret: bytes = b"") -> None:
-        """For the setting "on" or "off" (benchmarks); counted in Redis where there is one."""
+        """`mode` is "on" or "off" (for benchmarks). Counts in Redis where it is configured."""
         process_counter = ProcessHitCounter()
         hash_key = hmac.digest(secret, b"markethall limits", "sha256")
         counter: HitCounter = (
@@ -262,9 +257,10 @@ class RateLimiter:
     async def check(
         self, method: str, path: str, principal: str, client_ip: str, account: str = ""
     ) -> RateLimitDecision | None:
-        """Count one request; None where limits are off.
+        """Count one request; None if the limits are off.
 
-        `who` begins with "user:", else the address counts; `account` is what a login is for.
+        A `principal` that begins with "user:" is counted as such, any other by the client's
+        network. `account` is the username of a login.
         """
         if self._counter is None:
             return None
@@ -283,7 +279,7 @@ def _applicable_limits(
     if method == "POST" and path == "/token":
         if account:
             return ((LOGIN, client_network(client_ip)), (LOGIN_ACCOUNT, account))
-        # no password is tried: a refresh, or nothing that could succeed
+        # a refresh, or a request that cannot succeed: it tries no password
         return ((REQUESTS, client_network(client_ip)),)
     if method == "POST" and path == "/users/me/password":
         return ((LOGIN_ACCOUNT, principal),)
@@ -302,7 +298,7 @@ def _to_decision(results: Sequence[tuple[RateLimit, LimitResult]]) -> RateLimitD
 def rate_limit_headers(
     results: Sequence[tuple[RateLimit, LimitResult]],
 ) -> list[tuple[bytes, bytes]]:
-    """The two fields of the IETF draft (draft-ietf-httpapi-ratelimit-headers), for ASGI."""
+    """Return both fields of draft-ietf-httpapi-ratelimit-headers as ASGI headers."""
     return [
         (b"ratelimit-policy", format_policy_field(policy for policy, _ in results).encode()),
         (b"ratelimit", format_limit_field(results).encode()),
@@ -310,14 +306,14 @@ def rate_limit_headers(
 
 
 def format_policy_field(policies: Iterable[RateLimit]) -> str:
-    """The value of `RateLimit-Policy`: quota and window in seconds, `"login";q=20;w=60`."""
+    """Return the value of `RateLimit-Policy`: quota and window, `"login";q=20;w=60`."""
     return ", ".join(
         [f'"{policy.name}";q={policy.quota};w={policy.window_seconds}' for policy in policies]
     )
 
 
 def format_limit_field(results: Iterable[tuple[RateLimit, LimitResult]]) -> str:
-    """The value of `RateLimit`: what remains, seconds until more does, `"login";r=19;t=42`."""
+    """Return the value of `RateLimit`: remaining hits and seconds, `"login";r=19;t=42`."""
     return ", ".join(
         [
             f'"{policy.name}";r={v.remaining};t={ceil(v.reset_after_seconds)}'
@@ -327,7 +323,7 @@ def format_limit_field(results: Iterable[tuple[RateLimit, LimitResult]]) -> str:
 
 
 def client_network(client_ip: str) -> str:
-    """Who an address stands for: an IPv6 client has a whole /64 to choose from (RFC 6177)."""
+    """Return the network of an address: an IPv6 client owns a whole /64 (RFC 6177)."""
     if ":" not in client_ip:
         return client_ip
     try:

@@ -1,4 +1,4 @@
-"""Request bodies: read within their limits, and checked for what the parsers let through."""
+"""Request bodies: limits of size and time, and strict validation of JSON and forms."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,11 +17,12 @@ from markethall.shared.kernel.strict_json import parse_strict_json
 
 MAX_DEPTH: Final = 64
 MAX_FORM_FIELDS: Final = 20
-# of a body that is read as it comes: who is slower, in bytes a second, is not waited for
+# a streamed body that arrives more slowly times out
 MIN_BYTES_PER_SECOND: Final = 16 * 1024
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
+    """Read the whole body. Raises BodyTooLarge above `limit` bytes, MalformedRequest."""
     body = bytearray()
     while True:
         message = await receive()
@@ -35,8 +36,9 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 class LimitedBodyStream:
-    """A `receive` for a body that is read as it comes, bounded in size and in time. Raises
-    MalformedRequest, BodyTooLarge, RequestTimeout; `on_slow` is called before the last.
+    """A `receive` for a streamed body, limited in size and time.
+
+    Raises MalformedRequest, BodyTooLarge, RequestTimeout; calls `on_timeout` before the last.
     """
 
     def __init__(
@@ -73,7 +75,10 @@ class LimitedBodyStream:
 
 
 def validate_json(body: bytes) -> None:
-    """What the parser would let through and should not. Raises MalformedRequest, ValidationFailed."""
+    """Reject JSON that Pydantic would accept: repeated names, deep nesting, NUL, surrogates.
+
+    Raises MalformedRequest, ValidationFailed.
+    """
     try:
         text = body.decode()
         value = parse_strict_json(text)
@@ -136,7 +141,7 @@ def _children(item: Any) -> list[Any]:
 
 
 def normalize_form(body: bytes) -> bytes:
-    """The form in one way of writing it, so that whoever reads it next reads the same.
+    """Re-encode a form, so that FastAPI's parser cannot read it differently.
 
     Raises MalformedRequest, ValidationFailed.
     """

@@ -1,4 +1,4 @@
-"""One request on its way through the front door: its id, who asks, and how long they wait."""
+"""The state of one request in the gateway: request id, actor, trace, deadline and headers."""
 
 import re
 import time
@@ -19,37 +19,38 @@ from markethall.shared.kernel.errors import (
     ValidationFailed,
 )
 from markethall.shared.kernel.ids import new_request_id
+from markethall.shared.observability.tracing import read_traceparent
 from markethall.shared.security.service_tokens import ServiceIdentity
 
 MAX_HEADER_BYTES: Final = 32 * 1024
 
 _ANONYMOUS: Final = Actor()
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
-_TRACEPARENT: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _DEADLINE_HEADER: Final = DEADLINE_HEADER.encode()
-# milliseconds
-_MAX_DEADLINE_DIGITS: Final = 7
 _MAX_DEADLINE_MILLISECONDS: Final = 60_000
+_MAX_DEADLINE_DIGITS: Final = 7
+# as many as a 64-bit integer always holds
+_MAX_CONTENT_LENGTH_DIGITS: Final = 19
 _TEMPORARY_REDIRECT: Final = 307
 
 
 class TokenVerifier(Protocol):
     async def verify(self, token: str) -> Actor:
-        """Raises Unauthenticated; Unavailable when nobody can say."""
+        """Raises Unauthenticated; Unavailable when the keys cannot be fetched."""
 
 
 class ServiceTokenVerifier(Protocol):
     async def verify(self, token: str) -> ServiceIdentity:
-        """Raises Unauthenticated; Unavailable when nobody can say."""
+        """Raises Unauthenticated; Unavailable when the keys cannot be fetched."""
 
 
 class RequestContext:
-    """One request on its way through the front."""
+    """One request in the gateway: its identity, and the headers to add to its response."""
 
     def __init__(self, scope: Scope, proxies: Networks) -> None:
         self.started = time.perf_counter()
         self.method: str = scope["method"]
-        # RFC 9110, section 9.3.2: HEAD is GET without the content of its answer
+        # RFC 9110, section 9.3.2: HEAD is GET without the content of the response
         self.scope = {**scope, "method": "GET"} if self.method == "HEAD" else scope
         self.status = 0
         self.actor = _ANONYMOUS
@@ -73,7 +74,7 @@ class RequestContext:
     @property
     def content_length(self) -> int:
         text = self.header(b"content-length")
-        return int(text) if text.isdigit() and len(text) < 20 else 0  # noqa: PLR2004 - 64 bits
+        return int(text) if text.isdigit() and len(text) <= _MAX_CONTENT_LENGTH_DIGITS else 0
 
     def validate_headers(self) -> None:
         """Raises HeadersTooLarge, RouteNotFound, ValidationFailed."""
@@ -89,27 +90,30 @@ class RequestContext:
     async def authenticate_user(
         self, get_verifier: Callable[[], TokenVerifier], deadline: timedelta
     ) -> None:
-        """Who asks. A bad token is remembered, and refused where a person is needed."""
+        """Set the actor from the access token.
+
+        An error is stored; routes that require a user raise it.
+        """
         header = self.header(b"authorization")
         if header:
             try:
                 self.actor = await get_verifier().verify(_bearer_token(header))
-            except (Unauthenticated, Unavailable) as refusal:
-                self.state["authentication_error"] = refusal
+            except (Unauthenticated, Unavailable) as error:
+                self.state["authentication_error"] = error
         self._set_call_context(deadline)
 
     async def authenticate_service(
         self, get_verifier: Callable[[], ServiceTokenVerifier] | None
     ) -> None:
-        """Which service asks, on whose behalf, and how long it will wait."""
+        """Set the calling service and the actor from the service token, and the deadline."""
         header = self.header(b"authorization")
         if header and get_verifier:
             try:
                 identity = await get_verifier().verify(_bearer_token(header))
                 self.actor = identity.actor
                 self.state["service_identity"] = identity
-            except (Unauthenticated, Unavailable) as refusal:
-                self.state["authentication_error"] = refusal
+            except (Unauthenticated, Unavailable) as error:
+                self.state["authentication_error"] = error
         deadline_header = self.header(_DEADLINE_HEADER)
         deadline_milliseconds = (
             int(deadline_header)
@@ -122,16 +126,15 @@ class RequestContext:
 
     def _set_call_context(self, deadline: timedelta) -> None:
         traceparent = self.header(b"traceparent")
-        is_valid = bool(traceparent) and _TRACEPARENT.fullmatch(traceparent)
         self.state["call_context"] = CallContext(
             actor=self.actor,
             request_id=self.request_id,
-            traceparent=traceparent.decode() if is_valid else None,
+            traceparent=read_traceparent(traceparent.decode("latin-1")) if traceparent else None,
             deadline=utc_now() + deadline,
         )
 
     def trace_fields(self) -> dict[str, str]:
-        """What joins this line to those of other processes: the trace, and which service called."""
+        """Return the log fields that link this request to those of other processes."""
         fields = {}
         ctx: CallContext | None = self.state.get("call_context")
         if ctx and ctx.traceparent:
@@ -142,12 +145,15 @@ class RequestContext:
 
     @property
     def is_internal(self) -> bool:
-        """Through the inner door: services only."""
+        """Tell whether the path belongs to the internal API, which only services may call."""
         path: str = self.scope["path"]
         return path.startswith("/internal/") and path != "/internal/keys.json"
 
     def owning_context(self, context_by_path: Mapping[str, str]) -> str:
-        """Whose path it is; an internal one names its context in the second segment."""
+        """Return the context that serves this path, or "system".
+
+        An internal path names its context in the second segment.
+        """
         path: str = self.scope["path"]
         if self.is_internal:
             context = path.split("/")[2]
@@ -155,7 +161,7 @@ class RequestContext:
         return context_by_path.get(_first_segment(path), "system")
 
     def wrap_send(self, send: Send) -> Send:
-        """Notes the status and adds the headers that every answer has."""
+        """Return a `send` that records the status and adds the headers of every response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -190,14 +196,14 @@ class RequestContext:
 
 
 def route_template(scope: Scope) -> str:
-    """Returns the template of the path, never the path that a client sent."""
+    """Return the template of the path, such as `/orders/{order_id}`, or "unmatched"."""
     context = scope.get("fastapi", {}).get("effective_route_context")
     found = context or scope.get("route")
     return getattr(found, "path", None) or scope["state"].get("route") or "unmatched"
 
 
 def _relative_redirect(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """A redirect leads to an address of ours: who asks knows host and scheme better than we do."""
+    """Make the location relative: behind a proxy, host and scheme are known to the client only."""
     return [
         (name, b"/" + value.split(b"/", 3)[-1] if name == b"location" else value)
         for name, value in headers
@@ -205,7 +211,6 @@ def _relative_redirect(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, 
 
 
 def _first_segment(path: str) -> str:
-    """A request line may name a path without a slash, or none."""
     return path.removeprefix("/").partition("/")[0]
 
 

@@ -1,4 +1,4 @@
-"""A circuit breaker: what fails again and again is left alone for a while."""
+"""Circuit breaker: stops calls to a dependency that fails repeatedly."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,14 +9,14 @@ BreakerState = Literal["closed", "open", "half-open"]
 
 
 class BreakerOpen(Exception):
-    """The call was not made: it failed too often a moment ago, or somebody is probing right now."""
+    """The call was not made: the circuit is open, or a probe is running."""
 
 
 class Breaker:
-    """Opens after `failures` in a row; `cool_down` seconds later lets one probe at a time through.
+    """Opens after `failure_threshold` failures in a row; after the cool-down admits single probes.
 
-    For the calls of one event loop. A success closes it from any state, because it is proof. A
-    failure that arrives while it is open belongs to a call from before, and does not prolong it.
+    For the calls of one event loop. A success closes the circuit from any state. A failure while it
+    is open belongs to an earlier call, and does not extend the cool-down.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Breaker:
 
     @contextmanager
     def guard(self, failure_types: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
-        """Raise BreakerOpen, or let the call through and learn from how it ends.
+        """Admit the call and record its result. Raises BreakerOpen.
 
-        Only the exceptions in `counts` are failures. Others, and giving up (cancellation), say
-        nothing about the other side: they only free the place of the probe.
+        Only `failure_types` are failures. Other exceptions and cancellation show nothing about the
+        dependency: they only end the probe.
         """
         is_probe = self._admit()
         try:
@@ -55,18 +55,18 @@ class Breaker:
                 self._probing = False
 
     def record_success(self) -> None:
-        """The other side answered."""
+        """Close the circuit: the dependency responded."""
         self._consecutive_failures = 0
         self._opened_at = None
 
     def record_failure(self) -> None:
-        """The other side did not answer."""
+        """Count a failure; open the circuit at the threshold."""
         self._consecutive_failures += 1
         if self._consecutive_failures >= self._failure_threshold and self.state != "open":
             self._opened_at = self._clock()
 
     def _admit(self) -> bool:
-        """True for a probe."""
+        """Return whether the call is a probe. Raises BreakerOpen."""
         if self._opened_at is None:
             return False
         if self._probing or self.state == "open":

@@ -1,4 +1,4 @@
-"""The time, as something that can be handed in."""
+"""The clock that services take as an argument."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

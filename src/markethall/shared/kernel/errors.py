@@ -1,21 +1,21 @@
-"""Refusals: errors that may cross a context's border, in process or over HTTP."""
+"""Domain errors: they cross the borders of contexts, in process and over HTTP."""
 
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 
 class DomainError(Exception):
-    """A clear no: a stable code, an HTTP status, structured details, words for people."""
+    """An expected error: a stable code, an HTTP status, structured details and a text."""
 
     code: ClassVar[str] = ""
     status: ClassVar[int] = 400
-    title: ClassVar[str] = "The request was refused"
+    title: ClassVar[str] = "The request was rejected"
     retryable: ClassVar[bool] = False
     by_code: ClassVar[dict[str, type["DomainError"]]] = {}
 
     def __init_subclass__(cls) -> None:
         if cls.code in DomainError.by_code:
-            raise TypeError(f"two refusals share the code {cls.code}")
+            raise TypeError(f"two errors share the code {cls.code}")
         DomainError.by_code[cls.code] = cls
 
     def __init__(self, detail: str = "", /, **details: Any) -> None:
@@ -30,14 +30,14 @@ class DomainError(Exception):
 
     @property
     def is_deterministic(self) -> bool:
-        """True when the same request would be refused again, so the answer may be stored."""
+        """Tell whether the same request would fail again, so that the response may be stored."""
         uncertain_statuses = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
         is_server_error = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         return not self.retryable and not is_server_error and self.status not in uncertain_statuses
 
 
 class Unavailable(DomainError):
-    """Something this process depends on does not answer. Details: dependency, retry_after."""
+    """A dependency does not respond. Details: dependency, retry_after."""
 
     code = "system.unavailable"
     status = 503
@@ -46,14 +46,14 @@ class Unavailable(DomainError):
 
 
 class DeadlineExceeded(Unavailable):
-    """The work outlived its deadline; its outcome is unknown. Details: dependency, retry_after."""
+    """A call exceeded its deadline; its outcome is unknown. Details: dependency, retry_after."""
 
     code = "system.deadline_exceeded"
     title = "The answer took too long"
 
 
 class InternalError(DomainError):
-    """A fault of ours. Details: error_id, which the log line carries too."""
+    """A bug. Details: error_id, which the log line has too."""
 
     code = "system.internal"
     status = 500
@@ -82,7 +82,7 @@ class MethodNotAllowed(DomainError):
 
 
 class MalformedRequest(DomainError):
-    """The bytes are not what they claim to be: not JSON, duplicate keys, nested too deep."""
+    """The body cannot be parsed: no JSON, repeated names, nested too deep."""
 
     code = "request.malformed"
     status = 400
@@ -138,7 +138,7 @@ class TooManyRequests(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """No token, or one that is not good (RFC 6750). Details: reason."""
+    """No access token, or an invalid or expired one (RFC 6750). Details: reason."""
 
     code = "auth.unauthenticated"
     status = 401
@@ -146,7 +146,7 @@ class Unauthenticated(DomainError):
 
 
 class Forbidden(DomainError):
-    """Details: scope, the one that is missing."""
+    """Details: scope, the missing one."""
 
     code = "auth.forbidden"
     status = 403
@@ -168,4 +168,4 @@ class PreconditionFailed(DomainError):
 
 
 class CalledWhileHoldingConnection(AssertionError):
-    """A contract was called while the caller held an open transaction (law 5 of the split)."""
+    """A contract was called while the caller held a database connection (decision 0009)."""

@@ -1,4 +1,4 @@
-"""Versions of things: the tags that tell them, and what a change asks of them (RFC 9110)."""
+"""Entity tags and expected versions for optimistic concurrency (RFC 9110)."""
 
 import re
 from collections.abc import Set as AbstractSet
@@ -7,42 +7,42 @@ from typing import Final
 
 from markethall.shared.kernel.errors import PreconditionFailed
 
-# what whoever changes a thing has seen of it: one of these; None takes it as it is
+# the versions that a change accepts; None accepts every version
 ExpectedVersions = AbstractSet[int] | None
 
 # as many digits as every INTEGER column holds
 _VERSION_TAG: Final = re.compile(r'"v(0|[1-9][0-9]{0,8})(?:-[0-9a-f]{12})?"')
-# section 8.8.3; nothing is tried twice, so that a long header takes no longer than it is long
+# section 8.8.3; possessive quantifiers: no backtracking on a long header
 _ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"'
 _ENTITY_TAGS: Final = re.compile(_ENTITY_TAG)
 _ENTITY_TAG_LIST: Final = re.compile(rf"[ \t,]*+(?:{_ENTITY_TAG}[ \t]*+(?:,[ \t,]*+|\Z))*+")
 
 
 def etag(version: int, digest: str = "") -> str:
-    """A strong entity tag. Only the version counts for If-Match; the digest is for caches."""
+    """Return a strong entity tag. If-Match compares only the version; the digest is for caches."""
     return f'"v{version}-{digest}"' if digest else f'"v{version}"'
 
 
 def content_digest(body: bytes | memoryview) -> str:
-    """Twelve letters that name these very bytes."""
+    """Return the first twelve hexadecimal digits of the SHA-256 of the body."""
     return sha256(body).hexdigest()[:12]
 
 
 def parse_if_match(if_match: str) -> ExpectedVersions:
-    """What If-Match asks for, by section 13.1.1: `*`, or one of the tags of a list.
+    """Return the versions that If-Match accepts (section 13.1.1); None for `*`.
 
-    A weak tag matches nothing. Raises PreconditionFailed where no tag can match.
+    A weak tag matches nothing. Raises PreconditionFailed if no tag can match.
     """
     if if_match.strip(" \t") == "*":
         return None
     tags = _ENTITY_TAGS.findall(if_match) if _ENTITY_TAG_LIST.fullmatch(if_match) else []
-    versions = frozenset(int(ours[1]) for tag in tags if (ours := _VERSION_TAG.fullmatch(tag)))
+    versions = frozenset(int(match[1]) for tag in tags if (match := _VERSION_TAG.fullmatch(tag)))
     if not versions:
         raise PreconditionFailed("If-Match holds no entity tag of this resource.")
     return versions
 
 
 def check_expected_version(expected_versions: ExpectedVersions, version: int) -> None:
-    """Raises PreconditionFailed when the thing has changed since."""
+    """Raises PreconditionFailed when the version is not an expected one."""
     if expected_versions is not None and version not in expected_versions:
         raise PreconditionFailed(etag=etag(version))

@@ -1,4 +1,4 @@
-"""Identifiers: UUID version 7 (RFC 9562), which sort by the time they were made."""
+"""Identifiers: UUID version 7 (RFC 9562), which sort by their creation time."""
 
 import sys
 from hashlib import sha256
@@ -19,15 +19,15 @@ def new_id() -> UUID:
 
 
 def new_request_id() -> str:
-    """Make an id as text, for one request."""
+    """Make a request id: a UUIDv7 as text."""
     return str(uuid7())
 
 
 def derive_uuid7(origin: UUID, purpose: str) -> UUID:
     """Derive an id from another one: the same origin and purpose always give the same id.
 
-    It keeps the origin's time. A retry that starts from the same origin finds what the first
-    attempt wrote.
+    It has the time of the origin. A retry with the same origin finds the rows of the first
+    attempt.
     """
     digest = sha256(origin.bytes + purpose.encode()).digest()
     value = (origin.int >> _RANDOM_BITS) << _RANDOM_BITS | int.from_bytes(digest[:10])

@@ -1,4 +1,4 @@
-"""The two kinds of pydantic models, and the field types they share."""
+"""Base classes of Pydantic models, and field types."""
 
 import re
 from datetime import UTC, datetime
@@ -9,13 +9,13 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 
 class Dto(BaseModel):
-    """What crosses a border between contexts: deeply immutable, tolerant of a newer sender."""
+    """Base of the DTOs between contexts: immutable, and ignores fields of a newer sender."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64")
 
 
 class RequestModel(BaseModel):
-    """What a client sends: nothing unknown is accepted, nothing is coerced."""
+    """Base of the request bodies of clients: rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
 
@@ -42,7 +42,7 @@ _ISO_DATE_PREFIX: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 def _require_iso_string(value: Any) -> Any:
     if not isinstance(value, str | datetime) or (
-        # a number in quotes would be taken for seconds, or for milliseconds
+        # pydantic would read a number in quotes as seconds or milliseconds
         isinstance(value, str) and not _ISO_DATE_PREFIX.match(value)
     ):
         raise ValueError("must be a time in ISO 8601, with its offset")
@@ -59,11 +59,11 @@ def _to_utc(value: datetime) -> datetime:
 Text = Annotated[str, Field(strict=True), AfterValidator(_reject_nul_and_surrogates)]
 Int = Annotated[int, Field(strict=True)]
 Bool = Annotated[bool, Field(strict=True)]
-# a time with its offset (RFC 3339), kept in UTC
+# a time with an offset (RFC 3339), converted to UTC
 UtcDatetime = Annotated[
     AwareDatetime, BeforeValidator(_require_iso_string), AfterValidator(_to_utc)
 ]
 Id = Annotated[UUID, BeforeValidator(_require_canonical_uuid)]
 
-# Postgres BIGINT, less a wide margin for sums
+# far below the limit of BIGINT, so that sums fit
 MAX_AMOUNT = 10**15

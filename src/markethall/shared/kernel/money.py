@@ -17,14 +17,13 @@ _FUNDS: Final = frozenset({"BOV", "CHE", "CHW", "COU", "MXV", "USN", "XAD"})
 EXPONENT_BY_CURRENCY: Final[Mapping[str, int]] = {
     currency.code: currency.exponent
     for currency in iso4217.Currency
-    # without the seven funds and units of account that ISO 4217 lists among the currencies,
-    # and without the codes that it reserves for metals and for tests, which have no minor unit
+    # without funds and units of account; metals and test codes have no minor unit
     if currency.exponent is not None and currency.code not in _FUNDS
 }
 
 
 class AmountOutOfRange(DomainError):
-    """A sum or product beyond what can be kept exactly. Details: limit."""
+    """A sum or product is larger than the maximum. Details: limit."""
 
     code = "money.amount_out_of_range"
     status = 422
@@ -32,7 +31,7 @@ class AmountOutOfRange(DomainError):
 
 
 class CurrencyMismatch(DomainError):
-    """Two currencies in one sum. Details: currencies."""
+    """Details: currencies."""
 
     code = "money.currency_mismatch"
     status = 422
@@ -73,15 +72,12 @@ class Money(Dto):
         return self._with_amount(self.amount * quantity)
 
     def apply_rate(self, rate: Decimal) -> "Money":
-        """The part that a rate takes, rounded half to even, as accountants do.
-
-        Raises AmountOutOfRange.
-        """
-        # a fraction is exact, and is rounded half to even; a Decimal has 28 digits
+        """Return the amount times the rate, rounded half to even. Raises AmountOutOfRange."""
+        # a Fraction is exact; a Decimal has 28 digits
         return self._with_amount(round(self.amount * Fraction(rate)))
 
     def allocate(self, weights: Sequence[int]) -> tuple["Money", ...]:
-        """Parts in proportion to the weights, by largest remainder, that sum exactly."""
+        """Divide in proportion to the weights, by largest remainder; the parts sum exactly."""
         total = sum(weights)
         if total <= 0 or min(weights) < 0:
             raise ValueError("weights must be positive in sum and none negative")
@@ -102,14 +98,14 @@ _DECIMAL = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,8})?")
 
 
 def format_major_units(amount: int, currency: str) -> str:
-    """How people and tables write it: 1999 EUR is "19.99", 500 JPY is "500". Never negative."""
+    """Format an amount that is not negative: 1999 EUR is "19.99", 500 JPY is "500"."""
     exponent = EXPONENT_BY_CURRENCY[currency]
     digits = f"{amount:0{exponent + 1}d}"
     return f"{digits[:-exponent]}.{digits[-exponent:]}" if exponent else digits
 
 
 def parse_major_units(text: str, currency: str) -> int:
-    """The amount in minor units. Raises ValueError for what is no such number of this currency."""
+    """Parse text such as "19.99" into minor units. Raises ValueError."""
     if currency not in EXPONENT_BY_CURRENCY or not _DECIMAL.fullmatch(text):
         raise ValueError("must be a decimal number such as 19.99")
     integer_part, _, fraction_part = text.partition(".")

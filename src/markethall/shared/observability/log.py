@@ -1,4 +1,4 @@
-"""Logging: one JSON object per line on stdout, or colours in a terminal. Never a secret."""
+"""Logging: JSON lines on stdout, or colours in a terminal; secrets are redacted."""
 
 import asyncio
 import logging
@@ -14,18 +14,18 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-# characters of what a client sent, in a line
+# in characters
 MAX_PATH_LENGTH: Final = 2000
-# part of a key: its value is never written
+# a field whose name contains one of these is redacted
 _SECRET_NAME: Final = re.compile(
     "passw|secret|token|authorization|cookie|api_?key|signing_key|private|credential",
     re.IGNORECASE,
 )
-# in running text: user:password@ in an address, a bearer token, a JWT, password=… and its like
+# in texts: user:password@ in a URL, a bearer token, a JWT, password=… and similar
 _SECRET_PATTERNS: Final = (
     (re.compile(r"(?<=://)[^\s/?#'\"]*@"), "***@"),
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
-    # bounded, and not tried again inside what it has looked at: a text of many eyJ costs its length
+    # bounded quantifiers, and no match inside a word: linear for a text of many "eyJ"
     (re.compile(r"(?<![\w-])eyJ[\w-]{5,2000}\.[\w-]{1,8000}\.[\w-]{0,2000}"), "***"),
     (
         re.compile(
@@ -36,16 +36,18 @@ _SECRET_PATTERNS: Final = (
         r"\1\2***",
     ),
 )
-# what every leak has in it: most texts need no closer look
+# every match of the patterns contains one of these; most texts contain none
 _SECRET_HINT: Final = re.compile(r"://|bearer|basic|eyJ|passw|secret|token", re.IGNORECASE)
-# made once: json.dumps with options makes one for each call
+# built once: json.dumps with options builds an encoder per call
 _encode_json: Final = JSONEncoder(default=repr, separators=(",", ":")).encode
 
 
 class AccessLog:
-    """Writes the access lines. Every request has one, so as JSON it takes the shortest way: the
-    same shape as structlog's lines, and one write for all requests that are answered in the same
-    turn of the event loop. Its texts must be clean already.
+    """Writes the access log.
+
+    Lines have the same shape as structlog's. JSON lines bypass structlog, and those of one
+    iteration of the event loop share one write, because every request has a line. The caller
+    redacts the texts.
     """
 
     def __init__(self) -> None:
@@ -85,7 +87,7 @@ access_log: Final = AccessLog()
 
 @lru_cache(maxsize=1024)
 def user_agent_text(header: bytes) -> str:
-    """Of a User-Agent, as it may be written."""
+    """Return a User-Agent header as redacted text."""
     return redact(header.decode("latin-1"))
 
 
@@ -100,7 +102,7 @@ def _format_second(now: int) -> str:
 
 
 def configure(style: str, level: str) -> None:
-    """For the whole process: structlog, and the standard library's loggers through it."""
+    """Configure structlog and the standard library's loggers for the whole process."""
     pretty = style == "pretty" or (style == "auto" and sys.stdout.isatty())
     common_processors: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -118,9 +120,9 @@ def configure(style: str, level: str) -> None:
 
 
 def _renderers(*, pretty: bool) -> list[Processor]:
-    """Tracebacks become text first, since they are searched for secrets too."""
+    """Return the last processors; tracebacks become text first, so that they are redacted too."""
     if pretty:
-        # quoted, so that what a client sent can neither begin a line nor colour one
+        # repr: the text of a client cannot start a new line or send terminal escapes
         renderer: Processor = structlog.dev.ConsoleRenderer(
             colors=sys.stdout.isatty(),
             repr_native_str=True,
@@ -158,9 +160,9 @@ def _configure_standard_logging(
 
 
 def redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Whatever is called like a secret is one, at any depth; and what looks like one in a text.
+    """Redact fields with the name of a secret, at any depth, and secrets in texts.
 
-    `redacted=True` says that the writer of the line has seen to it: the access line does.
+    A line with `redacted=True` is redacted already, such as those of the access log.
     """
     if event.pop("redacted", False):
         return event
@@ -185,7 +187,7 @@ def _redact_value(value: Any) -> Any:
 
 
 def redact(text: str) -> str:
-    """Without what looks like a password, a token or a key."""
+    """Replace passwords, tokens and keys in a text."""
     if _SECRET_HINT.search(text):
         for pattern, replacement in _SECRET_PATTERNS:
             text = pattern.sub(replacement, text)

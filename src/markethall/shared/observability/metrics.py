@@ -1,4 +1,4 @@
-"""Prometheus metrics, each declared here once; docs/metrics.md lists them all."""
+"""Prometheus metrics; docs/metrics.md lists them all."""
 
 from functools import lru_cache
 
@@ -8,21 +8,21 @@ REGISTRY = CollectorRegistry(auto_describe=True)
 
 REQUESTS = Counter(
     "markethall_http_requests",
-    "Requests answered, by method, route template and status.",
+    "Requests, by method, route template and status.",
     ["method", "route", "status"],
     registry=REGISTRY,
 )
 LATENCY = Histogram(
     "markethall_http_request_seconds",
-    "Time from the request's head to the end of its answer.",
+    "Time from the request headers to the end of the response.",
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
-# the children of a metric are looked up under a lock otherwise
+# cached: prometheus_client looks up the children of a metric under a lock
 request_counter = lru_cache(maxsize=4096)(REQUESTS.labels)
 latency_histogram = lru_cache(maxsize=1024)(LATENCY.labels)
-IN_FLIGHT = Gauge("markethall_http_in_flight", "Requests being answered.", registry=REGISTRY)
+IN_FLIGHT = Gauge("markethall_http_in_flight", "Requests in progress.", registry=REGISTRY)
 STATEMENTS = Counter(
     "markethall_db_statements", "SQL statements sent, less BEGIN and COMMIT.", registry=REGISTRY
 )
@@ -34,24 +34,24 @@ CACHE_LOOKUPS = Counter(
 )
 RPC_CLIENT_CALLS = Counter(
     "markethall_rpc_client_calls",
-    "Calls of a neighbour's contract, by how they ended: ok, or the code of the refusal.",
+    "Calls of another context's contract, by outcome: ok, or the code of the error.",
     ["target", "method", "outcome"],
     registry=REGISTRY,
 )
 RPC_CLIENT_ATTEMPTS = Counter(
     "markethall_rpc_client_attempts",
-    "Requests sent to a neighbour over the wire, retries included.",
+    "Requests sent to another context, retries included.",
     ["target", "method"],
     registry=REGISTRY,
 )
 RPC_CLIENT_CIRCUIT_OPEN = Gauge(
     "markethall_rpc_client_circuit_open",
-    "1 while a neighbour is left alone because it did not answer.",
+    "1 while the circuit to another context is open.",
     ["target"],
     registry=REGISTRY,
 )
 EVENTS_RELAYED = Counter(
-    "markethall_events_relayed", "Events taken from an outbox.", ["context"], registry=REGISTRY
+    "markethall_events_relayed", "Events relayed from an outbox.", ["context"], registry=REGISTRY
 )
 EVENTS_HANDLED = Counter(
     "markethall_events_handled",
@@ -67,18 +67,18 @@ STREAM_ENTRIES = Counter(
 )
 STREAM_REPUBLISHED = Counter(
     "markethall_stream_republished",
-    "Events sent again because the stream was not as it had been left.",
+    "Events published again because the stream had lost them.",
     ["publisher"],
     registry=REGISTRY,
 )
 LEADER = Gauge(
     "markethall_leader",
-    "1 where this process leads a context's background work.",
+    "1 while this process is the leader of a context's background work.",
     ["context"],
     registry=REGISTRY,
 )
 RATE_LIMITED = Counter(
-    "markethall_rate_limited", "Requests refused by a rate limit.", ["policy"], registry=REGISTRY
+    "markethall_rate_limited", "Requests rejected by a rate limit.", ["policy"], registry=REGISTRY
 )
 CONTEXT_INFO = Gauge(
     "markethall_context_info",

@@ -1,105 +1,51 @@
-"""Postgres: one pool per database, statements compiled once, errors translated to domain errors.
+"""Postgres: one pool per database and role, statements compiled once, errors translated.
 
-SQLAlchemy Core describes the statements; asyncpg runs them on connections of its own pool.
-See docs/decisions/0003.
+SQLAlchemy Core describes the statements, asyncpg runs them.
+See docs/decisions/0003-compile-statements-once.md.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 import structlog
-from sqlalchemy import ColumnElement, Text, literal_column
+from sqlalchemy import ColumnElement, Text, literal_column, select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
-from sqlalchemy.engine import make_url
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.observability.metrics import STATEMENTS
+from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
+from markethall.shared.persistence.postgres_errors import (
+    UNAVAILABLE_ERRORS,
+    invalidates_connection,
+    means_unavailable,
+    translate_connection_errors,
+)
+from markethall.shared.persistence.postgres_url import asyncpg_dsn
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
     from asyncpg.protocol import Record
 
-    Driver = asyncpg.Connection[Record] | PoolConnectionProxy[Record]
     Pool = asyncpg.Pool[Record]
+    PooledDriver = PoolConnectionProxy[Record]
+    Driver = asyncpg.Connection[Record] | PooledDriver
 
 log = structlog.get_logger("markethall.database")
 
-__all__ = [
-    "HOLDS_CONNECTION",
-    "Connection",
-    "Databases",
-    "PoolSize",
-    "Postgres",
-    "Statement",
-    "asyncpg_dsn",
-    "asyncpg_url",
-    "sql_literal",
-    "translate_connection_errors",
-]
-
-# set while this task holds a connection, in a transaction or reading; the guard of contract calls
-# reads it
-HOLDS_CONNECTION: ContextVar[str] = ContextVar("holds_connection", default="")
-
 _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
-
-# the server is away, stopping, full, or we waited for it as long as we may
-_UNAVAILABLE_ERRORS = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    # a wrong password, a database that does not exist
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InternalClientError,
-    asyncpg.InvalidCachedStatementError,
-)
-# after these the connection itself is as good as before
-_ERRORS_THAT_KEEP_CONNECTION = (
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.QueryCanceledError,
-)
-
-
-@contextmanager
-def translate_connection_errors() -> Iterator[None]:
-    """Raises Unavailable for whatever means that the database does not answer now."""
-    try:
-        yield
-    except _UNAVAILABLE_ERRORS as error:
-        if _is_driver_misuse(error):
-            raise
-        raise Unavailable(dependency="postgres") from error
-
-
-def _is_driver_misuse(error: BaseException) -> bool:
-    """True for a fault of this program, such as two statements at once on one connection."""
-    if not isinstance(error, asyncpg.InterfaceError):
-        return False
-    # asyncpg says so of a connection, or of a pool, that has been closed meanwhile
-    return not any(word in str(error) for word in ("closed", "closing", "released back"))
 
 
 class Statement:
-    """A Core statement, rendered for asyncpg at first use.
+    """A Core statement, compiled for asyncpg at first use.
 
-    JSON columns take text, and are read with a cast to text; every other type is asyncpg's own.
-    Parameters are passed by name, all of them.
+    Every parameter is passed by name. JSON columns take text and are read with a cast to text;
+    all other types are asyncpg's own.
     """
 
     def __init__(self, clause: ClauseElement) -> None:
@@ -109,6 +55,7 @@ class Statement:
         self._default_values: Mapping[str, Any] = {}
 
     def bind(self, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """Return the SQL and its positional arguments. Raises KeyError."""
         if not self._sql:
             self._compile()
         if self._default_values:
@@ -124,19 +71,25 @@ class Statement:
         self._sql = str(compiled)
 
 
+_PING = Statement(select(literal_column("1")))
+
+
 def sql_literal(text: str) -> ColumnElement[str]:
-    """A fixed text inside a statement: with a parameter the planner cannot use a partial index."""
+    """Return a text inside the statement: a parameter would hide a partial index from the planner.
+
+    `text` is not escaped.
+    """
     return literal_column(f"'{text}'", Text)
 
 
 class Connection:
-    """One connection, inside a transaction or reading without one."""
+    """A connection in a transaction or a read session."""
 
     def __init__(self, driver: "Driver") -> None:
         self._driver = driver
 
     async def fetch_one(self, statement: Statement, **values: Any) -> "Record | None":
-        """The first row, or None."""
+        """Return the first row, or None."""
         STATEMENTS.inc()
         sql, arguments = statement.bind(values)
         return await self._driver.fetchrow(sql, *arguments)
@@ -147,20 +100,20 @@ class Connection:
         return await self._driver.fetch(sql, *arguments)
 
     async def fetch_value(self, statement: Statement, **values: Any) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         STATEMENTS.inc()
         sql, arguments = statement.bind(values)
         return await self._driver.fetchval(sql, *arguments)
 
     async def execute(self, statement: Statement, **values: Any) -> int:
-        """How many rows it touched."""
+        """Return the number of affected rows."""
         STATEMENTS.inc()
         sql, arguments = statement.bind(values)
         status = await self._driver.execute(sql, *arguments)
         return int(status.rpartition(" ")[2])
 
     async def execute_many(self, statement: Statement, rows: Iterable[Mapping[str, Any]]) -> None:
-        """The same statement for each row, in one round trip."""
+        """Execute the statement for each row, in one round trip."""
         bound = [statement.bind(row) for row in rows]
         if bound:
             STATEMENTS.inc()
@@ -169,30 +122,17 @@ class Connection:
     async def copy_rows(
         self, table: str, column_names: Sequence[str], rows: Iterable[Sequence[Any]]
     ) -> None:
-        """COPY into a table of this connection's search path: the quickest way for many rows."""
+        """COPY rows into a table on the search path: the fastest way for many rows."""
         STATEMENTS.inc()
         await self._driver.copy_records_to_table(table, columns=list(column_names), records=rows)
-
-    async def listen(self, channel: str, on_notification: Callable[[str], None]) -> None:
-        """Calls `heard` with what other sessions say there; for a session apart."""
-        own_pid = self._driver.get_server_pid()
-
-        def on_message(_: object, pid: int, __: str, text: object) -> None:
-            if pid != own_pid:
-                on_notification(str(text))
-
-        with translate_connection_errors():
-            await self._driver.add_listener(channel, on_message)
-
-    async def notify(self, channel: str, payload: str) -> None:
-        """Said at once, outside a transaction. Raises Unavailable."""
-        with translate_connection_errors():
-            await self._driver.execute("SELECT pg_notify($1, $2)", channel, payload)
 
 
 @dataclass(frozen=True)
 class PoolSize:
-    """Connections kept, connections at most, and seconds to wait for the database."""
+    """Idle connections that stay open, connections at most, and the timeout in seconds.
+
+    The timeout holds for waiting for a connection and for each statement.
+    """
 
     min_size: int = 5
     max_size: int = 20
@@ -200,7 +140,7 @@ class PoolSize:
 
 
 class Postgres:
-    """One database as one role, with its own pool. Connects at the first use."""
+    """One database as one role, with a pool that is opened at the first use."""
 
     def __init__(
         self, url: str, pool_size: PoolSize, *, application_name: str = "markethall"
@@ -214,77 +154,50 @@ class Postgres:
         self._pool: Pool | None = None
         self._open_lock = asyncio.Lock()
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """Commits when the block ends, rolls back when it raises. Raises Unavailable."""
-        async with self._acquire() as driver:
-            token = HOLDS_CONNECTION.set("postgres")
-            try:
-                await driver.execute("BEGIN")
-                yield Connection(driver)
-                await _commit(driver)
-            finally:
-                HOLDS_CONNECTION.reset(token)
+    def transaction(self) -> "_PooledSession":
+        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
+        return _PooledSession(self._acquire, self._timeout, in_transaction=True)
 
-    @asynccontextmanager
-    async def read_session(self) -> AsyncIterator[Connection]:
-        """Each statement is its own snapshot; nothing is locked. Raises Unavailable."""
-        async with self._acquire() as driver:
-            token = HOLDS_CONNECTION.set("reading")
-            try:
-                yield Connection(driver)
-            finally:
-                HOLDS_CONNECTION.reset(token)
+    def read_session(self) -> "_PooledSession":
+        """Run each statement on a snapshot of its own. Raises Unavailable."""
+        return _PooledSession(self._acquire, self._timeout, in_transaction=False)
 
     @asynccontextmanager
     async def dedicated_connection(self) -> AsyncIterator[Connection]:
-        """A connection outside the pool, for a lock that is held for long: the leader's.
+        """Open a connection outside the pool, for a lock that is held for long.
 
-        It ends with the block, and its locks with it. Raises Unavailable.
+        It is closed with the block, which releases its locks. Raises Unavailable.
         """
         with translate_connection_errors():
             driver = await asyncpg.connect(**self._connect_arguments)
             try:
                 yield Connection(driver)
             finally:
-                with suppress(*_UNAVAILABLE_ERRORS):
+                with suppress(*UNAVAILABLE_ERRORS):
                     await driver.close(timeout=self._timeout)
 
     async def ping(self) -> None:
         """Raises Unavailable."""
-        async with self._acquire() as driver:
-            await driver.fetchval("SELECT 1")
+        async with self.read_session() as connection:
+            await connection.fetch_value(_PING)
 
     async def close(self) -> None:
-        """Close the connections. A later use opens the pool again, on the event loop of its own."""
+        """Close all connections, after the timeout also those in use.
+
+        A later use opens a new pool, on the event loop of that use.
+        """
         pool, self._pool = self._pool, None
         self._open_lock = asyncio.Lock()
-        if pool is None:
-            return
-        try:
-            async with asyncio.timeout(self._timeout):
-                await pool.close()
-        except TimeoutError:
-            pool.terminate()
+        if pool is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout):
+                    await pool.close()  # terminates the connections when it is cancelled
 
-    @asynccontextmanager
-    async def _acquire(self) -> "AsyncIterator[Driver]":
-        """A connection of the pool for the length of a block; released clean, or terminated."""
+    async def _acquire(self) -> "tuple[Pool, PooledDriver]":
         with translate_connection_errors():
             async with asyncio.timeout(self._timeout):
                 pool = self._pool or await self._open()
-                driver = await pool.acquire()
-        try:
-            yield driver
-        except BaseException as error:
-            await self._release_or_terminate(error, pool, driver)
-            if isinstance(error, asyncpg.DeadlockDetectedError):
-                # all code locks rows in one order: a deadlock is a fault of this program
-                log.exception("database.deadlock", detail=error.detail)
-            if isinstance(error, _UNAVAILABLE_ERRORS) and not _is_driver_misuse(error):
-                raise Unavailable(dependency="postgres") from error
-            raise
-        await pool.release(driver, timeout=self._timeout)
+                return pool, await pool.acquire()
 
     async def _open(self) -> "Pool":
         async with self._open_lock:
@@ -297,31 +210,87 @@ class Postgres:
                 )
             return self._pool
 
-    async def _release_or_terminate(
-        self, error: BaseException, pool: "Pool", driver: "PoolConnectionProxy[Record]"
-    ) -> None:
-        """Roll back when the connection can still be trusted, else terminate it."""
-        clean = False
-        try:
-            clean = not _invalidates_connection(error) and await self._roll_back(driver)
-        finally:  # also when cancelled meanwhile: a connection that is not released is lost
-            if not clean:
-                # the pool has taken back by itself a connection that the server has closed
-                with suppress(asyncpg.InterfaceError):
-                    driver.terminate()
-            await pool.release(driver, timeout=self._timeout)
 
-    async def _roll_back(self, driver: "Driver") -> bool:
+class _PooledSession:
+    """A pooled connection for the length of a block.
+
+    A class and not two nested @asynccontextmanager, which cost a fifth of a point select.
+    """
+
+    __slots__ = ("_acquire", "_driver", "_in_transaction", "_pool", "_timeout", "_token")
+
+    def __init__(
+        self,
+        acquire: "Callable[[], Awaitable[tuple[Pool, PooledDriver]]]",
+        timeout: float,
+        *,
+        in_transaction: bool,
+    ) -> None:
+        self._acquire = acquire
+        self._timeout = timeout
+        self._in_transaction = in_transaction
+
+    async def __aenter__(self) -> Connection:
+        self._pool, self._driver = await self._acquire()
+        if self._in_transaction:
+            try:
+                await self._driver.execute("BEGIN")
+            except BaseException as error:
+                await self._abort(error)
+                raise
+        self._token = HOLDS_CONNECTION.set("postgres" if self._in_transaction else "reading")
+        return Connection(self._driver)
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        HOLDS_CONNECTION.reset(self._token)
+        if error is not None:
+            await self._abort(error)
+            return
+        if self._in_transaction:
+            try:
+                await _commit(self._driver)
+            except BaseException as commit_error:
+                await self._abort(commit_error)
+                raise
+        await self._release()
+
+    async def _abort(self, error: BaseException) -> None:
+        """Release the connection after an error. Raises Unavailable in place of an outage."""
+        await self._roll_back_or_terminate(error)
+        if isinstance(error, asyncpg.DeadlockDetectedError):
+            # all code locks rows in one order, so a deadlock is a fault of this program
+            log.error("database.deadlock", detail=error.detail, exc_info=error)
+        if means_unavailable(error):
+            raise Unavailable(dependency="postgres") from error
+
+    async def _roll_back_or_terminate(self, error: BaseException) -> None:
+        is_clean = False
         try:
-            if driver.is_in_transaction():
-                await driver.execute("ROLLBACK", timeout=self._timeout)
-        except Exception:  # noqa: BLE001 - the first error is the one to report
+            is_clean = not invalidates_connection(error) and await self._roll_back()
+        finally:  # also when cancelled meanwhile: otherwise the pool would lose a connection
+            if not is_clean:
+                # the pool has already taken back a connection that the server has closed
+                with suppress(asyncpg.InterfaceError):
+                    self._driver.terminate()
+            await self._release()
+
+    async def _roll_back(self) -> bool:
+        try:
+            if self._driver.is_in_transaction():
+                await self._driver.execute("ROLLBACK", timeout=self._timeout)
+        except Exception:  # noqa: BLE001 - the caller reports the first error
             return False
         return True
 
+    async def _release(self) -> None:
+        try:
+            await self._pool.release(self._driver, timeout=self._timeout)
+        except asyncpg.InterfaceError:  # the pool was closed meanwhile
+            self._driver.terminate()
+
 
 class Databases:
-    """One pool per database and role: contexts with the same address share it."""
+    """One pool per database and role, shared by the contexts with the same URL."""
 
     def __init__(self, pool_size: PoolSize) -> None:
         self._pool_size = pool_size
@@ -337,63 +306,32 @@ class Databases:
             await postgres.close()
 
 
-def _invalidates_connection(error: BaseException) -> bool:
-    """True when nobody knows what the connection is doing after this error."""
-    if isinstance(error, _ERRORS_THAT_KEEP_CONNECTION):
-        return False
-    return isinstance(error, _UNAVAILABLE_ERRORS) or not isinstance(error, Exception)
-
-
 async def _commit(driver: "Driver") -> None:
-    """Postgres answers the COMMIT of a failed transaction with ROLLBACK, and no error."""
+    """Commit; raise RuntimeError for a failed transaction, which Postgres rolls back silently."""
     status = await driver.execute("COMMIT")
     if status != "COMMIT":
         raise RuntimeError("an error was caught inside this transaction: it was rolled back")
 
 
 async def _keep_session(_: object) -> None:
-    """Instead of the pool's reset, a round trip: nothing here changes the settings of a session."""
+    """Replace the pool's reset, a round trip: no code here changes the settings of a session."""
 
 
-def _connect_arguments(pool: PoolSize, application_name: str) -> dict[str, Any]:
-    milliseconds = pool.timeout * 1000
+def _connect_arguments(pool_size: PoolSize, application_name: str) -> dict[str, Any]:
+    milliseconds = pool_size.timeout * 1000
     return {
-        "timeout": pool.timeout,
-        "command_timeout": pool.timeout,
+        "timeout": pool_size.timeout,
+        "command_timeout": pool_size.timeout,
         "statement_cache_size": 256,
         "server_settings": {
             "application_name": application_name,
-            # before our own timeout, which costs the connection; 0 would mean no limit
+            # below our own timeout, after which the connection is lost; 0 would mean no limit
             "lock_timeout": str(max(1, int(milliseconds * 0.9))),
             "idle_in_transaction_session_timeout": "10000",
-            # a leader whose machine is gone keeps its lock no longer than this
+            # the lock of a leader on a lost machine is released after 25 s
             "tcp_keepalives_idle": "10",
             "tcp_keepalives_interval": "5",
             "tcp_keepalives_count": "3",
             "jit": "off",
         },
     }
-
-
-def asyncpg_dsn(url: str) -> str:
-    """A Postgres URL as asyncpg takes it: postgresql://…, with libpq's sslmode."""
-    parsed = make_url(_postgresql(url)).set(drivername="postgresql")
-    if "ssl" in parsed.query:
-        mode = parsed.query["ssl"]
-        parsed = parsed.difference_update_query(["ssl"]).update_query_dict({"sslmode": mode})
-    return parsed.render_as_string(hide_password=False)
-
-
-def asyncpg_url(url: str) -> str:
-    """A Postgres URL as SQLAlchemy takes it: postgresql+asyncpg://…, with asyncpg's ssl."""
-    parsed = make_url(_postgresql(url)).set(drivername="postgresql+asyncpg")
-    if "sslmode" in parsed.query:
-        mode = parsed.query["sslmode"]
-        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
-    return parsed.render_as_string(hide_password=False)
-
-
-def _postgresql(url: str) -> str:
-    if url.startswith("postgres://"):
-        return "postgresql://" + url.removeprefix("postgres://")
-    return url

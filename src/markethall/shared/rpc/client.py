@@ -1,7 +1,7 @@
-"""The calling half of the wire: one neighbour's contract over HTTP.
+"""RPC client: calls the contract of another context over HTTP.
 
-One layer retries, and only this one. Every call of a contract may be repeated (its ids come from
-the caller), so a call whose outcome is unknown is made again with the same ids.
+Retries happen in this module only. Every contract call may be repeated, because its ids come from
+the caller; a call with an unknown outcome is sent again with the same ids.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from markethall.shared.kernel.errors import (
     Unavailable,
 )
 from markethall.shared.observability.metrics import RPC_CLIENT_ATTEMPTS, RPC_CLIENT_CIRCUIT_OPEN
+from markethall.shared.observability.tracing import outgoing_trace_headers
 from markethall.shared.security.service_tokens import ServiceSigner
 
 log = structlog.get_logger("markethall.rpc")
@@ -40,21 +41,20 @@ _GATEWAY_STATUSES: Final = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
-# whatever reading a document that is none may set off, nesting without end included
+# all that parsing a malformed document can raise
 _DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, RecursionError)
-# nobody answers. A connection that is reset while the client looks at its socket ends in errors
-# that are none of the client's own
+# the AttributeError and OSError come from httpx2 when a connection is reset while it is checked
 CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
-# the neighbour is there and does not take us: a release under way, keys that are being changed
+# the callee rejects us for a while, during a deployment or a key rotation
 TEMPORARY_REFUSALS: Final = (Unauthenticated, RouteNotFound)
 
-# the client looks at every idle connection on every call, at 12 us each
+# httpx2 checks every idle connection on each call, at 12 us each
 MAX_KEEPALIVE: Final = 8
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Seconds for connecting, for one attempt and for all of them; attempts, jitter in seconds."""
+    """Timeouts and retries of calls to other contexts."""
 
     connect_timeout_seconds: float = 0.5
     attempt_timeout_seconds: float = 2.0
@@ -65,9 +65,9 @@ class RetryPolicy:
 
 
 class RetryBudget:
-    """Retries are a tenth of the calls, and a few more where there are few calls.
+    """Limits retries to a tenth of the calls, and `capacity` more.
 
-    So that a neighbour who is overloaded does not get three times the load for it.
+    Without it an overloaded callee would get three times the load.
     """
 
     def __init__(self, ratio: float = 0.1, capacity: float = 10.0) -> None:
@@ -79,7 +79,7 @@ class RetryBudget:
         self._balance = min(self._capacity, self._balance + self._ratio)
 
     def spend(self) -> bool:
-        """False when there is nothing left."""
+        """Take one retry; False when the budget is exhausted."""
         if self._balance < 1:
             return False
         self._balance -= 1
@@ -87,7 +87,7 @@ class RetryBudget:
 
 
 class NoResponse(Exception):
-    """No answer, or one that says not now. What was asked may have been done."""
+    """No response, or 502, 503 or 504. The callee may have executed the call."""
 
     def __init__(self, message: str, response: httpx2.Response | None = None) -> None:
         super().__init__(message)
@@ -95,7 +95,7 @@ class NoResponse(Exception):
 
 
 class RpcClient:
-    """The way to one neighbour, for one caller."""
+    """Calls one target on behalf of one caller."""
 
     def __init__(
         self,
@@ -120,24 +120,24 @@ class RpcClient:
     async def call(
         self, ctx: CallContext, method: str, command: BaseModel, result_type: type[D]
     ) -> D:
-        """The answer of the neighbour.
+        """Call a method and return its result.
 
-        Raises what the neighbour refuses, as the same class with the same details; Unavailable,
-        DeadlineExceeded when it does not answer; InternalError for its faults.
+        Raises the errors of the callee, as the same class with the same details; Unavailable or
+        DeadlineExceeded without a response; InternalError for a bad response.
         """
         content = await self._call_for_content(ctx, method, command)
         try:
-            # what a newer neighbour says besides is ignored
+            # DTOs ignore unknown fields of a newer callee
             return result_type.model_validate_json(content)
         except ValidationError as error:
-            raise self._bad_response(ctx, method, "the answer cannot be read") from error
+            raise self._bad_response(ctx, method, "the response cannot be parsed") from error
 
     async def call_without_result(self, ctx: CallContext, method: str, command: BaseModel) -> None:
-        """The same, for methods that answer nothing."""
+        """Call a method that returns nothing. Raises as `call` does."""
         await self._call_for_content(ctx, method, command)
 
     async def _call_for_content(self, ctx: CallContext, method: str, command: BaseModel) -> bytes:
-        # defaults stay at home: a neighbour one release older may not know their names
+        # without defaults: a callee one release older may not know a new optional field
         body = command.model_dump_json(exclude_defaults=True).encode()
         response = await self._call_with_retries(ctx, method, body)
         if not response.is_success:
@@ -147,7 +147,7 @@ class RpcClient:
     async def _call_with_retries(
         self, ctx: CallContext, method: str, body: bytes
     ) -> httpx2.Response:
-        """Attempts until one is answered, or time, attempts or the budget are at an end."""
+        """Try until there is a response, or the time, attempts or retry budget are used up."""
         deadline = self._loop_deadline(ctx)
         self._budget.earn()
         last_response: httpx2.Response | None = None
@@ -156,9 +156,9 @@ class RpcClient:
                 return await self._try_once(ctx, method, body, deadline)
             except BreakerOpen:
                 raise Unavailable(dependency=self._target) from None
-            except NoResponse as silence:
-                self._log_retry(ctx, method, attempt, silence)
-                last_response = silence.response
+            except NoResponse as failure:
+                self._log_retry(ctx, method, attempt, failure)
+                last_response = failure.response
                 if attempt == self._retry_policy.max_attempts or not self._budget.spend():
                     break
             await self._back_off(attempt, deadline)
@@ -169,7 +169,7 @@ class RpcClient:
         raise Unavailable(dependency=self._target)
 
     def _loop_deadline(self, ctx: CallContext) -> float:
-        """By the clock of the event loop. Raises DeadlineExceeded."""
+        """Return the deadline by the clock of the event loop. Raises DeadlineExceeded."""
         seconds = self._retry_policy.total_timeout_seconds
         if ctx.deadline is not None:
             seconds = min(seconds, (ctx.deadline - self._clock()).total_seconds())
@@ -187,7 +187,7 @@ class RpcClient:
             _attempt_counter(self._target, method).inc()
             response = await self._send(ctx, method, body, seconds)
         if response.status_code in _GATEWAY_STATUSES:
-            # it is there and says not now: worth another try, and no reason to leave it alone
+            # outside the guard: the callee is reachable, so the circuit stays closed
             raise NoResponse(f"{response.status_code} {_problem_code(response)}", response)
         return response
 
@@ -196,16 +196,16 @@ class RpcClient:
     ) -> httpx2.Response:
         headers = self._headers(ctx, method, seconds)
         url = self._url(method)
-        # not the client's build_request: it merges what is always the same, for a tenth of the call
+        # httpx2's build_request merges constant settings, at a tenth of the cost of a call
         request = httpx2.Request("POST", url, headers=headers, content=body)
         try:
-            # one limit for everything: httpx's own read timeout begins anew with each byte
+            # one timeout for the whole attempt: httpx2's read timeout restarts with each byte
             async with asyncio.timeout(seconds):
                 return await self._http.send(request)
         except CONNECTION_ERRORS as error:
             raise NoResponse(repr(error)) from error
         except httpx2.RequestError as error:
-            # it answered, and what it said cannot be unpacked
+            # the response cannot be decoded
             raise self._bad_response(ctx, method, repr(error)) from error
 
     def _url(self, method: str) -> httpx2.URL:
@@ -222,18 +222,16 @@ class RpcClient:
             "x-request-id": ctx.request_id,
             DEADLINE_HEADER: str(int(seconds * 1000)),
         }
-        if ctx.traceparent:
-            headers["traceparent"] = ctx.traceparent
-        return headers
+        return headers | outgoing_trace_headers(ctx.traceparent)
 
     async def _back_off(self, attempt: int, deadline: float) -> None:
-        """Full jitter: so that those who failed together do not come back together."""
+        """Sleep with full jitter, so that callers that failed together retry at different times."""
         max_pause = self._retry_policy.initial_backoff_seconds * 2**attempt
         pause = random.uniform(0, max_pause)
         await asyncio.sleep(max(0.0, min(pause, deadline - _loop_time())))
 
     def _to_error(self, ctx: CallContext, method: str, response: httpx2.Response) -> DomainError:
-        """What the neighbour raised, as the same class with the same details."""
+        """Return the error that the callee raised, as the same class with the same details."""
         try:
             problem = response.json()
             error_type = DomainError.by_code[problem["code"]]
@@ -269,7 +267,7 @@ class RpcClient:
 
 
 class HttpClients:
-    """One HTTP client per neighbour, made when first needed and closed with the process."""
+    """One HTTP client per target, created on first use and closed with the application."""
 
     def __init__(
         self,
@@ -277,7 +275,7 @@ class HttpClients:
         retry_policy: RetryPolicy,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        """`transport`: another way than TCP, for several halls in one process."""
+        """`transport` replaces TCP, for tests with several applications in one process."""
         self._urls = urls
         self._retry_policy = retry_policy
         self._transport = transport
@@ -294,7 +292,7 @@ class HttpClients:
 
     def _create_client(self, url: str) -> httpx2.AsyncClient:
         max_connections = self._retry_policy.max_connections
-        # the server closes what is idle for 15 s: we do so before, and never meet it half-way
+        # the server closes idle connections after 15 s; closing them earlier avoids a race
         limits = httpx2.Limits(
             max_connections=max_connections,
             max_keepalive_connections=min(max_connections, MAX_KEEPALIVE),
@@ -309,7 +307,7 @@ class HttpClients:
             timeout=timeout,
             limits=limits,
             transport=self._transport,
-            # no proxy, no certificate bundle, no .netrc of whoever starts us
+            # ignore proxies, certificate bundles and .netrc of the environment
             trust_env=False,
         )
 

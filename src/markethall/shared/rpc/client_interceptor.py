@@ -1,7 +1,7 @@
-"""The caller's side of every contract call: the same laws in process and over the wire.
+"""Call guard: the same rules for every contract call, in process and over HTTP.
 
-Who may call what (the allow-list), never with a connection in hand, and only until the deadline.
-Giving up waiting does not undo the work: the callee goes on, here as it would elsewhere.
+It checks the allow-list, rejects a caller that holds a database connection, and stops waiting at
+the deadline. The callee continues after that, in process as it does over HTTP.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 
 class AllowList:
-    """Who may call which method of whom; what is not in the table may not be called."""
+    """The callers of each contract method; a method that is not listed has none."""
 
     def __init__(self, allowed_calls: Mapping[Any, Mapping[str, frozenset[Any]]]) -> None:
-        """`callers`: target -> method -> who may call it."""
+        """`allowed_calls`: target -> method -> callers."""
         self._allowed_calls = allowed_calls
 
     def check(self, caller: str, target: str, method: str) -> None:
@@ -45,7 +45,7 @@ class AllowList:
 
 
 class InFlightCalls:
-    """The calls that are under way, also those that nobody waits for any more."""
+    """Tasks of running calls, also of those whose caller has stopped waiting."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -57,7 +57,7 @@ class InFlightCalls:
         return task
 
     async def drain(self, timeout_seconds: float) -> None:
-        """At the end of the process: what is under way may end, within this time."""
+        """Wait for running calls at shutdown, then cancel those that remain."""
         tasks = list(self._tasks)
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_seconds)
@@ -68,11 +68,12 @@ class InFlightCalls:
     def _on_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         with suppress(asyncio.CancelledError):
-            task.exception()  # looked at, so that nobody complains when the caller has gone
+            # retrieved, or asyncio logs an error if the caller has stopped waiting
+            task.exception()
 
 
 class CallGuard:
-    """One caller's way to one target's contract."""
+    """Guards the calls of one caller to the contract of one target."""
 
     def __init__(
         self,
@@ -93,14 +94,13 @@ class CallGuard:
     async def invoke(
         self, ctx: CallContext, method: str, call: Callable[[CallContext], Coroutine[Any, Any, T]]
     ) -> T:
-        """Await the call with a deadline.
+        """Await the call. Raises its errors, and those of the guard.
 
-        Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded, InternalError, and the
-        domain errors of the method.
+        Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded.
         """
         if HOLDS_CONNECTION.get():
             raise CalledWhileHoldingConnection(
-                f"{self._target}.{method} was called with a connection in hand"
+                f"{self._target}.{method} was called while the caller held a connection"
             )
         outcome = "ok"
         try:
@@ -126,16 +126,16 @@ class CallGuard:
         if ctx.deadline != deadline:
             ctx = ctx.model_copy(update={"deadline": deadline})
         task = self._in_flight_calls.start(self._translate_failure(call(ctx), ctx))
-        # not wait_for: that would cancel a call which could not be cancelled over HTTP
+        # asyncio.wait_for would cancel the callee, which is impossible over HTTP
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise DeadlineExceeded(dependency=self._target)
         return task.result()
 
     async def _translate_failure(self, call: Coroutine[Any, Any, T], ctx: CallContext) -> T:
-        """Raise InternalError for a fault of the target, as over HTTP.
+        """Turn a bug of the callee into InternalError, as over HTTP.
 
-        The fault is logged here, because the caller may have stopped waiting.
+        The bug is logged here, because the caller may have stopped waiting.
         """
         try:
             return await call

@@ -1,4 +1,4 @@
-"""The serving half of the wire: what every internal endpoint asks of its caller and its body."""
+"""Authorization and request models of internal endpoints."""
 
 from typing import Any, Final
 
@@ -14,18 +14,18 @@ from markethall.shared.security.service_tokens import ServiceIdentity
 
 
 class ServiceRoutePolicy(RoutePolicy):
-    """Only a service, with a token for this very method, and only one that the table allows."""
+    """Requires a service token for this method, of a caller on the allow-list."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(scope)
         self.target, _, self.method = scope.partition(".")
 
     async def __call__(self, request: Request) -> CallContext:
-        """Raises Unauthenticated, Forbidden; Unavailable when the caller's keys are not known."""
+        """Raises Unauthenticated, Forbidden; Unavailable without the public keys of the caller."""
         identity = self._get_identity(request)
         allow_list: AllowList = request.app.state.allow_list
         if identity.target != self.target or identity.scope != self.scope:
-            # a token for somewhere else is no token here
+            # the token was issued for another method
             raise Unauthenticated(reason="invalid")
         allow_list.check(identity.caller, self.target, self.method)
         ctx: CallContext = request.scope["state"]["call_context"]
@@ -43,13 +43,12 @@ class ServiceRoutePolicy(RoutePolicy):
 
 
 def require_service_token(scope: str) -> Any:
-    """Policy: a service whose token names this `target.method`."""
+    """Policy: a service whose token has the scope `target.method`."""
     return Depends(ServiceRoutePolicy(scope))
 
 
 class _ForbidUnknownFields:
-    """Nothing unknown is accepted, however deep: a caller who is newer than us must not believe
-    that we have done what we have not understood."""
+    """Rejects unknown fields at any depth, so that a newer caller learns what we do not support."""
 
     def __get_pydantic_core_schema__(
         self, source: type[BaseModel], handler: GetCoreSchemaHandler

@@ -1,7 +1,7 @@
 """Access tokens: JWTs signed with Ed25519 (RFC 8037), in the profile of RFC 9068.
 
-What RFC 8725 asks for: one algorithm, pinned; the type in the header, so that no other kind of
-token passes for this one; issuer, audience and the times always checked.
+As RFC 8725 recommends, the algorithm is fixed, the type in the header tells them from other tokens,
+and issuer, audience and times are always checked.
 """
 
 import base64
@@ -34,11 +34,11 @@ from markethall.shared.kernel.ids import new_id
 ALGORITHM: Final = "EdDSA"
 TOKEN_TYPE: Final = "at+jwt"
 MAX_TOKEN_LENGTH: Final = 4096
-# a token may come from a machine whose clock is a little ahead of ours
+# the clock of the issuer may be ahead
 CLOCK_SKEW_SECONDS: Final = 60
 
 _REQUIRED_CLAIMS: Final = ("iss", "aud", "exp", "iat", "sub", "jti")
-# the times are checked here, against the clock that was handed in
+# the verifier checks the times itself, with its own clock
 _DECODE_OPTIONS: Final[Any] = {
     "require": list(_REQUIRED_CLAIMS),
     "verify_exp": False,
@@ -47,7 +47,7 @@ _DECODE_OPTIONS: Final[Any] = {
     "strict_aud": True,
 }
 
-# whatever a forged header or claim may set off, from a bad type to nesting without end
+# all that a forged header or claim can raise
 DECODE_ERRORS: Final = (
     jwt.PyJWTError,
     ValueError,
@@ -62,16 +62,16 @@ KeySetProvider = Callable[[], Mapping[str, Any]]
 
 
 def generate_private_key() -> str:
-    """A new private key, as PEM text."""
+    """Return a new private key as PEM text."""
     key = Ed25519PrivateKey.generate()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def load_private_keys(pem: str) -> list[Ed25519PrivateKey]:
-    """Several keys, one after the other: the first signs, the others are published besides.
+    """Load one or more concatenated PEM keys. Raises ValueError.
 
-    So a new key is known everywhere before it signs, and an old one for as long as its tokens
-    are good. Raises ValueError.
+    The first key signs, the others are only published: a new key before it signs, and an old key
+    while its tokens are valid.
     """
     begin = "-----BEGIN"
     pem_blocks = [f"{begin}{part}" for part in pem.split(begin)[1:]]
@@ -79,18 +79,18 @@ def load_private_keys(pem: str) -> list[Ed25519PrivateKey]:
 
 
 def load_private_key(pem: str) -> Ed25519PrivateKey:
-    """Raises ValueError, with one readable line, for all but an Ed25519 private key."""
+    """Load an Ed25519 private key. Raises ValueError with one readable line."""
     try:
         key = load_pem_private_key(pem.strip().encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("is not a private key in PEM form without a password") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("is a private key, but not an Ed25519 one")  # noqa: TRY004 - the text is wrong, not its type
+        raise ValueError("is a private key, but not an Ed25519 one")  # noqa: TRY004 - a bad setting, not a bad type
     return key
 
 
 class AccessTokenSigner:
-    """Makes access tokens. Holds the private key; nothing else does."""
+    """Signs access tokens. The private key is held here only."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class AccessTokenSigner:
         ttl: timedelta,
         clock: Clock,
     ) -> None:
-        """`key` may be PEM text, of several keys too. Raises ValueError for a bad one."""
+        """`key` may be PEM text of one or more keys. Raises ValueError for an invalid key."""
         keys = load_private_keys(key) if isinstance(key, str) else [key]
         self._key = keys[0]
         self.issuer = issuer
@@ -114,7 +114,7 @@ class AccessTokenSigner:
         )
 
     def sign(self, actor: Actor) -> str:
-        """For a person, with the roles and scopes of the actor."""
+        """Return a token for a user, with the roles and scopes of the actor."""
         now = int(self._clock().timestamp())
         claims = {
             "iss": self.issuer,
@@ -133,11 +133,11 @@ class AccessTokenSigner:
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers=headers)
 
     def jwks(self) -> Mapping[str, Any]:
-        """The public half, as a JSON Web Key Set (RFC 7517)."""
+        """Return the public keys as a JSON Web Key Set (RFC 7517)."""
         return self._jwks
 
     def fingerprint(self, secret: str) -> str:
-        """A keyed digest: equal for equal secrets, and of no use to whoever lacks the key."""
+        """Return a keyed digest of a secret, for comparison."""
         return hmac.digest(
             self._fingerprint_key, secret.encode("utf-8", "surrogatepass"), "sha256"
         ).hex()
@@ -150,10 +150,9 @@ class _VerifiedToken:
 
 
 class AccessTokenVerifier:
-    """Tells who bears a token. Remembers good tokens, by hash, until they expire.
+    """Verifies tokens, and caches valid ones by hash until they expire.
 
-    `keys` gives the current key set and must not block. When it gives another set, everything
-    remembered is forgotten.
+    `get_key_set` returns the current key set and must not block. A changed set clears the cache.
     """
 
     def __init__(
@@ -174,7 +173,7 @@ class AccessTokenVerifier:
         self._cache: OrderedDict[bytes, _VerifiedToken] = OrderedDict()
 
     def verify(self, token: str) -> Actor:
-        """Raises Unauthenticated, with the reason `expired` or `invalid`, and nothing else."""
+        """Return the actor of a token. Raises Unauthenticated, reason `expired` or `invalid`."""
         if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated(reason="invalid")
         self._reload_changed_keys()
@@ -211,12 +210,12 @@ class AccessTokenVerifier:
         try:
             return self._to_verified_token(self._decode(token))
         except DECODE_ERRORS:
-            # one answer for whatever is wrong: nobody learns which part they got right
+            # the same error for every defect, so that a forger learns nothing from it
             raise Unauthenticated(reason="invalid") from None
 
     def _decode(self, token: str) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
-        # exactly these: a header that brings its own key (jwk, jku, x5u) is not one of ours
+        # exactly these: a forged header may bring its own key (jwk, jku, x5u)
         if set(header) != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
             raise ValueError("not the header of an access token")
         claims: dict[str, Any] = jwt.decode(
@@ -243,12 +242,12 @@ class AccessTokenVerifier:
 
 
 def to_key_set(keys: Sequence[Ed25519PrivateKey]) -> dict[str, list[dict[str, str]]]:
-    """The public halves, as a JSON Web Key Set (RFC 7517)."""
+    """Return the public keys as a JSON Web Key Set (RFC 7517)."""
     return {"keys": [_to_jwk(key.public_key()) for key in keys]}
 
 
 def parse_public_keys(key_set: Mapping[str, Any]) -> dict[str, Ed25519PublicKey]:
-    """Keys of another kind, or broken, are left out: their tokens are not good."""
+    """Return the Ed25519 keys by kid; other and malformed keys are left out."""
     keys = {}
     for key in key_set.get("keys", ()):
         with suppress(ValueError, TypeError, LookupError):
@@ -275,7 +274,7 @@ def _to_jwk(key: Ed25519PublicKey) -> dict[str, str]:
 
 
 def _thumbprint(x: str) -> str:
-    """RFC 7638: over the required members, in the order of their names, without spaces."""
+    """Return the thumbprint of a key: required members sorted by name, no spaces (RFC 7638)."""
     members = {"crv": "Ed25519", "kty": "OKP", "x": x}
     return _base64url_encode(
         hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()

@@ -1,4 +1,4 @@
-"""Public keys that somebody else publishes: fetched when first needed, kept, and followed."""
+"""Public keys (JWKS): fetched from the issuer on first use, cached and refreshed."""
 
 import asyncio
 import json
@@ -21,29 +21,28 @@ from markethall.shared.security.access_tokens import (
 
 log = structlog.get_logger("markethall.jwks")
 
-# seconds between two fetches for the sake of keys that are not in the set
+# shortest pause between two fetches because of an unknown key
 _UNKNOWN_KEY_REFETCH_SECONDS: Final = 30.0
-# seconds before a fetch that failed is tried again
 _FAILED_FETCH_RETRY_SECONDS: Final = 1.0
-# seconds after which a key set is fetched again, in the background: keys may have been withdrawn
+# a key set of this age is refreshed in the background: a key may have been withdrawn
 _REFRESH_AFTER_SECONDS: Final = 300.0
 _MAX_BYTES: Final = 64 * 1024
 
 
 class JwksProvider(Protocol):
-    """Where public keys come from."""
+    """Source of the public keys of one issuer."""
 
     def get_key_set(self) -> Mapping[str, Any]:
-        """The key set (RFC 7517) as it is known now."""
+        """Return the current key set (RFC 7517)."""
 
     def has_key(self, kid: str) -> bool: ...
 
     async def refresh_for(self, kid: str) -> None:
-        """Look for a key that is not known. Raises Unavailable when nobody can be asked."""
+        """Fetch the keys because of an unknown kid. Raises Unavailable if that fails."""
 
 
 class LocalJwks:
-    """The keys of this very process."""
+    """The keys of this process."""
 
     def __init__(self, provider: KeySetProvider) -> None:
         self.get_key_set = provider
@@ -52,11 +51,11 @@ class LocalJwks:
         return kid in _kids(self.get_key_set())
 
     async def refresh_for(self, kid: str) -> None:
-        """There is nobody to ask."""
+        """Does nothing: the key set is always current."""
 
 
 class RemoteJwks:
-    """The keys of one issuer in another process. Nothing is fetched before the first token."""
+    """The keys of an issuer in another process, fetched at the first token."""
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class RemoteJwks:
         self._fetching: asyncio.Task[None] | None = None
 
     def get_key_set(self) -> Mapping[str, Any]:
-        """Stale ones too, while nobody answers."""
+        """Return the cached keys, also stale ones while the issuer does not respond."""
         if self._key_set["keys"] and self._has_elapsed(_REFRESH_AFTER_SECONDS, self._fetched_at):
             self._start_fetch()
         return self._key_set
@@ -84,10 +83,10 @@ class RemoteJwks:
         return kid in _kids(self._key_set)
 
     async def refresh_for(self, kid: str) -> None:
-        """At most one fetch at a time, and a pause between them. Raises Unavailable."""
+        """Fetch the keys: one fetch at a time, with a pause between them. Raises Unavailable."""
         if not self._has_elapsed(_UNKNOWN_KEY_REFETCH_SECONDS, self._fetched_at):
             return
-        # shielded: who gives up must not take the others' answer away
+        # shielded: a cancelled request must not cancel the fetch of the others
         await asyncio.shield(self._start_fetch())
         if not self.has_key(kid) and self._failed_at > self._fetched_at:
             raise Unavailable(dependency=self._issuer)
@@ -108,8 +107,8 @@ class RemoteJwks:
             log.warning("jwks.fetch_failed", issuer=self._issuer, error=repr(error))
 
     async def _download(self) -> Mapping[str, Any]:
-        """Raises what httpx2 raises, TimeoutError, and DECODE_ERRORS for what is no key set."""
-        # one limit for everything: httpx's own read timeout begins anew with each byte
+        """Raises the errors of httpx2, TimeoutError, and DECODE_ERRORS for a malformed set."""
+        # one timeout for the whole fetch: httpx2's read timeout restarts with each byte
         async with (
             asyncio.timeout(self._http.timeout.read),
             self._http.stream("GET", self._path) as response,
@@ -118,8 +117,8 @@ class RemoteJwks:
             body = await _read_limited(response)
         key_set = {"keys": [dict(key) for key in json.loads(body)["keys"]]}
         if not parse_public_keys(key_set):
-            # better the keys that we have than none
-            raise ValueError("there is no key in it that we can use")
+            # keeps the current keys
+            raise ValueError("the key set has no usable key")
         return key_set
 
     def _has_elapsed(self, seconds: float, since: float) -> bool:
@@ -127,14 +126,14 @@ class RemoteJwks:
 
 
 class UserTokenVerifier:
-    """Tells who bears an access token, and looks for its key where that is not known yet."""
+    """Verifies access tokens; fetches the keys of the issuer for an unknown kid."""
 
     def __init__(self, verifier: AccessTokenVerifier, jwks: JwksProvider) -> None:
         self._verifier = verifier
         self._jwks = jwks
 
     async def verify(self, token: str) -> Actor:
-        """Raises Unauthenticated; Unavailable when nobody can say whether it is good."""
+        """Return the actor. Raises Unauthenticated; Unavailable if the keys cannot be fetched."""
         try:
             return self._verifier.verify(token)
         except Unauthenticated:
@@ -146,7 +145,7 @@ class UserTokenVerifier:
 
 
 def kid_of(token: str) -> str:
-    """Which key it says it was signed with. Raises Unauthenticated."""
+    """Return the kid in the header of a token. Raises Unauthenticated."""
     try:
         return str(jwt.get_unverified_header(token)["kid"])
     except DECODE_ERRORS:
@@ -154,7 +153,7 @@ def kid_of(token: str) -> str:
 
 
 async def _read_limited(response: httpx2.Response) -> bytes:
-    """Raises ValueError for more than a key set can be, before all of it is here."""
+    """Read the body. Raises ValueError as soon as it exceeds the maximum size."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk

@@ -1,8 +1,8 @@
-"""Passwords: what is acceptable, and how they are kept.
+"""Password rules and password hashes.
 
-Kept as bcrypt over a digest of the password: bcrypt itself reads 72 bytes and stops at a NUL, the
-digest has neither trap. Hashing takes a quarter of a second of CPU on purpose, so it has threads
-of its own and a bounded queue in front of them.
+A hash is bcrypt over a digest of the password, because bcrypt itself reads only 72 bytes and stops
+at a NUL. Hashing takes a quarter of a second of CPU, so it has its own thread pool with a bounded
+queue.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ T = TypeVar("T")
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 256
 
-# no secret: it only keeps these digests apart from any other use of the same password
+# not a secret: it separates these digests from other uses of the same password
 _DIGEST_KEY: Final = b"markethall password v1"
 
-# those of the well known lists that are long enough to pass the length rule (NIST 800-63B, 3.1.1.2)
+# from public lists, those that pass the length rule (NIST 800-63B, section 3.1.1.2)
 _COMMON_PASSWORDS_TEXT = """
     password password1 password12 password123 password1234 password! passw0rd p@ssword p@ssw0rd
     pa55word pa$$word passwort passwort1 motdepasse contraseña wachtwoord 12345678 123456789
@@ -54,9 +54,9 @@ COMMON_PASSWORDS: Final = frozenset(_COMMON_PASSWORDS_TEXT.split())
 
 
 def weakness(password: str, *personal: str) -> str | None:
-    """Why a password is not acceptable; None when it is (NIST 800-63B: length over composition).
+    """Return why a password is not acceptable, or None (NIST 800-63B: length over composition).
 
-    `personal` are words that everybody knows about the person: none may be the password.
+    The password may not equal one of the `personal` words, such as the username.
     """
     text = normalize("NFKC", password)
     if len(text) < MIN_LENGTH:
@@ -71,34 +71,34 @@ def weakness(password: str, *personal: str) -> str | None:
 
 
 class Passwords:
-    """Hashes and verifies, never on the event loop.
+    """Hashes and verifies passwords in `workers` threads.
 
-    `workers` threads work, `queue` more may wait; whoever comes then is refused at once.
+    Up to `queue` further jobs wait; more are rejected at once with Overloaded.
     """
 
     def __init__(self, cost: int, workers: int = 2, queue: int = 32) -> None:
         self._cost = cost
         self._slots = threading.BoundedSemaphore(workers + queue)
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="passwords")
-        # the hash of no password: verifying against it takes as long as against a real one
+        # matches no password, and takes as long to verify as a real hash
         self._dummy_hash = bcrypt.gensalt(cost) + b"." * 31
 
     async def hash(self, password: str) -> str:
-        """Raises Overloaded."""
+        """Return the hash of a password. Raises Overloaded."""
         digest = _prehash(password)
         return await self._run_in_executor(
             lambda: bcrypt.hashpw(digest, bcrypt.gensalt(self._cost)).decode()
         )
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """False for no hash as well, after the same time. Raises Overloaded."""
+        """Compare with a hash; without one, return False after the same time. Raises Overloaded."""
         digest = _prehash(password)
         compared_hash = self._dummy_hash if password_hash is None else password_hash.encode()
         is_match = await self._run_in_executor(lambda: bcrypt.checkpw(digest, compared_hash))
         return is_match and password_hash is not None
 
     def close(self) -> None:
-        """What runs may finish; what waits is dropped."""
+        """Let running jobs finish and drop waiting ones."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run_in_executor(self, job: Callable[[], T]) -> T:
@@ -106,15 +106,15 @@ class Passwords:
             raise Overloaded("Too many passwords are being checked.", retry_after=1)
         try:
             future = self._executor.submit(job)
-        except RuntimeError:  # closed: the process is ending
+        except RuntimeError:  # the executor is shut down
             self._slots.release()
             raise Overloaded("The process is ending.", retry_after=1) from None
-        # also called when the caller has gone and the job is cancelled before it began
+        # also called when the job is cancelled before it starts
         future.add_done_callback(lambda _: self._slots.release())
         return await asyncio.wrap_future(future)
 
 
 def _prehash(password: str) -> bytes:
-    """44 ASCII bytes of any password, however long, in whatever form its letters were typed."""
+    """Return 44 ASCII bytes for any password; all Unicode forms of a text give the same."""
     text = normalize("NFKC", password).encode("utf-8", "surrogatepass")
     return base64.b64encode(hmac.digest(_DIGEST_KEY, text, "sha256"))

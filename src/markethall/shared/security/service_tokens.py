@@ -1,8 +1,7 @@
-"""Service tokens: who of us is calling, what for, and on whose behalf.
+"""Service tokens: the calling context, the called method and the actor, signed by the caller.
 
-A caller signs one for each method that it calls, with a key of its own; it is good for a minute.
-In the same profile as the access tokens (RFC 8725), and of another type, so that neither passes
-for the other. The actor travels inside, signed with the rest.
+A token is for one method, and valid for a minute. Its type differs from that of access tokens, so
+that neither is accepted in place of the other (RFC 8725). The signature covers the actor too.
 """
 
 from collections import OrderedDict
@@ -31,7 +30,7 @@ T = TypeVar("T")
 TOKEN_TYPE: Final = "svc+jwt"
 LIFETIME_SECONDS: Final = 60
 MAX_TOKEN_LENGTH: Final = 8192
-# a token that is given out again has at least this long to go
+# a cached token is valid for at least this long
 _MIN_REMAINING_SECONDS: Final = 30
 _MAX_CACHED: Final = 2048
 _REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "scope", "actor")
@@ -50,7 +49,7 @@ def audience_of(target: str) -> str:
 
 @dataclass(frozen=True)
 class ServiceIdentity:
-    """What a good service token says: `caller` may do `scope` at `target`, for `actor`."""
+    """The claims of a verified token: `caller` may call `scope` of `target` for `actor`."""
 
     caller: str
     target: str
@@ -60,10 +59,10 @@ class ServiceIdentity:
 
 
 class ServiceSigner:
-    """Signs for the contexts of this process. Holds the private key; nothing else does."""
+    """Signs for the contexts of this process. The private key is held here only."""
 
     def __init__(self, pem: str, clock: Clock) -> None:
-        """The first key signs, further ones are only published. Raises ValueError for a bad one."""
+        """The first key signs, further keys are only published. Raises ValueError."""
         keys = load_private_keys(pem)
         self._key = keys[0]
         self._clock = clock
@@ -72,11 +71,11 @@ class ServiceSigner:
         self._cache: OrderedDict[tuple[str, str, str, Actor], tuple[str, int]] = OrderedDict()
 
     def jwks(self) -> Mapping[str, Any]:
-        """The public half, as a JSON Web Key Set (RFC 7517)."""
+        """Return the public keys as a JSON Web Key Set (RFC 7517)."""
         return self._jwks
 
     def sign(self, caller: str, target: str, method: str, actor: Actor) -> str:
-        """A token for this one method. The same one again while it has half its life to go."""
+        """Return a token for this method; the same token for half of its lifetime."""
         now = int(self._clock().timestamp())
         cache_key = (caller, target, method, actor)
         token, expires_at = self._cache.get(cache_key, ("", 0))
@@ -119,7 +118,7 @@ class ServiceVerifier:
         self._cache: OrderedDict[str, ServiceIdentity] = OrderedDict()
 
     async def verify(self, token: str) -> ServiceIdentity:
-        """Raises Unauthenticated; Unavailable when the caller's keys cannot be had."""
+        """Return the claims. Raises Unauthenticated; Unavailable without the caller's keys."""
         identity = self._cache.get(token)
         if identity is None:
             identity = await self._verify_uncached(token)
@@ -135,7 +134,7 @@ class ServiceVerifier:
         if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated(reason="invalid")
         unverified = _or_unauthenticated(lambda: _read_unverified(token))
-        # the keys of whom it says that it comes from; whether that is true, they will show
+        # the keys of the claimed caller; the signature then proves the claim
         jwks = _or_unauthenticated(lambda: self._jwks_by_caller[unverified.caller])
         if not jwks.has_key(unverified.kid):
             await jwks.refresh_for(unverified.kid)
@@ -159,7 +158,7 @@ class ServiceVerifier:
             issued_at > self._clock().timestamp() + CLOCK_SKEW_SECONDS
             or expires_at - issued_at > LIFETIME_SECONDS
         ):
-            raise ValueError("from the future, or good for too long")
+            raise ValueError("issued in the future, or valid for too long")
         return ServiceIdentity(
             caller=unverified.caller,
             target=self._context_by_audience[claims["aud"]],
@@ -170,14 +169,14 @@ class ServiceVerifier:
 
 
 class _UnverifiedClaims(NamedTuple):
-    """What a token says, true or not: who made it, with which key."""
+    """The claimed caller and key of a token, before its signature is verified."""
 
     caller: str
     kid: str
 
 
 def _read_unverified(token: str) -> _UnverifiedClaims:
-    """Read once: the library looks at every letter each time. Raises what DECODE_ERRORS names."""
+    """Decode header and claims in one pass. Raises DECODE_ERRORS."""
     decoded = jwt.decode_complete(token, options={"verify_signature": False})
     header, claims = decoded["header"], decoded["payload"]
     if set(header) != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
@@ -186,14 +185,14 @@ def _read_unverified(token: str) -> _UnverifiedClaims:
 
 
 def _require_whole_seconds(value: object) -> int:
-    """NaN is neither later than anything nor too long: whole numbers only. Raises ValueError."""
+    """Return the value if it is an int. Raises ValueError; NaN would pass every comparison."""
     if type(value) is not int:
-        raise ValueError("no time in whole seconds")
+        raise ValueError("not a time in whole seconds")
     return value
 
 
 def _or_unauthenticated(read: Callable[[], T]) -> T:
-    """One answer for whatever is wrong: nobody learns which part they got right."""
+    """Turn every defect into the same error, so that a forger learns nothing from it."""
     try:
         return read()
     except DECODE_ERRORS:

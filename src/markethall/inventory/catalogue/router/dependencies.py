@@ -1,4 +1,4 @@
-"""What several routes share: who may come, and how refusals are named."""
+"""Dependencies of the inventory routers."""
 
 from typing import Annotated, Final, Protocol
 
@@ -6,8 +6,6 @@ from fastapi import Depends, Request, Response
 
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.products import Catalogue, RenderedResponse
-from markethall.inventory.stock.contract.movements import Stockroom
-from markethall.inventory.stock.contract.warehouses import Warehouses
 from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.response_cache import offer
@@ -16,7 +14,7 @@ from markethall.shared.http.route_policies import public, require_scope
 from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
-from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
+from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
 
 class Services(Protocol):
@@ -29,12 +27,6 @@ class Services(Protocol):
     def categories(self) -> Categories: ...
 
     @property
-    def stockroom(self) -> Stockroom: ...
-
-    @property
-    def warehouses(self) -> Warehouses: ...
-
-    @property
     def idempotency(self) -> IdempotencyService: ...
 
 
@@ -43,23 +35,18 @@ CatalogueDep = Annotated[Catalogue, Depends(_from_inventory(lambda container: co
 CategoriesDep = Annotated[
     Categories, Depends(_from_inventory(lambda container: container.categories))
 ]
-StockroomDep = Annotated[Stockroom, Depends(_from_inventory(lambda container: container.stockroom))]
-WarehousesDep = Annotated[
-    Warehouses, Depends(_from_inventory(lambda container: container.warehouses))
-]
 IdempotencyDep = Annotated[
     IdempotencyService, Depends(_from_inventory(lambda container: container.idempotency))
 ]
 ExpectedVersionsDep = Annotated[etags.ExpectedVersions, Depends(if_match)]
 Anyone = Annotated[CallContext, public()]
 CatalogueWriter = Annotated[CallContext, require_scope(CATALOGUE_WRITE)]
-StockWriter = Annotated[CallContext, require_scope(STOCK_WRITE)]
 
 PUBLIC_CACHE_CONTROL: Final = b"public, max-age=5, stale-while-revalidate=30"
 
 
 def send_rendered(request: Request, rendered: RenderedResponse) -> Response:
-    """200, or 304 when the client has this version. What is public may be cached."""
+    """Answer 200, or 304 when the client has this version. Caches may keep public responses."""
     if rendered.is_public and rendered.is_current is not None:
         offer(request.scope, rendered.is_current)
     cache_control = PUBLIC_CACHE_CONTROL if rendered.is_public else b"no-store"

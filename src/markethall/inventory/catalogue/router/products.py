@@ -10,7 +10,6 @@ from markethall.inventory.catalogue.contract.products import (
     FamilyView,
     NewProduct,
     ProductChange,
-    ProductPage,
     ProductView,
     SkuTaken,
 )
@@ -23,7 +22,6 @@ from markethall.inventory.catalogue.router.dependencies import (
     send_rendered,
 )
 from markethall.inventory.contract import ProductNotFound
-from markethall.inventory.search.contract import ProductQuery
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,
     BODY_ERRORS,
@@ -34,12 +32,7 @@ from markethall.shared.http.idempotent_routes import created_response, run_idemp
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.errors import (
-    Forbidden,
-    Unauthenticated,
-    Unavailable,
-    ValidationFailed,
-)
+from markethall.shared.kernel.errors import Unavailable, ValidationFailed
 from markethall.shared.kernel.etags import etag
 from markethall.shared.kernel.model import Id, Text
 from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
@@ -51,24 +44,6 @@ SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
 
 
 @router.get(
-    "/products",
-    response_model=ProductPage,
-    summary="Products",
-    responses=problems(ValidationFailed, CursorInvalid, Unauthenticated, Forbidden, Unavailable),
-)
-async def products(
-    request: Request,
-    ctx: Anyone,
-    query: Annotated[ProductQuery, Query()],
-    catalogue: CatalogueDep,
-) -> Response:
-    """What is for sale. Availability may be a second old. `status` other than active is for
-    staff.
-    """
-    return send_rendered(request, await catalogue.render_product_page(ctx, query))
-
-
-@router.get(
     "/products/by-sku/{sku}",
     response_model=ProductView,
     summary="A product, by its SKU",
@@ -77,7 +52,7 @@ async def products(
 async def product_by_sku(
     request: Request, ctx: Anyone, sku: SkuPath, catalogue: CatalogueDep
 ) -> Response:
-    """Case does not count."""
+    """Ignores case."""
     return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku))
 
 
@@ -90,7 +65,7 @@ async def product_by_sku(
 async def product(
     request: Request, ctx: Anyone, product_id: Id, catalogue: CatalogueDep
 ) -> Response:
-    """Staff also see drafts and what is archived."""
+    """Staff also see drafts and archived products."""
     return send_rendered(request, await catalogue.render_product(ctx, product_id))
 
 
@@ -107,7 +82,7 @@ async def family(
     query: Annotated[PageQuery, Query()],
     catalogue: CatalogueDep,
 ) -> Response:
-    """The products that differ by their options: what one page of a shop shows."""
+    """Products that differ by their options, for one page of a shop."""
     return send_rendered(request, await catalogue.render_family(ctx, family, query))
 
 
@@ -125,7 +100,7 @@ async def create(
     catalogue: CatalogueDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """It starts without stock."""
+    """A new product has no stock."""
 
     async def effect(attempt: IdempotentCommand) -> ProductView:
         return await catalogue.create(ctx, body, attempt)
@@ -149,7 +124,7 @@ async def change(
     body: ProductChange,
     catalogue: CatalogueDep,
 ) -> Response:
-    """JSON merge patch (RFC 7396). A sale does not make what you have seen stale."""
+    """JSON merge patch (RFC 7396). A sale does not change the version."""
     changed = await catalogue.change(ctx, product_id, body, expected_versions)
     return json_response(changed, headers={"etag": etag(changed.version)})
 
@@ -167,6 +142,6 @@ async def archive(
     expected_versions: ExpectedVersionsDep,
     catalogue: CatalogueDep,
 ) -> Response:
-    """It is not for sale any more; orders, reservations and the ledger keep it."""
+    """Takes it off sale; orders, reservations and stock movements keep it."""
     await catalogue.archive(ctx, product_id, expected_versions)
     return Response(status_code=204)

@@ -1,59 +1,57 @@
-"""What the world asks: products to look at, and for staff to change, with their stock."""
+"""Products: read by the public, changed by staff."""
 
+from datetime import datetime
 from uuid import UUID
 
 from markethall.inventory.catalogue.contract.products import (
     FamilyView,
     NewProduct,
     ProductChange,
-    ProductPage,
     ProductView,
     RenderedResponse,
     SkuTaken,
 )
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.ports.products import ProductCache, ProductJson
+from markethall.inventory.catalogue.ports import (
+    ProductCache,
+    ProductIndex,
+    ProductJson,
+    ReadStore,
+    Store,
+)
 from markethall.inventory.catalogue.service.families import FamilyQueries
 from markethall.inventory.contract import ProductNotFound
-from markethall.inventory.search.contract import ProductQuery
-from markethall.inventory.search.service import ProductListQueries
-from markethall.inventory.stock.domain.stock import total_available
-from markethall.inventory.store_ports import Database, Store
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
+from markethall.shared.persistence.database import Database
 
 
 class CatalogueService:
-    """A contract.Catalogue."""
+    """Implements catalogue.contract.Catalogue."""
 
     def __init__(
         self,
-        database: Database,
+        database: Database[ReadStore, Store],
         cache: ProductCache,
-        product_lists: ProductListQueries,
+        index: ProductIndex,
         families: FamilyQueries,
         clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
-        self._product_lists = product_lists
+        self._index = index
         self._families = families
         self._clock = clock
-
-    # Reading
 
     async def get_product(self, ctx: CallContext, product_id: UUID) -> ProductView:
         return _parse_view(await self._get_visible_or_404(ctx, product_id))
 
     async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
         return _parse_view(await self._get_visible_by_sku_or_404(ctx, sku))
-
-    async def list_products(self, ctx: CallContext, query: ProductQuery) -> ProductPage:
-        return await self._product_lists.list_products(ctx, query)
 
     async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
         if ctx.actor.has_scope(CATALOGUE_WRITE):
@@ -72,9 +70,6 @@ class CatalogueService:
     async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
         public = not ctx.actor.has_scope(CATALOGUE_WRITE)
         return _render(await self._get_visible_by_sku_or_404(ctx, sku), is_public=public)
-
-    async def render_product_page(self, ctx: CallContext, query: ProductQuery) -> RenderedResponse:
-        return await self._product_lists.render_product_page(ctx, query)
 
     async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
         return await self._families.get_family(ctx, family, query)
@@ -102,21 +97,18 @@ class CatalogueService:
             raise ProductNotFound(sku=sku)
         return product_json
 
-    # Changing
-
     async def create(
         self, ctx: CallContext, command: NewProduct, attempt: IdempotentCommand
     ) -> ProductView:
         product = Product.new(attempt.id, command, self._clock())
         async with self._database.transaction() as store:
-            is_new = await store.add_product(product)
-            view = (
-                product.to_view(product.backorder_limit, product.created_at)
-                if is_new
-                else await self._get_created_by_same_command(store, product)
-            )
+            if await store.add_product(product):
+                await store.ensure_main_stock_row(product.product_id)
+                view = product.to_view(product.backorder_limit, product.created_at)
+            else:
+                view = await self._get_created_by_same_command(store, product)
             await store.store_response(attempt, view)
-        await self._product_lists.index([product])
+        await self._index.index([product])
         self._cache.invalidate([product.product_id], pages=True)
         return view
 
@@ -132,10 +124,10 @@ class CatalogueService:
             product = await _get_for_update_or_404(store, product_id, expected_versions)
             if product.change(command, now):
                 await store.save_product(product)
-            available = total_available(await store.get_product_stock(product_id, now))
-        await self._product_lists.index([product])
+            view = await _get_view(store, product_id, now)
+        await self._index.index([product])
         self._cache.invalidate([product_id], pages=True)
-        return product.to_view(available, self._clock())
+        return view
 
     async def archive(
         self, ctx: CallContext, product_id: UUID, expected_versions: ExpectedVersions
@@ -144,18 +136,15 @@ class CatalogueService:
             product = await _get_for_update_or_404(store, product_id, expected_versions)
             if product.archive(self._clock()):
                 await store.save_product(product)
-        await self._product_lists.index([product])
+        await self._index.index([product])
         self._cache.invalidate([product_id], pages=True)
 
     async def _get_created_by_same_command(self, store: Store, product: Product) -> ProductView:
-        """By the same attempt. Raises SkuTaken."""
+        """Return the product of an earlier attempt of this command. Raises SkuTaken."""
         product_json = await store.get_product_json(product.product_id, self._clock())
         if product_json is None:
             raise SkuTaken(sku=product.sku)
         return _parse_view(product_json)
-
-
-# Cards
 
 
 def _can_view(ctx: CallContext, product_json: ProductJson) -> bool:
@@ -175,7 +164,11 @@ def _render(product_json: ProductJson, *, is_public: bool = True) -> RenderedRes
     return RenderedResponse(body, f'"v{product_json.version}-{content_digest(body)}"', is_public)
 
 
-# Items and stock
+async def _get_view(store: Store, product_id: UUID, now: datetime) -> ProductView:
+    product_json = await store.get_product_json(product_id, now)
+    if product_json is None:
+        raise _product_not_found(product_id)
+    return _parse_view(product_json)
 
 
 async def _get_for_update_or_404(

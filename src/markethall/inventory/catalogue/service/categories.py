@@ -1,4 +1,4 @@
-"""The category tree: to look at, and for staff to change."""
+"""The category tree: read by the public, changed by staff."""
 
 from dataclasses import replace
 from typing import Final
@@ -16,22 +16,24 @@ from markethall.inventory.catalogue.contract.categories import (
 )
 from markethall.inventory.catalogue.contract.products import RenderedResponse
 from markethall.inventory.catalogue.domain.categories import Category
-from markethall.inventory.catalogue.ports.products import ProductCache
-from markethall.inventory.store_ports import Database, ReadStore, Store
+from markethall.inventory.catalogue.ports import ProductCache, ReadStore, Store
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version, content_digest
 from markethall.shared.kernel.pagination import Cursors, Page
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
+from markethall.shared.persistence.database import Database
 
 # position and key
 _CATEGORY_KEYSET: Final = TypeAdapter(tuple[int, str])
 
 
 class CategoryService:
-    """A contract.Categories."""
+    """Implements catalogue.contract.Categories."""
 
-    def __init__(self, database: Database, cache: ProductCache, cursors: Cursors) -> None:
+    def __init__(
+        self, database: Database[ReadStore, Store], cache: ProductCache, cursors: Cursors
+    ) -> None:
         self._database = database
         self._cache = cache
         self._cursors = cursors
@@ -91,15 +93,15 @@ class CategoryService:
         expected_versions: ExpectedVersions,
     ) -> CategoryView:
         async with self._database.transaction() as store:
-            # before any row: two that move each other's parents wait here, and the second sees the
-            # first; and whoever only renames meets the same lock, behind a row that both want
+            # before any row lock: of two transactions that move each other's parent, the second
+            # sees the first. A rename takes it too, so that the order of locks is the same
             await store.lock_category_tree()
             ancestors = await _get_new_ancestors(store, command)
             category = await _get_for_update_or_404(store, category_id, expected_versions)
             if category.change(command, ancestors):
                 await store.save_category(category)
             view = await _get_or_404(store, category_id)
-        # what a category has below it decides what is found in it
+        # lists by category depend on the tree
         self._cache.invalidate([], pages=True)
         return view
 
@@ -122,7 +124,7 @@ async def _get_or_404(reads: ReadStore, category_id: UUID) -> CategoryView:
 
 
 async def _get_new_ancestors(store: Store, command: CategoryChange) -> list[str]:
-    """The new parent, and all that it is below; that stays so. Raises CategoryNotFound."""
+    """Return the new parent and all above it. Raises CategoryNotFound."""
     if command.parent is None:
         return []
     ancestors = list(await store.get_ancestors(command.parent))

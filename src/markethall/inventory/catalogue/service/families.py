@@ -1,33 +1,31 @@
-"""Families: products that differ by their options, on one page."""
+"""Families: products that differ by their options."""
 
 from markethall.inventory.catalogue.contract.products import (
     FamilyNotFound,
     FamilyView,
     RenderedResponse,
 )
-from markethall.inventory.catalogue.ports.products import ProductCache
-from markethall.inventory.search.contract import ProductQuery
-from markethall.inventory.search.service import ProductListQueries
-from markethall.inventory.store_ports import Database
+from markethall.inventory.catalogue.ports import FamilyMembers, ProductCache, ReadStore
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.etags import content_digest
 from markethall.shared.kernel.pagination import PageQuery
+from markethall.shared.persistence.database import ReadDatabase
 
 
 class FamilyQueries:
-    """The part of contract.Catalogue that shows families."""
+    """The part of CatalogueService that reads families."""
 
     def __init__(
         self,
-        database: Database,
+        database: ReadDatabase[ReadStore],
         cache: ProductCache,
-        product_lists: ProductListQueries,
+        members: FamilyMembers,
         clock: Clock,
     ) -> None:
         self._database = database
         self._cache = cache
-        self._product_lists = product_lists
+        self._members = members
         self._clock = clock
 
     async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
@@ -35,11 +33,10 @@ class FamilyQueries:
             summary = await reads.get_family_summary(family, self._clock())
         if summary is None:
             raise FamilyNotFound(family=family)
-        member_query = ProductQuery(
-            family=family, sort="name", limit=query.limit, cursor=query.cursor
+        page = await self._members.list_family_members(ctx, family, query)
+        return FamilyView(
+            family=family, **vars(summary), items=page.items, next_cursor=page.next_cursor
         )
-        page = await self._product_lists.list_products(ctx, member_query)
-        return FamilyView(family=family, **vars(summary), **vars(page))
 
     async def render_family(
         self, ctx: CallContext, family: str, query: PageQuery

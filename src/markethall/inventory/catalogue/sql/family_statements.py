@@ -1,19 +1,19 @@
-"""The statement on what the members of a family have between them."""
+"""The statement that summarizes a family."""
 
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
+from markethall.inventory.catalogue.contract.products import MAX_OPTION_VALUES
 from markethall.inventory.catalogue.sql.statements import current_amount
 from markethall.inventory.catalogue.sql.tables import ACTIVE, products
-from markethall.inventory.search.contract import MAX_FACET_VALUES
 from markethall.shared.persistence.postgres import Statement
 
 _members: Final = (
     sa.select(
         products.c.product_id,
-        # an import makes many at the same time
+        # the id decides between products of one import, which have the same time
         sa.func.row_number()
         .over(order_by=[products.c.created_at, products.c.product_id])
         .label("row_rank"),
@@ -31,7 +31,7 @@ def _typed_null(kind: Any) -> "sa.ColumnElement[Any]":
 
 
 def _option_values() -> "sa.Select[Any]":
-    """Each value of each option, those of the earliest products first; not without end."""
+    """The first MAX_OPTION_VALUES values of each option, in the order of their products."""
     pair = sa.func.jsonb_each_text(_members.c.options).table_valued("key", "value")
     pair = pair.render_derived(name="pair")
     first = sa.func.min(_members.c.row_rank)
@@ -49,7 +49,7 @@ def _option_values() -> "sa.Select[Any]":
         _typed_null(sa.BigInteger).label("lowest"),
         _typed_null(sa.BigInteger).label("highest"),
         values.c.number,
-    ).where(values.c.number <= sa.literal_column(str(MAX_FACET_VALUES), sa.BigInteger))
+    ).where(values.c.number <= sa.literal_column(str(MAX_OPTION_VALUES), sa.BigInteger))
 
 
 def _price_ranges() -> "sa.Select[Any]":

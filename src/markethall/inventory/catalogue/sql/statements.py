@@ -1,4 +1,4 @@
-"""Statements on products; their list is in search."""
+"""Statements on products. Search has those on lists of products."""
 
 from typing import Any, Final
 
@@ -7,13 +7,9 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.sql.selectable import LateralFromClause
 
-from markethall.inventory.catalogue.sql.parameters import (
-    NOW,
-    ZERO,
-    available_quantity,
-    uuid_parameter,
-)
-from markethall.inventory.catalogue.sql.tables import ACTIVE, products, stock, vocabulary
+from markethall.inventory.catalogue.sql.availability import available_quantity
+from markethall.inventory.catalogue.sql.parameters import NOW
+from markethall.inventory.catalogue.sql.tables import ACTIVE, products, vocabulary
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 PAGE_COLUMNS: Final = [
@@ -31,12 +27,12 @@ PAGE_COLUMNS: Final = [
 
 
 def price_arguments(rows: "sa.FromClause") -> list[Any]:
-    """What the price functions of the schema are asked with."""
+    """Arguments of the price functions of the schema."""
     return [rows.c.price_amount, rows.c.compare_at, rows.c.price_currency, rows.c.prices, NOW]
 
 
 def current_amount(rows: "sa.FromClause") -> "sa.ColumnElement[int]":
-    """The price that holds. Only a timed one costs the function."""
+    """The price of this moment. Only a scheduled price costs a function call."""
     scheduled = sa.func.inventory.price_at(*price_arguments(rows), type_=JSONB)["amount"].astext
     return sa.case(
         (rows.c.has_scheduled_price, sa.cast(scheduled, sa.BigInteger)), else_=rows.c.price_amount
@@ -46,9 +42,7 @@ def current_amount(rows: "sa.FromClause") -> "sa.ColumnElement[int]":
 def product_json_text(
     rows: "sa.FromClause", availability: LateralFromClause
 ) -> "sa.ColumnElement[str]":
-    """The face of a row with all that is SHOWN, closed with the price if it is timed, and with
-    what is available.
-    """
+    """Complete the stored JSON of rows with PAGE_COLUMNS by a scheduled price and `available`."""
     scheduled = rows.c.product_json + sa.func.inventory.scheduled_price_json(
         *price_arguments(rows), type_=sa.Text
     )
@@ -74,7 +68,7 @@ COUNT_PRODUCTS: Final = Statement(
     sa.select(sa.func.count()).select_from(products).where(products.c.status == ACTIVE)
 )
 
-# all but what the database writes itself
+# triggers write the others
 WRITABLE_COLUMNS: Final = [
     column
     for column in products.c
@@ -90,7 +84,10 @@ _new_product: Final = (
 
 
 def insert_new_words(*where: "sa.ColumnElement[bool]") -> "sa.CTE":
-    """The new words among `vocabulary`; in order, for whoever writes the same waits for us."""
+    """Insert the unknown words of `vocabulary`.
+
+    Sorted, so that transactions that insert the same words lock them in the same order.
+    """
     words = sa.func.unnest(bindparam("vocabulary", type_=ARRAY(sa.Text))).table_valued("word")
     words = words.render_derived(name="words")
     word = words.c.word
@@ -104,21 +101,17 @@ def insert_new_words(*where: "sa.ColumnElement[bool]") -> "sa.CTE":
 
 
 ADD_PRODUCT: Final = Statement(
-    insert(stock)
-    .from_select(
-        ["product_id", "warehouse_id", "on_hand", "reserved"],
-        sa.select(_new_product.c.product_id, uuid_parameter("warehouse_id"), ZERO, ZERO),
+    sa.select(_new_product.c.product_id).add_cte(
+        insert_new_words(sa.exists().select_from(_new_product))
     )
-    .add_cte(insert_new_words(sa.exists().select_from(_new_product)))
-    .returning(stock.c.product_id)
 )
-# JSON as text, whatever codec the connection has
+# JSON as text, independent of the codecs of the connection
 PRODUCT_COLUMNS: Final = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
     for column in WRITABLE_COLUMNS
     if column.name != "search"
 ]
-# its shelves refer to it meanwhile: who takes from them must not wait for who waits for them
+# key_share: its stock rows refer to it, and reservations must not wait for this lock
 GET_PRODUCT_FOR_UPDATE: Final = Statement(
     sa.select(*PRODUCT_COLUMNS)
     .where(products.c.product_id == bindparam("product_id"))

@@ -1,4 +1,4 @@
-"""Products in SQL: what the rest of the context sees of the statements."""
+"""Products in Postgres."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,10 @@ from markethall.inventory.catalogue.contract.products import (
     TranslationView,
 )
 from markethall.inventory.catalogue.domain.products import Product
-from markethall.inventory.catalogue.ports.products import FamilySummary, ProductJson
+from markethall.inventory.catalogue.domain.search_document import build_search_document
+from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
 from markethall.inventory.catalogue.sql import family_statements, statements
-from markethall.inventory.search.domain import build_search_document
-from markethall.inventory.search.sql.tsquery import tsvector_text
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.catalogue.sql.tsvector import tsvector_text
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
 
@@ -33,8 +32,6 @@ _TRANSLATIONS: Final = TypeAdapter(dict[str, TranslationView])
 
 
 class SqlProductStore(SqlUnitOfWork):
-    """One transaction, or reads without one: the products."""
-
     async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None:
         row = await self._connection.fetch_one(
             statements.GET_PRODUCT_JSON, product_id=product_id, now=now
@@ -57,11 +54,7 @@ class SqlProductStore(SqlUnitOfWork):
 
     async def add_product(self, product: Product) -> bool:
         row = product_to_row(product)
-        return bool(
-            await self._connection.fetch_value(
-                statements.ADD_PRODUCT, **row, warehouse_id=MAIN_WAREHOUSE
-            )
-        )
+        return bool(await self._connection.fetch_value(statements.ADD_PRODUCT, **row))
 
     async def get_product_for_update(self, product_id: UUID) -> Product | None:
         row = await self._connection.fetch_one(
@@ -120,7 +113,7 @@ def product_to_row(product: Product) -> dict[str, Any]:
 
 
 def _dump_mapping(values: Mapping[str, Any]) -> str:
-    # most have none, and an import makes a hundred thousand of them
+    # most are empty, and an import writes 100,000 of them
     return json.dumps(dict(values)) if values else "{}"
 
 
@@ -159,5 +152,5 @@ def product_from_row(row: "Record") -> Product:
 
 
 def _load_mapping(text: str) -> dict[str, Any]:
-    # as above: most have none
+    # most are empty
     return json.loads(text) if text != "{}" else {}

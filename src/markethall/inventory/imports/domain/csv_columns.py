@@ -1,8 +1,8 @@
-"""Between a product and the cells of our own CSV: both ways here, so that they stay the same.
+"""Columns of the native CSV format: each one reads and writes its cell.
 
-A spreadsheet takes a cell that begins with = + - @, a tab or a return for a formula, and runs it.
-So an export puts an apostrophe in front of such a text, also where there are apostrophes already,
-and an import takes one away: what goes out comes back as it was.
+A spreadsheet runs a cell that begins with = + - @, a tab or a carriage return as a formula. The
+export puts an apostrophe in front of such a text, also if it already begins with apostrophes, and
+the import removes one: exported values are imported unchanged.
 """
 
 import json
@@ -24,18 +24,19 @@ _FORMULA_START: Final = re.compile(r"'*[=+\-@\t\r]")
 _ESCAPED_FORMULA_START: Final = re.compile(r"''*[=+\-@\t\r]")
 _NEEDS_QUOTES: Final = re.compile(r'[",\r\n]')
 _INTEGER_PATTERN: Final = re.compile(r"-?[0-9]{1,15}")
-# nothing in a cell: left as it is
+# an empty cell that leaves the field unchanged
 ABSENT: Final = object()
 
 
 class InvalidCell(ValueError):
-    """What a cell says makes no sense: words for people."""
+    """The text of a cell has no valid value. The message is for people."""
 
 
 @dataclass(frozen=True)
 class CsvColumn:
-    """`read` gives the value that the model takes, of the cell's text and the row's currency, or
-    ABSENT; it raises Unfit. `write` gives the text.
+    """`read` converts the text of a cell and the currency of its row into a model value or ABSENT.
+
+    It raises InvalidCell. `write` converts a product into the text.
     """
 
     name: str
@@ -52,7 +53,7 @@ def unescape_formula(text: str) -> str:
 
 
 def format_csv_row(cells: Sequence[str]) -> str:
-    """RFC 4180."""
+    """Quote and join cells by RFC 4180."""
     quoted = (
         f'"{c.replace(chr(34), chr(34) * 2)}"' if _NEEDS_QUOTES.search(c) else c for c in cells
     )
@@ -60,7 +61,7 @@ def format_csv_row(cells: Sequence[str]) -> str:
 
 
 def _text_column(name: str) -> CsvColumn:
-    """Empty is a text too."""
+    """Column in which an empty cell is an empty text."""
     return CsvColumn(
         name,
         lambda text, _: unescape_formula(text),
@@ -69,7 +70,7 @@ def _text_column(name: str) -> CsvColumn:
 
 
 def _required_text_column(name: str) -> CsvColumn:
-    """Never empty: an empty cell leaves it."""
+    """Column in which an empty cell leaves the field unchanged."""
     return CsvColumn(
         name,
         lambda text, _: unescape_formula(text) if text else ABSENT,
@@ -78,7 +79,7 @@ def _required_text_column(name: str) -> CsvColumn:
 
 
 def _optional_text_column(name: str) -> CsvColumn:
-    """An empty cell clears it."""
+    """Column in which an empty cell clears the field."""
     return CsvColumn(
         name,
         lambda text, _: unescape_formula(text) or None,
@@ -95,7 +96,7 @@ def _number_column(name: str, empty: Any = None) -> CsvColumn:
 
 
 def parse_integer(text: str) -> int:
-    """Raises Unfit."""
+    """Raises InvalidCell."""
     text = text.strip()
     if not _INTEGER_PATTERN.fullmatch(text):
         raise InvalidCell("must be a whole number")
@@ -103,7 +104,7 @@ def parse_integer(text: str) -> int:
 
 
 def parse_amount(text: str, currency: str) -> int:
-    """In minor units. Raises Unfit."""
+    """Return minor units. Raises InvalidCell."""
     try:
         return parse_major_units(text.strip(), currency)
     except ValueError as error:
@@ -127,7 +128,7 @@ def _json_column(name: str, empty: Callable[[], Any]) -> CsvColumn:
 
 
 def _list_column(name: str) -> CsvColumn:
-    """JSON, as we write it; or several parted by commas, as people do."""
+    """Column that reads a JSON array or a comma-separated list, and writes JSON."""
     column = _json_column(name, tuple)
 
     def read(text: str, currency: str) -> Any:
@@ -146,7 +147,7 @@ def _parse_json(text: str) -> Any:
 
 
 def to_json_value(value: Any) -> Any:
-    """As JSON knows it."""
+    """Convert DTOs, mappings and tuples to JSON types."""
     if isinstance(value, Dto):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
@@ -156,7 +157,7 @@ def to_json_value(value: Any) -> Any:
     return value
 
 
-# the order of the export
+# in the column order of the export
 COLUMNS: Final[Mapping[str, CsvColumn]] = {
     column.name: column
     for column in (
@@ -168,7 +169,7 @@ COLUMNS: Final[Mapping[str, CsvColumn]] = {
             _parse_price,
             lambda product: _format_amount(product.price.amount, product.price.currency),
         ),
-        # read before all others, since amounts depend on it
+        # the reader handles it before the other columns, since amounts depend on it
         CsvColumn("currency", lambda _, __: ABSENT, lambda product: product.price.currency),
         CsvColumn(
             "compare_at",

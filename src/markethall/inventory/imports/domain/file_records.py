@@ -1,19 +1,18 @@
-"""Where in a file the reading stands."""
+"""Positions, records and errors of an imported file."""
 
 from dataclasses import dataclass
 from typing import Final
 
-# of one record, in bytes: the largest product fits, with its texts in every language. What is
-# longer is an error, and is passed over
+# the largest product fits, with its texts in every language; a longer record is an error
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class FilePosition:
-    """At the beginning of a record: its first byte, its line (counted from one).
+    """Position of a record: offset in bytes, and line number from 1.
 
-    `skipping`: inside a record that is too long. `full`: the Shopify handle that has too many
-    rows, so that the rest of them are errors.
+    `in_oversized_row` is true inside a record that is too long. `truncated_handle` is a Shopify
+    handle with too many rows: its further rows are errors.
     """
 
     offset: int = 0
@@ -24,8 +23,6 @@ class FilePosition:
 
 @dataclass(frozen=True)
 class RowError:
-    """One thing that is wrong with a row."""
-
     line: int
     field: str
     code: str
@@ -34,7 +31,7 @@ class RowError:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One row as it stands in the file: cells (or one JSON text), or what is wrong with it."""
+    """Row of the file: its cells (one JSON text in NDJSON), or its error."""
 
     line: int
     size: int
@@ -44,12 +41,12 @@ class FileRecord:
 
 
 def sanitize(text: str) -> str:
-    """What Postgres keeps: no NUL, and nothing that is no Unicode."""
+    """Replace NUL and lone surrogates, which Postgres rejects."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 class UnreadableFile(Exception):
-    """The file as a whole cannot be read: a stable code, and words for people."""
+    """The file cannot be read. `code` is stable, `message` is for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Which format a file is of, by its head."""
+"""Choice of the reader by the beginning of a file."""
 
 import re
 from collections.abc import Iterator
@@ -22,15 +22,16 @@ class RowReader(Protocol):
     @property
     def format(self) -> ImportFormat: ...
 
-    def read_steps(self, window: FileChunk) -> Iterator[ReadStep]:
-        """What the window holds whole, in small steps; nothing when it is too small."""
+    def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
+        """Yield the complete records of the chunk in small steps; none if it is too small."""
 
 
 def open_reader(
     format_: ImportFormat, currency: str, head: bytes, *, is_whole_file: bool
 ) -> tuple[RowReader, FilePosition]:
-    """The file's reader, and the place of its first row. `head` holds the first line, or as much
-    as a line may have. Raises Unreadable.
+    """Return the reader of the file and the position of its first row.
+
+    `head` has the first line, or as many bytes as a line may have. Raises UnreadableFile.
     """
     start = FilePosition(offset=len(BOM) if head.startswith(BOM) else 0)
     data = head[start.offset :]
@@ -53,6 +54,6 @@ def open_reader(
 
 
 def _detect_delimiter(data: bytes) -> str:
-    """Spreadsheets of some countries part cells by semicolons."""
+    """Return the most frequent candidate: spreadsheets of some countries write semicolons."""
     line = data[:MAX_RECORD_BYTES].split(b"\n", 1)[0]
     return max(",;\t", key=lambda candidate: line.count(candidate.encode()))

@@ -1,4 +1,4 @@
-"""What a description in HTML says, without the HTML."""
+"""Conversion of HTML descriptions to plain text."""
 
 import re
 from html.parser import HTMLParser
@@ -38,7 +38,7 @@ class _TextExtractor(HTMLParser):
 
 
 def html_to_text(html: str) -> str:
-    """Blocks become lines, entities characters; scripts and styles are no text."""
+    """Convert blocks to lines and entities to characters; drop scripts and styles."""
     if not _MARKUP.search(html):
         return html.strip()
     extractor = _TextExtractor()

@@ -1,4 +1,4 @@
-"""An import, from the upload to its end."""
+"""Import job: state, progress and counts."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ UPDATED: Final = "updated"
 UNCHANGED: Final = "unchanged"
 FAILED: Final = "failed"
 OUTCOMES: Final = (CREATED, UPDATED, UNCHANGED, FAILED)
-# of errors; beyond, rows are only counted
+# further failed rows are only counted
 MAX_STORED_ERRORS: Final = 10_000
 
 
 @dataclass
 class ImportJob:
-    """`token` says whose turn it is: who holds another has lost it."""
+    """State of an import. `token` identifies the current lease."""
 
     import_id: UUID
     upload_id: UUID

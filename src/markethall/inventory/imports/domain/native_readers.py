@@ -1,4 +1,4 @@
-"""Readers of our own formats: CSV with our columns, and NDJSON."""
+"""Readers of the native formats: CSV with the columns of the export, and NDJSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -27,12 +27,12 @@ from markethall.inventory.imports.domain.record_parser import (
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, validate_row
 from markethall.shared.kernel.strict_json import parse_strict_json
 
-# a place inside of what one column holds
+# columns of the parts of a price
 _PRICE_COLUMNS: Final = {"amount": "price", "currency": "currency"}
 
 
 class CsvReader:
-    """Our columns, any of them, in any order; `sku` must be there."""
+    """Reader of native CSV: any of the columns in any order; `sku` is required."""
 
     format = ImportFormat.CSV
 
@@ -64,7 +64,7 @@ class CsvReader:
             message = "must be an ISO 4217 currency code in capitals"
             return (RowError(record.line, "currency", "currency", message),)
         if cells.get("compare_at") and not cells.get("price"):
-            # of a product that is there, the currency may be another one
+            # an existing product may have a price in another currency
             message = "needs a price in the same row"
             return (RowError(record.line, "compare_at", "price_missing", message),)
         values: dict[str, Any] = {}
@@ -81,16 +81,16 @@ class CsvReader:
 
 
 class NdjsonReader:
-    """A JSON object per line: contract.ImportedProduct."""
+    """Reader of one JSON object per line: `ImportedProduct`."""
 
     format = ImportFormat.NDJSON
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
         for record in read_ndjson_records(chunk):
-            blank = _is_blank(record)
+            is_blank = _is_blank(record)
             yield ReadStep(
-                () if blank else (self._validate_record(record),),
-                int(not blank),
+                () if is_blank else (self._validate_record(record),),
+                int(not is_blank),
                 record.next_position,
             )
 
@@ -107,7 +107,7 @@ class NdjsonReader:
 
 
 def _check_header(header: Sequence[str]) -> None:
-    """Raises Unreadable."""
+    """Raises UnreadableFile."""
     unknown = [name for name in header if name not in CSV_HEADER]
     if "compare_at" in header and "price" not in header:
         raise UnreadableFile(
@@ -143,6 +143,6 @@ def _column_of(path: tuple[Any, ...]) -> str:
 
 
 def _json_pointer(path: tuple[Any, ...]) -> str:
-    """RFC 6901."""
+    """Format a JSON pointer (RFC 6901)."""
     parts = (str(part)[:100].replace("~", "~0").replace("/", "~1") for part in path)
     return sanitize("".join(f"/{part}" for part in parts))

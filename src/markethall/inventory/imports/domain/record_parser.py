@@ -1,7 +1,7 @@
-"""From bytes to records: a window on the file is cut into whole rows, whatever is in it.
+"""Parser that splits a chunk of bytes into complete records of CSV (RFC 4180) or NDJSON.
 
-A row ends where CSV (RFC 4180) or NDJSON says. Bytes that are no UTF-8 come through as lone
-surrogates, which every text of ours refuses: so it is known which cell they are in.
+Invalid UTF-8 is decoded to lone surrogates. The models reject them later, so that the error names
+the cell.
 """
 
 import csv
@@ -17,7 +17,7 @@ from markethall.inventory.imports.domain.file_records import (
 )
 
 BOM: Final = b"\xef\xbb\xbf"
-# one cell may be nearly all of a row; the csv module knows only one limit for all its readers
+# one cell may fill a row; the limit of the csv module is global
 csv.field_size_limit(MAX_RECORD_BYTES)
 
 _TOO_LONG_MESSAGE: Final = f"is longer than {MAX_RECORD_BYTES} bytes"
@@ -28,7 +28,7 @@ _UNCLOSED_MESSAGE: Final = (
 
 @dataclass(frozen=True)
 class FileChunk:
-    """A piece of the file from a place on. `last`: it holds the file's end."""
+    """Bytes of the file from a position on. `is_last` is true if they reach the end of the file."""
 
     data: bytes
     position: FilePosition
@@ -36,7 +36,7 @@ class FileChunk:
 
 
 def read_ndjson_records(chunk: FileChunk) -> Iterator[FileRecord]:
-    """One per line. An empty line has no cells, nor has what is left of one that is too long."""
+    """Yield a record per line. An empty line and the rest of an oversized one have no cells."""
     position = chunk.position
     for line in _complete_lines(chunk, b"\n"):
         after = _position_after(position, line)
@@ -47,7 +47,7 @@ def read_ndjson_records(chunk: FileChunk) -> Iterator[FileRecord]:
 
 
 def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRecord]:
-    """One per row, however many lines it takes."""
+    """Yield a record per row; a row may span several lines."""
     lines = list(_complete_lines(chunk, None))
     position, index = chunk.position, 0
     while index < len(lines):
@@ -58,7 +58,7 @@ def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRec
             position, index = after, index + 1
             continue
         for parsed in _parse_rows(lines, index, position, delimiter):
-            # None: its end is not in this window
+            # None: the row does not end in this chunk
             if (
                 parsed is None
                 and not chunk.is_last
@@ -77,7 +77,7 @@ def read_csv_records(chunk: FileChunk, delimiter: str = ",") -> Iterator[FileRec
 def _parse_rows(
     lines: list[bytes], index: int, position: FilePosition, delimiter: str
 ) -> Iterator[FileRecord | None]:
-    """Rows until one is wrong; None for one that does not end."""
+    """Yield rows up to the first malformed one; None for a row that does not end."""
     lines_read = 0
     size = 0
 
@@ -109,8 +109,9 @@ def _parse_rows(
 def _malformed_record(
     lines: list[bytes], index: int, position: FilePosition, reason: str
 ) -> FileRecord | None:
-    """A row that csv refuses: we go on at its second line, so that one quote too many costs one
-    row and not the file.
+    """Return the error of a row that csv rejects, or None if the row does not end.
+
+    Parsing continues at the second line of the row: a stray quote costs one row, not the file.
     """
     if "unexpected end" in reason:
         return None
@@ -128,11 +129,11 @@ def _unclosed_record(line: bytes, position: FilePosition) -> FileRecord:
 
 
 def _complete_lines(chunk: FileChunk, line_end: bytes | None) -> Iterator[bytes]:
-    """Whole lines, their ends included; of one that is too long, what there is of it."""
+    """Yield complete lines with their line ends, and the available part of an oversized line."""
     data = chunk.data
     lines = data.splitlines(keepends=True) if line_end is None else _split_lines(data, line_end)
     if lines and not chunk.is_last and not lines[-1].endswith(b"\n"):
-        # perhaps half a line, or half an end of one
+        # possibly an incomplete line, or the first half of a CRLF
         incomplete = lines.pop()
         if len(incomplete) > MAX_RECORD_BYTES or (chunk.position.in_oversized_row and not lines):
             lines.append(incomplete)
@@ -146,7 +147,7 @@ def _split_lines(data: bytes, line_end: bytes) -> list[bytes]:
 
 
 def _position_after(position: FilePosition, line: bytes) -> FilePosition:
-    """A line of which the end is not seen goes on: it is too long."""
+    """Return the position after a line. A line without its end is part of an oversized row."""
     is_complete = line.endswith((b"\n", b"\r"))
     return FilePosition(
         position.offset + len(line), position.line + is_complete, in_oversized_row=not is_complete

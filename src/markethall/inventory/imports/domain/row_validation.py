@@ -1,4 +1,4 @@
-"""A row, validated: what it wants a product to be."""
+"""Validation of rows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from markethall.inventory.imports.domain.file_records import FilePosition, RowEr
 MAX_ERRORS_PER_ROW: Final = 10
 _UNASSIGNED_ID: Final = UUID(int=0)
 _UNASSIGNED_TIME: Final = datetime.min.replace(tzinfo=UTC)
-# stand in for what a row need not say of a product that is there already
+# for fields that a row may omit if its product exists
 _PLACEHOLDERS: Final[Mapping[str, Any]] = MappingProxyType(
     {"name": "-", "price": MappingProxyType({"amount": 0, "currency": "EUR"})}
 )
 
-# where pydantic found something -> what it is called in the file
+# location of a pydantic error -> name of the field in the file
 FieldNamer = Callable[[tuple[Any, ...]], str]
 
 
 @dataclass(frozen=True)
 class ValidatedRow:
-    """A row that makes sense. `given`: what it says of the product; the rest stays as it is."""
+    """Valid row. An existing product only takes the values of `provided_fields`."""
 
     line: int
-    # as it would be if it were new; made with the draft, while the database is busy
+    # the product that the row would create; built while the database is busy
     product: Product
     on_hand: int | None
     provided_fields: frozenset[str]
@@ -38,25 +38,24 @@ class ValidatedRow:
 
     @property
     def sku_key(self) -> str:
-        """Case does not count in a sku."""
         return self.product.sku.lower()
 
     def to_product(self, product_id: UUID, now: datetime) -> Product:
         assigned = {"product_id": product_id, "created_at": now, "updated_at": now}
-        # not replace(): it costs as much as all else that is done for a row here
+        # replace() would double the cost of a row here
         return Product(**(vars(self.product) | assigned))
 
     def apply_to(self, product: Product, now: datetime) -> bool:
-        """False when the product is so already."""
+        """Return False if the product has these values already."""
         return product.copy_fields_from(self.product, self.provided_fields, now)
 
 
-# a row that stands for a product: a draft, or what is wrong with it
+# a valid row, or the errors of an invalid one
 RowResult = ValidatedRow | tuple[RowError, ...]
 
 
 class ReadStep(NamedTuple):
-    """Some records that belong together, and where the reading stands behind them."""
+    """Rows of records that belong together, and the file position after them."""
 
     rows: tuple[RowResult, ...]
     record_count: int
@@ -64,7 +63,7 @@ class ReadStep(NamedTuple):
 
 
 def validate_row(line: int, values: Mapping[str, Any], field_name: FieldNamer) -> RowResult:
-    """`values` are those that the row gives."""
+    """Validate the values that the row provides."""
     provided = frozenset(values) - {"sku", "on_hand"}
     absent = [name for name in _PLACEHOLDERS if name not in values]
     complete = {**values, **{name: _PLACEHOLDERS[name] for name in absent}}

@@ -1,8 +1,8 @@
-"""Reader of Shopify's product CSV, as Shopify exports it.
+"""Reader of the product CSV that Shopify exports.
 
-Rows of one Handle are one product: the first says what it is, each with a price is a variant, the
-others only bring images. A variant becomes a product of ours, and the variants of one Handle a
-family. See https://help.shopify.com/en/manual/products/import-export/using-csv.
+The rows of one Handle are one product: the first row describes it, each row with a price is a
+variant, the others only have images. A variant becomes a product, and the variants of one Handle
+become a family. See https://help.shopify.com/en/manual/products/import-export/using-csv.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from markethall.inventory.imports.domain.html_text import html_to_text
 from markethall.inventory.imports.domain.record_parser import FileChunk, read_csv_records
 from markethall.inventory.imports.domain.row_validation import ReadStep, RowResult, validate_row
 
-# of one Handle; Shopify itself knows 2,048 variants and 250 images
+# Shopify allows 2,048 variants and 250 images
 MAX_ROWS_PER_HANDLE: Final = 2500
 MAX_BYTES_PER_HANDLE: Final = 4 * 1024 * 1024
 MAX_IMAGES: Final = 20
@@ -35,7 +35,7 @@ _DEFAULT_OPTION: Final = ("Title", "Default Title")
 _SAFE_SKU_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _UNSAFE_SKU_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _NUMBER_PATTERN: Final = re.compile(r"(-?[0-9]{1,9})(?:\.[0-9]{1,6})?")
-# what our model calls it -> the column it came from
+# field of the model -> column of the file
 _COLUMN_BY_FIELD: Final[Mapping[str, str]] = {
     "sku": "Variant SKU",
     "name": "Title",
@@ -65,11 +65,11 @@ def is_shopify(header: Sequence[str]) -> bool:
 
 @dataclass
 class _HandleGroup:
-    """The rows of one Handle, as they come in."""
+    """Rows of one Handle that were read so far."""
 
     handle: str
     rows: list[tuple[int, CellsByColumn]] = field(default_factory=list)
-    # rows in between that make no sense
+    # invalid rows between them
     rows_without_handle: list[RowResult] = field(default_factory=list)
     size: int = 0
 
@@ -87,7 +87,7 @@ class ShopifyReader:
         self._delimiter = delimiter
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        """A Handle at a time: one that may go on behind the window is left for the next."""
+        """Yield one Handle at a time; one that may continue after the chunk is left for the next."""
         group: _HandleGroup | None = None
         truncated_handle, position = chunk.position.truncated_handle, chunk.position
         for record in read_csv_records(chunk, self._delimiter):
@@ -132,7 +132,7 @@ class ShopifyReader:
         return dict(zip(self._header, record.cells, strict=True))
 
     def _row_without_handle(self, record: FileRecord) -> tuple[RowResult, ...]:
-        """What is wrong with a row of no Handle; nothing with an empty one."""
+        """Return the errors of a row without a Handle; none for an empty row."""
         if record.error:
             return ((record.error,),)
         if not any(record.cells):
@@ -167,7 +167,7 @@ class ShopifyReader:
     def _variant_values(
         self, first: CellsByColumn, row: CellsByColumn, images: Sequence[str]
     ) -> dict[str, Any]:
-        """What a variant's row and the first of its Handle say. Raises _Wrong."""
+        """Merge the row of a variant and the first row of its Handle. Raises _InvalidValue."""
         handle = row["Handle"]
         options = _variant_options(first, row)
         values: dict[str, Any] = {
@@ -186,12 +186,12 @@ class ShopifyReader:
             minor = self._parse_amount("Variant Price", price)
             values["price"] = {"amount": minor, "currency": self._currency}
         if quantity := row.get("Variant Inventory Qty", ""):
-            # sold beyond what was there: nothing is on hand
+            # negative when oversold: nothing is on hand
             values["on_hand"] = max(0, _parse_number("Variant Inventory Qty", quantity))
         return values | self._optional_values(row)
 
     def _optional_values(self, row: CellsByColumn) -> dict[str, Any]:
-        """Raises _Wrong."""
+        """Raises _InvalidValue."""
         values: dict[str, Any] = {
             "barcode": _strip_apostrophe(row.get("Variant Barcode", "")) or None,
             "compare_at": None,
@@ -220,14 +220,14 @@ class _InvalidValue(Exception):
 
 
 def stable_sku(handle: str, options: Mapping[str, str]) -> str:
-    """For a variant without one: the same each time, and another for each variant."""
+    """Derive a SKU for a variant without one: deterministic and distinct."""
     parts = [handle, *options.values()]
     sku = ".".join(parts)
     is_plain = all(_SAFE_SKU_PART.fullmatch(part) for part in parts)
-    # case does not count in a sku: of m and M one would become the other
+    # SKUs ignore case: options "m" and "M" would collide
     if is_plain and sku == sku.lower() and len(sku) <= MAX_SKU_LENGTH:
         return sku
-    # letters were lost: what tells it from its like is in the digest
+    # characters are replaced: the digest keeps the SKU distinct
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
     readable = ".".join(_UNSAFE_SKU_CHARACTERS.sub("-", part).strip("-_") for part in parts).strip(
         "."
@@ -240,7 +240,7 @@ def _is_variant(row: CellsByColumn) -> bool:
 
 
 def _variant_options(first: CellsByColumn, row: CellsByColumn) -> dict[str, str]:
-    """The names stand in the first row only."""
+    """Return the options of a variant. Only the first row of a Handle has their names."""
     pairs = [(first.get(name, ""), row.get(value, "")) for name, value in _OPTION_COLUMNS]
     return {
         name: value for name, value in pairs if name and value and (name, value) != _DEFAULT_OPTION
@@ -248,7 +248,7 @@ def _variant_options(first: CellsByColumn, row: CellsByColumn) -> dict[str, str]
 
 
 def _product_category(first: CellsByColumn) -> str | None:
-    """Of Shopify's own tree, only the leaf."""
+    """Return the type, or the leaf of Shopify's category path."""
     return first.get("Type") or first.get("Product Category", "").split(">")[-1].strip() or None
 
 
@@ -259,7 +259,7 @@ def _product_status(first: CellsByColumn) -> str:
 
 
 def _parse_number(column: str, text: str) -> int:
-    """Raises _Wrong."""
+    """Raises _InvalidValue."""
     match = _NUMBER_PATTERN.fullmatch(text.strip())
     if not match:
         raise _InvalidValue(column, "must be a number")
@@ -267,7 +267,7 @@ def _parse_number(column: str, text: str) -> int:
 
 
 def _strip_apostrophe(text: str) -> str:
-    """Shopify puts an apostrophe in front of digits, for spreadsheets."""
+    """Strip the apostrophe that Shopify puts before digits for spreadsheets."""
     return text.strip().removeprefix("'")
 
 

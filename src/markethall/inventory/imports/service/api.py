@@ -1,4 +1,4 @@
-"""Files that staff send, and what becomes of them; and the catalogue as a file."""
+"""Imports and exports: uploads, progress, errors, retries."""
 
 import asyncio
 import hashlib
@@ -23,30 +23,33 @@ from markethall.inventory.imports.domain.csv_columns import (
     product_to_cells,
 )
 from markethall.inventory.imports.domain.jobs import ImportJob
+from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_reader import PART_BYTES
-from markethall.inventory.store_ports import Database
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Overloaded, Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.persistence.database import Database
 
-# rows of an export that are in memory at once
 _ROW_NUMBER: Final = TypeAdapter(int)
 _EXPORT_PAGE_ROWS: Final = 500
-# who watch, in this process
+# per process
 _MAX_WATCHERS: Final = 32
-# seconds between two looks at an import that is watched, and until a sign of life
 _POLL_SECONDS: Final = 0.5
 _HEARTBEAT_SECONDS: Final = 10.0
 
 
 class ImportService:
-    """A contract.Imports."""
+    """`Imports` of this process."""
 
     def __init__(
-        self, database: Database, notify_worker: Callable[[], None], cursors: Cursors, clock: Clock
+        self,
+        database: Database[ReadStore, Store],
+        notify_worker: Callable[[], None],
+        cursors: Cursors,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._notify_worker = notify_worker
@@ -70,14 +73,14 @@ class ImportService:
         async for part in _split_into_parts(chunks):
             digest.update(part)
             size += len(part)
-            # a transaction each: a slow client keeps no connection
+            # one transaction per part: a slow client holds no connection
             async with self._database.transaction() as store:
                 await store.add_upload_part(upload_id, number, part)
             number += 1
         return Upload(upload_id=upload_id, size=size, sha256=digest.hexdigest())
 
     async def discard_upload(self, ctx: CallContext, upload: Upload) -> None:
-        # the sweep comes for what stays
+        # the periodic job deletes the rest
         with suppress(Unavailable):
             await self._delete_upload(upload.upload_id)
 
@@ -91,7 +94,7 @@ class ImportService:
         job = ImportJob.new(attempt.id, upload, command, ctx.actor.audit_name, self._clock())
         async with self._database.transaction() as store:
             if not await store.add_import_job(job):
-                # by the same attempt: this upload is not needed
+                # the same attempt created it before: this upload is not used
                 job = await store.get_import_job(attempt.id) or job
             view = job.to_view()
             await store.store_response(attempt, view)
@@ -139,7 +142,7 @@ class ImportService:
             if not rows:
                 _job_or_404(await reads.get_import_job(import_id), import_id)
         page = self._cursors.build_page(name, rows, query.limit, lambda row: row[0])
-        items = tuple(RowErrorView(**vars(flaw)) for _, flaw in page.items)
+        items = tuple(RowErrorView(**vars(error)) for _, error in page.items)
         return Page(items=items, next_cursor=page.next_cursor)
 
     async def retry_import(
@@ -160,7 +163,7 @@ class ImportService:
         header = format_csv_row(CSV_HEADER)
         after: UUID | None = None
         while True:
-            # one statement each, and no connection while the client takes its time
+            # one session per page: a slow client holds no connection
             async with self._database.read_session() as reads:
                 rows = await reads.list_products_with_stock(after, _EXPORT_PAGE_ROWS)
             yield "".join(
@@ -173,7 +176,7 @@ class ImportService:
 
 
 async def _split_into_parts(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Of one size, but for the last: so a place in the file says which part it is in."""
+    """Split into parts of equal size, so that a file position determines its part."""
     buffer = bytearray()
     async for chunk in chunks:
         buffer += chunk

@@ -1,4 +1,4 @@
-"""Rows of a file become products: what is new, what changes, what was counted."""
+"""Changes that a batch of rows makes: new products, changed products, counted stock."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +17,10 @@ from markethall.inventory.imports.domain.jobs import (
     ImportJob,
 )
 from markethall.inventory.imports.domain.row_validation import RowResult, ValidatedRow
+from markethall.inventory.imports.ports import Store
 from markethall.inventory.stock.contract.movements import MovementReason
 from markethall.inventory.stock.domain.stock import Stock, StockChange
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
-from markethall.inventory.store_ports import Store
 from markethall.shared.kernel.ids import new_id
 
 _NO_STOCK: Final[Mapping[UUID, Stock]] = {}
@@ -29,11 +29,11 @@ _STOCK_FIELDS: Final = frozenset({"backorder_limit", "low_stock_threshold"})
 
 
 class SkuConflict(Exception):
-    """Somebody else has made a product of a sku of ours meanwhile: look again."""
+    """Another transaction created a product with a SKU of this batch: try again."""
 
 
 class BlockedByExpiredReservations(Exception):
-    """Rows were refused for the sake of holds that have expired."""
+    """Rows failed because of reservations that have expired."""
 
     def __init__(self, product_ids: Sequence[UUID]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class BlockedByExpiredReservations(Exception):
 
 @dataclass
 class BatchChanges:
-    """What a batch comes to. Rows of the same sku come one after the other: the later wins."""
+    """Changes of a batch. Of rows with the same SKU the later one wins."""
 
     job: ImportJob
     now: datetime
@@ -51,7 +51,7 @@ class BatchChanges:
     new_products: dict[UUID, Product] = field(default_factory=dict)
     changed_products: dict[UUID, Product] = field(default_factory=dict)
     counted_on_hand: dict[UUID, int] = field(default_factory=dict)
-    # of which fewer were counted than are reserved
+    # products of which fewer were counted than are reserved
     undercounted: set[UUID] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     errors: list[RowError] = field(default_factory=list)
@@ -71,11 +71,10 @@ class BatchChanges:
 
     @property
     def written_products(self) -> list[Product]:
-        """Products that are new or have changed."""
         return [*self.new_products.values(), *self.changed_products.values()]
 
     def movements(self, *, of_new_products: bool) -> list[StockChange]:
-        """Of new products, or of those that were there."""
+        """Return the movements of new products, or of existing ones."""
         return [
             self._movement(product_id, self.counted_on_hand[product_id] - self._on_hand(product_id))
             for product_id in sorted(self.counted_on_hand)
@@ -109,12 +108,12 @@ class BatchChanges:
         return UPDATED if changed or recounted else UNCHANGED
 
     def _next_id(self) -> UUID:
-        """Later than the one before: what came at the same time is in the order of the file."""
+        """Return a later id than the previous one: ids of a batch are in file order."""
         self.last_id = max(new_id(), UUID(int=self.last_id.int + 1))
         return self.last_id
 
     def _record_count(self, product_id: UUID, on_hand: int | None) -> bool:
-        """True when that is another number than we know."""
+        """Return True if the quantity differs from the known one."""
         previous = self.counted_on_hand.get(product_id, self._on_hand(product_id))
         if on_hand is None:
             return False
@@ -143,7 +142,7 @@ class BatchChanges:
 async def build_batch_changes(
     store: Store, job: ImportJob, rows: Sequence[RowResult], now: datetime
 ) -> BatchChanges:
-    """What the rows come to, beside what is there. Products and shelves are locked."""
+    """Compute the changes of the rows. Existing products and their stock rows are locked."""
     validated_rows = [row for row in rows if isinstance(row, ValidatedRow)]
     products_by_sku = {
         product.sku.lower(): product
@@ -163,7 +162,7 @@ async def build_batch_changes(
 
 
 async def check_expired_reservations(store: Store, changes: BatchChanges) -> None:
-    """Raises Late."""
+    """Raises BlockedByExpiredReservations."""
     if changes.undercounted:
         stock_rows = await store.get_warehouse_stock(
             sorted(changes.undercounted), MAIN_WAREHOUSE, changes.now
@@ -173,8 +172,8 @@ async def check_expired_reservations(store: Store, changes: BatchChanges) -> Non
 
 
 async def persist(store: Store, changes: BatchChanges) -> None:
-    """Raises Overtaken."""
-    # what was counted goes by the backorder limit that we saw, and not by one of this file
+    """Raises SkuConflict."""
+    # before the products: counts were checked against the backorder limit before this batch
     if movements := changes.movements(of_new_products=False):
         await store.apply_movements(movements)
     new_products, changed_products = (
@@ -197,5 +196,5 @@ async def _get_existing_products(
 
 
 def _affects_stock(row: ValidatedRow) -> bool:
-    """Shelves are counted, or follow a limit of their product."""
+    """Return True if the row counts stock, or changes a limit that its stock rows follow."""
     return row.on_hand is not None or bool(row.provided_fields & _STOCK_FIELDS)

@@ -1,4 +1,4 @@
-"""The file of an import, read from where it is kept, a window at a time."""
+"""Reader of a stored upload, in batches of rows."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ from markethall.inventory.imports.domain.formats import RowReader, open_reader
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.imports.domain.record_parser import FileChunk
 from markethall.inventory.imports.domain.row_validation import RowResult
-from markethall.inventory.store_ports import Database
+from markethall.inventory.imports.ports import ReadStore
+from markethall.shared.persistence.database import ReadDatabase
 
-# of an upload, as it is kept
+# size of the stored parts of an upload; the last one is shorter
 PART_BYTES: Final = 256 * 1024
-# of a batch: few rows may be long ones
+# limit of a batch of long rows
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
-# rows that are looked at before others get a turn: a millisecond, for who applies the batch before
-# is one of them, and the database waits for them
+# validating these takes about a millisecond; then the task that writes the previous batch can run
 _ROWS_BETWEEN_YIELDS: Final = 20
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows to be applied together, and where the reading stands then."""
+    """Rows to apply in one transaction, and the file position after them."""
 
     rows: Sequence[RowResult]
     record_count: int
@@ -31,16 +31,19 @@ class RowBatch:
 
 
 class ImportReader:
-    """What was read stays until it is passed, so that each part is read once."""
+    """Reader with a buffer that keeps bytes until they are passed: each part is loaded once."""
 
-    def __init__(self, database: Database, job: ImportJob) -> None:
+    def __init__(self, database: ReadDatabase[ReadStore], job: ImportJob) -> None:
         self._database = database
         self._job = job
         self._buffer = b""
         self._buffer_offset = 0
 
     async def open(self) -> tuple[RowReader, FilePosition]:
-        """The reader, and the place of the first row. Raises Unreadable."""
+        """Return the reader of the format and the position of the first row.
+
+        Raises UnreadableFile.
+        """
         await self._fill_buffer(MAX_RECORD_BYTES + 1)
         job = self._job
         return open_reader(
@@ -50,7 +53,7 @@ class ImportReader:
     async def read_batch(
         self, row_reader: RowReader, position: FilePosition, max_rows: int
     ) -> RowBatch:
-        """At most about so many rows; none only at the end of the file."""
+        """Read about `max_rows` rows; none only at the end of the file."""
         rows: list[RowResult] = []
         read = rows_at_last_yield = 0
         end = min(self._job.size, position.offset + _MAX_BATCH_BYTES)
@@ -71,7 +74,7 @@ class ImportReader:
                 position = FilePosition(self._job.size, position.line)
             elif len(rows) < max_rows and not chunk.is_last:
                 self._discard_before(position)
-                # twice as much: a long record is not looked at over and over
+                # double the buffer for a long record, so that it is not parsed again for each part
                 await self._fill_buffer(
                     max(PART_BYTES, 2 * len(self._buffer))
                     if position == previous_position
@@ -103,7 +106,7 @@ class ImportReader:
         self._buffer_offset = position.offset
 
     async def _fill_buffer(self, min_bytes: int) -> None:
-        """Until there are so many bytes, or the file ends."""
+        """Load parts until the buffer has `min_bytes` or the file ends."""
         parts = [self._buffer]
         buffered = len(self._buffer)
         async with self._database.read_session() as store:
@@ -118,7 +121,7 @@ class ImportReader:
 
 
 class Prefetcher:
-    """Reads the next batch while the last one is applied."""
+    """Reads the next batch while the previous one is applied."""
 
     def __init__(self, import_reader: ImportReader, row_reader: RowReader) -> None:
         self._import_reader = import_reader
@@ -126,7 +129,7 @@ class Prefetcher:
         self._pending: tuple[FilePosition, asyncio.Task[RowBatch]] | None = None
 
     def start(self, position: FilePosition, max_rows: int) -> None:
-        """Somebody will want the batch at this place."""
+        """Start to read the batch at this position."""
         read_task = asyncio.create_task(
             self._import_reader.read_batch(self._row_reader, position, max_rows)
         )
@@ -136,16 +139,16 @@ class Prefetcher:
         if self._pending and self._pending[0] == position:
             (_, read_task), self._pending = self._pending, None
             return await read_task
-        # the last one was not applied whole: its rows are wanted again
+        # the previous batch was not applied completely: read its rows again
         await self.cancel()
         return await self._import_reader.read_batch(self._row_reader, position, max_rows)
 
     async def cancel(self) -> None:
-        """What was read ahead is not wanted."""
+        """Discard the batch that was read ahead."""
         if self._pending:
             (_, read_task), self._pending = self._pending, None
             read_task.cancel()
             await asyncio.wait([read_task])
             if not read_task.cancelled():
-                # it may have failed too, which nobody needs to know
+                # retrieve a failure, otherwise asyncio logs it as never retrieved
                 read_task.exception()

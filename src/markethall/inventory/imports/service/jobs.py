@@ -1,4 +1,4 @@
-"""The work on imports: whichever process takes one drives it to its end."""
+"""Worker that processes imports. Any process can continue the import of another."""
 
 import asyncio
 from contextlib import suppress
@@ -9,10 +9,11 @@ from uuid import UUID
 
 import structlog
 
-from markethall.inventory.catalogue.ports.products import ProductCache
+from markethall.inventory.catalogue.ports import ProductCache, ProductIndex
 from markethall.inventory.imports.contract import ImportView
 from markethall.inventory.imports.domain.file_records import FilePosition, UnreadableFile
 from markethall.inventory.imports.domain.jobs import MAX_STORED_ERRORS, ImportJob
+from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.inventory.imports.service.import_batch import (
     BatchChanges,
     BlockedByExpiredReservations,
@@ -22,52 +23,50 @@ from markethall.inventory.imports.service.import_batch import (
     persist,
 )
 from markethall.inventory.imports.service.import_reader import ImportReader, Prefetcher, RowBatch
-from markethall.inventory.reservations.service.jobs import ReservationExpiry
-from markethall.inventory.search.ports import SearchIndex
-from markethall.inventory.store_ports import Database, Store
+from markethall.inventory.stock.ports import ReservationExpiry
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.database import Database
 
 log = structlog.get_logger("markethall.imports")
 
 MAX_BATCH_ROWS: Final = 1000
-# where the database has no time for many rows, fewer are tried
+# a batch that exceeds the statement timeout is halved down to this size
 _MIN_BATCH_ROWS: Final = 50
-# whoever is silent for so long has died
+# a worker that did not renew its lease for so long is considered dead
 LEASE_DURATION: Final = timedelta(seconds=30)
-# an upload that nothing came of
 _UNUSED_UPLOAD_RETENTION: Final = timedelta(hours=1)
-# who wants to try a failed one again does so within a week; a file may have 64 MiB
+# time to retry a failed import; a file may have 64 MiB
 _FAILED_UPLOAD_RETENTION: Final = timedelta(days=7)
-# an import that has ended, and what was wrong with its rows
 _FINISHED_IMPORT_RETENTION: Final = timedelta(days=90)
 _CLEANUP_INTERVAL: Final = timedelta(minutes=5)
-# seconds
 _POLL_SECONDS: Final = 1.0
 _RETRY_PAUSE_SECONDS: Final = 0.5
 _MAX_ATTEMPTS: Final = 20
 
 
 class ImportLeaseLost(Exception):
-    """Our lease ran out, and somebody else has taken the import."""
+    """The lease expired, and another worker has taken the import."""
 
 
 class PositionConflict(Exception):
-    """Our turn it is, but a batch that we took for lost was kept."""
+    """The lease is valid, but a batch that seemed to have failed was committed."""
 
 
 class ImportWorker:
-    """Takes imports one after the other. A batch of rows, its errors and the new place are one
-    transaction: whoever dies loses no row, and applies none twice.
+    """Processes imports one after the other.
+
+    A batch of rows, its errors and the new position are one transaction: a process that dies loses
+    no row and applies none twice.
     """
 
     def __init__(
         self,
-        database: Database,
+        database: Database[ReadStore, Store],
         cache: ProductCache,
         reservation_expiry: ReservationExpiry,
-        search_index: SearchIndex,
+        search_index: ProductIndex,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -79,11 +78,11 @@ class ImportWorker:
         self._next_cleanup_at = clock()
 
     def notify(self) -> None:
-        """There is work, in this process: do not wait for the next look."""
+        """Wake the worker of this process before its next poll."""
         self._work_available.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Process imports until cancelled."""
         while True:
             self._work_available.clear()
             try:
@@ -96,7 +95,7 @@ class ImportWorker:
                     await self._work_available.wait()
 
     async def process_next(self, import_id: UUID | None = None) -> ImportView | None:
-        """Take one (this one) and drive it to its end; None when there is none to take."""
+        """Lease an import (or this one) and process it. Return None if none is available."""
         token, now = new_id(), self._clock()
         async with self._database.transaction() as store:
             job = await store.lease_import_job(token, now, now + LEASE_DURATION, import_id)
@@ -111,7 +110,7 @@ class ImportWorker:
         return job.to_view()
 
     async def run_once(self) -> None:
-        """Forget uploads that nothing came of, and imports of long ago."""
+        """Delete unused uploads and old imports."""
         now = self._clock()
         if now >= self._next_cleanup_at:
             self._next_cleanup_at = now + _CLEANUP_INTERVAL
@@ -122,7 +121,7 @@ class ImportWorker:
                 await store.delete_old_import_jobs(now - _FINISHED_IMPORT_RETENTION)
 
     async def _process(self, job: ImportJob, token: UUID) -> ImportJob:
-        """Raises TurnLost, Unavailable."""
+        """Raises ImportLeaseLost, Unavailable."""
         import_reader = ImportReader(self._database, job)
         try:
             row_reader, first_row = await import_reader.open()
@@ -144,8 +143,9 @@ class ImportWorker:
     async def _process_batches(
         self, job: ImportJob, token: UUID, prefetcher: Prefetcher, first_row: FilePosition
     ) -> ImportJob:
-        """Rows are looked at while the database has the ones before. Raises TurnLost,
-        Unavailable.
+        """Read each batch while the database writes the one before.
+
+        Raises ImportLeaseLost, Unavailable.
         """
         batch_size = MAX_BATCH_ROWS
         try:
@@ -161,7 +161,7 @@ class ImportWorker:
     async def _apply_with_retries(
         self, job: ImportJob, token: UUID, batch: RowBatch, batch_size: int
     ) -> tuple[ImportJob, int]:
-        """The job as it stands then, and the size of the next batch."""
+        """Return the new state of the job, and the size of the next batch."""
         for _ in range(_MAX_ATTEMPTS):
             try:
                 return await self._apply_batch(job, token, batch), min(
@@ -176,15 +176,15 @@ class ImportWorker:
             with suppress(Unavailable):
                 stored = await self._reload_job(job, token)
                 if stored.position != job.position:
-                    # it was kept, only the answer was lost
+                    # the batch was committed, only the answer was lost
                     return stored, batch_size
                 if batch_size > _MIN_BATCH_ROWS:
-                    # the same rows, in more than one go
+                    # try the same rows in smaller batches
                     return job, batch_size // 2
         raise Unavailable(dependency="postgres")
 
     async def _reload_job(self, job: ImportJob, token: UUID) -> ImportJob:
-        """Where the import stands. Raises TurnLost, Unavailable."""
+        """Read the state of the import. Raises ImportLeaseLost, Unavailable."""
         async with self._database.read_session() as reads:
             stored = await reads.get_import_job(job.import_id)
         if stored is None or (stored.token != token and not stored.finished_at):
@@ -192,8 +192,9 @@ class ImportWorker:
         return replace(stored, format=job.format)
 
     async def _apply_batch(self, job: ImportJob, token: UUID, batch: RowBatch) -> ImportJob:
-        """Once more without expired holds when they stand in its way. Raises Overtaken, Moved,
-        Unavailable.
+        """Apply a batch, and once more after expiring the reservations that block it.
+
+        Raises SkuConflict, PositionConflict, Unavailable.
         """
         try:
             return await self._apply_in_transaction(job, token, batch)
@@ -204,7 +205,10 @@ class ImportWorker:
     async def _apply_in_transaction(
         self, job: ImportJob, token: UUID, batch: RowBatch, *, is_last_attempt: bool = False
     ) -> ImportJob:
-        """Raises Late unless it is the last time, Overtaken, Moved, Unavailable."""
+        """Raises SkuConflict, PositionConflict, Unavailable.
+
+        Unless it is the last attempt also BlockedByExpiredReservations.
+        """
         changes: BatchChanges | None = None
         try:
             async with self._database.transaction() as store:
@@ -213,7 +217,7 @@ class ImportWorker:
                     await check_expired_reservations(store, changes)
                 job = await self._persist_batch(store, job, token, batch, changes)
         except Unavailable:
-            # it may have been kept all the same
+            # it may have been committed
             if changes and not job.dry_run:
                 self._cache.invalidate(changes.touched_product_ids, pages=True)
             raise
@@ -224,7 +228,7 @@ class ImportWorker:
     async def _persist_batch(
         self, store: Store, job: ImportJob, token: UUID, batch: RowBatch, changes: BatchChanges
     ) -> ImportJob:
-        """The job as it stands then. Raises Overtaken, Moved."""
+        """Return the new state of the job. Raises SkuConflict, PositionConflict."""
         if not job.dry_run:
             await persist(store, changes)
         stored_errors = changes.errors[: max(0, MAX_STORED_ERRORS - job.error_count)]
@@ -237,7 +241,6 @@ class ImportWorker:
         return advanced
 
     async def _invalidate_and_index(self, changes: BatchChanges) -> None:
-        """After the commit: what was rendered of these products is old now."""
         product_ids = changes.touched_product_ids
         self._cache.invalidate(product_ids, pages=bool(product_ids))
         if products := changes.written_products:
@@ -252,7 +255,7 @@ class ImportWorker:
         return failed
 
     async def _release_lease(self, job: ImportJob, token: UUID) -> None:
-        """Told to end, or without a database: the next one need not wait for the lease."""
+        """End the lease of an unfinished import, so that another worker need not wait for it."""
         if job.finished_at:
             return
         with suppress(Unavailable):

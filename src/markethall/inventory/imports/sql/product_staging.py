@@ -1,6 +1,6 @@
-"""Products on their way into their table, some at a time: COPY, then one statement for them all.
+"""Bulk write of products in chunks: COPY into a staging table, then one statement per chunk.
 
-Some are rendered while the database writes those before.
+A chunk is rendered while the database writes the previous one.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from markethall.inventory.imports.sql import statements
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.persistence.postgres import Connection
 
-# rendered in some milliseconds, for then others of this process get their turn, and so that the
-# database does not wait long for the first; each costs it a round trip
+# a chunk is rendered in a few milliseconds, which keeps the event loop and the database from
+# waiting; each chunk costs a round trip
 _CHUNK_ROWS: Final = 250
 _STAGING_COLUMNS: Final = [*statements.STAGED_COLUMNS, "chunk_number", "row_number"]
 
@@ -22,7 +22,7 @@ StagedRecord = list[Any]
 
 
 class ProductStaging:
-    """Of one transaction, and used once."""
+    """Bulk write of one transaction; use each instance once."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -33,8 +33,11 @@ class ProductStaging:
     async def write(
         self, new_products: Sequence[Product], changed_products: Sequence[Product]
     ) -> int:
-        """How many of the fresh ones are new indeed."""
-        # by what may clash: two who add the same must wait for each other in one order
+        """Return the number of products that were added.
+
+        A new product whose SKU is taken is left out.
+        """
+        # sorted by the unique key: transactions that add the same SKUs cannot deadlock
         new_products = sorted(new_products, key=lambda product: product.sku.lower())
         try:
             await self._start_write(self._create_table())
@@ -70,7 +73,7 @@ class ProductStaging:
         return 0
 
     async def _write_chunk(self, chunk_number: int, *, are_new: bool) -> int:
-        """How many were added."""
+        """Return the number of products that were added."""
         if are_new:
             return await self._connection.execute(
                 statements.ADD_STAGED_PRODUCTS,
@@ -82,7 +85,7 @@ class ProductStaging:
 
     async def _start_write(self, write: Coroutine[Any, Any, int]) -> None:
         self._write_task = asyncio.create_task(write)
-        # now it goes out, before we are busy again
+        # let the task send its statement before the next chunk is rendered
         await asyncio.sleep(0)
 
     async def _wait_for_write(self) -> None:
@@ -91,12 +94,12 @@ class ProductStaging:
             self._write_task = None
 
     async def _cancel_write(self) -> None:
-        """Whatever went wrong: nobody uses the connection any more."""
+        """After an error, wait until no task uses the connection."""
         if self._write_task:
             self._write_task.cancel()
             await asyncio.wait([self._write_task])
             if not self._write_task.cancelled():
-                # it may have failed too, which nobody needs to know
+                # retrieve a failure, otherwise asyncio logs it as never retrieved
                 self._write_task.exception()
 
 

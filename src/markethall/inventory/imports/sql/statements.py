@@ -19,8 +19,9 @@ from markethall.inventory.catalogue.sql.statements import (
     WRITABLE_COLUMNS,
     insert_new_words,
 )
-from markethall.inventory.catalogue.sql.tables import movements, products, stock
+from markethall.inventory.catalogue.sql.tables import products
 from markethall.inventory.imports.sql.tables import import_jobs, row_errors, upload_parts, uploads
+from markethall.inventory.stock.sql.tables import movements, stock
 from markethall.shared.persistence.postgres import Statement
 
 # Uploads
@@ -30,7 +31,7 @@ def _time(name: str) -> "sa.BindParameter[Any]":
     return bindparam(name, type_=sa.TIMESTAMP(timezone=True))
 
 
-# one that has failed may be retried
+# a failed import can be retried
 _is_needed: Final = (
     sa.exists()
     .where(import_jobs.c.upload_id == uploads.c.upload_id, import_jobs.c.status != "done")
@@ -85,7 +86,7 @@ _new_values: Final = {
 SAVE_IMPORT_JOB: Final = Statement(sa.update(import_jobs).where(_is_job).values(_new_values))
 ADVANCE_IMPORT_JOB: Final = Statement(
     sa.update(import_jobs)
-    # the place too: a batch of which the answer was lost is not applied twice
+    # the offset too: a batch whose answer was lost is not applied twice
     .where(
         _is_job,
         import_jobs.c.token == uuid_parameter("token"),
@@ -152,7 +153,7 @@ GET_PRODUCTS_BY_SKU_FOR_UPDATE: Final = Statement(
     .order_by(products.c.product_id)
     .with_for_update(key_share=True)
 )
-# all of each product, at once and in the order of all others: what its limits follow is changed too
+# all stock rows of the products, in one lock order: a new limit of the product changes them too
 GET_STOCK_FOR_UPDATE: Final = Statement(
     sa.select(stock)
     .where(stock.c.product_id == sa.any_(PRODUCT_IDS))
@@ -176,14 +177,14 @@ LIST_PRODUCTS_WITH_STOCK: Final = Statement(
     .limit(LIMIT)
 )
 
-# A table of this transaction alone, with just the columns that a product has: it needs no
-# migration, and nothing is left of it when a process dies.
+# A temporary table with the columns of a product: it needs no migration, and it disappears with the
+# transaction.
 STAGING_TABLE: Final = "product_staging"
 STAGED_COLUMNS: Final = [column.name for column in WRITABLE_COLUMNS]
 
 
 def _staging_column(column: "sa.Column[Any]") -> str:
-    """COPY speaks binary, which for words there is not: they travel as text."""
+    """Cast a tsvector to text: asyncpg has no binary codec for it, which COPY needs."""
     return f"{column.name}::text" if isinstance(column.type, TSVECTOR) else column.name
 
 
@@ -239,8 +240,7 @@ SAVE_STAGED_PRODUCTS: Final = Statement(
 )
 ADD_NEW_WORDS: Final = Statement(sa.select(sa.literal_column("1")).add_cte(insert_new_words()))
 
-# Stock: the shelves are locked, or as new as their products
-
+# Stock: the stock rows are locked, or were added in this transaction
 
 _movement_values: Final = (
     sa.func.unnest(

@@ -1,4 +1,4 @@
-"""Imports in SQL: what the rest of the context sees of the statements."""
+"""Imports and exports in SQL."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SqlImportStore(SqlUnitOfWork):
-    """One transaction, or reads without one: imports and exports."""
+    """Imports and exports of one connection."""
 
     # Uploads
 
@@ -113,8 +113,8 @@ class SqlImportStore(SqlUnitOfWork):
 
     async def add_row_errors(self, import_id: UUID, first: int, errors: Sequence[RowError]) -> None:
         rows = [
-            {"import_id": import_id, "number": number, **vars(flaw)}
-            for number, flaw in enumerate(errors, first)
+            {"import_id": import_id, "number": number, **vars(error)}
+            for number, error in enumerate(errors, first)
         ]
         await self._connection.execute_many(statements.ADD_ROW_ERROR, rows)
 

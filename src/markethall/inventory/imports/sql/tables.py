@@ -1,4 +1,4 @@
-"""The tables of imports. An upload lies here in parts, so that any process can read on."""
+"""Tables of imports. An upload is stored in parts, so that any process can read the rest of it."""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""Taking goods off the shelves, wherever they are, while others do the same."""
+"""Reserving stock in several warehouses, with retries when other transactions are faster."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,28 +7,34 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from markethall.inventory.contract import OutOfStock, ProductNotFound
-from markethall.inventory.reservations.ports import AllocationStrategy, Availability
-from markethall.inventory.reservations.service.jobs import ReservationExpiry
-from markethall.inventory.stock.domain.stock import ShortLine, StockQuantity, out_of_stock_error
-from markethall.inventory.store_ports import Database, Store
+from markethall.inventory.reservations.domain.reservations import ShortLine, out_of_stock_error
+from markethall.inventory.reservations.ports import (
+    AllocationStrategy,
+    Availability,
+    ReadStore,
+    Store,
+)
+from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.ports import ReservationExpiry
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.database import Database
 
 T = TypeVar("T")
 
-# so often others may be faster, before the goods count as gone
+# then the product counts as out of stock
 _MAX_ATTEMPTS: Final = 4
 
 
 @dataclass(frozen=True)
 class AllocationPlan:
-    """From where goods are taken; `ahead`: also such as are not there yet."""
+    """Quantities by stock row. `include_backorder`: also units that have not arrived yet."""
 
     quantities: Sequence[StockQuantity]
     include_backorder: bool = False
 
 
 class AllocationFailed(Exception):
-    """Of the goods that are wanted, units per product, these are not where we looked."""
+    """A stock row has too little for `requested` (units by product): `missing` could not be reserved."""
 
     def __init__(
         self, requested: Mapping[UUID, int], missing: StockQuantity, *, must_be_active: bool = True
@@ -40,11 +46,11 @@ class AllocationFailed(Exception):
 
 
 class AllocationRunner:
-    """Who takes goods looks at the shelves only after they were not in the main warehouse."""
+    """Tries the main warehouse first, and reads the stock of others only when it has too little."""
 
     def __init__(
         self,
-        database: Database,
+        database: Database[ReadStore, Store],
         expiry: ReservationExpiry,
         strategy: AllocationStrategy,
         clock: Clock,
@@ -55,10 +61,9 @@ class AllocationRunner:
         self._clock = clock
 
     async def run(self, work: Callable[[Store, AllocationPlan | None], Awaitable[T]]) -> T:
-        """The work, in a transaction: first without a plan, then with one for the products of AllocationFailed.
+        """Run the work in a transaction: without a plan, then with one after each AllocationFailed.
 
-        A transaction that did not find all its goods leaves nothing behind. Raises OutOfStock,
-        ProductNotFound.
+        A failed attempt is rolled back. Raises OutOfStock, ProductNotFound.
         """
         plan: AllocationPlan | None = None
         for _ in range(_MAX_ATTEMPTS):
@@ -73,7 +78,7 @@ class AllocationRunner:
     async def _make_plan(self, failure: AllocationFailed) -> AllocationPlan:
         """Raises ProductNotFound, OutOfStock."""
         availability = await self._get_availability(failure)
-        # what is there goes before what is promised, even if expired holds have it
+        # units on hand come before backorder, even those of expired reservations
         for include_backorder, include_expired in product((False, True), repeat=2):
             free_stock = {
                 product_id: stock_quantity.allocatable(
@@ -113,7 +118,7 @@ class AllocationRunner:
 def _out_of_stock_error(
     requested: Mapping[UUID, int], availability: Mapping[UUID, Availability]
 ) -> OutOfStock:
-    """All lines that there is too little of."""
+    """Name all lines with too little stock."""
     lines = (_short_line(product_id, requested, availability) for product_id in requested)
     return out_of_stock_error([line for line in lines if line.available < line.quantity])
 

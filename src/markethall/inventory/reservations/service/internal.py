@@ -1,11 +1,11 @@
-"""What neighbours ask for: goods kept for an order, and what becomes of them."""
+"""Reservations, for other contexts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from markethall.inventory.catalogue.ports.products import ProductCache
+from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.contract import (
     Consume,
     Extend,
@@ -19,9 +19,12 @@ from markethall.inventory.reservations.domain.reservations import (
     CustomerLimits,
     Reservation,
     ReservationLine,
+    ShortLine,
+    out_of_stock_error,
     quantity_by_product,
     reservation_closed_error,
 )
+from markethall.inventory.reservations.ports import ReadStore, Store
 from markethall.inventory.reservations.service.allocation_retry import (
     AllocationFailed,
     AllocationPlan,
@@ -29,27 +32,23 @@ from markethall.inventory.reservations.service.allocation_retry import (
 )
 from markethall.inventory.reservations.service.per_product_limiter import ProductConcurrencyLimiter
 from markethall.inventory.stock.contract.movements import MovementReason
-from markethall.inventory.stock.domain.stock import (
-    ShortLine,
-    StockChange,
-    StockQuantity,
-    out_of_stock_error,
-)
-from markethall.inventory.store_ports import Database, Store
+from markethall.inventory.stock.domain.stock import StockChange, StockQuantity
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.database import Database
 
 
 class InventoryService:
-    """A contract.Inventory. Whoever locks a customer, a reservation and shelves does it in that
-    order, and the shelves in the order of product ids and then of warehouse ids, so that no two
-    callers ever wait for each other.
+    """Implements contract.Inventory.
+
+    Locks are taken in one order, so that there are no deadlocks: customer, reservation, then stock
+    rows in the order of product ids and warehouse ids.
     """
 
     def __init__(
         self,
-        database: Database,
+        database: Database[ReadStore, Store],
         cache: ProductCache,
         allocation: AllocationRunner,
         limits: CustomerLimits,
@@ -72,7 +71,7 @@ class InventoryService:
     async def _reserve_single_statement(
         self, command: Reserve, requested: Mapping[UUID, int]
     ) -> Reservation | None:
-        """One product, in the main warehouse, and nothing in the way: that is most orders."""
+        """Reserve one product in the main warehouse, as most orders do; None when that fails."""
         if len(requested) != 1:
             return None
         reservation, [stock_quantity] = (
@@ -90,7 +89,7 @@ class InventoryService:
     async def _reserve_in_transaction(
         self, command: Reserve, requested: Mapping[UUID, int]
     ) -> Reservation:
-        """Raises what reserve does."""
+        """Reserve step by step. Raises as `reserve` does."""
 
         async def reserve(store: Store, plan: AllocationPlan | None) -> Reservation:
             reservation = Reservation.from_command(command, self._clock())
@@ -157,7 +156,7 @@ class InventoryService:
                 reservation = Reservation.tombstone(reservation_id, self._clock())
                 if await store.insert_reservation(reservation):
                     return reservation.to_view(self._clock())
-                # its reserve has just come in between
+                # inserted meanwhile by its reserve
                 reservation = await _get_existing_reservation(store, reservation_id)
             released = reservation.release()
             await store.save_reservation(reservation)
@@ -194,7 +193,7 @@ class InventoryService:
         ]
 
     async def _invalidate_and_view(self, reservation: Reservation) -> ReservationView:
-        """After the commit: what was rendered of these products is old now."""
+        """Invalidate cached products. Called after the commit."""
         self._cache.invalidate([line.product_id for line in reservation.lines], pages=False)
         return reservation.to_view(self._clock())
 
@@ -207,7 +206,7 @@ async def _get_existing_reservation(store: Store, reservation_id: UUID) -> Reser
 
 
 async def _get_reservation_for_update(store: Store, reservation_id: UUID) -> Reservation:
-    """Locked. Raises ReservationClosed when it was never made."""
+    """Raises ReservationClosed when it does not exist."""
     reservation = await store.get_reservation_for_update(reservation_id)
     if reservation is None:
         raise reservation_closed_error(reservation_id, None)
@@ -217,7 +216,7 @@ async def _get_reservation_for_update(store: Store, reservation_id: UUID) -> Res
 async def _not_on_hand_error(
     store: Store, quantities: Sequence[StockQuantity], now: datetime
 ) -> OutOfStock:
-    """They were promised before they are there."""
+    """Build the error for backordered units that have not arrived."""
     levels = [
         level
         for stock_quantity in quantities
@@ -249,7 +248,10 @@ async def _reserve_lines(
 async def _commit_not_held(
     store: Store, reservation_id: UUID, plan: AllocationPlan | None
 ) -> Reservation:
-    """It is not held: done already, expired, or closed. Raises AllocationFailed, ReservationClosed."""
+    """Commit a reservation that is committed, expired or closed.
+
+    Raises AllocationFailed, ReservationClosed.
+    """
     reservation = await _get_reservation_for_update(store, reservation_id)
     expired_quantities = reservation.commit()
     effective_plan = plan or AllocationPlan(expired_quantities)
@@ -257,7 +259,7 @@ async def _commit_not_held(
         if not await store.reserve_again(
             stock_quantity, include_backorder=effective_plan.include_backorder
         ):
-            # paid for: it is theirs even if it is not for sale any more
+            # it is paid, so an archived product does not matter
             raise AllocationFailed(
                 quantity_by_product(expired_quantities), stock_quantity, must_be_active=False
             )

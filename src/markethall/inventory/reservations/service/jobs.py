@@ -1,36 +1,38 @@
-"""Holds that nobody paid for in time."""
+"""Expiry of reservations that were not paid in time."""
 
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeVar
 from uuid import UUID
 
-from markethall.inventory.catalogue.ports.products import ProductCache
+from markethall.inventory.catalogue.ports import ProductCache
+from markethall.inventory.reservations.ports import ReadStore, Store
 from markethall.inventory.stock.domain.stock import InsufficientStock
-from markethall.inventory.store_ports import Database, Store
 from markethall.shared.kernel.clock import Clock
+from markethall.shared.persistence.database import Database
 
 T = TypeVar("T")
 
 _BATCH_SIZE: Final = 50
 
 
-class ReservationExpiry:
-    """Gives back what expired holds have: in the background, and at once when it is needed."""
+class ReservationExpiryJob:
+    """Releases the stock of expired reservations, periodically and when a caller needs it.
 
-    def __init__(self, database: Database, cache: ProductCache, clock: Clock) -> None:
+    Implements stock.ports.ReservationExpiry.
+    """
+
+    def __init__(
+        self, database: Database[ReadStore, Store], cache: ProductCache, clock: Clock
+    ) -> None:
         self._database = database
         self._cache = cache
         self._clock = clock
 
     async def run_once(self) -> None:
-        """All that are overdue now, in small transactions."""
+        """Expire all overdue reservations, in batches."""
         await self.expire_reservations(None)
 
     async def run_after_expiring(self, work: Callable[[Store], Awaitable[T]]) -> T:
-        """The work, in a transaction; once more without expired holds when they stand in its way.
-
-        `work` raises InsufficientStock for goods that are not there. Raises its refusal.
-        """
         try:
             async with self._database.transaction() as store:
                 return await work(store)
@@ -48,7 +50,6 @@ class ReservationExpiry:
             raise shortage.error from None
 
     async def expire_reservations(self, product_ids: Collection[UUID] | None) -> None:
-        """What expired holds have of these products, or of any."""
         now = self._clock()
         while True:
             async with self._database.transaction() as store:

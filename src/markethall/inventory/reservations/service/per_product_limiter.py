@@ -1,4 +1,4 @@
-"""Who waits in line for what everybody wants."""
+"""Bulkhead for reservations of one product."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,11 +11,10 @@ MAX_WAIT_SECONDS: Final = 0.2
 
 
 class ProductConcurrencyLimiter:
-    """Some at a time take of one product; the others of this process come after them, in order.
+    """Limits the concurrent reservations of one product in this process, in FIFO order.
 
-    They wait without a connection: the crowd around one product leaves half of the pool to who
-    wants something else, and twenty that wait for one row make Postgres work more than ten do. A
-    turn is a courtesy and no lock: who has waited `patience` seconds goes ahead.
+    Callers wait without a connection, so that a hot product leaves half of the pool to others, and
+    fewer transactions queue for its row. It is no lock: after `max_wait_seconds` a caller proceeds.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class _ProductSlots:
         self.users = 0
 
     async def acquire(self, seconds: float) -> bool:
-        """Whether it is our turn; if not, we have waited long enough."""
+        """False when the wait timed out."""
         if not self.semaphore.locked():
             return await self.semaphore.acquire()
         try:

@@ -1,4 +1,4 @@
-"""Stock and reservations in SQL: what the rest of the context sees of the statements."""
+"""Reservations in Postgres."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -20,14 +20,7 @@ from markethall.inventory.reservations.domain.reservations import (
 )
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
 from markethall.inventory.reservations.sql import statements
-from markethall.inventory.stock.contract.movements import Movement
-from markethall.inventory.stock.domain.stock import (
-    Stock,
-    StockChange,
-    StockQuantity,
-    sum_by_stock_row,
-)
-from markethall.inventory.stock.sql import statements as stock_statements
+from markethall.inventory.stock.domain.stock import StockQuantity, sum_by_stock_row
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
 
@@ -37,84 +30,13 @@ if TYPE_CHECKING:
 _NO_LIMITS: Final = CustomerLimits(0, 0)
 
 
-class SqlStock(SqlUnitOfWork):
-    """One transaction, or reads without one: stock and reservations."""
-
-    # Stock
-
-    async def get_product_stock(self, product_id: UUID, now: datetime) -> Sequence[Stock]:
-        rows = await self._connection.fetch_all(
-            stock_statements.PRODUCT_STOCK, product_id=product_id, now=now
-        )
-        return [Stock(**row) for row in rows]
-
-    async def get_movement(self, movement_id: UUID) -> Movement | None:
-        row = await self._connection.fetch_one(
-            stock_statements.GET_MOVEMENT, movement_id=movement_id
-        )
-        return _movement(row) if row else None
-
-    async def list_movements(
-        self, product_id: UUID, before: int | None, limit: int
-    ) -> Sequence[tuple[int, Movement]]:
-        rows = await self._connection.fetch_all(
-            stock_statements.LIST_MOVEMENTS, product_id=product_id, before=before, limit=limit
-        )
-        return [(row["number"], _movement(row)) for row in rows]
-
-    async def list_movements_by_reference(self, reference: UUID) -> Sequence[Movement]:
-        rows = await self._connection.fetch_all(
-            stock_statements.LIST_MOVEMENTS_BY_REFERENCE, reference=reference
-        )
-        return [_movement(row) for row in rows]
-
-    async def get_on_hand_at(self, product_id: UUID, at: datetime) -> Mapping[UUID, int]:
-        rows = await self._connection.fetch_all(
-            stock_statements.ON_HAND_AT, product_id=product_id, now=at
-        )
-        return {row["warehouse_id"]: row["on_hand"] for row in rows}
-
-    async def get_warehouse_stock(
-        self, product_ids: Collection[UUID], warehouse_id: UUID, now: datetime
-    ) -> Sequence[Stock]:
-        rows = await self._connection.fetch_all(
-            stock_statements.WAREHOUSE_STOCK,
-            product_ids=list(product_ids),
-            warehouse_id=warehouse_id,
-            now=now,
-        )
-        return [Stock(**row) for row in rows]
-
-    async def get_skus(
-        self, product_ids: Collection[UUID], skus: Collection[str]
-    ) -> Mapping[UUID, str]:
-        lowercase_skus = [sku.lower() for sku in skus]
-        rows = await self._connection.fetch_all(
-            stock_statements.SKUS, product_ids=list(product_ids), skus=lowercase_skus
-        )
-        return {row["product_id"]: row["sku"] for row in rows}
-
-    async def apply_changes(self, changes: Sequence[StockChange]) -> Sequence[Movement]:
-        rows = await self._connection.fetch_all(
-            stock_statements.APPLY_CHANGES, **_change_parameters(changes)
-        )
-        return [_movement(row) for row in rows]
-
-    async def ensure_stock_rows(self, product_ids: Collection[UUID], warehouse_id: UUID) -> None:
-        await self._connection.execute(
-            stock_statements.ENSURE_STOCK_ROWS,
-            product_ids=list(product_ids),
-            warehouse_id=warehouse_id,
-        )
-
+class SqlReservationStore(SqlUnitOfWork):
     async def is_fulfilment_recorded(self, reference: UUID) -> bool:
         return bool(
             await self._connection.fetch_value(
-                stock_statements.IS_FULFILMENT_RECORDED, reference=reference
+                statements.IS_FULFILMENT_RECORDED, reference=reference
             )
         )
-
-    # Reservations
 
     async def insert_reservation(self, reservation: Reservation) -> bool:
         return bool(
@@ -206,7 +128,7 @@ class SqlStock(SqlUnitOfWork):
         )
 
     async def get_reservation_for_update(self, reservation_id: UUID) -> Reservation | None:
-        # two statements: the second one sees what the last owner of the lock has left
+        # two statements: the second sees the changes of the last owner of the lock
         if not await self._connection.fetch_value(
             statements.LOCK_RESERVATION, reservation_id=reservation_id
         ):
@@ -245,7 +167,7 @@ class SqlStock(SqlUnitOfWork):
         await self._connection.execute_many(statements.SAVE_LINE, rows)
 
     async def replace_lines(self, reservation: Reservation) -> None:
-        # in this order: a line that is kept by nobody leaves no shelf to be counted again
+        # in this order: the new lines need the new status, which deleted lines do not cascade
         await self._connection.execute(
             statements.DELETE_LINES, reservation_id=reservation.reservation_id
         )
@@ -299,26 +221,6 @@ class SqlStock(SqlUnitOfWork):
         return {product_id: _availability(list(group)) for product_id, group in groups}
 
 
-def _change_parameters(changes: Sequence[StockChange]) -> dict[str, Any]:
-    first = changes[0]
-    return {
-        "movement_ids": [change.movement_id for change in changes],
-        "product_ids": [change.product_id for change in changes],
-        "warehouse_ids": [change.warehouse_id for change in changes],
-        "deltas": [change.delta for change in changes],
-        "counts": [change.counted for change in changes],
-        "reason": first.reason.value,
-        "note": first.note,
-        "reference": first.reference,
-        "actor": first.actor,
-        "now": first.created_at,
-    }
-
-
-def _movement(row: "Record") -> Movement:
-    return Movement(**{name: row[name] for name in Movement.model_fields})
-
-
 def _reservation_parameters(reservation: Reservation) -> dict[str, Any]:
     return {name: value for name, value in vars(reservation).items() if name != "lines"}
 
@@ -356,7 +258,7 @@ def _line_parameters(reservation: Reservation, line: ReservationLine) -> dict[st
 
 
 def _availability(rows: "Sequence[Record]") -> Availability:
-    """From the rows of one product, one per warehouse."""
+    """Build from the rows of one product, one per warehouse."""
 
     def free_stock(name: str) -> tuple[FreeStock, ...]:
         return tuple(FreeStock(row["warehouse_id"], row["priority"], row[name]) for row in rows)
@@ -368,7 +270,7 @@ def _availability(rows: "Sequence[Record]") -> Availability:
 
 
 def _reservation(rows: "Sequence[Record]") -> Reservation | None:
-    """From the rows of one reservation, one per line."""
+    """Build from the rows of one reservation, one per line."""
     if not rows:
         return None
     first = rows[0]

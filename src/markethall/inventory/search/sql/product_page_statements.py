@@ -14,11 +14,12 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
+from markethall.inventory.catalogue.sql.availability import available_quantity
 from markethall.inventory.catalogue.sql.category_statements import SUBTREE
-from markethall.inventory.catalogue.sql.parameters import LIMIT, available_quantity, integer_literal
+from markethall.inventory.catalogue.sql.parameters import LIMIT, integer_literal
 from markethall.inventory.catalogue.sql.statements import PAGE_COLUMNS, product_json_text
 from markethall.inventory.catalogue.sql.tables import products
-from markethall.inventory.search.domain import FIELD_WEIGHTS
 from markethall.inventory.search.sql.statements import (
     score_expression,
     select_by_sku,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from markethall.inventory.search.domain import MIN_CORRECTABLE_LENGTH
+from markethall.inventory.catalogue.domain.search_document import MIN_CORRECTABLE_LENGTH
 
 # words per term whose edit distance is computed: those with the most trigrams in common
 MAX_CANDIDATES: Final = 50

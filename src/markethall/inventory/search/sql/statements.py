@@ -9,14 +9,16 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY, aggregate_order_by
 
 from markethall.inventory.catalogue.contract.fields import ProductStatus
+from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
+from markethall.inventory.catalogue.sql.availability import available_quantity
 from markethall.inventory.catalogue.sql.category_statements import SUBTREE
-from markethall.inventory.catalogue.sql.parameters import available_quantity, integer_literal
+from markethall.inventory.catalogue.sql.parameters import integer_literal
 from markethall.inventory.catalogue.sql.statements import product_json_text
 from markethall.inventory.catalogue.sql.tables import ACTIVE, products, vocabulary
+from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.contract import MAX_FACET_VALUES
-from markethall.inventory.search.domain import EXACT_SKU_SCORE, FIELD_WEIGHTS
+from markethall.inventory.search.domain import EXACT_SKU_SCORE
 from markethall.inventory.search.sql.spelling import MAX_CANDIDATES, MAX_EDIT_DISTANCE
-from markethall.inventory.search.sql.tsquery import WEIGHT_LETTERS
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _FILTERS: Final[Mapping[str, Callable[[Any], "sa.ColumnElement[bool]"]]] = {

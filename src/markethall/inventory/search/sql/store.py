@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from markethall.inventory.catalogue.domain.search_document import FIELD_WEIGHTS
 from markethall.inventory.catalogue.sql.store import SqlProductStore
+from markethall.inventory.catalogue.sql.tsvector import WEIGHT_LETTERS
 from markethall.inventory.search.contract import Facets
-from markethall.inventory.search.domain import FIELD_WEIGHTS, SearchQuery
+from markethall.inventory.search.domain import SearchQuery
 from markethall.inventory.search.ports import (
     FacetCount,
     ProductPageJson,
@@ -17,7 +19,7 @@ from markethall.inventory.search.ports import (
 from markethall.inventory.search.sql import statements
 from markethall.inventory.search.sql.product_page_statements import product_page_statement
 from markethall.inventory.search.sql.spelling import spelling_suggestions
-from markethall.inventory.search.sql.tsquery import WEIGHT_LETTERS, tsquery_all, tsquery_term
+from markethall.inventory.search.sql.tsquery import tsquery_all, tsquery_term
 from markethall.shared.composition.sql import ContextStatements
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.postgres import Connection

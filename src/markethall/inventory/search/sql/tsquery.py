@@ -1,27 +1,6 @@
-"""Text forms of tsvector and tsquery.
+"""Text forms of tsquery. Terms consist of letters, digits and `_`: none needs to be escaped."""
 
-Words consist of letters, digits and `_`, so none can contain an operator or a quote.
-"""
-
-from typing import Final
-
-from markethall.inventory.search.domain import (
-    FIELD_WEIGHTS,
-    SearchDocument,
-    SearchQuery,
-    SearchTerm,
-)
-
-# weight labels of Postgres, the best first
-WEIGHT_LETTERS: Final = "ABCD"
-_LETTER_BY_WEIGHT: Final = dict(zip(FIELD_WEIGHTS, WEIGHT_LETTERS, strict=True))
-
-
-def tsvector_text(document: SearchDocument) -> str:
-    """Label each word with the weight of its best field. The positions are not used."""
-    return " ".join(
-        f"'{word}':1{_LETTER_BY_WEIGHT[weight]}" for word, weight in document.weights.items()
-    )
+from markethall.inventory.search.domain import SearchQuery, SearchTerm
 
 
 def tsquery_all(search: SearchQuery, letter: str = "") -> str:

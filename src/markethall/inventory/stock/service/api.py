@@ -1,4 +1,4 @@
-"""What staff ask of stock: what is where, and to write down what came and went."""
+"""Stock levels, adjustments, transfers and stocktakes, for staff."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -7,9 +7,8 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from markethall.inventory.catalogue.ports.products import ProductCache
-from markethall.inventory.contract import ProductNotFound, ReservationView
-from markethall.inventory.reservations.service.jobs import ReservationExpiry
+from markethall.inventory.catalogue.ports import ProductCache
+from markethall.inventory.contract import ProductNotFound
 from markethall.inventory.stock.contract.movements import (
     Adjustment,
     HistoricalProductStock,
@@ -20,7 +19,6 @@ from markethall.inventory.stock.contract.movements import (
     NewStocktake,
     NewTransfer,
     ProductStock,
-    ReservationQuery,
     StockLevel,
     Stocktake,
     StocktakeNotFound,
@@ -46,23 +44,23 @@ from markethall.inventory.stock.domain.stock import (
     total_available,
 )
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
-from markethall.inventory.store_ports import Database, ReadStore, Store
+from markethall.inventory.stock.ports import ReadStore, ReservationExpiry, Store
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.persistence.database import Database
 
 _MOVEMENT_KEYSET: Final = TypeAdapter(int)
-_RESERVATION_KEYSET: Final = TypeAdapter(UUID)
 
 
 class StockroomService:
-    """A contract.Stockroom."""
+    """Implements stock.contract.Stockroom."""
 
     def __init__(
         self,
-        database: Database,
+        database: Database[ReadStore, Store],
         cache: ProductCache,
         expiry: ReservationExpiry,
         cursors: Cursors,
@@ -198,19 +196,6 @@ class StockroomService:
             raise MovementNotFound(movement_id=str(movement_id))
         return movement
 
-    async def list_reservations(
-        self, ctx: CallContext, query: ReservationQuery
-    ) -> Page[ReservationView]:
-        name = f"reservations:{query.order_id}"
-        after = self._cursors.decode(name, query.cursor, _RESERVATION_KEYSET)
-        async with self._database.read_session() as reads:
-            reservations = await reads.list_order_reservations(
-                query.order_id, after, query.limit + 1
-            )
-        now = self._clock()
-        views = [reservation.to_view(now) for reservation in reservations]
-        return self._cursors.build_page(name, views, query.limit, lambda row: row.reservation_id)
-
     def _adjustment_change(
         self, ctx: CallContext, product_id: UUID, command: Adjustment, attempt: IdempotentCommand
     ) -> StockChange:
@@ -255,11 +240,11 @@ class StockroomService:
 async def _ensure_stock_rows(
     store: Store, product_ids: Collection[UUID], warehouse_ids: Iterable[UUID]
 ) -> None:
-    """The main warehouse is always open, and every product has a shelf there.
+    """Ensure stock rows in open warehouses. In the main warehouse every product has one.
 
     Raises WarehouseNotFound, WarehouseClosed.
     """
-    # sorted: whoever needs several warehouses waits for them in the same order
+    # sorted: all transactions lock warehouses in the same order
     for warehouse_id in sorted({*warehouse_ids} - {MAIN_WAREHOUSE}):
         warehouse = await store.get_warehouse_for_share(warehouse_id)
         if warehouse is None:
@@ -270,7 +255,7 @@ async def _ensure_stock_rows(
 
 
 async def _apply_all_changes(store: Store, changes: Sequence[StockChange]) -> Sequence[Movement]:
-    """They, or those that the same command has made before.
+    """Apply all changes, or return the movements of an earlier attempt of the same command.
 
     Raises ProductNotFound, InsufficientStock.
     """
@@ -313,7 +298,7 @@ def _level_view(level: Stock) -> StockLevel:
 
 
 async def _shortage(store: Store, refused: Sequence[StockChange]) -> InsufficientStock:
-    """Why these movements could not be made. Raises ProductNotFound."""
+    """Build the error for changes that were left out. Raises ProductNotFound."""
     stock_by_key = {
         (level.product_id, level.warehouse_id): level
         for warehouse_id in {change.warehouse_id for change in refused}
@@ -338,7 +323,7 @@ async def _shortage(store: Store, refused: Sequence[StockChange]) -> Insufficien
 
 
 async def _get_skus_or_404(store: Store, command: NewStocktake) -> Mapping[UUID, str]:
-    """The SKUs of the products that were counted. Raises ProductNotFound."""
+    """Return the SKUs of the counted products by id. Raises ProductNotFound."""
     product_ids = [line.product_id for line in command.lines if line.product_id is not None]
     skus = [line.sku for line in command.lines if line.sku is not None]
     skus_by_product = await store.get_skus(product_ids, skus)

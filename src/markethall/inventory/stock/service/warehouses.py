@@ -1,4 +1,4 @@
-"""What staff ask of warehouses."""
+"""Warehouses, for staff."""
 
 from typing import Final
 from uuid import UUID
@@ -12,20 +12,21 @@ from markethall.inventory.stock.contract.warehouses import (
     WarehouseView,
 )
 from markethall.inventory.stock.domain.warehouses import Warehouse
-from markethall.inventory.store_ports import Database, Store
+from markethall.inventory.stock.ports import ReadStore, Store
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.pagination import Cursors, Page, PageQuery
+from markethall.shared.persistence.database import Database
 
 # priority and id
 _WAREHOUSE_KEYSET: Final = TypeAdapter(tuple[int, UUID])
 
 
 class WarehouseService:
-    """A contract.Warehouses."""
+    """Implements stock.contract.Warehouses."""
 
-    def __init__(self, database: Database, cursors: Cursors) -> None:
+    def __init__(self, database: Database[ReadStore, Store], cursors: Cursors) -> None:
         self._database = database
         self._cursors = cursors
 

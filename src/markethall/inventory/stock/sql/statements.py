@@ -1,4 +1,4 @@
-"""Statements on stock. What checks also acts, in the same statement."""
+"""Statements on stock. Each check and its update are one statement."""
 
 from typing import Final
 
@@ -6,17 +6,18 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
+from markethall.inventory.catalogue.sql.availability import overdue_quantity
 from markethall.inventory.catalogue.sql.parameters import (
     LIMIT,
     NOW,
     PRODUCT_IDS,
     ZERO,
     bigint_parameter,
-    overdue_quantity,
     sum_or_zero,
     uuid_parameter,
 )
-from markethall.inventory.catalogue.sql.tables import movements, products, reservation_lines, stock
+from markethall.inventory.catalogue.sql.tables import products
+from markethall.inventory.stock.sql.tables import movements, stock
 from markethall.shared.persistence.postgres import Statement, sql_literal
 
 _stock_with_overdue: Final = sa.select(
@@ -25,12 +26,7 @@ _stock_with_overdue: Final = sa.select(
         for column in stock.c
         if column.name not in {"reserved_by_lines", "low_stock_threshold"}
     ),
-    overdue_quantity(
-        reservation_lines.c.product_id == stock.c.product_id,
-        reservation_lines.c.warehouse_id == stock.c.warehouse_id,
-    )
-    .correlate(stock)
-    .label("overdue"),
+    overdue_quantity(stock.c.product_id, stock.c.warehouse_id).correlate(stock).label("overdue"),
 )
 PRODUCT_STOCK: Final = Statement(
     _stock_with_overdue.where(stock.c.product_id == bindparam("product_id")).order_by(
@@ -55,10 +51,6 @@ LIST_MOVEMENTS: Final = Statement(
     .order_by(movements.c.number.desc())
     .limit(LIMIT)
 )
-IS_FULFILMENT_RECORDED: Final = Statement(
-    sa.select(sa.exists().where(movements.c.reference == bindparam("reference")))
-)
-
 LIST_MOVEMENTS_BY_REFERENCE: Final = Statement(
     sa.select(movements)
     .where(movements.c.reference == uuid_parameter("reference"))
@@ -124,7 +116,7 @@ _changes: Final = (
     )
     .render_derived(name="changes")
 )
-# locked first, in order, so that what is on hand is read once nobody else can change it
+# locked first and in order, so that the units on hand are read under the lock
 _locked_stock: Final = (
     sa.select(
         _changes.c.movement_id,
@@ -161,7 +153,7 @@ APPLY_CHANGES: Final = Statement(
             _locked_stock.c.warehouse_id,
             _locked_stock.c.delta,
             _on_hand_after,
-            # a count that finds what was known is no adjustment
+            # a count that confirms the quantity on hand is not an adjustment
             sa.case((_locked_stock.c.delta == ZERO, sql_literal("counted")), else_=_reason),
             bindparam("note", type_=sa.Text),
             uuid_parameter("reference"),

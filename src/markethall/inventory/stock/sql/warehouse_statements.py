@@ -7,14 +7,14 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from markethall.inventory.catalogue.sql.parameters import LIMIT, ZERO, uuid_parameter
-from markethall.inventory.catalogue.sql.tables import stock, warehouses
+from markethall.inventory.stock.sql.tables import stock, warehouses
 from markethall.shared.persistence.postgres import Statement
 
 _by_id: Final = sa.select(warehouses).where(
     warehouses.c.warehouse_id == uuid_parameter("warehouse_id")
 )
 GET_WAREHOUSE: Final = Statement(_by_id)
-# whoever brings goods in holds a share of it: none do while it is closed or deleted
+# transactions that add stock rows hold a share lock, so that none runs while it is closed
 GET_WAREHOUSE_FOR_UPDATE: Final = Statement(_by_id.with_for_update())
 GET_WAREHOUSE_FOR_SHARE: Final = Statement(_by_id.with_for_update(read=True))
 

@@ -12,12 +12,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.messaging.outbox import LeaderSession
-from markethall.shared.persistence.postgres import (
-    Connection,
-    Postgres,
-    Statement,
-    translate_connection_errors,
-)
+from markethall.shared.persistence.postgres import Connection, Postgres, Statement
+from markethall.shared.persistence.postgres_errors import translate_connection_errors
 from markethall.shared.persistence.sql import delete_bounded
 
 if TYPE_CHECKING:

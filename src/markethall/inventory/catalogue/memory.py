@@ -1,0 +1,204 @@
+"""Products and categories in memory."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from markethall.inventory.catalogue.contract.categories import (
+    CategoryInUse,
+    CategoryNotFound,
+    CategoryQuery,
+    CategoryView,
+)
+from markethall.inventory.catalogue.contract.products import (
+    MAX_OPTION_VALUES,
+    PriceRange,
+    SkuTaken,
+)
+from markethall.inventory.catalogue.domain.categories import Category
+from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.catalogue.domain.search_document import (
+    SearchDocument,
+    build_search_document,
+)
+from markethall.inventory.catalogue.ports import FamilySummary, ProductJson
+from markethall.shared.composition.memory import ContextTables, MemoryUnitOfWork
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.persistence.memory import Table
+
+
+class CatalogueTables(ContextTables):
+    def __init__(self) -> None:
+        super().__init__()
+        self.products: Table[UUID, Product] = Table()
+        self.product_ids_by_sku: Table[str, UUID] = Table()
+        self.categories: Table[str, Category] = Table()
+        self.search_documents: Table[UUID, SearchDocument] = Table()
+
+
+class MemoryCategoryStore(MemoryUnitOfWork):
+    def __init__(self, tables: CatalogueTables, clock: Clock) -> None:
+        super().__init__(tables, clock)
+        self._tables = tables
+
+    async def list_categories(
+        self, query: CategoryQuery, after: tuple[int, str] | None
+    ) -> Sequence[CategoryView]:
+        def matches(node: Category) -> bool:
+            is_in_parent = query.parent is None or (node.parent or "") == query.parent
+            return is_in_parent and (after is None or _sort_key(node) > after)
+
+        nodes = sorted(self._tables.categories.where(matches), key=_sort_key)
+        return [self._to_view(node) for node in nodes[: query.limit + 1]]
+
+    async def get_category_view(self, category_id: UUID) -> CategoryView | None:
+        node = await self.get_category_for_update(category_id)
+        return self._to_view(node) if node else None
+
+    async def add_category(self, node: Category) -> bool:
+        if await self.get_category_for_update(node.category_id) is not None:
+            return False
+        if node.category in self._tables.categories:
+            return False
+        await self.save_category(node)
+        return True
+
+    async def lock_category_tree(self) -> None:
+        """Do nothing: there is one transaction at a time."""
+
+    async def get_category_for_update(self, category_id: UUID) -> Category | None:
+        found = self._tables.categories.where(lambda node: node.category_id == category_id)
+        return found[0] if found else None
+
+    async def get_ancestors(self, category: str) -> Sequence[str]:
+        keys: list[str] = []
+        node = self._tables.categories.get(category)
+        while node is not None:
+            keys.append(node.category)
+            node = self._tables.categories.get(node.parent) if node.parent else None
+        return keys
+
+    async def save_category(self, node: Category) -> None:
+        if node.parent is not None and node.parent not in self._tables.categories:
+            raise CategoryNotFound(category=node.parent)
+        self._tables.categories.put(node.category, node)
+
+    async def remove_category(self, node: Category) -> None:
+        products = self._tables.products.where(lambda product: product.category == node.category)
+        if products or self._children({node.category}):
+            raise CategoryInUse(category=node.category)
+        self._tables.categories.remove(node.category)
+
+    def _ensure_category(self, category: str | None) -> None:
+        """Insert the category of a product if it is new."""
+        if category is not None and category not in self._tables.categories:
+            self._tables.categories.put(category, Category.create_implicit(new_id(), category))
+
+    def _subtree(self, category: str) -> set[str]:
+        """Return the category and all below it; nothing when it does not exist."""
+        subtree: set[str] = set()
+        level = {category} if category in self._tables.categories else set()
+        while level:
+            subtree |= level
+            level = self._children(level)
+        return subtree
+
+    def _children(self, categories: Container[object]) -> set[str]:
+        found = self._tables.categories.where(lambda node: node.parent in categories)
+        return {node.category for node in found}
+
+    def _to_view(self, node: Category) -> CategoryView:
+        subtree = self._subtree(node.category)
+        products = self._tables.products.where(
+            lambda product: product.category in subtree and product.is_active
+        )
+        return node.to_view(len(products))
+
+
+class MemoryProductStore(MemoryCategoryStore, ABC):
+    """Products. The stock store, in the sub-domain above, completes them."""
+
+    async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None:
+        product = self._tables.products.get(product_id)
+        return self._product_json(product, now) if product else None
+
+    async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
+        product_id = self._tables.product_ids_by_sku.get(sku.lower())
+        return await self.get_product_json(product_id, now) if product_id else None
+
+    async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
+        members = self._tables.products.where(
+            lambda product: product.family == family and product.is_active
+        )
+        if not members:
+            return None
+        members.sort(key=lambda product: (product.created_at, product.product_id))
+        return FamilySummary(len(members), _option_values(members), _price_ranges(members, now))
+
+    async def count_products(self) -> int:
+        return len(self._tables.products.where(lambda product: product.is_active))
+
+    async def add_product(self, product: Product) -> bool:
+        if product.sku.lower() in self._tables.product_ids_by_sku or not self._tables.products.add(
+            product.product_id, product
+        ):
+            return False
+        self._tables.product_ids_by_sku.put(product.sku.lower(), product.product_id)
+        self._ensure_category(product.category)
+        self._index(product)
+        return True
+
+    async def get_product_for_update(self, product_id: UUID) -> Product | None:
+        return self._tables.products.get(product_id)
+
+    async def save_product(self, product: Product) -> None:
+        stored = self._tables.products.get(product.product_id)
+        if stored is not None and stored.sku.lower() != product.sku.lower():
+            if not self._tables.product_ids_by_sku.add(product.sku.lower(), product.product_id):
+                raise SkuTaken(sku=product.sku)
+            self._tables.product_ids_by_sku.remove(stored.sku.lower())
+        self._tables.products.put(product.product_id, product)
+        if stored is None or stored.backorder_limit != product.backorder_limit:
+            self._apply_backorder_limit(product)
+        self._ensure_category(product.category)
+        self._index(product)
+
+    @abstractmethod
+    def _apply_backorder_limit(self, product: Product) -> None:
+        """Copy the product's limit to its main stock row."""
+
+    @abstractmethod
+    def _available(self, product_id: UUID, now: datetime) -> int:
+        """Units that can be bought now."""
+
+    def _index(self, product: Product) -> None:
+        self._tables.search_documents.put(product.product_id, build_search_document(product))
+
+    def _product_json(self, product: Product, now: datetime) -> ProductJson:
+        text = product.to_view(self._available(product.product_id, now), now).model_dump_json()
+        return ProductJson(product.version, product.is_active, text)
+
+
+def _sort_key(node: Category) -> tuple[int, str]:
+    return node.position, node.category
+
+
+def _option_values(members: Iterable[Product]) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {}
+    for product in members:
+        for name, value in product.options.items():
+            found.setdefault(name, {})[value] = None
+    return {name: tuple(found[name])[:MAX_OPTION_VALUES] for name in sorted(found)}
+
+
+def _price_ranges(members: Iterable[Product], now: datetime) -> tuple[PriceRange, ...]:
+    amounts: dict[str, list[int]] = {}
+    for product in members:
+        price, _ = product.price_at(now)
+        amounts.setdefault(price.currency, []).append(price.amount)
+    return tuple(
+        PriceRange(currency=currency, lowest=min(some), highest=max(some))
+        for currency, some in sorted(amounts.items())
+    )

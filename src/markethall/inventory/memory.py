@@ -1,0 +1,21 @@
+"""The store of inventory in memory, composed of those of its sub-domains."""
+
+from markethall.inventory.imports.memory import ImportTables, MemoryImportStore
+from markethall.inventory.reservations.memory import MemoryReservationStore, ReservationTables
+from markethall.inventory.search.memory import MemorySearchStore
+from markethall.inventory.stock.memory import MemoryWarehouseStore
+from markethall.shared.kernel.clock import Clock
+
+
+class InventoryTables(ReservationTables, ImportTables):
+    """The tables of all sub-domains."""
+
+
+class MemoryInventoryStore(
+    MemorySearchStore, MemoryImportStore, MemoryReservationStore, MemoryWarehouseStore
+):
+    """One transaction, or reads without one."""
+
+    def __init__(self, tables: InventoryTables, clock: Clock) -> None:
+        super().__init__(tables, clock)
+        self._tables: InventoryTables = tables

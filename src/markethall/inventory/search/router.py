@@ -1,0 +1,48 @@
+"""HTTP route of the product list."""
+
+from typing import Annotated, Final, Protocol
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from markethall.inventory.catalogue.router.dependencies import Anyone, send_rendered
+from markethall.inventory.search.contract import ProductPage, ProductQuery, ProductSearch
+from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.problem_details import problems
+from markethall.shared.kernel.errors import (
+    Forbidden,
+    Unauthenticated,
+    Unavailable,
+    ValidationFailed,
+)
+from markethall.shared.kernel.pagination import CursorInvalid
+
+router = APIRouter(tags=["inventory"])
+
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    @property
+    def product_search(self) -> ProductSearch: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
+ProductSearchDep = Annotated[
+    ProductSearch, Depends(_from_inventory(lambda container: container.product_search))
+]
+
+
+@router.get(
+    "/products",
+    response_model=ProductPage,
+    summary="Products",
+    responses=problems(ValidationFailed, CursorInvalid, Unauthenticated, Forbidden, Unavailable),
+)
+async def products(
+    request: Request,
+    ctx: Anyone,
+    query: Annotated[ProductQuery, Query()],
+    search: ProductSearchDep,
+) -> Response:
+    """Active products; their availability may be a second old. Another `status` is for staff."""
+    return send_rendered(request, await search.render_product_page(ctx, query))

@@ -1,0 +1,25 @@
+"""The store of inventory in Postgres, composed of those of its sub-domains."""
+
+from markethall.inventory.catalogue.sql.category_store import SqlCategoryStore
+from markethall.inventory.catalogue.sql.tables import metadata
+from markethall.inventory.imports.sql.store import SqlImportStore
+from markethall.inventory.reservations.sql.store import SqlReservationStore
+from markethall.inventory.search.sql.store import SqlSearchStore, TrigramSupport
+from markethall.inventory.stock.sql.store import SqlStockStore, SqlWarehouseStore
+from markethall.shared.composition.sql import ContextStatements
+
+STATEMENTS = ContextStatements(metadata)
+
+
+class SqlInventoryStore(
+    SqlSearchStore,
+    SqlReservationStore,
+    SqlImportStore,
+    SqlStockStore,
+    SqlWarehouseStore,
+    SqlCategoryStore,
+):
+    """One transaction, or reads without one."""
+
+
+__all__ = ["STATEMENTS", "SqlInventoryStore", "TrigramSupport", "metadata"]
