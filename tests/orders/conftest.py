@@ -1,4 +1,4 @@
-"""The orders context on every storage, between neighbours that keep their promises."""
+"""The orders container on each storage, between fakes of the other contexts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,7 +77,7 @@ def order_command(product_id: UUID, quantity: int = 1, **more: Any) -> PlaceOrde
 
 @dataclass
 class OrdersApp:
-    """What a test asks, and the few things it has to hand."""
+    """The app under test, with its fakes, its clock and helpers."""
 
     container: OrdersContainer
     clock: FakeClock
@@ -105,7 +105,7 @@ class OrdersApp:
         return self.container.event_handlers()
 
     def stock_up(self, quantity: int = 5) -> UUID:
-        """A product, whose stock the test will come back to."""
+        """Add a product with stock and remember it for the consistency check."""
         self.initial_stock = quantity
         return self.fake_inventory.add_product(quantity)
 
@@ -118,7 +118,7 @@ class OrdersApp:
         )
 
     async def place_with_key(self, key: str, command: PlaceOrder) -> StoredResponse:
-        """As a request with an Idempotency-Key does it."""
+        """Place an order as a request with an Idempotency-Key does."""
         request = IdempotentRequest(
             principal=self.buyer.actor.audit_name,
             method="POST",
@@ -135,7 +135,7 @@ class OrdersApp:
         return answer
 
     async def paid(self, product_id: UUID, quantity: int = 1) -> OrderView:
-        """An order whose money has come, and whose goods are committed."""
+        """Place an order, capture its payment, process the events."""
         order = await self.place(product_id, quantity)
         self.fake_payments.capture(order.payment.payment_id)
         await self.process_events()
@@ -155,7 +155,7 @@ class OrdersApp:
             await sweep()
 
     async def process_events(self, times: int = 1) -> None:
-        """Until no event is on its way. Each handler runs so many times for each delivery."""
+        """Process events until none is left; call each handler `times` times per delivery."""
         while await self._process_once(times):
             pass
 
@@ -171,13 +171,13 @@ class OrdersApp:
         return bool(news or relayed or deliveries)
 
     async def receive_event(self, event: Event) -> None:
-        """The pipe brings it."""
+        """Deliver the event to the inbox, as a transport does."""
         envelope = wrap_event(event, system_context("test"), self.clock())
         names = [entry.handler for entry in EVENT_HANDLERS if entry.event is type(event)]
         await self.persistence.inbox.enqueue(names, [envelope])
 
     async def relay(self) -> int:
-        """Our own events to our own inbox, as the root container wires it."""
+        """Relay orders' own events to its own inbox, as the root container wires it."""
         handlers: dict[str, Sequence[str]] = {
             entry.event.type: [entry.handler] for entry in EVENT_HANDLERS
         }

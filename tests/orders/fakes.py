@@ -1,6 +1,6 @@
-"""Honest neighbours in memory, and the wire to them, which a test can cut.
+"""In-memory fakes of users, inventory and payments, and failures of calls to them.
 
-They keep what the docstrings of the three contracts promise, and nothing else.
+The fakes keep what the docstrings of the three contracts promise, and nothing else.
 """
 
 from collections.abc import Mapping
@@ -59,13 +59,13 @@ ENDED = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
 
 
 class Killed(BaseException):
-    """The process dies here: nothing catches it, nothing is tidied up."""
+    """Simulates a crash: no handler catches it, nothing is cleaned up."""
 
 
 class CallFailures:
-    """Which call of all that are made fails: before its effect, or with its answer lost.
+    """Fails one call: before its effect, or after it, so that the response is lost.
 
-    `when` is before or after, or with "killed" in front: then we die of it.
+    `when` is before or after; with the prefix "killed" the process crashes instead.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class CallFailures:
         self._cuts: dict[int, str] = {}
 
     def fail_call(self, number: int, when: str) -> None:
-        """The call with this number, counted from one and from now."""
+        """Fail the call with this number, counted from one and from now."""
         self._cuts[len(self.calls) + number] = when
 
     def start(self, name: str) -> str | None:
@@ -107,18 +107,18 @@ def _failure(cut: str, name: str) -> BaseException:
 
 
 def with_failures(service: T, cuts: CallFailures) -> T:
-    """The service at the end of a wire that a test can cut."""
+    """Wrap a service so that its calls may fail."""
     return cast("T", _FailingProxy(service, cuts))
 
 
 def with_guard_and_failures(service: T, cuts: CallFailures, target: str) -> T:
-    """The same, under the guard of every contract call."""
+    """Wrap a service with failures and with the guard of every contract call."""
     guard = CallGuard("orders", target, ALLOWED, InFlightCalls(), utc_now, timeout_seconds=5)
     return with_call_guard(with_failures(service, cuts), guard)
 
 
 class FakeUsers:
-    """Everybody may buy, but those who are disabled."""
+    """Every user is active unless disabled."""
 
     def __init__(self) -> None:
         self.disabled: set[UUID] = set()
@@ -126,7 +126,7 @@ class FakeUsers:
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         if user_id in self.disabled:
             raise UserInactive(user_id=str(user_id))
-        return Customer(user_id=user_id, email="somebody@example.com", full_name=None)
+        return Customer(user_id=user_id, email="user@example.com", full_name=None)
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,13 @@ class FakeReservation:
     fulfilments: frozenset[UUID] = frozenset()
 
     def remaining(self, product_id: UUID) -> int:
-        """How much of the product this hold keeps from others, once it is alive."""
+        """The quantity of the product that this reservation holds while it is live."""
         wanted = sum(r.quantity for r in self.reservation.lines if r.product_id == product_id)
         return wanted - self.consumed.get(product_id, 0)
 
 
 class FakeInventory:
-    """Stock, and the holds on it."""
+    """Stock and its reservations."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -158,7 +158,7 @@ class FakeInventory:
         self._reservations: dict[UUID, FakeReservation] = {}
 
     def add_product(self, quantity: int, amount: int = 1000, currency: str = "EUR") -> UUID:
-        """A new product with its stock."""
+        """Create a product with stock."""
         product_id = new_id()
         price = Money(amount=amount, currency=currency)
         self._products[product_id] = Product(product_id, f"SKU-{len(self._products)}", price)
@@ -171,7 +171,7 @@ class FakeInventory:
         self._products[product_id] = replace(product, price=price)
 
     def remove_stock(self, product_id: UUID, quantity: int) -> None:
-        """Somebody else buys."""
+        """Take stock for another buyer."""
         self._on_hand[product_id] -= quantity
 
     def receive_stock(self, product_id: UUID, quantity: int) -> None:
@@ -319,7 +319,7 @@ class FakeInventory:
 
 
 class FakePayments:
-    """Payments, and what a customer does with them. `news` is what has not been told yet."""
+    """Payments with what a customer does to them; `news` holds the unpublished events."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -382,21 +382,21 @@ class FakePayments:
         return list(self._payments.values())
 
     def reopen(self, payment_id: UUID) -> None:
-        """As if the provider had never heard that it was cancelled."""
+        """Make the payment payable again, as if the provider had not received the cancel."""
         self._change(payment_id, status=PaymentStatus.CREATED)
 
     def captured_minus_refunded(self, payment_id: UUID) -> int:
-        """What the shop has of the customer's money."""
+        """The captured amounts less the refunds."""
         payment = self._payments[payment_id]
         return payment.captured.amount - payment.refunded.amount
 
     def start_processing(self, payment_id: UUID) -> None:
-        """The customer confirms; the provider is thinking."""
+        """Confirm the payment; the provider has not answered yet."""
         assert self._payments[payment_id].status in PAYABLE
         self._change(payment_id, status=PaymentStatus.PROCESSING)
 
     def capture(self, payment_id: UUID) -> PaymentCaptured:
-        """The provider has taken the money."""
+        """Capture the payment at the provider."""
         payment = self._payments[payment_id]
         assert payment.status in PAYABLE | {PaymentStatus.PROCESSING}
         self._change(payment_id, status=PaymentStatus.CAPTURED, captured=payment.amount)
@@ -426,7 +426,7 @@ class FakePayments:
         self._refunds[refund.refund_id] = refund
         refunded = payment.refunded + amount
         self._change(payment.payment_id, refunded=refunded)
-        told = PaymentRefunded(
+        event = PaymentRefunded(
             payment_id=payment.payment_id,
             order_id=payment.order_id,
             refund_id=refund.refund_id,
@@ -434,7 +434,7 @@ class FakePayments:
             captured=payment.captured,
             refunded=refunded,
         )
-        self.pending_events.append(told)
+        self.pending_events.append(event)
         return refund
 
     def _change(self, payment_id: UUID, **changes: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the database refuses by itself, whoever asks."""
+"""Constraints and triggers of the orders schema."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Every implementation of orders keeps these promises."""
+"""The contract suite of orders, for each storage."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -55,7 +55,7 @@ ADDRESS = {
 }
 
 
-# Placing
+# Placing orders
 
 
 async def test_placed_order_has_reservation_and_open_payment(orders_app: OrdersApp) -> None:
@@ -282,7 +282,7 @@ async def test_fifty_concurrent_buyers_get_ten_units(orders_app: OrdersApp) -> N
     assert len({answer.number for answer in answers if isinstance(answer, OrderView)}) == 10
 
 
-# Seeing
+# Reading orders
 
 
 async def test_order_of_other_customer_is_not_found(orders_app: OrdersApp) -> None:
@@ -420,7 +420,7 @@ async def test_cursor_is_bound_to_its_list(orders_app: OrdersApp) -> None:
             await orders_app.orders.list_orders(who, query)
 
 
-# Cancelling
+# Cancelling orders
 
 
 async def test_cancelled_order_releases_stock_and_cannot_be_paid(
@@ -490,7 +490,7 @@ async def test_one_of_ten_concurrent_cancels_wins(orders_app: OrdersApp) -> None
     assert sum(isinstance(answer, InvalidTransition) for answer in answers) == 9
 
 
-# Shipping
+# Fulfilment
 
 
 async def test_shipping_consumes_stock(orders_app: OrdersApp) -> None:
@@ -657,11 +657,11 @@ async def test_paid_order_without_stock_is_not_shipped(orders_app: OrdersApp) ->
     )
 
 
-# How much it asks of the database
+# Statement counts
 
 
 async def spent(orders_app: OrdersApp, before: float) -> float | None:
-    """Statements since then; memory sends none."""
+    """Return the statements since then; the memory storage sends none."""
     return (
         STATEMENTS._value.get() - before if orders_app.container.config.storage() == "sql" else None
     )
@@ -674,7 +674,7 @@ async def test_placing_order_takes_at_most_five_statements(orders_app: OrdersApp
 
     await orders_app.place_with_key("key", order_command(product_id))
 
-    # the claim of the key, the order with its lines and timeline, the event, the answer
+    # claim the key; insert the order with lines and timeline; insert the event; store the response
     assert await spent(orders_app, before) in {None, 4}
 
 

@@ -1,4 +1,4 @@
-"""The rules of an order, without a store."""
+"""The domain of orders, without a store."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ from tests.orders.conftest import order_command
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 AFTER = NOW + timedelta(hours=1)
-BY = AuditInfo("somebody", AFTER, "because")
+BY = AuditInfo("staff", AFTER, "because")
 
 
 def line(quantity: int = 2, price: int = 500) -> OrderLine:
@@ -106,7 +106,7 @@ DO: dict[OrderCommand, Callable[[Order], None]] = {
         {line.line_id: line.fulfilled for line in order.lines}, BY
     ),
 }
-# each state an order can be in, and where each command leads from it; all others are refused
+# each state of an order with its allowed commands and their next states
 CELLS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
     placed: {
         OrderCommand.PAY: OrderStatus.PROCESSING,
@@ -143,7 +143,7 @@ def test_every_command_in_every_state_follows_transition_table(
 
 
 def test_every_command_of_transition_table_is_tested() -> None:
-    # complete is no command of its own: the last delivery does it
+    # complete has no method: the last delivery triggers it
     assert {row.command for row in TRANSITIONS} == {*DO, OrderCommand.COMPLETE}
 
 
@@ -222,7 +222,7 @@ def test_every_change_adds_timeline_entry_with_version() -> None:
         order.pending_timeline_entries[1].at,
         order.pending_timeline_entries[1].reason,
     ) == (
-        "somebody",
+        "staff",
         AFTER,
         "because",
     )
@@ -293,7 +293,7 @@ def test_derived_ids_differ_by_purpose_and_by_origin() -> None:
     assert len(made | {origin, other}) == 6
 
 
-# What the customer and the shelf agree on
+# Pricing
 
 
 def held(*prices: Money) -> ReservationView:

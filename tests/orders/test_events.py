@@ -1,4 +1,4 @@
-"""What orders does with news: delivered twice, late, out of order, and all at once."""
+"""Event handlers of orders: duplicate, late, unordered and concurrent deliveries."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -31,7 +31,7 @@ TWICE = 2
 
 
 async def is_consistent(orders_app: OrdersApp, order: OrderView) -> OrderView:
-    """Goods and money where the order says they are; nothing is left on the way."""
+    """Assert that stock and payments match the order and that no event is left."""
     await orders_app.process_events()
     after = await orders_app.read_order(order)
     kept = orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id)
@@ -50,7 +50,7 @@ async def placed(orders_app: OrdersApp, quantity: int = 2) -> OrderView:
     return await orders_app.place(orders_app.stock_up(), quantity)
 
 
-# The money comes
+# Capture
 
 
 async def test_captured_payment_commits_stock_once(orders_app: OrdersApp) -> None:
@@ -208,7 +208,7 @@ async def test_capture_without_order_is_refunded(orders_app: OrdersApp) -> None:
     assert await orders_app.claim() == []
 
 
-# The goods are gone
+# Missing stock
 
 
 async def test_paid_order_without_stock_is_cancelled_and_refunded(orders_app: OrdersApp) -> None:
@@ -240,7 +240,7 @@ async def test_shipment_event_consumes_stock_once(orders_app: OrdersApp) -> None
     )
 
 
-# Time runs out
+# Expiry
 
 
 async def test_unpaid_order_expires_and_releases_stock(orders_app: OrdersApp) -> None:
@@ -299,7 +299,7 @@ async def test_expiry_is_deferred_while_payment_is_processing(orders_app: Orders
 async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: OrdersApp) -> None:
     product_id = orders_app.stock_up(200)
     placed_at_once = [await orders_app.place(product_id) for _ in range(60)]
-    # all are due in the same moment: the sweep goes by id, and a cut must not meet a stuck one
+    # all orders are due at the same moment, and the job takes them in the order of their ids
     orders = sorted(placed_at_once, key=lambda order: order.order_id)
     stuck = orders[::7]
     for order in stuck:
@@ -317,11 +317,11 @@ async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: Orde
     assert states.count(OrderStatus.PENDING) == len(stuck)
 
 
-# Late money
+# Late capture
 
 
 async def late_money(orders_app: OrdersApp, order: OrderView) -> None:
-    """The provider has taken the money, though the payment was cancelled."""
+    """Capture the payment at the provider although it is cancelled."""
     orders_app.fake_payments.reopen(order.payment.payment_id)
     orders_app.fake_payments.capture(order.payment.payment_id)
     await orders_app.process_events(TWICE)
@@ -434,7 +434,7 @@ async def test_cancel_during_failed_payment_closes_payment(
     )
 
 
-# All at once
+# Races
 
 
 @pytest.mark.parametrize("round_", range(4))
@@ -514,7 +514,7 @@ async def test_concurrent_handler_runs_have_one_effect(orders_app: OrdersApp) ->
     assert await orders_app.changes(order) == ["placed", "paid"]
 
 
-# Neighbours go away
+# Outages of other contexts
 
 
 STEPS = {
@@ -528,7 +528,7 @@ STEPS = {
 
 
 async def lead_to(orders_app: OrdersApp, what: str) -> OrderView:
-    """An order with the events of one kind of ending under way."""
+    """Bring an order to one of its endings, with the events unprocessed."""
     order = await placed(orders_app)
     if what in {"late", "late and cancelled", "expired"}:
         orders_app.advance_clock(HOLD)

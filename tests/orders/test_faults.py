@@ -1,4 +1,4 @@
-"""Any call of a neighbour may fail, with its effect or without: there is one order in the end."""
+"""Any call of another context may fail, before or after its effect; one order remains."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -16,7 +16,7 @@ LEASE = timedelta(seconds=15)
 
 
 async def there_is_one(orders_app: OrdersApp, order: OrderView, product_id: UUID) -> None:
-    """One order, one hold, one payment, and all three belong together."""
+    """Assert one order, one reservation and one payment that belong together."""
     assert await orders_app.orders.count() == 1
     assert await orders_app.read_order(order) == order
     (reservation,) = orders_app.fake_inventory.reservations_of(order.order_id)

@@ -1,4 +1,4 @@
-"""Orders between the neighbours that it will really have, on memory and on Postgres."""
+"""Orders with the real users, inventory and payments, in memory and on Postgres."""
 
 import json
 from asyncio import gather
@@ -54,7 +54,7 @@ MOST_STATEMENTS = 12
 
 @dataclass
 class ContextsApp:
-    """The root container, a wire in front of each neighbour, and a clock to turn."""
+    """The root container, with failures of its calls and a controlled clock."""
 
     container: Container
     clock: FakeClock
@@ -160,7 +160,7 @@ def settings(request: pytest.FixtureRequest) -> Settings:
         database_url=request.getfixturevalue("database_url") if storage == "sql" else "",
         reservation_ttl_seconds=HOLD.total_seconds(),
         cache="off",
-        # a busy machine takes its time
+        # a busy machine needs more time
         database_timeout=30,
         request_deadline_seconds=60,
     )

@@ -1,4 +1,4 @@
-"""What owners and staff are promised, on every storage."""
+"""The contract suite of `PaymentApi`, for each storage."""
 
 import pytest
 
@@ -272,8 +272,8 @@ async def test_every_provider_call_is_recorded(payments_app: PaymentsApp) -> Non
         person(payment.user_id), payment.payment_id, PageQuery()
     )
 
-    told = [(one.kind.value, one.status.value, one.failure_code) for one in page.items]
-    assert told == [
+    operations = [(one.kind.value, one.status.value, one.failure_code) for one in page.items]
+    assert operations == [
         ("charge", "failed", "card_declined"),
         ("charge", "succeeded", None),
         ("refund", "succeeded", None),

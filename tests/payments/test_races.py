@@ -1,4 +1,4 @@
-"""Many at once are exactly as if one after the other."""
+"""Concurrent commands have the result of some sequence of them."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -17,10 +17,10 @@ from markethall.payments.contract import (
 from markethall.payments.domain import Succeeded
 from markethall.shared.idempotency.records import InFlight, StoredResponse
 from markethall.shared.kernel.ids import new_id
-from tests.payments.conftest import NEIGHBOUR, PaymentsApp, attempt_without_key
+from tests.payments.conftest import ORDERS_CONTEXT, PaymentsApp, attempt_without_key
 
 MANY = 20
-# the moment in which two may clash is short
+# repetitions: a clash needs a short window to be hit
 RACES = 300
 
 
@@ -44,7 +44,7 @@ async def test_concurrent_confirms_with_one_key_charge_once(
 
 
 async def test_concurrent_opens_create_one_payment(payments_app: PaymentsApp) -> None:
-    """A retry meets what it repeats: neither is told that the order has another payment."""
+    """Concurrent retries return the same payment; none raises OrderHasPayment."""
     for _ in range(RACES):
         ids: dict[str, Any] = {"payment_id": new_id(), "order_id": new_id(), "user_id": new_id()}
 
@@ -118,7 +118,7 @@ async def test_pay_and_cancel_race_has_one_outcome(payments_app: PaymentsApp) ->
 
         await gather(
             payments_app.confirm(payment),
-            payments_app.payments.cancel(NEIGHBOUR, payment.payment_id),
+            payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id),
             return_exceptions=True,
         )
 
@@ -176,7 +176,7 @@ async def test_open_and_cancel_race_ends_cancelled(payments_app: PaymentsApp) ->
 
         payment, _ = await gather(
             payments_app.open(payment_id=payment_id),
-            payments_app.payments.cancel(NEIGHBOUR, payment_id),
+            payments_app.payments.cancel(ORDERS_CONTEXT, payment_id),
         )
 
         assert (await payments_app.current(payment)).status is PaymentStatus.CANCELLED

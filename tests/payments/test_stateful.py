@@ -1,4 +1,4 @@
-"""Any mixture of confirms, webhooks, refunds, cancels, deaths and time keeps O2 and O4."""
+"""Random sequences of commands, webhooks, crashes and clock steps keep the invariants."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -27,7 +27,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.payments.conftest import (
-    NEIGHBOUR,
+    ORDERS_CONTEXT,
     STAFF,
     Killed,
     PaymentsApp,
@@ -90,7 +90,7 @@ class PaymentMachine(RuleBasedStateMachine):
 
     @rule(of=attempts)
     def webhook(self, of: tuple[PaymentView, IdempotentCommand]) -> None:
-        """The provider tells the truth, whenever it likes, as often as it likes."""
+        """Send a correct webhook, at any time and any number of times."""
         outcome = self.run(self.payments_app.gateway.lookup(of[1].id, OperationKind.CHARGE))
         if outcome:
             self.run(self.payments_app.send(of[1].id, outcome))
@@ -112,7 +112,7 @@ class PaymentMachine(RuleBasedStateMachine):
 
     @rule(payment=opened)
     def cancel(self, payment: PaymentView) -> None:
-        self.may_be_refused(self.payments_app.payments.cancel(NEIGHBOUR, payment.payment_id))
+        self.may_be_refused(self.payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id))
 
     @rule(seconds=st.sampled_from([1, 16, 16, 300]))
     def time_goes_by(self, seconds: int) -> None:
@@ -133,8 +133,8 @@ class PaymentMachine(RuleBasedStateMachine):
         assert report.balanced, report
 
     def teardown(self) -> None:
-        """O8: everything comes to an end by itself, and then the provider agrees with us."""
-        if not hasattr(self, "stall"):
+        """Let the jobs finish all open operations, then compare with the sandbox ledger."""
+        if not hasattr(self, "payments_app"):
             return
         self.cut(None, None)
         self.time_goes_by(1000)
@@ -179,7 +179,7 @@ class PaymentMachine(RuleBasedStateMachine):
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """The machine is no coroutine: it needs a loop of its own."""
+    """Hypothesis rules are not coroutines, so the machine runs its own event loop."""
     loop = asyncio.new_event_loop()
     yield loop
     loop.close()

@@ -1,4 +1,4 @@
-"""What the provider is promised: stored, then applied, once, in any order."""
+"""Webhooks: stored, then applied once, in any order."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from markethall.shared.kernel.errors import (
     ValidationFailed,
 )
 from markethall.shared.kernel.ids import new_id
-from tests.payments.conftest import ANYBODY, Killed, PaymentsApp, attempt_without_key
+from tests.payments.conftest import ANONYMOUS, Killed, PaymentsApp, attempt_without_key
 
 
 def signed(payments_app: PaymentsApp, body: bytes) -> dict[str, str]:
@@ -39,7 +39,7 @@ def news(**changes: Any) -> bytes:
 
 async def deliver(payments_app: PaymentsApp, headers: Mapping[str, str], body: bytes) -> bool:
     return (
-        await payments_app.payment_api.receive_webhook(ANYBODY, "sandbox", headers, body)
+        await payments_app.payment_api.receive_webhook(ANONYMOUS, "sandbox", headers, body)
     ).duplicate
 
 
@@ -127,7 +127,7 @@ async def test_unknown_webhook_type_is_stored(payments_app: PaymentsApp) -> None
 
 async def test_unknown_provider_is_rejected(payments_app: PaymentsApp) -> None:
     with pytest.raises(UnknownProvider) as refusal:
-        await payments_app.payment_api.receive_webhook(ANYBODY, "stripes", {}, b"{}")
+        await payments_app.payment_api.receive_webhook(ANONYMOUS, "stripes", {}, b"{}")
 
     assert refusal.value.details == {"provider": "stripes"}
 

@@ -1,4 +1,4 @@
-"""The users context, wired by its own container, on memory and on Postgres."""
+"""The users container, in memory and on Postgres."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ ANYONE = CallContext(request_id="test")
 
 
 class Watch:
-    """A clock that runs, and can be put forward."""
+    """A running clock that a test can advance."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
@@ -46,7 +46,7 @@ class Watch:
 
 @dataclass
 class UsersApp:
-    """What a test asks, and the few things it has to hand."""
+    """The app under test, with its clock and helpers."""
 
     accounts: Accounts
     sessions: Sessions
@@ -56,18 +56,18 @@ class UsersApp:
     container: UsersContainer
 
     async def register(self, name: str, password: str = PASSWORD) -> UserView:
-        """The next id that is made sorts after this one."""
+        """Register a user; a later user has a greater id."""
         command = Register(username=name, email=f"{name}@example.com", password=password)
         account = await self.accounts.register(ANYONE, command, no_key())
         while new_id().int >> 80 <= account.user_id.int >> 80:
-            continue  # ids of one millisecond sort by chance
+            continue  # ids of the same millisecond have no order
         return account
 
     async def sign_in(self, name: str, password: str = PASSWORD) -> TokenPair:
         return await self.sessions.sign_in(ANYONE, name, password)
 
     async def call_of(self, name: str, password: str = PASSWORD) -> CallContext:
-        """A call as the front makes it, of somebody who signs in."""
+        """Build the call context that the gateway builds for this user."""
         pair = await self.sign_in(name, password)
         return CallContext(actor=self.actor(pair), request_id="test")
 

@@ -1,4 +1,4 @@
-"""What the database refuses by itself, whoever asks."""
+"""Constraints of the users schema."""
 
 import asyncpg
 import pytest
@@ -41,7 +41,7 @@ async def test_valid_row_is_accepted(postgres: Postgres) -> None:
         {"username": "ada\n", "username_key": "ada\n"},
         {"username": "ab", "username_key": "ab"},
         {"username": "Ada", "username_key": "Ada"},
-        {"username_key": "somebody.else"},
+        {"username_key": "other.name"},
         {"email": ""},
         {"email_key": ""},
         {"password_hash": "correct horse battery staple"},

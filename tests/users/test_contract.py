@@ -1,4 +1,4 @@
-"""Every implementation of users keeps these promises."""
+"""The contract suite of users, for each storage."""
 
 from asyncio import gather
 from collections import Counter
@@ -40,7 +40,7 @@ def person(username: str, email: str, **more: object) -> Register:
     )
 
 
-# Signing up
+# Registration
 
 
 async def test_new_customer_is_active_with_customer_role(users_app: UsersApp) -> None:
@@ -70,7 +70,7 @@ async def test_username_is_unique_ignoring_case(users_app: UsersApp) -> None:
 
 @pytest.mark.parametrize(
     "same",
-    ["ADA@example.com", "ada@EXAMPLE.com", "\uff41da@example.com"],  # a full-width a
+    ["ADA@example.com", "ada@EXAMPLE.com", "\uff41da@example.com"],  # full-width a
 )
 async def test_email_is_unique_ignoring_case_and_unicode_form(
     users_app: UsersApp, same: str
@@ -78,7 +78,7 @@ async def test_email_is_unique_ignoring_case_and_unicode_form(
     await users_app.register("ada")
 
     with pytest.raises(EmailTaken) as refusal:
-        await users_app.accounts.register(ANYONE, person("somebody", same), no_key())
+        await users_app.accounts.register(ANYONE, person("second", same), no_key())
 
     assert same not in repr(refusal.value)
 
@@ -182,7 +182,7 @@ async def test_response_is_stored_under_key(users_app: UsersApp) -> None:
     assert PASSWORD not in standing.model_dump_json()
 
 
-# Signing in
+# Sign-in
 
 
 @pytest.mark.parametrize("name", ["ada", "ADA", "ada@example.com", "Ada@EXAMPLE.com"])
@@ -206,8 +206,8 @@ async def test_login_failures_are_indistinguishable(users_app: UsersApp) -> None
 
     refusals = await gather(
         users_app.sign_in("ada", OTHER_PASSWORD),
-        users_app.sign_in("nobody"),
-        users_app.sign_in("nobody@example.com"),
+        users_app.sign_in("unknown"),
+        users_app.sign_in("unknown@example.com"),
         users_app.sign_in("no body at all@@"),
         users_app.sign_in("bob"),
         return_exceptions=True,
@@ -237,7 +237,7 @@ async def test_no_secret_is_in_a_repr(users_app: UsersApp) -> None:
     assert PASSWORD not in repr(person("ada", "ada@example.com"))
 
 
-# Staying in
+# Refresh tokens
 
 
 async def test_refresh_rotates_token_in_same_session(users_app: UsersApp) -> None:
@@ -309,7 +309,7 @@ async def test_concurrent_refreshes_leave_one_valid_token(users_app: UsersApp) -
     )
     results = [await outcome(users_app, pair.refresh_token) for pair in pairs]
 
-    # whoever traded last may go on, unless a token that was overtaken has ended the session
+    # the client of the last exchange continues, unless an overtaken token has ended the session
     assert len({pair.refresh_token for pair in pairs}) == 8
     assert sum(results) <= 1
 
@@ -400,7 +400,7 @@ async def test_fingerprint_distinguishes_secrets(users_app: UsersApp) -> None:
     assert one == same != other
 
 
-# One's own account
+# The caller's account
 
 
 async def test_user_reads_and_updates_own_profile(users_app: UsersApp) -> None:
@@ -542,7 +542,7 @@ async def test_login_racing_password_change_leaves_no_old_session(
             assert not await outcome(users_app, pair.refresh_token)
 
 
-# Managing users
+# User management
 
 
 async def test_users_are_paginated_by_creation(users_app: UsersApp) -> None:
@@ -640,7 +640,7 @@ async def test_concurrent_admin_removals_leave_one(users_app: UsersApp) -> None:
     assert Counter(type(result).__name__ for result in results) == {"UserView": 5, "LastAdmin": 1}
 
 
-# The first people
+# Staff accounts
 
 
 async def test_staff_username_is_derived_from_email(users_app: UsersApp) -> None:
@@ -693,7 +693,7 @@ async def test_bootstrap_does_not_promote_customer(users_app: UsersApp) -> None:
     assert await users_app.accounts.get_user(ANYONE, customer.user_id) == customer
 
 
-# Budgets
+# Statement counts
 
 
 async def test_statement_counts_are_bounded(users_app: UsersApp) -> None:

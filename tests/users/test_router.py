@@ -1,4 +1,4 @@
-"""What a client sees of users, over HTTP."""
+"""The HTTP routes of users."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ NEW_PASSWORD = "tr0ubador and three more words"
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
-MANNERS = GatewayConfig(
+GATEWAY_CONFIG = GatewayConfig(
     max_body_bytes=1024 * 1024,
     body_timeout_seconds=10,
     trusted_proxies=(),
@@ -37,7 +37,7 @@ MANNERS = GatewayConfig(
 
 
 class Client:
-    """Asks as somebody, or as nobody."""
+    """HTTP client with or without an access token."""
 
     def __init__(self, http: httpx2.AsyncClient, users_app: UsersApp) -> None:
         self.http = http
@@ -75,10 +75,14 @@ async def client(users_app: UsersApp) -> AsyncIterator[Client]:
         sessions=users_app.container.sessions,
         users_idempotency=users_app.container.idempotency,
     )
-    people = UserTokenVerifier(users_app.verifier, LocalJwks(users_app.container.signer().jwks))
-    identities = TokenVerifiers(lambda: people)
-    front = GatewayMiddleware(app, MANNERS, identities, RateLimiter("off", RedisClient(None)))
-    transport = httpx2.ASGITransport(front)
+    user_tokens = UserTokenVerifier(
+        users_app.verifier, LocalJwks(users_app.container.signer().jwks)
+    )
+    token_verifiers = TokenVerifiers(lambda: user_tokens)
+    gateway = GatewayMiddleware(
+        app, GATEWAY_CONFIG, token_verifiers, RateLimiter("off", RedisClient(None))
+    )
+    transport = httpx2.ASGITransport(gateway)
     same = {"x-request-id": "the-same-for-all"}
     async with httpx2.AsyncClient(transport=transport, base_url=ISSUER, headers=same) as http:
         yield Client(http, users_app)
@@ -92,7 +96,7 @@ def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]
     return body
 
 
-# Signing up and in
+# Registration and sign-in
 
 
 async def test_register_returns_account_and_location(client: Client) -> None:
@@ -129,7 +133,7 @@ async def test_register_returns_account_and_location(client: Client) -> None:
         ({"password": "x" * 1025}, "/password"),
         ({"password": 12345678}, "/password"),
         ({"full_name": "x" * 201}, "/full_name"),
-        # the front sees to what no text may hold, and names no field
+        # the gateway rejects these texts and names no field
         ({"full_name": "a\x00b"}, ""),
         ({"tags": ["t"] * 21}, "/tags"),
         ({"tags": ["t" * 51]}, "/tags/0"),
@@ -219,7 +223,7 @@ async def test_login_error_reveals_nothing(client: Client) -> None:
     await client.register()
 
     wrong = await client.token(username="ada", password=NEW_PASSWORD)
-    unknown = await client.token(username="nobody", password=NEW_PASSWORD)
+    unknown = await client.token(username="unknown", password=NEW_PASSWORD)
 
     assert refused(wrong, 401, "users.bad_credentials") == refused(
         unknown, 401, "users.bad_credentials"
@@ -306,7 +310,7 @@ async def test_jwks_and_metadata_are_published(client: Client) -> None:
     assert where.json()["token_endpoint"] == f"{ISSUER}/token"
 
 
-# One's own account
+# The caller's account
 
 
 async def test_user_reads_and_updates_own_account(client: Client) -> None:
@@ -377,7 +381,7 @@ async def test_disabled_user_gets_specific_error(client: Client) -> None:
     refused(response, 403, "users.inactive")
 
 
-# Managing users
+# User management
 
 
 async def test_admin_changes_roles_and_disables_users(client: Client) -> None:
@@ -466,12 +470,12 @@ OWN: list[tuple[str, str]] = [
 async def test_missing_and_forged_tokens_are_rejected(
     client: Client, method: str, path: str
 ) -> None:
-    nobody = await client.http.request(method, path, json={})
+    anonymous = await client.http.request(method, path, json={})
     forger = await client.http.request(
         method, path, json={}, headers={"authorization": "Bearer x.y.z"}
     )
 
-    refused(nobody, 401, "auth.unauthenticated")
+    refused(anonymous, 401, "auth.unauthenticated")
     refused(forger, 401, "auth.unauthenticated")
     assert forger.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
@@ -495,7 +499,7 @@ async def test_an_unknown_user_is_not_found(client: Client, method: str) -> None
     boss = await client.admin() | {"if-match": '"v1"'}
 
     unknown = await client.http.request(method, f"/users/{UNKNOWN}", json={}, headers=boss)
-    no_id = await client.http.request(method, "/users/nobody", json={}, headers=boss)
+    no_id = await client.http.request(method, "/users/not-an-id", json={}, headers=boss)
 
     refused(unknown, 404, "users.not_found")
     assert no_id.status_code in {404, 422}

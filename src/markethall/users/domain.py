@@ -41,7 +41,7 @@ _INVALID_USERNAME_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _PASSWORD_MESSAGES: Final = {
     "too_short": "A password has at least 8 characters.",
     "too_long": "A password has at most 256 characters.",
-    "too_common": "This password is one of the first that anybody would try.",
+    "too_common": "This password is too common.",
     "personal": "The user name or the e-mail address cannot be the password.",
 }
 
