@@ -52,22 +52,24 @@ from tests.orders.fakes import (
 )
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
-HOLD = timedelta(minutes=15)
+RESERVATION_TTL = timedelta(minutes=15)
 CANCEL = CancelOrder(reason="changed my mind")
 SHIP = FulfilOrder(carrier="DHL", tracking_number="JD01")
-present = created_response(lambda made: f"/orders/{made.order_id}")
+to_response = created_response(lambda made: f"/orders/{made.order_id}")
 
 
-def person(user_id: UUID, *roles: str) -> CallContext:
+def user_context(user_id: UUID, *roles: str) -> CallContext:
     actor = Actor(user_id=user_id, roles=roles, scopes=scopes_for_roles(roles))
     return CallContext(actor=actor, request_id="test")
 
 
-STAFF = person(new_id(), "staff")
+STAFF = user_context(new_id(), "staff")
 
 
 def attempt_without_key(attempt_id: UUID | None = None) -> IdempotentCommand:
-    return IdempotentCommand("", attempt_id or new_id(), IDEMPOTENCY_RETENTION_EXTENDED, present)
+    return IdempotentCommand(
+        "", attempt_id or new_id(), IDEMPOTENCY_RETENTION_EXTENDED, to_response
+    )
 
 
 def order_command(product_id: UUID, quantity: int = 1, **more: Any) -> PlaceOrder:
@@ -85,7 +87,7 @@ class OrdersApp:
     fake_inventory: FakeInventory
     fake_payments: FakePayments
     call_failures: CallFailures
-    buyer: CallContext = field(default_factory=lambda: person(new_id(), "customer"))
+    buyer: CallContext = field(default_factory=lambda: user_context(new_id(), "customer"))
     initial_stock: int = 0
 
     @property
@@ -93,7 +95,7 @@ class OrdersApp:
         return self.container.orders()
 
     @property
-    def keys(self) -> IdempotencyService:
+    def idempotency(self) -> IdempotencyService:
         return self.container.idempotency()
 
     @property
@@ -101,7 +103,7 @@ class OrdersApp:
         return self.container.persistence()
 
     @property
-    def listeners(self) -> OrderEventHandlers:
+    def event_handlers(self) -> OrderEventHandlers:
         return self.container.event_handlers()
 
     def stock_up(self, quantity: int = 5) -> UUID:
@@ -126,10 +128,10 @@ class OrdersApp:
             key=key,
             payload=command.model_dump(mode="json"),
         )
-        answer, _ = await self.keys.run(
+        answer, _ = await self.idempotency.run(
             request,
             IDEMPOTENCY_RETENTION_EXTENDED,
-            present,
+            to_response,
             lambda attempt: self.orders.place(self.buyer, command, attempt),
         )
         return answer
@@ -220,7 +222,7 @@ def orders_app(request: pytest.FixtureRequest) -> OrdersApp:
         config={
             "storage": storage,
             "idempotency_lease": 15.0,
-            "reservation_ttl_seconds": HOLD.total_seconds(),
+            "reservation_ttl_seconds": RESERVATION_TTL.total_seconds(),
         },
         postgres=providers.Object(postgres),
         clock=providers.Object(clock),

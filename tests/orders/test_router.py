@@ -25,13 +25,13 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
 from markethall.users.contract import UserInactive, UserNotFound
-from tests.orders.conftest import STAFF, OrdersApp, person
+from tests.orders.conftest import STAFF, OrdersApp, user_context
 
 # memory only: the routes are the same on every storage
 pytestmark = pytest.mark.parametrize("orders_app", ["memory"], indirect=True)
 
 UNKNOWN_ORDER_PATH = "/orders/0199c0de-0000-7000-8000-000000000009"
-ONE = "0199c0de-0000-7000-8000-000000000001"
+SOME_ID = "0199c0de-0000-7000-8000-000000000001"
 
 
 class FakeGateway:
@@ -84,19 +84,19 @@ async def order_client(orders_app: OrdersApp) -> AsyncIterator[OrderClient]:
         yield OrderClient(orders_app, http, gateway)
 
 
-def short(order_client: OrderClient, **more: Any) -> dict[str, Any]:
+def short_body(order_client: OrderClient, **more: Any) -> dict[str, Any]:
     product_id = str(order_client.orders_app.fake_inventory.add_product(5))
     return {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1", **more}
 
 
-def long(order_client: OrderClient, **more: Any) -> dict[str, Any]:
-    body = short(order_client)
+def long_body(order_client: OrderClient, **more: Any) -> dict[str, Any]:
+    body = short_body(order_client)
     line = {"product_id": body.pop("product_id"), "quantity": body.pop("quantity")}
     return {"lines": [line], **body, **more}
 
 
 async def test_short_form_creates_one_line(order_client: OrderClient) -> None:
-    body = short(order_client)
+    body = short_body(order_client)
 
     answer = await order_client.place(body)
 
@@ -113,7 +113,7 @@ async def test_short_form_creates_one_line(order_client: OrderClient) -> None:
 
 
 async def test_same_key_gives_same_response(order_client: OrderClient) -> None:
-    body = short(order_client)
+    body = short_body(order_client)
 
     first = await order_client.place(body)
     second = await order_client.place(body)
@@ -126,7 +126,7 @@ async def test_same_key_gives_same_response(order_client: OrderClient) -> None:
 
 
 async def test_an_order_needs_a_key(order_client: OrderClient) -> None:
-    answer = await order_client.send("POST", "/orders", json=short(order_client))
+    answer = await order_client.send("POST", "/orders", json=short_body(order_client))
 
     assert (answer.status_code, answer.json()["code"]) == (400, "idempotency.key_missing")
 
@@ -155,7 +155,7 @@ async def test_an_order_needs_a_key(order_client: OrderClient) -> None:
 async def test_short_form_is_validated_strictly(
     order_client: OrderClient, wrong: dict[str, Any], field: str
 ) -> None:
-    answer = await order_client.place(short(order_client) | wrong)
+    answer = await order_client.place(short_body(order_client) | wrong)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
     assert [error["field"] for error in answer.json()["errors"]] == [field]
@@ -176,9 +176,9 @@ ADDRESS = {
         ({"lines": []}, "/lines"),
         ({"lines": None}, "/lines"),
         ({"lines": [{"quantity": 1}]}, "/lines/0/product_id"),
-        ({"lines": [{"product_id": ONE, "quantity": 1}] * 101}, "/lines"),
+        ({"lines": [{"product_id": SOME_ID, "quantity": 1}] * 101}, "/lines"),
         ({"lines": [{"product_id": UNKNOWN_ORDER_PATH[8:], "quantity": 500}] * 2}, "/lines"),
-        ({"product_id": ONE}, "/product_id"),
+        ({"product_id": SOME_ID}, "/product_id"),
         ({"currency": "eur"}, "/currency"),
         ({"currency": "XXX"}, "/currency"),
         ({"expected_total": 2000}, "/expected_total"),
@@ -198,7 +198,7 @@ ADDRESS = {
 async def test_long_form_is_validated_strictly(
     order_client: OrderClient, wrong: dict[str, Any], field: str
 ) -> None:
-    answer = await order_client.place(long(order_client) | wrong)
+    answer = await order_client.place(long_body(order_client) | wrong)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
     assert answer.json()["errors"][0]["field"] == field
@@ -212,7 +212,7 @@ async def test_malformed_order_is_rejected(order_client: OrderClient, body: Any)
 
 
 async def test_all_optional_fields_are_accepted(order_client: OrderClient) -> None:
-    body = long(
+    body = long_body(
         order_client,
         shipping_address=ADDRESS | {"line2": "2 hoog", "region": "NH", "phone": "+31 20 1"},
         billing_address="Market 1",
@@ -230,8 +230,8 @@ async def test_all_optional_fields_are_accepted(order_client: OrderClient) -> No
 
 
 async def test_invalid_order_is_rejected_with_field_errors(order_client: OrderClient) -> None:
-    dear = long(order_client, expected_total={"amount": 1, "currency": "EUR"})
-    much = long(order_client)
+    dear = long_body(order_client, expected_total={"amount": 1, "currency": "EUR"})
+    much = long_body(order_client)
     much["lines"][0]["quantity"] = 6
 
     changed = await order_client.place(dear)
@@ -247,7 +247,7 @@ async def test_invalid_order_is_rejected_with_field_errors(order_client: OrderCl
 
 
 async def test_matching_etag_returns_304(order_client: OrderClient) -> None:
-    order = (await order_client.place(short(order_client))).json()
+    order = (await order_client.place(short_body(order_client))).json()
     path = f"/orders/{order['order_id']}"
 
     answer = await order_client.send("GET", path)
@@ -259,7 +259,7 @@ async def test_matching_etag_returns_304(order_client: OrderClient) -> None:
 
 
 async def test_order_lifecycle_over_http(order_client: OrderClient) -> None:
-    order = (await order_client.place(short(order_client))).json()
+    order = (await order_client.place(short_body(order_client))).json()
     path = f"/orders/{order['order_id']}"
     order_client.orders_app.fake_payments.capture(
         order_client.orders_app.fake_payments.all_payments()[0].payment_id
@@ -297,7 +297,7 @@ async def test_order_lifecycle_over_http(order_client: OrderClient) -> None:
 
 
 async def test_cancelling_needs_a_reason(order_client: OrderClient) -> None:
-    order = (await order_client.place(short(order_client))).json()
+    order = (await order_client.place(short_body(order_client))).json()
     path = f"/orders/{order['order_id']}/cancel"
 
     empty = await order_client.send("POST", path, json={})
@@ -358,7 +358,7 @@ async def test_list_query_is_validated(order_client: OrderClient, query: str) ->
 
 async def test_page_links_to_next_page(order_client: OrderClient) -> None:
     for key in ("one", "two", "three"):
-        await order_client.place(short(order_client), key)
+        await order_client.place(short_body(order_client), key)
 
     first = await order_client.send("GET", "/orders?limit=2&created_after=2026-11-21T00:00:00Z")
     cursor = first.json()["next_cursor"]
@@ -400,9 +400,9 @@ async def test_every_route_checks_its_scope(
 ) -> None:
     callers = {
         "anonymous": CallContext(request_id="test"),
-        "stranger": person(new_id(), "staff:catalogue"),
-        "orders": person(new_id(), "customer"),
-        "orders:manage": person(new_id(), "staff:orders"),
+        "stranger": user_context(new_id(), "staff:catalogue"),
+        "orders": user_context(new_id(), "customer"),
+        "orders:manage": user_context(new_id(), "staff:orders"),
     }
 
     answers = {

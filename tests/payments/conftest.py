@@ -127,7 +127,7 @@ class PaymentsApp:
         return self.container.payment_api()
 
     @property
-    def keys(self) -> IdempotencyService:
+    def idempotency(self) -> IdempotencyService:
         return self.container.idempotency()
 
     @property
@@ -138,7 +138,7 @@ class PaymentsApp:
     def webhooks(self) -> SandboxWebhooks:
         return self.container.sandbox_webhooks()
 
-    async def open(self, amount: int = 1999, currency: str = "EUR", **given: Any) -> PaymentView:
+    async def open(self, amount: int = 1999, currency: str = "EUR", **values: Any) -> PaymentView:
         due: dict[str, Any] = {
             "payment_id": new_id(),
             "order_id": new_id(),
@@ -146,7 +146,7 @@ class PaymentsApp:
             "amount": Money(amount=amount, currency=currency),
             "expires_at": self.clock.now + timedelta(minutes=15),
         }
-        return await self.payments.open(ORDERS_CONTEXT, OpenPayment(**due | given))
+        return await self.payments.open(ORDERS_CONTEXT, OpenPayment(**due | values))
 
     async def confirm(
         self,
@@ -154,7 +154,7 @@ class PaymentsApp:
         method: str = "sandbox_ok",
         attempt: IdempotentCommand | None = None,
     ) -> PaymentView:
-        ctx = person(payment.user_id)
+        ctx = user_context(payment.user_id)
         return await self.payment_api.confirm(
             ctx, payment.payment_id, method, attempt or attempt_without_key()
         )
@@ -163,12 +163,12 @@ class PaymentsApp:
         self, payment: PaymentView, key: str, method: str = "sandbox_ok"
     ) -> tuple[StoredResponse, bool]:
         """Confirm a payment as the router does."""
-        ctx = person(payment.user_id)
+        ctx = user_context(payment.user_id)
         path = f"/payments/{payment.payment_id}/confirm"
         request = IdempotentRequest(
             ctx.actor.audit_name, "POST", path, key, {"payment_method": method}
         )
-        return await self.keys.run(
+        return await self.idempotency.run(
             request,
             IDEMPOTENCY_RETENTION_EXTENDED,
             ok_response,
@@ -191,7 +191,7 @@ class PaymentsApp:
         return await self.payments.refund(ORDERS_CONTEXT, command)
 
     async def current(self, payment: PaymentView) -> PaymentView:
-        return await self.payment_api.get_payment(person(payment.user_id), payment.payment_id)
+        return await self.payment_api.get_payment(user_context(payment.user_id), payment.payment_id)
 
     async def run_periodic_jobs(self) -> None:
         for sweep in self.container.periodic_jobs():
@@ -226,7 +226,7 @@ class PaymentsApp:
         return report.posting_count
 
 
-def person(user_id: UUID) -> CallContext:
+def user_context(user_id: UUID) -> CallContext:
     actor = Actor(user_id=user_id, roles=("customer",), scopes=scopes_for_roles(("customer",)))
     return CallContext(actor=actor, request_id="test")
 
@@ -243,12 +243,12 @@ STAFF = CallContext(
 )
 
 
-async def no_time(seconds: float) -> None:
+async def skip_sleep(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
 def build_payments_app(
-    storage: str, postgres: Postgres | None, sleep: Sleep = no_time
+    storage: str, postgres: Postgres | None, sleep: Sleep = skip_sleep
 ) -> PaymentsApp:
     clock = FakeClock()
     container = PaymentsContainer(
@@ -265,9 +265,9 @@ def build_payments_app(
             "payment_reconcile_after_seconds": 15,
         },
     )
-    wire = InterruptibleGateway(container.gateway())
-    container.gateway.override(providers.Object(wire))
-    return PaymentsApp(container, clock, wire)
+    gateway = InterruptibleGateway(container.gateway())
+    container.gateway.override(providers.Object(gateway))
+    return PaymentsApp(container, clock, gateway)
 
 
 @pytest.fixture(params=["memory", "sql", "remote"])

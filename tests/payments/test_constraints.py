@@ -133,10 +133,10 @@ async def operation(connection: Connection) -> tuple[UUID, UUID]:
 async def test_inconsistent_payment_is_rejected(
     connection: Connection, changes: dict[str, Any], constraint: str
 ) -> None:
-    given = {"charge_id": new_id()} | changes
+    values = {"charge_id": new_id()} | changes
 
     with pytest.raises(asyncpg.CheckViolationError) as refusal:
-        await add_payment(connection, **given)
+        await add_payment(connection, **values)
 
     assert refusal.value.constraint_name == f"ck_payment_{constraint}"
 

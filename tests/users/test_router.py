@@ -24,7 +24,7 @@ from markethall.users.router import router
 from tests.users.conftest import ISSUER, PASSWORD, UsersApp
 
 NEW_PASSWORD = "tr0ubador and three more words"
-FORM = {"content-type": "application/x-www-form-urlencoded"}
+FORM_HEADERS = {"content-type": "application/x-www-form-urlencoded"}
 
 
 GATEWAY_CONFIG = GatewayConfig(
@@ -88,7 +88,7 @@ async def client(users_app: UsersApp) -> AsyncIterator[Client]:
         yield Client(http, users_app)
 
 
-def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = response.json()
     assert (response.status_code, body["code"]) == (status, code)
@@ -149,14 +149,14 @@ async def test_a_registration_that_is_not_valid_is_refused(
 ) -> None:
     response = await client.register(**wrong)
 
-    body = refused(response, 422, "request.invalid")
+    body = assert_problem(response, 422, "request.invalid")
     assert [error["field"] for error in body["errors"]] == [field]
 
 
 async def test_a_weak_password_is_refused_with_its_reason(client: Client) -> None:
     response = await client.register(password="password123")
 
-    body = refused(response, 422, "users.password_unacceptable")
+    body = assert_problem(response, 422, "users.password_unacceptable")
     assert body["details"] == {"reason": "too_common"}
 
 
@@ -166,8 +166,8 @@ async def test_username_and_email_conflicts_are_distinct(client: Client) -> None
     same_name = await client.register(username="ADA", email="other@example.com")
     same_email = await client.register(username="other", email="ADA@Example.com")
 
-    refused(same_name, 409, "users.username_taken")
-    refused(same_email, 409, "users.email_taken")
+    assert_problem(same_name, 409, "users.username_taken")
+    assert_problem(same_email, 409, "users.email_taken")
 
 
 async def test_registration_is_idempotent_by_key(client: Client) -> None:
@@ -181,7 +181,7 @@ async def test_registration_is_idempotent_by_key(client: Client) -> None:
     assert again.headers["location"] == first.headers["location"]
     assert again.headers["etag"] == first.headers["etag"] == '"v1"'
     assert again.headers["idempotency-replayed"] == "true"
-    refused(other, 422, "idempotency.payload_mismatch")
+    assert_problem(other, 422, "idempotency.payload_mismatch")
 
 
 async def test_rejected_registration_is_replayed(client: Client) -> None:
@@ -191,7 +191,7 @@ async def test_rejected_registration_is_replayed(client: Client) -> None:
     first = await client.register(headers=headers, email="other@example.com")
     again = await client.register(headers=headers, email="other@example.com")
 
-    assert refused(again, 409, "users.username_taken") == refused(
+    assert assert_problem(again, 409, "users.username_taken") == assert_problem(
         first, 409, "users.username_taken"
     )
     assert again.headers["idempotency-replayed"] == "true"
@@ -225,7 +225,7 @@ async def test_login_error_reveals_nothing(client: Client) -> None:
     wrong = await client.token(username="ada", password=NEW_PASSWORD)
     unknown = await client.token(username="unknown", password=NEW_PASSWORD)
 
-    assert refused(wrong, 401, "users.bad_credentials") == refused(
+    assert assert_problem(wrong, 401, "users.bad_credentials") == assert_problem(
         unknown, 401, "users.bad_credentials"
     )
     assert wrong.headers["www-authenticate"] == "Bearer"
@@ -236,12 +236,12 @@ async def test_refresh_token_is_single_use(client: Client) -> None:
     first = (await client.token(username="ada", password=PASSWORD)).json()["refresh_token"]
 
     second = await client.token(grant_type="refresh_token", refresh_token=first)
-    client.users_app.clock.forward(seconds=11)
+    client.users_app.clock.advance(seconds=11)
     reused = await client.token(grant_type="refresh_token", refresh_token=first)
 
     assert second.status_code == 200
     assert second.json()["refresh_token"] != first
-    refused(reused, 401, "users.bad_refresh_token")
+    assert_problem(reused, 401, "users.bad_refresh_token")
 
 
 @pytest.mark.parametrize(
@@ -257,9 +257,9 @@ async def test_refresh_token_is_single_use(client: Client) -> None:
 async def test_missing_fields_are_named(
     client: Client, form: dict[str, str], missing: list[str]
 ) -> None:
-    response = await client.http.post("/token", data=form, headers=FORM)
+    response = await client.http.post("/token", data=form, headers=FORM_HEADERS)
 
-    body = refused(response, 422, "request.invalid")
+    body = assert_problem(response, 422, "request.invalid")
     assert [error["field"] for error in body["errors"]] == missing
 
 
@@ -267,7 +267,7 @@ async def test_missing_fields_are_named(
 async def test_unsupported_grant_is_rejected(client: Client, grant: str) -> None:
     response = await client.token(grant_type=grant, username="ada", password=PASSWORD)
 
-    body = refused(response, 400, "users.unsupported_grant_type")
+    body = assert_problem(response, 400, "users.unsupported_grant_type")
     assert body["details"] == {"supported": ["password", "refresh_token"]}
 
 
@@ -277,11 +277,11 @@ async def test_token_requires_form_body(client: Client, path: str) -> None:
 
     as_json = await client.http.post(path, json=fields)
     as_parts = await client.http.post(path, files={"token": b"x"})
-    twice = await client.http.post(path, content=b"token=x&token=y", headers=FORM)
+    twice = await client.http.post(path, content=b"token=x&token=y", headers=FORM_HEADERS)
 
-    refused(as_json, 415, "request.unsupported_media_type")
-    refused(as_parts, 415, "request.unsupported_media_type")
-    refused(twice, 400, "request.malformed")
+    assert_problem(as_json, 415, "request.unsupported_media_type")
+    assert_problem(as_parts, 415, "request.unsupported_media_type")
+    assert_problem(twice, 400, "request.malformed")
 
 
 async def test_logout_revokes_session(client: Client) -> None:
@@ -295,7 +295,7 @@ async def test_logout_revokes_session(client: Client) -> None:
 
     assert [(response.status_code, response.content) for response in responses] == [(200, b"")] * 4
     again = await client.token(grant_type="refresh_token", refresh_token=token)
-    refused(again, 401, "users.bad_refresh_token")
+    assert_problem(again, 401, "users.bad_refresh_token")
 
 
 async def test_jwks_and_metadata_are_published(client: Client) -> None:
@@ -340,7 +340,7 @@ async def test_account_update_honours_if_match(client: Client) -> None:
         "/users/me", headers=ada | {"if-match": '"v1"'}, json={"tags": ["a"]}
     )
 
-    refused(stale, 412, "request.if_match_failed")
+    assert_problem(stale, 412, "request.if_match_failed")
     assert good.json()["tags"] == ["a"]
 
 
@@ -353,7 +353,7 @@ async def test_user_cannot_change_own_roles(client: Client, body: dict[str, Any]
 
     response = await client.http.patch("/users/me", headers=ada, json=body)
 
-    refused(response, 422, "request.invalid")
+    assert_problem(response, 422, "request.invalid")
 
 
 async def test_user_changes_own_password(client: Client) -> None:
@@ -365,7 +365,7 @@ async def test_user_changes_own_password(client: Client) -> None:
     again = await client.http.post("/users/me/password", headers=ada, json=body)
 
     assert (changed.status_code, changed.content) == (204, b"")
-    refused(again, 401, "users.bad_credentials")
+    assert_problem(again, 401, "users.bad_credentials")
     assert (await client.token(username="ada", password=NEW_PASSWORD)).status_code == 200
 
 
@@ -378,7 +378,7 @@ async def test_disabled_user_gets_specific_error(client: Client) -> None:
     )
     response = await client.http.get("/users/me", headers=ada)
 
-    refused(response, 403, "users.inactive")
+    assert_problem(response, 403, "users.inactive")
 
 
 # User management
@@ -398,9 +398,9 @@ async def test_admin_changes_roles_and_disables_users(client: Client) -> None:
     )
     read = await client.http.get(path, headers=boss)
 
-    refused(blind, 428, "request.if_match_missing")
+    assert_problem(blind, 428, "request.if_match_missing")
     assert first.json()["roles"] == ["customer", "staff:orders"]
-    body = refused(stale, 412, "request.if_match_failed")
+    body = assert_problem(stale, 412, "request.if_match_failed")
     assert body["details"] == {"etag": '"v2"'}
     assert (read.json(), read.headers["etag"]) == (first.json(), '"v2"')
 
@@ -413,7 +413,7 @@ async def test_last_admin_cannot_be_removed(client: Client) -> None:
         f"/users/{user_id}", headers=boss | {"if-match": '"v1"'}, json={"roles": ["customer"]}
     )
 
-    refused(response, 409, "users.last_admin")
+    assert_problem(response, 409, "users.last_admin")
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ async def test_invalid_access_change_is_rejected(client: Client, body: Any) -> N
         f"/users/{user_id}", headers=boss | {"if-match": '"v1"'}, json=body
     )
 
-    refused(response, 422, "request.invalid")
+    assert_problem(response, 422, "request.invalid")
 
 
 async def test_users_are_paginated(client: Client) -> None:
@@ -450,23 +450,23 @@ async def test_users_are_paginated(client: Client) -> None:
 async def test_list_query_is_validated(client: Client, query: str) -> None:
     boss = await client.admin()
 
-    refused(await client.http.get(f"/users?{query}", headers=boss), 422, "request.invalid")
+    assert_problem(await client.http.get(f"/users?{query}", headers=boss), 422, "request.invalid")
 
 
 UNKNOWN = "0199c0de-0000-7000-8000-000000000001"
-MANAGED: list[tuple[str, str]] = [
+MANAGER_ROUTES: list[tuple[str, str]] = [
     ("GET", "/users"),
     ("GET", f"/users/{UNKNOWN}"),
     ("PATCH", f"/users/{UNKNOWN}"),
 ]
-OWN: list[tuple[str, str]] = [
+OWN_ROUTES: list[tuple[str, str]] = [
     ("GET", "/users/me"),
     ("PATCH", "/users/me"),
     ("POST", "/users/me/password"),
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), MANAGED + OWN)
+@pytest.mark.parametrize(("method", "path"), MANAGER_ROUTES + OWN_ROUTES)
 async def test_missing_and_forged_tokens_are_rejected(
     client: Client, method: str, path: str
 ) -> None:
@@ -475,12 +475,12 @@ async def test_missing_and_forged_tokens_are_rejected(
         method, path, json={}, headers={"authorization": "Bearer x.y.z"}
     )
 
-    refused(anonymous, 401, "auth.unauthenticated")
-    refused(forger, 401, "auth.unauthenticated")
+    assert_problem(anonymous, 401, "auth.unauthenticated")
+    assert_problem(forger, 401, "auth.unauthenticated")
     assert forger.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
-@pytest.mark.parametrize(("method", "path"), MANAGED)
+@pytest.mark.parametrize(("method", "path"), MANAGER_ROUTES)
 async def test_customers_and_staff_cannot_manage_users(
     client: Client, method: str, path: str
 ) -> None:
@@ -490,7 +490,7 @@ async def test_customers_and_staff_cannot_manage_users(
     for name in ("ada", "staff"):
         person = await client.sign_in(name)
         response = await client.http.request(method, path, json={}, headers=person)
-        body = refused(response, 403, "auth.forbidden")
+        body = assert_problem(response, 403, "auth.forbidden")
         assert body["details"] == {"scope": "users:manage"}
 
 
@@ -501,5 +501,5 @@ async def test_an_unknown_user_is_not_found(client: Client, method: str) -> None
     unknown = await client.http.request(method, f"/users/{UNKNOWN}", json={}, headers=boss)
     no_id = await client.http.request(method, "/users/not-an-id", json={}, headers=boss)
 
-    refused(unknown, 404, "users.not_found")
+    assert_problem(unknown, 404, "users.not_found")
     assert no_id.status_code in {404, 422}
