@@ -17,8 +17,8 @@ import pytest
 
 from markethall.local.valkey import EmbeddedValkey
 from markethall.shared.cache import open_cache
-from markethall.shared.cache.invalidation_bus import RedisInvalidationBus
-from markethall.shared.cache.ports import Invalidation
+from markethall.shared.cache.invalidation_bus import InvalidationBus
+from markethall.shared.cache.keys import Invalidation
 from markethall.shared.cache.redis_cache import RedisCache
 from markethall.shared.http.rate_limits import LimitResult, RateLimit, RedisHitCounter
 from markethall.shared.kernel.circuit_breaker import Breaker
@@ -115,7 +115,7 @@ class RedisSetup:
     async def open(self) -> None:
         self.url = await self.line.start()
         self.redis = self.client(connections=1)
-        self.bus = RedisInvalidationBus(self.redis)
+        self.bus = InvalidationBus(self.redis)
         self.cache = RedisCache(self.redis, self.bus.is_pending)
         self.limiter = RedisHitCounter(self.redis)
 
@@ -136,7 +136,7 @@ class RedisSetup:
     def other_cache(self) -> RedisCache:
         """Of another process, which has nothing to send."""
         client = self.client()
-        return RedisCache(client, RedisInvalidationBus(client).is_pending)
+        return RedisCache(client, InvalidationBus(client).is_pending)
 
     def stop(self) -> None:
         self.server.stop()
@@ -416,27 +416,29 @@ async def get(cache: RedisCache, source: Source, key: str = "a") -> bytes | None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_loader_answers_while_redis_is_unavailable(plant: RedisSetup, fault: str) -> None:
+async def test_the_loader_answers_while_redis_is_unavailable(
+    redis_setup: RedisSetup, fault: str
+) -> None:
     source = Source()
-    await get(plant.cache, source)
-    plant.break_by(fault)
+    await get(redis_setup.cache, source)
+    redis_setup.break_by(fault)
     source.value = b"new"
 
     async with asyncio.timeout(PATIENT):
-        answers = {await get(plant.cache, source) for _ in range(100)}
+        answers = {await get(redis_setup.cache, source) for _ in range(100)}
 
     assert answers == {b"new"}
     assert source.loads == 101
-    plant.repair(fault)
+    redis_setup.repair(fault)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
-    plant: RedisSetup, fault: str
+    redis_setup: RedisSetup, fault: str
 ) -> None:
-    client = plant.client()
+    client = redis_setup.client()
     cache, source = open_cache("on", client), Source()
-    plant.break_by(fault)
+    redis_setup.break_by(fault)
     client.timeout = IMPATIENT
     for number in range(FAILURES):
         await cache.get_or_load("s", str(number), 60, Source().load)
@@ -446,34 +448,34 @@ async def test_a_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
 
     assert set(answers) == {b"old"}
     assert source.loads == 1
-    plant.repair(fault)
+    redis_setup.repair(fault)
     await cache.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_cache_recovers_by_itself(plant: RedisSetup, fault: str) -> None:
+async def test_the_cache_recovers_by_itself(redis_setup: RedisSetup, fault: str) -> None:
     source = Source()
-    plant.break_by(fault)
+    redis_setup.break_by(fault)
     for _ in range(10):
-        await get(plant.cache, source)
-    plant.repair(fault)
+        await get(redis_setup.cache, source)
+    redis_setup.repair(fault)
     source.loads = 0
 
     for _ in range(10):
-        assert await get(plant.cache, source) == b"old"
+        assert await get(redis_setup.cache, source) == b"old"
 
     assert source.loads == 1
 
 
-async def test_lookups_without_redis_are_counted_as_unavailable(plant: RedisSetup) -> None:
-    plant.stop()
+async def test_lookups_without_redis_are_counted_as_unavailable(redis_setup: RedisSetup) -> None:
+    redis_setup.stop()
 
     for _ in range(5):
-        await plant.cache.get_or_load("counted", "a", 60, Source().load)
+        await redis_setup.cache.get_or_load("counted", "a", 60, Source().load)
 
     labels = {"cache": "counted", "outcome": "unavailable"}
     assert REGISTRY.get_sample_value("markethall_cache_total", labels) == 5
-    plant.start()
+    redis_setup.start()
 
 
 async def test_flushed_redis_is_refilled(redis_setup: RedisSetup) -> None:
@@ -490,24 +492,24 @@ async def test_flushed_redis_is_refilled(redis_setup: RedisSetup) -> None:
 
 @pytest.mark.parametrize("wipe", ["before the invalidation", "after the invalidation"])
 async def test_a_wipe_during_a_load_does_not_let_a_stale_value_in(
-    plant: RedisSetup, wipe: str
+    redis_setup: RedisSetup, wipe: str
 ) -> None:
-    other, source = plant.other_cache(), Source()
+    other, source = redis_setup.other_cache(), Source()
 
     async def slow_load() -> bytes | None:
         value = await source.load()
         source.value = b"new"
         if wipe == "before the invalidation":
-            await plant.redis.execute("FLUSHALL")
-        plant.bus.publish([("s", "a")])
-        await plant.bus.flush()
+            await redis_setup.redis.execute("FLUSHALL")
+        redis_setup.bus.publish([("s", "a")])
+        await redis_setup.bus.flush()
         if wipe == "after the invalidation":
-            await plant.redis.execute("FLUSHALL")
+            await redis_setup.redis.execute("FLUSHALL")
         return value
 
     assert await other.get_or_load("s", "a", 60, slow_load) == b"old"
 
-    for cache in (plant.cache, other):
+    for cache in (redis_setup.cache, other):
         assert await get(cache, source) == b"new"
 
 
@@ -527,19 +529,19 @@ async def test_a_restarted_redis_is_used_again(redis_setup: RedisSetup) -> None:
 @pytest.mark.parametrize("fault", ["paused", "slow"])
 @pytest.mark.parametrize("key", ["a", None], ids=["key", "namespace"])
 async def test_an_invalidation_while_redis_is_unavailable_holds_when_it_is_back(
-    plant: RedisSetup, fault: str, key: str | None
+    redis_setup: RedisSetup, fault: str, key: str | None
 ) -> None:
-    other, source = plant.other_cache(), Source()
+    other, source = redis_setup.other_cache(), Source()
     await get(other, source)
-    plant.break_by(fault)
+    redis_setup.break_by(fault)
     source.value = b"new"
-    plant.bus.publish([("s", key)])
-    await plant.bus.flush()
+    redis_setup.bus.publish([("s", key)])
+    await redis_setup.bus.flush()
 
-    plant.repair(fault)
+    redis_setup.repair(fault)
 
-    assert await get(plant.cache, source) == b"new"
-    await plant.bus.flush()
+    assert await get(redis_setup.cache, source) == b"new"
+    await redis_setup.bus.flush()
     assert await get(other, source) == b"new"
 
 
@@ -554,19 +556,19 @@ class NoListener:
 @pytest.mark.parametrize("fault", ["paused", "slow"])
 @pytest.mark.parametrize("others", [0, 3000])
 async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
-    plant: RedisSetup, fault: str, others: int
+    redis_setup: RedisSetup, fault: str, others: int
 ) -> None:
-    other, source = plant.other_cache(), Source()
+    other, source = redis_setup.other_cache(), Source()
     await get(other, source)
-    plant.break_by(fault)
+    redis_setup.break_by(fault)
     source.value = b"new"
-    plant.bus.publish([("s", str(number)) for number in range(others)])
-    plant.bus.publish([("s", "a")])
+    redis_setup.bus.publish([("s", str(number)) for number in range(others)])
+    redis_setup.bus.publish([("s", "a")])
     for _ in range(FAILURES):
-        await plant.bus.flush()
-    listening = asyncio.create_task(plant.bus.listen(NoListener()))
+        await redis_setup.bus.flush()
+    listening = asyncio.create_task(redis_setup.bus.listen(NoListener()))
 
-    plant.repair(fault)
+    redis_setup.repair(fault)
 
     async with asyncio.timeout(PATIENT):
         while await get(other, source) != b"new":
@@ -576,45 +578,45 @@ async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
 
 
 async def test_a_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
-    plant: RedisSetup,
+    redis_setup: RedisSetup,
 ) -> None:
-    await plant.redis.execute("ECHO", "x")
-    plant.line.hold()
-    plant.bus.publish([("s", "a"), ("s", "b")])
-    sending = asyncio.create_task(plant.bus.flush())
-    await plant.line.asked.wait()
-    assert plant.bus.is_pending(("s", "b"))
-    plant.bus.publish([("s", "a")])
+    await redis_setup.redis.execute("ECHO", "x")
+    redis_setup.line.hold()
+    redis_setup.bus.publish([("s", "a"), ("s", "b")])
+    sending = asyncio.create_task(redis_setup.bus.flush())
+    await redis_setup.line.asked.wait()
+    assert redis_setup.bus.is_pending(("s", "b"))
+    redis_setup.bus.publish([("s", "a")])
 
-    plant.line.open.set()
+    redis_setup.line.open.set()
     await sending
 
-    assert plant.bus.is_pending(("s", "a"))
-    assert not plant.bus.is_pending(("s", "b"))
+    assert redis_setup.bus.is_pending(("s", "a"))
+    assert not redis_setup.bus.is_pending(("s", "b"))
 
 
 async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_invalidation(
-    plant: RedisSetup,
+    redis_setup: RedisSetup,
 ) -> None:
-    other, source = plant.other_cache(), Source()
+    other, source = redis_setup.other_cache(), Source()
 
     async def load_and_pause() -> bytes | None:
         value = await source.load()
-        plant.pause()
+        redis_setup.pause()
         return value
 
-    await plant.redis.execute("ECHO", "x")
-    plant.redis.timeout = IMPATIENT
-    assert await plant.cache.get_or_load("s", "a", 60, load_and_pause) == b"old"
+    await redis_setup.redis.execute("ECHO", "x")
+    redis_setup.redis.timeout = IMPATIENT
+    assert await redis_setup.cache.get_or_load("s", "a", 60, load_and_pause) == b"old"
     source.value = b"new"
-    plant.bus.publish([("s", "a")])
-    await plant.bus.flush()
+    redis_setup.bus.publish([("s", "a")])
+    await redis_setup.bus.flush()
 
-    plant.repair("paused")
+    redis_setup.repair("paused")
 
-    assert await get(plant.cache, source) == b"new"
-    await plant.bus.flush()
-    for cache in (plant.cache, other):
+    assert await get(redis_setup.cache, source) == b"new"
+    await redis_setup.bus.flush()
+    for cache in (redis_setup.cache, other):
         assert await get(cache, source) == b"new"
 
 
