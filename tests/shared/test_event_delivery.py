@@ -17,8 +17,8 @@ from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import Delivery, EventEnvelope
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
-from markethall.shared.messaging.redis_streams import StreamConfig as StreamPace
+from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer, StreamConfig
+from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.redis_client import RedisClient
@@ -99,7 +99,7 @@ class Traffic:
         if kind != "direct":
             types = frozenset({ThingHappened.type})
             publishers = [RedisStreamPublisher("probe", {"probe": types}, self._redis, utc_now)]
-            config = StreamPace(
+            config = StreamConfig(
                 block_timeout=0.02,
                 claim_interval=0.1,
                 stale_after=0.1,

@@ -19,12 +19,9 @@ from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.redis_streams import (
-    RedisStreamConsumer,
-    RedisStreamPublisher,
-    stream_name,
-)
-from markethall.shared.messaging.redis_streams import StreamConfig as StreamPace
+from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer, StreamConfig
+from markethall.shared.messaging.redis_stream_format import stream_name
+from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.redis_client import RedisClient
@@ -59,7 +56,7 @@ class StreamSetup:
             if inbox
             else self.inbox_transport
         )
-        config = StreamPace(block_timeout=0.05, max_backoff=0.1)
+        config = StreamConfig(block_timeout=0.05, max_backoff=0.1)
         return RedisStreamConsumer(
             "probe", "probe", inbox_transport, inbox or self.backend.inbox, self.client, config
         )
