@@ -112,7 +112,7 @@ class RedisClient:
         """
         if self._redis is None:
             raise RedisUnavailable("no Redis is configured")
-        subscription = Subscription(self._redis.pubsub(), heartbeat_interval)
+        subscription = ChannelSubscription(self._redis.pubsub(), heartbeat_interval)
         try:
             await subscription.start(channel)
             yield subscription.next_message
@@ -166,7 +166,7 @@ class RedisClient:
             raise _NoResponse(str(error) or type(error).__name__) from error
 
 
-class Subscription:
+class ChannelSubscription:
     """A connection that is subscribed to one channel."""
 
     def __init__(self, pubsub: PubSub, heartbeat_interval: float) -> None:
