@@ -1,4 +1,4 @@
-"""Idempotency: one effect per key and the same response to every retry, in memory and SQL."""
+"""Idempotency: one effect per key and the same response to every retry, on both backends."""
 
 import asyncio
 from datetime import timedelta
@@ -45,31 +45,31 @@ def idempotency_service(backend: ContextPersistence[Any], clock: FakeClock) -> I
     return IdempotencyService(backend.idempotency_store, clock, LEASE)
 
 
-class RecordingCommand:
-    """A command that adds one thing; it can be paused, or made to fail."""
+class RecordedEffect:
+    """A command that adds one thing; it can be paused and made to fail."""
 
     def __init__(self, backend: ContextPersistence[Any]) -> None:
         self._database = backend.database
         self.attempts: list[IdempotentCommand] = []
         self.started = asyncio.Event()
-        self.may_continue = asyncio.Event()
-        self.may_continue.set()
+        self.released = asyncio.Event()
+        self.released.set()
         self.fails_before: Exception | None = None
         self.fails_inside: Exception | None = None
 
     async def __call__(self, attempt: IdempotentCommand) -> Something:
         self.attempts.append(attempt)
         self.started.set()
-        await self.may_continue.wait()
+        await self.released.wait()
         if self.fails_before:
             raise self.fails_before
         async with self._database.transaction() as store:
-            created = Something(thing_id=attempt.id, name="a")
+            thing = Something(thing_id=attempt.id, name="a")
             await store.add(str(new_id()))
             if self.fails_inside:
                 raise self.fails_inside
-            await store.store_response(attempt, created)
-        return created
+            await store.store_response(attempt, thing)
+        return thing
 
     async def count(self) -> int:
         async with self._database.read_session() as store:
@@ -78,95 +78,95 @@ class RecordingCommand:
 
 
 @pytest.fixture
-def command(backend: ContextPersistence[Any]) -> RecordingCommand:
-    return RecordingCommand(backend)
+def effect(backend: ContextPersistence[Any]) -> RecordedEffect:
+    return RecordedEffect(backend)
 
 
 async def run(
     idempotency_service: IdempotencyService,
-    command: RecordingCommand,
+    effect: RecordedEffect,
     request: IdempotentRequest = REQUEST,
 ) -> tuple[StoredResponse, bool]:
-    return await idempotency_service.run(request, RETENTION, to_response, command)
+    return await idempotency_service.run(request, RETENTION, to_response, effect)
 
 
-async def test_retry_gets_the_response_of_the_first_request(
-    idempotency_service: IdempotencyService, command: RecordingCommand
+async def test_retry_replays_first_response_without_second_effect(
+    idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:
-    first, first_replayed = await run(idempotency_service, command)
-    second, second_replayed = await run(idempotency_service, command)
+    first, first_replayed = await run(idempotency_service, effect)
+    second, second_replayed = await run(idempotency_service, effect)
 
     assert (first_replayed, second_replayed) == (False, True)
     assert second == first
-    assert (first.status, first.location) == (201, f"/things/{command.attempts[0].id}")
-    assert await command.count() == 1
+    assert (first.status, first.location) == (201, f"/things/{effect.attempts[0].id}")
+    assert await effect.count() == 1
 
 
 async def test_second_request_is_in_flight_during_first(
-    idempotency_service: IdempotencyService, command: RecordingCommand
+    idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:
-    command.may_continue.clear()
-    first = asyncio.create_task(run(idempotency_service, command))
-    await command.started.wait()
+    effect.released.clear()
+    first = asyncio.create_task(run(idempotency_service, effect))
+    await effect.started.wait()
 
     with pytest.raises(InFlight) as raised:
-        await run(idempotency_service, command)
+        await run(idempotency_service, effect)
 
     assert 1 <= (raised.value.retry_after or 0) <= LEASE.total_seconds() + 1
-    command.may_continue.set()
+    effect.released.set()
     response, _ = await first
-    assert await run(idempotency_service, command) == (response, True)
-    assert await command.count() == 1
+    assert await run(idempotency_service, effect) == (response, True)
+    assert await effect.count() == 1
 
 
 async def test_fifty_concurrent_requests_have_one_effect(
-    idempotency_service: IdempotencyService, command: RecordingCommand
+    idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:
-    command.may_continue.clear()
+    effect.released.clear()
     barrier = asyncio.Barrier(50)
 
     async def client() -> tuple[StoredResponse, bool]:
         await barrier.wait()
         while True:
             try:
-                return await run(idempotency_service, command)
+                return await run(idempotency_service, effect)
             except InFlight:
-                command.may_continue.set()
+                effect.released.set()
                 await asyncio.sleep(0)
 
     responses = await asyncio.gather(*(client() for _ in range(50)))
 
-    assert len(command.attempts) == 1
-    assert await command.count() == 1
+    assert len(effect.attempts) == 1
+    assert await effect.count() == 1
     assert len({response.body for response, _ in responses}) == 1
     assert sorted(replayed for _, replayed in responses) == [False] + [True] * 49
 
 
 @pytest.mark.parametrize("payload", [{"name": "b", "number": 1}, {"name": "a"}, None, []])
-async def test_other_payload_with_the_same_key_is_rejected(
-    idempotency_service: IdempotencyService, command: RecordingCommand, payload: object
+async def test_key_with_another_payload_is_rejected(
+    idempotency_service: IdempotencyService, effect: RecordedEffect, payload: object
 ) -> None:
-    await run(idempotency_service, command)
+    await run(idempotency_service, effect)
 
     with pytest.raises(PayloadMismatch):
         await run(
             idempotency_service,
-            command,
+            effect,
             IdempotentRequest("user:1", "POST", "/things", "key-1", payload),
         )
 
-    assert await command.count() == 1
+    assert await effect.count() == 1
 
 
 async def test_payload_hash_ignores_field_order(
-    idempotency_service: IdempotencyService, command: RecordingCommand
+    idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:
-    await run(idempotency_service, command)
+    await run(idempotency_service, effect)
 
     reordered = {"number": 1, "name": "a"}
     _, replayed = await run(
         idempotency_service,
-        command,
+        effect,
         IdempotentRequest("user:1", "POST", "/things", "key-1", reordered),
     )
 
@@ -174,7 +174,7 @@ async def test_payload_hash_ignores_field_order(
 
 
 async def test_key_is_scoped_to_principal_method_and_path(
-    idempotency_service: IdempotencyService, command: RecordingCommand
+    idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:
     payload = REQUEST.payload
     for request in (
@@ -185,31 +185,29 @@ async def test_key_is_scoped_to_principal_method_and_path(
         IdempotentRequest("user:1", "POST", "/things", "key-2", payload),
         IdempotentRequest("user:1POST", "", "/things", "key-1", payload),
     ):
-        _, replayed = await run(idempotency_service, command, request)
+        _, replayed = await run(idempotency_service, effect, request)
 
         assert not replayed
-    assert await command.count() == 6
+    assert await effect.count() == 6
 
 
-@pytest.mark.parametrize(
-    "error", [MalformedRequest("invalid value", field="x"), Forbidden(scope="s")]
-)
+@pytest.mark.parametrize("error", [MalformedRequest("rejected", why="x"), Forbidden(scope="s")])
 async def test_permanent_error_is_stored(
-    idempotency_service: IdempotencyService, command: RecordingCommand, error: DomainError
+    idempotency_service: IdempotencyService, effect: RecordedEffect, error: DomainError
 ) -> None:
-    command.fails_inside = error
+    effect.fails_inside = error
     with pytest.raises(type(error)):
-        await run(idempotency_service, command)
-    command.fails_inside = None
+        await run(idempotency_service, effect)
+    effect.fails_inside = None
 
-    response, replayed = await run(idempotency_service, command)
+    response, replayed = await run(idempotency_service, effect)
 
     assert replayed
     assert response.status == error.status
     assert response.content_type == "application/problem+json"
     assert error.code in response.body
-    assert len(command.attempts) == 1
-    assert await command.count() == 0
+    assert len(effect.attempts) == 1
+    assert await effect.count() == 0
 
 
 @pytest.mark.parametrize(
@@ -218,106 +216,106 @@ async def test_permanent_error_is_stored(
         Unavailable(dependency="postgres"),
         Unauthenticated(reason="expired"),
         TooManyRequests(policy="p", retry_after=1),
-        ZeroDivisionError("an internal error"),
+        ZeroDivisionError("a bug"),
     ],
 )
-@pytest.mark.parametrize("where", ["fails_before", "fails_inside"])
+@pytest.mark.parametrize("position", ["fails_before", "fails_inside"])
 async def test_other_failure_releases_key_and_keeps_id(
-    idempotency_service: IdempotencyService, command: RecordingCommand, error: Exception, where: str
+    idempotency_service: IdempotencyService, effect: RecordedEffect, error: Exception, position: str
 ) -> None:
-    setattr(command, where, error)
+    setattr(effect, position, error)
     with pytest.raises(type(error)):
-        await run(idempotency_service, command)
-    setattr(command, where, None)
+        await run(idempotency_service, effect)
+    setattr(effect, position, None)
 
-    response, replayed = await run(idempotency_service, command)
+    response, replayed = await run(idempotency_service, effect)
 
     assert not replayed
     assert response.status == 201
-    assert command.attempts[0].id == command.attempts[1].id
-    assert await command.count() == 1
+    assert effect.attempts[0].id == effect.attempts[1].id
+    assert await effect.count() == 1
 
 
 async def test_crashed_attempt_is_taken_over_after_lease(
-    idempotency_service: IdempotencyService, command: RecordingCommand, clock: FakeClock
+    idempotency_service: IdempotencyService, effect: RecordedEffect, clock: FakeClock
 ) -> None:
-    await crash(idempotency_service, command)
+    await crash(idempotency_service, effect)
     with pytest.raises(InFlight):
-        await run(idempotency_service, command)
+        await run(idempotency_service, effect)
     clock.forward(seconds=LEASE.total_seconds())
 
-    response, replayed = await run(idempotency_service, command)
+    response, replayed = await run(idempotency_service, effect)
 
     assert (response.status, replayed) == (201, False)
-    assert command.attempts[0].id == command.attempts[1].id
-    assert await command.count() == 1
+    assert effect.attempts[0].id == effect.attempts[1].id
+    assert await effect.count() == 1
 
 
 async def test_one_of_many_takes_over_crashed_attempt(
-    idempotency_service: IdempotencyService, command: RecordingCommand, clock: FakeClock
+    idempotency_service: IdempotencyService, effect: RecordedEffect, clock: FakeClock
 ) -> None:
-    await crash(idempotency_service, command)
+    await crash(idempotency_service, effect)
     clock.forward(seconds=LEASE.total_seconds())
-    command.may_continue.clear()
+    effect.released.clear()
 
     async def client() -> tuple[StoredResponse, bool]:
         try:
-            return await run(idempotency_service, command)
+            return await run(idempotency_service, effect)
         finally:
-            finished_clients.append(1)
-            if len(finished_clients) == 19:
-                command.may_continue.set()
+            finished.append(1)
+            if len(finished) == 19:
+                effect.released.set()
 
-    finished_clients: list[int] = []
+    finished: list[int] = []
     results = await asyncio.gather(*(client() for _ in range(20)), return_exceptions=True)
 
     assert sorted(type(result).__name__ for result in results) == ["InFlight"] * 19 + ["tuple"]
-    assert await command.count() == 1
+    assert await effect.count() == 1
 
 
 async def test_first_completion_wins_and_second_rolls_back(
     backend: ContextPersistence[Any],
     idempotency_service: IdempotencyService,
-    command: RecordingCommand,
+    effect: RecordedEffect,
     clock: FakeClock,
 ) -> None:
-    command.may_continue.clear()
-    slow = asyncio.create_task(run(idempotency_service, command))
-    await command.started.wait()
+    effect.released.clear()
+    slow = asyncio.create_task(run(idempotency_service, effect))
+    await effect.started.wait()
     clock.forward(seconds=LEASE.total_seconds())
-    response, _ = await run(idempotency_service, RecordingCommand(backend))
-    command.may_continue.set()
+    response, _ = await run(idempotency_service, RecordedEffect(backend))
+    effect.released.set()
 
     with pytest.raises(LeaseLost):
         await slow
 
-    assert await run(idempotency_service, command) == (response, True)
-    assert await command.count() == 1
+    assert await run(idempotency_service, effect) == (response, True)
+    assert await effect.count() == 1
 
 
 async def test_superseded_attempt_does_not_release_new_lease(
     backend: ContextPersistence[Any],
     idempotency_service: IdempotencyService,
-    command: RecordingCommand,
+    effect: RecordedEffect,
     clock: FakeClock,
 ) -> None:
-    command.may_continue.clear()
-    command.fails_before = Unavailable(dependency="postgres")
-    slow = asyncio.create_task(run(idempotency_service, command))
-    await command.started.wait()
+    effect.released.clear()
+    effect.fails_before = Unavailable(dependency="postgres")
+    slow = asyncio.create_task(run(idempotency_service, effect))
+    await effect.started.wait()
     clock.forward(seconds=LEASE.total_seconds())
-    other = RecordingCommand(backend)
-    other.may_continue.clear()
+    other = RecordedEffect(backend)
+    other.released.clear()
     running = asyncio.create_task(run(idempotency_service, other))
     await other.started.wait()
-    command.may_continue.set()
+    effect.released.set()
     with pytest.raises(Unavailable):
         await slow
 
     with pytest.raises(InFlight):
-        await run(idempotency_service, command)
+        await run(idempotency_service, effect)
 
-    other.may_continue.set()
+    other.released.set()
     response, replayed = await running
     assert (response.status, replayed) == (201, False)
 
@@ -325,72 +323,72 @@ async def test_superseded_attempt_does_not_release_new_lease(
 async def test_completing_twice_rolls_back_effect(
     backend: ContextPersistence[Any],
     idempotency_service: IdempotencyService,
-    command: RecordingCommand,
+    effect: RecordedEffect,
 ) -> None:
-    await run(idempotency_service, command)
+    await run(idempotency_service, effect)
 
     with pytest.raises(LeaseLost) as raised:
-        await command(command.attempts[0])
+        await effect(effect.attempts[0])
 
     assert (raised.value.status, raised.value.retryable) == (409, True)
-    assert await command.count() == 1
+    assert await effect.count() == 1
 
 
 async def test_late_failure_does_not_affect_success(
-    idempotency_service: IdempotencyService, command: RecordingCommand, clock: FakeClock
+    idempotency_service: IdempotencyService, effect: RecordedEffect, clock: FakeClock
 ) -> None:
     async def fail_late(attempt: IdempotentCommand) -> Something:
         clock.forward(seconds=LEASE.total_seconds())
-        await run(idempotency_service, command)
+        await run(idempotency_service, effect)
         raise MalformedRequest("too late")
 
     with pytest.raises(MalformedRequest):
         await idempotency_service.run(REQUEST, RETENTION, to_response, fail_late)
 
-    response, replayed = await run(idempotency_service, command)
+    response, replayed = await run(idempotency_service, effect)
     assert (response.status, replayed) == (201, True)
-    assert await command.count() == 1
+    assert await effect.count() == 1
 
 
-async def test_effect_without_key_stores_nothing(command: RecordingCommand) -> None:
+async def test_effect_without_key_stores_nothing(effect: RecordedEffect) -> None:
     attempt = IdempotentCommand("", new_id(), RETENTION, to_response)
 
-    await command(attempt)
-    await command(attempt)
+    await effect(attempt)
+    await effect(attempt)
 
     assert not attempt.has_key
-    assert await command.count() == 2
+    assert await effect.count() == 2
 
 
 async def test_key_expires_after_retention(
     backend: ContextPersistence[Any],
     idempotency_service: IdempotencyService,
-    command: RecordingCommand,
+    effect: RecordedEffect,
     clock: FakeClock,
 ) -> None:
-    await run(idempotency_service, command)
+    await run(idempotency_service, effect)
     clock.forward(days=1)
-    purged_early = await backend.idempotency_store.purge(clock())
-    _, still_replayed = await run(idempotency_service, command)
+    purged_before = await backend.idempotency_store.purge(clock())
+    _, still_replayed = await run(idempotency_service, effect)
     clock.forward(seconds=1)
 
-    purged = await backend.idempotency_store.purge(clock())
-    _, replayed = await run(idempotency_service, command)
+    purged_after = await backend.idempotency_store.purge(clock())
+    _, replayed = await run(idempotency_service, effect)
 
-    assert (purged_early, still_replayed) == (0, True)
-    assert (purged, replayed) == (1, False)
-    assert await command.count() == 2
+    assert (purged_before, still_replayed) == (0, True)
+    assert (purged_after, replayed) == (1, False)
+    assert await effect.count() == 2
 
 
 async def test_retention_job_purges_at_intervals(
     backend: ContextPersistence[Any],
     idempotency_service: IdempotencyService,
-    command: RecordingCommand,
+    effect: RecordedEffect,
     clock: FakeClock,
     ctx: CallContext,
 ) -> None:
     job = RetentionJob(backend, clock, interval=timedelta(minutes=1))
-    await run(idempotency_service, command)
+    await run(idempotency_service, effect)
     async with backend.database.transaction() as store:
         await store.publish(ThingHappened(thing=new_id(), number=1), ctx)
     await job.run_once()
@@ -398,7 +396,7 @@ async def test_retention_job_purges_at_intervals(
 
     await job.run_once()
 
-    _, replayed = await run(idempotency_service, command)
+    _, replayed = await run(idempotency_service, effect)
     assert not replayed
     async with backend.outbox.acquire_leadership() as leader:
         assert leader is not None
@@ -445,13 +443,13 @@ INSERT_EXPIRED_RECORDS = Statement(
 COUNT_RECORDS = Statement(sa.text("SELECT count(*) FROM probe.idempotency_record"))
 
 
-async def crash(idempotency_service: IdempotencyService, command: RecordingCommand) -> None:
-    """Cancel an attempt before it completes its record, as a crash would."""
-    command.may_continue.clear()
-    task = asyncio.create_task(run(idempotency_service, command))
-    await command.started.wait()
+async def crash(idempotency_service: IdempotencyService, effect: RecordedEffect) -> None:
+    """Run an attempt that ends without a result, as by kill -9."""
+    effect.released.clear()
+    task = asyncio.create_task(run(idempotency_service, effect))
+    await effect.started.wait()
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    command.may_continue.set()
-    command.started.clear()
+    effect.released.set()
+    effect.started.clear()

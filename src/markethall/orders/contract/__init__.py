@@ -99,7 +99,7 @@ class PlaceOrder(RequestModel):
         for line in lines:
             quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity
         if max(quantities.values()) > MAX_QUANTITY:
-            raise ValueError(f"must not want more than {MAX_QUANTITY} of one product")
+            raise ValueError(f"must not order more than {MAX_QUANTITY} of one product")
         return lines
 
 
