@@ -8,7 +8,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 
-# First what changes seldom. Wheels only: nothing is compiled here, so no compiler is ever needed.
+# Dependencies first, because they change rarely. Wheels only, so no compiler is needed.
 COPY requirements/ requirements/
 RUN python -m venv --without-pip /opt/markethall \
  && python -m pip --python /opt/markethall/bin/python install --require-hashes --only-binary :all: \
@@ -22,7 +22,7 @@ COPY src/ src/
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir dist . \
  && python -m pip --python /opt/markethall/bin/python install --no-deps --no-index dist/*.whl
 
-# A read-only root cannot write bytecode later. Unchecked, because no source changes inside an image.
+# A read-only root cannot store bytecode later. Unchecked hashes, because no source changes inside an image.
 RUN python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /opt/markethall/lib
 
 
@@ -35,7 +35,7 @@ LABEL org.opencontainers.image.title="Markethall" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# The official image comes without the bytecode of the standard library: each start would compile it anew.
+# The official image has no bytecode of the standard library; each start would compile it again.
 RUN python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash \
     "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
  && useradd --uid 10001 --no-log-init --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin markethall

@@ -7,15 +7,19 @@ BIN    := $(VENV)/bin
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 
-.PHONY: serve test install install-dev check lint types imports migrations docs bench lock clean \
+.PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
   test-event-delivery test-relocation
+
+## help: list the targets
+help:
+	@sed -n 's/^## //p' Makefile
 
 ## serve: run the application on http://localhost:8000, with an embedded Postgres
 serve: $(SERVE)
 	$(BIN)/markethall serve $(ARGS)
 
-## test: all tests, in memory, on a real Postgres and on a real Valkey
+## test: run all tests, in memory, on a real Postgres and on a real Valkey
 test: $(DEV)
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -38,7 +42,7 @@ $(DEV): requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(SERVE)
 
-## check: the checks of CI other than tests
+## check: run the checks of CI other than tests
 check: lint types imports
 
 lint: $(DEV)
@@ -46,6 +50,7 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/deptry .
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/python -m scripts.check_names
 
 types: $(DEV)
 	$(BIN)/mypy
@@ -53,7 +58,7 @@ types: $(DEV)
 imports: $(DEV)
 	$(BIN)/lint-imports
 
-## bench: speed as ratios to bare applications (several minutes, on an idle machine)
+## bench: measure speed as ratios to bare applications (several minutes, on an idle machine)
 bench: $(DEV)
 	$(BIN)/python -m bench $(ARGS)
 
@@ -64,11 +69,11 @@ lock:
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-## migrations: each context up, compared with its tables, down and up again, on an embedded server
+## migrations: migrate each context up, compare it with its tables, down and up again, on an embedded Postgres
 migrations: $(DEV)
 	$(BIN)/python -m scripts.check_migrations
 
-## docs: generate parts of the documents, and the network policies
+## docs: write the generated parts of the documents, and the network policies
 docs: $(DEV)
 	$(BIN)/python -m scripts.generate_network
 	$(BIN)/python -m scripts.generate_docs
@@ -77,26 +82,26 @@ docs: $(DEV)
 test-manifests: $(DEV)
 	$(BIN)/python -m pytest -q k8s
 
-## test-topologies: the same suite and the same log on all fifteen partitions, also as real processes
+## test-topologies: run one suite on all partitions of the contexts, also as real processes; compare all results
 test-topologies: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/partitions tests/e2e/test_flow.py $(ARGS)
 
-## test-crash-recovery: kill -9 at every commit of the main flow instead of some (several minutes)
+## test-crash-recovery: kill -9 at every commit of the main flow (several minutes)
 test-crash-recovery: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_crash.py $(ARGS)
 
-## test-network-faults: every fault between four processes, twenty times each (hours)
+## test-network-faults: cause every network fault between four processes, twenty times each (hours)
 test-network-faults: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_split_faults.py $(ARGS)
 
-## test-concurrency: a hundred buyers, twenty rounds of each race, database latency 0 and 20 ms (minutes)
+## test-concurrency: run each race twenty times with a hundred customers, with 0 and 20 ms of database latency (minutes)
 test-concurrency: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q tests/inventory/test_races.py tests/inventory/test_store_mutants.py tests/e2e/test_hot_product.py $(ARGS)
 
-## test-event-delivery: 2,000 events, two subscribers, twenty kill -9 (a minute)
+## test-event-delivery: deliver 2,000 events to two subscribers during twenty kill -9 (a minute)
 test-event-delivery: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/shared/test_event_delivery.py tests/shared/test_redis_streams.py tests/shared/test_redis_stream_kills.py $(ARGS)
 
-## test-relocation: extract a service under load, undisturbed and with a kill -9 in each step (minutes)
+## test-relocation: extract a service under load, without faults and with a kill -9 in each step (minutes)
 test-relocation: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_relocation.py $(ARGS)

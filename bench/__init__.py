@@ -1,1 +1,1 @@
-"""The project's benchmark: ours beside two baselines on the same machine. See README.md."""
+"""Benchmarks of the application and of baselines on the same machine. See README.md."""

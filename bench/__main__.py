@@ -1,10 +1,10 @@
 """`python -m bench [part ...]`: measure, print tables, write bench/results.
 
-hall      how fast the hall is beside what its stack can do
-split     the hall in one process against the hall in four
-contract  one call of a neighbour's contract: in process, over ASGI, over loopback
-hot       one product that everybody wants: reservations and orders beside a plain UPDATE
-imports   a catalogue that comes as a file: rows per second, and memory
+app       the application compared with a bare application on the same stack
+split     the application as one process and as four services
+contract  one call of another context: in process, over ASGI, over loopback
+hot       one product under high demand: reservations and orders compared with a plain UPDATE
+imports   import of a catalogue from a file: rows per second, and memory
 catalogue 100,000 products: cached and uncached reads, searches, deep pages
 """
 
@@ -22,36 +22,36 @@ from typing import Final, Protocol
 import asyncpg
 
 from . import catalogue, contract, hot, imports, split
-from .loop import STOPPING
+from .loop import STOP_SIGNALS
 from .report import Report
 from .suite import Options, Suite
 
 
 class Tables(Protocol):
-    """What a part found."""
+    """Results of a part."""
 
     def text(self) -> str: ...
     def markdown(self) -> str: ...
 
 
 def main() -> int:
-    """0 when every answer was a good one; a missed goal is a figure, not a failure."""
+    """Return 0 if every response was as expected. A missed goal is no failure."""
     parser = _parser()
     arguments = parser.parse_args()
-    _end_in_order()
+    _handle_stop_signals()
     if arguments.markdown:
         arguments.markdown.write_text("")
     if unknown := set(arguments.parts) - set(PARTS):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}")
-    wanted = arguments.parts or (["hall"] if arguments.baselines_only else list(PARTS))
-    problems = [problem for name in wanted if (problem := _problem(PARTS[name], arguments))]
+        parser.error(f"unknown part {', '.join(sorted(unknown))}")
+    names = arguments.parts or (["app"] if arguments.baselines_only else list(PARTS))
+    problems = [problem for name in names if (problem := _problem(PARTS[name], arguments))]
     return 1 if problems else 0
 
 
 def _problem(part: "Part", arguments: argparse.Namespace) -> str:
-    """The reason why it ended early or is not to be believed; empty when all is well."""
+    """Run a part. Return the reason why it stopped early or failed; empty without one."""
     try:
-        with _folder(arguments.data_dir if part is _hall else None) as folder:
+        with _folder(arguments.data_dir if part is _app else None) as folder:
             failures = part(arguments, folder)
     except (RuntimeError, OSError, ImportError, asyncpg.PostgresError) as problem:
         failures = f"stopped early: {type(problem).__name__}: {problem}"
@@ -60,13 +60,13 @@ def _problem(part: "Part", arguments: argparse.Namespace) -> str:
     return failures
 
 
-def _hall(arguments: argparse.Namespace, folder: Path) -> str:
+def _app(arguments: argparse.Namespace, folder: Path) -> str:
     options = _options(arguments)
     report = Report(options={**asdict(options), "database_url": bool(options.database_url)})
     try:
         Suite(options, folder, report).run()
     finally:
-        _show(report, arguments)
+        _print_tables(report, arguments)
     report.write()
     return _failures(report.failures)
 
@@ -75,58 +75,58 @@ def _split(arguments: argparse.Namespace, folder: Path) -> str:
     options = split.Options(seconds=1, rounds=1) if arguments.quick else split.Options()
     comparison = split.Comparison(options, folder)
     comparison.run()
-    _show(comparison.found, arguments)
-    comparison.found.write(asdict(options))
-    return _failures(comparison.found.failures)
+    _print_tables(comparison.result, arguments)
+    comparison.result.write(asdict(options))
+    return _failures(comparison.result.failures)
 
 
 def _contract(arguments: argparse.Namespace, folder: Path) -> str:
     options = contract.Options(rounds=2) if arguments.quick else contract.Options()
-    found = contract.measure(options, folder)
-    _show(found, arguments)
-    found.write(options)
+    results = contract.measure(options, folder)
+    _print_tables(results, arguments)
+    results.write(options)
     return ""
 
 
 def _hot(arguments: argparse.Namespace, folder: Path) -> str:
     options = hot.Options(seconds=1, rounds=1) if arguments.quick else hot.Options()
-    found = hot.measure(options, folder)
-    _show(found, arguments)
-    found.write()
-    return _failures(found.failures)
+    results = hot.measure(options, folder)
+    _print_tables(results, arguments)
+    results.write()
+    return _failures(results.failures)
 
 
 def _imports(arguments: argparse.Namespace, folder: Path) -> str:
     options = imports.Options(rows=5000) if arguments.quick else imports.Options()
-    found = imports.measure(options, folder)
-    _show(found, arguments)
-    found.write()
-    failed = sum(int(run["failed"]) for run in found.runs.values())
+    results = imports.measure(options, folder)
+    _print_tables(results, arguments)
+    results.write()
+    failed = sum(int(run["failed"]) for run in results.runs.values())
     return f"{failed} rows failed" if failed else ""
 
 
 def _catalogue(arguments: argparse.Namespace, folder: Path) -> str:
-    few = catalogue.Options(products=5000, seconds=0.5, rounds=1, depth=2000)
-    found = catalogue.measure(few if arguments.quick else catalogue.Options(), folder)
-    _show(found, arguments)
-    found.write()
-    return _failures(found.failures)
+    quick_options = catalogue.Options(products=5000, seconds=0.5, rounds=1, depth=2000)
+    results = catalogue.measure(quick_options if arguments.quick else catalogue.Options(), folder)
+    _print_tables(results, arguments)
+    results.write()
+    return _failures(results.failures)
 
 
-def _show(found: Tables, arguments: argparse.Namespace) -> None:
-    print(found.text())
+def _print_tables(results: Tables, arguments: argparse.Namespace) -> None:
+    print(results.text())
     if arguments.markdown:
-        with arguments.markdown.open("a") as page:
-            page.write(found.markdown() + "\n")
+        with arguments.markdown.open("a") as file:
+            file.write(results.markdown() + "\n")
 
 
 def _failures(failures: Mapping[str, int]) -> str:
-    return f"{sum(failures.values())} answers were not the expected ones" if failures else ""
+    return f"{sum(failures.values())} unexpected responses" if failures else ""
 
 
 Part = Callable[[argparse.Namespace, Path], str]
 PARTS: Final[Mapping[str, Part]] = {
-    "hall": _hall,
+    "app": _app,
     "split": _split,
     "contract": _contract,
     "hot": _hot,
@@ -146,49 +146,55 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="short phases: a smoke test")
     parser.add_argument("--markdown", type=Path, help="write the tables as Markdown to this file")
-    hall = parser.add_argument_group("hall")
-    hall.add_argument("--seconds", type=float, default=4, help="measured time of a phase")
-    hall.add_argument("--warmup", type=float, default=1, help="unmeasured time before it")
-    hall.add_argument("--requests", type=int, default=200_000, help="at most so many a phase")
-    hall.add_argument("--products", type=int, default=1000)
-    hall.add_argument("--customers", type=int, default=64)
-    hall.add_argument("--data-dir", type=Path, help="kept and used again; default: temporary")
-    hall.add_argument("--database-url", help="a Postgres that runs already, instead of our own")
-    hall.add_argument("--baselines-only", action="store_true", help="leave ours out")
+    group = parser.add_argument_group("app")
+    group.add_argument("--seconds", type=float, default=4, help="measured time of a phase")
+    group.add_argument("--warmup", type=float, default=1, help="unmeasured time before it")
+    group.add_argument("--requests", type=int, default=200_000, help="maximum number in a phase")
+    group.add_argument("--products", type=int, default=1000)
+    group.add_argument("--customers", type=int, default=64)
+    group.add_argument("--data-dir", type=Path, help="reused by later runs; default: temporary")
+    group.add_argument("--database-url", help="a running Postgres instead of the embedded one")
+    group.add_argument("--baselines-only", action="store_true", help="measure the baselines only")
     return parser
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    given = {
+    values = {
         name: value
         for name, value in vars(arguments).items()
         if name not in {"parts", "quick", "data_dir", "markdown"}
     }
     if arguments.quick:
-        short = {"seconds": 1.0, "warmup": 0.5, "readers": (16,), "buyers": (16,), "customers": 16}
-        given |= short | {"starts": 1, "twice": False}
-    return Options(**given)
+        quick_values = {
+            "seconds": 1.0,
+            "warmup": 0.5,
+            "readers": (16,),
+            "buyers": (16,),
+            "customers": 16,
+        }
+        values |= quick_values | {"starts": 1, "twice": False}
+    return Options(**values)
 
 
 @contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
-    if given:
-        given.mkdir(parents=True, exist_ok=True)
-        yield given.resolve()
+def _folder(values: Path | None) -> Iterator[Path]:
+    if values:
+        values.mkdir(parents=True, exist_ok=True)
+        yield values.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="markethall-bench-") as name:
         Path(name).chmod(0o755)  # an embedded Postgres started by root runs as another user
         yield Path(name)
 
 
-def _end_in_order() -> None:
-    """Being asked to stop is an interruption, so that everything started is ended."""
-    for number in STOPPING:
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(number, _leave)
+def _handle_stop_signals() -> None:
+    """Turn stop signals into KeyboardInterrupt, so that all started processes are stopped."""
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # keep the SIGHUP setting of nohup
+            signal.signal(number, _interrupt)
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 

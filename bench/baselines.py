@@ -1,9 +1,9 @@
-"""The programs ours is compared with; each runs as `python -m bench.baselines NAME`.
+"""Baselines of the benchmark; each runs as `python -m bench.baselines NAME`.
 
-raw   an ASGI app that answers one ready-made body: what uvicorn itself can do.
-sql   FastAPI and asyncpg, one statement a request, the JSON text stored ready-made in Postgres:
-      what the stack can do when nothing is computed in Python.
-same  the same, with the statements that ours sends, on its tables: what they bring is the answer.
+raw   an ASGI app with one constant body: the maximum of uvicorn.
+sql   FastAPI and asyncpg, one statement per request, JSON text stored in Postgres: the maximum of
+      the stack without computation in Python.
+same  like sql, with the statements and tables of the application.
 """
 
 import argparse
@@ -31,21 +31,21 @@ TABLES = """
 DROP SCHEMA IF EXISTS bench CASCADE;
 CREATE SCHEMA bench;
 CREATE TABLE bench.products (product_id uuid PRIMARY KEY, body text NOT NULL);
-CREATE TABLE bench.cards (product_id uuid PRIMARY KEY, card text NOT NULL);
+CREATE TABLE bench.list_items (product_id uuid PRIMARY KEY, item text NOT NULL);
 """
 PRODUCT = "SELECT body FROM bench.products WHERE product_id = $1"
-# Joined by Postgres, on its own core: the server's core moves one string instead of twenty rows.
+# joined by Postgres on its own core, so that the server receives one string instead of 20 rows
 PAGE = """
-SELECT '{"items":[' || coalesce(string_agg(card, ','), '')
+SELECT '{"items":[' || coalesce(string_agg(item, ','), '')
        || '],"next_cursor":"' || coalesce(max(product_id::text), '') || '"}'
-FROM (SELECT product_id, card FROM bench.cards
+FROM (SELECT product_id, item FROM bench.list_items
       WHERE product_id > $1 ORDER BY product_id LIMIT $2) AS page
 """
 FIRST = UUID(int=0)
 
 
 def raw_app(body: bytes) -> App:
-    """Answer every request with `body`."""
+    """Respond to every request with `body`."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     start: Message = {"type": "http.response.start", "status": 200, "headers": headers}
     content: Message = {"type": "http.response.body", "body": body}
@@ -57,18 +57,18 @@ def raw_app(body: bytes) -> App:
     return app
 
 
-class _Unreset(asyncpg.Connection):
-    """No RESET round trip on return to the pool: these statements leave nothing to reset."""
+class _ConnectionWithoutReset(asyncpg.Connection):
+    """Connection without RESET on return to the pool: these statements need none."""
 
     def get_reset_query(self) -> str:
         return ""
 
 
-def _pooled(database_url: str) -> FastAPI:
+def _app_with_pool(database_url: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with asyncpg.create_pool(
-            database_url, min_size=10, max_size=10, connection_class=_Unreset
+            database_url, min_size=10, max_size=10, connection_class=_ConnectionWithoutReset
         ) as app.state.pool:
             yield
 
@@ -76,8 +76,8 @@ def _pooled(database_url: str) -> FastAPI:
 
 
 def sql_app(database_url: str) -> FastAPI:
-    """One row by primary key, one page by keyset, ready-made text."""
-    app = _pooled(database_url)
+    """Serve one row by primary key and one page by keyset, as stored text."""
+    app = _app_with_pool(database_url)
 
     @app.get("/products/{product_id}")
     async def product(product_id: UUID) -> Response:
@@ -91,13 +91,13 @@ def sql_app(database_url: str) -> FastAPI:
 
 
 def same_app(database_url: str) -> FastAPI:
-    """Our statements, without what we do around them."""
-    one, page = _ours()
-    app = _pooled(database_url)
+    """Serve the results of the application's statements and nothing else."""
+    product_statement, page = _application_statements()
+    app = _app_with_pool(database_url)
 
     @app.get("/products/{product_id}")
     async def product(product_id: UUID) -> Response:
-        sql, values = one.bind({"product_id": product_id, "now": datetime.now(UTC)})
+        sql, values = product_statement.bind({"product_id": product_id, "now": datetime.now(UTC)})
         return _json((await app.state.pool.fetchrow(sql, *values))["json"])
 
     @app.get("/products")
@@ -108,8 +108,8 @@ def same_app(database_url: str) -> FastAPI:
     return app
 
 
-def _ours() -> "tuple[Statement, Statement]":
-    """Of a product, and of the first page."""
+def _application_statements() -> "tuple[Statement, Statement]":
+    """Return the statements of a product and of the first page."""
     from markethall.inventory.catalogue.contract.fields import ProductStatus
     from markethall.inventory.catalogue.sql.statements import GET_PRODUCT_JSON
     from markethall.inventory.search.sql.product_page_statements import product_page_statement
@@ -126,8 +126,8 @@ def _json(text: str | None) -> Response:
     return Response(text, media_type="application/json")
 
 
-async def fill(database_url: str, products: dict[UUID, str], cards: dict[UUID, str]) -> None:
-    """Store the bodies both sides answer with in the comparison's own tables."""
+async def fill(database_url: str, products: dict[UUID, str], list_items: dict[UUID, str]) -> None:
+    """Store the response bodies in the tables of the baselines."""
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute(TABLES)
@@ -135,16 +135,16 @@ async def fill(database_url: str, products: dict[UUID, str], cards: dict[UUID, s
             "products", schema_name="bench", records=list(products.items())
         )
         await connection.copy_records_to_table(
-            "cards", schema_name="bench", records=list(cards.items())
+            "list_items", schema_name="bench", records=list(list_items.items())
         )
         await connection.execute("VACUUM ANALYZE bench.products")
-        await connection.execute("VACUUM ANALYZE bench.cards")
+        await connection.execute("VACUUM ANALYZE bench.list_items")
     finally:
         await connection.close()
 
 
 async def clear(database_url: str) -> None:
-    """Take the comparison's tables away again."""
+    """Drop the tables of the baselines."""
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute("DROP SCHEMA IF EXISTS bench CASCADE")
@@ -156,14 +156,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.baselines")
     parser.add_argument("name", choices=("raw", "sql", "same"))
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--body", type=Path, help="raw: a file with the body to answer")
+    parser.add_argument("--body", type=Path, help="raw: a file with the response body")
     options = parser.parse_args()
     raw = options.name == "raw"
-    made = {"sql": sql_app, "same": same_app}
+    apps = {"sql": sql_app, "same": same_app}
     app: Any = (
         raw_app(options.body.read_bytes())
         if raw
-        else made[options.name](os.environ["BENCH_DATABASE_URL"])
+        else apps[options.name](os.environ["BENCH_DATABASE_URL"])
     )
     uvicorn.run(
         app,

@@ -1,8 +1,8 @@
-"""A large catalogue: cached and uncached reads beside the bare apps, searches, and deep pages.
+"""Measure a large catalogue: cached and uncached reads, searches, and deep pages.
 
-All servers are up at once, on one core, and take turns, round after round: what disturbs the
-machine disturbs all of them. The bare app of an uncached read sends the very statement that ours
-sends, and answers what it brings.
+Reads are compared with bare applications. All servers run on one core and alternate in each round,
+so that noise affects all of them equally. The bare application of an uncached read sends the same
+SQL statement and responds with its result.
 """
 
 import http.client
@@ -24,7 +24,7 @@ from markethall.schema_migrations import upgrade
 from markethall.shared.persistence.postgres_url import asyncpg_url
 
 from . import servers, tables
-from .client import Request, Tally, call_all, endless, load, request_bytes
+from .client import Request, Tally, call_all, load, repeat, request_bytes
 from .loop import Loop
 from .servers import OTHERS, Server, Ticks
 from .shop import PAGE, fetch
@@ -32,16 +32,16 @@ from .shop import PAGE, fetch
 WARMUP: Final = 1.0
 READERS: Final = 16
 SEARCHERS: Final = 4
-READ: Final = 2000  # products that are read in turn
-STEP: Final = 100  # products of a page on the way down
-LOOKS: Final = 200  # at the first page and at the deep one, by turns
+PRODUCTS_READ: Final = 2000  # distinct products in the reads
+PAGE_SIZE: Final = 100  # while walking to a deep page
+DEEP_READS: Final = 200  # of the first page and of the deep one, alternating
 HEADER: Final = (
-    *("measure", "ours /s", "bare /s", "ratio", "by round", "cpu ratio", "p50 ms", "p99 ms"),
+    *("measure", "application /s", "bare /s", "ratio", "by round", "cpu ratio", "p50 ms", "p99 ms"),
     *("n", "goal"),
 )
-SEARCH_HEADER: Final = ("search", "p50 ms", "p99 ms", "most ms", "n", "different")
+SEARCH_HEADER: Final = ("search", "p50 ms", "p99 ms", "max ms", "n", "distinct queries")
 DEEP_HEADER: Final = ("list", "products before it", "first p50 ms", "deep p50 ms", "deep / first")
-# ours, what it is held against, and the share of it that is the goal
+# by measure: its baseline, and the target share of the baseline
 GOALS: Final[Mapping[str, tuple[str, float]]] = {
     "product, cached": ("raw, product", 0.45),
     "page of 20, cached": ("raw, page", 0.45),
@@ -53,7 +53,7 @@ SORTS: Final[Mapping[str, Mapping[str, str]]] = {
     "newest first": {},
     "by name": {"sort": "name"},
     "by price": {"sort": "price"},
-    "dearest first": {"sort": "-price"},
+    "by price, descending": {"sort": "-price"},
     "of a category, by price": {"category": "clothing", "sort": "price"},
     "of a tag": {"tag": "sale"},
     "found by a word, by relevance": {"q": "jacket"},
@@ -62,7 +62,7 @@ SORTS: Final[Mapping[str, Mapping[str, str]]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """`rounds` phases of `seconds` each; `depth` products come before a deep page."""
+    """`rounds` phases of `seconds` each; `depth`: products before a deep page."""
 
     products: int = 100_000
     seconds: float = 2
@@ -71,15 +71,15 @@ class Options:
 
 
 class Phase(NamedTuple):
-    """One phase of one server; `cpu_us`: of its process, per answer."""
+    """One phase of one server; `cpu_us`: CPU time of its process per response."""
 
     rate: float
     cpu_us: float
 
 
 @dataclass
-class Found:
-    """Phases and latencies by measure, latencies by search, and milliseconds by list."""
+class CatalogueResult:
+    """Phases and latencies by measure, latencies by search, and page times by list."""
 
     options: Options
     phases: dict[str, list[Phase]] = field(default_factory=dict)
@@ -90,10 +90,10 @@ class Found:
     foreign: float = 0.0
 
     def ratios(self, measure: str) -> list[Phase]:
-        """Of the baseline, round by round."""
+        """Return the ratios to the baseline in each round."""
         bare, _ = GOALS[measure]
         pairs = zip(self.phases[measure], self.phases[bare], strict=True)
-        return [Phase(our.rate / its.rate, its.cpu_us / our.cpu_us) for our, its in pairs]
+        return [Phase(own.rate / base.rate, base.cpu_us / own.cpu_us) for own, base in pairs]
 
     def text(self) -> str:
         return "\n".join(tables.text(rows) for rows in self._tables()) + self._remarks()
@@ -108,7 +108,7 @@ class Found:
             {
                 "options": asdict(self.options),
                 "foreign": self.foreign,
-                "ratios": {name: median(it.rate for it in self.ratios(name)) for name in GOALS},
+                "ratios": {name: median(item.rate for item in self.ratios(name)) for name in GOALS},
                 "rates": {
                     name: [phase.rate for phase in phases] for name, phases in self.phases.items()
                 },
@@ -122,36 +122,36 @@ class Found:
 
     def _tables(self) -> Iterator[tables.Rows]:
         yield [HEADER, *map(self._row, GOALS)]
-        yield [SEARCH_HEADER, *(_search_row(name, *it) for name, it in self.searches.items())]
-        yield [DEEP_HEADER, *(_deep_row(name, *it) for name, it in self.deep.items())]
+        yield [SEARCH_HEADER, *(_search_row(name, *item) for name, item in self.searches.items())]
+        yield [DEEP_HEADER, *(_deep_row(name, *item) for name, item in self.deep.items())]
 
     def _row(self, measure: str) -> tuple[str, ...]:
-        (bare, wanted), ratios = GOALS[measure], self.ratios(measure)
-        ours, its = (median(it.rate for it in self.phases[name]) for name in (measure, bare))
-        rates = [it.rate for it in ratios]
+        (bare, target), ratios = GOALS[measure], self.ratios(measure)
+        cached, base = (median(item.rate for item in self.phases[name]) for name in (measure, bare))
+        rates = [item.rate for item in ratios]
         times = self.latencies[measure]
-        reached = "reached" if median(rates) >= wanted else "missed"
+        reached = "reached" if median(rates) >= target else "missed"
         return (
-            *(measure, f"{ours:,.0f}", f"{its:,.0f}", f"{median(rates):.0%}"),
+            *(measure, f"{cached:,.0f}", f"{base:,.0f}", f"{median(rates):.0%}"),
             f"{min(rates):.0%}-{max(rates):.0%}",
-            f"{median(it.cpu_us for it in ratios):.0%}",
+            f"{median(item.cpu_us for item in ratios):.0%}",
             *(f"{_percentile(times, percent):.2f}" for percent in (50, 99)),
-            *(str(len(times)), f">= {wanted:.0%}: {reached}"),
+            *(str(len(times)), f">= {target:.0%}: {reached}"),
         )
 
     def _remarks(self, bullet: str = "") -> str:
         lines = [
-            f"{self.options.products:,} products, {READERS} readers; {SEARCHERS} search, uncached",
+            f"{self.options.products:,} products, {READERS} readers; {SEARCHERS} searchers, uncached",
             tables.machine_line(),
-            f"others used {self.foreign:.0%} of the cores meanwhile",
-            *(f"FAILED, {what}: {times}" for what, times in self.failures.items()),
+            f"other programs used {self.foreign:.0%} of the cores",
+            *(f"FAILED, {message}: {times}" for message, times in self.failures.items()),
         ]
         return "\n" + "\n".join(bullet + line for line in lines) + "\n"
 
 
-def _search_row(name: str, times: list[float], different: int) -> tuple[str, ...]:
+def _search_row(name: str, times: list[float], distinct: int) -> tuple[str, ...]:
     figures = (_percentile(times, percent) for percent in (50, 99, 100))
-    return (name, *(f"{figure:.1f}" for figure in figures), str(len(times)), str(different))
+    return (name, *(f"{figure:.1f}" for figure in figures), str(len(times)), str(distinct))
 
 
 def _deep_row(name: str, before: int, first: float, deep: float) -> tuple[str, ...]:
@@ -159,30 +159,30 @@ def _deep_row(name: str, before: int, first: float, deep: float) -> tuple[str, .
 
 
 def _percentile(times: Sequence[float], percent: float) -> float:
-    """Nearest rank."""
+    """Return the percentile by nearest rank."""
     ordered = sorted(times)
     return ordered[ceil(len(ordered) * percent / 100) - 1] if ordered else float("nan")
 
 
-def measure(options: Options, folder: Path) -> Found:
-    """Raises StartFailed."""
-    found = Found(options)
+def measure(options: Options, folder: Path) -> CatalogueResult:
+    """Run the measurement. Raises StartFailed."""
+    result = CatalogueResult(options)
     database = servers.database(folder / "database")
     with servers.pinned(OTHERS), closing(Loop()) as loop, database as url:
         upgrade(asyncpg_url(url))
         _fill(url, folder, options.products)
         before = Ticks.now()
-        with _servers(url, folder, loop) as hall:
-            hall.reads(found)
-            hall.searches(found)
-            hall.deep(found)
-            # while they live: what has ended is no longer counted as ours
-            found.foreign = Ticks.now().foreign(before)
-    return found
+        with _servers(url, folder, loop) as bench:
+            bench.reads(result)
+            bench.searches(result)
+            bench.deep(result)
+            # before the processes end, because ended ones would count as foreign
+            result.foreign = Ticks.now().foreign(before)
+    return result
 
 
 def _fill(url: str, folder: Path, products: int) -> None:
-    _say(f"preparing {products:,} products ...")
+    _print_progress(f"preparing {products:,} products ...")
     command = ("demo", "--products", str(products))
     servers.run("markethall", *command, log=folder / "demo.log", environ=_settings(url, folder))
 
@@ -190,17 +190,17 @@ def _fill(url: str, folder: Path, products: int) -> None:
 def _settings(url: str, folder: Path) -> dict[str, str]:
     return {
         "MARKETHALL_DATABASE_URL": url,
-        "MARKETHALL_DATA_DIR": str(folder / "hall"),
+        "MARKETHALL_DATA_DIR": str(folder / "application"),
         "MARKETHALL_RATE_LIMITS": "off",
         "MARKETHALL_LOG_FORMAT": "json",
     }
 
 
 @contextmanager
-def _servers(url: str, folder: Path, loop: Loop) -> Iterator["_Hall"]:
+def _servers(url: str, folder: Path, loop: Loop) -> Iterator["_CatalogueBench"]:
     settings = _settings(url, folder)
     with ExitStack() as stack:
-        ours, uncached = (
+        cached, uncached = (
             stack.enter_context(
                 servers.serving(
                     "markethall",
@@ -211,13 +211,13 @@ def _servers(url: str, folder: Path, loop: Loop) -> Iterator["_Hall"]:
             )
             for cache in ("on", "off")
         )
-        for server in (ours, uncached):
+        for server in (cached, uncached):
             server.wait("/ready", 120)
-        paths = loop.do(_products(ours.port))
+        paths = loop.do(_products(cached.port))
         bare = {}
         for name, path in (("product", paths[0]), ("page", PAGE)):
             body = folder / f"{name}.json"
-            [answer] = loop.do(call_all(ours.port, [_get(path)], at_once=1))
+            [answer] = loop.do(call_all(cached.port, [_get(path)], concurrency=1))
             body.write_bytes(answer.body)
             bare[f"raw, {name}"] = stack.enter_context(
                 servers.serving(
@@ -236,32 +236,32 @@ def _servers(url: str, folder: Path, loop: Loop) -> Iterator["_Hall"]:
         )
         for server in (*bare.values(), same):
             server.wait(PAGE)
-        yield _Hall(loop, ours, uncached, same, bare, paths)
+        yield _CatalogueBench(loop, cached, uncached, same, bare, paths)
 
 
 async def _products(port: int) -> list[str]:
-    """Where some of the products are, in no particular order."""
-    walk = _walk(port, {}, READ)
-    found = [f"/products/{item['product_id']}" async for items, _ in walk for item in items]
-    Random(7).shuffle(found)
-    return found
+    """Return the paths of some products in random order."""
+    walk = _walk(port, {}, PRODUCTS_READ)
+    result = [f"/products/{item['product_id']}" async for items, _ in walk for item in items]
+    Random(7).shuffle(result)
+    return result
 
 
 async def _walk(port: int, query: Mapping[str, str], depth: int) -> Any:
-    """Page by page, until so many products have been seen or there are no more."""
-    seen, cursor = 0, None
-    while seen < depth:
-        wanted = {**query, "limit": str(STEP), **({"cursor": cursor} if cursor else {})}
-        page = await fetch(port, f"/products?{urlencode(wanted)}")
-        seen, cursor = seen + len(page["items"]), page["next_cursor"]
+    """Yield pages with their cursors, until `depth` products or the end of the list."""
+    count, cursor = 0, None
+    while count < depth:
+        target = {**query, "limit": str(PAGE_SIZE), **({"cursor": cursor} if cursor else {})}
+        page = await fetch(port, f"/products?{urlencode(target)}")
+        count, cursor = count + len(page["items"]), page["next_cursor"]
         yield page["items"], cursor
         if cursor is None:
             return
 
 
 @dataclass(frozen=True)
-class _Hall:
-    """Those that are measured."""
+class _CatalogueBench:
+    """Measured servers."""
 
     loop: Loop
     cached: Server
@@ -270,23 +270,23 @@ class _Hall:
     bare: Mapping[str, Server]
     paths: Sequence[str]
 
-    def reads(self, found: Found) -> None:
-        plays = self._plays()
-        for number in range(-1, found.options.rounds):
-            _say(f"round {number + 1} of {found.options.rounds}")
-            # the first one warms up
-            into = found if number >= 0 else Found(found.options)
-            for name, (server, requests) in plays.items():
-                self._phase(name, server, requests, into)
+    def reads(self, result: CatalogueResult) -> None:
+        phases = self._phases()
+        for number in range(-1, result.options.rounds):
+            _print_progress(f"round {number + 1} of {result.options.rounds}")
+            # the first round is a warm-up
+            target_result = result if number >= 0 else CatalogueResult(result.options)
+            for name, (server, requests) in phases.items():
+                self._phase(name, server, requests, target_result)
 
-    def _plays(self) -> Mapping[str, tuple[Server, Sequence[Request]]]:
+    def _phases(self) -> Mapping[str, tuple[Server, Sequence[Request]]]:
         products, page = [_get(path) for path in self.paths], [_get(PAGE)]
         tags = {path: _etag(self.cached.port, path) for path in (*self.paths[:100], PAGE)}
-        known = [_get(path, if_none_match=tag) for path, tag in tags.items()]
+        conditional = [_get(path, if_none_match=tag) for path, tag in tags.items()]
         return {
             "raw, product": (self.bare["raw, product"], products),
             "product, cached": (self.cached, products),
-            "304, cached": (self.cached, known),
+            "304, cached": (self.cached, conditional),
             "raw, page": (self.bare["raw, page"], page),
             "page of 20, cached": (self.cached, page),
             "same statement, product": (self.same, products),
@@ -295,33 +295,38 @@ class _Hall:
             "page of 20, uncached": (self.uncached, page),
         }
 
-    def _phase(self, name: str, server: Server, requests: Sequence[Request], found: Found) -> None:
+    def _phase(
+        self, name: str, server: Server, requests: Sequence[Request], result: CatalogueResult
+    ) -> None:
         tally, before = Tally(), Ticks.now(server.process.pid)
-        scripts, seconds = endless(requests, READERS), found.options.seconds
+        scripts, seconds = repeat(requests, READERS), result.options.seconds
         self.loop.do(load(server.port, scripts, tally, WARMUP, seconds))
-        spent = Ticks.now(server.process.pid).seconds(before)
+        cpu_seconds = Ticks.now(server.process.pid).seconds(before)
         kind = requests[0].kind
-        phase = Phase(tally.rate(kind), spent * 1e6 / max(tally.answered[kind], 1))
-        found.phases.setdefault(name, []).append(phase)
-        times = found.latencies.setdefault(name, [])
-        times += [each * 1000 for each in tally.latencies[kind]]
-        found.failures.update({f"{name}, {it}": n for it, n in tally.failures.items()})
+        phase = Phase(tally.rate(kind), cpu_seconds * 1e6 / max(tally.answered[kind], 1))
+        result.phases.setdefault(name, []).append(phase)
+        times = result.latencies.setdefault(name, [])
+        times += [latency * 1000 for latency in tally.latencies[kind]]
+        result.failures.update({f"{name}, {item}": n for item, n in tally.failures.items()})
 
-    def searches(self, found: Found) -> None:
-        for name, queries in _searches(found.options.products).items():
-            _say(name)
+    def searches(self, result: CatalogueResult) -> None:
+        for name, queries in _searches(result.options.products).items():
+            _print_progress(name)
             paths = [f"/products?{urlencode(query)}" for query in queries]
             tally = Tally()
-            scripts = endless([_get(path) for path in paths], SEARCHERS)
-            seconds = 2 * found.options.seconds
+            scripts = repeat([_get(path) for path in paths], SEARCHERS)
+            seconds = 2 * result.options.seconds
             self.loop.do(load(self.uncached.port, scripts, tally, WARMUP, seconds))
-            found.searches[name] = [it * 1000 for it in tally.latencies["GET"]], len(set(paths))
-            found.failures.update({f"{name}, {it}": n for it, n in tally.failures.items()})
+            result.searches[name] = (
+                [item * 1000 for item in tally.latencies["GET"]],
+                len(set(paths)),
+            )
+            result.failures.update({f"{name}, {item}": n for item, n in tally.failures.items()})
 
-    def deep(self, found: Found) -> None:
+    def deep(self, result: CatalogueResult) -> None:
         for name, query in SORTS.items():
-            _say(f"deep page: {name}")
-            found.deep[name] = self.loop.do(self._deep(query, found.options.depth))
+            _print_progress(f"deep page: {name}")
+            result.deep[name] = self.loop.do(self._deep(query, result.options.depth))
 
     async def _deep(self, query: Mapping[str, str], depth: int) -> tuple[int, float, float]:
         before, last = 0, ""
@@ -330,16 +335,16 @@ class _Hall:
                 break
             before, last = before + len(items), cursor
         first, deep = (
-            _get(f"/products?{urlencode({**query, **at})}") for at in ({}, {"cursor": last})
+            _get(f"/products?{urlencode({**query, **index})}") for index in ({}, {"cursor": last})
         )
         tally = Tally(opens=0)
-        await load(self.uncached.port, lambda _: [_by_turns(first, deep)], tally, 0, 30)
-        at_first, far = (median(tally.latencies[kind]) * 1000 for kind in ("first", "deep"))
-        return before, at_first, far
+        await load(self.uncached.port, lambda _: [_alternate(first, deep)], tally, 0, 30)
+        at_first, at_deep = (median(tally.latencies[kind]) * 1000 for kind in ("first", "deep"))
+        return before, at_first, at_deep
 
 
-def _by_turns(first: Request, deep: Request) -> Any:
-    for _ in range(LOOKS):
+def _alternate(first: Request, deep: Request) -> Any:
+    for _ in range(DEEP_READS):
         yield first._replace(kind="first")
         yield deep._replace(kind="deep")
 
@@ -355,31 +360,32 @@ def _get(path: str, **headers: str) -> Request:
 
 
 def _searches(products: int) -> Mapping[str, Sequence[Mapping[str, str]]]:
-    """What people look for, each in some words or values: no answer is known by heart."""
+    """Return typical searches, each with many queries, so that no result is cached."""
     rows = Random(11).sample([*generate_products(products)], min(200, products))
     nouns = sorted({row["name"].split(",")[0].split()[-1] for row in rows})
     makers = sorted({row["attributes"]["maker"] for row in rows})
     materials = sorted({row["attributes"]["material"].split()[-1] for row in rows})
-    branches = list(CATEGORIES)
-    pairs = [(maker, nouns[at % len(nouns)]) for at, maker in enumerate(makers)]
+    categories = list(CATEGORIES)
+    pairs = [(maker, nouns[index % len(nouns)]) for index, maker in enumerate(makers)]
     prices = [row["price"]["amount"] for row in rows]
     return {
         "a word of names": [{"q": noun} for noun in nouns],
-        "as one types it": [{"q": noun[:3]} for noun in nouns],
+        "a word prefix": [{"q": noun[:3]} for noun in nouns],
         "maker and noun": [{"q": f"{maker} {noun}"} for maker, noun in pairs],
         "a SKU": [{"q": row["sku"]} for row in rows],
-        "mistyped": [{"q": _mistyped(noun)} for noun in nouns if len(noun) > 4],
+        "a misspelled word": [{"q": _misspell(noun)} for noun in nouns if len(noun) > 4],
         "a word of descriptions": [{"q": material} for material in materials],
         "a word of every second description": [{"q": "guaranteed"}, {"q": "made"}],
         "a word in a category": [
-            {"q": noun, "category": branches[at % len(branches)]} for at, noun in enumerate(nouns)
+            {"q": noun, "category": categories[index % len(categories)]}
+            for index, noun in enumerate(nouns)
         ],
-        "a category": [{"category": name} for name in branches],
+        "a category": [{"category": name} for name in categories],
         "a category, in stock, by price": [
-            {"category": name, "in_stock": "true", "sort": "price"} for name in branches
+            {"category": name, "in_stock": "true", "sort": "price"} for name in categories
         ],
         "a tag": [{"tag": tag} for tag in sorted({tag for row in rows for tag in row["tags"]})],
-        "a span of prices": [
+        "a price range": [
             {"min_price": str(price), "max_price": str(price + 500)} for price in prices
         ],
         "a word, facets counted": [{"q": noun, "facets": "category,options,tag"} for noun in nouns],
@@ -387,11 +393,11 @@ def _searches(products: int) -> Mapping[str, Sequence[Mapping[str, str]]]:
     }
 
 
-def _mistyped(word: str) -> str:
-    """Two letters in the wrong order."""
-    at = len(word) // 2
-    return word[: at - 1] + word[at] + word[at - 1] + word[at + 1 :]
+def _misspell(word: str) -> str:
+    """Swap two letters."""
+    index = len(word) // 2
+    return word[: index - 1] + word[index] + word[index - 1] + word[index + 1 :]
 
 
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+def _print_progress(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""What one contract call costs: direct, through the guard, over ASGI, over loopback TCP.
+"""Measure the cost of one contract call: direct, through the call guard, over ASGI, over TCP.
 
-In memory storage, so that no database hides the way there, and one call after another. The ways
-take turns, round after round, so that noise hits all of them alike.
+Storage is in memory, so that no database hides the cost, and calls are sequential. The transports
+alternate in each round, so that noise affects all of them equally.
 """
 
 import gc
@@ -35,14 +35,14 @@ from .servers import OTHERS, Server, Ticks
 from .shop import ADMIN, Refused
 
 MEMORY: Final = {"storage": "memory", "rate_limits": "off", "bcrypt_cost": "4"}
-BOSS: Final = {"admin_email": ADMIN, "admin_password": "cotton-and-market-7"}
-INSIDE: Final = "http://hall"  # over ASGI nobody looks it up
+ADMIN_SETTINGS: Final = {"admin_email": ADMIN, "admin_password": "cotton-and-market-7"}
+INSIDE: Final = "http://app"  # not resolved over ASGI
 STOCK: Final = 900_000
 LEAVES: Final = frozenset({"users", "inventory"})
 CALLERS: Final = frozenset(context_names()) - LEAVES
 HEADER: Final = (
     *("method", "p50 us", "p99 us", "more", "caller cpu us", "callee cpu us"),
-    *("n", "way"),
+    *("n", "transport"),
 )
 METHODS: Final = (
     "users.get_active_customer",
@@ -53,7 +53,7 @@ METHODS: Final = (
 
 @dataclass(frozen=True)
 class Options:
-    """`calls` of each method are made `rounds` times by each way."""
+    """`calls` calls of each method in each of `rounds` rounds, per transport."""
 
     calls: int = 300
     rounds: int = 10
@@ -61,7 +61,7 @@ class Options:
 
 @dataclass
 class Cost:
-    """Microseconds of each call; processor seconds of all of them, on both sides."""
+    """Microseconds of each call, and CPU seconds of all calls on both sides."""
 
     calls: "array[float]" = field(default_factory=lambda: array("d"))
     caller: float = 0.0
@@ -93,42 +93,42 @@ class Cost:
         return self.callee * 1e6 / len(self.calls)
 
 
-class Goods(NamedTuple):
-    """What is asked about."""
+class EntityIds(NamedTuple):
+    """Ids used in the calls."""
 
     user_id: UUID
     product_id: UUID
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to the two contracts, and what its calls have cost so far, by method."""
+class Transport:
+    """One transport to the two contracts, and the cost of its calls by method."""
 
     name: str
     users: Users
     inventory: Inventory
-    goods: Goods
-    callee: int = 0  # the process that answers, where it is another one
+    ids: EntityIds
+    callee: int = 0  # pid of the called process, if it is another one
     costs: dict[str, Cost] = field(default_factory=lambda: {name: Cost() for name in METHODS})
 
     def calls(self, method: str, count: int) -> list[Callable[[], Awaitable[object]]]:
-        """So many calls of it, made ready, each to be made once."""
+        """Return `count` prepared calls of the method."""
         return [self._call(method) for _ in range(count)]
 
     def _call(self, method: str) -> Callable[[], Awaitable[object]]:
-        user_id, _ = self.goods
+        user_id, _ = self.ids
         if method == "inventory.reserve":
-            ctx, command = _call_of(user_id), _reserve(self.goods)
+            ctx, command = _call_context(user_id), _reserve(self.ids)
             return lambda: self.inventory.reserve(ctx, command)
-        ctx = _call_of(uuid4() if "new" in method else user_id)
+        ctx = _call_context(uuid4() if "new" in method else user_id)
         return lambda: self.users.get_active_customer(ctx, user_id)
 
 
 @dataclass(frozen=True)
-class Found:
-    """All ways, and the share of the cores that others used meanwhile."""
+class ContractResult:
+    """All transports, and the share of the cores used by other programs."""
 
-    ways: tuple[Way, ...]
+    transports: tuple[Transport, ...]
     foreign: float
 
     def text(self) -> str:
@@ -141,163 +141,171 @@ class Found:
     def write(self, options: Options) -> None:
         """Write results/contract.json."""
         calls = [
-            {"method": method, "way": way.name, **way.costs[method].figures()}
+            {"method": method, "transport": transport.name, **transport.costs[method].figures()}
             for method in METHODS
-            for way in self.ways
+            for transport in self.transports
         ]
-        found = {"options": asdict(options), "foreign": self.foreign, "calls": calls}
-        tables.write("contract", found)
+        result = {"options": asdict(options), "foreign": self.foreign, "calls": calls}
+        tables.write("contract", result)
 
     def _rows(self) -> list[tuple[str, ...]]:
-        return [HEADER, *(self._row(method, way) for method in METHODS for way in self.ways)]
+        return [
+            HEADER,
+            *(self._row(method, transport) for method in METHODS for transport in self.transports),
+        ]
 
-    def _row(self, method: str, way: Way) -> tuple[str, ...]:
-        cost, direct = way.costs[method], self.ways[0].costs[method]
+    def _row(self, method: str, transport: Transport) -> tuple[str, ...]:
+        cost, direct = transport.costs[method], self.transports[0].costs[method]
         return (
             *(method, f"{cost.p50:,.0f}", f"{cost.p99:,.0f}", f"{cost.p50 - direct.p50:+,.0f}"),
-            *(f"{cost.caller_us:,.0f}", f"{cost.callee_us:,.0f}", str(len(cost.calls)), way.name),
+            *(
+                f"{cost.caller_us:,.0f}",
+                f"{cost.callee_us:,.0f}",
+                str(len(cost.calls)),
+                transport.name,
+            ),
         )
 
     def _remarks(self) -> Iterator[str]:
         yield tables.machine_line()
-        yield f"others used {self.foreign:.0%} of the cores meanwhile"
+        yield f"other programs used {self.foreign:.0%} of the cores"
 
 
-def measure(options: Options, folder: Path) -> Found:
-    """Raises StartFailed; Refused when a call is not answered."""
+def measure(options: Options, folder: Path) -> ContractResult:
+    """Run the measurement. Raises StartFailed, and Refused for a failed call."""
     log.configure("json", "warning")
     before = Ticks.now()
     with servers.pinned(OTHERS), closing(Loop()) as loop:
-        ways = loop.do(_measured(options, folder))
-    return Found(tuple(ways), Ticks.now().foreign(before))
+        transports = loop.do(_measured(options, folder))
+    return ContractResult(tuple(transports), Ticks.now().foreign(before))
 
 
-async def _measured(options: Options, folder: Path) -> list[Way]:
-    async with _ways(folder) as ways:
-        # as the server does, or the collector would be half of what is measured
+async def _measured(options: Options, folder: Path) -> list[Transport]:
+    async with _transports(folder) as transports:
+        # as the server does; otherwise garbage collection would be half of the cost
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
-        for way in ways:
-            await _round(way, options.calls)
-            way.costs.update({name: Cost() for name in METHODS})
+        for transport in transports:
+            await _round(transport, options.calls)
+            transport.costs.update({name: Cost() for name in METHODS})
         for _ in range(options.rounds):
-            for way in ways:
-                await _round(way, options.calls)
-        return ways
+            for transport in transports:
+                await _round(transport, options.calls)
+        return transports
 
 
-async def _round(way: Way, count: int) -> None:
-    for method, cost in way.costs.items():
-        calls = way.calls(method, count)
-        before, spent = Ticks.now(way.callee), time.process_time()
-        await _make(calls, cost)
-        cost.caller += time.process_time() - spent
-        cost.callee += Ticks.now(way.callee).seconds(before) if way.callee else 0
+async def _round(transport: Transport, count: int) -> None:
+    for method, cost in transport.costs.items():
+        calls = transport.calls(method, count)
+        before, cpu_before = Ticks.now(transport.callee), time.process_time()
+        await _run_calls(calls, cost)
+        cost.caller += time.process_time() - cpu_before
+        cost.callee += Ticks.now(transport.callee).seconds(before) if transport.callee else 0
 
 
-async def _make(calls: list[Callable[[], Awaitable[object]]], cost: Cost) -> None:
+async def _run_calls(calls: list[Callable[[], Awaitable[object]]], cost: Cost) -> None:
     for call in calls:
-        began = time.perf_counter()
+        started = time.perf_counter()
         await call()
-        cost.calls.append((time.perf_counter() - began) * 1e6)
+        cost.calls.append((time.perf_counter() - started) * 1e6)
 
 
 @asynccontextmanager
-async def _ways(folder: Path) -> AsyncIterator[list[Way]]:
-    """The hall in one process; its leaves behind ASGI; its leaves in a process of their own."""
+async def _transports(folder: Path) -> AsyncIterator[list[Transport]]:
+    """Yield all transports: users and inventory in process, behind ASGI, in another process."""
     keys = {
         "service_token_private_key": generate_private_key(),
         "secret_key": uuid4().hex + uuid4().hex,
     }
-    whole, leaves = (
-        _hall(contexts=frozenset(context_names()), **keys),
-        _hall(contexts=LEAVES, **keys),
+    monolith, leaves = (
+        _create_app(contexts=frozenset(context_names()), **keys),
+        _create_app(contexts=LEAVES, **keys),
     )
-    goods = {hall: await _delivered_inside(hall) for hall in (whole, leaves)}
-    with _leaf(folder, keys) as leaf:
-        address = f"http://127.0.0.1:{leaf.port}"
-        away = await _delivered(httpx2.AsyncHTTPTransport(), address)
-        asgi, tcp = _caller(INSIDE, **keys), _caller(address, **keys)
+    ids = {app: await _create_entities_in(app) for app in (monolith, leaves)}
+    with _leaf_server(folder, keys) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        remote_ids = await _create_entities(httpx2.AsyncHTTPTransport(), url)
+        asgi, tcp = _caller(INSIDE, **keys), _caller(url, **keys)
         asgi.transport.override(providers.Object(httpx2.ASGITransport(leaves)))
-        inside: Container = whole.container
+        container: Container = monolith.container
         yield [
-            Way("direct", inside.users(), inside.inventory(), goods[whole]),
-            _guarded("in process", inside, goods[whole]),
-            _guarded("over ASGI", asgi, goods[leaves]),
-            _guarded("over loopback", tcp, away, leaf.process.pid),
+            Transport("direct", container.users(), container.inventory(), ids[monolith]),
+            _guarded_transport("in process", container, ids[monolith]),
+            _guarded_transport("over ASGI", asgi, ids[leaves]),
+            _guarded_transport("over loopback", tcp, remote_ids, server.process.pid),
         ]
         await tcp.http_clients().close()
 
 
-def _guarded(name: str, caller: Container, goods: Goods, callee: int = 0) -> Way:
-    """The two contracts as orders has them in its hands."""
+def _guarded_transport(name: str, caller: Container, ids: EntityIds, callee: int = 0) -> Transport:
+    """Return the transport of the contract clients that orders uses."""
     orders = caller.orders_context
-    return Way(name, orders.users(), orders.inventory(), goods, callee)
+    return Transport(name, orders.users(), orders.inventory(), ids, callee)
 
 
-def _hall(**settings: Any) -> Gateway:
-    """Not opened: no background work takes part."""
-    return create_app(read_settings(**MEMORY, **BOSS, **settings))
+def _create_app(**settings: Any) -> Gateway:
+    """Create an application that is not started, so that no background work runs."""
+    return create_app(read_settings(**MEMORY, **ADMIN_SETTINGS, **settings))
 
 
 def _caller(leaves: str, **settings: Any) -> Container:
-    """Orders and payments, with the leaves elsewhere."""
+    """Return a container of orders and payments; users and inventory are at this URL."""
     remotes = dict.fromkeys(LEAVES, leaves)
-    return _hall(contexts=CALLERS, context_urls=remotes, **settings).container
+    return _create_app(contexts=CALLERS, context_urls=remotes, **settings).container
 
 
 @contextmanager
-def _leaf(folder: Path, keys: dict[str, str]) -> Iterator[Server]:
-    given = MEMORY | BOSS | keys | {"contexts": ",".join(sorted(LEAVES))}
-    environ = {f"MARKETHALL_{name.upper()}": value for name, value in given.items()}
+def _leaf_server(folder: Path, keys: dict[str, str]) -> Iterator[Server]:
+    settings = MEMORY | ADMIN_SETTINGS | keys | {"contexts": ",".join(sorted(LEAVES))}
+    environ = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
     log_file = folder / "leaf.log"
-    with servers.serving("markethall", "serve", log=log_file, environ=environ) as leaf:
-        leaf.wait("/ready")
-        yield leaf
+    with servers.serving("markethall", "serve", log=log_file, environ=environ) as server:
+        server.wait("/ready")
+        yield server
 
 
-async def _delivered_inside(hall: Gateway) -> Goods:
-    await hall.container.accounts().create_first_admin(*BOSS.values())
-    return await _delivered(httpx2.ASGITransport(hall))
+async def _create_entities_in(app: Gateway) -> EntityIds:
+    await app.container.accounts().create_first_admin(*ADMIN_SETTINGS.values())
+    return await _create_entities(httpx2.ASGITransport(app))
 
 
-async def _delivered(transport: httpx2.AsyncBaseTransport, address: str = INSIDE) -> Goods:
-    """A customer and a product, made through the API."""
-    async with httpx2.AsyncClient(transport=transport, base_url=address) as http:
+async def _create_entities(transport: httpx2.AsyncBaseTransport, url: str = INSIDE) -> EntityIds:
+    """Create a customer and a product through the API."""
+    async with httpx2.AsyncClient(transport=transport, base_url=url) as http:
         customer = {"username": "ada", "email": "ada@example.com", "password": "a-lovelace-1815"}
-        user = await _answer(http, "/users", json=customer)
-        login = {"username": ADMIN, "password": BOSS["admin_password"]}
-        token = (await _answer(http, "/token", data=login))["access_token"]
+        user = await _post(http, "/users", json=customer)
+        login = {"username": ADMIN, "password": ADMIN_SETTINGS["admin_password"]}
+        token = (await _post(http, "/token", data=login))["access_token"]
         http.headers["authorization"] = f"Bearer {token}"
         price = {"amount": 1999, "currency": "EUR"}
-        product = await _answer(http, "/products", json={"sku": "T", "name": "T", "price": price})
+        product = await _post(http, "/products", json={"sku": "T", "name": "T", "price": price})
         path = f"/products/{product['product_id']}/stock-adjustments"
         http.headers["idempotency-key"] = "delivery"
-        await _answer(http, path, json={"delta": STOCK, "reason": "received"})
-        return Goods(UUID(user["user_id"]), UUID(product["product_id"]))
+        await _post(http, path, json={"delta": STOCK, "reason": "received"})
+        return EntityIds(UUID(user["user_id"]), UUID(product["product_id"]))
 
 
-async def _answer(http: httpx2.AsyncClient, path: str, **given: Any) -> Any:
-    answer = await http.post(path, **given)
-    if not answer.is_success:
-        raise Refused(f"{path}: {answer.status_code} {answer.text}")
-    return answer.json()
+async def _post(http: httpx2.AsyncClient, path: str, **settings: Any) -> Any:
+    response = await http.post(path, **settings)
+    if not response.is_success:
+        raise Refused(f"{path}: {response.status_code} {response.text}")
+    return response.json()
 
 
-def _call_of(user_id: UUID) -> CallContext:
-    """As the front makes it of a customer's request."""
+def _call_context(user_id: UUID) -> CallContext:
+    """Return a call context like that of a customer's request."""
     actor = Actor(user_id=user_id, name="customer", roles=("customer",))
-    until = datetime.now(UTC) + timedelta(seconds=60)
+    deadline = datetime.now(UTC) + timedelta(seconds=60)
     trace = f"00-{uuid4().hex}-{uuid4().hex[:16]}-01"
-    return CallContext(actor=actor, request_id=str(uuid4()), traceparent=trace, deadline=until)
+    return CallContext(actor=actor, request_id=str(uuid4()), traceparent=trace, deadline=deadline)
 
 
-def _reserve(goods: Goods) -> Reserve:
+def _reserve(ids: EntityIds) -> Reserve:
     return Reserve(
         reservation_id=uuid4(),
         order_id=uuid4(),
-        customer_id=goods.user_id,
-        lines=(RequestedLine(product_id=goods.product_id, quantity=1),),
+        customer_id=ids.user_id,
+        lines=(RequestedLine(product_id=ids.product_id, quantity=1),),
         expires_at=datetime.now(UTC) + timedelta(minutes=15),
     )

@@ -1,8 +1,8 @@
-"""One product that everybody wants: how fast it can be reserved and ordered.
+"""Measure how fast one product under high demand can be reserved and ordered.
 
-Beside a plain `UPDATE ... WHERE available >= 1` by asyncpg on as many connections of the same
-server, which neither says for whom it takes nor can be repeated. The ways take turns, round after
-round, so that what disturbs the machine disturbs all of them.
+The baseline is a plain `UPDATE ... WHERE available >= 1` by asyncpg with the same number of
+connections; it records no customer and is not idempotent. The methods alternate in each round, so
+that noise affects all of them equally.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ from .loop import Loop
 from .servers import OTHERS, SERVER, Server, Ticks
 from .shop import Shop
 
-PLENTY: Final = 1_000_000
-CONNECTIONS: Final = 20  # the pool of a hall
+STOCK: Final = 1_000_000
+CONNECTIONS: Final = 20  # the pool of the application
 WARMUP: Final = 0.5
 CREATE_PLAIN_TABLE: Final = """
 CREATE TABLE plain_stock (product_id uuid PRIMARY KEY, on_hand bigint NOT NULL, reserved bigint NOT NULL,
@@ -49,13 +49,20 @@ CREATE TABLE plain_stock (product_id uuid PRIMARY KEY, on_hand bigint NOT NULL, 
 """
 RESERVE_SQL: Final = "UPDATE plain_stock SET reserved = reserved + 1 WHERE product_id = $1 AND on_hand - reserved >= 1"
 UPDATE, RESERVE, ORDER = "plain UPDATE", "inventory.reserve", "POST /orders"
-HEADER: Final = ("what", "on one row /s", "on many rows /s", "one row / plain", "many / plain", "n")
+HEADER: Final = (
+    "method",
+    "on one row /s",
+    "on many rows /s",
+    "one row / plain",
+    "many / plain",
+    "n",
+)
 Buy = Callable[[UUID], Awaitable[object]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """`rounds` phases of `seconds` each; `spread` rows beside the one; `held` before it begins."""
+    """`rounds` phases of `seconds` each; `reservations`: existing ones on the one row."""
 
     seconds: float = 3
     rounds: int = 5
@@ -66,17 +73,17 @@ class Options:
 
 @dataclass
 class HotProductResult:
-    """Rates by what was done and on how many rows, one per round."""
+    """Rates by method and number of rows, one per round."""
 
     options: Options
     rates: dict[tuple[str, int], list[float]] = field(default_factory=dict)
-    times: Counter[tuple[str, int]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, int]] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     foreign: float = 0.0
 
-    def note(self, what: str, rows: int, count: int, seconds: float) -> None:
-        self.rates.setdefault((what, rows), []).append(count / seconds)
-        self.times[what, rows] += count
+    def add(self, method: str, rows: int, count: int, seconds: float) -> None:
+        self.rates.setdefault((method, rows), []).append(count / seconds)
+        self.counts[method, rows] += count
 
     def text(self) -> str:
         return tables.text(self._rows()) + "\n" + "\n".join(self._remarks()) + "\n"
@@ -88,83 +95,87 @@ class HotProductResult:
     def write(self) -> None:
         """Write results/hot.json."""
         rates = [
-            {"what": what, "rows": rows, "per_second": found}
-            for (what, rows), found in self.rates.items()
+            {"method": method, "rows": rows, "per_second": result}
+            for (method, rows), result in self.rates.items()
         ]
         tables.write(
             "hot", {"options": asdict(self.options), "foreign": self.foreign, "rates": rates}
         )
 
     def _rows(self) -> list[tuple[str, ...]]:
-        return [HEADER, *(self._row(what) for what in (UPDATE, RESERVE, ORDER))]
+        return [HEADER, *(self._row(method) for method in (UPDATE, RESERVE, ORDER))]
 
-    def _row(self, what: str) -> tuple[str, ...]:
-        kinds = (1, self.options.other_rows)
-        rates = [self._rate(what, rows) for rows in kinds]
-        ratios = [rate / self._rate(UPDATE, rows) for rate, rows in zip(rates, kinds, strict=True)]
+    def _row(self, method: str) -> tuple[str, ...]:
+        row_counts = (1, self.options.other_rows)
+        rates = [self._rate(method, rows) for rows in row_counts]
+        ratios = [
+            rate / self._rate(UPDATE, rows) for rate, rows in zip(rates, row_counts, strict=True)
+        ]
         return (
-            what,
+            method,
             *(f"{rate:,.0f}" for rate in rates),
             *(f"{ratio:.0%}" for ratio in ratios),
-            str(sum(self.times[what, rows] for rows in kinds)),
+            str(sum(self.counts[method, rows] for rows in row_counts)),
         )
 
-    def _rate(self, what: str, rows: int) -> float:
-        return median(self.rates.get((what, rows), [float("nan")]))
+    def _rate(self, method: str, rows: int) -> float:
+        return median(self.rates.get((method, rows), [float("nan")]))
 
     def _remarks(self) -> Iterator[str]:
-        yield f"{CONNECTIONS} connections; {self.options.reservations} holds on the one row beforehand"
+        yield f"{CONNECTIONS} connections; {self.options.reservations} existing reservations on the one row"
         yield tables.machine_line()
-        yield f"others used {self.foreign:.0%} of the cores meanwhile"
+        yield f"other programs used {self.foreign:.0%} of the cores"
 
 
 def measure(options: Options, folder: Path) -> HotProductResult:
-    """Raises StartFailed, Refused."""
+    """Run the measurement. Raises StartFailed, Refused."""
     log.configure("json", "warning")
-    found = HotProductResult(options)
+    result = HotProductResult(options)
     with servers.database(folder / "database") as url, closing(Loop()) as loop:
         upgrade(asyncpg_url(url))
-        with _hall(url, folder) as hall, closing(_Methods(url, loop)) as ways:
-            ways.prepare(options, hall)
+        with _application(url, folder) as server, closing(_Methods(url, loop)) as methods:
+            methods.prepare(options, server)
             before = Ticks.now()
             for number in range(-1, options.rounds):
                 _print_progress(f"round {number + 1} of {options.rounds}")
-                # the first one warms up
-                _round(ways, hall, found if number >= 0 else HotProductResult(options))
-            # while they live: what has ended is no longer counted as ours
-            found.foreign = Ticks.now().foreign(before)
-    return found
+                # the first round is a warm-up
+                _round(methods, server, result if number >= 0 else HotProductResult(options))
+            # before the processes end, because ended ones would count as foreign
+            result.foreign = Ticks.now().foreign(before)
+    return result
 
 
-def _round(ways: "_Methods", hall: Server, found: HotProductResult) -> None:
-    for goods in (ways.goods[:1], ways.goods[1:]):
-        for what, buy in ways.inside.items():
+def _round(methods: "_Methods", server: Server, result: HotProductResult) -> None:
+    for product_ids in (methods.product_ids[:1], methods.product_ids[1:]):
+        for method, buy in methods.by_method.items():
             with servers.pinned(SERVER):
-                count, seconds = ways.loop.do(_phase(buy, goods, found.options.seconds))
-            found.note(what, len(goods), count, seconds)
-        tally, shop = Tally(), replace(ways.shop, product_ids=[str(key) for key in goods])
-        orders = shop.placing(CONNECTIONS)
+                count, seconds = methods.loop.do(_phase(buy, product_ids, result.options.seconds))
+            result.add(method, len(product_ids), count, seconds)
+        tally, shop = Tally(), replace(methods.shop, product_ids=[str(key) for key in product_ids])
+        orders = shop.place_orders(CONNECTIONS)
         with servers.pinned(OTHERS):
-            ways.loop.do(load(hall.port, orders, tally, WARMUP, found.options.seconds))
-        servers.settle(hall.process.pid)
-        found.note(ORDER, len(goods), len(tally.latencies["place"]), tally.closes - tally.opens)
-        found.failures.update(tally.failures)
+            methods.loop.do(load(server.port, orders, tally, WARMUP, result.options.seconds))
+        servers.settle(server.process.pid)
+        result.add(
+            ORDER, len(product_ids), len(tally.latencies["place"]), tally.closes - tally.opens
+        )
+        result.failures.update(tally.failures)
 
 
 class _Methods:
-    """Who takes a unit in which way, all on one database: two of them in this process."""
+    """Methods to reserve a unit on one database; two of them run in this process."""
 
     def __init__(self, url: str, loop: Loop) -> None:
         self._url, self.loop = url, loop
-        self.inside: dict[str, Buy] = {}
-        self.goods: Sequence[UUID] = ()
+        self.by_method: dict[str, Buy] = {}
+        self.product_ids: Sequence[UUID] = ()
         self.shop = Shop(admin_password="")
 
-    def prepare(self, options: Options, hall: Server) -> None:
-        """The first of the goods is the wanted one."""
+    def prepare(self, options: Options, server: Server) -> None:
+        """Create products, of which the first is the hot one, and customers."""
         self.loop.do(self._prepare(options))
-        self.loop.do(self.shop.register(hall.port, options.customers))
-        self.loop.do(self.shop.log_in(hall.port))
+        self.loop.do(self.shop.register(server.port, options.customers))
+        self.loop.do(self.shop.log_in(server.port))
 
     def close(self) -> None:
         self.loop.do(self._close())
@@ -174,12 +185,12 @@ class _Methods:
         self._container: Container = create_app(settings).container
         inventory = self._container.inventory()
         catalogue, stockroom = self._container.catalogue(), self._container.stockroom()
-        self.goods = await _create_products(catalogue, stockroom, options.other_rows + 1)
-        self._pool = await _create_plain_rows(self._url, self.goods)
+        self.product_ids = await _create_products(catalogue, stockroom, options.other_rows + 1)
+        self._pool = await _create_plain_rows(self._url, self.product_ids)
         for _ in range(options.reservations // 100):
-            await asyncio.gather(*(_reserve(inventory, self.goods[0]) for _ in range(100)))
+            await asyncio.gather(*(_reserve(inventory, self.product_ids[0]) for _ in range(100)))
         await self._pool.execute("ANALYZE")
-        self.inside = {
+        self.by_method = {
             UPDATE: lambda product_id: self._pool.execute(RESERVE_SQL, product_id),
             RESERVE: lambda product_id: _reserve(inventory, product_id),
         }
@@ -190,47 +201,49 @@ class _Methods:
 
 
 @contextmanager
-def _hall(url: str, folder: Path) -> Iterator[Server]:
+def _application(url: str, folder: Path) -> Iterator[Server]:
     settings = {
         "MARKETHALL_DATABASE_URL": url,
-        "MARKETHALL_DATA_DIR": str(folder / "hall"),
+        "MARKETHALL_DATA_DIR": str(folder / "application"),
         "MARKETHALL_RATE_LIMITS": "off",
         "MARKETHALL_BCRYPT_COST": "4",
-        # few customers buy very often
+        # a few customers place many orders
         "MARKETHALL_MAX_UNPAID_ORDERS_PER_CUSTOMER": "10000",
         "MARKETHALL_MAX_RESERVED_UNITS_PER_CUSTOMER": "10000",
         "MARKETHALL_LOG_FORMAT": "json",
     }
-    log_file = folder / "hall.log"
-    with servers.serving("markethall", "serve", log=log_file, environ=settings) as hall:
-        hall.wait("/ready", 120)
-        yield hall
+    log_file = folder / "application.log"
+    with servers.serving("markethall", "serve", log=log_file, environ=settings) as server:
+        server.wait("/ready", 120)
+        yield server
 
 
-async def _create_plain_rows(url: str, goods: Sequence[UUID]) -> "asyncpg.Pool[asyncpg.Record]":
-    """The plain table, and as many connections as the hall has."""
+async def _create_plain_rows(
+    url: str, product_ids: Sequence[UUID]
+) -> "asyncpg.Pool[asyncpg.Record]":
+    """Create the plain table. Return a pool as large as that of the application."""
     address = url.replace("+asyncpg", "")
     pool = await asyncpg.create_pool(address, min_size=CONNECTIONS, max_size=CONNECTIONS)
     await pool.execute(CREATE_PLAIN_TABLE)
-    rows = [(product_id, PLENTY, 0) for product_id in goods]
+    rows = [(product_id, STOCK, 0) for product_id in product_ids]
     await pool.executemany("INSERT INTO plain_stock VALUES ($1, $2, $3)", rows)
     return pool
 
 
-async def _phase(buy: Buy, goods: Sequence[UUID], seconds: float) -> tuple[int, float]:
-    """How many units were taken, in how many seconds."""
-    turn, closes = cycle(goods), perf_counter() + seconds
+async def _phase(buy: Buy, product_ids: Sequence[UUID], seconds: float) -> tuple[int, float]:
+    """Return the number of reserved units and the seconds."""
+    ids_in_turn, ends_at = cycle(product_ids), perf_counter() + seconds
 
     async def buyer() -> int:
         units_bought = 0
-        while perf_counter() < closes:
-            await buy(next(turn))
+        while perf_counter() < ends_at:
+            await buy(next(ids_in_turn))
             units_bought += 1
         return units_bought
 
-    began = perf_counter()
+    started = perf_counter()
     counts = await asyncio.gather(*(buyer() for _ in range(CONNECTIONS)))
-    return sum(counts), perf_counter() - began
+    return sum(counts), perf_counter() - started
 
 
 def _reserve(inventory: Inventory, product_id: UUID) -> Awaitable[object]:
@@ -250,18 +263,18 @@ async def _create_products(catalogue: Catalogue, stockroom: Stockroom, count: in
     staff_context = ctx.model_copy(
         update={"actor": ctx.actor.model_copy(update={"scopes": scopes})}
     )
-    made = []
+    created = []
     for number in range(count):
         price = Price(amount=1000, currency="EUR")
-        new = NewProduct(sku=f"HOT-{number}", name=f"Wanted thing {number}", price=price)
+        new = NewProduct(sku=f"HOT-{number}", name=f"Hot product {number}", price=price)
         product = await catalogue.create(staff_context, new, IdempotentCommand.without_key(uuid4()))
-        delivery = Adjustment(delta=PLENTY, reason="received")
+        receipt = Adjustment(delta=STOCK, reason="received")
         await stockroom.adjust(
-            staff_context, product.product_id, delivery, IdempotentCommand.without_key(uuid4())
+            staff_context, product.product_id, receipt, IdempotentCommand.without_key(uuid4())
         )
-        made.append(product.product_id)
-    return made
+        created.append(product.product_id)
+    return created
 
 
-def _print_progress(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
+def _print_progress(method: str) -> None:
+    print(method, file=sys.stderr, flush=True)

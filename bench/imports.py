@@ -1,7 +1,7 @@
-"""How fast a catalogue comes in as a file, and how much memory that takes.
+"""Measure the speed and the memory of the import of a catalogue from a file.
 
-A process of its own does the work, as `markethall import` does, on a database of its own: first a
-new catalogue, then the same file again (nothing changes), then one with every price changed.
+A separate process imports into a new database, like `markethall import`: first a new catalogue, then
+the same file again (no changes), then a file with every price changed.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from markethall.shared.persistence.postgres_url import asyncpg_url
 
 from . import servers, tables
 
-HEADER: Final = ("what", "rows /s", "seconds", "cpu s", "idle MB", "peak MB over idle", "rows")
+HEADER: Final = ("import", "rows /s", "seconds", "cpu s", "idle MB", "peak MB over idle", "rows")
 KINDS: Final = ("new", "unchanged", "changed")
 MB: Final = 1024 * 1024
 _WORDS: Final = (
@@ -44,7 +44,7 @@ class Options:
 
 
 @dataclass
-class Found:
+class ImportResult:
     options: Options
     runs: dict[str, dict[str, float]] = field(default_factory=dict)
     size: int = 0
@@ -75,30 +75,30 @@ class Found:
         )
 
     def _remarks(self) -> Iterator[str]:
-        yield f"a CSV of {self.size / MB:.0f} MB; the upload is not in these figures"
+        yield f"CSV of {self.size / MB:.0f} MB; figures without the upload"
         yield tables.machine_line()
 
 
-def measure(options: Options, folder: Path) -> Found:
-    """Raises StartFailed, CalledProcessError."""
-    found = Found(options)
+def measure(options: Options, folder: Path) -> ImportResult:
+    """Run the measurement. Raises StartFailed, CalledProcessError."""
+    result = ImportResult(options)
     with servers.database(folder / "database") as url:
         upgrade(asyncpg_url(url))
         for kind in KINDS:
             path = folder / f"{kind}.csv"
             path.write_text("".join(lines(options.rows, 7 if kind == "changed" else 0)))
-            found.size = path.stat().st_size
-            found.runs[kind] = _run(asyncpg_url(url), path, folder)
-    return found
+            result.size = path.stat().st_size
+            result.runs[kind] = _run(asyncpg_url(url), path, folder)
+    return result
 
 
-def lines(rows: int, more: int) -> Iterator[str]:
+def lines(rows: int, price_offset: int) -> Iterator[str]:
     yield "sku,name,description,price,currency,category,tags,options,on_hand\r\n"
     for n in range(rows):
-        one, two = _WORDS[n % 12], _WORDS[n // 12 % 12]
+        first, second = _WORDS[n % 12], _WORDS[n // 12 % 12]
         yield (
-            f'BENCH-{n:07d},{one.title()} {two} {n % 997},"A {one} thing of {two}, number {n}, made'
-            f' to be measured.",{n % 200 + more}.90,EUR,{two},"{one},{two}",'
+            f'BENCH-{n:07d},{first.title()} {second} {n % 997},"A {first} thing of {second}, number {n}, made'
+            f' to be measured.",{n % 200 + price_offset}.90,EUR,{second},"{first},{second}",'
             f'"{{""size"":""{n % 9}""}}",{n % 50}\r\n'
         )
 
@@ -106,33 +106,33 @@ def lines(rows: int, more: int) -> Iterator[str]:
 def _run(url: str, path: Path, folder: Path) -> dict[str, float]:
     environment = os.environ | {
         "MARKETHALL_DATABASE_URL": url,
-        "MARKETHALL_DATA_DIR": str(folder / "home"),
+        "MARKETHALL_DATA_DIR": str(folder / "application"),
         "MARKETHALL_DATABASE_TIMEOUT": "10",
     }
     command = [sys.executable, "-m", "bench.imports", str(path)]
-    # the database has the other core, as in every measurement here
+    # the database runs on the other core
     with servers.pinned(servers.SERVER):
         done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-# In the process under measure
+# Measured process
 
 
 async def _import(path: Path) -> dict[str, float]:
     settings = read_settings()
     container = build_container(settings, load_or_create_secrets(settings))
-    imports, importer = container.imports(), container.inventory_context.import_worker()
+    imports, worker = container.imports(), container.inventory_context.import_worker()
     ctx = system_context("bench")
     upload = await imports.upload(ctx, _chunks(path))
     command = NewImport(sha256=upload.sha256, format=ImportFormat.CSV)
-    attempt = IdempotentCommand("", new_id(), timedelta(days=1), _present)
-    started = await imports.start_import(ctx, upload, command, attempt)
-    idle, began, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
-    done = await importer.process_next(started.import_id)
-    found = {
+    idempotent_command = IdempotentCommand("", new_id(), timedelta(days=1), _to_response)
+    job = await imports.start_import(ctx, upload, command, idempotent_command)
+    idle, started, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
+    done = await worker.process_next(job.import_id)
+    result = {
         "rows": done.rows.read,
-        "seconds": time.perf_counter() - began,
+        "seconds": time.perf_counter() - started,
         "cpu": time.process_time() - cpu,
         "idle": idle,
         "peak": _memory("VmHWM"),
@@ -140,10 +140,10 @@ async def _import(path: Path) -> dict[str, float]:
     }
     await container.databases().close()
     container.passwords().close()
-    return found
+    return result
 
 
-def _present(_: Any) -> StoredResponse:
+def _to_response(_: Any) -> StoredResponse:
     return StoredResponse(status=202, body="")
 
 

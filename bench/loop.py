@@ -1,4 +1,4 @@
-"""The event loop of a run, which may be told to end at any time."""
+"""Event loop of a run that can be interrupted by a signal."""
 
 import asyncio
 import signal
@@ -8,11 +8,11 @@ from typing import Any, TypeVar, cast
 import uvloop
 
 T = TypeVar("T")
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Loop:
-    """Runs one piece of work after another on the same loop."""
+    """Runner of one coroutine after another on the same loop."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -21,7 +21,7 @@ class Loop:
         self._runner.close()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Raises KeyboardInterrupt when we are told to end."""
+        """Run the coroutine. Raises KeyboardInterrupt after a stop signal."""
         try:
             return self._runner.run(_stoppable(work))
         except asyncio.CancelledError:
@@ -29,15 +29,15 @@ class Loop:
 
 
 async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
-    """The loop would swallow what a signal handler raises inside its callbacks: cancel instead."""
+    """Cancel the task on a stop signal: an exception in a handler would be lost in a callback."""
     task, loop = cast("asyncio.Task[Any]", asyncio.current_task()), asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in STOPPING}
-    caught = [number for number, handler in before.items() if handler != signal.SIG_IGN]
-    for number in caught:
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in handled:
         loop.add_signal_handler(number, task.cancel)
     try:
         return await work
     finally:
-        for number in caught:
+        for number in handled:
             loop.remove_signal_handler(number)
             signal.signal(number, before[number])

@@ -1,4 +1,4 @@
-"""What both sides did, as ratios of apart to together."""
+"""Results of both deployments, and ratios of the split to the monolith."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,22 +11,22 @@ from . import tables
 from .client import Tally
 
 HEADER: Final = (
-    *("measure", "at once", "together /s", "apart /s", "ratio", "by round"),
+    *("measure", "concurrency", "monolith /s", "split /s", "ratio", "by round"),
     *("p50 ms", "ratio", "p99 ms", "ratio", "cpu us", "ratio", "n", "foreign"),
 )
-QUIET: Final = 0.05  # foreign use of the cores that leaves a figure believable
-SIDES: Final = ("together", "apart")
+MAX_FOREIGN_SHARE: Final = 0.05  # maximum foreign use of the cores for a reliable figure
+DEPLOYMENTS: Final = ("monolith", "split")
 
 
-class Scene(NamedTuple):
-    """One line of the table: so many customers at once doing one thing."""
+class Scenario(NamedTuple):
+    """One line of the table: a measure with a number of concurrent customers."""
 
     measure: str
-    at_once: int
+    concurrency: int
 
 
 class Round(NamedTuple):
-    """One phase of one side. `cpu_us`: of all its processes, per answer, with what came after."""
+    """One phase of one deployment. `cpu_us`: per response, all processes, work afterwards included."""
 
     rate: float
     p50_ms: float
@@ -34,20 +34,20 @@ class Round(NamedTuple):
 
 
 @dataclass
-class Pile:
-    """What one side did in all phases of a scene. Latencies in seconds."""
+class Samples:
+    """Measurements of one deployment in all phases of a scenario. Latencies in seconds."""
 
     latencies: list[float] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
 
     def add(self, tally: Tally, kind: str, cpu: float) -> None:
-        """`cpu`: processor seconds."""
+        """Add a phase. `cpu`: CPU seconds."""
         self.latencies.extend(tally.latencies[kind])
-        each = cpu * 1e6 / max(tally.answered[kind], 1)
-        self.rounds.append(Round(tally.rate(kind), tally.percentile(kind, 50) * 1000, each))
+        values = cpu * 1e6 / max(tally.answered[kind], 1)
+        self.rounds.append(Round(tally.rate(kind), tally.percentile(kind, 50) * 1000, values))
 
     def figures(self) -> dict[str, float]:
-        """Medians of the rounds. Only p99 is of all answers: a round has too few for it."""
+        """Return medians of the rounds. p99 is over all responses: a round has too few for it."""
         middle = map(median, zip(*self.rounds, strict=True))
         n = len(self.latencies)
         return {**dict(zip(Round._fields, middle, strict=True)), "p99_ms": self._p99(), "n": n}
@@ -58,20 +58,20 @@ class Pile:
 
 
 @dataclass
-class Found:
-    """A run: per scene a pile for each side; per side MB of memory, the share of a core that it
-    uses at rest, and calls of neighbours per order."""
+class SplitResult:
+    """Results of a run: samples by scenario and deployment; by deployment memory in MB, share of
+    a core when idle, and calls of other contexts per order."""
 
-    piles: dict[Scene, dict[str, Pile]] = field(default_factory=dict)
-    foreign: dict[Scene, list[float]] = field(default_factory=dict)
+    samples_by_scenario: dict[Scenario, dict[str, Samples]] = field(default_factory=dict)
+    foreign: dict[Scenario, list[float]] = field(default_factory=dict)
     memory: dict[str, dict[str, float]] = field(default_factory=dict)
-    rest: dict[str, float] = field(default_factory=dict)
+    idle_cores: dict[str, float] = field(default_factory=dict)
     calls: dict[str, dict[str, float]] = field(default_factory=dict)
     attempts: dict[str, dict[str, float]] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
 
-    def pile(self, scene: Scene, side: str) -> Pile:
-        return self.piles.setdefault(scene, {}).setdefault(side, Pile())
+    def samples(self, scenario: Scenario, deployment: str) -> Samples:
+        return self.samples_by_scenario.setdefault(scenario, {}).setdefault(deployment, Samples())
 
     def text(self) -> str:
         return tables.text(self._rows()) + "\n" + "\n".join(self._remarks()) + "\n"
@@ -82,73 +82,82 @@ class Found:
 
     def write(self, options: object) -> None:
         """Write results/split.json."""
-        scenes = [
+        scenarios = [
             {
-                **scene._asdict(),
-                "foreign": median(self.foreign[scene]),
-                "apart/together": ratios(piles),
+                **scenario._asdict(),
+                "foreign": median(self.foreign[scenario]),
+                "split/monolith": ratios(by_deployment),
             }
-            | {side: pile.figures() for side, pile in piles.items()}
-            for scene, piles in self.piles.items()
+            | {deployment: samples.figures() for deployment, samples in by_deployment.items()}
+            for scenario, by_deployment in self.samples_by_scenario.items()
         ]
-        rest: dict[str, object] = {"memory_mb": self.memory, "cores_at_rest": self.rest}
-        rest |= {"calls_per_order": self.calls}
-        rest |= {"attempts_per_order": self.attempts, "failures": self.failures}
-        tables.write("split", {"options": options, "scenes": scenes, **rest})
+        idle_cores: dict[str, object] = {"memory_mb": self.memory, "idle_cores": self.idle_cores}
+        idle_cores |= {"calls_per_order": self.calls}
+        idle_cores |= {"attempts_per_order": self.attempts, "failures": self.failures}
+        tables.write("split", {"options": options, "scenes": scenarios, **idle_cores})
 
     def _rows(self) -> list[tuple[str, ...]]:
-        return [HEADER, *(self._row(scene) for scene in self.piles)]
+        return [HEADER, *(self._row(scenario) for scenario in self.samples_by_scenario)]
 
-    def _row(self, scene: Scene) -> tuple[str, ...]:
-        together, apart = (self.piles[scene][side].figures() for side in SIDES)
-        ratio, rates = ratios(self.piles[scene]), by_round(self.piles[scene])["rate"]
+    def _row(self, scenario: Scenario) -> tuple[str, ...]:
+        monolith, split = (
+            self.samples_by_scenario[scenario][deployment].figures() for deployment in DEPLOYMENTS
+        )
+        ratio, rates = (
+            ratios(self.samples_by_scenario[scenario]),
+            by_round(self.samples_by_scenario[scenario])["rate"],
+        )
         return (
-            *(scene.measure, str(scene.at_once)),
-            *(f"{together['rate']:,.0f}", f"{apart['rate']:,.0f}", _times(ratio["rate"])),
+            *(scenario.measure, str(scenario.concurrency)),
+            *(f"{monolith['rate']:,.0f}", f"{split['rate']:,.0f}", _times(ratio["rate"])),
             f"{min(rates):.2f}-{max(rates):.2f}",
-            *(_pair(together, apart, "p50_ms", 2), _times(ratio["p50_ms"])),
-            *(_pair(together, apart, "p99_ms", 2), _times(ratio["p99_ms"])),
-            *(_pair(together, apart, "cpu_us", 0), _times(ratio["cpu_us"])),
-            f"{together['n']:.0f}, {apart['n']:.0f}",
-            f"{median(self.foreign[scene]):.0%}",
+            *(_pair(monolith, split, "p50_ms", 2), _times(ratio["p50_ms"])),
+            *(_pair(monolith, split, "p99_ms", 2), _times(ratio["p99_ms"])),
+            *(_pair(monolith, split, "cpu_us", 0), _times(ratio["cpu_us"])),
+            f"{monolith['n']:.0f}, {split['n']:.0f}",
+            f"{median(self.foreign[scenario]):.0%}",
         )
 
     def _remarks(self) -> Iterator[str]:
         yield tables.machine_line()
-        for kind, sides in self.memory.items():
-            together, apart = (sides[side] for side in SIDES)
-            yield f"{kind}: {together:.0f} MB together, {apart:.0f} apart, {apart / together:.2f}x"
-        resting = ", ".join(f"{side} {share:.1%}" for side, share in self.rest.items())
-        yield f"of a core at rest (subtracted from cpu us): {resting}"
-        for side, calls in self.calls.items():
-            each = ", ".join(f"{name} {count:.2f}" for name, count in calls.items())
-            yield f"calls of neighbours per order, {side}: {sum(calls.values()):.2f} ({each})"
-        for side, sent in self.attempts.items():
-            yield f"requests over the wire per order, {side}: {sum(sent.values()):.2f}"
-        if loud := sum(median(shares) > QUIET for shares in self.foreign.values()):
-            yield f"{loud} measures shared the machine with others: believe ratios, not rates"
-        for what, times in self.failures.items():
-            yield f"FAILED, {what}: {times}"
+        for kind, by_deployment in self.memory.items():
+            monolith, split = (by_deployment[deployment] for deployment in DEPLOYMENTS)
+            yield f"{kind}: {monolith:.0f} MB monolith, {split:.0f} split, {split / monolith:.2f}x"
+        idle = ", ".join(
+            f"{deployment} {share:.1%}" for deployment, share in self.idle_cores.items()
+        )
+        yield f"of a core when idle (subtracted from cpu us): {idle}"
+        for deployment, calls in self.calls.items():
+            values = ", ".join(f"{name} {count:.2f}" for name, count in calls.items())
+            yield f"calls of other contexts per order, {deployment}: {sum(calls.values()):.2f} ({values})"
+        for deployment, attempts in self.attempts.items():
+            yield f"HTTP requests between contexts per order, {deployment}: {sum(attempts.values()):.2f}"
+        if disturbed := sum(median(shares) > MAX_FOREIGN_SHARE for shares in self.foreign.values()):
+            yield f"{disturbed} measures were disturbed by other programs: the ratios are more reliable than the rates"
+        for name, count in self.failures.items():
+            yield f"FAILED, {name}: {count}"
 
 
-def ratios(piles: Mapping[str, Pile]) -> dict[str, float]:
-    """Apart to together: the median of the rounds, in each of which both had the same weather."""
-    found = {name: median(each) for name, each in by_round(piles).items()}
-    together, apart = (piles[side].figures() for side in SIDES)
-    return found | {"p99_ms": apart["p99_ms"] / together["p99_ms"]}
+def ratios(by_deployment: Mapping[str, Samples]) -> dict[str, float]:
+    """Return split to monolith: medians over the rounds, and p99 over all responses."""
+    result = {name: median(values) for name, values in by_round(by_deployment).items()}
+    monolith, split = (by_deployment[deployment].figures() for deployment in DEPLOYMENTS)
+    return result | {"p99_ms": split["p99_ms"] / monolith["p99_ms"]}
 
 
-def by_round(piles: Mapping[str, Pile]) -> dict[str, list[float]]:
-    """Apart to together in each round, by figure."""
-    pairs = list(zip(*(piles[side].rounds for side in SIDES), strict=True))
+def by_round(by_deployment: Mapping[str, Samples]) -> dict[str, list[float]]:
+    """Return the ratios of split to monolith in each round, by figure."""
+    pairs = list(
+        zip(*(by_deployment[deployment].rounds for deployment in DEPLOYMENTS), strict=True)
+    )
     return {
-        name: [getattr(apart, name) / getattr(together, name) for together, apart in pairs]
+        name: [getattr(split, name) / getattr(monolith, name) for monolith, split in pairs]
         for name in Round._fields
     }
 
 
-def _pair(together: dict[str, float], apart: dict[str, float], name: str, digits: int) -> str:
-    return f"{together[name]:,.{digits}f} -> {apart[name]:,.{digits}f}"
+def _pair(monolith: dict[str, float], split: dict[str, float], name: str, digits: int) -> str:
+    return f"{monolith[name]:,.{digits}f} -> {split[name]:,.{digits}f}"
 
 
 def _times(ratio: float) -> str:

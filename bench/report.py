@@ -1,4 +1,4 @@
-"""Figures, the goals they are held against, and the table at the end."""
+"""Figures, their goals, and the final table."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -10,25 +10,25 @@ from . import tables
 RAW = "(i) raw ASGI"
 SQL_ONE = "(ii) FastAPI + asyncpg, one"
 SQL_PAGE = "(ii) FastAPI + asyncpg, page"
-QUIET = 0.05  # foreign use of the cores that leaves a figure believable
+MAX_FOREIGN_SHARE = 0.05  # maximum foreign use of the cores for a reliable figure
 HEADER = (
-    *("measure", "at once", "value", "p50 ms", "p99 ms", "n", "stmts"),
+    *("measure", "concurrency", "value", "p50 ms", "p99 ms", "n", "stmts"),
     *("per cpu s", "server", "others", "foreign", "ratio", "goal"),
 )
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured line. `busy` and `foreign` are shares of the cores' time, 0 to 1."""
+    """One measured line. `busy_*` and `foreign` are shares of CPU time, 0 to 1."""
 
     name: str
     value: float
     unit: str = "/s"
-    at_once: int | None = None
+    concurrency: int | None = None
     p50_ms: float = nan
     p99_ms: float = nan
     samples: int = 0
-    sustained: float | None = None  # the rate, when work was left over that must be done too
+    sustained: float | None = None  # the rate including work left after the load
     statements: float | None = None
     per_cpu_second: float = nan
     busy_server: float = nan
@@ -37,16 +37,16 @@ class Figure:
 
 
 class Goal(NamedTuple):
-    """`wanted` is a share of the baseline `of`, or without one a value in the figure's unit."""
+    """`target` is a share of the baseline `of`; without a baseline, a value in the figure's unit."""
 
     applies: Callable[[Figure], bool]
-    wanted: float
+    target: float
     of: str | None = None
     at_most: bool = False
 
 
-# Which baseline a figure is shown against, and the goals of docs and issues.
-COMPARED = {
+# by figure: its baseline
+BASELINES = {
     "product, cached": RAW,
     "product, uncached": SQL_ONE,
     "page of 20, cached": RAW,
@@ -54,18 +54,28 @@ COMPARED = {
     "GET /users/me": SQL_ONE,
 }
 GOALS = (
-    Goal(lambda it: it.name == "product, uncached" and it.at_once == 16, 0.60, of=SQL_ONE),
-    Goal(lambda it: it.name == "page of 20, uncached" and it.at_once == 16, 0.60, of=SQL_PAGE),
-    Goal(lambda it: it.name == "product, cached" and it.at_once == 16, 0.30, of=RAW),
-    Goal(lambda it: it.name == "place + confirm" and (it.at_once or 0) >= 8, 100),
-    Goal(lambda it: it.name.startswith("cold start"), 3, at_most=True),
-    Goal(lambda it: it.name.startswith("memory of the server"), 160, at_most=True),
+    Goal(
+        lambda figure: figure.name == "product, uncached" and figure.concurrency == 16,
+        0.60,
+        of=SQL_ONE,
+    ),
+    Goal(
+        lambda figure: figure.name == "page of 20, uncached" and figure.concurrency == 16,
+        0.60,
+        of=SQL_PAGE,
+    ),
+    Goal(
+        lambda figure: figure.name == "product, cached" and figure.concurrency == 16, 0.30, of=RAW
+    ),
+    Goal(lambda figure: figure.name == "place + confirm" and (figure.concurrency or 0) >= 8, 100),
+    Goal(lambda figure: figure.name.startswith("cold start"), 3, at_most=True),
+    Goal(lambda figure: figure.name.startswith("memory of the server"), 160, at_most=True),
 )
 
 
 @dataclass
 class Report:
-    """Everything one run found."""
+    """Results of one run."""
 
     options: dict[str, object]
     figures: list[Figure] = field(default_factory=list)
@@ -74,25 +84,27 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def add(self, figure: Figure) -> None:
-        """Keep a figure; the same baseline measured twice becomes one."""
-        twin = next((it for it in self.figures if _same(it, figure)), None)
-        if twin is None:
+        """Add a figure. A baseline measured twice is merged."""
+        previous = next((figure for figure in self.figures if _same(figure, figure)), None)
+        if previous is None:
             self.figures.append(figure)
             return
         self.notes.append(
-            f"{twin.name} at {twin.at_once}: {twin.value:,.0f}{twin.unit} before ours, "
-            f"{figure.value:,.0f}{figure.unit} after ({figure.value / twin.value - 1:+.0%})"
+            f"{previous.name} at {previous.concurrency}: {previous.value:,.0f}{previous.unit}  before the application, "
+            f"{figure.value:,.0f}{figure.unit} after ({figure.value / previous.value - 1:+.0%})"
         )
-        self.figures[self.figures.index(twin)] = merged(twin, figure)
+        self.figures[self.figures.index(previous)] = merged(previous, figure)
 
     def ratio(self, figure: Figure) -> float | None:
-        """The figure as a share of its baseline at the same concurrency."""
+        """Return the figure as a share of its baseline at the same concurrency."""
         base = self._baseline(figure)
         return figure.value / base.value if base and base.value else None
 
     def _baseline(self, figure: Figure) -> Figure | None:
-        wanted = (COMPARED.get(figure.name), figure.at_once)
-        return next((it for it in self.figures if (it.name, it.at_once) == wanted), None)
+        target = (BASELINES.get(figure.name), figure.concurrency)
+        return next(
+            (figure for figure in self.figures if (figure.name, figure.concurrency) == target), None
+        )
 
     def _compared(self, figure: Figure) -> str:
         base, ratio = self._baseline(figure), self.ratio(figure)
@@ -102,101 +114,99 @@ class Report:
         return f"{ratio:.0%} (cpu {by_cpu:.0%}) of {base.name.split()[0]}"
 
     def verdict(self, figure: Figure) -> str:
-        """The goal and whether it was reached; empty when there is none.
+        """Return the goal and whether it was reached; empty without a goal.
 
-        "Unclear" when programs of others took part in the figure or its baseline.
+        "Unclear" if other programs disturbed the figure or its baseline.
         """
         goal = next((goal for goal in GOALS if goal.applies(figure)), None)
         if goal is None:
             return ""
-        kept_up = figure.value if figure.sustained is None else figure.sustained
-        found = self.ratio(figure) if goal.of else kept_up
+        rate = figure.value if figure.sustained is None else figure.sustained
+        value = self.ratio(figure) if goal.of else rate
         base = self._baseline(figure) if goal.of else None
-        loud = any(it.foreign > QUIET for it in (figure, base) if it)
-        wanted = f"{goal.wanted:.0%} of {goal.of[:4].split()[0]}" if goal.of else f"{goal.wanted:g}"
+        disturbed = any(figure.foreign > MAX_FOREIGN_SHARE for figure in (figure, base) if figure)
+        target = f"{goal.target:.0%} of {goal.of[:4].split()[0]}" if goal.of else f"{goal.target:g}"
         sign = "<=" if goal.at_most else ">="
-        return f"{sign} {wanted}: {_reached(found, goal, loud)}"
+        return f"{sign} {target}: {_verdict(value, goal, disturbed)}"
 
     def rows(self) -> list[tuple[str, ...]]:
         return [HEADER, *(self._row(figure) for figure in self.figures)]
 
-    def _row(self, it: Figure) -> tuple[str, ...]:
+    def _row(self, figure: Figure) -> tuple[str, ...]:
         return (
-            it.name,
-            str(it.at_once or ""),
-            f"{it.value:,.{_digits(it)}f} {it.unit}",
-            tables.number(it.p50_ms, 2),
-            tables.number(it.p99_ms, 2),
-            str(it.samples or ""),
-            "" if it.statements is None else f"{it.statements:.2f}",
-            tables.number(it.per_cpu_second, 0),
-            _percent(it.busy_server),
-            _percent(it.busy_others),
-            _percent(it.foreign),
-            self._compared(it),
-            self.verdict(it),
+            figure.name,
+            str(figure.concurrency or ""),
+            f"{figure.value:,.{_digits(figure)}f} {figure.unit}",
+            tables.number(figure.p50_ms, 2),
+            tables.number(figure.p99_ms, 2),
+            str(figure.samples or ""),
+            "" if figure.statements is None else f"{figure.statements:.2f}",
+            tables.number(figure.per_cpu_second, 0),
+            _percent(figure.busy_server),
+            _percent(figure.busy_others),
+            _percent(figure.foreign),
+            self._compared(figure),
+            self.verdict(figure),
         )
 
     def text(self) -> str:
-        """The table for a terminal."""
+        """Return the table for a terminal."""
         return tables.text(self.rows()) + self._remarks()
 
     def markdown(self) -> str:
-        """The table for a page."""
+        """Return the table in Markdown."""
         return tables.markdown(self.rows()) + self._remarks("- ")
 
     def write(self) -> None:
         """Write results/latest.json."""
-        found = [
-            asdict(it) | {"ratio": self.ratio(it), "verdict": self.verdict(it)}
-            for it in self.figures
+        value = [
+            asdict(figure) | {"ratio": self.ratio(figure), "verdict": self.verdict(figure)}
+            for figure in self.figures
         ]
-        tables.write("latest", {**asdict(self), "figures": found})
+        tables.write("latest", {**asdict(self), "figures": value})
 
     def _remarks(self, bullet: str = "") -> str:
-        expected = [f"expected refusal, {what}: {times}" for what, times in self.expected.items()]
-        failed = [f"FAILED, {what}: {times}" for what, times in self.failures.items()]
-        lines = [tables.machine_line(), *self.notes, *self._doubts(), *expected, *failed]
+        expected = [f"expected rejection, {name}: {count}" for name, count in self.expected.items()]
+        failed = [f"FAILED, {name}: {count}" for name, count in self.failures.items()]
+        lines = [tables.machine_line(), *self.notes, *self._disturbed_remarks(), *expected, *failed]
         return "\n" + "\n".join(bullet + line for line in lines) + "\n"
 
-    def _doubts(self) -> list[str]:
-        disturbed = [it for it in self.figures if it.foreign > QUIET]
-        text = (
-            f"{len(disturbed)} measures shared the machine with programs of others (> {QUIET:.0%}):"
-        )
-        return [f"{text} trust their rates less than their per cpu s"] if disturbed else []
+    def _disturbed_remarks(self) -> list[str]:
+        disturbed = [figure for figure in self.figures if figure.foreign > MAX_FOREIGN_SHARE]
+        text = f"{len(disturbed)} measures were disturbed by other programs (> {MAX_FOREIGN_SHARE:.0%}):"
+        return [f"{text} their per cpu s is more reliable than their rates"] if disturbed else []
 
 
-def merged(one: Figure, other: Figure) -> Figure:
-    """Both measured the same thing: the quieter one if a neighbour was loud, else the mean."""
-    if max(one.foreign, other.foreign) > QUIET:
-        return min(one, other, key=lambda it: it.foreign)
+def merged(first: Figure, second: Figure) -> Figure:
+    """Merge two measurements of one baseline: the less disturbed one if disturbed, else the mean."""
+    if max(first.foreign, second.foreign) > MAX_FOREIGN_SHARE:
+        return min(first, second, key=lambda figure: figure.foreign)
     return replace(
-        one,
-        value=(one.value + other.value) / 2,
-        p50_ms=(one.p50_ms + other.p50_ms) / 2,
-        p99_ms=(one.p99_ms + other.p99_ms) / 2,
-        samples=one.samples + other.samples,
-        busy_server=(one.busy_server + other.busy_server) / 2,
-        busy_others=(one.busy_others + other.busy_others) / 2,
-        foreign=(one.foreign + other.foreign) / 2,
-        per_cpu_second=(one.per_cpu_second + other.per_cpu_second) / 2,
+        first,
+        value=(first.value + second.value) / 2,
+        p50_ms=(first.p50_ms + second.p50_ms) / 2,
+        p99_ms=(first.p99_ms + second.p99_ms) / 2,
+        samples=first.samples + second.samples,
+        busy_server=(first.busy_server + second.busy_server) / 2,
+        busy_others=(first.busy_others + second.busy_others) / 2,
+        foreign=(first.foreign + second.foreign) / 2,
+        per_cpu_second=(first.per_cpu_second + second.per_cpu_second) / 2,
     )
 
 
-def _same(one: Figure, other: Figure) -> bool:
-    return (one.name, one.at_once) == (other.name, other.at_once)
+def _same(first: Figure, second: Figure) -> bool:
+    return (first.name, first.concurrency) == (second.name, second.concurrency)
 
 
-def _reached(found: float | None, goal: Goal, loud: bool) -> str:
-    if found is None:
+def _verdict(value: float | None, goal: Goal, disturbed: bool) -> str:
+    if value is None:
         return "not measured"
-    good = found <= goal.wanted if goal.at_most else found >= goal.wanted
-    # Neighbours only slow things down: what was reached all the same counts, but a ratio may be
-    # wrong in both directions.
-    if loud and (goal.of or not good):
+    is_reached = value <= goal.target if goal.at_most else value >= goal.target
+    # Other programs only slow the run down: a reached value counts, but a ratio may be wrong in
+    # both directions.
+    if disturbed and (goal.of or not is_reached):
         return "unclear, disturbed"
-    return "reached" if good else "missed"
+    return "reached" if is_reached else "missed"
 
 
 def _digits(figure: Figure) -> int:

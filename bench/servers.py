@@ -1,7 +1,7 @@
-"""Processes under measure: started on their core, watched through /proc, ended by pid. Linux only.
+"""Start measured processes on their core, read their use from /proc, and stop them. Linux only.
 
-The server under measure has core 0 to itself; the database, this harness and its load client
-share the others. Affinity is inherited, so it is set on this thread around each start.
+The measured server has core 0 for itself; the database, the benchmark and its load client share the
+others. Affinity is inherited, so it is set on this thread around each start.
 """
 
 import http.client
@@ -21,17 +21,17 @@ from typing import Protocol, cast
 ROOT = Path(__file__).resolve().parent.parent
 ALL = os.sched_getaffinity(0)
 SERVER = {min(ALL)}
-OTHERS = ALL - SERVER or SERVER  # on a one-core machine everything shares
-SETTLED = 0.15  # servers that use less than this of a core have nothing left to do
-PATIENCE = 10.0  # seconds to wait for that
+OTHERS = ALL - SERVER or SERVER  # a machine with one core shares it
+IDLE_SHARE = 0.15  # a server that uses less of a core has no work left
+SETTLE_TIMEOUT_SECONDS = 10.0
 
 
 class StartFailed(RuntimeError):
-    """A process ended, or stayed silent, before it answered 200."""
+    """A process ended or did not respond with 200 in time."""
 
 
 class Database(Protocol):
-    """What is used of `markethall.local.postgres.EmbeddedPostgres`."""
+    """The used part of `markethall.local.postgres.EmbeddedPostgres`."""
 
     def start(self) -> str: ...
     def stop(self) -> None: ...
@@ -47,33 +47,33 @@ class Server:
     started: float = field(default_factory=time.perf_counter)
 
     def wait(self, path: str, seconds: float = 60) -> float:
-        """Seconds from the start to the first 200 on `path`."""
+        """Return the seconds from the start to the first 200 on `path`."""
         return self.wait_all([path], seconds)[path]
 
     def wait_all(self, paths: list[str], seconds: float = 60) -> dict[str, float]:
-        """The same for several paths, asked in turn."""
-        took: dict[str, float] = {}
-        while len(took) < len(paths):
+        """Return the seconds from the start to the first 200 on each path."""
+        seconds_by_path: dict[str, float] = {}
+        while len(seconds_by_path) < len(paths):
             self._check(seconds)
             for path in paths:
-                if path not in took and status(self.port, path) == 200:
-                    took[path] = time.perf_counter() - self.started
+                if path not in seconds_by_path and status(self.port, path) == 200:
+                    seconds_by_path[path] = time.perf_counter() - self.started
             time.sleep(0.005)
-        return took
+        return seconds_by_path
 
     def _check(self, seconds: float) -> None:
         if self.process.poll() is not None:
-            raise StartFailed(f"ended with code {self.process.returncode}:\n{self._last_words()}")
+            raise StartFailed(f"ended with code {self.process.returncode}:\n{self._log_tail()}")
         if time.perf_counter() - self.started > seconds:
-            raise StartFailed(f"no 200 within {seconds:.0f} s:\n{self._last_words()}")
+            raise StartFailed(f"no 200 within {seconds:.0f} s:\n{self._log_tail()}")
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
 
 @contextmanager
 def pinned(cores: AbstractSet[int]) -> Iterator[None]:
-    """This thread, and what it starts meanwhile, on these cores."""
+    """Pin this thread, and processes it starts, to these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -91,12 +91,12 @@ def serving(
     port: int = 0,
     cores: AbstractSet[int] = frozenset(SERVER),
 ) -> Iterator[Server]:
-    """`python -m module args --port P`, on the server's core by default, until the block ends."""
+    """Run `python -m module args --port P` during the block, by default on the server's core."""
     port = port or free_port()
     command = [sys.executable, "-m", module, *args, "--port", str(port)]
     with log.open("ab") as output, pinned(cores):
         started = time.perf_counter()
-        # its own session: Ctrl-C reaches us alone, and we end the processes in order
+        # a new session, so that Ctrl-C reaches only this process, which stops the others
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -113,7 +113,7 @@ def serving(
 
 
 def run(module: str, *args: str, log: Path, environ: Mapping[str, str]) -> None:
-    """`python -m module args` to its end; raises StartFailed when it fails."""
+    """Run `python -m module args` to its end. Raises StartFailed if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", module, *args],
         cwd=ROOT,
@@ -128,16 +128,18 @@ def run(module: str, *args: str, log: Path, environ: Mapping[str, str]) -> None:
         raise StartFailed(f"{module} {' '.join(args)} failed:\n{done.stderr[-2000:]}")
 
 
-def environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without MARKETHALL_ settings, with the source tree importable."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("MARKETHALL_")}
-    paths = [kept["PYTHONPATH"]] if kept.get("PYTHONPATH") else []
-    return kept | {"PYTHONPATH": os.pathsep.join([*paths, str(ROOT / "src")])} | dict(ours)
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without MARKETHALL_ settings, with the source tree importable."""
+    inherited = {
+        name: text for name, text in os.environ.items() if not name.startswith("MARKETHALL_")
+    }
+    paths = [inherited["PYTHONPATH"]] if inherited.get("PYTHONPATH") else []
+    return inherited | {"PYTHONPATH": os.pathsep.join([*paths, str(ROOT / "src")])} | dict(settings)
 
 
 @contextmanager
 def database(folder: Path) -> Iterator[str]:
-    """Markethall's embedded Postgres beside the client, and its URL."""
+    """Run an embedded Postgres on the cores of the client, and yield its URL."""
     if str(ROOT / "src") not in sys.path:
         sys.path.append(str(ROOT / "src"))
     postgres = importlib.import_module("markethall.local.postgres")
@@ -148,30 +150,30 @@ def database(folder: Path) -> Iterator[str]:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM, after 30 s SIGKILL; then whatever it left behind, by pid."""
-    family = {pid: _born(pid) for pid in descendants(process.pid)}
+    """Send SIGTERM, after 30 s SIGKILL; then kill remaining descendants by pid."""
+    descendant_starts = {pid: _start_time(pid) for pid in descendants(process.pid)}
     process.terminate()
     try:
         process.wait(30)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    time.sleep(0.2 if family else 0)
-    for pid, born in family.items():
-        if born and _born(pid) == born:  # still the same process, not a new one of that number
+    time.sleep(0.2 if descendant_starts else 0)
+    for pid, start_time in descendant_starts.items():
+        if start_time and _start_time(pid) == start_time:  # the same process, not a reused pid
             with suppress(ProcessLookupError):
                 os.kill(pid, 9)
 
 
 def settle(*pids: int) -> float:
-    """Wait until these servers have nothing left to do; the seconds that took."""
-    began = time.perf_counter()
-    while (passed := time.perf_counter() - began) < PATIENCE:
+    """Wait until these servers are idle. Return the seconds that took."""
+    started = time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < SETTLE_TIMEOUT_SECONDS:
         before = Ticks.now(*pids)
         time.sleep(0.3)
-        if Ticks.now(*pids).seconds(before) < 0.3 * SETTLED:
+        if Ticks.now(*pids).seconds(before) < 0.3 * IDLE_SHARE:
             break
-    return passed
+    return elapsed
 
 
 def free_port() -> int:
@@ -179,7 +181,7 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """All different: none is given back before the last is taken."""
+    """Return distinct free ports: all are open at the same time."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -188,7 +190,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def status(port: int, path: str) -> int | None:
-    """The status `path` answers with now; None when nobody listens."""
+    """Return the current status of `path`; None without a response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path)
@@ -200,12 +202,12 @@ def status(port: int, path: str) -> int | None:
 
 
 def rss(pid: int) -> float:
-    """Resident memory in MB (10^6 bytes); 0 when the process is gone."""
+    """Return the resident memory in MB (10^6 bytes); 0 if the process has ended."""
     return _megabytes(Path(f"/proc/{pid}/status"), "VmRSS:")
 
 
 def pss(pid: int) -> float:
-    """The same with each shared page divided by those who share it; 0 where it is not readable."""
+    """Return the proportional memory in MB, shared pages divided; 0 if it is not readable."""
     return _megabytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
 
 
@@ -218,14 +220,14 @@ def _megabytes(file: Path, name: str) -> float:
 
 
 def descendants(pid: int) -> list[int]:
-    """Children, their children and so on."""
-    below: dict[int, list[int]] = {}
+    """Return the pids of all descendants."""
+    children_of: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (stat := _stat(int(entry.name))):
-            below.setdefault(int(stat[1]), []).append(int(entry.name))
+            children_of.setdefault(int(stat[1]), []).append(int(entry.name))
     found, waiting = [], [pid]
     while waiting:
-        children = below.get(waiting.pop(), [])
+        children = children_of.get(waiting.pop(), [])
         found += children
         waiting += children
     return found
@@ -234,16 +236,16 @@ def descendants(pid: int) -> list[int]:
 def command_name(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
-    return "gone"
+    return "ended"
 
 
-def _born(pid: int) -> str:
+def _start_time(pid: int) -> str:
     stat = _stat(pid)
     return stat[19] if stat and stat[0] != "Z" else ""
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on; empty when it is gone."""
+    """Return the fields of /proc/PID/stat from the third on; empty without process."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return []
@@ -251,54 +253,58 @@ def _stat(pid: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Ticks:
-    """The clock ticks spent until now: per core (busy, stolen, all), by us, by some processes.
+    """Clock ticks used until now: per core (busy, stolen, all), by the run, by some processes.
 
-    "Us" is this harness and all it has started; what the cores did beyond that is foreign.
+    `run` is this process and all it has started; other use of the cores is foreign.
     """
 
     cores: dict[int, tuple[int, int, int]]
-    us: int
+    run_ticks: int
     processes: int
 
     @classmethod
     def now(cls, *pids: int) -> "Ticks":
-        """With the ticks of these processes."""
+        """Read the ticks, with those of these processes."""
         rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
         cores = [row for row in rows if row[0].startswith("cpu") and row[0] != "cpu"]
-        spent = {int(row[0][3:]): _spent([int(tick) for tick in row[1:9]]) for row in cores}
-        family = [os.getpid(), *descendants(os.getpid())]
-        return cls(spent, sum(map(_worked, family)), sum(map(_worked, pids)))
+        ticks_by_core = {
+            int(row[0][3:]): _core_ticks([int(tick) for tick in row[1:9]]) for row in cores
+        }
+        descendant_starts = [os.getpid(), *descendants(os.getpid())]
+        return cls(
+            ticks_by_core, sum(map(_cpu_ticks, descendant_starts)), sum(map(_cpu_ticks, pids))
+        )
 
     def busy(self, since: "Ticks", cores: set[int]) -> float:
-        """The share of these cores' time that was spent working, 0 to 1."""
-        return _share(self._passed(since, cores, 0), self._passed(since, cores, 2))
+        """Return the busy share of these cores' time, 0 to 1."""
+        return _share(self._elapsed(since, cores, 0), self._elapsed(since, cores, 2))
 
     def stolen(self, since: "Ticks") -> float:
-        """The share of all cores' time the hypervisor gave to somebody else."""
-        return _share(self._passed(since, ALL, 1), self._passed(since, ALL, 2))
+        """Return the share of all cores' time that the hypervisor gave to other machines."""
+        return _share(self._elapsed(since, ALL, 1), self._elapsed(since, ALL, 2))
 
     def foreign(self, since: "Ticks") -> float:
-        """The share of all cores' time that programs we did not start have used."""
-        theirs = self._passed(since, ALL, 0) - (self.us - since.us)
-        return max(_share(theirs, self._passed(since, ALL, 2)), 0.0)
+        """Return the share of all cores' time used by programs outside of the run."""
+        foreign_ticks = self._elapsed(since, ALL, 0) - (self.run_ticks - since.run_ticks)
+        return max(_share(foreign_ticks, self._elapsed(since, ALL, 2)), 0.0)
 
     def seconds(self, since: "Ticks") -> float:
-        """The processor seconds that the processes used."""
+        """Return the CPU seconds used by the processes."""
         return (self.processes - since.processes) / os.sysconf("SC_CLK_TCK")
 
-    def _passed(self, since: "Ticks", cores: set[int], kind: int) -> int:
+    def _elapsed(self, since: "Ticks", cores: set[int], kind: int) -> int:
         return sum(self.cores[core][kind] - since.cores[core][kind] for core in cores)
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+def _share(part: int, total: int) -> float:
+    return part / total if total else 0.0
 
 
-def _spent(ticks: list[int]) -> tuple[int, int, int]:
+def _core_ticks(ticks: list[int]) -> tuple[int, int, int]:
     # user nice system idle iowait irq softirq steal
     return sum(ticks) - ticks[3] - ticks[4] - ticks[7], ticks[7], sum(ticks)
 
 
-def _worked(pid: int) -> int:
+def _cpu_ticks(pid: int) -> int:
     stat = _stat(pid)
     return int(stat[11]) + int(stat[12]) if stat else 0

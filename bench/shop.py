@@ -1,4 +1,4 @@
-"""A shop to measure: its products and customers, made through the API, and what customers send."""
+"""Shop of a benchmark: creates products and customers through the API, and builds requests."""
 
 import json
 import secrets
@@ -10,10 +10,10 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import urlencode
 
-from .client import Answer, Request, Script, Scripts, Tally, call_all, request_bytes
+from .client import Request, Response, Script, Scripts, Tally, call_all, request_bytes
 
 ADMIN = "bench-admin@example.com"
-STOCK = 10_000  # far more than a run can sell of one product
+STOCK = 10_000  # more than a run can sell of one product
 PAGE = "/products?limit=20"
 ADDRESS = {
     "recipient": "Ada Bench",
@@ -25,12 +25,12 @@ ADDRESS = {
 
 
 class Refused(RuntimeError):
-    """The application answered a preparing call with something else than expected."""
+    """A request of the preparation got an unexpected response."""
 
 
 @dataclass
 class Shop:
-    """What the scripts need to know."""
+    """Products, customers and tokens for the scripts."""
 
     admin_password: str
     product_ids: list[str] = field(default_factory=list)
@@ -41,32 +41,32 @@ class Shop:
     run: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: Iterator[int] = field(default_factory=count)
 
-    async def stock(self, port: int, products: int, door: int = 0) -> None:
-        """Have `products` products with plenty of stock each, in no particular order.
+    async def stock(self, port: int, products: int, login_port: int = 0) -> None:
+        """Create products up to the given number, with stock, in random order.
 
-        `door`: where one logs in, if that is elsewhere.
+        `login_port`: port of users, if another process serves it.
         """
-        admin = await self._token(door or port, ADMIN, self.admin_password)
-        self.product_ids = await _listed(port, products)
+        admin = await self._token(login_port or port, ADMIN, self.admin_password)
+        self.product_ids = await _existing_products(port, products)
         missing = range(len(self.product_ids), products)
-        made = await call_all(port, [self._product(number, admin) for number in missing])
-        self.product_ids += [_json(answer, 201)["product_id"] for answer in made]
-        counted = [self._received(product_id, admin) for product_id in self.product_ids]
-        for answer in await call_all(port, counted):
-            _json(answer, 201)
+        created = await call_all(port, [self._product(number, admin) for number in missing])
+        self.product_ids += [_json(response, 201)["product_id"] for response in created]
+        adjustments = [self._stock_receipt(product_id, admin) for product_id in self.product_ids]
+        for response in await call_all(port, adjustments):
+            _json(response, 201)
         Random(7).shuffle(self.product_ids)
 
     async def register(self, port: int, customers: int) -> None:
-        """Have that many new customers. Two at a time: each costs a password hash."""
+        """Register new customers, two at a time, because each costs a password hash."""
         self.customers = [f"bench-{self.run}-{number}" for number in range(customers)]
         requests = [self._registration(name) for name in self.customers]
-        for answer in await call_all(port, requests, at_once=2):
-            _json(answer, 201)
+        for response in await call_all(port, requests, concurrency=2):
+            _json(response, 201)
 
     async def log_in(self, port: int) -> None:
-        """A fresh access token for every customer."""
-        answers = await call_all(port, self.logins(), at_once=2)
-        self.tokens = [_json(answer, 200)["access_token"] for answer in answers]
+        """Get a new access token for every customer."""
+        responses = await call_all(port, self.logins(), concurrency=2)
+        self.tokens = [_json(response, 200)["access_token"] for response in responses]
         self.logged_in = perf_counter()
 
     async def stay_logged_in(self, port: int) -> None:
@@ -90,51 +90,53 @@ class Shop:
     def logins(self) -> list[Request]:
         return [Request("login", _login(name, self.password)) for name in self.customers]
 
-    def placing(self, customers: int) -> Scripts:
-        """Customers who place one order after another."""
-        return lambda _tally: [self._placing(token) for token in self._some(customers)]
+    def place_orders(self, customers: int) -> Scripts:
+        """Return scripts of customers that place orders repeatedly."""
+        return lambda _tally: [self._place_orders(token) for token in self._tokens_of(customers)]
 
     async def order_once(self, port: int) -> list[Request]:
-        """An order of each customer, and what they have to pay."""
-        answers = await call_all(port, [self._order(token) for token in self.tokens], at_once=1)
-        payments = [_json(answer, 201)["payment"]["payment_id"] for answer in answers]
-        return [self._confirm(*each) for each in zip(self.tokens, payments, strict=True)]
+        """Place an order of each customer. Return the requests to pay them."""
+        responses = await call_all(
+            port, [self._order(token) for token in self.tokens], concurrency=1
+        )
+        payments = [_json(response, 201)["payment"]["payment_id"] for response in responses]
+        return [self._confirm(*pair) for pair in zip(self.tokens, payments, strict=True)]
 
-    def ordering(self, customers: int, unpaid: list[list[Request]]) -> Scripts:
-        """The same, and what each customer has to pay afterwards is added to `unpaid`."""
+    def place_unpaid_orders(self, customers: int, unpaid: list[list[Request]]) -> Scripts:
+        """Return scripts that place orders and append the requests to pay them to `unpaid`."""
 
         def scripts(_: Tally) -> list[Script]:
-            buyers = self._some(customers)
+            buyers = self._tokens_of(customers)
             unpaid.extend([] for _ in buyers)
-            return [self._ordering(*each) for each in zip(buyers, unpaid, strict=True)]
+            return [self._place_unpaid_orders(*pair) for pair in zip(buyers, unpaid, strict=True)]
 
         return scripts
 
-    def buying(self, customers: int) -> Scripts:
-        """Customers who place an order and pay for it, again and again."""
-        return lambda tally: [self._buying(token, tally) for token in self._some(customers)]
+    def buy(self, customers: int) -> Scripts:
+        """Return scripts of customers that place and pay orders repeatedly."""
+        return lambda tally: [self._buy(token, tally) for token in self._tokens_of(customers)]
 
-    def _some(self, customers: int) -> list[str]:
+    def _tokens_of(self, customers: int) -> list[str]:
         return [self.tokens[number % len(self.tokens)] for number in range(customers)]
 
-    def _placing(self, token: str) -> Script:
+    def _place_orders(self, token: str) -> Script:
         while True:
             yield self._order(token)
 
-    def _ordering(self, token: str, unpaid: list[Request]) -> Script:
+    def _place_unpaid_orders(self, token: str, unpaid: list[Request]) -> Script:
         while True:
             placed = yield self._order(token)
             if placed.status == 201:
                 payment_id = json.loads(placed.body)["payment"]["payment_id"]
                 unpaid.append(self._confirm(token, payment_id))
 
-    def _buying(self, token: str, tally: Tally) -> Script:
+    def _buy(self, token: str, tally: Tally) -> Script:
         while True:
-            began = perf_counter()
+            started = perf_counter()
             placed = yield self._order(token)
             if placed.status == 201:
                 paid = yield self._confirm(token, json.loads(placed.body)["payment"]["payment_id"])
-                _keep_purchase(paid, began, tally)
+                _record_purchase(paid, started, tally)
 
     def _order(self, token: str) -> Request:
         product_id = self.product_ids[next(self._numbers) % len(self.product_ids)]
@@ -149,7 +151,7 @@ class Shop:
     def _product(self, number: int, token: str) -> Request:
         body = {
             "sku": f"BENCH-{self.run}-{number:05}",
-            "name": f"Market stall apron no. {number}",
+            "name": f"Market apron no. {number}",
             "description": "Heavy cotton, two pockets, washes at sixty degrees. " * 4,
             "price": {"amount": 1000 + number, "currency": "EUR"},
             "tags": ["apron", "cotton", "market"],
@@ -157,7 +159,7 @@ class Shop:
         }
         return Request("create", self._post("/products", body, token))
 
-    def _received(self, product_id: str, token: str) -> Request:
+    def _stock_receipt(self, product_id: str, token: str) -> Request:
         body = {"delta": STOCK, "reason": "received"}
         path = f"/products/{product_id}/stock-adjustments"
         return Request("stock", self._post(path, body, token))
@@ -172,13 +174,15 @@ class Shop:
         return request_bytes("POST", path, body, authorization=authorization, idempotency_key=key)
 
     async def _token(self, port: int, username: str, password: str) -> str:
-        [answer] = await call_all(port, [Request("login", _login(username, password))], at_once=1)
-        return str(_json(answer, 200)["access_token"])
+        [response] = await call_all(
+            port, [Request("login", _login(username, password))], concurrency=1
+        )
+        return str(_json(response, 200)["access_token"])
 
 
-def _keep_purchase(paid: Answer, began: float, tally: Tally) -> None:
+def _record_purchase(paid: Response, started: float, tally: Tally) -> None:
     if paid.status == 200 and json.loads(paid.body)["status"] == "captured":
-        tally.keep("purchase", began, perf_counter())
+        tally.add_success("purchase", started, perf_counter())
     else:
         tally.failures["purchase: not captured"] += 1
 
@@ -188,8 +192,8 @@ def _login(username: str, password: str) -> bytes:
     return request_bytes("POST", "/token", urlencode(form).encode())
 
 
-async def _listed(port: int, limit: int) -> list[str]:
-    """The products that are there already, as many as `limit`."""
+async def _existing_products(port: int, limit: int) -> list[str]:
+    """Return the ids of existing products, at most `limit`."""
     found: list[str] = []
     path = "/products?limit=100"
     while len(found) < limit:
@@ -202,35 +206,35 @@ async def _listed(port: int, limit: int) -> list[str]:
 
 
 async def fetch(port: int, path: str) -> Any:
-    """One JSON answer."""
-    [answer] = await call_all(port, [Request("get", request_bytes("GET", path))], at_once=1)
-    return _json(answer, 200)
+    """Return one JSON response."""
+    [response] = await call_all(port, [Request("get", request_bytes("GET", path))], concurrency=1)
+    return _json(response, 200)
 
 
-async def bodies(port: int, requests: Sequence[Request]) -> list[bytes]:
-    """The bodies behind these reads; Refused unless each is a 200."""
-    answers = await call_all(port, requests)
-    for answer in answers:
-        _json(answer, 200)
-    return [answer.body for answer in answers]
+async def fetch_bodies(port: int, requests: Sequence[Request]) -> list[bytes]:
+    """Return the bodies of these reads. Raises Refused unless each is a 200."""
+    responses = await call_all(port, requests)
+    for response in responses:
+        _json(response, 200)
+    return [response.body for response in responses]
 
 
-async def statements(port: int) -> float | None:
-    """The SQL statements the server has counted; None when it does not count them."""
-    counted = await counters(port, "markethall_db_statements_total")
-    return sum(counted.values()) if counted else None
+async def fetch_statement_count(port: int) -> float | None:
+    """Return the SQL statements counted by the server; None if it does not count them."""
+    adjustments = await fetch_counters(port, "markethall_db_statements_total")
+    return sum(adjustments.values()) if adjustments else None
 
 
-async def counters(port: int, name: str) -> dict[str, float]:
-    """What the server has counted under this name, by its labels."""
-    asked = Request("metrics", request_bytes("GET", "/metrics"))
-    [answer] = await call_all(port, [asked], at_once=1)
-    lines = answer.body.decode().splitlines() if answer.status == 200 else []
+async def fetch_counters(port: int, name: str) -> dict[str, float]:
+    """Return the values of a counter of the server, by labels."""
+    request = Request("metrics", request_bytes("GET", "/metrics"))
+    [response] = await call_all(port, [request], concurrency=1)
+    lines = response.body.decode().splitlines() if response.status == 200 else []
     parts = [line.removeprefix(name).rpartition(" ") for line in lines if line.startswith(name)]
     return {labels: float(value) for labels, _, value in parts}
 
 
-def _json(answer: Answer, expected: int) -> Any:
-    if answer.status != expected:
-        raise Refused(f"{answer.status} instead of {expected}: {answer.body[:600].decode()}")
-    return json.loads(answer.body)
+def _json(response: Response, expected: int) -> Any:
+    if response.status != expected:
+        raise Refused(f"{response.status} instead of {expected}: {response.body[:600].decode()}")
+    return json.loads(response.body)

@@ -1,7 +1,7 @@
-"""What the split costs: one hall in one process against the same hall in four.
+"""Measure the cost of the split: the application as one process and as four services.
 
-Both play a phase before the next one comes, again and again, and take turns in going first: what
-disturbs the machine disturbs both, and the ratios hold where the rates do not.
+Both deployments run each phase directly one after the other and alternate in going first, so that
+noise affects both equally. The ratios are therefore more reliable than the rates.
 """
 
 import re
@@ -16,22 +16,22 @@ from time import perf_counter
 from typing import Final, NamedTuple
 
 from . import servers
-from .client import Request, Script, Scripts, Tally, endless, load
+from .client import Request, Script, Scripts, Tally, load, repeat
+from .deployments import Deployment, both_deployments
 from .loop import Loop
-from .ratios import Found, Scene
+from .ratios import Scenario, SplitResult
 from .servers import OTHERS, Ticks
-from .shop import bodies, counters
-from .sides import Side, both
+from .shop import fetch_bodies, fetch_counters
 
 CALLS: Final = "markethall_rpc_client_calls_total"
 ATTEMPTS: Final = "markethall_rpc_client_attempts_total"
 LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
-LONGEST: Final = 120.0  # seconds for paying what was ordered
-REST: Final = 3.0  # seconds of watching what is used at rest
+MAX_PAYMENT_SECONDS: Final = 120.0  # for paying all placed orders
+IDLE_SECONDS: Final = 3.0  # of measuring the CPU use of idle processes
 
 
 class Phase(NamedTuple):
-    """What is counted, whom it is asked of, and whether time or the work ends it."""
+    """Counted kind, context that serves it, and whether time or the work ends the phase."""
 
     kind: str
     context: str
@@ -47,7 +47,7 @@ PHASES: Final = {
 
 @dataclass(frozen=True)
 class Options:
-    """`rounds` phases of `seconds` for each measure, each side and each number of customers."""
+    """`rounds` phases of `seconds` per measure, deployment and number of customers."""
 
     seconds: float = 2
     warmup: float = 0.3
@@ -57,116 +57,132 @@ class Options:
 
 
 class Comparison:
-    """One run in `folder`. `found` fills while it runs."""
+    """One run in `folder`, which fills `result`."""
 
     def __init__(self, options: Options, folder: Path) -> None:
         self._options, self._folder = options, folder
         self._loop = Loop()
         self._orders: Counter[str] = Counter()
-        self.found = Found()
+        self.result = SplitResult()
 
-    def run(self) -> Found:
-        """Raises StartFailed or Refused when a side does not play along."""
-        with servers.pinned(OTHERS), closing(self._loop), both(self._folder) as sides:
-            for side in sides:
-                self._prepare(side)
-            self._note_rest(sides)
-            self._note_memory("RSS before the load", sides, servers.rss)
-            before = {side.name: self._counted(side) for side in sides}
+    def run(self) -> SplitResult:
+        """Run everything. Raises StartFailed or Refused if a deployment fails."""
+        with (
+            servers.pinned(OTHERS),
+            closing(self._loop),
+            both_deployments(self._folder) as deployments,
+        ):
+            for deployment in deployments:
+                self._prepare(deployment)
+            self._measure_idle(deployments)
+            self._record_memory("RSS before the load", deployments, servers.rss)
+            before = {
+                deployment.name: self._read_counters(deployment) for deployment in deployments
+            }
             for number in range(self._options.rounds):
-                _say(f"round {number + 1} of {self._options.rounds}")
-                for at_once in self._options.customers:
-                    self._round(sides[::-1] if number % 2 else sides, at_once)
-            self._note_memory("RSS after the load", sides, servers.rss)
-            self._note_memory("PSS after the load", sides, servers.pss)
-            for side in sides:
-                self._note_calls(side, before[side.name])
-        return self.found
+                _print_progress(f"round {number + 1} of {self._options.rounds}")
+                for concurrency in self._options.customers:
+                    self._round(deployments[::-1] if number % 2 else deployments, concurrency)
+            self._record_memory("RSS after the load", deployments, servers.rss)
+            self._record_memory("PSS after the load", deployments, servers.pss)
+            for deployment in deployments:
+                self._record_calls(deployment, before[deployment.name])
+        return self.result
 
-    def _prepare(self, side: Side) -> None:
-        """Goods and customers; and whatever is slow the first time has been done once."""
-        _say(f"preparing {side.name} ...")
-        goods, people = side.port("inventory"), side.port("users")
-        self._loop.do(side.shop.stock(goods, self._options.products, people))
-        self._loop.do(side.shop.register(people, max(self._options.customers)))
-        self._loop.do(side.shop.log_in(people))
-        self._loop.do(bodies(goods, side.shop.products()))
-        due = self._loop.do(side.shop.order_once(side.port("orders")))
-        self._loop.do(bodies(side.port("payments"), due))
-        side.settle()
+    def _prepare(self, deployment: Deployment) -> None:
+        """Create products and customers, and warm up with one request of each kind."""
+        _print_progress(f"preparing {deployment.name} ...")
+        inventory_port, users_port = deployment.port("inventory"), deployment.port("users")
+        self._loop.do(deployment.shop.stock(inventory_port, self._options.products, users_port))
+        self._loop.do(deployment.shop.register(users_port, max(self._options.customers)))
+        self._loop.do(deployment.shop.log_in(users_port))
+        self._loop.do(fetch_bodies(inventory_port, deployment.shop.products()))
+        payments = self._loop.do(deployment.shop.order_once(deployment.port("orders")))
+        self._loop.do(fetch_bodies(deployment.port("payments"), payments))
+        deployment.settle()
 
-    def _round(self, sides: Sequence[Side], at_once: int) -> None:
-        for side in sides:
-            self._loop.do(side.shop.stay_logged_in(side.port("users")))
-            reads = endless(side.shop.products(), at_once)
-            self._phase(side, Scene("product read, cached", at_once), reads)
-        unpaid: dict[str, list[list[Request]]] = {side.name: [] for side in sides}
-        for side in sides:
-            orders = side.shop.ordering(at_once, unpaid[side.name])
-            tally = self._phase(side, Scene("place order", at_once), orders)
-            self._orders[side.name] += tally.answered["place"]
-        for side in sides:
-            paying = _each_once(unpaid[side.name])
-            self._phase(side, Scene("confirm payment", at_once), paying)
+    def _round(self, deployments: Sequence[Deployment], concurrency: int) -> None:
+        for deployment in deployments:
+            self._loop.do(deployment.shop.stay_logged_in(deployment.port("users")))
+            reads = repeat(deployment.shop.products(), concurrency)
+            self._phase(deployment, Scenario("product read, cached", concurrency), reads)
+        unpaid: dict[str, list[list[Request]]] = {deployment.name: [] for deployment in deployments}
+        for deployment in deployments:
+            orders = deployment.shop.place_unpaid_orders(concurrency, unpaid[deployment.name])
+            tally = self._phase(deployment, Scenario("place order", concurrency), orders)
+            self._orders[deployment.name] += tally.answered["place"]
+        for deployment in deployments:
+            paying = _pay_all(unpaid[deployment.name])
+            self._phase(deployment, Scenario("confirm payment", concurrency), paying)
 
-    def _phase(self, side: Side, scene: Scene, scripts: Scripts) -> Tally:
-        """The one measured phase of this side; it ends when the server has nothing left to do."""
-        kind, context, timed = PHASES[scene.measure]
+    def _phase(self, deployment: Deployment, scenario: Scenario, scripts: Scripts) -> Tally:
+        """Run one phase of this deployment; it ends when no work is left."""
+        kind, context, timed = PHASES[scenario.measure]
         options, tally = self._options, Tally()
-        began, before = perf_counter(), Ticks.now(*side.pids)
-        warmup, seconds = (options.warmup, options.seconds) if timed else (0, LONGEST)
-        self._loop.do(load(side.port(context), scripts, tally, warmup, seconds))
+        started, before = perf_counter(), Ticks.now(*deployment.pids)
+        warmup, seconds = (options.warmup, options.seconds) if timed else (0, MAX_PAYMENT_SECONDS)
+        self._loop.do(load(deployment.port(context), scripts, tally, warmup, seconds))
         tally.closes = min(tally.closes, perf_counter())
         foreign = Ticks.now().foreign(before)
-        side.settle()
-        at_rest = self.found.rest[side.name] * (perf_counter() - began)
-        cpu = Ticks.now(*side.pids).seconds(before) - at_rest
-        self.found.pile(scene, side.name).add(tally, kind, cpu)
-        self.found.foreign.setdefault(scene, []).append(foreign)
-        for what, times in tally.failures.items():
-            self.found.failures[f"{side.name}, {scene.measure} at {scene.at_once}, {what}"] += times
+        deployment.settle()
+        idle_cpu = self.result.idle_cores[deployment.name] * (perf_counter() - started)
+        cpu = Ticks.now(*deployment.pids).seconds(before) - idle_cpu
+        self.result.samples(scenario, deployment.name).add(tally, kind, cpu)
+        self.result.foreign.setdefault(scenario, []).append(foreign)
+        for name, count in tally.failures.items():
+            self.result.failures[
+                f"{deployment.name}, {scenario.measure} at {scenario.concurrency}, {name}"
+            ] += count
         return tally
 
-    def _note_rest(self, sides: Sequence[Side]) -> None:
-        """The processor seconds per second that each side uses when nobody asks for anything."""
-        before = [Ticks.now(*side.pids) for side in sides]
-        time.sleep(REST)
-        for side, was in zip(sides, before, strict=True):
-            self.found.rest[side.name] = Ticks.now(*side.pids).seconds(was) / REST
+    def _measure_idle(self, deployments: Sequence[Deployment]) -> None:
+        """Measure the share of a core that each idle deployment uses."""
+        before = [Ticks.now(*deployment.pids) for deployment in deployments]
+        time.sleep(IDLE_SECONDS)
+        for deployment, before_idle in zip(deployments, before, strict=True):
+            self.result.idle_cores[deployment.name] = (
+                Ticks.now(*deployment.pids).seconds(before_idle) / IDLE_SECONDS
+            )
 
-    def _note_memory(self, name: str, sides: Sequence[Side], of: Callable[[int], float]) -> None:
-        self.found.memory[name] = {side.name: sum(map(of, side.pids)) for side in sides}
+    def _record_memory(
+        self, name: str, deployments: Sequence[Deployment], measure: Callable[[int], float]
+    ) -> None:
+        self.result.memory[name] = {
+            deployment.name: sum(map(measure, deployment.pids)) for deployment in deployments
+        }
 
-    def _note_calls(self, side: Side, before: Mapping[str, Counter[str]]) -> None:
-        """What was counted since then, per order placed and paid."""
-        orders = max(self._orders[side.name], 1)
-        now = self._counted(side)
-        for name, kept in ((CALLS, self.found.calls), (ATTEMPTS, self.found.attempts)):
+    def _record_calls(self, deployment: Deployment, before: Mapping[str, Counter[str]]) -> None:
+        """Record calls and attempts per placed and paid order."""
+        orders = max(self._orders[deployment.name], 1)
+        now = self._read_counters(deployment)
+        for name, recorded in ((CALLS, self.result.calls), (ATTEMPTS, self.result.attempts)):
             new = now[name] - before[name]
-            kept[side.name] = {what: times / orders for what, times in sorted(new.items())}
+            recorded[deployment.name] = {
+                name: count / orders for name, count in sorted(new.items())
+            }
 
-    def _counted(self, side: Side) -> dict[str, Counter[str]]:
-        """Calls and attempts, by target and method, of all its processes."""
-        return {name: self._counted_of(side, name) for name in (CALLS, ATTEMPTS)}
+    def _read_counters(self, deployment: Deployment) -> dict[str, Counter[str]]:
+        """Return calls and attempts of all processes, by target and method."""
+        return {name: self._read_counter(deployment, name) for name in (CALLS, ATTEMPTS)}
 
-    def _counted_of(self, side: Side, name: str) -> Counter[str]:
-        counted: Counter[str] = Counter()
-        for port in side.ports:
-            for labels, value in self._loop.do(counters(port, name)).items():
-                found = dict(LABEL.findall(labels))
-                counted[f"{found['target']}.{found['method']}"] += int(value)
-        return counted
-
-
-def _each_once(requests: Sequence[Sequence[Request]]) -> Scripts:
-    """Each customer pays what they have ordered."""
-    return lambda _: [_one_after_another(own) for own in requests]
+    def _read_counter(self, deployment: Deployment, name: str) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for port in deployment.ports:
+            for labels, value in self._loop.do(fetch_counters(port, name)).items():
+                result = dict(LABEL.findall(labels))
+                counts[f"{result['target']}.{result['method']}"] += int(value)
+        return counts
 
 
-def _one_after_another(requests: Sequence[Request]) -> Script:
-    for request in requests:  # noqa: UP028 - a list cannot be told the answers
+def _pay_all(requests: Sequence[Sequence[Request]]) -> Scripts:
+    """Return scripts in which each customer pays their own orders."""
+    return lambda _: [_in_order(own_requests) for own_requests in requests]
+
+
+def _in_order(requests: Sequence[Request]) -> Script:
+    for request in requests:  # noqa: UP028 - the script receives responses by send()
         yield request
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One run from the empty database to the last figure: what is started and loaded, in order."""
+"""One run from an empty database to the last figure."""
 
 import json
 import os
@@ -15,20 +15,20 @@ from typing import NamedTuple
 from uuid import UUID
 
 from . import baselines, servers
-from .client import Request, Scripts, Tally, endless, load, request_bytes
+from .client import Request, Scripts, Tally, load, repeat, request_bytes
 from .loop import Loop
 from .report import RAW, SQL_ONE, SQL_PAGE, Figure, Report
-from .servers import OTHERS, PATIENCE, SERVER, Server, Ticks, settle
-from .shop import ADMIN, PAGE, Shop, bodies, fetch, statements
+from .servers import OTHERS, SERVER, SETTLE_TIMEOUT_SECONDS, Server, Ticks, settle
+from .shop import ADMIN, PAGE, Shop, fetch, fetch_bodies, fetch_statement_count
 
-# 503 is an honest answer when 64 ask for a password hash at once.
+# with 64 concurrent logins a 503 is expected, because password hashing is bounded
 TOLERATED = {"login": frozenset({503})}
-FIRSTS = ["/health", "/ready", PAGE]  # each asked until it answers 200
+START_PATHS = ["/health", "/ready", PAGE]  # each requested until the first 200
 
 
 @dataclass(frozen=True)
 class Options:
-    """`readers` and `buyers` are the concurrencies of reads and of orders."""
+    """`readers` and `buyers`: numbers of concurrent readers and buyers."""
 
     seconds: float = 4
     warmup: float = 1
@@ -43,44 +43,49 @@ class Options:
     database_url: str | None = None
 
 
-class Scene(NamedTuple):
-    """One line of the report: `kind` is what is counted, by so many connections at once."""
+class Scenario(NamedTuple):
+    """One line of the report. `kind`: the counted kind of requests."""
 
     name: str
     kind: str
-    at_once: int
+    concurrency: int
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The bodies ours answers with; the baselines answer with the same."""
+    """Response bodies of the application, which the baselines also respond with."""
 
     products: dict[UUID, str]
-    cards: dict[UUID, str]
+    list_items: dict[UUID, str]
 
 
 class Suite:
-    """Runs everything in `folder` and fills `report`."""
+    """Benchmark that runs in `folder` and fills `report`."""
 
     def __init__(self, options: Options, folder: Path, report: Report) -> None:
         self._options, self._folder, self._report = options, folder, report
-        self._shop = Shop(admin_password=_kept_secret(folder / "admin-password"))
+        self._shop = Shop(admin_password=_load_or_create_password(folder / "admin-password"))
         self._loop = Loop()
 
     def run(self) -> None:
-        """Every measurement; raises StartFailed or Refused when ours does not play along."""
-        began = Ticks.now()
+        """Run all measurements. Raises StartFailed or Refused if the application fails."""
+        started = Ticks.now()
         with servers.pinned(OTHERS), closing(self._loop), self._database() as url:
             if self._options.baselines_only:
-                self._baselines(url, _invented(self._options.products))
+                self._baselines(url, _generate_sample(self._options.products))
             else:
-                self._everything(url)
-        self._report.notes.append(f"stolen by the hypervisor: {Ticks.now().stolen(began):.1%}")
+                self._run_all(url)
+        self._report.notes.append(
+            f"CPU time stolen by the hypervisor: {Ticks.now().stolen(started):.1%}"
+        )
 
-    def _everything(self, url: str) -> None:
-        # the address by environment only: it holds a password
+    def _run_all(self, url: str) -> None:
+        # the URL contains a password, so it goes into the environment
         servers.run(
-            "markethall", "migrate", log=self._log("migrate"), environ=self._settings("ours", url)
+            "markethall",
+            "migrate",
+            log=self._log("migrate"),
+            environ=self._settings("application", url),
         )
         sample = self._prepare(url)
         self._baselines(url, sample)
@@ -92,17 +97,17 @@ class Suite:
 
     def _database(self) -> AbstractContextManager[str]:
         if self._options.database_url:
-            self._report.notes.append("the database was given: nothing is known of its cores")
+            self._report.notes.append("external database: its CPU use is unknown")
             return nullcontext(self._options.database_url)
         return servers.database(self._folder / "database")
 
     def _prepare(self, url: str) -> Sample:
-        with self._ours(url) as server:
-            _say(f"preparing {self._options.products} products ...")
+        with self._application(url) as server:
+            _print_progress(f"preparing {self._options.products} products ...")
             self._loop.do(self._shop.stock(server.port, self._options.products))
-            _say(f"preparing {self._options.customers} customers ...")
+            _print_progress(f"preparing {self._options.customers} customers ...")
             self._loop.do(self._shop.register(server.port, self._options.customers))
-            return self._loop.do(_sampled(server.port, self._shop.products()))
+            return self._loop.do(_fetch_sample(server.port, self._shop.products()))
 
     def _baselines(self, url: str, sample: Sample) -> None:
         body = self._folder / "product.json"
@@ -113,18 +118,18 @@ class Suite:
         with self._baseline("raw", "--body", str(body)) as server:
             self._reads(server, RAW, reads)
         dsn = url.replace("postgresql+asyncpg:", "postgresql:")
-        self._loop.do(baselines.fill(dsn, sample.products, sample.cards))
+        self._loop.do(baselines.fill(dsn, sample.products, sample.list_items))
         with self._baseline("sql", BENCH_DATABASE_URL=dsn) as server:
             self._reads(server, SQL_ONE, reads)
             self._reads(server, SQL_PAGE, page)
         self._loop.do(baselines.clear(dsn))
 
     def _cached(self, url: str) -> None:
-        with self._ours(url) as server:
+        with self._application(url) as server:
             settle(server.process.pid)
             self._memory(server, "memory of the server, idle")
-            self._note_background(server)
-            self._loop.do(bodies(server.port, self._shop.products()))  # so that all are cached
+            self._record_idle_statements(server)
+            self._loop.do(fetch_bodies(server.port, self._shop.products()))  # fill the cache
             self._reads(server, "product, cached", self._shop.products())
             self._reads(server, "page of 20, cached", self._shop.page())
             self._customers(server)
@@ -136,106 +141,120 @@ class Suite:
         self._reads(server, "login (mostly bcrypt)", self._shop.logins())
         for customers in self._options.buyers:
             self._loop.do(self._shop.stay_logged_in(server.port))
-            scripts = self._shop.placing(customers)
-            self._measure(server, Scene("place", "place", customers), scripts)
+            scripts = self._shop.place_orders(customers)
+            self._measure(server, Scenario("place", "place", customers), scripts)
         for customers in self._options.buyers:
             self._loop.do(self._shop.stay_logged_in(server.port))
-            scripts = self._shop.buying(customers)
-            self._measure(server, Scene("place + confirm", "purchase", customers), scripts)
+            scripts = self._shop.buy(customers)
+            self._measure(server, Scenario("place + confirm", "purchase", customers), scripts)
 
     def _uncached(self, url: str) -> None:
-        with self._ours(url, MARKETHALL_CACHE="off") as server:
+        with self._application(url, MARKETHALL_CACHE="off") as server:
             self._reads(server, "product, uncached", self._shop.products())
             self._reads(server, "page of 20, uncached", self._shop.page())
 
     def _cold_starts(self) -> None:
-        """On a data directory of its own, with the database the server starts itself."""
-        kept = (self._folder / "cold").exists()  # by --data-dir
-        name = "first start of this run" if kept else "first start, empty directory"
-        with self._ours(None, folder="cold") as server:
+        """Measure cold starts with an embedded database in a separate data directory."""
+        exists = (self._folder / "cold").exists()  # by --data-dir
+        name = "first start of this run" if exists else "first start, empty directory"
+        with self._application(None, folder="cold") as server:
             self._report_start(name, server.wait("/ready", 120))
             self._loop.do(Shop(self._shop.admin_password).stock(server.port, 20))
         starts = [self._cold_start() for _ in range(self._options.starts)]
-        foreign = max(loud for _, loud in starts)
-        for path in FIRSTS:
-            middle = statistics.median(took[path] for took, _ in starts)
-            self._report_start(f"cold start to {path.partition('?')[0]}", middle, foreign)
-        with self._ours(None, folder="cold") as server:
+        foreign = max(foreign_share for _, foreign_share in starts)
+        for path in START_PATHS:
+            median_seconds = statistics.median(
+                seconds_by_path[path] for seconds_by_path, _ in starts
+            )
+            self._report_start(f"cold start to {path.partition('?')[0]}", median_seconds, foreign)
+        with self._application(None, folder="cold") as server:
             settle(server.process.pid)
             self._memory(server, "memory of the server, idle, embedded database")
 
     def _cold_start(self) -> tuple[dict[str, float], float]:
-        """Seconds to the first 200 by path, and what others used of the machine meanwhile."""
+        """Return seconds to the first 200 by path, and the share of cores used by other programs."""
         settings, before = self._settings("cold", None), Ticks.now()
         with servers.serving(
             "markethall", "serve", log=self._log("cold"), environ=settings
         ) as server:
-            took = server.wait_all(FIRSTS)
-            return took, Ticks.now().foreign(before)
+            seconds_by_path = server.wait_all(START_PATHS)
+            return seconds_by_path, Ticks.now().foreign(before)
 
     def _report_start(self, name: str, seconds: float, foreign: float = nan) -> None:
         self._show(Figure(name, seconds, "s", foreign=foreign))
 
     def _reads(self, server: Server, name: str, requests: Sequence[Request]) -> None:
         for readers in self._options.readers:
-            scene = Scene(name, requests[0].kind, readers)
-            self._measure(server, scene, endless(requests, readers))
+            scenario = Scenario(name, requests[0].kind, readers)
+            self._measure(server, scenario, repeat(requests, readers))
 
-    def _measure(self, server: Server, scene: Scene, scripts: Scripts) -> None:
+    def _measure(self, server: Server, scenario: Scenario, scripts: Scripts) -> None:
         options = self._options
-        tally = Tally(limit=options.requests, tolerated=TOLERATED.get(scene.kind, frozenset()))
-        counted, before = self._loop.do(statements(server.port)), Ticks.now(server.process.pid)
+        tally = Tally(limit=options.requests, tolerated=TOLERATED.get(scenario.kind, frozenset()))
+        count_before, before = (
+            self._loop.do(fetch_statement_count(server.port)),
+            Ticks.now(server.process.pid),
+        )
         self._loop.do(load(server.port, scripts, tally, options.warmup, options.seconds))
-        after, left = Ticks.now(server.process.pid), settle(server.process.pid)
-        # what the load left behind belongs to it: statements and processor time count until here
-        settled, now = Ticks.now(server.process.pid), self._loop.do(statements(server.port))
-        sent = None if counted is None or now is None else now - counted
-        self._tell(scene, tally)
-        figure = _with_cores(_figure(scene, tally, sent), before, after)
-        figure = _with_cost(figure, tally.answered[scene.kind], settled.seconds(before))
-        self._show(self._with_rest(figure, left))
+        after, remaining = Ticks.now(server.process.pid), settle(server.process.pid)
+        # statements and CPU time of work left by the load count too
+        settled, count_after = (
+            Ticks.now(server.process.pid),
+            self._loop.do(fetch_statement_count(server.port)),
+        )
+        statement_count = (
+            None if count_before is None or count_after is None else count_after - count_before
+        )
+        self._record_responses(scenario, tally)
+        figure = _with_cores(_figure(scenario, tally, statement_count), before, after)
+        figure = _with_cost(figure, tally.answered[scenario.kind], settled.seconds(before))
+        self._show(self._with_sustained_rate(figure, remaining))
 
-    def _tell(self, scene: Scene, tally: Tally) -> None:
-        where = f"{scene.name} at {scene.at_once}"
-        for what, times in tally.failures.items():
-            self._report.failures[f"{where}, {what}"] = times
-        for what, times in tally.expected.items():
-            self._report.expected[f"{where}, {what}"] = times
+    def _record_responses(self, scenario: Scenario, tally: Tally) -> None:
+        scenario_name = f"{scenario.name} at {scenario.concurrency}"
+        for name, count in tally.failures.items():
+            self._report.failures[f"{scenario_name}, {name}"] = count
+        for name, count in tally.expected.items():
+            self._report.expected[f"{scenario_name}, {name}"] = count
 
     def _show(self, figure: Figure) -> None:
         self._report.add(figure)
-        at_once = f" at {figure.at_once}" if figure.at_once else ""
-        _say(f"{figure.name}{at_once}: {figure.value:,.2f} {figure.unit}")
+        concurrency = f" at {figure.concurrency}" if figure.concurrency else ""
+        _print_progress(f"{figure.name}{concurrency}: {figure.value:,.2f} {figure.unit}")
 
     def _memory(self, server: Server, name: str) -> None:
         self._show(Figure(name, servers.rss(server.process.pid), "MB"))
         children = servers.descendants(server.process.pid)
         if children:
             names = ", ".join(sorted({servers.command_name(child) for child in children}))
-            whole = sum(servers.rss(child) for child in children)
+            megabytes = sum(servers.rss(child) for child in children)
             title = f"  its {len(children)} children ({names}), shared pages counted in each"
-            self._show(Figure(title, whole, "MB"))
+            self._show(Figure(title, megabytes, "MB"))
 
-    def _note_background(self, server: Server) -> None:
-        before = self._loop.do(statements(server.port))
+    def _record_idle_statements(self, server: Server) -> None:
+        before = self._loop.do(fetch_statement_count(server.port))
         time.sleep(2)
-        after = self._loop.do(statements(server.port))
+        after = self._loop.do(fetch_statement_count(server.port))
         if before is not None and after is not None:
             self._report.notes.append(f"statements while idle: {(after - before) / 2:.1f}/s")
 
-    def _with_rest(self, figure: Figure, left: float) -> Figure:
-        """What can be kept up: the rate, had the load lasted until its work was done."""
-        if left <= 0.5:
+    def _with_sustained_rate(self, figure: Figure, remaining: float) -> Figure:
+        """Add the sustained rate: the rate over the time until all work was done."""
+        if remaining <= 0.5:
             return figure
-        span = self._options.warmup + self._options.seconds
-        sustained = figure.value * span / (span + left)
-        rest = f"{'more than ' if left >= PATIENCE else ''}{left:.1f} s of work were left after it"
-        self._report.notes.append(f"{figure.name} at {figure.at_once}: {rest}, {sustained:.0f}/s")
+        duration = self._options.warmup + self._options.seconds
+        sustained = figure.value * duration / (duration + remaining)
+        remark = f"{'more than ' if remaining >= SETTLE_TIMEOUT_SECONDS else ''}{remaining:.1f} s of work remained after it"
+        self._report.notes.append(
+            f"{figure.name} at {figure.concurrency}: {remark}, {sustained:.0f}/s"
+        )
         return replace(figure, sustained=sustained)
 
     @contextmanager
-    def _ours(self, url: str | None, folder: str = "ours", **more: str) -> Iterator[Server]:
-        settings = self._settings(folder, url) | more
+    def _application(
+        self, url: str | None, folder: str = "application", **overrides: str
+    ) -> Iterator[Server]:
+        settings = self._settings(folder, url) | overrides
         with servers.serving(
             "markethall", "serve", log=self._log(folder), environ=settings
         ) as server:
@@ -263,16 +282,16 @@ class Suite:
         return self._folder / f"{name}.log"
 
 
-def _figure(scene: Scene, tally: Tally, sent: float | None) -> Figure:
-    kind, answered = scene.kind, tally.answered[scene.kind]
+def _figure(scenario: Scenario, tally: Tally, statement_count: float | None) -> Figure:
+    kind, answered = scenario.kind, tally.answered[scenario.kind]
     return Figure(
-        scene.name,
+        scenario.name,
         tally.rate(kind),
-        at_once=scene.at_once,
+        concurrency=scenario.concurrency,
         p50_ms=tally.percentile(kind, 50) * 1000,
         p99_ms=tally.percentile(kind, 99) * 1000,
         samples=len(tally.latencies[kind]),
-        statements=sent / answered if sent is not None and answered else None,
+        statements=statement_count / answered if statement_count is not None and answered else None,
     )
 
 
@@ -289,37 +308,46 @@ def _with_cores(figure: Figure, before: Ticks, after: Ticks) -> Figure:
     )
 
 
-async def _sampled(port: int, reads: Sequence[Request]) -> Sample:
-    """Every product's body, and its card as the list shows it."""
-    texts = [body.decode() for body in await bodies(port, reads)]
+async def _fetch_sample(port: int, reads: Sequence[Request]) -> Sample:
+    """Return the body of every product, and its form in a list."""
+    texts = [body.decode() for body in await fetch_bodies(port, reads)]
     products = {UUID(json.loads(text)["product_id"]): text for text in texts}
     items = (await fetch(port, PAGE))["items"]
-    cards = [json.dumps(item, separators=(",", ":"), ensure_ascii=False) for item in items]
-    # one page of real cards, repeated: a card's size counts, not whose it is
-    return Sample(products, {x: cards[at % len(cards)] for at, x in enumerate(products)})
+    list_items = [json.dumps(item, separators=(",", ":"), ensure_ascii=False) for item in items]
+    # repeat the items of one page: only their size matters
+    return Sample(
+        products,
+        {
+            product_id: list_items[index % len(list_items)]
+            for index, product_id in enumerate(products)
+        },
+    )
 
 
-def _invented(products: int) -> Sample:
-    """Bodies of about the right shape and size, for when ours is not there to ask."""
-    ids = [UUID(int=0x0190_0000_0000_7000_8000_0000_0000_0000 + at) for at in range(products)]
-    card = '{"product_id":"%s","sku":"BENCH-00001","name":"Market stall apron no. 1","price":'
-    card += '{"amount":1001,"currency":"EUR"},"status":"active","available":1000000'
-    text = card + ',"description":"%s","tags":["apron","cotton","market"],"version":1}'
-    words = "Heavy cotton, two pockets, washes at sixty degrees. " * 4
-    return Sample({x: text % (x, words) for x in ids}, {x: card % x + "}" for x in ids})
+def _generate_sample(products: int) -> Sample:
+    """Return bodies of similar form and size, for a run without the application."""
+    ids = [UUID(int=0x0190_0000_0000_7000_8000_0000_0000_0000 + index) for index in range(products)]
+    list_item = '{"product_id":"%s","sku":"BENCH-00001","name":"Market apron no. 1","price":'
+    list_item += '{"amount":1001,"currency":"EUR"},"status":"active","available":1000000'
+    text = list_item + ',"description":"%s","tags":["apron","cotton","market"],"version":1}'
+    description = "Heavy cotton, two pockets, washes at sixty degrees. " * 4
+    return Sample(
+        {product_id: text % (product_id, description) for product_id in ids},
+        {product_id: list_item % product_id + "}" for product_id in ids},
+    )
 
 
 def _median(texts: list[str]) -> str:
     return sorted(texts, key=len)[len(texts) // 2]
 
 
-def _kept_secret(path: Path) -> str:
-    """A password made once per data directory, readable by its owner only."""
+def _load_or_create_password(path: Path) -> str:
+    """Return a password, created once per data directory, readable by its owner only."""
     if not path.exists():
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(18))
     return path.read_text()
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

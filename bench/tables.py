@@ -1,4 +1,4 @@
-"""Tables for a terminal and for a page, the machine they come from, and the same as data."""
+"""Format tables for a terminal and in Markdown, describe the machine, and write JSON."""
 
 import json
 import os
@@ -14,27 +14,27 @@ Rows = Sequence[Sequence[str]]
 
 
 def text(rows: Rows) -> str:
-    """For a terminal: first and last column to the left, numbers to the right."""
+    """Format for a terminal: first and last column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_aligned(row, widths) for row in rows) + "\n"
+    return "\n".join(_align(row, widths) for row in rows) + "\n"
 
 
 def markdown(rows: Rows) -> str:
-    """For a page."""
+    """Format in Markdown."""
     head, *rest = [f"| {' | '.join(row)} |" for row in rows]
     rule = "|---|" + "---:|" * (len(rows[0]) - 2) + "---|"
     return "\n".join([head, rule, *rest]) + "\n"
 
 
-def write(name: str, found: Mapping[str, object]) -> None:
-    """To results/NAME.json, with the machine."""
-    whole = {"machine": machine(), **found}
+def write(name: str, results: Mapping[str, object]) -> None:
+    """Write results/NAME.json, with a description of the machine."""
+    document = {"machine": machine(), **results}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(_plain(whole), indent=2) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(_without_nan(document), indent=2) + "\n")
 
 
 def machine() -> dict[str, object]:
-    """Where this ran."""
+    """Describe the machine and the versions."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -57,18 +57,18 @@ def number(value: float, digits: int) -> str:
     return "" if isnan(value) else f"{value:,.{digits}f}"
 
 
-def _aligned(row: Iterable[str], widths: Sequence[int]) -> str:
+def _align(row: Iterable[str], widths: Sequence[int]) -> str:
     first, *middle, last = [
-        (cell.ljust if at in (0, len(widths) - 1) else cell.rjust)(width)
-        for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        (cell.ljust if index in (0, len(widths) - 1) else cell.rjust)(width)
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join([first, *middle, last]).rstrip()
 
 
-def _plain(value: object) -> object:
-    """NaN is no JSON: null instead."""
+def _without_nan(value: object) -> object:
+    """Replace NaN, which JSON does not have, by null."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and isnan(value) else value

@@ -58,7 +58,7 @@ def markethall(
             "MARKETHALL_ADMIN_PASSWORD: is too common",
         ),
         ({"database_pool_max": "2"}, "MARKETHALL_DATABASE_POOL_MAX: "),
-        ({"trusted_proxies": "everybody"}, "MARKETHALL_TRUSTED_PROXIES: "),
+        ({"trusted_proxies": "everywhere"}, "MARKETHALL_TRUSTED_PROXIES: "),
     ],
 )
 def test_invalid_settings_are_one_line_each_and_exit_code_two(

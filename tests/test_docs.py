@@ -18,6 +18,17 @@ def test_every_generated_part_is_used() -> None:
     assert [part for part in PARTS if f"<!-- generated: {part} -->" not in texts] == []
 
 
+def test_every_log_event_is_documented() -> None:
+    call = re.compile(
+        r"\b(?:log|logger|write)(?:\.(?:info|warning|error|exception))?\(\s*\"([a-z_]+\.[a-z_]+)\""
+    )
+    sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    table = (ROOT / "docs/logs.md").read_text()
+    documented = set(re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE))
+
+    assert set(call.findall(sources)) == documented
+
+
 def test_document_links_resolve() -> None:
     documents = [*Path(ROOT).glob("*.md"), *Path(ROOT / "docs").rglob("*.md")]
     for document in documents:

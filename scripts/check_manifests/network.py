@@ -44,22 +44,22 @@ INGRESS = Endpoint("ingress controller", "ingress", {"app.kubernetes.io/name": "
 POSTGRES = Endpoint("postgres", "data", {"app.kubernetes.io/name": "postgresql"})
 REDIS = Endpoint("redis", "data", {"app.kubernetes.io/name": "redis"})
 DNS = Endpoint("dns", "kube-system", {"k8s-app": "kube-dns"})
-STRANGERS = (
-    Endpoint("a stranger in our namespace", "markethall", {}),
-    Endpoint("a stranger elsewhere", "default", {}),
+UNRELATED = (
+    Endpoint("an unrelated pod in our namespace", "markethall", {}),
+    Endpoint("an unrelated pod in another namespace", "default", {}),
     Endpoint("the internet", "", {}, address="203.0.113.1"),
 )
-# Every connection is tried on each of these, so that a policy that opens all ports is found.
-TRIED: Final = (DNS_UDP, DNS_TCP, Port(443), Port(5432), Port(6379), HTTP)
+# Every connection is checked on each of these ports, so that a policy that opens all ports is found.
+CHECKED_PORTS: Final = (DNS_UDP, DNS_TCP, Port(443), Port(5432), Port(6379), HTTP)
 
 
 def check_edges(manifests: Manifests) -> Iterator[str]:
     ours = [(workload, _endpoint(workload)) for workload in manifests.workloads]
-    endpoints = [*(endpoint for _, endpoint in ours), INGRESS, POSTGRES, REDIS, DNS, *STRANGERS]
+    endpoints = [*(endpoint for _, endpoint in ours), INGRESS, POSTGRES, REDIS, DNS, *UNRELATED]
     policies = [policy["spec"] for policy in manifests.kind("NetworkPolicy")]
     allowed = {
         str(connection)
-        for connection in map(Connection._make, product(endpoints, endpoints, TRIED))
+        for connection in map(Connection._make, product(endpoints, endpoints, CHECKED_PORTS))
         if connection.source != connection.target
         and (connection.source.is_ours or connection.target.is_ours)
         and all(_allows(policies, connection, direction) for direction in _PEERS)

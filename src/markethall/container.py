@@ -53,11 +53,6 @@ def _get_database(databases: Databases, url: str) -> Postgres:
     return databases.get(url)
 
 
-def _invalidation_database(pools: Databases, url: str) -> Postgres | None:
-    """Return the database that carries the invalidations of the cache, if there is one."""
-    return pools.get(url) if url else None
-
-
 def _user_jwks(
     is_remote: bool, signer: Callable[[], AccessTokenSigner], http_clients: HttpClients
 ) -> JwksProvider:
@@ -117,12 +112,7 @@ class Container(containers.DeclarativeContainer):
     broker: providers.Singleton[RedisClient] = providers.Singleton(
         RedisClient, config.redis_url, timeout=1.0
     )
-    cache: providers.Singleton[CoherentCache] = providers.Singleton(
-        open_cache,
-        config.cache,
-        redis,
-        providers.Callable(_invalidation_database, databases, config.cache_database),
-    )
+    cache: providers.Singleton[CoherentCache] = providers.Singleton(open_cache, config.cache, redis)
     rate_limiter: providers.Singleton[RateLimiter] = providers.Singleton(
         RateLimiter, config.rate_limits, redis, config.secret_key
     )
@@ -244,12 +234,6 @@ class Container(containers.DeclarativeContainer):
     orders_idempotency: providers.Provider[IdempotencyService] = orders_context.idempotency
 
 
-def _cache_database(settings: Settings) -> str:
-    """Return the URL of the database whose rows are cached; empty for storage in memory."""
-    is_shared = "inventory" in settings.contexts and settings.storage == "sql"
-    return settings.database_url_of("inventory") if is_shared else ""
-
-
 def build_container(settings: Settings, application_secrets: ApplicationSecrets) -> Container:
     """The wiring that these settings ask for. Nothing is opened yet."""
     container = Container()
@@ -262,7 +246,6 @@ def build_container(settings: Settings, application_secrets: ApplicationSecrets)
             ),
             "redis_url": settings.redis_url.get_secret_value() or None,
             "cache": settings.cache,
-            "cache_database": _cache_database(settings),
             "rate_limits": settings.rate_limits,
             "secret_key": application_secrets.secret_key,
             "access_token_private_key": application_secrets.access_token_private_key,

@@ -1,4 +1,4 @@
-"""What the Dockerfile promises, read from its text; the health check is really run."""
+"""Test the text of the Dockerfile, and run its health check."""
 
 import json
 import os
@@ -31,7 +31,7 @@ COMPILERS = (
 
 
 class Instruction(NamedTuple):
-    word: str
+    name: str
     rest: str
 
 
@@ -42,18 +42,23 @@ def instructions() -> list[Instruction]:
 
 
 def stages() -> list[list[Instruction]]:
-    """The instructions of each stage, from its FROM on."""
-    every = instructions()
-    starts = [index for index, each in enumerate(every) if each.word == "FROM"]
-    return [every[start:end] for start, end in zip(starts, [*starts[1:], len(every)], strict=True)]
+    """Return the instructions of each stage, from its FROM on."""
+    all_instructions = instructions()
+    starts = [
+        index for index, instruction in enumerate(all_instructions) if instruction.name == "FROM"
+    ]
+    return [
+        all_instructions[start:end]
+        for start, end in zip(starts, [*starts[1:], len(all_instructions)], strict=True)
+    ]
 
 
-def final(word: str) -> list[str]:
-    return [each.rest for each in stages()[-1] if each.word == word]
+def final(name: str) -> list[str]:
+    return [instruction.rest for instruction in stages()[-1] if instruction.name == name]
 
 
 def runs(stage: list[Instruction]) -> str:
-    return "\n".join(each.rest for each in stage if each.word == "RUN")
+    return "\n".join(instruction.rest for instruction in stage if instruction.name == "RUN")
 
 
 def health_check() -> list[str]:
@@ -96,7 +101,7 @@ def test_downloads_are_locked_by_hash() -> None:
 
 
 @pytest.mark.parametrize("locked", ["run", "build"])
-def test_the_locked_requirements_are_there_with_hashes(locked: str) -> None:
+def test_locked_requirements_have_hashes(locked: str) -> None:
     lines = (REPOSITORY / "requirements" / f"{locked}.txt").read_text().splitlines()
     pinned = [
         index
@@ -141,9 +146,9 @@ def test_root_filesystem_can_be_read_only() -> None:
     assert final("VOLUME") == []
 
 
-@pytest.mark.parametrize("word", ["ENTRYPOINT", "CMD"])
-def test_commands_use_exec_form(word: str) -> None:
-    (command,) = final(word)
+@pytest.mark.parametrize("name", ["ENTRYPOINT", "CMD"])
+def test_commands_use_exec_form(name: str) -> None:
+    (command,) = final(name)
 
     assert all(isinstance(argument, str) for argument in json.loads(command))
 
@@ -171,21 +176,21 @@ def test_labels_follow_oci_and_the_project() -> None:
 
 def test_build_context_is_an_allow_list() -> None:
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
-    let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
     copied = {
         source.rstrip("/")
-        for each in stages()[0]
-        if each.word == "COPY"
-        for source in each.rest.split()[:-1]
+        for instruction in stages()[0]
+        if instruction.name == "COPY"
+        for source in instruction.rest.split()[:-1]
     }
 
     assert next(line for line in lines if not line.startswith("#")) == "*"
-    assert let_in == copied
+    assert allowed == copied
 
 
 @contextmanager
-def answering(status: int) -> Iterator[int]:
-    """The port of a server that answers /health with the status, everything else with 404."""
+def health_server(status: int) -> Iterator[int]:
+    """Yield the port of a server that responds to /health with the status, else with 404."""
 
     class Health(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -193,7 +198,7 @@ def answering(status: int) -> Iterator[int]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Keep the test's output clean."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Health) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -214,12 +219,12 @@ def health_check_exit_code(port: int) -> int:
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1), (404, 1)])
 def test_health_check_follows_health_endpoint(status: int, expected: int) -> None:
-    with answering(status) as port:
+    with health_server(status) as port:
         assert health_check_exit_code(port) == expected
 
 
 def test_health_check_fails_without_response() -> None:
-    with answering(200) as port:
+    with health_server(200) as port:
         pass
 
     assert health_check_exit_code(port) == 1

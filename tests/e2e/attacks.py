@@ -1,4 +1,4 @@
-"""Hostile requests, made for every route that the hall's own document names."""
+"""Generate hostile requests for every route of the OpenAPI document."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +11,8 @@ from markethall.payments.gateway import SandboxWebhooks
 from tests.e2e.malformed_inputs import (
     FORM,
     JSON,
-    STRANGE_IDS,
-    STRANGE_VALUES,
+    MALFORMED_IDS,
+    UNUSUAL_VALUES,
     invalid_forms,
     invalid_json,
     malformed_requests,
@@ -20,7 +20,7 @@ from tests.e2e.malformed_inputs import (
     wrong_content_types,
 )
 from tests.e2e.raw_http import Header, request
-from tests.e2e.schema_samples import HOSTILE, RAW, Path, Samples, spoiled, without, wrong_type
+from tests.e2e.schema_samples import HOSTILE, RAW, Path, Samples, with_value, without, wrong_type
 
 MIB = 1024 * 1024
 METHODS = (
@@ -31,17 +31,17 @@ METHODS = (
 
 @dataclass(frozen=True)
 class Attack:
-    """`refused`: anything but a 4xx is a hole. `bare`: the HTTP parser may answer by itself."""
+    """`must_be_rejected`: only a 4xx is right. `parser_may_answer`: uvicorn may respond by itself."""
 
     name: str
     data: bytes
-    refused: bool = False
-    bare: bool = False
+    must_be_rejected: bool = False
+    parser_may_answer: bool = False
 
 
 @dataclass(frozen=True)
-class World:
-    """What an attacker knows: the document, things that exist, and how to pass for somebody."""
+class AttackContext:
+    """Knowledge of the attacker: OpenAPI document, ids of existing entities, tokens."""
 
     document: Mapping[str, Any]
     ids: Mapping[str, str]
@@ -50,23 +50,23 @@ class World:
     webhooks: SandboxWebhooks
     cursors: Mapping[str, str]
 
-    def passport(self, who: str) -> list[Header]:
-        token = self.tokens.get(who)
+    def authorization(self, user: str) -> list[Header]:
+        token = self.tokens.get(user)
         return [(b"Authorization", b"Bearer " + token.encode())] if token else []
 
 
 @dataclass
 class Operation:
-    """One method of one path, and good values for all it takes."""
+    """One method of one path, with valid values for its parameters and body."""
 
-    world: World
+    context: AttackContext
     method: str
     path: str
     spec: Mapping[str, Any]
     count: int = field(default=0)
 
     @property
-    def guarded(self) -> bool:
+    def requires_token(self) -> bool:
         return bool(self.spec.get("security"))
 
     @property
@@ -75,7 +75,7 @@ class Operation:
 
     @property
     def samples(self) -> Samples:
-        return Samples(self.world.document, self.world.ids)
+        return Samples(self.context.document, self.context.ids)
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -83,81 +83,95 @@ class Operation:
         return schema
 
     def bodies(self) -> list[tuple[Any, Mapping[str, Any]]]:
-        """A good body for each shape that is taken."""
+        """Return a valid body for each accepted schema."""
         if not self.media:
             return []
         shapes = self.samples.branches(self.schema)
         return [(self.samples.sample(shape), shape) for shape in shapes]
 
-    def parameters(self, where: str) -> list[Mapping[str, Any]]:
-        return [one for one in self.spec.get("parameters", ()) if one["in"] == where]
+    def parameters(self, location: str) -> list[Mapping[str, Any]]:
+        return [
+            parameter
+            for parameter in self.spec.get("parameters", ())
+            if parameter["in"] == location
+        ]
 
     def target(self, query: str = "", **given: str) -> bytes:
         path = self.path
-        for one in self.parameters("path"):
-            value = given.get(one["name"], self.world.ids.get(one["name"], "none"))
-            path = path.replace("{" + one["name"] + "}", value)
+        for parameter in self.parameters("path"):
+            value = given.get(parameter["name"], self.context.ids.get(parameter["name"], "none"))
+            path = path.replace("{" + parameter["name"] + "}", value)
         return (path + query).encode("latin-1")
 
-    def encoded(self, value: Any) -> bytes:
+    def encode(self, value: Any) -> bytes:
         if self.media == FORM:
             return urlencode(value if isinstance(value, dict) else {"value": value}).encode()
-        if self.media != JSON:  # a file, read as it comes
+        if self.media != JSON:  # an uploaded file
             return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
         return json.dumps(value).encode()
 
     def attack(
         self,
         name: str,
-        who: str = "all",
+        user: str = "all",
         target: bytes | None = None,
         headers: tuple[Header, ...] = (),
         body: bytes | None = None,
         *,
         media: bytes | None = None,
-        **verdict: bool,
+        **expectations: bool,
     ) -> Attack:
-        """A request that is good but for what is given."""
+        """Return a request that is valid except for the given parts."""
         self.count += 1
-        sent = [*self.world.passport(who), *headers]
-        taken = {header.lower() for header, _ in headers}
+        all_headers = [*self.context.authorization(user), *headers]
+        names = {header.lower() for header, _ in headers}
         if body is None and self.bodies():
-            body = self.encoded(self.bodies()[0][0])
-        if self.media and media is None and b"content-type" not in taken:
+            body = self.encode(self.bodies()[0][0])
+        if self.media and media is None and b"content-type" not in names:
             media = self.media.encode()
         if media:
-            sent.append((b"Content-Type", media))
-        if self.method == "POST" and b"idempotency-key" not in taken:
-            sent.append((b"Idempotency-Key", b"%s-%d" % (self.path.encode(), self.count)))
-        if self.method == "PATCH" and b"if-match" not in taken:
-            # whatever came before: no attack fails for its version alone
-            sent.append((b"If-Match", b"*"))
-        where = self.target() if target is None else target
-        wire = request(self.method.encode(), where, sent, body)
-        return Attack(f"{self.method} {self.path} as {who}: {name}", wire, **verdict)
+            all_headers.append((b"Content-Type", media))
+        if self.method == "POST" and b"idempotency-key" not in names:
+            all_headers.append((b"Idempotency-Key", b"%s-%d" % (self.path.encode(), self.count)))
+        if self.method == "PATCH" and b"if-match" not in names:
+            # any version, so that no attack fails because of its version
+            all_headers.append((b"If-Match", b"*"))
+        path_and_query = self.target() if target is None else target
+        data = request(self.method.encode(), path_and_query, all_headers, body)
+        return Attack(f"{self.method} {self.path} as {user}: {name}", data, **expectations)
 
 
-def operations(world: World) -> list[Operation]:
+def operations(context: AttackContext) -> list[Operation]:
     methods = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
     return [
-        Operation(world, method.upper(), path, spec)
-        for path, specs in world.document["paths"].items()
+        Operation(context, method.upper(), path, spec)
+        for path, specs in context.document["paths"].items()
         for method, spec in specs.items()
         if method in methods
     ]
 
 
-def attacks(world: World) -> Iterator[Attack]:
-    for operation in operations(world):
-        for kind in (plain, bodies, fields, framing, headers, tokens, ids, queries, webhooks):
-            yield from kind(operation)
-    yield from methods(world)
+def attacks(context: AttackContext) -> Iterator[Attack]:
+    for operation in operations(context):
+        for generate in (
+            valid_requests,
+            bodies,
+            fields,
+            framing,
+            headers,
+            tokens,
+            ids,
+            queries,
+            webhooks,
+        ):
+            yield from generate(operation)
+    yield from methods(context)
 
 
-def plain(op: Operation) -> Iterator[Attack]:
-    """Nothing wrong but who asks."""
-    yield op.attack("as it should be", "anonymous", refused=op.guarded)
-    yield op.attack("as it should be", "disabled")
+def valid_requests(op: Operation) -> Iterator[Attack]:
+    """Yield valid requests of users without permission."""
+    yield op.attack("valid request", "anonymous", must_be_rejected=op.requires_token)
+    yield op.attack("valid request", "disabled")
 
 
 # Bodies
@@ -165,84 +179,106 @@ def plain(op: Operation) -> Iterator[Attack]:
 
 def bodies(op: Operation) -> Iterator[Attack]:
     if not op.media:
-        yield op.attack("a body where none is due", media=JSON.encode(), body=b'{"a":1}')
+        yield op.attack("an unexpected body", media=JSON.encode(), body=b'{"a":1}')
         return
-    good = op.encoded(op.bodies()[0][0])
-    nonsense = invalid_json(good) if op.media == JSON else invalid_forms(good)
-    for name, body in nonsense.items():
-        for who in ("anonymous", "customer", "all"):
-            yield op.attack(name, who, body=body, refused=op.media == JSON)
+    good = op.encode(op.bodies()[0][0])
+    malformed = invalid_json(good) if op.media == JSON else invalid_forms(good)
+    for name, body in malformed.items():
+        for user in ("anonymous", "customer", "all"):
+            yield op.attack(name, user, body=body, must_be_rejected=op.media == JSON)
     small = op.media in {JSON, FORM}
     large = good + b" " * (MIB + 1 - len(good))
-    yield op.attack("1 MiB and one byte", body=large, refused=small)
+    yield op.attack("1 MiB and one byte", body=large, must_be_rejected=small)
     yield op.attack("exactly 1 MiB", body=good + b" " * (MIB - len(good)))
     for media in wrong_content_types(op.media):
-        yield op.attack(f"sent as {media[:40]!r}", media=media, refused=True)
-    yield op.attack("no content type", media=b"", body=good, refused=True)
+        yield op.attack(f"sent as {media[:40]!r}", media=media, must_be_rejected=True)
+    yield op.attack("no content type", media=b"", body=good, must_be_rejected=True)
 
 
 def fields(op: Operation) -> Iterator[Attack]:
-    """Every value of every field replaced by everything."""
+    """Replace the value of every field by every hostile value."""
     for good, schema in op.bodies():
-        for place in op.samples.places(schema, good):
-            name = "/".join(map(str, place.path))
+        for position in op.samples.positions(schema, good):
+            name = "/".join(map(str, position.path))
             for value in HOSTILE:
-                wrong = op.media == JSON and wrong_type(place, value)
-                body = op.encoded(_for(op, spoiled(good, place.path, value)))
-                yield op.attack(f"/{name} is {value!r:.40}", body=body, refused=wrong)
+                wrong = op.media == JSON and wrong_type(position, value)
+                body = op.encode(_encodable(op, with_value(good, position.path, value)))
+                yield op.attack(f"/{name} is {value!r:.40}", body=body, must_be_rejected=wrong)
             if op.media == JSON:
-                yield from _unspeakable(op, good, place.path, name)
+                yield from _raw_json_values(op, good, position.path, name)
         for name in schema.get("required", ()) if isinstance(good, dict) else ():
-            body = op.encoded(without(good, name))
-            yield op.attack(f"without {name}", body=body, refused=op.media == JSON)
+            body = op.encode(without(good, name))
+            yield op.attack(f"without {name}", body=body, must_be_rejected=op.media == JSON)
 
 
-def _for(op: Operation, value: Any) -> Any:
-    """Forms are text: a lone surrogate cannot even be written down."""
+def _encodable(op: Operation, value: Any) -> Any:
+    """Encode values of forms, which are text: a lone surrogate cannot be encoded strictly."""
     if op.media != FORM or not isinstance(value, dict):
         return value if op.media == JSON else str(value).encode("utf-8", "replace")
     return {name: str(item).encode("utf-8", "replace") for name, item in value.items()}
 
 
-def _unspeakable(op: Operation, good: Any, path: Any, name: str) -> Iterator[Attack]:
-    marked = json.dumps(spoiled(good, path, "@RAW@"))
+def _raw_json_values(op: Operation, good: Any, path: Any, name: str) -> Iterator[Attack]:
+    template = json.dumps(with_value(good, path, "@RAW@"))
     for text in RAW:
-        body = marked.replace('"@RAW@"', text).encode()
-        # nothing at all between brackets is an empty list
+        body = template.replace('"@RAW@"', text).encode()
+        # an empty text in a list gives a valid empty list
         fits = text == "-0" or (not text and path[-1:] == (0,))
-        yield op.attack(f"/{name} is {text[:20]}", body=body, refused=not fits)
+        yield op.attack(f"/{name} is {text[:20]}", body=body, must_be_rejected=not fits)
 
 
 def framing(op: Operation) -> Iterator[Attack]:
-    """Bodies whose length is told in a strange way, or not at all."""
+    """Yield bodies with an unusual, wrong or missing length."""
     if not op.media:
         return
-    good = op.encoded(op.bodies()[0][0])
+    good = op.encode(op.bodies()[0][0])
     chunked: Header = (b"Transfer-Encoding", b"chunked")
-    whole = b"%x\r\n%s\r\n0\r\n\r\n" % (len(good), good)
-    yield op.attack("chunked", headers=(chunked,), body=whole)
-    drops = b"".join(b"1\r\n%c\r\n" % byte for byte in good) + b"0\r\n\r\n"
-    yield op.attack("chunked byte by byte", headers=(chunked,), body=drops)
-    large = b"100000\r\n" + b" " * MIB + b"\r\n" + whole
+    chunked_body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(good), good)
+    yield op.attack("chunked", headers=(chunked,), body=chunked_body)
+    byte_chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in good) + b"0\r\n\r\n"
+    yield op.attack("chunked byte by byte", headers=(chunked,), body=byte_chunks)
+    large = b"100000\r\n" + b" " * MIB + b"\r\n" + chunked_body
     small = op.media in {JSON, FORM}
-    yield op.attack("chunked, 1 MiB and more", headers=(chunked,), body=large, refused=small)
+    yield op.attack(
+        "chunked, 1 MiB and more", headers=(chunked,), body=large, must_be_rejected=small
+    )
     for name, length in {
         "negative": b"-1", "text": b"many", "float": b"1.5", "hex": b"0x10", "plus": b"+5",
         "empty": b"", "list": b"5, 5", "arabic": "٣".encode(), "2**64": b"%d" % 2**64,
     }.items():  # fmt: skip
         header = (b"Content-Length", length)
-        yield op.attack(f"length {name}", headers=(header,), body=good, refused=True, bare=True)
+        yield op.attack(
+            f"length {name}",
+            headers=(header,),
+            body=good,
+            must_be_rejected=True,
+            parser_may_answer=True,
+        )
     two = ((b"Content-Length", b"5"), (b"Content-Length", b"6"))
-    yield op.attack("two lengths", headers=two, body=good, refused=True, bare=True)
+    yield op.attack(
+        "two lengths", headers=two, body=good, must_be_rejected=True, parser_may_answer=True
+    )
     both = ((b"Content-Length", b"5"), chunked)
-    yield op.attack("length and chunks", headers=both, body=whole, refused=True, bare=True)
+    yield op.attack(
+        "length and chunks",
+        headers=both,
+        body=chunked_body,
+        must_be_rejected=True,
+        parser_may_answer=True,
+    )
     bad = {"size": b"zz\r\n", "overflow": b"f" * 20 + b"\r\n", "end": b"5\r\nabc"}
     for name, chunks in bad.items():
         body = chunks + b"\r\n\r\n" * 3
-        yield op.attack(f"bad chunk {name}", headers=(chunked,), body=body, refused=True, bare=True)
+        yield op.attack(
+            f"bad chunk {name}",
+            headers=(chunked,),
+            body=body,
+            must_be_rejected=True,
+            parser_may_answer=True,
+        )
 
 
-# Heads
+# Headers
 
 
 def headers(op: Operation) -> Iterator[Attack]:
@@ -251,52 +287,65 @@ def headers(op: Operation) -> Iterator[Attack]:
         yield op.attack(f"{name.decode()}: {value[:40]!r}", headers=((name, value),))
     bad_keys = (b"a" * 256, b"a b", "schlüssel".encode(), b"\xff", b'"open', b'"', b'""', b"a\tb")
     for value in bad_keys:
-        refused = op.method == "POST" and "key" in str(op.spec.get("responses", {}).get("400", ""))
+        must_be_rejected = op.method == "POST" and "key" in str(
+            op.spec.get("responses", {}).get("400", "")
+        )
         key = (b"Idempotency-Key", value)
-        yield op.attack(f"key {value[:20]!r}", headers=(key,), refused=refused)
+        yield op.attack(f"key {value[:20]!r}", headers=(key,), must_be_rejected=must_be_rejected)
     for value in (b"**", b"v1", b'"v1', b'"v' + b"9" * 20 + b'"', b'W/"v1"', b'*, "v1"', b"\xff"):
         tag = (b"If-Match", value)
-        yield op.attack(f"If-Match {value!r}", headers=(tag,), refused=op.method == "PATCH")
+        yield op.attack(
+            f"If-Match {value!r}", headers=(tag,), must_be_rejected=op.method == "PATCH"
+        )
     many = tuple((b"X-%d" % number, b"y") for number in range(2_000))
-    yield op.attack("2000 headers", headers=many, bare=True)
+    yield op.attack("2000 headers", headers=many, parser_may_answer=True)
     large = (b"X-Long", b"x" * 64_000)
-    yield op.attack("64 kB of headers", headers=(large,), refused=True, bare=True)
+    yield op.attack(
+        "64 kB of headers", headers=(large,), must_be_rejected=True, parser_may_answer=True
+    )
     bad_lines = {"break": b"X-A: b\nX-C", "no name": b"", "space": b"a b", "NUL": b"a\x00b"}
-    for flaw, line in bad_lines.items():
-        yield op.attack(f"header with {flaw}", headers=((line, b"x"),), bare=True)
-    yield op.attack("NUL in a value", headers=((b"X-A", b"a\x00b"),), bare=True)
+    for fault, line in bad_lines.items():
+        yield op.attack(f"header with {fault}", headers=((line, b"x"),), parser_may_answer=True)
+    yield op.attack("NUL in a value", headers=((b"X-A", b"a\x00b"),), parser_may_answer=True)
 
 
 def tokens(op: Operation) -> Iterator[Attack]:
-    """A forged token is as good as none, where one is needed."""
-    for name, token in op.world.forged:
+    """Yield forged tokens, which protected routes must reject."""
+    for name, token in op.context.forged:
         bearer = (b"Authorization", b"Bearer " + token)
         too_long = len(token) > 32 * 1024
         yield op.attack(
-            f"token {name}", "anonymous", headers=(bearer,), refused=op.guarded, bare=too_long
+            f"token {name}",
+            "anonymous",
+            headers=(bearer,),
+            must_be_rejected=op.requires_token,
+            parser_may_answer=too_long,
         )
-    good = op.world.tokens["all"].encode()
+    good = op.context.tokens["all"].encode()
     for value in (b"", b"Bearer", b"Basic YTpi", b"Token " + good, good, b"bearer\tx", b"\xff"):
         header = (b"Authorization", value)
         yield op.attack(
-            f"Authorization {value[:10]!r}", "anonymous", headers=(header,), refused=op.guarded
+            f"Authorization {value[:10]!r}",
+            "anonymous",
+            headers=(header,),
+            must_be_rejected=op.requires_token,
         )
     two = ((b"Authorization", b"Bearer garbage"), (b"Authorization", b"Bearer " + good))
     yield op.attack("two tokens", "anonymous", headers=two)
 
 
 def webhooks(op: Operation) -> Iterator[Attack]:
-    """Well signed, for the right provider, and hostile all the same."""
+    """Yield webhooks with a valid signature and a hostile payload."""
     if "webhooks" not in op.path:
         return
-    event = {"event_id": "evt_hostile", "type": "charge.succeeded", "created": 1, "data": _CHARGE}
-    inner = [("data", name) for name in _CHARGE]
-    places: list[Path] = [("event_id",), ("type",), ("created",), ("data",), *inner]
-    for place in places:
+    event = {"event_id": "evt_hostile", "type": "charge.succeeded", "created": 1, "data": CHARGE}
+    inner = [("data", name) for name in CHARGE]
+    positions: list[Path] = [("event_id",), ("type",), ("created",), ("data",), *inner]
+    for position in positions:
         for value in HOSTILE:
-            body = op.encoded(spoiled(event, place, value))
-            yield _signed(op, f"signed, {'/'.join(map(str, place))} is {value!r:.40}", body)
-    for name, body in invalid_json(op.encoded(event)).items():
+            body = op.encode(with_value(event, position, value))
+            yield _signed(op, f"signed, {'/'.join(map(str, position))} is {value!r:.40}", body)
+    for name, body in invalid_json(op.encode(event)).items():
         yield _signed(op, f"signed {name}", body)
     for stamp in (
         b"t=9" * 40,
@@ -307,10 +356,12 @@ def webhooks(op: Operation) -> Iterator[Attack]:
         b"\xff",
         b"t=1,v1=\xff",
     ):
-        yield op.attack(f"signature {stamp!r}", headers=((SIGNATURE, stamp),), refused=True)
+        yield op.attack(
+            f"signature {stamp!r}", headers=((SIGNATURE, stamp),), must_be_rejected=True
+        )
 
 
-_CHARGE = {
+CHARGE = {
     "operation_id": "01890000-0000-7000-8000-000000000000",
     "reference": "ch_1",
     "failure_code": "card_declined",
@@ -320,51 +371,51 @@ SIGNATURE = b"Sandbox-Signature"
 
 
 def _signed(op: Operation, name: str, body: bytes) -> Attack:
-    signature = op.world.webhooks.compute_signature(body, datetime.now(UTC)).encode()
+    signature = op.context.webhooks.compute_signature(body, datetime.now(UTC)).encode()
     return op.attack(name, "anonymous", headers=((SIGNATURE, signature),), body=body)
 
 
-# Addresses
+# Paths and queries
 
 
 def ids(op: Operation) -> Iterator[Attack]:
-    """What stands where an id is due."""
-    for one in op.parameters("path"):
-        good = op.world.ids.get(one["name"], "none")
-        near = (good.upper(), f"{good}%20", f"{good}/", f"{good}?", f"{good}#x")
-        for strange in (*STRANGE_IDS, *near):
-            for who in ("anonymous", "customer", "all"):
-                target = op.target(**{one["name"]: strange})
-                yield op.attack(f"{one['name']} is {strange[:40]!r}", who, target)
+    """Yield paths with malformed ids."""
+    for parameter in op.parameters("path"):
+        good = op.context.ids.get(parameter["name"], "none")
+        similar = (good.upper(), f"{good}%20", f"{good}/", f"{good}?", f"{good}#x")
+        for malformed_id in (*MALFORMED_IDS, *similar):
+            for user in ("anonymous", "customer", "all"):
+                target = op.target(**{parameter["name"]: malformed_id})
+                yield op.attack(f"{parameter['name']} is {malformed_id[:40]!r}", user, target)
     for tail in ("/", "//", "/..", "/%2e%2e", "/.", ";x", "%00", "%3Fa=b", "/extra", "\\", "/\xe9"):
         target = op.target() + tail.encode("latin-1")
-        yield op.attack(f"path with {tail!r}", target=target, bare=True)
+        yield op.attack(f"path with {tail!r}", target=target, parser_may_answer=True)
 
 
 def queries(op: Operation) -> Iterator[Attack]:
-    parameters = [one["name"] for one in op.parameters("query")]
+    parameters = [parameter["name"] for parameter in op.parameters("query")]
     for name in parameters:
-        for value in STRANGE_VALUES:
-            for who in ("customer", "all"):
+        for value in UNUSUAL_VALUES:
+            for user in ("customer", "all"):
                 target = op.target(f"?{name}={quote(value, safe='%')}")
-                yield op.attack(f"?{name}={value[:40]}", who, target)
+                yield op.attack(f"?{name}={value[:40]}", user, target)
         target = op.target(f"?{name}=1&{name}=2")
         yield op.attack(f"?{name} twice", target=target)
-    for name, cursor in op.world.cursors.items():
-        for spoiled_cursor in (cursor, cursor[:-1], cursor + "A", cursor[::-1], cursor.upper()):
-            target = op.target(f"?cursor={spoiled_cursor}")
+    for name, cursor in op.context.cursors.items():
+        for changed_cursor in (cursor, cursor[:-1], cursor + "A", cursor[::-1], cursor.upper()):
+            target = op.target(f"?cursor={changed_cursor}")
             yield op.attack(f"cursor of {name}", target=target)
     strict = bool(parameters)
     for query in ("?surprise=1", "?limit=1&surprise=1", "?LIMIT=1", "?offset=5", "?limit%00=1"):
-        yield op.attack(query, target=op.target(query), refused=strict)
+        yield op.attack(query, target=op.target(query), must_be_rejected=strict)
     for query in ("?", "?&", "?=", "?%", "?limit", "?" + "a=1&" * 3_000, "?a=%00", "?%ff", "?é"):
-        yield op.attack(f"query {query[:20]}", target=op.target(query), bare=True)
+        yield op.attack(f"query {query[:20]}", target=op.target(query), parser_may_answer=True)
 
 
-def methods(world: World) -> Iterator[Attack]:
-    """Methods that nobody asked for, on every path, and paths that nobody has."""
-    paths = sorted({op.target() for op in operations(world)})
-    elsewhere = (
+def methods(context: AttackContext) -> Iterator[Attack]:
+    """Yield unsupported methods on every path, and unknown paths."""
+    paths = sorted({op.target() for op in operations(context)})
+    unknown_paths = (
         b"/", b"//", b"/nothing", b"/internal/inventory/reserve", b"/internal/", b"/docs/%2e%2e/x",
         b"/docs/..%2fpyproject.toml", b"/docs/nothing", b"/debug", b"/integrity", b"/admin",
         b"/.env", b"/%00", b"/%ff", b"/" + b"a" * 8_000, b"/users/../stats", b"/users%2Fme",
@@ -372,10 +423,10 @@ def methods(world: World) -> Iterator[Attack]:
         b"/products/by-sku/",
         b"/products/by-sku/%2e%2e", b"/favicon.ico", b"/openapi.json/", b"/metrics/",
     )  # fmt: skip
-    for target in (*paths, *elsewhere):
+    for target in (*paths, *unknown_paths):
         for method in METHODS:
-            for who in ("anonymous", "all"):
-                wire = request(method, target, world.passport(who))
-                yield Attack(f"{method.decode()} {target[:60]!r} as {who}", wire)
+            for user in ("anonymous", "all"):
+                data = request(method, target, context.authorization(user))
+                yield Attack(f"{method.decode()} {target[:60]!r} as {user}", data)
     for name, data in malformed_requests().items():
-        yield Attack(f"on the wire: {name}", data, bare=True)
+        yield Attack(f"malformed request: {name}", data, parser_may_answer=True)

@@ -1,4 +1,4 @@
-"""The wirings on which the one end-to-end suite runs."""
+"""Fixtures of the end-to-end suite: a running server in each topology."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,45 +24,45 @@ from tests.e2e.shop import Shop
 from tests.e2e.split_cluster import split_cluster
 from tests.partitions.partitions import FULL_SPLIT, MONOLITH, PARTITIONS, PROCESS_PARTITIONS
 
-# all in one process in several ways, and in several processes
+# one process in four configurations, and several processes
 SPLIT = [name for name in PROCESS_PARTITIONS if name != MONOLITH]
-SECRET = "a-secret-of-the-split-halls-0123456789-0123456789"
-WIRINGS = ["memory", "postgres", "roles", "workers", *SPLIT]
+SECRET = "a-secret-of-the-split-servers-0123456789-0123456789"
+TOPOLOGIES = ["memory", "postgres", "roles", "workers", *SPLIT]
 
 
-@pytest.fixture(scope="session", params=WIRINGS)
+@pytest.fixture(scope="session", params=TOPOLOGIES)
 async def server(
     request: pytest.FixtureRequest, scratch: Path, server_url: str, template: str
 ) -> AsyncIterator[RunningServer]:
-    wiring: str = request.param
-    folder = scratch / f"hall-{wiring}"
+    topology_name: str = request.param
+    folder = scratch / f"server-{topology_name}"
     folder.mkdir(exist_ok=True)
     data = {"MARKETHALL_DATA_DIR": str(folder)}
     async with AsyncExitStack() as stack:
-        if wiring == "memory":
+        if topology_name == "memory":
             yield stack.enter_context(running(folder, data, "--memory"))
             return
-        url = await stack.enter_async_context(_database(server_url, template, wiring))
-        if wiring in SPLIT:
+        url = await stack.enter_async_context(_database(server_url, template, topology_name))
+        if topology_name in SPLIT:
             urls = dict.fromkeys(CONTEXTS, url)
-            if wiring == FULL_SPLIT:
+            if topology_name == FULL_SPLIT:
                 for context in CONTEXTS:
-                    own = dedicated_database(server_url, template)
-                    urls[context] = await stack.enter_async_context(own)
-            yield await stack.enter_async_context(_split(wiring, folder, urls))
+                    database = dedicated_database(server_url, template)
+                    urls[context] = await stack.enter_async_context(database)
+            yield await stack.enter_async_context(_split(topology_name, folder, urls))
             return
-        if wiring == "roles":
-            urls = await restricted_urls(server_url, database_of(wiring), Execute(url))
+        if topology_name == "roles":
+            urls = await restricted_urls(server_url, database_of(topology_name), Execute(url))
             data["MARKETHALL_DATABASE_URLS"] = as_json(urls)
         else:
             data["MARKETHALL_DATABASE_URL"] = url
-        workers = ["--workers", "2"] if wiring == "workers" else []
+        workers = ["--workers", "2"] if topology_name == "workers" else []
         yield stack.enter_context(running(folder, data, *workers))
 
 
 @asynccontextmanager
-async def _database(server_url: str, template: str, wiring: str) -> AsyncIterator[str]:
-    name = database_of(wiring)
+async def _database(server_url: str, template: str, topology_name: str) -> AsyncIterator[str]:
+    name = database_of(topology_name)
     await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield url_of(server_url, name)
     await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
@@ -70,10 +70,10 @@ async def _database(server_url: str, template: str, wiring: str) -> AsyncIterato
 
 @asynccontextmanager
 async def _split(
-    wiring: str, folder: Path, urls: Mapping[str, str]
+    topology_name: str, folder: Path, urls: Mapping[str, str]
 ) -> AsyncIterator[RunningServer]:
-    """A Valkey of its own: events in it are from nobody else."""
-    partition = [frozenset(block) for block in PARTITIONS[wiring]]
+    """Start a split cluster with its own Valkey, so that its streams hold only its own events."""
+    partition = [frozenset(block) for block in PARTITIONS[topology_name]]
     with EmbeddedValkey() as redis_url:
         async with split_cluster(
             folder, partition, urls, redis_url, None, secret_key=SECRET

@@ -1,9 +1,9 @@
-"""`markethall serve`, but it kills itself at the n-th write: python -m tests.e2e.crash_injector PLAN serve …
+"""Run a command that kills itself at the n-th write: python -m tests.e2e.crash_injector PLAN serve …
 
-Nothing of Markethall is touched: the driver's five methods are wrapped. What counts is what the
-database keeps: a COMMIT of a transaction that wrote, and a writing statement outside of one. The
-plan is a file, read at each such moment: `serial n before|after`; a new serial starts to count
-anew. What was counted is noted beside it (PLAN.trace), so that a sweep knows how far it has to go.
+Five methods of asyncpg are wrapped; Markethall is unchanged. A write is a COMMIT of a transaction
+that wrote, or a writing statement outside of a transaction. The file PLAN is read at each write:
+`serial n before|after`; a new serial restarts the count. PLAN.trace lists the counted writes, so
+that a test knows all crash points.
 """
 
 import functools
@@ -22,25 +22,25 @@ _WRITE = re.compile(r"(?<!FOR )(?<!KEY )(?<!DO )\b(?:INSERT INTO|UPDATE|DELETE F
 
 
 class CrashPlan:
-    """Counts the writes, and ends the process when its time has come."""
+    """Count the writes and kill the process at the planned one."""
 
     def __init__(self, plan: Path) -> None:
         self._plan = plan
         self._serial = ""
         self._count = 0
-        # a connection inside a transaction -> the first thing it wrote there
+        # first table written in the open transaction of each connection
         self._wrote: WeakKeyDictionary[asyncpg.Connection, str] = WeakKeyDictionary()
 
     def on_statement(self, connection: asyncpg.Connection, sql: str, result: Any) -> None:
-        """A statement has been done."""
+        """Record a completed statement."""
         found = _WRITE.search(sql)
-        if not found or not _touched_anything(result):
+        if not found or not _has_changed_rows(result):
             return
         if connection.is_in_transaction():
             self._wrote.setdefault(connection, found[1])
         else:
             self._count_write(found[1])
-            # it is kept already: there is no before
+            # already committed, so "before" equals "after"
             self._kill_if_planned("before")
             self._kill_if_planned("after")
 
@@ -48,7 +48,7 @@ class CrashPlan:
         self._wrote.pop(connection, None)
 
     def on_commit(self, connection: asyncpg.Connection) -> bool:
-        """Whether anything will be kept."""
+        """Return whether the transaction has written anything."""
         table = self._wrote.pop(connection, None)
         if table:
             self._count_write(f"{table} COMMIT")
@@ -58,13 +58,13 @@ class CrashPlan:
     def after_commit(self) -> None:
         self._kill_if_planned("after")
 
-    def _count_write(self, what: str) -> None:
+    def _count_write(self, write: str) -> None:
         serial = (self._read() or ["", ""])[0]
         if serial != self._serial:
             self._serial, self._count = serial, 0
         self._count += 1
         with self._plan.with_suffix(".trace").open("a") as trace:
-            trace.write(f"{serial} {self._count} {what}\n")
+            trace.write(f"{serial} {self._count} {write}\n")
 
     def _kill_if_planned(self, moment: str) -> None:
         plan = self._read()
@@ -75,37 +75,37 @@ class CrashPlan:
         return self._plan.read_text().split()
 
 
-def _touched_anything(result: Any) -> bool:
-    """What asyncpg gives back: a status line, a row, rows, a value; nothing from executemany."""
+def _has_changed_rows(result: Any) -> bool:
+    """Interpret a result of asyncpg: status line, row, rows or value; none for executemany."""
     if isinstance(result, str) and result.rpartition(" ")[2].isdigit():
         return not result.endswith(" 0")
-    return result is MANY or bool(result)
+    return result is EXECUTE_MANY or bool(result)
 
 
-MANY = object()
+EXECUTE_MANY = object()
 
 
-def wrap(fate: CrashPlan) -> None:
+def wrap(plan: CrashPlan) -> None:
     for name in ("fetch", "fetchrow", "fetchval", "execute", "executemany"):
         original = getattr(asyncpg.Connection, name)
-        setattr(asyncpg.Connection, name, _watched(fate, original, many=name == "executemany"))
+        setattr(asyncpg.Connection, name, _wrapped(plan, original, many=name == "executemany"))
 
 
-def _watched(
-    fate: CrashPlan, original: Callable[..., Awaitable[Any]], *, many: bool
+def _wrapped(
+    plan: CrashPlan, original: Callable[..., Awaitable[Any]], *, many: bool
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(original)
-    async def watched(self: asyncpg.Connection, sql: str, *args: Any, **named: Any) -> Any:
+    async def wrapped(self: asyncpg.Connection, sql: str, *args: Any, **named: Any) -> Any:
         if sql in {"BEGIN", "ROLLBACK"}:
-            fate.on_begin(self)
-        keeps = sql == "COMMIT" and fate.on_commit(self)
+            plan.on_begin(self)
+        has_written = sql == "COMMIT" and plan.on_commit(self)
         result = await original(self, sql, *args, **named)
-        if keeps:
-            fate.after_commit()
-        fate.on_statement(self, sql, MANY if many else result)
+        if has_written:
+            plan.after_commit()
+        plan.on_statement(self, sql, EXECUTE_MANY if many else result)
         return result
 
-    return watched
+    return wrapped
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Halls of one test's own, for settings that the shared ones do not have."""
+"""Servers and databases for one test, with settings that the shared servers do not have."""
 
 import asyncio
 import subprocess
@@ -27,7 +27,7 @@ from tests.e2e.shop import Shop
 
 @asynccontextmanager
 async def dedicated_database(server_url: str, template: str) -> AsyncIterator[str]:
-    """A migrated, empty database that outlives the halls which work on it."""
+    """Create a migrated, empty database and drop it afterwards."""
     name = f"own_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
@@ -36,16 +36,18 @@ async def dedicated_database(server_url: str, template: str) -> AsyncIterator[st
         await on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def database_of(wiring: str) -> str:
-    """The database of a wiring of the suite, by a name that Postgres takes without quotes."""
-    return "hall_" + "".join(letter if letter.isalnum() else "_" for letter in wiring)
+def database_of(topology_name: str) -> str:
+    """Return the database name of a topology of the suite, valid without quotes."""
+    return "server_" + "".join(
+        character if character.isalnum() else "_" for character in topology_name
+    )
 
 
 @contextmanager
 def dedicated_server(
     scratch: Path, name: str, *arguments: str, **settings: str
 ) -> Iterator[RunningServer]:
-    """Settings by their names without the prefix, in lower case."""
+    """Run a server. Settings are given by their names in lower case, without the prefix."""
     folder = scratch / f"own-{name}"
     folder.mkdir(exist_ok=True)
     with running(folder, environment(folder, **settings), *arguments) as server:
@@ -53,8 +55,8 @@ def dedicated_server(
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
-    given = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
-    return {"MARKETHALL_DATA_DIR": str(folder), **given}
+    variables = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
+    return {"MARKETHALL_DATA_DIR": str(folder), **variables}
 
 
 @asynccontextmanager
@@ -70,7 +72,7 @@ def port_of(server: RunningServer) -> int:
 
 
 class DatabaseReader:
-    """What the database says, asked by hand."""
+    """Reader of a database that opens a connection for each query."""
 
     def __init__(self, url: str) -> None:
         self._url = plain(url)
@@ -92,7 +94,7 @@ class DatabaseReader:
 def dedicated_process(
     scratch: Path, name: str, *arguments: str, **settings: str
 ) -> "Iterator[tuple[subprocess.Popen[bytes], RunningServer]]":
-    """The same, with the process in hand, for tests that end it themselves."""
+    """Run a server and yield its process too, for tests that stop it."""
     folder, port = scratch / f"own-{name}", free_port()
     folder.mkdir(exist_ok=True)
     log = folder / f"serve-{port}.log"
@@ -107,5 +109,5 @@ def dedicated_process(
 
 
 async def wait_for_exit(process: "subprocess.Popen[bytes]", within: float) -> int:
-    """Its exit code. Raises TimeoutExpired."""
+    """Return the exit code. Raises TimeoutExpired after `within` seconds."""
     return await asyncio.to_thread(process.wait, within)

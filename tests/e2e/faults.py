@@ -1,4 +1,4 @@
-"""What can go wrong between four processes: who strikes where, who suffers, and how it heals."""
+"""Faults of a cluster of four processes: injection, repair and permitted failures."""
 
 import asyncio
 import os
@@ -15,20 +15,21 @@ from tests.e2e.split_cluster import FULL_SPLIT, SplitCluster, split_cluster
 from tests.proxy import Mode, Proxy
 
 Edge = tuple[str, str]
-REDIS: Edge = ("everybody", "redis")
+REDIS: Edge = ("all", "redis")
 DELAY = 2.0
-LATE = f"{DELAY:.0f} s late"
-# what a customer or the staff asks for, and whom it needs besides the one who is asked
+LATE = f"delayed by {DELAY:.0f} s"
+# contexts that call no other context
 LEAVES = frozenset({"users", "inventory", "payments"})
-NEEDED = {"place": {"users", "inventory", "payments"}, "fulfil": {"inventory"}}
+# by operation of orders: the contexts that it calls
+CALLED_CONTEXTS = {"place": {"users", "inventory", "payments"}, "fulfil": {"inventory"}}
 
 
 @dataclass
 class FaultSetup:
-    """Four processes, and on every edge a line that can be broken."""
+    """Four processes with a fault-injecting proxy on every connection."""
 
     split: SplitCluster
-    lines: dict[Edge, Proxy]
+    proxies: dict[Edge, Proxy]
     valkey: EmbeddedValkey
 
 
@@ -39,22 +40,22 @@ async def fault_setup(
     async with AsyncExitStack() as stack:
         valkey = EmbeddedValkey()
         stack.callback(valkey.stop)
-        lines = {
+        proxies = {
             edge: await stack.enter_async_context(Proxy(delay=DELAY)) for edge in [*_edges(), REDIS]
         }
-        lines[REDIS].target = _port(valkey.start())
-        redis_url = f"redis://127.0.0.1:{lines[REDIS].port}/0"
-        via = {edge: lines[edge].url for edge in _edges()}
+        proxies[REDIS].target = _port(valkey.start())
+        redis_url = f"redis://127.0.0.1:{proxies[REDIS].port}/0"
+        proxy_urls = {edge: proxies[edge].url for edge in _edges()}
         split = await stack.enter_async_context(
-            split_cluster(folder, FULL_SPLIT, database_url, redis_url, via, **settings)
+            split_cluster(folder, FULL_SPLIT, database_url, redis_url, proxy_urls, **settings)
         )
         for edge in _edges():
-            lines[edge].target = split.service(edge[1]).port
-        yield FaultSetup(split, lines, valkey)
+            proxies[edge].target = split.service(edge[1]).port
+        yield FaultSetup(split, proxies, valkey)
 
 
 def _edges() -> list[Edge]:
-    """Who calls whom, and whose keys are read."""
+    """Return caller and target of each call and of each JWKS request."""
     return [
         (caller, target)
         for caller in topology().dependencies
@@ -68,96 +69,98 @@ def _port(url: str) -> int:
 
 @dataclass(frozen=True)
 class Fault:
-    """`away`: who answers nobody. `spoils`: what may be refused by those who do answer."""
+    """`unavailable`: contexts that do not respond. `may_fail`: operations that may get a 503."""
 
-    where: str
+    location: str
     kind: str
-    away: frozenset[str] = field(default=frozenset())
-    spoils: frozenset[str] = field(default=frozenset())
-    # whose calls are told in the report
-    asked: frozenset[str] = LEAVES
+    unavailable: frozenset[str] = field(default=frozenset())
+    may_fail: frozenset[str] = field(default=frozenset())
+    # contexts whose calls the report counts
+    counted_targets: frozenset[str] = LEAVES
 
     @property
     def name(self) -> str:
-        return f"{self.where}: {self.kind}"
+        return f"{self.location}: {self.kind}"
 
     @property
-    def is_silent(self) -> bool:
-        """Nobody is told that anything is wrong: only time tells."""
+    def is_timeout_only(self) -> bool:
+        """Return whether clients see no error, only a timeout."""
         return self.kind in {"stopped", LATE, "blackhole"}
 
-    async def prepare(self, stage: FaultSetup) -> None:
-        """Before the crowd comes."""
+    async def prepare(self, setup: FaultSetup) -> None:
+        """Prepare the cluster before the load starts."""
 
-    async def inject(self, stage: FaultSetup) -> None: ...
+    async def inject(self, setup: FaultSetup) -> None: ...
 
-    async def heal(self, stage: FaultSetup) -> None: ...
-
-
-class Killed(Fault):
-    """kill -9; healed when it is ready again."""
-
-    async def inject(self, stage: FaultSetup) -> None:
-        for context in self.away:
-            stage.split.service(context).kill()
-
-    async def heal(self, stage: FaultSetup) -> None:
-        await asyncio.gather(*(stage.split.service(context).restart() for context in self.away))
+    async def repair(self, setup: FaultSetup) -> None: ...
 
 
-class Stopped(Fault):
-    """SIGSTOP: connections are taken, and nobody answers."""
+class ProcessKilled(Fault):
+    """SIGKILL to the processes, repaired by a restart."""
 
-    async def inject(self, stage: FaultSetup) -> None:
-        for context in self.away:
-            stage.split.service(context).stop()
+    async def inject(self, setup: FaultSetup) -> None:
+        for context in self.unavailable:
+            setup.split.service(context).kill()
 
-    async def heal(self, stage: FaultSetup) -> None:
-        for context in self.away:
-            stage.split.service(context).cont()
+    async def repair(self, setup: FaultSetup) -> None:
+        await asyncio.gather(
+            *(setup.split.service(context).restart() for context in self.unavailable)
+        )
+
+
+class ProcessSuspended(Fault):
+    """SIGSTOP: connections are accepted and get no response."""
+
+    async def inject(self, setup: FaultSetup) -> None:
+        for context in self.unavailable:
+            setup.split.service(context).stop()
+
+    async def repair(self, setup: FaultSetup) -> None:
+        for context in self.unavailable:
+            setup.split.service(context).cont()
 
 
 @dataclass(frozen=True)
-class Broken(Fault):
-    """A line, by a proxy."""
+class ConnectionFault(Fault):
+    """Fault of one connection, injected by its proxy."""
 
     edge: Edge = REDIS
     mode: Mode = Mode.PASS
 
-    async def inject(self, stage: FaultSetup) -> None:
-        await stage.lines[self.edge].switch(self.mode)
+    async def inject(self, setup: FaultSetup) -> None:
+        await setup.proxies[self.edge].switch(self.mode)
 
-    async def heal(self, stage: FaultSetup) -> None:
-        await stage.lines[self.edge].switch(Mode.PASS)
+    async def repair(self, setup: FaultSetup) -> None:
+        await setup.proxies[self.edge].switch(Mode.PASS)
 
 
-class Keyless(Broken):
-    """The line to the keys is broken, and who needs them has just begun and knows none."""
+class JwksUnavailable(ConnectionFault):
+    """Restart a service while it cannot fetch the JWKS of the issuer."""
 
-    async def prepare(self, stage: FaultSetup) -> None:
-        await stage.lines[self.edge].switch(self.mode)
-        part = stage.split.service(self.edge[0])
-        part.kill()
-        await part.restart()
+    async def prepare(self, setup: FaultSetup) -> None:
+        await setup.proxies[self.edge].switch(self.mode)
+        service = setup.split.service(self.edge[0])
+        service.kill()
+        await service.restart()
 
 
 class RedisKilled(Fault):
-    """kill -9, and with it all that it held."""
+    """SIGKILL to Valkey, which loses all its data."""
 
-    async def inject(self, stage: FaultSetup) -> None:
-        _signal(stage.valkey, signal.SIGKILL)
-        stage.valkey.stop()
+    async def inject(self, setup: FaultSetup) -> None:
+        _signal(setup.valkey, signal.SIGKILL)
+        setup.valkey.stop()
 
-    async def heal(self, stage: FaultSetup) -> None:
-        stage.lines[REDIS].target = _port(stage.valkey.start())
+    async def repair(self, setup: FaultSetup) -> None:
+        setup.proxies[REDIS].target = _port(setup.valkey.start())
 
 
-class RedisStopped(Fault):
-    async def inject(self, stage: FaultSetup) -> None:
-        _signal(stage.valkey, signal.SIGSTOP)
+class RedisSuspended(Fault):
+    async def inject(self, setup: FaultSetup) -> None:
+        _signal(setup.valkey, signal.SIGSTOP)
 
-    async def heal(self, stage: FaultSetup) -> None:
-        _signal(stage.valkey, signal.SIGCONT)
+    async def repair(self, setup: FaultSetup) -> None:
+        _signal(setup.valkey, signal.SIGCONT)
 
 
 def _signal(server: EmbeddedValkey, number: signal.Signals) -> None:
@@ -165,61 +168,82 @@ def _signal(server: EmbeddedValkey, number: signal.Signals) -> None:
     os.kill(server.pid, number)
 
 
-def spoilt(*targets: str) -> frozenset[str]:
-    """What needs one of them."""
-    return frozenset(what for what, needed in NEEDED.items() if needed & set(targets))
+def operations_calling(*targets: str) -> frozenset[str]:
+    """Return the operations that call one of these contexts."""
+    return frozenset(
+        operation for operation, called in CALLED_CONTEXTS.items() if called & set(targets)
+    )
 
 
-BREAKS = {
+CONNECTION_FAULTS = {
     "reset": Mode.RESET,
-    "answers lost": Mode.LOSE_ANSWERS,
+    "responses lost": Mode.LOSE_ANSWERS,
     LATE: Mode.DELAY,
     "blackhole": Mode.BLACKHOLE,
 }
 
 
 def context_faults(target: str) -> list[Fault]:
-    """All that can happen to one whom orders calls, and to the line between them."""
-    it, spoils, line = frozenset({target}), spoilt(target), f"orders -> {target}"
+    """Return the faults of a context that orders calls, and of the connection to it."""
+    targets, may_fail, location = (
+        frozenset({target}),
+        operations_calling(target),
+        f"orders -> {target}",
+    )
     return [
-        Killed(line, "killed", it, spoils, it),
-        Stopped(line, "stopped", it, spoils, it),
+        ProcessKilled(location, "killed", targets, may_fail, targets),
+        ProcessSuspended(location, "stopped", targets, may_fail, targets),
         *(
-            Broken(line, kind, spoils=spoils, asked=it, edge=("orders", target), mode=mode)
-            for kind, mode in BREAKS.items()
+            ConnectionFault(
+                location,
+                kind,
+                may_fail=may_fail,
+                counted_targets=targets,
+                edge=("orders", target),
+                mode=mode,
+            )
+            for kind, mode in CONNECTION_FAULTS.items()
         ),
     ]
 
 
-# who cannot tell people from strangers refuses everybody who shows a token
-_BY_TOKEN = {"inventory": frozenset({"stock"}), "payments": frozenset({"payment", "confirm"})}
+# operations that fail when a context cannot verify access tokens
+_TOKEN_OPERATIONS = {
+    "inventory": frozenset({"stock"}),
+    "payments": frozenset({"payment", "confirm"}),
+}
 
 
 def jwks_faults(reader: str, issuer: str) -> list[Fault]:
-    spoils = _BY_TOKEN[reader] if issuer == "users" else spoilt(reader)
-    line = f"{reader} -> keys of {issuer}"
+    may_fail = _TOKEN_OPERATIONS[reader] if issuer == "users" else operations_calling(reader)
+    location = f"{reader} -> JWKS of {issuer}"
     return [
-        Keyless(line, kind, spoils=spoils, edge=(reader, issuer), mode=mode)
-        for kind, mode in BREAKS.items()
+        JwksUnavailable(location, kind, may_fail=may_fail, edge=(reader, issuer), mode=mode)
+        for kind, mode in CONNECTION_FAULTS.items()
         if mode is not Mode.LOSE_ANSWERS
     ]
 
 
 def redis_faults() -> list[Fault]:
-    """Nothing is refused: what is late are the news of payments."""
+    """Return the faults of Redis. No request may fail; payment events may be late."""
     return [
         RedisKilled("redis", "killed and empty"),
-        RedisStopped("redis", "stopped"),
-        *(Broken("redis", kind, edge=REDIS, mode=mode) for kind, mode in BREAKS.items()),
+        RedisSuspended("redis", "stopped"),
+        *(
+            ConnectionFault("redis", kind, edge=REDIS, mode=mode)
+            for kind, mode in CONNECTION_FAULTS.items()
+        ),
     ]
 
 
 def process_faults() -> list[Fault]:
-    # whoever starts anew must first learn the keys of users, who may be a moment later
-    keyless = frozenset().union(*_BY_TOKEN.values())
+    # a restarted context must fetch the keys of users, which may start later
+    token_operations = frozenset().union(*_TOKEN_OPERATIONS.values())
     return [
-        Killed("orders", "killed", frozenset({"orders"})),
-        Stopped("orders", "stopped", frozenset({"orders"})),
-        Killed("all leaves", "killed", LEAVES, spoilt(*LEAVES) | keyless),
-        Stopped("all leaves", "stopped", LEAVES, spoilt(*LEAVES)),
+        ProcessKilled("orders", "killed", frozenset({"orders"})),
+        ProcessSuspended("orders", "stopped", frozenset({"orders"})),
+        ProcessKilled(
+            "all leaves", "killed", LEAVES, operations_calling(*LEAVES) | token_operations
+        ),
+        ProcessSuspended("all leaves", "stopped", LEAVES, operations_calling(*LEAVES)),
     ]

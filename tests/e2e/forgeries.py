@@ -1,4 +1,4 @@
-"""Access tokens that must not open anything."""
+"""Generate access tokens that the server must reject."""
 
 import base64
 import json
@@ -19,42 +19,42 @@ from cryptography.hazmat.primitives.serialization import (
 
 
 @dataclass(frozen=True)
-class Mint:
-    """A good token, and the very key that it was signed with."""
+class TokenForger:
+    """A valid token and the private key that signed it."""
 
-    good: str
+    valid: str
     pem: str
 
-    def forged(self) -> Iterator[tuple[str, bytes]]:
-        """Name and token; every one has something wrong."""
+    def forge(self) -> Iterator[tuple[str, bytes]]:
+        """Yield name and token; each has one fault."""
         yield from self._garbage()
         yield from self._other_algorithms()
         for name, changes in self._wrong_claims().items():
-            yield name, self.signed({**self.claims, **changes}).encode()
+            yield name, self.sign({**self.claims, **changes}).encode()
         for name in ("iss", "aud", "exp", "iat", "sub", "jti"):
-            yield f"no {name}", self.signed(_without(self.claims, name)).encode()
+            yield f"no {name}", self.sign(_without(self.claims, name)).encode()
         for name, changes in self._wrong_headers().items():
-            yield name, self.signed(self.claims, {**self.header, **changes}).encode()
+            yield name, self.sign(self.claims, {**self.header, **changes}).encode()
 
     @property
     def header(self) -> dict[str, Any]:
-        return jwt.get_unverified_header(self.good)
+        return jwt.get_unverified_header(self.valid)
 
     @property
     def claims(self) -> dict[str, Any]:
-        claims: dict[str, Any] = jwt.decode(self.good, options={"verify_signature": False})
+        claims: dict[str, Any] = jwt.decode(self.valid, options={"verify_signature": False})
         return claims
 
-    def signed(self, claims: Any, header: dict[str, Any] | None = None) -> str:
-        """As the hall itself would sign, whatever it says."""
+    def sign(self, claims: Any, header: dict[str, Any] | None = None) -> str:
+        """Sign any claims with the key of the server."""
         key = load_pem_private_key(self.pem.encode(), None)
         assert isinstance(key, Ed25519PrivateKey)
-        head, body = _part(header or self.header), _part(claims)
+        head, body = _encode_part(header or self.header), _encode_part(claims)
         return f"{head}.{body}.{_base64(key.sign(f'{head}.{body}'.encode()))}"
 
     def _garbage(self) -> Iterator[tuple[str, bytes]]:
-        good = self.good.encode()
-        head, body, signature = good.split(b".")
+        valid = self.valid.encode()
+        head, body, signature = valid.split(b".")
         yield from {
             "empty": b"",
             "spaces": b"   ",
@@ -63,18 +63,18 @@ class Mint:
             "many dots": b"." * 3000,
             "no signature": head + b"." + body + b".",
             "two parts": head + b"." + body,
-            "cut off": good[:-3],
+            "cut off": valid[:-3],
             "one bit": head + b"." + body + b"." + bytes([signature[0] ^ 1]) + signature[1:],
-            "with a tail": good + b".x",
-            "twice": good + b" " + good,
+            "with a tail": valid + b".x",
+            "twice": valid + b" " + valid,
             "100 kB": b"a" * 100_000,
             "4 kB": b"a" * 4_097,
             "unicode": "tökén😀".encode(),
             "latin-1": b"\xff\xfe\xfd",
             "api key": b"mh_0123456789abcdef",
             "nested header": _base64(b"[" * 3000).encode() + b"." + body + b"." + signature,
-            "header is a list": _part([1]).encode() + b"." + body + b"." + signature,
-            "header is null": _part(None).encode() + b"." + body + b"." + signature,
+            "header is a list": _encode_part([1]).encode() + b"." + body + b"." + signature,
+            "header is null": _encode_part(None).encode() + b"." + body + b"." + signature,
             "header is not UTF-8": _base64(b"\xff{}").encode() + b"." + body + b"." + signature,
         }.items()
 
@@ -85,8 +85,8 @@ class Mint:
         raw = public.public_bytes_raw()
         pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         for alg in ("none", "None", "NONE", ""):
-            head = _part({**self.header, "alg": alg})
-            yield f"alg {alg!r}", f"{head}.{_part(self.claims)}.".encode()
+            head = _encode_part({**self.header, "alg": alg})
+            yield f"alg {alg!r}", f"{head}.{_encode_part(self.claims)}.".encode()
         for name, secret in {"raw": raw, "pem": pem, "empty": b""}.items():
             yield f"HS256 by the {name} public key", self._hmac(secret)
         header = {name: self.header[name] for name in ("typ", "kid")}
@@ -96,10 +96,10 @@ class Mint:
         yield "EdDSA by another key", other.encode()
 
     def _hmac(self, secret: bytes) -> bytes:
-        """PyJWT refuses to misuse a public key as a secret; we do it by hand."""
+        """Sign with HMAC by hand: PyJWT refuses a public key as the secret."""
         import hmac
 
-        text = f"{_part({**self.header, 'alg': 'HS256'})}.{_part(self.claims)}"
+        text = f"{_encode_part({**self.header, 'alg': 'HS256'})}.{_encode_part(self.claims)}"
         return f"{text}.{_base64(hmac.digest(secret, text.encode(), 'sha256'))}".encode()
 
     def _wrong_claims(self) -> dict[str, dict[str, Any]]:
@@ -135,7 +135,7 @@ class Mint:
             "typ of a refresh token": {"typ": "rt+jwt"},
             "typ null": {"typ": None},
             "typ number": {"typ": 1},
-            "kid of nobody": {"kid": "nobody"},
+            "unknown kid": {"kid": "unknown"},
             "kid is a path": {"kid": "../../../../dev/null"},
             "kid is SQL": {"kid": "' UNION SELECT 'x"},
             "kid list": {"kid": ["x"]},
@@ -150,7 +150,7 @@ def _without(claims: dict[str, Any], name: str) -> dict[str, Any]:
     return {claim: value for claim, value in claims.items() if claim != name}
 
 
-def _part(value: Any) -> str:
+def _encode_part(value: Any) -> str:
     return _base64(json.dumps(value).encode())
 
 

@@ -1,6 +1,6 @@
-"""A small steady crowd: customers who buy and try again as sane clients do, and bystanders.
+"""Steady load: customers who buy and retry with the same key, and clients that only read.
 
-Every answer is noted with its time, so that a test can judge all of them afterwards.
+Every response is recorded with its time, so that a test can check all of them afterwards.
 """
 
 import asyncio
@@ -14,57 +14,55 @@ from typing import Any
 import httpx2
 
 from tests.e2e.servers import owning_context
-from tests.e2e.shop import Person, Shop, good
+from tests.e2e.shop import Person, Shop, expect_status
 
 AMOUNT = 700
 CUSTOMERS = 3
-SECONDS_BETWEEN_ACTIONS = (
-    0.2  # seconds between two purchases of a customer, and between two looks of a bystander
-)
+SECONDS_BETWEEN_ACTIONS = 0.2  # between two purchases of a customer, and two reads of a reader
 TIMEOUT_SECONDS = 90
-RETRY_DELAY_SECONDS = 0.2  # before asking again where nobody was there
+RETRY_DELAY_SECONDS = 0.2  # after a connection error
 
-Ask = Callable[[], Awaitable[httpx2.Response]]
+Send = Callable[[], Awaitable[httpx2.Response]]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back, if anything. Times by time.monotonic()."""
+class LoggedResponse:
+    """Result of a request. Times by time.monotonic()."""
 
-    what: str
+    operation: str
     context: str
-    begun: float
+    started: float
     ended: float
     response: httpx2.Response | None
 
     @property
     def status(self) -> int:
-        """0: there was nobody."""
+        """Status of the response; 0 after a connection error."""
         return self.response.status_code if self.response else 0
 
     @property
     def seconds(self) -> float:
-        return self.ended - self.begun
+        return self.ended - self.started
 
     @property
     def retry_after(self) -> float | None:
-        """As an answer says that may be asked for again."""
+        """Seconds until a retry, if the response allows one."""
         if self.response is None or self.status not in {409, 503}:
             return None
-        wait = self.response.headers.get("retry-after")
-        return float(wait) if wait and self.response.json()["retryable"] else None
+        delay = self.response.headers.get("retry-after")
+        return float(delay) if delay and self.response.json()["retryable"] else None
 
     @property
     def text(self) -> str:
         return self.response.text if self.response else ""
 
 
-Look = Callable[[], Awaitable[Answer]]
+Read = Callable[[], Awaitable[LoggedResponse]]
 
 
 @dataclass(frozen=True)
 class Sale:
-    """An order that was acknowledged, and paid; cancelled again or not."""
+    """An acknowledged and paid order, cancelled or not."""
 
     buyer: Person
     order_id: str
@@ -73,94 +71,96 @@ class Sale:
 
 
 class LoadGenerator(Shop):
-    """A shop that is watched: who asked what, and what came back, and when."""
+    """Shop client that records every request with its response and times."""
 
     def __init__(self, shop: Shop, buyers: list[Person]) -> None:
         super().__init__(shop.server, shop.http)
         self.admin = shop.admin
         self.buyers = buyers
-        self.answers: list[Answer] = []
+        self.responses: list[LoggedResponse] = []
         self.sales: list[Sale] = []
         self.product_id = ""
-        self._settled = 0
+        self._settled_count = 0
 
-    async def logged_server(self, what: str, path: str, ask: Ask) -> Answer:
-        begun = time.monotonic()
+    async def send_logged(self, operation: str, path: str, send_request: Send) -> LoggedResponse:
+        started = time.monotonic()
         response: httpx2.Response | None = None
         with suppress(httpx2.TransportError):
-            response = await ask()
-        answer = Answer(what, owning_context(path), begun, time.monotonic(), response)
-        self.answers.append(answer)
-        return answer
+            response = await send_request()
+        ended = time.monotonic()
+        logged = LoggedResponse(operation, owning_context(path), started, ended, response)
+        self.responses.append(logged)
+        return logged
 
     async def post_until_answered(
-        self, what: str, path: str, who: Person, body: Any = None
+        self, operation: str, path: str, person: Person, body: Any = None
     ) -> dict[str, Any]:
-        """With one key, until there is a last word; as soon again as the answer allows."""
+        """Repeat a POST with one key until the response is final, as soon as it allows a retry."""
         key = secrets.token_hex(8)
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
-                told = await self.logged_server(
-                    what, path, lambda: self.post(path, who, key, json=body)
+                result = await self.send_logged(
+                    operation, path, lambda: self.post(path, person, key, json=body)
                 )
-                wait = told.retry_after if told.response else RETRY_DELAY_SECONDS
-                if told.response and wait is None:
-                    return good(
-                        told.response, 200 if what in {"confirm", "cancel", "deliver"} else 201
+                delay = result.retry_after if result.response else RETRY_DELAY_SECONDS
+                if result.response and delay is None:
+                    return expect_status(
+                        result.response,
+                        200 if operation in {"confirm", "cancel", "deliver"} else 201,
                     )
-                await asyncio.sleep(wait or RETRY_DELAY_SECONDS)
+                await asyncio.sleep(delay or RETRY_DELAY_SECONDS)
 
-    async def opens(self, stock: int) -> None:
-        """A new day with a new product; the first order comes at once."""
-        self.answers, self.sales = [], []
-        self._settled = 0
+    async def start_round(self, stock: int) -> None:
+        """Start a round with a new product and a first order."""
+        self.responses, self.sales = [], []
+        self._settled_count = 0
         self.product_id = (await self.product(stock=stock, amount=AMOUNT))["product_id"]
-        await self.buys(self.buyers[0])
+        await self.buy(self.buyers[0])
 
     @asynccontextmanager
-    async def shopping(self) -> AsyncIterator[None]:
-        """While it lasts they come and go, and at its end they finish what they have begun."""
-        closing, before = asyncio.Event(), len(self.answers)
-        looks = self.bystanders(self.sales[0])
-        async with asyncio.TaskGroup() as people:
+    async def running(self) -> AsyncIterator[None]:
+        """Run customers and readers during the block; at its end customers finish their purchases."""
+        stopped, before = asyncio.Event(), len(self.responses)
+        reads = self.reads_of(self.sales[0])
+        async with asyncio.TaskGroup() as tasks:
             for buyer in self.buyers:
-                people.create_task(self.shops(buyer, closing))
-            for look in looks:
-                people.create_task(self.stands_by(look, closing))
-            while len(self.answers) < before + len(looks):
+                tasks.create_task(self.buy_repeatedly(buyer, stopped))
+            for read in reads:
+                tasks.create_task(self.read_repeatedly(read, stopped))
+            while len(self.responses) < before + len(reads):
                 await asyncio.sleep(0.01)
             try:
                 yield
             finally:
-                closing.set()
+                stopped.set()
 
-    # customers
+    # Customers
 
-    async def shops(self, buyer: Person, closing: asyncio.Event) -> None:
-        """Every third purchase is regretted. What was begun is brought to its end."""
-        while not closing.is_set():
-            await self.buys(buyer, regrets=len(self.sales) % 3 == 2)
+    async def buy_repeatedly(self, buyer: Person, stopped: asyncio.Event) -> None:
+        """Buy until stopped; every third order is cancelled."""
+        while not stopped.is_set():
+            await self.buy(buyer, cancels=len(self.sales) % 3 == 2)
             await asyncio.sleep(SECONDS_BETWEEN_ACTIONS)
 
-    async def buys(self, buyer: Person, *, regrets: bool = False) -> None:
-        order = await self.places(buyer)
-        await self.pays(buyer, order)
-        if regrets:
+    async def buy(self, buyer: Person, *, cancels: bool = False) -> None:
+        order = await self.place_order(buyer)
+        await self.pay(buyer, order)
+        if cancels:
             path = f"/orders/{order['order_id']}/cancel"
             await self.post_until_answered("cancel", path, buyer, {"reason": "-"})
-        self.sold(buyer, order, regrets=regrets)
+        self.record_sale(buyer, order, cancels=cancels)
 
-    def sold(self, buyer: Person, order: dict[str, Any], *, regrets: bool = False) -> None:
-        """Acknowledged and paid: from here on nothing of it may be lost."""
+    def record_sale(self, buyer: Person, order: dict[str, Any], *, cancels: bool = False) -> None:
+        """Record an acknowledged and paid order, which must not be lost from now on."""
         payment_id = order["payment"]["payment_id"]
-        self.sales.append(Sale(buyer, order["order_id"], payment_id, regrets))
+        self.sales.append(Sale(buyer, order["order_id"], payment_id, cancels))
 
-    async def places(self, buyer: Person) -> dict[str, Any]:
+    async def place_order(self, buyer: Person) -> dict[str, Any]:
         body = {"product_id": self.product_id, "quantity": 1, "shipping_address": "Market 1"}
         return await self.post_until_answered("place", "/orders", buyer, body)
 
-    async def pays(self, buyer: Person, order: dict[str, Any]) -> None:
-        """A charge that died on its way may have been given up for good: then pay again."""
+    async def pay(self, buyer: Person, order: dict[str, Any]) -> None:
+        """Pay, again if the charge has failed, because an interrupted charge may be given up."""
         path, status = f"/payments/{order['payment']['payment_id']}/confirm", ""
         while status != "captured":
             paid = await self.post_until_answered(
@@ -169,44 +169,44 @@ class LoadGenerator(Shop):
             status = paid["status"]
             assert status in {"captured", "failed"}, paid
 
-    async def settle(self) -> None:
-        """Every order to the end of its way: delivered, or its money back."""
-        open_ones, self._settled = self.sales[self._settled :], len(self.sales)
-        await asyncio.gather(*map(self._settle, open_ones))
+    async def settle_orders(self) -> None:
+        """Bring every order to its final state: delivered or refunded."""
+        unsettled, self._settled_count = self.sales[self._settled_count :], len(self.sales)
+        await asyncio.gather(*map(self._settle_order, unsettled))
 
-    async def _settle(self, sale: Sale) -> None:
+    async def _settle_order(self, sale: Sale) -> None:
         if sale.cancelled:
-            await self._reaches(sale, status="cancelled", payment_status="refunded")
+            await self._wait_for_order(sale, status="cancelled", payment_status="refunded")
             return
-        await self._reaches(sale, status="processing")
+        await self._wait_for_order(sale, status="processing")
         parcel = {"carrier": "DHL", "tracking_number": "1"}
         path = f"/orders/{sale.order_id}/fulfilments"
-        sent = await self.post_until_answered("fulfil", path, self.admin, parcel)
+        fulfilment = await self.post_until_answered("fulfil", path, self.admin, parcel)
         await self.post_until_answered(
-            "deliver", f"/fulfilments/{sent['fulfilment_id']}/deliver", self.admin
+            "deliver", f"/fulfilments/{fulfilment['fulfilment_id']}/deliver", self.admin
         )
 
-    async def _reaches(self, sale: Sale, **expected: str) -> None:
+    async def _wait_for_order(self, sale: Sale, **expected: str) -> None:
         path = f"/orders/{sale.order_id}/status"
         status: dict[str, Any] = {}
         while any(status.get(name) != value for name, value in expected.items()):
-            told = await self.logged_server("order", path, lambda: self.get(path, sale.buyer))
-            if told.response and told.status == 200:
-                status = told.response.json()
+            result = await self.send_logged("order", path, lambda: self.get(path, sale.buyer))
+            if result.response and result.status == 200:
+                status = result.response.json()
             await asyncio.sleep(0.05)
 
-    # bystanders
+    # Readers
 
-    async def is_served(self) -> None:
-        """Everybody, with everything; asks again until it is so."""
-        for look in self.bystanders(self.sales[0]):
-            while (await look()).status != 200:
+    async def wait_until_served(self) -> None:
+        """Wait until every read succeeds."""
+        for read in self.reads_of(self.sales[0]):
+            while (await read()).status != 200:
                 await asyncio.sleep(RETRY_DELAY_SECONDS)
 
-    def bystanders(self, sale: Sale) -> list[Look]:
-        """What others do meanwhile, one look each."""
+    def reads_of(self, sale: Sale) -> list[Read]:
+        """Return one read request for each kind of reader."""
         product, order = f"/products/{self.product_id}", f"/orders/{sale.order_id}"
-        looks: dict[str, tuple[str, Person | None]] = {
+        reads: dict[str, tuple[str, Person | None]] = {
             "product": (product, None),
             "products": ("/products?limit=5", None),
             "stock": (f"{product}/stock", self.admin),
@@ -215,18 +215,18 @@ class LoadGenerator(Shop):
             "orders": ("/orders?limit=5", sale.buyer),
             "payment": (f"/payments/{sale.payment_id}", sale.buyer),
         }
-        return [self._looks(*look) for look in looks.items()] + [lambda: self._signs_in(sale.buyer)]
+        return [self._read_of(*read) for read in reads.items()] + [lambda: self._log_in(sale.buyer)]
 
-    def _looks(self, what: str, where: tuple[str, Person | None]) -> Look:
-        return lambda: self.logged_server(what, where[0], lambda: self.get(*where))
+    def _read_of(self, operation: str, target: tuple[str, Person | None]) -> Read:
+        return lambda: self.send_logged(operation, target[0], lambda: self.get(*target))
 
-    async def _signs_in(self, who: Person) -> Answer:
-        form = {"grant_type": "password", "username": who.name, "password": who.password}
-        return await self.logged_server(
+    async def _log_in(self, person: Person) -> LoggedResponse:
+        form = {"grant_type": "password", "username": person.name, "password": person.password}
+        return await self.send_logged(
             "login", "/token", lambda: self.send("POST", "/token", data=form)
         )
 
-    async def stands_by(self, look: Look, closing: asyncio.Event) -> None:
-        while not closing.is_set():
-            await look()
+    async def read_repeatedly(self, read: Read, stopped: asyncio.Event) -> None:
+        while not stopped.is_set():
+            await read()
             await asyncio.sleep(SECONDS_BETWEEN_ACTIONS)

@@ -1,11 +1,11 @@
-"""Things that no client should send: bodies, headers, ids, values, and what is hardly HTTP."""
+"""Malformed bodies, headers, ids, values and requests."""
 
 from tests.e2e.raw_http import Header
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
 # in a path, percent-encoded
-STRANGE_IDS = (
+MALFORMED_IDS = (
     "", "x", "0", "-1", "null", "undefined", "%2e%2e%2f", "..%2F..%2Fetc%2Fpasswd", "a%2Fb", "%00",
     "a%00b", "%ff", "%C0%AF", "%ED%A0%80", "%", "%zz", "%25", "%250a", "%0d%0aX-Evil:%201", "*",
     "'%20OR%20'1'='1", "1;DROP%20TABLE%20users", "{}", "[]", "%F0%9F%98%80", "a" * 7_000,
@@ -16,7 +16,7 @@ STRANGE_IDS = (
 )  # fmt: skip
 
 # in a query, percent-encoded
-STRANGE_VALUES = (
+UNUSUAL_VALUES = (
     "", "0", "-1", "1", "101", "1e9", "1.0", "x", "NaN", "9" * 30, "%2B5", "0x10", "٣", "true",
     "null", "%00", "%ff", "%ED%A0%80", "a" * 1_500, "name;DROP%20TABLE%20product", "price%20desc",
     "-created_at,name", "--", "'", "%27%20OR%201=1--", "%25", "%5C", "_", "%E2%80%AE",
@@ -102,8 +102,8 @@ def unusual_headers(long: bytes) -> list[Header]:
 
 
 def malformed_requests() -> dict[str, bytes]:
-    """What is hardly HTTP at all."""
-    end = b" HTTP/1.1\r\nHost: hall\r\nConnection: close\r\n\r\n"
+    """Return requests that are not valid HTTP, by name."""
+    end = b" HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
     return {
         "nothing": b"\r\n\r\n\r\n\r\n", "noise": bytes(range(256)) * 4 + b"\r\n\r\n",
         "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200 + b"\r\n\r\n",

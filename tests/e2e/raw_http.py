@@ -1,4 +1,4 @@
-"""HTTP on a bare socket: what a well-behaved client refuses to send, and what comes back."""
+"""HTTP over a raw socket, for requests that an HTTP client refuses to send."""
 
 import asyncio
 import json
@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-LIMIT = 60
+TIMEOUT_SECONDS = 60
 Header = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """Status 0: the connection was closed without an answer; -1: it was left to wait."""
+    """Response. Status 0: the connection was closed without one; -1: none within the timeout."""
 
     status: int
     headers: dict[str, str]
@@ -24,15 +24,15 @@ class Reply:
         return json.loads(self.body)
 
 
-CLOSED, HANGS = Reply(0, {}, b""), Reply(-1, {}, b"")
+CLOSED, TIMED_OUT = Reply(0, {}, b""), Reply(-1, {}, b"")
 
 
 def request(
     method: bytes, target: bytes, headers: Iterable[Header] = (), body: bytes | None = None
 ) -> bytes:
-    """The bytes of a request that asks for the connection to be closed after it."""
+    """Return the bytes of a request with `Connection: close`."""
     names = {name.lower() for name, _ in headers}
-    lines = [b"%s %s HTTP/1.1" % (method, target), b"Host: hall", b"Connection: close"]
+    lines = [b"%s %s HTTP/1.1" % (method, target), b"Host: shop", b"Connection: close"]
     lines += [b"%s: %s" % header for header in headers]
     if body is not None and not names & {b"content-length", b"transfer-encoding"}:
         lines.append(b"Content-Length: %d" % len(body))
@@ -40,37 +40,37 @@ def request(
 
 
 async def exchange(port: int, data: bytes) -> Reply:
-    """Sends and receives side by side: a server may answer before it has read everything."""
+    """Send and receive concurrently: a server may respond before it has read everything."""
     loop = asyncio.get_running_loop()
-    with socket.socket() as door:
-        door.setblocking(False)
-        await loop.sock_connect(door, ("127.0.0.1", port))
-        sending = asyncio.create_task(_send(door, data))
+    with socket.socket() as connection:
+        connection.setblocking(False)
+        await loop.sock_connect(connection, ("127.0.0.1", port))
+        sending = asyncio.create_task(_send(connection, data))
         try:
-            async with asyncio.timeout(LIMIT):
-                return parsed(await _receive(door))
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return parse_reply(await _receive(connection))
         except TimeoutError:
-            return HANGS
+            return TIMED_OUT
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
 
-async def _send(door: socket.socket, data: bytes) -> None:
-    # a refused request may be cut off while we are still talking
+async def _send(connection: socket.socket, data: bytes) -> None:
+    # the server may close the connection before the whole request is sent
     with suppress(ConnectionError):
-        await asyncio.get_running_loop().sock_sendall(door, data)
+        await asyncio.get_running_loop().sock_sendall(connection, data)
 
 
-async def _receive(door: socket.socket) -> bytes:
+async def _receive(connection: socket.socket) -> bytes:
     loop, received = asyncio.get_running_loop(), b""
     with suppress(ConnectionError):
-        while part := await loop.sock_recv(door, 1 << 16):
+        while part := await loop.sock_recv(connection, 1 << 16):
             received += part
     return received
 
 
-def parsed(received: bytes) -> Reply:
+def parse_reply(received: bytes) -> Reply:
     head, found, body = received.partition(b"\r\n\r\n")
     if not found:
         return CLOSED

@@ -1,13 +1,13 @@
-"""Moving day, rehearsed: inventory moves out and in again under a crowd of customers.
+"""Extract inventory into a service and return it to the monolith, under load, in five steps.
 
-    a  inventory's own process starts beside the hall, on the same database
-    b  the monolith calls it: a new hall calls it, the old one is told to end
-    c  its data moves into a database of its own
-    d  its data moves back
-    e  a hall takes it in again
+    a  start a process of inventory beside the monolith, on the same database
+    b  replace the monolith by one without inventory
+    c  relocate the data of inventory to a database of its own
+    d  relocate the data back
+    e  replace both by a monolith with inventory
 
-The customers know one address. A switch behind it routes by path, as an Ingress does; between the
-processes there are two names that stay the same, as a Service does.
+Customers use one address: a reverse proxy routes by path, like a Kubernetes Ingress. The processes
+find each other by two fixed addresses, like Kubernetes Services.
 """
 
 import asyncio
@@ -31,41 +31,41 @@ from tests.e2e.relocation_load import RelocationLoad, longest_gap
 from tests.e2e.servers import CONTEXTS, as_json, free_port
 from tests.e2e.split_cluster import ServiceProcess
 from tests.proxy import Proxy
-from tests.rpc.tcp import listening
+from tests.rpc.tcp import serve_app
 from tests.suspended_move import start_command, suspended_move
 
 ALL = frozenset(CONTEXTS)
 INVENTORY = frozenset({"inventory"})
 STOCK = 1_000_000
-PATIENCE = 60
-LEADS = 'markethall_leader{context="inventory"} 1.0'
+TIMEOUT_SECONDS = 60
+LEADER_METRIC = 'markethall_leader{context="inventory"} 1.0'
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`calm`: seconds in which nothing happens, around each step. `pace`: seconds to the next."""
+    """`pause`: seconds before and after each step. `interval`: seconds between two customers."""
 
     kills: bool
-    calm: float
-    pace: float = 0.15
-    # what a hall of some age has in its tables, and what has to be copied
+    pause: float
+    interval: float = 0.15
+    # expired reservations in the database, which have to be copied
     old_reservations: int = 0
     settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return "a kill -9 in each step" if self.kills else "undisturbed"
+        return "a kill -9 in each step" if self.kills else "without kills"
 
 
 @dataclass(frozen=True)
 class Step:
     name: str
-    begun: float
+    started: float
     ended: float
 
 
-class ProxyChain:
-    """The processes of the day, the names by which they know each other, and the switch."""
+class RelocationCluster:
+    """Processes, the fixed addresses between them, and the reverse proxy."""
 
     def __init__(self, folder: Path, plan: Plan, redis_url: str) -> None:
         self._folder = folder
@@ -82,23 +82,23 @@ class ProxyChain:
             **plan.settings,
         }
         self._started: list[ServiceProcess] = []
-        self.of_hall, self.of_inventory = Proxy(), Proxy()
+        self.main_proxy, self.inventory_proxy = Proxy(), Proxy()
         self._public: dict[str, str] = {}
         self._proxy = ReverseProxy(self._public, read_settings(storage="memory"))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
-        """The one address. All that was started is ended with it."""
+        """Yield the public URL; stop all started processes afterwards."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._proxy.close)
-            for name in (self.of_hall, self.of_inventory):
+            for name in (self.main_proxy, self.inventory_proxy):
                 await stack.enter_async_context(name)
             stack.push_async_callback(self._end_all)
-            yield await stack.enter_async_context(listening(self))
+            yield await stack.enter_async_context(serve_app(self))
 
     async def _end_all(self) -> None:
-        for part in self._started:
-            await part.end()
+        for service in self._started:
+            await service.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})
@@ -106,10 +106,12 @@ class ProxyChain:
         assert owner is not None, scope["path"]
         await self._proxy.proxy(owner, scope, receive, send)
 
-    def send_to(self, part: ServiceProcess) -> None:
-        """From now on the paths of what it serves lead there, and its name as well."""
-        self._public.update(dict.fromkeys(part.serves, part.url))
-        (self.of_inventory if part.serves == INVENTORY else self.of_hall).target = part.port
+    def route_to(self, service: ServiceProcess) -> None:
+        """Route the paths and the fixed address of its contexts to this process."""
+        self._public.update(dict.fromkeys(service.serves, service.url))
+        (
+            self.inventory_proxy if service.serves == INVENTORY else self.main_proxy
+        ).target = service.port
 
     async def start(self, serves: frozenset[str], database_url: str) -> ServiceProcess:
         name = f"{len(self._started)}-{'+'.join(sorted(serves))}"
@@ -118,137 +120,146 @@ class ProxyChain:
             "contexts": ",".join(sorted(serves)),
             "database_url": database_url,
         }
-        settings["context_urls"] = as_json(self._neighbours(serves))
-        home = self._folder / name
-        part = ServiceProcess(serves, free_port(), home, environment(home, **settings))
-        self._started.append(part)
-        part.spawn()
-        await part.is_ready()
-        return part
+        settings["context_urls"] = as_json(self._urls_of_others(serves))
+        folder = self._folder / name
+        service = ServiceProcess(serves, free_port(), folder, environment(folder, **settings))
+        self._started.append(service)
+        service.spawn()
+        await service.wait_until_ready()
+        return service
 
-    def _neighbours(self, serves: frozenset[str]) -> dict[str, str]:
+    def _urls_of_others(self, serves: frozenset[str]) -> dict[str, str]:
         if serves == INVENTORY:
-            return dict.fromkeys(("users", "orders"), self.of_hall.url)
-        return dict.fromkeys(ALL - serves, self.of_inventory.url)
+            return dict.fromkeys(("users", "orders"), self.main_proxy.url)
+        return dict.fromkeys(ALL - serves, self.inventory_proxy.url)
 
 
 @dataclass
 class RelocationRun:
-    """The steps, each begun where the one before has ended."""
+    """Run the steps one after the other."""
 
     plan: Plan
-    street: ProxyChain
-    common: str
-    own: str
+    cluster: RelocationCluster
+    common_url: str
+    own_url: str
     buyers: RelocationLoad
     server: ServiceProcess
     inventory: ServiceProcess | None = None
     steps: list[Step] = field(default_factory=list)
     kills: int = 0
-    moves: list[float] = field(default_factory=list)
+    relocation_seconds: list[float] = field(default_factory=list)
 
     async def run(self) -> None:
-        await self.passes()
-        for step in (self.a, self.b, self.c, self.d, self.e):
+        await self.wait_for_orders()
+        for step in (
+            self.start_service,
+            self.replace_monolith,
+            self.relocate_data,
+            self.relocate_data_back,
+            self.return_to_monolith,
+        ):
             await step()
-            await self.passes()
+            await self.wait_for_orders()
 
-    async def passes(self) -> None:
-        """Business as usual: for a while, and some have been served since."""
-        served = len(self.buyers.told.placed) + 5
-        await asyncio.sleep(self.plan.calm)
-        async with asyncio.timeout(PATIENCE):
-            while len(self.buyers.told.placed) < served:
+    async def wait_for_orders(self) -> None:
+        """Wait `pause` seconds and for five more orders."""
+        served = len(self.buyers.results.placed) + 5
+        await asyncio.sleep(self.plan.pause)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while len(self.buyers.results.placed) < served:
                 await asyncio.sleep(0.05)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        begun_at = time.monotonic()
+        started_at = time.monotonic()
         yield
-        self.steps.append(Step(name, begun_at, time.monotonic()))
+        self.steps.append(Step(name, started_at, time.monotonic()))
 
-    async def a(self) -> None:
-        with self.step("a  its own process starts, same database"):
-            self.inventory = await self.street.start(INVENTORY, self.common)
-            self.street.send_to(self.inventory)
-            await self._one_leads(self.server, self.inventory)
-            await self._killed_and_back(self.inventory)
+    async def start_service(self) -> None:
+        with self.step("a  start a service on the same database"):
+            self.inventory = await self.cluster.start(INVENTORY, self.common_url)
+            self.cluster.route_to(self.inventory)
+            await self._assert_one_leader(self.server, self.inventory)
+            await self._kill_and_restart(self.inventory)
 
-    async def b(self) -> None:
-        with self.step("b  the monolith calls it"):
-            old, self.server = self.server, await self.street.start(ALL - INVENTORY, self.common)
-            self.street.send_to(self.server)
-            await self._killed_and_back(self.server)
+    async def replace_monolith(self) -> None:
+        with self.step("b  replace the monolith"):
+            old, self.server = (
+                self.server,
+                await self.cluster.start(ALL - INVENTORY, self.common_url),
+            )
+            self.cluster.route_to(self.server)
+            await self._kill_and_restart(self.server)
             await old.end()
 
-    async def c(self) -> None:
-        with self.step("c  its data moves out"):
-            await self._moved(self.common, self.own)
+    async def relocate_data(self) -> None:
+        with self.step("c  relocate the data"):
+            await self._relocate(self.common_url, self.own_url)
 
-    async def d(self) -> None:
-        with self.step("d  its data moves back"):
-            await self._moved(self.own, self.common)
+    async def relocate_data_back(self) -> None:
+        with self.step("d  relocate the data back"):
+            await self._relocate(self.own_url, self.common_url)
 
-    async def e(self) -> None:
-        with self.step("e  the monolith serves it again"):
-            old, self.server = self.server, await self.street.start(ALL, self.common)
-            self.street.send_to(self.server)
-            await self._killed_and_back(self.server)
+    async def return_to_monolith(self) -> None:
+        with self.step("e  return to the monolith"):
+            old, self.server = self.server, await self.cluster.start(ALL, self.common_url)
+            self.cluster.route_to(self.server)
+            await self._kill_and_restart(self.server)
             assert self.inventory is not None
-            await self._one_leads(self.server, self.inventory)
+            await self._assert_one_leader(self.server, self.inventory)
             await old.end()
             await self.inventory.end()
-            await on_server(self.common, "DROP SCHEMA inventory_before CASCADE")
+            await on_server(self.common_url, "DROP SCHEMA inventory_before CASCADE")
 
-    async def _moved(self, here: str, there: str) -> None:
-        """Stop, move, start. Killed in the middle of the copy, it is moved once more."""
+    async def _relocate(self, source: str, target: str) -> None:
+        """Stop, relocate, start. With `kills`, a relocation killed in the middle of the copy is repeated."""
         assert self.inventory is not None
         await self.inventory.end()
         if self.plan.kills:
-            async with suspended_move(here, there) as process:
+            async with suspended_move(source, target) as process:
                 process.kill()
                 self.kills += 1
-        await self._move(here, there)
-        self.inventory = await self.street.start(INVENTORY, there)
-        self.street.send_to(self.inventory)
+        await self._run_relocation(source, target)
+        self.inventory = await self.cluster.start(INVENTORY, target)
+        self.cluster.route_to(self.inventory)
 
-    async def _move(self, here: str, there: str) -> None:
-        begun_at = time.monotonic()
-        process = start_command("relocate", "inventory", "--to", there, database_url=here)
-        told, why = await asyncio.to_thread(process.communicate)
-        assert (process.returncode, told) == (0, f"{there}\n"), why
-        self.moves.append(time.monotonic() - begun_at)
+    async def _run_relocation(self, source: str, target: str) -> None:
+        started_at = time.monotonic()
+        process = start_command("relocate", "inventory", "--to", target, database_url=source)
+        results, error = await asyncio.to_thread(process.communicate)
+        assert (process.returncode, results) == (0, f"{target}\n"), error
+        self.relocation_seconds.append(time.monotonic() - started_at)
 
-    async def _killed_and_back(self, part: ServiceProcess) -> None:
+    async def _kill_and_restart(self, service: ServiceProcess) -> None:
         if self.plan.kills:
-            part.kill()
+            service.kill()
             self.kills += 1
-            await part.restart()
+            await service.restart()
 
-    async def _one_leads(self, *parts: ServiceProcess) -> None:
-        """Two processes serve inventory on one database, and one of them does its housework."""
+    async def _assert_one_leader(self, *services: ServiceProcess) -> None:
+        """Check that one of the two processes on one database leads the background work."""
         leading = 0
-        async with httpx2.AsyncClient() as http, asyncio.timeout(PATIENCE):
+        async with httpx2.AsyncClient() as http, asyncio.timeout(TIMEOUT_SECONDS):
             while not leading:
-                pages = [await http.get(f"{part.url}/metrics") for part in parts]
-                leading = sum(LEADS in page.text for page in pages)
+                pages = [await http.get(f"{service.url}/metrics") for service in services]
+                leading = sum(LEADER_METRIC in page.text for page in pages)
         assert leading == 1
 
     def report(self) -> Iterator[str]:
-        told = self.buyers.told
-        yield f"{self.plan.name}: {len(told.placed)} orders placed, {len(told.failed)} failed"
+        results = self.buyers.results
+        yield f"{self.plan.name}: {len(results.placed)} orders placed, {len(results.failed)} failed"
         yield f"{'step':44}{'took':>7}{'orders paused':>15}{'products paused':>17}{'503':>6}"
         for step in self.steps:
-            span = (step.begun, step.ended)
-            pauses = [longest_gap(times, *span) for times in (told.placed, told.seen)]
-            refused = sum(span[0] <= moment <= span[1] for moment in told.refused)
+            span = (step.started, step.ended)
+            gaps = [longest_gap(times, *span) for times in (results.placed, results.product_reads)]
+            rejected = sum(span[0] <= moment <= span[1] for moment in results.rejected)
             yield (
-                f"{step.name:44}{step.ended - step.begun:6.1f}s"
-                f"{pauses[0]:14.1f}s{pauses[1]:16.1f}s{refused:6}"
+                f"{step.name:44}{step.ended - step.started:6.1f}s"
+                f"{gaps[0]:14.1f}s{gaps[1]:16.1f}s{rejected:6}"
             )
-        whole = (min(told.placed), max(told.placed))
-        yield f"longest pause of orders: {longest_gap(told.placed, *whole):.1f} s"
-        moves = ", ".join(f"{seconds:.1f} s" for seconds in self.moves)
-        yield f"`markethall relocate` took: {moves}"
-        yield f"refused for a moment, and tried again: {len(told.refused)}"
-        yield f"connections broken, and tried again: {len(told.unheard)}"
+        whole_run = (min(results.placed), max(results.placed))
+        yield f"longest pause of orders: {longest_gap(results.placed, *whole_run):.1f} s"
+        relocation_seconds = ", ".join(f"{seconds:.1f} s" for seconds in self.relocation_seconds)
+        yield f"`markethall relocate` took: {relocation_seconds}"
+        yield f"rejected and retried: {len(results.rejected)}"
+        yield f"broken connections, retried: {len(results.broken_connections)}"

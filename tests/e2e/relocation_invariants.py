@@ -1,4 +1,4 @@
-"""What must be true at any moment of a move, and what must be true when all has come to rest."""
+"""Invariants during a relocation, and invariants after all work is done."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,9 +11,9 @@ from tests.e2e.dedicated_server import DatabaseReader
 from tests.e2e.relocation_load import AMOUNT, RelocationLoad, Sale
 from tests.e2e.test_crash import BROKEN, UNFINISHED
 
-PATIENCE = 90
-# while a charge is on its way the provider may know of it before we do
-ON_ITS_WAY = (
+TIMEOUT_SECONDS = 90
+# ignore payments with an unfinished operation: the provider may have charged already
+NO_UNFINISHED_OPERATION = (
     "WHERE NOT EXISTS (SELECT FROM payments.operation u WHERE u.payment_id = p.payment_id"
     " AND u.status IN ('pending', 'unknown')) AND"
 )
@@ -30,8 +30,8 @@ STATES = {
 }
 
 
-def parts_of(sql: str) -> tuple[str, str]:
-    """What is asked of inventory, and what of the others: they may lie in two databases."""
+def split_query(sql: str) -> tuple[str, str]:
+    """Split a query into the part about inventory and the rest, for two databases."""
     parts = [part.strip() for part in sql.split("UNION ALL")]
     for_inventory = [part for part in parts if "inventory." in part]
     others = [part for part in parts if "inventory." not in part]
@@ -40,91 +40,95 @@ def parts_of(sql: str) -> tuple[str, str]:
     return "\nUNION ALL ".join(for_inventory), "\nUNION ALL ".join(others)
 
 
-def at_any_moment(sql: str) -> str:
-    changed = sql.replace("WHERE order_id IS NOT NULL AND (captured", f"{ON_ITS_WAY} (captured")
+def during_relocation(sql: str) -> str:
+    changed = sql.replace(
+        "WHERE order_id IS NOT NULL AND (captured", f"{NO_UNFINISHED_OPERATION} (captured"
+    )
     assert changed != sql
     return changed
 
 
-BROKEN_INVENTORY, BROKEN_OTHERS = parts_of(BROKEN)
-BROKEN_MEANWHILE = at_any_moment(BROKEN_OTHERS)
-LEFT_INVENTORY, LEFT_OTHERS = parts_of(UNFINISHED)
+BROKEN_INVENTORY, BROKEN_OTHERS = split_query(BROKEN)
+BROKEN_DURING_RELOCATION = during_relocation(BROKEN_OTHERS)
+UNFINISHED_INVENTORY, UNFINISHED_OTHERS = split_query(UNFINISHED)
 
 
 @dataclass
 class InvariantWatcher:
-    """Looks into all databases, every second."""
+    """Check the invariants in all databases every second."""
 
     common: DatabaseReader
-    own: DatabaseReader
-    looks: int = 0
-    # databases in which inventory was looked at
-    at_inventory: int = 0
+    relocated: DatabaseReader
+    checks: int = 0
+    # number of checks that found inventory
+    inventory_checks: int = 0
     broken: list[str] = field(default_factory=list)
 
     @asynccontextmanager
-    async def watching(self, every: float = 1.0) -> AsyncIterator[None]:
-        closing = asyncio.Event()
+    async def running(self, interval: float = 1.0) -> AsyncIterator[None]:
+        stopped = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_looking(closing, every))
+            tasks.create_task(self._check_repeatedly(stopped, interval))
             try:
                 yield
             finally:
-                closing.set()
+                stopped.set()
 
-    async def _keep_looking(self, closing: asyncio.Event, every: float) -> None:
-        while not closing.is_set():
-            await self.look()
-            await asyncio.sleep(every)
+    async def _check_repeatedly(self, stopped: asyncio.Event, interval: float) -> None:
+        while not stopped.is_set():
+            await self.check()
+            await asyncio.sleep(interval)
 
-    async def look(self) -> None:
-        self.broken += [row["what"] for row in await self.common.fetch_all(BROKEN_MEANWHILE)]
-        for database in (self.common, self.own):
-            self.broken += await self._of_inventory(database)
-        self.looks += 1
+    async def check(self) -> None:
+        self.broken += [
+            row["what"] for row in await self.common.fetch_all(BROKEN_DURING_RELOCATION)
+        ]
+        for database in (self.common, self.relocated):
+            self.broken += await self._check_inventory(database)
+        self.checks += 1
 
-    async def _of_inventory(self, database: DatabaseReader) -> list[str]:
+    async def _check_inventory(self, database: DatabaseReader) -> list[str]:
         try:
             rows = await database.fetch_all(BROKEN_INVENTORY)
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
-            return []  # it is in the other one
-        self.at_inventory += 1
+            return []  # inventory is in the other database
+        self.inventory_checks += 1
         return [row["what"] for row in rows]
 
 
-async def is_idle(database: DatabaseReader) -> None:
-    """In one database again, with every event handled: only parcels are left to be sent."""
-    left = [""]
+async def wait_until_idle(database: DatabaseReader) -> None:
+    """Wait until every event is processed. Raises AssertionError."""
+    unfinished = [""]
     try:
-        async with asyncio.timeout(PATIENCE):
-            while left:
-                left = [row["what"] for row in await database.fetch_all(LEFT_OTHERS)]
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while unfinished:
+                unfinished = [row["what"] for row in await database.fetch_all(UNFINISHED_OTHERS)]
                 await asyncio.sleep(0.1)
     except TimeoutError:
-        raise AssertionError(f"hangs: {left}") from None
+        raise AssertionError(f"not finished: {unfinished}") from None
     assert await database.fetch_all(BROKEN) == []
 
 
-async def invariants_hold(
+async def assert_orders_are_exact(
     database: DatabaseReader, buyers: RelocationLoad, stock: int
 ) -> tuple[int, int]:
-    """Every order that was acknowledged is there once, as it became; none besides.
+    """Check that each acknowledged order exists once in its final state, and no other order.
 
-    How many there are, and how many are there twice.
+    Return the number of orders and the number of duplicates.
     """
-    sales = {sale.order_id: sale for sale in buyers.told.sales}
-    mine = {person.user_id for person in buyers.buyers}
-    rows = [row for row in await database.fetch_all(ORDERS) if row["user_id"] in mine]
+    sales = {sale.order_id: sale for sale in buyers.results.sales}
+    buyer_ids = {person.user_id for person in buyers.buyers}
+    rows = [row for row in await database.fetch_all(ORDERS) if row["user_id"] in buyer_ids]
     found = {row["order_id"]: row for row in rows}
-    doubled = len(set(found) - set(sales)) + sum(row["charges"] != 1 for row in rows)
+    duplicates = len(set(found) - set(sales)) + sum(row["charges"] != 1 for row in rows)
     assert sorted(found) == sorted(sales)
     reservations = await _reservations(database)
     for order_id, sale in sales.items():
         row = found[order_id]
         state = (row["status"], row["payment_status"], reservations[str(row["reservation_id"])])
-        assert state == STATES[sale.fate], sale
-    await _stock_is_exact(database, buyers, stock)
-    return len(found), doubled
+        assert state == STATES[sale.outcome], sale
+    await _assert_stock_is_exact(database, buyers, stock)
+    return len(found), duplicates
 
 
 async def _reservations(database: DatabaseReader) -> dict[str, str]:
@@ -132,17 +136,19 @@ async def _reservations(database: DatabaseReader) -> dict[str, str]:
     return {row["reservation_id"]: row["status"] for row in await database.fetch_all(sql)}
 
 
-async def _stock_is_exact(database: DatabaseReader, buyers: RelocationLoad, stock: int) -> None:
-    fates = [sale.fate for sale in buyers.told.sales]
+async def _assert_stock_is_exact(
+    database: DatabaseReader, buyers: RelocationLoad, stock: int
+) -> None:
+    outcomes = [sale.outcome for sale in buyers.results.sales]
     sql = "SELECT on_hand, reserved FROM inventory.stock WHERE product_id::text = $1"
-    shelf = [tuple(row) for row in await database.fetch_all(sql, buyers.product_id)]
-    assert shelf == [(stock - fates.count("delivered"), fates.count("paid"))]
+    stock_rows = [tuple(row) for row in await database.fetch_all(sql, buyers.product_id)]
+    assert stock_rows == [(stock - outcomes.count("delivered"), outcomes.count("paid"))]
 
 
-async def responses_are_consistent(buyers: RelocationLoad, sales: list[Sale]) -> None:
-    """Who asks again with the same key is told the same."""
+async def assert_responses_are_replayed(buyers: RelocationLoad, sales: list[Sale]) -> None:
+    """Check that a repeated request with the same key gets the same response."""
     for sale in sales:
-        again = await buyers.post("/orders", sale.buyer, sale.key, json=buyers.wish)
+        again = await buyers.post("/orders", sale.buyer, sale.key, json=buyers.order_body)
         assert again.status_code == 201, again.text
         assert again.headers["idempotency-replayed"] == "true"
         assert again.json() == sale.order

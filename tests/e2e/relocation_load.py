@@ -1,7 +1,7 @@
-"""Customers who come at their own pace, each to buy one thing, and do not give up.
+"""Load for the relocation: a new customer at a fixed interval, each buying one product.
 
-What fails for a while is tried again with the same key, as a sane client does. All that was told
-is kept, so that the books can be held against it.
+Temporary failures are retried with the same key. All results are kept and compared with the
+database afterwards.
 """
 
 import asyncio
@@ -15,22 +15,22 @@ from typing import Any
 
 import httpx2
 
-from tests.e2e.shop import Person, Shop, good
+from tests.e2e.shop import Person, Shop, expect_status
 
-PATIENCE = 120
+TIMEOUT_SECONDS = 120
 AMOUNT = 700
-AGAIN = 0.2  # before asking again where nobody was there
-LOOK = 0.1  # between two looks at the product
+RETRY_DELAY_SECONDS = 0.2  # after a connection error
+READ_INTERVAL_SECONDS = 0.1  # between two reads of the product
 
 
 @dataclass(frozen=True)
 class Sale:
-    """What a customer was told, and what became of it."""
+    """An order as acknowledged, and what the customer did with it."""
 
     buyer: Person
     key: str
     order: dict[str, Any]
-    fate: str
+    outcome: str
 
     @property
     def order_id(self) -> str:
@@ -38,134 +38,144 @@ class Sale:
 
 
 @dataclass
-class ReceivedResponse:
-    """Times by time.monotonic()."""
+class LoadResults:
+    """Results of all requests. Times by time.monotonic()."""
 
     placed: list[float] = field(default_factory=list)
-    seen: list[float] = field(default_factory=list)
-    refused: list[float] = field(default_factory=list)
-    unheard: list[float] = field(default_factory=list)
+    product_reads: list[float] = field(default_factory=list)
+    rejected: list[float] = field(default_factory=list)
+    broken_connections: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     sales: list[Sale] = field(default_factory=list)
 
 
-# every fourth is fetched, every fourth is regretted, the others wait for their parcel
-FATES = ("paid", "delivered", "paid", "cancelled")
+# by turns: every fourth order is delivered, every fourth cancelled, the others stay paid
+OUTCOMES = ("paid", "delivered", "paid", "cancelled")
 
 
 class RelocationLoad(Shop):
-    def __init__(self, shop: Shop, buyers: list[Person], product_id: str, pace: float) -> None:
+    def __init__(self, shop: Shop, buyers: list[Person], product_id: str, interval: float) -> None:
         super().__init__(shop.server, shop.http)
         self.admin = shop.admin
         self.buyers = buyers
         self.product_id = product_id
-        self.pace = pace
-        self.told = ReceivedResponse()
-        self._come = 0
+        self.interval = interval
+        self.results = LoadResults()
+        self._customer_count = 0
 
     @asynccontextmanager
-    async def coming(self) -> AsyncIterator[None]:
-        """While it lasts they come; at its end those who are there finish."""
-        closing = asyncio.Event()
-        async with asyncio.TaskGroup() as people:
-            people.create_task(self._looks(closing))
-            people.create_task(self._come_and_go(people, closing))
+    async def running(self) -> AsyncIterator[None]:
+        """Start customers during the block; at its end they finish their purchases."""
+        stopped = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read_product(stopped))
+            tasks.create_task(self._start_customers(tasks, stopped))
             try:
                 yield
             finally:
-                closing.set()
+                stopped.set()
 
-    async def _come_and_go(self, people: asyncio.TaskGroup, closing: asyncio.Event) -> None:
-        while not closing.is_set():
-            number, self._come = self._come, self._come + 1
-            people.create_task(self._is_served(number))
-            await asyncio.sleep(self.pace)
+    async def _start_customers(self, tasks: asyncio.TaskGroup, stopped: asyncio.Event) -> None:
+        while not stopped.is_set():
+            number, self._customer_count = self._customer_count, self._customer_count + 1
+            tasks.create_task(self._serve_customer(number))
+            await asyncio.sleep(self.interval)
 
-    async def _is_served(self, number: int) -> None:
+    async def _serve_customer(self, number: int) -> None:
         try:
-            await self._buys(self.buyers[number % len(self.buyers)], FATES[number % len(FATES)])
+            await self._buy(
+                self.buyers[number % len(self.buyers)], OUTCOMES[number % len(OUTCOMES)]
+            )
         except (AssertionError, TimeoutError) as error:
-            self.told.failed.append(repr(error))
+            self.results.failed.append(repr(error))
 
-    async def _buys(self, buyer: Person, fate: str) -> None:
-        key, body = secrets.token_hex(8), self.wish
-        order = await self._insists("/orders", buyer, body, 201, key)
-        self.told.placed.append(time.monotonic())
-        sale = Sale(buyer, key, order, fate)
-        self.told.sales.append(sale)
-        await self._pays(sale)
-        if fate == "cancelled":
-            await self._insists(f"/orders/{sale.order_id}/cancel", buyer, {"reason": "-"}, 200)
-        if fate == "delivered":
-            await self._fetches(sale)
+    async def _buy(self, buyer: Person, outcome: str) -> None:
+        key, body = secrets.token_hex(8), self.order_body
+        order = await self._post_until_final("/orders", buyer, body, 201, key)
+        self.results.placed.append(time.monotonic())
+        sale = Sale(buyer, key, order, outcome)
+        self.results.sales.append(sale)
+        await self._pay(sale)
+        if outcome == "cancelled":
+            await self._post_until_final(
+                f"/orders/{sale.order_id}/cancel", buyer, {"reason": "-"}, 200
+            )
+        if outcome == "delivered":
+            await self._deliver(sale)
 
     @property
-    def wish(self) -> dict[str, Any]:
+    def order_body(self) -> dict[str, Any]:
         return {"product_id": self.product_id, "quantity": 1, "shipping_address": "Market 1"}
 
-    async def _pays(self, sale: Sale) -> None:
-        """A charge that died on its way may have been given up for good: then pay again."""
+    async def _pay(self, sale: Sale) -> None:
+        """Pay, again if the charge has failed, because an interrupted charge may be given up."""
         path, status = f"/payments/{sale.order['payment']['payment_id']}/confirm", ""
         while status != "captured":
-            paid = await self._insists(path, sale.buyer, {"payment_method": "sandbox_ok"}, 200)
+            paid = await self._post_until_final(
+                path, sale.buyer, {"payment_method": "sandbox_ok"}, 200
+            )
             status = paid["status"]
             assert status in {"captured", "failed"}, paid
 
-    async def _fetches(self, sale: Sale) -> None:
+    async def _deliver(self, sale: Sale) -> None:
         path = f"/orders/{sale.order_id}"
-        await self.reaches(sale, status="processing")
+        await self.wait_for_order(sale, status="processing")
         parcel = {"carrier": "DHL", "tracking_number": "1"}
-        sent = await self._insists(f"{path}/fulfilments", self.admin, parcel, 201)
-        delivered = f"/fulfilments/{sent['fulfilment_id']}/deliver"
-        await self._insists(delivered, self.admin, None, 200)
+        fulfilment = await self._post_until_final(f"{path}/fulfilments", self.admin, parcel, 201)
+        path_of_delivery = f"/fulfilments/{fulfilment['fulfilment_id']}/deliver"
+        await self._post_until_final(path_of_delivery, self.admin, None, 200)
 
-    async def reaches(self, sale: Sale, **expected: str) -> None:
+    async def wait_for_order(self, sale: Sale, **expected: str) -> None:
         status: dict[str, Any] = {}
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while any(status.get(name) != value for name, value in expected.items()):
-                answer = await self._heard("GET", f"/orders/{sale.order_id}/status", sale.buyer)
-                status = answer.json() if answer and answer.status_code == 200 else {}
+                response = await self._send_or_none(
+                    "GET", f"/orders/{sale.order_id}/status", sale.buyer
+                )
+                status = response.json() if response and response.status_code == 200 else {}
                 await asyncio.sleep(0.1)
 
-    async def _insists(
-        self, path: str, who: Person, body: Any, status: int, key: str | None = None
+    async def _post_until_final(
+        self, path: str, person: Person, body: Any, status: int, key: str | None = None
     ) -> dict[str, Any]:
-        """With one key, until there is a last word; again when the answer allows it."""
+        """Repeat a POST with one key until the response is final, as Retry-After allows."""
         headers = {"Idempotency-Key": key or secrets.token_hex(8)}
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
-                answer = await self._heard("POST", path, who, json=body, headers=headers)
-                if answer is None:
-                    await asyncio.sleep(AGAIN)
-                elif answer.status_code < 400 or not answer.json()["retryable"]:
-                    return good(answer, status)
+                response = await self._send_or_none(
+                    "POST", path, person, json=body, headers=headers
+                )
+                if response is None:
+                    await asyncio.sleep(RETRY_DELAY_SECONDS)
+                elif response.status_code < 400 or not response.json()["retryable"]:
+                    return expect_status(response, status)
                 else:
-                    self.told.refused.append(time.monotonic())
-                    await asyncio.sleep(float(answer.headers["retry-after"]))
+                    self.results.rejected.append(time.monotonic())
+                    await asyncio.sleep(float(response.headers["retry-after"]))
 
-    async def _heard(
-        self, method: str, path: str, who: Person | None, **options: Any
+    async def _send_or_none(
+        self, method: str, path: str, person: Person | None, **options: Any
     ) -> httpx2.Response | None:
-        """None: the connection broke."""
+        """Send a request. Return None after a connection error."""
         try:
-            return await self.send(method, path, who, **options)
+            return await self.send(method, path, person, **options)
         except httpx2.TransportError:
-            self.told.unheard.append(time.monotonic())
+            self.results.broken_connections.append(time.monotonic())
             return None
 
-    async def _looks(self, closing: asyncio.Event) -> None:
-        """Somebody only wants to see the product."""
-        while not closing.is_set():
-            answer = await self._heard("GET", f"/products/{self.product_id}", None)
-            if answer and answer.status_code == 200:
-                self.told.seen.append(time.monotonic())
-            await asyncio.sleep(LOOK)
+    async def _read_product(self, stopped: asyncio.Event) -> None:
+        """Read the product until stopped."""
+        while not stopped.is_set():
+            response = await self._send_or_none("GET", f"/products/{self.product_id}", None)
+            if response and response.status_code == 200:
+                self.results.product_reads.append(time.monotonic())
+            await asyncio.sleep(READ_INTERVAL_SECONDS)
 
 
-def longest_gap(times: list[float], begun: float, ended: float) -> float:
-    """The longest time between two of them of which a part lies between `begun` and `ended`."""
-    inside = [moment for moment in times if begun < moment < ended]
-    before = max((moment for moment in times if moment <= begun), default=begun)
+def longest_gap(times: list[float], started: float, ended: float) -> float:
+    """Return the longest gap between two times that overlaps with `started` to `ended`."""
+    within = [moment for moment in times if started < moment < ended]
+    before = max((moment for moment in times if moment <= started), default=started)
     after = min((moment for moment in times if moment >= ended), default=ended)
-    marks = [before, *sorted(inside), after]
-    return max(later - sooner for sooner, later in itertools.pairwise(marks))
+    marks = [before, *sorted(within), after]
+    return max(second - first for first, second in itertools.pairwise(marks))

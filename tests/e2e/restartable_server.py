@@ -1,4 +1,4 @@
-"""A hall that dies when it is told to, and is started again: same address, same database."""
+"""Server that kills itself at a planned write and restarts on the same port and database."""
 
 import asyncio
 import secrets
@@ -20,7 +20,7 @@ FAST_RETRY_SETTINGS = {
     "database_pool_min": "1",
 }
 TIMEOUT_SECONDS = 90
-# a delivery whose handler died is tried again when its lease has run out: we move the clock
+# makes deliveries of killed handlers due now, instead of after their lease
 MAKE_RETRIES_DUE = "UPDATE orders.inbox SET due_at = now() WHERE state = 'waiting'"
 
 
@@ -36,9 +36,9 @@ class RestartableServer:
         self._serial = 0
         self.database = DatabaseReader(database_url)
         self.restarts = 0
-        self.short_ttl_shop = True
+        self.makes_retries_due = True
         self.clear_kill_plan()
-        self._process = self._started()
+        self._process = self._start()
 
     @property
     def server(self) -> RunningServer:
@@ -50,7 +50,7 @@ class RestartableServer:
         return self._process.poll() is not None
 
     def kill_at_write(self, number: int, moment: str) -> None:
-        """To die before or after the so manieth write from now on."""
+        """Plan a SIGKILL "before" or "after" the n-th write from now on."""
         self._serial += 1
         self._plan.write_text(f"{self._serial} {number} {moment}")
 
@@ -58,24 +58,24 @@ class RestartableServer:
         self._plan.write_text("")
 
     def written_since_plan(self) -> list[str]:
-        """What was written since the last doom, in its order."""
+        """Return the writes since the last plan, in order."""
         lines = self._plan.with_suffix(".trace").read_text().splitlines()
-        mine = [line.split(" ", 2) for line in lines if line.startswith(f"{self._serial} ")]
-        return [what for _, _, what in mine]
+        writes = [line.split(" ", 2) for line in lines if line.startswith(f"{self._serial} ")]
+        return [write for _, _, write in writes]
 
     async def restart(self) -> None:
-        """Once it is dead."""
+        """Start the server again after it has exited."""
         await asyncio.to_thread(self._process.wait, TIMEOUT_SECONDS)
         self.clear_kill_plan()
         self.restarts += 1
-        self._process = await asyncio.to_thread(self._started)
-        if self.short_ttl_shop:
+        self._process = await asyncio.to_thread(self._start)
+        if self.makes_retries_due:
             await self.database.fetch_all(MAKE_RETRIES_DUE)
 
     def end(self) -> None:
         end(self._process)
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _start(self) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as output:
             program = ("tests.e2e.crash_injector", str(self._plan))
             process = spawn(self._port, self._environment, (), output, program)
@@ -84,19 +84,19 @@ class RestartableServer:
 
 
 class RetryingShop(Shop):
-    """A shop whose clients try again, with the same key, until they have an answer."""
+    """Shop client that restarts the server and repeats requests with the same key."""
 
     def __init__(self, restartable: RestartableServer, http: httpx2.AsyncClient) -> None:
         super().__init__(restartable.server, http)
         self.restartable = restartable
 
     async def send(
-        self, method: str, path: str, who: Person | None = None, **options: Any
+        self, method: str, path: str, person: Person | None = None, **options: Any
     ) -> httpx2.Response:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 try:
-                    answer = await super().send(method, path, who, **options)
+                    answer = await super().send(method, path, person, **options)
                 except httpx2.TransportError:
                     await self.restartable.restart()
                     continue
@@ -110,7 +110,7 @@ async def open_restartable_server(
     scratch: Path, database_url: str, **settings: str
 ) -> AsyncIterator[RestartableServer]:
     restartable = RestartableServer(
-        scratch / f"mortal-{secrets.token_hex(4)}", database_url, **settings
+        scratch / f"restartable-{secrets.token_hex(4)}", database_url, **settings
     )
     try:
         yield restartable

@@ -1,4 +1,4 @@
-"""Samples of what OpenAPI describes, and every way to spoil one value of them."""
+"""Build sample values of an OpenAPI schema, and copies with one hostile value."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 Path = tuple[str | int, ...]
 Schema = Mapping[str, Any]
 
-# JSON text that no Python value stands for; it replaces the value as it is
+# JSON text that `json.dumps` cannot produce; replaces a value literally
 RAW = ("NaN", "Infinity", "1e999", "1E400000", "-0", "0x10", "01", "1.", "9" * 5000, "'a'", "")
 
 HOSTILE: tuple[Any, ...] = (
@@ -23,27 +23,27 @@ HOSTILE: tuple[Any, ...] = (
 
 
 @dataclass(frozen=True)
-class Place:
-    """A value inside a sample, and which JSON types its schema admits there."""
+class ValuePosition:
+    """Position of a value in a sample, with the JSON types its schema allows."""
 
     path: Path
     types: frozenset[str]
 
 
 class Samples:
-    """Builds what a schema describes, with the ids of things that exist."""
+    """Build samples of a schema, with ids of existing entities."""
 
     def __init__(self, document: Schema, ids: Mapping[str, str]) -> None:
         self._schemas = document["components"]["schemas"]
         self._ids = ids
 
-    def resolved(self, schema: Schema) -> Schema:
+    def resolve(self, schema: Schema) -> Schema:
         while "$ref" in schema:
             schema = self._schemas[schema["$ref"].rpartition("/")[2]]
         return schema
 
     def branches(self, schema: Schema) -> list[Schema]:
-        schema = self.resolved(schema)
+        schema = self.resolve(schema)
         parts = schema.get("anyOf") or schema.get("oneOf")
         if not parts:
             return [schema]
@@ -53,16 +53,19 @@ class Samples:
         schema = next((b for b in self.branches(schema) if b.get("type") != "null"), {})
         if name in self._ids:
             return self._ids[name]
-        for given in ("examples", "enum"):
-            if schema.get(given):
-                return schema[given][0]
+        for keyword in ("examples", "enum"):
+            if schema.get(keyword):
+                return schema[keyword][0]
         return self._plain(schema, name)
 
     def _plain(self, schema: Schema, name: str) -> Any:
         match schema.get("type"):
             case "object":
                 fields = schema.get("properties", {})
-                return {field: self.sample(kind, field) for field, kind in fields.items()}
+                return {
+                    field: self.sample(schema_of_field, field)
+                    for field, schema_of_field in fields.items()
+                }
             case "array":
                 return [self.sample(schema["items"], name)]
             case "integer":
@@ -72,24 +75,27 @@ class Samples:
             case _:
                 return schema.get("const", "a sample of text")
 
-    def places(self, schema: Schema, value: Any, path: Path = ()) -> Iterator[Place]:
-        """Every place in the value, from the outermost inwards."""
+    def positions(self, schema: Schema, value: Any, path: Path = ()) -> Iterator[ValuePosition]:
+        """Yield every position in the value, outermost first."""
         branches = self.branches(schema)
-        yield Place(path, frozenset(kind for branch in branches for kind in _types(branch)))
+        yield ValuePosition(
+            path,
+            frozenset(schema_of_field for branch in branches for schema_of_field in _types(branch)),
+        )
         if isinstance(value, dict):
             fields = {k: v for branch in branches for k, v in branch.get("properties", {}).items()}
-            # in one order: which attacks an ordinary run leaves out is no chance
+            # in a fixed order, so that an ordinary run always leaves out the same attacks
             for name in filter(value.__contains__, fields):
-                yield from self.places(fields[name], value[name], (*path, name))
+                yield from self.positions(fields[name], value[name], (*path, name))
         elif isinstance(value, list) and value:
             items: Schema = next((branch["items"] for branch in branches if "items" in branch), {})
-            yield from self.places(items, value[0], (*path, 0))
+            yield from self.positions(items, value[0], (*path, 0))
 
 
 def _types(schema: Schema) -> list[str]:
     if "const" in schema or "enum" in schema:
         return [type_of(value) for value in schema.get("enum", [schema.get("const")])]
-    # without a type, anything goes
+    # a schema without a type allows any value
     return [schema["type"]] if "type" in schema else ["anything"]
 
 
@@ -111,17 +117,17 @@ def type_of(value: Any) -> str:
             return "object"
 
 
-def wrong_type(place: Place, value: Any) -> bool:
-    return not place.types & {type_of(value), "anything"}
+def wrong_type(position: ValuePosition, value: Any) -> bool:
+    return not position.types & {type_of(value), "anything"}
 
 
-def spoiled(sample: Any, path: Path, value: Any) -> Any:
-    """A copy of the sample with one value replaced."""
+def with_value(sample: Any, path: Path, value: Any) -> Any:
+    """Return a copy of the sample with one value replaced."""
     if not path:
         return value
     first, *rest = path
     copy: Any = list(sample) if isinstance(sample, list) else dict(sample)
-    copy[first] = spoiled(sample[first], tuple(rest), value)
+    copy[first] = with_value(sample[first], tuple(rest), value)
     return copy
 
 

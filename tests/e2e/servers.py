@@ -1,4 +1,4 @@
-"""Real halls for the end-to-end suite: processes that are known by their addresses alone."""
+"""Start `markethall serve` as a process and describe the running server by its URLs."""
 
 import json
 import os
@@ -19,24 +19,24 @@ from markethall.contexts import context_names, topology
 
 ADMIN = ("admin@markethall.example", "an-admin-password-for-tests")
 CONTEXTS = tuple(context for context in context_names())
-START_LIMIT = 180
+START_TIMEOUT_SECONDS = 180
 _RESERVED_SOCKETS: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """Where each context answers. In one process all four addresses are the same."""
+    """URLs of the contexts, process ids and logs. One process has the same URL for all contexts."""
 
     urls: Mapping[str, str]
     pids: tuple[int, ...]
     log: Path
-    # what webhooks are signed with; empty: it stands in the data directory, beside the log
+    # signs webhooks; if empty, the secret is in the data directory, which also holds the log
     secret: str = field(default="", repr=False)
-    # of its other processes, where each has a log of its own
+    # logs of the other processes of a split cluster
     other_logs: tuple[Path, ...] = ()
 
     def has_logged(self, event: str) -> bool:
-        """Whether any of its processes has logged it, ever."""
+        """Return whether any of its processes has logged the event."""
         return any(event in log.read_text() for log in (self.log, *self.other_logs))
 
     def url(self, path: str) -> str:
@@ -44,17 +44,17 @@ class RunningServer:
 
 
 def owning_context(path: str) -> str:
-    """Whose path it is: the first segment decides. What every process has is asked of users."""
+    """Return the context of a path by its first segment; users for paths every process serves."""
     return topology().context_by_path.get(path.split("/")[1].partition("?")[0], "users")
 
 
 def free_port() -> int:
-    """Kept for us: it is offered to nobody else, and who listens there later may bind it too."""
-    keeper = socket.socket()
-    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    keeper.bind(("127.0.0.1", 0))
-    _RESERVED_SOCKETS.append(keeper)
-    port: int = keeper.getsockname()[1]
+    """Reserve a port: SO_REUSEADDR lets a server bind it although this socket stays open."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    _RESERVED_SOCKETS.append(reserved)
+    port: int = reserved.getsockname()[1]
     return port
 
 
@@ -62,7 +62,7 @@ def free_port() -> int:
 def running(
     folder: Path, environment: Mapping[str, str], *arguments: str, port: int | None = None
 ) -> Iterator[RunningServer]:
-    """`markethall serve`, ready to answer; ended by its pid."""
+    """Run `markethall serve` during the block, which starts when the server is ready."""
     port = port or free_port()
     log = folder / f"serve-{port}.log"
     with log.open("ab") as output:
@@ -89,15 +89,15 @@ def spawn(
         "MARKETHALL_LOG_FORMAT": "json",
         "MARKETHALL_ADMIN_EMAIL": ADMIN[0],
         "MARKETHALL_ADMIN_PASSWORD": ADMIN[1],
-        # a busy machine takes its time; a test of how long things may take says it itself
+        # long timeouts for a busy test machine; tests of timeouts set their own
         "MARKETHALL_REQUEST_DEADLINE_SECONDS": "30",
         "MARKETHALL_RPC_ATTEMPT_TIMEOUT_SECONDS": "10",
         "MARKETHALL_DATABASE_TIMEOUT": "20",
     }
-    clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
+    inherited = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
     return subprocess.Popen(
         command,
-        env={**clean, **settings, **environment, "PYTHONPATH": "src"},
+        env={**inherited, **settings, **environment, "PYTHONPATH": "src"},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
@@ -105,7 +105,7 @@ def spawn(
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
@@ -114,8 +114,8 @@ def wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -
                 return
         except httpx2.TransportError:
             pass
-        time.sleep(0.02)  # polls a process that is starting; no outcome hangs on the length
-    raise AssertionError(f"the hall did not start:\n{log.read_text()[-4000:]}")
+        time.sleep(0.02)
+    raise AssertionError(f"the server did not start:\n{log.read_text()[-4000:]}")
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
@@ -126,11 +126,11 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        raise AssertionError("the hall did not end within 30 s of SIGTERM") from None
+        raise AssertionError("the server did not stop within 30 s of SIGTERM") from None
 
 
 async def restricted_urls(server: str, database: str, execute: "Execute") -> dict[str, str]:
-    """One role per context that sees its own schema and nothing else; context -> address."""
+    """Create one role per context that may use only its own schema. Return the URLs by context."""
     urls = {}
     for context in CONTEXTS:
         role, password = f"{context}_{secrets.token_hex(4)}", secrets.token_hex(16)
@@ -146,7 +146,7 @@ async def restricted_urls(server: str, database: str, execute: "Execute") -> dic
 
 
 class Execute:
-    """Runs one SQL statement as the owner of the database."""
+    """Run one SQL statement as the owner of the database."""
 
     def __init__(self, url: str) -> None:
         self._url = url

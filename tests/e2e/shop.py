@@ -1,4 +1,4 @@
-"""A shop seen from outside: what its staff and its customers do, by HTTP and nothing else."""
+"""HTTP client of a shop: actions of its staff and its customers."""
 
 import asyncio
 import secrets
@@ -9,7 +9,7 @@ import httpx2
 
 from tests.e2e.servers import RunningServer
 
-PATIENCE = 30
+TIMEOUT_SECONDS = 30
 
 
 @dataclass
@@ -31,35 +31,35 @@ class Shop:
         self.http = http
         self.admin = Person("admin", "", "", "", "")
 
-    async def get(self, path: str, who: Person | None = None, **options: Any) -> httpx2.Response:
-        return await self.send("GET", path, who, **options)
+    async def get(self, path: str, person: Person | None = None, **options: Any) -> httpx2.Response:
+        return await self.send("GET", path, person, **options)
 
     async def post(
-        self, path: str, who: Person | None = None, key: str | None = None, **options: Any
+        self, path: str, person: Person | None = None, key: str | None = None, **options: Any
     ) -> httpx2.Response:
         headers = {"Idempotency-Key": key or secrets.token_hex(8)}
-        return await self.send("POST", path, who, headers=headers, **options)
+        return await self.send("POST", path, person, headers=headers, **options)
 
     async def send(
-        self, method: str, path: str, who: Person | None = None, **options: Any
+        self, method: str, path: str, person: Person | None = None, **options: Any
     ) -> httpx2.Response:
-        headers = {**(who.headers if who else {}), **options.pop("headers", {})}
+        headers = {**(person.headers if person else {}), **options.pop("headers", {})}
         return await self.http.request(method, self.server.url(path), headers=headers, **options)
 
     async def sign_in(self, username: str, password: str) -> dict[str, Any]:
         form = {"grant_type": "password", "username": username, "password": password}
         answer = await self.send("POST", "/token", data=form)
-        return good(answer, 200)
+        return expect_status(answer, 200)
 
     async def sign_in_admin(self, email: str, password: str) -> None:
         token = await self.sign_in(email, password)
         self.admin = Person("admin", email, password, "", token["access_token"])
-        self.admin.user_id = good(await self.get("/users/me", self.admin), 200)["user_id"]
+        self.admin.user_id = expect_status(await self.get("/users/me", self.admin), 200)["user_id"]
 
     async def customer(self) -> Person:
         name = f"buyer-{secrets.token_hex(6)}"
         body = {"username": name, "email": f"{name}@example.com", "password": "correct horse 9"}
-        user = good(await self.post("/users", json=body), 201)
+        user = expect_status(await self.post("/users", json=body), 201)
         token = await self.sign_in(name, body["password"])
         return Person(name, body["email"], body["password"], user["user_id"], token["access_token"])
 
@@ -67,7 +67,7 @@ class Shop:
         sku = f"SKU-{secrets.token_hex(6)}"
         price = {"amount": amount, "currency": "EUR"}
         body = {"sku": sku, "name": f"Thing {sku}", "price": price, **fields}
-        product = good(await self.post("/products", self.admin, json=body), 201)
+        product = expect_status(await self.post("/products", self.admin, json=body), 201)
         if stock:
             await self.receive(product["product_id"], stock)
         return product
@@ -75,59 +75,63 @@ class Shop:
     async def receive(self, product_id: str, quantity: int) -> None:
         body = {"delta": quantity, "reason": "received"}
         path = f"/products/{product_id}/stock-adjustments"
-        good(await self.post(path, self.admin, json=body), 201)
+        expect_status(await self.post(path, self.admin, json=body), 201)
 
     async def available(self, product_id: str) -> int:
-        """From the ledger's own page, never from a cache."""
-        stock = good(await self.get(f"/products/{product_id}/stock", self.admin), 200)
+        """Return the available quantity of the stock page, which is never cached."""
+        stock = expect_status(await self.get(f"/products/{product_id}/stock", self.admin), 200)
         rows = stock["items"] if "items" in stock else stock["warehouses"]
         return sum(row["available"] for row in rows)
 
     async def place(
-        self, who: Person, product_id: str, quantity: int = 1, key: str | None = None
+        self, person: Person, product_id: str, quantity: int = 1, key: str | None = None
     ) -> httpx2.Response:
         body = {"product_id": product_id, "quantity": quantity, "shipping_address": "Market 1"}
-        return await self.post("/orders", who, key, json=body)
+        return await self.post("/orders", person, key, json=body)
 
     async def confirm(
-        self, who: Person, payment_id: str, method: str = "sandbox_ok", key: str | None = None
+        self, person: Person, payment_id: str, method: str = "sandbox_ok", key: str | None = None
     ) -> httpx2.Response:
         body = {"payment_method": method}
-        return await self.post(f"/payments/{payment_id}/confirm", who, key, json=body)
+        return await self.post(f"/payments/{payment_id}/confirm", person, key, json=body)
 
-    async def status(self, who: Person, order_id: str) -> dict[str, Any]:
-        return good(await self.get(f"/orders/{order_id}/status", who), 200)
+    async def status(self, person: Person, order_id: str) -> dict[str, Any]:
+        return expect_status(await self.get(f"/orders/{order_id}/status", person), 200)
 
-    async def wait_for_status(self, who: Person, order_id: str, **expected: str) -> dict[str, Any]:
-        """Events travel in their own time: ask until the order is as expected."""
-        return await self._until(f"/orders/{order_id}/status", who, expected)
+    async def wait_for_status(
+        self, person: Person, order_id: str, **expected: str
+    ) -> dict[str, Any]:
+        """Poll the order, which changes by asynchronous events. Raises TimeoutError."""
+        return await self._wait_for(f"/orders/{order_id}/status", person, expected)
 
     async def wait_for_payment(
-        self, who: Person, payment_id: str, **expected: str
+        self, person: Person, payment_id: str, **expected: str
     ) -> dict[str, Any]:
-        return await self._until(f"/payments/{payment_id}", who, expected)
+        return await self._wait_for(f"/payments/{payment_id}", person, expected)
 
-    async def _until(self, path: str, who: Person, expected: dict[str, str]) -> dict[str, Any]:
+    async def _wait_for(
+        self, path: str, person: Person, expected: dict[str, str]
+    ) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while any(found.get(name) != value for name, value in expected.items()):
-                found = good(await self.get(path, who), 200)
+                found = expect_status(await self.get(path, person), 200)
                 await asyncio.sleep(0.02)
         return found
 
     async def wait_for_available(self, product_id: str, expected: int) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while await self.available(product_id) != expected:
                 await asyncio.sleep(0.02)
 
 
-def good(answer: httpx2.Response, status: int) -> dict[str, Any]:
+def expect_status(answer: httpx2.Response, status: int) -> dict[str, Any]:
     assert answer.status_code == status, f"{answer.status_code}: {answer.text}"
     body: dict[str, Any] = answer.json()
     return body
 
 
-def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+def expect_problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert answer.status_code == status, f"{answer.status_code}: {answer.text}"
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()

@@ -1,10 +1,11 @@
-"""The hall as several real processes: any partition of the four contexts.
+"""Run the application as several processes, for any partition of the contexts.
 
-    async with split_hall(folder, [{"orders"}, {"users", "payments"}, {"inventory"}], url) as split:
-        Shop(split.hall, http)             # addresses per context, as of any other hall
-        split.of("payments").kill()        # the process that serves it
+    partition = [{"orders"}, {"users", "payments"}, {"inventory"}]
+    async with split_cluster(folder, partition, url) as split:
+        Shop(split.server, http)           # URLs by context, as of a single process
+        split.service("payments").kill()   # the process that serves payments
 
-Each process gets the keys that it signs with and no others, and a data directory of its own.
+Each process has its own data directory and only the private keys it signs with.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from tests.e2e.servers import (
 )
 
 Partition = Sequence[AbstractSet[str]]
-# (caller, target) -> the address under which the caller finds the target
+# by caller and target: the URL at which the caller finds the target
 Detours = Mapping[tuple[str, str], str]
 
 FULL_SPLIT: Final[Partition] = tuple(frozenset({context}) for context in CONTEXTS)
@@ -41,7 +42,7 @@ FULL_SPLIT: Final[Partition] = tuple(frozenset({context}) for context in CONTEXT
 
 @dataclass
 class ServiceProcess:
-    """One process of a split hall. It keeps its port and its settings when it is started again."""
+    """One process of a split cluster. A restart keeps its port and settings."""
 
     serves: frozenset[str]
     port: int
@@ -72,33 +73,33 @@ class ServiceProcess:
         return self._process
 
     def spawn(self) -> None:
-        """Begin to start it, or to start it again when it is dead."""
+        """Start the process without waiting; also a restart after it has exited."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._process = spawn(self.port, self.environment, self.arguments, output)
 
-    async def is_ready(self) -> None:
+    async def wait_until_ready(self) -> None:
         await asyncio.to_thread(wait_until_ready, self.process, self.port, self.log)
 
     async def restart(self) -> None:
-        """Once it is dead: as before, on the same port. Returns when it is ready."""
+        """Start it again after it has exited, and wait until it is ready."""
         self.spawn()
-        await self.is_ready()
+        await self.wait_until_ready()
 
     def kill(self) -> None:
-        """kill -9, and it is dead."""
+        """Send SIGKILL and wait for the exit."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """SIGSTOP: its port still takes connections, and nobody answers."""
+        """Send SIGSTOP: the port still accepts connections, without a response."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def cont(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
     async def end(self) -> None:
-        """By SIGTERM, also where it is stopped; nothing happens where it was never started."""
+        """Send SIGTERM, also to a suspended process, and wait. Do nothing if it was never started."""
         if self._process is None:
             return
         if self._process.poll() is None:
@@ -111,13 +112,13 @@ class SplitCluster:
     parts: tuple[ServiceProcess, ...]
 
     def service(self, context: str) -> ServiceProcess:
-        """The process that serves it."""
+        """Return the process that serves the context."""
         (part,) = (part for part in self.parts if context in part.serves)
         return part
 
     @property
     def server(self) -> RunningServer:
-        """Where each context answers, and the processes of this moment. The log: that of orders."""
+        """URLs of the contexts and current process ids. `log` is the log of orders."""
         pids = tuple(part.pid for part in self.parts)
         log = self.service("orders").log
         others = tuple(part.log for part in self.parts if part.log != log)
@@ -134,19 +135,19 @@ async def split_cluster(
     partition: Partition,
     database_url: str | Mapping[str, str],
     redis_url: str = "",
-    via: Detours | None = None,
+    detours: Detours | None = None,
     **settings: str,
 ) -> AsyncIterator[SplitCluster]:
-    """All its processes, ready to answer; ended by their pids.
+    """Run all processes during the block, which starts when they are ready.
 
-    `database_url`: one for all, or one per context. `via` puts something in the way of an edge.
-    Settings by their names without the prefix, in lower case, for every process.
+    `database_url`: one for all, or one per context. `detours`: URLs of proxies between processes.
+    Settings are given by their names in lower case, without the prefix, for every process.
     """
-    split = plan_cluster(folder, partition, database_url, redis_url, via, **settings)
+    split = plan_cluster(folder, partition, database_url, redis_url, detours, **settings)
     try:
         for part in split.parts:
             part.spawn()
-        await asyncio.gather(*(part.is_ready() for part in split.parts))
+        await asyncio.gather(*(part.wait_until_ready() for part in split.parts))
         yield split
     finally:
         await asyncio.gather(*(part.end() for part in split.parts))
@@ -157,10 +158,10 @@ def plan_cluster(
     partition: Partition,
     database_url: str | Mapping[str, str],
     redis_url: str = "",
-    via: Detours | None = None,
+    detours: Detours | None = None,
     **settings: str,
 ) -> SplitCluster:
-    """The same, with nothing started: ports, keys and settings are fixed."""
+    """Choose ports, keys and settings without starting a process."""
     assert sorted(c for part in partition for c in part) == sorted(CONTEXTS), partition
     ports = dict(zip(map(frozenset, partition), _different_ports(len(partition)), strict=True))
     urls = {c: f"http://127.0.0.1:{port}" for serves, port in ports.items() for c in serves}
@@ -175,7 +176,7 @@ def plan_cluster(
         own = {name: key for context in serves for name, key in keys.get(context, {}).items()}
         own |= {
             "contexts": ",".join(sorted(serves)),
-            "context_urls": _remotes(serves, urls, via or {}),
+            "context_urls": _remotes(serves, urls, detours or {}),
         }
         given = environment(home, **common, **own, **_databases(database_url, serves))
         return ServiceProcess(serves, port, home, given)
@@ -183,10 +184,10 @@ def plan_cluster(
     return SplitCluster(tuple(service(serves, port) for serves, port in ports.items()))
 
 
-def _remotes(serves: frozenset[str], urls: Mapping[str, str], via: Detours) -> str:
-    """Everybody else, each by the way that one of us goes."""
-    detours = {target: url for (caller, target), url in via.items() if caller in serves}
-    others = {c: detours.get(c, url) for c, url in urls.items() if c not in serves}
+def _remotes(serves: frozenset[str], urls: Mapping[str, str], detours: Detours) -> str:
+    """Return the URLs of the other contexts, through a proxy where one is given."""
+    own_detours = {target: url for (caller, target), url in detours.items() if caller in serves}
+    others = {c: own_detours.get(c, url) for c, url in urls.items() if c not in serves}
     return json.dumps(others)
 
 
@@ -197,7 +198,7 @@ def _databases(database_url: str | Mapping[str, str], serves: frozenset[str]) ->
 
 
 def _different_ports(count: int) -> list[int]:
-    """A port that is free may be offered twice before anybody listens there."""
+    """Return distinct free ports; the system may offer one twice before it is used."""
     ports: set[int] = set()
     while len(ports) < count:
         ports.add(free_port())

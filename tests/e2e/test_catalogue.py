@@ -1,4 +1,4 @@
-"""The catalogue and its stock, on every wiring, by base URLs alone."""
+"""Test catalogue and stock in every topology, over HTTP."""
 
 import asyncio
 import csv
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from tests.e2e.shop import PATIENCE, Shop, good, refused
+from tests.e2e.shop import TIMEOUT_SECONDS, Shop, expect_problem, expect_status
 
 SHOPIFY = (
     "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Variant SKU,"
@@ -17,13 +17,13 @@ SHOPIFY = (
 )
 
 
-def a_word() -> str:
-    """Found nowhere else in a hall that others use too."""
+def unique_word() -> str:
+    """Return a random word, unique in a server shared with other tests."""
     return "q" + secrets.token_hex(6)
 
 
 def shopify(word: str) -> str:
-    """Two sizes of one shirt, and a mug without options and without a SKU."""
+    """Return a Shopify export: two sizes of a shirt, a mug without options and SKU."""
     small = f"Size,S,{word}-S,180,4,29.90,39.90,,https://images.example/{word}.jpg,active"
     return "\n".join(
         [
@@ -36,33 +36,33 @@ def shopify(word: str) -> str:
     )
 
 
-async def imported(shop: Shop, text: str, query: str = "") -> dict[str, Any]:
+async def run_import(shop: Shop, text: str, query: str = "") -> dict[str, Any]:
     headers = {"Content-Type": "text/csv"}
     answer = await shop.send(
         "POST", f"/imports{query}", shop.admin, headers=headers, content=text.encode()
     )
-    path = f"/imports/{good(answer, 202)['import_id']}"
+    path = f"/imports/{expect_status(answer, 202)['import_id']}"
     assert answer.headers["location"] == path
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
-            job = good(await shop.get(path, shop.admin), 200)
+            job = expect_status(await shop.get(path, shop.admin), 200)
             if job["status"] in {"done", "failed"}:
                 return job
             await asyncio.sleep(0.05)
 
 
-def counted(job: dict[str, Any]) -> tuple[int, ...]:
+def row_counts(job: dict[str, Any]) -> tuple[int, ...]:
     return tuple(job["rows"][name] for name in ("created", "updated", "unchanged", "failed"))
 
 
-async def found(shop: Shop, query: str) -> list[dict[str, Any]]:
-    return list(good(await shop.get(f"/products?{query}"), 200)["items"])
+async def find_products(shop: Shop, query: str) -> list[dict[str, Any]]:
+    return list(expect_status(await shop.get(f"/products?{query}"), 200)["items"])
 
 
-async def until_found(shop: Shop, query: str, count: int) -> list[dict[str, Any]]:
-    """A list may be some seconds old: ask until it knows."""
-    async with asyncio.timeout(PATIENCE):
-        while len(items := await found(shop, query)) != count:
+async def wait_until_found(shop: Shop, query: str, count: int) -> list[dict[str, Any]]:
+    """Poll a cached list until it has `count` products. Raises TimeoutError."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while len(items := await find_products(shop, query)) != count:
             await asyncio.sleep(0.1)
     return items
 
@@ -71,13 +71,13 @@ def skus(items: Sequence[dict[str, Any]]) -> list[str]:
     return [item["sku"] for item in items]
 
 
-async def test_a_shopify_export_is_imported_and_found(shop: Shop) -> None:
-    word = a_word()
+async def test_shopify_export_is_imported_and_found(shop: Shop) -> None:
+    word = unique_word()
 
-    job = await imported(shop, shopify(word))
+    job = await run_import(shop, shopify(word))
 
-    assert (job["status"], counted(job)) == ("done", (3, 0, 0, 0))
-    small, middle = await until_found(shop, f"q=shirt+{word}&sort=price", 2)
+    assert (job["status"], row_counts(job)) == ("done", (3, 0, 0, 0))
+    small, middle = await wait_until_found(shop, f"q=shirt+{word}&sort=price", 2)
     assert (small["sku"], middle["sku"]) == (f"{word}-S", f"{word}-M")
     assert small["options"] == {"Size": "S"}
     assert small["family"] == middle["family"]
@@ -87,37 +87,39 @@ async def test_a_shopify_export_is_imported_and_found(shop: Shop) -> None:
 
 
 async def test_reimporting_same_file_changes_nothing(shop: Shop) -> None:
-    word = a_word()
-    await imported(shop, shopify(word))
+    word = unique_word()
+    await run_import(shop, shopify(word))
 
-    again = await imported(shop, shopify(word))
+    again = await run_import(shop, shopify(word))
 
-    assert counted(again) == (0, 0, 3, 0)
+    assert row_counts(again) == (0, 0, 3, 0)
 
 
 async def test_bad_row_is_reported_and_others_are_imported(shop: Shop) -> None:
-    word = a_word()
+    word = unique_word()
     text = shopify(word).replace("31.90", "cheap")
 
-    job = await imported(shop, text)
+    job = await run_import(shop, text)
 
-    assert counted(job) == (2, 0, 0, 1)
-    errors = good(await shop.get(f"/imports/{job['import_id']}/errors", shop.admin), 200)["items"]
+    assert row_counts(job) == (2, 0, 0, 1)
+    errors = expect_status(await shop.get(f"/imports/{job['import_id']}/errors", shop.admin), 200)[
+        "items"
+    ]
     assert [(error["line"], error["field"]) for error in errors] == [(3, "Variant Price")]
 
 
-async def test_a_dry_run_writes_nothing(shop: Shop) -> None:
-    word = a_word()
+async def test_dry_run_writes_nothing(shop: Shop) -> None:
+    word = unique_word()
 
-    job = await imported(shop, shopify(word), "?dry_run=true")
+    job = await run_import(shop, shopify(word), "?dry_run=true")
 
-    assert (job["status"], counted(job)) == ("done", (3, 0, 0, 0))
-    refused(await shop.get(f"/products/by-sku/{word}-S"), 404, "inventory.product_not_found")
+    assert (job["status"], row_counts(job)) == ("done", (3, 0, 0, 0))
+    expect_problem(await shop.get(f"/products/by-sku/{word}-S"), 404, "inventory.product_not_found")
 
 
 async def test_export_contains_imported_products(shop: Shop) -> None:
-    word = a_word()
-    await imported(shop, shopify(word))
+    word = unique_word()
+    await run_import(shop, shopify(word))
 
     answer = await shop.get("/exports/products.csv", shop.admin)
 
@@ -128,22 +130,24 @@ async def test_export_contains_imported_products(shop: Shop) -> None:
 
 
 async def test_search_matches_word_prefix(shop: Shop) -> None:
-    word = a_word()
+    word = unique_word()
     product = await shop.product(name=f"Kettle {word}", stock=1)
 
-    items = await until_found(shop, f"q={word[:-3]}", 1)
+    items = await wait_until_found(shop, f"q={word[:-3]}", 1)
 
     assert items[0]["product_id"] == product["product_id"]
 
 
 async def test_facets_count_all_matches(shop: Shop) -> None:
-    word, tag = a_word(), a_word()
+    word, tag = unique_word(), unique_word()
     for size in ("S", "M", "M"):
         await shop.product(
             stock=0, name=f"Sock {word}", category=word, tags=[tag], options={"size": size}
         )
 
-    page = good(await shop.get(f"/products?q={word}&limit=1&facets=category,options,tag"), 200)
+    page = expect_status(
+        await shop.get(f"/products?q={word}&limit=1&facets=category,options,tag"), 200
+    )
 
     assert len(page["items"]) == 1
     assert page["facets"] == {
@@ -154,36 +158,36 @@ async def test_facets_count_all_matches(shop: Shop) -> None:
 
 
 async def test_category_includes_products_of_descendants(shop: Shop) -> None:
-    drinks, tea = a_word(), a_word()
+    drinks, tea = unique_word(), unique_word()
     for key, parent in ((drinks, None), (tea, drinks)):
         body = {"category": key, "name": key.title(), "parent": parent}
-        good(await shop.post("/categories", shop.admin, json=body), 201)
+        expect_status(await shop.post("/categories", shop.admin, json=body), 201)
     product = await shop.product(category=tea, stock=0)
 
-    items = await until_found(shop, f"category={drinks}", 1)
+    items = await wait_until_found(shop, f"category={drinks}", 1)
 
     assert items[0]["product_id"] == product["product_id"]
 
 
-async def test_a_category_is_never_its_own_ancestor(shop: Shop) -> None:
-    above, below = a_word(), a_word()
+async def test_category_is_never_its_own_ancestor(shop: Shop) -> None:
+    above, below = unique_word(), unique_word()
     root = await shop.post("/categories", shop.admin, json={"category": above, "name": above})
     leaf = {"category": below, "name": below, "parent": above}
-    good(await shop.post("/categories", shop.admin, json=leaf), 201)
+    expect_status(await shop.post("/categories", shop.admin, json=leaf), 201)
 
-    path = f"/categories/{good(root, 201)['category_id']}"
-    seen = {"If-Match": (await shop.get(path)).headers["etag"]}
-    answer = await shop.send("PATCH", path, shop.admin, headers=seen, json={"parent": below})
+    path = f"/categories/{expect_status(root, 201)['category_id']}"
+    if_match = {"If-Match": (await shop.get(path)).headers["etag"]}
+    answer = await shop.send("PATCH", path, shop.admin, headers=if_match, json={"parent": below})
 
-    refused(answer, 409, "inventory.category_cycle")
+    expect_problem(answer, 409, "inventory.category_cycle")
 
 
-async def test_a_family_lists_its_members(shop: Shop) -> None:
-    family = a_word()
+async def test_family_lists_its_members(shop: Shop) -> None:
+    family = unique_word()
     for size, amount in (("S", 1000), ("M", 1200)):
         await shop.product(family=family, options={"size": size}, amount=amount, stock=0)
 
-    page = good(await shop.get(f"/families/{quote(family)}"), 200)
+    page = expect_status(await shop.get(f"/families/{quote(family)}"), 200)
 
     assert page["options"] == {"size": ["S", "M"]}
     assert page["prices"] == [{"currency": "EUR", "lowest": 1000, "highest": 1200}]
@@ -192,22 +196,24 @@ async def test_a_family_lists_its_members(shop: Shop) -> None:
 
 async def test_order_is_allocated_from_two_warehouses(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=5)
-    second = good(await shop.post("/warehouses", shop.admin, json={"name": a_word()}), 201)
-    ids = [row["warehouse_id"] for row in await levels(shop, product)]
+    second = expect_status(
+        await shop.post("/warehouses", shop.admin, json={"name": unique_word()}), 201
+    )
+    ids = [row["warehouse_id"] for row in await stock_levels(shop, product)]
     body = {
         "product_id": product["product_id"],
         "from_warehouse_id": ids[0],
         "to_warehouse_id": second["warehouse_id"],
         "quantity": 2,
     }
-    good(await shop.post("/stock-transfers", shop.admin, json=body), 201)
+    expect_status(await shop.post("/stock-transfers", shop.admin, json=body), 201)
 
     placed = await shop.place(buyer, product["product_id"], quantity=5)
 
-    order = good(placed, 201)
+    order = expect_status(placed, 201)
     assert [line["quantity"] for line in order["lines"]] == [5]
     assert await shop.available(product["product_id"]) == 0
-    assert sum(row["reserved"] for row in await levels(shop, product)) == 5
+    assert sum(row["reserved"] for row in await stock_levels(shop, product)) == 5
 
 
 async def test_backorder_is_accepted_up_to_limit(shop: Shop) -> None:
@@ -216,10 +222,10 @@ async def test_backorder_is_accepted_up_to_limit(shop: Shop) -> None:
     first = await shop.place(buyer, product["product_id"], quantity=3)
     second = await shop.place(buyer, product["product_id"], quantity=1)
 
-    good(first, 201)
-    refused(second, 409, "inventory.out_of_stock")
+    expect_status(first, 201)
+    expect_problem(second, 409, "inventory.out_of_stock")
 
 
-async def levels(shop: Shop, product: dict[str, Any]) -> list[dict[str, Any]]:
+async def stock_levels(shop: Shop, product: dict[str, Any]) -> list[dict[str, Any]]:
     path = f"/products/{product['product_id']}/stock"
-    return list(good(await shop.get(path, shop.admin), 200)["warehouses"])
+    return list(expect_status(await shop.get(path, shop.admin), 200)["warehouses"])

@@ -1,4 +1,4 @@
-"""One product that everybody wants, over HTTP, on a hall with its usual pool."""
+"""Test one product under high demand, over HTTP, with the default connection pool."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ import httpx2
 from tests.conftest import plain
 from tests.e2e.dedicated_server import dedicated_database, dedicated_server
 from tests.e2e.servers import ADMIN
-from tests.e2e.shop import Person, Shop, refused
+from tests.e2e.shop import Person, Shop, expect_problem
 from tests.inventory.race_setup import slow_connection_to
 from tests.inventory.stock_invariants import (
     deadlocks,
@@ -26,50 +26,50 @@ from tests.proxy import Mode
 
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 BUYERS, STOCK = 500, 200
-# the other buyers wait at the door: so many ask at once
+# concurrent connections; the other buyers wait
 CONNECTIONS = 64
 
 
-class Insisting(Shop):
-    """A busy machine may say 503; it says then when to come again."""
+class RetryingClient(Shop):
+    """Shop client that repeats requests after a 503, as Retry-After says."""
 
     async def send(
-        self, method: str, path: str, who: Person | None = None, **options: Any
+        self, method: str, path: str, person: Person | None = None, **options: Any
     ) -> httpx2.Response:
         while True:
-            answer = await super().send(method, path, who, **options)
+            answer = await super().send(method, path, person, **options)
             if answer.status_code != 503:
                 return answer
             await asyncio.sleep(float(answer.headers["retry-after"]))
 
 
 @asynccontextmanager
-async def crowded(scratch: Path, url: str) -> AsyncIterator[Shop]:
+async def open_busy_shop(scratch: Path, url: str) -> AsyncIterator[Shop]:
     limits = httpx2.Limits(max_connections=CONNECTIONS)
-    # as long as in production
-    opening = dedicated_server(
+    # the default timeouts
+    server_context = dedicated_server(
         scratch, "hot", database_url=url, database_timeout="1.8", request_deadline_seconds="5"
     )
-    # in a thread: the line to the database may be one of this loop
-    server = await asyncio.to_thread(opening.__enter__)
+    # in a thread, because the proxy of the database may run on this event loop
+    server = await asyncio.to_thread(server_context.__enter__)
     try:
         async with httpx2.AsyncClient(limits=limits, timeout=120) as http:
-            shop = Insisting(server, http)
+            shop = RetryingClient(server, http)
             await shop.sign_in_admin(*ADMIN)
             yield shop
     finally:
-        await asyncio.to_thread(opening.__exit__, None, None, None)
+        await asyncio.to_thread(server_context.__exit__, None, None, None)
 
 
-async def crowd(shop: Shop, size: int) -> list[Person]:
-    """A few at a time: a new customer costs a password hash, and that is not the question here."""
-    door = asyncio.Semaphore(4)
+async def register_customers(shop: Shop, count: int) -> list[Person]:
+    """Register customers, four at a time, because each costs a password hash."""
+    slots = asyncio.Semaphore(4)
 
-    async def enter() -> Person:
-        async with door:
+    async def register() -> Person:
+        async with slots:
             return await shop.customer()
 
-    return list(await asyncio.gather(*(enter() for _ in range(size))))
+    return list(await asyncio.gather(*(register() for _ in range(count))))
 
 
 async def test_five_hundred_concurrent_buyers_never_oversell(
@@ -77,14 +77,14 @@ async def test_five_hundred_concurrent_buyers_never_oversell(
 ) -> None:
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(dedicated_database(server_url, template))
-        driver = await asyncpg.connect(plain(url))
-        stack.push_async_callback(driver.close)
-        async with crowded(scratch, url) as shop:
-            buyers = await crowd(shop, BUYERS)
+        observer = await asyncpg.connect(plain(url))
+        stack.push_async_callback(observer.close)
+        async with open_busy_shop(scratch, url) as shop:
+            buyers = await register_customers(shop, BUYERS)
             product_id = (await shop.product(stock=STOCK))["product_id"]
 
             answers = await asyncio.gather(
-                *(persistent(shop, buyer, product_id) for buyer in buyers)
+                *(place_until_final(shop, buyer, product_id) for buyer in buyers)
             )
 
             assert Counter(answer.status_code for answer in answers) == {
@@ -93,39 +93,39 @@ async def test_five_hundred_concurrent_buyers_never_oversell(
             }
             for answer in answers:
                 if answer.status_code == 409:
-                    refused(answer, 409, "inventory.out_of_stock")
+                    expect_problem(answer, 409, "inventory.out_of_stock")
             assert await shop.available(product_id) == 0
-        await wait_until_disconnected(driver, "markethall")
-        assert (await invariant_violations(driver), await deadlocks(driver)) == (set(), 0)
+        await wait_until_disconnected(observer, "markethall")
+        assert (await invariant_violations(observer), await deadlocks(observer)) == (set(), 0)
 
 
 async def test_last_unit_is_sold_once_with_slow_database(
     scratch: Path, server_url: str, template: str
 ) -> None:
-    """Who is told to come again comes again; nobody is told anything worse."""
+    """Every request ends with 201 or 409 after retries."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(dedicated_database(server_url, template))
-        driver = await asyncpg.connect(plain(url))
-        stack.push_async_callback(driver.close)
-        far, line = await stack.enter_async_context(slow_connection_to(url, latency=0.02))
-        async with crowded(scratch, far) as shop:
-            await line.switch(Mode.DELAY)
-            buyers = await crowd(shop, 100)
+        observer = await asyncpg.connect(plain(url))
+        stack.push_async_callback(observer.close)
+        slow_url, proxy = await stack.enter_async_context(slow_connection_to(url, latency=0.02))
+        async with open_busy_shop(scratch, slow_url) as shop:
+            await proxy.switch(Mode.DELAY)
+            buyers = await register_customers(shop, 100)
             for _ in range(20 if FULL else 2):
                 product_id = (await shop.product(stock=1))["product_id"]
 
                 answers = await asyncio.gather(
-                    *(persistent(shop, buyer, product_id) for buyer in buyers)
+                    *(place_until_final(shop, buyer, product_id) for buyer in buyers)
                 )
 
                 assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 99}
-                assert await invariant_violations(driver) == set()
-        await wait_until_disconnected(driver, "markethall")
-        assert await deadlocks(driver) == 0
+                assert await invariant_violations(observer) == set()
+        await wait_until_disconnected(observer, "markethall")
+        assert await deadlocks(observer) == 0
 
 
-async def persistent(shop: Shop, buyer: Person, product_id: str) -> httpx2.Response:
-    """With one key, until there is a last word."""
+async def place_until_final(shop: Shop, buyer: Person, product_id: str) -> httpx2.Response:
+    """Place an order with one key until the response is final."""
     key = secrets.token_hex(8)
     while True:
         answer = await shop.place(buyer, product_id, key=key)

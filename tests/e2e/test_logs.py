@@ -1,4 +1,4 @@
-"""The log: one JSON line per request with all that is needed, and never a secret."""
+"""Test the log: one complete JSON line per request, and no secrets."""
 
 import asyncio
 import json
@@ -16,10 +16,10 @@ import pytest
 from markethall.shared.security.access_tokens import generate_private_key
 from tests.conftest import on_server
 from tests.e2e.dedicated_server import dedicated_database, dedicated_server, open_shop, port_of
-from tests.e2e.forgeries import Mint
+from tests.e2e.forgeries import TokenForger
 from tests.e2e.raw_http import exchange, request
 from tests.e2e.servers import ADMIN, Execute, RunningServer, as_json, restricted_urls
-from tests.e2e.shop import PATIENCE, Person, Shop, good
+from tests.e2e.shop import TIMEOUT_SECONDS, Person, Shop, expect_status
 
 FIELDS = {
     "event", "level", "timestamp", "method", "path", "status", "duration_ms", "client_ip",
@@ -29,8 +29,8 @@ PROXY = "127.0.0.2"
 
 
 @dataclass(frozen=True)
-class Watched:
-    """A hall whose secrets are known, and its log."""
+class LoggedServer:
+    """A server with known secrets, and its log."""
 
     server: RunningServer
     shop: Shop
@@ -40,20 +40,20 @@ class Watched:
     secret: str
 
     def lines(self) -> list[dict[str, Any]]:
-        """The banner for people comes first, then JSON and nothing else."""
+        """Return the JSON lines, which follow the startup banner."""
         texts = self.server.log.read_text().splitlines()
         first = next(number for number, text in enumerate(texts) if text.startswith("{"))
         return [json.loads(text) for text in texts[first:]]
 
     async def line(self, request_id: str) -> dict[str, Any]:
-        """The one access line of a request; it may be written just after the answer."""
-        async with asyncio.timeout(PATIENCE):
-            while not (found := self._of(request_id)):
+        """Return the access log line of a request, which may be written after the response."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while not (found := self._lines_of(request_id)):
                 await asyncio.sleep(0.01)
         assert len(found) == 1
         return found[0]
 
-    def _of(self, request_id: str) -> list[dict[str, Any]]:
+    def _lines_of(self, request_id: str) -> list[dict[str, Any]]:
         lines = self.lines()
         return [
             line
@@ -63,7 +63,9 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-async def logged_server(scratch: Path, server_url: str, template: str) -> AsyncIterator[Watched]:
+async def logged_server(
+    scratch: Path, server_url: str, template: str
+) -> AsyncIterator[LoggedServer]:
     pem, secret = generate_private_key(), secrets.token_urlsafe(48)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(dedicated_database(server_url, template))
@@ -75,30 +77,30 @@ async def logged_server(scratch: Path, server_url: str, template: str) -> AsyncI
             "trusted_proxies": f"{PROXY}/32,10.0.0.0/8",
             "log_level": "debug",
         }
-        server = stack.enter_context(dedicated_server(scratch, "watched", **settings))
+        server = stack.enter_context(dedicated_server(scratch, "logged", **settings))
         shop = await stack.enter_async_context(open_shop(server))
-        yield Watched(server, shop, url, urls, pem, secret)
+        yield LoggedServer(server, shop, url, urls, pem, secret)
 
 
 CASES: list[tuple[str, str, str, int, str]] = [
-    ("GET", "/health", "nobody", 200, "system"),
-    ("GET", "/products?limit=1&sort=name", "nobody", 200, "inventory"),
-    ("GET", "/users/me", "nobody", 401, "users"),
+    ("GET", "/health", "anonymous", 200, "system"),
+    ("GET", "/products?limit=1&sort=name", "anonymous", 200, "inventory"),
+    ("GET", "/users/me", "anonymous", 401, "users"),
     ("GET", "/users/me", "buyer", 200, "users"),
     ("GET", "/orders", "buyer", 200, "orders"),
     ("GET", "/stats", "buyer", 403, "system"),
     ("GET", "/payments/x", "buyer", 422, "payments"),
     ("POST", "/orders", "buyer", 422, "orders"),
-    ("HEAD", "/health", "nobody", 200, "system"),
-    ("DELETE", "/token", "nobody", 405, "users"),
-    ("GET", "/nothing/here", "nobody", 404, "system"),
-    ("GET", "/users/%00", "nobody", 404, "users"),
+    ("HEAD", "/health", "anonymous", 200, "system"),
+    ("DELETE", "/token", "anonymous", 405, "users"),
+    ("GET", "/nothing/here", "anonymous", 404, "system"),
+    ("GET", "/users/%00", "anonymous", 404, "users"),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "who", "status", "context"), CASES)
 async def test_each_request_has_one_complete_access_log_line(
-    logged_server: Watched, method: str, path: str, who: str, status: int, context: str
+    logged_server: LoggedServer, method: str, path: str, who: str, status: int, context: str
 ) -> None:
     person = await logged_server.shop.customer() if who == "buyer" else None
     request_id = f"test-{secrets.token_hex(8)}"
@@ -118,7 +120,7 @@ async def test_each_request_has_one_complete_access_log_line(
 
 
 @pytest.mark.parametrize(
-    ("through", "forwarded", "seen"),
+    ("peer", "forwarded", "expected"),
     [
         ("127.0.0.1", "203.0.113.9", "127.0.0.1"),
         (PROXY, "203.0.113.9", "203.0.113.9"),
@@ -131,72 +133,72 @@ async def test_each_request_has_one_complete_access_log_line(
     ],
 )
 async def test_forwarded_address_is_accepted_from_trusted_proxy_only(
-    logged_server: Watched, through: str, forwarded: str, seen: str
+    logged_server: LoggedServer, peer: str, forwarded: str, expected: str
 ) -> None:
     request_id = f"test-{secrets.token_hex(8)}"
     headers = {"X-Request-ID": request_id, "X-Forwarded-For": forwarded}
-    transport = httpx2.AsyncHTTPTransport(local_address=through)
+    transport = httpx2.AsyncHTTPTransport(local_address=peer)
 
     async with httpx2.AsyncClient(transport=transport) as client:
         await client.get(logged_server.server.url("/health"), headers=headers)
 
-    assert (await logged_server.line(request_id))["client_ip"] == seen
+    assert (await logged_server.line(request_id))["client_ip"] == expected
 
 
 @pytest.mark.parametrize(
-    "strange", ["short", "x" * 129, "has space inside", 'quote"quote"', "semi;colon;s", ""]
+    "invalid", ["short", "x" * 129, "has space inside", 'quote"quote"', "semi;colon;s", ""]
 )
-async def test_invalid_request_id_is_replaced(logged_server: Watched, strange: str) -> None:
-    answer = await logged_server.shop.get("/health", headers={"X-Request-ID": strange})
+async def test_invalid_request_id_is_replaced(logged_server: LoggedServer, invalid: str) -> None:
+    answer = await logged_server.shop.get("/health", headers={"X-Request-ID": invalid})
 
-    given = answer.headers["x-request-id"]
-    assert given != strange
-    assert (await logged_server.line(given))["path"] == "/health"
+    request_id = answer.headers["x-request-id"]
+    assert request_id != invalid
+    assert (await logged_server.line(request_id))["path"] == "/health"
 
 
-async def test_log_lines_cannot_be_forged(logged_server: Watched) -> None:
-    """What a client sends stays inside its JSON string."""
-    evil = b'x"}\\n{"event":"request","request_id":"made-up-line"'
+async def test_log_lines_cannot_be_forged(logged_server: LoggedServer) -> None:
+    """Client input stays inside its JSON string."""
+    injected = b'x"}\\n{"event":"request","request_id":"forged-line"'
     port = port_of(logged_server.server)
 
     for name in (b"User-Agent", b"X-Request-ID", b"X-Forwarded-For"):
-        await exchange(port, request(b"GET", b"/health", [(name, evil)]))
-    await exchange(port, request(b"GET", b"/%0a%7b%22request_id%22:%22made-up-line%22%7d"))
+        await exchange(port, request(b"GET", b"/health", [(name, injected)]))
+    await exchange(port, request(b"GET", b"/%0a%7b%22request_id%22:%22forged-line%22%7d"))
 
-    assert not any(line.get("request_id") == "made-up-line" for line in logged_server.lines())
+    assert not any(line.get("request_id") == "forged-line" for line in logged_server.lines())
 
 
-async def test_no_secret_is_logged(logged_server: Watched) -> None:
-    """Logins, failures, forgeries, secrets in the wrong place, and a database that goes away."""
-    spoken = await much_ado(logged_server)
-    await without_database(logged_server)
-    told = {
+async def test_no_secret_is_logged(logged_server: LoggedServer) -> None:
+    """Covers logins, failures, forged tokens, misplaced secrets and an unavailable database."""
+    used_secrets = await use_secrets(logged_server)
+    await interrupt_database(logged_server)
+    all_secrets = {
         "admin password": ADMIN[1],
         "secret": logged_server.secret,
         "signing key": logged_server.pem.splitlines()[1],
         **{name: urlsplit(url).password or "" for name, url in logged_server.urls.items()},
-        **spoken,
+        **used_secrets,
     }
 
     log = logged_server.server.log.read_text()
 
-    assert {name for name, text in told.items() if len(text) < 8} == set()
-    assert {name for name, text in told.items() if text in log} == set()
+    assert {name for name, text in all_secrets.items() if len(text) < 8} == set()
+    assert {name for name, text in all_secrets.items() if text in log} == set()
     assert "request.failed" not in log
     assert len(logged_server.lines()) > 100
 
 
-async def much_ado(logged_server: Watched) -> dict[str, str]:
-    """Everything that happens to secrets in a shop; which they were."""
+async def use_secrets(logged_server: LoggedServer) -> dict[str, str]:
+    """Use secrets in all requests that take them. Return the secrets by name."""
     shop, buyer = logged_server.shop, await logged_server.shop.customer()
     pair = await shop.sign_in(buyer.name, buyer.password)
     wrong, new = f"wrong-{secrets.token_hex(8)}", f"new-{secrets.token_hex(8)}"
     key = f"key-{secrets.token_hex(8)}"
-    await attempts(shop, buyer, pair, wrong)
+    await log_in_with_errors(shop, buyer, pair, wrong)
     change = {"current_password": buyer.password, "new_password": new}
     await shop.send("POST", "/users/me/password", buyer, json=change)
     await sell(shop, buyer, key)
-    await misplaced(logged_server, buyer, wrong)
+    await send_misplaced_secrets(logged_server, buyer, wrong)
     return {
         "password": buyer.password,
         "wrong password": wrong,
@@ -208,7 +210,7 @@ async def much_ado(logged_server: Watched) -> dict[str, str]:
     }
 
 
-async def attempts(shop: Shop, buyer: Person, pair: dict[str, Any], wrong: str) -> None:
+async def log_in_with_errors(shop: Shop, buyer: Person, pair: dict[str, Any], wrong: str) -> None:
     for form in (
         {"grant_type": "password", "username": buyer.name, "password": wrong},
         {"grant_type": "password", "username": wrong, "password": wrong},
@@ -224,38 +226,38 @@ async def attempts(shop: Shop, buyer: Person, pair: dict[str, Any], wrong: str) 
 
 async def sell(shop: Shop, buyer: Person, key: str) -> None:
     product = await shop.product()
-    order = good(await shop.place(buyer, product["product_id"], key=key), 201)
+    order = expect_status(await shop.place(buyer, product["product_id"], key=key), 201)
     await shop.confirm(buyer, order["payment"]["payment_id"], "sandbox_webhook_first")
 
 
-async def misplaced(logged_server: Watched, buyer: Person, wrong: str) -> None:
-    """Secrets where they do not belong, and forged ones."""
+async def send_misplaced_secrets(logged_server: LoggedServer, buyer: Person, wrong: str) -> None:
+    """Send secrets in paths, queries and headers, and forged tokens."""
     port, token = port_of(logged_server.server), buyer.token.encode()
     bearer = b"Bearer " + token
     for target in (b"/users/" + token, b"/users?access_token=" + token, b"/orders/" + token):
         await exchange(port, request(b"GET", target, [(b"User-Agent", bearer)]))
-    userinfo = f"postgresql://somebody:{quote(wrong)}@db/x".encode()
+    userinfo = f"postgresql://user:{quote(wrong)}@db/x".encode()
     await exchange(port, request(b"GET", b"/health", [(b"User-Agent", userinfo)]))
-    for _, forged in Mint(buyer.token, logged_server.pem).forged():
+    for _, forged in TokenForger(buyer.token, logged_server.pem).forge():
         await exchange(port, request(b"GET", b"/stats", [(b"Authorization", b"Bearer " + forged)]))
     await exchange(port, request(b"GET", b"/stats", [(b"Authorization", b"Basic " + token)]))
 
 
-async def without_database(logged_server: Watched) -> None:
-    """It is away and comes back; drivers like to tell whom they could not reach."""
+async def interrupt_database(logged_server: LoggedServer) -> None:
+    """Make the database unavailable for a while: drivers may log its URL."""
     server, _, name = logged_server.database.rpartition("/")
-    elsewhere = f"{server}/postgres"
-    await on_server(elsewhere, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    admin_url = f"{server}/postgres"
+    await on_server(admin_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     await on_server(
-        elsewhere,
+        admin_url,
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
     )
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while (await logged_server.shop.get("/ready")).status_code != 503:
             await asyncio.sleep(0.02)
         while "worker.unavailable" not in logged_server.server.log.read_text():
             await asyncio.sleep(0.02)
-    await on_server(elsewhere, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-    async with asyncio.timeout(PATIENCE):
+    await on_server(admin_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while (await logged_server.shop.get("/ready")).status_code != 200:
             await asyncio.sleep(0.02)

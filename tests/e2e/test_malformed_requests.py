@@ -1,4 +1,4 @@
-"""Whatever a client can send is answered, and never by a 500."""
+"""Test that hostile requests never cause a server error."""
 
 import asyncio
 import json
@@ -17,23 +17,23 @@ import pytest
 from markethall.payments.gateway import SandboxWebhooks
 from markethall.shared.http.problem_details import Problem
 from markethall.shared.security.access_tokens import generate_private_key
-from tests.e2e.attacks import Attack, World, attacks
+from tests.e2e.attacks import Attack, AttackContext, attacks
 from tests.e2e.dedicated_server import dedicated_database, dedicated_server, open_shop, port_of
-from tests.e2e.forgeries import Mint
-from tests.e2e.raw_http import CLOSED, HANGS, Reply, exchange, request
+from tests.e2e.forgeries import TokenForger
+from tests.e2e.raw_http import CLOSED, TIMED_OUT, Reply, exchange, request
 from tests.e2e.servers import RunningServer
-from tests.e2e.shop import Person, Shop, good
+from tests.e2e.shop import Person, Shop, expect_status
 
-AT_ONCE = 24
-MOST_GROWTH = 200 * 1024  # KiB: pools, caches and prepared statements fill up once
+CONCURRENCY = 24
+MAX_GROWTH_KIB = 200 * 1024  # pools, caches and prepared statements fill once
 PROBLEM = "application/problem+json"
-# an ordinary run sends every fourth request, the full one sends all
+# an ordinary run sends every fourth request, a full run all
 FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
-MEMBERS = {name for name in get_type_hints(Problem) if name != "errors"}
+REQUIRED_MEMBERS = {name for name in get_type_hints(Problem) if name != "errors"}
 
 
 @dataclass(frozen=True)
-class Siege:
+class AttackSetup:
     server: RunningServer
     shop: Shop
     pem: str
@@ -45,23 +45,23 @@ class Siege:
 
 
 @dataclass
-class Tally:
-    """How the attacks ended."""
+class AttackReport:
+    """Results of the attacks."""
 
     total: int = 0
-    bare: int = 0
+    parser_answers: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
-    holes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         statuses = ", ".join(f"{status}: {n}" for status, n in sorted(self.statuses.items()))
-        return f"{self.total} hostile requests, {self.bare} ended by the HTTP parser; {statuses}"
+        return f"{self.total} hostile requests, {self.parser_answers} ended by the HTTP parser; {statuses}"
 
 
 @pytest.fixture(scope="module", params=["memory", "postgres"])
 async def attack_setup(
     request: pytest.FixtureRequest, scratch: Path, server_url: str, template: str
-) -> AsyncIterator[Siege]:
+) -> AsyncIterator[AttackSetup]:
     pem = generate_private_key()
     settings = {
         "access_token_private_key": pem,
@@ -74,73 +74,75 @@ async def attack_setup(
         if request.param == "postgres":
             url = await stack.enter_async_context(dedicated_database(server_url, template))
             settings["database_url"], arguments = url, []
-        name = f"besieged-{request.param}"
+        name = f"attacked-{request.param}"
         server = stack.enter_context(dedicated_server(scratch, name, *arguments, **settings))
-        yield Siege(
+        yield AttackSetup(
             server, await stack.enter_async_context(open_shop(server)), pem, settings["secret_key"]
         )
 
 
 async def test_no_client_input_causes_server_error(
-    attack_setup: Siege, capsys: pytest.CaptureFixture[str]
+    attack_setup: AttackSetup, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world = await scouted(attack_setup)
-    before = resident(attack_setup.server)
+    context = await build_context(attack_setup)
+    before = resident_kib(attack_setup.server)
 
-    tally = await besieged(attack_setup.port, islice(attacks(world), 0, None, 1 if FULL else 4))
+    report = await run_attacks(
+        attack_setup.port, islice(attacks(context), 0, None, 1 if FULL else 4)
+    )
 
     with capsys.disabled():
-        print(f"\n{tally}")  # noqa: T201 - the count is part of the report
-    assert not tally.holes, "\n".join([f"{len(tally.holes)} holes", *tally.holes[:40]])
-    assert tally.total >= (20_000 if FULL else 6_000)
-    assert tally.bare < tally.total / 20
-    assert resident(attack_setup.server) - before < MOST_GROWTH
-    assert failures(attack_setup.server) == []
-    await still_sells(attack_setup.shop)
+        print(f"\n{report}")  # noqa: T201 - part of the report
+    assert not report.faults, "\n".join([f"{len(report.faults)} faults", *report.faults[:40]])
+    assert report.total >= (20_000 if FULL else 6_000)
+    assert report.parser_answers < report.total / 20
+    assert resident_kib(attack_setup.server) - before < MAX_GROWTH_KIB
+    assert error_log_lines(attack_setup.server) == []
+    await assert_order_can_be_paid(attack_setup.shop)
 
 
-async def besieged(port: int, all_attacks: Iterator[Attack]) -> Tally:
-    """All of them, so many at once."""
-    tally = Tally()
+async def run_attacks(port: int, all_attacks: Iterator[Attack]) -> AttackReport:
+    """Send all attacks with limited concurrency."""
+    report = AttackReport()
 
-    async def attack_on() -> None:
+    async def send_attacks() -> None:
         for attack in all_attacks:
             reply = await exchange(port, attack.data)
-            tally.total += 1
-            tally.statuses[reply.status] += 1
-            tally.bare += is_bare(reply)
-            tally.holes += [f"{attack.name}: {hole}" for hole in holes(attack, reply)]
+            report.total += 1
+            report.statuses[reply.status] += 1
+            report.parser_answers += is_parser_answer(reply)
+            report.faults += [f"{attack.name}: {fault}" for fault in find_faults(attack, reply)]
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(AT_ONCE):
-            tasks.create_task(attack_on())
-    return tally
+        for _ in range(CONCURRENCY):
+            tasks.create_task(send_attacks())
+    return report
 
 
-def holes(attack: Attack, reply: Reply) -> Iterator[str]:
-    if reply == HANGS:
-        yield "no answer"
+def find_faults(attack: Attack, reply: Reply) -> Iterator[str]:
+    if reply == TIMED_OUT:
+        yield "no response"
         return
-    if is_bare(reply):
-        if not attack.bare:
-            yield f"bare {reply.status} {reply.body[:80]!r}"
+    if is_parser_answer(reply):
+        if not attack.parser_may_answer:
+            yield f"parser response {reply.status} {reply.body[:80]!r}"
         return
     if reply.status >= 500:
         yield f"{reply.status} {reply.body[:300]!r}"
-    if attack.refused and reply.status < 400:
-        yield f"let through: {reply.status} {reply.body[:120]!r}"
+    if attack.must_be_rejected and reply.status < 400:
+        yield f"accepted: {reply.status} {reply.body[:120]!r}"
     if reply.headers.get("x-content-type-options") != "nosniff":
         yield "no X-Content-Type-Options"
     if reply.status >= 400:
-        yield from wrong_in_refusal(attack, reply)
+        yield from check_rejection(attack, reply)
 
 
-def is_bare(reply: Reply) -> bool:
-    """The HTTP parser hung up, or answered before our code saw a request."""
+def is_parser_answer(reply: Reply) -> bool:
+    """Return whether uvicorn closed the connection or responded before the application ran."""
     return reply.status == 0 or (reply.status == 400 and "x-request-id" not in reply.headers)
 
 
-def wrong_in_refusal(attack: Attack, reply: Reply) -> Iterator[str]:
+def check_rejection(attack: Attack, reply: Reply) -> Iterator[str]:
     for name, statuses in {"www-authenticate": {401}, "allow": {405}, "retry-after": {429}}.items():
         if reply.status in statuses and name not in reply.headers:
             yield f"{reply.status} without {name}"
@@ -149,109 +151,109 @@ def wrong_in_refusal(attack: Attack, reply: Reply) -> Iterator[str]:
         return
     if attack.data.startswith(b"HEAD "):
         return
-    yield from wrong_in_problem(reply, reply.json())
+    yield from check_problem(reply, reply.json())
 
 
-def wrong_in_problem(reply: Reply, problem: Any) -> Iterator[str]:
-    if missing := MEMBERS - problem.keys():
+def check_problem(reply: Reply, problem: Any) -> Iterator[str]:
+    if missing := REQUIRED_MEMBERS - problem.keys():
         yield f"no {sorted(missing)}"
         return
     Problem.model_validate(problem, strict=True)
     if problem["status"] != reply.status:
-        yield f"says {problem['status']}, is {reply.status}"
+        yield f"body says {problem['status']}, is {reply.status}"
     if problem["request_id"] != reply.headers.get("x-request-id"):
-        yield "two request ids"
+        yield "different request ids"
     if problem["code"] == "request.invalid" and not problem.get("errors"):
         yield f"422 without errors: {problem}"
 
 
-async def scouted(attack_setup: Siege) -> World:
-    """Things that exist, people who may do something, and what the hall says of itself."""
+async def build_context(attack_setup: AttackSetup) -> AttackContext:
+    """Create entities and users with roles, and read the OpenAPI document."""
     shop = attack_setup.shop
-    ids, customer = await everyday_life(shop)
-    powers = ["customer", "admin"]
-    people = {"customer": customer, "all": await appointed(shop, await shop.customer(), powers)}
+    ids, customer = await create_entities(shop)
+    roles = ["customer", "admin"]
+    users = {"customer": customer, "all": await grant_roles(shop, await shop.customer(), roles)}
     disabled = await shop.customer()
-    await changed(shop, disabled, {"is_active": False})
-    everyone = {**people, "disabled": disabled}
-    document = good(await shop.get("/openapi.json"), 200)
-    return World(
+    await patch_user(shop, disabled, {"is_active": False})
+    all_users = {**users, "disabled": disabled}
+    document = expect_status(await shop.get("/openapi.json"), 200)
+    return AttackContext(
         document=document,
         ids=ids,
-        tokens={name: person.token for name, person in everyone.items()},
-        forged=list(Mint(people["all"].token, attack_setup.pem).forged()),
+        tokens={name: person.token for name, person in all_users.items()},
+        forged=list(TokenForger(users["all"].token, attack_setup.pem).forge()),
         webhooks=SandboxWebhooks(attack_setup.secret.encode()),
         cursors={path: await cursor(shop, path) for path in ("/products", "/users")},
     )
 
 
-async def everyday_life(shop: Shop) -> tuple[dict[str, str], Person]:
-    buyer, victim = await shop.customer(), await shop.customer()
+async def create_entities(shop: Shop) -> tuple[dict[str, str], Person]:
+    buyer, other = await shop.customer(), await shop.customer()
     products = [await shop.product(stock=1_000_000) for _ in range(2)]
-    order = good(await shop.place(buyer, products[0]["product_id"]), 201)
-    good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    order = expect_status(await shop.place(buyer, products[0]["product_id"]), 201)
+    expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
     await shop.wait_for_status(buyer, order["order_id"], status="processing")
     parcel = {"carrier": "DHL", "tracking_number": "1"}
     sent = await shop.post(f"/orders/{order['order_id']}/fulfilments", shop.admin, json=parcel)
-    open_order = good(await shop.place(buyer, products[0]["product_id"]), 201)
+    open_order = expect_status(await shop.place(buyer, products[0]["product_id"]), 201)
     return {
         "product_id": products[0]["product_id"],
         "sku": products[0]["sku"],
         "order_id": open_order["order_id"],
         "payment_id": open_order["payment"]["payment_id"],
-        "fulfilment_id": good(sent, 201)["fulfilment_id"],
-        "user_id": victim.user_id,
+        "fulfilment_id": expect_status(sent, 201)["fulfilment_id"],
+        "user_id": other.user_id,
         "provider": "sandbox",
         "currency": "EUR",
     }, buyer
 
 
-async def appointed(shop: Shop, person: Person, roles: list[str]) -> Person:
-    await changed(shop, person, {"roles": roles})
+async def grant_roles(shop: Shop, person: Person, roles: list[str]) -> Person:
+    await patch_user(shop, person, {"roles": roles})
     person.token = (await shop.sign_in(person.name, person.password))["access_token"]
     return person
 
 
-async def changed(shop: Shop, person: Person, change: dict[str, Any]) -> None:
+async def patch_user(shop: Shop, person: Person, change: dict[str, Any]) -> None:
     path = f"/users/{person.user_id}"
     tag = (await shop.get(path, shop.admin)).headers["etag"]
     headers = {"If-Match": tag}
-    good(await shop.send("PATCH", path, shop.admin, json=change, headers=headers), 200)
+    expect_status(await shop.send("PATCH", path, shop.admin, json=change, headers=headers), 200)
 
 
 async def cursor(shop: Shop, path: str) -> str:
-    found: str = good(await shop.get(f"{path}?limit=1", shop.admin), 200)["next_cursor"]
+    found: str = expect_status(await shop.get(f"{path}?limit=1", shop.admin), 200)["next_cursor"]
     return found
 
 
-async def still_sells(shop: Shop) -> None:
+async def assert_order_can_be_paid(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=2)
-    order = good(await shop.place(buyer, product["product_id"]), 201)
-    good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    order = expect_status(await shop.place(buyer, product["product_id"]), 201)
+    expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
     await shop.wait_for_status(buyer, order["order_id"], status="processing")
-    assert good(await shop.get("/ledger/verify", shop.admin), 200)["balanced"] is True
+    assert expect_status(await shop.get("/ledger/verify", shop.admin), 200)["balanced"] is True
 
 
-def failures(server: RunningServer) -> list[str]:
-    """What our own code did not expect."""
+def error_log_lines(server: RunningServer) -> list[str]:
+    """Return the log lines of unexpected errors."""
     lines = server.log.read_text().splitlines()
-    bad = (
+    error_events = (
         "request.failed",
         "worker.failed",
         "periodic_job.failed",
         "event.dead_lettered",
         "Traceback",
     )
-    return [line[:2000] for line in lines if any(word in line for word in bad)]
+    return [line[:2000] for line in lines if any(event in line for event in error_events)]
 
 
-def resident(server: RunningServer) -> int:
-    """KiB of memory that the process holds."""
+def resident_kib(server: RunningServer) -> int:
+    """Return the resident memory of the process in KiB."""
     status = Path(f"/proc/{server.pids[0]}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
-async def test_slow_body_times_out(attack_setup: Siege) -> None:
+async def test_slow_body_times_out(attack_setup: AttackSetup) -> None:
     head = [(b"Content-Type", b"application/json"), (b"Content-Length", b"100")]
 
     reply = await exchange(attack_setup.port, request(b"POST", b"/users", head, b'{"username":'))
@@ -260,34 +262,34 @@ async def test_slow_body_times_out(attack_setup: Siege) -> None:
     assert reply.json()["code"] == "request.timeout"
 
 
-@pytest.mark.parametrize("half", [b"", b"GET /he", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n"])
-async def test_incomplete_request_head_times_out(attack_setup: Siege, half: bytes) -> None:
-    reply = await exchange(attack_setup.port, half)
+@pytest.mark.parametrize("partial", [b"", b"GET /he", b"\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n"])
+async def test_incomplete_request_head_times_out(attack_setup: AttackSetup, partial: bytes) -> None:
+    reply = await exchange(attack_setup.port, partial)
 
     assert reply == CLOSED
 
 
-async def test_incomplete_second_request_head_times_out(attack_setup: Siege) -> None:
-    whole = b"GET /health HTTP/1.1\r\nHost: hall\r\n\r\n"
+async def test_incomplete_second_request_head_times_out(attack_setup: AttackSetup) -> None:
+    complete = b"GET /health HTTP/1.1\r\nHost: shop\r\n\r\n"
 
-    reply = await exchange(attack_setup.port, whole + b"GET /health HTTP/1.1\r\nHo")
+    reply = await exchange(attack_setup.port, complete + b"GET /health HTTP/1.1\r\nHo")
 
     assert reply.status == 200
 
 
-async def test_endless_headers_are_rejected(attack_setup: Siege) -> None:
-    endless = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(500_000))
+async def test_endless_headers_are_rejected(attack_setup: AttackSetup) -> None:
+    oversized = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(500_000))
 
-    reply = await exchange(attack_setup.port, endless)
+    reply = await exchange(attack_setup.port, oversized)
 
     assert reply.status in {0, 431}
 
 
-async def test_pipelined_requests_are_answered(attack_setup: Siege) -> None:
-    get = b"GET /health HTTP/1.1\r\nHost: hall\r\n\r\n"
+async def test_pipelined_requests_are_answered(attack_setup: AttackSetup) -> None:
+    get = b"GET /health HTTP/1.1\r\nHost: shop\r\n\r\n"
 
     reply = await exchange(attack_setup.port, get * 50 + request(b"GET", b"/health"))
 
-    whole = json.dumps({"status": "ok"}, separators=(",", ":")).encode()
+    complete = json.dumps({"status": "ok"}, separators=(",", ":")).encode()
     assert reply.status == 200
-    assert reply.body.count(whole) == 51
+    assert reply.body.count(complete) == 51

@@ -1,4 +1,4 @@
-"""Many at once, over HTTP, on one process and on several: as if one after the other."""
+"""Test concurrent requests over HTTP, on one process and on several."""
 
 import asyncio
 import secrets
@@ -17,7 +17,7 @@ from markethall.payments.gateway import SandboxWebhooks
 from tests.conftest import url_of
 from tests.e2e.dedicated_server import DatabaseReader, database_of
 from tests.e2e.servers import RunningServer
-from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
+from tests.e2e.shop import TIMEOUT_SECONDS, Person, Shop, expect_problem, expect_status
 from tests.e2e.test_crash import BROKEN
 from tests.partitions.partitions import HALVES
 
@@ -27,16 +27,16 @@ JOIN payments.operation o USING (operation_id) WHERE o.payment_id = $1
 """
 POSTINGS = "SELECT kind FROM payments.posting WHERE payment_id = $1"
 
-# in one process, in two, and with the calls and the events of an order on the way between two
-WIRINGS = ["postgres", "workers", HALVES]
-pytestmark = pytest.mark.parametrize("server", WIRINGS, indirect=True)
+# one process, two workers, and two services between which calls and events of an order go
+TOPOLOGIES = ["postgres", "workers", HALVES]
+pytestmark = pytest.mark.parametrize("server", TOPOLOGIES, indirect=True)
 
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest, server_url: str) -> DatabaseReader:
-    """The database of this wiring's hall."""
-    wiring = request.node.callspec.params["server"]
-    return DatabaseReader(url_of(server_url, database_of(wiring)))
+    """The database of the server under test."""
+    topology_name = request.node.callspec.params["server"]
+    return DatabaseReader(url_of(server_url, database_of(topology_name)))
 
 
 @pytest.fixture
@@ -44,29 +44,29 @@ async def buyers(shop: Shop) -> list[Person]:
     return list(await asyncio.gather(*(shop.customer() for _ in range(50))))
 
 
-async def until_final(ask: Any, pause: Callable[[httpx2.Response], float]) -> httpx2.Response:
-    """`pause`: seconds after an answer that says to come again."""
-    async with asyncio.timeout(PATIENCE):
+async def until_final(send: Any, pause: Callable[[httpx2.Response], float]) -> httpx2.Response:
+    """Repeat a request until its response is final. `pause`: seconds before a retry."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
-            answer: httpx2.Response = await ask()
+            answer: httpx2.Response = await send()
             if answer.status_code < 400 or not answer.json()["retryable"]:
                 return answer
             await asyncio.sleep(pause(answer))
 
 
-async def patiently(ask: Any) -> httpx2.Response:
-    """Somebody else may be at it; nothing may break."""
+async def retry_conflicts(send: Any) -> httpx2.Response:
+    """Retry after conflicts; a 5xx fails the test."""
 
-    def soon(answer: httpx2.Response) -> float:
+    def short_pause(answer: httpx2.Response) -> float:
         assert answer.status_code < 500, answer.text
         return 0.01
 
-    return await until_final(ask, soon)
+    return await until_final(send, short_pause)
 
 
-async def in_the_end(ask: Any) -> httpx2.Response:
-    """A busy machine may say 503; it says then when to come again."""
-    return await until_final(ask, lambda answer: float(answer.headers["retry-after"]))
+async def retry_all(send: Any) -> httpx2.Response:
+    """Retry after conflicts and 503, as Retry-After says."""
+    return await until_final(send, lambda answer: float(answer.headers["retry-after"]))
 
 
 @pytest.mark.parametrize("stock", [1, 7])
@@ -80,7 +80,7 @@ async def test_fifty_concurrent_buyers_never_oversell(
     assert Counter(answer.status_code for answer in answers) == {201: stock, 409: 50 - stock}
     for answer in answers:
         if answer.status_code == 409:
-            refused(answer, 409, "inventory.out_of_stock")
+            expect_problem(answer, 409, "inventory.out_of_stock")
     assert await shop.available(product_id) == 0
     assert await database.fetch_all(BROKEN) == []
 
@@ -88,12 +88,12 @@ async def test_fifty_concurrent_buyers_never_oversell(
 async def test_carts_in_opposite_order_do_not_deadlock(
     shop: Shop, server: RunningServer, database: DatabaseReader, buyers: list[Person]
 ) -> None:
-    """To wait too long on a busy machine is no deadlock: that one is in the log."""
+    """Deadlocks are logged. A 503 after a long wait on a busy machine is no deadlock."""
     one, other = [(await shop.product(stock=500))["product_id"] for _ in range(2)]
     carts = [(one, other), (other, one)] * 50
 
     answers = await asyncio.gather(
-        *(placed_once(shop, buyers[n % 50], cart) for n, cart in enumerate(carts))
+        *(place_until_final(shop, buyers[n % 50], cart) for n, cart in enumerate(carts))
     )
 
     assert Counter(answer.status_code for answer in answers) == {201: 100}
@@ -110,10 +110,10 @@ async def place_cart(
     return await shop.post("/orders", buyer, key, json=body)
 
 
-async def placed_once(shop: Shop, buyer: Person, cart: tuple[str, ...]) -> httpx2.Response:
-    """However often it takes, by one key."""
+async def place_until_final(shop: Shop, buyer: Person, cart: tuple[str, ...]) -> httpx2.Response:
+    """Place an order with one key until the response is final."""
     key = secrets.token_hex(8)
-    return await in_the_end(lambda: place_cart(shop, buyer, cart, key))
+    return await retry_all(lambda: place_cart(shop, buyer, cart, key))
 
 
 async def test_carts_in_opposite_order_sell_all_remaining_stock(
@@ -139,7 +139,10 @@ async def test_same_key_twenty_times_gives_same_response(
     key = secrets.token_hex(8)
 
     answers = await asyncio.gather(
-        *(patiently(lambda: shop.place(buyer, product["product_id"], key=key)) for _ in range(20))
+        *(
+            retry_conflicts(lambda: shop.place(buyer, product["product_id"], key=key))
+            for _ in range(20)
+        )
     )
 
     assert {answer.status_code for answer in answers} == {201}
@@ -152,70 +155,73 @@ async def test_same_key_twenty_times_gives_same_response(
 async def test_ten_concurrent_confirmations_charge_once(
     shop: Shop, database: DatabaseReader
 ) -> None:
-    buyer, order = await ordered(shop)
+    buyer, order = await place_new_order(shop)
     payment_id = order["payment"]["payment_id"]
     methods = ["sandbox_ok", "sandbox_webhook_first"] * 5
 
     answers = await asyncio.gather(
-        *(patiently(lambda m=method: shop.confirm(buyer, payment_id, m)) for method in methods)
+        *(
+            retry_conflicts(lambda m=method: shop.confirm(buyer, payment_id, m))
+            for method in methods
+        )
     )
 
     assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 9}
     for answer in answers:
         if answer.status_code == 409:
-            refused(answer, 409, "payments.invalid_transition")
+            expect_problem(answer, 409, "payments.invalid_transition")
     await shop.wait_for_status(buyer, order["order_id"], status="processing", payment_status="paid")
-    await charged_once(database, order)
+    await assert_charged_once(database, order)
 
 
 async def test_same_key_ten_concurrent_confirmations_charge_once(
     shop: Shop, database: DatabaseReader
 ) -> None:
-    buyer, order = await ordered(shop)
+    buyer, order = await place_new_order(shop)
     payment_id, key = order["payment"]["payment_id"], secrets.token_hex(8)
 
     answers = await asyncio.gather(
         *(
-            patiently(lambda: shop.confirm(buyer, payment_id, "sandbox_webhook_first", key))
+            retry_conflicts(lambda: shop.confirm(buyer, payment_id, "sandbox_webhook_first", key))
             for _ in range(10)
         )
     )
 
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.text for answer in answers}) == 1
-    await charged_once(database, order)
+    await assert_charged_once(database, order)
 
 
 async def test_webhook_races_with_provider_response(
     shop: Shop, database: DatabaseReader, server: RunningServer
 ) -> None:
-    """The answer takes 5 s; the signed news, ten times over, comes in between and after."""
-    buyer, order = await ordered(shop)
+    """The provider responds after 5 s; eleven copies of its webhook arrive before and after."""
+    buyer, order = await place_new_order(shop)
     payment_id = order["payment"]["payment_id"]
     confirming = asyncio.create_task(shop.confirm(buyer, payment_id, "sandbox_slow"))
-    headers, body = news_of(server, await operation_of(shop, buyer, payment_id))
+    headers, body = build_webhook(server, await operation_of(shop, buyer, payment_id))
 
-    early = await asyncio.gather(*(tell(shop, headers, body) for _ in range(10)))
+    first = await asyncio.gather(*(send_webhook(shop, headers, body) for _ in range(10)))
     await shop.wait_for_status(buyer, order["order_id"], status="processing", payment_status="paid")
     confirmed = await confirming
-    late = await tell(shop, headers, body)
+    last = await send_webhook(shop, headers, body)
 
-    assert [answer.status_code for answer in (*early, late)] == [200] * 11
-    assert sum(not answer.json()["duplicate"] for answer in (*early, late)) == 1
-    assert good(confirmed, 200)["status"] == "captured"
-    await charged_once(database, order)
+    assert [answer.status_code for answer in (*first, last)] == [200] * 11
+    assert sum(not answer.json()["duplicate"] for answer in (*first, last)) == 1
+    assert expect_status(confirmed, 200)["status"] == "captured"
+    await assert_charged_once(database, order)
 
 
 async def operation_of(shop: Shop, buyer: Person, payment_id: str) -> UUID:
-    """As soon as it is written down."""
-    async with asyncio.timeout(PATIENCE):
+    """Poll until the payment has an operation, and return its id. Raises TimeoutError."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
-            page = good(await shop.get(f"/payments/{payment_id}/operations", buyer), 200)
+            page = expect_status(await shop.get(f"/payments/{payment_id}/operations", buyer), 200)
             if page["items"]:
                 return UUID(page["items"][0]["operation_id"])
 
 
-def news_of(server: RunningServer, operation_id: UUID) -> tuple[dict[str, str], bytes]:
+def build_webhook(server: RunningServer, operation_id: UUID) -> tuple[dict[str, str], bytes]:
     secret = server.secret or Path(server.log.parent, "keys", "secret").read_text()
     charge = Succeeded(f"ch_{operation_id.hex}")
     return SandboxWebhooks(secret.encode()).build_signed_event(
@@ -223,50 +229,52 @@ def news_of(server: RunningServer, operation_id: UUID) -> tuple[dict[str, str], 
     )
 
 
-async def tell(shop: Shop, headers: dict[str, str], body: bytes) -> httpx2.Response:
+async def send_webhook(shop: Shop, headers: dict[str, str], body: bytes) -> httpx2.Response:
     return await shop.send("POST", "/payments/webhooks/sandbox", headers=headers, content=body)
 
 
 @pytest.mark.parametrize("method", ["sandbox_ok", "sandbox_webhook_first"])
 async def test_cancel_races_with_payment(shop: Shop, database: DatabaseReader, method: str) -> None:
-    """Whoever wins: the goods are back, and no money stays with us."""
-    orders = await asyncio.gather(*(ordered(shop) for _ in range(10)))
+    """In both orders the stock is released and the money is refunded."""
+    orders = await asyncio.gather(*(place_new_order(shop) for _ in range(10)))
 
     await asyncio.gather(*(pay_and_cancel(shop, buyer, order, method) for buyer, order in orders))
 
     for buyer, order in orders:
         await shop.wait_for_status(buyer, order["order_id"], status="cancelled")
         await shop.wait_for_available(order["lines"][0]["product_id"], 10)
-        await nothing_kept(database, UUID(order["payment"]["payment_id"]))
+        await wait_until_refunded(database, UUID(order["payment"]["payment_id"]))
     assert await database.fetch_all(BROKEN) == []
 
 
 async def pay_and_cancel(shop: Shop, buyer: Person, order: dict[str, Any], method: str) -> None:
     path = f"/orders/{order['order_id']}/cancel"
     paid, cancelled = await asyncio.gather(
-        patiently(lambda: shop.confirm(buyer, order["payment"]["payment_id"], method)),
-        patiently(lambda: shop.post(path, buyer, json={"reason": "too slow"})),
+        retry_conflicts(lambda: shop.confirm(buyer, order["payment"]["payment_id"], method)),
+        retry_conflicts(lambda: shop.post(path, buyer, json={"reason": "too slow"})),
     )
     assert paid.status_code in {200, 409}
-    good(cancelled, 200)
+    expect_status(cancelled, 200)
 
 
-async def nothing_kept(database: DatabaseReader, payment_id: UUID) -> None:
-    """Refunds travel as events: wait for the balance."""
-    kept: Any = None
-    async with asyncio.timeout(PATIENCE):
-        while kept != 0:
+async def wait_until_refunded(database: DatabaseReader, payment_id: UUID) -> None:
+    """Wait until asynchronous refunds have returned all money. Raises TimeoutError."""
+    captured: Any = None
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while captured != 0:
             charges = await database.fetch_all(CHARGES, payment_id)
-            kept = sum(c["amount"] - c["refunded"] for c in charges if c["status"] == "succeeded")
+            captured = sum(
+                c["amount"] - c["refunded"] for c in charges if c["status"] == "succeeded"
+            )
             await asyncio.sleep(0.01)
 
 
-async def ordered(shop: Shop) -> tuple[Person, dict[str, Any]]:
+async def place_new_order(shop: Shop) -> tuple[Person, dict[str, Any]]:
     buyer, product = await shop.customer(), await shop.product(stock=10)
-    return buyer, good(await shop.place(buyer, product["product_id"]), 201)
+    return buyer, expect_status(await shop.place(buyer, product["product_id"]), 201)
 
 
-async def charged_once(database: DatabaseReader, order: dict[str, Any]) -> None:
+async def assert_charged_once(database: DatabaseReader, order: dict[str, Any]) -> None:
     payment_id = UUID(order["payment"]["payment_id"])
     charges = [tuple(row) for row in await database.fetch_all(CHARGES, payment_id)]
     postings = [row["kind"] for row in await database.fetch_all(POSTINGS, payment_id)]

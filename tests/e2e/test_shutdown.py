@@ -1,4 +1,4 @@
-"""SIGTERM: not ready, then the door closes, then the last answers, then the end. And SIGKILL."""
+"""Test SIGTERM: not ready, then no new connections, then the last responses, then exit."""
 
 import asyncio
 import json
@@ -22,21 +22,21 @@ from tests.e2e.dedicated_server import (
     wait_for_exit,
 )
 from tests.e2e.servers import RunningServer, end, free_port, spawn, wait_until_ready
-from tests.e2e.shop import PATIENCE, Person, Shop, good, refused
+from tests.e2e.shop import TIMEOUT_SECONDS, Person, Shop, expect_problem, expect_status
 
-SLOW = 5.0  # the sandbox's own slowness
+SLOW_PAYMENT_SECONDS = 5.0  # delay of the method sandbox_slow
 
 
 @asynccontextmanager
 async def slow_payment(shop: Shop) -> AsyncIterator[tuple[Person, str, Any]]:
-    """Somebody pays, the provider takes its time, and we know that it has begun."""
+    """Start a payment that takes 5 s, and yield when its operation exists."""
     buyer, product = await shop.customer(), await shop.product()
-    order = good(await shop.place(buyer, product["product_id"]), 201)
+    order = expect_status(await shop.place(buyer, product["product_id"]), 201)
     payment_id = order["payment"]["payment_id"]
     paying = asyncio.create_task(shop.confirm(buyer, payment_id, "sandbox_slow"))
     try:
         path = f"/payments/{payment_id}/operations"
-        while not good(await shop.get(path, buyer), 200)["items"]:
+        while not expect_status(await shop.get(path, buyer), 200)["items"]:
             await asyncio.sleep(0.01)
         yield buyer, payment_id, paying
     finally:
@@ -44,67 +44,70 @@ async def slow_payment(shop: Shop) -> AsyncIterator[tuple[Person, str, Any]]:
         await asyncio.gather(paying, return_exceptions=True)
 
 
-async def fresh(server: RunningServer, path: str) -> httpx2.Response | None:
-    """An answer on a connection of its own; None when the door is shut."""
-    async with httpx2.AsyncClient(timeout=PATIENCE) as client:
+async def get_on_new_connection(server: RunningServer, path: str) -> httpx2.Response | None:
+    """Send a GET on a new connection. Return None if it is refused."""
+    async with httpx2.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
         try:
             return await client.get(server.url(path))
         except httpx2.TransportError:
             return None
 
 
-async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not true():
+async def wait_until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():
             await asyncio.sleep(0.02)
 
 
-async def sees_the_door_close(
-    server: RunningServer, paying: "asyncio.Task[httpx2.Response]"
-) -> None:
-    """First not ready but serving, then shut, and all the time somebody is still being served."""
-    async with asyncio.timeout(PATIENCE):
-        while (ready := await fresh(server, "/ready")) is None or ready.status_code == 200:
+async def assert_drains(server: RunningServer, paying: "asyncio.Task[httpx2.Response]") -> None:
+    """Check that the server is first not ready but serving, then refuses connections."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while (
+            ready := await get_on_new_connection(server, "/ready")
+        ) is None or ready.status_code == 200:
             await asyncio.sleep(0.02)
-    health, products = await fresh(server, "/health"), await fresh(server, "/products")
-    assert refused(ready, 503, "system.not_ready")["details"]["failing"] == ["shutdown"]
+    health, products = (
+        await get_on_new_connection(server, "/health"),
+        await get_on_new_connection(server, "/products"),
+    )
+    assert expect_problem(ready, 503, "system.not_ready")["details"]["failing"] == ["shutdown"]
     assert ready.headers["retry-after"]
     assert health is not None
     assert health.status_code == 200
     assert products is not None
     assert products.status_code == 200
-    async with asyncio.timeout(PATIENCE):
-        while await fresh(server, "/health") is not None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while await get_on_new_connection(server, "/health") is not None:
             await asyncio.sleep(0.02)
     assert not paying.done()
 
 
-@pytest.mark.parametrize("wiring", ["memory", "workers"])
+@pytest.mark.parametrize("configuration", ["memory", "workers"])
 async def test_shutdown_finishes_running_requests(
-    scratch: Path, server_url: str, template: str, wiring: str
+    scratch: Path, server_url: str, template: str, configuration: str
 ) -> None:
-    name = f"leaving-{wiring}"
+    name = f"stopping-{configuration}"
     async with dedicated_database(server_url, template) as url:
-        arguments = ["--memory"] if wiring == "memory" else ["--workers", "2"]
-        settings = {"database_url": url, "drain_seconds": str(SLOW / 2)}
+        arguments = ["--memory"] if configuration == "memory" else ["--workers", "2"]
+        settings = {"database_url": url, "drain_seconds": str(SLOW_PAYMENT_SECONDS / 2)}
         with dedicated_process(scratch, name, *arguments, **settings) as (process, server):
             async with open_shop(server) as shop, slow_payment(shop) as (_, _, paying):
                 process.terminate()
 
-                await sees_the_door_close(server, paying)
+                await assert_drains(server, paying)
 
-                assert good(await paying, 200)["status"] == "captured"
-            assert await wait_for_exit(process, within=PATIENCE) == 0
+                assert expect_status(await paying, 200)["status"] == "captured"
+            assert await wait_for_exit(process, within=TIMEOUT_SECONDS) == 0
 
 
 async def test_another_asgi_server_drains_too(scratch: Path) -> None:
     with uvicorn_process(scratch / "own-asgi", drain_seconds="2") as (process, url):
         process.terminate()
-        async with httpx2.AsyncClient(base_url=url) as client, asyncio.timeout(PATIENCE):
+        async with httpx2.AsyncClient(base_url=url) as client, asyncio.timeout(TIMEOUT_SECONDS):
             while (ready := await client.get("/ready")).status_code == 200:
                 await asyncio.sleep(0.02)
-        assert refused(ready, 503, "system.not_ready")["details"]["failing"] == ["shutdown"]
-        await wait_for_exit(process, within=PATIENCE)
+        assert expect_problem(ready, 503, "system.not_ready")["details"]["failing"] == ["shutdown"]
+        await wait_for_exit(process, within=TIMEOUT_SECONDS)
 
 
 @contextmanager
@@ -114,12 +117,15 @@ def uvicorn_process(
     """`uvicorn markethall.asgi:app` in memory, and its address."""
     folder.mkdir()
     port, log = free_port(), folder / "serve.log"
-    given = environment(folder, storage="memory", bcrypt_cost="4", **settings)
-    clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
+    variables = environment(folder, storage="memory", bcrypt_cost="4", **settings)
+    inherited = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
     command = [sys.executable, "-m", "uvicorn", "markethall.asgi:app", "--port", str(port)]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command, env={**clean, **given, "PYTHONPATH": "src"}, stdout=output, stderr=output
+            command,
+            env={**inherited, **variables, "PYTHONPATH": "src"},
+            stdout=output,
+            stderr=output,
         )
     try:
         wait_until_ready(process, port, log)
@@ -134,9 +140,7 @@ async def test_idle_server_stops_immediately(scratch: Path) -> None:
         async with open_shop(server):
             process.terminate()
 
-            assert (
-                await wait_for_exit(process, within=15) == 0
-            )  # requests in flight would have 20 s
+            assert await wait_for_exit(process, within=15) == 0  # requests in flight get 20 s
 
 
 async def test_shutdown_is_bounded_and_next_start_settles_open_payments(
@@ -148,38 +152,40 @@ async def test_shutdown_is_bounded_and_next_start_settles_open_payments(
             "shutdown_seconds": "1",
             "payment_reconcile_after_seconds": "1",
         }
-        with dedicated_process(scratch, "impatient", **settings) as (process, server):
+        with dedicated_process(scratch, "short-shutdown", **settings) as (process, server):
             async with open_shop(server) as shop, slow_payment(shop) as (buyer, payment_id, _):
                 process.terminate()
-                assert await wait_for_exit(process, within=PATIENCE) == 0
+                assert await wait_for_exit(process, within=TIMEOUT_SECONDS) == 0
 
-        with dedicated_process(scratch, "impatient", **settings) as (_, server):
+        with dedicated_process(scratch, "short-shutdown", **settings) as (_, server):
             async with open_shop(server) as shop:
                 path = f"/payments/{payment_id}"
-                async with asyncio.timeout(PATIENCE):
-                    while (status := good(await shop.get(path, buyer), 200)["status"]) not in {
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    while (
+                        status := expect_status(await shop.get(path, buyer), 200)["status"]
+                    ) not in {
                         "failed",
                         "captured",
                     }:
                         await asyncio.sleep(0.05)
 
-    # the provider was never reached: the charge is forbidden, and the customer may pay again
+    # the provider has no charge: the operation fails, and the customer may pay again
     assert status == "failed"
 
 
-async def test_a_killed_worker_is_replaced(scratch: Path, server_url: str, template: str) -> None:
+async def test_killed_worker_is_replaced(scratch: Path, server_url: str, template: str) -> None:
     async with dedicated_database(server_url, template) as url:
-        with dedicated_process(scratch, "mended", "--workers", "2", database_url=url) as (
+        with dedicated_process(scratch, "replaced", "--workers", "2", database_url=url) as (
             process,
             server,
         ):
             first = worker_pids(process.pid)
             os.kill(first[0], signal.SIGKILL)
-            await until(lambda: len(set(worker_pids(process.pid)) - set(first)) == 1)
-            answers = [await fresh(server, "/ready") for _ in range(20)]
+            await wait_until(lambda: len(set(worker_pids(process.pid)) - set(first)) == 1)
+            answers = [await get_on_new_connection(server, "/ready") for _ in range(20)]
 
             async with open_shop(server) as shop:
-                await sells(shop)
+                await assert_order_can_be_paid(shop)
         assert [answer.status_code for answer in answers if answer is not None] == [200] * 20
         lines = server.log.read_text().splitlines()
         (died,) = [json.loads(line) for line in lines if "worker.died" in line]
@@ -197,10 +203,10 @@ async def test_workers_do_not_outlive_their_parent(
             workers = worker_pids(process.pid)
             process.kill()
 
-            await until(lambda: not any(alive(pid) for pid in workers))
+            await wait_until(lambda: not any(is_alive(pid) for pid in workers))
 
             assert len(workers) == 2
-            assert await fresh(server, "/health") is None
+            assert await get_on_new_connection(server, "/health") is None
 
 
 async def test_workers_that_cannot_start_end_the_command(
@@ -213,24 +219,24 @@ async def test_workers_that_cannot_start_end_the_command(
     log = folder / "serve.log"
     async with dedicated_database(server_url, template) as url:
         with log.open("ab") as output:
-            given = environment(folder, database_url=url)
-            process = spawn(free_port(), given, ("--workers", "2"), output)
+            variables = environment(folder, database_url=url)
+            process = spawn(free_port(), variables, ("--workers", "2"), output)
             try:
-                assert await wait_for_exit(process, within=PATIENCE) == 1
+                assert await wait_for_exit(process, within=TIMEOUT_SECONDS) == 1
             finally:
                 end(process)
     assert "the secret" in log.read_text()
 
 
-async def sells(shop: Shop) -> None:
+async def assert_order_can_be_paid(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product()
-    order = good(await shop.place(buyer, product["product_id"]), 201)
-    good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    order = expect_status(await shop.place(buyer, product["product_id"]), 201)
+    expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
     await shop.wait_for_status(buyer, order["order_id"], status="processing")
 
 
 def worker_pids(pid: int) -> list[int]:
-    """The workers of this supervisor, without the resource tracker of multiprocessing."""
+    """Return the worker pids of a supervisor, without the resource tracker of multiprocessing."""
     return [child for child in children(pid) if b"spawn_main" in command_line(child)]
 
 
@@ -238,7 +244,7 @@ def children(pid: int) -> list[int]:
     return sorted(
         int(folder.name)
         for folder in Path("/proc").iterdir()
-        if folder.name.isdigit() and stat(int(folder.name))[1:2] == [str(pid)]
+        if folder.name.isdigit() and process_stat(int(folder.name))[1:2] == [str(pid)]
     )
 
 
@@ -249,13 +255,13 @@ def command_line(pid: int) -> bytes:
         return b""
 
 
-def alive(pid: int) -> bool:
-    """A zombie that nobody has buried yet is dead."""
-    return stat(pid)[:1] not in ([], ["Z"])
+def is_alive(pid: int) -> bool:
+    """Return whether the process runs; a zombie does not."""
+    return process_stat(pid)[:1] not in ([], ["Z"])
 
 
-def stat(pid: int) -> list[str]:
-    """The fields after the name (proc_pid_stat(5)): state, parent, …; none when it is gone."""
+def process_stat(pid: int) -> list[str]:
+    """Return the fields after the name (proc_pid_stat(5)): state, parent, …; empty without process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

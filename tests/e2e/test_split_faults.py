@@ -1,7 +1,7 @@
-"""Four processes, and everything that can go wrong between them, under a small steady crowd.
+"""Test faults between four processes under load.
 
-Who needs what is broken is refused in time, who does not need it notices nothing, nobody is asked
-in a storm, nothing is lost and nothing doubled, and soon after all is well again.
+Operations that need the broken part fail within the deadline, others succeed, retries are bounded,
+no order is lost or duplicated, and the cluster recovers soon after the repair.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tests.e2e.faults import (
     process_faults,
     redis_faults,
 )
-from tests.e2e.load import AMOUNT, CUSTOMERS, Answer, LoadGenerator
+from tests.e2e.load import AMOUNT, CUSTOMERS, LoadGenerator, LoggedResponse
 from tests.e2e.restartable_server import MAKE_RETRIES_DUE
 from tests.e2e.test_crash import BROKEN, UNFINISHED
 
@@ -37,24 +37,24 @@ FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
 ROUNDS = 20 if FULL else 1
 STOCK = 10_000
 DEADLINE = 5.0  # the default of MARKETHALL_REQUEST_DEADLINE_SECONDS
-SLACK = 2.0 if FULL else 10.0  # a busy machine
-LASTS = 2.0
-# where nobody is told that anything is wrong, the deadline of some requests must come
-SILENCE = DEADLINE + 1 if FULL else 3.5
-# the breaker's second, and the second that a refusal asks for, and a busy machine
-SOON = 5.0 if FULL else 20.0
-CONVERGED = 60.0
-MOST_ATTEMPTS = 3
+SLACK = 2.0 if FULL else 10.0  # for a busy test machine
+FAULT_SECONDS = 2.0
+# a fault without an error must last until some requests reach their deadline
+TIMEOUT_FAULT_SECONDS = DEADLINE + 1 if FULL else 3.5
+# 1 s of the circuit breaker, 1 s of Retry-After, and time for a busy machine
+RECOVERY_SECONDS = 5.0 if FULL else 20.0
+IDLE_TIMEOUT_SECONDS = 60.0
+MAX_ATTEMPTS = 3
 
-ORDERED = "SELECT order_id FROM orders.order_line WHERE product_id = $1"
-SHELF = "SELECT on_hand, reserved FROM inventory.stock WHERE product_id = $1"
-TILL = """
+ORDER_IDS = "SELECT order_id FROM orders.order_line WHERE product_id = $1"
+STOCK_ROW = "SELECT on_hand, reserved FROM inventory.stock WHERE product_id = $1"
+PAYMENT_AMOUNTS = """
 SELECT p.captured, p.refunded FROM orders.order_line
 JOIN orders."order" USING (order_id) JOIN payments.payment p USING (payment_id)
 WHERE product_id = $1
 """
 
-ALL = [
+ALL_FAULTS = [
     *(fault for target in ("users", "inventory", "payments") for fault in context_faults(target)),
     *(fault for reader in ("inventory", "payments") for fault in jwks_faults(reader, "users")),
     *(
@@ -65,67 +65,75 @@ ALL = [
     *redis_faults(),
     *process_faults(),
 ]
-# every edge and every kind of fault, though not each on each
-FEW = {
-    "orders -> users": ["stopped", "answers lost"],
-    "orders -> inventory": ["killed", "2 s late", "blackhole"],
-    "orders -> payments": ["killed", "stopped", "answers lost"],
-    "inventory -> keys of users": ["blackhole"],
-    "payments -> keys of orders": ["reset"],
-    "users -> keys of orders": ["2 s late"],
+# every connection and every kind of fault, but not all combinations
+SAMPLE = {
+    "orders -> users": ["stopped", "responses lost"],
+    "orders -> inventory": ["killed", "delayed by 2 s", "blackhole"],
+    "orders -> payments": ["killed", "stopped", "responses lost"],
+    "inventory -> JWKS of users": ["blackhole"],
+    "payments -> JWKS of orders": ["reset"],
+    "users -> JWKS of orders": ["delayed by 2 s"],
     "redis": ["killed and empty", "blackhole"],
     "orders": ["killed"],
     "all leaves": ["stopped"],
 }
-FAULTS = ALL if FULL else [fault for fault in ALL if fault.kind in FEW.get(fault.where, [])]
+FAULTS = (
+    ALL_FAULTS
+    if FULL
+    else [fault for fault in ALL_FAULTS if fault.kind in SAMPLE.get(fault.location, [])]
+)
 
 
 @dataclass
 class Report:
-    """Of all rounds of one fault."""
+    """Results of all rounds of one fault."""
 
     rounds: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     attempts: int = 0
-    longest: float = 0
-    first_order: float = 0
-    converged: float = 0
+    longest_seconds: float = 0
+    first_order_seconds: float = 0
+    idle_seconds: float = 0
 
-    def add(self, answers: list[Answer], healed: float, at_rest: float) -> None:
+    def add(self, responses: list[LoggedResponse], repaired_at: float, idle_at: float) -> None:
         self.rounds += 1
-        for answer in answers:
-            self.statuses["2xx" if answer.status // 100 == 2 else str(answer.status)] += 1
-        self.longest = max(self.longest, *(a.seconds for a in answers if a.status))
-        placed = min(
-            a.ended for a in answers if a.what == "place" and a.begun > healed and a.status == 201
+        for response in responses:
+            self.statuses["2xx" if response.status // 100 == 2 else str(response.status)] += 1
+        self.longest_seconds = max(
+            self.longest_seconds, *(a.seconds for a in responses if a.status)
         )
-        self.first_order = max(self.first_order, placed - healed)
-        self.converged = max(self.converged, at_rest - healed)
+        placed = min(
+            a.ended
+            for a in responses
+            if a.operation == "place" and a.started > repaired_at and a.status == 201
+        )
+        self.first_order_seconds = max(self.first_order_seconds, placed - repaired_at)
+        self.idle_seconds = max(self.idle_seconds, idle_at - repaired_at)
 
     def count(self, since: "Calls | None", targets: frozenset[str]) -> None:
-        """Raises AssertionError for a storm."""
+        """Add the calls of a round. Raises AssertionError for too many attempts."""
         if since is None:
             return
         for target, calls in since.calls.items():
-            assert since.sent[target] <= since.attempts[target] <= MOST_ATTEMPTS * calls, since
+            assert since.sent[target] <= since.attempts[target] <= MAX_ATTEMPTS * calls, since
         self.calls += sum(since.calls[target] for target in targets)
         self.attempts += sum(since.attempts[target] for target in targets)
 
     def __str__(self) -> str:
-        of = self.statuses
+        statuses = self.statuses
         ratio = f"{self.attempts / self.calls:.2f}" if self.calls else "-"
         return (
-            f"{self.rounds} rounds, {of.total()} requests: {of['2xx']} 2xx, {of['503']} 503, "
-            f"{of['409']} 409, {of['0']} nobody there; {ratio} attempts per call; "
-            f"longest answer {self.longest:.1f} s; whole again: first order after "
-            f"{self.first_order:.1f} s, all at rest after {self.converged:.1f} s"
+            f"{self.rounds} rounds, {statuses.total()} requests: {statuses['2xx']} 2xx, {statuses['503']} 503, "
+            f"{statuses['409']} 409, {statuses['0']} without response; {ratio} attempts per call; "
+            f"longest response {self.longest_seconds:.1f} s; recovery: first order after "
+            f"{self.first_order_seconds:.1f} s, idle after {self.idle_seconds:.1f} s"
         )
 
 
 @dataclass(frozen=True)
 class Calls:
-    """What orders says of its calls, and what went into the lines to its neighbours."""
+    """Calls and attempts by the metrics of orders, and requests counted by the proxies."""
 
     pid: int
     calls: Counter[str]
@@ -133,7 +141,7 @@ class Calls:
     sent: Counter[str]
 
     def since(self, before: "Calls") -> "Calls | None":
-        """None when the process that counted has died meanwhile."""
+        """Return the difference, or None if the process has been restarted since."""
         if self.pid != before.pid:
             return None
         calls, attempts = self.calls - before.calls, self.attempts - before.attempts
@@ -153,18 +161,18 @@ async def database(url: str) -> DatabaseReader:
 
 @pytest.fixture(scope="module")
 async def server(url: str, scratch: Path) -> AsyncIterator[FaultSetup]:
-    # an ordinary run does not wait long for the leases of the dead
-    short_ttl_shop = (
+    # an ordinary run does not wait for the leases of killed processes
+    short_leases = (
         {}
         if FULL
         else {"idempotency_lease": str(DEADLINE + 1), "payment_reconcile_after_seconds": "2"}
     )
-    usual = {
+    settings = {
         "request_deadline_seconds": str(DEADLINE),
         "rpc_attempt_timeout_seconds": "2",
         "token_ttl": "86400",
     }
-    async with fault_setup(scratch / "split-faults", url, **usual, **short_ttl_shop) as server:
+    async with fault_setup(scratch / "split-faults", url, **settings, **short_leases) as server:
         yield server
 
 
@@ -187,7 +195,7 @@ async def test_faults_between_services_never_lose_orders(
 
     try:
         for _ in range(ROUNDS):
-            await one_round(server, load, database, fault, report)
+            await run_round(server, load, database, fault, report)
     finally:
         with capsys.disabled():
             print(f"\n{fault.name}: {report}")  # noqa: T201 - for the report
@@ -198,121 +206,130 @@ async def test_events_lost_by_redis_before_consumption_are_republished(
 ) -> None:
     redis = RedisKilled("redis", "killed and empty")
     for _ in range(ROUNDS):
-        await load.opens(STOCK)
-        orders = [(buyer, await load.places(buyer)) for buyer in load.buyers]
+        await load.start_round(STOCK)
+        orders = [(buyer, await load.place_order(buyer)) for buyer in load.buyers]
         server.split.service("orders").stop()
-        async with AsyncExitStack() as whole:
-            whole.callback(server.split.service("orders").cont)
+        async with AsyncExitStack() as stack:
+            stack.callback(server.split.service("orders").cont)
             for buyer, order in orders:
-                await load.pays(buyer, order)
-            await all_sent(database)
+                await load.pay(buyer, order)
+            await wait_until_published(database)
             await redis.inject(server)
-            await redis.heal(server)
+            await redis.repair(server)
         for buyer, order in orders:
-            load.sold(buyer, order)
+            load.record_sale(buyer, order)
 
-        await comes_to_rest(load, database)
+        await wait_until_idle(load, database)
         assert await database.fetch_all(BROKEN) == []
-        await nothing_is_lost_or_doubled(load, database)
+        await assert_orders_are_exact(load, database)
 
 
-async def all_sent(database: DatabaseReader) -> None:
-    """Payments has put its news into the stream; they are read when orders goes on."""
-    unsent = "SELECT count(*) FROM payments.outbox WHERE published_at IS NULL"
-    async with asyncio.timeout(CONVERGED):
-        while await database.fetch_value(unsent):
+async def wait_until_published(database: DatabaseReader) -> None:
+    """Wait until payments has published its events to the stream."""
+    unpublished = "SELECT count(*) FROM payments.outbox WHERE published_at IS NULL"
+    async with asyncio.timeout(IDLE_TIMEOUT_SECONDS):
+        while await database.fetch_value(unpublished):
             await asyncio.sleep(0.05)
 
 
-async def one_round(
+async def run_round(
     server: FaultSetup, load: LoadGenerator, database: DatabaseReader, fault: Fault, report: Report
 ) -> None:
-    await load.opens(STOCK)
-    await comes_to_rest(load, database)
-    before, struck = await calls(server), time.monotonic()
-    healed = await struck_and_healed(server, load, fault)
-    assert wrong(load.answers, fault, struck, healed) == []
-    await comes_to_rest(load, database)
-    at_rest = time.monotonic()
+    await load.start_round(STOCK)
+    await wait_until_idle(load, database)
+    before, injected_at = await calls(server), time.monotonic()
+    repaired_at = await inject_and_repair(server, load, fault)
+    assert unexpected_responses(load.responses, fault, injected_at, repaired_at) == []
+    await wait_until_idle(load, database)
+    idle_at = time.monotonic()
 
-    report.add(load.answers, healed, at_rest)
-    report.count((await calls(server)).since(before), fault.asked)
-    assert wrong(load.answers, fault, struck, healed) == []
+    report.add(load.responses, repaired_at, idle_at)
+    report.count((await calls(server)).since(before), fault.counted_targets)
+    assert unexpected_responses(load.responses, fault, injected_at, repaired_at) == []
     assert await database.fetch_all(BROKEN) == []
-    await nothing_is_lost_or_doubled(load, database)
-    assert report.first_order < SOON
-    assert report.converged < CONVERGED
+    await assert_orders_are_exact(load, database)
+    assert report.first_order_seconds < RECOVERY_SECONDS
+    assert report.idle_seconds < IDLE_TIMEOUT_SECONDS
 
 
-async def struck_and_healed(server: FaultSetup, load: LoadGenerator, fault: Fault) -> float:
-    """While the crowd is there. When it was whole again, by time.monotonic()."""
-    async with AsyncExitStack() as whole:
-        whole.push_async_callback(fault.heal, server)
+async def inject_and_repair(server: FaultSetup, load: LoadGenerator, fault: Fault) -> float:
+    """Inject and repair the fault under load. Return the time of the repair."""
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(fault.repair, server)
         await fault.prepare(server)
-        async with load.shopping():
+        async with load.running():
             await fault.inject(server)
-            # so long it lasts; nothing is decided by it
-            await asyncio.sleep(SILENCE if fault.is_silent else LASTS)
-            await whole.aclose()
-            healed = time.monotonic()
-            await load.buys(load.buyers[0])
-    return healed
+            # duration of the fault
+            await asyncio.sleep(TIMEOUT_FAULT_SECONDS if fault.is_timeout_only else FAULT_SECONDS)
+            await stack.aclose()
+            repaired_at = time.monotonic()
+            await load.buy(load.buyers[0])
+    return repaired_at
 
 
-async def comes_to_rest(load: LoadGenerator, database: DatabaseReader) -> None:
-    """Everybody is served, every order reaches its end, and then nothing is left to do."""
-    left: list[object] = ["people or orders on their way"]
+async def wait_until_idle(load: LoadGenerator, database: DatabaseReader) -> None:
+    """Wait until all reads succeed, all orders are final and no work is left."""
+    left: list[object] = ["reads or orders not finished"]
     try:
-        async with asyncio.timeout_at(asyncio.get_running_loop().time() + CONVERGED):
+        async with asyncio.timeout_at(asyncio.get_running_loop().time() + IDLE_TIMEOUT_SECONDS):
             if not FULL:
                 await database.fetch_all(MAKE_RETRIES_DUE)
-            await load.is_served()
-            await load.settle()
+            await load.wait_until_served()
+            await load.settle_orders()
             while left:
                 left = [row["what"] for row in await database.fetch_all(UNFINISHED)]
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise AssertionError(f"not at rest after {CONVERGED} s: {left}") from None
+        raise AssertionError(f"not idle after {IDLE_TIMEOUT_SECONDS} s: {left}") from None
 
 
-def wrong(answers: list[Answer], fault: Fault, struck: float, healed: float) -> list[str]:
-    """Answers that nobody should get."""
+def unexpected_responses(
+    responses: list[LoggedResponse], fault: Fault, injected_at: float, repaired_at: float
+) -> list[str]:
+    """Describe the responses that the fault does not permit."""
     return [
-        f"{answer.what} {answer.status} after {answer.seconds:.1f} s, "
-        f"begun {answer.begun - struck:.1f} s after the fault: {answer.text[:300]}"
-        for answer in answers
-        if not _is_fair(answer, fault, struck, healed)
+        f"{response.operation} {response.status} after {response.seconds:.1f} s, "
+        f"started {response.started - injected_at:.1f} s after the fault: {response.text[:300]}"
+        for response in responses
+        if not _is_permitted(response, fault, injected_at, repaired_at)
     ]
 
 
-def _is_fair(answer: Answer, fault: Fault, struck: float, healed: float) -> bool:
-    meanwhile = answer.ended > struck and answer.begun < healed
-    if meanwhile and answer.context in fault.away and answer.status != 500:
+def _is_permitted(
+    response: LoggedResponse, fault: Fault, injected_at: float, repaired_at: float
+) -> bool:
+    during_fault = response.ended > injected_at and response.started < repaired_at
+    if during_fault and response.context in fault.unavailable and response.status != 500:
         return True
-    if answer.seconds > DEADLINE + SLACK:
+    if response.seconds > DEADLINE + SLACK:
         return False
-    refusable = answer.what in fault.spoils and struck < answer.ended < healed + SOON
-    match answer.status:
+    may_be_rejected = (
+        response.operation in fault.may_fail
+        and injected_at < response.ended < repaired_at + RECOVERY_SECONDS
+    )
+    match response.status:
         case 200 | 201:
             return True
         case 503:
-            return refusable and answer.retry_after is not None
+            return may_be_rejected and response.retry_after is not None
         case 409:
-            return answer.retry_after is not None
+            return response.retry_after is not None
         case _:
             return False
 
 
-async def nothing_is_lost_or_doubled(load: LoadGenerator, database: DatabaseReader) -> None:
-    """Each acknowledged order is there, once, and so are its goods and its money."""
+async def assert_orders_are_exact(load: LoadGenerator, database: DatabaseReader) -> None:
+    """Check that each acknowledged order exists once, with its stock and its money."""
     product, sales = UUID(load.product_id), load.sales
-    regretted = sum(sale.cancelled for sale in sales)
-    sold = len(sales) - regretted
-    found = [str(row["order_id"]) for row in await database.fetch_all(ORDERED, product)]
+    cancelled = sum(sale.cancelled for sale in sales)
+    sold = len(sales) - cancelled
+    found = [str(row["order_id"]) for row in await database.fetch_all(ORDER_IDS, product)]
     assert sorted(found) == sorted(sale.order_id for sale in sales)
-    assert [tuple(row) for row in await database.fetch_all(SHELF, product)] == [(STOCK - sold, 0)]
-    till = Counter(tuple(row) for row in await database.fetch_all(TILL, product))
-    assert till == Counter({(AMOUNT, 0): sold, (AMOUNT, AMOUNT): regretted})
+    assert [tuple(row) for row in await database.fetch_all(STOCK_ROW, product)] == [
+        (STOCK - sold, 0)
+    ]
+    amounts = Counter(tuple(row) for row in await database.fetch_all(PAYMENT_AMOUNTS, product))
+    assert amounts == Counter({(AMOUNT, 0): sold, (AMOUNT, AMOUNT): cancelled})
 
 
 async def calls(server: FaultSetup) -> Calls:
@@ -320,18 +337,20 @@ async def calls(server: FaultSetup) -> Calls:
     async with httpx2.AsyncClient(timeout=DEADLINE) as http:
         page = (await http.get(f"{orders.url}/metrics")).text
     sent: Counter[str] = Counter()
-    for line in server.lines.values():
-        for path, count in line.requests.items():
+    for proxy in server.proxies.values():
+        for path, count in proxy.requests.items():
             sent[path.split("/")[2]] += count if path.startswith("/internal/") else 0
-    return Calls(orders.pid, _counted(page, "calls"), _counted(page, "attempts"), sent)
-
-
-def _counted(page: str, what: str) -> Counter[str]:
-    """Per target, whatever the method and the outcome."""
-    counted: Counter[str] = Counter()
-    lines = re.findall(
-        rf'^markethall_rpc_client_{what}_total{{.*target="(\w+)".*}} (\S+)$', page, re.MULTILINE
+    return Calls(
+        orders.pid, _count_by_target(page, "calls"), _count_by_target(page, "attempts"), sent
     )
-    for target, count in lines:
-        counted[target] += int(float(count))
-    return counted
+
+
+def _count_by_target(page: str, metric: str) -> Counter[str]:
+    """Return the count per target, over all methods and outcomes."""
+    counts: Counter[str] = Counter()
+    matches = re.findall(
+        rf'^markethall_rpc_client_{metric}_total{{.*target="(\w+)".*}} (\S+)$', page, re.MULTILINE
+    )
+    for target, count in matches:
+        counts[target] += int(float(count))
+    return counts

@@ -1,4 +1,4 @@
-"""Four processes: what one asks of another can be followed, and the inner door has its own lock."""
+"""Test four services: tracing across calls, authentication of the internal API, start order."""
 
 import asyncio
 import json
@@ -19,20 +19,20 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.security.access_tokens import AccessTokenSigner, generate_private_key
 from tests.e2e.dedicated_server import dedicated_database
 from tests.e2e.servers import ADMIN, CONTEXTS
-from tests.e2e.shop import Shop, good, refused
+from tests.e2e.shop import Shop, expect_problem, expect_status
 from tests.e2e.split_cluster import FULL_SPLIT, SplitCluster, plan_cluster, split_cluster
 
-PATIENCE = 30
+TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Apart:
+class SplitSetup:
     split: SplitCluster
     shop: Shop
 
     async def line(self, context: str, request_id: str, path: str) -> dict[str, Any]:
-        """The access line that this context wrote of this request."""
-        async with asyncio.timeout(PATIENCE):
+        """Return the access log line of this context for a request."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while not (found := self._lines(context, request_id, path)):
                 await asyncio.sleep(0.01)
         assert len(found) == 1
@@ -41,30 +41,32 @@ class Apart:
     def _lines(self, context: str, request_id: str, path: str) -> list[dict[str, Any]]:
         texts = self.split.service(context).log.read_text().splitlines()
         lines = [json.loads(text) for text in texts if text.startswith("{")]
-        wanted = ("request", request_id, path)
+        expected = ("request", request_id, path)
         return [
             line
             for line in lines
-            if (line["event"], line.get("request_id"), line.get("path")) == wanted
+            if (line["event"], line.get("request_id"), line.get("path")) == expected
         ]
 
 
 @pytest.fixture(scope="module")
 async def split_setup(
     scratch: Path, server_url: str, template: str, redis_url: str
-) -> AsyncIterator[Apart]:
+) -> AsyncIterator[SplitSetup]:
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(dedicated_database(server_url, template))
         split = await stack.enter_async_context(
-            split_cluster(scratch / "apart", FULL_SPLIT, url, redis_url, database_pool_min="1")
+            split_cluster(
+                scratch / "split-processes", FULL_SPLIT, url, redis_url, database_pool_min="1"
+            )
         )
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
         shop = Shop(split.server, http)
         await shop.sign_in_admin(*ADMIN)
-        yield Apart(split, shop)
+        yield SplitSetup(split, shop)
 
 
-async def test_order_has_one_request_id_and_trace_in_four_logs(split_setup: Apart) -> None:
+async def test_order_has_one_request_id_and_trace_in_four_logs(split_setup: SplitSetup) -> None:
     buyer, product = await split_setup.shop.customer(), await split_setup.shop.product()
     request_id, trace_id = f"test-{secrets.token_hex(8)}", secrets.token_hex(16)
     headers = {
@@ -74,7 +76,9 @@ async def test_order_has_one_request_id_and_trace_in_four_logs(split_setup: Apar
     }
     body = {"product_id": product["product_id"], "quantity": 1, "shipping_address": "Market 1"}
 
-    good(await split_setup.shop.send("POST", "/orders", buyer, headers=headers, json=body), 201)
+    expect_status(
+        await split_setup.shop.send("POST", "/orders", buyer, headers=headers, json=body), 201
+    )
 
     lines = {
         "orders": await split_setup.line("orders", request_id, "/orders"),
@@ -94,17 +98,17 @@ async def test_order_has_one_request_id_and_trace_in_four_logs(split_setup: Apar
     }
 
 
-async def test_user_token_is_rejected_by_internal_api(split_setup: Apart) -> None:
+async def test_user_token_is_rejected_by_internal_api(split_setup: SplitSetup) -> None:
     body = {"user_id": split_setup.shop.admin.user_id}
     address = split_setup.split.service("users").url + "/internal/users/get_active_customer"
 
     for headers in ({}, split_setup.shop.admin.headers):
         answer = await split_setup.shop.http.post(address, json=body, headers=headers)
 
-        refused(answer, 401, "auth.unauthenticated")
+        expect_problem(answer, 401, "auth.unauthenticated")
 
 
-async def test_only_calling_service_publishes_service_keys(split_setup: Apart) -> None:
+async def test_only_calling_service_publishes_service_keys(split_setup: SplitSetup) -> None:
     answers = {
         context: await split_setup.shop.http.get(
             split_setup.split.service(context).url + "/internal/keys.json"
@@ -118,7 +122,7 @@ async def test_only_calling_service_publishes_service_keys(split_setup: Apart) -
     assert set(key) == {"kty", "crv", "use", "alg", "kid", "x"}
 
 
-async def test_context_location_is_a_metric(split_setup: Apart) -> None:
+async def test_context_location_is_a_metric(split_setup: SplitSetup) -> None:
     text = (
         await split_setup.shop.http.get(split_setup.split.service("orders").url + "/metrics")
     ).text
@@ -138,18 +142,20 @@ async def test_service_started_alone_is_ready_and_names_missing_dependencies(
         orders = split.service("orders")
         orders.spawn()
         stack.push_async_callback(orders.end)
-        await orders.is_ready()
+        await orders.wait_until_ready()
 
-        # nobody can say whether this token is good: that is no reason to sign out
-        signed = {"Authorization": f"Bearer {a_token()}"}
-        answer = await http.get(f"{orders.url}/orders", headers=signed)
+        # the token cannot be verified, so the response is 503 and not 401
+        headers = {"Authorization": f"Bearer {token_of_unknown_key()}"}
+        answer = await http.get(f"{orders.url}/orders", headers=headers)
 
-        assert refused(answer, 503, "system.unavailable")["details"] == {"dependency": "users"}
+        assert expect_problem(answer, 503, "system.unavailable")["details"] == {
+            "dependency": "users"
+        }
         assert answer.headers["retry-after"] == "1"
 
 
-def a_token() -> str:
-    """Such as users might have signed, with a key that nobody has seen yet."""
+def token_of_unknown_key() -> str:
+    """Return an access token signed with an unknown key."""
     now = partial(datetime.now, UTC)
     signer = AccessTokenSigner(
         generate_private_key(), "http://localhost:8000", "markethall", timedelta(hours=1), now

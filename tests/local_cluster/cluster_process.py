@@ -1,4 +1,4 @@
-"""Starts `markethall local-cluster` as a user does: one command, known by its port and output."""
+"""Run `markethall local-cluster` as a process, observed by its port and its output."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import httpx2
 import psutil
 
 from tests.e2e.servers import ADMIN, CONTEXTS, RunningServer, free_port
-from tests.e2e.test_shutdown import alive
+from tests.e2e.test_shutdown import is_alive
 
 START_TIMEOUT_SECONDS = 120
 
@@ -30,8 +30,8 @@ class ClusterProcess:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def hall(self) -> RunningServer:
-        """All contexts at one address."""
+    def server(self) -> RunningServer:
+        """The cluster as a running server: all contexts at one URL."""
         return RunningServer(
             dict.fromkeys(CONTEXTS, self.url), (self.process.pid,), self.folder / "out.log"
         )
@@ -45,24 +45,24 @@ class ClusterProcess:
         return (self.folder / "out.log").read_text().splitlines()
 
     def pid_of(self, name: str) -> int:
-        """The pid of a service, or of the proxy, as reported last."""
+        """Return the last reported pid of a service, or of the proxy."""
         found = re.findall(rf"^  {name} +pid (\d+)", self.stderr, re.MULTILINE)
         assert found, self.stderr
         return int(found[-1])
 
     @property
     def all_pids(self) -> list[int]:
-        """The process itself, its services, its servers, and their children."""
+        """The pids of the process, its services, its servers and their children."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [self.process.pid, *(child.pid for child in children)]
 
 
 def remaining_processes(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if alive(pid)]
+    return [pid for pid in pids if is_alive(pid)]
 
 
 def environment(folder: Path, **given: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
+    inherited = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
     settings = {
         "data_dir": str(folder / "data"),
         "bcrypt_cost": "4",
@@ -70,21 +70,21 @@ def environment(folder: Path, **given: str) -> dict[str, str]:
         "log_format": "json",
         "admin_email": ADMIN[0],
         "admin_password": ADMIN[1],
-        # for a busy machine
+        # long timeouts for a busy machine
         "request_deadline_seconds": "30",
         "rpc_attempt_timeout_seconds": "10",
         "database_timeout": "20",
         **given,
     }
-    named = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
-    return {**clean, **named, "PYTHONPATH": "src"}
+    variables = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
+    return {**inherited, **variables, "PYTHONPATH": "src"}
 
 
 @contextmanager
 def started_cluster(
     folder: Path, port: int | None = None, **given: str
 ) -> Iterator[ClusterProcess]:
-    """Does not wait for the start. Ends the process by its pid."""
+    """Run the cluster during the block, without waiting until it is ready."""
     folder.mkdir(exist_ok=True)
     port = port or free_port()
     with (folder / "out.log").open("wb") as out, (folder / "err.log").open("wb") as err:
@@ -109,12 +109,12 @@ def started_cluster(
 
 @contextmanager
 def ready_cluster(folder: Path, **given: str) -> Iterator[ClusterProcess]:
-    """Waits until every service has been reported as ready."""
+    """Run the cluster during the block, which starts when every service is ready."""
     with started_cluster(folder, None, **given) as cluster:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not all(f"  {context} " in cluster.stderr for context in CONTEXTS):
             assert cluster.process.poll() is None, cluster.stderr
             assert time.monotonic() < deadline, cluster.stderr
-            time.sleep(0.05)  # polls a process that is starting; the result does not depend on it
+            time.sleep(0.05)
         assert httpx2.get(f"{cluster.url}/ready").status_code == 200
         yield cluster

@@ -1,4 +1,4 @@
-"""Small services on loopback, behind the real application of the local cluster."""
+"""Fake services on loopback, behind the real application of the local cluster."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ Header = tuple[bytes, bytes]
 
 @dataclass
 class FakeService:
-    """Records its requests. Answers with the request it got, or by `handler`."""
+    """Service that records requests and responds with the request, or by `handler`."""
 
     name: str
     requests: list[bytes] = field(default_factory=list)
@@ -35,7 +35,7 @@ class FakeService:
 
     async def echo(self, scope: Scope, receive: Receive, send: Send) -> None:
         digest, size = hashlib.sha256(), 0
-        async for piece in pieces(receive):
+        async for piece in read_body(receive):
             digest.update(piece)
             size += len(piece)
         request = {
@@ -50,7 +50,7 @@ class FakeService:
         await answer(200, json.dumps(request).encode())(scope, receive, send)
 
 
-async def pieces(receive: Receive) -> AsyncIterator[bytes]:
+async def read_body(receive: Receive) -> AsyncIterator[bytes]:
     more = True
     while more:
         message = await receive()
@@ -60,7 +60,7 @@ async def pieces(receive: Receive) -> AsyncIterator[bytes]:
 
 
 def answer(status: int, body: bytes = b"", *headers: Header) -> Handler:
-    """Always the same response, with a content-length where there is a body."""
+    """Return a handler with a fixed response, with a content-length if it has a body."""
     length = [(b"content-length", str(len(body)).encode())] if body else []
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +89,7 @@ class FakeCluster:
 class _Server(GracefulServer):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leaves the signals of this process to the tests."""
+        """Keep the signal handlers of the test run."""
         yield
 
 
@@ -98,7 +98,7 @@ async def fake_cluster(**settings: Any) -> AsyncIterator[FakeCluster]:
     services = {context: FakeService(context) for context in context_names()}
     async with AsyncExitStack() as stack:
         urls = {
-            context: await stack.enter_async_context(tcp.listening(service))
+            context: await stack.enter_async_context(tcp.serve_app(service))
             for context, service in services.items()
         }
         url, app = await stack.enter_async_context(cluster_of(urls, **settings))
@@ -109,12 +109,12 @@ async def fake_cluster(**settings: Any) -> AsyncIterator[FakeCluster]:
 async def cluster_of(
     urls: Mapping[str, str], **settings: Any
 ) -> AsyncIterator[tuple[str, ClusterApp]]:
-    """Serves the application as `markethall local-cluster` does, for services at these URLs."""
-    given = read_settings(shutdown_seconds=1, **settings)
-    proxy = ReverseProxy(urls, given)
-    app = create_cluster_app(given, proxy, _without_supervisor)
+    """Serve the application as `markethall local-cluster` does, for services at these URLs."""
+    cluster_settings = read_settings(shutdown_seconds=1, **settings)
+    proxy = ReverseProxy(urls, cluster_settings)
+    app = create_cluster_app(cluster_settings, proxy, _without_supervisor)
     with listen_socket("127.0.0.1", 0) as socket:
-        server = _Server(server_config(app, given))
+        server = _Server(server_config(app, cluster_settings))
         serving = asyncio.create_task(server.serve([socket]))
         try:
             yield f"http://127.0.0.1:{socket.getsockname()[1]}", app

@@ -1,4 +1,4 @@
-"""Answers of the cluster itself: for the proxy, or for all services together."""
+"""Test the responses of the cluster itself, about the proxy or about all services together."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +11,7 @@ import pytest
 from markethall.app import create_app
 from markethall.contexts import context_names, topology
 from markethall.settings import Settings, read_settings
-from tests.e2e.shop import good, refused
+from tests.e2e.shop import expect_problem, expect_status
 from tests.local_cluster.fake_services import FakeCluster, answer, cluster_of, fake_cluster
 from tests.rpc import tcp
 
@@ -34,19 +34,19 @@ async def test_health_does_not_depend_on_the_services(
     for service in cluster.services.values():
         service.handler = answer(503)
 
-    assert good(await http.get("/health"), 200) == {"status": "ok"}
+    assert expect_status(await http.get("/health"), 200) == {"status": "ok"}
 
 
-async def test_it_is_ready_when_all_services_are(
+async def test_cluster_is_ready_when_all_services_are(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
-    ready = good(await http.get("/ready"), 200)
+    ready = expect_status(await http.get("/ready"), 200)
 
     assert ready == {"status": "ready", "checks": dict.fromkeys(context_names(), "ok")}
     assert cluster.requests == [b"GET /ready"] * 4
 
 
-async def test_it_names_the_services_that_are_not_ready(
+async def test_readiness_names_the_services_that_are_not_ready(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     cluster.services["orders"].handler = answer(503)
@@ -54,17 +54,17 @@ async def test_it_names_the_services_that_are_not_ready(
 
     response = await http.get("/ready")
 
-    problem = refused(response, 503, "system.not_ready")
+    problem = expect_problem(response, 503, "system.not_ready")
     assert problem["details"] == {"failing": ["inventory", "orders"]}
     assert response.headers["retry-after"] == "1"
 
 
-async def test_it_is_not_ready_while_it_shuts_down(
+async def test_cluster_is_not_ready_during_shutdown(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     cluster.app.app.state.readiness.draining = True
 
-    problem = refused(await http.get("/ready"), 503, "system.not_ready")
+    problem = expect_problem(await http.get("/ready"), 503, "system.not_ready")
 
     assert problem["details"] == {"failing": ["shutdown"]}
 
@@ -77,27 +77,27 @@ async def test_metrics_are_of_proxy_only(cluster: FakeCluster, http: httpx2.Asyn
 
 
 @pytest.mark.parametrize("path", ["/stats", "/debug"])
-async def test_an_endpoint_of_one_process_is_not_public(
+async def test_endpoints_of_one_process_are_not_public(
     cluster: FakeCluster, http: httpx2.AsyncClient, path: str
 ) -> None:
-    refused(await http.get(path), 404, "request.not_found")
+    expect_problem(await http.get(path), 404, "request.not_found")
 
     assert cluster.requests == []
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_a_wrong_method_is_refused(http: httpx2.AsyncClient, method: str) -> None:
-    refused(await http.request(method, "/ready"), 405, "request.method_not_allowed")
+async def test_wrong_method_is_rejected(http: httpx2.AsyncClient, method: str) -> None:
+    expect_problem(await http.request(method, "/ready"), 405, "request.method_not_allowed")
 
 
 @asynccontextmanager
 async def real_services(folder: Path, **settings: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the cluster with the four real applications behind it."""
+    """Yield a client of a cluster with the four real applications."""
     async with AsyncExitStack() as stack:
         urls = {}
         for context in context_names():
             app = create_app(settings_of(context, folder, **settings))
-            urls[context] = await stack.enter_async_context(tcp.listening(app))
+            urls[context] = await stack.enter_async_context(tcp.serve_app(app))
         url, _ = await stack.enter_async_context(cluster_of(urls, **settings))
         yield await stack.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=20))
 
@@ -116,11 +116,11 @@ def settings_of(context: str, folder: Path, **settings: str) -> Settings:
     )
 
 
-async def test_the_merged_document_is_that_of_the_monolith(tmp_path: Path) -> None:
+async def test_merged_openapi_document_equals_that_of_the_monolith(tmp_path: Path) -> None:
     monolith = create_app(read_settings(storage="memory", data_dir=tmp_path)).app.openapi()
 
     async with real_services(tmp_path) as http:
-        document = good(await http.get("/openapi.json"), 200)
+        document = expect_status(await http.get("/openapi.json"), 200)
 
     assert list(document["paths"]) == list(monolith["paths"])
     assert operations(document) == operations(monolith)
@@ -146,11 +146,11 @@ async def test_the_docs_page_loads_only_from_this_server(
     assert "/openapi.json" in page.text
     assert "://" not in page.text.replace("http://www.w3.org", "")
     assert (script.status_code, len(script.content) > 100_000) == (200, True)
-    refused(nothing, 404, "request.not_found")
+    expect_problem(nothing, 404, "request.not_found")
     assert cluster.requests == []
 
 
 async def test_docs_can_be_switched_off(tmp_path: Path) -> None:
     async with real_services(tmp_path, docs="off") as http:
         for path in ("/docs", "/openapi.json"):
-            refused(await http.get(path), 404, "request.not_found")
+            expect_problem(await http.get(path), 404, "request.not_found")

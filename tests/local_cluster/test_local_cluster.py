@@ -1,4 +1,4 @@
-"""`markethall local-cluster` from outside: one address, four services, and a complete shutdown."""
+"""Test `markethall local-cluster`: one URL, four services, and a complete shutdown."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ import pytest
 
 from tests.e2e.dedicated_server import wait_for_exit
 from tests.e2e.servers import ADMIN, CONTEXTS
-from tests.e2e.shop import Shop, good, refused
-from tests.e2e.test_shutdown import until
+from tests.e2e.shop import Shop, expect_problem, expect_status
+from tests.e2e.test_shutdown import wait_until
 from tests.local_cluster.cluster_process import (
     ClusterProcess,
     environment,
@@ -40,7 +40,7 @@ def cluster(scratch: Path) -> Iterator[ClusterProcess]:
 @pytest.fixture
 async def shop(cluster: ClusterProcess) -> AsyncIterator[Shop]:
     async with httpx2.AsyncClient(timeout=20) as http:
-        shop = Shop(cluster.hall, http)
+        shop = Shop(cluster.server, http)
         await shop.sign_in_admin(*ADMIN)
         yield shop
 
@@ -48,15 +48,17 @@ async def shop(cluster: ClusterProcess) -> AsyncIterator[Shop]:
 async def test_order_is_placed_paid_and_fulfilled_through_proxy(shop: Shop) -> None:
     buyer, product = await shop.customer(), await shop.product(stock=5)
 
-    order = good(await shop.place(buyer, product["product_id"], 2), 201)
-    good(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
+    order = expect_status(await shop.place(buyer, product["product_id"], 2), 201)
+    expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
     await shop.wait_for_status(buyer, order["order_id"], status="processing", payment_status="paid")
     path, parcel = (
         f"/orders/{order['order_id']}/fulfilments",
         {"carrier": "X", "tracking_number": "1"},
     )
-    sent = good(await shop.post(path, shop.admin, json=parcel), 201)
-    good(await shop.post(f"/fulfilments/{sent['fulfilment_id']}/deliver", shop.admin), 200)
+    fulfilment = expect_status(await shop.post(path, shop.admin, json=parcel), 201)
+    expect_status(
+        await shop.post(f"/fulfilments/{fulfilment['fulfilment_id']}/deliver", shop.admin), 200
+    )
     await shop.wait_for_status(buyer, order["order_id"], status="completed")
 
     await shop.wait_for_available(product["product_id"], 3)
@@ -94,7 +96,7 @@ async def line_of(cluster: ClusterProcess, request_id: str) -> dict[str, Any]:
         lines = [json.loads(text) for text in cluster.log_lines if request_id in text]
         return [line for line in lines if line.get("request_id") == request_id]
 
-    await until(found)
+    await wait_until(found)
     (line,) = found()
     return line
 
@@ -107,7 +109,7 @@ async def test_cli_commands_work_against_running_cluster(
 
     assert demo.stdout.strip() == "24 products added.", demo.stderr
     assert "is staff now" in staff.stdout, staff.stderr
-    listed = good(await shop.get("/products?limit=100"), 200)["items"]
+    listed = expect_status(await shop.get("/products?limit=100"), 200)["items"]
     assert len(listed) >= 24
     clerk = await shop.sign_in("clerk@example.com", "a long enough sentence")
     assert clerk["access_token"]
@@ -141,7 +143,7 @@ async def test_a_killed_service_restarts_and_the_shutdown_leaves_no_process(scra
 async def kill_inventory_and_wait_for_its_restart(cluster: ClusterProcess) -> None:
     killed = cluster.pid_of("inventory")
     os.kill(killed, signal.SIGKILL)
-    await until(lambda: not remaining_processes([killed]))
+    await wait_until(lambda: not remaining_processes([killed]))
     async with httpx2.AsyncClient(base_url=cluster.url, timeout=20) as http:
         products = await http.get("/products")
         me = await http.get("/users/me")
@@ -151,23 +153,25 @@ async def kill_inventory_and_wait_for_its_restart(cluster: ClusterProcess) -> No
                 await asyncio.sleep(0.05)
         restarted = await http.get("/products")
 
-    assert refused(products, 503, "system.unavailable")["details"] == {"dependency": "inventory"}
-    refused(me, 401, "auth.unauthenticated")
-    assert refused(ready, 503, "system.not_ready")["details"] == {"failing": ["inventory"]}
+    assert expect_problem(products, 503, "system.unavailable")["details"] == {
+        "dependency": "inventory"
+    }
+    expect_problem(me, 401, "auth.unauthenticated")
+    assert expect_problem(ready, 503, "system.not_ready")["details"] == {"failing": ["inventory"]}
     assert restarted.status_code == 200
     assert "inventory ended by SIGKILL; it starts again in" in cluster.stderr
-    await until(lambda: cluster.pid_of("inventory") != killed)
+    await wait_until(lambda: cluster.pid_of("inventory") != killed)
 
 
 async def test_no_process_survives_kill_9_of_the_cluster(scratch: Path) -> None:
-    """Not even a stopped service, which takes no signal but SIGKILL."""
+    """A suspended service, which reacts only to SIGKILL, ends too."""
     with ready_cluster(scratch / "cluster-3") as cluster:
         pids = cluster.all_pids
         os.kill(cluster.pid_of("payments"), signal.SIGSTOP)
 
         cluster.process.kill()
 
-        await until(lambda: not remaining_processes(pids))
+        await wait_until(lambda: not remaining_processes(pids))
         assert len(pids) >= MIN_PROCESSES
 
 
@@ -186,7 +190,7 @@ async def test_a_service_that_cannot_start_ends_the_cluster_with_its_reason(scra
     assert "Traceback" not in cluster.stderr
 
 
-async def test_a_taken_port_is_one_line_of_error(scratch: Path) -> None:
+async def test_port_in_use_is_one_error_line(scratch: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         started_cluster(scratch / "cluster-4", port=taken.getsockname()[1]) as cluster,

@@ -1,4 +1,4 @@
-"""The environment and the shutdown of the services, and the origin of their log lines."""
+"""Test the environment and the shutdown of services, and the prefix of their log lines."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from markethall.local.cluster.process_supervisor import (
 )
 from markethall.local.cluster.reverse_proxy import ReverseProxy
 from markethall.settings import Settings, read_settings
-from tests.e2e.test_shutdown import until
+from tests.e2e.test_shutdown import wait_until
 from tests.local_cluster.cluster_process import remaining_processes
 from tests.test_cli import markethall
 
@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
 def settings_of_service(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, context: str, **shell: str
 ) -> Settings:
-    """The settings that a service reads from its environment."""
+    """Return the settings that a service reads from its environment."""
     shell = {"redis_url": "redis://127.0.0.1:1", "database_url": "postgresql://x@y/z", **shell}
     for name, value in shell.items():
         monkeypatch.setenv(f"MARKETHALL_{name.upper()}", value)
@@ -58,7 +58,7 @@ def settings_of_service(
         ("payments", {"users", "orders"}),
     ],
 )
-def test_each_service_serves_one_context_and_knows_the_urls_that_it_needs(
+def test_each_service_serves_one_context_and_knows_its_dependencies(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, context: str, remotes: set[str]
 ) -> None:
     found = settings_of_service(monkeypatch, settings, context)
@@ -68,7 +68,7 @@ def test_each_service_serves_one_context_and_knows_the_urls_that_it_needs(
     assert found.data_directory == settings.data_directory
 
 
-def test_the_pools_of_all_services_and_a_command_fit_the_embedded_server(
+def test_pools_of_all_services_and_a_command_fit_the_embedded_server(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     sizes = [
@@ -112,7 +112,7 @@ async def test_all_services_stop_and_a_suspended_one_is_killed(
     processes = {context: await service.start() for context, service in supervisor.services.items()}
     suspended = processes["payments"].pid
     os.kill(suspended, signal.SIGSTOP)
-    await until(lambda: psutil.Process(suspended).status() == psutil.STATUS_STOPPED)
+    await wait_until(lambda: psutil.Process(suspended).status() == psutil.STATUS_STOPPED)
 
     await supervisor.stop()
 
@@ -158,7 +158,7 @@ def test_a_log_line_names_its_service() -> None:
         ({"environment": "production"}, "MARKETHALL_SECRET_KEY: is required in production"),
     ],
 )
-def test_settings_that_do_not_fit_are_one_line_each_and_exit_code_two(
+def test_unsupported_settings_are_one_line_each_and_exit_code_two(
     environment: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
     done = markethall("local-cluster", "--port", "0", data_dir=str(tmp_path), **environment)

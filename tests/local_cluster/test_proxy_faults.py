@@ -1,4 +1,4 @@
-"""The reverse proxy while a service, a connection or a client breaks, hangs or never ends."""
+"""Test the reverse proxy with faults of services, connections and clients."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from markethall.contexts import context_names
 from tests.e2e.raw_http import exchange, request
 from tests.e2e.servers import free_port
-from tests.e2e.shop import refused
+from tests.e2e.shop import expect_problem
 from tests.local_cluster.fake_services import (
     FakeCluster,
     FakeService,
@@ -19,18 +19,18 @@ from tests.local_cluster.fake_services import (
     answer,
     cluster_of,
     fake_cluster,
-    pieces,
+    read_body,
 )
 from tests.rpc import tcp
 
 TIMEOUT_SECONDS = 30
-# the proxy waits 0.4 s for the head of a response
+# the proxy then waits 0.4 s for the headers of a response
 SHORT_TIMEOUTS = {
     "body_timeout": 0.1,
     "request_deadline_seconds": 0.1,
     "payment_provider_timeout_seconds": 0.1,
 }
-HALF_A_REQUEST = b"POST /orders HTTP/1.1\r\nHost: hall\r\nContent-Length: 10\r\n\r\nhalf "
+HALF_A_REQUEST = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\nhalf "
 
 Break = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -52,19 +52,21 @@ async def wait_for(event: asyncio.Event) -> None:
         await event.wait()
 
 
-@pytest.mark.parametrize("headers", [[], [(b"content-length", b"10")]], ids=["chunked", "said"])
+@pytest.mark.parametrize(
+    "headers", [[], [(b"content-length", b"10")]], ids=["chunked", "content-length"]
+)
 async def test_a_response_is_streamed(
     cluster: FakeCluster, http: httpx2.AsyncClient, headers: list[tuple[bytes, bytes]]
 ) -> None:
     may_continue = asyncio.Event()
 
-    async def slowly(scope: Scope, receive: Receive, send: Send) -> None:
+    async def respond_in_two_parts(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"first", "more_body": True})
         await wait_for(may_continue)
         await send({"type": "http.response.body", "body": b"later"})
 
-    cluster.services["orders"].handler = slowly
+    cluster.services["orders"].handler = respond_in_two_parts
 
     async with http.stream("GET", "/events") as response:
         parts = response.aiter_raw()
@@ -75,7 +77,9 @@ async def test_a_response_is_streamed(
     assert (first, b"".join(rest)) == (b"first", b"later")
 
 
-@pytest.mark.parametrize("headers", [{}, {"Content-Length": "10"}], ids=["chunked", "said"])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Content-Length": "10"}], ids=["chunked", "content-length"]
+)
 async def test_a_request_body_is_streamed(
     cluster: FakeCluster, http: httpx2.AsyncClient, headers: dict[str, str]
 ) -> None:
@@ -83,7 +87,7 @@ async def test_a_request_body_is_streamed(
 
     async def listening(scope: Scope, receive: Receive, send: Send) -> None:
         received = b""
-        async for piece in pieces(receive):
+        async for piece in read_body(receive):
             received += piece
             arrived.set()
         await answer(200, received)(scope, receive, send)
@@ -100,67 +104,67 @@ async def test_a_request_body_is_streamed(
     assert response.content == b"firstlater"
 
 
-def endless(begun: asyncio.Event, left: asyncio.Event) -> Handler:
+def never_ending(started: asyncio.Event, disconnected: asyncio.Event) -> Handler:
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b": here\n\n", "more_body": True})
-        begun.set()
-        await departure(receive, left)
+        started.set()
+        await wait_for_disconnect(receive, disconnected)
 
     return stream
 
 
-def unanswered(begun: asyncio.Event, left: asyncio.Event) -> Handler:
+def unanswered(started: asyncio.Event, disconnected: asyncio.Event) -> Handler:
     async def wait(scope: Scope, receive: Receive, send: Send) -> None:
-        begun.set()
-        await departure(receive, left)
+        started.set()
+        await wait_for_disconnect(receive, disconnected)
 
     return wait
 
 
-async def departure(receive: Receive, left: asyncio.Event) -> None:
+async def wait_for_disconnect(receive: Receive, disconnected: asyncio.Event) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    left.set()
+    disconnected.set()
 
 
 @pytest.mark.parametrize(
     ("kind", "sent"),
     [
-        (endless, request(b"GET", b"/events")),
-        (endless, HALF_A_REQUEST),
+        (never_ending, request(b"GET", b"/events")),
+        (never_ending, HALF_A_REQUEST),
         (unanswered, HALF_A_REQUEST),
     ],
     ids=["event stream", "event stream, half a request", "no response, half a request"],
 )
 async def test_a_disconnect_of_the_client_reaches_the_service(
     cluster: FakeCluster,
-    kind: Callable[[asyncio.Event, asyncio.Event], Handler],
+    make_handler: Callable[[asyncio.Event, asyncio.Event], Handler],
     sent: bytes,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    begun, left = asyncio.Event(), asyncio.Event()
-    cluster.services["orders"].handler = kind(begun, left)
+    started, disconnected = asyncio.Event(), asyncio.Event()
+    cluster.services["orders"].handler = make_handler(started, disconnected)
 
     _, writer = await asyncio.open_connection("127.0.0.1", cluster.port)
     writer.write(sent)
-    await wait_for(begun)
+    await wait_for(started)
     writer.close()
-    await wait_for(left)
+    await wait_for(disconnected)
 
     # the proxy has ended its side too before it answers the next request
     await exchange(cluster.port, request(b"GET", b"/users"))
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_an_unavailable_service_is_named_and_the_others_may_continue() -> None:
+async def test_unavailable_service_is_named_and_others_are_served() -> None:
     async with with_orders_at(f"http://127.0.0.1:{free_port()}") as http:
-        gone = await http.post("/orders", json={})
+        unavailable = await http.post("/orders", json={})
         others = [await http.get(path) for path in ("/users", "/products", "/payments")]
 
-    problem = refused(gone, 503, "system.unavailable")
+    problem = expect_problem(unavailable, 503, "system.unavailable")
     assert (problem["details"], problem["retryable"]) == ({"dependency": "orders"}, True)
-    assert gone.headers["retry-after"] == "1"
+    assert unavailable.headers["retry-after"] == "1"
     assert [response.status_code for response in others] == [200] * 3
 
 
@@ -170,7 +174,7 @@ async def with_orders_at(orders: str, **settings: float) -> AsyncIterator[httpx2
     urls = {"orders": orders}
     async with AsyncExitStack() as stack:
         for context in set(context_names()) - {"orders"}:
-            listening = tcp.listening(FakeService(context))
+            listening = tcp.serve_app(FakeService(context))
             urls[context] = await stack.enter_async_context(listening)
         url, _ = await stack.enter_async_context(cluster_of(urls, **settings))
         client = httpx2.AsyncClient(base_url=url, timeout=20)
@@ -178,7 +182,7 @@ async def with_orders_at(orders: str, **settings: float) -> AsyncIterator[httpx2
 
 
 async def closes(writer: asyncio.StreamWriter) -> None:
-    """Sends nothing."""
+    """Send nothing, then close."""
 
 
 async def resets(writer: asyncio.StreamWriter) -> None:
@@ -192,18 +196,20 @@ async def speaks_no_http(writer: asyncio.StreamWriter) -> None:
 @pytest.mark.parametrize("breaks", [closes, resets, speaks_no_http])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_request_is_never_retried(breaks: Break, method: str) -> None:
-    async with tcp.bare(breaks) as upstream, with_orders_at(upstream.url) as http:
+    async with tcp.raw_server(breaks) as upstream, with_orders_at(upstream.url) as http:
         response = await http.request(method, "/orders")
 
-    assert refused(response, 503, "system.unavailable")["details"] == {"dependency": "orders"}
-    assert len(upstream.asked) == 1
+    assert expect_problem(response, 503, "system.unavailable")["details"] == {
+        "dependency": "orders"
+    }
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize(
     "framing", [b"content-length: 100\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n4\r\n"]
 )
-async def test_an_incomplete_response_is_never_taken_for_a_complete_one(framing: bytes) -> None:
-    async def dies(writer: asyncio.StreamWriter) -> None:
+async def test_incomplete_response_is_an_error_for_the_client(framing: bytes) -> None:
+    async def abort_midway(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n" + framing + b"half\r\n")
         await writer.drain()
         await wait_for(was_read)
@@ -211,7 +217,7 @@ async def test_an_incomplete_response_is_never_taken_for_a_complete_one(framing:
 
     was_read = asyncio.Event()
     async with (
-        tcp.bare(dies) as upstream,
+        tcp.raw_server(abort_midway) as upstream,
         with_orders_at(upstream.url) as http,
         http.stream("GET", "/orders") as response,
     ):
@@ -228,31 +234,37 @@ async def test_a_service_that_hangs_ends_in_deadline_exceeded() -> None:
     async def hangs(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    async with tcp.bare(hangs) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+    async with (
+        tcp.raw_server(hangs) as upstream,
+        with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http,
+    ):
         response = await http.get("/orders")
 
-    problem = refused(response, 503, "system.deadline_exceeded")
+    problem = expect_problem(response, 503, "system.deadline_exceeded")
     assert problem["details"] == {"dependency": "orders"}
     assert response.headers["retry-after"] == "1"
 
 
-async def test_any_time_may_pass_between_two_pieces_of_a_response() -> None:
-    """An event stream is silent while nothing happens."""
+async def test_pause_within_a_response_is_no_timeout() -> None:
+    """An event stream sends nothing without events."""
 
     async def pauses(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")
         await writer.drain()
-        await asyncio.sleep(2)  # longer than the wait for the head
+        await asyncio.sleep(2)  # longer than the timeout for response headers
         writer.write(b"later")
         await writer.drain()
 
-    async with tcp.bare(pauses) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+    async with (
+        tcp.raw_server(pauses) as upstream,
+        with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http,
+    ):
         response = await http.get("/events")
 
     assert response.content == b"firstlater"
 
 
-async def test_a_body_that_does_not_arrive_is_a_timeout() -> None:
+async def test_missing_request_body_times_out() -> None:
     async with fake_cluster(body_timeout=0.1) as cluster:
         reply = await exchange(cluster.port, HALF_A_REQUEST)
 
@@ -260,7 +272,7 @@ async def test_a_body_that_does_not_arrive_is_a_timeout() -> None:
     assert reply.headers["connection"] == "close"
 
 
-async def test_a_body_may_take_longer_than_the_timeout_between_its_pieces() -> None:
+async def test_body_timeout_applies_between_chunks() -> None:
     async def body() -> AsyncIterator[bytes]:
         for _ in range(3):
             yield b"piece"
@@ -275,7 +287,7 @@ async def test_a_body_may_take_longer_than_the_timeout_between_its_pieces() -> N
     assert response.json()["size"] == 15
 
 
-async def test_a_service_may_refuse_before_it_has_read_the_body(cluster: FakeCluster) -> None:
+async def test_service_may_reject_before_reading_the_body(cluster: FakeCluster) -> None:
     large = request(b"POST", b"/imports", body=b"x" * 5_000_000)
     cluster.services["inventory"].handler = answer(413, b"too large")
 
@@ -284,7 +296,7 @@ async def test_a_service_may_refuse_before_it_has_read_the_body(cluster: FakeClu
     assert (reply.status, reply.body) == (413, b"too large")
 
 
-async def test_a_connection_that_a_service_closed_is_not_reused(
+async def test_connection_closed_by_a_service_is_not_reused(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
     closing = answer(200, b"x", (b"connection", b"close"))
@@ -298,10 +310,10 @@ async def test_a_connection_that_a_service_closed_is_not_reused(
 async def test_hanging_service_does_not_exhaust_other_pools(
     cluster: FakeCluster, http: httpx2.AsyncClient
 ) -> None:
-    begun, left = asyncio.Event(), asyncio.Event()
-    cluster.services["orders"].handler = unanswered(begun, left)
+    started, disconnected = asyncio.Event(), asyncio.Event()
+    cluster.services["orders"].handler = unanswered(started, disconnected)
     stuck = [asyncio.create_task(http.get(f"/orders/{n}")) for n in range(90)]
-    await wait_for(begun)
+    await wait_for(started)
     async with asyncio.timeout(TIMEOUT_SECONDS):
         while len(cluster.services["orders"].requests) < len(stuck):
             await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ async def short_ttl_shop(
 ) -> AsyncIterator[Shop]:
     """A shop with a reservation TTL of a few seconds."""
     async with on_one_database(
-        resources, request.param, reservation_ttl_seconds=test_expiry.HOLD
+        resources, request.param, reservation_ttl_seconds=test_expiry.RESERVATION_TTL_SECONDS
     ) as partitioned_app:
         shop = Shop(partitioned_app.server, partitioned_app.http)
         await shop.sign_in_admin(*ADMIN)

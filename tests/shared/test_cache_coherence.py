@@ -1,4 +1,4 @@
-"""What one process invalidates, the others drop: over Redis, and over the database they share."""
+"""An invalidation in one process drops the value in the others."""
 
 import asyncio
 import math
@@ -13,18 +13,13 @@ from structlog.testing import capture_logs
 
 from markethall.shared.cache import CoherentCache, open_cache
 from markethall.shared.cache.coherent_cache import L1_TTL_WITHOUT_BUS
-from markethall.shared.cache.invalidation_bus import (
-    InvalidationBus,
-    PostgresInvalidationBus,
-    RedisInvalidationBus,
-)
-from markethall.shared.cache.ports import Invalidation
-from markethall.shared.persistence.postgres import PoolSize, Postgres
+from markethall.shared.cache.invalidation_bus import InvalidationBus
+from markethall.shared.cache.keys import Invalidation
 from markethall.shared.persistence.redis_client import RedisClient
 from tests.proxy import Mode, Proxy
 from tests.shared.cache_fixtures import Clock, Source
 
-# of attempts, each some milliseconds after the one before: a limit of failure, not a measure
+# Attempts at intervals of milliseconds; only a failing test needs all of them.
 MAX_ATTEMPTS = 1000
 
 
@@ -40,42 +35,23 @@ def namespace() -> str:
     return f"test.{uuid4().hex}"
 
 
-@pytest.fixture(params=["redis", "postgres"])
-def transport(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-class Connections(NamedTuple):
-    """What one process opens: a Redis that is not configured makes Postgres carry the bus."""
-
-    redis: RedisClient
-    postgres: Postgres
-
-    async def close(self) -> None:
-        await self.redis.close()
-        await self.postgres.close()
-
-
 @pytest.fixture
-async def connect(
-    transport: str, redis_url: str, database_url: str
-) -> AsyncIterator[Callable[[], Connections]]:
-    opened: list[Connections] = []
+async def connect(redis_url: str) -> AsyncIterator[Callable[[], RedisClient]]:
+    opened: list[RedisClient] = []
 
-    def open_connections() -> Connections:
-        redis = RedisClient(redis_url if transport == "redis" else None, timeout=30)
-        opened.append(Connections(redis, Postgres(database_url, PoolSize(1, 2, 30))))
+    def open_client() -> RedisClient:
+        opened.append(RedisClient(redis_url, timeout=30))
         return opened[-1]
 
-    yield open_connections
-    for connections in opened:
-        await connections.close()
+    yield open_client
+    for client in opened:
+        await client.close()
 
 
 @pytest.fixture
-async def two(connect: Callable[[], Connections]) -> AsyncIterator[Two]:
-    """Both listen, and their clocks stand still: nothing expires."""
-    both = Two(*(open_cache("on", *connect()) for _ in range(2)))
+async def two(connect: Callable[[], RedisClient]) -> AsyncIterator[Two]:
+    """Both listen, and their clocks stand still, so nothing expires."""
+    both = Two(*(open_cache("on", connect()) for _ in range(2)))
     for cache in both:
         cache._clock = lambda: 0.0
     tasks = [asyncio.create_task(cache.listen()) for cache in both]
@@ -158,7 +134,7 @@ async def test_a_process_keeps_what_it_loaded_after_its_own_invalidation(
     await get(two.here, namespace, "key", b"new")
 
     await until_dropped(two.there, namespace, "key")
-    # what it publishes itself has come back to it by the time it receives from the other
+    # its own message has been delivered to it before the messages of the other
     await until_invalidations_arrive(two.there, two.here)
 
     assert two.here.peek(namespace, "key") == b"new"
@@ -181,7 +157,7 @@ async def test_a_load_that_began_before_an_invalidation_elsewhere_is_not_stored(
     assert await get(two.there, namespace, "key", b"new") == b"new"
 
 
-async def test_more_than_fits_into_one_message_is_invalidated(two: Two, namespace: str) -> None:
+async def test_many_keys_are_invalidated(two: Two, namespace: str) -> None:
     keys = [f"{number}-{'x' * 100}" for number in range(90)]
     for key in keys:
         await get(two.there, namespace, key, b"old")
@@ -193,10 +169,10 @@ async def test_more_than_fits_into_one_message_is_invalidated(two: Two, namespac
 
 
 async def test_a_process_that_never_listened_sends_its_invalidations_when_it_closes(
-    two: Two, namespace: str, connect: Callable[[], Connections]
+    two: Two, namespace: str, connect: Callable[[], RedisClient]
 ) -> None:
-    """As the import command does."""
-    command = open_cache("on", *connect())
+    """The import command is such a process."""
+    command = open_cache("on", connect())
     await get(two.there, namespace, "key", b"old")
 
     command.invalidate(namespace, ["key"])
@@ -206,7 +182,7 @@ async def test_a_process_that_never_listened_sends_its_invalidations_when_it_clo
 
 
 class FailsOnce(CoherentCache):
-    """The first invalidation from elsewhere raises. `max_ttls` are those of each connection."""
+    """Raises at the first invalidation from another process; `max_ttls` is a log."""
 
     def __init__(self, bus: InvalidationBus) -> None:
         super().__init__(bus, clock=lambda: 0.0)
@@ -224,12 +200,10 @@ class FailsOnce(CoherentCache):
         self.max_ttls.append(self._l1_max_ttl)
 
 
-async def test_a_listener_that_fails_trusts_nothing_and_listens_again(
-    two: Two, namespace: str, connect: Callable[[], Connections], transport: str
+async def test_a_failed_listener_drops_everything_and_listens_again(
+    two: Two, namespace: str, connect: Callable[[], RedisClient]
 ) -> None:
-    redis, postgres = connect()
-    bus = RedisInvalidationBus(redis) if transport == "redis" else PostgresInvalidationBus(postgres)
-    failing = FailsOnce(bus)
+    failing = FailsOnce(InvalidationBus(connect()))
 
     with capture_logs() as lines:
         listening = asyncio.create_task(failing.listen())
@@ -244,19 +218,13 @@ async def test_a_listener_that_fails_trusts_nothing_and_listens_again(
     await asyncio.gather(listening, return_exceptions=True)
 
 
-async def test_a_connection_that_stops_answering_is_noticed(
-    transport: str, redis_url: str, database_url: str
-) -> None:
-    url = urlsplit(redis_url if transport == "redis" else database_url)
+async def test_a_connection_that_stops_answering_is_noticed(redis_url: str) -> None:
+    url = urlsplit(redis_url)
     async with Proxy(url.port or 0) as proxy:
         user = f"{url.netloc.rpartition('@')[0]}@" if "@" in url.netloc else ""
         proxied = url._replace(netloc=f"{user}127.0.0.1:{proxy.port}").geturl()
-        redis = RedisClient(proxied if transport == "redis" else None)
-        # longer than this test waits: no other timeout may end the connection
-        postgres = Postgres(
-            proxied if transport == "postgres" else database_url, PoolSize(1, 2, 30)
-        )
-        cache = open_cache("on", redis, postgres)
+        redis = RedisClient(proxied)
+        cache = open_cache("on", redis)
         listening = asyncio.create_task(cache.listen())
         await until(lambda: cache._l1_max_ttl == math.inf)
 
@@ -267,7 +235,7 @@ async def test_a_connection_that_stops_answering_is_noticed(
         await until(lambda: cache._l1_max_ttl == math.inf)
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
-        await Connections(redis, postgres).close()
+        await redis.close()
 
 
 # one process
@@ -305,10 +273,9 @@ async def test_a_change_of_the_connection_drops_every_value_and_every_running_lo
 
 
 async def test_without_a_connection_no_value_is_older_than_a_second(namespace: str) -> None:
-    postgres = Postgres("postgresql://nobody@127.0.0.1:9/nothing", PoolSize(1, 2, 5))
     clock = Clock()
-    for database in (None, postgres):
-        cache = open_cache("on", RedisClient(None), database)
+    for redis_url in (None, "redis://127.0.0.1:9"):
+        cache = open_cache("on", RedisClient(redis_url))
         cache._clock = clock
         await get(cache, namespace, "key", b"old")
 

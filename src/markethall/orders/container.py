@@ -1,4 +1,4 @@
-"""Which implementation stands behind each promise of orders."""
+"""The container of orders: chooses the implementation of each port."""
 
 from datetime import timedelta
 from typing import Any
@@ -45,7 +45,7 @@ def _sql_persistence(
 
 
 def _bind_handlers(listeners: OrderEventHandlers) -> dict[str, EventHandler]:
-    """Handler name -> the method that keeps it."""
+    """Map handler names to bound methods."""
     return {entry.handler: entry.method.__get__(listeners) for entry in EVENT_HANDLERS}
 
 

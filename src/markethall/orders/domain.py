@@ -1,4 +1,4 @@
-"""The rules of an order: what it costs, what may happen to it, what has happened."""
+"""The order: its state machine, its amounts, its timeline."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from markethall.orders.contract import (
 
 @dataclass(frozen=True)
 class AuditInfo:
-    """Who does something, when, and why."""
+    """The actor, time and reason of a change."""
 
     actor: str
     at: datetime
@@ -29,7 +29,7 @@ class AuditInfo:
 
 @dataclass(frozen=True)
 class TimelineEntry:
-    """One line of the timeline: a change, and how the order stood after it."""
+    """A change of the order and its state after the change."""
 
     version: int
     change: str
@@ -43,7 +43,7 @@ class TimelineEntry:
 
 @dataclass(frozen=True)
 class OrderLine:
-    """Prices in minor units of the order's currency."""
+    """A line of an order. Prices are in minor units of the order's currency."""
 
     line_id: UUID
     product_id: UUID
@@ -75,7 +75,7 @@ class OrderCommand(StrEnum):
 
 @dataclass
 class Order:
-    """Amounts in minor units of `currency`. Every change writes news: its timeline entry."""
+    """An order. Amounts are in minor units of `currency`. Every change adds a timeline entry."""
 
     order_id: UUID
     user_id: UUID
@@ -111,32 +111,32 @@ class Order:
 
     @property
     def expected_version(self) -> int:
-        """The version that the store must still have for the news to be true."""
+        """The version that the stored row must still have when this order is saved."""
         return self.version - len(self.pending_timeline_entries)
 
     def mark_placed(self, audit: AuditInfo) -> None:
         self._record("placed", audit)
 
     def pay(self, audit: AuditInfo) -> None:
-        """Raises InvalidTransition, as every command does."""
+        """Mark the order as paid. Raises InvalidTransition, as every command may."""
         self._transition(OrderCommand.PAY, audit.at)
         self._record_capture()
         self._record("paid", audit)
 
     def reinstate(self, reservation_id: UUID, audit: AuditInfo) -> None:
-        """The money came after the end, and the goods could be held again."""
+        """Reopen an expired order that was paid late; its stock is reserved again."""
         self._transition(OrderCommand.REINSTATE, audit.at)
         self.reservation_id = reservation_id
         self._record_capture()
         self._record("reinstated", audit)
 
     def record_late_payment(self, audit: AuditInfo) -> None:
-        """The money came after the end and goes back."""
+        """Record a payment that came after the order ended and will be refunded."""
         self._record_capture()
         self._record("late_payment", audit)
 
     def expire(self, audit: AuditInfo) -> None:
-        """Its payment was cancelled before."""
+        """Expire the order; its payment is cancelled before."""
         self._transition(OrderCommand.EXPIRE, audit.at)
         self.provider_payment_status = "cancelled"
         self._record("expired", audit)
@@ -146,7 +146,7 @@ class Order:
         self._record("cancelled", audit)
 
     def fulfil(self, shipped_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
-        """`shipped` is how much of each line leaves the house. Raises TooMuchToFulfil too."""
+        """Ship quantities of lines, by line id. Raises TooMuchToFulfil too."""
         self._transition(OrderCommand.FULFIL, audit.at)
         self._check_not_more_than_unfulfilled(shipped_quantities)
         self.lines = tuple(
@@ -160,7 +160,7 @@ class Order:
         self._record("fulfilled", audit)
 
     def deliver(self, delivered_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
-        """With the last line the order completes."""
+        """Mark shipped quantities as delivered; with the last one the order completes."""
         self._transition(OrderCommand.DELIVER, audit.at)
         self.lines = tuple(
             replace(line, delivered=line.delivered + delivered_quantities.get(line.line_id, 0))
@@ -174,20 +174,20 @@ class Order:
             self._record("completed", audit)
 
     def fail_payment(self, audit: AuditInfo) -> None:
-        """A decline, which is no news once the money is taken or the payment is cancelled."""
+        """Record a declined payment, unless the payment was captured or cancelled before."""
         if self.provider_payment_status in {"created", "failed"} and self.refunded == 0:
             self.provider_payment_status = "failed"
             self.payment_status = OrderPaymentStatus.FAILED
             self._record("payment_failed", audit)
 
     def cancel_payment(self, audit: AuditInfo) -> None:
-        """Nothing will be charged any more."""
+        """Record that the payment is cancelled."""
         if self.provider_payment_status in {"created", "failed"}:
             self.provider_payment_status = "cancelled"
             self._record("payment_cancelled", audit)
 
     def refund(self, refunded: int, captured: int, audit: AuditInfo) -> None:
-        """`refunded` is the sum of all refunds; a sum that is not more is old news."""
+        """Record the sum of all refunds; a smaller sum is from a late event and is ignored."""
         if refunded > self.refunded:
             self.refunded = refunded
             is_fully_refunded = refunded >= captured
@@ -200,14 +200,14 @@ class Order:
 
     @property
     def is_captured(self) -> bool:
-        """Has the order been told that its money was taken."""
+        """True when the capture of the payment was recorded."""
         return self.provider_payment_status == "captured"
 
     def unfulfilled_quantities(self) -> dict[UUID, int]:
         return {line.line_id: line.unfulfilled for line in self.lines if line.unfulfilled}
 
     def allowed_commands(self, now: datetime) -> list[str]:
-        """The commands that the order takes as it stands."""
+        """Return the commands that the order accepts now."""
         return [
             row.command.value
             for row in TRANSITIONS
@@ -279,7 +279,7 @@ def is_overdue(order: Order, now: datetime) -> bool:
 
 
 def has_unfulfilled_paid_lines(order: Order, _: datetime) -> bool:
-    """And paid for: goods whose money went back stay here."""
+    """True unless all is fulfilled or the payment is refunded."""
     return (
         bool(order.unfulfilled_quantities())
         and order.payment_status is not OrderPaymentStatus.REFUNDED
@@ -315,7 +315,7 @@ class FulfilmentLine(NamedTuple):
 
 @dataclass
 class Fulfilment:
-    """Goods of one order on their way: shipped -> delivered."""
+    """A shipment of an order: shipped -> delivered."""
 
     fulfilment_id: UUID
     order_id: UUID
@@ -341,7 +341,7 @@ class Fulfilment:
 def build_fulfilment_lines(
     lines: Iterable[OrderLine], shipped_quantities: Mapping[UUID, int]
 ) -> tuple[FulfilmentLine, ...]:
-    """In the order's own order."""
+    """Build fulfilment lines in the order of the order's lines."""
     return tuple(
         FulfilmentLine(line.line_id, line.product_id, shipped_quantities[line.line_id])
         for line in lines

@@ -1,4 +1,4 @@
-"""What the world may ask of orders."""
+"""HTTP API of orders."""
 
 from typing import Annotated, Any
 
@@ -65,7 +65,7 @@ _NO_STORE_HEADERS = {"cache-control": "no-store"}
 
 
 class PlaceOrderShortForm(model.RequestModel):
-    """The short form: one line."""
+    """An order of one line."""
 
     product_id: Id
     quantity: Quantity
@@ -77,7 +77,7 @@ class PlaceOrderShortForm(model.RequestModel):
 
 
 def _parse_by_shape(value: Any, _: Any) -> PlaceOrder | PlaceOrderShortForm:
-    """One reading per shape, so that an error names the field and not both readings."""
+    """Validate by the shape of the body, so that an error names a field of one shape only."""
     is_short_form = isinstance(value, dict) and "lines" not in value and "product_id" in value
     return (PlaceOrderShortForm if is_short_form else PlaceOrder).model_validate(value)
 
@@ -115,7 +115,7 @@ PlaceBody = Annotated[
 ]
 
 
-# what a neighbour refuses passes through us: its code is known here, its contract is not
+# errors of other contexts that reach the client; only their codes are known here
 _UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
     403: ("users.inactive",),
     404: ("users.not_found", "inventory.product_not_found"),
@@ -129,7 +129,7 @@ _UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
 
 
 def _with_upstream_errors(*refusals: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """For `responses`: our own refusals, and those of the neighbours that a client may see."""
+    """Document our errors and those of other contexts under `responses`."""
     responses = problems(*refusals)
     for status, codes in _UPSTREAM_ERROR_CODES.items():
         entry = responses.setdefault(status, openapi_problem_response("Refused", {}))
@@ -153,9 +153,9 @@ def _with_upstream_errors(*refusals: type[DomainError]) -> dict[int | str, dict[
 async def place_order(
     request: Request, ctx: Owner, body: PlaceBody, orders: OrdersDep, idempotency: IdempotencyDep
 ) -> Response:
-    """Holds the goods and opens the payment; unpaid, the order expires at `expires_at`.
+    """Reserve the stock and open the payment; unpaid, the order expires at `expires_at`.
 
-    Needs an `Idempotency-Key`: the same key gives the same order, however often it is sent.
+    Requires an `Idempotency-Key`: a retry with the same key returns the same order.
     """
     command = body.to_place_order() if isinstance(body, PlaceOrderShortForm) else body
     return await run_idempotent(
@@ -179,14 +179,14 @@ async def place_order(
 async def list_orders(
     ctx: OwnerOrStaff, query: Annotated[OrderQuery, Query()], orders: OrdersDep
 ) -> Response:
-    """A customer sees their own orders, staff sees all."""
+    """Customers see their own orders, staff see all."""
     return json_response(await orders.list_orders(ctx, query), headers=_NO_STORE_HEADERS)
 
 
 @router.get(
     "/orders/{order_id}",
     response_model=OrderView,
-    summary="One order",
+    summary="Get an order",
     responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
 )
 async def get_order(
@@ -200,7 +200,7 @@ async def get_order(
 @router.get(
     "/orders/{order_id}/status",
     response_model=OrderStatusView,
-    summary="How an order stands",
+    summary="Get the status of an order",
     responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
 )
 async def get_order_status(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
@@ -210,11 +210,11 @@ async def get_order_status(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -
 @router.get(
     "/orders/{order_id}/timeline",
     response_model=TimelineView,
-    summary="What has happened to an order",
+    summary="Get the timeline of an order",
     responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
 )
 async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
-    """Every change with its actor, time and reason, the oldest first."""
+    """All changes with actor, time and reason, the oldest first."""
     return json_response(await orders.get_timeline(ctx, order_id), headers=_NO_STORE_HEADERS)
 
 
@@ -235,7 +235,7 @@ async def cancel_order(
     orders: OrdersDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """While nothing is shipped. The goods and the money go back at once, by event."""
+    """Only while nothing is shipped. Stock and payment are released soon after."""
     return await run_idempotent(
         request,
         ctx,
@@ -251,7 +251,7 @@ async def cancel_order(
     "/orders/{order_id}/fulfilments",
     status_code=201,
     response_model=FulfilmentView,
-    summary="Ship goods",
+    summary="Ship lines of an order",
     responses=problems(
         *AUTHENTICATED_ERRORS,
         *IDEMPOTENCY_ERRORS,
@@ -269,7 +269,7 @@ async def fulfil_order(
     orders: OrdersDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Goods leave the house. Without `lines`: everything that is not fulfilled yet."""
+    """Without `lines`, everything that is not fulfilled yet is shipped."""
     return await run_idempotent(
         request,
         ctx,
@@ -284,7 +284,7 @@ async def fulfil_order(
 @router.get(
     "/fulfilments/{fulfilment_id}",
     response_model=FulfilmentView,
-    summary="One fulfilment",
+    summary="Get a fulfilment",
     responses=problems(*AUTHENTICATED_ERRORS, FulfilmentNotFound),
 )
 async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep) -> Response:
@@ -294,7 +294,7 @@ async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep
 @router.post(
     "/fulfilments/{fulfilment_id}/deliver",
     response_model=FulfilmentView,
-    summary="Goods have arrived",
+    summary="Mark a fulfilment as delivered",
     responses=problems(
         *AUTHENTICATED_ERRORS, *IDEMPOTENCY_ERRORS, FulfilmentNotFound, InvalidTransition
     ),

@@ -1,4 +1,4 @@
-"""Which implementation stands behind each promise of payments."""
+"""The container of payments: chooses the implementation of each port."""
 
 import asyncio
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def _sql_persistence(
 
 
 def _deliver_to(handler: WebhookHandler) -> DeliverWebhook:
-    """The sandbox sends its webhooks where a real provider would: bytes and headers, no more."""
+    """Deliver the sandbox's webhooks as headers and bytes, as a real provider does."""
 
     async def deliver(headers: Mapping[str, str], body: bytes) -> None:
         await handler.receive(system_context("payments.sandbox"), "sandbox", headers, body)

@@ -1,4 +1,4 @@
-"""What the rest of the hall may know about payments."""
+"""The contract of payments: DTOs, errors, events and Protocols."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -36,7 +36,7 @@ class RefundStatus(StrEnum):
 
 
 class OpenPayment(Dto):
-    """The amount due for one order. What is not confirmed by expires_at expires by itself."""
+    """The amount due for one order; unless confirmed by `expires_at`, the payment expires."""
 
     payment_id: UUID
     order_id: UUID
@@ -46,7 +46,7 @@ class OpenPayment(Dto):
 
 
 class RefundPayment(Dto):
-    """Without an amount: all that is left of it."""
+    """Without `amount`: all that is refundable."""
 
     payment_id: UUID
     refund_id: UUID
@@ -83,7 +83,7 @@ class RefundView(Dto):
 
 
 class PaymentNotFound(DomainError):
-    """Absent, or not yours. Details: payment_id."""
+    """The payment does not exist or the caller may not see it. Details: payment_id."""
 
     code = "payments.not_found"
     status = 404
@@ -91,7 +91,7 @@ class PaymentNotFound(DomainError):
 
 
 class InvalidPaymentTransition(DomainError):
-    """Details: status, allowed (the commands that the status takes)."""
+    """Details: status, allowed (the commands that the status accepts)."""
 
     code = "payments.invalid_transition"
     status = 409
@@ -138,7 +138,7 @@ class PaymentFailed(Event):
 
 
 class PaymentRefunded(Event):
-    """A refund has succeeded. `refunded` is the sum of all of them."""
+    """A refund succeeded. `refunded` is the sum of all refunds."""
 
     type: ClassVar[str] = "payments.payment_refunded"
     payment_id: UUID
@@ -154,20 +154,20 @@ class PaymentRefunded(Event):
 
 
 class Payments(Protocol):
-    """What a neighbour may ask. Every command may be repeated."""
+    """Calls for other contexts. Every command is idempotent."""
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
-        """Once per payment id; after a cancel it stays cancelled. Raises OrderHasPayment."""
+        """Open a payment, once per id; after a cancel it is cancelled. Raises OrderHasPayment."""
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
-        """Nothing will be charged any more; a payment that was never opened cannot be.
+        """Cancel the payment; one that is opened later is cancelled at once.
 
-        Raises InvalidPaymentTransition when the money is taken, PaymentInProgress when that is
-        being decided.
+        Raises InvalidPaymentTransition when it is captured, PaymentInProgress while the provider is
+        processing it.
         """
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
-        """Give money back, once per refund id.
+        """Refund a captured payment, once per refund id.
 
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken,
         ValidationFailed (for an amount that is not positive), CurrencyMismatch.
@@ -187,7 +187,7 @@ class OperationStatus(StrEnum):
 
 
 class OperationView(Dto):
-    """One call of the provider. Its id is the idempotency key that the provider knows it by."""
+    """A call of the provider. Its id is the idempotency key at the provider."""
 
     operation_id: UUID
     payment_id: UUID
@@ -207,14 +207,14 @@ class PostingKind(StrEnum):
 
 
 class PostingEntryView(Dto):
-    """One line of a posting. A debit is positive, a credit negative."""
+    """One entry of a posting. A debit is positive, a credit negative."""
 
     account: str
     amount: Money
 
 
 class PostingView(Dto):
-    """Money that moved, in double entry: per currency the entries sum to zero."""
+    """A double-entry posting: per currency its entries sum to zero."""
 
     posting_id: UUID
     payment_id: UUID
@@ -230,7 +230,7 @@ class LedgerAccountKind(StrEnum):
 
 
 class LedgerAccountBalance(Dto):
-    """One account in one currency. The balance is debits less credits."""
+    """The balance of one account in one currency: debits less credits."""
 
     account: str
     kind: LedgerAccountKind
@@ -238,7 +238,7 @@ class LedgerAccountBalance(Dto):
 
 
 class LedgerReport(Dto):
-    """O4 and our half of O2, evaluated on the live data; at most 100 ids of each fault."""
+    """The result of checking the ledger against the payments; at most 100 ids of each fault."""
 
     balanced: bool
     posting_count: int
@@ -247,14 +247,14 @@ class LedgerReport(Dto):
 
 
 class WebhookReceipt(Dto):
-    """The raw event is stored; a duplicate was stored before."""
+    """The event is stored; a duplicate was stored before."""
 
     event_id: str
     duplicate: bool
 
 
 class PaymentQuery(PageQuery):
-    """Owners see their own payments; user_id is for staff."""
+    """Owners see their own payments; `user_id` is for staff."""
 
     order_id: Id | None = None
     user_id: Id | None = None
@@ -291,7 +291,7 @@ class UnknownProvider(DomainError):
 
 
 class WebhookSignatureInvalid(DomainError):
-    """Missing, forged or too old."""
+    """The signature is missing, forged or too old."""
 
     code = "payments.webhook_signature_invalid"
     status = 401
@@ -299,7 +299,7 @@ class WebhookSignatureInvalid(DomainError):
 
 
 class OrderHasPayment(DomainError):
-    """Another payment was opened for this order. Details: order_id."""
+    """Another payment is open for this order. Details: order_id."""
 
     code = "payments.order_has_payment"
     status = 409
@@ -307,7 +307,7 @@ class OrderHasPayment(DomainError):
 
 
 class OperationIdTaken(DomainError):
-    """The id of this refund names another operation. Details: operation_id."""
+    """The refund id belongs to another operation. Details: operation_id."""
 
     code = "payments.operation_id_taken"
     status = 409
@@ -315,26 +315,26 @@ class OperationIdTaken(DomainError):
 
 
 class PaymentApi(Protocol):
-    """What the world may ask, over HTTP."""
+    """The public API of payments."""
 
     async def get_payment(self, ctx: CallContext, payment_id: UUID) -> PaymentView:
         """Raises PaymentNotFound."""
 
     async def list_payments(self, ctx: CallContext, query: PaymentQuery) -> Page[PaymentView]:
-        """One's own; all of them for staff. Raises CursorInvalid."""
+        """Return the caller's payments; all of them for staff. Raises CursorInvalid."""
 
     async def confirm(
         self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
     ) -> PaymentView:
-        """Take the money. A decline is an answer (failed), so is no answer (unknown).
+        """Charge the payment. A decline (failed) and a timeout (unknown) are results, not errors.
 
-        Raises PaymentNotFound, UnknownMethod, InvalidPaymentTransition, PaymentInProgress.
+        Raises PaymentNotFound, UnknownPaymentMethod, InvalidPaymentTransition, PaymentInProgress.
         """
 
     async def list_operations(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
     ) -> Page[OperationView]:
-        """In the order they were made. Raises PaymentNotFound, CursorInvalid."""
+        """Return the oldest first. Raises PaymentNotFound, CursorInvalid."""
 
     async def refund(
         self,
@@ -344,7 +344,7 @@ class PaymentApi(Protocol):
         reason: str,
         attempt: IdempotentCommand,
     ) -> RefundView:
-        """By staff; without an amount, all that is left.
+        """Refund a payment, by default all that is refundable. Staff only.
 
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch.
         """
@@ -355,22 +355,23 @@ class PaymentApi(Protocol):
     async def list_refunds(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
     ) -> Page[RefundView]:
-        """In the order they were made. Raises PaymentNotFound, CursorInvalid."""
+        """Return the oldest first. Raises PaymentNotFound, CursorInvalid."""
 
     async def receive_webhook(
         self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
     ) -> WebhookReceipt:
-        """Store the raw event, then apply it. Header names are in lower case.
+        """Store the event, then apply it. Header names are in lower case.
 
-        Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed.
+        Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest,
+        ValidationFailed.
         """
 
     async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
-        """The newest first. Raises CursorInvalid."""
+        """Return the newest first. Raises CursorInvalid."""
 
     async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]: ...
 
     async def verify_ledger(self, ctx: CallContext) -> LedgerReport: ...
 
     async def count(self) -> int:
-        """How many payments there are."""
+        """Return the number of payments."""

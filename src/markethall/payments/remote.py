@@ -1,4 +1,4 @@
-"""The promise of payments over HTTP: the serving half, then the calling half."""
+"""The contract `Payments` over HTTP: server routes, then the client."""
 
 from typing import Annotated
 from uuid import UUID
@@ -81,7 +81,7 @@ async def refund(
 
 
 class RemotePayments:
-    """Payments, in another deployment."""
+    """Client of payments in another deployment."""
 
     def __init__(self, rpc_client: RpcClient) -> None:
         self._rpc_client = rpc_client

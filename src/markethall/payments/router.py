@@ -1,4 +1,4 @@
-"""What the world may ask of payments."""
+"""HTTP API of payments."""
 
 from typing import Annotated, Any, Final
 
@@ -80,7 +80,7 @@ class PositiveMoney(RequestModel):
 
 
 class RefundRequest(RequestModel):
-    """Without an amount: all that is left."""
+    """Without `amount`: all that is refundable."""
 
     amount: PositiveMoney | None = None
     reason: Annotated[Text, Field(min_length=1, max_length=500, examples=["damaged"])]
@@ -90,26 +90,26 @@ class RefundRequest(RequestModel):
         return Money(**self.amount.model_dump()) if self.amount else None
 
 
-# Paying
+# Payments
 
 
 @router.get(
     "/payments",
     response_model=Page[PaymentView],
-    summary="Payments",
+    summary="List payments",
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_payments(
     ctx: OwnerOrStaff, query: Annotated[PaymentQuery, Query()], api: PaymentApiDep
 ) -> Response:
-    """One's own; all of them for staff."""
+    """Customers see their own payments, staff see all."""
     return json_response(await api.list_payments(ctx, query))
 
 
 @router.get(
     "/payments/{payment_id}",
     response_model=PaymentView,
-    summary="A payment",
+    summary="Get a payment",
     responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound),
 )
 async def get_payment(
@@ -122,13 +122,17 @@ async def get_payment(
 @router.post(
     "/payments/{payment_id}/confirm",
     response_model=PaymentView,
-    summary="Pay",
+    summary="Confirm a payment",
     responses=_UNKNOWN_OUTCOME_RESPONSE
     | problems(
-        *AUTHENTICATED_ERRORS, *REQUIRED_IDEMPOTENCY_ERRORS, PaymentNotFound, UnknownPaymentMethod, InvalidPaymentTransition,
+        *AUTHENTICATED_ERRORS,
+        *REQUIRED_IDEMPOTENCY_ERRORS,
+        PaymentNotFound,
+        UnknownPaymentMethod,
+        InvalidPaymentTransition,
         PaymentInProgress,
     ),
-)  # fmt: skip
+)
 async def confirm_payment(
     request: Request,
     *,
@@ -138,7 +142,7 @@ async def confirm_payment(
     api: PaymentApiDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Take the money, once. A decline is an answer: `failed`, and may be tried again.
+    """Charge the payment, once per key. A decline gives `failed`, and may be tried again.
 
     The sandbox knows sandbox_ok, sandbox_declined, sandbox_insufficient_funds,
     sandbox_action_required, sandbox_timeout_before, sandbox_timeout_after, sandbox_slow and
@@ -163,7 +167,7 @@ async def confirm_payment(
 @router.get(
     "/payments/{payment_id}/operations",
     response_model=Page[OperationView],
-    summary="What the provider was asked",
+    summary="List the operations of a payment",
     responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
 )
 async def list_operations(
@@ -172,19 +176,23 @@ async def list_operations(
     return json_response(await api.list_operations(ctx, payment_id, query))
 
 
-# Giving back
+# Refunds
 
 
 @router.post(
     "/payments/{payment_id}/refunds",
     status_code=201,
     response_model=RefundView,
-    summary="Refund",
+    summary="Refund a payment",
     responses=problems(
-        *AUTHENTICATED_ERRORS, *REQUIRED_IDEMPOTENCY_ERRORS, PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured,
+        *AUTHENTICATED_ERRORS,
+        *REQUIRED_IDEMPOTENCY_ERRORS,
+        PaymentNotFound,
+        InvalidPaymentTransition,
+        RefundExceedsCaptured,
         CurrencyMismatch,
     ),
-)  # fmt: skip
+)
 async def create_refund(
     request: Request,
     *,
@@ -194,7 +202,7 @@ async def create_refund(
     api: PaymentApiDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Give money back, once. `unknown` is settled with the provider by itself."""
+    """Refund a payment, once per key. `unknown` is reconciled with the provider later."""
 
     async def effect(attempt: IdempotentCommand) -> RefundView:
         return await api.refund(ctx, payment_id, body.money, body.reason, attempt)
@@ -217,7 +225,7 @@ async def create_refund(
 @router.get(
     "/payments/{payment_id}/refunds",
     response_model=Page[RefundView],
-    summary="Refunds of a payment",
+    summary="List the refunds of a payment",
     responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, CursorInvalid),
 )
 async def list_refunds(
@@ -229,14 +237,14 @@ async def list_refunds(
 @router.get(
     "/payments/{payment_id}/refunds/{refund_id}",
     response_model=RefundView,
-    summary="A refund",
+    summary="Get a refund",
     responses=problems(*AUTHENTICATED_ERRORS, PaymentNotFound, RefundNotFound),
 )
 async def get_refund(ctx: Staff, payment_id: Id, refund_id: Id, api: PaymentApiDep) -> Response:
     return json_response(await api.get_refund(ctx, payment_id, refund_id))
 
 
-# News from the provider
+# Webhooks
 
 _RAW_BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -250,25 +258,30 @@ _RAW_BODY: Final[dict[str, Any]] = {
 @router.post(
     "/payments/webhooks/{provider}",
     response_model=WebhookReceipt,
-    summary="A provider's webhook",
+    summary="Receive a webhook",
     responses=problems(
-        UnknownProvider, WebhookSignatureInvalid, MalformedRequest, BodyTooLarge, UnsupportedMediaType,
-        ValidationFailed, Unavailable,
+        UnknownProvider,
+        WebhookSignatureInvalid,
+        MalformedRequest,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        ValidationFailed,
+        Unavailable,
     ),
     openapi_extra=_RAW_BODY,
-)  # fmt: skip
+)
 async def receive_webhook(
     request: Request,
     ctx: Anyone,
     provider: Annotated[Text, Field(max_length=50, examples=["sandbox"])],
     api: PaymentApiDep,
 ) -> Response:
-    """200 once the raw event is stored; a duplicate too."""
+    """200 once the event is stored, also for a duplicate."""
     body = await request.body()
     return json_response(await api.receive_webhook(ctx, provider, request.headers, body))
 
 
-# The ledger
+# Ledger
 
 
 class LedgerAccountsView(BaseModel):
@@ -278,7 +291,7 @@ class LedgerAccountsView(BaseModel):
 @router.get(
     "/transactions",
     response_model=Page[PostingView],
-    summary="The ledger's postings",
+    summary="List ledger postings",
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_transactions(
@@ -291,7 +304,7 @@ async def list_transactions(
 @router.get(
     "/ledger/accounts",
     response_model=LedgerAccountsView,
-    summary="The ledger's balances",
+    summary="List account balances",
     responses=problems(*AUTHENTICATED_ERRORS),
 )
 async def list_ledger_accounts(ctx: Staff, api: PaymentApiDep) -> Response:
@@ -301,7 +314,7 @@ async def list_ledger_accounts(ctx: Staff, api: PaymentApiDep) -> Response:
 @router.get(
     "/ledger/verify",
     response_model=LedgerReport,
-    summary="Does the ledger balance",
+    summary="Verify the ledger",
     responses=problems(*AUTHENTICATED_ERRORS),
 )
 async def verify_ledger(ctx: Staff, api: PaymentApiDep) -> Response:
@@ -309,6 +322,6 @@ async def verify_ledger(ctx: Staff, api: PaymentApiDep) -> Response:
 
 
 def _to_confirm_response(payment: PaymentView) -> StoredResponse:
-    """202 while nobody knows."""
+    """Respond with 202 while the outcome is not known."""
     status = 202 if payment.status is PaymentStatus.UNKNOWN else 200
     return StoredResponse(status=status, body=payment.model_dump_json())

@@ -1,4 +1,4 @@
-"""Which implementation stands behind each promise of users."""
+"""The container of users: chooses the implementation of each port."""
 
 from datetime import timedelta
 from typing import Any
@@ -27,7 +27,7 @@ from markethall.users.service import (
 )
 from markethall.users.sql import STATEMENTS, SqlUserStore
 
-# what is forgotten a minute late was refused all the same
+# expired sessions are refused before they are purged, so this only bounds the table size
 SESSION_PURGE_INTERVAL = timedelta(minutes=1)
 
 

@@ -1,4 +1,4 @@
-"""What the rest of the hall may know about users."""
+"""The contract of users: DTOs, errors and Protocols."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -16,7 +16,7 @@ from markethall.shared.kernel.pagination import Page
 
 
 class Customer(Dto):
-    """A person who may buy."""
+    """An active user, as other contexts see them."""
 
     user_id: UUID
     email: str
@@ -40,17 +40,17 @@ class UserInactive(DomainError):
 
 
 class Users(Protocol):
-    """What a neighbour may ask."""
+    """Calls for other contexts."""
 
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
-        """The person, if they may buy now. Raises UserNotFound, UserInactive."""
+        """Return the user if active. Raises UserNotFound, UserInactive."""
 
 
-# What this context's own router needs
+# For this context's own router
 
 
 class Role(StrEnum):
-    """What a person is; shared/http/route_policies.py says which scopes each role gives."""
+    """Roles of users; shared/kernel/scopes.py maps each role to scopes."""
 
     CUSTOMER = "customer"
     STAFF_CATALOGUE = "staff:catalogue"
@@ -61,7 +61,7 @@ class Role(StrEnum):
 
 
 class UserView(Dto):
-    """A person as they, and those who manage users, see them."""
+    """A user, as the account owner and user managers see it."""
 
     user_id: UUID
     username: str
@@ -84,21 +84,24 @@ class Register(Dto):
 
 
 class ChangeProfile(Dto):
-    """Only the fields that were set are changed; a full name of None is taken away."""
+    """Only fields that were set change; a `full_name` of None removes it."""
 
     full_name: str | None = None
     tags: tuple[str, ...] = ()
 
 
 class ChangeUser(Dto):
-    """What is None stays as it is."""
+    """Fields that are None stay unchanged."""
 
     is_active: bool | None = None
     roles: tuple[Role, ...] | None = None
 
 
 class TokenPair(Dto):
-    """RFC 6749, section 5.1. `expires_in` is in seconds and about the access token."""
+    """The token response of RFC 6749, section 5.1.
+
+    `expires_in` is the access token's, in seconds.
+    """
 
     access_token: Annotated[str, Field(repr=False)]
     token_type: Literal["bearer"] = "bearer"
@@ -125,7 +128,7 @@ class JwkSet(Dto):
 
 
 class UsernameTaken(DomainError):
-    """Case does not count. Details: username."""
+    """The name exists, in any case. Details: username."""
 
     code = "users.username_taken"
     status = 409
@@ -133,7 +136,7 @@ class UsernameTaken(DomainError):
 
 
 class EmailTaken(DomainError):
-    """Case and Unicode form do not count. Details: none."""
+    """The address exists, in any case or Unicode form. Details: none."""
 
     code = "users.email_taken"
     status = 409
@@ -149,7 +152,7 @@ class PasswordUnacceptable(DomainError):
 
 
 class BadCredentials(DomainError):
-    """The same for an unknown name, a wrong password and a disabled account."""
+    """Unknown name, wrong password or disabled account; the error is the same for all."""
 
     code = "users.bad_credentials"
     status = 401
@@ -157,7 +160,7 @@ class BadCredentials(DomainError):
 
 
 class BadRefreshToken(DomainError):
-    """Unknown, used before, expired or revoked, or the account is disabled."""
+    """Unknown, used, expired or revoked token, or disabled account."""
 
     code = "users.bad_refresh_token"
     status = 401
@@ -181,23 +184,23 @@ class LastAdmin(DomainError):
 
 
 class Accounts(Protocol):
-    """People: who they are and what they may be."""
+    """Accounts: registration, profiles, roles."""
 
     async def register(
         self, ctx: CallContext, command: Register, attempt: IdempotentCommand
     ) -> UserView:
-        """A new customer, whose user id is the attempt's.
+        """Create a customer account; its user id is the attempt's id.
 
         Raises ValidationFailed, PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
         """
 
     async def get_me(self, ctx: CallContext) -> UserView:
-        """The caller's own account. Raises UserNotFound, UserInactive."""
+        """Return the caller's account. Raises UserNotFound, UserInactive."""
 
     async def update_me(
         self, ctx: CallContext, change: ChangeProfile, expected_versions: ExpectedVersions
     ) -> UserView:
-        """`seen`: what the caller has read, if they care.
+        """Update the caller's profile if its version is one of `expected_versions`, when given.
 
         Raises UserNotFound, UserInactive, PreconditionFailed, ValidationFailed.
         """
@@ -205,13 +208,13 @@ class Accounts(Protocol):
     async def change_password(
         self, ctx: CallContext, current_password: str, new_password: str
     ) -> None:
-        """Ends every other session of the caller; the one of this access token goes on.
+        """Change the password and end all sessions of the caller but the current one.
 
         Raises UserNotFound, UserInactive, BadCredentials, PasswordUnacceptable, Overloaded.
         """
 
     async def list_users(self, ctx: CallContext, limit: int, cursor: str | None) -> Page[UserView]:
-        """In the order of their ids, which is that of signing up. Raises CursorInvalid."""
+        """Return users in the order of registration. Raises CursorInvalid."""
 
     async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:
         """Raises UserNotFound."""
@@ -223,56 +226,57 @@ class Accounts(Protocol):
         change: ChangeUser,
         expected_versions: ExpectedVersions,
     ) -> UserView:
-        """Disabling ends all sessions. An access token keeps its scopes until it expires.
+        """Change roles or disable an account, which ends its sessions.
 
-        Raises UserNotFound, PreconditionFailed, LastAdmin.
+        Access tokens keep their scopes until they expire. Raises UserNotFound, PreconditionFailed,
+        LastAdmin.
         """
 
     async def count(self) -> int:
-        """All users, disabled ones included."""
+        """Return the number of users, including disabled ones."""
 
     async def create_staff(
         self, email: str, role: str, password: str, username: str | None = None
     ) -> UserView:
-        """For the command line: a new account with this role.
+        """Create an account with this role, for the command line.
 
-        Without a name it gets one made from the e-mail address.
-        Raises ValidationFailed, PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
+        Without a name it gets one derived from the e-mail address. Raises ValidationFailed,
+        PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
         """
 
     async def create_first_admin(self, email: str, password: str) -> UserView | None:
-        """For the start of a process: an admin where no active one is, else None.
+        """Create an admin at start-up if no active one exists, else return None.
 
-        An account that has this address already is not promoted. Raises ValidationFailed,
+        An existing account with this address is not promoted. Raises ValidationFailed,
         PasswordUnacceptable, EmailTaken, Overloaded.
         """
 
 
 class Sessions(Protocol):
-    """Signing in, staying in, and the keys that prove it."""
+    """Sessions: sign-in, refresh tokens, the public keys of access tokens."""
 
     async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
-        """Open a session. `name` is the user name or the e-mail address.
+        """Open a session. `login` is the user name or the e-mail address.
 
         Raises BadCredentials, Overloaded.
         """
 
     async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
-        """Trade a refresh token for a new pair, once (RFC 9700, section 4.14).
+        """Exchange a refresh token for a new pair, once (RFC 9700, section 4.14).
 
-        A token that was traded before ends its session, for it may be a thief's. One exception:
-        the token that was traded last is good for ten more seconds, for a client that never got
-        the answer. Raises BadRefreshToken.
+        Reuse of an exchanged token ends its session, because the token may be stolen. Exception:
+        the token exchanged last is accepted for ten more seconds, for a client that did not get the
+        response. Raises BadRefreshToken.
         """
 
     async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
-        """End the token's session, if it is a token (RFC 7009)."""
+        """End the session of a refresh token; ignore anything else (RFC 7009)."""
 
     async def get_jwks(self, ctx: CallContext) -> JwkSet:
-        """The keys that access tokens are to be checked with."""
+        """Return the public keys of access tokens."""
 
     async def get_issuer(self) -> str:
-        """The address that all tokens name."""
+        """Return the `iss` claim of all tokens."""
 
     async def compute_fingerprint(self, secret: str) -> str:
-        """A keyed digest: two requests can be compared without keeping the secret they carry."""
+        """Return a keyed digest, which compares secrets of two requests without storing them."""

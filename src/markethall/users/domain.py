@@ -1,4 +1,4 @@
-"""The rules about people and their sessions."""
+"""The rules of accounts and sessions."""
 
 import hashlib
 import re
@@ -32,29 +32,31 @@ MAX_FULL_NAME_LENGTH: Final = 200
 MAX_TAG_LENGTH: Final = 50
 MAX_TAGS: Final = 20
 
-# counted from the sign-in, however often the token is traded: then the password is asked again
+# counted from the sign-in; refreshing does not extend it
 SESSION_LIFETIME: Final = timedelta(days=30)
-# how long the last token is still good, for a client that never got the answer
+# the exchanged token stays valid this long, for a client that did not get the response
 REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
 
+_FAMILY_BYTES: Final = 16
+_SECRET_BYTES: Final = 32
 _INVALID_USERNAME_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _PASSWORD_MESSAGES: Final = {
     "too_short": "A password has at least 8 characters.",
     "too_long": "A password has at most 256 characters.",
-    "too_common": "This password is one of the first that anybody would try.",
+    "too_common": "This password is too common.",
     "personal": "The user name or the e-mail address cannot be the password.",
 }
 
 
 def to_lookup_key(text: str) -> str:
-    """The same for all ways to write the same name (Unicode TR 15, and case folding)."""
+    """Fold a name so that all spellings of it compare equal (Unicode TR 15, case folding)."""
     return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
 def normalize_email(text: str) -> str:
-    """In its one written form. Raises ValueError with words for people."""
+    """Return the canonical form of an address. Raises ValueError with a readable message."""
     try:
-        # test_environment: example.test is as good an address as any other (RFC 2606)
+        # test_environment: accept domains such as example.test (RFC 2606)
         validated = validate_email(text, check_deliverability=False, test_environment=True)
     except EmailNotValidError as error:
         raise ValueError(str(error).rstrip(".")) from None
@@ -62,7 +64,7 @@ def normalize_email(text: str) -> str:
 
 
 def to_email_lookup_key(name: str) -> str:
-    """What an e-mail address is looked up by, also one that is none."""
+    """Return the lookup key of an address; of an invalid one too, which then finds nothing."""
     try:
         return to_lookup_key(normalize_email(name))
     except ValueError:
@@ -70,7 +72,7 @@ def to_email_lookup_key(name: str) -> str:
 
 
 def derive_username(email: str) -> str:
-    """A name to begin with, for who was given none."""
+    """Derive a user name from an address."""
     username = _INVALID_USERNAME_CHARACTERS.sub(".", email.partition("@")[0])[
         : MAX_USERNAME_LENGTH - 7
     ]
@@ -94,7 +96,7 @@ def parse_role(name: str) -> Role:
 
 @dataclass(frozen=True)
 class UserIdentity:
-    """What a person is known by, checked, and the keys that make it theirs alone."""
+    """Validated user name and e-mail address, with their unique lookup keys."""
 
     username: str
     email: str
@@ -142,7 +144,7 @@ class User:
 
     @property
     def is_active_admin(self) -> bool:
-        """Able to act as one."""
+        """True for an active account with the role admin."""
         return self.is_active and Role.ADMIN in self.roles
 
     def check_active(self) -> None:
@@ -151,20 +153,20 @@ class User:
             raise UserInactive(user_id=str(self.user_id))
 
     def update_profile(self, change: ChangeProfile) -> None:
-        """Change what the person says about themself. Raises UserInactive, ValidationFailed."""
+        """Update the profile fields that are set. Raises UserInactive, ValidationFailed."""
         self.check_active()
         changes = change.model_dump(include=change.model_fields_set)
         self._apply_changes(**changes)
 
     def update_access(self, roles: tuple[Role, ...] | None, *, is_active: bool | None) -> None:
-        """Change what the person may do; None leaves it."""
+        """Change roles or activity; None leaves a field unchanged."""
         self._apply_changes(
             roles=self.roles if roles is None else _without_duplicates(roles),
             is_active=self.is_active if is_active is None else is_active,
         )
 
     def check_admin_remains(self, *, was_admin: bool, has_other_admins: bool) -> None:
-        """Raises LastAdmin when nobody would be left to undo this."""
+        """Raises LastAdmin when no active admin would be left."""
         if was_admin and not self.is_active_admin and not has_other_admins:
             raise LastAdmin(user_id=str(self.user_id))
 
@@ -179,10 +181,10 @@ class User:
 
 @dataclass(frozen=True)
 class RefreshToken:
-    """Opaque to its bearer: which session (128 random bits), and the proof (256 random bits).
+    """An opaque token: 128 random bits name the session, 256 random bits are the secret.
 
-    The first part stays the same in all tokens of a session, so that an old one, of whatever
-    age, is known for what it is. Only hashes of both are kept.
+    The first part is the same in all tokens of a session, so that a reused old token still
+    identifies its session. Only hashes of both parts are stored.
     """
 
     family: bytes = field(repr=False)
@@ -190,7 +192,7 @@ class RefreshToken:
 
     @classmethod
     def generate(cls, family: bytes | None = None) -> Self:
-        return cls(family or token_bytes(16), token_bytes(32))
+        return cls(family or token_bytes(_FAMILY_BYTES), token_bytes(_SECRET_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -199,8 +201,8 @@ class RefreshToken:
             raw = urlsafe_b64decode(text.encode("ascii"))
         except ValueError:
             raise BadRefreshToken from None
-        token = cls(raw[:16], raw[16:])
-        if token.encoded != text or len(token.secret) != 32:  # noqa: PLR2004 - as made above
+        token = cls(raw[:_FAMILY_BYTES], raw[_FAMILY_BYTES:])
+        if token.encoded != text or len(token.secret) != _SECRET_BYTES:
             raise BadRefreshToken
         return token
 
@@ -218,7 +220,7 @@ class RefreshToken:
 
 
 class RotationResult(Enum):
-    """What came of presenting a refresh token."""
+    """The result of presenting a refresh token."""
 
     ROTATED = auto()
     REJECTED = auto()
@@ -227,7 +229,7 @@ class RotationResult(Enum):
 
 @dataclass
 class Session:
-    """One sign-in and all the refresh tokens that descend from it (RFC 9700: a family)."""
+    """A sign-in with all refresh tokens that descend from it (the family of RFC 9700)."""
 
     session_id: UUID
     user_id: UUID
@@ -253,7 +255,7 @@ class Session:
     def rotate(
         self, presented: RefreshToken, replacement: RefreshToken, now: datetime
     ) -> RotationResult:
-        """Put the fresh token in the place of the presented one, or end the session."""
+        """Replace the presented token by a new one, or end the session when it was used before."""
         if self.revoked_at or self.expires_at <= now:
             return RotationResult.REJECTED
         if presented.token_hash == self.token_hash:
@@ -265,7 +267,7 @@ class Session:
         return RotationResult.ROTATED
 
     def _is_in_grace_period(self, presented: RefreshToken, now: datetime) -> bool:
-        """The grace counts from the first trade, so asking again and again does not extend it."""
+        """Count from the first exchange, so that repeating it does not extend the period."""
         return (
             presented.token_hash == self.previous_hash
             and self.rotated_at is not None

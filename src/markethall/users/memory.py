@@ -1,4 +1,4 @@
-"""Users in memory."""
+"""The in-memory store of users."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -80,7 +80,7 @@ class MemoryUserStore(MemoryUnitOfWork):
         return True
 
     async def lock_admins(self) -> None:
-        """Every transaction in memory is alone."""
+        """Do nothing: transactions in memory run one at a time."""
 
     async def open_session(self, session: Session, password_hash: str) -> bool:
         user = self._tables.users.get(session.user_id)

@@ -1,4 +1,4 @@
-"""What users needs from the outside."""
+"""Ports of users: storage and the signer of access tokens."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -20,43 +20,46 @@ class ReadStore(Protocol):
     async def get_user_by_email(self, email_key: str) -> User | None: ...
 
     async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
-        """In the order of their ids."""
+        """Return users in the order of their ids."""
 
     async def count(self) -> int: ...
 
     async def has_active_admin(self, except_user_id: UUID | None) -> bool:
-        """Is there an active admin, other than this one?"""
+        """Return whether an active admin exists besides this user."""
 
 
 class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def store_response(self, attempt: IdempotentCommand, result: UserView) -> None:
-        """Keep the answer under the attempt's key. Raises LeaseLost."""
+        """Store the response under the idempotency key. Raises LeaseLost."""
 
     async def add_user(self, user: User) -> bool:
-        """False when the id, the name or the address is there already."""
+        """Insert the user. Return False when the id, the name or the address exists."""
 
     async def find_conflicts(self, user_id: UUID, identity: UserIdentity) -> Sequence[User]:
-        """Who has this id, this name or this address."""
+        """Return the users that have this id, this name or this address."""
 
     async def get_user_for_update(self, user_id: UUID) -> User | None:
-        """Nobody else changes it before this transaction ends."""
+        """Return the user and lock its row."""
 
     async def save_user(self, user: User) -> None:
-        """All but the names, the password and the day of signing up."""
+        """Update all but the identity, the password and the sign-up date."""
 
     async def change_password(self, user_id: UUID, current_hash: str, new_hash: str) -> bool:
-        """Check and act in one step; False when it was changed, or the user disabled."""
+        """Compare and set the hash. Return False when it was changed or the user is disabled."""
 
     async def lock_admins(self) -> None:
-        """One change at a time of who is an admin."""
+        """Take a lock, so that changes of admins run one at a time."""
 
     async def open_session(self, session: Session, password_hash: str) -> bool:
-        """False when the user is disabled, or the password is not this one any more."""
+        """Insert the session.
+
+        Return False when the user is disabled or the password was changed.
+        """
 
     async def get_session_for_update(self, family_hash: bytes) -> tuple[Session, User] | None:
-        """With its user, who is not locked."""
+        """Return the session, with its row locked, and its user, without a lock."""
 
     async def save_session(self, session: Session) -> None: ...
 
@@ -65,22 +68,22 @@ class Store(ReadStore, Protocol):
     async def end_sessions(
         self, user_id: UUID, now: datetime, except_session_id: UUID | None
     ) -> None:
-        """All of this user's, but one."""
+        """End all sessions of a user but one."""
 
     async def purge_sessions(self, expired_before: datetime) -> int:
-        """Forget what expired before then; how many."""
+        """Delete sessions that expired before then. Return how many."""
 
 
 class Database(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Store]:
-        """Commits when the block ends, rolls back when it raises."""
+        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
 
     def read_session(self) -> AbstractAsyncContextManager[ReadStore]:
-        """Takes no locks."""
+        """Read without locks. Raises Unavailable."""
 
 
 class TokenSigner(Protocol):
-    """Makes access tokens."""
+    """Signer of access tokens."""
 
     issuer: str
     lifetime: timedelta

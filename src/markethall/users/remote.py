@@ -1,4 +1,4 @@
-"""The promise of users over HTTP: the serving half, then the calling half."""
+"""The contract `Users` over HTTP: server routes, then the client."""
 
 from typing import Annotated
 from uuid import UUID
@@ -35,7 +35,7 @@ async def get_active_customer(
 
 
 class RemoteUsers:
-    """Users, in another deployment."""
+    """Client of users in another deployment."""
 
     def __init__(self, rpc_client: RpcClient) -> None:
         self._rpc_client = rpc_client

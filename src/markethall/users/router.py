@@ -1,4 +1,4 @@
-"""What the world may ask of users."""
+"""HTTP API of users."""
 
 from typing import Annotated, Final, Literal
 
@@ -74,7 +74,7 @@ _FORM_MEDIA_TYPE: Final = "application/x-www-form-urlencoded"
 _GRANT_TYPES: Final = ("password", "refresh_token")
 _NO_STORE_HEADERS: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 _PUBLIC_CACHE_HEADERS: Final = {"cache-control": "public, max-age=300"}
-# longer than any acceptable password, so that the domain can say what is wrong
+# longer than any acceptable password, so that the domain's error explains the limit
 _MAX_PASSWORD_LENGTH: Final = 1024
 
 Email = Annotated[
@@ -107,7 +107,7 @@ class RegisterRequest(RequestModel):
 
 
 class ChangeProfileRequest(RequestModel):
-    """What is left out stays as it is; a full name of null is taken away."""
+    """Fields that are left out stay unchanged; a `full_name` of null removes it."""
 
     full_name: FullName | None = None
     tags: Tags = ()
@@ -119,7 +119,7 @@ class ChangePasswordRequest(RequestModel):
 
 
 class ChangeUserRequest(RequestModel):
-    """What is left out stays as it is."""
+    """Fields that are left out stay unchanged."""
 
     is_active: Bool | None = None
     roles: Annotated[
@@ -128,7 +128,7 @@ class ChangeUserRequest(RequestModel):
 
 
 class TokenForm(RequestModel):
-    """RFC 6749; parameters that are not known here are ignored, as section 3.2 wants it."""
+    """The form of RFC 6749; unknown parameters are ignored (section 3.2)."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -145,7 +145,7 @@ class RevocationForm(RequestModel):
 
 
 class OpenIdConfiguration(Dto):
-    """RFC 8414: what applies of it."""
+    """The fields of RFC 8414 that apply."""
 
     issuer: str
     token_endpoint: str
@@ -161,7 +161,7 @@ class OpenIdConfiguration(Dto):
 
 
 async def require_single_valued_form(request: Request) -> None:
-    """Raises UnsupportedMediaType, and MalformedRequest when a parameter comes twice (RFC 6749, 3.2)."""
+    """Raises UnsupportedMediaType, MalformedRequest for a repeated parameter (RFC 6749, 3.2)."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in {"", _FORM_MEDIA_TYPE}:
         raise UnsupportedMediaType(supported=[_FORM_MEDIA_TYPE])
@@ -170,7 +170,7 @@ async def require_single_valued_form(request: Request) -> None:
         raise MalformedRequest("A parameter appears twice.")
 
 
-# Signing up and in
+# Registration and tokens
 
 
 @router.post(
@@ -179,10 +179,15 @@ async def require_single_valued_form(request: Request) -> None:
     response_model=UserView,
     summary="Register",
     responses=problems(
-        *IDEMPOTENCY_ERRORS, UsernameTaken, EmailTaken, ValidationFailed, PasswordUnacceptable,
-        Overloaded, Unavailable,
+        *IDEMPOTENCY_ERRORS,
+        UsernameTaken,
+        EmailTaken,
+        ValidationFailed,
+        PasswordUnacceptable,
+        Overloaded,
+        Unavailable,
     ),
-)  # fmt: skip
+)
 async def register(
     request: Request,
     *,
@@ -192,9 +197,9 @@ async def register(
     sessions: SessionsDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Make an account. It is active at once, with the role `customer`."""
+    """Create an account. It is active at once, with the role `customer`."""
     command = Register(**body.model_dump())
-    # what is remembered with the key must not help anybody to guess the password
+    # the payload hash is stored with the key, so it must not help to guess the password
     fingerprinted_body = body.model_copy(
         update={"password": await sessions.compute_fingerprint(body.password)}
     )
@@ -212,19 +217,25 @@ async def register(
 @router.post(
     "/token",
     response_model=TokenPair,
-    summary="Sign in, or stay signed in",
+    summary="Issue or refresh tokens",
     dependencies=[Depends(require_single_valued_form)],
     responses=problems(
-        UnsupportedGrantType, MalformedRequest, BadCredentials, BadRefreshToken, UnsupportedMediaType,
-        ValidationFailed, Overloaded, Unavailable,
+        UnsupportedGrantType,
+        MalformedRequest,
+        BadCredentials,
+        BadRefreshToken,
+        UnsupportedMediaType,
+        ValidationFailed,
+        Overloaded,
+        Unavailable,
     ),
-)  # fmt: skip
+)
 async def issue_token(
     ctx: Annotated[CallContext, public()], form: Annotated[TokenForm, Form()], sessions: SessionsDep
 ) -> Response:
     """OAuth 2.0 token endpoint: `grant_type` is password (the default) or refresh_token.
 
-    A refresh token is good for one use. `username` may be the e-mail address.
+    A refresh token is valid for one use. `username` may be the e-mail address.
     """
     if form.grant_type not in _GRANT_TYPES:
         raise UnsupportedGrantType(supported=list(_GRANT_TYPES))
@@ -237,7 +248,7 @@ async def issue_token(
 
 @router.post(
     "/token/revoke",
-    summary="Sign out",
+    summary="Revoke a refresh token",
     dependencies=[Depends(require_single_valued_form)],
     responses=problems(MalformedRequest, UnsupportedMediaType, ValidationFailed, Unavailable),
 )
@@ -246,27 +257,25 @@ async def revoke_token(
     form: Annotated[RevocationForm, Form()],
     sessions: SessionsDep,
 ) -> Response:
-    """End the session of a refresh token (RFC 7009). 200 also for what is no token."""
+    """End the session of a refresh token (RFC 7009). Responds 200 for an invalid token too."""
     await sessions.revoke(ctx, form.token)
     return Response(status_code=200, headers=_NO_STORE_HEADERS)
 
 
 @router.get("/.well-known/jwks.json", response_model=JwkSet, summary="Public keys")
 async def get_jwks(ctx: Annotated[CallContext, public()], sessions: SessionsDep) -> Response:
-    """The keys that access tokens are signed with (RFC 7517)."""
+    """The public keys of access tokens (RFC 7517)."""
     return json_response(await sessions.get_jwks(ctx), headers=_PUBLIC_CACHE_HEADERS)
 
 
 @router.get(
     "/.well-known/openid-configuration",
     response_model=OpenIdConfiguration,
-    summary="Where things are",
+    summary="Server metadata",
+    dependencies=[public()],
 )
-async def get_openid_configuration(
-    ctx: Annotated[CallContext, public()],  # noqa: ARG001 - the policy
-    sessions: SessionsDep,
-) -> Response:
-    """Addresses and abilities of this issuer (RFC 8414)."""
+async def get_openid_configuration(sessions: SessionsDep) -> Response:
+    """Metadata of this issuer (RFC 8414)."""
     issuer = await sessions.get_issuer()
     base = issuer.rstrip("/")
     document = OpenIdConfiguration(
@@ -278,13 +287,13 @@ async def get_openid_configuration(
     return json_response(document, headers=_PUBLIC_CACHE_HEADERS)
 
 
-# One's own account
+# The caller's account
 
 
 @router.get(
     "/users/me",
     response_model=UserView,
-    summary="My account",
+    summary="Get my account",
     responses=problems(*AUTHENTICATED_ERRORS, UserInactive, UserNotFound),
 )
 async def get_me(
@@ -298,16 +307,19 @@ async def get_me(
     response_model=UserView,
     summary="Change my profile",
     responses=problems(
-        *AUTHENTICATED_ERRORS, UserInactive, UserNotFound, PreconditionFailed,
+        *AUTHENTICATED_ERRORS,
+        UserInactive,
+        UserNotFound,
+        PreconditionFailed,
     ),
-)  # fmt: skip
+)
 async def update_me(
     ctx: Annotated[CallContext, require_scope(PROFILE)],
     expected_versions: Annotated[ExpectedVersions, Depends(if_match_optional)],
     body: ChangeProfileRequest,
     accounts: AccountsDep,
 ) -> Response:
-    """`If-Match` is honoured, and not required."""
+    """`If-Match` is optional."""
     change = ChangeProfile(**body.model_dump(include=body.model_fields_set))
     return _with_etag(await accounts.update_me(ctx, change, expected_versions))
 
@@ -318,27 +330,31 @@ async def update_me(
     response_class=Response,
     summary="Change my password",
     responses=problems(
-        *AUTHENTICATED_ERRORS, BadCredentials, UserInactive, UserNotFound, PasswordUnacceptable,
+        *AUTHENTICATED_ERRORS,
+        BadCredentials,
+        UserInactive,
+        UserNotFound,
+        PasswordUnacceptable,
         Overloaded,
     ),
-)  # fmt: skip
+)
 async def change_password(
     ctx: Annotated[CallContext, require_scope(PROFILE)],
     body: ChangePasswordRequest,
     accounts: AccountsDep,
 ) -> Response:
-    """All other sessions end."""
+    """Ends all other sessions."""
     await accounts.change_password(ctx, body.current_password, body.new_password)
     return Response(status_code=204)
 
 
-# For those who manage users
+# User management
 
 
 @router.get(
     "/users",
     response_model=Page[UserView],
-    summary="All users",
+    summary="List users",
     responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
 )
 async def list_users(
@@ -346,14 +362,14 @@ async def list_users(
     query: Annotated[PageQuery, Query()],
     accounts: AccountsDep,
 ) -> Response:
-    """In the order in which they signed up."""
+    """In the order of registration."""
     return json_response(await accounts.list_users(ctx, query.limit, query.cursor))
 
 
 @router.get(
     "/users/{user_id}",
     response_model=UserView,
-    summary="A user",
+    summary="Get a user",
     responses=problems(*AUTHENTICATED_ERRORS, UserNotFound),
 )
 async def get_user(
@@ -368,11 +384,14 @@ async def get_user(
 @router.patch(
     "/users/{user_id}",
     response_model=UserView,
-    summary="Disable, enable or appoint a user",
+    summary="Change the roles or the activity of a user",
     responses=problems(
-        *AUTHENTICATED_ERRORS, *VERSION_ERRORS, UserNotFound, LastAdmin,
+        *AUTHENTICATED_ERRORS,
+        *VERSION_ERRORS,
+        UserNotFound,
+        LastAdmin,
     ),
-)  # fmt: skip
+)
 async def change_user(
     ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
     user_id: Id,
@@ -390,7 +409,7 @@ def _with_etag(user: UserView) -> Response:
 
 
 def _require_fields(**fields: str | None) -> list[str]:
-    """Raises ValidationFailed, naming the fields that are missing."""
+    """Raises ValidationFailed that names the missing fields."""
     errors = [
         {"field": f"/{name}", "code": "missing", "message": "Field required"}
         for name, value in fields.items()

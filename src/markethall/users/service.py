@@ -1,4 +1,4 @@
-"""The promises of users, kept in this process."""
+"""The use cases of users."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -51,7 +51,7 @@ _USER_KEYSET: Final = TypeAdapter(UUID)
 
 
 class InternalUserService:
-    """What the neighbours ask."""
+    """Implementation of the contract `Users` in this process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -64,7 +64,7 @@ class InternalUserService:
 
 
 class AccountService:
-    """People."""
+    """Implementation of `Accounts`."""
 
     def __init__(
         self, database: Database, passwords: Passwords, cursors: Cursors, clock: Clock
@@ -140,7 +140,7 @@ class AccountService:
         expected_versions: ExpectedVersions,
     ) -> UserView:
         async with self._database.transaction() as store:
-            # before the user's own row: two changes take both locks in the same order
+            # before the user's row, so that concurrent changes take both locks in the same order
             await store.lock_admins()
             await _check_caller_is_still_admin(store, ctx)
             user = await _get_user_for_update_or_404(store, user_id)
@@ -168,7 +168,7 @@ class AccountService:
         user = await self._build_staff_user(email, Role.ADMIN, password)
         async with self._database.transaction() as store:
             await store.lock_admins()
-            # asked again: several processes may start at once
+            # checked again under the lock: several processes may start at once
             if await store.has_active_admin(except_user_id=None):
                 return None
             return _to_user_view(await _add_staff_user(store, user, has_chosen_username=False))
@@ -205,7 +205,7 @@ class AccountService:
 
 
 class SessionService:
-    """Signing in and staying in."""
+    """Implementation of `Sessions`."""
 
     def __init__(
         self, database: Database, passwords: Passwords, signer: TokenSigner, clock: Clock
@@ -217,7 +217,7 @@ class SessionService:
 
     async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
         user = await self._find_user_by_login(login)
-        # also for nobody: the time that it takes must not tell whether there is such a user
+        # verified for an unknown user too, so that the time taken does not reveal whether it exists
         password_matches = await self._passwords.verify(
             password, user.password_hash if user else None
         )
@@ -235,7 +235,7 @@ class SessionService:
         replacement = RefreshToken.generate(presented.family)
         async with self._database.transaction() as store:
             user, session, result = await self._rotate(store, presented, replacement)
-        # only now: a reused token must have ended its session before it is refused
+        # after the commit: a reused token must end its session before it is rejected
         if result is not RotationResult.ROTATED:
             raise BadRefreshToken
         return self._build_token_pair(user, session, replacement)
@@ -244,7 +244,7 @@ class SessionService:
         try:
             token = RefreshToken.parse(refresh_token)
         except BadRefreshToken:
-            return  # RFC 7009, section 2.2: a token that is none is revoked already
+            return  # RFC 7009, section 2.2: an invalid token needs no revocation
         async with self._database.transaction() as store:
             await store.end_session(token.family_hash, self._clock())
 
@@ -259,7 +259,7 @@ class SessionService:
 
     async def _find_user_by_login(self, login: str) -> User | None:
         async with self._database.read_session() as store:
-            # a user name holds no @
+            # a user name contains no @
             if "@" in login:
                 return await store.get_user_by_email(to_email_lookup_key(login))
             return await store.get_user_by_username(to_lookup_key(login))
@@ -279,7 +279,7 @@ class SessionService:
         return user, session, result
 
     def _build_token_pair(self, user: User, session: Session, token: RefreshToken) -> TokenPair:
-        # whoever can sign in may see their own account, whatever their roles are
+        # every user may see their own account, whatever their roles
         scopes = scopes_for_roles(user.roles) | {PROFILE}
         actor = Actor(
             user_id=user.user_id,
@@ -296,7 +296,7 @@ class SessionService:
 
 
 class SessionPurgeJob:
-    """Forgets sessions that have expired."""
+    """Periodic job: delete expired sessions."""
 
     def __init__(self, database: Database, clock: Clock, interval: timedelta) -> None:
         self._database = database
@@ -328,7 +328,7 @@ async def _get_user_for_update_or_404(store: Store, user_id: UUID) -> User:
 
 
 async def _add_user(store: Store, user: User) -> User:
-    """The user as stored; an earlier attempt's, where there was one."""
+    """Insert the user and return it, or the user that an earlier attempt inserted."""
     if await store.add_user(user):
         return user
     conflicts = await store.find_conflicts(user.user_id, user.identity)
@@ -341,7 +341,7 @@ async def _add_user(store: Store, user: User) -> User:
 
 
 async def _add_staff_user(store: Store, user: User, *, has_chosen_username: bool) -> User:
-    """Whoever chose no name gets another when it is taken."""
+    """Insert the user; a derived user name that is taken gets a random suffix."""
     try:
         return await _add_user(store, user)
     except UsernameTaken:
@@ -367,7 +367,10 @@ def _to_user_view(user: User) -> UserView:
 
 
 async def _check_caller_is_still_admin(store: Store, ctx: CallContext) -> None:
-    """The token may be older than the dismissal of who bears it. Raises Forbidden."""
+    """Check the stored roles, because the token may be older than their change.
+
+    Raises Forbidden.
+    """
     caller = await store.get_user(ctx.user_id) if ctx.actor.user_id else None
     if caller is not None and not caller.is_active_admin:
         raise Forbidden(scope=USERS_MANAGE)

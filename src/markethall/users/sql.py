@@ -1,4 +1,4 @@
-"""Users in Postgres: tables, statements, and rows to entities and back."""
+"""The tables, statements and Postgres store of users."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -48,7 +48,7 @@ users = sa.Table(
     timestamp_column("signup_date"),
     sa.Column("version", sa.Integer, nullable=False),
     sa.CheckConstraint(f"username ~ '{USERNAME_PATTERN}'", name="username"),
-    # COLLATE "C": no locale may fold these ASCII names in its own way
+    # COLLATE "C": the folding of ASCII names must not depend on the locale
     sa.CheckConstraint('username_key = lower(username COLLATE "C")', name="username_key"),
     sa.CheckConstraint(f"length(email) BETWEEN 3 AND {MAX_EMAIL_LENGTH}", name="email"),
     sa.CheckConstraint("email_key <> ''", name="email_key"),
@@ -95,7 +95,6 @@ def _insert_binds(table: sa.Table) -> "dict[str, sa.BindParameter[Any]]":
 
 
 def _update_binds(*columns: "sa.Column[Any]") -> "dict[str, sa.BindParameter[Any]]":
-    """Bind each column under its own name."""
     return {column.name: bindparam(column.name) for column in columns}
 
 
@@ -181,7 +180,7 @@ INSERT_SESSION = Statement(
             users.c.is_active,
             users.c.password_hash == bindparam("password_hash"),
         )
-        # a change of the password, or of the user, waits: it must find this session
+        # a concurrent change of the password or the user waits, and then sees this session
         .with_for_update(read=True, of=users),
     )
 )
@@ -213,7 +212,7 @@ END_SESSIONS = Statement(
     .where(
         sessions.c.user_id == _USER_ID,
         _NOT_REVOKED,
-        # those that have expired are left to the purge, which takes rows in an order of its own
+        # expired sessions are left to the purge job, which locks rows in another order
         sessions.c.expires_at > bindparam("now"),
         sessions.c.session_id.is_distinct_from(_EXCEPT_ID),
     )

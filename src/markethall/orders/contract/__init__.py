@@ -1,4 +1,4 @@
-"""What the rest of the hall may know about orders. Nobody calls them; news travels by event."""
+"""The contract of orders: DTOs, errors and the Protocol. Other contexts receive its events only."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -29,7 +29,7 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 
 
 class OrderStatus(StrEnum):
-    """pending -> processing -> completed; pending -> expired; either of the first -> cancelled."""
+    """pending -> processing -> completed; pending -> expired; either of both -> cancelled."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -39,7 +39,7 @@ class OrderStatus(StrEnum):
 
 
 class OrderPaymentStatus(StrEnum):
-    """Where the money is, as far as the order has been told."""
+    """Payment state of the order, as last reported by payments."""
 
     NONE = "none"
     AUTHORIZED = "authorized"
@@ -51,7 +51,7 @@ class OrderPaymentStatus(StrEnum):
 
 
 class OrderFulfilmentStatus(StrEnum):
-    """How much of the order has left the house, and has arrived."""
+    """Fulfilment state of the order."""
 
     UNFULFILLED = "unfulfilled"
     PARTIAL = "partial"
@@ -77,11 +77,11 @@ class OrderLineRequest(RequestModel):
 
 
 class ExpectedTotal(Money, extra="forbid"):
-    """What the client has shown to the customer."""
+    """The total that the client showed to the customer."""
 
 
 class PlaceOrder(RequestModel):
-    """Lines of the same product are summed. Without a currency it is that of the products."""
+    """Lines of the same product are summed. Without `currency` the products' currency is used."""
 
     lines: Annotated[tuple[OrderLineRequest, ...], Field(min_length=1, max_length=MAX_LINES)]
     shipping_address: AnyAddress
@@ -99,7 +99,7 @@ class PlaceOrder(RequestModel):
         for line in lines:
             quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity
         if max(quantities.values()) > MAX_QUANTITY:
-            raise ValueError(f"must not want more than {MAX_QUANTITY} of one product")
+            raise ValueError(f"must not order more than {MAX_QUANTITY} of one product")
         return lines
 
 
@@ -113,7 +113,7 @@ class FulfilmentLineRequest(RequestModel):
 
 
 class FulfilOrder(RequestModel):
-    """Without lines: everything that is not fulfilled yet."""
+    """Without `lines`: everything that is not fulfilled yet."""
 
     lines: (
         Annotated[tuple[FulfilmentLineRequest, ...], Field(min_length=1, max_length=MAX_LINES)]
@@ -138,7 +138,7 @@ QueryDatetime = Annotated[AwareDatetime, Field(ge=_MIN_DATETIME, le=_MAX_DATETIM
 
 
 class OrderQuery(PageQuery):
-    """A customer's filters stay among their own orders."""
+    """A customer's filters apply to their own orders only."""
 
     status: OrderStatus | None = None
     payment_status: OrderPaymentStatus | None = None
@@ -150,7 +150,7 @@ class OrderQuery(PageQuery):
     sort: Literal["-created_at", "created_at"] = "-created_at"
 
 
-# Answers
+# Views
 
 
 class OrderLineView(Dto):
@@ -165,7 +165,7 @@ class OrderLineView(Dto):
 
 
 class OrderPaymentView(Dto):
-    """The payment and its status as the order was last told; the payment itself knows better."""
+    """The payment and its status as last reported; payments has the current status."""
 
     payment_id: UUID
     status: str
@@ -203,7 +203,7 @@ class OrderStatusView(Dto):
 
 
 class TimelineEntryView(Dto):
-    """One change: what, by whom, when, why, and how the order stood after it."""
+    """One change and the state of the order after it."""
 
     version: int
     change: str
@@ -216,7 +216,7 @@ class TimelineEntryView(Dto):
 
 
 class TimelineView(Dto):
-    """In the order in which it happened."""
+    """All changes, the oldest first."""
 
     order_id: UUID
     items: tuple[TimelineEntryView, ...]
@@ -239,11 +239,11 @@ class FulfilmentView(Dto):
     delivered_at: datetime | None
 
 
-# Refusals
+# Errors
 
 
 class OrderNotFound(DomainError):
-    """Absent, or not yours. Details: order_id."""
+    """The order does not exist or the caller may not see it. Details: order_id."""
 
     code = "orders.not_found"
     status = 404
@@ -251,7 +251,7 @@ class OrderNotFound(DomainError):
 
 
 class FulfilmentNotFound(DomainError):
-    """Absent, or not of an order of yours. Details: fulfilment_id."""
+    """The fulfilment does not exist or the caller may not see it. Details: fulfilment_id."""
 
     code = "orders.fulfilment_not_found"
     status = 404
@@ -259,7 +259,7 @@ class FulfilmentNotFound(DomainError):
 
 
 class InvalidTransition(DomainError):
-    """Details: status, allowed (the commands that it takes as it stands)."""
+    """Details: status, allowed (the commands that the order accepts now)."""
 
     code = "orders.invalid_transition"
     status = 409
@@ -299,16 +299,16 @@ class TooMuchToFulfil(DomainError):
 
 
 class Orders(Protocol):
-    """What the world may ask. A customer sees their own orders, staff sees all."""
+    """The public API of orders. Customers see their own orders, staff see all."""
 
     async def place(
         self, ctx: CallContext, command: PlaceOrder, attempt: IdempotentCommand
     ) -> OrderView:
-        """Hold the goods, open the payment, write the order: once per attempt id.
+        """Reserve the stock, open the payment, write the order; idempotent by the attempt id.
 
-        Raises UserNotFound and UserInactive (users), ProductNotFound, OutOfStock, TooManyUnpaidOrders,
-        TooManyUnits and ReservationClosed (inventory; the last when a retry comes too late),
-        OrderCurrencyMismatch, TotalChanged, TotalTooLarge.
+        Raises UserNotFound and UserInactive (users), ProductNotFound, OutOfStock,
+        TooManyUnpaidOrders, TooManyUnits and ReservationClosed (inventory; the last when a retry
+        comes too late), OrderCurrencyMismatch, TotalChanged, TotalTooLarge.
         """
 
     async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:
@@ -326,7 +326,7 @@ class Orders(Protocol):
     async def cancel(
         self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
     ) -> OrderView:
-        """By the owner or staff, while nothing is shipped. Stock and money follow by event.
+        """Cancel an order of which nothing is shipped; events then release stock and payment.
 
         Raises OrderNotFound, InvalidTransition.
         """
@@ -334,10 +334,10 @@ class Orders(Protocol):
     async def fulfil(
         self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
     ) -> FulfilmentView:
-        """The goods leave the house, once per attempt id. Staff only.
+        """Ship lines of an order; idempotent by the attempt id. Staff only.
 
         Raises Forbidden, OrderNotFound, InvalidTransition, TooMuchToFulfil, OutOfStock and
-        ReservationClosed (inventory; the paid goods could not be had, the order will be
+        ReservationClosed (inventory; the order is paid but its stock is gone, so it will be
         cancelled).
         """
 
@@ -347,10 +347,10 @@ class Orders(Protocol):
     async def deliver(
         self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
     ) -> FulfilmentView:
-        """The goods have arrived; with the last of them the order completes. Staff only.
+        """Mark a fulfilment as delivered; with the last line the order completes. Staff only.
 
         Raises Forbidden, FulfilmentNotFound, InvalidTransition.
         """
 
     async def count(self) -> int:
-        """How many orders there are."""
+        """Return the number of orders."""

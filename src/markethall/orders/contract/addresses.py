@@ -1,4 +1,4 @@
-"""Where goods and bills go: a text, or an address in its parts."""
+"""Shipping and billing addresses: free text or structured."""
 
 from typing import Annotated, Any, Final
 
@@ -28,7 +28,7 @@ def _check_country_code(code: str) -> str:
 
 
 def non_blank(max_length: int, **options: Any) -> Any:
-    """A text that says something: not empty, not only spaces."""
+    """Build a Field for a text that is neither empty nor only spaces."""
     return Field(min_length=1, max_length=max_length, pattern=r"\S", **options)
 
 
@@ -51,7 +51,7 @@ _ADDRESS_TEXT: Final[TypeAdapter[str]] = TypeAdapter(AddressText)
 
 
 def _parse_by_shape(value: Any, _: Any) -> str | Address:
-    """One reading per shape, so that an error names the field and not both readings."""
+    """Validate by the shape of the value, so that an error names a field of one shape only."""
     if isinstance(value, Address | dict):
         return Address.model_validate(value)
     return _ADDRESS_TEXT.validate_python(value)

@@ -1,4 +1,4 @@
-"""What orders tells the hall: facts in the past tense."""
+"""The events of orders."""
 
 from typing import ClassVar
 from uuid import UUID
@@ -46,7 +46,7 @@ class FulfilledLine(Dto):
 
 
 class OrderFulfilled(OrderEvent):
-    """Goods have left the house: one fulfilment, perhaps of many."""
+    """One fulfilment of an order was shipped."""
 
     type: ClassVar[str] = "orders.order_fulfilled"
     reservation_id: UUID

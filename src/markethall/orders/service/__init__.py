@@ -1,4 +1,4 @@
-"""Orders, in this process: the promise kept, the listeners, the sweeper."""
+"""Use cases, event handlers and jobs of orders."""
 
 from markethall.orders.service.api import OrderService as OrderService
 from markethall.orders.service.checkout import Checkout as Checkout

@@ -1,7 +1,7 @@
-"""Placing an order: hold the goods, agree on the price, open the payment, write it down.
+"""Place an order: reserve the stock, price the lines, open the payment, write the order.
 
-Every id is derived from the attempt's, so a retry finds what its forerunner left and goes on from
-there. What is left behind for good (a hold, an open payment) ends by itself: nothing was charged.
+All ids are derived from the attempt's id, so a retry continues where an earlier attempt stopped. A
+reservation or payment that is left behind expires; nothing was charged.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _ENDED_PAYMENT_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED, Payme
 
 @dataclass(frozen=True)
 class ContextClients:
-    """Whom orders calls, each through its contract; nobody else calls anybody."""
+    """The contracts that orders calls."""
 
     users: Users
     inventory: Inventory
@@ -50,19 +50,19 @@ class ContextClients:
 
 @dataclass(frozen=True)
 class ReservationPolicy:
-    """How long goods are held for an unpaid order."""
+    """Time limits of the reservation of an unpaid order."""
 
     reservation_ttl: timedelta
 
     @property
     def payment_safety_margin(self) -> timedelta:
-        """The payment ends this long before the hold, so that no money comes for lost goods."""
+        """The time between the ends of payment and reservation, so that paid stock is reserved."""
         return min(timedelta(seconds=60), self.reservation_ttl / 10)
 
 
 @dataclass(frozen=True)
 class PricedLines:
-    """The lines of an order to be, all of one currency."""
+    """The priced lines of an order, all in one currency."""
 
     currency: str
     lines: tuple[OrderLine, ...]
@@ -103,7 +103,10 @@ class Checkout:
         return await self._persist(ctx, order, attempt)
 
     def _reserve_command(self, ctx: CallContext, command: PlaceOrder, order_id: UUID) -> Reserve:
-        lines = (RequestedLine(product_id=w.product_id, quantity=w.quantity) for w in command.lines)
+        lines = (
+            RequestedLine(product_id=line.product_id, quantity=line.quantity)
+            for line in command.lines
+        )
         return Reserve(
             reservation_id=derive_uuid7(order_id, "reservation"),
             order_id=order_id,
@@ -116,7 +119,7 @@ class Checkout:
     async def _price_or_release(
         self, ctx: CallContext, command: PlaceOrder, reservation: ReservationView
     ) -> PricedLines | None:
-        """What the hold holds, at its prices; None for a tombstone. Refused: the hold ends."""
+        """Price the reserved lines; None for a tombstone. On an error, release the reservation."""
         if not reservation.lines:
             return None
         try:
@@ -160,7 +163,7 @@ class Checkout:
             if number is not None:
                 order.number = number
                 await store.publish(event, ctx)
-            # else an earlier attempt has written it, and meanwhile it may have gone on
+            # else an earlier attempt wrote the order, and it may have changed since
             stored = order if number is not None else await store.get_order(order.order_id)
             view = to_order_view(stored or order)
             await store.store_response(attempt, view)
@@ -169,7 +172,7 @@ class Checkout:
     async def _resume_or_reject(
         self, ctx: CallContext, reservation: ReservationView, attempt: IdempotentCommand
     ) -> OrderView:
-        """The order that an earlier attempt has written, else ReservationClosed."""
+        """Return the order of an earlier attempt, else raise ReservationClosed."""
         async with self._database.transaction() as store:
             existing = await store.get_order(attempt.id)
             if existing is not None:
@@ -203,7 +206,7 @@ def price_order(command: PlaceOrder, reservation: ReservationView) -> PricedLine
 
 
 def _build_lines(command: PlaceOrder, reservation: ReservationView) -> tuple[OrderLine, ...]:
-    """One line per product, in the customer's own order."""
+    """Build one line per product, in the order of the command."""
     reserved = {line.product_id: line for line in reservation.lines}
     products = dict.fromkeys(wanted.product_id for wanted in command.lines)
     return tuple(

@@ -1,6 +1,7 @@
-"""What orders does when it hears of something: payments' news, and its own next steps.
+"""Handlers of the events of payments and of orders' own events.
 
-A neighbour is called before the transaction that ticks the event off, and may be called again.
+A handler calls other contexts before the transaction that marks the event as processed, so a call
+may be repeated.
 """
 
 from collections.abc import Awaitable, Callable
@@ -42,13 +43,12 @@ from markethall.payments.contract import (
 )
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import derive_uuid7
-from markethall.shared.messaging.events import Delivery, Event
+from markethall.shared.messaging.events import Delivery, Event, RetryLater
 
 
 class RefundFailed(Exception):
-    """The provider does not give the money back."""
+    """The provider rejected the refund."""
 
 
 class OrderEventHandlers:
@@ -61,10 +61,10 @@ class OrderEventHandlers:
         self._policy = policy
         self._clock = clock
 
-    # what payments says
+    # Events of payments
 
     async def on_payment_captured(self, delivery: Delivery, event: PaymentCaptured) -> None:
-        """Pay the order. Money that comes after its end revives it, or goes back at once."""
+        """Mark the order as paid. An expired order is reinstated or, without stock, refunded."""
         await retry_on_conflict(lambda: self._apply_capture(delivery, event))
 
     async def _apply_capture(self, delivery: Delivery, event: PaymentCaptured) -> None:
@@ -85,18 +85,21 @@ class OrderEventHandlers:
             await self._refund_late_payment(delivery, order, "the order was cancelled: refunded")
 
     async def _reinstate(self, delivery: Delivery, order: Order) -> None:
-        """The goods once more, under a new hold; without them the money goes back."""
-        reservation_id = derive_uuid7(order.order_id, "revival")
+        """Reserve the stock again under a new reservation; without stock, refund the payment."""
+        reservation_id = derive_uuid7(order.order_id, "reinstatement")
         if await self._reserve_again(delivery.call_context(), order, reservation_id):
             order.reinstate(reservation_id, self._audit(delivery, "paid after it had expired"))
             await self._save_order(delivery, order, _paid_event(order))
         else:
-            # a tombstone, so that no late repetition of this can hold the goods after all
+            # a tombstone, so that a late retry of this handler cannot reserve the stock
             await self._inventory.release(delivery.call_context(), reservation_id)
             await self._refund_late_payment(delivery, order, "out of stock by now: refunded")
 
     async def _reserve_again(self, ctx: CallContext, order: Order, reservation_id: UUID) -> bool:
-        lines = (RequestedLine(product_id=w.product_id, quantity=w.quantity) for w in order.lines)
+        lines = (
+            RequestedLine(product_id=line.product_id, quantity=line.quantity)
+            for line in order.lines
+        )
         command = Reserve(
             reservation_id=reservation_id,
             order_id=order.order_id,
@@ -116,7 +119,7 @@ class OrderEventHandlers:
         await self._save_order(delivery, order)
 
     async def _ignore_refunded_capture(self, delivery: Delivery, order: Order) -> None:
-        """It was given back before we heard that it came: nobody has paid for this order."""
+        """Record the capture of a refunded payment; a pending order is cancelled."""
         audit = self._audit(delivery, "the payment was refunded in full")
         order.record_late_payment(audit)
         if order.status is OrderStatus.PENDING:
@@ -126,7 +129,7 @@ class OrderEventHandlers:
             await self._save_order(delivery, order)
 
     async def on_payment_failed(self, delivery: Delivery, event: PaymentFailed) -> None:
-        """A decline: the order stays payable until it expires."""
+        """Record a declined payment; the order stays payable until it expires."""
 
         def record_failure(order: Order) -> None:
             order.fail_payment(self._audit(delivery, event.failure_code))
@@ -142,10 +145,10 @@ class OrderEventHandlers:
 
         await retry_on_conflict(lambda: self._change_order(delivery, event.order_id, record_refund))
 
-    # the next steps of our own
+    # Events of orders
 
     async def on_order_paid(self, delivery: Delivery, event: OrderPaid) -> None:
-        """The held goods are sold. If they are gone, so is the order."""
+        """Commit the reservation. Without stock, cancel the order."""
         try:
             await self._inventory.commit(delivery.call_context(), event.reservation_id)
         except (OutOfStock, ReservationClosed):
@@ -154,7 +157,7 @@ class OrderEventHandlers:
             await self._mark_processed(delivery)
 
     async def _cancel_out_of_stock(self, delivery: Delivery, event: OrderPaid) -> None:
-        """The money goes back as with any other cancelled order."""
+        """Cancel the order; its event then refunds the payment."""
         order = await self._load_or_retry(delivery, event.order_id)
         if order is None or order.status is not OrderStatus.PROCESSING:
             await self._mark_processed(delivery)
@@ -164,7 +167,7 @@ class OrderEventHandlers:
         await self._save_order(delivery, order, cancelled_event(order, audit.reason))
 
     async def on_order_cancelled(self, delivery: Delivery, event: OrderCancelled) -> None:
-        """The goods go back to the shelf, the money to its owner."""
+        """Release the stock; cancel or refund the payment."""
         ctx = delivery.call_context()
         await self._inventory.release(ctx, event.reservation_id)
         if await self._try_cancel_payment(ctx, event.payment_id):
@@ -179,7 +182,10 @@ class OrderEventHandlers:
         await self._mark_processed(delivery)
 
     async def on_order_fulfilled(self, delivery: Delivery, event: OrderFulfilled) -> None:
-        lines = (RequestedLine(product_id=w.product_id, quantity=w.quantity) for w in event.lines)
+        lines = (
+            RequestedLine(product_id=line.product_id, quantity=line.quantity)
+            for line in event.lines
+        )
         command = Consume(
             reservation_id=event.reservation_id,
             fulfilment_id=event.fulfilment_id,
@@ -188,49 +194,49 @@ class OrderEventHandlers:
         try:
             await self._inventory.consume(delivery.call_context(), command)
         except OutOfStock as error:
-            # sold before they were there; until they are, this event waits, as long as it takes
-            raise Unavailable("The goods are not on hand.", dependency="inventory") from error
+            # units sold as backorder; retried until they are on hand
+            raise RetryLater("the goods are not on hand") from error
         await self._mark_processed(delivery)
 
-    # how
+    # Helpers
 
     async def _try_cancel_payment(self, ctx: CallContext, payment_id: UUID) -> bool:
-        """False when the money is taken."""
+        """Cancel the payment. Return False when it is captured."""
         try:
             await self._payments.cancel(ctx, payment_id)
         except InvalidPaymentTransition:
             return False
         except PaymentInProgress as error:
-            # it will be decided; until then this event waits, as long as it takes
-            raise Unavailable("The payment is being decided.", dependency="payments") from error
+            # retried until the provider has decided
+            raise RetryLater("the payment is being decided") from error
         return True
 
     async def _refund(self, ctx: CallContext, payment_id: UUID, reason: str) -> None:
-        """All that is left of the money, once: the refund's id comes from the payment's."""
+        """Refund all that is left; idempotent, because the payment id determines the refund id."""
         command = RefundPayment(
             payment_id=payment_id, refund_id=derive_uuid7(payment_id, "refund"), reason=reason
         )
-        # nothing left: somebody has given it back already
+        # nothing is left to refund
         with suppress(RefundExceedsCaptured):
             refund = await self._payments.refund(ctx, command)
             if refund.status is RefundStatus.FAILED:
-                # kept as a dead letter: somebody must see to the customer's money
+                # the event becomes a dead letter: staff must settle the refund
                 raise RefundFailed(refund.failure_code)
 
     def _payment_cancellation(self, delivery: Delivery) -> Callable[[Order], None]:
         return lambda order: order.cancel_payment(self._audit(delivery))
 
     async def _load_or_retry(self, delivery: Delivery, order_id: UUID) -> Order | None:
-        """None when it will never be written.
+        """Return the order, None when it will never exist.
 
-        A customer can find and pay the payment before the order is committed. Raises Unavailable
-        while that may still happen: no attempt to place it outlives its hold.
+        A customer can pay before the order is committed. Raises RetryLater while that is possible:
+        an attempt to place the order does not outlive its reservation.
         """
         async with self._database.read_session() as store:
             order = await store.get_order(order_id)
         age = self._clock() - delivery.envelope.occurred_at
         if order is None and age <= self._policy.reservation_ttl:
-            raise Unavailable("The order is not written yet.", dependency="orders")
+            raise RetryLater("the order is not written yet")
         return order
 
     async def _change_order(
@@ -263,7 +269,7 @@ def _paid_event(order: Order) -> OrderPaid:
 
 
 class EventSubscription(NamedTuple):
-    """Who hears an event, under which name it has its inbox row."""
+    """An event that orders subscribes to, the handler name in its inbox rows, and the method."""
 
     event: type[Event]
     handler: str

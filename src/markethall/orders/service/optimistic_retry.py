@@ -1,4 +1,4 @@
-"""Compare and set, and look again when somebody else was faster."""
+"""Optimistic concurrency: repeat a change that lost the compare-and-set."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 async def retry_on_conflict(change: Callable[[], Awaitable[T]]) -> T:
-    """Each lost race means that another change of the same order was saved, so this ends."""
+    """Repeat until it succeeds. Each conflict means that another change was saved, so it ends."""
     while True:
         try:
             return await change()

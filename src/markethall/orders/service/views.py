@@ -1,4 +1,4 @@
-"""Entities as the world sees them."""
+"""Entities of orders as DTOs of the contract."""
 
 from markethall.orders.contract import (
     FulfilmentLineView,

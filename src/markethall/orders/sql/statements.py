@@ -1,4 +1,4 @@
-"""The statements of orders, built once."""
+"""The SQL statements of orders, each built once."""
 
 from functools import lru_cache
 from typing import Any
@@ -30,7 +30,7 @@ UPDATABLE_COLUMNS = (
 )
 
 
-# JSON as text, whatever codec the connection has
+# as text, because the connection has no JSON codec
 _SELECT_COLUMNS = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
     for column in orders.c
@@ -42,14 +42,14 @@ def _array_bind(name: str, kind: Any) -> Any:
 
 
 def _unnested_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
-    """The rows of several parameters, one array per column: `line_position[]` and so on."""
+    """Select the rows in bound arrays, one array per column: `line_position[]` and so on."""
     arrays = [_array_bind(f"{alias}_{name}", table.c[name].type) for name in names]
     columns = [sa.column(name, table.c[name].type) for name in names]
     return func.unnest(*arrays).table_valued(*columns).render_derived(name=alias)
 
 
 def _insert_children(table: sa.Table, names: tuple[str, ...], alias: str, parent: Any) -> Any:
-    """Rows of a child table, if the statement before it touched the parent."""
+    """Insert rows of a child table if the parent statement affected its row."""
     rows = _unnested_rows(table, names, alias)
     source = sa.select(parent.c.order_id, *(rows.c[name] for name in names)).join_from(
         parent, rows, sa.true()
@@ -58,12 +58,15 @@ def _insert_children(table: sa.Table, names: tuple[str, ...], alias: str, parent
 
 
 def _insert_order() -> Statement:
-    """The order, its lines and its timeline; the number, or nothing when it is there already."""
+    """Insert the order, its lines and its timeline.
+
+    Returns the number, or no row when it exists.
+    """
     names = [column.name for column in orders.c if column.name != "number"]
     added = (
         insert(orders)
         .values({name: bindparam(name) for name in names})
-        # no target: where two do the same at once, another unique key may be the first to clash
+        # no conflict target: of two concurrent inserts, any of the unique keys may conflict first
         .on_conflict_do_nothing()
         .returning(orders.c.order_id, orders.c.number)
         .cte("added")
@@ -76,7 +79,7 @@ def _insert_order() -> Statement:
 
 
 def _update_order() -> Statement:
-    """What may change of an order and its lines, and the news; counts the news written."""
+    """Update the order and its lines, and insert timeline entries. Counts the entries."""
     saved = (
         sa.update(orders)
         .where(
@@ -105,7 +108,7 @@ def _update_order() -> Statement:
 
 
 def _select_with_lines() -> "sa.Select[Any]":
-    """Each order with its lines as one JSON array: one statement, however many orders."""
+    """Select orders, each with its lines as one JSON array."""
     line = func.jsonb_build_object(
         *(part for name in LINE_COLUMNS for part in (sql_literal(name), lines.c[name]))
     )
@@ -157,7 +160,7 @@ _FILTERS: dict[str, "sa.ColumnElement[bool]"] = {
     name: orders.c[name] == bindparam(name)
     for name in ("user_id", "status", "payment_status", "fulfilment_status", "number")
 } | {
-    # both a filter on the user and the border of the owner
+    # separate from the filter `user_id`: the user whose orders the caller may see
     "owner_id": orders.c.user_id == bindparam("owner_id"),
     "created_after": orders.c.created_at > bindparam("created_after"),
     "created_before": orders.c.created_at < bindparam("created_before"),
@@ -166,7 +169,7 @@ _FILTERS: dict[str, "sa.ColumnElement[bool]"] = {
 
 @lru_cache(maxsize=1024)
 def list_orders(filters: frozenset[str], sort: str, *, after_keyset: bool) -> Statement:
-    """One statement per combination that is really asked for: each uses its best index."""
+    """Build one statement per combination of filters, so that each uses its best index."""
     keyset = sa.tuple_(orders.c.created_at, orders.c.order_id)
     newest_first = sort.startswith("-")
     clause = _select_with_lines().where(*(_FILTERS[name] for name in sorted(filters))).limit(_LIMIT)
@@ -215,7 +218,7 @@ def _select_fulfilment() -> Statement:
 
 INSERT_FULFILMENT = _insert_fulfilment()
 GET_FULFILMENT = _select_fulfilment()
-# only one deliver can win: it is compared and set
+# compare-and-set: of two concurrent deliveries one updates no row
 UPDATE_FULFILMENT = Statement(
     sa.update(fulfilments)
     .where(

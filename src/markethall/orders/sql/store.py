@@ -1,4 +1,4 @@
-"""Rows <-> entities, and the statements behind each word of the port."""
+"""The Postgres store of orders: runs the statements, maps rows to entities."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STATEMENTS = ContextStatements(metadata)
 
 _BEFORE_FIRST = TimeKeyset(datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
-# what stands in a row under the name that it has in the entity
+# columns that have the same name and type in the entity
 _PLAIN_COLUMNS = tuple(
     column.name
     for column in orders.c
@@ -214,7 +214,7 @@ def _line_arrays(lines: Sequence[OrderLine]) -> dict[str, list[Any]]:
 
 
 def _arrays(alias: str, names: Iterable[str], items: Sequence[Any]) -> dict[str, list[Any]]:
-    """One array per column, as the statements want them."""
+    """Bind one array per column."""
     return {f"{alias}_{name}": [getattr(thing, name) for thing in items] for name in names}
 
 

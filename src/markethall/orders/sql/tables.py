@@ -1,4 +1,4 @@
-"""The tables of the schema `orders`. Triggers that go with them stand in the migrations."""
+"""The tables of the schema `orders`. The migration adds their triggers."""
 
 from enum import StrEnum
 

@@ -62,7 +62,7 @@ _ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
 
 @dataclass
 class Payment:
-    """Amounts in minor units of one currency.
+    """A payment. Amounts are in minor units of one currency.
 
     `refunding` is reserved for refunds in progress; `charge_id` is the operation of the capture.
     """

@@ -1,4 +1,4 @@
-"""The built-in provider: behaves as a real one would, good and bad, and keeps its own ledger."""
+"""The built-in card provider: a sandbox with its own ledger and with failures on demand."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal
@@ -27,7 +27,7 @@ TIMEOUT_AFTER: Final = "sandbox_timeout_after"
 SLOW: Final = "sandbox_slow"
 WEBHOOK_FIRST: Final = "sandbox_webhook_first"
 
-# what each payment method does, and the code of a refusal
+# payment method -> outcome and failure code
 SANDBOX_METHODS: Final[Mapping[str, tuple[SandboxOutcome, str | None]]] = {
     "sandbox_ok": ("succeeded", None),
     "sandbox_declined": ("failed", "card_declined"),
@@ -42,7 +42,7 @@ SLOW_SECONDS: Final = 5.0
 
 
 class SandboxGateway:
-    """The adapter and the provider in one; only the book is shared with what happened before."""
+    """Adapter and provider in one; all its state is in the sandbox ledger."""
 
     provider = "sandbox"
 
@@ -118,7 +118,7 @@ class SandboxGateway:
         )
 
     async def _send_webhook(self, operation_id: UUID, outcome: Outcome) -> None:
-        """Send the webhook before the answer; who refuses it gets the answer all the same."""
+        """Send the webhook before the response; an error of the receiver is ignored."""
         headers, body = self._webhooks.build_signed_event(operation_id, outcome, self._clock())
         try:
             await self._deliver(headers, body)

@@ -1,7 +1,8 @@
-"""The sandbox's webhooks: how it signs them, and how we read them."""
+"""The sandbox's webhooks: signing, verification and parsing."""
 
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -18,8 +19,9 @@ from markethall.shared.kernel.model import Dto, Id, Text
 SIGNATURE_HEADER: Final = "sandbox-signature"
 SIGNATURE_TOLERANCE: Final = timedelta(minutes=5)
 MAX_WEBHOOK_BYTES: Final = 64 * 1024
-# t=<unix>,v1=<hex of SHA-256>, with room for a second signature while a key is changed
+# t=<unix>,v1=<hex of SHA-256>, with room for a second signature during a key rotation
 _MAX_SIGNATURE_HEADER_LENGTH: Final = 300
+_UNIX_TIME: Final = re.compile(r"[0-9]{1,11}")
 
 
 class _EventData(Dto):
@@ -45,13 +47,13 @@ class _OperationEvent(_Event):
 
 
 class _OtherEvent(_Event):
-    """A type that we do not act on: stored all the same."""
+    """An event of another type; it is stored and changes no payment."""
 
     type: Annotated[Text, Field(min_length=1, max_length=100)]
 
 
 class SandboxWebhooks:
-    """HMAC-SHA-256 over "<unix time>.<body>", with a key of its own derived from the secret."""
+    """HMAC-SHA-256 over "<unix time>.<body>", with a key derived from the secret."""
 
     provider = "sandbox"
 
@@ -59,14 +61,14 @@ class SandboxWebhooks:
         self._key = hmac.digest(secret, b"markethall sandbox webhook", "sha256")
 
     def compute_signature(self, body: bytes, sent_at: datetime) -> str:
-        """The value of the Sandbox-Signature header."""
+        """Return the value of the Sandbox-Signature header."""
         timestamp = int(sent_at.timestamp())
         return f"t={timestamp},v1={self._digest(timestamp, body)}"
 
     def build_signed_event(
         self, operation_id: UUID, outcome: Outcome, sent_at: datetime
     ) -> tuple[dict[str, str], bytes]:
-        """The headers and the body of the news about a charge. The same event id every time."""
+        """Return headers and body of the event about a charge; its event id is always the same."""
         kind, data = _encode_outcome(outcome)
         event = {
             "event_id": f"evt_{operation_id.hex}",
@@ -117,7 +119,7 @@ def _parse_signature_header(header: str) -> tuple[int, list[str]]:
         part.strip().partition("=") for part in header[:_MAX_SIGNATURE_HEADER_LENGTH].split(",")
     ]
     times = [value for name, _, value in pairs if name == "t"]
-    if len(times) != 1 or not (times[0].isascii() and times[0].isdigit() and len(times[0]) < 12):  # noqa: PLR2004 - digits of unix time
+    if len(times) != 1 or not _UNIX_TIME.fullmatch(times[0]):
         raise WebhookSignatureInvalid
     return int(times[0]), [value for name, _, value in pairs if name == "v1"]
 
@@ -135,7 +137,7 @@ def _parse_body(body: bytes) -> _OperationEvent | _OtherEvent:
 
 
 def _parse_other_event(text: str, error: ValidationError) -> _OtherEvent:
-    """News of a type that we do not know; everything else is refused."""
+    """Parse an event of an unknown type. Raises MalformedRequest, ValidationFailed."""
     first_error = error.errors(include_url=False)[0]
     if first_error["type"] == "json_invalid":
         raise MalformedRequest("The body is not JSON.")

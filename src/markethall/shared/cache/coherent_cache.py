@@ -3,19 +3,18 @@
 import asyncio
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from markethall.shared.cache.invalidation_bus import InvalidationBus
-from markethall.shared.cache.ports import CacheKey, Invalidation, Loader, lookup_counter
-from markethall.shared.cache.process_cache import ProcessCache
+from markethall.shared.cache.keys import CacheKey, Invalidation, Loader, lookup_counter
 from markethall.shared.cache.redis_cache import RedisCache
-from markethall.shared.cache.single_flight import SingleFlight
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 
 L1_TTL_WITHOUT_BUS: Final = 1.0  # seconds
 _MAX_BYTES: Final = 64 * 1024 * 1024
+_ENTRY_OVERHEAD_BYTES: Final = 300  # dictionary slot, tuples and strings around a value
 
 
 class CoherentCache:
@@ -28,7 +27,6 @@ class CoherentCache:
     - The bus carries invalidations to the other processes. While it is connected a value lives for
       its `ttl`, otherwise for at most one second from the start of its load. When the connection
       is made or lost everything is dropped, because invalidations may have been missed.
-    - In the last fifth of its life a value is still returned while one load refreshes it.
     """
 
     def __init__(
@@ -44,9 +42,11 @@ class CoherentCache:
         self._redis = redis
         self._enabled = enabled
         self._clock = clock
-        self._l1 = ProcessCache(max_bytes)
+        self._l1 = _ProcessCache(max_bytes)
         self._l1_max_ttl = L1_TTL_WITHOUT_BUS
-        self._loads = SingleFlight()
+        # of each key the load that callers may join; invalidated loads are only in `_tasks`
+        self._loads: dict[CacheKey, asyncio.Task[bytes | None]] = {}
+        self._tasks: set[asyncio.Task[bytes | None]] = set()
 
     async def get_or_load(self, namespace: str, key: str, ttl: float, load: Loader) -> bytes | None:
         """Return the cached value, else the result of `load`; None means absent, and is not cached.
@@ -59,21 +59,17 @@ class CoherentCache:
         if value is not None:
             return value
         name = (namespace, key)
-        task = self._loads.start_or_join(name, partial(self._load, name, ttl, load))
-        entry = self._l1.get(name, self._clock())
-        return entry.value if entry is not None else await asyncio.shield(task)
+        return await asyncio.shield(self._loads.get(name) or self._start_load(name, ttl, load))
 
     def peek(self, namespace: str, key: str) -> bytes | None:
-        """Return the value if it is in this process and needs no refresh.
+        """Return the value if it is in this process.
 
         The same object as before means that the key has not been invalidated in between.
         """
-        now = self._clock()
-        entry = self._l1.get((namespace, key), now)
-        if entry is None or entry.refresh_at <= now:
-            return None
-        lookup_counter(namespace, "l1_hit").inc()
-        return entry.value
+        value = self._l1.get((namespace, key), self._clock())
+        if value is not None:
+            lookup_counter(namespace, "l1_hit").inc()
+        return value
 
     def invalidate(self, namespace: str, keys: Sequence[str]) -> None:
         """Drop these keys here at once, and in the other processes soon."""
@@ -94,18 +90,36 @@ class CoherentCache:
 
     async def close(self) -> None:
         """Send pending invalidations and cancel running loads."""
-        await self._loads.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._bus is not None:
             await self._bus.flush()
 
     def on_invalidated(self, invalidations: Collection[Invalidation]) -> None:
-        for invalidation in invalidations:
-            self._loads.invalidate(invalidation)
-            self._l1.invalidate(invalidation)
+        for namespace, key in invalidations:
+            if key is not None:
+                self._loads.pop((namespace, key), None)
+                self._l1.drop((namespace, key))
+            else:
+                for name in [name for name in self._loads if name[0] == namespace]:
+                    del self._loads[name]
+                self._l1.drop_namespace(namespace)
 
     def on_connection_changed(self, connected: bool) -> None:
         self._l1_max_ttl = math.inf if connected else L1_TTL_WITHOUT_BUS
         self.clear()
+
+    def _invalidate(self, invalidations: Collection[Invalidation]) -> None:
+        if self._bus is not None:
+            self._bus.publish(invalidations)
+        self.on_invalidated(invalidations)
+
+    def _start_load(self, name: CacheKey, ttl: float, load: Loader) -> "asyncio.Task[bytes | None]":
+        task = self._loads[name] = asyncio.create_task(self._load(name, ttl, load))
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._finish_load(name, task))
+        return task
 
     async def _load(self, name: CacheKey, ttl: float, load: Loader) -> bytes | None:
         started = self._clock()
@@ -114,12 +128,65 @@ class CoherentCache:
         else:
             lookup_counter(name[0], "miss").inc()
             value = await load()
-        if value is not None and self._loads.is_current(name):
+        is_current = self._loads.get(name) is asyncio.current_task()
+        if value is not None and is_current:
             now = self._clock()
-            self._l1.put(name, value, now, min(ttl, started + self._l1_max_ttl - now))
+            self._l1.put(name, value, now + min(ttl, started + self._l1_max_ttl - now))
         return value
 
-    def _invalidate(self, invalidations: Collection[Invalidation]) -> None:
-        if self._bus is not None:
-            self._bus.publish(invalidations)
-        self.on_invalidated(invalidations)
+    def _finish_load(self, name: CacheKey, task: "asyncio.Task[bytes | None]") -> None:
+        self._tasks.discard(task)
+        if self._loads.get(name) is task:
+            del self._loads[name]
+        if not task.cancelled():
+            task.exception()  # retrieved, or asyncio logs it when every caller has left
+
+
+class _Entry(NamedTuple):
+    value: bytes
+    expires_at: float
+    generation: int
+
+
+class _ProcessCache:
+    """Values with a time to live, bounded by bytes; evicts the least recently used."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()
+        # of each namespace: entries of an older one are dropped when they are read or evicted
+        self._generations: dict[str, int] = {}
+
+    def get(self, key: CacheKey, now: float) -> bytes | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.expires_at <= now or entry.generation != self._generations.get(key[0], 0):
+            self.drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry.value
+
+    def put(self, key: CacheKey, value: bytes, expires_at: float) -> None:
+        self.drop(key)
+        self._entries[key] = _Entry(value, expires_at, self._generations.get(key[0], 0))
+        self._bytes += _size(key, value)
+        while self._bytes > self._max_bytes:
+            self.drop(next(iter(self._entries)))
+
+    def drop(self, key: CacheKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= _size(key, entry.value)
+
+    def drop_namespace(self, namespace: str) -> None:
+        self._generations[namespace] = self._generations.get(namespace, 0) + 1
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._bytes = 0
+
+
+def _size(key: CacheKey, value: bytes) -> int:
+    return _ENTRY_OVERHEAD_BYTES + len(key[1]) + len(value)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from markethall.shared.cache.ports import CacheKey, Loader, lookup_counter
+from markethall.shared.cache.keys import CacheKey, Loader, lookup_counter
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
@@ -46,7 +46,7 @@ class RedisCache:
     the value. So a new generation invalidates the namespace. It is random because a counter would
     start again after a wipe and could match an old value.
 
-    A key is invalidated by a tombstone in its place, a token without "v" (RedisInvalidationBus). A
+    A key is invalidated by a tombstone in its place, a token without "v" (InvalidationBus). A
     load is stored only if the header is still the one seen before the load, and under the
     generation seen then. So an invalidation by any process wins, as does a wipe, and a command that
     a paused server executes late does no harm.

@@ -126,25 +126,6 @@ class Connection:
         STATEMENTS.inc()
         await self._driver.copy_records_to_table(table, columns=list(column_names), records=rows)
 
-    async def listen(self, channel: str, on_notification: Callable[[str], None]) -> None:
-        """Call `on_notification` with the payloads that other sessions send to the channel.
-
-        Only for a dedicated connection. Raises Unavailable.
-        """
-        own_pid = self._driver.get_server_pid()
-
-        def on_message(_: object, pid: int, __: str, payload: object) -> None:
-            if pid != own_pid:
-                on_notification(str(payload))
-
-        with translate_connection_errors():
-            await self._driver.add_listener(channel, on_message)
-
-    async def notify(self, channel: str, payload: str) -> None:
-        """Send a notification, at once unless in a transaction. Raises Unavailable."""
-        with translate_connection_errors():
-            await self._driver.execute("SELECT pg_notify($1, $2)", channel, payload)
-
 
 @dataclass(frozen=True)
 class PoolSize:

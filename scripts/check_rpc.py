@@ -1,8 +1,8 @@
-"""Compares the internal API and the events with those of the last release.
+"""Compare the internal API and the events with those of the last release.
 
 Processes are updated one after the other, so each release must work with the one before it.
-`python -m scripts.check_wire` prints each incompatible change. `--record 0.2.0` stores the current
-state as a release in docs/wire/.
+`python -m scripts.check_rpc` prints each incompatible change. `--record 0.2.0` stores the current
+state as a release in docs/rpc/.
 
 Only schemas are compared, not rules in code, such as the known currencies.
 """
@@ -21,22 +21,22 @@ from markethall.shared.http.openapi import extend_openapi
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.messaging.events import Event, EventEnvelope
-from scripts.wire_compatibility import Wire, incompatible_changes
+from scripts.rpc_compatibility import ApiRecord, incompatible_changes
 
-RELEASES: Final = Path(__file__).parents[1] / "docs" / "wire"
+RELEASES: Final = Path(__file__).parents[1] / "docs" / "rpc"
 HOW_TO_RECORD: Final = (
-    "If a service one release older works with this, the rules in\n"
-    "scripts/wire_compatibility.py are wrong. Else make it additive: a field with a default, a\n"
-    "method beside the old one. With a release: python -m scripts.check_wire --record VERSION"
+    "If a service one release older works with this change, the rules in\n"
+    "scripts/rpc_compatibility.py are wrong. Else make it additive: a field with a default, a\n"
+    "method beside the old one. For a release: python -m scripts.check_rpc --record VERSION"
 )
 
 
 def main(arguments: list[str] | None = None, releases: Path = RELEASES) -> int:
-    parser = argparse.ArgumentParser(prog="check_wire", description=__doc__)
+    parser = argparse.ArgumentParser(prog="check_rpc", description=__doc__)
     parser.add_argument("--record", metavar="VERSION", help="store the current state as a release")
     version = parser.parse_args(arguments).record
     last = last_release(releases)
-    found = incompatible_changes(last, current_wire()) if last else []
+    found = incompatible_changes(last, current_record()) if last else []
     print(*found, sep="\n", end="\n" if found else "")
     if found:
         print(f"{len(found)} changes would break a service one release older.\n{HOW_TO_RECORD}")
@@ -49,20 +49,22 @@ def record(version: str, releases: Path) -> int:
     if path.exists():
         print(f"{path.name} is recorded already, and a release does not change.")
         return 2
-    path.write_text(json.dumps(current_wire(), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    path.write_text(
+        json.dumps(current_record(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    )
     print(f"recorded: {path}")
     return 0
 
 
-def _agree(last: Wire | None) -> int:
-    print("wire: compatible with a service one release older" if last else "wire: new")
+def _agree(last: ApiRecord | None) -> int:
+    print("rpc: compatible with a service one release older" if last else "rpc: new")
     return 0
 
 
-def last_release(releases: Path) -> Wire | None:
-    """The newest recorded release."""
+def last_release(releases: Path) -> ApiRecord | None:
+    """Return the newest recorded release."""
     paths = sorted(releases.glob("*.json"), key=lambda path: number_of(path.stem))
-    found: Wire | None = json.loads(paths[-1].read_text()) if paths else None
+    found: ApiRecord | None = json.loads(paths[-1].read_text()) if paths else None
     return found
 
 
@@ -70,14 +72,14 @@ def number_of(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def current_wire() -> dict[str, Any]:
-    """The internal OpenAPI document, all events, the actor of a service token, and the envelope."""
+def current_record() -> dict[str, Any]:
+    """Return the internal OpenAPI document, all events, the actor of a service token, and the envelope."""
     return {
         "openapi": _document(),
         "actor": Actor.model_json_schema(),
         "envelope": EventEnvelope.model_json_schema(mode="serialization"),
         "events": dict(_events()),
-        "refusals": dict(_refusals()),
+        "errors": dict(_errors()),
     }
 
 
@@ -106,8 +108,8 @@ def _events() -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield kind.type, kind.model_json_schema(mode="serialization")
 
 
-def _refusals() -> Iterator[tuple[str, int]]:
-    """The error codes that a caller of this release knows, with their status."""
+def _errors() -> Iterator[tuple[str, int]]:
+    """Yield the error codes that a caller of this release knows, with their status."""
     for code, kind in DomainError.by_code.items():
         if kind.__module__.startswith("markethall."):
             yield code, kind.status

@@ -1,4 +1,4 @@
-"""The same hall twice: together in one process, and apart in four. Both stay up all the time."""
+"""Two deployments of the application, running at the same time: a monolith and a split one."""
 
 import asyncio
 import json
@@ -20,83 +20,87 @@ from . import servers
 from .servers import ALL, OTHERS, Server
 from .shop import ADMIN, Shop
 
-TOGETHER: Final = (frozenset(context_names()),)
-APART: Final = tuple(frozenset({context}) for context in context_names())
+MONOLITH: Final = (frozenset(context_names()),)
+FULL_SPLIT: Final = tuple(frozenset({context}) for context in context_names())
 COMMON: Final = {"rate_limits": "off", "log_format": "json", "admin_email": ADMIN}
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two: a process for each part of it, and a shop with its own goods."""
+class Deployment:
+    """One deployment: its processes and a shop with its own products."""
 
     name: str
-    parts: Mapping[frozenset[str], Server]
+    processes: Mapping[frozenset[str], Server]
     shop: Shop
 
     def port(self, context: str) -> int:
-        """Where this context answers."""
-        [server] = (server for serves, server in self.parts.items() if context in serves)
+        """Return the port of the process that serves this context."""
+        [server] = (server for serves, server in self.processes.items() if context in serves)
         return server.port
 
     @property
     def ports(self) -> list[int]:
-        return [server.port for server in self.parts.values()]
+        return [server.port for server in self.processes.values()]
 
     @property
     def pids(self) -> list[int]:
-        return [server.process.pid for server in self.parts.values()]
+        return [server.process.pid for server in self.processes.values()]
 
     def settle(self) -> float:
-        """Wait until there is nothing left to do; the seconds that took."""
+        """Wait until no work is left. Return the seconds that took."""
         return servers.settle(*self.pids)
 
 
 @contextmanager
-def both(folder: Path) -> Iterator[list[Side]]:
-    """Together and apart, each on a new database of one embedded Postgres, and one Valkey."""
+def both_deployments(folder: Path) -> Iterator[list[Deployment]]:
+    """Run both deployments, each on a new database of one embedded Postgres, and one Valkey."""
     with ExitStack() as stack:
         postgres = stack.enter_context(servers.database(folder / "database"))
         with servers.pinned(OTHERS):
             valkey = stack.enter_context(EmbeddedValkey())
         yield [
-            stack.enter_context(_side(name, partition, folder / name, postgres, valkey, number))
+            stack.enter_context(
+                _deployment(name, partition, folder / name, postgres, valkey, number)
+            )
             for number, (name, partition) in enumerate(
-                {"together": TOGETHER, "apart": APART}.items()
+                {"monolith": MONOLITH, "split": FULL_SPLIT}.items()
             )
         ]
 
 
 @contextmanager
-def _side(
+def _deployment(
     name: str,
     partition: tuple[frozenset[str], ...],
     folder: Path,
     postgres: str,
     valkey: str,
     number: int,
-) -> Iterator[Side]:
+) -> Iterator[Deployment]:
     folder.mkdir()
     shop = Shop(admin_password=secrets.token_urlsafe(18))
     settings = COMMON | {
         "admin_password": shop.admin_password,
         "secret_key": secrets.token_urlsafe(48),
-        "database_url": asyncio.run(_created(postgres, f"bench_{name}")),
+        "database_url": asyncio.run(_create_database(postgres, f"bench_{name}")),
         "redis_url": f"{valkey.rpartition('/')[0]}/{number}",
     }
     log = folder / "migrate.log"
-    servers.run("markethall", "migrate", log=log, environ=_named(settings))
+    servers.run("markethall", "migrate", log=log, environ=_environment(settings))
     with ExitStack() as stack:
-        parts = _planned(partition, folder, settings)
-        yield Side(name, {serves: _started(stack, *plan) for serves, plan in parts.items()}, shop)
+        processes = _plan(partition, folder, settings)
+        yield Deployment(
+            name, {serves: _start(stack, *plan) for serves, plan in processes.items()}, shop
+        )
 
 
 Plan = tuple[int, Path, Mapping[str, str]]
 
 
-def _planned(
+def _plan(
     partition: tuple[frozenset[str], ...], folder: Path, settings: Mapping[str, str]
 ) -> dict[frozenset[str], Plan]:
-    """For each process its port, its folder and its settings."""
+    """Return port, folder and settings of each process."""
     ports = dict(zip(partition, servers.free_ports(len(partition)), strict=True))
     urls = {context: f"http://127.0.0.1:{port}" for part, port in ports.items() for context in part}
     keys = {"users": "access_token_private_key", "orders": "service_token_private_key"}
@@ -115,22 +119,24 @@ def _planned(
     }
 
 
-def _started(stack: ExitStack, port: int, folder: Path, settings: Mapping[str, str]) -> Server:
-    environ = _named({"data_dir": str(folder), **settings})
+def _start(stack: ExitStack, port: int, folder: Path, settings: Mapping[str, str]) -> Server:
+    environ = _environment({"data_dir": str(folder), **settings})
     log = folder.with_suffix(".log")
-    # no core of its own for a server: four processes may use what one cannot
-    started = servers.serving("markethall", "serve", log=log, environ=environ, port=port, cores=ALL)
-    server = stack.enter_context(started)
+    # not pinned to one core: four processes may use several
+    starting = servers.serving(
+        "markethall", "serve", log=log, environ=environ, port=port, cores=ALL
+    )
+    server = stack.enter_context(starting)
     server.wait("/ready", 120)
     return server
 
 
-def _named(settings: Mapping[str, str]) -> dict[str, str]:
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
 
 
-async def _created(server: str, name: str) -> str:
-    """The address of a new database. Raises what asyncpg raises."""
+async def _create_database(server: str, name: str) -> str:
+    """Create a database and return its URL. Raises PostgresError."""
     connection = await asyncpg.connect(server.replace("postgresql+asyncpg:", "postgresql:"))
     try:
         await connection.execute(f"CREATE DATABASE {name}")

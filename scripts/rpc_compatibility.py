@@ -1,4 +1,4 @@
-"""Finds changes of the internal API that a service one release older cannot handle."""
+"""Find changes of the internal API that a service one release older cannot handle."""
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -14,34 +14,34 @@ from scripts.schema_compatibility import (
     resolve,
 )
 
-# {"openapi": …, "actor": …, "envelope": …, "events": type -> schema, "refusals": code -> status}
-Wire = Mapping[str, Any]
+# {"openapi": …, "actor": …, "envelope": …, "events": type -> schema, "errors": code -> status}
+ApiRecord = Mapping[str, Any]
 
 
-def incompatible_changes(old: Wire, new: Wire) -> list[str]:
-    """One line for each change, sorted."""
+def incompatible_changes(old: ApiRecord, new: ApiRecord) -> list[str]:
+    """Return one line for each incompatible change, sorted."""
     return sorted({*_methods(old, new), *_envelopes(old, new), *_events(old, new)})
 
 
 # Methods
 
 
-def _methods(old: Wire, new: Wire) -> Iterator[str]:
+def _methods(old: ApiRecord, new: ApiRecord) -> Iterator[str]:
     before, now = _operations(old), _operations(new)
     roots = old["openapi"], new["openapi"]
     for name, operation in before.items():
         if name not in now:
-            yield f"{name}: is not there any more"
+            yield f"{name}: is removed"
             continue
         yield from _requests(name, operation, now[name], roots)
         yield from _responses(name, operation, now[name], roots)
-        known = old["refusals"].keys() | _errors_of_new_fields(operation, now[name], old["openapi"])
-        yield from _refusals(name, operation, now[name], known)
+        known = old["errors"].keys() | _errors_of_new_fields(operation, now[name], old["openapi"])
+        yield from _error_codes(name, operation, now[name], known)
 
 
-def _operations(wire: Wire) -> dict[str, Schema]:
-    """Operations by name, such as `inventory.reserve`."""
-    paths: Mapping[str, Schema] = wire["openapi"]["paths"]
+def _operations(record: ApiRecord) -> dict[str, Schema]:
+    """Return the operations by name, such as `inventory.reserve`."""
+    paths: Mapping[str, Schema] = record["openapi"]["paths"]
     return {
         _name(path, verb): operation
         for path, operations in paths.items()
@@ -79,21 +79,21 @@ def _body(part: Schema) -> Schema:
 
 
 def _errors_of_new_fields(old: Schema, new: Schema, root: Schema) -> set[str]:
-    """Errors of a field that an older caller cannot send."""
+    """Return the errors of a field that an older caller cannot send."""
     sent = resolve(_body(old.get("requestBody", {})), root).get("properties", {})
     asked: Mapping[str, list[str]] = new.get("x-refused-only-with", {})
     return {code for field, codes in asked.items() if field not in sent for code in codes}
 
 
-def _refusals(name: str, old: Schema, new: Schema, known: AbstractSet[str]) -> Iterator[str]:
+def _error_codes(name: str, old: Schema, new: Schema, known: AbstractSet[str]) -> Iterator[str]:
     before, now = _codes(old), _codes(new)
     for code in before.keys() - now.keys():
-        yield f"{name}: refusal {code}: is not there any more"
+        yield f"{name}: error {code}: is removed"
     for code in before.keys() & now.keys():
         if before[code] != now[code]:
-            yield f"{name}: refusal {code}: status {before[code]} -> {now[code]}"
+            yield f"{name}: error {code}: status {before[code]} -> {now[code]}"
     for code in now.keys() - before.keys() - known:
-        yield f"{name}: refusal {code}: is new, and an older caller takes it for a fault"
+        yield f"{name}: error {code}: is new, and an older caller reports an internal error"
 
 
 def _codes(operation: Schema) -> dict[str, str]:
@@ -105,11 +105,11 @@ def _codes(operation: Schema) -> dict[str, str]:
     }
 
 
-def _envelopes(old: Wire, new: Wire) -> Iterator[str]:
-    """Compares the fields common to all errors, tokens and events."""
+def _envelopes(old: ApiRecord, new: ApiRecord) -> Iterator[str]:
+    """Compare the fields common to all errors, tokens and events."""
     roots = old["openapi"], new["openapi"]
     before, now = (root["components"]["schemas"]["Problem"] for root in roots)
-    yield from _both_ways("refusals: field", before, now, roots)
+    yield from _both_ways("errors: field", before, now, roots)
     before, now = roots = old["actor"], new["actor"]
     yield from compare("actor: field", before, now, roots, REQUEST)
     before, now = roots = old["envelope"], new["envelope"]
@@ -119,14 +119,14 @@ def _envelopes(old: Wire, new: Wire) -> Iterator[str]:
 # Events
 
 
-def _events(old: Wire, new: Wire) -> Iterator[str]:
+def _events(old: ApiRecord, new: ApiRecord) -> Iterator[str]:
     before, now = old["events"], new["events"]
     for name, schema in before.items():
         if name in now:
             roots = schema, now[name]
             yield from _both_ways(f"event {name}: field", schema, now[name], roots)
         else:
-            yield f"event {name}: is not there any more"
+            yield f"event {name}: is removed"
 
 
 def _both_ways(name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema]) -> Iterator[str]:

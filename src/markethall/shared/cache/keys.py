@@ -1,0 +1,13 @@
+"""Keys, loaders and the counter of lookups."""
+
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+
+from markethall.shared.observability.metrics import CACHE_LOOKUPS
+
+Loader = Callable[[], Awaitable[bytes | None]]
+CacheKey = tuple[str, str]  # namespace, key
+Invalidation = tuple[str, str | None]  # namespace, key; None is the whole namespace
+
+# labels() takes a lock, which costs more than a hit
+lookup_counter = lru_cache(maxsize=256)(CACHE_LOOKUPS.labels)
