@@ -129,7 +129,7 @@ async def wait_for_disconnect(receive: Receive, disconnected: asyncio.Event) -> 
 
 
 @pytest.mark.parametrize(
-    ("kind", "sent"),
+    ("make_handler", "sent"),
     [
         (never_ending, request(b"GET", b"/events")),
         (never_ending, HALF_A_REQUEST),
