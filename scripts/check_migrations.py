@@ -1,4 +1,4 @@
-"""Runs the migrations on a real server: upgrade, compare with the tables, downgrade, upgrade."""
+"""Run the migrations on a real server: upgrade, compare with the tables, downgrade, upgrade."""
 
 import os
 import subprocess

@@ -29,8 +29,9 @@ UNCHECKED: Final = (
     "src/markethall/operations/swagger/",
     "docs/samples/",
 )
-# ordinary uses of a retired word: the Unix user "nobody", a desk that a shop sells
+# uses that stay: the Unix user "nobody", a desk that a shop sells, the old names of metrics
 ORDINARY_USES: Final = {
+    "CHANGELOG.md": {"neighbour"},
     "src/markethall/local/postgres/os_user.py": {"nobody"},
     "src/markethall/local/demo/vocabulary.py": {"desk"},
 }

@@ -1,4 +1,4 @@
-"""Generates the network policies between processes from the manifests of the contexts.
+"""Generate the network policies between processes from the manifests of the contexts.
 
 `python -m scripts.generate_network` writes the files; `--check` only reports outdated ones.
 """

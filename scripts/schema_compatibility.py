@@ -1,4 +1,4 @@
-"""Finds values that one release may send and another does not accept, from two JSON schemas.
+"""Find values that one release may send and another does not accept, from two JSON schemas.
 
 The older and the newer schema belong to two releases. The direction decides which of them sends.
 """
@@ -56,7 +56,7 @@ _KNOWN: Final = frozenset(
 def compare(
     name: str, old: Schema, new: Schema, roots: tuple[Schema, Schema], direction: Direction
 ) -> Iterator[str]:
-    """Yields a line for each incompatible change. References are resolved in `roots`."""
+    """Yield a line for each incompatible change. References are resolved in `roots`."""
     yield from _differences(_Comparison(name, "", old, new, roots, direction))
 
 
@@ -223,7 +223,7 @@ def _kind(schema: Schema) -> str:
 
 
 def resolve(schema: Schema, root: Schema) -> Schema:
-    """Replaces a reference by its target, with the keywords beside the reference."""
+    """Replace a reference by its target, with the keywords beside the reference."""
     while "$ref" in schema:
         target: Any = root
         for step in schema["$ref"].removeprefix("#/").split("/"):

@@ -31,24 +31,44 @@ PLANTED = {
     ],
     "Contexts know each other by contract, and only a service looks": [
         ("orders/service/views.py", "import markethall.inventory.domain"),
+        ("orders/service/views.py", "import markethall.inventory.stock.contract.movements"),
         ("orders/domain.py", "import markethall.payments.contract"),
         ("users/service.py", "import markethall.inventory.contract"),
     ],
-    "Inside a context, top to bottom; a new kind of file must be placed here": [
+    "Inside a context or sub-domain, top to bottom; a new kind of file must be placed here": [
         ("users/domain.py", "import markethall.users.ports"),
         ("users/memory.py", "import markethall.users.sql"),
         ("users/utils.py", "x = 1"),
+        (
+            "inventory/stock/domain/stock.py",
+            "import markethall.inventory.stock.ports",
+        ),
+        ("inventory/search/memory.py", "import markethall.inventory.search.sql.store"),
+        ("inventory/imports/utils.py", "x = 1"),
+    ],
+    "Sub-domains of inventory, top to bottom; a new one must be placed here": [
+        ("inventory/catalogue/service/api.py", "import markethall.inventory.stock.ports"),
+        ("inventory/stock/sql/tables.py", "import markethall.inventory.reservations.sql.tables"),
+        ("inventory/imports/service/jobs.py", "import markethall.inventory.search.ports"),
+        ("inventory/contract.py", "import markethall.inventory.catalogue.contract.products"),
+        ("inventory/helpers.py", "x = 1"),
+    ],
+    "Search needs only the catalogue": [
+        ("inventory/search/sql/store.py", "import markethall.inventory.stock.sql.tables"),
     ],
     "Contracts, domain, ports and services import no framework, also not through others": [
         ("users/service.py", "import fastapi"),
         ("inventory/catalogue/contract/products.py", "import sqlalchemy"),
         ("payments/ports.py", "import redis"),
+        ("inventory/stock/service/api.py", "import markethall.inventory.stock.router.dependencies"),
+        ("inventory/search/ports.py", "import markethall.shared.persistence.postgres"),
         ("orders/service/views.py", "import markethall.shared.http.route_policies"),
         ("shared/kernel/ids.py", "import starlette"),
     ],
     "Only a container names an implementation": [
         ("app.py", "import markethall.users.service"),
         ("users/router.py", "import markethall.users.sql"),
+        ("inventory/stock/router/stock.py", "import markethall.inventory.stock.service.api"),
         ("operations/endpoints.py", "import markethall.payments.gateway"),
     ],
 }

@@ -54,7 +54,7 @@ def changed(overlay: str, changes: dict[str, dict[str, Any] | None]) -> list[Doc
 
 
 def change(node: Any, pointer: str, value: Any) -> None:
-    """Sets the field at the pointer, or removes it when the value is None."""
+    """Set the field at the pointer, or removes it when the value is None."""
     *parents, last = [step.replace("~1", "/") for step in pointer.split("/")]
     for step in parents:
         node = node[_index(node, step)] if isinstance(node, list) else node[step]

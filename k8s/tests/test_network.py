@@ -1,4 +1,4 @@
-"""The generated network policies follow the tables of the topology."""
+"""The generated network policies follow the manifests of the contexts."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +11,7 @@ from markethall.shared.composition.topology import Topology
 from scripts.check_manifests import findings
 from scripts.generate_network import OVERLAYS, Connection, connections, main, network
 
-# written by hand: the tables must lead to the same connections
+# written by hand: the manifests must lead to the same connections
 CALLS = {("orders", "users"), ("orders", "inventory"), ("orders", "payments")}
 KEYS_OF_USERS = {("orders", "users"), ("inventory", "users"), ("payments", "users")}
 KEYS_OF_SERVICES = {("users", "orders"), ("inventory", "orders"), ("payments", "orders")}

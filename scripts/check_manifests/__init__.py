@@ -1,9 +1,9 @@
-"""Checks a rendered overlay for mistakes that a schema cannot find.
+"""Check a rendered overlay for mistakes that a schema cannot find.
 
 kubernetes-validate checks the schemas strictly, against the oldest and the newest supported
 Kubernetes. The other checks compare objects: selectors with pods, ports with containers, probes
-with the grace period, secrets with processes, Ingress paths and network policies with the tables
-of markethall.contexts. Pod Security "restricted" is left to the API server, by the namespace.
+with the grace period, secrets with processes, Ingress paths and network policies with the manifests
+of the contexts. Pod Security "restricted" is left to the API server, by the namespace.
 """
 
 from collections.abc import Iterable

@@ -11,7 +11,8 @@ from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.messaging.context_worker import ContextWorker, LongRunningTask
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
+from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer
+from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 

@@ -17,10 +17,10 @@ class Readiness(Protocol):
 
 @contextmanager
 def drain_on_signal(readiness: Readiness, drain_seconds: float) -> Iterator[None]:
-    """Handles SIGTERM and SIGINT before the server does, for as long as the block runs.
+    """Handle SIGTERM and SIGINT before the server does, while the block runs.
 
-    The first signal sets `draining`; after `drain_seconds` the server gets it. A SIGINT meanwhile
-    ends the wait. The server installs its own handlers before it starts the lifespan.
+    The first signal sets `draining`; after `drain_seconds` the server receives it. A SIGINT ends
+    the wait. The server installs its own handlers before it starts the lifespan.
     """
     readiness.draining = False
     handler = _SignalHandler(readiness, drain_seconds)

@@ -18,7 +18,7 @@ from markethall.http_protocol import HttpProtocol, ServerConfig
 from markethall.settings import Settings, read_settings
 from markethall.shared.observability import log
 
-# a worker is pinged from its start on; importing takes it seconds on a busy machine
+# uvicorn pings a worker from its start; its imports take seconds on a busy machine
 _WORKER_HEALTHCHECK_SECONDS: Final = 30
 
 logger = log.get_logger("markethall.server")
@@ -40,7 +40,7 @@ class WorkerSupervisor(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         before = list(self.processes)
         for process in before:
-            # with this end open, a ping would wait for a worker that has died
+            # while this end is open, a ping would wait for a dead worker
             process.child_conn.close()
         super().keep_subprocess_alive()
         for process in before:
@@ -48,19 +48,19 @@ class WorkerSupervisor(Multiprocess):
                 continue
             logger.error("worker.died", pid=process.pid, exit_code=process.exitcode)
             if process.exitcode > 0:
-                # an exception, which most likely came at its start and would come again
+                # an exception, probably at start-up, where it would happen again
                 self.exit_code = 1
                 self.should_exit.set()
 
     def terminate_all(self) -> None:
         super().terminate_all()
-        # else the kernel would accept connections that no worker serves any more
+        # or the kernel accepts connections that no worker serves
         for listener in self.sockets:
             listener.close()
 
 
 def serve(settings: Settings, host: str, port: int, workers: int) -> int:
-    """Blocks until the server has ended. Returns the exit code; raises OSError for a taken port."""
+    """Serve until a signal and return the exit code. Raises OSError if the port is taken."""
     with listen_socket(host, port) as listener:
         config = server_config("markethall.server:create_served_app", settings, factory=True)
         if workers == 1:
@@ -75,13 +75,13 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> int:
 
 
 def listen_socket(host: str, port: int) -> socket.socket:
-    """Binds before anything is printed. Raises OSError for a taken port."""
+    """Bind the socket before anything is logged. Raises OSError if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=1024)
 
 
 def server_config(app: str | ASGIApp, settings: Settings, *, factory: bool = False) -> ServerConfig:
-    """Builds the configuration of uvicorn; `app` is an application, or the name of its factory."""
+    """Build the configuration of uvicorn; `app` is an application, or the name of its factory."""
     config = ServerConfig(
         app,
         factory=factory,
@@ -101,7 +101,7 @@ def server_config(app: str | ASGIApp, settings: Settings, *, factory: bool = Fal
 
 
 def create_served_app() -> ASGIApp:
-    """Creates the application of a server process, with settings from the environment."""
+    """Create the application of a server process, with settings from the environment."""
     settings = read_settings()
     log.configure(settings.log_format, settings.log_level)
     app = create_app(settings)
@@ -112,14 +112,14 @@ def create_served_app() -> ASGIApp:
 
 
 def _freeze_gc() -> None:
-    """Excludes the objects of start-up from garbage collection, and collects less often."""
+    """Exclude the objects of start-up from garbage collection, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
 def _end_with_parent() -> None:
-    """Shuts this worker down when its supervisor ends, also after kill -9."""
+    """Shut this worker down when its supervisor ends, also after kill -9."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

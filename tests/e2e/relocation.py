@@ -31,7 +31,7 @@ from tests.e2e.relocation_load import RelocationLoad, longest_gap
 from tests.e2e.servers import CONTEXTS, as_json, free_port
 from tests.e2e.split_cluster import ServiceProcess
 from tests.proxy import Proxy
-from tests.rpc.tcp import listening
+from tests.rpc.tcp import serve_app
 from tests.suspended_move import start_command, suspended_move
 
 ALL = frozenset(CONTEXTS)
@@ -94,7 +94,7 @@ class RelocationCluster:
             for name in (self.main_proxy, self.inventory_proxy):
                 await stack.enter_async_context(name)
             stack.push_async_callback(self._end_all)
-            yield await stack.enter_async_context(listening(self))
+            yield await stack.enter_async_context(serve_app(self))
 
     async def _end_all(self) -> None:
         for service in self._started:

@@ -98,7 +98,7 @@ async def fake_cluster(**settings: Any) -> AsyncIterator[FakeCluster]:
     services = {context: FakeService(context) for context in context_names()}
     async with AsyncExitStack() as stack:
         urls = {
-            context: await stack.enter_async_context(tcp.listening(service))
+            context: await stack.enter_async_context(tcp.serve_app(service))
             for context, service in services.items()
         }
         url, app = await stack.enter_async_context(cluster_of(urls, **settings))

@@ -97,7 +97,7 @@ async def real_services(folder: Path, **settings: str) -> AsyncIterator[httpx2.A
         urls = {}
         for context in context_names():
             app = create_app(settings_of(context, folder, **settings))
-            urls[context] = await stack.enter_async_context(tcp.listening(app))
+            urls[context] = await stack.enter_async_context(tcp.serve_app(app))
         url, _ = await stack.enter_async_context(cluster_of(urls, **settings))
         yield await stack.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=20))
 

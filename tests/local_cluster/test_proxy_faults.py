@@ -174,7 +174,7 @@ async def with_orders_at(orders: str, **settings: float) -> AsyncIterator[httpx2
     urls = {"orders": orders}
     async with AsyncExitStack() as stack:
         for context in set(context_names()) - {"orders"}:
-            listening = tcp.listening(FakeService(context))
+            listening = tcp.serve_app(FakeService(context))
             urls[context] = await stack.enter_async_context(listening)
         url, _ = await stack.enter_async_context(cluster_of(urls, **settings))
         client = httpx2.AsyncClient(base_url=url, timeout=20)
@@ -196,13 +196,13 @@ async def speaks_no_http(writer: asyncio.StreamWriter) -> None:
 @pytest.mark.parametrize("breaks", [closes, resets, speaks_no_http])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_request_is_never_retried(breaks: Break, method: str) -> None:
-    async with tcp.bare(breaks) as upstream, with_orders_at(upstream.url) as http:
+    async with tcp.raw_server(breaks) as upstream, with_orders_at(upstream.url) as http:
         response = await http.request(method, "/orders")
 
     assert expect_problem(response, 503, "system.unavailable")["details"] == {
         "dependency": "orders"
     }
-    assert len(upstream.asked) == 1
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ async def test_incomplete_response_is_an_error_for_the_client(framing: bytes) ->
 
     was_read = asyncio.Event()
     async with (
-        tcp.bare(abort_midway) as upstream,
+        tcp.raw_server(abort_midway) as upstream,
         with_orders_at(upstream.url) as http,
         http.stream("GET", "/orders") as response,
     ):
@@ -234,7 +234,10 @@ async def test_a_service_that_hangs_ends_in_deadline_exceeded() -> None:
     async def hangs(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    async with tcp.bare(hangs) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+    async with (
+        tcp.raw_server(hangs) as upstream,
+        with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http,
+    ):
         response = await http.get("/orders")
 
     problem = expect_problem(response, 503, "system.deadline_exceeded")
@@ -252,7 +255,10 @@ async def test_pause_within_a_response_is_no_timeout() -> None:
         writer.write(b"later")
         await writer.drain()
 
-    async with tcp.bare(pauses) as upstream, with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http:
+    async with (
+        tcp.raw_server(pauses) as upstream,
+        with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http,
+    ):
         response = await http.get("/orders")
 
     assert response.content == b"firstlater"

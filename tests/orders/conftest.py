@@ -1,4 +1,4 @@
-"""The orders context on every storage, between neighbours that keep their promises."""
+"""The orders container on each storage, between fakes of the other contexts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,22 +52,24 @@ from tests.orders.fakes import (
 )
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
-HOLD = timedelta(minutes=15)
+RESERVATION_TTL = timedelta(minutes=15)
 CANCEL = CancelOrder(reason="changed my mind")
 SHIP = FulfilOrder(carrier="DHL", tracking_number="JD01")
-present = created_response(lambda made: f"/orders/{made.order_id}")
+to_response = created_response(lambda made: f"/orders/{made.order_id}")
 
 
-def person(user_id: UUID, *roles: str) -> CallContext:
+def user_context(user_id: UUID, *roles: str) -> CallContext:
     actor = Actor(user_id=user_id, roles=roles, scopes=scopes_for_roles(roles))
     return CallContext(actor=actor, request_id="test")
 
 
-STAFF = person(new_id(), "staff")
+STAFF = user_context(new_id(), "staff")
 
 
 def attempt_without_key(attempt_id: UUID | None = None) -> IdempotentCommand:
-    return IdempotentCommand("", attempt_id or new_id(), IDEMPOTENCY_RETENTION_EXTENDED, present)
+    return IdempotentCommand(
+        "", attempt_id or new_id(), IDEMPOTENCY_RETENTION_EXTENDED, to_response
+    )
 
 
 def order_command(product_id: UUID, quantity: int = 1, **more: Any) -> PlaceOrder:
@@ -77,7 +79,7 @@ def order_command(product_id: UUID, quantity: int = 1, **more: Any) -> PlaceOrde
 
 @dataclass
 class OrdersApp:
-    """What a test asks, and the few things it has to hand."""
+    """The app under test, with its fakes, its clock and helpers."""
 
     container: OrdersContainer
     clock: FakeClock
@@ -85,7 +87,7 @@ class OrdersApp:
     fake_inventory: FakeInventory
     fake_payments: FakePayments
     call_failures: CallFailures
-    buyer: CallContext = field(default_factory=lambda: person(new_id(), "customer"))
+    buyer: CallContext = field(default_factory=lambda: user_context(new_id(), "customer"))
     initial_stock: int = 0
 
     @property
@@ -93,7 +95,7 @@ class OrdersApp:
         return self.container.orders()
 
     @property
-    def keys(self) -> IdempotencyService:
+    def idempotency(self) -> IdempotencyService:
         return self.container.idempotency()
 
     @property
@@ -101,11 +103,11 @@ class OrdersApp:
         return self.container.persistence()
 
     @property
-    def listeners(self) -> OrderEventHandlers:
+    def event_handlers(self) -> OrderEventHandlers:
         return self.container.event_handlers()
 
     def stock_up(self, quantity: int = 5) -> UUID:
-        """A product, whose stock the test will come back to."""
+        """Add a product with stock and remember it for the consistency check."""
         self.initial_stock = quantity
         return self.fake_inventory.add_product(quantity)
 
@@ -118,7 +120,7 @@ class OrdersApp:
         )
 
     async def place_with_key(self, key: str, command: PlaceOrder) -> StoredResponse:
-        """As a request with an Idempotency-Key does it."""
+        """Place an order as a request with an Idempotency-Key does."""
         request = IdempotentRequest(
             principal=self.buyer.actor.audit_name,
             method="POST",
@@ -126,16 +128,16 @@ class OrdersApp:
             key=key,
             payload=command.model_dump(mode="json"),
         )
-        answer, _ = await self.keys.run(
+        answer, _ = await self.idempotency.run(
             request,
             IDEMPOTENCY_RETENTION_EXTENDED,
-            present,
+            to_response,
             lambda attempt: self.orders.place(self.buyer, command, attempt),
         )
         return answer
 
     async def paid(self, product_id: UUID, quantity: int = 1) -> OrderView:
-        """An order whose money has come, and whose goods are committed."""
+        """Place an order, capture its payment, process the events."""
         order = await self.place(product_id, quantity)
         self.fake_payments.capture(order.payment.payment_id)
         await self.process_events()
@@ -155,29 +157,29 @@ class OrdersApp:
             await sweep()
 
     async def process_events(self, times: int = 1) -> None:
-        """Until no event is on its way. Each handler runs so many times for each delivery."""
+        """Process events until none is left; call each handler `times` times per delivery."""
         while await self._process_once(times):
             pass
 
     async def _process_once(self, times: int) -> bool:
-        news, self.fake_payments.pending_events = self.fake_payments.pending_events, []
-        for event in news:
+        events, self.fake_payments.pending_events = self.fake_payments.pending_events, []
+        for event in events:
             await self.receive_event(event)
         relayed = await self.relay()
         deliveries = await self.claim()
         for delivery in deliveries:
             for _ in range(times):
                 await self.handle_or_retry_later(delivery)
-        return bool(news or relayed or deliveries)
+        return bool(events or relayed or deliveries)
 
     async def receive_event(self, event: Event) -> None:
-        """The pipe brings it."""
+        """Deliver the event to the inbox, as a transport does."""
         envelope = wrap_event(event, system_context("test"), self.clock())
         names = [entry.handler for entry in EVENT_HANDLERS if entry.event is type(event)]
         await self.persistence.inbox.enqueue(names, [envelope])
 
     async def relay(self) -> int:
-        """Our own events to our own inbox, as the root container wires it."""
+        """Relay orders' own events to its own inbox, as the root container wires it."""
         handlers: dict[str, Sequence[str]] = {
             entry.event.type: [entry.handler] for entry in EVENT_HANDLERS
         }
@@ -220,7 +222,7 @@ def orders_app(request: pytest.FixtureRequest) -> OrdersApp:
         config={
             "storage": storage,
             "idempotency_lease": 15.0,
-            "reservation_ttl_seconds": HOLD.total_seconds(),
+            "reservation_ttl_seconds": RESERVATION_TTL.total_seconds(),
         },
         postgres=providers.Object(postgres),
         clock=providers.Object(clock),

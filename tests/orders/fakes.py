@@ -1,6 +1,6 @@
-"""Honest neighbours in memory, and the wire to them, which a test can cut.
+"""In-memory fakes of users, inventory and payments, and failures of calls to them.
 
-They keep what the docstrings of the three contracts promise, and nothing else.
+The fakes keep what the docstrings of the three contracts promise, and nothing else.
 """
 
 from collections.abc import Mapping
@@ -55,70 +55,70 @@ ALLOWED = AllowList(topology().allowed_calls)
 
 T = TypeVar("T")
 PAYABLE = {PaymentStatus.CREATED, PaymentStatus.FAILED}
-ENDED = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
+ENDED_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
 
 
 class Killed(BaseException):
-    """The process dies here: nothing catches it, nothing is tidied up."""
+    """Simulates a crash: no handler catches it, nothing is cleaned up."""
 
 
 class CallFailures:
-    """Which call of all that are made fails: before its effect, or with its answer lost.
+    """Fails one call: before its effect, or after it, so that the response is lost.
 
-    `when` is before or after, or with "killed" in front: then we die of it.
+    `when` is before or after; with the prefix "killed" the process crashes instead.
     """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self._cuts: dict[int, str] = {}
+        self._failures: dict[int, str] = {}
 
     def fail_call(self, number: int, when: str) -> None:
-        """The call with this number, counted from one and from now."""
-        self._cuts[len(self.calls) + number] = when
+        """Fail the call with this number, counted from one and from now."""
+        self._failures[len(self.calls) + number] = when
 
     def start(self, name: str) -> str | None:
         self.calls.append(name)
-        return self._cuts.get(len(self.calls))
+        return self._failures.get(len(self.calls))
 
 
 class _FailingProxy:
-    def __init__(self, service: object, cuts: CallFailures) -> None:
+    def __init__(self, service: object, call_failures: CallFailures) -> None:
         self._service = service
-        self._cuts = cuts
+        self._failures = call_failures
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._service, name)
 
-        async def over_the_wire(*arguments: Any) -> Any:
-            cut = self._cuts.start(name) or ""
-            if cut.endswith("before"):
-                raise _failure(cut, name)
+        async def call_or_fail(*arguments: Any) -> Any:
+            failure = self._failures.start(name) or ""
+            if failure.endswith("before"):
+                raise _failure(failure, name)
             answer = await method(*arguments)
-            if cut.endswith("after"):
-                raise _failure(cut, name)
+            if failure.endswith("after"):
+                raise _failure(failure, name)
             return answer
 
-        over_the_wire.__qualname__ = name
-        return over_the_wire
+        call_or_fail.__qualname__ = name
+        return call_or_fail
 
 
-def _failure(cut: str, name: str) -> BaseException:
-    return Killed() if cut.startswith("killed") else Unavailable(dependency=name)
+def _failure(failure: str, name: str) -> BaseException:
+    return Killed() if failure.startswith("killed") else Unavailable(dependency=name)
 
 
-def with_failures(service: T, cuts: CallFailures) -> T:
-    """The service at the end of a wire that a test can cut."""
-    return cast("T", _FailingProxy(service, cuts))
+def with_failures(service: T, call_failures: CallFailures) -> T:
+    """Wrap a service so that its calls may fail."""
+    return cast("T", _FailingProxy(service, call_failures))
 
 
-def with_guard_and_failures(service: T, cuts: CallFailures, target: str) -> T:
-    """The same, under the guard of every contract call."""
+def with_guard_and_failures(service: T, call_failures: CallFailures, target: str) -> T:
+    """Wrap a service with failures and with the guard of every contract call."""
     guard = CallGuard("orders", target, ALLOWED, InFlightCalls(), utc_now, timeout_seconds=5)
-    return with_call_guard(with_failures(service, cuts), guard)
+    return with_call_guard(with_failures(service, call_failures), guard)
 
 
 class FakeUsers:
-    """Everybody may buy, but those who are disabled."""
+    """Every user is active unless disabled."""
 
     def __init__(self) -> None:
         self.disabled: set[UUID] = set()
@@ -126,7 +126,7 @@ class FakeUsers:
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         if user_id in self.disabled:
             raise UserInactive(user_id=str(user_id))
-        return Customer(user_id=user_id, email="somebody@example.com", full_name=None)
+        return Customer(user_id=user_id, email="user@example.com", full_name=None)
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,13 @@ class FakeReservation:
     fulfilments: frozenset[UUID] = frozenset()
 
     def remaining(self, product_id: UUID) -> int:
-        """How much of the product this hold keeps from others, once it is alive."""
-        wanted = sum(r.quantity for r in self.reservation.lines if r.product_id == product_id)
-        return wanted - self.consumed.get(product_id, 0)
+        """The quantity of the product that this reservation holds while it is live."""
+        reserved = sum(r.quantity for r in self.reservation.lines if r.product_id == product_id)
+        return reserved - self.consumed.get(product_id, 0)
 
 
 class FakeInventory:
-    """Stock, and the holds on it."""
+    """Stock and its reservations."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -158,7 +158,7 @@ class FakeInventory:
         self._reservations: dict[UUID, FakeReservation] = {}
 
     def add_product(self, quantity: int, amount: int = 1000, currency: str = "EUR") -> UUID:
-        """A new product with its stock."""
+        """Create a product with stock."""
         product_id = new_id()
         price = Money(amount=amount, currency=currency)
         self._products[product_id] = Product(product_id, f"SKU-{len(self._products)}", price)
@@ -171,7 +171,7 @@ class FakeInventory:
         self._products[product_id] = replace(product, price=price)
 
     def remove_stock(self, product_id: UUID, quantity: int) -> None:
-        """Somebody else buys."""
+        """Take stock for another buyer."""
         self._on_hand[product_id] -= quantity
 
     def receive_stock(self, product_id: UUID, quantity: int) -> None:
@@ -181,79 +181,81 @@ class FakeInventory:
         return self._on_hand[product_id]
 
     def available(self, product_id: UUID) -> int:
-        kept = sum(
-            hold.remaining(product_id)
-            for hold in self._reservations.values()
-            if self._is_live(hold)
+        reserved = sum(
+            fake.remaining(product_id)
+            for fake in self._reservations.values()
+            if self._is_live(fake)
         )
-        return self._on_hand[product_id] - kept
+        return self._on_hand[product_id] - reserved
 
     def status(self, reservation_id: UUID) -> ReservationStatus:
         return self._effective(self._reservations[reservation_id]).status
 
     def reservations_of(self, order_id: UUID) -> list[ReservationView]:
         return [
-            self._effective(hold)
-            for hold in self._reservations.values()
-            if hold.reservation.order_id == order_id
+            self._effective(fake)
+            for fake in self._reservations.values()
+            if fake.reservation.order_id == order_id
         ]
 
     async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
         if command.reservation_id not in self._reservations:
-            wants: dict[UUID, int] = {}
-            for want in command.lines:
-                wants[want.product_id] = wants.get(want.product_id, 0) + want.quantity
-            self._check(wants)
+            quantities: dict[UUID, int] = {}
+            for line in command.lines:
+                quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity
+            self._check(quantities)
             lines = tuple(
                 ReservationLineView(
                     product_id=product_id,
                     sku=self._products[product_id].sku,
                     name="A thing",
                     unit_price=self._products[product_id].price,
-                    quantity=wants[product_id],
+                    quantity=quantities[product_id],
                 )
-                for product_id in sorted(wants)
+                for product_id in sorted(quantities)
             )
             self._store(command, lines)
         return self._effective(self._reservations[command.reservation_id])
 
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        hold = self._get_open(reservation_id)
-        status = self._effective(hold).status
+        fake = self._get_open(reservation_id)
+        status = self._effective(fake).status
         if status is ReservationStatus.EXPIRED:
-            self._check({line.product_id: line.quantity for line in hold.reservation.lines})
+            self._check({line.product_id: line.quantity for line in fake.reservation.lines})
         if status in {ReservationStatus.HELD, ReservationStatus.EXPIRED}:
-            self._set_status(hold, ReservationStatus.COMMITTED)
+            self._set_status(fake, ReservationStatus.COMMITTED)
         return self._effective(self._reservations[reservation_id])
 
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
-        hold = self._get_open(command.reservation_id)
-        if command.fulfilment_id not in hold.fulfilments:
+        fake = self._get_open(command.reservation_id)
+        if command.fulfilment_id not in fake.fulfilments:
             self._check_on_hand(command)
-            consumed = dict(hold.consumed)
-            for want in command.lines:
-                consumed[want.product_id] = consumed.get(want.product_id, 0) + want.quantity
-                self._on_hand[want.product_id] -= want.quantity
-            hold = replace(
-                hold,
+            consumed = dict(fake.consumed)
+            for line in command.lines:
+                consumed[line.product_id] = consumed.get(line.product_id, 0) + line.quantity
+                self._on_hand[line.product_id] -= line.quantity
+            fake = replace(
+                fake,
                 consumed=consumed,
-                fulfilments=hold.fulfilments | {command.fulfilment_id},
+                fulfilments=fake.fulfilments | {command.fulfilment_id},
             )
-            gone = all(hold.remaining(line.product_id) == 0 for line in hold.reservation.lines)
+            is_consumed = all(
+                fake.remaining(line.product_id) == 0 for line in fake.reservation.lines
+            )
             self._set_status(
-                hold, ReservationStatus.CONSUMED if gone else ReservationStatus.COMMITTED
+                fake, ReservationStatus.CONSUMED if is_consumed else ReservationStatus.COMMITTED
             )
         return self._effective(self._reservations[command.reservation_id])
 
     async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
-        raise NotImplementedError("orders does not ask for this")
+        raise NotImplementedError("orders does not call this")
 
     async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
-        raise NotImplementedError("orders does not ask for this")
+        raise NotImplementedError("orders does not call this")
 
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        hold = self._reservations.get(reservation_id)
-        if hold is None:
+        fake = self._reservations.get(reservation_id)
+        if fake is None:
             tombstone = ReservationView(
                 reservation_id=reservation_id,
                 order_id=None,
@@ -262,8 +264,8 @@ class FakeInventory:
                 expires_at=self._clock(),
             )
             self._reservations[reservation_id] = FakeReservation(tombstone)
-        elif self._effective(hold).status is not ReservationStatus.CONSUMED:
-            self._set_status(hold, ReservationStatus.RELEASED)
+        elif self._effective(fake).status is not ReservationStatus.CONSUMED:
+            self._set_status(fake, ReservationStatus.RELEASED)
         return self._effective(self._reservations[reservation_id])
 
     def _store(self, command: Reserve, lines: tuple[ReservationLineView, ...]) -> None:
@@ -276,50 +278,50 @@ class FakeInventory:
         )
         self._reservations[command.reservation_id] = FakeReservation(reservation)
 
-    def _check(self, wants: Mapping[UUID, int]) -> None:
-        unknown = [str(product_id) for product_id in wants if product_id not in self._products]
+    def _check(self, quantities: Mapping[UUID, int]) -> None:
+        unknown = [str(product_id) for product_id in quantities if product_id not in self._products]
         if unknown:
             raise ProductNotFound(product_ids=unknown)
-        short = [
+        missing = [
             {"product_id": str(p), "requested": n, "available": self.available(p)}
-            for p, n in wants.items()
+            for p, n in quantities.items()
             if n > self.available(p)
         ]
-        if short:
-            raise OutOfStock(lines=short)
+        if missing:
+            raise OutOfStock(lines=missing)
 
     def _check_on_hand(self, command: Consume) -> None:
-        short = [
-            {"product_id": str(w.product_id), "requested": w.quantity, "available": there}
+        missing = [
+            {"product_id": str(w.product_id), "requested": w.quantity, "available": on_hand}
             for w in command.lines
-            if w.quantity > (there := self._on_hand[w.product_id])
+            if w.quantity > (on_hand := self._on_hand[w.product_id])
         ]
-        if short:
-            raise OutOfStock(lines=short)
+        if missing:
+            raise OutOfStock(lines=missing)
 
     def _get_open(self, reservation_id: UUID) -> FakeReservation:
-        hold = self._reservations.get(reservation_id)
-        if hold is None or hold.reservation.status is ReservationStatus.RELEASED:
-            status = hold.reservation.status if hold else None
+        fake = self._reservations.get(reservation_id)
+        if fake is None or fake.reservation.status is ReservationStatus.RELEASED:
+            status = fake.reservation.status if fake else None
             raise ReservationClosed(reservation_id=str(reservation_id), status=status)
-        return hold
+        return fake
 
-    def _set_status(self, hold: FakeReservation, status: ReservationStatus) -> None:
-        reservation = hold.reservation.model_copy(update={"status": status})
-        self._reservations[reservation.reservation_id] = replace(hold, reservation=reservation)
+    def _set_status(self, fake: FakeReservation, status: ReservationStatus) -> None:
+        reservation = fake.reservation.model_copy(update={"status": status})
+        self._reservations[reservation.reservation_id] = replace(fake, reservation=reservation)
 
-    def _effective(self, hold: FakeReservation) -> ReservationView:
-        held = hold.reservation.status is ReservationStatus.HELD
-        if held and hold.reservation.expires_at <= self._clock():
-            return hold.reservation.model_copy(update={"status": ReservationStatus.EXPIRED})
-        return hold.reservation
+    def _effective(self, fake: FakeReservation) -> ReservationView:
+        held = fake.reservation.status is ReservationStatus.HELD
+        if held and fake.reservation.expires_at <= self._clock():
+            return fake.reservation.model_copy(update={"status": ReservationStatus.EXPIRED})
+        return fake.reservation
 
-    def _is_live(self, hold: FakeReservation) -> bool:
-        return self._effective(hold).status in {ReservationStatus.HELD, ReservationStatus.COMMITTED}
+    def _is_live(self, fake: FakeReservation) -> bool:
+        return self._effective(fake).status in {ReservationStatus.HELD, ReservationStatus.COMMITTED}
 
 
 class FakePayments:
-    """Payments, and what a customer does with them. `news` is what has not been told yet."""
+    """Payments with what a customer does to them; `pending_events` are not published yet."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -329,13 +331,13 @@ class FakePayments:
         self.pending_events: list[Event] = []
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
-        forbidden = command.payment_id in self._tombstones
+        is_cancelled = command.payment_id in self._tombstones
         zero = Money.zero(command.amount.currency)
         payment = PaymentView(
             payment_id=command.payment_id,
             order_id=command.order_id,
             user_id=command.user_id,
-            status=PaymentStatus.CANCELLED if forbidden else PaymentStatus.CREATED,
+            status=PaymentStatus.CANCELLED if is_cancelled else PaymentStatus.CREATED,
             amount=command.amount,
             authorized=zero,
             captured=zero,
@@ -355,7 +357,7 @@ class FakePayments:
             raise PaymentInProgress(retry_after=1)
         elif payment.status in PAYABLE:
             self._change(payment_id, status=PaymentStatus.CANCELLED)
-        elif payment.status not in ENDED:
+        elif payment.status not in ENDED_STATUSES:
             raise InvalidPaymentTransition(status=payment.status, allowed=[])
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
@@ -366,10 +368,12 @@ class FakePayments:
             raise PaymentNotFound(payment_id=str(command.payment_id))
         if payment.status is not PaymentStatus.CAPTURED:
             raise InvalidPaymentTransition(status=payment.status, allowed=[])
-        left = payment.captured - payment.refunded
-        amount = command.amount or left
-        if amount.amount > left.amount or not left.amount:
-            raise RefundExceedsCaptured(requested=amount.model_dump(), refundable=left.model_dump())
+        refundable = payment.captured - payment.refunded
+        amount = command.amount or refundable
+        if amount.amount > refundable.amount or not refundable.amount:
+            raise RefundExceedsCaptured(
+                requested=amount.model_dump(), refundable=refundable.model_dump()
+            )
         return self._refund(payment, command, amount)
 
     def payment(self, payment_id: UUID) -> PaymentView:
@@ -382,21 +386,21 @@ class FakePayments:
         return list(self._payments.values())
 
     def reopen(self, payment_id: UUID) -> None:
-        """As if the provider had never heard that it was cancelled."""
+        """Make the payment payable again, as if the provider had not received the cancel."""
         self._change(payment_id, status=PaymentStatus.CREATED)
 
     def captured_minus_refunded(self, payment_id: UUID) -> int:
-        """What the shop has of the customer's money."""
+        """The captured amounts less the refunds."""
         payment = self._payments[payment_id]
         return payment.captured.amount - payment.refunded.amount
 
     def start_processing(self, payment_id: UUID) -> None:
-        """The customer confirms; the provider is thinking."""
+        """Confirm the payment; the provider has not answered yet."""
         assert self._payments[payment_id].status in PAYABLE
         self._change(payment_id, status=PaymentStatus.PROCESSING)
 
     def capture(self, payment_id: UUID) -> PaymentCaptured:
-        """The provider has taken the money."""
+        """Capture the payment at the provider."""
         payment = self._payments[payment_id]
         assert payment.status in PAYABLE | {PaymentStatus.PROCESSING}
         self._change(payment_id, status=PaymentStatus.CAPTURED, captured=payment.amount)
@@ -426,7 +430,7 @@ class FakePayments:
         self._refunds[refund.refund_id] = refund
         refunded = payment.refunded + amount
         self._change(payment.payment_id, refunded=refunded)
-        told = PaymentRefunded(
+        event = PaymentRefunded(
             payment_id=payment.payment_id,
             order_id=payment.order_id,
             refund_id=refund.refund_id,
@@ -434,7 +438,7 @@ class FakePayments:
             captured=payment.captured,
             refunded=refunded,
         )
-        self.pending_events.append(told)
+        self.pending_events.append(event)
         return refund
 
     def _change(self, payment_id: UUID, **changes: Any) -> None:

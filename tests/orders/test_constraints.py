@@ -1,4 +1,4 @@
-"""What the database refuses by itself, whoever asks."""
+"""Constraints and triggers of the orders schema."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ async def insert_line(connection: "Connection", order_id: UUID, **changes: Any) 
     return ids["line_id"]
 
 
-async def insert_both(connection: "Connection", **changes: Any) -> tuple[UUID, UUID]:
+async def insert_order_with_line(connection: "Connection", **changes: Any) -> tuple[UUID, UUID]:
     async with connection.transaction():
         order_id = await insert_order(connection, **changes)
         line_id = await insert_line(connection, order_id)
@@ -82,10 +82,10 @@ async def insert_both(connection: "Connection", **changes: Any) -> tuple[UUID, U
 
 
 async def insert_in_savepoint(
-    connection: "Connection", order_id: UUID, lie: dict[str, Any]
+    connection: "Connection", order_id: UUID, changes: dict[str, Any]
 ) -> None:
     async with connection.transaction():
-        await insert_line(connection, order_id, **lie)
+        await insert_line(connection, order_id, **changes)
 
 
 async def insert_entry(connection: "Connection", order_id: UUID) -> None:
@@ -97,7 +97,7 @@ async def insert_entry(connection: "Connection", order_id: UUID) -> None:
 
 
 async def test_valid_order_is_accepted(connection: "Connection") -> None:
-    order_id, _ = await insert_both(connection)
+    order_id, _ = await insert_order_with_line(connection)
 
     assert await connection.fetchval(
         'SELECT number FROM orders."order" WHERE order_id = $1', order_id
@@ -105,7 +105,7 @@ async def test_valid_order_is_accepted(connection: "Connection") -> None:
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "changes",
     [
         {"total": 999},
         {"total": 1001},
@@ -131,14 +131,14 @@ async def test_valid_order_is_accepted(connection: "Connection") -> None:
     ids=str,
 )
 async def test_inconsistent_order_is_rejected(
-    connection: "Connection", lie: dict[str, Any]
+    connection: "Connection", changes: dict[str, Any]
 ) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
-        await insert_both(connection, **lie)
+        await insert_order_with_line(connection, **changes)
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "changes",
     [
         {"total": 999},
         {"quantity": 0, "total": 0},
@@ -152,12 +152,14 @@ async def test_inconsistent_order_is_rejected(
     ],
     ids=str,
 )
-async def test_inconsistent_line_is_rejected(connection: "Connection", lie: dict[str, Any]) -> None:
+async def test_inconsistent_line_is_rejected(
+    connection: "Connection", changes: dict[str, Any]
+) -> None:
     async with connection.transaction():
         order_id = await insert_order(connection)
         await insert_line(connection, order_id)
         with pytest.raises(asyncpg.CheckViolationError):
-            await insert_in_savepoint(connection, order_id, lie)
+            await insert_in_savepoint(connection, order_id, changes)
 
 
 async def test_an_order_without_lines_is_refused(connection: "Connection") -> None:
@@ -167,11 +169,11 @@ async def test_an_order_without_lines_is_refused(connection: "Connection") -> No
 
 async def test_line_total_mismatch_is_rejected(connection: "Connection") -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="subtotal is 1001"):
-        await insert_both(connection, subtotal=1001, total=1001)
+        await insert_order_with_line(connection, subtotal=1001, total=1001)
 
 
 async def test_adding_line_later_is_rejected(connection: "Connection") -> None:
-    order_id, _ = await insert_both(connection)
+    order_id, _ = await insert_order_with_line(connection)
 
     with pytest.raises(asyncpg.CheckViolationError, match="lines sum to 2000"):
         await insert_line(connection, order_id)
@@ -187,22 +189,22 @@ async def test_adding_line_later_is_rejected(connection: "Connection") -> None:
     ],
 )
 async def test_agreed_fields_are_immutable(connection: "Connection", change: str) -> None:
-    await insert_both(connection)
+    await insert_order_with_line(connection)
 
     with pytest.raises(asyncpg.CheckViolationError, match="subtotal"):
         await connection.execute(change)
 
 
 async def test_line_cannot_change_order(connection: "Connection") -> None:
-    await insert_both(connection)
-    other, _ = await insert_both(connection)
+    await insert_order_with_line(connection)
+    other, _ = await insert_order_with_line(connection)
 
     with pytest.raises(asyncpg.RestrictViolationError):
         await connection.execute("UPDATE orders.order_line SET order_id = $1", other)
 
 
 async def test_fulfilment_never_exceeds_ordered_quantity(connection: "Connection") -> None:
-    await insert_both(connection)
+    await insert_order_with_line(connection)
 
     with pytest.raises(asyncpg.CheckViolationError):
         await connection.execute("UPDATE orders.order_line SET fulfilled = fulfilled + 3")
@@ -213,7 +215,7 @@ async def test_fulfilment_never_exceeds_ordered_quantity(connection: "Connection
     ["UPDATE orders.timeline SET reason = 'another'", "DELETE FROM orders.timeline"],
 )
 async def test_timeline_is_append_only(connection: "Connection", change: str) -> None:
-    order_id, _ = await insert_both(connection)
+    order_id, _ = await insert_order_with_line(connection)
     await insert_entry(connection, order_id)
 
     with pytest.raises(asyncpg.RestrictViolationError):
@@ -221,7 +223,7 @@ async def test_timeline_is_append_only(connection: "Connection", change: str) ->
 
 
 async def test_one_entry_per_version_of_an_order(connection: "Connection") -> None:
-    order_id, _ = await insert_both(connection)
+    order_id, _ = await insert_order_with_line(connection)
     await insert_entry(connection, order_id)
 
     with pytest.raises(asyncpg.UniqueViolationError):
@@ -229,12 +231,12 @@ async def test_one_entry_per_version_of_an_order(connection: "Connection") -> No
 
 
 async def test_one_order_per_id_and_per_payment(connection: "Connection") -> None:
-    order_id, _ = await insert_both(connection)
+    order_id, _ = await insert_order_with_line(connection)
     payment_id = await connection.fetchval('SELECT payment_id FROM orders."order"')
 
     for same in ({"order_id": order_id}, {"payment_id": payment_id}):
         with pytest.raises(asyncpg.UniqueViolationError):
-            await insert_both(connection, **same)
+            await insert_order_with_line(connection, **same)
 
 
 async def insert_twice(connection: "Connection", product_id: UUID) -> None:
@@ -255,14 +257,14 @@ async def test_order_number_cannot_be_chosen(connection: "Connection") -> None:
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "changes",
     [{"status": "lost"}, {"status": "delivered"}, {"delivered_at": "now"}],
     ids=str,
 )
 async def test_inconsistent_fulfilment_is_rejected(
-    connection: "Connection", lie: dict[str, Any]
+    connection: "Connection", changes: dict[str, Any]
 ) -> None:
-    order_id, _ = await insert_both(connection)
+    order_id, _ = await insert_order_with_line(connection)
     now = await connection.fetchval("SELECT now()")
     row = {
         "fulfilment_id": new_id(),
@@ -272,7 +274,7 @@ async def test_inconsistent_fulfilment_is_rejected(
         "tracking_number": "JD01",
         "shipped_at": now,
         "delivered_at": None,
-        **lie,
+        **changes,
     }
     if row["delivered_at"]:
         row["delivered_at"] = now
@@ -282,7 +284,7 @@ async def test_inconsistent_fulfilment_is_rejected(
 
 
 async def test_order_with_timeline_cannot_be_deleted(connection: "Connection") -> None:
-    order_id, _ = await insert_both(connection)
+    order_id, _ = await insert_order_with_line(connection)
     await insert_entry(connection, order_id)
 
     with pytest.raises(asyncpg.ForeignKeyViolationError):

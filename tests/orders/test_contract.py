@@ -1,4 +1,4 @@
-"""Every implementation of orders keeps these promises."""
+"""The contract suite of orders, for each storage."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -37,13 +37,13 @@ from markethall.shared.observability.metrics import STATEMENTS
 from markethall.users.contract import UserInactive
 from tests.orders.conftest import (
     CANCEL,
-    HOLD,
+    RESERVATION_TTL,
     SHIP,
     STAFF,
     OrdersApp,
     attempt_without_key,
     order_command,
-    person,
+    user_context,
 )
 
 ADDRESS = {
@@ -55,7 +55,7 @@ ADDRESS = {
 }
 
 
-# Placing
+# Placing orders
 
 
 async def test_placed_order_has_reservation_and_open_payment(orders_app: OrdersApp) -> None:
@@ -83,7 +83,7 @@ async def test_payment_expires_before_reservation(orders_app: OrdersApp) -> None
 
     (reservation,) = orders_app.fake_inventory.reservations_of(order.order_id)
 
-    assert reservation.expires_at == orders_app.clock() + HOLD
+    assert reservation.expires_at == orders_app.clock() + RESERVATION_TTL
     assert order.expires_at == reservation.expires_at - timedelta(seconds=60)
     assert orders_app.fake_payments.payment(order.payment.payment_id).expires_at == order.expires_at
 
@@ -238,7 +238,7 @@ async def test_retry_after_reservation_ended_is_rejected_permanently(orders_app:
     orders_app.call_failures.fail_call(3, "after")
     with pytest.raises(Unavailable):
         await orders_app.place_with_key("key", order_command(product_id))
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
 
     with pytest.raises(ReservationClosed):
         await orders_app.place_with_key("key", order_command(product_id))
@@ -267,7 +267,7 @@ async def test_twenty_requests_with_one_key_make_one_order(orders_app: OrdersApp
 
 async def test_fifty_concurrent_buyers_get_ten_units(orders_app: OrdersApp) -> None:
     product_id = orders_app.fake_inventory.add_product(10)
-    buyers = [person(new_id(), "customer") for _ in range(50)]
+    buyers = [user_context(new_id(), "customer") for _ in range(50)]
 
     answers = await gather(
         *(
@@ -282,13 +282,13 @@ async def test_fifty_concurrent_buyers_get_ten_units(orders_app: OrdersApp) -> N
     assert len({answer.number for answer in answers if isinstance(answer, OrderView)}) == 10
 
 
-# Seeing
+# Reading orders
 
 
 async def test_order_of_other_customer_is_not_found(orders_app: OrdersApp) -> None:
     order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
     shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    stranger = person(new_id(), "customer")
+    stranger = user_context(new_id(), "customer")
 
     refusals = []
     for ask in (
@@ -377,7 +377,7 @@ async def test_list_applies_filters(orders_app: OrdersApp) -> None:
     orders_app.advance_clock(timedelta(seconds=1))
     second = await orders_app.paid(product_id)
     orders_app.advance_clock(timedelta(seconds=1))
-    other = person(new_id(), "customer")
+    other = user_context(new_id(), "customer")
     third = await orders_app.orders.place(other, order_command(product_id), attempt_without_key())
 
     async def numbers(**filters: object) -> list[str]:
@@ -399,7 +399,7 @@ async def test_list_applies_filters(orders_app: OrdersApp) -> None:
 
 async def test_customer_filter_on_other_customer_is_empty(orders_app: OrdersApp) -> None:
     order = await orders_app.place(orders_app.fake_inventory.add_product(5))
-    stranger = person(new_id(), "customer")
+    stranger = user_context(new_id(), "customer")
 
     for filters in ({"user_id": str(order.user_id)}, {"number": order.number}):
         page = await orders_app.orders.list_orders(stranger, OrderQuery.model_validate(filters))
@@ -420,7 +420,7 @@ async def test_cursor_is_bound_to_its_list(orders_app: OrdersApp) -> None:
             await orders_app.orders.list_orders(who, query)
 
 
-# Cancelling
+# Cancelling orders
 
 
 async def test_cancelled_order_releases_stock_and_cannot_be_paid(
@@ -490,7 +490,7 @@ async def test_one_of_ten_concurrent_cancels_wins(orders_app: OrdersApp) -> None
     assert sum(isinstance(answer, InvalidTransition) for answer in answers) == 9
 
 
-# Shipping
+# Fulfilment
 
 
 async def test_shipping_consumes_stock(orders_app: OrdersApp) -> None:
@@ -640,7 +640,7 @@ async def test_paid_order_without_stock_is_not_shipped(orders_app: OrdersApp) ->
     order = await orders_app.place(product_id)
     captured = orders_app.fake_payments.capture(order.payment.payment_id)
     orders_app.fake_payments.pending_events.clear()
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
     orders_app.fake_inventory.remove_stock(product_id, 1)
     await orders_app.receive_event(captured)
     (delivery,) = await orders_app.claim()
@@ -657,11 +657,11 @@ async def test_paid_order_without_stock_is_not_shipped(orders_app: OrdersApp) ->
     )
 
 
-# How much it asks of the database
+# Statement counts
 
 
-async def spent(orders_app: OrdersApp, before: float) -> float | None:
-    """Statements since then; memory sends none."""
+async def statements_since(orders_app: OrdersApp, before: float) -> float | None:
+    """Return the statements since then; the memory storage sends none."""
     return (
         STATEMENTS._value.get() - before if orders_app.container.config.storage() == "sql" else None
     )
@@ -674,8 +674,8 @@ async def test_placing_order_takes_at_most_five_statements(orders_app: OrdersApp
 
     await orders_app.place_with_key("key", order_command(product_id))
 
-    # the claim of the key, the order with its lines and timeline, the event, the answer
-    assert await spent(orders_app, before) in {None, 4}
+    # claim the key; insert the order with lines and timeline; insert the event; store the response
+    assert await statements_since(orders_app, before) in {None, 4}
 
 
 async def test_reading_order_or_page_takes_one_statement(orders_app: OrdersApp) -> None:
@@ -690,6 +690,6 @@ async def test_reading_order_or_page_takes_one_statement(orders_app: OrdersApp) 
     ):
         before = STATEMENTS._value.get()
         await ask()
-        costs.append(await spent(orders_app, before))
+        costs.append(await statements_since(orders_app, before))
 
     assert set(costs) <= {None, 1}

@@ -1,4 +1,4 @@
-"""The rules of an order, without a store."""
+"""The domain of orders, without a store."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ from tests.orders.conftest import order_command
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 AFTER = NOW + timedelta(hours=1)
-BY = AuditInfo("somebody", AFTER, "because")
+AUDIT = AuditInfo("staff", AFTER, "because")
 
 
 def line(quantity: int = 2, price: int = 500) -> OrderLine:
@@ -68,46 +68,46 @@ def placed(*lines: OrderLine) -> Order:
 
 def paid(*lines: OrderLine) -> Order:
     order = placed(*lines)
-    order.pay(BY)
+    order.pay(AUDIT)
     return order
 
 
 def shipped() -> Order:
     order = paid()
-    order.fulfil(order.unfulfilled_quantities(), BY)
+    order.fulfil(order.unfulfilled_quantities(), AUDIT)
     return order
 
 
 def completed() -> Order:
     order = shipped()
-    order.deliver({line.line_id: line.quantity for line in order.lines}, BY)
+    order.deliver({line.line_id: line.quantity for line in order.lines}, AUDIT)
     return order
 
 
 def cancelled() -> Order:
     order = placed()
-    order.cancel(BY)
+    order.cancel(AUDIT)
     return order
 
 
 def expired() -> Order:
     order = placed()
-    order.expire(BY)
+    order.expire(AUDIT)
     return order
 
 
-DO: dict[OrderCommand, Callable[[Order], None]] = {
-    OrderCommand.PAY: lambda order: order.pay(BY),
-    OrderCommand.CANCEL: lambda order: order.cancel(BY),
-    OrderCommand.EXPIRE: lambda order: order.expire(BY),
-    OrderCommand.REINSTATE: lambda order: order.reinstate(new_id(), BY),
-    OrderCommand.FULFIL: lambda order: order.fulfil(order.unfulfilled_quantities(), BY),
+COMMANDS: dict[OrderCommand, Callable[[Order], None]] = {
+    OrderCommand.PAY: lambda order: order.pay(AUDIT),
+    OrderCommand.CANCEL: lambda order: order.cancel(AUDIT),
+    OrderCommand.EXPIRE: lambda order: order.expire(AUDIT),
+    OrderCommand.REINSTATE: lambda order: order.reinstate(new_id(), AUDIT),
+    OrderCommand.FULFIL: lambda order: order.fulfil(order.unfulfilled_quantities(), AUDIT),
     OrderCommand.DELIVER: lambda order: order.deliver(
-        {line.line_id: line.fulfilled for line in order.lines}, BY
+        {line.line_id: line.fulfilled for line in order.lines}, AUDIT
     ),
 }
-# each state an order can be in, and where each command leads from it; all others are refused
-CELLS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
+# each state of an order with its allowed commands and their next states
+ALLOWED_COMMANDS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
     placed: {
         OrderCommand.PAY: OrderStatus.PROCESSING,
         OrderCommand.EXPIRE: OrderStatus.EXPIRED,
@@ -124,27 +124,30 @@ CELLS: dict[Callable[[], Order], dict[OrderCommand, OrderStatus]] = {
 }
 
 
-@pytest.mark.parametrize("command", DO)
-@pytest.mark.parametrize("make", CELLS)
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("make", ALLOWED_COMMANDS)
 def test_every_command_in_every_state_follows_transition_table(
     make: Callable[[], Order], command: OrderCommand
 ) -> None:
-    order, expected = make(), CELLS[make].get(command)
+    order, expected = make(), ALLOWED_COMMANDS[make].get(command)
     before = order.status
 
     if expected is None:
         with pytest.raises(InvalidTransition) as refusal:
-            DO[command](order)
-        assert refusal.value.details == {"status": before.value, "allowed": list(CELLS[make])}
+            COMMANDS[command](order)
+        assert refusal.value.details == {
+            "status": before.value,
+            "allowed": list(ALLOWED_COMMANDS[make]),
+        }
         assert order.status is before
     else:
-        DO[command](order)
+        COMMANDS[command](order)
         assert order.status is expected
 
 
 def test_every_command_of_transition_table_is_tested() -> None:
-    # complete is no command of its own: the last delivery does it
-    assert {row.command for row in TRANSITIONS} == {*DO, OrderCommand.COMPLETE}
+    # complete has no method: the last delivery triggers it
+    assert {row.command for row in TRANSITIONS} == {*COMMANDS, OrderCommand.COMPLETE}
 
 
 def test_an_order_does_not_expire_before_its_time() -> None:
@@ -159,10 +162,10 @@ def test_an_order_does_not_expire_before_its_time() -> None:
 def test_a_shipped_order_cannot_be_cancelled() -> None:
     one, other = line(), line()
     order = paid(one, other)
-    order.fulfil({one.line_id: 1}, BY)
+    order.fulfil({one.line_id: 1}, AUDIT)
 
     with pytest.raises(InvalidTransition) as refusal:
-        order.cancel(BY)
+        order.cancel(AUDIT)
 
     assert refusal.value.details == {"status": "processing", "allowed": ["fulfil", "deliver"]}
 
@@ -172,13 +175,13 @@ def test_an_order_is_shipped_and_delivered_in_parts_and_completes_with_the_last(
     order = paid(one, other)
     seen = []
 
-    order.fulfil({one.line_id: 1}, BY)
+    order.fulfil({one.line_id: 1}, AUDIT)
     seen.append((order.status, order.fulfilment_status))
-    order.fulfil(order.unfulfilled_quantities(), BY)
+    order.fulfil(order.unfulfilled_quantities(), AUDIT)
     seen.append((order.status, order.fulfilment_status))
-    order.deliver({one.line_id: 1}, BY)
+    order.deliver({one.line_id: 1}, AUDIT)
     seen.append((order.status, order.fulfilment_status))
-    order.deliver({one.line_id: 1, other.line_id: 1}, BY)
+    order.deliver({one.line_id: 1, other.line_id: 1}, AUDIT)
     seen.append((order.status, order.fulfilment_status))
 
     assert seen == [
@@ -195,7 +198,7 @@ def test_more_than_was_ordered_cannot_be_shipped() -> None:
     stranger = new_id()
 
     with pytest.raises(TooMuchToFulfil) as refusal:
-        order.fulfil({ordered.line_id: 3, stranger: 1}, BY)
+        order.fulfil({ordered.line_id: 3, stranger: 1}, AUDIT)
 
     assert refusal.value.details == {
         "lines": [
@@ -222,7 +225,7 @@ def test_every_change_adds_timeline_entry_with_version() -> None:
         order.pending_timeline_entries[1].at,
         order.pending_timeline_entries[1].reason,
     ) == (
-        "somebody",
+        "staff",
         AFTER,
         "because",
     )
@@ -232,10 +235,10 @@ def test_every_change_adds_timeline_entry_with_version() -> None:
 def test_decline_is_recorded_only_before_capture() -> None:
     order = placed()
 
-    order.fail_payment(BY)
+    order.fail_payment(AUDIT)
     failed = order.payment_status
-    order.pay(BY)
-    order.fail_payment(BY)
+    order.pay(AUDIT)
+    order.fail_payment(AUDIT)
 
     assert failed is OrderPaymentStatus.FAILED
     assert order.payment_status is OrderPaymentStatus.PAID
@@ -245,8 +248,8 @@ def test_decline_is_recorded_only_before_capture() -> None:
 def test_refunds_add_up_in_any_event_order() -> None:
     order = paid()
 
-    order.refund(1000, 1000, BY)
-    order.refund(400, 1000, BY)
+    order.refund(1000, 1000, AUDIT)
+    order.refund(400, 1000, AUDIT)
 
     assert order.payment_status is OrderPaymentStatus.REFUNDED
     assert order.refunded == 1000
@@ -255,7 +258,7 @@ def test_refunds_add_up_in_any_event_order() -> None:
 def test_partial_refund_sets_payment_status() -> None:
     order = paid()
 
-    order.refund(400, 1000, BY)
+    order.refund(400, 1000, AUDIT)
 
     assert order.payment_status is OrderPaymentStatus.PARTIALLY_REFUNDED
 
@@ -293,10 +296,10 @@ def test_derived_ids_differ_by_purpose_and_by_origin() -> None:
     assert len(made | {origin, other}) == 6
 
 
-# What the customer and the shelf agree on
+# Pricing
 
 
-def held(*prices: Money) -> ReservationView:
+def reservation_view(*prices: Money) -> ReservationView:
     lines = (
         ReservationLineView(
             product_id=new_id(), sku="SKU", name="A thing", unit_price=price, quantity=3
@@ -317,7 +320,7 @@ def eur(amount: int) -> Money:
 
 
 def test_the_total_is_the_sum_of_the_lines() -> None:
-    reservation = held(eur(500), eur(0), eur(1))
+    reservation = reservation_view(eur(500), eur(0), eur(1))
     first, *others = (line.product_id for line in reservation.lines)
     more = [{"product_id": product_id, "quantity": 3} for product_id in others]
     command = order_command(first, 3)
@@ -332,7 +335,7 @@ def test_the_total_is_the_sum_of_the_lines() -> None:
 
 
 def test_mixed_currencies_are_rejected() -> None:
-    reservation = held(eur(500), Money(amount=500, currency="USD"))
+    reservation = reservation_view(eur(500), Money(amount=500, currency="USD"))
 
     with pytest.raises(OrderCurrencyMismatch) as refusal:
         price_order(order_command(new_id()), reservation)
@@ -341,7 +344,7 @@ def test_mixed_currencies_are_rejected() -> None:
 
 
 def test_currency_mismatch_is_rejected() -> None:
-    reservation = held(eur(500))
+    reservation = reservation_view(eur(500))
 
     with pytest.raises(OrderCurrencyMismatch) as refusal:
         price_order(order_command(reservation.lines[0].product_id, currency="JPY"), reservation)
@@ -353,7 +356,7 @@ def test_currency_mismatch_is_rejected() -> None:
     "expected", [{"amount": 1501, "currency": "EUR"}, {"amount": 1500, "currency": "USD"}]
 )
 def test_total_mismatch_is_rejected(expected: dict[str, object]) -> None:
-    reservation = held(eur(500))
+    reservation = reservation_view(eur(500))
     command = order_command(reservation.lines[0].product_id, expected_total=expected)
 
     with pytest.raises(TotalChanged) as refusal:
@@ -363,7 +366,7 @@ def test_total_mismatch_is_rejected(expected: dict[str, object]) -> None:
 
 
 def test_total_out_of_range_is_rejected() -> None:
-    reservation = held(eur(MAX_AMOUNT))
+    reservation = reservation_view(eur(MAX_AMOUNT))
 
     with pytest.raises(TotalTooLarge):
         price_order(order_command(reservation.lines[0].product_id), reservation)

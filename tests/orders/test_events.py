@@ -1,4 +1,4 @@
-"""What orders does with news: delivered twice, late, out of order, and all at once."""
+"""Event handlers of orders: duplicate, late, unordered and concurrent deliveries."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -19,7 +19,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.events import Event
 from tests.orders.conftest import (
     CANCEL,
-    HOLD,
+    RESERVATION_TTL,
     SHIP,
     STAFF,
     OrdersApp,
@@ -30,15 +30,15 @@ from tests.orders.conftest import (
 TWICE = 2
 
 
-async def is_consistent(orders_app: OrdersApp, order: OrderView) -> OrderView:
-    """Goods and money where the order says they are; nothing is left on the way."""
+async def assert_consistent(orders_app: OrdersApp, order: OrderView) -> OrderView:
+    """Assert that stock and payments match the order and that no event is left."""
     await orders_app.process_events()
     after = await orders_app.read_order(order)
-    kept = orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id)
+    net_amount = orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id)
     (product_id,) = (line.product_id for line in order.lines)
     quantity = order.lines[0].quantity
     sold = after.status in {OrderStatus.PROCESSING, OrderStatus.COMPLETED}
-    assert kept == (order.total.amount if sold else 0)
+    assert net_amount == (order.total.amount if sold else 0)
     assert orders_app.fake_inventory.available(product_id) == orders_app.initial_stock - (
         quantity if sold else 0
     )
@@ -50,7 +50,7 @@ async def placed(orders_app: OrdersApp, quantity: int = 2) -> OrderView:
     return await orders_app.place(orders_app.stock_up(), quantity)
 
 
-# The money comes
+# Capture
 
 
 async def test_captured_payment_commits_stock_once(orders_app: OrdersApp) -> None:
@@ -59,7 +59,7 @@ async def test_captured_payment_commits_stock_once(orders_app: OrdersApp) -> Non
     orders_app.fake_payments.capture(order.payment.payment_id)
     await orders_app.process_events(TWICE)
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
     assert after.payment.status == "captured"
     assert await orders_app.changes(order) == ["placed", "paid"]
@@ -74,7 +74,7 @@ async def test_duplicate_event_in_two_envelopes_is_applied_once(orders_app: Orde
     await orders_app.receive_event(event)
     await orders_app.process_events()
 
-    await is_consistent(orders_app, order)
+    await assert_consistent(orders_app, order)
     assert await orders_app.changes(order) == ["placed", "paid"]
 
 
@@ -91,7 +91,7 @@ async def test_a_decline_leaves_the_order_payable(orders_app: OrdersApp) -> None
         OrderStatus.PENDING,
         OrderPaymentStatus.FAILED,
     )
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
     assert await orders_app.changes(order) == ["placed", "payment_failed", "paid"]
     assert (await orders_app.read_timeline(order)).items[1].reason == "declined"
@@ -107,7 +107,7 @@ async def test_late_decline_does_not_change_paid_order(orders_app: OrdersApp) ->
     await orders_app.receive_event(declined)
     await orders_app.process_events()
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert after.payment_status is OrderPaymentStatus.PAID
 
 
@@ -165,7 +165,7 @@ async def test_refund_before_capture_event_commits_nothing(orders_app: OrdersApp
     await orders_app.receive_event(captured)
     await orders_app.process_events(TWICE)
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (
         OrderStatus.CANCELLED,
         OrderPaymentStatus.REFUNDED,
@@ -185,7 +185,7 @@ async def test_capture_event_waits_for_order_being_placed(orders_app: OrdersApp)
     orders_app.advance_clock(timedelta(seconds=2))
 
     order = OrderView.model_validate_json(answer.body)
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert after.status is OrderStatus.PROCESSING
 
 
@@ -198,9 +198,9 @@ async def test_capture_without_order_is_refunded(orders_app: OrdersApp) -> None:
     orders_app.fake_payments.capture(payment.payment_id)
     await orders_app.process_events()
 
-    orders_app.advance_clock(HOLD + timedelta(seconds=1))
+    orders_app.advance_clock(RESERVATION_TTL + timedelta(seconds=1))
     await orders_app.process_events(TWICE)
-    orders_app.advance_clock(HOLD + timedelta(seconds=1))
+    orders_app.advance_clock(RESERVATION_TTL + timedelta(seconds=1))
     await orders_app.process_events(TWICE)
 
     assert orders_app.fake_payments.captured_minus_refunded(payment.payment_id) == 0
@@ -208,19 +208,19 @@ async def test_capture_without_order_is_refunded(orders_app: OrdersApp) -> None:
     assert await orders_app.claim() == []
 
 
-# The goods are gone
+# Missing stock
 
 
 async def test_paid_order_without_stock_is_cancelled_and_refunded(orders_app: OrdersApp) -> None:
     order = await placed(orders_app)
     orders_app.fake_payments.capture(order.payment.payment_id)
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
     orders_app.fake_inventory.remove_stock(order.lines[0].product_id, orders_app.initial_stock)
     orders_app.initial_stock = 0
 
     await orders_app.process_events(TWICE)
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (
         OrderStatus.CANCELLED,
         OrderPaymentStatus.REFUNDED,
@@ -240,7 +240,7 @@ async def test_shipment_event_consumes_stock_once(orders_app: OrdersApp) -> None
     )
 
 
-# Time runs out
+# Expiry
 
 
 async def test_unpaid_order_expires_and_releases_stock(orders_app: OrdersApp) -> None:
@@ -251,7 +251,7 @@ async def test_unpaid_order_expires_and_releases_stock(orders_app: OrdersApp) ->
     await orders_app.run_periodic_jobs()
     await orders_app.process_events(TWICE)
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert after.status is OrderStatus.EXPIRED
     assert after.payment.status == "cancelled"
     assert (
@@ -273,19 +273,19 @@ async def test_an_order_does_not_expire_early(orders_app: OrdersApp) -> None:
 async def test_order_with_captured_payment_is_not_expired(orders_app: OrdersApp) -> None:
     order = await placed(orders_app)
     orders_app.fake_payments.capture(order.payment.payment_id)
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
 
     await orders_app.run_periodic_jobs()
     meanwhile = await orders_app.read_order(order)
 
     assert meanwhile.status is OrderStatus.PENDING
-    assert (await is_consistent(orders_app, order)).status is OrderStatus.PROCESSING
+    assert (await assert_consistent(orders_app, order)).status is OrderStatus.PROCESSING
 
 
 async def test_expiry_is_deferred_while_payment_is_processing(orders_app: OrdersApp) -> None:
     order = await placed(orders_app)
     orders_app.fake_payments.start_processing(order.payment.payment_id)
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
 
     await orders_app.run_periodic_jobs()
     meanwhile = await orders_app.read_order(order)
@@ -293,18 +293,18 @@ async def test_expiry_is_deferred_while_payment_is_processing(orders_app: Orders
     await orders_app.run_periodic_jobs()
 
     assert meanwhile.status is OrderStatus.PENDING
-    assert (await is_consistent(orders_app, order)).status is OrderStatus.EXPIRED
+    assert (await assert_consistent(orders_app, order)).status is OrderStatus.EXPIRED
 
 
 async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: OrdersApp) -> None:
     product_id = orders_app.stock_up(200)
     placed_at_once = [await orders_app.place(product_id) for _ in range(60)]
-    # all are due in the same moment: the sweep goes by id, and a cut must not meet a stuck one
+    # all orders are due at the same moment, and the job takes them in the order of their ids
     orders = sorted(placed_at_once, key=lambda order: order.order_id)
     stuck = orders[::7]
     for order in stuck:
         orders_app.fake_payments.start_processing(order.payment.payment_id)
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
     orders_app.call_failures.fail_call(2, "before")
     orders_app.call_failures.fail_call(5, "after")
 
@@ -317,11 +317,11 @@ async def test_expiry_failure_of_one_order_does_not_stop_others(orders_app: Orde
     assert states.count(OrderStatus.PENDING) == len(stuck)
 
 
-# Late money
+# Late capture
 
 
-async def late_money(orders_app: OrdersApp, order: OrderView) -> None:
-    """The provider has taken the money, though the payment was cancelled."""
+async def capture_cancelled_payment(orders_app: OrdersApp, order: OrderView) -> None:
+    """Capture the payment at the provider although it is cancelled."""
     orders_app.fake_payments.reopen(order.payment.payment_id)
     orders_app.fake_payments.capture(order.payment.payment_id)
     await orders_app.process_events(TWICE)
@@ -329,13 +329,13 @@ async def late_money(orders_app: OrdersApp, order: OrderView) -> None:
 
 async def test_late_capture_reinstates_expired_order(orders_app: OrdersApp) -> None:
     order = await placed(orders_app)
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
     await orders_app.run_periodic_jobs()
     await orders_app.process_events()
 
-    await late_money(orders_app, order)
+    await capture_cancelled_payment(orders_app, order)
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
     assert await orders_app.changes(order) == ["placed", "expired", "reinstated"]
     old, new = orders_app.fake_inventory.reservations_of(order.order_id)
@@ -344,9 +344,9 @@ async def test_late_capture_reinstates_expired_order(orders_app: OrdersApp) -> N
 
 async def test_reinstated_order_can_be_shipped(orders_app: OrdersApp) -> None:
     order = await placed(orders_app)
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
     await orders_app.run_periodic_jobs()
-    await late_money(orders_app, order)
+    await capture_cancelled_payment(orders_app, order)
 
     shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     await orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
@@ -360,15 +360,15 @@ async def test_reinstated_order_can_be_shipped(orders_app: OrdersApp) -> None:
 
 async def test_late_capture_without_stock_is_refunded(orders_app: OrdersApp) -> None:
     order = await placed(orders_app)
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
     await orders_app.run_periodic_jobs()
     await orders_app.process_events()
     orders_app.fake_inventory.remove_stock(order.lines[0].product_id, orders_app.initial_stock - 1)
     orders_app.initial_stock = 1
 
-    await late_money(orders_app, order)
+    await capture_cancelled_payment(orders_app, order)
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (
         OrderStatus.EXPIRED,
         OrderPaymentStatus.REFUNDED,
@@ -389,9 +389,9 @@ async def test_capture_of_cancelled_order_is_refunded(orders_app: OrdersApp) -> 
     await orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key())
     await orders_app.process_events()
 
-    await late_money(orders_app, order)
+    await capture_cancelled_payment(orders_app, order)
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (
         OrderStatus.CANCELLED,
         OrderPaymentStatus.REFUNDED,
@@ -409,7 +409,7 @@ async def test_cancel_during_payment_refunds_capture(orders_app: OrdersApp) -> N
     orders_app.advance_clock(timedelta(seconds=2))
     await orders_app.process_events(TWICE)
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (
         OrderStatus.CANCELLED,
         OrderPaymentStatus.REFUNDED,
@@ -428,13 +428,13 @@ async def test_cancel_during_failed_payment_closes_payment(
     orders_app.advance_clock(timedelta(seconds=2))
     await orders_app.process_events(TWICE)
 
-    await is_consistent(orders_app, order)
+    await assert_consistent(orders_app, order)
     assert (
         orders_app.fake_payments.payment(order.payment.payment_id).status is PaymentStatus.CANCELLED
     )
 
 
-# All at once
+# Races
 
 
 @pytest.mark.parametrize("round_", range(4))
@@ -450,7 +450,7 @@ async def test_cancel_and_pay_race_has_one_outcome(orders_app: OrdersApp, round_
 
     await gather(*((cancel, pay) if round_ % 2 else (pay, cancel)))
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert after.status is OrderStatus.CANCELLED
     assert after.payment_status is OrderPaymentStatus.REFUNDED
 
@@ -458,7 +458,7 @@ async def test_cancel_and_pay_race_has_one_outcome(orders_app: OrdersApp, round_
 @pytest.mark.parametrize("round_", range(4))
 async def test_expiry_and_pay_race_has_one_outcome(orders_app: OrdersApp, round_: int) -> None:
     order = await placed(orders_app)
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
     await orders_app.receive_event(orders_app.fake_payments.capture(order.payment.payment_id))
     orders_app.fake_payments.pending_events.clear()
     (delivery,) = await orders_app.claim()
@@ -467,13 +467,13 @@ async def test_expiry_and_pay_race_has_one_outcome(orders_app: OrdersApp, round_
 
     await gather(*((expire, pay) if round_ % 2 else (pay, expire)))
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
 
 
 async def test_cancel_and_expiry_race_has_one_outcome(orders_app: OrdersApp) -> None:
     order = await placed(orders_app)
-    orders_app.advance_clock(HOLD)
+    orders_app.advance_clock(RESERVATION_TTL)
 
     await gather(
         orders_app.run_periodic_jobs(),
@@ -482,7 +482,7 @@ async def test_cancel_and_expiry_race_has_one_outcome(orders_app: OrdersApp) -> 
     )
     await orders_app.process_events(TWICE)
 
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert after.status in {OrderStatus.CANCELLED, OrderStatus.EXPIRED}
 
 
@@ -499,7 +499,7 @@ async def test_ship_and_cancel_race_has_one_outcome(orders_app: OrdersApp) -> No
     assert [isinstance(answer, InvalidTransition) for answer in (shipped, cancelled)].count(
         True
     ) == 1
-    await is_consistent(orders_app, order)
+    await assert_consistent(orders_app, order)
 
 
 async def test_concurrent_handler_runs_have_one_effect(orders_app: OrdersApp) -> None:
@@ -510,11 +510,11 @@ async def test_concurrent_handler_runs_have_one_effect(orders_app: OrdersApp) ->
 
     await gather(*(orders_app.handle(delivery) for _ in range(5)))
 
-    await is_consistent(orders_app, order)
+    await assert_consistent(orders_app, order)
     assert await orders_app.changes(order) == ["placed", "paid"]
 
 
-# Neighbours go away
+# Outages of other contexts
 
 
 STEPS = {
@@ -527,11 +527,11 @@ STEPS = {
 }
 
 
-async def lead_to(orders_app: OrdersApp, what: str) -> OrderView:
-    """An order with the events of one kind of ending under way."""
+async def bring_to_ending(orders_app: OrdersApp, what: str) -> OrderView:
+    """Bring an order to one of its endings, with the events unprocessed."""
     order = await placed(orders_app)
     if what in {"late", "late and cancelled", "expired"}:
-        orders_app.advance_clock(HOLD)
+        orders_app.advance_clock(RESERVATION_TTL)
         if what == "late and cancelled":
             await orders_app.orders.cancel(
                 orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
@@ -560,7 +560,7 @@ async def lead_to(orders_app: OrdersApp, what: str) -> OrderView:
 async def test_unavailable_context_delays_expiry_without_changing_outcome(
     orders_app: OrdersApp, what: str, number: int, when: str
 ) -> None:
-    order = await lead_to(orders_app, what)
+    order = await bring_to_ending(orders_app, what)
     orders_app.call_failures.fail_call(number, when)
     made = len(orders_app.call_failures.calls)
 
@@ -570,7 +570,7 @@ async def test_unavailable_context_delays_expiry_without_changing_outcome(
         await orders_app.process_events()
 
     assert set(STEPS[what]) <= set(orders_app.call_failures.calls[made:])
-    after = await is_consistent(orders_app, order)
+    after = await assert_consistent(orders_app, order)
     assert after.status is {
         "paid": OrderStatus.PROCESSING,
         "late": OrderStatus.PROCESSING,

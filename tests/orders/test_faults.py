@@ -1,4 +1,4 @@
-"""Any call of a neighbour may fail, with its effect or without: there is one order in the end."""
+"""Any call of another context may fail, before or after its effect; one order remains."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -15,8 +15,8 @@ CALLS = ["get_active_customer", "reserve", "open"]
 LEASE = timedelta(seconds=15)
 
 
-async def there_is_one(orders_app: OrdersApp, order: OrderView, product_id: UUID) -> None:
-    """One order, one hold, one payment, and all three belong together."""
+async def assert_one_order(orders_app: OrdersApp, order: OrderView, product_id: UUID) -> None:
+    """Assert one order, one reservation and one payment that belong together."""
     assert await orders_app.orders.count() == 1
     assert await orders_app.read_order(order) == order
     (reservation,) = orders_app.fake_inventory.reservations_of(order.order_id)
@@ -43,7 +43,7 @@ async def test_retry_after_unavailable_context_gives_one_order(
 
     assert (refusal.value.status, refusal.value.retry_after) == (503, 1)
     assert orders_app.call_failures.calls == [*CALLS[:number], *CALLS]
-    await there_is_one(orders_app, OrderView.model_validate_json(answer.body), product_id)
+    await assert_one_order(orders_app, OrderView.model_validate_json(answer.body), product_id)
 
 
 @pytest.mark.parametrize("when", ["killed before", "killed after"])
@@ -62,7 +62,7 @@ async def test_retry_after_crash_waits_for_lease_and_gives_one_order(
     orders_app.advance_clock(LEASE)
     answer = await orders_app.place_with_key("key", command)
 
-    await there_is_one(orders_app, OrderView.model_validate_json(answer.body), product_id)
+    await assert_one_order(orders_app, OrderView.model_validate_json(answer.body), product_id)
 
 
 @pytest.mark.parametrize("first", ["before", "after"])
@@ -81,7 +81,7 @@ async def test_two_failures_in_a_row_change_nothing(
             await orders_app.place_with_key("key", command)
     answer = await orders_app.place_with_key("key", command)
 
-    await there_is_one(orders_app, OrderView.model_validate_json(answer.body), product_id)
+    await assert_one_order(orders_app, OrderView.model_validate_json(answer.body), product_id)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -1,4 +1,4 @@
-"""The paths of orders: what comes in, what goes out, and who may."""
+"""The HTTP routes of orders: validation, responses, scopes."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -25,39 +25,39 @@ from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
 from markethall.users.contract import UserInactive, UserNotFound
-from tests.orders.conftest import STAFF, OrdersApp, person
+from tests.orders.conftest import STAFF, OrdersApp, user_context
 
-# what the paths do is the same on every storage; the end-to-end suite goes through both
+# memory only: the routes are the same on every storage
 pytestmark = pytest.mark.parametrize("orders_app", ["memory"], indirect=True)
 
-NOWHERE = "/orders/0199c0de-0000-7000-8000-000000000009"
-ONE = "0199c0de-0000-7000-8000-000000000001"
+UNKNOWN_ORDER_PATH = "/orders/0199c0de-0000-7000-8000-000000000009"
+SOME_ID = "0199c0de-0000-7000-8000-000000000001"
 
 
-class Door:
-    """What the front does before: the call is in the scope."""
+class FakeGateway:
+    """Stands in for the gateway: puts the call context into the scope."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.call = CallContext(request_id="test")
+        self.call_context = CallContext(request_id="test")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"call_context": self.call, "request_id": "test"}
+        scope["state"] = {"call_context": self.call_context, "request_id": "test"}
         await self._app(scope, receive, send)
 
 
 @dataclass
-class Counter:
-    """The hall and a way to ask it by HTTP."""
+class OrderClient:
+    """The app with an HTTP client."""
 
     orders_app: OrdersApp
     http: httpx2.AsyncClient
-    door: Door
+    gateway: FakeGateway
 
     async def send(
-        self, method: str, path: str, who: CallContext | None = None, **options: Any
+        self, method: str, path: str, ctx: CallContext | None = None, **options: Any
     ) -> httpx2.Response:
-        self.door.call = who or self.orders_app.buyer
+        self.gateway.call_context = ctx or self.orders_app.buyer
         return await self.http.request(method, path, **options)
 
     async def place(self, body: Any, key: str = "key") -> httpx2.Response:
@@ -66,7 +66,7 @@ class Counter:
 
 
 @pytest.fixture
-async def order_client(orders_app: OrdersApp) -> AsyncIterator[Counter]:
+async def order_client(orders_app: OrdersApp) -> AsyncIterator[OrderClient]:
     app = FastAPI(
         exception_handlers={
             DomainError: problem_handler,
@@ -78,25 +78,25 @@ async def order_client(orders_app: OrdersApp) -> AsyncIterator[Counter]:
     app.state.container = SimpleNamespace(
         orders=orders_app.container.orders, orders_idempotency=orders_app.container.idempotency
     )
-    door = Door(app)
-    transport = httpx2.ASGITransport(door)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
-        yield Counter(orders_app, http, door)
+    gateway = FakeGateway(app)
+    transport = httpx2.ASGITransport(gateway)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
+        yield OrderClient(orders_app, http, gateway)
 
 
-def short(order_client: Counter, **more: Any) -> dict[str, Any]:
+def short_body(order_client: OrderClient, **more: Any) -> dict[str, Any]:
     product_id = str(order_client.orders_app.fake_inventory.add_product(5))
     return {"product_id": product_id, "quantity": 2, "shipping_address": "Market 1", **more}
 
 
-def long(order_client: Counter, **more: Any) -> dict[str, Any]:
-    body = short(order_client)
+def long_body(order_client: OrderClient, **more: Any) -> dict[str, Any]:
+    body = short_body(order_client)
     line = {"product_id": body.pop("product_id"), "quantity": body.pop("quantity")}
     return {"lines": [line], **body, **more}
 
 
-async def test_short_form_creates_one_line(order_client: Counter) -> None:
-    body = short(order_client)
+async def test_short_form_creates_one_line(order_client: OrderClient) -> None:
+    body = short_body(order_client)
 
     answer = await order_client.place(body)
 
@@ -112,8 +112,8 @@ async def test_short_form_creates_one_line(order_client: Counter) -> None:
     assert set(order) == set(OrderView.model_fields)
 
 
-async def test_same_key_gives_same_response(order_client: Counter) -> None:
-    body = short(order_client)
+async def test_same_key_gives_same_response(order_client: OrderClient) -> None:
+    body = short_body(order_client)
 
     first = await order_client.place(body)
     second = await order_client.place(body)
@@ -125,8 +125,8 @@ async def test_same_key_gives_same_response(order_client: Counter) -> None:
     assert (other.status_code, other.json()["code"]) == (422, "idempotency.payload_mismatch")
 
 
-async def test_an_order_needs_a_key(order_client: Counter) -> None:
-    answer = await order_client.send("POST", "/orders", json=short(order_client))
+async def test_an_order_needs_a_key(order_client: OrderClient) -> None:
+    answer = await order_client.send("POST", "/orders", json=short_body(order_client))
 
     assert (answer.status_code, answer.json()["code"]) == (400, "idempotency.key_missing")
 
@@ -153,9 +153,9 @@ async def test_an_order_needs_a_key(order_client: Counter) -> None:
     ids=str,
 )
 async def test_short_form_is_validated_strictly(
-    order_client: Counter, wrong: dict[str, Any], field: str
+    order_client: OrderClient, wrong: dict[str, Any], field: str
 ) -> None:
-    answer = await order_client.place(short(order_client) | wrong)
+    answer = await order_client.place(short_body(order_client) | wrong)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
     assert [error["field"] for error in answer.json()["errors"]] == [field]
@@ -176,9 +176,9 @@ ADDRESS = {
         ({"lines": []}, "/lines"),
         ({"lines": None}, "/lines"),
         ({"lines": [{"quantity": 1}]}, "/lines/0/product_id"),
-        ({"lines": [{"product_id": ONE, "quantity": 1}] * 101}, "/lines"),
-        ({"lines": [{"product_id": NOWHERE[8:], "quantity": 500}] * 2}, "/lines"),
-        ({"product_id": ONE}, "/product_id"),
+        ({"lines": [{"product_id": SOME_ID, "quantity": 1}] * 101}, "/lines"),
+        ({"lines": [{"product_id": UNKNOWN_ORDER_PATH[8:], "quantity": 500}] * 2}, "/lines"),
+        ({"product_id": SOME_ID}, "/product_id"),
         ({"currency": "eur"}, "/currency"),
         ({"currency": "XXX"}, "/currency"),
         ({"expected_total": 2000}, "/expected_total"),
@@ -196,23 +196,23 @@ ADDRESS = {
     ids=str,
 )
 async def test_long_form_is_validated_strictly(
-    order_client: Counter, wrong: dict[str, Any], field: str
+    order_client: OrderClient, wrong: dict[str, Any], field: str
 ) -> None:
-    answer = await order_client.place(long(order_client) | wrong)
+    answer = await order_client.place(long_body(order_client) | wrong)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
     assert answer.json()["errors"][0]["field"] == field
 
 
 @pytest.mark.parametrize("body", [None, [], "order", 1, {}])
-async def test_malformed_order_is_rejected(order_client: Counter, body: Any) -> None:
+async def test_malformed_order_is_rejected(order_client: OrderClient, body: Any) -> None:
     answer = await order_client.place(body)
 
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
 
 
-async def test_all_optional_fields_are_accepted(order_client: Counter) -> None:
-    body = long(
+async def test_all_optional_fields_are_accepted(order_client: OrderClient) -> None:
+    body = long_body(
         order_client,
         shipping_address=ADDRESS | {"line2": "2 hoog", "region": "NH", "phone": "+31 20 1"},
         billing_address="Market 1",
@@ -229,9 +229,9 @@ async def test_all_optional_fields_are_accepted(order_client: Counter) -> None:
     assert (order["billing_address"], order["note"]) == ("Market 1", "ring twice")
 
 
-async def test_invalid_order_is_rejected_with_field_errors(order_client: Counter) -> None:
-    dear = long(order_client, expected_total={"amount": 1, "currency": "EUR"})
-    much = long(order_client)
+async def test_invalid_order_is_rejected_with_field_errors(order_client: OrderClient) -> None:
+    dear = long_body(order_client, expected_total={"amount": 1, "currency": "EUR"})
+    much = long_body(order_client)
     much["lines"][0]["quantity"] = 6
 
     changed = await order_client.place(dear)
@@ -246,8 +246,8 @@ async def test_invalid_order_is_rejected_with_field_errors(order_client: Counter
     assert again.headers["idempotency-replayed"] == "true"
 
 
-async def test_matching_etag_returns_304(order_client: Counter) -> None:
-    order = (await order_client.place(short(order_client))).json()
+async def test_matching_etag_returns_304(order_client: OrderClient) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
     path = f"/orders/{order['order_id']}"
 
     answer = await order_client.send("GET", path)
@@ -258,8 +258,8 @@ async def test_matching_etag_returns_304(order_client: Counter) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_order_lifecycle_over_http(order_client: Counter) -> None:
-    order = (await order_client.place(short(order_client))).json()
+async def test_order_lifecycle_over_http(order_client: OrderClient) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
     path = f"/orders/{order['order_id']}"
     order_client.orders_app.fake_payments.capture(
         order_client.orders_app.fake_payments.all_payments()[0].payment_id
@@ -296,8 +296,8 @@ async def test_order_lifecycle_over_http(order_client: Counter) -> None:
     assert cancelled.json()["details"] == {"status": "completed", "allowed": []}
 
 
-async def test_cancelling_needs_a_reason(order_client: Counter) -> None:
-    order = (await order_client.place(short(order_client))).json()
+async def test_cancelling_needs_a_reason(order_client: OrderClient) -> None:
+    order = (await order_client.place(short_body(order_client))).json()
     path = f"/orders/{order['order_id']}/cancel"
 
     empty = await order_client.send("POST", path, json={})
@@ -314,19 +314,23 @@ async def test_cancelling_needs_a_reason(order_client: Counter) -> None:
         {"tracking_number": "JD01"},
         {"carrier": " ", "tracking_number": "JD01"},
         {"carrier": "DHL", "tracking_number": "JD01", "lines": []},
-        {"carrier": "DHL", "tracking_number": "JD01", "lines": [{"line_id": NOWHERE[8:]}]},
         {
             "carrier": "DHL",
             "tracking_number": "JD01",
-            "lines": [{"line_id": NOWHERE[8:], "quantity": 1}] * 2,
+            "lines": [{"line_id": UNKNOWN_ORDER_PATH[8:]}],
+        },
+        {
+            "carrier": "DHL",
+            "tracking_number": "JD01",
+            "lines": [{"line_id": UNKNOWN_ORDER_PATH[8:], "quantity": 1}] * 2,
         },
     ],
     ids=str,
 )
 async def test_fulfilment_requires_carrier_tracking_number_and_valid_lines(
-    order_client: Counter, wrong: dict[str, Any]
+    order_client: OrderClient, wrong: dict[str, Any]
 ) -> None:
-    answer = await order_client.send("POST", f"{NOWHERE}/fulfilments", STAFF, json=wrong)
+    answer = await order_client.send("POST", f"{UNKNOWN_ORDER_PATH}/fulfilments", STAFF, json=wrong)
 
     assert answer.status_code == 422
 
@@ -346,15 +350,15 @@ async def test_fulfilment_requires_carrier_tracking_number_and_valid_lines(
         "colour=red",
     ],
 )
-async def test_list_query_is_validated(order_client: Counter, query: str) -> None:
+async def test_list_query_is_validated(order_client: OrderClient, query: str) -> None:
     answer = await order_client.send("GET", f"/orders?{query}")
 
     assert answer.status_code == 422
 
 
-async def test_page_links_to_next_page(order_client: Counter) -> None:
+async def test_page_links_to_next_page(order_client: OrderClient) -> None:
     for key in ("one", "two", "three"):
-        await order_client.place(short(order_client), key)
+        await order_client.place(short_body(order_client), key)
 
     first = await order_client.send("GET", "/orders?limit=2&created_after=2026-11-21T00:00:00Z")
     cursor = first.json()["next_cursor"]
@@ -365,8 +369,12 @@ async def test_page_links_to_next_page(order_client: Counter) -> None:
     assert second.json()["next_cursor"] is None
 
 
-async def test_unknown_id_is_404_and_invalid_id_is_422(order_client: Counter) -> None:
-    for path in (NOWHERE, f"{NOWHERE}/status", f"{NOWHERE}/timeline"):
+async def test_unknown_id_is_404_and_invalid_id_is_422(order_client: OrderClient) -> None:
+    for path in (
+        UNKNOWN_ORDER_PATH,
+        f"{UNKNOWN_ORDER_PATH}/status",
+        f"{UNKNOWN_ORDER_PATH}/timeline",
+    ):
         answer = await order_client.send("GET", path)
         assert (answer.status_code, answer.json()["code"]) == (404, "orders.not_found")
     answer = await order_client.send("GET", "/orders/%00")
@@ -376,25 +384,25 @@ async def test_unknown_id_is_404_and_invalid_id_is_422(order_client: Counter) ->
 ROUTES = [
     ("POST", "/orders", {"orders"}),
     ("GET", "/orders", {"orders", "orders:manage"}),
-    ("GET", NOWHERE, {"orders", "orders:manage"}),
-    ("GET", f"{NOWHERE}/status", {"orders", "orders:manage"}),
-    ("GET", f"{NOWHERE}/timeline", {"orders", "orders:manage"}),
-    ("POST", f"{NOWHERE}/cancel", {"orders", "orders:manage"}),
-    ("POST", f"{NOWHERE}/fulfilments", {"orders:manage"}),
-    ("GET", f"/fulfilments{NOWHERE[7:]}", {"orders", "orders:manage"}),
-    ("POST", f"/fulfilments{NOWHERE[7:]}/deliver", {"orders:manage"}),
+    ("GET", UNKNOWN_ORDER_PATH, {"orders", "orders:manage"}),
+    ("GET", f"{UNKNOWN_ORDER_PATH}/status", {"orders", "orders:manage"}),
+    ("GET", f"{UNKNOWN_ORDER_PATH}/timeline", {"orders", "orders:manage"}),
+    ("POST", f"{UNKNOWN_ORDER_PATH}/cancel", {"orders", "orders:manage"}),
+    ("POST", f"{UNKNOWN_ORDER_PATH}/fulfilments", {"orders:manage"}),
+    ("GET", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}", {"orders", "orders:manage"}),
+    ("POST", f"/fulfilments{UNKNOWN_ORDER_PATH[7:]}/deliver", {"orders:manage"}),
 ]
 
 
 @pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
 async def test_every_route_checks_its_scope(
-    order_client: Counter, method: str, path: str, scopes: set[str]
+    order_client: OrderClient, method: str, path: str, scopes: set[str]
 ) -> None:
     callers = {
-        "nobody": CallContext(request_id="test"),
-        "stranger": person(new_id(), "staff:catalogue"),
-        "orders": person(new_id(), "customer"),
-        "orders:manage": person(new_id(), "staff:orders"),
+        "anonymous": CallContext(request_id="test"),
+        "stranger": user_context(new_id(), "staff:catalogue"),
+        "orders": user_context(new_id(), "customer"),
+        "orders:manage": user_context(new_id(), "staff:orders"),
     }
 
     answers = {
@@ -402,7 +410,7 @@ async def test_every_route_checks_its_scope(
         for name, ctx in callers.items()
     }
 
-    assert answers.pop("nobody") == 401
+    assert answers.pop("anonymous") == 401
     assert answers.pop("stranger") == 403
     assert {name for name, status in answers.items() if status != 403} == scopes
 

@@ -1,4 +1,4 @@
-"""Orders between the neighbours that it will really have, on memory and on Postgres."""
+"""Orders with the real users, inventory and payments, in memory and on Postgres."""
 
 import json
 from asyncio import gather
@@ -38,27 +38,27 @@ from markethall.shared.security.access_tokens import generate_private_key
 from markethall.users.contract import Register
 from tests.orders.conftest import (
     CANCEL,
-    HOLD,
+    RESERVATION_TTL,
     SHIP,
     STAFF,
     attempt_without_key,
     order_command,
-    person,
-    present,
+    to_response,
+    user_context,
 )
 from tests.orders.fakes import CallFailures, FakeClock, with_failures
 
 CALLS = ["get_active_customer", "reserve", "open"]
-MOST_STATEMENTS = 12
+MAX_STATEMENTS = 12
 
 
 @dataclass
 class ContextsApp:
-    """The root container, a wire in front of each neighbour, and a clock to turn."""
+    """The root container, with failures of its calls and a controlled clock."""
 
     container: Container
     clock: FakeClock
-    cuts: CallFailures = field(default_factory=CallFailures)
+    call_failures: CallFailures = field(default_factory=CallFailures)
     buyer: Any = None
 
     @property
@@ -71,13 +71,13 @@ class ContextsApp:
             self.container.inventory,
             self.container.payments,
         ):
-            provider.override(providers.Object(with_failures(provider(), self.cuts)))
+            provider.override(providers.Object(with_failures(provider(), self.call_failures)))
 
     async def open(self) -> None:
         name = f"buyer{new_id().hex[-8:]}"
         command = Register(username=name, email=f"{name}@example.com", password="a long enough one")
         account = await self.container.accounts().register(STAFF, command, attempt_without_key())
-        self.buyer = person(account.user_id, "customer")
+        self.buyer = user_context(account.user_id, "customer")
 
     async def product(self, stock: int) -> UUID:
         price = {"amount": 1000, "currency": "EUR"}
@@ -103,7 +103,7 @@ class ContextsApp:
         answer, _ = await self.container.orders_idempotency().run(
             request,
             IDEMPOTENCY_RETENTION_EXTENDED,
-            present,
+            to_response,
             lambda attempt: self.orders.place(self.buyer, command, attempt),
         )
         return answer
@@ -158,9 +158,9 @@ def settings(request: pytest.FixtureRequest) -> Settings:
     return read_settings(
         storage=storage,
         database_url=request.getfixturevalue("database_url") if storage == "sql" else "",
-        reservation_ttl_seconds=HOLD.total_seconds(),
+        reservation_ttl_seconds=RESERVATION_TTL.total_seconds(),
         cache="off",
-        # a busy machine takes its time
+        # a busy machine needs more time
         database_timeout=30,
         request_deadline_seconds=60,
     )
@@ -263,7 +263,7 @@ async def test_paid_order_without_stock_is_cancelled_and_refunded(
     product_id = await contexts_app.product(stock=2)
     order = await contexts_app.place(product_id)
     await contexts_app.confirm(order)
-    contexts_app.clock.now += HOLD
+    contexts_app.clock.now += RESERVATION_TTL
     other = await contexts_app.place(product_id)
 
     await contexts_app.process_events()
@@ -295,13 +295,13 @@ async def test_retry_after_unavailable_context_gives_one_order(
     contexts_app: ContextsApp, number: int, when: str
 ) -> None:
     product_id = await contexts_app.product(stock=5)
-    contexts_app.cuts.fail_call(number, when)
+    contexts_app.call_failures.fail_call(number, when)
 
     with pytest.raises(Unavailable):
         await contexts_app.place_with_key(product_id)
     order_id = UUID(json.loads((await contexts_app.place_with_key(product_id)).body)["order_id"])
 
-    assert contexts_app.cuts.calls == [*CALLS[:number], *CALLS]
+    assert contexts_app.call_failures.calls == [*CALLS[:number], *CALLS]
     assert await contexts_app.orders.count() == 1
     assert await contexts_app.container.payment_api().count() == 1
     query = ReservationQuery(order_id=order_id)
@@ -323,7 +323,7 @@ async def test_placing_order_takes_at_most_twelve_statements(contexts_app: Conte
 
     await contexts_app.place_with_key(product_id)
 
-    assert STATEMENTS._value.get() - before <= MOST_STATEMENTS
+    assert STATEMENTS._value.get() - before <= MAX_STATEMENTS
 
 
 def test_manifest_subscribes_every_handler() -> None:

@@ -1,4 +1,4 @@
-"""The payments stall on every storage, with a clock to turn and a provider that can be cut off."""
+"""The payments container on each storage, with a controlled clock and provider failures."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ class FakeClock:
         self.now = START
 
     def __call__(self) -> datetime:
-        # never twice the same: lists sort by it
+        # strictly increasing, because lists sort by it
         self.now += timedelta(microseconds=1)
         return self.now
 
@@ -63,11 +63,11 @@ class FakeClock:
 
 
 class Killed(BaseException):
-    """The process dies here: nothing catches it, nothing is tidied up."""
+    """Simulates a crash: no handler catches it, nothing is cleaned up."""
 
 
 class InterruptibleGateway(PaymentGateway):
-    """The way to the provider, which a test can cut: before it is asked, or before it answers."""
+    """The gateway, with a failure that a test may plant before a call or after its effect."""
 
     def __init__(self, gateway: PaymentGateway) -> None:
         self._gateway = gateway
@@ -112,7 +112,7 @@ class InterruptibleGateway(PaymentGateway):
 
 @dataclass
 class PaymentsApp:
-    """All that a test may touch, and the short ways to do what every test does."""
+    """The app under test, with its clock, its gateway and helpers."""
 
     container: PaymentsContainer
     clock: FakeClock
@@ -127,7 +127,7 @@ class PaymentsApp:
         return self.container.payment_api()
 
     @property
-    def keys(self) -> IdempotencyService:
+    def idempotency(self) -> IdempotencyService:
         return self.container.idempotency()
 
     @property
@@ -138,7 +138,7 @@ class PaymentsApp:
     def webhooks(self) -> SandboxWebhooks:
         return self.container.sandbox_webhooks()
 
-    async def open(self, amount: int = 1999, currency: str = "EUR", **given: Any) -> PaymentView:
+    async def open(self, amount: int = 1999, currency: str = "EUR", **values: Any) -> PaymentView:
         due: dict[str, Any] = {
             "payment_id": new_id(),
             "order_id": new_id(),
@@ -146,7 +146,7 @@ class PaymentsApp:
             "amount": Money(amount=amount, currency=currency),
             "expires_at": self.clock.now + timedelta(minutes=15),
         }
-        return await self.payments.open(NEIGHBOUR, OpenPayment(**due | given))
+        return await self.payments.open(ORDERS_CONTEXT, OpenPayment(**due | values))
 
     async def confirm(
         self,
@@ -154,7 +154,7 @@ class PaymentsApp:
         method: str = "sandbox_ok",
         attempt: IdempotentCommand | None = None,
     ) -> PaymentView:
-        ctx = person(payment.user_id)
+        ctx = user_context(payment.user_id)
         return await self.payment_api.confirm(
             ctx, payment.payment_id, method, attempt or attempt_without_key()
         )
@@ -162,13 +162,13 @@ class PaymentsApp:
     async def confirm_with_key(
         self, payment: PaymentView, key: str, method: str = "sandbox_ok"
     ) -> tuple[StoredResponse, bool]:
-        """As the router does it."""
-        ctx = person(payment.user_id)
+        """Confirm a payment as the router does."""
+        ctx = user_context(payment.user_id)
         path = f"/payments/{payment.payment_id}/confirm"
         request = IdempotentRequest(
             ctx.actor.audit_name, "POST", path, key, {"payment_method": method}
         )
-        return await self.keys.run(
+        return await self.idempotency.run(
             request,
             IDEMPOTENCY_RETENTION_EXTENDED,
             ok_response,
@@ -188,10 +188,10 @@ class PaymentsApp:
             amount=money,
             reason="returned",
         )
-        return await self.payments.refund(NEIGHBOUR, command)
+        return await self.payments.refund(ORDERS_CONTEXT, command)
 
     async def current(self, payment: PaymentView) -> PaymentView:
-        return await self.payment_api.get_payment(person(payment.user_id), payment.payment_id)
+        return await self.payment_api.get_payment(user_context(payment.user_id), payment.payment_id)
 
     async def run_periodic_jobs(self) -> None:
         for sweep in self.container.periodic_jobs():
@@ -202,9 +202,9 @@ class PaymentsApp:
         await self.run_periodic_jobs()
 
     async def send(self, operation_id: UUID, outcome: Outcome) -> bool:
-        """A webhook, as the provider sends it; whether it was a duplicate."""
+        """Send a signed webhook; return whether it was a duplicate."""
         headers, body = self.webhooks.build_signed_event(operation_id, outcome, self.clock())
-        receipt = await self.payment_api.receive_webhook(ANYBODY, "sandbox", headers, body)
+        receipt = await self.payment_api.receive_webhook(ANONYMOUS, "sandbox", headers, body)
         return receipt.duplicate
 
     async def events(self) -> list[EventEnvelope]:
@@ -216,7 +216,7 @@ class PaymentsApp:
         return [event.type.removeprefix("payments.") for event in await self.events()]
 
     async def charged(self) -> int:
-        """How often the provider has taken money, by its own book."""
+        """The number of successful charges in the sandbox ledger."""
         charges = await self.sandbox_ledger.list_charges()
         return sum(charge.status == "succeeded" for charge in charges)
 
@@ -226,7 +226,7 @@ class PaymentsApp:
         return report.posting_count
 
 
-def person(user_id: UUID) -> CallContext:
+def user_context(user_id: UUID) -> CallContext:
     actor = Actor(user_id=user_id, roles=("customer",), scopes=scopes_for_roles(("customer",)))
     return CallContext(actor=actor, request_id="test")
 
@@ -235,20 +235,20 @@ def attempt_without_key() -> IdempotentCommand:
     return IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_EXTENDED, ok_response)
 
 
-NEIGHBOUR = system_context("orders")
-ANYBODY = CallContext(request_id="test")
+ORDERS_CONTEXT = system_context("orders")
+ANONYMOUS = CallContext(request_id="test")
 STAFF = CallContext(
     actor=Actor(user_id=new_id(), roles=("staff",), scopes=scopes_for_roles(("staff",))),
     request_id="test",
 )
 
 
-async def no_time(seconds: float) -> None:
+async def skip_sleep(seconds: float) -> None:
     await asyncio.sleep(0)
 
 
 def build_payments_app(
-    storage: str, postgres: Postgres | None, sleep: Sleep = no_time
+    storage: str, postgres: Postgres | None, sleep: Sleep = skip_sleep
 ) -> PaymentsApp:
     clock = FakeClock()
     container = PaymentsContainer(
@@ -265,9 +265,9 @@ def build_payments_app(
             "payment_reconcile_after_seconds": 15,
         },
     )
-    wire = InterruptibleGateway(container.gateway())
-    container.gateway.override(providers.Object(wire))
-    return PaymentsApp(container, clock, wire)
+    gateway = InterruptibleGateway(container.gateway())
+    container.gateway.override(providers.Object(gateway))
+    return PaymentsApp(container, clock, gateway)
 
 
 @pytest.fixture(params=["memory", "sql", "remote"])
@@ -291,7 +291,7 @@ async def payments_app(wiring: tuple[str, PaymentsApp]) -> AsyncIterator[Payment
 
 @pytest.fixture(scope="session")
 async def dedicated_database(server_url: str) -> AsyncIterator[str]:
-    """One database with the schema of payments and no other, for all tests of this folder."""
+    """One database with only the payments schema, shared by the tests of this folder."""
     name = f"payments_{new_id().hex}"
     await on_server(server_url, f"CREATE DATABASE {name}")
     url = url_of(server_url, name)
@@ -302,7 +302,7 @@ async def dedicated_database(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def database_url(dedicated_database: str) -> str:
-    """Emptied before each test: twenty times as fast as a new one."""
+    """Truncate the tables before each test, which is twenty times as fast as a new database."""
     tables = ", ".join(str(table) for table in metadata.sorted_tables)
     await on_server(dedicated_database, f"TRUNCATE {tables}")
     return dedicated_database

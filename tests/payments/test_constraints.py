@@ -1,4 +1,4 @@
-"""The database itself refuses lies, whoever tells them."""
+"""Constraints and triggers of the payments schema."""
 
 import json
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
 
 
 async def insert(connection: Connection, table: str, **row: Any) -> None:
-    """Typed by the table itself, as `INSERT … SELECT * FROM jsonb_populate_record` does."""
+    """Insert a row; the types come from the table itself."""
     text = json.dumps(row, default=str)
     await connection.execute(
         f"INSERT INTO payments.{table} SELECT * FROM jsonb_populate_record"
@@ -133,10 +133,10 @@ async def operation(connection: Connection) -> tuple[UUID, UUID]:
 async def test_inconsistent_payment_is_rejected(
     connection: Connection, changes: dict[str, Any], constraint: str
 ) -> None:
-    given = {"charge_id": new_id()} | changes
+    values = {"charge_id": new_id()} | changes
 
     with pytest.raises(asyncpg.CheckViolationError) as refusal:
-        await add_payment(connection, **given)
+        await add_payment(connection, **values)
 
     assert refusal.value.constraint_name == f"ck_payment_{constraint}"
 

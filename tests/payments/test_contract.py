@@ -1,4 +1,4 @@
-"""Every implementation of Payments keeps these promises to its neighbours."""
+"""The contract suite of `Payments`, local and remote, for each storage."""
 
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ from markethall.payments.ports import PaymentGatewayTimeout
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import CurrencyMismatch, Money
-from tests.payments.conftest import NEIGHBOUR, Killed, PaymentsApp
+from tests.payments.conftest import ORDERS_CONTEXT, Killed, PaymentsApp
 
 
 async def test_opened_payment_has_full_amount_due(payments_app: PaymentsApp) -> None:
@@ -52,8 +52,8 @@ async def test_an_order_has_one_payment(payments_app: PaymentsApp) -> None:
 async def test_open_after_cancel_stays_cancelled(payments_app: PaymentsApp) -> None:
     payment_id = new_id()
 
-    await payments_app.payments.cancel(NEIGHBOUR, payment_id)
-    await payments_app.payments.cancel(NEIGHBOUR, payment_id)
+    await payments_app.payments.cancel(ORDERS_CONTEXT, payment_id)
+    await payments_app.payments.cancel(ORDERS_CONTEXT, payment_id)
     payment = await payments_app.open(1999, payment_id=payment_id)
 
     assert payment.status is PaymentStatus.CANCELLED
@@ -67,7 +67,7 @@ async def test_tombstone_is_not_found(payments_app: PaymentsApp) -> None:
     payment = await payments_app.open()
     payment_id = new_id()
 
-    await payments_app.payments.cancel(NEIGHBOUR, payment_id)
+    await payments_app.payments.cancel(ORDERS_CONTEXT, payment_id)
 
     assert await payments_app.payment_api.count() == 1
     with pytest.raises(PaymentNotFound):
@@ -77,8 +77,8 @@ async def test_tombstone_is_not_found(payments_app: PaymentsApp) -> None:
 async def test_a_cancelled_payment_is_never_charged(payments_app: PaymentsApp) -> None:
     payment = await payments_app.open()
 
-    await payments_app.payments.cancel(NEIGHBOUR, payment.payment_id)
-    await payments_app.payments.cancel(NEIGHBOUR, payment.payment_id)
+    await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
+    await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
 
     with pytest.raises(InvalidPaymentTransition) as refusal:
         await payments_app.confirm(payment)
@@ -89,7 +89,7 @@ async def test_a_cancelled_payment_is_never_charged(payments_app: PaymentsApp) -
 async def test_a_failed_payment_can_be_cancelled(payments_app: PaymentsApp) -> None:
     payment = await payments_app.confirm(await payments_app.open(), "sandbox_declined")
 
-    await payments_app.payments.cancel(NEIGHBOUR, payment.payment_id)
+    await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
 
     assert (await payments_app.current(payment)).status is PaymentStatus.CANCELLED
 
@@ -98,7 +98,7 @@ async def test_captured_payment_cannot_be_cancelled(payments_app: PaymentsApp) -
     payment = await payments_app.paid()
 
     with pytest.raises(InvalidPaymentTransition) as refusal:
-        await payments_app.payments.cancel(NEIGHBOUR, payment.payment_id)
+        await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
 
     assert refusal.value.details == {"status": "captured", "allowed": []}
 
@@ -110,7 +110,7 @@ async def test_payment_in_progress_cannot_be_cancelled(payments_app: PaymentsApp
         await payments_app.confirm(payment)
 
     with pytest.raises(PaymentInProgress) as refusal:
-        await payments_app.payments.cancel(NEIGHBOUR, payment.payment_id)
+        await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
 
     assert refusal.value.retry_after == 1
 

@@ -1,4 +1,4 @@
-"""The rules of a payment, of the provider's answers, and of the ledger."""
+"""The domain of payments: transitions, outcomes, ledger."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -32,7 +32,7 @@ from markethall.shared.kernel.money import Money
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
-# written out once more, as api.md lists it: the table in the code must be exactly this
+# a second copy, as documented in api.md; the table in the code must equal it
 ALLOWED = {
     ("created", "confirm", "processing"),
     ("created", "cancel", "cancelled"),

@@ -1,4 +1,4 @@
-"""What owners and staff are promised, on every storage."""
+"""The contract suite of `PaymentApi`, for each storage."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import CursorInvalid, PageQuery
-from tests.payments.conftest import STAFF, Killed, PaymentsApp, attempt_without_key, person
+from tests.payments.conftest import STAFF, Killed, PaymentsApp, attempt_without_key, user_context
 
 
 async def test_accepted_card_captures_payment(payments_app: PaymentsApp) -> None:
@@ -212,7 +212,7 @@ async def test_an_unknown_method_changes_nothing(payments_app: PaymentsApp) -> N
 async def test_other_customers_payment_cannot_be_confirmed(payments_app: PaymentsApp) -> None:
     payment = await payments_app.open()
 
-    for caller in (person(new_id()), STAFF):
+    for caller in (user_context(new_id()), STAFF):
         with pytest.raises(PaymentNotFound) as refusal:
             await payments_app.payment_api.confirm(
                 caller, payment.payment_id, "sandbox_ok", attempt_without_key()
@@ -221,7 +221,7 @@ async def test_other_customers_payment_cannot_be_confirmed(payments_app: Payment
 
 
 async def test_other_customers_payment_is_not_found(payments_app: PaymentsApp) -> None:
-    payment, stranger = await payments_app.open(), person(new_id())
+    payment, stranger = await payments_app.open(), user_context(new_id())
 
     with pytest.raises(PaymentNotFound) as not_yours:
         await payments_app.payment_api.get_payment(stranger, payment.payment_id)
@@ -269,11 +269,11 @@ async def test_every_provider_call_is_recorded(payments_app: PaymentsApp) -> Non
     await payments_app.refund(payment, 300)
 
     page = await payments_app.payment_api.list_operations(
-        person(payment.user_id), payment.payment_id, PageQuery()
+        user_context(payment.user_id), payment.payment_id, PageQuery()
     )
 
-    told = [(one.kind.value, one.status.value, one.failure_code) for one in page.items]
-    assert told == [
+    operations = [(one.kind.value, one.status.value, one.failure_code) for one in page.items]
+    assert operations == [
         ("charge", "failed", "card_declined"),
         ("charge", "succeeded", None),
         ("refund", "succeeded", None),
@@ -287,7 +287,7 @@ async def test_operations_are_paginated(payments_app: PaymentsApp) -> None:
     payment = await payments_app.open()
     for _ in range(3):
         await payments_app.confirm(payment, "sandbox_declined")
-    ctx = person(payment.user_id)
+    ctx = user_context(payment.user_id)
 
     first = await payments_app.payment_api.list_operations(
         ctx, payment.payment_id, PageQuery(limit=2)
@@ -335,7 +335,7 @@ async def test_a_charge_is_no_refund(payments_app: PaymentsApp) -> None:
 async def test_customers_list_own_payments_and_staff_all(payments_app: PaymentsApp) -> None:
     mine = await payments_app.open()
     theirs = await payments_app.open()
-    me = person(mine.user_id)
+    me = user_context(mine.user_id)
 
     own = await payments_app.payment_api.list_payments(me, PaymentQuery())
     other = await payments_app.payment_api.list_payments(me, PaymentQuery(user_id=theirs.user_id))

@@ -1,4 +1,4 @@
-"""Many at once are exactly as if one after the other."""
+"""Concurrent commands have the result of some sequence of them."""
 
 from asyncio import gather
 from datetime import timedelta
@@ -17,10 +17,10 @@ from markethall.payments.contract import (
 from markethall.payments.domain import Succeeded
 from markethall.shared.idempotency.records import InFlight, StoredResponse
 from markethall.shared.kernel.ids import new_id
-from tests.payments.conftest import NEIGHBOUR, PaymentsApp, attempt_without_key
+from tests.payments.conftest import ORDERS_CONTEXT, PaymentsApp, attempt_without_key
 
-MANY = 20
-# the moment in which two may clash is short
+CONCURRENCY = 20
+# repetitions: a clash needs a short window to be hit
 RACES = 300
 
 
@@ -31,7 +31,7 @@ async def test_concurrent_confirms_with_one_key_charge_once(
     payment = await payments_app.open()
 
     results = await gather(
-        *(payments_app.confirm_with_key(payment, "key", method) for _ in range(MANY)),
+        *(payments_app.confirm_with_key(payment, "key", method) for _ in range(CONCURRENCY)),
         return_exceptions=True,
     )
 
@@ -40,11 +40,11 @@ async def test_concurrent_confirms_with_one_key_charge_once(
     assert len(answers) == 1
     assert all(isinstance(answer, StoredResponse) and answer.status == 200 for answer in answers)
     assert all(isinstance(refusal, InFlight) for refusal in refused)
-    await once_only(payments_app, payment)
+    await assert_charged_once(payments_app, payment)
 
 
 async def test_concurrent_opens_create_one_payment(payments_app: PaymentsApp) -> None:
-    """A retry meets what it repeats: neither is told that the order has another payment."""
+    """Concurrent retries return the same payment; none raises OrderHasPayment."""
     for _ in range(RACES):
         ids: dict[str, Any] = {"payment_id": new_id(), "order_id": new_id(), "user_id": new_id()}
 
@@ -60,15 +60,15 @@ async def test_concurrent_confirms_with_many_keys_charge_once(
     payment = await payments_app.open()
 
     results = await gather(
-        *(payments_app.confirm_with_key(payment, f"key {n}", method) for n in range(MANY)),
+        *(payments_app.confirm_with_key(payment, f"key {n}", method) for n in range(CONCURRENCY)),
         return_exceptions=True,
     )
 
     refused = [result for result in results if not isinstance(result, tuple)]
-    assert len(refused) == MANY - 1
+    assert len(refused) == CONCURRENCY - 1
     for refusal in refused:
         assert isinstance(refusal, PaymentInProgress | InvalidPaymentTransition)
-    await once_only(payments_app, payment)
+    await assert_charged_once(payments_app, payment)
 
 
 async def test_confirm_and_webhooks_race_charges_once(payments_app: PaymentsApp) -> None:
@@ -92,7 +92,7 @@ async def test_concurrent_reconcilers_settle_once(payments_app: PaymentsApp) -> 
 
     await gather(*(payments_app.run_periodic_jobs() for _ in range(5)))
 
-    await once_only(payments_app, payment)
+    await assert_charged_once(payments_app, payment)
 
 
 async def test_reconciler_and_retry_race_settles_once(payments_app: PaymentsApp) -> None:
@@ -108,7 +108,7 @@ async def test_reconciler_and_retry_race_settles_once(payments_app: PaymentsApp)
         payments_app.send(attempt.id, Succeeded("ch_1")),
     )
 
-    await once_only(payments_app, payment)
+    await assert_charged_once(payments_app, payment)
 
 
 async def test_pay_and_cancel_race_has_one_outcome(payments_app: PaymentsApp) -> None:
@@ -118,7 +118,7 @@ async def test_pay_and_cancel_race_has_one_outcome(payments_app: PaymentsApp) ->
 
         await gather(
             payments_app.confirm(payment),
-            payments_app.payments.cancel(NEIGHBOUR, payment.payment_id),
+            payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id),
             return_exceptions=True,
         )
 
@@ -148,7 +148,7 @@ async def test_concurrent_refunds_never_exceed_captured_amount(payments_app: Pay
     payment = await payments_app.paid(1000)
 
     results = await gather(
-        *(payments_app.refund(payment, 100) for _ in range(MANY)), return_exceptions=True
+        *(payments_app.refund(payment, 100) for _ in range(CONCURRENCY)), return_exceptions=True
     )
 
     assert sum(isinstance(result, RefundView) for result in results) == 10
@@ -163,7 +163,9 @@ async def test_concurrent_refunds_never_exceed_captured_amount(payments_app: Pay
 async def test_concurrent_identical_refunds_apply_once(payments_app: PaymentsApp) -> None:
     payment, refund_id = await payments_app.paid(1000), new_id()
 
-    results = await gather(*(payments_app.refund(payment, 100, refund_id) for _ in range(MANY)))
+    results = await gather(
+        *(payments_app.refund(payment, 100, refund_id) for _ in range(CONCURRENCY))
+    )
 
     assert {refund.refund_id for refund in results} == {refund_id}
     assert [charge.refunded for charge in await payments_app.sandbox_ledger.list_charges()] == [100]
@@ -176,13 +178,13 @@ async def test_open_and_cancel_race_ends_cancelled(payments_app: PaymentsApp) ->
 
         payment, _ = await gather(
             payments_app.open(payment_id=payment_id),
-            payments_app.payments.cancel(NEIGHBOUR, payment_id),
+            payments_app.payments.cancel(ORDERS_CONTEXT, payment_id),
         )
 
         assert (await payments_app.current(payment)).status is PaymentStatus.CANCELLED
 
 
-async def once_only(payments_app: PaymentsApp, payment: PaymentView) -> None:
+async def assert_charged_once(payments_app: PaymentsApp, payment: PaymentView) -> None:
     assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
     assert await payments_app.charged() == 1
     assert await payments_app.posting_count() == 1

@@ -1,4 +1,4 @@
-"""What a client sees: statuses, headers, bodies, refusals."""
+"""The HTTP routes of payments: statuses, headers, bodies, errors."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -88,28 +88,30 @@ async def client(payments_app: PaymentsApp) -> AsyncIterator[Client]:
         generate_private_key(), ISSUER, AUDIENCE, timedelta(minutes=15), utc_now
     )
     http = httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(app_of(payments_app, signer)), base_url="http://hall"
+        transport=httpx2.ASGITransport(app_of(payments_app, signer)), base_url="http://testserver"
     )
     async with http:
         yield Client(payments_app, http, signer)
 
 
 def app_of(payments_app: PaymentsApp, signer: AccessTokenSigner) -> FastAPI:
-    manners = GatewayConfig(
+    gateway_config = GatewayConfig(
         max_body_bytes=1024 * 1024, body_timeout_seconds=10, trusted_proxies=(), context_by_path={}
     )
     limits = RateLimiter("off", RedisClient(None))
-    people = UserTokenVerifier(
+    user_tokens = UserTokenVerifier(
         AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, utc_now), LocalJwks(signer.jwks)
     )
-    identities = TokenVerifiers(lambda: people)
-    front = Middleware(GatewayMiddleware, config=manners, verifiers=identities, rate_limiter=limits)
+    token_verifiers = TokenVerifiers(lambda: user_tokens)
+    gateway = Middleware(
+        GatewayMiddleware, config=gateway_config, verifiers=token_verifiers, rate_limiter=limits
+    )
     handlers: Any = {
         DomainError: problem_handler,
         RequestValidationError: validation_handler,
         HTTPException: http_exception_handler,
     }
-    app = FastAPI(exception_handlers=handlers, middleware=[front])
+    app = FastAPI(exception_handlers=handlers, middleware=[gateway])
     app.state.container = SimpleNamespace(
         payment_api=payments_app.container.payment_api,
         payments_idempotency=payments_app.container.idempotency,

@@ -1,4 +1,4 @@
-"""Any mixture of confirms, webhooks, refunds, cancels, deaths and time keeps O2 and O4."""
+"""Random sequences of commands, webhooks, crashes and clock steps keep the invariants."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -27,7 +27,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.persistence.postgres import PoolSize, Postgres
 from tests.payments.conftest import (
-    NEIGHBOUR,
+    ORDERS_CONTEXT,
     STAFF,
     Killed,
     PaymentsApp,
@@ -36,13 +36,13 @@ from tests.payments.conftest import (
 )
 
 T = TypeVar("T")
-Cut = type[BaseException] | None
-CUTS: st.SearchStrategy[Cut] = st.sampled_from(
+Failure = type[BaseException] | None
+FAILURES: st.SearchStrategy[Failure] = st.sampled_from(
     [None, None, None, None, PaymentGatewayTimeout, Killed]
 )
-USUAL = st.sampled_from(["sandbox_ok", "sandbox_ok", *sorted(SANDBOX_METHODS)])
+METHODS = st.sampled_from(["sandbox_ok", "sandbox_ok", *sorted(SANDBOX_METHODS)])
 AMOUNTS = st.none() | st.integers(1, 1000)
-ENDED = {PaymentStatus.CAPTURED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
+ENDED_STATUSES = {PaymentStatus.CAPTURED, PaymentStatus.CANCELLED, PaymentStatus.EXPIRED}
 
 
 class PaymentMachine(RuleBasedStateMachine):
@@ -72,50 +72,54 @@ class PaymentMachine(RuleBasedStateMachine):
         self.charge_ids[payment.payment_id] = []
         return payment
 
-    @rule(target=attempts, payment=opened, method=USUAL, before=CUTS, after=CUTS)
+    @rule(target=attempts, payment=opened, method=METHODS, before=FAILURES, after=FAILURES)
     def confirm(
-        self, payment: PaymentView, method: str, before: Cut, after: Cut
+        self, payment: PaymentView, method: str, before: Failure, after: Failure
     ) -> tuple[PaymentView, IdempotentCommand]:
         attempt = attempt_without_key()
         self.charge_ids[payment.payment_id].append(attempt.id)
         self.confirm_again((payment, attempt), method, before, after)
         return payment, attempt
 
-    @rule(of=attempts, method=USUAL, before=CUTS, after=CUTS)
+    @rule(pair=attempts, method=METHODS, before=FAILURES, after=FAILURES)
     def confirm_again(
-        self, of: tuple[PaymentView, IdempotentCommand], method: str, before: Cut, after: Cut
+        self,
+        pair: tuple[PaymentView, IdempotentCommand],
+        method: str,
+        before: Failure,
+        after: Failure,
     ) -> None:
-        self.cut(before, after)
-        self.may_be_refused(self.payments_app.confirm(of[0], method, of[1]))
+        self.fail_calls(before, after)
+        self.allow_rejection(self.payments_app.confirm(pair[0], method, pair[1]))
 
-    @rule(of=attempts)
-    def webhook(self, of: tuple[PaymentView, IdempotentCommand]) -> None:
-        """The provider tells the truth, whenever it likes, as often as it likes."""
-        outcome = self.run(self.payments_app.gateway.lookup(of[1].id, OperationKind.CHARGE))
+    @rule(pair=attempts)
+    def webhook(self, pair: tuple[PaymentView, IdempotentCommand]) -> None:
+        """Send a correct webhook, at any time and any number of times."""
+        outcome = self.run(self.payments_app.gateway.lookup(pair[1].id, OperationKind.CHARGE))
         if outcome:
-            self.run(self.payments_app.send(of[1].id, outcome))
+            self.run(self.payments_app.send(pair[1].id, outcome))
 
-    @rule(target=refunds, payment=opened, amount=AMOUNTS, before=CUTS, after=CUTS)
+    @rule(target=refunds, payment=opened, amount=AMOUNTS, before=FAILURES, after=FAILURES)
     def refund(
-        self, payment: PaymentView, amount: int | None, before: Cut, after: Cut
+        self, payment: PaymentView, amount: int | None, before: Failure, after: Failure
     ) -> tuple[PaymentView, UUID]:
         refund_id = new_id()
         self.refund_again((payment, refund_id), amount, before, after)
         return payment, refund_id
 
-    @rule(of=refunds, amount=AMOUNTS, before=CUTS, after=CUTS)
+    @rule(pair=refunds, amount=AMOUNTS, before=FAILURES, after=FAILURES)
     def refund_again(
-        self, of: tuple[PaymentView, UUID], amount: int | None, before: Cut, after: Cut
+        self, pair: tuple[PaymentView, UUID], amount: int | None, before: Failure, after: Failure
     ) -> None:
-        self.cut(before, after)
-        self.may_be_refused(self.payments_app.refund(of[0], amount, of[1]))
+        self.fail_calls(before, after)
+        self.allow_rejection(self.payments_app.refund(pair[0], amount, pair[1]))
 
     @rule(payment=opened)
     def cancel(self, payment: PaymentView) -> None:
-        self.may_be_refused(self.payments_app.payments.cancel(NEIGHBOUR, payment.payment_id))
+        self.allow_rejection(self.payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id))
 
     @rule(seconds=st.sampled_from([1, 16, 16, 300]))
-    def time_goes_by(self, seconds: int) -> None:
+    def advance_time(self, seconds: int) -> None:
         self.payments_app.clock.advance(seconds)
         self.run(self.payments_app.run_periodic_jobs())
 
@@ -133,18 +137,18 @@ class PaymentMachine(RuleBasedStateMachine):
         assert report.balanced, report
 
     def teardown(self) -> None:
-        """O8: everything comes to an end by itself, and then the provider agrees with us."""
-        if not hasattr(self, "stall"):
+        """Let the jobs finish all open operations, then compare with the sandbox ledger."""
+        if not hasattr(self, "payments_app"):
             return
-        self.cut(None, None)
-        self.time_goes_by(1000)
-        self.time_goes_by(1000)
+        self.fail_calls(None, None)
+        self.advance_time(1000)
+        self.advance_time(1000)
         for payment in self.payments:
-            self.has_ended_in_agreement(payment)
+            self.assert_matches_sandbox(payment)
 
-    def has_ended_in_agreement(self, payment: PaymentView) -> None:
+    def assert_matches_sandbox(self, payment: PaymentView) -> None:
         now = self.run(self.payments_app.current(payment))
-        assert now.status in ENDED
+        assert now.status in ENDED_STATUSES
         page = self.payments_app.payment_api.list_operations(
             STAFF, payment.payment_id, PageQuery(limit=100)
         )
@@ -161,25 +165,25 @@ class PaymentMachine(RuleBasedStateMachine):
         ]
         return [charge for charge in found if charge and charge.status == "succeeded"]
 
-    def cut(self, before: Cut, after: Cut) -> None:
+    def fail_calls(self, before: Failure, after: Failure) -> None:
         self.payments_app.gateway.before = before() if before else None
         self.payments_app.gateway.after = after() if after else None
 
-    def may_be_refused(self, act: Coroutine[Any, Any, object]) -> None:
+    def allow_rejection(self, command: Coroutine[Any, Any, object]) -> None:
         try:
-            self.run(act)
+            self.run(command)
         except (DomainError, Killed):
             return
         finally:
-            self.cut(None, None)
+            self.fail_calls(None, None)
 
-    def run(self, act: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(act)
+    def run(self, command: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(command)
 
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """The machine is no coroutine: it needs a loop of its own."""
+    """Hypothesis rules are not coroutines, so the machine runs its own event loop."""
     loop = asyncio.new_event_loop()
     yield loop
     loop.close()

@@ -1,4 +1,4 @@
-"""What only Postgres can show: how many statements, and what is held while the provider thinks."""
+"""On Postgres: statements per use case, and no connection held during a provider call."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -9,7 +9,7 @@ import pytest
 from markethall.payments.sql import statements
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.postgres import Postgres, Statement
-from tests.payments.conftest import NEIGHBOUR, STAFF, PaymentsApp, build_payments_app
+from tests.payments.conftest import ORDERS_CONTEXT, STAFF, PaymentsApp, build_payments_app
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def test_cancelling_takes_three_statements(payments_app: PaymentsApp) -> N
     payment = await payments_app.open()
 
     async def cancel() -> None:
-        await payments_app.payments.cancel(NEIGHBOUR, payment.payment_id)
+        await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
 
     assert await statements_of(cancel) == 3
 

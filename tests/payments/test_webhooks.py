@@ -1,4 +1,4 @@
-"""What the provider is promised: stored, then applied, once, in any order."""
+"""Webhooks: stored, then applied once, in any order."""
 
 import json
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ from markethall.shared.kernel.errors import (
     ValidationFailed,
 )
 from markethall.shared.kernel.ids import new_id
-from tests.payments.conftest import ANYBODY, Killed, PaymentsApp, attempt_without_key
+from tests.payments.conftest import ANONYMOUS, Killed, PaymentsApp, attempt_without_key
 
 
 def signed(payments_app: PaymentsApp, body: bytes) -> dict[str, str]:
     return {SIGNATURE_HEADER: payments_app.webhooks.compute_signature(body, payments_app.clock())}
 
 
-def news(**changes: Any) -> bytes:
+def event_body(**changes: Any) -> bytes:
     event = {
         "event_id": "evt_1",
         "type": "charge.succeeded",
@@ -39,7 +39,7 @@ def news(**changes: Any) -> bytes:
 
 async def deliver(payments_app: PaymentsApp, headers: Mapping[str, str], body: bytes) -> bool:
     return (
-        await payments_app.payment_api.receive_webhook(ANYBODY, "sandbox", headers, body)
+        await payments_app.payment_api.receive_webhook(ANONYMOUS, "sandbox", headers, body)
     ).duplicate
 
 
@@ -117,7 +117,7 @@ async def test_late_webhook_changes_nothing(payments_app: PaymentsApp) -> None:
 
 
 async def test_unknown_webhook_type_is_stored(payments_app: PaymentsApp) -> None:
-    body = news(type="payout.paid", data={"anything": [1, 2]})
+    body = event_body(type="payout.paid", data={"anything": [1, 2]})
 
     first = await deliver(payments_app, signed(payments_app, body), body)
     second = await deliver(payments_app, signed(payments_app, body), body)
@@ -127,7 +127,7 @@ async def test_unknown_webhook_type_is_stored(payments_app: PaymentsApp) -> None
 
 async def test_unknown_provider_is_rejected(payments_app: PaymentsApp) -> None:
     with pytest.raises(UnknownProvider) as refusal:
-        await payments_app.payment_api.receive_webhook(ANYBODY, "stripes", {}, b"{}")
+        await payments_app.payment_api.receive_webhook(ANONYMOUS, "stripes", {}, b"{}")
 
     assert refusal.value.details == {"provider": "stripes"}
 
@@ -150,24 +150,24 @@ async def test_unknown_provider_is_rejected(payments_app: PaymentsApp) -> None:
     ],
 )
 async def test_a_forged_signature_is_refused(payments_app: PaymentsApp, header: str) -> None:
-    body = news()
+    body = event_body()
 
     with pytest.raises(WebhookSignatureInvalid):
         await deliver(payments_app, {SIGNATURE_HEADER: header}, body)
 
 
 async def test_signature_is_bound_to_body(payments_app: PaymentsApp) -> None:
-    headers = signed(payments_app, news())
+    headers = signed(payments_app, event_body())
 
     with pytest.raises(WebhookSignatureInvalid):
-        await deliver(payments_app, headers, news(event_id="evt_2"))
+        await deliver(payments_app, headers, event_body(event_id="evt_2"))
 
 
 @pytest.mark.parametrize("seconds", [-301, 302])
 async def test_signature_expires_after_five_minutes(
     payments_app: PaymentsApp, seconds: int
 ) -> None:
-    body = news()
+    body = event_body()
     headers = signed(payments_app, body)
     payments_app.clock.advance(seconds)
 
@@ -176,7 +176,7 @@ async def test_signature_expires_after_five_minutes(
 
 
 async def test_one_good_signature_of_two_is_enough(payments_app: PaymentsApp) -> None:
-    body = news()
+    body = event_body()
     header = signed(payments_app, body)[SIGNATURE_HEADER].replace("v1=", "v1=00,v1=")
 
     assert await deliver(payments_app, {SIGNATURE_HEADER: header}, body) is False
@@ -191,13 +191,13 @@ async def test_one_good_signature_of_two_is_enough(payments_app: PaymentsApp) ->
         (b"[" * 5000, MalformedRequest),
         (b"[]", ValidationFailed),
         (b"{}", ValidationFailed),
-        (news(event_id=""), ValidationFailed),
-        (news(event_id=7), ValidationFailed),
-        (news(event_id="x" * 300), ValidationFailed),
-        (news(event_id="nul \x00"), ValidationFailed),
-        (news(type="payout.paid", event_id=None), ValidationFailed),
-        (news(data={"operation_id": "7"}), ValidationFailed),
-        (news(data=None), ValidationFailed),
+        (event_body(event_id=""), ValidationFailed),
+        (event_body(event_id=7), ValidationFailed),
+        (event_body(event_id="x" * 300), ValidationFailed),
+        (event_body(event_id="nul \x00"), ValidationFailed),
+        (event_body(type="payout.paid", event_id=None), ValidationFailed),
+        (event_body(data={"operation_id": "7"}), ValidationFailed),
+        (event_body(data=None), ValidationFailed),
         (b'{"event_id": "\\ud800", "type": "x"}', MalformedRequest),
         (b" " * (MAX_WEBHOOK_BYTES + 1), BodyTooLarge),
     ],

@@ -1,6 +1,6 @@
-"""The three contracts that are called by neighbours: their halves, and good values for each method.
+"""The three contracts that other contexts call, with sample values for each method.
 
-No value is a default, so that one which is lost on the way is missed.
+No sample is a default value, so that a test notices a lost field.
 """
 
 import re
@@ -44,9 +44,9 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.users.contract import Customer, Users
 
-AT: Final = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
-PAID: Final = Money(amount=123456789012345, currency="KWD")
-WANTS: Final = (
+TIME: Final = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
+AMOUNT: Final = Money(amount=123456789012345, currency="KWD")
+LINES: Final = (
     RequestedLine(product_id=new_id(), quantity=7),
     RequestedLine(product_id=new_id(), quantity=1000000),
 )
@@ -54,7 +54,7 @@ WANTS: Final = (
 
 @dataclass(frozen=True)
 class Contract:
-    """`samples`: method -> what it is asked, what it answers."""
+    """`samples`: method -> argument and result."""
 
     context: str
     module: Any
@@ -63,12 +63,16 @@ class Contract:
     remote: type[Any]
     samples: Mapping[str, tuple[Any, Any]]
 
-    def refusals(self, method: str) -> set[type[DomainError]]:
-        """Those that the method's docstring names."""
+    def documented_errors(self, method: str) -> set[type[DomainError]]:
+        """Return the errors that the docstring of the method names."""
         names = re.findall(r"\b[A-Z][A-Za-z]+\b", getattr(self.protocol, method).__doc__ or "")
-        places = (self.module, money, errors)
-        found = (getattr(place, name, None) for name in names for place in places)
-        return {kind for kind in found if isinstance(kind, type) and issubclass(kind, DomainError)}
+        modules = (self.module, money, errors)
+        found = (getattr(module, name, None) for name in names for module in modules)
+        return {
+            error_type
+            for error_type in found
+            if isinstance(error_type, type) and issubclass(error_type, DomainError)
+        }
 
 
 def methods_of(protocol: type[Any]) -> set[str]:
@@ -79,7 +83,7 @@ _LINE: Final = ReservationLineView(
     product_id=new_id(),
     sku="TEA-1",
     name="Sencha 煎茶",
-    unit_price=PAID,
+    unit_price=AMOUNT,
     quantity=3,
     consumed=1,
     released=2,
@@ -89,40 +93,40 @@ _RESERVATION: Final = ReservationView(
     order_id=new_id(),
     status=ReservationStatus.COMMITTED,
     lines=(_LINE, _LINE.model_copy(update={"sku": "CUP"})),
-    expires_at=AT,
+    expires_at=TIME,
 )
 _TOMBSTONE: Final = ReservationView(
     reservation_id=new_id(),
     order_id=None,
     status=ReservationStatus.RELEASED,
     lines=(),
-    expires_at=AT,
+    expires_at=TIME,
 )
 _PAYMENT: Final = PaymentView(
     payment_id=new_id(),
     order_id=new_id(),
     user_id=new_id(),
     status=PaymentStatus.REQUIRES_ACTION,
-    amount=PAID,
-    authorized=PAID,
+    amount=AMOUNT,
+    authorized=AMOUNT,
     captured=Money.zero("KWD"),
     refunded=Money(amount=-1, currency="KWD"),
     provider="sandbox",
     failure_code="card_declined",
     next_action="https://bank.example/?a=1&b=%20",
-    expires_at=AT,
-    created_at=AT,
+    expires_at=TIME,
+    created_at=TIME,
     version=9,
 )
 _REFUND: Final = RefundView(
     refund_id=new_id(),
     payment_id=new_id(),
     order_id=new_id(),
-    amount=PAID,
+    amount=AMOUNT,
     status=RefundStatus.UNKNOWN,
     reason='"quoted"\n',
     failure_code="late",
-    created_at=AT,
+    created_at=TIME,
 )
 
 CONTRACTS: Final[Mapping[str, Contract]] = {
@@ -151,20 +155,20 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                     reservation_id=new_id(),
                     order_id=new_id(),
                     customer_id=new_id(),
-                    lines=WANTS,
-                    expires_at=AT,
+                    lines=LINES,
+                    expires_at=TIME,
                     limited=True,
                 ),
                 _RESERVATION,
             ),
-            "extend": (Extend(reservation_id=new_id(), expires_at=AT), _RESERVATION),
+            "extend": (Extend(reservation_id=new_id(), expires_at=TIME), _RESERVATION),
             "commit": (new_id(), _RESERVATION),
             "consume": (
-                Consume(reservation_id=new_id(), fulfilment_id=new_id(), lines=WANTS),
+                Consume(reservation_id=new_id(), fulfilment_id=new_id(), lines=LINES),
                 _RESERVATION,
             ),
             "release_part": (
-                ReleasePart(reservation_id=new_id(), release_id=new_id(), lines=WANTS),
+                ReleasePart(reservation_id=new_id(), release_id=new_id(), lines=LINES),
                 _RESERVATION,
             ),
             "release": (new_id(), _TOMBSTONE),
@@ -182,15 +186,15 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
                     payment_id=new_id(),
                     order_id=new_id(),
                     user_id=new_id(),
-                    amount=PAID,
-                    expires_at=AT,
+                    amount=AMOUNT,
+                    expires_at=TIME,
                 ),
                 _PAYMENT,
             ),
             "cancel": (new_id(), None),
             "refund": (
                 RefundPayment(
-                    payment_id=new_id(), refund_id=new_id(), amount=PAID, reason="broken"
+                    payment_id=new_id(), refund_id=new_id(), amount=AMOUNT, reason="broken"
                 ),
                 _REFUND,
             ),
@@ -201,26 +205,26 @@ METHODS: Final = tuple(
     (context, method) for context, contract in CONTRACTS.items() for method in contract.samples
 )
 SYSTEM: Final = tuple(
-    kind for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, DomainError) and kind is not DomainError
+    error_type for error_type in vars(errors).values()
+    if isinstance(error_type, type) and issubclass(error_type, DomainError) and error_type is not DomainError
 )  # fmt: skip
 
 
-class StandIn:
-    """A provider that notes what it is asked, and answers or refuses as a test says."""
+class RecordingService:
+    """A service that records its calls, and returns the sample result or raises an error."""
 
-    def __init__(self, contract: Contract, refusal: BaseException | None = None) -> None:
+    def __init__(self, contract: Contract, error: BaseException | None = None) -> None:
         self._contract = contract
-        self._refusal = refusal
-        self.asked: list[tuple[str, CallContext, Any]] = []
+        self._error = error
+        self.calls: list[tuple[str, CallContext, Any]] = []
 
     def __getattr__(self, method: str) -> Callable[[CallContext, Any], Any]:
-        _, answer = self._contract.samples[method]
+        _, result = self._contract.samples[method]
 
-        async def ask(ctx: CallContext, given: Any) -> Any:
-            self.asked.append((method, ctx, given))
-            if self._refusal:
-                raise self._refusal
-            return answer
+        async def call(ctx: CallContext, argument: Any) -> Any:
+            self.calls.append((method, ctx, argument))
+            if self._error:
+                raise self._error
+            return result
 
-        return ask
+        return call

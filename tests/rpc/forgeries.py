@@ -1,4 +1,4 @@
-"""Service tokens that must not open anything, each with one thing wrong."""
+"""Forged service tokens, each with one defect."""
 
 import base64
 import hmac
@@ -21,31 +21,31 @@ _REQUIRED: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "scope", "actor")
 
 @dataclass(frozen=True)
 class Forger:
-    """Has a good token, and the very key that it was signed with: all but the rules."""
+    """Forges tokens from a valid token and its private key."""
 
-    good: str
+    token: str
     pem: str
     now: float
 
     def all(self) -> dict[str, str]:
-        """Name and token."""
+        """Return the forged tokens by name."""
         return {
             **self._garbage(),
-            **self._other_keys(),
+            **self._wrong_keys(),
             **{name: self.signed(claims=change) for name, change in self._claims().items()},
             **{f"no {name}": self.signed(without=name) for name in _REQUIRED},
             **{name: self.signed(header=change) for name, change in self._headers().items()},
-            "no kid": self._put_together(_without(self.header, "kid"), self.claims),
-            "no typ": self._put_together(_without(self.header, "typ"), self.claims),
+            "no kid": self._sign(_without(self.header, "kid"), self.claims),
+            "no typ": self._sign(_without(self.header, "typ"), self.claims),
         }
 
     @property
     def header(self) -> dict[str, Any]:
-        return jwt.get_unverified_header(self.good)
+        return jwt.get_unverified_header(self.token)
 
     @property
     def claims(self) -> dict[str, Any]:
-        claims: dict[str, Any] = jwt.decode(self.good, options={"verify_signature": False})
+        claims: dict[str, Any] = jwt.decode(self.token, options={"verify_signature": False})
         return claims
 
     def signed(
@@ -55,9 +55,9 @@ class Forger:
         header: dict[str, Any] | None = None,
         without: str = "",
     ) -> str:
-        """As a caller would sign, whatever it says."""
-        told = _without({**self.claims, **(claims or {})}, without)
-        return self._put_together({**self.header, **(header or {})}, told)
+        """Return a token with changed claims or header and a valid signature."""
+        changed = _without({**self.claims, **(claims or {})}, without)
+        return self._sign({**self.header, **(header or {})}, changed)
 
     @property
     def _key(self) -> Ed25519PrivateKey:
@@ -65,14 +65,14 @@ class Forger:
         assert isinstance(key, Ed25519PrivateKey)
         return key
 
-    def _put_together(self, header: Any, claims: Any) -> str:
+    def _sign(self, header: Any, claims: Any) -> str:
         text = f"{_part(header)}.{_part(claims)}"
         return f"{text}.{_base64(self._key.sign(text.encode()))}"
 
     def _garbage(self) -> dict[str, str]:
-        head, body, signature = self.good.split(".")
-        grander = {**self.claims, "actor": {"name": "user", "scopes": ["users:manage"]}}
-        elsewhere = {**self.claims, "scope": "payments.refund"}
+        head, body, signature = self.token.split(".")
+        elevated = {**self.claims, "actor": {"name": "user", "scopes": ["users:manage"]}}
+        other_scope = {**self.claims, "scope": "payments.refund"}
         return {
             "empty": "",
             "a word": "garbage",
@@ -80,13 +80,13 @@ class Forger:
             "many dots": "." * 3000,
             "no signature": f"{head}.{body}.",
             "two parts": f"{head}.{body}",
-            "cut off": self.good[:-3],
-            "with a tail": self.good + ".x",
-            "huge": self.good + "A" * 8192,
-            "actor tampered": f"{head}.{_part(grander)}.{signature}",
-            "scope tampered": f"{head}.{_part(elsewhere)}.{signature}",
-            "claims are a list": self._put_together(self.header, [1]),
-            "claims are null": self._put_together(self.header, None),
+            "cut off": self.token[:-3],
+            "with a tail": self.token + ".x",
+            "huge": self.token + "A" * 8192,
+            "actor tampered": f"{head}.{_part(elevated)}.{signature}",
+            "scope tampered": f"{head}.{_part(other_scope)}.{signature}",
+            "claims are a list": self._sign(self.header, [1]),
+            "claims are null": self._sign(self.header, None),
             "header is a list": f"{_part([1])}.{body}.{signature}",
             "header is null": f"{_part(None)}.{body}.{signature}",
             "header without end": f"{_base64(b'[' * 3000)}.{body}.{signature}",
@@ -94,7 +94,7 @@ class Forger:
             "header is not UTF-8": ".".join((_base64(b"\xff{}"), body, signature)),
         }
 
-    def _other_keys(self) -> dict[str, str]:
+    def _wrong_keys(self) -> dict[str, str]:
         public = self._key.public_key()
         pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         names = {name: self.header[name] for name in ("typ", "kid")}
@@ -110,7 +110,7 @@ class Forger:
         }
 
     def _hmac(self, secret: bytes) -> str:
-        """PyJWT refuses to misuse a public key as a secret; we do it by hand."""
+        """Sign with a public key as HMAC secret, which PyJWT refuses."""
         text = f"{_part({**self.header, 'alg': 'HS256'})}.{_part(self.claims)}"
         return f"{text}.{_base64(hmac.digest(secret, text.encode(), 'sha256'))}"
 
@@ -118,11 +118,11 @@ class Forger:
         now = int(self.now)
         return {
             "another audience": {"aud": "markethall:nowhere"},
-            "the audience of people": {"aud": "markethall"},
+            "audience of access tokens": {"aud": "markethall"},
             "an audience list": {"aud": [self.claims["aud"], "markethall:nowhere"]},
-            "another issuer": {"iss": "markethall:nobody"},
+            "another issuer": {"iss": "markethall:unknown"},
             "an issuer list": {"iss": [self.claims["iss"]]},
-            "sub of nobody": {"sub": "warehouse", "iss": "markethall:warehouse"},
+            "sub of an unknown context": {"sub": "warehouse", "iss": "markethall:warehouse"},
             "sub is the target": {"sub": "users", "iss": "markethall:users"},
             "sub is a number": {"sub": 1},
             "sub is a list": {"sub": ["orders"]},
@@ -131,9 +131,9 @@ class Forger:
             "expired long ago": {"exp": 0},
             "expires never": {"exp": 10**12},
             "longer than a minute": {"exp": now + 61},
-            "a minute from times that are none": {"iat": float("nan"), "exp": now + 3600},
-            "exp is none": {"exp": float("nan")},
-            "exp is endless": {"exp": float("inf")},
+            "iat is NaN": {"iat": float("nan"), "exp": now + 3600},
+            "exp is NaN": {"exp": float("nan")},
+            "exp is infinite": {"exp": float("inf")},
             "exp is a text": {"exp": str(now + 60)},
             "exp is null": {"exp": None},
             "exp is true": {"exp": True},
@@ -143,19 +143,19 @@ class Forger:
             "actor is a text": {"actor": "admin"},
             "actor is null": {"actor": None},
             "actor is a list": {"actor": [{}]},
-            "actor without a good id": {"actor": {"user_id": "admin"}},
-            "actor with more than we know": {"actor": {"name": "user", "sudo": True}},
+            "actor with an invalid id": {"actor": {"user_id": "admin"}},
+            "actor with an unknown field": {"actor": {"name": "user", "sudo": True}},
             "scopes of numbers": {"actor": {"scopes": [1]}},
         }
 
     def _headers(self) -> dict[str, dict[str, Any]]:
         key = _base64(self._key.public_key().public_bytes_raw())
         return {
-            "typ of people": {"typ": "at+jwt"},
+            "typ of access tokens": {"typ": "at+jwt"},
             "typ JWT": {"typ": "JWT"},
             "typ null": {"typ": None},
             "typ is a number": {"typ": 1},
-            "kid of nobody": {"kid": "nobody"},
+            "kid is unknown": {"kid": "unknown"},
             "kid is a path": {"kid": "../../dev/null"},
             "kid is a list": {"kid": [self.header["kid"]]},
             "kid is null": {"kid": None},

@@ -1,4 +1,4 @@
-"""A contract of the tests' own, on the product's own wire: what it says can be told to it."""
+"""A contract for tests, over the real RPC client and server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,24 +23,24 @@ from markethall.shared.rpc.client_interceptor import AllowList
 from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
-from tests.rpc.tcp import listening
+from tests.rpc.tcp import serve_app
 from tests.rpc_loopback import now, rpc_server
 
-ALLOWED: Final = AllowList({"greeter": dict.fromkeys(("greet", "wave"), frozenset({"orders"}))})
+ALLOWED: Final = AllowList({"probe": dict.fromkeys(("greet", "wave"), frozenset({"orders"}))})
 SIGNER: Final = ServiceSigner(generate_private_key(), now)
-# shorter pauses than in production, and limits that a slow machine does not reach
-QUICK: Final = RetryPolicy(
+# shorter pauses than in production, and timeouts that a slow machine does not reach
+FAST_RETRIES: Final = RetryPolicy(
     attempt_timeout_seconds=20, total_timeout_seconds=60, initial_backoff_seconds=0.001
 )
 TRACE: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-PERSON: Final = Actor(
+USER: Final = Actor(
     user_id=new_id(),
     name="user",
     roles=("customer", "staff"),
     scopes=frozenset({"orders", "profile"}),
     session_id=new_id(),
 )
-CALL: Final = CallContext(request_id="a-request-of-tests", traceparent=TRACE, actor=PERSON)
+CTX: Final = CallContext(request_id="request-of-tests", traceparent=TRACE, actor=USER)
 
 
 class Guest(Dto):
@@ -56,109 +56,113 @@ class ProbeCommand(Dto):
 
 class ProbeResult(Dto):
     greet_id: UUID
-    words: str
+    text: str
     loudly: bool = False
 
 
 class ProbeService:
-    """Says hello, unless a test has something else in mind."""
+    """Greets the guests; `before_response` runs first."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[CallContext, ProbeCommand]] = []
-        self.meanwhile: Callable[[], Awaitable[None]] | None = None
-        self.done = asyncio.Event()
+        self.before_response: Callable[[], Awaitable[None]] | None = None
+        self.finished = asyncio.Event()
 
     async def greet(self, ctx: CallContext, command: ProbeCommand) -> ProbeResult:
         self.calls.append((ctx, command))
-        if self.meanwhile:
-            await self.meanwhile()
-        self.done.set()
-        words = ", ".join(f"hello {guest.name}" for guest in command.guests)
-        return ProbeResult(greet_id=command.greet_id, words=words)
+        if self.before_response:
+            await self.before_response()
+        self.finished.set()
+        text = ", ".join(f"hello {guest.name}" for guest in command.guests)
+        return ProbeResult(greet_id=command.greet_id, text=text)
 
     async def wave(self, ctx: CallContext, command: ProbeCommand) -> None:
         self.calls.append((ctx, command))
 
 
-router = APIRouter(prefix="/internal/greeter")
-GreeterDep = Annotated[ProbeService, Depends(from_container("greeter"))]
+router = APIRouter(prefix="/internal/probe")
+ProbeDep = Annotated[ProbeService, Depends(from_container("probe"))]
 
 
 @router.post("/greet", response_model=ProbeResult)
 async def greet(
-    ctx: Annotated[CallContext, require_service_token("greeter.greet")],
+    ctx: Annotated[CallContext, require_service_token("probe.greet")],
     command: Annotated[ProbeCommand, FORBID_UNKNOWN_FIELDS],
-    greeter: GreeterDep,
+    service: ProbeDep,
 ) -> Response:
-    return json_response(await greeter.greet(ctx, command))
+    return json_response(await service.greet(ctx, command))
 
 
 @router.post("/wave", status_code=204, response_class=Response)
 async def wave(
-    ctx: Annotated[CallContext, require_service_token("greeter.wave")],
+    ctx: Annotated[CallContext, require_service_token("probe.wave")],
     command: Annotated[ProbeCommand, FORBID_UNKNOWN_FIELDS],
-    greeter: GreeterDep,
+    service: ProbeDep,
 ) -> None:
-    await greeter.wave(ctx, command)
+    await service.wave(ctx, command)
 
 
 class RemoteProbe:
-    def __init__(self, wire: RpcClient) -> None:
-        self.wire = wire
+    def __init__(self, client: RpcClient) -> None:
+        self.client = client
 
     async def greet(self, ctx: CallContext, command: ProbeCommand) -> ProbeResult:
-        return await self.wire.call(ctx, "greet", command, ProbeResult)
+        return await self.client.call(ctx, "greet", command, ProbeResult)
 
     async def wave(self, ctx: CallContext, command: ProbeCommand) -> None:
-        await self.wire.call_without_result(ctx, "wave", command)
+        await self.client.call_without_result(ctx, "wave", command)
 
 
-def serving_half(
-    greeter: ProbeService, callers: tuple[str, ...] = ("orders",)
+def probe_server(
+    service: ProbeService, callers: tuple[str, ...] = ("orders",)
 ) -> GatewayMiddleware:
-    return rpc_server("greeter", router, greeter, SIGNER, ALLOWED, callers)
+    return rpc_server("probe", router, service, SIGNER, ALLOWED, callers)
 
 
 @asynccontextmanager
-async def calling(url: str, patience: RetryPolicy = QUICK) -> AsyncIterator[RemoteProbe]:
-    """The calling half over TCP, as the container makes it."""
-    clients = HttpClients({"greeter": url}, patience)
+async def open_client(
+    url: str, retry_policy: RetryPolicy = FAST_RETRIES
+) -> AsyncIterator[RemoteProbe]:
+    """Open a client over TCP, as the container builds it."""
+    clients = HttpClients({"probe": url}, retry_policy)
     try:
-        yield RemoteProbe(rpc_client_of(clients.get("greeter"), patience))
+        yield RemoteProbe(rpc_client_of(clients.get("probe"), retry_policy))
     finally:
         await clients.close()
 
 
 @asynccontextmanager
-async def over_tcp(
-    greeter: ProbeService, patience: RetryPolicy = QUICK
+async def open_client_over_tcp(
+    service: ProbeService, retry_policy: RetryPolicy = FAST_RETRIES
 ) -> AsyncIterator[RemoteProbe]:
-    async with listening(serving_half(greeter)) as url, calling(url, patience) as remote:
+    async with serve_app(probe_server(service)) as url, open_client(url, retry_policy) as remote:
         yield remote
 
 
-def rpc_client_of(http: httpx2.AsyncClient, retry_policy: RetryPolicy = QUICK) -> RpcClient:
-    return RpcClient("orders", "greeter", http, SIGNER, now, retry_policy)
+def rpc_client_of(http: httpx2.AsyncClient, retry_policy: RetryPolicy = FAST_RETRIES) -> RpcClient:
+    return RpcClient("orders", "probe", http, SIGNER, now, retry_policy)
 
 
-def without_breaker(wire: RpcClient) -> RpcClient:
-    """To see what the rest does by itself."""
-    wire._breaker = Breaker(lambda: 0, failure_threshold=10**9)
-    return wire
+def without_breaker(client: RpcClient) -> RpcClient:
+    """Replace the breaker of the client by one that never opens."""
+    client._breaker = Breaker(lambda: 0, failure_threshold=10**9)
+    return client
 
 
-def over(handler: Callable[[httpx2.Request], Any], patience: RetryPolicy = QUICK) -> RemoteProbe:
-    """A neighbour that is a function; it never gets to be left alone."""
-    http = httpx2.AsyncClient(transport=httpx2.MockTransport(handler), base_url="http://greeter")
-    return RemoteProbe(without_breaker(rpc_client_of(http, patience)))
+def client_with_handler(
+    handler: Callable[[httpx2.Request], Any], retry_policy: RetryPolicy = FAST_RETRIES
+) -> RemoteProbe:
+    """Return a client whose server is a function; its circuit never opens."""
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(handler), base_url="http://probe")
+    return RemoteProbe(without_breaker(rpc_client_of(http, retry_policy)))
 
 
-async def refusal_of(work: Awaitable[object]) -> DomainError:
+async def error_of(work: Awaitable[object]) -> DomainError:
     with pytest.raises(DomainError) as caught:
         await work
     return caught.value
 
 
-def hello(*names: str, **fields: Any) -> ProbeCommand:
+def greet_command(*names: str, **fields: Any) -> ProbeCommand:
     guests = tuple(Guest(name=name) for name in names)
     return ProbeCommand(greet_id=new_id(), guests=guests, **fields)

@@ -1,4 +1,4 @@
-"""Servers on loopback: a real one around an application, and one that says what a test says."""
+"""Servers on loopback: uvicorn around an application, and a raw server with given responses."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Responder = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 NO_CONTENT: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -18,62 +18,62 @@ NO_CONTENT: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The signals of this process are those of the tests."""
+        """Leave the signal handlers of the test process alone."""
         yield
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[str]:
-    """The address of the application behind the server that the hall has."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
+async def serve_app(app: ASGIApp) -> AsyncIterator[str]:
+    """Serve the application with uvicorn and yield its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
             app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
         server = _Server(config)
-        serving = asyncio.create_task(server.serve([door]))
+        serving = asyncio.create_task(server.serve([listener]))
         try:
-            yield f"http://127.0.0.1:{door.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             await serving
 
 
 @dataclass
-class Told:
-    """What a bare server was asked: the head and the body of each request."""
+class RecordedRequests:
+    """The requests to a raw server, headers and body of each."""
 
     url: str = ""
-    asked: list[bytes] = field(default_factory=list)
+    requests: list[bytes] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def bare(answer: Answer) -> AsyncIterator[Told]:
-    """Reads one request from each connection, and leaves what comes back to `answer`."""
-    told = Told()
-    going: set[asyncio.Task[None]] = set()
+async def raw_server(respond: Responder) -> AsyncIterator[RecordedRequests]:
+    """Read one request from each connection and let `respond` write the response."""
+    recorded = RecordedRequests()
+    tasks: set[asyncio.Task[None]] = set()
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
-                told.asked.append(await _request(reader))
-                await answer(writer)
+                recorded.requests.append(await _request(reader))
+                await respond(writer)
         finally:
             writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(talk(reader, writer))
-        going.add(task)
-        task.add_done_callback(going.discard)
+        task = asyncio.create_task(handle(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    told.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    recorded.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield told
+        yield recorded
     finally:
         server.close()
-        for task in going:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*going, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _request(reader: asyncio.StreamReader) -> bytes:
@@ -83,13 +83,13 @@ async def _request(reader: asyncio.StreamReader) -> bytes:
     return head + await reader.readexactly(int(length))
 
 
-def saying(status: str, body: bytes, *headers: str) -> Answer:
-    """The same answer to everybody."""
+def fixed_response(status: str, body: bytes, *headers: str) -> Responder:
+    """Return a responder that always sends this response."""
     head = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", "connection: close", *headers]
-    whole = "\r\n".join([*head, "", ""]).encode() + body
+    content = "\r\n".join([*head, "", ""]).encode() + body
 
-    async def answer(writer: asyncio.StreamWriter) -> None:
-        writer.write(whole)
+    async def respond(writer: asyncio.StreamWriter) -> None:
+        writer.write(content)
         await writer.drain()
 
-    return answer
+    return respond

@@ -1,4 +1,4 @@
-"""Who may call what: every cell of the table, in process and over the wire, refused alike."""
+"""The allow-list: each caller and method, in process and over HTTP, with the same error."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from markethall.shared.rpc.client import RpcClient
 from markethall.shared.rpc.client_interceptor import CallGuard, InFlightCalls, with_call_guard
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
-from tests.rpc.contracts import CONTRACTS, METHODS, StandIn
-from tests.rpc.probe_contract import CALL, refusal_of
+from tests.rpc.contracts import CONTRACTS, METHODS, RecordingService
+from tests.rpc.probe_contract import CTX, error_of
 from tests.rpc_loopback import ALLOWED, LONG_TIMEOUTS, now, rpc_server
 
 CELLS = [(caller, *cell) for caller in context_names() for cell in METHODS]
@@ -20,56 +20,66 @@ SIGNER = ServiceSigner(generate_private_key(), now)
 
 
 def in_process(caller: str, target: str, provider: Any) -> Any:
-    """As any context would have it, were it wired to that neighbour."""
+    """Return the client that the container would wire for this caller."""
     return with_call_guard(provider, CallGuard(caller, target, ALLOWED, InFlightCalls(), now, 5))
 
 
-def over_the_wire(caller: str, target: str, provider: Any) -> Any:
-    """Without the caller's own guard, as a caller would have it who was broken into."""
+def over_http(caller: str, target: str, provider: Any) -> Any:
+    """Return a client without call guard, as a compromised caller would use."""
     contract = CONTRACTS[target]
-    front = rpc_server(target, contract.router, provider, SIGNER, callers=tuple(context_names()))
-    transport = httpx2.ASGITransport(front, raise_app_exceptions=False)
-    http = httpx2.AsyncClient(transport=transport, base_url="http://neighbour")
+    server = rpc_server(target, contract.router, provider, SIGNER, callers=tuple(context_names()))
+    transport = httpx2.ASGITransport(server, raise_app_exceptions=False)
+    http = httpx2.AsyncClient(transport=transport, base_url="http://provider")
     return contract.remote(RpcClient(caller, target, http, SIGNER, now, LONG_TIMEOUTS))
 
 
-WAYS = (in_process, over_the_wire)
+CLIENTS = (in_process, over_http)
 
 
-def may(caller: str, target: str, method: str) -> bool:
+def is_allowed(caller: str, target: str, method: str) -> bool:
     return caller in topology().allowed_calls[target][method]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("caller", "target", "method"), [cell for cell in CELLS if may(*cell)])
-async def test_allowed_caller_is_accepted(way: Any, caller: str, target: str, method: str) -> None:
-    provider = StandIn(CONTRACTS[target])
-    asked, answered = CONTRACTS[target].samples[method]
+@pytest.mark.parametrize("client_of", CLIENTS)
+@pytest.mark.parametrize(
+    ("caller", "target", "method"), [cell for cell in CELLS if is_allowed(*cell)]
+)
+async def test_allowed_caller_is_accepted(
+    client_of: Any, caller: str, target: str, method: str
+) -> None:
+    provider = RecordingService(CONTRACTS[target])
+    argument, result = CONTRACTS[target].samples[method]
 
-    answer = await getattr(way(caller, target, provider), method)(CALL, asked)
+    response = await getattr(client_of(caller, target, provider), method)(CTX, argument)
 
-    assert (answer, len(provider.asked)) == (answered, 1)
+    assert (response, len(provider.calls)) == (result, 1)
 
 
-@pytest.mark.parametrize(("caller", "target", "method"), [cell for cell in CELLS if not may(*cell)])
+@pytest.mark.parametrize(
+    ("caller", "target", "method"), [cell for cell in CELLS if not is_allowed(*cell)]
+)
 async def test_disallowed_caller_is_rejected_without_call(
     caller: str, target: str, method: str
 ) -> None:
-    provider = StandIn(CONTRACTS[target])
-    asked, _ = CONTRACTS[target].samples[method]
+    provider = RecordingService(CONTRACTS[target])
+    argument, _ = CONTRACTS[target].samples[method]
 
-    here, there = [
-        await refusal_of(getattr(way(caller, target, provider), method)(CALL, asked))
-        for way in WAYS
+    local, remote = [
+        await error_of(getattr(client_of(caller, target, provider), method)(CTX, argument))
+        for client_of in CLIENTS
     ]
 
-    assert type(here) is type(there) is Forbidden
-    assert here.details == {"scope": f"{target}.{method}", "caller": caller}
-    assert (here.detail, here.details, here.status) == (there.detail, there.details, there.status)
-    assert provider.asked == []
+    assert type(local) is type(remote) is Forbidden
+    assert local.details == {"scope": f"{target}.{method}", "caller": caller}
+    assert (local.detail, local.details, local.status) == (
+        remote.detail,
+        remote.details,
+        remote.status,
+    )
+    assert provider.calls == []
 
 
 def test_both_outcomes_were_tested() -> None:
-    allowed = sum(may(*cell) for cell in CELLS)
+    allowed = sum(is_allowed(*cell) for cell in CELLS)
 
     assert (allowed, len(CELLS) - allowed) == (10, 30)

@@ -1,4 +1,4 @@
-"""The inner door of a real hall: services only, with a good token, where there is such a door."""
+"""The internal API of the real application: only services, only with a valid token."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,73 +19,75 @@ from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
 from tests.partitions.in_process import address_of, open_partitioned_app, remotes_of
 from tests.partitions.partitions import MONOLITH, PARTITIONS, Block, Partition
-from tests.rpc.contracts import CONTRACTS, METHODS, StandIn
+from tests.rpc.contracts import CONTRACTS, METHODS, RecordingService
 from tests.rpc.forgeries import Forger
 from tests.rpc_loopback import now
 
-# each of the three apart from its caller; no events go from one process to the other
-HALVES: Final[Partition] = (
+# each contract is called from the other process; no events cross
+TWO_PROCESSES: Final[Partition] = (
     ("users", "inventory"),
     ("orders", "payments"),
 )
-LEAVES: Final = address_of(HALVES[0])
-KEYS: Final = "/internal/keys.json"
+USERS_URL: Final = address_of(TWO_PROCESSES[0])
+JWKS_PATH: Final = "/internal/keys.json"
 
 
 @dataclass(frozen=True)
 class InternalApi:
-    """A hall in two processes, the tokens of both, and what stands behind the inner door."""
+    """An application in two processes, tokens of both, and the users service behind the API."""
 
     http: httpx2.AsyncClient
     pem: str
     signer: ServiceSigner
     access_token: str
-    behind: StandIn
+    users: RecordingService
 
     @property
     def forger(self) -> Forger:
-        """With a token of this very moment, so that none is refused for its age."""
+        """Return a forger with a fresh token, so that none is rejected for its age."""
         signer = ServiceSigner(self.pem, now)
-        good = signer.sign("orders", "users", "get_active_customer", Actor(name="system:tests"))
-        return Forger(good, self.pem, now().timestamp())
+        token = signer.sign("orders", "users", "get_active_customer", Actor(name="system:tests"))
+        return Forger(token, self.pem, now().timestamp())
 
-    async def knock(
+    async def post(
         self, token: str, path: str = "/internal/users/get_active_customer"
     ) -> httpx2.Response:
         body = {"user_id": str(CONTRACTS["users"].samples["get_active_customer"][0])}
         headers = {"authorization": f"Bearer {token}"}
-        return await self.http.post(f"{LEAVES}{path}", json=body, headers=headers)
+        return await self.http.post(f"{USERS_URL}{path}", json=body, headers=headers)
 
 
 @pytest.fixture(scope="module")
 async def internal_api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InternalApi]:
-    async with _scene(tmp_path_factory.mktemp("inner")) as internal_api:
+    async with _open_internal_api(tmp_path_factory.mktemp("inner")) as internal_api:
         yield internal_api
 
 
 @asynccontextmanager
-async def _scene(folder: Path) -> AsyncIterator[InternalApi]:
+async def _open_internal_api(folder: Path) -> AsyncIterator[InternalApi]:
     pem = generate_private_key()
-    async with open_partitioned_app(HALVES, folder, storage="memory") as parted:
+    async with open_partitioned_app(TWO_PROCESSES, folder, storage="memory") as processes:
         signer = ServiceSigner(pem, now)
-        parted.containers["orders"].service_signer.override(providers.Object(signer))
-        leaves = parted.containers["users"]
-        behind = StandIn(CONTRACTS["users"])
-        leaves.users.override(providers.Object(behind))
-        person = {"username": "ada", "email": "ada@example.com", "password": "a long enough one"}
-        await parted.http.post(f"{LEAVES}/users", json=person)
-        answer = await parted.http.post(f"{LEAVES}/token", data=person | {"grant_type": "password"})
-        token = answer.json()["access_token"]
-        yield InternalApi(parted.http, pem, signer, token, behind)
+        processes.containers["orders"].service_signer.override(providers.Object(signer))
+        container = processes.containers["users"]
+        users = RecordingService(CONTRACTS["users"])
+        container.users.override(providers.Object(users))
+        user = {"username": "ada", "email": "ada@example.com", "password": "a long enough one"}
+        await processes.http.post(f"{USERS_URL}/users", json=user)
+        response = await processes.http.post(
+            f"{USERS_URL}/token", data=user | {"grant_type": "password"}
+        )
+        token = response.json()["access_token"]
+        yield InternalApi(processes.http, pem, signer, token, users)
 
 
-def is_refused(answer: httpx2.Response) -> bool:
-    """As RFC 6750 and RFC 9457 want it."""
+def is_unauthenticated(response: httpx2.Response) -> bool:
+    """Compare with RFC 6750 and RFC 9457."""
     return (
-        answer.status_code == 401
-        and answer.headers["content-type"] == "application/problem+json"
-        and answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-        and answer.json()["code"] == "auth.unauthenticated"
+        response.status_code == 401
+        and response.headers["content-type"] == "application/problem+json"
+        and response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        and response.json()["code"] == "auth.unauthenticated"
     )
 
 
@@ -95,21 +97,21 @@ FORGERIES: Final = tuple(Forger(
 
 
 async def test_valid_service_token_is_accepted(internal_api: InternalApi) -> None:
-    before = len(internal_api.behind.asked)
+    before = len(internal_api.users.calls)
 
-    answer = await internal_api.knock(internal_api.forger.signed())
+    response = await internal_api.post(internal_api.forger.signed())
 
-    assert (answer.status_code, len(internal_api.behind.asked) - before) == (200, 1)
+    assert (response.status_code, len(internal_api.users.calls) - before) == (200, 1)
 
 
 @pytest.mark.parametrize("name", FORGERIES)
 async def test_forged_token_is_rejected(internal_api: InternalApi, name: str) -> None:
-    before = len(internal_api.behind.asked)
+    before = len(internal_api.users.calls)
 
-    answer = await internal_api.knock(internal_api.forger.all()[name])
+    response = await internal_api.post(internal_api.forger.all()[name])
 
-    assert is_refused(answer)
-    assert len(internal_api.behind.asked) == before
+    assert is_unauthenticated(response)
+    assert len(internal_api.users.calls) == before
 
 
 @pytest.mark.parametrize(
@@ -119,41 +121,40 @@ async def test_forged_token_is_rejected(internal_api: InternalApi, name: str) ->
 async def test_token_for_other_method_is_rejected(
     internal_api: InternalApi, target: str, method: str
 ) -> None:
-    """Signed by the very caller who may call this one."""
-    before = len(internal_api.behind.asked)
+    before = len(internal_api.users.calls)
 
-    answer = await internal_api.knock(internal_api.signer.sign("orders", target, method, Actor()))
+    response = await internal_api.post(internal_api.signer.sign("orders", target, method, Actor()))
 
-    assert is_refused(answer)
-    assert len(internal_api.behind.asked) == before
+    assert is_unauthenticated(response)
+    assert len(internal_api.users.calls) == before
 
 
 async def test_token_for_other_context_is_rejected(internal_api: InternalApi) -> None:
-    before = len(internal_api.behind.asked)
+    before = len(internal_api.users.calls)
 
-    answer = await internal_api.knock(
+    response = await internal_api.post(
         internal_api.forger.signed(claims={"aud": "markethall:inventory"})
     )
 
-    assert is_refused(answer)
-    assert len(internal_api.behind.asked) == before
+    assert is_unauthenticated(response)
+    assert len(internal_api.users.calls) == before
 
 
 async def test_user_tokens_are_rejected(internal_api: InternalApi) -> None:
-    before = len(internal_api.behind.asked)
+    before = len(internal_api.users.calls)
 
-    answer = await internal_api.knock(internal_api.access_token)
+    response = await internal_api.post(internal_api.access_token)
 
-    assert is_refused(answer)
-    assert len(internal_api.behind.asked) == before
+    assert is_unauthenticated(response)
+    assert len(internal_api.users.calls) == before
 
 
 async def test_missing_token_is_rejected(internal_api: InternalApi) -> None:
-    answer = await internal_api.http.post(
-        f"{LEAVES}/internal/users/get_active_customer", json={"user_id": "x"}
+    response = await internal_api.http.post(
+        f"{USERS_URL}/internal/users/get_active_customer", json={"user_id": "x"}
     )
 
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
 
 
 async def test_service_token_is_rejected_by_public_api(internal_api: InternalApi) -> None:
@@ -164,45 +165,45 @@ async def test_service_token_is_rejected_by_public_api(internal_api: InternalApi
     token = internal_api.signer.sign("orders", "users", "get_active_customer", actor)
     headers = {"authorization": f"Bearer {token}"}
 
-    answer = await internal_api.http.get(f"{LEAVES}/users/me", headers=headers)
+    response = await internal_api.http.get(f"{USERS_URL}/users/me", headers=headers)
 
-    assert is_refused(answer)
+    assert is_unauthenticated(response)
 
 
 async def test_user_token_is_accepted_by_public_api(internal_api: InternalApi) -> None:
     headers = {"authorization": f"Bearer {internal_api.access_token}"}
 
-    answer = await internal_api.http.get(f"{LEAVES}/users/me", headers=headers)
+    response = await internal_api.http.get(f"{USERS_URL}/users/me", headers=headers)
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
-# Where there is a door
+# Where the internal API exists
 
 
 def blocks() -> Iterator[tuple[str, Block]]:
-    """(partition, process), of all of them."""
+    """Yield each process of each partition."""
     yield from ((name, block) for name, partition in PARTITIONS.items() for block in partition)
 
 
-def hall_of(partition: str, block: Block, folder: Path) -> Any:
-    given: dict[str, Any] = {
+def app_of(partition: str, block: Block, folder: Path) -> Any:
+    values: dict[str, Any] = {
         "contexts": frozenset(block),
         "context_urls": remotes_of(block, PARTITIONS[partition]),
         "data_dir": folder,
         "storage": "memory",
         "redis_url": "redis://127.0.0.1:1/0",
     }
-    return create_app(read_settings(**given))
+    return create_app(read_settings(**values))
 
 
 @pytest.mark.parametrize(("partition", "block"), list(blocks()))
 def test_internal_route_exists_for_remote_callers(
     tmp_path: Path, partition: str, block: Block
 ) -> None:
-    app = hall_of(partition, block, tmp_path)
+    app = app_of(partition, block, tmp_path)
 
-    doors = {route.path for route in iter_route_contexts(app.app.routes)}
+    paths = {route.path for route in iter_route_contexts(app.app.routes)}
 
     expected = {
         f"/internal/{target}/{method}"
@@ -211,8 +212,8 @@ def test_internal_route_exists_for_remote_callers(
         if callers - set(block)
     }
     if any(calls_out_of(caller, block) for caller in block):
-        expected.add(KEYS)
-    assert {door for door in doors if door and door.startswith("/internal")} == expected
+        expected.add(JWKS_PATH)
+    assert {path for path in paths if path and path.startswith("/internal")} == expected
 
 
 def calls_out_of(caller: str, block: Block) -> bool:
@@ -226,34 +227,34 @@ def calls_out_of(caller: str, block: Block) -> bool:
 
 @pytest.mark.parametrize(("target", "method"), [*METHODS, ("", "keys.json")])
 async def test_monolith_has_no_internal_routes(tmp_path: Path, target: str, method: str) -> None:
-    app = hall_of(MONOLITH, PARTITIONS[MONOLITH][0], tmp_path)
+    app = app_of(MONOLITH, PARTITIONS[MONOLITH][0], tmp_path)
     path = f"/internal/{target}/{method}".replace("//", "/")
     token = ServiceSigner(generate_private_key(), now).sign("orders", target, method, Actor())
     transport = httpx2.ASGITransport(app)
 
-    async with httpx2.AsyncClient(transport=transport, base_url="http://hall") as http:
-        answers = [
+    async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
+        responses = [
             await http.request(verb, path, headers={"authorization": f"Bearer {token}"}, json=None)
             for verb in ("GET", "POST")
         ]
 
-    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [
+    assert [(response.status_code, response.json()["code"]) for response in responses] == [
         (404, "request.not_found")
     ] * 2
 
 
 async def test_service_jwks_has_public_keys_only(internal_api: InternalApi) -> None:
-    answer = await internal_api.http.get(address_of(HALVES[1]) + KEYS)
+    response = await internal_api.http.get(address_of(TWO_PROCESSES[1]) + JWKS_PATH)
 
-    assert answer.status_code == 200
-    assert answer.json() == internal_api.signer.jwks()
-    assert {name for key in answer.json()["keys"] for name in key} == {
+    assert response.status_code == 200
+    assert response.json() == internal_api.signer.jwks()
+    assert {name for key in response.json()["keys"] for name in key} == {
         "kty", "crv", "use", "alg", "kid", "x",
     }  # fmt: skip
-    assert "private" not in answer.text.lower()
+    assert "private" not in response.text.lower()
 
 
 async def test_internal_routes_are_not_in_openapi(internal_api: InternalApi) -> None:
-    for block in HALVES:
+    for block in TWO_PROCESSES:
         document = (await internal_api.http.get(address_of(block) + "/openapi.json")).json()
         assert [path for path in document["paths"] if path.startswith("/internal")] == []

@@ -1,4 +1,4 @@
-"""What the container gives to orders keeps the laws, wherever the neighbour lives."""
+"""The clients that the container wires for orders are guarded, in process and over HTTP."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -13,13 +13,13 @@ from markethall.shared.kernel.errors import CalledWhileHoldingConnection, Deadli
 from tests.partitions.in_process import remotes_of
 from tests.partitions.partitions import FULL_SPLIT, MONOLITH, PARTITIONS
 from tests.rpc.contracts import CONTRACTS, METHODS
-from tests.rpc.probe_contract import CALL, refusal_of
+from tests.rpc.probe_contract import CTX, error_of
 from tests.rpc_loopback import now
 
 
 @pytest.fixture(params=[MONOLITH, FULL_SPLIT], ids=["together", "apart"])
 def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """The container of the process that serves orders. Nothing is opened."""
+    """Return the container of the process that serves orders; nothing is opened."""
     partition = PARTITIONS[request.param]
     (block,) = [block for block in partition if "orders" in block]
     settings = read_settings(
@@ -32,10 +32,10 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return create_app(settings).container.orders_context
 
 
-def ask(orders: Any, context: str, method: str, **of_call: Any) -> Any:
-    asked, _ = CONTRACTS[context].samples[method]
-    neighbour = getattr(orders, context)()
-    return getattr(neighbour, method)(CALL.model_copy(update=of_call), asked)
+def call(orders: Any, context: str, method: str, **changes: Any) -> Any:
+    argument, _ = CONTRACTS[context].samples[method]
+    service = getattr(orders, context)()
+    return getattr(service, method)(CTX.model_copy(update=changes), argument)
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
@@ -44,17 +44,17 @@ async def test_call_inside_transaction_fails_both_ways(
 ) -> None:
     async with orders.persistence().database.transaction():
         with pytest.raises(CalledWhileHoldingConnection):
-            await ask(orders, context, method)
+            await call(orders, context, method)
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
 async def test_call_after_deadline_fails_both_ways(orders: Any, context: str, method: str) -> None:
-    late = now() - timedelta(seconds=1)
+    expired = now() - timedelta(seconds=1)
 
-    refusal = await refusal_of(ask(orders, context, method, deadline=late))
+    error = await error_of(call(orders, context, method, deadline=expired))
 
-    assert type(refusal) is DeadlineExceeded
-    assert refusal.details == {"dependency": context}
+    assert type(error) is DeadlineExceeded
+    assert error.details == {"dependency": context}
 
 
 def test_every_dependency_of_orders_is_tested() -> None:

@@ -1,4 +1,4 @@
-"""Silence: how often a neighbour is asked who does not answer, how long, and when not any more."""
+"""Calls without a response: retries, retry budget, deadlines and the circuit breaker."""
 
 import asyncio
 import json
@@ -12,29 +12,39 @@ import pytest
 from markethall.shared.kernel.circuit_breaker import Breaker
 from markethall.shared.kernel.errors import DeadlineExceeded, Unavailable
 from markethall.shared.rpc.client import RetryBudget, RetryPolicy
-from tests.rpc.probe_contract import CALL, ProbeService, calling, hello, over, over_tcp, refusal_of
-from tests.rpc.tcp import bare, saying
+from tests.rpc.probe_contract import (
+    CTX,
+    ProbeService,
+    client_with_handler,
+    error_of,
+    greet_command,
+    open_client,
+    open_client_over_tcp,
+)
+from tests.rpc.tcp import fixed_response, raw_server
 from tests.rpc_loopback import now
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 
 
-def dead(asked: list[bytes]) -> Handler:
+def failing_handler(requests: list[bytes]) -> Handler:
     def handler(request: httpx2.Request) -> httpx2.Response:
-        asked.append(request.content)
-        raise httpx2.ConnectError("nobody")
+        requests.append(request.content)
+        raise httpx2.ConnectError("refused")
 
     return handler
 
 
 async def test_three_attempts_with_same_ids() -> None:
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
-    refusal = await refusal_of(over(dead(asked)).greet(CALL, hello("Ada")))
+    error = await error_of(
+        client_with_handler(failing_handler(requests)).greet(CTX, greet_command("Ada"))
+    )
 
-    assert type(refusal) is Unavailable
-    assert refusal.details == {"dependency": "greeter"}
-    assert (len(asked), len(set(asked))) == (3, 1)
+    assert type(error) is Unavailable
+    assert error.details == {"dependency": "probe"}
+    assert (len(requests), len(set(requests))) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -46,27 +56,27 @@ async def test_three_attempts_with_same_ids() -> None:
     ids=["no socket", "no peer"],
 )
 async def test_read_errors_count_as_no_response(error: Exception) -> None:
-    """The client lets such errors through as they are, seen with a proxy that resets."""
-    asked: list[bytes] = []
+    """httpx2 passes these errors through; seen behind a proxy that resets connections."""
+    requests: list[bytes] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
-        asked.append(request.content)
+        requests.append(request.content)
         raise error
 
-    refusal = await refusal_of(over(handler).greet(CALL, hello("Ada")))
+    error = await error_of(client_with_handler(handler).greet(CTX, greet_command("Ada")))
 
-    assert type(refusal) is Unavailable
-    assert len(asked) == 3
+    assert type(error) is Unavailable
+    assert len(requests) == 3
 
 
 async def test_retry_budget_limits_extra_calls_to_a_tenth() -> None:
-    asked: list[bytes] = []
-    remote = over(dead(asked))
+    requests: list[bytes] = []
+    remote = client_with_handler(failing_handler(requests))
 
     for _ in range(100):
-        await refusal_of(remote.greet(CALL, hello()))
+        await error_of(remote.greet(CTX, greet_command()))
 
-    assert 100 < len(asked) <= 100 + 10 + 100 * 0.1
+    assert 100 < len(requests) <= 100 + 10 + 100 * 0.1
 
 
 def test_retry_budget_is_capped_at_ten() -> None:
@@ -80,56 +90,67 @@ def test_retry_budget_is_capped_at_ten() -> None:
 async def test_backoff_is_exponential_with_full_jitter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    limits = []
+    bounds = []
 
-    def none(least: float, most: float) -> float:
-        limits.append((least, most))
+    def no_pause(lowest: float, highest: float) -> float:
+        bounds.append((lowest, highest))
         return 0
 
-    monkeypatch.setattr(random, "uniform", none)
-    await refusal_of(over(dead([]), RetryPolicy(initial_backoff_seconds=0.05)).greet(CALL, hello()))
+    monkeypatch.setattr(random, "uniform", no_pause)
+    await error_of(
+        client_with_handler(failing_handler([]), RetryPolicy(initial_backoff_seconds=0.05)).greet(
+            CTX, greet_command()
+        )
+    )
 
-    assert limits == [(0, 0.1), (0, 0.2)]
+    assert bounds == [(0, 0.1), (0, 0.2)]
 
 
 async def test_no_attempt_after_deadline() -> None:
-    asked: list[bytes] = []
-    late = CALL.model_copy(update={"deadline": now() - timedelta(seconds=1)})
+    requests: list[bytes] = []
+    expired = CTX.model_copy(update={"deadline": now() - timedelta(seconds=1)})
 
-    refusal = await refusal_of(over(dead(asked)).greet(late, hello()))
+    error = await error_of(
+        client_with_handler(failing_handler(requests)).greet(expired, greet_command())
+    )
 
-    assert type(refusal) is DeadlineExceeded
-    assert (refusal.details, asked) == ({"dependency": "greeter"}, [])
+    assert type(error) is DeadlineExceeded
+    assert (error.details, requests) == ({"dependency": "probe"}, [])
 
 
 async def test_backoff_never_exceeds_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bytes] = []
+    requests: list[bytes] = []
     monkeypatch.setattr(random, "uniform", lambda *_: 3600)
 
     async with asyncio.timeout(30):
-        refusal = await refusal_of(
-            over(dead(asked), RetryPolicy(total_timeout_seconds=0.2)).greet(CALL, hello())
+        error = await error_of(
+            client_with_handler(
+                failing_handler(requests), RetryPolicy(total_timeout_seconds=0.2)
+            ).greet(CTX, greet_command())
         )
 
-    assert type(refusal) is DeadlineExceeded
-    assert len(asked) == 1
+    assert type(error) is DeadlineExceeded
+    assert len(requests) == 1
 
 
 async def test_timed_out_call_is_retried_until_deadline() -> None:
-    async def never(_: asyncio.StreamWriter) -> None:
+    async def never_respond(_: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    patience = RetryPolicy(
+    retry_policy = RetryPolicy(
         attempt_timeout_seconds=0.3,
         max_attempts=100,
         total_timeout_seconds=2,
         initial_backoff_seconds=0.001,
     )
-    async with bare(never) as told, calling(told.url, patience) as remote:
-        refusal = await refusal_of(remote.greet(CALL, hello()))
+    async with (
+        raw_server(never_respond) as recorded,
+        open_client(recorded.url, retry_policy) as remote,
+    ):
+        error = await error_of(remote.greet(CTX, greet_command()))
 
-    assert isinstance(refusal, Unavailable)
-    assert 2 <= len(told.asked) <= 8
+    assert isinstance(error, Unavailable)
+    assert 2 <= len(recorded.requests) <= 8
 
 
 async def test_slow_response_is_cut_at_attempt_timeout() -> None:
@@ -140,48 +161,52 @@ async def test_slow_response_is_cut_at_attempt_timeout() -> None:
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    patience = RetryPolicy(attempt_timeout_seconds=1, max_attempts=2, initial_backoff_seconds=0.001)
-    async with bare(drip) as told, calling(told.url, patience) as remote, asyncio.timeout(30):
+    retry_policy = RetryPolicy(
+        attempt_timeout_seconds=1, max_attempts=2, initial_backoff_seconds=0.001
+    )
+    async with (
+        raw_server(drip) as recorded,
+        open_client(recorded.url, retry_policy) as remote,
+        asyncio.timeout(30),
+    ):
         # a million bytes would take three hours
-        refusal = await refusal_of(remote.greet(CALL, hello()))
+        error = await error_of(remote.greet(CTX, greet_command()))
 
-    assert type(refusal) is Unavailable
-    assert len(told.asked) == 2
+    assert type(error) is Unavailable
+    assert len(recorded.requests) == 2
 
 
 async def test_truncated_response_is_retried_with_same_ids() -> None:
-    command = hello("Ada")
-    whole = json.dumps({"greet_id": str(command.greet_id), "words": "hi"}).encode()
-    answers = [
+    command = greet_command("Ada")
+    content = json.dumps({"greet_id": str(command.greet_id), "text": "hi"}).encode()
+    responses = [
         b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
         b"",
-        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(whole), whole),
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(content), content),
     ]
 
-    async def cut(writer: asyncio.StreamWriter) -> None:
-        writer.write(answers.pop(0))
+    async def send_truncated(writer: asyncio.StreamWriter) -> None:
+        writer.write(responses.pop(0))
         await writer.drain()
 
-    async with bare(cut) as told, calling(told.url) as remote:
-        answer = await remote.greet(CALL, command)
+    async with raw_server(send_truncated) as recorded, open_client(recorded.url) as remote:
+        response = await remote.greet(CTX, command)
 
-    bodies = {asked.partition(b"\r\n\r\n")[2] for asked in told.asked}
-    assert answer.words == "hi"
-    assert (len(told.asked), len(bodies)) == (3, 1)
+    bodies = {request.partition(b"\r\n\r\n")[2] for request in recorded.requests}
+    assert response.text == "hi"
+    assert (len(recorded.requests), len(bodies)) == (3, 1)
 
 
 async def test_refused_connection_is_unavailable() -> None:
-    async with bare(saying("200 OK", b"")) as told:
+    async with raw_server(fixed_response("200 OK", b"")) as recorded:
         pass
-    async with calling(told.url) as remote:
-        refusal = await refusal_of(remote.greet(CALL, hello()))
+    async with open_client(recorded.url) as remote:
+        error = await error_of(remote.greet(CTX, greet_command()))
 
-    assert type(refusal) is Unavailable
+    assert type(error) is Unavailable
 
 
-class Hands:
-    """A clock that goes only when it is told to."""
-
+class FakeClock:
     now = 0.0
 
     def __call__(self) -> float:
@@ -189,52 +214,52 @@ class Hands:
 
 
 async def test_circuit_opens_probes_once_and_closes() -> None:
-    hands, asked, wave = Hands(), [0], hello()
-    probing, answered = asyncio.Event(), asyncio.Event()
+    clock, requests, command = FakeClock(), [0], greet_command()
+    probing, released = asyncio.Event(), asyncio.Event()
 
     async def handler(_: httpx2.Request) -> httpx2.Response:
-        asked[0] += 1
-        if not hands.now:
-            raise httpx2.ConnectError("nobody")
+        requests[0] += 1
+        if not clock.now:
+            raise httpx2.ConnectError("refused")
         probing.set()
-        await answered.wait()
+        await released.wait()
         return httpx2.Response(204)
 
-    remote = over(handler)
-    remote.wire._breaker = Breaker(hands, failure_threshold=5, cool_down_seconds=1)
+    remote = client_with_handler(handler)
+    remote.client._breaker = Breaker(clock, failure_threshold=5, cool_down_seconds=1)
     for _ in range(10):
-        await refusal_of(remote.wave(CALL, wave))
-    while_open = asked[0]
-    hands.now = 1
-    probe = asyncio.create_task(remote.wave(CALL, wave))
+        await error_of(remote.wave(CTX, command))
+    requests_while_open = requests[0]
+    clock.now = 1
+    probe = asyncio.create_task(remote.wave(CTX, command))
     await probing.wait()
-    meanwhile = await refusal_of(remote.wave(CALL, wave))
-    answered.set()
+    rejected = await error_of(remote.wave(CTX, command))
+    released.set()
     await probe
-    await remote.wave(CALL, wave)
+    await remote.wave(CTX, command)
 
-    assert (while_open, type(meanwhile)) == (5, Unavailable)
-    assert asked[0] == 7
+    assert (requests_while_open, type(rejected)) == (5, Unavailable)
+    assert requests[0] == 7
 
 
-# Giving up
+# Cancelled callers
 
 
 async def test_caller_timeout_does_not_undo_remote_work() -> None:
-    greeter, started, go_on = ProbeService(), asyncio.Event(), asyncio.Event()
+    service, started, released = ProbeService(), asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
         started.set()
-        await go_on.wait()
+        await released.wait()
 
-    greeter.meanwhile = wait
-    async with over_tcp(greeter) as remote:
-        asking = asyncio.create_task(remote.greet(CALL, hello()))
+    service.before_response = wait
+    async with open_client_over_tcp(service) as remote:
+        caller = asyncio.create_task(remote.greet(CTX, greet_command()))
         await started.wait()
-        asking.cancel()
+        caller.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
-        go_on.set()
-        await asyncio.wait_for(greeter.done.wait(), 10)
+            await caller
+        released.set()
+        await asyncio.wait_for(service.finished.wait(), 10)
 
-    assert len(greeter.calls) == 1
+    assert len(service.calls) == 1

@@ -1,4 +1,4 @@
-"""Every method of every contract: what is asked, answered and refused arrives unchanged."""
+"""Every method of every contract passes arguments, results and errors unchanged."""
 
 import inspect
 from collections.abc import AsyncIterator, Iterator
@@ -24,8 +24,8 @@ from markethall.shared.kernel.errors import (
 from markethall.shared.kernel.model import Dto
 from markethall.shared.rpc.client_interceptor import with_call_guard
 from markethall.shared.rpc.server import ServiceRoutePolicy
-from tests.rpc.contracts import CONTRACTS, METHODS, SYSTEM, StandIn, methods_of
-from tests.rpc.probe_contract import CALL, refusal_of
+from tests.rpc.contracts import CONTRACTS, METHODS, SYSTEM, RecordingService, methods_of
+from tests.rpc.probe_contract import CTX, error_of
 from tests.rpc_loopback import guard_of, over_rpc
 
 DETAILS = {
@@ -37,91 +37,111 @@ DETAILS = {
     "retry_after": 7,
 }
 _IMMUTABLE = (str, int, UUID, datetime, type(None))
-# of these the caller can say no more than that the neighbour is not to be had
-OURS_ALONE = {Unauthenticated: Unavailable, RouteNotFound: Unavailable}
+# the caller sees these as Unavailable
+TRANSLATED_ERRORS = {Unauthenticated: Unavailable, RouteNotFound: Unavailable}
 
 
 @asynccontextmanager
-async def both_ways(context: str, provider: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """The contract as orders has it: in process, and over the wire."""
+async def local_and_remote(context: str, provider: Any) -> AsyncIterator[tuple[Any, Any]]:
+    """Yield the contract as orders calls it, in process and over HTTP."""
     contract = CONTRACTS[context]
-    wired = over_rpc(context, contract.router, provider, contract.remote)
-    async with wired as remote:
+    connection = over_rpc(context, contract.router, provider, contract.remote)
+    async with connection as remote:
         yield (
             with_call_guard(provider, guard_of(context)),
             with_call_guard(remote, guard_of(context)),
         )
 
 
-def cells() -> Iterator[tuple[str, str, type[DomainError]]]:
-    """(context, method, refusal): those of the docstring, and those that any call may end in."""
+def error_cases() -> Iterator[tuple[str, str, type[DomainError]]]:
+    """Yield (context, method, error): documented errors, and those of any call."""
     for context, method in METHODS:
-        named = CONTRACTS[context].refusals(method)
-        yield from ((context, method, kind) for kind in sorted(named, key=lambda kind: kind.code))
+        documented = CONTRACTS[context].documented_errors(method)
+        yield from (
+            (context, method, kind) for kind in sorted(documented, key=lambda kind: kind.code)
+        )
     for context in CONTRACTS:
         method = next(iter(CONTRACTS[context].samples))
         yield from ((context, method, kind) for kind in SYSTEM)
 
 
-def told(refusal: DomainError) -> tuple[Any, ...]:
+def error_fields(error: DomainError) -> tuple[Any, ...]:
     return (
-        type(refusal),
-        refusal.detail,
-        refusal.details,
-        refusal.status,
-        refusal.retry_after,
-        refusal.is_deterministic,
+        type(error),
+        error.detail,
+        error.details,
+        error.status,
+        error.retry_after,
+        error.is_deterministic,
     )
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
 async def test_arguments_and_results_round_trip(context: str, method: str) -> None:
-    provider = StandIn(CONTRACTS[context])
-    asked, answered = CONTRACTS[context].samples[method]
+    provider = RecordingService(CONTRACTS[context])
+    argument, result = CONTRACTS[context].samples[method]
 
-    async with both_ways(context, provider) as ways:
-        answers = [await getattr(way, method)(CALL, asked) for way in ways]
+    async with local_and_remote(context, provider) as clients:
+        results = [await getattr(client, method)(CTX, argument) for client in clients]
 
-    here, there = provider.asked
-    assert answers == [answered, answered]
-    assert (here[0], here[2]) == (there[0], there[2]) == (method, asked)
-    assert _lasting(here[1]) == _lasting(there[1]) == _lasting(CALL)
+    local, remote_result = provider.calls
+    assert results == [result, result]
+    assert (local[0], local[2]) == (remote_result[0], remote_result[2]) == (method, argument)
+    assert (
+        _without_deadline(local[1]) == _without_deadline(remote_result[1]) == _without_deadline(CTX)
+    )
 
 
-@pytest.mark.parametrize(("context", "method", "kind"), list(cells()))
+@pytest.mark.parametrize(("context", "method", "kind"), list(error_cases()))
 async def test_domain_error_is_same_local_and_remote(
     context: str, method: str, kind: type[DomainError]
 ) -> None:
-    provider = StandIn(CONTRACTS[context], kind("In these words: é.", **DETAILS))
-    asked, _ = CONTRACTS[context].samples[method]
+    provider = RecordingService(CONTRACTS[context], kind("In these words: é.", **DETAILS))
+    argument, _ = CONTRACTS[context].samples[method]
 
-    async with both_ways(context, provider) as ways:
-        here, there = [await refusal_of(getattr(way, method)(CALL, asked)) for way in ways]
+    async with local_and_remote(context, provider) as clients:
+        local, remote_result = [
+            await error_of(getattr(client, method)(CTX, argument)) for client in clients
+        ]
 
-    assert told(here) == (kind, "In these words: é.", DETAILS, kind.status, *told(here)[4:])
-    if kind in OURS_ALONE:
-        assert told(there) == told(OURS_ALONE[kind](dependency=context))
+    assert error_fields(local) == (
+        kind,
+        "In these words: é.",
+        DETAILS,
+        kind.status,
+        *error_fields(local)[4:],
+    )
+    if kind in TRANSLATED_ERRORS:
+        assert error_fields(remote_result) == error_fields(
+            TRANSLATED_ERRORS[kind](dependency=context)
+        )
     else:
-        assert told(there) == told(here)
+        assert error_fields(remote_result) == error_fields(local)
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
 async def test_internal_error_is_same_local_and_remote(context: str, method: str) -> None:
-    provider = StandIn(CONTRACTS[context], RuntimeError("a secret"))
-    asked, _ = CONTRACTS[context].samples[method]
+    provider = RecordingService(CONTRACTS[context], RuntimeError("a secret"))
+    argument, _ = CONTRACTS[context].samples[method]
 
     with capture_logs() as lines:
-        async with both_ways(context, provider) as ways:
-            here, there = [await refusal_of(getattr(way, method)(CALL, asked)) for way in ways]
+        async with local_and_remote(context, provider) as clients:
+            local, remote_result = [
+                await error_of(getattr(client, method)(CTX, argument)) for client in clients
+            ]
 
-    assert told(here) == told(there) == told(InternalError(error_id=CALL.request_id))
+    assert (
+        error_fields(local)
+        == error_fields(remote_result)
+        == error_fields(InternalError(error_id=CTX.request_id))
+    )
     assert [(line["event"], line["request_id"]) for line in lines if line.get("exc_info")] == [
-        ("rpc.handler_failed", CALL.request_id),
-        ("request.failed", CALL.request_id),
+        ("rpc.handler_failed", CTX.request_id),
+        ("request.failed", CTX.request_id),
     ]
 
 
-# What must be complete
+# Completeness
 
 
 @pytest.mark.parametrize("context", CONTRACTS)
@@ -133,9 +153,7 @@ def test_allowed_calls_name_contract_methods(context: str) -> None:
         == methods_of(contract.protocol)
         == set(contract.samples)
     )
-    assert all(topology().allowed_calls[context].values()), (
-        "a method that nobody may call is no promise"
-    )
+    assert all(topology().allowed_calls[context].values()), "a contract method without a caller"
 
 
 def test_every_called_context_has_a_contract() -> None:
@@ -164,9 +182,9 @@ def test_remote_client_has_exactly_contract_methods(context: str) -> None:
 
     assert methods_of(remote) == methods_of(contract.protocol)
     for method in methods_of(remote):
-        there, here = getattr(remote, method), getattr(contract.protocol, method)
-        assert inspect.signature(there) == inspect.signature(here), method
-        assert inspect.iscoroutinefunction(there)
+        remote_result, local = getattr(remote, method), getattr(contract.protocol, method)
+        assert inspect.signature(remote_result) == inspect.signature(local), method
+        assert inspect.iscoroutinefunction(remote_result)
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
@@ -178,38 +196,38 @@ def test_endpoint_documents_docstring_errors(context: str, method: str) -> None:
         if isinstance(route, APIRoute) and route.path.endswith(f"/{method}")
     ]
 
-    assert _documented(route) == {kind.code for kind in contract.refusals(method)}
+    assert _documented(route) == {kind.code for kind in contract.documented_errors(method)}
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
 def test_samples_differ_from_defaults(context: str, method: str) -> None:
     for sample in CONTRACTS[context].samples[method]:
         if isinstance(sample, BaseModel):
-            kept = sample.model_dump(exclude_defaults=True)
-            assert set(kept) == set(type(sample).model_fields)
+            dumped = sample.model_dump(exclude_defaults=True)
+            assert set(dumped) == set(type(sample).model_fields)
 
 
 @pytest.mark.parametrize(("context", "method"), METHODS)
 def test_dtos_are_deeply_immutable(context: str, method: str) -> None:
-    """In process the very object is handed over: nobody can change it behind the other's back."""
+    """In process, caller and callee share the object."""
     for sample in CONTRACTS[context].samples[method]:
-        assert list(_changeable(sample)) == []
+        assert list(_mutable_parts(sample)) == []
 
 
-def _changeable(value: Any) -> Iterator[str]:
+def _mutable_parts(value: Any) -> Iterator[str]:
     if isinstance(value, tuple | frozenset):
         for part in value:
-            yield from _changeable(part)
+            yield from _mutable_parts(part)
     elif isinstance(value, Dto):
         for name in type(value).model_fields:
-            yield from _changeable(getattr(value, name))
-        if _takes_changes(value):
+            yield from _mutable_parts(getattr(value, name))
+        if _is_mutable(value):
             yield type(value).__name__
     elif not isinstance(value, _IMMUTABLE):
         yield type(value).__name__
 
 
-def _takes_changes(dto: Dto) -> bool:
+def _is_mutable(dto: Dto) -> bool:
     name = next(iter(type(dto).model_fields))
     try:
         setattr(dto, name, getattr(dto, name))
@@ -218,8 +236,8 @@ def _takes_changes(dto: Dto) -> bool:
     return True
 
 
-def _lasting(ctx: CallContext) -> CallContext:
-    """All but the deadline, which is shorter at the other end."""
+def _without_deadline(ctx: CallContext) -> CallContext:
+    """The guard shortens the deadline."""
     return ctx.model_copy(update={"deadline": None})
 
 

@@ -1,6 +1,7 @@
-"""A process that publishes and hears the probe's events over a stream: python -m … DB REDIS.
+"""A process that relays and consumes the probe's events over a stream.
 
-Everything is the product's own but the handler, which notes each event once.
+Usage: python -m tests.shared.stream_consumer_process DATABASE_URL REDIS_URL. Only the handler is
+test code; it inserts a row for each event.
 """
 
 import asyncio
@@ -12,7 +13,8 @@ from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import Delivery
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
+from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer
+from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.postgres import PoolSize, Postgres
@@ -20,7 +22,7 @@ from markethall.shared.persistence.redis_client import RedisClient
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 
 HANDLER = "probe.on_thing_happened"
-# short leases: who was killed is not waited for
+# short leases, so that the claims of a killed process are soon free
 WORKER_CONFIG = WorkerConfig(
     poll_interval=0.02,
     reconcile_interval=0.1,
@@ -30,12 +32,12 @@ WORKER_CONFIG = WorkerConfig(
 )
 
 
-async def listen(database_url: str, redis_url: str) -> None:
+async def consume(database_url: str, redis_url: str) -> None:
     postgres = Postgres(database_url, PoolSize(min_size=1, max_size=10, timeout=5))
     backend = build_sql_persistence(postgres, STATEMENTS, ProbeSqlStore, utc_now)
     redis = RedisClient(redis_url, timeout=1.0)
 
-    async def note(delivery: Delivery, event: ThingHappened) -> None:
+    async def handle(delivery: Delivery, event: ThingHappened) -> None:
         async with backend.database.transaction() as store:
             if await store.mark_processed(delivery):
                 await store.add(f"{event.thing}/{event.number}", event.number)
@@ -50,7 +52,7 @@ async def listen(database_url: str, redis_url: str) -> None:
         "probe",
         backend.outbox,
         OutboxRelay("probe", [], utc_now, [publisher]),
-        InboxConsumer(backend.inbox, {HANDLER: note}, utc_now, WORKER_CONFIG),
+        InboxConsumer(backend.inbox, {HANDLER: handle}, utc_now, WORKER_CONFIG),
         [],
         WORKER_CONFIG,
         [RedisStreamConsumer("probe", "probe", inbox_transport, backend.inbox, redis)],
@@ -60,4 +62,4 @@ async def listen(database_url: str, redis_url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(listen(*sys.argv[1:]))
+    asyncio.run(consume(*sys.argv[1:]))

@@ -1,8 +1,4 @@
-"""The guard: the laws of the split hold in process too.
-
-No neighbour is called from inside a transaction, none by who may not, and none for longer than the
-deadline; who gives up does not undo the work; a fault of the neighbour's is no fault of ours.
-"""
+"""The call guard: allow-list, no calls while holding a connection, deadlines, bugs of the callee."""
 
 import asyncio
 from datetime import timedelta
@@ -32,210 +28,209 @@ from markethall.shared.rpc.client_interceptor import (
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables
 
 
-class Neighbour:
+class ProbeService:
     async def greet(self, ctx: CallContext, name: str, *, loudly: bool = False) -> str:
-        """Says hello."""
-        self.asked_in = ctx.request_id
+        self.request_id = ctx.request_id
         return f"hello {name}" + "!" * loudly
 
-    async def refuse(self, ctx: CallContext) -> None:
-        raise MalformedRequest(f"no to {ctx.request_id}")
+    async def reject(self, ctx: CallContext) -> None:
+        raise MalformedRequest(f"rejected {ctx.request_id}")
 
     async def fail(self, ctx: CallContext) -> None:
         raise KeyError("a secret")
 
-    async def note(self, ctx: CallContext) -> None:
+    async def record(self, ctx: CallContext) -> None:
         self.called_with = ctx
 
     async def work(self, ctx: CallContext) -> None:
-        """Begins, and ends when it may."""
-        self.begun.set()
-        await self.may_end.wait()
+        """Start, and end when `released` is set."""
+        self.started.set()
+        await self.released.wait()
         self.ended.set()
 
     def __init__(self) -> None:
-        self.begun, self.may_end, self.ended = (asyncio.Event() for _ in range(3))
+        self.started, self.released, self.ended = (asyncio.Event() for _ in range(3))
 
 
 CALL = CallContext(request_id="test")
-METHODS = ("greet", "refuse", "fail", "note", "work")
-TABLE = {"greeter": {name: frozenset({"orders"}) for name in METHODS}}
+METHODS = ("greet", "reject", "fail", "record", "work")
+ALLOWED_CALLS = {"probe": {name: frozenset({"orders"}) for name in METHODS}}
 
 
-def open_to_orders(
-    neighbour: Neighbour,
+def with_guard(
+    service: ProbeService,
     caller: str = "orders",
     seconds: float = 5,
-    errands: InFlightCalls | None = None,
+    in_flight: InFlightCalls | None = None,
     clock: Clock = utc_now,
-) -> Neighbour:
+) -> ProbeService:
     guard = CallGuard(
-        caller, "greeter", AllowList(TABLE), errands or InFlightCalls(), clock, seconds
+        caller, "probe", AllowList(ALLOWED_CALLS), in_flight or InFlightCalls(), clock, seconds
     )
-    return with_call_guard(neighbour, guard)
+    return with_call_guard(service, guard)
 
 
 async def test_call_outside_transaction_succeeds() -> None:
-    neighbour = open_to_orders(Neighbour())
+    service = with_guard(ProbeService())
 
-    assert await neighbour.greet(CALL, "you", loudly=True) == "hello you!"
+    assert await service.greet(CALL, "you", loudly=True) == "hello you!"
     with pytest.raises(MalformedRequest):
-        await neighbour.refuse(CALL)
+        await service.reject(CALL)
 
 
 async def test_call_inside_transaction_fails(backend: ContextPersistence[Any]) -> None:
-    neighbour = open_to_orders(Neighbour())
+    service = with_guard(ProbeService())
 
     async with backend.database.transaction() as store:
         with pytest.raises(CalledWhileHoldingConnection, match="greet"):
-            await neighbour.greet(CALL, "you")
+            await service.greet(CALL, "you")
         await store.add("still usable")
 
-    assert await neighbour.greet(CALL, "you") == "hello you"
+    assert await service.greet(CALL, "you") == "hello you"
 
 
 async def test_call_inside_read_session_fails(backend: ContextPersistence[Any]) -> None:
-    neighbour = open_to_orders(Neighbour())
+    service = with_guard(ProbeService())
 
     async with backend.database.read_session():
         with pytest.raises(CalledWhileHoldingConnection, match="greet"):
-            await neighbour.greet(CALL, "you")
+            await service.greet(CALL, "you")
 
-    assert await neighbour.greet(CALL, "you") == "hello you"
+    assert await service.greet(CALL, "you") == "hello you"
 
 
 async def test_call_in_other_task_succeeds_during_transaction(probe: Postgres) -> None:
-    neighbour = open_to_orders(Neighbour())
-    task = asyncio.Event()
+    service = with_guard(ProbeService())
+    transaction_started = asyncio.Event()
 
-    async def meanwhile() -> str:
-        await task.wait()
-        return await neighbour.greet(CALL, "you")
+    async def call_later() -> str:
+        await transaction_started.wait()
+        return await service.greet(CALL, "you")
 
-    other = asyncio.create_task(meanwhile())
+    other = asyncio.create_task(call_later())
     async with probe.transaction():
-        task.set()
+        transaction_started.set()
         assert await other == "hello you"
 
 
-# Who may
+# The allow-list
 
 
 async def test_disallowed_caller_is_rejected_before_call() -> None:
-    neighbour = Neighbour()
+    service = ProbeService()
 
-    with pytest.raises(Forbidden) as refusal:
-        await open_to_orders(neighbour, caller="payments").note(CALL)
+    with pytest.raises(Forbidden) as raised:
+        await with_guard(service, caller="payments").record(CALL)
 
-    assert refusal.value.details == {"scope": "greeter.note", "caller": "payments"}
-    assert not hasattr(neighbour, "called_with")
+    assert raised.value.details == {"scope": "probe.record", "caller": "payments"}
+    assert not hasattr(service, "called_with")
 
 
 async def test_unlisted_method_is_rejected() -> None:
-    table = AllowList({"greeter": {"greet": frozenset({"orders"})}, "silent": {}})
+    allow_list = AllowList({"probe": {"greet": frozenset({"orders"})}, "other": {}})
 
-    table.check("orders", "greeter", "greet")
-    for target, method in (("greeter", "note"), ("silent", "greet"), ("nobody", "greet")):
+    allow_list.check("orders", "probe", "greet")
+    for target, method in (("probe", "record"), ("other", "greet"), ("unknown", "greet")):
         with pytest.raises(Forbidden):
-            table.check("orders", target, method)
+            allow_list.check("orders", target, method)
 
 
-# How long
+# Deadlines
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(None, 5), (2, 2), (60, 5)])
-async def test_earlier_deadline_applies(seconds: float | None, most: float) -> None:
-    neighbour, now = Neighbour(), utc_now()
+@pytest.mark.parametrize(("seconds", "expected"), [(None, 5), (2, 2), (60, 5)])
+async def test_earlier_deadline_applies(seconds: float | None, expected: float) -> None:
+    service, now = ProbeService(), utc_now()
     deadline = now + timedelta(seconds=seconds) if seconds else None
 
-    standing = open_to_orders(neighbour, clock=lambda: now)
-    await standing.note(CALL.model_copy(update={"deadline": deadline}))
+    guarded = with_guard(service, clock=lambda: now)
+    await guarded.record(CALL.model_copy(update={"deadline": deadline}))
 
-    assert neighbour.called_with.deadline == now + timedelta(seconds=most)
-    assert neighbour.called_with.model_copy(update={"deadline": None}) == CALL
+    assert service.called_with.deadline == now + timedelta(seconds=expected)
+    assert service.called_with.model_copy(update={"deadline": None}) == CALL
 
 
 async def test_no_call_starts_after_deadline() -> None:
-    neighbour = Neighbour()
-    late = CALL.model_copy(update={"deadline": utc_now() - timedelta(microseconds=1)})
+    service = ProbeService()
+    expired = CALL.model_copy(update={"deadline": utc_now() - timedelta(microseconds=1)})
 
-    with pytest.raises(DeadlineExceeded) as refusal:
-        await open_to_orders(neighbour).note(late)
+    with pytest.raises(DeadlineExceeded) as raised:
+        await with_guard(service).record(expired)
 
-    assert refusal.value.details == {"dependency": "greeter"}
-    assert not hasattr(neighbour, "called_with")
+    assert raised.value.details == {"dependency": "probe"}
+    assert not hasattr(service, "called_with")
 
 
 async def test_timeout_does_not_stop_work() -> None:
-    neighbour, errands = Neighbour(), InFlightCalls()
-    hurried = open_to_orders(neighbour, seconds=0.05, errands=errands)
+    service, in_flight = ProbeService(), InFlightCalls()
+    guarded = with_guard(service, seconds=0.05, in_flight=in_flight)
 
     async with asyncio.timeout(30):
-        with pytest.raises(DeadlineExceeded) as refusal:
-            await hurried.work(CALL)
-    ended_before = neighbour.ended.is_set()
-    neighbour.may_end.set()
-    await errands.drain(10)
+        with pytest.raises(DeadlineExceeded) as raised:
+            await guarded.work(CALL)
+    ended_before = service.ended.is_set()
+    service.released.set()
+    await in_flight.drain(10)
 
-    assert (refusal.value.details, refusal.value.retry_after) == ({"dependency": "greeter"}, 1)
-    assert (ended_before, neighbour.ended.is_set()) == (False, True)
+    assert (raised.value.details, raised.value.retry_after) == ({"dependency": "probe"}, 1)
+    assert (ended_before, service.ended.is_set()) == (False, True)
 
 
 async def test_cancelled_caller_does_not_cancel_work() -> None:
-    neighbour, errands = Neighbour(), InFlightCalls()
-    asking = asyncio.create_task(open_to_orders(neighbour, errands=errands).work(CALL))
-    await neighbour.begun.wait()
+    service, in_flight = ProbeService(), InFlightCalls()
+    caller = asyncio.create_task(with_guard(service, in_flight=in_flight).work(CALL))
+    await service.started.wait()
 
-    asking.cancel()
+    caller.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asking
-    neighbour.may_end.set()
-    await errands.drain(10)
+        await caller
+    service.released.set()
+    await in_flight.drain(10)
 
-    assert neighbour.ended.is_set()
+    assert service.ended.is_set()
 
 
 async def test_shutdown_waits_for_calls_with_a_limit() -> None:
-    quick, endless, errands = Neighbour(), Neighbour(), InFlightCalls()
-    for neighbour in (quick, endless):
+    finishing, endless, in_flight = ProbeService(), ProbeService(), InFlightCalls()
+    for service in (finishing, endless):
         with pytest.raises(DeadlineExceeded):
-            await open_to_orders(neighbour, seconds=0.01, errands=errands).work(CALL)
-    quick.may_end.set()
+            await with_guard(service, seconds=0.01, in_flight=in_flight).work(CALL)
+    finishing.released.set()
 
     async with asyncio.timeout(30):
-        await errands.drain(0.5)
-        await errands.drain(0.5)
+        await in_flight.drain(0.5)
+        await in_flight.drain(0.5)
 
-    assert (quick.ended.is_set(), endless.ended.is_set()) == (True, False)
-    assert not errands._tasks
+    assert (finishing.ended.is_set(), endless.ended.is_set()) == (True, False)
+    assert not in_flight._tasks
 
 
-# What goes wrong there
+# Bugs of the callee
 
 
 async def test_internal_error_has_request_id_as_over_http() -> None:
-    with capture_logs() as lines, pytest.raises(InternalError) as refusal:
-        await open_to_orders(Neighbour()).fail(CALL)
+    with capture_logs() as lines, pytest.raises(InternalError) as raised:
+        await with_guard(ProbeService()).fail(CALL)
 
-    assert refusal.value.details == {"error_id": CALL.request_id}
-    assert refusal.value.detail == "Internal error."
+    assert raised.value.details == {"error_id": CALL.request_id}
+    assert raised.value.detail == "Internal error."
     assert [(line["event"], line["request_id"]) for line in lines] == [
         ("rpc.handler_failed", CALL.request_id)
     ]
 
 
 async def test_unawaited_error_is_logged() -> None:
-    class Failing(Neighbour):
+    class Failing(ProbeService):
         async def work(self, ctx: CallContext) -> None:
             await super().work(ctx)
             raise KeyError("a secret")
 
-    neighbour, errands = Failing(), InFlightCalls()
+    service, in_flight = Failing(), InFlightCalls()
     with pytest.raises(DeadlineExceeded):
-        await open_to_orders(neighbour, seconds=0.01, errands=errands).work(CALL)
+        await with_guard(service, seconds=0.01, in_flight=in_flight).work(CALL)
     with capture_logs() as lines:
-        neighbour.may_end.set()
-        await errands.drain(10)
+        service.released.set()
+        await in_flight.drain(10)
 
     assert [(line["event"], line["request_id"]) for line in lines] == [
         ("rpc.handler_failed", CALL.request_id)

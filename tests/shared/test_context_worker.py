@@ -1,4 +1,4 @@
-"""The steward: one leads, nothing waits longer than it must, no failure ends its work."""
+"""The context worker: one leads, events are handled at once, and no failure stops it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -23,58 +23,58 @@ from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import on_server
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
-from tests.shared.test_events import KILL_LEADER, no_locks
+from tests.shared.test_events import KILL_LEADER, wait_until_unlocked
 
 HANDLER = "probe.on_thing_happened"
-# a poll so rare that a test which needs it fails by its timeout
+# the poll interval exceeds the timeout, so a test that needs a poll fails
 NOTIFIED_ONLY = WorkerConfig(
     poll_interval=600, periodic_job_interval=0.01, leader_retry_interval=0.01
 )
 POLLING = WorkerConfig(poll_interval=0.01, periodic_job_interval=0.01, leader_retry_interval=0.01)
 
-# whatever a test waits for has happened long before
-LONG = 20
+# seconds; only a failing test waits for so long
+TEST_TIMEOUT = 20
 
 
 class RecordingHandler:
-    """Remembers what it was told, and lets a test wait for it."""
+    """Records the events that it handled, and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
-        self.slow: dict[int, asyncio.Event] = {}
-        self._told = asyncio.Condition()
+        self.blocked: dict[int, asyncio.Event] = {}
+        self._changed = asyncio.Condition()
 
     async def handle(self, _: Delivery, event: ThingHappened) -> None:
-        if event.number in self.slow:
-            await self.slow[event.number].wait()
-        async with self._told:
+        if event.number in self.blocked:
+            await self.blocked[event.number].wait()
+        async with self._changed:
             self.numbers.append(event.number)
-            self._told.notify_all()
+            self._changed.notify_all()
 
-    async def has(self, *numbers: int) -> bool:
-        async with asyncio.timeout(LONG), self._told:
-            await self._told.wait_for(lambda: set(numbers) <= set(self.numbers))
+    async def wait_for(self, *numbers: int) -> bool:
+        async with asyncio.timeout(TEST_TIMEOUT), self._changed:
+            await self._changed.wait_for(lambda: set(numbers) <= set(self.numbers))
         return True
 
 
 class CountingJob:
-    """Counts its rounds; begins with the errors that it is given."""
+    """Counts its runs; the first ones raise the given errors."""
 
     def __init__(self, *errors: BaseException) -> None:
         self._errors = list(errors)
-        self.rounds = 0
-        self._swept = asyncio.Condition()
+        self.runs = 0
+        self._changed = asyncio.Condition()
 
     async def run_once(self) -> None:
-        async with self._swept:
-            self.rounds += 1
-            self._swept.notify_all()
+        async with self._changed:
+            self.runs += 1
+            self._changed.notify_all()
         if self._errors:
             raise self._errors.pop(0)
 
-    async def reaches(self, rounds: int) -> bool:
-        async with asyncio.timeout(LONG), self._swept:
-            await self._swept.wait_for(lambda: self.rounds >= rounds)
+    async def wait_for_runs(self, runs: int) -> bool:
+        async with asyncio.timeout(TEST_TIMEOUT), self._changed:
+            await self._changed.wait_for(lambda: self.runs >= runs)
         return True
 
 
@@ -112,7 +112,7 @@ def build_worker(
 
 @asynccontextmanager
 async def running(*workers: ContextWorker) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(steward.run()) for steward in workers]
+    tasks = [asyncio.create_task(worker.run()) for worker in workers]
     try:
         yield
     finally:
@@ -121,7 +121,7 @@ async def running(*workers: ContextWorker) -> AsyncIterator[None]:
         await asyncio.wait(tasks)
 
 
-async def either(*works: Coroutine[Any, Any, bool]) -> None:
+async def wait_for_first(*works: Coroutine[Any, Any, bool]) -> None:
     tasks = [asyncio.create_task(work) for work in works]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -138,13 +138,13 @@ async def publish(backend: ContextPersistence[Any], ctx: CallContext, *numbers: 
 async def test_local_event_is_handled_without_polling(
     backend: ContextPersistence[Any], ctx: CallContext
 ) -> None:
-    memory, sweeping = RecordingHandler(), CountingJob()
-    async with running(build_worker(backend, memory.handle, sweeping.run_once)):
-        await sweeping.reaches(2)
+    recorder, job = RecordingHandler(), CountingJob()
+    async with running(build_worker(backend, recorder.handle, job.run_once)):
+        await job.wait_for_runs(2)
 
         await publish(backend, ctx, 1, 2, 3)
 
-        assert await memory.has(1, 2, 3)
+        assert await recorder.wait_for(1, 2, 3)
 
 
 async def test_event_of_other_process_is_found_by_polling(
@@ -152,124 +152,126 @@ async def test_event_of_other_process_is_found_by_polling(
 ) -> None:
     here = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
     elsewhere = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
-    memory = RecordingHandler()
-    async with running(build_worker(here, memory.handle, config=POLLING)):
+    recorder = RecordingHandler()
+    async with running(build_worker(here, recorder.handle, config=POLLING)):
         await publish(elsewhere, ctx, 1)
 
-        assert await memory.has(1)
+        assert await recorder.wait_for(1)
 
 
 async def test_slow_handler_does_not_block_others(
     backend: ContextPersistence[Any], ctx: CallContext
 ) -> None:
-    memory = RecordingHandler()
-    memory.slow[0] = asyncio.Event()
-    async with running(build_worker(backend, memory.handle)):
+    recorder = RecordingHandler()
+    recorder.blocked[0] = asyncio.Event()
+    async with running(build_worker(backend, recorder.handle)):
         await publish(backend, ctx, 0)
         for number in range(1, 40):
             await publish(backend, ctx, number)
 
-        assert await memory.has(*range(1, 40))
-        assert 0 not in memory.numbers
-        memory.slow[0].set()
-        assert await memory.has(0)
+        assert await recorder.wait_for(*range(1, 40))
+        assert 0 not in recorder.numbers
+        recorder.blocked[0].set()
+        assert await recorder.wait_for(0)
 
 
 async def test_handler_concurrency_is_limited(
     backend: ContextPersistence[Any], ctx: CallContext
 ) -> None:
-    now, most = 0, 0
+    running_count, max_running = 0, 0
 
     async def count(delivery: Delivery, event: ThingHappened) -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
+        nonlocal running_count, max_running
+        running_count += 1
+        max_running = max(max_running, running_count)
         await asyncio.sleep(0.001)
-        now -= 1
-        await memory.handle(delivery, event)
+        running_count -= 1
+        await recorder.handle(delivery, event)
 
-    memory = RecordingHandler()
+    recorder = RecordingHandler()
     async with running(build_worker(backend, count)):
         await publish(backend, ctx, *range(50))
 
-        assert await memory.has(*range(50))
-    assert most == NOTIFIED_ONLY.concurrency
+        assert await recorder.wait_for(*range(50))
+    assert max_running == NOTIFIED_ONLY.concurrency
 
 
 @pytest.mark.parametrize(
     "error",
     [
         ValueError("one bad row"),
-        Unavailable(dependency="neighbour"),
-        asyncio.CancelledError("something it waited for"),
+        Unavailable(dependency="users"),
+        asyncio.CancelledError("an awaited task was cancelled"),
     ],
 )
 async def test_failing_periodic_job_keeps_running(
     backend: ContextPersistence[Any], ctx: CallContext, error: BaseException
 ) -> None:
-    memory, failing, other = RecordingHandler(), CountingJob(error, error), CountingJob()
-    steward = build_worker(backend, memory.handle, failing.run_once, other.run_once, config=POLLING)
-    async with running(steward):
-        assert await failing.reaches(4)
-        assert await other.reaches(2)
+    recorder, failing, other = RecordingHandler(), CountingJob(error, error), CountingJob()
+    worker = build_worker(
+        backend, recorder.handle, failing.run_once, other.run_once, config=POLLING
+    )
+    async with running(worker):
+        assert await failing.wait_for_runs(4)
+        assert await other.wait_for_runs(2)
 
         await publish(backend, ctx, 1)
-        assert await memory.has(1)
+        assert await recorder.wait_for(1)
 
 
 async def test_standby_worker_takes_over(
     backend: ContextPersistence[Any], ctx: CallContext
 ) -> None:
-    first_sweeps, second_sweeps, memory = CountingJob(), CountingJob(), RecordingHandler()
-    first = build_worker(backend, memory.handle, first_sweeps.run_once, config=POLLING)
-    second = build_worker(backend, memory.handle, second_sweeps.run_once, config=POLLING)
+    first_job, second_job, recorder = CountingJob(), CountingJob(), RecordingHandler()
+    first = build_worker(backend, recorder.handle, first_job.run_once, config=POLLING)
+    second = build_worker(backend, recorder.handle, second_job.run_once, config=POLLING)
 
     async with running(second):
         async with running(first):
-            await either(first_sweeps.reaches(5), second_sweeps.reaches(5))
-            at_work = [sweeps.rounds for sweeps in (first_sweeps, second_sweeps)]
-        assert await second_sweeps.reaches(second_sweeps.rounds + 2)
+            await wait_for_first(first_job.wait_for_runs(5), second_job.wait_for_runs(5))
+            run_counts = [job.runs for job in (first_job, second_job)]
+        assert await second_job.wait_for_runs(second_job.runs + 2)
         await publish(backend, ctx, 1)
-        assert await memory.has(1)
+        assert await recorder.wait_for(1)
 
-    assert 0 in at_work
+    assert 0 in run_counts
 
 
 async def test_leader_recovers_after_killed_connection(
     probe: Postgres, probe_url: str, ctx: CallContext
 ) -> None:
     backend = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
-    memory, sweeping = RecordingHandler(), CountingJob()
+    recorder, job = RecordingHandler(), CountingJob()
     with capture_logs() as lines:
-        async with running(build_worker(backend, memory.handle, sweeping.run_once, config=POLLING)):
+        async with running(build_worker(backend, recorder.handle, job.run_once, config=POLLING)):
             for number in range(3):
-                await sweeping.reaches(sweeping.rounds + 2)
+                await job.wait_for_runs(job.runs + 2)
                 await on_server(probe_url, KILL_LEADER)
                 await publish(backend, ctx, number)
 
-                assert await memory.has(number)
+                assert await recorder.wait_for(number)
 
-    # a database that is away is no fault of ours, and no traceback
-    told = {line["event"] for line in lines}
-    assert "worker.unavailable" in told
-    assert "worker.failed" not in told
+    # an unavailable database is a warning, without a traceback
+    logged = {line["event"] for line in lines}
+    assert "worker.unavailable" in logged
+    assert "worker.failed" not in logged
 
 
 async def test_stopped_worker_releases_leadership_and_claims(
     probe: Postgres, ctx: CallContext
 ) -> None:
     backend = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, utc_now)
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
-    async def never_ends(_: Delivery, __: ThingHappened) -> None:
-        begun.set()
+    async def never_finish(_: Delivery, __: ThingHappened) -> None:
+        started.set()
         await asyncio.Event().wait()
 
-    async with running(build_worker(backend, never_ends)):
+    async with running(build_worker(backend, never_finish)):
         await publish(backend, ctx, 1)
-        await begun.wait()
+        await started.wait()
 
-    assert await no_locks(probe)
-    memory = RecordingHandler()
-    async with running(build_worker(backend, memory.handle)):
-        assert await memory.has(1)
+    assert await wait_until_unlocked(probe)
+    recorder = RecordingHandler()
+    async with running(build_worker(backend, recorder.handle)):
+        assert await recorder.wait_for(1)

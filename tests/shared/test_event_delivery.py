@@ -1,4 +1,4 @@
-"""One suite for both pipes, under a pipe that does everything a pipe may do wrong."""
+"""One suite for all transports, under injected delivery faults."""
 
 import asyncio
 import random
@@ -17,8 +17,8 @@ from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import Delivery, EventEnvelope
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.redis_streams import RedisStreamConsumer, RedisStreamPublisher
-from markethall.shared.messaging.redis_streams import StreamConfig as StreamPace
+from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer, StreamConfig
+from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.redis_client import RedisClient
@@ -28,63 +28,67 @@ HANDLER = "probe.on_thing_happened"
 WORKER_CONFIG = WorkerConfig(
     poll_interval=0.01, reconcile_interval=0.05, leader_retry_interval=0.01, relay_batch_size=20
 )
-KEYS, EACH = 10, 20
-# less than the lease of a delivery: what was claimed and not begun is not waited for
-PATIENCE = 25
-FAULTS = ("well", "twice", "late", "half", "before", "after")
+KEY_COUNT, EVENTS_PER_KEY = 10, 20
+# seconds; less than the lease of a delivery, so a lost claim fails the test
+TEST_TIMEOUT = 25
+FAULTS = ("none", "twice", "late", "half", "before", "after")
 
 
 class ChaosTransport(InProcessTransport):
-    """Delivers twice, late, by halves, keys in any order; fails before, in the middle, after.
+    """Delivers twice, late, in halves, keys in any order; fails before, in the middle, after.
 
-    `wild`: the events of one key in any order too, which no pipe of ours does.
+    `shuffles_keys` also changes the order within a key, which no real transport does.
     """
 
-    def __init__(self, transport: InProcessTransport, seed: int, *, wild: bool = False) -> None:
+    def __init__(
+        self, transport: InProcessTransport, seed: int, *, shuffles_keys: bool = False
+    ) -> None:
         self._transport = transport
-        self._chance = random.Random(seed)
-        self._wild = wild
+        self._rng = random.Random(seed)
+        self._shuffles_keys = shuffles_keys
         self._plan: list[str] = []
-        self.done: dict[str, int] = {}
+        self.fault_counts: dict[str, int] = {}
 
     def accepts(self, envelope: EventEnvelope) -> bool:
         return self._transport.accepts(envelope)
 
     async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
-        mixed = self._mixed(envelopes)
-        what = self._next()
-        self.done[what] = self.done.get(what, 0) + 1
-        if what == "before":
+        shuffled = self._shuffle(envelopes)
+        fault = self._next_fault()
+        self.fault_counts[fault] = self.fault_counts.get(fault, 0) + 1
+        if fault == "before":
             raise Unavailable(dependency="chaos")
-        if what == "late":
-            await asyncio.sleep(self._chance.uniform(0, 0.01))
-        await self._transport.deliver(mixed[: len(mixed) // 2] if what == "half" else mixed)
-        if what == "twice":
-            await self._transport.deliver(mixed)
-        if what in {"half", "after"}:
+        if fault == "late":
+            await asyncio.sleep(self._rng.uniform(0, 0.01))
+        await self._transport.deliver(
+            shuffled[: len(shuffled) // 2] if fault == "half" else shuffled
+        )
+        if fault == "twice":
+            await self._transport.deliver(shuffled)
+        if fault in {"half", "after"}:
             raise Unavailable(dependency="chaos")
 
-    def _next(self) -> str:
-        """All of it in turns, in no order that one could count on."""
+    def _next_fault(self) -> str:
+        """Return each fault once per round, in random order."""
         if not self._plan:
             self._plan = [*FAULTS]
-            self._chance.shuffle(self._plan)
+            self._rng.shuffle(self._plan)
         return self._plan.pop()
 
-    def _mixed(self, envelopes: Sequence[EventEnvelope]) -> list[EventEnvelope]:
-        mixed = list(envelopes)
-        self._chance.shuffle(mixed)
-        if not self._wild:
-            # the keys in any order, each key in its own
+    def _shuffle(self, envelopes: Sequence[EventEnvelope]) -> list[EventEnvelope]:
+        shuffled = list(envelopes)
+        self._rng.shuffle(shuffled)
+        if not self._shuffles_keys:
+            # keys in any order, the events of one key in theirs
             waiting = {
-                key: [e for e in envelopes if e.key == key] for key in {e.key for e in mixed}
+                key: [e for e in envelopes if e.key == key] for key in {e.key for e in shuffled}
             }
-            mixed = [waiting[envelope.key].pop(0) for envelope in mixed]
-        return mixed
+            shuffled = [waiting[envelope.key].pop(0) for envelope in shuffled]
+        return shuffled
 
 
 class Traffic:
-    """Publisher and listener, joined by the kind of pipe that a test asks for."""
+    """A publisher and a subscriber, with the kind of transport that a test chooses."""
 
     def __init__(self, backend: ContextPersistence[Any], redis: RedisClient) -> None:
         self.backend = backend
@@ -99,7 +103,7 @@ class Traffic:
         if kind != "direct":
             types = frozenset({ThingHappened.type})
             publishers = [RedisStreamPublisher("probe", {"probe": types}, self._redis, utc_now)]
-            config = StreamPace(
+            config = StreamConfig(
                 block_timeout=0.02,
                 claim_interval=0.1,
                 stale_after=0.1,
@@ -115,7 +119,7 @@ class Traffic:
             "probe",
             self.backend.outbox,
             OutboxRelay("probe", [] if kind == "stream" else [chaos], utc_now, publishers),
-            InboxConsumer(self.backend.inbox, {HANDLER: self.note}, utc_now, WORKER_CONFIG),
+            InboxConsumer(self.backend.inbox, {HANDLER: self.handle}, utc_now, WORKER_CONFIG),
             [],
             WORKER_CONFIG,
             consumers,
@@ -123,31 +127,31 @@ class Traffic:
             inbox_signal=self.backend.inbox_signal,
         )
 
-    async def note(self, delivery: Delivery, event: ThingHappened) -> None:
+    async def handle(self, delivery: Delivery, event: ThingHappened) -> None:
         async with self.backend.database.transaction() as store:
             if await store.mark_processed(delivery):
                 await store.add(f"{event.thing}/{event.number}", event.number)
                 self.handled.append((str(event.thing), event.number))
 
     async def publish(self, ctx: CallContext) -> None:
-        """Of each key one after the other, the keys side by side."""
+        """Publish the events of each key in order, all keys concurrently."""
 
-        async def of_one_key() -> None:
+        async def publish_one_key() -> None:
             thing = new_id()
-            for number in range(EACH):
+            for number in range(EVENTS_PER_KEY):
                 async with self.backend.database.transaction() as store:
                     await store.publish(ThingHappened(thing=thing, number=number), ctx)
                 await asyncio.sleep(0)
 
-        await asyncio.gather(*(of_one_key() for _ in range(KEYS)))
+        await asyncio.gather(*(publish_one_key() for _ in range(KEY_COUNT)))
 
     async def run(self, kind: str, chaos: ChaosTransport, ctx: CallContext) -> None:
-        """Until all has been handled and nothing more comes."""
+        """Run until every event has been handled."""
         task = asyncio.create_task(self.build_worker(kind, chaos).run())
         try:
             await self.publish(ctx)
-            async with asyncio.timeout(PATIENCE):
-                while len(self.handled) < KEYS * EACH:
+            async with asyncio.timeout(TEST_TIMEOUT):
+                while len(self.handled) < KEY_COUNT * EVENTS_PER_KEY:
                     await asyncio.sleep(0.01)
         finally:
             task.cancel()
@@ -168,9 +172,9 @@ class Traffic:
 @pytest.fixture
 async def traffic(backend: ContextPersistence[Any], redis_url: str) -> AsyncIterator[Traffic]:
     redis = RedisClient(redis_url, timeout=10)
-    own: Any = Redis.from_url(redis_url)
-    await own.delete("markethall:events:probe", "markethall:events:probe:marker")
-    await own.aclose()
+    redis_admin: Any = Redis.from_url(redis_url)
+    await redis_admin.delete("markethall:events:probe", "markethall:events:probe:marker")
+    await redis_admin.aclose()
     yield Traffic(backend, redis)
     await redis.close()
 
@@ -185,16 +189,16 @@ async def test_under_faults_each_event_applies_once_in_key_order(
     await traffic.run(kind, chaos, ctx)
 
     with capsys.disabled():
-        print(f"\n{kind}: {await traffic.effects()} effects of {KEYS * EACH} events, {chaos.done}")  # noqa: T201 - for the report
-    assert await traffic.effects() == len(traffic.handled) == KEYS * EACH
+        print(f"\n{kind}: faults {chaos.fault_counts}")  # noqa: T201 - for the test log
+    assert await traffic.effects() == len(traffic.handled) == KEY_COUNT * EVENTS_PER_KEY
     assert traffic.in_order()
-    assert set(chaos.done) == set(FAULTS)
+    assert set(chaos.fault_counts) == set(FAULTS)
 
 
 @pytest.mark.parametrize("kind", ["direct", "stream"])
 async def test_without_key_order_each_event_still_applies_once(
     traffic: Traffic, ctx: CallContext, kind: str
 ) -> None:
-    await traffic.run(kind, ChaosTransport(traffic.inbox_transport, 4711, wild=True), ctx)
+    await traffic.run(kind, ChaosTransport(traffic.inbox_transport, 4711, shuffles_keys=True), ctx)
 
-    assert await traffic.effects() == len(traffic.handled) == KEYS * EACH
+    assert await traffic.effects() == len(traffic.handled) == KEY_COUNT * EVENTS_PER_KEY

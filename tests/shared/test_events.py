@@ -1,4 +1,4 @@
-"""Events: none is lost, none has its effect twice, those of one key keep their order."""
+"""Outbox, inbox and consumer: no event is lost or applied twice, and keys keep their order."""
 
 import asyncio
 import random
@@ -11,13 +11,14 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import bindparam
+from structlog.testing import capture_logs
 
 from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.composition.sql import build_sql_persistence
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import MalformedRequest, Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
+from markethall.shared.messaging.events import Delivery, EventEnvelope, RetryLater, wrap_event
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.sql.outbox import SqlOutbox
@@ -28,21 +29,21 @@ from tests.conftest import on_server
 from tests.shared.conftest import STATEMENTS, FakeClock, ProbeSqlStore, ThingHappened
 
 HANDLER = "probe.on_thing_happened"
-PACE = WorkerConfig(max_attempts=3, delivery_lease=30)
+WORKER_CONFIG = WorkerConfig(max_attempts=3, delivery_lease=30)
 
 
-class Listener:
-    """A context that listens to its own events, and can be told to fail."""
+class Subscriber:
+    """A context that handles its own events; its handler can be made to fail."""
 
     def __init__(self, backend: ContextPersistence[Any], clock: FakeClock) -> None:
         self.backend = backend
         self.clock = clock
-        self.seen: list[int] = []
+        self.handled: list[int] = []
         self.fails: dict[int, BaseException] = {}
         self.fails_after_writing = False
         self.transport = InProcessTransport(backend.inbox, {ThingHappened.type: [HANDLER]})
         self.relay = OutboxRelay("probe", [self.transport], clock)
-        self.processor = InboxConsumer(backend.inbox, {HANDLER: self.handle}, clock, PACE)
+        self.consumer = InboxConsumer(backend.inbox, {HANDLER: self.handle}, clock, WORKER_CONFIG)
 
     async def handle(self, delivery: Delivery, event: ThingHappened) -> None:
         error = self.fails.get(event.number)
@@ -54,7 +55,7 @@ class Listener:
             await store.add(str(new_id()), event.number)
             if error:
                 raise error
-        self.seen.append(event.number)
+        self.handled.append(event.number)
 
     async def publish(self, ctx: CallContext, *events: ThingHappened) -> None:
         for event in events:
@@ -70,15 +71,15 @@ class Listener:
             return relayed
 
     async def process(self) -> int:
-        """Until nothing is due; how many were tried."""
-        tried = 0
+        """Run handlers until nothing is due; return the number of attempts."""
+        attempts = 0
         while count := await self.process_once():
-            tried += count
-        return tried
+            attempts += count
+        return attempts
 
     async def process_once(self) -> int:
         async with asyncio.TaskGroup() as tasks:
-            return await self.processor.dispatch_due(tasks)
+            return await self.consumer.dispatch_due(tasks)
 
     async def effects(self) -> int:
         async with self.backend.database.read_session() as store:
@@ -87,50 +88,50 @@ class Listener:
 
 
 @pytest.fixture
-def listener(backend: ContextPersistence[Any], clock: FakeClock) -> Listener:
-    return Listener(backend, clock)
+def subscriber(backend: ContextPersistence[Any], clock: FakeClock) -> Subscriber:
+    return Subscriber(backend, clock)
 
 
 def happened(number: int, thing: UUID | None = None) -> ThingHappened:
     return ThingHappened(thing=thing or new_id(), number=number)
 
 
-# The outbox
+# Outbox
 
 
-async def test_event_is_published_only_on_commit(listener: Listener, ctx: CallContext) -> None:
+async def test_event_is_published_only_on_commit(subscriber: Subscriber, ctx: CallContext) -> None:
     with pytest.raises(MalformedRequest):
-        await publish_and_refuse(listener, ctx)
-    await listener.publish(ctx, happened(1))
+        await publish_and_raise(subscriber, ctx)
+    await subscriber.publish(ctx, happened(1))
 
-    relayed = await listener.relay_all()
-    await listener.process()
+    relayed = await subscriber.relay_all()
+    await subscriber.process()
 
     assert relayed == 1
-    assert listener.seen == [1]
+    assert subscriber.handled == [1]
 
 
-async def test_worker_is_notified_after_commit(listener: Listener, ctx: CallContext) -> None:
-    woken: list[str] = []
-    listener.backend.database.after_publish = lambda: woken.append("woken")
+async def test_worker_is_notified_after_commit(subscriber: Subscriber, ctx: CallContext) -> None:
+    notifications: list[str] = []
+    subscriber.backend.database.after_publish = lambda: notifications.append("notified")
 
-    async with listener.backend.database.transaction() as store:
+    async with subscriber.backend.database.transaction() as store:
         await store.publish(happened(1), ctx)
-        during = list(woken)
+        during = list(notifications)
     with pytest.raises(MalformedRequest):
-        await publish_and_refuse(listener, ctx)
-    async with listener.backend.database.transaction() as store:
-        await store.add("nothing to tell")
+        await publish_and_raise(subscriber, ctx)
+    async with subscriber.backend.database.transaction() as store:
+        await store.add("no event")
 
-    assert (during, woken) == ([], ["woken"])
+    assert (during, notifications) == ([], ["notified"])
 
 
 async def test_event_carries_request_id_and_trace(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
     event = happened(7)
-    await listener.publish(ctx, event)
-    await listener.relay_all()
+    await subscriber.publish(ctx, event)
+    await subscriber.relay_all()
 
     (delivery,) = await backend.inbox.claim(clock(), timedelta(seconds=1), 5)
 
@@ -141,81 +142,81 @@ async def test_event_carries_request_id_and_trace(
 
 
 async def test_interrupted_relay_resends_without_duplicate_effect(
-    listener: Listener, ctx: CallContext
+    subscriber: Subscriber, ctx: CallContext
 ) -> None:
     class Lossy:
-        """Delivers, but its answer is lost."""
+        """Delivers, then fails as if the response was lost."""
 
         async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
-            await listener.transport.deliver(envelopes)
-            raise Unavailable(dependency="pipe")
+            await subscriber.transport.deliver(envelopes)
+            raise Unavailable(dependency="transport")
 
-    await listener.publish(ctx, *(happened(number) for number in range(5)))
-    lossy = OutboxRelay("probe", [Lossy()], listener.clock)
-    async with listener.backend.outbox.acquire_leadership() as leader:
+    await subscriber.publish(ctx, *(happened(number) for number in range(5)))
+    lossy = OutboxRelay("probe", [Lossy()], subscriber.clock)
+    async with subscriber.backend.outbox.acquire_leadership() as leader:
         assert leader is not None
         for _ in range(3):
             with pytest.raises(Unavailable):
                 await lossy.relay_batch(leader, 100)
 
-    await listener.relay_all()
-    await listener.process()
+    await subscriber.relay_all()
+    await subscriber.process()
 
-    assert sorted(listener.seen) == list(range(5))
-    assert await listener.effects() == 5
+    assert sorted(subscriber.handled) == list(range(5))
+    assert await subscriber.effects() == 5
 
 
 async def test_old_published_events_are_purged_and_pending_kept(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await listener.publish(ctx, happened(1))
-    await listener.relay_all()
-    await listener.publish(ctx, happened(2))
+    await subscriber.publish(ctx, happened(1))
+    await subscriber.relay_all()
+    await subscriber.publish(ctx, happened(2))
     clock.forward(days=8)
 
     await backend.outbox.purge(clock() - timedelta(days=7))
 
-    assert await listener.relay_all() == 1
-    await listener.process()
-    assert sorted(listener.seen) == [1, 2]
+    assert await subscriber.relay_all() == 1
+    await subscriber.process()
+    assert sorted(subscriber.handled) == [1, 2]
 
 
-# Who leads
+# Leadership
 
 
 async def test_only_one_process_leads(backend: ContextPersistence[Any]) -> None:
     async with backend.outbox.acquire_leadership() as first:
         async with backend.outbox.acquire_leadership() as second:
-            while_led = second
+            while_leading = second
         leads = first is not None
     async with backend.outbox.acquire_leadership() as third:
         afterwards = third is not None
 
-    assert (leads, while_led, afterwards) == (True, None, True)
+    assert (leads, while_leading, afterwards) == (True, None, True)
 
 
 async def test_concurrent_leader_election_has_one_winner(probe_url: str) -> None:
-    async with process_of(probe_url) as one, process_of(probe_url) as two:
+    async with own_pool(probe_url) as one, own_pool(probe_url) as two:
         for _ in range(20):
-            together = asyncio.Barrier(2)
-            leads = await asyncio.gather(take_part(one, together), take_part(two, together))
+            barrier = asyncio.Barrier(2)
+            leads = await asyncio.gather(try_to_lead(one, barrier), try_to_lead(two, barrier))
 
-            # both may see the other asking, and try again in a second; never do both lead
+            # each may see the lock of the other and retry in a second, but never do both lead
             assert leads.count(True) <= 1
 
 
 async def test_lost_connection_loses_leadership(
     probe_url: str, clock: FakeClock, ctx: CallContext
 ) -> None:
-    async with process_of(probe_url) as one, process_of(probe_url) as two:
-        listener = Listener(build_sql_persistence(two, STATEMENTS, ProbeSqlStore, clock), clock)
+    async with own_pool(probe_url) as one, own_pool(probe_url) as two:
+        subscriber = Subscriber(build_sql_persistence(two, STATEMENTS, ProbeSqlStore, clock), clock)
         with pytest.raises(Unavailable):  # noqa: PT012 - the block is what is tested
             async with SqlOutbox(one, STATEMENTS.outbox).acquire_leadership() as old:
                 assert old is not None
-                await listener.publish(ctx, happened(1))
+                await subscriber.publish(ctx, happened(1))
                 await on_server(probe_url, KILL_LEADER)
 
-                assert await listener.relay_all() == 1
+                assert await subscriber.relay_all() == 1
                 await old.get_unpublished(10)
 
 
@@ -247,45 +248,45 @@ async def test_cancelled_leader_releases_lock(probe: Postgres) -> None:
     task.cancel()
     await asyncio.wait([task])
 
-    assert await no_locks(probe)
+    assert await wait_until_unlocked(probe)
 
 
-# The order
+# Order
 
 
 @pytest.mark.parametrize("writers", [8])
 async def test_late_commits_are_delivered_and_key_order_is_kept(
     probe: Postgres, clock: FakeClock, ctx: CallContext, writers: int
 ) -> None:
-    listener = Listener(build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, clock), clock)
+    subscriber = Subscriber(build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, clock), clock)
     keys = [new_id() for _ in range(writers)]
     each = 50
-    chance = random.Random(7)
-    working = asyncio.Event()
-    working.set()
+    rng = random.Random(7)
+    writing = asyncio.Event()
+    writing.set()
 
     async def write(key: UUID) -> None:
         for number in range(0, each, 2):
-            async with listener.backend.database.transaction() as store:
+            async with subscriber.backend.database.transaction() as store:
                 await store.publish(happened(number, key), ctx)
-                # held open across other commits and across the relay's looks
-                for _ in range(chance.randrange(6)):
+                # held open while others commit and the relay reads
+                for _ in range(rng.randrange(6)):
                     await store.count()
                 await store.publish(happened(number + 1, key), ctx)
 
     async def relay() -> int:
         relayed = 0
-        async with listener.backend.outbox.acquire_leadership() as leader:
+        async with subscriber.backend.outbox.acquire_leadership() as leader:
             assert leader is not None
-            while working.is_set():
-                relayed += await listener.relay.relay_batch(leader, 7)
-            while count := await listener.relay.relay_batch(leader, 7):
+            while writing.is_set():
+                relayed += await subscriber.relay.relay_batch(leader, 7)
+            while count := await subscriber.relay.relay_batch(leader, 7):
                 relayed += count
         return relayed
 
     relaying = asyncio.create_task(relay())
     await asyncio.gather(*(write(key) for key in keys))
-    working.clear()
+    writing.clear()
 
     assert await relaying == writers * each
     async with probe.read_session() as connection:
@@ -298,29 +299,29 @@ async def test_late_commits_are_delivered_and_key_order_is_kept(
 
 
 async def test_events_of_one_key_are_sequential(
-    listener: Listener, ctx: CallContext, clock: FakeClock
+    subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    mine, other = new_id(), new_id()
-    listener.fails[1] = ValueError("not yet")
-    await listener.publish(ctx, happened(1, mine), happened(2, mine), happened(3, other))
-    await listener.relay_all()
+    key, other = new_id(), new_id()
+    subscriber.fails[1] = ValueError("not yet")
+    await subscriber.publish(ctx, happened(1, key), happened(2, key), happened(3, other))
+    await subscriber.relay_all()
 
-    await listener.process()
-    while_failing = list(listener.seen)
-    listener.fails.clear()
+    await subscriber.process()
+    while_failing = list(subscriber.handled)
+    subscriber.fails.clear()
     clock.forward(minutes=1)
-    await listener.process()
+    await subscriber.process()
 
     assert while_failing == [3]
-    assert listener.seen == [3, 1, 2]
+    assert subscriber.handled == [3, 1, 2]
 
 
 async def test_claimed_event_blocks_later_events_of_its_key(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
     key = new_id()
-    await listener.publish(ctx, happened(1, key), happened(2, key))
-    await listener.relay_all()
+    await subscriber.publish(ctx, happened(1, key), happened(2, key))
+    await subscriber.relay_all()
     lease = timedelta(seconds=30)
 
     first = await backend.inbox.claim(clock(), lease, 10)
@@ -346,13 +347,13 @@ async def test_claim_stays_fast_with_many_events_of_one_key(
 async def test_two_consumers_never_claim_same_event(
     probe_url: str, clock: FakeClock, ctx: CallContext
 ) -> None:
-    async with process_of(probe_url) as one, process_of(probe_url) as two:
+    async with own_pool(probe_url) as one, own_pool(probe_url) as two:
         inboxes = [
             build_sql_persistence(it, STATEMENTS, ProbeSqlStore, clock).inbox for it in (one, two)
         ]
-        listener = Listener(build_sql_persistence(one, STATEMENTS, ProbeSqlStore, clock), clock)
-        await listener.publish(ctx, *(happened(number) for number in range(40)))
-        await listener.relay_all()
+        subscriber = Subscriber(build_sql_persistence(one, STATEMENTS, ProbeSqlStore, clock), clock)
+        await subscriber.publish(ctx, *(happened(number) for number in range(40)))
+        await subscriber.relay_all()
 
         claims = await asyncio.gather(
             *(inbox.claim(clock(), timedelta(seconds=30), 5) for inbox in inboxes * 6)
@@ -362,47 +363,47 @@ async def test_two_consumers_never_claim_same_event(
         assert len(claimed) == len(set(claimed)) == 40
 
 
-# The effect
+# Effect
 
 
 async def test_effect_and_processed_mark_are_one_transaction(
-    listener: Listener, ctx: CallContext, clock: FakeClock
+    subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    listener.fails[1] = ValueError("after the write")
-    listener.fails_after_writing = True
-    await listener.publish(ctx, happened(1))
-    await listener.relay_all()
+    subscriber.fails[1] = ValueError("after the write")
+    subscriber.fails_after_writing = True
+    await subscriber.publish(ctx, happened(1))
+    await subscriber.relay_all()
 
-    await listener.process()
-    after_failure = await listener.effects()
-    listener.fails.clear()
+    await subscriber.process()
+    after_failure = await subscriber.effects()
+    subscriber.fails.clear()
     clock.forward(minutes=1)
-    await listener.process()
+    await subscriber.process()
 
     assert after_failure == 0
-    assert await listener.effects() == 1
+    assert await subscriber.effects() == 1
 
 
 async def test_concurrent_handling_has_one_effect(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await listener.publish(ctx, happened(1))
-    await listener.relay_all()
+    await subscriber.publish(ctx, happened(1))
+    await subscriber.relay_all()
     (delivery,) = await backend.inbox.claim(clock(), timedelta(seconds=1), 1)
     event = delivery.envelope.decode()
     assert isinstance(event, ThingHappened)
 
-    await asyncio.gather(*(listener.handle(delivery, event) for _ in range(8)))
+    await asyncio.gather(*(subscriber.handle(delivery, event) for _ in range(8)))
 
-    assert await listener.effects() == 1
+    assert await subscriber.effects() == 1
 
 
 async def test_event_without_subscription_is_dropped(
     backend: ContextPersistence[Any], clock: FakeClock, ctx: CallContext
 ) -> None:
-    pipe = InProcessTransport(backend.inbox, {"another.type": [HANDLER]})
+    transport = InProcessTransport(backend.inbox, {"another.type": [HANDLER]})
 
-    await pipe.deliver([wrap_event(happened(1), ctx, clock())])
+    await transport.deliver([wrap_event(happened(1), ctx, clock())])
 
     assert await backend.inbox.claim(clock(), timedelta(seconds=1), 5) == []
 
@@ -410,251 +411,273 @@ async def test_event_without_subscription_is_dropped(
 async def test_each_handler_has_its_own_delivery(
     backend: ContextPersistence[Any], clock: FakeClock, ctx: CallContext
 ) -> None:
-    pipe = InProcessTransport(backend.inbox, {ThingHappened.type: ["first", "second"]})
-    await pipe.deliver([wrap_event(happened(1), ctx, clock())])
-    tried = []
+    transport = InProcessTransport(backend.inbox, {ThingHappened.type: ["first", "second"]})
+    await transport.deliver([wrap_event(happened(1), ctx, clock())])
+    attempts = []
 
-    # one after the other: they share the key
+    # one after the other, because they share the key
     for _ in range(2):
         (delivery,) = await backend.inbox.claim(clock(), timedelta(seconds=9), 5)
-        tried.append(delivery.handler)
+        attempts.append(delivery.handler)
         async with backend.database.transaction() as store:
             assert await store.mark_processed(delivery)
 
-    assert tried == ["first", "second"]
+    assert attempts == ["first", "second"]
 
 
 # Failure
 
 
 async def test_failing_handler_backs_off_then_dead_letters(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    listener.fails[1] = ValueError("broken")
+    subscriber.fails[1] = ValueError("broken")
     event = happened(1)
-    await listener.publish(ctx, event)
-    await listener.relay_all()
+    await subscriber.publish(ctx, event)
+    await subscriber.relay_all()
 
-    tries = []
+    attempted_at = []
     for _ in range(100):
-        if await listener.process_once():
-            tries.append(clock())
+        if await subscriber.process_once():
+            attempted_at.append(clock())
         clock.forward(seconds=0.05)
 
-    assert len(tries) == PACE.max_attempts
-    assert tries[2] - tries[1] > tries[1] - tries[0]
+    assert len(attempted_at) == WORKER_CONFIG.max_attempts
+    assert attempted_at[2] - attempted_at[1] > attempted_at[1] - attempted_at[0]
     (dead,) = await backend.inbox.get_dead_letters()
     assert (dead.handler, dead.type, dead.attempts) == (
         HANDLER,
         ThingHappened.type,
-        PACE.max_attempts,
+        WORKER_CONFIG.max_attempts,
     )
     assert "broken" in dead.error
 
 
-async def test_unavailability_never_dead_letters_and_does_not_count_attempts(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+@pytest.mark.parametrize("error", [Unavailable(dependency="users"), RetryLater("not paid yet")])
+async def test_waiting_handler_is_retried_without_counting_attempts(
+    backend: ContextPersistence[Any],
+    subscriber: Subscriber,
+    ctx: CallContext,
+    clock: FakeClock,
+    error: Exception,
 ) -> None:
-    listener.fails[1] = Unavailable(dependency="neighbour")
-    await listener.publish(ctx, happened(1))
-    await listener.relay_all()
-    for _ in range(PACE.max_attempts * 3):
-        await listener.process()
+    subscriber.fails[1] = error
+    await subscriber.publish(ctx, happened(1))
+    await subscriber.relay_all()
+    for _ in range(WORKER_CONFIG.max_attempts * 3):
+        await subscriber.process()
         clock.forward(minutes=2)
 
-    listener.fails[1] = ValueError("broken once")
-    await listener.process()
+    subscriber.fails[1] = ValueError("broken once")
+    await subscriber.process()
     dead = await backend.inbox.get_dead_letters()
-    listener.fails.clear()
+    subscriber.fails.clear()
     clock.forward(minutes=2)
-    await listener.process()
+    await subscriber.process()
 
     assert dead == []
-    assert listener.seen == [1]
+    assert subscriber.handled == [1]
+
+
+async def test_waiting_for_another_event_is_not_logged_as_a_warning(
+    subscriber: Subscriber, ctx: CallContext
+) -> None:
+    subscriber.fails[1] = RetryLater("not paid yet")
+    await subscriber.publish(ctx, happened(1))
+    await subscriber.relay_all()
+
+    with capture_logs() as lines:
+        await subscriber.process()
+
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("event.retry_scheduled", "info")
+    ]
 
 
 async def test_unavailability_backoff_is_at_most_a_minute(
-    listener: Listener, ctx: CallContext, clock: FakeClock
+    subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    listener.fails[1] = Unavailable(dependency="neighbour")
-    await listener.publish(ctx, happened(1))
-    await listener.relay_all()
+    subscriber.fails[1] = Unavailable(dependency="users")
+    await subscriber.publish(ctx, happened(1))
+    await subscriber.relay_all()
     clock.forward(days=1)
-    await listener.process()
-    listener.fails.clear()
+    await subscriber.process()
+    subscriber.fails.clear()
 
-    clock.forward(seconds=PACE.max_backoff)
-    await listener.process()
+    clock.forward(seconds=WORKER_CONFIG.max_backoff)
+    await subscriber.process()
 
-    assert listener.seen == [1]
+    assert subscriber.handled == [1]
 
 
 @pytest.mark.parametrize(
-    "spoilt",
+    "corruption",
     [
         {"payload": "not json"},
         {"payload": '{"thing": 5}'},
         {"payload": ""},
-        {"type": "unheard.of"},
+        {"type": "unknown.type"},
     ],
 )
 async def test_malformed_event_is_dead_lettered_and_key_continues(
     backend: ContextPersistence[Any],
-    listener: Listener,
+    subscriber: Subscriber,
     ctx: CallContext,
     clock: FakeClock,
-    spoilt: dict[str, str],
+    corruption: dict[str, str],
 ) -> None:
     key = new_id()
-    poison = wrap_event(happened(1, key), ctx, clock()).model_copy(update=spoilt)
-    await backend.inbox.enqueue([HANDLER], [poison])
+    malformed = wrap_event(happened(1, key), ctx, clock()).model_copy(update=corruption)
+    await backend.inbox.enqueue([HANDLER], [malformed])
     await backend.inbox.enqueue([HANDLER], [wrap_event(happened(2, key), ctx, clock())])
 
-    for _ in range(PACE.max_attempts + 1):
-        await listener.process()
+    for _ in range(WORKER_CONFIG.max_attempts + 1):
+        await subscriber.process()
         clock.forward(minutes=1)
 
-    assert [dead.event_id for dead in await backend.inbox.get_dead_letters()] == [poison.event_id]
-    assert listener.seen == [2]
+    assert [dead.event_id for dead in await backend.inbox.get_dead_letters()] == [
+        malformed.event_id
+    ]
+    assert subscriber.handled == [2]
 
 
 async def test_event_for_removed_handler_is_dead_lettered(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
     await backend.inbox.enqueue(["no.such_handler"], [wrap_event(happened(1), ctx, clock())])
 
-    for _ in range(PACE.max_attempts):
-        await listener.process()
+    for _ in range(WORKER_CONFIG.max_attempts):
+        await subscriber.process()
         clock.forward(minutes=1)
 
     assert len(await backend.inbox.get_dead_letters()) == 1
 
 
 async def test_event_that_crashes_process_is_dead_lettered(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await listener.publish(ctx, happened(1))
-    await listener.relay_all()
-    for _ in range(PACE.max_attempts):
-        # claimed, and then nothing: the lease runs out
+    await subscriber.publish(ctx, happened(1))
+    await subscriber.relay_all()
+    for _ in range(WORKER_CONFIG.max_attempts):
+        # claimed and never finished, so the lease runs out
         assert len(await backend.inbox.claim(clock(), timedelta(seconds=30), 5)) == 1
         clock.forward(seconds=30)
 
-    await listener.process()
+    await subscriber.process()
 
-    assert listener.seen == []
+    assert subscriber.handled == []
     assert len(await backend.inbox.get_dead_letters()) == 1
 
 
 async def test_stray_cancellation_fails_only_its_handler(
-    listener: Listener, ctx: CallContext, clock: FakeClock
+    subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    listener.fails[1] = asyncio.CancelledError("something it waited for")
-    await listener.publish(ctx, happened(1), happened(2))
-    await listener.relay_all()
+    subscriber.fails[1] = asyncio.CancelledError("an awaited task was cancelled")
+    await subscriber.publish(ctx, happened(1), happened(2))
+    await subscriber.relay_all()
 
-    await listener.process()
+    await subscriber.process()
 
-    assert listener.seen == [2]
-    listener.fails.clear()
+    assert subscriber.handled == [2]
+    subscriber.fails.clear()
     clock.forward(minutes=1)
-    await listener.process()
-    assert sorted(listener.seen) == [1, 2]
+    await subscriber.process()
+    assert sorted(subscriber.handled) == [1, 2]
 
 
 async def test_shutdown_releases_claims_without_counting_attempts(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
-    async def never_ends(delivery: Delivery, event: ThingHappened) -> None:
-        begun.set()
+    async def never_finish(delivery: Delivery, event: ThingHappened) -> None:
+        started.set()
         await asyncio.Event().wait()
 
-    slow = InboxConsumer(backend.inbox, {HANDLER: never_ends}, clock, PACE)
-    await listener.publish(ctx, happened(1))
-    await listener.relay_all()
+    slow = InboxConsumer(backend.inbox, {HANDLER: never_finish}, clock, WORKER_CONFIG)
+    await subscriber.publish(ctx, happened(1))
+    await subscriber.relay_all()
 
-    for _ in range(PACE.max_attempts * 2):
-        begun.clear()
+    for _ in range(WORKER_CONFIG.max_attempts * 2):
+        started.clear()
         task = asyncio.create_task(run(slow))
-        await begun.wait()
+        await started.wait()
         task.cancel()
         await asyncio.wait([task])
-    await listener.process()
+    await subscriber.process()
 
-    assert listener.seen == [1]
+    assert subscriber.handled == [1]
 
 
-# By hand
+# Operations by hand
 
 
 async def test_dead_letters_can_be_requeued(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await bury_three(listener, ctx, clock)
+    await dead_letter_three(subscriber, ctx, clock)
     dead = await backend.inbox.get_dead_letters()
-    listener.fails.clear()
+    subscriber.fails.clear()
 
     one = await backend.inbox.requeue_dead_letters(dead[0].event_id)
-    await listener.process()
-    after_one = list(listener.seen)
+    await subscriber.process()
+    after_one = list(subscriber.handled)
     rest = await backend.inbox.requeue_dead_letters()
-    await listener.process()
+    await subscriber.process()
 
     assert (one, rest) == (1, 2)
     assert len(after_one) == 1
-    assert sorted(listener.seen) == [1, 2, 3]
+    assert sorted(subscriber.handled) == [1, 2, 3]
     assert await backend.inbox.get_dead_letters() == []
     assert await backend.inbox.requeue_dead_letters() == 0
     assert await backend.inbox.requeue_dead_letters(new_id()) == 0
 
 
 async def test_dead_letter_list_is_bounded_and_oldest_first(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await bury_three(listener, ctx, clock)
+    await dead_letter_three(subscriber, ctx, clock)
 
-    every, two = (
+    all_letters, two = (
         await backend.inbox.get_dead_letters(),
         await backend.inbox.get_dead_letters(limit=2),
     )
 
-    assert len(every) == 3
-    assert list(two) == list(every[:2])
+    assert len(all_letters) == 3
+    assert list(two) == list(all_letters[:2])
 
 
 async def test_replay_runs_handlers_again(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await listener.publish(ctx, happened(1), happened(2))
+    await subscriber.publish(ctx, happened(1), happened(2))
     async with backend.outbox.acquire_leadership() as leader:
         assert leader is not None
         first = (await leader.get_unpublished(1))[0].event_id
-    await listener.relay_all()
-    await listener.process()
+    await subscriber.relay_all()
+    await subscriber.process()
 
     replayed = await backend.inbox.replay(first)
-    await listener.process()
+    await subscriber.process()
 
     assert replayed == 1
-    assert sorted(listener.seen) == [1, 1, 2]
+    assert sorted(subscriber.handled) == [1, 1, 2]
     assert await backend.inbox.replay(new_id()) == 0
 
 
 async def test_done_deliveries_are_purged_and_dead_letters_kept(
-    backend: ContextPersistence[Any], listener: Listener, ctx: CallContext, clock: FakeClock
+    backend: ContextPersistence[Any], subscriber: Subscriber, ctx: CallContext, clock: FakeClock
 ) -> None:
-    await bury_three(listener, ctx, clock)
-    listener.fails.clear()
-    await listener.publish(ctx, happened(4))
-    await listener.relay_all()
-    await listener.process()
+    await dead_letter_three(subscriber, ctx, clock)
+    subscriber.fails.clear()
+    await subscriber.publish(ctx, happened(4))
+    await subscriber.relay_all()
+    await subscriber.process()
     clock.forward(days=8)
 
-    forgotten = await backend.inbox.purge(clock() - timedelta(days=7))
+    purged = await backend.inbox.purge(clock() - timedelta(days=7))
 
-    assert forgotten == 1
+    assert purged == 1
     assert len(await backend.inbox.get_dead_letters()) == 3
 
 
@@ -681,44 +704,44 @@ LOCKS = Statement(
 
 
 @asynccontextmanager
-async def process_of(url: str) -> AsyncIterator[Postgres]:
-    """A pool as another process would have it."""
+async def own_pool(url: str) -> AsyncIterator[Postgres]:
+    """Open a pool of its own, as another process would."""
     postgres = Postgres(url, PoolSize(min_size=1, max_size=5, timeout=5))
     yield postgres
     await postgres.close()
 
 
-async def take_part(postgres: Postgres, together: asyncio.Barrier) -> bool:
-    await together.wait()
+async def try_to_lead(postgres: Postgres, barrier: asyncio.Barrier) -> bool:
+    await barrier.wait()
     async with SqlOutbox(postgres, STATEMENTS.outbox).acquire_leadership() as leader:
-        await together.wait()
+        await barrier.wait()
         return leader is not None
 
 
-async def no_locks(postgres: Postgres) -> bool:
-    """The server lets go a moment after the connection has ended."""
+async def wait_until_unlocked(postgres: Postgres) -> bool:
+    """Wait, because the server releases locks a moment after the connection has ended."""
     async with asyncio.timeout(30), postgres.read_session() as connection:
         while await connection.fetch_value(LOCKS):
             continue
     return True
 
 
-async def publish_and_refuse(listener: Listener, ctx: CallContext) -> None:
-    async with listener.backend.database.transaction() as store:
+async def publish_and_raise(subscriber: Subscriber, ctx: CallContext) -> None:
+    async with subscriber.backend.database.transaction() as store:
         await store.publish(happened(99), ctx)
         raise MalformedRequest
 
 
-async def bury_three(listener: Listener, ctx: CallContext, clock: FakeClock) -> None:
+async def dead_letter_three(subscriber: Subscriber, ctx: CallContext, clock: FakeClock) -> None:
     for number in (1, 2, 3):
-        listener.fails[number] = ValueError("broken")
-        await listener.publish(ctx, happened(number))
-    await listener.relay_all()
-    for _ in range(PACE.max_attempts):
-        await listener.process()
+        subscriber.fails[number] = ValueError("broken")
+        await subscriber.publish(ctx, happened(number))
+    await subscriber.relay_all()
+    for _ in range(WORKER_CONFIG.max_attempts):
+        await subscriber.process()
         clock.forward(minutes=1)
 
 
-async def run(processor: InboxConsumer) -> None:
+async def run(consumer: InboxConsumer) -> None:
     async with asyncio.TaskGroup() as tasks:
-        await processor.dispatch_due(tasks)
+        await consumer.dispatch_due(tasks)

@@ -1,4 +1,4 @@
-"""The front door: what passes it, what does not, and what every answer has."""
+"""The gateway: limits, authentication, rate limits, errors and headers of every response."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.redis_client import RedisClient
 
 LIMIT = 2048
-PERSON = Actor(user_id=new_id())
+USER = Actor(user_id=new_id())
 
 
 class Thing(RequestModel):
@@ -44,7 +44,7 @@ class Thing(RequestModel):
 
 
 @dataclass(frozen=True)
-class Got:
+class HttpResponse:
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -60,14 +60,14 @@ class Got:
         return str(self.json["code"])
 
 
-class OneToken:
+class ProbeVerifier:
     async def verify(self, token: str) -> Actor:
         if token != "good":
             raise Unauthenticated(reason="invalid")
-        return PERSON
+        return USER
 
 
-def shop() -> FastAPI:
+def probe_app() -> FastAPI:
     handlers: Any = {
         DomainError: problem_handler,
         RequestValidationError: validation_handler,
@@ -77,11 +77,11 @@ def shop() -> FastAPI:
     app = FastAPI(exception_handlers=handlers)
 
     @app.post("/things")
-    async def make(thing: Thing) -> Thing:
+    async def create_thing(thing: Thing) -> Thing:
         return thing
 
     @app.get("/things/{name}")
-    async def see(name: str, request: Request) -> dict[str, Any]:
+    async def get_thing(name: str, request: Request) -> dict[str, Any]:
         ctx: CallContext = request.scope["state"]["call_context"]
         return json.loads(ctx.model_dump_json()) | {"name": name}  # type: ignore[no-any-return]
 
@@ -91,7 +91,7 @@ def shop() -> FastAPI:
 
     @app.get("/fault")
     async def fault() -> None:
-        raise ZeroDivisionError("what nobody outside should read")
+        raise ZeroDivisionError("an internal detail")
 
     @app.get("/busy")
     async def busy() -> None:
@@ -112,27 +112,31 @@ def shop() -> FastAPI:
     return app
 
 
-def front(
-    app: ASGIApp | None = None, *, limits: str = "off", patience: float = 5, proxies: Any = ()
+def gateway(
+    app: ASGIApp | None = None,
+    *,
+    limits: str = "off",
+    body_timeout: float = 5,
+    trusted_proxies: Any = (),
 ) -> GatewayMiddleware:
-    manners = GatewayConfig(
+    config = GatewayConfig(
         max_body_bytes=LIMIT,
-        body_timeout_seconds=patience,
-        trusted_proxies=proxies,
+        body_timeout_seconds=body_timeout,
+        trusted_proxies=trusted_proxies,
         context_by_path={"things": "probe"},
         form_paths=frozenset({"/token"}),
         rate_limit_exempt_paths=frozenset({"/busy"}),
     )
-    verifier: TokenVerifier = OneToken()
+    verifier: TokenVerifier = ProbeVerifier()
     return GatewayMiddleware(
-        app or shop(),
-        manners,
+        app or probe_app(),
+        config,
         TokenVerifiers(lambda: verifier),
         RateLimiter(limits, RedisClient(None)),
     )
 
 
-async def ask(
+async def send_request(
     app: ASGIApp,
     method: str,
     path: str,
@@ -140,9 +144,9 @@ async def ask(
     headers: Iterable[tuple[str, str]] = (),
     query: bytes = b"",
     peer: str = "192.0.2.1",
-    stalls: bool = False,
-) -> Got:
-    """One request, spoken as a server speaks it to an application."""
+    is_stalled: bool = False,
+) -> HttpResponse:
+    """Send one ASGI request."""
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -157,15 +161,15 @@ async def ask(
         "client": (peer, 5000),
         "server": ("testserver", 80),
     }
-    waiting = [
-        {"type": "http.request", "body": chunk, "more_body": stalls or place < len(chunks) - 1}
-        for place, chunk in enumerate(chunks or (b"",))
+    messages = [
+        {"type": "http.request", "body": chunk, "more_body": is_stalled or index < len(chunks) - 1}
+        for index, chunk in enumerate(chunks or (b"",))
     ]
     sent: list[Message] = []
 
     async def receive() -> Message:
-        if waiting:
-            return waiting.pop(0)
+        if messages:
+            return messages.pop(0)
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -174,19 +178,23 @@ async def ask(
 
     try:
         await app(scope, receive, send)
-    except ZeroDivisionError:  # the framework raises it again after it has answered
+    except ZeroDivisionError:  # Starlette raises it again after the response
         assert sent
     start = sent[0]
-    kept = {name.decode(): value.decode("latin-1") for name, value in start.get("headers", [])}
-    return Got(start["status"], kept, b"".join(message.get("body", b"") for message in sent[1:]))
+    headers_sent = {
+        name.decode(): value.decode("latin-1") for name, value in start.get("headers", [])
+    }
+    return HttpResponse(
+        start["status"], headers_sent, b"".join(message.get("body", b"") for message in sent[1:])
+    )
 
 
 JSON = ("content-type", "application/json")
 FORM = ("content-type", "application/x-www-form-urlencoded")
 
 
-async def post(body: bytes, *headers: tuple[str, str]) -> Got:
-    return await ask(front(), "POST", "/things", body, headers=headers or (JSON,))
+async def post(body: bytes, *headers: tuple[str, str]) -> HttpResponse:
+    return await send_request(gateway(), "POST", "/things", body, headers=headers or (JSON,))
 
 
 # Bodies
@@ -203,10 +211,10 @@ async def post(body: bytes, *headers: tuple[str, str]) -> Got:
     ],
 )
 async def test_valid_json_is_accepted(body: bytes) -> None:
-    got = await post(body)
+    response = await post(body)
 
-    assert got.status == 200
-    assert got.json == {"name": "", "number": 0} | json.loads(body)
+    assert response.status == 200
+    assert response.json == {"name": "", "number": 0} | json.loads(body)
 
 
 @pytest.mark.parametrize(
@@ -256,18 +264,18 @@ async def test_valid_json_is_accepted(body: bytes) -> None:
 async def test_invalid_body_is_rejected_without_server_error(
     body: bytes, status: int, code: str
 ) -> None:
-    got = await post(body)
+    response = await post(body)
 
-    assert got.status == status
-    assert not code or got.code == code
+    assert response.status == status
+    assert not code or response.code == code
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 10**5 + b"]" * 10**5])
 def test_deeply_nested_json_is_rejected_quickly(body: bytes) -> None:
-    with pytest.raises(MalformedRequest) as refused:
+    with pytest.raises(MalformedRequest) as raised:
         validate_json(body)
 
-    assert "deep" in refused.value.detail
+    assert "deep" in raised.value.detail
 
 
 @pytest.mark.parametrize("inside", [b"", b"1", b'"a"', b"[]"])
@@ -275,10 +283,10 @@ def test_json_depth_limit_is_sixty_four(inside: bytes) -> None:
     levels = 63 if inside == b"[]" else 64
     validate_json(b"[" * levels + inside + b"]" * levels)
 
-    with pytest.raises(MalformedRequest) as refused:
+    with pytest.raises(MalformedRequest) as raised:
         validate_json(b"[" * (levels + 1) + inside + b"]" * (levels + 1))
 
-    assert "64 levels" in refused.value.detail
+    assert "64 levels" in raised.value.detail
 
 
 def test_wide_json_is_accepted() -> None:
@@ -293,33 +301,35 @@ def test_oversized_integer_is_rejected() -> None:
 async def test_body_size_limit_is_exact() -> None:
     namespace = b" " * (LIMIT - 2)
 
-    fits = await ask(front(), "POST", "/things", b"{}" + namespace, headers=[JSON])
-    told = await ask(
-        front(), "POST", "/things", b"", headers=[JSON, ("content-length", str(LIMIT + 1))]
+    fits = await send_request(gateway(), "POST", "/things", b"{}" + namespace, headers=[JSON])
+    declared = await send_request(
+        gateway(), "POST", "/things", b"", headers=[JSON, ("content-length", str(LIMIT + 1))]
     )
-    untold = await ask(front(), "POST", "/things", b"{}" + namespace, b" ", headers=[JSON])
+    chunked = await send_request(
+        gateway(), "POST", "/things", b"{}" + namespace, b" ", headers=[JSON]
+    )
 
     assert fits.status == 200
-    assert (told.status, told.code) == (413, "request.too_large")
-    assert (untold.status, untold.code) == (413, "request.too_large")
-    assert untold.json["details"] == {"limit": LIMIT}
+    assert (declared.status, declared.code) == (413, "request.too_large")
+    assert (chunked.status, chunked.code) == (413, "request.too_large")
+    assert chunked.json["details"] == {"limit": LIMIT}
 
 
 async def test_chunked_body_is_joined() -> None:
     pieces = [bytes([letter]) for letter in b'{"name": "a"}']
 
-    got = await ask(front(), "POST", "/things", *pieces, headers=[JSON])
+    response = await send_request(gateway(), "POST", "/things", *pieces, headers=[JSON])
 
-    assert got.json["name"] == "a"
+    assert response.json["name"] == "a"
 
 
 async def test_slow_body_closes_connection() -> None:
-    got = await ask(
-        front(patience=0.05), "POST", "/things", b'{"name"', headers=[JSON], stalls=True
+    response = await send_request(
+        gateway(body_timeout=0.05), "POST", "/things", b'{"name"', headers=[JSON], is_stalled=True
     )
 
-    assert (got.status, got.code) == (408, "request.timeout")
-    assert got.headers["connection"] == "close"
+    assert (response.status, response.code) == (408, "request.timeout")
+    assert response.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(
@@ -338,31 +348,35 @@ async def test_json_content_types_are_accepted(kind: str) -> None:
      "application/json, text/plain"],
 )  # fmt: skip
 async def test_other_content_types_are_rejected(kind: str) -> None:
-    got = await post(b"{}", ("content-type", kind))
+    response = await post(b"{}", ("content-type", kind))
 
-    assert (got.status, got.code) == (415, "request.unsupported_media_type")
-    assert got.json["details"] == {"supported": ["application/json"]}
+    assert (response.status, response.code) == (415, "request.unsupported_media_type")
+    assert response.json["details"] == {"supported": ["application/json"]}
 
 
 async def test_missing_content_type_is_rejected() -> None:
-    got = await ask(front(), "POST", "/things", b"{}")
+    response = await send_request(gateway(), "POST", "/things", b"{}")
 
-    assert got.status == 415
+    assert response.status == 415
 
 
 async def test_get_body_is_ignored() -> None:
-    got = await ask(front(), "GET", "/things/a", b"nonsense", headers=[("content-length", "8")])
+    response = await send_request(
+        gateway(), "GET", "/things/a", b"nonsense", headers=[("content-length", "8")]
+    )
 
-    assert got.status == 200
+    assert response.status == 200
 
 
 # Forms
 
 
 async def test_form_is_decoded() -> None:
-    got = await ask(front(), "POST", "/token", b"username=a%2Bb+%C3%B1;x&n=", headers=[FORM])
+    response = await send_request(
+        gateway(), "POST", "/token", b"username=a%2Bb+%C3%B1;x&n=", headers=[FORM]
+    )
 
-    assert got.json == {"username": "a+b ñ;x"}
+    assert response.json == {"username": "a+b ñ;x"}
 
 
 @pytest.mark.parametrize(
@@ -381,22 +395,22 @@ async def test_form_is_decoded() -> None:
     ],
 )
 async def test_ambiguous_form_is_rejected(body: bytes, status: int) -> None:
-    got = await ask(front(), "POST", "/token", body, headers=[FORM])
+    response = await send_request(gateway(), "POST", "/token", body, headers=[FORM])
 
-    assert got.status == status
-    assert got.code.startswith("request.")
+    assert response.status == status
+    assert response.code.startswith("request.")
 
 
 async def test_form_route_rejects_json() -> None:
-    got = await ask(front(), "POST", "/token", b'{"username": "a"}', headers=[JSON])
+    response = await send_request(gateway(), "POST", "/token", b'{"username": "a"}', headers=[JSON])
 
-    assert got.status == 415
+    assert response.status == 415
 
 
 def test_normalized_form_is_stable() -> None:
-    once = normalize_form("a=ñ&b=%20+&c=;&d".encode())
+    normalized = normalize_form("a=ñ&b=%20+&c=;&d".encode())
 
-    assert normalize_form(once) == once
+    assert normalize_form(normalized) == normalized
 
 
 @pytest.mark.parametrize(
@@ -404,39 +418,46 @@ def test_normalized_form_is_stable() -> None:
     ["Victim", "VICTIM", "\uff36ictim", "victim&a=1&b=2&c=3", "victim;x&x=%C3%BF"],
 )
 async def test_login_limit_ignores_name_spelling(spelling: str) -> None:
-    door = front(limits="on")
+    limited_gateway = gateway(limits="on")
     for number in range(LOGIN_ACCOUNT.quota):
-        got = await ask(
-            door, "POST", "/token", b"username=victim", headers=[FORM], peer=f"192.0.2.{number}"
+        response = await send_request(
+            limited_gateway,
+            "POST",
+            "/token",
+            b"username=victim",
+            headers=[FORM],
+            peer=f"192.0.2.{number}",
         )
-        assert got.status == 200
+        assert response.status == 200
     body = f"username={spelling}".encode()
     expected = 200 if ";" in spelling else 429
 
-    got = await ask(door, "POST", "/token", body, headers=[FORM], peer="192.0.2.99")
+    response = await send_request(
+        limited_gateway, "POST", "/token", body, headers=[FORM], peer="192.0.2.99"
+    )
 
-    assert got.status == expected
+    assert response.status == expected
 
 
-# Who asks, and from where
+# Authentication and client address
 
 
 @pytest.mark.parametrize(
     ("peer", "lines", "client"),
     [
-        # nobody is trusted who is no proxy of ours
+        # the peer is not a trusted proxy
         ("192.0.2.1", ["203.0.113.9"], "192.0.2.1"),
         ("10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
-        # what the client wrote itself stands further left
+        # the client itself sent the addresses on the left
         ("10.0.0.1", ["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
         ("10.0.0.1", ["1.1.1.1", "203.0.113.9"], "203.0.113.9"),
         ("10.0.0.1", ["10.9.9.9, 203.0.113.9"], "203.0.113.9"),
-        # a chain of our own proxies is walked through
+        # several trusted proxies
         ("10.0.0.1", ["203.0.113.9, 10.0.0.7, 10.0.0.8"], "203.0.113.9"),
         ("10.0.0.1", ["10.0.0.7, 10.0.0.8"], "10.0.0.7"),
         ("10.0.0.1", ["2001:db8::9"], "2001:db8::9"),
         ("::ffff:10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
-        # what is no address ends the walk at the last one that is
+        # an invalid address ends the chain at the last valid one
         ("10.0.0.1", ["garbage"], "10.0.0.1"),
         ("10.0.0.1", [""], "10.0.0.1"),
         ("10.0.0.1", [], "10.0.0.1"),
@@ -451,80 +472,90 @@ async def test_login_limit_ignores_name_spelling(spelling: str) -> None:
 async def test_client_ip_is_nearest_untrusted_address(
     peer: str, lines: list[str], client: str
 ) -> None:
-    door = front(limits="on", proxies=("10.0.0.0/8",))
+    limited_gateway = gateway(limits="on", trusted_proxies=("10.0.0.0/8",))
     headers = [("x-forwarded-for", line) for line in lines]
     for _ in range(3):
-        await ask(door, "GET", "/things/a", headers=headers, peer=peer)
+        await send_request(limited_gateway, "GET", "/things/a", headers=headers, peer=peer)
 
-    # what was used up is what this client has used up
-    got = await ask(door, "GET", "/things/a", peer=client)
+    # the three requests counted for this address
+    response = await send_request(limited_gateway, "GET", "/things/a", peer=client)
 
-    used = REQUESTS.quota - int(got.headers["ratelimit"].partition("r=")[2].partition(";")[0])
+    used = REQUESTS.quota - int(response.headers["ratelimit"].partition("r=")[2].partition(";")[0])
     assert used == 4
 
 
 async def test_valid_token_authenticates_and_invalid_is_anonymous() -> None:
-    good = await ask(front(), "GET", "/things/a", headers=[("authorization", "Bearer good")])
-    bad = await ask(front(), "GET", "/things/a", headers=[("authorization", "Bearer bad")])
+    authenticated = await send_request(
+        gateway(), "GET", "/things/a", headers=[("authorization", "Bearer good")]
+    )
+    anonymous = await send_request(
+        gateway(), "GET", "/things/a", headers=[("authorization", "Bearer bad")]
+    )
 
-    assert good.json["actor"]["user_id"] == str(PERSON.user_id)
-    assert bad.json["actor"]["user_id"] is None
+    assert authenticated.json["actor"]["user_id"] == str(USER.user_id)
+    assert anonymous.json["actor"]["user_id"] is None
 
 
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer ", "Basic good", "good", "Bearer \xff", "bearer  x y", "\x00"]
 )
 async def test_any_authorization_header_is_safe(header: str) -> None:
-    got = await ask(front(), "GET", "/things/a", headers=[("authorization", header)])
+    response = await send_request(
+        gateway(), "GET", "/things/a", headers=[("authorization", header)]
+    )
 
-    assert got.status == 200
-    assert got.json["actor"]["user_id"] is None
+    assert response.status == 200
+    assert response.json["actor"]["user_id"] is None
 
 
 async def test_rate_limited_response_has_retry_after() -> None:
-    door = front(limits="on")
+    limited_gateway = gateway(limits="on")
     for _ in range(REQUESTS.quota):
-        await ask(door, "GET", "/things/a")
+        await send_request(limited_gateway, "GET", "/things/a")
 
-    got = await ask(door, "GET", "/things/a")
-    unlimited = await ask(door, "GET", "/busy")
+    response = await send_request(limited_gateway, "GET", "/things/a")
+    unlimited = await send_request(limited_gateway, "GET", "/busy")
 
-    assert (got.status, got.code) == (429, "request.rate_limited")
-    assert int(got.headers["retry-after"]) >= 1
-    assert "requests" in got.headers["ratelimit-policy"]
+    assert (response.status, response.code) == (429, "request.rate_limited")
+    assert int(response.headers["retry-after"]) >= 1
+    assert "requests" in response.headers["ratelimit-policy"]
     assert unlimited.status == 503
 
 
-# Heads
+# Request headers
 
 
 @pytest.mark.parametrize(
-    "sane", ["12345678", "a" * 128, "0199c0de-0000-7000-8000-000000000001", "a.b_c:d/e+f=g"]
+    "request_id", ["12345678", "a" * 128, "0199c0de-0000-7000-8000-000000000001", "a.b_c:d/e+f=g"]
 )
-async def test_valid_request_id_is_kept(sane: str) -> None:
-    got = await ask(front(), "GET", "/things/a", headers=[("x-request-id", sane)])
+async def test_valid_request_id_is_kept(request_id: str) -> None:
+    response = await send_request(
+        gateway(), "GET", "/things/a", headers=[("x-request-id", request_id)]
+    )
 
-    assert got.headers["x-request-id"] == sane
-    assert got.json["request_id"] == sane
+    assert response.headers["x-request-id"] == request_id
+    assert response.json["request_id"] == request_id
 
 
 @pytest.mark.parametrize(
-    "mad",
+    "invalid_id",
     ["", "short", "a" * 129, "with space", "line\nbreak", "quote'\"<>", "\xff" * 9, "a;b" * 5],
 )
-async def test_any_other_request_id_is_replaced(mad: str) -> None:
-    got = await ask(front(), "GET", "/things/a", headers=[("x-request-id", mad)])
+async def test_any_other_request_id_is_replaced(invalid_id: str) -> None:
+    response = await send_request(
+        gateway(), "GET", "/things/a", headers=[("x-request-id", invalid_id)]
+    )
 
-    assert got.headers["x-request-id"] != mad
-    assert len(got.headers["x-request-id"]) == 36
-    assert got.json["request_id"] == got.headers["x-request-id"]
+    assert response.headers["x-request-id"] != invalid_id
+    assert len(response.headers["x-request-id"]) == 36
+    assert response.json["request_id"] == response.headers["x-request-id"]
 
 
 TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("traceparent", "expected"),
     [
         (TRACE, TRACE),
         (TRACE.upper(), None),
@@ -536,100 +567,108 @@ TRACE = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
         ("nonsense", None),
     ],
 )
-async def test_valid_traceparent_is_kept(given: str, kept: str | None) -> None:
-    got = await ask(front(), "GET", "/things/a", headers=[("traceparent", given)])
+async def test_valid_traceparent_is_kept(traceparent: str, expected: str | None) -> None:
+    response = await send_request(
+        gateway(), "GET", "/things/a", headers=[("traceparent", traceparent)]
+    )
 
-    assert got.json["traceparent"] == kept
+    assert response.json["traceparent"] == expected
 
 
-async def test_headers_beyond_their_limit_are_refused() -> None:
-    got = await ask(front(), "GET", "/things/a", headers=[("x-long", "a" * MAX_HEADER_BYTES)])
-    many = await ask(front(), "GET", "/things/a", headers=[("x", "y")] * MAX_HEADER_BYTES)
+async def test_headers_beyond_limit_are_rejected() -> None:
+    response = await send_request(
+        gateway(), "GET", "/things/a", headers=[("x-long", "a" * MAX_HEADER_BYTES)]
+    )
+    many = await send_request(
+        gateway(), "GET", "/things/a", headers=[("x", "y")] * MAX_HEADER_BYTES
+    )
 
-    assert (got.status, got.code) == (431, "request.headers_too_large")
+    assert (response.status, response.code) == (431, "request.headers_too_large")
     assert many.status == 431
 
 
 @pytest.mark.parametrize("path", ["/things/\x00", "/things/\ufffd", "/\x00"])
 async def test_undecodable_path_is_not_found(path: str) -> None:
-    got = await ask(front(), "GET", path)
+    response = await send_request(gateway(), "GET", path)
 
-    assert (got.status, got.code) == (404, "request.not_found")
+    assert (response.status, response.code) == (404, "request.not_found")
 
 
 async def test_nul_in_query_is_rejected() -> None:
-    got = await ask(front(), "GET", "/things/a", query=b"q=a%00b")
+    response = await send_request(gateway(), "GET", "/things/a", query=b"q=a%00b")
 
-    assert (got.status, got.code) == (422, "request.invalid")
-    assert got.json["errors"][0]["field"] == "/query"
+    assert (response.status, response.code) == (422, "request.invalid")
+    assert response.json["errors"][0]["field"] == "/query"
 
 
 @pytest.mark.parametrize("path", ["", "*", "nonsense", "//", "/" * 500, "/../../etc/passwd"])
 async def test_any_path_is_safe(path: str) -> None:
-    got = await ask(front(), "GET", path)
+    response = await send_request(gateway(), "GET", path)
 
-    assert (got.status, got.code) == (404, "request.not_found")
+    assert (response.status, response.code) == (404, "request.not_found")
 
 
-# Answers
+# Responses
 
 
 async def test_responses_have_request_id_and_no_store() -> None:
     for path in ("/things/a", "/nowhere", "/busy", "/fault"):
-        got = await ask(front(), "GET", path)
+        response = await send_request(gateway(), "GET", path)
 
-        assert len(got.headers["x-request-id"]) == 36
-        assert got.headers["x-content-type-options"] == "nosniff"
-        assert got.headers["cache-control"] == "no-store"
+        assert len(response.headers["x-request-id"]) == 36
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
 
 
 async def test_cacheable_response_sets_cache_control() -> None:
-    got = await ask(front(), "GET", "/cached")
+    response = await send_request(gateway(), "GET", "/cached")
 
-    assert got.headers["cache-control"] == "public, max-age=5"
+    assert response.headers["cache-control"] == "public, max-age=5"
 
 
 async def test_wrong_method_lists_allowed_methods() -> None:
-    got = await ask(front(), "DELETE", "/things")
+    response = await send_request(gateway(), "DELETE", "/things")
 
-    assert (got.status, got.code) == (405, "request.method_not_allowed")
-    assert got.headers["allow"] == "POST"
+    assert (response.status, response.code) == (405, "request.method_not_allowed")
+    assert response.headers["allow"] == "POST"
 
 
 async def test_overload_has_retry_after() -> None:
-    got = await ask(front(), "GET", "/busy")
+    response = await send_request(gateway(), "GET", "/busy")
 
-    assert (got.status, got.headers["retry-after"]) == (503, "7")
-    assert got.json["retryable"] is True
-
-
-async def broken(scope: Any, receive: Any, send: Any) -> None:
-    raise ValueError("what nobody outside should read")
+    assert (response.status, response.headers["retry-after"]) == (503, "7")
+    assert response.json["retryable"] is True
 
 
-@pytest.mark.parametrize("app", [None, broken], ids=["framework", "bare"])
+async def failing_app(scope: Any, receive: Any, send: Any) -> None:
+    raise ValueError("an internal detail")
+
+
+@pytest.mark.parametrize("app", [None, failing_app], ids=["fastapi", "asgi"])
 async def test_internal_error_has_id_and_no_details(app: ASGIApp | None) -> None:
-    got = await ask(front(app), "GET", "/fault", headers=[("x-request-id", "one-of-mine")])
+    response = await send_request(
+        gateway(app), "GET", "/fault", headers=[("x-request-id", "client-request-id")]
+    )
 
-    assert (got.status, got.code) == (500, "system.internal")
-    assert got.json["details"] == {"error_id": "one-of-mine"}
-    for word in (b"nobody", b"Error(", b"Traceback", b"ZeroDivision"):
-        assert word not in got.body
+    assert (response.status, response.code) == (500, "system.internal")
+    assert response.json["details"] == {"error_id": "client-request-id"}
+    for word in (b"internal detail", b"Error(", b"Traceback", b"ZeroDivision"):
+        assert word not in response.body
 
 
 async def test_error_after_response_start_is_not_sent() -> None:
-    async def half(scope: Any, receive: Any, send: Any) -> None:
+    async def fail_after_start(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200})
         raise ValueError
 
-    got = await ask(front(half), "GET", "/")
+    response = await send_request(gateway(fail_after_start), "GET", "/")
 
-    assert got.status == 200
-    assert "x-request-id" in got.headers
+    assert response.status == 200
+    assert "x-request-id" in response.headers
 
 
 async def test_client_disconnect_is_no_error() -> None:
-    async def gone() -> Message:
+    async def disconnect() -> Message:
         return {"type": "http.disconnect"}
 
     sent: list[Message] = []
@@ -644,41 +683,46 @@ async def test_client_disconnect_is_no_error() -> None:
         "headers": [],
         "query_string": b"",
     }
-    await front()(scope, gone, send)
+    await gateway()(scope, disconnect, send)
 
     assert sent[0]["status"] == 400
 
 
 async def test_metrics_use_route_template() -> None:
-    def counted(method: str, route: str, status: str) -> float:
+    def count_requests(method: str, route: str, status: str) -> float:
         labels = {"method": method, "route": route, "status": status}
         return REGISTRY.get_sample_value("markethall_http_requests_total", labels) or 0
 
-    seen = counted("GET", "/things/{name}", "200")
-    deep = counted("GET", "/very/deep/{number}", "200")
-    unmatched = counted("GET", "unmatched", "404")
-    other = counted("other", "unmatched", "405") + counted("other", "unmatched", "404")
+    things = count_requests("GET", "/things/{name}", "200")
+    deep = count_requests("GET", "/very/deep/{number}", "200")
+    unmatched = count_requests("GET", "unmatched", "404")
+    other = count_requests("other", "unmatched", "405") + count_requests(
+        "other", "unmatched", "404"
+    )
     for number in range(3):
-        await ask(front(), "GET", f"/things/{number}")
-        await ask(front(), "GET", f"/very/deep/{number}")
-        await ask(front(), "GET", f"/nowhere/{number}")
-        await ask(front(), f"MAKEUP{number}", "/nowhere")
+        await send_request(gateway(), "GET", f"/things/{number}")
+        await send_request(gateway(), "GET", f"/very/deep/{number}")
+        await send_request(gateway(), "GET", f"/nowhere/{number}")
+        await send_request(gateway(), f"MAKEUP{number}", "/nowhere")
 
-    assert counted("GET", "/things/{name}", "200") == seen + 3
-    assert counted("GET", "/very/deep/{number}", "200") == deep + 3
-    assert counted("GET", "unmatched", "404") == unmatched + 3
-    assert counted("other", "unmatched", "405") + counted("other", "unmatched", "404") == other + 3
+    assert count_requests("GET", "/things/{name}", "200") == things + 3
+    assert count_requests("GET", "/very/deep/{number}", "200") == deep + 3
+    assert count_requests("GET", "unmatched", "404") == unmatched + 3
+    assert (
+        count_requests("other", "unmatched", "405") + count_requests("other", "unmatched", "404")
+        == other + 3
+    )
 
 
 async def test_non_http_scope_is_passed_through() -> None:
-    asked: list[str] = []
+    scope_types: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        asked.append(scope["type"])
+        scope_types.append(scope["type"])
 
-    async def nothing(*_: Any) -> Any:
+    async def do_nothing(*_: Any) -> Any:
         return None
 
-    await front(app)({"type": "lifespan"}, nothing, nothing)
+    await gateway(app)({"type": "lifespan"}, do_nothing, do_nothing)
 
-    assert asked == ["lifespan"]
+    assert scope_types == ["lifespan"]

@@ -1,4 +1,4 @@
-"""Between HTTP and the services: conditions, problems, answers kept under a key."""
+"""Idempotent routes, conditional requests and problem details."""
 
 import json
 from collections.abc import Mapping
@@ -53,9 +53,9 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Id, Int, RequestModel, Text
 from markethall.shared.kernel.scopes import ORDERS
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, Something
-from tests.shared.test_gateway import JSON, Got, ask, front
+from tests.shared.test_gateway import JSON, HttpResponse, gateway, send_request
 
-PERSON = Actor(user_id=new_id(), scopes=frozenset({ORDERS}))
+USER = Actor(user_id=new_id(), scopes=frozenset({ORDERS}))
 
 
 class Line(RequestModel):
@@ -63,33 +63,35 @@ class Line(RequestModel):
     quantity: Annotated[Int, Query(ge=1, le=999)] = 1
 
 
-class Wanted(RequestModel):
+class ThingBody(RequestModel):
     name: Annotated[Text, Query(max_length=20)]
     lines: tuple[Line, ...] = ()
 
 
-class Shop:
-    """An application of these tests' own on the memory backend."""
+class ProbeApp:
+    """An application with the memory backend."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.backend: ContextPersistence[MemoryDatabase[ProbeTables, ProbeMemoryStore]] = (
             build_memory_persistence(ProbeTables(), ProbeMemoryStore, clock)
         )
-        self.keys = IdempotencyService(self.backend.idempotency_store, clock, timedelta(seconds=15))
-        self.refusal: Exception | None = None
-        self.effects = 0
+        self.service = IdempotencyService(
+            self.backend.idempotency_store, clock, timedelta(seconds=15)
+        )
+        self.error: Exception | None = None
+        self.executions = 0
         self.app = self._app()
-        self.app.state.container = SimpleNamespace(keys=lambda: self.keys)
+        self.app.state.container = SimpleNamespace(service=lambda: self.service)
 
-    async def effect(self, attempt: IdempotentCommand, name: str) -> Something:
+    async def create(self, attempt: IdempotentCommand, name: str) -> Something:
         async with self.backend.database.transaction() as store:
-            self.effects += 1
-            made = Something(thing_id=attempt.id, name=name)
+            self.executions += 1
+            thing = Something(thing_id=attempt.id, name=name)
             await store.add(str(new_id()))
-            if self.refusal:
-                raise self.refusal
-            await store.store_response(attempt, made)
-        return made
+            if self.error:
+                raise self.error
+            await store.store_response(attempt, thing)
+        return thing
 
     def _app(self) -> FastAPI:
         handlers: Any = {
@@ -98,100 +100,109 @@ class Shop:
             HTTPException: http_exception_handler,
         }
         app = FastAPI(exception_handlers=handlers)
-        keys_of = Annotated[IdempotencyService, Depends(from_container("keys"))]
+        service_type = Annotated[IdempotencyService, Depends(from_container("service"))]
 
         @app.post("/things")
-        async def make(
-            request: Request, ctx: Annotated[CallContext, public()], body: Wanted, keys: keys_of
+        async def create_thing(
+            request: Request,
+            ctx: Annotated[CallContext, public()],
+            body: ThingBody,
+            service: service_type,
         ) -> Response:
             return await run_idempotent(
-                request, ctx, body, keys, lambda attempt: self.effect(attempt, body.name),
+                request, ctx, body, service, lambda attempt: self.create(attempt, body.name),
                 created_response(lambda dto: f"/things/{dto.thing_id}"),
             )  # fmt: skip
 
         @app.post("/payments")
         async def pay(
-            request: Request, ctx: Annotated[CallContext, public()], keys: keys_of
+            request: Request, ctx: Annotated[CallContext, public()], service: service_type
         ) -> Response:
             return await run_idempotent(
-                request, ctx, None, keys, lambda attempt: self.effect(attempt, "paid"), ok_response,
+                request, ctx, None, service, lambda attempt: self.create(attempt, "paid"), ok_response,
                 required=True, retention=IDEMPOTENCY_RETENTION_EXTENDED,
             )  # fmt: skip
 
         @app.patch("/things/1")
-        async def change(expected_versions: Annotated[ExpectedVersions, Depends(if_match)]) -> Any:
+        async def change_thing(
+            expected_versions: Annotated[ExpectedVersions, Depends(if_match)],
+        ) -> Any:
             return expected_versions and sorted(expected_versions)
 
         @app.delete("/things/1")
-        async def drop(
+        async def delete_thing(
             expected_versions: Annotated[ExpectedVersions, Depends(if_match_optional)],
         ) -> Any:
             return expected_versions and sorted(expected_versions)
 
         @app.get("/things")
-        async def things(
+        async def list_things(
             limit: Annotated[int, Query(ge=1, le=100)] = 20, owner: Id | None = None
         ) -> int:
             return limit
 
         @app.get("/mine")
-        async def mine(ctx: Annotated[CallContext, require_scope(ORDERS)]) -> str:
+        async def get_own(ctx: Annotated[CallContext, require_scope(ORDERS)]) -> str:
             return str(ctx.user_id)
 
-        @app.get("/refused")
-        async def refused() -> None:
-            assert self.refusal
-            raise self.refusal
+        @app.get("/failing")
+        async def fail() -> None:
+            assert self.error
+            raise self.error
 
         return app
 
-    async def ask(self, method: str, path: str, body: object = None, /, **options: Any) -> Got:
-        sent = b"" if body is None else json.dumps(body).encode()
+    async def send_request(
+        self, method: str, path: str, body: object = None, /, **options: Any
+    ) -> HttpResponse:
+        content = b"" if body is None else json.dumps(body).encode()
         headers = [JSON, *options.pop("headers", ())]
-        return await ask(front(self.app), method, path, sent, headers=headers, **options)
+        return await send_request(
+            gateway(self.app), method, path, content, headers=headers, **options
+        )
 
-    async def make(self, key: str | None, name: str = "a") -> Got:
+    async def create_thing(self, key: str | None, name: str = "a") -> HttpResponse:
         headers = [] if key is None else [("idempotency-key", key)]
-        return await self.ask("POST", "/things", {"name": name}, headers=headers)
+        return await self.send_request("POST", "/things", {"name": name}, headers=headers)
 
 
 @pytest.fixture
-def shop(clock: FakeClock) -> Shop:
-    return Shop(clock)
+def probe_app(clock: FakeClock) -> ProbeApp:
+    return ProbeApp(clock)
 
 
-# Keys
+# Idempotency keys
 
 
-async def test_request_without_key_always_runs(shop: Shop) -> None:
-    first, second = await shop.make(None), await shop.make(None)
+async def test_request_without_key_always_runs(probe_app: ProbeApp) -> None:
+    first, second = await probe_app.create_thing(None), await probe_app.create_thing(None)
 
     assert (first.status, second.status) == (201, 201)
     assert first.body != second.body
-    assert shop.effects == 2
+    assert probe_app.executions == 2
 
 
-async def test_retry_with_key_replays_response(shop: Shop) -> None:
-    first, second = await shop.make("key-1"), await shop.make("key-1")
+async def test_retry_with_key_replays_response(probe_app: ProbeApp) -> None:
+    first, second = await probe_app.create_thing("key-1"), await probe_app.create_thing("key-1")
 
     assert (first.status, first.body) == (second.status, second.body)
     assert first.headers["location"] == f"/things/{first.json['thing_id']}"
     assert second.headers["location"] == first.headers["location"]
     assert "idempotency-replayed" not in first.headers
     assert second.headers["idempotency-replayed"] == "true"
-    assert shop.effects == 1
+    assert probe_app.executions == 1
 
 
-async def test_quoted_key_equals_bare_key(shop: Shop) -> None:
-    first, second = await shop.make("key-1"), await shop.make('"key-1"')
+async def test_quoted_key_equals_bare_key(probe_app: ProbeApp) -> None:
+    first, second = await probe_app.create_thing("key-1"), await probe_app.create_thing('"key-1"')
 
     assert first.body == second.body
-    assert shop.effects == 1
+    assert probe_app.executions == 1
 
 
 @pytest.mark.parametrize("key", ["x", "x" * 255, '"' + "x" * 255 + '"', "!#$%&'()*+,-./:;<=>?@[]^"])
-async def test_key_may_be_any_visible_ascii(shop: Shop, key: str) -> None:
-    assert (await shop.make(key)).status == 201
+async def test_key_may_be_any_visible_ascii(probe_app: ProbeApp, key: str) -> None:
+    assert (await probe_app.create_thing(key)).status == 201
 
 
 @pytest.mark.parametrize(
@@ -199,37 +210,37 @@ async def test_key_may_be_any_visible_ascii(shop: Shop, key: str) -> None:
     ["", '""', "x" * 256, '"' + "x" * 256 + '"', "two words", "tab\tbed", "ñ", "\xff", '"open',
      'open"', 'a"b', '"a"b"', '"a", "b"', "a\nb", "\x7f", "\x00"],
 )  # fmt: skip
-async def test_invalid_key_is_rejected(shop: Shop, key: str) -> None:
-    got = await shop.make(key)
+async def test_invalid_key_is_rejected(probe_app: ProbeApp, key: str) -> None:
+    response = await probe_app.create_thing(key)
 
-    assert (got.status, got.code) == (400, "idempotency.key_invalid")
-    assert shop.effects == 0
+    assert (response.status, response.code) == (400, "idempotency.key_invalid")
+    assert probe_app.executions == 0
 
 
-async def test_missing_required_key_is_rejected(shop: Shop) -> None:
-    without = await shop.ask("POST", "/payments")
-    with_one = await shop.ask("POST", "/payments", headers=[("idempotency-key", "k")])
+async def test_missing_required_key_is_rejected(probe_app: ProbeApp) -> None:
+    without = await probe_app.send_request("POST", "/payments")
+    with_one = await probe_app.send_request("POST", "/payments", headers=[("idempotency-key", "k")])
 
     assert (without.status, without.code) == (400, "idempotency.key_missing")
     assert with_one.status == 200
-    assert shop.effects == 1
+    assert probe_app.executions == 1
 
 
-async def test_another_payload_under_the_same_key_is_refused(shop: Shop) -> None:
-    await shop.make("key-1", name="a")
+async def test_key_with_another_payload_is_rejected(probe_app: ProbeApp) -> None:
+    await probe_app.create_thing("key-1", name="a")
 
-    got = await shop.make("key-1", name="b")
+    response = await probe_app.create_thing("key-1", name="b")
 
-    assert (got.status, got.code) == (422, "idempotency.payload_mismatch")
-    assert shop.effects == 1
+    assert (response.status, response.code) == (422, "idempotency.payload_mismatch")
+    assert probe_app.executions == 1
 
 
-async def test_error_response_is_replayed(shop: Shop) -> None:
-    shop.refusal = Forbidden("Not this one.", scope="things:write")
-    first = await shop.make("key-1")
-    shop.refusal = None
+async def test_error_response_is_replayed(probe_app: ProbeApp) -> None:
+    probe_app.error = Forbidden("Not this one.", scope="things:write")
+    first = await probe_app.create_thing("key-1")
+    probe_app.error = None
 
-    second = await shop.make("key-1")
+    second = await probe_app.create_thing("key-1")
 
     assert (first.status, second.status) == (403, 403)
     same = ("type", "title", "detail", "code", "details", "instance")
@@ -237,32 +248,34 @@ async def test_error_response_is_replayed(shop: Shop) -> None:
     assert first.json["request_id"] != second.json["request_id"]
     assert "idempotency-replayed" not in first.headers
     assert second.headers["idempotency-replayed"] == "true"
-    assert shop.effects == 1
+    assert probe_app.executions == 1
 
 
-async def test_retryable_error_is_not_stored(shop: Shop) -> None:
-    shop.refusal = Unavailable(dependency="postgres")
-    first = await shop.make("key-1")
-    shop.refusal = None
+async def test_retryable_error_is_not_stored(probe_app: ProbeApp) -> None:
+    probe_app.error = Unavailable(dependency="postgres")
+    first = await probe_app.create_thing("key-1")
+    probe_app.error = None
 
-    second = await shop.make("key-1")
+    second = await probe_app.create_thing("key-1")
 
     assert (first.status, second.status) == (503, 201)
     assert first.headers["retry-after"] == "1"
 
 
-async def test_invalid_body_does_not_consume_key(shop: Shop) -> None:
-    wrong = await shop.ask("POST", "/things", {}, headers=[("idempotency-key", "key-1")])
+async def test_invalid_body_does_not_consume_key(probe_app: ProbeApp) -> None:
+    invalid = await probe_app.send_request(
+        "POST", "/things", {}, headers=[("idempotency-key", "key-1")]
+    )
 
-    right = await shop.make("key-1")
+    valid = await probe_app.create_thing("key-1")
 
-    assert (wrong.status, right.status) == (422, 201)
-
-
-# Conditions
+    assert (invalid.status, valid.status) == (422, 201)
 
 
-def test_an_entity_tag_carries_the_version() -> None:
+# Conditional requests
+
+
+def test_etag_contains_version() -> None:
     assert etag(7) == '"v7"'
     assert etag(7, "0123456789ab") == '"v7-0123456789ab"'
 
@@ -275,19 +288,19 @@ def test_an_entity_tag_carries_the_version() -> None:
      ("*", None), (" * ", None)],
 )  # fmt: skip
 async def test_if_match_gives_expected_versions(
-    shop: Shop, header: str, versions: list[int] | None
+    probe_app: ProbeApp, header: str, versions: list[int] | None
 ) -> None:
-    got = await shop.ask("PATCH", "/things/1", headers=[("if-match", header)])
+    response = await probe_app.send_request("PATCH", "/things/1", headers=[("if-match", header)])
 
-    assert (got.status, got.json) == (200, versions)
+    assert (response.status, response.json) == (200, versions)
 
 
-async def test_an_if_match_in_several_lines_is_one_list(shop: Shop) -> None:
+async def test_several_if_match_headers_are_one_list(probe_app: ProbeApp) -> None:
     lines = [("if-match", '"v7"'), ("if-match", '"v8"')]
 
-    got = await shop.ask("PATCH", "/things/1", headers=lines)
+    response = await probe_app.send_request("PATCH", "/things/1", headers=lines)
 
-    assert (got.status, got.json) == (200, [7, 8])
+    assert (response.status, response.json) == (200, [7, 8])
 
 
 @pytest.mark.parametrize(
@@ -297,29 +310,31 @@ async def test_an_if_match_in_several_lines_is_one_list(shop: Shop) -> None:
      '"v7" "v8"', '"v7""v8"', '"v7", v8', '"v7", "v8', '*, "v7"', '"v7", *', "**", '"v7";',
      'W/"v7", W/"v8"', '"v7 "', " " * 20_000 + "!", '"v7"' + " ," * 10_000 + "!"],
 )  # fmt: skip
-async def test_unknown_if_match_tag_fails_precondition(shop: Shop, header: str) -> None:
-    got = await shop.ask("PATCH", "/things/1", headers=[("if-match", header)])
+async def test_unknown_if_match_tag_fails_precondition(probe_app: ProbeApp, header: str) -> None:
+    response = await probe_app.send_request("PATCH", "/things/1", headers=[("if-match", header)])
 
-    assert (got.status, got.code) == (412, "request.if_match_failed")
+    assert (response.status, response.code) == (412, "request.if_match_failed")
 
 
-async def test_if_match_is_required_where_declared(shop: Shop) -> None:
-    required = await shop.ask("PATCH", "/things/1")
-    optional = await shop.ask("DELETE", "/things/1")
-    given_all_the_same = await shop.ask("DELETE", "/things/1", headers=[("if-match", '"v3"')])
+async def test_if_match_is_required_where_declared(probe_app: ProbeApp) -> None:
+    required = await probe_app.send_request("PATCH", "/things/1")
+    optional = await probe_app.send_request("DELETE", "/things/1")
+    conditional = await probe_app.send_request(
+        "DELETE", "/things/1", headers=[("if-match", '"v3"')]
+    )
 
     assert (required.status, required.code) == (428, "request.if_match_missing")
     assert (optional.status, optional.json) == (200, None)
-    assert given_all_the_same.json == [3]
+    assert conditional.json == [3]
 
 
 def test_change_accepts_current_version_or_star() -> None:
     check_expected_version({6, 7, 8}, 7)
     check_expected_version(None, 7)
-    with pytest.raises(PreconditionFailed) as refused:
+    with pytest.raises(PreconditionFailed) as raised:
         check_expected_version({6, 8}, 7)
 
-    assert refused.value.details == {"etag": '"v7"'}
+    assert raised.value.details == {"etag": '"v7"'}
 
 
 @pytest.mark.parametrize(
@@ -328,68 +343,77 @@ def test_change_accepts_current_version_or_star() -> None:
      ('"v6" ,W/"v7"', True), ('"v6"', False), ("", False), ("v7", False), ('"v7', False),
      (",,,", False)],
 )  # fmt: skip
-def test_if_none_match_is_compared_as_rfc_9110_says(header: str, same: bool) -> None:
+def test_if_none_match_uses_weak_comparison(header: str, same: bool) -> None:
     assert etag_matches(header, '"v7"') is same
 
 
 def test_matching_etag_returns_304() -> None:
-    kept = {"etag": '"v7"', "cache-control": "public, max-age=5", "vary": "accept"}
-    response = Response(b"long", headers={**kept, "x-other": "1"})
+    retained = {"etag": '"v7"', "cache-control": "public, max-age=5", "vary": "accept"}
+    response = Response(b"long", headers={**retained, "x-other": "1"})
 
-    same = apply_if_none_match(asking({"if-none-match": '"v7"'}), response)
-    changed = apply_if_none_match(asking({"if-none-match": '"v6"'}), response)
-    unasked = apply_if_none_match(asking({}), response)
-    untagged = apply_if_none_match(asking({"if-none-match": "*"}), Response(b"x"))
+    same = apply_if_none_match(request_with({"if-none-match": '"v7"'}), response)
+    changed = apply_if_none_match(request_with({"if-none-match": '"v6"'}), response)
+    unconditional = apply_if_none_match(request_with({}), response)
+    untagged = apply_if_none_match(request_with({"if-none-match": "*"}), Response(b"x"))
 
-    assert (same.status_code, same.body, dict(same.headers)) == (304, b"", kept)
+    assert (same.status_code, same.body, dict(same.headers)) == (304, b"", retained)
     assert changed is response
-    assert unasked is response
+    assert unconditional is response
     assert untagged.status_code == 200
 
 
-# Problems
+# Problem details
 
 
-async def test_a_problem_has_every_member(shop: Shop) -> None:
-    shop.refusal = PreconditionFailed("It has changed.", etag='"v8"')
+async def test_problem_has_all_members(probe_app: ProbeApp) -> None:
+    probe_app.error = PreconditionFailed("It has changed.", etag='"v8"')
 
-    got = await shop.ask("GET", "/refused", headers=[("x-request-id", "one-of-mine")])
+    response = await probe_app.send_request(
+        "GET", "/failing", headers=[("x-request-id", "client-request-id")]
+    )
 
-    assert got.json == {
+    assert response.json == {
         "type": "urn:markethall:problem:request.if_match_failed",
         "title": "The resource has changed since it was read",
         "status": 412,
         "detail": "It has changed.",
-        "instance": "/refused",
+        "instance": "/failing",
         "code": "request.if_match_failed",
-        "request_id": "one-of-mine",
+        "request_id": "client-request-id",
         "retryable": False,
         "details": {"etag": '"v8"'},
     }
 
 
-async def test_www_authenticate_names_scheme_and_scope(shop: Shop) -> None:
-    nobody = await shop.ask("GET", "/mine")
-    bad = await shop.ask("GET", "/mine", headers=[("authorization", "Bearer bad")])
-    lacking = await shop.ask("GET", "/mine", headers=[("authorization", "Bearer good")])
+async def test_www_authenticate_names_error_of_rejected_token(probe_app: ProbeApp) -> None:
+    anonymous = await probe_app.send_request("GET", "/mine")
+    rejected = await probe_app.send_request(
+        "GET", "/mine", headers=[("authorization", "Bearer bad")]
+    )
+    forbidden = await probe_app.send_request(
+        "GET", "/mine", headers=[("authorization", "Bearer good")]
+    )
 
-    assert (nobody.status, nobody.headers["www-authenticate"]) == (401, "Bearer")
-    assert (bad.status, bad.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
-    assert (lacking.status, lacking.json["details"]) == (403, {"scope": ORDERS})
+    assert (anonymous.status, anonymous.headers["www-authenticate"]) == (401, "Bearer")
+    assert (rejected.status, rejected.headers["www-authenticate"]) == (
+        401,
+        'Bearer error="invalid_token"',
+    )
+    assert (forbidden.status, forbidden.json["details"]) == (403, {"scope": ORDERS})
 
 
 @pytest.mark.parametrize(
-    ("refusal", "seconds"),
+    ("error", "seconds"),
     [(Overloaded(), "1"), (Overloaded(retry_after=9), "9"), (MalformedRequest(), None)],
 )
 async def test_retryable_errors_have_retry_after(
-    shop: Shop, refusal: DomainError, seconds: str | None
+    probe_app: ProbeApp, error: DomainError, seconds: str | None
 ) -> None:
-    shop.refusal = refusal
+    probe_app.error = error
 
-    got = await shop.ask("GET", "/refused")
+    response = await probe_app.send_request("GET", "/failing")
 
-    assert got.headers.get("retry-after") == seconds
+    assert response.headers.get("retry-after") == seconds
 
 
 @pytest.mark.parametrize(
@@ -409,42 +433,49 @@ async def test_retryable_errors_have_retry_after(
         ([], ""),
     ],
 )
-async def test_validation_error_points_to_field(shop: Shop, body: object, field: str) -> None:
-    got = await shop.ask("POST", "/things", body)
+async def test_validation_error_points_to_field(
+    probe_app: ProbeApp, body: object, field: str
+) -> None:
+    response = await probe_app.send_request("POST", "/things", body)
 
-    assert (got.status, got.code) == (422, "request.invalid")
-    assert field in [error["field"] for error in got.json["errors"]]
-    for error in got.json["errors"]:
+    assert (response.status, response.code) == (422, "request.invalid")
+    assert field in [error["field"] for error in response.json["errors"]]
+    for error in response.json["errors"]:
         assert set(error) == {"field", "code", "message"}
 
 
-async def test_query_validation_error_points_to_field(shop: Shop) -> None:
+async def test_query_validation_error_points_to_field(probe_app: ProbeApp) -> None:
     for query, field in ((b"limit=0", "/query/limit"), (b"owner=5", "/query/owner")):
-        got = await shop.ask("GET", "/things", query=query)
+        response = await probe_app.send_request("GET", "/things", query=query)
 
-        assert (got.status, [error["field"] for error in got.json["errors"]]) == (422, [field])
+        assert (response.status, [error["field"] for error in response.json["errors"]]) == (
+            422,
+            [field],
+        )
 
 
-async def test_validation_errors_are_limited(shop: Shop) -> None:
+async def test_validation_errors_are_limited(probe_app: ProbeApp) -> None:
     body = {"name": "a"} | {f"x{number}": 1 for number in range(150)}
 
-    got = await shop.ask("POST", "/things", body)
+    response = await probe_app.send_request("POST", "/things", body)
 
-    assert len(got.json["errors"]) == 50
+    assert len(response.json["errors"]) == 50
 
 
-async def test_rejected_value_is_not_echoed(shop: Shop) -> None:
-    got = await shop.ask("POST", "/things", {"name": "correct horse battery staple"})
+async def test_rejected_value_is_not_echoed(probe_app: ProbeApp) -> None:
+    response = await probe_app.send_request(
+        "POST", "/things", {"name": "correct horse battery staple"}
+    )
 
-    assert got.status == 422
-    assert b"horse" not in got.body
+    assert response.status == 422
+    assert b"horse" not in response.body
 
 
 @given(st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.booleans()))
 def test_problem_details_are_always_json(details: dict[str, Any]) -> None:
-    class_of_it = MalformedRequest(**{f"detail_{name}": value for name, value in details.items()})
+    error = MalformedRequest(**{f"detail_{name}": value for name, value in details.items()})
 
-    body = problem_response({"path": "/\ud800", "state": {"request_id": "r"}}, class_of_it).body
+    body = problem_response({"path": "/\ud800", "state": {"request_id": "r"}}, error).body
 
     assert json.loads(bytes(body))["code"] == "request.malformed"
 
@@ -468,6 +499,6 @@ def test_dto_is_serialised_once() -> None:
     assert response.headers["content-type"] == "application/json"
 
 
-def asking(headers: Mapping[str, str]) -> Request:
+def request_with(headers: Mapping[str, str]) -> Request:
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     return Request({"type": "http", "headers": raw})

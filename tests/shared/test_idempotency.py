@@ -1,4 +1,4 @@
-"""One effect per key, and the one true answer for every retry; in memory and in Postgres."""
+"""Idempotency: one effect per key and the same response to every retry, on both backends."""
 
 import asyncio
 from datetime import timedelta
@@ -35,9 +35,9 @@ from markethall.shared.persistence.sql import MAX_PURGED_ROWS
 from tests.shared.conftest import STATEMENTS, FakeClock, ProbeSqlStore, Something, ThingHappened
 
 LEASE = timedelta(seconds=15)
-KEPT = timedelta(days=1)
+RETENTION = timedelta(days=1)
 REQUEST = IdempotentRequest("user:1", "POST", "/things", "key-1", {"name": "a", "number": 1})
-present = created_response(lambda dto: f"/things/{dto.thing_id}")
+to_response = created_response(lambda dto: f"/things/{dto.thing_id}")
 
 
 @pytest.fixture
@@ -46,30 +46,30 @@ def idempotency_service(backend: ContextPersistence[Any], clock: FakeClock) -> I
 
 
 class RecordedEffect:
-    """An effect that adds one thing and can be told to stop on its way."""
+    """A command that adds one thing; it can be paused and made to fail."""
 
     def __init__(self, backend: ContextPersistence[Any]) -> None:
         self._database = backend.database
         self.attempts: list[IdempotentCommand] = []
-        self.begun = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self.go_on.set()
+        self.started = asyncio.Event()
+        self.released = asyncio.Event()
+        self.released.set()
         self.fails_before: Exception | None = None
         self.fails_inside: Exception | None = None
 
     async def __call__(self, attempt: IdempotentCommand) -> Something:
         self.attempts.append(attempt)
-        self.begun.set()
-        await self.go_on.wait()
+        self.started.set()
+        await self.released.wait()
         if self.fails_before:
             raise self.fails_before
         async with self._database.transaction() as store:
-            made = Something(thing_id=attempt.id, name="a")
+            thing = Something(thing_id=attempt.id, name="a")
             await store.add(str(new_id()))
             if self.fails_inside:
                 raise self.fails_inside
-            await store.store_response(attempt, made)
-        return made
+            await store.store_response(attempt, thing)
+        return thing
 
     async def count(self) -> int:
         async with self._database.read_session() as store:
@@ -87,10 +87,10 @@ async def run(
     effect: RecordedEffect,
     request: IdempotentRequest = REQUEST,
 ) -> tuple[StoredResponse, bool]:
-    return await idempotency_service.run(request, KEPT, present, effect)
+    return await idempotency_service.run(request, RETENTION, to_response, effect)
 
 
-async def test_the_first_request_has_its_effect_and_a_retry_gets_the_same_answer(
+async def test_retry_replays_first_response_without_second_effect(
     idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:
     first, first_replayed = await run(idempotency_service, effect)
@@ -102,48 +102,62 @@ async def test_the_first_request_has_its_effect_and_a_retry_gets_the_same_answer
     assert await effect.count() == 1
 
 
+async def test_response_is_serialised_once(
+    idempotency_service: IdempotencyService, effect: RecordedEffect
+) -> None:
+    serialised: list[Something] = []
+
+    def count_and_build(thing: Something) -> StoredResponse:
+        serialised.append(thing)
+        return to_response(thing)
+
+    await idempotency_service.run(REQUEST, RETENTION, count_and_build, effect)
+
+    assert len(serialised) == 1
+
+
 async def test_second_request_is_in_flight_during_first(
     idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:
-    effect.go_on.clear()
+    effect.released.clear()
     first = asyncio.create_task(run(idempotency_service, effect))
-    await effect.begun.wait()
+    await effect.started.wait()
 
-    with pytest.raises(InFlight) as refused:
+    with pytest.raises(InFlight) as raised:
         await run(idempotency_service, effect)
 
-    assert 1 <= (refused.value.retry_after or 0) <= LEASE.total_seconds() + 1
-    effect.go_on.set()
-    answer, _ = await first
-    assert await run(idempotency_service, effect) == (answer, True)
+    assert 1 <= (raised.value.retry_after or 0) <= LEASE.total_seconds() + 1
+    effect.released.set()
+    response, _ = await first
+    assert await run(idempotency_service, effect) == (response, True)
     assert await effect.count() == 1
 
 
 async def test_fifty_concurrent_requests_have_one_effect(
     idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:
-    effect.go_on.clear()
-    together = asyncio.Barrier(50)
+    effect.released.clear()
+    barrier = asyncio.Barrier(50)
 
     async def client() -> tuple[StoredResponse, bool]:
-        await together.wait()
+        await barrier.wait()
         while True:
             try:
                 return await run(idempotency_service, effect)
             except InFlight:
-                effect.go_on.set()
+                effect.released.set()
                 await asyncio.sleep(0)
 
-    answers = await asyncio.gather(*(client() for _ in range(50)))
+    responses = await asyncio.gather(*(client() for _ in range(50)))
 
     assert len(effect.attempts) == 1
     assert await effect.count() == 1
-    assert len({answer.body for answer, _ in answers}) == 1
-    assert sorted(replayed for _, replayed in answers) == [False] + [True] * 49
+    assert len({response.body for response, _ in responses}) == 1
+    assert sorted(replayed for _, replayed in responses) == [False] + [True] * 49
 
 
 @pytest.mark.parametrize("payload", [{"name": "b", "number": 1}, {"name": "a"}, None, []])
-async def test_another_payload_under_the_same_key_is_refused(
+async def test_key_with_another_payload_is_rejected(
     idempotency_service: IdempotencyService, effect: RecordedEffect, payload: object
 ) -> None:
     await run(idempotency_service, effect)
@@ -163,15 +177,17 @@ async def test_payload_hash_ignores_field_order(
 ) -> None:
     await run(idempotency_service, effect)
 
-    turned = {"number": 1, "name": "a"}
+    reordered = {"number": 1, "name": "a"}
     _, replayed = await run(
-        idempotency_service, effect, IdempotentRequest("user:1", "POST", "/things", "key-1", turned)
+        idempotency_service,
+        effect,
+        IdempotentRequest("user:1", "POST", "/things", "key-1", reordered),
     )
 
     assert replayed
 
 
-async def test_a_key_belongs_to_one_principal_one_method_and_one_path(
+async def test_key_is_scoped_to_principal_method_and_path(
     idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:
     payload = REQUEST.payload
@@ -189,23 +205,21 @@ async def test_a_key_belongs_to_one_principal_one_method_and_one_path(
     assert await effect.count() == 6
 
 
-@pytest.mark.parametrize(
-    "refusal", [MalformedRequest("twice is worse", why="x"), Forbidden(scope="s")]
-)
+@pytest.mark.parametrize("error", [MalformedRequest("rejected", why="x"), Forbidden(scope="s")])
 async def test_permanent_error_is_stored(
-    idempotency_service: IdempotencyService, effect: RecordedEffect, refusal: DomainError
+    idempotency_service: IdempotencyService, effect: RecordedEffect, error: DomainError
 ) -> None:
-    effect.fails_inside = refusal
-    with pytest.raises(type(refusal)):
+    effect.fails_inside = error
+    with pytest.raises(type(error)):
         await run(idempotency_service, effect)
     effect.fails_inside = None
 
-    answer, replayed = await run(idempotency_service, effect)
+    response, replayed = await run(idempotency_service, effect)
 
     assert replayed
-    assert answer.status == refusal.status
-    assert answer.content_type == "application/problem+json"
-    assert refusal.code in answer.body
+    assert response.status == error.status
+    assert response.content_type == "application/problem+json"
+    assert error.code in response.body
     assert len(effect.attempts) == 1
     assert await effect.count() == 0
 
@@ -216,22 +230,22 @@ async def test_permanent_error_is_stored(
         Unavailable(dependency="postgres"),
         Unauthenticated(reason="expired"),
         TooManyRequests(policy="p", retry_after=1),
-        ZeroDivisionError("a fault of ours"),
+        ZeroDivisionError("a bug"),
     ],
 )
-@pytest.mark.parametrize("where", ["fails_before", "fails_inside"])
+@pytest.mark.parametrize("position", ["fails_before", "fails_inside"])
 async def test_other_failure_releases_key_and_keeps_id(
-    idempotency_service: IdempotencyService, effect: RecordedEffect, error: Exception, where: str
+    idempotency_service: IdempotencyService, effect: RecordedEffect, error: Exception, position: str
 ) -> None:
-    setattr(effect, where, error)
+    setattr(effect, position, error)
     with pytest.raises(type(error)):
         await run(idempotency_service, effect)
-    setattr(effect, where, None)
+    setattr(effect, position, None)
 
-    answer, replayed = await run(idempotency_service, effect)
+    response, replayed = await run(idempotency_service, effect)
 
     assert not replayed
-    assert answer.status == 201
+    assert response.status == 201
     assert effect.attempts[0].id == effect.attempts[1].id
     assert await effect.count() == 1
 
@@ -244,9 +258,9 @@ async def test_crashed_attempt_is_taken_over_after_lease(
         await run(idempotency_service, effect)
     clock.forward(seconds=LEASE.total_seconds())
 
-    answer, replayed = await run(idempotency_service, effect)
+    response, replayed = await run(idempotency_service, effect)
 
-    assert (answer.status, replayed) == (201, False)
+    assert (response.status, replayed) == (201, False)
     assert effect.attempts[0].id == effect.attempts[1].id
     assert await effect.count() == 1
 
@@ -256,17 +270,17 @@ async def test_one_of_many_takes_over_crashed_attempt(
 ) -> None:
     await crash(idempotency_service, effect)
     clock.forward(seconds=LEASE.total_seconds())
-    effect.go_on.clear()
+    effect.released.clear()
 
     async def client() -> tuple[StoredResponse, bool]:
         try:
             return await run(idempotency_service, effect)
         finally:
-            told.append(1)
-            if len(told) == 19:
-                effect.go_on.set()
+            finished.append(1)
+            if len(finished) == 19:
+                effect.released.set()
 
-    told: list[int] = []
+    finished: list[int] = []
     results = await asyncio.gather(*(client() for _ in range(20)), return_exceptions=True)
 
     assert sorted(type(result).__name__ for result in results) == ["InFlight"] * 19 + ["tuple"]
@@ -279,17 +293,17 @@ async def test_first_completion_wins_and_second_rolls_back(
     effect: RecordedEffect,
     clock: FakeClock,
 ) -> None:
-    effect.go_on.clear()
+    effect.released.clear()
     slow = asyncio.create_task(run(idempotency_service, effect))
-    await effect.begun.wait()
+    await effect.started.wait()
     clock.forward(seconds=LEASE.total_seconds())
-    answer, _ = await run(idempotency_service, RecordedEffect(backend))
-    effect.go_on.set()
+    response, _ = await run(idempotency_service, RecordedEffect(backend))
+    effect.released.set()
 
     with pytest.raises(LeaseLost):
         await slow
 
-    assert await run(idempotency_service, effect) == (answer, True)
+    assert await run(idempotency_service, effect) == (response, True)
     assert await effect.count() == 1
 
 
@@ -299,25 +313,25 @@ async def test_superseded_attempt_does_not_release_new_lease(
     effect: RecordedEffect,
     clock: FakeClock,
 ) -> None:
-    effect.go_on.clear()
+    effect.released.clear()
     effect.fails_before = Unavailable(dependency="postgres")
     slow = asyncio.create_task(run(idempotency_service, effect))
-    await effect.begun.wait()
+    await effect.started.wait()
     clock.forward(seconds=LEASE.total_seconds())
     other = RecordedEffect(backend)
-    other.go_on.clear()
+    other.released.clear()
     running = asyncio.create_task(run(idempotency_service, other))
-    await other.begun.wait()
-    effect.go_on.set()
+    await other.started.wait()
+    effect.released.set()
     with pytest.raises(Unavailable):
         await slow
 
     with pytest.raises(InFlight):
         await run(idempotency_service, effect)
 
-    other.go_on.set()
-    answer, replayed = await running
-    assert (answer.status, replayed) == (201, False)
+    other.released.set()
+    response, replayed = await running
+    assert (response.status, replayed) == (201, False)
 
 
 async def test_completing_twice_rolls_back_effect(
@@ -327,10 +341,10 @@ async def test_completing_twice_rolls_back_effect(
 ) -> None:
     await run(idempotency_service, effect)
 
-    with pytest.raises(LeaseLost) as refused:
+    with pytest.raises(LeaseLost) as raised:
         await effect(effect.attempts[0])
 
-    assert (refused.value.status, refused.value.retryable) == (409, True)
+    assert (raised.value.status, raised.value.retryable) == (409, True)
     assert await effect.count() == 1
 
 
@@ -343,15 +357,15 @@ async def test_late_failure_does_not_affect_success(
         raise MalformedRequest("too late")
 
     with pytest.raises(MalformedRequest):
-        await idempotency_service.run(REQUEST, KEPT, present, fail_late)
+        await idempotency_service.run(REQUEST, RETENTION, to_response, fail_late)
 
-    answer, replayed = await run(idempotency_service, effect)
-    assert (answer.status, replayed) == (201, True)
+    response, replayed = await run(idempotency_service, effect)
+    assert (response.status, replayed) == (201, True)
     assert await effect.count() == 1
 
 
 async def test_effect_without_key_stores_nothing(effect: RecordedEffect) -> None:
-    attempt = IdempotentCommand("", new_id(), KEPT, present)
+    attempt = IdempotentCommand("", new_id(), RETENTION, to_response)
 
     await effect(attempt)
     await effect(attempt)
@@ -368,15 +382,15 @@ async def test_key_expires_after_retention(
 ) -> None:
     await run(idempotency_service, effect)
     clock.forward(days=1)
-    kept = await backend.idempotency_store.purge(clock())
+    purged_before = await backend.idempotency_store.purge(clock())
     _, still_replayed = await run(idempotency_service, effect)
     clock.forward(seconds=1)
 
-    forgotten = await backend.idempotency_store.purge(clock())
+    purged_after = await backend.idempotency_store.purge(clock())
     _, replayed = await run(idempotency_service, effect)
 
-    assert (kept, still_replayed) == (0, True)
-    assert (forgotten, replayed) == (1, False)
+    assert (purged_before, still_replayed) == (0, True)
+    assert (purged_after, replayed) == (1, False)
     assert await effect.count() == 2
 
 
@@ -387,14 +401,14 @@ async def test_retention_job_purges_at_intervals(
     clock: FakeClock,
     ctx: CallContext,
 ) -> None:
-    house = RetentionJob(backend, clock, interval=timedelta(minutes=1))
+    job = RetentionJob(backend, clock, interval=timedelta(minutes=1))
     await run(idempotency_service, effect)
     async with backend.database.transaction() as store:
         await store.publish(ThingHappened(thing=new_id(), number=1), ctx)
-    await house.run_once()
+    await job.run_once()
     clock.forward(days=2)
 
-    await house.run_once()
+    await job.run_once()
 
     _, replayed = await run(idempotency_service, effect)
     assert not replayed
@@ -406,50 +420,50 @@ async def test_retention_job_purges_at_intervals(
 async def test_purge_runs_in_bounded_batches(probe: Postgres, clock: FakeClock) -> None:
     backend = build_sql_persistence(probe, STATEMENTS, ProbeSqlStore, clock)
     async with probe.read_session() as connection:
-        await connection.execute(EXPIRED, now=clock())
+        await connection.execute(INSERT_EXPIRED_RECORDS, now=clock())
 
-    at_once = await backend.idempotency_store.purge(clock())
+    first_batch = await backend.idempotency_store.purge(clock())
     clock.forward(minutes=1)
     await RetentionJob(backend, clock, interval=timedelta(minutes=1)).run_once()
 
-    assert at_once == MAX_PURGED_ROWS
+    assert first_batch == MAX_PURGED_ROWS
     async with probe.read_session() as connection:
-        assert await connection.fetch_value(KEYS) == 0
+        assert await connection.fetch_value(COUNT_RECORDS) == 0
 
 
 async def test_record_is_compared_before_takeover(
     backend: ContextPersistence[Any], clock: FakeClock
 ) -> None:
-    mine = IdempotencyRecord(scope="s", request_hash="h", id=new_id(), lease_until=clock())
-    assert await backend.idempotency_store.claim(mine, clock() + KEPT) is None
-    standing = await backend.idempotency_store.claim(
-        mine.model_copy(update={"id": new_id()}), clock() + KEPT
+    record = IdempotencyRecord(scope="s", request_hash="h", id=new_id(), lease_until=clock())
+    assert await backend.idempotency_store.claim(record, clock() + RETENTION) is None
+    existing = await backend.idempotency_store.claim(
+        record.model_copy(update={"id": new_id()}), clock() + RETENTION
     )
-    assert standing == mine
+    assert existing == record
 
-    first = await backend.idempotency_store.take_over(standing, clock() + LEASE)
-    second = await backend.idempotency_store.take_over(standing, clock() + LEASE)
+    first = await backend.idempotency_store.take_over(existing, clock() + LEASE)
+    second = await backend.idempotency_store.take_over(existing, clock() + LEASE)
 
     assert (first, second) == (True, False)
 
 
-EXPIRED = Statement(
+INSERT_EXPIRED_RECORDS = Statement(
     sa.text(
         "INSERT INTO probe.idempotency_record (scope, request_hash, id, lease_until, expires_at)"
         " SELECT n::text, 'h', gen_random_uuid(), w, w - interval '1 second'"
         " FROM generate_series(1, 4500) n, (SELECT CAST(:now AS timestamptz) AS w) AS times"
     ).bindparams(sa.bindparam("now", type_=sa.TIMESTAMP(timezone=True)))
 )
-KEYS = Statement(sa.text("SELECT count(*) FROM probe.idempotency_record"))
+COUNT_RECORDS = Statement(sa.text("SELECT count(*) FROM probe.idempotency_record"))
 
 
 async def crash(idempotency_service: IdempotencyService, effect: RecordedEffect) -> None:
-    """An attempt that ended without a word, as by kill -9."""
-    effect.go_on.clear()
+    """Run an attempt that ends without a result, as by kill -9."""
+    effect.released.clear()
     task = asyncio.create_task(run(idempotency_service, effect))
-    await effect.begun.wait()
+    await effect.started.wait()
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    effect.go_on.set()
-    effect.begun.clear()
+    effect.released.set()
+    effect.started.clear()

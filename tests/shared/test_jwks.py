@@ -1,4 +1,4 @@
-"""Keys that somebody else publishes: asked for when needed, kept while they are away."""
+"""Remote JWKS: fetched when needed, cached, and used while the issuer is unavailable."""
 
 import asyncio
 import gzip
@@ -19,37 +19,35 @@ from markethall.shared.security.access_tokens import (
     generate_private_key,
 )
 from markethall.shared.security.jwks import LocalJwks, RemoteJwks, UserTokenVerifier
-from tests.rpc.tcp import bare
+from tests.rpc.tcp import raw_server
 from tests.rpc_loopback import now
 
 ISSUER = "https://markethall.example"
-ADA = Actor(user_id=new_id(), name="user", roles=("customer",), scopes=frozenset({"orders"}))
+USER = Actor(user_id=new_id(), name="user", roles=("customer",), scopes=frozenset({"orders"}))
 
 
 class FakeClock:
-    """A clock that goes only when it is told to."""
-
     now = 1000.0
 
     def __call__(self) -> float:
         return self.now
 
 
-class Publisher:
-    """Who publishes keys, changes them, and may be away."""
+class Issuer:
+    """Publishes keys, replaces them, and can be unavailable."""
 
     def __init__(self) -> None:
         self.signer = new_signer()
-        self.answer: Any = None
-        self.asked = 0
+        self.response: Any = None
+        self.requests = 0
 
     async def __call__(self, request: httpx2.Request) -> httpx2.Response:
         assert request.url.path == "/.well-known/jwks.json"
-        self.asked += 1
+        self.requests += 1
         await asyncio.sleep(0)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer or httpx2.Response(200, json=self.signer.jwks())
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response or httpx2.Response(200, json=self.signer.jwks())
 
 
 def new_signer() -> AccessTokenSigner:
@@ -63,7 +61,7 @@ def kid(signer: AccessTokenSigner) -> str:
 
 
 def token_verifier_with(keys: Any) -> UserTokenVerifier:
-    return UserTokenVerifier(AccessTokenVerifier(keys.current, ISSUER, "markethall", now), keys)
+    return UserTokenVerifier(AccessTokenVerifier(keys.get_key_set, ISSUER, "markethall", now), keys)
 
 
 @pytest.fixture
@@ -72,168 +70,168 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def publisher() -> Publisher:
-    return Publisher()
+def issuer() -> Issuer:
+    return Issuer()
 
 
 @pytest.fixture
-def keyring(publisher: Publisher, clock: FakeClock) -> RemoteJwks:
-    transport = httpx2.MockTransport(publisher)
+def jwks(issuer: Issuer, clock: FakeClock) -> RemoteJwks:
+    transport = httpx2.MockTransport(issuer)
     http = httpx2.AsyncClient(transport=transport, base_url="http://users")
     return RemoteJwks("users", "/.well-known/jwks.json", http, clock=clock)
 
 
 @pytest.fixture
-def token_verifier(keyring: RemoteJwks) -> UserTokenVerifier:
-    return token_verifier_with(keyring)
+def token_verifier(jwks: RemoteJwks) -> UserTokenVerifier:
+    return token_verifier_with(jwks)
 
 
 async def test_jwks_is_fetched_on_first_token(
-    token_verifier: UserTokenVerifier, publisher: Publisher
+    token_verifier: UserTokenVerifier, issuer: Issuer
 ) -> None:
-    before = publisher.asked
-    ada = await token_verifier.verify(publisher.signer.sign(ADA))
-    await token_verifier.verify(publisher.signer.sign(ADA))
+    requests_before = issuer.requests
+    user = await token_verifier.verify(issuer.signer.sign(USER))
+    await token_verifier.verify(issuer.signer.sign(USER))
 
-    assert (before, publisher.asked, ada.user_id) == (0, 1, ADA.user_id)
+    assert (requests_before, issuer.requests, user.user_id) == (0, 1, USER.user_id)
 
 
 async def test_concurrent_verifications_fetch_once(
-    token_verifier: UserTokenVerifier, publisher: Publisher
+    token_verifier: UserTokenVerifier, issuer: Issuer
 ) -> None:
-    tokens = [publisher.signer.sign(ADA) for _ in range(50)]
+    tokens = [issuer.signer.sign(USER) for _ in range(50)]
 
     found = await asyncio.gather(*(token_verifier.verify(token) for token in tokens))
 
-    assert {actor.user_id for actor in found} == {ADA.user_id}
-    assert publisher.asked == 1
+    assert {actor.user_id for actor in found} == {USER.user_id}
+    assert issuer.requests == 1
 
 
 async def test_cancelled_waiter_does_not_cancel_fetch(
-    token_verifier: UserTokenVerifier, publisher: Publisher
+    token_verifier: UserTokenVerifier, issuer: Issuer
 ) -> None:
-    token = publisher.signer.sign(ADA)
+    token = issuer.signer.sign(USER)
     first, second = (asyncio.create_task(token_verifier.verify(token)) for _ in range(2))
-    while not publisher.asked:
+    while not issuer.requests:
         await asyncio.sleep(0)
 
     first.cancel()
 
-    assert (await second).user_id == ADA.user_id
-    assert publisher.asked == 1
+    assert (await second).user_id == USER.user_id
+    assert issuer.requests == 1
 
 
 async def test_unknown_keys_are_fetched_at_most_every_thirty_seconds(
-    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock
+    token_verifier: UserTokenVerifier, issuer: Issuer, clock: FakeClock
 ) -> None:
-    await token_verifier.verify(publisher.signer.sign(ADA))
-    asked = []
+    await token_verifier.verify(issuer.signer.sign(USER))
+    requests = []
 
     for clock.now in (1001, 1029, 1030, 1031, 1059, 1061):
         with pytest.raises(Unauthenticated):
-            await token_verifier.verify(new_signer().sign(ADA))
-        asked.append(publisher.asked)
+            await token_verifier.verify(new_signer().sign(USER))
+        requests.append(issuer.requests)
 
-    assert asked == [1, 1, 2, 2, 2, 3]
+    assert requests == [1, 1, 2, 2, 2, 3]
 
 
 async def test_new_key_is_fetched_with_its_first_token(
-    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock
+    token_verifier: UserTokenVerifier, issuer: Issuer, clock: FakeClock
 ) -> None:
-    old = publisher.signer
-    await token_verifier.verify(old.sign(ADA))
-    publisher.signer = new_signer()
+    old = issuer.signer
+    await token_verifier.verify(old.sign(USER))
+    issuer.signer = new_signer()
     clock.now += 30
 
-    ada = await token_verifier.verify(publisher.signer.sign(ADA))
+    user = await token_verifier.verify(issuer.signer.sign(USER))
 
-    assert ada.user_id == ADA.user_id
+    assert user.user_id == USER.user_id
     with pytest.raises(Unauthenticated):
-        await token_verifier.verify(old.sign(ADA))
+        await token_verifier.verify(old.sign(USER))
 
 
 async def test_withdrawn_key_is_dropped_after_refresh(
-    token_verifier: UserTokenVerifier, keyring: RemoteJwks, publisher: Publisher, clock: FakeClock
+    token_verifier: UserTokenVerifier, jwks: RemoteJwks, issuer: Issuer, clock: FakeClock
 ) -> None:
-    old = publisher.signer
-    token = old.sign(ADA)
+    old = issuer.signer
+    token = old.sign(USER)
     await token_verifier.verify(token)
-    publisher.signer = new_signer()
+    issuer.signer = new_signer()
     clock.now += 300
 
     await token_verifier.verify(token)
     async with asyncio.timeout(30):
-        while keyring.has_key(kid(old)):
+        while jwks.has_key(kid(old)):
             await asyncio.sleep(0)
 
     with pytest.raises(Unauthenticated):
         await token_verifier.verify(token)
 
 
-async def test_known_keys_are_used_while_publisher_is_unavailable(
-    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock
+async def test_known_keys_are_used_while_issuer_is_unavailable(
+    token_verifier: UserTokenVerifier, issuer: Issuer, clock: FakeClock
 ) -> None:
-    await token_verifier.verify(publisher.signer.sign(ADA))
-    publisher.answer = httpx2.ConnectError("away")
+    await token_verifier.verify(issuer.signer.sign(USER))
+    issuer.response = httpx2.ConnectError("refused")
 
     for clock.now in (1300, 2000, 100_000):
-        assert (await token_verifier.verify(publisher.signer.sign(ADA))).user_id == ADA.user_id
+        assert (await token_verifier.verify(issuer.signer.sign(USER))).user_id == USER.user_id
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("away", [httpx2.ConnectError("away"), OSError(107, "its socket is gone")])
-async def test_unknown_key_is_unavailable_while_publisher_is_down(
-    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock, away: Exception
+@pytest.mark.parametrize("outage", [httpx2.ConnectError("refused"), OSError(107, "socket closed")])
+async def test_unknown_key_is_unavailable_while_issuer_is_down(
+    token_verifier: UserTokenVerifier, issuer: Issuer, clock: FakeClock, outage: Exception
 ) -> None:
-    publisher.answer = away
+    issuer.response = outage
     for _ in range(10):
-        with pytest.raises(Unavailable) as refusal:
-            await token_verifier.verify(publisher.signer.sign(ADA))
-    asked, publisher.answer = publisher.asked, None
+        with pytest.raises(Unavailable) as raised:
+            await token_verifier.verify(issuer.signer.sign(USER))
+    requests, issuer.response = issuer.requests, None
     clock.now += 1
 
-    ada = await token_verifier.verify(publisher.signer.sign(ADA))
+    user = await token_verifier.verify(issuer.signer.sign(USER))
 
-    assert (refusal.value.details, asked) == ({"dependency": "users"}, 1)
-    assert ada.user_id == ADA.user_id
+    assert (raised.value.details, requests) == ({"dependency": "users"}, 1)
+    assert user.user_id == USER.user_id
 
 
 async def test_later_outage_keeps_known_keys(
-    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock
+    token_verifier: UserTokenVerifier, issuer: Issuer, clock: FakeClock
 ) -> None:
-    await token_verifier.verify(publisher.signer.sign(ADA))
-    publisher.answer = httpx2.ConnectError("away")
+    await token_verifier.verify(issuer.signer.sign(USER))
+    issuer.response = httpx2.ConnectError("refused")
     clock.now += 31
 
     with pytest.raises(Unavailable):
-        await token_verifier.verify(new_signer().sign(ADA))
+        await token_verifier.verify(new_signer().sign(USER))
 
-    assert (await token_verifier.verify(publisher.signer.sign(ADA))).user_id == ADA.user_id
+    assert (await token_verifier.verify(issuer.signer.sign(USER))).user_id == USER.user_id
 
 
 @pytest.mark.parametrize("token", ["", "garbage", "a.b.c", "..", "[" * 4000])
 async def test_malformed_token_triggers_no_fetch(
-    token_verifier: UserTokenVerifier, publisher: Publisher, token: str
+    token_verifier: UserTokenVerifier, issuer: Issuer, token: str
 ) -> None:
     with pytest.raises(Unauthenticated):
         await token_verifier.verify(token)
 
-    assert publisher.asked == 0
+    assert issuer.requests == 0
 
 
 async def test_local_keys_are_not_fetched() -> None:
     signer = new_signer()
     token_verifier = token_verifier_with(LocalJwks(signer.jwks))
 
-    assert (await token_verifier.verify(signer.sign(ADA))).user_id == ADA.user_id
+    assert (await token_verifier.verify(signer.sign(USER))).user_id == USER.user_id
     with pytest.raises(Unauthenticated):
-        await token_verifier.verify(new_signer().sign(ADA))
+        await token_verifier.verify(new_signer().sign(USER))
 
 
-GOOD = new_signer()
-KEY: Mapping[str, Any] = GOOD.jwks()["keys"][0]
-HOSTILE = {
-    "an error": httpx2.Response(500, json=GOOD.jwks()),
+OTHER_SIGNER = new_signer()
+KEY: Mapping[str, Any] = OTHER_SIGNER.jwks()["keys"][0]
+INVALID_RESPONSES = {
+    "an error": httpx2.Response(500, json=OTHER_SIGNER.jwks()),
     "not there": httpx2.Response(404, text="nothing"),
     "a redirect": httpx2.Response(302, headers={"location": "http://evil.example/"}),
     "no JSON": httpx2.Response(200, content=b"{"),
@@ -263,32 +261,32 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("answer", HOSTILE)
+@pytest.mark.parametrize("response", INVALID_RESPONSES)
 async def test_invalid_key_set_is_ignored(
-    token_verifier: UserTokenVerifier, publisher: Publisher, clock: FakeClock, answer: str
+    token_verifier: UserTokenVerifier, issuer: Issuer, clock: FakeClock, response: str
 ) -> None:
-    await token_verifier.verify(publisher.signer.sign(ADA))
-    publisher.answer = HOSTILE[answer]
+    await token_verifier.verify(issuer.signer.sign(USER))
+    issuer.response = INVALID_RESPONSES[response]
     clock.now += 31
 
     with pytest.raises(Unavailable):
-        await token_verifier.verify(GOOD.sign(ADA))
+        await token_verifier.verify(OTHER_SIGNER.sign(USER))
 
-    assert publisher.asked == 2
-    assert (await token_verifier.verify(publisher.signer.sign(ADA))).user_id == ADA.user_id
+    assert issuer.requests == 2
+    assert (await token_verifier.verify(issuer.signer.sign(USER))).user_id == USER.user_id
 
 
 async def test_unsupported_key_is_ignored(
-    token_verifier: UserTokenVerifier, publisher: Publisher
+    token_verifier: UserTokenVerifier, issuer: Issuer
 ) -> None:
-    strange = {"kty": "RSA", "kid": "strange", "n": "AQAB", "e": "AQAB"}
-    publisher.answer = httpx2.Response(200, json={"keys": [strange, KEY, {}]})
+    rsa_key = {"kty": "RSA", "kid": "strange", "n": "AQAB", "e": "AQAB"}
+    issuer.response = httpx2.Response(200, json={"keys": [rsa_key, KEY, {}]})
 
-    assert (await token_verifier.verify(GOOD.sign(ADA))).user_id == ADA.user_id
+    assert (await token_verifier.verify(OTHER_SIGNER.sign(USER))).user_id == USER.user_id
 
 
 async def test_slow_key_response_times_out() -> None:
-    async def drip(writer: asyncio.StreamWriter) -> None:
+    async def send_slowly(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n")
         while True:
             writer.write(b" ")
@@ -296,10 +294,10 @@ async def test_slow_key_response_times_out() -> None:
             await asyncio.sleep(0.01)
 
     async with (
-        bare(drip) as told,
-        httpx2.AsyncClient(base_url=told.url, timeout=0.2) as http,
-        asyncio.timeout(30),  # sixty thousand bytes would take ten minutes
+        raw_server(send_slowly) as server,
+        httpx2.AsyncClient(base_url=server.url, timeout=0.2) as http,
+        asyncio.timeout(30),  # the whole response would take ten minutes
     ):
         token_verifier = token_verifier_with(RemoteJwks("users", "/.well-known/jwks.json", http))
         with pytest.raises(Unavailable):
-            await token_verifier.verify(GOOD.sign(ADA))
+            await token_verifier.verify(OTHER_SIGNER.sign(USER))

@@ -1,6 +1,6 @@
-"""A real Valkey that is stopped, paused, cut off, slow, wiped and restarted.
+"""A real Valkey that is stopped, paused, disconnected, slow, flushed and restarted.
 
-Only speed may be lost: every read and every rate limit is answered, correctly and soon, and
+Only speed may be lost: every read and every rate limit gets a correct and quick answer, and
 everything recovers by itself.
 """
 
@@ -27,8 +27,8 @@ from markethall.shared.persistence.redis_client import LuaScript, RedisClient, R
 from tests.shared.cache_fixtures import Source
 
 FAILURES = 3
-PATIENT = 30.0  # seconds, for what must work on a slow machine too; what takes longer hangs
-IMPATIENT = 0.05
+LONG_TIMEOUT = 30.0  # seconds; for commands that must succeed on a slow machine too
+SHORT_TIMEOUT = 0.05
 POLICY = RateLimit("test", quota=5, window_seconds=3600)
 
 
@@ -41,13 +41,13 @@ class FakeClock:
 
 
 class PausableProxy:
-    """The wire to a server: counts what goes through it, and the test can hold or cut it."""
+    """A TCP proxy that counts connections and commands, and can hold replies or disconnect."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.connections = 0
         self.commands = 0
-        self.asked = asyncio.Event()
+        self.command_sent = asyncio.Event()
         self.open = asyncio.Event()
         self.open.set()
         self._writers: list[asyncio.StreamWriter] = []
@@ -62,14 +62,14 @@ class PausableProxy:
         self.cut()
         await self._server.wait_closed()
 
-    async def has_carried(self, commands: int) -> None:
+    async def wait_for_commands(self, commands: int) -> None:
         while self.commands < commands:
-            self.asked.clear()
-            await self.asked.wait()
+            self.command_sent.clear()
+            await self.command_sent.wait()
 
     def hold(self) -> None:
-        """Answers stay on the wire until `open` is set."""
-        self.asked.clear()
+        """Hold replies until `open` is set."""
+        self.command_sent.clear()
         self.open.clear()
 
     def cut(self) -> None:
@@ -80,40 +80,47 @@ class PausableProxy:
         self.connections += 1
         self._writers.append(writer)
         try:
-            there = await asyncio.open_connection("127.0.0.1", self.port)
+            server_streams = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             writer.close()
             return
-        self._writers.append(there[1])
-        await asyncio.gather(self._ask(reader, there[1]), self._answer(there[0], writer))
+        self._writers.append(server_streams[1])
+        await asyncio.gather(
+            self._forward_commands(reader, server_streams[1]),
+            self._forward_replies(server_streams[0], writer),
+        )
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward_commands(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         with suppress(OSError):
-            while words := await reader.read(65536):
+            while data := await reader.read(65536):
                 self.commands += 1
-                self.asked.set()
-                writer.write(words)
+                self.command_sent.set()
+                writer.write(data)
         writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward_replies(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         with suppress(OSError):
-            while words := await reader.read(65536):
+            while data := await reader.read(65536):
                 await self.open.wait()
-                writer.write(words)
+                writer.write(data)
         writer.close()
 
 
 class RedisSetup:
-    """A server, the line to it, and one process's view of it through that line."""
+    """A server, a proxy in front of it, and the clients of one process."""
 
     def __init__(self, server: EmbeddedValkey) -> None:
         self.server = server
         self.clock = FakeClock()
-        self.line = PausableProxy(_port(server.start()))
+        self.proxy = PausableProxy(_port(server.start()))
         self._clients: list[RedisClient] = []
 
     async def open(self) -> None:
-        self.url = await self.line.start()
+        self.url = await self.proxy.start()
         self.redis = self.client(connections=1)
         self.bus = InvalidationBus(self.redis)
         self.cache = RedisCache(self.redis, self.bus.is_pending)
@@ -123,18 +130,20 @@ class RedisSetup:
         self.resume()
         for client in self._clients:
             await client.close()
-        await self.line.close()
+        await self.proxy.close()
         self.server.start()
 
     def client(self, *, connections: int = 16) -> RedisClient:
-        """As of another process. A clock that only the test moves: no probe by chance."""
+        """Build the client of another process; its breaker uses the clock of the test."""
         breaker = Breaker(self.clock, failure_threshold=FAILURES, cool_down_seconds=1)
-        made = RedisClient(self.url, timeout=PATIENT, max_connections=connections, breaker=breaker)
-        self._clients.append(made)
-        return made
+        created = RedisClient(
+            self.url, timeout=LONG_TIMEOUT, max_connections=connections, breaker=breaker
+        )
+        self._clients.append(created)
+        return created
 
     def other_cache(self) -> RedisCache:
-        """Of another process, which has nothing to send."""
+        """Build the cache of another process, which has no pending invalidations."""
         client = self.client()
         return RedisCache(client, InvalidationBus(client).is_pending)
 
@@ -142,25 +151,25 @@ class RedisSetup:
         self.server.stop()
 
     def start(self) -> None:
-        self.line.port = _port(self.server.start())
+        self.proxy.port = _port(self.server.start())
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
-        self.redis.timeout = IMPATIENT
+        self.redis.timeout = SHORT_TIMEOUT
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
-        self.redis.timeout = PATIENT
+        self.redis.timeout = LONG_TIMEOUT
 
     def slow_down(self) -> None:
-        self.line.hold()
-        self.redis.timeout = IMPATIENT
+        self.proxy.hold()
+        self.redis.timeout = SHORT_TIMEOUT
 
     def speed_up(self) -> None:
-        self.line.open.set()
-        self.redis.timeout = PATIENT
+        self.proxy.open.set()
+        self.redis.timeout = LONG_TIMEOUT
 
-    def break_by(self, fault: str) -> None:
+    def inject(self, fault: str) -> None:
         {"gone": self.stop, "paused": self.pause, "slow": self.slow_down}[fault]()
 
     def repair(self, fault: str) -> None:
@@ -181,46 +190,46 @@ def _port(url: str) -> int:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedValkey]:
-    made = EmbeddedValkey()
-    yield made
-    made.stop()
+    created = EmbeddedValkey()
+    yield created
+    created.stop()
 
 
 @pytest.fixture
 async def redis_setup(server: EmbeddedValkey) -> AsyncIterator[RedisSetup]:
-    made = RedisSetup(server)
-    await made.open()
-    await made.redis.execute("FLUSHALL")
-    yield made
-    await made.close()
+    created = RedisSetup(server)
+    await created.open()
+    await created.redis.execute("FLUSHALL")
+    yield created
+    await created.close()
 
 
 # the client
 
 
 async def test_connection_is_lazy(redis_setup: RedisSetup) -> None:
-    before = redis_setup.line.connections
+    before = redis_setup.proxy.connections
     client = redis_setup.client()
     open_cache("on", client)
     RedisHitCounter(client)
-    assert redis_setup.line.connections == before
+    assert redis_setup.proxy.connections == before
 
     assert await client.ping()
-    assert redis_setup.line.connections == before + 1
+    assert redis_setup.proxy.connections == before + 1
 
 
 async def test_connection_sends_no_handshake(redis_setup: RedisSetup) -> None:
-    before = redis_setup.line.commands
+    before = redis_setup.proxy.commands
 
     await redis_setup.client().execute("ECHO", "x")
 
-    assert redis_setup.line.commands == before + 1
+    assert redis_setup.proxy.commands == before + 1
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_every_failure_is_unavailable(redis_setup: RedisSetup, fault: str) -> None:
     await redis_setup.redis.execute("SET", "a", "1")
-    redis_setup.break_by(fault)
+    redis_setup.inject(fault)
 
     for _ in range(FAILURES + 2):
         with pytest.raises(RedisUnavailable):
@@ -259,15 +268,15 @@ async def test_non_redis_server_is_unavailable() -> None:
 
 
 async def test_connection_cut_during_command_is_unavailable(redis_setup: RedisSetup) -> None:
-    redis_setup.line.hold()
+    redis_setup.proxy.hold()
     command = asyncio.create_task(redis_setup.redis.execute("ECHO", "x"))
-    await redis_setup.line.asked.wait()
-    redis_setup.line.cut()
+    await redis_setup.proxy.command_sent.wait()
+    redis_setup.proxy.cut()
 
     with pytest.raises(RedisUnavailable):
         await command
 
-    redis_setup.line.open.set()
+    redis_setup.proxy.open.set()
     assert await redis_setup.redis.execute("ECHO", "x") == b"x"
 
 
@@ -277,10 +286,10 @@ async def test_dead_idle_connection_is_replaced(
     await redis_setup.redis.execute("ECHO", "x")
     redis: Any = redis_setup.redis._redis
     (idle,) = redis.connection_pool._available_connections
-    redis_setup.line.cut()
-    async with asyncio.timeout(PATIENT):
+    redis_setup.proxy.cut()
+    async with asyncio.timeout(LONG_TIMEOUT):
         while not (idle._reader.at_eof() or idle._reader.exception()):
-            await asyncio.sleep(0)  # the news of it travels through the kernel
+            await asyncio.sleep(0)  # until the kernel has delivered the end of the connection
 
     assert await redis_setup.redis.execute("ECHO", "x") == b"x"
 
@@ -290,14 +299,14 @@ async def test_missing_and_closed_redis_are_unavailable(redis_setup: RedisSetup)
     await client.execute("ECHO", "x")
     await client.close()
 
-    for away in (client, RedisClient(None), RedisClient("")):
+    for unavailable in (client, RedisClient(None), RedisClient("")):
         with pytest.raises(RedisUnavailable):
-            await away.execute("ECHO", "x")
+            await unavailable.execute("ECHO", "x")
         with pytest.raises(RedisUnavailable):
-            await away.run_script(LuaScript("return 1"), [])
-        assert not await away.ping()
-        assert not away.is_configured
-        await away.close()
+            await unavailable.run_script(LuaScript("return 1"), [])
+        assert not await unavailable.ping()
+        assert not unavailable.is_configured
+        await unavailable.close()
 
 
 async def test_missing_script_is_reloaded(redis_setup: RedisSetup) -> None:
@@ -312,58 +321,58 @@ async def test_missing_script_is_reloaded(redis_setup: RedisSetup) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_circuit_opens_after_three_failures(redis_setup: RedisSetup, fault: str) -> None:
-    redis_setup.break_by(fault)
-    before = redis_setup.line.commands + redis_setup.line.connections
+    redis_setup.inject(fault)
+    before = redis_setup.proxy.commands + redis_setup.proxy.connections
 
     for _ in range(1000):
         with pytest.raises(RedisUnavailable):
             await redis_setup.redis.execute("GET", "a")
-    tried = redis_setup.line.commands + redis_setup.line.connections - before
+    attempts = redis_setup.proxy.commands + redis_setup.proxy.connections - before
 
-    assert tried <= 2 * FAILURES
+    assert attempts <= 2 * FAILURES
     redis_setup.repair(fault)
 
 
-async def test_one_probe_at_a_time(redis_setup: RedisSetup) -> None:
+async def test_one_probe_at_time(redis_setup: RedisSetup) -> None:
     client = redis_setup.client()
     redis_setup.stop()
     for _ in range(FAILURES):
         with pytest.raises(RedisUnavailable):
             await client.execute("ECHO", "x")
     redis_setup.start()
-    redis_setup.line.hold()
+    redis_setup.proxy.hold()
     redis_setup.clock.now += 1
-    before = redis_setup.line.commands
+    before = redis_setup.proxy.commands
 
     probe = asyncio.create_task(client.execute("ECHO", "x"))
-    await redis_setup.line.asked.wait()
+    await redis_setup.proxy.command_sent.wait()
     for _ in range(10):
         with pytest.raises(RedisUnavailable):
             await client.execute("ECHO", "x")
-    redis_setup.line.open.set()
+    redis_setup.proxy.open.set()
 
     assert await probe == b"x"
-    assert redis_setup.line.commands == before + 1
+    assert redis_setup.proxy.commands == before + 1
     assert await client.execute("ECHO", "x") == b"x"
 
 
-# a reply belongs to the command that asked
+# replies belong to their commands
 
 
 async def test_cancelled_command_does_not_leak_reply(redis_setup: RedisSetup) -> None:
     await redis_setup.redis.execute("MSET", "a", "answer a", "b", "answer b")
-    before = redis_setup.line.connections
-    redis_setup.line.hold()
-    given_up = asyncio.create_task(redis_setup.redis.execute("GET", "a"))
-    await redis_setup.line.asked.wait()
+    before = redis_setup.proxy.connections
+    redis_setup.proxy.hold()
+    cancelled = asyncio.create_task(redis_setup.redis.execute("GET", "a"))
+    await redis_setup.proxy.command_sent.wait()
 
-    given_up.cancel()
-    await asyncio.wait([given_up])
-    redis_setup.line.open.set()
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    redis_setup.proxy.open.set()
 
-    assert given_up.cancelled()
+    assert cancelled.cancelled()
     assert await redis_setup.redis.execute("GET", "b") == b"answer b"
-    assert redis_setup.line.connections == before + 1
+    assert redis_setup.proxy.connections == before + 1
     assert redis_setup.redis.breaker.state == "closed"
 
 
@@ -384,7 +393,7 @@ async def test_timed_out_command_does_not_leak_reply(
 async def test_cancel_at_any_step_keeps_replies_and_connections(
     redis_setup: RedisSetup, connections: int
 ) -> None:
-    client, dice = redis_setup.client(connections=connections), random.Random(7)
+    client, rng = redis_setup.client(connections=connections), random.Random(7)
     keys = [str(number) for number in range(50)]
     await client.execute("MSET", *(word for key in keys for word in (key, f"answer {key}")))
 
@@ -393,18 +402,18 @@ async def test_cancel_at_any_step_keeps_replies_and_connections(
 
     for _ in range(20):
         tasks = [asyncio.create_task(ask(key)) for key in keys]
-        for task in dice.sample(tasks, 25):
-            for _ in range(dice.randrange(4)):
+        for task in rng.sample(tasks, 25):
+            for _ in range(rng.randrange(4)):
                 await asyncio.sleep(0)
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} <= {type(None), asyncio.CancelledError}
 
-    redis_setup.line.hold()
+    redis_setup.proxy.hold()
     last = [asyncio.create_task(ask(key)) for key in keys[:connections]]
-    before = redis_setup.line.commands
-    await redis_setup.line.has_carried(before + connections)
-    redis_setup.line.open.set()
+    before = redis_setup.proxy.commands
+    await redis_setup.proxy.wait_for_commands(before + connections)
+    redis_setup.proxy.open.set()
     await asyncio.gather(*last)
 
 
@@ -416,15 +425,15 @@ async def get(cache: RedisCache, source: Source, key: str = "a") -> bytes | None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_loader_answers_while_redis_is_unavailable(
+async def test_loader_answers_while_redis_is_unavailable(
     redis_setup: RedisSetup, fault: str
 ) -> None:
     source = Source()
     await get(redis_setup.cache, source)
-    redis_setup.break_by(fault)
+    redis_setup.inject(fault)
     source.value = b"new"
 
-    async with asyncio.timeout(PATIENT):
+    async with asyncio.timeout(LONG_TIMEOUT):
         answers = {await get(redis_setup.cache, source) for _ in range(100)}
 
     assert answers == {b"new"}
@@ -433,13 +442,13 @@ async def test_the_loader_answers_while_redis_is_unavailable(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
+async def test_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
     redis_setup: RedisSetup, fault: str
 ) -> None:
     client = redis_setup.client()
     cache, source = open_cache("on", client), Source()
-    redis_setup.break_by(fault)
-    client.timeout = IMPATIENT
+    redis_setup.inject(fault)
+    client.timeout = SHORT_TIMEOUT
     for number in range(FAILURES):
         await cache.get_or_load("s", str(number), 60, Source().load)
 
@@ -453,9 +462,9 @@ async def test_a_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_cache_recovers_by_itself(redis_setup: RedisSetup, fault: str) -> None:
+async def test_cache_recovers_by_itself(redis_setup: RedisSetup, fault: str) -> None:
     source = Source()
-    redis_setup.break_by(fault)
+    redis_setup.inject(fault)
     for _ in range(10):
         await get(redis_setup.cache, source)
     redis_setup.repair(fault)
@@ -490,20 +499,20 @@ async def test_flushed_redis_is_refilled(redis_setup: RedisSetup) -> None:
     assert source.loads == 2
 
 
-@pytest.mark.parametrize("wipe", ["before the invalidation", "after the invalidation"])
-async def test_a_wipe_during_a_load_does_not_let_a_stale_value_in(
-    redis_setup: RedisSetup, wipe: str
+@pytest.mark.parametrize("flush_at", ["before the invalidation", "after the invalidation"])
+async def test_flush_during_load_does_not_store_stale_value(
+    redis_setup: RedisSetup, flush_at: str
 ) -> None:
     other, source = redis_setup.other_cache(), Source()
 
     async def slow_load() -> bytes | None:
         value = await source.load()
         source.value = b"new"
-        if wipe == "before the invalidation":
+        if flush_at == "before the invalidation":
             await redis_setup.redis.execute("FLUSHALL")
         redis_setup.bus.publish([("s", "a")])
         await redis_setup.bus.flush()
-        if wipe == "after the invalidation":
+        if flush_at == "after the invalidation":
             await redis_setup.redis.execute("FLUSHALL")
         return value
 
@@ -513,7 +522,7 @@ async def test_a_wipe_during_a_load_does_not_let_a_stale_value_in(
         assert await get(cache, source) == b"new"
 
 
-async def test_a_restarted_redis_is_used_again(redis_setup: RedisSetup) -> None:
+async def test_restarted_redis_is_used_again(redis_setup: RedisSetup) -> None:
     source = Source()
     await get(redis_setup.cache, source)
 
@@ -528,12 +537,12 @@ async def test_a_restarted_redis_is_used_again(redis_setup: RedisSetup) -> None:
 
 @pytest.mark.parametrize("fault", ["paused", "slow"])
 @pytest.mark.parametrize("key", ["a", None], ids=["key", "namespace"])
-async def test_an_invalidation_while_redis_is_unavailable_holds_when_it_is_back(
+async def test_invalidation_while_redis_is_unavailable_holds_when_it_is_back(
     redis_setup: RedisSetup, fault: str, key: str | None
 ) -> None:
     other, source = redis_setup.other_cache(), Source()
     await get(other, source)
-    redis_setup.break_by(fault)
+    redis_setup.inject(fault)
     source.value = b"new"
     redis_setup.bus.publish([("s", key)])
     await redis_setup.bus.flush()
@@ -555,12 +564,12 @@ class NoListener:
 
 @pytest.mark.parametrize("fault", ["paused", "slow"])
 @pytest.mark.parametrize("others", [0, 3000])
-async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
+async def test_invalidation_is_sent_in_background_until_it_succeeds(
     redis_setup: RedisSetup, fault: str, others: int
 ) -> None:
     other, source = redis_setup.other_cache(), Source()
     await get(other, source)
-    redis_setup.break_by(fault)
+    redis_setup.inject(fault)
     source.value = b"new"
     redis_setup.bus.publish([("s", str(number)) for number in range(others)])
     redis_setup.bus.publish([("s", "a")])
@@ -570,32 +579,32 @@ async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
 
     redis_setup.repair(fault)
 
-    async with asyncio.timeout(PATIENT):
+    async with asyncio.timeout(LONG_TIMEOUT):
         while await get(other, source) != b"new":
             await asyncio.sleep(0.01)  # polls; nothing depends on the length
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 
 
-async def test_a_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
+async def test_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
     redis_setup: RedisSetup,
 ) -> None:
     await redis_setup.redis.execute("ECHO", "x")
-    redis_setup.line.hold()
+    redis_setup.proxy.hold()
     redis_setup.bus.publish([("s", "a"), ("s", "b")])
     sending = asyncio.create_task(redis_setup.bus.flush())
-    await redis_setup.line.asked.wait()
+    await redis_setup.proxy.command_sent.wait()
     assert redis_setup.bus.is_pending(("s", "b"))
     redis_setup.bus.publish([("s", "a")])
 
-    redis_setup.line.open.set()
+    redis_setup.proxy.open.set()
     await sending
 
     assert redis_setup.bus.is_pending(("s", "a"))
     assert not redis_setup.bus.is_pending(("s", "b"))
 
 
-async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_invalidation(
+async def test_store_that_paused_server_executes_late_does_not_undo_invalidation(
     redis_setup: RedisSetup,
 ) -> None:
     other, source = redis_setup.other_cache(), Source()
@@ -606,7 +615,7 @@ async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_inval
         return value
 
     await redis_setup.redis.execute("ECHO", "x")
-    redis_setup.redis.timeout = IMPATIENT
+    redis_setup.redis.timeout = SHORT_TIMEOUT
     assert await redis_setup.cache.get_or_load("s", "a", 60, load_and_pause) == b"old"
     source.value = b"new"
     redis_setup.bus.publish([("s", "a")])
@@ -623,33 +632,35 @@ async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_inval
 # rate limits
 
 
-async def hits(limiter: RedisHitCounter, count: int, who: str = "somebody") -> list[LimitResult]:
-    return [await limiter.hit(POLICY, who) for _ in range(count)]
+async def hits(
+    limiter: RedisHitCounter, count: int, client_id: str = "client-1"
+) -> list[LimitResult]:
+    return [await limiter.hit(POLICY, client_id) for _ in range(count)]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_process_limit_applies_while_redis_is_unavailable(
     redis_setup: RedisSetup, fault: str
 ) -> None:
-    redis_setup.break_by(fault)
+    redis_setup.inject(fault)
 
-    async with asyncio.timeout(PATIENT):
-        verdicts = await hits(redis_setup.limiter, 100)
+    async with asyncio.timeout(LONG_TIMEOUT):
+        results = await hits(redis_setup.limiter, 100)
 
-    assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 95
+    assert [result.allowed for result in results] == [True] * 5 + [False] * 95
     redis_setup.repair(fault)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_shared_counters_resume_with_redis(redis_setup: RedisSetup, fault: str) -> None:
-    redis_setup.break_by(fault)
-    await hits(redis_setup.limiter, 10, "somebody else")
+    redis_setup.inject(fault)
+    await hits(redis_setup.limiter, 10, "client-2")
 
     redis_setup.repair(fault)
-    elsewhere = RedisHitCounter(redis_setup.client())
-    verdicts = [*await hits(redis_setup.limiter, 2), *await hits(elsewhere, 5)]
+    other_limiter = RedisHitCounter(redis_setup.client())
+    results = [*await hits(redis_setup.limiter, 2), *await hits(other_limiter, 5)]
 
-    assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 2
+    assert [result.allowed for result in results] == [True] * 5 + [False] * 2
 
 
 async def test_flushed_redis_resets_counters(redis_setup: RedisSetup) -> None:
@@ -658,9 +669,7 @@ async def test_flushed_redis_resets_counters(redis_setup: RedisSetup) -> None:
     await redis_setup.redis.execute("FLUSHALL")
     await redis_setup.redis.execute("SCRIPT", "FLUSH")
 
-    assert [verdict.allowed for verdict in await hits(redis_setup.limiter, 6)] == [True] * 5 + [
-        False
-    ]
+    assert [result.allowed for result in await hits(redis_setup.limiter, 6)] == [True] * 5 + [False]
 
 
 async def test_restarted_redis_resets_counters(redis_setup: RedisSetup) -> None:

@@ -1,4 +1,4 @@
-"""kill -9 of who sends and who hears, again and again: each event once, in the order of its key."""
+"""SIGKILL of publishing and consuming processes: each event applies once, in key order."""
 
 import asyncio
 import os
@@ -23,14 +23,14 @@ from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain
 from tests.shared.conftest import STATEMENTS, ProbeSqlStore, ThingHappened
 
-FULL = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
-EVENTS, KILLS = (2000, 20) if FULL else (300, 4)
+IS_FULL_RUN = os.environ.get("MARKETHALL_TEST_SCOPE") == "full"
+EVENTS, KILLS = (2000, 20) if IS_FULL_RUN else (300, 4)
 KEYS = 20
-PATIENCE = 120
+TEST_TIMEOUT = 120
 
 DONE = "SELECT count(*) FROM probe.inbox WHERE state = 'done'"
 EFFECTS = "SELECT count(*) FROM probe.thing"
-OVERTAKEN = """
+OUT_OF_ORDER = """
 SELECT count(*) FROM (
   SELECT source_seq < lag(source_seq) OVER (PARTITION BY key ORDER BY done_at) AS back
   FROM probe.inbox) AS steps WHERE back
@@ -39,8 +39,8 @@ UNCONFIRMED = "SELECT count(*) FROM probe.outbox WHERE confirmed_at IS NULL"
 
 
 @dataclass
-class Listeners:
-    """Two processes; one leads, the other waits for its end."""
+class ConsumerProcesses:
+    """Two processes; one leads, the other stands by."""
 
     database_url: str
     redis_url: str
@@ -60,23 +60,23 @@ class Listeners:
             )
         self.running.append(process)
 
-    def kill_one(self, chance: random.Random) -> None:
-        """Whichever: the one who leads as well as the one who waits."""
-        process = self.running.pop(chance.randrange(len(self.running)))
+    def kill_one(self, rng: random.Random) -> None:
+        """Kill the leader or the standby process, at random, and start another."""
+        process = self.running.pop(rng.randrange(len(self.running)))
         process.send_signal(signal.SIGKILL)
         process.wait()
         self.kills += 1
         self.start()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         for process in self.running:
             process.kill()
             process.wait()
 
 
 @pytest.fixture
-def own_redis_url() -> Iterator[str]:
-    """To be wiped without harm to others."""
+def flushable_redis_url() -> Iterator[str]:
+    """A server for this module alone, because the tests flush it."""
     server = EmbeddedValkey()
     yield server.start()
     server.stop()
@@ -90,99 +90,104 @@ async def connection(probe_url: str) -> "AsyncIterator[asyncpg.Connection[asyncp
 
 
 @pytest.fixture
-def listeners(probe_url: str, own_redis_url: str, tmp_path: Path) -> Iterator[Listeners]:
-    listeners = Listeners(probe_url, own_redis_url, tmp_path / "listeners.log")
+def consumers(
+    probe_url: str, flushable_redis_url: str, tmp_path: Path
+) -> Iterator[ConsumerProcesses]:
+    consumers = ConsumerProcesses(probe_url, flushable_redis_url, tmp_path / "consumers.log")
     for _ in range(2):
-        listeners.start()
-    yield listeners
-    listeners.end()
+        consumers.start()
+    yield consumers
+    consumers.stop()
 
 
 async def publish(postgres: Postgres, ctx: CallContext, count: int) -> None:
-    """Of each key one after the other, the keys side by side, as commits come."""
+    """Publish the events of each key in order, all keys concurrently."""
     backend = build_sql_persistence(postgres, STATEMENTS, ProbeSqlStore, utc_now)
 
-    async def of_one_key() -> None:
+    async def publish_one_key() -> None:
         thing = new_id()
         for number in range(count // KEYS):
             async with backend.database.transaction() as store:
                 await store.publish(ThingHappened(thing=thing, number=number), ctx)
 
-    await asyncio.gather(*(of_one_key() for _ in range(KEYS)))
+    await asyncio.gather(*(publish_one_key() for _ in range(KEYS)))
 
 
-async def done_at_least(
-    connection: "asyncpg.Connection[asyncpg.Record]", listeners: Listeners, count: int
+async def wait_until_done(
+    connection: "asyncpg.Connection[asyncpg.Record]", consumers: ConsumerProcesses, count: int
 ) -> None:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TEST_TIMEOUT):
             while await connection.fetchval(DONE) < count:
                 await asyncio.sleep(0.01)
     except TimeoutError:
         done = await connection.fetchval(DONE)
-        raise AssertionError(f"{done} of {count}: {listeners.log.read_text()[-3000:]}") from None
+        raise AssertionError(f"{done} of {count}: {consumers.log.read_text()[-3000:]}") from None
 
 
 async def test_after_any_kill_each_event_applies_once_in_key_order(
     probe: Postgres,
     connection: "asyncpg.Connection[asyncpg.Record]",
-    listeners: Listeners,
+    consumers: ConsumerProcesses,
     ctx: CallContext,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    chance = random.Random(20261121)
+    rng = random.Random(20261121)
     publishing = asyncio.create_task(publish(probe, ctx, EVENTS))
 
     for kill in range(KILLS):
-        await done_at_least(
-            connection, listeners, kill * EVENTS // (KILLS + 1) + chance.randrange(10)
+        await wait_until_done(
+            connection, consumers, kill * EVENTS // (KILLS + 1) + rng.randrange(10)
         )
-        listeners.kill_one(chance)
+        consumers.kill_one(rng)
     await publishing
-    await done_at_least(connection, listeners, EVENTS)
+    await wait_until_done(connection, consumers, EVENTS)
 
-    effects, overtaken = await connection.fetchval(EFFECTS), await connection.fetchval(OVERTAKEN)
+    effects, out_of_order = (
+        await connection.fetchval(EFFECTS),
+        await connection.fetchval(OUT_OF_ORDER),
+    )
     with capsys.disabled():
         print(  # noqa: T201 - for the report
-            f"\n{EVENTS} events, 2 listeners, {listeners.kills} kill -9: "
-            f"{effects} effects, {overtaken} overtaken"
+            f"\n{EVENTS} events, 2 consumers, {consumers.kills} kill -9: "
+            f"{effects} effects, {out_of_order} out_of_order"
         )
-    assert (effects, overtaken, listeners.kills) == (EVENTS, 0, KILLS)
+    assert (effects, out_of_order, consumers.kills) == (EVENTS, 0, KILLS)
 
 
 async def test_repeated_redis_flushes_lose_nothing(
     probe: Postgres,
     connection: "asyncpg.Connection[asyncpg.Record]",
-    listeners: Listeners,
+    consumers: ConsumerProcesses,
     ctx: CallContext,
 ) -> None:
-    redis = Redis.from_url(listeners.redis_url)
+    redis = Redis.from_url(consumers.redis_url)
     publishing = asyncio.create_task(publish(probe, ctx, 300))
 
-    for wiped in range(5):
-        await done_at_least(connection, listeners, wiped * 50)
+    for flushes in range(5):
+        await wait_until_done(connection, consumers, flushes * 50)
         await redis.flushall()
     await publishing
     await redis.flushall()
-    await done_at_least(connection, listeners, 300)
+    await wait_until_done(connection, consumers, 300)
     await redis.aclose()
 
     assert await connection.fetchval(EFFECTS) == 300
-    assert await connection.fetchval(OVERTAKEN) == 0
+    assert await connection.fetchval(OUT_OF_ORDER) == 0
 
 
 async def test_entries_consumed_by_all_groups_are_trimmed(
     probe: Postgres,
     connection: "asyncpg.Connection[asyncpg.Record]",
-    listeners: Listeners,
+    consumers: ConsumerProcesses,
     ctx: CallContext,
 ) -> None:
-    redis = Redis.from_url(listeners.redis_url)
+    redis = Redis.from_url(consumers.redis_url)
 
     await publish(probe, ctx, 100)
-    await done_at_least(connection, listeners, 100)
+    await wait_until_done(connection, consumers, 100)
 
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TEST_TIMEOUT):
         while await connection.fetchval(UNCONFIRMED) or await redis.xlen("markethall:events:probe"):
             await asyncio.sleep(0.01)
     await redis.aclose()

@@ -1,4 +1,4 @@
-"""Streams: Redis may lose, keep and repeat whatever it likes; nothing is lost or done twice."""
+"""The Redis Streams transport: Redis may lose, keep or repeat entries, and no event is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -19,12 +19,9 @@ from markethall.shared.messaging.context_worker import ContextWorker
 from markethall.shared.messaging.events import Delivery, EventEnvelope, wrap_event
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
-from markethall.shared.messaging.redis_streams import (
-    RedisStreamConsumer,
-    RedisStreamPublisher,
-    stream_name,
-)
-from markethall.shared.messaging.redis_streams import StreamConfig as StreamPace
+from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer, StreamConfig
+from markethall.shared.messaging.redis_stream_format import stream_name
+from markethall.shared.messaging.redis_stream_publisher import RedisStreamPublisher
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 from markethall.shared.persistence.redis_client import RedisClient
@@ -33,11 +30,11 @@ from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables, Thin
 HANDLER = "probe.on_thing_happened"
 TYPES = frozenset({ThingHappened.type})
 STREAM = stream_name("probe")
-PATIENCE = 30
+TEST_TIMEOUT = 30
 
 
 class StreamSetup:
-    """A publisher and a listener, with a stream between them that a test can get at."""
+    """A publisher and a consumer, and direct access to the stream between them."""
 
     def __init__(self, redis_url: str, clock: FakeClock) -> None:
         self.backend: ContextPersistence[Any] = build_memory_persistence(
@@ -45,7 +42,7 @@ class StreamSetup:
         )
         self.clock = clock
         self.client = RedisClient(redis_url, timeout=30)
-        # redis-py's types tell what RESP3 would answer as well
+        # Any, because redis-py's types also cover RESP3 replies
         self.redis: Any = Redis.from_url(redis_url)
         self.publisher = RedisStreamPublisher("probe", {"probe": TYPES}, self.client, clock)
         self.relay = OutboxRelay("probe", [], clock, [self.publisher])
@@ -59,7 +56,7 @@ class StreamSetup:
             if inbox
             else self.inbox_transport
         )
-        config = StreamPace(block_timeout=0.05, max_backoff=0.1)
+        config = StreamConfig(block_timeout=0.05, max_backoff=0.1)
         return RedisStreamConsumer(
             "probe", "probe", inbox_transport, inbox or self.backend.inbox, self.client, config
         )
@@ -70,7 +67,7 @@ class StreamSetup:
                 await store.publish(event, ctx)
 
     async def relay_all(self, *, begin: bool = False) -> None:
-        """As the leader does it, once."""
+        """Relay and reconcile once, as the leader does; `begin` as a new leader."""
         async with self.backend.outbox.acquire_leadership() as leader:
             assert leader is not None
             if begin:
@@ -84,15 +81,15 @@ class StreamSetup:
             assert leader is not None
             return len(await leader.get_unconfirmed(0, 1000))
 
-    async def arrived(self) -> list[int]:
-        """The numbers of the things in the inbox, in the order that they came in."""
+    async def arrived_numbers(self) -> list[int]:
+        """Return the numbers of the events in the inbox, in the order of arrival."""
         async with self.backend.database.write_transaction() as tables:
             rows = sorted(tables.inbox.rows(), key=lambda row: row.position)
         return [row.delivery.envelope.decode().number for row in rows if row.state != "dead"]
 
-    async def until_arrived(self, *numbers: int) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while sorted(await self.arrived()) != sorted(numbers):
+    async def wait_until_arrived(self, *numbers: int) -> None:
+        async with asyncio.timeout(TEST_TIMEOUT):
+            while sorted(await self.arrived_numbers()) != sorted(numbers):
                 await asyncio.sleep(0.005)
 
     async def close(self) -> None:
@@ -111,15 +108,15 @@ async def running_consumer(consumer: RedisStreamConsumer) -> AsyncIterator[None]
 
 
 @pytest.fixture(scope="module")
-def own_redis() -> Iterator[str]:
+def flushable_redis_url() -> Iterator[str]:
     server = EmbeddedValkey()
     yield server.start()
     server.stop()
 
 
 @pytest.fixture
-async def stream_setup(own_redis: str, clock: FakeClock) -> AsyncIterator[StreamSetup]:
-    stream_setup = StreamSetup(own_redis, clock)
+async def stream_setup(flushable_redis_url: str, clock: FakeClock) -> AsyncIterator[StreamSetup]:
+    stream_setup = StreamSetup(flushable_redis_url, clock)
     await stream_setup.redis.flushall()
     yield stream_setup
     await stream_setup.close()
@@ -133,7 +130,7 @@ def entry(event: ThingHappened, ctx: CallContext, clock: FakeClock) -> dict[str,
     return {"event": wrap_event(event, ctx, clock()).model_dump_json()}
 
 
-# What Redis loses
+# Loss of data in Redis
 
 
 async def test_entries_published_before_subscription_are_consumed(
@@ -143,7 +140,7 @@ async def test_entries_published_before_subscription_are_consumed(
     await stream_setup.relay_all(begin=True)
 
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(1, 2)
+        await stream_setup.wait_until_arrived(1, 2)
 
 
 async def test_flushed_redis_gets_unconfirmed_events_again(
@@ -158,8 +155,8 @@ async def test_flushed_redis_gets_unconfirmed_events_again(
     await stream_setup.relay_all()
 
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(1, 2, 3)
-    assert await stream_setup.arrived() == [1, 2, 3]
+        await stream_setup.wait_until_arrived(1, 2, 3)
+    assert await stream_setup.arrived_numbers() == [1, 2, 3]
 
 
 async def test_flushed_redis_is_republished_without_new_events(
@@ -173,7 +170,7 @@ async def test_flushed_redis_is_republished_without_new_events(
     await stream_setup.relay_all()
 
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(1)
+        await stream_setup.wait_until_arrived(1)
 
 
 async def test_redis_that_lost_last_seconds_is_republished(
@@ -193,12 +190,12 @@ async def test_redis_that_lost_last_seconds_is_republished(
     await stream_setup.relay_all()
 
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(1, 2, 3)
-    assert await stream_setup.arrived() == [1, 2, 3]
+        await stream_setup.wait_until_arrived(1, 2, 3)
+    assert await stream_setup.arrived_numbers() == [1, 2, 3]
 
 
-class FlushingOutbox:
-    """A lead that reads one event at a time, and behind the first one Redis is wiped."""
+class FlushingLeaderSession:
+    """A leader session that reads one event at a time, and flushes Redis after the first."""
 
     def __init__(self, leader: Any, redis: Any) -> None:
         self._leader = leader
@@ -218,13 +215,13 @@ async def test_flush_during_republish_is_repaired(
     async with stream_setup.backend.outbox.acquire_leadership() as leader:
         assert leader is not None
         await stream_setup.relay.relay_batch(leader, 1000)
-        wiped: Any = FlushingOutbox(leader, stream_setup.redis)
-        await stream_setup.relay.reconcile(wiped)
+        flushing_leader: Any = FlushingLeaderSession(leader, stream_setup.redis)
+        await stream_setup.relay.reconcile(flushing_leader)
         await stream_setup.relay.reconcile(leader)
 
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(1, 2)
-    assert await stream_setup.arrived() == [1, 2]
+        await stream_setup.wait_until_arrived(1, 2)
+    assert await stream_setup.arrived_numbers() == [1, 2]
 
 
 async def test_next_leader_publishes_only_unconfirmed_events(
@@ -234,26 +231,27 @@ async def test_next_leader_publishes_only_unconfirmed_events(
     await stream_setup.publish(ctx, happened(1))
     async with running_consumer(stream_setup.consumer()):
         await stream_setup.relay_all()
-        await stream_setup.until_arrived(1)
-        await until_confirmed(stream_setup)
+        await stream_setup.wait_until_arrived(1)
+        await wait_until_confirmed(stream_setup)
     await stream_setup.publish(ctx, happened(2))
     await stream_setup.relay_all()
 
     await stream_setup.relay_all(begin=True)
 
     events = [fields[b"event"] for _, fields in await stream_setup.redis.xrange(STREAM)]
-    numbers = [EventEnvelope.model_validate_json(event).decode().number for event in events]  # type: ignore[attr-defined]
+    decoded: list[Any] = [EventEnvelope.model_validate_json(event).decode() for event in events]
+    numbers = [event.number for event in decoded]
     assert numbers == [2, 2]
 
 
-async def until_confirmed(stream_setup: StreamSetup) -> None:
-    async with asyncio.timeout(PATIENCE):
+async def wait_until_confirmed(stream_setup: StreamSetup) -> None:
+    async with asyncio.timeout(TEST_TIMEOUT):
         while await stream_setup.count_unconfirmed():
             await stream_setup.relay_all()
             await asyncio.sleep(0.005)
 
 
-# What the slowest has not taken stays
+# Trimming
 
 
 async def test_nothing_is_trimmed_before_all_groups_consumed(
@@ -267,9 +265,9 @@ async def test_nothing_is_trimmed_before_all_groups_consumed(
     await stream_setup.publish(ctx, happened(1), happened(2))
     await stream_setup.relay_all()
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(1, 2)
+        await stream_setup.wait_until_arrived(1, 2)
     await stream_setup.relay_all()
-    without_the_slow = (
+    before_slow_group = (
         await stream_setup.count_unconfirmed(),
         await stream_setup.redis.xlen(STREAM),
     )
@@ -279,12 +277,12 @@ async def test_nothing_is_trimmed_before_all_groups_consumed(
         "slow", "one", {STREAM: ">"}, count=1
     )
     await stream_setup.relay_all()
-    while_it_holds_the_first = await stream_setup.redis.xlen(STREAM)
+    with_pending_entry = await stream_setup.redis.xlen(STREAM)
     await stream_setup.redis.xack(STREAM, "slow", first)
     await stream_setup.relay_all()
 
-    assert without_the_slow == (2, 2)
-    assert while_it_holds_the_first == 2
+    assert before_slow_group == (2, 2)
+    assert with_pending_entry == 2
     assert (await stream_setup.count_unconfirmed(), await stream_setup.redis.xlen(STREAM)) == (1, 1)
 
 
@@ -295,15 +293,15 @@ async def test_deleted_group_restarts_without_duplicate_effects(
     await stream_setup.publish(ctx, happened(1))
     await stream_setup.relay_all()
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(1)
+        await stream_setup.wait_until_arrived(1)
         await stream_setup.redis.xgroup_destroy(STREAM, "probe")
         await stream_setup.publish(ctx, happened(2))
         await stream_setup.relay_all()
 
-        await stream_setup.until_arrived(1, 2)
+        await stream_setup.wait_until_arrived(1, 2)
 
 
-# What a reader has left behind
+# Entries of a dead consumer
 
 
 async def test_entries_of_dead_consumer_keep_order(
@@ -312,13 +310,13 @@ async def test_entries_of_dead_consumer_keep_order(
     thing = new_id()
     await stream_setup.redis.xgroup_create(STREAM, "probe", "0", mkstream=True)
     await stream_setup.redis.xadd(STREAM, entry(happened(1, thing), ctx, clock))
-    await stream_setup.redis.xreadgroup("probe", "somebody who died", {STREAM: ">"})
+    await stream_setup.redis.xreadgroup("probe", "dead consumer", {STREAM: ">"})
     await stream_setup.redis.xadd(STREAM, entry(happened(2, thing), ctx, clock))
 
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(1, 2)
+        await stream_setup.wait_until_arrived(1, 2)
 
-    assert await stream_setup.arrived() == [1, 2]
+    assert await stream_setup.arrived_numbers() == [1, 2]
     assert (await stream_setup.redis.xpending(STREAM, "probe"))["pending"] == 0
 
 
@@ -326,33 +324,33 @@ async def test_entry_rejected_by_inbox_is_not_acknowledged(
     stream_setup: StreamSetup, ctx: CallContext
 ) -> None:
     class UnavailableInbox:
-        """The database of the listener: away the first two times."""
+        """An inbox whose database is unavailable for the first two calls."""
 
         def __init__(self) -> None:
-            self.asked = 0
+            self.calls = 0
 
         async def enqueue(self, *given: Any) -> None:
-            self.asked += 1
-            if self.asked <= 2:
+            self.calls += 1
+            if self.calls <= 2:
                 raise Unavailable(dependency="postgres")
             await stream_setup.backend.inbox.enqueue(*given)
 
     await stream_setup.relay_all(begin=True)
     await stream_setup.publish(ctx, happened(1))
     await stream_setup.relay_all()
-    away = UnavailableInbox()
+    unavailable_inbox = UnavailableInbox()
 
-    async with running_consumer(stream_setup.consumer(away)):
-        await stream_setup.until_arrived(1)
+    async with running_consumer(stream_setup.consumer(unavailable_inbox)):
+        await stream_setup.wait_until_arrived(1)
         await stream_setup.publish(ctx, happened(2))
         await stream_setup.relay_all()
-        await stream_setup.until_arrived(1, 2)
+        await stream_setup.wait_until_arrived(1, 2)
 
-    assert away.asked == 4
-    assert await stream_setup.arrived() == [1, 2]
+    assert unavailable_inbox.calls == 4
+    assert await stream_setup.arrived_numbers() == [1, 2]
 
 
-# What nobody can read
+# Unreadable entries
 
 
 async def test_unreadable_entry_is_dead_lettered(
@@ -365,11 +363,11 @@ async def test_unreadable_entry_is_dead_lettered(
     await stream_setup.redis.xadd(STREAM, entry(happened(5), ctx, clock))
 
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(5)
-    # once more, as after a lost acknowledgement
+        await stream_setup.wait_until_arrived(5)
+    # read again, as after a lost acknowledgement
     await stream_setup.redis.xgroup_setid(STREAM, "probe", "0")
     async with running_consumer(stream_setup.consumer()):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TEST_TIMEOUT):
             while (await stream_setup.redis.xinfo_groups(STREAM))[0]["lag"]:
                 await asyncio.sleep(0.005)
 
@@ -387,22 +385,22 @@ async def test_unknown_event_type_is_skipped(
     await stream_setup.redis.xadd(STREAM, entry(happened(2), ctx, clock))
 
     async with running_consumer(stream_setup.consumer()):
-        await stream_setup.until_arrived(2)
+        await stream_setup.wait_until_arrived(2)
 
     assert await stream_setup.backend.inbox.get_dead_letters() == []
 
 
-# Redis away
+# Redis unavailable
 
 
 async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallContext) -> None:
-    """Direct delivery, handlers, sweeps, the lead; and what the stream missed comes later."""
+    """In-process delivery, handlers and jobs go on; events for the stream stay unconfirmed."""
     server = EmbeddedValkey()
     stream_setup = StreamSetup(server.start(), clock)
     server.stop()
     handled, job_runs, leader_elections = [], [], []
 
-    async def note(delivery: Delivery, event: ThingHappened) -> None:
+    async def handle(delivery: Delivery, event: ThingHappened) -> None:
         async with stream_setup.backend.database.transaction() as store:
             assert await store.mark_processed(delivery)
         handled.append(event.number)
@@ -411,7 +409,7 @@ async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallCon
         job_runs.append(True)
 
     class CountingOutbox:
-        """Counts how often somebody had to take the lead."""
+        """Counts the elections of a leader."""
 
         @asynccontextmanager
         async def acquire_leadership(self) -> AsyncIterator[Any]:
@@ -424,7 +422,7 @@ async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallCon
 
     config = WorkerConfig(poll_interval=0.01, periodic_job_interval=0.01, reconcile_interval=0.01)
     relay = OutboxRelay("probe", [stream_setup.inbox_transport], clock, [stream_setup.publisher])
-    consumer = InboxConsumer(stream_setup.backend.inbox, {HANDLER: note}, clock, config)
+    consumer = InboxConsumer(stream_setup.backend.inbox, {HANDLER: handle}, clock, config)
     worker = ContextWorker(
         "probe",
         CountingOutbox(),
@@ -439,7 +437,7 @@ async def test_other_work_continues_without_redis(clock: FakeClock, ctx: CallCon
 
     for number in range(150):
         await stream_setup.publish(ctx, happened(number))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TEST_TIMEOUT):
         while len(handled) < 150:
             await asyncio.sleep(0.005)
     task.cancel()
@@ -465,10 +463,10 @@ async def test_two_transports_at_once_deliver_once(
         for number in range(50):
             await stream_setup.publish(ctx, happened(number, thing))
             await stream_setup.relay_all()
-        await until_confirmed(stream_setup)
+        await wait_until_confirmed(stream_setup)
 
     assert relay is stream_setup.relay
-    assert await stream_setup.arrived() == list(range(50))
+    assert await stream_setup.arrived_numbers() == list(range(50))
 
 
 async def test_idle_consumer_polls_rarely(stream_setup: StreamSetup) -> None:
@@ -478,14 +476,14 @@ async def test_idle_consumer_polls_rarely(stream_setup: StreamSetup) -> None:
 
     earlier = await reads()
     async with running_consumer(stream_setup.consumer()):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TEST_TIMEOUT):
             while (before := await reads()) == earlier:
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0.5)
-        asked = await reads() - before
+        calls = await reads() - before
 
-    # one blocked read after the other, each of 0.05 s: a loop that does not block asks thousands
-    assert asked <= 20
+    # each blocking read takes 0.05 s; a loop that does not block would read thousands of times
+    assert calls <= 20
 
 
 async def test_stopped_consumer_does_not_leak_reply(stream_setup: StreamSetup) -> None:

@@ -1,4 +1,4 @@
-"""The wire: what the neighbour said is what the caller hears, and silence has an end."""
+"""The RPC client: arguments, results and errors over HTTP."""
 
 import gzip
 import json
@@ -18,20 +18,20 @@ from markethall.shared.kernel.errors import (
     Unavailable,
 )
 from tests.rpc.probe_contract import (
-    CALL,
-    PERSON,
+    CTX,
     SIGNER,
     TRACE,
+    USER,
     ProbeResult,
     ProbeService,
-    calling,
-    hello,
-    over,
-    over_tcp,
-    refusal_of,
-    serving_half,
+    client_with_handler,
+    error_of,
+    greet_command,
+    open_client,
+    open_client_over_tcp,
+    probe_server,
 )
-from tests.rpc.tcp import bare, listening, saying
+from tests.rpc.tcp import fixed_response, raw_server, serve_app
 from tests.rpc_loopback import now
 
 JSON = "content-type: application/json"
@@ -43,55 +43,57 @@ def problem(code: str, status: int, **details: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-# What travels
+# Arguments and results
 
 
 async def test_call_round_trips() -> None:
-    greeter = ProbeService()
-    command = hello("Ada", "日本", mood="😀")
+    service = ProbeService()
+    command = greet_command("Ada", "日本", mood="😀")
 
-    async with over_tcp(greeter) as remote:
-        answer = await remote.greet(CALL, command)
+    async with open_client_over_tcp(service) as remote:
+        response = await remote.greet(CTX, command)
 
-    (ctx, heard), *others = greeter.calls
-    assert (heard, others) == (command, [])
-    assert (ctx.actor, ctx.request_id, ctx.traceparent) == (PERSON, CALL.request_id, TRACE)
-    assert answer == ProbeResult(greet_id=command.greet_id, words="hello Ada, hello 日本")
+    (ctx, received), *others = service.calls
+    assert (received, others) == (command, [])
+    assert (ctx.actor, ctx.request_id, ctx.traceparent) == (USER, CTX.request_id, TRACE)
+    assert response == ProbeResult(greet_id=command.greet_id, text="hello Ada, hello 日本")
 
 
 async def test_call_without_result_returns_none() -> None:
-    greeter = ProbeService()
+    service = ProbeService()
 
-    async with over_tcp(greeter) as remote:
-        await remote.wave(CALL, hello())
+    async with open_client_over_tcp(service) as remote:
+        await remote.wave(CTX, greet_command())
 
-    assert len(greeter.calls) == 1
+    assert len(service.calls) == 1
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(5.5, 5500), (60, 20_000), (None, 20_000)])
-async def test_remaining_time_is_sent(seconds: float | None, most: int) -> None:
+@pytest.mark.parametrize(("seconds", "expected"), [(5.5, 5500), (60, 20_000), (None, 20_000)])
+async def test_remaining_time_is_sent(seconds: float | None, expected: int) -> None:
     deadline = now() + timedelta(seconds=seconds) if seconds else None
-    given = []
+    sent = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
-        given.append(int(request.headers["x-deadline-ms"]))
+        sent.append(int(request.headers["x-deadline-ms"]))
         return httpx2.Response(204)
 
-    await over(handler).wave(CALL.model_copy(update={"deadline": deadline}), hello())
+    await client_with_handler(handler).wave(
+        CTX.model_copy(update={"deadline": deadline}), greet_command()
+    )
 
-    assert most - 5000 < given[0] <= most
+    assert expected - 5000 < sent[0] <= expected
 
 
 async def test_server_receives_deadline() -> None:
-    greeter, before = ProbeService(), now()
-    ctx = CALL.model_copy(update={"deadline": before + timedelta(seconds=9)})
+    service, started_at = ProbeService(), now()
+    ctx = CTX.model_copy(update={"deadline": started_at + timedelta(seconds=9)})
 
-    async with over_tcp(greeter) as remote:
-        await remote.wave(ctx, hello())
+    async with open_client_over_tcp(service) as remote:
+        await remote.wave(ctx, greet_command())
 
-    deadline = greeter.calls[0][0].deadline
+    deadline = service.calls[0][0].deadline
     assert deadline is not None
-    assert before < deadline <= now() + timedelta(seconds=9)
+    assert started_at < deadline <= now() + timedelta(seconds=9)
 
 
 async def test_default_fields_are_not_sent() -> None:
@@ -101,136 +103,144 @@ async def test_default_fields_are_not_sent() -> None:
         bodies.append(json.loads(request.content))
         return httpx2.Response(204)
 
-    command = hello("Ada")
-    await over(handler).wave(CALL, command)
+    command = greet_command("Ada")
+    await client_with_handler(handler).wave(CTX, command)
 
     assert bodies == [{"greet_id": str(command.greet_id), "guests": [{"name": "Ada"}]}]
 
 
 async def test_unknown_response_fields_are_ignored() -> None:
-    command = hello()
-    said = {"greet_id": str(command.greet_id), "words": "hi", "new": {"deep": [1]}}
+    command = greet_command()
+    body = {"greet_id": str(command.greet_id), "text": "hi", "new": {"deep": [1]}}
 
-    answer = await over(lambda _: httpx2.Response(200, json=said)).greet(CALL, command)
+    response = await client_with_handler(lambda _: httpx2.Response(200, json=body)).greet(
+        CTX, command
+    )
 
-    assert answer == ProbeResult(greet_id=command.greet_id, words="hi")
+    assert response == ProbeResult(greet_id=command.greet_id, text="hi")
 
 
 @pytest.mark.parametrize(
-    ("change", "where"),
+    ("change", "field"),
     [
         ({"new": 1}, "/new"),
         ({"guests": [{"name": "Ada"}, {"name": "Bob", "new": None}]}, "/guests/1/new"),
     ],
 )
-async def test_unknown_request_fields_are_rejected(change: dict[str, Any], where: str) -> None:
-    greeter = ProbeService()
-    body = hello("Ada").model_dump(mode="json") | change
-    token = SIGNER.sign("orders", "greeter", "greet", PERSON)
+async def test_unknown_request_fields_are_rejected(change: dict[str, Any], field: str) -> None:
+    service = ProbeService()
+    body = greet_command("Ada").model_dump(mode="json") | change
+    token = SIGNER.sign("orders", "probe", "greet", USER)
 
-    async with listening(serving_half(greeter)) as url, httpx2.AsyncClient() as http:
+    async with serve_app(probe_server(service)) as url, httpx2.AsyncClient() as http:
         headers = {"authorization": f"Bearer {token}"}
-        answer = await http.post(f"{url}/internal/greeter/greet", json=body, headers=headers)
+        response = await http.post(f"{url}/internal/probe/greet", json=body, headers=headers)
 
-    assert answer.status_code == 422
-    assert [error["field"] for error in answer.json()["errors"]] == [where]
-    assert greeter.calls == []
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+    assert service.calls == []
 
 
-# What the neighbour refuses
+# Errors and bad responses
 
-JUNK = {
-    "no JSON": saying("200 OK", b"{", JSON),
-    "another DTO": saying("200 OK", b'{"greet_id": 5}', JSON),
-    "a list": saying("200 OK", b"[]", JSON),
-    "nothing": saying("204 No Content", b""),
-    "no UTF-8": saying("200 OK", b"\xff\xfe", JSON),
-    "no gzip": saying("200 OK", gzip.compress(b"{}")[5:], JSON, "content-encoding: gzip"),
-    "a redirect": saying("302 Found", b"", "location: http://127.0.0.1:9/"),
-    "an unknown code": saying("409 Conflict", problem("greeter.unheard_of", 409), PROBLEM),
-    "a page": saying("404 Not Found", b"<html>", "content-type: text/html"),
-    "no document": saying("500 Internal Server Error", b"Internal Server Error"),
-    "half a document": saying("409 Conflict", b'{"code": "request.invalid"}', PROBLEM),
-    "a code of no text": saying("409 Conflict", b'{"code": []}', PROBLEM),
-    "a list of problems": saying("409 Conflict", b"[1]", PROBLEM),
-    "a document without end": saying("409 Conflict", b"[" * 100_000, PROBLEM),
-    "details of no object": saying(
+BAD_RESPONSES = {
+    "no JSON": fixed_response("200 OK", b"{", JSON),
+    "another DTO": fixed_response("200 OK", b'{"greet_id": 5}', JSON),
+    "a list": fixed_response("200 OK", b"[]", JSON),
+    "nothing": fixed_response("204 No Content", b""),
+    "no UTF-8": fixed_response("200 OK", b"\xff\xfe", JSON),
+    "no gzip": fixed_response("200 OK", gzip.compress(b"{}")[5:], JSON, "content-encoding: gzip"),
+    "a redirect": fixed_response("302 Found", b"", "location: http://127.0.0.1:9/"),
+    "an unknown code": fixed_response("409 Conflict", problem("probe.unheard_of", 409), PROBLEM),
+    "a page": fixed_response("404 Not Found", b"<html>", "content-type: text/html"),
+    "no document": fixed_response("500 Internal Server Error", b"Internal Server Error"),
+    "half a document": fixed_response("409 Conflict", b'{"code": "request.invalid"}', PROBLEM),
+    "a code of no text": fixed_response("409 Conflict", b'{"code": []}', PROBLEM),
+    "a list of problems": fixed_response("409 Conflict", b"[1]", PROBLEM),
+    "a document without end": fixed_response("409 Conflict", b"[" * 100_000, PROBLEM),
+    "details of no object": fixed_response(
         "409 Conflict", b'{"code": "request.invalid", "detail": "", "details": [1]}', PROBLEM
     ),
 }
 
 
-@pytest.mark.parametrize("junk", JUNK)
-async def test_unreadable_response_is_internal_error_with_request_id(junk: str) -> None:
-    async with bare(JUNK[junk]) as told, calling(told.url) as remote:
-        refusal = await refusal_of(remote.greet(CALL, hello()))
+@pytest.mark.parametrize("name", BAD_RESPONSES)
+async def test_unreadable_response_is_internal_error_with_request_id(name: str) -> None:
+    async with raw_server(BAD_RESPONSES[name]) as recorded, open_client(recorded.url) as remote:
+        error = await error_of(remote.greet(CTX, greet_command()))
 
-    assert type(refusal) is InternalError
-    assert refusal.details == {"error_id": CALL.request_id}
-    assert len(told.asked) == 1
+    assert type(error) is InternalError
+    assert error.details == {"error_id": CTX.request_id}
+    assert len(recorded.requests) == 1
 
 
 async def test_remote_error_has_request_id() -> None:
-    greeter = ProbeService()
+    service = ProbeService()
 
     async def fail() -> None:
         raise RuntimeError("a secret")
 
-    greeter.meanwhile = fail
+    service.before_response = fail
     with capture_logs() as lines:
-        async with over_tcp(greeter) as remote:
-            refusal = await refusal_of(remote.greet(CALL, hello()))
+        async with open_client_over_tcp(service) as remote:
+            error = await error_of(remote.greet(CTX, greet_command()))
 
-    assert type(refusal) is InternalError
-    assert (refusal.details, refusal.detail) == ({"error_id": CALL.request_id}, "Internal error.")
-    assert [line["request_id"] for line in lines if line.get("exc_info")] == [CALL.request_id]
-    assert len(greeter.calls) == 1
+    assert type(error) is InternalError
+    assert (error.details, error.detail) == ({"error_id": CTX.request_id}, "Internal error.")
+    assert [line["request_id"] for line in lines if line.get("exc_info")] == [CTX.request_id]
+    assert len(service.calls) == 1
 
 
 @pytest.mark.parametrize(
     ("code", "status"), [("auth.unauthenticated", 401), ("request.not_found", 404)]
 )
 async def test_rejected_service_token_is_unavailable(code: str, status: int) -> None:
-    """A method that an older release does not have, keys that are being changed."""
-    answer = httpx2.Response(status, content=problem(code, status))
+    """During a deployment the callee may lack the method or the new key."""
+    response = httpx2.Response(status, content=problem(code, status))
 
-    refusal = await refusal_of(over(lambda _: answer).greet(CALL, hello()))
+    error = await error_of(client_with_handler(lambda _: response).greet(CTX, greet_command()))
 
-    assert type(refusal) is Unavailable
-    assert (refusal.details, refusal.retry_after) == ({"dependency": "greeter"}, 1)
+    assert type(error) is Unavailable
+    assert (error.details, error.retry_after) == ({"dependency": "probe"}, 1)
 
 
 async def test_temporary_rejection_is_retried_then_raised() -> None:
-    asked = []
+    requests = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
-        asked.append(request)
+        requests.append(request)
         return httpx2.Response(503, content=problem("system.busy", 503, retry_after=7))
 
-    refusal = await refusal_of(over(handler).greet(CALL, hello()))
+    error = await error_of(client_with_handler(handler).greet(CTX, greet_command()))
 
-    assert type(refusal) is Overloaded
-    assert (refusal.detail, refusal.details, refusal.retry_after) == ("No.", {"retry_after": 7}, 7)
-    assert len(asked) == 3
+    assert type(error) is Overloaded
+    assert (error.detail, error.details, error.retry_after) == ("No.", {"retry_after": 7}, 7)
+    assert len(requests) == 3
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 async def test_gateway_error_is_unavailable(status: int) -> None:
-    refusal = await refusal_of(
-        over(lambda _: httpx2.Response(status, html="<h1>")).greet(CALL, hello())
+    error = await error_of(
+        client_with_handler(lambda _: httpx2.Response(status, html="<h1>")).greet(
+            CTX, greet_command()
+        )
     )
 
-    assert type(refusal) is Unavailable
-    assert refusal.details == {"dependency": "greeter"}
+    assert type(error) is Unavailable
+    assert error.details == {"dependency": "probe"}
 
 
-@pytest.mark.parametrize("kind", [MalformedRequest, TooManyRequests])
-async def test_domain_error_is_not_retried(kind: type[DomainError]) -> None:
-    asked = []
+@pytest.mark.parametrize("error_type", [MalformedRequest, TooManyRequests])
+async def test_domain_error_is_not_retried(error_type: type[DomainError]) -> None:
+    requests = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
-        asked.append(request)
-        return httpx2.Response(kind.status, content=problem(kind.code, kind.status))
+        requests.append(request)
+        return httpx2.Response(
+            error_type.status, content=problem(error_type.code, error_type.status)
+        )
 
-    assert type(await refusal_of(over(handler).greet(CALL, hello()))) is kind
-    assert len(asked) == 1
+    assert (
+        type(await error_of(client_with_handler(handler).greet(CTX, greet_command()))) is error_type
+    )
+    assert len(requests) == 1

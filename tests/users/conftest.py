@@ -1,4 +1,4 @@
-"""The users context, wired by its own container, on memory and on Postgres."""
+"""The users container, in memory and on Postgres."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -28,11 +28,11 @@ from tests.rpc_loopback import over_rpc
 ISSUER = "https://markethall.example"
 AUDIENCE = "markethall"
 PASSWORD = "correct horse battery staple"
-ANYONE = CallContext(request_id="test")
+ANONYMOUS = CallContext(request_id="test")
 
 
-class Watch:
-    """A clock that runs, and can be put forward."""
+class AdvancingClock:
+    """A running clock that a test can advance."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
@@ -40,34 +40,34 @@ class Watch:
     def __call__(self) -> datetime:
         return utc_now().astimezone(UTC) + self._ahead
 
-    def forward(self, **time: float) -> None:
+    def advance(self, **time: float) -> None:
         self._ahead += timedelta(**time)
 
 
 @dataclass
 class UsersApp:
-    """What a test asks, and the few things it has to hand."""
+    """The app under test, with its clock and helpers."""
 
     accounts: Accounts
     sessions: Sessions
     users: Users
     verifier: AccessTokenVerifier
-    clock: Watch
+    clock: AdvancingClock
     container: UsersContainer
 
     async def register(self, name: str, password: str = PASSWORD) -> UserView:
-        """The next id that is made sorts after this one."""
+        """Register a user; a later user has a greater id."""
         command = Register(username=name, email=f"{name}@example.com", password=password)
-        account = await self.accounts.register(ANYONE, command, no_key())
+        account = await self.accounts.register(ANONYMOUS, command, attempt_without_key())
         while new_id().int >> 80 <= account.user_id.int >> 80:
-            continue  # ids of one millisecond sort by chance
+            continue  # ids of the same millisecond have no order
         return account
 
     async def sign_in(self, name: str, password: str = PASSWORD) -> TokenPair:
-        return await self.sessions.sign_in(ANYONE, name, password)
+        return await self.sessions.sign_in(ANONYMOUS, name, password)
 
-    async def call_of(self, name: str, password: str = PASSWORD) -> CallContext:
-        """A call as the front makes it, of somebody who signs in."""
+    async def sign_in_context(self, name: str, password: str = PASSWORD) -> CallContext:
+        """Build the call context that the gateway builds for this user."""
         pair = await self.sign_in(name, password)
         return CallContext(actor=self.actor(pair), request_id="test")
 
@@ -75,11 +75,11 @@ class UsersApp:
         return self.verifier.verify(pair.access_token)
 
 
-def no_key() -> IdempotentCommand:
-    return IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_DEFAULT, present)
+def attempt_without_key() -> IdempotentCommand:
+    return IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_DEFAULT, to_response)
 
 
-present = created_response(lambda account: f"/users/{account.user_id}")
+to_response = created_response(lambda account: f"/users/{account.user_id}")
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +109,7 @@ async def users_app(wiring: tuple[str, UsersApp]) -> AsyncIterator[UsersApp]:
 def build_users_app(
     storage: str, passwords: Passwords, postgres: Postgres | None = None
 ) -> UsersApp:
-    clock = Watch()
+    clock = AdvancingClock()
     signer = AccessTokenSigner(
         generate_private_key(), ISSUER, AUDIENCE, timedelta(minutes=15), clock
     )

@@ -1,4 +1,4 @@
-"""What the database refuses by itself, whoever asks."""
+"""Constraints of the users schema."""
 
 import asyncpg
 import pytest
@@ -7,7 +7,7 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import Postgres
 
 HASH = "$2b$04$" + "." * 53
-GOOD = {
+VALID_USER = {
     "username": "ada",
     "username_key": "ada",
     "email": "ada@example.com",
@@ -27,7 +27,7 @@ INSERT = """
 
 async def add(postgres: Postgres, **changes: object) -> None:
     async with postgres.read_session() as session:
-        await session._driver.execute(INSERT, new_id(), *(GOOD | changes).values())
+        await session._driver.execute(INSERT, new_id(), *(VALID_USER | changes).values())
 
 
 async def test_valid_row_is_accepted(postgres: Postgres) -> None:
@@ -41,7 +41,7 @@ async def test_valid_row_is_accepted(postgres: Postgres) -> None:
         {"username": "ada\n", "username_key": "ada\n"},
         {"username": "ab", "username_key": "ab"},
         {"username": "Ada", "username_key": "Ada"},
-        {"username_key": "somebody.else"},
+        {"username_key": "other.name"},
         {"email": ""},
         {"email_key": ""},
         {"password_hash": "correct horse battery staple"},

@@ -1,4 +1,4 @@
-"""Every implementation of users keeps these promises."""
+"""The contract suite of users, for each storage."""
 
 from asyncio import gather
 from collections import Counter
@@ -29,24 +29,24 @@ from markethall.users.contract import (
     UsernameTaken,
     UserNotFound,
 )
-from tests.users.conftest import ANYONE, PASSWORD, UsersApp, no_key, present
+from tests.users.conftest import ANONYMOUS, PASSWORD, UsersApp, attempt_without_key, to_response
 
 OTHER_PASSWORD = "tr0ubador and three more words"
 
 
-def person(username: str, email: str, **more: object) -> Register:
+def register_command(username: str, email: str, **more: object) -> Register:
     return Register.model_validate(
         {"username": username, "email": email, "password": PASSWORD, **more}
     )
 
 
-# Signing up
+# Registration
 
 
 async def test_new_customer_is_active_with_customer_role(users_app: UsersApp) -> None:
-    command = person("Ada", "Ada@Example.COM", full_name="Ada Lovelace", tags=("vip",))
+    command = register_command("Ada", "Ada@Example.COM", full_name="Ada Lovelace", tags=("vip",))
 
-    account = await users_app.accounts.register(ANYONE, command, no_key())
+    account = await users_app.accounts.register(ANONYMOUS, command, attempt_without_key())
 
     assert account.username == "Ada"
     assert account.email == "Ada@example.com"
@@ -63,14 +63,16 @@ async def test_username_is_unique_ignoring_case(users_app: UsersApp) -> None:
     await users_app.register("ada")
 
     with pytest.raises(UsernameTaken) as refusal:
-        await users_app.accounts.register(ANYONE, person("ADA", "other@example.com"), no_key())
+        await users_app.accounts.register(
+            ANONYMOUS, register_command("ADA", "other@example.com"), attempt_without_key()
+        )
 
     assert refusal.value.details == {"username": "ADA"}
 
 
 @pytest.mark.parametrize(
     "same",
-    ["ADA@example.com", "ada@EXAMPLE.com", "\uff41da@example.com"],  # a full-width a
+    ["ADA@example.com", "ada@EXAMPLE.com", "\uff41da@example.com"],  # full-width a
 )
 async def test_email_is_unique_ignoring_case_and_unicode_form(
     users_app: UsersApp, same: str
@@ -78,7 +80,9 @@ async def test_email_is_unique_ignoring_case_and_unicode_form(
     await users_app.register("ada")
 
     with pytest.raises(EmailTaken) as refusal:
-        await users_app.accounts.register(ANYONE, person("somebody", same), no_key())
+        await users_app.accounts.register(
+            ANONYMOUS, register_command("second", same), attempt_without_key()
+        )
 
     assert same not in repr(refusal.value)
 
@@ -89,7 +93,9 @@ async def test_email_is_unique_ignoring_case_and_unicode_form(
 )
 async def test_confusable_username_is_rejected(users_app: UsersApp, name: str) -> None:
     with pytest.raises(ValidationFailed) as refusal:
-        await users_app.accounts.register(ANYONE, person(name, "ada@example.com"), no_key())
+        await users_app.accounts.register(
+            ANONYMOUS, register_command(name, "ada@example.com"), attempt_without_key()
+        )
 
     assert refusal.value.details["errors"][0]["field"] == "/username"
 
@@ -99,7 +105,9 @@ async def test_confusable_username_is_rejected(users_app: UsersApp, name: str) -
 )
 async def test_invalid_email_is_rejected(users_app: UsersApp, email: str) -> None:
     with pytest.raises(ValidationFailed) as refusal:
-        await users_app.accounts.register(ANYONE, person("ada", email), no_key())
+        await users_app.accounts.register(
+            ANONYMOUS, register_command("ada", email), attempt_without_key()
+        )
 
     assert refusal.value.details["errors"][0]["field"] == "/email"
 
@@ -115,10 +123,10 @@ async def test_invalid_email_is_rejected(users_app: UsersApp, email: str) -> Non
     ],
 )
 async def test_a_weak_password_is_refused(users_app: UsersApp, password: str, reason: str) -> None:
-    command = person("ada.lovelace", "countess@example.com", password=password)
+    command = register_command("ada.lovelace", "countess@example.com", password=password)
 
     with pytest.raises(PasswordUnacceptable) as refusal:
-        await users_app.accounts.register(ANYONE, command, no_key())
+        await users_app.accounts.register(ANONYMOUS, command, attempt_without_key())
 
     assert refusal.value.details == {"reason": reason}
     assert await users_app.accounts.count() == 0
@@ -131,7 +139,9 @@ async def test_one_of_twenty_concurrent_registrations_gets_username(users_app: U
 
     results = await gather(
         *(
-            users_app.accounts.register(ANYONE, person(name, f"{i}@example.com"), no_key())
+            users_app.accounts.register(
+                ANONYMOUS, register_command(name, f"{i}@example.com"), attempt_without_key()
+            )
             for i, name in enumerate(names)
         ),
         return_exceptions=True,
@@ -147,7 +157,9 @@ async def test_one_of_twenty_concurrent_registrations_gets_username(users_app: U
 async def test_one_of_twenty_concurrent_registrations_gets_email(users_app: UsersApp) -> None:
     results = await gather(
         *(
-            users_app.accounts.register(ANYONE, person(f"racer{i}", "Racer@example.com"), no_key())
+            users_app.accounts.register(
+                ANONYMOUS, register_command(f"racer{i}", "Racer@example.com"), attempt_without_key()
+            )
             for i in range(20)
         ),
         return_exceptions=True,
@@ -157,10 +169,14 @@ async def test_one_of_twenty_concurrent_registrations_gets_email(users_app: User
 
 
 async def test_registration_is_idempotent(users_app: UsersApp) -> None:
-    attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_DEFAULT, present)
-    first = await users_app.accounts.register(ANYONE, person("ada", "ada@example.com"), attempt)
+    attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_DEFAULT, to_response)
+    first = await users_app.accounts.register(
+        ANONYMOUS, register_command("ada", "ada@example.com"), attempt
+    )
 
-    again = await users_app.accounts.register(ANYONE, person("ada", "ada@example.com"), attempt)
+    again = await users_app.accounts.register(
+        ANONYMOUS, register_command("ada", "ada@example.com"), attempt
+    )
 
     assert again == first
     assert first.user_id == attempt.id
@@ -173,16 +189,18 @@ async def test_response_is_stored_under_key(users_app: UsersApp) -> None:
     claim = IdempotencyRecord(scope="key", request_hash="hash", id=new_id(), lease_until=now)
     await claims.claim(claim, now + IDEMPOTENCY_RETENTION_DEFAULT)
 
-    attempt = IdempotentCommand("key", claim.id, IDEMPOTENCY_RETENTION_DEFAULT, present)
-    account = await users_app.accounts.register(ANYONE, person("ada", "ada@example.com"), attempt)
+    attempt = IdempotentCommand("key", claim.id, IDEMPOTENCY_RETENTION_DEFAULT, to_response)
+    account = await users_app.accounts.register(
+        ANONYMOUS, register_command("ada", "ada@example.com"), attempt
+    )
 
     standing = await claims.claim(claim, now + IDEMPOTENCY_RETENTION_DEFAULT)
     assert standing is not None
-    assert standing.response == present(account)
+    assert standing.response == to_response(account)
     assert PASSWORD not in standing.model_dump_json()
 
 
-# Signing in
+# Sign-in
 
 
 @pytest.mark.parametrize("name", ["ada", "ADA", "ada@example.com", "Ada@EXAMPLE.com"])
@@ -202,12 +220,14 @@ async def test_login_accepts_username_or_email_in_any_case(users_app: UsersApp, 
 async def test_login_failures_are_indistinguishable(users_app: UsersApp) -> None:
     await users_app.register("ada")
     disabled = await users_app.register("bob")
-    await users_app.accounts.change_user(ANYONE, disabled.user_id, ChangeUser(is_active=False), {1})
+    await users_app.accounts.change_user(
+        ANONYMOUS, disabled.user_id, ChangeUser(is_active=False), {1}
+    )
 
     refusals = await gather(
         users_app.sign_in("ada", OTHER_PASSWORD),
-        users_app.sign_in("nobody"),
-        users_app.sign_in("nobody@example.com"),
+        users_app.sign_in("unknown"),
+        users_app.sign_in("unknown@example.com"),
         users_app.sign_in("no body at all@@"),
         users_app.sign_in("bob"),
         return_exceptions=True,
@@ -234,18 +254,18 @@ async def test_no_secret_is_in_a_repr(users_app: UsersApp) -> None:
 
     assert pair.access_token not in repr(pair)
     assert pair.refresh_token not in repr(pair)
-    assert PASSWORD not in repr(person("ada", "ada@example.com"))
+    assert PASSWORD not in repr(register_command("ada", "ada@example.com"))
 
 
-# Staying in
+# Refresh tokens
 
 
 async def test_refresh_rotates_token_in_same_session(users_app: UsersApp) -> None:
     account = await users_app.register("ada")
     first = await users_app.sign_in("ada")
 
-    second = await users_app.sessions.refresh(ANYONE, first.refresh_token)
-    third = await users_app.sessions.refresh(ANYONE, second.refresh_token)
+    second = await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
+    third = await users_app.sessions.refresh(ANONYMOUS, second.refresh_token)
 
     assert len({first.refresh_token, second.refresh_token, third.refresh_token}) == 3
     assert users_app.actor(third).user_id == account.user_id
@@ -255,13 +275,13 @@ async def test_refresh_rotates_token_in_same_session(users_app: UsersApp) -> Non
 async def test_reused_refresh_token_revokes_session(users_app: UsersApp) -> None:
     await users_app.register("ada")
     first = await users_app.sign_in("ada")
-    second = await users_app.sessions.refresh(ANYONE, first.refresh_token)
-    users_app.clock.forward(seconds=11)
+    second = await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
+    users_app.clock.advance(seconds=11)
 
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, first.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, second.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, second.refresh_token)
 
 
 async def test_old_refresh_token_revokes_session(users_app: UsersApp) -> None:
@@ -269,35 +289,35 @@ async def test_old_refresh_token_revokes_session(users_app: UsersApp) -> None:
     first = await users_app.sign_in("ada")
     latest = first
     for _ in range(3):
-        latest = await users_app.sessions.refresh(ANYONE, latest.refresh_token)
+        latest = await users_app.sessions.refresh(ANONYMOUS, latest.refresh_token)
 
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, first.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, latest.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, latest.refresh_token)
 
 
 async def test_refresh_can_be_repeated_within_ten_seconds(users_app: UsersApp) -> None:
     await users_app.register("ada")
     first = await users_app.sign_in("ada")
-    await users_app.sessions.refresh(ANYONE, first.refresh_token)
-    users_app.clock.forward(seconds=9)
+    await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
+    users_app.clock.advance(seconds=9)
 
-    again = await users_app.sessions.refresh(ANYONE, first.refresh_token)
+    again = await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
 
-    assert await users_app.sessions.refresh(ANYONE, again.refresh_token)
+    assert await users_app.sessions.refresh(ANONYMOUS, again.refresh_token)
 
 
 async def test_repeat_does_not_extend_grace_period(users_app: UsersApp) -> None:
     await users_app.register("ada")
     first = await users_app.sign_in("ada")
-    await users_app.sessions.refresh(ANYONE, first.refresh_token)
-    users_app.clock.forward(seconds=6)
-    await users_app.sessions.refresh(ANYONE, first.refresh_token)
-    users_app.clock.forward(seconds=6)
+    await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
+    users_app.clock.advance(seconds=6)
+    await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
+    users_app.clock.advance(seconds=6)
 
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, first.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
 
 
 async def test_concurrent_refreshes_leave_one_valid_token(users_app: UsersApp) -> None:
@@ -305,18 +325,18 @@ async def test_concurrent_refreshes_leave_one_valid_token(users_app: UsersApp) -
     first = await users_app.sign_in("ada")
 
     pairs = await gather(
-        *(users_app.sessions.refresh(ANYONE, first.refresh_token) for _ in range(8))
+        *(users_app.sessions.refresh(ANONYMOUS, first.refresh_token) for _ in range(8))
     )
     results = [await outcome(users_app, pair.refresh_token) for pair in pairs]
 
-    # whoever traded last may go on, unless a token that was overtaken has ended the session
+    # the client of the last exchange continues, unless an overtaken token has ended the session
     assert len({pair.refresh_token for pair in pairs}) == 8
     assert sum(results) <= 1
 
 
 async def outcome(users_app: UsersApp, token: str) -> bool:
     try:
-        await users_app.sessions.refresh(ANYONE, token)
+        await users_app.sessions.refresh(ANONYMOUS, token)
     except BadRefreshToken:
         return False
     return True
@@ -325,68 +345,68 @@ async def outcome(users_app: UsersApp, token: str) -> bool:
 @pytest.mark.parametrize("token", ["", "x", "é", "A" * 64, "A" * 63 + "=", "A" * 5000, "\x00" * 64])
 async def test_malformed_refresh_token_is_rejected(users_app: UsersApp, token: str) -> None:
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, token)
-    await users_app.sessions.revoke(ANYONE, token)
+        await users_app.sessions.refresh(ANONYMOUS, token)
+    await users_app.sessions.revoke(ANONYMOUS, token)
 
 
 async def test_session_lasts_thirty_days(users_app: UsersApp) -> None:
     await users_app.register("ada")
     pair = await users_app.sign_in("ada")
-    users_app.clock.forward(days=29)
-    pair = await users_app.sessions.refresh(ANYONE, pair.refresh_token)
-    users_app.clock.forward(days=1, seconds=1)
+    users_app.clock.advance(days=29)
+    pair = await users_app.sessions.refresh(ANONYMOUS, pair.refresh_token)
+    users_app.clock.advance(days=1, seconds=1)
 
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, pair.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, pair.refresh_token)
 
 
 async def test_revoked_session_is_rejected(users_app: UsersApp) -> None:
     await users_app.register("ada")
     pair, other = await users_app.sign_in("ada"), await users_app.sign_in("ada")
 
-    await users_app.sessions.revoke(ANYONE, pair.refresh_token)
-    await users_app.sessions.revoke(ANYONE, pair.refresh_token)
+    await users_app.sessions.revoke(ANONYMOUS, pair.refresh_token)
+    await users_app.sessions.revoke(ANONYMOUS, pair.refresh_token)
 
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, pair.refresh_token)
-    assert await users_app.sessions.refresh(ANYONE, other.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, pair.refresh_token)
+    assert await users_app.sessions.refresh(ANONYMOUS, other.refresh_token)
 
 
 async def test_disabling_revokes_sessions_permanently(users_app: UsersApp) -> None:
     account = await users_app.register("ada")
     pair = await users_app.sign_in("ada")
     changed = await users_app.accounts.change_user(
-        ANYONE, account.user_id, ChangeUser(is_active=False), {1}
+        ANONYMOUS, account.user_id, ChangeUser(is_active=False), {1}
     )
 
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, pair.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, pair.refresh_token)
 
     await users_app.accounts.change_user(
-        ANYONE, account.user_id, ChangeUser(is_active=True), {changed.version}
+        ANONYMOUS, account.user_id, ChangeUser(is_active=True), {changed.version}
     )
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, pair.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, pair.refresh_token)
 
 
 async def test_expired_sessions_are_purged(users_app: UsersApp) -> None:
     await users_app.register("ada")
     old = await users_app.sign_in("ada")
-    users_app.clock.forward(days=31)
+    users_app.clock.advance(days=31)
     fresh = await users_app.sign_in("ada")
 
     for sweep in users_app.container.periodic_jobs():
         await sweep()
 
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, old.refresh_token)
-    assert await users_app.sessions.refresh(ANYONE, fresh.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, old.refresh_token)
+    assert await users_app.sessions.refresh(ANONYMOUS, fresh.refresh_token)
     async with users_app.container.database().transaction() as store:
         assert await store.purge_sessions(users_app.clock()) == 0
 
 
 async def test_jwks_verifies_access_tokens(users_app: UsersApp) -> None:
-    (key,) = (await users_app.sessions.get_jwks(ANYONE)).keys
+    (key,) = (await users_app.sessions.get_jwks(ANONYMOUS)).keys
 
     assert key.kty == "OKP"
     assert len(key.kid) == 43
@@ -400,12 +420,12 @@ async def test_fingerprint_distinguishes_secrets(users_app: UsersApp) -> None:
     assert one == same != other
 
 
-# One's own account
+# The caller's account
 
 
 async def test_user_reads_and_updates_own_profile(users_app: UsersApp) -> None:
     await users_app.register("ada")
-    ctx = await users_app.call_of("ada")
+    ctx = await users_app.sign_in_context("ada")
 
     named = await users_app.accounts.update_me(
         ctx, ChangeProfile(full_name="Ada"), expected_versions={1}
@@ -425,7 +445,7 @@ async def test_user_reads_and_updates_own_profile(users_app: UsersApp) -> None:
 
 async def test_no_op_change_keeps_version(users_app: UsersApp) -> None:
     account = await users_app.register("ada")
-    ctx = await users_app.call_of("ada")
+    ctx = await users_app.sign_in_context("ada")
 
     assert (
         await users_app.accounts.update_me(ctx, ChangeProfile(), expected_versions=None) == account
@@ -435,7 +455,7 @@ async def test_no_op_change_keeps_version(users_app: UsersApp) -> None:
 
 async def test_stale_version_is_rejected(users_app: UsersApp) -> None:
     await users_app.register("ada")
-    ctx = await users_app.call_of("ada")
+    ctx = await users_app.sign_in_context("ada")
     await users_app.accounts.update_me(ctx, ChangeProfile(full_name="Ada"), expected_versions={1})
 
     with pytest.raises(PreconditionFailed) as refusal:
@@ -448,7 +468,7 @@ async def test_stale_version_is_rejected(users_app: UsersApp) -> None:
 
 async def test_one_of_concurrent_changes_wins(users_app: UsersApp) -> None:
     await users_app.register("ada")
-    ctx = await users_app.call_of("ada")
+    ctx = await users_app.sign_in_context("ada")
 
     results = await gather(
         *(
@@ -468,8 +488,10 @@ async def test_one_of_concurrent_changes_wins(users_app: UsersApp) -> None:
 
 async def test_disabled_user_with_valid_token_is_rejected(users_app: UsersApp) -> None:
     account = await users_app.register("ada")
-    ctx = await users_app.call_of("ada")
-    await users_app.accounts.change_user(ANYONE, account.user_id, ChangeUser(is_active=False), {1})
+    ctx = await users_app.sign_in_context("ada")
+    await users_app.accounts.change_user(
+        ANONYMOUS, account.user_id, ChangeUser(is_active=False), {1}
+    )
 
     attempts = [
         users_app.accounts.get_me(ctx),
@@ -486,21 +508,21 @@ async def test_disabled_user_with_valid_token_is_rejected(users_app: UsersApp) -
 async def test_password_change_revokes_other_sessions(users_app: UsersApp) -> None:
     await users_app.register("ada")
     here, elsewhere = await users_app.sign_in("ada"), await users_app.sign_in("ada")
-    ctx = ANYONE.model_copy(update={"actor": users_app.actor(here)})
+    ctx = ANONYMOUS.model_copy(update={"actor": users_app.actor(here)})
 
     await users_app.accounts.change_password(ctx, PASSWORD, OTHER_PASSWORD)
 
-    assert await users_app.sessions.refresh(ANYONE, here.refresh_token)
+    assert await users_app.sessions.refresh(ANONYMOUS, here.refresh_token)
     assert await users_app.sign_in("ada", OTHER_PASSWORD)
     with pytest.raises(BadRefreshToken):
-        await users_app.sessions.refresh(ANYONE, elsewhere.refresh_token)
+        await users_app.sessions.refresh(ANONYMOUS, elsewhere.refresh_token)
     with pytest.raises(BadCredentials):
         await users_app.sign_in("ada", PASSWORD)
 
 
 async def test_password_change_requires_old_and_strong_new(users_app: UsersApp) -> None:
     await users_app.register("ada")
-    ctx = await users_app.call_of("ada")
+    ctx = await users_app.sign_in_context("ada")
 
     with pytest.raises(BadCredentials):
         await users_app.accounts.change_password(ctx, OTHER_PASSWORD, OTHER_PASSWORD)
@@ -512,7 +534,7 @@ async def test_password_change_requires_old_and_strong_new(users_app: UsersApp) 
 
 async def test_of_two_password_changes_at_once_one_wins(users_app: UsersApp) -> None:
     await users_app.register("ada")
-    ctx = await users_app.call_of("ada")
+    ctx = await users_app.sign_in_context("ada")
 
     results = await gather(
         users_app.accounts.change_password(ctx, PASSWORD, OTHER_PASSWORD + "1"),
@@ -529,7 +551,7 @@ async def test_login_racing_password_change_leaves_no_old_session(
     users_app: UsersApp,
 ) -> None:
     await users_app.register("ada")
-    ctx = await users_app.call_of("ada")
+    ctx = await users_app.sign_in_context("ada")
 
     _, *results = await gather(
         users_app.accounts.change_password(ctx, PASSWORD, OTHER_PASSWORD),
@@ -542,16 +564,16 @@ async def test_login_racing_password_change_leaves_no_old_session(
             assert not await outcome(users_app, pair.refresh_token)
 
 
-# Managing users
+# User management
 
 
 async def test_users_are_paginated_by_creation(users_app: UsersApp) -> None:
     made = [await users_app.register(f"user{i}") for i in range(5)]
 
-    first = await users_app.accounts.list_users(ANYONE, 2, None)
+    first = await users_app.accounts.list_users(ANONYMOUS, 2, None)
     await users_app.register("latecomer")
-    second = await users_app.accounts.list_users(ANYONE, 2, first.next_cursor)
-    third = await users_app.accounts.list_users(ANYONE, 2, second.next_cursor)
+    second = await users_app.accounts.list_users(ANONYMOUS, 2, first.next_cursor)
+    third = await users_app.accounts.list_users(ANONYMOUS, 2, second.next_cursor)
 
     ids = sorted(account.user_id for account in made)
     assert [a.user_id for a in (*first.items, *second.items)] == ids[:4]
@@ -561,20 +583,20 @@ async def test_users_are_paginated_by_creation(users_app: UsersApp) -> None:
 
 async def test_forged_cursor_is_rejected(users_app: UsersApp) -> None:
     with pytest.raises(CursorInvalid):
-        await users_app.accounts.list_users(ANYONE, 2, "bm90aGluZw")
+        await users_app.accounts.list_users(ANONYMOUS, 2, "bm90aGluZw")
 
 
 async def test_unknown_user_is_not_found(users_app: UsersApp) -> None:
     missing = new_id()
-    stranger = ANYONE.model_copy(
-        update={"actor": ANYONE.actor.model_copy(update={"user_id": missing})}
+    stranger = ANONYMOUS.model_copy(
+        update={"actor": ANONYMOUS.actor.model_copy(update={"user_id": missing})}
     )
 
     for attempt in (
-        users_app.accounts.get_user(ANYONE, missing),
-        users_app.accounts.change_user(ANYONE, missing, ChangeUser(), {1}),
+        users_app.accounts.get_user(ANONYMOUS, missing),
+        users_app.accounts.change_user(ANONYMOUS, missing, ChangeUser(), {1}),
         users_app.accounts.get_me(stranger),
-        users_app.users.get_active_customer(ANYONE, missing),
+        users_app.users.get_active_customer(ANONYMOUS, missing),
     ):
         with pytest.raises(UserNotFound) as refusal:
             await attempt
@@ -584,7 +606,7 @@ async def test_unknown_user_is_not_found(users_app: UsersApp) -> None:
 async def test_other_contexts_get_active_customer(users_app: UsersApp) -> None:
     account = await users_app.register("ada")
 
-    customer = await users_app.users.get_active_customer(ANYONE, account.user_id)
+    customer = await users_app.users.get_active_customer(ANONYMOUS, account.user_id)
 
     assert (customer.user_id, customer.email) == (account.user_id, "ada@example.com")
 
@@ -594,9 +616,9 @@ async def test_new_roles_are_in_the_next_token(users_app: UsersApp) -> None:
     pair = await users_app.sign_in("ada")
 
     changed = await users_app.accounts.change_user(
-        ANYONE, account.user_id, ChangeUser(roles=(Role.ADMIN, Role.ADMIN)), {1}
+        ANONYMOUS, account.user_id, ChangeUser(roles=(Role.ADMIN, Role.ADMIN)), {1}
     )
-    fresh = await users_app.sessions.refresh(ANYONE, pair.refresh_token)
+    fresh = await users_app.sessions.refresh(ANONYMOUS, pair.refresh_token)
 
     assert changed.roles == (Role.ADMIN,)
     assert changed.version == 2
@@ -609,7 +631,7 @@ async def test_access_change_requires_current_version(users_app: UsersApp) -> No
 
     with pytest.raises(PreconditionFailed):
         await users_app.accounts.change_user(
-            ANYONE, account.user_id, ChangeUser(is_active=False), {2}
+            ANONYMOUS, account.user_id, ChangeUser(is_active=False), {2}
         )
 
 
@@ -618,9 +640,9 @@ async def test_last_admin_cannot_be_removed(users_app: UsersApp, change: ChangeU
     boss = await users_app.accounts.create_staff("boss@example.com", "admin", PASSWORD)
 
     with pytest.raises(LastAdmin):
-        await users_app.accounts.change_user(ANYONE, boss.user_id, change, {1})
+        await users_app.accounts.change_user(ANONYMOUS, boss.user_id, change, {1})
 
-    assert (await users_app.accounts.get_user(ANYONE, boss.user_id)) == boss
+    assert (await users_app.accounts.get_user(ANONYMOUS, boss.user_id)) == boss
 
 
 async def test_concurrent_admin_removals_leave_one(users_app: UsersApp) -> None:
@@ -631,7 +653,9 @@ async def test_concurrent_admin_removals_leave_one(users_app: UsersApp) -> None:
 
     results = await gather(
         *(
-            users_app.accounts.change_user(ANYONE, admin.user_id, ChangeUser(is_active=False), {1})
+            users_app.accounts.change_user(
+                ANONYMOUS, admin.user_id, ChangeUser(is_active=False), {1}
+            )
             for admin in admins
         ),
         return_exceptions=True,
@@ -640,7 +664,7 @@ async def test_concurrent_admin_removals_leave_one(users_app: UsersApp) -> None:
     assert Counter(type(result).__name__ for result in results) == {"UserView": 5, "LastAdmin": 1}
 
 
-# The first people
+# Staff accounts
 
 
 async def test_staff_username_is_derived_from_email(users_app: UsersApp) -> None:
@@ -690,16 +714,16 @@ async def test_bootstrap_does_not_promote_customer(users_app: UsersApp) -> None:
     with pytest.raises(EmailTaken):
         await users_app.accounts.create_first_admin("boss@example.com", PASSWORD)
 
-    assert await users_app.accounts.get_user(ANYONE, customer.user_id) == customer
+    assert await users_app.accounts.get_user(ANONYMOUS, customer.user_id) == customer
 
 
-# Budgets
+# Statement counts
 
 
 async def test_statement_counts_are_bounded(users_app: UsersApp) -> None:
     account = await users_app.register("ada")
     pair = await users_app.sign_in("ada")
-    ctx = await users_app.call_of("ada")
+    ctx = await users_app.sign_in_context("ada")
     on_sql = users_app.container.config.storage() == "sql"
 
     assert await statements(users_app.accounts.get_me(ctx)) == on_sql

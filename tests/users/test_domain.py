@@ -1,4 +1,4 @@
-"""The rules about people and sessions, without any storage."""
+"""The domain of users, without a store."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -90,7 +90,7 @@ def test_derived_username_is_valid(local: str) -> None:
     assert UserIdentity.parse(derive_username(f"{local}@example.com"), "ada@example.com")
 
 
-# People
+# Profiles and roles
 
 
 def test_password_hash_is_hidden() -> None:
@@ -158,10 +158,10 @@ def test_refresh_token_round_trips() -> None:
 def test_session_stores_only_hashes() -> None:
     token = RefreshToken.generate()
 
-    kept = asdict(session(token)).values()
+    stored_values = asdict(session(token)).values()
 
-    assert token.family not in kept
-    assert token.secret not in kept
+    assert token.family not in stored_values
+    assert token.secret not in stored_values
     assert repr(token.token_hash)[:20] not in repr(session(token))
 
 
@@ -224,7 +224,7 @@ def test_session_expires() -> None:
 
 @given(st.lists(st.integers(0, 5), max_size=12))
 def test_at_most_one_token_is_current(order: list[int]) -> None:
-    """Any sequence of old and new tokens, long after one another."""
+    """Present old and new tokens in any sequence, after the grace period."""
     tokens = [RefreshToken.generate()]
     signed_in = session(tokens[0])
     now = NOW

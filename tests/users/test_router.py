@@ -1,4 +1,4 @@
-"""What a client sees of users, over HTTP."""
+"""The HTTP routes of users."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -24,10 +24,10 @@ from markethall.users.router import router
 from tests.users.conftest import ISSUER, PASSWORD, UsersApp
 
 NEW_PASSWORD = "tr0ubador and three more words"
-FORM = {"content-type": "application/x-www-form-urlencoded"}
+FORM_HEADERS = {"content-type": "application/x-www-form-urlencoded"}
 
 
-MANNERS = GatewayConfig(
+GATEWAY_CONFIG = GatewayConfig(
     max_body_bytes=1024 * 1024,
     body_timeout_seconds=10,
     trusted_proxies=(),
@@ -37,7 +37,7 @@ MANNERS = GatewayConfig(
 
 
 class Client:
-    """Asks as somebody, or as nobody."""
+    """HTTP client with or without an access token."""
 
     def __init__(self, http: httpx2.AsyncClient, users_app: UsersApp) -> None:
         self.http = http
@@ -75,16 +75,20 @@ async def client(users_app: UsersApp) -> AsyncIterator[Client]:
         sessions=users_app.container.sessions,
         users_idempotency=users_app.container.idempotency,
     )
-    people = UserTokenVerifier(users_app.verifier, LocalJwks(users_app.container.signer().jwks))
-    identities = TokenVerifiers(lambda: people)
-    front = GatewayMiddleware(app, MANNERS, identities, RateLimiter("off", RedisClient(None)))
-    transport = httpx2.ASGITransport(front)
+    user_tokens = UserTokenVerifier(
+        users_app.verifier, LocalJwks(users_app.container.signer().jwks)
+    )
+    token_verifiers = TokenVerifiers(lambda: user_tokens)
+    gateway = GatewayMiddleware(
+        app, GATEWAY_CONFIG, token_verifiers, RateLimiter("off", RedisClient(None))
+    )
+    transport = httpx2.ASGITransport(gateway)
     same = {"x-request-id": "the-same-for-all"}
     async with httpx2.AsyncClient(transport=transport, base_url=ISSUER, headers=same) as http:
         yield Client(http, users_app)
 
 
-def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = response.json()
     assert (response.status_code, body["code"]) == (status, code)
@@ -92,7 +96,7 @@ def refused(response: httpx2.Response, status: int, code: str) -> dict[str, Any]
     return body
 
 
-# Signing up and in
+# Registration and sign-in
 
 
 async def test_register_returns_account_and_location(client: Client) -> None:
@@ -129,7 +133,7 @@ async def test_register_returns_account_and_location(client: Client) -> None:
         ({"password": "x" * 1025}, "/password"),
         ({"password": 12345678}, "/password"),
         ({"full_name": "x" * 201}, "/full_name"),
-        # the front sees to what no text may hold, and names no field
+        # the gateway rejects these texts and names no field
         ({"full_name": "a\x00b"}, ""),
         ({"tags": ["t"] * 21}, "/tags"),
         ({"tags": ["t" * 51]}, "/tags/0"),
@@ -145,14 +149,14 @@ async def test_a_registration_that_is_not_valid_is_refused(
 ) -> None:
     response = await client.register(**wrong)
 
-    body = refused(response, 422, "request.invalid")
+    body = assert_problem(response, 422, "request.invalid")
     assert [error["field"] for error in body["errors"]] == [field]
 
 
 async def test_a_weak_password_is_refused_with_its_reason(client: Client) -> None:
     response = await client.register(password="password123")
 
-    body = refused(response, 422, "users.password_unacceptable")
+    body = assert_problem(response, 422, "users.password_unacceptable")
     assert body["details"] == {"reason": "too_common"}
 
 
@@ -162,8 +166,8 @@ async def test_username_and_email_conflicts_are_distinct(client: Client) -> None
     same_name = await client.register(username="ADA", email="other@example.com")
     same_email = await client.register(username="other", email="ADA@Example.com")
 
-    refused(same_name, 409, "users.username_taken")
-    refused(same_email, 409, "users.email_taken")
+    assert_problem(same_name, 409, "users.username_taken")
+    assert_problem(same_email, 409, "users.email_taken")
 
 
 async def test_registration_is_idempotent_by_key(client: Client) -> None:
@@ -177,7 +181,7 @@ async def test_registration_is_idempotent_by_key(client: Client) -> None:
     assert again.headers["location"] == first.headers["location"]
     assert again.headers["etag"] == first.headers["etag"] == '"v1"'
     assert again.headers["idempotency-replayed"] == "true"
-    refused(other, 422, "idempotency.payload_mismatch")
+    assert_problem(other, 422, "idempotency.payload_mismatch")
 
 
 async def test_rejected_registration_is_replayed(client: Client) -> None:
@@ -187,7 +191,7 @@ async def test_rejected_registration_is_replayed(client: Client) -> None:
     first = await client.register(headers=headers, email="other@example.com")
     again = await client.register(headers=headers, email="other@example.com")
 
-    assert refused(again, 409, "users.username_taken") == refused(
+    assert assert_problem(again, 409, "users.username_taken") == assert_problem(
         first, 409, "users.username_taken"
     )
     assert again.headers["idempotency-replayed"] == "true"
@@ -219,9 +223,9 @@ async def test_login_error_reveals_nothing(client: Client) -> None:
     await client.register()
 
     wrong = await client.token(username="ada", password=NEW_PASSWORD)
-    unknown = await client.token(username="nobody", password=NEW_PASSWORD)
+    unknown = await client.token(username="unknown", password=NEW_PASSWORD)
 
-    assert refused(wrong, 401, "users.bad_credentials") == refused(
+    assert assert_problem(wrong, 401, "users.bad_credentials") == assert_problem(
         unknown, 401, "users.bad_credentials"
     )
     assert wrong.headers["www-authenticate"] == "Bearer"
@@ -232,12 +236,12 @@ async def test_refresh_token_is_single_use(client: Client) -> None:
     first = (await client.token(username="ada", password=PASSWORD)).json()["refresh_token"]
 
     second = await client.token(grant_type="refresh_token", refresh_token=first)
-    client.users_app.clock.forward(seconds=11)
+    client.users_app.clock.advance(seconds=11)
     reused = await client.token(grant_type="refresh_token", refresh_token=first)
 
     assert second.status_code == 200
     assert second.json()["refresh_token"] != first
-    refused(reused, 401, "users.bad_refresh_token")
+    assert_problem(reused, 401, "users.bad_refresh_token")
 
 
 @pytest.mark.parametrize(
@@ -253,9 +257,9 @@ async def test_refresh_token_is_single_use(client: Client) -> None:
 async def test_missing_fields_are_named(
     client: Client, form: dict[str, str], missing: list[str]
 ) -> None:
-    response = await client.http.post("/token", data=form, headers=FORM)
+    response = await client.http.post("/token", data=form, headers=FORM_HEADERS)
 
-    body = refused(response, 422, "request.invalid")
+    body = assert_problem(response, 422, "request.invalid")
     assert [error["field"] for error in body["errors"]] == missing
 
 
@@ -263,7 +267,7 @@ async def test_missing_fields_are_named(
 async def test_unsupported_grant_is_rejected(client: Client, grant: str) -> None:
     response = await client.token(grant_type=grant, username="ada", password=PASSWORD)
 
-    body = refused(response, 400, "users.unsupported_grant_type")
+    body = assert_problem(response, 400, "users.unsupported_grant_type")
     assert body["details"] == {"supported": ["password", "refresh_token"]}
 
 
@@ -273,11 +277,11 @@ async def test_token_requires_form_body(client: Client, path: str) -> None:
 
     as_json = await client.http.post(path, json=fields)
     as_parts = await client.http.post(path, files={"token": b"x"})
-    twice = await client.http.post(path, content=b"token=x&token=y", headers=FORM)
+    twice = await client.http.post(path, content=b"token=x&token=y", headers=FORM_HEADERS)
 
-    refused(as_json, 415, "request.unsupported_media_type")
-    refused(as_parts, 415, "request.unsupported_media_type")
-    refused(twice, 400, "request.malformed")
+    assert_problem(as_json, 415, "request.unsupported_media_type")
+    assert_problem(as_parts, 415, "request.unsupported_media_type")
+    assert_problem(twice, 400, "request.malformed")
 
 
 async def test_logout_revokes_session(client: Client) -> None:
@@ -291,7 +295,7 @@ async def test_logout_revokes_session(client: Client) -> None:
 
     assert [(response.status_code, response.content) for response in responses] == [(200, b"")] * 4
     again = await client.token(grant_type="refresh_token", refresh_token=token)
-    refused(again, 401, "users.bad_refresh_token")
+    assert_problem(again, 401, "users.bad_refresh_token")
 
 
 async def test_jwks_and_metadata_are_published(client: Client) -> None:
@@ -306,7 +310,7 @@ async def test_jwks_and_metadata_are_published(client: Client) -> None:
     assert where.json()["token_endpoint"] == f"{ISSUER}/token"
 
 
-# One's own account
+# The caller's account
 
 
 async def test_user_reads_and_updates_own_account(client: Client) -> None:
@@ -336,7 +340,7 @@ async def test_account_update_honours_if_match(client: Client) -> None:
         "/users/me", headers=ada | {"if-match": '"v1"'}, json={"tags": ["a"]}
     )
 
-    refused(stale, 412, "request.if_match_failed")
+    assert_problem(stale, 412, "request.if_match_failed")
     assert good.json()["tags"] == ["a"]
 
 
@@ -349,7 +353,7 @@ async def test_user_cannot_change_own_roles(client: Client, body: dict[str, Any]
 
     response = await client.http.patch("/users/me", headers=ada, json=body)
 
-    refused(response, 422, "request.invalid")
+    assert_problem(response, 422, "request.invalid")
 
 
 async def test_user_changes_own_password(client: Client) -> None:
@@ -361,7 +365,7 @@ async def test_user_changes_own_password(client: Client) -> None:
     again = await client.http.post("/users/me/password", headers=ada, json=body)
 
     assert (changed.status_code, changed.content) == (204, b"")
-    refused(again, 401, "users.bad_credentials")
+    assert_problem(again, 401, "users.bad_credentials")
     assert (await client.token(username="ada", password=NEW_PASSWORD)).status_code == 200
 
 
@@ -374,10 +378,10 @@ async def test_disabled_user_gets_specific_error(client: Client) -> None:
     )
     response = await client.http.get("/users/me", headers=ada)
 
-    refused(response, 403, "users.inactive")
+    assert_problem(response, 403, "users.inactive")
 
 
-# Managing users
+# User management
 
 
 async def test_admin_changes_roles_and_disables_users(client: Client) -> None:
@@ -394,9 +398,9 @@ async def test_admin_changes_roles_and_disables_users(client: Client) -> None:
     )
     read = await client.http.get(path, headers=boss)
 
-    refused(blind, 428, "request.if_match_missing")
+    assert_problem(blind, 428, "request.if_match_missing")
     assert first.json()["roles"] == ["customer", "staff:orders"]
-    body = refused(stale, 412, "request.if_match_failed")
+    body = assert_problem(stale, 412, "request.if_match_failed")
     assert body["details"] == {"etag": '"v2"'}
     assert (read.json(), read.headers["etag"]) == (first.json(), '"v2"')
 
@@ -409,7 +413,7 @@ async def test_last_admin_cannot_be_removed(client: Client) -> None:
         f"/users/{user_id}", headers=boss | {"if-match": '"v1"'}, json={"roles": ["customer"]}
     )
 
-    refused(response, 409, "users.last_admin")
+    assert_problem(response, 409, "users.last_admin")
 
 
 @pytest.mark.parametrize(
@@ -423,7 +427,7 @@ async def test_invalid_access_change_is_rejected(client: Client, body: Any) -> N
         f"/users/{user_id}", headers=boss | {"if-match": '"v1"'}, json=body
     )
 
-    refused(response, 422, "request.invalid")
+    assert_problem(response, 422, "request.invalid")
 
 
 async def test_users_are_paginated(client: Client) -> None:
@@ -446,37 +450,37 @@ async def test_users_are_paginated(client: Client) -> None:
 async def test_list_query_is_validated(client: Client, query: str) -> None:
     boss = await client.admin()
 
-    refused(await client.http.get(f"/users?{query}", headers=boss), 422, "request.invalid")
+    assert_problem(await client.http.get(f"/users?{query}", headers=boss), 422, "request.invalid")
 
 
 UNKNOWN = "0199c0de-0000-7000-8000-000000000001"
-MANAGED: list[tuple[str, str]] = [
+MANAGER_ROUTES: list[tuple[str, str]] = [
     ("GET", "/users"),
     ("GET", f"/users/{UNKNOWN}"),
     ("PATCH", f"/users/{UNKNOWN}"),
 ]
-OWN: list[tuple[str, str]] = [
+OWN_ROUTES: list[tuple[str, str]] = [
     ("GET", "/users/me"),
     ("PATCH", "/users/me"),
     ("POST", "/users/me/password"),
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), MANAGED + OWN)
+@pytest.mark.parametrize(("method", "path"), MANAGER_ROUTES + OWN_ROUTES)
 async def test_missing_and_forged_tokens_are_rejected(
     client: Client, method: str, path: str
 ) -> None:
-    nobody = await client.http.request(method, path, json={})
+    anonymous = await client.http.request(method, path, json={})
     forger = await client.http.request(
         method, path, json={}, headers={"authorization": "Bearer x.y.z"}
     )
 
-    refused(nobody, 401, "auth.unauthenticated")
-    refused(forger, 401, "auth.unauthenticated")
+    assert_problem(anonymous, 401, "auth.unauthenticated")
+    assert_problem(forger, 401, "auth.unauthenticated")
     assert forger.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
-@pytest.mark.parametrize(("method", "path"), MANAGED)
+@pytest.mark.parametrize(("method", "path"), MANAGER_ROUTES)
 async def test_customers_and_staff_cannot_manage_users(
     client: Client, method: str, path: str
 ) -> None:
@@ -486,7 +490,7 @@ async def test_customers_and_staff_cannot_manage_users(
     for name in ("ada", "staff"):
         person = await client.sign_in(name)
         response = await client.http.request(method, path, json={}, headers=person)
-        body = refused(response, 403, "auth.forbidden")
+        body = assert_problem(response, 403, "auth.forbidden")
         assert body["details"] == {"scope": "users:manage"}
 
 
@@ -495,7 +499,7 @@ async def test_an_unknown_user_is_not_found(client: Client, method: str) -> None
     boss = await client.admin() | {"if-match": '"v1"'}
 
     unknown = await client.http.request(method, f"/users/{UNKNOWN}", json={}, headers=boss)
-    no_id = await client.http.request(method, "/users/nobody", json={}, headers=boss)
+    no_id = await client.http.request(method, "/users/not-an-id", json={}, headers=boss)
 
-    refused(unknown, 404, "users.not_found")
+    assert_problem(unknown, 404, "users.not_found")
     assert no_id.status_code in {404, 422}

@@ -1,4 +1,4 @@
-"""What a neighbour may ask of inventory: to keep goods for an order."""
+"""The contract of inventory for other contexts: reserving stock for orders."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,7 +14,7 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
-# however late the caller wants a hold to end: counted from its reserve, and with all extensions
+# upper bounds of a reservation's life, counted from its reserve
 MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
 MAX_EXTENDED_DURATION: Final = timedelta(minutes=30)
 
@@ -35,10 +35,10 @@ class RequestedLine(Dto):
 
 
 class Reserve(Dto):
-    """Lines of the same product are summed. The hold ends by itself at expires_at, and never later
-    than 15 minutes after it was made.
+    """Lines of the same product are summed. The reservation expires at `expires_at`, and at the
+    latest MAX_RESERVATION_DURATION after it was made.
 
-    `limited`: it is not paid yet, so what the customer may hold at a time sets a limit to it.
+    `limited`: the limits of unpaid orders and units per customer apply.
     """
 
     reservation_id: UUID
@@ -50,14 +50,14 @@ class Reserve(Dto):
 
 
 class Extend(Dto):
-    """The hold is to end at expires_at, but not later than 30 minutes after it was made."""
+    """A later `expires_at`, at most MAX_EXTENDED_DURATION after the reservation was made."""
 
     reservation_id: UUID
     expires_at: datetime
 
 
 class Consume(Dto):
-    """The goods of one fulfilment leave the house."""
+    """Units that one fulfilment ships."""
 
     reservation_id: UUID
     fulfilment_id: UUID
@@ -65,7 +65,7 @@ class Consume(Dto):
 
 
 class ReleasePart(Dto):
-    """These goods are not wanted any more; the others are."""
+    """Units of a reservation that are no longer needed."""
 
     reservation_id: UUID
     release_id: UUID
@@ -73,8 +73,9 @@ class ReleasePart(Dto):
 
 
 class ReservationLineView(Dto):
-    """What was reserved, at the price of that moment; what has left of it, and what was given
-    back in part. From whatever warehouses they come, the goods of a product are one line.
+    """Reserved units of one product, over all warehouses, at the price of the reservation.
+
+    `consumed` and `released` are the units that were shipped and partially released.
     """
 
     product_id: UUID
@@ -97,7 +98,7 @@ class ReservationView(Dto):
 
 
 class ProductNotFound(DomainError):
-    """Unknown, or not for sale. Details: product_ids, or the sku that was asked for."""
+    """The product is unknown or not active. Details: product_ids, or sku."""
 
     code = "inventory.product_not_found"
     status = 404
@@ -113,10 +114,10 @@ class OutOfStock(DomainError):
 
 
 class ReservationClosed(DomainError):
-    """It was released, or never made, or holds less than that.
+    """The reservation has ended, does not exist, or has fewer units than requested.
 
-    Details: reservation_id, status (null when it was never made), and when more is to leave than
-    is left: lines, each with product_id, requested, remaining.
+    Details: reservation_id, status (null when it does not exist), and for too few units lines,
+    each with product_id, requested, remaining.
     """
 
     code = "inventory.reservation_closed"
@@ -125,7 +126,7 @@ class ReservationClosed(DomainError):
 
 
 class TooManyUnpaidOrders(DomainError):
-    """The customer holds goods for as many unpaid orders as one may. Details: limit, open."""
+    """The customer has reservations for the maximum of unpaid orders. Details: limit, open."""
 
     code = "inventory.too_many_holds"
     status = 409
@@ -133,7 +134,7 @@ class TooManyUnpaidOrders(DomainError):
 
 
 class TooManyUnits(DomainError):
-    """The customer would hold more of a product than one may before paying.
+    """The customer would exceed the unpaid units per product.
 
     Details: limit, and lines, each with product_id, requested, held.
     """
@@ -162,40 +163,45 @@ class StockLow(Event):
 
 
 class Inventory(Protocol):
-    """What a neighbour may ask. Every command may be repeated."""
+    """Reservations. Every command is idempotent by its id."""
 
     async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
-        """Hold all lines or none.
+        """Reserve all lines or none.
 
-        Repeated, it gives back the reservation as it stands now, with the prices of the first
-        time, whatever its status: a late reserve never wins over its release.
+        A repeated command returns the existing reservation in its current status, with its first
+        prices; after a release it is the released one.
         Raises ProductNotFound, OutOfStock, and when it is limited TooManyUnpaidOrders, TooManyUnits.
         """
 
     async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
-        """A hold that has not ended lasts longer, never shorter: `expires_at` says until when.
+        """Move the expiry of a held reservation to a later time, never to an earlier one.
 
-        Raises ReservationClosed, for what is committed too.
+        Raises ReservationClosed, also for a committed reservation.
         """
 
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        """The goods are paid for: held -> committed, which never expires.
+        """Commit a paid reservation (held -> committed), which never expires.
 
-        A hold that has expired is taken again if the goods are there. Raises OutOfStock,
+        An expired reservation is reserved again if there is stock. Raises OutOfStock,
         ReservationClosed.
         """
 
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
-        """Goods leave the shelf, once per fulfilment; a hold is thereby committed.
+        """Take the units off the stock, once per fulfilment id; commits a held reservation.
 
-        Raises ReservationClosed, and OutOfStock while some are not on hand yet: nothing has left
-        then.
+        Raises ReservationClosed, and OutOfStock, with nothing changed, while backordered units
+        have not arrived.
         """
 
     async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
-        """Give back some goods, once per release. With the last of them it ends: as consumed when
-        some have left, else as released. Raises ReservationClosed.
+        """Release some units, once per release id.
+
+        Releasing the last units ends the reservation: as consumed when some were shipped, else as
+        released. Raises ReservationClosed.
         """
 
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        """Give back what was not consumed, or forbid a reserve that has not arrived yet."""
+        """Release the units that were not consumed.
+
+        For an unknown reservation a tombstone is stored, so that a late reserve has no effect.
+        """

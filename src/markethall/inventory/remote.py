@@ -1,4 +1,4 @@
-"""The promise of inventory over HTTP: the serving half, then the calling half."""
+"""The contract of inventory over HTTP: first the server half, then the client half."""
 
 from typing import Annotated
 from uuid import UUID
@@ -39,7 +39,7 @@ class ReservationRef(Dto):
     "/reserve",
     response_model=ReservationView,
     responses=problems(ProductNotFound, OutOfStock, TooManyUnpaidOrders, TooManyUnits),
-    # a caller of an older release neither sends this nor knows these
+    # callers of an older release do not send this field and do not know these errors
     openapi_extra={
         "x-refused-only-with": {"limited": [TooManyUnpaidOrders.code, TooManyUnits.code]}
     },
@@ -102,7 +102,7 @@ async def release(
 
 
 class RemoteInventory:
-    """Inventory, in another deployment."""
+    """Calls inventory in another deployment."""
 
     def __init__(self, rpc_client: RpcClient) -> None:
         self._rpc_client = rpc_client

@@ -37,11 +37,13 @@ SESSION_LIFETIME: Final = timedelta(days=30)
 # the exchanged token stays valid this long, for a client that did not get the response
 REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
 
+_FAMILY_BYTES: Final = 16
+_SECRET_BYTES: Final = 32
 _INVALID_USERNAME_CHARACTERS: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _PASSWORD_MESSAGES: Final = {
     "too_short": "A password has at least 8 characters.",
     "too_long": "A password has at most 256 characters.",
-    "too_common": "This password is one of the first that anybody would try.",
+    "too_common": "This password is too common.",
     "personal": "The user name or the e-mail address cannot be the password.",
 }
 
@@ -190,7 +192,7 @@ class RefreshToken:
 
     @classmethod
     def generate(cls, family: bytes | None = None) -> Self:
-        return cls(family or token_bytes(16), token_bytes(32))
+        return cls(family or token_bytes(_FAMILY_BYTES), token_bytes(_SECRET_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -199,8 +201,8 @@ class RefreshToken:
             raw = urlsafe_b64decode(text.encode("ascii"))
         except ValueError:
             raise BadRefreshToken from None
-        token = cls(raw[:16], raw[16:])
-        if token.encoded != text or len(token.secret) != 32:  # noqa: PLR2004 - as made above
+        token = cls(raw[:_FAMILY_BYTES], raw[_FAMILY_BYTES:])
+        if token.encoded != text or len(token.secret) != _SECRET_BYTES:
             raise BadRefreshToken
         return token
 

@@ -272,11 +272,9 @@ async def get_jwks(ctx: Annotated[CallContext, public()], sessions: SessionsDep)
     "/.well-known/openid-configuration",
     response_model=OpenIdConfiguration,
     summary="Server metadata",
+    dependencies=[public()],
 )
-async def get_openid_configuration(
-    ctx: Annotated[CallContext, public()],  # noqa: ARG001 - the policy
-    sessions: SessionsDep,
-) -> Response:
+async def get_openid_configuration(sessions: SessionsDep) -> Response:
     """Metadata of this issuer (RFC 8414)."""
     issuer = await sessions.get_issuer()
     base = issuer.rstrip("/")

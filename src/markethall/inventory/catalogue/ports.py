@@ -1,4 +1,4 @@
-"""Storage, cache and neighbours of the catalogue, as Protocols."""
+"""Ports of the catalogue: storage, cache, and the sub-domains that it calls back."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -99,7 +99,7 @@ class PlaceOrder(RequestModel):
         for line in lines:
             quantities[line.product_id] = quantities.get(line.product_id, 0) + line.quantity
         if max(quantities.values()) > MAX_QUANTITY:
-            raise ValueError(f"must not want more than {MAX_QUANTITY} of one product")
+            raise ValueError(f"must not order more than {MAX_QUANTITY} of one product")
         return lines
 
 
@@ -295,7 +295,7 @@ class TooMuchToFulfil(DomainError):
 
     code = "orders.too_much_to_fulfil"
     status = 409
-    title = "More than the order still wants"
+    title = "The quantity exceeds the unfulfilled quantity"
 
 
 class Orders(Protocol):

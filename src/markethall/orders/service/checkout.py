@@ -103,7 +103,10 @@ class Checkout:
         return await self._persist(ctx, order, attempt)
 
     def _reserve_command(self, ctx: CallContext, command: PlaceOrder, order_id: UUID) -> Reserve:
-        lines = (RequestedLine(product_id=w.product_id, quantity=w.quantity) for w in command.lines)
+        lines = (
+            RequestedLine(product_id=line.product_id, quantity=line.quantity)
+            for line in command.lines
+        )
         return Reserve(
             reservation_id=derive_uuid7(order_id, "reservation"),
             order_id=order_id,

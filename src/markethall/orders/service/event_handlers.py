@@ -96,7 +96,10 @@ class OrderEventHandlers:
             await self._refund_late_payment(delivery, order, "out of stock by now: refunded")
 
     async def _reserve_again(self, ctx: CallContext, order: Order, reservation_id: UUID) -> bool:
-        lines = (RequestedLine(product_id=w.product_id, quantity=w.quantity) for w in order.lines)
+        lines = (
+            RequestedLine(product_id=line.product_id, quantity=line.quantity)
+            for line in order.lines
+        )
         command = Reserve(
             reservation_id=reservation_id,
             order_id=order.order_id,
@@ -179,7 +182,10 @@ class OrderEventHandlers:
         await self._mark_processed(delivery)
 
     async def on_order_fulfilled(self, delivery: Delivery, event: OrderFulfilled) -> None:
-        lines = (RequestedLine(product_id=w.product_id, quantity=w.quantity) for w in event.lines)
+        lines = (
+            RequestedLine(product_id=line.product_id, quantity=line.quantity)
+            for line in event.lines
+        )
         command = Consume(
             reservation_id=event.reservation_id,
             fulfilment_id=event.fulfilment_id,

@@ -11,7 +11,7 @@ from markethall.shared.kernel.errors import DomainError
 
 _FRAMEWORK_ERROR_SCHEMAS: Final = ("HTTPValidationError", "ValidationError")
 _STRING_SCHEMA: Final = {"type": "string"}
-_LOCATION_HEADER: Final = {"description": "The path of what was made", "schema": _STRING_SCHEMA}
+_LOCATION_HEADER: Final = {"description": "The path of the new resource", "schema": _STRING_SCHEMA}
 _ETAG_HEADER: Final = {
     "description": "Its version, for `If-Match`",
     "schema": _STRING_SCHEMA | {"examples": ['"v1"']},

@@ -1,8 +1,8 @@
 """ASGI middleware that caches whole public responses while the data behind them is current.
 
 It runs inside the gateway, so request ids, rate limits, the access log and metrics apply to cached
-responses too. A route offers its response with `offer`. Only anonymous requests are answered: a
-request with a token may see more, and goes to the application.
+responses too. A route offers its response with `offer`. A request with a token bypasses the cache,
+because its response may show more.
 """
 
 import time
@@ -27,7 +27,7 @@ _HEADERS_OF_304: Final = frozenset({b"etag", b"cache-control", b"vary"})
 
 
 def offer(scope: Scope, is_current: IsCurrent) -> None:
-    """Lets the response to this request be kept for everyone while `is_current` returns true."""
+    """Let the response to this request be cached while `is_current` returns true."""
     scope["state"][_OFFER] = is_current
 
 
@@ -38,7 +38,7 @@ class CacheKey(NamedTuple):
 
 
 class CachedResponse:
-    """A response of status 200 with an entity tag, and the 304 in its place."""
+    """A response of status 200 with an entity tag, and its 304."""
 
     def __init__(self, headers: Sequence[Header], body: bytes, route: str) -> None:
         self.body = body
@@ -53,7 +53,7 @@ class CachedResponse:
         )
 
     async def send(self, send: Send, if_none_match: bytes) -> None:
-        """Sends 304 to a client that has this version (RFC 9110, section 13.1.2)."""
+        """Send 200, or 304 if If-None-Match names the entity tag (RFC 9110, section 13.1.2)."""
         status, headers, body = 200, self._headers, self.body
         if if_none_match and etag_matches(if_none_match.decode("latin-1"), self._etag):
             status, headers, body = 304, self._headers_of_304, b""
@@ -102,7 +102,7 @@ class ResponseCacheMiddleware:
     async def _forward(
         self, key: CacheKey, if_none_match: bytes, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Asks the application without the condition, so that its whole response can be kept."""
+        """Call the application without If-None-Match, so that the whole response can be cached."""
         headers = [header for header in scope["headers"] if header[0] != b"if-none-match"]
         inner = {**scope, "headers": headers}
         held: Message | None = None
@@ -140,7 +140,7 @@ class ResponseCacheMiddleware:
 
     def put(self, key: CacheKey, response: CachedResponse, is_current: IsCurrent) -> None:
         self._drop(key)
-        # twice the body: the data it was made of is kept alive by `is_current`
+        # twice the body: `is_current` references the data that the body was rendered from
         size = 2 * len(response.body) + sum(map(len, key)) + _ENTRY_OVERHEAD_BYTES
         self._entries[key] = _Entry(response, is_current, self._clock() + self._ttl_seconds, size)
         self._bytes += size
@@ -154,5 +154,5 @@ class ResponseCacheMiddleware:
 
 
 def _value(headers: Iterable[Header], name: bytes) -> bytes:
-    """The values of the header as one list; empty where it is missing."""
+    """Return the values of a header as one list; empty if it is missing."""
     return b", ".join([value for known, value in headers if known == name])

@@ -9,7 +9,7 @@ class DomainError(Exception):
 
     code: ClassVar[str] = ""
     status: ClassVar[int] = 400
-    title: ClassVar[str] = "The request was refused"
+    title: ClassVar[str] = "The request was rejected"
     retryable: ClassVar[bool] = False
     by_code: ClassVar[dict[str, type["DomainError"]]] = {}
 

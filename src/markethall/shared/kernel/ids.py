@@ -26,8 +26,8 @@ def new_request_id() -> str:
 def derive_uuid7(origin: UUID, purpose: str) -> UUID:
     """Derive an id from another one: the same origin and purpose always give the same id.
 
-    It keeps the origin's time. A retry that starts from the same origin finds what the first
-    attempt wrote.
+    It has the time of the origin. A retry with the same origin finds the rows of the first
+    attempt.
     """
     digest = sha256(origin.bytes + purpose.encode()).digest()
     value = (origin.int >> _RANDOM_BITS) << _RANDOM_BITS | int.from_bytes(digest[:10])

@@ -69,7 +69,7 @@ class Cursors:
     def decode(self, list_name: str, cursor: str | None, keyset_type: TypeAdapter[K]) -> K | None:
         """Return the keyset of a cursor, None without one. Raises CursorInvalid.
 
-        A cursor with a good signature may come from another release, with another keyset.
+        A cursor with a valid signature may come from another release, with another keyset.
         """
         if cursor is None:
             return None

@@ -1,4 +1,4 @@
-"""Redis, which may always be away: it holds what makes us faster, never what is true."""
+"""Redis, which may be unavailable at any time: it holds copies, never the only copy of data."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ CommandArgument = str | bytes | int
 
 
 class RedisUnavailable(Exception):
-    """Redis did not do it, or did not say so in time. Internal: no client ever sees it."""
+    """Redis has not executed a command, or has not answered in time. No API client sees it."""
 
 
 class LuaScript:
@@ -32,12 +32,12 @@ class LuaScript:
 
 
 class RedisClient:
-    """Owns the connections to one Redis; nothing connects before the first command.
+    """The connections to one Redis, opened at the first command.
 
     A command has `timeout` seconds for everything: a free connection, connecting, sending, reading.
-    Whatever goes wrong is `RedisUnavailable`. After some failures in a row the breaker refuses at once, so
-    that a dead or paused server costs nothing but one late probe in a while. Nothing is retried: a
-    command that timed out may have run. Without a URL it is always away.
+    Every failure raises RedisUnavailable. After some failures in a row the breaker opens, so that
+    an unavailable server costs one probe in a while. Nothing is retried, because a command that
+    timed out may have been executed. Without a URL every command raises RedisUnavailable.
     """
 
     def __init__(
@@ -51,24 +51,21 @@ class RedisClient:
         self.timeout = timeout
         self.breaker = breaker or Breaker(time.monotonic)
         self._redis = _create_client(url, max_connections) if url else None
-        # the pool of redis-py raises when it is empty: here the next one waits, first come first
+        # redis-py raises when its pool is empty; here callers wait in order
         self._free_connections = asyncio.Semaphore(max_connections)
 
     @property
     def is_configured(self) -> bool:
-        """Whether there is a Redis at all."""
+        """Whether this client has a URL and is not closed."""
         return self._redis is not None
 
     def deadline_in(self, seconds: float | None = None) -> float:
-        """The loop's time after so many seconds, or after the timeout: for several commands."""
+        """Return a deadline for one or more commands, in the time of the loop."""
         now = asyncio.get_running_loop().time()
         return now + (self.timeout if seconds is None else seconds)
 
     async def execute(self, *command: CommandArgument, deadline: float | None = None) -> Any:
-        """The answer to one command as redis-py reads it, texts as bytes.
-
-        `until` is a deadline() shared with other commands.
-        """
+        """Return the reply as redis-py parses it, with texts as bytes. Raises RedisUnavailable."""
         return await self._run_with_breaker(lambda: self._send_command(*command), deadline)
 
     async def run_script(
@@ -78,7 +75,10 @@ class RedisClient:
         *args: CommandArgument,
         deadline: float | None = None,
     ) -> Any:
-        """The answer of a Lua script: one round trip, two where the server has forgotten it."""
+        """Return the result of the script, in two round trips when the server does not know it.
+
+        Raises RedisUnavailable.
+        """
         arguments = (len(keys), *keys, *args)
 
         async def evaluate() -> Any:
@@ -90,7 +90,7 @@ class RedisClient:
         return await self._run_with_breaker(evaluate, deadline)
 
     async def ping(self) -> bool:
-        """Whether Redis answers now. Asks even while the breaker is open, and tells it."""
+        """Return whether Redis answers now; asks also while the breaker is open, and updates it."""
         if self._redis is None:
             return False
         try:
@@ -105,13 +105,14 @@ class RedisClient:
     async def subscribe(
         self, channel: str, heartbeat_interval: float
     ) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-        """Gives a function that waits for the next message. Raises RedisUnavailable, there too.
+        """Yield a function that waits for the next message. Both raise RedisUnavailable.
 
-        A connection that has been silent for `pulse` seconds is asked, and has as long to answer.
+        A connection that is silent for `heartbeat_interval` seconds is pinged, and has as long to
+        answer.
         """
         if self._redis is None:
-            raise RedisUnavailable("there is no Redis")
-        subscription = Subscription(self._redis.pubsub(), heartbeat_interval)
+            raise RedisUnavailable("no Redis is configured")
+        subscription = ChannelSubscription(self._redis.pubsub(), heartbeat_interval)
         try:
             await subscription.start(channel)
             yield subscription.next_message
@@ -122,10 +123,10 @@ class RedisClient:
                 await subscription.close()
 
     async def close(self) -> None:
-        """Close all connections; from now on Redis is away."""
+        """Close all connections; later commands raise RedisUnavailable."""
         redis, self._redis = self._redis, None
         if redis is not None:
-            # a paused server may not take part in the closing of a TLS connection
+            # a paused server may not answer the closing of a TLS connection
             with suppress(Exception):
                 async with asyncio.timeout(self.timeout):
                     await redis.aclose()
@@ -133,20 +134,21 @@ class RedisClient:
     async def _send_command(self, *arguments: CommandArgument) -> Any:
         if self._redis is None:
             raise ConnectionError("closed")
-        return await self._redis.execute_command(*arguments)  # type: ignore[no-untyped-call]  # theirs
+        execute: Any = self._redis.execute_command  # untyped in redis-py
+        return await execute(*arguments)
 
     async def _run_with_breaker(
         self, operation: Callable[[], Awaitable[T]], deadline: float | None
     ) -> T:
         if self._redis is None:
-            raise RedisUnavailable("there is no Redis")
+            raise RedisUnavailable("no Redis is configured")
         try:
             with self.breaker.guard(_NoResponse):
                 return await self._run_with_deadline(operation, deadline)
         except BreakerOpen:
-            raise RedisUnavailable("Redis was away a moment ago") from None
+            raise RedisUnavailable("the circuit breaker is open") from None
         except ResponseError as error:
-            # It answers, if with a no (wrong type, out of memory): that is no reason to open.
+            # an error reply (wrong type, out of memory) shows that the server is available
             self.breaker.record_success()
             raise RedisUnavailable(str(error)) from error
         except _NoResponse as error:
@@ -165,8 +167,8 @@ class RedisClient:
             raise _NoResponse(str(error) or type(error).__name__) from error
 
 
-class Subscription:
-    """A connection that hears one channel."""
+class ChannelSubscription:
+    """A connection that is subscribed to one channel."""
 
     def __init__(self, pubsub: PubSub, heartbeat_interval: float) -> None:
         self._pubsub = pubsub
@@ -191,28 +193,29 @@ class Subscription:
             is_ping_pending = message is None
 
     async def close(self) -> None:
-        await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # theirs
+        close: Any = self._pubsub.aclose  # untyped in redis-py
+        await close()
 
     async def _receive(self) -> Any:
         return await self._pubsub.get_message(timeout=self._heartbeat_interval)
 
 
 class _NoResponse(Exception):
-    """No answer, or none that can be read."""
+    """There was no reply, or an unreadable one."""
 
 
 def _create_client(url: str, max_connections: int) -> "Redis":
-    """A client that leaves limits of time to us, and says nothing at the start of a connection.
+    """Return a client without its own timeouts, retries and handshake.
 
-    redis-py 8 by default retries ten times, waits five seconds, greets with four commands and lets
-    the server lengthen the timeouts (maintenance notifications, RESP3 only). One deadline around
-    the whole command needs no task per read and also covers the wait for a connection. When it
-    strikes, or the caller is cancelled, redis-py drops the connection in the middle of which it
-    was (`AbstractConnection.read_response`), so no late answer reaches the next command.
+    By default redis-py 8 retries ten times, waits five seconds, sends four commands at the start of
+    a connection and lets the server lengthen the timeouts (maintenance notifications, RESP3 only).
+    One deadline around the whole command needs no task per read and also covers the wait for a
+    connection. At the deadline, or when the caller is cancelled, redis-py drops the connection
+    (`AbstractConnection.read_response`), so no late reply reaches the next command.
     """
     pool = ConnectionPool.from_url(
         url,
-        # and one that listens
+        # one more for the subscription
         max_connections=max_connections + 1,
         protocol=2,
         driver_info=None,

@@ -126,7 +126,7 @@ class RemoteJwks:
 
 
 class UserTokenVerifier:
-    """Tells who bears an access token, and looks for its key where that is not known yet."""
+    """Verifies access tokens; fetches the keys of the issuer for an unknown kid."""
 
     def __init__(self, verifier: AccessTokenVerifier, jwks: JwksProvider) -> None:
         self._verifier = verifier

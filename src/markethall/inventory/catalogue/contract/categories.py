@@ -1,4 +1,4 @@
-"""What inventory's own router serves of categories: the tree that products are found in."""
+"""The contract of the category tree, for the public and staff."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -30,13 +30,13 @@ Position = Annotated[Int, Field(ge=0, le=MAX_POSITION)]
 
 
 class CategoryTranslation(RequestModel):
-    """What a language calls it."""
+    """The name in one language."""
 
     name: CategoryName
 
 
 class NewCategory(RequestModel):
-    """A place under its parent, or at the root level. `category` is what products name."""
+    """A category under its parent or at the root. `category` is the key that products use."""
 
     category: CategoryKey
     name: CategoryName | None = Field(default=None, description="Without one: the category.")
@@ -48,9 +48,9 @@ class NewCategory(RequestModel):
 
 
 class CategoryChange(RequestModel):
-    """JSON merge patch (RFC 7396): what is absent stays. Without a parent it is at the root level.
+    """JSON merge patch (RFC 7396): absent fields stay. A null parent moves it to the root level.
 
-    Translations are merged language by language. Name and position cannot be cleared.
+    Translations are merged by language. Name and position cannot be cleared.
     """
 
     model_config = ConfigDict(json_schema_extra=remove_null_defaults)
@@ -64,7 +64,7 @@ class CategoryChange(RequestModel):
 
 
 class CategoryQuery(PageQuery):
-    """`parent`: only what stands directly under it; empty: what stands at the root level."""
+    """`parent`: only its children; empty: only the root level."""
 
     parent: Annotated[Text, Field(max_length=100, examples=["tea"])] | None = None
 
@@ -81,7 +81,7 @@ FrozenCategoryTranslations = Annotated[
 
 
 class CategoryView(Dto):
-    """`product_count` is how many active products it and all that is below it have."""
+    """`product_count` counts the active products of the category and all below it."""
 
     category_id: UUID
     category: str
@@ -94,7 +94,7 @@ class CategoryView(Dto):
 
 
 class CategoryNotFound(DomainError):
-    """Details: category_id, or the category that was named as the parent."""
+    """Details: category_id, or category (the parent's key)."""
 
     code = "inventory.category_not_found"
     status = 404
@@ -110,7 +110,7 @@ class CategoryTaken(DomainError):
 
 
 class CategoryInUse(DomainError):
-    """Products are in it, be they archived, or categories are below it. Details: category."""
+    """The category has products, archived ones included, or children. Details: category."""
 
     code = "inventory.category_in_use"
     status = 409
@@ -118,7 +118,7 @@ class CategoryInUse(DomainError):
 
 
 class CategoryCycle(DomainError):
-    """The parent is the category itself, or below it. Details: category, parent."""
+    """The parent is the category itself or below it. Details: category, parent."""
 
     code = "inventory.category_cycle"
     status = 409
@@ -126,24 +126,27 @@ class CategoryCycle(DomainError):
 
 
 class Categories(Protocol):
-    """The tree. A category that a product is first to name stands at the root level."""
+    """The category tree. A product with a new category key creates the category at the root."""
 
     async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
-        """In the order of their positions, then of their keys. Raises CursorInvalid."""
+        """Return categories by position and key. Raises CursorInvalid."""
 
     async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:
-        """`categories`, as JSON; some seconds old. Raises CursorInvalid."""
+        """Render `list_categories` as JSON, a few seconds old. Raises CursorInvalid."""
 
     async def get_category(self, ctx: CallContext, category_id: UUID) -> CategoryView:
         """Raises CategoryNotFound."""
 
     async def render_category(self, ctx: CallContext, category_id: UUID) -> RenderedResponse:
-        """`category`, as JSON; for the public some seconds old. Raises CategoryNotFound."""
+        """Render `get_category` as JSON, for the public a few seconds old.
+
+        Raises CategoryNotFound.
+        """
 
     async def create(
         self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
     ) -> CategoryView:
-        """A new category whose id is the attempt's; once per id.
+        """Create a category with the id of the attempt, once per id.
 
         Raises CategoryTaken, CategoryNotFound (for the parent), CategoryCycle.
         """

@@ -1,4 +1,4 @@
-"""Field types that products, their categories and the list of them share."""
+"""Field types of products, categories and product lists."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -9,7 +9,7 @@ from markethall.shared.kernel.model import Text
 
 
 class ProductStatus(StrEnum):
-    """Only active products are for sale, and seen by the public."""
+    """Only active products are sold and visible to the public."""
 
     DRAFT = "draft"
     ACTIVE = "active"
@@ -33,11 +33,11 @@ Language = Annotated[
 
 
 def omittable_field() -> Any:
-    """A field of a merge patch that need not be there, but cannot be null."""
+    """Declare a field of a merge patch that may be absent but not null."""
     return Field(default=None)
 
 
 def remove_null_defaults(schema: dict[str, Any]) -> None:
-    """Of a merge patch: what is absent is not null."""
+    """Remove the defaults from the schema of a merge patch: absent does not mean null."""
     for field in schema["properties"].values():
         field.pop("default", None)

@@ -1,4 +1,4 @@
-"""What inventory's own router serves of products."""
+"""The contract of products, for the public and staff."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ AttributeValue = Annotated[
     Annotated[Text, Field(max_length=1000)]
     | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
     | Bool,
-    # one error at the attribute's own place, not one per branch of the union
+    # one error for the attribute, not one per branch of the union
     WrapValidator(_validate_attribute),
 ]
 Barcode = Annotated[Text, Field(min_length=1, max_length=64, examples=["4006381333931"])]
@@ -105,9 +105,9 @@ class Price(RequestModel):
 
 
 class AdditionalPrice(Price):
-    """A price in another currency, or one that holds for a time: from then, until before then.
+    """A price in another currency, or limited in time: valid_from <= time < valid_until.
 
-    Of the prices in the product's own currency that hold, the one that began last is its price.
+    Of the valid prices in the product's own currency, the one that began last is its price.
     """
 
     compare_at: MinorUnits | None = None
@@ -125,14 +125,14 @@ AdditionalPrices = Annotated[tuple[AdditionalPrice, ...], Field(max_length=MAX_P
 
 
 class Translation(RequestModel):
-    """What a language says otherwise."""
+    """Texts in one language; null: as in the product's own language."""
 
     name: ProductName | None = None
     description: Description | None = None
 
 
 class NewProduct(RequestModel):
-    """One sellable SKU. Products of a family differ by their options."""
+    """One SKU. Products of a family differ by their options."""
 
     sku: Sku
     name: ProductName
@@ -164,11 +164,10 @@ class NewProduct(RequestModel):
 
 
 class ProductChange(RequestModel):
-    """JSON merge patch (RFC 7396): what is absent stays, null clears.
+    """JSON merge patch (RFC 7396): absent fields stay, null clears.
 
-    Options, attributes and translations are merged name by name, and so are the texts of a
-    translation; price, prices, tags and images
-    are replaced. Name, sku, price, tax class, backorder limit and status cannot be cleared.
+    Options, attributes, translations and their texts are merged by name; price, prices, tags and
+    images are replaced. Name, sku, price, tax class, backorder limit and status cannot be cleared.
     """
 
     model_config = ConfigDict(json_schema_extra=remove_null_defaults)
@@ -213,7 +212,7 @@ FrozenAttributes = Annotated[
 
 
 class AdditionalPriceView(Money):
-    """A further price. Times are in UTC."""
+    """An additional price. Times are in UTC."""
 
     compare_at: int | None
     valid_from: datetime | None
@@ -221,7 +220,7 @@ class AdditionalPriceView(Money):
 
 
 class TranslationView(Dto):
-    """What is null is as in the product's own language."""
+    """Texts in one language; null: as in the product's own language."""
 
     name: str | None
     description: str | None
@@ -235,10 +234,10 @@ FrozenTranslations = Annotated[
 
 
 class ProductView(Dto):
-    """`price` and `compare_at` (minor units, what it cost before) are those of this moment.
+    """`price` and `compare_at` (the earlier price, in minor units) apply at this moment.
 
-    `available` is what can be bought now: on hand, less what is reserved by live holds. Lists are
-    sorted and filtered by the price without time.
+    `available`: units that can be bought now. Lists are sorted and filtered by the price that is
+    not limited in time.
     """
 
     product_id: UUID
@@ -269,12 +268,11 @@ class ProductView(Dto):
 
 @dataclass(frozen=True)
 class RenderedResponse:
-    """An answer that is ready to send. `etag` is quoted, as it goes into the header.
+    """A response body that is ready to send, with its quoted ETag.
 
-    Of a product it is "v{version}-{12 hex of the body's hash}": If-Match compares the version
-    only, so that a sale does not make the edit of a colleague stale. `public` is false when the
-    answer depends on who asked. `is_current` tells whether the cache still holds its data; None
-    where it did not come from a cache.
+    The ETag of a product is "v{version}-{12 hex digits of the body's hash}". If-Match compares
+    only the version, so that a sale does not invalidate a concurrent edit. `is_public`: the same
+    for every caller. `is_current()`: the cache still holds it; None when it was not cached.
     """
 
     body: bytes
@@ -284,7 +282,7 @@ class RenderedResponse:
 
 
 class PriceRange(Dto):
-    """What the members of a family cost in one currency, in minor units."""
+    """The prices of a family's products in one currency, in minor units."""
 
     currency: str
     lowest: int
@@ -299,10 +297,10 @@ FrozenOptionValues = Annotated[
 
 
 class FamilyView(Page[ProductView]):
-    """Products that differ by their options: a page of those for sale, by name.
+    """A page of the active products of a family, by name.
 
-    Of all of them: how many there are, the values of each option, the earliest product's first,
-    and what they cost now.
+    `product_count`, `options` (values in the order of their first product) and `prices` summarize
+    all of them.
     """
 
     family: str
@@ -312,7 +310,7 @@ class FamilyView(Page[ProductView]):
 
 
 class FamilyNotFound(DomainError):
-    """None of its products is for sale. Details: family."""
+    """The family has no active product. Details: family."""
 
     code = "inventory.family_not_found"
     status = 404
@@ -320,7 +318,7 @@ class FamilyNotFound(DomainError):
 
 
 class SkuTaken(DomainError):
-    """Case does not count. Details: sku."""
+    """Another product has this SKU, ignoring case. Details: sku."""
 
     code = "inventory.sku_taken"
     status = 409
@@ -328,19 +326,19 @@ class SkuTaken(DomainError):
 
 
 class Catalogue(Protocol):
-    """The products. Who holds catalogue:write also sees drafts and archived."""
+    """Products. Drafts and archived products are visible with the scope catalogue:write."""
 
     async def get_product(self, ctx: CallContext, product_id: UUID) -> ProductView:
         """Raises ProductNotFound."""
 
     async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
-        """Case does not count. Raises ProductNotFound."""
+        """Find a product by its SKU, ignoring case. Raises ProductNotFound."""
 
     async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
-        """`product`, as JSON. For the public it comes from the cache. Raises ProductNotFound."""
+        """Render `get_product` as JSON, for the public from the cache. Raises ProductNotFound."""
 
     async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
-        """`product_by_sku`, as JSON; never from the cache. Raises ProductNotFound."""
+        """Render `get_product_by_sku` as JSON, never from the cache. Raises ProductNotFound."""
 
     async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
         """Raises FamilyNotFound, CursorInvalid."""
@@ -348,12 +346,15 @@ class Catalogue(Protocol):
     async def render_family(
         self, ctx: CallContext, family: str, query: PageQuery
     ) -> RenderedResponse:
-        """`family`, as JSON; a second old at most. Raises FamilyNotFound, CursorInvalid."""
+        """Render `get_family` as JSON, at most one second old.
+
+        Raises FamilyNotFound, CursorInvalid.
+        """
 
     async def create(
         self, ctx: CallContext, command: NewProduct, attempt: IdempotentCommand
     ) -> ProductView:
-        """A new product whose id is the attempt's; once per id. Raises SkuTaken."""
+        """Create a product with the id of the attempt, once per id. Raises SkuTaken."""
 
     async def change(
         self,
@@ -367,7 +368,7 @@ class Catalogue(Protocol):
     async def archive(
         self, ctx: CallContext, product_id: UUID, expected_versions: ExpectedVersions
     ) -> None:
-        """Not for sale any more. Raises ProductNotFound, PreconditionFailed."""
+        """Take the product off sale. Raises ProductNotFound, PreconditionFailed."""
 
     async def count(self) -> int:
-        """How many active products there are."""
+        """Count the active products."""

@@ -1,4 +1,4 @@
-"""Places in the category tree."""
+"""Categories of the tree."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _NO_TRANSLATIONS: Final[Mapping[str, CategoryTranslationView]] = MappingProxyTyp
 
 @dataclass
 class Category:
-    """A category as it is kept. Its values are replaced, never changed in place."""
+    """A category. Its values are replaced, never changed in place."""
 
     category_id: UUID
     category: str
@@ -50,13 +50,13 @@ class Category:
 
     @classmethod
     def create_implicit(cls, category_id: UUID, category: str) -> Self:
-        """As a product makes it that is the first to name it."""
+        """Create the category of a product that uses a new key."""
         return cls(category_id, category, category, None, 0, _NO_TRANSLATIONS, 1)
 
     def change(self, command: CategoryChange, ancestors: Sequence[str]) -> bool:
-        """`above`: the new parent, and all that it is below. False when everything is so already.
+        """Apply a merge patch; `ancestors`: the new parent and all above it.
 
-        Raises CategoryCycle, ValidationFailed.
+        False when nothing changes. Raises CategoryCycle, ValidationFailed.
         """
         if self.category in ancestors:
             raise CategoryCycle(category=self.category, parent=command.parent)

@@ -1,4 +1,4 @@
-"""Products as they are kept."""
+"""Products: prices at a time, changes by merge patch."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -38,13 +38,13 @@ _EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
 _MAX_ENTRIES: Final = MappingProxyType(
     {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
 )
-# most values of a product, and an import has millions of them
+# fast path: an import converts millions of values of these types
 _PLAIN_TYPES: Final = frozenset({str, int, NoneType, ProductStatus})
 
 
 @dataclass
 class Product:
-    """A product as it is kept. Its values are replaced, never changed in place."""
+    """A product. Its values are replaced, never changed in place."""
 
     product_id: UUID
     sku: str
@@ -78,7 +78,7 @@ class Product:
         return cls(product_id=product_id, version=1, created_at=now, updated_at=now, **fields)
 
     def change(self, command: ProductChange, now: datetime) -> bool:
-        """False when everything is so already. Raises ValidationFailed."""
+        """Apply a merge patch. False when nothing changes. Raises ValidationFailed."""
         patched = {
             name: _patch_value(getattr(self, name), name, getattr(command, name))
             for name in command.model_fields_set
@@ -89,14 +89,14 @@ class Product:
         return self._mark_changed(now) if changes else False
 
     def copy_fields_from(self, source: Self, field_names: Collection[str], now: datetime) -> bool:
-        """As `wanted` in what is named. False when everything is so already."""
+        """Copy the named fields. False when nothing changes."""
         changed = [name for name in field_names if getattr(self, name) != getattr(source, name)]
         for name in changed:
             setattr(self, name, getattr(source, name))
         return self._mark_changed(now) if changed else False
 
     def archive(self, now: datetime) -> bool:
-        """False when it is archived already."""
+        """Archive the product. False when it was archived before."""
         if self.status == ProductStatus.ARCHIVED:
             return False
         self.status = ProductStatus.ARCHIVED
@@ -107,11 +107,11 @@ class Product:
         return self.status == ProductStatus.ACTIVE
 
     def price_at(self, now: datetime) -> tuple[Money, int | None]:
-        """What it costs at that time, and what it is compared with."""
+        """Return the price at that time and its compare_at."""
         applicable = [price for price in self.prices if self._is_price_valid_at(price, now)]
         if not applicable:
             return self.price, self.compare_at
-        # the later entry, where two began at once
+        # of two that began at the same time, the later entry
         latest = max(enumerate(applicable), key=lambda entry: (_valid_from(entry[1]), entry[0]))[1]
         return Money(amount=latest.amount, currency=latest.currency), latest.compare_at
 
@@ -138,7 +138,7 @@ def _valid_from(price: AdditionalPriceView) -> datetime:
 
 
 def _to_stored_value(value: Any) -> Any:
-    """A request's value as the entity keeps it: tags once, money as Money."""
+    """Convert a value of a request: duplicates of tags are dropped, a Price becomes Money."""
     if type(value) in _PLAIN_TYPES:
         return value
     match value:
@@ -156,8 +156,8 @@ def _to_stored_value(value: Any) -> Any:
 
 
 def sort_like_jsonb(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The order of PostgreSQL's jsonb, so that every storage shows the same."""
-    if len(values) < 2:  # noqa: PLR2004 - nothing to put in order
+    """Sort keys as PostgreSQL's jsonb does, so that both backends return the same JSON."""
+    if len(values) < 2:  # noqa: PLR2004 - nothing to sort
         return dict(values)
     return dict(sorted(values.items(), key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
 
@@ -173,7 +173,7 @@ def _patch_value(current: Any, name: str, value: Any) -> Any:
 
 
 def _merge_value(current: Any, patch: Any) -> Any:
-    """RFC 7396: of a translation, a text that is absent stays as it is."""
+    """Merge one value by RFC 7396: absent texts of a translation stay."""
     if isinstance(current, TranslationView) and isinstance(patch, Translation):
         provided = {name: getattr(patch, name) for name in patch.model_fields_set}
         return current.model_copy(update=provided)

@@ -52,7 +52,7 @@ async def categories(
     query: Annotated[CategoryQuery, Query()],
     tree: CategoriesDep,
 ) -> Response:
-    """By position, then by key. Products of a category are those of all that is below it too."""
+    """Sorted by position and key. The products of a category include those of its descendants."""
     return send_rendered(request, await tree.render_categories(ctx, query))
 
 
@@ -87,7 +87,7 @@ async def create(
     tree: CategoriesDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """One that a product has named before is there already, at the root level: change that."""
+    """A product with a new category key has created that category at the root level already."""
 
     async def effect(attempt: IdempotentCommand) -> CategoryView:
         return await tree.create(ctx, body, attempt)
@@ -111,7 +111,7 @@ async def change(
     body: CategoryChange,
     tree: CategoriesDep,
 ) -> Response:
-    """JSON merge patch (RFC 7396). What is below it moves along."""
+    """JSON merge patch (RFC 7396). Its descendants move along."""
     changed = await tree.change(ctx, category_id, body, expected_versions)
     return json_response(changed, headers={"etag": etag(changed.version)})
 
@@ -129,6 +129,6 @@ async def remove(
     expected_versions: ExpectedVersionsDep,
     tree: CategoriesDep,
 ) -> Response:
-    """Only when nothing is in it or below it."""
+    """Only without products and children."""
     await tree.remove(ctx, category_id, expected_versions)
     return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Rendered products in the shared cache."""
+"""Rendered products in the cache."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -10,16 +10,15 @@ from markethall.inventory.catalogue.ports import ByteCache
 PRODUCT_NAMESPACE: Final = "inventory.product"
 PAGE_NAMESPACE: Final = "inventory.page"
 
-# seconds; a product is invalidated when it changes, pages when the catalogue does. A sale changes
-# what is available without invalidating pages, so a page may be a second old: half of that in this
-# process, half in Redis
+# A product is invalidated when it or its stock changes, pages when the catalogue changes. A sale
+# does not invalidate pages: they may be one second old, half of it in this process, half in Redis
 PRODUCT_TTL_SECONDS: Final = 10.0
 PAGE_TTL_SECONDS: Final = 0.5
 PAGE_WITH_COUNTS_TTL_SECONDS: Final = 5.0
 
 
 class ProductResponseCache:
-    """A ports.ProductCache. Absent products are not cached."""
+    """Implements ports.ProductCache."""
 
     def __init__(self, cache: ByteCache) -> None:
         self._cache = cache

@@ -24,10 +24,8 @@ def _subtree() -> "sa.ColumnElement[Any]":
     return sa.func.array(sa.select(tree.c.category).scalar_subquery(), type_=ARRAY(sa.Text))
 
 
-# an array: the category and all that is below it, for `== sa.any_(BELOW)`
+# array of the category and all below it, for `== sa.any_(SUBTREE)`
 SUBTREE: Final = _subtree()
-
-# The tree as it is seen
 
 _category_key: Final = categories.c.category.collate("C")
 _text_columns: Final = [
@@ -42,9 +40,9 @@ _PARENT_FILTERS: Final[Mapping[str, "sa.ColumnElement[bool]"]] = {
 
 
 def _with_product_counts(selected: "sa.CTE") -> Statement:
-    """With the active products of each, and of all that is below it.
+    """Select with the active products of each category and all below it.
 
-    All that is counted is read once, not once for each that it is below.
+    The products are counted once per category, and not once per ancestor.
     """
     tree = sa.select(selected.c.category.label("top"), selected.c.category).cte(
         "tree", recursive=True
@@ -102,8 +100,6 @@ GET_CATEGORY: Final = _with_product_counts(
     .cte("selected")
 )
 
-# The tree as it is kept
-
 ADD_CATEGORY: Final = Statement(
     insert(categories)
     .values({column.name: bindparam(column.name) for column in categories.c})
@@ -116,7 +112,7 @@ LOCK_CATEGORY_TREE: Final = Statement(
         )
     )
 )
-# what names it as a parent or as its category goes on meanwhile
+# key_share: products and children that refer to it need not wait
 GET_CATEGORY_FOR_UPDATE: Final = Statement(
     sa.select(*_text_columns)
     .where(categories.c.category_id == bindparam("category_id"))

@@ -1,4 +1,4 @@
-"""The category tree in SQL: what the rest of the context sees of the statements."""
+"""Categories in Postgres."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -25,8 +25,6 @@ _TRANSLATIONS: Final = TypeAdapter(dict[str, CategoryTranslationView])
 
 
 class SqlCategoryStore(SqlUnitOfWork):
-    """One transaction, or reads without one: the categories."""
-
     async def list_categories(
         self, query: CategoryQuery, after: tuple[int, str] | None
     ) -> Sequence[CategoryView]:

@@ -1,4 +1,4 @@
-"""From which warehouses an order is sent."""
+"""The choice of warehouses for an order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from uuid import UUID
 from markethall.inventory.stock.domain.stock import StockQuantity
 from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 
-# sets of warehouses that are looked at before a good one will do instead of the best
+# after these a good set is taken instead of the best
 _MAX_WAREHOUSE_SETS: Final = 500
 
 
 @dataclass(frozen=True)
 class FreeStock:
-    """Units of a product that can be taken from a warehouse. The lowest priority comes first."""
+    """Units of a product that can be reserved in a warehouse. The lowest priority comes first."""
 
     warehouse_id: UUID
     priority: int
@@ -30,7 +30,10 @@ FreeStockByProduct = Mapping[UUID, Sequence[FreeStock]]
 
 
 class FewestParcels:
-    """A ports.AllocationStrategy: as few warehouses as will do, and of those the ones that come first."""
+    """Takes the fewest warehouses, and of equally many those of the lowest rank.
+
+    Implements ports.AllocationStrategy.
+    """
 
     def plan(
         self, requested: Mapping[UUID, int], free_stock: FreeStockByProduct
@@ -48,7 +51,7 @@ class FewestParcels:
 
 
 def allocate_from_main_warehouse(requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
-    """What is tried first: it needs no look at any shelf."""
+    """Plan the first attempt, which reads no stock."""
     return tuple(
         StockQuantity(product_id, MAIN_WAREHOUSE, quantity)
         for product_id, quantity in requested.items()
@@ -68,7 +71,7 @@ def _warehouses_by_rank(
 
 
 def _warehouse_sets_by_size(warehouses: Sequence[UUID]) -> Iterator[tuple[UUID, ...]]:
-    """The smallest first; of one size, those with the first warehouses first."""
+    """Yield the smallest sets first; of one size, those with the first warehouses first."""
     sizes = (combinations(warehouses, size) for size in range(len(warehouses) + 1))
     return islice(chain.from_iterable(sizes), _MAX_WAREHOUSE_SETS)
 
@@ -76,7 +79,7 @@ def _warehouse_sets_by_size(warehouses: Sequence[UUID]) -> Iterator[tuple[UUID, 
 def _drop_unneeded_warehouses(
     warehouses: tuple[UUID, ...], requested: Mapping[UUID, int], free_stock: FreeStockByProduct
 ) -> tuple[UUID, ...]:
-    """Of many warehouses a few that will do: the last are left out where the others have enough."""
+    """Drop warehouses, the last first, while the others have enough."""
     needed = warehouses
     for warehouse_id in reversed(warehouses):
         fewer = tuple(other for other in needed if other != warehouse_id)
@@ -88,7 +91,7 @@ def _drop_unneeded_warehouses(
 def _allocate_from(
     warehouses: Sequence[UUID], requested: Mapping[UUID, int], free_stock: FreeStockByProduct
 ) -> tuple[StockQuantity, ...] | None:
-    """In the order of product ids, then of warehouse ids; None when these have too little."""
+    """Return quantities by product id and warehouse id; None when there is too little."""
     quantities: list[StockQuantity] = []
     for product_id, quantity in requested.items():
         free_by_warehouse = {
@@ -107,7 +110,7 @@ def _allocate_from(
 def _split_between_warehouses(
     quantity: int, free_by_warehouse: Sequence[tuple[UUID, int]]
 ) -> dict[UUID, int] | None:
-    """All of it from one warehouse where that can be, else what each one has, in their order."""
+    """Take all from one warehouse if possible, else what each one has, in their order."""
     sufficient = next(
         (warehouse_id for warehouse_id, free in free_by_warehouse if free >= quantity), None
     )

@@ -1,4 +1,4 @@
-"""Goods kept for an order."""
+"""Reservations of stock for an order."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,9 +34,7 @@ RELEASED, EXPIRED = ReservationStatus.RELEASED, ReservationStatus.EXPIRED
 
 @dataclass(frozen=True)
 class ReservationLine:
-    """Some units of a product in one warehouse. `quantity` is what is still wanted of it, with
-    what is consumed; what was `released` is not in it any more.
-    """
+    """Units of a product in one warehouse. `quantity` includes `consumed`, but not `released`."""
 
     product_id: UUID
     warehouse_id: UUID
@@ -56,17 +54,15 @@ class ReservationLine:
         return StockQuantity(self.product_id, self.warehouse_id, self.remaining_quantity)
 
     def consume(self, quantity: int) -> Self:
-        """These have left the house."""
         return replace(self, consumed=self.consumed + quantity)
 
     def release(self, quantity: int) -> Self:
-        """These are not wanted any more."""
         return replace(self, quantity=self.quantity - quantity, released=self.released + quantity)
 
 
 @dataclass
 class Reservation:
-    """Goods kept for an order. Lines are in the order of product ids, then of warehouse ids."""
+    """A reservation. Lines are in the order of product ids and warehouse ids."""
 
     reservation_id: UUID
     order_id: UUID | None
@@ -89,22 +85,25 @@ class Reservation:
 
     @classmethod
     def tombstone(cls, reservation_id: UUID, now: datetime) -> Self:
-        """What a release leaves behind that came before its reserve."""
+        """Build the record of a release that arrived before its reserve."""
         return cls(reservation_id, None, None, RELEASED, now, now)
 
     def effective_status(self, now: datetime) -> ReservationStatus:
-        """An overdue hold has expired, whether or not the sweeper has come."""
+        """Return expired for an overdue reservation, even before the expiry job has run."""
         return EXPIRED if self.status == HELD and self.expires_at <= now else self.status
 
     def extend(self, expires_at: datetime, now: datetime) -> None:
-        """Raises ReservationClosed."""
+        """Move the expiry to a later time. Raises ReservationClosed."""
         if self.effective_status(now) != HELD:
             raise reservation_closed_error(self.reservation_id, self.effective_status(now))
         latest = min(expires_at, self.reserved_at + MAX_EXTENDED_DURATION)
         self.expires_at = max(self.expires_at, latest)
 
     def commit(self) -> tuple[StockQuantity, ...]:
-        """The goods that must be taken again first. Raises ReservationClosed."""
+        """Commit, and return the stock to reserve again, if it had expired.
+
+        Raises ReservationClosed.
+        """
         if self.status == RELEASED:
             raise reservation_closed_error(self.reservation_id, self.status)
         to_reserve_again = self._remaining() if self.status == EXPIRED else ()
@@ -113,8 +112,9 @@ class Reservation:
         return to_reserve_again
 
     def reassign(self, quantities: Sequence[StockQuantity]) -> None:
-        """All that remains comes from elsewhere; nothing has left yet. What was given back whole
-        stays as it is.
+        """Move the remaining units to other warehouses, before any was consumed.
+
+        Completely released products keep their lines.
         """
         first_lines = {line.product_id: line for line in reversed(self.lines)}
         released = quantity_by_product(
@@ -124,21 +124,21 @@ class Reservation:
         lines = [line for line in self.lines if line.product_id not in moved_product_ids]
         for some in quantities:
             line = replace(first_lines[some.product_id], warehouse_id=some.warehouse_id)
-            # what was given back of the product stands in its first line
+            # the first line of a product keeps its released units
             lines.append(
                 replace(line, quantity=some.quantity, released=released.pop(some.product_id, 0))
             )
         self.lines = tuple(sorted(lines, key=lambda line: (line.product_id, line.warehouse_id)))
 
     def release(self) -> tuple[StockQuantity, ...]:
-        """The goods to give back."""
+        """Release, and return the stock to release."""
         released = self._remaining() if self.status in {HELD, COMMITTED} else ()
         if self.status != CONSUMED:
             self.status = RELEASED
         return released
 
     def release_part(self, requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
-        """The goods to give back. Raises ReservationClosed."""
+        """Release some units, and return the stock to release. Raises ReservationClosed."""
         released = self._apply_partial(requested, ReservationLine.release)
         if not self._remaining():
             any_consumed = any(line.consumed for line in self.lines)
@@ -146,13 +146,13 @@ class Reservation:
         return released
 
     def expire(self) -> tuple[StockQuantity, ...]:
-        """The goods to give back."""
+        """Expire, and return the stock to release."""
         released = self._remaining()
         self.status = EXPIRED
         return released
 
     def consume(self, requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
-        """The goods that leave, and from where. Raises ReservationClosed."""
+        """Consume some units, and return them by stock row. Raises ReservationClosed."""
         consumed = self._apply_partial(requested, ReservationLine.consume)
         self.status = COMMITTED if self._remaining() else CONSUMED
         return consumed
@@ -175,7 +175,7 @@ class Reservation:
         requested: Mapping[UUID, int],
         apply: Callable[[ReservationLine, int], ReservationLine],
     ) -> tuple[StockQuantity, ...]:
-        """Change the lines by what is wanted of each product, the first warehouse first."""
+        """Apply the requested units of each product to its lines, in their order."""
         if self.status not in {HELD, COMMITTED}:
             raise reservation_closed_error(self.reservation_id, self.status)
         self._check_enough(requested)
@@ -207,7 +207,7 @@ class Reservation:
 
 @dataclass(frozen=True)
 class CustomerUsage:
-    """What a customer holds now and has not paid: how many open holds, and units per product."""
+    """Unpaid reservations of a customer, and their units by product."""
 
     unpaid_reservations: int = 0
     reserved_units: Mapping[UUID, int] = field(default_factory=dict)
@@ -215,7 +215,7 @@ class CustomerUsage:
 
 @dataclass(frozen=True)
 class CustomerLimits:
-    """What one customer may hold at a time before paying, so that nobody hoards."""
+    """Limits of unpaid reservations per customer, against hoarding."""
 
     max_unpaid_orders: int
     max_reserved_units: int
@@ -238,7 +238,7 @@ class CustomerLimits:
 
 
 def quantity_by_product(lines: Iterable[RequestedLine | StockQuantity]) -> dict[UUID, int]:
-    """Units per product, in the order of product ids."""
+    """Sum the units by product, in product id order."""
     quantities: Counter[UUID] = Counter()
     for line in lines:
         quantities[line.product_id] += line.quantity
@@ -274,7 +274,7 @@ def _short_line_details(line: ShortLine) -> dict[str, Any]:
 
 
 def _merge_product_lines(lines: list[ReservationLine]) -> ReservationLineView:
-    """The lines of one product, as one."""
+    """Merge the lines of one product."""
     first = lines[0]
     return ReservationLineView(
         product_id=first.product_id,

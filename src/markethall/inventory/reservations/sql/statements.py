@@ -1,4 +1,4 @@
-"""Statements on reservations. What checks also acts, in the same statement."""
+"""Statements on reservations. Each check and its update are one statement."""
 
 from typing import Any, Final
 
@@ -43,7 +43,7 @@ _customer_lock: Final = (
     .where(uuid_parameter("customer_id").is_not(None))
     .cte("locked_customer")
 )
-# its customer is locked first: nobody counts what they hold while another hold of theirs is made
+# locks the customer first, so that CUSTOMER_USAGE counts all other reservations of the customer
 INSERT_RESERVATION: Final = Statement(
     insert(reservations)
     .from_select(
@@ -52,10 +52,10 @@ INSERT_RESERVATION: Final = Statement(
             sa.select(sa.func.count()).select_from(_customer_lock).subquery()
         ),
     )
-    # no target: where two do the same at once, the other unique key may be the first to clash
+    # no target: a concurrent insert may violate either of the two unique keys first
     .on_conflict_do_nothing()
 )
-# after OPEN, and not in it: a statement sees nothing of what was committed while it waited
+# a second statement, because INSERT_RESERVATION does not see rows committed while it waited
 CUSTOMER_USAGE: Final = Statement(
     sa.select(
         reservations.c.reservation_id, reservation_lines.c.product_id, reservation_lines.c.reserved
@@ -88,7 +88,7 @@ _is_stock_row: Final = sa.and_(
     stock.c.product_id == uuid_parameter("product_id"),
     stock.c.warehouse_id == uuid_parameter("warehouse_id"),
 )
-# what a line keeps of its product, as it is now
+# copied into the line
 _product_snapshot: Final = (
     products.c.sku,
     products.c.name,
@@ -105,7 +105,7 @@ _stored_columns: Final = [column for column in reservation_lines.c if column.com
 
 
 def _insert_line(source: "sa.CTE") -> Any:
-    """The line for what was taken."""
+    """Insert the line for the product and stock row of `source`."""
     return (
         insert(reservation_lines)
         .from_select(
@@ -131,12 +131,12 @@ def _insert_line(source: "sa.CTE") -> Any:
 
 RESERVE_LINE: Final = Statement(_insert_line(_reserve_stock.where(_is_allocatable).cte("taken")))
 
-# A whole reservation of one product, in one statement that is a transaction of its own: the shelf
-# is not locked while we wait for a word or say the next one. It begins only what can be done as far
-# as it sees, and undoes itself when somebody was faster. It takes what is on hand: what is there
-# elsewhere goes before what is not there yet. The shelf comes last, and in a function: whoever
-# waited for it looks again at it alone, and not at the whole statement. That it runs low is told by
-# the database, in the same statement (stock_low_event).
+# A whole reservation of one product in one statement, which is a transaction of its own: the stock
+# row is not locked during a network round trip. It inserts only when its snapshot has enough on
+# hand, without backorder, and inventory.reserve_stock raises, which undoes all, when a concurrent
+# statement was faster. The stock row is updated last and in a function, so that after waiting for
+# its lock only this row is read again, not the whole statement. The trigger stock_low_event
+# publishes StockLow.
 _customer_within_limits: Final = sa.func.inventory.customer_within_limits(
     uuid_parameter("customer_id"),
     uuid_parameter("product_id"),
@@ -220,7 +220,7 @@ _committed: Final = (
 
 
 def _with_lines(header: Any) -> "sa.Select[Any]":
-    """One row per line, or one with nulls. The line's own status and time are the header's."""
+    """Select one row per line, or one row with nulls. Status and expiry are those of the header."""
     line_columns = [
         reservation_lines.c[name]
         for name in (
@@ -310,8 +310,6 @@ IS_FULFILMENT_RECORDED: Final = Statement(
     sa.select(sa.exists().where(movements.c.reference == bindparam("reference")))
 )
 
-# Where goods are, when they are not where one looked first
-
 AVAILABILITY: Final = Statement(
     sa.select(
         products.c.product_id,
@@ -335,7 +333,7 @@ AVAILABILITY: Final = Statement(
 
 
 def _expire_statement(overdue_reservations: "sa.CTE") -> Statement:
-    """The expired holds, and the goods of each line that they had."""
+    """Expire these reservations and return the reserved units of their lines."""
     expired = (
         sa.update(reservations)
         .where(reservations.c.reservation_id == overdue_reservations.c.reservation_id)
@@ -364,7 +362,7 @@ _has_products: Final = reservations.c.reservation_id.in_(
         reservation_lines.c.expires_at <= NOW,
     )
 )
-# the sweeper passes by what somebody else works on
+# the periodic job skips locked reservations
 EXPIRE_OVERDUE: Final = _expire_statement(
     sa.select(reservations.c.reservation_id)
     .where(_is_overdue)
@@ -373,7 +371,7 @@ EXPIRE_OVERDUE: Final = _expire_statement(
     .with_for_update(skip_locked=True)
     .cte("due")
 )
-# a buyer waits for it: two buyers of the same goods lock the holds in the same order
+# a buyer waits for locked reservations; all buyers lock them in the same order
 EXPIRE_OVERDUE_OF_PRODUCTS: Final = _expire_statement(
     sa.select(reservations.c.reservation_id)
     .where(_is_overdue, _has_products)

@@ -1,4 +1,4 @@
-"""What inventory's own router serves of stock: what is where, and how it got there."""
+"""The contract of stock levels and stock movements, for staff."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -14,14 +14,13 @@ from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import Dto, Id, Int, RequestModel, Text, UtcDatetime
 from markethall.shared.kernel.pagination import Page, PageQuery
 
-# shelves in one stocktake
 MAX_STOCKTAKE_LINES: Final = 500
 
 Note = Annotated[Text, Field(max_length=500, examples=["delivery 4711"])]
 
 
 class MovementReason(StrEnum):
-    """Why goods came or went."""
+    """Reason of a change of the units on hand."""
 
     RECEIVED = "received"
     ADJUSTED = "adjusted"
@@ -41,7 +40,7 @@ class StockQuery(BaseModel):
 
 
 class StockLevel(Dto):
-    """One product in one warehouse. `reserved` includes holds that are about to expire."""
+    """One product in one warehouse. `reserved` includes expired reservations, until their release."""
 
     warehouse_id: UUID
     on_hand: int
@@ -56,14 +55,14 @@ class ProductStock(Dto):
 
 
 class HistoricalStock(Dto):
-    """What was on hand in one warehouse."""
+    """Units on hand in one warehouse at a time."""
 
     warehouse_id: UUID
     on_hand: int
 
 
 class HistoricalProductStock(Dto):
-    """What was on hand at a time: the sum of the movements up to then."""
+    """Units on hand at a time: the sum of the movements up to then."""
 
     product_id: UUID
     at: datetime
@@ -72,9 +71,9 @@ class HistoricalProductStock(Dto):
 
 
 class Adjustment(RequestModel):
-    """Goods came or went (delta), or were counted (counted). Exactly one of the two.
+    """A change of the units on hand: exactly one of `delta` and `counted`.
 
-    A count that finds just what was on hand is kept with the reason counted, whatever was given.
+    A count that confirms the units on hand is recorded with the reason counted.
     """
 
     warehouse_id: Id | None = None
@@ -85,9 +84,7 @@ class Adjustment(RequestModel):
 
 
 class Movement(Dto):
-    """One line of the stock ledger. `reference` is the fulfilment, transfer or stocktake that made
-    it.
-    """
+    """An entry of the stock ledger. `reference`: the fulfilment, transfer or stocktake of it."""
 
     movement_id: UUID
     product_id: UUID
@@ -102,7 +99,7 @@ class Movement(Dto):
 
 
 class NewTransfer(RequestModel):
-    """Goods go from one warehouse to another, all of them or none."""
+    """Units that move from one warehouse to another."""
 
     product_id: Id
     from_warehouse_id: Id
@@ -112,7 +109,7 @@ class NewTransfer(RequestModel):
 
 
 class Transfer(Dto):
-    """Its two movements: what left, then what arrived."""
+    """A transfer with its two movements: outgoing, then incoming."""
 
     transfer_id: UUID
     product_id: UUID
@@ -126,7 +123,7 @@ class Transfer(Dto):
 
 
 class NewStocktakeLine(RequestModel):
-    """What lies on a shelf. The product is named by exactly one of its id and its SKU."""
+    """Counted units of a product, named by exactly one of its id and its SKU."""
 
     product_id: Id | None = None
     sku: Annotated[Text, Field(min_length=1, max_length=64, examples=["TEA-1"])] | None = None
@@ -134,7 +131,7 @@ class NewStocktakeLine(RequestModel):
 
 
 class NewStocktake(RequestModel):
-    """Shelves of one warehouse, the main one by default, were counted."""
+    """A count of products in one warehouse, by default the main one."""
 
     warehouse_id: Id | None = None
     lines: Annotated[
@@ -144,7 +141,7 @@ class NewStocktake(RequestModel):
 
 
 class CountedLine(Dto):
-    """`delta` is what the count has found more (or less) than was on hand."""
+    """`delta`: counted units minus units on hand."""
 
     product_id: UUID
     sku: str
@@ -165,7 +162,9 @@ class Stocktake(Dto):
 
 
 class WouldGoNegative(DomainError):
-    """Details: on_hand, reserved; of a stocktake lines, each with product_id, counted, on_hand,
+    """Less would be on hand than is reserved.
+
+    Details: on_hand, reserved; for a stocktake lines, each with product_id, counted, on_hand,
     reserved.
     """
 
@@ -199,7 +198,7 @@ class StocktakeNotFound(DomainError):
 
 
 class Stockroom(Protocol):
-    """The stock of products, for staff."""
+    """Stock of products, for staff."""
 
     async def get_stock(self, ctx: CallContext, product_id: UUID) -> ProductStock:
         """Raises ProductNotFound."""
@@ -207,12 +206,12 @@ class Stockroom(Protocol):
     async def get_stock_at(
         self, ctx: CallContext, product_id: UUID, at: datetime
     ) -> HistoricalProductStock:
-        """What was on hand then. Raises ProductNotFound."""
+        """Return the units on hand at that time. Raises ProductNotFound."""
 
     async def adjust(
         self, ctx: CallContext, product_id: UUID, command: Adjustment, attempt: IdempotentCommand
     ) -> Movement:
-        """One movement whose id is the attempt's; once per id. In the main warehouse by default.
+        """Make one movement with the id of the attempt, once per id; by default in the main warehouse.
 
         Raises ValidationFailed, ProductNotFound, WarehouseNotFound, WarehouseClosed, WouldGoNegative.
         """
@@ -220,7 +219,7 @@ class Stockroom(Protocol):
     async def transfer(
         self, ctx: CallContext, command: NewTransfer, attempt: IdempotentCommand
     ) -> Transfer:
-        """Two movements, or none; once per id of the attempt, which is the transfer's.
+        """Make both movements or none, once per id of the attempt, which becomes the transfer's.
 
         Raises as `adjust` does.
         """
@@ -231,7 +230,7 @@ class Stockroom(Protocol):
     async def record_stocktake(
         self, ctx: CallContext, command: NewStocktake, attempt: IdempotentCommand
     ) -> Stocktake:
-        """One movement per line, or none; once per id of the attempt, which is the stocktake's.
+        """Make one movement per line or none, once per id of the attempt, which becomes the stocktake's.
 
         Raises as `adjust` does.
         """
@@ -242,7 +241,7 @@ class Stockroom(Protocol):
     async def list_movements(
         self, ctx: CallContext, product_id: UUID, query: PageQuery
     ) -> Page[Movement]:
-        """The newest first. Raises ProductNotFound, CursorInvalid."""
+        """Return movements, the newest first. Raises ProductNotFound, CursorInvalid."""
 
     async def get_movement(self, ctx: CallContext, product_id: UUID, movement_id: UUID) -> Movement:
         """Raises MovementNotFound."""

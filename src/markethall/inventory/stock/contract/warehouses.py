@@ -1,4 +1,4 @@
-"""Where goods are kept."""
+"""The contract of warehouses, for staff."""
 
 from typing import Annotated, Protocol
 from uuid import UUID
@@ -14,7 +14,7 @@ from markethall.shared.kernel.model import Bool, Dto, Int, RequestModel, Text
 from markethall.shared.kernel.pagination import Page, PageQuery
 
 WarehouseName = Annotated[Text, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
-# of warehouses that would do equally well, the one with the lowest comes first
+# allocation prefers the lowest
 Priority = Annotated[Int, Field(ge=0, le=1000, examples=[10])]
 
 
@@ -25,7 +25,7 @@ class NewWarehouse(RequestModel):
 
 
 class WarehouseChange(RequestModel):
-    """JSON merge patch (RFC 7396): what is absent stays; nothing can be cleared."""
+    """JSON merge patch (RFC 7396): absent fields stay; nothing can be cleared."""
 
     model_config = ConfigDict(json_schema_extra=remove_null_defaults)
 
@@ -35,7 +35,7 @@ class WarehouseChange(RequestModel):
 
 
 class WarehouseView(Dto):
-    """One that is not `active` is closed: nothing is in it, and nothing comes in."""
+    """A warehouse that is not `active` is closed: it has no stock and receives none."""
 
     warehouse_id: UUID
     name: str
@@ -53,7 +53,7 @@ class WarehouseNotFound(DomainError):
 
 
 class WarehouseInUse(DomainError):
-    """It is the main one, or goods are in it (to close it), or were ever in it (to delete it).
+    """The main warehouse; one with stock (to close it); one that ever had stock (to delete it).
 
     Details: warehouse_id.
     """
@@ -72,18 +72,18 @@ class WarehouseClosed(DomainError):
 
 
 class Warehouses(Protocol):
-    """The warehouses, for staff. There is always the main one, which is never closed."""
+    """Warehouses, for staff. The main one always exists and is never closed."""
 
     async def get_warehouse(self, ctx: CallContext, warehouse_id: UUID) -> WarehouseView:
         """Raises WarehouseNotFound."""
 
     async def list_warehouses(self, ctx: CallContext, query: PageQuery) -> Page[WarehouseView]:
-        """By priority, the lowest first. Raises CursorInvalid."""
+        """Return warehouses by priority, the lowest first. Raises CursorInvalid."""
 
     async def create(
         self, ctx: CallContext, command: NewWarehouse, attempt: IdempotentCommand
     ) -> WarehouseView:
-        """A new one whose id is the attempt's; once per id."""
+        """Create a warehouse with the id of the attempt, once per id."""
 
     async def change(
         self,
@@ -97,4 +97,4 @@ class Warehouses(Protocol):
     async def delete(
         self, ctx: CallContext, warehouse_id: UUID, expected_versions: ExpectedVersions
     ) -> None:
-        """For one that never had goods. Raises as `change` does."""
+        """Delete a warehouse that never had stock. Raises as `change` does."""

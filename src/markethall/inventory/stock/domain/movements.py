@@ -1,4 +1,4 @@
-"""Goods that go from one place to another, and goods that are counted."""
+"""Transfers and stocktakes, as changes and movements of stock."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -34,7 +34,7 @@ def plan_transfer(
     actor: str,
     now: datetime,
 ) -> tuple[StockChange, StockChange]:
-    """What leaves, and what arrives."""
+    """Return the outgoing and the incoming change."""
     outgoing = StockChange(
         movement_id=movement_ids[0],
         product_id=command.product_id,
@@ -51,7 +51,7 @@ def plan_transfer(
 
 
 def transfer_from_movements(movements: Iterable[Movement]) -> Transfer:
-    """From its two movements, which are in any order."""
+    """Build a transfer from its two movements, in any order."""
     outgoing, incoming = sorted(movements, key=lambda movement: movement.delta)
     return Transfer(
         transfer_id=_reference(outgoing),
@@ -81,7 +81,7 @@ def check_stocktake(command: NewStocktake) -> None:
 def counts_by_product(
     lines: Sequence[NewStocktakeLine], skus: Mapping[UUID, str]
 ) -> dict[UUID, int]:
-    """What was counted of each product, in product id order. Raises ValidationFailed."""
+    """Return the counted units in product id order. Raises ValidationFailed."""
     product_ids_by_sku = {sku.lower(): product_id for product_id, sku in skus.items()}
     counts: dict[UUID, int] = {}
     for number, line in enumerate(lines):
@@ -96,7 +96,7 @@ def counts_by_product(
 
 
 def stocktake_from_movements(movements: Sequence[Movement], skus: Mapping[UUID, str]) -> Stocktake:
-    """From its movements, of which there is at least one."""
+    """Build a stocktake from its movements, of which there is at least one."""
     first = movements[0]
     return Stocktake(
         stocktake_id=_reference(first),

@@ -1,4 +1,4 @@
-"""What is on the shelves, and how it changes."""
+"""Stock rows and their changes."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,15 +17,15 @@ from markethall.shared.kernel.errors import DomainError, ValidationFailed
 
 @dataclass(frozen=True)
 class Stock:
-    """One product in one warehouse. `overdue` is what expired holds still have of `reserved`."""
+    """One product in one warehouse. `overdue`: the part of `reserved` of expired reservations."""
 
     product_id: UUID
     warehouse_id: UUID
     on_hand: int = 0
     reserved: int = 0
     overdue: int = 0
-    # how many may be sold before they are there: more than the limit where more were promised
-    # before it was lowered, until goods move or are given back
+    # units that may be sold before they arrive; above the limit when it was lowered below what was
+    # already sold, until stock moves or is released
     backorder: int = 0
     backorder_limit: int = 0
 
@@ -35,28 +35,26 @@ class Stock:
 
     @property
     def allocatable(self) -> int:
-        """How many can be taken, there or not yet, expired holds left alone."""
+        """Units that can be reserved, on hand or on backorder, without those of expired reservations."""
         return self.unreserved + self.backorder
 
     @property
     def unreserved(self) -> int:
-        """How many are on hand for the next one: less than nothing where more are promised."""
+        """Units on hand that are not reserved; below zero with sold backorder units."""
         return self.on_hand - self.reserved
 
     def with_backorder_limit(self, backorder_limit: int) -> Self:
-        """What is promised already stays promised."""
+        """Set the limit; backorder units that are sold already stay sold."""
         backorder = max(backorder_limit, self.reserved - self.on_hand)
         return replace(self, backorder=backorder, backorder_limit=backorder_limit)
 
     def with_backorder_clamped(self) -> Self:
-        """After goods have come, gone or been given back: what is not promised beyond the
-        limit is not on offer.
-        """
+        """Lower a backorder above the limit to the units that are sold, after any stock change."""
         needed = max(self.backorder_limit, self.reserved - self.on_hand)
         return replace(self, backorder=min(self.backorder, needed))
 
     def would_underflow(self, change: "StockChange") -> bool:
-        """Less would be on hand than is reserved, expired holds left out."""
+        """Whether less would be on hand than is reserved, without expired reservations."""
         on_hand_after = self.on_hand + change.delta_from(self.on_hand)
         return on_hand_after < max(0, self.reserved - self.overdue - self.backorder)
 
@@ -72,7 +70,7 @@ class StockQuantity:
 
 @dataclass(frozen=True)
 class StockChange:
-    """A movement that is asked for: by so much (delta), or to so much (counted)."""
+    """A requested movement: by `delta` units, or to `counted` units."""
 
     movement_id: UUID
     product_id: UUID
@@ -91,13 +89,13 @@ class StockChange:
         return (self.counted or 0) - on_hand
 
     def mirrored(self, movement_id: UUID, warehouse_id: UUID) -> Self:
-        """What leaves here arrives there."""
+        """Build the incoming movement of a transfer from the outgoing one."""
         delta = None if self.delta is None else -self.delta
         return replace(self, movement_id=movement_id, warehouse_id=warehouse_id, delta=delta)
 
 
 def total_available(levels: Iterable[Stock]) -> int:
-    """In all warehouses."""
+    """Sum the available units over all warehouses."""
     return sum(level.available for level in levels)
 
 
@@ -114,17 +112,18 @@ def check_adjustment(command: Adjustment) -> None:
 
 
 def sum_by_stock_row(quantities: Iterable[StockQuantity]) -> tuple[StockQuantity, ...]:
-    """One per product and warehouse, in that order."""
+    """Sum the quantities of each stock row, in the order of product ids and warehouse ids."""
     total: Counter[tuple[UUID, UUID]] = Counter()
     for stock_quantity in quantities:
         total[stock_quantity.product_id, stock_quantity.warehouse_id] += stock_quantity.quantity
-    # sorted: whoever takes several products locks their rows in the same order as all others
+    # sorted: all transactions lock stock rows in the same order
     return tuple(StockQuantity(*key, total[key]) for key in sorted(total))
 
 
 class InsufficientStock(Exception):
-    """There is too little just now: `refusal`. Unless it is `final`, the goods of expired holds
-    would do.
+    """Too little stock. Unless `is_final`, releasing expired reservations would help.
+
+    `error` goes to the client.
     """
 
     def __init__(self, product_ids: Sequence[UUID], error: DomainError, *, is_final: bool) -> None:
@@ -135,13 +134,13 @@ class InsufficientStock(Exception):
 
 
 def movement_shortage(stock: Stock, change: StockChange) -> InsufficientStock:
-    """For a movement that would leave less on hand than is reserved."""
+    """Build the error for a movement that would leave less on hand than is reserved."""
     error = WouldGoNegative(on_hand=stock.on_hand, reserved=stock.reserved)
     return InsufficientStock([stock.product_id], error, is_final=stock.would_underflow(change))
 
 
 def stocktake_shortage(counted: Sequence[tuple[Stock, StockChange]]) -> InsufficientStock:
-    """For shelves of which less was counted than is reserved."""
+    """Build the error for stock rows with fewer counted than reserved units."""
     lines = [
         {
             "product_id": str(stock.product_id),

@@ -1,4 +1,4 @@
-"""Where goods are kept."""
+"""Warehouses."""
 
 from dataclasses import dataclass
 from typing import Final, Self
@@ -11,14 +11,12 @@ from markethall.inventory.stock.contract.warehouses import (
     WarehouseView,
 )
 
-# the one warehouse that every hall has
+# created by the first migration
 MAIN_WAREHOUSE: Final = UUID("00000000-0000-7000-8000-000000000001")
 
 
 @dataclass
 class Warehouse:
-    """A warehouse as it is kept."""
-
     warehouse_id: UUID
     name: str
     priority: int = 0
@@ -30,7 +28,7 @@ class Warehouse:
         return cls(warehouse_id, **command.model_dump())
 
     def change(self, command: WarehouseChange, *, is_empty: bool) -> bool:
-        """False when everything is so already. Raises WarehouseInUse."""
+        """Apply a merge patch. False when nothing changes. Raises WarehouseInUse."""
         requested = command.model_dump(exclude_unset=True)
         if requested.get("active") is False and not (is_empty and self._is_removable()):
             raise self.in_use_error()

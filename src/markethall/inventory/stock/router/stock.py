@@ -67,8 +67,8 @@ async def get_stock(
     stockroom: StockroomDep,
     query: Annotated[StockQuery, Query()],
 ) -> Response:
-    """Per warehouse. `available` counts what expired holds still have reserved. With `at`: what
-    was on hand at that time, and no more than that.
+    """By warehouse. `available` includes the units of expired reservations. With `at`: only the
+    units on hand at that time.
     """
     if query.at is None:
         return json_response(await stockroom.get_stock(ctx, product_id))
@@ -91,7 +91,7 @@ async def adjust(
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Goods came or went (`delta`), or were counted (`counted`): exactly one of the two."""
+    """By `delta` units or to `counted` units: exactly one of the two."""
 
     async def run_adjustment(attempt: IdempotentCommand) -> Movement:
         return await stockroom.adjust(ctx, product_id, body, attempt)
@@ -120,7 +120,7 @@ async def adjust(
 async def list_movements(
     ctx: StockWriter, product_id: Id, query: Annotated[PageQuery, Query()], stockroom: StockroomDep
 ) -> Response:
-    """The ledger of what is on hand, the newest first. It is only added to."""
+    """The append-only ledger of the units on hand, the newest first."""
     return json_response(await stockroom.list_movements(ctx, product_id, query))
 
 
@@ -150,7 +150,7 @@ async def transfer(
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Two movements in the ledger, all or none. Goods that are reserved stay where they are."""
+    """Makes two movements, or none. Reserved units cannot be moved."""
 
     async def run_transfer(attempt: IdempotentCommand) -> Transfer:
         return await stockroom.transfer(ctx, body, attempt)
@@ -194,8 +194,8 @@ async def record_stocktake(
     stockroom: StockroomDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """What lies on the shelves of one warehouse. All lines are taken over, or none: a line may not
-    say less than is reserved.
+    """Sets the units on hand in one warehouse, of all lines or none. A line may not be lower than
+    the reserved units.
     """
 
     async def run_stocktake(attempt: IdempotentCommand) -> Stocktake:

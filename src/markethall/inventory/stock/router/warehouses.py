@@ -43,7 +43,7 @@ router = APIRouter(prefix="/warehouses", tags=["inventory"])
 async def list_warehouses(
     ctx: StockWriter, query: Annotated[PageQuery, Query()], warehouses: WarehousesDep
 ) -> Response:
-    """By priority, the lowest first: of those that would do equally well, goods come from it."""
+    """By priority, the lowest first. Orders are sent from the lowest that has the stock."""
     return json_response(await warehouses.list_warehouses(ctx, query))
 
 
@@ -97,7 +97,7 @@ async def change(
     body: WarehouseChange,
     warehouses: WarehousesDep,
 ) -> Response:
-    """JSON merge patch (RFC 7396). One is closed (`active`: false) when nothing is in it."""
+    """JSON merge patch (RFC 7396). Only an empty warehouse can be closed (`active`: false)."""
     return _with_etag(await warehouses.change(ctx, warehouse_id, body, expected_versions))
 
 
@@ -114,7 +114,7 @@ async def delete(
     expected_versions: ExpectedVersionsDep,
     warehouses: WarehousesDep,
 ) -> Response:
-    """One that ever had goods stays, for the ledger speaks of it: close it instead."""
+    """Only without stock movements. Others can be closed."""
     await warehouses.delete(ctx, warehouse_id, expected_versions)
     return Response(status_code=204)
 

@@ -1,4 +1,4 @@
-"""Statements on stock. What checks also acts, in the same statement."""
+"""Statements on stock. Each check and its update are one statement."""
 
 from typing import Final
 
@@ -116,7 +116,7 @@ _changes: Final = (
     )
     .render_derived(name="changes")
 )
-# locked first, in order, so that what is on hand is read once nobody else can change it
+# locked first and in order, so that the units on hand are read under the lock
 _locked_stock: Final = (
     sa.select(
         _changes.c.movement_id,
@@ -153,7 +153,7 @@ APPLY_CHANGES: Final = Statement(
             _locked_stock.c.warehouse_id,
             _locked_stock.c.delta,
             _on_hand_after,
-            # a count that finds what was known is no adjustment
+            # a count that confirms the quantity on hand is not an adjustment
             sa.case((_locked_stock.c.delta == ZERO, sql_literal("counted")), else_=_reason),
             bindparam("note", type_=sa.Text),
             uuid_parameter("reference"),

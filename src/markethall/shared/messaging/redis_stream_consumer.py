@@ -1,0 +1,184 @@
+"""The subscriber's half of the Redis Streams transport."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.messaging.events import EventEnvelope
+from markethall.shared.messaging.inbox import Inbox
+from markethall.shared.messaging.redis_stream_format import (
+    Fields,
+    StreamEntry,
+    envelope_of_unreadable_entry,
+    is_response_error,
+    parse_entries,
+    parse_entry,
+    parse_envelope,
+    stream_name,
+)
+from markethall.shared.messaging.transports import InProcessTransport
+from markethall.shared.observability.metrics import STREAM_ENTRIES
+from markethall.shared.persistence.redis_client import RedisClient, RedisUnavailable
+
+log = structlog.get_logger("markethall.redis_streams")
+
+# Only the leader of the context reads, so all processes can use one name.
+_CONSUMER_NAME: Final = "leader"
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Times in seconds; `batch_size` is the number of entries read at once.
+
+    Entries that are pending for longer than `stale_after` are read again.
+    """
+
+    block_timeout: float = 0.5
+    claim_interval: float = 15.0
+    stale_after: float = 60.0
+    max_backoff: float = 5.0
+    batch_size: int = 500
+
+
+class RedisStreamConsumer:
+    """Moves entries of a stream into the inbox, and acknowledges them after that.
+
+    Runs only in the leader of the subscribing context: one reader keeps the order.
+    """
+
+    def __init__(
+        self,
+        publisher: str,
+        subscriber: str,
+        inbox_transport: InProcessTransport,
+        inbox: Inbox,
+        redis: RedisClient,
+        config: StreamConfig | None = None,
+    ) -> None:
+        self._stream = stream_name(publisher)
+        self._publisher = publisher
+        self._group = subscriber
+        self._inbox_transport = inbox_transport
+        self._inbox = inbox
+        self._redis = redis
+        self._config = config or StreamConfig()
+        self._is_disconnected = False
+
+    async def run(self) -> None:
+        """Consume until cancelled; retry with back-off while Redis or the inbox is unavailable."""
+        backoff = 0.1
+        while True:
+            try:
+                await self._consume(self._on_reconnect)
+            except (RedisUnavailable, Unavailable) as error:
+                backoff = (
+                    0.1 if not self._is_disconnected else min(backoff * 2, self._config.max_backoff)
+                )
+                self._on_disconnect(error)
+            # jitter, so that not all processes reconnect at once
+            await asyncio.sleep(backoff * random.uniform(0.5, 1))
+
+    async def _consume(self, on_success: Callable[[], None]) -> None:
+        """Store pending entries first, then new ones, so that the order is kept.
+
+        There is one reader, so a pending entry was left by a dead leader, or by this process when
+        the inbox was unavailable.
+        """
+        await self._create_group()
+        await self._claim_idle_entries(min_idle=0)
+        claim_at = _loop_time() + self._config.claim_interval
+        while True:
+            await self._store_and_acknowledge(await self._read_new_entries())
+            on_success()
+            if _loop_time() >= claim_at:
+                await self._claim_idle_entries(min_idle=self._config.stale_after)
+                claim_at = _loop_time() + self._config.claim_interval
+
+    async def _create_group(self) -> None:
+        """Create the group at the start of the stream, unless it exists."""
+        try:
+            await self._redis.execute(
+                "XGROUP", "CREATE", self._stream, self._group, "0", "MKSTREAM"
+            )
+        except RedisUnavailable as error:
+            if not is_response_error(error, "BUSYGROUP"):
+                raise
+
+    async def _read_new_entries(self) -> Sequence[StreamEntry]:
+        block_timeout = self._config.block_timeout
+        reply = await self._redis.execute(
+            *("XREADGROUP", "GROUP", self._group, _CONSUMER_NAME, "COUNT", self._config.batch_size),
+            *("BLOCK", int(block_timeout * 1000), "STREAMS", self._stream, ">"),
+            deadline=self._redis.deadline_in(block_timeout + self._redis.timeout),
+        )
+        return parse_entries(reply)
+
+    async def _claim_idle_entries(self, min_idle: float) -> None:
+        cursor = b"0-0"
+        while True:
+            reply = await self._redis.execute(
+                *("XAUTOCLAIM", self._stream, self._group, _CONSUMER_NAME, int(min_idle * 1000)),
+                *(cursor, "COUNT", self._config.batch_size),
+            )
+            cursor = reply[0]
+            await self._store_and_acknowledge([parse_entry(item) for item in reply[1]])
+            if cursor == b"0-0":
+                return
+
+    async def _store_and_acknowledge(self, entries: Sequence[StreamEntry]) -> None:
+        """Store the entries in order, then acknowledge. Raises Unavailable, RedisUnavailable."""
+        if not entries:
+            return
+        envelopes: list[EventEnvelope] = []
+        for entry_id, fields in entries:
+            envelope = parse_envelope(fields)
+            if envelope is None or not self._can_decode(envelope):
+                await self._dead_letter(entry_id, fields, envelope)
+            else:
+                envelopes.append(envelope)
+        await self._inbox_transport.deliver(envelopes)
+        entry_ids = [entry_id for entry_id, _ in entries]
+        await self._redis.execute("XACK", self._stream, self._group, *entry_ids)
+        STREAM_ENTRIES.labels(self._publisher, "consumed").inc(len(entries))
+
+    def _can_decode(self, envelope: EventEnvelope) -> bool:
+        """Return False for an event that a handler subscribes to and cannot read."""
+        if not self._inbox_transport.accepts(envelope):
+            return True
+        try:
+            envelope.decode()
+        except (ValueError, KeyError):
+            return False
+        return True
+
+    async def _dead_letter(
+        self, entry_id: bytes, fields: Fields | None, envelope: EventEnvelope | None
+    ) -> None:
+        """Keep an unreadable entry as a dead letter, so that it does not stop the stream."""
+        if fields is None:
+            return  # trimmed, so it was confirmed
+        log.error("redis_stream.unreadable_entry", stream=self._stream, entry=entry_id.decode())
+        await self._inbox.enqueue_dead_letter(
+            f"{self._group}.unreadable",
+            envelope or envelope_of_unreadable_entry(self._stream, entry_id, fields),
+            f"unreadable entry {entry_id.decode()}",
+        )
+
+    def _on_disconnect(self, error: Exception) -> None:
+        if not self._is_disconnected:
+            log.warning("redis_stream.consume_unavailable", stream=self._stream, error=str(error))
+        self._is_disconnected = True
+
+    def _on_reconnect(self) -> None:
+        if self._is_disconnected:
+            log.info("redis_stream.consume_recovered", stream=self._stream)
+        self._is_disconnected = False
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
