@@ -33,8 +33,8 @@ def request_field_dropped() -> None:
 
 def response_field_dropped() -> None:
     remote = module("users.remote")
-    ready = remote.ready
-    remote.ready = lambda dto: ready(dto.model_copy(update={"email": ""}))
+    json_response = remote.json_response
+    remote.json_response = lambda dto: json_response(dto.model_copy(update={"email": ""}))
 
 
 def row_field_dropped() -> None:
@@ -44,7 +44,7 @@ def row_field_dropped() -> None:
 
 
 def error_details_dropped() -> None:
-    module("shared.wire")._details = lambda _: {}
+    module("shared.rpc.client")._problem_details = lambda _: {}
 
 
 def error_class_lost() -> None:
@@ -53,7 +53,7 @@ def error_class_lost() -> None:
 
 
 def live_row_returned() -> None:
-    table = module("shared.memory.tables").Table
+    table = module("shared.persistence.memory").Table
     begin = table.__init__
     table.__init__ = lambda self, *_, **rows: begin(self, lambda row: row, **rows)
 
@@ -89,21 +89,21 @@ def no_remote_guard() -> None:
 
 def _without_guard(*, here: bool) -> None:
     """Before the container is read, which keeps what it found."""
-    guard = module("shared.guard")
-    guarded = guard.guarded
+    guard = module("shared.rpc.client_interceptor")
+    guarded = guard.with_call_guard
 
     def drifted(service: Any, its_guard: Any) -> Any:
         is_here = not type(service).__name__.startswith("Remote")
         return service if is_here is here else guarded(service, its_guard)
 
-    guard.guarded = drifted
+    guard.with_call_guard = drifted
 
 
 def no_allowed_calls_check() -> None:
-    policy = module("shared.serving").ServicePolicy
+    policy = module("shared.rpc.server").ServiceRoutePolicy
 
     async def drifted(self: Any, request: Request) -> Any:
-        self._identity(request)
+        self._get_identity(request)
         return request.scope["state"]["call_context"]
 
     policy.__call__ = drifted
