@@ -267,11 +267,11 @@ async def test_response_matches_its_schema(app: Gateway, http: httpx2.AsyncClien
     page = (await http.get("/products")).json()
     one = (await http.get(f"/products/{page['items'][0]['product_id']}")).json()
 
-    for schema, response in (("Product", one), ("ProductPage", page)):
+    for schema, response in (("ProductView", one), ("ProductPage", page)):
         full_schema = {
             "$ref": f"#/components/schemas/{schema}",
             "components": document["components"],
         }
         assert list(Draft202012Validator(full_schema).iter_errors(response)) == []
-    properties = document["components"]["schemas"]["Product"]["properties"]
+    properties = document["components"]["schemas"]["ProductView"]["properties"]
     assert set(one) == set(properties)

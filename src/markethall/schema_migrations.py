@@ -14,12 +14,12 @@ from markethall.shared.composition.migrations import alembic_ini_path
 from markethall.shared.persistence.postgres_url import asyncpg_url
 
 
-def upgrade(url: str, contexts: Iterable[str] = (), revision: str = "head") -> None:
+def upgrade(url: str, contexts: Iterable[str] = ()) -> None:
     """Upgrade each context, all of them by default. Blocks: call it outside the event loop."""
     for context in contexts or context_names():
         config = alembic_config(context)
         config.attributes["url"] = url
-        command.upgrade(config, revision)
+        command.upgrade(config, "head")
 
 
 def upgrade_outdated(url: str, contexts: Iterable[str]) -> list[str]:

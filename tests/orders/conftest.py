@@ -162,15 +162,15 @@ class OrdersApp:
             pass
 
     async def _process_once(self, times: int) -> bool:
-        news, self.fake_payments.pending_events = self.fake_payments.pending_events, []
-        for event in news:
+        events, self.fake_payments.pending_events = self.fake_payments.pending_events, []
+        for event in events:
             await self.receive_event(event)
         relayed = await self.relay()
         deliveries = await self.claim()
         for delivery in deliveries:
             for _ in range(times):
                 await self.handle_or_retry_later(delivery)
-        return bool(news or relayed or deliveries)
+        return bool(events or relayed or deliveries)
 
     async def receive_event(self, event: Event) -> None:
         """Deliver the event to the inbox, as a transport does."""

@@ -82,10 +82,10 @@ async def insert_order_with_line(connection: "Connection", **changes: Any) -> tu
 
 
 async def insert_in_savepoint(
-    connection: "Connection", order_id: UUID, lie: dict[str, Any]
+    connection: "Connection", order_id: UUID, changes: dict[str, Any]
 ) -> None:
     async with connection.transaction():
-        await insert_line(connection, order_id, **lie)
+        await insert_line(connection, order_id, **changes)
 
 
 async def insert_entry(connection: "Connection", order_id: UUID) -> None:
@@ -105,7 +105,7 @@ async def test_valid_order_is_accepted(connection: "Connection") -> None:
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "changes",
     [
         {"total": 999},
         {"total": 1001},
@@ -131,14 +131,14 @@ async def test_valid_order_is_accepted(connection: "Connection") -> None:
     ids=str,
 )
 async def test_inconsistent_order_is_rejected(
-    connection: "Connection", lie: dict[str, Any]
+    connection: "Connection", changes: dict[str, Any]
 ) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
-        await insert_order_with_line(connection, **lie)
+        await insert_order_with_line(connection, **changes)
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "changes",
     [
         {"total": 999},
         {"quantity": 0, "total": 0},
@@ -152,12 +152,14 @@ async def test_inconsistent_order_is_rejected(
     ],
     ids=str,
 )
-async def test_inconsistent_line_is_rejected(connection: "Connection", lie: dict[str, Any]) -> None:
+async def test_inconsistent_line_is_rejected(
+    connection: "Connection", changes: dict[str, Any]
+) -> None:
     async with connection.transaction():
         order_id = await insert_order(connection)
         await insert_line(connection, order_id)
         with pytest.raises(asyncpg.CheckViolationError):
-            await insert_in_savepoint(connection, order_id, lie)
+            await insert_in_savepoint(connection, order_id, changes)
 
 
 async def test_an_order_without_lines_is_refused(connection: "Connection") -> None:
@@ -255,12 +257,12 @@ async def test_order_number_cannot_be_chosen(connection: "Connection") -> None:
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "changes",
     [{"status": "lost"}, {"status": "delivered"}, {"delivered_at": "now"}],
     ids=str,
 )
 async def test_inconsistent_fulfilment_is_rejected(
-    connection: "Connection", lie: dict[str, Any]
+    connection: "Connection", changes: dict[str, Any]
 ) -> None:
     order_id, _ = await insert_order_with_line(connection)
     now = await connection.fetchval("SELECT now()")
@@ -272,7 +274,7 @@ async def test_inconsistent_fulfilment_is_rejected(
         "tracking_number": "JD01",
         "shipped_at": now,
         "delivered_at": None,
-        **lie,
+        **changes,
     }
     if row["delivered_at"]:
         row["delivered_at"] = now

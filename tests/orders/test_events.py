@@ -34,11 +34,11 @@ async def assert_consistent(orders_app: OrdersApp, order: OrderView) -> OrderVie
     """Assert that stock and payments match the order and that no event is left."""
     await orders_app.process_events()
     after = await orders_app.read_order(order)
-    kept = orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id)
+    net_amount = orders_app.fake_payments.captured_minus_refunded(order.payment.payment_id)
     (product_id,) = (line.product_id for line in order.lines)
     quantity = order.lines[0].quantity
     sold = after.status in {OrderStatus.PROCESSING, OrderStatus.COMPLETED}
-    assert kept == (order.total.amount if sold else 0)
+    assert net_amount == (order.total.amount if sold else 0)
     assert orders_app.fake_inventory.available(product_id) == orders_app.initial_stock - (
         quantity if sold else 0
     )

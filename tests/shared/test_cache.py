@@ -77,7 +77,7 @@ def source() -> Source:
 # without and with Redis
 
 
-async def test_a_loaded_value_is_not_loaded_again(
+async def test_loaded_value_is_not_loaded_again(
     cache: CoherentCache, namespace: str, source: Source
 ) -> None:
     answers = [await cache.get_or_load(namespace, "a", 60, source.load) for _ in range(3)]
@@ -116,7 +116,7 @@ async def test_empty_value_is_cached(cache: CoherentCache, namespace: str) -> No
     assert source.loads == 1
 
 
-async def test_any_text_is_a_valid_key(cache: CoherentCache, namespace: str) -> None:
+async def test_any_text_is_valid_key(cache: CoherentCache, namespace: str) -> None:
     keys = ["", "ä\0\n {x}:*", "\ud800", "long" * 1000, "long" * 1000 + "er"]
     sources = [Source(str(number).encode()) for number in range(len(keys))]
     for _ in range(2):
@@ -137,7 +137,7 @@ async def test_any_text_is_a_valid_key(cache: CoherentCache, namespace: str) -> 
     assert answers == [b"new"] * len(keys)
 
 
-async def test_an_invalidated_key_is_loaded_again(
+async def test_invalidated_key_is_loaded_again(
     cache: CoherentCache, namespace: str, source: Source
 ) -> None:
     other = Source(b"other")
@@ -153,7 +153,7 @@ async def test_an_invalidated_key_is_loaded_again(
     assert (source.loads, other.loads) == (2, 1)
 
 
-async def test_invalidating_a_namespace_leaves_other_namespaces(
+async def test_invalidating_namespace_leaves_other_namespaces(
     cache: CoherentCache, namespace: str, source: Source
 ) -> None:
     other = Source(b"other")
@@ -175,7 +175,7 @@ async def all_calls_wait(cache: CoherentCache, namespace: str) -> None:
     await cache.get_or_load(namespace, "last", 60, Source().load)
 
 
-async def test_a_hundred_concurrent_misses_load_once(
+async def test_hundred_concurrent_misses_load_once(
     cache: CoherentCache, namespace: str, source: Source
 ) -> None:
     await all_calls_wait(cache, namespace)
@@ -191,7 +191,7 @@ async def test_a_hundred_concurrent_misses_load_once(
     assert source.loads == 1
 
 
-async def test_cancelling_the_first_caller_does_not_fail_the_others(
+async def test_cancelling_first_caller_does_not_fail_others(
     cache: CoherentCache, namespace: str, source: Source
 ) -> None:
     source.block()
@@ -211,7 +211,7 @@ async def test_cancelling_the_first_caller_does_not_fail_the_others(
     assert source.loads == 1
 
 
-async def test_a_failing_load_raises_in_every_caller_and_stores_nothing(
+async def test_failing_load_raises_in_every_caller_and_stores_nothing(
     cache: CoherentCache, namespace: str, source: Source
 ) -> None:
     calls = [cache.get_or_load(namespace, "a", 60, failing_load) for _ in range(3)]
@@ -232,7 +232,7 @@ async def unretrieved() -> AsyncIterator[list[object]]:
     loop.set_exception_handler(None)
 
 
-async def test_a_failure_without_waiting_callers_is_not_reported(
+async def test_failure_without_waiting_callers_is_not_reported(
     cache: CoherentCache, namespace: str, source: Source, unretrieved: list[object]
 ) -> None:
     failed = asyncio.Event()
@@ -263,7 +263,7 @@ def invalidate(cache: CoherentCache, namespace: str, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["key", "namespace"])
-async def test_a_load_that_began_before_an_invalidation_is_not_stored(
+async def test_load_that_began_before_invalidation_is_not_stored(
     cache: CoherentCache, namespace: str, source: Source, what: str
 ) -> None:
     source.block()
@@ -281,7 +281,7 @@ async def test_a_load_that_began_before_an_invalidation_is_not_stored(
 
 
 @pytest.mark.parametrize("what", ["key", "namespace"])
-async def test_a_call_after_an_invalidation_does_not_join_the_load_before_it(
+async def test_call_after_invalidation_does_not_join_load_before_it(
     cache: CoherentCache, namespace: str, what: str
 ) -> None:
     old, new = Source(b"old"), Source(b"new")
@@ -313,7 +313,7 @@ def counted(namespace: str, outcome: str) -> float | None:
     return REGISTRY.get_sample_value("markethall_cache_total", labels)
 
 
-async def test_a_peek_returns_the_same_object_until_an_invalidation(
+async def test_peek_returns_same_object_until_invalidation(
     cache: CoherentCache, namespace: str, source: Source
 ) -> None:
     assert cache.peek(namespace, "a") is None
@@ -329,7 +329,7 @@ async def test_a_peek_returns_the_same_object_until_an_invalidation(
 # in the process
 
 
-async def test_a_value_lives_for_its_ttl(
+async def test_value_lives_for_its_ttl(
     connected: CoherentCache, clock: Clock, source: Source
 ) -> None:
     await connected.get_or_load(NAMESPACE, "a", 60, source.load)
@@ -341,7 +341,7 @@ async def test_a_value_lives_for_its_ttl(
     assert await connected.get_or_load(NAMESPACE, "a", 60, source.load) == b"new"
 
 
-async def test_the_least_recently_used_value_is_evicted_first(source: Source) -> None:
+async def test_least_recently_used_value_is_evicted_first(source: Source) -> None:
     cache = CoherentCache(max_bytes=1000)
     for key in "abc":
         await cache.get_or_load(NAMESPACE, key, 60, source.load)
@@ -363,7 +363,7 @@ async def test_memory_is_bounded_by_bytes(clock: Clock) -> None:
     assert cache.peek(NAMESPACE, "giant") is None
 
 
-async def test_a_replaced_value_is_counted_once(clock: Clock) -> None:
+async def test_replaced_value_is_counted_once(clock: Clock) -> None:
     cache, source = CoherentCache(clock=clock, max_bytes=5_000), Source(b"x" * 2_000)
     cache.on_connection_changed(True)
     await cache.get_or_load(NAMESPACE, "other", 3600, source.load)
@@ -375,7 +375,7 @@ async def test_a_replaced_value_is_counted_once(clock: Clock) -> None:
     assert cache.peek(NAMESPACE, "other") is not None
 
 
-async def test_a_disabled_cache_loads_every_time(source: Source) -> None:
+async def test_disabled_cache_loads_every_time(source: Source) -> None:
     cache = open_cache("off", RedisClient(None))
 
     for _ in range(3):
@@ -426,7 +426,7 @@ async def test_processes_share_loaded_values(
 
 
 @pytest.mark.parametrize("keys", [["a"], [None], ["a", None]])
-async def test_a_key_invalidated_by_one_process_is_loaded_again_by_the_other(
+async def test_key_invalidated_by_one_process_is_loaded_again_by_other(
     cache_pair: Two, namespace: str, source: Source, keys: list[str | None]
 ) -> None:
     here, there = cache_pair
@@ -439,7 +439,7 @@ async def test_a_key_invalidated_by_one_process_is_loaded_again_by_the_other(
 
 
 @KEY_OR_NAMESPACE
-async def test_a_load_that_began_before_an_invalidation_elsewhere_is_not_stored(
+async def test_load_that_began_before_invalidation_elsewhere_is_not_stored(
     cache_pair: Two, namespace: str, source: Source, key: str | None
 ) -> None:
     here, there = cache_pair
@@ -457,7 +457,7 @@ async def test_a_load_that_began_before_an_invalidation_elsewhere_is_not_stored(
 
 
 @KEY_OR_NAMESPACE
-async def test_an_invalidation_that_is_not_sent_yet_hides_the_value_in_redis(
+async def test_invalidation_that_is_not_sent_yet_hides_value_in_redis(
     cache_pair: Two, namespace: str, source: Source, key: str | None
 ) -> None:
     here, _ = cache_pair
@@ -469,7 +469,7 @@ async def test_an_invalidation_that_is_not_sent_yet_hides_the_value_in_redis(
     assert await here.get(namespace, "a", source) == b"new"
 
 
-async def test_an_invalidation_of_many_keys_reaches_each(cache_pair: Two, namespace: str) -> None:
+async def test_invalidation_of_many_keys_reaches_each(cache_pair: Two, namespace: str) -> None:
     here, there = cache_pair
     keys = [str(number) for number in range(2500)]
     old, new = Source(b"old"), Source(b"new")
@@ -482,7 +482,7 @@ async def test_an_invalidation_of_many_keys_reaches_each(cache_pair: Two, namesp
         assert await there.get(namespace, key, new) == b"new"
 
 
-async def test_a_load_that_took_longer_than_its_tombstone_lives_is_not_stored(
+async def test_load_that_took_longer_than_its_tombstone_lives_is_not_stored(
     clients: list[RedisClient], namespace: str, source: Source, clock: Clock
 ) -> None:
     process = RedisProcess(clients[0], clock)

@@ -96,15 +96,13 @@ async def get(cache: CoherentCache, namespace: str, key: str, value: bytes) -> b
     return await cache.get_or_load(namespace, key, 1000, Source(value).load)
 
 
-async def test_a_value_is_cached_in_the_process(two: Two, namespace: str) -> None:
+async def test_value_is_cached_in_process(two: Two, namespace: str) -> None:
     await get(two.here, namespace, "key", b"old")
 
     assert two.here.peek(namespace, "key") == b"old"
 
 
-async def test_a_key_invalidated_by_one_process_is_dropped_by_the_other(
-    two: Two, namespace: str
-) -> None:
+async def test_key_invalidated_by_one_process_is_dropped_by_other(two: Two, namespace: str) -> None:
     await get(two.there, namespace, "key", b"old")
     await get(two.there, namespace, "other", b"old")
 
@@ -115,7 +113,7 @@ async def test_a_key_invalidated_by_one_process_is_dropped_by_the_other(
     assert two.there.peek(namespace, "other") == b"old"
 
 
-async def test_a_namespace_invalidated_by_one_process_is_dropped_by_the_other(
+async def test_namespace_invalidated_by_one_process_is_dropped_by_other(
     two: Two, namespace: str
 ) -> None:
     await get(two.there, namespace, "key", b"old")
@@ -126,7 +124,7 @@ async def test_a_namespace_invalidated_by_one_process_is_dropped_by_the_other(
     assert await get(two.there, namespace, "key", b"new") == b"new"
 
 
-async def test_a_process_keeps_what_it_loaded_after_its_own_invalidation(
+async def test_process_keeps_what_it_loaded_after_its_own_invalidation(
     two: Two, namespace: str
 ) -> None:
     await get(two.there, namespace, "key", b"old")
@@ -140,7 +138,7 @@ async def test_a_process_keeps_what_it_loaded_after_its_own_invalidation(
     assert two.here.peek(namespace, "key") == b"new"
 
 
-async def test_a_load_that_began_before_an_invalidation_elsewhere_is_not_stored(
+async def test_load_that_began_before_invalidation_elsewhere_is_not_stored(
     two: Two, namespace: str
 ) -> None:
     source = Source(b"old")
@@ -168,7 +166,7 @@ async def test_many_keys_are_invalidated(two: Two, namespace: str) -> None:
         await until_dropped(two.there, namespace, key)
 
 
-async def test_a_process_that_never_listened_sends_its_invalidations_when_it_closes(
+async def test_process_that_never_listened_sends_its_invalidations_when_it_closes(
     two: Two, namespace: str, connect: Callable[[], RedisClient]
 ) -> None:
     """The import command is such a process."""
@@ -200,7 +198,7 @@ class FailsOnce(CoherentCache):
         self.max_ttls.append(self._l1_max_ttl)
 
 
-async def test_a_failed_listener_drops_everything_and_listens_again(
+async def test_failed_listener_drops_everything_and_listens_again(
     two: Two, namespace: str, connect: Callable[[], RedisClient]
 ) -> None:
     failing = FailsOnce(InvalidationBus(connect()))
@@ -218,7 +216,7 @@ async def test_a_failed_listener_drops_everything_and_listens_again(
     await asyncio.gather(listening, return_exceptions=True)
 
 
-async def test_a_connection_that_stops_answering_is_noticed(redis_url: str) -> None:
+async def test_connection_that_stops_answering_is_noticed(redis_url: str) -> None:
     url = urlsplit(redis_url)
     async with Proxy(url.port or 0) as proxy:
         user = f"{url.netloc.rpartition('@')[0]}@" if "@" in url.netloc else ""
@@ -241,7 +239,7 @@ async def test_a_connection_that_stops_answering_is_noticed(redis_url: str) -> N
 # one process
 
 
-async def test_a_connected_process_keeps_a_value_for_its_ttl(namespace: str) -> None:
+async def test_connected_process_keeps_value_for_its_ttl(namespace: str) -> None:
     clock = Clock()
     cache = CoherentCache(clock=clock)
     cache.on_connection_changed(True)
@@ -253,7 +251,7 @@ async def test_a_connected_process_keeps_a_value_for_its_ttl(namespace: str) -> 
 
 
 @pytest.mark.parametrize("connected", [True, False])
-async def test_a_change_of_the_connection_drops_every_value_and_every_running_load(
+async def test_change_of_connection_drops_every_value_and_every_running_load(
     namespace: str, connected: bool
 ) -> None:
     cache = CoherentCache(clock=Clock())
@@ -272,7 +270,7 @@ async def test_a_change_of_the_connection_drops_every_value_and_every_running_lo
     assert cache.peek(namespace, "loading") is None
 
 
-async def test_without_a_connection_no_value_is_older_than_a_second(namespace: str) -> None:
+async def test_without_connection_no_value_is_older_than_second(namespace: str) -> None:
     clock = Clock()
     for redis_url in (None, "redis://127.0.0.1:9"):
         cache = open_cache("on", RedisClient(redis_url))
@@ -284,7 +282,7 @@ async def test_without_a_connection_no_value_is_older_than_a_second(namespace: s
         assert await get(cache, namespace, "key", b"new") == b"new"
 
 
-async def test_without_a_connection_the_second_begins_with_the_load(namespace: str) -> None:
+async def test_without_connection_second_begins_with_load(namespace: str) -> None:
     clock = Clock()
     cache = CoherentCache(clock=clock)
 

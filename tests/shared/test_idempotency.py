@@ -102,6 +102,20 @@ async def test_retry_replays_first_response_without_second_effect(
     assert await effect.count() == 1
 
 
+async def test_response_is_serialised_once(
+    idempotency_service: IdempotencyService, effect: RecordedEffect
+) -> None:
+    serialised: list[Something] = []
+
+    def count_and_build(thing: Something) -> StoredResponse:
+        serialised.append(thing)
+        return to_response(thing)
+
+    await idempotency_service.run(REQUEST, RETENTION, count_and_build, effect)
+
+    assert len(serialised) == 1
+
+
 async def test_second_request_is_in_flight_during_first(
     idempotency_service: IdempotencyService, effect: RecordedEffect
 ) -> None:

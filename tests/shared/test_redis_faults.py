@@ -333,7 +333,7 @@ async def test_circuit_opens_after_three_failures(redis_setup: RedisSetup, fault
     redis_setup.repair(fault)
 
 
-async def test_one_probe_at_a_time(redis_setup: RedisSetup) -> None:
+async def test_one_probe_at_time(redis_setup: RedisSetup) -> None:
     client = redis_setup.client()
     redis_setup.stop()
     for _ in range(FAILURES):
@@ -425,7 +425,7 @@ async def get(cache: RedisCache, source: Source, key: str = "a") -> bytes | None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_loader_answers_while_redis_is_unavailable(
+async def test_loader_answers_while_redis_is_unavailable(
     redis_setup: RedisSetup, fault: str
 ) -> None:
     source = Source()
@@ -442,7 +442,7 @@ async def test_the_loader_answers_while_redis_is_unavailable(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
+async def test_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
     redis_setup: RedisSetup, fault: str
 ) -> None:
     client = redis_setup.client()
@@ -462,7 +462,7 @@ async def test_a_hundred_concurrent_misses_load_once_while_redis_is_unavailable(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_cache_recovers_by_itself(redis_setup: RedisSetup, fault: str) -> None:
+async def test_cache_recovers_by_itself(redis_setup: RedisSetup, fault: str) -> None:
     source = Source()
     redis_setup.inject(fault)
     for _ in range(10):
@@ -500,7 +500,7 @@ async def test_flushed_redis_is_refilled(redis_setup: RedisSetup) -> None:
 
 
 @pytest.mark.parametrize("flush_at", ["before the invalidation", "after the invalidation"])
-async def test_flush_during_a_load_does_not_store_a_stale_value(
+async def test_flush_during_load_does_not_store_stale_value(
     redis_setup: RedisSetup, flush_at: str
 ) -> None:
     other, source = redis_setup.other_cache(), Source()
@@ -522,7 +522,7 @@ async def test_flush_during_a_load_does_not_store_a_stale_value(
         assert await get(cache, source) == b"new"
 
 
-async def test_a_restarted_redis_is_used_again(redis_setup: RedisSetup) -> None:
+async def test_restarted_redis_is_used_again(redis_setup: RedisSetup) -> None:
     source = Source()
     await get(redis_setup.cache, source)
 
@@ -537,7 +537,7 @@ async def test_a_restarted_redis_is_used_again(redis_setup: RedisSetup) -> None:
 
 @pytest.mark.parametrize("fault", ["paused", "slow"])
 @pytest.mark.parametrize("key", ["a", None], ids=["key", "namespace"])
-async def test_an_invalidation_while_redis_is_unavailable_holds_when_it_is_back(
+async def test_invalidation_while_redis_is_unavailable_holds_when_it_is_back(
     redis_setup: RedisSetup, fault: str, key: str | None
 ) -> None:
     other, source = redis_setup.other_cache(), Source()
@@ -564,7 +564,7 @@ class NoListener:
 
 @pytest.mark.parametrize("fault", ["paused", "slow"])
 @pytest.mark.parametrize("others", [0, 3000])
-async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
+async def test_invalidation_is_sent_in_background_until_it_succeeds(
     redis_setup: RedisSetup, fault: str, others: int
 ) -> None:
     other, source = redis_setup.other_cache(), Source()
@@ -586,7 +586,7 @@ async def test_an_invalidation_is_sent_in_the_background_until_it_succeeds(
     await asyncio.gather(listening, return_exceptions=True)
 
 
-async def test_a_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
+async def test_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
     redis_setup: RedisSetup,
 ) -> None:
     await redis_setup.redis.execute("ECHO", "x")
@@ -604,7 +604,7 @@ async def test_a_key_that_is_invalidated_again_while_it_is_sent_is_sent_again(
     assert not redis_setup.bus.is_pending(("s", "b"))
 
 
-async def test_a_store_that_a_paused_server_executes_late_does_not_undo_an_invalidation(
+async def test_store_that_paused_server_executes_late_does_not_undo_invalidation(
     redis_setup: RedisSetup,
 ) -> None:
     other, source = redis_setup.other_cache(), Source()

@@ -158,10 +158,10 @@ def test_refresh_token_round_trips() -> None:
 def test_session_stores_only_hashes() -> None:
     token = RefreshToken.generate()
 
-    kept = asdict(session(token)).values()
+    stored_values = asdict(session(token)).values()
 
-    assert token.family not in kept
-    assert token.secret not in kept
+    assert token.family not in stored_values
+    assert token.secret not in stored_values
     assert repr(token.token_hash)[:20] not in repr(session(token))
 
 

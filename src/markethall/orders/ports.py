@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from markethall.orders.contract import OrderQuery, OrderStatusView
 from markethall.orders.domain import Fulfilment, Order, TimelineEntry
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
 
@@ -66,7 +67,7 @@ class Store(ReadStore, Protocol):
     async def mark_processed(self, delivery: Delivery) -> bool:
         """Mark the inbox row as done. Return False when it was done before."""
 
-    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
+    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
         """Store the response under the idempotency key. Raises LeaseLost."""
 
 

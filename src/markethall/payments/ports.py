@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from markethall.payments.contract import (
@@ -16,6 +16,7 @@ from markethall.payments.contract import (
 from markethall.payments.domain import Operation, Outcome, Payment, Posting
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import TimeKeyset
 from markethall.shared.messaging.events import Delivery, Event
@@ -84,7 +85,7 @@ class Store(ReadStore, Protocol):
 
     async def publish(self, event: Event, ctx: CallContext) -> None: ...
     async def mark_processed(self, delivery: Delivery) -> bool: ...
-    async def store_response(self, attempt: IdempotentCommand, result: Any) -> None: ...
+    async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None: ...
 
     async def open_payment(self, payment: Payment) -> Payment:
         """Insert the payment unless its id exists; return the stored payment.

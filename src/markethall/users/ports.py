@@ -31,7 +31,7 @@ class ReadStore(Protocol):
 class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
-    async def store_response(self, attempt: IdempotentCommand, result: UserView) -> None:
+    async def store_response(self, attempt: IdempotentCommand, view: UserView) -> None:
         """Store the response under the idempotency key. Raises LeaseLost."""
 
     async def add_user(self, user: User) -> bool:

@@ -295,7 +295,7 @@ class TooMuchToFulfil(DomainError):
 
     code = "orders.too_much_to_fulfil"
     status = 409
-    title = "More than the order still wants"
+    title = "The quantity exceeds the unfulfilled quantity"
 
 
 class Orders(Protocol):

@@ -140,9 +140,8 @@ def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, A
 
 # Operations
 
-OPERATION_PREFIX = (
-    "operation_"  # of the operation's columns in rows and binds that also hold a payment
-)
+# prefix of operation columns in rows and binds that contain a payment too
+OPERATION_PREFIX = "operation_"
 
 _updated_payment = _update_payment.returning(payments.c.payment_id).cte("updated_payment")
 INSERT_OPERATION = Statement(

@@ -60,7 +60,7 @@ class RedisClient:
         return self._redis is not None
 
     def deadline_in(self, seconds: float | None = None) -> float:
-        """Return a time of the loop, by default after the timeout; several commands may share it."""
+        """Return a deadline for one or more commands, in the time of the loop."""
         now = asyncio.get_running_loop().time()
         return now + (self.timeout if seconds is None else seconds)
 
@@ -134,7 +134,8 @@ class RedisClient:
     async def _send_command(self, *arguments: CommandArgument) -> Any:
         if self._redis is None:
             raise ConnectionError("closed")
-        return await self._redis.execute_command(*arguments)  # type: ignore[no-untyped-call]  # theirs
+        execute: Any = self._redis.execute_command  # untyped in redis-py
+        return await execute(*arguments)
 
     async def _run_with_breaker(
         self, operation: Callable[[], Awaitable[T]], deadline: float | None
@@ -192,7 +193,8 @@ class ChannelSubscription:
             is_ping_pending = message is None
 
     async def close(self) -> None:
-        await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # theirs
+        close: Any = self._pubsub.aclose  # untyped in redis-py
+        await close()
 
     async def _receive(self) -> Any:
         return await self._pubsub.get_message(timeout=self._heartbeat_interval)

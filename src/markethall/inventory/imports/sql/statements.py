@@ -100,7 +100,7 @@ DELETE_OLD_IMPORT_JOBS: Final = Statement(
 RELEASE_IMPORT_LEASE: Final = Statement(
     sa.update(import_jobs)
     .where(_is_job, import_jobs.c.token == uuid_parameter("token"))
-    .values(token=None, lease_until=None)
+    .values(token=sa.null(), lease_until=sa.null())
 )
 _requested_import_id: Final = uuid_parameter("import_id")
 _next_job: Final = (

@@ -53,8 +53,9 @@ class WarehouseService:
                 warehouse = _found_or_404(
                     await store.get_warehouse(warehouse.warehouse_id), warehouse.warehouse_id
                 )
-            await store.store_response(attempt, warehouse.to_view())
-        return warehouse.to_view()
+            view = warehouse.to_view()
+            await store.store_response(attempt, view)
+        return view
 
     async def change(
         self,
