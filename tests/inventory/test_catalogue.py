@@ -16,8 +16,7 @@ from markethall.inventory.catalogue.contract.products import (
 )
 from markethall.inventory.contract import OutOfStock, ProductNotFound
 from markethall.inventory.search.contract import ProductQuery
-from markethall.inventory.stock.contract.movements import Adjustment, WouldGoNegative
-from markethall.inventory.stock.contract.warehouses import WarehouseNotFound
+from markethall.inventory.stock.contract import Adjustment, WarehouseNotFound, WouldGoNegative
 from markethall.shared.idempotency.records import IdempotencyRecord
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.errors import (

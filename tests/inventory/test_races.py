@@ -30,13 +30,13 @@ from markethall.inventory.contract import (
     Reserve,
     TooManyUnpaidOrders,
 )
-from markethall.inventory.stock.contract.movements import (
+from markethall.inventory.stock.contract import (
     Movement,
     NewTransfer,
     Transfer,
     WouldGoNegative,
 )
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.kernel.errors import PreconditionFailed
 from markethall.shared.kernel.ids import new_id
 from tests.inventory.conftest import ANYONE, MAX_UNPAID_ORDERS, STAFF, consume_command, no_key
