@@ -145,14 +145,14 @@ async def test_inactive_product_is_visible_to_staff_only(
             await inventory_app.product_search.render_product_page(
                 ctx, ProductQuery(status=ProductStatus(status))
             )
-    seen = await inventory_app.catalogue.render_product(STAFF, tea.product_id)
+    rendered = await inventory_app.catalogue.render_product(STAFF, tea.product_id)
     listed = await inventory_app.product_search.render_product_page(
         STAFF, ProductQuery(status=ProductStatus(status))
     )
 
-    assert not seen.is_public
+    assert not rendered.is_public
     assert not listed.is_public
-    assert ProductView.model_validate_json(seen.body).status == status
+    assert ProductView.model_validate_json(rendered.body).status == status
     assert await skus(inventory_app) == []
     assert await skus(inventory_app, status=status) == ["TEA"]
     assert await inventory_app.catalogue.count() == 0
