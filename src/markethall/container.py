@@ -14,8 +14,7 @@ from markethall.inventory.contract import Inventory
 from markethall.inventory.imports.contract import Imports
 from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.search.contract import ProductSearch
-from markethall.inventory.stock.contract.movements import Stockroom
-from markethall.inventory.stock.contract.warehouses import Warehouses
+from markethall.inventory.stock.contract import Stockroom, Warehouses
 from markethall.orders.container import OrdersContainer
 from markethall.orders.contract import Orders
 from markethall.payments.container import PaymentsContainer

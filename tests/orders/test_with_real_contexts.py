@@ -16,7 +16,7 @@ from markethall.contexts import topology
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
 from markethall.inventory.reservations.contract import ReservationQuery
-from markethall.inventory.stock.contract.movements import Adjustment
+from markethall.inventory.stock.contract import Adjustment
 from markethall.orders.contract import OrderPaymentStatus, Orders, OrderStatus, OrderView
 from markethall.orders.service import EVENT_HANDLERS
 from markethall.payments.contract import PaymentQuery, PaymentStatus, PaymentView

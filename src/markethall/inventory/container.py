@@ -31,8 +31,7 @@ from markethall.inventory.search.contract import ProductSearch
 from markethall.inventory.search.ports import SearchIndex
 from markethall.inventory.search.service import NoSearchIndex, ProductListQueries
 from markethall.inventory.sql import STATEMENTS, SqlInventoryStore, TrigramSupport
-from markethall.inventory.stock.contract.movements import Stockroom
-from markethall.inventory.stock.contract.warehouses import Warehouses
+from markethall.inventory.stock.contract import Stockroom, Warehouses
 from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
 from markethall.shared.composition.context_persistence import ContextPersistence
