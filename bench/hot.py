@@ -25,7 +25,7 @@ from markethall.app import create_app
 from markethall.inventory.catalogue.contract.products import Catalogue, NewProduct, Price
 from markethall.inventory.container import InventoryContainer
 from markethall.inventory.contract import Inventory, RequestedLine, Reserve
-from markethall.inventory.stock.contract.movements import Adjustment, Stockroom
+from markethall.inventory.stock.contract import Adjustment, Stockroom
 from markethall.schema_migrations import upgrade
 from markethall.settings import read_settings
 from markethall.shared.idempotency.records import IdempotentCommand

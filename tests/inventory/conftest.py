@@ -28,8 +28,14 @@ from markethall.inventory.remote import RemoteInventory, router
 from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.search.contract import ProductSearch
 from markethall.inventory.settings import InventorySettings
-from markethall.inventory.stock.contract.movements import Adjustment, Movement, Stockroom
-from markethall.inventory.stock.contract.warehouses import NewWarehouse, Warehouses, WarehouseView
+from markethall.inventory.stock.contract import (
+    Adjustment,
+    Movement,
+    NewWarehouse,
+    Stockroom,
+    Warehouses,
+    WarehouseView,
+)
 from markethall.shared.cache import CoherentCache
 from markethall.shared.composition.settings import read_one
 from markethall.shared.http.idempotent_routes import (

@@ -3,8 +3,7 @@
 from typing import Final
 from uuid import UUID
 
-from markethall.inventory.stock.contract.movements import Adjustment
-from markethall.inventory.stock.contract.warehouses import NewWarehouse
+from markethall.inventory.stock.contract import Adjustment, NewWarehouse
 from tests.inventory.conftest import STAFF, InventoryApp, no_key
 
 NORTH: Final = UUID("00000000-0000-7000-8000-00000000000a")

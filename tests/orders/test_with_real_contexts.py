@@ -16,7 +16,7 @@ from markethall.event_workers import bind_event_handlers
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
 from markethall.inventory.reservations.contract import ReservationQuery
-from markethall.inventory.stock.contract.movements import Adjustment
+from markethall.inventory.stock.contract import Adjustment
 from markethall.orders.contract import OrderPaymentStatus, Orders, OrderStatus, OrderView
 from markethall.payments.contract import PaymentQuery, PaymentStatus, PaymentView
 from markethall.secret_keys import ApplicationSecrets

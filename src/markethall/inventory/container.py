@@ -26,8 +26,7 @@ from markethall.inventory.search.ports import SearchIndex
 from markethall.inventory.search.service import NoSearchIndex, ProductListQueries
 from markethall.inventory.settings import InventorySettings
 from markethall.inventory.sql import STATEMENTS, SqlInventoryStore, TrigramSupport
-from markethall.inventory.stock.contract.movements import Stockroom
-from markethall.inventory.stock.contract.warehouses import Warehouses
+from markethall.inventory.stock.contract import Stockroom, Warehouses
 from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
 from markethall.shared.cache import CoherentCache, open_cache

@@ -4,8 +4,7 @@ from typing import Annotated, Final, Protocol
 
 from fastapi import Depends
 
-from markethall.inventory.stock.contract.movements import Stockroom
-from markethall.inventory.stock.contract.warehouses import Warehouses
+from markethall.inventory.stock.contract import Stockroom, Warehouses
 from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.kernel.call_context import CallContext
