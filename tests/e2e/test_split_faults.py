@@ -198,7 +198,7 @@ async def test_faults_between_services_never_lose_orders(
             await run_round(server, load, database, fault, report)
     finally:
         with capsys.disabled():
-            print(f"\n{fault.name}: {report}")  # noqa: T201 - for the report
+            print(f"\n{fault.name}: {report}")  # noqa: T201 - part of the report
 
 
 async def test_events_lost_by_redis_before_consumption_are_republished(

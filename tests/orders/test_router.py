@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -75,9 +74,7 @@ async def order_client(orders_app: OrdersApp) -> AsyncIterator[OrderClient]:
         strict_content_type=True,
     )
     app.include_router(router)
-    app.state.container = SimpleNamespace(
-        orders=orders_app.container.orders, orders_idempotency=orders_app.container.idempotency
-    )
+    app.state.contexts = {"orders": orders_app.container}
     gateway = FakeGateway(app)
     transport = httpx2.ASGITransport(gateway)
     async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -112,10 +111,7 @@ def app_of(payments_app: PaymentsApp, signer: AccessTokenSigner) -> FastAPI:
         HTTPException: http_exception_handler,
     }
     app = FastAPI(exception_handlers=handlers, middleware=[gateway])
-    app.state.container = SimpleNamespace(
-        payment_api=payments_app.container.payment_api,
-        payments_idempotency=payments_app.container.idempotency,
-    )
+    app.state.contexts = {"payments": payments_app.container}
     app.include_router(router)
     return app
 

@@ -1,7 +1,6 @@
 """The HTTP routes of users."""
 
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -70,14 +69,8 @@ async def client(users_app: UsersApp) -> AsyncIterator[Client]:
         }
     )
     app.include_router(router)
-    app.state.container = SimpleNamespace(
-        accounts=users_app.container.accounts,
-        sessions=users_app.container.sessions,
-        users_idempotency=users_app.container.idempotency,
-    )
-    user_tokens = UserTokenVerifier(
-        users_app.verifier, LocalJwks(users_app.container.signer().jwks)
-    )
+    app.state.contexts = {"users": users_app.container}
+    user_tokens = UserTokenVerifier(users_app.verifier, LocalJwks(users_app.container.signer.jwks))
     token_verifiers = TokenVerifiers(lambda: user_tokens)
     gateway = GatewayMiddleware(
         app, GATEWAY_CONFIG, token_verifiers, RateLimiter("off", RedisClient(None))

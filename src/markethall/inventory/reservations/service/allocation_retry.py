@@ -14,7 +14,7 @@ from markethall.inventory.reservations.ports import (
     ReadStore,
     Store,
 )
-from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.domain import StockQuantity
 from markethall.inventory.stock.ports import ReservationExpiry
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database

@@ -20,7 +20,7 @@ from markethall.inventory.reservations.domain.reservations import (
 )
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
 from markethall.inventory.reservations.sql import statements
-from markethall.inventory.stock.domain.stock import StockQuantity, sum_by_stock_row
+from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
 
