@@ -190,9 +190,7 @@ class Settings(BaseSettings):
     )
     body_timeout: Annotated[
         float,
-        Field(
-            gt=0, description="Seconds for the head of a request to arrive, and for its body"
-        ),
+        Field(gt=0, description="Seconds for the head of a request to arrive, and for its body"),
     ] = 10
     docs: Annotated[
         Literal["auto", "on", "off"],
