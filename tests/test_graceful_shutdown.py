@@ -1,4 +1,4 @@
-"""Signals reach the server after the time in which it is not ready any more."""
+"""Test that a signal reaches the server only after the drain time."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ class Readiness:
 
 @dataclass
 class Server:
-    """Handles signals as the server does that runs the application."""
+    """Signal handler like that of the server that runs the application."""
 
     signals: list[int] = field(default_factory=list)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
