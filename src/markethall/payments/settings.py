@@ -1,0 +1,20 @@
+"""The settings of payments."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from markethall.shared.composition.settings import ContextSettings
+
+
+class PaymentsSettings(ContextSettings):
+    payment_provider_timeout_seconds: Annotated[
+        float, Field(gt=0, description="Seconds to wait for the card provider")
+    ] = 8
+    payment_reconcile_after_seconds: Annotated[
+        float, Field(gt=0, description="Seconds before an unanswered charge is asked after")
+    ] = 15
+
+    @property
+    def slow_provider_seconds(self) -> float:
+        return self.payment_provider_timeout_seconds
