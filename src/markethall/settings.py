@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     ] = Field(default_factory=lambda: frozenset(context_names()))
     context_urls: Annotated[
         dict[ContextName, str],
-        Field(description="Where the others are: a JSON object of context to base URL"),
+        Field(description="URLs of the other contexts: a JSON object from context to base URL"),
     ] = {}
     storage: Storage = "sql"
     database_url: Annotated[
@@ -110,13 +110,18 @@ class Settings(BaseSettings):
         dict[ContextName, SecretStr],
         Field(description="Postgres per context, as a JSON object; the others use DATABASE_URL"),
     ] = {}
-    database_pool_min: Annotated[int, Field(ge=1, description="Connections kept open")] = 5
-    database_pool_max: Annotated[int, Field(ge=1, description="Connections at most")] = 20
+    database_pool_min: Annotated[
+        int, Field(ge=1, description="Minimum number of open connections")
+    ] = 5
+    database_pool_max: Annotated[int, Field(ge=1, description="Maximum number of connections")] = 20
     database_timeout: Annotated[
         float, Field(gt=0, description="Seconds to wait for a connection, a lock, a statement")
     ] = 1.8
     redis_url: Annotated[
-        SecretStr, Field(description="Cache and rate limits; empty keeps both in the process")
+        SecretStr,
+        Field(
+            description="Redis for cache, rate limits and events; empty keeps cache and limits in the process"
+        ),
     ] = SecretStr("")
     data_dir: Annotated[
         Path | None,
@@ -136,70 +141,80 @@ class Settings(BaseSettings):
     service_token_private_key: Annotated[
         SecretStr,
         Field(
-            description="Ed25519 private key (PEM) that signs calls of a remote neighbour. "
-            "Empty: generated"
+            description="Ed25519 private key (PEM) that signs calls to other processes. Empty: generated"
         ),
     ] = SecretStr("")
     request_deadline_seconds: Annotated[
-        float, Field(gt=0, le=60, description="Seconds that a request may wait for neighbours")
+        float,
+        Field(gt=0, le=60, description="Maximum time of a request for calls to other contexts"),
     ] = 5
     rpc_attempt_timeout_seconds: Annotated[
-        float, Field(gt=0, description="Seconds for one attempt to reach a remote neighbour")
+        float, Field(gt=0, description="Maximum time of one attempt of a call to another process")
     ] = 2
     rpc_max_connections: Annotated[
-        int, Field(ge=1, description="Connections to each remote neighbour at most")
+        int, Field(ge=1, description="Maximum number of connections to each other process")
     ] = 32
     event_transport: Annotated[
         Literal["auto", "dual"],
         Field(
-            description="auto: straight to listeners here, by Redis Streams to those elsewhere; "
-            "dual: by Redis Streams to those here too, for the time of a move"
+            description="auto: in process to subscribers here, by Redis Streams to others; "
+            "dual: by Redis Streams to subscribers here too, during a relocation"
         ),
     ] = "auto"
     issuer: Annotated[str, Field(description="`iss` of the access tokens: the public address")] = (
         "http://localhost:8000"
     )
-    token_ttl: Annotated[int, Field(ge=1, description="Seconds an access token is good for")] = 900
+    token_ttl: Annotated[int, Field(ge=1, description="Lifetime of an access token in seconds")] = (
+        900
+    )
     cache: Annotated[Literal["on", "off"], Field(description="The cache of product reads")] = "on"
     response_cache_ttl_seconds: Annotated[
         float,
         Field(
             ge=0,
-            description="Seconds that a whole public response is reused while the cache holds its "
-            "data; 0 turns this off",
+            description="Seconds that a public response is reused while the cache holds its data; "
+            "0: off",
         ),
     ] = 5
     rate_limits: Annotated[
-        Literal["on", "off"], Field(description="off is for benchmarks; refused in production")
+        Literal["on", "off"], Field(description="off: for benchmarks; refused in production")
     ] = "on"
     trusted_proxies: Annotated[
         tuple[str, ...],
         NoDecode,
         CommaList,
-        Field(description="Networks whose X-Forwarded-For is believed, as a comma list"),
+        Field(description="Networks of proxies whose X-Forwarded-For is trusted, as a comma list"),
     ] = ()
-    max_body_bytes: Annotated[
-        int, Field(ge=1024, description="Bytes of a request body at most")
-    ] = 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1024, description="Maximum size of a request body")] = (
+        1024 * 1024
+    )
     body_timeout: Annotated[
-        float, Field(gt=0, description="Seconds for a request's head, and for its body, to arrive")
+        float,
+        Field(gt=0, description="Seconds for the head of a request to arrive, and for its body"),
     ] = 10
     docs: Annotated[
         Literal["auto", "on", "off"],
         Field(description="/docs and /openapi.json; auto: on, but off in production"),
     ] = "auto"
-    debug: Annotated[bool, Field(description="/debug, and a provoked error there")] = False
+    debug: Annotated[bool, Field(description="Serve /debug, which can also provoke an error")] = (
+        False
+    )
     log_format: Annotated[
         Literal["auto", "json", "pretty"], Field(description="auto: pretty in a terminal")
     ] = "auto"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="The least that is logged")
+        Literal["debug", "info", "warning", "error"],
+        Field(description="Lowest level that is logged"),
     ] = "info"
     drain_seconds: Annotated[
-        float, Field(ge=0, description="Seconds not ready before SIGTERM closes the door")
+        float,
+        Field(
+            ge=0,
+            description="Seconds after SIGTERM that the process still serves while it is not ready",
+        ),
     ] = 0
     shutdown_seconds: Annotated[
-        int, Field(ge=1, description="Seconds for requests in flight to finish")
+        int, Field(ge=1, description="Maximum time for running requests to finish at shutdown")
     ] = 20
 
     @field_validator("context_urls")
