@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from markethall.contexts import topology
-from markethall.settings import MIN_SECRET_LENGTH, Settings, SettingsError
+from markethall.settings import Settings
+from markethall.settings_validation import MIN_SECRET_LENGTH
+from markethall.shared.composition.settings import SettingsError
 from markethall.shared.security.access_tokens import generate_private_key, load_private_keys
 
 

@@ -1,25 +1,28 @@
-"""Environment of the commands: settings, database, and the wired services."""
+"""What the commands work in: the settings, the database they name, the services on top of it."""
 
 import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
 from markethall.cli.console import err, fail
 from markethall.settings import Settings, read_settings
 
+if TYPE_CHECKING:
+    from markethall.container import ApplicationContainer
+
 T = TypeVar("T")
 
 
 @contextmanager
 def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
-    """Yield settings with a database URL: the configured one, or that of the embedded server.
+    """The settings with a database in them: the embedded one, where none is named.
 
-    `attach_to_running`: the command may run while a server runs, and then uses its Postgres.
+    `attach_to_running`: this command may run beside a server, and then uses the server's Postgres.
     """
     if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings
@@ -57,7 +60,7 @@ def redis(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that the embedded server is shut down in order."""
+    """So that the embedded server is stopped in order when we are told to go."""
 
     def raise_system_exit(*_: object) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
@@ -70,7 +73,7 @@ def exit_on_sigterm() -> Iterator[None]:
 
 
 def migrate_if_development(settings: Settings) -> None:
-    """Migrate at start in development. In production a separate job migrates."""
+    """In development the schema is brought up to date at start; in production by a job."""
     if settings.storage == "sql" and settings.environment == "development":
         migrate(settings, sorted(settings.contexts))
 
@@ -85,8 +88,8 @@ def migrate(settings: Settings, contexts: list[str]) -> None:
         upgrade_outdated(url, contexts_of_url)
 
 
-def run_with_container(work: Callable[[Any], Awaitable[T]]) -> T:
-    """Run `work` with the services wired as in the server, and return its result."""
+def run_with_container(work: Callable[["ApplicationContainer"], Awaitable[T]]) -> T:
+    """Run one piece of work on the services, as the server would wire them."""
     settings = read_settings()
     if settings.storage == "memory":
         fail("MARKETHALL_STORAGE: this command needs a database; memory ends with its process")
@@ -95,19 +98,18 @@ def run_with_container(work: Callable[[Any], Awaitable[T]]) -> T:
         return asyncio.run(_with_container(settings, work))
 
 
-async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
-    from markethall.container import build_container
+async def _with_container(
+    settings: Settings, work: Callable[["ApplicationContainer"], Awaitable[T]]
+) -> T:
+    from markethall.container import ApplicationContainer
     from markethall.secret_keys import load_or_create_secrets
     from markethall.shared.kernel.errors import DomainError
 
-    container = build_container(settings, load_or_create_secrets(settings))
+    container = ApplicationContainer(settings, load_or_create_secrets(settings))
     try:
         return await work(container)
-    except DomainError as error:
-        err.print(f"[red]refused[/] {error.detail}")
+    except DomainError as refusal:
+        err.print(f"[red]refused[/] {refusal.detail}")
         raise typer.Exit(1) from None
     finally:
-        container.passwords().close()
-        await container.cache().close()
-        await container.databases().close()
-        await container.redis().close()
+        await container.close()
