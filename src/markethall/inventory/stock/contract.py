@@ -250,7 +250,7 @@ class Stockroom(Protocol):
 
 
 WarehouseName = Annotated[Text, Field(min_length=1, max_length=100, examples=["Rotterdam"])]
-# allocation prefers the lowest
+# allocation prefers the warehouse with the lowest
 Priority = Annotated[Int, Field(ge=0, le=1000, examples=[10])]
 
 

@@ -21,7 +21,7 @@ from markethall.shared.persistence.database import Database
 
 T = TypeVar("T")
 
-# then the product counts as out of stock
+# lost races before the product counts as out of stock
 _MAX_ATTEMPTS: Final = 4
 
 
