@@ -17,16 +17,19 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import httpx2
-from dependency_injector import providers
 
 from markethall.app import Gateway, create_app
-from markethall.container import Container
+from markethall.container import ApplicationContainer
 from markethall.contexts import context_names
+from markethall.inventory.container import InventoryContainer
 from markethall.inventory.contract import Inventory, RequestedLine, Reserve
+from markethall.orders.container import OrdersContainer
+from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.observability import log
 from markethall.shared.security.access_tokens import generate_private_key
+from markethall.users.container import UsersContainer
 from markethall.users.contract import Users
 
 from . import servers, tables
@@ -226,22 +229,29 @@ async def _transports(folder: Path) -> AsyncIterator[list[Transport]]:
     with _leaf_server(folder, keys) as server:
         url = f"http://127.0.0.1:{server.port}"
         remote_ids = await _create_entities(httpx2.AsyncHTTPTransport(), url)
-        asgi, tcp = _caller(INSIDE, **keys), _caller(url, **keys)
-        asgi.transport.override(providers.Object(httpx2.ASGITransport(leaves)))
-        container: Container = monolith.container
+        asgi = _caller(INSIDE, httpx2.ASGITransport(leaves), **keys)
+        tcp = _caller(url, None, **keys)
+        container = monolith.container
         yield [
-            Transport("direct", container.users(), container.inventory(), ids[monolith]),
+            Transport(
+                "direct",
+                container.context("users", UsersContainer).users,
+                container.context("inventory", InventoryContainer).inventory,
+                ids[monolith],
+            ),
             _guarded_transport("in process", container, ids[monolith]),
             _guarded_transport("over ASGI", asgi, ids[leaves]),
             _guarded_transport("over loopback", tcp, remote_ids, server.process.pid),
         ]
-        await tcp.http_clients().close()
+        await tcp.http_clients.close()
 
 
-def _guarded_transport(name: str, caller: Container, ids: EntityIds, callee: int = 0) -> Transport:
+def _guarded_transport(
+    name: str, caller: ApplicationContainer, ids: EntityIds, callee: int = 0
+) -> Transport:
     """Return the transport of the contract clients that orders uses."""
-    orders = caller.orders_context
-    return Transport(name, orders.users(), orders.inventory(), ids, callee)
+    clients = caller.context("orders", OrdersContainer).clients
+    return Transport(name, clients.users, clients.inventory, ids, callee)
 
 
 def _create_app(**settings: Any) -> Gateway:
@@ -249,10 +259,15 @@ def _create_app(**settings: Any) -> Gateway:
     return create_app(read_settings(**MEMORY, **ADMIN_SETTINGS, **settings))
 
 
-def _caller(leaves: str, **settings: Any) -> Container:
+def _caller(
+    leaves: str, transport: httpx2.AsyncBaseTransport | None, **settings: Any
+) -> ApplicationContainer:
     """Return a container of orders and payments; users and inventory are at this URL."""
     remotes = dict.fromkeys(LEAVES, leaves)
-    return _create_app(contexts=CALLERS, context_urls=remotes, **settings).container
+    read = read_settings(
+        **MEMORY, **ADMIN_SETTINGS, contexts=CALLERS, context_urls=remotes, **settings
+    )
+    return ApplicationContainer(read, load_or_create_secrets(read), http_transport=transport)
 
 
 @contextmanager
@@ -266,7 +281,9 @@ def _leaf_server(folder: Path, keys: dict[str, str]) -> Iterator[Server]:
 
 
 async def _create_entities_in(app: Gateway) -> EntityIds:
-    await app.container.accounts().create_first_admin(*ADMIN_SETTINGS.values())
+    await app.container.context("users", UsersContainer).accounts.create_first_admin(
+        *ADMIN_SETTINGS.values()
+    )
     return await _create_entities(httpx2.ASGITransport(app))
 
 

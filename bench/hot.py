@@ -22,10 +22,10 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from markethall.app import create_app
-from markethall.container import Container
 from markethall.inventory.catalogue.contract.products import Catalogue, NewProduct, Price
+from markethall.inventory.container import InventoryContainer
 from markethall.inventory.contract import Inventory, RequestedLine, Reserve
-from markethall.inventory.stock.contract.movements import Adjustment, Stockroom
+from markethall.inventory.stock.contract import Adjustment, Stockroom
 from markethall.schema_migrations import upgrade
 from markethall.settings import read_settings
 from markethall.shared.idempotency.records import IdempotentCommand
@@ -182,9 +182,13 @@ class _Methods:
 
     async def _prepare(self, options: Options) -> None:
         settings = read_settings(database_url=self._url, database_pool_min=CONNECTIONS)
-        self._container: Container = create_app(settings).container
-        inventory = self._container.inventory()
-        catalogue, stockroom = self._container.catalogue(), self._container.stockroom()
+        self._container = create_app(settings).container
+        container = self._container.context("inventory", InventoryContainer)
+        inventory, catalogue, stockroom = (
+            container.inventory,
+            container.catalogue,
+            container.stockroom,
+        )
         self.product_ids = await _create_products(catalogue, stockroom, options.other_rows + 1)
         self._pool = await _create_plain_rows(self._url, self.product_ids)
         for _ in range(options.reservations // 100):
@@ -197,7 +201,7 @@ class _Methods:
 
     async def _close(self) -> None:
         await self._pool.close()
-        await self._container.databases().close()
+        await self._container.close()
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from markethall.container import build_container
+from markethall.container import ApplicationContainer
+from markethall.inventory.container import InventoryContainer
 from markethall.inventory.imports.contract import ImportFormat, NewImport
 from markethall.schema_migrations import upgrade
 from markethall.secret_keys import load_or_create_secrets
@@ -121,8 +122,9 @@ def _run(url: str, path: Path, folder: Path) -> dict[str, float]:
 
 async def _import(path: Path) -> dict[str, float]:
     settings = read_settings()
-    container = build_container(settings, load_or_create_secrets(settings))
-    imports, worker = container.imports(), container.inventory_context.import_worker()
+    container = ApplicationContainer(settings, load_or_create_secrets(settings))
+    inventory = container.context("inventory", InventoryContainer)
+    imports, worker = inventory.imports, inventory.import_worker
     ctx = system_context("bench")
     upload = await imports.upload(ctx, _chunks(path))
     command = NewImport(sha256=upload.sha256, format=ImportFormat.CSV)
@@ -130,6 +132,7 @@ async def _import(path: Path) -> dict[str, float]:
     job = await imports.start_import(ctx, upload, command, idempotent_command)
     idle, started, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
     done = await worker.process_next(job.import_id)
+    assert done
     result = {
         "rows": done.rows.read,
         "seconds": time.perf_counter() - started,
@@ -138,8 +141,7 @@ async def _import(path: Path) -> dict[str, float]:
         "peak": _memory("VmHWM"),
         "failed": done.rows.failed,
     }
-    await container.databases().close()
-    container.passwords().close()
+    await container.close()
     return result
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from markethall.app import INTERNAL
+from markethall.contexts import topology
 from markethall.shared.http.openapi import extend_openapi
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.errors import DomainError
@@ -86,8 +86,9 @@ def current_record() -> dict[str, Any]:
 def _document() -> dict[str, Any]:
     # a constant version: equal releases have equal documents
     app = FastAPI(title="Markethall, between its contexts", version="1")
-    for router in INTERNAL.values():
-        app.include_router(router)
+    for manifest in topology().manifests:
+        if internal_api := manifest.load_parts().internal_api:
+            app.include_router(internal_api.router)
     document = extend_openapi(app)()
     for operation in (one for path in document["paths"].values() for one in path.values()):
         # the examples of errors name the codes; their other fields are documentation

@@ -12,8 +12,8 @@ from typing import Any
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
 
-from markethall.app import ROUTERS
 from markethall.contexts import context_names, topology
 from markethall.inventory.imports.domain.csv_columns import CSV_HEADER
 from markethall.orders.domain import TRANSITIONS as ORDER_TRANSITIONS
@@ -31,7 +31,12 @@ ROOT = Path(__file__).parents[1]
 
 def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
+    classes: list[type[BaseSettings]] = [
+        Settings,
+        *(manifest.settings for manifest in topology().manifests),
+    ]
+    fields = {name: field for each in classes for name, field in each.model_fields.items()}
+    for name, field in fields.items():
         rows.append(f"| `MARKETHALL_{name.upper()}` | {_default(field)} | {field.description} |")
     return "\n".join(rows)
 
@@ -46,7 +51,7 @@ def _default(field: FieldInfo) -> str:
     if hasattr(value, "get_secret_value"):
         value = value.get_secret_value()
     if isinstance(value, frozenset):
-        return "all four"
+        return "all installed"
     if value in (None, "", (), {}, PydanticUndefined):
         return ""
     return f"`{value}`"
@@ -152,7 +157,7 @@ def routes_table() -> str:
 
 def _routes(context: str) -> Iterator[APIRoute]:
     """Yield the routes, including those of included routers."""
-    for found in iter_route_contexts(ROUTERS[context].routes):
+    for found in iter_route_contexts(topology().contexts[context].load_parts().router.routes):
         route = found.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:
             yield route

@@ -1,6 +1,6 @@
 """Run a contract through the real RPC client, gateway and RPC router, over an ASGI transport."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -61,7 +61,7 @@ def rpc_server(
         }
     )
     app.include_router(router)
-    app.state.container = SimpleNamespace(**{target: lambda: service})
+    app.state.contexts = {target: SimpleNamespace(**{target: service})}
     app.state.allow_list = allowed
     keys = LocalJwks(signer.jwks)
     services = ServiceVerifier(dict.fromkeys(callers, keys), {target}, now)
@@ -74,7 +74,7 @@ def rpc_server(
 
 @asynccontextmanager
 async def over_rpc(
-    target: str, router: APIRouter, service: Any, remote: type[Any]
+    target: str, router: APIRouter, service: Any, remote: Callable[[RpcClient], Any]
 ) -> AsyncIterator[Any]:
     """Yield the contract as orders calls it when another deployment serves it."""
     signer = ServiceSigner(generate_private_key(), now)

@@ -1,6 +1,7 @@
 """Test the whole application: policies of routes, wiring, documents, health, lifespan."""
 
 import asyncio
+import inspect
 import logging
 import subprocess
 import sys
@@ -9,25 +10,24 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx2
 import pytest
-from dependency_injector import providers
 from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import text
 
-from markethall.app import ROUTERS, Gateway, create_app
-from markethall.container import build_container
+from markethall.app import Gateway, create_app
+from markethall.container import ApplicationContainer
 from markethall.contexts import topology
+from markethall.event_workers import bind_event_handlers
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.http.route_policies import RoutePolicy
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.postgres import PoolSize, Postgres, Statement
-from markethall.shared.security.access_tokens import generate_private_key
 
 T = TypeVar("T")
 
@@ -77,23 +77,42 @@ def test_every_route_declares_one_policy(app: Gateway) -> None:
 
 
 def test_every_path_belongs_to_its_context() -> None:
-    for context, router in ROUTERS.items():
-        segments = {route.path.split("/")[1] for route in router.routes if hasattr(route, "path")}
-        assert segments <= set(topology().paths_by_context[context])
+    for context, manifest in topology().contexts.items():
+        router = manifest.load_parts().router
+        segments = {
+            route.original_route.path.split("/")[1]
+            for route in iter_route_contexts(router.routes)
+            if isinstance(route.original_route, APIRoute)
+        }
+        assert segments == set(manifest.path_prefixes), context
 
 
 def test_every_subscribed_handler_exists() -> None:
     settings = memory_settings()
-    container = build_container(settings, load_or_create_secrets(settings))
+    container = ApplicationContainer(settings, load_or_create_secrets(settings))
 
-    subscribed = {key for keys in topology().handler_keys("orders").values() for key in keys}
-    assert subscribed == set(container.orders_context.handlers())
+    for context, subscriptions in topology().subscriptions.items():
+        handlers = container.contexts[context].event_handlers
+        assert len(bind_event_handlers(context, subscriptions, handlers)) == len(subscriptions)
+
+
+def build_all(holder: object) -> dict[str, Any]:
+    """Build everything that a container builds when it is first used."""
+    return {
+        name: getattr(holder, name)
+        for name, member in inspect.getmembers_static(type(holder))
+        if isinstance(member, cached_property) and name not in NEEDS_A_KEY
+    }
+
+
+# only a process that calls another one has a service key
+NEEDS_A_KEY = {"service_signer", "service_token_verifier"}
 
 
 @pytest.mark.parametrize("storage", ["memory", "sql"])
 @pytest.mark.parametrize("cache", ["on", "off"])
 @pytest.mark.parametrize("redis", ["", "redis://127.0.0.1:1/0"])
-async def test_every_provider_can_be_built(
+async def test_everything_in_the_containers_can_be_built(
     storage: str, cache: str, redis: str, tmp_path: Any
 ) -> None:
     settings = read_settings(
@@ -104,30 +123,14 @@ async def test_every_provider_can_be_built(
         data_dir=tmp_path,
     )
 
-    container = build_container(settings, load_or_create_secrets(settings))
+    container = ApplicationContainer(settings, load_or_create_secrets(settings))
 
-    for provider in container.traverse([providers.Singleton, providers.Factory]):
-        if _class_name(provider) not in ONLY_IN_SPLIT_TOPOLOGY:
-            provider()
-    container.passwords().close()
-
-
-# these providers need a remote URL or a service key
-ONLY_IN_SPLIT_TOPOLOGY = {
-    "_rpc_client",
-    "RemoteUsers",
-    "RemoteInventory",
-    "RemotePayments",
-    "ServiceSigner",
-}
+    build_all(container)
+    assert all(len(build_all(context)) > 5 for context in container.contexts.values())
+    await container.close()
 
 
-def _class_name(provider: Any) -> str:
-    name: str = provider.provides.__name__
-    return name
-
-
-async def test_every_provider_can_be_built_in_split_topology(tmp_path: Any) -> None:
+async def test_a_process_calls_the_contexts_that_others_serve(tmp_path: Any) -> None:
     settings = read_settings(
         contexts=["orders"],
         context_urls=dict.fromkeys(topology().dependencies["orders"], "http://127.0.0.1:1"),
@@ -136,20 +139,15 @@ async def test_every_provider_can_be_built_in_split_topology(tmp_path: Any) -> N
         data_dir=tmp_path,
     )
 
-    # only users signs access tokens
-    assert load_or_create_secrets(settings).access_token_private_key == ""
-    keys = replace(
-        load_or_create_secrets(settings), access_token_private_key=generate_private_key()
-    )
-    container = build_container(settings, keys)
+    keys = load_or_create_secrets(settings)
+    container = ApplicationContainer(settings, keys)
 
-    built = {
-        _class_name(provider): provider()
-        for provider in container.traverse([providers.Singleton, providers.Factory])
-    }
-    assert built.keys() >= ONLY_IN_SPLIT_TOPOLOGY
-    container.passwords().close()
-    await container.http_clients().close()
+    # only users signs access tokens
+    assert keys.access_token_private_key == ""
+    assert set(container.contexts) == {"orders"}
+    assert container.service_signer.jwks()
+    build_all(container.contexts["orders"])
+    await container.close()
 
 
 IMPORT_ALL = """
@@ -205,17 +203,19 @@ def test_openapi_is_complete(app: Gateway) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            where = f"{method} {path}"
-            assert operation["summary"], where
-            assert operation["operationId"], where
+            operation_name = f"{method} {path}"
+            assert operation["summary"], operation_name
+            assert operation["operationId"], operation_name
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
-                    assert "application/problem+json" in response["content"], f"{where} {status}"
+                    assert "application/problem+json" in response["content"], (
+                        f"{operation_name} {status}"
+                    )
             if "requestBody" in operation and not path.startswith("/payments/webhooks"):
-                assert "422" in operation["responses"], where
-                assert "413" in operation["responses"], where
+                assert "422" in operation["responses"], operation_name
+                assert "413" in operation["responses"], operation_name
             if operation.get("security"):
-                assert {"401", "403"} <= set(operation["responses"]), where
+                assert {"401", "403"} <= set(operation["responses"]), operation_name
 
 
 def test_openapi_documents_conditional_headers(app: Gateway) -> None:
@@ -363,13 +363,12 @@ async def test_exhausted_pool_is_503_with_retry_after(database_url: str, tmp_pat
     )
     app = create_app(settings)
     transport = httpx2.ASGITransport(app)
-    pool = app.container.databases().get(settings.database_url_of("inventory"))
+    pool = app.container.databases.get(settings.database_url_of("inventory"))
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as http:
         async with pool.read_session():
             answer = await http.get("/products")
         after_release = await http.get("/products")
-    await app.container.databases().close()
-    app.container.passwords().close()
+    await app.container.close()
 
     assert answer.status_code == 503
     assert answer.headers["retry-after"]

@@ -1,25 +1,28 @@
-"""Every list answers 422 to a signed cursor with a keyset of another release."""
+"""Test that every list responds with 422 to a cursor of another release."""
 
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TypeVar
 from uuid import UUID
 
 import httpx2
 import pytest
-from dependency_injector import providers
 from pydantic import TypeAdapter
 
-from markethall.app import Gateway, create_app
+from markethall.app import Gateway
+from markethall.container import ApplicationContainer
 from markethall.local import demo
 from markethall.payments.contract import OpenPayment
+from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import Actor, system_context
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import scopes_for_roles
+from tests.containers import inventory_of, payments_of
 
 K = TypeVar("K")
 
@@ -45,7 +48,7 @@ LISTS = [
 
 
 class RecordingCursors(Cursors):
-    """Remembers the name of the list that was read last."""
+    """Records the name of the last list that was read."""
 
     list_name = ""
 
@@ -64,16 +67,23 @@ PAYMENT = OpenPayment(
 CURSORS = RecordingCursors(b"a secret of the tests")
 
 
+class RecordingContainer(ApplicationContainer):
+    @cached_property
+    def cursors(self) -> Cursors:
+        return CURSORS
+
+
 @pytest.fixture(scope="module")
 def app() -> Gateway:
-    return create_app(read_settings(storage="memory", rate_limits="off"))
+    settings = read_settings(storage="memory", rate_limits="off")
+    application_secrets = load_or_create_secrets(settings)
+    return Gateway(settings, lambda: RecordingContainer(settings, application_secrets))
 
 
 @pytest.fixture(scope="module")
 async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
-    app.container.cursors.override(providers.Object(CURSORS))
     admin = Actor(user_id=new_id(), scopes=scopes_for_roles(("admin", "customer")))
-    token = app.container.access_token_signer().sign(admin)
+    token = app.container.access_token_signer.sign(admin)
     async with (
         app.lifespan(),
         httpx2.AsyncClient(
@@ -83,8 +93,8 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
         ) as client,
     ):
         ctx, container = system_context("test"), app.container
-        await demo.fill(container.catalogue(), container.stockroom(), ctx)
-        await container.payments().open(ctx, PAYMENT)
+        await demo.fill(inventory_of(container).catalogue, inventory_of(container).stockroom, ctx)
+        await payments_of(container).payments.open(ctx, PAYMENT)
         yield client
 
 

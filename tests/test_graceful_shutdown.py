@@ -1,4 +1,4 @@
-"""Signals reach the server after the time in which it is not ready any more."""
+"""Readiness turns false first; the server receives the signal after the drain time."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ class Readiness:
 
 @dataclass
 class Server:
-    """Handles signals as the server does that runs the application."""
+    """Installs a signal handler, as the server does."""
 
     signals: list[int] = field(default_factory=list)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -40,7 +40,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("sig", SIGNALS)
-async def test_the_server_gets_the_signal_after_the_drain(server: Server, sig: int) -> None:
+async def test_server_receives_signal_after_drain(server: Server, sig: int) -> None:
     readiness = Readiness()
     with drain_on_signal(readiness, drain_seconds=0.05):
         assert not readiness.draining
@@ -55,7 +55,7 @@ async def test_the_server_gets_the_signal_after_the_drain(server: Server, sig: i
     assert server.signals == [sig]
 
 
-async def test_an_interrupt_ends_the_drain(server: Server) -> None:
+async def test_interrupt_ends_drain(server: Server) -> None:
     with drain_on_signal(Readiness(), drain_seconds=600):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
@@ -66,7 +66,7 @@ async def test_an_interrupt_ends_the_drain(server: Server) -> None:
         assert server.signals == [signal.SIGINT]
 
 
-async def test_the_handlers_of_the_server_are_restored(server: Server) -> None:
+async def test_handlers_of_server_are_restored(server: Server) -> None:
     readiness = Readiness()
     with drain_on_signal(readiness, drain_seconds=0):
         pass

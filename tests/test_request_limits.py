@@ -11,6 +11,7 @@ from markethall.local import demo
 from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.observability.log import redact
+from tests.containers import inventory_of
 
 ADMIN = ("admin@example.com", "an admin's long password")
 
@@ -26,8 +27,8 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
         app.lifespan(),
         httpx2.AsyncClient(transport=transport, base_url="https://shop.example") as client,
     ):
-        container = app.container
-        await demo.fill(container.catalogue(), container.stockroom(), system_context("test"))
+        inventory = inventory_of(app.container)
+        await demo.fill(inventory.catalogue, inventory.stockroom, system_context("test"))
         yield client
 
 

@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 from markethall.app import Gateway, create_app
 from markethall.inventory.catalogue.contract.products import ProductChange
 from markethall.local import demo
-from markethall.shared.cache import CoherentCache
 from markethall.shared.http.rate_limits import REQUESTS
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.observability.metrics import REQUESTS as REQUESTS_METRIC
+from tests.containers import inventory_of
 from tests.test_app import memory_settings
 
 # {} is the id of a product
@@ -69,10 +69,9 @@ async def running(**settings: Any) -> AsyncIterator[Gateway]:
     app = create_app(memory_settings(**settings))
     app.app.add_middleware(Counter)
     async with app.lifespan():
-        container, cache = app.container, app.container.cache()
-        if isinstance(cache, CoherentCache):
-            cache._clock = lambda: 0.0
-        await demo.fill(container.catalogue(), container.stockroom(), system_context("test"))
+        inventory = inventory_of(app.container)
+        inventory.cache._clock = lambda: 0.0
+        await demo.fill(inventory.catalogue, inventory.stockroom, system_context("test"))
         yield app
 
 
@@ -92,7 +91,7 @@ async def http(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
 async def uncached(app: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the same services without the response cache."""
     settings = memory_settings(response_cache_ttl_seconds=0)
-    async with client(Gateway(settings, app.container)) as http:
+    async with client(Gateway(settings, lambda: app.container)) as http:
         yield http
 
 
@@ -226,8 +225,10 @@ async def test_rate_limits_count_cached_responses_for_each_client() -> None:
             await http.get("/products", headers={"X-Forwarded-For": "192.0.2.1"})
         refused = await http.get("/products", headers={"X-Forwarded-For": "192.0.2.1"})
 
-    left = [f";r={REQUESTS.quota - spent};" for spent in (1, 2, 1)]
-    assert all(part in headers["ratelimit"] for part, headers in zip(left, remaining, strict=True))
+    expected = [f";r={REQUESTS.quota - spent};" for spent in (1, 2, 1)]
+    assert all(
+        part in headers["ratelimit"] for part, headers in zip(expected, remaining, strict=True)
+    )
     assert [line["client_ip"] for line in lines] == ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
     assert refused.status_code == 429
 
@@ -242,7 +243,9 @@ async def test_change_invalidates_the_cached_response(
 
     change = ProductChange.model_validate({"name": "Cup of another name"})
     staff = system_context("test")
-    await app.container.catalogue().change(staff, UUID(product["product_id"]), change, None)
+    await inventory_of(app.container).catalogue.change(
+        staff, UUID(product["product_id"]), change, None
+    )
     changed = await http.get(path, headers={"If-None-Match": etag})
 
     assert (known.status_code, changed.status_code) == (304, 200)

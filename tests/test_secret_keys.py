@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from markethall.secret_keys import ApplicationSecrets, load_or_create_secrets
-from markethall.settings import Settings, SettingsError, read_settings
+from markethall.settings import Settings, read_settings
+from markethall.shared.composition.settings import SettingsError
 from markethall.shared.security.access_tokens import generate_private_key
 
 

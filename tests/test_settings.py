@@ -9,7 +9,9 @@ from platformdirs import user_data_path
 
 from markethall.contexts import context_names
 from markethall.inventory.contract import MAX_RESERVATION_DURATION
-from markethall.settings import MigrationSettings, Settings, SettingsError, read_settings
+from markethall.orders.settings import OrdersSettings
+from markethall.settings import MigrationSettings, Settings, read_settings
+from markethall.shared.composition.settings import SettingsError, read_one
 from markethall.shared.security.access_tokens import generate_private_key
 
 PASSWORD = "hunter2-the-password"
@@ -292,7 +294,10 @@ def test_existing_former_data_directory_is_used(
 def test_reservation_ttl_is_within_inventory_maximum() -> None:
     longest = MAX_RESERVATION_DURATION.total_seconds()
 
-    assert read_settings(reservation_ttl_seconds=longest).reservation_ttl_seconds == longest
+    assert (
+        read_one(OrdersSettings, {"reservation_ttl_seconds": longest}).reservation_ttl_seconds
+        == longest
+    )
     with pytest.raises(
         SettingsError, match=r"MARKETHALL_RESERVATION_TTL_SECONDS: .* less than or equal"
     ):

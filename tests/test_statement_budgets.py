@@ -13,6 +13,7 @@ from markethall.app import Gateway, create_app
 from markethall.event_workers import build_event_workers
 from markethall.settings import read_settings
 from markethall.shared.observability.metrics import EVENTS_HANDLED, RPC_CLIENT_CALLS, STATEMENTS
+from tests.containers import inventory_of, users_of
 from tests.test_app import ADMIN
 
 
@@ -26,10 +27,9 @@ async def app(database_url: str, tmp_path: Any) -> AsyncIterator[Gateway]:
         "request_deadline_seconds": 60,
     }
     app = create_app(read_settings(database_url=database_url, **given, **ADMIN))
-    await app.container.accounts().create_first_admin(*ADMIN.values())
+    await users_of(app.container).accounts.create_first_admin(*ADMIN.values())
     yield app
-    await app.container.databases().close()
-    app.container.passwords().close()
+    await app.container.close()
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ async def test_cached_reads_and_304_take_no_statement(
 ) -> None:
     caching = create_app(read_settings(database_url=database_url, data_dir=tmp_path, **ADMIN))
     # a frozen clock, so that no entry expires on a slow machine
-    caching.container.cache()._clock = lambda: 0.0
+    inventory_of(caching.container).cache._clock = lambda: 0.0
     transport = httpx2.ASGITransport(caching)
     async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
         for path in (f"/products/{product_id}", "/products?limit=20"):
@@ -125,8 +125,7 @@ async def test_cached_reads_and_304_take_no_statement(
 
             assert (again.status_code, unchanged.status_code) == (200, 304)
             assert STATEMENTS._value.get() == before
-    await caching.container.databases().close()
-    caching.container.passwords().close()
+    await caching.container.close()
 
 
 async def test_placing_order_takes_at_most_twelve_statements(

@@ -1,7 +1,8 @@
 """Application factory: mounts, opens and closes what the settings serve."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections import ChainMap
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Annotated, Any, Final
@@ -13,15 +14,8 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-import markethall.inventory.remote
-import markethall.inventory.router
-import markethall.orders.router
-import markethall.payments.remote
-import markethall.payments.router
-import markethall.users.remote
-import markethall.users.router
 from markethall import __version__
-from markethall.container import SERVICES_JWKS_PATH, Container, build_container
+from markethall.container import SERVICES_JWKS_PATH, ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.event_workers import build_event_workers
 from markethall.graceful_shutdown import drain_on_signal
@@ -41,23 +35,8 @@ from markethall.shared.http.route_policies import public
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.observability.metrics import CONTEXT_INFO
-from markethall.users.contract import EmailTaken
 
 log = structlog.get_logger("markethall.app")
-
-ROUTERS: Final[Mapping[str, APIRouter]] = {
-    "users": markethall.users.router.router,
-    "inventory": markethall.inventory.router.router,
-    "orders": markethall.orders.router.router,
-    "payments": markethall.payments.router.router,
-}
-
-# what neighbours may call, mounted only where one of them is in another process
-INTERNAL: Final[Mapping[str, APIRouter]] = {
-    "users": markethall.users.remote.router,
-    "inventory": markethall.inventory.remote.router,
-    "payments": markethall.payments.remote.router,
-}
 
 DESCRIPTION: Final = """
 Errors are problem details (RFC 9457) with a stable `code`. Money is in integer minor units.
@@ -74,16 +53,14 @@ class Gateway:
     They are not FastAPI's own middleware, which would cost each request a tenth of a cached read.
     """
 
-    def __init__(self, settings: Settings, container: Container) -> None:
+    def __init__(
+        self, settings: Settings, build_container: Callable[[], ApplicationContainer]
+    ) -> None:
         self.settings = settings
-        self.container = container
-        self.readiness = Readiness(settings, container)
+        self._build_container = build_container
         self.app = _build_fastapi(settings, _lifespan_of(self))
-        self.app.state.container = container
         self.app.state.settings = settings
-        self.app.state.readiness = self.readiness
-        self.app.state.allow_list = container.allow_list()
-        self._middleware = self._build_middleware()
+        self.reset()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._middleware(scope, receive, send)
@@ -93,11 +70,17 @@ class Gateway:
         return self.app.router.lifespan_context(self.app)
 
     def reset(self) -> None:
-        """Replaces what a lifespan has closed or bound to its event loop, for the next lifespan.
+        """Build a container for the next lifespan: a closed one is bound to its event loop.
 
         Data in memory storage is lost, as at the end of a process.
         """
-        self.container.reset_singletons()
+        self.container = self._build_container()
+        self.readiness = Readiness(self.settings, self.container)
+        state = self.app.state
+        state.container = self.container
+        state.contexts = self.container.contexts
+        state.readiness = self.readiness
+        state.allow_list = self.container.allow_list
         self._middleware = self._build_middleware()
 
     def _build_middleware(self) -> ASGIApp:
@@ -105,15 +88,18 @@ class Gateway:
         inner: ASGIApp = self.app
         if self.settings.cache == "on" and ttl_seconds:
             inner = ResponseCacheMiddleware(inner, ttl_seconds)
-        verifiers = TokenVerifiers(container.user_token_verifier, container.service_token_verifier)
+        verifiers = TokenVerifiers(
+            lambda: container.user_token_verifier, lambda: container.service_token_verifier
+        )
         return GatewayMiddleware(
-            inner, _gateway_config(self.settings), verifiers, container.rate_limiter()
+            inner, _gateway_config(self.settings), verifiers, container.rate_limiter
         )
 
 
 def create_app(settings: Settings) -> Gateway:
-    """Creates the application of the contexts that the settings serve. Opens nothing yet."""
-    return Gateway(settings, build_container(settings, load_or_create_secrets(settings)))
+    """Create the application of the contexts that the settings serve; it opens nothing yet."""
+    application_secrets = load_or_create_secrets(settings)
+    return Gateway(settings, lambda: ApplicationContainer(settings, application_secrets))
 
 
 def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
@@ -135,10 +121,11 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
     )
     app.include_router(operations_router(settings))
     for context in sorted(settings.contexts):
-        app.include_router(ROUTERS[context])
-        if settings.remote_callers_of(context):
-            app.include_router(INTERNAL[context], include_in_schema=False)
-    # also before it calls anybody: who is asked first may ask any of us for the keys
+        parts = topology().contexts[context].load_parts()
+        app.include_router(parts.router)
+        if parts.internal_api and settings.remote_callers_of(context):
+            app.include_router(parts.internal_api.router, include_in_schema=False)
+    # served before the first call too: its callee reads the keys from any process of this context
     if settings.has_remote_dependencies or settings.service_token_private_key.get_secret_value():
         app.include_router(_service_keys(), include_in_schema=False)
     # FastAPI resolves its routes at the first request otherwise, for half a second
@@ -148,26 +135,28 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
 
 
 def _service_keys() -> APIRouter:
-    """The public keys of this process's service tokens: for its neighbours, and no secret."""
+    """Serve the public keys of this process's service tokens."""
     router = APIRouter(tags=["internal"])
 
     @router.get(SERVICES_JWKS_PATH)
     async def keys(request: Request, _: Annotated[CallContext, public()]) -> Mapping[str, Any]:
-        container: Container = request.app.state.container
-        return container.service_signer().jwks()
+        container: ApplicationContainer = request.app.state.container
+        return container.service_signer.jwks()
 
     return router
 
 
 def _gateway_config(settings: Settings) -> GatewayConfig:
+    manifests = [topology().contexts[context] for context in settings.contexts]
+    limits = [each.streaming_body_limits for each in settings.by_context.values()]
     return GatewayConfig(
         max_body_bytes=settings.max_body_bytes,
         body_timeout_seconds=settings.body_timeout,
         trusted_proxies=settings.trusted_proxies,
         context_by_path=topology().context_by_path,
         request_deadline=timedelta(seconds=settings.request_deadline_seconds),
-        form_paths=frozenset({"/token", "/token/revoke"}),
-        streaming_body_limits={"/imports": settings.max_import_bytes},
+        form_paths=frozenset().union(*(manifest.form_paths for manifest in manifests)),
+        streaming_body_limits=dict(ChainMap(*map(dict, limits))),
         rate_limit_exempt_paths=frozenset({"/health", "/ready", "/metrics", SERVICES_JWKS_PATH}),
     )
 
@@ -175,20 +164,11 @@ def _gateway_config(settings: Settings) -> GatewayConfig:
 def _lifespan_of(gateway: Gateway) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        """Opens in order, and closes in the reverse order: pools, first admin, background work."""
         container, settings = gateway.container, gateway.settings
         async with AsyncExitStack() as stack:
             stack.callback(gateway.reset)
-            stack.callback(container.passwords().close)
-            stack.push_async_callback(container.databases().close)
-            stack.push_async_callback(container.redis().close)
-            stack.push_async_callback(container.broker().close)
-            stack.push_async_callback(container.cache().close)
-            stack.push_async_callback(container.http_clients().close)
-            stack.push_async_callback(
-                container.in_flight_calls().drain, settings.request_deadline_seconds
-            )
-            await _first_admin(settings, container)
+            stack.push_async_callback(container.close)
+            await container.start()
             await stack.enter_async_context(_background(container, settings))
             _log_startup(settings)
             with drain_on_signal(gateway.readiness, settings.drain_seconds):
@@ -197,25 +177,14 @@ def _lifespan_of(gateway: Gateway) -> Lifespan[FastAPI]:
     return lifespan
 
 
-async def _first_admin(settings: Settings, container: Container) -> None:
-    password = settings.admin_password.get_secret_value()
-    if "users" in settings.contexts and settings.admin_email and password:
-        try:
-            await container.accounts().create_first_admin(settings.admin_email, password)
-        except EmailTaken as refusal:
-            # somebody has that address and is no admin: said aloud, and no reason not to serve
-            log.warning(
-                "admin.bootstrap_skipped", email=settings.admin_email, reason=refusal.detail
-            )
-
-
 @asynccontextmanager
-async def _background(container: Container, settings: Settings) -> AsyncIterator[None]:
+async def _background(container: ApplicationContainer, settings: Settings) -> AsyncIterator[None]:
     tasks = [
-        asyncio.create_task(steward.run(), name=f"worker {steward.context}")
-        for steward in build_event_workers(container, settings)
+        asyncio.create_task(worker.run(), name=f"worker {worker.context}")
+        for worker in build_event_workers(container, settings)
     ]
-    tasks.append(asyncio.create_task(container.cache().listen(), name="cache invalidations"))
+    for context_container in container.contexts.values():
+        tasks += [asyncio.create_task(run()) for run in context_container.background_tasks]
     try:
         yield
     finally:

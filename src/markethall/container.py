@@ -1,295 +1,235 @@
-"""The root container: the one place that knows every context."""
+"""The root container: the tools of the process, and the containers of the contexts it serves."""
 
-from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any, Final
+from functools import cached_property
+from graphlib import TopologicalSorter
+from typing import Any, Final, TypeVar
 
-from dependency_injector import containers, providers
+import httpx2
 
-from markethall.contexts import context_names, topology
-from markethall.inventory.catalogue.contract.categories import Categories
-from markethall.inventory.catalogue.contract.products import Catalogue
-from markethall.inventory.container import InventoryContainer
-from markethall.inventory.contract import Inventory
-from markethall.inventory.imports.contract import Imports
-from markethall.inventory.reservations.contract import Reservations
-from markethall.inventory.search.contract import ProductSearch
-from markethall.inventory.stock.contract.movements import Stockroom
-from markethall.inventory.stock.contract.warehouses import Warehouses
-from markethall.orders.container import OrdersContainer
-from markethall.orders.contract import Orders
-from markethall.payments.container import PaymentsContainer
-from markethall.payments.contract import PaymentApi, Payments
+from markethall.contexts import topology
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings
-from markethall.shared.cache import CoherentCache, open_cache
+from markethall.shared.composition.container import ContextContainer, ContextTools
+from markethall.shared.composition.parts import InternalApi
+from markethall.shared.composition.settings import SettingsError
+from markethall.shared.composition.topology import InvalidManifest
 from markethall.shared.http.rate_limits import RateLimiter
-from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.kernel.pagination import Cursors
-from markethall.shared.persistence.postgres import Databases, PoolSize, Postgres
+from markethall.shared.persistence.postgres import Databases, PoolSize
 from markethall.shared.persistence.redis_client import RedisClient
 from markethall.shared.rpc.client import HttpClients, RetryPolicy, RpcClient
-from markethall.shared.rpc.client_interceptor import (
-    AllowList,
-    CallGuard,
-    InFlightCalls,
-    with_call_guard,
-)
+from markethall.shared.rpc.client_interceptor import AllowList, CallGuard, InFlightCalls
 from markethall.shared.security.access_tokens import AccessTokenSigner, AccessTokenVerifier
 from markethall.shared.security.jwks import JwksProvider, LocalJwks, RemoteJwks, UserTokenVerifier
-from markethall.shared.security.passwords import Passwords
 from markethall.shared.security.service_tokens import ServiceSigner, ServiceVerifier
-from markethall.users.container import UsersContainer
-from markethall.users.contract import Accounts, Sessions, Users
+
+K = TypeVar("K", bound=ContextContainer[Any])
 
 AUDIENCE: Final = "markethall"
-
 USERS_JWKS_PATH: Final = "/.well-known/jwks.json"
 SERVICES_JWKS_PATH: Final = "/internal/keys.json"
+# a blocked read of a stream must not delay a read of the cache
+_BROKER_TIMEOUT_SECONDS: Final = 1.0
 
 
-def _get_database(databases: Databases, url: str) -> Postgres:
-    return databases.get(url)
+class ApplicationContainer:
+    """Builds everything when it is first used; building opens no connection."""
 
+    def __init__(
+        self,
+        settings: Settings,
+        application_secrets: ApplicationSecrets,
+        *,
+        clock: Clock = utc_now,
+        http_transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.settings = settings
+        self.secrets = application_secrets
+        self.clock = clock
+        self._http_transport = http_transport
+        # name -> container, of the served contexts
+        self.contexts: dict[str, ContextContainer[Any]] = {}
+        self._build_contexts()
 
-def _user_jwks(
-    is_remote: bool, signer: Callable[[], AccessTokenSigner], http_clients: HttpClients
-) -> JwksProvider:
-    if is_remote:
-        return RemoteJwks("users", USERS_JWKS_PATH, http_clients.get("users"))
-    return LocalJwks(signer().jwks)
+    # Tools
 
+    @cached_property
+    def databases(self) -> Databases:
+        return Databases(
+            PoolSize(
+                min_size=self.settings.database_pool_min,
+                max_size=self.settings.database_pool_max,
+                timeout=self.settings.database_timeout,
+            )
+        )
 
-def _token_verifier(
-    jwks: JwksProvider, issuer: str, audience: str, clock: Clock
-) -> UserTokenVerifier:
-    return UserTokenVerifier(AccessTokenVerifier(jwks.get_key_set, issuer, audience, clock), jwks)
+    @cached_property
+    def redis(self) -> RedisClient:
+        return RedisClient(self._redis_url)
 
+    @cached_property
+    def broker(self) -> RedisClient:
+        return RedisClient(self._redis_url, timeout=_BROKER_TIMEOUT_SECONDS)
 
-def _caller_jwks(
-    has_url_by_caller: Mapping[str, bool],
-    service_signer: Callable[[], ServiceSigner],
-    http_clients: HttpClients,
-) -> Mapping[str, JwksProvider]:
-    """Of those whose address is known; another shares our key, or is nobody."""
-    return {
-        caller: RemoteJwks(caller, SERVICES_JWKS_PATH, http_clients.get(caller))
-        if named
-        else LocalJwks(service_signer().jwks)
-        for caller, named in has_url_by_caller.items()
-    }
+    @property
+    def _redis_url(self) -> str | None:
+        return self.settings.redis_url.get_secret_value() or None
 
+    @cached_property
+    def rate_limiter(self) -> RateLimiter:
+        return RateLimiter(self.settings.rate_limits, self.redis, self.secrets.secret_key)
 
-def _orders_rpc_client(target: str, *dependencies: Any) -> "providers.Singleton[RpcClient]":
-    return providers.Singleton(_rpc_client, "orders", target, *dependencies)
+    @cached_property
+    def cursors(self) -> Cursors:
+        return Cursors(self.secrets.secret_key)
 
+    @cached_property
+    def access_token_signer(self) -> AccessTokenSigner:
+        return AccessTokenSigner(
+            self.secrets.access_token_private_key,
+            self.settings.issuer,
+            AUDIENCE,
+            timedelta(seconds=self.settings.token_ttl),
+            self.clock,
+        )
 
-def _orders_call_guard(target: str, *dependencies: Any) -> "providers.Factory[CallGuard]":
-    return providers.Factory(CallGuard, "orders", target, *dependencies)
+    @cached_property
+    def user_token_verifier(self) -> UserTokenVerifier:
+        jwks = self._user_jwks()
+        verifier = AccessTokenVerifier(jwks.get_key_set, self.settings.issuer, AUDIENCE, self.clock)
+        return UserTokenVerifier(verifier, jwks)
 
+    def _user_jwks(self) -> JwksProvider:
+        issuer = topology().token_issuer
+        if issuer in self.settings.context_urls:
+            return RemoteJwks(issuer, USERS_JWKS_PATH, self.http_clients.get(issuer))
+        return LocalJwks(self.access_token_signer.jwks)
 
-def _rpc_client(
-    caller: str,
-    target: str,
-    http_clients: HttpClients,
-    signer: ServiceSigner,
-    clock: Clock,
-    retry_policy: RetryPolicy,
-) -> RpcClient:
-    return RpcClient(caller, target, http_clients.get(target), signer, clock, retry_policy)
+    # Calls
 
+    @cached_property
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(
+            attempt_timeout_seconds=self.settings.rpc_attempt_timeout_seconds,
+            total_timeout_seconds=self.settings.request_deadline_seconds,
+            max_connections=self.settings.rpc_max_connections,
+        )
 
-class Container(containers.DeclarativeContainer):
-    """Tools first, then the contexts, then what they are to each other."""
+    @cached_property
+    def http_clients(self) -> HttpClients:
+        return HttpClients(self.settings.context_urls, self.retry_policy, self._http_transport)
 
-    config = providers.Configuration(strict=True)
+    @cached_property
+    def service_signer(self) -> ServiceSigner:
+        return ServiceSigner(self.secrets.service_token_private_key, self.clock)
 
-    clock: providers.Provider[Clock] = providers.Object(utc_now)
-    databases: providers.Singleton[Databases] = providers.Singleton(Databases, config.database_pool)
-    redis: providers.Singleton[RedisClient] = providers.Singleton(RedisClient, config.redis_url)
-    # a broker of its own, as it were: a blocked read must not keep a cached one waiting
-    broker: providers.Singleton[RedisClient] = providers.Singleton(
-        RedisClient, config.redis_url, timeout=1.0
-    )
-    cache: providers.Singleton[CoherentCache] = providers.Singleton(open_cache, config.cache, redis)
-    rate_limiter: providers.Singleton[RateLimiter] = providers.Singleton(
-        RateLimiter, config.rate_limits, redis, config.secret_key
-    )
-    cursors: providers.Singleton[Cursors] = providers.Singleton(Cursors, config.secret_key)
-    passwords: providers.Singleton[Passwords] = providers.Singleton(
-        Passwords, config.users.bcrypt_cost, workers=2, queue=64
-    )
-    access_token_signer: providers.Singleton[AccessTokenSigner] = providers.Singleton(
-        AccessTokenSigner,
-        config.access_token_private_key,
-        config.issuer,
-        config.audience,
-        providers.Factory(timedelta, seconds=config.users.token_ttl),
-        clock,
-    )
-    # what goes out to the neighbours that are elsewhere, and what comes in from them
-    transport: providers.Provider[Any] = providers.Object(None)
-    http_clients: providers.Singleton[HttpClients] = providers.Singleton(
-        HttpClients, config.context_urls, config.retry_policy, transport
-    )
-    service_signer: providers.Singleton[ServiceSigner] = providers.Singleton(
-        ServiceSigner, config.service_token_private_key, clock
-    )
-    service_token_verifier: providers.Singleton[ServiceVerifier] = providers.Singleton(
-        ServiceVerifier,
-        providers.Callable(
-            _caller_jwks, config.remote_callers, service_signer.provider, http_clients
-        ),
-        config.contexts,
-        clock,
-    )
-    user_token_verifier: providers.Singleton[UserTokenVerifier] = providers.Singleton(
-        _token_verifier,
-        providers.Callable(
-            _user_jwks, config.users_is_remote, access_token_signer.provider, http_clients
-        ),
-        config.issuer,
-        config.audience,
-        clock,
-    )
-    in_flight_calls: providers.Singleton[InFlightCalls] = providers.Singleton(InFlightCalls)
-    allow_list: providers.Singleton[AllowList] = providers.Singleton(
-        AllowList, providers.Callable(lambda: topology().allowed_calls)
-    )
-
-    _rpc_dependencies: Final = (http_clients, service_signer, clock, config.retry_policy)
-
-    users_context = providers.Container(
-        UsersContainer,
-        config=config.users,
-        postgres=providers.Callable(_get_database, databases, config.users.database_url),
-        clock=clock,
-        cursors=cursors,
-        passwords=passwords,
-        signer=access_token_signer,
-        rpc_client=_orders_rpc_client("users", *_rpc_dependencies),
-    )
-    users: providers.Provider[Users] = users_context.users
-    accounts: providers.Provider[Accounts] = users_context.accounts
-    sessions: providers.Provider[Sessions] = users_context.sessions
-    users_idempotency: providers.Provider[IdempotencyService] = users_context.idempotency
-
-    inventory_context = providers.Container(
-        InventoryContainer,
-        config=config.inventory,
-        postgres=providers.Callable(_get_database, databases, config.inventory.database_url),
-        clock=clock,
-        cursors=cursors,
-        cache=cache,
-        rpc_client=_orders_rpc_client("inventory", *_rpc_dependencies),
-    )
-    inventory: providers.Provider[Inventory] = inventory_context.inventory
-    catalogue: providers.Provider[Catalogue] = inventory_context.catalogue
-    product_search: providers.Provider[ProductSearch] = inventory_context.product_search
-    categories: providers.Provider[Categories] = inventory_context.categories
-    stockroom: providers.Provider[Stockroom] = inventory_context.stockroom
-    reservations: providers.Provider[Reservations] = inventory_context.reservations
-    imports: providers.Provider[Imports] = inventory_context.imports
-    warehouses: providers.Provider[Warehouses] = inventory_context.warehouses
-    inventory_idempotency: providers.Provider[IdempotencyService] = inventory_context.idempotency
-
-    payments_context = providers.Container(
-        PaymentsContainer,
-        config=config.payments,
-        postgres=providers.Callable(_get_database, databases, config.payments.database_url),
-        clock=clock,
-        cursors=cursors,
-        webhook_secret=config.secret_key,
-        rpc_client=_orders_rpc_client("payments", *_rpc_dependencies),
-    )
-    payments: providers.Provider[Payments] = payments_context.payments
-    payment_api: providers.Provider[PaymentApi] = payments_context.payment_api
-    payments_idempotency: providers.Provider[IdempotencyService] = payments_context.idempotency
-
-    # a neighbour is called through the guard: the laws of the split hold in process too
-    _guard_dependencies: Final = (
-        allow_list,
-        in_flight_calls,
-        clock,
-        config.request_deadline_seconds,
-    )
-    orders_context = providers.Container(
-        OrdersContainer,
-        config=config.orders,
-        postgres=providers.Callable(_get_database, databases, config.orders.database_url),
-        clock=clock,
-        cursors=cursors,
-        users=providers.Callable(
-            with_call_guard, users, _orders_call_guard("users", *_guard_dependencies)
-        ),
-        inventory=providers.Callable(
-            with_call_guard, inventory, _orders_call_guard("inventory", *_guard_dependencies)
-        ),
-        payments=providers.Callable(
-            with_call_guard, payments, _orders_call_guard("payments", *_guard_dependencies)
-        ),
-    )
-    orders: providers.Provider[Orders] = orders_context.orders
-    orders_idempotency: providers.Provider[IdempotencyService] = orders_context.idempotency
-
-
-def build_container(settings: Settings, application_secrets: ApplicationSecrets) -> Container:
-    """The wiring that these settings ask for. Nothing is opened yet."""
-    container = Container()
-    container.config.from_dict(
-        {
-            "database_pool": PoolSize(
-                min_size=settings.database_pool_min,
-                max_size=settings.database_pool_max,
-                timeout=settings.database_timeout,
-            ),
-            "redis_url": settings.redis_url.get_secret_value() or None,
-            "cache": settings.cache,
-            "rate_limits": settings.rate_limits,
-            "secret_key": application_secrets.secret_key,
-            "access_token_private_key": application_secrets.access_token_private_key,
-            "service_token_private_key": application_secrets.service_token_private_key,
-            "issuer": settings.issuer,
-            "audience": AUDIENCE,
-            "contexts": frozenset(settings.contexts),
-            "context_urls": dict(settings.context_urls),
-            "remote_callers": _remote_callers(settings),
-            "users_is_remote": "users" in settings.context_urls,
-            "request_deadline_seconds": settings.request_deadline_seconds,
-            "retry_policy": RetryPolicy(
-                attempt_timeout_seconds=settings.rpc_attempt_timeout_seconds,
-                total_timeout_seconds=settings.request_deadline_seconds,
-                max_connections=settings.rpc_max_connections,
-            ),
-            **{context: _context_config(context, settings) for context in context_names()},
+    @cached_property
+    def service_token_verifier(self) -> ServiceVerifier:
+        callers = {
+            caller
+            for context in self.settings.contexts
+            for caller in self.settings.remote_callers_of(context)
         }
-    )
-    return container
+        jwks = {caller: self._caller_jwks(caller) for caller in sorted(callers)}
+        return ServiceVerifier(jwks, self.settings.contexts, self.clock)
+
+    def _caller_jwks(self, caller: str) -> JwksProvider:
+        """Verify the tokens of a caller without a URL with the key that both processes share."""
+        if caller in self.settings.context_urls:
+            return RemoteJwks(caller, SERVICES_JWKS_PATH, self.http_clients.get(caller))
+        return LocalJwks(self.service_signer.jwks)
+
+    @cached_property
+    def in_flight_calls(self) -> InFlightCalls:
+        return InFlightCalls()
+
+    @cached_property
+    def allow_list(self) -> AllowList:
+        return AllowList(topology().allowed_calls)
+
+    # Contexts
+
+    def context(self, name: str, kind: type[K]) -> K:
+        """Return a served context's container. Raises SettingsError where it is not served."""
+        container = self.contexts.get(name)
+        if not isinstance(container, kind):
+            raise SettingsError([f"MARKETHALL_CONTEXTS: this needs {name}, which is not served"])
+        return container
+
+    def internal_service(self, target: str, caller: str) -> Any:
+        """Return the implementation of the target's contract, or a client of its process."""
+        api = _internal_api(target)
+        if target in self.contexts:
+            return api.local(self.contexts[target])
+        http_client = self.http_clients.get(target)
+        return api.remote(
+            RpcClient(
+                caller, target, http_client, self.service_signer, self.clock, self.retry_policy
+            )
+        )
+
+    def _build_contexts(self) -> None:
+        """Build the containers of the served contexts, each after the contexts that it calls."""
+        for context in TopologicalSorter(topology().dependencies).static_order():
+            if context in self.settings.contexts:
+                self.contexts[context] = self._build_context(context)
+
+    def _build_context(self, context: str) -> ContextContainer[Any]:
+        manifest = topology().contexts[context]
+        clients = {target: self._guarded_client(target, context) for target in manifest.calls}
+        container: ContextContainer[Any] = manifest.load_parts().container(
+            self.settings.by_context[context], self._tools(context), **clients
+        )
+        return container
+
+    def _guarded_client(self, target: str, caller: str) -> Any:
+        guard = CallGuard(
+            caller,
+            target,
+            self.allow_list,
+            self.in_flight_calls,
+            self.clock,
+            self.settings.request_deadline_seconds,
+        )
+        return _internal_api(target).guarded(self.internal_service(target, caller), guard)
+
+    def _tools(self, context: str) -> ContextTools:
+        database_url = self.settings.database_url_of(context)
+        return ContextTools(
+            postgres=self.databases.get(database_url) if self.settings.storage == "sql" else None,
+            redis=self.redis,
+            clock=self.clock,
+            cursors=self.cursors,
+            secret_key=self.secrets.secret_key,
+            cache_mode=self.settings.cache,
+            access_token_signer=lambda: self.access_token_signer,
+        )
+
+    # Lifecycle
+
+    async def start(self) -> None:
+        for container in self.contexts.values():
+            await container.start()
+
+    async def close(self) -> None:
+        """Close everything in the reverse order of use; an error does not stop the rest."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.databases.close)
+            stack.push_async_callback(self.redis.close)
+            stack.push_async_callback(self.broker.close)
+            for container in self.contexts.values():
+                stack.push_async_callback(container.close)
+            stack.push_async_callback(self.http_clients.close)
+            stack.push_async_callback(
+                self.in_flight_calls.drain, self.settings.request_deadline_seconds
+            )
 
 
-def _remote_callers(settings: Settings) -> dict[str, bool]:
-    """Who calls from another process, and whether we know its address."""
-    callers = {
-        caller for context in settings.contexts for caller in settings.remote_callers_of(context)
-    }
-    return {caller: caller in settings.context_urls for caller in sorted(callers)}
-
-
-def _context_config(context: str, settings: Settings) -> dict[str, Any]:
-    """Every context gets the same dictionary, and reads of it what its container names."""
-    return {
-        "mode": settings.mode(context),
-        "storage": settings.storage,
-        "database_url": settings.database_url_of(context),
-        "bcrypt_cost": settings.bcrypt_cost,
-        "issuer": settings.issuer,
-        "audience": AUDIENCE,
-        "token_ttl": settings.token_ttl,
-        "idempotency_lease": settings.idempotency_lease,
-        "reservation_ttl_seconds": settings.reservation_ttl_seconds,
-        "max_unpaid_orders_per_customer": settings.max_unpaid_orders_per_customer,
-        "max_reserved_units_per_customer": settings.max_reserved_units_per_customer,
-        "payment_provider_timeout_seconds": settings.payment_provider_timeout_seconds,
-        "payment_reconcile_after_seconds": settings.payment_reconcile_after_seconds,
-    }
+def _internal_api(target: str) -> InternalApi[Any, Any]:
+    api = topology().contexts[target].load_parts().internal_api
+    if api is None:
+        raise InvalidManifest(f"{target} is called, but has no internal API")
+    return api

@@ -1,14 +1,18 @@
-"""The background work of the served contexts, and the pipes between it."""
+"""The background workers of the served contexts, and the transports of events between them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from markethall.container import Container
+from markethall.container import ApplicationContainer
 from markethall.contexts import topology
 from markethall.settings import Settings
-from markethall.shared.composition.context_persistence import ContextPersistence, RetentionJob
-from markethall.shared.messaging.context_worker import ContextWorker, LongRunningTask
+from markethall.shared.composition.container import ContextContainer
+from markethall.shared.composition.context_persistence import RetentionJob
+from markethall.shared.composition.manifest import Subscription
+from markethall.shared.composition.topology import InvalidManifest, handler_key
+from markethall.shared.messaging.context_worker import ContextWorker
+from markethall.shared.messaging.events import EventHandler
 from markethall.shared.messaging.inbox_consumer import InboxConsumer
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.redis_stream_consumer import RedisStreamConsumer
@@ -17,71 +21,78 @@ from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.messaging.worker_config import WorkerConfig
 
 
-def build_event_workers(container: Container, settings: Settings) -> list[ContextWorker]:
-    """One for each served context. Where a listener runs decides what carries the events to it."""
-    served = sorted(settings.contexts)
-    inbox_transports = {context: _inbox_transport(container, context) for context in served}
-    return [_build_worker(container, settings, context, inbox_transports) for context in served]
+def build_event_workers(container: ApplicationContainer, settings: Settings) -> list[ContextWorker]:
+    """Build a worker for each served context.
+
+    Events reach a subscriber of this process directly, and one of another process by a stream.
+    """
+    inbox_transports = {
+        context: _inbox_transport(context, context_container)
+        for context, context_container in container.contexts.items()
+    }
+    return [
+        _build_worker(container, settings, context, inbox_transports)
+        for context in container.contexts
+    ]
+
+
+def bind_event_handlers(
+    context: str, subscriptions: Iterable[Subscription], handlers: object
+) -> dict[str, EventHandler]:
+    """Return inbox key -> method. Raises InvalidManifest for a handler that is not there."""
+    bound: dict[str, EventHandler] = {}
+    for subscription in subscriptions:
+        method = getattr(handlers, subscription.handler, None)
+        if method is None:
+            raise InvalidManifest(f"{context} has no event handler {subscription.handler}")
+        bound[handler_key(context, subscription)] = method
+    return bound
 
 
 def _build_worker(
-    container: Container,
+    container: ApplicationContainer,
     settings: Settings,
     context: str,
-    inbox_transports: dict[str, InProcessTransport],
+    inbox_transports: Mapping[str, InProcessTransport],
 ) -> ContextWorker:
-    context_container: Any = getattr(container, f"{context}_context")
-    persistence: ContextPersistence[Any] = context_container.persistence()
-    clock, config = container.clock(), WorkerConfig()
+    context_container = container.contexts[context]
+    persistence = context_container.persistence
+    clock, config = container.clock, WorkerConfig()
     in_process_transports = [
         transport
         for subscriber, transport in inbox_transports.items()
         if context in topology().publishers_of(subscriber)
     ]
+    publishers = _stream_publishers(container, settings, context)
+    handlers = bind_event_handlers(
+        context, topology().subscriptions[context], context_container.event_handlers
+    )
+    retention = RetentionJob(persistence, clock, interval=timedelta(minutes=1))
     return ContextWorker(
         context,
         persistence.outbox,
-        OutboxRelay(
-            context,
-            in_process_transports,
-            clock,
-            _stream_publishers(container, settings, context),
-        ),
-        InboxConsumer(persistence.inbox, context_container.handlers(), clock, config),
-        [
-            *context_container.periodic_jobs(),
-            RetentionJob(persistence, clock, interval=timedelta(minutes=1)).run_once,
-        ],
+        OutboxRelay(context, in_process_transports, clock, publishers),
+        InboxConsumer(persistence.inbox, handlers, clock, config),
+        [*context_container.periodic_jobs, retention.run_once],
         config,
         [
             *_stream_consumers(container, settings, context, inbox_transports[context]),
-            *_long_running_workers(context_container),
+            *context_container.long_running_tasks,
         ],
         outbox_signal=persistence.outbox_signal,
         inbox_signal=persistence.inbox_signal,
     )
 
 
-def _long_running_workers(context_container: Any) -> Sequence[LongRunningTask]:
-    """Of a context that has long work to do."""
-    return (
-        context_container.long_running_tasks()
-        if hasattr(context_container, "long_running_tasks")
-        else []
-    )
-
-
-def _inbox_transport(container: Container, subscriber: str) -> InProcessTransport:
-    """Return the transport into this subscriber's inbox."""
-    context_container: Any = getattr(container, f"{subscriber}_context")
-    persistence: ContextPersistence[Any] = context_container.persistence()
+def _inbox_transport(context: str, context_container: ContextContainer[Any]) -> InProcessTransport:
+    persistence = context_container.persistence
     return InProcessTransport(
-        persistence.inbox, topology().handler_keys(subscriber), persistence.inbox_signal.set
+        persistence.inbox, topology().handler_keys(context), persistence.inbox_signal.set
     )
 
 
 def _stream_publishers(
-    container: Container, settings: Settings, publisher: str
+    container: ApplicationContainer, settings: Settings, publisher: str
 ) -> Sequence[RedisStreamPublisher]:
     """To the subscribers that are reached by a stream; empty where there are none."""
     subscribers = {
@@ -91,19 +102,18 @@ def _stream_publishers(
     }
     if not subscribers:
         return []
-    return [RedisStreamPublisher(publisher, subscribers, container.broker(), container.clock())]
+    return [RedisStreamPublisher(publisher, subscribers, container.broker, container.clock)]
 
 
 def _stream_consumers(
-    container: Container,
+    container: ApplicationContainer,
     settings: Settings,
     subscriber: str,
     inbox_transport: InProcessTransport,
 ) -> Sequence[RedisStreamConsumer]:
-    context_container: Any = getattr(container, f"{subscriber}_context")
-    inbox, broker = context_container.persistence().inbox, container.broker
+    inbox = container.contexts[subscriber].persistence.inbox
     return [
-        RedisStreamConsumer(publisher, subscriber, inbox_transport, inbox, broker())
+        RedisStreamConsumer(publisher, subscriber, inbox_transport, inbox, container.broker)
         for publisher in topology().publishers_of(subscriber)
         if settings.event_transports(publisher, subscriber)[1]
     ]

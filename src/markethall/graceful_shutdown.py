@@ -11,12 +11,12 @@ from typing import Any, Final, Protocol
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-class Readiness(Protocol):
+class Drainable(Protocol):
     draining: bool
 
 
 @contextmanager
-def drain_on_signal(readiness: Readiness, drain_seconds: float) -> Iterator[None]:
+def drain_on_signal(readiness: Drainable, drain_seconds: float) -> Iterator[None]:
     """Handle SIGTERM and SIGINT before the server does, while the block runs.
 
     The first signal sets `draining`; after `drain_seconds` the server receives it. A SIGINT ends
@@ -35,7 +35,7 @@ def drain_on_signal(readiness: Readiness, drain_seconds: float) -> Iterator[None
 
 
 class _SignalHandler:
-    def __init__(self, readiness: Readiness, drain_seconds: float) -> None:
+    def __init__(self, readiness: Drainable, drain_seconds: float) -> None:
         self._readiness = readiness
         self._drain_seconds = drain_seconds
         self._loop = asyncio.get_running_loop()

@@ -1,8 +1,7 @@
-"""Everything that can be set, from the environment (MARKETHALL_…)."""
+"""The settings of the process, from the environment (MARKETHALL_…)."""
 
 import ipaddress
 import json
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
@@ -13,21 +12,25 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PrivateAttr,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from pydantic_settings import SettingsError as PydanticSettingsError
 
 from markethall.contexts import context_names, topology
-from markethall.shared.security.passwords import weakness
+from markethall.settings_validation import MIN_SECRET_LENGTH, cross_field_problems
+from markethall.shared.composition.settings import (
+    SETTINGS_CONFIG,
+    ContextSettings,
+    Environment,
+    SettingsError,
+    Storage,
+    read_one,
+)
 
-MIN_SECRET_LENGTH = 32
-# OWASP's least work factor for bcrypt
-MIN_BCRYPT_COST = 10
-# on every platform, before the platform decided
+# the default of earlier versions, on every platform
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
 
 
@@ -42,16 +45,8 @@ _POSTGRES: Final = _UrlKind(
 _REDIS: Final = _UrlKind(frozenset({"redis", "rediss", "unix"}), "redis://host:6379/0")
 
 
-class SettingsError(Exception):
-    """One readable line for each thing that is wrong."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
-
-
 def _parse_comma_list(value: Any) -> Any:
-    """`users,orders` as well as `["users", "orders"]`."""
+    """Accept `users,orders` as well as `["users", "orders"]`."""
     if isinstance(value, str) and not value.strip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, str):
@@ -75,7 +70,7 @@ ContextName = Annotated[str, AfterValidator(_check_installed)]
 
 
 class MigrationSettings(BaseSettings):
-    """What alembic needs to know."""
+    """The settings that Alembic reads."""
 
     model_config = SettingsConfigDict(env_prefix="MARKETHALL_", extra="ignore")
 
@@ -91,20 +86,11 @@ class MigrationSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """All settings. docs/configuration.md is generated from this class."""
+    """The settings of the process; each context adds its own class. See docs/configuration.md."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="MARKETHALL_",
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
-    )
+    model_config = SETTINGS_CONFIG
 
-    environment: Annotated[
-        Literal["development", "production"],
-        Field(description="production refuses generated secrets and everything meant for trying"),
-    ] = "development"
+    environment: Environment = "development"
     contexts: Annotated[
         frozenset[ContextName],
         NoDecode,
@@ -113,11 +99,9 @@ class Settings(BaseSettings):
     ] = Field(default_factory=lambda: frozenset(context_names()))
     context_urls: Annotated[
         dict[ContextName, str],
-        Field(description="Where the others are: a JSON object of context to base URL"),
+        Field(description="URLs of the other contexts: a JSON object from context to base URL"),
     ] = {}
-    storage: Annotated[
-        Literal["sql", "memory"], Field(description="memory keeps nothing after the process ends")
-    ] = "sql"
+    storage: Storage = "sql"
     database_url: Annotated[
         SecretStr,
         Field(description="Postgres; empty starts the embedded server in the data directory"),
@@ -126,13 +110,18 @@ class Settings(BaseSettings):
         dict[ContextName, SecretStr],
         Field(description="Postgres per context, as a JSON object; the others use DATABASE_URL"),
     ] = {}
-    database_pool_min: Annotated[int, Field(ge=1, description="Connections kept open")] = 5
-    database_pool_max: Annotated[int, Field(ge=1, description="Connections at most")] = 20
+    database_pool_min: Annotated[
+        int, Field(ge=1, description="Minimum number of open connections")
+    ] = 5
+    database_pool_max: Annotated[int, Field(ge=1, description="Maximum number of connections")] = 20
     database_timeout: Annotated[
         float, Field(gt=0, description="Seconds to wait for a connection, a lock, a statement")
     ] = 1.8
     redis_url: Annotated[
-        SecretStr, Field(description="Cache and rate limits; empty keeps both in the process")
+        SecretStr,
+        Field(
+            description="Redis for cache, rate limits and events; empty keeps cache and limits in the process"
+        ),
     ] = SecretStr("")
     data_dir: Annotated[
         Path | None,
@@ -152,100 +141,80 @@ class Settings(BaseSettings):
     service_token_private_key: Annotated[
         SecretStr,
         Field(
-            description="Ed25519 private key (PEM) that signs calls of a remote neighbour. "
-            "Empty: generated"
+            description="Ed25519 private key (PEM) that signs calls to other processes. Empty: generated"
         ),
     ] = SecretStr("")
     request_deadline_seconds: Annotated[
-        float, Field(gt=0, le=60, description="Seconds that a request may wait for neighbours")
+        float,
+        Field(gt=0, le=60, description="Maximum time of a request for calls to other contexts"),
     ] = 5
     rpc_attempt_timeout_seconds: Annotated[
-        float, Field(gt=0, description="Seconds for one attempt to reach a remote neighbour")
+        float, Field(gt=0, description="Maximum time of one attempt of a call to another process")
     ] = 2
     rpc_max_connections: Annotated[
-        int, Field(ge=1, description="Connections to each remote neighbour at most")
+        int, Field(ge=1, description="Maximum number of connections to each other process")
     ] = 32
     event_transport: Annotated[
         Literal["auto", "dual"],
         Field(
-            description="auto: straight to listeners here, by Redis Streams to those elsewhere; "
-            "dual: by Redis Streams to those here too, for the time of a move"
+            description="auto: in process to subscribers here, by Redis Streams to others; "
+            "dual: by Redis Streams to subscribers here too, during a relocation"
         ),
     ] = "auto"
     issuer: Annotated[str, Field(description="`iss` of the access tokens: the public address")] = (
         "http://localhost:8000"
     )
-    admin_email: Annotated[
-        str, Field(description="With ADMIN_PASSWORD: the first admin, made where there is none")
-    ] = ""
-    admin_password: Annotated[SecretStr, Field(description="See ADMIN_EMAIL")] = SecretStr("")
-    bcrypt_cost: Annotated[int, Field(ge=4, le=16, description="Each step doubles the time")] = 12
-    token_ttl: Annotated[int, Field(ge=1, description="Seconds an access token is good for")] = 900
-    reservation_ttl_seconds: Annotated[
-        float,
-        # 15 minutes: inventory holds goods no longer for anybody
-        Field(
-            gt=0, le=900, description="Seconds that stock is held for an unpaid order; 900 at most"
-        ),
-    ] = 900
-    max_unpaid_orders_per_customer: Annotated[
-        int, Field(ge=1, description="Unpaid orders that stock is held for at a time, per customer")
-    ] = 20
-    max_reserved_units_per_customer: Annotated[
-        int, Field(ge=1, description="Units of a product that one customer may hold unpaid")
-    ] = 1000
-    idempotency_lease: Annotated[
-        float, Field(gt=0, description="Seconds before a retry may take a crashed request over")
-    ] = 15
-    payment_provider_timeout_seconds: Annotated[
-        float, Field(gt=0, description="Seconds to wait for the card provider")
-    ] = 8
-    payment_reconcile_after_seconds: Annotated[
-        float, Field(gt=0, description="Seconds before an unanswered charge is asked after")
-    ] = 15
+    token_ttl: Annotated[int, Field(ge=1, description="Lifetime of an access token in seconds")] = (
+        900
+    )
     cache: Annotated[Literal["on", "off"], Field(description="The cache of product reads")] = "on"
     response_cache_ttl_seconds: Annotated[
         float,
         Field(
             ge=0,
-            description="Seconds that a whole public response is reused while the cache holds its "
-            "data; 0 turns this off",
+            description="Seconds that a public response is reused while the cache holds its data; "
+            "0: off",
         ),
     ] = 5
     rate_limits: Annotated[
-        Literal["on", "off"], Field(description="off is for benchmarks; refused in production")
+        Literal["on", "off"], Field(description="off: for benchmarks; refused in production")
     ] = "on"
     trusted_proxies: Annotated[
         tuple[str, ...],
         NoDecode,
         CommaList,
-        Field(description="Networks whose X-Forwarded-For is believed, as a comma list"),
+        Field(description="Networks of proxies whose X-Forwarded-For is trusted, as a comma list"),
     ] = ()
-    max_body_bytes: Annotated[
-        int, Field(ge=1024, description="Bytes of a request body at most")
-    ] = 1024 * 1024
-    max_import_bytes: Annotated[
-        int, Field(ge=1024, description="Bytes of a file to import at most")
-    ] = 64 * 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1024, description="Maximum size of a request body")] = (
+        1024 * 1024
+    )
     body_timeout: Annotated[
-        float, Field(gt=0, description="Seconds for a request's head, and for its body, to arrive")
+        float,
+        Field(gt=0, description="Seconds for the head of a request to arrive, and for its body"),
     ] = 10
     docs: Annotated[
         Literal["auto", "on", "off"],
         Field(description="/docs and /openapi.json; auto: on, but off in production"),
     ] = "auto"
-    debug: Annotated[bool, Field(description="/debug, and a provoked error there")] = False
+    debug: Annotated[bool, Field(description="Serve /debug, which can also provoke an error")] = (
+        False
+    )
     log_format: Annotated[
         Literal["auto", "json", "pretty"], Field(description="auto: pretty in a terminal")
     ] = "auto"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="The least that is logged")
+        Literal["debug", "info", "warning", "error"],
+        Field(description="Lowest level that is logged"),
     ] = "info"
     drain_seconds: Annotated[
-        float, Field(ge=0, description="Seconds not ready before SIGTERM closes the door")
+        float,
+        Field(
+            ge=0,
+            description="Seconds after SIGTERM that the process still serves while it is not ready",
+        ),
     ] = 0
     shutdown_seconds: Annotated[
-        int, Field(ge=1, description="Seconds for requests in flight to finish")
+        int, Field(ge=1, description="Maximum time for running requests to finish at shutdown")
     ] = 20
 
     @field_validator("context_urls")
@@ -289,111 +258,23 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _cross_field_checks(self) -> Self:
-        problems = [
-            *self._topology_problems(),
-            *self._event_problems(),
-            *self._pool_problems(),
-            *self._admin_problems(),
-            *self._production_problems(),
-        ]
-        if problems:
+        if problems := cross_field_problems(self):
             raise SettingsError(problems)
         return self
 
-    def _topology_problems(self) -> list[str]:
-        problems = [
-            f"MARKETHALL_CONTEXT_URLS: {context} is served by this process and cannot be remote too"
-            for context in sorted(self.contexts & set(self.context_urls))
-        ]
-        for context in sorted(self.contexts):
-            missing = sorted(
-                topology().dependencies[context] - self.contexts - set(self.context_urls)
-            )
-            if missing:
-                names = ", ".join(missing)
-                problems.append(
-                    f"MARKETHALL_CONTEXT_URLS: {context} needs {names}: serve or name them"
-                )
-        return problems
+    _by_context: dict[str, ContextSettings] = PrivateAttr(default_factory=dict)
 
-    def _event_problems(self) -> list[str]:
-        if self.redis_url.get_secret_value():
-            return []
-        problems = [
-            f"MARKETHALL_REDIS_URL: is required: {publisher} or {listener} is served elsewhere"
-            for publisher, listener in topology().event_pairs
-            if (publisher in self.contexts) != (listener in self.contexts)
-        ]
-        if self.event_transport == "dual" and not problems:
-            problems.append("MARKETHALL_EVENT_TRANSPORT: dual needs MARKETHALL_REDIS_URL")
-        return problems
-
-    def _pool_problems(self) -> list[str]:
-        if self.database_pool_max < self.database_pool_min:
-            return ["MARKETHALL_DATABASE_POOL_MAX: is less than MARKETHALL_DATABASE_POOL_MIN"]
-        return []
-
-    def _admin_problems(self) -> list[str]:
-        password = self.admin_password.get_secret_value()
-        if bool(self.admin_email) != bool(password):
-            return ["MARKETHALL_ADMIN_EMAIL: comes together with MARKETHALL_ADMIN_PASSWORD"]
-        if not password:
-            return []
-        weakness_code = weakness(password, self.admin_email, self.admin_email.partition("@")[0])
-        return (
-            [f"MARKETHALL_ADMIN_PASSWORD: is {weakness_code.replace('_', ' ')}"]
-            if weakness_code
-            else []
-        )
-
-    def _production_problems(self) -> list[str]:
-        if self.environment != "production":
-            return []
-        problems = self._secret_problems()
-        if self.storage == "memory":
-            problems.append("MARKETHALL_STORAGE: memory keeps nothing; it is refused in production")
-        elif missing := self._contexts_without_database():
-            problems.append(f"MARKETHALL_DATABASE_URL: is required in production for {missing}")
-        if self.rate_limits == "off":
-            problems.append("MARKETHALL_RATE_LIMITS: off is refused in production")
-        if self.debug:
-            problems.append("MARKETHALL_DEBUG: is refused in production")
-        if self.bcrypt_cost < MIN_BCRYPT_COST:
-            problems.append(f"MARKETHALL_BCRYPT_COST: is at least {MIN_BCRYPT_COST} in production")
-        return problems
-
-    def _secret_problems(self) -> list[str]:
-        problems = []
-        if not self.secret_key.get_secret_value():
-            problems.append("MARKETHALL_SECRET_KEY: is required in production")
-        if (
-            topology().token_issuer in self.contexts
-            and not self.access_token_private_key.get_secret_value()
-        ):
-            problems.append(
-                "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY: is required in production where "
-                f"{topology().token_issuer} is served"
-            )
-        if topology().token_issuer not in self.contexts | set(self.context_urls):
-            problems.append(
-                f"MARKETHALL_CONTEXT_URLS: {topology().token_issuer}: is required to read its "
-                "public keys"
-            )
-        if self.has_remote_dependencies and not self.service_token_private_key.get_secret_value():
-            problems.append(
-                "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY: is required in production to call a neighbour"
-            )
-        return problems
-
-    def _contexts_without_database(self) -> str:
-        return ", ".join(c for c in sorted(self.contexts) if not self.database_url_of(c))
+    @property
+    def by_context(self) -> dict[str, ContextSettings]:
+        """The settings of each served context; read_settings fills this."""
+        return self._by_context
 
     def database_url_of(self, context: str) -> str:
         own_url = self.database_urls.get(context)
         return (own_url or self.database_url).get_secret_value()
 
     def event_transports(self, publisher: str, listener: str) -> tuple[bool, bool]:
-        """Whether events go straight into the listener's inbox, and whether by Redis Streams."""
+        """Whether events go directly into the subscriber's inbox, and whether by Redis Streams."""
         is_in_process = {publisher, listener} <= self.contexts
         return is_in_process, not is_in_process or self.event_transport == "dual"
 
@@ -408,7 +289,7 @@ class Settings(BaseSettings):
 
     @property
     def accepts_own_service_key(self) -> bool:
-        """Whether a caller is not named, so that only a key which we share can vouch for it."""
+        """Whether the URL of a caller is missing, so that only a shared key can verify its tokens."""
         return any(
             self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts
         )
@@ -430,32 +311,31 @@ class Settings(BaseSettings):
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """From the environment, and what is given over it. Raises SettingsError."""
+    """Read the settings of the process and of the contexts that it serves.
+
+    The overrides take precedence over the environment. Raises SettingsError with all problems.
+    """
+    problems: list[str] = []
+    settings: Settings | None = None
+    by_context: dict[str, ContextSettings] = {}
     try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        raise SettingsError([_describe_error(item) for item in error.errors()]) from None
-    except PydanticSettingsError as error:
-        raise SettingsError([_describe_json_error(error)]) from None
-
-
-def _describe_error(item: Any) -> str:
-    name, *rest = item["loc"] or ("",)
-    # a key of a JSON object may be anything, an address with a password too
-    parts = [part for part in map(str, rest) if part.isalnum() and len(part) < 20]  # noqa: PLR2004
-    setting = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in parts)
-    return f"{setting}: {item['msg'].removeprefix('Value error, ')}"
-
-
-def _describe_json_error(error: PydanticSettingsError) -> str:
-    """pydantic-settings names the field, and in its own words."""
-    match = re.search(r'field "(\w+)"', str(error))
-    name = f"MARKETHALL_{match[1].upper()}" if match else "a setting"
-    return f"{name}: must be a JSON object"
+        settings = read_one(Settings, overrides)
+    except SettingsError as error:
+        problems += error.lines
+    for context in sorted(settings.contexts) if settings else context_names():
+        try:
+            by_context[context] = read_one(topology().contexts[context].settings, overrides)
+        except SettingsError as error:
+            problems += error.lines
+    if problems or settings is None:
+        # contexts read some of the same variables
+        raise SettingsError(list(dict.fromkeys(problems)))
+    settings.by_context.update(by_context)
+    return settings
 
 
 def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
-    """The address, if it is one of this kind. It is never repeated: there is a password in it."""
+    """Return the URL if it is of this kind. No error repeats it: it may contain a password."""
     text = url.get_secret_value()
     if text and _url_scheme(text) not in kind.schemes:
         raise ValueError(f"must be an address like {kind.example}")
@@ -463,7 +343,7 @@ def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
 
 
 def _url_scheme(url: str) -> str:
-    """Empty for what is no address at all."""
+    """Return the scheme, or an empty text for an invalid URL."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 

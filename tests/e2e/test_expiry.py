@@ -74,7 +74,7 @@ async def test_a_paid_order_does_not_expire(short_ttl_shop: Shop) -> None:
     expect_status(await short_ttl_shop.confirm(buyer, paid["payment"]["payment_id"]), 200)
     unpaid = expect_status(await short_ttl_shop.place(buyer, product["product_id"]), 201)
 
-    # the later one has ended: the time of the earlier one is over too
+    # the later order has expired, so the deadline of the earlier one has passed too
     await short_ttl_shop.wait_for_status(buyer, unpaid["order_id"], status="expired")
 
     await short_ttl_shop.wait_for_status(

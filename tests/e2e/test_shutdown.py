@@ -114,7 +114,7 @@ async def test_another_asgi_server_drains_too(scratch: Path) -> None:
 def uvicorn_process(
     folder: Path, **settings: str
 ) -> "Iterator[tuple[subprocess.Popen[bytes], str]]":
-    """`uvicorn markethall.asgi:app` in memory, and its address."""
+    """Run `uvicorn markethall.asgi:app` with memory storage. Yield the process and its URL."""
     folder.mkdir()
     port, log = free_port(), folder / "serve.log"
     variables = environment(folder, storage="memory", bcrypt_cost="4", **settings)

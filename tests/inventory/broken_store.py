@@ -19,7 +19,7 @@ from markethall.inventory.catalogue.sql.parameters import bigint_parameter, uuid
 from markethall.inventory.reservations.domain.reservations import Reservation, ReservationLine
 from markethall.inventory.reservations.sql import statements
 from markethall.inventory.sql import SqlInventoryStore
-from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.domain import StockQuantity
 from markethall.inventory.stock.sql.tables import stock
 from markethall.shared.persistence.postgres import Statement
 

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dependency_injector import providers
 
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.products import (
@@ -28,9 +27,17 @@ from markethall.inventory.contract import (
 from markethall.inventory.remote import RemoteInventory, router
 from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.search.contract import ProductSearch
-from markethall.inventory.stock.contract.movements import Adjustment, Movement, Stockroom
-from markethall.inventory.stock.contract.warehouses import NewWarehouse, Warehouses, WarehouseView
+from markethall.inventory.settings import InventorySettings
+from markethall.inventory.stock.contract import (
+    Adjustment,
+    Movement,
+    NewWarehouse,
+    Stockroom,
+    Warehouses,
+    WarehouseView,
+)
 from markethall.shared.cache import CoherentCache
+from markethall.shared.composition.settings import read_one
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -38,9 +45,9 @@ from markethall.shared.http.idempotent_routes import (
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 from markethall.shared.persistence.postgres import Postgres
+from markethall.testing import context_tools
 from tests.rpc_loopback import over_rpc
 
 ANYONE = CallContext(request_id="test")
@@ -128,7 +135,7 @@ class InventoryApp:
         return stock.warehouses[0].on_hand, stock.warehouses[0].reserved
 
     async def run_periodic_jobs(self) -> None:
-        for job in self.container.periodic_jobs():
+        for job in self.container.periodic_jobs:
             await job()
 
 
@@ -152,27 +159,25 @@ def partial_release_command(reservation_id: UUID, requested: dict[UUID, int]) ->
 
 def build_inventory_app(storage: str, postgres: Any = None) -> InventoryApp:
     clock = FakeClock()
-    container = InventoryContainer(
-        config={
-            "mode": "local",
+    settings = read_one(
+        InventorySettings,
+        {
             "storage": storage,
             "idempotency_lease": 30,
             "max_unpaid_orders_per_customer": MAX_UNPAID_ORDERS,
             "max_reserved_units_per_customer": MAX_RESERVED_UNITS,
         },
-        postgres=providers.Object(postgres),
-        clock=providers.Object(clock),
-        cursors=providers.Object(Cursors(b"secret")),
-        cache=providers.Singleton(CoherentCache),
     )
+    container = InventoryContainer(settings, context_tools(clock=clock, postgres=postgres))
+    container.cache = CoherentCache()
     return InventoryApp(
-        container.inventory(),
-        container.catalogue(),
-        container.product_search(),
-        container.categories(),
-        container.stockroom(),
-        container.reservations(),
-        container.warehouses(),
+        container.inventory,
+        container.catalogue,
+        container.product_search,
+        container.categories,
+        container.stockroom,
+        container.reservations,
+        container.warehouses,
         clock,
         container,
     )

@@ -22,7 +22,7 @@ class ImportClient:
 
     @property
     def imports(self) -> Imports:
-        return self.inventory_app.container.imports()
+        return self.inventory_app.container.imports
 
     async def upload(self, data: bytes, *, size: int = 1000) -> Upload:
         """Upload in chunks of `size` bytes, which may split rows."""
@@ -43,7 +43,7 @@ class ImportClient:
         """Import a file and process it to the end."""
         data = data.encode() if isinstance(data, str) else data
         started = await self.start(data, **fields)
-        await self.inventory_app.container.import_worker().process_next(started.import_id)
+        await self.inventory_app.container.import_worker.process_next(started.import_id)
         return await self.imports.get_import(STAFF, started.import_id)
 
     async def errors(self, done: ImportView) -> list[RowErrorView]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from markethall.inventory.reservations.domain.allocation import FewestParcels, FreeStock
-from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.domain import StockQuantity
 
 TEA, CUP, POT = (UUID(int=number) for number in (1, 2, 3))
 A, B, C, D = (UUID(int=number) for number in (10, 11, 12, 13))

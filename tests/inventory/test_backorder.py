@@ -6,7 +6,7 @@ import pytest
 
 from markethall.inventory.catalogue.contract.products import ProductChange, ProductView
 from markethall.inventory.contract import OutOfStock
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from tests.inventory.conftest import (
     ANYONE,
     STAFF,

@@ -16,8 +16,7 @@ from markethall.inventory.catalogue.contract.products import (
 )
 from markethall.inventory.contract import OutOfStock, ProductNotFound
 from markethall.inventory.search.contract import ProductQuery
-from markethall.inventory.stock.contract.movements import Adjustment, WouldGoNegative
-from markethall.inventory.stock.contract.warehouses import WarehouseNotFound
+from markethall.inventory.stock.contract import Adjustment, WarehouseNotFound, WouldGoNegative
 from markethall.shared.idempotency.records import IdempotencyRecord
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.errors import (
@@ -146,14 +145,14 @@ async def test_inactive_product_is_visible_to_staff_only(
             await inventory_app.product_search.render_product_page(
                 ctx, ProductQuery(status=ProductStatus(status))
             )
-    seen = await inventory_app.catalogue.render_product(STAFF, tea.product_id)
+    rendered = await inventory_app.catalogue.render_product(STAFF, tea.product_id)
     listed = await inventory_app.product_search.render_product_page(
         STAFF, ProductQuery(status=ProductStatus(status))
     )
 
-    assert not seen.is_public
+    assert not rendered.is_public
     assert not listed.is_public
-    assert ProductView.model_validate_json(seen.body).status == status
+    assert ProductView.model_validate_json(rendered.body).status == status
     assert await skus(inventory_app) == []
     assert await skus(inventory_app, status=status) == ["TEA"]
     assert await inventory_app.catalogue.count() == 0
@@ -522,7 +521,7 @@ async def test_adjustment_is_idempotent_by_id(inventory_app: InventoryApp) -> No
 
 async def test_response_is_stored_with_the_change(inventory_app: InventoryApp) -> None:
     tea = await inventory_app.product()
-    records = inventory_app.container.persistence().idempotency_store
+    records = inventory_app.container.persistence.idempotency_store
     attempt = no_key()
     attempt = type(attempt)("scope", attempt.id, attempt.retention, PRESENT)
     now = inventory_app.clock()

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.persistence.postgres import Postgres
 from tests.conftest import plain

@@ -15,15 +15,15 @@ from markethall.inventory.reservations.domain.reservations import (
     ShortLine,
     out_of_stock_error,
 )
-from markethall.inventory.stock.contract.movements import Adjustment, MovementReason
-from markethall.inventory.stock.domain.stock import (
+from markethall.inventory.stock.contract import Adjustment, MovementReason
+from markethall.inventory.stock.domain import (
+    MAIN_WAREHOUSE,
     Stock,
     StockChange,
     StockQuantity,
     movement_shortage,
     sum_by_stock_row,
 )
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
 

@@ -5,8 +5,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from dependency_injector import providers
 
+from markethall.inventory.container import InventoryContainer
 from markethall.inventory.imports.contract import ImportStatus
 from markethall.inventory.imports.ports import ReadStore, Store
 from markethall.shared.kernel.errors import Unavailable
@@ -52,10 +52,10 @@ async def test_batch_with_lost_commit_response_is_applied_once(
     product = await inventory_app.product("L-7", stock=1)
     rows = "".join(f"L-{n},Name,1,5\n" if n % 100 else f"L-{n},,1,5\n" for n in range(2500))
     started = await import_client.start(f"sku,name,price,on_hand\n{rows}".encode())
-    database: Any = LostCommitAnswers(inventory_app.container.database(), lost)
-    inventory_app.container.import_worker.reset()
-    with inventory_app.container.database.override(providers.Object(database)):
-        worker = inventory_app.container.import_worker()
+    database: Any = LostCommitAnswers(inventory_app.container.database, lost)
+    container = InventoryContainer(inventory_app.container.settings, inventory_app.container.tools)
+    container.database = database
+    worker = container.import_worker
 
     await worker.process_next(started.import_id)
 

@@ -12,6 +12,7 @@ from markethall.app import Gateway, create_app
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
+from tests.containers import inventory_of
 from tests.test_app import ADMIN, client_of, memory_settings
 
 FILE = b"sku,name,price,on_hand\nA-1,One,1.00,3\nA-2,Two,bad,\n"
@@ -96,7 +97,7 @@ async def test_oversized_file_is_rejected(http: httpx2.AsyncClient, app: Gateway
         413,
     ]
     assert with_length.json()["details"] == chunked.json()["details"] == {"limit": 100_000}
-    tables = app.container.inventory_context.database().tables
+    tables = inventory_of(app.container).persistence.database.tables
     assert len(tables.uploads) == len(tables.upload_parts) == 0
 
 
@@ -146,7 +147,7 @@ async def test_import_requires_catalogue_and_stock_scopes(
 ) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
     clerk = Actor(user_id=new_id(), scopes=frozenset({granted}))
-    headers = {"Authorization": f"Bearer {app.container.access_token_signer().sign(clerk)}"}
+    headers = {"Authorization": f"Bearer {app.container.access_token_signer.sign(clerk)}"}
 
     responses = [
         await http.post("/imports", content=FILE, headers=CSV | headers),
@@ -191,7 +192,7 @@ async def test_event_stream_ends_at_shutdown(http: httpx2.AsyncClient, app: Gate
 
 async def test_event_stream_count_is_limited(http: httpx2.AsyncClient, app: Gateway) -> None:
     path = (await http.post("/imports", content=FILE, headers=CSV)).headers["location"]
-    imports: Any = app.container.imports()
+    imports: Any = inventory_of(app.container).imports
     imports._watchers = 32
 
     response = await http.get(f"{path}/events")

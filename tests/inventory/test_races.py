@@ -30,13 +30,13 @@ from markethall.inventory.contract import (
     Reserve,
     TooManyUnpaidOrders,
 )
-from markethall.inventory.stock.contract.movements import (
+from markethall.inventory.stock.contract import (
     Movement,
     NewTransfer,
     Transfer,
     WouldGoNegative,
 )
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.kernel.errors import PreconditionFailed
 from markethall.shared.kernel.ids import new_id
 from tests.inventory.conftest import ANYONE, MAX_UNPAID_ORDERS, STAFF, consume_command, no_key
@@ -182,11 +182,11 @@ async def test_expiry_races_with_commit_and_one_buyer_wins(setup: RaceSetup) -> 
         )
 
         outcomes = (paid, *others)
-        kept = [outcome for outcome in outcomes if isinstance(outcome, ReservationView)]
+        successful = [outcome for outcome in outcomes if isinstance(outcome, ReservationView)]
         rejected = [outcome for outcome in outcomes if isinstance(outcome, OutOfStock)]
-        assert (len(kept), len(rejected)) == (1, 5)
+        assert (len(successful), len(rejected)) == (1, 5)
         is_committed = await setup.status(reservation.reservation_id) == ReservationStatus.COMMITTED
-        assert is_committed == (kept[0] is paid)
+        assert is_committed == (successful[0] is paid)
         assert await setup.inventory_app.main_stock(tea.product_id) == (1, 1)
         assert await setup.invariants_hold()
 
@@ -250,12 +250,15 @@ async def test_extend_races_with_expiry_and_one_buyer_wins(setup: RaceSetup) -> 
             ]
         )
 
-        kept = [outcome for outcome in (*others, extended) if isinstance(outcome, ReservationView)]
+        successful = [
+            outcome for outcome in (*others, extended) if isinstance(outcome, ReservationView)
+        ]
         assert {type(outcome) for outcome in others} <= {ReservationView, OutOfStock}
         assert isinstance(extended, ReservationView | ReservationClosed)
-        assert len(kept) <= 1
+        assert len(successful) <= 1
         assert (
-            len(kept) + len(successful_reservations(await setup.reserve({tea.product_id: 1}))) == 1
+            len(successful) + len(successful_reservations(await setup.reserve({tea.product_id: 1})))
+            == 1
         )
         assert await setup.inventory_app.main_stock(tea.product_id) == (1, 1)
         assert await setup.invariants_hold()

@@ -18,7 +18,7 @@ from markethall.inventory.contract import (
     TooManyUnpaidOrders,
 )
 from markethall.inventory.reservations.contract import ReservationQuery
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery
 from markethall.shared.observability.metrics import STATEMENTS

@@ -9,15 +9,16 @@ import httpx2
 import pytest
 
 from markethall.app import create_app
-from markethall.container import Container
+from markethall.container import ApplicationContainer
 from markethall.inventory.catalogue.contract.products import ProductView
 from markethall.inventory.contract import RequestedLine, Reserve
-from markethall.settings import Settings
+from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Page
 from markethall.shared.kernel.scopes import scopes_for_roles
+from tests.containers import inventory_of
 from tests.inventory.conftest import ANYONE
 
 EURO = {"amount": 1250, "currency": "EUR"}
@@ -36,7 +37,7 @@ PUBLIC = "public, max-age=5, stale-while-revalidate=30"
 class Client:
     """HTTP client with headers of staff and of a customer."""
 
-    def __init__(self, http: httpx2.AsyncClient, container: Container) -> None:
+    def __init__(self, http: httpx2.AsyncClient, container: ApplicationContainer) -> None:
         self.http = http
         self.container = container
         self.staff = self.token("staff:catalogue")
@@ -44,7 +45,7 @@ class Client:
 
     def token(self, role: str) -> dict[str, str]:
         actor = Actor(user_id=new_id(), roles=(role,), scopes=scopes_for_roles((role,)))
-        return {"authorization": f"Bearer {self.container.access_token_signer().sign(actor)}"}
+        return {"authorization": f"Bearer {self.container.access_token_signer.sign(actor)}"}
 
     async def create(self, **fields: Any) -> dict[str, Any]:
         response = await self.http.post("/products", json=TEA | fields, headers=self.staff)
@@ -64,7 +65,7 @@ class Client:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    app = create_app(Settings(storage="memory"))
+    app = create_app(read_settings(storage="memory"))
     transport = httpx2.ASGITransport(app)
     headers = {"x-request-id": "same-for-all"}
     async with (
@@ -337,7 +338,7 @@ async def test_movements_and_reservations_require_staff(client: Client) -> None:
         lines=(RequestedLine(product_id=UUID(made["product_id"]), quantity=2),),
         expires_at=utc_now() + timedelta(minutes=9),
     )
-    await client.container.inventory().reserve(ANYONE, command)
+    await inventory_of(client.container).inventory.reserve(ANYONE, command)
 
     ledger = await client.http.get(
         f"/products/{made['product_id']}/stock-movements", headers=client.staff

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from markethall.inventory.catalogue.domain.products import Product
+from markethall.inventory.container import InventoryContainer
 from markethall.inventory.search.contract import Facets, ProductPage, ProductQuery
 from markethall.inventory.search.ports import SearchHits
 from markethall.shared.kernel.errors import Unavailable
@@ -373,12 +374,11 @@ class FakeSearchIndex:
 
 def with_search_index(inventory_app: InventoryApp) -> FakeSearchIndex:
     engine = FakeSearchIndex()
-    container = inventory_app.container
-    container.search_index.override(engine)
-    container.product_search.reset()
-    container.catalogue.reset()
-    inventory_app.product_search = container.product_search()
-    inventory_app.catalogue = container.catalogue()
+    container = InventoryContainer(inventory_app.container.settings, inventory_app.container.tools)
+    container.persistence = inventory_app.container.persistence
+    container.search_index = engine
+    inventory_app.product_search = container.product_search
+    inventory_app.catalogue = container.catalogue
     return engine
 
 

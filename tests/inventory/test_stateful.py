@@ -26,8 +26,8 @@ from markethall.inventory.contract import (
     ReservationView,
     TooManyUnpaidOrders,
 )
-from markethall.inventory.stock.contract.movements import NewTransfer, StockLevel, WouldGoNegative
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.contract import NewTransfer, StockLevel, WouldGoNegative
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from markethall.inventory.contract import ProductNotFound
-from markethall.inventory.stock.contract.movements import (
+from markethall.inventory.stock.contract import (
     Movement,
     MovementReason,
     NewStocktake,
@@ -17,16 +17,14 @@ from markethall.inventory.stock.contract.movements import (
     StocktakeNotFound,
     Transfer,
     TransferNotFound,
-    WouldGoNegative,
-)
-from markethall.inventory.stock.contract.warehouses import (
     WarehouseChange,
     WarehouseClosed,
     WarehouseInUse,
     WarehouseNotFound,
     WarehouseView,
+    WouldGoNegative,
 )
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery

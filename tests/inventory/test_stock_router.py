@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.kernel.ids import new_id
 from tests.inventory.test_router import Client, assert_problem, client
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from markethall.inventory.stock.contract.warehouses import (
+from markethall.inventory.stock.contract import (
     NewWarehouse,
     WarehouseChange,
     WarehouseInUse,
     WarehouseNotFound,
     WarehouseView,
 )
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.kernel.errors import PreconditionFailed
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import PageQuery

@@ -3,8 +3,7 @@
 from typing import Final
 from uuid import UUID
 
-from markethall.inventory.stock.contract.movements import Adjustment
-from markethall.inventory.stock.contract.warehouses import NewWarehouse
+from markethall.inventory.stock.contract import Adjustment, NewWarehouse
 from tests.inventory.conftest import STAFF, InventoryApp, no_key
 
 NORTH: Final = UUID("00000000-0000-7000-8000-00000000000a")
@@ -19,7 +18,7 @@ async def receive_in_warehouse(
 ) -> None:
     """Receive stock in a warehouse, which is created if it does not exist."""
     warehouse = NewWarehouse(name=str(warehouse_id), priority=PRIORITIES[warehouse_id])
-    await inventory_app.container.warehouses().create(STAFF, warehouse, no_key(warehouse_id))
+    await inventory_app.container.warehouses.create(STAFF, warehouse, no_key(warehouse_id))
     command = Adjustment(warehouse_id=warehouse_id, delta=quantity, reason="received")
     await inventory_app.stockroom.adjust(STAFF, product_id, command, no_key())
 

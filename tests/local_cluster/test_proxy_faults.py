@@ -68,7 +68,7 @@ async def test_a_response_is_streamed(
 
     cluster.services["orders"].handler = respond_in_two_parts
 
-    async with http.stream("GET", "/events") as response:
+    async with http.stream("GET", "/orders") as response:
         parts = response.aiter_raw()
         first = await anext(parts)
         may_continue.set()
@@ -129,9 +129,9 @@ async def wait_for_disconnect(receive: Receive, disconnected: asyncio.Event) -> 
 
 
 @pytest.mark.parametrize(
-    ("kind", "sent"),
+    ("make_handler", "sent"),
     [
-        (never_ending, request(b"GET", b"/events")),
+        (never_ending, request(b"GET", b"/orders")),
         (never_ending, HALF_A_REQUEST),
         (unanswered, HALF_A_REQUEST),
     ],
@@ -259,7 +259,7 @@ async def test_pause_within_a_response_is_no_timeout() -> None:
         tcp.raw_server(pauses) as upstream,
         with_orders_at(upstream.url, **SHORT_TIMEOUTS) as http,
     ):
-        response = await http.get("/events")
+        response = await http.get("/orders")
 
     assert response.content == b"firstlater"
 

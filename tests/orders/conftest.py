@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 import pytest
-from dependency_injector import providers
 
-from markethall.inventory.contract import Inventory
+from markethall.contexts import topology
+from markethall.event_workers import bind_event_handlers
+from markethall.inventory.remote import GuardedInventory
 from markethall.orders.container import OrdersContainer
 from markethall.orders.contract import (
     CancelOrder,
@@ -19,9 +21,11 @@ from markethall.orders.contract import (
     PlaceOrder,
     TimelineView,
 )
-from markethall.orders.service import EVENT_HANDLERS, OrderEventHandlers
-from markethall.payments.contract import Payments
+from markethall.orders.service import OrderEventHandlers
+from markethall.orders.settings import OrdersSettings
+from markethall.payments.remote import GuardedPayments
 from markethall.shared.composition.context_persistence import ContextPersistence
+from markethall.shared.composition.settings import read_one
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -35,23 +39,25 @@ from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import Actor, CallContext, system_context
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import scopes_for_roles
-from markethall.shared.messaging.events import Delivery, Event, RetryLater, wrap_event
+from markethall.shared.messaging.events import Delivery, Event, EventHandler, RetryLater, wrap_event
 from markethall.shared.messaging.outbox_relay import OutboxRelay
 from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.persistence.postgres import Postgres
-from markethall.users.contract import Users
+from markethall.testing import context_tools
+from markethall.users.remote import GuardedUsers
 from tests.orders.fakes import (
     CallFailures,
     FakeClock,
     FakeInventory,
     FakePayments,
     FakeUsers,
-    with_guard_and_failures,
+    orders_guard,
+    with_failures,
 )
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+HANDLER_KEYS = topology().handler_keys("orders")
 RESERVATION_TTL = timedelta(minutes=15)
 CANCEL = CancelOrder(reason="changed my mind")
 SHIP = FulfilOrder(carrier="DHL", tracking_number="JD01")
@@ -92,19 +98,19 @@ class OrdersApp:
 
     @property
     def orders(self) -> Orders:
-        return self.container.orders()
+        return self.container.orders
 
     @property
     def idempotency(self) -> IdempotencyService:
-        return self.container.idempotency()
+        return self.container.idempotency
 
     @property
     def persistence(self) -> ContextPersistence[Any]:
-        return self.container.persistence()
+        return self.container.persistence
 
     @property
     def event_handlers(self) -> OrderEventHandlers:
-        return self.container.event_handlers()
+        return self.container.event_handlers
 
     def stock_up(self, quantity: int = 5) -> UUID:
         """Add a product with stock and remember it for the consistency check."""
@@ -153,7 +159,7 @@ class OrdersApp:
         return [entry.change for entry in (await self.read_timeline(order)).items]
 
     async def run_periodic_jobs(self) -> None:
-        for sweep in self.container.periodic_jobs():
+        for sweep in self.container.periodic_jobs:
             await sweep()
 
     async def process_events(self, times: int = 1) -> None:
@@ -175,16 +181,13 @@ class OrdersApp:
     async def receive_event(self, event: Event) -> None:
         """Deliver the event to the inbox, as a transport does."""
         envelope = wrap_event(event, system_context("test"), self.clock())
-        names = [entry.handler for entry in EVENT_HANDLERS if entry.event is type(event)]
+        names = HANDLER_KEYS[event.type]
         await self.persistence.inbox.enqueue(names, [envelope])
 
     async def relay(self) -> int:
         """Relay orders' own events to its own inbox, as the root container wires it."""
-        handlers: dict[str, Sequence[str]] = {
-            entry.event.type: [entry.handler] for entry in EVENT_HANDLERS
-        }
         relay = OutboxRelay(
-            "orders", [InProcessTransport(self.persistence.inbox, handlers)], self.clock
+            "orders", [InProcessTransport(self.persistence.inbox, HANDLER_KEYS)], self.clock
         )
         async with self.persistence.outbox.acquire_leadership() as leader:
             assert leader
@@ -193,8 +196,14 @@ class OrdersApp:
     async def claim(self) -> Sequence[Delivery]:
         return await self.persistence.inbox.claim(self.clock(), timedelta(seconds=30), 16)
 
+    @cached_property
+    def handlers(self) -> dict[str, EventHandler]:
+        return bind_event_handlers(
+            "orders", topology().subscriptions["orders"], self.container.event_handlers
+        )
+
     async def handle(self, delivery: Delivery) -> None:
-        await self.container.handlers()[delivery.handler](delivery, delivery.envelope.decode())
+        await self.handlers[delivery.handler](delivery, delivery.envelope.decode())
 
     async def handle_or_retry_later(self, delivery: Delivery) -> None:
         try:
@@ -215,20 +224,22 @@ def orders_app(request: pytest.FixtureRequest) -> OrdersApp:
         FakePayments(clock),
         CallFailures(),
     )
-    users: Users = with_guard_and_failures(fake_users, call_failures, "users")
-    inventory: Inventory = with_guard_and_failures(fake_inventory, call_failures, "inventory")
-    payments: Payments = with_guard_and_failures(fake_payments, call_failures, "payments")
+    users = GuardedUsers(with_failures(fake_users, call_failures), orders_guard("users"))
+    inventory = GuardedInventory(
+        with_failures(fake_inventory, call_failures), orders_guard("inventory")
+    )
+    payments = GuardedPayments(
+        with_failures(fake_payments, call_failures), orders_guard("payments")
+    )
+    settings = read_one(
+        OrdersSettings,
+        {"storage": storage, "reservation_ttl_seconds": RESERVATION_TTL.total_seconds()},
+    )
     container = OrdersContainer(
-        config={
-            "storage": storage,
-            "idempotency_lease": 15.0,
-            "reservation_ttl_seconds": RESERVATION_TTL.total_seconds(),
-        },
-        postgres=providers.Object(postgres),
-        clock=providers.Object(clock),
-        cursors=providers.Object(Cursors(b"a secret of the tests")),
-        users=providers.Object(users),
-        inventory=providers.Object(inventory),
-        payments=providers.Object(payments),
+        settings,
+        context_tools(clock=clock, postgres=postgres),
+        users=users,
+        inventory=inventory,
+        payments=payments,
     )
     return OrdersApp(container, clock, fake_users, fake_inventory, fake_payments, call_failures)

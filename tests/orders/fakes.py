@@ -47,7 +47,6 @@ from markethall.shared.rpc.client_interceptor import (
     AllowList,
     CallGuard,
     InFlightCalls,
-    with_call_guard,
 )
 from markethall.users.contract import Customer, UserInactive
 
@@ -111,10 +110,8 @@ def with_failures(service: T, call_failures: CallFailures) -> T:
     return cast("T", _FailingProxy(service, call_failures))
 
 
-def with_guard_and_failures(service: T, call_failures: CallFailures, target: str) -> T:
-    """Wrap a service with failures and with the guard of every contract call."""
-    guard = CallGuard("orders", target, ALLOWED, InFlightCalls(), utc_now, timeout_seconds=5)
-    return with_call_guard(with_failures(service, call_failures), guard)
+def orders_guard(target: str) -> CallGuard:
+    return CallGuard("orders", target, ALLOWED, InFlightCalls(), utc_now, timeout_seconds=5)
 
 
 class FakeUsers:

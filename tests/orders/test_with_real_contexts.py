@@ -3,22 +3,21 @@
 import json
 from asyncio import gather
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from dependency_injector import providers
 
-from markethall.container import Container, build_container
+from markethall.container import ApplicationContainer
 from markethall.contexts import topology
+from markethall.event_workers import bind_event_handlers
 from markethall.inventory.catalogue.contract.products import NewProduct
 from markethall.inventory.contract import OutOfStock
 from markethall.inventory.reservations.contract import ReservationQuery
-from markethall.inventory.stock.contract.movements import Adjustment
+from markethall.inventory.stock.contract import Adjustment
 from markethall.orders.contract import OrderPaymentStatus, Orders, OrderStatus, OrderView
-from markethall.orders.service import EVENT_HANDLERS
 from markethall.payments.contract import PaymentQuery, PaymentStatus, PaymentView
 from markethall.secret_keys import ApplicationSecrets
 from markethall.settings import Settings, read_settings
@@ -28,7 +27,7 @@ from markethall.shared.idempotency.records import (
     IdempotentRequest,
     StoredResponse,
 )
-from markethall.shared.kernel.clock import utc_now
+from markethall.shared.kernel.clock import Clock, utc_now
 from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.messaging.outbox_relay import OutboxRelay
@@ -36,8 +35,10 @@ from markethall.shared.messaging.transports import InProcessTransport
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.users.contract import Register
+from tests.containers import inventory_of, orders_of, payments_of, users_of
 from tests.orders.conftest import (
     CANCEL,
+    HANDLER_KEYS,
     RESERVATION_TTL,
     SHIP,
     STAFF,
@@ -52,40 +53,50 @@ CALLS = ["get_active_customer", "reserve", "open"]
 MAX_STATEMENTS = 12
 
 
+class FailingCallsContainer(ApplicationContainer):
+    """The root container with a failing connection before each called context."""
+
+    def __init__(self, settings: Settings, secrets: ApplicationSecrets, clock: Clock) -> None:
+        self.call_failures = CallFailures()
+        super().__init__(settings, secrets, clock=clock)
+
+    def internal_service(self, target: str, caller: str) -> Any:
+        return with_failures(super().internal_service(target, caller), self.call_failures)
+
+
 @dataclass
 class ContextsApp:
     """The root container, with failures of its calls and a controlled clock."""
 
-    container: Container
+    container: "FailingCallsContainer"
     clock: FakeClock
-    call_failures: CallFailures = field(default_factory=CallFailures)
     buyer: Any = None
 
     @property
-    def orders(self) -> Orders:
-        return self.container.orders()
+    def call_failures(self) -> CallFailures:
+        return self.container.call_failures
 
-    def connect_events(self) -> None:
-        for provider in (
-            self.container.users,
-            self.container.inventory,
-            self.container.payments,
-        ):
-            provider.override(providers.Object(with_failures(provider(), self.call_failures)))
+    @property
+    def orders(self) -> Orders:
+        return orders_of(self.container).orders
 
     async def open(self) -> None:
         name = f"buyer{new_id().hex[-8:]}"
         command = Register(username=name, email=f"{name}@example.com", password="a long enough one")
-        account = await self.container.accounts().register(STAFF, command, attempt_without_key())
+        account = await users_of(self.container).accounts.register(
+            STAFF, command, attempt_without_key()
+        )
         self.buyer = user_context(account.user_id, "customer")
 
     async def product(self, stock: int) -> UUID:
         price = {"amount": 1000, "currency": "EUR"}
         body = {"sku": f"SKU-{new_id().hex}", "name": "A thing", "price": price}
         command = NewProduct.model_validate(body)
-        product = await self.container.catalogue().create(STAFF, command, attempt_without_key())
+        product = await inventory_of(self.container).catalogue.create(
+            STAFF, command, attempt_without_key()
+        )
         received = Adjustment(delta=stock, reason="received")
-        await self.container.stockroom().adjust(
+        await inventory_of(self.container).stockroom.adjust(
             STAFF, product.product_id, received, attempt_without_key()
         )
         return product.product_id
@@ -100,32 +111,36 @@ class ContextsApp:
         request = IdempotentRequest(
             self.buyer.actor.audit_name, "POST", "/orders", "key", str(product_id)
         )
-        answer, _ = await self.container.orders_idempotency().run(
+        response, _ = await orders_of(self.container).idempotency.run(
             request,
             IDEMPOTENCY_RETENTION_EXTENDED,
             to_response,
             lambda attempt: self.orders.place(self.buyer, command, attempt),
         )
-        return answer
+        return response
 
     async def confirm(self, order: OrderView, method: str = "sandbox_ok") -> PaymentView:
         attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_EXTENDED, ok_response)
         payment_id = order.payment.payment_id
-        return await self.container.payment_api().confirm(self.buyer, payment_id, method, attempt)
+        return await payments_of(self.container).payment_api.confirm(
+            self.buyer, payment_id, method, attempt
+        )
 
     async def payment(self, order: OrderView) -> PaymentView:
-        return await self.container.payment_api().get_payment(STAFF, order.payment.payment_id)
+        return await payments_of(self.container).payment_api.get_payment(
+            STAFF, order.payment.payment_id
+        )
 
     async def available(self, product_id: UUID) -> int:
-        stock = await self.container.stockroom().get_stock(STAFF, product_id)
+        stock = await inventory_of(self.container).stockroom.get_stock(STAFF, product_id)
         return stock.available
 
     async def read_order(self, order: OrderView) -> OrderView:
         return await self.orders.get_order(STAFF, order.order_id)
 
     async def run_periodic_jobs(self) -> None:
-        for context in (self.container.orders_context, self.container.inventory_context):
-            for sweep in context.periodic_jobs():
+        for context in (orders_of(self.container), inventory_of(self.container)):
+            for sweep in context.periodic_jobs:
                 await sweep()
 
     async def process_events(self) -> None:
@@ -133,22 +148,25 @@ class ContextsApp:
             pass
 
     async def _relay_events(self) -> int:
-        persistence = self.container.orders_context.persistence()
-        names = {entry.event.type: [entry.handler] for entry in EVENT_HANDLERS}
-        transport = InProcessTransport(persistence.inbox, names)
+        persistence = orders_of(self.container).persistence
+        transport = InProcessTransport(persistence.inbox, HANDLER_KEYS)
         sum_ = 0
-        for context in (self.container.orders_context, self.container.payments_context):
+        for context in (orders_of(self.container), payments_of(self.container)):
             relay = OutboxRelay("test", [transport], self.clock)
-            async with context.persistence().outbox.acquire_leadership() as leader:
+            async with context.persistence.outbox.acquire_leadership() as leader:
+                assert leader
                 sum_ += await relay.relay_batch(leader, 100)
         return sum_
 
     async def _handle_events(self) -> int:
-        context: Any = self.container.orders_context
+        orders = orders_of(self.container)
+        handlers = bind_event_handlers(
+            "orders", topology().subscriptions["orders"], orders.event_handlers
+        )
         lease = timedelta(seconds=30)
-        deliveries = await context.persistence().inbox.claim(self.clock(), lease, 16)
+        deliveries = await orders.persistence.inbox.claim(self.clock(), lease, 16)
         for delivery in deliveries:
-            await context.handlers()[delivery.handler](delivery, delivery.envelope.decode())
+            await handlers[delivery.handler](delivery, delivery.envelope.decode())
         return len(deliveries)
 
 
@@ -173,13 +191,11 @@ async def contexts_app(settings: Settings) -> AsyncIterator[ContextsApp]:
         access_token_private_key=generate_private_key(),
         service_token_private_key=generate_private_key(),
     )
-    contexts_app = ContextsApp(build_container(settings, secrets), FakeClock(utc_now()))
-    contexts_app.container.clock.override(providers.Object(contexts_app.clock))
-    contexts_app.connect_events()
+    clock = FakeClock(utc_now())
+    contexts_app = ContextsApp(FailingCallsContainer(settings, secrets, clock), clock)
     await contexts_app.open()
     yield contexts_app
-    contexts_app.container.passwords().close()
-    await contexts_app.container.databases().close()
+    await contexts_app.container.close()
 
 
 async def test_an_order_is_placed_paid_shipped_and_delivered(contexts_app: ContextsApp) -> None:
@@ -201,7 +217,7 @@ async def test_an_order_is_placed_paid_shipped_and_delivered(contexts_app: Conte
         OrderPaymentStatus.PAID,
     )
     assert (await contexts_app.read_order(order)).status is OrderStatus.COMPLETED
-    stock = await contexts_app.container.stockroom().get_stock(STAFF, product_id)
+    stock = await inventory_of(contexts_app.container).stockroom.get_stock(STAFF, product_id)
     assert [(level.on_hand, level.reserved) for level in stock.warehouses] == [(3, 0)]
 
 
@@ -280,12 +296,12 @@ async def test_paid_order_without_stock_is_cancelled_and_refunded(
 async def test_fifty_concurrent_orders_sell_exactly_the_stock(contexts_app: ContextsApp) -> None:
     product_id = await contexts_app.product(stock=5)
 
-    answers = await gather(
+    responses = await gather(
         *(contexts_app.place(product_id, quantity=1) for _ in range(50)), return_exceptions=True
     )
 
-    assert sum(isinstance(answer, OrderView) for answer in answers) == 5
-    assert sum(isinstance(answer, OutOfStock) for answer in answers) == 45
+    assert sum(isinstance(response, OrderView) for response in responses) == 5
+    assert sum(isinstance(response, OutOfStock) for response in responses) == 45
     assert await contexts_app.available(product_id) == 0
 
 
@@ -303,13 +319,19 @@ async def test_retry_after_unavailable_context_gives_one_order(
 
     assert contexts_app.call_failures.calls == [*CALLS[:number], *CALLS]
     assert await contexts_app.orders.count() == 1
-    assert await contexts_app.container.payment_api().count() == 1
+    assert await payments_of(contexts_app.container).payment_api.count() == 1
     query = ReservationQuery(order_id=order_id)
     assert (
-        len((await contexts_app.container.reservations().list_reservations(STAFF, query)).items)
+        len(
+            (
+                await inventory_of(contexts_app.container).reservations.list_reservations(
+                    STAFF, query
+                )
+            ).items
+        )
         == 1
     )
-    payments = await contexts_app.container.payment_api().list_payments(
+    payments = await payments_of(contexts_app.container).payment_api.list_payments(
         STAFF, PaymentQuery(order_id=order_id)
     )
     assert len(payments.items) == 1
@@ -324,9 +346,3 @@ async def test_placing_order_takes_at_most_twelve_statements(contexts_app: Conte
     await contexts_app.place_with_key(product_id)
 
     assert STATEMENTS._value.get() - before <= MAX_STATEMENTS
-
-
-def test_manifest_subscribes_every_handler() -> None:
-    handlers = {entry.event.type: [entry.handler] for entry in EVENT_HANDLERS}
-
-    assert topology().handler_keys("orders") == handlers

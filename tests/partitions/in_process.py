@@ -5,7 +5,7 @@ It also runs to its end after a timeout of the caller, as it would in another pr
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context as ContextVars
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from dependency_injector import providers
 from starlette.types import ASGIApp
 
-from markethall.app import create_app
-from markethall.container import Container
+from markethall.app import Gateway
+from markethall.container import ApplicationContainer
 from markethall.contexts import topology
+from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import read_settings
 from markethall.shared.security.access_tokens import generate_private_key
 from tests.e2e.servers import ADMIN, RunningServer
@@ -34,7 +34,7 @@ class PartitionedApp:
 
     server: RunningServer
     http: httpx2.AsyncClient
-    containers: Mapping[str, Container]
+    containers: Mapping[str, ApplicationContainer]
 
 
 class AsgiNetwork(httpx2.AsyncBaseTransport):
@@ -61,34 +61,29 @@ class AsgiNetwork(httpx2.AsyncBaseTransport):
         return await asyncio.shield(response)
 
 
-def keep_container(_: Container) -> None:
-    """Leave the container as it is."""
-
-
 @asynccontextmanager
 async def open_partitioned_app(
     partition: Partition,
     folder: Path,
-    prepare: Callable[[Container], None] = keep_container,
+    container_class: type[ApplicationContainer] = ApplicationContainer,
     **settings: Any,
 ) -> AsyncIterator[PartitionedApp]:
     """Open one application for each block. Settings as for `read_settings`.
 
-    Each application has a folder of its own and only the private keys it signs with. `prepare` may
-    change the container before the application starts.
+    Each application has a folder of its own and only the private keys it signs with.
     """
     network = AsgiNetwork()
     common = {"secret_key": SECRET, "admin_email": ADMIN[0], "admin_password": ADMIN[1], **settings}
     keys = {"users": "access_token_private_key", "orders": "service_token_private_key"}
     apps = {
-        block: create_app(
-            read_settings(
-                contexts=frozenset(block),
-                context_urls=remotes_of(block, partition),
-                data_dir=folder / host_of(block),
-                **{keys[context]: generate_private_key() for context in block if context in keys},
-                **common,
-            )
+        block: _create_app(
+            network,
+            container_class,
+            contexts=frozenset(block),
+            context_urls=remotes_of(block, partition),
+            data_dir=folder / host_of(block),
+            **{keys[context]: generate_private_key() for context in block if context in keys},
+            **common,
         )
         for block in partition
     }
@@ -96,13 +91,19 @@ async def open_partitioned_app(
         http = httpx2.AsyncClient(transport=network, timeout=20)
         await stack.enter_async_context(http)
         for block, app in apps.items():
-            app.container.transport.override(providers.Object(network))
-            prepare(app.container)
             network.register(host_of(block), app)
             await stack.enter_async_context(app.lifespan())
         addresses = {context: address_of(block) for block in apps for context in block}
         containers = {context: app.container for block, app in apps.items() for context in block}
         yield PartitionedApp(RunningServer(addresses, (), folder / "none.log"), http, containers)
+
+
+def _create_app(
+    network: AsgiNetwork, container_class: type[ApplicationContainer], **settings: Any
+) -> Gateway:
+    read = read_settings(**settings)
+    application_secrets = load_or_create_secrets(read)
+    return Gateway(read, lambda: container_class(read, application_secrets, http_transport=network))
 
 
 def host_of(block: Block) -> str:

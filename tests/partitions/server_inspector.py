@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
-from markethall.container import Container
+from markethall.container import ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.shared.messaging.events import EventEnvelope
 from tests.conftest import plain
@@ -153,10 +153,10 @@ class MemoryInspector:
     `tables` is empty: only responses and events are compared.
     """
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: ApplicationContainer) -> None:
         self._backends = {
-            context: getattr(container, f"{context}_context").persistence()
-            for context in context_names()
+            context: context_container.persistence
+            for context, context_container in container.contexts.items()
         }
         self._published: dict[str, dict[UUID, EventEnvelope]] = {
             context: {} for context in context_names()

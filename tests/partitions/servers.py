@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx2
 
+from markethall.container import ApplicationContainer
 from markethall.local.valkey import EmbeddedValkey
 from tests.e2e.dedicated_server import dedicated_database, environment
 from tests.e2e.servers import RunningServer, as_json, running
 from tests.e2e.split_cluster import split_cluster
-from tests.partitions.in_process import SECRET, PartitionedApp, keep_container, open_partitioned_app
+from tests.partitions.in_process import SECRET, PartitionedApp, open_partitioned_app
 from tests.partitions.log import Log
 from tests.partitions.partitions import MONOLITH, PARTITIONS, Partition
 from tests.partitions.scenario import play
@@ -61,7 +62,7 @@ async def in_process(
         addresses["redis_url"] = redis_url
         given = addresses | SLOW_MACHINE_SETTINGS | settings
         async with open_partitioned_app(
-            PARTITIONS[name], resources.folder(name), keep_container, **given
+            PARTITIONS[name], resources.folder(name), ApplicationContainer, **given
         ) as partitioned_app:
             yield partitioned_app
 

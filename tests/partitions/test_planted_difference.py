@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from dependency_injector import providers
-
-from markethall.container import Container
+from markethall.container import ApplicationContainer
 from markethall.inventory.contract import Inventory, OutOfStock, ReservationView, Reserve
 from markethall.shared.kernel.call_context import CallContext
-from tests.partitions.in_process import keep_container, open_partitioned_app
+from tests.partitions.in_process import open_partitioned_app
 from tests.partitions.log import Log, compared
 from tests.partitions.partitions import MONOLITH, PARTITIONS
 from tests.partitions.scenario.catalogue import create_products
@@ -34,14 +32,16 @@ class DetailDroppingInventory:
             raise OutOfStock(lines=[]) from None
 
 
-def install_fault(container: Container) -> None:
-    container.inventory.override(providers.Object(DetailDroppingInventory(container.inventory())))
+class FaultyContainer(ApplicationContainer):
+    def internal_service(self, target: str, caller: str) -> Any:
+        service = super().internal_service(target, caller)
+        return DetailDroppingInventory(service) if target == "inventory" else service
 
 
 async def short_log(folder: Path, *, with_fault: bool) -> Log:
-    prepare = install_fault if with_fault else keep_container
+    container_class = FaultyContainer if with_fault else ApplicationContainer
     async with open_partitioned_app(
-        PARTITIONS[MONOLITH], folder, prepare, storage="memory"
+        PARTITIONS[MONOLITH], folder, container_class, storage="memory"
     ) as partitioned_app:
         inspector = MemoryInspector(partitioned_app.containers["orders"])
         runner = ScenarioRunner(partitioned_app.server, partitioned_app.http, inspector)

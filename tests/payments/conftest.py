@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from dependency_injector import providers
 
 from markethall.payments.container import PaymentsContainer
 from markethall.payments.contract import (
@@ -25,8 +24,10 @@ from markethall.payments.gateway import SandboxWebhooks
 from markethall.payments.gateway.sandbox import Sleep
 from markethall.payments.ports import PaymentGateway, SandboxLedger
 from markethall.payments.remote import RemotePayments, router
+from markethall.payments.settings import PaymentsSettings
 from markethall.payments.sql import metadata
 from markethall.schema_migrations import upgrade
+from markethall.shared.composition.settings import read_one
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_EXTENDED, ok_response
 from markethall.shared.idempotency.records import (
     IdempotentCommand,
@@ -37,11 +38,11 @@ from markethall.shared.idempotency.service import IdempotencyService
 from markethall.shared.kernel.call_context import Actor, CallContext, system_context
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
-from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.kernel.scopes import scopes_for_roles
 from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres import Postgres
+from markethall.testing import context_tools
 from tests.conftest import on_server, url_of
 from tests.rpc_loopback import over_rpc
 
@@ -120,23 +121,23 @@ class PaymentsApp:
 
     @property
     def payments(self) -> Payments:
-        return self.container.payments()
+        return self.container.payments
 
     @property
     def payment_api(self) -> PaymentApi:
-        return self.container.payment_api()
+        return self.container.payment_api
 
     @property
     def idempotency(self) -> IdempotencyService:
-        return self.container.idempotency()
+        return self.container.idempotency
 
     @property
     def sandbox_ledger(self) -> SandboxLedger:
-        return self.container.sandbox_ledger()
+        return self.container.sandbox_ledger
 
     @property
     def webhooks(self) -> SandboxWebhooks:
-        return self.container.sandbox_webhooks()
+        return self.container.sandbox_webhooks
 
     async def open(self, amount: int = 1999, currency: str = "EUR", **values: Any) -> PaymentView:
         due: dict[str, Any] = {
@@ -194,7 +195,7 @@ class PaymentsApp:
         return await self.payment_api.get_payment(user_context(payment.user_id), payment.payment_id)
 
     async def run_periodic_jobs(self) -> None:
-        for sweep in self.container.periodic_jobs():
+        for sweep in self.container.periodic_jobs:
             await sweep()
 
     async def reconcile(self) -> None:
@@ -208,7 +209,7 @@ class PaymentsApp:
         return receipt.duplicate
 
     async def events(self) -> list[EventEnvelope]:
-        async with self.container.persistence().outbox.acquire_leadership() as leader:
+        async with self.container.persistence.outbox.acquire_leadership() as leader:
             assert leader is not None
             return list(await leader.get_unpublished(1000))
 
@@ -251,22 +252,11 @@ def build_payments_app(
     storage: str, postgres: Postgres | None, sleep: Sleep = skip_sleep
 ) -> PaymentsApp:
     clock = FakeClock()
-    container = PaymentsContainer(
-        postgres=providers.Object(postgres),
-        clock=providers.Object(clock),
-        cursors=providers.Singleton(Cursors, SECRET),
-        webhook_secret=providers.Object(SECRET),
-        sleep=providers.Object(sleep),
-        config={
-            "mode": "local",
-            "storage": storage,
-            "idempotency_lease": 15,
-            "payment_provider_timeout_seconds": 8,
-            "payment_reconcile_after_seconds": 15,
-        },
-    )
-    gateway = InterruptibleGateway(container.gateway())
-    container.gateway.override(providers.Object(gateway))
+    tools = context_tools(clock=clock, postgres=postgres, secret_key=SECRET)
+    container = PaymentsContainer(read_one(PaymentsSettings, {"storage": storage}), tools)
+    container.sleep = sleep
+    gateway = InterruptibleGateway(container.gateway)
+    container.gateway = gateway
     return PaymentsApp(container, clock, gateway)
 
 
@@ -285,7 +275,7 @@ async def payments_app(wiring: tuple[str, PaymentsApp]) -> AsyncIterator[Payment
         return
     here = payments_app.payments
     async with over_rpc("payments", router, here, RemotePayments) as remote:
-        payments_app.container.payments.override(providers.Object(remote))
+        payments_app.container.payments = remote
         yield payments_app
 
 

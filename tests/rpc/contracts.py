@@ -12,11 +12,9 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 import markethall.inventory.contract
-import markethall.inventory.remote
 import markethall.payments.contract
-import markethall.payments.remote
 import markethall.users.contract
-import markethall.users.remote
+from markethall.contexts import topology
 from markethall.inventory.contract import (
     Consume,
     Extend,
@@ -37,11 +35,14 @@ from markethall.payments.contract import (
     RefundStatus,
     RefundView,
 )
+from markethall.shared.composition.parts import InternalApi
 from markethall.shared.kernel import errors, money
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.money import Money
+from markethall.shared.rpc.client import RpcClient
+from markethall.shared.rpc.client_interceptor import CallGuard
 from markethall.users.contract import Customer, Users
 
 TIME: Final = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
@@ -59,9 +60,25 @@ class Contract:
     context: str
     module: Any
     protocol: type[Any]
-    router: APIRouter
-    remote: type[Any]
     samples: Mapping[str, tuple[Any, Any]]
+
+    @property
+    def _api(self) -> InternalApi[Any, Any]:
+        api = topology().contexts[self.context].load_parts().internal_api
+        assert api
+        return api
+
+    @property
+    def router(self) -> APIRouter:
+        return self._api.router
+
+    @property
+    def remote(self) -> Callable[[RpcClient], Any]:
+        return self._api.remote
+
+    @property
+    def guarded(self) -> Callable[[Any, CallGuard], Any]:
+        return self._api.guarded
 
     def documented_errors(self, method: str) -> set[type[DomainError]]:
         """Return the errors that the docstring of the method names."""
@@ -134,8 +151,6 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
         "users",
         markethall.users.contract,
         Users,
-        markethall.users.remote.router,
-        markethall.users.remote.RemoteUsers,
         {
             "get_active_customer": (
                 new_id(),
@@ -147,8 +162,6 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
         "inventory",
         markethall.inventory.contract,
         Inventory,
-        markethall.inventory.remote.router,
-        markethall.inventory.remote.RemoteInventory,
         {
             "reserve": (
                 Reserve(
@@ -178,8 +191,6 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
         "payments",
         markethall.payments.contract,
         Payments,
-        markethall.payments.remote.router,
-        markethall.payments.remote.RemotePayments,
         {
             "open": (
                 OpenPayment(
@@ -204,10 +215,12 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
 METHODS: Final = tuple(
     (context, method) for context, contract in CONTRACTS.items() for method in contract.samples
 )
+_ERRORS: Final = [value for value in vars(errors).values() if isinstance(value, type)]
 SYSTEM: Final = tuple(
-    error_type for error_type in vars(errors).values()
-    if isinstance(error_type, type) and issubclass(error_type, DomainError) and error_type is not DomainError
-)  # fmt: skip
+    error_type
+    for error_type in _ERRORS
+    if issubclass(error_type, DomainError) and error_type is not DomainError
+)
 
 
 class RecordingService:

@@ -1,6 +1,6 @@
-"""How one call comes to be two, local and remote: a plugin of pytest that plants a mistake.
+"""A pytest plugin that plants one bug by which local and remote calls differ.
 
-`pytest -p tests.rpc.mutants --mutant NAME` runs with the mistake. See test_drifts.py.
+`pytest -p tests.rpc.mutants --mutant NAME` runs with the bug; test_mutants.py runs them all.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ INVENTORY: Final = "tests/inventory/test_contract.py"
 PAYMENTS: Final = "tests/payments/test_contract.py"
 USERS: Final = "tests/users/test_contract.py"
 VALUES: Final = "tests/rpc/test_values.py"
-# in the suites `remote` is the wire to the service on Postgres
+# in the contract suites `remote` is the service on Postgres over HTTP
 SQL: Final = ("[sql]", "[remote]")
 BOTH_WAYS: Final = "tests/rpc/test_local_and_remote.py"
 
@@ -25,10 +25,10 @@ def request_field_dropped() -> None:
     remote = module("payments.remote").RemotePayments
     refund = remote.refund
 
-    async def drifted(self: Any, call: Any, command: Any) -> Any:
-        return await refund(self, call, command.model_copy(update={"amount": None}))
+    async def mutated(self: Any, ctx: Any, command: Any) -> Any:
+        return await refund(self, ctx, command.model_copy(update={"amount": None}))
 
-    remote.refund = drifted
+    remote.refund = mutated
 
 
 def response_field_dropped() -> None:
@@ -48,14 +48,14 @@ def error_details_dropped() -> None:
 
 
 def error_class_lost() -> None:
-    """As when a code is not known at the calling end."""
+    """The code of the error is unknown to the caller."""
     module("payments.contract").RefundExceedsCaptured.code = "payments.unheard_of"
 
 
 def live_row_returned() -> None:
     table = module("shared.persistence.memory").Table
-    begin = table.__init__
-    table.__init__ = lambda self, *_, **rows: begin(self, lambda row: row, **rows)
+    init = table.__init__
+    table.__init__ = lambda self, *_, **rows: init(self, lambda row: row, **rows)
 
 
 def response_mutable() -> None:
@@ -70,53 +70,65 @@ def row_not_locked() -> None:
 
 
 def check_and_update_separated() -> None:
-    """As if what is there had been looked up before, and is taken whatever it is by now."""
+    """Reserve without checking the stock in the same statement."""
     statements = module("inventory.reservations.sql.statements")
-    for take in (statements.RESERVE_LINE, statements.RESERVE_SINGLE_STATEMENT):
-        take._compile()
-        for enough in ("stock.reserved >= ", "ELSE 0 END >= "):
-            take._sql = take._sql.replace(enough, f"{enough}-1000000 + ")
-        assert "-1000000" in take._sql
+    for statement in (statements.RESERVE_LINE, statements.RESERVE_SINGLE_STATEMENT):
+        statement._compile()
+        for comparison in ("stock.reserved >= ", "ELSE 0 END >= "):
+            statement._sql = statement._sql.replace(comparison, f"{comparison}-1000000 + ")
+        assert "-1000000" in statement._sql
 
 
 def no_local_guard() -> None:
-    _without_guard(here=True)
+    _remove_guard(of_remote=False)
 
 
 def no_remote_guard() -> None:
-    _without_guard(here=False)
+    _remove_guard(of_remote=True)
 
 
-def _without_guard(*, here: bool) -> None:
-    """Before the container is read, which keeps what it found."""
-    guard = module("shared.rpc.client_interceptor")
-    guarded = guard.with_call_guard
+def _remove_guard(*, of_remote: bool) -> None:
+    for context, name in (
+        ("users", "GuardedUsers"),
+        ("inventory", "GuardedInventory"),
+        ("payments", "GuardedPayments"),
+    ):
+        _replace_guard(getattr(module(f"{context}.remote"), name), of_remote=of_remote)
 
-    def drifted(service: Any, its_guard: Any) -> Any:
-        is_here = not type(service).__name__.startswith("Remote")
-        return service if is_here is here else guarded(service, its_guard)
 
-    guard.with_call_guard = drifted
+def _replace_guard(guarded: Any, *, of_remote: bool) -> None:
+    init = guarded.__init__
+
+    def mutated(self: Any, service: Any, guard: Any) -> None:
+        is_remote = type(service).__name__.startswith("Remote")
+        init(self, service, _NoGuard() if is_remote is of_remote else guard)
+
+    guarded.__init__ = mutated
+
+
+class _NoGuard:
+    async def invoke(self, ctx: Any, method: str, call: Any) -> Any:
+        return await call(ctx)
 
 
 def no_allowed_calls_check() -> None:
     policy = module("shared.rpc.server").ServiceRoutePolicy
 
-    async def drifted(self: Any, request: Request) -> Any:
+    async def mutated(self: Any, request: Request) -> Any:
         self._get_identity(request)
         return request.scope["state"]["call_context"]
 
-    policy.__call__ = drifted
+    policy.__call__ = mutated
 
 
 def module(name: str) -> Any:
-    """Read when the mistake is planted, and not before."""
+    """Import only when the bug is planted, so that a run imports no other context."""
     return import_module(f"markethall.{name}")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """`tests` are run, in all their variants; those with one of `caught_by` in it must fail."""
+    """Of all variants of `tests`, exactly those that contain one of `caught_by` must fail."""
 
     apply: Callable[[], None]
     tests: tuple[str, ...]
@@ -124,8 +136,8 @@ class Mutant:
 
 
 MUTANTS: Final[Mapping[str, Mutant]] = {
-    drift.apply.__name__: drift
-    for drift in (
+    mutant.apply.__name__: mutant
+    for mutant in (
         Mutant(
             request_field_dropped,
             (f"{PAYMENTS}::test_partial_refund",),
@@ -195,12 +207,12 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mutant", choices=list(MUTANTS), help="the mistake that is planted")
+    parser.addoption("--mutant", choices=list(MUTANTS), help="the bug to plant")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("--mutant")
     if name:
-        # a drawn traceback for each of fifty buyers takes a minute
+        # rendering a traceback for each of fifty buyers takes a minute
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
         MUTANTS[name].apply()

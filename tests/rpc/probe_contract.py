@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 from uuid import UUID
 
 import httpx2
 import pytest
 from fastapi import APIRouter, Depends, Response
 
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.gateway import GatewayMiddleware
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.call_context import Actor, CallContext
@@ -81,7 +81,14 @@ class ProbeService:
 
 
 router = APIRouter(prefix="/internal/probe")
-ProbeDep = Annotated[ProbeService, Depends(from_container("probe"))]
+
+
+class ProvidesProbe(Protocol):
+    probe: ProbeService
+
+
+_from_probe: FromContext[ProvidesProbe] = FromContext("probe")
+ProbeDep = Annotated[ProbeService, Depends(_from_probe(lambda container: container.probe))]
 
 
 @router.post("/greet", response_model=ProbeResult)

@@ -8,7 +8,7 @@ import pytest
 from markethall.contexts import context_names, topology
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.rpc.client import RpcClient
-from markethall.shared.rpc.client_interceptor import CallGuard, InFlightCalls, with_call_guard
+from markethall.shared.rpc.client_interceptor import CallGuard, InFlightCalls
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
 from tests.rpc.contracts import CONTRACTS, METHODS, RecordingService
@@ -21,7 +21,8 @@ SIGNER = ServiceSigner(generate_private_key(), now)
 
 def in_process(caller: str, target: str, provider: Any) -> Any:
     """Return the client that the container would wire for this caller."""
-    return with_call_guard(provider, CallGuard(caller, target, ALLOWED, InFlightCalls(), now, 5))
+    guard = CallGuard(caller, target, ALLOWED, InFlightCalls(), now, 5)
+    return CONTRACTS[target].guarded(provider, guard)
 
 
 def over_http(caller: str, target: str, provider: Any) -> Any:

@@ -4,11 +4,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx2
 import pytest
-from dependency_injector import providers
 from fastapi.routing import iter_route_contexts
 
 from markethall.app import create_app
@@ -17,6 +16,8 @@ from markethall.settings import read_settings
 from markethall.shared.kernel.call_context import Actor
 from markethall.shared.security.access_tokens import generate_private_key
 from markethall.shared.security.service_tokens import ServiceSigner
+from markethall.users.contract import Users
+from tests.containers import users_of
 from tests.partitions.in_process import address_of, open_partitioned_app, remotes_of
 from tests.partitions.partitions import MONOLITH, PARTITIONS, Block, Partition
 from tests.rpc.contracts import CONTRACTS, METHODS, RecordingService
@@ -68,10 +69,10 @@ async def _open_internal_api(folder: Path) -> AsyncIterator[InternalApi]:
     pem = generate_private_key()
     async with open_partitioned_app(TWO_PROCESSES, folder, storage="memory") as processes:
         signer = ServiceSigner(pem, now)
-        processes.containers["orders"].service_signer.override(providers.Object(signer))
+        processes.containers["orders"].service_signer = signer
         container = processes.containers["users"]
         users = RecordingService(CONTRACTS["users"])
-        container.users.override(providers.Object(users))
+        users_of(container).users = cast("Users", users)
         user = {"username": "ada", "email": "ada@example.com", "password": "a long enough one"}
         await processes.http.post(f"{USERS_URL}/users", json=user)
         response = await processes.http.post(
@@ -91,9 +92,10 @@ def is_unauthenticated(response: httpx2.Response) -> bool:
     )
 
 
-FORGERIES: Final = tuple(Forger(
-    ServiceSigner(generate_private_key(), now).sign("orders", "users", "get_active_customer", Actor()), generate_private_key(), 0
-).all())  # fmt: skip
+_ANY_TOKEN: Final = ServiceSigner(generate_private_key(), now).sign(
+    "orders", "users", "get_active_customer", Actor()
+)
+FORGERIES: Final = tuple(Forger(_ANY_TOKEN, generate_private_key(), 0).all())
 
 
 async def test_valid_service_token_is_accepted(internal_api: InternalApi) -> None:

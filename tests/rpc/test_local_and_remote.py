@@ -29,12 +29,12 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         redis_url="redis://127.0.0.1:1/0",
         data_dir=tmp_path,
     )
-    return create_app(settings).container.orders_context
+    return create_app(settings).container.contexts["orders"]
 
 
 def call(orders: Any, context: str, method: str, **changes: Any) -> Any:
     argument, _ = CONTRACTS[context].samples[method]
-    service = getattr(orders, context)()
+    service = getattr(orders.clients, context)
     return getattr(service, method)(CTX.model_copy(update=changes), argument)
 
 
@@ -42,7 +42,7 @@ def call(orders: Any, context: str, method: str, **changes: Any) -> Any:
 async def test_call_inside_transaction_fails_both_ways(
     orders: Any, context: str, method: str
 ) -> None:
-    async with orders.persistence().database.transaction():
+    async with orders.persistence.database.transaction():
         with pytest.raises(CalledWhileHoldingConnection):
             await call(orders, context, method)
 

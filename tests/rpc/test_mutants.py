@@ -1,4 +1,4 @@
-"""Each drift is planted once, and the contract suites see it: what cannot fail protects nothing."""
+"""Each mutant is planted once, and exactly the expected contract tests fail."""
 
 import os
 import re
@@ -11,13 +11,13 @@ import pytest
 from tests.rpc.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
-ALL = sorted({test for drift in MUTANTS.values() for test in drift.tests})
+ALL = sorted({test for mutant in MUTANTS.values() for test in mutant.tests})
 
 
-def run(server_url: str, *arguments: str) -> tuple[int, set[str], set[str]]:
-    """The exit code, which tests have failed, and which have passed."""
+def run_pytest(server_url: str, *arguments: str) -> tuple[int, set[str], set[str]]:
+    """Return the exit code, the failed tests and the passed tests."""
     command = [sys.executable, "-m", "pytest", "-p", "tests.rpc.mutants", "-p", "no:cacheprovider"]
-    done = subprocess.run(
+    completed = subprocess.run(
         [*command, "-q", "-rA", "--tb=no", "--show-capture=no", *arguments],
         cwd=ROOT,
         env={**os.environ, "MARKETHALL_TEST_DATABASE_URL": server_url},
@@ -26,25 +26,25 @@ def run(server_url: str, *arguments: str) -> tuple[int, set[str], set[str]]:
         timeout=300,
         check=False,
     )
-    found = re.findall(r"^(PASSED|FAILED) (\S+)", done.stdout, re.MULTILINE)
-    failed = {test for outcome, test in found if outcome == "FAILED"}
-    return done.returncode, failed, {test for _, test in found} - failed
+    outcomes = re.findall(r"^(PASSED|FAILED) (\S+)", completed.stdout, re.MULTILINE)
+    failed = {test for outcome, test in outcomes if outcome == "FAILED"}
+    return completed.returncode, failed, {test for _, test in outcomes} - failed
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_fails_only_its_own_test(server_url: str, name: str) -> None:
-    drift = MUTANTS[name]
+    mutant = MUTANTS[name]
 
-    code, failed, passed = run(server_url, "--mutant", name, *drift.tests)
+    code, failed, passed = run_pytest(server_url, "--mutant", name, *mutant.tests)
 
     assert code == pytest.ExitCode.TESTS_FAILED
-    expected = {test for test in failed | passed if any(part in test for part in drift.caught_by)}
+    expected = {test for test in failed | passed if any(part in test for part in mutant.caught_by)}
     assert failed == expected != set()
-    assert {test.partition("[")[0] for test in failed} == set(drift.tests)
+    assert {test.partition("[")[0] for test in failed} == set(mutant.tests)
 
 
 def test_tests_pass_without_mutant(server_url: str) -> None:
-    code, failed, passed = run(server_url, *ALL)
+    code, failed, passed = run_pytest(server_url, *ALL)
 
     assert (code, failed) == (0, set())
     assert {test.partition("[")[0] for test in passed} == set(ALL)

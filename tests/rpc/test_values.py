@@ -22,7 +22,6 @@ from markethall.shared.kernel.errors import (
     Unavailable,
 )
 from markethall.shared.kernel.model import Dto
-from markethall.shared.rpc.client_interceptor import with_call_guard
 from markethall.shared.rpc.server import ServiceRoutePolicy
 from tests.rpc.contracts import CONTRACTS, METHODS, SYSTEM, RecordingService, methods_of
 from tests.rpc.probe_contract import CTX, error_of
@@ -48,8 +47,8 @@ async def local_and_remote(context: str, provider: Any) -> AsyncIterator[tuple[A
     connection = over_rpc(context, contract.router, provider, contract.remote)
     async with connection as remote:
         yield (
-            with_call_guard(provider, guard_of(context)),
-            with_call_guard(remote, guard_of(context)),
+            contract.guarded(provider, guard_of(context)),
+            contract.guarded(remote, guard_of(context)),
         )
 
 

@@ -1,4 +1,4 @@
-"""The call guard: allow-list, no calls while holding a connection, deadlines, bugs of the callee."""
+"""The call guard: allow-list, held connections, deadlines, bugs of the callee."""
 
 import asyncio
 from datetime import timedelta
@@ -23,7 +23,6 @@ from markethall.shared.rpc.client_interceptor import (
     AllowList,
     CallGuard,
     InFlightCalls,
-    with_call_guard,
 )
 from tests.shared.conftest import FakeClock, ProbeMemoryStore, ProbeTables
 
@@ -52,6 +51,29 @@ class ProbeService:
         self.started, self.released, self.ended = (asyncio.Event() for _ in range(3))
 
 
+class GuardedProbe:
+    def __init__(self, service: ProbeService, guard: CallGuard) -> None:
+        self._service = service
+        self._guard = guard
+
+    async def greet(self, ctx: CallContext, name: str, *, loudly: bool = False) -> str:
+        return await self._guard.invoke(
+            ctx, "greet", lambda ctx: self._service.greet(ctx, name, loudly=loudly)
+        )
+
+    async def reject(self, ctx: CallContext) -> None:
+        await self._guard.invoke(ctx, "reject", self._service.reject)
+
+    async def fail(self, ctx: CallContext) -> None:
+        await self._guard.invoke(ctx, "fail", self._service.fail)
+
+    async def record(self, ctx: CallContext) -> None:
+        await self._guard.invoke(ctx, "record", self._service.record)
+
+    async def work(self, ctx: CallContext) -> None:
+        await self._guard.invoke(ctx, "work", self._service.work)
+
+
 CALL = CallContext(request_id="test")
 METHODS = ("greet", "reject", "fail", "record", "work")
 ALLOWED_CALLS = {"probe": {name: frozenset({"orders"}) for name in METHODS}}
@@ -63,11 +85,11 @@ def with_guard(
     seconds: float = 5,
     in_flight: InFlightCalls | None = None,
     clock: Clock = utc_now,
-) -> ProbeService:
+) -> GuardedProbe:
     guard = CallGuard(
         caller, "probe", AllowList(ALLOWED_CALLS), in_flight or InFlightCalls(), clock, seconds
     )
-    return with_call_guard(service, guard)
+    return GuardedProbe(service, guard)
 
 
 async def test_call_outside_transaction_succeeds() -> None:

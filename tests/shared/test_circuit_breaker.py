@@ -1,4 +1,4 @@
-"""The circuit breaker, by a clock that only the test moves."""
+"""The circuit breaker, with a fake clock."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from markethall.shared.kernel.circuit_breaker import Breaker, BreakerOpen
 
 
-class Clock:
+class FakeClock:
     def __init__(self) -> None:
         self.now = 100.0
 
@@ -15,22 +15,22 @@ class Clock:
         return self.now
 
 
-class Broken(Exception):
-    """The other side did not answer."""
+class CallFailed(Exception):
+    """A failure that the breaker counts."""
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> Breaker:
+def breaker(clock: FakeClock) -> Breaker:
     return Breaker(clock, failure_threshold=3, cool_down_seconds=10)
 
 
 def call(breaker: Breaker, error: BaseException | None = None) -> None:
-    with breaker.guard(Broken):
+    with breaker.guard(CallFailed):
         if error is not None:
             raise error
 
@@ -39,14 +39,14 @@ def state(breaker: Breaker) -> str:
     return breaker.state
 
 
-def break_it(breaker: Breaker) -> None:
+def open_circuit(breaker: Breaker) -> None:
     for _ in range(3):
-        with pytest.raises(Broken):
-            call(breaker, Broken())
+        with pytest.raises(CallFailed):
+            call(breaker, CallFailed())
 
 
 def test_opens_after_three_consecutive_failures(breaker: Breaker) -> None:
-    break_it(breaker)
+    open_circuit(breaker)
 
     assert state(breaker) == "open"
     with pytest.raises(BreakerOpen):
@@ -56,15 +56,15 @@ def test_opens_after_three_consecutive_failures(breaker: Breaker) -> None:
 def test_success_resets_failure_count(breaker: Breaker) -> None:
     for _ in range(5):
         for _ in range(2):
-            with pytest.raises(Broken):
-                call(breaker, Broken())
+            with pytest.raises(CallFailed):
+                call(breaker, CallFailed())
         call(breaker)
 
     assert state(breaker) == "closed"
 
 
-def test_successful_probe_closes_circuit(breaker: Breaker, clock: Clock) -> None:
-    break_it(breaker)
+def test_successful_probe_closes_circuit(breaker: Breaker, clock: FakeClock) -> None:
+    open_circuit(breaker)
     clock.now += 10
 
     assert state(breaker) == "half-open"
@@ -73,11 +73,11 @@ def test_successful_probe_closes_circuit(breaker: Breaker, clock: Clock) -> None
     assert state(breaker) == "closed"
 
 
-def test_failed_probe_reopens_circuit(breaker: Breaker, clock: Clock) -> None:
-    break_it(breaker)
+def test_failed_probe_reopens_circuit(breaker: Breaker, clock: FakeClock) -> None:
+    open_circuit(breaker)
     clock.now += 10
-    with pytest.raises(Broken):
-        call(breaker, Broken())
+    with pytest.raises(CallFailed):
+        call(breaker, CallFailed())
 
     clock.now += 9.9
     assert state(breaker) == "open"
@@ -85,18 +85,18 @@ def test_failed_probe_reopens_circuit(breaker: Breaker, clock: Clock) -> None:
     assert state(breaker) == "half-open"
 
 
-def test_only_one_probe_at_a_time(breaker: Breaker, clock: Clock) -> None:
-    break_it(breaker)
+def test_only_one_probe_at_a_time(breaker: Breaker, clock: FakeClock) -> None:
+    open_circuit(breaker)
     clock.now += 10
 
-    with breaker.guard(Broken), pytest.raises(BreakerOpen):
+    with breaker.guard(CallFailed), pytest.raises(BreakerOpen):
         call(breaker)
 
     assert state(breaker) == "closed"
 
 
-def test_abandoned_probe_allows_another(breaker: Breaker, clock: Clock) -> None:
-    break_it(breaker)
+def test_abandoned_probe_allows_another(breaker: Breaker, clock: FakeClock) -> None:
+    open_circuit(breaker)
     clock.now += 10
     with pytest.raises(asyncio.CancelledError):
         call(breaker, asyncio.CancelledError())
@@ -115,8 +115,8 @@ def test_other_errors_do_not_count(breaker: Breaker) -> None:
     assert state(breaker) == "closed"
 
 
-def test_late_failures_do_not_prolong_cool_down(breaker: Breaker, clock: Clock) -> None:
-    break_it(breaker)
+def test_late_failures_do_not_extend_cool_down(breaker: Breaker, clock: FakeClock) -> None:
+    open_circuit(breaker)
     clock.now += 9
     breaker.record_failure()
 
@@ -126,7 +126,7 @@ def test_late_failures_do_not_prolong_cool_down(breaker: Breaker, clock: Clock) 
 
 
 def test_late_success_closes_circuit(breaker: Breaker) -> None:
-    break_it(breaker)
+    open_circuit(breaker)
 
     breaker.record_success()
 

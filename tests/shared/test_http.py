@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -21,7 +20,7 @@ from markethall.shared.http.conditional_requests import (
     if_match,
     if_match_optional,
 )
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -81,7 +80,7 @@ class ProbeApp:
         self.error: Exception | None = None
         self.executions = 0
         self.app = self._app()
-        self.app.state.container = SimpleNamespace(service=lambda: self.service)
+        self.app.state.contexts = {"probe": self}
 
     async def create(self, attempt: IdempotentCommand, name: str) -> Something:
         async with self.backend.database.transaction() as store:
@@ -100,7 +99,10 @@ class ProbeApp:
             HTTPException: http_exception_handler,
         }
         app = FastAPI(exception_handlers=handlers)
-        service_type = Annotated[IdempotencyService, Depends(from_container("service"))]
+        from_probe: FromContext[Any] = FromContext("probe")
+        service_type = Annotated[
+            IdempotencyService, Depends(from_probe(lambda container: container.service))
+        ]
 
         @app.post("/things")
         async def create_thing(
@@ -119,8 +121,8 @@ class ProbeApp:
             request: Request, ctx: Annotated[CallContext, public()], service: service_type
         ) -> Response:
             return await run_idempotent(
-                request, ctx, None, service, lambda attempt: self.create(attempt, "paid"), ok_response,
-                required=True, retention=IDEMPOTENCY_RETENTION_EXTENDED,
+                request, ctx, None, service, lambda attempt: self.create(attempt, "paid"),
+                ok_response, required=True, retention=IDEMPOTENCY_RETENTION_EXTENDED,
             )  # fmt: skip
 
         @app.patch("/things/1")

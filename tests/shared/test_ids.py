@@ -1,4 +1,4 @@
-"""Identifiers sort by the time they were made and are never the same."""
+"""Ids are unique UUIDv7 values that sort by creation time."""
 
 import time
 from uuid import RFC_4122, UUID
@@ -6,20 +6,20 @@ from uuid import RFC_4122, UUID
 from markethall.shared.kernel.ids import derive_uuid7, new_id
 
 
-def test_an_id_is_a_uuid_of_version_7_in_its_rfc_variant() -> None:
-    made = [new_id() for _ in range(1000)]
+def test_id_is_uuid7() -> None:
+    ids = [new_id() for _ in range(1000)]
 
-    assert {one.version for one in made} == {7}
-    assert {one.variant for one in made} == {RFC_4122}
+    assert {item.version for item in ids} == {7}
+    assert {item.variant for item in ids} == {RFC_4122}
 
 
 def test_id_starts_with_creation_milliseconds() -> None:
     before = time.time_ns() // 1_000_000
 
-    made = new_id()
+    new = new_id()
 
     after = time.time_ns() // 1_000_000
-    assert before <= made.int >> 80 <= after
+    assert before <= new.int >> 80 <= after
 
 
 def test_ids_of_different_milliseconds_sort_by_time() -> None:
@@ -32,13 +32,13 @@ def test_ids_of_different_milliseconds_sort_by_time() -> None:
     assert str(first) < str(second)
 
 
-def test_ids_made_in_a_row_are_unique_and_in_order() -> None:
-    made = [new_id() for _ in range(20_000)]
+def test_successive_ids_are_unique_and_ordered() -> None:
+    ids = [new_id() for _ in range(20_000)]
 
-    assert made == sorted(set(made))
+    assert ids == sorted(set(ids))
 
 
-def test_derived_id_is_the_same_each_time_and_keeps_the_time_of_its_origin() -> None:
+def test_derived_id_is_deterministic_and_has_time_of_origin() -> None:
     origin = new_id()
 
     first, again, other = (derive_uuid7(origin, purpose) for purpose in ("a", "a", "b"))
@@ -49,6 +49,6 @@ def test_derived_id_is_the_same_each_time_and_keeps_the_time_of_its_origin() -> 
 
 
 def test_id_round_trips_as_text() -> None:
-    made = new_id()
+    new = new_id()
 
-    assert UUID(str(made)) == made
+    assert UUID(str(new)) == new

@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, whatever is in them, and never a secret."""
+"""Log lines are single JSON objects without secrets."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ SECRETS = (
 )
 PASSWORD, JWT, API_KEY = SECRETS
 
-# a process of its own: loggers are configured once, for all of it
+# run in a subprocess: logging is configured once per process
 LOGGING = textwrap.dedent(
     """
     import logging, sys
@@ -28,28 +28,28 @@ LOGGING = textwrap.dedent(
     configure(sys.argv[1], "info")
     log = structlog.get_logger("probe")
     PASSWORD, JWT, API_KEY = sys.argv[2:5]
-    DSN = f"postgresql+asyncpg://market:{PASSWORD}@db:5432/hall"
+    DSN = f"postgresql+asyncpg://market:{PASSWORD}@db:5432/shop"
     """
 )
 
 
 def lines_of(code: str, style: str = "json") -> list[str]:
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", LOGGING + textwrap.dedent(code), style, *SECRETS],
         capture_output=True,
         check=True,
         text=True,
         env={"PYTHONPATH": "src", "PATH": "/usr/bin:/bin"},
     )
-    assert done.stderr == ""
-    return done.stdout.splitlines()
+    assert completed.stderr == ""
+    return completed.stdout.splitlines()
 
 
 def entries_of(code: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines_of(code)]
 
 
-def test_a_line_is_one_json_object_with_its_time_and_level() -> None:
+def test_line_is_json_object_with_time_and_level() -> None:
     (entry,) = entries_of('log.info("request", path="/things", status=200, ok=True, none=None)')
 
     assert entry["event"] == "request"
@@ -67,25 +67,25 @@ def test_control_characters_are_escaped() -> None:
     entries = entries_of(
         r"""
         log.info("request", path="/a\n{\"event\": \"forged\"}", agent="\x1b[31mred\r\n\x00\u2028")
-        logging.getLogger("library").warning("told\nin two lines: %s", "a\nb")
+        logging.getLogger("library").warning("first\nsecond: %s", "a\nb")
         """
     )
 
-    assert [entry["event"] for entry in entries] == ["request", "told\nin two lines: a\nb"]
+    assert [entry["event"] for entry in entries] == ["request", "first\nsecond: a\nb"]
 
 
-def test_an_exception_is_part_of_its_line() -> None:
-    own, library = entries_of(
+def test_exception_is_part_of_line() -> None:
+    structlog_entry, library = entries_of(
         """
-        for tell in (log.exception, logging.getLogger("library").exception):
+        for log_error in (log.exception, logging.getLogger("library").exception):
             try:
                 1 / 0
             except ZeroDivisionError:
-                tell("failed")
+                log_error("failed")
         """
     )
 
-    assert "ZeroDivisionError" in own["exception"]
+    assert "ZeroDivisionError" in structlog_entry["exception"]
     assert "ZeroDivisionError" in library["exception"]
 
 
@@ -102,7 +102,7 @@ def test_non_json_values_are_written_as_text() -> None:
     assert sorted(entry["several"]) == [1, 2]
 
 
-def test_lines_below_the_level_are_not_written() -> None:
+def test_lines_below_level_are_not_written() -> None:
     entries = entries_of(
         """
         log.debug("no")
@@ -114,7 +114,7 @@ def test_lines_below_the_level_are_not_written() -> None:
     assert [entry["event"] for entry in entries] == ["yes"]
 
 
-LEAKY = (
+STATEMENTS_WITH_SECRETS = (
     'log.info("x", password=PASSWORD, access_token=JWT, api_key=API_KEY)',
     'log.info("x", current_password=PASSWORD, Authorization="Bearer " + JWT)',
     'log.info("x", passwd=PASSWORD, client_secret=PASSWORD, cookie=PASSWORD, apiKey=API_KEY)',
@@ -138,7 +138,7 @@ LEAKY = (
         try:
             (lambda password: 1 / 0)(PASSWORD)
         except ZeroDivisionError:
-            log.exception("locals are nobody's business")
+            log.exception("locals are not logged")
         """,
     'logging.getLogger("library").warning("at %s", DSN)',
     'logging.getLogger("library").warning("sent %s", {"password": PASSWORD})',
@@ -149,12 +149,12 @@ LEAKY = (
 
 @pytest.mark.parametrize("style", ["json", "pretty"])
 def test_no_secret_is_logged(style: str) -> None:
-    # one process for all: starting it is what takes its time
-    code = "\n".join(textwrap.dedent(code) for code in LEAKY)
+    # one subprocess for all statements, because starting it is slow
+    code = "\n".join(textwrap.dedent(code) for code in STATEMENTS_WITH_SECRETS)
 
     lines = lines_of(code, style)
 
-    assert len(lines) >= len(LEAKY)
+    assert len(lines) >= len(STATEMENTS_WITH_SECRETS)
     leaked = [line for line in lines for secret in SECRETS if secret in line]
     assert leaked == []
 
@@ -178,7 +178,7 @@ def test_console_log_escapes_client_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "clean"),
+    ("text", "redacted"),
     [
         ("postgresql://u:p@ss@h/d", "postgresql://***@h/d"),
         ("redis://:p@h:1 and amqp://x:y@z", "redis://***@h:1 and amqp://***@z"),
@@ -190,8 +190,8 @@ def test_console_log_escapes_client_input() -> None:
         ("POST /token", "POST /token"),
     ],
 )
-def test_only_secret_patterns_are_redacted(text: str, clean: str) -> None:
-    assert redact(text) == clean
+def test_only_secret_patterns_are_redacted(text: str, redacted: str) -> None:
+    assert redact(text) == redacted
 
 
 def test_secret_named_value_is_redacted() -> None:

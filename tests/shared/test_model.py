@@ -1,4 +1,4 @@
-"""The field types: nothing is coerced, and nothing comes in that Postgres cannot hold."""
+"""Field types: no coercion, and no value that Postgres cannot store."""
 
 from typing import Any
 from uuid import UUID
@@ -10,20 +10,20 @@ from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Bool, Dto, Id, Int, RequestModel, Text
 
 
-class Sent(RequestModel):
+class ProbeRequest(RequestModel):
     text: Text = ""
     number: Int = 0
     flag: Bool = False
     thing_id: Id | None = None
 
 
-class Told(Dto):
+class ProbeDto(Dto):
     text: Text = ""
     number: Int = 0
     thing_id: Id | None = None
 
 
-def refuses(model: type[BaseModel], **fields: Any) -> bool:
+def is_rejected(model: type[BaseModel], **fields: Any) -> bool:
     try:
         model.model_validate(fields)
     except ValidationError:
@@ -32,62 +32,70 @@ def refuses(model: type[BaseModel], **fields: Any) -> bool:
 
 
 @pytest.mark.parametrize("value", [True, False, "1", 1.0, 1.5, None, [1], "", b"1"])
-def test_only_an_integer_is_an_integer(value: object) -> None:
-    assert refuses(Sent, number=value)
+def test_integer_accepts_only_integers(value: object) -> None:
+    assert is_rejected(ProbeRequest, number=value)
 
 
 @pytest.mark.parametrize("value", [0, -1, 10**15, 2**63])
 def test_integer_is_accepted_unchanged(value: int) -> None:
-    assert Sent(number=value).number == value
+    assert ProbeRequest(number=value).number == value
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", "false", "on", None, 1.0])
 def test_boolean_accepts_only_true_and_false(value: object) -> None:
-    assert refuses(Sent, flag=value)
+    assert is_rejected(ProbeRequest, flag=value)
 
 
 @pytest.mark.parametrize("value", [1, True, None, b"text", ["text"]])
 def test_string_accepts_only_strings(value: object) -> None:
-    assert refuses(Sent, text=value)
+    assert is_rejected(ProbeRequest, text=value)
 
 
 @pytest.mark.parametrize("value", ["\x00", "a\x00b", "\ud800", "a\udfffb", "\udc00\ud800"])
 def test_string_rejects_nul_and_lone_surrogates(value: str) -> None:
-    assert refuses(Sent, text=value)
+    assert is_rejected(ProbeRequest, text=value)
 
 
 @pytest.mark.parametrize("value", ["", " padded ", "ñ", "日本", "😀", "\u202e", "\t\n", "\ufeff"])
 def test_string_is_kept_unchanged(value: str) -> None:
-    assert Sent(text=value).text == value
+    assert ProbeRequest(text=value).text == value
 
 
 def test_id_requires_canonical_form() -> None:
-    made = new_id()
+    thing_id = new_id()
 
-    assert Sent.model_validate({"thing_id": str(made)}).thing_id == made
-    assert Sent.model_validate({"thing_id": made}).thing_id == made
-    assert Sent.model_validate({"thing_id": str(made).upper()}).thing_id == made
-    for other in (made.hex, f"{{{made}}}", made.urn, f" {made}", f"{made}\n", "", "x" * 36):
-        assert refuses(Sent, thing_id=other)
+    assert ProbeRequest.model_validate({"thing_id": str(thing_id)}).thing_id == thing_id
+    assert ProbeRequest.model_validate({"thing_id": thing_id}).thing_id == thing_id
+    assert ProbeRequest.model_validate({"thing_id": str(thing_id).upper()}).thing_id == thing_id
+    for other in (
+        thing_id.hex,
+        f"{{{thing_id}}}",
+        thing_id.urn,
+        f" {thing_id}",
+        f"{thing_id}\n",
+        "",
+        "x" * 36,
+    ):
+        assert is_rejected(ProbeRequest, thing_id=other)
 
 
 @pytest.mark.parametrize("value", [1, True, 1.5, [], {}, "not-a-uuid", "0" * 32])
 def test_invalid_id_is_rejected(value: object) -> None:
-    assert refuses(Sent, thing_id=value)
+    assert is_rejected(ProbeRequest, thing_id=value)
 
 
 def test_request_model_forbids_and_dto_ignores_unknown_fields() -> None:
-    assert refuses(Sent, colour="red")
-    assert Told.model_validate({"colour": "red"}) == Told()
+    assert is_rejected(ProbeRequest, colour="red")
+    assert ProbeDto.model_validate({"colour": "red"}) == ProbeDto()
 
 
 def test_models_are_immutable() -> None:
-    for made in (Sent(), Told()):
+    for model in (ProbeRequest(), ProbeDto()):
         with pytest.raises(ValidationError, match="frozen"):
-            made.text = "other"
+            model.text = "other"
 
 
 def test_dto_round_trips_json() -> None:
-    told = Told(text="😀 ñ", number=-5, thing_id=UUID(int=7))
+    dto = ProbeDto(text="😀 ñ", number=-5, thing_id=UUID(int=7))
 
-    assert Told.model_validate_json(told.model_dump_json()) == told
+    assert ProbeDto.model_validate_json(dto.model_dump_json()) == dto

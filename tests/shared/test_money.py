@@ -1,4 +1,4 @@
-"""Money: integers of minor units, rounded as accountants do, never lost in a split."""
+"""Money: integer minor units, rounding half to even, and splits that sum exactly."""
 
 from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
@@ -30,7 +30,7 @@ def euro(amount: int) -> Money:
     [("EUR", 2), ("USD", 2), ("JPY", 0), ("KRW", 0), ("ISK", 0), ("KWD", 3), ("TND", 3),
      ("CLF", 4), ("UYW", 4), ("XCG", 2)],
 )  # fmt: skip
-def test_the_exponent_is_that_of_iso_4217(currency: str, exponent: int) -> None:
+def test_exponent_follows_iso_4217(currency: str, exponent: int) -> None:
     assert EXPONENT_BY_CURRENCY[currency] == exponent
 
 
@@ -41,12 +41,12 @@ def test_unknown_currency_is_rejected(currency: str) -> None:
 
 
 @pytest.mark.parametrize("amount", [True, "1", 1.0, 1.5, None, MAX_AMOUNT + 1, -MAX_AMOUNT - 1])
-def test_an_amount_is_an_integer_within_bounds(amount: object) -> None:
+def test_amount_is_integer_within_bounds(amount: object) -> None:
     with pytest.raises(ValidationError):
         Money.model_validate({"amount": amount, "currency": "EUR"})
 
 
-def test_amounts_of_one_currency_are_added_and_subtracted() -> None:
+def test_same_currency_adds_and_subtracts() -> None:
     assert euro(5) + euro(7) == euro(12)
     assert euro(5) - euro(7) == euro(-2)
     assert euro(5).multiply(3) == euro(15)
@@ -55,14 +55,14 @@ def test_amounts_of_one_currency_are_added_and_subtracted() -> None:
 def test_different_currencies_are_not_added() -> None:
     yen = Money(amount=1, currency="JPY")
 
-    with pytest.raises(CurrencyMismatch) as refused:
+    with pytest.raises(CurrencyMismatch) as raised:
         euro(1) + yen
     with pytest.raises(CurrencyMismatch):
         euro(1) - yen
     with pytest.raises(CurrencyMismatch):
         sum_amounts([euro(1), yen], "EUR")
 
-    assert refused.value.details == {"currencies": ["EUR", "JPY"]}
+    assert raised.value.details == {"currencies": ["EUR", "JPY"]}
 
 
 def test_empty_total_is_zero() -> None:
@@ -80,10 +80,10 @@ def test_overflow_is_a_client_error() -> None:
         lambda: sum_amounts([most, most], "EUR"),
     )
     for grow in ways:
-        with pytest.raises(AmountOutOfRange) as refused:
+        with pytest.raises(AmountOutOfRange) as raised:
             grow()
 
-        assert refused.value.status == 422
+        assert raised.value.status == 422
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_overflow_is_a_client_error() -> None:
     [(1, "0.5", 0), (3, "0.5", 2), (5, "0.5", 2), (-1, "0.5", 0), (-3, "0.5", -2),
      (1999, "0.19", 380), (1000, "0.0825", 82), (999, "0", 0), (999, "1", 999)],
 )  # fmt: skip
-def test_a_share_is_rounded_half_to_even(amount: int, rate: str, part: int) -> None:
+def test_share_is_rounded_half_to_even(amount: int, rate: str, part: int) -> None:
     assert euro(amount).apply_rate(Decimal(rate)) == euro(part)
 
 
@@ -104,7 +104,7 @@ def test_share_is_exact_for_any_rate_precision(amount: int, rate: Decimal) -> No
 
 
 @given(amounts, st.lists(st.integers(0, 10**12), min_size=1, max_size=50).filter(any))
-def test_a_split_sums_exactly_and_no_part_is_off_by_one_unit(
+def test_split_sums_exactly_and_parts_differ_by_less_than_one_unit(
     amount: int, weights: list[int]
 ) -> None:
     parts = euro(amount).allocate(weights)

@@ -1,4 +1,4 @@
-"""Passwords are kept safely, and never on the event loop."""
+"""Password hashes, password rules and the bounded thread pool."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ from markethall.shared.security.passwords import (
     weakness,
 )
 
-GOOD = "correct horse battery staple"
+STRONG = "correct horse battery staple"
 
 
 @pytest.fixture
@@ -29,13 +29,13 @@ def passwords() -> Iterator[Passwords]:
     passwords.close()
 
 
-async def test_a_password_is_verified_against_its_own_hash_only(passwords: Passwords) -> None:
-    hashed = await passwords.hash(GOOD)
+async def test_password_matches_own_hash_only(passwords: Passwords) -> None:
+    hashed = await passwords.hash(STRONG)
 
-    assert await passwords.verify(GOOD, hashed)
-    assert not await passwords.verify(GOOD + "r", hashed)
+    assert await passwords.verify(STRONG, hashed)
+    assert not await passwords.verify(STRONG + "r", hashed)
     assert hashed.startswith("$2b$04$")
-    assert hashed != await passwords.hash(GOOD)
+    assert hashed != await passwords.hash(STRONG)
 
 
 @pytest.mark.parametrize(
@@ -63,60 +63,60 @@ async def test_password_is_unicode_normalized(passwords: Passwords) -> None:
 
 
 async def test_unknown_user_never_verifies(passwords: Passwords) -> None:
-    for guess in ("", GOOD, "." * 31):
-        assert not await passwords.verify(guess, None)
+    for password in ("", STRONG, "." * 31):
+        assert not await passwords.verify(password, None)
 
 
 def test_unknown_user_takes_same_time(passwords: Passwords) -> None:
-    """The cost in the hash alone decides how long bcrypt takes."""
-    somebody = bcrypt.hashpw(b"x", bcrypt.gensalt(4))
+    """The time of bcrypt depends only on the cost in the hash."""
+    real_hash = bcrypt.hashpw(b"x", bcrypt.gensalt(4))
 
-    assert passwords._dummy_hash[:7] == somebody[:7] == b"$2b$04$"
-    assert len(passwords._dummy_hash) == len(somebody)
+    assert passwords._dummy_hash[:7] == real_hash[:7] == b"$2b$04$"
+    assert len(passwords._dummy_hash) == len(real_hash)
     assert not bcrypt.checkpw(b"x", passwords._dummy_hash)
 
 
 async def test_full_queue_is_overloaded() -> None:
     passwords = Passwords(cost=4, workers=1, queue=2)
-    may_end = threading.Event()
-    at_work = asyncio.create_task(passwords._run_in_executor(may_end.wait))
-    coming = [asyncio.create_task(passwords.hash(GOOD)) for _ in range(9)]
-    await asyncio.sleep(0)  # all have asked; whoever works does not end before
+    released = threading.Event()
+    running = asyncio.create_task(passwords._run_in_executor(released.wait))
+    waiting = [asyncio.create_task(passwords.hash(STRONG)) for _ in range(9)]
+    await asyncio.sleep(0)  # all tasks have started; the running job has not ended
 
-    may_end.set()
-    results = await asyncio.gather(at_work, *coming, return_exceptions=True)
+    released.set()
+    results = await asyncio.gather(running, *waiting, return_exceptions=True)
 
-    refused = [result for result in results if isinstance(result, Overloaded)]
-    assert len(refused) == 7
-    assert refused[0].retry_after == 1
-    assert await passwords.hash(GOOD)
+    rejected = [result for result in results if isinstance(result, Overloaded)]
+    assert len(rejected) == 7
+    assert rejected[0].retry_after == 1
+    assert await passwords.hash(STRONG)
     passwords.close()
 
 
-async def test_cancelled_waiter_releases_place() -> None:
+async def test_cancelled_job_releases_slot() -> None:
     passwords = Passwords(cost=8, workers=1, queue=3)
-    waiting = [asyncio.create_task(passwords.hash(GOOD)) for _ in range(4)]
+    waiting = [asyncio.create_task(passwords.hash(STRONG)) for _ in range(4)]
     await asyncio.sleep(0)
 
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
 
-    # one may be running still; the places of the others are free at once
-    assert await asyncio.gather(*(passwords.hash(GOOD) for _ in range(3)))
+    # one job may still run; the slots of the others are free
+    assert await asyncio.gather(*(passwords.hash(STRONG) for _ in range(3)))
     passwords.close()
 
 
 async def test_hashing_does_not_block_event_loop() -> None:
     passwords = Passwords(cost=11, workers=2, queue=8)
-    work = asyncio.gather(*(passwords.hash(GOOD) for _ in range(4)))
-    turns = 0
+    work = asyncio.gather(*(passwords.hash(STRONG) for _ in range(4)))
+    iterations = 0
 
     while not work.done():
         await asyncio.sleep(0.001)
-        turns += 1
+        iterations += 1
 
-    assert turns > 20
+    assert iterations > 20
     passwords.close()
 
 
@@ -124,7 +124,7 @@ async def test_closed_hasher_rejects_work(passwords: Passwords) -> None:
     passwords.close()
 
     with pytest.raises(Overloaded):
-        await passwords.hash(GOOD)
+        await passwords.hash(STRONG)
 
 
 @settings(max_examples=60, deadline=None)
@@ -137,20 +137,20 @@ def test_distinct_texts_are_distinct_passwords(one: str, other: str) -> None:
         assert await passwords.verify(one, hashed)
         return await passwords.verify(other, hashed)
 
-    same = asyncio.run(check())
+    is_match = asyncio.run(check())
 
     passwords.close()
-    assert same == (normalize("NFKC", one) == normalize("NFKC", other))
+    assert is_match == (normalize("NFKC", one) == normalize("NFKC", other))
 
 
 def test_stored_hash_is_plain_bcrypt() -> None:
     passwords = Passwords(cost=4)
 
-    hashed = asyncio.run(passwords.hash(GOOD))
+    hashed = asyncio.run(passwords.hash(STRONG))
 
     passwords.close()
     assert len(hashed) == 60
-    assert not bcrypt.checkpw(GOOD.encode(), hashed.encode())
+    assert not bcrypt.checkpw(STRONG.encode(), hashed.encode())
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_stored_hash_is_plain_bcrypt() -> None:
     [
         ("", "too_short"),
         ("seven77", "too_short"),
-        # eight code points, of which only four are left after normalisation
+        # eight code points, four after normalization
         ("e\u0301" * 4, "too_short"),
         ("x" * (MAX_LENGTH + 1), "too_long"),
         ("password", "too_common"),
@@ -166,7 +166,7 @@ def test_stored_hash_is_plain_bcrypt() -> None:
         ("\uff50assword", "too_common"),
         ("ada.lovelace", "personal"),
         ("ADA.Lovelace", "personal"),
-        (GOOD, None),
+        (STRONG, None),
         ("eight888"[:MIN_LENGTH], None),
         ("x" * MAX_LENGTH, None),
         ("密码密码密码密码", None),

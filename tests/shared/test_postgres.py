@@ -433,6 +433,34 @@ async def test_authentication_failure_is_unavailable(server_url: str) -> None:
         await postgres.close()
 
 
+async def test_database_that_allows_no_connections_is_unavailable(probe_url: str) -> None:
+    server, _, name = probe_url.rpartition("/")
+    admin_url = f"{server}/postgres"
+    async with pool(probe_url, max_size=1) as postgres:
+        await backend_pid(postgres)
+        await on_server(admin_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            await on_server(
+                admin_url,
+                f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                f" WHERE datname = '{name}'",
+            )
+            for attempt in (postgres.ping, lambda: open_dedicated(postgres)):
+                with pytest.raises(Unavailable):
+                    await attempt()
+                with pytest.raises(Unavailable):
+                    await attempt()
+        finally:
+            await on_server(admin_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+        await postgres.ping()
+
+
+async def open_dedicated(postgres: Postgres) -> None:
+    async with postgres.dedicated_connection():
+        raise AssertionError("connected")
+
+
 async def test_schema_change_does_not_leave_stale_statements(probe_url: str) -> None:
     select_all = Statement(sa.text("SELECT * FROM probe.changing"))
     await on_server(probe_url, "CREATE TABLE probe.changing AS SELECT 'a' AS name, 7 AS number")

@@ -1,4 +1,4 @@
-"""Rate limits: one suite for the process and for Redis, then what each has of its own."""
+"""Rate limits, counted in the process and in Redis."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ from markethall.shared.http.rate_limits import (
 from markethall.shared.observability.metrics import REGISTRY
 from markethall.shared.persistence.redis_client import RedisClient
 
-NOWHERE = RedisClient(None)
+NO_REDIS = RedisClient(None)
 
 
 class Clock:
@@ -40,14 +40,14 @@ class Clock:
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[RedisClient]:
-    """The timeout is long: a slow test machine is not a fault."""
+    """A long timeout, for slow test machines."""
     client = RedisClient(redis_url, timeout=30)
     yield client
     await client.close()
 
 
 @pytest.fixture(params=["process", "redis"])
-def limiter(request: pytest.FixtureRequest, redis: RedisClient) -> HitCounter:
+def counter(request: pytest.FixtureRequest, redis: RedisClient) -> HitCounter:
     return ProcessHitCounter() if request.param == "process" else RedisHitCounter(redis)
 
 
@@ -57,173 +57,173 @@ def policy() -> RateLimit:
 
 
 async def hits(
-    limiter: HitCounter, policy: RateLimit, count: int, who: str = "a"
+    counter: HitCounter, policy: RateLimit, count: int, identity: str = "a"
 ) -> list[LimitResult]:
-    return [await limiter.hit(policy, who) for _ in range(count)]
+    return [await counter.hit(policy, identity) for _ in range(count)]
 
 
-# both
+# Both counters
 
 
-async def test_limit_allows_exact_amount(limiter: HitCounter, policy: RateLimit) -> None:
-    verdicts = await hits(limiter, policy, 8)
+async def test_limit_allows_exact_amount(counter: HitCounter, policy: RateLimit) -> None:
+    results = await hits(counter, policy, 8)
 
-    assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 3
-    assert [verdict.remaining for verdict in verdicts] == [4, 3, 2, 1, 0, 0, 0, 0]
-    assert {verdict.limit for verdict in verdicts} == {5}
-
-
-async def test_retry_after_ends_with_window(limiter: HitCounter, policy: RateLimit) -> None:
-    verdicts = await hits(limiter, policy, 6)
-
-    assert all(3590 < verdict.reset_after_seconds <= 3600 for verdict in verdicts)
-    assert 3590 <= verdicts[-1].retry_after <= 3600
+    assert [result.allowed for result in results] == [True] * 5 + [False] * 3
+    assert [result.remaining for result in results] == [4, 3, 2, 1, 0, 0, 0, 0]
+    assert {result.limit for result in results} == {5}
 
 
-async def test_identities_and_limits_are_separate(limiter: HitCounter, policy: RateLimit) -> None:
+async def test_retry_after_ends_with_window(counter: HitCounter, policy: RateLimit) -> None:
+    results = await hits(counter, policy, 6)
+
+    assert all(3590 < result.reset_after_seconds <= 3600 for result in results)
+    assert 3590 <= results[-1].retry_after <= 3600
+
+
+async def test_identities_and_limits_are_separate(counter: HitCounter, policy: RateLimit) -> None:
     other = RateLimit(policy.name + "x", quota=1, window_seconds=3600)
-    await hits(limiter, policy, 6)
+    await hits(counter, policy, 6)
 
-    assert (await limiter.hit(policy, "b")).remaining == 4
-    assert (await limiter.hit(other, "a")).allowed
-
-
-async def test_concurrent_requests_share_limit(limiter: HitCounter, policy: RateLimit) -> None:
-    verdicts = await asyncio.gather(*(limiter.hit(policy, "a") for _ in range(100)))
-
-    assert sum(verdict.allowed for verdict in verdicts) == 5
+    assert (await counter.hit(policy, "b")).remaining == 4
+    assert (await counter.hit(other, "a")).allowed
 
 
-async def test_any_text_is_a_valid_identity(limiter: HitCounter, policy: RateLimit) -> None:
-    for who in ["", "ä\0\n", "\ud800", "long" * 10_000]:
-        verdicts = await hits(limiter, policy, 6, who)
+async def test_concurrent_requests_share_limit(counter: HitCounter, policy: RateLimit) -> None:
+    results = await asyncio.gather(*(counter.hit(policy, "a") for _ in range(100)))
 
-        assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False]
-
-
-async def test_rejections_are_counted(limiter: HitCounter, policy: RateLimit) -> None:
-    await hits(limiter, policy, 7)
-
-    refused = REGISTRY.get_sample_value("markethall_rate_limited_total", {"policy": policy.name})
-    assert refused == 2
+    assert sum(result.allowed for result in results) == 5
 
 
-# in the process, by a clock that only the test moves
+async def test_any_text_is_a_valid_identity(counter: HitCounter, policy: RateLimit) -> None:
+    for identity in ["", "ä\0\n", "\ud800", "long" * 10_000]:
+        results = await hits(counter, policy, 6, identity)
+
+        assert [result.allowed for result in results] == [True] * 5 + [False]
+
+
+async def test_rejections_are_counted(counter: HitCounter, policy: RateLimit) -> None:
+    await hits(counter, policy, 7)
+
+    rejected = REGISTRY.get_sample_value("markethall_rate_limited_total", {"policy": policy.name})
+    assert rejected == 2
+
+
+# The counter in the process
 
 
 MINUTE = RateLimit("minute", quota=10, window_seconds=60)
 
 
-def judge(limiter: ProcessHitCounter, count: int) -> int:
-    """How many of so many hits are allowed."""
-    return sum(limiter.check(MINUTE, "a").allowed for _ in range(count))
+def count_allowed(counter: ProcessHitCounter, count: int) -> int:
+    """Return how many of `count` hits are allowed."""
+    return sum(counter.check(MINUTE, "a").allowed for _ in range(count))
 
 
-def test_the_window_slides() -> None:
+def test_window_slides() -> None:
     clock = Clock()
-    limiter = ProcessHitCounter(clock)
-    assert judge(limiter, 20) == 10
+    counter = ProcessHitCounter(clock)
+    assert count_allowed(counter, 20) == 10
 
-    clock.now += 60  # the ten before still count in full
-    assert judge(limiter, 20) == 0
-    clock.now += 30  # half of them do
-    assert judge(limiter, 20) == 5
-    clock.now += 15  # a quarter: 2.5, and the five
-    assert judge(limiter, 20) == 3
+    clock.now += 60  # the ten hits still count in full
+    assert count_allowed(counter, 20) == 0
+    clock.now += 30  # half of them count
+    assert count_allowed(counter, 20) == 5
+    clock.now += 15  # a quarter (2.5) and the five
+    assert count_allowed(counter, 20) == 3
 
 
 def test_counters_reset_after_two_idle_windows() -> None:
     clock = Clock()
-    limiter = ProcessHitCounter(clock)
-    judge(limiter, 20)
+    counter = ProcessHitCounter(clock)
+    count_allowed(counter, 20)
 
     clock.now += 120
 
-    assert judge(limiter, 20) == 10
+    assert count_allowed(counter, 20) == 10
 
 
 def test_steady_flow_passes_at_limit_rate() -> None:
     clock = Clock()
-    limiter = ProcessHitCounter(clock)
+    counter = ProcessHitCounter(clock)
     allowed = 0
 
     for _ in range(60 * 60):
         clock.now += 1
-        allowed += judge(limiter, 1)
+        allowed += count_allowed(counter, 1)
 
     assert 595 <= allowed <= 610
 
 
-@pytest.mark.parametrize("spent", [0.0, 1.0, 29.0, 59.0, 60.0, 75.5, 90.0, 119.0])
-def test_rejection_reports_next_allowed_time(spent: float) -> None:
+@pytest.mark.parametrize("elapsed", [0.0, 1.0, 29.0, 59.0, 60.0, 75.5, 90.0, 119.0])
+def test_rejection_reports_next_allowed_time(elapsed: float) -> None:
     clock = Clock()
-    limiter = ProcessHitCounter(clock)
-    judge(limiter, 10)
-    clock.now += spent
-    judge(limiter, 20)
-    refused = limiter.check(MINUTE, "a")
-    asked_at = clock.now
+    counter = ProcessHitCounter(clock)
+    count_allowed(counter, 10)
+    clock.now += elapsed
+    count_allowed(counter, 20)
+    rejected = counter.check(MINUTE, "a")
+    rejected_at = clock.now
 
-    clock.now = asked_at + refused.reset_after_seconds - 0.01
-    early = limiter.check(MINUTE, "a")
-    clock.now = asked_at + refused.reset_after_seconds + 0.01
-    due = limiter.check(MINUTE, "a")
+    clock.now = rejected_at + rejected.reset_after_seconds - 0.01
+    too_early = counter.check(MINUTE, "a")
+    clock.now = rejected_at + rejected.reset_after_seconds + 0.01
+    in_time = counter.check(MINUTE, "a")
 
-    assert (refused.allowed, early.allowed, due.allowed) == (False, False, True)
+    assert (rejected.allowed, too_early.allowed, in_time.allowed) == (False, False, True)
 
 
 def test_remaining_matches_allowed_requests() -> None:
     clock = Clock()
-    limiter = ProcessHitCounter(clock)
-    judge(limiter, 7)
+    counter = ProcessHitCounter(clock)
+    count_allowed(counter, 7)
     clock.now += 77.7
 
-    verdict = limiter.check(MINUTE, "a")
+    result = counter.check(MINUTE, "a")
 
-    assert judge(limiter, 20) == verdict.remaining > 0
+    assert count_allowed(counter, 20) == result.remaining > 0
 
 
 def test_many_identities_use_bounded_memory() -> None:
-    limiter = ProcessHitCounter(Clock(), max_identities=100)
+    counter = ProcessHitCounter(Clock(), max_identities=100)
 
     for number in range(1000):
-        limiter.check(MINUTE, str(number))
+        counter.check(MINUTE, str(number))
 
-    assert len(limiter) == 100
+    assert len(counter) == 100
 
 
 def test_active_identity_is_not_evicted() -> None:
-    limiter = ProcessHitCounter(Clock(), max_identities=100)
+    counter = ProcessHitCounter(Clock(), max_identities=100)
 
     for number in range(1000):
-        limiter.check(MINUTE, str(number))
-        limiter.check(MINUTE, "guesser")
+        counter.check(MINUTE, str(number))
+        counter.check(MINUTE, "guesser")
 
-    assert not limiter.check(MINUTE, "guesser").allowed
+    assert not counter.check(MINUTE, "guesser").allowed
 
 
 def test_identities_expire_with_their_windows() -> None:
     clock = Clock()
-    limiter = ProcessHitCounter(clock)
+    counter = ProcessHitCounter(clock)
     for number in range(1000):
-        limiter.check(MINUTE, str(number))
+        counter.check(MINUTE, str(number))
 
     clock.now += 120
     for number in range(1000, 2001):
-        limiter.check(MINUTE, str(number))
+        counter.check(MINUTE, str(number))
 
-    assert len(limiter) == 1001
+    assert len(counter) == 1001
 
 
-# in Redis
+# The counter in Redis
 
 
 async def test_processes_share_counters(redis_url: str, policy: RateLimit) -> None:
     clients = [RedisClient(redis_url, timeout=30) for _ in range(2)]
 
-    verdicts = [await RedisHitCounter(clients[number % 2]).hit(policy, "a") for number in range(8)]
+    results = [await RedisHitCounter(clients[number % 2]).hit(policy, "a") for number in range(8)]
 
-    assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 3
+    assert [result.allowed for result in results] == [True] * 5 + [False] * 3
     for client in clients:
         await client.close()
 
@@ -248,26 +248,26 @@ async def test_identity_hash_depends_on_secret(redis: RedisClient, policy: RateL
 async def test_foreign_redis_value_falls_back_to_process_limit(
     redis: RedisClient, policy: RateLimit
 ) -> None:
-    limiter = RedisHitCounter(redis)
-    await limiter.hit(policy, "a")
+    counter = RedisHitCounter(redis)
+    await counter.hit(policy, "a")
     (key,) = await redis.execute("KEYS", f"*{policy.name}*")
     await redis.execute("SET", key, "foreign")
 
-    verdicts = await hits(limiter, policy, 8)
+    results = await hits(counter, policy, 8)
 
-    assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False] * 3
+    assert [result.allowed for result in results] == [True] * 5 + [False] * 3
     assert redis.breaker.state == "closed"
 
 
 async def test_redis_and_process_limits_agree(redis: RedisClient) -> None:
     policy = RateLimit(f"test-{uuid4().hex}", quota=10, window_seconds=3600)
     clock = Clock()
-    here, there = ProcessHitCounter(clock), RedisHitCounter(redis)
-    await there.hit(policy, "a")
-    here.check(policy, "a")
+    process_counter, redis_counter = ProcessHitCounter(clock), RedisHitCounter(redis)
+    await redis_counter.hit(policy, "a")
+    process_counter.check(policy, "a")
     (key,) = await redis.execute("KEYS", f"*{policy.name}*")
 
-    for passed, count in [
+    for seconds, count in [
         (0, 7),
         (3500, 9),
         (900, 3),
@@ -276,32 +276,32 @@ async def test_redis_and_process_limits_agree(redis: RedisClient) -> None:
         (3500, 4),
         (9000, 12),
     ]:
-        clock.now += passed
-        await redis.execute("HINCRBY", key, "start", -1000 * passed)
-        expected = [here.check(policy, "a") for _ in range(count)]
-        verdicts = await hits(there, policy, count)
+        clock.now += seconds
+        await redis.execute("HINCRBY", key, "start", -1000 * seconds)
+        expected = [process_counter.check(policy, "a") for _ in range(count)]
+        results = await hits(redis_counter, policy, count)
 
-        assert [verdict[:3] for verdict in verdicts] == [verdict[:3] for verdict in expected]
-        for verdict, other in zip(verdicts, expected, strict=True):
-            assert verdict.reset_after_seconds == pytest.approx(other.reset_after_seconds, abs=10)
+        assert [result[:3] for result in results] == [result[:3] for result in expected]
+        for result, other in zip(results, expected, strict=True):
+            assert result.reset_after_seconds == pytest.approx(other.reset_after_seconds, abs=10)
 
 
-# what holds for which request
+# The limits of a request
 
 
 @pytest.fixture(params=["process", "redis"])
-async def limits(request: pytest.FixtureRequest, redis: RedisClient) -> RateLimiter:
-    return RateLimiter("on", NOWHERE if request.param == "process" else redis)
+async def rate_limiter(request: pytest.FixtureRequest, redis: RedisClient) -> RateLimiter:
+    return RateLimiter("on", NO_REDIS if request.param == "process" else redis)
 
 
 @pytest.fixture
 def identity() -> str:
-    """A name or address that no other test has, so that they may share a Redis."""
+    """A name or address of this test only, because tests share a Redis."""
     return uuid4().hex
 
 
 @pytest.mark.parametrize(
-    ("words", "policy", "amount"),
+    ("arguments", "policy", "amount"),
     [
         (("POST", "/token", "ip", "{me}", "{n}"), "login", 20),
         (("POST", "/token", "ip", "{n}", "{me}"), "login-account", 10),
@@ -310,48 +310,49 @@ def identity() -> str:
         (("GET", "/users", "ip", "{me}", ""), "requests", 600),
     ],
 )
-async def test_each_kind_of_request_has_its_limit(
-    limits: RateLimiter, identity: str, words: tuple[str, ...], policy: str, amount: int
+async def test_each_request_has_its_limit(
+    rate_limiter: RateLimiter, identity: str, arguments: tuple[str, ...], policy: str, amount: int
 ) -> None:
-    def filled(n: int) -> list[str]:
-        return [word.format(me=identity, n=f"{identity}{n}") for word in words]
+    def format_arguments(n: int) -> list[str]:
+        return [word.format(me=identity, n=f"{identity}{n}") for word in arguments]
 
-    answers = [await limits.check(*filled(n)) for n in range(amount + 3)]
+    decisions = [await rate_limiter.check(*format_arguments(n)) for n in range(amount + 3)]
 
-    refused = [answer.policy for answer in answers if answer and not answer.allowed]
-    assert refused == [policy] * 3
+    rejected = [decision.policy for decision in decisions if decision and not decision.allowed]
+    assert rejected == [policy] * 3
 
 
-async def test_an_ipv6_network_is_one_client(limits: RateLimiter, identity: str) -> None:
-    network = ":".join(identity[at : at + 4] for at in range(0, 16, 4))
+async def test_ipv6_network_is_one_client(rate_limiter: RateLimiter, identity: str) -> None:
+    network = ":".join(identity[start : start + 4] for start in range(0, 16, 4))
 
-    answers = [
-        await limits.check("POST", "/users", "", f"{network}::{number:x}") for number in range(12)
+    decisions = [
+        await rate_limiter.check("POST", "/users", "", f"{network}::{number:x}")
+        for number in range(12)
     ]
 
-    allowed = [answer is not None and answer.allowed for answer in answers]
+    allowed = [decision is not None and decision.allowed for decision in decisions]
     assert allowed == [True] * 10 + [False] * 2
 
 
 async def test_address_rejection_does_not_consume_account_limit(
-    limits: RateLimiter, identity: str
+    rate_limiter: RateLimiter, identity: str
 ) -> None:
     for number in range(20):
-        await limits.check("POST", "/token", "", identity, f"{identity}{number}")
+        await rate_limiter.check("POST", "/token", "", identity, f"{identity}{number}")
     for _ in range(15):
-        await limits.check("POST", "/token", "", identity, identity)
+        await rate_limiter.check("POST", "/token", "", identity, identity)
 
-    answer = await limits.check("POST", "/token", "", f"other {identity}", identity)
+    decision = await rate_limiter.check("POST", "/token", "", f"other {identity}", identity)
 
-    assert answer is not None
-    assert answer.allowed
+    assert decision is not None
+    assert decision.allowed
 
 
-async def test_response_has_headers_of_all_limits(limits: RateLimiter, identity: str) -> None:
-    answer = await limits.check("POST", "/token", "", identity, identity)
+async def test_response_has_headers_of_all_limits(rate_limiter: RateLimiter, identity: str) -> None:
+    decision = await rate_limiter.check("POST", "/token", "", identity, identity)
 
-    assert answer is not None
-    assert dict(answer.headers) == {
+    assert decision is not None
+    assert dict(decision.headers) == {
         b"ratelimit-policy": b'"login";q=20;w=60, "login-account";q=10;w=60',
         b"ratelimit": b'"login";r=19;t=60, "login-account";r=9;t=60',
     }
@@ -363,7 +364,7 @@ async def test_disabled_limits_add_no_headers(redis: RedisClient) -> None:
 
 def test_rate_limit_table() -> None:
     assert set(RATE_LIMITS.values()) == {LOGIN, LOGIN_ACCOUNT, REGISTER, REQUESTS}
-    assert {name: (each.quota, each.window_seconds) for name, each in RATE_LIMITS.items()} == {
+    assert {name: (limit.quota, limit.window_seconds) for name, limit in RATE_LIMITS.items()} == {
         "login": (20, 60),
         "login-account": (10, 60),
         "register": (10, 60),
@@ -371,15 +372,15 @@ def test_rate_limit_table() -> None:
     }
 
 
-# words
+# Headers
 
 
 def test_rate_limit_headers_follow_draft() -> None:
-    verdict = LimitResult(allowed=True, limit=20, remaining=19, reset_after_seconds=41.2)
+    result = LimitResult(allowed=True, limit=20, remaining=19, reset_after_seconds=41.2)
 
     assert format_policy_field([LOGIN]) == '"login";q=20;w=60'
-    assert format_limit_field([(LOGIN, verdict)]) == '"login";r=19;t=42'
-    assert rate_limit_headers([(LOGIN, verdict)]) == [
+    assert format_limit_field([(LOGIN, result)]) == '"login";r=19;t=42'
+    assert rate_limit_headers([(LOGIN, result)]) == [
         (b"ratelimit-policy", b'"login";q=20;w=60'),
         (b"ratelimit", b'"login";r=19;t=42'),
     ]

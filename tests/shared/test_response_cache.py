@@ -1,4 +1,4 @@
-"""What the response cache keeps, for whom, and for how long."""
+"""The response cache: which responses it caches, for which requests, and how long."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +13,8 @@ PUBLIC = [(b"etag", b'"v1"'), (b"cache-control", b"public, max-age=5")]
 
 
 @dataclass
-class App:
-    """Responds with its headers and the number of the request; offers what is current."""
+class CountingApp:
+    """Responds with the number of the request, and offers the response to the cache."""
 
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: list(PUBLIC))
     status: int = 200
@@ -35,7 +35,7 @@ class App:
 
 
 @dataclass
-class Clock:
+class FakeClock:
     now: float = 0.0
 
     def __call__(self) -> float:
@@ -43,19 +43,19 @@ class Clock:
 
 
 @dataclass
-class Cached:
-    app: App = field(default_factory=App)
-    clock: Clock = field(default_factory=Clock)
+class CachedApp:
+    app: CountingApp = field(default_factory=CountingApp)
+    clock: FakeClock = field(default_factory=FakeClock)
     max_bytes: int = 1_000_000
 
     def __post_init__(self) -> None:
         self.middleware = ResponseCacheMiddleware(self.app, TTL_SECONDS, self.max_bytes, self.clock)
 
     async def get(self, path: str = "/products", query: str = "", **headers: str) -> list[Message]:
-        sent: list[Message] = []
+        messages: list[Message] = []
 
         async def send(message: Message) -> None:
-            sent.append(message)
+            messages.append(message)
 
         async def receive() -> Any:
             raise AssertionError("a GET has no body")
@@ -71,15 +71,15 @@ class Cached:
             "state": {},
         }
         await self.middleware(scope, receive, send)
-        return sent
+        return messages
 
     async def body(self, path: str = "/products", query: str = "", **headers: str) -> bytes:
-        sent = await self.get(path, query, **headers)
-        return b"".join(message.get("body", b"") for message in sent)
+        messages = await self.get(path, query, **headers)
+        return b"".join(message.get("body", b"") for message in messages)
 
 
-async def test_a_response_is_kept_for_the_ttl() -> None:
-    cached = Cached()
+async def test_response_is_cached_for_ttl() -> None:
+    cached = CachedApp()
 
     bodies = [await cached.body() for _ in range(3)]
     cached.clock.now += TTL_SECONDS
@@ -88,8 +88,8 @@ async def test_a_response_is_kept_for_the_ttl() -> None:
     assert bodies == [b"1", b"1", b"1", b"2"]
 
 
-async def test_a_response_ends_when_its_data_is_not_current() -> None:
-    cached = Cached()
+async def test_response_is_dropped_when_data_changes() -> None:
+    cached = CachedApp()
     await cached.body()
 
     cached.app.current = False
@@ -97,8 +97,8 @@ async def test_a_response_ends_when_its_data_is_not_current() -> None:
     assert await cached.body() == b"2"
 
 
-async def test_path_query_and_language_have_their_own_responses() -> None:
-    cached = Cached()
+async def test_cache_key_is_path_query_and_language() -> None:
+    cached = CachedApp()
     requests: list[dict[str, str]] = [
         {},
         {"path": "/products/1"},
@@ -116,39 +116,39 @@ async def test_path_query_and_language_have_their_own_responses() -> None:
 @pytest.mark.parametrize(
     "app",
     [
-        App(offers=False),
-        App(status=404),
-        App(headers=[(b"cache-control", b"public")]),
-        App(headers=[(b"etag", b'"v1"'), (b"cache-control", b"no-store")]),
-        App(headers=[(b"etag", b'"v1"')]),
-        App(headers=[*PUBLIC, (b"vary", b"Cookie")]),
+        CountingApp(offers=False),
+        CountingApp(status=404),
+        CountingApp(headers=[(b"cache-control", b"public")]),
+        CountingApp(headers=[(b"etag", b'"v1"'), (b"cache-control", b"no-store")]),
+        CountingApp(headers=[(b"etag", b'"v1"')]),
+        CountingApp(headers=[*PUBLIC, (b"vary", b"Cookie")]),
     ],
     ids=["not offered", "not 200", "no etag", "not public", "no cache-control", "varies"],
 )
-async def test_other_responses_are_not_kept(app: App) -> None:
-    cached = Cached(app)
+async def test_other_responses_are_not_cached(app: CountingApp) -> None:
+    cached = CachedApp(app)
 
     assert [await cached.body() for _ in range(2)] == [b"1", b"2"]
 
 
 @pytest.mark.parametrize("headers", [{"authorization": "Bearer x"}, {"method": "POST"}])
-async def test_other_requests_are_not_answered_from_the_cache(headers: dict[str, str]) -> None:
-    cached = Cached()
+async def test_other_requests_bypass_cache(headers: dict[str, str]) -> None:
+    cached = CachedApp()
     await cached.body()
 
     assert [await cached.body(**headers) for _ in range(2)] == [b"2", b"3"]
     assert await cached.body() == b"1"
 
 
-async def test_a_response_may_vary_by_language() -> None:
-    cached = Cached(App(headers=[*PUBLIC, (b"vary", b"Accept-Language")]))
+async def test_response_may_vary_by_language() -> None:
+    cached = CachedApp(CountingApp(headers=[*PUBLIC, (b"vary", b"Accept-Language")]))
 
     assert [await cached.body(accept_language="de") for _ in range(2)] == [b"1", b"1"]
 
 
 @pytest.mark.parametrize("known", ['"v1"', 'W/"v1"', '"v0", "v1"', "*"])
-async def test_a_client_with_this_version_gets_304(known: str) -> None:
-    cached = Cached(App(headers=[*PUBLIC, (b"content-type", b"application/json")]))
+async def test_matching_if_none_match_gets_304(known: str) -> None:
+    cached = CachedApp(CountingApp(headers=[*PUBLIC, (b"content-type", b"application/json")]))
 
     for _ in range(2):
         start, body = await cached.get(if_none_match=known)
@@ -159,27 +159,27 @@ async def test_a_client_with_this_version_gets_304(known: str) -> None:
     assert cached.app.requests == 1
 
 
-async def test_a_client_with_another_version_gets_the_response() -> None:
-    cached = Cached()
+async def test_other_if_none_match_gets_response() -> None:
+    cached = CachedApp()
 
-    sent = [await cached.get(if_none_match='"v0"') for _ in range(2)]
+    responses = [await cached.get(if_none_match='"v0"') for _ in range(2)]
 
-    assert [messages[0]["status"] for messages in sent] == [200, 200]
+    assert [messages[0]["status"] for messages in responses] == [200, 200]
     assert cached.app.requests == 1
 
 
-async def test_a_conditional_request_is_answered_for_what_is_not_kept_too() -> None:
-    cached = Cached(App(offers=False))
+async def test_conditional_request_works_for_uncached_response() -> None:
+    cached = CachedApp(CountingApp(offers=False))
 
-    sent = [await cached.get(if_none_match='"v1"') for _ in range(2)]
+    responses = [await cached.get(if_none_match='"v1"') for _ in range(2)]
 
-    assert [messages[0]["status"] for messages in sent] == [304, 304]
+    assert [messages[0]["status"] for messages in responses] == [304, 304]
     assert cached.app.requests == 2
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * 10_000])
-async def test_the_memory_is_bounded_and_the_oldest_responses_go_first(body: bytes) -> None:
-    cached = Cached(App(body=body), max_bytes=1_000_000)
+async def test_memory_is_bounded_and_oldest_response_is_evicted(body: bytes) -> None:
+    cached = CachedApp(CountingApp(body=body), max_bytes=1_000_000)
     for number in range(1000):
         await cached.body(query=f"q={number}")
 
@@ -189,8 +189,8 @@ async def test_the_memory_is_bounded_and_the_oldest_responses_go_first(body: byt
     assert cached.app.requests == 1001
 
 
-async def test_a_response_larger_than_the_memory_is_not_kept() -> None:
-    cached = Cached(App(body=b"x" * 10_000), max_bytes=5000)
+async def test_response_larger_than_memory_is_not_cached() -> None:
+    cached = CachedApp(CountingApp(body=b"x" * 10_000), max_bytes=5000)
 
     for _ in range(2):
         await cached.body()

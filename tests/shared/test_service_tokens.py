@@ -29,7 +29,7 @@ from tests.rpc.forgeries import Forger
 
 START: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PEM: Final = generate_private_key()
-ADA: Final = Actor(
+USER: Final = Actor(
     user_id=new_id(),
     name="user",
     roles=("customer", "staff"),
@@ -38,9 +38,7 @@ ADA: Final = Actor(
 )
 
 
-class Watch:
-    """A clock that stands until it is put forward."""
-
+class FakeClock:
     def __init__(self) -> None:
         self.now = START
 
@@ -51,8 +49,8 @@ class Watch:
         self.now += timedelta(seconds=seconds)
 
 
-class Away:
-    """The keys of a caller who cannot be asked."""
+class UnavailableJwks:
+    """The keys of a caller that does not respond."""
 
     def get_key_set(self) -> dict[str, Any]:
         return {"keys": []}
@@ -65,36 +63,36 @@ class Away:
 
 
 @pytest.fixture
-def clock() -> Watch:
-    return Watch()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def signer(clock: Watch) -> ServiceSigner:
+def signer(clock: FakeClock) -> ServiceSigner:
     return ServiceSigner(PEM, clock)
 
 
 @pytest.fixture
-def verifier(signer: ServiceSigner, clock: Watch) -> ServiceVerifier:
+def verifier(signer: ServiceSigner, clock: FakeClock) -> ServiceVerifier:
     return ServiceVerifier({"orders": LocalJwks(signer.jwks)}, {"users", "payments"}, clock)
 
 
 @pytest.fixture
 def token_forger(signer: ServiceSigner) -> Forger:
     return Forger(
-        signer.sign("orders", "users", "get_active_customer", ADA), PEM, START.timestamp()
+        signer.sign("orders", "users", "get_active_customer", USER), PEM, START.timestamp()
     )
 
 
-async def reason(verifier: ServiceVerifier, token: str) -> str:
-    """Why it is refused."""
-    with pytest.raises(Unauthenticated) as refusal:
+async def rejection_reason(verifier: ServiceVerifier, token: str) -> str:
+    """Return why the token is rejected."""
+    with pytest.raises(Unauthenticated) as raised:
         await verifier.verify(token)
-    assert set(refusal.value.details) == {"reason"}
-    return str(refusal.value.details["reason"])
+    assert set(raised.value.details) == {"reason"}
+    return str(raised.value.details["reason"])
 
 
-@pytest.mark.parametrize("actor", [ADA, Actor(), Actor(name="system:orders.on_order_cancelled")])
+@pytest.mark.parametrize("actor", [USER, Actor(), Actor(name="system:orders.on_order_cancelled")])
 async def test_token_carries_caller_method_and_actor(
     signer: ServiceSigner, verifier: ServiceVerifier, actor: Actor
 ) -> None:
@@ -109,9 +107,9 @@ async def test_token_carries_caller_method_and_actor(
 
 
 async def test_token_lasts_one_minute(
-    signer: ServiceSigner, verifier: ServiceVerifier, clock: Watch
+    signer: ServiceSigner, verifier: ServiceVerifier, clock: FakeClock
 ) -> None:
-    token = signer.sign("orders", "users", "get_active_customer", ADA)
+    token = signer.sign("orders", "users", "get_active_customer", USER)
     claims = jwt.decode(token, options={"verify_signature": False})
 
     clock.forward(59)
@@ -119,33 +117,35 @@ async def test_token_lasts_one_minute(
     clock.forward(1)
 
     assert claims["exp"] - claims["iat"] == 60
-    assert await reason(verifier, token) == "expired"
+    assert await rejection_reason(verifier, token) == "expired"
 
 
-@pytest.mark.parametrize(("ahead", "good"), [(0, True), (60, True), (61, False)])
+@pytest.mark.parametrize(("ahead", "is_valid"), [(0, True), (60, True), (61, False)])
 async def test_clock_skew_of_one_minute_is_accepted(
-    verifier: ServiceVerifier, token_forger: Forger, ahead: int, good: bool
+    verifier: ServiceVerifier, token_forger: Forger, ahead: int, is_valid: bool
 ) -> None:
     now = int(START.timestamp())
     token = token_forger.signed(claims={"iat": now + ahead, "exp": now + ahead + 60})
 
-    if good:
+    if is_valid:
         await verifier.verify(token)
     else:
-        assert await reason(verifier, token) == "invalid"
+        assert await rejection_reason(verifier, token) == "invalid"
 
 
 async def test_expired_token_is_rejected_on_first_use(
-    signer: ServiceSigner, verifier: ServiceVerifier, clock: Watch
+    signer: ServiceSigner, verifier: ServiceVerifier, clock: FakeClock
 ) -> None:
-    token = signer.sign("orders", "users", "get_active_customer", ADA)
+    token = signer.sign("orders", "users", "get_active_customer", USER)
     clock.forward(61)
 
-    assert await reason(verifier, token) == "expired"
+    assert await rejection_reason(verifier, token) == "expired"
 
 
-async def test_token_is_reused_for_half_its_lifetime(signer: ServiceSigner, clock: Watch) -> None:
-    def sign(method: str = "get_active_customer", actor: Actor = ADA) -> str:
+async def test_token_is_reused_for_half_its_lifetime(
+    signer: ServiceSigner, clock: FakeClock
+) -> None:
+    def sign(method: str = "get_active_customer", actor: Actor = USER) -> str:
         return signer.sign("orders", "users", method, actor)
 
     first = sign()
@@ -159,7 +159,7 @@ async def test_token_is_reused_for_half_its_lifetime(signer: ServiceSigner, cloc
 
 
 async def test_token_cache_is_bounded(
-    signer: ServiceSigner, verifier: ServiceVerifier, clock: Watch
+    signer: ServiceSigner, verifier: ServiceVerifier, clock: FakeClock
 ) -> None:
     for _ in range(2100):
         actor = Actor(user_id=new_id())
@@ -168,7 +168,7 @@ async def test_token_cache_is_bounded(
     assert len(signer._cache) == len(verifier._cache) == 2048
 
 
-def test_the_published_half_is_public(signer: ServiceSigner) -> None:
+def test_jwks_contains_public_key_only(signer: ServiceSigner) -> None:
     key = load_pem_private_key(PEM.encode(), None)
     raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     (published,) = signer.jwks()["keys"]
@@ -179,7 +179,7 @@ def test_the_published_half_is_public(signer: ServiceSigner) -> None:
 
 FORGERIES: Final = tuple(
     Forger(
-        ServiceSigner(PEM, Watch()).sign("orders", "users", "get_active_customer", ADA), PEM, 0
+        ServiceSigner(PEM, FakeClock()).sign("orders", "users", "get_active_customer", USER), PEM, 0
     ).all()
 )
 
@@ -188,75 +188,75 @@ FORGERIES: Final = tuple(
 async def test_forged_tokens_are_rejected(
     verifier: ServiceVerifier, token_forger: Forger, name: str
 ) -> None:
-    assert await reason(verifier, token_forger.all()[name]) in {"invalid", "expired"}
+    assert await rejection_reason(verifier, token_forger.all()[name]) in {"invalid", "expired"}
 
 
 async def test_forgery_helper_can_create_valid_token(
     verifier: ServiceVerifier, token_forger: Forger
 ) -> None:
-    """Else every forgery would be refused for the wrong reason."""
+    """Otherwise every forgery would be rejected for another reason."""
     identity = await verifier.verify(token_forger.signed())
 
-    assert identity.actor == ADA
+    assert identity.actor == USER
 
 
-async def test_unknown_key_is_unavailable_while_publisher_is_down(
-    signer: ServiceSigner, clock: Watch
+async def test_unknown_key_is_unavailable_while_issuer_is_down(
+    signer: ServiceSigner, clock: FakeClock
 ) -> None:
-    verifier = ServiceVerifier({"orders": Away()}, {"users"}, clock)
+    verifier = ServiceVerifier({"orders": UnavailableJwks()}, {"users"}, clock)
 
     with pytest.raises(Unavailable):
-        await verifier.verify(signer.sign("orders", "users", "get_active_customer", ADA))
+        await verifier.verify(signer.sign("orders", "users", "get_active_customer", USER))
 
 
-async def test_caller_key_is_bound_to_caller(signer: ServiceSigner, clock: Watch) -> None:
-    """Each is asked for its own keys: payments cannot sign as orders."""
+async def test_caller_key_is_bound_to_caller(signer: ServiceSigner, clock: FakeClock) -> None:
+    """The context payments cannot sign as orders."""
     other = ServiceSigner(generate_private_key(), clock)
     keys = {"orders": LocalJwks(signer.jwks), "payments": LocalJwks(other.jwks)}
     verifier = ServiceVerifier(keys, {"users"}, clock)
 
-    good = await verifier.verify(other.sign("payments", "users", "get_active_customer", ADA))
+    identity = await verifier.verify(other.sign("payments", "users", "get_active_customer", USER))
 
-    assert good.caller == "payments"
+    assert identity.caller == "payments"
     assert (
-        await reason(verifier, other.sign("orders", "users", "get_active_customer", ADA))
+        await rejection_reason(verifier, other.sign("orders", "users", "get_active_customer", USER))
         == "invalid"
     )
 
 
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=200).map(lambda b: b.hex())))
-async def test_random_tokens_are_rejected(noise: str) -> None:
-    clock = Watch()
+async def test_random_tokens_are_rejected(token: str) -> None:
+    clock = FakeClock()
     signer = ServiceSigner(PEM, clock)
     verifier = ServiceVerifier({"orders": LocalJwks(signer.jwks)}, {"users"}, clock)
 
-    assert await reason(verifier, noise) == "invalid"
+    assert await rejection_reason(verifier, token) == "invalid"
 
 
-# hypothesis tries the words of our own sources too
-words = st.text().filter(
+# hypothesis also tries strings from the source code
+texts = st.text().filter(
     lambda text: text not in {"orders", "markethall:orders", "markethall:users"}
 )
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | words, st.lists, max_leaves=5))
+@given(st.recursive(st.none() | st.booleans() | st.floats() | texts, st.lists, max_leaves=5))
 async def test_any_signed_claims_are_handled(value: Any) -> None:
-    clock = Watch()
+    clock = FakeClock()
     signer = ServiceSigner(PEM, clock)
     token_forger = Forger(
-        signer.sign("orders", "users", "get_active_customer", ADA), PEM, START.timestamp()
+        signer.sign("orders", "users", "get_active_customer", USER), PEM, START.timestamp()
     )
     verifier = ServiceVerifier({"orders": LocalJwks(signer.jwks)}, {"users"}, clock)
 
     for claim in ("iss", "sub", "aud", "exp", "iat", "actor"):
-        assert await reason(verifier, token_forger.signed(claims={claim: value})) in {
+        assert await rejection_reason(verifier, token_forger.signed(claims={claim: value})) in {
             "invalid",
             "expired",
         }
 
 
 def test_length_limit_exceeds_issued_tokens(signer: ServiceSigner) -> None:
-    largest = ADA.model_copy(
+    largest = USER.model_copy(
         update={"roles": ("staff:catalogue",) * 20, "scopes": frozenset(map(str, range(100)))}
     )
 

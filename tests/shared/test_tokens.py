@@ -36,7 +36,7 @@ AUDIENCE = "markethall"
 TTL = timedelta(minutes=15)
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PEM = generate_private_key()
-ADA = Actor(
+USER = Actor(
     user_id=new_id(),
     name="user",
     roles=("customer",),
@@ -45,9 +45,7 @@ ADA = Actor(
 )
 
 
-class Watch:
-    """A clock that stands until it is put forward."""
-
+class FakeClock:
     def __init__(self) -> None:
         self.now = START
 
@@ -56,33 +54,33 @@ class Watch:
 
 
 @pytest.fixture
-def clock() -> Watch:
-    return Watch()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def signer(clock: Watch) -> AccessTokenSigner:
+def signer(clock: FakeClock) -> AccessTokenSigner:
     return AccessTokenSigner(PEM, ISSUER, AUDIENCE, TTL, clock)
 
 
 @pytest.fixture
-def verifier(signer: AccessTokenSigner, clock: Watch) -> AccessTokenVerifier:
+def verifier(signer: AccessTokenSigner, clock: FakeClock) -> AccessTokenVerifier:
     return AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, clock)
 
 
 def claims(**changes: Any) -> dict[str, Any]:
     now = int(START.timestamp())
-    good = {
+    valid = {
         "iss": ISSUER,
         "aud": AUDIENCE,
-        "sub": str(ADA.user_id),
+        "sub": str(USER.user_id),
         "iat": now,
         "exp": now + 900,
         "jti": "1",
         "scope": "orders",
         "roles": ["customer"],
     }
-    return {name: value for name, value in (good | changes).items() if value is not None}
+    return {name: value for name, value in (valid | changes).items() if value is not None}
 
 
 def signed(
@@ -92,36 +90,36 @@ def signed(
     **header: Any,
 ) -> str:
     headers = {"typ": "at+jwt", "kid": kid(), **header}
-    given_key = load_private_key(PEM) if key is None else key
-    return jwt.encode(payload or claims(), given_key, algorithm=algorithm, headers=headers)
+    signing_key = load_private_key(PEM) if key is None else key
+    return jwt.encode(payload or claims(), signing_key, algorithm=algorithm, headers=headers)
 
 
 def kid() -> str:
-    key: str = AccessTokenSigner(PEM, ISSUER, AUDIENCE, TTL, Watch()).jwks()["keys"][0]["kid"]
+    key: str = AccessTokenSigner(PEM, ISSUER, AUDIENCE, TTL, FakeClock()).jwks()["keys"][0]["kid"]
     return key
 
 
-def raw(header: Any, payload: Any, signature: bytes = b"x" * 64) -> str:
+def unsigned(header: Any, payload: Any, signature: bytes = b"x" * 64) -> str:
     parts = [json.dumps(header).encode(), json.dumps(payload).encode(), signature]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
 
-def refusal_of(verifier: AccessTokenVerifier, token: str) -> str:
-    with pytest.raises(Unauthenticated) as refusal:
+def rejection_reason(verifier: AccessTokenVerifier, token: str) -> str:
+    with pytest.raises(Unauthenticated) as raised:
         verifier.verify(token)
-    assert len(token) < 20 or token not in repr(refusal.value)
-    return str(refusal.value.details["reason"])
+    assert len(token) < 20 or token not in repr(raised.value)
+    return str(raised.value.details["reason"])
 
 
 def test_signed_user_is_verified(signer: AccessTokenSigner, verifier: AccessTokenVerifier) -> None:
-    token = signer.sign(ADA)
+    token = signer.sign(USER)
 
-    assert verifier.verify(token) == ADA
-    assert verifier.verify(token) == ADA
+    assert verifier.verify(token) == USER
+    assert verifier.verify(token) == USER
 
 
 def test_token_follows_rfc_9068(signer: AccessTokenSigner) -> None:
-    token = signer.sign(ADA)
+    token = signer.sign(USER)
 
     header = jwt.get_unverified_header(token)
     body = jwt.decode(token, options={"verify_signature": False})
@@ -132,39 +130,39 @@ def test_token_follows_rfc_9068(signer: AccessTokenSigner) -> None:
 
 
 def test_tokens_are_unique(signer: AccessTokenSigner) -> None:
-    assert signer.sign(ADA) != signer.sign(ADA)
+    assert signer.sign(USER) != signer.sign(USER)
 
 
 def test_cached_token_expires(
-    signer: AccessTokenSigner, verifier: AccessTokenVerifier, clock: Watch
+    signer: AccessTokenSigner, verifier: AccessTokenVerifier, clock: FakeClock
 ) -> None:
-    token, unseen = signer.sign(ADA), signer.sign(ADA)
+    token, unused = signer.sign(USER), signer.sign(USER)
     verifier.verify(token)
     clock.now += TTL - timedelta(seconds=1)
     verifier.verify(token)
     clock.now += timedelta(seconds=1)
 
-    assert refusal_of(verifier, token) == "expired"
-    assert refusal_of(verifier, token) == "expired"
-    assert refusal_of(verifier, unseen) == "expired"
+    assert rejection_reason(verifier, token) == "expired"
+    assert rejection_reason(verifier, token) == "expired"
+    assert rejection_reason(verifier, unused) == "expired"
 
 
-def test_withdrawn_key_invalidates_tokens(signer: AccessTokenSigner, clock: Watch) -> None:
+def test_withdrawn_key_invalidates_tokens(signer: AccessTokenSigner, clock: FakeClock) -> None:
     published: list[Mapping[str, Any]] = [signer.jwks()]
     verifier = AccessTokenVerifier(lambda: published[0], ISSUER, AUDIENCE, clock)
-    token = signer.sign(ADA)
+    token = signer.sign(USER)
     verifier.verify(token)
 
     published[0] = AccessTokenSigner(generate_private_key(), ISSUER, AUDIENCE, TTL, clock).jwks()
 
-    assert refusal_of(verifier, token) == "invalid"
+    assert rejection_reason(verifier, token) == "invalid"
 
 
-def test_equal_key_set_keeps_cache(signer: AccessTokenSigner, clock: Watch) -> None:
+def test_equal_key_set_keeps_cache(signer: AccessTokenSigner, clock: FakeClock) -> None:
     verifier = AccessTokenVerifier(
         lambda: json.loads(json.dumps(signer.jwks())), ISSUER, AUDIENCE, clock
     )
-    token = signer.sign(ADA)
+    token = signer.sign(USER)
 
     assert verifier.verify(token) is verifier.verify(token)
 
@@ -181,19 +179,19 @@ def test_equal_key_set_keeps_cache(signer: AccessTokenSigner, clock: Watch) -> N
     ],
 )
 def test_broken_key_set_rejects_all(
-    key_set: Mapping[str, Any], signer: AccessTokenSigner, clock: Watch
+    key_set: Mapping[str, Any], signer: AccessTokenSigner, clock: FakeClock
 ) -> None:
     verifier = AccessTokenVerifier(lambda: key_set, ISSUER, AUDIENCE, clock)
 
-    assert refusal_of(verifier, signer.sign(ADA)) == "invalid"
+    assert rejection_reason(verifier, signer.sign(USER)) == "invalid"
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "changes",
     [
         {"iss": "https://elsewhere.example"},
         {"iss": None},
-        {"aud": "another hall"},
+        {"aud": "another application"},
         {"aud": [AUDIENCE]},
         {"aud": None},
         {"sub": "ada"},
@@ -214,10 +212,12 @@ def test_broken_key_set_rejects_all(
     ],
     ids=str,
 )
-def test_foreign_claims_are_rejected(verifier: AccessTokenVerifier, wrong: dict[str, Any]) -> None:
-    token = signed(claims(**wrong))
+def test_invalid_claims_are_rejected(
+    verifier: AccessTokenVerifier, changes: dict[str, Any]
+) -> None:
+    token = signed(claims(**changes))
 
-    assert refusal_of(verifier, token) == "invalid"
+    assert rejection_reason(verifier, token) == "invalid"
 
 
 def test_clock_skew_is_accepted(verifier: AccessTokenVerifier) -> None:
@@ -237,32 +237,32 @@ def test_clock_skew_is_accepted(verifier: AccessTokenVerifier) -> None:
     ],
     ids=str,
 )
-def test_foreign_headers_are_rejected(
+def test_invalid_headers_are_rejected(
     verifier: AccessTokenVerifier, header: dict[str, Any]
 ) -> None:
-    assert refusal_of(verifier, signed(**header)) == "invalid"
+    assert rejection_reason(verifier, signed(**header)) == "invalid"
 
 
-def test_a_token_that_brings_its_own_key_is_refused(verifier: AccessTokenVerifier) -> None:
-    thief = Ed25519PrivateKey.generate()
-    x = base64.urlsafe_b64encode(thief.public_key().public_bytes_raw()).rstrip(b"=").decode()
-    own = {"kty": "OKP", "crv": "Ed25519", "x": x}
+def test_token_with_embedded_key_is_rejected(verifier: AccessTokenVerifier) -> None:
+    attacker_key = Ed25519PrivateKey.generate()
+    x = base64.urlsafe_b64encode(attacker_key.public_key().public_bytes_raw()).rstrip(b"=").decode()
+    attacker_jwk = {"kty": "OKP", "crv": "Ed25519", "x": x}
 
-    assert refusal_of(verifier, signed(key=thief, jwk=own)) == "invalid"
-    assert refusal_of(verifier, signed(key=thief)) == "invalid"
+    assert rejection_reason(verifier, signed(key=attacker_key, jwk=attacker_jwk)) == "invalid"
+    assert rejection_reason(verifier, signed(key=attacker_key)) == "invalid"
 
 
-def test_another_algorithm_is_refused(
+def test_other_algorithms_are_rejected(
     verifier: AccessTokenVerifier, signer: AccessTokenSigner
 ) -> None:
     public = load_private_key(PEM).public_key()
     x = signer.jwks()["keys"][0]["x"]
     header = {"typ": "at+jwt", "kid": kid()}
     tokens = [
-        raw({"alg": "none", **header}, claims(), b""),
-        raw({"alg": "None", **header}, claims(), b""),
-        raw({"alg": "EdDSA", **header}, claims(), b""),
-        raw({"alg": ["EdDSA"], **header}, claims()),
+        unsigned({"alg": "none", **header}, claims(), b""),
+        unsigned({"alg": "None", **header}, claims(), b""),
+        unsigned({"alg": "EdDSA", **header}, claims(), b""),
+        unsigned({"alg": ["EdDSA"], **header}, claims()),
         signed(key=public.public_bytes_raw(), algorithm="HS256"),
         signed(key=x.encode(), algorithm="HS256"),
         signed(key=ec.generate_private_key(ec.SECP256R1()), algorithm="ES256"),
@@ -270,16 +270,16 @@ def test_another_algorithm_is_refused(
     ]
 
     for token in tokens:
-        assert refusal_of(verifier, token) == "invalid"
+        assert rejection_reason(verifier, token) == "invalid"
 
 
-def test_a_changed_token_is_refused(
+def test_changed_claims_are_rejected(
     verifier: AccessTokenVerifier, signer: AccessTokenSigner
 ) -> None:
-    head, _, signature = signer.sign(ADA).split(".")
-    admin = raw({}, claims(scope="users:manage")).split(".")[1]
+    header, _, signature = signer.sign(USER).split(".")
+    admin_claims = unsigned({}, claims(scope="users:manage")).split(".")[1]
 
-    assert refusal_of(verifier, f"{head}.{admin}.{signature}") == "invalid"
+    assert rejection_reason(verifier, f"{header}.{admin_claims}.{signature}") == "invalid"
 
 
 @pytest.mark.parametrize(
@@ -294,38 +294,38 @@ def test_a_changed_token_is_refused(
         "ünïcode.tökén.hére",
         "\ud800.\ud800.\ud800",
         "\x00.\x00.\x00",
-        raw([], []),
-        raw(None, None),
-        raw("text", "text"),
-        raw({"alg": "EdDSA", "typ": "at+jwt"}, {}),
-        raw({"alg": "EdDSA", "typ": "at+jwt", "kid": None}, {}),
-        raw({"alg": "EdDSA", "typ": "at+jwt", "kid": {}}, {}),
-        raw({"alg": "EdDSA", "typ": "at+jwt", "kid": ["a"]}, {}),
+        unsigned([], []),
+        unsigned(None, None),
+        unsigned("text", "text"),
+        unsigned({"alg": "EdDSA", "typ": "at+jwt"}, {}),
+        unsigned({"alg": "EdDSA", "typ": "at+jwt", "kid": None}, {}),
+        unsigned({"alg": "EdDSA", "typ": "at+jwt", "kid": {}}, {}),
+        unsigned({"alg": "EdDSA", "typ": "at+jwt", "kid": ["a"]}, {}),
         base64.urlsafe_b64encode(b'{"alg":' + b"[" * 2500).decode() + ".e30.e30",
         "e30." * 900,
     ],
     ids=lambda token: repr(token[:20]),
 )
 def test_malformed_token_is_rejected(verifier: AccessTokenVerifier, token: str) -> None:
-    assert refusal_of(verifier, token) == "invalid"
+    assert rejection_reason(verifier, token) == "invalid"
 
 
 @given(token=st.text(max_size=200) | st.from_regex(r"[\w-]{0,40}(\.[\w-]{0,40}){0,4}"))
 def test_any_text_is_rejected_safely(token: str) -> None:
-    signer = AccessTokenSigner(PEM, ISSUER, AUDIENCE, TTL, Watch())
-    verifier = AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, Watch())
+    signer = AccessTokenSigner(PEM, ISSUER, AUDIENCE, TTL, FakeClock())
+    verifier = AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, FakeClock())
 
-    assert refusal_of(verifier, token + "!") == "invalid"
+    assert rejection_reason(verifier, token + "!") == "invalid"
 
 
-def test_token_cache_is_bounded(signer: AccessTokenSigner, clock: Watch) -> None:
+def test_token_cache_is_bounded(signer: AccessTokenSigner, clock: FakeClock) -> None:
     verifier = AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, clock, max_cached=3)
-    tokens = [signer.sign(ADA) for _ in range(5)]
+    tokens = [signer.sign(USER) for _ in range(5)]
     first = verifier.verify(tokens[0])
 
     for token in tokens[1:3]:
         verifier.verify(token)
-        assert verifier.verify(tokens[0]) is first  # used often, kept
+        assert verifier.verify(tokens[0]) is first  # recently used, not evicted
     for token in tokens[3:]:
         verifier.verify(token)
 
@@ -335,12 +335,12 @@ def test_token_cache_is_bounded(signer: AccessTokenSigner, clock: Watch) -> None
 # Keys
 
 
-def test_the_key_is_named_by_its_thumbprint() -> None:
+def test_kid_is_thumbprint() -> None:
     """The example of RFC 8037, appendix A.3."""
     seed = base64.urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")
     key = Ed25519PrivateKey.from_private_bytes(seed)
 
-    (jwk,) = AccessTokenSigner(key, ISSUER, AUDIENCE, TTL, Watch()).jwks()["keys"]
+    (jwk,) = AccessTokenSigner(key, ISSUER, AUDIENCE, TTL, FakeClock()).jwks()["keys"]
 
     assert jwk["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
     assert jwk["x"] == "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
@@ -355,25 +355,27 @@ def test_key_round_trips() -> None:
 
 def test_key_rotation_overlaps() -> None:
     old, new = generate_private_key(), generate_private_key()
-    clock = Watch()
+    clock = FakeClock()
     before, both, after = (
         AccessTokenSigner(text, ISSUER, AUDIENCE, timedelta(minutes=15), clock)
         for text in (old + new, new + old, new)
     )
-    token_of_old, token_of_new = before.sign(ADA), both.sign(ADA)
+    token_of_old, token_of_new = before.sign(USER), both.sign(USER)
 
     for signer in (before, both):
         verifier = AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, clock)
-        assert verifier.verify(token_of_old) == verifier.verify(token_of_new) == ADA
-    last = AccessTokenVerifier(after.jwks, ISSUER, AUDIENCE, clock)
-    assert last.verify(token_of_new) == ADA
+        assert verifier.verify(token_of_old) == verifier.verify(token_of_new) == USER
+    new_verifier = AccessTokenVerifier(after.jwks, ISSUER, AUDIENCE, clock)
+    assert new_verifier.verify(token_of_new) == USER
     with pytest.raises(Unauthenticated):
-        last.verify(token_of_old)
+        new_verifier.verify(token_of_old)
 
 
 def pem(key: Any, encryption: Any = None) -> str:
-    made: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
-    return made.decode()
+    encoded: bytes = key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption()
+    )
+    return encoded.decode()
 
 
 @pytest.mark.parametrize(
@@ -400,8 +402,8 @@ def test_invalid_key_is_reported_in_one_line(text: str) -> None:
     assert error.value.__cause__ is None
 
 
-def test_a_fingerprint_depends_on_the_key_and_the_secret(signer: AccessTokenSigner) -> None:
-    other = AccessTokenSigner(generate_private_key(), ISSUER, AUDIENCE, TTL, Watch())
+def test_fingerprint_depends_on_key_and_secret(signer: AccessTokenSigner) -> None:
+    other = AccessTokenSigner(generate_private_key(), ISSUER, AUDIENCE, TTL, FakeClock())
 
     assert signer.fingerprint("secret") == signer.fingerprint("secret")
     assert len({signer.fingerprint("secret"), signer.fingerprint("s"), other.fingerprint("s")}) == 3

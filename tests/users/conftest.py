@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from dependency_injector import providers
 
+from markethall.shared.composition.settings import read_one
 from markethall.shared.http.idempotent_routes import IDEMPOTENCY_RETENTION_DEFAULT, created_response
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.clock import utc_now
 from markethall.shared.kernel.ids import new_id
-from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.persistence.postgres import Postgres
 from markethall.shared.security.access_tokens import (
     AccessTokenSigner,
@@ -20,9 +19,11 @@ from markethall.shared.security.access_tokens import (
     generate_private_key,
 )
 from markethall.shared.security.passwords import Passwords
+from markethall.testing import context_tools
 from markethall.users.container import UsersContainer
 from markethall.users.contract import Accounts, Register, Sessions, TokenPair, Users, UserView
 from markethall.users.remote import RemoteUsers, router
+from markethall.users.settings import UsersSettings
 from tests.rpc_loopback import over_rpc
 
 ISSUER = "https://markethall.example"
@@ -113,18 +114,13 @@ def build_users_app(
     signer = AccessTokenSigner(
         generate_private_key(), ISSUER, AUDIENCE, timedelta(minutes=15), clock
     )
-    container = UsersContainer(
-        config={"mode": "local", "storage": storage, "idempotency_lease": 15.0},
-        postgres=providers.Object(postgres),
-        clock=providers.Object(clock),
-        signer=providers.Object(signer),
-        passwords=providers.Object(passwords),
-        cursors=providers.Object(Cursors(b"a secret of the tests")),
-    )
+    tools = context_tools(clock=clock, postgres=postgres, signer=signer)
+    container = UsersContainer(read_one(UsersSettings, {"storage": storage}), tools)
+    container.passwords = passwords
     return UsersApp(
-        accounts=container.accounts(),
-        sessions=container.sessions(),
-        users=container.users(),
+        accounts=container.accounts,
+        sessions=container.sessions,
+        users=container.users,
         verifier=AccessTokenVerifier(signer.jwks, ISSUER, AUDIENCE, clock),
         clock=clock,
         container=container,

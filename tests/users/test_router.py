@@ -1,7 +1,6 @@
 """The HTTP routes of users."""
 
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -70,14 +69,8 @@ async def client(users_app: UsersApp) -> AsyncIterator[Client]:
         }
     )
     app.include_router(router)
-    app.state.container = SimpleNamespace(
-        accounts=users_app.container.accounts,
-        sessions=users_app.container.sessions,
-        users_idempotency=users_app.container.idempotency,
-    )
-    user_tokens = UserTokenVerifier(
-        users_app.verifier, LocalJwks(users_app.container.signer().jwks)
-    )
+    app.state.contexts = {"users": users_app.container}
+    user_tokens = UserTokenVerifier(users_app.verifier, LocalJwks(users_app.container.signer.jwks))
     token_verifiers = TokenVerifiers(lambda: user_tokens)
     gateway = GatewayMiddleware(
         app, GATEWAY_CONFIG, token_verifiers, RateLimiter("off", RedisClient(None))
@@ -144,7 +137,7 @@ async def test_register_returns_account_and_location(client: Client) -> None:
     ],
     ids=str,
 )
-async def test_a_registration_that_is_not_valid_is_refused(
+async def test_a_registration_that_is_not_valid_is_rejected(
     client: Client, wrong: dict[str, Any], field: str
 ) -> None:
     response = await client.register(**wrong)
@@ -153,7 +146,7 @@ async def test_a_registration_that_is_not_valid_is_refused(
     assert [error["field"] for error in body["errors"]] == [field]
 
 
-async def test_a_weak_password_is_refused_with_its_reason(client: Client) -> None:
+async def test_a_weak_password_is_rejected_with_its_reason(client: Client) -> None:
     response = await client.register(password="password123")
 
     body = assert_problem(response, 422, "users.password_unacceptable")

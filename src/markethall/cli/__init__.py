@@ -9,7 +9,7 @@ from markethall import __version__
 from markethall.cli import catalogue, database, serving, staff
 from markethall.cli.console import out, print_errors
 from markethall.cli.events import events
-from markethall.settings import SettingsError
+from markethall.shared.composition.settings import SettingsError
 
 cli = typer.Typer(
     no_args_is_help=True,

@@ -1,16 +1,17 @@
 """Commands that add products: demo data, or an import from a file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from markethall.cli.console import err, out
 from markethall.cli.runtime import run_with_container
-from markethall.settings import read_settings
+from markethall.shared.composition.settings import read_one
 
 if TYPE_CHECKING:
     from markethall.cli.import_command import ImportResult
+    from markethall.container import ApplicationContainer
 
 cli = typer.Typer()
 
@@ -25,12 +26,14 @@ def demo(
     if products:
         _import_generated(products)
         return
+    from markethall.inventory.container import InventoryContainer
     from markethall.local import demo as catalogue
     from markethall.shared.kernel.call_context import system_context
 
-    async def fill(container: Any) -> int:
+    async def fill(container: "ApplicationContainer") -> int:
+        inventory = container.context("inventory", InventoryContainer)
         return await catalogue.fill(
-            container.catalogue(), container.stockroom(), system_context("demo")
+            inventory.catalogue, inventory.stockroom, system_context("demo")
         )
 
     out.print(f"{run_with_container(fill)} products added.")
@@ -51,19 +54,20 @@ def import_file(
 ) -> None:
     """Import products from a file. An invalid row does not stop the others."""
     from markethall.cli import import_command
+    from markethall.inventory.container import InventoryContainer
+    from markethall.inventory.settings import InventorySettings
     from markethall.shared.kernel.call_context import system_context
 
-    import_source = import_command.ImportFile(
-        file, read_settings().max_import_bytes, currency, dry_run=dry_run
-    )
+    max_bytes = read_one(InventorySettings, {}).max_import_bytes
+    import_source = import_command.ImportFile(file, max_bytes, currency, dry_run=dry_run)
 
-    async def run(container: Any) -> import_command.ImportResult:
-        importer = container.inventory_context.import_worker()
+    async def run(container: "ApplicationContainer") -> import_command.ImportResult:
+        inventory = container.context("inventory", InventoryContainer)
         with import_command.ProgressBar(err) as progress_bar:
             return await import_command.run_import(
                 import_source,
-                container.imports(),
-                importer.process_next,
+                inventory.imports,
+                inventory.import_worker.process_next,
                 system_context("import"),
                 progress_bar.update,
             )
@@ -73,18 +77,20 @@ def import_file(
 
 def _import_generated(products: int) -> None:
     from markethall.cli import import_command
+    from markethall.inventory.container import InventoryContainer
     from markethall.local import demo as catalogue
     from markethall.shared.kernel.call_context import system_context
 
-    async def fill(container: Any) -> import_command.ImportResult | None:
-        ctx, imports = system_context("demo"), container.imports()
+    async def fill(container: "ApplicationContainer") -> import_command.ImportResult | None:
+        inventory = container.context("inventory", InventoryContainer)
+        ctx, imports = system_context("demo"), inventory.imports
         known = await catalogue.known_skus(imports, ctx)
         generated = catalogue.GeneratedCatalogue(products, known)
         if generated.is_complete:
             return None
-        await catalogue.create_categories(container.categories(), ctx)
+        await catalogue.create_categories(inventory.categories, ctx)
         with import_command.ProgressBar(err) as progress_bar:
-            process = container.inventory_context.import_worker().process_next
+            process = inventory.import_worker.process_next
             return await import_command.run_import(
                 generated, imports, process, ctx, progress_bar.update
             )

@@ -4,7 +4,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from markethall.settings import SettingsError
+from markethall.shared.composition.settings import SettingsError
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

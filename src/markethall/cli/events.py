@@ -1,12 +1,18 @@
 """Commands for dead letters and replays."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
 from markethall.cli.console import out
 from markethall.cli.runtime import run_with_container
+from markethall.shared.composition.settings import SettingsError
+
+if TYPE_CHECKING:
+    from markethall.container import ApplicationContainer
+    from markethall.shared.messaging.inbox import DeadLetter, Inbox
 
 events = typer.Typer(no_args_is_help=True, help="Dead letters and replays.")
 
@@ -15,8 +21,8 @@ events = typer.Typer(no_args_is_help=True, help="Dead letters and replays.")
 def events_dead(context: str = "orders") -> None:
     """List the events whose handler has failed too often."""
 
-    async def list_dead_letters(container: Any) -> Any:
-        return await _backend(container, context).inbox.get_dead_letters()
+    async def list_dead_letters(container: "ApplicationContainer") -> "Sequence[DeadLetter]":
+        return await _inbox(container, context).get_dead_letters()
 
     dead_letters = run_with_container(list_dead_letters)
     for dead_letter in dead_letters:
@@ -37,8 +43,8 @@ def events_retry(
 ) -> None:
     """Try dead letters again."""
 
-    async def retry(container: Any) -> int:
-        return int(await _backend(container, context).inbox.requeue_dead_letters(event_id))
+    async def retry(container: "ApplicationContainer") -> int:
+        return int(await _inbox(container, context).requeue_dead_letters(event_id))
 
     out.print(f"{run_with_container(retry)} events will be tried again.")
 
@@ -47,11 +53,13 @@ def events_retry(
 def events_replay(event_id: UUID, context: str = "orders") -> None:
     """Run the handlers of one event once more, even if they were done."""
 
-    async def replay(container: Any) -> int:
-        return int(await _backend(container, context).inbox.replay(event_id))
+    async def replay(container: "ApplicationContainer") -> int:
+        return int(await _inbox(container, context).replay(event_id))
 
     out.print(f"{run_with_container(replay)} handlers will run again.")
 
 
-def _backend(container: Any, context: str) -> Any:
-    return getattr(container, f"{context}_context").persistence()
+def _inbox(container: "ApplicationContainer", context: str) -> "Inbox":
+    if context not in container.contexts:
+        raise SettingsError([f"MARKETHALL_CONTEXTS: this needs {context}, which is not served"])
+    return container.contexts[context].persistence.inbox

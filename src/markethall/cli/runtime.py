@@ -1,25 +1,28 @@
-"""Environment of the commands: settings, database, and the wired services."""
+"""The environment of the commands: settings, database, and the container of services."""
 
 import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
 from markethall.cli.console import err, fail
 from markethall.settings import Settings, read_settings
 
+if TYPE_CHECKING:
+    from markethall.container import ApplicationContainer
+
 T = TypeVar("T")
 
 
 @contextmanager
 def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
-    """Yield settings with a database URL: the configured one, or that of the embedded server.
+    """Yield settings with a database: the configured one, else the embedded one.
 
-    `attach_to_running`: the command may run while a server runs, and then uses its Postgres.
+    `attach_to_running`: use the Postgres of a running server, if there is one.
     """
     if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings
@@ -44,7 +47,7 @@ def open_database(settings: Settings, *, attach_to_running: bool = False) -> Ite
 
 @contextmanager
 def redis(settings: Settings) -> Iterator[Settings]:
-    """Yields settings with a Redis URL: the configured one, or that of an embedded Valkey."""
+    """Yield settings with a Redis URL: the configured one, or that of an embedded Valkey."""
     if settings.redis_url.get_secret_value():
         yield settings
         return
@@ -57,7 +60,7 @@ def redis(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that the embedded server is shut down in order."""
+    """Raise SystemExit on SIGTERM, so that the embedded server is stopped in order."""
 
     def raise_system_exit(*_: object) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
@@ -70,7 +73,7 @@ def exit_on_sigterm() -> Iterator[None]:
 
 
 def migrate_if_development(settings: Settings) -> None:
-    """Migrate at start in development. In production a separate job migrates."""
+    """Upgrade the schema at start in development; in production a job does it."""
     if settings.storage == "sql" and settings.environment == "development":
         migrate(settings, sorted(settings.contexts))
 
@@ -85,8 +88,8 @@ def migrate(settings: Settings, contexts: list[str]) -> None:
         upgrade_outdated(url, contexts_of_url)
 
 
-def run_with_container(work: Callable[[Any], Awaitable[T]]) -> T:
-    """Run `work` with the services wired as in the server, and return its result."""
+def run_with_container(work: Callable[["ApplicationContainer"], Awaitable[T]]) -> T:
+    """Run the work with the container that the server would use."""
     settings = read_settings()
     if settings.storage == "memory":
         fail("MARKETHALL_STORAGE: this command needs a database; memory ends with its process")
@@ -95,19 +98,18 @@ def run_with_container(work: Callable[[Any], Awaitable[T]]) -> T:
         return asyncio.run(_with_container(settings, work))
 
 
-async def _with_container(settings: Settings, work: Callable[[Any], Awaitable[T]]) -> T:
-    from markethall.container import build_container
+async def _with_container(
+    settings: Settings, work: Callable[["ApplicationContainer"], Awaitable[T]]
+) -> T:
+    from markethall.container import ApplicationContainer
     from markethall.secret_keys import load_or_create_secrets
     from markethall.shared.kernel.errors import DomainError
 
-    container = build_container(settings, load_or_create_secrets(settings))
+    container = ApplicationContainer(settings, load_or_create_secrets(settings))
     try:
         return await work(container)
-    except DomainError as error:
-        err.print(f"[red]refused[/] {error.detail}")
+    except DomainError as refusal:
+        err.print(f"[red]refused[/] {refusal.detail}")
         raise typer.Exit(1) from None
     finally:
-        container.passwords().close()
-        await container.cache().close()
-        await container.databases().close()
-        await container.redis().close()
+        await container.close()

@@ -15,7 +15,8 @@ from markethall.operations.topology_report import (
     describe_routes,
     invalid_remote_urls,
 )
-from markethall.settings import Settings, SettingsError, read_settings
+from markethall.settings import Settings, read_settings
+from markethall.shared.composition.settings import SettingsError
 
 cli = typer.Typer()
 

@@ -1,12 +1,15 @@
 """Command that creates staff accounts."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from markethall.cli.console import out
 from markethall.cli.runtime import run_with_container
+
+if TYPE_CHECKING:
+    from markethall.container import ApplicationContainer
 
 cli = typer.Typer()
 
@@ -22,8 +25,11 @@ def create_staff(
     """Create an account with a staff role."""
     password = sys.stdin.readline().rstrip("\n") if password_stdin else _prompt_password()
 
-    async def create(container: Any) -> str:
-        user = await container.accounts().create_staff(email, role, password)
+    async def create(container: "ApplicationContainer") -> str:
+        from markethall.users.container import UsersContainer
+
+        accounts = container.context("users", UsersContainer).accounts
+        user = await accounts.create_staff(email, role, password)
         return f"{user.username} ({email}) is {role} now."
 
     out.print(run_with_container(create))

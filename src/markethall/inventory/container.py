@@ -1,14 +1,10 @@
-"""Wiring of the inventory context."""
+"""The implementations of inventory."""
 
-from datetime import timedelta
-from functools import partial
-from typing import Any
-
-from dependency_injector import containers, providers
+from functools import cached_property, partial
 
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.products import Catalogue
-from markethall.inventory.catalogue.ports import ByteCache, ProductCache
+from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.catalogue.service.api import CatalogueService
 from markethall.inventory.catalogue.service.categories import CategoryService
 from markethall.inventory.catalogue.service.families import FamilyQueries
@@ -18,7 +14,6 @@ from markethall.inventory.imports.contract import Imports
 from markethall.inventory.imports.service.api import ImportService
 from markethall.inventory.imports.service.jobs import ImportWorker
 from markethall.inventory.memory import InventoryTables, MemoryInventoryStore
-from markethall.inventory.remote import RemoteInventory
 from markethall.inventory.reservations.contract import Reservations
 from markethall.inventory.reservations.domain.allocation import FewestParcels
 from markethall.inventory.reservations.domain.reservations import CustomerLimits
@@ -27,125 +22,138 @@ from markethall.inventory.reservations.service.allocation_retry import Allocatio
 from markethall.inventory.reservations.service.api import ReservationService
 from markethall.inventory.reservations.service.internal import InventoryService
 from markethall.inventory.reservations.service.jobs import ReservationExpiryJob
-from markethall.inventory.search.contract import ProductSearch
 from markethall.inventory.search.ports import SearchIndex
 from markethall.inventory.search.service import NoSearchIndex, ProductListQueries
+from markethall.inventory.settings import InventorySettings
 from markethall.inventory.sql import STATEMENTS, SqlInventoryStore, TrigramSupport
-from markethall.inventory.stock.contract.movements import Stockroom
-from markethall.inventory.stock.contract.warehouses import Warehouses
+from markethall.inventory.stock.contract import Stockroom, Warehouses
 from markethall.inventory.stock.service.api import StockroomService
 from markethall.inventory.stock.service.warehouses import WarehouseService
+from markethall.shared.cache import CoherentCache, open_cache
+from markethall.shared.composition.container import BackgroundTask, ContextContainer, Counter
 from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
-from markethall.shared.idempotency.service import IdempotencyService
-from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.context_worker import LongRunningTask, PeriodicJob
 from markethall.shared.persistence.postgres import Postgres
-from markethall.shared.rpc.client import RpcClient
-
-
-def _memory_persistence(
-    clock: Clock,
-) -> ContextPersistence[MemoryDatabase[InventoryTables, MemoryInventoryStore]]:
-    return build_memory_persistence(InventoryTables(), MemoryInventoryStore, clock)
-
-
-def _sql_persistence(
-    postgres: Postgres, clock: Clock
-) -> ContextPersistence[SqlDatabase[SqlInventoryStore]]:
-    store = partial(SqlInventoryStore, trigrams=TrigramSupport())
-    return build_sql_persistence(postgres, STATEMENTS, store, clock)
-
 
 InventoryDatabase = (
     MemoryDatabase[InventoryTables, MemoryInventoryStore] | SqlDatabase[SqlInventoryStore]
 )
 
 
-class InventoryContainer(containers.DeclarativeContainer):
-    config = providers.Configuration(strict=True)
-    postgres: providers.Dependency[Postgres] = providers.Dependency()
-    clock: providers.Dependency[Clock] = providers.Dependency()
-    cursors: providers.Dependency[Cursors] = providers.Dependency()
-    cache: providers.Dependency[ByteCache] = providers.Dependency()
-    rpc_client: providers.Dependency[RpcClient] = providers.Dependency()
+class InventoryContainer(ContextContainer[InventorySettings]):
+    def build_memory_persistence(
+        self,
+    ) -> ContextPersistence[MemoryDatabase[InventoryTables, MemoryInventoryStore]]:
+        return build_memory_persistence(InventoryTables(), MemoryInventoryStore, self.clock)
 
-    persistence: providers.Selector[ContextPersistence[Any]] = providers.Selector(
-        config.storage,
-        memory=providers.Singleton(_memory_persistence, clock),
-        sql=providers.Singleton(_sql_persistence, postgres, clock),
-    )
-    database: providers.Callable[InventoryDatabase] = providers.Callable(
-        lambda persistence: persistence.database, persistence
-    )
-    product_cache: providers.Singleton[ProductCache] = providers.Singleton(
-        ProductResponseCache, cache
-    )
-    reservation_expiry: providers.Singleton[ReservationExpiryJob] = providers.Singleton(
-        ReservationExpiryJob, database, product_cache, clock
-    )
+    def build_sql_persistence(
+        self, postgres: Postgres
+    ) -> ContextPersistence[SqlDatabase[SqlInventoryStore]]:
+        store = partial(SqlInventoryStore, trigrams=TrigramSupport())
+        return build_sql_persistence(postgres, STATEMENTS, store, self.clock)
 
-    allocation_strategy: providers.Singleton[AllocationStrategy] = providers.Singleton(
-        FewestParcels
-    )
-    allocation_runner: providers.Singleton[AllocationRunner] = providers.Singleton(
-        AllocationRunner, database, reservation_expiry, allocation_strategy, clock
-    )
-    customer_limits: providers.Factory[CustomerLimits] = providers.Factory(
-        CustomerLimits,
-        config.max_unpaid_orders_per_customer,
-        config.max_reserved_units_per_customer,
-    )
+    @cached_property
+    def database(self) -> InventoryDatabase:
+        database: InventoryDatabase = self.persistence.database
+        return database
 
-    local_inventory: providers.Singleton[Inventory] = providers.Singleton(
-        InventoryService, database, product_cache, allocation_runner, customer_limits, clock
-    )
-    remote_inventory: providers.Singleton[Inventory] = providers.Singleton(
-        RemoteInventory, rpc_client
-    )
-    inventory: providers.Selector[Inventory] = providers.Selector(
-        config.mode, local=local_inventory, remote=remote_inventory
-    )
-    # replace it to use an external search engine
-    search_index: providers.Singleton[SearchIndex] = providers.Singleton(NoSearchIndex)
-    product_search: providers.Singleton[ProductSearch] = providers.Singleton(
-        ProductListQueries, database, product_cache, search_index, cursors, clock
-    )
-    family_queries: providers.Singleton[FamilyQueries] = providers.Singleton(
-        FamilyQueries, database, product_cache, product_search, clock
-    )
-    catalogue: providers.Singleton[Catalogue] = providers.Singleton(
-        CatalogueService, database, product_cache, search_index, family_queries, clock
-    )
-    categories: providers.Singleton[Categories] = providers.Singleton(
-        CategoryService, database, product_cache, cursors
-    )
-    stockroom: providers.Singleton[Stockroom] = providers.Singleton(
-        StockroomService, database, product_cache, reservation_expiry, cursors, clock
-    )
-    import_worker: providers.Singleton[ImportWorker] = providers.Singleton(
-        ImportWorker, database, product_cache, reservation_expiry, search_index, clock
-    )
-    imports: providers.Singleton[Imports] = providers.Singleton(
-        ImportService, database, import_worker.provided.notify, cursors, clock
-    )
-    reservations: providers.Singleton[Reservations] = providers.Singleton(
-        ReservationService, database, cursors, clock
-    )
-    warehouses: providers.Singleton[Warehouses] = providers.Singleton(
-        WarehouseService, database, cursors
-    )
-    idempotency: providers.Singleton[IdempotencyService] = providers.Singleton(
-        IdempotencyService,
-        persistence.provided.idempotency_store,
-        clock,
-        providers.Factory(timedelta, seconds=config.idempotency_lease),
-    )
-    periodic_jobs: providers.Provider[list[PeriodicJob]] = providers.List(
-        reservation_expiry.provided.run_once, import_worker.provided.run_once
-    )
-    # run as long as this process leads
-    long_running_tasks: providers.Provider[list[LongRunningTask]] = providers.List(import_worker)
-    handlers: providers.Provider[dict[str, Any]] = providers.Dict()
+    @cached_property
+    def cache(self) -> CoherentCache:
+        return open_cache(self.tools.cache_mode, self.tools.redis)
+
+    @cached_property
+    def product_cache(self) -> ProductCache:
+        return ProductResponseCache(self.cache)
+
+    @cached_property
+    def reservation_expiry(self) -> ReservationExpiryJob:
+        return ReservationExpiryJob(self.database, self.product_cache, self.clock)
+
+    @cached_property
+    def allocation_runner(self) -> AllocationRunner:
+        strategy: AllocationStrategy = FewestParcels()
+        return AllocationRunner(self.database, self.reservation_expiry, strategy, self.clock)
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        limits = CustomerLimits(
+            self.settings.max_unpaid_orders_per_customer,
+            self.settings.max_reserved_units_per_customer,
+        )
+        return InventoryService(
+            self.database, self.product_cache, self.allocation_runner, limits, self.clock
+        )
+
+    @cached_property
+    def search_index(self) -> SearchIndex:
+        """Replace this to use an external search engine."""
+        return NoSearchIndex()
+
+    @cached_property
+    def product_search(self) -> ProductListQueries:
+        return ProductListQueries(
+            self.database, self.product_cache, self.search_index, self.cursors, self.clock
+        )
+
+    @cached_property
+    def family_queries(self) -> FamilyQueries:
+        return FamilyQueries(self.database, self.product_cache, self.product_search, self.clock)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        return CatalogueService(
+            self.database, self.product_cache, self.search_index, self.family_queries, self.clock
+        )
+
+    @cached_property
+    def categories(self) -> Categories:
+        return CategoryService(self.database, self.product_cache, self.cursors)
+
+    @cached_property
+    def stockroom(self) -> Stockroom:
+        return StockroomService(
+            self.database, self.product_cache, self.reservation_expiry, self.cursors, self.clock
+        )
+
+    @cached_property
+    def import_worker(self) -> ImportWorker:
+        return ImportWorker(
+            self.database,
+            self.product_cache,
+            self.reservation_expiry,
+            self.search_index,
+            self.clock,
+        )
+
+    @cached_property
+    def imports(self) -> Imports:
+        return ImportService(self.database, self.import_worker.notify, self.cursors, self.clock)
+
+    @cached_property
+    def reservations(self) -> Reservations:
+        return ReservationService(self.database, self.cursors, self.clock)
+
+    @cached_property
+    def warehouses(self) -> Warehouses:
+        return WarehouseService(self.database, self.cursors)
+
+    @property
+    def periodic_jobs(self) -> list[PeriodicJob]:
+        return [self.reservation_expiry.run_once, self.import_worker.run_once]
+
+    @property
+    def long_running_tasks(self) -> list[LongRunningTask]:
+        return [self.import_worker]
+
+    @property
+    def background_tasks(self) -> list[BackgroundTask]:
+        return [self.cache.listen]
+
+    @property
+    def counters(self) -> dict[str, Counter]:
+        return {"product_count": self.catalogue.count}
+
+    async def close(self) -> None:
+        await self.cache.close()

@@ -2,11 +2,32 @@
 
 from typing import TYPE_CHECKING, Final
 
+from markethall.inventory.settings import InventorySettings
 from markethall.shared.composition.manifest import ContextManifest
 from markethall.shared.composition.migrations import built_in_migrations
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
+
+    from markethall.inventory.container import InventoryContainer
+    from markethall.shared.composition.parts import ContextParts
+
+
+def _load_parts() -> "ContextParts[InventoryContainer]":
+    from markethall.inventory.container import InventoryContainer
+    from markethall.inventory.contract import Inventory
+    from markethall.inventory.remote import GuardedInventory, RemoteInventory
+    from markethall.inventory.remote import router as internal_router
+    from markethall.inventory.router import router
+    from markethall.shared.composition.parts import ContextParts, InternalApi
+
+    internal_api: InternalApi[InventoryContainer, Inventory] = InternalApi(
+        router=internal_router,
+        local=lambda container: container.inventory,
+        remote=RemoteInventory,
+        guarded=GuardedInventory,
+    )
+    return ContextParts(InventoryContainer, router, internal_api)
 
 
 def _load_metadata() -> "MetaData":
@@ -29,5 +50,8 @@ MANIFEST: Final = ContextManifest(
         "reservations",
     ),
     migrations=built_in_migrations("inventory"),
+    settings=InventorySettings,
+    load_parts=_load_parts,
     load_metadata=_load_metadata,
+    counters=("product_count",),
 )

@@ -1,6 +1,6 @@
 """The contract of inventory over HTTP: first the server half, then the client half."""
 
-from typing import Annotated
+from typing import Annotated, Final, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
@@ -18,17 +18,25 @@ from markethall.inventory.contract import (
     TooManyUnits,
     TooManyUnpaidOrders,
 )
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
 from markethall.shared.rpc.client import RpcClient
+from markethall.shared.rpc.client_interceptor import CallGuard
 from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
 
 router = APIRouter(prefix="/internal/inventory", tags=["internal"])
 
-InventoryDep = Annotated[Inventory, Depends(from_container("inventory"))]
+
+class ProvidesInventory(Protocol):
+    @property
+    def inventory(self) -> Inventory: ...
+
+
+_from_inventory: Final[FromContext[ProvidesInventory]] = FromContext("inventory")
+InventoryDep = Annotated[Inventory, Depends(_from_inventory(lambda container: container.inventory))]
 
 
 class ReservationRef(Dto):
@@ -126,3 +134,41 @@ class RemoteInventory:
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         reservation_ref = ReservationRef(reservation_id=reservation_id)
         return await self._rpc_client.call(ctx, "release", reservation_ref, ReservationView)
+
+
+class GuardedInventory:
+    """Inventory through a call guard, with the same rules in process and over HTTP."""
+
+    def __init__(self, inventory: Inventory, guard: CallGuard) -> None:
+        self._inventory = inventory
+        self._guard = guard
+
+    async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
+        return await self._guard.invoke(
+            ctx, "reserve", lambda ctx: self._inventory.reserve(ctx, command)
+        )
+
+    async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
+        return await self._guard.invoke(
+            ctx, "extend", lambda ctx: self._inventory.extend(ctx, command)
+        )
+
+    async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        return await self._guard.invoke(
+            ctx, "commit", lambda ctx: self._inventory.commit(ctx, reservation_id)
+        )
+
+    async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
+        return await self._guard.invoke(
+            ctx, "consume", lambda ctx: self._inventory.consume(ctx, command)
+        )
+
+    async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
+        return await self._guard.invoke(
+            ctx, "release_part", lambda ctx: self._inventory.release_part(ctx, command)
+        )
+
+    async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
+        return await self._guard.invoke(
+            ctx, "release", lambda ctx: self._inventory.release(ctx, reservation_id)
+        )

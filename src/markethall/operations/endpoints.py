@@ -1,21 +1,21 @@
-"""The process's own addresses: health, readiness, metrics, counts, documentation, debugging."""
+"""The endpoints of a process: health, readiness, metrics, counts, documentation, debugging."""
 
 import asyncio
 import platform
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from markethall import __version__
-from markethall.container import Container
-from markethall.contexts import context_names
+from markethall.container import ApplicationContainer
+from markethall.contexts import context_names, topology
 from markethall.operations import swagger
 from markethall.operations.topology_report import describe_routes
 from markethall.settings import Settings
@@ -31,14 +31,8 @@ log = structlog.get_logger("markethall.operations")
 _REPORTED_LIBRARIES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "redis", "uvicorn")
 
 
-class Countable(Protocol):
-    """What every context can say of itself."""
-
-    async def count(self) -> int: ...
-
-
 class NotReady(Unavailable):
-    """Details: failing, the names of what does not answer."""
+    """Details: `failing`, the names of the unavailable dependencies."""
 
     code = "system.not_ready"
     title = "This process is not ready"
@@ -51,15 +45,6 @@ class Health(BaseModel):
 class Ready(BaseModel):
     status: str
     checks: dict[str, str]
-
-
-class Stats(BaseModel):
-    """Counts of the contexts that this process serves; the others are null."""
-
-    user_count: int | None = None
-    product_count: int | None = None
-    order_count: int | None = None
-    payment_count: int | None = None
 
 
 class ContextLocationView(BaseModel):
@@ -81,10 +66,10 @@ class Debug(BaseModel):
 
 @dataclass
 class Readiness:
-    """Each dependency that this process really uses; false as soon as it is to end."""
+    """Check each dependency of this process; not ready as soon as the shutdown begins."""
 
     settings: Settings
-    container: Container
+    container: ApplicationContainer
     draining: bool = field(default=False)
 
     async def check(self) -> dict[str, str]:
@@ -98,7 +83,7 @@ class Readiness:
     def _checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
         if self.settings.storage == "memory":
             return {}
-        pools = self.container.databases()
+        pools = self.container.databases
         urls: dict[str, list[str]] = {}
         for context in sorted(self.settings.contexts):
             urls.setdefault(self.settings.database_url_of(context), []).append(context)
@@ -153,26 +138,35 @@ def add_probes(router: APIRouter) -> None:
 
 def _add_stats(router: APIRouter) -> None:
     @router.get(
-        "/stats", summary="Counts", responses=problems(Unauthenticated, Forbidden, Unavailable)
+        "/stats",
+        summary="Counts",
+        responses=problems(Unauthenticated, Forbidden, Unavailable),
+        response_model=_stats_model(),
     )
     async def stats(
         request: Request, _: Annotated[CallContext, require_scope(STATS_READ)]
-    ) -> Stats:
-        container: Container = request.app.state.container
-        count_sources: dict[str, tuple[str, Callable[[], Countable]]] = {
-            "users": ("user_count", container.accounts),
-            "inventory": ("product_count", container.catalogue),
-            "orders": ("order_count", container.orders),
-            "payments": ("payment_count", container.payment_api),
+    ) -> Mapping[str, int]:
+        container: ApplicationContainer = request.app.state.container
+        return {
+            name: await count()
+            for context in container.contexts.values()
+            for name, count in context.counters.items()
         }
-        served_sources = [
-            count_sources[context] for context in sorted(request.app.state.settings.contexts)
-        ]
-        return Stats(**{name: await provider().count() for name, provider in served_sources})
+
+
+def _stats_model() -> type[BaseModel]:
+    """Return a model with the counters of all installed contexts."""
+    names = [name for manifest in topology().manifests for name in manifest.counters]
+    fields: dict[str, Any] = dict.fromkeys(names, (int | None, None))
+    return create_model(
+        "Stats",
+        __doc__="Counts of the contexts that this process serves; the others are null.",
+        **fields,
+    )
 
 
 def add_docs(router: APIRouter) -> None:
-    """The page and its files, none of them from elsewhere."""
+    """Serve the documentation page and its files, without other hosts."""
     page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title="Markethall",
@@ -223,7 +217,7 @@ def _location_of(settings: Settings, context: str) -> ContextLocationView:
 
 
 def _provoke_error(ctx: CallContext) -> str:
-    """An error on purpose, to see how errors are logged."""
+    """Raise an error, to see how errors are logged."""
     try:
         return str(1 // 0)
     except ZeroDivisionError as error:

@@ -2,11 +2,23 @@
 
 from typing import TYPE_CHECKING, Final
 
+from markethall.orders.settings import OrdersSettings
 from markethall.shared.composition.manifest import ContextManifest, Subscription
 from markethall.shared.composition.migrations import built_in_migrations
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
+
+    from markethall.orders.container import OrdersContainer
+    from markethall.shared.composition.parts import ContextParts
+
+
+def _load_parts() -> "ContextParts[OrdersContainer]":
+    from markethall.orders.container import OrdersContainer
+    from markethall.orders.router import router
+    from markethall.shared.composition.parts import ContextParts
+
+    return ContextParts(OrdersContainer, router)
 
 
 def _load_metadata() -> "MetaData":
@@ -22,7 +34,10 @@ MANIFEST: Final = ContextManifest(
         "fulfilments",
     ),
     migrations=built_in_migrations("orders"),
+    settings=OrdersSettings,
+    load_parts=_load_parts,
     load_metadata=_load_metadata,
+    counters=("order_count",),
     calls={
         "users": frozenset({"get_active_customer"}),
         "inventory": frozenset(

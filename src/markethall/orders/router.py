@@ -1,6 +1,6 @@
 """HTTP API of orders."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from pydantic import WrapValidator
@@ -32,7 +32,7 @@ from markethall.shared.http.common_errors import (
     REQUIRED_IDEMPOTENCY_ERRORS,
 )
 from markethall.shared.http.conditional_requests import apply_if_none_match
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -55,8 +55,22 @@ from markethall.shared.kernel.scopes import ORDERS, ORDERS_MANAGE
 
 router = APIRouter(tags=["orders"])
 
-OrdersDep = Annotated[Orders, Depends(from_container("orders"))]
-IdempotencyDep = Annotated[IdempotencyService, Depends(from_container("orders_idempotency"))]
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    @property
+    def orders(self) -> Orders: ...
+
+    @property
+    def idempotency(self) -> IdempotencyService: ...
+
+
+_from_orders: Final[FromContext[Services]] = FromContext("orders")
+OrdersDep = Annotated[Orders, Depends(_from_orders(lambda container: container.orders))]
+IdempotencyDep = Annotated[
+    IdempotencyService, Depends(_from_orders(lambda container: container.idempotency))
+]
 Owner = Annotated[CallContext, require_scope(ORDERS)]
 Staff = Annotated[CallContext, require_scope(ORDERS_MANAGE)]
 OwnerOrStaff = Annotated[CallContext, require_scope(ORDERS, ORDERS_MANAGE)]

@@ -2,11 +2,32 @@
 
 from typing import TYPE_CHECKING, Final
 
+from markethall.payments.settings import PaymentsSettings
 from markethall.shared.composition.manifest import ContextManifest
 from markethall.shared.composition.migrations import built_in_migrations
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
+
+    from markethall.payments.container import PaymentsContainer
+    from markethall.shared.composition.parts import ContextParts
+
+
+def _load_parts() -> "ContextParts[PaymentsContainer]":
+    from markethall.payments.container import PaymentsContainer
+    from markethall.payments.contract import Payments
+    from markethall.payments.remote import GuardedPayments, RemotePayments
+    from markethall.payments.remote import router as internal_router
+    from markethall.payments.router import router
+    from markethall.shared.composition.parts import ContextParts, InternalApi
+
+    internal_api: InternalApi[PaymentsContainer, Payments] = InternalApi(
+        router=internal_router,
+        local=lambda container: container.payments,
+        remote=RemotePayments,
+        guarded=GuardedPayments,
+    )
+    return ContextParts(PaymentsContainer, router, internal_api)
 
 
 def _load_metadata() -> "MetaData":
@@ -23,5 +44,8 @@ MANIFEST: Final = ContextManifest(
         "ledger",
     ),
     migrations=built_in_migrations("payments"),
+    settings=PaymentsSettings,
+    load_parts=_load_parts,
     load_metadata=_load_metadata,
+    counters=("payment_count",),
 )

@@ -1,6 +1,6 @@
 """The contract `Payments` over HTTP: server routes, then the client."""
 
-from typing import Annotated
+from typing import Annotated, Final, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
@@ -18,7 +18,7 @@ from markethall.payments.contract import (
     RefundPayment,
     RefundView,
 )
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.call_context import CallContext
@@ -26,11 +26,19 @@ from markethall.shared.kernel.errors import ValidationFailed
 from markethall.shared.kernel.model import Dto
 from markethall.shared.kernel.money import CurrencyMismatch
 from markethall.shared.rpc.client import RpcClient
+from markethall.shared.rpc.client_interceptor import CallGuard
 from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
 
 router = APIRouter(prefix="/internal/payments", tags=["internal"])
 
-PaymentsDep = Annotated[Payments, Depends(from_container("payments"))]
+
+class ProvidesPayments(Protocol):
+    @property
+    def payments(self) -> Payments: ...
+
+
+_from_payments: Final[FromContext[ProvidesPayments]] = FromContext("payments")
+PaymentsDep = Annotated[Payments, Depends(_from_payments(lambda container: container.payments))]
 
 
 class PaymentRef(Dto):
@@ -94,3 +102,22 @@ class RemotePayments:
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
         return await self._rpc_client.call(ctx, "refund", command, RefundView)
+
+
+class GuardedPayments:
+    """Payments through a call guard, with the same rules in process and over HTTP."""
+
+    def __init__(self, payments: Payments, guard: CallGuard) -> None:
+        self._payments = payments
+        self._guard = guard
+
+    async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
+        return await self._guard.invoke(ctx, "open", lambda ctx: self._payments.open(ctx, command))
+
+    async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
+        await self._guard.invoke(ctx, "cancel", lambda ctx: self._payments.cancel(ctx, payment_id))
+
+    async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
+        return await self._guard.invoke(
+            ctx, "refund", lambda ctx: self._payments.refund(ctx, command)
+        )

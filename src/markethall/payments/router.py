@@ -1,6 +1,6 @@
 """HTTP API of payments."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -28,7 +28,7 @@ from markethall.payments.contract import (
 )
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, REQUIRED_IDEMPOTENCY_ERRORS
 from markethall.shared.http.conditional_requests import apply_if_none_match
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import (
     IDEMPOTENCY_RETENTION_EXTENDED,
     created_response,
@@ -58,8 +58,24 @@ from markethall.shared.kernel.scopes import PAYMENTS, PAYMENTS_MANAGE
 
 router = APIRouter(tags=["payments"])
 
-PaymentApiDep = Annotated[PaymentApi, Depends(from_container("payment_api"))]
-IdempotencyDep = Annotated[IdempotencyService, Depends(from_container("payments_idempotency"))]
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    @property
+    def payment_api(self) -> PaymentApi: ...
+
+    @property
+    def idempotency(self) -> IdempotencyService: ...
+
+
+_from_payments: Final[FromContext[Services]] = FromContext("payments")
+PaymentApiDep = Annotated[
+    PaymentApi, Depends(_from_payments(lambda container: container.payment_api))
+]
+IdempotencyDep = Annotated[
+    IdempotencyService, Depends(_from_payments(lambda container: container.idempotency))
+]
 Anyone = Annotated[CallContext, public()]
 Owner = Annotated[CallContext, require_scope(PAYMENTS)]
 Staff = Annotated[CallContext, require_scope(PAYMENTS_MANAGE)]

@@ -1,87 +1,97 @@
-"""The container of users: chooses the implementation of each port."""
+"""The implementations of users."""
 
 from datetime import timedelta
-from typing import Any
+from functools import cached_property
 
-from dependency_injector import containers, providers
+import structlog
 
+from markethall.shared.composition.container import ContextContainer, Counter
 from markethall.shared.composition.context_persistence import ContextPersistence
 from markethall.shared.composition.memory import MemoryDatabase, build_memory_persistence
 from markethall.shared.composition.sql import SqlDatabase, build_sql_persistence
-from markethall.shared.idempotency.service import IdempotencyService
-from markethall.shared.kernel.clock import Clock
-from markethall.shared.kernel.pagination import Cursors
 from markethall.shared.messaging.context_worker import PeriodicJob
 from markethall.shared.persistence.postgres import Postgres
-from markethall.shared.rpc.client import RpcClient
 from markethall.shared.security.passwords import Passwords
-from markethall.users.contract import Accounts, Sessions, Users
+from markethall.users.contract import Accounts, EmailTaken, Sessions, Users
 from markethall.users.memory import MemoryUserStore, Tables
 from markethall.users.ports import Database, TokenSigner
-from markethall.users.remote import RemoteUsers
 from markethall.users.service import (
     AccountService,
     InternalUserService,
     SessionPurgeJob,
     SessionService,
 )
+from markethall.users.settings import UsersSettings
 from markethall.users.sql import STATEMENTS, SqlUserStore
 
-# expired sessions are refused before they are purged, so this only bounds the table size
+log = structlog.get_logger("markethall.app")
+
+# a session that has expired is refused also before it is purged
 SESSION_PURGE_INTERVAL = timedelta(minutes=1)
 
 
-def _memory_persistence(
-    clock: Clock,
-) -> ContextPersistence[MemoryDatabase[Tables, MemoryUserStore]]:
-    return build_memory_persistence(Tables(), MemoryUserStore, clock)
+class UsersContainer(ContextContainer[UsersSettings]):
+    def build_memory_persistence(
+        self,
+    ) -> ContextPersistence[MemoryDatabase[Tables, MemoryUserStore]]:
+        return build_memory_persistence(Tables(), MemoryUserStore, self.clock)
 
+    def build_sql_persistence(
+        self, postgres: Postgres
+    ) -> ContextPersistence[SqlDatabase[SqlUserStore]]:
+        return build_sql_persistence(postgres, STATEMENTS, SqlUserStore, self.clock)
 
-def _sql_persistence(
-    postgres: Postgres, clock: Clock
-) -> ContextPersistence[SqlDatabase[SqlUserStore]]:
-    return build_sql_persistence(postgres, STATEMENTS, SqlUserStore, clock)
+    @cached_property
+    def database(self) -> Database:
+        database: Database = self.persistence.database
+        return database
 
+    @cached_property
+    def signer(self) -> TokenSigner:
+        return self.tools.access_token_signer()
 
-class UsersContainer(containers.DeclarativeContainer):
-    config = providers.Configuration(strict=True)
-    postgres: providers.Dependency[Postgres] = providers.Dependency()
-    clock: providers.Dependency[Clock] = providers.Dependency()
-    signer: providers.Dependency[TokenSigner] = providers.Dependency()
-    passwords: providers.Dependency[Passwords] = providers.Dependency()
-    cursors: providers.Dependency[Cursors] = providers.Dependency()
-    rpc_client: providers.Dependency[RpcClient] = providers.Dependency()
+    @cached_property
+    def passwords(self) -> Passwords:
+        return Passwords(self.settings.bcrypt_cost, workers=2, queue=64)
 
-    persistence: providers.Selector[ContextPersistence[Any]] = providers.Selector(
-        config.storage,
-        memory=providers.Singleton(_memory_persistence, clock),
-        sql=providers.Singleton(_sql_persistence, postgres, clock),
-    )
-    database: providers.Callable[Database] = providers.Callable(
-        lambda persistence: persistence.database, persistence
-    )
+    @cached_property
+    def users(self) -> Users:
+        return InternalUserService(self.database)
 
-    local_users: providers.Singleton[Users] = providers.Singleton(InternalUserService, database)
-    remote_users: providers.Singleton[Users] = providers.Singleton(RemoteUsers, rpc_client)
-    users: providers.Selector[Users] = providers.Selector(
-        config.mode, local=local_users, remote=remote_users
-    )
-    accounts: providers.Singleton[Accounts] = providers.Singleton(
-        AccountService, database, passwords, cursors, clock
-    )
-    sessions: providers.Singleton[Sessions] = providers.Singleton(
-        SessionService, database, passwords, signer, clock
-    )
-    idempotency: providers.Singleton[IdempotencyService] = providers.Singleton(
-        IdempotencyService,
-        persistence.provided.idempotency_store,
-        clock,
-        providers.Factory(timedelta, seconds=config.idempotency_lease),
-    )
-    session_purge_job: providers.Singleton[SessionPurgeJob] = providers.Singleton(
-        SessionPurgeJob, database, clock, SESSION_PURGE_INTERVAL
-    )
-    periodic_jobs: providers.Provider[list[PeriodicJob]] = providers.List(
-        session_purge_job.provided.run_once
-    )
-    handlers: providers.Provider[dict[str, Any]] = providers.Dict()
+    @cached_property
+    def accounts(self) -> Accounts:
+        return AccountService(self.database, self.passwords, self.cursors, self.clock)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        return SessionService(self.database, self.passwords, self.signer, self.clock)
+
+    @cached_property
+    def session_purge_job(self) -> SessionPurgeJob:
+        return SessionPurgeJob(self.database, self.clock, SESSION_PURGE_INTERVAL)
+
+    @property
+    def periodic_jobs(self) -> list[PeriodicJob]:
+        return [self.session_purge_job.run_once]
+
+    @property
+    def counters(self) -> dict[str, Counter]:
+        return {"user_count": self.accounts.count}
+
+    async def start(self) -> None:
+        """Create the first admin, where the settings name one and there is none yet."""
+        password = self.settings.admin_password.get_secret_value()
+        if not (self.settings.admin_email and password):
+            return
+        try:
+            await self.accounts.create_first_admin(self.settings.admin_email, password)
+        except EmailTaken as error:
+            # a user who is no admin has the address: not a reason to refuse to serve
+            log.warning(
+                "admin.bootstrap_skipped",
+                email=self.settings.admin_email,
+                reason=error.detail,
+            )
+
+    async def close(self) -> None:
+        self.passwords.close()

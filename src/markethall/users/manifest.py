@@ -4,9 +4,30 @@ from typing import TYPE_CHECKING, Final
 
 from markethall.shared.composition.manifest import ContextManifest
 from markethall.shared.composition.migrations import built_in_migrations
+from markethall.users.settings import UsersSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
+
+    from markethall.shared.composition.parts import ContextParts
+    from markethall.users.container import UsersContainer
+
+
+def _load_parts() -> "ContextParts[UsersContainer]":
+    from markethall.shared.composition.parts import ContextParts, InternalApi
+    from markethall.users.container import UsersContainer
+    from markethall.users.contract import Users
+    from markethall.users.remote import GuardedUsers, RemoteUsers
+    from markethall.users.remote import router as internal_router
+    from markethall.users.router import router
+
+    internal_api: InternalApi[UsersContainer, Users] = InternalApi(
+        router=internal_router,
+        local=lambda container: container.users,
+        remote=RemoteUsers,
+        guarded=GuardedUsers,
+    )
+    return ContextParts(UsersContainer, router, internal_api)
 
 
 def _load_metadata() -> "MetaData":
@@ -23,6 +44,10 @@ MANIFEST: Final = ContextManifest(
         ".well-known",
     ),
     migrations=built_in_migrations("users"),
+    settings=UsersSettings,
+    load_parts=_load_parts,
     load_metadata=_load_metadata,
+    counters=("user_count",),
+    form_paths=frozenset({"/token", "/token/revoke"}),
     issues_access_tokens=True,
 )

@@ -1,22 +1,30 @@
 """The contract `Users` over HTTP: server routes, then the client."""
 
-from typing import Annotated
+from typing import Annotated, Final, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.model import Dto
 from markethall.shared.rpc.client import RpcClient
+from markethall.shared.rpc.client_interceptor import CallGuard
 from markethall.shared.rpc.server import FORBID_UNKNOWN_FIELDS, require_service_token
 from markethall.users.contract import Customer, UserInactive, UserNotFound, Users
 
 router = APIRouter(prefix="/internal/users", tags=["internal"])
 
-UsersDep = Annotated[Users, Depends(from_container("users"))]
+
+class ProvidesUsers(Protocol):
+    @property
+    def users(self) -> Users: ...
+
+
+_from_users: Final[FromContext[ProvidesUsers]] = FromContext("users")
+UsersDep = Annotated[Users, Depends(_from_users(lambda container: container.users))]
 
 
 class UserRef(Dto):
@@ -43,4 +51,17 @@ class RemoteUsers:
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
         return await self._rpc_client.call(
             ctx, "get_active_customer", UserRef(user_id=user_id), Customer
+        )
+
+
+class GuardedUsers:
+    """Users through a call guard, with the same rules in process and over HTTP."""
+
+    def __init__(self, users: Users, guard: CallGuard) -> None:
+        self._users = users
+        self._guard = guard
+
+    async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
+        return await self._guard.invoke(
+            ctx, "get_active_customer", lambda ctx: self._users.get_active_customer(ctx, user_id)
         )

@@ -1,6 +1,6 @@
 """HTTP API of users."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Protocol
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from pydantic import AfterValidator, ConfigDict, Field
@@ -16,7 +16,7 @@ from markethall.shared.http.conditional_requests import (
     if_match,
     if_match_optional,
 )
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import created_response, run_idempotent
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
@@ -66,9 +66,26 @@ from markethall.users.domain import (
 
 router = APIRouter(tags=["users"])
 
-AccountsDep = Annotated[Accounts, Depends(from_container("accounts"))]
-SessionsDep = Annotated[Sessions, Depends(from_container("sessions"))]
-IdempotencyDep = Annotated[IdempotencyService, Depends(from_container("users_idempotency"))]
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    @property
+    def accounts(self) -> Accounts: ...
+
+    @property
+    def sessions(self) -> Sessions: ...
+
+    @property
+    def idempotency(self) -> IdempotencyService: ...
+
+
+_from_users: Final[FromContext[Services]] = FromContext("users")
+AccountsDep = Annotated[Accounts, Depends(_from_users(lambda container: container.accounts))]
+SessionsDep = Annotated[Sessions, Depends(_from_users(lambda container: container.sessions))]
+IdempotencyDep = Annotated[
+    IdempotencyService, Depends(_from_users(lambda container: container.idempotency))
+]
 
 _FORM_MEDIA_TYPE: Final = "application/x-www-form-urlencoded"
 _GRANT_TYPES: Final = ("password", "refresh_token")

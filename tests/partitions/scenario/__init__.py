@@ -42,9 +42,9 @@ async def play(runner: ScenarioRunner) -> None:
 
 async def final_reads(runner: ScenarioRunner, products: dict[str, str]) -> None:
     await runner.wait_until_idle()
-    for who in ("anna", "ben", "carl", "admin"):
-        await runner.get("/orders?limit=100", who)
-        await runner.get("/payments?limit=100&sort=created_at", who)
+    for user in ("anna", "ben", "carl", "admin"):
+        await runner.get("/orders?limit=100", user)
+        await runner.get("/payments?limit=100&sort=created_at", user)
     for path in ("/transactions?limit=100", "/ledger/accounts", "/ledger/verify"):
         await runner.get(path, "admin")
     for product in products.values():

@@ -45,8 +45,8 @@ async def _catalogue(runner: ScenarioRunner, products: dict[str, str]) -> None:
     await runner.get("/products/no-id")
     await runner.get("/categories")
     sku = {"sku": "tea", "name": "Again", "price": {"amount": 1, "currency": "EUR"}}
-    for who in ("admin", "anna", ""):
-        await runner.post("/products", who, sku)
+    for user in ("admin", "anna", ""):
+        await runner.post("/products", user, sku)
     await runner.patch(tea, "admin", {"description": "From Uji."})
     await runner.patch(tea, "admin", {"description": "From Uji."}, etag='"v1"')
     await runner.patch(tea, "admin", {"description": "Too late."}, etag='"v1"')

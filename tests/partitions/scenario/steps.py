@@ -16,24 +16,24 @@ def order_of(lines: dict[str, int], **fields: Any) -> dict[str, Any]:
 
 
 async def place_order(
-    runner: ScenarioRunner, who: str, lines: dict[str, int], **fields: Any
+    runner: ScenarioRunner, user: str, lines: dict[str, int], **fields: Any
 ) -> dict[str, Any]:
-    order: dict[str, Any] = await runner.post("/orders", who, order_of(lines, **fields))
+    order: dict[str, Any] = await runner.post("/orders", user, order_of(lines, **fields))
     await runner.wait_until_idle()
     return order
 
 
 async def confirm_payment(
-    runner: ScenarioRunner, who: str, order: dict[str, Any], method: str = "sandbox_ok"
+    runner: ScenarioRunner, user: str, order: dict[str, Any], method: str = "sandbox_ok"
 ) -> Any:
     path = f"/payments/{order['payment']['payment_id']}/confirm"
-    payment_path = await runner.post(path, who, {"payment_method": method})
+    payment = await runner.post(path, user, {"payment_method": method})
     await runner.wait_until_idle()
-    return payment_path
+    return payment
 
 
-async def cancel(runner: ScenarioRunner, who: str, order: dict[str, Any], reason: str) -> None:
-    await runner.post(f"/orders/{order['order_id']}/cancel", who, {"reason": reason})
+async def cancel(runner: ScenarioRunner, user: str, order: dict[str, Any], reason: str) -> None:
+    await runner.post(f"/orders/{order['order_id']}/cancel", user, {"reason": reason})
     await runner.wait_until_idle()
 
 

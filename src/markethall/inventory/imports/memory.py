@@ -8,8 +8,7 @@ from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.contract import ImportStatus
 from markethall.inventory.imports.domain.file_records import RowError
 from markethall.inventory.imports.domain.jobs import ImportJob
-from markethall.inventory.stock.domain.stock import Stock, StockChange
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
 from markethall.inventory.stock.memory import MemoryStockStore, StockTables
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table

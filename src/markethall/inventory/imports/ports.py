@@ -8,7 +8,7 @@ from uuid import UUID
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.imports.domain.file_records import RowError
 from markethall.inventory.imports.domain.jobs import ImportJob
-from markethall.inventory.stock.domain.stock import Stock, StockChange
+from markethall.inventory.stock.domain import Stock, StockChange
 from markethall.shared.idempotency.records import IdempotentCommand
 
 

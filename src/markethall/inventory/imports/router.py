@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -26,7 +26,7 @@ from markethall.shared.http.common_errors import (
     IDEMPOTENCY_ERRORS,
 )
 from markethall.shared.http.conditional_requests import json_with_etag
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.idempotent_routes import accepted_response, run_idempotent
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
@@ -46,7 +46,14 @@ from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE
 
 router = APIRouter(tags=["inventory"])
 
-ImportsDep = Annotated[Imports, Depends(from_container("imports"))]
+
+class ProvidesImports(Protocol):
+    @property
+    def imports(self) -> Imports: ...
+
+
+_from_inventory: Final[FromContext[ProvidesImports]] = FromContext("inventory")
+ImportsDep = Annotated[Imports, Depends(_from_inventory(lambda container: container.imports))]
 
 # a comment line: proxies close a connection on which nothing is sent
 HEARTBEAT: Final = format_sse_event(comment="heartbeat")

@@ -18,7 +18,7 @@ from markethall.inventory.reservations.domain.reservations import (
     quantity_by_product,
 )
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
-from markethall.inventory.stock.domain.stock import StockQuantity, sum_by_stock_row
+from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
 from markethall.inventory.stock.memory import MemoryStockStore, StockTables
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.memory import Table

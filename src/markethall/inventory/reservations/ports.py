@@ -13,7 +13,7 @@ from markethall.inventory.reservations.domain.reservations import (
     Reservation,
     ReservationLine,
 )
-from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.domain import StockQuantity
 from markethall.inventory.stock.ports import Store as StockStore
 
 

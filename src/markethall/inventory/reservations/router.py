@@ -1,6 +1,6 @@
 """Reservations of an order, for staff."""
 
-from typing import Annotated
+from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Query, Response
 
@@ -8,14 +8,25 @@ from markethall.inventory.contract import ReservationView
 from markethall.inventory.reservations.contract import ReservationQuery, Reservations
 from markethall.inventory.stock.router.dependencies import StockWriter
 from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
 from markethall.shared.http.responses import json_response
 from markethall.shared.kernel.pagination import CursorInvalid, Page
 
 router = APIRouter(tags=["inventory"])
 
-ReservationsDep = Annotated[Reservations, Depends(from_container("reservations"))]
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    @property
+    def reservations(self) -> Reservations: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
+ReservationsDep = Annotated[
+    Reservations, Depends(_from_inventory(lambda container: container.reservations))
+]
 
 
 @router.get(

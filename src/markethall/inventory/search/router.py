@@ -1,12 +1,12 @@
 """HTTP route of the product list."""
 
-from typing import Annotated
+from typing import Annotated, Final, Protocol
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from markethall.inventory.catalogue.router.dependencies import Anyone, send_rendered
 from markethall.inventory.search.contract import ProductPage, ProductQuery, ProductSearch
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.problem_details import problems
 from markethall.shared.kernel.errors import (
     Forbidden,
@@ -18,7 +18,18 @@ from markethall.shared.kernel.pagination import CursorInvalid
 
 router = APIRouter(tags=["inventory"])
 
-ProductSearchDep = Annotated[ProductSearch, Depends(from_container("product_search"))]
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    @property
+    def product_search(self) -> ProductSearch: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
+ProductSearchDep = Annotated[
+    ProductSearch, Depends(_from_inventory(lambda container: container.product_search))
+]
 
 
 @router.get(

@@ -10,9 +10,8 @@ from uuid import UUID
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.memory import CatalogueTables, MemoryProductStore
 from markethall.inventory.contract import StockLow
-from markethall.inventory.stock.contract.movements import Movement, MovementReason
-from markethall.inventory.stock.domain.stock import Stock, StockChange
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE, Warehouse
+from markethall.inventory.stock.contract import Movement, MovementReason
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange, Warehouse
 from markethall.shared.composition.memory import MemoryUnitOfWork
 from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock

@@ -5,9 +5,8 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from markethall.inventory.stock.contract.movements import Movement
-from markethall.inventory.stock.domain.stock import Stock, StockChange
-from markethall.inventory.stock.domain.warehouses import Warehouse
+from markethall.inventory.stock.contract import Movement
+from markethall.inventory.stock.domain import Stock, StockChange, Warehouse
 from markethall.shared.idempotency.records import IdempotentCommand
 
 T = TypeVar("T")

@@ -53,7 +53,8 @@ class ReverseProxy:
         # longer than the service's own limits, so that the service can refuse first
         self._body_timeout = settings.body_timeout + 1
         self._response_timeout = 2 * (
-            settings.request_deadline_seconds + settings.payment_provider_timeout_seconds
+            settings.request_deadline_seconds
+            + max(each.slow_provider_seconds for each in settings.by_context.values())
         )
         self._client = httpx2.AsyncClient(
             limits=_LIMITS, timeout=_GET_TIMEOUT_SECONDS, trust_env=False

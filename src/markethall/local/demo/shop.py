@@ -7,7 +7,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from markethall.inventory.catalogue.contract.products import Catalogue, NewProduct, Price, SkuTaken
 from markethall.inventory.contract import ProductNotFound
-from markethall.inventory.stock.contract.movements import Adjustment, Stockroom
+from markethall.inventory.stock.contract import Adjustment, Stockroom
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE, STOCK_WRITE

@@ -4,7 +4,5 @@ from markethall.orders.service.api import OrderService as OrderService
 from markethall.orders.service.checkout import Checkout as Checkout
 from markethall.orders.service.checkout import ContextClients as ContextClients
 from markethall.orders.service.checkout import ReservationPolicy as ReservationPolicy
-from markethall.orders.service.event_handlers import EVENT_HANDLERS as EVENT_HANDLERS
-from markethall.orders.service.event_handlers import EventSubscription as EventSubscription
 from markethall.orders.service.event_handlers import OrderEventHandlers as OrderEventHandlers
 from markethall.orders.service.jobs import OrderExpiryJob as OrderExpiryJob

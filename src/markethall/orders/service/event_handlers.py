@@ -4,9 +4,8 @@ A handler calls other contexts before the transaction that marks the event as pr
 may be repeated.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from markethall.inventory.contract import (
@@ -266,23 +265,3 @@ class OrderEventHandlers:
 
 def _paid_event(order: Order) -> OrderPaid:
     return OrderPaid(order_id=order.order_id, reservation_id=order.reservation_id)
-
-
-class EventSubscription(NamedTuple):
-    """An event that orders subscribes to, the handler name in its inbox rows, and the method."""
-
-    event: type[Event]
-    handler: str
-    method: Callable[[OrderEventHandlers, Delivery, Any], Awaitable[None]]
-
-
-_L = OrderEventHandlers
-EVENT_HANDLERS: Final = (
-    EventSubscription(PaymentCaptured, "orders.on_payment_captured", _L.on_payment_captured),
-    EventSubscription(PaymentFailed, "orders.on_payment_failed", _L.on_payment_failed),
-    EventSubscription(PaymentRefunded, "orders.on_payment_refunded", _L.on_payment_refunded),
-    EventSubscription(OrderPaid, "orders.on_order_paid", _L.on_order_paid),
-    EventSubscription(OrderCancelled, "orders.on_order_cancelled", _L.on_order_cancelled),
-    EventSubscription(OrderExpired, "orders.on_order_expired", _L.on_order_expired),
-    EventSubscription(OrderFulfilled, "orders.on_order_fulfilled", _L.on_order_fulfilled),
-)

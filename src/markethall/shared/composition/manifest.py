@@ -3,15 +3,19 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from markethall.shared.composition.settings import ContextSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
 
+    from markethall.shared.composition.parts import ContextParts
+
 
 @dataclass(frozen=True)
 class Subscription:
-    """An event of another context, or of this one, and the method that handles it."""
+    """An event, of this context or of another, and the method that handles it."""
 
     event_type: str
     handler: str
@@ -24,19 +28,25 @@ class Subscription:
 
 @dataclass(frozen=True, kw_only=True)
 class ContextManifest:
-    """Importing a manifest must stay cheap: the command line reads all of them at every start.
+    """Importing a manifest must stay cheap: the command line imports all of them at every start.
 
-    `load_metadata` therefore imports SQLAlchemy only when a migration runs.
+    So it loads SQLAlchemy tables, container and routers by functions, when they are needed.
     """
 
     name: str
     # first segments of the public paths
     path_prefixes: tuple[str, ...]
-    # a directory of Alembic revisions
+    settings: type[ContextSettings]
+    load_parts: "Callable[[], ContextParts[Any]]"
+    # a directory of Alembic revisions, and the tables that they create
     migrations: Path
     load_metadata: "Callable[[], MetaData]"
     # target context -> methods of its contract
     calls: Mapping[str, frozenset[str]] = field(default_factory=dict)
     subscriptions: tuple[Subscription, ...] = ()
-    # at most one context issues the access tokens of users; all contexts read its public keys
+    # public paths that take a form instead of JSON
+    form_paths: frozenset[str] = frozenset()
+    # names of its numbers in `/stats`
+    counters: tuple[str, ...] = ()
+    # exactly one context issues the access tokens of users; all contexts read its public keys
     issues_access_tokens: bool = False

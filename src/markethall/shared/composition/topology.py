@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 
 from markethall.shared.composition.manifest import ContextManifest, Subscription
 
@@ -118,14 +119,17 @@ def handler_key(context: str, subscription: Subscription) -> str:
 def _problems(manifests: Sequence[ContextManifest]) -> Iterator[str]:
     names = {manifest.name for manifest in manifests}
     yield from _duplicates("context", (m.name for m in manifests))
+    yield from _duplicates("counter", (counter for m in manifests for counter in m.counters))
     yield from _duplicates("path", (f"/{p}" for m in manifests for p in m.path_prefixes))
     if sum(m.issues_access_tokens for m in manifests) != 1:
         yield "exactly one context must issue access tokens"
+    try:
+        TopologicalSorter({m.name: m.calls.keys() for m in manifests}).prepare()
+    except CycleError as error:
+        yield f"contexts call each other in a circle: {' -> '.join(error.args[1])}"
     for manifest in manifests:
         for target in sorted(set(manifest.calls) - names):
             yield f"{manifest.name} calls {target}, which is not installed"
-        if manifest.name in manifest.calls:
-            yield f"{manifest.name} calls itself"
         for subscription in manifest.subscriptions:
             if subscription.publisher not in names:
                 yield (

@@ -1,18 +1,27 @@
-"""FastAPI dependencies that read the container of the application."""
+"""FastAPI dependencies that read the containers of the application."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Generic, TypeVar
 
 from fastapi import Request
 
+C = TypeVar("C")
+T = TypeVar("T")
 
-def from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
-    """Return a dependency that resolves a provider of this application's container.
 
-    Several applications may share a process, so the container is found through the request.
+class FromContext(Generic[C]):
+    """Make dependencies on the services of one context.
+
+    `C` is a protocol with the services that the routes use; the container implements it. Several
+    applications may share a process, so the container is found through the request.
     """
 
-    async def resolve(request: Request) -> Any:
-        return getattr(request.app.state.container, name)()
+    def __init__(self, context: str) -> None:
+        self._context = context
 
-    return resolve
+    def __call__(self, select: Callable[[C], T]) -> Callable[[Request], Awaitable[T]]:
+        async def resolve(request: Request) -> T:
+            container: C = request.app.state.contexts[self._context]
+            return select(container)
+
+        return resolve

@@ -25,6 +25,7 @@ from markethall.shared.persistence.postgres_errors import (
     invalidates_connection,
     means_unavailable,
     translate_connection_errors,
+    translate_login_errors,
 )
 from markethall.shared.persistence.postgres_url import asyncpg_dsn
 
@@ -168,8 +169,9 @@ class Postgres:
 
         It is closed with the block, which releases its locks. Raises Unavailable.
         """
-        with translate_connection_errors():
+        with translate_login_errors():
             driver = await asyncpg.connect(**self._connect_arguments)
+        with translate_connection_errors():
             try:
                 yield Connection(driver)
             finally:
@@ -194,7 +196,7 @@ class Postgres:
                     await pool.close()  # terminates the connections when it is cancelled
 
     async def _acquire(self) -> "tuple[Pool, PooledDriver]":
-        with translate_connection_errors():
+        with translate_login_errors():
             async with asyncio.timeout(self._timeout):
                 pool = self._pool or await self._open()
                 return pool, await pool.acquire()

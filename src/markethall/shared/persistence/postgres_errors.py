@@ -13,9 +13,6 @@ UNAVAILABLE_ERRORS: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
-    # a wrong password, a database that does not exist
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
@@ -42,6 +39,19 @@ def translate_connection_errors() -> Iterator[None]:
     except UNAVAILABLE_ERRORS as error:
         if not means_unavailable(error):
             raise
+        raise Unavailable(dependency="postgres") from error
+
+
+@contextmanager
+def translate_login_errors() -> Iterator[None]:
+    """Raise Unavailable for every error while connecting, such as a refused password.
+
+    After the login the same classes of errors are faults of a statement.
+    """
+    try:
+        with translate_connection_errors():
+            yield
+    except asyncpg.PostgresError as error:
         raise Unavailable(dependency="postgres") from error
 
 

@@ -6,10 +6,10 @@ the deadline. The callee continues after that, in process as it does over HTTP.
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import structlog
 
@@ -28,7 +28,6 @@ from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 log = structlog.get_logger("markethall.rpc")
 
 T = TypeVar("T")
-Method = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class AllowList:
@@ -93,20 +92,20 @@ class CallGuard:
         self._timeout = timedelta(seconds=timeout_seconds)
 
     async def invoke(
-        self, method_name: str, method: Method, ctx: CallContext, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Call the method. Raises its errors, and those of the guard.
+        self, ctx: CallContext, method: str, call: Callable[[CallContext], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Await the call. Raises its errors, and those of the guard.
 
         Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded.
         """
         if HOLDS_CONNECTION.get():
             raise CalledWhileHoldingConnection(
-                f"{method.__qualname__} was called while the caller held a connection"
+                f"{self._target}.{method} was called while the caller held a connection"
             )
         outcome = "ok"
         try:
-            self._allow_list.check(self._caller, self._target, method_name)
-            return await self._invoke_before_deadline(method, ctx, args, kwargs)
+            self._allow_list.check(self._caller, self._target, method)
+            return await self._await_before_deadline(ctx, call)
         except DomainError as error:
             outcome = error.code
             raise
@@ -114,37 +113,32 @@ class CallGuard:
             outcome = type(error).__name__
             raise
         finally:
-            _call_counter(self._target, method_name, outcome).inc()
+            _call_counter(self._target, method, outcome).inc()
 
-    async def _invoke_before_deadline(
-        self, method: Method, ctx: CallContext, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    async def _await_before_deadline(
+        self, ctx: CallContext, call: Callable[[CallContext], Coroutine[Any, Any, T]]
+    ) -> T:
         now = self._clock()
         deadline = min(ctx.deadline or now + self._timeout, now + self._timeout)
         seconds = (deadline - now).total_seconds()
         if seconds <= 0:
             raise DeadlineExceeded(dependency=self._target)
-        bounded_ctx = (
-            ctx if ctx.deadline == deadline else ctx.model_copy(update={"deadline": deadline})
-        )
-        task = self._in_flight_calls.start(
-            self._translate_failure(method(bounded_ctx, *args, **kwargs), bounded_ctx)
-        )
+        if ctx.deadline != deadline:
+            ctx = ctx.model_copy(update={"deadline": deadline})
+        task = self._in_flight_calls.start(self._translate_failure(call(ctx), ctx))
         # asyncio.wait_for would cancel the callee, which is impossible over HTTP
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise DeadlineExceeded(dependency=self._target)
         return task.result()
 
-    async def _translate_failure(
-        self, coroutine: Coroutine[Any, Any, Any], ctx: CallContext
-    ) -> Any:
+    async def _translate_failure(self, call: Coroutine[Any, Any, T], ctx: CallContext) -> T:
         """Turn a bug of the callee into InternalError, as over HTTP.
 
         The bug is logged here, because the caller may have stopped waiting.
         """
         try:
-            return await coroutine
+            return await call
         except DomainError:
             raise
         except Exception as error:
@@ -153,24 +147,3 @@ class CallGuard:
 
 
 _call_counter = functools.lru_cache(maxsize=1024)(RPC_CLIENT_CALLS.labels)
-
-
-class _GuardedService:
-    def __init__(self, service: object, guard: CallGuard) -> None:
-        self._service = service
-        self._guard = guard
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._service, name)
-
-        @functools.wraps(method)
-        async def invoke(ctx: CallContext, *args: Any, **kwargs: Any) -> Any:
-            return await self._guard.invoke(name, method, ctx, *args, **kwargs)
-
-        setattr(self, name, invoke)
-        return invoke
-
-
-def with_call_guard(service: T, guard: CallGuard) -> T:
-    """Return the service with the guard around each of its methods."""
-    return cast("T", _GuardedService(service, guard))

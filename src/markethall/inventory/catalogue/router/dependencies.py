@@ -1,13 +1,13 @@
 """Dependencies of the inventory routers."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import Depends, Request, Response
 
 from markethall.inventory.catalogue.contract.categories import Categories
 from markethall.inventory.catalogue.contract.products import Catalogue, RenderedResponse
 from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
-from markethall.shared.http.dependencies import from_container
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.response_cache import offer
 from markethall.shared.http.responses import RawJsonResponse
 from markethall.shared.http.route_policies import public, require_scope
@@ -16,9 +16,28 @@ from markethall.shared.kernel import etags
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 
-CatalogueDep = Annotated[Catalogue, Depends(from_container("catalogue"))]
-CategoriesDep = Annotated[Categories, Depends(from_container("categories"))]
-IdempotencyDep = Annotated[IdempotencyService, Depends(from_container("inventory_idempotency"))]
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+    @property
+    def categories(self) -> Categories: ...
+
+    @property
+    def idempotency(self) -> IdempotencyService: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
+CatalogueDep = Annotated[Catalogue, Depends(_from_inventory(lambda container: container.catalogue))]
+CategoriesDep = Annotated[
+    Categories, Depends(_from_inventory(lambda container: container.categories))
+]
+IdempotencyDep = Annotated[
+    IdempotencyService, Depends(_from_inventory(lambda container: container.idempotency))
+]
 ExpectedVersionsDep = Annotated[etags.ExpectedVersions, Depends(if_match)]
 Anyone = Annotated[CallContext, public()]
 CatalogueWriter = Annotated[CallContext, require_scope(CATALOGUE_WRITE)]

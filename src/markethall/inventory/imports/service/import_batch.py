@@ -18,9 +18,8 @@ from markethall.inventory.imports.domain.jobs import (
 )
 from markethall.inventory.imports.domain.row_validation import RowResult, ValidatedRow
 from markethall.inventory.imports.ports import Store
-from markethall.inventory.stock.contract.movements import MovementReason
-from markethall.inventory.stock.domain.stock import Stock, StockChange
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.contract import MovementReason
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
 from markethall.shared.kernel.ids import new_id
 
 _NO_STOCK: Final[Mapping[UUID, Stock]] = {}

@@ -10,7 +10,7 @@ from typing import Any, Final
 from markethall.inventory.catalogue.domain.products import Product
 from markethall.inventory.catalogue.sql.store import product_to_row
 from markethall.inventory.imports.sql import statements
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.persistence.postgres import Connection
 
 # a chunk is rendered in a few milliseconds, which keeps the event loop and the database from

@@ -12,8 +12,7 @@ from markethall.inventory.imports.domain.file_records import FilePosition, RowEr
 from markethall.inventory.imports.domain.jobs import ImportJob
 from markethall.inventory.imports.sql import statements
 from markethall.inventory.imports.sql.product_staging import ProductStaging
-from markethall.inventory.stock.domain.stock import Stock, StockChange
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange
 from markethall.shared.composition.sql import SqlUnitOfWork
 
 if TYPE_CHECKING:

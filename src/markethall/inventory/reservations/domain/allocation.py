@@ -6,10 +6,9 @@ from itertools import chain, combinations, islice
 from typing import Final
 from uuid import UUID
 
-from markethall.inventory.stock.domain.stock import StockQuantity
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE, StockQuantity
 
-# after these a good set is taken instead of the best
+# sets that are tried; after these a sufficient set is taken instead of the best
 _MAX_WAREHOUSE_SETS: Final = 500
 
 

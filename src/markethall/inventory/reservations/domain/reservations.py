@@ -21,7 +21,7 @@ from markethall.inventory.contract import (
     TooManyUnits,
     TooManyUnpaidOrders,
 )
-from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.domain import StockQuantity
 from markethall.shared.kernel.money import Money
 
 HELD, COMMITTED, CONSUMED = (

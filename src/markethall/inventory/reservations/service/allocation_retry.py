@@ -14,14 +14,14 @@ from markethall.inventory.reservations.ports import (
     ReadStore,
     Store,
 )
-from markethall.inventory.stock.domain.stock import StockQuantity
+from markethall.inventory.stock.domain import StockQuantity
 from markethall.inventory.stock.ports import ReservationExpiry
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
 
 T = TypeVar("T")
 
-# then the product counts as out of stock
+# lost races before the product counts as out of stock
 _MAX_ATTEMPTS: Final = 4
 
 

@@ -31,8 +31,8 @@ from markethall.inventory.reservations.service.allocation_retry import (
     AllocationRunner,
 )
 from markethall.inventory.reservations.service.per_product_limiter import ProductConcurrencyLimiter
-from markethall.inventory.stock.contract.movements import MovementReason
-from markethall.inventory.stock.domain.stock import StockChange, StockQuantity
+from markethall.inventory.stock.contract import MovementReason
+from markethall.inventory.stock.domain import StockChange, StockQuantity
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.ids import new_id

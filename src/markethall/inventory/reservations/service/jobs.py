@@ -6,7 +6,7 @@ from uuid import UUID
 
 from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.reservations.ports import ReadStore, Store
-from markethall.inventory.stock.domain.stock import InsufficientStock
+from markethall.inventory.stock.domain import InsufficientStock
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.persistence.database import Database
 

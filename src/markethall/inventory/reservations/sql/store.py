@@ -20,7 +20,7 @@ from markethall.inventory.reservations.domain.reservations import (
 )
 from markethall.inventory.reservations.ports import Availability, ExpiredReservations
 from markethall.inventory.reservations.sql import statements
-from markethall.inventory.stock.domain.stock import StockQuantity, sum_by_stock_row
+from markethall.inventory.stock.domain import StockQuantity, sum_by_stock_row
 from markethall.shared.composition.sql import SqlUnitOfWork
 from markethall.shared.kernel.money import Money
 
@@ -167,7 +167,7 @@ class SqlReservationStore(SqlUnitOfWork):
         await self._connection.execute_many(statements.SAVE_LINE, rows)
 
     async def replace_lines(self, reservation: Reservation) -> None:
-        # in this order: the new lines need the new status, which deleted lines do not cascade
+        # deleted first: the new status would cascade to the old lines, which would reserve again
         await self._connection.execute(
             statements.DELETE_LINES, reservation_id=reservation.reservation_id
         )

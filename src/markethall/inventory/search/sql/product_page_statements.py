@@ -131,13 +131,17 @@ def _numbered_rows(shape: PageQueryShape) -> "sa.Subquery":
 
 def _index_scan(shape: PageQueryShape) -> "sa.Subquery":
     """Scan the index of all products in list order, or that of each category in the subtree."""
-    columns = (*PAGE_COLUMNS, shape.sort_column.label("key"))
-    rows = select_matching(products, shape.filters - {"category"}, *columns)
+    by_category = "category" in shape.filters
+    # of many categories only the index is read, and then the rows of the page
+    columns = [products.c.product_id] if by_category else PAGE_COLUMNS
+    key = shape.sort_column.label("key")
+    rows = select_matching(products, shape.filters - {"category"}, *columns, key)
     rows = _after_cursor(shape, rows.where(_has_status(shape)), shape.sort_keys)
     rows = rows.order_by(*_order_by(shape, shape.sort_keys))
-    if "category" in shape.filters:
-        rows = _first_of_each_category(shape, rows)
-    return _limit_plus_one(shape, rows).subquery("found")
+    if not by_category:
+        return _limit_plus_one(shape, rows).subquery("found")
+    first = _first_of_each_category(shape, rows)
+    return _with_page_columns(_limit_plus_one(shape, first).subquery("best"))
 
 
 def _first_of_each_category(shape: PageQueryShape, rows: "sa.Select[Any]") -> "sa.Select[Any]":
@@ -164,12 +168,7 @@ def _sample_or_full_scan(shape: PageQueryShape) -> "sa.Subquery":
     best = sa.union_all(sa.select(sample).where(is_sample_enough), sa.select(all_matches)).subquery(
         "best"
     )
-    shown = [column for column in PAGE_COLUMNS if column.name not in best.c]
-    return (
-        sa.select(best, *shown)
-        .join_from(best, products, products.c.product_id == best.c.product_id)
-        .subquery("found")
-    )
+    return _with_page_columns(best)
 
 
 def _sample(shape: PageQueryShape) -> "sa.Select[Any]":
@@ -239,6 +238,15 @@ def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
 
 
 # Parts of both
+
+
+def _with_page_columns(best: "sa.Subquery") -> "sa.Subquery":
+    shown = [column for column in PAGE_COLUMNS if column.name not in best.c]
+    return (
+        sa.select(best, *shown)
+        .join_from(best, products, products.c.product_id == best.c.product_id)
+        .subquery("found")
+    )
 
 
 def _after_cursor(

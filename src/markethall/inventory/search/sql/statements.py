@@ -38,8 +38,8 @@ def select_matching(rows: Any, filters: Iterable[str], *columns: Any) -> "sa.Sel
     if "in_stock" in filters:
         availability = available_quantity(rows)
         query = query.select_from(rows.join(availability, sa.true()))
-        wanted = bindparam("in_stock", type_=sa.Boolean)
-        query = query.where((availability.c.available > integer_literal(0)) == wanted)
+        requested = bindparam("in_stock", type_=sa.Boolean)
+        query = query.where((availability.c.available > integer_literal(0)) == requested)
     return query.where(*(_FILTERS[name](rows) for name in sorted(filters) if name in _FILTERS))
 
 
@@ -160,14 +160,16 @@ GET_SPELLING_CANDIDATES: Final = _spelling_candidates()
 
 def _products_json() -> Statement:
     ids = sa.func.unnest(bindparam("product_ids", type_=ARRAY(sa.Uuid)))
-    wanted = ids.table_valued("product_id", with_ordinality="number").render_derived(name="wanted")
+    requested = ids.table_valued("product_id", with_ordinality="number").render_derived(
+        name="requested"
+    )
     availability = available_quantity(products)
     document = product_json_text(products, availability)
-    joined = sa.func.string_agg(document, aggregate_order_by(sql_literal(","), wanted.c.number))
+    joined = sa.func.string_agg(document, aggregate_order_by(sql_literal(","), requested.c.number))
     return Statement(
         sa.select(joined)
         .select_from(
-            wanted.join(products, products.c.product_id == wanted.c.product_id).join(
+            requested.join(products, products.c.product_id == requested.c.product_id).join(
                 availability, sa.true()
             )
         )

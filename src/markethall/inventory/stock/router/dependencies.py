@@ -1,16 +1,29 @@
 """Dependencies of the stock routers."""
 
-from typing import Annotated
+from typing import Annotated, Final, Protocol
 
 from fastapi import Depends
 
-from markethall.inventory.stock.contract.movements import Stockroom
-from markethall.inventory.stock.contract.warehouses import Warehouses
-from markethall.shared.http.dependencies import from_container
+from markethall.inventory.stock.contract import Stockroom, Warehouses
+from markethall.shared.http.dependencies import FromContext
 from markethall.shared.http.route_policies import require_scope
 from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.scopes import STOCK_WRITE
 
-StockroomDep = Annotated[Stockroom, Depends(from_container("stockroom"))]
-WarehousesDep = Annotated[Warehouses, Depends(from_container("warehouses"))]
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    @property
+    def stockroom(self) -> Stockroom: ...
+
+    @property
+    def warehouses(self) -> Warehouses: ...
+
+
+_from_inventory: Final[FromContext[Services]] = FromContext("inventory")
+StockroomDep = Annotated[Stockroom, Depends(_from_inventory(lambda container: container.stockroom))]
+WarehousesDep = Annotated[
+    Warehouses, Depends(_from_inventory(lambda container: container.warehouses))
+]
 StockWriter = Annotated[CallContext, require_scope(STOCK_WRITE)]

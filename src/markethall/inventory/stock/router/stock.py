@@ -8,7 +8,7 @@ from markethall.inventory.catalogue.router.dependencies import (
     IdempotencyDep,
 )
 from markethall.inventory.contract import ProductNotFound
-from markethall.inventory.stock.contract.movements import (
+from markethall.inventory.stock.contract import (
     Adjustment,
     HistoricalProductStock,
     Movement,
@@ -21,9 +21,10 @@ from markethall.inventory.stock.contract.movements import (
     StocktakeNotFound,
     Transfer,
     TransferNotFound,
+    WarehouseClosed,
+    WarehouseNotFound,
     WouldGoNegative,
 )
-from markethall.inventory.stock.contract.warehouses import WarehouseClosed, WarehouseNotFound
 from markethall.inventory.stock.router.dependencies import StockroomDep, StockWriter
 from markethall.shared.http.common_errors import (
     AUTHENTICATED_ERRORS,

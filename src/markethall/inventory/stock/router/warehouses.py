@@ -8,7 +8,7 @@ from markethall.inventory.catalogue.router.dependencies import (
     ExpectedVersionsDep,
     IdempotencyDep,
 )
-from markethall.inventory.stock.contract.warehouses import (
+from markethall.inventory.stock.contract import (
     NewWarehouse,
     WarehouseChange,
     WarehouseInUse,

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from markethall.inventory.catalogue.ports import ProductCache
 from markethall.inventory.contract import ProductNotFound
-from markethall.inventory.stock.contract.movements import (
+from markethall.inventory.stock.contract import (
     Adjustment,
     HistoricalProductStock,
     HistoricalStock,
@@ -24,26 +24,25 @@ from markethall.inventory.stock.contract.movements import (
     StocktakeNotFound,
     Transfer,
     TransferNotFound,
+    WarehouseClosed,
+    WarehouseNotFound,
 )
-from markethall.inventory.stock.contract.warehouses import WarehouseClosed, WarehouseNotFound
-from markethall.inventory.stock.domain.movements import (
-    check_stocktake,
-    check_transfer,
-    counts_by_product,
-    plan_transfer,
-    stocktake_from_movements,
-    transfer_from_movements,
-)
-from markethall.inventory.stock.domain.stock import (
+from markethall.inventory.stock.domain import (
+    MAIN_WAREHOUSE,
     InsufficientStock,
     Stock,
     StockChange,
     check_adjustment,
+    check_stocktake,
+    check_transfer,
+    counts_by_product,
     movement_shortage,
+    plan_transfer,
+    stocktake_from_movements,
     stocktake_shortage,
     total_available,
+    transfer_from_movements,
 )
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
 from markethall.inventory.stock.ports import ReadStore, ReservationExpiry, Store
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext

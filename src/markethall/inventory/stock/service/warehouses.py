@@ -5,13 +5,13 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from markethall.inventory.stock.contract.warehouses import (
+from markethall.inventory.stock.contract import (
     NewWarehouse,
     WarehouseChange,
     WarehouseNotFound,
     WarehouseView,
 )
-from markethall.inventory.stock.domain.warehouses import Warehouse
+from markethall.inventory.stock.domain import Warehouse
 from markethall.inventory.stock.ports import ReadStore, Store
 from markethall.shared.idempotency.records import IdempotentCommand
 from markethall.shared.kernel.call_context import CallContext

@@ -5,9 +5,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from markethall.inventory.stock.contract.movements import Movement
-from markethall.inventory.stock.domain.stock import Stock, StockChange
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE, Warehouse
+from markethall.inventory.stock.contract import Movement
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE, Stock, StockChange, Warehouse
 from markethall.inventory.stock.sql import statements, warehouse_statements
 from markethall.shared.composition.sql import SqlUnitOfWork
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from markethall.inventory.catalogue.sql.tables import metadata, products
-from markethall.inventory.stock.domain.warehouses import MAIN_WAREHOUSE
+from markethall.inventory.stock.domain import MAIN_WAREHOUSE
 from markethall.shared.persistence.sql import timestamp_column
 
 warehouses = sa.Table(

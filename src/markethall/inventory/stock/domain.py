@@ -1,0 +1,314 @@
+"""Stock rows, their changes, transfers, stocktakes and warehouses."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, Self
+from uuid import UUID
+
+from markethall.inventory.stock.contract import (
+    Adjustment,
+    CountedLine,
+    Movement,
+    MovementReason,
+    NewStocktake,
+    NewStocktakeLine,
+    NewTransfer,
+    NewWarehouse,
+    Stocktake,
+    Transfer,
+    WarehouseChange,
+    WarehouseInUse,
+    WarehouseView,
+    WouldGoNegative,
+)
+from markethall.shared.kernel.errors import DomainError, ValidationFailed
+
+
+@dataclass(frozen=True)
+class Stock:
+    """One product in one warehouse. `overdue`: the part of `reserved` of expired reservations."""
+
+    product_id: UUID
+    warehouse_id: UUID
+    on_hand: int = 0
+    reserved: int = 0
+    overdue: int = 0
+    # units that may be sold before they arrive; above the limit when it was lowered below what was
+    # already sold, until stock moves or is released
+    backorder: int = 0
+    backorder_limit: int = 0
+
+    @property
+    def available(self) -> int:
+        return self.allocatable + self.overdue
+
+    @property
+    def allocatable(self) -> int:
+        """Units that can be reserved, on hand or on backorder, without those of expired reservations."""
+        return self.unreserved + self.backorder
+
+    @property
+    def unreserved(self) -> int:
+        """Units on hand that are not reserved; below zero with sold backorder units."""
+        return self.on_hand - self.reserved
+
+    def with_backorder_limit(self, backorder_limit: int) -> Self:
+        """Set the limit; backorder units that are sold already stay sold."""
+        backorder = max(backorder_limit, self.reserved - self.on_hand)
+        return replace(self, backorder=backorder, backorder_limit=backorder_limit)
+
+    def with_backorder_clamped(self) -> Self:
+        """Lower a backorder above the limit to the units that are sold, after any stock change."""
+        needed = max(self.backorder_limit, self.reserved - self.on_hand)
+        return replace(self, backorder=min(self.backorder, needed))
+
+    def would_underflow(self, change: "StockChange") -> bool:
+        """Whether less would be on hand than is reserved, without expired reservations."""
+        on_hand_after = self.on_hand + change.delta_from(self.on_hand)
+        return on_hand_after < max(0, self.reserved - self.overdue - self.backorder)
+
+
+@dataclass(frozen=True)
+class StockQuantity:
+    """Some units of one product in one warehouse."""
+
+    product_id: UUID
+    warehouse_id: UUID
+    quantity: int
+
+
+@dataclass(frozen=True)
+class StockChange:
+    """A requested movement: by `delta` units, or to `counted` units."""
+
+    movement_id: UUID
+    product_id: UUID
+    warehouse_id: UUID
+    delta: int | None
+    counted: int | None
+    reason: MovementReason
+    note: str
+    reference: UUID | None
+    actor: str
+    created_at: datetime
+
+    def delta_from(self, on_hand: int) -> int:
+        if self.delta is not None:
+            return self.delta
+        return (self.counted or 0) - on_hand
+
+    def mirrored(self, movement_id: UUID, warehouse_id: UUID) -> Self:
+        """Build the incoming movement of a transfer from the outgoing one."""
+        delta = None if self.delta is None else -self.delta
+        return replace(self, movement_id=movement_id, warehouse_id=warehouse_id, delta=delta)
+
+
+def total_available(levels: Iterable[Stock]) -> int:
+    """Sum the available units over all warehouses."""
+    return sum(level.available for level in levels)
+
+
+def check_adjustment(command: Adjustment) -> None:
+    """Raises ValidationFailed."""
+    if (command.delta is None) == (command.counted is None):
+        message = "exactly one of delta and counted must be given"
+        raise ValidationFailed(
+            errors=[{"field": "", "code": "delta_or_counted", "message": message}]
+        )
+    if command.delta == 0:
+        message = "must not be zero"
+        raise ValidationFailed(errors=[{"field": "/delta", "code": "zero", "message": message}])
+
+
+def sum_by_stock_row(quantities: Iterable[StockQuantity]) -> tuple[StockQuantity, ...]:
+    """Sum the quantities of each stock row, in the order of product ids and warehouse ids."""
+    total: Counter[tuple[UUID, UUID]] = Counter()
+    for stock_quantity in quantities:
+        total[stock_quantity.product_id, stock_quantity.warehouse_id] += stock_quantity.quantity
+    # sorted: all transactions lock stock rows in the same order
+    return tuple(StockQuantity(*key, total[key]) for key in sorted(total))
+
+
+class InsufficientStock(Exception):
+    """Too little stock. Unless `is_final`, releasing expired reservations would help.
+
+    `error` goes to the client.
+    """
+
+    def __init__(self, product_ids: Sequence[UUID], error: DomainError, *, is_final: bool) -> None:
+        super().__init__(error)
+        self.product_ids = product_ids
+        self.error = error
+        self.is_final = is_final
+
+
+def movement_shortage(stock: Stock, change: StockChange) -> InsufficientStock:
+    """Build the error for a movement that would leave less on hand than is reserved."""
+    error = WouldGoNegative(on_hand=stock.on_hand, reserved=stock.reserved)
+    return InsufficientStock([stock.product_id], error, is_final=stock.would_underflow(change))
+
+
+def stocktake_shortage(counted: Sequence[tuple[Stock, StockChange]]) -> InsufficientStock:
+    """Build the error for stock rows with fewer counted than reserved units."""
+    lines = [
+        {
+            "product_id": str(stock.product_id),
+            "counted": change.counted,
+            "on_hand": stock.on_hand,
+            "reserved": stock.reserved,
+        }
+        for stock, change in counted
+    ]
+    final = any(stock.would_underflow(change) for stock, change in counted)
+    return InsufficientStock(
+        [stock.product_id for stock, _ in counted], WouldGoNegative(lines=lines), is_final=final
+    )
+
+
+def check_transfer(command: NewTransfer) -> None:
+    """Raises ValidationFailed."""
+    if command.from_warehouse_id == command.to_warehouse_id:
+        message = "must be another warehouse than the goods come from"
+        raise ValidationFailed(
+            errors=[{"field": "/to_warehouse_id", "code": "same_warehouse", "message": message}]
+        )
+
+
+def plan_transfer(
+    command: NewTransfer,
+    transfer_id: UUID,
+    movement_ids: tuple[UUID, UUID],
+    actor: str,
+    now: datetime,
+) -> tuple[StockChange, StockChange]:
+    """Return the outgoing and the incoming change."""
+    outgoing = StockChange(
+        movement_id=movement_ids[0],
+        product_id=command.product_id,
+        warehouse_id=command.from_warehouse_id,
+        delta=-command.quantity,
+        counted=None,
+        reason=MovementReason.TRANSFERRED,
+        note=command.note,
+        reference=transfer_id,
+        actor=actor,
+        created_at=now,
+    )
+    return outgoing, outgoing.mirrored(movement_ids[1], command.to_warehouse_id)
+
+
+def transfer_from_movements(movements: Iterable[Movement]) -> Transfer:
+    """Build a transfer from its two movements, in any order."""
+    outgoing, incoming = sorted(movements, key=lambda movement: movement.delta)
+    return Transfer(
+        transfer_id=_reference(outgoing),
+        product_id=outgoing.product_id,
+        from_warehouse_id=outgoing.warehouse_id,
+        to_warehouse_id=incoming.warehouse_id,
+        quantity=incoming.delta,
+        note=outgoing.note,
+        actor=outgoing.actor,
+        created_at=outgoing.created_at,
+        movements=(outgoing, incoming),
+    )
+
+
+def check_stocktake(command: NewStocktake) -> None:
+    """Raises ValidationFailed."""
+    message = "exactly one of product_id and sku must be given"
+    errors = [
+        {"field": f"/lines/{number}", "code": "product_id_or_sku", "message": message}
+        for number, line in enumerate(command.lines)
+        if (line.product_id is None) == (line.sku is None)
+    ]
+    if errors:
+        raise ValidationFailed(errors=errors)
+
+
+def counts_by_product(
+    lines: Sequence[NewStocktakeLine], skus: Mapping[UUID, str]
+) -> dict[UUID, int]:
+    """Return the counted units in product id order. Raises ValidationFailed."""
+    product_ids_by_sku = {sku.lower(): product_id for product_id, sku in skus.items()}
+    counts: dict[UUID, int] = {}
+    for number, line in enumerate(lines):
+        product_id = line.product_id or product_ids_by_sku[(line.sku or "").lower()]
+        if product_id in counts:
+            message = "another line has counted this product"
+            raise ValidationFailed(
+                errors=[{"field": f"/lines/{number}", "code": "twice", "message": message}]
+            )
+        counts[product_id] = line.counted
+    return dict(sorted(counts.items()))
+
+
+def stocktake_from_movements(movements: Sequence[Movement], skus: Mapping[UUID, str]) -> Stocktake:
+    """Build a stocktake from its movements, of which there is at least one."""
+    first = movements[0]
+    return Stocktake(
+        stocktake_id=_reference(first),
+        warehouse_id=first.warehouse_id,
+        note=first.note,
+        actor=first.actor,
+        created_at=first.created_at,
+        lines=tuple(
+            CountedLine(
+                product_id=movement.product_id,
+                sku=skus[movement.product_id],
+                counted=movement.on_hand_after,
+                delta=movement.delta,
+                movement_id=movement.movement_id,
+            )
+            for movement in sorted(movements, key=lambda movement: movement.product_id)
+        ),
+    )
+
+
+def _reference(movement: Movement) -> UUID:
+    if movement.reference is None:
+        raise LookupError(f"movement {movement.movement_id} has no reference")
+    return movement.reference
+
+
+# created by the first migration
+MAIN_WAREHOUSE: Final = UUID("00000000-0000-7000-8000-000000000001")
+
+
+@dataclass
+class Warehouse:
+    warehouse_id: UUID
+    name: str
+    priority: int = 0
+    active: bool = True
+    version: int = 1
+
+    @classmethod
+    def new(cls, warehouse_id: UUID, command: NewWarehouse) -> Self:
+        return cls(warehouse_id, **command.model_dump())
+
+    def change(self, command: WarehouseChange, *, is_empty: bool) -> bool:
+        """Apply a merge patch. False when nothing changes. Raises WarehouseInUse."""
+        requested = command.model_dump(exclude_unset=True)
+        if requested.get("active") is False and not (is_empty and self._is_removable()):
+            raise self.in_use_error()
+        changes = {name: value for name, value in requested.items() if value != getattr(self, name)}
+        for name, value in changes.items():
+            setattr(self, name, value)
+        self.version += 1 if changes else 0
+        return bool(changes)
+
+    def check_unused(self, *, has_stock_rows: bool) -> None:
+        """Raises WarehouseInUse."""
+        if has_stock_rows or not self._is_removable():
+            raise self.in_use_error()
+
+    def in_use_error(self) -> WarehouseInUse:
+        return WarehouseInUse(warehouse_id=str(self.warehouse_id))
+
+    def to_view(self) -> WarehouseView:
+        return WarehouseView(**vars(self))
+
+    def _is_removable(self) -> bool:
+        return self.warehouse_id != MAIN_WAREHOUSE

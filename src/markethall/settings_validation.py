@@ -1,0 +1,99 @@
+"""Rules across the settings of the process: one readable line for each problem."""
+
+from typing import TYPE_CHECKING, Final
+
+from markethall.contexts import topology
+
+if TYPE_CHECKING:
+    from markethall.settings import Settings
+
+MIN_SECRET_LENGTH: Final = 32
+
+
+def cross_field_problems(settings: "Settings") -> list[str]:
+    return [
+        *_topology_problems(settings),
+        *_event_problems(settings),
+        *_pool_problems(settings),
+        *_production_problems(settings),
+    ]
+
+
+def _topology_problems(settings: "Settings") -> list[str]:
+    problems = [
+        f"MARKETHALL_CONTEXT_URLS: {context} is served by this process and cannot be remote too"
+        for context in sorted(settings.contexts & set(settings.context_urls))
+    ]
+    for context in sorted(settings.contexts):
+        missing = sorted(
+            topology().dependencies[context] - settings.contexts - set(settings.context_urls)
+        )
+        if missing:
+            names = ", ".join(missing)
+            problems.append(f"MARKETHALL_CONTEXT_URLS: {context} needs {names}: serve or name them")
+    return problems
+
+
+def _event_problems(settings: "Settings") -> list[str]:
+    if settings.redis_url.get_secret_value():
+        return []
+    problems = [
+        f"MARKETHALL_REDIS_URL: is required: {publisher} or {listener} is served elsewhere"
+        for publisher, listener in topology().event_pairs
+        if (publisher in settings.contexts) != (listener in settings.contexts)
+    ]
+    if settings.event_transport == "dual" and not problems:
+        problems.append("MARKETHALL_EVENT_TRANSPORT: dual needs MARKETHALL_REDIS_URL")
+    return problems
+
+
+def _pool_problems(settings: "Settings") -> list[str]:
+    if settings.database_pool_max < settings.database_pool_min:
+        return ["MARKETHALL_DATABASE_POOL_MAX: is less than MARKETHALL_DATABASE_POOL_MIN"]
+    return []
+
+
+def _production_problems(settings: "Settings") -> list[str]:
+    if settings.environment != "production":
+        return []
+    problems = _secret_problems(settings)
+    if settings.storage == "memory":
+        problems.append("MARKETHALL_STORAGE: memory keeps nothing; it is refused in production")
+    elif missing := _contexts_without_database(settings):
+        problems.append(f"MARKETHALL_DATABASE_URL: is required in production for {missing}")
+    if settings.rate_limits == "off":
+        problems.append("MARKETHALL_RATE_LIMITS: off is refused in production")
+    if settings.debug:
+        problems.append("MARKETHALL_DEBUG: is refused in production")
+    return problems
+
+
+def _secret_problems(settings: "Settings") -> list[str]:
+    problems = []
+    if not settings.secret_key.get_secret_value():
+        problems.append("MARKETHALL_SECRET_KEY: is required in production")
+    if (
+        topology().token_issuer in settings.contexts
+        and not settings.access_token_private_key.get_secret_value()
+    ):
+        problems.append(
+            "MARKETHALL_ACCESS_TOKEN_PRIVATE_KEY: is required in production where "
+            f"{topology().token_issuer} is served"
+        )
+    if topology().token_issuer not in settings.contexts | set(settings.context_urls):
+        problems.append(
+            f"MARKETHALL_CONTEXT_URLS: {topology().token_issuer}: is required to read its "
+            "public keys"
+        )
+    if (
+        settings.has_remote_dependencies
+        and not settings.service_token_private_key.get_secret_value()
+    ):
+        problems.append(
+            "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY: is required in production to call another process"
+        )
+    return problems
+
+
+def _contexts_without_database(settings: "Settings") -> str:
+    return ", ".join(c for c in sorted(settings.contexts) if not settings.database_url_of(c))

@@ -1,0 +1,83 @@
+"""Settings of one context, and readable errors for all settings."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as PydanticSettingsError
+
+S = TypeVar("S", bound=BaseSettings)
+
+SETTINGS_CONFIG = SettingsConfigDict(
+    env_prefix="MARKETHALL_",
+    extra="ignore",
+    frozen=True,
+    hide_input_in_errors=True,
+    allow_inf_nan=False,
+)
+
+Environment = Annotated[
+    Literal["development", "production"],
+    Field(description="production refuses generated secrets and development settings"),
+]
+Storage = Annotated[
+    Literal["sql", "memory"],
+    Field(description="memory: all data is lost at the end of the process"),
+]
+
+
+class SettingsError(Exception):
+    """One readable line for each problem."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class ContextSettings(BaseSettings):
+    """The settings that every context reads; a context adds its own in a subclass."""
+
+    model_config = SETTINGS_CONFIG
+
+    environment: Environment = "development"
+    storage: Storage = "sql"
+    idempotency_lease: Annotated[
+        float, Field(gt=0, description="Seconds before a retry may take over a crashed request")
+    ] = 15
+
+    @property
+    def streaming_body_limits(self) -> Mapping[str, int]:
+        """Path -> greatest size in bytes, of the bodies that a route reads in chunks."""
+        return {}
+
+    @property
+    def slow_provider_seconds(self) -> float:
+        """Seconds that a request may wait for an outside provider, beside the request deadline."""
+        return 0
+
+
+def read_one(settings: Callable[..., S], overrides: Mapping[str, Any]) -> S:
+    """Read from the environment, and from the overrides first. Raises SettingsError."""
+    try:
+        return settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError([_describe_error(item) for item in error.errors()]) from None
+    except PydanticSettingsError as error:
+        raise SettingsError([_describe_json_error(error)]) from None
+
+
+def _describe_error(item: Any) -> str:
+    name, *rest = item["loc"] or ("",)
+    # a key of a JSON object may be anything, even a URL with a password
+    parts = [part for part in map(str, rest) if part.isalnum() and len(part) < 20]  # noqa: PLR2004
+    setting = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in parts)
+    return f"{setting}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _describe_json_error(error: PydanticSettingsError) -> str:
+    """Name the variable; pydantic-settings names the field."""
+    match = re.search(r'field "(\w+)"', str(error))
+    name = f"MARKETHALL_{match[1].upper()}" if match else "a setting"
+    return f"{name}: must be a JSON object"

@@ -1,0 +1,44 @@
+"""The settings of users."""
+
+from typing import Annotated, Final, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from markethall.shared.composition.settings import ContextSettings, SettingsError
+from markethall.shared.security.passwords import weakness
+
+# the lowest work factor that OWASP accepts for bcrypt
+MIN_BCRYPT_COST: Final = 10
+
+
+class UsersSettings(ContextSettings):
+    bcrypt_cost: Annotated[
+        int,
+        Field(
+            ge=4, le=16, description="Work factor of password hashes; each step doubles the time"
+        ),
+    ] = 12
+    admin_email: Annotated[
+        str, Field(description="With ADMIN_PASSWORD: the first admin, created if there is none")
+    ] = ""
+    admin_password: Annotated[SecretStr, Field(description="See ADMIN_EMAIL")] = SecretStr("")
+
+    @model_validator(mode="after")
+    def _cross_field_checks(self) -> Self:
+        if problems := [*self._admin_problems(), *self._production_problems()]:
+            raise SettingsError(problems)
+        return self
+
+    def _admin_problems(self) -> list[str]:
+        password = self.admin_password.get_secret_value()
+        if bool(self.admin_email) != bool(password):
+            return ["MARKETHALL_ADMIN_EMAIL: comes together with MARKETHALL_ADMIN_PASSWORD"]
+        if not password:
+            return []
+        code = weakness(password, self.admin_email, self.admin_email.partition("@")[0])
+        return [f"MARKETHALL_ADMIN_PASSWORD: is {code.replace('_', ' ')}"] if code else []
+
+    def _production_problems(self) -> list[str]:
+        if self.environment == "production" and self.bcrypt_cost < MIN_BCRYPT_COST:
+            return [f"MARKETHALL_BCRYPT_COST: is at least {MIN_BCRYPT_COST} in production"]
+        return []
