@@ -100,7 +100,8 @@ def lines(rows: int, price_offset: int) -> Iterator[str]:
         first, second = _WORDS[n % 12], _WORDS[n // 12 % 12]
         yield (
             f"BENCH-{n:07d},{first.title()} {second} {n % 997},"
-            f'"A {first} thing of {second}, number {n}, made to be measured.",{n % 200 + price_offset}.90,EUR,{second},"{first},{second}",'
+            f'"A {first} thing of {second}, number {n}, made to be measured.",'
+            f'{n % 200 + price_offset}.90,EUR,{second},"{first},{second}",'
             f'"{{""size"":""{n % 9}""}}",{n % 50}\r\n'
         )
 
