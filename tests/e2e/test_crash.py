@@ -196,12 +196,12 @@ async def test_order_completes_whenever_server_is_killed(
     retrying_shop: RetryingShop, journey_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An ordinary run tries a few crash points, `make test-crash-recovery` all."""
-    run, few = JOURNEYS[journey_name]
+    run, sample_size = JOURNEYS[journey_name]
     buyer, restarts_before = await retrying_shop.customer(), retrying_shop.restartable.restarts
     writes = await record_writes(retrying_shop, buyer, run)
 
     points = crash_points(writes)
-    for number, moment in points if FULL else evenly_spread(points, few):
+    for number, moment in points if FULL else evenly_spread(points, sample_size):
         # a full run waits for the leases of killed handlers, 30 s each
         retrying_shop.restartable.makes_retries_due = not (
             FULL and writes[number - 1] == "orders.inbox"
@@ -213,7 +213,7 @@ async def test_order_completes_whenever_server_is_killed(
         counts = f"{len(writes)} writes, {len(points)} crash points, {crashes} crashes"
         print(f"\n{journey_name}: {counts}")  # noqa: T201 - part of the report
     # the order of events varies, so a run may not reach the last crash points of another
-    assert crashes >= (len(points) * 2 // 3 if FULL else few - 2)
+    assert crashes >= (len(points) * 2 // 3 if FULL else sample_size - 2)
 
 
 async def record_writes(
@@ -264,7 +264,7 @@ def crash_points(writes: list[str]) -> list[tuple[int, str]]:
     ]
 
 
-def evenly_spread(points: list[tuple[int, str]], few: int) -> list[tuple[int, str]]:
-    """Return `few` of the points, evenly spread from the first to the last."""
-    step = (len(points) - 1) / (few - 1)
-    return [points[round(step * index)] for index in range(few)]
+def evenly_spread(points: list[tuple[int, str]], sample_size: int) -> list[tuple[int, str]]:
+    """Return `sample_size` of the points, evenly spread from the first to the last."""
+    step = (len(points) - 1) / (sample_size - 1)
+    return [points[round(step * index)] for index in range(sample_size)]

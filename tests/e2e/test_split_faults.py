@@ -269,18 +269,18 @@ async def inject_and_repair(server: FaultSetup, load: LoadGenerator, fault: Faul
 
 async def wait_until_idle(load: LoadGenerator, database: DatabaseReader) -> None:
     """Wait until all reads succeed, all orders are final and no work is left."""
-    left: list[object] = ["reads or orders not finished"]
+    unfinished: list[object] = ["reads or orders not finished"]
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + IDLE_TIMEOUT_SECONDS):
             if not FULL:
                 await database.fetch_all(MAKE_RETRIES_DUE)
             await load.wait_until_served()
             await load.settle_orders()
-            while left:
-                left = [row["what"] for row in await database.fetch_all(UNFINISHED)]
+            while unfinished:
+                unfinished = [row["what"] for row in await database.fetch_all(UNFINISHED)]
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise AssertionError(f"not idle after {IDLE_TIMEOUT_SECONDS} s: {left}") from None
+        raise AssertionError(f"not idle after {IDLE_TIMEOUT_SECONDS} s: {unfinished}") from None
 
 
 def unexpected_responses(
