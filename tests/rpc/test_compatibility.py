@@ -195,13 +195,19 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
     "an error is new": (
         lambda record: record.problems(USERS, "403").update({"users.asleep": {}}),
         {
-            "users.get_active_customer: error users.asleep: is new, and an older caller reports an internal error"
+            (
+                "users.get_active_customer: error users.asleep: is new, and an older caller "
+                "reports an internal error"
+            )
         },
     ),
     "an error is new for a field that an older service sends": (
         lambda record: record.add_error_of_field("user_id", "users.asleep"),
         {
-            "users.get_active_customer: error users.asleep: is new, and an older caller reports an internal error"
+            (
+                "users.get_active_customer: error users.asleep: is new, and an older caller "
+                "reports an internal error"
+            )
         },
     ),
     "errors have another schema": (
