@@ -106,7 +106,7 @@ class ReverseProxy:
     async def _send(
         self, context: str, incoming: RequestContext, body: "RequestBody"
     ) -> httpx2.Response:
-        """Return the response once its headers have arrived. Raises DomainError, ClientDisconnected."""
+        """Return the response with its headers. Raises DomainError and ClientDisconnected."""
         seconds = self._response_timeout
         timeouts = {"connect": _CONNECT_TIMEOUT_SECONDS, "write": seconds, "read": seconds}
         path, query = incoming.scope["raw_path"], incoming.scope["query_string"]
