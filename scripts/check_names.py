@@ -65,7 +65,9 @@ def read_retired_words(text: str) -> Mapping[str, str]:
 
 
 def find_retired_words(path: str, text: str, retired: Mapping[str, str]) -> Iterator[Finding]:
-    """Find the terms as whole words, also as a part of an identifier (`OldServer`, `the_old_server`)."""
+    """Find the terms as whole words, also as a part of an identifier (`OldServer`,
+    `the_old_server`).
+    """
     if not retired:
         return
     terms = "|".join(re.escape(term) for term in sorted(retired, key=len, reverse=True))

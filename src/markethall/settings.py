@@ -120,7 +120,8 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         SecretStr,
         Field(
-            description="Redis for cache, rate limits and events; empty keeps cache and limits in the process"
+            description="Redis for cache, rate limits and events; empty keeps cache and "
+            "limits in the process"
         ),
     ] = SecretStr("")
     data_dir: Annotated[
@@ -141,7 +142,8 @@ class Settings(BaseSettings):
     service_token_private_key: Annotated[
         SecretStr,
         Field(
-            description="Ed25519 private key (PEM) that signs calls to other processes. Empty: generated"
+            description="Ed25519 private key (PEM) that signs calls to other processes. "
+            "Empty: generated"
         ),
     ] = SecretStr("")
     request_deadline_seconds: Annotated[
@@ -289,7 +291,9 @@ class Settings(BaseSettings):
 
     @property
     def accepts_own_service_key(self) -> bool:
-        """Whether the URL of a caller is missing, so that only a shared key can verify its tokens."""
+        """Whether the URL of a caller is missing, so that only a shared key can
+        verify its tokens.
+        """
         return any(
             self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts
         )

@@ -108,8 +108,8 @@ async def _with_container(
     container = ApplicationContainer(settings, load_or_create_secrets(settings))
     try:
         return await work(container)
-    except DomainError as refusal:
-        err.print(f"[red]refused[/] {refusal.detail}")
+    except DomainError as error:
+        err.print(f"[red]refused[/] {error.detail}")
         raise typer.Exit(1) from None
     finally:
         await container.close()
