@@ -51,7 +51,7 @@ def _default(field: FieldInfo) -> str:
     if hasattr(value, "get_secret_value"):
         value = value.get_secret_value()
     if isinstance(value, frozenset):
-        return "all four"
+        return "all installed"
     if value in (None, "", (), {}, PydanticUndefined):
         return ""
     return f"`{value}`"

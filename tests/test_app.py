@@ -203,17 +203,19 @@ def test_openapi_is_complete(app: Gateway) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            where = f"{method} {path}"
-            assert operation["summary"], where
-            assert operation["operationId"], where
+            operation_name = f"{method} {path}"
+            assert operation["summary"], operation_name
+            assert operation["operationId"], operation_name
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
-                    assert "application/problem+json" in response["content"], f"{where} {status}"
+                    assert "application/problem+json" in response["content"], (
+                        f"{operation_name} {status}"
+                    )
             if "requestBody" in operation and not path.startswith("/payments/webhooks"):
-                assert "422" in operation["responses"], where
-                assert "413" in operation["responses"], where
+                assert "422" in operation["responses"], operation_name
+                assert "413" in operation["responses"], operation_name
             if operation.get("security"):
-                assert {"401", "403"} <= set(operation["responses"]), where
+                assert {"401", "403"} <= set(operation["responses"]), operation_name
 
 
 def test_openapi_documents_conditional_headers(app: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""The check of names finds each kind of finding, and nothing where there is none."""
+"""Test that the check of names reports each kind of finding, and nothing else."""
 
 import pytest
 

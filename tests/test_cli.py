@@ -66,28 +66,28 @@ def test_invalid_settings_are_one_line_each_and_exit_code_two(
 ) -> None:
     base = {"storage": "memory", "data_dir": str(tmp_path)}
 
-    done = markethall("serve", "--port", "0", **{**base, **environment})
+    result = markethall("serve", "--port", "0", **{**base, **environment})
 
-    assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert any(expected in line for line in lines), done.stderr
-    assert "Traceback" not in done.stderr
+    assert result.returncode == 2
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert any(expected in line for line in lines), result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_memory_serves_one_worker_only() -> None:
-    done = markethall("serve", "--memory", "--workers", "2")
+    result = markethall("serve", "--memory", "--workers", "2")
 
-    assert done.returncode == 2
-    assert "memory storage serves one process and one worker" in done.stderr
+    assert result.returncode == 2
+    assert "memory storage serves one process and one worker" in result.stderr
 
 
 def test_port_in_use_is_reported_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = markethall("serve", "--memory", "--port", str(taken.getsockname()[1]))
+        result = markethall("serve", "--memory", "--port", str(taken.getsockname()[1]))
 
-    assert done.returncode == 1
-    assert "error:" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert result.returncode == 1
+    assert "error:" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_version_option() -> None:
@@ -110,10 +110,10 @@ def test_create_staff_is_idempotent(database_url: str, tmp_path: Path) -> None:
 
     assert first.returncode == 0, first.stderr
     assert "is admin now" in first.stdout
-    for done in (second, weak_password, unknown_role):
-        assert done.returncode == 1
-        assert "refused" in done.stderr
-        assert "Traceback" not in done.stderr
+    for result in (second, weak_password, unknown_role):
+        assert result.returncode == 1
+        assert "refused" in result.stderr
+        assert "Traceback" not in result.stderr
 
 
 def test_demo_is_idempotent(database_url: str, tmp_path: Path) -> None:
@@ -147,22 +147,22 @@ async def test_incomplete_generated_catalogue_fails(
     reservation = await inventory_app.reserve({product.product_id: row["on_hand"] + 1})
     await inventory_app.inventory.commit(ANYONE, reservation.reservation_id)
 
-    done = await asyncio.to_thread(
+    result = await asyncio.to_thread(
         markethall, "demo", "--products", "30", database_url=database_url, data_dir=str(tmp_path)
     )
 
-    assert done.returncode == 1
+    assert result.returncode == 1
     reserved = row["on_hand"] + 1
-    assert f"on_hand: {reserved} are reserved (inventory.would_go_negative)" in done.stdout
-    assert "30 rows read: 29 created, 0 updated, 0 unchanged, 1 failed." in done.stdout
-    assert "Traceback" not in done.stderr
+    assert f"on_hand: {reserved} are reserved (inventory.would_go_negative)" in result.stdout
+    assert "30 rows read: 29 created, 0 updated, 0 unchanged, 1 failed." in result.stdout
+    assert "Traceback" not in result.stderr
 
 
 def test_migrate_is_idempotent(database_url: str, tmp_path: Path) -> None:
-    done = markethall("migrate", database_url=database_url, data_dir=str(tmp_path))
+    result = markethall("migrate", database_url=database_url, data_dir=str(tmp_path))
 
-    assert done.returncode == 0, done.stderr
-    assert "up to date" in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert "up to date" in result.stdout
 
 
 async def test_dead_letters_are_listed_and_requeued(database_url: str, tmp_path: Path) -> None:

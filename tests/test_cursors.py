@@ -1,4 +1,4 @@
-"""Every list answers 422 to a signed cursor with a keyset of another release."""
+"""Test that every list responds with 422 to a cursor of another release."""
 
 import re
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ LISTS = [
 
 
 class RecordingCursors(Cursors):
-    """Remembers the name of the list that was read last."""
+    """Records the name of the last list that was read."""
 
     list_name = ""
 

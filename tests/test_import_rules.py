@@ -115,7 +115,7 @@ def test_planted_import_violates_its_rule(
 
 
 def is_broken(output: str, rule: str) -> bool:
-    """Report whether the rule is is_broken, or the linter stops at a file that is in no layer."""
+    """Report whether the rule is broken, or the linter stops at a file that is in no layer."""
     return (
         f"{rule} BROKEN" in output or "not listed as layers" in output or "Missing layer" in output
     )

@@ -136,7 +136,7 @@ def downgrade(url: str, context: str) -> None:
 
 
 def alembic(url: str, *arguments: str, fails: bool = False) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "alembic", *arguments],
         cwd=ROOT,
         env=environment(url),
@@ -144,8 +144,8 @@ def alembic(url: str, *arguments: str, fails: bool = False) -> str:
         text=True,
         check=False,
     )
-    output = done.stdout + done.stderr
-    assert (done.returncode != 0) is fails, output
+    output = result.stdout + result.stderr
+    assert (result.returncode != 0) is fails, output
     return output
 
 

@@ -43,8 +43,8 @@ async def filled_database(
     """Name of a database with a catalogue, used as a template."""
     async with dedicated_database(server_url, template) as url:
         folder = tmp_path_factory.mktemp("filled_database")
-        done = await asyncio.to_thread(markethall, "demo", database_url=url, data_dir=str(folder))
-        assert done.returncode == 0, done.stderr
+        result = await asyncio.to_thread(markethall, "demo", database_url=url, data_dir=str(folder))
+        assert result.returncode == 0, result.stderr
         yield urlsplit(url).path[1:]
 
 
@@ -70,12 +70,12 @@ async def schemas(url: str) -> list[str]:
     return [row[0] for row in await DatabaseReader(url).fetch_all(SCHEMAS)]
 
 
-def error_line(done: "subprocess.CompletedProcess[str]") -> str:
+def error_line(result: "subprocess.CompletedProcess[str]") -> str:
     """Return the only error line of a failed command."""
-    assert done.returncode == 1, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == 1, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     return line
 
 
@@ -89,10 +89,10 @@ async def test_all_data_is_moved_and_only_the_address_is_printed(source: str, ta
         for sql in (STOCK, MOVEMENTS)
     ]
 
-    done = await relocate(source, target)
+    result = await relocate(source, target)
 
-    assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
-    assert "inventory.product: 24 rows" in done.stderr
+    assert (result.returncode, result.stdout) == (0, f"{target}\n"), result.stderr
+    assert "inventory.product: 24 rows" in result.stderr
     assert await DatabaseReader(target).fetch_all(STOCK.format("inventory")) == stock
     assert await DatabaseReader(target).fetch_all(MOVEMENTS.format("inventory")) == movements
     assert await asyncio.to_thread(upgrade_outdated, target, ["inventory"]) == []
@@ -121,10 +121,10 @@ async def test_the_source_schema_is_renamed_and_other_contexts_stay(
 
 async def test_a_name_creates_a_database_on_the_same_server(source: str, server_url: str) -> None:
     name = urlsplit(source).path[1:] + "_own"
-    done = await relocate(source, name)
-    own = done.stdout.strip()
+    result = await relocate(source, name)
+    own = result.stdout.strip()
     try:
-        assert done.returncode == 0, done.stderr
+        assert result.returncode == 0, result.stderr
         assert own.endswith(f"/{name}")
         assert await DatabaseReader(own).fetch_value("SELECT count(*) FROM inventory.product") == 24
     finally:
@@ -134,10 +134,10 @@ async def test_a_name_creates_a_database_on_the_same_server(source: str, server_
 async def test_data_can_be_moved_back_and_forth(source: str, target: str) -> None:
     stock = await DatabaseReader(source).fetch_all(STOCK.format("inventory"))
 
-    for here, there in ((source, target), (target, source)) * 2:
-        done = await relocate(here, there)
-        assert done.returncode == 0, done.stderr
-        await on_server(here, "DROP SCHEMA inventory_before CASCADE")
+    for from_url, to_url in ((source, target), (target, source)) * 2:
+        result = await relocate(from_url, to_url)
+        assert result.returncode == 0, result.stderr
+        await on_server(from_url, "DROP SCHEMA inventory_before CASCADE")
 
     assert await schemas(target) == []
     assert await DatabaseReader(source).fetch_all(STOCK.format("inventory")) == stock
@@ -156,10 +156,10 @@ async def test_second_run_completes_after_a_kill_behind_the_copy(
     source: str, server_url: str, filled_database: str
 ) -> None:
     async with dedicated_database(server_url, filled_database) as copy:
-        done = await relocate(source, copy)
+        result = await relocate(source, copy)
 
-    assert done.returncode == 0, done.stderr
-    assert "copied before, and nothing has changed since" in done.stderr
+    assert result.returncode == 0, result.stderr
+    assert "copied before, and nothing has changed since" in result.stderr
     assert await schemas(source) == ["inventory_before"]
 
 
@@ -225,9 +225,9 @@ async def test_source_is_read_only_during_the_copy(source: str, target: str) -> 
 async def test_a_copy_that_differs_is_not_committed(source: str, target: str) -> None:
     await on_server(target, CORRUPT)
 
-    done = await relocate(source, target)
+    result = await relocate(source, target)
 
-    assert "inventory.product is not the same" in error_line(done)
+    assert "inventory.product is not the same" in error_line(result)
     assert await schemas(target) == []
     assert await schemas(source) == ["inventory"]
 
@@ -238,9 +238,9 @@ async def test_failed_relocation_drops_the_database_it_created(
     name = urlsplit(source).path[1:] + "_own"
     await on_server(source, "CREATE SCHEMA inventory_before")
 
-    done = await relocate(source, name)
+    result = await relocate(source, name)
 
-    assert "inventory_before of an earlier relocation exists" in error_line(done)
+    assert "inventory_before of an earlier relocation exists" in error_line(result)
     found = await DatabaseReader(server_url).fetch_all(
         "SELECT FROM pg_database WHERE datname = $1", name
     )
@@ -252,9 +252,9 @@ async def test_other_data_in_the_target_is_not_touched(
 ) -> None:
     async with dedicated_database(server_url, filled_database) as target:
         await on_server(target, "UPDATE inventory.product SET name = name || '!'")
-        done = await relocate(source, target)
+        result = await relocate(source, target)
 
-        assert "the target has another inventory: inventory.product differ" in error_line(done)
+        assert "the target has another inventory: inventory.product differ" in error_line(result)
         assert await schemas(target) == ["inventory"]
     assert await schemas(source) == ["inventory"]
 
@@ -262,24 +262,24 @@ async def test_other_data_in_the_target_is_not_touched(
 async def test_an_empty_schema_in_the_target_is_replaced(source: str, target: str) -> None:
     await on_server(target, "CREATE SCHEMA inventory")
 
-    done = await relocate(source, target)
+    result = await relocate(source, target)
 
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     assert await DatabaseReader(target).fetch_value("SELECT count(*) FROM inventory.product") == 24
 
 
 async def test_the_target_must_be_another_database(source: str) -> None:
-    done = await relocate(source, source)
+    result = await relocate(source, source)
 
-    assert "it is the same database" in error_line(done)
+    assert "it is the same database" in error_line(result)
     assert await schemas(source) == ["inventory"]
 
 
 async def test_a_missing_context_cannot_be_moved(target: str, server_url: str) -> None:
     async with dedicated_database(server_url, "template0") as other:
-        done = await relocate(target, other)
+        result = await relocate(target, other)
 
-    assert "the source has no inventory to move" in error_line(done)
+    assert "the source has no inventory to move" in error_line(result)
 
 
 async def test_served_context_is_moved_only_with_force(
@@ -300,32 +300,32 @@ async def test_a_context_can_be_moved_while_others_are_served(
     source: str, target: str, scratch: Path
 ) -> None:
     with dedicated_server(scratch, "others", database_url=source, contexts="users"):
-        done = await relocate(source, target)
+        result = await relocate(source, target)
 
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("to", ["Inventory", "a b", "x" * 64, 'a"; DROP DATABASE b'])
 async def test_name_that_needs_quotes_is_rejected(source: str, to: str) -> None:
-    done = await relocate(source, to)
+    result = await relocate(source, to)
 
-    assert "a name for a database of a-z, 0-9 and _" in error_line(done)
+    assert "a name for a database of a-z, 0-9 and _" in error_line(result)
 
 
 def test_an_unreachable_database_is_reported_without_its_password() -> None:
     other = "postgresql://me:hidden@127.0.0.1:1/x"
 
-    done = markethall("relocate", "inventory", "--to", "own", database_url=other)
+    result = markethall("relocate", "inventory", "--to", "own", database_url=other)
 
-    assert "the source database cannot be reached" in error_line(done)
-    assert "hidden" not in done.stderr
+    assert "the source database cannot be reached" in error_line(result)
+    assert "hidden" not in result.stderr
 
 
 def test_memory_storage_cannot_be_moved() -> None:
-    done = markethall("relocate", "inventory", "--to", "own", storage="memory")
+    result = markethall("relocate", "inventory", "--to", "own", storage="memory")
 
-    assert done.returncode == 2
-    assert "memory cannot be relocated" in done.stderr
+    assert result.returncode == 2
+    assert "memory cannot be relocated" in result.stderr
 
 
 def test_an_older_pg_dump_on_path_is_ignored(

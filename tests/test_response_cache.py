@@ -225,8 +225,10 @@ async def test_rate_limits_count_cached_responses_for_each_client() -> None:
             await http.get("/products", headers={"X-Forwarded-For": "192.0.2.1"})
         refused = await http.get("/products", headers={"X-Forwarded-For": "192.0.2.1"})
 
-    left = [f";r={REQUESTS.quota - spent};" for spent in (1, 2, 1)]
-    assert all(part in headers["ratelimit"] for part, headers in zip(left, remaining, strict=True))
+    expected = [f";r={REQUESTS.quota - spent};" for spent in (1, 2, 1)]
+    assert all(
+        part in headers["ratelimit"] for part, headers in zip(expected, remaining, strict=True)
+    )
     assert [line["client_ip"] for line in lines] == ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
     assert refused.status_code == 429
 

@@ -69,7 +69,7 @@ def test_only_orders_calls_contexts_and_all_use_users_jwks() -> None:
 
 
 def test_topology_report_hides_passwords() -> None:
-    done = markethall(
+    result = markethall(
         "topology",
         contexts="orders,users",
         context_urls=json.dumps(
@@ -79,8 +79,8 @@ def test_topology_report_hides_passwords() -> None:
         redis_url=REDIS,
     )
 
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
         "users     here    Postgres db:5433/market",
         "inventory remote  http://inventory:8000",
         "orders    here    Postgres db:5433/market",
@@ -152,10 +152,10 @@ INVALID_TOPOLOGIES = {
 def test_invalid_topology_is_one_line_and_exit_code_two(case: str) -> None:
     settings, line = INVALID_TOPOLOGIES[case]
 
-    done = markethall("serve", "--port", "8123", storage="memory", **settings)
+    result = markethall("serve", "--port", "8123", storage="memory", **settings)
 
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"error: {line}"]
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [f"error: {line}"]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])  # noqa: S104 - compared only, not bound

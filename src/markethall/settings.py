@@ -1,4 +1,4 @@
-"""Everything that can be set, from the environment (MARKETHALL_…)."""
+"""The settings of the process, from the environment (MARKETHALL_…)."""
 
 import ipaddress
 import json
@@ -30,7 +30,7 @@ from markethall.shared.composition.settings import (
     read_one,
 )
 
-# on every platform, before the platform decided
+# the default of earlier versions, on every platform
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
 
 
@@ -46,7 +46,7 @@ _REDIS: Final = _UrlKind(frozenset({"redis", "rediss", "unix"}), "redis://host:6
 
 
 def _parse_comma_list(value: Any) -> Any:
-    """`users,orders` as well as `["users", "orders"]`."""
+    """Accept `users,orders` as well as `["users", "orders"]`."""
     if isinstance(value, str) and not value.strip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, str):
@@ -70,7 +70,7 @@ ContextName = Annotated[str, AfterValidator(_check_installed)]
 
 
 class MigrationSettings(BaseSettings):
-    """What alembic needs to know."""
+    """The settings that Alembic reads."""
 
     model_config = SettingsConfigDict(env_prefix="MARKETHALL_", extra="ignore")
 
@@ -86,7 +86,7 @@ class MigrationSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """All settings. docs/configuration.md is generated from this class."""
+    """The settings of the process; each context adds its own class. See docs/configuration.md."""
 
     model_config = SETTINGS_CONFIG
 
@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     ] = Field(default_factory=lambda: frozenset(context_names()))
     context_urls: Annotated[
         dict[ContextName, str],
-        Field(description="Where the others are: a JSON object of context to base URL"),
+        Field(description="URLs of the other contexts: a JSON object from context to base URL"),
     ] = {}
     storage: Storage = "sql"
     database_url: Annotated[
@@ -110,13 +110,19 @@ class Settings(BaseSettings):
         dict[ContextName, SecretStr],
         Field(description="Postgres per context, as a JSON object; the others use DATABASE_URL"),
     ] = {}
-    database_pool_min: Annotated[int, Field(ge=1, description="Connections kept open")] = 5
-    database_pool_max: Annotated[int, Field(ge=1, description="Connections at most")] = 20
+    database_pool_min: Annotated[
+        int, Field(ge=1, description="Minimum number of open connections")
+    ] = 5
+    database_pool_max: Annotated[int, Field(ge=1, description="Maximum number of connections")] = 20
     database_timeout: Annotated[
         float, Field(gt=0, description="Seconds to wait for a connection, a lock, a statement")
     ] = 1.8
     redis_url: Annotated[
-        SecretStr, Field(description="Cache and rate limits; empty keeps both in the process")
+        SecretStr,
+        Field(
+            description="Redis for cache, rate limits and events; empty keeps cache and "
+            "limits in the process"
+        ),
     ] = SecretStr("")
     data_dir: Annotated[
         Path | None,
@@ -136,70 +142,81 @@ class Settings(BaseSettings):
     service_token_private_key: Annotated[
         SecretStr,
         Field(
-            description="Ed25519 private key (PEM) that signs calls of a remote neighbour. "
+            description="Ed25519 private key (PEM) that signs calls to other processes. "
             "Empty: generated"
         ),
     ] = SecretStr("")
     request_deadline_seconds: Annotated[
-        float, Field(gt=0, le=60, description="Seconds that a request may wait for neighbours")
+        float,
+        Field(gt=0, le=60, description="Maximum time of a request for calls to other contexts"),
     ] = 5
     rpc_attempt_timeout_seconds: Annotated[
-        float, Field(gt=0, description="Seconds for one attempt to reach a remote neighbour")
+        float, Field(gt=0, description="Maximum time of one attempt of a call to another process")
     ] = 2
     rpc_max_connections: Annotated[
-        int, Field(ge=1, description="Connections to each remote neighbour at most")
+        int, Field(ge=1, description="Maximum number of connections to each other process")
     ] = 32
     event_transport: Annotated[
         Literal["auto", "dual"],
         Field(
-            description="auto: straight to listeners here, by Redis Streams to those elsewhere; "
-            "dual: by Redis Streams to those here too, for the time of a move"
+            description="auto: in process to subscribers here, by Redis Streams to others; "
+            "dual: by Redis Streams to subscribers here too, during a relocation"
         ),
     ] = "auto"
     issuer: Annotated[str, Field(description="`iss` of the access tokens: the public address")] = (
         "http://localhost:8000"
     )
-    token_ttl: Annotated[int, Field(ge=1, description="Seconds an access token is good for")] = 900
+    token_ttl: Annotated[int, Field(ge=1, description="Lifetime of an access token in seconds")] = (
+        900
+    )
     cache: Annotated[Literal["on", "off"], Field(description="The cache of product reads")] = "on"
     response_cache_ttl_seconds: Annotated[
         float,
         Field(
             ge=0,
-            description="Seconds that a whole public response is reused while the cache holds its "
-            "data; 0 turns this off",
+            description="Seconds that a public response is reused while the cache holds its data; "
+            "0: off",
         ),
     ] = 5
     rate_limits: Annotated[
-        Literal["on", "off"], Field(description="off is for benchmarks; refused in production")
+        Literal["on", "off"], Field(description="off: for benchmarks; refused in production")
     ] = "on"
     trusted_proxies: Annotated[
         tuple[str, ...],
         NoDecode,
         CommaList,
-        Field(description="Networks whose X-Forwarded-For is believed, as a comma list"),
+        Field(description="Networks of proxies whose X-Forwarded-For is trusted, as a comma list"),
     ] = ()
-    max_body_bytes: Annotated[
-        int, Field(ge=1024, description="Bytes of a request body at most")
-    ] = 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1024, description="Maximum size of a request body")] = (
+        1024 * 1024
+    )
     body_timeout: Annotated[
-        float, Field(gt=0, description="Seconds for a request's head, and for its body, to arrive")
+        float,
+        Field(gt=0, description="Seconds for the head of a request to arrive, and for its body"),
     ] = 10
     docs: Annotated[
         Literal["auto", "on", "off"],
         Field(description="/docs and /openapi.json; auto: on, but off in production"),
     ] = "auto"
-    debug: Annotated[bool, Field(description="/debug, and a provoked error there")] = False
+    debug: Annotated[bool, Field(description="Serve /debug, which can also provoke an error")] = (
+        False
+    )
     log_format: Annotated[
         Literal["auto", "json", "pretty"], Field(description="auto: pretty in a terminal")
     ] = "auto"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="The least that is logged")
+        Literal["debug", "info", "warning", "error"],
+        Field(description="Lowest level that is logged"),
     ] = "info"
     drain_seconds: Annotated[
-        float, Field(ge=0, description="Seconds not ready before SIGTERM closes the door")
+        float,
+        Field(
+            ge=0,
+            description="Seconds after SIGTERM that the process still serves while it is not ready",
+        ),
     ] = 0
     shutdown_seconds: Annotated[
-        int, Field(ge=1, description="Seconds for requests in flight to finish")
+        int, Field(ge=1, description="Maximum time for running requests to finish at shutdown")
     ] = 20
 
     @field_validator("context_urls")
@@ -259,7 +276,7 @@ class Settings(BaseSettings):
         return (own_url or self.database_url).get_secret_value()
 
     def event_transports(self, publisher: str, listener: str) -> tuple[bool, bool]:
-        """Whether events go straight into the listener's inbox, and whether by Redis Streams."""
+        """Whether events go directly into the subscriber's inbox, and whether by Redis Streams."""
         is_in_process = {publisher, listener} <= self.contexts
         return is_in_process, not is_in_process or self.event_transport == "dual"
 
@@ -274,7 +291,9 @@ class Settings(BaseSettings):
 
     @property
     def accepts_own_service_key(self) -> bool:
-        """Whether a caller is not named, so that only a key which we share can vouch for it."""
+        """Whether the URL of a caller is missing, so that only a shared key can
+        verify its tokens.
+        """
         return any(
             self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts
         )
@@ -320,7 +339,7 @@ def read_settings(**overrides: Any) -> Settings:
 
 
 def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
-    """The address, if it is one of this kind. It is never repeated: there is a password in it."""
+    """Return the URL if it is of this kind. No error repeats it: it may contain a password."""
     text = url.get_secret_value()
     if text and _url_scheme(text) not in kind.schemes:
         raise ValueError(f"must be an address like {kind.example}")
@@ -328,7 +347,7 @@ def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
 
 
 def _url_scheme(url: str) -> str:
-    """Empty for what is no address at all."""
+    """Return the scheme, or an empty text for an invalid URL."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 

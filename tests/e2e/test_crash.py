@@ -40,7 +40,8 @@ BROKEN = """
 SELECT 'on_hand is not the sum of the movements' AS what FROM inventory.stock s WHERE on_hand <>
   (SELECT coalesce(sum(delta), 0) FROM inventory.stock_movement m
    WHERE (m.product_id, m.warehouse_id) = (s.product_id, s.warehouse_id))
-UNION ALL SELECT 'reserved is not the sum of the reservations' FROM inventory.stock s WHERE reserved <>
+UNION ALL SELECT 'reserved is not the sum of the reservations' FROM inventory.stock s WHERE
+reserved <>
   (SELECT coalesce(sum(l.reserved), 0) FROM inventory.reservation_line l
    WHERE (l.product_id, l.warehouse_id) = (s.product_id, s.warehouse_id))
 UNION ALL SELECT 'captured differs from the amount at the provider' FROM payments.payment p
@@ -196,12 +197,12 @@ async def test_order_completes_whenever_server_is_killed(
     retrying_shop: RetryingShop, journey_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An ordinary run tries a few crash points, `make test-crash-recovery` all."""
-    run, few = JOURNEYS[journey_name]
+    run, sample_size = JOURNEYS[journey_name]
     buyer, restarts_before = await retrying_shop.customer(), retrying_shop.restartable.restarts
     writes = await record_writes(retrying_shop, buyer, run)
 
     points = crash_points(writes)
-    for number, moment in points if FULL else evenly_spread(points, few):
+    for number, moment in points if FULL else evenly_spread(points, sample_size):
         # a full run waits for the leases of killed handlers, 30 s each
         retrying_shop.restartable.makes_retries_due = not (
             FULL and writes[number - 1] == "orders.inbox"
@@ -211,9 +212,9 @@ async def test_order_completes_whenever_server_is_killed(
     crashes = retrying_shop.restartable.restarts - restarts_before
     with capsys.disabled():
         counts = f"{len(writes)} writes, {len(points)} crash points, {crashes} crashes"
-        print(f"\n{journey_name}: {counts}")  # noqa: T201 - part of the report
+        print(f"\n{journey_name}: {counts}")
     # the order of events varies, so a run may not reach the last crash points of another
-    assert crashes >= (len(points) * 2 // 3 if FULL else few - 2)
+    assert crashes >= (len(points) * 2 // 3 if FULL else sample_size - 2)
 
 
 async def record_writes(
@@ -264,7 +265,7 @@ def crash_points(writes: list[str]) -> list[tuple[int, str]]:
     ]
 
 
-def evenly_spread(points: list[tuple[int, str]], few: int) -> list[tuple[int, str]]:
-    """Return `few` of the points, evenly spread from the first to the last."""
-    step = (len(points) - 1) / (few - 1)
-    return [points[round(step * index)] for index in range(few)]
+def evenly_spread(points: list[tuple[int, str]], sample_size: int) -> list[tuple[int, str]]:
+    """Return `sample_size` of the points, evenly spread from the first to the last."""
+    step = (len(points) - 1) / (sample_size - 1)
+    return [points[round(step * index)] for index in range(sample_size)]

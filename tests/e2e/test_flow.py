@@ -115,8 +115,8 @@ async def test_cancelled_order_releases_stock(shop: Shop) -> None:
     await shop.wait_for_available(product["product_id"], 4)
     # before payments has processed the cancellation, a charge would succeed and be refunded
     await shop.wait_for_payment(buyer, order["payment"]["payment_id"], status="cancelled")
-    late = await shop.confirm(buyer, order["payment"]["payment_id"])
-    expect_problem(late, 409, "payments.invalid_transition")
+    confirmation = await shop.confirm(buyer, order["payment"]["payment_id"])
+    expect_problem(confirmation, 409, "payments.invalid_transition")
 
 
 async def test_cancelled_paid_order_is_refunded(shop: Shop) -> None:

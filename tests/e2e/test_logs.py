@@ -98,11 +98,11 @@ CASES: list[tuple[str, str, str, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "who", "status", "context"), CASES)
+@pytest.mark.parametrize(("method", "path", "user", "status", "context"), CASES)
 async def test_each_request_has_one_complete_access_log_line(
-    logged_server: LoggedServer, method: str, path: str, who: str, status: int, context: str
+    logged_server: LoggedServer, method: str, path: str, user: str, status: int, context: str
 ) -> None:
-    person = await logged_server.shop.customer() if who == "buyer" else None
+    person = await logged_server.shop.customer() if user == "buyer" else None
     request_id = f"test-{secrets.token_hex(8)}"
     headers = {"X-Request-ID": request_id, "User-Agent": "a test/1.0"}
 

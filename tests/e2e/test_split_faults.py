@@ -124,7 +124,8 @@ class Report:
         statuses = self.statuses
         ratio = f"{self.attempts / self.calls:.2f}" if self.calls else "-"
         return (
-            f"{self.rounds} rounds, {statuses.total()} requests: {statuses['2xx']} 2xx, {statuses['503']} 503, "
+            f"{self.rounds} rounds, {statuses.total()} requests: {statuses['2xx']} 2xx, "
+            f"{statuses['503']} 503, "
             f"{statuses['409']} 409, {statuses['0']} without response; {ratio} attempts per call; "
             f"longest response {self.longest_seconds:.1f} s; recovery: first order after "
             f"{self.first_order_seconds:.1f} s, idle after {self.idle_seconds:.1f} s"
@@ -198,7 +199,7 @@ async def test_faults_between_services_never_lose_orders(
             await run_round(server, load, database, fault, report)
     finally:
         with capsys.disabled():
-            print(f"\n{fault.name}: {report}")  # noqa: T201 - part of the report
+            print(f"\n{fault.name}: {report}")
 
 
 async def test_events_lost_by_redis_before_consumption_are_republished(
@@ -269,18 +270,18 @@ async def inject_and_repair(server: FaultSetup, load: LoadGenerator, fault: Faul
 
 async def wait_until_idle(load: LoadGenerator, database: DatabaseReader) -> None:
     """Wait until all reads succeed, all orders are final and no work is left."""
-    left: list[object] = ["reads or orders not finished"]
+    unfinished: list[object] = ["reads or orders not finished"]
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + IDLE_TIMEOUT_SECONDS):
             if not FULL:
                 await database.fetch_all(MAKE_RETRIES_DUE)
             await load.wait_until_served()
             await load.settle_orders()
-            while left:
-                left = [row["what"] for row in await database.fetch_all(UNFINISHED)]
+            while unfinished:
+                unfinished = [row["what"] for row in await database.fetch_all(UNFINISHED)]
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise AssertionError(f"not idle after {IDLE_TIMEOUT_SECONDS} s: {left}") from None
+        raise AssertionError(f"not idle after {IDLE_TIMEOUT_SECONDS} s: {unfinished}") from None
 
 
 def unexpected_responses(

@@ -127,9 +127,9 @@ async def test_context_location_is_a_metric(split_setup: SplitSetup) -> None:
         await split_setup.shop.http.get(split_setup.split.service("orders").url + "/metrics")
     ).text
 
-    where = 'markethall_context_info{{context="{}",storage="sql",where="{}"}} 1.0'
-    assert where.format("orders", "local") in text
-    assert where.format("inventory", "remote") in text
+    metric = 'markethall_context_info{{context="{}",storage="sql",where="{}"}} 1.0'
+    assert metric.format("orders", "local") in text
+    assert metric.format("inventory", "remote") in text
 
 
 async def test_service_started_alone_is_ready_and_names_missing_dependencies(

@@ -61,7 +61,7 @@ def remaining_processes(pids: list[int]) -> list[int]:
     return [pid for pid in pids if is_alive(pid)]
 
 
-def environment(folder: Path, **given: str) -> dict[str, str]:
+def environment(folder: Path, **overrides: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if "MARKETHALL" not in name}
     settings = {
         "data_dir": str(folder / "data"),
@@ -74,7 +74,7 @@ def environment(folder: Path, **given: str) -> dict[str, str]:
         "request_deadline_seconds": "30",
         "rpc_attempt_timeout_seconds": "10",
         "database_timeout": "20",
-        **given,
+        **overrides,
     }
     variables = {f"MARKETHALL_{name.upper()}": value for name, value in settings.items()}
     return {**inherited, **variables, "PYTHONPATH": "src"}
@@ -82,7 +82,7 @@ def environment(folder: Path, **given: str) -> dict[str, str]:
 
 @contextmanager
 def started_cluster(
-    folder: Path, port: int | None = None, **given: str
+    folder: Path, port: int | None = None, **overrides: str
 ) -> Iterator[ClusterProcess]:
     """Run the cluster during the block, without waiting until it is ready."""
     folder.mkdir(exist_ok=True)
@@ -90,7 +90,7 @@ def started_cluster(
     with (folder / "out.log").open("wb") as out, (folder / "err.log").open("wb") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "markethall", "local-cluster", "--port", str(port)],
-            env=environment(folder, **given),
+            env=environment(folder, **overrides),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -108,9 +108,9 @@ def started_cluster(
 
 
 @contextmanager
-def ready_cluster(folder: Path, **given: str) -> Iterator[ClusterProcess]:
+def ready_cluster(folder: Path, **overrides: str) -> Iterator[ClusterProcess]:
     """Run the cluster during the block, which starts when every service is ready."""
-    with started_cluster(folder, None, **given) as cluster:
+    with started_cluster(folder, None, **overrides) as cluster:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not all(f"  {context} " in cluster.stderr for context in CONTEXTS):
             assert cluster.process.poll() is None, cluster.stderr

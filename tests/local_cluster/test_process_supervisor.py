@@ -161,10 +161,10 @@ def test_a_log_line_names_its_service() -> None:
 def test_unsupported_settings_are_one_line_each_and_exit_code_two(
     environment: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
-    done = markethall("local-cluster", "--port", "0", data_dir=str(tmp_path), **environment)
+    result = markethall("local-cluster", "--port", "0", data_dir=str(tmp_path), **environment)
 
-    assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert any(expected in line for line in lines), done.stderr
-    assert "Traceback" not in done.stderr
+    assert result.returncode == 2
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert any(expected in line for line in lines), result.stderr
+    assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -162,7 +162,7 @@ async def test_inconsistent_line_is_rejected(
             await insert_in_savepoint(connection, order_id, changes)
 
 
-async def test_an_order_without_lines_is_refused(connection: "Connection") -> None:
+async def test_an_order_without_lines_is_rejected(connection: "Connection") -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="lines sum to <NULL>"):
         await insert_order(connection)
 

@@ -147,10 +147,10 @@ async def test_inactive_customer_is_rejected_and_nothing_is_reserved(orders_app:
 async def test_order_above_stock_is_rejected(orders_app: OrdersApp) -> None:
     product_id = orders_app.fake_inventory.add_product(1)
 
-    with pytest.raises(OutOfStock) as refusal:
+    with pytest.raises(OutOfStock) as error:
         await orders_app.place(product_id, 2)
 
-    assert refusal.value.details["lines"] == [
+    assert error.value.details["lines"] == [
         {"product_id": str(product_id), "requested": 2, "available": 1}
     ]
     assert await orders_app.orders.count() == 0
@@ -175,10 +175,10 @@ async def test_price_change_releases_reservation_and_reports_total(orders_app: O
     product_id = orders_app.fake_inventory.add_product(5, amount=1000)
     orders_app.fake_inventory.reprice(product_id, 1100)
 
-    with pytest.raises(TotalChanged) as refusal:
+    with pytest.raises(TotalChanged) as error:
         await orders_app.place(product_id, 2, expected_total={"amount": 2000, "currency": "EUR"})
 
-    assert refusal.value.details == {"total": {"amount": 2200, "currency": "EUR"}}
+    assert error.value.details == {"total": {"amount": 2200, "currency": "EUR"}}
     assert orders_app.fake_inventory.available(product_id) == 5
 
 
@@ -228,9 +228,9 @@ async def test_retry_keeps_price_of_first_attempt(orders_app: OrdersApp) -> None
         await orders_app.place_with_key("key", order_command(product_id))
     orders_app.fake_inventory.reprice(product_id, 9000)
 
-    answer = await orders_app.place_with_key("key", order_command(product_id))
+    response = await orders_app.place_with_key("key", order_command(product_id))
 
-    assert OrderView.model_validate_json(answer.body).total.amount == 1000
+    assert OrderView.model_validate_json(response.body).total.amount == 1000
 
 
 async def test_retry_after_reservation_ended_is_rejected_permanently(orders_app: OrdersApp) -> None:
@@ -252,13 +252,13 @@ async def test_retry_after_reservation_ended_is_rejected_permanently(orders_app:
 async def test_twenty_requests_with_one_key_make_one_order(orders_app: OrdersApp) -> None:
     product_id = orders_app.fake_inventory.add_product(50)
 
-    answers = await gather(
+    responses = await gather(
         *(orders_app.place_with_key("key", order_command(product_id)) for _ in range(20)),
         return_exceptions=True,
     )
 
-    bodies = {answer.body for answer in answers if not isinstance(answer, BaseException)}
-    others = [answer for answer in answers if isinstance(answer, BaseException)]
+    bodies = {response.body for response in responses if not isinstance(response, BaseException)}
+    others = [response for response in responses if isinstance(response, BaseException)]
     assert len(bodies) == 1
     assert all(isinstance(other, InFlight) for other in others)
     assert await orders_app.orders.count() == 1
@@ -269,7 +269,7 @@ async def test_fifty_concurrent_buyers_get_ten_units(orders_app: OrdersApp) -> N
     product_id = orders_app.fake_inventory.add_product(10)
     buyers = [user_context(new_id(), "customer") for _ in range(50)]
 
-    answers = await gather(
+    responses = await gather(
         *(
             orders_app.orders.place(buyer, order_command(product_id), attempt_without_key())
             for buyer in buyers
@@ -277,9 +277,9 @@ async def test_fifty_concurrent_buyers_get_ten_units(orders_app: OrdersApp) -> N
         return_exceptions=True,
     )
 
-    assert sum(isinstance(answer, OrderView) for answer in answers) == 10
-    assert sum(isinstance(answer, OutOfStock) for answer in answers) == 40
-    assert len({answer.number for answer in answers if isinstance(answer, OrderView)}) == 10
+    assert sum(isinstance(response, OrderView) for response in responses) == 10
+    assert sum(isinstance(response, OutOfStock) for response in responses) == 40
+    assert len({response.number for response in responses if isinstance(response, OrderView)}) == 10
 
 
 # Reading orders
@@ -290,7 +290,7 @@ async def test_order_of_other_customer_is_not_found(orders_app: OrdersApp) -> No
     shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
     stranger = user_context(new_id(), "customer")
 
-    refusals = []
+    errors = []
     for ask in (
         lambda order_id: orders_app.orders.get_order(stranger, order_id),
         lambda order_id: orders_app.orders.get_order_status(stranger, order_id),
@@ -300,13 +300,13 @@ async def test_order_of_other_customer_is_not_found(orders_app: OrdersApp) -> No
         ),
     ):
         for order_id in (order.order_id, new_id()):
-            with pytest.raises(OrderNotFound) as refusal:
+            with pytest.raises(OrderNotFound) as error:
                 await ask(order_id)
-            refusals.append((refusal.value.detail, set(refusal.value.details)))
+            errors.append((error.value.detail, set(error.value.details)))
     with pytest.raises(FulfilmentNotFound):
         await orders_app.orders.get_fulfilment(stranger, shipped.fulfilment_id)
 
-    assert len(set(map(str, refusals))) == 1
+    assert len(set(map(str, errors))) == 1
     assert (await orders_app.orders.list_orders(stranger, OrderQuery())).items == ()
 
 
@@ -465,18 +465,18 @@ async def test_a_cancelled_order_is_not_cancelled_again(orders_app: OrdersApp) -
     order = await orders_app.place(orders_app.fake_inventory.add_product(5))
     await orders_app.orders.cancel(orders_app.buyer, order.order_id, CANCEL, attempt_without_key())
 
-    with pytest.raises(InvalidTransition) as refusal:
+    with pytest.raises(InvalidTransition) as error:
         await orders_app.orders.cancel(
             orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
         )
 
-    assert refusal.value.details == {"status": "cancelled", "allowed": []}
+    assert error.value.details == {"status": "cancelled", "allowed": []}
 
 
 async def test_one_of_ten_concurrent_cancels_wins(orders_app: OrdersApp) -> None:
     order = await orders_app.place(orders_app.fake_inventory.add_product(5))
 
-    answers = await gather(
+    responses = await gather(
         *(
             orders_app.orders.cancel(
                 orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
@@ -486,8 +486,8 @@ async def test_one_of_ten_concurrent_cancels_wins(orders_app: OrdersApp) -> None
         return_exceptions=True,
     )
 
-    assert sum(isinstance(answer, OrderView) for answer in answers) == 1
-    assert sum(isinstance(answer, InvalidTransition) for answer in answers) == 9
+    assert sum(isinstance(response, OrderView) for response in responses) == 1
+    assert sum(isinstance(response, InvalidTransition) for response in responses) == 9
 
 
 # Fulfilment
@@ -551,10 +551,10 @@ async def test_two_fulfilments_complete_order(orders_app: OrdersApp) -> None:
 async def test_an_unpaid_order_is_not_shipped(orders_app: OrdersApp) -> None:
     order = await orders_app.place(orders_app.fake_inventory.add_product(5))
 
-    with pytest.raises(InvalidTransition) as refusal:
+    with pytest.raises(InvalidTransition) as error:
         await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
-    assert refusal.value.details == {"status": "pending", "allowed": ["pay", "cancel"]}
+    assert error.value.details == {"status": "pending", "allowed": ["pay", "cancel"]}
 
 
 async def test_shipping_above_ordered_quantity_is_rejected(orders_app: OrdersApp) -> None:
@@ -564,10 +564,10 @@ async def test_shipping_above_ordered_quantity_is_rejected(orders_app: OrdersApp
         update={"lines": (FulfilmentLineRequest(line_id=line_id, quantity=3),)}
     )
 
-    with pytest.raises(TooMuchToFulfil) as refusal:
+    with pytest.raises(TooMuchToFulfil) as error:
         await orders_app.orders.fulfil(STAFF, order.order_id, command, attempt_without_key())
 
-    assert refusal.value.details["lines"] == [
+    assert error.value.details["lines"] == [
         {"line_id": str(line_id), "requested": 3, "unfulfilled": 2}
     ]
 
@@ -580,12 +580,12 @@ async def test_a_shipped_order_is_not_shipped_again_and_not_cancelled(
 
     with pytest.raises(InvalidTransition):
         await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
-    with pytest.raises(InvalidTransition) as refusal:
+    with pytest.raises(InvalidTransition) as error:
         await orders_app.orders.cancel(
             orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
         )
 
-    assert refusal.value.details == {"status": "processing", "allowed": ["deliver"]}
+    assert error.value.details == {"status": "processing", "allowed": ["deliver"]}
 
 
 async def test_ship_is_idempotent(orders_app: OrdersApp) -> None:
@@ -603,7 +603,7 @@ async def test_deliver_is_idempotent(orders_app: OrdersApp) -> None:
     order = await orders_app.paid(orders_app.fake_inventory.add_product(5))
     shipped = await orders_app.orders.fulfil(STAFF, order.order_id, SHIP, attempt_without_key())
 
-    answers = await gather(
+    responses = await gather(
         *(
             orders_app.orders.deliver(STAFF, shipped.fulfilment_id, attempt_without_key())
             for _ in range(5)
@@ -611,7 +611,7 @@ async def test_deliver_is_idempotent(orders_app: OrdersApp) -> None:
         return_exceptions=True,
     )
 
-    assert sum(isinstance(answer, InvalidTransition) for answer in answers) == 4
+    assert sum(isinstance(response, InvalidTransition) for response in responses) == 4
     assert (await orders_app.changes(order))[-2:] == ["delivered", "completed"]
 
 

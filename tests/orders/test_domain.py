@@ -133,9 +133,9 @@ def test_every_command_in_every_state_follows_transition_table(
     before = order.status
 
     if expected is None:
-        with pytest.raises(InvalidTransition) as refusal:
+        with pytest.raises(InvalidTransition) as error:
             COMMANDS[command](order)
-        assert refusal.value.details == {
+        assert error.value.details == {
             "status": before.value,
             "allowed": list(ALLOWED_COMMANDS[make]),
         }
@@ -153,10 +153,10 @@ def test_every_command_of_transition_table_is_tested() -> None:
 def test_an_order_does_not_expire_before_its_time() -> None:
     order = placed()
 
-    with pytest.raises(InvalidTransition) as refusal:
+    with pytest.raises(InvalidTransition) as error:
         order.expire(AuditInfo("system", order.expires_at - timedelta(microseconds=1)))
 
-    assert refusal.value.details == {"status": "pending", "allowed": ["pay", "cancel"]}
+    assert error.value.details == {"status": "pending", "allowed": ["pay", "cancel"]}
 
 
 def test_a_shipped_order_cannot_be_cancelled() -> None:
@@ -164,10 +164,10 @@ def test_a_shipped_order_cannot_be_cancelled() -> None:
     order = paid(one, other)
     order.fulfil({one.line_id: 1}, AUDIT)
 
-    with pytest.raises(InvalidTransition) as refusal:
+    with pytest.raises(InvalidTransition) as error:
         order.cancel(AUDIT)
 
-    assert refusal.value.details == {"status": "processing", "allowed": ["fulfil", "deliver"]}
+    assert error.value.details == {"status": "processing", "allowed": ["fulfil", "deliver"]}
 
 
 def test_an_order_is_shipped_and_delivered_in_parts_and_completes_with_the_last() -> None:
@@ -197,10 +197,10 @@ def test_more_than_was_ordered_cannot_be_shipped() -> None:
     (ordered,) = order.lines
     stranger = new_id()
 
-    with pytest.raises(TooMuchToFulfil) as refusal:
+    with pytest.raises(TooMuchToFulfil) as error:
         order.fulfil({ordered.line_id: 3, stranger: 1}, AUDIT)
 
-    assert refusal.value.details == {
+    assert error.value.details == {
         "lines": [
             {"line_id": str(ordered.line_id), "requested": 3, "unfulfilled": 2},
             {"line_id": str(stranger), "requested": 1, "unfulfilled": 0},
@@ -271,10 +271,10 @@ def test_a_fulfilment_is_delivered_once() -> None:
     fulfilment = Fulfilment(new_id(), order.order_id, lines, "DHL", "JD01", NOW)
     fulfilment.deliver(AFTER)
 
-    with pytest.raises(InvalidTransition) as refusal:
+    with pytest.raises(InvalidTransition) as error:
         fulfilment.deliver(AFTER)
 
-    assert refusal.value.details == {"status": "delivered", "allowed": []}
+    assert error.value.details == {"status": "delivered", "allowed": []}
 
 
 @given(st.uuids(), st.text(max_size=20))
@@ -337,19 +337,19 @@ def test_the_total_is_the_sum_of_the_lines() -> None:
 def test_mixed_currencies_are_rejected() -> None:
     reservation = reservation_view(eur(500), Money(amount=500, currency="USD"))
 
-    with pytest.raises(OrderCurrencyMismatch) as refusal:
+    with pytest.raises(OrderCurrencyMismatch) as error:
         price_order(order_command(new_id()), reservation)
 
-    assert refusal.value.details == {"currencies": ["EUR", "USD"]}
+    assert error.value.details == {"currencies": ["EUR", "USD"]}
 
 
 def test_currency_mismatch_is_rejected() -> None:
     reservation = reservation_view(eur(500))
 
-    with pytest.raises(OrderCurrencyMismatch) as refusal:
+    with pytest.raises(OrderCurrencyMismatch) as error:
         price_order(order_command(reservation.lines[0].product_id, currency="JPY"), reservation)
 
-    assert refusal.value.details == {"currencies": ["EUR", "JPY"]}
+    assert error.value.details == {"currencies": ["EUR", "JPY"]}
 
 
 @pytest.mark.parametrize(
@@ -359,10 +359,10 @@ def test_total_mismatch_is_rejected(expected: dict[str, object]) -> None:
     reservation = reservation_view(eur(500))
     command = order_command(reservation.lines[0].product_id, expected_total=expected)
 
-    with pytest.raises(TotalChanged) as refusal:
+    with pytest.raises(TotalChanged) as error:
         price_order(command, reservation)
 
-    assert refusal.value.details == {"total": {"amount": 1500, "currency": "EUR"}}
+    assert error.value.details == {"total": {"amount": 1500, "currency": "EUR"}}
 
 
 def test_total_out_of_range_is_rejected() -> None:

@@ -180,10 +180,10 @@ async def test_capture_event_waits_for_order_being_placed(orders_app: OrdersApp)
     orders_app.fake_payments.capture(payment.payment_id)
     await orders_app.process_events()
 
-    answer = await orders_app.place_with_key("key", order_command(product_id, 2))
+    response = await orders_app.place_with_key("key", order_command(product_id, 2))
     orders_app.advance_clock(timedelta(seconds=2))
 
-    order = OrderView.model_validate_json(answer.body)
+    order = OrderView.model_validate_json(response.body)
     after = await assert_consistent(orders_app, order)
     assert after.status is OrderStatus.PROCESSING
 
@@ -495,7 +495,7 @@ async def test_ship_and_cancel_race_has_one_outcome(orders_app: OrdersApp) -> No
     )
     await orders_app.process_events(TWICE)
 
-    assert [isinstance(answer, InvalidTransition) for answer in (shipped, cancelled)].count(
+    assert [isinstance(response, InvalidTransition) for response in (shipped, cancelled)].count(
         True
     ) == 1
     await assert_consistent(orders_app, order)
@@ -516,7 +516,7 @@ async def test_concurrent_handler_runs_have_one_effect(orders_app: OrdersApp) ->
 # Outages of other contexts
 
 
-STEPS = {
+CALLS_BY_ENDING = {
     "paid": ["commit"],
     "cancelled": ["release", "cancel"],
     "paid and cancelled": ["release", "cancel", "refund"],
@@ -526,25 +526,25 @@ STEPS = {
 }
 
 
-async def bring_to_ending(orders_app: OrdersApp, what: str) -> OrderView:
+async def bring_to_ending(orders_app: OrdersApp, ending: str) -> OrderView:
     """Bring an order to one of its endings, with the events unprocessed."""
     order = await placed(orders_app)
-    if what in {"late", "late and cancelled", "expired"}:
+    if ending in {"late", "late and cancelled", "expired"}:
         orders_app.advance_clock(RESERVATION_TTL)
-        if what == "late and cancelled":
+        if ending == "late and cancelled":
             await orders_app.orders.cancel(
                 orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
             )
         else:
             await orders_app.run_periodic_jobs()
-        if what != "expired":
+        if ending != "expired":
             await orders_app.process_events()
             orders_app.fake_payments.reopen(order.payment.payment_id)
-    if what.startswith(("paid", "late")):
+    if ending.startswith(("paid", "late")):
         orders_app.fake_payments.capture(order.payment.payment_id)
-    if what == "paid and cancelled":
+    if ending == "paid and cancelled":
         await orders_app.process_events()
-    if what in {"cancelled", "paid and cancelled"}:
+    if ending in {"cancelled", "paid and cancelled"}:
         await orders_app.orders.cancel(
             orders_app.buyer, order.order_id, CANCEL, attempt_without_key()
         )
@@ -553,13 +553,17 @@ async def bring_to_ending(orders_app: OrdersApp, what: str) -> OrderView:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
-    ("what", "number"),
-    [(what, number) for what, calls in STEPS.items() for number in range(1, len(calls) + 1)],
+    ("ending", "number"),
+    [
+        (ending, number)
+        for ending, calls in CALLS_BY_ENDING.items()
+        for number in range(1, len(calls) + 1)
+    ],
 )
 async def test_unavailable_context_delays_expiry_without_changing_outcome(
-    orders_app: OrdersApp, what: str, number: int, when: str
+    orders_app: OrdersApp, ending: str, number: int, when: str
 ) -> None:
-    order = await bring_to_ending(orders_app, what)
+    order = await bring_to_ending(orders_app, ending)
     orders_app.call_failures.fail_call(number, when)
     made = len(orders_app.call_failures.calls)
 
@@ -568,13 +572,13 @@ async def test_unavailable_context_delays_expiry_without_changing_outcome(
         orders_app.advance_clock(timedelta(seconds=2))
         await orders_app.process_events()
 
-    assert set(STEPS[what]) <= set(orders_app.call_failures.calls[made:])
+    assert set(CALLS_BY_ENDING[ending]) <= set(orders_app.call_failures.calls[made:])
     after = await assert_consistent(orders_app, order)
     assert after.status is {
         "paid": OrderStatus.PROCESSING,
         "late": OrderStatus.PROCESSING,
         "expired": OrderStatus.EXPIRED,
-    }.get(what, OrderStatus.CANCELLED)
+    }.get(ending, OrderStatus.CANCELLED)
 
 
 def test_every_subscription_of_the_manifest_has_a_handler(orders_app: OrdersApp) -> None:

@@ -37,13 +37,13 @@ async def test_retry_after_unavailable_context_gives_one_order(
     command = order_command(product_id, 2)
     orders_app.call_failures.fail_call(number, when)
 
-    with pytest.raises(Unavailable) as refusal:
+    with pytest.raises(Unavailable) as error:
         await orders_app.place_with_key("key", command)
-    answer = await orders_app.place_with_key("key", command)
+    response = await orders_app.place_with_key("key", command)
 
-    assert (refusal.value.status, refusal.value.retry_after) == (503, 1)
+    assert (error.value.status, error.value.retry_after) == (503, 1)
     assert orders_app.call_failures.calls == [*CALLS[:number], *CALLS]
-    await assert_one_order(orders_app, OrderView.model_validate_json(answer.body), product_id)
+    await assert_one_order(orders_app, OrderView.model_validate_json(response.body), product_id)
 
 
 @pytest.mark.parametrize("when", ["killed before", "killed after"])
@@ -60,9 +60,9 @@ async def test_retry_after_crash_waits_for_lease_and_gives_one_order(
     with pytest.raises(InFlight):
         await orders_app.place_with_key("key", command)
     orders_app.advance_clock(LEASE)
-    answer = await orders_app.place_with_key("key", command)
+    response = await orders_app.place_with_key("key", command)
 
-    await assert_one_order(orders_app, OrderView.model_validate_json(answer.body), product_id)
+    await assert_one_order(orders_app, OrderView.model_validate_json(response.body), product_id)
 
 
 @pytest.mark.parametrize("first", ["before", "after"])
@@ -79,9 +79,9 @@ async def test_two_failures_in_a_row_change_nothing(
     for _ in range(2):
         with pytest.raises(Unavailable):
             await orders_app.place_with_key("key", command)
-    answer = await orders_app.place_with_key("key", command)
+    response = await orders_app.place_with_key("key", command)
 
-    await assert_one_order(orders_app, OrderView.model_validate_json(answer.body), product_id)
+    await assert_one_order(orders_app, OrderView.model_validate_json(response.body), product_id)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

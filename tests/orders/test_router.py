@@ -95,12 +95,12 @@ def long_body(order_client: OrderClient, **more: Any) -> dict[str, Any]:
 async def test_short_form_creates_one_line(order_client: OrderClient) -> None:
     body = short_body(order_client)
 
-    answer = await order_client.place(body)
+    response = await order_client.place(body)
 
-    order = answer.json()
-    assert answer.status_code == 201
-    assert answer.headers["location"] == f"/orders/{order['order_id']}"
-    assert answer.headers["etag"] == f'"v{order["version"]}"'
+    order = response.json()
+    assert response.status_code == 201
+    assert response.headers["location"] == f"/orders/{order['order_id']}"
+    assert response.headers["etag"] == f'"v{order["version"]}"'
     assert [(line["product_id"], line["quantity"]) for line in order["lines"]] == [
         (body["product_id"], 2)
     ]
@@ -123,9 +123,9 @@ async def test_same_key_gives_same_response(order_client: OrderClient) -> None:
 
 
 async def test_an_order_needs_a_key(order_client: OrderClient) -> None:
-    answer = await order_client.send("POST", "/orders", json=short_body(order_client))
+    response = await order_client.send("POST", "/orders", json=short_body(order_client))
 
-    assert (answer.status_code, answer.json()["code"]) == (400, "idempotency.key_missing")
+    assert (response.status_code, response.json()["code"]) == (400, "idempotency.key_missing")
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ async def test_an_order_needs_a_key(order_client: OrderClient) -> None:
 async def test_short_form_is_validated_strictly(
     order_client: OrderClient, wrong: dict[str, Any], field: str
 ) -> None:
-    answer = await order_client.place(short_body(order_client) | wrong)
+    response = await order_client.place(short_body(order_client) | wrong)
 
-    assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
-    assert [error["field"] for error in answer.json()["errors"]] == [field]
+    assert (response.status_code, response.json()["code"]) == (422, "request.invalid")
+    assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
 ADDRESS = {
@@ -195,17 +195,17 @@ ADDRESS = {
 async def test_long_form_is_validated_strictly(
     order_client: OrderClient, wrong: dict[str, Any], field: str
 ) -> None:
-    answer = await order_client.place(long_body(order_client) | wrong)
+    response = await order_client.place(long_body(order_client) | wrong)
 
-    assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
-    assert answer.json()["errors"][0]["field"] == field
+    assert (response.status_code, response.json()["code"]) == (422, "request.invalid")
+    assert response.json()["errors"][0]["field"] == field
 
 
 @pytest.mark.parametrize("body", [None, [], "order", 1, {}])
 async def test_malformed_order_is_rejected(order_client: OrderClient, body: Any) -> None:
-    answer = await order_client.place(body)
+    response = await order_client.place(body)
 
-    assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
+    assert (response.status_code, response.json()["code"]) == (422, "request.invalid")
 
 
 async def test_all_optional_fields_are_accepted(order_client: OrderClient) -> None:
@@ -218,10 +218,10 @@ async def test_all_optional_fields_are_accepted(order_client: OrderClient) -> No
         note="ring twice",
     )
 
-    answer = await order_client.place(body)
+    response = await order_client.place(body)
 
-    assert answer.status_code == 201
-    order = answer.json()
+    assert response.status_code == 201
+    order = response.json()
     assert order["shipping_address"] == body["shipping_address"]
     assert (order["billing_address"], order["note"]) == ("Market 1", "ring twice")
 
@@ -247,11 +247,13 @@ async def test_matching_etag_returns_304(order_client: OrderClient) -> None:
     order = (await order_client.place(short_body(order_client))).json()
     path = f"/orders/{order['order_id']}"
 
-    answer = await order_client.send("GET", path)
-    again = await order_client.send("GET", path, headers={"If-None-Match": answer.headers["etag"]})
+    response = await order_client.send("GET", path)
+    again = await order_client.send(
+        "GET", path, headers={"If-None-Match": response.headers["etag"]}
+    )
 
-    assert (answer.status_code, answer.json()) == (200, order)
-    assert answer.headers["cache-control"] == "no-store"
+    assert (response.status_code, response.json()) == (200, order)
+    assert response.headers["cache-control"] == "no-store"
     assert (again.status_code, again.content) == (304, b"")
 
 
@@ -327,9 +329,11 @@ async def test_cancelling_needs_a_reason(order_client: OrderClient) -> None:
 async def test_fulfilment_requires_carrier_tracking_number_and_valid_lines(
     order_client: OrderClient, wrong: dict[str, Any]
 ) -> None:
-    answer = await order_client.send("POST", f"{UNKNOWN_ORDER_PATH}/fulfilments", STAFF, json=wrong)
+    response = await order_client.send(
+        "POST", f"{UNKNOWN_ORDER_PATH}/fulfilments", STAFF, json=wrong
+    )
 
-    assert answer.status_code == 422
+    assert response.status_code == 422
 
 
 @pytest.mark.parametrize(
@@ -348,9 +352,9 @@ async def test_fulfilment_requires_carrier_tracking_number_and_valid_lines(
     ],
 )
 async def test_list_query_is_validated(order_client: OrderClient, query: str) -> None:
-    answer = await order_client.send("GET", f"/orders?{query}")
+    response = await order_client.send("GET", f"/orders?{query}")
 
-    assert answer.status_code == 422
+    assert response.status_code == 422
 
 
 async def test_page_links_to_next_page(order_client: OrderClient) -> None:
@@ -372,10 +376,10 @@ async def test_unknown_id_is_404_and_invalid_id_is_422(order_client: OrderClient
         f"{UNKNOWN_ORDER_PATH}/status",
         f"{UNKNOWN_ORDER_PATH}/timeline",
     ):
-        answer = await order_client.send("GET", path)
-        assert (answer.status_code, answer.json()["code"]) == (404, "orders.not_found")
-    answer = await order_client.send("GET", "/orders/%00")
-    assert answer.status_code == 422
+        response = await order_client.send("GET", path)
+        assert (response.status_code, response.json()["code"]) == (404, "orders.not_found")
+    response = await order_client.send("GET", "/orders/%00")
+    assert response.status_code == 422
 
 
 ROUTES = [
@@ -402,14 +406,14 @@ async def test_every_route_checks_its_scope(
         "orders:manage": user_context(new_id(), "staff:orders"),
     }
 
-    answers = {
+    responses = {
         name: (await order_client.send(method, path, ctx, json={})).status_code
         for name, ctx in callers.items()
     }
 
-    assert answers.pop("anonymous") == 401
-    assert answers.pop("stranger") == 403
-    assert {name for name, status in answers.items() if status != 403} == scopes
+    assert responses.pop("anonymous") == 401
+    assert responses.pop("stranger") == 403
+    assert {name for name, status in responses.items() if status != 403} == scopes
 
 
 def test_errors_of_other_contexts_are_documented(orders_app: OrdersApp) -> None:

@@ -111,13 +111,13 @@ class ContextsApp:
         request = IdempotentRequest(
             self.buyer.actor.audit_name, "POST", "/orders", "key", str(product_id)
         )
-        answer, _ = await orders_of(self.container).idempotency.run(
+        response, _ = await orders_of(self.container).idempotency.run(
             request,
             IDEMPOTENCY_RETENTION_EXTENDED,
             to_response,
             lambda attempt: self.orders.place(self.buyer, command, attempt),
         )
-        return answer
+        return response
 
     async def confirm(self, order: OrderView, method: str = "sandbox_ok") -> PaymentView:
         attempt = IdempotentCommand("", new_id(), IDEMPOTENCY_RETENTION_EXTENDED, ok_response)
@@ -296,12 +296,12 @@ async def test_paid_order_without_stock_is_cancelled_and_refunded(
 async def test_fifty_concurrent_orders_sell_exactly_the_stock(contexts_app: ContextsApp) -> None:
     product_id = await contexts_app.product(stock=5)
 
-    answers = await gather(
+    responses = await gather(
         *(contexts_app.place(product_id, quantity=1) for _ in range(50)), return_exceptions=True
     )
 
-    assert sum(isinstance(answer, OrderView) for answer in answers) == 5
-    assert sum(isinstance(answer, OutOfStock) for answer in answers) == 45
+    assert sum(isinstance(response, OrderView) for response in responses) == 5
+    assert sum(isinstance(response, OutOfStock) for response in responses) == 45
     assert await contexts_app.available(product_id) == 0
 
 

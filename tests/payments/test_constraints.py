@@ -135,10 +135,10 @@ async def test_inconsistent_payment_is_rejected(
 ) -> None:
     values = {"charge_id": new_id()} | changes
 
-    with pytest.raises(asyncpg.CheckViolationError) as refusal:
+    with pytest.raises(asyncpg.CheckViolationError) as error:
         await add_payment(connection, **values)
 
-    assert refusal.value.constraint_name == f"ck_payment_{constraint}"
+    assert error.value.constraint_name == f"ck_payment_{constraint}"
 
 
 async def test_valid_payment_is_accepted(connection: Connection) -> None:
@@ -160,20 +160,20 @@ async def test_a_payment_has_one_succeeded_charge(connection: Connection) -> Non
     payment_id = await add_payment(connection)
     await add_operation(connection, payment_id, status="succeeded", **SETTLED)
 
-    with pytest.raises(asyncpg.UniqueViolationError) as refusal:
+    with pytest.raises(asyncpg.UniqueViolationError) as error:
         await add_operation(connection, payment_id, status="succeeded", **SETTLED)
 
-    assert refusal.value.constraint_name == "uq_operation_one_succeeded_charge"
+    assert error.value.constraint_name == "uq_operation_one_succeeded_charge"
 
 
 @pytest.mark.parametrize("second", ["pending", "unknown"])
 async def test_a_payment_has_one_open_charge(
     connection: Connection, operation: tuple[UUID, UUID], second: str
 ) -> None:
-    with pytest.raises(asyncpg.UniqueViolationError) as refusal:
+    with pytest.raises(asyncpg.UniqueViolationError) as error:
         await add_operation(connection, operation[0], status=second)
 
-    assert refusal.value.constraint_name == "uq_operation_one_open_charge"
+    assert error.value.constraint_name == "uq_operation_one_open_charge"
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ async def test_inconsistent_operation_is_rejected(
 ) -> None:
     payment_id = await add_payment(connection)
 
-    with pytest.raises(asyncpg.CheckViolationError) as refusal:
+    with pytest.raises(asyncpg.CheckViolationError) as error:
         await add_operation(connection, payment_id, **changes)
 
-    assert refusal.value.constraint_name == f"ck_operation_{constraint}"
+    assert error.value.constraint_name == f"ck_operation_{constraint}"
 
 
 async def test_an_operation_belongs_to_a_payment(connection: Connection) -> None:
@@ -227,10 +227,10 @@ async def test_balanced_posting_is_accepted(
 async def test_unbalanced_posting_is_rejected(
     connection: Connection, operation: tuple[UUID, UUID], entries: list[tuple[str, str, int]]
 ) -> None:
-    with pytest.raises(asyncpg.CheckViolationError) as refusal:
+    with pytest.raises(asyncpg.CheckViolationError) as error:
         await add_posting(connection, operation, *entries)
 
-    assert refusal.value.constraint_name == "posting_balances"
+    assert error.value.constraint_name == "posting_balances"
     assert await connection.fetchval("SELECT count(*) FROM payments.posting") == 0
 
 
@@ -248,10 +248,10 @@ async def test_ledger_entry_cannot_be_added_later(
 async def test_zero_ledger_entry_is_rejected(
     connection: Connection, operation: tuple[UUID, UUID]
 ) -> None:
-    with pytest.raises(asyncpg.CheckViolationError) as refusal:
+    with pytest.raises(asyncpg.CheckViolationError) as error:
         await add_posting(connection, operation, ("a", "EUR", 0))
 
-    assert refusal.value.constraint_name == "ck_entry_amount"
+    assert error.value.constraint_name == "ck_entry_amount"
 
 
 async def test_an_operation_is_posted_once(

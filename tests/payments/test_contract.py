@@ -43,10 +43,10 @@ async def test_open_is_idempotent(payments_app: PaymentsApp) -> None:
 async def test_an_order_has_one_payment(payments_app: PaymentsApp) -> None:
     payment = await payments_app.open()
 
-    with pytest.raises(OrderHasPayment) as refusal:
+    with pytest.raises(OrderHasPayment) as error:
         await payments_app.open(order_id=payment.order_id)
 
-    assert refusal.value.details == {"order_id": str(payment.order_id)}
+    assert error.value.details == {"order_id": str(payment.order_id)}
 
 
 async def test_open_after_cancel_stays_cancelled(payments_app: PaymentsApp) -> None:
@@ -80,9 +80,9 @@ async def test_a_cancelled_payment_is_never_charged(payments_app: PaymentsApp) -
     await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
     await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
 
-    with pytest.raises(InvalidPaymentTransition) as refusal:
+    with pytest.raises(InvalidPaymentTransition) as error:
         await payments_app.confirm(payment)
-    assert refusal.value.details == {"status": "cancelled", "allowed": []}
+    assert error.value.details == {"status": "cancelled", "allowed": []}
     assert await payments_app.charged() == 0
 
 
@@ -97,10 +97,10 @@ async def test_a_failed_payment_can_be_cancelled(payments_app: PaymentsApp) -> N
 async def test_captured_payment_cannot_be_cancelled(payments_app: PaymentsApp) -> None:
     payment = await payments_app.paid()
 
-    with pytest.raises(InvalidPaymentTransition) as refusal:
+    with pytest.raises(InvalidPaymentTransition) as error:
         await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
 
-    assert refusal.value.details == {"status": "captured", "allowed": []}
+    assert error.value.details == {"status": "captured", "allowed": []}
 
 
 async def test_payment_in_progress_cannot_be_cancelled(payments_app: PaymentsApp) -> None:
@@ -109,10 +109,10 @@ async def test_payment_in_progress_cannot_be_cancelled(payments_app: PaymentsApp
     with pytest.raises(Killed):
         await payments_app.confirm(payment)
 
-    with pytest.raises(PaymentInProgress) as refusal:
+    with pytest.raises(PaymentInProgress) as error:
         await payments_app.payments.cancel(ORDERS_CONTEXT, payment.payment_id)
 
-    assert refusal.value.retry_after == 1
+    assert error.value.retry_after == 1
 
 
 async def test_partial_refund(payments_app: PaymentsApp) -> None:
@@ -153,10 +153,10 @@ async def test_refund_never_exceeds_captured_amount(payments_app: PaymentsApp) -
     payment = await payments_app.paid(1000)
     await payments_app.refund(payment, 800)
 
-    with pytest.raises(RefundExceedsCaptured) as refusal:
+    with pytest.raises(RefundExceedsCaptured) as error:
         await payments_app.refund(payment, 201)
 
-    assert refusal.value.details == {
+    assert error.value.details == {
         "requested": {"amount": 201, "currency": "EUR"},
         "refundable": {"amount": 200, "currency": "EUR"},
     }

@@ -119,9 +119,9 @@ def test_undefined_transition_is_rejected(status: PaymentStatus, command: Paymen
         with pytest.raises(PaymentInProgress):
             commands[command]()
     else:
-        with pytest.raises(InvalidPaymentTransition) as refusal:
+        with pytest.raises(InvalidPaymentTransition) as error:
             commands[command]()
-        assert refusal.value.details == {"status": status.value, "allowed": sorted(allowed)}
+        assert error.value.details == {"status": status.value, "allowed": sorted(allowed)}
     assert (due.status, due.version) == (status, 1)
 
 
@@ -140,10 +140,10 @@ def test_every_change_increments_version() -> None:
 def test_expired_payment_cannot_be_confirmed() -> None:
     due = payment()
 
-    with pytest.raises(InvalidPaymentTransition) as refusal:
+    with pytest.raises(InvalidPaymentTransition) as error:
         due.confirm(due.expires_at)
 
-    assert refusal.value.details == {"status": "expired", "allowed": []}
+    assert error.value.details == {"status": "expired", "allowed": []}
 
 
 def test_succeeded_charge_captures_full_amount() -> None:

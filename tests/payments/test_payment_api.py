@@ -98,9 +98,9 @@ async def test_unknown_operation_is_not_reconciled_early(payments_app: PaymentsA
     await payments_app.run_periodic_jobs()
 
     assert (await payments_app.current(payment)).status is PaymentStatus.UNKNOWN
-    with pytest.raises(PaymentInProgress) as refusal:
+    with pytest.raises(PaymentInProgress) as error:
         await payments_app.confirm(payment)
-    assert refusal.value.retry_after == 5
+    assert error.value.retry_after == 5
 
 
 async def test_unresponsive_provider_is_queried_again_later(payments_app: PaymentsApp) -> None:
@@ -153,12 +153,12 @@ async def test_crashed_confirm_resumes_on_retry_with_key(
         await payments_app.confirm_with_key(payment, "key")
 
     payments_app.clock.advance(15)
-    answer, replayed = await payments_app.confirm_with_key(payment, "key")
+    response, replayed = await payments_app.confirm_with_key(payment, "key")
 
-    assert (answer.status, replayed) == (200, False)
+    assert (response.status, replayed) == (200, False)
     assert (await payments_app.current(payment)).status is PaymentStatus.CAPTURED
     assert await payments_app.charged() == await payments_app.posting_count() == 1
-    assert await payments_app.confirm_with_key(payment, "key") == (answer, True)
+    assert await payments_app.confirm_with_key(payment, "key") == (response, True)
 
 
 async def test_retry_after_reconciliation_returns_outcome(payments_app: PaymentsApp) -> None:
@@ -169,9 +169,9 @@ async def test_retry_after_reconciliation_returns_outcome(payments_app: Payments
     await payments_app.reconcile()
     asked = payments_app.gateway.calls
 
-    answer, _ = await payments_app.confirm_with_key(payment, "key")
+    response, _ = await payments_app.confirm_with_key(payment, "key")
 
-    assert '"status":"failed"' in answer.body
+    assert '"status":"failed"' in response.body
     assert payments_app.gateway.calls == asked
     assert await payments_app.charged() == 0
 
@@ -184,9 +184,9 @@ async def test_unavailable_provider_is_retried_with_same_id(
     with pytest.raises(Unavailable):
         await payments_app.confirm_with_key(payment, "key")
 
-    answer, _ = await payments_app.confirm_with_key(payment, "key")
+    response, _ = await payments_app.confirm_with_key(payment, "key")
 
-    assert '"status":"captured"' in answer.body
+    assert '"status":"captured"' in response.body
     assert await payments_app.charged() == 1
 
 
@@ -202,10 +202,10 @@ async def test_a_captured_payment_is_not_charged_again(payments_app: PaymentsApp
 async def test_an_unknown_method_changes_nothing(payments_app: PaymentsApp) -> None:
     payment = await payments_app.open()
 
-    with pytest.raises(UnknownPaymentMethod) as refusal:
+    with pytest.raises(UnknownPaymentMethod) as error:
         await payments_app.confirm(payment, "sandbox_gold")
 
-    assert refusal.value.details == {"payment_method": "sandbox_gold"}
+    assert error.value.details == {"payment_method": "sandbox_gold"}
     assert await payments_app.current(payment) == payment
 
 
@@ -213,11 +213,11 @@ async def test_other_customers_payment_cannot_be_confirmed(payments_app: Payment
     payment = await payments_app.open()
 
     for caller in (user_context(new_id()), STAFF):
-        with pytest.raises(PaymentNotFound) as refusal:
+        with pytest.raises(PaymentNotFound) as error:
             await payments_app.payment_api.confirm(
                 caller, payment.payment_id, "sandbox_ok", attempt_without_key()
             )
-        assert refusal.value.details == {"payment_id": str(payment.payment_id)}
+        assert error.value.details == {"payment_id": str(payment.payment_id)}
 
 
 async def test_other_customers_payment_is_not_found(payments_app: PaymentsApp) -> None:
@@ -243,11 +243,11 @@ async def test_unpaid_payment_expires(payments_app: PaymentsApp) -> None:
     paid = await payments_app.paid()
     payments_app.clock.advance(15 * 60)
 
-    with pytest.raises(InvalidPaymentTransition) as refusal:
+    with pytest.raises(InvalidPaymentTransition) as error:
         await payments_app.confirm(overdue[0])
     await payments_app.run_periodic_jobs()
 
-    assert refusal.value.details == {"status": "expired", "allowed": []}
+    assert error.value.details == {"status": "expired", "allowed": []}
     for payment in overdue:
         now = await payments_app.current(payment)
         assert (now.status, now.version) == (PaymentStatus.EXPIRED, payment.version + 1)

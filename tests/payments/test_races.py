@@ -35,11 +35,13 @@ async def test_concurrent_confirms_with_one_key_charge_once(
         return_exceptions=True,
     )
 
-    answers = {result[0] for result in results if isinstance(result, tuple)}
-    refused = [result for result in results if not isinstance(result, tuple)]
-    assert len(answers) == 1
-    assert all(isinstance(answer, StoredResponse) and answer.status == 200 for answer in answers)
-    assert all(isinstance(refusal, InFlight) for refusal in refused)
+    responses = {result[0] for result in results if isinstance(result, tuple)}
+    rejected = [result for result in results if not isinstance(result, tuple)]
+    assert len(responses) == 1
+    assert all(
+        isinstance(response, StoredResponse) and response.status == 200 for response in responses
+    )
+    assert all(isinstance(error, InFlight) for error in rejected)
     await assert_charged_once(payments_app, payment)
 
 
@@ -64,10 +66,10 @@ async def test_concurrent_confirms_with_many_keys_charge_once(
         return_exceptions=True,
     )
 
-    refused = [result for result in results if not isinstance(result, tuple)]
-    assert len(refused) == CONCURRENCY - 1
-    for refusal in refused:
-        assert isinstance(refusal, PaymentInProgress | InvalidPaymentTransition)
+    rejected = [result for result in results if not isinstance(result, tuple)]
+    assert len(rejected) == CONCURRENCY - 1
+    for error in rejected:
+        assert isinstance(error, PaymentInProgress | InvalidPaymentTransition)
     await assert_charged_once(payments_app, payment)
 
 

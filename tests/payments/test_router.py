@@ -119,12 +119,12 @@ def app_of(payments_app: PaymentsApp, signer: AccessTokenSigner) -> FastAPI:
 async def test_payment_representation(client: Client) -> None:
     payment = await client.payments_app.open(1999)
 
-    answer = await client.get(f"/payments/{payment.payment_id}", payment.user_id)
+    response = await client.get(f"/payments/{payment.payment_id}", payment.user_id)
 
-    assert answer.status_code == 200
-    assert answer.headers["etag"] == '"v1"'
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.json() == {
+    assert response.status_code == 200
+    assert response.headers["etag"] == '"v1"'
+    assert response.headers["cache-control"] == "no-store"
+    assert response.json() == {
         "payment_id": str(payment.payment_id),
         "order_id": str(payment.order_id),
         "user_id": str(payment.user_id),
@@ -145,10 +145,10 @@ async def test_payment_representation(client: Client) -> None:
 async def test_confirm_returns_captured_payment(client: Client) -> None:
     payment = await client.payments_app.open()
 
-    answer = await client.confirm(payment)
+    response = await client.confirm(payment)
 
-    assert (answer.status_code, answer.json()["status"]) == (200, "captured")
-    assert "idempotency-replayed" not in answer.headers
+    assert (response.status_code, response.json()["status"]) == (200, "captured")
+    assert "idempotency-replayed" not in response.headers
 
 
 async def test_same_key_gives_same_response(client: Client) -> None:
@@ -161,31 +161,31 @@ async def test_same_key_gives_same_response(client: Client) -> None:
     assert again.headers["idempotency-replayed"] == "true"
 
 
-async def test_the_same_key_with_another_method_is_refused(client: Client) -> None:
+async def test_the_same_key_with_another_method_is_rejected(client: Client) -> None:
     payment = await client.payments_app.open()
     await client.confirm(payment, "sandbox_declined")
 
-    answer = await client.confirm(payment, "sandbox_ok")
+    response = await client.confirm(payment, "sandbox_ok")
 
-    assert_problem(answer, 422, "idempotency.payload_mismatch")
+    assert_problem(response, 422, "idempotency.payload_mismatch")
 
 
 async def test_decline_is_a_200_response(client: Client) -> None:
     payment = await client.payments_app.open()
 
-    answer = await client.confirm(payment, "sandbox_declined")
+    response = await client.confirm(payment, "sandbox_declined")
 
-    assert answer.status_code == 200
-    assert answer.json()["failure_code"] == "card_declined"
+    assert response.status_code == 200
+    assert response.json()["failure_code"] == "card_declined"
 
 
 async def test_provider_timeout_returns_202_unknown(client: Client) -> None:
     payment = await client.payments_app.open()
 
-    answer = await client.confirm(payment, "sandbox_timeout_after")
+    response = await client.confirm(payment, "sandbox_timeout_after")
     again = await client.confirm(payment, key="another")
 
-    assert (answer.status_code, answer.json()["status"]) == (202, "unknown")
+    assert (response.status_code, response.json()["status"]) == (202, "unknown")
     assert_problem(again, 409, "payments.in_progress")
     assert again.headers["retry-after"] == "5"
 
@@ -194,19 +194,19 @@ async def test_second_confirm_is_rejected(client: Client) -> None:
     payment = await client.payments_app.open()
     await client.confirm(payment)
 
-    answer = await client.confirm(payment, key="another")
+    response = await client.confirm(payment, key="another")
 
-    assert_problem(answer, 409, "payments.invalid_transition")
-    assert answer.json()["details"] == {"status": "captured", "allowed": []}
+    assert_problem(response, 409, "payments.invalid_transition")
+    assert response.json()["details"] == {"status": "captured", "allowed": []}
 
 
 async def test_confirm_requires_idempotency_key(client: Client) -> None:
     payment = await client.payments_app.open()
     path = f"/payments/{payment.payment_id}/confirm"
 
-    answer = await client.post(path, {"payment_method": "sandbox_ok"}, payment.user_id)
+    response = await client.post(path, {"payment_method": "sandbox_ok"}, payment.user_id)
 
-    assert_problem(answer, 400, "idempotency.key_missing")
+    assert_problem(response, 400, "idempotency.key_missing")
 
 
 @pytest.mark.parametrize(
@@ -225,12 +225,12 @@ async def test_invalid_body_is_rejected(client: Client, body: Any) -> None:
     payment = await client.payments_app.open()
     path = f"/payments/{payment.payment_id}/confirm"
 
-    answer = await client.post(path, body, payment.user_id, idempotency_key="key")
+    response = await client.post(path, body, payment.user_id, idempotency_key="key")
 
-    assert_problem(answer, 422, "request.invalid")
+    assert_problem(response, 422, "request.invalid")
 
 
-async def test_an_unknown_method_is_refused(client: Client) -> None:
+async def test_an_unknown_method_is_rejected(client: Client) -> None:
     payment = await client.payments_app.open()
 
     assert_problem(await client.confirm(payment, "gold"), 422, "payments.unknown_method")
@@ -240,9 +240,9 @@ async def test_missing_token_is_rejected(client: Client) -> None:
     payment = await client.payments_app.open()
 
     for path in ("/payments", f"/payments/{payment.payment_id}", "/transactions"):
-        answer = await client.get(path)
-        assert_problem(answer, 401, "auth.unauthenticated")
-        assert answer.headers["www-authenticate"].startswith("Bearer")
+        response = await client.get(path)
+        assert_problem(response, 401, "auth.unauthenticated")
+        assert response.headers["www-authenticate"].startswith("Bearer")
 
 
 async def test_staff_routes_reject_customers(client: Client) -> None:
@@ -250,9 +250,9 @@ async def test_staff_routes_reject_customers(client: Client) -> None:
     refunds = f"/payments/{payment.payment_id}/refunds"
 
     for path in ("/transactions", "/ledger/accounts", "/ledger/verify", refunds):
-        answer = await client.get(path, payment.user_id)
-        assert_problem(answer, 403, "auth.forbidden")
-        assert answer.json()["details"] == {"scope": "payments:manage"}
+        response = await client.get(path, payment.user_id)
+        assert_problem(response, 403, "auth.forbidden")
+        assert response.json()["details"] == {"scope": "payments:manage"}
 
 
 async def test_other_customers_payment_looks_absent(client: Client) -> None:
@@ -282,7 +282,7 @@ async def test_customers_list_own_payments_and_staff_all(client: Client) -> None
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "status=paid", "sort=amount", "page=2"])
-async def test_an_unknown_query_is_refused(client: Client, query: str) -> None:
+async def test_an_unknown_query_is_rejected(client: Client, query: str) -> None:
     assert_problem(await client.get(f"/payments?{query}", new_id()), 422, "request.invalid")
 
 
@@ -290,25 +290,25 @@ async def test_a_refund_is_made_and_found(client: Client) -> None:
     payment = await client.payments_app.paid(1000)
     some = {"amount": 400, "currency": "EUR"}
 
-    answer = await client.refund(payment, {"amount": some, "reason": "damaged"})
-    found = await client.get(answer.headers["location"], role="staff")
+    response = await client.refund(payment, {"amount": some, "reason": "damaged"})
+    found = await client.get(response.headers["location"], role="staff")
     listed = await client.get(f"/payments/{payment.payment_id}/refunds", role="staff")
 
-    assert answer.status_code == 201
-    assert answer.json()["amount"] == some
-    assert answer.json()["status"] == "succeeded"
-    assert found.json() == answer.json()
-    assert listed.json()["items"] == [answer.json()]
+    assert response.status_code == 201
+    assert response.json()["amount"] == some
+    assert response.json()["status"] == "succeeded"
+    assert found.json() == response.json()
+    assert listed.json()["items"] == [response.json()]
 
 
 async def test_refund_above_captured_is_rejected(client: Client) -> None:
     payment = await client.payments_app.paid(1000)
     too_much = {"amount": {"amount": 1001, "currency": "EUR"}, "reason": "damaged"}
 
-    answer = await client.refund(payment, too_much)
+    response = await client.refund(payment, too_much)
 
-    assert_problem(answer, 409, "payments.refund_exceeds_captured")
-    assert answer.json()["details"]["refundable"] == {"amount": 1000, "currency": "EUR"}
+    assert_problem(response, 409, "payments.refund_exceeds_captured")
+    assert response.json()["details"]["refundable"] == {"amount": 1000, "currency": "EUR"}
 
 
 @pytest.mark.parametrize(
@@ -339,11 +339,11 @@ async def test_signed_webhook_is_accepted(client: Client) -> None:
     assert (second.status_code, second.json()["duplicate"]) == (200, True)
 
 
-async def test_an_unsigned_webhook_is_refused(client: Client) -> None:
-    answer = await client.post("/payments/webhooks/sandbox", {})
+async def test_an_unsigned_webhook_is_rejected(client: Client) -> None:
+    response = await client.post("/payments/webhooks/sandbox", {})
     unknown = await client.post("/payments/webhooks/other", {})
 
-    assert_problem(answer, 401, "payments.webhook_signature_invalid")
+    assert_problem(response, 401, "payments.webhook_signature_invalid")
     assert_problem(unknown, 404, "payments.unknown_provider")
 
 
@@ -367,6 +367,6 @@ async def test_ledger_is_readable_by_staff(client: Client) -> None:
     assert operations.json()["items"][0]["status"] == "succeeded"
 
 
-def assert_problem(answer: httpx2.Response, status: int, code: str) -> None:
-    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
+def assert_problem(response: httpx2.Response, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+    assert response.headers["content-type"] == "application/problem+json"

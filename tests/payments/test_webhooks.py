@@ -126,10 +126,10 @@ async def test_unknown_webhook_type_is_stored(payments_app: PaymentsApp) -> None
 
 
 async def test_unknown_provider_is_rejected(payments_app: PaymentsApp) -> None:
-    with pytest.raises(UnknownProvider) as refusal:
+    with pytest.raises(UnknownProvider) as error:
         await payments_app.payment_api.receive_webhook(ANONYMOUS, "stripes", {}, b"{}")
 
-    assert refusal.value.details == {"provider": "stripes"}
+    assert error.value.details == {"provider": "stripes"}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ async def test_unknown_provider_is_rejected(payments_app: PaymentsApp) -> None:
         "garbage" * 100,
     ],
 )
-async def test_a_forged_signature_is_refused(payments_app: PaymentsApp, header: str) -> None:
+async def test_a_forged_signature_is_rejected(payments_app: PaymentsApp, header: str) -> None:
     body = event_body()
 
     with pytest.raises(WebhookSignatureInvalid):
@@ -183,7 +183,7 @@ async def test_one_good_signature_of_two_is_enough(payments_app: PaymentsApp) ->
 
 
 @pytest.mark.parametrize(
-    ("body", "refusal"),
+    ("body", "error"),
     [
         (b"", MalformedRequest),
         (b"not json", MalformedRequest),
@@ -203,7 +203,7 @@ async def test_one_good_signature_of_two_is_enough(payments_app: PaymentsApp) ->
     ],
 )
 async def test_malformed_webhook_is_rejected(
-    payments_app: PaymentsApp, body: bytes, refusal: type[DomainError]
+    payments_app: PaymentsApp, body: bytes, error: type[DomainError]
 ) -> None:
-    with pytest.raises(refusal):
+    with pytest.raises(error):
         await deliver(payments_app, signed(payments_app, body), body)

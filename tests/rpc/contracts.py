@@ -215,10 +215,12 @@ CONTRACTS: Final[Mapping[str, Contract]] = {
 METHODS: Final = tuple(
     (context, method) for context, contract in CONTRACTS.items() for method in contract.samples
 )
+_ERRORS: Final = [value for value in vars(errors).values() if isinstance(value, type)]
 SYSTEM: Final = tuple(
-    error_type for error_type in vars(errors).values()
-    if isinstance(error_type, type) and issubclass(error_type, DomainError) and error_type is not DomainError
-)  # fmt: skip
+    error_type
+    for error_type in _ERRORS
+    if issubclass(error_type, DomainError) and error_type is not DomainError
+)
 
 
 class RecordingService:

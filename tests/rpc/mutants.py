@@ -88,16 +88,27 @@ def no_remote_guard() -> None:
 
 
 def _remove_guard(*, of_remote: bool) -> None:
-    guard = module("shared.rpc.client_interceptor").CallGuard
-    guarded_invoke = guard.invoke
+    for context, name in (
+        ("users", "GuardedUsers"),
+        ("inventory", "GuardedInventory"),
+        ("payments", "GuardedPayments"),
+    ):
+        _replace_guard(getattr(module(f"{context}.remote"), name), of_remote=of_remote)
 
-    async def invoke(self: Any, name: str, method: Any, *args: Any, **kwargs: Any) -> Any:
-        is_remote = type(method.__self__).__name__.startswith("Remote")
-        if is_remote is of_remote:
-            return await method(*args, **kwargs)
-        return await guarded_invoke(self, name, method, *args, **kwargs)
 
-    guard.invoke = invoke
+def _replace_guard(guarded: Any, *, of_remote: bool) -> None:
+    init = guarded.__init__
+
+    def mutated(self: Any, service: Any, guard: Any) -> None:
+        is_remote = type(service).__name__.startswith("Remote")
+        init(self, service, _NoGuard() if is_remote is of_remote else guard)
+
+    guarded.__init__ = mutated
+
+
+class _NoGuard:
+    async def invoke(self, ctx: Any, method: str, call: Any) -> Any:
+        return await call(ctx)
 
 
 def no_allowed_calls_check() -> None:

@@ -1,4 +1,4 @@
-"""The call guard: allow-list, no calls while holding a connection, deadlines, bugs of the callee."""
+"""The call guard: allow-list, held connections, deadlines, bugs of the callee."""
 
 import asyncio
 from datetime import timedelta

@@ -121,8 +121,8 @@ class ProbeApp:
             request: Request, ctx: Annotated[CallContext, public()], service: service_type
         ) -> Response:
             return await run_idempotent(
-                request, ctx, None, service, lambda attempt: self.create(attempt, "paid"), ok_response,
-                required=True, retention=IDEMPOTENCY_RETENTION_EXTENDED,
+                request, ctx, None, service, lambda attempt: self.create(attempt, "paid"),
+                ok_response, required=True, retention=IDEMPOTENCY_RETENTION_EXTENDED,
             )  # fmt: skip
 
         @app.patch("/things/1")

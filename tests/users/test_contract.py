@@ -62,12 +62,12 @@ async def test_new_customer_is_active_with_customer_role(users_app: UsersApp) ->
 async def test_username_is_unique_ignoring_case(users_app: UsersApp) -> None:
     await users_app.register("ada")
 
-    with pytest.raises(UsernameTaken) as refusal:
+    with pytest.raises(UsernameTaken) as error:
         await users_app.accounts.register(
             ANONYMOUS, register_command("ADA", "other@example.com"), attempt_without_key()
         )
 
-    assert refusal.value.details == {"username": "ADA"}
+    assert error.value.details == {"username": "ADA"}
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ async def test_email_is_unique_ignoring_case_and_unicode_form(
 ) -> None:
     await users_app.register("ada")
 
-    with pytest.raises(EmailTaken) as refusal:
+    with pytest.raises(EmailTaken) as error:
         await users_app.accounts.register(
             ANONYMOUS, register_command("second", same), attempt_without_key()
         )
 
-    assert same not in repr(refusal.value)
+    assert same not in repr(error.value)
 
 
 @pytest.mark.parametrize(
@@ -92,24 +92,24 @@ async def test_email_is_unique_ignoring_case_and_unicode_form(
     ["ad", "a" * 51, "ada l", "ada@x", "\u0430da", "ada\u200b", "\uff41da", "ada\n", "ad\x00a", ""],
 )
 async def test_confusable_username_is_rejected(users_app: UsersApp, name: str) -> None:
-    with pytest.raises(ValidationFailed) as refusal:
+    with pytest.raises(ValidationFailed) as error:
         await users_app.accounts.register(
             ANONYMOUS, register_command(name, "ada@example.com"), attempt_without_key()
         )
 
-    assert refusal.value.details["errors"][0]["field"] == "/username"
+    assert error.value.details["errors"][0]["field"] == "/username"
 
 
 @pytest.mark.parametrize(
     "email", ["", "ada", "ada@", "@example.com", "a@b@c.de", "ada@exa mple.de"]
 )
 async def test_invalid_email_is_rejected(users_app: UsersApp, email: str) -> None:
-    with pytest.raises(ValidationFailed) as refusal:
+    with pytest.raises(ValidationFailed) as error:
         await users_app.accounts.register(
             ANONYMOUS, register_command("ada", email), attempt_without_key()
         )
 
-    assert refusal.value.details["errors"][0]["field"] == "/email"
+    assert error.value.details["errors"][0]["field"] == "/email"
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ async def test_invalid_email_is_rejected(users_app: UsersApp, email: str) -> Non
         ("countess@example.com", "personal"),
     ],
 )
-async def test_a_weak_password_is_refused(users_app: UsersApp, password: str, reason: str) -> None:
+async def test_a_weak_password_is_rejected(users_app: UsersApp, password: str, reason: str) -> None:
     command = register_command("ada.lovelace", "countess@example.com", password=password)
 
-    with pytest.raises(PasswordUnacceptable) as refusal:
+    with pytest.raises(PasswordUnacceptable) as error:
         await users_app.accounts.register(ANONYMOUS, command, attempt_without_key())
 
-    assert refusal.value.details == {"reason": reason}
+    assert error.value.details == {"reason": reason}
     assert await users_app.accounts.count() == 0
 
 
@@ -184,20 +184,20 @@ async def test_registration_is_idempotent(users_app: UsersApp) -> None:
 
 
 async def test_response_is_stored_under_key(users_app: UsersApp) -> None:
-    claims = users_app.container.persistence.idempotency_store
+    idempotency_store = users_app.container.persistence.idempotency_store
     now = users_app.clock()
-    claim = IdempotencyRecord(scope="key", request_hash="hash", id=new_id(), lease_until=now)
-    await claims.claim(claim, now + IDEMPOTENCY_RETENTION_DEFAULT)
+    record = IdempotencyRecord(scope="key", request_hash="hash", id=new_id(), lease_until=now)
+    await idempotency_store.claim(record, now + IDEMPOTENCY_RETENTION_DEFAULT)
 
-    attempt = IdempotentCommand("key", claim.id, IDEMPOTENCY_RETENTION_DEFAULT, to_response)
+    attempt = IdempotentCommand("key", record.id, IDEMPOTENCY_RETENTION_DEFAULT, to_response)
     account = await users_app.accounts.register(
         ANONYMOUS, register_command("ada", "ada@example.com"), attempt
     )
 
-    standing = await claims.claim(claim, now + IDEMPOTENCY_RETENTION_DEFAULT)
-    assert standing is not None
-    assert standing.response == to_response(account)
-    assert PASSWORD not in standing.model_dump_json()
+    stored = await idempotency_store.claim(record, now + IDEMPOTENCY_RETENTION_DEFAULT)
+    assert stored is not None
+    assert stored.response == to_response(account)
+    assert PASSWORD not in stored.model_dump_json()
 
 
 # Sign-in
@@ -224,7 +224,7 @@ async def test_login_failures_are_indistinguishable(users_app: UsersApp) -> None
         ANONYMOUS, disabled.user_id, ChangeUser(is_active=False), {1}
     )
 
-    refusals = await gather(
+    errors = await gather(
         users_app.sign_in("ada", OTHER_PASSWORD),
         users_app.sign_in("unknown"),
         users_app.sign_in("unknown@example.com"),
@@ -233,8 +233,8 @@ async def test_login_failures_are_indistinguishable(users_app: UsersApp) -> None
         return_exceptions=True,
     )
 
-    assert all(isinstance(refusal, BadCredentials) for refusal in refusals)
-    assert len({repr(refusal) for refusal in refusals}) == 1
+    assert all(isinstance(error, BadCredentials) for error in errors)
+    assert len({repr(error) for error in errors}) == 1
 
 
 async def test_passwords_that_differ_only_after_byte_72_are_different(users_app: UsersApp) -> None:
@@ -458,12 +458,12 @@ async def test_stale_version_is_rejected(users_app: UsersApp) -> None:
     ctx = await users_app.sign_in_context("ada")
     await users_app.accounts.update_me(ctx, ChangeProfile(full_name="Ada"), expected_versions={1})
 
-    with pytest.raises(PreconditionFailed) as refusal:
+    with pytest.raises(PreconditionFailed) as error:
         await users_app.accounts.update_me(
             ctx, ChangeProfile(full_name="Eve"), expected_versions={1}
         )
 
-    assert refusal.value.details == {"etag": '"v2"'}
+    assert error.value.details == {"etag": '"v2"'}
 
 
 async def test_one_of_concurrent_changes_wins(users_app: UsersApp) -> None:
@@ -500,9 +500,9 @@ async def test_disabled_user_with_valid_token_is_rejected(users_app: UsersApp) -
         users_app.users.get_active_customer(ctx, account.user_id),
     ]
 
-    for refusal in await gather(*attempts, return_exceptions=True):
-        assert isinstance(refusal, UserInactive)
-        assert refusal.details == {"user_id": str(account.user_id)}
+    for error in await gather(*attempts, return_exceptions=True):
+        assert isinstance(error, UserInactive)
+        assert error.details == {"user_id": str(account.user_id)}
 
 
 async def test_password_change_revokes_other_sessions(users_app: UsersApp) -> None:
@@ -598,9 +598,9 @@ async def test_unknown_user_is_not_found(users_app: UsersApp) -> None:
         users_app.accounts.get_me(stranger),
         users_app.users.get_active_customer(ANONYMOUS, missing),
     ):
-        with pytest.raises(UserNotFound) as refusal:
+        with pytest.raises(UserNotFound) as error:
             await attempt
-        assert refusal.value.details == {"user_id": str(missing)}
+        assert error.value.details == {"user_id": str(missing)}
 
 
 async def test_other_contexts_get_active_customer(users_app: UsersApp) -> None:
@@ -680,7 +680,7 @@ async def test_staff_username_is_derived_from_email(users_app: UsersApp) -> None
 
 
 @pytest.mark.parametrize(
-    ("email", "role", "username", "refusal"),
+    ("email", "role", "username", "error"),
     [
         ("ada@example.com", "staff", None, EmailTaken),
         ("new@example.com", "staff", "ADA", UsernameTaken),
@@ -689,11 +689,11 @@ async def test_staff_username_is_derived_from_email(users_app: UsersApp) -> None
     ],
 )
 async def test_invalid_staff_is_rejected(
-    users_app: UsersApp, email: str, role: str, username: str | None, refusal: type[DomainError]
+    users_app: UsersApp, email: str, role: str, username: str | None, error: type[DomainError]
 ) -> None:
     await users_app.register("ada")
 
-    with pytest.raises(refusal):
+    with pytest.raises(error):
         await users_app.accounts.create_staff(email, role, PASSWORD, username)
 
 

@@ -106,10 +106,10 @@ def test_password_hash_is_hidden() -> None:
     ],
 )
 def test_profile_fields_are_limited(change: dict[str, object], where: str) -> None:
-    with pytest.raises(ValidationFailed) as refusal:
+    with pytest.raises(ValidationFailed) as error:
         user().update_profile(ChangeProfile.model_validate(change))
 
-    assert refusal.value.details["errors"][0]["field"] == where
+    assert error.value.details["errors"][0]["field"] == where
 
 
 def test_patch_changes_given_fields_only() -> None:

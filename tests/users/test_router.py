@@ -137,7 +137,7 @@ async def test_register_returns_account_and_location(client: Client) -> None:
     ],
     ids=str,
 )
-async def test_a_registration_that_is_not_valid_is_refused(
+async def test_a_registration_that_is_not_valid_is_rejected(
     client: Client, wrong: dict[str, Any], field: str
 ) -> None:
     response = await client.register(**wrong)
@@ -146,7 +146,7 @@ async def test_a_registration_that_is_not_valid_is_refused(
     assert [error["field"] for error in body["errors"]] == [field]
 
 
-async def test_a_weak_password_is_refused_with_its_reason(client: Client) -> None:
+async def test_a_weak_password_is_rejected_with_its_reason(client: Client) -> None:
     response = await client.register(password="password123")
 
     body = assert_problem(response, 422, "users.password_unacceptable")

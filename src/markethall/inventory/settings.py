@@ -10,13 +10,17 @@ from markethall.shared.composition.settings import ContextSettings
 
 class InventorySettings(ContextSettings):
     max_unpaid_orders_per_customer: Annotated[
-        int, Field(ge=1, description="Unpaid orders that stock is held for at a time, per customer")
+        int,
+        Field(ge=1, description="Unpaid orders per customer that may have reservations at a time"),
     ] = 20
     max_reserved_units_per_customer: Annotated[
-        int, Field(ge=1, description="Units of a product that one customer may hold unpaid")
+        int,
+        Field(
+            ge=1, description="Units of one product that a customer may have reserved and not paid"
+        ),
     ] = 1000
     max_import_bytes: Annotated[
-        int, Field(ge=1024, description="Bytes of a file to import at most")
+        int, Field(ge=1024, description="Maximum size of a file to import")
     ] = 64 * 1024 * 1024
 
     @property

@@ -12,6 +12,8 @@ class OrdersSettings(ContextSettings):
         float,
         # inventory grants no reservation longer than 15 minutes
         Field(
-            gt=0, le=900, description="Seconds that stock is held for an unpaid order; 900 at most"
+            gt=0,
+            le=900,
+            description="Seconds that stock is reserved for an unpaid order; 900 at most",
         ),
     ] = 900

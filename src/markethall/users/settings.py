@@ -12,9 +12,14 @@ MIN_BCRYPT_COST: Final = 10
 
 
 class UsersSettings(ContextSettings):
-    bcrypt_cost: Annotated[int, Field(ge=4, le=16, description="Each step doubles the time")] = 12
+    bcrypt_cost: Annotated[
+        int,
+        Field(
+            ge=4, le=16, description="Work factor of password hashes; each step doubles the time"
+        ),
+    ] = 12
     admin_email: Annotated[
-        str, Field(description="With ADMIN_PASSWORD: the first admin, made where there is none")
+        str, Field(description="With ADMIN_PASSWORD: the first admin, created if there is none")
     ] = ""
     admin_password: Annotated[SecretStr, Field(description="See ADMIN_EMAIL")] = SecretStr("")
 

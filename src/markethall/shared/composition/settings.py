@@ -20,10 +20,11 @@ SETTINGS_CONFIG = SettingsConfigDict(
 
 Environment = Annotated[
     Literal["development", "production"],
-    Field(description="production refuses generated secrets and everything meant for trying"),
+    Field(description="production refuses generated secrets and development settings"),
 ]
 Storage = Annotated[
-    Literal["sql", "memory"], Field(description="memory keeps nothing after the process ends")
+    Literal["sql", "memory"],
+    Field(description="memory: all data is lost at the end of the process"),
 ]
 
 
@@ -43,7 +44,7 @@ class ContextSettings(BaseSettings):
     environment: Environment = "development"
     storage: Storage = "sql"
     idempotency_lease: Annotated[
-        float, Field(gt=0, description="Seconds before a retry may take a crashed request over")
+        float, Field(gt=0, description="Seconds before a retry may take over a crashed request")
     ] = 15
 
     @property

@@ -68,7 +68,7 @@ COUNT_PRODUCTS: Final = Statement(
     sa.select(sa.func.count()).select_from(products).where(products.c.status == ACTIVE)
 )
 
-# triggers write the others
+# without the columns that triggers write
 WRITABLE_COLUMNS: Final = [
     column
     for column in products.c

@@ -1,4 +1,6 @@
-"""Tables of the catalogue, and the metadata of the schema `inventory`. Triggers are in migrations."""
+"""Tables of the catalogue, and the metadata of the schema `inventory`. Triggers are
+in migrations.
+"""
 
 from typing import Any
 
@@ -74,7 +76,7 @@ products = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     timestamp_column("created_at"),
     timestamp_column("updated_at"),
-    # made by domain.search_document
+    # tsvector of domain/search_document.py
     sa.Column("search", TSVECTOR, nullable=False, server_default=""),
     # ProductView as JSON without its end, which changes with time: `available`, and a scheduled
     # price; written by a trigger

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, StockQuantity
 
-# after these a good set is taken instead of the best
+# sets that are tried; after these a sufficient set is taken instead of the best
 _MAX_WAREHOUSE_SETS: Final = 500
 
 

@@ -88,7 +88,7 @@ _is_stock_row: Final = sa.and_(
     stock.c.product_id == uuid_parameter("product_id"),
     stock.c.warehouse_id == uuid_parameter("warehouse_id"),
 )
-# copied into the line
+# columns copied into the line
 _product_snapshot: Final = (
     products.c.sku,
     products.c.name,

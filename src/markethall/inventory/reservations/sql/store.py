@@ -167,7 +167,7 @@ class SqlReservationStore(SqlUnitOfWork):
         await self._connection.execute_many(statements.SAVE_LINE, rows)
 
     async def replace_lines(self, reservation: Reservation) -> None:
-        # in this order: the new lines need the new status, which deleted lines do not cascade
+        # deleted first: the new status would cascade to the old lines, which would reserve again
         await self._connection.execute(
             statements.DELETE_LINES, reservation_id=reservation.reservation_id
         )
