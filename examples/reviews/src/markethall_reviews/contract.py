@@ -57,7 +57,7 @@ class RatingView(Dto):
 
 
 class ReviewApi(Protocol):
-    """What clients call."""
+    """The methods that the routes call."""
 
     async def create(
         self, ctx: CallContext, new_review: NewReview, command: IdempotentCommand
@@ -71,6 +71,6 @@ class ReviewApi(Protocol):
 
 
 class Ratings(Protocol):
-    """What other contexts call."""
+    """The methods that other contexts call."""
 
     async def get_rating(self, ctx: CallContext, product_id: UUID) -> RatingView: ...
