@@ -1,4 +1,4 @@
-"""The contract of reviews: what clients and other contexts may use."""
+"""The contract of reviews, for clients and for other contexts."""
 
 from datetime import datetime
 from typing import Annotated, Protocol
@@ -57,7 +57,7 @@ class RatingView(Dto):
 
 
 class ReviewApi(Protocol):
-    """The methods that the routes call."""
+    """The API for clients."""
 
     async def create(
         self, ctx: CallContext, new_review: NewReview, command: IdempotentCommand
@@ -71,6 +71,6 @@ class ReviewApi(Protocol):
 
 
 class Ratings(Protocol):
-    """The methods that other contexts call."""
+    """The API for other contexts."""
 
     async def get_rating(self, ctx: CallContext, product_id: UUID) -> RatingView: ...
