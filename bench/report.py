@@ -85,7 +85,7 @@ class Report:
 
     def add(self, figure: Figure) -> None:
         """Add a figure. A baseline measured twice is merged."""
-        previous = next((figure for figure in self.figures if _same(figure, figure)), None)
+        previous = next((other for other in self.figures if _same(other, figure)), None)
         if previous is None:
             self.figures.append(figure)
             return
