@@ -141,7 +141,10 @@ class CatalogueResult:
 
     def _remarks(self, bullet: str = "") -> str:
         lines = [
-            f"{self.options.products:,} products, {READERS} readers; {SEARCHERS} searchers, uncached",
+            (
+                f"{self.options.products:,} products, {READERS} readers; {SEARCHERS} searchers, "
+                f"uncached"
+            ),
             tables.machine_line(),
             f"other programs used {self.foreign:.0%} of the cores",
             *(f"FAILED, {message}: {times}" for message, times in self.failures.items()),

@@ -44,10 +44,14 @@ STOCK: Final = 1_000_000
 CONNECTIONS: Final = 20  # the pool of the application
 WARMUP: Final = 0.5
 CREATE_PLAIN_TABLE: Final = """
-CREATE TABLE plain_stock (product_id uuid PRIMARY KEY, on_hand bigint NOT NULL, reserved bigint NOT NULL,
+CREATE TABLE plain_stock (product_id uuid PRIMARY KEY, on_hand bigint NOT NULL, reserved bigint
+  NOT NULL,
     CHECK (0 <= reserved AND reserved <= on_hand))
 """
-RESERVE_SQL: Final = "UPDATE plain_stock SET reserved = reserved + 1 WHERE product_id = $1 AND on_hand - reserved >= 1"
+RESERVE_SQL: Final = (
+    "UPDATE plain_stock SET reserved = reserved + 1 WHERE product_id = $1 AND "
+    "on_hand - reserved >= 1"
+)
 UPDATE, RESERVE, ORDER = "plain UPDATE", "inventory.reserve", "POST /orders"
 HEADER: Final = (
     "method",
@@ -122,7 +126,10 @@ class HotProductResult:
         return median(self.rates.get((method, rows), [float("nan")]))
 
     def _remarks(self) -> Iterator[str]:
-        yield f"{CONNECTIONS} connections; {self.options.reservations} existing reservations on the one row"
+        yield (
+            f"{CONNECTIONS} connections; {self.options.reservations} existing "
+            f"reservations on the one row"
+        )
         yield tables.machine_line()
         yield f"other programs used {self.foreign:.0%} of the cores"
 

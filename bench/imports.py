@@ -1,6 +1,7 @@
 """Measure the speed and the memory of the import of a catalogue from a file.
 
-A separate process imports into a new database, like `markethall import`: first a new catalogue, then
+A separate process imports into a new database, like `markethall import`: first a new catalogue,
+then
 the same file again (no changes), then a file with every price changed.
 """
 
@@ -98,8 +99,9 @@ def lines(rows: int, price_offset: int) -> Iterator[str]:
     for n in range(rows):
         first, second = _WORDS[n % 12], _WORDS[n // 12 % 12]
         yield (
-            f'BENCH-{n:07d},{first.title()} {second} {n % 997},"A {first} thing of {second}, number {n}, made'
-            f' to be measured.",{n % 200 + price_offset}.90,EUR,{second},"{first},{second}",'
+            f"BENCH-{n:07d},{first.title()} {second} {n % 997},"
+            f'"A {first} thing of {second}, number {n}, made to be measured.",'
+            f'{n % 200 + price_offset}.90,EUR,{second},"{first},{second}",'
             f'"{{""size"":""{n % 9}""}}",{n % 50}\r\n'
         )
 

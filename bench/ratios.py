@@ -26,7 +26,9 @@ class Scenario(NamedTuple):
 
 
 class Round(NamedTuple):
-    """One phase of one deployment. `cpu_us`: per response, all processes, work afterwards included."""
+    """One phase of one deployment. `cpu_us`: per response, all processes, work afterwards
+    included.
+    """
 
     rate: float
     p50_ms: float
@@ -129,11 +131,20 @@ class SplitResult:
         yield f"of a core when idle (subtracted from cpu us): {idle}"
         for deployment, calls in self.calls.items():
             values = ", ".join(f"{name} {count:.2f}" for name, count in calls.items())
-            yield f"calls of other contexts per order, {deployment}: {sum(calls.values()):.2f} ({values})"
+            yield (
+                f"calls of other contexts per order, {deployment}: "
+                f"{sum(calls.values()):.2f} ({values})"
+            )
         for deployment, attempts in self.attempts.items():
-            yield f"HTTP requests between contexts per order, {deployment}: {sum(attempts.values()):.2f}"
+            yield (
+                f"HTTP requests between contexts per order, {deployment}: "
+                f"{sum(attempts.values()):.2f}"
+            )
         if disturbed := sum(median(shares) > MAX_FOREIGN_SHARE for shares in self.foreign.values()):
-            yield f"{disturbed} measures were disturbed by other programs: the ratios are more reliable than the rates"
+            yield (
+                f"{disturbed} measures were disturbed by other programs: the ratios "
+                f"are more reliable than the rates"
+            )
         for name, count in self.failures.items():
             yield f"FAILED, {name}: {count}"
 

@@ -37,7 +37,9 @@ class Figure:
 
 
 class Goal(NamedTuple):
-    """`target` is a share of the baseline `of`; without a baseline, a value in the figure's unit."""
+    """`target` is a share of the baseline `of`; without a baseline, a value in the
+    figure's unit.
+    """
 
     applies: Callable[[Figure], bool]
     target: float
@@ -90,7 +92,8 @@ class Report:
             self.figures.append(figure)
             return
         self.notes.append(
-            f"{previous.name} at {previous.concurrency}: {previous.value:,.0f}{previous.unit}  before the application, "
+            f"{previous.name} at {previous.concurrency}: "
+            f"{previous.value:,.0f}{previous.unit}  before the application, "
             f"{figure.value:,.0f}{figure.unit} after ({figure.value / previous.value - 1:+.0%})"
         )
         self.figures[self.figures.index(previous)] = merged(previous, figure)
@@ -173,12 +176,17 @@ class Report:
 
     def _disturbed_remarks(self) -> list[str]:
         disturbed = [figure for figure in self.figures if figure.foreign > MAX_FOREIGN_SHARE]
-        text = f"{len(disturbed)} measures were disturbed by other programs (> {MAX_FOREIGN_SHARE:.0%}):"
+        text = (
+            f"{len(disturbed)} measures were disturbed by other programs (> "
+            f"{MAX_FOREIGN_SHARE:.0%}):"
+        )
         return [f"{text} their per cpu s is more reliable than their rates"] if disturbed else []
 
 
 def merged(first: Figure, second: Figure) -> Figure:
-    """Merge two measurements of one baseline: the less disturbed one if disturbed, else the mean."""
+    """Merge two measurements of one baseline: the less disturbed one if disturbed,
+    else the mean.
+    """
     if max(first.foreign, second.foreign) > MAX_FOREIGN_SHARE:
         return min(first, second, key=lambda figure: figure.foreign)
     return replace(

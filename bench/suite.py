@@ -172,7 +172,7 @@ class Suite:
             self._memory(server, "memory of the server, idle, embedded database")
 
     def _cold_start(self) -> tuple[dict[str, float], float]:
-        """Return seconds to the first 200 by path, and the share of cores used by other programs."""
+        """Return seconds to the first 200 by path, and the share of cores of other programs."""
         settings, before = self._settings("cold", None), Ticks.now()
         with servers.serving(
             "markethall", "serve", log=self._log("cold"), environ=settings
@@ -244,7 +244,8 @@ class Suite:
             return figure
         duration = self._options.warmup + self._options.seconds
         sustained = figure.value * duration / (duration + remaining)
-        remark = f"{'more than ' if remaining >= SETTLE_TIMEOUT_SECONDS else ''}{remaining:.1f} s of work remained after it"
+        prefix = "more than " if remaining >= SETTLE_TIMEOUT_SECONDS else ""
+        remark = f"{prefix}{remaining:.1f} s of work remained after it"
         self._report.notes.append(
             f"{figure.name} at {figure.concurrency}: {remark}, {sustained:.0f}/s"
         )

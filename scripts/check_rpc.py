@@ -73,7 +73,9 @@ def number_of(version: str) -> tuple[int, ...]:
 
 
 def current_record() -> dict[str, Any]:
-    """Return the internal OpenAPI document, all events, the actor of a service token, and the envelope."""
+    """Return the internal OpenAPI document, all events, the actor of a service token, and the
+    envelope.
+    """
     return {
         "openapi": _document(),
         "actor": Actor.model_json_schema(),

@@ -17,7 +17,8 @@ TIMEOUT_SECONDS: Final = 30
 SUSPEND_RESTORE: Final = """
 CREATE FUNCTION public.suspend() RETURNS event_trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM pg_advisory_xact_lock(1); END $$;
-CREATE EVENT TRIGGER suspend ON ddl_command_end WHEN TAG IN ('{tag}') EXECUTE FUNCTION public.suspend()
+CREATE EVENT TRIGGER suspend ON ddl_command_end WHEN TAG IN ('{tag}') EXECUTE FUNCTION
+public.suspend()
 """
 RESUME_RESTORE: Final = "DROP EVENT TRIGGER suspend; DROP FUNCTION public.suspend()"
 SUSPENDED_PID: Final = (

@@ -202,7 +202,8 @@ def test_production_reports_all_missing_settings(read_from_environment: Read) ->
 
     names = [line.partition(":")[0].removeprefix("MARKETHALL_") for line in lines]
     assert names == [
-        "SECRET_KEY", "ACCESS_TOKEN_PRIVATE_KEY", "DATABASE_URL", "RATE_LIMITS", "DEBUG", "BCRYPT_COST",
+        "SECRET_KEY", "ACCESS_TOKEN_PRIVATE_KEY", "DATABASE_URL", "RATE_LIMITS", "DEBUG",
+        "BCRYPT_COST",
     ]  # fmt: skip
 
 

@@ -49,7 +49,8 @@ UNRELATED = (
     Endpoint("an unrelated pod in another namespace", "default", {}),
     Endpoint("the internet", "", {}, address="203.0.113.1"),
 )
-# Every connection is checked on each of these ports, so that a policy that opens all ports is found.
+# Every connection is checked on each of these ports, so that a policy that opens all ports is
+# found.
 CHECKED_PORTS: Final = (DNS_UDP, DNS_TCP, Port(443), Port(5432), Port(6379), HTTP)
 
 

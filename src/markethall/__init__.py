@@ -1,3 +1,3 @@
-"""Markethall: one hall, four stalls, and any of them can move out."""
+"""Markethall: a commerce backend of contexts that run in one process or as services."""
 
 __version__ = "0.1.0"

@@ -125,7 +125,7 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
         app.include_router(parts.router)
         if parts.internal_api and settings.remote_callers_of(context):
             app.include_router(parts.internal_api.router, include_in_schema=False)
-    # also before it calls anybody: who is asked first may ask any of us for the keys
+    # served before the first call too: its callee reads the keys from any process of this context
     if settings.has_remote_dependencies or settings.service_token_private_key.get_secret_value():
         app.include_router(_service_keys(), include_in_schema=False)
     # FastAPI resolves its routes at the first request otherwise, for half a second
@@ -135,7 +135,7 @@ def _build_fastapi(settings: Settings, lifespan: Lifespan[FastAPI]) -> FastAPI:
 
 
 def _service_keys() -> APIRouter:
-    """The public keys of this process's service tokens: for its neighbours, and no secret."""
+    """Serve the public keys of this process's service tokens."""
     router = APIRouter(tags=["internal"])
 
     @router.get(SERVICES_JWKS_PATH)

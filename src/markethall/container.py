@@ -137,7 +137,7 @@ class ApplicationContainer:
         return ServiceVerifier(jwks, self.settings.contexts, self.clock)
 
     def _caller_jwks(self, caller: str) -> JwksProvider:
-        """A caller without a URL must have our key: its tokens verify with it, or not at all."""
+        """Verify the tokens of a caller without a URL with the key that both processes share."""
         if caller in self.settings.context_urls:
             return RemoteJwks(caller, SERVICES_JWKS_PATH, self.http_clients.get(caller))
         return LocalJwks(self.service_signer.jwks)

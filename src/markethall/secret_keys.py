@@ -15,10 +15,9 @@ from markethall.shared.security.access_tokens import generate_private_key, load_
 
 @dataclass(frozen=True)
 class ApplicationSecrets:
-    """`secret` signs cursors and webhooks; the others are private keys (PEM).
+    """`secret_key` signs cursors and webhooks; the others are Ed25519 private keys (PEM).
 
-    `signing_key` signs access tokens, `service_key` the calls of a remote neighbour. One that
-    this process has no use for is empty.
+    A key that this process does not need is empty.
     """
 
     secret_key: bytes = field(repr=False)
@@ -27,7 +26,7 @@ class ApplicationSecrets:
 
 
 def load_or_create_secrets(settings: Settings) -> ApplicationSecrets:
-    """Raises SettingsError when the signing key cannot be read."""
+    """Raises SettingsError when a key cannot be read or stored."""
     try:
         application_secrets = _read_secrets(settings)
     except OSError as error:
@@ -57,7 +56,7 @@ def _validate_private_key(name: str, pem: str) -> None:
 
 def _read_secrets(settings: Settings) -> ApplicationSecrets:
     directory = None if settings.storage == "memory" else settings.data_directory / "keys"
-    # who can ask users for the public keys needs none of its own
+    # a process that reads the public keys of users over HTTP needs no key of its own
     needs_access_token_key = (
         topology().token_issuer in settings.contexts
         or topology().token_issuer not in settings.context_urls
@@ -92,7 +91,7 @@ def _generate_secret() -> str:
 
 
 def _load_or_create(directory: Path | None, name: str, generate: Callable[[], str]) -> str:
-    """Read it, or make it and keep it where only this user can read it."""
+    """Read the file, or create it readable by this user only."""
     if directory is None:
         return generate()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,7 +102,7 @@ def _load_or_create(directory: Path | None, name: str, generate: Callable[[], st
 
 
 def _create_exclusively(path: Path, text: str) -> None:
-    """Whole or not at all, and the first one wins when two processes start at once."""
+    """Create the file atomically; if two processes do so at once, the first one wins."""
     temporary_path = path.with_name(f"{path.name}.{os.getpid()}")
     with os.fdopen(
         os.open(temporary_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"

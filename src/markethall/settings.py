@@ -1,4 +1,4 @@
-"""Everything that can be set, from the environment (MARKETHALL_…)."""
+"""The settings of the process, from the environment (MARKETHALL_…)."""
 
 import ipaddress
 import json
@@ -30,7 +30,7 @@ from markethall.shared.composition.settings import (
     read_one,
 )
 
-# on every platform, before the platform decided
+# the default of earlier versions, on every platform
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
 
 
@@ -46,7 +46,7 @@ _REDIS: Final = _UrlKind(frozenset({"redis", "rediss", "unix"}), "redis://host:6
 
 
 def _parse_comma_list(value: Any) -> Any:
-    """`users,orders` as well as `["users", "orders"]`."""
+    """Accept `users,orders` as well as `["users", "orders"]`."""
     if isinstance(value, str) and not value.strip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, str):
@@ -70,7 +70,7 @@ ContextName = Annotated[str, AfterValidator(_check_installed)]
 
 
 class MigrationSettings(BaseSettings):
-    """What alembic needs to know."""
+    """The settings that Alembic reads."""
 
     model_config = SettingsConfigDict(env_prefix="MARKETHALL_", extra="ignore")
 
@@ -86,7 +86,7 @@ class MigrationSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """All settings. docs/configuration.md is generated from this class."""
+    """The settings of the process; each context adds its own class. See docs/configuration.md."""
 
     model_config = SETTINGS_CONFIG
 
@@ -120,7 +120,8 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         SecretStr,
         Field(
-            description="Redis for cache, rate limits and events; empty keeps cache and limits in the process"
+            description="Redis for cache, rate limits and events; empty keeps cache and "
+            "limits in the process"
         ),
     ] = SecretStr("")
     data_dir: Annotated[
@@ -141,7 +142,8 @@ class Settings(BaseSettings):
     service_token_private_key: Annotated[
         SecretStr,
         Field(
-            description="Ed25519 private key (PEM) that signs calls to other processes. Empty: generated"
+            description="Ed25519 private key (PEM) that signs calls to other processes. "
+            "Empty: generated"
         ),
     ] = SecretStr("")
     request_deadline_seconds: Annotated[
@@ -274,7 +276,7 @@ class Settings(BaseSettings):
         return (own_url or self.database_url).get_secret_value()
 
     def event_transports(self, publisher: str, listener: str) -> tuple[bool, bool]:
-        """Whether events go straight into the listener's inbox, and whether by Redis Streams."""
+        """Whether events go directly into the subscriber's inbox, and whether by Redis Streams."""
         is_in_process = {publisher, listener} <= self.contexts
         return is_in_process, not is_in_process or self.event_transport == "dual"
 
@@ -289,7 +291,9 @@ class Settings(BaseSettings):
 
     @property
     def accepts_own_service_key(self) -> bool:
-        """Whether a caller is not named, so that only a key which we share can vouch for it."""
+        """Whether the URL of a caller is missing, so that only a shared key can
+        verify its tokens.
+        """
         return any(
             self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts
         )
@@ -335,7 +339,7 @@ def read_settings(**overrides: Any) -> Settings:
 
 
 def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
-    """The address, if it is one of this kind. It is never repeated: there is a password in it."""
+    """Return the URL if it is of this kind. No error repeats it: it may contain a password."""
     text = url.get_secret_value()
     if text and _url_scheme(text) not in kind.schemes:
         raise ValueError(f"must be an address like {kind.example}")
@@ -343,7 +347,7 @@ def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
 
 
 def _url_scheme(url: str) -> str:
-    """Empty for what is no address at all."""
+    """Return the scheme, or an empty text for an invalid URL."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 

@@ -90,7 +90,8 @@ def _secret_problems(settings: "Settings") -> list[str]:
         and not settings.service_token_private_key.get_secret_value()
     ):
         problems.append(
-            "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY: is required in production to call another process"
+            "MARKETHALL_SERVICE_TOKEN_PRIVATE_KEY: is required in production to call "
+            "another process"
         )
     return problems
 

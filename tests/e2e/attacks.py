@@ -31,7 +31,9 @@ METHODS = (
 
 @dataclass(frozen=True)
 class Attack:
-    """`must_be_rejected`: only a 4xx is right. `parser_may_answer`: uvicorn may respond by itself."""
+    """`must_be_rejected`: only a 4xx is right. `parser_may_answer`: uvicorn may
+    respond by itself.
+    """
 
     name: str
     data: bytes

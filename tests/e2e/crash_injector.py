@@ -1,4 +1,5 @@
-"""Run a command that kills itself at the n-th write: python -m tests.e2e.crash_injector PLAN serve …
+"""Run a command that kills itself at the n-th write: python -m tests.e2e.crash_injector PLAN serve
+…
 
 Five methods of asyncpg are wrapped; Markethall is unchanged. A write is a COMMIT of a transaction
 that wrote, or a writing statement outside of a transaction. The file PLAN is read at each write:

@@ -119,7 +119,9 @@ class LoadGenerator(Shop):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run customers and readers during the block; at its end customers finish their purchases."""
+        """Run customers and readers during the block; at its end customers finish
+        their purchases.
+        """
         stopped, before = asyncio.Event(), len(self.responses)
         reads = self.reads_of(self.sales[0])
         async with asyncio.TaskGroup() as tasks:

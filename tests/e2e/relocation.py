@@ -212,7 +212,9 @@ class RelocationRun:
             await on_server(self.common_url, "DROP SCHEMA inventory_before CASCADE")
 
     async def _relocate(self, source: str, target: str) -> None:
-        """Stop, relocate, start. With `kills`, a relocation killed in the middle of the copy is repeated."""
+        """Stop, relocate, start. With `kills`, a relocation killed in the middle of the copy is
+        repeated.
+        """
         assert self.inventory is not None
         await self.inventory.end()
         if self.plan.kills:

@@ -99,7 +99,9 @@ class ServiceProcess:
         os.kill(self.pid, signal.SIGCONT)
 
     async def end(self) -> None:
-        """Send SIGTERM, also to a suspended process, and wait. Do nothing if it was never started."""
+        """Send SIGTERM, also to a suspended process, and wait. Do nothing if it was
+        never started.
+        """
         if self._process is None:
             return
         if self._process.poll() is None:

@@ -40,7 +40,8 @@ BROKEN = """
 SELECT 'on_hand is not the sum of the movements' AS what FROM inventory.stock s WHERE on_hand <>
   (SELECT coalesce(sum(delta), 0) FROM inventory.stock_movement m
    WHERE (m.product_id, m.warehouse_id) = (s.product_id, s.warehouse_id))
-UNION ALL SELECT 'reserved is not the sum of the reservations' FROM inventory.stock s WHERE reserved <>
+UNION ALL SELECT 'reserved is not the sum of the reservations' FROM inventory.stock s WHERE
+reserved <>
   (SELECT coalesce(sum(l.reserved), 0) FROM inventory.reservation_line l
    WHERE (l.product_id, l.warehouse_id) = (s.product_id, s.warehouse_id))
 UNION ALL SELECT 'captured differs from the amount at the provider' FROM payments.payment p
@@ -211,7 +212,7 @@ async def test_order_completes_whenever_server_is_killed(
     crashes = retrying_shop.restartable.restarts - restarts_before
     with capsys.disabled():
         counts = f"{len(writes)} writes, {len(points)} crash points, {crashes} crashes"
-        print(f"\n{journey_name}: {counts}")  # noqa: T201 - part of the report
+        print(f"\n{journey_name}: {counts}")
     # the order of events varies, so a run may not reach the last crash points of another
     assert crashes >= (len(points) * 2 // 3 if FULL else sample_size - 2)
 

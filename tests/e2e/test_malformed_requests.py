@@ -55,7 +55,10 @@ class AttackReport:
 
     def __str__(self) -> str:
         statuses = ", ".join(f"{status}: {n}" for status, n in sorted(self.statuses.items()))
-        return f"{self.total} hostile requests, {self.parser_answers} ended by the HTTP parser; {statuses}"
+        return (
+            f"{self.total} hostile requests, {self.parser_answers} ended by the HTTP "
+            f"parser; {statuses}"
+        )
 
 
 @pytest.fixture(scope="module", params=["memory", "postgres"])
@@ -92,7 +95,7 @@ async def test_no_client_input_causes_server_error(
     )
 
     with capsys.disabled():
-        print(f"\n{report}")  # noqa: T201 - part of the report
+        print(f"\n{report}")
     assert not report.faults, "\n".join([f"{len(report.faults)} faults", *report.faults[:40]])
     assert report.total >= (20_000 if FULL else 6_000)
     assert report.parser_answers < report.total / 20

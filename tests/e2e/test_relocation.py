@@ -90,7 +90,7 @@ async def test_inventory_is_extracted_and_returned_without_losing_orders(
     with capsys.disabled():
         report = [*relocation.report(), f"{orders} orders, {duplicates} duplicated"]
         report.append(f"{watch.checks} checks of the invariants, {len(watch.broken)} broken")
-        print("\n" + "\n".join(report))  # noqa: T201 - part of the report
+        print("\n" + "\n".join(report))
     assert (buyers.results.failed, duplicates, watch.broken) == ([], 0, [])
     assert orders == len(buyers.results.placed) > 20
     assert watch.inventory_checks >= watch.checks - 2 > 0

@@ -261,7 +261,9 @@ def is_alive(pid: int) -> bool:
 
 
 def process_stat(pid: int) -> list[str]:
-    """Return the fields after the name (proc_pid_stat(5)): state, parent, …; empty without process."""
+    """Return the fields after the name (proc_pid_stat(5)): state, parent, …; empty without
+    process.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

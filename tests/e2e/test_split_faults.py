@@ -124,7 +124,8 @@ class Report:
         statuses = self.statuses
         ratio = f"{self.attempts / self.calls:.2f}" if self.calls else "-"
         return (
-            f"{self.rounds} rounds, {statuses.total()} requests: {statuses['2xx']} 2xx, {statuses['503']} 503, "
+            f"{self.rounds} rounds, {statuses.total()} requests: {statuses['2xx']} 2xx, "
+            f"{statuses['503']} 503, "
             f"{statuses['409']} 409, {statuses['0']} without response; {ratio} attempts per call; "
             f"longest response {self.longest_seconds:.1f} s; recovery: first order after "
             f"{self.first_order_seconds:.1f} s, idle after {self.idle_seconds:.1f} s"
@@ -198,7 +199,7 @@ async def test_faults_between_services_never_lose_orders(
             await run_round(server, load, database, fault, report)
     finally:
         with capsys.disabled():
-            print(f"\n{fault.name}: {report}")  # noqa: T201 - part of the report
+            print(f"\n{fault.name}: {report}")
 
 
 async def test_events_lost_by_redis_before_consumption_are_republished(

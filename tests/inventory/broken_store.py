@@ -40,7 +40,9 @@ CHECK_STOCK: Final = Statement(
 
 @contextmanager
 def check_then_reserve() -> Iterator[None]:
-    """Check and reserve in two statements; the first two buyers always check before either reserves."""
+    """Check and reserve in two statements; the first two buyers always check before either
+    reserves.
+    """
     reserve_line, checks, two_have_checked = (
         SqlInventoryStore.reserve_line,
         count(1),

@@ -235,7 +235,8 @@ async def test_extend_races_with_expiry_and_one_buyer_wins(setup: RaceSetup) -> 
     for _ in rounds(setup):
         tea = await setup.inventory_app.product(stock=1)
         reservation = await setup.inventory_app.reserve({tea.product_id: 1}, minutes=5)
-        # each reading of the clock advances it: some calls see the reservation before its end, some after
+        # each reading of the clock advances it: some calls see the reservation before its
+        # end, some after
         setup.inventory_app.clock.now = reservation.expires_at - timedelta(microseconds=3)
         later = Extend(
             reservation_id=reservation.reservation_id,

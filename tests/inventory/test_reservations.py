@@ -1,4 +1,6 @@
-"""Contract of Inventory: duration of reservations, customer limits, partial releases, warehouses."""
+"""Contract of Inventory: duration of reservations, customer limits, partial
+releases, warehouses.
+"""
 
 from asyncio import gather
 from datetime import datetime, timedelta

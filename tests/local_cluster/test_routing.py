@@ -1,4 +1,6 @@
-"""Test that the reverse proxy forwards a request unchanged to the owner of its path, or rejects it."""
+"""Test that the reverse proxy forwards a request unchanged to the owner of its path, or rejects
+it.
+"""
 
 import asyncio
 import hashlib

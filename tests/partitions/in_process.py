@@ -115,7 +115,9 @@ def address_of(block: Block) -> str:
 
 
 def remotes_of(block: Block, partition: Partition) -> dict[str, str]:
-    """Return the URLs a block needs: called contexts, and users and orders for their public keys."""
+    """Return the URLs a block needs: called contexts, and users and orders for
+    their public keys.
+    """
     known = {"users", "orders"}.union(*(topology().dependencies[context] for context in block))
     return {
         context: address_of(other)

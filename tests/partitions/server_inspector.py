@@ -80,7 +80,8 @@ class SqlInspector:
         columns = clock.value
         await self._fetch_all(
             columns.context,
-            f"UPDATE {columns.context}.{columns.table} SET {columns.column} = now() - interval '1 s'"
+            f"UPDATE {columns.context}.{columns.table} SET {columns.column} = now() - "
+            f"interval '1 s'"
             f" WHERE {columns.key} = $1",
             UUID(key),
         )

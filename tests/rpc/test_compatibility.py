@@ -62,6 +62,7 @@ USERS = "/internal/users/get_active_customer"
 METHODS_WITH_LINES = ("reserve", "consume", "release_part")
 UNREADABLE = "is new, and an older one cannot read it"
 STILL_SENT = "is gone, and an older one still sends it"
+UNKNOWN_ERROR = "is new, and an older caller reports an internal error"
 NEVER_SENT = "is new and has no default, and an older one does not send it"
 
 BREAKS: dict[str, tuple[Change, set[str]]] = {
@@ -194,15 +195,11 @@ BREAKS: dict[str, tuple[Change, set[str]]] = {
     ),
     "an error is new": (
         lambda record: record.problems(USERS, "403").update({"users.asleep": {}}),
-        {
-            "users.get_active_customer: error users.asleep: is new, and an older caller reports an internal error"
-        },
+        {f"users.get_active_customer: error users.asleep: {UNKNOWN_ERROR}"},
     ),
     "an error is new for a field that an older service sends": (
         lambda record: record.add_error_of_field("user_id", "users.asleep"),
-        {
-            "users.get_active_customer: error users.asleep: is new, and an older caller reports an internal error"
-        },
+        {f"users.get_active_customer: error users.asleep: {UNKNOWN_ERROR}"},
     ),
     "errors have another schema": (
         lambda record: record.remove_field("Problem", "details"),

@@ -189,7 +189,7 @@ async def test_under_faults_each_event_applies_once_in_key_order(
     await traffic.run(kind, chaos, ctx)
 
     with capsys.disabled():
-        print(f"\n{kind}: faults {chaos.fault_counts}")  # noqa: T201 - for the test log
+        print(f"\n{kind}: faults {chaos.fault_counts}")
     assert await traffic.effects() == len(traffic.handled) == KEY_COUNT * EVENTS_PER_KEY
     assert traffic.in_order()
     assert set(chaos.fault_counts) == set(FAULTS)

@@ -179,6 +179,25 @@ async def test_cancelled_wait_for_connection_leaves_pool_usable(probe_url: str) 
         assert await count_things(postgres) == 0
 
 
+async def test_cancel_while_pool_opens_leaves_no_connection_behind(probe_url: str) -> None:
+    count_own_connections = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'opening'"
+    )
+    observer = await asyncpg.connect(plain(probe_url))
+    for callbacks in (1, 5, 20, 100):
+        postgres = Postgres(probe_url, PoolSize(3, 3, TEST_TIMEOUT), application_name="opening")
+        opening = asyncio.create_task(count_things(postgres))
+        await run_loop_callbacks(callbacks)
+        opening.cancel()
+        await asyncio.wait([opening])
+
+        assert await count_things(postgres) == 0
+        await postgres.close()
+
+    assert await wait_for_count(observer, count_own_connections, 0)
+    await observer.close()
+
+
 async def test_cancel_while_connection_is_handed_over_leaves_pool_usable(probe_url: str) -> None:
     async with pool(probe_url, max_size=1) as postgres:
         for callbacks in range(6):

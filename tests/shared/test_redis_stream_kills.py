@@ -148,7 +148,7 @@ async def test_after_any_kill_each_event_applies_once_in_key_order(
         await connection.fetchval(OUT_OF_ORDER),
     )
     with capsys.disabled():
-        print(  # noqa: T201 - for the report
+        print(
             f"\n{EVENTS} events, 2 consumers, {consumers.kills} kill -9: "
             f"{effects} effects, {out_of_order} out_of_order"
         )

@@ -1,4 +1,4 @@
-"""Access tokens: only ours, only now, and nothing but a refusal for anything else."""
+"""Access tokens: only ours, only now, and every other token is refused."""
 
 import base64
 import json

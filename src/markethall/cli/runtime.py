@@ -1,4 +1,4 @@
-"""What the commands work in: the settings, the database they name, the services on top of it."""
+"""The environment of the commands: settings, database, and the container of services."""
 
 import asyncio
 import os
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 @contextmanager
 def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
-    """The settings with a database in them: the embedded one, where none is named.
+    """Yield settings with a database: the configured one, else the embedded one.
 
-    `attach_to_running`: this command may run beside a server, and then uses the server's Postgres.
+    `attach_to_running`: use the Postgres of a running server, if there is one.
     """
     if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings
@@ -47,7 +47,7 @@ def open_database(settings: Settings, *, attach_to_running: bool = False) -> Ite
 
 @contextmanager
 def redis(settings: Settings) -> Iterator[Settings]:
-    """Yields settings with a Redis URL: the configured one, or that of an embedded Valkey."""
+    """Yield settings with a Redis URL: the configured one, or that of an embedded Valkey."""
     if settings.redis_url.get_secret_value():
         yield settings
         return
@@ -60,7 +60,7 @@ def redis(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """So that the embedded server is stopped in order when we are told to go."""
+    """Raise SystemExit on SIGTERM, so that the embedded server is stopped in order."""
 
     def raise_system_exit(*_: object) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
@@ -73,7 +73,7 @@ def exit_on_sigterm() -> Iterator[None]:
 
 
 def migrate_if_development(settings: Settings) -> None:
-    """In development the schema is brought up to date at start; in production by a job."""
+    """Upgrade the schema at start in development; in production a job does it."""
     if settings.storage == "sql" and settings.environment == "development":
         migrate(settings, sorted(settings.contexts))
 
@@ -89,7 +89,7 @@ def migrate(settings: Settings, contexts: list[str]) -> None:
 
 
 def run_with_container(work: Callable[["ApplicationContainer"], Awaitable[T]]) -> T:
-    """Run one piece of work on the services, as the server would wire them."""
+    """Run the work with the container that the server would use."""
     settings = read_settings()
     if settings.storage == "memory":
         fail("MARKETHALL_STORAGE: this command needs a database; memory ends with its process")
@@ -108,8 +108,8 @@ async def _with_container(
     container = ApplicationContainer(settings, load_or_create_secrets(settings))
     try:
         return await work(container)
-    except DomainError as refusal:
-        err.print(f"[red]refused[/] {refusal.detail}")
+    except DomainError as error:
+        err.print(f"[red]refused[/] {error.detail}")
         raise typer.Exit(1) from None
     finally:
         await container.close()

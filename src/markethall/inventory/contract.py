@@ -170,7 +170,8 @@ class Inventory(Protocol):
 
         A repeated command returns the existing reservation in its current status, with its first
         prices; after a release it is the released one.
-        Raises ProductNotFound, OutOfStock, and when it is limited TooManyUnpaidOrders, TooManyUnits.
+        Raises ProductNotFound, OutOfStock, and when it is limited TooManyUnpaidOrders,
+        TooManyUnits.
         """
 
     async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:

@@ -1,4 +1,4 @@
-"""The process's own addresses: health, readiness, metrics, counts, documentation, debugging."""
+"""The endpoints of a process: health, readiness, metrics, counts, documentation, debugging."""
 
 import asyncio
 import platform
@@ -32,7 +32,7 @@ _REPORTED_LIBRARIES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg", "r
 
 
 class NotReady(Unavailable):
-    """Details: failing, the names of what does not answer."""
+    """Details: `failing`, the names of the unavailable dependencies."""
 
     code = "system.not_ready"
     title = "This process is not ready"
@@ -66,7 +66,7 @@ class Debug(BaseModel):
 
 @dataclass
 class Readiness:
-    """Each dependency that this process really uses; false as soon as it is to end."""
+    """Check each dependency of this process; not ready as soon as the shutdown begins."""
 
     settings: Settings
     container: ApplicationContainer
@@ -166,7 +166,7 @@ def _stats_model() -> type[BaseModel]:
 
 
 def add_docs(router: APIRouter) -> None:
-    """The page and its files, none of them from elsewhere."""
+    """Serve the documentation page and its files, without other hosts."""
     page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title="Markethall",
@@ -217,7 +217,7 @@ def _location_of(settings: Settings, context: str) -> ContextLocationView:
 
 
 def _provoke_error(ctx: CallContext) -> str:
-    """An error on purpose, to see how errors are logged."""
+    """Raise an error, to see how errors are logged."""
     try:
         return str(1 // 0)
     except ZeroDivisionError as error:

@@ -1,4 +1,4 @@
-"""Who runs where, said to people: for `markethall topology`, the start banner and /debug."""
+"""A report of the topology: for `markethall topology`, the start banner and /debug."""
 
 import ipaddress
 import socket
@@ -11,7 +11,7 @@ from markethall.settings import Settings
 
 @dataclass(frozen=True)
 class ContextLocation:
-    """One context: `here` with what it stores in, else the address that it is called at."""
+    """A context: its storage if this process serves it, else its URL."""
 
     context: str
     is_local: bool
@@ -20,7 +20,7 @@ class ContextLocation:
 
 @dataclass(frozen=True)
 class Route:
-    """What carries the calls, or the events, from one context to another."""
+    """The transport of calls or events from one context to another."""
 
     source: str
     target: str
@@ -36,7 +36,7 @@ def context_locations(settings: Settings) -> list[ContextLocation]:
 
 
 def describe_routes(settings: Settings) -> list[Route]:
-    """Those that begin or end in this process."""
+    """Return the routes that begin or end in this process."""
     return [*_call_routes(settings), *_event_routes(settings)]
 
 
@@ -57,14 +57,14 @@ def _call_transport(settings: Settings, caller: str, target: str) -> str:
 
 def _event_routes(settings: Settings) -> list[Route]:
     return [
-        Route(publisher, listener, "events", _event_transport(settings, publisher, listener))
-        for publisher, listener in topology().event_pairs
-        if {publisher, listener} & settings.contexts
+        Route(publisher, subscriber, "events", _event_transport(settings, publisher, subscriber))
+        for publisher, subscriber in topology().event_pairs
+        if {publisher, subscriber} & settings.contexts
     ]
 
 
-def _event_transport(settings: Settings, publisher: str, listener: str) -> str:
-    is_in_process, is_streamed = settings.event_transports(publisher, listener)
+def _event_transport(settings: Settings, publisher: str, subscriber: str) -> str:
+    is_in_process, is_streamed = settings.event_transports(publisher, subscriber)
     if is_in_process and is_streamed:
         return "directly and by Redis Streams"
     return "directly" if is_in_process else "by Redis Streams"
@@ -79,7 +79,7 @@ def _location_of(settings: Settings, context: str) -> str:
 
 
 def _describe_database(url: str) -> str:
-    """Host and name: never the user, never the password."""
+    """Return host and database name, without user and password."""
     if not url:
         return "embedded Postgres"
     parts = urlsplit(url)
@@ -88,9 +88,9 @@ def _describe_database(url: str) -> str:
 
 
 def invalid_remote_urls(settings: Settings, host: str, port: int) -> list[str]:
-    """Remotes that cannot be right: this process itself, or a name that nobody knows.
+    """Return problems of CONTEXT_URLS: the URL of this process itself, or an unknown host.
 
-    Nobody is called: a neighbour may well start after us.
+    No request is made, because the other process may start later.
     """
     problems = []
     for context, url in sorted(settings.context_urls.items()):
@@ -104,7 +104,7 @@ def invalid_remote_urls(settings: Settings, host: str, port: int) -> list[str]:
 
 
 def _resolve(url: str) -> set[str]:
-    """The addresses of its host; none for a name that cannot be found."""
+    """Return the addresses of the host; none if it cannot be resolved."""
     try:
         addresses = socket.getaddrinfo(urlsplit(url).hostname, _port(url), type=socket.SOCK_STREAM)
     except OSError:
@@ -118,7 +118,7 @@ def _port(url: str) -> int:
 
 
 def _own_addresses(host: str) -> set[str]:
-    """The addresses that lead to a process listening there. 0.0.0.0 listens on all of them."""
+    """Return the addresses that reach a process listening on the host; 0.0.0.0 means all."""
     if not ipaddress.ip_address(socket.gethostbyname(host)).is_unspecified:
         return _resolve(f"http://{host}")
     addresses = _resolve(f"http://{socket.gethostname()}")

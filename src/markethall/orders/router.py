@@ -142,9 +142,9 @@ _UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
 }
 
 
-def _with_upstream_errors(*refusals: type[DomainError]) -> dict[int | str, dict[str, Any]]:
+def _with_upstream_errors(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
     """Document our errors and those of other contexts under `responses`."""
-    responses = problems(*refusals)
+    responses = problems(*errors)
     for status, codes in _UPSTREAM_ERROR_CODES.items():
         entry = responses.setdefault(status, openapi_problem_response("Refused", {}))
         entry["description"] += ", " + ", ".join(f"`{code}`" for code in codes)

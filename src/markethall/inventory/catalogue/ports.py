@@ -66,7 +66,9 @@ class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def add_product(self, product: Product) -> bool:
-        """Insert the product, and its category if that is new. False when its id or SKU is taken."""
+        """Insert the product, and its category if that is new. False when its id or
+        SKU is taken.
+        """
 
     async def ensure_main_stock_row(self, product_id: UUID) -> None:
         """Give the product a stock row in the main warehouse. Every product has one."""

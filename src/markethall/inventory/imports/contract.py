@@ -57,7 +57,9 @@ class ImportFailure(Dto):
 
 
 class ImportView(Dto):
-    """Progress of an import. `size` is in bytes; `percent` is the part of the file that was read."""
+    """Progress of an import. `size` is in bytes; `percent` is the part of the file
+    that was read.
+    """
 
     import_id: UUID
     status: ImportStatus

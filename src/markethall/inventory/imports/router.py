@@ -219,7 +219,8 @@ async def retry(
     | {200: {"description": "All products, ordered by id", "content": {_CSV: {}}}},
 )
 async def export(ctx: CatalogueWriter, imports: ImportsDep) -> Response:
-    """The file can be imported again. A cell that a spreadsheet would run as a formula begins with an
+    """The file can be imported again. A cell that a spreadsheet would run as a formula begins with
+    an
     apostrophe.
     """
     chunks = imports.export_products(ctx)

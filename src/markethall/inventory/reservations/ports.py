@@ -22,7 +22,8 @@ class Availability:
     """Stock of one product by warehouse.
 
     `free`: units on hand that are not reserved, below zero where more is reserved than on hand;
-    `overdue`: units of expired reservations; `backorder`: units that may be sold before they arrive.
+    `overdue`: units of expired reservations; `backorder`: units that may be sold before they
+    arrive.
     """
 
     is_active: bool

@@ -42,7 +42,9 @@ class StockQuery(BaseModel):
 
 
 class StockLevel(Dto):
-    """One product in one warehouse. `reserved` includes expired reservations, until their release."""
+    """One product in one warehouse. `reserved` includes expired reservations, until
+    their release.
+    """
 
     warehouse_id: UUID
     on_hand: int
@@ -213,9 +215,11 @@ class Stockroom(Protocol):
     async def adjust(
         self, ctx: CallContext, product_id: UUID, command: Adjustment, attempt: IdempotentCommand
     ) -> Movement:
-        """Make one movement with the id of the attempt, once per id; by default in the main warehouse.
+        """Make one movement with the id of the attempt, once per id; by default in the main
+        warehouse.
 
-        Raises ValidationFailed, ProductNotFound, WarehouseNotFound, WarehouseClosed, WouldGoNegative.
+        Raises ValidationFailed, ProductNotFound, WarehouseNotFound, WarehouseClosed,
+        WouldGoNegative.
         """
 
     async def transfer(
@@ -232,7 +236,8 @@ class Stockroom(Protocol):
     async def record_stocktake(
         self, ctx: CallContext, command: NewStocktake, attempt: IdempotentCommand
     ) -> Stocktake:
-        """Make one movement per line or none, once per id of the attempt, which becomes the stocktake's.
+        """Make one movement per line or none, once per id of the attempt, which becomes the
+        stocktake's.
 
         Raises as `adjust` does.
         """

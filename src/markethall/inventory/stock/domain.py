@@ -46,7 +46,9 @@ class Stock:
 
     @property
     def allocatable(self) -> int:
-        """Units that can be reserved, on hand or on backorder, without those of expired reservations."""
+        """Units that can be reserved, on hand or on backorder, without those of expired
+        reservations.
+        """
         return self.unreserved + self.backorder
 
     @property

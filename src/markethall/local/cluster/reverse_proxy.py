@@ -31,7 +31,7 @@ _HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
-# set anew for the service; our own server has answered Expect
+# set again for the service; our own server has answered Expect
 _REPLACED: Final = frozenset({b"content-length", b"expect", b"x-forwarded-for", b"x-request-id"})
 # the client library raises the last two where a connection is reset while it checks the socket
 _CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
@@ -79,20 +79,20 @@ class ReverseProxy:
         return "ok" if response.is_success else "not ready"
 
     async def proxy(self, context: str, scope: Scope, receive: Receive, send: Send) -> None:
-        visit = RequestContext(scope, self._trusted)
+        incoming = RequestContext(scope, self._trusted)
         try:
-            response = await self._send(context, visit, RequestBody(receive, self._body_timeout))
+            response = await self._send(context, incoming, RequestBody(receive, self._body_timeout))
         except ClientDisconnected:
             return
-        except DomainError as refusal:
-            if isinstance(refusal, Unavailable):
-                cause = repr(refusal.__cause__)
+        except DomainError as error:
+            if isinstance(error, Unavailable):
+                cause = repr(error.__cause__)
                 log.warning("proxy.upstream_unavailable", service=context, error=cause)
-            if isinstance(refusal, RequestTimeout):
+            if isinstance(error, RequestTimeout):
                 # the rest of the body may still arrive and must not be read as a request
-                visit.extra_headers.append((b"connection", b"close"))
-            await problem_response(visit.scope, refusal)(
-                visit.scope, receive, visit.wrap_send(send)
+                incoming.extra_headers.append((b"connection", b"close"))
+            await problem_response(incoming.scope, error)(
+                incoming.scope, receive, incoming.wrap_send(send)
             )
             return
         try:
@@ -104,16 +104,16 @@ class ReverseProxy:
             await response.aclose()
 
     async def _send(
-        self, context: str, visit: RequestContext, body: "RequestBody"
+        self, context: str, incoming: RequestContext, body: "RequestBody"
     ) -> httpx2.Response:
-        """Returns when the response headers are there. Raises a Refusal, ClientDisconnected."""
+        """Return the response with its headers. Raises DomainError and ClientDisconnected."""
         seconds = self._response_timeout
         timeouts = {"connect": _CONNECT_TIMEOUT_SECONDS, "write": seconds, "read": seconds}
-        path, query = visit.scope["raw_path"], visit.scope["query_string"]
+        path, query = incoming.scope["raw_path"], incoming.scope["query_string"]
         request = httpx2.Request(
-            visit.method,
+            incoming.method,
             self._urls[context],
-            headers=[*_request_headers(visit, self._urls[context])],
+            headers=[*_request_headers(incoming, self._urls[context])],
             stream=body,
             # the target keeps its percent-encoding byte by byte
             extensions={"target": path + (query and b"?" + query), "timeout": timeouts},
@@ -165,14 +165,14 @@ def _streaming(response: httpx2.Response) -> StreamingResponse:
     return streaming
 
 
-def _request_headers(visit: RequestContext, url: str) -> Headers:
-    given = visit.scope["headers"]
+def _request_headers(incoming: RequestContext, url: str) -> Headers:
+    given = incoming.scope["headers"]
     yield from _end_to_end(given, _REPLACED)
-    yield b"x-forwarded-for", visit.client_ip.encode()
-    yield b"x-request-id", visit.request_id.encode()
-    if not visit.header(b"host"):
+    yield b"x-forwarded-for", incoming.client_ip.encode()
+    yield b"x-request-id", incoming.request_id.encode()
+    if not incoming.header(b"host"):
         yield b"host", httpx2.URL(url).netloc
-    if visit.header(b"transfer-encoding"):
+    if incoming.header(b"transfer-encoding"):
         # RFC 9112, section 6.3: it overrides a content-length
         yield b"transfer-encoding", b"chunked"
     else:

@@ -25,7 +25,7 @@ Counter = Callable[[], Awaitable[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class ContextTools:
-    """What the process provides to a context."""
+    """The tools that the process provides to a context."""
 
     # none with memory storage
     postgres: Postgres | None

@@ -46,7 +46,7 @@ _DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, RecursionError)
 # the AttributeError and OSError come from httpx2 when a connection is reset while it is checked
 CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
 # the callee rejects us for a while, during a deployment or a key rotation
-TEMPORARY_REFUSALS: Final = (Unauthenticated, RouteNotFound)
+TEMPORARY_ERRORS: Final = (Unauthenticated, RouteNotFound)
 
 # httpx2 checks every idle connection on each call, at 12 us each
 MAX_KEEPALIVE: Final = 8
@@ -240,7 +240,7 @@ class RpcClient:
             return self._bad_response(
                 ctx, method, f"{response.status_code} {_problem_code(response)}"
             )
-        if isinstance(error, TEMPORARY_REFUSALS):
+        if isinstance(error, TEMPORARY_ERRORS):
             log.error("rpc.rejected_our_token", target=self._target, method=method, code=error.code)
             return Unavailable(dependency=self._target)
         return error

@@ -107,7 +107,7 @@ class ServiceSigner:
 
 
 class ServiceVerifier:
-    """Tells which service bears a token. `sources`: caller -> where its public keys come from."""
+    """Verifies service tokens with the public keys of their callers, and caches valid ones."""
 
     def __init__(
         self, jwks_by_caller: Mapping[str, JwksProvider], served: Collection[str], clock: Clock

@@ -52,7 +52,9 @@ def unreserved_quantity(stock: "sa.FromClause") -> "sa.ColumnElement[int]":
 
 
 def allocatable_quantity(stock: "sa.FromClause") -> "sa.ColumnElement[int]":
-    """Units that can be reserved, on hand or on backorder, without those of expired reservations."""
+    """Units that can be reserved, on hand or on backorder, without those of expired
+    reservations.
+    """
     allocatable: sa.ColumnElement[int] = unreserved_quantity(stock) + stock.c.backorder
     return allocatable
 

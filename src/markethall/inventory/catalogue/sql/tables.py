@@ -1,4 +1,6 @@
-"""Tables of the catalogue, and the metadata of the schema `inventory`. Triggers are in migrations."""
+"""Tables of the catalogue, and the metadata of the schema `inventory`. Triggers are
+in migrations.
+"""
 
 from typing import Any
 

@@ -87,7 +87,9 @@ class ShopifyReader:
         self._delimiter = delimiter
 
     def read_steps(self, chunk: FileChunk) -> Iterator[ReadStep]:
-        """Yield one Handle at a time; one that may continue after the chunk is left for the next."""
+        """Yield one Handle at a time; one that may continue after the chunk is left
+        for the next.
+        """
         group: _HandleGroup | None = None
         truncated_handle, position = chunk.position.truncated_handle, chunk.position
         for record in read_csv_records(chunk, self._delimiter):

@@ -253,7 +253,9 @@ def reservation_closed_error(
 
 @dataclass(frozen=True)
 class ShortLine:
-    """Units of a product that could not be reserved, and the available units, expired ones included."""
+    """Units of a product that could not be reserved, and the available units, expired ones
+    included.
+    """
 
     product_id: UUID
     quantity: int

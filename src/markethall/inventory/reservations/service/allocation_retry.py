@@ -34,7 +34,9 @@ class AllocationPlan:
 
 
 class AllocationFailed(Exception):
-    """A stock row has too little for `requested` (units by product): `missing` could not be reserved."""
+    """A stock row has too little for `requested` (units by product): `missing` could not be
+    reserved.
+    """
 
     def __init__(
         self, requested: Mapping[UUID, int], missing: StockQuantity, *, must_be_active: bool = True

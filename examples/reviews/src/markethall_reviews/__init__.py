@@ -1,0 +1,1 @@
+"""Product reviews, as a context of Markethall."""

@@ -1,0 +1,48 @@
+"""Ports of reviews: the storage."""
+
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+from markethall.shared.idempotency.records import IdempotentCommand
+from markethall.shared.kernel.pagination import TimeKeyset
+from markethall.shared.messaging.events import Delivery
+from markethall.shared.persistence import database
+from markethall_reviews.contract import RatingView, ReviewView
+from markethall_reviews.domain import Review
+
+
+class ReadStore(Protocol):
+    async def has_received(self, user_id: UUID, product_id: UUID) -> bool: ...
+
+    async def list_reviews(
+        self, product_id: UUID, after: TimeKeyset | None, limit: int
+    ) -> Sequence[Review]:
+        """Return up to `limit` + 1 reviews, the newest first."""
+
+    async def get_rating(self, product_id: UUID) -> RatingView: ...
+
+    async def count(self) -> int: ...
+
+
+class Store(ReadStore, Protocol):
+    async def add_order(self, order_id: UUID, user_id: UUID) -> None:
+        """Insert the order, unless it exists."""
+
+    async def add_shipped_products(self, order_id: UUID, product_ids: Sequence[UUID]) -> None:
+        """Insert the products of the order that do not exist yet."""
+
+    async def complete_order(self, order_id: UUID) -> None: ...
+
+    async def add_review(self, review: Review) -> bool:
+        """Insert the review. Return False when the customer has reviewed the product."""
+
+    async def mark_processed(self, delivery: Delivery) -> bool:
+        """Mark the inbox row as processed; return False when it was processed before."""
+
+    async def store_response(self, command: IdempotentCommand, result: ReviewView) -> None:
+        """Store the response under the key of the command, if it has one. Raises LeaseLost."""
+
+
+class Database(database.Database[ReadStore, Store], Protocol):
+    """The storage of reviews."""
