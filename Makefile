@@ -7,9 +7,9 @@ BIN    := $(VENV)/bin
 SERVE  := $(VENV)/serve.stamp
 DEV    := $(VENV)/dev.stamp
 
-.PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \ test-example
+.PHONY: help serve test install install-dev check lint types imports migrations docs bench lock clean \
   test-manifests test-topologies test-crash-recovery test-network-faults test-concurrency \
-  test-event-delivery test-relocation
+  test-event-delivery test-relocation test-example
 
 ## help: list the targets
 help:
@@ -106,7 +106,7 @@ test-event-delivery: $(DEV)
 test-relocation: $(DEV)
 	MARKETHALL_TEST_SCOPE=full $(BIN)/python -m pytest -q -s tests/e2e/test_relocation.py $(ARGS)
 
-## test-example: a context from another distribution, inside the monolith and as a service of its own
+## test-example: test a context from another distribution (examples/reviews), in the monolith and as a service
 test-example: $(DEV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e examples/reviews
 	cd examples/reviews && ../../$(BIN)/python -m pytest -q; status=$$?; \
