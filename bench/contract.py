@@ -303,8 +303,8 @@ async def _create_entities(transport: httpx2.AsyncBaseTransport, url: str = INSI
         return EntityIds(UUID(user["user_id"]), UUID(product["product_id"]))
 
 
-async def _post(http: httpx2.AsyncClient, path: str, **settings: Any) -> Any:
-    response = await http.post(path, **settings)
+async def _post(http: httpx2.AsyncClient, path: str, **options: Any) -> Any:
+    response = await http.post(path, **options)
     if not response.is_success:
         raise Refused(f"{path}: {response.status_code} {response.text}")
     return response.json()

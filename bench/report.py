@@ -87,7 +87,7 @@ class Report:
 
     def add(self, figure: Figure) -> None:
         """Add a figure. A baseline measured twice is merged."""
-        previous = next((figure for figure in self.figures if _same(figure, figure)), None)
+        previous = next((other for other in self.figures if _same(other, figure)), None)
         if previous is None:
             self.figures.append(figure)
             return
@@ -127,7 +127,7 @@ class Report:
         rate = figure.value if figure.sustained is None else figure.sustained
         value = self.ratio(figure) if goal.of else rate
         base = self._baseline(figure) if goal.of else None
-        disturbed = any(figure.foreign > MAX_FOREIGN_SHARE for figure in (figure, base) if figure)
+        disturbed = any(each.foreign > MAX_FOREIGN_SHARE for each in (figure, base) if each)
         target = f"{goal.target:.0%} of {goal.of[:4].split()[0]}" if goal.of else f"{goal.target:g}"
         sign = "<=" if goal.at_most else ">="
         return f"{sign} {target}: {_verdict(value, goal, disturbed)}"

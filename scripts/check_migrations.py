@@ -6,9 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from markethall.contexts import BUILT_IN_CONTEXTS
 from markethall.local.postgres import EmbeddedPostgres
-
-SECTIONS = ("users", "inventory", "orders", "payments")
 
 
 def main() -> None:
@@ -25,7 +24,7 @@ def main() -> None:
 def check(url: str) -> None:
     alembic(url, "upgrade", "head")
     alembic(url, "check")
-    for section in SECTIONS:
+    for section in (manifest.name for manifest in BUILT_IN_CONTEXTS):
         alembic(url, "-n", section, "check")
     alembic(url, "downgrade", "base")
     alembic(url, "-n", "inventory", "upgrade", "head")

@@ -74,7 +74,12 @@ async def open_partitioned_app(
     """
     network = AsgiNetwork()
     common = {"secret_key": SECRET, "admin_email": ADMIN[0], "admin_password": ADMIN[1], **settings}
-    keys = {"users": "access_token_private_key", "orders": "service_token_private_key"}
+    keys = {
+        caller: "service_token_private_key"
+        for caller, called in topology().dependencies.items()
+        if called
+    }
+    keys[topology().token_issuer] = "access_token_private_key"
     apps = {
         block: _create_app(
             network,
@@ -115,10 +120,10 @@ def address_of(block: Block) -> str:
 
 
 def remotes_of(block: Block, partition: Partition) -> dict[str, str]:
-    """Return the URLs a block needs: called contexts, and users and orders for
-    their public keys.
-    """
-    known = {"users", "orders"}.union(*(topology().dependencies[context] for context in block))
+    """Return the URLs of the contexts that a block calls or whose public keys it reads."""
+    known: frozenset[str] = frozenset().union(
+        *(topology().dependencies[c] | topology().jwks_sources[c] for c in block)
+    )
     return {
         context: address_of(other)
         for other in partition

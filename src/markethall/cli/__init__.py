@@ -10,6 +10,7 @@ from markethall.cli import catalogue, database, serving, staff
 from markethall.cli.console import out, print_errors
 from markethall.cli.events import events
 from markethall.shared.composition.settings import SettingsError
+from markethall.shared.composition.topology import InvalidManifest
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -28,8 +29,8 @@ def main() -> None:
     """Entry point. Prints one line on stderr for each invalid setting, and exits with code 2."""
     try:
         cli()
-    except SettingsError as error:
-        print_errors(error.lines)
+    except (SettingsError, InvalidManifest) as error:
+        print_errors(str(error).splitlines())
         sys.exit(EXIT_INVALID_SETTINGS)
     except OSError as error:
         print_errors([str(error)])
