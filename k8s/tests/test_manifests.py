@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k8s.tests.rendered import OVERLAYS, REPOSITORY, Document, found, parsed
-from markethall.contexts import context_names
+from markethall.contexts import context_names, topology
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings, read_settings
 from markethall.shared.security.access_tokens import generate_private_key
@@ -137,7 +137,8 @@ def test_the_application_accepts_the_settings_of_every_pod(
 
 def settings_of(given: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The settings that the application reads from this environment alone."""
-    known = {f"MARKETHALL_{name.upper()}" for name in Settings.model_fields}
+    classes = [Settings, *(manifest.settings for manifest in topology().manifests)]
+    known = {f"MARKETHALL_{name.upper()}" for kind in classes for name in kind.model_fields}
     assert given.keys() <= known
     with monkeypatch.context() as environment:
         for name in os.environ.keys() & known:
