@@ -336,7 +336,7 @@ async def test_late_capture_reinstates_expired_order(orders_app: OrdersApp) -> N
 
     after = await assert_consistent(orders_app, order)
     assert (after.status, after.payment_status) == (OrderStatus.PROCESSING, OrderPaymentStatus.PAID)
-    assert await orders_app.changes(order) == ["placed", "expired", "reinstated"]
+    assert await orders_app.changes(order) == ["placed", "expired", "revived"]
     old, new = orders_app.fake_inventory.reservations_of(order.order_id)
     assert (old.status, new.status) == (ReservationStatus.RELEASED, ReservationStatus.COMMITTED)
 

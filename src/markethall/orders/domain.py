@@ -128,7 +128,8 @@ class Order:
         self._transition(OrderCommand.REINSTATE, audit.at)
         self.reservation_id = reservation_id
         self._record_capture()
-        self._record("reinstated", audit)
+        # the word that clients read in the timeline
+        self._record("revived", audit)
 
     def record_late_payment(self, audit: AuditInfo) -> None:
         """Record a payment that came after the order ended and will be refunded."""

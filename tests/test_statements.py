@@ -1,0 +1,37 @@
+"""Every SQL statement of the package compiles: a test run may not execute all of them."""
+
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+
+import markethall
+from markethall.shared.persistence.postgres import Statement
+
+
+def sql_modules() -> Iterator[str]:
+    for module in pkgutil.walk_packages(markethall.__path__, "markethall."):
+        if ".sql" in module.name:
+            yield module.name
+
+
+STATEMENTS = {
+    f"{module.removeprefix('markethall.')}.{name}": value
+    for module in sql_modules()
+    for name, value in vars(import_module(module)).items()
+    if isinstance(value, Statement)
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_statement_compiles(name: str) -> None:
+    STATEMENTS[name]._compile()
+
+    assert STATEMENTS[name]._sql
+
+
+def test_statements_of_every_built_in_context_are_found() -> None:
+    found = {name.partition(".")[0] for name in STATEMENTS}
+
+    assert {"users", "inventory", "orders", "payments"} <= found
