@@ -1,4 +1,4 @@
-"""Ends a process when its parent ends, also after kill -9 of the parent.
+"""End a process when its parent ends, also after kill -9 of the parent.
 
 A parent with threads must not run Python code between fork and exec. It starts the child through
 this module instead, which requests the signal and then replaces itself with the program:

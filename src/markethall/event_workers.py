@@ -94,7 +94,9 @@ def _inbox_transport(context: str, context_container: ContextContainer[Any]) -> 
 def _stream_publishers(
     container: ApplicationContainer, settings: Settings, publisher: str
 ) -> Sequence[RedisStreamPublisher]:
-    """To the subscribers that are reached by a stream; empty where there are none."""
+    """Return the publisher to the subscribers reached through Redis Streams; empty if there are
+    none.
+    """
     subscribers = {
         subscriber: topology().event_types(publisher, subscriber)
         for source, subscriber in topology().event_pairs

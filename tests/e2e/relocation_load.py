@@ -108,7 +108,7 @@ class RelocationLoad(Shop):
         return {"product_id": self.product_id, "quantity": 1, "shipping_address": "Market 1"}
 
     async def _pay(self, sale: Sale) -> None:
-        """Pay, again if the charge has failed, because an interrupted charge may be given up."""
+        """Confirm until captured: an interrupted charge may end as failed."""
         path, status = f"/payments/{sale.order['payment']['payment_id']}/confirm", ""
         while status != "captured":
             paid = await self._post_until_final(

@@ -104,7 +104,7 @@ def _without_condition(statement: Statement) -> Statement:
 
 
 def _without_reserve_function(statement: Statement) -> Statement:
-    """Update the stock without the function that has the condition."""
+    """Replace the call of the SQL function that checks the stock by an unconditional UPDATE."""
     changed = copy(statement)
     changed._compile()
     [(call, product, warehouse)] = RESERVE_STOCK_CALL.findall(changed._sql)

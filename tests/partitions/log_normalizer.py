@@ -43,7 +43,7 @@ class LogNormalizer:
         return _PATTERN.sub(lambda found: self._replacement(found, new=True), text)
 
     def normalize_known(self, text: str) -> str:
-        """Do the same without numbering new ids, to get a stable sort key."""
+        """Normalize, but leave new ids unnumbered: a stable sort key."""
         return _PATTERN.sub(lambda found: self._replacement(found, new=False), text)
 
     def normalize_sorted(self, texts: Iterable[str]) -> list[str]:

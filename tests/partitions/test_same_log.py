@@ -66,7 +66,7 @@ async def test_two_workers_give_same_log(
 async def test_memory_backend_gives_same_log(
     resources: PartitionResources, reference: Log, record_property: Record
 ) -> None:
-    """Compare responses and events only; memory storage has no tables."""
+    """Memory storage has no tables, so only responses and events are compared."""
     log = await log_in_memory(resources)
 
     assert_same(record_property, reference.without_tables(), log.lines)

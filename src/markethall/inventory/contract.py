@@ -181,8 +181,9 @@ class Inventory(Protocol):
         """
 
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        """Commit a paid reservation (held -> committed), which never expires.
+        """Commit a held reservation once it is paid (held -> committed).
 
+        A committed reservation never expires.
         An expired reservation is reserved again if there is stock. Raises OutOfStock,
         ReservationClosed.
         """

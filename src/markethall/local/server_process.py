@@ -1,4 +1,4 @@
-"""Starts and ends the processes of the embedded servers."""
+"""Start and end the processes of the embedded servers."""
 
 import ctypes
 import os
@@ -41,7 +41,7 @@ class OsUser:
 
 
 def require_main_thread() -> None:
-    """Raises EmbeddedError elsewhere: Linux ends a child with the *thread* that started it."""
+    """Raise EmbeddedError elsewhere: Linux ends a child with the *thread* that started it."""
     if threading.current_thread() is not threading.main_thread():
         raise EmbeddedError("an embedded server must be started in the main thread")
 
@@ -55,7 +55,7 @@ def serve(
     log: IO[bytes],
     previous_port: int | None = None,
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Starts a server, waits until it is ready, and returns its process and its port.
+    """Start a server, wait until it is ready, and return its process and its port.
 
     `command(port)` makes the command, `is_ready(pid, port)` checks once, `ending` is the signal
     that the server gets when this process ends. `previous_port` is used again if it is free.
@@ -75,7 +75,7 @@ def serve(
 
 
 def run(command: Sequence[str], user: OsUser, *, stdin: str = "", at: Path | None = None) -> str:
-    """Returns the output of the command. Raises EmbeddedError with its last line when it fails.
+    """Return the output of the command. Raises EmbeddedError with its last line when it fails.
 
     It does not start at all when the user cannot enter `at`.
     """
@@ -93,7 +93,7 @@ def run(command: Sequence[str], user: OsUser, *, stdin: str = "", at: Path | Non
 
 
 def end(process: subprocess.Popen[bytes], *signals: signal.Signals) -> None:
-    """Sends one signal after the other until the process has ended."""
+    """Send one signal after the other until the process has ended."""
     for number in signals:
         process.send_signal(number)
         try:
@@ -104,7 +104,7 @@ def end(process: subprocess.Popen[bytes], *signals: signal.Signals) -> None:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Opens the file for appending, and empties it first when it is too long."""
+    """Open the file for appending, and empty it first when it is too long."""
     log = open_private(path)
     if log.seek(0, os.SEEK_END) > _MAX_LOG_BYTES:
         log.truncate(0)
@@ -112,7 +112,7 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Opens the file for reading and appending. A new file is readable by its owner only."""
+    """Open the file for reading and appending. A new file is readable by its owner only."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b")
 
 
@@ -198,7 +198,7 @@ def _before_exec(user: OsUser, ending: signal.Signals, at: Path | None) -> Calla
 
 
 def _enter_user_namespace(libc: ctypes.CDLL, mapping: tuple[int, int]) -> None:
-    """Does `unshare --user --map-user=… --map-group=…`, for systems without that program."""
+    """Do `unshare --user --map-user=… --map-group=…`, for systems without that program."""
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(_CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "no user namespace")

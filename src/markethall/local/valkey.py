@@ -31,7 +31,7 @@ class EmbeddedValkey:
         return self._process.pid if self._process else None
 
     def start(self) -> str:
-        """Starts the server and returns its URL. A second call returns the same URL.
+        """Start the server and return its URL. A second call returns the same URL.
 
         Must be called in the main thread. Raises EmbeddedMissing or EmbeddedError.
         """
@@ -41,7 +41,7 @@ class EmbeddedValkey:
         return self._url
 
     def stop(self) -> None:
-        """Ends the server and waits for it. May be called twice."""
+        """End the server and wait for it. May be called twice."""
         process, self._process = self._process, None
         if process is not None:
             end(process, signal.SIGTERM, signal.SIGKILL)

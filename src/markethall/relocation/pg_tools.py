@@ -1,4 +1,4 @@
-"""Finds pg_dump and psql of a version that can read the source server."""
+"""Find pg_dump and psql of a version that can read the source server."""
 
 import re
 import shutil
@@ -45,7 +45,7 @@ def find_pg_tools(source_major: int, target_major: int) -> PgTools:
 
 
 def _installations() -> Iterator[PgTools]:
-    """Yields the tools on PATH and those in the wheel of the embedded server."""
+    """Yield the tools on PATH and those in the wheel of the embedded server."""
     on_path = shutil.which("pg_dump")
     for folder in (on_path and Path(on_path).parent, wheel_bin_folder()):
         majors = [_major_of(folder / name) for name in ("pg_dump", "psql")] if folder else [0]

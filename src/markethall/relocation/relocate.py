@@ -1,4 +1,4 @@
-"""Moves the data of one context into another database: all of it, compared, or nothing.
+"""Move the data of one context into another database: all of it, compared, or nothing.
 
 The copy is written and compared in one transaction on the target. Meanwhile the schema on the
 source is locked against writers; it is renamed when the copy is committed. So no write between the
@@ -55,7 +55,7 @@ WHERE datname = current_database() AND application_name = 'markethall'
 async def relocate(
     context: str, source_url: str, to: str, *, force: bool = False, report: Reporter
 ) -> str:
-    """Returns the URL of the database that has the context's data now. Raises RelocationFailed.
+    """Return the URL of the database that has the context's data now. Raises RelocationFailed.
 
     `to` is a URL, or the name of a database on the same server, which is created if missing.
     `force` ignores processes that still use the data.
@@ -92,13 +92,13 @@ async def _connected(url: str, name: str) -> "AsyncIterator[Connection]":
 
 
 async def _lock_relocation(side: "Connection", context: str, reason: str) -> None:
-    """Holds until the connection ends. Two connections to one database cannot both hold it."""
+    """Hold until the connection ends. Two connections to one database cannot both hold it."""
     if not await side.fetchval(_TRY_LOCK, f"markethall.relocation.{context}"):
         raise RelocationFailed(reason)
 
 
 async def _refuse_if_served(source: "Connection", context: str) -> None:
-    """Takes the outbox lease of the context, so that a process started now cannot begin to work."""
+    """Take the outbox lease of the context, so that a process started now cannot begin to work."""
     has_lease, deadline = False, time.monotonic() + _SERVED_WAIT_SECONDS
     while True:
         has_lease = has_lease or await source.fetchval(_TRY_LOCK, f"markethall.relay.{context}")
@@ -112,7 +112,7 @@ async def _refuse_if_served(source: "Connection", context: str) -> None:
 
 @asynccontextmanager
 async def _target_database(source: "Connection", source_url: str, to: str) -> AsyncIterator[str]:
-    """Yields the target's URL. Drops a database that it created when the relocation fails."""
+    """Yield the target's URL. Drops a database that it created when the relocation fails."""
     if "://" in to:
         yield to
         return

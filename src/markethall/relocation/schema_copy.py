@@ -1,4 +1,4 @@
-"""Copies a schema with pg_dump and psql in one transaction, and compares it before the commit."""
+"""Copy a schema with pg_dump and psql in one transaction, and compare it before the commit."""
 
 import re
 import subprocess
@@ -42,7 +42,7 @@ SELECT 'at ' || last_value || CASE WHEN is_called THEN '' ELSE ', unused' END FR
 
 @dataclass(frozen=True)
 class SchemaCopy:
-    """Pipes pg_dump into psql, in one transaction on the target that ends with a comparison."""
+    """Pipe pg_dump into psql, in one transaction on the target that ends with a comparison."""
 
     tools: PgTools
     schema: str
@@ -74,7 +74,7 @@ class SchemaCopy:
         checksums: RowChecksums,
         errors: IO[str],
     ) -> bool:
-        """Sends COMMIT only after everything else succeeded, so a killed process leaves nothing.
+        """Send COMMIT only after everything else succeeded, so a killed process leaves nothing.
 
         psql's own --single-transaction would commit an input that ends too early.
         """

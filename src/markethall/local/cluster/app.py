@@ -43,14 +43,14 @@ class ClusterReadiness:
 
 
 class NoTokens:
-    """Refuses every token: the services verify tokens, not the proxy."""
+    """Refuse every token: the services verify tokens, not the proxy."""
 
     async def verify(self, token: str) -> Actor:
         raise Unauthenticated(reason="unknown")
 
 
 class ClusterApp:
-    """Passes a path of a service to that service, and answers every other path itself."""
+    """Pass a path of a service to that service, and answer every other path itself."""
 
     def __init__(self, app: FastAPI, proxy: ReverseProxy, settings: Settings) -> None:
         self.app = app
@@ -86,7 +86,7 @@ def create_cluster_app(
     proxy: ReverseProxy,
     running: Callable[[], AbstractAsyncContextManager[None]],
 ) -> ClusterApp:
-    """Builds the application. `running` is entered at its start-up and left at its shutdown."""
+    """Build the application. `running` is entered at its start-up and left at its shutdown."""
     readiness = ClusterReadiness(proxy)
 
     @asynccontextmanager
@@ -115,7 +115,7 @@ def create_cluster_app(
 
 
 def merge_documents(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Merges OpenAPI documents. Components of the same name are the same in all of them."""
+    """Merge OpenAPI documents. Components of the same name are the same in all of them."""
     merged = documents[0]
     for document in documents[1:]:
         merged["paths"].update(document["paths"])

@@ -60,7 +60,7 @@ class ServiceProcess:
         return self.process
 
     async def stop(self, timeout_seconds: float) -> None:
-        """Sends SIGTERM, and SIGKILL after the timeout."""
+        """Send SIGTERM, and SIGKILL after the timeout."""
         process = self.process
         if process and process.returncode is None:
             process.terminate()
@@ -94,7 +94,7 @@ class ServiceSupervisor:
         }
 
     async def supervise(self) -> None:
-        """Starts the services. Returns when one of them cannot start."""
+        """Start the services. Returns when one of them cannot start."""
         try:
             async with asyncio.TaskGroup() as group:
                 for service in self.services.values():
@@ -145,7 +145,7 @@ def environment_of(context: str, settings: Settings, urls: Urls) -> dict[str, st
 
 
 def prefix_log_line(context: str, line: bytes) -> bytes:
-    """Adds the service: as a field of a JSON object, in front of any other line."""
+    """Add the service: as a field of a JSON object, in front of any other line."""
     if line.startswith(b'{"'):
         return b'{"service":"' + context.encode() + b'",' + line[1:]
     return f"{context:10}| ".encode() + line

@@ -45,7 +45,7 @@ _LIMITS: Final = httpx2.Limits(
 
 
 class ReverseProxy:
-    """Streams requests to the services. It never retries: the first attempt may have had effect."""
+    """Stream requests to the services. It never retries: the first attempt may have had effect."""
 
     def __init__(self, urls: Mapping[str, str], settings: Settings) -> None:
         self._urls = urls
@@ -64,14 +64,14 @@ class ReverseProxy:
         await self._client.aclose()
 
     async def get(self, context: str, path: str, headers: Headers = ()) -> httpx2.Response:
-        """Fetches a whole response. Raises Unavailable."""
+        """Fetch a whole response. Raises Unavailable."""
         try:
             return await self._client.get(self._urls[context] + path, headers=[*headers])
         except _CONNECTION_ERRORS as error:
             raise Unavailable(dependency=context) from error
 
     async def readiness(self, context: str) -> str:
-        """Returns "ok", "not ready" or "down"."""
+        """Return "ok", "not ready" or "down"."""
         try:
             response = await self.get(context, "/ready")
         except Unavailable:
@@ -89,7 +89,7 @@ class ReverseProxy:
                 cause = repr(error.__cause__)
                 log.warning("proxy.upstream_unavailable", service=context, error=cause)
             if isinstance(error, RequestTimeout):
-                # the rest of the body may still arrive and must not be read as a request
+                # close: the unread rest of the body would be parsed as the next request
                 incoming.extra_headers.append((b"connection", b"close"))
             await problem_response(incoming.scope, error)(
                 incoming.scope, receive, incoming.wrap_send(send)
@@ -136,7 +136,7 @@ class ClientDisconnected(Exception):
 
 
 class RequestBody(httpx2.AsyncByteStream):
-    """Yields the body of a request as it arrives. The service limits the time of the whole body."""
+    """Yield the body of a request as it arrives. The service limits the time of the whole body."""
 
     def __init__(self, receive: Receive, piece_timeout: float) -> None:
         self._receive = receive
@@ -158,7 +158,7 @@ class RequestBody(httpx2.AsyncByteStream):
 
 
 def _streaming(response: httpx2.Response) -> StreamingResponse:
-    """Ends with the client's connection: an event stream has no end of its own."""
+    """End with the client's connection: an event stream has no end of its own."""
     streaming = StreamingResponse(response.aiter_raw(), response.status_code)
     # our own server sets the date
     streaming.raw_headers = _end_to_end(response.headers.raw, {b"date"})
@@ -180,7 +180,7 @@ def _request_headers(incoming: RequestContext, url: str) -> Headers:
 
 
 def _end_to_end(headers: Headers, dropped: AbstractSet[bytes]) -> list[tuple[bytes, bytes]]:
-    """Removes headers that concern one connection. Repeated headers keep their order."""
+    """Remove headers that concern one connection. Repeated headers keep their order."""
     lowered = [(name.lower(), value) for name, value in headers]
     listed = b",".join(value for name, value in lowered if name == b"connection").split(b",")
     one_hop = _HOP_BY_HOP | {name.strip().lower() for name in listed}

@@ -15,7 +15,7 @@ from markethall.shared.observability import log
 
 
 def run(settings: Settings, host: str, port: int, report: Report) -> int:
-    """Blocks until all processes have ended. Returns the exit code; OSError for a taken port."""
+    """Block until all processes have ended. Returns the exit code; OSError for a taken port."""
     with listen_socket(host, port) as socket:
         log.configure(settings.log_format, settings.log_level)
         urls = free_urls()

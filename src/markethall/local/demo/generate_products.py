@@ -1,4 +1,4 @@
-"""Generates a realistic catalogue of any size that is the same each time.
+"""Generate a realistic catalogue of any size that is the same each time.
 
 Product n is the same in a catalogue of a hundred and of a million: it depends only on the number
 of its family, which is the seed of all its random choices.
@@ -80,7 +80,7 @@ def _family(number: int, rng: Random) -> _Family:
 
 
 def _price(rng: Random, lowest: int, highest: int) -> int:
-    """Prefers low prices, and ends them in 90 cents."""
+    """Prefer low prices, and end them in 90 cents."""
     cents = lowest + (highest - lowest) * rng.random() ** 2
     return round(cents / 100) * 100 - 10
 

@@ -1,4 +1,4 @@
-"""Brings the generated catalogue into the shop: its categories, and its products by an import."""
+"""Bring the generated catalogue into the shop: its categories, and its products by an import."""
 
 import csv
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
@@ -61,7 +61,7 @@ async def known_skus(imports: Imports, ctx: CallContext) -> set[str]:
 
 
 async def create_categories(categories: Categories, call: CallContext) -> None:
-    """Creates the category tree. A category that exists stays unchanged."""
+    """Create the category tree. A category that exists stays unchanged."""
     for position, (key, template) in enumerate(CATEGORIES.items()):
         command = _category(key, template, position)
         try:

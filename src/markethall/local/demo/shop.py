@@ -173,7 +173,7 @@ SHOP: Final = (
 
 
 async def fill(catalogue: Catalogue, stockroom: Stockroom, ctx: CallContext) -> int:
-    """Returns the number of new products. A product that exists stays unchanged."""
+    """Return the number of new products. A product that exists stays unchanged."""
     writer = _with_write_scopes(ctx)
     new = 0
     for family in SHOP:
@@ -196,7 +196,7 @@ async def fill(catalogue: Catalogue, stockroom: Stockroom, ctx: CallContext) -> 
 async def _add(
     catalogue: Catalogue, stockroom: Stockroom, ctx: CallContext, product: NewProduct, units: int
 ) -> bool:
-    """Creates a product with its first delivery. Every step is idempotent, so a retry continues."""
+    """Create a product with its first delivery. Every step is idempotent, so a retry continues."""
     product_id = _fixed_id(product.sku)
     new = not await _exists(catalogue, ctx, product_id)
     try:

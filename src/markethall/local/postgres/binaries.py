@@ -1,4 +1,4 @@
-"""Finds the server programs and builds their commands."""
+"""Find the server programs and build their commands."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Keeps two servers from using one data directory."""
+"""Keep two servers from using one data directory."""
 
 import fcntl
 import os
@@ -22,7 +22,7 @@ class DataDirLock:
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> None:
-        """Raises EmbeddedBusy when another process holds the lock."""
+        """Raise EmbeddedBusy when another process holds the lock."""
         file = open_private(self._path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,14 +37,14 @@ class DataDirLock:
         self._file = file
 
     def release(self) -> None:
-        """Does nothing when the lock is not held."""
+        """Do nothing when the lock is not held."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
 
 def wait_for_previous_server(cluster: Path) -> None:
-    """Returns when no process works in the cluster. Raises EmbeddedBusy after a timeout.
+    """Return when no process works in the cluster. Raises EmbeddedBusy after a timeout.
 
     The server of a killed process needs a moment to shut down.
     """
@@ -63,7 +63,7 @@ def wait_for_previous_server(cluster: Path) -> None:
 
 
 def _processes_in(cluster: Path) -> list[int]:
-    """Finds the processes of the server: all of them work in its data directory.
+    """Find the processes of the server: all of them work in its data directory.
 
     psutil reports no working directory for processes of other users, which cannot enter ours.
     """

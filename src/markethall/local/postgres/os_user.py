@@ -1,4 +1,4 @@
-"""Chooses the user that runs Postgres, which refuses to run as root."""
+"""Choose the user that runs Postgres, which refuses to run as root."""
 
 import os
 import pwd
@@ -26,7 +26,7 @@ def choose_os_user(program: str, cluster: Path) -> OsUser:
 
 
 def chown(folder: Path, user: OsUser) -> None:
-    """Gives the folder and everything in it to the user."""
+    """Give the folder and everything in it to the user."""
     if folder.stat().st_uid == user.uid:
         return
     # Bottom-up: the folder itself changes last, so an interrupted walk is repeated.
@@ -37,7 +37,7 @@ def chown(folder: Path, user: OsUser) -> None:
 
 
 def _candidates(cluster: Path) -> Iterator[OsUser]:
-    """Yields the users to try, in order.
+    """Yield the users to try, in order.
 
     Root becomes the owner of the data, or nobody. Where these cannot enter (a closed home), a
     user namespace maps root to nobody; containers often forbid that, so it comes last.

@@ -61,7 +61,7 @@ class EmbeddedPostgres:
         return self._process.pid if self._process else None
 
     def start(self) -> str:
-        """Starts the server and returns its SQLAlchemy URL. Creates the cluster at first use.
+        """Start the server and return its SQLAlchemy URL. Creates the cluster at first use.
 
         A second call returns the same URL. Must be called in the main thread. Raises
         EmbeddedMissing, EmbeddedBusy or EmbeddedError.
@@ -72,7 +72,7 @@ class EmbeddedPostgres:
         return self._url
 
     def stop(self) -> None:
-        """Shuts down without waiting for clients, and waits for the end. May be called twice."""
+        """Shut down without waiting for clients, and wait for the end. May be called twice."""
         process, self._process = self._process, None
         if process is not None:
             # fast shutdown, then immediate shutdown
@@ -136,7 +136,7 @@ class EmbeddedPostgres:
         return port
 
     def _previous_port(self) -> int | None:
-        """Keeps the URL of the last start, which clients may have stored."""
+        """Keep the URL of the last start, which clients may have stored."""
         with suppress(OSError):
             if found := re.search(r'"port=(\d+)"', (self._cluster / "postmaster.opts").read_text()):
                 return int(found[1])
@@ -153,7 +153,7 @@ class EmbeddedPostgres:
         return True
 
     def _build(self, binaries: PostgresBinaries, user: OsUser) -> None:
-        """Creates the cluster under another name and renames it, so that it is never half made.
+        """Create the cluster under another name and rename it, so that it is never half made.
 
         A killed process leaves a folder that the next call removes.
         """
@@ -185,7 +185,7 @@ def _write_secret(path: Path, text: str) -> None:
 
 
 def _is_ready(cluster: Path, pid: int, port: int) -> bool:
-    """Reads the status line of postmaster.pid, as `pg_ctl -w` does.
+    """Read the status line of postmaster.pid, as `pg_ctl -w` does.
 
     A connection would prove less: another Postgres may have taken the port.
     """

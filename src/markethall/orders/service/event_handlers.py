@@ -206,7 +206,7 @@ class OrderEventHandlers:
         except InvalidPaymentTransition:
             return False
         except PaymentInProgress as error:
-            # retried until the provider has decided
+            # the event is delivered again later, until the provider has decided
             raise RetryLater("the payment is being decided") from error
         return True
 

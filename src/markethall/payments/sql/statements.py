@@ -35,7 +35,7 @@ def _column_binds(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
 
 
 def _after_keyset(sort_column: "sa.Column[Any]") -> "sa.Tuple":
-    """Bind the position of the last row before the page."""
+    """Return (created_at, id) of the last row of the previous page, as bind parameters."""
     return sa.tuple_(
         bindparam("after_created_at", type_=sort_column.type), bindparam("after_id", type_=sa.Uuid)
     )

@@ -22,7 +22,7 @@ class InternalApi(Generic[K, C]):
     router: APIRouter
     # the implementation, in the container of the context
     local: Callable[[K], C]
-    # the client of the endpoints
+    # builds the client that calls `router` from another process
     remote: Callable[[RpcClient], C]
     # the wrapper that applies the rules of a call, the same for both
     guarded: Callable[[C, CallGuard], C]

@@ -232,7 +232,9 @@ class GatewayMiddleware:
 
 
 def _replay_body(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that yields the body that was read already, then later messages."""
+    """Return a `receive` that first yields the body already read, then passes on later
+    messages.
+    """
     is_replayed = False
 
     async def replay() -> Message:

@@ -114,7 +114,9 @@ class InboxConsumer:
 
 
 def is_being_cancelled() -> bool:
-    """Return whether this task is being cancelled, as opposed to a task that it awaits."""
+    """Return True if this task itself is cancelled, False if the CancelledError came from a task
+    that it awaits.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -137,7 +137,7 @@ class RpcClient:
         await self._call_for_content(ctx, method, command)
 
     async def _call_for_content(self, ctx: CallContext, method: str, command: BaseModel) -> bytes:
-        # without defaults: a callee one release older may not know a new optional field
+        # omit default values: a callee one release older may not know a new optional field
         body = command.model_dump_json(exclude_defaults=True).encode()
         response = await self._call_with_retries(ctx, method, body)
         if not response.is_success:

@@ -82,7 +82,7 @@ AttributeValue = Annotated[
     Annotated[Text, Field(max_length=1000)]
     | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
     | Bool,
-    # one error for the attribute, not one per branch of the union
+    # report one error for the value, not one for each type of the union
     WrapValidator(_validate_attribute),
 ]
 Barcode = Annotated[Text, Field(min_length=1, max_length=64, examples=["4006381333931"])]

@@ -167,7 +167,8 @@ class SqlReservationStore(SqlUnitOfWork):
         await self._connection.execute_many(statements.SAVE_LINE, rows)
 
     async def replace_lines(self, reservation: Reservation) -> None:
-        # deleted first: the new status would cascade to the old lines, which would reserve again
+        # delete first: updating the status would cascade to the old lines and reserve their units
+        # a second time
         await self._connection.execute(
             statements.DELETE_LINES, reservation_id=reservation.reservation_id
         )

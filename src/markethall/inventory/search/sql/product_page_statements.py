@@ -221,8 +221,8 @@ def _full_scan(shape: PageQueryShape) -> "sa.Select[Any]":
     rows = (
         select_matching(products, shape.filters - {"in_stock"}, *columns)
         .where(_has_status(shape))
-        # OFFSET 0 keeps Postgres from scanning an index in list order, and from computing the
-        # score once to compare and once to sort
+        # OFFSET 0 is an optimization fence: without it Postgres may scan an index in list order,
+        # or compute the score twice (to compare and to sort)
         .offset(integer_literal(0))
         .subquery("rows")
     )
