@@ -183,9 +183,8 @@ class Inventory(Protocol):
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
         """Commit a held reservation once it is paid (held -> committed).
 
-        A committed reservation never expires.
-        An expired reservation is reserved again if there is stock. Raises OutOfStock,
-        ReservationClosed.
+        A committed reservation never expires; an expired one is reserved again if there is
+        stock. Raises OutOfStock, ReservationClosed.
         """
 
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
