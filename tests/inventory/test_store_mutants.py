@@ -62,8 +62,8 @@ async def test_without_constraint_broken_store_oversells_and_invariant_check_fai
 async def test_broken_store_fails_last_unit_race(setup: RaceSetup) -> None:
     await setup.driver.execute("ALTER TABLE inventory.stock DROP CONSTRAINT ck_stock_reserved")
 
-    # the oversold unit is found when it is consumed (OutOfStock) or by the invariants
-    # (AssertionError)
+    # found by OutOfStock when the oversold unit is consumed, or by an AssertionError of the
+    # invariants
     with broken_store.check_then_reserve(), pytest.raises((AssertionError, OutOfStock)):
         await test_races.test_hundred_concurrent_buyers_of_last_unit_buy_one(setup)
 
