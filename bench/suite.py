@@ -276,6 +276,9 @@ class Suite:
             "MARKETHALL_LOG_FORMAT": "json",
             "MARKETHALL_ADMIN_EMAIL": ADMIN,
             "MARKETHALL_ADMIN_PASSWORD": self._shop.admin_password,
+            # each customer places more orders than a shop would let one leave unpaid
+            "MARKETHALL_MAX_UNPAID_ORDERS_PER_CUSTOMER": "1000000",
+            "MARKETHALL_MAX_RESERVED_UNITS_PER_CUSTOMER": "1000000",
         }
         return settings | ({"MARKETHALL_DATABASE_URL": url} if url else {})
 
