@@ -20,10 +20,11 @@ from markethall.local.demo.vocabulary import (
 )
 
 _NAMES: Final = len(PRODUCT_TEMPLATES) * len(MAKERS) * len(SERIES)
-# shares no factor with it, so every name comes once before one is repeated
+# coprime to the number of names: every name is used once before one is repeated
 _STRIDE: Final = 30_011
 _MAX_FAMILY_SIZE: Final = 12
 _TRANSLATED_SHARE, _REDUCED_SHARE, _SOLD_OUT_SHARE, _LOW_STOCK_SHARE = 0.3, 0.15, 0.06, 0.1
+_CLOSING_SHARE: Final = 0.6
 
 Choice = tuple[str, str, str, str]
 
@@ -91,7 +92,8 @@ def _sentences(template: ProductTemplate, maker: str, material: str, rng: Random
     first = f"{noun.capitalize()} of {material}, {use}, {other}."
     second = f"Made by {maker} {rng.choice(_PLACES)}."
     third = rng.choice(_CLOSINGS)
-    return " ".join([first, second, third] if rng.random() < 0.6 else [first, second])  # noqa: PLR2004
+    has_closing = rng.random() < _CLOSING_SHARE
+    return " ".join([first, second, third] if has_closing else [first, second])
 
 
 _PLACES: Final = (

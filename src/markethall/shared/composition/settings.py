@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
 S = TypeVar("S", bound=BaseSettings)
+
+_MAX_KEY_LENGTH: Final = 19
 
 SETTINGS_CONFIG = SettingsConfigDict(
     env_prefix="MARKETHALL_",
@@ -71,7 +73,7 @@ def read_one(settings: Callable[..., S], overrides: Mapping[str, Any]) -> S:
 def _describe_error(item: Any) -> str:
     name, *rest = item["loc"] or ("",)
     # a key of a JSON object may be anything, even a URL with a password
-    parts = [part for part in map(str, rest) if part.isalnum() and len(part) < 20]  # noqa: PLR2004
+    parts = [part for part in map(str, rest) if part.isalnum() and len(part) <= _MAX_KEY_LENGTH]
     setting = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in parts)
     return f"{setting}: {item['msg'].removeprefix('Value error, ')}"
 
