@@ -8,13 +8,20 @@ import asyncio
 import subprocess
 import sys
 
+import sqlalchemy as sa
 from alembic import context
-from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from markethall.contexts import topology
+from markethall.schema_state import (
+    VERSION_TABLE,
+    MigrationRecord,
+    relocated_message,
+    renamed_schema,
+)
 from markethall.settings import MigrationSettings
+from markethall.shared.composition.settings import SettingsError
 from markethall.shared.persistence.postgres_url import asyncpg_url
 
 section = context.config.config_ini_section
@@ -39,11 +46,11 @@ def run_other_contexts() -> None:
 
 def migrate(connection: Connection) -> None:
     """Migrate one context. Two runs at once wait for each other, context by context."""
-    lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+    lock = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
     connection.execute(lock, {"name": f"markethall.migrate.{schema}"})
     # a change that waits behind a long query blocks every later query: fail instead
-    connection.execute(text("SET LOCAL lock_timeout = '5s'"))
-    connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+    connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+    connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -53,7 +60,27 @@ def migrate(connection: Connection) -> None:
         transaction_per_migration=False,
     )
     with context.begin_transaction():
+        refuse_relocated(connection)
         context.run_migrations()
+        record_migration(connection)
+
+
+def refuse_relocated(connection: Connection) -> None:
+    """Raise SettingsError rather than create an empty schema beside data that was moved away."""
+    names = sa.inspect(connection).get_schema_names()
+    is_migrated = context.get_context().get_current_revision() is not None
+    if renamed_schema(schema) in names and not is_migrated:
+        raise SettingsError([relocated_message(schema)])
+
+
+def record_migration(connection: Connection) -> None:
+    """Record revision and release, which readiness compares with those of each process."""
+    revision = context.get_context().get_current_revision()
+    comment = "NULL"
+    if revision is not None:
+        record = MigrationRecord(revision, topology().contexts[schema].release)
+        comment = f"'{record.to_comment()}'"
+    connection.exec_driver_sql(f"COMMENT ON TABLE {schema}.{VERSION_TABLE} IS {comment}")
 
 
 def database_url() -> str:

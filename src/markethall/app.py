@@ -19,7 +19,8 @@ from markethall.container import SERVICES_JWKS_PATH, ApplicationContainer
 from markethall.contexts import context_names, topology
 from markethall.event_workers import build_event_workers
 from markethall.graceful_shutdown import drain_on_signal
-from markethall.operations.endpoints import Readiness, operations_router
+from markethall.operations.endpoints import operations_router
+from markethall.operations.readiness import Readiness
 from markethall.secret_keys import load_or_create_secrets
 from markethall.settings import Settings
 from markethall.shared.http.gateway import GatewayConfig, GatewayMiddleware, TokenVerifiers

@@ -275,6 +275,14 @@ class Settings(BaseSettings):
         own_url = self.database_urls.get(context)
         return (own_url or self.database_url).get_secret_value()
 
+    @property
+    def contexts_by_database(self) -> dict[str, list[str]]:
+        """Return the served contexts of each database URL, sorted."""
+        by_url: dict[str, list[str]] = {}
+        for context in sorted(self.contexts):
+            by_url.setdefault(self.database_url_of(context), []).append(context)
+        return by_url
+
     def event_transports(self, publisher: str, listener: str) -> tuple[bool, bool]:
         """Whether events go directly into the subscriber's inbox, and whether by Redis Streams."""
         is_in_process = {publisher, listener} <= self.contexts

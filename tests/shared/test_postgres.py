@@ -416,7 +416,7 @@ async def test_missing_server_is_unavailable(url: str) -> None:
     postgres = Postgres(url, PoolSize(timeout=2))
 
     with pytest.raises(Unavailable):
-        await postgres.ping()
+        await backend_pid(postgres)
 
     await postgres.close()
 
@@ -428,7 +428,7 @@ async def test_authentication_failure_is_unavailable(server_url: str) -> None:
         postgres = Postgres(url, PoolSize())
 
         with pytest.raises(Unavailable):
-            await postgres.ping()
+            await backend_pid(postgres)
 
         await postgres.close()
 
@@ -445,7 +445,7 @@ async def test_database_that_allows_no_connections_is_unavailable(probe_url: str
                 f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 f" WHERE datname = '{name}'",
             )
-            for attempt in (postgres.ping, lambda: open_dedicated(postgres)):
+            for attempt in (lambda: backend_pid(postgres), lambda: open_dedicated(postgres)):
                 with pytest.raises(Unavailable):
                     await attempt()
                 with pytest.raises(Unavailable):
@@ -453,7 +453,7 @@ async def test_database_that_allows_no_connections_is_unavailable(probe_url: str
         finally:
             await on_server(admin_url, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
-        await postgres.ping()
+        await backend_pid(postgres)
 
 
 async def open_dedicated(postgres: Postgres) -> None:
@@ -576,7 +576,7 @@ class TestWithDedicatedServer:
             other_connections = [await asyncpg.connect(plain(url)) for _ in range(6)]
             async with pool(url) as postgres:
                 with pytest.raises(Unavailable):
-                    await postgres.ping()
+                    await backend_pid(postgres)
                 for other in other_connections:
                     await other.close()
 
@@ -765,7 +765,7 @@ async def wait_until_available(postgres: Postgres) -> bool:
     async with asyncio.timeout(TEST_TIMEOUT):
         while True:
             try:
-                await postgres.ping()
+                await backend_pid(postgres)
             except Unavailable:
                 await asyncio.sleep(0.01)
             else:

@@ -11,6 +11,7 @@ import typer
 
 from markethall.cli.console import err, fail
 from markethall.settings import Settings, read_settings
+from markethall.shared.composition.settings import SettingsError
 
 if TYPE_CHECKING:
     from markethall.container import ApplicationContainer
@@ -76,6 +77,24 @@ def migrate_if_development(settings: Settings) -> None:
     """Upgrade the schema at start in development; in production a job does it."""
     if settings.storage == "sql" and settings.environment == "development":
         migrate(settings, sorted(settings.contexts))
+
+
+def refuse_relocated(settings: Settings) -> None:
+    """Raise SettingsError if the data of a served context was moved out of its database.
+
+    A database that does not respond is not waited for: readiness reports both faults.
+    """
+    from markethall.schema_state import relocated_contexts, relocated_message
+
+    if settings.storage == "memory":
+        return
+    messages = [
+        relocated_message(context)
+        for url, contexts in settings.contexts_by_database.items()
+        for context in asyncio.run(relocated_contexts(url, contexts))
+    ]
+    if messages:
+        raise SettingsError(messages)
 
 
 def migrate(settings: Settings, contexts: list[str]) -> None:

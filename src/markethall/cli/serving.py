@@ -8,7 +8,13 @@ import typer
 
 from markethall import __version__
 from markethall.cli.console import err, fail, out
-from markethall.cli.runtime import exit_on_sigterm, migrate_if_development, open_database, redis
+from markethall.cli.runtime import (
+    exit_on_sigterm,
+    migrate_if_development,
+    open_database,
+    redis,
+    refuse_relocated,
+)
 from markethall.contexts import context_names
 from markethall.operations.topology_report import (
     context_locations,
@@ -47,6 +53,7 @@ def serve(
         settings, attach_to_running=settings.contexts != set(context_names())
     ) as settings:
         migrate_if_development(settings)
+        refuse_relocated(settings)
         if banner:
             _print_banner(settings, f"http://{host}:{port}", is_embedded=is_embedded)
         from markethall import server

@@ -1,9 +1,7 @@
 """The endpoints of a process: health, readiness, metrics, counts, documentation, debugging."""
 
-import asyncio
 import platform
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
@@ -64,49 +62,6 @@ class Debug(BaseModel):
     provoked_error: str
 
 
-@dataclass
-class Readiness:
-    """Check each dependency of this process; not ready as soon as the shutdown begins."""
-
-    settings: Settings
-    container: ApplicationContainer
-    draining: bool = field(default=False)
-
-    async def check(self) -> dict[str, str]:
-        checks = self._checks()
-        results = await asyncio.gather(*(check() for check in checks.values()))
-        states = dict(zip(checks, results, strict=True))
-        if self.draining:
-            states["shutdown"] = "draining"
-        return states
-
-    def _checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
-        if self.settings.storage == "memory":
-            return {}
-        pools = self.container.databases
-        urls: dict[str, list[str]] = {}
-        for context in sorted(self.settings.contexts):
-            urls.setdefault(self.settings.database_url_of(context), []).append(context)
-        is_single_database = len(urls) == 1
-        return {
-            "postgres" if is_single_database else f"postgres ({', '.join(names)})": _ping_check(
-                pools.get(url).ping
-            )
-            for url, names in urls.items()
-        }
-
-
-def _ping_check(ping: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[str]]:
-    async def check() -> str:
-        try:
-            await ping()
-        except Unavailable:
-            return "down"
-        return "ok"
-
-    return check
-
-
 def operations_router(settings: Settings) -> APIRouter:
     router = APIRouter(tags=["system"])
     add_probes(router)
@@ -128,7 +83,8 @@ def add_probes(router: APIRouter) -> None:
         checks = await request.app.state.readiness.check()
         failing = sorted(name for name, state in checks.items() if state != "ok")
         if failing:
-            raise NotReady(f"Failing: {', '.join(failing)}.", failing=failing)
+            reasons = "; ".join(f"{name}: {checks[name]}" for name in failing)
+            raise NotReady(f"Failing: {reasons}.", failing=failing)
         return Ready(status="ready", checks=checks)
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)

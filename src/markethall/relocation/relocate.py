@@ -23,6 +23,7 @@ from markethall.relocation.schema_copy import (
     SchemaCopy,
     checksum_query,
 )
+from markethall.schema_state import renamed_schema
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -141,7 +142,7 @@ class _Relocation:
 
     @property
     def renamed_source_schema(self) -> str:
-        return f"{self.context}_before"
+        return renamed_schema(self.context)
 
     async def run(self) -> None:
         relations = await _relations(self.source, self.context)

@@ -1,5 +1,6 @@
 """The manifest of reviews, named by the entry point in pyproject.toml."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +43,7 @@ MANIFEST: Final = ContextManifest(
     settings=ContextSettings,
     load_parts=_load_parts,
     migrations=Path(__file__).parent / "migrations",
+    release=version("markethall-reviews"),
     load_metadata=_load_metadata,
     counters=("review_count",),
     calls={"users": frozenset({"get_active_customer"})},

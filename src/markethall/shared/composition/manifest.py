@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markethall import __version__
 from markethall.shared.composition.settings import ContextSettings
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class ContextManifest:
     load_parts: "Callable[[], ContextParts[Any]]"
     # a directory of Alembic revisions, and the tables that they create
     migrations: Path
+    # x.y.z, of the distribution that contains the context; recorded by each migration
+    release: str = __version__
     load_metadata: "Callable[[], MetaData]"
     # target context -> methods of its contract
     calls: Mapping[str, frozenset[str]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
 import structlog
-from sqlalchemy import ColumnElement, Text, literal_column, select
+from sqlalchemy import ColumnElement, Text, literal_column
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -21,6 +21,7 @@ from markethall.shared.kernel.errors import Unavailable
 from markethall.shared.observability.metrics import STATEMENTS
 from markethall.shared.persistence.held_connection import HOLDS_CONNECTION
 from markethall.shared.persistence.postgres_errors import (
+    SCHEMA_MISMATCH_ERRORS,
     UNAVAILABLE_ERRORS,
     invalidates_connection,
     means_unavailable,
@@ -70,9 +71,6 @@ class Statement:
             name: bind.value for name, bind in compiled.binds.items() if not bind.required
         }
         self._sql = str(compiled)
-
-
-_PING = Statement(select(literal_column("1")))
 
 
 def sql_literal(text: str) -> ColumnElement[str]:
@@ -178,11 +176,6 @@ class Postgres:
                 with suppress(*UNAVAILABLE_ERRORS):
                     await driver.close(timeout=self._timeout)
 
-    async def ping(self) -> None:
-        """Raises Unavailable."""
-        async with self.read_session() as connection:
-            await connection.fetch_value(_PING)
-
     async def close(self) -> None:
         """Close all connections, after the timeout also those in use.
 
@@ -262,6 +255,8 @@ class _PooledSession:
         if isinstance(error, asyncpg.DeadlockDetectedError):
             # all code locks rows in one order, so a deadlock is a fault of this program
             log.error("database.deadlock", detail=error.detail, exc_info=error)
+        if isinstance(error, SCHEMA_MISMATCH_ERRORS):
+            log.error("database.schema_mismatch", detail=str(error))
         if means_unavailable(error):
             raise Unavailable(dependency="postgres") from error
 

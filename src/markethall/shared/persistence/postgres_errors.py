@@ -8,6 +8,13 @@ import asyncpg
 
 from markethall.shared.kernel.errors import Unavailable
 
+# The schema is not the one that the statements were written for: not migrated, or too new.
+SCHEMA_MISMATCH_ERRORS: Final = (
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+)
 # The server is away, shutting down or overloaded, or a timeout has expired.
 UNAVAILABLE_ERRORS: Final = (
     OSError,
@@ -22,12 +29,14 @@ UNAVAILABLE_ERRORS: Final = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InternalClientError,
     asyncpg.InvalidCachedStatementError,
+    *SCHEMA_MISMATCH_ERRORS,
 )
 # The connection can be used again after these.
 _ERRORS_THAT_KEEP_CONNECTION: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionRollbackError,
     asyncpg.QueryCanceledError,
+    *SCHEMA_MISMATCH_ERRORS,
 )
 
 

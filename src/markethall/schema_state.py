@@ -1,0 +1,136 @@
+"""The state of a context's schema in its database, compared with what this process was built for.
+
+Each migration records its revision and its release as a comment on the context's version table
+(migrations/env.py), so that one statement reads the state of all contexts of a database.
+"""
+
+import asyncio
+import json
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from functools import cache
+from typing import Final, NamedTuple
+
+import sqlalchemy as sa
+
+from markethall.contexts import topology
+from markethall.shared.kernel.errors import Unavailable
+from markethall.shared.persistence.postgres import Connection, PoolSize, Postgres, Statement
+
+VERSION_TABLE: Final = "alembic_version"
+# seconds to connect and to read, before a command starts without the check
+_CHECK_TIMEOUT: Final = 3.0
+
+_READ = Statement(
+    sa.text(
+        "SELECT n.nspname AS schema, obj_description(c.oid, 'pg_class') AS record"
+        " FROM pg_namespace n"
+        f" LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = '{VERSION_TABLE}'"
+        " WHERE n.nspname = ANY(:schemas)"
+    ).bindparams(sa.bindparam("schemas", type_=sa.ARRAY(sa.Text)))
+)
+
+
+class SchemaState(StrEnum):
+    CURRENT = "ok"
+    NOT_MIGRATED = "not migrated"
+    RELOCATED = "its data was moved to another database"
+    OLDER = "older than this process: migrate it"
+    NEWER = "more than one release newer than this process"
+
+
+class MigrationRecord(NamedTuple):
+    """The revision of a schema, and the release (x.y.z) of the code that migrated it."""
+
+    revision: str
+    release: str
+
+    def to_comment(self) -> str:
+        return json.dumps(self._asdict())
+
+    @classmethod
+    def from_comment(cls, comment: str | None) -> "MigrationRecord | None":
+        """Return None for a schema that was never migrated."""
+        return cls(**json.loads(comment)) if comment else None
+
+
+def renamed_schema(context: str) -> str:
+    """Return the name that a schema gets when its data is relocated."""
+    return f"{context}_before"
+
+
+async def read_schema_states(
+    connection: Connection, contexts: Collection[str]
+) -> Mapping[str, SchemaState]:
+    """Return the state of each context. Raises Unavailable."""
+    schemas = [*contexts, *map(renamed_schema, contexts)]
+    comments = {
+        row["schema"]: row["record"] for row in await connection.fetch_all(_READ, schemas=schemas)
+    }
+    return {context: _state_of(context, comments) for context in contexts}
+
+
+async def relocated_contexts(url: str, contexts: Collection[str]) -> list[str]:
+    """Return the contexts whose data was moved out of this database; none if it is unavailable."""
+    postgres = Postgres(url, PoolSize(min_size=1, max_size=1, timeout=_CHECK_TIMEOUT))
+    try:
+        async with postgres.dedicated_connection() as connection:
+            states = await read_schema_states(connection, contexts)
+    except Unavailable:
+        return []
+    return [context for context, state in states.items() if state is SchemaState.RELOCATED]
+
+
+def relocated_message(context: str) -> str:
+    return (
+        f"{context}: its data was moved out of this database, where only"
+        f" {renamed_schema(context)} is left: set MARKETHALL_DATABASE_URLS to its new database,"
+        f" or drop {renamed_schema(context)} to begin without data"
+    )
+
+
+def _state_of(context: str, comments: Mapping[str, str | None]) -> SchemaState:
+    record = MigrationRecord.from_comment(comments.get(context))
+    if record is None:
+        is_relocated = renamed_schema(context) in comments
+        return SchemaState.RELOCATED if is_relocated else SchemaState.NOT_MIGRATED
+    manifest = topology().contexts[context]
+    known = _known_revisions(context)
+    if record.revision == known[0]:
+        return SchemaState.CURRENT
+    if record.revision in known:
+        return SchemaState.OLDER
+    if _is_next_release(manifest.release, record.release):
+        return SchemaState.CURRENT
+    return SchemaState.NEWER
+
+
+def _is_next_release(own: str, other: str) -> bool:
+    """Return whether `other` is at most one minor release newer, or the first of a major one."""
+    own_major, own_minor = _major_and_minor(own)
+    major, minor = _major_and_minor(other)
+    if major == own_major:
+        return minor <= own_minor + 1
+    return (major, minor) == (own_major + 1, 0)
+
+
+def _major_and_minor(release: str) -> tuple[int, int]:
+    major, minor = release.split(".")[:2]
+    return int(major), int(minor)
+
+
+@cache
+def _known_revisions(context: str) -> tuple[str, ...]:
+    """Return the revisions of this process, the newest first. Reads files: call it in a thread."""
+    # Alembic takes a fifth of a second to import
+    from alembic.script import ScriptDirectory
+
+    from markethall.schema_migrations import alembic_config
+
+    scripts = ScriptDirectory.from_config(alembic_config(context))
+    return tuple(script.revision for script in scripts.walk_revisions())
+
+
+async def load_known_revisions(contexts: Collection[str]) -> None:
+    """Read the revisions of these contexts once, without holding up the event loop."""
+    await asyncio.to_thread(lambda: [_known_revisions(context) for context in contexts])
