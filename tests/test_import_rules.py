@@ -67,7 +67,7 @@ PLANTED = {
     ],
     "Only a container names an implementation": [
         ("app.py", "import markethall.users.service"),
-        ("users/router.py", "import markethall.users.sql"),
+        ("users/router/accounts.py", "import markethall.users.sql"),
         ("inventory/stock/router/stock.py", "import markethall.inventory.stock.service.api"),
         ("operations/endpoints.py", "import markethall.payments.gateway"),
     ],

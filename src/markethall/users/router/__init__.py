@@ -1,0 +1,9 @@
+"""HTTP API of users."""
+
+from fastapi import APIRouter
+
+from markethall.users.router import accounts, tokens, user_management
+
+router = APIRouter()
+for module in (accounts, tokens, user_management):
+    router.include_router(module.router)

@@ -1,0 +1,157 @@
+"""Registration, and the caller's own account."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import Field
+
+from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, IDEMPOTENCY_ERRORS
+from markethall.shared.http.conditional_requests import apply_if_none_match, if_match_optional
+from markethall.shared.http.idempotent_routes import created_response, run_idempotent
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.route_policies import public, require_scope
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.errors import (
+    Overloaded,
+    PreconditionFailed,
+    Unavailable,
+    ValidationFailed,
+)
+from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.model import RequestModel, Text
+from markethall.shared.kernel.scopes import PROFILE
+from markethall.users.contract import (
+    BadCredentials,
+    ChangeProfile,
+    EmailTaken,
+    PasswordUnacceptable,
+    Register,
+    UserInactive,
+    UsernameTaken,
+    UserNotFound,
+    UserView,
+)
+from markethall.users.domain import USERNAME_PATTERN
+from markethall.users.router.dependencies import AccountsDep, IdempotencyDep, SessionsDep, send_user
+from markethall.users.router.fields import Email, FullName, Password, Tags
+
+router = APIRouter(tags=["users"])
+
+
+class RegisterRequest(RequestModel):
+    username: Annotated[Text, Field(pattern=USERNAME_PATTERN, examples=["ada"])]
+    email: Email
+    password: Annotated[Password, Field(repr=False)]
+    full_name: FullName | None = None
+    tags: Tags = ()
+
+
+class ChangeProfileRequest(RequestModel):
+    """Fields that are left out stay unchanged; a `full_name` of null removes it."""
+
+    full_name: FullName | None = None
+    tags: Tags = ()
+
+
+class ChangePasswordRequest(RequestModel):
+    current_password: Annotated[Password, Field(repr=False)]
+    new_password: Annotated[Password, Field(repr=False)]
+
+
+@router.post(
+    "/users",
+    status_code=201,
+    response_model=UserView,
+    summary="Register",
+    responses=problems(
+        *IDEMPOTENCY_ERRORS,
+        UsernameTaken,
+        EmailTaken,
+        ValidationFailed,
+        PasswordUnacceptable,
+        Overloaded,
+        Unavailable,
+    ),
+)
+async def register(
+    request: Request,
+    *,
+    ctx: Annotated[CallContext, public()],
+    body: RegisterRequest,
+    accounts: AccountsDep,
+    sessions: SessionsDep,
+    idempotency: IdempotencyDep,
+) -> Response:
+    """Create an account. It is active at once, with the role `customer`."""
+    command = Register(**body.model_dump())
+    # the payload hash is stored with the key, so it must not help to guess the password
+    fingerprinted_body = body.model_copy(
+        update={"password": await sessions.compute_fingerprint(body.password)}
+    )
+    to_response = created_response(lambda account: f"/users/{account.user_id}")
+    return await run_idempotent(
+        request,
+        ctx,
+        fingerprinted_body,
+        idempotency,
+        lambda attempt: accounts.register(ctx, command, attempt),
+        to_response,
+    )
+
+
+@router.get(
+    "/users/me",
+    response_model=UserView,
+    summary="Get my account",
+    responses=problems(*AUTHENTICATED_ERRORS, UserInactive, UserNotFound),
+)
+async def get_me(
+    request: Request, ctx: Annotated[CallContext, require_scope(PROFILE)], accounts: AccountsDep
+) -> Response:
+    return apply_if_none_match(request, send_user(await accounts.get_me(ctx)))
+
+
+@router.patch(
+    "/users/me",
+    response_model=UserView,
+    summary="Change my profile",
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        UserInactive,
+        UserNotFound,
+        PreconditionFailed,
+    ),
+)
+async def update_me(
+    ctx: Annotated[CallContext, require_scope(PROFILE)],
+    expected_versions: Annotated[ExpectedVersions, Depends(if_match_optional)],
+    body: ChangeProfileRequest,
+    accounts: AccountsDep,
+) -> Response:
+    """`If-Match` is optional."""
+    change = ChangeProfile(**body.model_dump(include=body.model_fields_set))
+    return send_user(await accounts.update_me(ctx, change, expected_versions))
+
+
+@router.post(
+    "/users/me/password",
+    status_code=204,
+    response_class=Response,
+    summary="Change my password",
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        BadCredentials,
+        UserInactive,
+        UserNotFound,
+        PasswordUnacceptable,
+        Overloaded,
+    ),
+)
+async def change_password(
+    ctx: Annotated[CallContext, require_scope(PROFILE)],
+    body: ChangePasswordRequest,
+    accounts: AccountsDep,
+) -> Response:
+    """Ends all other sessions."""
+    await accounts.change_password(ctx, body.current_password, body.new_password)
+    return Response(status_code=204)

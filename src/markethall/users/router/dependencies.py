@@ -1,0 +1,36 @@
+"""Dependencies of the routers of users."""
+
+from typing import Annotated, Final, Protocol
+
+from fastapi import Depends, Response
+
+from markethall.shared.http.dependencies import FromContext
+from markethall.shared.http.responses import json_response
+from markethall.shared.idempotency.service import IdempotencyService
+from markethall.shared.kernel.etags import etag
+from markethall.users.contract import Accounts, Sessions, UserView
+
+
+class Services(Protocol):
+    """The services that these routes call."""
+
+    @property
+    def accounts(self) -> Accounts: ...
+
+    @property
+    def sessions(self) -> Sessions: ...
+
+    @property
+    def idempotency(self) -> IdempotencyService: ...
+
+
+_from_users: Final[FromContext[Services]] = FromContext("users")
+AccountsDep = Annotated[Accounts, Depends(_from_users(lambda container: container.accounts))]
+SessionsDep = Annotated[Sessions, Depends(_from_users(lambda container: container.sessions))]
+IdempotencyDep = Annotated[
+    IdempotencyService, Depends(_from_users(lambda container: container.idempotency))
+]
+
+
+def send_user(user: UserView) -> Response:
+    return json_response(user, headers={"etag": etag(user.version)})

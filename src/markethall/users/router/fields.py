@@ -1,0 +1,37 @@
+"""Fields of the request bodies of users."""
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from markethall.shared.kernel.model import Text
+from markethall.users.domain import (
+    MAX_EMAIL_LENGTH,
+    MAX_FULL_NAME_LENGTH,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
+    normalize_email,
+)
+
+# longer than any acceptable password, so that the domain's error explains the limit
+_MAX_PASSWORD_LENGTH: Final = 1024
+
+Email = Annotated[
+    Text,
+    Field(max_length=MAX_EMAIL_LENGTH, examples=["ada@example.com"]),
+    AfterValidator(normalize_email),
+]
+Password = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=_MAX_PASSWORD_LENGTH,
+        json_schema_extra={"format": "password"},
+        examples=["correct horse battery staple"],
+    ),
+]
+FullName = Annotated[Text, Field(max_length=MAX_FULL_NAME_LENGTH, examples=["Ada Lovelace"])]
+Tags = Annotated[
+    tuple[Annotated[Text, Field(min_length=1, max_length=MAX_TAG_LENGTH)], ...],
+    Field(max_length=MAX_TAGS, examples=[["newsletter"]]),
+]

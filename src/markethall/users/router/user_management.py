@@ -1,0 +1,83 @@
+"""The management of users, by admins."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import Field
+
+from markethall.shared.http.common_errors import AUTHENTICATED_ERRORS, VERSION_ERRORS
+from markethall.shared.http.conditional_requests import apply_if_none_match, if_match
+from markethall.shared.http.problem_details import problems
+from markethall.shared.http.responses import json_response
+from markethall.shared.http.route_policies import require_scope
+from markethall.shared.kernel.call_context import CallContext
+from markethall.shared.kernel.etags import ExpectedVersions
+from markethall.shared.kernel.model import Bool, Id, RequestModel
+from markethall.shared.kernel.pagination import CursorInvalid, Page, PageQuery
+from markethall.shared.kernel.scopes import USERS_MANAGE
+from markethall.users.contract import ChangeUser, LastAdmin, Role, UserNotFound, UserView
+from markethall.users.router.dependencies import AccountsDep, send_user
+
+router = APIRouter(tags=["users"])
+
+
+class ChangeUserRequest(RequestModel):
+    """Fields that are left out stay unchanged."""
+
+    is_active: Bool | None = None
+    roles: Annotated[
+        tuple[Role, ...] | None, Field(min_length=1, max_length=len(Role), examples=[["staff"]])
+    ] = None
+
+
+@router.get(
+    "/users",
+    response_model=Page[UserView],
+    summary="List users",
+    responses=problems(*AUTHENTICATED_ERRORS, CursorInvalid),
+)
+async def list_users(
+    ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
+    query: Annotated[PageQuery, Query()],
+    accounts: AccountsDep,
+) -> Response:
+    """In the order of registration."""
+    return json_response(await accounts.list_users(ctx, query.limit, query.cursor))
+
+
+@router.get(
+    "/users/{user_id}",
+    response_model=UserView,
+    summary="Get a user",
+    responses=problems(*AUTHENTICATED_ERRORS, UserNotFound),
+)
+async def get_user(
+    request: Request,
+    ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
+    user_id: Id,
+    accounts: AccountsDep,
+) -> Response:
+    return apply_if_none_match(request, send_user(await accounts.get_user(ctx, user_id)))
+
+
+@router.patch(
+    "/users/{user_id}",
+    response_model=UserView,
+    summary="Change the roles or the activity of a user",
+    responses=problems(
+        *AUTHENTICATED_ERRORS,
+        *VERSION_ERRORS,
+        UserNotFound,
+        LastAdmin,
+    ),
+)
+async def change_user(
+    ctx: Annotated[CallContext, require_scope(USERS_MANAGE)],
+    user_id: Id,
+    expected_versions: Annotated[ExpectedVersions, Depends(if_match)],
+    body: ChangeUserRequest,
+    accounts: AccountsDep,
+) -> Response:
+    """Disabling ends all sessions. Scopes change with the next access token."""
+    change = ChangeUser(is_active=body.is_active, roles=body.roles)
+    return send_user(await accounts.change_user(ctx, user_id, change, expected_versions))
