@@ -32,7 +32,7 @@ from markethall.shared.persistence.postgres import Postgres
 
 
 class PaymentsContainer(ContextContainer[PaymentsSettings]):
-    # of the sandbox's slow outcomes
+    # tests replace this, so that the method `sandbox_slow` does not wait five seconds
     sleep: Sleep = staticmethod(asyncio.sleep)
 
     def build_memory_persistence(
@@ -119,7 +119,7 @@ class PaymentsContainer(ContextContainer[PaymentsSettings]):
 
 
 def _deliver_to(handler: WebhookHandler) -> DeliverWebhook:
-    """Deliver the sandbox's webhooks as a real provider would: as headers and bytes."""
+    """Build the function that passes the sandbox's webhooks to the handler."""
 
     async def deliver(headers: Mapping[str, str], body: bytes) -> None:
         await handler.receive(system_context("payments.sandbox"), "sandbox", headers, body)

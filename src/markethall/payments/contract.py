@@ -36,7 +36,7 @@ class RefundStatus(StrEnum):
 
 
 class OpenPayment(Dto):
-    """The amount due for one order; unless confirmed by `expires_at`, the payment expires."""
+    """The amount due for one order. A payment that is not confirmed by `expires_at` expires."""
 
     payment_id: UUID
     order_id: UUID
@@ -46,7 +46,7 @@ class OpenPayment(Dto):
 
 
 class RefundPayment(Dto):
-    """Without `amount`: all that is refundable."""
+    """A refund of a payment. Without `amount`, all that is refundable is refunded."""
 
     payment_id: UUID
     refund_id: UUID
@@ -91,7 +91,7 @@ class PaymentNotFound(DomainError):
 
 
 class InvalidPaymentTransition(DomainError):
-    """Details: status, allowed (the commands that the status accepts)."""
+    """The payment's status does not accept the command. Details: status, allowed (commands)."""
 
     code = "payments.invalid_transition"
     status = 409
@@ -99,7 +99,7 @@ class InvalidPaymentTransition(DomainError):
 
 
 class PaymentInProgress(DomainError):
-    """Another confirm of this payment is running. Details: retry_after."""
+    """The outcome of a charge of this payment is not known yet. Details: retry_after (seconds)."""
 
     code = "payments.in_progress"
     status = 409
@@ -108,7 +108,7 @@ class PaymentInProgress(DomainError):
 
 
 class RefundExceedsCaptured(DomainError):
-    """Details: requested, refundable, each as money."""
+    """The amount is more than the refundable rest. Details: requested, refundable (both Money)."""
 
     code = "payments.refund_exceeds_captured"
     status = 409
@@ -154,20 +154,24 @@ class PaymentRefunded(Event):
 
 
 class Payments(Protocol):
-    """Calls for other contexts. Every command is idempotent."""
+    """The commands that other contexts may call. Each is idempotent."""
 
     async def open(self, ctx: CallContext, command: OpenPayment) -> PaymentView:
-        """Open a payment, once per id; after a cancel it is cancelled. Raises OrderHasPayment."""
+        """Open a payment. If this id exists already, return the existing payment.
+
+        If `cancel` was called with this id before, the new payment is cancelled at once. Raises
+        OrderHasPayment.
+        """
 
     async def cancel(self, ctx: CallContext, payment_id: UUID) -> None:
-        """Cancel the payment; one that is opened later is cancelled at once.
+        """Cancel the payment. If it does not exist, a later `open` with this id cancels it at once.
 
-        Raises InvalidPaymentTransition when it is captured, PaymentInProgress while the provider is
-        processing it.
+        Raises InvalidPaymentTransition when the payment is captured, PaymentInProgress while the
+        outcome of its charge is not known.
         """
 
     async def refund(self, ctx: CallContext, command: RefundPayment) -> RefundView:
-        """Refund a captured payment, once per refund id.
+        """Refund a captured payment. A call with a known refund id returns that refund.
 
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, OperationIdTaken,
         ValidationFailed (for an amount that is not positive), CurrencyMismatch.
@@ -187,7 +191,7 @@ class OperationStatus(StrEnum):
 
 
 class OperationView(Dto):
-    """A call of the provider. Its id is the idempotency key at the provider."""
+    """A charge or refund at the provider. `operation_id` is the idempotency key there."""
 
     operation_id: UUID
     payment_id: UUID
@@ -207,14 +211,14 @@ class PostingKind(StrEnum):
 
 
 class PostingEntryView(Dto):
-    """One entry of a posting. A debit is positive, a credit negative."""
+    """One entry of a posting. The amount of a debit is positive, that of a credit negative."""
 
     account: str
     amount: Money
 
 
 class PostingView(Dto):
-    """A double-entry posting: per currency its entries sum to zero."""
+    """A double-entry posting. The entries of each currency sum to zero."""
 
     posting_id: UUID
     payment_id: UUID
@@ -230,7 +234,7 @@ class LedgerAccountKind(StrEnum):
 
 
 class LedgerAccountBalance(Dto):
-    """The balance of one account in one currency: debits less credits."""
+    """The balance of one account in one currency: the debits minus the credits."""
 
     account: str
     kind: LedgerAccountKind
@@ -238,7 +242,7 @@ class LedgerAccountBalance(Dto):
 
 
 class LedgerReport(Dto):
-    """The result of checking the ledger against the payments; at most 100 ids of each fault."""
+    """The result of comparing the ledger with the payments. Each list has at most 100 ids."""
 
     balanced: bool
     posting_count: int
@@ -247,14 +251,14 @@ class LedgerReport(Dto):
 
 
 class WebhookReceipt(Dto):
-    """The event is stored; a duplicate was stored before."""
+    """The response to a webhook. `duplicate` means that the event was stored before."""
 
     event_id: str
     duplicate: bool
 
 
 class PaymentQuery(PageQuery):
-    """Owners see their own payments; `user_id` is for staff."""
+    """Filters of the payment list. Only staff may filter by `user_id`."""
 
     order_id: Id | None = None
     user_id: Id | None = None
@@ -267,7 +271,7 @@ class PostingQuery(PageQuery):
 
 
 class RefundNotFound(DomainError):
-    """Details: refund_id."""
+    """The payment has no refund with this id. Details: refund_id."""
 
     code = "payments.refund_not_found"
     status = 404
@@ -275,7 +279,7 @@ class RefundNotFound(DomainError):
 
 
 class UnknownPaymentMethod(DomainError):
-    """Details: payment_method."""
+    """The provider does not support this payment method. Details: payment_method."""
 
     code = "payments.unknown_method"
     status = 422
@@ -283,7 +287,7 @@ class UnknownPaymentMethod(DomainError):
 
 
 class UnknownProvider(DomainError):
-    """Details: provider."""
+    """No provider of this name sends webhooks. Details: provider."""
 
     code = "payments.unknown_provider"
     status = 404
@@ -299,7 +303,7 @@ class WebhookSignatureInvalid(DomainError):
 
 
 class OrderHasPayment(DomainError):
-    """Another payment is open for this order. Details: order_id."""
+    """The order has a payment with another id. Details: order_id."""
 
     code = "payments.order_has_payment"
     status = 409
@@ -326,7 +330,7 @@ class PaymentApi(Protocol):
     async def confirm(
         self, ctx: CallContext, payment_id: UUID, method: str, attempt: IdempotentCommand
     ) -> PaymentView:
-        """Charge the payment. A decline (failed) and a timeout (unknown) are results, not errors.
+        """Charge the payment. After a decline its status is `failed`, after a timeout `unknown`.
 
         Raises PaymentNotFound, UnknownPaymentMethod, InvalidPaymentTransition, PaymentInProgress.
         """
@@ -334,7 +338,7 @@ class PaymentApi(Protocol):
     async def list_operations(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
     ) -> Page[OperationView]:
-        """Return the oldest first. Raises PaymentNotFound, CursorInvalid."""
+        """Return operations, the oldest first. Raises PaymentNotFound, CursorInvalid."""
 
     async def refund(
         self,
@@ -344,7 +348,7 @@ class PaymentApi(Protocol):
         reason: str,
         attempt: IdempotentCommand,
     ) -> RefundView:
-        """Refund a payment, by default all that is refundable. Staff only.
+        """Refund a payment; without `amount`, refund all that is refundable. Staff only.
 
         Raises PaymentNotFound, InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch.
         """
@@ -355,19 +359,19 @@ class PaymentApi(Protocol):
     async def list_refunds(
         self, ctx: CallContext, payment_id: UUID, query: PageQuery
     ) -> Page[RefundView]:
-        """Return the oldest first. Raises PaymentNotFound, CursorInvalid."""
+        """Return refunds, the oldest first. Raises PaymentNotFound, CursorInvalid."""
 
     async def receive_webhook(
         self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
     ) -> WebhookReceipt:
-        """Store the event, then apply it. Header names are in lower case.
+        """Verify and store the event, then apply it. The names in `headers` are in lower case.
 
         Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest,
         ValidationFailed.
         """
 
     async def list_postings(self, ctx: CallContext, query: PostingQuery) -> Page[PostingView]:
-        """Return the newest first. Raises CursorInvalid."""
+        """Return postings, the newest first. Raises CursorInvalid."""
 
     async def list_account_balances(self, ctx: CallContext) -> tuple[LedgerAccountBalance, ...]: ...
 

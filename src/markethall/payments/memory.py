@@ -160,7 +160,7 @@ class MemoryPaymentStore(MemoryUnitOfWork):
         return [_to_account_balance(*key, amount) for key, amount in sorted(sums.items())]
 
     async def get_ledger_report(self) -> LedgerReport:
-        """Compare payments with the ledger; `Posting` itself rejects unbalanced entries."""
+        """Compare payments with the ledger. All postings balance, because `Posting` checks it."""
         ledger_balances: defaultdict[UUID, int] = defaultdict(int)
         for posting in self._tables.postings.rows():
             ledger_balances[posting.payment_id] += posting.entries[0][1]
@@ -199,7 +199,7 @@ class MemoryPaymentStore(MemoryUnitOfWork):
 
 
 class MemorySandboxLedger:
-    """The sandbox ledger, in its own transactions."""
+    """The sandbox ledger. Its transactions are separate from those of payments."""
 
     def __init__(self, database: "MemoryDatabase[Tables, MemoryPaymentStore]") -> None:
         self._database = database

@@ -24,7 +24,7 @@ from markethall.shared.messaging.events import Delivery, Event
 
 @dataclass(frozen=True)
 class PaymentFilter:
-    """Filter of a page of payments; `after` is the position of the last payment before it."""
+    """Selection of one page of payments, which begins after the position `after`."""
 
     limit: int
     descending: bool = True
@@ -36,7 +36,7 @@ class PaymentFilter:
 
 @dataclass(frozen=True)
 class OperationFilter:
-    """Filter of a page of operations; `after` is the position of the last one before it."""
+    """Selection of one page of operations, which begins after the position `after`."""
 
     limit: int
     payment_id: UUID
@@ -46,7 +46,7 @@ class OperationFilter:
 
 @dataclass(frozen=True)
 class ProviderEvent:
-    """A webhook event. `operation_id` is None for a type that changes no payment."""
+    """A webhook event. An event that changes no payment has no `operation_id`."""
 
     provider: str
     event_id: str
@@ -65,15 +65,15 @@ class ReadStore(Protocol):
     async def list_payments(self, payment_filter: PaymentFilter) -> Sequence[Payment]: ...
     async def get_operation(self, operation_id: UUID) -> Operation | None: ...
     async def list_operations(self, operation_filter: OperationFilter) -> Sequence[Operation]:
-        """Return the oldest first."""
+        """Return operations, the oldest first."""
 
     async def list_applicable_events(self, limit: int) -> Sequence[ProviderEvent]:
-        """Return pending events whose operation exists by now, the oldest first."""
+        """Return pending events whose operation exists, the oldest first."""
 
     async def list_postings(
         self, payment_id: UUID | None, before: TimeKeyset | None, limit: int
     ) -> Sequence[Posting]:
-        """Return the newest first."""
+        """Return postings, the newest first."""
 
     async def list_account_balances(self) -> Sequence[LedgerAccountBalance]: ...
     async def get_ledger_report(self) -> LedgerReport: ...
@@ -90,17 +90,17 @@ class Store(ReadStore, Protocol):
     async def open_payment(self, payment: Payment) -> Payment:
         """Insert the payment unless its id exists; return the stored payment.
 
-        A tombstone under this id makes the payment cancelled. Raises OrderHasPayment.
+        If a tombstone has this id, store the payment as cancelled. Raises OrderHasPayment.
         """
 
     async def insert_tombstone(self, payment_id: UUID, now: datetime) -> bool:
-        """Insert a tombstone, so that a later `open_payment` of this id is cancelled at once.
+        """Insert a tombstone: a later `open_payment` with this id stores a cancelled payment.
 
-        Return False when a payment or a tombstone has this id.
+        Return False when a payment or a tombstone has this id already.
         """
 
     async def get_payment_for_update(self, payment_id: UUID) -> Payment | None:
-        """Return the payment and lock its row; None when it does not exist or is a tombstone."""
+        """Return the payment and lock its row. Return None for an unknown id or a tombstone."""
 
     async def get_operation_for_update(
         self, operation_id: UUID
@@ -112,7 +112,7 @@ class Store(ReadStore, Protocol):
         """Update the payment and insert the operation."""
 
     async def save_operation(self, payment: Payment, operation: Operation) -> None:
-        """Update both."""
+        """Update the payment and the operation."""
 
     async def add_posting(self, posting: Posting) -> None: ...
     async def claim_due_operations(
@@ -121,7 +121,7 @@ class Store(ReadStore, Protocol):
         """Return open operations due for reconciliation, and postpone them to `next_due_at`."""
 
     async def expire_overdue_payments(self, now: datetime, limit: int) -> int:
-        """Expire payable payments past `expires_at`. Return how many."""
+        """Expire up to `limit` payable payments past `expires_at`. Return their number."""
 
     async def store_event(self, event: ProviderEvent, state: WebhookState, now: datetime) -> bool:
         """Insert the event. Return False when its provider and event id exist already."""
@@ -140,7 +140,7 @@ class Database(Protocol):
 
 
 class PaymentGatewayTimeout(Exception):
-    """The provider did not answer; whether it executed the command is unknown."""
+    """The provider did not answer. It may have executed the command."""
 
 
 class PaymentGateway(Protocol):
@@ -155,19 +155,19 @@ class PaymentGateway(Protocol):
         """Return whether the provider supports this payment method."""
 
     async def charge(self, operation_id: UUID, amount: Money, method: str) -> Outcome:
-        """Charge the amount. The outcome of an operation id is final."""
+        """Charge the amount. A call with a known operation id returns the first call's outcome."""
 
     async def refund(
         self, operation_id: UUID, charge_operation_id: UUID, amount: Money
     ) -> Outcome: ...
 
     async def lookup(self, operation_id: UUID, kind: OperationKind) -> Outcome | None:
-        """Return the outcome of an operation; None when it never reached the provider."""
+        """Return the outcome of an operation, or None when the provider never received it."""
 
     async def cancel_unknown(self, operation_id: UUID, kind: OperationKind) -> Outcome:
-        """Return the outcome of an operation; one that has not arrived fails from now on.
+        """Return the outcome of an operation. Block an operation that the provider never received.
 
-        Its outcome is then `Failed(PROVIDER_TIMEOUT)`.
+        The outcome of a blocked operation is `Failed(PROVIDER_TIMEOUT)`, also if it arrives later.
         """
 
 
@@ -183,12 +183,12 @@ class WebhookReader(Protocol):
         """Raises WebhookSignatureInvalid, BodyTooLarge, MalformedRequest, ValidationFailed."""
 
     def parse_outcome(self, event: ProviderEvent) -> Outcome:
-        """Return the outcome in an event that has an operation id."""
+        """Return the outcome that the event reports. The event must have an `operation_id`."""
 
 
 @dataclass(frozen=True)
 class SandboxCharge:
-    """A charge at the sandbox. `closed` blocks an operation id that has not arrived."""
+    """A charge at the sandbox. The status `closed` blocks an operation id that never arrived."""
 
     operation_id: UUID
     status: Literal["succeeded", "failed", "requires_action", "closed"]
@@ -211,7 +211,7 @@ class SandboxRefund:
 
 
 class SandboxLedger(Protocol):
-    """The ledger of the sandbox provider; it survives a restart like a real provider's."""
+    """The charges and refunds of the sandbox provider."""
 
     async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
         """Insert the charge unless its id exists; return the stored charge."""
@@ -219,10 +219,10 @@ class SandboxLedger(Protocol):
     async def record_refund(self, refund: SandboxRefund) -> SandboxRefund:
         """Insert the refund unless its id exists; return the stored refund.
 
-        It is stored as failed when the charge has too little left in this currency.
+        Store it as failed when it exceeds the rest of the charge or has another currency.
         """
 
     async def get_charge(self, operation_id: UUID) -> SandboxCharge | None: ...
     async def get_refund(self, operation_id: UUID) -> SandboxRefund | None: ...
     async def list_charges(self) -> Sequence[SandboxCharge]:
-        """Return all charges, for audits."""
+        """Return all charges."""

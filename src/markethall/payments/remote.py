@@ -105,7 +105,7 @@ class RemotePayments:
 
 
 class GuardedPayments:
-    """Payments through a call guard, with the same rules in process and over HTTP."""
+    """`Payments` behind a call guard, so that local and remote calls are checked alike."""
 
     def __init__(self, payments: Payments, guard: CallGuard) -> None:
         self._payments = payments

@@ -96,7 +96,7 @@ class PositiveMoney(RequestModel):
 
 
 class RefundRequest(RequestModel):
-    """Without `amount`: all that is refundable."""
+    """A refund of a payment. Without `amount`, all that is refundable is refunded."""
 
     amount: PositiveMoney | None = None
     reason: Annotated[Text, Field(min_length=1, max_length=500, examples=["damaged"])]
@@ -158,9 +158,11 @@ async def confirm_payment(
     api: PaymentApiDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Charge the payment, once per key. A decline gives `failed`, and may be tried again.
+    """Charge the payment. A retry with the same `Idempotency-Key` charges nothing more.
 
-    The sandbox knows sandbox_ok, sandbox_declined, sandbox_insufficient_funds,
+    The status is `failed` after a decline; a request with a new key tries again.
+
+    The sandbox accepts sandbox_ok, sandbox_declined, sandbox_insufficient_funds,
     sandbox_action_required, sandbox_timeout_before, sandbox_timeout_after, sandbox_slow and
     sandbox_webhook_first.
     """
@@ -218,7 +220,10 @@ async def create_refund(
     api: PaymentApiDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Refund a payment, once per key. `unknown` is reconciled with the provider later."""
+    """Refund a payment. A retry with the same `Idempotency-Key` returns the same refund.
+
+    The status is `unknown` while the provider does not answer; a job then looks up the outcome.
+    """
 
     async def effect(attempt: IdempotentCommand) -> RefundView:
         return await api.refund(ctx, payment_id, body.money, body.reason, attempt)
@@ -265,7 +270,7 @@ async def get_refund(ctx: Staff, payment_id: Id, refund_id: Id, api: PaymentApiD
 _RAW_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": "The event, signed as it is by the header `Sandbox-Signature`.",
+        "description": "The event. The header `Sandbox-Signature` signs exactly these bytes.",
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
@@ -292,7 +297,7 @@ async def receive_webhook(
     provider: Annotated[Text, Field(max_length=50, examples=["sandbox"])],
     api: PaymentApiDep,
 ) -> Response:
-    """200 once the event is stored, also for a duplicate."""
+    """Store and apply an event of a provider. The response is 200 for a duplicate too."""
     body = await request.body()
     return json_response(await api.receive_webhook(ctx, provider, request.headers, body))
 
@@ -313,7 +318,7 @@ class LedgerAccountsView(BaseModel):
 async def list_transactions(
     ctx: Staff, query: Annotated[PostingQuery, Query()], api: PaymentApiDep
 ) -> Response:
-    """The newest first. A debit is positive, a credit negative."""
+    """The postings of the ledger, the newest first. Debits are positive, credits negative."""
     return json_response(await api.list_postings(ctx, query))
 
 
@@ -338,6 +343,6 @@ async def verify_ledger(ctx: Staff, api: PaymentApiDep) -> Response:
 
 
 def _to_confirm_response(payment: PaymentView) -> StoredResponse:
-    """Respond with 202 while the outcome is not known."""
+    """Respond with 202 while the outcome of the charge is unknown, else with 200."""
     status = 202 if payment.status is PaymentStatus.UNKNOWN else 200
     return StoredResponse(status=status, body=payment.model_dump_json())

@@ -1,4 +1,4 @@
-"""The double-entry ledger of captures and refunds; append-only."""
+"""The double-entry ledger of captures and refunds. Postings are added, never changed."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from markethall.payments.contract import LedgerAccountKind, PostingKind
 from markethall.payments.domain.operation import Operation
 from markethall.payments.domain.payment import Payment
 
-# liability account of customer payments; the asset account is "provider:<provider name>"
+# a liability account; the asset accounts are named "provider:<provider name>"
 CUSTOMER_PAYMENTS_ACCOUNT = "customers:payments"
 
 
@@ -22,7 +22,7 @@ def account_kind(account: str) -> LedgerAccountKind:
 
 @dataclass(frozen=True)
 class Posting:
-    """A posting whose entries (account, amount) sum to zero; a debit is positive."""
+    """A posting. Its entries (account, amount) sum to zero; the amount of a debit is positive."""
 
     posting_id: UUID
     payment_id: UUID

@@ -1,4 +1,4 @@
-"""An operation at the provider and its outcome."""
+"""A charge or refund at the provider, and its outcome."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class ActionRequired:
-    """The customer must act; this charge has failed, and another confirm starts a new one."""
+    """The customer must act, for example authenticate. The charge has failed; confirm again."""
 
     next_action: str
 
@@ -32,8 +32,8 @@ Outcome = Succeeded | Failed | ActionRequired
 class Operation:
     """A charge or refund at the provider.
 
-    A charge has a `method`; a refund has the `charge_id` that it reverses. An open operation is
-    reconciled from `due_at` on.
+    A charge has a `method`. A refund has a `charge_id`: the operation that it refunds. If the
+    operation is still open at `due_at`, the reconciliation job looks up its outcome.
     """
 
     operation_id: UUID

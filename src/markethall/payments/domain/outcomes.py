@@ -34,7 +34,7 @@ class OutcomeEffects:
 def settle_operation(
     payment: Payment, operation: Operation, outcome: Outcome | None, now: datetime
 ) -> OutcomeEffects:
-    """Apply an outcome to an open operation and its payment; None stands for a timeout."""
+    """Apply an outcome to an open operation and its payment. A timeout has the outcome None."""
     if outcome is None:
         return _settle_without_outcome(payment, operation)
     if operation.kind is OperationKind.CHARGE:

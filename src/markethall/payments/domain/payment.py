@@ -38,7 +38,7 @@ _OUTCOME_TRANSITIONS = {
     C.FAIL: S.FAILED,
     C.REQUIRE_ACTION: S.REQUIRES_ACTION,
 }
-# status -> command -> next status; a command that is absent is rejected
+# status -> command -> next status; a status rejects the commands that it does not list
 TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
     S.CREATED: _PAYABLE_TRANSITIONS,
     S.REQUIRES_ACTION: _PAYABLE_TRANSITIONS,
@@ -51,11 +51,11 @@ TRANSITIONS: dict[PaymentStatus, dict[PaymentCommand, PaymentStatus]] = {
     S.CANCELLED: {},
     S.EXPIRED: {},
 }
-# nothing is charged until the customer confirms
+# statuses in which the customer can confirm the payment
 PAYABLE_STATUSES = frozenset(
     status for status, row in TRANSITIONS.items() if row is _PAYABLE_TRANSITIONS
 )
-# Retry-After in seconds while the provider call is under way
+# Retry-After header of PaymentInProgress, in seconds
 IN_PROGRESS_RETRY_SECONDS = {S.PROCESSING: 1, S.UNKNOWN: 5}
 _ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
 
@@ -64,7 +64,8 @@ _ENDED_UNPAID_STATUSES = frozenset({S.VOIDED, S.CANCELLED, S.EXPIRED})
 class Payment:
     """A payment. Amounts are in minor units of one currency.
 
-    `refunding` is reserved for refunds in progress; `charge_id` is the operation of the capture.
+    `refunding` is the sum of the refunds in progress. `charge_id` is the operation that captured
+    the payment.
     """
 
     payment_id: UUID
@@ -116,7 +117,7 @@ class Payment:
             self._transition(C.MARK_UNKNOWN)
 
     def cancel(self) -> bool:
-        """Cancel the payment. Return False when it has ended unpaid already.
+        """Cancel the payment. Return False when it is voided, cancelled or expired already.
 
         Raises PaymentInProgress, InvalidPaymentTransition.
         """
@@ -130,9 +131,9 @@ class Payment:
         self._transition(C.EXPIRE)
 
     def reserve_refund(self, requested_amount: Money | None) -> int:
-        """Reserve an amount, by default all that is refundable, and return it.
+        """Reserve an amount for a refund and return it; None reserves all that is refundable.
 
-        Raises InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch.
+        Raises InvalidPaymentTransition, RefundExceedsCaptured, CurrencyMismatch, ValidationFailed.
         """
         if self.status is not S.CAPTURED:
             raise _invalid_transition(self.status)
@@ -147,7 +148,7 @@ class Payment:
         self.version += 1
 
     def mark_refund_unknown(self) -> None:
-        """Record that the provider did not answer; the amount stays reserved."""
+        """Record that the provider did not answer a refund. The amount stays reserved."""
         self.version += 1
 
     def fail_refund(self, amount: int) -> None:

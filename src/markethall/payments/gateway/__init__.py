@@ -1,4 +1,4 @@
-"""The card providers."""
+"""Clients of the card providers."""
 
 from markethall.payments.gateway.sandbox import SandboxGateway
 from markethall.payments.gateway.sandbox_webhooks import SandboxWebhooks

@@ -1,4 +1,4 @@
-"""The built-in card provider: a sandbox with its own ledger and with failures on demand."""
+"""The built-in sandbox provider. The payment method selects its outcome."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal
@@ -42,7 +42,7 @@ SLOW_SECONDS: Final = 5.0
 
 
 class SandboxGateway:
-    """Adapter and provider in one; all its state is in the sandbox ledger."""
+    """A simulated card provider and its client in one class. The sandbox ledger holds its state."""
 
     provider = "sandbox"
 
@@ -118,7 +118,7 @@ class SandboxGateway:
         )
 
     async def _send_webhook(self, operation_id: UUID, outcome: Outcome) -> None:
-        """Send the webhook before the response; an error of the receiver is ignored."""
+        """Send the webhook. Ignore an error of the receiver, as a real provider would."""
         headers, body = self._webhooks.build_signed_event(operation_id, outcome, self._clock())
         try:
             await self._deliver(headers, body)

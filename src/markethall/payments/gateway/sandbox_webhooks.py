@@ -19,7 +19,7 @@ from markethall.shared.kernel.model import Dto, Id, Text
 SIGNATURE_HEADER: Final = "sandbox-signature"
 SIGNATURE_TOLERANCE: Final = timedelta(minutes=5)
 MAX_WEBHOOK_BYTES: Final = 64 * 1024
-# t=<unix>,v1=<hex of SHA-256>, with room for a second signature during a key rotation
+# `t=<unix time>,v1=<64 hex digits>`, and a second v1 during a key rotation
 _MAX_SIGNATURE_HEADER_LENGTH: Final = 300
 _UNIX_TIME: Final = re.compile(r"[0-9]{1,11}")
 
@@ -47,13 +47,16 @@ class _OperationEvent(_Event):
 
 
 class _OtherEvent(_Event):
-    """An event of another type; it is stored and changes no payment."""
+    """An event of a type that we do not handle. It is stored, but changes no payment."""
 
     type: Annotated[Text, Field(min_length=1, max_length=100)]
 
 
 class SandboxWebhooks:
-    """HMAC-SHA-256 over "<unix time>.<body>", with a key derived from the secret."""
+    """Signer and parser of sandbox webhooks.
+
+    The signature is HMAC-SHA-256 over `<unix time>.<body>`, with a key derived from the secret key.
+    """
 
     provider = "sandbox"
 
@@ -68,7 +71,7 @@ class SandboxWebhooks:
     def build_signed_event(
         self, operation_id: UUID, outcome: Outcome, sent_at: datetime
     ) -> tuple[dict[str, str], bytes]:
-        """Return headers and body of the event about a charge; its event id is always the same."""
+        """Return headers and body of the event about a charge."""
         kind, data = _encode_outcome(outcome)
         event = {
             "event_id": f"evt_{operation_id.hex}",

@@ -1,4 +1,4 @@
-"""The HTTP use cases of payments, for owners and staff."""
+"""The use cases behind the HTTP API of payments."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID

@@ -40,7 +40,7 @@ class ChargePayment:
     async def _record_intent(
         self, ctx: CallContext, payment_id: UUID, method: str, operation_id: UUID
     ) -> Operation:
-        """Insert the operation, or return the operation of an earlier try with the same key."""
+        """Insert the operation, or return the one that an earlier attempt inserted."""
         async with self._database.transaction() as store:
             payment = await store.get_payment_for_update(payment_id)
             if payment is None or payment.user_id != ctx.user_id:

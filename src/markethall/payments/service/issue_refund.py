@@ -17,7 +17,7 @@ from markethall.shared.kernel.clock import Clock
 
 
 class IssueRefund:
-    """The refund use case, shared by the contract and by staff over HTTP."""
+    """The refund use case. Other contexts and staff over HTTP call it."""
 
     def __init__(self, database: Database, provider: ProviderClient, clock: Clock) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class IssueRefund:
         return await self._record_outcome(ctx, operation, outcome, attempt)
 
     async def _record_intent(self, command: RefundPayment) -> Operation:
-        """Reserve the amount and insert the operation, or return that of an earlier try."""
+        """Reserve the amount and insert the operation, or return the one of an earlier attempt."""
         async with self._database.transaction() as store:
             payment = await store.get_payment_for_update(command.payment_id)
             if payment is None:
@@ -79,7 +79,7 @@ class IssueRefund:
 
 
 async def _get_existing_refund(store: Store, command: RefundPayment) -> Operation | None:
-    """Return the refund of this id. Raises OperationIdTaken when the id is of another operation."""
+    """Return the refund with this id. Raises OperationIdTaken when the id means something else."""
     operation = await store.get_operation(command.refund_id)
     if operation and not _is_same_refund(operation, command):
         raise OperationIdTaken(operation_id=str(command.refund_id))

@@ -1,4 +1,4 @@
-"""Periodic jobs of payments: expiry, reconciliation, pending webhooks."""
+"""Periodic jobs of payments: expire payments, reconcile operations, apply pending webhooks."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from markethall.shared.kernel.call_context import system_context
 from markethall.shared.kernel.clock import Clock
 
 _EXPIRY_BATCH_SIZE = 500
-# concurrent provider calls; each then takes one database connection
+# concurrent provider calls; each outcome needs one database connection
 _RECONCILE_CONCURRENCY = 8
 
 
@@ -25,12 +25,12 @@ class PaymentJobs:
         self._clock = clock
 
     async def expire_overdue_payments(self) -> None:
-        """Expire payments that were not confirmed in time."""
+        """Expire payments that were not confirmed before `expires_at`."""
         async with self._database.transaction() as store:
             await store.expire_overdue_payments(self._clock(), _EXPIRY_BATCH_SIZE)
 
     async def reconcile(self) -> None:
-        """Look up at the provider the operations that are open past `due_at`."""
+        """Ask the provider for the outcome of operations that are still open after `due_at`."""
         while due := await self._claim_due_operations():
             results = await asyncio.gather(
                 *map(self._reconcile_operation, due), return_exceptions=True

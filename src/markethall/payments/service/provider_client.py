@@ -1,8 +1,9 @@
-"""Calls of the card provider, outside any transaction, and the transaction step for their outcome.
+"""Call the card provider, and apply the outcome to the payment.
 
 A charge or refund takes three steps: record the operation, call the provider, apply the outcome.
 A crash between the steps leaves an open operation; a retry with the same key, a webhook or the
-reconciliation job applies its outcome. Only the first of them finds the operation open.
+reconciliation job then applies the outcome. The first of them closes the operation, and the others
+change nothing.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProviderTimeouts:
-    """Time limits: for a response, and until an open operation is reconciled."""
+    """The time limit of a provider call, and the age at which an open operation is reconciled."""
 
     response: timedelta = timedelta(seconds=8)
     reconcile_after: timedelta = timedelta(seconds=15)
@@ -45,14 +46,14 @@ class ProviderClient:
         return now + self._timeouts.reconcile_after
 
     async def submit(self, operation: Operation) -> Outcome | None:
-        """Return the outcome, None after a timeout. Idempotent by the operation id."""
+        """Send the operation to the provider. Return its outcome, or None after a timeout."""
         return await self._outcome_or_none(self._call_gateway(operation))
 
     async def reconcile(self, operation: Operation) -> Outcome | None:
-        """Return the outcome of an open operation, None after a timeout.
+        """Look up the outcome of an open operation. Return None after a timeout.
 
-        A charge that never reached the provider is cancelled, because the customer may have left.
-        A refund that never reached it is submitted again, because it must be paid.
+        A charge that the provider never received is cancelled, because the customer may have left.
+        A refund that it never received is submitted again, because the customer must get the money.
         """
         lookup = self._gateway.lookup(operation.operation_id, operation.kind)
         outcome, was_answered = await self._with_timeout(lookup)
@@ -76,7 +77,7 @@ class ProviderClient:
         return outcome
 
     async def _with_timeout(self, gateway_call: Awaitable[T]) -> tuple[T | None, bool]:
-        """Return the result, and False after a timeout."""
+        """Return (result, True), or (None, False) after a timeout."""
         try:
             async with asyncio.timeout(self._timeouts.response.total_seconds()):
                 return await gateway_call, True
@@ -87,7 +88,7 @@ class ProviderClient:
 async def apply_outcome(
     store: Store, ctx: CallContext, operation_id: UUID, outcome: Outcome | None, now: datetime
 ) -> tuple[Payment, Operation] | None:
-    """Apply an outcome to an operation if it is open; None stands for a timeout.
+    """Apply an outcome to an operation if it is open. A timeout has the outcome None.
 
     Return the payment and the operation, or None when the operation does not exist.
     """

@@ -1,4 +1,4 @@
-"""Entities of payments as DTOs of the contract."""
+"""Convert entities of payments to DTOs of the contract."""
 
 from markethall.payments.contract import (
     OperationView,
@@ -47,7 +47,7 @@ def to_operation_view(operation: Operation) -> OperationView:
 
 
 def to_refund_view(operation: Operation, payment: Payment) -> RefundView:
-    """Build the view of an operation of kind refund; it shares the id and the status."""
+    """Build the view of a refund operation. The operation id is the refund id."""
     return RefundView(
         refund_id=operation.operation_id,
         payment_id=operation.payment_id,

@@ -13,7 +13,7 @@ _BATCH_SIZE = 100
 
 
 class WebhookHandler:
-    """Store events and apply them; an event of an unknown operation stays pending."""
+    """Store events and apply them. An event whose operation does not exist yet stays pending."""
 
     def __init__(
         self, database: Database, readers: Mapping[str, WebhookReader], clock: Clock
@@ -25,7 +25,7 @@ class WebhookHandler:
     async def receive(
         self, ctx: CallContext, provider: str, headers: Mapping[str, str], body: bytes
     ) -> WebhookReceipt:
-        """Store an event and apply it.
+        """Verify, store and apply an event. The names in `headers` are in lower case.
 
         Raises UnknownProvider, WebhookSignatureInvalid, BodyTooLarge, MalformedRequest,
         ValidationFailed.
@@ -40,7 +40,7 @@ class WebhookHandler:
         return WebhookReceipt(event_id=event.event_id, duplicate=not is_new)
 
     async def apply_pending(self) -> None:
-        """Apply pending events whose operation exists by now."""
+        """Apply pending events whose operation exists."""
         async with self._database.read_session() as store:
             events = await store.list_applicable_events(_BATCH_SIZE)
         for event in events:
@@ -55,7 +55,7 @@ class WebhookHandler:
         try:
             await self._apply(ctx, event)
         except Unavailable:
-            # the event is stored as pending; the periodic job applies it
+            # the event is stored as pending, so the periodic job applies it later
             return
 
     async def _apply(self, ctx: CallContext, event: ProviderEvent) -> None:

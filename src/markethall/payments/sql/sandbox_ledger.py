@@ -1,4 +1,4 @@
-"""The sandbox ledger in Postgres, in its own transactions."""
+"""The sandbox ledger in Postgres. Its transactions are separate from those of payments."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -14,7 +14,7 @@ class SqlSandboxLedger:
         self._postgres = postgres
 
     async def record_charge(self, charge: SandboxCharge) -> SandboxCharge:
-        """Insert with one statement; it needs no transaction."""
+        """Insert the charge unless its id exists. One statement does it, without a transaction."""
         async with self._postgres.read_session() as connection:
             if await connection.execute(sql.INSERT_SANDBOX_CHARGE, **asdict(charge)):
                 return charge
@@ -45,7 +45,7 @@ class SqlSandboxLedger:
 
 
 async def _deduct_from_charge(connection: Connection, refund: SandboxRefund) -> SandboxRefund:
-    """Deduct the refund from its charge, or mark it failed."""
+    """Deduct the refund from its charge. If the charge does not cover it, mark it failed."""
     if refund.status == "closed":
         return refund
     is_deducted = await connection.execute(

@@ -1,4 +1,4 @@
-"""The SQL statements of payments, each built once."""
+"""The SQL statements of payments. Each is compiled once, because compiling is slow."""
 
 from functools import cache
 from typing import Any
@@ -35,7 +35,7 @@ def _column_binds(table: sa.Table, prefix: str = "") -> "dict[str, Any]":
 
 
 def _after_keyset(sort_column: "sa.Column[Any]") -> "sa.Tuple":
-    """Return (created_at, id) of the last row of the previous page, as bind parameters."""
+    """Bind (created_at, id) of the last row of the previous page."""
     return sa.tuple_(
         bindparam("after_created_at", type_=sort_column.type), bindparam("after_id", type_=sa.Uuid)
     )
@@ -45,7 +45,10 @@ def _after_keyset(sort_column: "sa.Column[Any]") -> "sa.Tuple":
 
 
 def _attach_order_to_tombstone() -> Statement:
-    """Fill a tombstone with the payment that was opened later; it stays cancelled."""
+    """Write a new payment's data into its tombstone, which stays cancelled.
+
+    A payment that is not a tombstone stays unchanged. Returns the row in both cases.
+    """
     is_tombstone = payments.c.order_id.is_(None)
     columns = ("order_id", "user_id", "currency", "expires_at", "amount", "provider")
     new_values = {name: bindparam(name, type_=payments.c[name].type) for name in columns}
@@ -57,7 +60,7 @@ def _attach_order_to_tombstone() -> Statement:
     return Statement(sa.update(payments).where(the_payment).values(values).returning(payments))
 
 
-# no conflict target: of two concurrent inserts, either unique key may conflict first
+# no conflict target, because the payment id or the order id may conflict
 INSERT_PAYMENT = Statement(
     insert(payments).values(_column_binds(payments)).on_conflict_do_nothing().returning(payments)
 )
@@ -122,7 +125,7 @@ def select_payments(
 
 
 def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, Any]]:
-    """Return the statement and its bind values."""
+    """Select the statement for the filters that are set. Return it with its bind values."""
     values = {name: getattr(payment_filter, name) for name in ("user_id", "order_id", "status")}
     given_values = {name: value for name, value in values.items() if value is not None}
     statement = select_payments(
@@ -140,7 +143,7 @@ def list_payments(payment_filter: PaymentFilter) -> tuple[Statement, dict[str, A
 
 # Operations
 
-# prefix of operation columns in rows and binds that contain a payment too
+# prefix of the operation's columns where a row or its binds contain a payment too
 OPERATION_PREFIX = "operation_"
 
 _updated_payment = _update_payment.returning(payments.c.payment_id).cte("updated_payment")
@@ -279,7 +282,7 @@ FIND_UNBALANCED_POSTINGS = Statement(sa.union(_unbalanced, _without_entries).lim
 
 
 def _mismatched() -> Statement:
-    """Select payments whose balance differs from the ledger's provider account."""
+    """Select payments whose balance differs from their balance in the ledger."""
     ledger_balance = (
         sa.select(sa.func.coalesce(sa.func.sum(entries.c.amount), 0))
         .select_from(postings.join(entries, entries.c.posting_id == postings.c.posting_id))

@@ -1,4 +1,4 @@
-"""The Postgres store of payments: runs the statements, maps rows to entities."""
+"""The Postgres store of payments. It runs the statements and maps rows to entities."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,7 +38,10 @@ class SqlPaymentStore(SqlUnitOfWork):
         return _to_payment(row or await self._attach_or_get(payment))
 
     async def _attach_or_get(self, payment: Payment) -> "Record":
-        """Return the row with this id. Raises OrderHasPayment when another id has the order."""
+        """Return the stored payment with this id, or write the payment into its tombstone.
+
+        Raises OrderHasPayment when the order has a payment with another id.
+        """
         row = None
         with suppress(asyncpg.UniqueViolationError):
             row = await self._connection.fetch_one(
@@ -216,7 +219,7 @@ def _payment_row(payment: Payment) -> dict[str, Any]:
 
 
 def _update_values(payment: Payment) -> dict[str, Any]:
-    """Expect the version before this change: each command raises the version by one."""
+    """Bind the columns and the expected version. Each command raises the version by one."""
     return _payment_row(payment) | {
         "payment_id": payment.payment_id,
         "expected_version": payment.version - 1,
@@ -246,7 +249,7 @@ def _operation_row(operation: Operation) -> dict[str, Any]:
 
 
 def _to_posting(rows: "list[Record]") -> Posting:
-    """Build one posting from its rows, one per entry."""
+    """Build one posting from its rows. Each row is one entry."""
     first = rows[0]
     return Posting(
         posting_id=first["posting_id"],

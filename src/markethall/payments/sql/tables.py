@@ -22,7 +22,7 @@ payments = sa.Table(
     "payment",
     metadata,
     sa.Column("payment_id", sa.Uuid, primary_key=True),
-    # NULL in a tombstone, which stands for a payment that was cancelled before it was opened
+    # NULL in a tombstone: the record of a payment that was cancelled before it was opened
     sa.Column("order_id", sa.Uuid, unique=True),
     sa.Column("user_id", sa.Uuid),
     sa.Column("currency", sa.Text),
@@ -159,7 +159,7 @@ sa.Index(
     postgresql_where=webhook_events.c.state == PENDING_LITERAL,
 )
 
-# the ledger of the sandbox provider; no payment statement joins these tables
+# the sandbox provider has its own tables, which no statement joins to payments
 sandbox_charges = sa.Table(
     "sandbox_charge",
     metadata,
