@@ -33,7 +33,7 @@ PLANTED = {
         ("orders/service/views.py", "import markethall.inventory.domain"),
         ("orders/service/views.py", "import markethall.inventory.stock.contract"),
         ("orders/domain.py", "import markethall.payments.contract"),
-        ("users/service.py", "import markethall.inventory.contract"),
+        ("users/service/accounts.py", "import markethall.inventory.contract"),
     ],
     "Inside a context or sub-domain, top to bottom; a new kind of file must be placed here": [
         ("users/domain.py", "import markethall.users.ports"),
@@ -57,7 +57,7 @@ PLANTED = {
         ("inventory/search/sql/store.py", "import markethall.inventory.stock.sql.tables"),
     ],
     "Contracts, domain, ports and services import no framework, also not through others": [
-        ("users/service.py", "import fastapi"),
+        ("users/service/accounts.py", "import fastapi"),
         ("inventory/catalogue/contract/products.py", "import sqlalchemy"),
         ("payments/ports.py", "import redis"),
         ("inventory/stock/service/api.py", "import markethall.inventory.stock.router.dependencies"),

@@ -1,7 +1,6 @@
-"""The use cases of users."""
+"""Accounts: registration, profiles, roles."""
 
 from dataclasses import replace
-from datetime import timedelta
 from secrets import token_hex
 from typing import Final
 from uuid import UUID
@@ -9,58 +8,30 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from markethall.shared.idempotency.records import IdempotentCommand
-from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.call_context import CallContext
 from markethall.shared.kernel.clock import Clock
 from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.etags import ExpectedVersions, check_expected_version
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.pagination import Cursors, Page
-from markethall.shared.kernel.scopes import PROFILE, USERS_MANAGE, scopes_for_roles
+from markethall.shared.kernel.scopes import USERS_MANAGE
 from markethall.shared.security.passwords import Passwords
 from markethall.users.contract import (
     BadCredentials,
-    BadRefreshToken,
     ChangeProfile,
     ChangeUser,
-    Customer,
     EmailTaken,
-    JwkSet,
     Register,
     Role,
-    TokenPair,
     UsernameTaken,
-    UserNotFound,
     UserView,
 )
-from markethall.users.domain import (
-    RefreshToken,
-    RotationResult,
-    Session,
-    User,
-    UserIdentity,
-    check_password,
-    derive_username,
-    parse_role,
-    to_email_lookup_key,
-    to_lookup_key,
-)
-from markethall.users.ports import Database, ReadStore, Store, TokenSigner
+from markethall.users.domain import User, UserIdentity, check_password, derive_username, parse_role
+from markethall.users.ports import Database, Store
+from markethall.users.service.views import get_user_for_update_or_404, get_user_or_404, to_user_view
 
 _LIST_NAME: Final = "users"
 _USER_KEYSET: Final = TypeAdapter(UUID)
-
-
-class InternalUserService:
-    """Implementation of the contract `Users` in this process."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
-        async with self._database.read_session() as store:
-            user = await _get_user_or_404(store, user_id)
-        user.check_active()
-        return Customer(user_id=user.user_id, email=user.identity.email, full_name=user.full_name)
 
 
 class AccountService:
@@ -85,23 +56,23 @@ class AccountService:
         user.update_profile(ChangeProfile(full_name=command.full_name, tags=command.tags))
         user.version = 1
         async with self._database.transaction() as store:
-            user_view = _to_user_view(await _add_user(store, user))
+            user_view = to_user_view(await _add_user(store, user))
             await store.store_response(attempt, user_view)
         return user_view
 
     async def get_me(self, ctx: CallContext) -> UserView:
-        return _to_user_view(await self._get_caller(ctx))
+        return to_user_view(await self._get_caller(ctx))
 
     async def update_me(
         self, ctx: CallContext, change: ChangeProfile, expected_versions: ExpectedVersions
     ) -> UserView:
         async with self._database.transaction() as store:
-            user = await _get_user_for_update_or_404(store, ctx.user_id)
+            user = await get_user_for_update_or_404(store, ctx.user_id)
             user.check_active()
             check_expected_version(expected_versions, user.version)
             user.update_profile(change)
             await store.save_user(user)
-        return _to_user_view(user)
+        return to_user_view(user)
 
     async def change_password(
         self, ctx: CallContext, current_password: str, new_password: str
@@ -125,12 +96,12 @@ class AccountService:
         after = self._cursors.decode(_LIST_NAME, cursor, _USER_KEYSET)
         async with self._database.read_session() as store:
             users = await store.list_users(after, limit + 1)
-        views = [_to_user_view(user) for user in users]
+        views = [to_user_view(user) for user in users]
         return self._cursors.build_page(_LIST_NAME, views, limit, lambda user: user.user_id)
 
     async def get_user(self, ctx: CallContext, user_id: UUID) -> UserView:
         async with self._database.read_session() as store:
-            return _to_user_view(await _get_user_or_404(store, user_id))
+            return to_user_view(await get_user_or_404(store, user_id))
 
     async def change_user(
         self,
@@ -143,10 +114,10 @@ class AccountService:
             # before the user's row, so that concurrent changes take both locks in the same order
             await store.lock_admins()
             await _check_caller_is_still_admin(store, ctx)
-            user = await _get_user_for_update_or_404(store, user_id)
+            user = await get_user_for_update_or_404(store, user_id)
             check_expected_version(expected_versions, user.version)
             await self._update_access(store, user, change)
-        return _to_user_view(user)
+        return to_user_view(user)
 
     async def count(self) -> int:
         async with self._database.read_session() as store:
@@ -157,7 +128,7 @@ class AccountService:
     ) -> UserView:
         user = await self._build_staff_user(email, role, password, username)
         async with self._database.transaction() as store:
-            return _to_user_view(
+            return to_user_view(
                 await _add_staff_user(store, user, has_chosen_username=username is not None)
             )
 
@@ -171,11 +142,11 @@ class AccountService:
             # checked again under the lock: several processes may start at once
             if await store.has_active_admin(except_user_id=None):
                 return None
-            return _to_user_view(await _add_staff_user(store, user, has_chosen_username=False))
+            return to_user_view(await _add_staff_user(store, user, has_chosen_username=False))
 
     async def _get_caller(self, ctx: CallContext) -> User:
         async with self._database.read_session() as store:
-            user = await _get_user_or_404(store, ctx.user_id)
+            user = await get_user_or_404(store, ctx.user_id)
         user.check_active()
         return user
 
@@ -204,129 +175,6 @@ class AccountService:
             await store.end_sessions(user.user_id, self._clock(), except_session_id=None)
 
 
-class SessionService:
-    """Implementation of `Sessions`."""
-
-    def __init__(
-        self, database: Database, passwords: Passwords, signer: TokenSigner, clock: Clock
-    ) -> None:
-        self._database = database
-        self._passwords = passwords
-        self._signer = signer
-        self._clock = clock
-
-    async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
-        user = await self._find_user_by_login(login)
-        # verified for an unknown user too, so that the time taken does not reveal whether it exists
-        password_matches = await self._passwords.verify(
-            password, user.password_hash if user else None
-        )
-        if user is None or not password_matches or not user.is_active:
-            raise BadCredentials
-        token = RefreshToken.generate()
-        session = Session.open(new_id(), user.user_id, token, self._clock())
-        async with self._database.transaction() as store:
-            if not await store.open_session(session, user.password_hash):
-                raise BadCredentials
-        return self._build_token_pair(user, session, token)
-
-    async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
-        presented = RefreshToken.parse(refresh_token)
-        replacement = RefreshToken.generate(presented.family)
-        async with self._database.transaction() as store:
-            user, session, result = await self._rotate(store, presented, replacement)
-        # after the commit: a reused token must end its session before it is rejected
-        if result is not RotationResult.ROTATED:
-            raise BadRefreshToken
-        return self._build_token_pair(user, session, replacement)
-
-    async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
-        try:
-            token = RefreshToken.parse(refresh_token)
-        except BadRefreshToken:
-            return  # RFC 7009, section 2.2: an invalid token needs no revocation
-        async with self._database.transaction() as store:
-            await store.end_session(token.family_hash, self._clock())
-
-    async def get_jwks(self, ctx: CallContext) -> JwkSet:
-        return JwkSet.model_validate(self._signer.jwks())
-
-    async def get_issuer(self) -> str:
-        return self._signer.issuer
-
-    async def compute_fingerprint(self, secret: str) -> str:
-        return self._signer.fingerprint(secret)
-
-    async def _find_user_by_login(self, login: str) -> User | None:
-        async with self._database.read_session() as store:
-            # a user name contains no @
-            if "@" in login:
-                return await store.get_user_by_email(to_email_lookup_key(login))
-            return await store.get_user_by_username(to_lookup_key(login))
-
-    async def _rotate(
-        self, store: Store, presented: RefreshToken, replacement: RefreshToken
-    ) -> tuple[User, Session, RotationResult]:
-        found = await store.get_session_for_update(presented.family_hash)
-        if found is None:
-            raise BadRefreshToken
-        session, user = found
-        if not user.is_active:
-            raise BadRefreshToken
-        result = session.rotate(presented, replacement, self._clock())
-        if result is not RotationResult.REJECTED:
-            await store.save_session(session)
-        return user, session, result
-
-    def _build_token_pair(self, user: User, session: Session, token: RefreshToken) -> TokenPair:
-        # every user may see their own account, whatever their roles
-        scopes = scopes_for_roles(user.roles) | {PROFILE}
-        actor = Actor(
-            user_id=user.user_id,
-            roles=user.roles,
-            scopes=scopes,
-            session_id=session.session_id,
-        )
-        return TokenPair(
-            access_token=self._signer.sign(actor),
-            expires_in=int(self._signer.lifetime.total_seconds()),
-            refresh_token=token.encoded,
-            scope=" ".join(sorted(scopes)),
-        )
-
-
-class SessionPurgeJob:
-    """Periodic job: delete expired sessions."""
-
-    def __init__(self, database: Database, clock: Clock, interval: timedelta) -> None:
-        self._database = database
-        self._clock = clock
-        self._interval = interval
-        self._next_run_at = clock()
-
-    async def run_once(self) -> None:
-        now = self._clock()
-        if now < self._next_run_at:
-            return
-        self._next_run_at = now + self._interval
-        async with self._database.transaction() as store:
-            await store.purge_sessions(now)
-
-
-async def _get_user_or_404(store: ReadStore, user_id: UUID) -> User:
-    user = await store.get_user(user_id)
-    if user is None:
-        raise UserNotFound(user_id=str(user_id))
-    return user
-
-
-async def _get_user_for_update_or_404(store: Store, user_id: UUID) -> User:
-    user = await store.get_user_for_update(user_id)
-    if user is None:
-        raise UserNotFound(user_id=str(user_id))
-    return user
-
-
 async def _add_user(store: Store, user: User) -> User:
     """Insert the user and return it, or the user that an earlier attempt inserted."""
     if await store.add_user(user):
@@ -349,21 +197,6 @@ async def _add_staff_user(store: Store, user: User, *, has_chosen_username: bool
             raise
     user.identity = replace(user.identity, username=f"{user.identity.username}-{token_hex(3)}")
     return await _add_user(store, user)
-
-
-def _to_user_view(user: User) -> UserView:
-    return UserView(
-        user_id=user.user_id,
-        username=user.identity.username,
-        email=user.identity.email,
-        full_name=user.full_name,
-        tags=user.tags,
-        roles=user.roles,
-        is_active=user.is_active,
-        email_verified=user.email_verified,
-        signup_date=user.signup_date,
-        version=user.version,
-    )
 
 
 async def _check_caller_is_still_admin(store: Store, ctx: CallContext) -> None:

@@ -1,0 +1,6 @@
+"""Use cases and jobs of users."""
+
+from markethall.users.service.accounts import AccountService as AccountService
+from markethall.users.service.internal import InternalUserService as InternalUserService
+from markethall.users.service.jobs import SessionPurgeJob as SessionPurgeJob
+from markethall.users.service.sessions import SessionService as SessionService

@@ -1,0 +1,24 @@
+"""Periodic jobs of users."""
+
+from datetime import timedelta
+
+from markethall.shared.kernel.clock import Clock
+from markethall.users.ports import Database
+
+
+class SessionPurgeJob:
+    """Periodic job: delete expired sessions."""
+
+    def __init__(self, database: Database, clock: Clock, interval: timedelta) -> None:
+        self._database = database
+        self._clock = clock
+        self._interval = interval
+        self._next_run_at = clock()
+
+    async def run_once(self) -> None:
+        now = self._clock()
+        if now < self._next_run_at:
+            return
+        self._next_run_at = now + self._interval
+        async with self._database.transaction() as store:
+            await store.purge_sessions(now)

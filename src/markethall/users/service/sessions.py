@@ -1,0 +1,108 @@
+"""Sessions: sign-in and refresh tokens."""
+
+from markethall.shared.kernel.call_context import Actor, CallContext
+from markethall.shared.kernel.clock import Clock
+from markethall.shared.kernel.ids import new_id
+from markethall.shared.kernel.scopes import PROFILE, scopes_for_roles
+from markethall.shared.security.passwords import Passwords
+from markethall.users.contract import BadCredentials, BadRefreshToken, JwkSet, TokenPair
+from markethall.users.domain import (
+    RefreshToken,
+    RotationResult,
+    Session,
+    User,
+    to_email_lookup_key,
+    to_lookup_key,
+)
+from markethall.users.ports import Database, Store, TokenSigner
+
+
+class SessionService:
+    """Implementation of `Sessions`."""
+
+    def __init__(
+        self, database: Database, passwords: Passwords, signer: TokenSigner, clock: Clock
+    ) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._signer = signer
+        self._clock = clock
+
+    async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
+        user = await self._find_user_by_login(login)
+        # verified for an unknown user too, so that the time taken does not reveal whether it exists
+        password_matches = await self._passwords.verify(
+            password, user.password_hash if user else None
+        )
+        if user is None or not password_matches or not user.is_active:
+            raise BadCredentials
+        token = RefreshToken.generate()
+        session = Session.open(new_id(), user.user_id, token, self._clock())
+        async with self._database.transaction() as store:
+            if not await store.open_session(session, user.password_hash):
+                raise BadCredentials
+        return self._build_token_pair(user, session, token)
+
+    async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
+        presented = RefreshToken.parse(refresh_token)
+        replacement = RefreshToken.generate(presented.family)
+        async with self._database.transaction() as store:
+            user, session, result = await self._rotate(store, presented, replacement)
+        # after the commit: a reused token must end its session before it is rejected
+        if result is not RotationResult.ROTATED:
+            raise BadRefreshToken
+        return self._build_token_pair(user, session, replacement)
+
+    async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
+        try:
+            token = RefreshToken.parse(refresh_token)
+        except BadRefreshToken:
+            return  # RFC 7009, section 2.2: an invalid token needs no revocation
+        async with self._database.transaction() as store:
+            await store.end_session(token.family_hash, self._clock())
+
+    async def get_jwks(self, ctx: CallContext) -> JwkSet:
+        return JwkSet.model_validate(self._signer.jwks())
+
+    async def get_issuer(self) -> str:
+        return self._signer.issuer
+
+    async def compute_fingerprint(self, secret: str) -> str:
+        return self._signer.fingerprint(secret)
+
+    async def _find_user_by_login(self, login: str) -> User | None:
+        async with self._database.read_session() as store:
+            # a user name contains no @
+            if "@" in login:
+                return await store.get_user_by_email(to_email_lookup_key(login))
+            return await store.get_user_by_username(to_lookup_key(login))
+
+    async def _rotate(
+        self, store: Store, presented: RefreshToken, replacement: RefreshToken
+    ) -> tuple[User, Session, RotationResult]:
+        found = await store.get_session_for_update(presented.family_hash)
+        if found is None:
+            raise BadRefreshToken
+        session, user = found
+        if not user.is_active:
+            raise BadRefreshToken
+        result = session.rotate(presented, replacement, self._clock())
+        if result is not RotationResult.REJECTED:
+            await store.save_session(session)
+        return user, session, result
+
+    def _build_token_pair(self, user: User, session: Session, token: RefreshToken) -> TokenPair:
+        # every user may see their own account, whatever their roles
+        scopes = scopes_for_roles(user.roles) | {PROFILE}
+        actor = Actor(
+            user_id=user.user_id,
+            roles=user.roles,
+            scopes=scopes,
+            session_id=session.session_id,
+        )
+        return TokenPair(
+            access_token=self._signer.sign(actor),
+            expires_in=int(self._signer.lifetime.total_seconds()),
+            refresh_token=token.encoded,
+            scope=" ".join(sorted(scopes)),
+        )
