@@ -320,18 +320,41 @@ async def test_repeat_does_not_extend_grace_period(users_app: UsersApp) -> None:
         await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
 
 
-async def test_concurrent_refreshes_leave_one_valid_token(users_app: UsersApp) -> None:
+async def test_two_tabs_that_refresh_one_token_stay_signed_in(users_app: UsersApp) -> None:
     await users_app.register("ada")
-    first = await users_app.sign_in("ada")
+    shared = await users_app.sign_in("ada")
 
-    pairs = await gather(
-        *(users_app.sessions.refresh(ANONYMOUS, first.refresh_token) for _ in range(8))
-    )
-    results = [await outcome(users_app, pair.refresh_token) for pair in pairs]
+    first = await users_app.sessions.refresh(ANONYMOUS, shared.refresh_token)
+    second = await users_app.sessions.refresh(ANONYMOUS, shared.refresh_token)
+    first_later = await users_app.sessions.refresh(ANONYMOUS, first.refresh_token)
+    second_later = await users_app.sessions.refresh(ANONYMOUS, second.refresh_token)
 
-    # the client of the last exchange continues, unless an overtaken token has ended the session
-    assert len({pair.refresh_token for pair in pairs}) == 8
-    assert sum(results) <= 1
+    assert second.refresh_token == first.refresh_token != shared.refresh_token
+    assert second_later.refresh_token == first_later.refresh_token
+
+
+async def test_concurrent_refreshes_of_one_token_have_one_successor(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    token = (await users_app.sign_in("ada")).refresh_token
+
+    for _ in range(3):
+        pairs = await gather(*(users_app.sessions.refresh(ANONYMOUS, token) for _ in range(8)))
+        assert len({pair.refresh_token for pair in pairs}) == 1
+        token = pairs[0].refresh_token
+
+
+async def test_successor_reused_after_grace_period_revokes_session(users_app: UsersApp) -> None:
+    await users_app.register("ada")
+    shared = await users_app.sign_in("ada")
+    stolen = await users_app.sessions.refresh(ANONYMOUS, shared.refresh_token)
+    pair = await users_app.sessions.refresh(ANONYMOUS, shared.refresh_token)
+    latest = await users_app.sessions.refresh(ANONYMOUS, pair.refresh_token)
+    users_app.clock.advance(seconds=11)
+
+    with pytest.raises(BadRefreshToken):
+        await users_app.sessions.refresh(ANONYMOUS, stolen.refresh_token)
+    with pytest.raises(BadRefreshToken):
+        await users_app.sessions.refresh(ANONYMOUS, latest.refresh_token)
 
 
 async def outcome(users_app: UsersApp, token: str) -> bool:

@@ -1,6 +1,7 @@
 """The domain of users, without a store."""
 
-from dataclasses import asdict
+import hmac
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -171,9 +172,31 @@ def test_random_text_is_no_token(text: str) -> None:
         RefreshToken.parse(text)
 
 
+def digest(text: str) -> str:
+    return hmac.digest(b"key", text.encode(), "sha256").hex()
+
+
+def test_successor_depends_on_token_and_key() -> None:
+    token = RefreshToken.generate()
+    other_secret = replace(token, secret=bytes(32))
+
+    successor = token.successor(digest)
+
+    assert successor == token.successor(digest) == RefreshToken.parse(successor.encoded)
+    assert successor.family == token.family
+    secrets = {
+        token.secret,
+        successor.secret,
+        successor.successor(digest).secret,
+        other_secret.successor(digest).secret,
+        token.successor(lambda text: digest(f"other key {text}")).secret,
+    }
+    assert len(secrets) == 5
+
+
 def test_rotation_replaces_token() -> None:
     first = RefreshToken.generate()
-    fresh = RefreshToken.generate(first.family)
+    fresh = first.successor(digest)
     signed_in = session(first)
 
     assert signed_in.rotate(first, fresh, NOW) is RotationResult.ROTATED
@@ -195,9 +218,9 @@ def test_previous_token_is_valid_during_grace_period_only(
 ) -> None:
     first = RefreshToken.generate()
     signed_in = session(first)
-    signed_in.rotate(first, RefreshToken.generate(first.family), NOW)
+    signed_in.rotate(first, first.successor(digest), NOW)
 
-    assert signed_in.rotate(first, RefreshToken.generate(first.family), NOW + later) is trade
+    assert signed_in.rotate(first, first.successor(digest), NOW + later) is trade
     assert (signed_in.revoked_at is not None) is (trade is RotationResult.REUSED)
 
 
@@ -205,7 +228,7 @@ def test_forged_secret_revokes_session() -> None:
     token = RefreshToken.generate()
     signed_in = session(token)
 
-    trade = signed_in.rotate(RefreshToken.generate(token.family), RefreshToken.generate(), NOW)
+    trade = signed_in.rotate(replace(token, secret=bytes(32)), RefreshToken.generate(), NOW)
 
     assert trade is RotationResult.REUSED
     assert signed_in.rotate(token, RefreshToken.generate(), NOW) is RotationResult.REJECTED
@@ -232,7 +255,7 @@ def test_at_most_one_token_is_current(order: list[int]) -> None:
     for age in order:
         now += 2 * REFRESH_GRACE_PERIOD
         presented = tokens[max(0, len(tokens) - 1 - age)]
-        fresh = RefreshToken.generate(tokens[0].family)
+        fresh = presented.successor(digest)
         current = presented is tokens[-1]
         alive = signed_in.revoked_at is None
         done = signed_in.rotate(presented, fresh, now) is RotationResult.ROTATED

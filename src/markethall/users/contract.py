@@ -265,8 +265,9 @@ class Sessions(Protocol):
         """Exchange a refresh token for a new pair, once (RFC 9700, section 4.14).
 
         Reuse of an exchanged token ends its session, because the token may be stolen. Exception:
-        the token exchanged last is accepted for ten more seconds, for a client that did not get the
-        response. Raises BadRefreshToken.
+        the token exchanged last is accepted for ten more seconds, with the same new refresh token
+        as answer, for a client that did not get the response or has two tabs. Raises
+        BadRefreshToken.
         """
 
     async def revoke(self, ctx: CallContext, refresh_token: str) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -181,7 +181,7 @@ class User:
 
 @dataclass(frozen=True)
 class RefreshToken:
-    """An opaque token: 128 random bits name the session, 256 random bits are the secret.
+    """An opaque token: 128 random bits name the session, 256 bits are the secret.
 
     The first part is the same in all tokens of a session, so that a reused old token still
     identifies its session. Only hashes of both parts are stored.
@@ -191,8 +191,8 @@ class RefreshToken:
     secret: bytes = field(repr=False)
 
     @classmethod
-    def generate(cls, family: bytes | None = None) -> Self:
-        return cls(family or token_bytes(_FAMILY_BYTES), token_bytes(_SECRET_BYTES))
+    def generate(cls) -> Self:
+        return cls(token_bytes(_FAMILY_BYTES), token_bytes(_SECRET_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -205,6 +205,14 @@ class RefreshToken:
         if token.encoded != text or len(token.secret) != _SECRET_BYTES:
             raise BadRefreshToken
         return token
+
+    def successor(self, digest: Callable[[str], str]) -> Self:
+        """Return the next token of the family: the same one for each exchange of this token.
+
+        So two tabs of a browser that refresh one token at once both stay signed in. `digest` is a
+        keyed digest of 256 bits in hexadecimal: without its key, the next token is random bits.
+        """
+        return type(self)(self.family, bytes.fromhex(digest(f"refresh token {self.encoded}")))
 
     @property
     def encoded(self) -> str:

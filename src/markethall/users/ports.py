@@ -92,4 +92,5 @@ class TokenSigner(Protocol):
 
     def jwks(self) -> Mapping[str, Any]: ...
 
-    def fingerprint(self, secret: str) -> str: ...
+    def fingerprint(self, secret: str) -> str:
+        """Return 256 bits in hexadecimal, which only holders of the signing key can compute."""

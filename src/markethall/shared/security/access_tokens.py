@@ -137,7 +137,7 @@ class AccessTokenSigner:
         return self._jwks
 
     def fingerprint(self, secret: str) -> str:
-        """Return a keyed digest of a secret, for comparison."""
+        """Return a keyed digest of a secret: 256 bits in hexadecimal."""
         return hmac.digest(
             self._fingerprint_key, secret.encode("utf-8", "surrogatepass"), "sha256"
         ).hex()

@@ -45,7 +45,7 @@ class SessionService:
 
     async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
         presented = RefreshToken.parse(refresh_token)
-        replacement = RefreshToken.generate(presented.family)
+        replacement = presented.successor(self._signer.fingerprint)
         async with self._database.transaction() as store:
             user, session, result = await self._rotate(store, presented, replacement)
         # after the commit: a reused token must end its session before it is rejected
