@@ -1,4 +1,4 @@
-"""Cache-aside for reads: in the process, optionally Redis behind it, with an invalidation bus."""
+"""Cache-aside for reads: level 1 in the process, optionally level 2 and invalidations in Redis."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ __all__ = ["CoherentCache", "open_cache"]
 
 
 def open_cache(mode: Literal["on", "off"], redis: RedisClient) -> CoherentCache:
-    """Return the cache for the setting; it uses Redis and the bus if Redis is configured."""
+    """Return the cache; it uses Redis and the invalidation bus if Redis is configured."""
     if mode == "off":
         return CoherentCache(enabled=False)
     if redis.is_configured:

@@ -1,4 +1,4 @@
-"""Cache-aside that stays coherent across processes."""
+"""Cache-aside with invalidation in all processes."""
 
 import asyncio
 import math
@@ -18,15 +18,15 @@ _ENTRY_OVERHEAD_BYTES: Final = 300  # dictionary slot, tuples and strings around
 
 
 class CoherentCache:
-    """Values in the process (level 1), optionally in Redis (level 2), in front of a loader.
+    """A cache in the process (level 1), optionally with a cache in Redis (level 2).
 
-    - Concurrent misses of a key load once in this process. A cancelled caller does not cancel the
-      load. A load that fails raises in every caller that waits for it, and stores nothing.
-    - An invalidation wins over a load that began before it: the result is not stored, and later
-      callers do not join the load. Invalidate after the commit, not before.
-    - The bus carries invalidations to the other processes. While it is connected a value lives for
-      its `ttl`, otherwise for at most one second from the start of its load. When the connection
-      is made or lost everything is dropped, because invalidations may have been missed.
+    - Concurrent misses of a key share one load in this process. A cancelled caller does not cancel
+      the load. The error of a load is raised in all its callers, and nothing is stored.
+    - If a key is invalidated during a load, the result is not stored, and later callers start a new
+      load. Invalidate after the commit, because a load before it would store the old value.
+    - The bus sends invalidations to the other processes. While it is connected, a value is valid
+      for its `ttl`; otherwise for at most one second from the start of its load. When the bus
+      connects or disconnects, level 1 is cleared, because invalidations may have been missed.
     """
 
     def __init__(
@@ -44,14 +44,15 @@ class CoherentCache:
         self._clock = clock
         self._l1 = _ProcessCache(max_bytes)
         self._l1_max_ttl = L1_TTL_WITHOUT_BUS
-        # of each key the load that callers may join; invalidated loads are only in `_tasks`
+        # the loads that callers may join; an invalidated load is only in `_tasks`
         self._loads: dict[CacheKey, asyncio.Task[bytes | None]] = {}
         self._tasks: set[asyncio.Task[bytes | None]] = set()
 
     async def get_or_load(self, namespace: str, key: str, ttl: float, load: Loader) -> bytes | None:
-        """Return the cached value, else the result of `load`; None means absent, and is not cached.
+        """Return the cached value, or the result of `load`.
 
-        `ttl` is in seconds. Raises only what `load` raises.
+        None means that the value does not exist, and is not cached. `ttl` is in seconds. Raises
+        only the errors of `load`.
         """
         if not self._enabled:
             return await load()
@@ -62,9 +63,9 @@ class CoherentCache:
         return await asyncio.shield(self._loads.get(name) or self._start_load(name, ttl, load))
 
     def peek(self, namespace: str, key: str) -> bytes | None:
-        """Return the value if it is in this process.
+        """Return the value from level 1, or None.
 
-        The same object as before means that the key has not been invalidated in between.
+        If two calls return the identical object, the key was not invalidated between them.
         """
         value = self._l1.get((namespace, key), self._clock())
         if value is not None:
@@ -72,7 +73,7 @@ class CoherentCache:
         return value
 
     def invalidate(self, namespace: str, keys: Sequence[str]) -> None:
-        """Drop these keys here at once, and in the other processes soon."""
+        """Drop the keys in this process at once, and in the other processes a moment later."""
         self._invalidate([(namespace, key) for key in keys])
 
     def invalidate_namespace(self, namespace: str) -> None:
@@ -139,7 +140,8 @@ class CoherentCache:
         if self._loads.get(name) is task:
             del self._loads[name]
         if not task.cancelled():
-            task.exception()  # retrieved, or asyncio logs it when every caller has left
+            # asyncio logs an exception that was never retrieved, if every caller was cancelled
+            task.exception()
 
 
 class _Entry(NamedTuple):
@@ -155,7 +157,7 @@ class _ProcessCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()
-        # of each namespace: entries of an older one are dropped when they are read or evicted
+        # the current generation of each namespace; entries of an older generation are invalid
         self._generations: dict[str, int] = {}
 
     def get(self, key: CacheKey, now: float) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Invalidations between processes, over Redis."""
+"""The invalidation bus: sends cache invalidations to the other processes through Redis."""
 
 import asyncio
 import json
@@ -14,13 +14,13 @@ from markethall.shared.persistence.redis_client import LuaScript, RedisClient, R
 
 log = structlog.get_logger("markethall.cache")
 
-# seconds: a connection that was silent for so long is checked, and has as long to answer
+# seconds; a connection without messages for this time is pinged, and must answer within it
 HEARTBEAT_INTERVAL: Final = 0.5
 _RETRY_INTERVAL: Final = 0.25
 _MAX_PENDING: Final = 1000
 _CHANNEL: Final = "markethall:cache"
 
-# names <- token, milliseconds, channel, message
+# KEYS: names of entries. ARGV: tombstone, its time to live in milliseconds, channel, message.
 _INVALIDATE = LuaScript("""
 for _, name in ipairs(KEYS) do redis.call('SET', name, ARGV[1], 'PX', ARGV[2]) end
 redis.call('PUBLISH', ARGV[3], ARGV[4])
@@ -29,17 +29,17 @@ redis.call('PUBLISH', ARGV[3], ARGV[4])
 
 class InvalidationListener(Protocol):
     def on_invalidated(self, invalidations: Collection[Invalidation]) -> None:
-        """Drop what another process has invalidated."""
+        """Drop the entries that another process has invalidated."""
 
     def on_connection_changed(self, connected: bool) -> None:
-        """Note whether invalidations arrive from now on; earlier ones may have been missed."""
+        """Called when the connection is made or lost; earlier messages may have been missed."""
 
 
 class InvalidationBus:
-    """Sends the invalidations of this process to all others, and receives theirs.
+    """Sends the invalidations of this process to other processes, and receives theirs.
 
-    One script writes the tombstones of RedisCache and publishes the message. A batch that was not
-    sent successfully is sent again.
+    One Lua script writes the tombstones of RedisCache and publishes the message. If sending fails,
+    the batch is sent again.
     """
 
     def __init__(self, redis: RedisClient) -> None:
@@ -50,7 +50,7 @@ class InvalidationBus:
         self._has_pending = asyncio.Event()
 
     def publish(self, invalidations: Collection[Invalidation]) -> None:
-        """Send these soon. Never raises, never waits."""
+        """Add to the next message. Never raises and never waits."""
         self._pending = _bounded({*self._pending, *invalidations})
         self._has_pending.set()
 
@@ -59,14 +59,15 @@ class InvalidationBus:
         return not (names.isdisjoint(self._pending) and names.isdisjoint(self._sending))
 
     async def listen(self, listener: InvalidationListener) -> None:
-        """Send and receive until cancelled; connects again after every failure."""
-        self._has_pending = asyncio.Event()  # an event belongs to the loop that waits for it
+        """Send and receive until cancelled; connect again after every failure."""
+        # created here, because an asyncio.Event belongs to the event loop of its first wait
+        self._has_pending = asyncio.Event()
         await asyncio.gather(
             _keep_running(self._send), _keep_running(lambda: self._receive(listener))
         )
 
     async def flush(self) -> None:
-        """Try once to send what is pending. Never raises."""
+        """Try once to send the pending invalidations. RedisUnavailable is ignored."""
         with suppress(RedisUnavailable):
             await self._send_pending()
 
@@ -77,7 +78,8 @@ class InvalidationBus:
             self._has_pending.clear()
 
     async def _send_pending(self) -> None:
-        # an invalidation that is published while it is being sent is pending again
+        # `_pending` is emptied before sending: if a key is invalidated again meanwhile, it is sent
+        # again
         self._sending, self._pending = _bounded(self._sending | self._pending), set()
         if self._sending:
             names = [redis_name(*invalidation) for invalidation in self._sending]
@@ -104,20 +106,20 @@ async def _keep_running(step: Callable[[], Awaitable[None]]) -> None:
             await step()
         except RedisUnavailable:
             pass
-        except Exception:  # a process that does not listen would keep stale values
+        except Exception:  # the loop must go on, because the process would serve stale values
             log.exception("cache.invalidation_listener_failed")
         await asyncio.sleep(_RETRY_INTERVAL)
 
 
 def _bounded(invalidations: set[Invalidation]) -> set[Invalidation]:
-    """Replace too many keys by their namespaces."""
+    """Replace the keys by their namespaces if there are too many for one message."""
     if len(invalidations) <= _MAX_PENDING:
         return invalidations
     return {(namespace, None) for namespace, _ in invalidations}
 
 
 def _decode(message: bytes) -> Sequence[Invalidation]:
-    """Return nothing for a message in another format."""
+    """Return the invalidations of a message; none if another release uses another format."""
     try:
         return [(str(namespace), key) for namespace, key in json.loads(message)]
     except (ValueError, TypeError):

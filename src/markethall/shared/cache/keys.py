@@ -1,4 +1,4 @@
-"""Keys, loaders and the counter of lookups."""
+"""Types of keys and loaders, and the metric of lookups."""
 
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -7,7 +7,7 @@ from markethall.shared.observability.metrics import CACHE_LOOKUPS
 
 Loader = Callable[[], Awaitable[bytes | None]]
 CacheKey = tuple[str, str]  # namespace, key
-Invalidation = tuple[str, str | None]  # namespace, key; None is the whole namespace
+Invalidation = tuple[str, str | None]  # namespace, key; None means the whole namespace
 
-# labels() takes a lock, which costs more than a hit
+# cached, because `labels` takes a lock, which is slower than a cache hit
 lookup_counter = lru_cache(maxsize=256)(CACHE_LOOKUPS.labels)

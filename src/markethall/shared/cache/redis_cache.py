@@ -11,19 +11,20 @@ from markethall.shared.cache.keys import CacheKey, Loader, lookup_counter
 from markethall.shared.kernel.circuit_breaker import MonotonicClock
 from markethall.shared.persistence.redis_client import LuaScript, RedisClient, RedisUnavailable
 
-# seconds; the result of a load that took longer than half of it is not stored
+# seconds; a load that takes longer than half of this is not stored, because the tombstone of an
+# invalidation during the load may have expired
 TOMBSTONE_TTL: Final = 60.0
 _TOKEN_BYTES: Final = 16
 _VALUE: Final = b"v"
 _HEADER_BYTES: Final = len(_VALUE) + _TOKEN_BYTES
 _MAX_KEY_BYTES: Final = 200
 
-# namespace, entry <- the generation if there is none
+# KEYS: namespace, entry. ARGV: the generation to store if the namespace has none.
 _LOOK_UP = LuaScript("""
 redis.call('SET', KEYS[1], ARGV[1], 'NX')
 return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}
 """)
-# entry <- its header before the load, text, milliseconds
+# KEYS: entry. ARGV: its header before the load, the new content, the time to live in milliseconds.
 _STORE = LuaScript(f"""
 if redis.call('GETRANGE', KEYS[1], 0, {_HEADER_BYTES - 1}) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
@@ -32,26 +33,25 @@ end
 
 
 class VersionToken(NamedTuple):
-    """State in Redis when a load began; `header` is that of the entry, empty if there was none."""
+    """The state in Redis before a load. `header` is empty if there was no entry."""
 
     generation: bytes
     header: bytes
 
 
 class RedisCache:
-    """While Redis is unavailable every call loads.
+    """A cache in Redis. While Redis is unavailable, every call uses the loader.
 
-    `markethall:cache:{namespace}` holds the generation of a namespace, a random token;
-    `markethall:cache:{namespace}:key` holds a header ("v" and the generation of the value), then
-    the value. So a new generation invalidates the namespace. It is random because a counter would
-    start again after a wipe and could match an old value.
-
-    A key is invalidated by a tombstone in its place, a token without "v" (InvalidationBus). A
-    load is stored only if the header is still the one seen before the load, and under the
-    generation seen then. So an invalidation by any process wins, as does a wipe, and a command that
-    a paused server executes late does no harm.
-
-    What this process has invalidated and not yet sent (`is_pending`) is not read from Redis.
+    - The Redis key `markethall:cache:{namespace}` has the generation of the namespace, a random
+      token. A new generation invalidates the namespace. A counter instead of the token would start
+      again when Redis loses its data, and could match an old value.
+    - `markethall:cache:{namespace}:key` has an entry: a header ("v" and the generation), then the
+      value. InvalidationBus invalidates a key by writing a tombstone, a token without "v", to it.
+    - The result of a load is stored under the generation before the load, and only if the header is
+      the same as before the load. So no stale value is stored after an invalidation or a loss of
+      data, even if Redis executes the command late.
+    - Keys for which `is_pending` is true are not read from Redis: this process has invalidated them
+      but not sent the invalidation.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RedisCache:
         self._clock = clock
 
     async def get_or_load(self, namespace: str, key: str, ttl: float, load: Loader) -> bytes | None:
-        """Return the stored value, else the result of `load`. Raises only what `load` raises."""
+        """Return the stored value, or the result of `load`. Raises only the errors of `load`."""
         try:
             found = await self._look_up(namespace, key)
         except RedisUnavailable:
@@ -101,7 +101,10 @@ def new_token() -> bytes:
 
 
 def redis_name(namespace: str, key: str | None) -> bytes:
-    """Return the name of an entry, or of the namespace's generation; long keys are hashed."""
+    """Return the Redis key of an entry, or of the generation if `key` is None.
+
+    Long keys are hashed.
+    """
     prefix = f"markethall:cache:{{{namespace}}}".encode()
     if key is None:
         return prefix

@@ -39,4 +39,5 @@ def _is_ip_address(text: str) -> bool:
         ip_address(text)
     except ValueError:
         return False
-    return "%" not in text  # a zone name has no limit of length or characters
+    # IPv6 zone names such as %eth0 are rejected: they may have any length and any characters
+    return "%" not in text

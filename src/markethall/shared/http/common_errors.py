@@ -1,4 +1,4 @@
-"""Errors that many routes share, for their `responses`; one tuple for each cause."""
+"""Groups of errors that routes list in their `responses`; one tuple for each cause."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ from markethall.shared.kernel.errors import (
     ValidationFailed,
 )
 
-# any route; `extend_openapi` adds these
+# every route may answer with these; `extend_openapi` adds them
 COMMON_ERRORS: Final = (
     ValidationFailed,
     TooManyRequests,
@@ -33,13 +33,13 @@ COMMON_ERRORS: Final = (
     InternalError,
     Unavailable,
 )
-# routes that take a body; `extend_openapi` adds these
+# for routes that take a body; `extend_openapi` adds them
 BODY_ERRORS: Final = (MalformedRequest, BodyTooLarge, UnsupportedMediaType, RequestTimeout)
-# routes that need an access token, and so validate it and read the database
+# for routes that require an access token; Unavailable: the public keys cannot be fetched
 AUTHENTICATED_ERRORS: Final = (Unauthenticated, Forbidden, ValidationFailed, Unavailable)
-# routes that accept an Idempotency-Key
+# for routes that accept an Idempotency-Key
 IDEMPOTENCY_ERRORS: Final = (IdempotencyKeyInvalid, InFlight, LeaseLost, PayloadMismatch)
-# routes that require an Idempotency-Key
+# for routes that require an Idempotency-Key
 REQUIRED_IDEMPOTENCY_ERRORS: Final = (IdempotencyKeyMissing, *IDEMPOTENCY_ERRORS)
-# routes that require If-Match
+# for routes that require If-Match
 VERSION_ERRORS: Final = (PreconditionRequired, PreconditionFailed)

@@ -25,19 +25,22 @@ async def if_match(request: Request) -> ExpectedVersions:
 
 
 async def if_match_optional(request: Request) -> ExpectedVersions:
-    """Dependency: as if_match; a request without the header accepts every version."""
+    """Dependency: like `if_match`, but a request without the header accepts every version."""
     return await if_match(request) if "if-match" in request.headers else None
 
 
 def json_with_etag(request: Request, dto: BaseModel) -> Response:
-    """Return a 200 whose entity tag is a digest of the body, or 304; for DTOs without version."""
+    """Return a 200, or a 304 if If-None-Match names the entity tag.
+
+    The tag is a digest of the body. This is for DTOs that have no version.
+    """
     response = json_response(dto)
     response.headers["etag"] = f'"{content_digest(response.body)}"'
     return apply_if_none_match(request, response)
 
 
 def apply_if_none_match(request: Request, response: Response) -> Response:
-    """Return the response, or 304 when If-None-Match names its entity tag (section 13.1.2)."""
+    """Return the response, or a 304 if If-None-Match names its entity tag (section 13.1.2)."""
     header = request.headers.get("if-none-match")
     if header is None:
         return response

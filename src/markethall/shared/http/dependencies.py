@@ -12,8 +12,9 @@ T = TypeVar("T")
 class FromContext(Generic[C]):
     """Make dependencies on the services of one context.
 
-    `C` is a protocol with the services that the routes use; the container implements it. Several
-    applications may share a process, so the container is found through the request.
+    `C` is a protocol with the services that the routes use; the context's container implements it.
+    The container is read from the application of the request, because a process may hold several
+    applications.
     """
 
     def __init__(self, context: str) -> None:

@@ -71,7 +71,7 @@ class GatewayConfig:
     trusted_proxies: tuple[str, ...]
     # first segment of a path -> context, for the access log
     context_by_path: Mapping[str, str]
-    # limit of all calls to other contexts that a request makes
+    # the time that a request may take, including its calls to other contexts
     request_deadline: timedelta = timedelta(seconds=5)
     form_paths: frozenset[str] = field(default=frozenset())
     # path -> maximum of bytes; the routes of these paths stream the body
@@ -119,7 +119,8 @@ class GatewayMiddleware:
                 await request.authenticate_user(
                     self._verifiers.user_tokens, self._config.request_deadline
                 )
-            # before the body is read: a rejected body counts, and none is read above the limit
+            # counted before the body is read, so that a client over its limit cannot upload and
+            # an invalid body counts too
             is_rate_limited = self._rate_limiter.is_enabled and not request.is_internal
             if is_rate_limited:
                 await self._apply_rate_limits(request)
@@ -163,7 +164,7 @@ class GatewayMiddleware:
             async with asyncio.timeout(self._config.body_timeout_seconds):
                 body = await read_body(receive, limit)
         except TimeoutError:
-            # the rest of the body would arrive just as slowly
+            # a connection that stays open would have to read the rest of the slow body
             request.extra_headers.append((b"connection", b"close"))
             raise RequestTimeout from None
         return self._validate_body(request, body) if body else body
@@ -232,9 +233,7 @@ class GatewayMiddleware:
 
 
 def _replay_body(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that first yields the body already read, then passes on later
-    messages.
-    """
+    """Return a `receive` that first returns the body, then calls the given `receive`."""
     is_replayed = False
 
     async def replay() -> Message:
@@ -248,9 +247,12 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
 
 
 def _login_account(scope: Scope, body: bytes) -> str:
-    """Return the username of a login, so that guesses from many addresses share one limit."""
+    """Return the username of a login request, or an empty string for other requests.
+
+    Logins are limited per username too, so that an attacker cannot spread guesses over addresses.
+    """
     if scope["path"].rstrip("/") != "/token" or scope["method"] != "POST":
         return ""
     username = dict(parse_qsl(body.decode())).get("username", "")[:1000]
-    # normalized: each spelling of the same name would have its own limit otherwise
+    # normalized, because otherwise each spelling of one name would have a limit of its own
     return normalize("NFKC", normalize("NFKC", username).casefold())[:320]

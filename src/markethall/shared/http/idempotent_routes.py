@@ -37,7 +37,10 @@ def ok_response(dto: BaseModel) -> StoredResponse:
 
 
 def created_response(path: Callable[[Any], str]) -> Callable[[Any], StoredResponse]:
-    """Build a 201 with the Location of the new resource, and its entity tag if it has a version."""
+    """Return a function that builds a 201 from a DTO.
+
+    The response has the Location of the new resource, and an ETag if the DTO has a version.
+    """
 
     def to_response(dto: BaseModel) -> StoredResponse:
         version = getattr(dto, "version", None)
@@ -48,7 +51,7 @@ def created_response(path: Callable[[Any], str]) -> Callable[[Any], StoredRespon
 
 
 def accepted_response(path: Callable[[Any], str]) -> Callable[[Any], StoredResponse]:
-    """Build a 202 with the Location of the started job."""
+    """Return a function that builds a 202 with the Location of the started job."""
 
     def to_response(dto: BaseModel) -> StoredResponse:
         return StoredResponse(status=202, body=dto.model_dump_json(), location=path(dto))
@@ -79,7 +82,7 @@ async def run_idempotent(
     idempotent_request = IdempotentRequest(
         principal=_principal(request, ctx),
         method=request.method,
-        # a UUID in capitals names the same resource
+        # lower case, because a UUID in capitals names the same resource
         path=request.url.path.lower().rstrip("/"),
         key=key,
         payload=body.model_dump(mode="json") if body else None,
@@ -95,7 +98,7 @@ async def run_idempotent(
 
 
 def _principal(request: Request, ctx: CallContext) -> str:
-    """Return the owner of the key; anonymous keys belong to the client's address."""
+    """Return the owner of the key. The key of an anonymous client belongs to its IP address."""
     if ctx.actor.user_id:
         return ctx.actor.audit_name
     return f"{ctx.actor.audit_name} {request.scope['state'].get('client_ip', '')}"
@@ -122,7 +125,10 @@ def _to_http_response(stored_response: StoredResponse) -> Response:
 
 
 def _replay_response(request: Request, stored_response: StoredResponse) -> Response:
-    """Return the stored response; raise the stored error, so that its handler adds the headers."""
+    """Return the stored response.
+
+    A stored error is raised again, so that `problem_handler` adds the headers of this request.
+    """
     request.scope["state"]["is_idempotent_replay"] = True
     if stored_response.content_type == PROBLEM_MEDIA_TYPE:
         stored = json.loads(stored_response.body)

@@ -1,4 +1,4 @@
-"""Completes the OpenAPI document: common errors, If-Match and response headers of each route."""
+"""Additions to FastAPI's OpenAPI document: common errors, If-Match and response headers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -25,7 +25,7 @@ _IF_MATCH_PARAMETER: Final = {
 
 
 def extend_openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return a replacement of `app.openapi` that builds the document once."""
+    """Return a replacement for `app.openapi` that adds to the document and builds it once."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _extend(document: dict[str, Any]) -> dict[str, Any]:
 def _created_headers(
     created_response: Mapping[str, Any], schemas: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Document the headers that `created_response` sets."""
+    """Return the OpenAPI description of the headers of a 201."""
     name = created_response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     has_etag = "version" in schemas[name]["properties"]
     return {"Location": _LOCATION_HEADER} | ({"ETag": _ETAG_HEADER} if has_etag else {})
@@ -78,7 +78,10 @@ def _error_types_of(operation: Mapping[str, Any]) -> tuple[type[DomainError], ..
 
 
 def _add_response(responses: dict[str, Any], error_type: type[DomainError]) -> None:
-    """Add the error to the responses of a route; replace FastAPI's own 422."""
+    """Add the error to the documented responses of a route.
+
+    An entry of FastAPI for the same status, such as its 422, is replaced.
+    """
     status = str(error_type.status)
     existing = responses.get(status)
     generated = problems(error_type)[error_type.status]

@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): the responses, exception handlers and documentation."""
+"""Errors as problem details (RFC 9457): responses, exception handlers and OpenAPI entries."""
 
 import json
 from http import HTTPStatus
@@ -88,7 +88,10 @@ def _problem_headers(scope: Any, error: DomainError) -> dict[str, str]:
 
 
 def _www_authenticate(error: DomainError) -> str:
-    """Return the challenge; it names an error only if a token was sent (RFC 6750, section 3.1)."""
+    """Return the value of WWW-Authenticate.
+
+    It names an error only if the request had a token (RFC 6750, section 3.1).
+    """
     is_token_rejected = error.details.get("reason") in {"invalid", "expired"}
     return 'Bearer error="invalid_token"' if is_token_rejected else "Bearer"
 
@@ -102,7 +105,7 @@ async def problem_handler(request: Request, error: Exception) -> Response:
 async def validation_handler(request: Request, error: Exception) -> Response:
     """Exception handler for requests that do not fit the models of their route."""
     assert isinstance(error, RequestValidationError)
-    # a body with thousands of unknown fields gets a short response
+    # limited, because a body may have thousands of unknown fields
     errors = [_field_error(item) for item in islice(error.errors(), _MAX_FIELD_ERRORS)]
     return problem_response(
         request.scope, ValidationFailed(_summarize_errors(errors), errors=errors)
@@ -110,7 +113,7 @@ async def validation_handler(request: Request, error: Exception) -> Response:
 
 
 async def http_exception_handler(request: Request, error: Exception) -> Response:
-    """Exception handler for the errors of the framework itself, such as an unknown path."""
+    """Exception handler for errors that FastAPI raises itself, such as an unknown path."""
     assert isinstance(error, HTTPException)
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
@@ -128,7 +131,10 @@ async def http_exception_handler(request: Request, error: Exception) -> Response
 
 
 async def unexpected_handler(request: Request, _: Exception) -> Response:
-    """Exception handler for bugs. Starlette raises the exception again, so the gateway logs it."""
+    """Exception handler for all other exceptions, which are bugs.
+
+    Starlette raises the exception again after this response; the gateway logs it then.
+    """
     return problem_response(
         request.scope, InternalError(error_id=request.scope["state"]["request_id"])
     )
@@ -146,7 +152,10 @@ def _field_error(item: dict[str, Any]) -> dict[str, str]:
 
 
 def _escape_pointer_token(part: str | int) -> str:
-    """Escape by RFC 6901; the names that a client sent are shortened and made printable."""
+    """Escape a part of a JSON pointer (RFC 6901).
+
+    A client may have chosen the name, so it is shortened and lone surrogates are replaced.
+    """
     text = str(part)[:_MAX_POINTER_TOKEN_LENGTH].replace("~", "~0").replace("/", "~1")
     return text.encode("utf-8", "replace").decode()
 
@@ -162,7 +171,10 @@ def _summarize_errors(errors: list[dict[str, str]]) -> str:
 
 
 def problems(*error_types: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """Document errors in the `responses` of a route: one entry per status, one example per code."""
+    """Return the `responses` of a route for these errors: one entry per status code.
+
+    Each entry has one example per error code.
+    """
     by_status: dict[int, list[type[DomainError]]] = {}
     for error_type in error_types:
         by_status.setdefault(error_type.status, []).append(error_type)
@@ -178,7 +190,7 @@ def _document_status(error_types: list[type[DomainError]]) -> dict[str, Any]:
 
 
 def openapi_problem_response(description: str, examples: dict[str, Any]) -> dict[str, Any]:
-    """Build the OpenAPI response object of a problem."""
+    """Return the OpenAPI response object for a problem response."""
     content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": PROBLEM_SCHEMA_REF}, "examples": examples}}
     return {"description": description, "content": content}
 

@@ -1,12 +1,14 @@
 """Rate limits per client network, account or user, counted by a sliding window.
 
-The count is the hits of the current window plus a share of the previous window: the part of it
-that the last `window_seconds` still cover. A window starts with the first hit of its identity, not
-on the minute, so no client gets a double burst at a boundary. Only allowed hits count.
+A hit is one counted request. The count is the hits of the current window plus a share of the hits
+of the previous window. The share is the fraction of the previous window that lies within the last
+`window_seconds`. The first window of an identity starts with its first hit. Only allowed hits
+count.
 
-Decision 0006 tells why this is not the library `limits`: its storage starts a timer thread every
-10 ms, grows without bound when an attacker changes identities, and owns its Redis connections, so
-that neither our deadline nor our breaker can guard them. A hit in this process takes 3 us.
+docs/decisions/0006 says why the library `limits` is not used: its memory storage starts a timer
+thread every 10 ms and grows without bound when an attacker changes identities; its Redis storage
+opens connections to which our deadline and circuit breaker do not apply. A hit in this process
+takes 3 us.
 """
 
 import hmac
@@ -36,8 +38,8 @@ class RateLimit:
 class LimitResult(NamedTuple):
     """The result of one hit under one limit.
 
-    `reset_after_seconds` counts until the next hit is allowed after a rejection, else until the
-    window ends.
+    `reset_after_seconds` is the time until the window ends; after a rejection it is the time until
+    the next hit is allowed.
     """
 
     allowed: bool
@@ -47,22 +49,23 @@ class LimitResult(NamedTuple):
 
     @property
     def retry_after(self) -> int:
-        """The value of `Retry-After`: whole seconds, at least one."""
+        """The value of the header Retry-After: whole seconds, at least one."""
         return max(1, ceil(self.reset_after_seconds))
 
 
 class HitCounter(Protocol):
-    """Counts hits. Never raises: without Redis each process counts its own."""
+    """Counts hits. Never raises: while Redis is unavailable, each process counts by itself."""
 
     async def hit(self, policy: RateLimit, identity: str) -> LimitResult:
-        """Count a hit of this identity if it is allowed."""
+        """Count a hit of this identity, unless the limit rejects it."""
 
 
 class ProcessHitCounter:
-    """Counts in this process, for at most `max_identities`; evicts the least recently used.
+    """Counts hits in the memory of this process.
 
-    An identity takes about 250 bytes, until its windows are over. A client with so many identities
-    that its own are evicted is not stopped by a limit per identity anyway.
+    It stores at most `max_identities`, of about 250 bytes each, and evicts the least recently used.
+    An attacker may cause evictions by using many identities; a limit per identity could not stop
+    such an attacker anyway.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class ProcessHitCounter:
         return _count_rejection(policy, self.check(policy, identity))
 
     def check(self, policy: RateLimit, identity: str) -> LimitResult:
-        """Count a hit without I/O, and without the metric of rejections."""
+        """Count a hit, like `hit`, but without the metric of rejections."""
         now = self._clock()
         window = self._get_window(policy, _hash_identity(policy, identity), now)
         elapsed = now - window.start
@@ -102,7 +105,7 @@ class ProcessHitCounter:
         return window
 
     def _evict_expired(self, now: float) -> None:
-        """Drop up to two of the oldest windows that are over or exceed the maximum."""
+        """Drop up to two of the oldest windows, if they have expired or there are too many."""
         for _ in range(2):
             key, window = next(iter(self._windows.items()))
             if (
@@ -114,10 +117,11 @@ class ProcessHitCounter:
 
 
 class RedisHitCounter:
-    """Counts in Redis for all processes; while Redis is unavailable, in each process.
+    """Counts hits in Redis, for all processes together.
 
-    Redis sees only a keyed hash of the identity: `secret` is the same in all processes and prevents
-    a reader of the keys from testing known e-mail addresses.
+    While Redis is unavailable, each process counts by itself. Redis stores only a keyed hash of the
+    identity. The key is `secret`, which is the same in all processes; without it a reader of Redis
+    cannot test whether a known e-mail address is stored.
     """
 
     def __init__(
@@ -142,7 +146,8 @@ class RedisHitCounter:
         )
 
 
-# arguments: key, quota, window in milliseconds. Redis' clock is the same for all processes.
+# KEYS: the hashed identity. ARGV: the quota, the window in milliseconds. The script uses the clock
+# of Redis, because the clocks of the processes may differ.
 _HIT_SCRIPT = LuaScript("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -166,7 +171,7 @@ return {1, current + 1, previous, elapsed}
 
 
 class _Window:
-    """The hits since `start`, and those of the previous window."""
+    """The number of hits since `start`, and that of the window before."""
 
     __slots__ = ("current", "previous", "start", "window_seconds")
 
@@ -209,14 +214,14 @@ def _to_result(
 
 
 def _seconds_until_allowed(policy: RateLimit, current: int, previous: int, elapsed: float) -> float:
-    """Return the seconds until old hits weigh little enough for one more."""
+    """Return the seconds until the share of old hits is small enough to allow one more hit."""
     if current < policy.quota:
         return policy.window_seconds * (1 - (policy.quota - current) / previous) - elapsed
     return policy.window_seconds * (2 - policy.quota / current) - elapsed
 
 
 def _hash_identity(policy: RateLimit, identity: str, secret: bytes = b"") -> bytes:
-    """Return a key of fixed length that does not show the identity."""
+    """Return a key of fixed length, from which the identity cannot be read."""
     text = f"{policy.name}\0{identity}".encode("utf-8", "surrogatepass")
     return blake2b(text, digest_size=16, key=secret).digest()
 
@@ -231,7 +236,7 @@ RATE_LIMITS: Final[Mapping[str, RateLimit]] = {
 
 
 class RateLimitDecision(NamedTuple):
-    """The decision of all limits of a request: allowed, or rejected by `policy`."""
+    """Whether all limits allow a request; if not, `policy` is the limit that rejects it."""
 
     allowed: bool
     policy: str
@@ -240,10 +245,10 @@ class RateLimitDecision(NamedTuple):
 
 
 class RateLimiter:
-    """Applies the limits of a request; logins and registrations have their own."""
+    """Applies the limits to a request; logins and registrations have limits of their own."""
 
     def __init__(self, mode: str, redis: RedisClient, secret: bytes = b"") -> None:
-        """`mode` is "on" or "off" (for benchmarks). Counts in Redis where it is configured."""
+        """`mode` is "on", or "off" for benchmarks. Counts in Redis if Redis is configured."""
         process_counter = ProcessHitCounter()
         hash_key = hmac.digest(secret, b"markethall limits", "sha256")
         counter: HitCounter = (
@@ -257,10 +262,10 @@ class RateLimiter:
     async def check(
         self, method: str, path: str, principal: str, client_ip: str, account: str = ""
     ) -> RateLimitDecision | None:
-        """Count one request; None if the limits are off.
+        """Count one request and return the decision; None if the limits are off.
 
-        A `principal` that begins with "user:" is counted as such, any other by the client's
-        network. `account` is the username of a login.
+        The identity is `principal` if it begins with "user:", otherwise the network of the client.
+        `account` is the username of a login, or empty.
         """
         if self._counter is None:
             return None
@@ -279,7 +284,7 @@ def _applicable_limits(
     if method == "POST" and path == "/token":
         if account:
             return ((LOGIN, client_network(client_ip)), (LOGIN_ACCOUNT, account))
-        # a refresh, or a request that cannot succeed: it tries no password
+        # no username: this refreshes a token or fails, but it does not try a password
         return ((REQUESTS, client_network(client_ip)),)
     if method == "POST" and path == "/users/me/password":
         return ((LOGIN_ACCOUNT, principal),)
@@ -298,7 +303,7 @@ def _to_decision(results: Sequence[tuple[RateLimit, LimitResult]]) -> RateLimitD
 def rate_limit_headers(
     results: Sequence[tuple[RateLimit, LimitResult]],
 ) -> list[tuple[bytes, bytes]]:
-    """Return both fields of draft-ietf-httpapi-ratelimit-headers as ASGI headers."""
+    """Return both headers of draft-ietf-httpapi-ratelimit-headers in the form of ASGI."""
     return [
         (b"ratelimit-policy", format_policy_field(policy for policy, _ in results).encode()),
         (b"ratelimit", format_limit_field(results).encode()),
@@ -306,14 +311,14 @@ def rate_limit_headers(
 
 
 def format_policy_field(policies: Iterable[RateLimit]) -> str:
-    """Return the value of `RateLimit-Policy`: quota and window, `"login";q=20;w=60`."""
+    """Return the value of RateLimit-Policy: quota and window, such as `"login";q=20;w=60`."""
     return ", ".join(
         [f'"{policy.name}";q={policy.quota};w={policy.window_seconds}' for policy in policies]
     )
 
 
 def format_limit_field(results: Iterable[tuple[RateLimit, LimitResult]]) -> str:
-    """Return the value of `RateLimit`: remaining hits and seconds, `"login";r=19;t=42`."""
+    """Return the value of RateLimit: remaining hits and seconds, such as `"login";r=19;t=42`."""
     return ", ".join(
         [
             f'"{policy.name}";r={v.remaining};t={ceil(v.reset_after_seconds)}'
@@ -323,7 +328,7 @@ def format_limit_field(results: Iterable[tuple[RateLimit, LimitResult]]) -> str:
 
 
 def client_network(client_ip: str) -> str:
-    """Return the network of an address: an IPv6 client owns a whole /64 (RFC 6177)."""
+    """Return the address, or its /64 for IPv6, because a client has at least a /64 (RFC 6177)."""
     if ":" not in client_ip:
         return client_ip
     try:

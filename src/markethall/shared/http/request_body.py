@@ -17,7 +17,7 @@ from markethall.shared.kernel.strict_json import parse_strict_json
 
 MAX_DEPTH: Final = 64
 MAX_FORM_FIELDS: Final = 20
-# a streamed body that arrives more slowly times out
+# a streamed body that arrives at a lower average rate times out
 MIN_BYTES_PER_SECOND: Final = 16 * 1024
 
 
@@ -36,9 +36,10 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 class LimitedBodyStream:
-    """A `receive` for a streamed body, limited in size and time.
+    """An ASGI `receive` for a streamed body, limited in size and time.
 
-    Raises MalformedRequest, BodyTooLarge, RequestTimeout; calls `on_timeout` before the last.
+    Raises MalformedRequest, BodyTooLarge, RequestTimeout. Calls `on_timeout` before it raises
+    RequestTimeout.
     """
 
     def __init__(
@@ -75,8 +76,9 @@ class LimitedBodyStream:
 
 
 def validate_json(body: bytes) -> None:
-    """Reject JSON that Pydantic would accept: repeated names, deep nesting, NUL, surrogates.
+    """Reject invalid JSON, and some JSON that Pydantic would accept.
 
+    The latter is JSON with repeated names, deep nesting, NUL characters or lone surrogates.
     Raises MalformedRequest, ValidationFailed.
     """
     try:
@@ -141,7 +143,7 @@ def _children(item: Any) -> list[Any]:
 
 
 def normalize_form(body: bytes) -> bytes:
-    """Re-encode a form, so that FastAPI's parser cannot read it differently.
+    """Return the form, encoded again, so that FastAPI parses exactly the fields checked here.
 
     Raises MalformedRequest, ValidationFailed.
     """

@@ -29,7 +29,7 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{8,128}")
 _DEADLINE_HEADER: Final = DEADLINE_HEADER.encode()
 _MAX_DEADLINE_MILLISECONDS: Final = 60_000
 _MAX_DEADLINE_DIGITS: Final = 7
-# as many as a 64-bit integer always holds
+# longer numbers are ignored: converting a very long one is slow, and above 4300 digits an error
 _MAX_CONTENT_LENGTH_DIGITS: Final = 19
 _TEMPORARY_REDIRECT: Final = 307
 
@@ -45,7 +45,7 @@ class ServiceTokenVerifier(Protocol):
 
 
 class RequestContext:
-    """One request in the gateway: its identity, and the headers to add to its response."""
+    """One request in the gateway: id, actor and deadline, and headers to add to its response."""
 
     def __init__(self, scope: Scope, proxies: Networks) -> None:
         self.started = time.perf_counter()
@@ -92,7 +92,7 @@ class RequestContext:
     ) -> None:
         """Set the actor from the access token.
 
-        An error is stored; routes that require a user raise it.
+        An error is only stored, because public routes ignore it; other routes raise it.
         """
         header = self.header(b"authorization")
         if header:
@@ -105,7 +105,7 @@ class RequestContext:
     async def authenticate_service(
         self, get_verifier: Callable[[], ServiceTokenVerifier] | None
     ) -> None:
-        """Set the calling service and the actor from the service token, and the deadline."""
+        """Set the calling service and the actor from the service token; read the deadline."""
         header = self.header(b"authorization")
         if header and get_verifier:
             try:
@@ -134,7 +134,7 @@ class RequestContext:
         )
 
     def trace_fields(self) -> dict[str, str]:
-        """Return the log fields that link this request to those of other processes."""
+        """Return the log fields that link this request to requests of other processes."""
         fields = {}
         ctx: CallContext | None = self.state.get("call_context")
         if ctx and ctx.traceparent:
@@ -203,7 +203,7 @@ def route_template(scope: Scope) -> str:
 
 
 def _relative_redirect(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Make the location relative: behind a proxy, host and scheme are known to the client only."""
+    """Make Location relative, because behind a proxy the public host and scheme are unknown."""
     return [
         (name, b"/" + value.split(b"/", 3)[-1] if name == b"location" else value)
         for name, value in headers

@@ -1,8 +1,8 @@
-"""ASGI middleware that caches whole public responses while the data behind them is current.
+"""ASGI middleware that caches public responses as long as their data has not changed.
 
 It runs inside the gateway, so request ids, rate limits, the access log and metrics apply to cached
-responses too. A route offers its response with `offer`. A request with a token bypasses the cache,
-because its response may show more.
+responses too. A route calls `offer` to let its response be cached. A request with a token bypasses
+the cache, because its response may contain more than the public one.
 """
 
 import time
@@ -20,7 +20,7 @@ Header = tuple[bytes, bytes]
 IsCurrent = Callable[[], bool]
 
 MAX_BYTES: Final = 32 * 1024 * 1024
-# the objects around the body of a response
+# an estimate of the memory for the headers, the key and the objects of an entry
 _ENTRY_OVERHEAD_BYTES: Final = 2048
 _OFFER: Final = "response_is_current"
 _HEADERS_OF_304: Final = frozenset({b"etag", b"cache-control", b"vary"})
@@ -47,7 +47,7 @@ class CachedResponse:
         self._headers_of_304 = [header for header in headers if header[0] in _HEADERS_OF_304]
         self._etag = _value(headers, b"etag").decode("latin-1")
         vary = _value(headers, b"vary").lower()
-        # the key has no other request header
+        # the cache key contains Accept-Language and no other request header
         self.is_public = vary in {b"", b"accept-language"} and b"public" in _value(
             headers, b"cache-control"
         )
@@ -69,7 +69,7 @@ class _Entry(NamedTuple):
 
 
 class ResponseCacheMiddleware:
-    """Keeps at most `max_bytes` of responses for `ttl_seconds` each; the oldest go first."""
+    """Caches responses for `ttl_seconds`, at most `max_bytes` in total; evicts the oldest first."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class ResponseCacheMiddleware:
 
     def put(self, key: CacheKey, response: CachedResponse, is_current: IsCurrent) -> None:
         self._drop(key)
-        # twice the body: `is_current` references the data that the body was rendered from
+        # the body counts twice, because `is_current` keeps its source data in memory
         size = 2 * len(response.body) + sum(map(len, key)) + _ENTRY_OVERHEAD_BYTES
         self._entries[key] = _Entry(response, is_current, self._clock() + self._ttl_seconds, size)
         self._bytes += size
@@ -154,5 +154,5 @@ class ResponseCacheMiddleware:
 
 
 def _value(headers: Iterable[Header], name: bytes) -> bytes:
-    """Return the values of a header as one list; empty if it is missing."""
+    """Return the values of a header, joined by commas; empty if the header is missing."""
     return b", ".join([value for known, value in headers if known == name])

@@ -1,4 +1,4 @@
-"""JSON responses that are serialised once, by Pydantic; FastAPI passes a Response through."""
+"""JSON responses. Pydantic serialises them, and FastAPI sends a Response as it is."""
 
 from typing import Final
 
@@ -11,12 +11,11 @@ JSON_MEDIA_TYPE: Final = "application/json"
 def json_response(
     dto: BaseModel, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """Return the DTO as a JSON response."""
     return Response(dto.model_dump_json().encode(), status, headers, JSON_MEDIA_TYPE)
 
 
 class RawJsonResponse(Response):
-    """A 200 response from serialised JSON; skips Starlette's encoding of body and headers."""
+    """A 200 with JSON that is already serialised. Bypasses Starlette's encoding, to save time."""
 
     def __init__(self, body: bytes, tag: str, cache_control: bytes) -> None:
         self.status_code = 200

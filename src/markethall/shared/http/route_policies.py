@@ -9,14 +9,14 @@ from markethall.shared.kernel.call_context import Actor, CallContext
 from markethall.shared.kernel.errors import Forbidden, Unauthenticated, Unavailable
 from markethall.shared.kernel.scopes import SCOPE_DESCRIPTIONS
 
-# for the OpenAPI document only: the gateway has verified the token already
+# only for the OpenAPI document, because the gateway verifies the token
 _bearer_scheme = OAuth2PasswordBearer(
     tokenUrl="/token", scopes=SCOPE_DESCRIPTIONS, auto_error=False
 )
 
 
 class RoutePolicy:
-    """The scopes that a route requires; a test finds the routes that declare no policy."""
+    """The scopes that a route requires. A test fails for a route without a policy."""
 
     def __init__(
         self, scope: str | None, *alternative_scopes: str, also_requires: str | None = None
@@ -62,7 +62,7 @@ def public() -> Any:
 
 
 def require_scope(scope: str, *alternative_scopes: str, also_requires: str | None = None) -> Any:
-    """Policy: a user whose token has one of these scopes, and `also_requires` if it is given.
+    """Policy: the token must have one of these scopes, and also `also_requires` if it is given.
 
     Raises Unauthenticated, Forbidden.
     """

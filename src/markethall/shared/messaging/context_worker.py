@@ -1,4 +1,4 @@
-"""The background work of one context: relay events, run handlers and periodic jobs."""
+"""The background work of one context: relay events, run event handlers and periodic jobs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,15 +21,15 @@ PeriodicJob = Callable[[], Awaitable[None]]
 
 class LongRunningTask(Protocol):
     async def run(self) -> None:
-        """Work beside the periodic jobs until cancelled."""
+        """Run concurrently with the periodic jobs until cancelled."""
 
 
 class ContextWorker:
     """Does the background work of a context while this process is its leader.
 
-    Every process that serves the context runs one; the others wait for the leadership. The signals
-    save waiting for the next poll: `outbox_signal` after an event was published in this process,
-    `inbox_signal` after one was delivered.
+    Every process that serves the context runs a worker, and one of the workers is the leader. The
+    signals make the loops start without waiting for the next poll: `outbox_signal` is set when this
+    process publishes an event, `inbox_signal` when an event is delivered to the inbox.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ContextWorker:
         self._inbox_signal = inbox_signal or WakeSignal()
 
     async def run(self) -> None:
-        """Lead whenever possible, until cancelled."""
+        """Try to become the leader, and do the work as the leader, until cancelled."""
         while True:
             try:
                 async with self._outbox.acquire_leadership() as leader:
@@ -117,12 +117,15 @@ class ContextWorker:
             await job()
         except Unavailable:
             log.warning("periodic_job.unavailable", context=self.context)
-        except Exception:  # a failing job must not stop the others
+        except Exception:  # a failed job must not stop the other jobs
             log.exception("periodic_job.failed", context=self.context)
 
 
 async def _run_endless(loop: Awaitable[None]) -> None:
-    """Raise when the loop ends: a stray cancellation would end it unnoticed."""
+    """Await a loop that should never end, and raise RuntimeError if it ends.
+
+    A CancelledError that comes from inside the loop would otherwise end it without an error.
+    """
     try:
         await loop
     except asyncio.CancelledError:

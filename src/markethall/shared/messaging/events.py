@@ -1,8 +1,9 @@
 """Events and their envelopes.
 
-A store writes an event to the outbox in its own transaction. One leader per context relays it to
-the inbox of each subscriber, at least once. A consumer runs the handler, which marks the inbox row
-as processed in the transaction of its effect, so the effect happens once.
+A store writes an event to the outbox in the transaction of the change. The leader of the context
+relays the event to the inbox of each subscriber, at least once. A consumer runs the handler. The
+handler marks the inbox row as processed in the transaction of its effect, so the effect happens
+once.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,9 +17,10 @@ from markethall.shared.kernel.model import Dto
 
 
 class Event(Dto):
-    """A fact, named in the past tense.
+    """A fact; its class name is in the past tense.
 
-    `key` is the id of an aggregate: events of one key are handled in the order of publication.
+    `key` is the id of the entity that changed. Events of one key are handled in the order of
+    publication.
     """
 
     type: ClassVar[str] = ""
@@ -39,7 +41,7 @@ _EVENT_TYPES: dict[str, type[Event]] = {}
 
 
 class EventEnvelope(Dto):
-    """A serialised event. `seq` is its position in the publisher's outbox."""
+    """A serialised event. `seq` is the position in the publisher's outbox."""
 
     event_id: UUID
     seq: int = 0
@@ -57,7 +59,7 @@ class EventEnvelope(Dto):
 
 
 class Delivery(Dto):
-    """An envelope in an inbox, claimed for one handler."""
+    """An envelope in an inbox, for one handler."""
 
     handler: str
     envelope: EventEnvelope
@@ -75,9 +77,9 @@ EventHandler = Callable[[Delivery, Any], Awaitable[None]]
 
 
 class RetryLater(Exception):
-    """Raised by a handler that waits for another event or for a running command.
+    """Raised by a handler that must wait for another event or for a running command.
 
-    The consumer tries again for as long as it takes; such an attempt does not count as a failure.
+    The consumer tries again until the handler succeeds; this attempt does not count as a failure.
     """
 
 

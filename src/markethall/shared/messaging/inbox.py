@@ -1,4 +1,4 @@
-"""The inbox: deliveries of one context, a queue in the subscriber's own store."""
+"""The inbox: the queue of events for the handlers of one context, in the store of that context."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -20,29 +20,32 @@ class DeadLetter(Dto):
 
 class Inbox(Protocol):
     async def enqueue(self, handlers: Sequence[str], envelopes: Sequence[EventEnvelope]) -> None:
-        """Insert a delivery per handler and envelope, unless (handler, event id) exists."""
+        """Insert a delivery for each handler and envelope, unless the inbox has it already."""
 
     async def enqueue_dead_letter(self, handler: str, envelope: EventEnvelope, error: str) -> None:
-        """Insert a dead letter for an unreadable envelope, unless it exists."""
+        """Insert a dead letter for an unreadable envelope, unless the inbox has it already."""
 
     async def claim(self, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
-        """Claim due deliveries: of each key the oldest that waits, and only when it is due."""
+        """Claim due deliveries for the time of the lease.
+
+        Only the oldest waiting delivery of each key can be claimed, so that order is kept.
+        """
 
     async def retry_later(
         self, delivery: Delivery, error: str, due_at: datetime, *, count_attempt: bool = True
     ) -> None:
-        """Schedule another attempt. `count_attempt=False` takes this one off the count."""
+        """Schedule another attempt; `count_attempt=False` subtracts this attempt from the count."""
 
     async def dead_letter(self, delivery: Delivery, error: str) -> None:
-        """Keep the delivery as a dead letter, which is not tried again."""
+        """Store the delivery as a dead letter, which is not tried again."""
 
     async def get_dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]: ...
 
     async def requeue_dead_letters(self, event_id: UUID | None = None) -> int:
-        """Make one dead letter due again, or all of them; return how many."""
+        """Make the dead letters of an event due again, or all if it is None; return how many."""
 
     async def replay(self, event_id: UUID) -> int:
         """Make the finished deliveries of an event due again; return how many."""
 
     async def purge(self, before: datetime) -> int:
-        """Delete a bounded number of deliveries processed before then; return how many."""
+        """Delete a bounded number of deliveries processed before the time; return how many."""

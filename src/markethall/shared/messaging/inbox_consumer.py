@@ -1,4 +1,4 @@
-"""The inbox consumer."""
+"""The inbox consumer: runs the event handlers of one context."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ log = structlog.get_logger("markethall.inbox_consumer")
 
 
 class InboxConsumer:
-    """Claims due deliveries and runs their handlers concurrently, those of one key in order."""
+    """Claims due deliveries and runs their handlers; deliveries of one key run one by one."""
 
     def __init__(
         self, inbox: Inbox, handlers: Mapping[str, EventHandler], clock: Clock, config: WorkerConfig
@@ -49,7 +49,11 @@ class InboxConsumer:
         return len(deliveries)
 
     async def _claim(self, limit: int) -> Sequence[Delivery]:
-        """Claim deliveries; release them when cancelled meanwhile, so no lease has to run out."""
+        """Claim deliveries.
+
+        If this task is cancelled meanwhile, they are released, so that the next leader can claim
+        them without waiting for the end of the lease.
+        """
         lease = timedelta(seconds=self._config.delivery_lease)
         claim = asyncio.ensure_future(self._inbox.claim(self._clock(), lease, limit))
         try:
@@ -68,7 +72,7 @@ class InboxConsumer:
             event = delivery.envelope.decode()
             await self._handlers[delivery.handler](delivery, event)
         except (Unavailable, RetryLater) as error:
-            # no fault of this event, so it is tried until it succeeds
+            # the event did not cause this error, so the number of attempts is not limited
             backoff = self._age_based_backoff(delivery)
             await self._retry_later(delivery, error, backoff, count_attempt=False)
         except asyncio.CancelledError as error:
@@ -108,14 +112,15 @@ class InboxConsumer:
         return max(0.2, age.total_seconds() / 2)
 
     async def _release(self, delivery: Delivery) -> None:
-        """Make the delivery due at once, for the next leader."""
+        """Make the delivery due now, so that the next leader can claim it."""
         with suppress(Unavailable):
             await self._inbox.retry_later(delivery, "released", self._clock(), count_attempt=False)
 
 
 def is_being_cancelled() -> bool:
-    """Return True if this task itself is cancelled, False if the CancelledError came from a task
-    that it awaits.
+    """Tell whether this task is being cancelled.
+
+    Otherwise a CancelledError comes from another task that this task awaits.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -26,7 +26,10 @@ class InboxRow:
 
 
 class MessagingTables(TableSet):
-    """Events are removed from `outbox` when published, from `awaiting_confirmation` later."""
+    """The tables of one context.
+
+    `outbox` holds unpublished events; `awaiting_confirmation` holds published, unconfirmed ones.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class MessagingTables(TableSet):
 
 
 class MemoryOutbox:
-    """Gives the leadership to the first caller: there is only one process."""
+    """Gives the leadership to one caller at a time. Memory is not shared between processes."""
 
     def __init__(self, database: TransactionalTables[MessagingTables]) -> None:
         self._database = database

@@ -10,10 +10,14 @@ from markethall.shared.messaging.events import EventEnvelope
 
 
 class LeaderSession(Protocol):
-    """The access to the outbox that the leader has, for as long as it leads."""
+    """The outbox for the leader, while it is the leader."""
 
     async def get_unpublished(self, limit: int) -> Sequence[EventEnvelope]:
-        """Return unpublished envelopes in the order of seq, late commits included."""
+        """Return unpublished envelopes in the order of `seq`.
+
+        A transaction that commits late may add an envelope with a lower `seq` than a published one;
+        it is returned too.
+        """
 
     async def mark_published(
         self,
@@ -21,17 +25,20 @@ class LeaderSession(Protocol):
         now: datetime,
         awaiting_confirmation: Collection[UUID] = (),
     ) -> None:
-        """Mark them published, and confirmed unless the id is in `awaiting_confirmation`."""
+        """Mark envelopes as published.
+
+        They are marked as confirmed too, unless their event id is in `awaiting_confirmation`.
+        """
 
     async def get_unconfirmed(self, after_seq: int, limit: int) -> Sequence[EventEnvelope]:
-        """Return envelopes that are published and not confirmed, in the order of seq."""
+        """Return published, unconfirmed envelopes in the order of `seq`."""
 
     async def mark_confirmed(self, event_ids: Sequence[UUID], now: datetime) -> None: ...
 
 
 class Outbox(Protocol):
     def acquire_leadership(self) -> AbstractAsyncContextManager[LeaderSession | None]:
-        """Become the leader of this context; None while another process leads."""
+        """Become the leader of this context; yields None while another process is the leader."""
 
     async def purge(self, before: datetime) -> int:
-        """Delete a bounded number of events confirmed before then; return how many."""
+        """Delete a bounded number of events confirmed before the time; return how many."""

@@ -1,4 +1,4 @@
-"""The outbox relay."""
+"""The outbox relay: sends the events of one context to its subscribers."""
 
 from collections.abc import Sequence
 
@@ -24,14 +24,14 @@ class OutboxRelay:
         self._clock = clock
 
     def reset_transports(self) -> None:
-        """Prepare the transports; called when this process becomes the leader."""
+        """Reset the lossy transports. Call this when the process becomes the leader."""
         for transport in self._lossy_transports:
             transport.reset()
 
     async def relay_batch(self, leader: LeaderSession, limit: int) -> int:
         """Relay at most `limit` events; return how many.
 
-        After a failure half-way the batch is sent again: inboxes ignore duplicates.
+        After a failure the next call sends the whole batch again; inboxes ignore duplicates.
         """
         envelopes = await leader.get_unpublished(limit)
         if envelopes:

@@ -1,4 +1,4 @@
-"""The subscriber's half of the Redis Streams transport."""
+"""The subscriber's side of the Redis Streams transport."""
 
 import asyncio
 import random
@@ -27,15 +27,15 @@ from markethall.shared.persistence.redis_client import RedisClient, RedisUnavail
 
 log = structlog.get_logger("markethall.redis_streams")
 
-# Only the leader of the context reads, so all processes can use one name.
+# All processes can use one name, because only the leader of a context reads its streams.
 _CONSUMER_NAME: Final = "leader"
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """Times in seconds; `batch_size` is the number of entries read at once.
+    """Times in seconds; `batch_size` is the maximum number of entries of one read.
 
-    Entries that are pending for longer than `stale_after` are read again.
+    Entries that were read but not acknowledged for `stale_after` are read again.
     """
 
     block_timeout: float = 0.5
@@ -46,9 +46,9 @@ class StreamConfig:
 
 
 class RedisStreamConsumer:
-    """Moves entries of a stream into the inbox, and acknowledges them after that.
+    """Writes the entries of a stream to the inbox, then acknowledges them in Redis.
 
-    Runs only in the leader of the subscribing context: one reader keeps the order.
+    It runs only in the leader of the subscribing context, because one reader keeps the order.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class RedisStreamConsumer:
     async def _consume(self, on_success: Callable[[], None]) -> None:
         """Store pending entries first, then new ones, so that the order is kept.
 
-        There is one reader, so a pending entry was left by a dead leader, or by this process when
-        the inbox was unavailable.
+        Pending means read but not acknowledged. There is only one reader, so a pending entry was
+        read by an earlier leader, or by this process while the inbox was unavailable.
         """
         await self._create_group()
         await self._claim_idle_entries(min_idle=0)
@@ -100,7 +100,7 @@ class RedisStreamConsumer:
                 claim_at = _loop_time() + self._config.claim_interval
 
     async def _create_group(self) -> None:
-        """Create the group at the start of the stream, unless it exists."""
+        """Create the consumer group, which reads from the start of the stream, if it is missing."""
         try:
             await self._redis.execute(
                 "XGROUP", "CREATE", self._stream, self._group, "0", "MKSTREAM"
@@ -147,7 +147,7 @@ class RedisStreamConsumer:
         STREAM_ENTRIES.labels(self._publisher, "consumed").inc(len(entries))
 
     def _can_decode(self, envelope: EventEnvelope) -> bool:
-        """Return False for an event that a handler subscribes to and cannot read."""
+        """Return False if a handler subscribes to the type but the event cannot be decoded."""
         if not self._inbox_transport.accepts(envelope):
             return True
         try:
@@ -159,9 +159,9 @@ class RedisStreamConsumer:
     async def _dead_letter(
         self, entry_id: bytes, fields: Fields | None, envelope: EventEnvelope | None
     ) -> None:
-        """Keep an unreadable entry as a dead letter, so that it does not stop the stream."""
+        """Store an unreadable entry as a dead letter, so that it does not block the stream."""
         if fields is None:
-            return  # trimmed, so it was confirmed
+            return  # only confirmed entries are trimmed, so nothing is lost
         log.error("redis_stream.unreadable_entry", stream=self._stream, entry=entry_id.decode())
         await self._inbox.enqueue_dead_letter(
             f"{self._group}.unreadable",

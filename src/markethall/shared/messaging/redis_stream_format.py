@@ -12,7 +12,7 @@ from markethall.shared.messaging.events import EventEnvelope
 from markethall.shared.persistence.redis_client import RedisUnavailable
 
 Fields = Mapping[bytes, bytes]
-# An entry id and its fields, which are None when the entry was trimmed.
+# The id and the fields of an entry. The fields are None if the entry was trimmed from the stream.
 StreamEntry = tuple[bytes, Fields | None]
 
 
@@ -21,7 +21,7 @@ def stream_name(publisher: str) -> str:
 
 
 def parse_envelope(fields: Fields | None) -> EventEnvelope | None:
-    """Return None for an entry that holds no valid envelope."""
+    """Return the envelope of an entry, or None if the entry has no valid envelope."""
     try:
         return EventEnvelope.model_validate_json((fields or {})[b"event"])
     except (ValidationError, KeyError):
@@ -29,7 +29,10 @@ def parse_envelope(fields: Fields | None) -> EventEnvelope | None:
 
 
 def envelope_of_unreadable_entry(stream: str, entry_id: bytes, fields: Fields) -> EventEnvelope:
-    """Return an envelope around the raw fields; its id is derived from the entry's position."""
+    """Return an envelope with the raw fields as payload.
+
+    Its event id is derived from the stream and the entry id, so that a repeated entry has the same.
+    """
     event_id = uuid5(NAMESPACE_URL, f"{stream}/{entry_id.decode()}")
     milliseconds, _ = parse_entry_id(entry_id)
     return EventEnvelope(
@@ -54,7 +57,7 @@ def parse_entry(item: Any) -> StreamEntry:
 
 
 def parse_group_info(row: Sequence[Any]) -> dict[str, Any]:
-    """Parse a row of XINFO GROUPS: in RESP2 a flat list of names and values."""
+    """Parse a row of XINFO GROUPS, which in RESP2 is a flat list of names and values."""
     pairs = zip(row[::2], row[1::2], strict=True)
     fields = {name.decode(): value for name, value in pairs}
     return {**fields, "name": fields["name"].decode()}

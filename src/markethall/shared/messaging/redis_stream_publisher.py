@@ -1,9 +1,10 @@
-"""The publisher's half of the Redis Streams transport.
+"""The publisher's side of the Redis Streams transport.
 
-There is one stream per publishing context, with one consumer group per subscribing context. Redis
-may lose everything at any time. Events that every group has acknowledged are confirmed in the
-outbox; published events without confirmation are sent again when the stream is not in the state in
-which this publisher left it. Inboxes ignore the duplicates.
+There is one stream per publishing context, with one consumer group per subscribing context. The
+publisher confirms an event in the outbox when every group has acknowledged it. Redis may lose data
+at any time. The publisher recognizes this by a marker: a key beside the stream that changes with
+every batch. If the marker is not the one that this publisher wrote last, all published, unconfirmed
+events are sent again. Inboxes ignore the duplicates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +30,7 @@ from markethall.shared.persistence.redis_client import LuaScript, RedisClient, R
 
 log = structlog.get_logger("markethall.redis_streams")
 
-# stream, marker <- expected marker, new marker, entries. The marker changes with every batch, so it
-# shows whether the stream is in the state in which the last batch left it.
+# KEYS: stream, marker. ARGV: expected marker, new marker, serialised envelopes.
 _APPEND_IF_MARKER_MATCHES: Final = LuaScript("""
 if (redis.call('GET', KEYS[2]) or '') ~= ARGV[1] then return 0 end
 for i = 3, #ARGV do redis.call('XADD', KEYS[1], '*', 'event', ARGV[i]) end
@@ -43,8 +43,8 @@ _BATCH_SIZE: Final = 500
 class RedisStreamPublisher:
     """Appends events to the stream, confirms them in the outbox and trims the stream.
 
-    `event_types_by_group` says which types each group handles. Only the leader's relay uses a
-    publisher, one call at a time.
+    `event_types_by_group` has the event types that each consumer group handles. Only the relay of
+    the leader uses a publisher, one call at a time.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RedisStreamPublisher:
         self._event_types = frozenset[str]().union(*event_types_by_group.values())
         self._redis = redis
         self._clock = clock
-        # None: the state of the stream is unknown, so unconfirmed events have to be sent again
+        # None means that the state of the stream is unknown: unconfirmed events are sent again
         self._marker: str | None = None
         self._is_disconnected = False
 
@@ -69,11 +69,11 @@ class RedisStreamPublisher:
         return envelope.type in self._event_types
 
     def reset(self) -> None:
-        """Forget the marker, because another process may have led meanwhile."""
+        """Forget the marker, because another process may have been the leader meanwhile."""
         self._marker = None
 
     async def deliver(self, envelopes: Sequence[EventEnvelope]) -> None:
-        """Append the envelopes if the marker matches; otherwise `reconcile` sends them later."""
+        """Append the envelopes if the marker matches; otherwise leave them to `reconcile`."""
         accepted = [envelope for envelope in envelopes if self.accepts(envelope)]
         if not accepted or self._marker is None:
             return
@@ -83,7 +83,7 @@ class RedisStreamPublisher:
             self._on_disconnect(error)
 
     async def reconcile(self, leader: LeaderSession) -> None:
-        """Send again what may be lost, then confirm and trim what every group has acknowledged.
+        """Send possibly lost events again; confirm and trim events that all groups acknowledged.
 
         Raises Unavailable when the outbox cannot be read.
         """
@@ -117,7 +117,7 @@ class RedisStreamPublisher:
         )
 
     async def _marker_matches(self) -> bool:
-        """Ask Redis, which may have lost the stream while there was nothing to append."""
+        """Compare with the marker in Redis, which may have lost its data since the last append."""
         if self._marker is None:
             return False
         stored_marker = await self._redis.execute("GET", self._marker_key)
@@ -126,8 +126,8 @@ class RedisStreamPublisher:
     async def _republish_unconfirmed(self, leader: LeaderSession) -> None:
         """Append all published events without confirmation, in order, under a new marker.
 
-        The marker is adopted only at the end: when this process dies or Redis is wiped half-way,
-        the next reconciliation starts again.
+        The new marker is stored in this object only at the end. So if this fails half-way, the next
+        reconciliation starts again.
         """
         marker = str(new_id())
         await self._redis.execute("SET", self._marker_key, marker)
@@ -144,7 +144,7 @@ class RedisStreamPublisher:
             log.info("redis_stream.republished", stream=self._stream, count=count)
 
     async def _confirm_and_trim(self, leader: LeaderSession) -> None:
-        """Confirm entries up to the minimum that all groups have acknowledged, then delete them."""
+        """Confirm the events that all groups have acknowledged, then trim them from the stream."""
         while last_id := await self._minimum_acknowledged():
             entries = await self._redis.execute(
                 "XRANGE", self._stream, "-", last_id, "COUNT", _BATCH_SIZE
@@ -161,9 +161,9 @@ class RedisStreamPublisher:
                 return
 
     async def _minimum_acknowledged(self) -> str:
-        """Return the last entry id that all groups have acknowledged.
+        """Return the last entry id up to which all groups have acknowledged all entries.
 
-        Empty when there is none, or while a group does not exist yet.
+        It is empty if there is none, or if a group does not exist yet.
         """
         try:
             rows = await self._redis.execute("XINFO", "GROUPS", self._stream)
@@ -179,7 +179,7 @@ class RedisStreamPublisher:
         return "" if minimum <= (0, 0) else f"{minimum[0]}-{minimum[1]}"
 
     async def _acknowledged_up_to(self, group: str, row: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the last id before the oldest pending entry of the group."""
+        """Return the last entry id up to which the group has acknowledged all entries."""
         if row["pending"]:
             pending = await self._redis.execute("XPENDING", self._stream, group)
             if pending["min"]:

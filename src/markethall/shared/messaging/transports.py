@@ -1,4 +1,4 @@
-"""Transports: how envelopes get from the outbox to the inbox of a subscriber."""
+"""Transports carry envelopes from the outbox to the inbox of a subscriber."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -13,16 +13,16 @@ class EventTransport(Protocol):
 
 
 class LossyTransport(EventTransport, Protocol):
-    """A transport that may lose envelopes, and sends unconfirmed ones again."""
+    """A transport that may lose envelopes; it sends unconfirmed envelopes again."""
 
     def accepts(self, envelope: EventEnvelope) -> bool:
-        """Return whether a subscriber behind this transport handles the type."""
+        """Tell whether a subscriber that uses this transport handles the type of the event."""
 
     def reset(self) -> None:
-        """Distrust what is known about the stream; called when this process becomes the leader."""
+        """Forget the known state of the transport. Called when this process becomes the leader."""
 
     async def reconcile(self, leader: LeaderSession) -> None:
-        """Send again what may be lost, and confirm what has arrived. Called at an interval."""
+        """Send possibly lost events again and confirm delivered ones. Called at an interval."""
 
 
 class InProcessTransport:
@@ -52,7 +52,7 @@ class InProcessTransport:
 def _group_by_handlers(
     envelopes: Iterable[EventEnvelope], handlers_by_type: Mapping[str, Sequence[str]]
 ) -> Iterable[tuple[Sequence[str], list[EventEnvelope]]]:
-    """Yield runs of consecutive envelopes that have the same handlers."""
+    """Yield groups of consecutive envelopes that have the same handlers, with these handlers."""
     group: list[EventEnvelope] = []
     for envelope in envelopes:
         if group and handlers_by_type[group[0].type] != handlers_by_type[envelope.type]:

@@ -4,10 +4,10 @@ import asyncio
 
 
 class WakeSignal:
-    """Like asyncio.Event for one waiting task, but may be used on several event loops in turn.
+    """An asyncio.Event for one waiting task that may move to another event loop.
 
-    An asyncio.Event stays bound to the first loop that waits for it, and an application may be
-    started again on another loop.
+    An asyncio.Event stays bound to the loop of its first wait. An application may be started again
+    on another loop.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class WakeSignal:
         self._is_set = False
 
     async def wait(self, seconds: float) -> None:
-        """Return when the flag is set, at the latest after so many seconds."""
+        """Return when the flag is set, or after `seconds`."""
         if self._is_set:
             return
         self._waiter = asyncio.get_running_loop().create_future()

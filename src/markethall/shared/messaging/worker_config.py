@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """Intervals, limits and timeouts. Times are in seconds."""
+    """Intervals, limits and timeouts of a ContextWorker. Times are in seconds."""
 
     poll_interval: float = 0.25
     reconcile_interval: float = 1.0

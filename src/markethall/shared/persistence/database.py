@@ -1,4 +1,4 @@
-"""The database of a context as its services see it; `S` and `R` are its store protocols."""
+"""The protocol of a context's database; `S` is the type of its store, `R` of its read store."""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
@@ -9,7 +9,7 @@ S_co = TypeVar("S_co", covariant=True)
 
 class ReadDatabase(Protocol[R_co]):
     def read_session(self) -> AbstractAsyncContextManager[R_co]:
-        """Reads without a transaction and without locks. Raises Unavailable."""
+        """Open the read store, which uses no transaction and no locks. Raises Unavailable."""
 
 
 class Database(ReadDatabase[R_co], Protocol[R_co, S_co]):

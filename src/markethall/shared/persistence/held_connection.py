@@ -1,8 +1,8 @@
-"""The marker of a task that holds a database connection."""
+"""A context variable that tells whether a task holds a database connection."""
 
 from contextvars import ContextVar
 from typing import Final
 
-# Set in transactions and read sessions, on every backend. The call guard of the contexts reads it:
-# no other context may be called meanwhile.
+# Transactions and read sessions of every storage set it; it is empty otherwise. The call guard
+# rejects calls to another context while it is set, because they would block a connection.
 HOLDS_CONNECTION: Final[ContextVar[str]] = ContextVar("holds_connection", default="")

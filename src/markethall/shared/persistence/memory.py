@@ -12,9 +12,9 @@ V = TypeVar("V")
 
 
 class Table(Generic[K, V]):
-    """Rows by key, in insertion order. Rows are copied on the way in and out.
+    """Rows by key, in insertion order. Rows are copied when they are stored and when they are read.
 
-    `copy_row` is shallow by default, so the fields of a row must be immutable.
+    `copy_row` makes a shallow copy by default, so the fields of a row must be immutable.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class Table(Generic[K, V]):
         self._rows[key] = self._copy_row(row)
 
     def add(self, key: K, row: V) -> bool:
-        """Insert the row; return False when the key exists."""
+        """Insert the row; return False if the key exists."""
         is_new = key not in self._rows
         if is_new:
             self.put(key, row)
         return is_new
 
     def remove(self, key: K) -> bool:
-        """Delete the row; return False when there is none."""
+        """Delete the row; return False if there is none."""
         if key not in self._rows:
             return False
-        # undo restores all rows, because the order matters; removals are rare
+        # the undo restores all rows, because a row that is added again would be the last
         rows = dict(self._rows)
         self._append_undo(lambda: self._restore(rows))
         del self._rows[key]
@@ -53,7 +53,7 @@ class Table(Generic[K, V]):
         return (self._copy_row(row) for row in self._rows.values())
 
     def where(self, predicate: Callable[[V], bool]) -> list[V]:
-        """Return copies of the matching rows; `predicate` sees the stored rows."""
+        """Return copies of the matching rows. `predicate` gets the stored row, for speed."""
         return [self._copy_row(row) for row in self._rows.values() if predicate(row)]
 
     def __len__(self) -> int:
@@ -124,7 +124,7 @@ class TransactionalTables(Generic[T_co]):
 
     @asynccontextmanager
     async def _exclusive_access(self) -> AsyncIterator[None]:
-        """Hold the lock; raise RuntimeError instead of a deadlock when this task holds it."""
+        """Hold the lock. Raises RuntimeError if this task already holds it: it would deadlock."""
         task = asyncio.current_task()
         if self._holder is task:
             raise RuntimeError("this task already holds the lock of this memory database")

@@ -1,7 +1,7 @@
-"""Postgres: one pool per database and role, statements compiled once, errors translated.
+"""Postgres: connection pools, transactions and statements.
 
-SQLAlchemy Core describes the statements, asyncpg runs them.
-See docs/decisions/0003-compile-statements-once.md.
+SQLAlchemy Core compiles each statement once, and asyncpg executes it; see
+docs/decisions/0003-compile-statements-once.md. Connection errors are raised as Unavailable.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ _DIALECT = asyncpg_dialect()  # type: ignore[no-untyped-call]
 class Statement:
     """A Core statement, compiled for asyncpg at first use.
 
-    Every parameter is passed by name. JSON columns take text and are read with a cast to text;
-    all other types are asyncpg's own.
+    Every parameter is passed by name. JSON columns are written as text and read with a cast to
+    text; for all other types asyncpg converts the values.
     """
 
     def __init__(self, clause: ClauseElement) -> None:
@@ -57,7 +57,7 @@ class Statement:
         self._default_values: Mapping[str, Any] = {}
 
     def bind(self, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
-        """Return the SQL and its positional arguments. Raises KeyError."""
+        """Return the SQL and its positional arguments. Raises KeyError for a missing value."""
         if not self._sql:
             self._compile()
         if self._default_values:
@@ -74,9 +74,9 @@ class Statement:
 
 
 def sql_literal(text: str) -> ColumnElement[str]:
-    """Return a text inside the statement: a parameter would hide a partial index from the planner.
+    """Return the text as a literal, because the planner uses no partial index for a parameter.
 
-    `text` is not escaped.
+    `text` is not escaped, so it must be a constant of this program.
     """
     return literal_column(f"'{text}'", Text)
 
@@ -105,7 +105,7 @@ class Connection:
         return await self._driver.fetchval(sql, *arguments)
 
     async def execute(self, statement: Statement, **values: Any) -> int:
-        """Return the number of affected rows."""
+        """Execute the statement and return the number of affected rows."""
         STATEMENTS.inc()
         sql, arguments = statement.bind(values)
         status = await self._driver.execute(sql, *arguments)
@@ -121,16 +121,16 @@ class Connection:
     async def copy_rows(
         self, table: str, column_names: Sequence[str], rows: Iterable[Sequence[Any]]
     ) -> None:
-        """COPY rows into a table on the search path: the fastest way for many rows."""
+        """Insert many rows with COPY. The table must be on the search path."""
         STATEMENTS.inc()
         await self._driver.copy_records_to_table(table, columns=list(column_names), records=rows)
 
 
 @dataclass(frozen=True)
 class PoolSize:
-    """Idle connections that stay open, connections at most, and the timeout in seconds.
+    """The minimum and maximum number of connections, and a timeout in seconds.
 
-    The timeout holds for waiting for a connection and for each statement.
+    The timeout applies to the wait for a connection and to each statement.
     """
 
     min_size: int = 5
@@ -139,7 +139,7 @@ class PoolSize:
 
 
 class Postgres:
-    """One database as one role, with a pool that is opened at the first use."""
+    """A pool for one database and one role; it is opened at the first use."""
 
     def __init__(
         self, url: str, pool_size: PoolSize, *, application_name: str = "markethall"
@@ -158,14 +158,14 @@ class Postgres:
         return _PooledSession(self._acquire, self._timeout, in_transaction=True)
 
     def read_session(self) -> "_PooledSession":
-        """Run each statement on a snapshot of its own. Raises Unavailable."""
+        """Run statements without a transaction: each sees the latest data. Raises Unavailable."""
         return _PooledSession(self._acquire, self._timeout, in_transaction=False)
 
     @asynccontextmanager
     async def dedicated_connection(self) -> AsyncIterator[Connection]:
-        """Open a connection outside the pool, for a lock that is held for long.
+        """Open a connection outside the pool, for a lock that is held for a long time.
 
-        It is closed with the block, which releases its locks. Raises Unavailable.
+        The end of the block closes the connection, which releases its locks. Raises Unavailable.
         """
         with translate_login_errors():
             driver = await asyncpg.connect(**self._connect_arguments)
@@ -177,16 +177,16 @@ class Postgres:
                     await driver.close(timeout=self._timeout)
 
     async def close(self) -> None:
-        """Close all connections, after the timeout also those in use.
+        """Close all connections; wait for those in use until the timeout.
 
-        A later use opens a new pool, on the event loop of that use.
+        The next use opens a new pool, possibly on another event loop.
         """
         pool, self._pool = self._pool, None
         self._open_lock = asyncio.Lock()
         if pool is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timeout):
-                    await pool.close()  # terminates the connections when it is cancelled
+                    await pool.close()  # when the timeout cancels it, it terminates all connections
 
     async def _acquire(self) -> "tuple[Pool, PooledDriver]":
         with translate_login_errors():
@@ -207,9 +207,10 @@ class Postgres:
 
 
 class _PooledSession:
-    """A pooled connection for the length of a block.
+    """A context manager that holds a pooled connection.
 
-    A class and not two nested @asynccontextmanager, which cost a fifth of a point select.
+    It is a class because two nested @asynccontextmanager would take a fifth of the time of a select
+    by primary key.
     """
 
     __slots__ = ("_acquire", "_driver", "_in_transaction", "_pool", "_timeout", "_token")
@@ -250,10 +251,10 @@ class _PooledSession:
         await self._release()
 
     async def _abort(self, error: BaseException) -> None:
-        """Release the connection after an error. Raises Unavailable in place of an outage."""
+        """Release the connection after an error. Raises Unavailable if the error means that."""
         await self._roll_back_or_terminate(error)
         if isinstance(error, asyncpg.DeadlockDetectedError):
-            # all code locks rows in one order, so a deadlock is a fault of this program
+            # logged as an error: all code should lock rows in the same order, so this is a bug
             log.error("database.deadlock", detail=error.detail, exc_info=error)
         if isinstance(error, SCHEMA_MISMATCH_ERRORS):
             log.error("database.schema_mismatch", detail=str(error))
@@ -264,9 +265,9 @@ class _PooledSession:
         is_clean = False
         try:
             is_clean = not invalidates_connection(error) and await self._roll_back()
-        finally:  # also when cancelled meanwhile: otherwise the pool would lose a connection
+        finally:  # also after a cancellation, because the pool would lose the connection otherwise
             if not is_clean:
-                # the pool has already taken back a connection that the server has closed
+                # if the server has closed the connection, the pool has already released it
                 with suppress(asyncpg.InterfaceError):
                     self._driver.terminate()
             await self._release()
@@ -304,14 +305,20 @@ class Databases:
 
 
 async def _commit(driver: "Driver") -> None:
-    """Commit; raise RuntimeError for a failed transaction, which Postgres rolls back silently."""
+    """Commit. Raises RuntimeError if the transaction had failed.
+
+    Postgres answers such a COMMIT with a rollback, but without an error.
+    """
     status = await driver.execute("COMMIT")
     if status != "COMMIT":
         raise RuntimeError("an error was caught inside this transaction: it was rolled back")
 
 
 async def _keep_session(_: object) -> None:
-    """Replace the pool's reset, a round trip: no code here changes the settings of a session."""
+    """Do nothing when a connection returns to the pool.
+
+    asyncpg's own reset takes a round trip, and no code here changes the settings of a session.
+    """
 
 
 def _connect_arguments(pool_size: PoolSize, application_name: str) -> dict[str, Any]:
@@ -322,10 +329,11 @@ def _connect_arguments(pool_size: PoolSize, application_name: str) -> dict[str, 
         "statement_cache_size": 256,
         "server_settings": {
             "application_name": application_name,
-            # below our own timeout, after which the connection is lost; 0 would mean no limit
+            # shorter than the client's timeout, after which the connection is closed; at least
+            # 1 ms, because 0 means no limit
             "lock_timeout": str(max(1, int(milliseconds * 0.9))),
             "idle_in_transaction_session_timeout": "10000",
-            # the lock of a leader on a lost machine is released after 25 s
+            # these release the advisory lock of a leader 25 s after its machine is lost
             "tcp_keepalives_idle": "10",
             "tcp_keepalives_interval": "5",
             "tcp_keepalives_count": "3",

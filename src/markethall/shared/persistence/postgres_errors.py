@@ -1,4 +1,4 @@
-"""Errors of asyncpg: which mean that the database is unavailable, which spoil a connection."""
+"""Classifies asyncpg's errors: is the database unavailable, is the connection still usable."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ import asyncpg
 
 from markethall.shared.kernel.errors import Unavailable
 
-# The schema is not the one that the statements were written for: not migrated, or too new.
+# A table, column or function is missing: the database has the migrations of another release.
 SCHEMA_MISMATCH_ERRORS: Final = (
     asyncpg.InvalidSchemaNameError,
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedColumnError,
     asyncpg.UndefinedFunctionError,
 )
-# The server is away, shutting down or overloaded, or a timeout has expired.
+# The server is unreachable, shutting down or overloaded, or a timeout has expired.
 UNAVAILABLE_ERRORS: Final = (
     OSError,
     TimeoutError,
@@ -31,7 +31,7 @@ UNAVAILABLE_ERRORS: Final = (
     asyncpg.InvalidCachedStatementError,
     *SCHEMA_MISMATCH_ERRORS,
 )
-# The connection can be used again after these.
+# The connection can be used again after these errors.
 _ERRORS_THAT_KEEP_CONNECTION: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionRollbackError,
@@ -42,7 +42,7 @@ _ERRORS_THAT_KEEP_CONNECTION: Final = (
 
 @contextmanager
 def translate_connection_errors() -> Iterator[None]:
-    """Raise Unavailable in place of every error that means that the database does not answer."""
+    """Raise Unavailable instead of errors that mean that the database is unavailable."""
     try:
         yield
     except UNAVAILABLE_ERRORS as error:
@@ -53,9 +53,9 @@ def translate_connection_errors() -> Iterator[None]:
 
 @contextmanager
 def translate_login_errors() -> Iterator[None]:
-    """Raise Unavailable for every error while connecting, such as a refused password.
+    """Raise Unavailable instead of every error while connecting, such as a rejected password.
 
-    After the login the same classes of errors are faults of a statement.
+    After the login, errors of the same classes mean that a statement is wrong.
     """
     try:
         with translate_connection_errors():
@@ -65,15 +65,18 @@ def translate_login_errors() -> Iterator[None]:
 
 
 def means_unavailable(error: BaseException) -> bool:
-    """Return False for a fault of this program, such as concurrent use of one connection."""
+    """Tell whether the error means that the database is unavailable.
+
+    False means a bug, such as the concurrent use of one connection.
+    """
     if isinstance(error, asyncpg.InterfaceError):
-        # asyncpg's words for a connection or a pool that was closed meanwhile
+        # asyncpg has no error class for a closed connection or pool, only these texts
         return any(word in str(error) for word in ("closed", "closing", "released back"))
     return isinstance(error, UNAVAILABLE_ERRORS)
 
 
 def invalidates_connection(error: BaseException) -> bool:
-    """Return whether the state of the connection is unknown after this error."""
+    """Tell whether the connection must be closed, because its state is unknown."""
     if isinstance(error, _ERRORS_THAT_KEEP_CONNECTION):
         return False
     return isinstance(error, UNAVAILABLE_ERRORS) or not isinstance(error, Exception)

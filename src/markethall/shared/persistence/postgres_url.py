@@ -1,10 +1,10 @@
-"""Forms of a Postgres URL."""
+"""Converts a Postgres URL to the forms of asyncpg and SQLAlchemy."""
 
 from sqlalchemy.engine import make_url
 
 
 def asyncpg_dsn(url: str) -> str:
-    """Return the form for asyncpg: postgresql://…, with libpq's sslmode."""
+    """Return the URL for asyncpg: `postgresql://…`, with the parameter `sslmode`."""
     parsed = make_url(_with_known_scheme(url)).set(drivername="postgresql")
     if "ssl" in parsed.query:
         mode = parsed.query["ssl"]
@@ -13,7 +13,7 @@ def asyncpg_dsn(url: str) -> str:
 
 
 def asyncpg_url(url: str) -> str:
-    """Return the form for SQLAlchemy: postgresql+asyncpg://…, with asyncpg's ssl."""
+    """Return the URL for SQLAlchemy: `postgresql+asyncpg://…`, with the parameter `ssl`."""
     parsed = make_url(_with_known_scheme(url)).set(drivername="postgresql+asyncpg")
     if "sslmode" in parsed.query:
         mode = parsed.query["sslmode"]

@@ -1,4 +1,4 @@
-"""Redis, which may be unavailable at any time: it holds copies, never the only copy of data."""
+"""The Redis client. Redis may be unavailable at any time, because it never has the only copy."""
 
 import asyncio
 import time
@@ -20,11 +20,11 @@ CommandArgument = str | bytes | int
 
 
 class RedisUnavailable(Exception):
-    """Redis has not executed a command, or has not answered in time. No API client sees it."""
+    """Redis has rejected a command, or has not answered in time. It never reaches an API client."""
 
 
 class LuaScript:
-    """A Lua script, called by its hash and sent only to a server that does not know it."""
+    """A Lua script. Redis caches it, so usually only its hash is sent."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -32,12 +32,12 @@ class LuaScript:
 
 
 class RedisClient:
-    """The connections to one Redis, opened at the first command.
+    """The connections to one Redis server, opened at the first command.
 
-    A command has `timeout` seconds for everything: a free connection, connecting, sending, reading.
-    Every failure raises RedisUnavailable. After some failures in a row the breaker opens, so that
-    an unavailable server costs one probe in a while. Nothing is retried, because a command that
-    timed out may have been executed. Without a URL every command raises RedisUnavailable.
+    The `timeout` of a command, in seconds, includes the wait for a connection. Every failure raises
+    RedisUnavailable. After several failures in a row the circuit breaker opens: commands then fail
+    at once, except for a probe at intervals. No command is retried, because one that timed out may
+    have been executed. Without a URL every command raises RedisUnavailable.
     """
 
     def __init__(
@@ -51,21 +51,21 @@ class RedisClient:
         self.timeout = timeout
         self.breaker = breaker or Breaker(time.monotonic)
         self._redis = _create_client(url, max_connections) if url else None
-        # redis-py raises when its pool is empty; here callers wait in order
+        # callers wait for a connection here, because redis-py raises when its pool is empty
         self._free_connections = asyncio.Semaphore(max_connections)
 
     @property
     def is_configured(self) -> bool:
-        """Whether this client has a URL and is not closed."""
+        """Tell whether this client has a URL and is not closed."""
         return self._redis is not None
 
     def deadline_in(self, seconds: float | None = None) -> float:
-        """Return a deadline for one or more commands, in the time of the loop."""
+        """Return a deadline for one or more commands, by the clock of the event loop."""
         now = asyncio.get_running_loop().time()
         return now + (self.timeout if seconds is None else seconds)
 
     async def execute(self, *command: CommandArgument, deadline: float | None = None) -> Any:
-        """Return the reply as redis-py parses it, with texts as bytes. Raises RedisUnavailable."""
+        """Return the reply as redis-py parses it; strings are bytes. Raises RedisUnavailable."""
         return await self._run_with_breaker(lambda: self._send_command(*command), deadline)
 
     async def run_script(
@@ -75,9 +75,9 @@ class RedisClient:
         *args: CommandArgument,
         deadline: float | None = None,
     ) -> Any:
-        """Return the result of the script, in two round trips when the server does not know it.
+        """Run the script and return its result. Raises RedisUnavailable.
 
-        Raises RedisUnavailable.
+        This takes two round trips if Redis has not cached the script.
         """
         arguments = (len(keys), *keys, *args)
 
@@ -90,7 +90,10 @@ class RedisClient:
         return await self._run_with_breaker(evaluate, deadline)
 
     async def ping(self) -> bool:
-        """Return whether Redis answers now; asks also while the breaker is open, and updates it."""
+        """Tell whether Redis answers.
+
+        The ping is sent even while the breaker is open, and its result updates the breaker.
+        """
         if self._redis is None:
             return False
         try:
@@ -107,8 +110,8 @@ class RedisClient:
     ) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
         """Yield a function that waits for the next message. Both raise RedisUnavailable.
 
-        A connection that is silent for `heartbeat_interval` seconds is pinged, and has as long to
-        answer.
+        After `heartbeat_interval` seconds without a message the connection is pinged; the answer
+        must arrive within the same time.
         """
         if self._redis is None:
             raise RedisUnavailable("no Redis is configured")
@@ -126,7 +129,7 @@ class RedisClient:
         """Close all connections; later commands raise RedisUnavailable."""
         redis, self._redis = self._redis, None
         if redis is not None:
-            # a paused server may not answer the closing of a TLS connection
+            # limited in time, because a paused server does not answer the end of a TLS connection
             with suppress(Exception):
                 async with asyncio.timeout(self.timeout):
                     await redis.aclose()
@@ -148,7 +151,7 @@ class RedisClient:
         except BreakerOpen:
             raise RedisUnavailable("the circuit breaker is open") from None
         except ResponseError as error:
-            # an error reply (wrong type, out of memory) shows that the server is available
+            # any reply shows that the server is reachable, also an error such as "out of memory"
             self.breaker.record_success()
             raise RedisUnavailable(str(error)) from error
         except _NoResponse as error:
@@ -201,21 +204,21 @@ class ChannelSubscription:
 
 
 class _NoResponse(Exception):
-    """There was no reply, or an unreadable one."""
+    """Redis has sent no reply, or one that redis-py cannot parse."""
 
 
 def _create_client(url: str, max_connections: int) -> "Redis":
-    """Return a client without its own timeouts, retries and handshake.
+    """Return a redis-py client with its own timeouts, retries and handshake switched off.
 
     By default redis-py 8 retries ten times, waits five seconds, sends four commands at the start of
-    a connection and lets the server lengthen the timeouts (maintenance notifications, RESP3 only).
-    One deadline around the whole command needs no task per read and also covers the wait for a
-    connection. At the deadline, or when the caller is cancelled, redis-py drops the connection
-    (`AbstractConnection.read_response`), so no late reply reaches the next command.
+    a connection, and lets the server lengthen the timeouts (maintenance notifications, RESP3 only).
+    RedisClient sets one deadline for the whole command instead. At the deadline, or when the caller
+    is cancelled, redis-py closes the connection (`AbstractConnection.read_response`), so the next
+    command never reads a late reply.
     """
     pool = ConnectionPool.from_url(
         url,
-        # one more for the subscription
+        # one more connection, for the subscription
         max_connections=max_connections + 1,
         protocol=2,
         driver_info=None,

@@ -1,4 +1,4 @@
-"""Helpers for the tables and statements of every context."""
+"""Parts of the tables and statements of every context."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from markethall.shared.persistence.postgres import Statement
 
-# Explicit names of constraints and indexes, so that a later migration can refer to them.
+# Gives constraints and indexes predictable names, so that a later migration can refer to them.
 NAMING_CONVENTION: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -17,7 +17,7 @@ NAMING_CONVENTION: Final = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
 }
 
-# One DELETE stays below the statement timeout, however many rows have expired.
+# Limits a DELETE of expired rows, so that it never takes longer than the statement timeout.
 MAX_PURGED_ROWS: Final = 2000
 
 
@@ -30,6 +30,9 @@ def timestamp_column(name: str, **options: Any) -> "sa.Column[datetime]":
 def delete_bounded(
     table: sa.Table, key: "Sequence[sa.Column[Any]]", expired: sa.ColumnElement[bool]
 ) -> Statement:
-    """Return a DELETE of at most MAX_PURGED_ROWS rows, found by `expired` and named by `key`."""
+    """Return a DELETE of at most MAX_PURGED_ROWS rows that match `expired`.
+
+    `key` has the columns of the primary key.
+    """
     bounded = sa.select(*key).where(expired).limit(sa.literal_column(str(MAX_PURGED_ROWS)))
     return Statement(sa.delete(table).where(sa.tuple_(*key).in_(bounded)))

@@ -1,7 +1,7 @@
 """RPC client: calls the contract of another context over HTTP.
 
-Retries happen in this module only. Every contract call may be repeated, because its ids come from
-the caller; a call with an unknown outcome is sent again with the same ids.
+Only this module retries contract calls. A call with an unknown outcome may be sent again, because
+the caller chooses the ids and every method is idempotent.
 """
 
 import asyncio
@@ -41,14 +41,14 @@ _GATEWAY_STATUSES: Final = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
-# all that parsing a malformed document can raise
+# the errors that parsing a malformed document can raise
 _DECODE_ERRORS: Final = (ValueError, LookupError, TypeError, RecursionError)
-# the AttributeError and OSError come from httpx2 when a connection is reset while it is checked
+# httpx2 raises AttributeError or OSError if a connection is reset while httpx2 checks it
 CONNECTION_ERRORS: Final = (httpx2.TransportError, OSError, AttributeError)
-# the callee rejects us for a while, during a deployment or a key rotation
+# errors of a callee that may end soon, because they occur during a deployment or key rotation
 TEMPORARY_ERRORS: Final = (Unauthenticated, RouteNotFound)
 
-# httpx2 checks every idle connection on each call, at 12 us each
+# maximum of idle connections; it is low because httpx2 checks each one, for 12 us, on every call
 MAX_KEEPALIVE: Final = 8
 
 
@@ -65,9 +65,9 @@ class RetryPolicy:
 
 
 class RetryBudget:
-    """Limits retries to a tenth of the calls, and `capacity` more.
+    """Limits retries to `ratio` of the calls plus at most `capacity`.
 
-    Without it an overloaded callee would get three times the load.
+    Without a budget an overloaded callee would get three attempts for every call.
     """
 
     def __init__(self, ratio: float = 0.1, capacity: float = 10.0) -> None:
@@ -79,7 +79,7 @@ class RetryBudget:
         self._balance = min(self._capacity, self._balance + self._ratio)
 
     def spend(self) -> bool:
-        """Take one retry; False when the budget is exhausted."""
+        """Take one retry from the budget; return False if the budget is exhausted."""
         if self._balance < 1:
             return False
         self._balance -= 1
@@ -87,7 +87,7 @@ class RetryBudget:
 
 
 class NoResponse(Exception):
-    """No response, or 502, 503 or 504. The callee may have executed the call."""
+    """There was no response, or a 502, 503 or 504. The callee may have executed the call."""
 
     def __init__(self, message: str, response: httpx2.Response | None = None) -> None:
         super().__init__(message)
@@ -95,7 +95,7 @@ class NoResponse(Exception):
 
 
 class RpcClient:
-    """Calls one target on behalf of one caller."""
+    """Calls the methods of one context (target) on behalf of another (caller)."""
 
     def __init__(
         self,
@@ -122,8 +122,8 @@ class RpcClient:
     ) -> D:
         """Call a method and return its result.
 
-        Raises the errors of the callee, as the same class with the same details; Unavailable or
-        DeadlineExceeded without a response; InternalError for a bad response.
+        Raises the errors of the callee, with the same class and details. Raises Unavailable or
+        DeadlineExceeded if there is no response, InternalError if the response is invalid.
         """
         content = await self._call_for_content(ctx, method, command)
         try:
@@ -133,11 +133,11 @@ class RpcClient:
             raise self._bad_response(ctx, method, "the response cannot be parsed") from error
 
     async def call_without_result(self, ctx: CallContext, method: str, command: BaseModel) -> None:
-        """Call a method that returns nothing. Raises as `call` does."""
+        """Call a method that returns nothing. Raises the same errors as `call`."""
         await self._call_for_content(ctx, method, command)
 
     async def _call_for_content(self, ctx: CallContext, method: str, command: BaseModel) -> bytes:
-        # omit default values: a callee one release older may not know a new optional field
+        # default values are omitted, because an older callee rejects an unknown optional field
         body = command.model_dump_json(exclude_defaults=True).encode()
         response = await self._call_with_retries(ctx, method, body)
         if not response.is_success:
@@ -147,7 +147,7 @@ class RpcClient:
     async def _call_with_retries(
         self, ctx: CallContext, method: str, body: bytes
     ) -> httpx2.Response:
-        """Try until there is a response, or the time, attempts or retry budget are used up."""
+        """Try until there is a response, or until the time, attempts or retry budget end."""
         deadline = self._loop_deadline(ctx)
         self._budget.earn()
         last_response: httpx2.Response | None = None
@@ -187,7 +187,7 @@ class RpcClient:
             _attempt_counter(self._target, method).inc()
             response = await self._send(ctx, method, body, seconds)
         if response.status_code in _GATEWAY_STATUSES:
-            # outside the guard: the callee is reachable, so the circuit stays closed
+            # raised outside the breaker's block: the callee is reachable, so this is no failure
             raise NoResponse(f"{response.status_code} {_problem_code(response)}", response)
         return response
 
@@ -196,10 +196,10 @@ class RpcClient:
     ) -> httpx2.Response:
         headers = self._headers(ctx, method, seconds)
         url = self._url(method)
-        # httpx2's build_request merges constant settings, at a tenth of the cost of a call
+        # not `build_request`, because merging the client's settings takes a tenth of a call's time
         request = httpx2.Request("POST", url, headers=headers, content=body)
         try:
-            # one timeout for the whole attempt: httpx2's read timeout restarts with each byte
+            # one timeout for the whole attempt, because httpx2's restarts with each received byte
             async with asyncio.timeout(seconds):
                 return await self._http.send(request)
         except CONNECTION_ERRORS as error:
@@ -231,7 +231,7 @@ class RpcClient:
         await asyncio.sleep(max(0.0, min(pause, deadline - _loop_time())))
 
     def _to_error(self, ctx: CallContext, method: str, response: httpx2.Response) -> DomainError:
-        """Return the error that the callee raised, as the same class with the same details."""
+        """Return the error that the callee raised, with the same class and details."""
         try:
             problem = response.json()
             error_type = DomainError.by_code[problem["code"]]
@@ -292,7 +292,8 @@ class HttpClients:
 
     def _create_client(self, url: str) -> httpx2.AsyncClient:
         max_connections = self._retry_policy.max_connections
-        # the server closes idle connections after 15 s; closing them earlier avoids a race
+        # the server closes idle connections after 15 s; the client must do it earlier, because a
+        # request could be sent at the moment of the close
         limits = httpx2.Limits(
             max_connections=max_connections,
             max_keepalive_connections=min(max_connections, MAX_KEEPALIVE),
@@ -307,7 +308,7 @@ class HttpClients:
             timeout=timeout,
             limits=limits,
             transport=self._transport,
-            # ignore proxies, certificate bundles and .netrc of the environment
+            # ignores the environment: proxies, certificate bundles and .netrc
             trust_env=False,
         )
 

@@ -1,7 +1,7 @@
 """Call guard: the same rules for every contract call, in process and over HTTP.
 
-It checks the allow-list, rejects a caller that holds a database connection, and stops waiting at
-the deadline. The callee continues after that, in process as it does over HTTP.
+It checks the allow-list, rejects a caller that holds a database connection, and raises
+DeadlineExceeded at the deadline. The callee continues after the deadline in both cases.
 """
 
 import asyncio
@@ -31,21 +31,21 @@ T = TypeVar("T")
 
 
 class AllowList:
-    """The callers of each contract method; a method that is not listed has none."""
+    """The allowed callers of each contract method. A method that is not listed has no callers."""
 
     def __init__(self, allowed_calls: Mapping[Any, Mapping[str, frozenset[Any]]]) -> None:
-        """`allowed_calls`: target -> method -> callers."""
+        """`allowed_calls` maps a target and a method to the allowed callers."""
         self._allowed_calls = allowed_calls
 
     def check(self, caller: str, target: str, method: str) -> None:
-        """Raises Forbidden. Details: scope, caller."""
+        """Raises Forbidden, with the details `scope` and `caller`."""
         if caller not in self._allowed_calls.get(target, {}).get(method, frozenset()):
             scope = f"{target}.{method}"
             raise Forbidden(f"{caller} may not call {scope}.", scope=scope, caller=caller)
 
 
 class InFlightCalls:
-    """Tasks of running calls, also of those whose caller has stopped waiting."""
+    """The tasks of running calls, including calls whose caller no longer waits."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -57,7 +57,7 @@ class InFlightCalls:
         return task
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Wait for running calls at shutdown, then cancel those that remain."""
+        """Wait for running calls at shutdown; after the timeout cancel the remaining ones."""
         tasks = list(self._tasks)
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_seconds)
@@ -68,12 +68,12 @@ class InFlightCalls:
     def _on_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         with suppress(asyncio.CancelledError):
-            # retrieved, or asyncio logs an error if the caller has stopped waiting
+            # asyncio logs an exception that was never retrieved, if the caller no longer waits
             task.exception()
 
 
 class CallGuard:
-    """Guards the calls of one caller to the contract of one target."""
+    """Checks the calls of one context (caller) to the contract of another (target)."""
 
     def __init__(
         self,
@@ -94,9 +94,9 @@ class CallGuard:
     async def invoke(
         self, ctx: CallContext, method: str, call: Callable[[CallContext], Coroutine[Any, Any, T]]
     ) -> T:
-        """Await the call. Raises its errors, and those of the guard.
+        """Check and await the call. Raises the errors of the callee.
 
-        Raises CalledWhileHoldingConnection, Forbidden, DeadlineExceeded.
+        The guard raises CalledWhileHoldingConnection, Forbidden and DeadlineExceeded.
         """
         if HOLDS_CONNECTION.get():
             raise CalledWhileHoldingConnection(
@@ -126,16 +126,16 @@ class CallGuard:
         if ctx.deadline != deadline:
             ctx = ctx.model_copy(update={"deadline": deadline})
         task = self._in_flight_calls.start(self._translate_failure(call(ctx), ctx))
-        # asyncio.wait_for would cancel the callee, which is impossible over HTTP
+        # not asyncio.wait_for, which cancels the callee: over HTTP the callee would continue
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             raise DeadlineExceeded(dependency=self._target)
         return task.result()
 
     async def _translate_failure(self, call: Coroutine[Any, Any, T], ctx: CallContext) -> T:
-        """Turn a bug of the callee into InternalError, as over HTTP.
+        """Raise InternalError instead of an unexpected exception, as a call over HTTP does.
 
-        The bug is logged here, because the caller may have stopped waiting.
+        The exception is logged here, because the caller may no longer wait.
         """
         try:
             return await call

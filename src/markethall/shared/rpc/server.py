@@ -14,14 +14,14 @@ from markethall.shared.security.service_tokens import ServiceIdentity
 
 
 class ServiceRoutePolicy(RoutePolicy):
-    """Requires a service token for this method, of a caller on the allow-list."""
+    """Requires a service token for one method; the caller must be on the allow-list."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(scope)
         self.target, _, self.method = scope.partition(".")
 
     async def __call__(self, request: Request) -> CallContext:
-        """Raises Unauthenticated, Forbidden; Unavailable without the public keys of the caller."""
+        """Raises Unauthenticated and Forbidden, and Unavailable if the keys cannot be fetched."""
         identity = self._get_identity(request)
         allow_list: AllowList = request.app.state.allow_list
         if identity.target != self.target or identity.scope != self.scope:
@@ -43,12 +43,12 @@ class ServiceRoutePolicy(RoutePolicy):
 
 
 def require_service_token(scope: str) -> Any:
-    """Policy: a service whose token has the scope `target.method`."""
+    """Policy: the request must have a service token with the scope `target.method`."""
     return Depends(ServiceRoutePolicy(scope))
 
 
 class _ForbidUnknownFields:
-    """Rejects unknown fields at any depth, so that a newer caller learns what we do not support."""
+    """Rejects unknown fields at any depth, because ignoring a field of a newer caller is unsafe."""
 
     def __get_pydantic_core_schema__(
         self, source: type[BaseModel], handler: GetCoreSchemaHandler

@@ -78,7 +78,8 @@ class InboxStatements:
 def _claim_statement(inbox: sa.Table) -> Statement:
     columns = inbox.c
     earlier = inbox.alias("earlier")
-    # min(position) and not NOT EXISTS, whose anti-join is quadratic in the backlog of one key
+    # uses min(position), because the anti-join of a NOT EXISTS takes quadratic time for many
+    # waiting deliveries of one key
     first_of_key = (
         sa.select(sa.func.min(earlier.c.position))
         .where(earlier.c.key == columns.key, earlier.c.state == STATE_WAITING)

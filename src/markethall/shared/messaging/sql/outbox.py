@@ -24,7 +24,7 @@ _lock_key = sa.func.hashtextextended(bindparam("name", type_=sa.Text), 0)
 _acquire_lock = sa.func.pg_try_advisory_lock(_lock_key, type_=sa.Boolean)
 _release_lock = sa.func.pg_advisory_unlock(_lock_key, type_=sa.Boolean)
 _TRY_LOCK: Final = Statement(sa.select(_acquire_lock))
-# CASE evaluates the unlock after the lock
+# tries the lock and unlocks it again; CASE guarantees the order of the two calls
 _LOCK_IS_FREE: Final = Statement(
     sa.select(sa.case((_acquire_lock, _release_lock), else_=sa.false()))
 )
@@ -81,8 +81,8 @@ class OutboxStatements:
 class SqlOutbox:
     """Elects the leader by a session-level advisory lock.
 
-    The lock is held on a connection outside the pool, because leaders keep theirs for as long as
-    they live: they must not take connections from requests, nor wait for one.
+    A leader holds the lock on a connection outside the pool, because it keeps the connection for a
+    long time. A pooled connection would be missing for requests.
     """
 
     def __init__(self, postgres: Postgres, statements: OutboxStatements) -> None:
@@ -100,7 +100,7 @@ class SqlOutbox:
             yield SqlLeaderSession(connection, self._statements) if elected else None
 
     async def _lock_is_free(self) -> bool:
-        """Check on a pooled connection first, so that waiting processes open none of their own."""
+        """Check the lock on a pooled connection, so that only a likely leader opens its own."""
         async with self._postgres.read_session() as connection:
             return bool(await connection.fetch_value(_LOCK_IS_FREE, name=self._lock_name))
 
@@ -110,7 +110,7 @@ class SqlOutbox:
 
 
 class SqlLeaderSession:
-    """Works on the connection that holds the lock, so it fails as soon as the lock is lost."""
+    """Uses the connection that holds the lock, so every call fails after the lock is lost."""
 
     def __init__(self, connection: Connection, statements: OutboxStatements) -> None:
         self._connection = connection
