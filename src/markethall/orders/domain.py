@@ -1,4 +1,4 @@
-"""The order: its state machine, its amounts, its timeline."""
+"""The order: its status transitions, its amounts, its timeline."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ class AuditInfo:
 
 @dataclass(frozen=True)
 class TimelineEntry:
-    """A change of the order and its state after the change."""
+    """A change of an order, and the order's statuses after it."""
 
     version: int
     change: str
@@ -75,7 +75,10 @@ class OrderCommand(StrEnum):
 
 @dataclass
 class Order:
-    """An order. Amounts are in minor units of `currency`. Every change adds a timeline entry."""
+    """An order. Amounts are in minor units of `currency`. Every change adds a timeline entry.
+
+    A command that the status does not accept raises InvalidTransition.
+    """
 
     order_id: UUID
     user_id: UUID
@@ -111,33 +114,33 @@ class Order:
 
     @property
     def expected_version(self) -> int:
-        """The version that the stored row must still have when this order is saved."""
+        """The version of the stored row, before the changes of this object."""
         return self.version - len(self.pending_timeline_entries)
 
     def mark_placed(self, audit: AuditInfo) -> None:
         self._record("placed", audit)
 
     def pay(self, audit: AuditInfo) -> None:
-        """Mark the order as paid. Raises InvalidTransition, as every command may."""
+        """Mark the order as paid."""
         self._transition(OrderCommand.PAY, audit.at)
         self._record_capture()
         self._record("paid", audit)
 
     def reinstate(self, reservation_id: UUID, audit: AuditInfo) -> None:
-        """Reopen an expired order that was paid late; its stock is reserved again."""
+        """Reopen an expired order that the customer paid late. The stock has a new reservation."""
         self._transition(OrderCommand.REINSTATE, audit.at)
         self.reservation_id = reservation_id
         self._record_capture()
-        # the word that clients read in the timeline
+        # API clients know this change by the word "revived"
         self._record("revived", audit)
 
     def record_late_payment(self, audit: AuditInfo) -> None:
-        """Record a payment that came after the order ended and will be refunded."""
+        """Record the capture of a payment that is refunded, because the order cannot use it."""
         self._record_capture()
         self._record("late_payment", audit)
 
     def expire(self, audit: AuditInfo) -> None:
-        """Expire the order; its payment is cancelled before."""
+        """Expire the order. The caller has cancelled its payment before."""
         self._transition(OrderCommand.EXPIRE, audit.at)
         self.provider_payment_status = "cancelled"
         self._record("expired", audit)
@@ -147,7 +150,7 @@ class Order:
         self._record("cancelled", audit)
 
     def fulfil(self, shipped_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
-        """Ship quantities of lines, by line id. Raises TooMuchToFulfil too."""
+        """Ship quantities, given by line id. Raises InvalidTransition, TooMuchToFulfil."""
         self._transition(OrderCommand.FULFIL, audit.at)
         self._check_not_more_than_unfulfilled(shipped_quantities)
         self.lines = tuple(
@@ -161,7 +164,7 @@ class Order:
         self._record("fulfilled", audit)
 
     def deliver(self, delivered_quantities: Mapping[UUID, int], audit: AuditInfo) -> None:
-        """Mark shipped quantities as delivered; with the last one the order completes."""
+        """Mark quantities, given by line id, as delivered. The last one completes the order."""
         self._transition(OrderCommand.DELIVER, audit.at)
         self.lines = tuple(
             replace(line, delivered=line.delivered + delivered_quantities.get(line.line_id, 0))
@@ -175,20 +178,20 @@ class Order:
             self._record("completed", audit)
 
     def fail_payment(self, audit: AuditInfo) -> None:
-        """Record a declined payment, unless the payment was captured or cancelled before."""
+        """Record a declined payment. Ignore it if the payment was captured or cancelled already."""
         if self.provider_payment_status in {"created", "failed"} and self.refunded == 0:
             self.provider_payment_status = "failed"
             self.payment_status = OrderPaymentStatus.FAILED
             self._record("payment_failed", audit)
 
     def cancel_payment(self, audit: AuditInfo) -> None:
-        """Record that the payment is cancelled."""
+        """Record that the payment is cancelled. Ignore it if the payment was captured."""
         if self.provider_payment_status in {"created", "failed"}:
             self.provider_payment_status = "cancelled"
             self._record("payment_cancelled", audit)
 
     def refund(self, refunded: int, captured: int, audit: AuditInfo) -> None:
-        """Record the sum of all refunds; a smaller sum is from a late event and is ignored."""
+        """Record the sum of all refunds. Ignore a smaller sum, because its event arrived late."""
         if refunded > self.refunded:
             self.refunded = refunded
             is_fully_refunded = refunded >= captured
@@ -201,14 +204,14 @@ class Order:
 
     @property
     def is_captured(self) -> bool:
-        """True when the capture of the payment was recorded."""
+        """Whether the capture of the payment is recorded."""
         return self.provider_payment_status == "captured"
 
     def unfulfilled_quantities(self) -> dict[UUID, int]:
         return {line.line_id: line.unfulfilled for line in self.lines if line.unfulfilled}
 
     def allowed_commands(self, now: datetime) -> list[str]:
-        """Return the commands that the order accepts now."""
+        """Return the commands that the order accepts at this time."""
         return [
             row.command.value
             for row in TRANSITIONS
@@ -280,7 +283,7 @@ def is_overdue(order: Order, now: datetime) -> bool:
 
 
 def has_unfulfilled_paid_lines(order: Order, _: datetime) -> bool:
-    """True unless all is fulfilled or the payment is refunded."""
+    """Tell whether there are lines to ship whose payment is not refunded."""
     return (
         bool(order.unfulfilled_quantities())
         and order.payment_status is not OrderPaymentStatus.REFUNDED
@@ -316,7 +319,7 @@ class FulfilmentLine(NamedTuple):
 
 @dataclass
 class Fulfilment:
-    """A shipment of an order: shipped -> delivered."""
+    """A shipment of an order. Its status is `shipped`, then `delivered`."""
 
     fulfilment_id: UUID
     order_id: UUID
@@ -342,7 +345,7 @@ class Fulfilment:
 def build_fulfilment_lines(
     lines: Iterable[OrderLine], shipped_quantities: Mapping[UUID, int]
 ) -> tuple[FulfilmentLine, ...]:
-    """Build fulfilment lines in the order of the order's lines."""
+    """Build the lines of a fulfilment, sorted as the lines of the order."""
     return tuple(
         FulfilmentLine(line.line_id, line.product_id, shipped_quantities[line.line_id])
         for line in lines

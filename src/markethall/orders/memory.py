@@ -1,4 +1,4 @@
-"""The in-memory store of orders; behaves like the Postgres one."""
+"""The in-memory store of orders."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -130,7 +130,7 @@ def _build_filter(query: OrderQuery, owner_id: UUID | None) -> Callable[[Order],
 
 
 def _page_by_expiry(orders: Iterable[Order], after: TimeKeyset | None, limit: int) -> list[Order]:
-    """Return the first `limit` orders by deadline after the keyset."""
+    """Sort the orders by `expires_at`, and return the first `limit` of them after the keyset."""
     in_order = sorted(orders, key=lambda order: (order.expires_at, order.order_id))
     if after:
         in_order = [order for order in in_order if (order.expires_at, order.order_id) > after]

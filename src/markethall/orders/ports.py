@@ -16,7 +16,7 @@ from markethall.shared.messaging.events import Delivery, Event
 
 
 class ConcurrentUpdate(Exception):
-    """The order was saved by another transaction after it was read; the caller reads it again."""
+    """Another transaction saved the order after it was read. The caller must read it again."""
 
 
 class ReadStore(Protocol):
@@ -25,7 +25,7 @@ class ReadStore(Protocol):
     async def get_order(self, order_id: UUID) -> Order | None: ...
 
     async def get_order_status(self, order_id: UUID) -> tuple[UUID, OrderStatusView] | None:
-        """Return the owner's user id and the status."""
+        """Return (user id of the owner, status)."""
 
     async def list_timeline_entries(self, order_id: UUID) -> Sequence[TimelineEntry]: ...
 
@@ -34,12 +34,15 @@ class ReadStore(Protocol):
     async def list_orders(
         self, query: OrderQuery, owner_id: UUID | None, after: TimeKeyset | None
     ) -> Sequence[Order]:
-        """Return up to `query.limit` + 1 orders; those of one owner, or of all when it is None."""
+        """Return at most `query.limit` + 1 orders of this owner, or of all owners for None.
+
+        The extra order tells that there is a next page.
+        """
 
     async def list_overdue_orders(
         self, now: datetime, after: TimeKeyset | None, limit: int
     ) -> Sequence[Order]:
-        """Return pending orders with `expires_at` <= `now`, the oldest deadline first."""
+        """Return pending orders with `expires_at` <= `now`, sorted by `expires_at`."""
 
     async def count(self) -> int: ...
 
@@ -48,10 +51,10 @@ class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def add_order(self, order: Order) -> int | None:
-        """Insert the order and its timeline. Return its number, or None when it exists."""
+        """Insert the order and its timeline. Return its number, or None when the order exists."""
 
     async def save_order(self, order: Order) -> None:
-        """Update the order and append its pending timeline entries; without entries do nothing.
+        """Update the order and append its pending timeline entries. Without entries, do nothing.
 
         Raises ConcurrentUpdate.
         """
@@ -59,16 +62,19 @@ class Store(ReadStore, Protocol):
     async def add_fulfilment(self, fulfilment: Fulfilment) -> None: ...
 
     async def save_fulfilment(self, fulfilment: Fulfilment) -> None:
-        """Raises ConcurrentUpdate when it is delivered already."""
+        """Update the fulfilment. Raises ConcurrentUpdate when it is delivered already."""
 
     async def publish(self, event: Event, ctx: CallContext) -> None:
-        """Write the event to the outbox; it is published only if this transaction commits."""
+        """Write the event to the outbox. It is published if this transaction commits."""
 
     async def mark_processed(self, delivery: Delivery) -> bool:
-        """Mark the inbox row as done. Return False when it was done before."""
+        """Mark the event as processed in the inbox. Return False if it is marked already."""
 
     async def store_response(self, attempt: IdempotentCommand, view: Dto) -> None:
-        """Store the response under the idempotency key. Raises LeaseLost."""
+        """Store the response under the idempotency key. Raises LeaseLost.
+
+        A retry with the same key then returns it.
+        """
 
 
 class Database(Protocol):

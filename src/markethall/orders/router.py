@@ -91,7 +91,10 @@ class PlaceOrderShortForm(model.RequestModel):
 
 
 def _parse_by_shape(value: Any, _: Any) -> PlaceOrder | PlaceOrderShortForm:
-    """Validate by the shape of the body, so that an error names a field of one shape only."""
+    """Choose the model by the fields of the body.
+
+    Pydantic would try both models, and report the errors of both.
+    """
     is_short_form = isinstance(value, dict) and "lines" not in value and "product_id" in value
     return (PlaceOrderShortForm if is_short_form else PlaceOrder).model_validate(value)
 
@@ -129,7 +132,8 @@ PlaceBody = Annotated[
 ]
 
 
-# errors of other contexts that reach the client; only their codes are known here
+# errors of other contexts that reach the client, by their codes, because the router may not
+# import the contracts of other contexts
 _UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
     403: ("users.inactive",),
     404: ("users.not_found", "inventory.product_not_found"),
@@ -143,7 +147,7 @@ _UPSTREAM_ERROR_CODES: dict[int, tuple[str, ...]] = {
 
 
 def _with_upstream_errors(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """Document our errors and those of other contexts under `responses`."""
+    """Return OpenAPI responses for these errors and for the errors of other contexts."""
     responses = problems(*errors)
     for status, codes in _UPSTREAM_ERROR_CODES.items():
         entry = responses.setdefault(status, openapi_problem_response("Refused", {}))
@@ -167,9 +171,9 @@ def _with_upstream_errors(*errors: type[DomainError]) -> dict[int | str, dict[st
 async def place_order(
     request: Request, ctx: Owner, body: PlaceBody, orders: OrdersDep, idempotency: IdempotencyDep
 ) -> Response:
-    """Reserve the stock and open the payment; unpaid, the order expires at `expires_at`.
+    """Reserve the stock and open the payment. An unpaid order expires at `expires_at`.
 
-    Requires an `Idempotency-Key`: a retry with the same key returns the same order.
+    The `Idempotency-Key` is required. A retry with the same key returns the same order.
     """
     command = body.to_place_order() if isinstance(body, PlaceOrderShortForm) else body
     return await run_idempotent(
@@ -193,7 +197,7 @@ async def place_order(
 async def list_orders(
     ctx: OwnerOrStaff, query: Annotated[OrderQuery, Query()], orders: OrdersDep
 ) -> Response:
-    """Customers see their own orders, staff see all."""
+    """Return orders. Customers see their own orders, staff see all."""
     return json_response(await orders.list_orders(ctx, query), headers=_NO_STORE_HEADERS)
 
 
@@ -228,7 +232,7 @@ async def get_order_status(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -
     responses=problems(*AUTHENTICATED_ERRORS, OrderNotFound),
 )
 async def get_order_timeline(ctx: OwnerOrStaff, order_id: Id, orders: OrdersDep) -> Response:
-    """All changes with actor, time and reason, the oldest first."""
+    """Return all changes of the order with actor, time and reason, the oldest first."""
     return json_response(await orders.get_timeline(ctx, order_id), headers=_NO_STORE_HEADERS)
 
 
@@ -249,7 +253,7 @@ async def cancel_order(
     orders: OrdersDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Only while nothing is shipped. Stock and payment are released soon after."""
+    """Cancel an order of which nothing is shipped. Stock and payment are released soon after."""
     return await run_idempotent(
         request,
         ctx,
@@ -283,7 +287,7 @@ async def fulfil_order(
     orders: OrdersDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """Without `lines`, everything that is not fulfilled yet is shipped."""
+    """Ship lines. Without `lines`, everything that is not fulfilled yet is shipped."""
     return await run_idempotent(
         request,
         ctx,
@@ -316,7 +320,7 @@ async def get_fulfilment(ctx: OwnerOrStaff, fulfilment_id: Id, orders: OrdersDep
 async def deliver_fulfilment(
     request: Request, ctx: Staff, fulfilment_id: Id, orders: OrdersDep, idempotency: IdempotencyDep
 ) -> Response:
-    """With the last line delivered the order is completed."""
+    """Mark a fulfilment as delivered. The last delivery completes the order."""
     return await run_idempotent(
         request,
         ctx,

@@ -10,7 +10,7 @@ from markethall.shared.composition.settings import ContextSettings
 class OrdersSettings(ContextSettings):
     reservation_ttl_seconds: Annotated[
         float,
-        # inventory grants no reservation longer than 15 minutes
+        # inventory reserves stock for at most 15 minutes
         Field(
             gt=0,
             le=900,

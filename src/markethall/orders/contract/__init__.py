@@ -1,4 +1,4 @@
-"""The contract of orders: DTOs, errors and the Protocol. Other contexts receive its events only."""
+"""The contract of orders: DTOs, errors and the Protocol. Other contexts use only its events."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -29,7 +29,11 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 
 
 class OrderStatus(StrEnum):
-    """pending -> processing -> completed; pending -> expired; either of both -> cancelled."""
+    """Status of an order.
+
+    Transitions: pending -> processing -> completed; pending -> expired; pending or processing ->
+    cancelled; expired -> processing (when the customer paid late).
+    """
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -39,7 +43,7 @@ class OrderStatus(StrEnum):
 
 
 class OrderPaymentStatus(StrEnum):
-    """Payment state of the order, as last reported by payments."""
+    """Payment status of an order, according to the last event of the context `payments`."""
 
     NONE = "none"
     AUTHORIZED = "authorized"
@@ -51,7 +55,7 @@ class OrderPaymentStatus(StrEnum):
 
 
 class OrderFulfilmentStatus(StrEnum):
-    """Fulfilment state of the order."""
+    """Fulfilment status of an order."""
 
     UNFULFILLED = "unfulfilled"
     PARTIAL = "partial"
@@ -77,11 +81,14 @@ class OrderLineRequest(RequestModel):
 
 
 class ExpectedTotal(Money, extra="forbid"):
-    """The total that the client showed to the customer."""
+    """The total that the customer saw. If the real total differs, the order is rejected."""
 
 
 class PlaceOrder(RequestModel):
-    """Lines of the same product are summed. Without `currency` the products' currency is used."""
+    """A new order. Lines of the same product are added up.
+
+    Without `currency`, the products' currency is used.
+    """
 
     lines: Annotated[tuple[OrderLineRequest, ...], Field(min_length=1, max_length=MAX_LINES)]
     shipping_address: AnyAddress
@@ -113,7 +120,7 @@ class FulfilmentLineRequest(RequestModel):
 
 
 class FulfilOrder(RequestModel):
-    """Without `lines`: everything that is not fulfilled yet."""
+    """A shipment. Without `lines`, everything that is not fulfilled yet is shipped."""
 
     lines: (
         Annotated[tuple[FulfilmentLineRequest, ...], Field(min_length=1, max_length=MAX_LINES)]
@@ -138,7 +145,7 @@ QueryDatetime = Annotated[AwareDatetime, Field(ge=_MIN_DATETIME, le=_MAX_DATETIM
 
 
 class OrderQuery(PageQuery):
-    """A customer's filters apply to their own orders only."""
+    """Filters of the order list. Customers find only their own orders."""
 
     status: OrderStatus | None = None
     payment_status: OrderPaymentStatus | None = None
@@ -165,7 +172,7 @@ class OrderLineView(Dto):
 
 
 class OrderPaymentView(Dto):
-    """The payment and its status as last reported; payments has the current status."""
+    """The payment of an order. The status may lag behind the status in `payments`."""
 
     payment_id: UUID
     status: str
@@ -203,7 +210,7 @@ class OrderStatusView(Dto):
 
 
 class TimelineEntryView(Dto):
-    """One change and the state of the order after it."""
+    """A change of an order, and the order's statuses after it."""
 
     version: int
     change: str
@@ -216,7 +223,7 @@ class TimelineEntryView(Dto):
 
 
 class TimelineView(Dto):
-    """All changes, the oldest first."""
+    """All changes of an order, the oldest first."""
 
     order_id: UUID
     items: tuple[TimelineEntryView, ...]
@@ -259,7 +266,7 @@ class FulfilmentNotFound(DomainError):
 
 
 class InvalidTransition(DomainError):
-    """Details: status, allowed (the commands that the order accepts now)."""
+    """The order's status does not accept the command. Details: status, allowed (commands)."""
 
     code = "orders.invalid_transition"
     status = 409
@@ -267,7 +274,7 @@ class InvalidTransition(DomainError):
 
 
 class TotalChanged(DomainError):
-    """Details: total, as money."""
+    """The total differs from `expected_total`. Details: total (Money)."""
 
     code = "orders.total_changed"
     status = 409
@@ -275,7 +282,7 @@ class TotalChanged(DomainError):
 
 
 class OrderCurrencyMismatch(DomainError):
-    """Details: currencies."""
+    """The lines have different currencies, or not the requested one. Details: currencies."""
 
     code = "orders.currency_mismatch"
     status = 422
@@ -283,7 +290,7 @@ class OrderCurrencyMismatch(DomainError):
 
 
 class TotalTooLarge(DomainError):
-    """Details: limit, in minor units."""
+    """The total exceeds the limit. Details: limit (minor units)."""
 
     code = "orders.total_too_large"
     status = 422
@@ -291,7 +298,10 @@ class TotalTooLarge(DomainError):
 
 
 class TooMuchToFulfil(DomainError):
-    """Details: lines, each with line_id, requested, unfulfilled."""
+    """A shipment has more units than are unfulfilled.
+
+    Details: lines (each with line_id, requested, unfulfilled).
+    """
 
     code = "orders.too_much_to_fulfil"
     status = 409
@@ -304,11 +314,11 @@ class Orders(Protocol):
     async def place(
         self, ctx: CallContext, command: PlaceOrder, attempt: IdempotentCommand
     ) -> OrderView:
-        """Reserve the stock, open the payment, write the order; idempotent by the attempt id.
+        """Reserve the stock, open the payment, write the order. The attempt's id is the order id.
 
-        Raises UserNotFound and UserInactive (users), ProductNotFound, OutOfStock,
-        TooManyUnpaidOrders, TooManyUnits and ReservationClosed (inventory; the last when a retry
-        comes too late), OrderCurrencyMismatch, TotalChanged, TotalTooLarge.
+        Raises OrderCurrencyMismatch, TotalChanged, TotalTooLarge, ReservationClosed (the time to
+        place the order is over); from users: UserNotFound, UserInactive; from inventory:
+        ProductNotFound, OutOfStock, TooManyUnpaidOrders, TooManyUnits.
         """
 
     async def get_order(self, ctx: CallContext, order_id: UUID) -> OrderView:
@@ -326,7 +336,7 @@ class Orders(Protocol):
     async def cancel(
         self, ctx: CallContext, order_id: UUID, command: CancelOrder, attempt: IdempotentCommand
     ) -> OrderView:
-        """Cancel an order of which nothing is shipped; events then release stock and payment.
+        """Cancel an order of which nothing is shipped. Events then release its stock and payment.
 
         Raises OrderNotFound, InvalidTransition.
         """
@@ -334,11 +344,10 @@ class Orders(Protocol):
     async def fulfil(
         self, ctx: CallContext, order_id: UUID, command: FulfilOrder, attempt: IdempotentCommand
     ) -> FulfilmentView:
-        """Ship lines of an order; idempotent by the attempt id. Staff only.
+        """Ship lines of an order. The attempt's id is the fulfilment id. Staff only.
 
-        Raises Forbidden, OrderNotFound, InvalidTransition, TooMuchToFulfil, OutOfStock and
-        ReservationClosed (inventory; the order is paid but its stock is gone, so it will be
-        cancelled).
+        Raises Forbidden, OrderNotFound, InvalidTransition, TooMuchToFulfil. Raises OutOfStock or
+        ReservationClosed when the order is paid but its stock is sold; the order is then cancelled.
         """
 
     async def get_fulfilment(self, ctx: CallContext, fulfilment_id: UUID) -> FulfilmentView:
@@ -347,7 +356,7 @@ class Orders(Protocol):
     async def deliver(
         self, ctx: CallContext, fulfilment_id: UUID, attempt: IdempotentCommand
     ) -> FulfilmentView:
-        """Mark a fulfilment as delivered; with the last line the order completes. Staff only.
+        """Mark a fulfilment as delivered. The last delivery completes the order. Staff only.
 
         Raises Forbidden, FulfilmentNotFound, InvalidTransition.
         """

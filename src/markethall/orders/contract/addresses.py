@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, WrapValidator
 
 from markethall.shared.kernel.model import RequestModel, Text
 
-# ISO 3166-1 alpha-2, officially assigned
+# the officially assigned codes of ISO 3166-1 alpha-2
 _ASSIGNED_COUNTRY_CODES = (
     "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR"
     " BS BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ"
@@ -28,7 +28,7 @@ def _check_country_code(code: str) -> str:
 
 
 def non_blank(max_length: int, **options: Any) -> Any:
-    """Build a Field for a text that is neither empty nor only spaces."""
+    """Build a Field for a text with at least one character that is not a space."""
     return Field(min_length=1, max_length=max_length, pattern=r"\S", **options)
 
 
@@ -51,7 +51,10 @@ _ADDRESS_TEXT: Final[TypeAdapter[str]] = TypeAdapter(AddressText)
 
 
 def _parse_by_shape(value: Any, _: Any) -> str | Address:
-    """Validate by the shape of the value, so that an error names a field of one shape only."""
+    """Choose the type by the JSON type of the value.
+
+    Pydantic would try both types, and report the errors of both.
+    """
     if isinstance(value, Address | dict):
         return Address.model_validate(value)
     return _ADDRESS_TEXT.validate_python(value)

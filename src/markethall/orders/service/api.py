@@ -1,4 +1,4 @@
-"""The HTTP use cases of orders, for customers and staff."""
+"""The use cases behind the HTTP API of orders."""
 
 from uuid import UUID
 
@@ -115,7 +115,8 @@ class OrderService:
     ) -> FulfilmentView:
         order = await self._read_visible_order(ctx, order_id)
         if order.status is OrderStatus.PROCESSING:
-            # OrderPaid may not be handled yet; goods must not leave before the stock is committed
+            # the handler of OrderPaid commits the reservation; if it has not run yet, the stock
+            # could still be given to another order while these goods are shipped
             await self._inventory.commit(ctx, order.reservation_id)
         async with self._database.transaction() as store:
             fulfilment = await store.get_fulfilment(attempt.id)
@@ -199,7 +200,7 @@ class OrderService:
 
 
 async def _get_visible_order(store: ReadStore, ctx: CallContext, order_id: UUID) -> Order:
-    """Return the order. Raises OrderNotFound, also when the caller may not see it."""
+    """Raises OrderNotFound when the order does not exist or the caller may not see it."""
     order = await store.get_order(order_id)
     if order is None or not ctx.can_view(order.user_id, ORDERS_MANAGE):
         raise OrderNotFound(order_id=str(order_id))

@@ -1,7 +1,7 @@
 """Place an order: reserve the stock, price the lines, open the payment, write the order.
 
-All ids are derived from the attempt's id, so a retry continues where an earlier attempt stopped. A
-reservation or payment that is left behind expires; nothing was charged.
+All ids are derived from the attempt's id, so a retry continues where an earlier attempt stopped.
+When no retry follows, the reservation and the payment expire, and the customer is not charged.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _ENDED_PAYMENT_STATUSES = {PaymentStatus.CANCELLED, PaymentStatus.EXPIRED, Payme
 
 @dataclass(frozen=True)
 class ContextClients:
-    """The contracts that orders calls."""
+    """The other contexts that orders calls."""
 
     users: Users
     inventory: Inventory
@@ -56,13 +56,16 @@ class ReservationPolicy:
 
     @property
     def payment_safety_margin(self) -> timedelta:
-        """The time between the ends of payment and reservation, so that paid stock is reserved."""
+        """The time between the expiry of the payment and the later expiry of the reservation.
+
+        A payment of the last second then still finds its stock reserved.
+        """
         return min(timedelta(seconds=60), self.reservation_ttl / 10)
 
 
 @dataclass(frozen=True)
 class PricedLines:
-    """The priced lines of an order, all in one currency."""
+    """The lines of an order with their prices. All prices have the same currency."""
 
     currency: str
     lines: tuple[OrderLine, ...]
@@ -119,7 +122,10 @@ class Checkout:
     async def _price_or_release(
         self, ctx: CallContext, command: PlaceOrder, reservation: ReservationView
     ) -> PricedLines | None:
-        """Price the reserved lines; None for a tombstone. On an error, release the reservation."""
+        """Return the lines with their prices. On an error, release the reservation.
+
+        A reservation without lines is a tombstone: an earlier attempt released it. Return None.
+        """
         if not reservation.lines:
             return None
         try:
@@ -163,7 +169,7 @@ class Checkout:
             if number is not None:
                 order.number = number
                 await store.publish(event, ctx)
-            # else an earlier attempt wrote the order, and it may have changed since
+            # without a number, an earlier attempt wrote the order, and it may have changed since
             stored = order if number is not None else await store.get_order(order.order_id)
             view = to_order_view(stored or order)
             await store.store_response(attempt, view)
@@ -172,7 +178,7 @@ class Checkout:
     async def _resume_or_reject(
         self, ctx: CallContext, reservation: ReservationView, attempt: IdempotentCommand
     ) -> OrderView:
-        """Return the order of an earlier attempt, else raise ReservationClosed."""
+        """Return the order of an earlier attempt. Without one, raise ReservationClosed."""
         async with self._database.transaction() as store:
             existing = await store.get_order(attempt.id)
             if existing is not None:
@@ -206,7 +212,7 @@ def price_order(command: PlaceOrder, reservation: ReservationView) -> PricedLine
 
 
 def _build_lines(command: PlaceOrder, reservation: ReservationView) -> tuple[OrderLine, ...]:
-    """Build one line per product, in the order of the command."""
+    """Build one line per product, sorted as in the command."""
     reserved = {line.product_id: line for line in reservation.lines}
     products = dict.fromkeys(wanted.product_id for wanted in command.lines)
     return tuple(

@@ -1,7 +1,7 @@
 """Handlers of the events of payments and of orders' own events.
 
-A handler calls other contexts before the transaction that marks the event as processed, so a call
-may be repeated.
+A handler first calls other contexts, then marks the event as processed in a transaction. After a
+crash between the two steps it runs again, so the calls must be idempotent.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ from markethall.shared.messaging.events import Delivery, Event, RetryLater
 
 
 class RefundFailed(Exception):
-    """The provider rejected the refund."""
+    """The provider rejected a refund."""
 
 
 class OrderEventHandlers:
@@ -63,7 +63,7 @@ class OrderEventHandlers:
     # Events of payments
 
     async def on_payment_captured(self, delivery: Delivery, event: PaymentCaptured) -> None:
-        """Mark the order as paid. An expired order is reinstated or, without stock, refunded."""
+        """Mark the order as paid. Reinstate an expired order; refund it when stock is missing."""
         await retry_on_conflict(lambda: self._apply_capture(delivery, event))
 
     async def _apply_capture(self, delivery: Delivery, event: PaymentCaptured) -> None:
@@ -84,13 +84,13 @@ class OrderEventHandlers:
             await self._refund_late_payment(delivery, order, "the order was cancelled: refunded")
 
     async def _reinstate(self, delivery: Delivery, order: Order) -> None:
-        """Reserve the stock again under a new reservation; without stock, refund the payment."""
+        """Reserve the stock with a new reservation. When stock is missing, refund the payment."""
         reservation_id = derive_uuid7(order.order_id, "reinstatement")
         if await self._reserve_again(delivery.call_context(), order, reservation_id):
             order.reinstate(reservation_id, self._audit(delivery, "paid after it had expired"))
             await self._save_order(delivery, order, _paid_event(order))
         else:
-            # a tombstone, so that a late retry of this handler cannot reserve the stock
+            # release leaves a tombstone: a late duplicate of `reserve` then reserves nothing
             await self._inventory.release(delivery.call_context(), reservation_id)
             await self._refund_late_payment(delivery, order, "out of stock by now: refunded")
 
@@ -118,7 +118,7 @@ class OrderEventHandlers:
         await self._save_order(delivery, order)
 
     async def _ignore_refunded_capture(self, delivery: Delivery, order: Order) -> None:
-        """Record the capture of a refunded payment; a pending order is cancelled."""
+        """Record the capture of a payment that is refunded already. Cancel a pending order."""
         audit = self._audit(delivery, "the payment was refunded in full")
         order.record_late_payment(audit)
         if order.status is OrderStatus.PENDING:
@@ -128,7 +128,7 @@ class OrderEventHandlers:
             await self._save_order(delivery, order)
 
     async def on_payment_failed(self, delivery: Delivery, event: PaymentFailed) -> None:
-        """Record a declined payment; the order stays payable until it expires."""
+        """Record a declined payment. The customer may try again until the order expires."""
 
         def record_failure(order: Order) -> None:
             order.fail_payment(self._audit(delivery, event.failure_code))
@@ -147,7 +147,7 @@ class OrderEventHandlers:
     # Events of orders
 
     async def on_order_paid(self, delivery: Delivery, event: OrderPaid) -> None:
-        """Commit the reservation. Without stock, cancel the order."""
+        """Commit the reservation. When its stock is gone, cancel the order."""
         try:
             await self._inventory.commit(delivery.call_context(), event.reservation_id)
         except (OutOfStock, ReservationClosed):
@@ -156,7 +156,7 @@ class OrderEventHandlers:
             await self._mark_processed(delivery)
 
     async def _cancel_out_of_stock(self, delivery: Delivery, event: OrderPaid) -> None:
-        """Cancel the order; its event then refunds the payment."""
+        """Cancel the order. The handler of OrderCancelled then refunds the payment."""
         order = await self._load_or_retry(delivery, event.order_id)
         if order is None or order.status is not OrderStatus.PROCESSING:
             await self._mark_processed(delivery)
@@ -166,7 +166,7 @@ class OrderEventHandlers:
         await self._save_order(delivery, order, cancelled_event(order, audit.reason))
 
     async def on_order_cancelled(self, delivery: Delivery, event: OrderCancelled) -> None:
-        """Release the stock; cancel or refund the payment."""
+        """Release the stock. Cancel the payment, or refund it when it is captured."""
         ctx = delivery.call_context()
         await self._inventory.release(ctx, event.reservation_id)
         if await self._try_cancel_payment(ctx, event.payment_id):
@@ -193,7 +193,7 @@ class OrderEventHandlers:
         try:
             await self._inventory.consume(delivery.call_context(), command)
         except OutOfStock as error:
-            # units sold as backorder; retried until they are on hand
+            # the units were sold as backorder, so retry until they are on hand
             raise RetryLater("the goods are not on hand") from error
         await self._mark_processed(delivery)
 
@@ -206,30 +206,32 @@ class OrderEventHandlers:
         except InvalidPaymentTransition:
             return False
         except PaymentInProgress as error:
-            # the event is delivered again later, until the provider has decided
+            # retry until the outcome of the charge is known
             raise RetryLater("the payment is being decided") from error
         return True
 
     async def _refund(self, ctx: CallContext, payment_id: UUID, reason: str) -> None:
-        """Refund all that is left; idempotent, because the payment id determines the refund id."""
+        """Refund all that is refundable. The payment id determines the refund id, so a repeated
+        call returns the same refund.
+        """
         command = RefundPayment(
             payment_id=payment_id, refund_id=derive_uuid7(payment_id, "refund"), reason=reason
         )
-        # nothing is left to refund
+        # RefundExceedsCaptured means here that nothing is left to refund
         with suppress(RefundExceedsCaptured):
             refund = await self._payments.refund(ctx, command)
             if refund.status is RefundStatus.FAILED:
-                # the event becomes a dead letter: staff must settle the refund
+                # the event becomes a dead letter, because staff must settle this refund
                 raise RefundFailed(refund.failure_code)
 
     def _payment_cancellation(self, delivery: Delivery) -> Callable[[Order], None]:
         return lambda order: order.cancel_payment(self._audit(delivery))
 
     async def _load_or_retry(self, delivery: Delivery, order_id: UUID) -> Order | None:
-        """Return the order, None when it will never exist.
+        """Return the order, or None when it will never exist.
 
-        A customer can pay before the order is committed. Raises RetryLater while that is possible:
-        an attempt to place the order does not outlive its reservation.
+        The customer can pay before the transaction that writes the order commits. Raises
+        RetryLater while that transaction may still commit: up to the expiry of the reservation.
         """
         async with self._database.read_session() as store:
             order = await store.get_order(order_id)

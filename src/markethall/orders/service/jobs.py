@@ -25,7 +25,7 @@ class OrderExpiryJob:
         self._clock = clock
 
     async def run_once(self) -> None:
-        """Expire all overdue orders, in batches; a failure does not stop the others."""
+        """Expire all overdue orders, in batches. An order that fails does not stop the others."""
         now = self._clock()
         after: TimeKeyset | None = None
         while True:
@@ -41,11 +41,11 @@ class OrderExpiryJob:
         try:
             await self._expire(order)
         except InvalidPaymentTransition:
-            # the payment is captured; its event will mark the order as paid
+            # the payment is captured, so the handler of PaymentCaptured marks the order as paid
             log.info("order.expiry_skipped_paid", order_id=str(order.order_id))
         except (PaymentInProgress, Unavailable, ConcurrentUpdate) as error:
             log.info("order.expiry_deferred", order_id=str(order.order_id), error=repr(error))
-        except Exception:  # one broken order must not keep the others from expiring
+        except Exception:  # an order that fails must not stop the others
             log.exception("order.expiry_failed", order_id=str(order.order_id))
 
     async def _expire(self, order: Order) -> None:

@@ -1,4 +1,4 @@
-"""Optimistic concurrency: repeat a change that lost the compare-and-set."""
+"""Optimistic concurrency: repeat a change when another transaction saved the order first."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -9,7 +9,10 @@ T = TypeVar("T")
 
 
 async def retry_on_conflict(change: Callable[[], Awaitable[T]]) -> T:
-    """Repeat until it succeeds. Each conflict means that another change was saved, so it ends."""
+    """Call `change` until it does not raise ConcurrentUpdate. `change` must read the order itself.
+
+    There is no limit, because each conflict means that another change of the order succeeded.
+    """
     while True:
         try:
             return await change()

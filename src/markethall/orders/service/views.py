@@ -1,4 +1,4 @@
-"""Entities of orders as DTOs of the contract."""
+"""Convert entities of orders to DTOs of the contract."""
 
 from markethall.orders.contract import (
     FulfilmentLineView,

@@ -1,4 +1,4 @@
-"""Orders in Postgres: the schema `orders`, its statements, its store."""
+"""The Postgres storage of orders."""
 
 from markethall.orders.sql.store import STATEMENTS as STATEMENTS
 from markethall.orders.sql.store import SqlOrderStore as SqlOrderStore

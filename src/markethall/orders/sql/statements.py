@@ -1,4 +1,4 @@
-"""The SQL statements of orders, each built once."""
+"""The SQL statements of orders. Each is compiled once, because compiling is slow."""
 
 from functools import lru_cache
 from typing import Any
@@ -30,7 +30,7 @@ UPDATABLE_COLUMNS = (
 )
 
 
-# as text, because the connection has no JSON codec
+# JSON columns are read as text, because the connection has no JSON codec
 _SELECT_COLUMNS = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
     for column in orders.c
@@ -42,14 +42,14 @@ def _array_bind(name: str, kind: Any) -> Any:
 
 
 def _unnested_rows(table: sa.Table, names: tuple[str, ...], alias: str) -> Any:
-    """Select the rows in bound arrays, one array per column: `line_position[]` and so on."""
+    """Unnest bind arrays, one per column and named `<alias>_<column>`, into rows."""
     arrays = [_array_bind(f"{alias}_{name}", table.c[name].type) for name in names]
     columns = [sa.column(name, table.c[name].type) for name in names]
     return func.unnest(*arrays).table_valued(*columns).render_derived(name=alias)
 
 
 def _insert_children(table: sa.Table, names: tuple[str, ...], alias: str, parent: Any) -> Any:
-    """Insert rows of a child table if the parent statement affected its row."""
+    """Insert rows into a child table if the statement `parent` returned a row."""
     rows = _unnested_rows(table, names, alias)
     source = sa.select(parent.c.order_id, *(rows.c[name] for name in names)).join_from(
         parent, rows, sa.true()
@@ -60,13 +60,13 @@ def _insert_children(table: sa.Table, names: tuple[str, ...], alias: str, parent
 def _insert_order() -> Statement:
     """Insert the order, its lines and its timeline.
 
-    Returns the number, or no row when it exists.
+    Returns the order's number, or no row when the order exists already.
     """
     names = [column.name for column in orders.c if column.name != "number"]
     added = (
         insert(orders)
         .values({name: bindparam(name) for name in names})
-        # no conflict target: of two concurrent inserts, any of the unique keys may conflict first
+        # no conflict target, because any of the unique keys may conflict
         .on_conflict_do_nothing()
         .returning(orders.c.order_id, orders.c.number)
         .cte("added")
@@ -79,7 +79,10 @@ def _insert_order() -> Statement:
 
 
 def _update_order() -> Statement:
-    """Update the order and its lines, and insert timeline entries. Counts the entries."""
+    """Update the order and its lines, and insert timeline entries.
+
+    The row count is the number of inserted entries; 0 means that the version differs.
+    """
     saved = (
         sa.update(orders)
         .where(
@@ -160,7 +163,7 @@ _FILTERS: dict[str, "sa.ColumnElement[bool]"] = {
     name: orders.c[name] == bindparam(name)
     for name in ("user_id", "status", "payment_status", "fulfilment_status", "number")
 } | {
-    # separate from the filter `user_id`: the user whose orders the caller may see
+    # the user whose orders the caller may see; `user_id` is a filter that the caller chose
     "owner_id": orders.c.user_id == bindparam("owner_id"),
     "created_after": orders.c.created_at > bindparam("created_after"),
     "created_before": orders.c.created_at < bindparam("created_before"),
@@ -218,7 +221,7 @@ def _select_fulfilment() -> Statement:
 
 INSERT_FULFILMENT = _insert_fulfilment()
 GET_FULFILMENT = _select_fulfilment()
-# compare-and-set: of two concurrent deliveries one updates no row
+# a fulfilment is delivered once: the second of two concurrent updates changes no row
 UPDATE_FULFILMENT = Statement(
     sa.update(fulfilments)
     .where(

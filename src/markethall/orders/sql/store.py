@@ -1,4 +1,4 @@
-"""The Postgres store of orders: runs the statements, maps rows to entities."""
+"""The Postgres store of orders. It runs the statements and maps rows to entities."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -214,7 +214,7 @@ def _line_arrays(lines: Sequence[OrderLine]) -> dict[str, list[Any]]:
 
 
 def _arrays(alias: str, names: Iterable[str], items: Sequence[Any]) -> dict[str, list[Any]]:
-    """Bind one array per column."""
+    """Return one array per column, named `<alias>_<column>`."""
     return {f"{alias}_{name}": [getattr(thing, name) for thing in items] for name in names}
 
 

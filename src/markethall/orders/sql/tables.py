@@ -1,4 +1,4 @@
-"""The tables of the schema `orders`. The migration adds their triggers."""
+"""The tables of the schema `orders`. The migration also creates triggers on them."""
 
 from enum import StrEnum
 
