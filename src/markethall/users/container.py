@@ -26,7 +26,7 @@ from markethall.users.sql import STATEMENTS, SqlUserStore
 
 log = structlog.get_logger("markethall.app")
 
-# a session that has expired is refused also before it is purged
+# purging only frees space, because expired sessions are rejected anyway
 SESSION_PURGE_INTERVAL = timedelta(minutes=1)
 
 
@@ -79,14 +79,15 @@ class UsersContainer(ContextContainer[UsersSettings]):
         return {"user_count": self.accounts.count}
 
     async def start(self) -> None:
-        """Create the first admin, where the settings name one and there is none yet."""
+        """Create the admin that the settings name, if no active admin exists."""
         password = self.settings.admin_password.get_secret_value()
         if not (self.settings.admin_email and password):
             return
         try:
             await self.accounts.create_first_admin(self.settings.admin_email, password)
         except EmailTaken as error:
-            # a user who is no admin has the address: not a reason to refuse to serve
+            # another user has this address; the application starts without an admin, because
+            # the other users can still work
             log.warning(
                 "admin.bootstrap_skipped",
                 email=self.settings.admin_email,

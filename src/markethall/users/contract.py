@@ -16,7 +16,7 @@ from markethall.shared.kernel.pagination import Page
 
 
 class Customer(Dto):
-    """An active user, as other contexts see them."""
+    """An active user. Other contexts receive only this DTO."""
 
     user_id: UUID
     email: str
@@ -24,7 +24,7 @@ class Customer(Dto):
 
 
 class UserNotFound(DomainError):
-    """Details: user_id."""
+    """No user has this id. Details: user_id."""
 
     code = "users.not_found"
     status = 404
@@ -32,7 +32,7 @@ class UserNotFound(DomainError):
 
 
 class UserInactive(DomainError):
-    """Details: user_id."""
+    """The account is disabled. Details: user_id."""
 
     code = "users.inactive"
     status = 403
@@ -40,17 +40,17 @@ class UserInactive(DomainError):
 
 
 class Users(Protocol):
-    """Calls for other contexts."""
+    """The calls that other contexts may make."""
 
     async def get_active_customer(self, ctx: CallContext, user_id: UUID) -> Customer:
-        """Return the user if active. Raises UserNotFound, UserInactive."""
+        """Return the user. Raises UserNotFound, UserInactive."""
 
 
-# For this context's own router
+# Used only by the router of users
 
 
 class Role(StrEnum):
-    """Roles of users; shared/kernel/scopes.py maps each role to scopes."""
+    """Roles of users. `shared/kernel/scopes.py` maps each role to scopes."""
 
     CUSTOMER = "customer"
     STAFF_CATALOGUE = "staff:catalogue"
@@ -61,7 +61,7 @@ class Role(StrEnum):
 
 
 class UserView(Dto):
-    """A user, as the account owner and user managers see it."""
+    """A user, as shown to the owner of the account and to staff with the scope users:manage."""
 
     user_id: UUID
     username: str
@@ -84,14 +84,14 @@ class Register(Dto):
 
 
 class ChangeProfile(Dto):
-    """Only fields that were set change; a `full_name` of None removes it."""
+    """A change of a profile. Fields that are not set stay; `full_name=None` removes the name."""
 
     full_name: str | None = None
     tags: tuple[str, ...] = ()
 
 
 class ChangeUser(Dto):
-    """Fields that are None stay unchanged."""
+    """A change of a user by an admin. A field that is None stays unchanged."""
 
     is_active: bool | None = None
     roles: tuple[Role, ...] | None = None
@@ -100,7 +100,7 @@ class ChangeUser(Dto):
 class TokenPair(Dto):
     """The token response of RFC 6749, section 5.1.
 
-    `expires_in` is the access token's, in seconds.
+    `expires_in` is the lifetime of the access token in seconds.
     """
 
     access_token: Annotated[str, Field(repr=False)]
@@ -122,13 +122,13 @@ class Jwk(Dto):
 
 
 class JwkSet(Dto):
-    """RFC 7517, section 5."""
+    """A set of public keys (RFC 7517, section 5)."""
 
     keys: tuple[Jwk, ...]
 
 
 class UsernameTaken(DomainError):
-    """The name exists, in any case. Details: username."""
+    """A user has this name, perhaps in other upper or lower case. Details: username."""
 
     code = "users.username_taken"
     status = 409
@@ -136,7 +136,7 @@ class UsernameTaken(DomainError):
 
 
 class EmailTaken(DomainError):
-    """The address exists, in any case or Unicode form. Details: none."""
+    """A user has this e-mail address, perhaps in other case or Unicode form. No details."""
 
     code = "users.email_taken"
     status = 409
@@ -144,7 +144,7 @@ class EmailTaken(DomainError):
 
 
 class PasswordUnacceptable(DomainError):
-    """Details: reason (too_short, too_long, too_common, personal)."""
+    """The password is not accepted. Details: reason (too_short, too_long, too_common, personal)."""
 
     code = "users.password_unacceptable"
     status = 422
@@ -152,7 +152,10 @@ class PasswordUnacceptable(DomainError):
 
 
 class BadCredentials(DomainError):
-    """Unknown name, wrong password or disabled account; the error is the same for all."""
+    """The login is unknown, the password wrong or the account disabled.
+
+    The error does not tell which, so that it reveals no accounts.
+    """
 
     code = "users.bad_credentials"
     status = 401
@@ -160,7 +163,7 @@ class BadCredentials(DomainError):
 
 
 class BadRefreshToken(DomainError):
-    """Unknown, used, expired or revoked token, or disabled account."""
+    """The refresh token is unknown, used, expired or revoked, or the account is disabled."""
 
     code = "users.bad_refresh_token"
     status = 401
@@ -168,7 +171,7 @@ class BadRefreshToken(DomainError):
 
 
 class UnsupportedGrantType(DomainError):
-    """Details: supported."""
+    """The token endpoint does not support this `grant_type`. Details: supported."""
 
     code = "users.unsupported_grant_type"
     status = 400
@@ -176,7 +179,7 @@ class UnsupportedGrantType(DomainError):
 
 
 class LastAdmin(DomainError):
-    """Details: user_id."""
+    """The change would leave no active admin. Details: user_id."""
 
     code = "users.last_admin"
     status = 409
@@ -184,12 +187,12 @@ class LastAdmin(DomainError):
 
 
 class Accounts(Protocol):
-    """Accounts: registration, profiles, roles."""
+    """The public API of accounts: registration, profiles, roles."""
 
     async def register(
         self, ctx: CallContext, command: Register, attempt: IdempotentCommand
     ) -> UserView:
-        """Create a customer account; its user id is the attempt's id.
+        """Create a customer account. The attempt's id is the user id.
 
         Raises ValidationFailed, PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
         """
@@ -200,9 +203,10 @@ class Accounts(Protocol):
     async def update_me(
         self, ctx: CallContext, change: ChangeProfile, expected_versions: ExpectedVersions
     ) -> UserView:
-        """Update the caller's profile if its version is one of `expected_versions`, when given.
+        """Update the caller's profile.
 
-        Raises UserNotFound, UserInactive, PreconditionFailed, ValidationFailed.
+        Raises PreconditionFailed when `expected_versions` is given without the current version;
+        UserNotFound, UserInactive, ValidationFailed.
         """
 
     async def change_password(
@@ -226,10 +230,10 @@ class Accounts(Protocol):
         change: ChangeUser,
         expected_versions: ExpectedVersions,
     ) -> UserView:
-        """Change roles or disable an account, which ends its sessions.
+        """Change the roles of an account, disable it or enable it. Disabling ends its sessions.
 
-        Access tokens keep their scopes until they expire. Raises UserNotFound, PreconditionFailed,
-        LastAdmin.
+        Access tokens that were issued before keep their scopes until they expire. Raises Forbidden,
+        UserNotFound, PreconditionFailed, LastAdmin.
         """
 
     async def count(self) -> int:
@@ -238,46 +242,46 @@ class Accounts(Protocol):
     async def create_staff(
         self, email: str, role: str, password: str, username: str | None = None
     ) -> UserView:
-        """Create an account with this role, for the command line.
+        """Create an account with this role. The command line uses it.
 
-        Without a name it gets one derived from the e-mail address. Raises ValidationFailed,
+        Without `username`, the name is derived from the e-mail address. Raises ValidationFailed,
         PasswordUnacceptable, UsernameTaken, EmailTaken, Overloaded.
         """
 
     async def create_first_admin(self, email: str, password: str) -> UserView | None:
-        """Create an admin at start-up if no active one exists, else return None.
+        """Create an admin at start-up. If an active admin exists, return None.
 
-        An existing account with this address is not promoted. Raises ValidationFailed,
+        Raises EmailTaken when another user has the address. Raises ValidationFailed,
         PasswordUnacceptable, EmailTaken, Overloaded.
         """
 
 
 class Sessions(Protocol):
-    """Sessions: sign-in, refresh tokens, the public keys of access tokens."""
+    """The public API of sessions: sign-in, refresh tokens, the public keys of access tokens."""
 
     async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
-        """Open a session. `login` is the user name or the e-mail address.
+        """Check the password and open a session. `login` is the user name or the e-mail address.
 
         Raises BadCredentials, Overloaded.
         """
 
     async def refresh(self, ctx: CallContext, refresh_token: str) -> TokenPair:
-        """Exchange a refresh token for a new pair, once (RFC 9700, section 4.14).
+        """Exchange a refresh token for a new pair of tokens (RFC 9700, section 4.14).
 
-        Reuse of an exchanged token ends its session, because the token may be stolen. Exception:
-        the token exchanged last is accepted for ten more seconds, with the same new refresh token
-        as answer, for a client that did not get the response or has two tabs. Raises
-        BadRefreshToken.
+        A token can be exchanged once. A second exchange ends the session, because the token may be
+        stolen. Exception: for ten seconds after the exchange, the token that was exchanged last
+        returns the same new refresh token again, because the client may have lost the response or
+        have two tabs. Raises BadRefreshToken.
         """
 
     async def revoke(self, ctx: CallContext, refresh_token: str) -> None:
-        """End the session of a refresh token; ignore anything else (RFC 7009)."""
+        """End the session of a refresh token. Ignore an invalid token (RFC 7009, section 2.2)."""
 
     async def get_jwks(self, ctx: CallContext) -> JwkSet:
         """Return the public keys of access tokens."""
 
     async def get_issuer(self) -> str:
-        """Return the `iss` claim of all tokens."""
+        """Return the value of the `iss` claim in access tokens."""
 
     async def compute_fingerprint(self, secret: str) -> str:
-        """Return a keyed digest, which compares secrets of two requests without storing them."""
+        """Return a keyed digest: it shows whether two requests carry the same secret."""

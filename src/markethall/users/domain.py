@@ -32,9 +32,9 @@ MAX_FULL_NAME_LENGTH: Final = 200
 MAX_TAG_LENGTH: Final = 50
 MAX_TAGS: Final = 20
 
-# counted from the sign-in; refreshing does not extend it
+# starts at the sign-in; refreshing tokens does not extend it
 SESSION_LIFETIME: Final = timedelta(days=30)
-# the exchanged token stays valid this long, for a client that did not get the response
+# an exchanged token stays valid this long, because the client may have lost the response
 REFRESH_GRACE_PERIOD: Final = timedelta(seconds=10)
 
 _FAMILY_BYTES: Final = 16
@@ -49,14 +49,17 @@ _PASSWORD_MESSAGES: Final = {
 
 
 def to_lookup_key(text: str) -> str:
-    """Fold a name so that all spellings of it compare equal (Unicode TR 15, case folding)."""
+    """Normalize a name, so that spellings with other case or Unicode form compare equal.
+
+    NFKC is applied twice, because case folding can undo it (Unicode Standard, section 3.13).
+    """
     return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
 def normalize_email(text: str) -> str:
     """Return the canonical form of an address. Raises ValueError with a readable message."""
     try:
-        # test_environment: accept domains such as example.test (RFC 2606)
+        # test_environment accepts reserved domains such as example.test (RFC 2606)
         validated = validate_email(text, check_deliverability=False, test_environment=True)
     except EmailNotValidError as error:
         raise ValueError(str(error).rstrip(".")) from None
@@ -64,7 +67,7 @@ def normalize_email(text: str) -> str:
 
 
 def to_email_lookup_key(name: str) -> str:
-    """Return the lookup key of an address; of an invalid one too, which then finds nothing."""
+    """Return the lookup key of an address. The key of an invalid address finds no user."""
     try:
         return to_lookup_key(normalize_email(name))
     except ValueError:
@@ -72,7 +75,7 @@ def to_email_lookup_key(name: str) -> str:
 
 
 def derive_username(email: str) -> str:
-    """Derive a user name from an address."""
+    """Derive a user name from an e-mail address. Leave room for a suffix of 7 characters."""
     username = _INVALID_USERNAME_CHARACTERS.sub(".", email.partition("@")[0])[
         : MAX_USERNAME_LENGTH - 7
     ]
@@ -144,7 +147,7 @@ class User:
 
     @property
     def is_active_admin(self) -> bool:
-        """True for an active account with the role admin."""
+        """Whether the account is active and has the role admin."""
         return self.is_active and Role.ADMIN in self.roles
 
     def check_active(self) -> None:
@@ -159,7 +162,7 @@ class User:
         self._apply_changes(**changes)
 
     def update_access(self, roles: tuple[Role, ...] | None, *, is_active: bool | None) -> None:
-        """Change roles or activity; None leaves a field unchanged."""
+        """Change the roles and whether the user is active. None leaves a field unchanged."""
         self._apply_changes(
             roles=self.roles if roles is None else _without_duplicates(roles),
             is_active=self.is_active if is_active is None else is_active,
@@ -181,10 +184,10 @@ class User:
 
 @dataclass(frozen=True)
 class RefreshToken:
-    """An opaque token: 128 random bits name the session, 256 bits are the secret.
+    """An opaque token of two parts: 128 random bits for the family, 256 bits for the secret.
 
-    The first part is the same in all tokens of a session, so that a reused old token still
-    identifies its session. Only hashes of both parts are stored.
+    All tokens of a session have the same family, so a reused token still identifies the session.
+    Only hashes of the parts are stored.
     """
 
     family: bytes = field(repr=False)
@@ -228,7 +231,7 @@ class RefreshToken:
 
 
 class RotationResult(Enum):
-    """The result of presenting a refresh token."""
+    """The result of exchanging a refresh token."""
 
     ROTATED = auto()
     REJECTED = auto()
@@ -237,7 +240,7 @@ class RotationResult(Enum):
 
 @dataclass
 class Session:
-    """A sign-in with all refresh tokens that descend from it (the family of RFC 9700)."""
+    """A sign-in and all refresh tokens issued for it (a token family in RFC 9700)."""
 
     session_id: UUID
     user_id: UUID
@@ -263,7 +266,7 @@ class Session:
     def rotate(
         self, presented: RefreshToken, replacement: RefreshToken, now: datetime
     ) -> RotationResult:
-        """Replace the presented token by a new one, or end the session when it was used before."""
+        """Replace the presented token. If it was exchanged before, end the session."""
         if self.revoked_at or self.expires_at <= now:
             return RotationResult.REJECTED
         if presented.token_hash == self.token_hash:
@@ -275,7 +278,7 @@ class Session:
         return RotationResult.ROTATED
 
     def _is_in_grace_period(self, presented: RefreshToken, now: datetime) -> bool:
-        """Count from the first exchange, so that repeating it does not extend the period."""
+        """The period begins at the first exchange. Repeated exchanges do not extend it."""
         return (
             presented.token_hash == self.previous_hash
             and self.rotated_at is not None

@@ -20,46 +20,46 @@ class ReadStore(Protocol):
     async def get_user_by_email(self, email_key: str) -> User | None: ...
 
     async def list_users(self, after_user_id: UUID | None, limit: int) -> Sequence[User]:
-        """Return users in the order of their ids."""
+        """Return users sorted by id, which is the order of registration."""
 
     async def count(self) -> int: ...
 
     async def has_active_admin(self, except_user_id: UUID | None) -> bool:
-        """Return whether an active admin exists besides this user."""
+        """Tell whether an active admin exists other than this user."""
 
 
 class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def store_response(self, attempt: IdempotentCommand, view: UserView) -> None:
-        """Store the response under the idempotency key. Raises LeaseLost."""
+        """Store the response under the idempotency key. Raises LeaseLost.
 
-    async def add_user(self, user: User) -> bool:
-        """Insert the user. Return False when the id, the name or the address exists."""
-
-    async def find_conflicts(self, user_id: UUID, identity: UserIdentity) -> Sequence[User]:
-        """Return the users that have this id, this name or this address."""
-
-    async def get_user_for_update(self, user_id: UUID) -> User | None:
-        """Return the user and lock its row."""
-
-    async def save_user(self, user: User) -> None:
-        """Update all but the identity, the password and the sign-up date."""
-
-    async def change_password(self, user_id: UUID, current_hash: str, new_hash: str) -> bool:
-        """Compare and set the hash. Return False when it was changed or the user is disabled."""
-
-    async def lock_admins(self) -> None:
-        """Take a lock, so that changes of admins run one at a time."""
-
-    async def open_session(self, session: Session, password_hash: str) -> bool:
-        """Insert the session.
-
-        Return False when the user is disabled or the password was changed.
+        A retry with the same key then returns it.
         """
 
+    async def add_user(self, user: User) -> bool:
+        """Insert the user. Return False when a user has this id, name or e-mail address."""
+
+    async def find_conflicts(self, user_id: UUID, identity: UserIdentity) -> Sequence[User]:
+        """Return the users that have this id, name or e-mail address."""
+
+    async def get_user_for_update(self, user_id: UUID) -> User | None:
+        """Return the user and lock the row."""
+
+    async def save_user(self, user: User) -> None:
+        """Update the user. Identity, password and sign-up date never change here."""
+
+    async def change_password(self, user_id: UUID, current_hash: str, new_hash: str) -> bool:
+        """Replace the hash. Return False if it is not `current_hash` or the user is disabled."""
+
+    async def lock_admins(self) -> None:
+        """Lock until the transaction ends, so that one transaction at a time changes admins."""
+
+    async def open_session(self, session: Session, password_hash: str) -> bool:
+        """Insert the session. Return False if the user is disabled or has another password hash."""
+
     async def get_session_for_update(self, family_hash: bytes) -> tuple[Session, User] | None:
-        """Return the session, with its row locked, and its user, without a lock."""
+        """Return the session and its user. Lock the row of the session only."""
 
     async def save_session(self, session: Session) -> None: ...
 
@@ -68,10 +68,10 @@ class Store(ReadStore, Protocol):
     async def end_sessions(
         self, user_id: UUID, now: datetime, except_session_id: UUID | None
     ) -> None:
-        """End all sessions of a user but one."""
+        """End all sessions of a user except `except_session_id`."""
 
     async def purge_sessions(self, expired_before: datetime) -> int:
-        """Delete sessions that expired before then. Return how many."""
+        """Delete the sessions that expired before this time. Return their number."""
 
 
 class Database(Protocol):

@@ -55,7 +55,7 @@ class RemoteUsers:
 
 
 class GuardedUsers:
-    """Users through a call guard, with the same rules in process and over HTTP."""
+    """`Users` behind a call guard, so that local and remote calls are checked alike."""
 
     def __init__(self, users: Users, guard: CallGuard) -> None:
         self._users = users

@@ -48,7 +48,7 @@ users = sa.Table(
     timestamp_column("signup_date"),
     sa.Column("version", sa.Integer, nullable=False),
     sa.CheckConstraint(f"username ~ '{USERNAME_PATTERN}'", name="username"),
-    # COLLATE "C": the folding of ASCII names must not depend on the locale
+    # COLLATE "C", because lower() must not depend on the locale of the database
     sa.CheckConstraint('username_key = lower(username COLLATE "C")', name="username_key"),
     sa.CheckConstraint(f"length(email) BETWEEN 3 AND {MAX_EMAIL_LENGTH}", name="email"),
     sa.CheckConstraint("email_key <> ''", name="email_key"),
@@ -180,7 +180,8 @@ INSERT_SESSION = Statement(
             users.c.is_active,
             users.c.password_hash == bindparam("password_hash"),
         )
-        # a concurrent change of the password or the user waits, and then sees this session
+        # a concurrent change of the user waits for this lock; when it then ends the user's
+        # sessions, it ends this session too
         .with_for_update(read=True, of=users),
     )
 )
@@ -212,7 +213,8 @@ END_SESSIONS = Statement(
     .where(
         sessions.c.user_id == _USER_ID,
         _NOT_REVOKED,
-        # expired sessions are left to the purge job, which locks rows in another order
+        # the purge job deletes expired sessions; it locks rows in another order, so touching
+        # them here could deadlock
         sessions.c.expires_at > bindparam("now"),
         sessions.c.session_id.is_distinct_from(_EXCEPT_ID),
     )

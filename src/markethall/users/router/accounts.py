@@ -47,7 +47,7 @@ class RegisterRequest(RequestModel):
 
 
 class ChangeProfileRequest(RequestModel):
-    """Fields that are left out stay unchanged; a `full_name` of null removes it."""
+    """A change of a profile. Fields that are left out stay; a `full_name` of null removes it."""
 
     full_name: FullName | None = None
     tags: Tags = ()
@@ -84,7 +84,8 @@ async def register(
 ) -> Response:
     """Create an account. It is active at once, with the role `customer`."""
     command = Register(**body.model_dump())
-    # the payload hash is stored with the key, so it must not help to guess the password
+    # a hash of the body is stored with the idempotency key; with the plain password in the
+    # body, that hash would help to guess it
     fingerprinted_body = body.model_copy(
         update={"password": await sessions.compute_fingerprint(body.password)}
     )
@@ -128,7 +129,7 @@ async def update_me(
     body: ChangeProfileRequest,
     accounts: AccountsDep,
 ) -> Response:
-    """`If-Match` is optional."""
+    """Change the caller's profile. `If-Match` is optional."""
     change = ChangeProfile(**body.model_dump(include=body.model_fields_set))
     return send_user(await accounts.update_me(ctx, change, expected_versions))
 
@@ -152,6 +153,6 @@ async def change_password(
     body: ChangePasswordRequest,
     accounts: AccountsDep,
 ) -> Response:
-    """Ends all other sessions."""
+    """Change the password. All other sessions of the caller end."""
     await accounts.change_password(ctx, body.current_password, body.new_password)
     return Response(status_code=204)

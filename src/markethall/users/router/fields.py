@@ -13,7 +13,7 @@ from markethall.users.domain import (
     normalize_email,
 )
 
-# longer than any acceptable password, so that the domain's error explains the limit
+# above the limit of the domain, whose error then explains why a password is too long
 _MAX_PASSWORD_LENGTH: Final = 1024
 
 Email = Annotated[

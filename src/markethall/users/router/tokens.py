@@ -39,7 +39,7 @@ _PUBLIC_CACHE_HEADERS: Final = {"cache-control": "public, max-age=300"}
 
 
 class TokenForm(RequestModel):
-    """The form of RFC 6749; unknown parameters are ignored (section 3.2)."""
+    """The token request of RFC 6749. Unknown parameters are ignored (section 3.2)."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -56,7 +56,7 @@ class RevocationForm(RequestModel):
 
 
 class OpenIdConfiguration(Dto):
-    """The fields of RFC 8414 that apply."""
+    """Metadata of the authorization server (RFC 8414)."""
 
     issuer: str
     token_endpoint: str
@@ -72,7 +72,10 @@ class OpenIdConfiguration(Dto):
 
 
 async def require_single_valued_form(request: Request) -> None:
-    """Raises UnsupportedMediaType, MalformedRequest for a repeated parameter (RFC 6749, 3.2)."""
+    """Require form data without repeated parameters (RFC 6749, section 3.2).
+
+    Raises UnsupportedMediaType, MalformedRequest.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in {"", _FORM_MEDIA_TYPE}:
         raise UnsupportedMediaType(supported=[_FORM_MEDIA_TYPE])
@@ -131,7 +134,7 @@ async def revoke_token(
 
 @router.get("/.well-known/jwks.json", response_model=JwkSet, summary="Public keys")
 async def get_jwks(ctx: Annotated[CallContext, public()], sessions: SessionsDep) -> Response:
-    """The public keys of access tokens (RFC 7517)."""
+    """Return the public keys of access tokens (RFC 7517)."""
     return json_response(await sessions.get_jwks(ctx), headers=_PUBLIC_CACHE_HEADERS)
 
 
@@ -142,7 +145,7 @@ async def get_jwks(ctx: Annotated[CallContext, public()], sessions: SessionsDep)
     dependencies=[public()],
 )
 async def get_openid_configuration(sessions: SessionsDep) -> Response:
-    """Metadata of this issuer (RFC 8414)."""
+    """Return the metadata of the authorization server (RFC 8414)."""
     issuer = await sessions.get_issuer()
     base = issuer.rstrip("/")
     document = OpenIdConfiguration(
@@ -155,7 +158,7 @@ async def get_openid_configuration(sessions: SessionsDep) -> Response:
 
 
 def _require_fields(**fields: str | None) -> list[str]:
-    """Raises ValidationFailed that names the missing fields."""
+    """Return the values. Raises ValidationFailed with the names of missing fields."""
     errors = [
         {"field": f"/{name}", "code": "missing", "message": "Field required"}
         for name, value in fields.items()

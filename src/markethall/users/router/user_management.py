@@ -22,7 +22,7 @@ router = APIRouter(tags=["users"])
 
 
 class ChangeUserRequest(RequestModel):
-    """Fields that are left out stay unchanged."""
+    """A change of a user. Fields that are left out stay unchanged."""
 
     is_active: Bool | None = None
     roles: Annotated[
@@ -41,7 +41,7 @@ async def list_users(
     query: Annotated[PageQuery, Query()],
     accounts: AccountsDep,
 ) -> Response:
-    """In the order of registration."""
+    """Return users in the order of registration."""
     return json_response(await accounts.list_users(ctx, query.limit, query.cursor))
 
 
@@ -78,6 +78,9 @@ async def change_user(
     body: ChangeUserRequest,
     accounts: AccountsDep,
 ) -> Response:
-    """Disabling ends all sessions. Scopes change with the next access token."""
+    """Change roles, disable or enable a user. Disabling ends all sessions of the user.
+
+    Access tokens that were issued before keep their scopes until they expire.
+    """
     change = ChangeUser(is_active=body.is_active, roles=body.roles)
     return send_user(await accounts.change_user(ctx, user_id, change, expected_versions))

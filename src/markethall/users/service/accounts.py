@@ -111,7 +111,8 @@ class AccountService:
         expected_versions: ExpectedVersions,
     ) -> UserView:
         async with self._database.transaction() as store:
-            # before the user's row, so that concurrent changes take both locks in the same order
+            # this lock comes before the lock on the user's row in every transaction, so that two
+            # transactions cannot deadlock
             await store.lock_admins()
             await _check_caller_is_still_admin(store, ctx)
             user = await get_user_for_update_or_404(store, user_id)
@@ -139,7 +140,7 @@ class AccountService:
         user = await self._build_staff_user(email, Role.ADMIN, password)
         async with self._database.transaction() as store:
             await store.lock_admins()
-            # checked again under the lock: several processes may start at once
+            # another process may have created an admin before this one got the lock
             if await store.has_active_admin(except_user_id=None):
                 return None
             return to_user_view(await _add_staff_user(store, user, has_chosen_username=False))
@@ -176,7 +177,10 @@ class AccountService:
 
 
 async def _add_user(store: Store, user: User) -> User:
-    """Insert the user and return it, or the user that an earlier attempt inserted."""
+    """Insert the user, or return the user that an earlier attempt inserted.
+
+    Raises UsernameTaken, EmailTaken.
+    """
     if await store.add_user(user):
         return user
     conflicts = await store.find_conflicts(user.user_id, user.identity)
@@ -189,7 +193,7 @@ async def _add_user(store: Store, user: User) -> User:
 
 
 async def _add_staff_user(store: Store, user: User, *, has_chosen_username: bool) -> User:
-    """Insert the user; a derived user name that is taken gets a random suffix."""
+    """Insert the user. If a derived user name is taken, add a random suffix to it."""
     try:
         return await _add_user(store, user)
     except UsernameTaken:
@@ -200,10 +204,7 @@ async def _add_staff_user(store: Store, user: User, *, has_chosen_username: bool
 
 
 async def _check_caller_is_still_admin(store: Store, ctx: CallContext) -> None:
-    """Check the stored roles, because the token may be older than their change.
-
-    Raises Forbidden.
-    """
+    """Raises Forbidden when the caller has lost the role admin since the token was issued."""
     caller = await store.get_user(ctx.user_id) if ctx.actor.user_id else None
     if caller is not None and not caller.is_active_admin:
         raise Forbidden(scope=USERS_MANAGE)
