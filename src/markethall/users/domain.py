@@ -210,10 +210,10 @@ class RefreshToken:
         return token
 
     def successor(self, digest: Callable[[str], str]) -> Self:
-        """Return the next token of the family: the same one for each exchange of this token.
+        """Return the next token of the family. Each exchange of this token gets the same one.
 
-        So two tabs of a browser that refresh one token at once both stay signed in. `digest` is a
-        keyed digest of 256 bits in hexadecimal: without its key, the next token is random bits.
+        Two browser tabs that exchange one token at the same time thus both stay signed in. `digest`
+        returns a keyed digest of 256 bits in hexadecimal. Computing the next token needs its key.
         """
         return type(self)(self.family, bytes.fromhex(digest(f"refresh token {self.encoded}")))
 

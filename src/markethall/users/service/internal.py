@@ -1,4 +1,4 @@
-"""Calls of other contexts."""
+"""The calls that other contexts may make."""
 
 from uuid import UUID
 

@@ -30,7 +30,8 @@ class SessionService:
 
     async def sign_in(self, ctx: CallContext, login: str, password: str) -> TokenPair:
         user = await self._find_user_by_login(login)
-        # verified for an unknown user too, so that the time taken does not reveal whether it exists
+        # verify a password for an unknown user too, so that the response time does not reveal
+        # which users exist
         password_matches = await self._passwords.verify(
             password, user.password_hash if user else None
         )
@@ -48,7 +49,7 @@ class SessionService:
         replacement = presented.successor(self._signer.fingerprint)
         async with self._database.transaction() as store:
             user, session, result = await self._rotate(store, presented, replacement)
-        # after the commit: a reused token must end its session before it is rejected
+        # raise after the commit, because raising inside would roll back the end of the session
         if result is not RotationResult.ROTATED:
             raise BadRefreshToken
         return self._build_token_pair(user, session, replacement)
@@ -72,7 +73,7 @@ class SessionService:
 
     async def _find_user_by_login(self, login: str) -> User | None:
         async with self._database.read_session() as store:
-            # a user name contains no @
+            # only an e-mail address contains "@"
             if "@" in login:
                 return await store.get_user_by_email(to_email_lookup_key(login))
             return await store.get_user_by_username(to_lookup_key(login))
@@ -92,7 +93,7 @@ class SessionService:
         return user, session, result
 
     def _build_token_pair(self, user: User, session: Session, token: RefreshToken) -> TokenPair:
-        # every user may see their own account, whatever their roles
+        # users of all roles may see their own account
         scopes = scopes_for_roles(user.roles) | {PROFILE}
         actor = Actor(
             user_id=user.user_id,

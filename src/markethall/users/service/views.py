@@ -1,4 +1,4 @@
-"""Loading of users, and their views."""
+"""Load users, and convert them to DTOs of the contract."""
 
 from uuid import UUID
 
