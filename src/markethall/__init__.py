@@ -1,3 +1,3 @@
-"""Markethall: a commerce backend of contexts that run in one process or as services."""
+"""Markethall: a commerce backend. Its contexts run in one process or as separate services."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,7 @@
 """The application for any ASGI server: `uvicorn markethall.asgi:app`.
 
-`markethall serve` adds limits for the head of a request, migrations and the embedded Postgres.
+Only `markethall serve` limits the time and size of request headers, runs migrations and starts the
+embedded Postgres.
 """
 
 from markethall.app import create_app

@@ -1,4 +1,4 @@
-"""The root container: the tools of the process, and the containers of the contexts it serves."""
+"""The root container: the tools of the process, and the containers of the served contexts."""
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -31,12 +31,12 @@ K = TypeVar("K", bound=ContextContainer[Any])
 AUDIENCE: Final = "markethall"
 USERS_JWKS_PATH: Final = "/.well-known/jwks.json"
 SERVICES_JWKS_PATH: Final = "/internal/keys.json"
-# a blocked read of a stream must not delay a read of the cache
+# streams have a client of their own, because their blocking reads would delay reads of the cache
 _BROKER_TIMEOUT_SECONDS: Final = 1.0
 
 
 class ApplicationContainer:
-    """Builds everything when it is first used; building opens no connection."""
+    """Builds each object when it is first used. Building opens no connection."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ApplicationContainer:
         self.secrets = application_secrets
         self.clock = clock
         self._http_transport = http_transport
-        # name -> container, of the served contexts
+        # maps the name of each served context to its container
         self.contexts: dict[str, ContextContainer[Any]] = {}
         self._build_contexts()
 
@@ -137,7 +137,10 @@ class ApplicationContainer:
         return ServiceVerifier(jwks, self.settings.contexts, self.clock)
 
     def _caller_jwks(self, caller: str) -> JwksProvider:
-        """Verify the tokens of a caller without a URL with the key that both processes share."""
+        """Return the public keys of a caller.
+
+        A caller without a URL must use the same private key as this process.
+        """
         if caller in self.settings.context_urls:
             return RemoteJwks(caller, SERVICES_JWKS_PATH, self.http_clients.get(caller))
         return LocalJwks(self.service_signer.jwks)
@@ -153,14 +156,14 @@ class ApplicationContainer:
     # Contexts
 
     def context(self, name: str, kind: type[K]) -> K:
-        """Return a served context's container. Raises SettingsError where it is not served."""
+        """Return the container of a context. Raises SettingsError if it is not served here."""
         container = self.contexts.get(name)
         if not isinstance(container, kind):
             raise SettingsError([f"MARKETHALL_CONTEXTS: this needs {name}, which is not served"])
         return container
 
     def internal_service(self, target: str, caller: str) -> Any:
-        """Return the implementation of the target's contract, or a client of its process."""
+        """Return the target's contract: its implementation if served here, else an RPC client."""
         api = _internal_api(target)
         if target in self.contexts:
             return api.local(self.contexts[target])
@@ -215,7 +218,7 @@ class ApplicationContainer:
             await container.start()
 
     async def close(self) -> None:
-        """Close everything in the reverse order of use; an error does not stop the rest."""
+        """Close everything in reverse order. After an error the rest is closed too."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.databases.close)
             stack.push_async_callback(self.redis.close)

@@ -1,7 +1,7 @@
-"""The installed contexts: the built-in four, and those of the entry-point group.
+"""The installed contexts: the four built-in ones, and those of other Python packages.
 
-A distribution adds a context by an entry point in `markethall.contexts` that names its manifest:
-see docs/writing-a-context.md.
+A package adds a context by an entry point in the group `markethall.contexts` that names its
+manifest; see docs/writing-a-context.md.
 """
 
 from functools import cache

@@ -1,7 +1,7 @@
-"""End a process when its parent ends, also after kill -9 of the parent.
+"""Ends a process when its parent ends, even if the parent is killed by SIGKILL.
 
-A parent with threads must not run Python code between fork and exec. It starts the child through
-this module instead, which requests the signal and then replaces itself with the program:
+A parent with threads must not run Python code between fork and exec. So it starts this module as
+the child; the module requests the signal and then replaces itself with the program:
 
     python -m markethall.die_with_parent PARENT_PID -m markethall serve …
 """
@@ -13,24 +13,28 @@ import sys
 from typing import Final, NoReturn
 
 _PR_SET_PDEATHSIG: Final = 1
-# loaded at import: a function that runs between fork and exec should do as little as possible
+# loaded at import, because code between fork and exec should do as little as possible
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(parent: int, ending: signal.Signals) -> None:
-    """Request the signal from Linux when the parent ends; elsewhere only check that it is alive.
+    """Ask Linux to send the signal to this process when the parent ends.
 
-    A change of user clears the request, so call this after it.
+    On other systems this only checks that the parent is alive. A change of the user id cancels the
+    request, so call this after the change.
     """
     if sys.platform == "linux":
         _LIBC.prctl(_PR_SET_PDEATHSIG, int(ending))
-    # the parent may have ended before the line above
+    # the parent may have ended before the request
     if os.getppid() != parent:
         os._exit(1)
 
 
 def exec_with_parent_death(parent: int, arguments: list[str]) -> NoReturn:
-    """Replace this process with Python. SIGKILL, because it also ends a stopped process."""
+    """Replace this process with a Python program that gets SIGKILL when the parent ends.
+
+    Other signals would not end a stopped process.
+    """
     die_with_parent(parent, signal.SIGKILL)
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - Python itself
 

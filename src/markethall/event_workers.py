@@ -22,9 +22,10 @@ from markethall.shared.messaging.worker_config import WorkerConfig
 
 
 def build_event_workers(container: ApplicationContainer, settings: Settings) -> list[ContextWorker]:
-    """Build a worker for each served context.
+    """Return a worker for each served context.
 
-    Events reach a subscriber of this process directly, and one of another process by a stream.
+    Events for a context of this process are written to its inbox; events for a context of another
+    process are sent through a Redis stream.
     """
     inbox_transports = {
         context: _inbox_transport(context, context_container)
@@ -39,7 +40,10 @@ def build_event_workers(container: ApplicationContainer, settings: Settings) -> 
 def bind_event_handlers(
     context: str, subscriptions: Iterable[Subscription], handlers: object
 ) -> dict[str, EventHandler]:
-    """Return inbox key -> method. Raises InvalidManifest for a handler that is not there."""
+    """Map the name of each handler in the inbox to its method.
+
+    Raises InvalidManifest if a handler is missing.
+    """
     bound: dict[str, EventHandler] = {}
     for subscription in subscriptions:
         method = getattr(handlers, subscription.handler, None)
@@ -94,9 +98,7 @@ def _inbox_transport(context: str, context_container: ContextContainer[Any]) -> 
 def _stream_publishers(
     container: ApplicationContainer, settings: Settings, publisher: str
 ) -> Sequence[RedisStreamPublisher]:
-    """Return the publisher to the subscribers reached through Redis Streams; empty if there are
-    none.
-    """
+    """Return one publisher, or none if no subscriber of the context uses Redis Streams."""
     subscribers = {
         subscriber: topology().event_types(publisher, subscriber)
         for source, subscriber in topology().event_pairs

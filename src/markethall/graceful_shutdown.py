@@ -1,4 +1,4 @@
-"""The first step of a shutdown: readiness turns false before the server closes its socket."""
+"""The first step of a shutdown: the process is not ready before the server closes its socket."""
 
 import asyncio
 import signal
@@ -17,14 +17,15 @@ class Drainable(Protocol):
 
 @contextmanager
 def drain_on_signal(readiness: Drainable, drain_seconds: float) -> Iterator[None]:
-    """Handle SIGTERM and SIGINT before the server does, while the block runs.
+    """Delay SIGTERM and SIGINT for the server while the block runs.
 
-    The first signal sets `draining`; after `drain_seconds` the server receives it. A SIGINT ends
-    the wait. The server installs its own handlers before it starts the lifespan.
+    The first signal sets `draining`, and is passed on to the server's handler after
+    `drain_seconds`. A SIGINT during this time is passed on at once. The server must have installed
+    its handlers before the block.
     """
     readiness.draining = False
     handler = _SignalHandler(readiness, drain_seconds)
-    # Python accepts signal handlers in the main thread only
+    # Python allows signal handlers only in the main thread
     if threading.current_thread() is threading.main_thread():
         handler.install()
     try:
@@ -47,7 +48,7 @@ class _SignalHandler:
 
     def uninstall(self) -> None:
         for sig, previous in self._previous.items():
-            # another application of this process may have replaced it
+            # another application of this process may have replaced the handler
             if signal.getsignal(sig) == self._on_signal:
                 signal.signal(sig, previous)
         self._previous.clear()

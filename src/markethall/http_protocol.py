@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with limits of time and size for the request headers.
 
-uvicorn has neither: a client that sends one byte a minute, or endless headers, would hold a
-connection and the memory for its bytes.
+uvicorn has no such limits, so a client could occupy a connection by sending one byte per minute, or
+fill the memory with endless headers.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# twice the limit of the gateway, which can respond with a problem document
+# twice the limit of the gateway: between the two limits a client gets a problem document
 MAX_HEADER_BYTES: Final = 64 * 1024
 HEADER_TIMEOUT_SECONDS: Final = 10.0
 _TOO_LARGE: Final = (
@@ -49,7 +49,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # without a response in progress, the data is the rest of a rejected body
+        # if there is no response in progress, the data is the rest of a rejected body
         if self._in_header or not self._is_answering():
             self._start_header_timeout()
             self._limit_header(len(data))
@@ -63,7 +63,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _start_header_timeout(self) -> None:
-        """Start the timeout unless it runs already: further bytes do not extend it."""
+        """Start the timeout, unless it is running; further bytes do not extend it."""
         if self._header_timeout_handle is None:
             config = self.config
             seconds = (

@@ -1,4 +1,4 @@
-"""Run the Alembic migrations of contexts, from a checkout or from the installed package."""
+"""Runs the Alembic migrations of contexts, in the repository or in the installed package."""
 
 import asyncio
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from markethall.shared.persistence.postgres_url import asyncpg_url
 
 
 def upgrade(url: str, contexts: Iterable[str] = ()) -> None:
-    """Upgrade each context, all of them by default. Blocks: call it outside the event loop."""
+    """Upgrade the schemas of these contexts, or of all. Call this outside of an event loop."""
     for context in contexts or context_names():
         config = alembic_config(context)
         config.attributes["url"] = url
@@ -23,7 +23,7 @@ def upgrade(url: str, contexts: Iterable[str] = ()) -> None:
 
 
 def upgrade_outdated(url: str, contexts: Iterable[str]) -> list[str]:
-    """Upgrade only outdated contexts: a role without rights to migrate may still start."""
+    """Upgrade only outdated schemas, because the role may lack the rights to migrate."""
     outdated = asyncio.run(_outdated_contexts(url, list(contexts)))
     if outdated:
         upgrade(url, outdated)

@@ -1,4 +1,4 @@
-"""Secrets: from the settings, else generated once and kept in the data directory."""
+"""The secret keys: read from the settings, or generated once and stored in the data directory."""
 
 import os
 import secrets
@@ -15,9 +15,9 @@ from markethall.shared.security.access_tokens import generate_private_key, load_
 
 @dataclass(frozen=True)
 class ApplicationSecrets:
-    """`secret_key` signs cursors and webhooks; the others are Ed25519 private keys (PEM).
+    """The secret keys of a process. A key that the process does not need is empty.
 
-    A key that this process does not need is empty.
+    `secret_key` signs cursors and webhooks. The others are Ed25519 private keys as PEM text.
     """
 
     secret_key: bytes = field(repr=False)
@@ -26,7 +26,7 @@ class ApplicationSecrets:
 
 
 def load_or_create_secrets(settings: Settings) -> ApplicationSecrets:
-    """Raises SettingsError when a key cannot be read or stored."""
+    """Return the keys. Raises SettingsError if a key is invalid or cannot be read or stored."""
     try:
         application_secrets = _read_secrets(settings)
     except OSError as error:
@@ -56,7 +56,7 @@ def _validate_private_key(name: str, pem: str) -> None:
 
 def _read_secrets(settings: Settings) -> ApplicationSecrets:
     directory = None if settings.storage == "memory" else settings.data_directory / "keys"
-    # a process that reads the public keys of users over HTTP needs no key of its own
+    # a process that fetches the public keys of the token issuer over HTTP needs no private key
     needs_access_token_key = (
         topology().token_issuer in settings.contexts
         or topology().token_issuer not in settings.context_urls
@@ -91,7 +91,7 @@ def _generate_secret() -> str:
 
 
 def _load_or_create(directory: Path | None, name: str, generate: Callable[[], str]) -> str:
-    """Read the file, or create it readable by this user only."""
+    """Return the content of the file. A missing file is created, readable only by this user."""
     if directory is None:
         return generate()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _load_or_create(directory: Path | None, name: str, generate: Callable[[], st
 
 
 def _create_exclusively(path: Path, text: str) -> None:
-    """Create the file atomically; if two processes do so at once, the first one wins."""
+    """Create the file atomically, so that two processes end with the same content."""
     temporary_path = path.with_name(f"{path.name}.{os.getpid()}")
     with os.fdopen(
         os.open(temporary_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"

@@ -1,4 +1,4 @@
-"""Serving by uvicorn, in this process or in several worker processes that share one socket."""
+"""Serves the application with uvicorn, in this process or in worker processes with one socket."""
 
 import gc
 import multiprocessing
@@ -18,14 +18,14 @@ from markethall.http_protocol import HttpProtocol, ServerConfig
 from markethall.settings import Settings, read_settings
 from markethall.shared.observability import log
 
-# uvicorn pings a worker from its start; its imports take seconds on a busy machine
+# long, because uvicorn already pings a worker during its imports, which may take many seconds
 _WORKER_HEALTHCHECK_SECONDS: Final = 30
 
 logger = log.get_logger("markethall.server")
 
 
 class GracefulServer(uvicorn.Server):
-    """Returns after a signal, where uvicorn's own server raises the signal once more."""
+    """Returns after a signal; uvicorn's own server would raise the signal again."""
 
     def handle_exit(self, sig: int, _: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT
@@ -33,14 +33,14 @@ class GracefulServer(uvicorn.Server):
 
 
 class WorkerSupervisor(Multiprocess):
-    """Restarts workers that were killed, and ends when one of them fails by itself."""
+    """Restarts a worker that a signal has killed; ends if a worker exits with an error."""
 
     exit_code = 0
 
     def keep_subprocess_alive(self) -> None:
         before = list(self.processes)
         for process in before:
-            # while this end is open, a ping would wait for a dead worker
+            # closes the parent's copy of the pipe, because a ping of a dead worker would wait on it
             process.child_conn.close()
         super().keep_subprocess_alive()
         for process in before:
@@ -48,13 +48,13 @@ class WorkerSupervisor(Multiprocess):
                 continue
             logger.error("worker.died", pid=process.pid, exit_code=process.exitcode)
             if process.exitcode > 0:
-                # an exception, probably at start-up, where it would happen again
+                # the worker has raised an exception; a restart would probably fail in the same way
                 self.exit_code = 1
                 self.should_exit.set()
 
     def terminate_all(self) -> None:
         super().terminate_all()
-        # or the kernel accepts connections that no worker serves
+        # closed, because otherwise the kernel accepts connections that no worker serves
         for listener in self.sockets:
             listener.close()
 
@@ -75,7 +75,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> int:
 
 
 def listen_socket(host: str, port: int) -> socket.socket:
-    """Bind the socket before anything is logged. Raises OSError if the port is taken."""
+    """Return a socket that listens on this address. Raises OSError if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=1024)
 
@@ -112,14 +112,14 @@ def create_served_app() -> ASGIApp:
 
 
 def _freeze_gc() -> None:
-    """Exclude the objects of start-up from garbage collection, and collect less often."""
+    """Exclude all existing objects from garbage collection, and collect less often, for speed."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
 def _end_with_parent() -> None:
-    """Shut this worker down when its supervisor ends, also after kill -9."""
+    """Shut this worker down when its supervisor ends, even if that is killed by SIGKILL."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""The settings of the process, from the environment (MARKETHALL_…)."""
+"""The settings of the process, read from environment variables MARKETHALL_…"""
 
 import ipaddress
 import json
@@ -30,7 +30,7 @@ from markethall.shared.composition.settings import (
     read_one,
 )
 
-# the default of earlier versions, on every platform
+# used if it exists, because earlier versions stored their data there
 _FORMER_DATA_DIR: Final = "~/.local/share/markethall"
 
 
@@ -70,7 +70,7 @@ ContextName = Annotated[str, AfterValidator(_check_installed)]
 
 
 class MigrationSettings(BaseSettings):
-    """The settings that Alembic reads."""
+    """The settings that migrations need, because Alembic may run without the other settings."""
 
     model_config = SettingsConfigDict(env_prefix="MARKETHALL_", extra="ignore")
 
@@ -78,7 +78,7 @@ class MigrationSettings(BaseSettings):
     database_urls: dict[ContextName, str] = {}
 
     def database_url_of(self, context: str) -> str:
-        """Raises SettingsError when no database is named."""
+        """Return the URL of the context's database. Raises SettingsError if there is none."""
         url = self.database_urls.get(context) or self.database_url
         if not url:
             raise SettingsError(["MARKETHALL_DATABASE_URL: say which database to migrate"])
@@ -86,7 +86,10 @@ class MigrationSettings(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """The settings of the process; each context adds its own class. See docs/configuration.md."""
+    """The settings of the process; each context has a class of its own.
+
+    See docs/configuration.md.
+    """
 
     model_config = SETTINGS_CONFIG
 
@@ -268,7 +271,7 @@ class Settings(BaseSettings):
 
     @property
     def by_context(self) -> dict[str, ContextSettings]:
-        """The settings of each served context; read_settings fills this."""
+        """The settings of each served context, which `read_settings` adds."""
         return self._by_context
 
     def database_url_of(self, context: str) -> str:
@@ -284,13 +287,13 @@ class Settings(BaseSettings):
         return by_url
 
     def event_transports(self, publisher: str, listener: str) -> tuple[bool, bool]:
-        """Whether events go directly into the subscriber's inbox, and whether by Redis Streams."""
+        """Tell whether events are sent in process, and whether they are sent by Redis Streams."""
         is_in_process = {publisher, listener} <= self.contexts
         return is_in_process, not is_in_process or self.event_transport == "dual"
 
     @property
     def has_remote_dependencies(self) -> bool:
-        """Whether a context that is served here calls one that is not."""
+        """Tell whether a served context calls a context of another process."""
         return any(topology().dependencies[context] - self.contexts for context in self.contexts)
 
     def remote_callers_of(self, context: str) -> frozenset[str]:
@@ -299,9 +302,7 @@ class Settings(BaseSettings):
 
     @property
     def accepts_own_service_key(self) -> bool:
-        """Whether the URL of a caller is missing, so that only a shared key can
-        verify its tokens.
-        """
+        """Tell whether a remote caller has no URL, so that it must use the same private key."""
         return any(
             self.remote_callers_of(context) - set(self.context_urls) for context in self.contexts
         )
@@ -315,7 +316,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def data_directory(self) -> Path:
-        """The data directory, `~` resolved."""
+        """The data directory, without `~`."""
         if self.data_dir:
             return self.data_dir.expanduser()
         former = Path(_FORMER_DATA_DIR).expanduser()
@@ -325,7 +326,7 @@ class Settings(BaseSettings):
 def read_settings(**overrides: Any) -> Settings:
     """Read the settings of the process and of the contexts that it serves.
 
-    The overrides take precedence over the environment. Raises SettingsError with all problems.
+    `overrides` take precedence over the environment. Raises SettingsError with all problems.
     """
     problems: list[str] = []
     settings: Settings | None = None
@@ -340,14 +341,14 @@ def read_settings(**overrides: Any) -> Settings:
         except SettingsError as error:
             problems += error.lines
     if problems or settings is None:
-        # contexts read some of the same variables
+        # duplicates are removed, because several classes may read the same invalid variable
         raise SettingsError(list(dict.fromkeys(problems)))
     settings.by_context.update(by_context)
     return settings
 
 
 def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
-    """Return the URL if it is of this kind. No error repeats it: it may contain a password."""
+    """Return the URL, or raise ValueError without the URL, which may contain a password."""
     text = url.get_secret_value()
     if text and _url_scheme(text) not in kind.schemes:
         raise ValueError(f"must be an address like {kind.example}")
@@ -355,7 +356,7 @@ def _validate_url(url: SecretStr, kind: _UrlKind) -> SecretStr:
 
 
 def _url_scheme(url: str) -> str:
-    """Return the scheme, or an empty text for an invalid URL."""
+    """Return the scheme, or an empty string if the URL is invalid."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 

@@ -1,4 +1,4 @@
-"""Rules across the settings of the process: one readable line for each problem."""
+"""Rules for combinations of settings; each problem is described by one readable line."""
 
 from typing import TYPE_CHECKING, Final
 

@@ -1,4 +1,4 @@
-"""Test kit for contexts: one contract suite in memory, on Postgres and over HTTP.
+"""Test tools for contexts: run the same tests with memory storage, on Postgres and over HTTP.
 
 See docs/writing-a-context.md.
 """
@@ -55,7 +55,7 @@ def context_tools(
     cache_mode: Literal["on", "off"] = "off",
     signer: AccessTokenSigner | None = None,
 ) -> ContextTools:
-    """Return the tools that a process gives to a context; without Redis."""
+    """Return the tools that a process gives to a context, without Redis."""
 
     def access_token_signer() -> AccessTokenSigner:
         if signer is None:
@@ -80,10 +80,10 @@ def migrated_database(contexts: Iterable[str]) -> Iterator[str]:
     from markethall.schema_migrations import upgrade
 
     with tempfile.TemporaryDirectory() as folder:
-        # the server may run as another user
+        # the server may run as another user, who must be able to read the directory
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder) / "postgres", durable=False) as url:
-            # Alembic runs an event loop of its own, and this thread may run one already
+            # a new thread, because Alembic starts an event loop and this thread may have one
             with ThreadPoolExecutor(1) as executor:
                 executor.submit(upgrade, url, list(contexts)).result()
             yield url
@@ -93,9 +93,9 @@ def migrated_database(contexts: Iterable[str]) -> Iterator[str]:
 async def open_remote(
     context: str, container: ContextContainer[Any], methods: Iterable[str]
 ) -> AsyncIterator[Any]:
-    """Yield a client of the context's internal API, through its real endpoints and gateway.
+    """Yield an RPC client of the context, which uses its real endpoints and the real gateway.
 
-    The caller may call `methods`, whatever the manifests say.
+    The client may call all `methods`, even if no manifest allows it.
     """
     api = topology().contexts[context].load_parts().internal_api
     if api is None:
@@ -134,7 +134,7 @@ def _gateway(app: ASGIApp, context: str, signer: ServiceSigner) -> GatewayMiddle
 async def deliver(
     context: str, container: ContextContainer[Any], event: Event, *, times: int = 1
 ) -> None:
-    """Put the event into the context's inbox, and run each of its handlers `times` times."""
+    """Insert the event into the inbox of the context, and run each handler `times` times."""
     handlers = bind_event_handlers(
         context, topology().subscriptions[context], container.event_handlers
     )
@@ -148,7 +148,7 @@ async def deliver(
 
 
 class AsgiNetwork(httpx2.AsyncBaseTransport):
-    """Routes requests by host to applications of this process."""
+    """An HTTP transport that sends each request to the application with the host's name."""
 
     def __init__(self) -> None:
         self._transports: dict[str, httpx2.ASGITransport] = {}

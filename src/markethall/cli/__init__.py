@@ -1,4 +1,4 @@
-"""The command line: markethall serve | migrate | create-staff | demo | events | …"""
+"""The command line `markethall`."""
 
 import sys
 from typing import Annotated
@@ -26,7 +26,7 @@ EXIT_INVALID_SETTINGS = 2
 
 
 def main() -> None:
-    """Entry point. Prints one line on stderr for each invalid setting, and exits with code 2."""
+    """Run the command line. Invalid settings are printed to stderr, and the exit code is 2."""
     try:
         cli()
     except (SettingsError, InvalidManifest) as error:
@@ -52,7 +52,10 @@ def version(
 
 
 def _is_embedded_error(error: Exception) -> bool:
-    """Import the optional package only after an error, not at every start."""
+    """Tell whether the error is an EmbeddedError.
+
+    The import is in the function, because it needs an optional package and takes time.
+    """
     from markethall.local.errors import EmbeddedError
 
     return isinstance(error, EmbeddedError)

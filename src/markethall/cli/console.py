@@ -11,12 +11,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_note(line: str) -> None:
-    """Print to standard error: a script may capture standard output in a variable."""
+    """Print to standard error, because a script may capture standard output."""
     err.print(line, markup=False)
 
 
 def fail(line: str) -> NoReturn:
-    """Raise SettingsError with this one line."""
+    """Raise SettingsError with this line."""
     raise SettingsError([line])
 
 

@@ -1,4 +1,4 @@
-"""`markethall import`: imports a file of products from the command line."""
+"""The command `markethall import`, which imports a file of products."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -30,12 +30,12 @@ _NDJSON_SUFFIXES: Final = frozenset({".ndjson", ".jsonl"})
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_SHOWN_ERRORS: Final = 20
 _LIMIT_SETTING: Final = "MARKETHALL_MAX_IMPORT_BYTES"
-# how often to check whether another process still works on the import that it has claimed
+# interval of the checks whether another process has finished the import
 _RECHECK_SECONDS: Final = 1.0
 
 
 class ImportSource(Protocol):
-    """Source of an import: its bytes, and the command that starts it."""
+    """The source of an import: its bytes, and the command that starts the import."""
 
     def command(self, sha256: str) -> NewImport:
         """Raises ValidationFailed."""
@@ -45,7 +45,7 @@ class ImportSource(Protocol):
 
 @dataclass(frozen=True)
 class ImportFile:
-    """A file of at most `max_bytes` bytes, and the options of its import."""
+    """A file to import, with the options; it may have at most `max_bytes` bytes."""
 
     path: Path
     max_bytes: int
@@ -104,7 +104,7 @@ class ImportResult:
 
 
 class ProgressBar:
-    """Progress bar with rows, rate and rows left. Prints nothing outside a terminal."""
+    """A progress bar with rows and rate. It prints nothing if there is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -141,7 +141,9 @@ async def run_import(
     ctx: CallContext,
     on_progress: Callable[[ImportView], None],
 ) -> ImportResult:
-    """Run an import to its end, in this process or in a server that claims it first.
+    """Start an import and wait for its end.
+
+    This process does the work, unless a running server claims the import first.
 
     Raises ValidationFailed, Unavailable.
     """
@@ -171,7 +173,7 @@ async def _poll_progress(
     ctx: CallContext,
     on_progress: Callable[[ImportView], None],
 ) -> ImportView:
-    """Report the progress until the import has ended, and return its final state."""
+    """Call `on_progress` until the import has ended, then return its final state."""
     final_state = started
     async for progress in await imports.watch_import(ctx, started.import_id):
         if progress is not None:
@@ -183,7 +185,10 @@ async def _poll_progress(
 async def _process_until_done(
     import_id: UUID, imports: Imports, process: Callable[[UUID], Awaitable[Any]], ctx: CallContext
 ) -> ImportView:
-    """Claim the import again until it has ended: the process that claimed it first may die."""
+    """Try to do the work until the import has ended.
+
+    Another process may have claimed the import and may die; this process then takes over.
+    """
     while True:
         await process(import_id)
         current = await imports.get_import(ctx, import_id)

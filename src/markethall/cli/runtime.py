@@ -1,4 +1,4 @@
-"""The environment of the commands: settings, database, and the container of services."""
+"""The resources that commands need: settings, database and container."""
 
 import asyncio
 import os
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 @contextmanager
 def open_database(settings: Settings, *, attach_to_running: bool = False) -> Iterator[Settings]:
-    """Yield settings with a database: the configured one, else the embedded one.
+    """Yield settings with a database: the configured one, or an embedded Postgres.
 
-    `attach_to_running`: use the Postgres of a running server, if there is one.
+    With `attach_to_running` the embedded Postgres of another running process may be used.
     """
     if settings.storage == "memory" or all(settings.database_url_of(c) for c in settings.contexts):
         yield settings
@@ -48,7 +48,7 @@ def open_database(settings: Settings, *, attach_to_running: bool = False) -> Ite
 
 @contextmanager
 def redis(settings: Settings) -> Iterator[Settings]:
-    """Yield settings with a Redis URL: the configured one, or that of an embedded Valkey."""
+    """Yield settings with a Redis URL: the configured one, or the URL of an embedded Valkey."""
     if settings.redis_url.get_secret_value():
         yield settings
         return
@@ -61,7 +61,7 @@ def redis(settings: Settings) -> Iterator[Settings]:
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM, so that the embedded server is stopped in order."""
+    """Raise SystemExit on SIGTERM, so that context managers stop the embedded servers."""
 
     def raise_system_exit(*_: object) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
@@ -74,7 +74,7 @@ def exit_on_sigterm() -> Iterator[None]:
 
 
 def migrate_if_development(settings: Settings) -> None:
-    """Upgrade the schema at start in development; in production a job does it."""
+    """Upgrade the schemas in development. In production a separate job runs `migrate`."""
     if settings.storage == "sql" and settings.environment == "development":
         migrate(settings, sorted(settings.contexts))
 

@@ -1,4 +1,4 @@
-"""Commands that serve the application, and that show its topology."""
+"""Commands that serve the application or show its topology."""
 
 import os
 from functools import partial
@@ -48,7 +48,7 @@ def serve(
     if problems := invalid_remote_urls(settings, host, port):
         raise SettingsError(problems)
     is_embedded = _is_embedded(settings)
-    # a process that serves some of the contexts may share the embedded Postgres of the monolith
+    # a process that serves only some contexts may use the embedded Postgres of another process
     with open_database(
         settings, attach_to_running=settings.contexts != set(context_names())
     ) as settings:
@@ -91,7 +91,7 @@ def show_topology() -> None:
 
 
 def _check_cluster(settings: Settings) -> None:
-    """Raises SettingsError for settings that do not fit several services on one machine."""
+    """Raises SettingsError for settings that a local cluster does not support."""
     wrong = []
     if settings.contexts != set(context_names()) or settings.context_urls:
         wrong.append("MARKETHALL_CONTEXTS, MARKETHALL_CONTEXT_URLS: local-cluster sets them itself")

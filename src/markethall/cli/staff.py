@@ -1,4 +1,4 @@
-"""Command that creates staff accounts."""
+"""The command that creates staff accounts."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated

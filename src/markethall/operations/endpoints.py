@@ -1,4 +1,4 @@
-"""The endpoints of a process: health, readiness, metrics, counts, documentation, debugging."""
+"""Endpoints about the process: health, readiness, metrics, counts, documentation, debugging."""
 
 import platform
 from collections.abc import Mapping
@@ -111,7 +111,7 @@ def _add_stats(router: APIRouter) -> None:
 
 
 def _stats_model() -> type[BaseModel]:
-    """Return a model with the counters of all installed contexts."""
+    """Return a Pydantic model with a field for each counter of the installed contexts."""
     names = [name for manifest in topology().manifests for name in manifest.counters]
     fields: dict[str, Any] = dict.fromkeys(names, (int | None, None))
     return create_model(
@@ -122,7 +122,7 @@ def _stats_model() -> type[BaseModel]:
 
 
 def add_docs(router: APIRouter) -> None:
-    """Serve the documentation page and its files, without other hosts."""
+    """Add the documentation page and its files, so that a browser needs no other host."""
     page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title="Markethall",
@@ -173,7 +173,7 @@ def _location_of(settings: Settings, context: str) -> ContextLocationView:
 
 
 def _provoke_error(ctx: CallContext) -> str:
-    """Raise an error, to see how errors are logged."""
+    """Log an exception, so that an operator can see how errors are logged."""
     try:
         return str(1 // 0)
     except ZeroDivisionError as error:

@@ -1,4 +1,4 @@
-"""A report of the topology: for `markethall topology`, the start banner and /debug."""
+"""Describes the topology for `markethall topology`, the start banner and /debug."""
 
 import ipaddress
 import socket
@@ -11,7 +11,7 @@ from markethall.settings import Settings
 
 @dataclass(frozen=True)
 class ContextLocation:
-    """A context: its storage if this process serves it, else its URL."""
+    """A context, with its storage if this process serves it, otherwise with its URL."""
 
     context: str
     is_local: bool
@@ -79,7 +79,7 @@ def _location_of(settings: Settings, context: str) -> str:
 
 
 def _describe_database(url: str) -> str:
-    """Return host and database name, without user and password."""
+    """Return host, port and database name of a URL, without user and password."""
     if not url:
         return "embedded Postgres"
     parts = urlsplit(url)
@@ -88,9 +88,9 @@ def _describe_database(url: str) -> str:
 
 
 def invalid_remote_urls(settings: Settings, host: str, port: int) -> list[str]:
-    """Return problems of CONTEXT_URLS: the URL of this process itself, or an unknown host.
+    """Return the problems of MARKETHALL_CONTEXT_URLS: unknown hosts, and URLs of this process.
 
-    No request is made, because the other process may start later.
+    The URLs are not requested, because the other process may start later.
     """
     problems = []
     for context, url in sorted(settings.context_urls.items()):
@@ -104,7 +104,7 @@ def invalid_remote_urls(settings: Settings, host: str, port: int) -> list[str]:
 
 
 def _resolve(url: str) -> set[str]:
-    """Return the addresses of the host; none if it cannot be resolved."""
+    """Return the IP addresses of the host; empty if it cannot be resolved."""
     try:
         addresses = socket.getaddrinfo(urlsplit(url).hostname, _port(url), type=socket.SOCK_STREAM)
     except OSError:
@@ -118,7 +118,7 @@ def _port(url: str) -> int:
 
 
 def _own_addresses(host: str) -> set[str]:
-    """Return the addresses that reach a process listening on the host; 0.0.0.0 means all."""
+    """Return the IP addresses of a process that listens on this host; 0.0.0.0 means all."""
     if not ipaddress.ip_address(socket.gethostbyname(host)).is_unspecified:
         return _resolve(f"http://{host}")
     addresses = _resolve(f"http://{socket.gethostname()}")

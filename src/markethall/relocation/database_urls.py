@@ -1,4 +1,4 @@
-"""Database URLs in the forms that asyncpg and libpq read."""
+"""Converts a database URL to the forms that asyncpg and libpq need."""
 
 import os
 from typing import Final
@@ -19,11 +19,11 @@ _LIBPQ_VARIABLES: Final = {
 
 
 class RelocationFailed(RuntimeError):
-    """A reason in one line. The source is unchanged, and no part of a copy is left."""
+    """The relocation failed; the message is one line. The source is unchanged."""
 
 
 def asyncpg_dsn(url: str) -> str:
-    """Rename `ssl`, SQLAlchemy's name for `sslmode`. Raises RelocationFailed."""
+    """Return the URL with `sslmode` instead of SQLAlchemy's `ssl`. Raises RelocationFailed."""
     parts = parse_url(url)
     if mode := parts.query.get("ssl"):
         parts = parts.difference_update_query(["ssl"]).update_query_dict({"sslmode": str(mode)})
@@ -31,9 +31,10 @@ def asyncpg_dsn(url: str) -> str:
 
 
 def libpq_environment(url: str) -> dict[str, str]:
-    """Environment variables for pg_dump and psql: every user can see the arguments of a process.
+    """Return the environment variables with which pg_dump and psql connect.
 
-    Raises RelocationFailed.
+    Arguments are not used, because every user of the machine can read them. Raises
+    RelocationFailed.
     """
     parts = parse_url(url)
     given = {
@@ -57,5 +58,5 @@ def parse_url(url: str) -> URL:
     try:
         return make_url(url).set(drivername="postgresql")
     except (ArgumentError, ValueError):
-        # the text of the error would repeat the password
+        # `from None`, because the text of the first error contains the password
         raise RelocationFailed("an address is like postgresql://user:…@host/database") from None

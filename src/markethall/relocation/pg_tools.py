@@ -1,4 +1,4 @@
-"""Find pg_dump and psql of a version that can read the source server."""
+"""Finds pg_dump and psql of a version that can read the source server."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ class PgTools:
 
 
 def find_pg_tools(source_major: int, target_major: int) -> PgTools:
-    """The oldest tools that can read the source server. Raises RelocationFailed."""
+    """Return the oldest tools that can read the source server. Raises RelocationFailed."""
     if target_major < source_major:
         raise RelocationFailed(
             f"the target server is Postgres {target_major}, older than the source, {source_major}"
@@ -45,7 +45,7 @@ def find_pg_tools(source_major: int, target_major: int) -> PgTools:
 
 
 def _installations() -> Iterator[PgTools]:
-    """Yield the tools on PATH and those in the wheel of the embedded server."""
+    """Yield the tools on PATH, and those in the wheel of the embedded Postgres."""
     on_path = shutil.which("pg_dump")
     for folder in (on_path and Path(on_path).parent, wheel_bin_folder()):
         majors = [_major_of(folder / name) for name in ("pg_dump", "psql")] if folder else [0]
@@ -54,7 +54,7 @@ def _installations() -> Iterator[PgTools]:
 
 
 def _major_of(program: Path) -> int:
-    """0 when there is no such program of Postgres."""
+    """Return the major version of the program, or 0 if it is missing or not from Postgres."""
     with suppress(OSError):
         done = subprocess.run(  # noqa: S603 - only prints its version
             [str(program), "--version"], capture_output=True, text=True, check=False

@@ -1,8 +1,8 @@
-"""Move the data of one context into another database: all of it, compared, or nothing.
+"""Moves the data of one context into another database.
 
-The copy is written and compared in one transaction on the target. Meanwhile the schema on the
-source is locked against writers; it is renamed when the copy is committed. So no write between the
-two is lost, and a run that was killed can be repeated.
+One transaction on the target writes the copy and compares it with the source. During this time the
+tables of the source are locked against writes. After the commit the schema of the source is
+renamed. So no write is lost, and a run that was killed can be repeated.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Reporter = Callable[[str], None]
 
-# a process that was just killed needs a moment to release its locks
+# time for the server to release the locks of a process that was just killed
 _SERVED_WAIT_SECONDS: Final = 3.0
 _CONNECT_TIMEOUT_SECONDS: Final = 10.0
 _LOCK_TIMEOUT: Final = "10s"
@@ -45,7 +45,7 @@ SELECT count(*) FROM pg_depend
 WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace($1) AND deptype = 'n'
 """
 _TRY_LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
-# the last statement of a process that serves the context names one of its tables
+# finds processes that serve the context: their last statement contains a table of its schema
 _SERVING_PIDS: Final = """
 SELECT array_agg(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name = 'markethall'
@@ -56,10 +56,10 @@ WHERE datname = current_database() AND application_name = 'markethall'
 async def relocate(
     context: str, source_url: str, to: str, *, force: bool = False, report: Reporter
 ) -> str:
-    """Return the URL of the database that has the context's data now. Raises RelocationFailed.
+    """Move the data and return the URL of the new database. Raises RelocationFailed.
 
     `to` is a URL, or the name of a database on the same server, which is created if missing.
-    `force` ignores processes that still use the data.
+    `force` skips the check for processes that serve the context.
     """
     try:
         async with _connected(source_url, "source") as source:
@@ -93,13 +93,20 @@ async def _connected(url: str, name: str) -> "AsyncIterator[Connection]":
 
 
 async def _lock_relocation(side: "Connection", context: str, reason: str) -> None:
-    """Hold until the connection ends. Two connections to one database cannot both hold it."""
+    """Take an advisory lock until the connection ends. Raises RelocationFailed if it is taken.
+
+    It also fails if source and target are the same database.
+    """
     if not await side.fetchval(_TRY_LOCK, f"markethall.relocation.{context}"):
         raise RelocationFailed(reason)
 
 
 async def _refuse_if_served(source: "Connection", context: str) -> None:
-    """Take the outbox lease of the context, so that a process started now cannot begin to work."""
+    """Raises RelocationFailed if a process serves the context.
+
+    This takes the lock of the context's leader, so that a process that starts later does no
+    background work.
+    """
     has_lease, deadline = False, time.monotonic() + _SERVED_WAIT_SECONDS
     while True:
         has_lease = has_lease or await source.fetchval(_TRY_LOCK, f"markethall.relay.{context}")
@@ -113,7 +120,7 @@ async def _refuse_if_served(source: "Connection", context: str) -> None:
 
 @asynccontextmanager
 async def _target_database(source: "Connection", source_url: str, to: str) -> AsyncIterator[str]:
-    """Yield the target's URL. Drops a database that it created when the relocation fails."""
+    """Yield the URL of the target. A database that was created here is dropped after a failure."""
     if "://" in to:
         yield to
         return
@@ -155,7 +162,7 @@ class _Relocation:
         tools = find_pg_tools(_major_of(self.source), _major_of(self.target))
         async with self.source.transaction(isolation="repeatable_read"):
             await self._lock_out_writers(relations)
-            # the first statement that reads: pg_dump gets the same snapshot as this transaction
+            # must be the first statement that reads, so that pg_dump reads the same snapshot
             snapshot = await self.source.fetchval("SELECT pg_export_snapshot()")
             checksums = await _checksums(self.source, relations)
             await self._copy_unless_done(tools, snapshot, checksums)
@@ -163,7 +170,10 @@ class _Relocation:
         self.report(f"the source schema is {renamed} now: drop it when you are sure")
 
     async def _check_is_done(self) -> None:
-        """An earlier run may have been killed after its last step."""
+        """Report success if the target has the context, because an earlier run has moved it.
+
+        Raises RelocationFailed otherwise.
+        """
         if not await _relations(self.target, self.context):
             raise RelocationFailed(f"the source has no {self.context} to move")
         self.report(f"{self.context} is in the target already")
@@ -194,7 +204,7 @@ class _Relocation:
 
 
 async def _relations(side: "Connection", context: str) -> dict[str, bool]:
-    """Tables and sequences of the context, and whether each is a sequence."""
+    """Map each table and sequence of the context to whether it is a sequence."""
     rows = await side.fetch(_RELATIONS, context)
     return {row["relation"]: row["is_sequence"] for row in rows}
 

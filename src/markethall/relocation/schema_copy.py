@@ -1,4 +1,4 @@
-"""Copy a schema with pg_dump and psql in one transaction, and compare it before the commit."""
+"""Copies a schema with pg_dump and psql in one transaction, and compares it before the commit."""
 
 import re
 import subprocess
@@ -11,17 +11,17 @@ from typing import IO, Final, cast
 from markethall.relocation.database_urls import RelocationFailed, libpq_environment
 from markethall.relocation.pg_tools import PgTools
 
-# table -> number of rows and a checksum over all of them; sequence -> its position
+# maps each table to its number of rows and a checksum, and each sequence to its position
 RowChecksums = Mapping[str, str]
 
-# an empty schema of that name may have been created by hand
+# replaces an empty schema, because an operator may have created one
 _BEGIN: Final = """
 \\o /dev/null
 BEGIN;
 SET client_min_messages = warning;
 DROP SCHEMA IF EXISTS {schema};
 """
-# with these the text of a row is the same on both servers
+# make the text form of a row the same on both servers
 TEXT_SETTINGS: Final = (
     "SET timezone = 'UTC'",
     "SET datestyle = 'ISO'",
@@ -29,7 +29,7 @@ TEXT_SETTINGS: Final = (
     "SET extra_float_digits = 1",
     "SET bytea_output = 'hex'",
 )
-# a sum of hashes does not depend on the order of the rows, and needs memory for one row only
+# a sum of hashes, because it does not depend on the order of the rows and needs little memory
 _ROWS: Final = """
 SELECT count(*) || ' rows, sum ' || coalesce(sum(('x' || encode(
     substring(sha256(convert_to(the_row::text, 'UTF8')) FROM 1 FOR 8), 'hex'))::bit(64)::bigint), 0)
@@ -42,7 +42,7 @@ SELECT 'at ' || last_value || CASE WHEN is_called THEN '' ELSE ', unused' END FR
 
 @dataclass(frozen=True)
 class SchemaCopy:
-    """Pipe pg_dump into psql, in one transaction on the target that ends with a comparison."""
+    """Pipes pg_dump into psql, in one transaction on the target that ends with a comparison."""
 
     tools: PgTools
     schema: str
@@ -50,7 +50,7 @@ class SchemaCopy:
     target_url: str
 
     def run(self, snapshot: str, checksums: RowChecksums) -> None:
-        """Raises RelocationFailed. The copy is complete or not there at all."""
+        """Copy the schema. Raises RelocationFailed; the target is unchanged then."""
         with tempfile.TemporaryFile("w+") as errors:
             if not self._copy(snapshot, checksums, errors):
                 reason = _first_error(errors)
@@ -74,9 +74,9 @@ class SchemaCopy:
         checksums: RowChecksums,
         errors: IO[str],
     ) -> bool:
-        """Send COMMIT only after everything else succeeded, so a killed process leaves nothing.
+        """Send the transaction to psql; COMMIT is sent only after everything else succeeded.
 
-        psql's own --single-transaction would commit an input that ends too early.
+        psql's option --single-transaction is not used, because it commits an incomplete input.
         """
         script, output = cast("IO[bytes]", psql.stdin), cast("IO[bytes]", psql.stdout)
         with suppress(BrokenPipeError), script:
@@ -109,7 +109,7 @@ def checksum_query(relation: str, *, is_sequence: bool) -> str:
 
 
 def _comparison(checksums: RowChecksums) -> Iterator[str]:
-    """SQL that fails where a relation differs, gathers statistics, and prints "compared"."""
+    """Yield SQL that fails if a relation differs, analyzes the tables, and prints "compared"."""
     yield "".join(f"{setting};\n" for setting in TEXT_SETTINGS)
     for relation, expected in checksums.items():
         is_sequence = expected.startswith("at ")
@@ -122,7 +122,7 @@ def _comparison(checksums: RowChecksums) -> Iterator[str]:
 
 
 def _first_error(errors: IO[str]) -> str:
-    """Only the line with the error: below it Postgres quotes data."""
+    """Return only the line with the error, because further lines may quote data."""
     errors.seek(0)
     lines = [line.strip() for line in errors if line.strip()]
     found = [line for line in lines if re.search(r"ERROR|FATAL|error:", line)]

@@ -1,4 +1,4 @@
-"""The files of Swagger UI 5.35.0 (Apache 2.0, see LICENSE), so that /docs asks nobody."""
+"""The files of Swagger UI 5.35.0 (Apache 2.0, see LICENSE), so that /docs needs no other host."""
 
 from functools import cache
 from pathlib import Path
@@ -13,5 +13,5 @@ FILES: Final = {
 
 @cache
 def read(name: str) -> bytes:
-    """The file of this name, one of FILES."""
+    """Return the content of one of FILES."""
     return (Path(__file__).parent / name).read_bytes()

@@ -1,1 +1,1 @@
-"""The storage of a context, put together from persistence, messaging and idempotency."""
+"""The composition of a context: manifest, container, settings, storage and topology."""

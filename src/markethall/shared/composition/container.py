@@ -1,4 +1,4 @@
-"""The base of every context's container: the wiring from settings to implementations."""
+"""The base class of the containers, which build the objects of a context from its settings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -25,24 +25,24 @@ Counter = Callable[[], Awaitable[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class ContextTools:
-    """The tools that the process provides to a context."""
+    """The shared objects and settings that the process gives to each context."""
 
-    # none with memory storage
+    # None with memory storage
     postgres: Postgres | None
     redis: RedisClient
     clock: Clock
     cursors: Cursors
     secret_key: bytes
     cache_mode: Literal["on", "off"]
-    # a function: only the context that issues access tokens has the private key
+    # a function, because it needs the private key, which only the issuer of access tokens has
     access_token_signer: Callable[[], AccessTokenSigner]
 
 
 class ContextContainer(ABC, Generic[SettingsT]):
-    """The implementations of one context, each built when it is first used.
+    """Builds the objects of one context when they are first used.
 
-    A subclass takes the contexts that it calls as keyword arguments of its constructor, each under
-    the name of that context: `def __init__(self, settings, tools, *, users: Users)`.
+    The constructor of a subclass has a keyword argument for each context that it calls, with the
+    name of that context: `def __init__(self, settings, tools, *, users: Users)`.
     """
 
     def __init__(self, settings: SettingsT, tools: ContextTools) -> None:
@@ -81,26 +81,26 @@ class ContextContainer(ABC, Generic[SettingsT]):
 
     @property
     def periodic_jobs(self) -> Sequence[PeriodicJob]:
-        """Run again and again by the leader of the context."""
+        """Return the jobs that the leader of the context runs at an interval."""
         return ()
 
     @property
     def long_running_tasks(self) -> Sequence[LongRunningTask]:
-        """Run by the leader of the context, for as long as it leads."""
+        """Return the tasks that run in the leader of the context, until it is no longer leader."""
         return ()
 
     @property
     def background_tasks(self) -> Sequence[BackgroundTask]:
-        """Run by every process, from its start to its end."""
+        """Return the tasks that run in every process that serves the context."""
         return ()
 
     @property
     def counters(self) -> Mapping[str, Counter]:
-        """The numbers of this context in `/stats`, by the names in its manifest."""
+        """Return the functions that count for `/stats`, by the names in the manifest."""
         return {}
 
     async def start(self) -> None:
-        """Do what has to be done before the first request."""
+        """Prepare the context before the first request."""
 
     async def close(self) -> None:
-        """Release what this container holds."""
+        """Release the resources of this container, such as threads and connections."""

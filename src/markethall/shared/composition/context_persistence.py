@@ -13,13 +13,13 @@ from markethall.shared.messaging.wake_signal import WakeSignal
 D = TypeVar("D")
 
 OUTBOX_RETENTION: Final = timedelta(days=7)
-# An inbox row detects duplicates, so it outlives every event that could be sent again.
+# An inbox row detects a duplicate event, so it must be kept longer than the event in the outbox.
 INBOX_RETENTION: Final = 2 * OUTBOX_RETENTION
 
 
 @dataclass(frozen=True)
 class ContextPersistence(Generic[D]):
-    """A context's database and the stores that every context has beside it.
+    """The database of a context, its outbox, its inbox and its idempotency records.
 
     `outbox_signal` is set after a commit that published an event; `inbox_signal` is set by the
     transport that delivers to this inbox. The context worker waits for both.
@@ -34,7 +34,7 @@ class ContextPersistence(Generic[D]):
 
 
 class RetentionJob:
-    """Deletes expired idempotency records, and events and deliveries after their retention."""
+    """Deletes expired idempotency records, events and deliveries."""
 
     def __init__(
         self, persistence: ContextPersistence[Any], clock: Clock, interval: timedelta
@@ -45,7 +45,7 @@ class RetentionJob:
         self._next_run_at = clock()
 
     async def run_once(self) -> None:
-        """Delete in bounded steps, at most once per interval."""
+        """Delete expired rows in bounded steps. Does nothing until the interval has passed."""
         now = self._clock()
         if now < self._next_run_at:
             return

@@ -1,4 +1,4 @@
-"""The manifest of a context: everything the composition root has to know of it."""
+"""The manifest of a context: everything that the composition root needs to know about it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,22 +16,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subscription:
-    """An event, of this context or of another, and the method that handles it."""
+    """A type of event and the method that handles it; any context may publish the event."""
 
     event_type: str
     handler: str
 
     @property
     def publisher(self) -> str:
-        """The context that publishes it: an event type is `context.name_of_the_event`."""
+        """Return the publishing context; an event type has the form `context.name_of_event`."""
         return self.event_type.partition(".")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContextManifest:
-    """Importing a manifest must stay cheap: the command line imports all of them at every start.
+    """Describes one context.
 
-    So it loads SQLAlchemy tables, container and routers by functions, when they are needed.
+    The command line imports all manifests at every start, so an import must be fast. Therefore a
+    manifest has functions that import the tables, the container and the routers when needed.
     """
 
     name: str
@@ -39,17 +40,17 @@ class ContextManifest:
     path_prefixes: tuple[str, ...]
     settings: type[ContextSettings]
     load_parts: "Callable[[], ContextParts[Any]]"
-    # a directory of Alembic revisions, and the tables that they create
+    # the directory of the Alembic revisions; `load_metadata` returns the tables that they create
     migrations: Path
     # x.y.z, of the distribution that contains the context; recorded by each migration
     release: str = __version__
     load_metadata: "Callable[[], MetaData]"
-    # target context -> methods of its contract
+    # maps a context to the methods of its contract that this context calls
     calls: Mapping[str, frozenset[str]] = field(default_factory=dict)
     subscriptions: tuple[Subscription, ...] = ()
     # public paths that take a form instead of JSON
     form_paths: frozenset[str] = frozenset()
-    # names of its numbers in `/stats`
+    # the names under which `/stats` shows the counts of this context
     counters: tuple[str, ...] = ()
     # exactly one context issues the access tokens of users; all contexts read its public keys
     issues_access_tokens: bool = False

@@ -1,7 +1,7 @@
-"""The in-memory backend of a context: common tables and unit of work.
+"""The in-memory storage of a context: common tables and unit of work.
 
-A supported backend, not a test double: transactions run one at a time, a failed one is undone, and
-rows are copied on the way in and out.
+Users may run the application with this storage, so it is transactional: transactions run one at a
+time, a failed transaction is undone, and rows are copied when they are stored and read.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,7 @@ class ContextTables(MessagingTables, IdempotencyTables):
 
 
 class MemoryUnitOfWork:
-    """The base of a context's store: one transaction, with the common tables."""
+    """The base class of a context's store: the common tables within one transaction."""
 
     def __init__(self, tables: ContextTables, clock: Clock) -> None:
         self._context_tables = tables
@@ -43,7 +43,7 @@ class MemoryUnitOfWork:
         self.has_published = False
 
     async def publish(self, event: Event, ctx: CallContext) -> None:
-        """Write the event to the outbox; it is relayed only if this transaction commits."""
+        """Write the event to the outbox. It is sent only if this transaction commits."""
         self._context_tables.last_seq += 1
         envelope = wrap_event(event, ctx, self._clock())
         envelope = envelope.model_copy(update={"seq": self._context_tables.last_seq})
@@ -51,7 +51,7 @@ class MemoryUnitOfWork:
         self.has_published = True
 
     async def mark_processed(self, delivery: Delivery) -> bool:
-        """Mark the inbox row as processed; return False when it was processed before."""
+        """Mark the inbox row as processed; return False if it was processed before."""
         key = delivery_key(delivery)
         row = self._context_tables.inbox.get(key)
         if row is None or row.state != "waiting":
@@ -60,7 +60,7 @@ class MemoryUnitOfWork:
         return True
 
     async def store_response(self, command: IdempotentCommand, result: Any) -> None:
-        """Store the response under the key of the command, if it has one. Raises LeaseLost."""
+        """Store the response if the command has an idempotency key. Raises LeaseLost."""
         if command.has_key and not complete_idempotency_record(
             self._context_tables,
             command.scope,
@@ -81,7 +81,7 @@ class MemoryStoreFactory(Protocol[T_contra, S_co]):
 
 
 class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
-    """The tables of one context. `after_publish` is called after a commit that published."""
+    """The tables of one context. A commit that has published an event calls `after_publish`."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class MemoryDatabase(TransactionalTables[T], Generic[T, S]):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[S]:
-        """Commit when the block ends, undo everything when it raises."""
+        """Commit when the block ends; undo everything when it raises."""
         async with self.write_transaction() as tables:
             store = self._store_factory(tables, self._clock)
             token = HOLDS_CONNECTION.set("memory")

@@ -1,4 +1,4 @@
-"""The Alembic files of the built-in contexts: beside the sources, or inside the wheel."""
+"""Finds the Alembic files of the built-in contexts, in the repository or in the wheel."""
 
 from pathlib import Path
 from typing import Final

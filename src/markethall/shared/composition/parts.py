@@ -1,4 +1,4 @@
-"""The parts of a context that its manifest loads when a process serves or calls the context."""
+"""The parts of a context. They are imported only by processes that serve or call the context."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ K = TypeVar("K", bound=ContextContainer[Any])
 
 @dataclass(frozen=True)
 class InternalApi(Generic[K, C]):
-    """The contract `C` that other contexts call."""
+    """The ways in which other contexts call the contract `C`, in process and over HTTP."""
 
-    # the endpoints, mounted where a caller is served by another process
+    # the endpoints; mounted if another process serves a caller
     router: APIRouter
-    # the implementation, in the container of the context
+    # returns the implementation from the container of the context
     local: Callable[[K], C]
     # builds the client that calls `router` from another process
     remote: Callable[[RpcClient], C]
-    # the wrapper that applies the rules of a call, the same for both
+    # wraps the implementation or the client with the call guard
     guarded: Callable[[C, CallGuard], C]
 
 
 @dataclass(frozen=True)
 class ContextParts(Generic[K]):
-    # takes the settings, the tools, and a client for each context that it calls
+    # arguments: the settings, the tools, and a contract for each context that this one calls
     container: Callable[..., K]
     router: APIRouter
     internal_api: InternalApi[K, Any] | None = None

@@ -1,4 +1,4 @@
-"""Settings of one context, and readable errors for all settings."""
+"""The settings that every context has, and readable messages for invalid settings."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ Storage = Annotated[
 
 
 class SettingsError(Exception):
-    """One readable line for each problem."""
+    """Invalid settings; `lines` has one readable line for each problem."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
@@ -51,17 +51,20 @@ class ContextSettings(BaseSettings):
 
     @property
     def streaming_body_limits(self) -> Mapping[str, int]:
-        """Path -> greatest size in bytes, of the bodies that a route reads in chunks."""
+        """Map each path whose route streams the body to the maximum size of the body in bytes."""
         return {}
 
     @property
     def slow_provider_seconds(self) -> float:
-        """Seconds that a request may wait for an outside provider, beside the request deadline."""
+        """Return the seconds that a request may wait for an external provider.
+
+        They are added to the request deadline.
+        """
         return 0
 
 
 def read_one(settings: Callable[..., S], overrides: Mapping[str, Any]) -> S:
-    """Read from the environment, and from the overrides first. Raises SettingsError."""
+    """Read settings from the overrides, then from the environment. Raises SettingsError."""
     try:
         return settings(**overrides)
     except ValidationError as error:
@@ -72,14 +75,14 @@ def read_one(settings: Callable[..., S], overrides: Mapping[str, Any]) -> S:
 
 def _describe_error(item: Any) -> str:
     name, *rest = item["loc"] or ("",)
-    # a key of a JSON object may be anything, even a URL with a password
+    # only harmless keys are shown, because a key of a JSON object could be a URL with a password
     parts = [part for part in map(str, rest) if part.isalnum() and len(part) <= _MAX_KEY_LENGTH]
     setting = f"MARKETHALL_{str(name).upper()}" + "".join(f"[{part}]" for part in parts)
     return f"{setting}: {item['msg'].removeprefix('Value error, ')}"
 
 
 def _describe_json_error(error: PydanticSettingsError) -> str:
-    """Name the variable; pydantic-settings names the field."""
+    """Return a message with the environment variable; pydantic-settings names only the field."""
     match = re.search(r'field "(\w+)"', str(error))
     name = f"MARKETHALL_{match[1].upper()}" if match else "a setting"
     return f"{name}: must be a JSON object"

@@ -1,4 +1,4 @@
-"""The Postgres backend of a context: common tables, statements and unit of work."""
+"""The Postgres storage of a context: common tables, statements and unit of work."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,7 +35,7 @@ def context_metadata(schema: str) -> sa.MetaData:
 
 
 class ContextStatements:
-    """The statements on the common tables of one context, built once."""
+    """The statements on the common tables of one context."""
 
     def __init__(self, metadata: sa.MetaData) -> None:
         tables = {table.name: table for table in metadata.tables.values()}
@@ -45,7 +45,7 @@ class ContextStatements:
 
 
 class SqlUnitOfWork:
-    """The base of a context's store: one transaction, with the common tables."""
+    """The base class of a context's store: the common tables within one transaction."""
 
     def __init__(self, connection: Connection, statements: ContextStatements, clock: Clock) -> None:
         self._connection = connection
@@ -54,13 +54,13 @@ class SqlUnitOfWork:
         self.has_published = False
 
     async def publish(self, event: Event, ctx: CallContext) -> None:
-        """Write the event to the outbox; it is relayed only if this transaction commits."""
+        """Write the event to the outbox. It is sent only if this transaction commits."""
         row = wrap_event(event, ctx, self._clock()).model_dump(exclude={"seq"})
         await self._connection.execute(self._statements.outbox.insert, **row)
         self.has_published = True
 
     async def mark_processed(self, delivery: Delivery) -> bool:
-        """Mark the inbox row as processed; return False when it was processed before."""
+        """Mark the inbox row as processed; return False if it was processed before."""
         return bool(
             await self._connection.execute(
                 self._statements.inbox.mark_processed,
@@ -70,7 +70,7 @@ class SqlUnitOfWork:
         )
 
     async def store_response(self, command: IdempotentCommand, result: Any) -> None:
-        """Store the response under the key of the command, if it has one. Raises LeaseLost."""
+        """Store the response if the command has an idempotency key. Raises LeaseLost."""
         if command.has_key and not await complete_idempotency_record(
             self._connection,
             self._statements.idempotency,
@@ -91,7 +91,7 @@ class SqlStoreFactory(Protocol[S_co]):
 
 
 class SqlDatabase(Generic[S_co]):
-    """The schema of one context. `after_publish` is called after a commit that published."""
+    """The schema of one context. A commit that has published an event calls `after_publish`."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class SqlDatabase(Generic[S_co]):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[S_co]:
-        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
+        """Commit when the block ends; roll back when it raises. Raises Unavailable."""
         async with self._postgres.transaction() as connection:
             store = self._store_factory(connection, self._statements, self._clock)
             yield store
@@ -118,7 +118,7 @@ class SqlDatabase(Generic[S_co]):
 
     @asynccontextmanager
     async def read_session(self) -> AsyncIterator[S_co]:
-        """Give each statement its own snapshot, without locks. Raises Unavailable."""
+        """Read without a transaction: each statement sees the latest data. Raises Unavailable."""
         async with self._postgres.read_session() as connection:
             yield self._store_factory(connection, self._statements, self._clock)
 

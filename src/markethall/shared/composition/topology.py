@@ -10,12 +10,12 @@ from markethall.shared.composition.manifest import ContextManifest, Subscription
 
 
 class InvalidManifest(Exception):
-    """Manifests that do not fit together; the message has one line for each problem."""
+    """The manifests contradict each other; the message has one line for each problem."""
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Raises InvalidManifest for manifests that do not fit together."""
+    """Calls, events and paths of all contexts. Raises InvalidManifest if manifests contradict."""
 
     manifests: Sequence[ContextManifest]
 
@@ -33,7 +33,7 @@ class Topology:
 
     @cached_property
     def allowed_calls(self) -> Mapping[str, Mapping[str, frozenset[str]]]:
-        """Target -> method -> contexts that may call it, in process and over HTTP."""
+        """Map each context and each method of its contract to the contexts that may call it."""
         callers: dict[str, dict[str, frozenset[str]]] = {name: {} for name in self.names}
         for manifest in self.manifests:
             for target, methods in manifest.calls.items():
@@ -44,12 +44,12 @@ class Topology:
 
     @cached_property
     def dependencies(self) -> Mapping[str, frozenset[str]]:
-        """Context -> contexts that it calls."""
+        """Map each context to the contexts that it calls."""
         return {manifest.name: frozenset(manifest.calls) for manifest in self.manifests}
 
     @cached_property
     def callers(self) -> Mapping[str, frozenset[str]]:
-        """Context -> contexts that call it."""
+        """Map each context to the contexts that call it."""
         return {
             target: frozenset(name for name in self.names if target in self.dependencies[name])
             for target in self.names
@@ -57,25 +57,25 @@ class Topology:
 
     @cached_property
     def token_issuer(self) -> str:
-        """The context that issues the access tokens of users."""
+        """Return the context that issues the access tokens of users."""
         return next(m.name for m in self.manifests if m.issues_access_tokens)
 
     @cached_property
     def jwks_sources(self) -> Mapping[str, frozenset[str]]:
-        """Context -> contexts whose public keys it reads.
+        """Map each context to the contexts whose public keys it needs.
 
-        The token issuer's keys verify the tokens of users, a caller's keys its service tokens.
+        These are the token issuer, for access tokens, and its callers, for service tokens.
         """
         return {name: (self.callers[name] | {self.token_issuer}) - {name} for name in self.names}
 
     @cached_property
     def subscriptions(self) -> Mapping[str, tuple[Subscription, ...]]:
-        """Context -> the events that it handles."""
+        """Map each context to its subscriptions."""
         return {manifest.name: manifest.subscriptions for manifest in self.manifests}
 
     @cached_property
     def event_pairs(self) -> Sequence[tuple[str, str]]:
-        """(publisher, subscriber) of all events."""
+        """Return all pairs (publisher, subscriber) of contexts."""
         return [
             (publisher, subscriber)
             for subscriber, subscriptions in self.subscriptions.items()
@@ -91,7 +91,7 @@ class Topology:
         return frozenset(s.event_type for s in subscriptions if s.publisher == publisher)
 
     def handler_keys(self, subscriber: str) -> Mapping[str, Sequence[str]]:
-        """Event type -> keys of its handlers in the inbox."""
+        """Map each event type to the names of its handlers in the subscriber's inbox."""
         keys: dict[str, list[str]] = {}
         for subscription in self.subscriptions[subscriber]:
             keys.setdefault(subscription.event_type, []).append(
@@ -105,14 +105,14 @@ class Topology:
 
     @cached_property
     def context_by_path(self) -> Mapping[str, str]:
-        """First segment of a path -> the context that serves it."""
+        """Map the first segment of each public path to the context that serves it."""
         return {
             prefix: name for name, prefixes in self.paths_by_context.items() for prefix in prefixes
         }
 
 
 def handler_key(context: str, subscription: Subscription) -> str:
-    """Return the name of a handler in its context's inbox, in logs and in metrics."""
+    """Return the name of a handler, as used in the inbox, in logs and in metrics."""
     return f"{context}.{subscription.handler}"
 
 

@@ -62,7 +62,7 @@ class MemoryIdempotencyStore:
 def complete_idempotency_record(
     tables: IdempotencyTables, scope: str, response: StoredResponse, expires_at: datetime
 ) -> bool:
-    """Store the response in an open transaction; return False when the record is not open."""
+    """Store the response in the current transaction; return False if the record has one."""
     row = tables.idempotency_records.get(scope)
     if row is None or row.record.response is not None:
         return False

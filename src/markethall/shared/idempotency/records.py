@@ -1,4 +1,4 @@
-"""Idempotency records: keys, leases, stored responses and the store that keeps them."""
+"""Idempotency records: keys, leases, stored responses, and the protocol of their store."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ class IdempotencyKeyInvalid(DomainError):
 
 
 class InFlight(DomainError):
-    """Details: retry_after."""
+    """Details: retry_after in seconds."""
 
     code = "idempotency.in_flight"
     status = 409
@@ -42,7 +42,7 @@ class PayloadMismatch(DomainError):
 
 
 class LeaseLost(DomainError):
-    """Another attempt with the same key has finished first; a retry gets its response."""
+    """Another attempt with the same key has finished first. A retry gets the other's response."""
 
     code = "idempotency.lease_lost"
     status = 409
@@ -51,7 +51,7 @@ class LeaseLost(DomainError):
 
 
 class StoredResponse(Dto):
-    """The first response to a key, replayed to every retry."""
+    """The response to the first request with a key; every retry with this key gets it."""
 
     status: int
     body: str
@@ -62,8 +62,9 @@ class StoredResponse(Dto):
 
 @dataclass
 class IdempotentCommand:
-    """One attempt at a command; the store completes its record in the command's transaction.
+    """One attempt to execute a command.
 
+    The store saves the response in the transaction of the command.
     `id` is the id of the resource that the command creates, the same in all attempts with the same
     key. `scope` is the primary key of the record; it is empty for a request without a key.
     """
@@ -76,7 +77,10 @@ class IdempotentCommand:
 
     @classmethod
     def without_key(cls, resource_id: UUID) -> Self:
-        """Build a command that no client sent; the resource id alone makes it idempotent."""
+        """Build a command without an idempotency key, for calls that no client makes.
+
+        Such a command is idempotent through the id of the resource.
+        """
         return cls("", resource_id, timedelta(), _empty_response)
 
     @property
@@ -84,7 +88,10 @@ class IdempotentCommand:
         return bool(self.scope)
 
     def build_response(self, view: BaseModel) -> StoredResponse:
-        """Serialise a view once; the transaction stores the response that the client gets."""
+        """Return the response for a view.
+
+        The result is remembered, so that the transaction stores exactly what the client gets.
+        """
         if self._built is None or self._built[0] is not view:
             self._built = view, self.to_response(view)
         return self._built[1]
@@ -105,7 +112,7 @@ class IdempotencyRecord(Dto):
 
 
 class IdempotencyStore(Protocol):
-    """Records of one context. Its methods run outside the transaction of the command."""
+    """The idempotency records of one context. No method runs in the transaction of the command."""
 
     async def claim(
         self, record: IdempotencyRecord, expires_at: datetime
@@ -113,15 +120,15 @@ class IdempotencyStore(Protocol):
         """Insert the record and return None, or return the existing record of this scope."""
 
     async def take_over(self, existing: IdempotencyRecord, lease_until: datetime) -> bool:
-        """Renew an expired lease by compare-and-set; False when another attempt was faster."""
+        """Renew an expired lease; return False if another attempt has renewed it before."""
 
     async def complete(self, scope: str, response: StoredResponse, expires_at: datetime) -> None:
-        """Store an error response. A completed record stays as it is."""
+        """Store an error response, unless the record already has a response."""
 
     async def release(self, record: IdempotencyRecord, now: datetime) -> None:
-        """End the lease of an incomplete record, so that a retry continues at once.
+        """End the lease of a record without response, so that a retry need not wait.
 
-        Does nothing when another attempt has taken the record over.
+        Does nothing if another attempt has renewed the lease.
         """
 
     async def purge(self, now: datetime) -> int:
@@ -148,6 +155,6 @@ class IdempotentRequest:
 
 
 def _hash_canonical_json(value: Any) -> str:
-    """Hash the JSON form with sorted keys and without spaces."""
+    """Return the SHA-256 of the JSON text with sorted keys and without spaces."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

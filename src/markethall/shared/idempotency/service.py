@@ -1,8 +1,9 @@
 """Idempotency: one execution per key, and the same response to every retry.
 
-The service first claims the key: it inserts a record with a lease and the id of the resource to
-create. The transaction of the command then completes the record with the response. A retry after
-the lease has expired takes the record over with the same id, so the effect cannot happen twice.
+The service first inserts a record with the key, a lease and the id of the resource to create. The
+transaction of the command adds the response to the record. If a retry finds no response and an
+expired lease, it renews the lease and runs the command with the same id, so the effect cannot
+happen twice.
 """
 
 import json
@@ -87,7 +88,10 @@ class IdempotencyService:
     async def _record_failure(
         self, record: IdempotencyRecord, retention: timedelta, error: Exception
     ) -> None:
-        """Store a deterministic error as the response; after any other error end the lease."""
+        """Store the error as the response if a retry would get it again; otherwise end the lease.
+
+        Unavailable is ignored: the lease expires by itself, and the caller gets the first error.
+        """
         now = self._clock()
         try:
             if isinstance(error, DomainError) and error.is_deterministic:
@@ -95,11 +99,10 @@ class IdempotencyService:
             else:
                 await self._store.release(record, now)
         except Unavailable:
-            # the lease expires by itself; the caller gets the first error
             return
 
 
 def error_to_response(error: DomainError) -> StoredResponse:
-    """Store the error as data; the HTTP layer raises it again on a replay."""
+    """Return the error as JSON; the HTTP layer raises the error again for a retry."""
     body = json.dumps({"code": error.code, "detail": error.detail, "details": error.details})
     return StoredResponse(status=error.status, body=body, content_type="application/problem+json")

@@ -76,7 +76,7 @@ class SqlIdempotencyStore:
                 if is_new:
                     return None
                 existing = await connection.fetch_one(self._statements.get, scope=record.scope)
-                # None: purged between the two statements, so the key is free again
+                # None if the record was purged between the two statements; then insert again
                 if existing:
                     return _to_record(existing)
 
@@ -119,7 +119,7 @@ async def complete_idempotency_record(
     response: StoredResponse,
     expires_at: datetime,
 ) -> bool:
-    """Store the response on this connection; return False when the record is not open."""
+    """Store the response in the current transaction; return False if the record has one."""
     return bool(
         await connection.execute(
             statements.complete,

@@ -8,7 +8,7 @@ from markethall.shared.kernel.errors import Forbidden
 from markethall.shared.kernel.ids import new_id
 from markethall.shared.kernel.model import Dto
 
-# remaining milliseconds, not a time: the clocks of two machines differ (as in grpc-timeout)
+# the remaining milliseconds, as in gRPC; not a point in time, because clocks of machines differ
 DEADLINE_HEADER: Final = "x-deadline-ms"
 
 
@@ -19,7 +19,7 @@ class Actor(Dto):
     name: str = "anonymous"
     roles: tuple[str, ...] = ()
     scopes: frozenset[str] = frozenset()
-    # the login that the access token came from
+    # the session (login) for which the access token was issued
     session_id: UUID | None = None
 
     def has_scope(self, scope: str) -> bool:
@@ -27,7 +27,7 @@ class Actor(Dto):
 
     @property
     def audit_name(self) -> str:
-        """The name in timelines and ledgers: stable, and without personal data."""
+        """Return a name for timelines and ledgers, which is stable and has no personal data."""
         return f"user:{self.user_id}" if self.user_id else self.name
 
 
@@ -39,7 +39,7 @@ class CallContext(Dto):
 
     @property
     def user_id(self) -> UUID:
-        """Raises Forbidden when the actor is not a user."""
+        """Return the id of the user. Raises Forbidden if the actor is not a user."""
         if self.actor.user_id is None:
             raise Forbidden("This needs a person's token.", scope="user")
         return self.actor.user_id
@@ -53,6 +53,6 @@ class CallContext(Dto):
 def system_context(
     name: str, *, request_id: str = "", traceparent: str | None = None
 ) -> CallContext:
-    """Build the context of a call that no client made, such as one of a periodic job."""
+    """Return the context for a call that no client makes, such as that of a periodic job."""
     actor = Actor(name=f"system:{name}")
     return CallContext(actor=actor, request_id=request_id or str(new_id()), traceparent=traceparent)

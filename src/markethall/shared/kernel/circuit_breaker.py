@@ -9,14 +9,15 @@ BreakerState = Literal["closed", "open", "half-open"]
 
 
 class BreakerOpen(Exception):
-    """The call was not made: the circuit is open, or a probe is running."""
+    """The call was not made, because the circuit is open or a probe is running."""
 
 
 class Breaker:
-    """Opens after `failure_threshold` failures in a row; after the cool-down admits single probes.
+    """A circuit breaker for the calls of one event loop.
 
-    For the calls of one event loop. A success closes the circuit from any state. A failure while it
-    is open belongs to an earlier call, and does not extend the cool-down.
+    It opens after `failure_threshold` failures in a row. After the cool-down one call at a time is
+    allowed, the probe. Every success closes the circuit. A failure while the circuit is open
+    belongs to a call that began earlier, so it does not extend the cool-down.
     """
 
     def __init__(
@@ -38,10 +39,10 @@ class Breaker:
 
     @contextmanager
     def guard(self, failure_types: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
-        """Admit the call and record its result. Raises BreakerOpen.
+        """Allow the call and record its result. Raises BreakerOpen.
 
-        Only `failure_types` are failures. Other exceptions and cancellation show nothing about the
-        dependency: they only end the probe.
+        Only exceptions of `failure_types` count as failures. Other exceptions, and cancellation, do
+        not show whether the dependency works; they only end the probe.
         """
         is_probe = self._admit()
         try:
@@ -55,7 +56,7 @@ class Breaker:
                 self._probing = False
 
     def record_success(self) -> None:
-        """Close the circuit: the dependency responded."""
+        """Close the circuit, because the dependency has answered."""
         self._consecutive_failures = 0
         self._opened_at = None
 
@@ -66,7 +67,7 @@ class Breaker:
             self._opened_at = self._clock()
 
     def _admit(self) -> bool:
-        """Return whether the call is a probe. Raises BreakerOpen."""
+        """Allow the call, and tell whether it is a probe. Raises BreakerOpen."""
         if self._opened_at is None:
             return False
         if self._probing or self.state == "open":

@@ -1,4 +1,4 @@
-"""The clock that services take as an argument."""
+"""The types of clocks, which services take as an argument."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

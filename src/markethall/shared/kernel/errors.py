@@ -1,4 +1,4 @@
-"""Domain errors: they cross the borders of contexts, in process and over HTTP."""
+"""Domain errors: the caller of another context gets them unchanged, in process and over HTTP."""
 
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -25,12 +25,12 @@ class DomainError(Exception):
 
     @property
     def retry_after(self) -> int | None:
-        """Whole seconds after which the same request may succeed."""
+        """The whole seconds after which the same request may succeed; None if it cannot."""
         return self.details.get("retry_after", 1) if self.retryable else None
 
     @property
     def is_deterministic(self) -> bool:
-        """Tell whether the same request would fail again, so that the response may be stored."""
+        """Tell whether the same request would fail in the same way, so this error may be stored."""
         uncertain_statuses = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
         is_server_error = self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         return not self.retryable and not is_server_error and self.status not in uncertain_statuses
@@ -53,7 +53,7 @@ class DeadlineExceeded(Unavailable):
 
 
 class InternalError(DomainError):
-    """A bug. Details: error_id, which the log line has too."""
+    """A bug. Details: error_id, the request_id of the log line."""
 
     code = "system.internal"
     status = 500
@@ -82,7 +82,7 @@ class MethodNotAllowed(DomainError):
 
 
 class MalformedRequest(DomainError):
-    """The body cannot be parsed: no JSON, repeated names, nested too deep."""
+    """The body cannot be parsed, repeats a name, or is nested too deep."""
 
     code = "request.malformed"
     status = 400
@@ -90,7 +90,7 @@ class MalformedRequest(DomainError):
 
 
 class ValidationFailed(DomainError):
-    """Details: errors, each with field (a JSON pointer), code and message."""
+    """Details: errors, a list of objects with field (a JSON pointer), code and message."""
 
     code = "request.invalid"
     status = 422
@@ -114,7 +114,7 @@ class HeadersTooLarge(DomainError):
 
 
 class UnsupportedMediaType(DomainError):
-    """Details: supported."""
+    """Details: supported, a list of content types."""
 
     code = "request.unsupported_media_type"
     status = 415
@@ -138,7 +138,7 @@ class TooManyRequests(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """No access token, or an invalid or expired one (RFC 6750). Details: reason."""
+    """The token is missing, invalid or expired (RFC 6750). Details: reason."""
 
     code = "auth.unauthenticated"
     status = 401
@@ -146,7 +146,7 @@ class Unauthenticated(DomainError):
 
 
 class Forbidden(DomainError):
-    """Details: scope, the missing one."""
+    """Details: scope, the missing scope."""
 
     code = "auth.forbidden"
     status = 403
@@ -160,7 +160,7 @@ class PreconditionRequired(DomainError):
 
 
 class PreconditionFailed(DomainError):
-    """Details: etag, the current one."""
+    """Details: etag, the current entity tag."""
 
     code = "request.if_match_failed"
     status = 412
@@ -168,4 +168,4 @@ class PreconditionFailed(DomainError):
 
 
 class CalledWhileHoldingConnection(AssertionError):
-    """A contract was called while the caller held a database connection (decision 0009)."""
+    """A context called another while it held a database connection (docs/decisions/0009)."""

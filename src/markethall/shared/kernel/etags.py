@@ -10,16 +10,19 @@ from markethall.shared.kernel.errors import PreconditionFailed
 # the versions that a change accepts; None accepts every version
 ExpectedVersions = AbstractSet[int] | None
 
-# as many digits as every INTEGER column holds
+# at most nine digits, because every such number fits into an INTEGER column
 _VERSION_TAG: Final = re.compile(r'"v(0|[1-9][0-9]{0,8})(?:-[0-9a-f]{12})?"')
-# section 8.8.3; possessive quantifiers: no backtracking on a long header
+# section 8.8.3. Possessive quantifiers avoid the slow backtracking for a long header.
 _ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"'
 _ENTITY_TAGS: Final = re.compile(_ENTITY_TAG)
 _ENTITY_TAG_LIST: Final = re.compile(rf"[ \t,]*+(?:{_ENTITY_TAG}[ \t]*+(?:,[ \t,]*+|\Z))*+")
 
 
 def etag(version: int, digest: str = "") -> str:
-    """Return a strong entity tag. If-Match compares only the version; the digest is for caches."""
+    """Return a strong entity tag.
+
+    If-Match compares only the version. The digest makes the tag of another representation differ.
+    """
     return f'"v{version}-{digest}"' if digest else f'"v{version}"'
 
 
@@ -31,7 +34,7 @@ def content_digest(body: bytes | memoryview) -> str:
 def parse_if_match(if_match: str) -> ExpectedVersions:
     """Return the versions that If-Match accepts (section 13.1.1); None for `*`.
 
-    A weak tag matches nothing. Raises PreconditionFailed if no tag can match.
+    Weak tags are ignored. Raises PreconditionFailed if no tag is one of ours.
     """
     if if_match.strip(" \t") == "*":
         return None
@@ -43,6 +46,6 @@ def parse_if_match(if_match: str) -> ExpectedVersions:
 
 
 def check_expected_version(expected_versions: ExpectedVersions, version: int) -> None:
-    """Raises PreconditionFailed when the version is not an expected one."""
+    """Raises PreconditionFailed if the version is not among the expected versions."""
     if expected_versions is not None and version not in expected_versions:
         raise PreconditionFailed(etag=etag(version))

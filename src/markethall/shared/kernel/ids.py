@@ -14,20 +14,18 @@ _RANDOM_BITS: Final = 80
 
 
 def new_id() -> UUID:
-    """Make an id: 48 bits of milliseconds, then a counter and random bits (RFC 9562, 6.2)."""
+    """Return a new UUIDv7: 48 bits of milliseconds, a counter and random bits (RFC 9562, 6.2)."""
     return uuid7()
 
 
 def new_request_id() -> str:
-    """Make a request id: a UUIDv7 as text."""
     return str(uuid7())
 
 
 def derive_uuid7(origin: UUID, purpose: str) -> UUID:
-    """Derive an id from another one: the same origin and purpose always give the same id.
+    """Return an id that depends only on `origin` and `purpose`; it has the time of the origin.
 
-    It has the time of the origin. A retry with the same origin finds the rows of the first
-    attempt.
+    So a retry with the same origin finds the rows that the first attempt created.
     """
     digest = sha256(origin.bytes + purpose.encode()).digest()
     value = (origin.int >> _RANDOM_BITS) << _RANDOM_BITS | int.from_bytes(digest[:10])

@@ -9,13 +9,13 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 
 class Dto(BaseModel):
-    """Base of the DTOs between contexts: immutable, and ignores fields of a newer sender."""
+    """Base class of DTOs between contexts. Immutable; ignores unknown fields of a newer sender."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_bytes="base64")
 
 
 class RequestModel(BaseModel):
-    """Base of the request bodies of clients: rejects unknown fields."""
+    """Base class of the request bodies of clients. Rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
 
@@ -24,7 +24,7 @@ def _reject_nul_and_surrogates(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain a NUL character")
     if not text.isascii():
-        text.encode()  # a lone surrogate raises UnicodeEncodeError, a ValueError
+        text.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
     return text
 
 
@@ -42,7 +42,7 @@ _ISO_DATE_PREFIX: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 def _require_iso_string(value: Any) -> Any:
     if not isinstance(value, str | datetime) or (
-        # pydantic would read a number in quotes as seconds or milliseconds
+        # because pydantic reads a number in quotes as seconds or milliseconds since 1970
         isinstance(value, str) and not _ISO_DATE_PREFIX.match(value)
     ):
         raise ValueError("must be a time in ISO 8601, with its offset")
@@ -65,5 +65,5 @@ UtcDatetime = Annotated[
 ]
 Id = Annotated[UUID, BeforeValidator(_require_canonical_uuid)]
 
-# far below the limit of BIGINT, so that sums fit
+# in minor units; far below the limit of BIGINT, so that sums fit too
 MAX_AMOUNT = 10**15

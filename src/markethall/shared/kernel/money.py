@@ -13,17 +13,17 @@ from markethall.shared.kernel.errors import DomainError
 from markethall.shared.kernel.model import MAX_AMOUNT, Dto, Int, Text
 
 _FUNDS: Final = frozenset({"BOV", "CHE", "CHW", "COU", "MXV", "USN", "XAD"})
-# code of each currency in use -> decimals of its minor unit (ISO 4217)
+# maps the code of each current currency to the decimals of its minor unit (ISO 4217)
 EXPONENT_BY_CURRENCY: Final[Mapping[str, int]] = {
     currency.code: currency.exponent
     for currency in iso4217.Currency
-    # without funds and units of account; metals and test codes have no minor unit
+    # excludes funds and units of account; metals and test codes have no exponent
     if currency.exponent is not None and currency.code not in _FUNDS
 }
 
 
 class AmountOutOfRange(DomainError):
-    """A sum or product is larger than the maximum. Details: limit."""
+    """A sum or product exceeds MAX_AMOUNT. Details: limit in minor units."""
 
     code = "money.amount_out_of_range"
     status = 422
@@ -73,11 +73,14 @@ class Money(Dto):
 
     def apply_rate(self, rate: Decimal) -> "Money":
         """Return the amount times the rate, rounded half to even. Raises AmountOutOfRange."""
-        # a Fraction is exact; a Decimal has 28 digits
+        # uses a Fraction, because a product of Decimals is rounded to 28 digits
         return self._with_amount(round(self.amount * Fraction(rate)))
 
     def allocate(self, weights: Sequence[int]) -> tuple["Money", ...]:
-        """Divide in proportion to the weights, by largest remainder; the parts sum exactly."""
+        """Divide in proportion to the weights, by the largest-remainder method.
+
+        The sum of the parts is exactly this amount. Raises ValueError for invalid weights.
+        """
         total = sum(weights)
         if total <= 0 or min(weights) < 0:
             raise ValueError("weights must be positive in sum and none negative")
@@ -98,7 +101,7 @@ _DECIMAL = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,8})?")
 
 
 def format_major_units(amount: int, currency: str) -> str:
-    """Format an amount that is not negative: 1999 EUR is "19.99", 500 JPY is "500"."""
+    """Format minor units as text: 1999 EUR is "19.99". The amount must not be negative."""
     exponent = EXPONENT_BY_CURRENCY[currency]
     digits = f"{amount:0{exponent + 1}d}"
     return f"{digits[:-exponent]}.{digits[-exponent:]}" if exponent else digits

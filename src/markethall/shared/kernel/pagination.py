@@ -20,7 +20,7 @@ _SIGNATURE_BYTES = 16
 
 
 class TimeKeyset(NamedTuple):
-    """Sort key of a list that is ordered by a timestamp and then by an id."""
+    """The sort key of a list that is sorted by a timestamp and then by an id."""
 
     timestamp: datetime
     row_id: UUID
@@ -30,7 +30,7 @@ TIME_KEYSET: Final = TypeAdapter(TimeKeyset)
 
 
 class CursorInvalid(DomainError):
-    """Forged, or issued for another list or by another release."""
+    """The cursor is forged, or belongs to another list or another release."""
 
     code = "request.cursor_invalid"
     status = 422
@@ -43,19 +43,20 @@ class Page(Dto, Generic[T]):
 
 
 class PageQuery(BaseModel):
-    """The query parameters of every list; unknown ones are rejected."""
+    """The query parameters that every list has. Unknown parameters are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    # long enough for a keyset with the longest name, in four-byte characters
+    # enough for a keyset with a name of maximum length in four-byte characters
     cursor: Annotated[str | None, Field(max_length=4000)] = None
 
 
 class Cursors:
-    """Encodes the keyset of the last row of a page, signed together with the name of the list.
+    """Encodes and decodes cursors.
 
-    A list name holds the filters and the sort order too. A keyset is JSON.
+    A cursor contains the keyset (the sort key of the last row of a page) as JSON. It is signed
+    together with the name of the list. The list name includes the filters and the sort order.
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -67,9 +68,9 @@ class Cursors:
         return base64.urlsafe_b64encode(self._sign(list_name, body) + body).decode().rstrip("=")
 
     def decode(self, list_name: str, cursor: str | None, keyset_type: TypeAdapter[K]) -> K | None:
-        """Return the keyset of a cursor, None without one. Raises CursorInvalid.
+        """Return the keyset of a cursor, or None if the cursor is None. Raises CursorInvalid.
 
-        A cursor with a valid signature may come from another release, with another keyset.
+        The keyset is validated too, because an older release may have signed another keyset.
         """
         if cursor is None:
             return None
@@ -85,7 +86,7 @@ class Cursors:
     def build_page(
         self, list_name: str, rows: Sequence[T], limit: int, get_keyset: Callable[[T], Any]
     ) -> Page[T]:
-        """Build a page from up to `limit` + 1 rows; the last one only shows that more follow."""
+        """Return a page. `rows` has one row more than `limit` if another page follows."""
         has_more = len(rows) > limit
         items = tuple(rows[:limit])
         return Page(

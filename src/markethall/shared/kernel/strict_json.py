@@ -11,7 +11,7 @@ def parse_strict_json(text: str) -> Any:
 
 
 def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # RFC 8259 leaves the meaning of a repeated name open
+    # rejected, because RFC 8259 does not define which value of a repeated name counts
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("an object repeats a name")
@@ -29,7 +29,7 @@ def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-# built once: json.loads with options builds a decoder per call, as costly as parsing a short text
+# built once, because json.loads with options builds a new decoder for every call
 _STRICT_DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_reject_duplicate_names,
     parse_float=_parse_finite_float,

@@ -14,18 +14,18 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-# in characters
+# in characters; longer paths are cut in the access log
 MAX_PATH_LENGTH: Final = 2000
 # a field whose name contains one of these is redacted
 _SECRET_NAME: Final = re.compile(
     "passw|secret|token|authorization|cookie|api_?key|signing_key|private|credential",
     re.IGNORECASE,
 )
-# in texts: user:password@ in a URL, a bearer token, a JWT, password=… and similar
+# secrets within texts: user:password@ in a URL, bearer tokens, JWTs, assignments like password=x
 _SECRET_PATTERNS: Final = (
     (re.compile(r"(?<=://)[^\s/?#'\"]*@"), "***@"),
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), r"\1 ***"),
-    # bounded quantifiers, and no match inside a word: linear for a text of many "eyJ"
+    # a JWT; the bounded quantifiers keep the time linear for a text with many "eyJ"
     (re.compile(r"(?<![\w-])eyJ[\w-]{5,2000}\.[\w-]{1,8000}\.[\w-]{0,2000}"), "***"),
     (
         re.compile(
@@ -36,18 +36,18 @@ _SECRET_PATTERNS: Final = (
         r"\1\2***",
     ),
 )
-# every match of the patterns contains one of these; most texts contain none
+# a quick test before the patterns: a text without any of these words cannot match them
 _SECRET_HINT: Final = re.compile(r"://|bearer|basic|eyJ|passw|secret|token", re.IGNORECASE)
-# built once: json.dumps with options builds an encoder per call
+# built once, because json.dumps with options builds a new encoder for every call
 _encode_json: Final = JSONEncoder(default=repr, separators=(",", ":")).encode
 
 
 class AccessLog:
-    """Writes the access log.
+    """Writes one line per request to the log.
 
-    Lines have the same shape as structlog's. JSON lines bypass structlog, and those of one
-    iteration of the event loop share one write, because every request has a line. The caller
-    redacts the texts.
+    For speed, JSON lines bypass structlog, and the lines of one iteration of the event loop are
+    written together. They have the same fields as lines of structlog. The caller must redact
+    secrets.
     """
 
     def __init__(self) -> None:
@@ -120,9 +120,12 @@ def configure(style: str, level: str) -> None:
 
 
 def _renderers(*, pretty: bool) -> list[Processor]:
-    """Return the last processors; tracebacks become text first, so that they are redacted too."""
+    """Return the last structlog processors.
+
+    Tracebacks are converted to text before the redaction, so that they are redacted too.
+    """
     if pretty:
-        # repr: the text of a client cannot start a new line or send terminal escapes
+        # repr escapes line breaks and terminal control codes in the text of a client
         renderer: Processor = structlog.dev.ConsoleRenderer(
             colors=sys.stdout.isatty(),
             repr_native_str=True,
@@ -160,9 +163,9 @@ def _configure_standard_logging(
 
 
 def redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Redact fields with the name of a secret, at any depth, and secrets in texts.
+    """structlog processor: redact fields whose name means a secret, and secrets within texts.
 
-    A line with `redacted=True` is redacted already, such as those of the access log.
+    Lines with `redacted=True`, such as those of the access log, are left unchanged.
     """
     if event.pop("redacted", False):
         return event

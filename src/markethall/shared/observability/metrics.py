@@ -1,4 +1,4 @@
-"""Prometheus metrics; docs/metrics.md lists them all."""
+"""The Prometheus metrics; docs/metrics.md lists all of them."""
 
 from functools import lru_cache
 
@@ -19,7 +19,7 @@ LATENCY = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
     registry=REGISTRY,
 )
-# cached: prometheus_client looks up the children of a metric under a lock
+# cached, because the `labels` method of prometheus_client takes a lock
 request_counter = lru_cache(maxsize=4096)(REQUESTS.labels)
 latency_histogram = lru_cache(maxsize=1024)(LATENCY.labels)
 IN_FLIGHT = Gauge("markethall_http_in_flight", "Requests in progress.", registry=REGISTRY)

@@ -14,4 +14,4 @@ class ReadDatabase(Protocol[R_co]):
 
 class Database(ReadDatabase[R_co], Protocol[R_co, S_co]):
     def transaction(self) -> AbstractAsyncContextManager[S_co]:
-        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
+        """Commit when the block ends; roll back when it raises. Raises Unavailable."""

@@ -107,7 +107,7 @@ class TransactionalTables(Generic[T_co]):
 
     @asynccontextmanager
     async def write_transaction(self) -> AsyncIterator[T_co]:
-        """Keep the changes when the block ends, undo them when it raises."""
+        """Keep the changes when the block ends; undo them when it raises."""
         async with self._exclusive_access():
             undo_log: list[Callable[[], None]] = []
             for table in self.tables.all_tables():

@@ -154,7 +154,7 @@ class Postgres:
         self._open_lock = asyncio.Lock()
 
     def transaction(self) -> "_PooledSession":
-        """Commit when the block ends, roll back when it raises. Raises Unavailable."""
+        """Commit when the block ends; roll back when it raises. Raises Unavailable."""
         return _PooledSession(self._acquire, self._timeout, in_transaction=True)
 
     def read_session(self) -> "_PooledSession":

@@ -1,7 +1,7 @@
 """Access tokens: JWTs signed with Ed25519 (RFC 8037), in the profile of RFC 9068.
 
-As RFC 8725 recommends, the algorithm is fixed, the type in the header tells them from other tokens,
-and issuer, audience and times are always checked.
+As RFC 8725 recommends, only one algorithm is accepted, the `typ` header distinguishes access tokens
+from other tokens, and issuer, audience and times are always checked.
 """
 
 import base64
@@ -34,11 +34,11 @@ from markethall.shared.kernel.ids import new_id
 ALGORITHM: Final = "EdDSA"
 TOKEN_TYPE: Final = "at+jwt"
 MAX_TOKEN_LENGTH: Final = 4096
-# the clock of the issuer may be ahead
+# tolerance for `iat`, because the clock of the issuer may be ahead
 CLOCK_SKEW_SECONDS: Final = 60
 
 _REQUIRED_CLAIMS: Final = ("iss", "aud", "exp", "iat", "sub", "jti")
-# the verifier checks the times itself, with its own clock
+# PyJWT must not check the times, because the verifier checks them with its own clock
 _DECODE_OPTIONS: Final[Any] = {
     "require": list(_REQUIRED_CLAIMS),
     "verify_exp": False,
@@ -47,7 +47,7 @@ _DECODE_OPTIONS: Final[Any] = {
     "strict_aud": True,
 }
 
-# all that a forged header or claim can raise
+# the exceptions that decoding a forged token can raise
 DECODE_ERRORS: Final = (
     jwt.PyJWTError,
     ValueError,
@@ -70,8 +70,8 @@ def generate_private_key() -> str:
 def load_private_keys(pem: str) -> list[Ed25519PrivateKey]:
     """Load one or more concatenated PEM keys. Raises ValueError.
 
-    The first key signs, the others are only published: a new key before it signs, and an old key
-    while its tokens are valid.
+    Only the first key signs. The other public keys are published too: a new key before it is used
+    for signing, and an old key as long as its tokens are valid.
     """
     begin = "-----BEGIN"
     pem_blocks = [f"{begin}{part}" for part in pem.split(begin)[1:]]
@@ -79,7 +79,7 @@ def load_private_keys(pem: str) -> list[Ed25519PrivateKey]:
 
 
 def load_private_key(pem: str) -> Ed25519PrivateKey:
-    """Load an Ed25519 private key. Raises ValueError with one readable line."""
+    """Load an Ed25519 private key from PEM text. Raises ValueError with a readable message."""
     try:
         key = load_pem_private_key(pem.strip().encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -90,7 +90,7 @@ def load_private_key(pem: str) -> Ed25519PrivateKey:
 
 
 class AccessTokenSigner:
-    """Signs access tokens. The private key is held here only."""
+    """Signs access tokens. No other class has the private key."""
 
     def __init__(
         self,
@@ -150,9 +150,10 @@ class _VerifiedToken:
 
 
 class AccessTokenVerifier:
-    """Verifies tokens, and caches valid ones by hash until they expire.
+    """Verifies access tokens, and caches valid tokens by their hash until they expire.
 
-    `get_key_set` returns the current key set and must not block. A changed set clears the cache.
+    `get_key_set` returns the current public keys and must not block. The cache is cleared when the
+    keys change.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class AccessTokenVerifier:
         self._cache: OrderedDict[bytes, _VerifiedToken] = OrderedDict()
 
     def verify(self, token: str) -> Actor:
-        """Return the actor of a token. Raises Unauthenticated, reason `expired` or `invalid`."""
+        """Return the actor of a token. Raises Unauthenticated; reason: `expired` or `invalid`."""
         if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated(reason="invalid")
         self._reload_changed_keys()
@@ -210,12 +211,12 @@ class AccessTokenVerifier:
         try:
             return self._to_verified_token(self._decode(token))
         except DECODE_ERRORS:
-            # the same error for every defect, so that a forger learns nothing from it
+            # the same error for every defect, so that an attacker learns nothing from it
             raise Unauthenticated(reason="invalid") from None
 
     def _decode(self, token: str) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
-        # exactly these: a forged header may bring its own key (jwk, jku, x5u)
+        # no other members are allowed, because a forged header could name its own key (jwk, x5u)
         if set(header) != {"alg", "typ", "kid"} or header["typ"] != TOKEN_TYPE:
             raise ValueError("not the header of an access token")
         claims: dict[str, Any] = jwt.decode(
@@ -247,7 +248,7 @@ def to_key_set(keys: Sequence[Ed25519PrivateKey]) -> dict[str, list[dict[str, st
 
 
 def parse_public_keys(key_set: Mapping[str, Any]) -> dict[str, Ed25519PublicKey]:
-    """Return the Ed25519 keys by kid; other and malformed keys are left out."""
+    """Return the Ed25519 keys by key id (kid); other keys and malformed keys are skipped."""
     keys = {}
     for key in key_set.get("keys", ()):
         with suppress(ValueError, TypeError, LookupError):
@@ -274,7 +275,7 @@ def _to_jwk(key: Ed25519PublicKey) -> dict[str, str]:
 
 
 def _thumbprint(x: str) -> str:
-    """Return the thumbprint of a key: required members sorted by name, no spaces (RFC 7638)."""
+    """Return the thumbprint (RFC 7638) of the public key whose base64url value is `x`."""
     members = {"crv": "Ed25519", "kty": "OKP", "x": x}
     return _base64url_encode(
         hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()

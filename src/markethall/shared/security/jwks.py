@@ -21,10 +21,10 @@ from markethall.shared.security.access_tokens import (
 
 log = structlog.get_logger("markethall.jwks")
 
-# shortest pause between two fetches because of an unknown key
+# minimum time between two fetches that unknown keys cause
 _UNKNOWN_KEY_REFETCH_SECONDS: Final = 30.0
 _FAILED_FETCH_RETRY_SECONDS: Final = 1.0
-# a key set of this age is refreshed in the background: a key may have been withdrawn
+# an older key set is refreshed in the background, because the issuer may have removed a key
 _REFRESH_AFTER_SECONDS: Final = 300.0
 _MAX_BYTES: Final = 64 * 1024
 
@@ -38,7 +38,7 @@ class JwksProvider(Protocol):
     def has_key(self, kid: str) -> bool: ...
 
     async def refresh_for(self, kid: str) -> None:
-        """Fetch the keys because of an unknown kid. Raises Unavailable if that fails."""
+        """Fetch the keys because of an unknown key id. Raises Unavailable if the fetch fails."""
 
 
 class LocalJwks:
@@ -51,11 +51,11 @@ class LocalJwks:
         return kid in _kids(self.get_key_set())
 
     async def refresh_for(self, kid: str) -> None:
-        """Does nothing: the key set is always current."""
+        """Do nothing, because the key set is always current."""
 
 
 class RemoteJwks:
-    """The keys of an issuer in another process, fetched at the first token."""
+    """The public keys of an issuer in another process; fetched when the first token arrives."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class RemoteJwks:
         self._fetching: asyncio.Task[None] | None = None
 
     def get_key_set(self) -> Mapping[str, Any]:
-        """Return the cached keys, also stale ones while the issuer does not respond."""
+        """Return the cached keys. They may be old while the issuer does not answer."""
         if self._key_set["keys"] and self._has_elapsed(_REFRESH_AFTER_SECONDS, self._fetched_at):
             self._start_fetch()
         return self._key_set
@@ -83,10 +83,13 @@ class RemoteJwks:
         return kid in _kids(self._key_set)
 
     async def refresh_for(self, kid: str) -> None:
-        """Fetch the keys: one fetch at a time, with a pause between them. Raises Unavailable."""
+        """Fetch the keys, unless they were fetched a moment ago. Raises Unavailable.
+
+        Concurrent callers share one fetch.
+        """
         if not self._has_elapsed(_UNKNOWN_KEY_REFETCH_SECONDS, self._fetched_at):
             return
-        # shielded: a cancelled request must not cancel the fetch of the others
+        # shielded, because a cancelled request must not cancel a fetch that others wait for
         await asyncio.shield(self._start_fetch())
         if not self.has_key(kid) and self._failed_at > self._fetched_at:
             raise Unavailable(dependency=self._issuer)
@@ -107,8 +110,8 @@ class RemoteJwks:
             log.warning("jwks.fetch_failed", issuer=self._issuer, error=repr(error))
 
     async def _download(self) -> Mapping[str, Any]:
-        """Raises the errors of httpx2, TimeoutError, and DECODE_ERRORS for a malformed set."""
-        # one timeout for the whole fetch: httpx2's read timeout restarts with each byte
+        """Raises errors of httpx2, TimeoutError, and DECODE_ERRORS for a malformed key set."""
+        # one timeout for the whole fetch, because httpx2's restarts with each received byte
         async with (
             asyncio.timeout(self._http.timeout.read),
             self._http.stream("GET", self._path) as response,
@@ -117,7 +120,7 @@ class RemoteJwks:
             body = await _read_limited(response)
         key_set = {"keys": [dict(key) for key in json.loads(body)["keys"]]}
         if not parse_public_keys(key_set):
-            # keeps the current keys
+            # the error keeps the current keys in use
             raise ValueError("the key set has no usable key")
         return key_set
 
@@ -126,7 +129,7 @@ class RemoteJwks:
 
 
 class UserTokenVerifier:
-    """Verifies access tokens; fetches the keys of the issuer for an unknown kid."""
+    """Verifies access tokens; fetches the keys of the issuer if a key id is unknown."""
 
     def __init__(self, verifier: AccessTokenVerifier, jwks: JwksProvider) -> None:
         self._verifier = verifier
@@ -145,7 +148,7 @@ class UserTokenVerifier:
 
 
 def kid_of(token: str) -> str:
-    """Return the kid in the header of a token. Raises Unauthenticated."""
+    """Return the key id (kid) in the header of a token. Raises Unauthenticated."""
     try:
         return str(jwt.get_unverified_header(token)["kid"])
     except DECODE_ERRORS:

@@ -1,8 +1,8 @@
 """Password rules and password hashes.
 
-A hash is bcrypt over a digest of the password, because bcrypt itself reads only 72 bytes and stops
-at a NUL. Hashing takes a quarter of a second of CPU, so it has its own thread pool with a bounded
-queue.
+The password is hashed by HMAC-SHA-256 before bcrypt, because bcrypt reads only 72 bytes and stops
+at a NUL. A bcrypt hash takes about a quarter of a second of CPU time, so a thread pool with a
+bounded queue computes them.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ T = TypeVar("T")
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 256
 
-# not a secret: it separates these digests from other uses of the same password
+# not a secret; it makes the digests differ from those that another program makes of a password
 _DIGEST_KEY: Final = b"markethall password v1"
 
-# from public lists, those that pass the length rule (NIST 800-63B, section 3.1.1.2)
+# passwords of public lists that are long enough for MIN_LENGTH (NIST 800-63B, section 3.1.1.2)
 _COMMON_PASSWORDS_TEXT = """
     password password1 password12 password123 password1234 password! passw0rd p@ssword p@ssw0rd
     pa55word pa$$word passwort passwort1 motdepasse contraseña wachtwoord 12345678 123456789
@@ -54,8 +54,9 @@ COMMON_PASSWORDS: Final = frozenset(_COMMON_PASSWORDS_TEXT.split())
 
 
 def weakness(password: str, *personal: str) -> str | None:
-    """Return why a password is not acceptable, or None (NIST 800-63B: length over composition).
+    """Return why a password is rejected, or None.
 
+    By NIST 800-63B there are rules for the length, but none for kinds of characters.
     The password may not equal one of the `personal` words, such as the username.
     """
     text = normalize("NFKC", password)
@@ -73,14 +74,14 @@ def weakness(password: str, *personal: str) -> str | None:
 class Passwords:
     """Hashes and verifies passwords in `workers` threads.
 
-    Up to `queue` further jobs wait; more are rejected at once with Overloaded.
+    At most `queue` further jobs wait. When the queue is full, methods raise Overloaded at once.
     """
 
     def __init__(self, cost: int, workers: int = 2, queue: int = 32) -> None:
         self._cost = cost
         self._slots = threading.BoundedSemaphore(workers + queue)
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="passwords")
-        # matches no password, and takes as long to verify as a real hash
+        # matches no password; verifying it takes as long as verifying a real hash
         self._dummy_hash = bcrypt.gensalt(cost) + b"." * 31
 
     async def hash(self, password: str) -> str:
@@ -91,7 +92,10 @@ class Passwords:
         )
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Compare with a hash; without one, return False after the same time. Raises Overloaded."""
+        """Tell whether the password has this hash. Raises Overloaded.
+
+        For an unknown user the hash is None; the result is then False and takes the same time.
+        """
         digest = _prehash(password)
         compared_hash = self._dummy_hash if password_hash is None else password_hash.encode()
         is_match = await self._run_in_executor(lambda: bcrypt.checkpw(digest, compared_hash))
@@ -115,6 +119,6 @@ class Passwords:
 
 
 def _prehash(password: str) -> bytes:
-    """Return 44 ASCII bytes for any password; all Unicode forms of a text give the same."""
+    """Return 44 ASCII bytes that depend on the whole password, in Unicode form NFKC."""
     text = normalize("NFKC", password).encode("utf-8", "surrogatepass")
     return base64.b64encode(hmac.digest(_DIGEST_KEY, text, "sha256"))

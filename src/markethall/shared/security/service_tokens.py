@@ -1,7 +1,8 @@
-"""Service tokens: the calling context, the called method and the actor, signed by the caller.
+"""Service tokens: JWTs with which one context calls another.
 
-A token is for one method, and valid for a minute. Its type differs from that of access tokens, so
-that neither is accepted in place of the other (RFC 8725). The signature covers the actor too.
+The caller signs the names of both contexts, the method and the actor. A token is valid for one
+method and one minute. Its `typ` header differs from that of access tokens, so that neither kind is
+accepted in place of the other (RFC 8725).
 """
 
 from collections import OrderedDict
@@ -30,7 +31,7 @@ T = TypeVar("T")
 TOKEN_TYPE: Final = "svc+jwt"
 LIFETIME_SECONDS: Final = 60
 MAX_TOKEN_LENGTH: Final = 8192
-# a cached token is valid for at least this long
+# a cached token is used only if it is valid for at least this time
 _MIN_REMAINING_SECONDS: Final = 30
 _MAX_CACHED: Final = 2048
 _REQUIRED_CLAIMS: Final = ("iss", "sub", "aud", "exp", "iat", "jti", "scope", "actor")
@@ -59,10 +60,10 @@ class ServiceIdentity:
 
 
 class ServiceSigner:
-    """Signs for the contexts of this process. The private key is held here only."""
+    """Signs service tokens for the contexts of this process. No other class has the private key."""
 
     def __init__(self, pem: str, clock: Clock) -> None:
-        """The first key signs, further keys are only published. Raises ValueError."""
+        """`pem` has one or more private keys; the first signs. Raises ValueError."""
         keys = load_private_keys(pem)
         self._key = keys[0]
         self._clock = clock
@@ -75,7 +76,7 @@ class ServiceSigner:
         return self._jwks
 
     def sign(self, caller: str, target: str, method: str, actor: Actor) -> str:
-        """Return a token for this method; the same token for half of its lifetime."""
+        """Return a token for this method. A token is used again for half of its lifetime."""
         now = int(self._clock().timestamp())
         cache_key = (caller, target, method, actor)
         token, expires_at = self._cache.get(cache_key, ("", 0))
@@ -118,7 +119,10 @@ class ServiceVerifier:
         self._cache: OrderedDict[str, ServiceIdentity] = OrderedDict()
 
     async def verify(self, token: str) -> ServiceIdentity:
-        """Return the claims. Raises Unauthenticated; Unavailable without the caller's keys."""
+        """Return the verified claims. Raises Unauthenticated.
+
+        Raises Unavailable if the public keys of the caller cannot be fetched.
+        """
         identity = self._cache.get(token)
         if identity is None:
             identity = await self._verify_uncached(token)
@@ -134,7 +138,7 @@ class ServiceVerifier:
         if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated(reason="invalid")
         unverified = _or_unauthenticated(lambda: _read_unverified(token))
-        # the keys of the claimed caller; the signature then proves the claim
+        # the claimed caller selects the keys; the check of the signature proves the claim
         jwks = _or_unauthenticated(lambda: self._jwks_by_caller[unverified.caller])
         if not jwks.has_key(unverified.kid):
             await jwks.refresh_for(unverified.kid)
@@ -185,14 +189,14 @@ def _read_unverified(token: str) -> _UnverifiedClaims:
 
 
 def _require_whole_seconds(value: object) -> int:
-    """Return the value if it is an int. Raises ValueError; NaN would pass every comparison."""
+    """Return the value if it is an int. Raises ValueError, for example for NaN."""
     if type(value) is not int:
         raise ValueError("not a time in whole seconds")
     return value
 
 
 def _or_unauthenticated(read: Callable[[], T]) -> T:
-    """Turn every defect into the same error, so that a forger learns nothing from it."""
+    """Raise the same error for every defect, so that an attacker learns nothing from it."""
     try:
         return read()
     except DECODE_ERRORS:
