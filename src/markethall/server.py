@@ -11,17 +11,15 @@ from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.supervisors import Multiprocess
 
 from markethall.app import create_app
 from markethall.http_protocol import HttpProtocol, ServerConfig
 from markethall.settings import Settings, read_settings
 from markethall.shared.observability import log
+from markethall.worker_supervisor import WorkerSupervisor
 
 # long, because uvicorn already pings a worker during its imports, which may take many seconds
 _WORKER_HEALTHCHECK_SECONDS: Final = 30
-
-logger = log.get_logger("markethall.server")
 
 
 class GracefulServer(uvicorn.Server):
@@ -30,33 +28,6 @@ class GracefulServer(uvicorn.Server):
     def handle_exit(self, sig: int, _: FrameType | None) -> None:
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
-
-
-class WorkerSupervisor(Multiprocess):
-    """Restarts a worker that a signal has killed; ends if a worker exits with an error."""
-
-    exit_code = 0
-
-    def keep_subprocess_alive(self) -> None:
-        before = list(self.processes)
-        for process in before:
-            # closes the parent's copy of the pipe, because a ping of a dead worker would wait on it
-            process.child_conn.close()
-        super().keep_subprocess_alive()
-        for process in before:
-            if process.exitcode is None:
-                continue
-            logger.error("worker.died", pid=process.pid, exit_code=process.exitcode)
-            if process.exitcode > 0:
-                # the worker has raised an exception; a restart would probably fail in the same way
-                self.exit_code = 1
-                self.should_exit.set()
-
-    def terminate_all(self) -> None:
-        super().terminate_all()
-        # closed, because otherwise the kernel accepts connections that no worker serves
-        for listener in self.sockets:
-            listener.close()
 
 
 def serve(settings: Settings, host: str, port: int, workers: int) -> int:

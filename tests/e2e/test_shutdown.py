@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from markethall.worker_supervisor import RestartPauses
 from tests.e2e.dedicated_server import (
     dedicated_database,
     dedicated_process,
@@ -21,7 +23,14 @@ from tests.e2e.dedicated_server import (
     open_shop,
     wait_for_exit,
 )
-from tests.e2e.servers import RunningServer, end, free_port, spawn, wait_until_ready
+from tests.e2e.servers import (
+    START_TIMEOUT_SECONDS,
+    RunningServer,
+    end,
+    free_port,
+    spawn,
+    wait_until_ready,
+)
 from tests.e2e.shop import TIMEOUT_SECONDS, Person, Shop, expect_problem, expect_status
 
 SLOW_PAYMENT_SECONDS = 5.0  # delay of the method sandbox_slow
@@ -192,6 +201,40 @@ async def test_killed_worker_is_replaced(scratch: Path, server_url: str, templat
         assert (died["pid"], died["level"]) == (first[0], "error")
 
 
+async def test_deaths_in_a_row_leave_the_other_worker_serving(
+    scratch: Path, server_url: str, template: str
+) -> None:
+    async with dedicated_database(server_url, template) as url:
+        with dedicated_process(scratch, "deaths", "--workers", "2", database_url=url) as (
+            process,
+            server,
+        ):
+            survivor, *others = worker_pids(process.pid)
+            for death in range(3):
+                (victim,) = others
+                os.kill(victim, signal.SIGKILL)
+                await wait_until(partial(has_deaths, server, death + 1))
+                answers = [await get_on_new_connection(server, "/health") for _ in range(10)]
+                assert [answer.status_code for answer in answers if answer] == [200] * 10
+                await wait_until(lambda: len(worker_pids(process.pid)) == 2)
+                others = [pid for pid in worker_pids(process.pid) if pid != survivor]
+
+            async with open_shop(server) as shop:
+                await assert_order_can_be_paid(shop)
+
+
+def test_pauses_between_restarts_grow_and_are_forgotten() -> None:
+    now = 0.0
+    pauses = RestartPauses(lambda: now)
+
+    growing = [pauses.next_pause() for _ in range(8)]
+    now = 61.0
+    after_a_minute = pauses.next_pause()
+
+    assert growing == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert after_a_minute == 0
+
+
 async def test_workers_do_not_outlive_their_parent(
     scratch: Path, server_url: str, template: str
 ) -> None:
@@ -222,7 +265,7 @@ async def test_workers_that_cannot_start_end_the_command(
             variables = environment(folder, database_url=url)
             process = spawn(free_port(), variables, ("--workers", "2"), output)
             try:
-                assert await wait_for_exit(process, within=TIMEOUT_SECONDS) == 1
+                assert await wait_for_exit(process, within=START_TIMEOUT_SECONDS) == 1
             finally:
                 end(process)
     assert "the secret" in log.read_text()
@@ -233,6 +276,10 @@ async def assert_order_can_be_paid(shop: Shop) -> None:
     order = expect_status(await shop.place(buyer, product["product_id"]), 201)
     expect_status(await shop.confirm(buyer, order["payment"]["payment_id"]), 200)
     await shop.wait_for_status(buyer, order["order_id"], status="processing")
+
+
+def has_deaths(server: RunningServer, count: int) -> bool:
+    return server.log.read_text().count("worker.died") == count
 
 
 def worker_pids(pid: int) -> list[int]:
