@@ -88,7 +88,7 @@ class InventoryContainer(ContextContainer[InventorySettings]):
 
     @cached_property
     def search_index(self) -> SearchIndex:
-        """Replace this to use an external search engine."""
+        """Return the index that receives changed products. Replace it to use a search engine."""
         return NoSearchIndex()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The contract of inventory for other contexts: reserving stock for orders."""
+"""The contract of inventory for other contexts: reserve stock for orders."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,13 +14,17 @@ from markethall.shared.kernel.money import Money
 from markethall.shared.messaging.events import Event
 
 MAX_UNITS: Final = 1_000_000
-# upper bounds of a reservation's life, counted from its reserve
+# the latest expiry of a held reservation, counted from `reserve`: without and with `extend`
 MAX_RESERVATION_DURATION: Final = timedelta(minutes=15)
 MAX_EXTENDED_DURATION: Final = timedelta(minutes=30)
 
 
 class ReservationStatus(StrEnum):
-    """held -> committed -> consumed; held -> released | expired; committed -> released."""
+    """Status of a reservation.
+
+    Transitions: held -> committed -> consumed; held -> expired; expired -> committed (paid late);
+    held, committed or expired -> released.
+    """
 
     HELD = "held"
     COMMITTED = "committed"
@@ -35,10 +39,10 @@ class RequestedLine(Dto):
 
 
 class Reserve(Dto):
-    """Lines of the same product are summed. The reservation expires at `expires_at`, and at the
-    latest MAX_RESERVATION_DURATION after it was made.
+    """A new reservation. Lines of the same product are added up.
 
-    `limited`: the limits of unpaid orders and units per customer apply.
+    It expires at `expires_at`, and at the latest after MAX_RESERVATION_DURATION. With `limited`,
+    the limits of unpaid orders and units per customer apply.
     """
 
     reservation_id: UUID
@@ -50,14 +54,14 @@ class Reserve(Dto):
 
 
 class Extend(Dto):
-    """A later `expires_at`, at most MAX_EXTENDED_DURATION after the reservation was made."""
+    """A later expiry, at most MAX_EXTENDED_DURATION after the reservation was made."""
 
     reservation_id: UUID
     expires_at: datetime
 
 
 class Consume(Dto):
-    """Units that one fulfilment ships."""
+    """The units that one fulfilment ships."""
 
     reservation_id: UUID
     fulfilment_id: UUID
@@ -65,7 +69,7 @@ class Consume(Dto):
 
 
 class ReleasePart(Dto):
-    """Units of a reservation that are no longer needed."""
+    """The units of a reservation that the order does not need any more."""
 
     reservation_id: UUID
     release_id: UUID
@@ -73,9 +77,9 @@ class ReleasePart(Dto):
 
 
 class ReservationLineView(Dto):
-    """Reserved units of one product, over all warehouses, at the price of the reservation.
+    """The reserved units of one product in all warehouses. `unit_price` never changes.
 
-    `consumed` and `released` are the units that were shipped and partially released.
+    `quantity` includes `consumed` (the shipped units) and `released` (by `release_part`).
     """
 
     product_id: UUID
@@ -88,7 +92,7 @@ class ReservationLineView(Dto):
 
 
 class ReservationView(Dto):
-    """Lines in product id order, one per product. A tombstone has none."""
+    """A reservation with one line per product, sorted by product id. A tombstone has no lines."""
 
     reservation_id: UUID
     order_id: UUID | None
@@ -106,7 +110,7 @@ class ProductNotFound(DomainError):
 
 
 class OutOfStock(DomainError):
-    """Details: lines, each with product_id, requested, available."""
+    """There is too little stock. Details: lines (each with product_id, requested, available)."""
 
     code = "inventory.out_of_stock"
     status = 409
@@ -116,8 +120,8 @@ class OutOfStock(DomainError):
 class ReservationClosed(DomainError):
     """The reservation has ended, does not exist, or has fewer units than requested.
 
-    Details: reservation_id, status (null when it does not exist), and for too few units lines,
-    each with product_id, requested, remaining.
+    Details: reservation_id, status (null when it does not exist), lines (only for too few units;
+    each with product_id, requested, remaining).
     """
 
     code = "inventory.reservation_closed"
@@ -126,7 +130,7 @@ class ReservationClosed(DomainError):
 
 
 class TooManyUnpaidOrders(DomainError):
-    """The customer has reservations for the maximum of unpaid orders. Details: limit, open."""
+    """The customer has too many unpaid orders. Details: limit, open (the number of them)."""
 
     code = "inventory.too_many_holds"
     status = 409
@@ -134,9 +138,9 @@ class TooManyUnpaidOrders(DomainError):
 
 
 class TooManyUnits(DomainError):
-    """The customer would exceed the unpaid units per product.
+    """The customer would have too many unpaid units of a product.
 
-    Details: limit, and lines, each with product_id, requested, held.
+    Details: limit (units), lines (each with product_id, requested, held).
     """
 
     code = "inventory.too_many_units"
@@ -145,9 +149,9 @@ class TooManyUnits(DomainError):
 
 
 class StockLow(Event):
-    """The available units of a stock row fell to the product's threshold or below.
+    """The available units of a stock row have fallen to the product's threshold or below.
 
-    Published once per fall.
+    The event is published once, and again after the units have risen above the threshold.
     """
 
     type: ClassVar[str] = "inventory.stock_low"
@@ -163,46 +167,43 @@ class StockLow(Event):
 
 
 class Inventory(Protocol):
-    """Reservations. Every command is idempotent by its id."""
+    """The commands on reservations. Each is idempotent."""
 
     async def reserve(self, ctx: CallContext, command: Reserve) -> ReservationView:
         """Reserve all lines or none.
 
-        A repeated command returns the existing reservation in its current status, with its first
-        prices; after a release it is the released one.
-        Raises ProductNotFound, OutOfStock, and when it is limited TooManyUnpaidOrders,
-        TooManyUnits.
+        If the reservation id exists already, return the existing reservation unchanged. Raises
+        ProductNotFound, OutOfStock; with `limited` also TooManyUnpaidOrders, TooManyUnits.
         """
 
     async def extend(self, ctx: CallContext, command: Extend) -> ReservationView:
-        """Move the expiry of a held reservation to a later time, never to an earlier one.
+        """Move the expiry of a held reservation to a later time. Ignore an earlier time.
 
-        Raises ReservationClosed, also for a committed reservation.
+        Raises ReservationClosed when the reservation is not held.
         """
 
     async def commit(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        """Commit a held reservation once it is paid (held -> committed).
+        """Commit a reservation, because its order is paid. It then never expires.
 
-        A committed reservation never expires; an expired one is reserved again if there is
-        stock. Raises OutOfStock, ReservationClosed.
+        The stock of an expired reservation is reserved again. Raises OutOfStock when that is not
+        possible, ReservationClosed.
         """
 
     async def consume(self, ctx: CallContext, command: Consume) -> ReservationView:
-        """Take the units off the stock, once per fulfilment id; commits a held reservation.
+        """Subtract shipped units from the stock, once per fulfilment id. Commit a held reservation.
 
-        Raises ReservationClosed, and OutOfStock, with nothing changed, while backordered units
-        have not arrived.
+        Raises ReservationClosed. Raises OutOfStock while units sold as backorder are not on hand.
         """
 
     async def release_part(self, ctx: CallContext, command: ReleasePart) -> ReservationView:
-        """Release some units, once per release id.
+        """Release some units, once per release id. Raises ReservationClosed.
 
-        Releasing the last units ends the reservation: as consumed when some were shipped, else as
-        released. Raises ReservationClosed.
+        When no units remain, the reservation becomes consumed if some units were shipped, else
+        released.
         """
 
     async def release(self, ctx: CallContext, reservation_id: UUID) -> ReservationView:
-        """Release the units that were not consumed.
+        """Release the units that are not shipped. The stock can be sold again.
 
-        For an unknown reservation a tombstone is stored, so that a late reserve has no effect.
+        An unknown id stores a tombstone, so that a `reserve` that arrives later reserves nothing.
         """

@@ -1,4 +1,4 @@
-"""The store of inventory in memory, composed of those of its sub-domains."""
+"""The in-memory store of inventory. It inherits from the stores of the sub-domains."""
 
 from markethall.inventory.imports.memory import ImportTables, MemoryImportStore
 from markethall.inventory.reservations.memory import MemoryReservationStore, ReservationTables
@@ -14,7 +14,7 @@ class InventoryTables(ReservationTables, ImportTables):
 class MemoryInventoryStore(
     MemorySearchStore, MemoryImportStore, MemoryReservationStore, MemoryWarehouseStore
 ):
-    """One transaction, or reads without one."""
+    """The store that a transaction or a read session of inventory uses."""
 
     def __init__(self, tables: InventoryTables, clock: Clock) -> None:
         super().__init__(tables, clock)

@@ -1,4 +1,4 @@
-"""The contract of inventory over HTTP: first the server half, then the client half."""
+"""The contract `Inventory` over HTTP: server routes, then the client."""
 
 from typing import Annotated, Final, Protocol
 from uuid import UUID
@@ -47,7 +47,8 @@ class ReservationRef(Dto):
     "/reserve",
     response_model=ReservationView,
     responses=problems(ProductNotFound, OutOfStock, TooManyUnpaidOrders, TooManyUnits),
-    # callers of an older release do not send this field and do not know these errors
+    # a caller of an older release does not know these two errors; it never gets them,
+    # because it does not send `limited` (scripts/rpc_compatibility.py reads this mark)
     openapi_extra={
         "x-refused-only-with": {"limited": [TooManyUnpaidOrders.code, TooManyUnits.code]}
     },
@@ -110,7 +111,7 @@ async def release(
 
 
 class RemoteInventory:
-    """Calls inventory in another deployment."""
+    """Client of inventory in another deployment."""
 
     def __init__(self, rpc_client: RpcClient) -> None:
         self._rpc_client = rpc_client
@@ -137,7 +138,7 @@ class RemoteInventory:
 
 
 class GuardedInventory:
-    """Inventory through a call guard, with the same rules in process and over HTTP."""
+    """`Inventory` behind a call guard, so that local and remote calls are checked alike."""
 
     def __init__(self, inventory: Inventory, guard: CallGuard) -> None:
         self._inventory = inventory

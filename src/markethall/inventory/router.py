@@ -1,4 +1,4 @@
-"""The public routes of inventory."""
+"""HTTP API of inventory."""
 
 from fastapi import APIRouter
 

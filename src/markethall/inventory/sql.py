@@ -1,4 +1,4 @@
-"""The store of inventory in Postgres, composed of those of its sub-domains."""
+"""The Postgres store of inventory. It inherits from the stores of the sub-domains."""
 
 from markethall.inventory.catalogue.sql.category_store import SqlCategoryStore
 from markethall.inventory.catalogue.sql.tables import metadata
@@ -19,7 +19,7 @@ class SqlInventoryStore(
     SqlWarehouseStore,
     SqlCategoryStore,
 ):
-    """One transaction, or reads without one."""
+    """The store that a transaction or a read session of inventory uses."""
 
 
 __all__ = ["STATEMENTS", "SqlInventoryStore", "TrigramSupport", "metadata"]

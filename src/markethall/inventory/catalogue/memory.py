@@ -1,4 +1,4 @@
-"""Products and categories in memory."""
+"""The in-memory store of products and categories."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -66,7 +66,7 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         return True
 
     async def lock_category_tree(self) -> None:
-        """Do nothing: there is one transaction at a time."""
+        """Do nothing, because transactions in memory run one at a time."""
 
     async def get_category_for_update(self, category_id: UUID) -> Category | None:
         found = self._tables.categories.where(lambda node: node.category_id == category_id)
@@ -92,12 +92,12 @@ class MemoryCategoryStore(MemoryUnitOfWork):
         self._tables.categories.remove(node.category)
 
     def _ensure_category(self, category: str | None) -> None:
-        """Insert the category of a product if it is new."""
+        """Insert the category of a product if it does not exist."""
         if category is not None and category not in self._tables.categories:
             self._tables.categories.put(category, Category.create_implicit(new_id(), category))
 
     def _subtree(self, category: str) -> set[str]:
-        """Return the category and all below it; nothing when it does not exist."""
+        """Return the category and all categories below it. Return none if it does not exist."""
         subtree: set[str] = set()
         level = {category} if category in self._tables.categories else set()
         while level:
@@ -118,7 +118,7 @@ class MemoryCategoryStore(MemoryUnitOfWork):
 
 
 class MemoryProductStore(MemoryCategoryStore, ABC):
-    """Products. The stock store, in the sub-domain above, completes them."""
+    """The store of products. The store of `stock` implements the abstract methods."""
 
     async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None:
         product = self._tables.products.get(product_id)
@@ -167,11 +167,11 @@ class MemoryProductStore(MemoryCategoryStore, ABC):
 
     @abstractmethod
     def _apply_backorder_limit(self, product: Product) -> None:
-        """Copy the product's limit to its main stock row."""
+        """Copy the product's backorder limit to its stock row in the main warehouse."""
 
     @abstractmethod
     def _available(self, product_id: UUID, now: datetime) -> int:
-        """Units that can be bought now."""
+        """Return the units that can be bought at this time."""
 
     def _index(self, product: Product) -> None:
         self._tables.search_documents.put(product.product_id, build_search_document(product))

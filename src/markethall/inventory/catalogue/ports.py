@@ -1,4 +1,4 @@
-"""Ports of the catalogue: storage, cache, and the sub-domains that it calls back."""
+"""Ports of the catalogue: storage, cache, family pages, search index."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from markethall.shared.kernel.pagination import Page, PageQuery
 class ProductJson:
     """A product as JSON in the format of ProductView.
 
-    The store builds the JSON, so that a read sends it to the client without parsing it.
+    The store builds the JSON, so that a read can send it to the client without parsing it.
     """
 
     version: int
@@ -33,7 +33,7 @@ class ProductJson:
 
 @dataclass(frozen=True)
 class FamilySummary:
-    """Number, option values and prices of the active products of a family."""
+    """The number, option values and prices of the active products of a family."""
 
     product_count: int
     options: Mapping[str, tuple[str, ...]]
@@ -41,23 +41,26 @@ class FamilySummary:
 
 
 class ReadStore(Protocol):
-    """Reads. Each is one statement that takes no lock."""
+    """Reads without locks. Each is one statement."""
 
     async def get_product_json(self, product_id: UUID, now: datetime) -> ProductJson | None: ...
 
     async def get_product_json_by_sku(self, sku: str, now: datetime) -> ProductJson | None:
-        """Return the product with this SKU, ignoring case."""
+        """Return the product with this SKU, in any case."""
 
     async def get_family_summary(self, family: str, now: datetime) -> FamilySummary | None:
-        """Summarize the active products of the family; None when it has none."""
+        """Summarize the active products of the family. Return None when there are none."""
 
     async def count_products(self) -> int:
-        """Count the active products."""
+        """Return the number of active products."""
 
     async def list_categories(
         self, query: CategoryQuery, after: tuple[int, str] | None
     ) -> Sequence[CategoryView]:
-        """Return one category more than the page holds, by position and key, later than `after`."""
+        """Return categories after the position `after`, sorted by position and key.
+
+        Return at most `query.limit` + 1: the extra one tells that there is a next page.
+        """
 
     async def get_category_view(self, category_id: UUID) -> CategoryView | None: ...
 
@@ -66,78 +69,84 @@ class Store(ReadStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def add_product(self, product: Product) -> bool:
-        """Insert the product, and its category if that is new. False when its id or
-        SKU is taken.
+        """Insert the product, and its category if that does not exist.
+
+        Return False when a product has this id or SKU.
         """
 
     async def ensure_main_stock_row(self, product_id: UUID) -> None:
-        """Give the product a stock row in the main warehouse. Every product has one."""
+        """Insert the stock row in the main warehouse, which every product has."""
 
     async def get_product_for_update(self, product_id: UUID) -> Product | None:
-        """Lock the product until the end of the transaction."""
+        """Return the product and lock its row."""
 
     async def save_product(self, product: Product) -> None:
-        """Update the product, and insert its category if that is new. Raises SkuTaken."""
+        """Update the product. Insert its category if that does not exist. Raises SkuTaken."""
 
     async def add_category(self, category: Category) -> bool:
-        """Insert the category. False when its id or key is taken.
+        """Insert the category. Return False when a category has this id or key.
 
-        Raises CategoryNotFound (for the parent).
+        Raises CategoryNotFound when the parent does not exist.
         """
 
     async def lock_category_tree(self) -> None:
-        """Let no other transaction move a category until the end of this one."""
+        """Lock the tree until the transaction ends, so that no other one moves a category."""
 
     async def get_category_for_update(self, category_id: UUID) -> Category | None:
-        """Lock the category until the end of the transaction."""
+        """Return the category and lock its row."""
 
     async def get_ancestors(self, category: str) -> Sequence[str]:
-        """Return the category and all above it; nothing when it does not exist."""
+        """Return the category and all categories above it. Return none if it does not exist."""
 
     async def save_category(self, category: Category) -> None:
-        """Update the category. Raises CategoryNotFound (for the parent)."""
+        """Update the category. Raises CategoryNotFound when the parent does not exist."""
 
     async def remove_category(self, category: Category) -> None:
         """Delete the category. Raises CategoryInUse."""
 
     async def store_response(self, attempt: IdempotentCommand, result: Any) -> None:
-        """Keep the response under the command's key. Raises LeaseLost."""
+        """Store the response under the idempotency key. Raises LeaseLost.
+
+        A retry with the same key then returns it.
+        """
 
 
 class FamilyMembers(Protocol):
-    """Lists the products of a family."""
+    """The list of a family's products. The sub-domain `search` implements it."""
 
     async def list_family_members(
         self, ctx: CallContext, family: str, query: PageQuery
     ) -> Page[ProductView]:
-        """Return the active products by name. Raises CursorInvalid."""
+        """Return the active products, sorted by name. Raises CursorInvalid."""
 
 
 class ProductIndex(Protocol):
-    """External search engine that receives every change after the commit."""
+    """An external search engine. It receives every change of a product after the commit."""
 
     async def index(self, products: Sequence[Product]) -> None:
         """Index new and changed products. It must be fast and must not raise."""
 
 
 class ProductCache(Protocol):
-    """Rendered responses for the public."""
+    """A cache of JSON responses for the public."""
 
     async def get_or_load_product(
         self, product_id: UUID, load: Callable[[], Awaitable[RenderedResponse | None]]
     ) -> RenderedResponse | None:
-        """Return the cached product or load it. A missing product is not cached."""
+        """Return the cached product, or load it. `load` returns None for a missing product,
+        and this is not cached.
+        """
 
     async def get_or_load_page(
         self, key: str, load: Callable[[], Awaitable[RenderedResponse]], *, has_counts: bool = False
     ) -> RenderedResponse:
-        """Return the cached page or load it. Counts are expensive and are kept for longer."""
+        """Return the cached page, or load it. Pages with counts stay longer, as they are slow."""
 
     def invalidate(self, product_ids: Sequence[UUID], *, pages: bool) -> None: ...
 
 
 class ByteCache(Protocol):
-    """A cache of bytes: shared.cache.CoherentCache."""
+    """A cache of bytes with invalidation. `CoherentCache` in `shared` implements it."""
 
     async def get_or_load(
         self, namespace: str, key: str, ttl: float, load: Callable[[], Awaitable[bytes | None]]
@@ -148,4 +157,7 @@ class ByteCache(Protocol):
     def invalidate_namespace(self, namespace: str) -> None: ...
 
     def peek(self, namespace: str, key: str) -> bytes | None:
-        """Return the cached value, the same object until it is invalidated; else None."""
+        """Return the value if this process has it cached, else None.
+
+        It is the same object until it is invalidated.
+        """

@@ -1,4 +1,4 @@
-"""Reservations of an order, for staff. Other contexts call inventory/contract.py."""
+"""The contract of reservations for the HTTP API. Other contexts use inventory/contract.py."""
 
 from typing import Protocol
 
@@ -16,4 +16,4 @@ class Reservations(Protocol):
     async def list_reservations(
         self, ctx: CallContext, query: ReservationQuery
     ) -> Page[ReservationView]:
-        """Return the reservations of one order by id. Raises CursorInvalid."""
+        """Return the reservations of one order, sorted by id. Raises CursorInvalid."""

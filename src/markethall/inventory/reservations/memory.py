@@ -1,4 +1,4 @@
-"""Reservations in memory."""
+"""The in-memory store of reservations."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -33,10 +33,10 @@ class ReservationTables(StockTables):
         super().__init__()
         self.reservations: Table[UUID, Reservation] = Table()
         self.reservation_ids_by_order: Table[UUID, tuple[UUID, ...]] = Table()
-        # release id -> reservation id
+        # key: release id; value: reservation id
         self.partial_releases: Table[UUID, UUID] = Table()
         self.held_ids_by_customer: Table[UUID, frozenset[UUID]] = Table()
-        # key None: all held reservations
+        # the key None has all held reservations
         self.held_ids_by_product: Table[UUID | None, frozenset[UUID]] = Table()
 
 
@@ -48,7 +48,7 @@ class MemoryReservationStore(MemoryStockStore):
     async def reserve_single_statement(
         self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None
     ) -> None:
-        """Return None, which selects the steps in a transaction: in memory they cost the same."""
+        """Return None: the caller then reserves in a transaction, which is as fast in memory."""
 
     async def insert_reservation(self, reservation: Reservation) -> bool:
         if reservation.reservation_id in self._tables.reservations:
@@ -217,7 +217,7 @@ class MemoryReservationStore(MemoryStockStore):
     def _overdue_reservations(
         self, now: datetime, product_ids: Collection[UUID] | None
     ) -> list[Reservation]:
-        """Return held reservations that have expired, by id: of these products, or all."""
+        """Return held reservations past `expires_at`, sorted by id: of these products, or all."""
         keys = [None] if product_ids is None else product_ids
         ids = sorted(
             _NO_IDS.union(*(self._tables.held_ids_by_product.get(key) or _NO_IDS for key in keys))
@@ -243,7 +243,7 @@ class MemoryReservationStore(MemoryStockStore):
 def _update_held_index(
     table: "Table[K, frozenset[UUID]]", key: K, reservation: Reservation
 ) -> None:
-    """Add the reservation to the index while it is held, remove it afterwards."""
+    """Add the reservation to the index if it is held, else remove it."""
     before, reservation_ids = table.get(key) or _NO_IDS, frozenset({reservation.reservation_id})
     after = before | reservation_ids if reservation.status == HELD else before - reservation_ids
     if after != before:

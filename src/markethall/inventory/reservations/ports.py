@@ -1,4 +1,4 @@
-"""Storage of reservations, and the choice of warehouses, as Protocols."""
+"""Ports of reservations: storage, and the choice of warehouses."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ from markethall.inventory.stock.ports import Store as StockStore
 
 @dataclass(frozen=True)
 class Availability:
-    """Stock of one product by warehouse.
+    """The stock of one product. Each field has one entry per warehouse, in the same order.
 
-    `free`: units on hand that are not reserved, below zero where more is reserved than on hand;
-    `overdue`: units of expired reservations; `backorder`: units that may be sold before they
-    arrive.
+    `free` is on hand minus reserved, and negative where units were sold as backorder. `overdue`
+    are units of expired reservations that are still reserved. `backorder` are units that may be
+    sold before they arrive.
     """
 
     is_active: bool
@@ -41,7 +41,7 @@ class Availability:
     def allocatable(
         self, *, include_expired: bool, include_backorder: bool
     ) -> tuple[FreeStock, ...]:
-        """Units that can be reserved by warehouse."""
+        """Return the units that can be reserved, by warehouse."""
         return tuple(
             replace(
                 stock,
@@ -57,47 +57,47 @@ class Availability:
 
 @dataclass(frozen=True)
 class ExpiredReservations:
-    """How many reservations have expired, and the stock to release, in stock row order."""
+    """The number of expired reservations, and their stock, sorted by product and warehouse."""
 
     count: int
     quantities: tuple[StockQuantity, ...]
 
 
 class AllocationStrategy(Protocol):
-    """Chooses the warehouses that an order is sent from. Does no I/O."""
+    """A rule that chooses the warehouses of an order. It does no I/O."""
 
     def plan(
         self, requested: Mapping[UUID, int], free_stock: FreeStockByProduct
     ) -> tuple[StockQuantity, ...] | None:
-        """Divide the requested units, in product id order, between warehouses.
+        """Divide the requested units between warehouses. Return None for too little stock.
 
-        Returned in the order of product ids and then of warehouse ids; None when there is too
-        little stock.
+        The result is sorted by product id and warehouse id, because stock rows are locked in this
+        order.
         """
 
 
 class ReadStore(Protocol):
-    """Reads. Each is one statement that takes no lock; `reserve_single_statement` also writes."""
+    """Reads without locks. Each is one statement. Exception: `reserve_single_statement` writes."""
 
     async def get_reservation(self, reservation_id: UUID) -> Reservation | None: ...
 
     async def list_order_reservations(
         self, order_id: UUID, after: UUID | None, limit: int
     ) -> Sequence[Reservation]:
-        """Return reservations of the order by id, later than `after`."""
+        """Return reservations of the order with ids greater than `after`, sorted by id."""
 
     async def get_availability(
         self, product_ids: Collection[UUID], now: datetime
     ) -> Mapping[UUID, Availability]:
-        """Return the availability of the products that exist."""
+        """Return the availability by product id. Products that do not exist are missing."""
 
     async def reserve_single_statement(
         self, reservation: Reservation, stock_quantity: StockQuantity, limits: CustomerLimits | None
     ) -> ReservationLine | None:
-        """Insert the reservation with one line, if `limits` allow it.
+        """Reserve the stock and insert the reservation with one line, in one statement.
 
-        One statement that is a transaction of its own. None, with nothing changed, when the fast
-        path does not apply: then the steps in a transaction find the reason.
+        Return None and change nothing when that fails for any reason. The caller then reserves in
+        a transaction, which finds the reason or another warehouse.
         """
 
 
@@ -105,70 +105,70 @@ class Store(ReadStore, StockStore, Protocol):
     """Reads and writes of one transaction."""
 
     async def insert_reservation(self, reservation: Reservation) -> bool:
-        """Insert it without lines. False when the reservation exists.
+        """Insert the reservation without its lines. Return False when its id exists.
 
-        Locks its customer, if it has one: others of the customer wait for the end of this
-        transaction.
+        Lock its customer: other reservations of the customer wait until this transaction ends.
         """
 
     async def get_customer_usage(
         self, reservation: Reservation, product_ids: Collection[UUID], now: datetime
     ) -> CustomerUsage:
-        """Sum the other unpaid reservations of its customer, and their units of these products."""
+        """Sum up the customer's other unpaid reservations, and their units of these products."""
 
     async def reserve_line(
         self, reservation: Reservation, stock_quantity: StockQuantity, *, include_backorder: bool
     ) -> ReservationLine | None:
-        """Check and reserve the stock and write the line in one statement.
+        """Reserve the stock and insert the line in one statement.
 
-        Priced as of `reserved_at`. None when there is too little stock or the product is not
-        active.
+        The line has the price that is valid at `reserved_at`. Return None for too little stock or
+        a product that is not active.
         """
 
     async def reserve_again(
         self, stock_quantity: StockQuantity, *, include_backorder: bool
     ) -> bool:
-        """Check and reserve the stock of an existing line in one statement."""
+        """Reserve the stock of an existing line in one statement. Return False for too little."""
 
     async def extend_if_held(
         self, reservation_id: UUID, expires_at: datetime, now: datetime
     ) -> Reservation | None:
-        """Do Reservation.extend in one statement; None when it is not held."""
+        """Extend the reservation in one statement. Return None when it is not held."""
 
     async def commit_if_held(self, reservation_id: UUID) -> Reservation | None:
-        """held -> committed in one statement; None when it is not held."""
+        """Change the status from held to committed. Return None when it is not held."""
 
     async def get_reservation_for_update(self, reservation_id: UUID) -> Reservation | None:
-        """Lock the reservation until the end of the transaction."""
+        """Return the reservation and lock its row."""
 
     async def save_reservation(self, reservation: Reservation) -> None:
-        """Update the status."""
+        """Update the status of the reservation."""
 
     async def save_reservation_lines(self, reservation: Reservation) -> None:
-        """Update the status, and the quantities of the lines."""
+        """Update the status of the reservation and the quantities of its lines."""
 
     async def replace_lines(self, reservation: Reservation) -> None:
-        """Update the status and replace all lines. Their stock is reserved before."""
+        """Update the status and replace all lines. The caller has reserved the new lines' stock."""
 
     async def record_partial_release(self, release_id: UUID, reservation_id: UUID) -> bool:
-        """Record the release. False when it is recorded already."""
+        """Record the release. Return False when it is recorded already."""
 
     async def is_fulfilment_recorded(self, reference: UUID) -> bool:
-        """Whether the fulfilment's movements were made already."""
+        """Tell whether the stock movements of this fulfilment exist."""
 
     async def release_stock(
         self, quantities: Sequence[StockQuantity], *, is_consumed: bool = False
     ) -> None:
-        """Subtract from the reserved units, in product id order.
+        """Subtract from the reserved units of the stock rows, in the given order.
 
-        Lowers a backorder above its limit; for consumed units the movement does that.
+        Lower a `backorder` that is above its limit. For consumed units do not, because the
+        movement of the sale does it.
         """
 
     async def expire_reservations(
         self, now: datetime, limit: int, product_ids: Collection[UUID] | None
     ) -> ExpiredReservations:
-        """held -> expired for at most `limit` overdue reservations. Their stock stays reserved.
+        """Expire at most `limit` overdue reservations. The caller must release their stock.
 
-        Without products: skips locked reservations. With products: only reservations of these,
-        and waits for locks.
+        With `product_ids`, expire only reservations of these products, and wait for locked ones.
+        With None, skip locked ones.
         """

@@ -1,4 +1,4 @@
-"""Reservations of an order, for staff."""
+"""HTTP API of reservations."""
 
 from typing import Annotated, Final, Protocol
 

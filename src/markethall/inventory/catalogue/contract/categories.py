@@ -1,4 +1,4 @@
-"""The contract of the category tree, for the public and staff."""
+"""The contract of the category tree for the HTTP API."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -30,13 +30,13 @@ Position = Annotated[Int, Field(ge=0, le=MAX_POSITION)]
 
 
 class CategoryTranslation(RequestModel):
-    """The name in one language."""
+    """The name of a category in one language."""
 
     name: CategoryName
 
 
 class NewCategory(RequestModel):
-    """A category under its parent or at the root. `category` is the key that products use."""
+    """A new category. Without `parent` it is at the root. Products refer to the key `category`."""
 
     category: CategoryKey
     name: CategoryName | None = Field(default=None, description="Without one: the category.")
@@ -48,9 +48,10 @@ class NewCategory(RequestModel):
 
 
 class CategoryChange(RequestModel):
-    """JSON merge patch (RFC 7396): absent fields stay. A null parent moves it to the root level.
+    """A change of a category, as a JSON merge patch (RFC 7396): absent fields stay unchanged.
 
-    Translations are merged by language. Name and position cannot be cleared.
+    A `parent` of null moves the category to the root. Translations are merged by language. Name
+    and position cannot be null.
     """
 
     model_config = ConfigDict(json_schema_extra=remove_null_defaults)
@@ -64,7 +65,7 @@ class CategoryChange(RequestModel):
 
 
 class CategoryQuery(PageQuery):
-    """`parent`: only its children; empty: only the root level."""
+    """Filter of the category list. `parent` selects its children; an empty text the root level."""
 
     parent: Annotated[Text, Field(max_length=100, examples=["tea"])] | None = None
 
@@ -81,7 +82,7 @@ FrozenCategoryTranslations = Annotated[
 
 
 class CategoryView(Dto):
-    """`product_count` counts the active products of the category and all below it."""
+    """A category. `product_count` includes the active products of all categories below it."""
 
     category_id: UUID
     category: str
@@ -94,7 +95,7 @@ class CategoryView(Dto):
 
 
 class CategoryNotFound(DomainError):
-    """Details: category_id, or category (the parent's key)."""
+    """The category or its parent does not exist. Details: category_id, or category (parent key)."""
 
     code = "inventory.category_not_found"
     status = 404
@@ -102,7 +103,7 @@ class CategoryNotFound(DomainError):
 
 
 class CategoryTaken(DomainError):
-    """Details: category."""
+    """Another category has this key. Details: category."""
 
     code = "inventory.category_taken"
     status = 409
@@ -110,7 +111,7 @@ class CategoryTaken(DomainError):
 
 
 class CategoryInUse(DomainError):
-    """The category has products, archived ones included, or children. Details: category."""
+    """The category has children or products, perhaps archived ones. Details: category."""
 
     code = "inventory.category_in_use"
     status = 409
@@ -118,7 +119,7 @@ class CategoryInUse(DomainError):
 
 
 class CategoryCycle(DomainError):
-    """The parent is the category itself or below it. Details: category, parent."""
+    """The new parent is the category itself or below it. Details: category, parent."""
 
     code = "inventory.category_cycle"
     status = 409
@@ -126,19 +127,22 @@ class CategoryCycle(DomainError):
 
 
 class Categories(Protocol):
-    """The category tree. A product with a new category key creates the category at the root."""
+    """The category tree. A product with an unknown category key creates a root category."""
 
     async def list_categories(self, ctx: CallContext, query: CategoryQuery) -> Page[CategoryView]:
-        """Return categories by position and key. Raises CursorInvalid."""
+        """Return categories, sorted by position and key. Raises CursorInvalid."""
 
     async def render_categories(self, ctx: CallContext, query: CategoryQuery) -> RenderedResponse:
-        """Render `list_categories` as JSON, a few seconds old. Raises CursorInvalid."""
+        """Return `list_categories` as JSON. It comes from a cache and may be a few seconds old.
+
+        Raises CursorInvalid.
+        """
 
     async def get_category(self, ctx: CallContext, category_id: UUID) -> CategoryView:
         """Raises CategoryNotFound."""
 
     async def render_category(self, ctx: CallContext, category_id: UUID) -> RenderedResponse:
-        """Render `get_category` as JSON, for the public a few seconds old.
+        """Return `get_category` as JSON. For the public it may be a few seconds old.
 
         Raises CategoryNotFound.
         """
@@ -146,9 +150,9 @@ class Categories(Protocol):
     async def create(
         self, ctx: CallContext, command: NewCategory, attempt: IdempotentCommand
     ) -> CategoryView:
-        """Create a category with the id of the attempt, once per id.
+        """Create a category. The attempt's id is the category id.
 
-        Raises CategoryTaken, CategoryNotFound (for the parent), CategoryCycle.
+        Raises CategoryTaken, CategoryNotFound (the parent does not exist), CategoryCycle.
         """
 
     async def change(

@@ -9,7 +9,7 @@ from markethall.shared.kernel.model import Text
 
 
 class ProductStatus(StrEnum):
-    """Only active products are sold and visible to the public."""
+    """Status of a product. Customers see and buy only active products."""
 
     DRAFT = "draft"
     ACTIVE = "active"
@@ -18,7 +18,7 @@ class ProductStatus(StrEnum):
 
 Label = Annotated[Text, Field(min_length=1, max_length=100)]
 Tag = Annotated[Text, Field(min_length=1, max_length=50, examples=["green"])]
-# the shape of BCP 47 (RFC 5646): language, script, region, variants
+# a language tag of BCP 47 (RFC 5646): language, script, region, variants
 _LANGUAGE_PATTERN: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?(-[a-z0-9]{5,8})*$"
 MAX_LANGUAGES: Final = 50
 Language = Annotated[
@@ -33,11 +33,11 @@ Language = Annotated[
 
 
 def omittable_field() -> Any:
-    """Declare a field of a merge patch that may be absent but not null."""
+    """Declare a field of a merge patch that may be absent, but not null."""
     return Field(default=None)
 
 
 def remove_null_defaults(schema: dict[str, Any]) -> None:
-    """Remove the defaults from the schema of a merge patch: absent does not mean null."""
+    """Remove `default: null` from the JSON schema, because an absent field is not set to null."""
     for field in schema["properties"].values():
         field.pop("default", None)

@@ -1,4 +1,4 @@
-"""The contract of products, for the public and staff."""
+"""The contract of products for the HTTP API."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ AttributeValue = Annotated[
     Annotated[Text, Field(max_length=1000)]
     | Annotated[Int, Field(ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
     | Bool,
-    # report one error for the value, not one for each type of the union
+    # reports one error for the value instead of one for each type of the union
     WrapValidator(_validate_attribute),
 ]
 Barcode = Annotated[Text, Field(min_length=1, max_length=64, examples=["4006381333931"])]
@@ -92,22 +92,22 @@ TaxClass = Annotated[Text, Field(min_length=1, max_length=50, examples=["reduced
 Quantity = Annotated[Int, Field(ge=0, le=MAX_UNITS)]
 MAX_PRICES: Final = 50
 MAX_OPTIONS: Final = 10
-# of each option, in the view of a family
+# the largest number of values of one option in FamilyView
 MAX_OPTION_VALUES: Final = 100
 MAX_ATTRIBUTES: Final = 50
 
 
 class Price(RequestModel):
-    """An amount in minor units: 1999 EUR is 19.99 euro."""
+    """A price. `amount` is in minor units: 1999 with EUR means 19.99 euro."""
 
     amount: Annotated[Int, Field(ge=0, le=MAX_AMOUNT, examples=[1250])]
     currency: Currency
 
 
 class AdditionalPrice(Price):
-    """A price in another currency, or limited in time: valid_from <= time < valid_until.
+    """A price in another currency, or a price valid for valid_from <= time < valid_until.
 
-    Of the valid prices in the product's own currency, the one that began last is its price.
+    When several prices in the product's own currency are valid, the latest valid_from wins.
     """
 
     compare_at: MinorUnits | None = None
@@ -132,7 +132,7 @@ class Translation(RequestModel):
 
 
 class NewProduct(RequestModel):
-    """One SKU. Products of a family differ by their options."""
+    """A new product: one SKU. Products of one `family` differ by their `options`."""
 
     sku: Sku
     name: ProductName
@@ -164,10 +164,10 @@ class NewProduct(RequestModel):
 
 
 class ProductChange(RequestModel):
-    """JSON merge patch (RFC 7396): absent fields stay, null clears.
+    """A change of a product, as a JSON merge patch (RFC 7396): absent fields stay, null clears.
 
-    Options, attributes, translations and their texts are merged by name; price, prices, tags and
-    images are replaced. Name, sku, price, tax class, backorder limit and status cannot be cleared.
+    Options, attributes and translations are merged by name. Price, prices, tags and images are
+    replaced. Name, sku, price, tax class, backorder limit and status cannot be null.
     """
 
     model_config = ConfigDict(json_schema_extra=remove_null_defaults)
@@ -212,7 +212,7 @@ FrozenAttributes = Annotated[
 
 
 class AdditionalPriceView(Money):
-    """An additional price. Times are in UTC."""
+    """An additional price. `valid_from` and `valid_until` are in UTC."""
 
     compare_at: int | None
     valid_from: datetime | None
@@ -234,10 +234,10 @@ FrozenTranslations = Annotated[
 
 
 class ProductView(Dto):
-    """`price` and `compare_at` (the earlier price, in minor units) apply at this moment.
+    """A product with its price and its available units at the time of the request.
 
-    `available`: units that can be bought now. Lists are sorted and filtered by the price that is
-    not limited in time.
+    `compare_at` is the regular price in minor units, for a product on sale. Lists are sorted and
+    filtered by the price without time limit.
     """
 
     product_id: UUID
@@ -268,11 +268,12 @@ class ProductView(Dto):
 
 @dataclass(frozen=True)
 class RenderedResponse:
-    """A response body that is ready to send, with its quoted ETag.
+    """A response body with its ETag, which includes the quotes.
 
     The ETag of a product is "v{version}-{12 hex digits of the body's hash}". If-Match compares
-    only the version, so that a sale does not invalidate a concurrent edit. `is_public`: the same
-    for every caller. `is_current()`: the cache still holds it; None when it was not cached.
+    only the version, because a sale changes the body but must not reject an edit. A public
+    response is the same for every caller. `is_current()` tells whether the cache still has the
+    response; it is None for a response that is not cached.
     """
 
     body: bytes
@@ -282,7 +283,7 @@ class RenderedResponse:
 
 
 class PriceRange(Dto):
-    """The prices of a family's products in one currency, in minor units."""
+    """The lowest and highest price in one currency, in minor units."""
 
     currency: str
     lowest: int
@@ -297,10 +298,10 @@ FrozenOptionValues = Annotated[
 
 
 class FamilyView(Page[ProductView]):
-    """A page of the active products of a family, by name.
+    """A page of the active products of a family, sorted by name.
 
-    `product_count`, `options` (values in the order of their first product) and `prices` summarize
-    all of them.
+    `product_count`, `options` and `prices` summarize all products of the family. The values of an
+    option are in the order in which their first products were created.
     """
 
     family: str
@@ -318,7 +319,7 @@ class FamilyNotFound(DomainError):
 
 
 class SkuTaken(DomainError):
-    """Another product has this SKU, ignoring case. Details: sku."""
+    """Another product has this SKU, perhaps in other upper or lower case. Details: sku."""
 
     code = "inventory.sku_taken"
     status = 409
@@ -326,19 +327,19 @@ class SkuTaken(DomainError):
 
 
 class Catalogue(Protocol):
-    """Products. Drafts and archived products are visible with the scope catalogue:write."""
+    """The public API of products. Only the scope catalogue:write sees drafts and archived ones."""
 
     async def get_product(self, ctx: CallContext, product_id: UUID) -> ProductView:
         """Raises ProductNotFound."""
 
     async def get_product_by_sku(self, ctx: CallContext, sku: str) -> ProductView:
-        """Find a product by its SKU, ignoring case. Raises ProductNotFound."""
+        """Return the product with this SKU, in any case. Raises ProductNotFound."""
 
     async def render_product(self, ctx: CallContext, product_id: UUID) -> RenderedResponse:
-        """Render `get_product` as JSON, for the public from the cache. Raises ProductNotFound."""
+        """Return `get_product` as JSON, for the public from a cache. Raises ProductNotFound."""
 
     async def render_product_by_sku(self, ctx: CallContext, sku: str) -> RenderedResponse:
-        """Render `get_product_by_sku` as JSON, never from the cache. Raises ProductNotFound."""
+        """Return `get_product_by_sku` as JSON, never from a cache. Raises ProductNotFound."""
 
     async def get_family(self, ctx: CallContext, family: str, query: PageQuery) -> FamilyView:
         """Raises FamilyNotFound, CursorInvalid."""
@@ -346,7 +347,7 @@ class Catalogue(Protocol):
     async def render_family(
         self, ctx: CallContext, family: str, query: PageQuery
     ) -> RenderedResponse:
-        """Render `get_family` as JSON, at most one second old.
+        """Return `get_family` as JSON. It comes from a cache and is at most one second old.
 
         Raises FamilyNotFound, CursorInvalid.
         """
@@ -354,7 +355,7 @@ class Catalogue(Protocol):
     async def create(
         self, ctx: CallContext, command: NewProduct, attempt: IdempotentCommand
     ) -> ProductView:
-        """Create a product with the id of the attempt, once per id. Raises SkuTaken."""
+        """Create a product. The attempt's id is the product id. Raises SkuTaken."""
 
     async def change(
         self,
@@ -368,7 +369,7 @@ class Catalogue(Protocol):
     async def archive(
         self, ctx: CallContext, product_id: UUID, expected_versions: ExpectedVersions
     ) -> None:
-        """Take the product off sale. Raises ProductNotFound, PreconditionFailed."""
+        """Stop selling the product. Raises ProductNotFound, PreconditionFailed."""
 
     async def count(self) -> int:
-        """Count the active products."""
+        """Return the number of active products."""

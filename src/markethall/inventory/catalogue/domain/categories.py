@@ -1,4 +1,4 @@
-"""Categories of the tree."""
+"""The category, and its changes by merge patch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _NO_TRANSLATIONS: Final[Mapping[str, CategoryTranslationView]] = MappingProxyTyp
 
 @dataclass
 class Category:
-    """A category. Its values are replaced, never changed in place."""
+    """A category. `translations` is never mutated, because copies of the category share it."""
 
     category_id: UUID
     category: str
@@ -50,13 +50,13 @@ class Category:
 
     @classmethod
     def create_implicit(cls, category_id: UUID, category: str) -> Self:
-        """Create the category of a product that uses a new key."""
+        """Create a root category for a product whose category key is unknown."""
         return cls(category_id, category, category, None, 0, _NO_TRANSLATIONS, 1)
 
     def change(self, command: CategoryChange, ancestors: Sequence[str]) -> bool:
-        """Apply a merge patch; `ancestors`: the new parent and all above it.
+        """Apply a merge patch. `ancestors` are the new parent and all categories above it.
 
-        False when nothing changes. Raises CategoryCycle, ValidationFailed.
+        Return False when nothing changes. Raises CategoryCycle, ValidationFailed.
         """
         if self.category in ancestors:
             raise CategoryCycle(category=self.category, parent=command.parent)

@@ -1,4 +1,4 @@
-"""Products: prices at a time, changes by merge patch."""
+"""The product, its price at a time, and its changes by merge patch."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -38,13 +38,13 @@ _EMPTY_VALUES: Final[Mapping[str, Any]] = MappingProxyType(
 _MAX_ENTRIES: Final = MappingProxyType(
     {"options": MAX_OPTIONS, "attributes": MAX_ATTRIBUTES, "translations": MAX_LANGUAGES}
 )
-# fast path: an import converts millions of values of these types
+# values of these types need no conversion; the check is fast, because imports convert millions
 _PLAIN_TYPES: Final = frozenset({str, int, NoneType, ProductStatus})
 
 
 @dataclass
 class Product:
-    """A product. Its values are replaced, never changed in place."""
+    """A product. Its collections are never mutated, because copies of the product share them."""
 
     product_id: UUID
     sku: str
@@ -78,7 +78,7 @@ class Product:
         return cls(product_id=product_id, version=1, created_at=now, updated_at=now, **fields)
 
     def change(self, command: ProductChange, now: datetime) -> bool:
-        """Apply a merge patch. False when nothing changes. Raises ValidationFailed."""
+        """Apply a merge patch. Return False when nothing changes. Raises ValidationFailed."""
         patched = {
             name: _patch_value(getattr(self, name), name, getattr(command, name))
             for name in command.model_fields_set
@@ -89,14 +89,14 @@ class Product:
         return self._mark_changed(now) if changes else False
 
     def copy_fields_from(self, source: Self, field_names: Collection[str], now: datetime) -> bool:
-        """Copy the named fields. False when nothing changes."""
+        """Copy the named fields. Return False when nothing changes."""
         changed = [name for name in field_names if getattr(self, name) != getattr(source, name)]
         for name in changed:
             setattr(self, name, getattr(source, name))
         return self._mark_changed(now) if changed else False
 
     def archive(self, now: datetime) -> bool:
-        """Archive the product. False when it was archived before."""
+        """Archive the product. Return False when it is archived already."""
         if self.status == ProductStatus.ARCHIVED:
             return False
         self.status = ProductStatus.ARCHIVED
@@ -107,11 +107,11 @@ class Product:
         return self.status == ProductStatus.ACTIVE
 
     def price_at(self, now: datetime) -> tuple[Money, int | None]:
-        """Return the price at that time and its compare_at."""
+        """Return the price that is valid at this time, and its `compare_at`."""
         applicable = [price for price in self.prices if self._is_price_valid_at(price, now)]
         if not applicable:
             return self.price, self.compare_at
-        # of two that began at the same time, the later entry
+        # among equal valid_from, the later entry of the list wins
         latest = max(enumerate(applicable), key=lambda entry: (_valid_from(entry[1]), entry[0]))[1]
         return Money(amount=latest.amount, currency=latest.currency), latest.compare_at
 
@@ -138,7 +138,7 @@ def _valid_from(price: AdditionalPriceView) -> datetime:
 
 
 def _to_stored_value(value: Any) -> Any:
-    """Convert a value of a request: duplicates of tags are dropped, a Price becomes Money."""
+    """Convert a value of a request. Remove duplicates from lists; turn a Price into Money."""
     if type(value) in _PLAIN_TYPES:
         return value
     match value:
@@ -173,7 +173,7 @@ def _patch_value(current: Any, name: str, value: Any) -> Any:
 
 
 def _merge_value(current: Any, patch: Any) -> Any:
-    """Merge one value by RFC 7396: absent texts of a translation stay."""
+    """Merge one value by RFC 7396. The texts that a translation does not set stay unchanged."""
     if isinstance(current, TranslationView) and isinstance(patch, Translation):
         provided = {name: getattr(patch, name) for name in patch.model_fields_set}
         return current.model_copy(update=provided)

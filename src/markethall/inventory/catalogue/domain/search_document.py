@@ -1,4 +1,4 @@
-"""The words of a product that a search can find, with the weights of their fields."""
+"""The words by which a search finds a product, with their weights."""
 
 import re
 import unicodedata
@@ -8,15 +8,15 @@ from typing import Final
 
 from markethall.inventory.catalogue.domain.products import Product
 
-# a match counts as much as the best field that contains the word
+# a matching word adds the weight of the best field that contains it to the rank
 NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT = 8, 4, 2, 1
 FIELD_WEIGHTS: Final = (NAME_WEIGHT, SKU_WEIGHT, TAGS_WEIGHT, DESCRIPTION_WEIGHT)
 
-# shorter words are not checked for spelling
+# shorter words get no spelling suggestions
 MIN_CORRECTABLE_LENGTH: Final = 3
-# keeps the words of a product within a tsvector (1 MB), however long its texts are
+# Postgres limits a tsvector to 1 MB; this number of words stays below it
 _MAX_WORDS_PER_PRODUCT: Final = 4000
-# a longer word is split, in products and queries alike
+# a longer word is split; queries are split in the same way, so that they match
 _WORD_PATTERN: Final = re.compile(r"\w{1,50}")
 
 
@@ -28,9 +28,9 @@ class SearchDocument:
 
     @property
     def vocabulary(self) -> list[str]:
-        """Words of names and tags, for spelling suggestions.
+        """Return the words of names and tags, for spelling suggestions.
 
-        Sorted, because the rows are locked in this order.
+        They are sorted, because all transactions must lock the rows of words in one order.
         """
         return sorted(
             word
@@ -40,7 +40,7 @@ class SearchDocument:
 
 
 def split_words(text: str) -> list[str]:
-    """Split into words without case and accents: "Crème Brûlée" gives creme, brulee."""
+    """Split into words in lower case without accents: "Crème Brûlée" gives creme, brulee."""
     if text.isascii():
         return _WORD_PATTERN.findall(text.lower())
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
@@ -51,7 +51,7 @@ def split_words(text: str) -> list[str]:
 def build_search_document(product: Product) -> SearchDocument:
     translations = product.translations.values()
     weights: dict[str, int] = {}
-    # the heaviest field comes last and overwrites the others
+    # the heaviest field comes last, so that its weight overwrites the others
     for weight, text in (
         (
             DESCRIPTION_WEIGHT,

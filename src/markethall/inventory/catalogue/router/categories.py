@@ -1,4 +1,4 @@
-"""The category tree."""
+"""HTTP API of the category tree."""
 
 from typing import Annotated
 
@@ -52,7 +52,10 @@ async def categories(
     query: Annotated[CategoryQuery, Query()],
     tree: CategoriesDep,
 ) -> Response:
-    """Sorted by position and key. The products of a category include those of its descendants."""
+    """Return categories, sorted by position and key.
+
+    `product_count` includes the products of all categories below.
+    """
     return send_rendered(request, await tree.render_categories(ctx, query))
 
 
@@ -87,7 +90,7 @@ async def create(
     tree: CategoriesDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """A product with a new category key has created that category at the root level already."""
+    """Create a category. A product with an unknown category key also creates it, at the root."""
 
     async def effect(attempt: IdempotentCommand) -> CategoryView:
         return await tree.create(ctx, body, attempt)
@@ -111,7 +114,7 @@ async def change(
     body: CategoryChange,
     tree: CategoriesDep,
 ) -> Response:
-    """JSON merge patch (RFC 7396). Its descendants move along."""
+    """Change a category by a JSON merge patch (RFC 7396). The categories below move with it."""
     changed = await tree.change(ctx, category_id, body, expected_versions)
     return json_response(changed, headers={"etag": etag(changed.version)})
 
@@ -129,6 +132,6 @@ async def remove(
     expected_versions: ExpectedVersionsDep,
     tree: CategoriesDep,
 ) -> Response:
-    """Only without products and children."""
+    """Delete a category that has no products and no children."""
     await tree.remove(ctx, category_id, expected_versions)
     return Response(status_code=204)

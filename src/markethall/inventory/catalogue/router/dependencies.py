@@ -46,7 +46,10 @@ PUBLIC_CACHE_CONTROL: Final = b"public, max-age=5, stale-while-revalidate=30"
 
 
 def send_rendered(request: Request, rendered: RenderedResponse) -> Response:
-    """Answer 200, or 304 when the client has this version. Caches may keep public responses."""
+    """Respond with 200, or 304 when the client has this ETag.
+
+    A public response that is cached is also offered to the response cache of the gateway.
+    """
     if rendered.is_public and rendered.is_current is not None:
         offer(request.scope, rendered.is_current)
     cache_control = PUBLIC_CACHE_CONTROL if rendered.is_public else b"no-store"

@@ -1,4 +1,4 @@
-"""Products and their families."""
+"""HTTP API of products and families."""
 
 from typing import Annotated
 
@@ -52,7 +52,7 @@ SkuPath = Annotated[Text, Field(max_length=64, examples=["TEA-SENCHA-100"])]
 async def product_by_sku(
     request: Request, ctx: Anyone, sku: SkuPath, catalogue: CatalogueDep
 ) -> Response:
-    """Ignores case."""
+    """Return the product with this SKU, in any case."""
     return send_rendered(request, await catalogue.render_product_by_sku(ctx, sku))
 
 
@@ -65,7 +65,7 @@ async def product_by_sku(
 async def product(
     request: Request, ctx: Anyone, product_id: Id, catalogue: CatalogueDep
 ) -> Response:
-    """Staff also see drafts and archived products."""
+    """Return a product. Staff also see drafts and archived products."""
     return send_rendered(request, await catalogue.render_product(ctx, product_id))
 
 
@@ -82,7 +82,7 @@ async def family(
     query: Annotated[PageQuery, Query()],
     catalogue: CatalogueDep,
 ) -> Response:
-    """Products that differ by their options, for one page of a shop."""
+    """Return the products of a family, which differ by their options."""
     return send_rendered(request, await catalogue.render_family(ctx, family, query))
 
 
@@ -100,7 +100,7 @@ async def create(
     catalogue: CatalogueDep,
     idempotency: IdempotencyDep,
 ) -> Response:
-    """A new product has no stock."""
+    """Create a product. It has no stock yet."""
 
     async def effect(attempt: IdempotentCommand) -> ProductView:
         return await catalogue.create(ctx, body, attempt)
@@ -124,7 +124,7 @@ async def change(
     body: ProductChange,
     catalogue: CatalogueDep,
 ) -> Response:
-    """JSON merge patch (RFC 7396). A sale does not change the version."""
+    """Change a product by a JSON merge patch (RFC 7396). A sale does not change the version."""
     changed = await catalogue.change(ctx, product_id, body, expected_versions)
     return json_response(changed, headers={"etag": etag(changed.version)})
 
@@ -142,6 +142,6 @@ async def archive(
     expected_versions: ExpectedVersionsDep,
     catalogue: CatalogueDep,
 ) -> Response:
-    """Takes it off sale; orders, reservations and stock movements keep it."""
+    """Stop selling a product. Orders, reservations and stock movements keep it."""
     await catalogue.archive(ctx, product_id, expected_versions)
     return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Products: read by the public, changed by staff."""
+"""The use cases of products."""
 
 from datetime import datetime
 from uuid import UUID
@@ -31,7 +31,7 @@ from markethall.shared.persistence.database import Database
 
 
 class CatalogueService:
-    """Implements catalogue.contract.Catalogue."""
+    """Implementation of `Catalogue`."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class CatalogueService:
         self._cache.invalidate([product_id], pages=True)
 
     async def _get_created_by_same_command(self, store: Store, product: Product) -> ProductView:
-        """Return the product of an earlier attempt of this command. Raises SkuTaken."""
+        """Return the product that an earlier attempt created. Raises SkuTaken if there is none."""
         product_json = await store.get_product_json(product.product_id, self._clock())
         if product_json is None:
             raise SkuTaken(sku=product.sku)

@@ -1,4 +1,4 @@
-"""The category tree: read by the public, changed by staff."""
+"""The use cases of the category tree."""
 
 from dataclasses import replace
 from typing import Final
@@ -24,12 +24,12 @@ from markethall.shared.kernel.pagination import Cursors, Page
 from markethall.shared.kernel.scopes import CATALOGUE_WRITE
 from markethall.shared.persistence.database import Database
 
-# position and key
+# the position of a page: (position, key) of the last category before it
 _CATEGORY_KEYSET: Final = TypeAdapter(tuple[int, str])
 
 
 class CategoryService:
-    """Implements catalogue.contract.Categories."""
+    """Implementation of `Categories`."""
 
     def __init__(
         self, database: Database[ReadStore, Store], cache: ProductCache, cursors: Cursors
@@ -93,15 +93,16 @@ class CategoryService:
         expected_versions: ExpectedVersions,
     ) -> CategoryView:
         async with self._database.transaction() as store:
-            # before any row lock: of two transactions that move each other's parent, the second
-            # sees the first. A rename takes it too, so that the order of locks is the same
+            # without this lock, two concurrent moves could make two categories each other's
+            # parent; a change that moves nothing takes it too, because all changes must take
+            # the locks in one order
             await store.lock_category_tree()
             ancestors = await _get_new_ancestors(store, command)
             category = await _get_for_update_or_404(store, category_id, expected_versions)
             if category.change(command, ancestors):
                 await store.save_category(category)
             view = await _get_or_404(store, category_id)
-        # lists by category depend on the tree
+        # lists of products by category depend on the tree
         self._cache.invalidate([], pages=True)
         return view
 
@@ -124,7 +125,7 @@ async def _get_or_404(reads: ReadStore, category_id: UUID) -> CategoryView:
 
 
 async def _get_new_ancestors(store: Store, command: CategoryChange) -> list[str]:
-    """Return the new parent and all above it. Raises CategoryNotFound."""
+    """Return the new parent and all categories above it. Raises CategoryNotFound."""
     if command.parent is None:
         return []
     ancestors = list(await store.get_ancestors(command.parent))

@@ -14,7 +14,7 @@ from markethall.shared.persistence.database import ReadDatabase
 
 
 class FamilyQueries:
-    """The part of CatalogueService that reads families."""
+    """The queries of families. CatalogueService delegates to it."""
 
     def __init__(
         self,

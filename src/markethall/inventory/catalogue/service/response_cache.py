@@ -1,4 +1,4 @@
-"""Rendered products in the cache."""
+"""The cache of JSON responses."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -10,15 +10,16 @@ from markethall.inventory.catalogue.ports import ByteCache
 PRODUCT_NAMESPACE: Final = "inventory.product"
 PAGE_NAMESPACE: Final = "inventory.page"
 
-# A product is invalidated when it or its stock changes, pages when the catalogue changes. A sale
-# does not invalidate pages: they may be one second old, half of it in this process, half in Redis
+# A change of a product or its stock invalidates the product. A change of the catalogue invalidates
+# all pages. A sale does not invalidate pages: they expire after the TTL, first in Redis and then in
+# the process, so a page may show the stock of two TTLs ago.
 PRODUCT_TTL_SECONDS: Final = 10.0
 PAGE_TTL_SECONDS: Final = 0.5
 PAGE_WITH_COUNTS_TTL_SECONDS: Final = 5.0
 
 
 class ProductResponseCache:
-    """Implements ports.ProductCache."""
+    """Implementation of `ProductCache`."""
 
     def __init__(self, cache: ByteCache) -> None:
         self._cache = cache

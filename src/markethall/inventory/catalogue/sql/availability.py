@@ -1,8 +1,8 @@
-"""The available quantity of products, inside other statements.
+"""SQL expressions for the available quantity of products.
 
-Stock and reservations belong to sub-domains above the catalogue. Their tables stand here as
-column stubs, because a product is read together with its availability in one statement.
-tests/inventory/test_availability_columns.py compares the stubs with the real tables.
+One statement reads a product together with its availability. The catalogue must not import the
+tables of stock and reservations, so it declares the columns that it reads once more.
+tests/inventory/test_availability_columns.py compares them with the real tables.
 """
 
 from typing import Any, Final
@@ -35,7 +35,7 @@ line_columns: Final = sa.table(
 def overdue_quantity(
     product_id: "sa.ColumnElement[Any]", warehouse_id: "sa.ColumnElement[Any] | None" = None
 ) -> "sa.ScalarSelect[int]":
-    """Units of expired reservations that the expiry job has not released yet."""
+    """Select the units of expired reservations that the expiry job has not released yet."""
     lines = line_columns.c
     query = sa.select(sum_or_zero(lines.reserved)).where(
         lines.status == sql_literal("held"), lines.expires_at <= NOW, lines.product_id == product_id
@@ -46,21 +46,25 @@ def overdue_quantity(
 
 
 def unreserved_quantity(stock: "sa.FromClause") -> "sa.ColumnElement[int]":
-    """Units on hand that no reservation holds, expired reservations included."""
+    """Compute the units on hand that are not reserved. Expired reservations still count here."""
     unreserved: sa.ColumnElement[int] = stock.c.on_hand - stock.c.reserved
     return unreserved
 
 
 def allocatable_quantity(stock: "sa.FromClause") -> "sa.ColumnElement[int]":
-    """Units that can be reserved, on hand or on backorder, without those of expired
-    reservations.
+    """Compute the units that can be reserved, including backorder.
+
+    Units of expired reservations are not included until the expiry job has released them.
     """
     allocatable: sa.ColumnElement[int] = unreserved_quantity(stock) + stock.c.backorder
     return allocatable
 
 
 def available_quantity(rows: "sa.FromClause") -> LateralFromClause:
-    """Units that can be bought now of each row, which has a product_id."""
+    """Compute the units that can be bought, for each row with a `product_id`.
+
+    Units of expired reservations are included.
+    """
     allocatable = sum_or_zero(allocatable_quantity(stock_columns))
     overdue = overdue_quantity(rows.c.product_id).correlate(rows)
     return (

@@ -1,4 +1,4 @@
-"""Statements on the category tree."""
+"""SQL statements of the category tree."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -24,7 +24,7 @@ def _subtree() -> "sa.ColumnElement[Any]":
     return sa.func.array(sa.select(tree.c.category).scalar_subquery(), type_=ARRAY(sa.Text))
 
 
-# array of the category and all below it, for `== sa.any_(SUBTREE)`
+# an array of the category and all categories below it, for `== sa.any_(SUBTREE)`
 SUBTREE: Final = _subtree()
 
 _category_key: Final = categories.c.category.collate("C")
@@ -40,9 +40,9 @@ _PARENT_FILTERS: Final[Mapping[str, "sa.ColumnElement[bool]"]] = {
 
 
 def _with_product_counts(selected: "sa.CTE") -> Statement:
-    """Select with the active products of each category and all below it.
+    """Select categories with their number of active products, including those of categories below.
 
-    The products are counted once per category, and not once per ancestor.
+    Products are counted once per category, and these counts are added up for each ancestor.
     """
     tree = sa.select(selected.c.category.label("top"), selected.c.category).cte(
         "tree", recursive=True
@@ -112,7 +112,7 @@ LOCK_CATEGORY_TREE: Final = Statement(
         )
     )
 )
-# key_share: products and children that refer to it need not wait
+# FOR NO KEY UPDATE, because inserting products or children that refer to the row need not wait
 GET_CATEGORY_FOR_UPDATE: Final = Statement(
     sa.select(*_text_columns)
     .where(categories.c.category_id == bindparam("category_id"))

@@ -1,4 +1,4 @@
-"""Categories in Postgres."""
+"""The Postgres store of categories."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final

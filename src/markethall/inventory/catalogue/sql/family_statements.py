@@ -13,7 +13,7 @@ from markethall.shared.persistence.postgres import Statement
 _members: Final = (
     sa.select(
         products.c.product_id,
-        # the id decides between products of one import, which have the same time
+        # products of one import have the same created_at, so the id makes the order unique
         sa.func.row_number()
         .over(order_by=[products.c.created_at, products.c.product_id])
         .label("row_rank"),
@@ -31,7 +31,7 @@ def _typed_null(kind: Any) -> "sa.ColumnElement[Any]":
 
 
 def _option_values() -> "sa.Select[Any]":
-    """The first MAX_OPTION_VALUES values of each option, in the order of their products."""
+    """Select the first MAX_OPTION_VALUES values of each option, sorted by their first product."""
     pair = sa.func.jsonb_each_text(_members.c.options).table_valued("key", "value")
     pair = pair.render_derived(name="pair")
     first = sa.func.min(_members.c.row_rank)

@@ -1,4 +1,4 @@
-"""Parameters and expressions that several statements share."""
+"""Bind parameters and SQL expressions that several statements use."""
 
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ def uuid_parameter(name: str) -> "sa.BindParameter[Any]":
 
 
 def integer_literal(fixed: int) -> "sa.ColumnElement[int]":
-    """A fixed number inside a statement."""
+    """Write a number into the statement, instead of a bind parameter."""
     return sa.literal_column(str(fixed), sa.Integer)
 
 

@@ -1,4 +1,4 @@
-"""Statements on products. Search has those on lists of products."""
+"""SQL statements of products. The sub-domain `search` has the statements of product lists."""
 
 from typing import Any, Final
 
@@ -27,12 +27,12 @@ PAGE_COLUMNS: Final = [
 
 
 def price_arguments(rows: "sa.FromClause") -> list[Any]:
-    """Arguments of the price functions of the schema."""
+    """Return the arguments of the SQL functions `price_at` and `scheduled_price_json`."""
     return [rows.c.price_amount, rows.c.compare_at, rows.c.price_currency, rows.c.prices, NOW]
 
 
 def current_amount(rows: "sa.FromClause") -> "sa.ColumnElement[int]":
-    """The price of this moment. Only a scheduled price costs a function call."""
+    """Compute the current price. A function call is needed only for a scheduled price."""
     scheduled = sa.func.inventory.price_at(*price_arguments(rows), type_=JSONB)["amount"].astext
     return sa.case(
         (rows.c.has_scheduled_price, sa.cast(scheduled, sa.BigInteger)), else_=rows.c.price_amount
@@ -42,7 +42,10 @@ def current_amount(rows: "sa.FromClause") -> "sa.ColumnElement[int]":
 def product_json_text(
     rows: "sa.FromClause", availability: LateralFromClause
 ) -> "sa.ColumnElement[str]":
-    """Complete the stored JSON of rows with PAGE_COLUMNS by a scheduled price and `available`."""
+    """Append the scheduled price and `available` to the stored JSON.
+
+    `rows` must have PAGE_COLUMNS.
+    """
     scheduled = rows.c.product_json + sa.func.inventory.scheduled_price_json(
         *price_arguments(rows), type_=sa.Text
     )
@@ -68,7 +71,7 @@ COUNT_PRODUCTS: Final = Statement(
     sa.select(sa.func.count()).select_from(products).where(products.c.status == ACTIVE)
 )
 
-# without the columns that triggers write
+# all columns except those that Postgres computes or triggers write
 WRITABLE_COLUMNS: Final = [
     column
     for column in products.c
@@ -84,9 +87,9 @@ _new_product: Final = (
 
 
 def insert_new_words(*where: "sa.ColumnElement[bool]") -> "sa.CTE":
-    """Insert the unknown words of `vocabulary`.
+    """Insert the words of the bind parameter `vocabulary` that are not in the table.
 
-    Sorted, so that transactions that insert the same words lock them in the same order.
+    They are sorted, because transactions that insert the same words must lock them in one order.
     """
     words = sa.func.unnest(bindparam("vocabulary", type_=ARRAY(sa.Text))).table_valued("word")
     words = words.render_derived(name="words")
@@ -105,13 +108,14 @@ ADD_PRODUCT: Final = Statement(
         insert_new_words(sa.exists().select_from(_new_product))
     )
 )
-# JSON as text, independent of the codecs of the connection
+# JSON columns are read as text, because the connection has no JSON codec
 PRODUCT_COLUMNS: Final = [
     sa.cast(column, sa.Text).label(column.name) if isinstance(column.type, JSONB) else column
     for column in WRITABLE_COLUMNS
     if column.name != "search"
 ]
-# key_share: its stock rows refer to it, and reservations must not wait for this lock
+# FOR NO KEY UPDATE, because inserts of stock rows and reservation lines that refer to the product
+# must not wait for this lock
 GET_PRODUCT_FOR_UPDATE: Final = Statement(
     sa.select(*PRODUCT_COLUMNS)
     .where(products.c.product_id == bindparam("product_id"))

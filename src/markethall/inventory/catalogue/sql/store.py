@@ -1,4 +1,4 @@
-"""Products in Postgres."""
+"""The Postgres store of products."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -113,7 +113,7 @@ def product_to_row(product: Product) -> dict[str, Any]:
 
 
 def _dump_mapping(values: Mapping[str, Any]) -> str:
-    # most are empty, and an import writes 100,000 of them
+    # most mappings are empty; skipping json.dumps for them makes imports faster
     return json.dumps(dict(values)) if values else "{}"
 
 
@@ -152,5 +152,5 @@ def product_from_row(row: "Record") -> Product:
 
 
 def _load_mapping(text: str) -> dict[str, Any]:
-    # most are empty
+    # most mappings are empty, and json.loads is slower than this comparison
     return json.loads(text) if text != "{}" else {}

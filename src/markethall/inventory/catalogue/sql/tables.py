@@ -1,5 +1,6 @@
-"""Tables of the catalogue, and the metadata of the schema `inventory`. Triggers are
-in migrations.
+"""The tables of the catalogue. The migration also creates triggers on them.
+
+`metadata` holds the tables of all sub-domains of the schema `inventory`.
 """
 
 from typing import Any
@@ -25,7 +26,7 @@ categories = sa.Table(
     "category",
     metadata,
     sa.Column("category_id", sa.Uuid, primary_key=True),
-    # the key that products refer to; a trigger inserts the row for a new key
+    # the key that products refer to; a trigger inserts a row when a product has an unknown key
     sa.Column("category", sa.Text, nullable=False, unique=True),
     _text("name"),
     sa.Column("parent", sa.Text, sa.ForeignKey("inventory.category.category")),
@@ -44,7 +45,7 @@ products = sa.Table(
     sa.Column("product_id", sa.Uuid, primary_key=True),
     _text("sku"),
     _text("name"),
-    # sorted ignoring case and by bytes, so that the order is the same on every server
+    # the sort key: lower case, compared by bytes, so that the locale does not change the order
     sa.Column(
         "name_key",
         sa.Text(collation="C"),
@@ -62,11 +63,11 @@ products = sa.Table(
     sa.Column("attributes", JSONB, nullable=False),
     _text("barcode", nullable=True),
     sa.Column("weight_grams", sa.BigInteger),
-    # the defaults serve processes of an older release during an update
+    # processes of an older release insert without this column during an update
     _text("tax_class", server_default="standard"),
     sa.Column("compare_at", sa.BigInteger),
-    # additional prices; a trigger sets has_scheduled_price when one in the product's own currency
-    # is limited in time
+    # a trigger sets has_scheduled_price when an additional price in the product's own currency
+    # has a time limit
     sa.Column("prices", JSONB, nullable=False, server_default="[]"),
     sa.Column("has_scheduled_price", sa.Boolean, nullable=False, server_default="false"),
     sa.Column("translations", JSONB, nullable=False, server_default="{}"),
@@ -76,10 +77,10 @@ products = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     timestamp_column("created_at"),
     timestamp_column("updated_at"),
-    # tsvector of domain/search_document.py
+    # the tsvector of domain/search_document.py
     sa.Column("search", TSVECTOR, nullable=False, server_default=""),
-    # ProductView as JSON without its end, which changes with time: `available`, and a scheduled
-    # price; written by a trigger
+    # the beginning of ProductView as JSON, which a trigger writes; a read appends the parts that
+    # change with time: a scheduled price and `available`
     _text("product_json"),
     sa.CheckConstraint("status IN ('draft', 'active', 'archived')", name="status"),
     sa.CheckConstraint("price_amount >= 0", name="price"),
@@ -106,7 +107,8 @@ sa.Index("ix_product_family", products.c.family, **_active)
 sa.Index("ix_product_tags", products.c.tags, postgresql_using="gin")
 sa.Index("ix_product_search", products.c.search, postgresql_using="gin")
 
-# candidates for spelling suggestions; a word that no product has any more does no harm
+# candidates for spelling suggestions; a word stays when its last product is gone, because a search
+# for such a suggestion only finds nothing
 vocabulary = sa.Table(
     "search_word", metadata, sa.Column("word", sa.Text(collation="C"), primary_key=True)
 )

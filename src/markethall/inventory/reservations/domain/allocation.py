@@ -1,4 +1,4 @@
-"""The choice of warehouses for an order."""
+"""Choose the warehouses that an order is sent from."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,17 @@ from uuid import UUID
 
 from markethall.inventory.stock.domain import MAIN_WAREHOUSE, StockQuantity
 
-# sets that are tried; after these a sufficient set is taken instead of the best
+# the search for the best set of warehouses stops after this number of sets; it then takes any
+# set that has enough stock
 _MAX_WAREHOUSE_SETS: Final = 500
 
 
 @dataclass(frozen=True)
 class FreeStock:
-    """Units of a product that can be reserved in a warehouse. The lowest priority comes first."""
+    """The units of a product that can be reserved in a warehouse.
+
+    Warehouses with a lower `priority` number are preferred.
+    """
 
     warehouse_id: UUID
     priority: int
@@ -29,9 +33,9 @@ FreeStockByProduct = Mapping[UUID, Sequence[FreeStock]]
 
 
 class FewestParcels:
-    """Takes the fewest warehouses, and of equally many those of the lowest rank.
+    """Choose the fewest warehouses; among equally many, those of the lowest rank.
 
-    Implements ports.AllocationStrategy.
+    Implementation of `AllocationStrategy`.
     """
 
     def plan(
@@ -50,7 +54,7 @@ class FewestParcels:
 
 
 def allocate_from_main_warehouse(requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
-    """Plan the first attempt, which reads no stock."""
+    """Take everything from the main warehouse. The first attempt does so without reading stock."""
     return tuple(
         StockQuantity(product_id, MAIN_WAREHOUSE, quantity)
         for product_id, quantity in requested.items()
@@ -70,7 +74,7 @@ def _warehouses_by_rank(
 
 
 def _warehouse_sets_by_size(warehouses: Sequence[UUID]) -> Iterator[tuple[UUID, ...]]:
-    """Yield the smallest sets first; of one size, those with the first warehouses first."""
+    """Yield sets of warehouses, the smallest first; in one size, those of the lowest rank first."""
     sizes = (combinations(warehouses, size) for size in range(len(warehouses) + 1))
     return islice(chain.from_iterable(sizes), _MAX_WAREHOUSE_SETS)
 
@@ -78,7 +82,7 @@ def _warehouse_sets_by_size(warehouses: Sequence[UUID]) -> Iterator[tuple[UUID, 
 def _drop_unneeded_warehouses(
     warehouses: tuple[UUID, ...], requested: Mapping[UUID, int], free_stock: FreeStockByProduct
 ) -> tuple[UUID, ...]:
-    """Drop warehouses, the last first, while the others have enough."""
+    """Remove each warehouse whose stock is not needed, beginning with the last."""
     needed = warehouses
     for warehouse_id in reversed(warehouses):
         fewer = tuple(other for other in needed if other != warehouse_id)
@@ -90,7 +94,7 @@ def _drop_unneeded_warehouses(
 def _allocate_from(
     warehouses: Sequence[UUID], requested: Mapping[UUID, int], free_stock: FreeStockByProduct
 ) -> tuple[StockQuantity, ...] | None:
-    """Return quantities by product id and warehouse id; None when there is too little."""
+    """Return quantities, sorted by product id and warehouse id, or None for too little stock."""
     quantities: list[StockQuantity] = []
     for product_id, quantity in requested.items():
         free_by_warehouse = {
@@ -109,7 +113,10 @@ def _allocate_from(
 def _split_between_warehouses(
     quantity: int, free_by_warehouse: Sequence[tuple[UUID, int]]
 ) -> dict[UUID, int] | None:
-    """Take all from one warehouse if possible, else what each one has, in their order."""
+    """Take all units from the first warehouse that has enough.
+
+    If none has, empty one warehouse after the other. Return None when there is too little.
+    """
     sufficient = next(
         (warehouse_id for warehouse_id, free in free_by_warehouse if free >= quantity), None
     )

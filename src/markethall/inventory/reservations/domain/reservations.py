@@ -1,4 +1,4 @@
-"""Reservations of stock for an order."""
+"""Reservations of stock for an order, and the limits per customer."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +34,10 @@ RELEASED, EXPIRED = ReservationStatus.RELEASED, ReservationStatus.EXPIRED
 
 @dataclass(frozen=True)
 class ReservationLine:
-    """Units of a product in one warehouse. `quantity` includes `consumed`, but not `released`."""
+    """The reserved units of a product in one warehouse.
+
+    `quantity` includes the consumed units, but not the released ones.
+    """
 
     product_id: UUID
     warehouse_id: UUID
@@ -62,7 +65,7 @@ class ReservationLine:
 
 @dataclass
 class Reservation:
-    """A reservation. Lines are in the order of product ids and warehouse ids."""
+    """A reservation. Its lines are sorted by product id and warehouse id."""
 
     reservation_id: UUID
     order_id: UUID | None
@@ -85,11 +88,11 @@ class Reservation:
 
     @classmethod
     def tombstone(cls, reservation_id: UUID, now: datetime) -> Self:
-        """Build the record of a release that arrived before its reserve."""
+        """Build the record of a `release` that arrived before its `reserve`."""
         return cls(reservation_id, None, None, RELEASED, now, now)
 
     def effective_status(self, now: datetime) -> ReservationStatus:
-        """Return expired for an overdue reservation, even before the expiry job has run."""
+        """Return the status. An overdue reservation counts as expired before the expiry job runs."""
         return EXPIRED if self.status == HELD and self.expires_at <= now else self.status
 
     def extend(self, expires_at: datetime, now: datetime) -> None:
@@ -100,7 +103,7 @@ class Reservation:
         self.expires_at = max(self.expires_at, latest)
 
     def commit(self) -> tuple[StockQuantity, ...]:
-        """Commit, and return the stock to reserve again, if it had expired.
+        """Commit. Return the units to reserve again, which are none unless it had expired.
 
         Raises ReservationClosed.
         """
@@ -112,9 +115,9 @@ class Reservation:
         return to_reserve_again
 
     def reassign(self, quantities: Sequence[StockQuantity]) -> None:
-        """Move the remaining units to other warehouses, before any was consumed.
+        """Move the remaining units to other warehouses. No unit may be consumed yet.
 
-        Completely released products keep their lines.
+        Products without remaining units keep their lines.
         """
         first_lines = {line.product_id: line for line in reversed(self.lines)}
         released = quantity_by_product(
@@ -124,21 +127,21 @@ class Reservation:
         lines = [line for line in self.lines if line.product_id not in moved_product_ids]
         for some in quantities:
             line = replace(first_lines[some.product_id], warehouse_id=some.warehouse_id)
-            # the first line of a product keeps its released units
+            # the first new line of a product gets all its released units
             lines.append(
                 replace(line, quantity=some.quantity, released=released.pop(some.product_id, 0))
             )
         self.lines = tuple(sorted(lines, key=lambda line: (line.product_id, line.warehouse_id)))
 
     def release(self) -> tuple[StockQuantity, ...]:
-        """Release, and return the stock to release."""
+        """Release all remaining units, and return them."""
         released = self._remaining() if self.status in {HELD, COMMITTED} else ()
         if self.status != CONSUMED:
             self.status = RELEASED
         return released
 
     def release_part(self, requested: Mapping[UUID, int]) -> tuple[StockQuantity, ...]:
-        """Release some units, and return the stock to release. Raises ReservationClosed."""
+        """Release some units, and return them by stock row. Raises ReservationClosed."""
         released = self._apply_partial(requested, ReservationLine.release)
         if not self._remaining():
             any_consumed = any(line.consumed for line in self.lines)
@@ -146,7 +149,7 @@ class Reservation:
         return released
 
     def expire(self) -> tuple[StockQuantity, ...]:
-        """Expire, and return the stock to release."""
+        """Expire, and return the units whose stock must be released."""
         released = self._remaining()
         self.status = EXPIRED
         return released
@@ -175,7 +178,10 @@ class Reservation:
         requested: Mapping[UUID, int],
         apply: Callable[[ReservationLine, int], ReservationLine],
     ) -> tuple[StockQuantity, ...]:
-        """Apply the requested units of each product to its lines, in their order."""
+        """Distribute the requested units of each product over its lines, the first line first.
+
+        Return the units by stock row. Raises ReservationClosed.
+        """
         if self.status not in {HELD, COMMITTED}:
             raise reservation_closed_error(self.reservation_id, self.status)
         self._check_enough(requested)
@@ -207,7 +213,7 @@ class Reservation:
 
 @dataclass(frozen=True)
 class CustomerUsage:
-    """Unpaid reservations of a customer, and their units by product."""
+    """The number of unpaid reservations of a customer, and their units by product."""
 
     unpaid_reservations: int = 0
     reserved_units: Mapping[UUID, int] = field(default_factory=dict)
@@ -215,7 +221,7 @@ class CustomerUsage:
 
 @dataclass(frozen=True)
 class CustomerLimits:
-    """Limits of unpaid reservations per customer, against hoarding."""
+    """Limits of unpaid reservations per customer, so that one customer cannot block the stock."""
 
     max_unpaid_orders: int
     max_reserved_units: int
@@ -238,7 +244,7 @@ class CustomerLimits:
 
 
 def quantity_by_product(lines: Iterable[RequestedLine | StockQuantity]) -> dict[UUID, int]:
-    """Sum the units by product, in product id order."""
+    """Sum the units of each product. The result is sorted by product id."""
     quantities: Counter[UUID] = Counter()
     for line in lines:
         quantities[line.product_id] += line.quantity
@@ -253,8 +259,9 @@ def reservation_closed_error(
 
 @dataclass(frozen=True)
 class ShortLine:
-    """Units of a product that could not be reserved, and the available units, expired ones
-    included.
+    """A product with too little stock: the requested and the available units.
+
+    Units of expired reservations count as available.
     """
 
     product_id: UUID
@@ -270,13 +277,13 @@ def _short_line_details(line: ShortLine) -> dict[str, Any]:
     return {
         "product_id": str(line.product_id),
         "requested": line.quantity,
-        # units that were released after the failed attempt do not count
+        # stock may have been released after the failed attempt; the error must not show enough
         "available": min(line.available, line.quantity - 1),
     }
 
 
 def _merge_product_lines(lines: list[ReservationLine]) -> ReservationLineView:
-    """Merge the lines of one product."""
+    """Merge the lines of one product, which differ by warehouse."""
     first = lines[0]
     return ReservationLineView(
         product_id=first.product_id,

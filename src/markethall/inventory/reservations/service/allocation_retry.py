@@ -1,4 +1,4 @@
-"""Reserving stock in several warehouses, with retries when other transactions are faster."""
+"""Reserve stock in several warehouses. Retry when another transaction takes the stock first."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +21,23 @@ from markethall.shared.persistence.database import Database
 
 T = TypeVar("T")
 
-# lost races before the product counts as out of stock
+# after this number of attempts that found the planned stock taken, the product is out of stock
 _MAX_ATTEMPTS: Final = 4
 
 
 @dataclass(frozen=True)
 class AllocationPlan:
-    """Quantities by stock row. `include_backorder`: also units that have not arrived yet."""
+    """The units to reserve, by stock row.
+
+    With `include_backorder`, units may be reserved that have not arrived yet.
+    """
 
     quantities: Sequence[StockQuantity]
     include_backorder: bool = False
 
 
 class AllocationFailed(Exception):
-    """A stock row has too little for `requested` (units by product): `missing` could not be
-    reserved.
-    """
+    """The stock row of `missing` has too little. `requested` are all units, by product."""
 
     def __init__(
         self, requested: Mapping[UUID, int], missing: StockQuantity, *, must_be_active: bool = True
@@ -48,7 +49,7 @@ class AllocationFailed(Exception):
 
 
 class AllocationRunner:
-    """Tries the main warehouse first, and reads the stock of others only when it has too little."""
+    """Run work that reserves stock: first without a plan, then with plans of other warehouses."""
 
     def __init__(
         self,
@@ -63,9 +64,10 @@ class AllocationRunner:
         self._clock = clock
 
     async def run(self, work: Callable[[Store, AllocationPlan | None], Awaitable[T]]) -> T:
-        """Run the work in a transaction: without a plan, then with one after each AllocationFailed.
+        """Run `work` in a transaction, first without a plan.
 
-        A failed attempt is rolled back. Raises OutOfStock, ProductNotFound.
+        After AllocationFailed the transaction is rolled back, and `work` runs again with a plan
+        made from the current stock. Raises OutOfStock, ProductNotFound.
         """
         plan: AllocationPlan | None = None
         for _ in range(_MAX_ATTEMPTS):
@@ -78,9 +80,13 @@ class AllocationRunner:
         raise await self._out_of_stock(failure)
 
     async def _make_plan(self, failure: AllocationFailed) -> AllocationPlan:
-        """Raises ProductNotFound, OutOfStock."""
+        """Plan with free stock only; if that is too little, also with expired reservations, then
+        with backorder, then with both.
+
+        Raises ProductNotFound, OutOfStock.
+        """
         availability = await self._get_availability(failure)
-        # units on hand come before backorder, even those of expired reservations
+        # units of expired reservations are on hand, so they come before backorder
         for include_backorder, include_expired in product((False, True), repeat=2):
             free_stock = {
                 product_id: stock_quantity.allocatable(
@@ -120,7 +126,7 @@ class AllocationRunner:
 def _out_of_stock_error(
     requested: Mapping[UUID, int], availability: Mapping[UUID, Availability]
 ) -> OutOfStock:
-    """Name all lines with too little stock."""
+    """Build the error with all products that have too little stock."""
     lines = (_short_line(product_id, requested, availability) for product_id in requested)
     return out_of_stock_error([line for line in lines if line.available < line.quantity])
 

@@ -1,4 +1,4 @@
-"""Reservations of an order, for staff."""
+"""The use cases of reservations for staff."""
 
 from typing import Final
 from uuid import UUID
@@ -17,7 +17,7 @@ _RESERVATION_KEYSET: Final = TypeAdapter(UUID)
 
 
 class ReservationService:
-    """Implements reservations.contract.Reservations."""
+    """Implementation of `Reservations`."""
 
     def __init__(self, database: ReadDatabase[ReadStore], cursors: Cursors, clock: Clock) -> None:
         self._database = database

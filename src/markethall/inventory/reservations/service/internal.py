@@ -1,4 +1,4 @@
-"""Reservations, for other contexts."""
+"""The use cases of reservations that other contexts call."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,10 +40,10 @@ from markethall.shared.persistence.database import Database
 
 
 class InventoryService:
-    """Implements contract.Inventory.
+    """Implementation of the contract `Inventory` in this process.
 
-    Locks are taken in one order, so that there are no deadlocks: customer, reservation, then stock
-    rows in the order of product ids and warehouse ids.
+    All transactions take locks in one order, so that they cannot deadlock: customer, reservation,
+    then stock rows by product id and warehouse id.
     """
 
     def __init__(
@@ -71,7 +71,10 @@ class InventoryService:
     async def _reserve_single_statement(
         self, command: Reserve, requested: Mapping[UUID, int]
     ) -> Reservation | None:
-        """Reserve one product in the main warehouse, as most orders do; None when that fails."""
+        """Reserve one product in the main warehouse, which suffices for most orders.
+
+        Return None for several products, or when it fails for any reason.
+        """
         if len(requested) != 1:
             return None
         reservation, [stock_quantity] = (
@@ -89,7 +92,7 @@ class InventoryService:
     async def _reserve_in_transaction(
         self, command: Reserve, requested: Mapping[UUID, int]
     ) -> Reservation:
-        """Reserve step by step. Raises as `reserve` does."""
+        """Reserve in several statements. Raises the errors of `reserve`."""
 
         async def reserve(store: Store, plan: AllocationPlan | None) -> Reservation:
             reservation = Reservation.from_command(command, self._clock())
@@ -156,7 +159,7 @@ class InventoryService:
                 reservation = Reservation.tombstone(reservation_id, self._clock())
                 if await store.insert_reservation(reservation):
                     return reservation.to_view(self._clock())
-                # inserted meanwhile by its reserve
+                # the `reserve` of this id has inserted it meanwhile
                 reservation = await _get_existing_reservation(store, reservation_id)
             released = reservation.release()
             await store.save_reservation(reservation)
@@ -193,7 +196,7 @@ class InventoryService:
         ]
 
     async def _invalidate_and_view(self, reservation: Reservation) -> ReservationView:
-        """Invalidate cached products. Called after the commit."""
+        """Invalidate the cached products and return the view. Call it after the commit."""
         self._cache.invalidate([line.product_id for line in reservation.lines], pages=False)
         return reservation.to_view(self._clock())
 
@@ -201,12 +204,12 @@ class InventoryService:
 async def _get_existing_reservation(store: Store, reservation_id: UUID) -> Reservation:
     reservation = await store.get_reservation_for_update(reservation_id)
     if reservation is None:
-        raise LookupError(f"reservation {reservation_id} was there a moment ago")
+        raise LookupError(f"reservation {reservation_id} has disappeared")
     return reservation
 
 
 async def _get_reservation_for_update(store: Store, reservation_id: UUID) -> Reservation:
-    """Raises ReservationClosed when it does not exist."""
+    """Raises ReservationClosed when the reservation does not exist."""
     reservation = await store.get_reservation_for_update(reservation_id)
     if reservation is None:
         raise reservation_closed_error(reservation_id, None)
@@ -216,7 +219,7 @@ async def _get_reservation_for_update(store: Store, reservation_id: UUID) -> Res
 async def _not_on_hand_error(
     store: Store, quantities: Sequence[StockQuantity], now: datetime
 ) -> OutOfStock:
-    """Build the error for backordered units that have not arrived."""
+    """Build the error for units that were sold as backorder and are not on hand."""
     levels = [
         level
         for stock_quantity in quantities
@@ -233,7 +236,7 @@ async def _not_on_hand_error(
 async def _reserve_lines(
     store: Store, reservation: Reservation, plan: AllocationPlan, requested: Mapping[UUID, int]
 ) -> None:
-    """Raises AllocationFailed."""
+    """Reserve the stock of the plan and set the lines. Raises AllocationFailed."""
     lines: list[ReservationLine] = []
     for stock_quantity in plan.quantities:
         line = await store.reserve_line(
@@ -248,7 +251,7 @@ async def _reserve_lines(
 async def _commit_not_held(
     store: Store, reservation_id: UUID, plan: AllocationPlan | None
 ) -> Reservation:
-    """Commit a reservation that is committed, expired or closed.
+    """Commit a reservation that is not held. Reserve the stock of an expired one again.
 
     Raises AllocationFailed, ReservationClosed.
     """
@@ -259,7 +262,7 @@ async def _commit_not_held(
         if not await store.reserve_again(
             stock_quantity, include_backorder=effective_plan.include_backorder
         ):
-            # it is paid, so an archived product does not matter
+            # the order is paid, so it is fulfilled even if a product was archived meanwhile
             raise AllocationFailed(
                 quantity_by_product(expired_quantities), stock_quantity, must_be_active=False
             )

@@ -1,4 +1,4 @@
-"""Expiry of reservations that were not paid in time."""
+"""Expire reservations whose orders were not paid in time."""
 
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeVar
@@ -16,9 +16,9 @@ _BATCH_SIZE: Final = 50
 
 
 class ReservationExpiryJob:
-    """Releases the stock of expired reservations, periodically and when a caller needs it.
+    """Expire overdue reservations and release their stock, periodically and on request.
 
-    Implements stock.ports.ReservationExpiry.
+    Implementation of `ReservationExpiry`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Bulkhead for reservations of one product."""
+"""A bulkhead: a limit on concurrent reservations of one product."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,10 +11,11 @@ MAX_WAIT_SECONDS: Final = 0.2
 
 
 class ProductConcurrencyLimiter:
-    """Limits the concurrent reservations of one product in this process, in FIFO order.
+    """Limit the concurrent reservations of one product in this process.
 
-    Callers wait without a connection, so that a hot product leaves half of the pool to others, and
-    fewer transactions queue for its row. It is no lock: after `max_wait_seconds` a caller proceeds.
+    Reservations of a product wait for one stock row. Without the limit, a popular product would
+    occupy all database connections. Callers wait here in FIFO order, without a connection. After
+    `max_wait_seconds` a caller proceeds anyway, because the limit only protects the pool.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class _ProductSlots:
         self.users = 0
 
     async def acquire(self, seconds: float) -> bool:
-        """False when the wait timed out."""
+        """Wait for a slot. Return False after a timeout."""
         if not self.semaphore.locked():
             return await self.semaphore.acquire()
         try:

@@ -1,4 +1,4 @@
-"""Statements on reservations. Each check and its update are one statement."""
+"""SQL statements of reservations. One statement checks the stock and updates it."""
 
 from typing import Any, Final
 
@@ -43,7 +43,8 @@ _customer_lock: Final = (
     .where(uuid_parameter("customer_id").is_not(None))
     .cte("locked_customer")
 )
-# locks the customer first, so that CUSTOMER_USAGE counts all other reservations of the customer
+# the lock on the customer comes first, so that CUSTOMER_USAGE then sees all other reservations of
+# the customer
 INSERT_RESERVATION: Final = Statement(
     insert(reservations)
     .from_select(
@@ -52,10 +53,11 @@ INSERT_RESERVATION: Final = Statement(
             sa.select(sa.func.count()).select_from(_customer_lock).subquery()
         ),
     )
-    # no target: a concurrent insert may violate either of the two unique keys first
+    # no conflict target, because either of the two unique keys may conflict
     .on_conflict_do_nothing()
 )
-# a second statement, because INSERT_RESERVATION does not see rows committed while it waited
+# a statement of its own, because the snapshot of INSERT_RESERVATION lacks the rows that were
+# committed while it waited for the lock
 CUSTOMER_USAGE: Final = Statement(
     sa.select(
         reservations.c.reservation_id, reservation_lines.c.product_id, reservation_lines.c.reserved
@@ -88,7 +90,7 @@ _is_stock_row: Final = sa.and_(
     stock.c.product_id == uuid_parameter("product_id"),
     stock.c.warehouse_id == uuid_parameter("warehouse_id"),
 )
-# columns copied into the line
+# the columns that a line copies from the product
 _product_snapshot: Final = (
     products.c.sku,
     products.c.name,
@@ -105,7 +107,7 @@ _stored_columns: Final = [column for column in reservation_lines.c if column.com
 
 
 def _insert_line(source: "sa.CTE") -> Any:
-    """Insert the line for the product and stock row of `source`."""
+    """Insert a line for the product and warehouse in each row of `source`."""
     return (
         insert(reservation_lines)
         .from_select(
@@ -131,12 +133,13 @@ def _insert_line(source: "sa.CTE") -> Any:
 
 RESERVE_LINE: Final = Statement(_insert_line(_reserve_stock.where(_is_allocatable).cte("taken")))
 
-# A whole reservation of one product in one statement, which is a transaction of its own: the stock
-# row is not locked during a network round trip. It inserts only when its snapshot has enough on
-# hand, without backorder, and inventory.reserve_stock raises, which undoes all, when a concurrent
-# statement was faster. The stock row is updated last and in a function, so that after waiting for
-# its lock only this row is read again, not the whole statement. The trigger stock_low_event
-# publishes StockLow.
+# The following parts form one statement that reserves one product. It is a transaction of its own,
+# so the lock on the stock row is not held during a network round trip. The statement inserts the
+# reservation and its line only if its snapshot shows enough units on hand (without backorder). The
+# function inventory.reserve_stock then updates the stock row. It raises, and so undoes the inserts,
+# if a concurrent statement has taken the units. The UPDATE stands in a function, because after
+# waiting for the lock Postgres then evaluates only this UPDATE again, not the whole statement. The
+# trigger stock_low_event publishes StockLow.
 _customer_within_limits: Final = sa.func.inventory.customer_within_limits(
     uuid_parameter("customer_id"),
     uuid_parameter("product_id"),
@@ -220,7 +223,10 @@ _committed: Final = (
 
 
 def _with_lines(header: Any) -> "sa.Select[Any]":
-    """Select one row per line, or one row with nulls. Status and expiry are those of the header."""
+    """Select one row per line of the reservations in `header`, or one row of nulls without lines.
+
+    Status and expiry come from `header`, because the lines do not have the new values yet.
+    """
     line_columns = [
         reservation_lines.c[name]
         for name in (
@@ -333,7 +339,7 @@ AVAILABILITY: Final = Statement(
 
 
 def _expire_statement(overdue_reservations: "sa.CTE") -> Statement:
-    """Expire these reservations and return the reserved units of their lines."""
+    """Set the status to expired. Return the reserved units of the lines."""
     expired = (
         sa.update(reservations)
         .where(reservations.c.reservation_id == overdue_reservations.c.reservation_id)
@@ -362,7 +368,7 @@ _has_products: Final = reservations.c.reservation_id.in_(
         reservation_lines.c.expires_at <= NOW,
     )
 )
-# the periodic job skips locked reservations
+# the periodic job skips locked reservations, because it runs again soon
 EXPIRE_OVERDUE: Final = _expire_statement(
     sa.select(reservations.c.reservation_id)
     .where(_is_overdue)
@@ -371,7 +377,7 @@ EXPIRE_OVERDUE: Final = _expire_statement(
     .with_for_update(skip_locked=True)
     .cte("due")
 )
-# a buyer waits for locked reservations; all buyers lock them in the same order
+# a customer who needs the stock waits for locked reservations; the order by id avoids deadlocks
 EXPIRE_OVERDUE_OF_PRODUCTS: Final = _expire_statement(
     sa.select(reservations.c.reservation_id)
     .where(_is_overdue, _has_products)

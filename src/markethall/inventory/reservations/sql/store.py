@@ -1,4 +1,4 @@
-"""Reservations in Postgres."""
+"""The Postgres store of reservations."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -128,7 +128,8 @@ class SqlReservationStore(SqlUnitOfWork):
         )
 
     async def get_reservation_for_update(self, reservation_id: UUID) -> Reservation | None:
-        # two statements: the second sees the changes of the last owner of the lock
+        # two statements, because only the second one sees changes that were committed while the
+        # first one waited for the lock
         if not await self._connection.fetch_value(
             statements.LOCK_RESERVATION, reservation_id=reservation_id
         ):
@@ -167,8 +168,8 @@ class SqlReservationStore(SqlUnitOfWork):
         await self._connection.execute_many(statements.SAVE_LINE, rows)
 
     async def replace_lines(self, reservation: Reservation) -> None:
-        # delete first: updating the status would cascade to the old lines and reserve their units
-        # a second time
+        # delete the lines first, because an update of the status would cascade to them, and a
+        # trigger would count their units a second time
         await self._connection.execute(
             statements.DELETE_LINES, reservation_id=reservation.reservation_id
         )
@@ -259,7 +260,7 @@ def _line_parameters(reservation: Reservation, line: ReservationLine) -> dict[st
 
 
 def _availability(rows: "Sequence[Record]") -> Availability:
-    """Build from the rows of one product, one per warehouse."""
+    """Build the availability of one product from its rows, one per warehouse."""
 
     def free_stock(name: str) -> tuple[FreeStock, ...]:
         return tuple(FreeStock(row["warehouse_id"], row["priority"], row[name]) for row in rows)
@@ -271,7 +272,7 @@ def _availability(rows: "Sequence[Record]") -> Availability:
 
 
 def _reservation(rows: "Sequence[Record]") -> Reservation | None:
-    """Build from the rows of one reservation, one per line."""
+    """Build one reservation from its rows, one per line."""
     if not rows:
         return None
     first = rows[0]

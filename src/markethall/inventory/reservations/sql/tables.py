@@ -1,4 +1,4 @@
-"""Tables of reservations. Triggers are in migrations."""
+"""The tables of reservations. The migration also creates triggers on them."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ reservations = sa.Table(
     sa.Column("order_id", sa.Uuid),
     sa.Column("customer_id", sa.Uuid),
     sa.Column("status", sa.Text, nullable=False),
-    # the default serves processes of an older release during an update
+    # processes of an older release insert without this column during an update
     timestamp_column("reserved_at", server_default=sa.func.now()),
     timestamp_column("expires_at"),
     sa.CheckConstraint(
@@ -26,7 +26,7 @@ reservations = sa.Table(
     ),
     sa.CheckConstraint("expires_at <= reserved_at + interval '30 minutes'", name="extended"),
     sa.CheckConstraint("order_id IS NOT NULL OR status = 'released'", name="order"),
-    # referenced by reservation_line, which repeats these columns
+    # the target of the foreign key of reservation_line, which copies these columns
     sa.UniqueConstraint("reservation_id", "status", "expires_at"),
 )
 sa.Index("ix_reservation_order_id", reservations.c.order_id, reservations.c.reservation_id)
@@ -43,7 +43,7 @@ sa.Index(
     postgresql_where=reservations.c.status == HELD,
 )
 
-# makes a partial release idempotent
+# a recorded release id makes a repeated partial release do nothing
 partial_releases = sa.Table(
     "partial_release",
     metadata,
@@ -57,11 +57,11 @@ reservation_lines = sa.Table(
     sa.Column("reservation_id", sa.Uuid, primary_key=True),
     sa.Column("product_id", sa.Uuid, primary_key=True),
     sa.Column("warehouse_id", sa.Uuid, primary_key=True),
-    # copied from the reservation, so that an index finds a product's live lines; the foreign key
-    # keeps them equal by ON UPDATE CASCADE
+    # copies of the reservation's columns, so that an index finds the held lines of a product; the
+    # foreign key updates them with ON UPDATE CASCADE
     sa.Column("status", sa.Text, nullable=False),
     timestamp_column("expires_at"),
-    # requested, less `released`
+    # the requested units minus `released`
     sa.Column("quantity", sa.BigInteger, nullable=False),
     sa.Column("consumed", sa.BigInteger, nullable=False),
     sa.Column("released", sa.BigInteger, server_default="0", nullable=False),
